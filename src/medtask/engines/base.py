@@ -1,0 +1,87 @@
+"""The seam between medtask and models: one class, two verbs, and a record of what an engine can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from medtask.records import Fault, Prompt, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What an engine can do, as found out at start.
+
+    ``score``: "exact" gives the probability of whole candidates, "first_token" that of their first tokens, "none" no
+    probability. ``batch_invariant``: the same prompt gets the same numbers whatever it is asked together with.
+    """
+
+    score: Literal["exact", "first_token", "none"]
+    generate: bool = False
+    schema: bool = False
+    thinking_markers: bool = False
+    batch_invariant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Which model answers, in words for people (``title``) and as facts that decide whether a run may be resumed.
+
+    ``identity``: everything about the model that can change an answer (reference, revision, hashes, quantisation,
+    dtype). ``details``: what else a manifest should tell (device, threads, versions, egress).
+    """
+
+    name: str
+    title: str
+    identity: Mapping[str, str]
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """The exact text that a model reads for one prompt, and the exact continuation of each candidate."""
+
+    prompt: str
+    candidates: tuple[str, ...]
+    prompt_tokens: tuple[int, ...]
+    candidate_tokens: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPlan:
+    """What a set of prompts will cost, in tokens. ``own``: per prompt, what it does not share. ``label``: mean per row."""
+
+    shared: int
+    own: tuple[int, ...]
+    label: float
+    limit: int
+    warnings: tuple[str, ...] = ()
+
+
+class Engine(ABC):
+    """Synchronous; not thread-safe: one thread calls it at a time."""
+
+    caps: Caps
+    info: EngineInfo
+
+    @abstractmethod
+    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+        """Score every branch's tails for every prompt, in any order.
+
+        ``known``: record ids whose results the caller already has. Batches are formed as if they were asked too and
+        those without anything new are left out, so that an interrupted run, resumed, repeats the same arithmetic.
+        """
+
+    def render(self, prompt: Prompt) -> Rendering | None:
+        """The exact text and tokens that are read for the prompt's first branch; None if the engine reads none."""
+        return None
+
+    def plan(self, prompts: Sequence[Prompt]) -> PromptPlan | None:
+        """What scoring the prompts would cost, without running the model; None if the engine cannot tell."""
+        return None
+
+    def close(self) -> None:
+        """Give back what the engine holds (memory, connections)."""
+        return None
