@@ -1,0 +1,127 @@
+"""One process per run folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from medtask.errors import RunLocked, StorageError
+
+# Why the kernel's lock and not a file whose existence is the lock: the kernel drops it when the process ends, however
+# it ends. Nothing goes stale, no pid is compared that another process may have got since, no clock is trusted.
+# The file itself is never removed: whoever had it open would go on to lock a file that nobody else can see.
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(file: int) -> None:
+        os.lseek(file, 2**30, os.SEEK_SET)  # a byte that nobody reads: Windows locks also forbid reading
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _take(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
+    """Hold the run folder for this process until the block ends.
+
+    RunLocked, naming the holder, where another process has it. Some network disks keep locks within one host: a
+    folder whose last holder was on another host and did not say goodbye is refused too, unless ``force``.
+    StorageError where the folder cannot be written or the disk knows no locks.
+    """
+    with _reporting(folder):
+        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take_or_refuse(file, folder)
+        holder = _read_holder(file)
+        if holder and not force and not _is_here(holder):
+            raise RunLocked(
+                f"{folder} was in use by {_describe(holder)}, which did not end properly or still runs",
+                fix="make sure that it does not run any more, then add --force",
+            )
+        with _reporting(folder):
+            _write_holder(file)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def _take_or_refuse(file: int, folder: Path) -> None:
+    try:
+        _take(file)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise StorageError(
+                f"{folder} is on a disk that cannot lock files: {error.strerror}", fix="give a folder on a local disk with --out"
+            ) from error
+        holder = _await_holder(file)
+        raise RunLocked(
+            f"{folder} is in use by {_describe(holder)}", fix="wait until it has ended, or give another folder with --out"
+        ) from error
+
+
+def _await_holder(file: int) -> Mapping[str, object]:
+    """What the holder wrote; it may have taken the lock a moment ago and not have written yet."""
+    for _ in range(20):
+        if holder := _read_holder(file):
+            return holder
+        time.sleep(0.01)
+    return {}
+
+
+def _read_holder(file: int) -> Mapping[str, object]:
+    os.lseek(file, 0, os.SEEK_SET)
+    try:
+        holder = json.loads(os.read(file, 4096) or b"{}")
+    except ValueError:  # torn by a power cut: that process is gone
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _write_holder(file: int) -> None:
+    holder = {**_here(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    os.ftruncate(file, 0)
+    os.lseek(file, 0, os.SEEK_SET)
+    os.write(file, json.dumps(holder).encode())
+
+
+def _here() -> dict[str, object]:
+    """This machine: by name, and by its boot, which containers on it share while their names differ."""
+    boot = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return {"host": socket.gethostname(), "boot": boot}
+
+
+def _is_here(holder: Mapping[str, object]) -> bool:
+    here = _here()
+    return holder.get("host") == here["host"] or (bool(here["boot"]) and holder.get("boot") == here["boot"])
+
+
+def _describe(holder: Mapping[str, object]) -> str:
+    if not holder:
+        return "another process"
+    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+
+
+@contextmanager
+def _reporting(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}", fix="give another folder with --out") from error

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medtask.errors import StorageError
+from medtask.predict.predictor import RowAnswer
+from medtask.records import Answer, Status
+from medtask.runs.ledger import FLUSH_ROWS, Ledger
+
+LABELS = ("curative", "palliative", "cannot tell")
+
+
+def answer_row(row: int, key: bytes | None = None, share: float = 0.75) -> RowAnswer:
+    probabilities = dict(zip(LABELS, (share, 1 - share, 0.0), strict=True))
+    answer = Answer(f"case-{row}", Status.OK, "curative", share, probabilities, 0.125, 1e-5, ms=1.5, tokens_read=14, tokens_reused=200)
+    return RowAnswer(row, key or row.to_bytes(16), answer)
+
+
+def fill(path: Path, rows: int) -> list[RowAnswer]:
+    given = [answer_row(row, share=random.Random(row).random()) for row in range(1, rows + 1)]
+    ledger = Ledger(path, LABELS)
+    for one in given:
+        ledger.add(one)
+    ledger.flush()
+    ledger.close()
+    return given
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+answers = st.builds(
+    Answer,
+    record_id=st.text(st.characters(codec="utf-8")),
+    status=st.sampled_from(Status),
+    value=st.none() | st.sampled_from(LABELS),
+    confidence=st.none() | numbers,
+    probabilities=st.none() | st.tuples(numbers, numbers, numbers).map(lambda shares: dict(zip(LABELS, shares, strict=True))),
+    off_set=st.none() | numbers,
+    slack=numbers,
+    reason=st.none() | st.text(),
+    ms=numbers,
+    tokens_read=st.integers(0, 2**40),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(answers, max_size=5))
+def test_every_answer_comes_back_as_it_went_in(tmp_path_factory: pytest.TempPathFactory, given: list[Answer]) -> None:
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    ledger = Ledger(path, LABELS)
+    for row, answer in enumerate(given, 1):
+        ledger.add(RowAnswer(row, None, answer))
+    ledger.flush()
+    ledger.close()
+    ledger = Ledger(path, LABELS)
+    assert ledger.damaged == 0
+    assert dict(ledger.answers(10)) == dict(enumerate(given, 1))
+    ledger.close()
+
+
+def test_half_a_surrogate_pair_in_an_id_does_not_stop_a_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", LABELS)
+    ledger.add(RowAnswer(1, None, Answer("a\ud800", Status.EMPTY_INPUT)))
+    assert [answer.record_id for _, answer in ledger.answers(1)] == ["a\\ud800"]
+    ledger.close()
+
+
+def test_answers_are_committed_in_small_transactions(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", LABELS)
+    safe = [ledger.add(answer_row(row)) for row in range(1, 2 * FLUSH_ROWS + 1)]
+    assert safe.count(True) >= 2
+    other = sqlite3.connect(tmp_path / "ledger.db")
+    assert other.execute("SELECT count(*) FROM answers").fetchone() == (2 * FLUSH_ROWS,)
+    other.close()
+    ledger.close()
+
+
+def test_a_slow_row_is_committed_after_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", LABELS)
+    assert not ledger.add(answer_row(1))
+    monkeypatch.setattr("medtask.runs.ledger.time.monotonic", lambda now=ledger._flushed: now + 1.1)
+    assert ledger.add(answer_row(2))
+    ledger.close()
+
+
+def test_rows_and_answers_are_found_even_before_they_are_committed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", LABELS)
+    for row in (3, 5, 9):
+        ledger.add(answer_row(row, key=b"same"))
+    assert ledger.rows_between(4, 9) == {5, 9}
+    assert ledger.answers_before(9, [b"same", b"none"]) == {b"same": answer_row(3).answer}
+    assert ledger.answers_before(3, [b"same"]) == {}
+    ledger.close()
+
+
+def test_a_ledger_is_private(tmp_path: Path) -> None:
+    fill(tmp_path / "ledger.db", 1)
+    assert (tmp_path / "ledger.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_changed_byte_is_found_by_the_checksum_and_the_row_is_forgotten(tmp_path: Path) -> None:
+    """Flip bits until enough of them hit rows: what is read afterwards is what was written, or nothing, or an error."""
+    path = tmp_path / "ledger.db"
+    given = {one.row: one.answer for one in fill(path, 200)}
+    whole, seed, dropped, refused = path.read_bytes(), random.Random(0), 0, 0
+    for _ in range(60):
+        torn = bytearray(whole)
+        torn[seed.randrange(len(torn))] ^= 1 << seed.randrange(8)
+        path.write_bytes(torn)
+        try:
+            ledger = Ledger(path, LABELS)
+            found = dict(ledger.answers(1000))
+            recalled = ledger.answers_before(1000, [row.to_bytes(16) for row in given])
+            dropped += ledger.damaged
+            ledger.close()
+        except StorageError as error:
+            assert "aside" in error.fix or "version" in error.fix or "free" in error.fix
+            refused += 1
+            continue
+        assert found.items() <= given.items()
+        assert all(answer == given[int.from_bytes(key)] for key, answer in recalled.items())
+    assert dropped > 20
+    assert refused < 30
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 4096, 5000, 20000])
+def test_a_truncated_ledger_is_empty_or_refused_with_the_remedy(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "ledger.db"
+    fill(path, 200)
+    path.write_bytes(path.read_bytes()[:size])
+    try:
+        ledger = Ledger(path, LABELS)
+    except StorageError as error:
+        assert str(path) in str(error)
+        assert "move the file aside" in error.fix
+    else:
+        assert list(ledger.answers(1000)) == []
+        ledger.close()
+
+
+def test_other_labels_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "ledger.db", 1)
+    with pytest.raises(StorageError, match="labels"):
+        Ledger(tmp_path / "ledger.db", LABELS[:2])
+
+
+def test_a_path_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no-folder"):
+        Ledger(tmp_path / "no-folder" / "ledger.db", LABELS)
+
+
+FILL_UNTIL_FULL = """
+import resource, sys
+from pathlib import Path
+from medtask.errors import StorageError
+from medtask.predict.predictor import RowAnswer
+from medtask.records import Answer, Status
+from medtask.runs.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]), ("a",))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    for row in range(1, 100_000):
+        ledger.add(RowAnswer(row, None, Answer(str(row), Status.FAILED, reason="x" * 100)))
+except StorageError as error:
+    print(row, error, "|", error.fix)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_full_disk_ends_with_a_storage_error_and_keeps_what_was_committed(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    done = subprocess.run([sys.executable, "-c", FILL_UNTIL_FULL, str(path)], capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert str(path) in done.stdout
+    assert "free space" in done.stdout
+    ledger = Ledger(path, ("a",))
+    kept = [row for row, _ in ledger.answers(100_000)]
+    assert kept == list(range(1, len(kept) + 1))
+    assert int(done.stdout.split()[0]) - len(kept) <= FLUSH_ROWS
+    ledger.close()

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from medtask.errors import RunLocked, StorageError
+from medtask.runs.lock import lock_run
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from medtask.errors import RunLocked
+from medtask.runs.lock import lock_run
+try:
+    with lock_run(Path(sys.argv[1])):
+        print("held", flush=True)
+        time.sleep(float(sys.argv[2]))
+except RunLocked as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Start a process that holds the folder for a minute, or says who does."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        started.append(subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), "60"], stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_of_many_processes_exactly_one_proceeds_and_the_others_name_it(hold: Callable[[], subprocess.Popen[str]]) -> None:
+    processes = [hold() for _ in range(5)]
+    lines = [first_line(process) for process in processes]
+    holder = processes[lines.index("held")]
+    assert lines.count("held") == 1
+    for process, line in zip(processes, lines, strict=True):
+        if process is not holder:
+            assert f"process {holder.pid} on " in line
+            assert process.wait(5) == 6
+
+
+def test_a_killed_holder_leaves_nothing_to_wait_for(tmp_path: Path, hold: Callable[[], subprocess.Popen[str]]) -> None:
+    holder = hold()
+    assert first_line(holder) == "held"
+    started = time.monotonic()
+    with pytest.raises(RunLocked, match=f"process {holder.pid} on "), lock_run(tmp_path):
+        pass
+    assert time.monotonic() - started < 1
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with lock_run(tmp_path):
+        pass
+
+
+def test_the_same_process_cannot_take_a_folder_twice(tmp_path: Path) -> None:
+    with lock_run(tmp_path), pytest.raises(RunLocked), lock_run(tmp_path):
+        pass
+    with lock_run(tmp_path):
+        pass
+
+
+def leave(folder: Path, text: str) -> None:
+    (folder / ".lock").write_text(text)
+
+
+def test_a_holder_on_another_host_that_did_not_end_properly_needs_force(tmp_path: Path) -> None:
+    leave(tmp_path, json.dumps({"host": "node-17", "boot": "another", "pid": 4, "since": "2026-11-20T14:12:00+00:00"}))
+    with pytest.raises(RunLocked, match="process 4 on node-17 since 2026-11-20") as refusal, lock_run(tmp_path):
+        pass
+    assert "--force" in refusal.value.fix
+    with lock_run(tmp_path, force=True):
+        pass
+    with lock_run(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="this system has no boot id")
+def test_a_dead_container_on_the_same_machine_needs_no_force(tmp_path: Path) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    leave(tmp_path, json.dumps({"host": "3f1c0a", "boot": boot, "pid": 1, "since": "2026-11-20T14:12:00+00:00"}))
+    with lock_run(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("torn", ["\0\0\0\0", '{"host": "no', "[]"])
+def test_a_lock_file_torn_by_a_power_cut_is_taken_over(tmp_path: Path, torn: str) -> None:
+    leave(tmp_path, torn)
+    with lock_run(tmp_path):
+        pass
+
+
+def test_the_lock_file_is_private_and_empty_afterwards(tmp_path: Path) -> None:
+    with lock_run(tmp_path):
+        assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o600
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"), lock_run(tmp_path / "file"):
+        pass
