@@ -59,6 +59,10 @@ class Task:
     warnings: tuple[str, ...] = ()
     fingerprint: str = ""
 
+    def __hash__(self) -> int:
+        # Examples hold mappings, which have no hash of their own.
+        return hash((self.name, self.fingerprint))
+
     @property
     def candidates(self) -> tuple[Label, ...]:
         """The labels, and the abstention where there is one: what the model chooses from."""

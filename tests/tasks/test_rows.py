@@ -1,0 +1,87 @@
+"""Rows into records, and what a table must have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medtask.errors import TableError, TaskFault
+from medtask.tasks.load import load_task
+from medtask.tasks.rows import UnknownGold, check_columns, read_records, unknown_gold
+from medtask.tasks.task import Task
+
+TASK = """\
+instruction: Decide.
+id: case_id
+gold: purpose
+input: |
+  {{ procedure }}
+
+  {{ row["Surgeon note"] }}
+answer: {kind: label, labels: {curative: removes, palliative: relieves}, abstain: unsure}
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    (tmp_path / "task.yaml").write_text(TASK)
+    return load_task(tmp_path)
+
+
+def test_ids_and_gold_are_stripped_text(task):
+    rows = [{"case_id": " 001 ", "purpose": " curative "}, {"case_id": 7, "purpose": "  "}, {"case_id": "x", "purpose": float("nan")}]
+    assert [(record.id, record.gold) for record in read_records(task, rows)] == [("001", "curative"), ("7", None), ("x", None)]
+
+
+def test_a_record_keeps_its_row_as_it_is(task):
+    row = {"case_id": "1", "procedure": " a\x00 "}
+    (record,) = read_records(task, [row])
+    assert record.fields == row
+
+
+def test_rows_without_an_id_column_are_numbered(task):
+    numbered = replace(task, id_column=None)
+    assert [record.id for record in read_records(numbered, [{}, {}])] == ["1", "2"]
+    assert [record.id for record in read_records(numbered, [{}], first_row=41)] == ["41"]
+
+
+def test_a_row_without_its_id_is_refused_by_its_number(task):
+    with pytest.raises(TableError, match='row 2 has no id in the column "case_id"'):
+        list(read_records(task, [{"case_id": "a"}, {"case_id": " "}]))
+
+
+def test_another_gold_column_replaces_the_tasks_own(task):
+    (record,) = read_records(task, [{"case_id": "1", "purpose": "curative", "second reader": "palliative"}], gold_column="second reader")
+    assert record.gold == "palliative"
+
+
+def test_a_table_that_has_everything_has_no_faults(task):
+    assert check_columns(task, ["case_id", "procedure", "Surgeon note", "purpose", "more"]) == ()
+
+
+def test_columns_that_a_table_lacks_are_told_with_the_line_that_uses_them(task):
+    has = "the table has case, proceedure, Surgeon  note"
+    assert check_columns(task, ["case", "proceedure", "Surgeon  note"], gold_column="truth") == (
+        TaskFault(5, f'input uses {{{{ procedure }}}}, but {has} - did you mean "proceedure"?'),
+        TaskFault(7, f'input uses row["Surgeon note"], but {has} - did you mean "Surgeon  note"?'),
+        TaskFault(2, f'id is "case_id", but {has} - did you mean "case"?'),
+        TaskFault(None, f'gold is "truth", but {has}'),
+    )
+
+
+def test_a_wide_table_is_listed_in_part(task):
+    (*_, fault) = check_columns(task, [f"c{number}" for number in range(30)])
+    assert fault.message.endswith("c10, c11 and 18 more")
+
+
+def test_gold_that_is_no_label_is_counted_with_its_first_row(task):
+    gold = ["curative", "Curativ", "x", "unsure", None, "Curativ"]
+    records = read_records(task, [{"case_id": str(number), "purpose": value} for number, value in enumerate(gold)])
+    assert unknown_gold(task, records) == {"Curativ": UnknownGold(2, 2, "curative"), "x": UnknownGold(1, 3, None)}
+
+
+def test_unknown_gold_remembers_twenty_values_at_most(task):
+    records = read_records(task, ({"case_id": str(number), "purpose": f"g{number}"} for number in range(1000)))
+    assert list(unknown_gold(task, records)) == [f"g{number}" for number in range(20)]
