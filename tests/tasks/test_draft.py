@@ -73,7 +73,8 @@ def test_the_text_is_the_longest_column():
 def test_any_name_and_column_make_a_draft_that_works(tmp_path_factory, name, column):
     path = tmp_path_factory.mktemp("task") / "task.yaml"
     draft = draft_task(name, [column], [{column: "stent"}], "a: b.csv")
-    path.write_text(draft.replace("<first label>", "curative").replace("<second label>", "palliative"), encoding="utf-8")
+    filled = draft.replace("    <first label>:", "    curative:").replace("    <second label>:", "    palliative:")
+    path.write_text(filled, encoding="utf-8")
     task = load_task(path)
     assert input_columns(task) == {column}
     assert build_prompt(task, Record("1", {column: "stent"})).text == "stent"

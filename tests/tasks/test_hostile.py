@@ -115,6 +115,9 @@ def test_a_tag_is_a_fault_and_runs_nothing(tmp_path, value):
         "{{ " + "(" * 3_000 + "1" + ")" * 3_000 + " }}",
         "{{ " + "9" * 5_000 + " }}",
         "{{ a" + " + a" * 2_000 + " }}",
+        "{{ a" + "|upper" * 200 + " }}",
+        "{{ a" + ".b" * 200 + " }}",
+        "{% if a %}" * 50 + "{% endif %}" * 50,
         "{% for a in text %}" * 30 + "{% endfor %}" * 30,
         "{{ text }}" * 1_001,
         "{{ text",
@@ -134,11 +137,13 @@ def test_a_template_that_could_run_code_or_grow_is_refused_before_it_is_compiled
         "{% for a in text %}{{ text }}{% endfor %}",
         "{{ text" + "|replace('a', text)" * 4 + " }}",
         "{{ text" + "|join(text)" * 4 + " }}",
+        "{% if a" + " ~ a" * 200 + " %}{% endif %}",
+        "{% for a in text %}{% if text" + " + text" * 30 + " %}{% endif %}{% endfor %}",
         "{% if text" + "|replace('', text)" * 4 + " %}{% endif %}",
     ],
 )
 def test_a_template_that_grows_on_a_row_is_stopped_there(source):
-    fault = render_text(source, Record("7", {"text": "a" * 3_000}))
+    fault = render_text(source, Record("7", {"text": "a" * 3_000, "a": "a" * 30_000}))
     assert isinstance(fault, Fault)
     assert fault.status is Status.TOO_LONG
 

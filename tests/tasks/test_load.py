@@ -317,7 +317,10 @@ def test_an_input_that_uses_no_column_is_a_fault(faults):
 
 
 def test_an_input_that_shows_the_truth_is_warned_of(load):
-    assert load(GOOD + "gold: procedure\n").warnings == ('task.yaml:2: input shows the gold column "procedure" to the model',)
+    warning = 'task.yaml:2: input shows the gold column "purpose" to the model'
+    assert load(GOOD.replace("{{ procedure }}", "{{ procedure }} {{ purpose }}") + "gold: purpose\n").warnings == (warning,)
+    assert load(GOOD.replace("{{ procedure }}", "{{ row }}") + "gold: purpose\n").warnings == (warning,)
+    assert load(GOOD + "gold: purpose\n").warnings == ()
 
 
 @pytest.mark.parametrize("value", ["{{ procedure }}", "{{ procedure }} and more"])

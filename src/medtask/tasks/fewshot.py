@@ -89,7 +89,8 @@ def _check_keys(document: Document, row: _Row, index: int, shape: Shape) -> Iter
 
 def _pick_fields(row: _Row, shape: Shape) -> dict[str, object]:
     template = read_template(shape.input)
-    return {column: value for column, value in row.items() if column in template.columns or (template.whole_row and column != "answer")}
+    truth = ("answer", shape.gold_column)
+    return {column: value for column, value in row.items() if column in template.columns or (template.whole_row and column not in truth)}
 
 
 def _read_answer(row: _Row, shape: Shape) -> object:

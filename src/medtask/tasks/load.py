@@ -98,7 +98,8 @@ def _check_input(document: Document) -> Iterator[TaskFault]:
 
 
 def _warn_of_leaks(document: Document, file_name: str, part: TaskPart) -> Iterator[str]:
-    if part.gold and part.gold in read_template(part.input).columns:
+    template = read_template(part.input)
+    if part.gold and (part.gold in template.columns or template.whole_row):
         yield f"{file_name}:{document.line('input')}: input shows the gold column {quote(part.gold)} to the model"
 
 

@@ -1,24 +1,27 @@
 """Jinja without its powers: what a task's input may do with a row, and nothing else.
 
 A template is refused by what it is made of before it is compiled, because Jinja evaluates constants while it compiles.
-What is left cannot call, import or store anything; the two things that can still grow, loops and replaced or joined
-text, are paid from a budget per row. So a task file from a stranger can neither run code nor stall.
+What is left cannot import or store anything and calls a few methods of text; what can still grow, loops and text that
+is put together, is paid from a budget per row. So a task file from a stranger can neither run code nor stall.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from medtask.tasks.hints import did_you_mean, quote
 
 MAX_TEMPLATE = 10_000  # characters
+MAX_DEPTH = 40  # of expressions and blocks: the time to compile a template grows with the cube of it
 MAX_TEXT = 5_000_000  # characters that one row may make
 MAX_STEPS = 10_000  # turns of loops that one row may take
 
@@ -80,8 +83,13 @@ def _count_turns(items: Iterable[object]) -> Iterator[object]:
         yield item
 
 
-def _replace(text: object, old: str, replacement: str) -> str:
-    text = str(text)
+def _add(left: Any, right: Any) -> Any:
+    _budget.get().spend(sum(len(side) for side in (left, right) if isinstance(side, Sized)))
+    return left + right
+
+
+def _replace(value: object, old: str, replacement: str) -> str:
+    text = _show_value(value)
     _budget.get().spend(len(text) + text.count(old) * len(replacement))
     return text.replace(old, replacement)
 
@@ -101,11 +109,29 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=_Missing, finalize=_show_value, autoescape=False, loader=None)
     environment.globals.clear()
     environment.filters = {name: environment.filters[name] for name in _FILTERS}
-    environment.filters |= {"replace": _replace, "join": _join, "count turns": _count_turns}
+    environment.filters |= {"replace": _replace, "join": _join, "add": _add, "count turns": _count_turns}
     return environment
 
 
 _ENVIRONMENT = _environment()
+
+
+class _Metering(NodeTransformer):
+    """Puts whatever can grow through a filter that pays for it. The names of the filters are not open to templates."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+        node.iter = _filter(node.iter, "count turns")
+        return self.generic_visit(node)
+
+    def visit_Add(self, node: nodes.Add) -> nodes.Node:  # noqa: N802
+        return self.generic_visit(_filter(node.left, "add", node.right))
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        return self.generic_visit(_filter(nodes.List(node.nodes, lineno=node.lineno), "join"))
+
+
+def _filter(value: nodes.Node, name: str, *arguments: nodes.Node) -> nodes.Filter:
+    return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,17 +157,17 @@ def read_template(source: str) -> InputTemplate:
         return _refuse(1, f"the template is longer than {MAX_TEMPLATE:,} characters")
     try:
         tree = _ENVIRONMENT.parse(source)
+        if _is_deep(tree):
+            return _refuse(1, f"the template is nested more than {MAX_DEPTH} deep")
         if faults := tuple(_find_faults(tree)):
             return InputTemplate({}, False, {}, faults)
         columns, whole_row = _find_columns(tree)
         names = _find_names(tree)
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, "count turns", [], [], None, None, lineno=loop.lineno)
-        return InputTemplate(columns, whole_row, names, (), _ENVIRONMENT.from_string(tree))
+        return InputTemplate(columns, whole_row, names, (), _ENVIRONMENT.from_string(_Metering().visit(tree)))
     except jinja2.TemplateSyntaxError as error:
         return _refuse(error.lineno, f"the template is not Jinja: {error.message}")
     except (SyntaxError, RecursionError, MemoryError, ValueError):
-        return _refuse(1, "the template is nested too deep, or holds a number that is too long")
+        return _refuse(1, f"the template is nested more than {MAX_DEPTH} deep, or holds a number that is too long")
 
 
 def render_template(template: InputTemplate, fields: Mapping[str, object]) -> str:
@@ -162,6 +188,13 @@ def render_template(template: InputTemplate, fields: Mapping[str, object]) -> st
 
 def _refuse(line: int, message: str) -> InputTemplate:
     return InputTemplate({}, False, {}, ((line, message),))
+
+
+def _is_deep(tree: nodes.Template) -> bool:
+    level: list[nodes.Node] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in node.iter_child_nodes()]
+    return bool(level)
 
 
 def _find_faults(tree: nodes.Template) -> Iterator[tuple[int, str]]:
