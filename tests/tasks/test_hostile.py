@@ -81,6 +81,7 @@ def test_a_tag_is_a_fault_and_runs_nothing(tmp_path, value):
         "{{ text['__class__'] }}",
         "{{ text|attr('__class__') }}",
         "{{ row.__class__ }}",
+        "{{ self }}",
         "{{ self.__init__.__globals__.__builtins__ }}",
         "{{ lipsum.__globals__['os'].popen('id').read() }}",
         "{{ cycler.__init__.__globals__.os }}",

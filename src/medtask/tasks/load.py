@@ -69,7 +69,7 @@ def load_task(path: str | Path) -> Task:
 def _find_file(path: Path) -> Path:
     if path.is_file():
         if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-            raise InputError(f"{path} is no task file: it ends in neither .yaml, .yml nor .json", fix="name the task's file or its folder.")
+            raise InputError(f"{path} is no task file: it ends in neither .yaml, .yml nor .json", fix="name the task's file or its folder")
         return path
     start = f"write one with: medtask init {path.stem} --from TABLE"
     if not path.is_dir():
@@ -79,7 +79,7 @@ def _find_file(path: Path) -> Path:
         raise InputError(f"the folder {path} holds no task.yaml, task.yml or task.json", fix=f"name the task's folder, or {start}")
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
-        raise InputError(f"the folder {path} holds {names}", fix="name the file that is meant.")
+        raise InputError(f"the folder {path} holds {names}", fix="name the file that is meant")
     return found[0]
 
 

@@ -93,10 +93,10 @@ def _build_frame(task: Task) -> _Frame:
     for number, example in enumerate(task.examples, 1):
         text = render_text(task.input, Record(f"example {number}", example.fields))
         if isinstance(text, Fault):
-            raise InputError(f"example {number}: {text.reason}", fix="correct the example.")
+            raise InputError(f"example {number}: {text.reason}", fix="correct the example")
         say = next((label.say for label in task.candidates if label.name == example.answer), None)
         if say is None:
-            raise InputError(f"example {number} answers something that is no label", fix="correct the example.")
+            raise InputError(f"example {number} answers something that is no label", fix="correct the example")
         turns += [Message("user", lead + _write_text(text)), Message("assistant", say)]
         lead = ""
     return _Frame(tuple(turns), lead, Branch("", tuple(label.say for label in task.candidates)))

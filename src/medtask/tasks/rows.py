@@ -37,7 +37,7 @@ def read_records(
         name = str(number) if task.id_column is None else read_cell(row.get(task.id_column))
         if name is None:
             message = f"row {number} has no id in the column {quote(task.id_column)}"
-            raise TableError(message, fix="fill it in, or leave id out of the task file.")
+            raise TableError(message, fix="fill it in, or leave id out of the task file")
         yield Record(name, row, read_cell(row.get(gold)) if gold else None)
 
 

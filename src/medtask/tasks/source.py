@@ -88,7 +88,7 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", fix="check the path and its permissions.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}", fix="check the path and its permissions") from None
     if len(raw) > MAX_BYTES:
         message = f"the file is larger than {MAX_BYTES:,} bytes - move long examples into a table and name it under examples"
         raise TaskFaults(str(path), [TaskFault(None, message)])

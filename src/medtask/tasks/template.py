@@ -214,6 +214,8 @@ def _find_faults(tree: nodes.Template) -> Iterator[tuple[int, str]]:
             yield node.lineno, 'the template may not reach names that begin with "_" - write row["_name"] for such a column'
         elif isinstance(node, nodes.Getattr) and id(node) not in methods and hasattr(dict, node.attr):
             yield node.lineno, f'".{node.attr}" is a method in Jinja - if it is a column, write ["{node.attr}"]'
+        elif isinstance(node, nodes.Name) and node.name == "self":
+            yield node.lineno, '"self" is taken by Jinja - write row["self"] for such a column'
         elif isinstance(node, nodes.Name) and node.name == "row" and node.ctx == "store":
             yield node.lineno, '"row" is the whole row - give the loop variable another name'
 
