@@ -1,0 +1,172 @@
+"""The shipped example tables are what their task files, their readmes and their generator say."""
+
+import csv
+import importlib.util
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = ("radiology_protocol", "surgery_purpose")
+EXCEL_CELL_LIMIT = 32_767
+
+
+@pytest.fixture(scope="module")
+def make_examples() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_examples", EXAMPLES / "make_examples.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def read_task(name: str) -> dict[str, Any]:
+    task: dict[str, Any] = yaml.safe_load((EXAMPLES / name / "task.yaml").read_text("utf-8"))
+    return task
+
+
+def read_shipped(name: str) -> list[dict[str, str]]:
+    with (EXAMPLES / name / read_task(name)["data"]).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def texts_of(name: str) -> list[str]:
+    column = re.fullmatch(r"\{\{ (\w+) \}\}", read_task(name)["input"])
+    assert column is not None
+    return [row[column[1]] for row in read_shipped(name)]
+
+
+def test_the_table_has_300_rows_with_ids_of_their_own(name: str) -> None:
+    rows = read_shipped(name)
+    ids = [row[read_task(name)["id"]] for row in rows]
+    assert len(rows) == 300
+    assert len(set(ids)) == 300
+    assert all(re.fullmatch(r"[NS]\d{4}", row_id) for row_id in ids)
+
+
+def test_gold_is_empty_or_a_label_and_every_label_is_common_enough_to_be_measured(name: str) -> None:
+    task = read_task(name)
+    gold = Counter(row[task["gold"]] for row in read_shipped(name))
+    without = gold.pop("")
+    assert set(gold) == set(task["answer"]["labels"])
+    assert min(gold.values()) >= 15
+    assert 280 <= 300 - without <= 290
+
+
+def test_every_label_has_a_short_definition_of_its_own(name: str) -> None:
+    definitions = list(read_task(name)["answer"]["labels"].values())
+    assert len(set(definitions)) == len(definitions)
+    assert all(3 <= len(definition.split()) <= 14 for definition in definitions)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(r"", id="empty"),
+        pytest.param(r"\s+", id="only white space"),
+        pytest.param(r"NaN", id="not a number"),
+        pytest.param(r"\w+\??", id="one word"),
+        pytest.param(r"(?s)=HYPERLINK\(.*\)", id="formula"),
+        pytest.param(r"\+1 .*", id="plus"),
+        pytest.param(r"@SUM.*", id="at"),
+        pytest.param(r"-\w.*", id="minus"),
+        pytest.param(r".*[\U0001F300-\U0001FAFF].*", id="emoji"),
+        pytest.param(r".*[\u0600-\u06FF]{3}.*", id="Arabic"),
+        pytest.param(r".*[\u0590-\u05FF]{3}.*", id="Hebrew"),
+        pytest.param(r".*[éöü].*", id="accents"),
+        pytest.param(r".*[\u0370-\u03FF].*", id="Greek"),
+        pytest.param(r".*<(b|p)>.*<br/>.*", id="HTML"),
+        pytest.param(r'(?s).*".*\n.*', id="quotes and a line break"),
+        pytest.param(r"Ignore the instruction.*", id="an instruction to the model"),
+        pytest.param(r"(?s).*<\|im_end\|>\n<\|im_start\|>assistant.*", id="a chat marker"),
+    ],
+)
+def test_dirty_rows_of_each_kind_are_there(name: str, pattern: str) -> None:
+    assert any(re.fullmatch(pattern, text) for text in texts_of(name))
+
+
+def test_one_text_is_a_chart_of_5000_words_that_still_fits_a_spreadsheet_cell(name: str) -> None:
+    chart = max(texts_of(name), key=len)
+    assert 5_000 <= len(chart.split()) <= 5_050
+    assert len(chart) < EXCEL_CELL_LIMIT
+
+
+def test_texts_repeat_exactly_and_but_for_case_and_space(name: str, make_examples: ModuleType) -> None:
+    texts = [text for text in texts_of(name) if text.strip()]
+    ways: dict[str, set[str]] = {}
+    for text in texts:
+        ways.setdefault(make_examples.squash(text), set()).add(text)
+    assert sorted(count for count in Counter(texts).values() if count > 1) == [2, 3]
+    assert max(len(written) for written in ways.values()) >= 2
+
+
+def test_the_generator_writes_the_shipped_bytes(name: str, make_examples: ModuleType, tmp_path: Path) -> None:
+    shipped = EXAMPLES / name / read_task(name)["data"]
+    make_examples.main([name, "--split", "gold", "--out", str(tmp_path / "again.csv")])
+    assert (tmp_path / "again.csv").read_bytes() == shipped.read_bytes()
+
+
+def test_the_file_is_utf8_with_bare_line_feeds(name: str) -> None:
+    content = (EXAMPLES / name / read_task(name)["data"]).read_bytes()
+    assert b"\r" not in content
+    assert not content.startswith(b"\xef\xbb\xbf")
+    assert content.decode("utf-8").endswith("\n")
+
+
+def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(name: str, make_examples: ModuleType, tmp_path: Path) -> None:
+    task = read_task(name)
+    make_examples.main([name, "--split", "train", "--rows", "600", "--out", str(tmp_path / "train.csv")])
+    with (tmp_path / "train.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts = {make_examples.squash(row[task["input"].strip("{} ")]) for row in rows}
+    assert len(rows) == len(texts) == 600
+    assert {row[task["gold"]] for row in rows} == set(task["answer"]["labels"])
+    assert texts.isdisjoint(make_examples.squash(text) for text in texts_of(name))
+    assert {row[task["id"]] for row in rows}.isdisjoint(row[task["id"]] for row in read_shipped(name))
+
+
+def test_no_fragment_serves_both_splits(name: str, make_examples: ModuleType) -> None:
+    texts = make_examples.read_source(name).texts
+    both = [{fragment.text for fragments in texts[split].values() for fragment in fragments} for split in ("gold", "train")]
+    assert both[0].isdisjoint(both[1])
+
+
+def test_every_fragment_can_be_written_out(name: str, make_examples: ModuleType) -> None:
+    source = make_examples.read_source(name)
+    for split, labels in source.texts.items():
+        for label, fragments in labels.items():
+            for number, fragment in enumerate(fragments):
+                row = make_examples.make_row(source, label, fragment, make_examples.Dice(split, label, number))
+                assert not re.search(r"[{}\[\]|]|\s\s", row.text), f"{split} {label} {number}"
+
+
+def test_a_fragment_with_an_unknown_slot_is_refused(make_examples: ModuleType) -> None:
+    patient = make_examples.Patient(70, "F", "left")
+    with pytest.raises(ValueError, match="unknown slot"):
+        make_examples.fill("seen by {doctor}", patient, make_examples.Dice(0))
+
+
+def test_more_rows_than_there_are_texts_end_in_a_remedy(make_examples: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_examples.read_source("surgery_purpose")
+    monkeypatch.setattr(make_examples, "make_row", lambda *_: make_examples.Row("always the same", "staging"))
+    with pytest.raises(SystemExit, match="fix: ask for fewer --rows"):
+        list(make_examples.make_clean_rows(source, "train", 20, set()))
+
+
+def test_numbers_keep_their_decimals_and_stay_inside_their_bounds(make_examples: ModuleType) -> None:
+    dice = make_examples.Dice("bounds")
+    drawn = {dice.between("2.5", "2.7") for _ in range(60)} | {dice.between("8", "10") for _ in range(60)}
+    assert drawn == {"2.5", "2.6", "2.7", "8", "9", "10"}
