@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from medtask.tasks.load import load_task
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("radiology_protocol", "surgery_purpose")
 EXCEL_CELL_LIMIT = 32_767
@@ -47,6 +49,13 @@ def texts_of(name: str) -> list[str]:
     column = re.fullmatch(r"\{\{ (\w+) \}\}", read_task(name)["input"])
     assert column is not None
     return [row[column[1]] for row in read_shipped(name)]
+
+
+def test_the_task_file_loads_without_a_warning_and_names_its_table(name: str) -> None:
+    task = load_task(EXAMPLES / name)
+    assert task.warnings == ()
+    assert task.data is not None
+    assert task.data.is_file()
 
 
 def test_the_table_has_300_rows_with_ids_of_their_own(name: str) -> None:
