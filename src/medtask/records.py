@@ -113,7 +113,7 @@ class Answer:
     slack: float = 0.0
     text: str | None = None
     reason: str | None = None
-    pass_name: str = "first"
+    pass_name: str = "first"  # noqa: S105 - no password
     ms: float = 0.0
     tokens_read: int = 0
     tokens_reused: int = 0

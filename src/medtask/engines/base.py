@@ -84,4 +84,4 @@ class Engine(ABC):
 
     def close(self) -> None:
         """Give back what the engine holds (memory, connections)."""
-        return None
+        return

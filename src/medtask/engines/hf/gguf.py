@@ -1,0 +1,79 @@
+"""The header of a GGUF file, read with bounds before any other parser sees a foreign file.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from medtask.errors import InputError
+
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING, _ARRAY = 8, 9
+MOST_TENSORS, MOST_KEYS, MOST_ITEMS, LONGEST_STRING, MOST_DIMENSIONS = 100_000, 10_000, 4_000_000, 16_000_000, 4
+
+
+def count_gguf_weights(path: Path) -> int:
+    """How many numbers the tensors of a GGUF file hold; InputError where the header is not what the format says."""
+    try:
+        with path.open("rb") as file:
+            return _count(file, path.stat().st_size)
+    except (struct.error, ValueError, KeyError):
+        raise InputError(f"{path} is no whole GGUF file", fix="fetch the file again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", fix="check the path and its permissions") from None
+
+
+def _count(file: BinaryIO, size: int) -> int:
+    magic, version, tensors, keys = struct.unpack("<4sIQQ", file.read(24))
+    if magic != b"GGUF" or version not in {2, 3} or tensors > MOST_TENSORS or keys > MOST_KEYS:
+        raise ValueError
+    for _ in range(keys):
+        _skip_string(file, size)
+        _skip_value(file, size, _number(file, 4))
+    total = 0
+    for _ in range(tensors):
+        _skip_string(file, size)
+        dimensions = _number(file, 4)
+        if dimensions > MOST_DIMENSIONS:
+            raise ValueError
+        total += math.prod(_number(file, 8) for _ in range(dimensions))
+        file.seek(12, 1)  # its type and its offset
+    # The smallest formats spend more than one bit on a number: more numbers than that cannot be in the file.
+    if file.tell() > size or total > 8 * size:
+        raise ValueError
+    return total
+
+
+def _skip_value(file: BinaryIO, size: int, kind: int) -> None:
+    if kind == _STRING:
+        _skip_string(file, size)
+    elif kind == _ARRAY:
+        inner, count = _number(file, 4), _number(file, 8)
+        if count > MOST_ITEMS or inner == _ARRAY:
+            raise ValueError
+        if inner == _STRING:
+            for _ in range(count):
+                _skip_string(file, size)
+        else:
+            file.seek(_SIZES[inner] * count, 1)
+    else:
+        file.seek(_SIZES[kind], 1)
+
+
+def _skip_string(file: BinaryIO, size: int) -> None:
+    length = _number(file, 8)
+    if length > LONGEST_STRING or file.tell() + length > size:
+        raise ValueError
+    file.seek(length, 1)
+
+
+def _number(file: BinaryIO, width: int) -> int:
+    data = file.read(width)
+    if len(data) != width:
+        raise ValueError
+    return int.from_bytes(data, "little")

@@ -1,0 +1,53 @@
+"""From hidden states to next-token probabilities, over the few tokens that matter or over the whole vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LOGITS_AT_ONCE = 1 << 24  # elements; a vocabulary of 262,144 tokens times 64 rows
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A model's output matrix [vocabulary, hidden size] and what its family does to logits afterwards."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+
+    @torch.inference_mode()
+    def log_softmax_over(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
+        """Log-probabilities [rows, tokens] in float64, renormalised over ``tokens``; only their rows of the matrix are read."""
+        index = torch.tensor(tokens, device=self.weight.device)
+        bias = None if self.bias is None else self.bias[index].float()
+        logits = torch.nn.functional.linear(hidden.float(), self.weight[index].float(), bias)
+        return torch.log_softmax(self._finish(logits).double(), dim=-1)
+
+    @torch.inference_mode()
+    def mass_outside(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
+        """How much of the next token's probability lies outside ``tokens`` [rows]; reads the whole vocabulary."""
+        index = torch.tensor(tokens, device=self.weight.device)
+        parts = []
+        for rows in hidden.split(max(1, LOGITS_AT_ONCE // self.weight.shape[0])):
+            logits = self._finish(torch.nn.functional.linear(rows, self.weight, self.bias).float())
+            inside = torch.logsumexp(logits[:, index], dim=-1) - torch.logsumexp(logits, dim=-1)
+            parts.append(-torch.expm1(inside.double().clamp(max=0)))
+        return torch.cat(parts)
+
+    def _finish(self, logits: Tensor) -> Tensor:
+        logits = logits * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
+def read_head(model: Any) -> Head:
+    """The head of a causal language model of transformers."""
+    output, config = model.get_output_embeddings(), model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)  # Cohere; Granite
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(output.weight, getattr(output, "bias", None), float(scale), None if softcap is None else float(softcap))

@@ -1,0 +1,215 @@
+"""Many rows in one forward pass: each row sees the shared prefix and itself, and nothing of its neighbours.
+
+A pass reads *segments*: runs of tokens, laid end to end in one sequence without padding, so that every matrix product
+outside attention works on real tokens only. A segment sees the shared prefix, its own ancestors (segments of earlier
+passes that it continues) and itself. The first pass over a pack reads the rows; later ones read the branches of the
+label trie, with the rows as ancestors.
+
+Attention is our own function, registered with transformers under ATTENTION. It keeps the keys and values itself,
+which spares the copies of a Cache, and it reaches the running pass through the model's keyword arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medtask.errors import EngineError
+
+ATTENTION = "medtask_packed"
+
+# Attention scores held at once, in elements. Long rows are cut into blocks of queries to stay below it: the score
+# matrix is the only thing that grows with the square of a row's length.
+SCORES_AT_ONCE = 1 << 23
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+@dataclass(slots=True)
+class KeyValues:
+    """Keys and values of ``tokens`` tokens, per layer: each [tokens, key-value heads, head size]."""
+
+    tokens: int = 0
+    layers: dict[int, KeyValue] = field(default_factory=dict)
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> KeyValue:
+        """Add one layer's new tokens and return all of that layer's."""
+        if layer in self.layers:
+            old_keys, old_values = self.layers[layer]
+            keys, values = torch.cat((old_keys, keys)), torch.cat((old_values, values))
+        self.layers[layer] = keys, values
+        return keys, values
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens to read, after ``ancestors``: indices into the pack's own keys and values, in the order they were read."""
+
+    tokens: Sequence[int]
+    ancestors: Sequence[int] = ()
+
+
+@dataclass(slots=True)
+class Pass:
+    """One forward pass over segments: where each token stands, and who may see whom. Index tensors are on the device.
+
+    ``queries`` [segments, longest] points into the pass's own tokens, ``keys`` [segments, deepest] into the pack's:
+    a segment's ancestors, then its own tokens. A key's place in that row is its distance from the prefix, so masks
+    need no positions. Places past a segment's end point at token 0; ``filled`` [segments, longest] tells them apart.
+    """
+
+    prefix: KeyValues
+    own: KeyValues
+    tokens: Tensor
+    positions: Tensor
+    queries: Tensor
+    filled: Tensor
+    keys: Tensor
+    depths: Tensor
+    last: Tensor
+    first_own: int
+    _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+
+    def token_indices(self, segment: int) -> list[int]:
+        """Where a segment's tokens stand among the pack's own tokens: what its children name as ancestors."""
+        indices: list[int] = (self.queries[segment][self.filled[segment]] + self.first_own).tolist()
+        return indices
+
+    def masks(self, window: int | None, rows: slice, block: slice) -> tuple[Tensor | None, Tensor]:
+        """What the queries of a block may not see, of the prefix (None: they see all of it) and of their own keys.
+
+        Both broadcast to [segments, queries, keys]. Masks of a whole pass are kept for its other layers.
+        """
+        whole = rows.stop >= len(self.queries) and block.stop >= self.queries.shape[1]
+        if whole and window in self._masks:
+            return self._masks[window]
+        step = torch.arange(self.queries.shape[1], device=self.queries.device)[block]
+        at = (self.depths[rows, None] + step[None, :])[:, :, None]
+        slot = torch.arange(self.keys.shape[1], device=self.queries.device)
+        hidden, prefix_hidden = slot > at, None
+        if window is not None:
+            hidden |= at - slot >= window
+            if self.prefix.tokens + self.keys.shape[1] > window:
+                prefix_hidden = at + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device) >= window
+        if whole:
+            self._masks[window] = prefix_hidden, hidden
+        return prefix_hidden, hidden
+
+
+def lay_out(segments: Sequence[Segment], prefix: KeyValues, own: KeyValues, device: torch.device) -> Pass:
+    """Plan a pass over ``segments``, which continue ``own`` after ``prefix``, and count its tokens into ``own``."""
+    first = own.tokens
+    lengths = torch.tensor([len(segment.tokens) for segment in segments])
+    depths = torch.tensor([len(segment.ancestors) for segment in segments])
+    starts = lengths.cumsum(0) - lengths
+    step = torch.arange(int(lengths.max()))
+    filled = step < lengths[:, None]
+    slot = torch.arange(int((lengths + depths).max()))
+    keys = (first + starts - depths)[:, None] + slot
+    for index, segment in enumerate(segments):
+        if segment.ancestors:
+            keys[index, : len(segment.ancestors)] = torch.tensor(segment.ancestors)
+    keys[slot >= (depths + lengths)[:, None]] = 0
+    own.tokens += int(lengths.sum())
+    return Pass(
+        prefix=prefix,
+        own=own,
+        tokens=torch.tensor([token for segment in segments for token in segment.tokens], device=device),
+        positions=(prefix.tokens + depths[:, None] + step)[filled].to(device),
+        queries=torch.where(filled, starts[:, None] + step, 0).to(device),
+        filled=filled.to(device),
+        keys=keys.to(device),
+        depths=depths.to(device),
+        last=(starts + lengths - 1).to(device),
+        first_own=first,
+    )
+
+
+@torch.inference_mode()
+def run_pass(decoder: Any, plan: Pass) -> Tensor:
+    """Read the pass's tokens; the decoder's last hidden states [tokens, hidden size]. Fills the pack's keys and values."""
+    out = decoder(input_ids=plan.tokens[None], position_ids=plan.positions[None], use_cache=False, packed_pass=plan)
+    hidden: Tensor = out.last_hidden_state[0]
+    return hidden
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    packed_pass: Pass | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one layer for one Pass. Tensors come as transformers gives them: [1, heads, tokens, head size]."""
+    if packed_pass is None:
+        raise EngineError("this model does not hand its attention what a packed pass needs", fix="report the model's name")
+    plan, layer = packed_pass, module.layer_idx
+    keys, values = plan.own.append(layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    heads, size = query.shape[1], query.shape[3]
+    scale = scaling if scaling is not None else size**-0.5
+    asked = (query[0].transpose(0, 1) * scale)[plan.queries]
+    prefix = plan.prefix.layers.get(layer)
+
+    segments, longest = plan.queries.shape
+    width = plan.prefix.tokens + plan.keys.shape[1]
+    out = torch.empty(segments, longest, heads, value.shape[3], dtype=value.dtype, device=value.device)
+    # Whole segments while they are small, single segments in blocks of queries when they are long.
+    many = max(1, SCORES_AT_ONCE // (heads * width * longest))
+    block = longest if many > 1 else max(1, SCORES_AT_ONCE // (heads * width))
+    for top in range(0, segments, many):
+        rows = slice(top, top + many)
+        own = keys[plan.keys[rows]], values[plan.keys[rows]]
+        for start in range(0, longest, block):
+            piece = slice(start, start + block)
+            hidden = plan.masks(sliding_window, rows, piece)
+            out[rows, piece] = _attend_block(asked[rows, piece], prefix, own, hidden, softcap, s_aux)
+    return out[plan.filled][None], None
+
+
+def _attend_block(
+    asked: Tensor,
+    prefix: KeyValue | None,
+    own: KeyValue,
+    hidden: tuple[Tensor | None, Tensor],
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """``asked`` [segments, queries, heads, size] over the prefix's and the segments' own keys; softmax in float32."""
+    segments, count, heads, size = asked.shape
+    kv_heads = own[0].shape[2]
+    shape = kv_heads, segments, count, heads // kv_heads
+    # [kv heads, segments, queries x group, size]: one product per key-value head serves all its query heads.
+    q = asked.view(segments, count, kv_heads, -1, size).permute(2, 0, 1, 3, 4).reshape(kv_heads, segments, -1, size)
+    own_keys, own_values = (side.permute(2, 0, 1, 3) for side in own)
+    parts = [_mask(q @ own_keys.transpose(2, 3), hidden[1], shape, softcap)]
+    if prefix is not None:
+        scores = q.reshape(kv_heads, -1, size) @ prefix[0].permute(1, 2, 0)
+        parts.append(_mask(scores, hidden[0], shape, softcap))
+    if sinks is not None:  # they take weight and have no value (GPT-OSS)
+        parts.append(sinks.float().view(kv_heads, 1, 1, -1, 1).expand(*shape, 1))
+    weights = torch.softmax(torch.cat(parts, dim=-1), dim=-1).to(own_values.dtype)
+
+    reach = own_keys.shape[2]
+    out = weights[..., :reach].reshape(kv_heads, segments, -1, reach) @ own_values
+    if prefix is not None:
+        end = reach + prefix[1].shape[0]
+        shared = weights[..., reach:end].reshape(kv_heads, -1, end - reach)
+        out += (shared @ prefix[1].transpose(0, 1)).view(out.shape)
+    return out.view(*shape, -1).permute(1, 2, 0, 3, 4).reshape(segments, count, heads, -1)
+
+
+def _mask(scores: Tensor, hidden: Tensor | None, shape: tuple[int, int, int, int], softcap: float | None) -> Tensor:
+    scores = scores.float().view(*shape, -1)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    return scores if hidden is None else scores.masked_fill_(hidden[None, :, :, None, :], -torch.inf)

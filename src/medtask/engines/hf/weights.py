@@ -1,0 +1,88 @@
+"""What can be known of weights without loading them (how many, their hash), and GGUF files made loadable."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from medtask.engines.hf.gguf import count_gguf_weights
+from medtask.engines.hf.locate import ModelFiles, read_json
+from medtask.errors import InputError, StorageError
+
+
+def count_weights(files: ModelFiles) -> int:
+    """How many numbers a model holds, from the headers of its files."""
+    if files.is_gguf:
+        return count_gguf_weights(files.path)
+    total = 0
+    for path in sorted(files.path.glob("*.safetensors")):
+        for tensor in _read_safetensors_header(path).values():
+            total += math.prod(tensor.get("shape", [0]))
+    return total
+
+
+def _read_safetensors_header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(100_000_000, path.stat().st_size):
+                raise ValueError
+            header: dict[str, Any] = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error):
+        raise InputError(f"{path} is no whole safetensors file", fix="fetch the model again") from None
+    header.pop("__metadata__", None)
+    return header
+
+
+def unpack_gguf(path: Path) -> tuple[Path, str]:
+    """A folder with the GGUF file's model in safetensors and its tokenizer, made once and kept, and the file's SHA-256.
+
+    A later start finds it by the file's path, size and time, so that it need not read the file at all.
+    """
+    import platformdirs
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    facts = path.stat()
+    made_by = importlib.metadata.version("transformers")
+    key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{made_by}".encode()).hexdigest()
+    models = Path(platformdirs.user_cache_dir("medtask")) / "models"
+    kept = models / f"{path.stem}-{key[:16]}"
+    mark = kept / "medtask.json"
+    if mark.is_file():
+        return kept, str(read_json(mark)["sha256"])
+    sha256 = _hash_file(path)
+    try:
+        models.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
+    except OSError as error:
+        raise StorageError(f"{models} cannot be written ({error.strerror})", fix="set XDG_CACHE_HOME to a folder with room") from None
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(fresh)
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True))
+    model.save_pretrained(fresh)
+    (fresh / "medtask.json").write_text(json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8")
+    try:
+        fresh.rename(kept)
+    except OSError:  # another process was quicker
+        shutil.rmtree(fresh, ignore_errors=True)
+    return kept, sha256
+
+
+def hash_weights(folder: Path) -> str:
+    """One SHA-256 over config and weights. In the Hub's cache a file is a link whose target is named by its hash already."""
+    whole = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json"), *folder.glob("tokenizer*.json")]):
+        target = path.resolve().name if path.is_symlink() else ""
+        whole.update(f"{path.name}:{target if len(target) == 64 else _hash_file(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

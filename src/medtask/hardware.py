@@ -1,0 +1,114 @@
+"""What this machine has, in cores, bytes and number formats."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medtask.errors import UsageError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """``native_bf16``: the CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or Arm BF16). Memory is in bytes."""
+
+    cores: int
+    memory_bytes: int
+    available_bytes: int
+    accelerator: Literal["cuda", "mps"] | None
+    accelerator_name: str | None
+    accelerator_bytes: int
+    native_bf16: bool
+    processor: str
+
+
+def inspect_machine(*, accelerator: bool = True) -> Machine:
+    """Look at this machine. An accelerator is seen only where torch is installed: it is imported for that, if at all."""
+    total, available = _memory()
+    kind, name, size = _accelerator() if accelerator else (None, None, 0)
+    return Machine(
+        cores=usable_cores(),
+        memory_bytes=total,
+        available_bytes=available,
+        accelerator=kind,
+        accelerator_name=name,
+        accelerator_bytes=size,
+        native_bf16=_native_bf16(),
+        processor=_processor(),
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; a Slurm job or a container may have fewer than the machine."""
+    with contextlib.suppress(AttributeError):  # macOS has no sched_getaffinity
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in "8GB", "512 MiB", "1.5g" or "1048576"; UsageError for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, flags=re.IGNORECASE)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"{text!r} is not an amount of memory", fix="write it like 8GB or 512MB")
+    return int(float(match[1]) * unit)
+
+
+def format_bytes(count: float) -> str:
+    """A count of bytes for people, in powers of 1000: "94 MB", "8.0 GB"."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.{0 if count >= 10 * size else 1}f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def _memory() -> tuple[int, int]:
+    """Total and available bytes, within the control group's limit where there is one."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
+    available = total
+    with contextlib.suppress(OSError):
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(facts["MemAvailable"].split()[0]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        total, available = min(total, limit), min(available, limit - used)
+    return total, max(0, available)
+
+
+def _accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]:
+    try:
+        import torch
+    except ImportError:
+        return None, None, 0
+    if torch.cuda.is_available():
+        facts = torch.cuda.get_device_properties(0)
+        return "cuda", facts.name, facts.total_memory
+    if torch.backends.mps.is_available():
+        return "mps", "Apple GPU", torch.mps.recommended_max_memory()
+    return None, None, 0
+
+
+def _native_bf16() -> bool:
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        # Arm calls the list "Features", x86 "flags".
+        flags = set(re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, flags=re.MULTILINE)[0].split()) if "\n" in text else set()
+        return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return False
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        names = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
+        if names:
+            return str(names[0])
+    return platform.processor() or platform.machine()

@@ -1,0 +1,114 @@
+"""Nothing leaves the machine: telemetry switches, and a guard that refuses connections while records are read.
+
+The switches only help; they change between releases of the libraries. The guard is the control that lasts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from medtask.errors import MedtaskError
+
+SWITCHES: Mapping[str, str] = MappingProxyType(
+    {
+        # Each library's own variable: MLflow, for one, takes DO_NOT_TRACK only when it is exactly "true".
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "WANDB_MODE": "disabled",  # for "offline", transformers prints a line on standard output
+        "WANDB_ERROR_REPORTING": "false",
+        "WEAVE_DISABLED": "true",
+        "WEAVE_IMPLICITLY_PATCH_INTEGRATIONS": "false",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "FASTAPI_OTEL_AUTO_CONFIGURE": "false",
+        "OLLAMA_NO_CLOUD": "1",
+    }
+)
+OFFLINE_VARIABLES = ("MEDTASK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+class EgressError(MedtaskError):
+    """Something tried to reach another machine while records were being read."""
+
+
+def close_egress() -> None:
+    """Set every telemetry switch, over whatever the environment says. Libraries read them when they are imported."""
+    os.environ.update(SWITCHES)
+
+
+def open_switches() -> tuple[str, ...]:
+    """Names of the switches that do not have their closing value."""
+    return tuple(name for name, value in SWITCHES.items() if os.environ.get(name) != value)
+
+
+def offline() -> bool:
+    """Whether the user forbids downloads (MEDTASK_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is on)."""
+    return any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE_VARIABLES)
+
+
+@dataclass(slots=True)
+class Guard:
+    """What the network guard saw: how many connections to other machines were tried, and refused."""
+
+    attempts: int = 0
+
+
+_active: list[Guard] = []
+_hooked = False
+
+
+@contextmanager
+def no_network() -> Iterator[Guard]:
+    """Refuse every connection of this process that is not to the machine itself. Child processes are not covered."""
+    global _hooked  # noqa: PLW0603 - an audit hook can be added to a process once and never be removed
+    if not _hooked:
+        sys.addaudithook(_refuse)
+        _hooked = True
+    guard = Guard()
+    _active.append(guard)
+    try:
+        yield guard
+    finally:
+        _active.remove(guard)
+
+
+def _refuse(event: str, args: tuple[object, ...]) -> None:
+    if not _active:
+        return
+    if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+        address = args[1]
+        host = address[0] if isinstance(address, tuple) and address else None
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        host = args[0]
+    else:
+        return
+    if host is None or _is_this_machine(host):
+        return
+    for guard in _active:
+        guard.attempts += 1
+    raise EgressError(
+        "a connection to another machine was refused: while records are read, nothing may leave this one",
+        fix="report which command did this; medtask and its libraries have no reason to connect here",
+    )
+
+
+def _is_this_machine(host: object) -> bool:
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    if text in {"", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

