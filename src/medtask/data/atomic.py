@@ -1,0 +1,58 @@
+"""Files that are there whole or not at all, for their owner only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medtask.data.source import show_path
+from medtask.errors import StorageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """A draft beside ``path``, mode 0600, which takes its place once the block is done, or is gone.
+
+    Raises StorageError where the disk is full or the place may not be written; what was at ``path`` is then as before.
+    One writer a path: drafts have a fixed name, so that one left by a killed process is replaced.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        yield draft
+        _flush(draft)
+        draft.replace(path)
+        if os.name == "posix":  # a rename is safe from a power cut once its folder is
+            _flush(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        if draft.exists():
+            draft.unlink()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    if error.errno in _FULL:
+        folder = path.parent
+        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+        return StorageError(
+            f"{show_path(path)} cannot be written: the disk is full ({free:,} bytes free)",
+            fix="free some space or choose another folder, then run the same command again",
+        )
+    fix = "choose a folder that exists and that you may write to"
+    return StorageError(f"{show_path(path)} cannot be written: {error.strerror or error}", fix=fix)

@@ -1,0 +1,71 @@
+"""A table as medtask sees it: what comes in (Table) and what a column that goes out holds (Column)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from medtask.data.decode import open_bytes
+from medtask.data.source import Row, Source, Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows that can be passed over again and again, never all in memory at once (XLSX and JSON excepted).
+
+    ``source``: the table as the user named it. ``paths``: its files; none for objects in memory. ``notes``: what was
+    found out about it (encoding, delimiter, sheet), for people.
+    """
+
+    source: str
+    paths: tuple[Path, ...]
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+    parts: tuple[Source, ...] = field(repr=False, compare=False)
+
+    def rows(self, tally: Tally | None = None) -> Iterator[Row]:
+        """Each row with every column; None where a cell is missing. ``tally`` counts what was met that is no row.
+
+        Raises TableError, with the line, where a row cannot be read without loss.
+        """
+        for part in self.parts:
+            if part.columns == self.columns:
+                yield from part.rows(tally or Tally())
+            else:
+                yield from ({column: row[column] for column in self.columns} for row in part.rows(tally or Tally()))
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.rows()
+
+    def digest(self) -> str:
+        """SHA-256 of the files' bytes, one after the other, as ``cat FILES | sha256sum`` prints it.
+
+        The name of a sheet that was asked for is part of it. For objects in memory: of their rows as JSON lines.
+        """
+        digest = hashlib.sha256()
+        for path, part in zip(self.paths, self.parts, strict=False):
+            with open_bytes(path, unpack=False) as stream:
+                while chunk := stream.read(2**20):
+                    digest.update(chunk)
+            digest.update(part.variant.encode())
+        if not self.paths:
+            for row in self.rows():
+                digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table that is written.
+
+    "any" is for columns of which nothing is known: one primitive type if all values fit one, else text (lists and
+    mappings as JSON). "probabilities" holds a mapping from each of ``labels`` to a float.
+    """
+
+    name: str
+    type: Literal["text", "float", "int", "probabilities", "any"] = "any"
+    labels: tuple[str, ...] = ()

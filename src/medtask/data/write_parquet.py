@@ -1,0 +1,129 @@
+"""Parquet out, in constant memory: rows go into small files first, which become one when every column's type is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtask.data.table import Column
+from medtask.data.values import encodable, text_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_PART_ROWS = 20_000
+_KINDS = {bool: "bool", int: "int", float: "float", str: "text"}
+
+
+def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
+    """Writes the rows to ``path``; "any" columns get the one primitive type that holds all their values, else text."""
+    import polars as pl
+
+    with _scratch_folder(path) as folder:
+        parts: list[Path] = []
+        kinds: list[list[frozenset[str]]] = []  # of each part, for each column
+        for cells in _take_parts(rows):
+            parts.append(folder / f"{len(parts):06}.parquet")
+            kinds.append([_find_kinds(column, values) for column, values in zip(columns, cells, strict=True)])
+            series = [_spool(column, values, seen) for column, values, seen in zip(columns, cells, kinds[-1], strict=True)]
+            pl.DataFrame(series).write_parquet(parts[-1], compression="lz4")
+        if not parts:
+            pl.DataFrame(schema={column.name: _dtype(column, frozenset()) for column in columns}).write_parquet(path)
+            return
+        final = [_dtype(column, frozenset().union(*seen)) for column, seen in zip(columns, zip(*kinds, strict=True), strict=True)]
+        for part, seen in zip(parts, kinds, strict=True):
+            _restate(part, columns, seen, final)
+        pl.scan_parquet(parts, glob=False).sink_parquet(path, row_group_size=50_000)
+
+
+@contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    folder = path.with_name(f"{path.name}.parts")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_parts(rows: Iterable[Sequence[object]]) -> Iterator[list[tuple[object, ...]]]:
+    """The values of each column, for a limited number of rows at a time."""
+    remaining = iter(rows)
+    while part := list(islice(remaining, _PART_ROWS)):
+        yield list(zip(*part, strict=True))
+
+
+def _find_kinds(column: Column, values: Sequence[object]) -> frozenset[str]:
+    if column.type != "any":
+        return frozenset()
+    kinds = {_KINDS.get(kind, "other") for kind in set(map(type, values)) if kind is not type(None)}
+    if "int" in kinds:
+        largest = max(abs(value) for value in values if type(value) is int)
+        if largest >= 2**53:
+            kinds.add("wide")  # no longer exact as a float
+        if largest >= 2**63:
+            kinds.add("other")
+    return frozenset(kinds)
+
+
+def _dtype(column: Column, kinds: frozenset[str]) -> pl.DataType:
+    import polars as pl
+
+    if column.type == "probabilities":
+        return pl.Struct(dict.fromkeys(column.labels, pl.Float64))
+    if column.type == "float":
+        return pl.Float64()
+    if column.type == "int" or (kinds and kinds <= {"int", "wide"}):
+        return pl.Int64()
+    if kinds == {"bool"}:
+        return pl.Boolean()
+    if kinds and kinds <= {"int", "float"}:
+        return pl.Float64()
+    return pl.String()
+
+
+def _is_lossless(kinds: frozenset[str]) -> bool:
+    """Whether a part's values can be kept in their own type until the type of the whole column is known."""
+    return "other" not in kinds and len(kinds - {"wide"}) <= 1
+
+
+def _spool(column: Column, values: Sequence[object], kinds: frozenset[str]) -> pl.Series:
+    import polars as pl
+
+    if column.type == "any" and not _is_lossless(kinds):
+        return pl.Series(column.name, [None if value is None else json.dumps(value) for value in values], dtype=pl.String())
+    return _to_series(column, values, _dtype(column, kinds))
+
+
+def _to_series(column: Column, values: Sequence[object], dtype: pl.DataType) -> pl.Series:
+    import polars as pl
+
+    if dtype == pl.String:
+        values = [None if value is None else encodable(text_of(value)) for value in values]
+    return pl.Series(column.name, values, dtype=dtype)
+
+
+def _restate(part: Path, columns: Sequence[Column], kinds: Sequence[frozenset[str]], final: Sequence[pl.DataType]) -> None:
+    """Rewrites a part in which a column does not have the type of the whole column."""
+    import polars as pl
+
+    todo = [
+        (column, seen, dtype)
+        for column, seen, dtype in zip(columns, kinds, final, strict=True)
+        if column.type == "any" and not (_is_lossless(seen) and _dtype(column, seen) == dtype)
+    ]
+    if not todo:
+        return
+    frame = pl.read_parquet(part)
+    for column, seen, dtype in todo:
+        values = frame[column.name].to_list()
+        if not _is_lossless(seen):
+            values = [None if value is None else json.loads(value) for value in values]
+        frame = frame.with_columns(_to_series(column, values, dtype))
+    frame.write_parquet(part, compression="lz4")
