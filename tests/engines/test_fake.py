@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.engines.fake import FakeEngine
-from medtask.errors import EngineError
+from medtask.engines.fake import FakeEngine, load_fake
+from medtask.errors import EngineError, UsageError
 from medtask.records import Branch, Fault, Message, Prompt, Scores, Status
 
 TAILS = (" curative", " palliative", " staging")
@@ -87,3 +87,15 @@ def test_rendering_and_plan_agree_on_lengths() -> None:
         assert len(engine.render(prompt).prompt_tokens) == plan.shared + own
     assert engine.render(prompts[0]).prompt[: plan.shared] == "user: What is it for? a"
     assert engine.plan([]).own == ()
+
+
+def test_its_reference_may_carry_settings() -> None:
+    engine = load_fake("fake:seed=3,batch=8,ms_per_row=0.5,fails_after=7", dtype="auto")
+    assert (engine.seed, engine.batch, engine.ms_per_row, engine.fails_after) == (3, 8, 0.5, 7)
+    assert load_fake("fake:").info.identity == FakeEngine().info.identity
+
+
+@pytest.mark.parametrize("reference", ["fake:smollm2", "fake:seed", "fake:seed=x", "fake:nan=1"])
+def test_settings_that_it_does_not_have_are_refused(reference: str) -> None:
+    with pytest.raises(UsageError):
+        load_fake(reference)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
-from medtask.errors import EngineError
+from medtask.errors import EngineError, UsageError
 from medtask.records import Branch, BranchScores, Fault, Prompt, Scores, Status
 
 _MASK = 2**64 - 1
@@ -112,6 +113,25 @@ class FakeEngine(Engine):
         total = sum(shares)
         logprobs = tuple(math.log(share / total) if share > 0 else -math.inf for share in shares)
         return BranchScores(logprobs, off_set=0.5 * _mix(text, self.seed))
+
+
+def load_fake(reference: str, **options: object) -> FakeEngine:
+    """The engine of ``fake:``, or of ``fake:ms_per_row=5,fails_after=100``; options for real models have no meaning here.
+
+    UsageError for settings that it does not have.
+    """
+    settings: dict[str, Any] = {}
+    for setting in filter(None, reference.removeprefix("fake:").split(",")):
+        name, _, value = setting.partition("=")
+        try:
+            settings[name] = _SETTINGS[name](value)
+        except (KeyError, ValueError) as error:
+            known = ", ".join(_SETTINGS)
+            raise UsageError(f"the fake engine cannot be set to {setting!r}", fix=f"choose from {known}, as in fake:seed=1") from error
+    return FakeEngine(**settings)
+
+
+_SETTINGS: dict[str, Callable[[str], float]] = {"seed": int, "batch": int, "fails_after": int, "ms_per_row": float}
 
 
 def _mix(text: int, tail: int) -> float:

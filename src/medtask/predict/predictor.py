@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Protocol, cast
@@ -59,7 +59,9 @@ def predict(
             turn += 1
 
 
-def answer_rows(task: Task, engine: Engine, records: Iterable[Record], memory: Memory, *, window: int = WINDOW) -> Iterator[RowAnswer]:
+def answer_rows(
+    task: Task, engine: Engine, records: Iterable[Record], memory: Memory, *, window: int = WINDOW
+) -> Generator[RowAnswer, None, None]:
     """Answer every row that has no answer in memory, as the engine gets to it: out of order within a window.
 
     Equal prompts are asked once. What is asked, and in which batches, depends on the task and the records alone: a

@@ -102,6 +102,14 @@ class Ledger:
                     found[key] = self._decode(stored)
         return found
 
+    def count_statuses(self, last: int) -> dict[Status, int]:
+        """How many of the rows up to ``last`` have which status; rows without an answer are not counted."""
+        self.flush()
+        with self._reporting():
+            counted = self._db.execute("SELECT status, count(*) FROM answers WHERE row <= ? GROUP BY status", (last,)).fetchall()
+        found = {Status(name): count for name, count in counted}
+        return {status: found[status] for status in Status if status in found}
+
     def answers(self, last: int) -> Iterator[tuple[int, Answer]]:
         """Rows up to ``last`` and their answers, in the order of rows, streamed."""
         self.flush()

@@ -1,0 +1,77 @@
+"""Where a run lives: a new folder, or the one of the run that is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from itertools import chain, count
+from pathlib import Path
+
+from medtask.data.atomic import storage_error
+from medtask.errors import StorageError, UsageError
+from medtask.runs.manifest import FILE, read_manifest
+from medtask.tasks.task import Task
+
+
+def open_folder(out: Path, *, new_run: bool = False) -> Path:
+    """Make the folder, or see that it is a run's or empty. With ``new_run``, the first of OUT, OUT-2, OUT-3 ... that is free.
+
+    UsageError where something else is there; StorageError where it cannot be made.
+    """
+    if new_run:
+        out = next(place for place in _name_places(out) if not place.exists() or _is_empty(place))
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", fix="give a folder with --out")
+    _make(out)
+    if not (out / FILE).exists() and not _is_empty(out):
+        raise UsageError(f"{out} holds files and is no run folder", fix="give an empty or a new folder with --out")
+    return out
+
+
+def open_home(task: Task) -> Path:
+    """The folder of all runs of a task: beside its file, or here for a task that has none."""
+    home = (task.source.parent if task.source else Path()) / "runs"
+    _make(home)
+    return home
+
+
+def find_run(home: Path, identity: Mapping[str, str]) -> Path | None:
+    """The newest run in ``home`` of exactly this task, model and table; None if there is none."""
+    found = []
+    for place in home.iterdir():
+        with suppress(StorageError):  # what cannot be read cannot be resumed
+            manifest = read_manifest(place) if place.is_dir() else None
+            if manifest and manifest["identity"] == identity:
+                found.append((manifest["created"], place))
+    return max(found, default=(None, None))[1]
+
+
+def make_run(home: Path) -> Path:
+    """A new folder named after this minute. Two processes never get the same one."""
+    name = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M")
+    for place in _name_places(home / name):
+        try:
+            place.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise storage_error(place, error) from error
+        return place
+    raise AssertionError("the names do not end")
+
+
+def _name_places(first: Path) -> Iterator[Path]:
+    return chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
+
+
+def _is_empty(place: Path) -> bool:
+    """Hidden files do not count: a lock and a draft are all that a run killed in its first moment leaves."""
+    return place.is_dir() and all(entry.name.startswith(".") for entry in place.iterdir())
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error

@@ -1,0 +1,60 @@
+"""Signals that ask a run to stop, turned into an exception that lets it put its affairs in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+# SIGUSR1 is what Slurm can be told to send a few minutes before it ends a job.
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
+
+
+class Interrupted(BaseException):
+    """No Exception: a library that survives errors of all kinds must not survive this one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.exit_code = 130 if number == signal.SIGINT else 143
+
+
+@dataclass(slots=True)
+class Signals:
+    """The first signal that came, if any."""
+
+    number: int | None = None
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came. The one that its handler raised can get lost in a finalizer."""
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+
+@contextmanager
+def catch_signals() -> Iterator[Signals]:
+    """Raise Interrupted in the block at the first SIGINT, SIGTERM or SIGUSR1; end the process at the second.
+
+    In the main thread only: Python delivers signals to no other, and elsewhere this does nothing.
+    """
+    caught = Signals()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught.number is not None:
+            os._exit(130 if number == signal.SIGINT else 143)
+        caught.number = number
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

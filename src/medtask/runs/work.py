@@ -1,0 +1,65 @@
+"""The long part of a run: every row that has no answer gets one, and the ledger gets them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from medtask.engines.base import Engine
+from medtask.predict.predictor import answer_rows
+from medtask.records import Record
+from medtask.runs.interrupt import Signals
+from medtask.runs.ledger import Ledger
+from medtask.tasks.task import Task
+
+
+class Progress(Protocol):
+    """Who wants to know how a run gets on."""
+
+    def on_note(self, text: str) -> None:
+        """A fact that people should know, in one line."""
+
+    def on_start(self, rows: int, done: int) -> None:
+        """How many rows there are, and how many of them an earlier session has answered."""
+
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
+        """How many rows are answered and safe on the disk, and what this session has cost so far."""
+
+    def on_finish(self) -> None:
+        """All rows are answered; tables and report are written next."""
+
+
+class Silence:
+    """The Progress of someone who does not want to know."""
+
+    def on_note(self, text: str) -> None: ...
+    def on_start(self, rows: int, done: int) -> None: ...
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None: ...
+    def on_finish(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one session did: rows answered (copies and faults too), and the tokens that they took."""
+
+    rows: int = 0
+    tokens_read: int = 0
+    tokens_reused: int = 0
+
+
+def fill_ledger(
+    ledger: Ledger, task: Task, engine: Engine, records: Iterable[Record], done: int, cost: Cost, signals: Signals, progress: Progress
+) -> None:
+    """Answer all records that the ledger has no answer for; ``done`` is how many it has. ``cost`` grows as it goes."""
+    with closing(answer_rows(task, engine, records, ledger)) as answers:
+        for given in answers:
+            cost.rows += 1
+            cost.tokens_read += given.answer.tokens_read
+            cost.tokens_reused += given.answer.tokens_reused
+            if ledger.add(given):
+                progress.on_batch(done + cost.rows, cost.tokens_read, cost.tokens_reused)
+            signals.check()
+    ledger.flush()
+    progress.on_batch(done + cost.rows, cost.tokens_read, cost.tokens_reused)

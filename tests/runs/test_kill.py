@@ -1,0 +1,235 @@
+"""Runs in processes of their own that are killed, interrupted or starved of disk: nothing is lost, nothing is asked twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from medtask.runs.ledger import FLUSH_ROWS
+from medtask.runs.local import run
+from medtask.tasks.task import Task
+from runs import victim
+
+BATCH = 16
+Rows = Callable[[int], Path]
+FORKS = multiprocessing.get_context("forkserver")
+# The server imports once what every process needs; polars stays out, because its threads would not survive the fork.
+FORKS.set_forkserver_preload(["pytest", "numpy", "medtask.engines.fake", "medtask.runs.local", "medtask.tasks.load"])
+
+
+class Victim:
+    """One run in its own process."""
+
+    def __init__(self, process: BaseProcess, pipe: Any) -> None:
+        self.process, self.pipe = process, pipe
+
+    def hear(self) -> Any:
+        """What it says next."""
+        assert self.pipe.poll(60), "it says nothing"
+        return self.pipe.recv()
+
+    def end(self) -> Any:
+        """Wait until it has ended; its last words."""
+        heard = None
+        try:
+            while True:
+                heard = self.hear()
+        except EOFError:
+            self.process.join(60)
+            return heard
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid
+        os.kill(self.process.pid, number)
+
+
+Start = Callable[..., Victim]
+
+
+@pytest.fixture
+def start(task_folder: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a run of rows.csv into out/; see victim.label for the options."""
+    started: list[Victim] = []
+
+    def go(**options: object) -> Victim:
+        ours, theirs = FORKS.Pipe()
+        places = (theirs, str(task_folder), str(tmp_path / "rows.csv"), str(tmp_path / "out"))
+        process = FORKS.Process(target=victim.label, args=places, kwargs=options)
+        process.start()
+        theirs.close()
+        started.append(Victim(process, ours))
+        return started[-1]
+
+    yield go
+    for one in started:
+        one.process.kill()
+        one.process.join()
+        one.process.close()
+        one.pipe.close()
+
+
+def reference(task: Task, rows: Path, folder: Path) -> Path:
+    """The folder of an undisturbed run."""
+    return run(task, victim.make_engine(), rows, out=folder / "reference").folder
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    assert (one / "answers.csv").read_bytes() == (other / "answers.csv").read_bytes()
+    assert pl.read_parquet(one / "answers.parquet").equals(pl.read_parquet(other / "answers.parquet"))
+
+
+def kill_until_done(start: Start, dice: random.Random, kills: int, ms_per_row: float, patience: float) -> None:
+    """Kill runs at random moments, a fifth of them while they write their tables, and let the last one end."""
+    done = 0
+    for number in range(kills):
+        one = start(ms_per_row=ms_per_row)
+        before, done = done, one.hear()
+        assert done >= before
+        if number % 5 == 4 and number > kills // 2:
+            assert one.hear() == "all asked"
+        time.sleep(dice.random() * patience)
+        one.signal(signal.SIGKILL)
+        one.process.join()
+    last = start()
+    assert last.end()["state"] == "finished"
+    assert last.process.exitcode == 0
+
+
+def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+    rows = write_rows(2000)
+    kill_until_done(start, random.Random(1), kills=15, ms_per_row=0.3, patience=0.15)
+    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_long_run_killed_two_hundred_times_ends_the_same_way(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+    rows = write_rows(10_000)
+    kill_until_done(start, random.Random(2), kills=200, ms_per_row=0.5, patience=0.1)
+    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+
+
+def test_a_kill_loses_no_more_than_a_flush_and_a_batch(start: Start, write_rows: Rows) -> None:
+    write_rows(600)
+    one = start(ms_per_row=1)
+    one.hear()
+    time.sleep(0.3)
+    one.signal(signal.SIGKILL)
+    one.process.join()
+    second = start()
+    kept = second.hear()
+    assert kept >= 300 - FLUSH_ROWS - BATCH - 150  # 300 rows fit into the time; a slow machine may do half of them
+    assert second.end()["asked"] == 600 - kept
+
+
+@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+def test_a_signal_ends_a_run_in_order_and_the_same_command_resumes(
+    name: str, exit_code: int, task: Task, start: Start, write_rows: Rows, tmp_path: Path
+) -> None:
+    rows = write_rows(300)
+    one = start(ms_per_row=20)  # a batch takes 320 ms, the run six seconds
+    one.hear()
+    time.sleep(0.8)
+    sent = time.monotonic()
+    one.signal(getattr(signal, name))
+    told = one.end()
+    assert time.monotonic() - sent < 5
+    assert one.process.exitcode == exit_code
+    assert told["state"] == "interrupted"
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "interrupted"
+    assert not (tmp_path / "out" / "answers.csv").exists()
+    second = start()
+    assert second.hear() == told["asked"] > 0
+    second.end()
+    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+
+
+def test_a_second_signal_ends_a_run_at_once(start: Start, write_rows: Rows) -> None:
+    write_rows(50)
+    one = start(stuck=True)  # what the first signal leads to would take a minute
+    one.hear()
+    time.sleep(0.3)
+    one.signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert one.process.is_alive()
+    one.signal(signal.SIGINT)
+    one.process.join(1)
+    assert one.process.exitcode == 130
+
+
+def test_a_second_process_is_refused_and_disturbs_nothing(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+    rows = write_rows(200)
+    first = start(ms_per_row=5)
+    first.hear()
+    second = start()
+    assert f"process {first.process.pid} on " in second.end()
+    assert second.process.exitcode == 6
+    first.end()
+    assert first.process.exitcode == 0
+    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+
+
+def test_a_full_disk_keeps_what_there_is_and_the_same_command_goes_on(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+    rows = write_rows(1000)
+    start(limit=50).end()
+    before = digest(tmp_path / "out" / "answers.csv")
+    full = start(file_limit=60_000)
+    begun = time.monotonic()
+    assert str(tmp_path / "out" / "ledger.db") in full.end()
+    assert full.process.exitcode == 7
+    assert time.monotonic() - begun < 10
+    assert digest(tmp_path / "out" / "answers.csv") == before
+    done = start()
+    assert done.hear() >= 50
+    done.end()
+    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+
+
+def test_a_disk_that_fills_while_answers_are_written_leaves_the_old_tables(start: Start, write_rows: Rows, tmp_path: Path) -> None:
+    write_rows(1000)
+    start().end()
+    before = {name: digest(tmp_path / "out" / name) for name in ("answers.csv", "answers.parquet", "ledger.db")}
+    full = start(file_limit=10_000)
+    assert str(tmp_path / "out" / "answers.csv") in full.end()
+    assert full.process.exitcode == 7
+    assert {name: digest(tmp_path / "out" / name) for name in before} == before
+
+
+MEASURE = """
+import resource, sys
+from medtask.engines.fake import FakeEngine
+from medtask.runs.local import run
+from medtask.tasks.load import load_task
+run(load_task(sys.argv[1]), FakeEngine(batch=256), sys.argv[2], out=sys.argv[3], limit=int(sys.argv[4]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_rows(task_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with path.open("w") as stream:
+        stream.write("case_id,procedure\n")
+        stream.writelines(f"c-{row},resection of the colon {row} with {row % 7} nodes\n" for row in range(200_000))
+    peaks = []
+    for limit in (50_000, 200_000):
+        command = [sys.executable, "-c", MEASURE, str(task_folder), str(path), str(tmp_path / f"out-{limit}"), str(limit)]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1000)
+    assert peaks[1] - peaks[0] < 1.5 * 20, f"{peaks} MB"  # 20 MB per 100,000 rows

@@ -1,0 +1,67 @@
+"""A run in a process of its own, for tests that kill it; it tells through a pipe how it gets on."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from medtask.engines.fake import FakeEngine
+from medtask.errors import MedtaskError
+from medtask.runs.ledger import Ledger
+from medtask.runs.local import run
+from medtask.tasks.load import load_task
+
+
+def make_engine(ms_per_row: float = 0.0) -> FakeEngine:
+    return FakeEngine(ms_per_row=ms_per_row, nan={"c-77"}, too_long={"c-99"})
+
+
+@dataclass
+class Progress:
+    """``file_limit``: no file may grow beyond so many bytes. ``stuck``: nothing can be committed for a minute."""
+
+    pipe: Connection
+    file_limit: int | None
+    stuck: bool
+
+    def on_note(self, text: str) -> None:
+        pass
+
+    def on_start(self, rows: int, done: int) -> None:
+        if self.file_limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_limit, self.file_limit))
+        if self.stuck:
+            Ledger.flush = lambda ledger: time.sleep(60)  # type: ignore[method-assign]
+        self.pipe.send(done)
+
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
+        pass
+
+    def on_finish(self) -> None:
+        self.pipe.send("all asked")
+
+
+def label(
+    pipe: Connection,
+    task: str,
+    rows: str,
+    out: str,
+    *,
+    ms_per_row: float = 0.0,
+    limit: int | None = None,
+    file_limit: int | None = None,
+    stuck: bool = False,
+) -> None:
+    """Send how many rows are done at the start, "all asked", and last the result or the error's words; exit with its code."""
+    try:
+        result = run(load_task(task), make_engine(ms_per_row), rows, out=out, limit=limit, progress=Progress(pipe, file_limit, stuck))
+    except MedtaskError as error:
+        pipe.send(f"{error} | {error.fix}")
+        sys.exit(error.exit_code)
+    told: dict[str, Any] = {"state": result.state, "asked": result.asked}
+    pipe.send(told)
+    sys.exit(result.exit_code)
