@@ -1,0 +1,74 @@
+"""What a verb is given: a task, its table, its model; checked against each other before anything is asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtask.cli import show
+from medtask.errors import TaskFaults, UsageError
+
+if TYPE_CHECKING:
+    from medtask.data.table import Table
+    from medtask.engines.base import Engine
+    from medtask.tasks.task import Task
+
+
+@contextmanager
+def open_table(task: Task, data: str | None, sheet: str | None, spool: Callable[[], Path] | None = None) -> Iterator[Table]:
+    """The table that was named, else the task's own.
+
+    For "-", standard input is kept in a private folder below ``spool`` (else below the system's temporary one) until
+    the block ends: a table is passed over more than once.
+    """
+    from medtask.data.read import read_table, spool_stdin
+
+    if data == "-":
+        with tempfile.TemporaryDirectory(prefix=".medtask-", dir=spool() if spool else None) as folder:
+            yield read_table(spool_stdin(Path(folder)), sheet=sheet)
+        return
+    source = data or task.data
+    if source is None:
+        raise UsageError("no table is named", fix="name one after the task, or write `data: TABLE` into the task file")
+    yield read_table(_shorten(Path(source)), sheet=sheet)
+
+
+def _shorten(path: Path) -> Path:
+    """Without "task/../", unless that would name another file (behind a link it can)."""
+    short = Path(os.path.normpath(path))
+    return short if short.exists() and short.samefile(path) else path
+
+
+def check_table(task: Task, table: Table, gold_column: str | None = None) -> None:
+    """Raise TaskFaults where the task uses columns that the table does not have."""
+    from medtask.tasks.rows import check_columns
+
+    faults = check_columns(task, table.columns, gold_column=gold_column)
+    if faults:
+        raise TaskFaults(str(task.source or task.name), faults)
+
+
+def choose_model(task: Task, model: str | None) -> str:
+    """The model that was asked for, else the task's, else the built-in one."""
+    from medtask.engines.registry import DEFAULT_MODEL
+
+    return model or task.model or DEFAULT_MODEL
+
+
+def load_engine(reference: str, **options: Any) -> Engine:
+    """Load a model; what libraries print meanwhile goes to standard error, because standard output is for results."""
+    from medtask.engines.registry import load_model
+
+    with redirect_stdout(sys.stderr):
+        return load_model(reference, **options)
+
+
+def describe_table(table: Table, rows: int) -> str:
+    """ "procedures.xlsx: 41,230 rows, columns case_id, procedure (UTF-8)"."""
+    notes = f" ({', '.join(table.notes)})" if table.notes else ""
+    return f"{table.source}: {show.count(rows, 'row')}, columns {show.listing(table.columns)}{notes}"

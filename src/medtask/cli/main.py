@@ -1,0 +1,85 @@
+"""The shell's door: the table of verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from medtask.cli import show
+from medtask.cli.verbs.check import check
+from medtask.cli.verbs.doctor import doctor
+from medtask.cli.verbs.init import init
+from medtask.cli.verbs.models import models
+from medtask.cli.verbs.run import run
+from medtask.errors import MedtaskError
+
+VERBS = (init, check, run, models, doctor)
+
+_EXIT_CODES = """\
+Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,
+4 bad input or task, 5 model unavailable, 6 run locked, 7 disk,
+8 run belongs to something else, 130 interrupted (the same command goes on)."""
+
+app = typer.Typer(
+    name="medtask",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=_EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _verb in VERBS:
+    app.command(_verb.__name__)(_verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import medtask
+
+        show.say(f"medtask {medtask.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _medtask(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Label medical text with open language models on your own hardware.
+
+    Write the question into a task file once, point it at a table and a model: every row gets an answer that is
+    inside the allowed set, with its probability. Begin with: medtask init my-task --from table.csv
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code; no mistake of a user ends in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal of another encoding shows escapes, and does not end the run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="medtask")
+    except MedtaskError as error:
+        show.show_error(error)
+        _leave(error.exit_code)
+    except KeyboardInterrupt:
+        _leave(130)
+    except BrokenPipeError:
+        _leave(141)  # what a shell sees of any command whose reader has gone: 128 + SIGPIPE
+    except SystemExit as error:
+        _leave(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
+    except Exception as error:
+        show.show_bug(error)
+        _leave(1)
+
+
+def _leave(code: int) -> None:
+    """Exit with the code; where the reader of our output has gone, without a word about it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

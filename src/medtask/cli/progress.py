@@ -1,0 +1,130 @@
+"""How a run is followed: a bar on a terminal, a line every ten seconds elsewhere, and the times that a script wants."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from medtask.cli import show
+
+LINE_SECONDS = 10.0
+
+
+class Meter:
+    """Follows a run in silence. ``title`` is the model's; whoever loads it fills it in.
+
+    ``first_answer``: seconds from the meter's making, which is the command's start, to the first answers on the disk.
+    """
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.rows = 0
+        self.first_answer: float | None = None
+        self._made = self._since = self._until = time.monotonic()
+        self._before = self._done = 0
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def on_note(self, text: str) -> None: ...
+
+    def on_start(self, rows: int, done: int) -> None:
+        self.rows, self._before, self._done = rows, done, done
+        self._since = self._until = time.monotonic()
+
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
+        self._done, self._until = done, time.monotonic()
+        if self.first_answer is None and done > self._before:
+            self.first_answer = self._until - self._made
+
+    def on_finish(self) -> None: ...
+
+    def rate(self) -> float:
+        """Rows a second since the first was asked, loading and reporting left out; 0 before any is answered."""
+        seconds = self._until - self._since
+        return (self._done - self._before) / seconds if seconds > 0 else 0.0
+
+    def describe(self, tokens_read: int, tokens_reused: int) -> str:
+        """ "74 %   17.1 rows/s   91 % of tokens reused   6:02 left"."""
+        facts = [f"{self._done / max(1, self.rows):4.0%}".replace("%", " %"), f"{self.rate():,.1f} rows/s"]
+        if tokens_reused:
+            facts.append(f"{tokens_reused / (tokens_read + tokens_reused):.0%}".replace("%", " % of tokens reused"))
+        if self._done < self.rows and self.rate():
+            facts.append(f"{_clock((self.rows - self._done) / self.rate())} left")
+        return "   ".join(facts)
+
+    def headline(self) -> str:
+        return f"Labelling {show.count(self.rows, 'row')} with {self.title}"
+
+
+class LineMeter(Meter):
+    """Follows a run in plain lines on standard error: for logs and schedulers."""
+
+    _shown = 0.0
+
+    def on_note(self, text: str) -> None:
+        show.say(f"note: {text}", stderr=True)
+
+    def on_start(self, rows: int, done: int) -> None:
+        super().on_start(rows, done)
+        self._shown = self._since
+        show.say(self.headline(), stderr=True)
+
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
+        super().on_batch(done, tokens_read, tokens_reused)
+        if self._until - self._shown >= LINE_SECONDS:
+            self._shown = self._until
+            show.say(f"{done:,} of {self.rows:,}   {self.describe(tokens_read, tokens_reused)}", stderr=True)
+
+    def on_finish(self) -> None:
+        show.say(f"All {show.count(self.rows, 'row')} answered; writing tables and report", stderr=True)
+
+
+class BarMeter(Meter):
+    """Follows a run as a bar on a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = BarColumn(bar_width=44), TextColumn("{task.fields[facts]}", markup=False)
+        # What others print to standard error meanwhile appears above the bar.
+        self._bar = Progress(*columns, console=show.console(stderr=True), redirect_stdout=False)
+        self._task = TaskID(0)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def on_note(self, text: str) -> None:
+        show.say(("note: ", "yellow"), text, stderr=True)
+
+    def on_start(self, rows: int, done: int) -> None:
+        super().on_start(rows, done)
+        show.say(self.headline(), stderr=True)
+        self._task = self._bar.add_task("", total=rows, completed=done, facts="")
+        self._bar.start()
+
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
+        super().on_batch(done, tokens_read, tokens_reused)
+        self._bar.update(self._task, completed=done, facts=self.describe(tokens_read, tokens_reused))
+
+    def on_finish(self) -> None:
+        self._bar.stop()
+
+
+def choose_meter(*, quiet: bool) -> Meter:
+    """Silent if asked to be; else what suits standard error."""
+    if quiet:
+        return Meter()
+    return BarMeter() if sys.stderr.isatty() else LineMeter()
+
+
+def _clock(seconds: float) -> str:
+    """ "6:02", "1:06:02"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

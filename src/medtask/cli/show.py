@@ -1,0 +1,109 @@
+"""What people see: lines, facts, errors and progress, with nothing from a file able to steer the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from medtask.errors import MedtaskError, TaskFaults
+
+_LABEL_WIDTH = 12
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """A reader that has gone (`| head`) is no error of ours; rich would exit with 1, which means a bug here."""
+        raise BrokenPipeError
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on the stream as it is at this moment; colours only on a terminal, and never with NO_COLOR."""
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def escape(text: str, keep: str = "\n") -> str:
+    """Text with control, direction-changing and unprintable characters made visible ("\\x1b"), but for those to keep."""
+    if text.isprintable():
+        return text
+    return "".join(char if char in keep or not _is_hostile(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_hostile(char: str) -> bool:
+    # Format characters (Cf) turn the direction of a line; the joiners among them are part of emoji and of Indic scripts.
+    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d"
+
+
+def say(*parts: str | tuple[str, str], stderr: bool = False) -> None:
+    """Print one line from plain parts and (text, style) parts; whatever they hold, it is shown and not obeyed."""
+    safe = [escape(part) if isinstance(part, str) else (escape(part[0]), part[1]) for part in parts]
+    console(stderr=stderr).print(Text.assemble(*safe), soft_wrap=True)
+
+
+def fact(label: str, text: str, style: str = "dim") -> None:
+    """Print a fact under its label, in two columns."""
+    say((f"  {label:<{_LABEL_WIDTH}}", style), text.replace("\n", "\n" + " " * (_LABEL_WIDTH + 2)))
+
+
+def warn(text: str) -> None:
+    fact("warning", text, "yellow")
+
+
+def show_exactly(text: str) -> None:
+    """Print text with its own line breaks and tabs; rich would turn tabs into spaces."""
+    sys.stdout.write(escape(text, keep="\n\t") + "\n")
+
+
+def show_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document. It is pure ASCII: JSON's own escapes keep raw control characters from a terminal."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def show_error(error: MedtaskError) -> None:
+    """What happened, and below it what to do; a list of faults speaks for itself."""
+    head = [] if isinstance(error, TaskFaults) else [("error: ", "bold red")]
+    say(*head, str(error), stderr=True)
+    say(("  fix: ", "bold"), error.fix, stderr=True)
+
+
+def show_bug(error: BaseException) -> None:
+    """Report an error that nobody foresaw by its type and place only: its message may quote a record."""
+    if os.environ.get("MEDTASK_DEBUG") == "1":
+        import traceback
+
+        say("".join(traceback.format_exception(error)), stderr=True)
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f" at {Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else ""
+    say(("error: ", "bold red"), f"this is a bug in medtask: {type(error).__name__}{place}", stderr=True)
+    say(("  fix: ", "bold"), "report this line; MEDTASK_DEBUG=1 shows the whole traceback (it may quote records)", stderr=True)
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """ "1 row", "41,230 rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listing(items: tuple[str, ...] | list[str], limit: int = 12) -> str:
+    """ "a, b, c", and how many more where there are too many."""
+    more = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: "about 8 seconds", "about 22 minutes", "about 3.5 hours"."""
+    if seconds < 1:
+        return "under a second"
+    if seconds < 90:
+        return f"about {count(round(seconds), 'second')}"
+    if seconds < 5400:
+        return f"about {count(round(seconds / 60), 'minute')}"
+    return f"about {seconds / 3600:.1f} hours"

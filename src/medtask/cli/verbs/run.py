@@ -1,0 +1,142 @@
+"""`medtask run`: label a table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medtask.cli import show
+from medtask.cli.inputs import choose_model, load_engine, open_table
+
+if TYPE_CHECKING:
+    from medtask.cli.progress import Meter
+    from medtask.engines.base import Engine
+    from medtask.runs.local import RunResult
+    from medtask.tasks.task import Task
+
+
+def run(
+    task: Annotated[Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")],
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default: a new one in TASK/runs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Ask the first N rows only.")] = None,
+    gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")] = None,
+    to: Annotated[str, typer.Option(metavar="FORMATS", help="Tables of answers to write: csv, parquet, xlsx, jsonl.")] = "csv,parquet",
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")] = None,
+    adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on the model.")] = None,
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Number format of the weights.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")] = "auto",
+    quantize: Annotated[Literal["4bit", "8bit"] | None, typer.Option(help="Smaller weights, on CUDA.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="AMOUNT", help="What the model may take, as in 8GB.")] = None,
+    max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer.")] = 0.05,
+    new_run: Annotated[bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take a run over whose process on another host has died.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing, not even the model that is named.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output in place of the summary.")] = False,
+) -> None:
+    """Label every row of a table.
+
+    Run the same command again to go on where it was stopped: nothing is asked twice.
+    """
+    from medtask.cli.progress import choose_meter
+    from medtask.hardware import parse_bytes
+    from medtask.runs.local import run as run_locally
+    from medtask.tasks.load import load_task
+
+    meter = choose_meter(quiet=quiet)
+    if offline:
+        os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
+    question = load_task(task)
+    reference = choose_model(question, model)
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
+    options |= {"memory": parse_bytes(memory) if memory else None, "adapter": str(adapter) if adapter else None}
+
+    def load() -> Engine:
+        if not (model or question.model):
+            meter.on_note(f"no model is named: {reference} answers, which knows little without training; name one with --model")
+        engine = load_engine(reference, **options)
+        meter.title = engine.info.title
+        return engine
+
+    table_of_run = open_table(question, data, sheet, spool=lambda: _open_spool(question, out, new_run))
+    # Libraries print what they like; standard output is for results.
+    with table_of_run as table, meter, redirect_stdout(sys.stderr):
+        result = run_locally(
+            question,
+            load,
+            table,
+            out=out,
+            limit=limit,
+            gold_column=gold,
+            formats=[name.strip().lower() for name in to.split(",") if name.strip()],
+            max_error_rate=max_error_rate,
+            new_run=new_run,
+            force_lock=force,
+            progress=meter,
+        )
+    show.show_json(_describe(result, meter)) if as_json else _show(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _open_spool(task: Task, out: Path | None, new_run: bool) -> Path:
+    """Where standard input is kept meanwhile: with the run, so that even a killed one leaves no text elsewhere."""
+    from medtask.runs.folder import open_folder, open_home
+
+    return open_folder(out, new_run=new_run) if out else open_home(task)
+
+
+def _describe(result: RunResult, meter: Meter) -> dict[str, Any]:
+    return {
+        "folder": str(result.folder),
+        "state": result.state,
+        "model": meter.title,
+        "rows": result.rows,
+        "statuses": {status.value: rows for status, rows in result.counts.items()},
+        "metrics": _describe_metrics(result),
+        "asked": result.asked,
+        "seconds": round(result.seconds, 3),
+        "seconds_to_first_answer": None if meter.first_answer is None else round(meter.first_answer, 3),
+        "rows_per_s": round(meter.rate(), 3),
+        "tokens_read": result.tokens_read,
+        "tokens_reused": result.tokens_reused,
+        "notes": list(result.notes),
+        "exit_code": result.exit_code,
+    }
+
+
+def _describe_metrics(result: RunResult) -> dict[str, Any] | None:
+    """Estimates as value, n, low and high (95 %); None without gold."""
+    gold = result.summary.gold if result.summary else None
+    if gold is None or gold.quality is None:
+        return None
+    quality = gold.quality
+    return {
+        "accuracy": asdict(quality.accuracy),
+        "accuracy_answered": asdict(quality.accuracy_answered) if quality.accuracy_answered else None,
+        "macro_f1": asdict(quality.macro_f1),
+        "baselines": {baseline.name: asdict(baseline) for baseline in result.baselines},
+    }
+
+
+def _show(result: RunResult) -> None:
+    if result.summary is None:
+        answered = sum(result.counts.values())
+        show.say(f"Stopped: {answered:,} of {show.count(result.rows, 'row')} have their answers, in {result.folder}")
+        show.say("Run the same command again: nothing is asked twice.")
+        return
+    from medtask.evaluate.summary import summary_lines
+
+    for line in summary_lines(result.summary, result.baselines):
+        show.say(line)
+    files = [*sorted(file.name for file in result.folder.glob("answers.*")), "report.html"]
+    show.say((f"{result.folder}{os.sep}", "bold"), f"   {'  '.join(files)}")
+    if result.exit_code == 3:
+        show.say(("warning: ", "yellow"), "more rows than --max-error-rate allows got no answer; the report tells why", stderr=True)

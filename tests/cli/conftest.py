@@ -1,0 +1,63 @@
+"""A user's folder with a table and a task, and the command line run inside it."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.shell import Outcome, Shell
+from medtask.cli.main import main
+
+TABLE = """\
+case_id,procedure,purpose
+A1,Total gastrectomy,curative
+A2,Biliary stent,palliative
+A3,,curative
+A4,Biliary stent,palliative
+A5,Laparoscopic staging biopsy,staging
+"""
+TASK = """\
+name: surgery
+instruction: Decide the main purpose of the operation.
+data: ../procedures.csv
+id: case_id
+input: "{{ procedure }}"
+gold: purpose
+answer:
+  kind: label
+  labels:
+    curative: removes the tumour with intent to cure
+    palliative: relieves symptoms
+    staging: finds out how far the tumour has spread
+"""
+
+
+@pytest.fixture
+def medtask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Run the command line in this process, as the installed script does."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: object, stdin: bytes = b"") -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["medtask", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.out + shown.err
+        return Outcome(int(left.value.code or 0), shown.out, shown.err)
+
+    return call
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: procedures.csv, and surgery/task.yaml that names it."""
+    monkeypatch.chdir(tmp_path)
+    Path("procedures.csv").write_text(TABLE)
+    Path("surgery").mkdir()
+    Path("surgery/task.yaml").write_text(TASK)
+    return tmp_path

