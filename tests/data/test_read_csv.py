@@ -14,7 +14,6 @@ from medtask.data import decode, read_csv
 from medtask.data.read import read_table, survey
 from medtask.errors import TableError
 
-
 TABLE = [{"id": "1", "text": "café; a, b"}, {"id": "2", "text": 'the "left"\nlung'}]
 TEXT = 'id,text\n1,"café; a, b"\n2,"the ""left""\nlung"\n'
 

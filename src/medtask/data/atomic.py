@@ -47,12 +47,9 @@ def _flush(path: Path) -> None:
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    if error.errno in _FULL:
-        folder = path.parent
-        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
-        return StorageError(
-            f"{show_path(path)} cannot be written: the disk is full ({free:,} bytes free)",
-            fix="free some space or choose another folder, then run the same command again",
-        )
-    fix = "choose a folder that exists and that you may write to"
-    return StorageError(f"{show_path(path)} cannot be written: {error.strerror or error}", fix=fix)
+    """What kept ``path`` from being written, and what to do about it."""
+    problem = f"{show_path(path)} cannot be written: {error.strerror or type(error).__name__}"
+    if error.errno not in _FULL:
+        return StorageError(problem, fix="choose a folder that exists and that you may write to")
+    free = shutil.disk_usage(path.parent).free
+    return StorageError(f"{problem} ({free:,} bytes free)", fix="free some space or choose another folder, then run the same command again")

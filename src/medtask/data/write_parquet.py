@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence
     """Writes the rows to ``path``; "any" columns get the one primitive type that holds all their values, else text."""
     import polars as pl
 
-    with _scratch_folder(path) as folder:
+    with _unwrap_os_error(), _scratch_folder(path) as folder:
         parts: list[Path] = []
         kinds: list[list[frozenset[str]]] = []  # of each part, for each column
         for cells in _take_parts(rows):
@@ -39,6 +41,19 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence
         for part, seen in zip(parts, kinds, strict=True):
             _restate(part, columns, seen, final)
         pl.scan_parquet(parts, glob=False).sink_parquet(path, row_group_size=50_000)
+
+
+@contextmanager
+def _unwrap_os_error() -> Iterator[None]:
+    """Polars tells a full disk as an error of the computation; the number in its text is the operating system's."""
+    from polars.exceptions import PolarsError
+
+    try:
+        yield
+    except PolarsError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
 
 
 @contextmanager
