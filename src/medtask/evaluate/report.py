@@ -1,0 +1,77 @@
+"""The report of a run: one HTML file for people that needs no network and no script, and its numbers as JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from medtask.data.atomic import replace_file
+from medtask.evaluate import sections, words
+from medtask.evaluate.baselines import Baseline, warn_of_baselines
+from medtask.evaluate.intervals import estimate_share
+from medtask.evaluate.plots import draw_bar
+from medtask.evaluate.summary import STATUS_WORDS, Summary
+
+ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
+
+
+def write_report(path: Path, summary: Summary, manifest: Mapping[str, object], baselines: Sequence[Baseline] = ()) -> None:
+    """Write ``path`` and, beside it, the same numbers without record text as .json; both for their owner only.
+
+    ``manifest`` may lack anything: what it has is shown. StorageError where the files cannot be written.
+    """
+    numbers = {**summary.to_json(), "baselines": [asdict(baseline) for baseline in baselines]}
+    _replace(path.with_suffix(".json"), json.dumps(numbers) + "\n")
+    _replace(path, render_report(summary, manifest, baselines))
+
+
+def render_report(summary: Summary, manifest: Mapping[str, object], baselines: Sequence[Baseline] = ()) -> str:
+    """The report as HTML."""
+    return (
+        _open_templates()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            manifest=manifest,
+            name=sections.find_fact(manifest, "task", "name") or "A run without a name",
+            lead=sections.tell_lead(summary, manifest),
+            tiles=sections.list_tiles(summary),
+            warnings=warn_of_baselines(baselines),
+            facts=sections.list_facts(manifest),
+            statuses=sections.list_statuses(summary),
+            answers=sections.tell_answers(summary),
+            doubt=sections.draw_doubt(summary),
+            quality=sections.tell_quality(summary.gold, baselines),
+            promise=estimate_share(96, 120),
+            costs=sections.list_costs(summary, manifest),
+        )
+    )
+
+
+def _open_templates() -> Environment:
+    """Everything is escaped but what plots.py has drawn; a name that is not there is an error."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.globals.update(draw_bar=draw_bar, status_words=STATUS_WORDS, label_limit=sections.LABELS, entry_limit=ENTRIES)
+    templates.filters.update(
+        count=words.count,
+        percent=words.percent,
+        decimals=lambda value, digits: f"{value:.{digits}f}",
+        shorten=words.shorten,
+        words=lambda name: str(name).replace("_", " "),
+        plain=words.plain,
+        first_entries=lambda mapping: islice(mapping.items(), ENTRIES),
+        first_items=lambda items: items[:ENTRIES],
+    )
+    return templates
+
+
+def _replace(path: Path, text: str) -> None:
+    with replace_file(path) as draft:
+        draft.write_bytes(text.encode("utf-8", "replace"))  # ids and labels may hold lone surrogates

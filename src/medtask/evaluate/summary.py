@@ -1,0 +1,212 @@
+"""Everything that a report tells about a run, gathered in one pass over its answers in bounded memory."""
+
+from __future__ import annotations
+
+import re
+from bisect import insort
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.evaluate.baselines import Baseline, warn_of_baselines
+from medtask.evaluate.cases import Case, Shortlist, describe_case
+from medtask.evaluate.gold import GoldGatherer, GoldSummary, Verdict
+from medtask.records import Answer, Status
+
+BINS = 20
+DOUBTFUL = 50
+CAUSES = 100
+STATUS_WORDS = {
+    Status.OK: "ok",
+    Status.REVIEW: "review",
+    Status.ABSTAINED: "abstained",
+    Status.EMPTY_INPUT: "empty",
+    Status.TOO_LONG: "too long",
+    Status.TRUNCATED: "truncated",
+    Status.UNPARSABLE: "unparsable",
+    Status.FAILED: "failed",
+}
+_FIGURES = re.compile(r"\d[\d.,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why rows are not plainly ok; reasons that differ in their figures only are one.
+
+    ``example``: the reason of the first of the rows. ``first_rows``: at most five.
+    """
+
+    status: Status
+    example: str
+    count: int
+    first_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """What a run's answers look like.
+
+    ``answers`` counts rows by label, the most frequent first. ``confidence``: 20 bins over [0, 1] of the rows that got
+    a label, by what gold says of them. ``off_set``: 20 bins of the rows whose engine could tell; their mean.
+    ``doubtful``: up to 50 of the ``doubtful_rows`` rows that need a person (all but ok and empty ones), the least sure
+    first. ``ms``: the sum of the rows' shares of the time.
+    """
+
+    rows: int
+    statuses: Mapping[Status, int]
+    causes: tuple[Cause, ...]
+    labels: tuple[str, ...]
+    answers: Mapping[str, int]
+    confidence: Mapping[Verdict, NDArray[np.int64]]
+    off_set: NDArray[np.int64]
+    off_set_mean: float | None
+    slack_max: float
+    doubtful: tuple[Case, ...]
+    doubtful_rows: int
+    tokens_read: int
+    tokens_reused: int
+    ms: float
+    gold: GoldSummary | None
+
+    @property
+    def answered(self) -> int:
+        """Rows that got a label."""
+        return sum(self.answers.values())
+
+    def to_json(self) -> dict[str, object]:
+        """A plain dict without record text."""
+        return {
+            "rows": self.rows,
+            "answered": self.answered,
+            "statuses": {str(status): count for status, count in self.statuses.items()},
+            "causes": [asdict(cause) for cause in self.causes],
+            "answers": dict(self.answers),
+            "confidence": {verdict: bins.tolist() for verdict, bins in self.confidence.items()},
+            "off_set": {"bins": self.off_set.tolist(), "mean": self.off_set_mean},
+            "slack_max": self.slack_max,
+            "doubtful": {"rows": self.doubtful_rows, "first": [case.locate() for case in self.doubtful]},
+            "cost": {"tokens_read": self.tokens_read, "tokens_reused": self.tokens_reused, "ms": self.ms},
+            "gold": self.gold.to_json() if self.gold else None,
+        }
+
+
+class Gatherer:
+    """Takes a run's answers one by one and sums them up; memory does not grow with their number.
+
+    ``labels`` are the task's, without its abstention. What comes out does not depend on the order of the rows.
+    """
+
+    def __init__(self, labels: Sequence[str], abstain: str | None, has_gold: bool, seed: int = 0) -> None:
+        self._labels = tuple(labels)
+        self._statuses: Counter[Status] = Counter()
+        self._causes: dict[tuple[Status, str], _Tally] = {}
+        self._answers: Counter[str] = Counter()
+        verdicts: tuple[Verdict, ...] = ("right", "wrong", "unknown")
+        self._confidence = {verdict: np.zeros(BINS, dtype=np.int64) for verdict in verdicts}
+        self._off_set = np.zeros(BINS, dtype=np.int64)
+        self._off_set_sum = self._slack_max = self._ms = 0.0
+        self._tokens_read = self._tokens_reused = self._doubtful_rows = 0
+        self._doubtful: Shortlist[Case] = Shortlist(DOUBTFUL)
+        self._gold = GoldGatherer(self._labels, abstain, seed) if has_gold else None
+
+    def add(self, row: int, answer: Answer, text: str, gold: str | None) -> None:
+        """``row`` comes once; ``text`` is what was asked about; ``gold`` is None or "" where it is not known."""
+        gold = gold if self._gold else None
+        self._statuses[answer.status] += 1
+        self._tokens_read += answer.tokens_read
+        self._tokens_reused += answer.tokens_reused
+        self._ms += answer.ms
+        self._slack_max = max(self._slack_max, answer.slack)
+        if answer.off_set is not None:
+            self._off_set[_bin(answer.off_set)] += 1
+            self._off_set_sum += answer.off_set
+        verdict = self._gold.add(row, answer, text, gold) if self._gold else "unknown"
+        if answer.value is not None:
+            self._answers[answer.value] += 1
+            self._confidence[verdict][_bin(answer.confidence or 0.0)] += 1
+        if answer.status is not Status.OK:
+            self._count_cause(row, answer.status, answer.reason or "")
+        if answer.status not in (Status.OK, Status.EMPTY_INPUT):
+            self._doubtful_rows += 1
+            # Rows without any probability come last: what failed is told by its cause, not by its text.
+            key = (float(bool(answer.probabilities)), -_certainty(answer), -float(row))
+            self._doubtful.offer(key, lambda: describe_case(row, answer, text, gold))
+
+    def finish(self) -> Summary:
+        seen = int(self._off_set.sum())
+        causes = sorted(self._causes.items(), key=lambda item: (-item[1].count, item[0]))
+        return Summary(
+            rows=self._statuses.total(),
+            statuses={status: self._statuses[status] for status in Status if self._statuses[status]},
+            causes=tuple(tally.describe(status) for (status, _), tally in causes),
+            labels=self._labels,
+            answers=dict(sorted(self._answers.items(), key=lambda item: (-item[1], item[0]))),
+            confidence=self._confidence,
+            off_set=self._off_set,
+            off_set_mean=self._off_set_sum / seen if seen else None,
+            slack_max=self._slack_max,
+            doubtful=self._doubtful.ranked(),
+            doubtful_rows=self._doubtful_rows,
+            tokens_read=self._tokens_read,
+            tokens_reused=self._tokens_reused,
+            ms=self._ms,
+            gold=self._gold.finish() if self._gold else None,
+        )
+
+    def _count_cause(self, row: int, status: Status, reason: str) -> None:
+        kind = status, _FIGURES.sub("#", reason)
+        if kind not in self._causes and len(self._causes) >= CAUSES:
+            reason = "other reasons"
+            kind = status, reason
+        self._causes.setdefault(kind, _Tally()).add(row, reason)
+
+
+class _Tally:
+    """How many rows have one cause; the first five of them with their reasons."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[tuple[int, str]] = []
+
+    def add(self, row: int, reason: str) -> None:
+        self.count += 1
+        insort(self._first, (row, reason))
+        del self._first[5:]
+
+    def describe(self, status: Status) -> Cause:
+        return Cause(status, self._first[0][1], self.count, tuple(row for row, _ in self._first))
+
+
+def summary_lines(summary: Summary, baselines: Sequence[Baseline] = ()) -> list[str]:
+    """The result in a few lines for a terminal: rows by status, quality with its interval, what to be warned of."""
+    always = {Status.OK, Status.REVIEW, Status.FAILED}
+    counts = {status: summary.statuses.get(status, 0) for status in STATUS_WORDS}
+    lines = ["   ".join(f"{STATUS_WORDS[status]} {n:,}" for status, n in counts.items() if n or status in always)]
+    gold = summary.gold
+    if gold is None:
+        return lines
+    if gold.unknown:
+        lines.append(f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no label of the task: not counted")
+    if gold.quality is None:
+        return [*lines, "no row has gold that counts: no accuracy"]
+    accuracy = gold.quality.accuracy
+    figures = [f"accuracy {accuracy.value:.3f} ({accuracy.low:.3f}-{accuracy.high:.3f}, n = {accuracy.n:,} with gold)"]
+    graded = {baseline.name: baseline.accuracy for baseline in baselines if baseline.accuracy}
+    figures += [f"{name} {reached.value:.3f}" for name, reached in graded.items()]
+    sampled = min((reached.n for reached in graded.values()), default=accuracy.n)
+    figures += [f"(baselines on {sampled:,} random rows of them)"] if sampled < accuracy.n else []
+    return [*lines, "   ".join(figures), *warn_of_baselines(baselines)]
+
+
+def _bin(share: float) -> int:
+    return min(BINS - 1, max(0, int(share * BINS)))
+
+
+def _certainty(answer: Answer) -> float:
+    """The probability of the answer; of the likeliest candidate where there is none."""
+    if answer.confidence is not None:
+        return answer.confidence
+    return max(answer.probabilities.values(), default=0.0) if answer.probabilities else 0.0
