@@ -72,7 +72,7 @@ def test_a_deliberate_error_shows_its_remedy_and_sets_the_exit_code(
 def test_a_bug_is_told_by_type_and_place_but_not_by_its_message(medtask: Shell, broken: None) -> None:
     outcome = medtask("models")
     assert outcome.code == 1
-    assert "ValueError at test_main.py:" in outcome.err
+    assert "this is a bug in medtask: ValueError at cli/verbs/models.py:" in outcome.err
     assert "Jane" not in outcome.err
 
 

@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from medtask.cli import show
 from medtask.errors import TaskFaults, UsageError
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from medtask.data.table import Table
     from medtask.engines.base import Engine
     from medtask.tasks.task import Task
+
+TaskPath = Annotated[Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")]
+DataSource = Annotated[str | None, typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input.")]
+ModelName = Annotated[str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")]
+SheetName = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")]
 
 
 @contextmanager

@@ -32,6 +32,8 @@ class Meter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         return None
 
+    def on_load(self, model: str) -> None: ...
+
     def on_note(self, text: str) -> None: ...
 
     def on_start(self, rows: int, done: int) -> None:
@@ -68,6 +70,9 @@ class LineMeter(Meter):
 
     _shown = 0.0
 
+    def on_load(self, model: str) -> None:
+        show.say(f"Loading {model}", stderr=True)
+
     def on_note(self, text: str) -> None:
         show.say(f"note: {text}", stderr=True)
 
@@ -98,6 +103,9 @@ class BarMeter(Meter):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+
+    def on_load(self, model: str) -> None:
+        show.say(f"Loading {model}", stderr=True)
 
     def on_note(self, text: str) -> None:
         show.say(("note: ", "yellow"), text, stderr=True)

@@ -75,15 +75,14 @@ def show_error(error: MedtaskError) -> None:
 
 def show_bug(error: BaseException) -> None:
     """Report an error that nobody foresaw by its type and place only: its message may quote a record."""
-    if os.environ.get("MEDTASK_DEBUG") == "1":
-        import traceback
+    import traceback
 
+    if os.environ.get("MEDTASK_DEBUG") == "1":
         say("".join(traceback.format_exception(error)), stderr=True)
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None:
-        where = where.tb_next
-    place = f" at {Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else ""
-    say(("error: ", "bold red"), f"this is a bug in medtask: {type(error).__name__}{place}", stderr=True)
+    house = Path(__file__).parents[1]
+    frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    places = [f"{path.relative_to(house).as_posix()}:{line}" for path, line in frames if path.is_relative_to(house)]
+    say(("error: ", "bold red"), f"this is a bug in medtask: {type(error).__name__} at {places[-1]}", stderr=True)
     say(("  fix: ", "bold"), "report this line; MEDTASK_DEBUG=1 shows the whole traceback (it may quote records)", stderr=True)
 
 

@@ -6,13 +6,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import check_table, choose_model, describe_table, load_engine, open_table
+from medtask.cli.inputs import (
+    DataSource,
+    ModelName,
+    SheetName,
+    TaskPath,
+    check_table,
+    choose_model,
+    describe_table,
+    load_engine,
+    open_table,
+)
 from medtask.errors import TableError, TaskFaults
 
 if TYPE_CHECKING:
@@ -29,12 +38,12 @@ _PATIENCE_SECONDS = 3.0
 
 
 def check(
-    task: Annotated[Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")],
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input.")] = None,
+    task: TaskPath,
+    data: DataSource = None,
     row: Annotated[int | None, typer.Option(min=1, metavar="K", help="Show the exact text that is read for row K.")] = None,
     record_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The same, for the row with this id.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")] = None,
+    model: ModelName = None,
+    sheet: SheetName = None,
     measure: Annotated[bool, typer.Option(help="Time a few rows, to tell how long a run takes.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document about one row (the first, if none is named).")] = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import describe_table
+from medtask.cli.inputs import SheetName, describe_table
 from medtask.errors import UsageError
 
 _SAMPLE = 200  # rows that are looked at to guess which column holds the text, and which the id
@@ -19,7 +19,7 @@ _SAMPLE = 200  # rows that are looked at to guess which column holds the text, a
 def init(
     folder: Annotated[Path, typer.Argument(metavar="NAME_OR_DIR", help="The task's folder; its last part is the task's name.")],
     table: Annotated[str, typer.Option("--from", metavar="TABLE", help="The table that the task will be asked of.")],
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")] = None,
+    sheet: SheetName = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a task file that is there.")] = False,
 ) -> None:
     """Draft a task file from a table."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import choose_model, load_engine, open_table
+from medtask.cli.inputs import DataSource, ModelName, SheetName, TaskPath, choose_model, load_engine, open_table
 
 if TYPE_CHECKING:
     from medtask.cli.progress import Meter
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def run(
-    task: Annotated[Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")],
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")] = None,
+    task: TaskPath,
+    data: DataSource = None,
+    model: ModelName = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default: a new one in TASK/runs.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Ask the first N rows only.")] = None,
     gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")] = None,
     to: Annotated[str, typer.Option(metavar="FORMATS", help="Tables of answers to write: csv, parquet, xlsx, jsonl.")] = "csv,parquet",
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")] = None,
+    sheet: SheetName = None,
     adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on the model.")] = None,
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Number format of the weights.")] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")] = "auto",
@@ -55,23 +55,14 @@ def run(
     if offline:
         os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
     question = load_task(task)
-    reference = choose_model(question, model)
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
     options |= {"memory": parse_bytes(memory) if memory else None, "adapter": str(adapter) if adapter else None}
-
-    def load() -> Engine:
-        if not (model or question.model):
-            meter.on_note(f"no model is named: {reference} answers, which knows little without training; name one with --model")
-        engine = load_engine(reference, **options)
-        meter.title = engine.info.title
-        return engine
-
     table_of_run = open_table(question, data, sheet, spool=lambda: _open_spool(question, out, new_run))
     # Libraries print what they like; standard output is for results.
     with table_of_run as table, meter, redirect_stdout(sys.stderr):
         result = run_locally(
             question,
-            load,
+            lambda: _load(question, model, options, meter),
             table,
             out=out,
             limit=limit,
@@ -84,6 +75,16 @@ def run(
         )
     show.show_json(_describe(result, meter)) if as_json else _show(result)
     raise typer.Exit(result.exit_code)
+
+
+def _load(task: Task, model: str | None, options: dict[str, Any], meter: Meter) -> Engine:
+    reference = choose_model(task, model)
+    if not (model or task.model):
+        meter.on_note(f"no model is named: {reference} answers, which knows little without training; name one with --model")
+    meter.on_load(reference)
+    engine = load_engine(reference, **options)
+    meter.title = engine.info.title
+    return engine
 
 
 def _open_spool(task: Task, out: Path | None, new_run: bool) -> Path:
