@@ -5,19 +5,30 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from medtask.engines.fake import FakeEngine
 from medtask.errors import MedtaskError
+from medtask.records import Prompt, Scores
 from medtask.runs.ledger import Ledger
 from medtask.runs.local import run
 from medtask.tasks.load import load_task
 
+BAD = {"nan": {"c-77"}, "too_long": {"c-99"}}
 
-def make_engine(ms_per_row: float = 0.0) -> FakeEngine:
-    return FakeEngine(ms_per_row=ms_per_row, nan={"c-77"}, too_long={"c-99"})
+
+class Teller(FakeEngine):
+    """Sends how many prompts it was asked, before it answers."""
+
+    pipe: Connection | None = None
+
+    def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+        if self.pipe:
+            self.pipe.send(self.asked + len(batch))
+        return super().score_batch(batch)
 
 
 @dataclass
@@ -34,9 +45,13 @@ class Progress:
     def on_start(self, rows: int, done: int) -> None:
         if self.file_limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_limit, self.file_limit))
-        if self.stuck:
-            Ledger.flush = lambda ledger: time.sleep(60)  # type: ignore[method-assign]
         self.pipe.send(done)
+        if self.stuck:
+            Ledger.flush = self.stick  # type: ignore[method-assign, assignment]
+
+    def stick(self, *_: object) -> None:
+        self.pipe.send("stuck")
+        time.sleep(60)
 
     def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
         pass
@@ -55,10 +70,16 @@ def label(
     limit: int | None = None,
     file_limit: int | None = None,
     stuck: bool = False,
+    tell_asked: bool = False,
 ) -> None:
-    """Send how many rows are done at the start, "all asked", and last the result or the error's words; exit with its code."""
+    """Send how many rows are done at the start, "all asked", and last the result or the error's words; exit with its code.
+
+    ``tell_asked``: send how many prompts were asked before each batch, too.
+    """
+    engine = Teller(ms_per_row=ms_per_row, **BAD)
+    engine.pipe = pipe if tell_asked else None
     try:
-        result = run(load_task(task), make_engine(ms_per_row), rows, out=out, limit=limit, progress=Progress(pipe, file_limit, stuck))
+        result = run(load_task(task), engine, rows, out=out, limit=limit, progress=Progress(pipe, file_limit, stuck))
     except MedtaskError as error:
         pipe.send(f"{error} | {error.fix}")
         sys.exit(error.exit_code)
