@@ -79,8 +79,8 @@ class Pass:
         indices: list[int] = (self.queries[segment][self.filled[segment]] + self.first_own).tolist()
         return indices
 
-    def masks(self, window: int | None, rows: slice, block: slice) -> tuple[Tensor | None, Tensor]:
-        """What the queries of a block may not see, of the prefix (None: they see all of it) and of their own keys.
+    def masks(self, window: int | None, rows: slice, block: slice, reach: int) -> tuple[Tensor | None, Tensor]:
+        """What the queries of a block may not see, of the prefix (None: they see all of it) and of their first ``reach`` keys.
 
         Both broadcast to [segments, queries, keys]. Masks of a whole pass are kept for its other layers.
         """
@@ -89,7 +89,7 @@ class Pass:
             return self._masks[window]
         step = torch.arange(self.queries.shape[1], device=self.queries.device)[block]
         at = (self.depths[rows, None] + step[None, :])[:, :, None]
-        slot = torch.arange(self.keys.shape[1], device=self.queries.device)
+        slot = torch.arange(reach, device=self.queries.device)
         hidden, prefix_hidden = slot > at, None
         if window is not None:
             hidden |= at - slot >= window
@@ -168,12 +168,36 @@ def attend(
     block = longest if many > 1 else max(1, SCORES_AT_ONCE // (heads * width))
     for top in range(0, segments, many):
         rows = slice(top, top + many)
-        own = keys[plan.keys[rows]], values[plan.keys[rows]]
         for start in range(0, longest, block):
             piece = slice(start, start + block)
-            hidden = plan.masks(sliding_window, rows, piece)
-            out[rows, piece] = _attend_block(asked[rows, piece], prefix, own, hidden, softcap, s_aux)
+            # No query of this block sees a key behind its end.
+            reach = min(plan.keys.shape[1], int(plan.depths[rows].max()) + piece.stop)
+            index = plan.keys[rows, :reach]
+            own = keys[index], values[index]
+            hidden = plan.masks(sliding_window, rows, piece, reach)
+            fused = block < longest and softcap is None and s_aux is None
+            out[rows, piece] = (
+                _attend_fused(asked[rows, piece], prefix, own, hidden)
+                if fused
+                else _attend_block(asked[rows, piece], prefix, own, hidden, softcap, s_aux)
+            )
     return out[plan.filled][None], None
+
+
+def _attend_fused(asked: Tensor, prefix: KeyValue | None, own: KeyValue, hidden: tuple[Tensor | None, Tensor]) -> Tensor:
+    """The same as _attend_block by torch's fused kernel, which is faster once keys are many and segments few."""
+    group = asked.shape[2] // own[0].shape[2]
+    if prefix is not None:
+        first, second = (torch.cat((a.expand(len(asked), -1, -1, -1), b), dim=1) for a, b in zip(prefix, own, strict=True))
+        own = first, second
+    keys, values = (side.transpose(1, 2).repeat_interleave(group, dim=1) for side in own)
+    prefix_hidden, own_hidden = hidden
+    seen = ~own_hidden.expand(len(asked), asked.shape[1], -1)
+    if prefix is not None:
+        before = seen.new_ones(*seen.shape[:2], prefix[0].shape[0]) if prefix_hidden is None else ~prefix_hidden
+        seen = torch.cat((before, seen), dim=2)
+    out = torch.nn.functional.scaled_dot_product_attention(asked.transpose(1, 2), keys, values, attn_mask=seen[:, None], scale=1.0)
+    return out.transpose(1, 2)
 
 
 def _attend_block(
