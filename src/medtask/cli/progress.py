@@ -44,8 +44,11 @@ class Meter:
         self._done, self._until = done, time.monotonic()
         if self.first_answer is None and done > self._before:
             self.first_answer = self._until - self._made
+        self.show_pace(tokens_read, tokens_reused)
 
     def on_finish(self) -> None: ...
+
+    def show_pace(self, tokens_read: int, tokens_reused: int) -> None: ...
 
     def rate(self) -> float:
         """Rows a second since the first was asked, loading and reporting left out; 0 before any is answered."""
@@ -61,9 +64,6 @@ class Meter:
             facts.append(f"{_clock((self.rows - self._done) / self.rate())} left")
         return "   ".join(facts)
 
-    def headline(self) -> str:
-        return f"Labelling {show.count(self.rows, 'row')} with {self.title}"
-
 
 class LineMeter(Meter):
     """Follows a run in plain lines on standard error: for logs and schedulers."""
@@ -74,25 +74,24 @@ class LineMeter(Meter):
         show.say(f"Loading {model}", stderr=True)
 
     def on_note(self, text: str) -> None:
-        show.say(f"note: {text}", stderr=True)
+        show.say(("note: ", "yellow"), text, stderr=True)
 
     def on_start(self, rows: int, done: int) -> None:
         super().on_start(rows, done)
         self._shown = self._since
-        show.say(self.headline(), stderr=True)
-
-    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
-        super().on_batch(done, tokens_read, tokens_reused)
-        if self._until - self._shown >= LINE_SECONDS:
-            self._shown = self._until
-            show.say(f"{done:,} of {self.rows:,}   {self.describe(tokens_read, tokens_reused)}", stderr=True)
+        show.say(f"Labelling {show.count(rows, 'row')} with {self.title}", stderr=True)
 
     def on_finish(self) -> None:
-        show.say(f"All {show.count(self.rows, 'row')} answered; writing tables and report", stderr=True)
+        show.say("All rows have their answers; writing the tables and the report", stderr=True)
+
+    def show_pace(self, tokens_read: int, tokens_reused: int) -> None:
+        if self._until - self._shown >= LINE_SECONDS:
+            self._shown = self._until
+            show.say(f"{self._done:,} of {self.rows:,}   {self.describe(tokens_read, tokens_reused)}", stderr=True)
 
 
-class BarMeter(Meter):
-    """Follows a run as a bar on a terminal."""
+class BarMeter(LineMeter):
+    """The same on a terminal, with a bar in place of a line every ten seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,24 +103,17 @@ class BarMeter(Meter):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
-    def on_load(self, model: str) -> None:
-        show.say(f"Loading {model}", stderr=True)
-
-    def on_note(self, text: str) -> None:
-        show.say(("note: ", "yellow"), text, stderr=True)
-
     def on_start(self, rows: int, done: int) -> None:
         super().on_start(rows, done)
-        show.say(self.headline(), stderr=True)
         self._task = self._bar.add_task("", total=rows, completed=done, facts="")
         self._bar.start()
 
-    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
-        super().on_batch(done, tokens_read, tokens_reused)
-        self._bar.update(self._task, completed=done, facts=self.describe(tokens_read, tokens_reused))
-
     def on_finish(self) -> None:
         self._bar.stop()
+        super().on_finish()
+
+    def show_pace(self, tokens_read: int, tokens_reused: int) -> None:
+        self._bar.update(self._task, completed=self._done, facts=self.describe(tokens_read, tokens_reused))
 
 
 def choose_meter(*, quiet: bool) -> Meter:
