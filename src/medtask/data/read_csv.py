@@ -6,6 +6,7 @@ import csv
 import itertools
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from medtask.data.decode import LONGEST_CELL, detect_encoding, read_lines
@@ -20,6 +21,8 @@ _SAMPLE_LINES = 100
 
 def read_csv(path: Path) -> Source:
     """Cells stay the strings that they are. The delimiter and the encoding are detected and told."""
+    # A setting of the whole process, and a low one: 131,072 characters.
+    csv.field_size_limit(LONGEST_CELL)
     encoding, encoding_note = detect_encoding(path)
     delimiter = _detect_delimiter(itertools.islice(read_lines(path, encoding), _SAMPLE_LINES))
 
@@ -62,8 +65,6 @@ def _read_rows(path: Path, columns: tuple[str, ...], width: int, records: Iterab
 
 def _read_records(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The cells of each record with the line in which it begins; no cells for a blank line."""
-    # A setting of the whole process, and a low one: 131,072 characters.
-    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(read_lines(path, encoding), delimiter=delimiter, strict=True)
     first = 1
     try:
@@ -100,10 +101,10 @@ def _detect_delimiter(sample: Iterable[str]) -> str:
     lines = list(sample)
     best, best_score = _NO_DELIMITER, (0.0, 0)
     for delimiter in _DELIMITERS:
-        try:
-            widths = [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if cells]
-        except csv.Error:
-            continue
+        widths = []
+        with suppress(csv.Error):  # what is wrong with a cell is told when the rows are read
+            for cells in csv.reader(lines, delimiter=delimiter):
+                widths += [len(cells)] if cells else []
         width, body = (widths[0], widths[1:]) if widths else (0, [])
         if len(lines) == _SAMPLE_LINES:
             del body[-1:]  # its end may lie beyond the sample
