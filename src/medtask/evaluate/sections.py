@@ -10,6 +10,7 @@ import numpy as np
 from medtask.evaluate.baselines import Baseline, describe_p
 from medtask.evaluate.gold import GoldSummary
 from medtask.evaluate.intervals import Counts, Estimate
+from medtask.evaluate.metrics import Quality
 from medtask.evaluate.plots import Layer, draw_histogram, draw_intervals, draw_stack, shade
 from medtask.evaluate.summary import STATUS_WORDS, Summary
 from medtask.evaluate.words import count_rows, duration, moment, percent, shorten
@@ -144,19 +145,13 @@ def tell_quality(gold: GoldSummary | None, baselines: Sequence[Baseline]) -> dic
         sentences.append(f"{count_rows(without)} without a label count as wrong{but}.")
     if without and answered:
         sentences.append(f"Among the {answered.n:,} that got a label, accuracy is {answered}.")
-    few = sum(0 < one.gold < FEW_ROWS for one in quality.labels)
-    absent = len(gold.classes) - sum(one.gold > 0 for one in quality.labels)
-    scarce = [f"{absent:,} of {len(gold.classes):,} labels do not occur in gold"] if absent else []
-    scarce += [f"{few:,} occur in fewer than {FEW_ROWS} rows of it"] if few else []
     reached = [(one.name, one.accuracy) for one in baselines if one.accuracy]
     table = [{"who": "the model", "accuracy": accuracy, "macro_f1": quality.macro_f1, "how": "all rows with gold", "verdict": ("–", "")}]
     table += [_describe_baseline(one) for one in baselines]
     return {
-        "text": " ".join(sentences),
-        "calibration": _tell_calibration(gold.mean_confidence, answered),
+        "text": " ".join([*sentences, *_tell_calibration(gold.mean_confidence, answered), *_tell_scarcity(quality, len(gold.classes))]),
         "table": table,
         "plot": draw_intervals([("the model", accuracy), *reached], "Accuracy of the model and its baselines"),
-        "scarce": f"{' and '.join(scarce)}: macro-F1 says little of them." if scarce else "",
         "matrix": _cut_confusion(gold.confusion, gold.classes),
         "labels": sorted(quality.labels, key=lambda one: -one.gold),
     }
@@ -168,15 +163,24 @@ def _describe_baseline(one: Baseline) -> dict[str, object]:
     return {"who": one.name, "accuracy": one.accuracy, "macro_f1": one.macro_f1, "how": how, "verdict": verdict}
 
 
-def _tell_calibration(confidence: float | None, answered: Estimate | None) -> str:
+def _tell_calibration(confidence: float | None, answered: Estimate | None) -> list[str]:
     if confidence is None or answered is None or answered.low is None or answered.high is None:
-        return ""
+        return []
     verdict = "which fits"
     if confidence > answered.high:
         verdict = "so it is surer than it should be: let its confidence put rows in order, not stand for a chance of being right"
     elif confidence < answered.low:
         verdict = "so it is less sure than it could be"
-    return f"Its mean confidence on these rows is {confidence:.2f}, and it is right in {answered.value:.2f} of them, {verdict}."
+    return [f"Its mean confidence on these rows is {confidence:.2f}, and it is right in {answered.value:.2f} of them, {verdict}."]
+
+
+def _tell_scarcity(quality: Quality, classes: int) -> list[str]:
+    never = classes - sum(one.gold > 0 for one in quality.labels)
+    few = sum(0 < one.gold < FEW_ROWS for one in quality.labels)
+    if not never and not few:
+        return []
+    scarce = f"{never:,} never and {few:,} in fewer than {FEW_ROWS} rows"
+    return [f"Of {classes:,} possible answers, gold has {scarce}: macro-F1 says little of these."]
 
 
 def _cut_confusion(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""The report in a real browser: no console message, no request, nothing that sticks out on a phone, all of it on paper."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from evaluate.imaging import MANIFEST, make_run
+from medtask.evaluate.report import write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=3000"),
+)
+# A page of ours, without the report's policy, that measures the report in a frame as wide as a phone.
+PHONE = """<!doctype html><iframe id=phone src=report.html style="width:390px;height:900px;border:0"></iframe><p id=found></p><script>
+phone.onload = () => {
+  const page = phone.contentDocument, out = [...page.querySelectorAll("body *")].filter(one => !one.closest(".scroll, title")
+    && one.getBoundingClientRect().right > 391).map(one => one.tagName + "." + one.className)
+  const sizes = [...page.querySelectorAll("svg text")].map(one => one.getBoundingClientRect().height)
+  found.textContent = `width ${page.documentElement.scrollWidth} out ${out.length} ${out.slice(0, 5)} text ${Math.min(...sizes)}`
+}</script>"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+    """Where the report is served from, and the paths that were asked for."""
+    folder = tmp_path_factory.mktemp("site")
+    write_report(folder / "report.html", make_run().finish(), MANIFEST)
+    (folder / "phone.html").write_text(PHONE)
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    assert CHROMIUM
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def test_the_browser_says_nothing_and_asks_for_nothing(site: tuple[str, list[str]], tmp_path: Path) -> None:
+    base, asked = site
+    asked.clear()
+    shown = browse(f"{base}/report.html", tmp_path, "--dump-dom")
+    assert "CONSOLE" not in shown.stderr
+    assert asked == ["/report.html"]
+    assert "What should I look at first?" in shown.stdout
+    assert "<script" not in shown.stdout
+
+
+def test_nothing_sticks_out_on_a_phone_and_pictures_can_be_read(site: tuple[str, list[str]], tmp_path: Path) -> None:
+    base, _ = site
+    shown = browse(f"{base}/phone.html", tmp_path, "--dump-dom")
+    found = re.search(r"width (\d+) out (\d+) (.*?) text ([\d.]+)", shown.stdout)
+    assert found, shown.stdout[-500:]
+    assert int(found[1]) <= 390
+    assert found[2] == "0", found[3]
+    assert float(found[4]) >= 12
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext here")
+def test_paper_shows_what_the_screen_folds_away(site: tuple[str, list[str]], tmp_path: Path) -> None:
+    base, _ = site
+    paper = tmp_path / "report.pdf"
+    browse(f"{base}/report.html", tmp_path / "profile", f"--print-to-pdf={paper}")
+    text = subprocess.run(["pdftotext", "-layout", paper, "-"], capture_output=True, text=True, check=True).stdout
+    assert "accelerator name" in text
+    assert not re.search(r"Show \d+ more", text)

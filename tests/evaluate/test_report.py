@@ -1,0 +1,186 @@
+"""The report: what it shows of every kind of run, and what hostile text can do to it (nothing)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evaluate.imaging import ABSTAIN, HOSTILE, LABELS, MANIFEST, make_run
+from medtask.errors import StorageError
+from medtask.evaluate.baselines import Baseline, Comparison
+from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.report import render_report, write_report
+from medtask.evaluate.summary import Gatherer, Summary
+from medtask.records import Answer, Status
+
+BASELINES = (
+    Baseline("TF-IDF", "learned", Estimate(0.861, 300, 0.81, 0.9), Estimate(0.8, 300, 0.7, 0.9), Comparison("better", 1e-9, 0.222)),
+    Baseline("MiniLM", "nearest", note="the MiniLM sentence encoder is not installed here"),
+)
+QUESTIONS = [
+    "What ran, on what, and did anything leave this machine?",
+    "How many rows have an answer, how many not, and why?",
+    "What do the answers look like?",
+    "How sure is it?",
+    "How good is it?",
+    "What should I look at first?",
+    "Where was it sure, and wrong?",
+    "What did it cost?",
+    "Everything else, for the auditor",
+]
+VOID = {"meta", "link", "br", "img"}
+
+
+class Page(HTMLParser):
+    """All elements and the text of a page; a tag that is not closed, or is closed twice, is an error."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(page)
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def run() -> Summary:
+    return make_run().finish()
+
+
+def test_the_sections_come_in_the_order_of_the_questions(run: Summary) -> None:
+    assert re.findall(r"<h2>(.*?)</h2>", render_report(run, MANIFEST, BASELINES)) == QUESTIONS
+
+
+def test_hostile_text_is_text() -> None:
+    page = Page(render_report(make_run(0).finish(), {**MANIFEST, "task": {"name": HOSTILE[0]}}))
+    assert HOSTILE[0] in page.text
+    assert "{{ 7*7 }} ${7*7} </td></table></style>" in page.text
+    assert not {"script", "img", "iframe", "object", "form"} & {tag for tag, _ in page.elements}
+    assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
+
+
+def test_hostile_labels_ids_reasons_gold_and_manifests_are_text() -> None:
+    label = '"><script>alert(1)</script>'
+    gatherer = Gatherer([label], None, True)
+    gatherer.add(1, Answer(label, Status.REVIEW, label, 0.4, {label: 1.0}, reason=label), label, label)
+    gatherer.add(2, Answer("\ud800", Status.OK, label, 0.4, {label: 1.0}, reason=label), label, label + "?")
+    page = Page(render_report(gatherer.finish(), {label: {label: [label, {label: label}]}}, [Baseline(label, label, note=label)]))
+    assert "script" not in {tag for tag, _ in page.elements}
+
+
+def test_the_page_asks_for_nothing(run: Summary) -> None:
+    page = Page(render_report(run, MANIFEST, BASELINES))
+    places = [value for _, attrs in page.elements for name, value in attrs.items() if name in {"src", "href", "action", "srcset", "data"}]
+    assert places == ["data:,"]
+    assert not [value for _, attrs in page.elements for value in attrs.values() if value and "http" in value]
+    style = render_report(run, MANIFEST).split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = [attrs["content"] for tag, attrs in page.elements if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+def test_a_better_baseline_is_said_on_top(run: Summary) -> None:
+    page = Page(render_report(run, MANIFEST, BASELINES)).text
+    assert page.index("TF-IDF (learned) is better than the model here: 0.861 against 0.222") < page.index(QUESTIONS[0])
+    assert "not measured: the MiniLM sentence encoder is not installed here" in page
+
+
+def test_what_left_the_machine_is_said(run: Summary) -> None:
+    assert "none was tried" in render_report(run, MANIFEST)
+    assert "2 connections to other machines were tried and refused" in render_report(run, {"egress": {"connections_attempted": 2}})
+    assert "Not recorded." in render_report(run, {})
+
+
+def test_without_gold_it_says_how_to_get_an_honest_number() -> None:
+    page = Page(render_report(make_run(50, has_gold=False).finish(), MANIFEST)).text
+    assert "draw 120 rows at random" in page
+    assert "0.800 (0.720-0.862)" in page
+    assert "gold:" not in page
+
+
+@pytest.mark.parametrize("has_gold", [True, False])
+def test_no_rows_make_a_page(has_gold: bool) -> None:
+    assert "The table has no rows." in Page(render_report(Gatherer(LABELS, ABSTAIN, has_gold).finish(), {})).text
+
+
+def test_a_run_where_all_rows_failed_makes_a_page() -> None:
+    gatherer = Gatherer(LABELS, None, True)
+    for row in range(1, 101):
+        gatherer.add(row, Answer(str(row), Status.FAILED, reason="out of memory"), "text", LABELS[0])
+    page = Page(render_report(gatherer.finish(), MANIFEST)).text
+    assert "No row got a label." in page
+    assert "No row has a probability." in page
+    assert "100 rows without a label count as wrong." in page
+    assert "1, 2, 3, 4, 5 …" in page
+
+
+def test_one_label_that_is_always_right_makes_a_page() -> None:
+    gatherer = Gatherer(["yes"], None, True)
+    gatherer.add(1, Answer("1", Status.OK, "yes", 1.0, {"yes": 1.0}), "text", "yes")
+    page = Page(render_report(gatherer.finish(), {})).text
+    assert "accuracy 1.000 (0.207-1.000)" in page
+    assert "1.000 (no interval)" in page
+    assert "No row was set aside for a person." in page
+
+
+def test_two_thousand_long_labels_do_not_make_a_huge_page(tmp_path: Path) -> None:
+    labels = [f"{number} {'very ' * 40}long" for number in range(2000)]
+    gatherer = Gatherer(labels, None, True)
+    for row in range(1, 2001):
+        given, gold = labels[row % 2000], labels[row * 7 % 2000]
+        gatherer.add(row, Answer(str(row), Status.REVIEW, given, 0.5, dict.fromkeys(labels, 1 / 2000)), "text " * 1000, gold)
+    write_report(tmp_path / "report.html", gatherer.finish(), MANIFEST)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert len(page) < 1_000_000
+    assert "The 40 most frequent labels; 1,960 more share 1,960 rows." in page
+    assert "the 40 most frequent labels only" in page
+
+
+def test_the_manifest_is_shown_whatever_it_holds(run: Summary) -> None:
+    odd = {"deep": {"er": [{"a_b": None}, [], True]}, "bytes": 8321499136, "long": "x" * 9000, "wide": {str(n): n for n in range(150)}}
+    page = Page(render_report(run, odd)).text
+    assert "8,321,499,136" in page
+    assert "a b" in page
+    assert "x" * 1999 + "…" in page
+    assert "and 50 more" in page
+
+
+@pytest.mark.parametrize("broken", [{"task": None}, {"task": "name", "data": 3}, {"created": "yesterday"}, {"timing": {"seconds": "long"}}])
+def test_a_manifest_of_another_shape_is_no_error(run: Summary, broken: dict[str, object]) -> None:
+    assert QUESTIONS[-1] in render_report(run, broken)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file modes")
+def test_both_files_are_for_their_owner_only_and_hold_the_same_numbers(run: Summary, tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", run, MANIFEST, BASELINES)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"report.html": 0o600, "report.json": 0o600}
+    numbers = json.loads((tmp_path / "report.json").read_bytes())
+    assert numbers["rows"] == run.rows
+    assert numbers["baselines"][0]["versus"]["verdict"] == "better"
+    assert "years" not in json.dumps(numbers)
+
+
+def test_a_folder_that_is_not_there_is_a_storage_error(run: Summary, tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        write_report(tmp_path / "gone" / "report.html", run, MANIFEST)
