@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -140,9 +140,23 @@ def test_an_interrupted_run_asks_the_batches_of_an_undisturbed_one(given: tuple[
     assert kept <= set(partial.given)
 
 
+class Untouchable(Mapping[str, object]):
+    def __getitem__(self, key: str) -> object:
+        pytest.fail("somebody reads it")
+
+    def __iter__(self) -> Iterator[str]:
+        pytest.fail("somebody reads it")
+
+    def __len__(self) -> int:
+        pytest.fail("somebody reads it")
+
+
 def test_a_complete_window_is_not_even_rendered() -> None:
     book = label(FakeEngine(), ["a", "b"], Book())
-    assert list(answer_rows(TASK, FakeEngine(), [Record("case-1", {}), Record("case-2", {})], book)) == []
+    untouched = [Record("case-1", Untouchable()), Record("case-2", Untouchable())]
+    assert list(answer_rows(TASK, FakeEngine(), untouched, book)) == []
+    with pytest.raises(pytest.fail.Exception):
+        list(answer_rows(TASK, FakeEngine(), untouched, Book()))
 
 
 def test_a_copy_is_answered_from_the_row_that_was_asked() -> None:
@@ -158,8 +172,8 @@ def test_a_copy_is_answered_from_the_row_that_was_asked() -> None:
 def test_a_lost_row_is_asked_again_though_its_copy_is_there() -> None:
     book = label(FakeEngine(), ["a", "b", "a"], Book())
     lost = book.given.pop(1)
-    label(FakeEngine(), ["a", "b", "a"], book)
-    assert book.given[1].answer.probabilities == lost.answer.probabilities
+    (found,) = answer_rows(TASK, FakeEngine(), records(["a", "b", "a"]), book)
+    assert (found.row, found.key, found.answer.probabilities) == (1, lost.key, lost.answer.probabilities)
 
 
 class Liar(FakeEngine):

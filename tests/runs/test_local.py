@@ -205,6 +205,41 @@ def test_another_table_is_refused_before_a_model_is_loaded(task: Task, write_row
         run(task, lambda: pytest.fail("loaded"), write_rows(6), out=tmp_path / "out")
 
 
+def test_a_table_that_changes_meanwhile_gives_no_row_the_answer_of_another(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+    rows = write_rows(50)
+    text = rows.read_text()
+    header, *lines = text.splitlines(keepends=True)
+
+    class Sorter(FakeEngine):
+        def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+            rows.write_text(header + "".join(reversed(lines)))
+            return super().score_batch(batch)
+
+    with pytest.raises(RunMismatch, match="was changed"):
+        run(task, Sorter(), rows, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "answers.csv").exists()
+    rows.write_text(text)
+    assert run(task, FakeEngine(), rows, out=tmp_path / "out").exit_code == 0
+
+
+def test_an_answer_to_a_text_that_the_row_no_longer_has_is_never_given_out(task: Task, tmp_path: Path) -> None:
+    rows = [{"case_id": f"c-{row}", "procedure": f"resection {row}"} for row in range(1100)]
+
+    class Meddler(FakeEngine):
+        """Changes the last row before it is read, and puts it back once it was asked about."""
+
+        done = False
+
+        def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+            self.done = self.done or "another" in {prompt.text for prompt in batch}
+            rows[-1]["procedure"] = "resection 1099" if self.done else "another"
+            return super().score_batch(batch)
+
+    with pytest.raises(RunMismatch, match="row 1,100 is not what was answered"):
+        run(task, Meddler(), rows, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "answers.csv").exists()
+
+
 def test_without_a_folder_the_run_lives_beside_its_task_and_is_found_again(task_folder: Path, write_rows: Rows) -> None:
     rows, task = write_rows(20), load_task(task_folder)
     first = run(task, FakeEngine(), rows, limit=5)

@@ -110,12 +110,12 @@ class Ledger:
         found = {Status(name): count for name, count in counted}
         return {status: found[status] for status in Status if status in found}
 
-    def answers(self, last: int) -> Iterator[tuple[int, Answer]]:
-        """Rows up to ``last`` and their answers, in the order of rows, streamed."""
+    def answers(self, last: int) -> Iterator[RowAnswer]:
+        """The answers of the rows up to ``last``, in the order of rows, streamed."""
         self.flush()
         with self._reporting():
             for stored in self._db.execute("SELECT * FROM answers WHERE row <= ? ORDER BY row", (last,)):
-                yield stored[0], self._decode(stored)
+                yield RowAnswer(stored[0], stored[2], self._decode(stored))
 
     def _prepare(self) -> int:
         """Make the tables, or check those that are there; how many rows had to be forgotten."""

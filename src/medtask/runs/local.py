@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtask.data.read import read_table
+from medtask.data.table import Table
 from medtask.engines.base import Engine
-from medtask.errors import EngineError, MedtaskError
+from medtask.errors import EngineError, MedtaskError, RunMismatch
 from medtask.privacy import Guard, no_network
 from medtask.records import Status
 from medtask.runs.finalise import write_tables
@@ -140,6 +141,7 @@ def _work(job: Job, engine: Engine, folder: Path, manifest: dict[str, Any], guar
     with closing(Ledger(folder / "ledger.db", [label.name for label in job.task.candidates])) as ledger, catch_signals() as signals:
         try:
             _answer_all(job, engine, ledger, folder, signals)
+            _check_unchanged(job.table, manifest["data"]["sha256"])
             summary = write_tables(folder, job.task, job.table, ledger, rows=job.rows, formats=job.formats, gold_column=job.gold_column)
             baselines = _compare_baselines(job.task, summary)
             counts = ledger.count_statuses(job.rows)
@@ -173,6 +175,15 @@ def _answer_all(job: Job, engine: Engine, ledger: Ledger, folder: Path, signals:
     job.progress.on_start(job.rows, done)
     fill_ledger(ledger, job.task, engine, job.records(), done, job.cost, signals, job.progress)
     job.progress.on_finish()
+
+
+def _check_unchanged(table: Table, digest: str) -> None:
+    """Answers are kept by row number: in a table that somebody has sorted meanwhile they would meet other rows."""
+    if table.digest() != digest:
+        raise RunMismatch(
+            f"{table.source} was changed while its rows were being answered",
+            fix="put the table back as it was and run the same command again, or start afresh with --new-run",
+        )
 
 
 def _compare_baselines(task: Task, summary: Summary) -> tuple[Baseline, ...]:
