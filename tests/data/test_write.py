@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import openpyxl
 import polars as pl
 import pytest
@@ -99,6 +100,12 @@ def test_values_of_every_kind_can_be_written(tmp_path):
     for suffix, cells in expected.items():
         write_answers(tmp_path / f"a{suffix}", [Column("n"), Column("v")], enumerate(values))
         assert [row["v"] for row in read_table(tmp_path / f"a{suffix}")] == cells
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_numbers_of_numpy_are_numbers(tmp_path, suffix):
+    write_answers(tmp_path / f"a{suffix}", [Column("p", "float")], [[np.float64(-0.5)]])
+    assert [row["p"] for row in read_table(tmp_path / f"a{suffix}")] == ["-0.5" if suffix == ".csv" else -0.5]
 
 
 def test_an_unknown_format_is_refused(tmp_path):

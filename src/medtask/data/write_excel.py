@@ -5,12 +5,14 @@ Every cell has a type and none is a formula (ECMA-376, part 1: 18.3.1.4 c, 18.18
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 from medtask.data.guard import guard
 from medtask.data.table import Column
@@ -56,7 +58,8 @@ def write_excel(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[o
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in _FRAME.items():
             archive.writestr(name, _HEAD + content)
-        with archive.open("xl/worksheets/sheet1.xml", "w") as sheet:
+        part = cast(io.RawIOBase, archive.open("xl/worksheets/sheet1.xml", "w"))
+        with io.BufferedWriter(part, 2**20) as sheet:
             size = sheet.write(f'{_HEAD}<worksheet xmlns="{_MAIN}"><sheetData>'.encode())
             for number, row in enumerate(itertools.chain([names], rows), 1):
                 if number > _MOST_ROWS:
@@ -74,22 +77,25 @@ def _letters(place: int) -> str:
 
 
 def _cell(reference: str, value: object) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None:
         return ""
     if isinstance(value, bool):
         return f'<c r="{reference}" t="b"><v>{value:d}</v></c>'
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**_MOST_DIGITS):
-        return f'<c r="{reference}"><v>{value!r}</v></c>'
+    if isinstance(value, float):
+        return f'<c r="{reference}"><v>{value}</v></c>' if math.isfinite(value) else ""
+    if isinstance(value, int) and abs(value) < 10**_MOST_DIGITS:
+        return f'<c r="{reference}"><v>{value}</v></c>'
     return f'<c r="{reference}" t="inlineStr"><is><t xml:space="preserve">{_xml_text(text_of(value), reference)}</t></is></c>'
 
 
 def _xml_text(text: str, reference: str) -> str:
     """Characters that XML forbids are dropped; text that looks like Excel's own escapes (_x000D_) is kept as it is."""
-    text = guard(_ILLEGAL.sub("", text))
+    special = _SPECIAL.search(text)
+    text = guard(_ILLEGAL.sub("", text) if special else text)
     if len(text) > _LONGEST_CELL // 2 and len(text.encode("utf-16-le")) > 2 * _LONGEST_CELL:
         problem = f"the text for cell {reference} has more than {_LONGEST_CELL:,} characters, the most for a cell of XLSX"
         raise UsageError(problem, fix=_OTHER_FORMAT)
-    if not _SPECIAL.search(text):
+    if not special:
         return text
     text = _UNICODE_ESCAPE.sub("_x005F_", text)
     # XML turns a bare \r into \n.
