@@ -140,7 +140,9 @@ def _try_model(reference: str) -> Iterator[Finding]:
     with closing(engine):
         yield Finding("load", "ok", engine.info.title)
         for name, value in engine.info.details.items():
-            yield Finding("load", "ok", f"{name.replace('_', ' ')}: {value}")
+            told = f"{value:.2g}" if isinstance(value, float) else value
+            if told != []:
+                yield Finding("load", "ok", f"{name.replace('_', ' ')}: {told}")
         outcome = next(iter(engine.score([prompt])))
     total = math.nan if isinstance(outcome, Fault) else sum(map(math.exp, outcome.branches[0].logprobs))
     if abs(total - 1) < 1e-3:
