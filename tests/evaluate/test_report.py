@@ -106,6 +106,16 @@ def test_a_better_baseline_is_said_on_top(run: Summary) -> None:
     assert "not measured: the MiniLM sentence encoder is not installed here" in page
 
 
+@pytest.mark.parametrize(
+    ("confidence", "verdict"), [(0.95, "surer than it should be"), (0.62, "which fits"), (0.3, "less sure than it could be")]
+)
+def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) -> None:
+    gatherer = Gatherer(["a", "b"], None, True)
+    for row in range(1, 5001):
+        gatherer.add(row, Answer(str(row), Status.OK, "a", confidence, {"a": confidence}), "text", "ab"[row % 5 < 2])
+    assert verdict in render_report(gatherer.finish(), {})
+
+
 def test_what_left_the_machine_is_said(run: Summary) -> None:
     assert "none was tried" in render_report(run, MANIFEST)
     assert "2 connections to other machines were tried and refused" in render_report(run, {"egress": {"connections_attempted": 2}})

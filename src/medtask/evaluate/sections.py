@@ -19,6 +19,7 @@ from medtask.records import Status
 
 LABELS = 40  # how many labels a table shows: with 2,000 labels the page must stay readable, and small
 FEW_ROWS = 10  # gold rows of a label, with fewer of which its F1 is mostly luck
+MARGIN = 0.05  # how far mean confidence may be from accuracy on however many rows
 
 _MEANINGS = {
     Status.OK: "has an answer",
@@ -167,9 +168,9 @@ def _tell_calibration(confidence: float | None, answered: Estimate | None) -> li
     if confidence is None or answered is None or answered.low is None or answered.high is None:
         return []
     verdict = "which fits"
-    if confidence > answered.high:
+    if confidence > max(answered.high, answered.value + MARGIN):
         verdict = "so it is surer than it should be: let its confidence put rows in order, not stand for a chance of being right"
-    elif confidence < answered.low:
+    elif confidence < min(answered.low, answered.value - MARGIN):
         verdict = "so it is less sure than it could be"
     return [f"Its mean confidence on these rows is {confidence:.2f}, and it is right in {answered.value:.2f} of them, {verdict}."]
 
