@@ -96,6 +96,13 @@ def test_equal_prompts_are_asked_once_within_and_across_windows() -> None:
     assert answers[6].ms == 0
 
 
+def test_what_predict_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtask.predict.predictor.KEPT_PROMPTS", 2)
+    engine = Recorder()
+    list(predict(TASK, engine, texts("a", "b", "a", "c", "a", "b"), window=1))
+    assert engine.batches == [["a"], ["b"], ["c"], ["b"]]
+
+
 def test_an_empty_row_costs_no_question() -> None:
     engine = FakeEngine()
     (answer,) = predict(TASK, engine, texts("  "))

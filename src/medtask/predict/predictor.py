@@ -18,6 +18,8 @@ from medtask.tasks.rows import read_records
 from medtask.tasks.task import Task
 
 WINDOW = 1024  # rows: enough to sort them into batches of equal length, few enough to hold
+KEPT_PROMPTS = 50_000  # different prompts whose answers predict remembers ...
+KEPT_NUMBERS = 500_000  # ... and their probabilities: together some 50 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def predict(
     memory does not grow with their number. TableError where two rows of a window have the same id; EngineError where
     the model cannot answer.
     """
-    recent = _Recent(limit=min(50_000, 500_000 // len(task.candidates)))
+    recent = _Recent(limit=min(KEPT_PROMPTS, KEPT_NUMBERS // len(task.candidates)))
     waiting: dict[int, Answer] = {}
     turn = 1
     for given in answer_rows(task, model, _read_rows(task, rows), recent, window=window):

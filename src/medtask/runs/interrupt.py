@@ -14,8 +14,8 @@ from types import FrameType
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
-class Interrupted(BaseException):
-    """No Exception: a library that survives errors of all kinds must not survive this one."""
+class Interrupted(KeyboardInterrupt):
+    """No Exception, so that libraries that survive errors of all kinds do not survive this one."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -106,7 +106,7 @@ def run(
             stack.enter_context(lock_run(folder, force=force_lock))
         refuse_mismatch(folder, identity)
         manifest = _open_manifest(job, folder, engine, identity)
-        guard = stack.enter_context(nullcontext(Guard()) if is_remote(engine) else no_network())
+        guard = None if is_remote(engine) else stack.enter_context(no_network())
         return _work(job, engine, folder, manifest, guard)
 
 
@@ -125,16 +125,24 @@ def _open_manifest(job: Job, folder: Path, engine: Engine, identity: Mapping[str
     return manifest
 
 
-def _close_manifest(manifest: dict[str, Any], job: Job, guard: Guard, state: str, counts: Mapping[Status, int]) -> None:
-    manifest["state"] = state
-    manifest["finished"] = now()
-    manifest["counts"] = dict(counts)
-    manifest["notes"] = job.notes
-    manifest["egress"]["connections_attempted"] += guard.attempts
-    manifest["timing"]["seconds"] = round(manifest["timing"]["seconds"] + job.seconds(), 1)
+def _close_manifest(
+    manifest: Mapping[str, Any], job: Job, guard: Guard | None, state: str, counts: Mapping[Status, int]
+) -> dict[str, Any]:
+    """The manifest at the end of this session."""
+    timing, egress = manifest["timing"], manifest["egress"]
+    attempts = {"connections_attempted": egress["connections_attempted"] + guard.attempts} if guard else {}
+    return {
+        **manifest,
+        "state": state,
+        "finished": now(),
+        "counts": dict(counts),
+        "notes": job.notes,
+        "timing": {**timing, "seconds": round(timing["seconds"] + job.seconds(), 1)},
+        "egress": {**egress, **attempts},
+    }
 
 
-def _work(job: Job, engine: Engine, folder: Path, manifest: dict[str, Any], guard: Guard) -> RunResult:
+def _work(job: Job, engine: Engine, folder: Path, manifest: dict[str, Any], guard: Guard | None) -> RunResult:
     """Ask, then derive what people read; whatever happens, the ledger keeps what was answered."""
     from medtask.evaluate.report import write_report
 
@@ -145,21 +153,20 @@ def _work(job: Job, engine: Engine, folder: Path, manifest: dict[str, Any], guar
             summary = write_tables(folder, job.task, job.table, ledger, rows=job.rows, formats=job.formats, gold_column=job.gold_column)
             baselines = _compare_baselines(job.task, summary)
             counts = ledger.count_statuses(job.rows)
-            _close_manifest(manifest, job, guard, "finished", counts)
-            write_report(folder / "report.html", summary, manifest, baselines)
-            write_manifest(folder, manifest)
+            closed = _close_manifest(manifest, job, guard, "finished", counts)
+            write_report(folder / "report.html", summary, closed, baselines)
+            write_manifest(folder, closed)
             return _conclude(job, folder, "finished", counts, summary=summary, baselines=baselines)
         except Interrupted as stop:
             ledger.flush()
             counts = ledger.count_statuses(job.rows)
-            _close_manifest(manifest, job, guard, "interrupted", counts)
-            write_manifest(folder, manifest)
+            write_manifest(folder, _close_manifest(manifest, job, guard, "interrupted", counts))
             return _conclude(job, folder, "interrupted", counts, exit_code=stop.exit_code)
         except Exception as error:
             with suppress(MedtaskError):  # a full disk takes neither; the error that matters is on its way
                 ledger.flush()
-                _close_manifest(manifest, job, guard, "interrupted", ledger.count_statuses(job.rows))
-                write_manifest(folder, manifest | {"stopped_by": type(error).__name__})
+                closed = _close_manifest(manifest, job, guard, "interrupted", ledger.count_statuses(job.rows))
+                write_manifest(folder, closed | {"stopped_by": type(error).__name__})
             if isinstance(error, MemoryError):
                 fix = "give it a smaller model or more memory (--memory), then run the same command again: nothing is asked twice"
                 raise EngineError("the memory of this machine did not suffice", fix=fix) from error

@@ -102,10 +102,7 @@ def start_manifest(job: Job, engine: Engine, identity: Mapping[str, str]) -> dic
         },
         # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
-        "egress": {
-            "guard": "off: the model runs on another machine" if is_remote(engine) else "on",
-            "connections_attempted": 0,
-        },
+        "egress": {"guard": "off", "connections_attempted": None} if is_remote(engine) else {"guard": "on", "connections_attempted": 0},
         "versions": {
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
