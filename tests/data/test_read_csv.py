@@ -172,6 +172,12 @@ names = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_charac
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
+def test_tabs_in_the_quoted_cells_of_a_header_are_no_delimiters(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text('"0","1\t\t"\r\n')
+    assert read_table(path).columns == ("0", "1")
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_what_the_csv_module_writes_is_read_back_exactly(tmp_path_factory, data):

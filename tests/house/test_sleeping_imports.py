@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("jinja2", "numpy", "openpyxl", "polars", "pydantic", "scipy", "sklearn", "sentence_transformers", "torch", "transformers", "yaml")
+HEAVY = ("jinja2", "numpy", "polars", "pydantic", "sentence_transformers", "sklearn", "torch", "transformers", "xlsxwriter", "yaml")
 HELP = "import sys; sys.argv = ['medtask', '--help']\nfrom medtask.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
 
 

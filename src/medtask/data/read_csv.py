@@ -103,7 +103,7 @@ def _detect_delimiter(sample: Iterable[str]) -> str:
     for delimiter in _DELIMITERS:
         widths = []
         with suppress(csv.Error):  # what is wrong with a cell is told when the rows are read
-            for cells in csv.reader(lines, delimiter=delimiter):
+            for cells in csv.reader(lines, delimiter=delimiter, strict=True):
                 widths += [len(cells)] if cells else []
         width, body = (widths[0], widths[1:]) if widths else (0, [])
         if len(lines) == _SAMPLE_LINES:

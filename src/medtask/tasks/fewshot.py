@@ -70,7 +70,7 @@ def read_examples(document: Document, raw: object, folder: Path, shape: Shape) -
 def _read_table(folder: Path, raw: object) -> Sequence[object]:
     if not isinstance(raw, str) or not raw.strip():
         raise InputError("they are a list of rows, or the path of a table", fix="begin every example with a dash")
-    # The tables' room opens polars and openpyxl; most tasks have no table of examples.
+    # The tables' room opens polars; most tasks have no table of examples.
     from medtask.data.read import read_table
 
     return list(islice(read_table(folder / raw.strip()).rows(), MAX_EXAMPLES + 1))
