@@ -116,7 +116,7 @@ def kill_until_done(start: Start, dice: random.Random, kills: int, ms_per_row: f
 
 def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
     rows = write_rows(2000)
-    kill_until_done(start, random.Random(1), kills=15, ms_per_row=0.3, patience=0.15)
+    kill_until_done(start, random.Random(1), kills=12, ms_per_row=0.3, patience=0.15)
     assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
 
 
@@ -141,7 +141,7 @@ def test_a_kill_loses_no_more_than_a_flush_and_a_batch(start: Start, write_rows:
     assert second.end()["asked"] == 600 - kept
 
 
-@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGUSR1", 143)])
 def test_a_signal_ends_a_run_in_order_and_the_same_command_resumes(
     name: str, exit_code: int, task: Task, start: Start, write_rows: Rows, tmp_path: Path
 ) -> None:

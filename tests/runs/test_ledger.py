@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import random
+import re
+import resource
 import sqlite3
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from medtask.errors import StorageError
@@ -52,6 +54,7 @@ answers = st.builds(
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(answers, max_size=5))
+@example([Answer("r", Status.OK, confidence=-0.0, off_set=-0.0, slack=-0.0)])
 def test_every_answer_comes_back_as_it_went_in(tmp_path_factory: pytest.TempPathFactory, given: list[Answer]) -> None:
     path = tmp_path_factory.mktemp("ledger") / "ledger.db"
     ledger = Ledger(path, LABELS)
@@ -145,6 +148,27 @@ def test_a_truncated_ledger_is_empty_or_refused_with_the_remedy(tmp_path: Path, 
         ledger.close()
 
 
+def test_text_that_is_no_longer_utf_8_is_found_by_the_checksum_too(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    fill(path, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE answers SET id = CAST(x'ff' AS TEXT) WHERE row = 2")
+    ledger = Ledger(path, LABELS)
+    assert (ledger.damaged, ledger.rows_between(1, 3)) == (1, {1, 3})
+    ledger.close()
+
+
+def test_a_commit_waits_for_the_disk_and_happens_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", LABELS)
+    before = ledger._db.total_changes
+    ledger.add(answer_row(1))
+    ledger.flush()
+    ledger.flush()
+    assert ledger._db.total_changes - before == 1
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    ledger.close()
+
+
 def test_other_labels_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "ledger.db", 1)
     with pytest.raises(StorageError, match="labels"):
@@ -156,32 +180,30 @@ def test_a_path_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None
         Ledger(tmp_path / "no-folder" / "ledger.db", LABELS)
 
 
-FILL_UNTIL_FULL = """
-import resource, sys
-from pathlib import Path
-from medtask.errors import StorageError
-from medtask.predict.predictor import RowAnswer
-from medtask.records import Answer, Status
-from medtask.runs.ledger import Ledger
-ledger = Ledger(Path(sys.argv[1]), ("a",))
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    for row in range(1, 100_000):
-        ledger.add(RowAnswer(row, None, Answer(str(row), Status.FAILED, reason="x" * 100)))
-except StorageError as error:
-    print(row, error, "|", error.fix)
-    sys.exit(error.exit_code)
-"""
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_ends_with_a_storage_error_and_keeps_what_was_committed(tmp_path: Path) -> None:
+def test_on_a_full_disk_what_was_committed_is_kept_and_the_rest_waits_for_room(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    done = subprocess.run([sys.executable, "-c", FILL_UNTIL_FULL, str(path)], capture_output=True, text=True)
-    assert done.returncode == 7, done.stderr
-    assert str(path) in done.stdout
-    assert "free space" in done.stdout
-    ledger = Ledger(path, ("a",))
-    kept = [given.row for given in ledger.answers(100_000)]
-    assert kept == list(range(1, len(kept) + 1))
-    assert int(done.stdout.split()[0]) - len(kept) <= FLUSH_ROWS
+    ledger = Ledger(path, LABELS)
+    row = 0
+    with full_disk(100_000), pytest.raises(StorageError, match=re.escape(str(path))) as refusal:
+        while row < 10_000:
+            ledger.add(answer_row(row := row + 1))
+    assert "free space" in refusal.value.fix
+    with closing(sqlite3.connect(path)) as other:
+        (kept,) = other.execute("SELECT count(*) FROM answers").fetchone()
+    assert row - FLUSH_ROWS <= kept < row < 10_000
+    ledger.flush()
+    ledger.close()
+    ledger = Ledger(path, LABELS)
+    assert [given.row for given in ledger.answers(10_000)] == list(range(1, row + 1))
     ledger.close()

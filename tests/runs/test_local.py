@@ -79,6 +79,9 @@ def test_a_run_leaves_a_folder_with_answers_for_every_row(task: Task, write_rows
     assert set(frame["answer"]) <= {"curative", "palliative", "staging", None}
     assert (frame["answer"].is_null() == (frame["status"] == "empty_input")).all()
     assert sum(result.counts.values()) == 120
+    assert result.summary is not None
+    assert (result.summary.rows, result.summary.statuses) == (120, result.counts)
+    assert any(share != round(share, 4) for share in frame["confidence"] if share)
     people = pl.read_csv(tmp_path / "out" / "answers.csv", infer_schema=False)
     assert people.columns == frame.columns[:-1]
     assert people["confidence"].to_list() == [None if share is None else repr(round(share, 4)) for share in frame["confidence"]]
@@ -95,12 +98,15 @@ def test_a_finished_run_asks_nothing_and_derives_the_same_again(task: Task, writ
     run(task, FakeEngine(), rows, out=tmp_path / "out")
     before = (tmp_path / "out" / "answers.csv").read_bytes()
     (tmp_path / "out" / "answers.csv").write_text("damaged")
+    file = tmp_path / "out" / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "created": "2026-11-20T14:12:00+00:00"}))
     engine = FakeEngine()
     result = run(task, engine, rows, out=tmp_path / "out", formats=["jsonl", "xlsx"])
     assert (engine.asked, result.asked, result.exit_code) == (0, 0, 0)
     assert (tmp_path / "out" / "answers.csv").read_bytes() == before
     assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 50
     assert (tmp_path / "out" / "answers.xlsx").exists()
+    assert manifest_of(result)["created"] == "2026-11-20T14:12:00+00:00"
     assert manifest_of(result)["timing"]["sessions"] == 2  # type: ignore[index]
 
 
@@ -252,7 +258,9 @@ def test_without_a_folder_the_run_lives_beside_its_task_and_is_found_again(task_
     afresh = run(task, FakeEngine(), rows, new_run=True)
     assert afresh.folder not in (first.folder, other.folder)
     assert afresh.asked == 20
-    assert run(task, FakeEngine(), rows, limit=1).folder in (afresh.folder, first.folder)
+    file = first.folder / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "created": "2026-11-20T14:12:00+00:00"}))
+    assert run(task, FakeEngine(), rows, limit=1).folder == afresh.folder
 
 
 def test_a_folder_of_something_else_is_left_alone(task: Task, write_rows: Rows, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -99,6 +100,12 @@ def test_a_holder_on_another_host_that_did_not_end_properly_needs_force(tmp_path
 def test_a_dead_container_on_the_same_machine_needs_no_force(tmp_path: Path) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     leave(tmp_path, json.dumps({"host": "3f1c0a", "boot": boot, "pid": 1, "since": "2026-11-20T14:12:00+00:00"}))
+    with lock_run(tmp_path):
+        pass
+
+
+def test_a_machine_that_was_restarted_needs_no_force(tmp_path: Path) -> None:
+    leave(tmp_path, json.dumps({"host": socket.gethostname(), "boot": "before", "pid": 4, "since": "2026-11-20T14:12:00+00:00"}))
     with lock_run(tmp_path):
         pass
 
