@@ -65,12 +65,16 @@ class BranchScores:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """An engine's answer to one prompt: one BranchScores per branch, and what reading it cost (in tokens)."""
+    """An engine's answer to one prompt: one BranchScores per branch, and what it cost.
+
+    ``tokens_read`` went through the model for this prompt, ``tokens_reused`` did not have to. ``ms``: its share of the time.
+    """
 
     record_id: str
     branches: tuple[BranchScores, ...]
     tokens_read: int = 0
     tokens_reused: int = 0
+    ms: float = 0.0
 
 
 class Status(StrEnum):

@@ -98,6 +98,7 @@ class FakeEngine(Engine):
             tuple(self._score_branch(branch, text, prompt.record_id) for branch in prompt.branches),
             tokens_read=len(prompt.text) // 4 + 1,
             tokens_reused=sum(len(message.content) for message in prompt.messages) // 4,
+            ms=self.ms_per_row,
         )
 
     def _score_branch(self, branch: Branch, text: int, record_id: str) -> BranchScores:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from medtask.errors import EngineError
 from medtask.records import Answer, BranchScores, Fault, Scores, Status
 from medtask.tasks.task import Review, Task
 
 
-def decide(task: Task, record_id: str, outcome: Scores | Fault, *, ms: float = 0.0) -> Answer:
+def decide(task: Task, record_id: str, outcome: Scores | Fault) -> Answer:
     """The answer that a model's scores, or the fault that came in their place, mean for one record.
 
     The likeliest candidate wins, the earlier one on a tie. A record whose scores hold NaN, or no finite number at
     all, fails: it gets no value and no confidence. EngineError where the engine scored other candidates than asked.
     """
     if isinstance(outcome, Fault):
-        return Answer(record_id, outcome.status, reason=outcome.reason, ms=ms)
-    read, reused = outcome.tokens_read, outcome.tokens_reused
+        return Answer(record_id, outcome.status, reason=outcome.reason)
+    cost: Any = {"ms": outcome.ms, "tokens_read": outcome.tokens_read, "tokens_reused": outcome.tokens_reused}
     branch = outcome.branches[0] if len(outcome.branches) == 1 else BranchScores(())
     if len(branch.logprobs) != len(task.candidates):
         raise EngineError(
@@ -27,7 +28,7 @@ def decide(task: Task, record_id: str, outcome: Scores | Fault, *, ms: float = 0
     shares = _normalise(branch.logprobs)
     if shares is None or not math.isfinite((branch.off_set or 0.0) + branch.slack):
         reason = "the model gave no usable number (NaN or infinite)"
-        return Answer(record_id, Status.FAILED, reason=reason, ms=ms, tokens_read=read, tokens_reused=reused)
+        return Answer(record_id, Status.FAILED, reason=reason, **cost)
     best = max(range(len(shares)), key=shares.__getitem__)
     winner = task.candidates[best]
     confidence = shares[best]
@@ -48,9 +49,7 @@ def decide(task: Task, record_id: str, outcome: Scores | Fault, *, ms: float = 0
         off_set=branch.off_set,
         slack=branch.slack,
         reason=doubt,
-        ms=ms,
-        tokens_read=read,
-        tokens_reused=reused,
+        **cost,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -105,23 +104,20 @@ def _answer_window(task: Task, engine: Engine, first: int, records: Sequence[Rec
     known = {record_id for record_id, key in asked.items() if key in settled}
     if len(known) == len(asked):
         return
-    for outcome, ms in _score(engine, [prompts[key] for key in asked.values()], known):
+    for outcome in _score(engine, [prompts[key] for key in asked.values()], known):
         key = asked[outcome.record_id]
-        answer = decide(task, outcome.record_id, outcome, ms=ms)
+        answer = decide(task, outcome.record_id, outcome)
         yield RowAnswer(rows[key][0], key, answer)
         yield from (_copy(answer, row, key, ids[row]) for row in rows[key][1:] if row not in done)
 
 
-def _score(engine: Engine, prompts: Sequence[Prompt], known: Set[str]) -> Iterator[tuple[Scores | Fault, float]]:
-    """What the engine says to each prompt that is not known, once, with the milliseconds since what it said before."""
+def _score(engine: Engine, prompts: Sequence[Prompt], known: Set[str]) -> Iterator[Scores | Fault]:
+    """What the engine says to each prompt that is not known, once."""
     waiting = {prompt.record_id for prompt in prompts} - known
-    since = time.perf_counter()
     for outcome in engine.score(prompts, known):
-        ms = (time.perf_counter() - since) * 1000
         if outcome.record_id in waiting:
             waiting.remove(outcome.record_id)
-            yield outcome, ms
-            since = time.perf_counter()
+            yield outcome
         elif outcome.record_id not in known:
             raise EngineError("the engine answered a record that it was not asked, or one record twice", fix=_PROTOCOL)
     if waiting:

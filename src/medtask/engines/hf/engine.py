@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,21 +107,25 @@ class HfEngine(Engine):
         yield from self._score_pack(pack[middle:], shared)
 
     def _read_pack(self, pack: Sequence[Unit], shared: int) -> list[Scores]:
+        start = time.perf_counter()
         questions = [question for unit in pack for question in unit.questions]
         fresh = self.reader.keep_prefix(questions[0].base[:shared])
         scores, read = self.reader.read(questions, self.budget)
+        ms_per_token = (time.perf_counter() - start) * 1000 / (sum(read) + fresh)
         answered = iter(zip(scores, read, strict=True))
         results: list[Scores] = []
         for unit in pack:
             branches, tokens = zip(*itertools.islice(answered, len(unit.questions)), strict=True)
             first = fresh if not results else 0  # the row for which the prefix was read pays for it
-            results.append(Scores(unit.prompt.record_id, branches, sum(tokens) + first, shared * len(branches) - first))
+            mine = sum(tokens) + first
+            results.append(Scores(unit.prompt.record_id, branches, mine, shared * len(branches) - first, mine * ms_per_token))
         return results
 
     def _score_plainly(self, pack: Sequence[Unit]) -> Iterator[Scores]:
         for unit in pack:
+            start = time.perf_counter()
             branches, tokens = zip(*(score_plainly(self.model, question) for question in unit.questions), strict=True)
-            yield Scores(unit.prompt.record_id, branches, sum(tokens))
+            yield Scores(unit.prompt.record_id, branches, sum(tokens), ms=(time.perf_counter() - start) * 1000)
 
     def compare_with_plain(self, prompts: Sequence[Prompt]) -> float:
         """Score prompts in one pack and by plain passes: the largest difference of any probability (inf where packing fails)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import shutil
@@ -63,9 +65,10 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
         fresh = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
     except OSError as error:
         raise StorageError(f"{models} cannot be written ({error.strerror})", fix="set XDG_CACHE_HOME to a folder with room") from None
-    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(fresh)
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True))
-    model.save_pretrained(fresh)
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar per tensor, which no setting of transformers switches off
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(fresh)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True))
+        model.save_pretrained(fresh)
     (fresh / "medtask.json").write_text(json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8")
     try:
         fresh.rename(kept)
