@@ -29,7 +29,7 @@ BATCH = 16
 Rows = Callable[[int], Path]
 FORKS = multiprocessing.get_context("forkserver")
 # The server imports once what every process needs; polars stays out, because its threads would not survive the fork.
-FORKS.set_forkserver_preload(["pytest", "numpy", "medtask.engines.fake", "medtask.evaluate.report", "medtask.runs.local", "medtask.tasks.load"])
+FORKS.set_forkserver_preload(["pytest", "scipy.stats", "medtask.evaluate.report", "medtask.runs.local", "medtask.tasks.load"])
 
 
 class Victim:

@@ -169,6 +169,28 @@ def test_a_commit_waits_for_the_disk_and_happens_once(tmp_path: Path) -> None:
     ledger.close()
 
 
+class Interrupted(list[tuple[object, ...]]):
+    """Pending rows of which the first is written when a signal comes."""
+
+    def __iter__(self) -> Iterator[tuple[object, ...]]:
+        yield self[0]
+        raise KeyboardInterrupt
+
+
+def test_a_signal_in_the_midst_of_a_commit_undoes_it_and_it_can_be_done_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", LABELS)
+    ledger.add(answer_row(1))
+    ledger.add(answer_row(2))
+    pending = ledger._pending
+    ledger._pending = Interrupted(pending)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.flush()
+    assert ledger._db.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+    ledger._pending = pending
+    assert [given.row for given in ledger.answers(9)] == [1, 2]
+    ledger.close()
+
+
 def test_other_labels_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "ledger.db", 1)
     with pytest.raises(StorageError, match="labels"):
