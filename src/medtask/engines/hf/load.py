@@ -25,7 +25,7 @@ AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 # Read at every start, packed and plainly. Unlike lengths, and labels that begin alike, so that a leak between rows shows.
 _PROBE = tuple(
     Prompt(str(number), (Message("user", f"Name the body part.\n\nText: {text}"),), (Branch("", ("wrist", "knee", "knee joint")),), text)
-    for number, text in enumerate(("Broken left wrist after a fall on ice.", "Torn meniscus", "Swollen joint, fever for two days"))
+    for number, text in enumerate(("Broken left wrist after a fall on ice.", "Torn meniscus"))
 )
 
 

@@ -1,4 +1,4 @@
-"""The slow way to score: one plain forward pass per label. The fast way is held against it, and it answers where that fails."""
+"""The slow way to score: plain forward passes. The fast way is held against it, and it answers where packing fails."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from medtask.records import BranchScores
 
 @torch.inference_mode()
 def score_plainly(model: Any, question: Question) -> tuple[BranchScores, int]:
-    """Scores of one question, and the tokens that were read for them: every label reads everything."""
+    """Scores of one question, and the tokens that were read for them: every label reads everything anew.
+
+    Labels that part at the last branching have the same tokens before it, and share a pass.
+    """
     logprobs = [0.0] * len(question.trie.labels)
     off_set, read = 0.0, 0
-    for label, path, choices in _walk(question.trie, len(question.base), (), ()):
-        tokens = torch.tensor([[*question.base, *path]], device=model.device)
-        logits = model(input_ids=tokens, use_cache=False).logits[0].double()
-        read += tokens.numel()
+    before: tuple[int, ...] | None = None
+    for label, path, choices in sorted(_walk(question.trie, len(question.base), (), ()), key=lambda found: found[1]):
+        if path != before:
+            tokens = torch.tensor([[*question.base, *path]], device=model.device)
+            logits = model(input_ids=tokens, use_cache=False).logits[0].double()
+            before, read = path, read + tokens.numel()
         for place, node, token in choices:
             allowed = torch.log_softmax(logits[place - 1, list(node.tokens)], dim=-1)
             logprobs[label] += float(allowed[node.tokens.index(token)])
