@@ -22,9 +22,9 @@ from medtask.errors import EngineError
 
 ATTENTION = "medtask_packed"
 
-# Attention scores held at once, in elements. Long rows are cut into blocks of queries to stay below it: the score
+# Attention scores held at once, in elements: few enough to stay in a processor's cache. Long rows are cut into blocks of queries to stay below it: the score
 # matrix is the only thing that grows with the square of a row's length.
-SCORES_AT_ONCE = 1 << 23
+SCORES_AT_ONCE = 1 << 21
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -217,19 +217,20 @@ def _attend_block(
     own_keys, own_values = (side.permute(2, 0, 1, 3) for side in own)
     parts = [_mask(q @ own_keys.transpose(2, 3), hidden[1], shape, softcap)]
     if prefix is not None:
-        scores = q.reshape(kv_heads, -1, size) @ prefix[0].permute(1, 2, 0)
-        parts.append(_mask(scores, hidden[0], shape, softcap))
-    if sinks is not None:  # they take weight and have no value (GPT-OSS)
-        parts.append(sinks.float().view(kv_heads, 1, 1, -1, 1).expand(*shape, 1))
-    weights = torch.softmax(torch.cat(parts, dim=-1), dim=-1).to(own_values.dtype)
+        parts.append(_mask(q.reshape(kv_heads, -1, size) @ prefix[0].permute(1, 2, 0), hidden[0], shape, softcap))
+    sink = None if sinks is None else sinks.float().view(kv_heads, 1, 1, -1, 1)  # takes weight and has no value (GPT-OSS)
 
-    reach = own_keys.shape[2]
-    out = weights[..., :reach].reshape(kv_heads, segments, -1, reach) @ own_values
+    # One softmax over both parts, in place: joining them would copy the widest thing there is, twice.
+    peak = torch.stack([part.amax(dim=-1, keepdim=True) for part in parts]).amax(dim=0)
+    peak = peak if sink is None else torch.maximum(peak, sink)
+    total = torch.stack([part.sub_(peak).exp_().sum(dim=-1, keepdim=True) for part in parts]).sum(dim=0)
+    total = total if sink is None else total + (sink - peak).exp()
+    out = parts[0].to(own_values.dtype).view(kv_heads, segments, count * shape[3], -1) @ own_values
     if prefix is not None:
-        end = reach + prefix[1].shape[0]
-        shared = weights[..., reach:end].reshape(kv_heads, -1, end - reach)
-        out += (shared @ prefix[1].transpose(0, 1)).view(out.shape)
-    return out.view(*shape, -1).permute(1, 2, 0, 3, 4).reshape(segments, count, heads, -1)
+        weights = parts[1].to(own_values.dtype).view(kv_heads, out.shape[1] * out.shape[2], -1)
+        out += (weights @ prefix[1].transpose(0, 1)).view(out.shape)
+    out = out.view(*shape, -1) / total.to(out.dtype)
+    return out.permute(1, 2, 0, 3, 4).reshape(segments, count, heads, -1)
 
 
 def _mask(scores: Tensor, hidden: Tensor | None, shape: tuple[int, int, int, int], softcap: float | None) -> Tensor:
