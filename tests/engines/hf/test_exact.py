@@ -102,7 +102,7 @@ def test_long_rows_read_in_blocks_give_the_same_numbers(engine: HfEngine, monkey
     whole = {scores.record_id: np.exp(scores.branches[0].logprobs) for scores in engine.score(ask())}
     monkeypatch.setattr("medtask.engines.hf.pack.SCORES_AT_ONCE", 6000)
     for scores in engine.score(ask()):
-        assert np.abs(whole[scores.record_id] - np.exp(scores.branches[0].logprobs)).max() < 1e-5
+        assert np.abs(whole[scores.record_id] - np.exp(scores.branches[0].logprobs)).max() < 1e-4
 
 
 @pytest.fixture(scope="module", params=["chatml", "gemma", "thinking", "inst", None])
@@ -173,7 +173,7 @@ def test_rows_do_not_see_each_other(engine: HfEngine) -> None:
     loud = ask(("a quiet row", "CANARY " * 20))
     first = next(scores for scores in engine.score(quiet) if scores.record_id == "0")
     second = next(scores for scores in engine.score(loud) if scores.record_id == "0")
-    assert np.abs(np.exp(first.branches[0].logprobs) - np.exp(second.branches[0].logprobs)).max() < 1e-5
+    assert np.abs(np.exp(first.branches[0].logprobs) - np.exp(second.branches[0].logprobs)).max() < 1e-4
 
 
 def test_nan_weights_give_nan_and_not_a_label(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from medtask.errors import EngineError
 
 ATTENTION = "medtask_packed"
 
-# Attention scores held at once, in elements: few enough to stay in a processor's cache. Long rows are cut into blocks of queries to stay below it: the score
-# matrix is the only thing that grows with the square of a row's length.
+# Attention scores held at once, in elements: few enough to stay in a processor's cache. Long rows are cut into blocks
+# of queries to stay below it: the score matrix is the only thing that grows with the square of a row's length.
 SCORES_AT_ONCE = 1 << 21
 
 KeyValue = tuple[Tensor, Tensor]
