@@ -13,10 +13,10 @@ from medtask.privacy import close_egress
 if TYPE_CHECKING:
     from medtask.data.read import read_table
     from medtask.data.table import Table
+    from medtask.decision.predictor import predict
     from medtask.engines.base import Engine
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
-    from medtask.predict.predictor import predict
     from medtask.records import Answer, Status
     from medtask.runs.local import run
     from medtask.tasks.load import load_task
@@ -36,7 +36,7 @@ _ROOMS = {
     "Task": "medtask.tasks.task",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
-    "predict": "medtask.predict.predictor",
+    "predict": "medtask.decision.predictor",
     "read_table": "medtask.data.read",
     "run": "medtask.runs.local",
 }

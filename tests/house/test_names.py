@@ -29,6 +29,11 @@ def test_a_public_name_can_be_imported(name: str) -> None:
     assert getattr(medtask, name) is not None
 
 
+def test_no_room_has_the_name_of_a_public_function() -> None:
+    rooms = {path.stem for path in Path(medtask.__file__).parent.iterdir()}
+    assert not rooms & set(medtask.__all__)  # once imported, the room would take the function's place
+
+
 def test_type_checkers_see_the_names_that_are_loaded() -> None:
     assert declared_names() == medtask._ROOMS
     assert sorted({*medtask._ROOMS, "__version__"}) == medtask.__all__ == dir(medtask)

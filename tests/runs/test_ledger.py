@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from medtask.decision.predictor import RowAnswer
 from medtask.errors import StorageError
-from medtask.predict.predictor import RowAnswer
 from medtask.records import Answer, Status
 from medtask.runs.ledger import FLUSH_ROWS, Ledger
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from medtask.data.table import Column, Table
 from medtask.data.write import write_answers
+from medtask.decision.predictor import RowAnswer
 from medtask.errors import RunMismatch
-from medtask.predict.predictor import RowAnswer
 from medtask.records import Prompt, Record
 from medtask.runs.ledger import Ledger
 from medtask.tasks.prompt import build_prompt, prompt_key

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from medtask.decision.predictor import RowAnswer
 from medtask.errors import StorageError
-from medtask.predict.predictor import RowAnswer
 from medtask.records import Answer, Status
 
 FLUSH_ROWS = 64

@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
+from medtask.decision.predictor import answer_rows
 from medtask.engines.base import Engine
-from medtask.predict.predictor import answer_rows
 from medtask.records import Record
 from medtask.runs.interrupt import Signals
 from medtask.runs.ledger import Ledger

@@ -73,7 +73,7 @@ def run(
             force_lock=force,
             progress=meter,
         )
-    show.show_json(_describe(result, meter)) if as_json else _show(result)
+    show.show_json(_describe(result, meter)) if as_json else _show(result, resume=" without --new-run" if new_run else "")
     raise typer.Exit(result.exit_code)
 
 
@@ -127,11 +127,11 @@ def _describe_metrics(result: RunResult) -> dict[str, Any] | None:
     }
 
 
-def _show(result: RunResult) -> None:
+def _show(result: RunResult, resume: str) -> None:
     if result.summary is None:
         answered = sum(result.counts.values())
         show.say(f"Stopped: {answered:,} of {show.count(result.rows, 'row')} have their answers, in {result.folder}")
-        show.say("Run the same command again: nothing is asked twice.")
+        show.say(f"Run the same command again{resume}: nothing is asked twice.")
         return
     from medtask.evaluate.summary import summary_lines
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medtask.decision.predictor import RowAnswer, answer_rows, predict
 from medtask.engines.base import Caps
 from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, TableError
-from medtask.predict.predictor import RowAnswer, answer_rows, predict
 from medtask.records import Answer, Fault, Prompt, Record, Scores, Status
 from medtask.tasks.task import Label, Task
 
@@ -97,7 +97,7 @@ def test_equal_prompts_are_asked_once_within_and_across_windows() -> None:
 
 
 def test_what_predict_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medtask.predict.predictor.KEPT_PROMPTS", 2)
+    monkeypatch.setattr("medtask.decision.predictor.KEPT_PROMPTS", 2)
     engine = Recorder()
     list(predict(TASK, engine, texts("a", "b", "a", "c", "a", "b"), window=1))
     assert engine.batches == [["a"], ["b"], ["c"], ["b"]]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Protocol, cast
 
+from medtask.decision.decide import decide
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, TableError
-from medtask.predict.decide import decide
 from medtask.records import Answer, Fault, Prompt, Record, Scores
 from medtask.tasks.prompt import build_prompt, prompt_key
 from medtask.tasks.rows import read_records

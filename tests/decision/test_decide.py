@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medtask.decision.decide import decide
 from medtask.errors import EngineError
-from medtask.predict.decide import decide
 from medtask.records import Answer, BranchScores, Fault, Scores, Status
 from medtask.tasks.task import Label, Review, Task
 
