@@ -43,5 +43,5 @@ def make_orders(rows: int, seed: int = 0) -> tuple[Task, list[Record]]:
         _, region = dice.choice(protocols)
         text = _FORMS[number % 3].format(age=dice.randint(1, 99), reason=dice.choice(_REASONS), region=region, days=dice.randint(1, 60))
         texts[text] = None
-    task = Task("imaging-orders", "label", "Choose the imaging protocol for the order.", "{{ text }}", labels, fingerprint="benchmark")
+    task = Task("imaging-orders", "Choose the imaging protocol for the order.", "{{ text }}", labels=labels, fingerprint="benchmark")
     return task, [Record(str(number), {"text": text}) for number, text in enumerate(texts)]

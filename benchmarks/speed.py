@@ -110,7 +110,7 @@ def read_set(folder: Path, rows: int) -> tuple[Task, list[Record]]:
         for line in lines:
             row = json.loads(line)
             records.append(Record(row["id"], {"text": row["text"]}))
-    task = Task(folder.name, "label", "Assign the text to its group.", "{{ text }}", tuple(labels), fingerprint="benchmark")
+    task = Task(folder.name, "Assign the text to its group.", "{{ text }}", labels=tuple(labels), fingerprint="benchmark")
     return task, records[:rows]
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+# What an answer can be: one label, one option's letter or a text; several labels or letters; or a record's fields.
+Value = str | tuple[str, ...] | Mapping[str, object]
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -14,7 +17,7 @@ class Record:
 
     id: str
     fields: Mapping[str, object]
-    gold: str | None = None
+    gold: Value | None = None
     group: str | None = None
 
 
@@ -30,28 +33,50 @@ class Message:
 class Branch:
     """Candidate continuations of one prompt, of which exactly one is the answer.
 
-    ``lead`` is text that the model is given after the prompt, before any candidate; ``tails`` are the candidates.
+    ``ask`` is added to the last user turn, for this branch alone. ``lead`` is what the model's own turn begins with,
+    before any candidate; ``tails`` are the candidates. ``weigh``: "set" asks for each tail's share of the probability
+    that the tails have together, each closed by the end of the turn; "text" for the plain log-likelihood of each
+    tail's own tokens, over the whole vocabulary.
     """
 
     lead: str
     tails: tuple[str, ...]
+    ask: str = ""
+    weigh: Literal["set", "text"] = "set"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One of the answers that a row brings with it. ``letter`` is its name, A to Z, ``text`` what it says."""
+
+    letter: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question to an engine. ``text`` is the bare input, for engines that take no chat (encoders, TF-IDF)."""
+    """One question to an engine. ``text`` is the bare input, for engines that take no chat (encoders, TF-IDF).
+
+    ``options``: the row's own, for whoever reads the scores. ``thoughts``: what the model has thought before it answers;
+    None where it was not asked to think. ``written``: what the model's turn holds so far, behind the thoughts; it goes on
+    from there.
+    """
 
     record_id: str
     messages: tuple[Message, ...]
     branches: tuple[Branch, ...]
     text: str
+    options: tuple[Option, ...] = ()
+    thoughts: str | None = None
+    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BranchScores:
     """What a model thinks of one branch's tails.
 
-    ``logprobs``: natural logarithms, one per tail; their exponentials sum to 1 within ``slack``.
+    ``logprobs``: natural logarithms, one per tail; their exponentials sum to 1 within ``slack``, unless the branch is
+    weighed by "text": then they are log-likelihoods, of which nothing is known but that none is above 0.
     ``off_set``: the share of probability, at the first token, that the model gave to something outside the set; None
     where the engine cannot tell.
     ``slack``: proven bound on how far any of the probabilities can be from the exact value, because branchings of
@@ -77,13 +102,56 @@ class Scores:
     ms: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How an engine is to write: up to ``max_tokens``, or one of ``stop`` (which is not part of the text), or its own end.
+
+    ``temperature`` 0 takes the likeliest token always; above it tokens are drawn, repeatably from ``seed`` and the
+    record's id. ``top_p``: only from the likeliest tokens with so much probability together. ``schema``: a JSON schema that
+    the text must satisfy; a string with ``"quote": true`` must stand in the prompt's ``text``, letter by letter. ``think``:
+    thoughts are wanted, between the model family's own markers, and nothing else. ``loops``: whether to stop text that
+    repeats itself. ``deadline_s``: seconds after which a row is stopped.
+    """
+
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    schema: Mapping[str, object] | None = None
+    think: bool = False
+    loops: bool = True
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What an engine wrote for one prompt. ``ended``: at its own end or a stop text ("stop"), or why before that.
+
+    ``logprob``: sum of the tokens' natural log-probabilities, before temperature and constraint; ``tokens`` of them.
+    ``tokens_read``, ``tokens_reused`` and ``ms``: see Scores; ``tokens_read`` includes those that were written.
+    """
+
+    record_id: str
+    text: str
+    ended: Literal["stop", "length", "loop", "deadline"]
+    logprob: float = 0.0
+    tokens: int = 0
+    tokens_read: int = 0
+    tokens_reused: int = 0
+    ms: float = 0.0
+
+
 class Status(StrEnum):
-    """What became of a row. Every row gets exactly one; only OK and REVIEW carry a value."""
+    """What became of a row. Every row gets exactly one; only OK and REVIEW carry a value, and TRUNCATED may."""
 
     OK = "ok"
     REVIEW = "review"
     ABSTAINED = "abstained"
     EMPTY_INPUT = "empty_input"
+    NOT_TEXT = "not_text"
+    TOO_SHORT = "too_short"
+    NOVEL = "novel"
     TOO_LONG = "too_long"
     TRUNCATED = "truncated"
     UNPARSABLE = "unparsable"
@@ -100,24 +168,50 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """A verbatim span of a record's text: ``text[start:end]``, in characters."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an earlier pass said about a record before a later one was asked."""
+
+    pass_name: str
+    status: Status
+    value: Value | None
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What medtask says about one record.
 
-    ``confidence``: probability of ``value``, in [0, 1]; None where there is no value.
-    ``probabilities``: every label of the task (and its abstention) with its probability; they sum to 1.
-    ``off_set`` and ``slack``: see BranchScores. ``ms``: this row's share of the time spent, in milliseconds.
+    ``value``: see Value; None where there is none. ``confidence``: probability of ``value``, in [0, 1]; None where there
+    is no value, or none that has a probability (free text).
+    ``probabilities``: of every outcome that is scored (labels, letters, ``field=value``); of one label, or one option, they
+    sum to 1; of several each is the probability that it applies.
+    ``off_set`` and ``slack``: see BranchScores. ``text``: what the model wrote, where it wrote. ``thoughts``: what it
+    thought before. ``quotes``: by field. ``steps``: what earlier passes said, the first first.
+    ``ms``: this row's share of the time spent, in milliseconds.
     """
 
     record_id: str
     status: Status
-    value: str | None = None
+    value: Value | None = None
     confidence: float | None = None
     probabilities: Mapping[str, float] | None = None
     off_set: float | None = None
     slack: float = 0.0
     text: str | None = None
+    thoughts: str | None = None
+    quotes: Mapping[str, Quote] | None = None
     reason: str | None = None
     pass_name: str = "first"  # noqa: S105 - no password
+    steps: tuple[Step, ...] = ()
     ms: float = 0.0
     tokens_read: int = 0
     tokens_reused: int = 0

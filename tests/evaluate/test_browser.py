@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.imaging import MANIFEST, make_run
+from imaging import MANIFEST, make_run
 from medtask.evaluate.report import write_report
+from questions import KINDS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
@@ -22,8 +23,9 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=3000"),
 )
 # A page of ours, without the report's policy, that measures the report in a frame as wide as a phone.
-PHONE = """<!doctype html><iframe id=phone src=report.html style="width:390px;height:900px;border:0"></iframe><p id=found></p><script>
+PHONE = """<!doctype html><iframe id=phone src=REPORT style="width:390px;height:900px;border:0"></iframe><p id=found></p><script>
 phone.onload = () => {
+  for (const one of phone.contentDocument.querySelectorAll("details")) one.open = true
   const page = phone.contentDocument, out = [...page.querySelectorAll("body *")].filter(one => !one.closest(".scroll, title")
     && one.getBoundingClientRect().right > 391).map(one => one.tagName + "." + one.className)
   const sizes = [...page.querySelectorAll("svg text")].map(one => one.getBoundingClientRect().height)
@@ -31,12 +33,16 @@ phone.onload = () => {
 }</script>"""
 
 
+RUNS = {"report": make_run, **KINDS}
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
     """Where the report is served from, and the paths that were asked for."""
     folder = tmp_path_factory.mktemp("site")
-    write_report(folder / "report.html", make_run().finish(), MANIFEST)
-    (folder / "phone.html").write_text(PHONE)
+    for name, make in RUNS.items():
+        write_report(folder / f"{name}.html", make().finish(), MANIFEST)
+        (folder / f"phone-{name}.html").write_text(PHONE.replace("REPORT", f"{name}.html"))
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -68,9 +74,10 @@ def test_the_browser_says_nothing_and_asks_for_nothing(site: tuple[str, list[str
     assert "<script" not in shown.stdout
 
 
-def test_nothing_sticks_out_on_a_phone_and_pictures_can_be_read(site: tuple[str, list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_sticks_out_on_a_phone_and_pictures_can_be_read(name: str, site: tuple[str, list[str]], tmp_path: Path) -> None:
     base, _ = site
-    shown = browse(f"{base}/phone.html", tmp_path, "--dump-dom")
+    shown = browse(f"{base}/phone-{name}.html", tmp_path, "--dump-dom")
     found = re.search(r"width (\d+) out (\d+) (.*?) text ([\d.]+)", shown.stdout)
     assert found, shown.stdout[-500:]
     assert int(found[1]) <= 390

@@ -10,16 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.imaging import ABSTAIN, HOSTILE, LABELS, MANIFEST, make_run
+from imaging import ABSTAIN, HOSTILE, LABELS, MANIFEST, make_run
+from medtask import similarity
 from medtask.errors import StorageError
-from medtask.evaluate.baselines import Baseline, Comparison
+from medtask.evaluate.comparison import Baseline, Comparison
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.report import render_report, write_report
 from medtask.evaluate.summary import Gatherer, Summary
-from medtask.records import Answer, Status
+from medtask.records import Answer, Option, Quote, Status, Step
+from questions import DOMAINS, KINDS
 
 BASELINES = (
-    Baseline("TF-IDF", "learned", Estimate(0.861, 300, 0.81, 0.9), Estimate(0.8, 300, 0.7, 0.9), Comparison("better", 1e-9, 0.222)),
+    Baseline(
+        "TF-IDF",
+        "learned",
+        {"accuracy": Estimate(0.861, 300, 0.81, 0.9), "macro_f1": Estimate(0.8, 300, 0.7, 0.9)},
+        Comparison("better", 1e-9, 0.222),
+        role="learned",
+    ),
     Baseline("MiniLM", "nearest", note="the MiniLM sentence encoder is not installed here"),
 )
 QUESTIONS = [
@@ -81,7 +89,7 @@ def test_hostile_text_is_text() -> None:
 
 def test_hostile_labels_ids_reasons_gold_and_manifests_are_text() -> None:
     label = '"><script>alert(1)</script>'
-    gatherer = Gatherer([label], None, True)
+    gatherer = Gatherer("label", [label], None, True)
     gatherer.add(1, Answer(label, Status.REVIEW, label, 0.4, {label: 1.0}, reason=label), label, label)
     gatherer.add(2, Answer("\ud800", Status.OK, label, 0.4, {label: 1.0}, reason=label), label, label + "?")
     page = Page(render_report(gatherer.finish(), {label: {label: [label, {label: label}]}}, [Baseline(label, label, note=label)]))
@@ -110,7 +118,7 @@ def test_a_better_baseline_is_said_on_top(run: Summary) -> None:
     ("confidence", "verdict"), [(0.95, "surer than it should be"), (0.62, "which fits"), (0.3, "less sure than it could be")]
 )
 def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) -> None:
-    gatherer = Gatherer(["a", "b"], None, True)
+    gatherer = Gatherer("label", ["a", "b"], None, True)
     for row in range(1, 5001):
         gatherer.add(row, Answer(str(row), Status.OK, "a", confidence, {"a": confidence}), "text", "ab"[row % 5 < 2])
     assert verdict in render_report(gatherer.finish(), {})
@@ -131,11 +139,11 @@ def test_without_gold_it_says_how_to_get_an_honest_number() -> None:
 
 @pytest.mark.parametrize("has_gold", [True, False])
 def test_no_rows_make_a_page(has_gold: bool) -> None:
-    assert "The table has no rows." in Page(render_report(Gatherer(LABELS, ABSTAIN, has_gold).finish(), {})).text
+    assert "The table has no rows." in Page(render_report(Gatherer("label", LABELS, ABSTAIN, has_gold).finish(), {})).text
 
 
 def test_a_run_where_all_rows_failed_makes_a_page() -> None:
-    gatherer = Gatherer(LABELS, None, True)
+    gatherer = Gatherer("label", LABELS, None, True)
     for row in range(1, 101):
         gatherer.add(row, Answer(str(row), Status.FAILED, reason="out of memory"), "text", LABELS[0])
     page = Page(render_report(gatherer.finish(), MANIFEST)).text
@@ -146,7 +154,7 @@ def test_a_run_where_all_rows_failed_makes_a_page() -> None:
 
 
 def test_one_label_that_is_always_right_makes_a_page() -> None:
-    gatherer = Gatherer(["yes"], None, True)
+    gatherer = Gatherer("label", ["yes"], None, True)
     gatherer.add(1, Answer("1", Status.OK, "yes", 1.0, {"yes": 1.0}), "text", "yes")
     page = Page(render_report(gatherer.finish(), {})).text
     assert "accuracy 1.000 (0.207-1.000)" in page
@@ -156,7 +164,7 @@ def test_one_label_that_is_always_right_makes_a_page() -> None:
 
 def test_two_thousand_long_labels_do_not_make_a_huge_page(tmp_path: Path) -> None:
     labels = [f"{number} {'very ' * 40}long" for number in range(2000)]
-    gatherer = Gatherer(labels, None, True)
+    gatherer = Gatherer("label", labels, None, True)
     for row in range(1, 2001):
         given, gold = labels[row % 2000], labels[row * 7 % 2000]
         gatherer.add(row, Answer(str(row), Status.REVIEW, given, 0.5, dict.fromkeys(labels, 1 / 2000)), "text " * 1000, gold)
@@ -194,3 +202,78 @@ def test_both_files_are_for_their_owner_only_and_hold_the_same_numbers(run: Summ
 def test_a_folder_that_is_not_there_is_a_storage_error(run: Summary, tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         write_report(tmp_path / "gone" / "report.html", run, MANIFEST)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("has_gold", [True, False])
+def test_every_kind_makes_a_page_that_asks_for_nothing(kind: str, has_gold: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "find_minilm", lambda: None)
+    similarity._load_model.cache_clear()
+    page = Page(render_report(KINDS[kind](has_gold=has_gold).finish(), MANIFEST))
+    assert not {"script", "img", "iframe", "object", "form"} & {tag for tag, _ in page.elements}
+    assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
+    assert [value for _, attrs in page.elements for name, value in attrs.items() if name in {"src", "href"}] == ["data:,"]
+    assert ("draw 120 rows at random" in page.text) != has_gold
+    assert "None" not in page.text.replace("None applies", "")
+
+
+def test_passes_are_told_where_there_are_any() -> None:
+    page = render_report(KINDS["labels"]().finish(), MANIFEST)
+    heads = re.findall(r"<h2>(.*?)</h2>", page)
+    assert heads == [*QUESTIONS[:5], "What did each further pass change?", *QUESTIONS[5:]]
+    assert re.search(r"\d+ mended, \d+ spoilt", Page(page).text)
+    assert "further pass" not in render_report(KINDS["choice"]().finish(), MANIFEST)
+
+
+def test_thresholds_are_told_where_the_manifest_has_them() -> None:
+    run = KINDS["labels"](has_gold=False).finish()
+    page = render_report(run, {"thresholds": dict.fromkeys(DOMAINS, 0.3125), "thresholds_fitted": "Fitted on 420 rows."})
+    assert "A label applies from this probability on. Fitted on 420 rows." in page
+    assert page.count(">0.312<") == len(DOMAINS)
+    assert "Thresholds" not in Page(render_report(run, {"thresholds": "none"})).text
+
+
+def test_thoughts_quotes_and_earlier_answers_stand_in_the_cases() -> None:
+    gatherer = Gatherer("fields", (), None, True)
+    text = "Left breast. Stage II."
+    answer = Answer(
+        "r1",
+        Status.REVIEW,
+        {"stage": "III"},
+        0.4,
+        {"stage=II": 0.3, "stage=III": 0.7},
+        thoughts="<b>" + "hm " * 5000,
+        quotes={"stage": Quote("Stage II", 13, 21)},
+        steps=(Step("first", Status.REVIEW, {"stage": "I"}, 0.2),),
+        pass_name="refine",
+    )
+    gatherer.add(1, answer, text, {"stage": "II"})
+    written = render_report(gatherer.finish(), {})
+    page = Page(written)
+    assert '<mark title="stage">Stage II</mark>' in written
+    assert "first: stage: I (0.20)" in page.text
+    assert "What it thought" in page.text
+    assert "<b>hm hm" in page.text
+    assert page.text.count("hm ") < 3000
+    assert "Cut here; the ledger has all of it." in page.text
+    assert '<td dir="auto" class="off">III</td>' in written
+
+
+def test_options_are_shown_in_place_of_letters() -> None:
+    gatherer = Gatherer("choice", (), None, True)
+    options = (Option("A", "<i>aspirin</i>"), Option("B", "rest"))
+    gatherer.add(1, Answer("1", Status.REVIEW, "A", 0.6, {"A": 0.6, "B": 0.4}), "What helps?", "B", options)
+    gatherer.add(2, Answer("2", Status.FAILED, reason="broken"), "What helps?", "B", options)
+    page = Page(render_report(gatherer.finish(), {}))
+    assert page.text.count("A: <i>aspirin</i>") >= 3
+    assert "gold: B: rest" in page.text
+    assert ("ul", {"class": "options"}) in page.elements  # the row without probabilities
+
+
+def test_words_and_meanings_of_every_status() -> None:
+    gatherer = Gatherer("label", ["a"], None, False)
+    for row, status in enumerate(Status, start=1):
+        gatherer.add(row, Answer(str(row), status, reason="so"), "text", None)
+    page = Page(render_report(gatherer.finish(), {})).text
+    for word in ("not text", "too short", "unlike the examples"):
+        assert word in page

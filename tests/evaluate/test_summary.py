@@ -9,8 +9,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from evaluate.imaging import ABSTAIN, HOSTILE, LABELS, make_run
-from medtask.evaluate.baselines import Baseline, Comparison
+from imaging import ABSTAIN, HOSTILE, LABELS, make_run
+from medtask.evaluate.comparison import Baseline, Comparison
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.summary import Gatherer, Summary, summary_lines
 from medtask.records import Answer, Status
@@ -22,7 +22,7 @@ def answer(value: str | None, confidence: float | None = None, status: Status = 
 
 
 def gather(*rows: tuple[Answer, str | None], has_gold: bool = True, abstain: str | None = None) -> Summary:
-    gatherer = Gatherer(["a", "b"], abstain, has_gold)
+    gatherer = Gatherer("label", ["a", "b"], abstain, has_gold)
     for number, (given, gold) in enumerate(rows, start=1):
         gatherer.add(number, given, f"text {number}", gold)
     return gatherer.finish()
@@ -32,7 +32,9 @@ def test_rows_are_counted_by_status_and_answer() -> None:
     summary = make_run().finish()
     assert sum(summary.statuses.values()) == summary.rows == 300 + len(HOSTILE)
     assert summary.answered == summary.statuses[Status.OK] + summary.statuses[Status.REVIEW]
-    assert list(summary.answers.values()) == sorted(summary.answers.values(), reverse=True)
+    rows = list(summary.answers.to_json().values())
+    assert rows == sorted(rows, reverse=True)  # type: ignore[type-var]
+    assert sum(rows) == summary.answered  # type: ignore[arg-type]
     assert sum(int(bins.sum()) for bins in summary.confidence.values()) == summary.answered
 
 
@@ -96,7 +98,7 @@ def test_gold_that_is_missing_or_no_label_is_counted_and_not_used() -> None:
     gold = summary.gold
     assert gold is not None
     assert gold.quality is not None
-    assert (gold.unknown, gold.missing, dict(gold.unknown_values), gold.quality.accuracy.n) == (1, 2, {"A": 1}, 1)
+    assert (gold.unknown, gold.missing, dict(gold.unknown_values), gold.rows) == (1, 2, {"A": 1}, 1)
     assert gold.sample.gold == ("a",)
 
 
@@ -105,8 +107,10 @@ def test_gold_may_abstain_too() -> None:
     gold = gather(*rows, abstain="none").gold
     assert gold is not None
     assert gold.quality is not None
-    assert gold.quality.accuracy.value == 0.5
-    assert gold.quality.accuracy_answered is None
+    accuracy = gold.quality.figures["accuracy"]
+    assert accuracy is not None
+    assert accuracy.value == 0.5
+    assert gold.quality.figures["accuracy_answered"] is None
     assert sorted(zip(gold.sample.gold, gold.sample.answers, strict=True)) == [("a", "none"), ("none", "none")]
 
 
@@ -115,7 +119,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     found = []
     for seed in (0, 1):
         random.Random(seed).shuffle(rows)
-        gatherer = Gatherer(["a", "b"], None, True)
+        gatherer = Gatherer("label", ["a", "b"], None, True)
         for row in rows:
             gatherer.add(*row)
         found.append(gatherer.finish())
@@ -130,7 +134,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
 
 
 def test_memory_does_not_grow_with_the_rows() -> None:
-    gatherer = Gatherer(LABELS, ABSTAIN, True)
+    gatherer = Gatherer("label", LABELS, ABSTAIN, True)
     chance = random.Random(0)
     sizes = []
     tracemalloc.start()
@@ -163,7 +167,7 @@ def test_one_class_in_gold_is_no_error() -> None:
     summary = gather(*((answer("a", 0.9), "a") for _ in range(5)))
     assert summary.gold is not None
     assert summary.gold.quality is not None
-    assert summary.gold.quality.macro_f1 == Estimate(1.0, 5)
+    assert summary.gold.quality.figures["macro_f1"] == Estimate(1.0, 5)
 
 
 def test_the_json_has_no_text_of_records() -> None:
@@ -178,9 +182,11 @@ def test_the_json_has_no_text_of_records() -> None:
 def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
     rows = [(answer("a", 0.9), "a")] * 18 + [(answer("a", 0.9), "b")] * 2 + [(answer("a", 0.9), "c")]
     baselines = [
-        Baseline("TF-IDF", "learned", Estimate(0.861, 20, 0.7, 0.9), None, Comparison("worse", 0.01, 0.9)),
+        Baseline("TF-IDF", "learned", {"accuracy": Estimate(0.861, 20, 0.7, 0.9)}, Comparison("worse", 0.01, 0.9), role="learned"),
         Baseline("MiniLM", "near", note="not installed"),
-        Baseline("majority", "always 'a'", Estimate(0.9, 20, 0.7, 0.9), None, Comparison("no clear difference", 1.0, 0.9)),
+        Baseline(
+            "majority", "always 'a'", {"accuracy": Estimate(0.9, 20, 0.7, 0.9)}, Comparison("no clear difference", 1.0, 0.9), role="floor"
+        ),
     ]
     assert summary_lines(gather(*rows), baselines) == [
         "ok 21   review 0   failed 0",
@@ -192,5 +198,5 @@ def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
 
 
 def test_baselines_on_a_part_of_the_gold_rows_say_so() -> None:
-    baseline = Baseline("TF-IDF", "learned", Estimate(0.8, 10, 0.5, 0.9))
+    baseline = Baseline("TF-IDF", "learned", {"accuracy": Estimate(0.8, 10, 0.5, 0.9)})
     assert "(baselines on 10 random rows of them)" in summary_lines(gather(*[(answer("a", 0.9), "a")] * 20), [baseline])[1]

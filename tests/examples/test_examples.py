@@ -1,54 +1,25 @@
 """The shipped example tables are what their task files, their readmes and their generator say."""
 
-import csv
-import importlib.util
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
-import yaml
 
+from examples.shipped import EXAMPLES, NAMES, read_rows, read_shipped, read_task, texts_of
 from medtask.tasks.load import load_task
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = ("radiology_protocol", "surgery_purpose")
+LABELLED = ("radiology_protocol", "surgery_purpose")  # one label each, 300 rows
+ROWS = {"surgery_refined": 120, "literature_domains": 120, "case_mcq": 40, "disease_qa": 40, "registry_fields": 40}
 EXCEL_CELL_LIMIT = 32_767
 
-
-@pytest.fixture(scope="module")
-def make_examples() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_examples", EXAMPLES / "make_examples.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
+labelled = pytest.mark.parametrize("name", LABELLED)
 
 
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def read_task(name: str) -> dict[str, Any]:
-    task: dict[str, Any] = yaml.safe_load((EXAMPLES / name / "task.yaml").read_text("utf-8"))
-    return task
-
-
-def read_shipped(name: str) -> list[dict[str, str]]:
-    with (EXAMPLES / name / read_task(name)["data"]).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, strict=True))
-
-
-def texts_of(name: str) -> list[str]:
-    column = re.fullmatch(r"\{\{ (\w+) \}\}", read_task(name)["input"])
-    assert column is not None
-    return [row[column[1]] for row in read_shipped(name)]
 
 
 def test_the_task_file_loads_without_a_warning_and_names_its_table(name: str) -> None:
@@ -58,14 +29,23 @@ def test_the_task_file_loads_without_a_warning_and_names_its_table(name: str) ->
     assert task.data.is_file()
 
 
-def test_the_table_has_300_rows_with_ids_of_their_own(name: str) -> None:
+def test_every_example_says_which_command_runs_it_and_what_to_expect(name: str) -> None:
+    readme = (EXAMPLES / name / "README.md").read_text("utf-8")
+    assert f"\n    medtask run examples/{name}\n" in readme
+    assert "\n## What to expect\n" in readme
+    assert f"python examples/make_examples.py {name} --split train" in readme
+    assert all(f"`{column}`" in readme for column in read_shipped(name)[0])
+
+
+def test_the_table_has_its_rows_with_ids_of_their_own(name: str) -> None:
     rows = read_shipped(name)
     ids = [row[read_task(name)["id"]] for row in rows]
-    assert len(rows) == 300
-    assert len(set(ids)) == 300
-    assert all(re.fullmatch(r"[NS]\d{4}", row_id) for row_id in ids)
+    assert len(rows) == len(set(ids)) == ROWS.get(name, 300)
+    assert all(re.fullmatch(r"[A-Z]\d{4}", row_id) for row_id in ids)
+    assert len({row_id[0] for row_id in ids}) == 1
 
 
+@labelled
 def test_gold_is_empty_or_a_label_and_every_label_is_common_enough_to_be_measured(name: str) -> None:
     task = read_task(name)
     gold = Counter(row[task["gold"]] for row in read_shipped(name))
@@ -75,12 +55,14 @@ def test_gold_is_empty_or_a_label_and_every_label_is_common_enough_to_be_measure
     assert 280 <= 300 - without <= 290
 
 
+@labelled
 def test_every_label_has_a_short_definition_of_its_own(name: str) -> None:
     definitions = list(read_task(name)["answer"]["labels"].values())
     assert len(set(definitions)) == len(definitions)
     assert all(3 <= len(definition.split()) <= 14 for definition in definitions)
 
 
+@labelled
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -107,12 +89,14 @@ def test_dirty_rows_of_each_kind_are_there(name: str, pattern: str) -> None:
     assert any(re.fullmatch(pattern, text) for text in texts_of(name))
 
 
+@labelled
 def test_one_text_is_a_chart_of_5000_words_that_still_fits_a_spreadsheet_cell(name: str) -> None:
     chart = max(texts_of(name), key=len)
     assert 5_000 <= len(chart.split()) <= 5_050
     assert len(chart) < EXCEL_CELL_LIMIT
 
 
+@labelled
 def test_texts_repeat_exactly_and_but_for_case_and_space(name: str, make_examples: ModuleType) -> None:
     texts = [text for text in texts_of(name) if text.strip()]
     ways: dict[str, set[str]] = {}
@@ -136,43 +120,53 @@ def test_the_file_is_utf8_with_bare_line_feeds(name: str) -> None:
 
 
 def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(name: str, make_examples: ModuleType, tmp_path: Path) -> None:
+    shipped = read_shipped(name)
+    count = 600 if name in LABELLED else 100
+    make_examples.main([name, "--split", "train", "--rows", str(count), "--out", str(tmp_path / "train.csv")])
+    rows = read_rows(tmp_path / "train.csv")
+    column = re.findall(r"\{\{ (\w+) \}\}", read_task(name)["input"])[-1]
+    texts = {make_examples.squash(row[column]) for row in rows}
+    assert len(rows) == len(texts) == count
+    assert texts.isdisjoint(make_examples.squash(row[column]) for row in shipped)
+    assert list(rows[0]) == list(shipped[0])
+    assert all(value for row in rows for value in row.values())
+    ids = read_task(name)["id"]
+    assert {row[ids] for row in rows}.isdisjoint(row[ids] for row in shipped)
+
+
+@labelled
+def test_training_rows_have_every_label(name: str, make_examples: ModuleType) -> None:
     task = read_task(name)
-    make_examples.main([name, "--split", "train", "--rows", "600", "--out", str(tmp_path / "train.csv")])
-    with (tmp_path / "train.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    texts = {make_examples.squash(row[task["input"].strip("{} ")]) for row in rows}
-    assert len(rows) == len(texts) == 600
-    assert {row[task["gold"]] for row in rows} == set(task["answer"]["labels"])
-    assert texts.isdisjoint(make_examples.squash(text) for text in texts_of(name))
-    assert {row[task["id"]] for row in rows}.isdisjoint(row[task["id"]] for row in read_shipped(name))
+    assert {row["gold"] for row in make_examples.make_rows(name, "train", 600)} == set(task["answer"]["labels"])
 
 
+@labelled
 def test_no_fragment_serves_both_splits(name: str, make_examples: ModuleType) -> None:
-    texts = make_examples.read_source(name).texts
+    texts = make_examples.labelled.read_source(name).texts
     both = [{fragment.text for fragments in texts[split].values() for fragment in fragments} for split in ("gold", "train")]
     assert both[0].isdisjoint(both[1])
 
 
+@labelled
 def test_every_fragment_can_be_written_out(name: str, make_examples: ModuleType) -> None:
-    source = make_examples.read_source(name)
+    source = make_examples.labelled.read_source(name)
     for split, labels in source.texts.items():
         for label, fragments in labels.items():
             for number, fragment in enumerate(fragments):
-                row = make_examples.make_row(source, label, fragment, make_examples.Dice(split, label, number))
-                assert not re.search(r"[{}\[\]|]|\s\s", row.text), f"{split} {label} {number}"
+                row = make_examples.labelled.make_row(source, label, fragment, make_examples.Dice(split, label, number))
+                assert not re.search(r"[{}\[\]|]|\s\s", row['text']), f"{split} {label} {number}"
 
 
 def test_a_fragment_with_an_unknown_slot_is_refused(make_examples: ModuleType) -> None:
-    patient = make_examples.Patient(70, "F", "left")
+    words = make_examples.labelled
     with pytest.raises(ValueError, match="unknown slot"):
-        make_examples.fill("seen by {doctor}", patient, make_examples.Dice(0))
+        words.fill("seen by {doctor}", words.Patient(70, "F", "left"), make_examples.Dice(0))
 
 
 def test_more_rows_than_there_are_texts_end_in_a_remedy(make_examples: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = make_examples.read_source("surgery_purpose")
-    monkeypatch.setattr(make_examples, "make_row", lambda *_: make_examples.Row("always the same", "staging"))
+    monkeypatch.setattr(make_examples.labelled, "make_row", lambda *_: {"text": "always the same"})
     with pytest.raises(SystemExit, match="fix: ask for fewer --rows"):
-        list(make_examples.make_clean_rows(source, "train", 20, set()))
+        list(make_examples.labelled.make_clean("surgery_purpose", "train", 20, set()))
 
 
 def test_numbers_keep_their_decimals_and_stay_inside_their_bounds(make_examples: ModuleType) -> None:

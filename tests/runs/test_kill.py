@@ -22,8 +22,10 @@ import pytest
 from medtask.engines.fake import FakeEngine
 from medtask.runs.ledger import FLUSH_ROWS
 from medtask.runs.local import run
+from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 from runs import victim
+from runs.kinds import KINDS, write_kind
 
 BATCH = 16
 Rows = Callable[[int], Path]
@@ -63,12 +65,12 @@ Start = Callable[..., Victim]
 
 @pytest.fixture
 def start(task_folder: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start a run of rows.csv into out/; see victim.label for the options."""
+    """Start a run of rows.csv into out/, of the task in ``folder`` or else the plain one; see victim.label for the options."""
     started: list[Victim] = []
 
-    def go(**options: object) -> Victim:
+    def go(folder: Path = task_folder, **options: object) -> Victim:
         ours, theirs = FORKS.Pipe()
-        places = (theirs, str(task_folder), str(tmp_path / "rows.csv"), str(tmp_path / "out"))
+        places = (theirs, str(folder), str(tmp_path / "rows.csv"), str(tmp_path / "out"))
         process = FORKS.Process(target=victim.label, args=places, kwargs=options)
         process.start()
         theirs.close()
@@ -97,11 +99,11 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     assert pl.read_parquet(one / "answers.parquet").equals(pl.read_parquet(other / "answers.parquet"))
 
 
-def kill_until_done(start: Start, dice: random.Random, kills: int, ms_per_row: float, patience: float) -> None:
+def kill_until_done(start: Start, dice: random.Random, kills: int, ms_per_row: float, patience: float, **options: object) -> None:
     """Kill runs at random moments, a fifth of them while they write their tables, and let the last one end."""
     done = 0
     for number in range(kills):
-        one = start(ms_per_row=ms_per_row)
+        one = start(ms_per_row=ms_per_row, **options)
         before, done = done, one.hear()
         assert done >= before
         if number % 5 == 4 and number > kills // 2:
@@ -109,15 +111,22 @@ def kill_until_done(start: Start, dice: random.Random, kills: int, ms_per_row: f
         time.sleep(dice.random() * patience)
         one.signal(signal.SIGKILL)
         one.process.join()
-    last = start()
+    last = start(**options)
     assert last.end()["state"] == "finished"
-    assert last.process.exitcode == 0
+    assert last.process.exitcode in (0, 3)
 
 
 def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
     rows = write_rows(2000)
     kill_until_done(start, random.Random(1), kills=12, ms_per_row=0.3, patience=0.15)
     assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_run_of_any_kind_killed_again_and_again_ends_like_an_undisturbed_one(kind: str, start: Start, tmp_path: Path) -> None:
+    folder, rows = write_kind(kind, tmp_path, 300)
+    kill_until_done(start, random.Random(kind), kills=6, ms_per_row=0.4, patience=0.25, folder=folder)
+    assert_equal_runs(tmp_path / "out", reference(load_task(folder), rows, tmp_path))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from medtask.decision.predictor import RowAnswer
 from medtask.errors import StorageError
-from medtask.records import Answer, Status
+from medtask.records import Answer, Quote, Status, Step
 from medtask.runs.ledger import FLUSH_ROWS, Ledger
 
 LABELS = ("curative", "palliative", "cannot tell")
@@ -37,16 +37,23 @@ def fill(path: Path, rows: int) -> list[RowAnswer]:
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
+fields = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text() | st.lists(st.text()), max_size=3)
+quotes = st.builds(Quote, st.text(), st.integers(0, 9), st.integers(0, 9))
+steps = st.builds(Step, st.text(), st.sampled_from(Status), st.none() | st.text(), st.none() | numbers)
 answers = st.builds(
     Answer,
     record_id=st.text(st.characters(codec="utf-8")),
     status=st.sampled_from(Status),
-    value=st.none() | st.sampled_from(LABELS),
+    value=st.none() | st.sampled_from(LABELS) | st.lists(st.text(), max_size=3).map(tuple) | fields,
     confidence=st.none() | numbers,
     probabilities=st.none() | st.tuples(numbers, numbers, numbers).map(lambda shares: dict(zip(LABELS, shares, strict=True))),
     off_set=st.none() | numbers,
     slack=numbers,
+    text=st.none() | st.text(),
+    thoughts=st.none() | st.text(),
+    quotes=st.none() | st.dictionaries(st.text(), quotes, min_size=1, max_size=2),
     reason=st.none() | st.text(),
+    steps=st.lists(steps, max_size=2).map(tuple),
     ms=numbers,
     tokens_read=st.integers(0, 2**40),
 )
@@ -65,6 +72,14 @@ def test_every_answer_comes_back_as_it_went_in(tmp_path_factory: pytest.TempPath
     ledger = Ledger(path, LABELS)
     assert ledger.damaged == 0
     assert list(ledger.answers(10)) == [RowAnswer(row, None, answer) for row, answer in enumerate(given, 1)]
+    ledger.close()
+
+
+def test_an_outcome_that_a_row_does_not_have_is_not_there_when_it_comes_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", ("A", "B", "C", "D"))
+    answer = Answer("r", Status.OK, "D", 0.75, {"A": 0.25, "D": 0.75})
+    ledger.add(RowAnswer(1, b"k" * 16, answer))
+    assert next(ledger.answers(1)).answer == answer
     ledger.close()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 
 from medtask.errors import InputError, TaskFaults
 from medtask.tasks.load import load_task
-from medtask.tasks.task import Review, Task
+from medtask.tasks.task import Review
 
 GOOD = """\
 instruction: Decide the main purpose of the cancer operation.
@@ -24,25 +22,6 @@ answer:
     curative: removes the tumour with intent to cure
     palliative: relieves without intent to cure
 """
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Callable[..., Task]:
-    def write_and_load(text: str, name: str = "task.yaml") -> Task:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        return load_task(tmp_path / name)
-
-    return write_and_load
-
-
-@pytest.fixture
-def faults(load: Callable[..., Task]) -> Callable[..., list[tuple[int | None, str]]]:
-    def load_and_fail(text: str, name: str = "task.yaml") -> list[tuple[int | None, str]]:
-        with pytest.raises(TaskFaults) as caught:
-            load(text, name)
-        return [(fault.line, fault.message) for fault in caught.value.faults]
-
-    return load_and_fail
 
 
 def with_labels(labels: str, rest: str = "") -> str:
@@ -176,7 +155,8 @@ def test_a_value_of_the_wrong_shape_is_a_fault(faults):
     assert faults(GOOD.replace('"{{ procedure }}"', "[a]")) == [(2, '"input" must be a text - put " around it')]
     assert faults(GOOD + "review: high\n") == [(8, '"review" holds keys of its own: confidence_below, off_set_above')]
     text = "instruction: x\ninput: '{{ a }}'\nanswer: label\n"
-    assert faults(text) == [(3, '"answer" holds keys of its own: kind, labels, abstain, readout')]
+    message = '"answer" holds keys of its own: kind, and what belongs to it, as in {kind: label, labels: [yes, no]}'
+    assert faults(text) == [(3, message)]
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "inf", "high", "[1]", "{}"])
@@ -184,16 +164,11 @@ def test_a_bound_that_is_no_probability_is_a_fault(faults, value):
     assert faults(f"{GOOD}review:\n  off_set_above: {value}\n") == [(9, '"off_set_above" must be a number from 0 to 1')]
 
 
-@pytest.mark.parametrize("kind", ["labels", "choice", "answer", "fields"])
-def test_a_kind_of_a_later_version_is_named_as_such(faults, kind):
-    ((line, message),) = faults(GOOD.replace("kind: label", f"kind: {kind}"))
-    assert line == 4
-    assert f'"{kind}" does not exist in this version - it knows label' in message
-
-
 def test_an_unknown_kind_or_readout_says_what_there_is(faults):
-    assert faults(GOOD.replace("kind: label", "kind: lable")) == [(4, 'unknown kind "lable" - this version knows label')]
-    assert faults(GOOD.replace("  kind: label\n", "")) == [(3, '"answer" has no "kind"')]
+    kinds = "label, labels, choice, answer, fields"
+    assert faults(GOOD.replace("kind: label", "kind: lable")) == [(4, 'unknown kind "lable" - did you mean "label"?')]
+    assert faults(GOOD.replace("kind: label", "kind: essay")) == [(4, f'unknown kind "essay" - there are {kinds}')]
+    assert faults(GOOD.replace("  kind: label\n", "")) == [(3, f'"answer" has no "kind" - there are {kinds}')]
     assert faults(GOOD + "  readout: codes\n") == [(8, '"readout" is "codes" - it can be name or code')]
 
 

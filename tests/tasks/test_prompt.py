@@ -15,7 +15,7 @@ from medtask.records import Branch, Fault, Prompt, Record, Status
 from medtask.tasks.hygiene import clean_text
 from medtask.tasks.labels import Entry, assign_says
 from medtask.tasks.prompt import build_prompt, input_columns, prompt_key
-from medtask.tasks.task import Example, Task
+from medtask.tasks.task import Example, OneLabel, Task
 
 ENTRIES = [Entry("curative", "removes the tumour with intent to cure", ()), Entry("palliative", "", ())]
 
@@ -23,7 +23,7 @@ ENTRIES = [Entry("curative", "removes the tumour with intent to cure", ()), Entr
 def make_task(readout: str = "name", source: str = "{{ procedure }}", **facts: object) -> Task:
     labels, abstain = assign_says(ENTRIES, Entry("not enough information", "", ()), readout)
     instruction = "Decide the main purpose of the cancer operation.\r\nBiopsies count as diagnostic.\n"
-    return replace(Task("surgery", "label", instruction, source, labels, abstain, readout=readout), **facts)
+    return replace(Task("surgery", instruction, source, OneLabel(readout), labels, abstain), **facts)
 
 
 def ask(task: Task, **fields: object) -> Prompt | Fault:
@@ -140,6 +140,6 @@ def test_clean_text_keeps_what_people_read():
 
 
 @given(st.text(st.characters(categories=None)))
-def test_any_text_makes_a_prompt_or_is_empty(text):
+def test_any_text_makes_a_prompt_or_is_none(text):
     asked = ask(make_task(), procedure=text)
-    assert isinstance(asked, Prompt) or asked.status is Status.EMPTY_INPUT
+    assert isinstance(asked, Prompt) or asked.status in (Status.EMPTY_INPUT, Status.NOT_TEXT)

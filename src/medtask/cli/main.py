@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medtask.cli import show
+from medtask.cli.verbs.ask import ask
 from medtask.cli.verbs.check import check
 from medtask.cli.verbs.doctor import doctor
 from medtask.cli.verbs.init import init
@@ -16,7 +17,7 @@ from medtask.cli.verbs.models import models
 from medtask.cli.verbs.run import run
 from medtask.errors import MedtaskError
 
-VERBS = (init, check, run, models, doctor)
+VERBS = (init, check, run, ask, models, doctor)
 
 _EXIT_CODES = """\
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,

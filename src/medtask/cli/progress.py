@@ -14,13 +14,14 @@ LINE_SECONDS = 10.0
 
 
 class Meter:
-    """Follows a run in silence. ``title`` is the model's; whoever loads it fills it in.
+    """Follows a run in silence. ``title`` is the model's; whoever loads it fills it in, and what is done to the rows.
 
     ``first_answer``: seconds from the meter's making, which is the command's start, to the first answers on the disk.
     """
 
     def __init__(self) -> None:
         self.title = ""
+        self.doing = "Labelling"
         self.rows = 0
         self.first_answer: float | None = None
         self._made = self._since = self._until = time.monotonic()
@@ -79,7 +80,7 @@ class LineMeter(Meter):
     def on_start(self, rows: int, done: int) -> None:
         super().on_start(rows, done)
         self._shown = self._since
-        show.say(f"Labelling {show.count(rows, 'row')} with {self.title}", stderr=True)
+        show.say(f"{self.doing} {show.count(rows, 'row')} with {self.title}", stderr=True)
 
     def on_finish(self) -> None:
         show.say("All rows have their answers; writing the tables and the report", stderr=True)

@@ -47,6 +47,11 @@ def say(*parts: str | tuple[str, str], stderr: bool = False) -> None:
     console(stderr=stderr).print(Text.assemble(*safe), soft_wrap=True)
 
 
+def write_piece(text: str, style: str = "", *, stderr: bool = False) -> None:
+    """Print a piece of a text that is still being written; the next piece goes on where it ends."""
+    console(stderr=stderr).print(Text(escape(text, keep="\n\t"), style=style), end="", soft_wrap=True)
+
+
 def fact(label: str, text: str, style: str = "dim") -> None:
     """Print a fact under its label, in two columns."""
     say((f"  {label:<{_LABEL_WIDTH}}", style), text.replace("\n", "\n" + " " * (_LABEL_WIDTH + 2)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -63,9 +63,11 @@ class Column:
     """A column of a table that is written.
 
     "any" is for columns of which nothing is known: one primitive type if all values fit one, else text (lists and
-    mappings as JSON). "probabilities" holds a mapping from each of ``labels`` to a float.
+    mappings as JSON). "probabilities" holds a mapping from each of ``labels`` to a float, "texts" a list of texts, "nested"
+    what the JSON ``schema`` of an object describes.
     """
 
     name: str
-    type: Literal["text", "float", "int", "probabilities", "any"] = "any"
+    type: Literal["text", "float", "int", "probabilities", "texts", "nested", "any"] = "any"
     labels: tuple[str, ...] = ()
+    schema: Mapping[str, object] | None = None

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medtask.data.nested import fit_nested, nested_dtype
 from medtask.data.table import Column
 from medtask.data.values import encodable, text_of
 
@@ -92,6 +93,10 @@ def _dtype(column: Column, kinds: frozenset[str]) -> pl.DataType:
 
     if column.type == "probabilities":
         return pl.Struct(dict.fromkeys(column.labels, pl.Float64))
+    if column.type == "texts":
+        return pl.List(pl.String)
+    if column.type == "nested":
+        return nested_dtype(column.schema or {})
     if column.type == "float":
         return pl.Float64()
     if column.type == "int" or (kinds and kinds <= {"int", "wide"}):
@@ -119,7 +124,9 @@ def _spool(column: Column, values: Sequence[object], kinds: frozenset[str]) -> p
 def _to_series(column: Column, values: Sequence[object], dtype: pl.DataType) -> pl.Series:
     import polars as pl
 
-    if dtype == pl.String:
+    if column.type == "nested":
+        values = [fit_nested(value, column.schema or {}) for value in values]
+    elif dtype == pl.String:
         values = [None if value is None else encodable(text_of(value)) for value in values]
     return pl.Series(column.name, values, dtype=dtype)
 

@@ -1,77 +1,158 @@
-"""From a model's numbers to an answer: one label or none, never an invented one."""
+"""From what a model said to an answer: inside the allowed set or none, never an invented one."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from medtask.errors import EngineError
-from medtask.records import Answer, BranchScores, Fault, Scores, Status
-from medtask.tasks.task import Review, Task
+from medtask.decision.asking import Heard
+from medtask.decision.fields import find_choice, read_object, take_quotes
+from medtask.decision.shares import Shares, Weighed, weigh
+from medtask.decision.text import end_at_sentence
+from medtask.records import Answer, Fault, Status
+from medtask.tasks.task import AnyLabels, Choice, Fields, FreeText, Review, Task
+
+_NO_NUMBER = "the model gave no usable number (NaN or infinite)"
+THRESHOLD = 0.5
 
 
-def decide(task: Task, record_id: str, outcome: Scores | Fault) -> Answer:
-    """The answer that a model's scores, or the fault that came in their place, mean for one record.
+def decide(task: Task, record_id: str, heard: Heard | Fault) -> Answer:
+    """The answer that an engine's words, or the fault that came in their place, mean for one record.
 
-    The likeliest candidate wins, the earlier one on a tie. A record whose scores hold NaN, or no finite number at
-    all, fails: it gets no value and no confidence. EngineError where the engine scored other candidates than asked.
+    The likeliest candidate wins, the earlier one on a tie; of several labels or options all those that reach their
+    thresholds. A record whose scores hold NaN, or no finite number at all, fails: it gets no value and no confidence.
+    EngineError where the engine scored other candidates than asked.
     """
-    if isinstance(outcome, Fault):
-        return Answer(record_id, outcome.status, reason=outcome.reason)
-    cost: Any = {"ms": outcome.ms, "tokens_read": outcome.tokens_read, "tokens_reused": outcome.tokens_reused}
-    branch = outcome.branches[0] if len(outcome.branches) == 1 else BranchScores(())
-    if len(branch.logprobs) != len(task.candidates):
-        raise EngineError(
-            f"the engine scored {len(branch.logprobs)} candidates in place of {len(task.candidates)}",
-            fix="report this: an engine must score exactly the candidates that it is asked",
-        )
-    shares = _normalise(branch.logprobs)
-    if shares is None or not math.isfinite((branch.off_set or 0.0) + branch.slack):
-        reason = "the model gave no usable number (NaN or infinite)"
-        return Answer(record_id, Status.FAILED, reason=reason, **cost)
-    best = max(range(len(shares)), key=shares.__getitem__)
-    winner = task.candidates[best]
-    confidence = shares[best]
-    probabilities = {label.name: share for label, share in zip(task.candidates, shares, strict=True)}
-    if winner is task.abstain:
-        status, value = Status.ABSTAINED, None
-        doubt: str | None = f"the model chose to abstain, with probability {confidence:.2f}"
-    else:
-        value = winner.name
-        doubt = _doubt(task.review, confidence, branch.off_set)
-        status = Status.REVIEW if doubt else Status.OK
-    return Answer(
-        record_id,
-        status,
-        value=value,
-        confidence=confidence if value is not None else None,
-        probabilities=probabilities,
-        off_set=branch.off_set,
-        slack=branch.slack,
-        reason=doubt,
-        **cost,
+    if isinstance(heard, Fault):
+        return Answer(record_id, heard.status, reason=heard.reason)
+    match task.form:
+        case FreeText():
+            answer = _decide_text(record_id, heard)
+        case Fields() as form:
+            answer = _decide_fields(task, form, record_id, heard)
+        case _:
+            weighed = weigh(task, heard.prompt, heard.scores) if heard.scores else None
+            answer = conclude(task, record_id, weighed)
+    reasons = [reason for reason in (answer.reason, *heard.notes) if reason]
+    return replace(
+        answer,
+        text=heard.text,
+        thoughts=heard.prompt.thoughts,
+        reason="; ".join(reasons) or None,
+        ms=heard.ms,
+        tokens_read=heard.tokens_read,
+        tokens_reused=heard.tokens_reused,
     )
 
 
-def _normalise(logprobs: tuple[float, ...]) -> list[float] | None:
-    """Probabilities that sum to 1; None where the logarithms are no numbers or rule out everything."""
-    peak = max(logprobs)
-    if not math.isfinite(peak) or any(map(math.isnan, logprobs)):
-        return None
-    weights = [math.exp(logprob - peak) for logprob in logprobs]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
+def conclude(task: Task, record_id: str, weighed: Weighed | None) -> Answer:
+    """The answer that probabilities mean, for the kinds that are scored; None where there are none."""
+    if weighed is None:
+        return Answer(record_id, Status.FAILED, reason=_NO_NUMBER)
+    facts: Any = {"probabilities": weighed.shares, "off_set": weighed.off_set, "slack": weighed.slack}
+    match task.form:
+        case AnyLabels() as form:
+            value = choose_labels(form, weighed.shares)
+        case Choice(several=True):
+            value = tuple(letter for letter, share in weighed.shares.items() if share >= THRESHOLD)
+        case _:
+            return _conclude_one(task, record_id, weighed, facts)
+    # The probability that every one of these yes-or-no decisions is right, taken as independent.
+    confidence = math.prod(share if name in value else 1 - share for name, share in weighed.shares.items())
+    doubt = doubt_scores(task.review, confidence, weighed.off_set)
+    return Answer(record_id, Status.REVIEW if doubt else Status.OK, value=value, confidence=confidence, reason=doubt, **facts)
 
 
-def _doubt(review: Review, confidence: float, off_set: float | None) -> str | None:
+def apply_thresholds(task: Task, answer: Answer, thresholds: Mapping[str, float]) -> Answer:
+    """An answer of kind ``labels`` decided anew by other thresholds; one without probabilities as it is."""
+    if not isinstance(task.form, AnyLabels) or answer.probabilities is None or answer.value is None:
+        return answer
+    fitted = replace(task, form=replace(task.form, thresholds=thresholds))
+    anew = conclude(fitted, answer.record_id, Weighed(answer.probabilities, answer.off_set, answer.slack))
+    return replace(answer, status=anew.status, value=anew.value, confidence=anew.confidence, reason=anew.reason)
+
+
+def choose_labels(form: AnyLabels, shares: Shares) -> tuple[str, ...]:
+    """The labels that reach their thresholds, in the task's order, within ``at_most`` and ``at_least_one``.
+
+    Between labels the larger distance above its threshold decides, then the earlier label.
+    """
+    margins = {name: share - form.thresholds.get(name, THRESHOLD) for name, share in shares.items()}
+    ranked = sorted(margins, key=lambda name: -margins[name])
+    chosen = [name for name in ranked if margins[name] >= 0] or ranked[: int(form.at_least_one)]
+    kept = frozenset(chosen[: form.at_most])
+    return tuple(name for name in shares if name in kept)
+
+
+def doubt_scores(review: Review, confidence: float | None, off_set: float | None) -> str | None:
     """Why a person should look at the answer, with the figures; None where there is no reason."""
     doubts = []
-    if confidence < review.confidence_below:
+    if confidence is not None and confidence < review.confidence_below:
         doubts.append(f"confidence {_figure(confidence, review.confidence_below)} is below {review.confidence_below:g}")
     if off_set is not None and off_set > review.off_set_above:
         figure = _figure(off_set, review.off_set_above)
         doubts.append(f"{figure} of the probability lay outside the labels, more than {review.off_set_above:g}")
     return "; ".join(doubts) or None
+
+
+def _conclude_one(task: Task, record_id: str, weighed: Weighed, facts: Mapping[str, Any]) -> Answer:
+    names: Sequence[str] = list(weighed.shares)
+    winner = max(names, key=weighed.shares.__getitem__)
+    confidence = weighed.shares[winner]
+    if task.abstain is not None and winner == task.abstain.name:
+        reason = f"the model chose to abstain, with probability {confidence:.2f}"
+        return Answer(record_id, Status.ABSTAINED, reason=reason, **facts)
+    doubt = doubt_scores(task.review, confidence, weighed.off_set)
+    return Answer(record_id, Status.REVIEW if doubt else Status.OK, value=winner, confidence=confidence, reason=doubt, **facts)
+
+
+def _decide_text(record_id: str, heard: Heard) -> Answer:
+    final = (heard.final or "").strip()
+    if heard.ended == "stop":
+        if not final:
+            return Answer(record_id, Status.UNPARSABLE, reason="the model wrote nothing")
+        return Answer(record_id, Status.OK, value=final)
+    why = {
+        "length": "the answer reached max_tokens and was cut after its last whole sentence",
+        "loop": "the answer repeated itself and was cut after its last whole sentence",
+        "deadline": "the answer took too long and was cut after its last whole sentence",
+    }[heard.ended]
+    return Answer(record_id, Status.TRUNCATED, value=end_at_sentence(final) or None, reason=why)
+
+
+def _decide_fields(task: Task, form: Fields, record_id: str, heard: Heard) -> Answer:
+    if heard.ended != "stop":
+        why = f"did not fit into max_tokens ({form.max_tokens:,})" if heard.ended == "length" else "repeated themselves"
+        return Answer(record_id, Status.TRUNCATED, reason=f"the fields {why}")
+    written = read_object(heard.text or "")
+    if written is None:
+        return Answer(record_id, Status.UNPARSABLE, reason="what the model wrote is no JSON object")
+    value, quotes, missing = take_quotes(form, written, heard.prompt.text)
+    shares: dict[str, float] = {}
+    confidence, off_set, slack = None, None, 0.0
+    if heard.scores and heard.fields:
+        weighed = weigh(task, heard.prompt, heard.scores, heard.fields)
+        if weighed is None:
+            return Answer(record_id, Status.FAILED, reason=_NO_NUMBER)
+        shares, off_set, slack = dict(weighed.shares), weighed.off_set, weighed.slack
+        # As what was written stands behind what was written before it, the parts multiply.
+        confidence = math.prod(shares[find_choice(field, written)] for field in heard.fields)
+    doubts = [doubt_scores(task.review, confidence, off_set)]
+    doubts += [f"the quote of {', '.join(missing)} does not stand in the record"] if missing else []
+    reason = "; ".join(doubt for doubt in doubts if doubt) or None
+    return Answer(
+        record_id,
+        Status.REVIEW if reason else Status.OK,
+        value=value,
+        confidence=confidence,
+        probabilities=shares or None,
+        off_set=off_set,
+        slack=slack,
+        quotes=quotes or None,
+        reason=reason,
+    )
 
 
 def _figure(value: float, bound: float) -> str:

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Protocol, cast
 
+from medtask.decision.asking import ask, check_engine
 from medtask.decision.decide import decide
+from medtask.decision.long import ask_long
+from medtask.decision.passes import take_over, wants_pass, was_asked
 from medtask.engines.base import Engine
-from medtask.errors import EngineError, TableError
-from medtask.records import Answer, Fault, Prompt, Record, Scores
+from medtask.engines.registry import load_model
+from medtask.errors import InputError, TableError
+from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt, prompt_key
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import Task
+from medtask.tasks.task import AnyLabels, Pass, Task
 
 WINDOW = 1024  # rows: enough to sort them into batches of equal length, few enough to hold
 KEPT_PROMPTS = 50_000  # different prompts whose answers predict remembers ...
@@ -47,12 +51,15 @@ def predict(
 
     Rows are a table, mappings from column to value, or Records. They are read and answered ``window`` at a time, so
     memory does not grow with their number. TableError where two rows of a window have the same id; EngineError where
-    the model cannot answer.
+    the model cannot answer; InputError where thresholds are to be fitted, which takes a run with gold.
     """
-    recent = _Recent(limit=min(KEPT_PROMPTS, KEPT_NUMBERS // len(task.candidates)))
+    if isinstance(task.form, AnyLabels) and task.form.fit:
+        fix = "run the task (medtask run, medtask.run), or write the thresholds that a run has fitted into the task"
+        raise InputError("thresholds are fitted on the gold of a whole table, not row by row", fix=fix)
+    recent = _Recent(limit=min(KEPT_PROMPTS, KEPT_NUMBERS // (len(task.outcomes) or 100)))
     waiting: dict[int, Answer] = {}
     turn = 1
-    for given in answer_rows(task, model, _read_rows(task, rows), recent, window=window):
+    for given in answer_rows(task, model, _read_rows(task, rows), recent, window=window, others=load_others(task)):
         recent.remember(given)
         waiting[given.row] = given.answer
         while turn in waiting:
@@ -60,24 +67,111 @@ def predict(
             turn += 1
 
 
+def load_others(task: Task) -> dict[str, Engine]:
+    """The models that further passes name, by their references."""
+    return {name: load_model(name) for name in dict.fromkeys(further.model for further in task.passes) if name is not None}
+
+
+def check_engines(task: Task, engine: Engine, others: Mapping[str, Engine]) -> None:
+    """EngineError, or InputError, where a model can never answer what its pass asks."""
+    check_engine(task, engine)
+    for further in task.passes:
+        check_engine(further.task, others[further.model] if further.model else engine)
+
+
 def answer_rows(
-    task: Task, engine: Engine, records: Iterable[Record], memory: Memory, *, window: int = WINDOW
+    task: Task,
+    engine: Engine,
+    records: Iterable[Record],
+    memory: Memory,
+    *,
+    window: int = WINDOW,
+    others: Mapping[str, Engine] | None = None,
 ) -> Generator[RowAnswer, None, None]:
     """Answer every row that has no answer in memory, as the engine gets to it: out of order within a window.
 
-    Equal prompts are asked once. What is asked, and in which batches, depends on the task and the records alone: a
-    run that was interrupted and resumed does the same arithmetic as one that was not.
+    Equal prompts are asked once. ``others``: the models that further passes name. What is asked, and in which batches,
+    depends on the task and the records alone: a run that was interrupted and resumed does the same arithmetic as one that
+    was not.
     """
-    if engine.caps.score == "none":
-        raise EngineError(f"{engine.info.title} cannot give probabilities of labels", fix="choose a model of the hf engine")
+    others = others or {}
+    check_engines(task, engine, others)
     pending = iter(records)
     first = 1
     while chunk := list(islice(pending, window)):
-        yield from _answer_window(task, engine, first, chunk, memory)
+        yield from _answer_window(_Panel(task, engine, others), first, chunk, memory)
         first += len(chunk)
 
 
-def _answer_window(task: Task, engine: Engine, first: int, records: Sequence[Record], memory: Memory) -> Iterator[RowAnswer]:
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """Who is asked what."""
+
+    task: Task
+    engine: Engine
+    others: Mapping[str, Engine]
+
+    def answer(self, records: Mapping[str, Record], prompts: Sequence[Prompt], settled: Mapping[str, Answer]) -> Iterator[Answer]:
+        """One final answer per prompt that has none in ``settled``, as they become final."""
+        waiting: dict[str, Answer] = {}
+        for answer in _ask_once(self.task, self.engine, records, prompts, settled):
+            if self._is_final(answer, self.task.passes):
+                yield answer
+            else:
+                waiting[answer.record_id] = answer
+        for place, further in enumerate(self.task.passes):
+            chosen = {name: answer for name, answer in waiting.items() if wants_pass(further.when, answer)}
+            for answer in self._ask_again(further, records, prompts, chosen, settled):
+                waiting[answer.record_id] = answer
+            for name in list(waiting):
+                if self._is_final(waiting[name], self.task.passes[place + 1 :]):
+                    yield waiting.pop(name)
+
+    def _is_final(self, answer: Answer, rest: Sequence[Pass]) -> bool:
+        return not any(wants_pass(further.when, answer) for further in rest)
+
+    def _ask_again(
+        self,
+        further: Pass,
+        records: Mapping[str, Record],
+        prompts: Sequence[Prompt],
+        chosen: Mapping[str, Answer],
+        settled: Mapping[str, Answer],
+    ) -> Iterator[Answer]:
+        engine = self.others[further.model] if further.model else self.engine
+        # As in the first pass: rows that an interrupted session has finished take their places in the batches.
+        known = {name: answer for name, answer in settled.items() if was_asked(further, answer)}
+        asked = []
+        for prompt in prompts:
+            if prompt.record_id in chosen or prompt.record_id in known:
+                again = build_prompt(further.task, records[prompt.record_id])
+                if isinstance(again, Prompt):
+                    asked.append(again)
+                elif prompt.record_id in chosen:
+                    yield take_over(chosen[prompt.record_id], decide(further.task, prompt.record_id, again), further.name)
+        for answer in _ask_once(further.task, engine, records, asked, known):
+            yield take_over(chosen[answer.record_id], answer, further.name)
+
+
+def _ask_once(
+    task: Task, engine: Engine, records: Mapping[str, Record], prompts: Sequence[Prompt], known: Collection[str]
+) -> Iterator[Answer]:
+    """One pass over the prompts: an answer to each that is not known."""
+    long: list[Fault] = []
+    for heard in ask(task, engine, prompts, known):
+        if isinstance(heard, Fault):
+            if heard.status is Status.TOO_LONG and task.gate.too_long != "error":
+                long.append(heard)
+            else:
+                yield decide(task, heard.record_id, heard)
+        else:
+            yield decide(task, heard.prompt.record_id, heard)
+    by_id = {prompt.record_id: prompt for prompt in prompts} if long else {}
+    for fault in long:  # each by itself: they are long enough to fill a batch
+        yield ask_long(task, engine, records[fault.record_id], by_id[fault.record_id], fault)
+
+
+def _answer_window(panel: _Panel, first: int, records: Sequence[Record], memory: Memory) -> Iterator[RowAnswer]:
     last = first + len(records) - 1
     done = memory.rows_between(first, last)
     if len(done) == len(records):
@@ -87,13 +181,13 @@ def _answer_window(task: Task, engine: Engine, first: int, records: Sequence[Rec
     prompts: dict[bytes, Prompt] = {}
     rows: dict[bytes, list[int]] = {}
     for row, record in enumerate(records, first):
-        prompt = build_prompt(task, record)
+        prompt = build_prompt(panel.task, record)
         if isinstance(prompt, Prompt):
             key = prompt_key(prompt)
             prompts.setdefault(key, prompt)
             rows.setdefault(key, []).append(row)
         elif row not in done:
-            yield RowAnswer(row, None, decide(task, record.id, prompt))
+            yield RowAnswer(row, None, decide(panel.task, record.id, prompt))
     # The trap: a prompt that this window's interrupted pass has answered is still one of those asked, as "known".
     # Left out, it would change the batches of the others, and with them the last digits of their numbers.
     earlier = memory.answers_before(first, prompts)
@@ -101,30 +195,14 @@ def _answer_window(task: Task, engine: Engine, first: int, records: Sequence[Rec
     settled = earlier | memory.answers_before(last + 1, [key for key in asked.values() if rows[key][0] in done])
     for key, answer in settled.items():
         yield from (_copy(answer, row, key, ids[row]) for row in rows[key] if row not in done)
-    known = {record_id for record_id, key in asked.items() if key in settled}
+    known = {record_id: settled[key] for record_id, key in asked.items() if key in settled}
     if len(known) == len(asked):
         return
-    for outcome in _score(engine, [prompts[key] for key in asked.values()], known):
-        key = asked[outcome.record_id]
-        answer = decide(task, outcome.record_id, outcome)
+    by_id = {record.id: record for record in records}
+    for answer in panel.answer(by_id, [prompts[key] for key in asked.values()], known):
+        key = asked[answer.record_id]
         yield RowAnswer(rows[key][0], key, answer)
         yield from (_copy(answer, row, key, ids[row]) for row in rows[key][1:] if row not in done)
-
-
-def _score(engine: Engine, prompts: Sequence[Prompt], known: Set[str]) -> Iterator[Scores | Fault]:
-    """What the engine says to each prompt that is not known, once."""
-    waiting = {prompt.record_id for prompt in prompts} - known
-    for outcome in engine.score(prompts, known):
-        if outcome.record_id in waiting:
-            waiting.remove(outcome.record_id)
-            yield outcome
-        elif outcome.record_id not in known:
-            raise EngineError("the engine answered a record that it was not asked, or one record twice", fix=_PROTOCOL)
-    if waiting:
-        raise EngineError(f"the engine left {len(waiting)} of {len(prompts)} records without a word", fix=_PROTOCOL)
-
-
-_PROTOCOL = "report this: an engine must give exactly one result per prompt"
 
 
 def _copy(answer: Answer, row: int, key: bytes, record_id: str) -> RowAnswer:

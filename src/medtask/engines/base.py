@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from medtask.records import Fault, Prompt, Scores
+from medtask.errors import EngineError
+from medtask.records import Fault, Generated, Limits, Prompt, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,9 @@ class Caps:
     """What an engine can do, as found out at start.
 
     ``score``: "exact" gives the probability of whole candidates, "first_token" that of their first tokens, "none" no
-    probability. ``batch_invariant``: the same prompt gets the same numbers whatever it is asked together with.
+    probability. ``generate``: it can write; ``schema``: also what a JSON schema allows and nothing else.
+    ``thinking_markers``: the model was made to think between markers of its own; others are asked to think aloud.
+    ``batch_invariant``: the same prompt gets the same numbers whatever it is asked together with.
     """
 
     score: Literal["exact", "first_token", "none"]
@@ -61,10 +64,14 @@ class PromptPlan:
 
 
 class Engine(ABC):
-    """Synchronous; not thread-safe: one thread calls it at a time."""
+    """Synchronous; not thread-safe: one thread calls it at a time.
+
+    ``context_tokens``: what a prompt and its answer may have together; None where that is not known.
+    """
 
     caps: Caps
     info: EngineInfo
+    context_tokens: int | None = None
 
     @abstractmethod
     def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
@@ -73,6 +80,16 @@ class Engine(ABC):
         ``known``: record ids whose results the caller already has. Batches are formed as if they were asked too and
         those without anything new are left out, so that an interrupted run, resumed, repeats the same arithmetic.
         """
+
+    def generate(
+        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
+    ) -> Iterator[Generated | Fault]:
+        """Go on writing where each prompt's ``written`` ends, for all prompts together; results come in any order.
+
+        ``known``: as in score. ``on_text`` is called with each further piece of text as it is written; it needs a single
+        prompt. EngineError where ``caps`` do not tell of what is asked for.
+        """
+        raise EngineError(f"{self.info.title} cannot write text", fix="choose a model of the hf engine")
 
     def render(self, prompt: Prompt) -> Rendering | None:
         """The exact text and tokens that are read for the prompt's first branch; None if the engine reads none."""

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
 from medtask.errors import EngineError, UsageError
-from medtask.records import Branch, BranchScores, Fault, Prompt, Scores, Status
+from medtask.records import Branch, BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
+
+CONTEXT = 1_000_000  # tokens
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # odd multiplier that spreads the bits of a hash (Knuth, TAOCP 3, section 6.4)
@@ -24,8 +26,9 @@ class FakeEngine(Engine):
 
     ``prefers``: probabilities of some tails (spaces around them do not count); the other tails share what is left.
     ``nan``, ``impossible``, ``too_long``: ids of records whose numbers are NaN, whose labels are all impossible
-    (minus infinity), or that do not fit. ``fails_after``: the engine breaks down once it has given so many scores.
-    ``asked`` counts the prompts that were scored.
+    (minus infinity), or that do not fit. ``fails_after``: the engine breaks down once it has given so many results.
+    ``writes``: what it writes, by record id; ``restless``: ids of records about which it never stops thinking.
+    ``asked`` counts the prompts that were scored or written for.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class FakeEngine(Engine):
         too_long: Collection[str] = (),
         fails_after: int | None = None,
         ms_per_row: float = 0.0,
+        writes: Mapping[str, str] | None = None,
+        restless: Collection[str] = (),
     ) -> None:
         self.prefers = dict(prefers or {})
         self.seed = seed
@@ -48,8 +53,11 @@ class FakeEngine(Engine):
         self.too_long = too_long
         self.fails_after = fails_after
         self.ms_per_row = ms_per_row
+        self.writes = dict(writes or {})
+        self.restless = restless
         self.asked = 0
-        self.caps = Caps(score="exact", batch_invariant=True)
+        self.context_tokens = CONTEXT
+        self.caps = Caps(score="exact", generate=True, schema=True, thinking_markers=True, batch_invariant=True)
         self.info = EngineInfo(
             name="fake",
             title="fake engine (no model: the answers mean nothing)",
@@ -72,30 +80,61 @@ class FakeEngine(Engine):
 
     def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
         """Score prompts that a real engine would read in one pass."""
+        self._spend(batch)
+        return [self._score_prompt(prompt) for prompt in batch]
+
+    def _spend(self, batch: Sequence[Prompt]) -> None:
         if self.ms_per_row:
             time.sleep(self.ms_per_row * len(batch) / 1000)
         self.asked += len(batch)
         if self.fails_after is not None and self.asked > self.fails_after:
             raise EngineError("the fake engine broke down, as it was told to", fix="run the same command again")
-        return [self._score_prompt(prompt) for prompt in batch]
+
+    def generate(
+        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
+    ) -> Iterator[Generated | Fault]:
+        for prompt in prompts:
+            if prompt.record_id in known:
+                continue
+            if prompt.record_id in self.too_long:
+                yield Fault(prompt.record_id, Status.TOO_LONG, "the record does not fit into the fake engine's context")
+                continue
+            self._spend([prompt])
+            words = self._write(prompt, limits).split(" ")
+            ended: Literal["stop", "length"] = "stop" if len(words) <= limits.max_tokens else "length"
+            text = " ".join(words[: limits.max_tokens])
+            if on_text:
+                on_text(text)
+            count = min(len(words), limits.max_tokens)
+            yield Generated(prompt.record_id, text, ended, -0.1 * count, count, len(prompt.text) // 4 + count, ms=self.ms_per_row)
+
+    def _write(self, prompt: Prompt, limits: Limits) -> str:
+        if prompt.record_id in self.writes and not limits.think:
+            return self.writes[prompt.record_id]
+        if limits.think:
+            return "hm " * (limits.max_tokens * 2 if prompt.record_id in self.restless else 5)
+        if limits.schema is not None:
+            return json.dumps(_invent(limits.schema, prompt.text, _hash(prompt.text) ^ self.seed), ensure_ascii=False)
+        return f"Nobody knows. This was written about {len(prompt.text)} characters of text."
 
     def render(self, prompt: Prompt) -> Rendering:
         text = _read(prompt)
-        tails = prompt.branches[0].tails
+        tails = prompt.branches[0].tails if prompt.branches else ()
         return Rendering(text, tails, tuple(text.encode()), tuple(tuple(tail.encode()) for tail in tails))
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
         texts = [_read(prompt).encode() for prompt in prompts]
         shared = _count_shared(min(texts, default=b""), max(texts, default=b""))
-        tails = [tail.encode() for prompt in prompts for tail in prompt.branches[0].tails]
+        tails = [tail.encode() for prompt in prompts for branch in prompt.branches[:1] for tail in branch.tails]
         mean = sum(map(len, tails)) / max(1, len(tails))
-        return PromptPlan(shared=shared, own=tuple(len(text) - shared for text in texts), label=mean, limit=1_000_000)
+        return PromptPlan(shared=shared, own=tuple(len(text) - shared for text in texts), label=mean, limit=CONTEXT)
 
     def _score_prompt(self, prompt: Prompt) -> Scores:
-        text = int.from_bytes(blake2b(prompt.text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) ^ self.seed
+        text = _hash(prompt.text) ^ self.seed
         return Scores(
             prompt.record_id,
-            tuple(self._score_branch(branch, text, prompt.record_id) for branch in prompt.branches),
+            # Branches that differ only before their tails (one per label: yes or no) must not score alike.
+            tuple(self._score_branch(branch, text ^ _hash(branch.ask + branch.lead), prompt.record_id) for branch in prompt.branches),
             tokens_read=len(prompt.text) // 4 + 1,
             tokens_reused=sum(len(message.content) for message in prompt.messages) // 4,
             ms=self.ms_per_row,
@@ -152,4 +191,33 @@ def _count_shared(first: bytes, last: bytes) -> int:
 
 
 def _read(prompt: Prompt) -> str:
-    return "".join(f"{message.role}: {message.content}\n" for message in prompt.messages) + prompt.branches[0].lead
+    turns = "".join(f"{message.role}: {message.content}\n" for message in prompt.messages)
+    thoughts = "" if prompt.thoughts is None else f"<think>{prompt.thoughts}</think>"
+    return turns + thoughts + prompt.written + (prompt.branches[0].ask + prompt.branches[0].lead if prompt.branches else "")
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) if text else 0
+
+
+def _invent(schema: Mapping[str, Any], text: str, chance: int) -> object:
+    """Some value that satisfies a schema of the kinds that tasks hold."""
+    if "enum" in schema:
+        return schema["enum"][chance % len(schema["enum"])]
+    kinds = schema.get("type", "string")
+    kind = kinds if isinstance(kinds, str) else next((kind for kind in kinds if kind != "null"), "null")
+    match kind:
+        case "object":
+            parts = schema.get("properties", {}).items()
+            return {name: _invent(part, text, chance ^ _hash(name)) for name, part in parts}
+        case "array":
+            return [_invent(schema["items"], text, chance + at) for at in range(max(1, int(schema.get("minItems", 1))))]
+        case "boolean":
+            return bool(chance % 2)
+        case "integer" | "number":
+            return schema.get("minimum", schema.get("maximum", chance % 100))
+        case "null":
+            return None
+    if schema.get("quote"):
+        return text[: 1 + chance % 20]
+    return "2026-11-21" if schema.get("format") == "date" else "something"

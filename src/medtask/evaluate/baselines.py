@@ -2,162 +2,227 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtask.errors import MissingExtra
+from medtask.evaluate.agreement import Path, flatten, fold, grade_objects, unflatten, weigh_objects
+from medtask.evaluate.comparison import Baseline, Comparison, compare_answers, compare_ratios, compare_to_chance
 from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.kinds.answer import grade_texts, weigh_texts
+from medtask.evaluate.kinds.choice import LETTERS, read_letters
+from medtask.evaluate.kinds.kind import Kind, Sample
 from medtask.evaluate.metrics import count_pairs, grade_counts
-from medtask.evaluate.similarity import encode
+from medtask.evaluate.sets import grade_sets, weigh_sets
+from medtask.evaluate.tfidf import FOLDS, cross_validate, cross_validate_sets, find_neighbours
+from medtask.evaluate.words import read_value
+from medtask.records import Value
+from medtask.similarity import encode
 
-FOLDS = 5
-MIN_ROWS = 20  # with fewer, a fold is too small to learn from
-ALPHA = 0.05
+READ = 500  # rows whose options MiniLM reads, five texts or so each
+
+Labels = Sequence[tuple[str, str]]
+Found = tuple[Baseline, Any]  # a baseline without figures, and its answers; or in their place the reason why there are none
+Graded = tuple[Mapping[str, Estimate | None], Comparison | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A baseline against the model, row by row (McNemar's exact test on the rows where one of them alone is right).
+def run_baselines(kind: Kind, sample: Sample, labels: Labels = (), *, seed: int = 0) -> tuple[Baseline, ...]:
+    """Simple methods on a sample of rows with gold (see GoldSummary.sample), each compared with the model's answers there.
 
-    ``verdict`` is the baseline's; it is "no clear difference" where ``p`` is 0.05 or more. ``model``: the model's
-    accuracy on these rows.
+    ``labels``: every allowed answer and its definition ("" where it has none); kinds without labels need none.
     """
-
-    verdict: Literal["better", "worse", "no clear difference"]
-    p: float
-    model: float
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """One simple method on the rows with gold. ``note`` says why there are no numbers; else it is empty."""
-
-    name: str
-    method: str
-    accuracy: Estimate | None = None
-    macro_f1: Estimate | None = None
-    versus: Comparison | None = None
-    note: str = ""
+    several = kind == "choice" and any(isinstance(value, tuple) for value in (*sample.gold, *sample.answers))
+    find, measures, grade = _METHODS["several" if several else kind]
+    nothing = dict.fromkeys(measures)
+    graded = []
+    for baseline, outcome in find(sample, labels, seed):
+        note = outcome if isinstance(outcome, str) else "" if sample.gold else "no row has gold"
+        figures, versus = (nothing, None) if note else grade(sample, outcome, labels, seed)
+        graded.append(replace(baseline, figures=figures, versus=versus, note=note))
+    return tuple(graded)
 
 
-def run_baselines(
-    texts: Sequence[str],
-    gold: Sequence[str],
-    labels: Sequence[tuple[str, str]],
-    *,
-    answers: Sequence[str | None] | None = None,
-    seed: int = 0,
-) -> tuple[Baseline, ...]:
-    """TF-IDF, MiniLM and the majority class on the same rows, in this order.
-
-    ``labels``: every allowed answer and its definition ("" where it has none); gold must be among them. ``answers``:
-    the model's answers on the same rows, None where it gave none; with them each baseline is compared with the model.
-    """
-    names = [name for name, _ in labels]
-    majority = max(Counter(gold).items(), key=lambda item: (item[1], item[0]))[0] if gold else ""
+def _find_for_label(sample: Sample, labels: Labels, seed: int) -> list[Found]:
+    most = _most_frequent(sample.gold) or ""
     learned = f"logistic regression, trained on these rows' own gold in {FOLDS}-fold cross-validation"
-    found = (
-        (Baseline("TF-IDF", learned), _cross_validate(texts, gold, seed)),
-        (Baseline("MiniLM", "the label whose name and definition are nearest in meaning"), _match_definitions(texts, labels)),
-        (Baseline("majority", f"the most frequent label in gold for every row, {majority!r}"), [majority] * len(gold)),
-    )
-    return tuple(_grade(baseline, outcome, gold, names, answers, seed) for baseline, outcome in found)
+    return [
+        (Baseline("TF-IDF", learned, role="learned"), cross_validate(sample.texts, sample.gold, seed)),
+        (Baseline("MiniLM", "the label whose name and definition are nearest in meaning"), _match_definitions(sample.texts, labels)),
+        (Baseline("majority", f"the most frequent label in gold for every row, {most!r}", role="floor"), [most] * len(sample.gold)),
+    ]
 
 
-def describe_comparison(baseline: Baseline) -> str | None:
-    """One sentence on how a baseline compares with the model; None where they were not compared."""
-    versus, own = baseline.versus, baseline.accuracy
-    if versus is None or own is None:
-        return None
-    figures = f"{own.value:.3f} against {versus.model:.3f} on {own.n:,} rows, {describe_p(versus.p)}"
-    who = f"{baseline.name[0].upper()}{baseline.name[1:]} ({baseline.method})"
-    if versus.verdict == "no clear difference":
-        return f"{who} shows no clear difference from the model here: {figures}."
-    caveat = " It learned from gold, which a model that is only prompted does not see." if baseline.name == "TF-IDF" else ""
-    return f"{who} is {versus.verdict} than the model here: {figures}.{caveat}"
+def _grade_label(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
+    names = [name for name, _ in labels]
+    quality = grade_counts(count_pairs(sample.gold, outcome, names), names, seed=seed)
+    assert quality is not None
+    return {"accuracy": quality.accuracy, "macro_f1": quality.macro_f1}, compare_answers(sample.gold, outcome, sample.answers)
 
 
-def describe_p(p: float) -> str:
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+def _find_for_labels(sample: Sample, labels: Labels, seed: int) -> list[Found]:
+    most = _most_frequent(sample.gold) or ()
+    learned = f"a logistic regression for each label, trained on these rows' own gold in {FOLDS}-fold cross-validation"
+    near = "labels whose name and definition are near enough in meaning, as many in all as gold has"
+    return [
+        (Baseline("TF-IDF", learned, role="learned"), cross_validate_sets(sample.texts, sample.gold, [name for name, _ in labels], seed)),
+        (Baseline("MiniLM", near), _match_sets(sample, labels)),
+        (
+            Baseline("most frequent set", f"the most frequent set in gold for every row, {read_value(most)!r}", role="floor"),
+            [most] * len(sample.gold),
+        ),
+    ]
 
 
-def warn_of_baselines(baselines: Sequence[Baseline]) -> list[str]:
-    """A sentence for each baseline that the model should have beaten and did not, and what to do about it."""
-    verdicts = ((baseline, baseline.versus.verdict) for baseline in baselines if baseline.versus)
-    ahead = (one for one, verdict in verdicts if verdict == "better" or (one.name == "majority" and verdict != "worse"))
-    sentences = [sentence for baseline in ahead if (sentence := describe_comparison(baseline))]
-    return [*sentences, "Use a stronger model, or one trained on these labels, before relying on the answers."] if sentences else []
+def _grade_labels(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
+    quality = grade_sets([name for name, _ in labels], sample.gold, outcome, seed=seed)
+    assert quality is not None
+    figures = {"micro_f1": quality.micro_f1, "macro_f1": quality.macro_f1, "exact_match": quality.exact_match, "jaccard": quality.jaccard}
+    return figures, compare_ratios(weigh_sets(sample.gold, outcome), weigh_sets(sample.gold, sample.answers), seed=seed)
 
 
-def _grade(
-    baseline: Baseline,
-    outcome: Sequence[str] | str,
-    gold: Sequence[str],
-    names: Sequence[str],
-    answers: Sequence[str | None] | None,
-    seed: int,
-) -> Baseline:
-    """The baseline with its numbers, or with a note where ``outcome`` is one."""
-    if isinstance(outcome, str):
-        return Baseline(baseline.name, baseline.method, note=outcome)
-    quality = grade_counts(count_pairs(gold, outcome, names), names, seed=seed)
+def _find_for_choice(sample: Sample, labels: Labels, seed: int) -> list[Found]:
+    chances = [1 / max(1, len(options)) for options in sample.options]
+    most = _most_frequent(sample.gold) or ""
+    return [
+        (Baseline("MiniLM", "the option nearest in meaning to the question"), _match_options(sample, several=False)),
+        (Baseline("most frequent letter", f"in gold, for every row: {most}", role="floor"), [most] * len(sample.gold)),
+        (Baseline("guessing", "any of the row's options with the same chance", role="floor"), float(np.mean(chances or [0]))),
+    ]
+
+
+def _grade_choice(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
+    if isinstance(outcome, float):
+        return {"accuracy": Estimate(outcome, len(sample.gold))}, compare_to_chance(outcome, sample.gold, sample.answers)
+    gold, answers = sample.gold[: len(outcome)], sample.answers[: len(outcome)]
+    quality = grade_counts(count_pairs(gold, outcome, LETTERS), LETTERS, seed=seed)
+    assert quality is not None
+    return {"accuracy": quality.accuracy}, compare_answers(gold, outcome, answers)
+
+
+def _find_for_several(sample: Sample, labels: Labels, seed: int) -> list[Found]:
+    most = _most_frequent(sample.gold) or ()
+    near = "options near enough in meaning to the question, as many in all as gold has"
+    return [
+        (Baseline("MiniLM", near), _match_options(sample, several=True)),
+        (Baseline("most frequent letters", f"in gold, for every row: {read_value(most)}", role="floor"), [most] * len(sample.gold)),
+    ]
+
+
+def _grade_several(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
+    gold, answers = ([read_letters(value) for value in column[: len(outcome)]] for column in (sample.gold, sample.answers))
+    quality = grade_sets(LETTERS, [truth or () for truth in gold], [read_letters(value) for value in outcome], seed=seed)
+    assert quality is not None
+    figures = {"exact_match": quality.exact_match, "jaccard": quality.jaccard, "micro_f1": quality.micro_f1}
+    return figures, compare_answers(gold, [read_letters(value) for value in outcome], answers)
+
+
+def _find_for_answer(sample: Sample, labels: Labels, seed: int) -> list[Found]:
+    nearest = find_neighbours(sample.texts)
+    answers = nearest if isinstance(nearest, str) else [sample.gold[place] for place in nearest]
+    return [(Baseline("nearest question", "the gold answer of the most similar other question, by TF-IDF", role="learned"), answers)]
+
+
+def _grade_answer(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
+    quality = grade_texts(sample.gold, outcome, seed=seed)
+    assert quality is not None
+    return quality.figures, compare_ratios(weigh_texts(sample.gold, outcome), weigh_texts(sample.gold, sample.answers), seed=seed)
+
+
+def _find_for_fields(sample: Sample, labels: Labels, seed: int) -> list[Found]:
+    most = _most_frequent_values(sample.gold)
+    return [
+        (
+            Baseline("most frequent values", "each field's most frequent value in gold, for every row", role="floor"),
+            [most] * len(sample.gold),
+        )
+    ]
+
+
+def _grade_fields(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
+    quality = grade_objects(sample.gold, outcome, seed=seed)
     if quality is None:
-        return Baseline(baseline.name, baseline.method, note="no row has gold")
-    versus = compare_answers(gold, outcome, answers) if answers is not None else None
-    return Baseline(baseline.name, baseline.method, quality.accuracy, quality.macro_f1, versus)
+        return {}, None
+    figures = {"fields_right": quality.fields_right, "rows_right": quality.rows_right}
+    return figures, compare_ratios(weigh_objects(sample.gold, outcome), weigh_objects(sample.gold, sample.answers), seed=seed)
 
 
-def compare_answers(gold: Sequence[str], baseline: Sequence[str | None], model: Sequence[str | None]) -> Comparison:
-    """McNemar's exact test of two methods on the same rows (at least one): a binomial test on the rows they disagree on."""
-    from scipy.stats import binomtest
-
-    truth = np.asarray(gold, dtype=object)
-    one, other = np.asarray(baseline, dtype=object) == truth, np.asarray(model, dtype=object) == truth
-    wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
-    p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    verdict: Literal["better", "worse"] = "better" if wins > losses else "worse"
-    return Comparison(verdict if p < ALPHA else "no clear difference", p, float(other.mean()))
-
-
-def _cross_validate(texts: Sequence[str], gold: Sequence[str], seed: int) -> list[str] | str:
-    """Each row's label by a model that was trained on the other folds, or why there is none."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline
-
-    rows = Counter(gold)
-    if len(gold) < MIN_ROWS:
-        return f"too few rows with gold to train on ({len(gold)}; {MIN_ROWS} are needed)"
-    if sum(count >= 2 for count in rows.values()) < 2 or max(rows.values()) < FOLDS:
-        return "too few rows of each label to train on"
-    # Single words and one liblinear fit per label: on short clinical texts as good as word pairs and one joint fit, and
-    # ten times faster. The weights are a dense table of words by labels: with many labels, fewer words.
-    words = TfidfVectorizer(sublinear_tf=True, max_features=min(20_000, 4_000_000 // len(rows)))
-    model = make_pipeline(words, OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear")))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # A label with fewer rows than folds makes a weaker baseline, not a wrong one.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            return [str(name) for name in cross_val_predict(model, list(texts), np.asarray(gold, dtype=object), cv=folds)]
-        except ValueError:
-            return "the texts hold no words to learn from"
+_METHODS: Mapping[
+    str, tuple[Callable[[Sample, Labels, int], list[Found]], tuple[str, ...], Callable[[Sample, Any, Labels, int], Graded]]
+] = {
+    "label": (_find_for_label, ("accuracy", "macro_f1"), _grade_label),
+    "labels": (_find_for_labels, ("micro_f1", "macro_f1", "exact_match", "jaccard"), _grade_labels),
+    "choice": (_find_for_choice, ("accuracy",), _grade_choice),
+    "several": (_find_for_several, ("exact_match", "jaccard", "micro_f1"), _grade_several),
+    "answer": (_find_for_answer, ("token_f1", "rouge_l", "similarity"), _grade_answer),
+    "fields": (_find_for_fields, ("fields_right", "rows_right"), _grade_fields),
+}
 
 
-def _match_definitions(texts: Sequence[str], labels: Sequence[tuple[str, str]]) -> list[str] | str:
+def _most_frequent(gold: Sequence[Any]) -> Any:
+    return max(Counter(gold).items(), key=lambda item: (item[1], item[0]))[0] if gold else None
+
+
+def _most_frequent_values(gold: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """By field, among the rows whose gold speaks of it; nothing where that is what gold has most often."""
+    seen: dict[Path, Counter[str]] = {}
+    values: dict[tuple[Path, str], object] = {}
+    for truth in gold:
+        for path, leaf in flatten(truth).items():
+            seen.setdefault(path, Counter())[fold(leaf)] += 1
+            values.setdefault((path, fold(leaf)), leaf)
+    wholes = {path[:length] for path in seen for length in range(1, len(path))}  # null in some rows, an object in others
+    most = {path: max(counts.items(), key=lambda item: (item[1], item[0]))[0] for path, counts in seen.items() if path not in wholes}
+    return unflatten({path: values[path, key] for path, key in most.items()})
+
+
+def _match_definitions(texts: Sequence[str], labels: Labels) -> list[str] | str:
     """Each row's label whose "name: definition" is nearest, or why there is none."""
+    near = _compare_definitions(texts, labels)
+    return near if isinstance(near, str) else [labels[place][0] for place in near.argmax(axis=1)]
+
+
+def _match_sets(sample: Sample, labels: Labels) -> list[tuple[str, ...]] | str:
+    """Each row's labels whose "name: definition" is near enough for as many pairs in all as gold has, or why there are none."""
+    near = _compare_definitions(sample.texts, labels)
+    if isinstance(near, str):
+        return near
+    bound = _find_bound(near.ravel(), sum(map(len, sample.gold)))
+    return [tuple(name for (name, _), share in zip(labels, row, strict=True) if share >= bound) for row in near]
+
+
+def _match_options(sample: Sample, *, several: bool) -> list[Value] | str:
+    """The options of each of the first 500 rows that are nearest to its text, or why there are none."""
+    if any(not options for options in sample.options[:READ]) or not sample.texts:
+        return "rows with gold have no options that could be read" if sample.texts else "no row has gold"
+    rows = list(zip(sample.texts[:READ], sample.options[:READ], strict=True))
+    texts = list(dict.fromkeys(text for question, options in rows for text in (question, *(option.text for option in options))))
+    try:
+        vectors = dict(zip(texts, encode(texts), strict=True))
+    except MissingExtra as missing:
+        return f"{missing} ({missing.fix})"
+    near = [{option.letter: float(vectors[question] @ vectors[option.text]) for option in options} for question, options in rows]
+    if not several:
+        return [max(shares, key=shares.__getitem__) for shares in near]
+    bound = _find_bound(np.array([share for shares in near for share in shares.values()]), sum(map(len, sample.gold[:READ])))
+    return [tuple(letter for letter, share in shares.items() if share >= bound) for shares in near]
+
+
+def _compare_definitions(texts: Sequence[str], labels: Labels) -> NDArray[np.float32] | str:
+    """[texts, labels] of similarities, or why there are none."""
     if not texts or not labels:
         return "no row has gold"
     try:
         wanted = encode([f"{name}: {definition}" if definition else name for name, definition in labels])
     except MissingExtra as missing:
         return f"{missing} ({missing.fix})"
-    nearest = (encode(texts) @ wanted.T).argmax(axis=1)
-    return [labels[place][0] for place in nearest]
+    return np.asarray(encode(texts) @ wanted.T)
+
+
+def _find_bound(shares: NDArray[np.float32], count: int) -> float:
+    """The share that so many are not below."""
+    return float(np.partition(shares, -count)[-count]) if 0 < count <= len(shares) else np.inf

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from medtask.evaluate.cases import Case, Shortlist, cut_text, describe_case
-from medtask.evaluate.intervals import Counts
-from medtask.evaluate.metrics import Quality, grade_counts
-from medtask.records import Answer, Status
+from medtask.evaluate.kinds.kind import Grader, Kind, Quality, Sample
+from medtask.evaluate.words import read_value
+from medtask.records import Answer, Option, Status, Value
 
 ERRORS = 30
 SAMPLE = 2000
 UNKNOWN_VALUES = 100
+KEPT = 20_000  # characters of one text in the sample
 
 Verdict = Literal["right", "wrong", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Up to 2,000 random rows with gold, column by column, for baselines. An answer is None where there was none."""
-
-    texts: tuple[str, ...]
-    gold: tuple[str, ...]
-    answers: tuple[str | None, ...]
+_VERDICTS: Mapping[bool | None, Verdict] = {True: "right", False: "wrong", None: "unknown"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GoldSummary:
-    """``classes``: the labels, and the abstention where there is one; gold that is none of them is not used.
+    """``quality``: see the kind's own room; None where no row could be graded.
 
-    ``confusion`` counts rows by gold and answer, [classes, classes + 1], the last column for "no answer". ``missing``
-    and ``unknown`` count rows whose gold is empty, or no class; ``unknown_values`` are such values, the most frequent
-    first. ``mean_confidence`` is over the rows with gold that got a label. ``errors``: the most confident wrong rows.
+    ``missing`` and ``unknown`` count rows whose gold is empty, or no truth of the kind; ``unknown_values`` are such values,
+    the most frequent first. ``mean_confidence`` is over the rows with gold that got an answer that has one. ``errors``: the
+    wrong rows that a person should see, such as the most confident ones.
     """
 
-    classes: tuple[str, ...]
-    confusion: Counts
     quality: Quality | None
     mean_confidence: float | None
     missing: int
@@ -50,18 +39,19 @@ class GoldSummary:
     errors: tuple[Case, ...]
     sample: Sample
 
+    @property
+    def rows(self) -> int:
+        """Rows whose gold counts."""
+        return max((figure.n for figure in self.quality.figures.values() if figure), default=0) if self.quality else 0
+
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text, and without gold values that are no label: they may be text."""
-        cells = np.argwhere(self.confusion)
+        """A plain dict without record text, and without gold values that are no truth: they may be text."""
         return {
-            "rows": int(self.confusion.sum()),
+            "rows": self.rows,
             "missing": self.missing,
             "unknown": self.unknown,
             "mean_confidence": self.mean_confidence,
-            "quality": asdict(self.quality) if self.quality else None,
-            "classes": [*self.classes, None],
-            # [gold, answer, rows]: the first two are places in "classes", whose last stands for "no answer"
-            "confusion": [[truth, given, int(self.confusion[truth, given])] for truth, given in cells.tolist()],
+            **(self.quality.to_json() if self.quality else {"quality": None}),
             "errors": [case.locate() for case in self.errors],
         }
 
@@ -69,54 +59,62 @@ class GoldSummary:
 class GoldGatherer:
     """The part of a Gatherer that compares answers with gold."""
 
-    def __init__(self, labels: tuple[str, ...], abstain: str | None, seed: int) -> None:
-        self._classes = labels if abstain is None else (*labels, abstain)
-        self._index = {name: place for place, name in enumerate(self._classes)}
-        self._abstain, self._seed = abstain, seed
-        self._confusion = np.zeros((len(self._classes), len(self._classes) + 1), dtype=np.int64)
-        self._missing = self._unknown = self._answered = 0
+    def __init__(self, kind: Kind, grader: Grader, seed: int) -> None:
+        self._kind, self._grader, self._seed = kind, grader, seed
+        self._missing = self._unknown = self._sure = 0
         self._confidence = 0.0
         self._unknown_values: Counter[str] = Counter()
         self._errors: Shortlist[Case] = Shortlist(ERRORS)
-        self._sample: Shortlist[tuple[str, str, str | None]] = Shortlist(SAMPLE)
+        self._sample: Shortlist[tuple[str, Any, Any, tuple[Option, ...]]] = Shortlist(SAMPLE)
 
-    def add(self, row: int, answer: Answer, text: str, gold: str | None) -> Verdict:
-        """What gold says of this answer; "unknown" where gold is missing or no class."""
-        if not gold:
+    def read(self, gold: Value | None, options: Sequence[Option]) -> Value | None:
+        """Gold as a truth that answers are held against; None, and counted, where it is missing or none."""
+        if gold is None or gold in ("", {}):
             self._missing += 1
-            return "unknown"
-        if gold not in self._index:
+            return None
+        truth = self._grader.read(gold, options)
+        if truth is None:
             self._unknown += 1
-            value = cut_text(gold, 80)
+            value = cut_text(read_value(gold), 80)
             if value in self._unknown_values or len(self._unknown_values) < UNKNOWN_VALUES:
                 self._unknown_values[value] += 1
-            return "unknown"
-        given = self._abstain if answer.status is Status.ABSTAINED else answer.value
-        column = len(self._classes) if given is None else self._index[given]
-        self._confusion[self._index[gold], column] += 1
+        return truth
+
+    def is_right(self, status: Status, value: Value | None, truth: Value) -> bool | None:
+        return self._grader.is_right(self._grader.settle(status, value), truth)
+
+    def add(self, row: int, answer: Answer, text: str, truth: Value, options: Sequence[Option]) -> Verdict:
+        """What gold says of this answer; "unknown" where the kind knows no right and wrong."""
+        given = self._grader.settle(answer.status, answer.value)
+        judged = self._grader.add(given, truth, answer.confidence)
         # The rows with the smallest hashes are a random sample that does not depend on the order of arrival.
         chance = int.from_bytes(blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big")
-        self._sample.offer((-float(chance), -float(row)), lambda: (cut_text(text, 20_000), gold, given))
+        self._sample.offer((-float(chance), -float(row)), lambda: (cut_text(text, KEPT), _keep(truth), _keep(given), tuple(options)))
         if answer.value is None:
             return "wrong"
-        confidence = answer.confidence or 0.0
-        self._answered += 1
-        self._confidence += confidence
-        if given == gold:
-            return "right"
-        self._errors.offer((confidence, -float(row)), lambda: describe_case(row, answer, text, gold))
-        return "wrong"
+        if answer.confidence is not None:
+            self._sure += 1
+            self._confidence += answer.confidence
+        if not judged.right:
+            self._errors.offer(
+                (judged.weight, -float(row)), lambda: describe_case(row, answer, text, truth, kind=self._kind, options=options)
+            )
+        return _VERDICTS[judged.right]
 
     def finish(self) -> GoldSummary:
-        columns = tuple(zip(*self._sample.ranked(), strict=True)) or ((), (), ())
+        columns = tuple(zip(*self._sample.ranked(), strict=True))
+        sample = Sample(*columns) if columns else Sample()
         return GoldSummary(
-            classes=self._classes,
-            confusion=self._confusion,
-            quality=grade_counts(self._confusion, self._classes, abstain=self._abstain, seed=self._seed),
-            mean_confidence=self._confidence / self._answered if self._answered else None,
+            quality=self._grader.finish(sample),
+            mean_confidence=self._confidence / self._sure if self._sure else None,
             missing=self._missing,
             unknown=self._unknown,
             unknown_values=dict(self._unknown_values.most_common(10)),
             errors=self._errors.ranked(),
-            sample=Sample(*columns),
+            sample=sample,
         )
+
+
+def _keep(value: Value | None) -> Value | None:
+    """A value for the sample: long text is cut, as the row's own is."""
+    return cut_text(value, KEPT) if isinstance(value, str) and len(value) > KEPT else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medtask.data.atomic import replace_file
 from medtask.evaluate import sections, words
-from medtask.evaluate.baselines import Baseline, warn_of_baselines
+from medtask.evaluate.comparison import Baseline, warn_of_baselines
 from medtask.evaluate.intervals import estimate_share
 from medtask.evaluate.plots import draw_bar
 from medtask.evaluate.summary import STATUS_WORDS, Summary
@@ -25,7 +24,7 @@ def write_report(path: Path, summary: Summary, manifest: Mapping[str, object], b
 
     ``manifest`` may lack anything: what it has is shown. StorageError where the files cannot be written.
     """
-    numbers = {**summary.to_json(), "baselines": [asdict(baseline) for baseline in baselines]}
+    numbers = {**summary.to_json(), "baselines": [baseline.to_json() for baseline in baselines]}
     _replace(path.with_suffix(".json"), json.dumps(numbers) + "\n")
     _replace(path, render_report(summary, manifest, baselines))
 
@@ -41,12 +40,16 @@ def render_report(summary: Summary, manifest: Mapping[str, object], baselines: S
             name=sections.find_fact(manifest, "task", "name") or "A run without a name",
             lead=sections.tell_lead(summary, manifest),
             tiles=sections.list_tiles(summary),
-            warnings=warn_of_baselines(baselines),
+            warnings=warn_of_baselines(baselines, summary.kind),
             facts=sections.list_facts(manifest),
             statuses=sections.list_statuses(summary),
-            answers=sections.tell_answers(summary),
+            answers=summary.answers.tell(manifest),
             doubt=sections.draw_doubt(summary),
             quality=sections.tell_quality(summary.gold, baselines),
+            passes=sections.tell_passes(summary),
+            gaps=sections.tell_gaps(summary),
+            errors=sections.tell_errors(summary),
+            doubtful=sections.tell_doubtful(summary),
             promise=estimate_share(96, 120),
             costs=sections.list_costs(summary, manifest),
         )
@@ -58,7 +61,7 @@ def _open_templates() -> Environment:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.globals.update(draw_bar=draw_bar, status_words=STATUS_WORDS, label_limit=sections.LABELS, entry_limit=ENTRIES)
+    templates.globals.update(draw_bar=draw_bar, status_words=STATUS_WORDS, entry_limit=ENTRIES)
     templates.filters.update(
         count=words.count,
         percent=words.percent,

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from medtask.evaluate.baselines import Baseline, describe_p
+from medtask.evaluate.blocks import Align, Block, Cell, Picture, Table, Text
+from medtask.evaluate.comparison import Baseline, describe_p
 from medtask.evaluate.gold import GoldSummary
-from medtask.evaluate.intervals import Counts, Estimate
-from medtask.evaluate.metrics import Quality
-from medtask.evaluate.plots import Layer, draw_histogram, draw_intervals, draw_stack, shade
+from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.plots import Layer, draw_histogram, draw_intervals, draw_stack
 from medtask.evaluate.summary import STATUS_WORDS, Summary
-from medtask.evaluate.words import count_rows, duration, moment, percent, shorten
+from medtask.evaluate.words import MEASURES, capital, count_rows, duration, isolate, moment, percent, shorten
 from medtask.hardware import format_bytes
 from medtask.records import Status
 
-LABELS = 40  # how many labels a table shows: with 2,000 labels the page must stay readable, and small
-FEW_ROWS = 10  # gold rows of a label, with fewer of which its F1 is mostly luck
+NARROW = 2  # measures beside each other, with more of which a table would not fit on a page
 MARGIN = 0.05  # how far mean confidence may be from accuracy on however many rows
 
 _MEANINGS = {
@@ -26,8 +23,11 @@ _MEANINGS = {
     Status.REVIEW: "has an answer, but a person should look at it",
     Status.ABSTAINED: "the model chose the task’s way to give no answer",
     Status.EMPTY_INPUT: "there was nothing to read, so nothing was asked",
+    Status.NOT_TEXT: "no words were found in it, so nothing was asked",
+    Status.TOO_SHORT: "fewer words than the task asks for, so nothing was asked",
+    Status.NOVEL: "too little like the task’s examples, so nothing was asked",
     Status.TOO_LONG: "more text than the model can read; nothing was cut off, nothing was asked",
-    Status.TRUNCATED: "the answer stopped at its length limit and is not used",
+    Status.TRUNCATED: "the model was stopped by a limit before its answer had come to an end",
     Status.UNPARSABLE: "the answer was not in the form that the task asks for",
     Status.FAILED: "the engine could not answer",
 }
@@ -56,8 +56,9 @@ def list_tiles(summary: Summary) -> list[tuple[str, str]]:
         (f"{summary.statuses.get(Status.REVIEW, 0):,}", "of these for review"),
     ]
     if summary.gold and summary.gold.quality:
-        accuracy = summary.gold.quality.accuracy
-        tiles.append((f"{accuracy.value:.3f}", f"accuracy ({accuracy.low:.3f}-{accuracy.high:.3f}, n = {accuracy.n:,})"))
+        measure, first = next((measure, figure) for measure, figure in summary.gold.quality.figures.items() if figure)
+        interval = f"{first.low:.3f}-{first.high:.3f}, " if first.low is not None else ""
+        tiles.append((f"{first.value:.3f}", f"{MEASURES[measure]} ({interval}n = {first.n:,})"))
     return tiles
 
 
@@ -105,19 +106,6 @@ def list_statuses(summary: Summary) -> dict[str, Any]:
     return {"lines": lines, "bar": draw_stack(parts, "Rows by status")}
 
 
-def tell_answers(summary: Summary) -> dict[str, Any]:
-    peak = max(summary.answers.values(), default=0)
-    lines = [{"name": name, "rows": n, "share": n / summary.answered, "length": n / peak} for name, n in summary.answers.items()]
-    unused = [name for name in summary.labels if name not in summary.answers]
-    return {
-        "shown": lines[:LABELS],
-        "others": max(0, len(lines) - LABELS),
-        "other_rows": sum(list(summary.answers.values())[LABELS:]),
-        "unused": len(unused),
-        "unused_names": unused if len(unused) <= LABELS else [],
-    }
-
-
 def draw_doubt(summary: Summary) -> dict[str, Any]:
     """Histograms of confidence and of off-set mass; None where no row has any."""
     layers = [Layer(*_VERDICTS[verdict], bins) for verdict, bins in summary.confidence.items() if bins.any()]
@@ -131,37 +119,133 @@ def draw_doubt(summary: Summary) -> dict[str, Any]:
     }
 
 
-def tell_quality(gold: GoldSummary | None, baselines: Sequence[Baseline]) -> dict[str, Any] | None:
-    """Accuracy in words, and the model beside its baselines; None where nothing can be said without gold."""
+def tell_quality(gold: GoldSummary | None, baselines: Sequence[Baseline]) -> list[Block]:
+    """The figures in words, and the model beside its baselines; nothing where nothing can be said without gold."""
     if gold is None or gold.quality is None:
-        return None
-    quality, accuracy = gold.quality, gold.quality.accuracy
-    answered = quality.accuracy_answered
-    without = accuracy.n - (answered.n if answered else 0)
-    right = round(accuracy.value * accuracy.n)
-    sentences = [f"Of {count_rows(accuracy.n)} with gold, {right:,} have the right answer: accuracy {accuracy}."]
-    if without:
-        agreed = right - (round(answered.value * answered.n) if answered else 0)
-        but = f", but for {agreed:,} where gold abstains too" if agreed else ""
-        sentences.append(f"{count_rows(without)} without a label count as wrong{but}.")
-    if without and answered:
-        sentences.append(f"Among the {answered.n:,} that got a label, accuracy is {answered}.")
-    reached = [(one.name, one.accuracy) for one in baselines if one.accuracy]
-    table = [{"who": "the model", "accuracy": accuracy, "macro_f1": quality.macro_f1, "how": "all rows with gold", "verdict": ("–", "")}]
-    table += [_describe_baseline(one) for one in baselines]
-    return {
-        "text": " ".join([*sentences, *_tell_calibration(gold.mean_confidence, answered), *_tell_scarcity(quality, len(gold.classes))]),
-        "table": table,
-        "plot": draw_intervals([("the model", accuracy), *reached], "Accuracy of the model and its baselines"),
-        "matrix": _cut_confusion(gold.confusion, gold.classes),
-        "labels": sorted(quality.labels, key=lambda one: -one.gold),
-    }
+        return []
+    quality = gold.quality
+    figures = {measure: figure for measure, figure in quality.figures.items() if measure != "accuracy_answered"}
+    headline = next(measure for measure, figure in figures.items() if figure)
+    name = capital(MEASURES[headline])
+    compared = [("the model", figures[headline]), *((one.name, one.figures.get(headline)) for one in baselines)]
+    reached = [(who, figure) for who, figure in compared if figure]
+    measures, narrow = tuple(figures), len(figures) > NARROW
+    head: list[tuple[str, Align]] = [("Who", ""), *((capital(MEASURES[measure]), "n") for measure in measures)]
+    lines = [_list_cells("the model", figures, measures, narrow, ("–", ""), "all rows with gold")]
+    lines += [_describe_baseline(one, measures, narrow) for one in baselines]
+    return [
+        Text(" ".join([*quality.tell(), *_tell_calibration(gold.mean_confidence, quality.right), *quality.caveats()])),
+        Picture(f"{name} with 95 % intervals, the model first.", draw_intervals(reached, f"{name} of the model and its baselines")),
+        Table("The model and its baselines", (*head, ("Rows", "n"), ("Against the model", "v"), ("How", "w")), lines),
+        Text(quality.explain(), "quiet small"),
+        *quality.detail(),
+    ]
 
 
-def _describe_baseline(one: Baseline) -> dict[str, object]:
+def _describe_baseline(one: Baseline, measures: Sequence[str], narrow: bool) -> list[Cell]:
     how = f"not measured: {one.note}" if one.note else one.method
     verdict = (one.versus.verdict, describe_p(one.versus.p)) if one.versus else ("–", "")
-    return {"who": one.name, "accuracy": one.accuracy, "macro_f1": one.macro_f1, "how": how, "verdict": verdict}
+    return _list_cells(one.name, one.figures, measures, narrow, verdict, how)
+
+
+def _list_cells(
+    who: str, figures: Mapping[str, Estimate | None], measures: Sequence[str], narrow: bool, verdict: tuple[str, str], how: str
+) -> list[Cell]:
+    """``narrow``: intervals stand below their figures."""
+    known = [figure for measure in measures if (figure := figures.get(measure))]
+    cells: list[Cell] = []
+    for measure in measures:
+        value, _, interval = str(figures.get(measure) or "–").partition(" ")
+        cells.append((value, interval.strip("()")) if narrow else f"{value} {interval}".strip())
+    return [who, *cells, f"{max(figure.n for figure in known):,}" if known else "–", verdict, how]
+
+
+def tell_passes(summary: Summary) -> list[Block]:
+    """What each further pass changed; nothing where there was none."""
+    if not summary.passes:
+        return []
+    graded = any(one.before_after for one in summary.passes)
+    head: list[tuple[str, Align]] = [("Pass", ""), ("Asked", "n"), ("Changed", "n"), ("Gained", "n"), ("Lost", "n")]
+    head += [("Right before", "n"), ("Right after", "n"), ("Difference", "v")] if graded else []
+    lines: list[list[Cell]] = []
+    for one in summary.passes:
+        cells: list[Cell] = [one.name, f"{one.asked:,}", f"{one.changed:,}", f"{one.gained:,}", f"{one.lost:,}"]
+        if graded and one.before_after and one.p is not None:
+            (_, mended), (spoilt, right) = one.before_after
+            cells += [(f"{n:,}", f"of {one.graded:,}") for n in (spoilt + right, mended + right)]
+            cells.append((f"{mended:,} mended, {spoilt:,} spoilt", describe_p(one.p)))
+        elif graded:
+            cells += ["–"] * 3
+        lines.append(cells)
+    told = (
+        "Each further pass asks again about the rows that its condition picks. Changed: from one answer to another. Gained: there was no "
+        "answer, and there is one. Lost: the reverse."
+    )
+    more = " Right: of the rows with gold. Mended rows were wrong and are right, spoilt rows the reverse; p is McNemar’s exact test."
+    return [Text(told + more * graded), Table("What passes changed", tuple(head), lines)]
+
+
+_SURE = ("Where was it sure, and wrong?", "most confident answers that gold contradicts", "the task’s words mislead it")
+# Title, which answers, why gold may say otherwise although the model is not to blame, and what the colours mean.
+_CONTRADICTED = {
+    "label": (*_SURE, "Gold’s label is blue, the answer orange."),
+    "labels": (*_SURE, "Gold’s labels are blue, others that were given orange."),
+    "choice": (*_SURE, "Gold’s option is blue, the answer orange."),
+    "answer": ("Where is it farthest from gold?", "answers that share the fewest words with gold", "it is right in other words", ""),
+    "fields": (
+        "Where does gold contradict it most?",
+        "answers with the most fields that gold contradicts",
+        "the task’s words mislead it",
+        "Such fields are orange.",
+    ),
+}
+
+
+def tell_errors(summary: Summary) -> tuple[str, str]:
+    """Title and words of the section of answers that gold contradicts."""
+    title, which, excuse, tones = _CONTRADICTED[summary.kind]
+    shown = len(summary.gold.errors) if summary.gold else 0
+    told = f"The {shown} {which}. Either the model is wrong, or {excuse}, or gold is wrong. {tones}"
+    return title, told.strip()
+
+
+def tell_doubtful(summary: Summary) -> str:
+    """What is shown of the rows that need a person."""
+    n, shown = summary.doubtful_rows, len(summary.doubtful)
+    least = f"; these are the {shown} least sure" if n > shown else ""
+    bars = {
+        "label": "The bars are the likeliest labels with their probabilities",
+        "labels": "The bars are the likeliest labels, each with the probability that it applies",
+        "choice": "The bars are the likeliest options with their probabilities",
+        "answer": "",
+        "fields": "The bars are the values that were chosen where the task names the possible ones, the least sure first",
+    }[summary.kind]
+    one = "its label is" if summary.kind == "label" else "what it says is"
+    tones = f"; where gold is known, {one} blue and a wrong answer orange" if summary.gold and bars else ""
+    return " ".join(
+        part for part in (f"{count_rows(n)} {'need' if n != 1 else 'needs'} a person{least}.", f"{bars}{tones}." if bars else "") if part
+    )
+
+
+def tell_gaps(summary: Summary) -> list[Block]:
+    """Rows whose gold says nothing, or nothing that can be used."""
+    gold = summary.gold
+    if gold is None:
+        return []
+    blocks: list[Block] = []
+    if gold.unknown:
+        what = {"label": "no label of the task", "labels": "no set of the task’s labels", "choice": "none of the row’s options"}
+        told = what.get(summary.kind, "not of the task’s form")
+        values = ", ".join(f"“{isolate(value)}” ({rows:,})" for value, rows in gold.unknown_values.items())
+        blocks.append(
+            Text(
+                f"In {count_rows(gold.unknown)} gold is {told}; these rows are not used above. The most frequent of such values: {values}.",
+                "note",
+            )
+        )
+    if gold.missing:
+        blocks.append(Text(f"{count_rows(gold.missing)} {'have' if gold.missing != 1 else 'has'} no gold.", "quiet"))
+    return blocks
 
 
 def _tell_calibration(confidence: float | None, answered: Estimate | None) -> list[str]:
@@ -173,31 +257,6 @@ def _tell_calibration(confidence: float | None, answered: Estimate | None) -> li
     elif confidence < min(answered.low, answered.value - MARGIN):
         verdict = "so it is less sure than it could be"
     return [f"Its mean confidence on these rows is {confidence:.2f}, and it is right in {answered.value:.2f} of them, {verdict}."]
-
-
-def _tell_scarcity(quality: Quality, classes: int) -> list[str]:
-    never = classes - sum(one.gold > 0 for one in quality.labels)
-    few = sum(0 < one.gold < FEW_ROWS for one in quality.labels)
-    if not never and not few:
-        return []
-    scarce = f"{never:,} never and {few:,} in fewer than {FEW_ROWS} rows"
-    return [f"Of {classes:,} possible answers, gold has {scarce}: macro-F1 says little of these."]
-
-
-def _cut_confusion(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
-    """The confusion matrix of the most frequent labels, in the task's order; ``others`` shares one column."""
-    used = counts.sum(axis=1) + counts[:, :-1].sum(axis=0)
-    ranked = np.argsort(-used, kind="stable")[: np.count_nonzero(used)]
-    kept, others = np.sort(ranked[:LABELS]), ranked[LABELS:]
-    lines = []
-    for place, truth in enumerate(kept.tolist()):
-        row = counts[truth]
-        shown = [*row[kept].tolist(), *([int(row[others].sum())] if len(others) else []), int(row[-1])]
-        total = max(1, sum(shown))
-        tones = ["blue" if column == place else "orange" for column in range(len(shown) - 1)] + ["grey"]
-        cells = [(rows, shade(rows / total, tone)) for rows, tone in zip(shown, tones, strict=True)]
-        lines.append({"name": classes[truth], "cells": cells})
-    return {"lines": lines, "others": len(others)}
 
 
 def list_costs(summary: Summary, manifest: Mapping[str, object]) -> list[tuple[str, str]]:

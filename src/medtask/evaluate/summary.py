@@ -11,10 +11,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluate.baselines import Baseline, warn_of_baselines
 from medtask.evaluate.cases import Case, Shortlist, describe_case
+from medtask.evaluate.comparison import Baseline, describe_p, warn_of_baselines
 from medtask.evaluate.gold import GoldGatherer, GoldSummary, Verdict
-from medtask.records import Answer, Status
+from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.kinds.kind import Kind, Shape, open_kind
+from medtask.evaluate.passes import PassGatherer, PassSummary
+from medtask.evaluate.words import MEASURES, count_rows
+from medtask.records import Answer, Option, Status, Value
 
 BINS = 20
 DOUBTFUL = 50
@@ -24,10 +28,21 @@ STATUS_WORDS = {
     Status.REVIEW: "review",
     Status.ABSTAINED: "abstained",
     Status.EMPTY_INPUT: "empty",
+    Status.NOT_TEXT: "not text",
+    Status.TOO_SHORT: "too short",
+    Status.NOVEL: "unlike the examples",
     Status.TOO_LONG: "too long",
     Status.TRUNCATED: "truncated",
     Status.UNPARSABLE: "unparsable",
     Status.FAILED: "failed",
+}
+_SETTLED = (Status.OK, Status.EMPTY_INPUT, Status.NOT_TEXT)  # nobody has to look at these
+_TRUTHS = {
+    "label": "label of the task",
+    "labels": "set of the task's labels",
+    "choice": "option of the row",
+    "answer": "text",
+    "fields": "object with fields",
 }
 _FIGURES = re.compile(r"\d[\d.,]*")
 
@@ -49,17 +64,18 @@ class Cause:
 class Summary:
     """What a run's answers look like.
 
-    ``answers`` counts rows by label, the most frequent first. ``confidence``: 20 bins over [0, 1] of the rows that got
-    a label, by what gold says of them. ``off_set``: 20 bins of the rows whose engine could tell; their mean.
+    ``answered`` rows got an answer; ``answers``: see the kind's own room. ``confidence``: 20 bins over [0, 1] of the rows
+    whose answer has one, by what gold says of them. ``off_set``: 20 bins of the rows whose engine could tell; their mean.
     ``doubtful``: up to 50 of the ``doubtful_rows`` rows that need a person (all but ok and empty ones), the least sure
-    first. ``ms``: the sum of the rows' shares of the time.
+    first. ``passes``: the further passes that any row went through. ``ms``: the sum of the rows' shares of the time.
     """
 
+    kind: Kind
     rows: int
+    answered: int
     statuses: Mapping[Status, int]
     causes: tuple[Cause, ...]
-    labels: tuple[str, ...]
-    answers: Mapping[str, int]
+    answers: Shape
     confidence: Mapping[Verdict, NDArray[np.int64]]
     off_set: NDArray[np.int64]
     off_set_mean: float | None
@@ -69,12 +85,8 @@ class Summary:
     tokens_read: int
     tokens_reused: int
     ms: float
+    passes: tuple[PassSummary, ...]
     gold: GoldSummary | None
-
-    @property
-    def answered(self) -> int:
-        """Rows that got a label."""
-        return sum(self.answers.values())
 
     def to_json(self) -> dict[str, object]:
         """A plain dict without record text."""
@@ -83,12 +95,13 @@ class Summary:
             "answered": self.answered,
             "statuses": {str(status): count for status, count in self.statuses.items()},
             "causes": [asdict(cause) for cause in self.causes],
-            "answers": dict(self.answers),
+            "answers": self.answers.to_json(),
             "confidence": {verdict: bins.tolist() for verdict, bins in self.confidence.items()},
             "off_set": {"bins": self.off_set.tolist(), "mean": self.off_set_mean},
             "slack_max": self.slack_max,
             "doubtful": {"rows": self.doubtful_rows, "first": [case.locate() for case in self.doubtful]},
             "cost": {"tokens_read": self.tokens_read, "tokens_reused": self.tokens_reused, "ms": self.ms},
+            **({"passes": [asdict(one) for one in self.passes]} if self.passes else {}),
             "gold": self.gold.to_json() if self.gold else None,
         }
 
@@ -96,25 +109,29 @@ class Summary:
 class Gatherer:
     """Takes a run's answers one by one and sums them up; memory does not grow with their number.
 
-    ``labels`` are the task's, without its abstention. What comes out does not depend on the order of the rows.
+    ``labels`` are the task's, without its abstention; only the kinds that have labels use them. What comes out does not
+    depend on the order of the rows.
     """
 
-    def __init__(self, labels: Sequence[str], abstain: str | None, has_gold: bool, seed: int = 0) -> None:
-        self._labels = tuple(labels)
+    def __init__(self, kind: Kind, labels: Sequence[str], abstain: str | None, has_gold: bool, seed: int = 0) -> None:
+        self._kind = kind
+        self._shaper, grader = open_kind(kind, labels, abstain, seed)
         self._statuses: Counter[Status] = Counter()
         self._causes: dict[tuple[Status, str], _Tally] = {}
-        self._answers: Counter[str] = Counter()
         verdicts: tuple[Verdict, ...] = ("right", "wrong", "unknown")
         self._confidence = {verdict: np.zeros(BINS, dtype=np.int64) for verdict in verdicts}
         self._off_set = np.zeros(BINS, dtype=np.int64)
         self._off_set_sum = self._slack_max = self._ms = 0.0
-        self._tokens_read = self._tokens_reused = self._doubtful_rows = 0
+        self._answered = self._tokens_read = self._tokens_reused = self._doubtful_rows = 0
         self._doubtful: Shortlist[Case] = Shortlist(DOUBTFUL)
-        self._gold = GoldGatherer(self._labels, abstain, seed) if has_gold else None
+        self._passes = PassGatherer()
+        self._gold = GoldGatherer(kind, grader, seed) if has_gold else None
 
-    def add(self, row: int, answer: Answer, text: str, gold: str | None) -> None:
-        """``row`` comes once; ``text`` is what was asked about; ``gold`` is None or "" where it is not known."""
-        gold = gold if self._gold else None
+    def add(self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option] = ()) -> None:
+        """``row`` comes once; ``text`` is what was asked about; ``options`` are the row's own, where it brings some.
+
+        ``gold``: None or "" where it is not known; what is no truth of the task's kind is counted, and not used.
+        """
         self._statuses[answer.status] += 1
         self._tokens_read += answer.tokens_read
         self._tokens_reused += answer.tokens_reused
@@ -123,27 +140,40 @@ class Gatherer:
         if answer.off_set is not None:
             self._off_set[_bin(answer.off_set)] += 1
             self._off_set_sum += answer.off_set
-        verdict = self._gold.add(row, answer, text, gold) if self._gold else "unknown"
-        if answer.value is not None:
-            self._answers[answer.value] += 1
+        self._answered += answer.value is not None
+        self._shaper.add(answer, options)
+        verdict = self._grade(row, answer, text, gold, options)
+        # Kind label has always had a probability; an engine that gives none counts as wholly unsure.
+        if answer.value is not None and (answer.confidence is not None or self._kind == "label"):
             self._confidence[verdict][_bin(answer.confidence or 0.0)] += 1
         if answer.status is not Status.OK:
             self._count_cause(row, answer.status, answer.reason or "")
-        if answer.status not in (Status.OK, Status.EMPTY_INPUT):
+        if answer.status not in _SETTLED:
             self._doubtful_rows += 1
             # Rows without any probability come last: what failed is told by its cause, not by its text.
             key = (float(bool(answer.probabilities)), -_certainty(answer), -float(row))
-            self._doubtful.offer(key, lambda: describe_case(row, answer, text, gold))
+            shown = gold if self._gold else None
+            self._doubtful.offer(key, lambda: describe_case(row, answer, text, shown, kind=self._kind, options=options))
+
+    def _grade(self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option]) -> Verdict:
+        book = self._gold
+        truth = book.read(gold, options) if book else None
+        if book is None or truth is None:
+            self._passes.add(answer, None)
+            return "unknown"
+        self._passes.add(answer, lambda status, value: book.is_right(status, value, truth))
+        return book.add(row, answer, text, truth, options)
 
     def finish(self) -> Summary:
         seen = int(self._off_set.sum())
         causes = sorted(self._causes.items(), key=lambda item: (-item[1].count, item[0]))
         return Summary(
+            kind=self._kind,
             rows=self._statuses.total(),
+            answered=self._answered,
             statuses={status: self._statuses[status] for status in Status if self._statuses[status]},
             causes=tuple(tally.describe(status) for (status, _), tally in causes),
-            labels=self._labels,
-            answers=dict(sorted(self._answers.items(), key=lambda item: (-item[1], item[0]))),
+            answers=self._shaper.finish(),
             confidence=self._confidence,
             off_set=self._off_set,
             off_set_mean=self._off_set_sum / seen if seen else None,
@@ -153,6 +183,7 @@ class Gatherer:
             tokens_read=self._tokens_read,
             tokens_reused=self._tokens_reused,
             ms=self._ms,
+            passes=self._passes.finish(),
             gold=self._gold.finish() if self._gold else None,
         )
 
@@ -185,20 +216,44 @@ def summary_lines(summary: Summary, baselines: Sequence[Baseline] = ()) -> list[
     always = {Status.OK, Status.REVIEW, Status.FAILED}
     counts = {status: summary.statuses.get(status, 0) for status in STATUS_WORDS}
     lines = ["   ".join(f"{STATUS_WORDS[status]} {n:,}" for status, n in counts.items() if n or status in always)]
-    gold = summary.gold
+    shape, gold = summary.answers.say(), summary.gold
+    lines += [shape] if shape else []
+    lines += [_tell_pass(one) for one in summary.passes]
     if gold is None:
         return lines
     if gold.unknown:
-        lines.append(f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no label of the task: not counted")
+        lines.append(f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no {_TRUTHS[summary.kind]}: not counted")
     if gold.quality is None:
-        return [*lines, "no row has gold that counts: no accuracy"]
-    accuracy = gold.quality.accuracy
-    figures = [f"accuracy {accuracy.value:.3f} ({accuracy.low:.3f}-{accuracy.high:.3f}, n = {accuracy.n:,} with gold)"]
-    graded = {baseline.name: baseline.accuracy for baseline in baselines if baseline.accuracy}
+        return [*lines, f"no row has gold that counts: no {'accuracy' if summary.kind == 'label' else 'figures'}"]
+    (measure, first), *others = [(measure, figure) for measure, figure in gold.quality.figures.items() if figure]
+    figures = [f"{MEASURES[measure]} {first.value:.3f} ({_interval(first)}n = {first.n:,} with gold)"]
+    graded = {baseline.name: reached for baseline in baselines if (reached := baseline.figures.get(measure))}
     figures += [f"{name} {reached.value:.3f}" for name, reached in graded.items()]
-    sampled = min((reached.n for reached in graded.values()), default=accuracy.n)
-    figures += [f"(baselines on {sampled:,} random rows of them)"] if sampled < accuracy.n else []
-    return [*lines, "   ".join(figures), *warn_of_baselines(baselines)]
+    sampled = min((reached.n for reached in graded.values()), default=first.n)
+    figures += [f"(baselines on {sampled:,} random rows of them)"] if sampled < first.n else []
+    lines.append("   ".join(figures))
+    further = [
+        f"{MEASURES[name]} {figure.value:.3f} ({_interval(figure)}n = {figure.n:,})"
+        for name, figure in others
+        if name != "accuracy_answered"
+    ]
+    if further and summary.kind != "label":
+        lines.append("   ".join(further))
+    caveats = gold.quality.caveats() if summary.kind in ("choice", "answer") else []
+    return [*lines, *caveats, *warn_of_baselines(baselines, summary.kind)]
+
+
+def _interval(figure: Estimate) -> str:
+    return "" if figure.low is None else f"{figure.low:.3f}-{figure.high:.3f}, "
+
+
+def _tell_pass(one: PassSummary) -> str:
+    told = f'pass "{one.name}" asked {count_rows(one.asked)} again: {one.changed:,} changed'
+    told += f", {one.gained:,} gained an answer, {one.lost:,} lost it"
+    if one.before_after is None or one.p is None:
+        return told
+    (_, mended), (spoilt, right) = one.before_after
+    return f"{told}; right {spoilt + right:,} -> {mended + right:,} of {one.graded:,} with gold ({describe_p(one.p)})"
 
 
 def _bin(share: float) -> int:

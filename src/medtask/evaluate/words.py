@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
 
+from medtask.evaluate.agreement import flatten
+
+# What figures are called, wherever they are told.
+MEASURES = {
+    "accuracy": "accuracy",
+    "accuracy_answered": "accuracy of the answered",
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "exact_match": "exact match",
+    "jaccard": "mean Jaccard",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    "similarity": "MiniLM similarity",
+    "fields_right": "fields right",
+    "rows_right": "rows all right",
+}
 CHARACTERS = 2000  # how much of one value of the manifest is shown
 
 
@@ -21,6 +39,11 @@ def percent(share: float) -> str:
 
 def shorten(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def isolate(text: str) -> str:
+    """A name inside a sentence of ours: shortened, and its direction of writing kept to itself."""
+    return f"\u2068{shorten(text)}\u2069"
 
 
 def plain(value: object) -> str:
@@ -48,3 +71,29 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def read_value(value: object) -> str:
+    """An answer or a gold value of any kind, as people read it: names joined by "; ", fields line by line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        return "; ".join(value) or "none applies"
+    if isinstance(value, Mapping):
+        return "\n".join(f"{'.'.join(path)}: {read_leaf(leaf)}" for path, leaf in flatten(value).items())
+    return str(value)
+
+
+def read_leaf(leaf: object) -> str:
+    """One field's value. What is not there is a dash."""
+    if leaf is None or leaf == "" or leaf == []:
+        return "–"
+    if isinstance(leaf, str):
+        return leaf
+    if isinstance(leaf, list) and not any(isinstance(item, list | Mapping) for item in leaf):
+        return "; ".join(map(read_leaf, leaf))
+    return json.dumps(leaf, ensure_ascii=False)

@@ -3,94 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 from medtask.data.table import Column, Table
+from medtask.data.values import json_text
 from medtask.data.write import write_answers
+from medtask.decision.decide import apply_thresholds
+from medtask.decision.fields import answer_schema
 from medtask.decision.predictor import RowAnswer
 from medtask.errors import RunMismatch
-from medtask.records import Prompt, Record
+from medtask.records import Answer, Prompt, Record
 from medtask.runs.ledger import Ledger
 from medtask.tasks.prompt import build_prompt, prompt_key
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import Task
+from medtask.tasks.task import AnyLabels, Choice, Fields, FreeText, Task
 
 if TYPE_CHECKING:
     from medtask.evaluate.summary import Gatherer, Summary
+    from medtask.evaluate.thresholds import Fitted
 
 ALWAYS = ("csv", "parquet")
 _FOR_PEOPLE = ("csv", "xlsx")  # no probabilities, and confidence with four decimals
-_OURS = ("answer", "confidence", "status", "reason", "pass", "probabilities")
+_ALWAYS_OURS = ("answer", "confidence", "status", "reason", "pass", "probabilities")
 
 
 _Pair = tuple[Record, RowAnswer]
 
 
-def write_tables(
-    folder: Path, task: Task, table: Table, ledger: Ledger, *, rows: int, formats: Sequence[str], gold_column: str | None
-) -> Summary:
-    """Write answers.csv, answers.parquet and the other formats for the first ``rows`` rows, all of which have answers.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Everything that the tables of a run are made from: its first ``rows`` rows, all of which have answers."""
+
+    task: Task
+    table: Table
+    ledger: Ledger
+    rows: int
+    gold_column: str | None
+
+    def pairs(self) -> Iterator[_Pair]:
+        records = islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
+        return zip(records, self.ledger.answers(self.rows), strict=True)
+
+
+def fit_thresholds(source: Source) -> Fitted | None:
+    """The thresholds that the task wants fitted on gold; None where it wants none, or no row has gold that can be used."""
+    task, form = source.task, source.task.form
+    if not isinstance(form, AnyLabels) or form.fit is None:
+        return None
+    from medtask.evaluate.thresholds import ThresholdFitter
+
+    names = [label.name for label in task.labels]
+    fitter = ThresholdFitter(names, form.fit, form.recall_floor)
+    found = 0
+    for record, given in source.pairs():
+        shares = given.answer.probabilities
+        if shares and _is_usable(record, names):
+            fitter.add(given.row, shares, cast("tuple[str, ...]", record.gold))
+            found += 1
+    return fitter.finish() if found else None
+
+
+def write_tables(folder: Path, source: Source, formats: Sequence[str], thresholds: Fitted | None = None) -> Summary:
+    """Write answers.csv, answers.parquet and the other formats.
 
     RunMismatch where an answer in the ledger is to another text than the row now has.
     """
     from medtask.evaluate.summary import Gatherer
 
+    task, table = source.task, source.table
     abstain = task.abstain.name if task.abstain else None
-    gatherer = Gatherer([label.name for label in task.labels], abstain, has_gold=gold_column is not None)
-    names = rename_columns(table.columns)
+    gatherer = Gatherer(task.kind, [label.name for label in task.labels], abstain, has_gold=source.gold_column is not None)
+    names = rename_columns(task, table.columns)
     for place, suffix in enumerate(dict.fromkeys((*ALWAYS, *formats))):
-        pairs = _pair_rows(task, table, ledger, rows, gold_column)
+        pairs = source.pairs()
+        if thresholds:
+            pairs = _judge(task, pairs, thresholds)
         if place == 0:
             pairs = _gather(task, pairs, gatherer)
-        columns = [*(Column(name) for name in names.values()), *_list_ours(task, suffix)]
-        write_answers(folder / f"answers.{suffix}", columns, _list_cells(pairs, table.columns, suffix))
+        ours = _list_ours(task, people=suffix in _FOR_PEOPLE)
+        columns = [*(Column(name) for name in names.values()), *ours]
+        write_answers(folder / f"answers.{suffix}", columns, _list_cells(pairs, table.columns, ours, people=suffix in _FOR_PEOPLE))
     return gatherer.finish()
 
 
-def rename_columns(columns: Sequence[str]) -> dict[str, str]:
+def rename_columns(task: Task, columns: Sequence[str]) -> dict[str, str]:
     """The table's columns -> their names in the tables of answers, where some names are taken."""
+    ours = {*_ALWAYS_OURS, *(column.name for column in _list_ours(task, people=False))}
     names: dict[str, str] = {}
     for column in columns:
         name = column
-        while name in _OURS or (name != column and name in columns):
+        while name in ours or (name != column and name in columns):
             name = f"input_{name}"
         names[column] = name
     return names
 
 
-def _pair_rows(task: Task, table: Table, ledger: Ledger, rows: int, gold_column: str | None) -> Iterator[_Pair]:
-    records = islice(read_records(task, table, gold_column=gold_column), rows)
-    return zip(records, ledger.answers(rows), strict=True)
+def _judge(task: Task, pairs: Iterable[_Pair], thresholds: Fitted) -> Iterator[_Pair]:
+    """Pass pairs on, their labels decided by the thresholds that are theirs."""
+    names = [label.name for label in task.labels]
+    for record, given in pairs:
+        fitted = thresholds.for_row(given.row, _is_usable(record, names))
+        yield record, replace(given, answer=apply_thresholds(task, given.answer, fitted))
+
+
+def _is_usable(record: Record, labels: Sequence[str]) -> bool:
+    return isinstance(record.gold, tuple) and all(name in labels for name in record.gold)
 
 
 def _gather(task: Task, pairs: Iterable[_Pair], gatherer: Gatherer) -> Iterator[_Pair]:
     """Pass pairs on, each counted, and each seen to be an answer to this very record."""
     for record, given in pairs:
         prompt = build_prompt(task, record)
-        key, text = (prompt_key(prompt), prompt.text) if isinstance(prompt, Prompt) else (None, "")
+        asked = prompt if isinstance(prompt, Prompt) else None
+        key, text, options = (prompt_key(asked), asked.text, asked.options) if asked else (None, "", ())
         if given.key != key:
             raise RunMismatch(
                 f"row {given.row:,} is not what was answered: the table was changed while the run read it",
                 fix="start afresh with --new-run, and leave the table alone meanwhile",
             )
-        gatherer.add(given.row, given.answer, text, record.gold)
+        gatherer.add(given.row, given.answer, text, record.gold, options)
         yield record, given
 
 
-def _list_ours(task: Task, suffix: str) -> list[Column]:
-    types: tuple[Literal["text", "float", "probabilities"], ...] = ("text", "float", "text", "text", "text", "probabilities")
-    labels = tuple(label.name for label in task.candidates)
-    ours = [Column(name, kind, labels if kind == "probabilities" else ()) for name, kind in zip(_OURS, types, strict=True)]
-    return ours[:-1] if suffix in _FOR_PEOPLE else ours
+def _list_ours(task: Task, *, people: bool) -> list[Column]:
+    several = isinstance(task.form, AnyLabels) or (isinstance(task.form, Choice) and task.form.several)
+    if isinstance(task.form, Fields):
+        answer = Column("answer", "nested", schema=answer_schema(task.form))
+    else:
+        answer = Column("answer", "texts" if several else "text")
+    ours = [answer, Column("confidence", "float"), Column("status", "text"), Column("reason", "text"), Column("pass", "text")]
+    if task.outcomes and not people:
+        ours.append(Column("probabilities", "probabilities", task.outcomes))
+    if isinstance(task.form, FreeText) and task.form.sections:
+        ours.append(Column("written", "text"))
+    if isinstance(task.form, Fields) and task.form.quoted:
+        ours.append(Column("quotes", "text"))
+    return ours
 
 
-def _list_cells(pairs: Iterable[_Pair], columns: Sequence[str], suffix: str) -> Iterator[Sequence[object]]:
-    people = suffix in _FOR_PEOPLE
+def _list_cells(pairs: Iterable[_Pair], columns: Sequence[str], ours: Sequence[Column], *, people: bool) -> Iterator[Sequence[object]]:
     for record, given in pairs:
-        answer = given.answer
-        confidence = round(answer.confidence, 4) if people and answer.confidence is not None else answer.confidence
-        cells = [record.fields[column] for column in columns]
-        cells += (answer.value, confidence, str(answer.status), answer.reason, answer.pass_name)
-        yield cells if people else [*cells, answer.probabilities]
+        yield [*(record.fields[column] for column in columns), *(_write_cell(column.name, given.answer, people) for column in ours)]
+
+
+def _write_cell(name: str, answer: Answer, people: bool) -> object:
+    match name:
+        case "answer":
+            return "; ".join(answer.value) if people and isinstance(answer.value, tuple) else answer.value
+        case "confidence":
+            return round(answer.confidence, 4) if people and answer.confidence is not None else answer.confidence
+        case "status":
+            return str(answer.status)
+        case "pass":
+            return answer.pass_name
+        case "written":
+            return answer.text
+        case "quotes":
+            return json_text({field: asdict(quote) for field, quote in answer.quotes.items()}) if answer.quotes else None
+    return getattr(answer, name)

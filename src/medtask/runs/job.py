@@ -15,8 +15,9 @@ from medtask.errors import InputError, TableError, TaskFaults, UsageError
 from medtask.records import Record
 from medtask.runs.finalise import rename_columns
 from medtask.runs.work import Cost, Progress
+from medtask.tasks.gold import find_strange
 from medtask.tasks.rows import check_columns, read_records, unknown_gold
-from medtask.tasks.task import Task
+from medtask.tasks.task import AnyLabels, Task
 
 
 @dataclass(slots=True)
@@ -70,32 +71,35 @@ def settle_job(
     job = Job(task, table, found.rows, rows, gold_column or task.gold_column, formats, max_error_rate, progress)
     if found.blank_lines:
         job.note(f"{found.blank_lines:,} blank line(s) of {table.source} are no rows")
-    for column, name in rename_columns(table.columns).items():
+    for column, name in rename_columns(task, table.columns).items():
         if column != name:
             job.note(f'the table has a column "{column}": among the answers it is called "{name}"')
     if job.gold_column is not None:
         _check_gold(job)
+    elif isinstance(task.form, AnyLabels) and task.form.fit:
+        fix = "name the column with --gold, or under `gold:` in the task"
+        raise InputError("thresholds are to be fitted on gold, and no column is named that holds any", fix=fix)
     return job
 
 
 def _check_gold(job: Job) -> None:
-    """InputError where no gold value is a label; a note where some are not."""
-    names = {label.name for label in job.task.candidates}
+    """InputError where no gold value is an answer that the task could give; a note where some are not."""
     seen: Counter[bool] = Counter()
 
     def count(records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
             if record.gold is not None:
-                seen[record.gold in names] += 1
+                seen[not find_strange(job.task, record.fields, record.gold)] += 1
             yield record
 
     strange = unknown_gold(job.task, count(job.records()))
     if not strange:
         return
+    what = {"choice": "option of its row", "fields": "value of the schema"}.get(job.task.kind, "label of the task")
     # Not the values themselves: with the wrong column they would be somebody's words.
     places = [f"row {one.first_row:,}" + (f', perhaps "{one.meant}"' if one.meant else "") for one in strange.values()]
     shown = f"{'; '.join(places[:5])}{'; ...' if len(places) > 5 else ''}"
     if not seen[True]:
-        fix = "name the right column with --gold, or write the labels as the task does"
-        raise InputError(f'no value of the gold column "{job.gold_column}" is a label of the task ({shown})', fix=fix)
-    job.note(f'{seen[False]:,} rows of the gold column "{job.gold_column}" hold no label of the task and are not graded ({shown})')
+        fix = f"name the right column with --gold, or write every {what} as it stands there"
+        raise InputError(f'no value of the gold column "{job.gold_column}" is a {what} ({shown})', fix=fix)
+    job.note(f'{seen[False]:,} rows of the gold column "{job.gold_column}" hold no {what} and are not graded ({shown})')

@@ -12,25 +12,25 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from medtask.decision.predictor import RowAnswer
 from medtask.errors import StorageError
-from medtask.records import Answer, Status
+from medtask.records import Answer, Quote, Status, Step, Value
 
 FLUSH_ROWS = 64
 FLUSH_SECONDS = 1.0
-FORMAT = 1
+FORMAT = 2
 
 _TABLES = (
     """CREATE TABLE answers (
         row INTEGER PRIMARY KEY, id TEXT NOT NULL, prompt_key BLOB, status TEXT NOT NULL, value TEXT, confidence REAL,
         probabilities BLOB, off_set REAL, slack REAL NOT NULL, reason TEXT, pass TEXT NOT NULL, ms REAL NOT NULL,
-        tokens_read INTEGER NOT NULL, tokens_reused INTEGER NOT NULL, crc INTEGER NOT NULL)""",
+        tokens_read INTEGER NOT NULL, tokens_reused INTEGER NOT NULL, written TEXT, crc INTEGER NOT NULL)""",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 _INDEX = "CREATE INDEX answers_by_prompt ON answers (prompt_key) WHERE prompt_key IS NOT NULL"
-_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Ledger:
@@ -40,8 +40,9 @@ class Ledger:
     more than these and the batch that the engine is at. Each row carries a CRC of all that it holds; a row whose CRC
     is wrong is forgotten when the ledger is opened (``damaged`` counts them), so that it is asked again.
 
-    ``labels``: the names of the candidates, in the order of their probabilities. StorageError where the file cannot be
-    read or written, or where it holds other labels.
+    ``labels``: the names of all outcomes that can have a probability, in the order in which probabilities are kept; one
+    that a row does not have (an option, say) is kept as NaN. What has no column of its own, thoughts for one, is JSON under
+    ``written``. StorageError where the file cannot be read or written, or where it holds other labels.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
@@ -157,9 +158,9 @@ class Ledger:
             answer.record_id.encode("utf-8", "backslashreplace").decode(),
             given.key,
             str(answer.status),
-            answer.value,
+            None if answer.value is None else json.dumps(answer.value),
             _as_real(answer.confidence),
-            self._probabilities.pack(*map(shares.__getitem__, self.labels)) if shares else None,
+            self._probabilities.pack(*(shares.get(name, math.nan) for name in self.labels)) if shares else None,
             _as_real(answer.off_set),
             _as_real(answer.slack),
             answer.reason,
@@ -167,17 +168,18 @@ class Ledger:
             _as_real(answer.ms),
             answer.tokens_read,
             answer.tokens_reused,
+            _write_rest(answer),
         )
         return (*stored, _checksum(stored))
 
     def _decode(self, stored: tuple[Any, ...]) -> Answer:
-        _, record_id, _, status, value, confidence, shares, off_set, slack, reason, pass_name, ms, read, reused, _ = stored
+        _, record_id, _, status, value, confidence, shares, off_set, slack, reason, pass_name, ms, read, reused, rest, _ = stored
         return Answer(
             record_id,
             Status(status),
-            value=value,
+            value=None if value is None else _as_value(json.loads(value)),
             confidence=confidence,
-            probabilities=dict(zip(self.labels, self._probabilities.unpack(shares), strict=True)) if shares else None,
+            probabilities=self._unpack(shares) if shares else None,
             off_set=off_set,
             slack=slack,
             reason=reason,
@@ -185,7 +187,12 @@ class Ledger:
             ms=ms,
             tokens_read=read,
             tokens_reused=reused,
+            **_read_rest(rest),
         )
+
+    def _unpack(self, shares: bytes) -> dict[str, float]:
+        found = zip(self.labels, self._probabilities.unpack(shares), strict=True)
+        return {name: share for name, share in found if not math.isnan(share)}
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -222,10 +229,33 @@ def _as_real(number: float | None) -> float | None:
     return None if number is None else float(number) + 0.0
 
 
+def _as_value(value: Any) -> Value:
+    """A value as it was before it was JSON."""
+    return tuple(value) if isinstance(value, list) else cast("Value", value)
+
+
+def _write_rest(answer: Answer) -> str | None:
+    """What few answers have, as JSON; None for those that have none of it."""
+    steps = [[step.pass_name, step.status, step.value, step.confidence] for step in answer.steps]
+    quotes = {name: [quote.text, quote.start, quote.end] for name, quote in (answer.quotes or {}).items()}
+    rest = {"text": answer.text, "thoughts": answer.thoughts, "quotes": quotes or None, "steps": steps or None}
+    kept = {name: value for name, value in rest.items() if value is not None}
+    return json.dumps(kept) if kept else None
+
+
+def _read_rest(written: str | None) -> dict[str, Any]:
+    rest = json.loads(written) if written else {}
+    if "quotes" in rest:
+        rest["quotes"] = {name: Quote(*quote) for name, quote in rest["quotes"].items()}
+    steps = rest.get("steps", ())
+    rest["steps"] = tuple(Step(name, Status(status), _as_value(value), confidence) for name, status, value, confidence in steps)
+    return rest
+
+
 def _checksum(stored: tuple[Any, ...]) -> int:
-    row, record_id, key, status, value, confidence, shares, off_set, slack, reason, pass_name, ms, read, reused = stored
+    row, record_id, key, status, value, confidence, shares, off_set, slack, reason, pass_name, ms, read, reused, rest = stored
     reals = (math.nan if number is None else number for number in (confidence, off_set, slack, ms))
-    texts = repr((record_id, status, value, reason, pass_name)).encode()
+    texts = repr((record_id, status, value, reason, pass_name, rest)).encode()
     return zlib.crc32(_NUMBERS.pack(row, read, reused, *reals), zlib.crc32(texts + (shares or b""), zlib.crc32(key or b"")))
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medtask.data.read import read_table
 from medtask.data.table import Table
+from medtask.decision.predictor import check_engines, load_others
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, MedtaskError, RunMismatch
 from medtask.privacy import Guard, no_network
 from medtask.records import Status
-from medtask.runs.finalise import write_tables
+from medtask.runs.finalise import Source, fit_thresholds, write_tables
 from medtask.runs.folder import find_run, make_run, open_folder, open_home
 from medtask.runs.interrupt import Interrupted, Signals, catch_signals
 from medtask.runs.job import Job, settle_job
@@ -34,8 +35,9 @@ from medtask.runs.work import Progress, Silence, fill_ledger
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
-    from medtask.evaluate.baselines import Baseline
+    from medtask.evaluate.comparison import Baseline
     from medtask.evaluate.summary import Summary
+    from medtask.evaluate.thresholds import Fitted
 
 ERRORS = (Status.FAILED, Status.UNPARSABLE, Status.TRUNCATED, Status.TOO_LONG)
 
@@ -96,27 +98,31 @@ def run(
             folder = open_folder(Path(out), new_run=new_run)
             stack.enter_context(lock_run(folder, force=force_lock))
             refuse_mismatch(folder, identity)
-            engine = _load(model)
-            identity |= identify_model(engine)
+            engine, others = _load(task, model)
+            identity |= identify_model(engine, others)
         else:
             home = open_home(task)
-            engine = _load(model)
-            identity |= identify_model(engine)
+            engine, others = _load(task, model)
+            identity |= identify_model(engine, others)
             folder = (None if new_run else find_run(home, identity)) or make_run(home)
             stack.enter_context(lock_run(folder, force=force_lock))
         refuse_mismatch(folder, identity)
-        manifest = _open_manifest(job, folder, engine, identity)
-        guard = None if is_remote(engine) else stack.enter_context(no_network())
-        return _work(job, engine, folder, manifest, guard)
+        manifest = _open_manifest(job, folder, engine, others, identity)
+        guard = None if is_remote(engine, *others.values()) else stack.enter_context(no_network())
+        return _work(job, engine, others, folder, manifest, guard)
 
 
-def _load(model: Engine | Callable[[], Engine]) -> Engine:
-    return model if isinstance(model, Engine) else model()
+def _load(task: Task, model: Engine | Callable[[], Engine]) -> tuple[Engine, dict[str, Engine]]:
+    """The model and those of further passes, all of them seen to be able to answer."""
+    engine = model if isinstance(model, Engine) else model()
+    others = load_others(task)
+    check_engines(task, engine, others)
+    return engine, others
 
 
-def _open_manifest(job: Job, folder: Path, engine: Engine, identity: Mapping[str, str]) -> dict[str, Any]:
+def _open_manifest(job: Job, folder: Path, engine: Engine, others: Mapping[str, Engine], identity: Mapping[str, str]) -> dict[str, Any]:
     """This session's manifest, which adds to those before it; written at once, so that the folder is known as this run's."""
-    manifest = start_manifest(job, engine, identity)
+    manifest = start_manifest(job, engine, others, identity)
     if before := read_manifest(folder):
         manifest["created"] = before["created"]
         manifest["timing"] = {**before["timing"], "sessions": before["timing"]["sessions"] + 1}
@@ -142,15 +148,21 @@ def _close_manifest(
     }
 
 
-def _work(job: Job, engine: Engine, folder: Path, manifest: dict[str, Any], guard: Guard | None) -> RunResult:
+def _work(
+    job: Job, engine: Engine, others: Mapping[str, Engine], folder: Path, manifest: dict[str, Any], guard: Guard | None
+) -> RunResult:
     """Ask, then derive what people read; whatever happens, the ledger keeps what was answered."""
     from medtask.evaluate.report import write_report
 
-    with closing(Ledger(folder / "ledger.db", [label.name for label in job.task.candidates])) as ledger, catch_signals() as signals:
+    with closing(Ledger(folder / "ledger.db", job.task.outcomes)) as ledger, catch_signals() as signals:
         try:
-            _answer_all(job, engine, ledger, folder, signals)
+            _answer_all(job, engine, others, ledger, folder, signals)
             _check_unchanged(job.table, manifest["data"]["sha256"])
-            summary = write_tables(folder, job.task, job.table, ledger, rows=job.rows, formats=job.formats, gold_column=job.gold_column)
+            source = Source(job.task, job.table, ledger, job.rows, job.gold_column)
+            thresholds = fit_thresholds(source)
+            if thresholds:
+                manifest = manifest | _tell_thresholds(thresholds)
+            summary = write_tables(folder, source, job.formats, thresholds)
             baselines = _compare_baselines(job.task, summary)
             counts = ledger.count_statuses(job.rows)
             closed = _close_manifest(manifest, job, guard, "finished", counts)
@@ -173,14 +185,22 @@ def _work(job: Job, engine: Engine, folder: Path, manifest: dict[str, Any], guar
             raise
 
 
-def _answer_all(job: Job, engine: Engine, ledger: Ledger, folder: Path, signals: Signals) -> None:
+def _tell_thresholds(fitted: Fitted) -> dict[str, Any]:
+    """What the manifest says of thresholds that were fitted."""
+    sentence = f"Fitted on the gold of {fitted.rows:,} rows. A row with gold was judged by thresholds fitted on the other four fifths."
+    if fitted.scarce:
+        sentence += f" With too few gold rows, 0.5 was kept for: {', '.join(fitted.scarce)}."
+    return {"thresholds": dict(fitted.overall), "thresholds_fitted": sentence}
+
+
+def _answer_all(job: Job, engine: Engine, others: Mapping[str, Engine], ledger: Ledger, folder: Path, signals: Signals) -> None:
     if ledger.damaged:
         job.note(f"{ledger.damaged:,} damaged row(s) of {ledger.path} are asked again")
     done = sum(ledger.count_statuses(job.rows).values())
     if done:
         job.note(f"going on in {folder}: {done:,} of {job.rows:,} rows have their answers")
     job.progress.on_start(job.rows, done)
-    fill_ledger(ledger, job.task, engine, job.records(), done, job.cost, signals, job.progress)
+    fill_ledger(ledger, job.task, engine, others, job.records(), done, job.cost, signals, job.progress)
     job.progress.on_finish()
 
 
@@ -198,9 +218,7 @@ def _compare_baselines(task: Task, summary: Summary) -> tuple[Baseline, ...]:
         return ()
     from medtask.evaluate.baselines import run_baselines
 
-    sample = summary.gold.sample
-    labels = [(label.name, label.definition) for label in task.candidates]
-    return run_baselines(sample.texts, sample.gold, labels, answers=sample.answers)
+    return run_baselines(task.kind, summary.gold.sample, [(label.name, label.definition) for label in task.candidates])
 
 
 def _conclude(

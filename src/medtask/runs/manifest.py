@@ -39,9 +39,10 @@ def identify_question(task: Task, digest: str) -> dict[str, str]:
     return {**facts, "task.fingerprint": task.fingerprint, "data.sha256": digest, "medtask": major}
 
 
-def identify_model(engine: Engine) -> dict[str, str]:
-    """Who is asked, in the same form."""
-    return {f"model.{name}": fact for name, fact in engine.info.identity.items()}
+def identify_model(engine: Engine, others: Mapping[str, Engine]) -> dict[str, str]:
+    """Who is asked, in the same form; ``others`` are the models of further passes."""
+    facts = {f"model.{name}": fact for name, fact in engine.info.identity.items()}
+    return facts | {f"model.{model}.{name}": fact for model, other in others.items() for name, fact in other.info.identity.items()}
 
 
 def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -71,11 +72,11 @@ def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
         )
 
 
-def start_manifest(job: Job, engine: Engine, identity: Mapping[str, str]) -> dict[str, Any]:
+def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], identity: Mapping[str, str]) -> dict[str, Any]:
     """What is known when a run starts; ``state`` is "running" until it is "finished" or "interrupted"."""
     from medtask import __version__
 
-    task, table = job.task, job.table
+    task, table, remote = job.task, job.table, is_remote(engine, *others.values())
     return {
         "format": FORMAT,
         "state": "running",
@@ -87,6 +88,7 @@ def start_manifest(job: Job, engine: Engine, identity: Mapping[str, str]) -> dic
         "task": {"name": task.name, "source": str(task.source) if task.source else None, "fingerprint": task.fingerprint},
         "model": asdict(engine.info),
         "caps": asdict(engine.caps),
+        "models_of_passes": {name: asdict(other.info) for name, other in others.items()},
         "data": {
             "source": table.source,
             "sha256": identity["data.sha256"],
@@ -102,7 +104,7 @@ def start_manifest(job: Job, engine: Engine, identity: Mapping[str, str]) -> dic
         },
         # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
-        "egress": {"guard": "off", "connections_attempted": None} if is_remote(engine) else {"guard": "on", "connections_attempted": 0},
+        "egress": {"guard": "off" if remote else "on", "connections_attempted": None if remote else 0},
         "versions": {
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
@@ -113,9 +115,9 @@ def start_manifest(job: Job, engine: Engine, identity: Mapping[str, str]) -> dic
     }
 
 
-def is_remote(engine: Engine) -> bool:
+def is_remote(*engines: Engine) -> bool:
     """Whether the records have to leave this machine to be answered."""
-    return bool(engine.info.details.get("remote"))
+    return any(engine.info.details.get("remote") for engine in engines)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

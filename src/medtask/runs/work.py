@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,10 +50,21 @@ class Cost:
 
 
 def fill_ledger(
-    ledger: Ledger, task: Task, engine: Engine, records: Iterable[Record], done: int, cost: Cost, signals: Signals, progress: Progress
+    ledger: Ledger,
+    task: Task,
+    engine: Engine,
+    others: Mapping[str, Engine],
+    records: Iterable[Record],
+    done: int,
+    cost: Cost,
+    signals: Signals,
+    progress: Progress,
 ) -> None:
-    """Answer all records that the ledger has no answer for; ``done`` is how many it has. ``cost`` grows as it goes."""
-    with closing(answer_rows(task, engine, records, ledger)) as answers:
+    """Answer all records that the ledger has no answer for; ``done`` is how many it has. ``cost`` grows as it goes.
+
+    ``others``: the models of further passes.
+    """
+    with closing(answer_rows(task, engine, records, ledger, others=others)) as answers:
         for given in answers:
             cost.rows += 1
             cost.tokens_read += given.answer.tokens_read

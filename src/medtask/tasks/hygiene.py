@@ -11,6 +11,9 @@ _INVISIBLE = (
 )
 _UNFIT = re.compile(f"[{_LINE_ENDS}{_INVISIBLE}\ud800-\udfff]")
 
+# One word; of scripts without blanks between words, one character.
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|(?:(?![\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])\w)+")
+
 
 def clean_text(text: str) -> str:
     """The text with line ends as ``\\n``, without invisible characters, lone surrogates as U+FFFD, stripped."""

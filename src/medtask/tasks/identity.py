@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from hashlib import sha256
 
 from medtask.tasks.prompt import PROMPT_VERSION
-from medtask.tasks.task import Task
+from medtask.tasks.task import Example, Task
 
 _LONG = 80
 
@@ -24,12 +26,20 @@ def describe(task: Task) -> dict[str, str]:
 
     Long values are cut and carry a hash; examples, which are rows, are told by their number and hash alone.
     """
-    facts = _list_facts(task)
-    examples = f"{len(task.examples)} (sha256 {_hash(facts['examples'])[:16]})"
-    return {name: _shorten(fact) for name, fact in facts.items()} | {"examples": examples}
+    return {name: _shorten(fact) for name, fact in _list_facts(task).items()}
 
 
 def _list_facts(task: Task) -> dict[str, str]:
+    """Of a further pass only what differs from the first one, under ``passes.<name>.``."""
+    facts = _list_own_facts(task)
+    for one in task.passes:
+        changed = {name: fact for name, fact in _list_own_facts(one.task).items() if facts.get(name) != fact}
+        changed |= {"when": _write_json(asdict(one.when)), "model": one.model or ""}
+        facts |= {f"passes.{one.name}.{name}": fact for name, fact in changed.items()}
+    return facts | {"passes": ", ".join(one.name for one in task.passes), "prompt_version": str(PROMPT_VERSION)}
+
+
+def _list_own_facts(task: Task) -> dict[str, str]:
     return {
         "kind": task.kind,
         "instruction": task.instruction,
@@ -37,12 +47,17 @@ def _list_facts(task: Task) -> dict[str, str]:
         "labels": ", ".join(json.dumps(label.name, ensure_ascii=False) for label in task.labels),
         **{f"labels.{label.name}": label.definition for label in task.labels},
         "abstain": f"{task.abstain.name}: {task.abstain.definition}" if task.abstain else "",
-        "readout": task.readout,
-        "examples": _write_json([[dict(example.fields), example.answer] for example in task.examples]),
-        "review.confidence_below": repr(task.review.confidence_below),
-        "review.off_set_above": repr(task.review.off_set_above),
-        "prompt_version": str(PROMPT_VERSION),
+        **{name: fact if isinstance(fact, str) else _write_json(fact) for name, fact in asdict(task.form).items()},
+        "examples": _write_examples(task.examples),
+        "pool": f"{task.pool.k} by {task.pool.by} of {_write_examples(task.pool.examples)}" if task.pool else "",
+        "reasoning": _write_json(asdict(task.reasoning)) if task.reasoning else "",
+        **{f"gate.{name}": _write_json(fact) for name, fact in asdict(task.gate).items()},
+        **{f"review.{name}": _write_json(fact) for name, fact in asdict(task.review).items()},
     }
+
+
+def _write_examples(examples: Sequence[Example]) -> str:
+    return f"{len(examples)} (sha256 {_hash([[dict(example.fields), example.answer] for example in examples])[:32]})"
 
 
 def _shorten(fact: str) -> str:

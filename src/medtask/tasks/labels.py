@@ -93,7 +93,7 @@ def _read_entry(document: Document, name: object, definition: object, path: KeyP
 
 
 def assign_says(
-    labels: Sequence[Entry], abstain: Entry | None, readout: Literal["name", "code"]
+    labels: Sequence[Entry | Label], abstain: Entry | Label | None, readout: Literal["name", "code"]
 ) -> tuple[tuple[Label, ...], Label | None]:
     """Labels with what the model would write: their names, or codes A to Z (1, 2, ... where there are more)."""
     entries = [*labels, abstain] if abstain else list(labels)
@@ -104,9 +104,9 @@ def assign_says(
     return (made[:-1], made[-1]) if abstain else (made, None)
 
 
-def find_warnings(document: Document, file_name: str, labels: Sequence[Entry]) -> Iterator[str]:
-    """What is allowed but probably not meant: a single label, labels without a definition."""
-    if len(labels) == 1:
+def find_warnings(document: Document, file_name: str, labels: Sequence[Entry], exclusive: bool) -> Iterator[str]:
+    """What is allowed but probably not meant: a single label to choose from (``exclusive``), labels without a definition."""
+    if exclusive and len(labels) == 1:
         line = document.line("answer", "labels")
         yield f"{file_name}:{line}: {quote(labels[0].name)} is the only label - its confidence will always be 1"
     bare = [label for label in labels if not label.definition]

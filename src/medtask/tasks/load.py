@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from medtask.errors import InputError, TaskFault, TaskFaults
-from medtask.tasks.fewshot import Shape, read_examples
+from medtask.tasks.fewshot import read_examples
+from medtask.tasks.forms import read_form
 from medtask.tasks.hints import quote
 from medtask.tasks.hygiene import clean_text
 from medtask.tasks.identity import fingerprint_task
-from medtask.tasks.labels import assign_says, find_warnings, read_abstention, read_labels
-from medtask.tasks.schema import TaskPart, settle_keys, validate_values
-from medtask.tasks.source import Document, read_document
-from medtask.tasks.task import Review, Task
+from medtask.tasks.labels import Entry, assign_says, find_warnings, read_abstention, read_labels
+from medtask.tasks.passes import check_orders, derive_passes, read_reasoning
+from medtask.tasks.prompt import extra_columns
+from medtask.tasks.schema import GatePart, Part, ReviewPart, TaskPart, read_answer, read_part, settle_keys
+from medtask.tasks.source import Document, NullWord, read_document
+from medtask.tasks.task import Fields, FreeText, Gate, OneLabel, Review, Task
 from medtask.tasks.template import read_template
 
 FILE_NAMES = ("task.yaml", "task.yml", "task.json")
@@ -28,42 +32,80 @@ def load_task(path: str | Path) -> Task:
     """
     file = _find_file(Path(path))
     document, faults = settle_keys(read_document(file))
-    part, part_faults = validate_values(document)
-    faults += (*document.faults, *part_faults)
+    faults += document.faults
+    part = read_part(document, (), TaskPart, faults)
+    question = _read_question(document, file, faults)
+    task = replace(
+        question.task,
+        name=_name_task(_text(document.data, "name"), file),
+        review=_read_optional(document, "review", ReviewPart, Review, faults) or Review(),
+        gate=_read_gate(document, question.task, faults),
+        reasoning=read_reasoning(document, ("reasoning",), faults),
+        data=file.parent / part.data if part and part.data else None,
+        model=part.model if part else None,
+        source=file,
+    )
+    shown = read_examples(document, ("examples",), file.parent, question.task, question.graded, faults)
+    task = replace(task, examples=shown.examples, pool=shown.pool)
+    check_orders(document, ("reasoning",), task, faults)
+    passes = derive_passes(document, task, file.parent, question.graded, faults)
+    if faults or part is None:
+        raise TaskFaults(str(file), _shorten(faults))
+    own = find_warnings(document, file.name, question.entries, isinstance(task.form, OneLabel))
+    more = (warning for one in passes for warning in one.task.warnings)
+    task = replace(task, passes=passes, warnings=(*own, *_warn_of_leaks(document, file.name, task), *shown.warnings, *more))
+    return replace(task, fingerprint=fingerprint_task(task))
 
-    data = document.data
-    answer = data.get("answer")
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked, as far as the file tells. ``entries``: its labels; ``graded``: whether its answers are known for sure."""
+
+    task: Task
+    entries: list[Entry]
+    graded: bool
+
+
+def _read_question(document: Document, file: Path, faults: list[TaskFault]) -> _Question:
+    before = len(faults)
+    answer, part = document.at("answer"), read_answer(document, faults)
     answer = answer if isinstance(answer, dict) else {}
     entries, label_faults = read_labels(document, answer["labels"]) if "labels" in answer else ([], [])
     abstain, abstain_faults = read_abstention(document, answer.get("abstain"), entries)
     faults += label_faults + abstain_faults
+    form = read_form(document, part, [] if label_faults else [entry.name for entry in entries], file.parent, faults) if part else OneLabel()
+    labels, abstention = assign_says(entries, abstain, form.readout if isinstance(form, OneLabel) else "name")
+    graded = part is not None and len(faults) == before
     faults += _check_input(document)
-    answers = [] if label_faults else [entry.name for entry in (*entries, abstain) if entry]
-    shape = Shape(_text(data, "input"), answers, _text(data, "gold"), _text(data, "id"))
-    examples, example_faults = read_examples(document, data.get("examples"), file.parent, shape)
-    faults += example_faults
-    if faults or part is None:
-        raise TaskFaults(str(file), _shorten(faults))
+    data = document.data
+    task = Task("", _text(data, "instruction"), _text(data, "input"), form, labels, abstention)
+    return _Question(replace(task, gold_column=_text(data, "gold") or None, id_column=_text(data, "id") or None), entries, graded)
 
-    labels, abstention = assign_says(entries, abstain, part.answer.readout)
-    task = Task(
-        name=_name_task(part, file),
-        kind=part.answer.kind,
-        instruction=part.instruction,
-        input=part.input,
-        labels=labels,
-        abstain=abstention,
-        examples=examples,
-        readout=part.answer.readout,
-        review=Review(**part.review.model_dump()) if part.review else Review(),
-        id_column=part.id,
-        gold_column=part.gold,
-        data=file.parent / part.data if part.data else None,
-        model=part.model,
-        source=file,
-        warnings=(*find_warnings(document, file.name, entries), *_warn_of_leaks(document, file.name, part)),
-    )
-    return replace(task, fingerprint=fingerprint_task(task))
+
+def _read_gate(document: Document, task: Task, faults: list[TaskFault]) -> Gate:
+    gate = _read_optional(document, "gate", GatePart, Gate, faults)
+    if gate is None:
+        return Gate()
+    if gate.too_long == "chunk" and isinstance(task.form, FreeText | Fields):
+        message = f"chunk combines scores, and a task of the kind {task.kind} has none: choose error or head_tail"
+        faults.append(document.fault(message, "gate", "too_long"))
+    if gate.too_long != "chunk" and document.at("gate", "combine") is not None:
+        faults.append(document.fault('"combine" belongs to "too_long: chunk"', "gate", "combine"))
+    if gate.novelty is not None and document.at("examples") is None:
+        faults.append(document.fault('"novelty" is likeness to the examples, and the task has none', "gate", "novelty"))
+    return gate
+
+
+T = TypeVar("T")
+
+
+def _read_optional(document: Document, key: str, part: type[Part], make: Callable[..., T], faults: list[TaskFault]) -> T | None:
+    """The record that ``make`` makes of an optional part; None where there is none, or a fault in it."""
+    raw = document.at(key)
+    if raw is None or isinstance(raw, NullWord):
+        return None
+    read = read_part(document, (key,), part, faults)
+    return make(**read.model_dump()) if read else None
 
 
 def _find_file(path: Path) -> Path:
@@ -97,14 +139,16 @@ def _check_input(document: Document) -> Iterator[TaskFault]:
         yield document.fault('input uses no column of the table - write one as in "{{ procedure }}"', "input")
 
 
-def _warn_of_leaks(document: Document, file_name: str, part: TaskPart) -> Iterator[str]:
-    template = read_template(part.input)
-    if part.gold and (part.gold in template.columns or template.whole_row):
-        yield f"{file_name}:{document.line('input')}: input shows the gold column {quote(part.gold)} to the model"
+def _warn_of_leaks(document: Document, file_name: str, task: Task) -> Iterator[str]:
+    template, gold = read_template(task.input), task.gold_column
+    if gold and (gold in template.columns or template.whole_row):
+        yield f"{file_name}:{document.line('input')}: input shows the gold column {quote(gold)} to the model"
+    elif gold and gold in extra_columns(task.form):
+        yield f"{file_name}:{document.line('answer')}: the gold column {quote(gold)} is shown to the model"
 
 
-def _name_task(part: TaskPart, file: Path) -> str:
-    given = part.name or (file.resolve().parent.name if file.name in FILE_NAMES else file.stem)
+def _name_task(name: str, file: Path) -> str:
+    given = name or (file.resolve().parent.name if file.name in FILE_NAMES else file.stem)
     return " ".join(clean_text(given).split()) or "task"
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from medtask.errors import InputError, TableError, TaskFault
 from medtask.records import Record
+from medtask.tasks.gold import find_strange, read_gold
 from medtask.tasks.hints import closest, did_you_mean, list_columns, quote
 from medtask.tasks.hygiene import read_cell
+from medtask.tasks.prompt import extra_columns
 from medtask.tasks.source import Document, read_document
-from medtask.tasks.task import Task
+from medtask.tasks.task import Choice, Task
 from medtask.tasks.template import read_template
 
 LISTED_GOLD = 20
@@ -18,7 +20,7 @@ LISTED_GOLD = 20
 
 @dataclass(frozen=True, slots=True)
 class UnknownGold:
-    """A gold value that is no label: how often it stands in the table, where first (1-based), which label is near."""
+    """Gold that the task could not answer (see find_strange): in how many rows, which is the first (from 1), which label is near."""
 
     count: int
     first_row: int
@@ -38,7 +40,7 @@ def read_records(
         if name is None:
             message = f"row {number} has no id in the column {quote(task.id_column)}"
             raise TableError(message, fix="fill it in, or leave id out of the task file")
-        yield Record(name, row, read_cell(row.get(gold)) if gold else None)
+        yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None)
 
 
 def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None = None) -> tuple[TaskFault, ...]:
@@ -46,6 +48,7 @@ def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None
     known = set(columns)
     template = read_template(task.input)
     wanted = [("input", f"input uses {_write_use(column)}", column, line) for column, line in template.columns.items()]
+    wanted += _list_extra(task)
     gold = gold_column or task.gold_column
     wanted += [(key, f"{key} is {quote(column)}", column, 1) for key, column in (("id", task.id_column), ("gold", gold)) if column]
     missing = [want for want in wanted if want[2] not in known]
@@ -54,24 +57,29 @@ def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None
     document = _reread(task)
     return tuple(
         TaskFault(
-            document.line(key, text_line=line) if document and not (key == "gold" and gold_column) else None,
+            document.line(*key.split("."), text_line=line) if document and not (key == "gold" and gold_column) else None,
             f"{message}, but the table has {list_columns(columns)}{did_you_mean(column, columns)}",
         )
         for key, message, column, line in missing
     )
 
 
+def _list_extra(task: Task) -> list[tuple[str, str, str, int]]:
+    """What the answer's columns are, as check_columns wants them: (key, what names it, column, line of its text)."""
+    key = "answer.options" if isinstance(task.form, Choice) else "answer.context"
+    return [(key, f"{key.removeprefix('answer.')} names {quote(column)}", column, 1) for column in extra_columns(task.form)]
+
+
 def unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold]:
-    """Gold values that are no answer of the task, the first 20 different ones, from one pass over the records."""
-    names = {label.name for label in task.candidates}
+    """Gold that is no answer of the task, the first 20 different ones, from one pass over the records."""
+    names = [label.name for label in task.candidates]
     counts: dict[str, list[int]] = {}
     for number, record in enumerate(records, 1):
-        if record.gold is None or record.gold in names:
-            continue
-        if record.gold in counts:
-            counts[record.gold][0] += 1
-        elif len(counts) < LISTED_GOLD:
-            counts[record.gold] = [1, number]
+        for value in () if record.gold is None else find_strange(task, record.fields, record.gold):
+            if value in counts:
+                counts[value][0] += 1
+            elif len(counts) < LISTED_GOLD:
+                counts[value] = [1, number]
     return {value: UnknownGold(count, row, closest(value, names)) for value, (count, row) in counts.items()}
 
 

@@ -46,6 +46,18 @@ class Document:
     blocks: Mapping[KeyPath, int] = field(repr=False)
     faults: tuple[TaskFault, ...] = ()
 
+    def at(self, *path: str | int) -> object:
+        """What stands at ``path``; None where nothing does."""
+        value: object = self.data
+        for key in path:
+            if isinstance(value, dict):
+                value = value.get(key)
+            elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+                value = value[key]
+            else:
+                return None
+        return value
+
     def line(self, *path: str | int, text_line: int = 1) -> int | None:
         """Where the value at ``path`` stands, or else what holds it; ``text_line`` counts within its text."""
         if path in self.blocks:

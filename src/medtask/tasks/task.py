@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Literal
+
+from medtask.records import Status, Value
+
+Kind = Literal["label", "labels", "choice", "answer", "fields"]
+LETTERS = tuple(ascii_uppercase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +26,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A worked row that is shown to the model: the columns that the input template uses, and the right answer."""
+    """A worked row that is shown to the model: the columns that the task uses, and the right answer."""
 
     fields: Mapping[str, object]
-    answer: str
+    answer: Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +41,163 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
+class OneLabel:
+    """Kind ``label``: exactly one label. ``readout``: whether the model writes its name or a short code."""
+
+    readout: Literal["name", "code"] = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class AnyLabels:
+    """Kind ``labels``: any of the labels, each decided by itself.
+
+    A label applies from its threshold on (``thresholds``, by name; 0.5 where it has none). ``fit``: thresholds are
+    fitted on gold, for each label's best F1, or for the highest one that still finds ``recall_floor`` of its gold rows.
+    """
+
+    at_least_one: bool = False
+    at_most: int | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    fit: Literal["f1", "recall"] | None = None
+    recall_floor: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Kind ``choice``: the row brings its options, 2 to 26, in one column (mapping, list or text) or one column each.
+
+    ``several``: more than one may be right; each is then decided by itself. ``readout``: by the probability of the
+    option's letter, or of its text; ``normalise`` divides a text's log-likelihood by its number of characters.
+    ``debias``: letters are asked for in every cyclic order of the options, and averaged.
+    """
+
+    columns: tuple[str, ...]
+    several: bool = False
+    readout: Literal["letter", "text"] = "letter"
+    normalise: bool = True
+    debias: Literal["none", "permute"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class FreeText:
+    """Kind ``answer``: the model writes. ``sections``: tagged parts that it writes one after the other, the last of which is
+    the answer. ``context``: a column that is shown before the input. Sampling: see Limits."""
+
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    context: str | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredField:
+    """An enum or boolean field: ``path`` of its keys from the root, and its values (JSON scalars) in the schema's order."""
+
+    path: tuple[str, ...]
+    values: tuple[object, ...]
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """``stage=II`` for each value: the names under which their probabilities are kept."""
+        path = ".".join(self.path)
+        return tuple(f"{path}={value if isinstance(value, str) else json.dumps(value)}" for value in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Kind ``fields``: an object that satisfies a JSON ``schema``.
+
+    The schema is as engines get it (see Limits): every object closed, keys in the order in which they are written.
+    ``scored``: the enum and boolean fields that get probabilities. ``quoted``: paths of the fields whose span of the record
+    is asked for, which stands beside them under ``<field>_quote`` in what the model writes and not in the answer.
+    """
+
+    schema: Mapping[str, object]
+    scored: tuple[ScoredField, ...] = ()
+    quoted: tuple[tuple[str, ...], ...] = ()
+    max_tokens: int = 512
+
+
+Form = OneLabel | AnyLabels | Choice | FreeText | Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The model thinks before it answers: at most ``budget`` tokens, and ``deadline_s`` seconds a row where given."""
+
+    budget: int
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Which rows never reach the model, and what becomes of those that are too long for it.
+
+    ``novelty``: rows whose greatest similarity (TF-IDF cosine, in [0, 1]) to any example is below it are not asked.
+    ``too_long``: give up, keep the beginning and the end, or read overlapping parts and combine their scores:
+    their mean, the greatest (then made to sum to 1), or each part's decision counted as one vote.
+    """
+
+    min_words: int = 0
+    novelty: float | None = None
+    too_long: Literal["error", "head_tail", "chunk"] = "error"
+    combine: Literal["mean", "max", "vote"] = "mean"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """A table of worked rows from which each row is shown the ``k`` nearest. ``texts``: their inputs, as rendered."""
+
+    examples: tuple[Example, ...]
+    texts: tuple[str, ...]
+    k: int
+    by: Literal["tfidf", "minilm"] = "tfidf"
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Which answers of the pass before are asked about again: those that meet any of the conditions."""
+
+    confidence_below: float | None = None
+    status: tuple[Status, ...] = ()
+    answer_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A further pass: ``task`` is the whole question as this pass asks it, of the same kind as the first."""
+
+    name: str
+    when: When
+    task: Task
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One question, asked of every row.
 
-    ``labels`` are all allowed answers, in the file's order. ``abstain`` is an answer the model may also give; a row
-    that gets it has no value. ``input`` is a Jinja template over the row's columns. ``id_column`` None: rows are
+    ``form`` is what kind of question it is. ``labels`` are all allowed answers of kinds ``label`` and ``labels``, in the
+    file's order; the other kinds have none. ``abstain`` is an answer the model may also give; a row that gets it has no
+    value. ``input`` is a Jinja template over the row's columns. ``examples`` are shown to every row, those of ``pool`` to
+    the rows that they resemble. ``passes`` come after this one, in their order. ``id_column`` None: rows are
     numbered. ``fingerprint`` is the SHA-256 of everything here that can change an answer.
     """
 
     name: str
-    kind: Literal["label"]
     instruction: str
     input: str
-    labels: tuple[Label, ...]
+    form: Form = field(default_factory=OneLabel)
+    labels: tuple[Label, ...] = ()
     abstain: Label | None = None
     examples: tuple[Example, ...] = ()
-    readout: Literal["name", "code"] = "name"
+    pool: Pool | None = None
+    reasoning: Reasoning | None = None
+    gate: Gate = field(default_factory=Gate)
+    passes: tuple[Pass, ...] = ()
     review: Review = field(default_factory=Review)
     id_column: str | None = None
     gold_column: str | None = None
@@ -64,6 +212,25 @@ class Task:
         return hash((self.name, self.fingerprint))
 
     @property
+    def kind(self) -> Kind:
+        return _KINDS[type(self.form)]
+
+    @property
     def candidates(self) -> tuple[Label, ...]:
         """The labels, and the abstention where there is one: what the model chooses from."""
         return (*self.labels, self.abstain) if self.abstain else self.labels
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Whatever can get a probability, by name: labels, letters, ``field=value``; nothing for free text."""
+        match self.form:
+            case Choice():
+                return LETTERS
+            case Fields(scored=scored):
+                return tuple(outcome for one in scored for outcome in one.outcomes)
+            case FreeText():
+                return ()
+        return tuple(label.name for label in self.candidates)
+
+
+_KINDS: Mapping[type, Kind] = {OneLabel: "label", AnyLabels: "labels", Choice: "choice", FreeText: "answer", Fields: "fields"}

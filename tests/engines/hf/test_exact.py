@@ -13,6 +13,7 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 import torch
 
+from by_hand import assert_exact, score_by_hand
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.records import Branch, Fault, Message, Prompt, Scores, Status
@@ -32,41 +33,6 @@ TEXTS = (
 def ask(texts: tuple[str, ...] = TEXTS, labels: tuple[str, ...] = LABELS) -> list[Prompt]:
     head = "Choose exactly one of these labels:\n" + "\n".join(f"- {label}" for label in labels) + "\n\nText: "
     return [Prompt(str(row), (Message("user", head + text),), (Branch("", labels),), text) for row, text in enumerate(texts)]
-
-
-def score_by_hand(engine: HfEngine, prompt: Prompt) -> tuple[list[float], float]:
-    """Probabilities and off-set mass from whole forward passes over prompt + label, and nothing of the engine's own search."""
-    rendering = engine.render(prompt)
-    tails = rendering.candidate_tokens
-    probabilities, off_set = [], 0.0
-    engine.model.set_attn_implementation("eager")
-    for tail in tails:
-        tokens = torch.tensor([[*rendering.prompt_tokens, *tail]])
-        with torch.inference_mode():
-            logits = engine.model(input_ids=tokens).logits[0].double()
-        probability = 1.0
-        for depth, token in enumerate(tail):
-            allowed = sorted({other[depth] for other in tails if len(other) > depth and other[:depth] == tail[:depth]})
-            row = torch.softmax(logits[len(rendering.prompt_tokens) + depth - 1], dim=-1)
-            probability *= float(row[token] / row[allowed].sum())
-            if depth == 0:
-                off_set = 1 - float(row[allowed].sum())
-        probabilities.append(probability)
-    engine.model.set_attn_implementation("medtask_packed")
-    return probabilities, off_set
-
-
-def assert_exact(engine: HfEngine, prompts: list[Prompt], bound: float = 1e-4) -> None:
-    by_id = {scores.record_id: scores for scores in engine.score(prompts)}
-    for prompt in prompts:
-        scores = by_id[prompt.record_id]
-        assert isinstance(scores, Scores)
-        expected, off_set = score_by_hand(engine, prompt)
-        found = np.exp(scores.branches[0].logprobs)
-        assert np.abs(found - expected).max() < bound
-        assert scores.branches[0].off_set == pytest.approx(off_set, abs=bound)
-        assert found.sum() == pytest.approx(1, abs=1e-6)
-        assert scores.branches[0].slack <= 1e-4
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite"])
@@ -194,10 +160,10 @@ def test_known_rows_are_left_out_only_as_whole_packs(speaker: HfEngine) -> None:
 def test_out_of_memory_halves_the_pack_until_it_fits(speaker: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     read = speaker.reader.read
 
-    def read_little(questions, budget):
-        if len(questions) > 2:
+    def read_little(units, budget):
+        if len(units) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return read(questions, budget)
+        return read(units, budget)
 
     before = {scores.record_id: np.exp(scores.branches[0].logprobs) for scores in speaker.score(ask())}
     monkeypatch.setattr(speaker.reader, "read", read_little)
@@ -212,10 +178,10 @@ def test_out_of_memory_halves_the_pack_until_it_fits(speaker: HfEngine, monkeypa
 def test_a_row_that_never_fits_fails_alone(speaker: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     read = speaker.reader.read
 
-    def choke_on_the_longest(questions, budget):
-        if any(len(question.base) > 120 for question in questions):
+    def choke_on_the_longest(units, budget):
+        if any(len(question.base) > 120 for unit in units for question in unit):
             raise MemoryError
-        return read(questions, budget)
+        return read(units, budget)
 
     monkeypatch.setattr(speaker.reader, "read", choke_on_the_longest)
     budget = speaker.budget

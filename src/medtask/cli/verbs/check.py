@@ -96,16 +96,15 @@ def _show_all(task: Task, table: Table, model: str, measure: bool) -> None:
     if not census.asked:
         raise TableError(f"{table.source} has no row with a text to ask about", fix="check which column the task's input uses")
     with closing(load_engine(model)) as engine:
-        _show_cost(engine, census)
-        _show_plan(engine, census, measure)
+        _show_cost(task, engine, census)
+        _show_plan(task, engine, census, measure)
 
 
 def _show_task(task: Task, table: Table, census: Census) -> None:
-    from medtask.tasks.prompt import input_columns
+    from medtask.cli.outline import describe_form, describe_passes, list_inputs
 
-    columns = ", ".join(f'"{column}"' for column in sorted(input_columns(task))) or "all columns"
     names = f"id {task.id_column}" if task.id_column else "rows numbered"
-    show.say(f"{task.name}: {task.kind}, {show.count(len(task.labels), 'label')}, input {columns}, {names}")
+    show.say(f"{task.name}: {task.kind}, {describe_form(task)}, input {list_inputs(task)}, {names}")
     show.fact("table", describe_table(table, census.rows))
     for status, rows in sorted(census.unaskable.items()):
         show.fact(status.value.replace("_input", "").replace("_", " "), f"{show.count(rows, 'row')} cannot be asked")
@@ -115,46 +114,60 @@ def _show_task(task: Task, table: Table, census: Census) -> None:
         show.fact("duplicates", f"{repeats:,} of {show.count(census.rows, 'row')} {many} asked once")
     if task.gold_column:
         show.fact("gold", f'{show.count(census.gold, "row")} with gold in column "{task.gold_column}"')
+    if task.reasoning:
+        show.fact("reasoning", f"the model thinks for at most {show.count(task.reasoning.budget, 'token')} before it answers")
+    for line in describe_passes(task):
+        show.fact("pass", line)
 
 
 def _warn_of_gold(task: Task, unknown: dict[str, UnknownGold]) -> Iterator[str]:
+    from medtask.cli.outline import describe_strange_gold
+
     for value, found in unknown.items():
         meant = f' - did you mean "{found.meant}"?' if found.meant else ""
-        shown = value if len(value) <= 40 else f"{value[:40]}…"
-        yield f'gold "{shown}" is no label: {show.count(found.count, "row")}, the first is row {found.first_row:,}{meant}'
+        yield f"{describe_strange_gold(task, value)}: {show.count(found.count, 'row')}, the first is row {found.first_row:,}{meant}"
 
 
-def _show_cost(engine: Engine, census: Census) -> None:
+def _show_cost(task: Task, engine: Engine, census: Census) -> None:
     """Tokens of the sample, and warnings about the longest rows."""
+    from medtask.tasks.task import Fields, FreeText
+
     plan, longest, rendering = engine.plan(census.sample), engine.plan(census.longest), engine.render(census.longest[0])
     if plan is None or longest is None or rendering is None:
         show.fact("prompt", f"{engine.info.title} does not tell its tokens")
         return
     own = sum(plan.own) / len(plan.own)
     sizes = [longest.shared + tokens for tokens in longest.own]
-    label = max(map(len, rendering.candidate_tokens))
     tokens = f"{plan.shared:,} shared + {own:.0f} own tokens a row (longest {max(sizes):,})"
-    show.fact("prompt", f"{tokens}, {plan.label:.1f} more to tell the labels apart")
+    if isinstance(task.form, FreeText | Fields):
+        more = f"at most {task.form.max_tokens:,} to write"
+    else:
+        more = f"{plan.label:.1f} more to tell the {'options' if task.kind == 'choice' else 'labels'} apart"
+    show.fact("prompt", f"{tokens}, {more}")
     for warning in plan.warnings:
         show.warn(warning)
-    too_long = sum(size + label > plan.limit for size in sizes)
+    answer = max(map(len, rendering.candidate_tokens), default=1)
+    too_long = sum(size + answer > plan.limit for size in sizes)
     if too_long:
         least = "at least " if too_long == len(sizes) else ""
-        show.warn(f"{least}{show.count(too_long, 'row')} will be too long: the model reads at most {plan.limit:,} tokens")
+        fate = {"error": "be too long", "head_tail": "lose their middle", "chunk": "be read in parts"}[task.gate.too_long]
+        show.warn(f"{least}{show.count(too_long, 'row')} will {fate}: the model reads at most {plan.limit:,} tokens")
 
 
-def _show_plan(engine: Engine, census: Census, measure: bool) -> None:
+def _show_plan(task: Task, engine: Engine, census: Census, measure: bool) -> None:
     different = census.count_different()
     if not measure:
         show.fact("plan", f"{engine.info.title}: {show.count(different, 'prompt')} to ask")
         return
-    rows, seconds = _time_rows(engine, census.sample)
+    rows, seconds = _time_rows(task, engine, census.sample)
     expected = show.duration(different * seconds / rows)
-    show.fact("plan", f"{engine.info.title}: {expected} on this machine (measured on {show.count(rows, 'row')})")
+    first = " for the first pass" if task.passes else ""
+    show.fact("plan", f"{engine.info.title}: {expected} on this machine{first} (measured on {show.count(rows, 'row')})")
 
 
-def _time_rows(engine: Engine, sample: Sequence[Prompt]) -> tuple[int, float]:
-    """How many different prompts were scored, and in how many seconds."""
+def _time_rows(task: Task, engine: Engine, sample: Sequence[Prompt]) -> tuple[int, float]:
+    """How many different prompts were asked, and in how many seconds."""
+    from medtask.decision.asking import ask
     from medtask.tasks.prompt import prompt_key
 
     different = list({prompt_key(prompt): prompt for prompt in sample}.values())
@@ -162,7 +175,7 @@ def _time_rows(engine: Engine, sample: Sequence[Prompt]) -> tuple[int, float]:
     for size in _TRIALS:
         trial = different[:size]
         start = time.perf_counter()
-        for _ in engine.score(trial):
+        for _ in ask(task, engine, trial):
             pass
         rows, seconds = len(trial), time.perf_counter() - start
         if seconds > _PATIENCE_SECONDS or len(trial) < size:

@@ -1,4 +1,4 @@
-"""`medtask run`: label a table."""
+"""`medtask run`: a task's question, put to every row of a table."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from medtask.engines.base import Engine
     from medtask.runs.local import RunResult
     from medtask.tasks.task import Task
+
+_DOING = {"label": "Labelling", "labels": "Labelling", "choice": "Answering", "answer": "Answering", "fields": "Reading the fields of"}
 
 
 def run(
@@ -42,7 +44,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output in place of the summary.")] = False,
 ) -> None:
-    """Label every row of a table.
+    """Answer a task's question for every row of a table.
 
     Run the same command again to go on where it was stopped: nothing is asked twice.
     """
@@ -55,6 +57,7 @@ def run(
     if offline:
         os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
     question = load_task(task)
+    meter.doing = _DOING[question.kind]
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
     options |= {"memory": parse_bytes(memory) if memory else None, "adapter": str(adapter) if adapter else None}
     table_of_run = open_table(question, data, sheet, spool=lambda: _open_spool(question, out, new_run))
@@ -114,17 +117,14 @@ def _describe(result: RunResult, meter: Meter) -> dict[str, Any]:
 
 
 def _describe_metrics(result: RunResult) -> dict[str, Any] | None:
-    """Estimates as value, n, low and high (95 %); None without gold."""
+    """Estimates as value, n, low and high (95 %), and for the kinds with more than one part what those are; None without gold."""
     gold = result.summary.gold if result.summary else None
-    if gold is None or gold.quality is None:
+    if result.summary is None or gold is None or gold.quality is None:
         return None
-    quality = gold.quality
-    return {
-        "accuracy": asdict(quality.accuracy),
-        "accuracy_answered": asdict(quality.accuracy_answered) if quality.accuracy_answered else None,
-        "macro_f1": asdict(quality.macro_f1),
-        "baselines": {baseline.name: asdict(baseline) for baseline in result.baselines},
-    }
+    figures = {measure: asdict(figure) if figure else None for measure, figure in gold.quality.figures.items()}
+    details = {} if result.summary.kind == "label" else {"details": gold.quality.to_json()}
+    passes = {"passes": [asdict(one) for one in result.summary.passes]} if result.summary.passes else {}
+    return {**figures, "baselines": {baseline.name: baseline.to_json() for baseline in result.baselines}, **details, **passes}
 
 
 def _show(result: RunResult, resume: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medtask.engines.base import Rendering
 from medtask.engines.hf.search import Node, grow_trie
+from medtask.engines.thinking import Thinking, find_thinking
 from medtask.errors import InputError
-from medtask.records import Branch, Message
+from medtask.records import Branch, Message, Prompt
 
 _MARK = "\u2042 answer \u2042"  # stands for an answer while a template is looked at; no template treats it specially
 
@@ -19,7 +20,7 @@ class Chat:
     """How a model is spoken to. ``lead`` stands between the prompt and an answer, ``closing`` ends the answer's turn.
 
     ``template`` False: the tokenizer has no chat template; turns are written as plain paragraphs and an answer ends
-    with its line. ``opening``: text of the token that the tokenizer would put first by itself.
+    with its line. ``opening``: text of the token that the tokenizer would put first by itself. ``thinking``: how it thinks.
     """
 
     tokenizer: Any
@@ -28,21 +29,30 @@ class Chat:
     lead: str
     closing: str
     specials: tuple[str, ...]
+    special_ids: frozenset[int]
+    thinking: Thinking
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A tokenised prompt. ``base``: all tokens up to the first branching of ``trie``; ``tail_tokens``: see Rendering.
+    """A tokenised prompt. ``base``: all tokens up to the first branching of ``trie``, or to the ``tails`` of a branch that is
+    weighed as text, which has no trie.
 
     ``ask``: index into ``base`` of the token after which the answer begins (the place that tells the off-set mass).
     ``first``: the tokens with which an answer of the set can begin. ``longest``: tokens of the longest tail.
     """
 
     base: tuple[int, ...]
-    trie: Node
+    trie: Node | None
+    tails: tuple[tuple[int, ...], ...]
     ask: int
     first: tuple[int, ...]
     longest: int
+
+    @property
+    def paths(self) -> tuple[tuple[int, ...], ...]:
+        """What must be read before anything can be weighed: the base, then for every tail all that stands before its last token."""
+        return (self.base, *(self.base + tail[:-1] for tail in self.tails))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,10 @@ def read_chat(tokenizer: Any) -> Chat:
     """Find out how this tokenizer's model is spoken to."""
     specials = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
     specials.update(str(token) for token in tokenizer.all_special_tokens)
-    plain = Chat(tokenizer, False, _opening(tokenizer), "", "\n", tuple(sorted(specials, key=len, reverse=True)))
+    thinking = find_thinking(str(tokenizer.name_or_path), str(tokenizer.chat_template or ""), tokenizer.get_vocab())
+    ids = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
+    longest_first = tuple(sorted(specials, key=len, reverse=True))
+    plain = Chat(tokenizer, False, _opening(tokenizer), "", "\n", longest_first, frozenset(ids), thinking)
     if not tokenizer.chat_template:
         return plain
     asked = [Message("user", "?")]
@@ -74,18 +87,38 @@ def read_chat(tokenizer: Any) -> Chat:
     lead = head.removeprefix(before) if found and head.startswith(before) else ""
     ends = [token for token in specials if tail.lstrip().startswith(token)]
     closing = tail[: tail.index(max(ends, key=len)) + len(max(ends, key=len))] if ends else str(tokenizer.eos_token or "\n")
-    return Chat(tokenizer, True, "", lead, closing, plain.specials)
+    return replace(plain, template=True, opening="", lead=lead, closing=closing)
 
 
-def write_prompt(chat: Chat, messages: Sequence[Message], branch: Branch) -> tuple[str, tuple[str, ...]]:
-    """The text of the prompt up to its answer, and each tail as the text that would continue it."""
-    clean = [Message(turn.role, defuse(chat, turn.content)) for turn in messages]
-    prompt = _apply(chat.tokenizer, clean, generate=True) if chat.template else chat.opening + _write_plain(clean)
-    lead = chat.lead + branch.lead
+def write_thinking(chat: Chat, prompt: Prompt, ask: str = "") -> str:
+    """The exact text up to where the model's thoughts begin."""
+    turns = _write_turns(chat, prompt, ask, thinking=True)
+    opened = chat.thinking.open if chat.thinking.native else chat.lead + chat.thinking.open
+    # Some templates (DeepSeek R1) open the thoughts by themselves.
+    return turns if turns.rstrip().endswith(opened.rstrip()) else turns + opened
+
+
+def write_opening(chat: Chat, prompt: Prompt, ask: str = "") -> str:
+    """The exact text up to where the model goes on with its answer: behind its thoughts and what it has written."""
+    if prompt.thoughts is None:
+        opening = _write_turns(chat, prompt, ask, thinking=False) + chat.lead
+    else:
+        opening = write_thinking(chat, prompt, ask) + defuse(chat, prompt.thoughts) + chat.thinking.close
+    return opening + _space(chat, prompt) + defuse(chat, prompt.written) if prompt.written else opening
+
+
+def write_prompt(chat: Chat, prompt: Prompt, branch: Branch) -> tuple[str, tuple[str, ...]]:
+    """The text of the prompt up to its answer, and each tail as the text that would continue it.
+
+    A tail that is weighed within its set is closed by the end of the turn, one that is weighed as text is not.
+    """
+    space = "" if prompt.written else _space(chat, prompt)
+    opening = write_opening(chat, prompt, branch.ask) + space + defuse(chat, branch.lead)
     # " A" and "A" are different tokens: a tail owns its leading space.
-    bare = lead.rstrip(" ")
-    space = lead[len(bare) :] if chat.template else " "
-    return prompt + bare, tuple(f"{space}{defuse(chat, tail)}{chat.closing}" for tail in branch.tails)
+    bare = opening.rstrip(" ")
+    space = opening[len(bare) :]
+    closing = chat.closing if branch.weigh == "set" else ""
+    return bare, tuple(f"{space}{defuse(chat, tail)}{closing}" for tail in branch.tails)
 
 
 def defuse(chat: Chat, text: str) -> str:
@@ -96,30 +129,34 @@ def defuse(chat: Chat, text: str) -> str:
     return text
 
 
-def render(chat: Chat, messages: Sequence[Message], branch: Branch) -> Rendering:
-    """The exact text of prompt and tails with their tokens."""
-    prompt, tails = write_prompt(chat, messages, branch)
-    base = _tokenise(chat, [prompt])[0]
-    wholes = _tokenise(chat, [prompt + tail for tail in tails])
+def render(chat: Chat, prompt: Prompt) -> Rendering:
+    """The exact text of a prompt and the tails of its first branch, with their tokens."""
+    if not prompt.branches:
+        text = write_opening(chat, prompt)
+        return Rendering(text, (), _tokenise(chat, [text])[0], ())
+    text, tails = write_prompt(chat, prompt, prompt.branches[0])
+    base = _tokenise(chat, [text])[0]
+    wholes = _tokenise(chat, [text + tail for tail in tails])
     shared = count_shared([base, *wholes])
-    return Rendering(prompt, tails, base[:shared], tuple(whole[shared:] for whole in wholes))
+    return Rendering(text, tails, base[:shared], tuple(whole[shared:] for whole in wholes))
 
 
-def ask_questions(chat: Chat, asked: Sequence[tuple[Sequence[Message], Branch]]) -> list[Question]:
+def ask_questions(chat: Chat, asked: Sequence[tuple[Prompt, Branch]]) -> list[Question]:
     """Tokenise prompts with their tails: whole, since a tokenizer may merge across any border that text only looks to have.
 
     Tokenising every tail behind every prompt would cost more than the model on short rows. It is done once for all
     prompts that end alike behind a special token, because nothing merges across one; others pay the full price.
     """
-    written = [write_prompt(chat, messages, branch) for messages, branch in asked]
+    written = [write_prompt(chat, prompt, branch) for prompt, branch in asked]
     tokens = _tokenise(chat, [prompt for prompt, _ in written])
-    borders: dict[tuple[str, ...], Border | None] = {}
-    tries: dict[tuple[tuple[int, ...], ...], tuple[Node, int]] = {}
+    borders: dict[tuple[str, tuple[str, ...]], Border | None] = {}
+    tries: dict[tuple[tuple[int, ...], ...], Node] = {}
     questions = []
-    for (prompt, tails), base in zip(written, tokens, strict=True):
-        if tails not in borders:
-            borders[tails] = _find_border(chat, prompt, base, tails)
-        border = borders[tails]
+    for (_, branch), (prompt, tails), base in zip(asked, written, tokens, strict=True):
+        kind = branch.lead, tails  # prompts of one kind end alike, unless they bring thoughts or text of their own
+        if kind not in borders:
+            borders[kind] = _find_border(chat, prompt, base, tails)
+        border = borders[kind]
         if border and prompt.endswith(border.suffix) and base[len(base) - len(border.stem) :] == border.stem:
             start, tail_tokens = len(base) - len(border.stem), border.tails
         else:
@@ -127,11 +164,13 @@ def ask_questions(chat: Chat, asked: Sequence[tuple[Sequence[Message], Branch]])
             start = count_shared([base, *wholes])
             tail_tokens = tuple(whole[start:] for whole in wholes)
         stem = count_shared([base[start:], *tail_tokens])
-        if tail_tokens not in tries:
-            tries[tail_tokens] = grow_trie(tail_tokens, stem), max(map(len, tail_tokens))
-        trie, longest = tries[tail_tokens]
-        first = tuple(dict.fromkeys(tail[stem] for tail in tail_tokens))
-        questions.append(Question((*base[:start], *trie.reads), trie, start + stem - 1, first, longest))
+        trie, reads, weighed = None, tail_tokens[0][:stem], tuple(tail[stem:] for tail in tail_tokens)
+        if branch.weigh == "set":
+            if tail_tokens not in tries:
+                tries[tail_tokens] = grow_trie(tail_tokens, stem)
+            trie, reads, weighed = tries[tail_tokens], tries[tail_tokens].reads, ()
+        first = tuple(dict.fromkeys(tail[stem] for tail in tail_tokens if len(tail) > stem))
+        questions.append(Question((*base[:start], *reads), trie, weighed, start + stem - 1, first, max(map(len, tail_tokens))))
     return questions
 
 
@@ -142,8 +181,7 @@ def count_shared(sequences: Sequence[tuple[int, ...]]) -> int:
 
 
 def _find_border(chat: Chat, prompt: str, base: tuple[int, ...], tails: Sequence[str]) -> Border | None:
-    special = set(chat.tokenizer.all_special_ids) | {i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special}
-    cut = next((place + 1 for place in range(len(base) - 1, -1, -1) if base[place] in special), 0)
+    cut = next((place + 1 for place in range(len(base) - 1, -1, -1) if base[place] in chat.special_ids), 0)
     if cut == 0:
         return None
     mark = str(chat.tokenizer.convert_ids_to_tokens(base[cut - 1]))
@@ -154,13 +192,33 @@ def _find_border(chat: Chat, prompt: str, base: tuple[int, ...], tails: Sequence
 
 
 def _tokenise(chat: Chat, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    return [tuple(tokens) for tokens in chat.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    return [tuple(tokens) for tokens in chat.tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
 
 
-def _apply(tokenizer: Any, messages: Sequence[Message], *, generate: bool) -> str:
+def _space(chat: Chat, prompt: Prompt) -> str:
+    """What stands before the first word of the model's own turn: a plain one ends with "Answer:"."""
+    return "" if chat.template or prompt.thoughts is not None else " "
+
+
+def _write_turns(chat: Chat, prompt: Prompt, ask: str, *, thinking: bool) -> str:
+    clean = [Message(turn.role, defuse(chat, turn.content)) for turn in _add(prompt.messages, ask)]
+    if chat.template:
+        return _apply(chat.tokenizer, clean, generate=True, thinking=thinking)
+    plain = chat.opening + _write_plain(clean)
+    return plain.removesuffix("Answer:") if thinking else plain
+
+
+def _add(messages: Sequence[Message], ask: str) -> tuple[Message, ...]:
+    """The messages with ``ask`` at the end of the last one."""
+    return (*messages[:-1], replace(messages[-1], content=messages[-1].content + ask)) if ask else tuple(messages)
+
+
+def _apply(tokenizer: Any, messages: Sequence[Message], *, generate: bool, thinking: bool = False) -> str:
     turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    # Families that can think (Qwen 3, say) take this switch; other templates ignore it.
-    text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate, enable_thinking=False)
+    # Families that can think take one of these switches (Qwen 3 the first, Granite the second); other templates ignore them.
+    text: str = tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=generate, enable_thinking=thinking, thinking=thinking
+    )
     return text
 
 

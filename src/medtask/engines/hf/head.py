@@ -35,10 +35,22 @@ class Head:
         index = torch.tensor(tokens, device=self.weight.device)
         parts = []
         for rows in hidden.split(max(1, LOGITS_AT_ONCE // self.weight.shape[0])):
-            logits = self._finish(torch.nn.functional.linear(rows, self.weight, self.bias).float())
+            logits = self.read_logits(rows)
             inside = torch.logsumexp(logits[:, index], dim=-1) - torch.logsumexp(logits, dim=-1)
             parts.append(-torch.expm1(inside.double().clamp(max=0)))
         return torch.cat(parts)
+
+    @torch.inference_mode()
+    def log_softmax_at(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities over the whole vocabulary of some ``tokens`` [rows, any], a choice of their own for each row."""
+        count = max(1, LOGITS_AT_ONCE // self.weight.shape[0])
+        pieces = zip(hidden.split(count), tokens.split(count), strict=True)
+        return torch.cat([torch.log_softmax(self.read_logits(rows), dim=-1).gather(1, wanted) for rows, wanted in pieces])
+
+    @torch.inference_mode()
+    def read_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token [rows, vocabulary], in float32."""
+        return self._finish(torch.nn.functional.linear(hidden, self.weight, self.bias).float())
 
     def _finish(self, logits: Tensor) -> Tensor:
         logits = logits * self.scale

@@ -22,9 +22,11 @@ WORKING_MEMORY = 600_000_000  # Python, torch and one pack's intermediate result
 CPU_BUDGET, ACCELERATOR_BUDGET = 1024, 8192
 AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 
-# Read at every start, packed and plainly. Unlike lengths, and labels that begin alike, so that a leak between rows shows.
+# Read at every start, packed and plainly. Unlike lengths, and labels that begin alike, so that a leak between rows shows;
+# two branches, so that one between branches does.
+_BRANCHES = Branch("", ("wrist", "knee", "knee joint")), Branch("Side: ", ("left", "right"), weigh="text")
 _PROBE = tuple(
-    Prompt(str(number), (Message("user", f"Name the body part.\n\nText: {text}"),), (Branch("", ("wrist", "knee", "knee joint")),), text)
+    Prompt(str(number), (Message("user", f"Name the body part.\n\nText: {text}"),), _BRANCHES, text)
     for number, text in enumerate(("Broken left wrist after a fall on ice.", "Torn meniscus"))
 )
 

@@ -2,8 +2,8 @@
 
 A pass reads *segments*: runs of tokens, laid end to end in one sequence without padding, so that every matrix product
 outside attention works on real tokens only. A segment sees the shared prefix, its own ancestors (segments of earlier
-passes that it continues) and itself. The first pass over a pack reads the rows; later ones read the branches of the
-label trie, with the rows as ancestors.
+passes that it continues) and itself; where its tokens fork, each sees its own line only. The first pass over a pack reads
+the rows; later ones read the branches of the label trie, with the rows as ancestors.
 
 Attention is our own function, registered with transformers under ATTENTION. It keeps the keys and values itself,
 which spares the copies of a Cache, and it reaches the running pass through the model's keyword arguments.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -47,10 +47,27 @@ class KeyValues:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens to read, after ``ancestors``: indices into the pack's own keys and values, in the order they were read."""
+    """Tokens to read, after ``ancestors``: indices into the pack's own keys and values, in the order they were read.
+
+    ``parents``: for each token the place in ``tokens`` of the one that it continues, -1 for the last ancestor; in
+    preorder, so that a token's descendants come right behind it. None: each continues the one before it.
+    """
 
     tokens: Sequence[int]
     ancestors: Sequence[int] = ()
+    parents: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forks:
+    """Where the tokens of a pass stand that do not simply follow each other. Both [segments, deepest], as Pass.keys.
+
+    ``places``: a key's distance from the prefix. ``ends``: the slot behind its last descendant. In preorder a query sees
+    the keys that come no later than it and whose descendants have not ended before it.
+    """
+
+    places: Tensor
+    ends: Tensor
 
 
 @dataclass(slots=True)
@@ -58,8 +75,8 @@ class Pass:
     """One forward pass over segments: where each token stands, and who may see whom. Index tensors are on the device.
 
     ``queries`` [segments, longest] points into the pass's own tokens, ``keys`` [segments, deepest] into the pack's:
-    a segment's ancestors, then its own tokens. A key's place in that row is its distance from the prefix, so masks
-    need no positions. Places past a segment's end point at token 0; ``filled`` [segments, longest] tells them apart.
+    a segment's ancestors, then its own tokens. Without ``forks`` a key's slot in that row is its distance from the
+    prefix. Slots past a segment's end point at token 0; ``filled`` [segments, longest] tells them apart.
     """
 
     prefix: KeyValues
@@ -72,6 +89,7 @@ class Pass:
     depths: Tensor
     last: Tensor
     first_own: int
+    forks: Forks | None = None
     _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
 
     def token_indices(self, segment: int) -> list[int]:
@@ -88,13 +106,18 @@ class Pass:
         if whole and window in self._masks:
             return self._masks[window]
         step = torch.arange(self.queries.shape[1], device=self.queries.device)[block]
-        at = (self.depths[rows, None] + step[None, :])[:, :, None]
+        at = self.depths[rows, None] + step[None, :]
         slot = torch.arange(reach, device=self.queries.device)
-        hidden, prefix_hidden = slot > at, None
+        place, key_place = at[:, :, None], slot
+        hidden, prefix_hidden = slot > place, None
+        if self.forks is not None:
+            hidden |= self.forks.ends[rows, None, :reach] <= place
+            place = self.forks.places[rows].gather(1, at.clamp(max=self.keys.shape[1] - 1))[:, :, None]
+            key_place = self.forks.places[rows, None, :reach]
         if window is not None:
-            hidden |= at - slot >= window
+            hidden |= place - key_place >= window
             if self.prefix.tokens + self.keys.shape[1] > window:
-                prefix_hidden = at + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device) >= window
+                prefix_hidden = place + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device) >= window
         if whole:
             self._masks[window] = prefix_hidden, hidden
         return prefix_hidden, hidden
@@ -115,22 +138,64 @@ def lay_out(segments: Sequence[Segment], prefix: KeyValues, own: KeyValues, devi
             keys[index, : len(segment.ancestors)] = torch.tensor(segment.ancestors)
     keys[slot >= (depths + lengths)[:, None]] = 0
     own.tokens += int(lengths.sum())
+    places, forks = depths[:, None] + step, None
+    if any(segment.parents is not None for segment in segments):
+        forks = _map_forks(segments, len(slot), device)
+        places = forks.places.cpu().gather(1, places.clamp(max=len(slot) - 1))
     return Pass(
         prefix=prefix,
         own=own,
         tokens=torch.tensor([token for segment in segments for token in segment.tokens], device=device),
-        positions=(prefix.tokens + depths[:, None] + step)[filled].to(device),
+        positions=(prefix.tokens + places)[filled].to(device),
         queries=torch.where(filled, starts[:, None] + step, 0).to(device),
         filled=filled.to(device),
         keys=keys.to(device),
         depths=depths.to(device),
         last=(starts + lengths - 1).to(device),
         first_own=first,
+        forks=forks,
     )
 
 
+def _map_forks(segments: Sequence[Segment], deepest: int, device: torch.device) -> Forks:
+    places = torch.arange(deepest).repeat(len(segments), 1)
+    ends = torch.full_like(places, torch.iinfo(places.dtype).max)
+    for index, segment in enumerate(segments):
+        if segment.parents is not None:
+            depth, count = len(segment.ancestors), len(segment.parents)
+            place, end = [depth] * count, list(range(1, count + 1))
+            for at, parent in enumerate(segment.parents):
+                place[at] = depth if parent < 0 else place[parent] + 1
+            for at in range(count - 1, 0, -1):
+                if (parent := segment.parents[at]) >= 0:
+                    end[parent] = max(end[parent], end[at])
+            places[index, depth : depth + count] = torch.tensor(place)
+            ends[index, depth : depth + count] = torch.tensor(end) + depth
+    return Forks(places.to(device), ends.to(device))
+
+
+class Step(Protocol):
+    """A pass that keeps its keys and values in a way of its own."""
+
+    tokens: Tensor
+    positions: Tensor
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """As the function attend, for this pass."""
+
+
 @torch.inference_mode()
-def run_pass(decoder: Any, plan: Pass) -> Tensor:
+def run_pass(decoder: Any, plan: Pass | Step) -> Tensor:
     """Read the pass's tokens; the decoder's last hidden states [tokens, hidden size]. Fills the pack's keys and values."""
     out = decoder(input_ids=plan.tokens[None], position_ids=plan.positions[None], use_cache=False, packed_pass=plan)
     hidden: Tensor = out.last_hidden_state[0]
@@ -147,12 +212,14 @@ def attend(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    packed_pass: Pass | None = None,
+    packed_pass: Pass | Step | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer for one Pass. Tensors come as transformers gives them: [1, heads, tokens, head size]."""
+    """Attention of one layer for one Pass (a Step has its own). Tensors come as transformers gives them: [1, heads, tokens, head size]."""
     if packed_pass is None:
         raise EngineError("this model does not hand its attention what a packed pass needs", fix="report the model's name")
+    if not isinstance(packed_pass, Pass):
+        return packed_pass.attend(module.layer_idx, query, key, value, scaling, sliding_window, softcap, s_aux), None
     plan, layer = packed_pass, module.layer_idx
     keys, values = plan.own.append(layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
     heads, size = query.shape[1], query.shape[3]
@@ -179,13 +246,13 @@ def attend(
             out[rows, piece] = (
                 _attend_fused(asked[rows, piece], prefix, own, hidden)
                 if fused
-                else _attend_block(asked[rows, piece], prefix, own, hidden, softcap, s_aux)
+                else attend_block(asked[rows, piece], prefix, own, hidden, softcap, s_aux)
             )
     return out[plan.filled][None], None
 
 
 def _attend_fused(asked: Tensor, prefix: KeyValue | None, own: KeyValue, hidden: tuple[Tensor | None, Tensor]) -> Tensor:
-    """The same as _attend_block by torch's fused kernel, which is faster once keys are many and segments few."""
+    """The same as attend_block by torch's fused kernel, which is faster once keys are many and segments few."""
     group = asked.shape[2] // own[0].shape[2]
     if prefix is not None:
         first, second = (torch.cat((a.expand(len(asked), -1, -1, -1), b), dim=1) for a, b in zip(prefix, own, strict=True))
@@ -200,7 +267,7 @@ def _attend_fused(asked: Tensor, prefix: KeyValue | None, own: KeyValue, hidden:
     return out.transpose(1, 2)
 
 
-def _attend_block(
+def attend_block(
     asked: Tensor,
     prefix: KeyValue | None,
     own: KeyValue,

@@ -18,20 +18,43 @@ def score_plainly(model: Any, question: Question) -> tuple[BranchScores, int]:
 
     Labels that part at the last branching have the same tokens before it, and share a pass.
     """
+    if question.trie is None:
+        return _weigh_texts(model, question)
     logprobs = [0.0] * len(question.trie.labels)
     off_set, read = 0.0, 0
     before: tuple[int, ...] | None = None
     for label, path, choices in sorted(_walk(question.trie, len(question.base), (), ()), key=lambda found: found[1]):
         if path != before:
-            tokens = torch.tensor([[*question.base, *path]], device=model.device)
-            logits = model(input_ids=tokens, use_cache=False).logits[0].double()
-            before, read = path, read + tokens.numel()
+            logits = _read(model, question.base + path)
+            before, read = path, read + len(logits)
         for place, node, token in choices:
             allowed = torch.log_softmax(logits[place - 1, list(node.tokens)], dim=-1)
             logprobs[label] += float(allowed[node.tokens.index(token)])
-        inside = torch.softmax(logits[question.ask], dim=-1)[list(question.first)].sum()
-        off_set = max(0.0, 1.0 - float(inside)) if math.isfinite(inside) else math.nan
+        off_set = _mass_outside(logits[question.ask], question.first)
     return BranchScores(tuple(logprobs), off_set), read
+
+
+def _weigh_texts(model: Any, question: Question) -> tuple[BranchScores, int]:
+    logprobs, off_set, read = [], 0.0, 0
+    before: tuple[int, ...] | None = None
+    for path, tail in zip(question.paths[1:], question.tails, strict=True):
+        if path != before:
+            logits = _read(model, path)
+            before, read = path, read + len(logits)
+        own = torch.log_softmax(logits[question.ask :], dim=-1)
+        logprobs.append(math.fsum(float(own[place, token]) for place, token in enumerate(tail)))
+        off_set = _mass_outside(logits[question.ask], question.first)
+    return BranchScores(tuple(logprobs), off_set), read
+
+
+def _read(model: Any, tokens: tuple[int, ...]) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0].double()
+    return logits
+
+
+def _mass_outside(logits: torch.Tensor, tokens: tuple[int, ...]) -> float:
+    inside = float(torch.softmax(logits, dim=-1)[list(tokens)].sum())
+    return max(0.0, 1.0 - inside) if math.isfinite(inside) else math.nan
 
 
 def _walk(

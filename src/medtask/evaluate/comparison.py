@@ -1,0 +1,136 @@
+"""Whether the model is better than a simple method, or a later pass than an earlier one, on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from medtask.evaluate.intervals import Estimate, Figures
+from medtask.evaluate.words import MEASURES
+
+ALPHA = 0.05
+SHUFFLES = 5000
+Ratio = tuple[Figures, Figures]  # what is summed over rows, and what it is divided by, [rows] each
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A baseline against the model, row by row.
+
+    ``verdict`` is the baseline's; it is "no clear difference" where ``p`` is 0.05 or more. ``model``: the model's figure
+    on these rows.
+    """
+
+    verdict: Literal["better", "worse", "no clear difference"]
+    p: float
+    model: float
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One simple method on the rows with gold. ``note`` says why there are no numbers; else it is empty.
+
+    ``figures``: by measure (see words.MEASURES); the first is the one that is compared. ``role``: a "floor" is what any
+    model must clearly beat; one that "learned" has seen gold, which a model that is only prompted has not.
+    """
+
+    name: str
+    method: str
+    figures: Mapping[str, Estimate | None] = field(default_factory=dict)
+    versus: Comparison | None = None
+    note: str = ""
+    role: Literal["floor", "learned", "untrained"] = "untrained"
+
+    @property
+    def headline(self) -> tuple[str, Estimate] | None:
+        """The measure that is compared, and its figure."""
+        return next(((measure, figure) for measure, figure in self.figures.items() if figure), None)
+
+    def to_json(self) -> dict[str, object]:
+        figures = {measure: asdict(figure) if figure else None for measure, figure in self.figures.items()}
+        versus = asdict(self.versus) if self.versus else None
+        return {"name": self.name, "method": self.method, **figures, "versus": versus, "note": self.note}
+
+
+def compare_answers(gold: Sequence[object], baseline: Sequence[object], model: Sequence[object]) -> Comparison:
+    """Two methods on the same rows (at least one), each right where it says what gold says, by McNemar's exact test."""
+    one = np.array([given == truth for given, truth in zip(baseline, gold, strict=True)])
+    other = np.array([given == truth for given, truth in zip(model, gold, strict=True)])
+    wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
+    return _conclude(wins - losses, judge_changes(wins, losses), float(other.mean()))
+
+
+def judge_changes(wins: int, losses: int) -> float:
+    """McNemar's exact test: p of so uneven a split of the rows where only one of two methods is right."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def compare_ratios(baseline: Ratio, model: Ratio, *, seed: int = 0) -> Comparison:
+    """Two methods on the same rows (at least one) by a figure that is a ratio of sums over rows, such as a mean or micro-F1.
+
+    Approximate randomisation (Noreen 1989; Yeh 2000): how often does a difference as large come about where each row's
+    two answers change hands by chance?
+    """
+    ours, theirs = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
+    gap = _divide(theirs) - _divide(ours)
+    rows = np.stack([one - other for one, other in zip(baseline, model, strict=True)])  # what a swap moves, [over and under, rows]
+    random = np.random.default_rng(seed)
+    as_large, step = 0, max(1, 4_000_000 // rows.shape[1])
+    for first in range(0, SHUFFLES, step):
+        moved = rows @ (random.random((rows.shape[1], min(step, SHUFFLES - first))) < 0.5)
+        gaps = _divide(theirs[:, None] - moved) - _divide(ours[:, None] + moved)
+        as_large += int((np.abs(gaps) >= abs(gap) - 1e-12).sum())
+    return _conclude(float(gap), (as_large + 1) / (SHUFFLES + 1), float(_divide(ours)))
+
+
+def compare_to_chance(expected: float, gold: Sequence[object], model: Sequence[object]) -> Comparison:
+    """Guessing, which is right with probability ``expected``, against the model on the same rows, by an exact binomial test."""
+    from scipy.stats import binomtest
+
+    hits = sum(given == truth for given, truth in zip(model, gold, strict=True))
+    share = hits / len(gold)
+    return _conclude(expected - share, float(binomtest(hits, len(gold), expected).pvalue), share)
+
+
+def describe_comparison(baseline: Baseline) -> str | None:
+    """One sentence on how a baseline compares with the model; None where they were not compared."""
+    versus, own = baseline.versus, baseline.headline
+    if versus is None or own is None:
+        return None
+    measure, reached = own
+    named = "" if measure == "accuracy" else f"{MEASURES[measure]} "
+    figures = f"{named}{reached.value:.3f} against {versus.model:.3f} on {reached.n:,} rows, {describe_p(versus.p)}"
+    who = f"{baseline.name[0].upper()}{baseline.name[1:]} ({baseline.method})"
+    if versus.verdict == "no clear difference":
+        return f"{who} shows no clear difference from the model here: {figures}."
+    caveat = " It learned from gold, which a model that is only prompted does not see." if baseline.role == "learned" else ""
+    return f"{who} is {versus.verdict} than the model here: {figures}.{caveat}"
+
+
+def describe_p(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def warn_of_baselines(baselines: Sequence[Baseline], kind: str = "label") -> list[str]:
+    """A sentence for each baseline that the model should have beaten and did not, and what to do about it."""
+    verdicts = ((baseline, baseline.versus.verdict) for baseline in baselines if baseline.versus)
+    ahead = (one for one, verdict in verdicts if verdict == "better" or (one.role == "floor" and verdict != "worse"))
+    sentences = [sentence for baseline in ahead if (sentence := describe_comparison(baseline))]
+    trained = "on these labels" if kind in ("label", "labels") else "for this question"
+    return [*sentences, f"Use a stronger model, or one trained {trained}, before relying on the answers."] if sentences else []
+
+
+def _conclude(gap: float, p: float, model: float) -> Comparison:
+    """``gap``: by how much the baseline is ahead."""
+    verdict: Literal["better", "worse"] = "better" if gap > 0 else "worse"
+    return Comparison(verdict if p < ALPHA else "no clear difference", p, model)
+
+
+def _divide(sums: Figures) -> Figures:
+    """[over and under, ...] -> [...]"""
+    return np.asarray(sums[0] / np.maximum(sums[1], 1e-12))

@@ -1,0 +1,212 @@
+"""Kind ``answer``: text that the model wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from medtask.errors import MissingExtra
+from medtask.evaluate.blocks import Block, Table, Text
+from medtask.evaluate.intervals import Counts, Estimate, estimate_ratio
+from medtask.evaluate.kinds.kind import Judged, Sample
+from medtask.evaluate.kinds.label import BOOTSTRAP
+from medtask.evaluate.overlap import rouge_l, split_words, token_f1
+from medtask.evaluate.words import count_rows
+from medtask.records import Answer, Option, Status, Value
+from medtask.similarity import encode
+
+LONGEST = 2000  # words, from which on lengths are counted together
+ENCODED = 200  # rows of the sample that MiniLM reads: of long texts it takes a second for some 30
+CAUTION = (
+    "Likeness to gold is not correctness: an answer in other words can be right, and one wrong word in the same words can be dangerous."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Words an answer: the middle, the shortest and longest, and the 5th and 95th percentile."""
+
+    median: int
+    low: int
+    high: int
+    shortest: int
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerShape:
+    """``ended``: rows whose answer came to its own end; ``truncated``: those stopped before, of which ``cut`` still have an answer."""
+
+    ended: int
+    truncated: int
+    cut: int
+    words: Length | None
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    def tell(self, manifest: Mapping[str, object]) -> list[Block]:
+        if self.words is None:
+            return [Text("No row got an answer.")]
+        lines = [
+            ("Came to their own end", f"{self.ended:,}"),
+            ("Stopped by a limit", f"{self.truncated:,}"),
+            ("of these with an answer, cut after a whole sentence", f"{self.cut:,}"),
+        ]
+        words = self.words
+        lengths = [
+            ("the middle one", f"{words.median:,}"),
+            ("nine in ten", f"{words.low:,}-{words.high:,}"),
+            ("the shortest and the longest", f"{words.shortest:,}-{words.longest:,}{'+' * (words.longest >= LONGEST)}"),
+        ]
+        return [
+            Table("How answers ended", (("Answers", ""), ("Rows", "n")), lines),
+            Table("How long answers are", (("Length", ""), ("Words", "n")), lengths),
+        ]
+
+    def say(self) -> str | None:
+        if self.words is None:
+            return None
+        words = self.words
+        spread = f"{words.median:,} word{'s' * (words.median != 1)} an answer, nine in ten have {words.low:,}-{words.high:,}"
+        return f"{spread}; {count_rows(self.truncated)} stopped by a limit"
+
+
+class AnswerShaper:
+    """Counts answers by their number of words."""
+
+    def __init__(self) -> None:
+        self._ended = self._truncated = self._cut = 0
+        self._words = np.zeros(LONGEST + 1, dtype=np.int64)
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        stopped = answer.status is Status.TRUNCATED
+        self._truncated += stopped
+        if isinstance(answer.value, str):
+            self._cut += stopped
+            self._ended += not stopped
+            self._words[len(split_words(answer.value))] += 1
+
+    def finish(self) -> AnswerShape:
+        return AnswerShape(self._ended, self._truncated, self._cut, _measure(self._words))
+
+
+def _measure(words: Counts) -> Length | None:
+    seen = np.flatnonzero(words)
+    if not len(seen):
+        return None
+    ranks = np.cumsum(words) / words.sum()
+    low, median, high = (int(np.searchsorted(ranks, share - 1e-9)) for share in (0.05, 0.5, 0.95))
+    return Length(median, low, high, int(seen[0]), int(seen[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class GradedTexts:
+    """Means over ``rows`` rows with gold (a random sample where there are more than 2,000, ``of`` all); without an answer a row
+    counts as 0. ``similarity`` is over fewer rows; None, with the reason in ``note``, where MiniLM is not installed."""
+
+    token_f1: Estimate
+    rouge_l: Estimate
+    similarity: Estimate | None
+    note: str
+    of: int
+    without: int
+
+    @property
+    def figures(self) -> Mapping[str, Estimate | None]:
+        return {"token_f1": self.token_f1, "rouge_l": self.rouge_l, "similarity": self.similarity}
+
+    @property
+    def right(self) -> None:
+        return None
+
+    def to_json(self) -> dict[str, object]:
+        return {"quality": asdict(self)}
+
+    def tell(self) -> list[str]:
+        whom = (
+            f"On {self.token_f1.n:,} random rows of {self.of:,} with gold"
+            if self.token_f1.n < self.of
+            else f"On {count_rows(self.of)} with gold"
+        )
+        sentences = [f"{whom}, answers share words with gold to a token F1 of {self.token_f1} in the mean."]
+        if self.without:
+            sentences.append(f"{count_rows(self.without)} without an answer count as 0.")
+        return sentences
+
+    def caveats(self) -> list[str]:
+        return [CAUTION]
+
+    def explain(self) -> str:
+        unlike = f" MiniLM similarity was not measured: {self.note}." if self.note else f" MiniLM reads at most {ENCODED} of the rows."
+        return (
+            f"Intervals are 95 %, {BOOTSTRAP} of the rows. Token F1 (as in SQuAD) counts shared words without articles, ROUGE-L words "
+            "in the same order, MiniLM similarity is the cosine of meaning, in which unrelated texts are near 0.1. Differences in token "
+            f"F1 are judged by approximate randomisation (p below 0.05).{unlike}"
+        )
+
+    def detail(self) -> list[Block]:
+        return []
+
+
+class AnswerGrader:
+    """Gold is the text that a person would have written. There is no right and wrong, only likeness."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._rows = self._without = 0
+
+    def read(self, gold: Value, options: Sequence[Option]) -> str | None:
+        return gold if isinstance(gold, str) else None
+
+    def settle(self, status: Status, value: Value | None) -> Value | None:
+        return value
+
+    def is_right(self, given: Value | None, truth: Value) -> None:
+        return None
+
+    def add(self, given: Value | None, truth: Value, confidence: float | None) -> Judged:
+        self._rows += 1
+        self._without += given is None
+        likeness = token_f1(str(truth), given) if isinstance(given, str) else 0.0
+        return Judged(True if likeness == 1 else None, 1 - likeness)
+
+    def finish(self, sample: Sample) -> GradedTexts | None:
+        return grade_texts(sample.gold, sample.answers, of=self._rows, without=self._without, seed=self._seed)
+
+
+def grade_texts(
+    gold: Sequence[str], answers: Sequence[str | None], *, of: int | None = None, without: int = 0, seed: int = 0
+) -> GradedTexts | None:
+    """How like gold these rows' answers are; None without rows."""
+    pairs = list(zip(gold, answers, strict=True))
+    means = [
+        _estimate_mean([0.0 if given is None else measure(truth, given) for truth, given in pairs], seed) for measure in (token_f1, rouge_l)
+    ]
+    f1, rouge = means
+    if f1 is None or rouge is None:
+        return None
+    similarity, note = _measure_similarity(pairs[:ENCODED], seed)
+    return GradedTexts(f1, rouge, similarity, note, len(pairs) if of is None else of, without)
+
+
+def weigh_texts(gold: Sequence[str], answers: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's part in the mean token F1, as comparison.compare_ratios wants it."""
+    shares = [0.0 if given is None else token_f1(truth, given) for truth, given in zip(gold, answers, strict=True)]
+    return np.array(shares), np.ones(len(shares))
+
+
+def _measure_similarity(pairs: Sequence[tuple[str, str | None]], seed: int) -> tuple[Estimate | None, str]:
+    texts = [text for pair in pairs for text in pair if text is not None]
+    try:
+        vectors = dict(zip(texts, encode(texts), strict=True))
+    except MissingExtra as missing:
+        return None, f"{missing} ({missing.fix})"
+    near = [0.0 if given is None else max(0.0, float(vectors[truth] @ vectors[given])) for truth, given in pairs]
+    return _estimate_mean(near, seed), ""
+
+
+def _estimate_mean(values: Sequence[float], seed: int) -> Estimate | None:
+    return estimate_ratio(np.array(values), np.ones(len(values)), seed=seed)

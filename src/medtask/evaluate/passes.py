@@ -1,0 +1,88 @@
+"""What each further pass of a run changed, for better and for worse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from medtask.evaluate.comparison import judge_changes
+from medtask.records import Answer, Status, Value
+
+IsRight = Callable[[Status, Value | None], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PassSummary:
+    """Rows that a pass asked again. ``changed``: from one value to another; ``gained``: had none and has one; ``lost``: had one
+    and has none. With gold, ``right_before`` and ``right_after`` count by [before][after], False first, and ``p`` is McNemar's
+    exact test of the difference; None where no such row has gold that knows right from wrong."""
+
+    name: str
+    asked: int
+    changed: int
+    gained: int
+    lost: int
+    before_after: tuple[tuple[int, int], tuple[int, int]] | None
+    p: float | None
+
+    @property
+    def graded(self) -> int:
+        return sum(map(sum, self.before_after)) if self.before_after else 0
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.asked = self.changed = self.gained = self.lost = self.place = 0
+        self.before_after = [[0, 0], [0, 0]]
+
+
+class PassGatherer:
+    """Counts, for each pass, what stood before it and behind it."""
+
+    def __init__(self) -> None:
+        self._passes: dict[str, _Tally] = {}
+
+    def add(self, answer: Answer, is_right: IsRight | None) -> None:
+        """``is_right`` tells of a value of this row whether gold agrees; None where the row has no gold that counts."""
+        if not answer.steps:
+            return
+        for place, (name, (before, after)) in enumerate(_list_changes(answer)):
+            tally = self._passes.setdefault(name, _Tally())
+            tally.place = max(tally.place, place)
+            tally.asked += 1
+            tally.changed += None not in (before[1], after[1]) and before[1] != after[1]
+            tally.gained += before[1] is None and after[1] is not None
+            tally.lost += before[1] is not None and after[1] is None
+            was, became = (is_right(*before), is_right(*after)) if is_right else (None, None)
+            if was is not None and became is not None:
+                tally.before_after[was][became] += 1
+
+    def finish(self) -> tuple[PassSummary, ...]:
+        """In the order in which they were asked."""
+        ranked = sorted(self._passes.items(), key=lambda item: (item[1].place, item[0]))
+        return tuple(_describe(name, tally) for name, tally in ranked)
+
+
+def _describe(name: str, tally: _Tally) -> PassSummary:
+    (wrong, mended), (spoilt, right) = tally.before_after
+    graded = bool(wrong + mended + spoilt + right)
+    return PassSummary(
+        name=name,
+        asked=tally.asked,
+        changed=tally.changed,
+        gained=tally.gained,
+        lost=tally.lost,
+        before_after=((wrong, mended), (spoilt, right)) if graded else None,
+        p=judge_changes(mended, spoilt) if graded else None,
+    )
+
+
+State = tuple[Status, Value | None]
+
+
+def _list_changes(answer: Answer) -> Iterator[tuple[str, tuple[State, State]]]:
+    """Each further pass with what was said before it and then."""
+    names = [*(step.pass_name for step in answer.steps[1:]), answer.pass_name]
+    states: list[State] = [*((step.status, step.value) for step in answer.steps), (answer.status, answer.value)]
+    yield from zip(names, pairwise(states), strict=True)

@@ -1,0 +1,45 @@
+"""Lists and mappings that stand in a cell as text: JSON, or what Python prints."""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+
+MAX_JSON = 1_000_000  # characters
+MAX_LITERAL = 50_000  # characters: Python's parser needs some hundred bytes for each
+
+
+def read_container(value: object) -> list[object] | dict[object, object] | None:
+    """The list or mapping that a cell is, or whose text it holds; None for anything else.
+
+    Text is read as JSON, or else as a Python literal ({'A': 'five'}), which can name values and do nothing.
+    """
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list | tuple):
+        return list(value)
+    text = value.strip() if isinstance(value, str) else ""
+    if not (text and text[0] + text[-1] in ("[]", "{}", "()")):
+        return None
+    read = _read_json(text) if len(text) <= MAX_JSON else None
+    if read is None and len(text) <= MAX_LITERAL:
+        read = _read_literal(text)
+    return list(read) if isinstance(read, tuple) else read if isinstance(read, list | dict) else None
+
+
+def _read_json(text: str) -> object:
+    try:
+        # NaN and Infinity are not JSON: a blank cell of some table became one of them.
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_literal(text: str) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "\d" is no escape, says the parser, on the terminal
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None

@@ -1,0 +1,107 @@
+"""Objects against gold, field by field."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medtask.evaluate.agreement import agree, compare_objects, flatten, grade_objects, unflatten
+
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.lists(st.integers(), max_size=3))
+OBJECTS = st.recursive(
+    LEAVES, lambda inner: st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, min_size=1, max_size=3), max_leaves=8
+)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        (3, 3),
+        (3, 3.0),
+        (0.1 + 0.2, 0.3),
+        ("12.5", 12.5),
+        (True, True),
+        ("true", True),
+        (" Left  Breast", "left breast"),
+        ("ﬁne", "fine"),
+        (["a", "B"], ["b", "A", "a"]),
+        ("a", ["a"]),
+        ([{"x": 1}], [{"x": 1.0}]),
+        ("2024-03-01", "2024-03-01"),
+    ],
+)
+def test_values_that_say_the_same(gold: object, answer: object) -> None:
+    assert agree(gold, answer)
+    assert agree(answer, gold)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        (10**12, 10**12 + 1),  # whole numbers are exact
+        (1.0, 1.0 + 1e-8),
+        (True, 1),
+        (False, "0"),
+        ("2024-03-01", "2024-03-02"),
+        ("1.0", "1"),  # codes: text stays text
+        (["a"], ["a", "b"]),
+        ([{"x": 1}], [{"x": 2}]),
+        ("nan", "unknown"),
+        (float("inf"), 1e308),
+    ],
+)
+def test_values_that_do_not(gold: object, answer: object) -> None:
+    assert not agree(gold, answer)
+    assert not agree(answer, gold)
+
+
+def test_each_field_is_right_wrong_missed_or_invented() -> None:
+    gold = {"stage": "II", "size": {"value": 12, "unit": "mm"}, "nodes": None, "grade": 2}
+    answer = {"stage": "ii", "size": {"value": 13, "unit": None}, "nodes": True, "grade": 2, "side": "left"}
+    found = {".".join(path): finding for path, finding, _, _ in compare_objects(gold, answer)}
+    # gold says nothing of the side, so nothing can be wrong there
+    assert found == {"stage": "right", "size.value": "wrong", "size.unit": "missed", "nodes": "invented", "grade": "right"}
+
+
+def test_an_object_that_is_null_stands_for_all_of_its_fields() -> None:
+    whole, null = {"size": {"value": 12, "unit": "mm"}}, {"size": None}
+    assert {finding for _, finding, _, _ in compare_objects(whole, null)} == {"missed"}
+    assert {finding for _, finding, _, _ in compare_objects(null, whole)} == {"invented"}
+    quality = grade_objects([whole, null], [whole, null])
+    assert quality is not None
+    assert [(one.field, one.rows, one.agreement.value) for one in quality.fields] == [("size.unit", 2, 1.0), ("size.value", 2, 1.0)]
+
+
+def test_a_value_in_place_of_an_object_is_wrong() -> None:
+    assert [finding for _, finding, _, _ in compare_objects({"size": 12}, {"size": {"value": 12}})] == ["wrong"]
+
+
+def test_the_figures_are_the_ones_by_hand() -> None:
+    gold: list[dict[str, object]] = [{"a": 1, "b": None}, {"a": 2, "b": "x"}, {"a": 3, "b": None}]
+    quality = grade_objects(gold, [{"a": 1, "b": None}, {"a": 2, "b": ""}, None])
+    assert quality is not None
+    assert (quality.fields_right.value, quality.fields_right.n) == (pytest.approx(3 / 6), 3)
+    assert (quality.rows_right.value, quality.rows_right.n) == (pytest.approx(1 / 3), 3)
+    assert quality.rows_right_answered is not None
+    assert quality.rows_right_answered.value == 0.5
+    assert (quality.missed, quality.invented) == (2, 0)  # b of the second row, a of the third
+    assert [(one.field, one.rows, one.gold, one.filled, one.missed) for one in quality.fields] == [("a", 3, 3, 2, 1), ("b", 3, 1, 0, 1)]
+
+
+def test_without_an_answer_nothing_is_right_even_where_gold_has_nothing() -> None:
+    quality = grade_objects([{"b": None}], [None])
+    assert quality is not None
+    assert quality.fields_right.value == quality.rows_right.value == 0
+
+
+def test_nothing_to_grade_is_no_quality() -> None:
+    assert grade_objects([], []) is None
+    assert grade_objects([{}], [{"a": 1}]) is None
+
+
+@given(OBJECTS)
+def test_an_object_agrees_with_itself(value: object) -> None:
+    if isinstance(value, dict):
+        assert {finding for _, finding, _, _ in compare_objects(value, value)} <= {"right"}
+        assert flatten(unflatten(flatten(value))) == flatten(value)

@@ -1,0 +1,193 @@
+"""Each kind of question on small tables: what its answers look like, and what gold says of them."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medtask import similarity
+from medtask.evaluate.kinds.answer import CAUTION
+from medtask.evaluate.summary import Gatherer, Summary, summary_lines
+from medtask.records import Answer, Option, Quote, Status, Value
+from questions import KINDS
+
+FOUR = tuple(Option(letter, f"option {letter}") for letter in "ABCD")
+
+
+@pytest.fixture(autouse=True)
+def no_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "find_minilm", lambda: None)
+    similarity._load_model.cache_clear()
+
+
+def gather(kind: str, *rows: tuple[Value | None, Value | None], labels: tuple[str, ...] = (), options: tuple[Option, ...] = ()) -> Summary:
+    gatherer = Gatherer(kind, labels, None, True)  # type: ignore[arg-type]
+    for number, (value, gold) in enumerate(rows, start=1):
+        status = Status.OK if value is not None else Status.FAILED
+        confidence = None if kind == "answer" or value is None else 0.9
+        gatherer.add(number, Answer(str(number), status, value, confidence), f"text {number}", gold, options)
+    return gatherer.finish()
+
+
+def figures(summary: Summary) -> dict[str, float | None]:
+    assert summary.gold is not None
+    assert summary.gold.quality is not None
+    return {measure: figure.value if figure else None for measure, figure in summary.gold.quality.figures.items()}
+
+
+def test_labels_are_counted_by_label_and_by_number() -> None:
+    summary = gather("labels", (("a", "b"), None), (("a",), None), ((), None), (None, None), labels=("a", "b", "c"))
+    assert summary.answered == 3
+    assert summary.answers.to_json() == {
+        "labels": {"a": 2, "b": 1},
+        "rows_by_number_of_labels": {"0": 1, "1": 1, "2": 1},
+        "mean_number_of_labels": 1.0,
+    }
+    assert summary_lines(summary)[1] == "1.00 labels a row in the mean; 1 row has none"
+
+
+def test_gold_with_a_name_that_is_no_label_is_counted_and_not_graded() -> None:
+    summary = gather("labels", (("a",), ("a", "z")), (("a",), ("a",)), ((), ()), ((), None), labels=("a", "b"))
+    gold = summary.gold
+    assert gold is not None
+    assert (gold.rows, gold.unknown, gold.missing, dict(gold.unknown_values)) == (2, 1, 1, {"a; z": 1})
+    assert figures(summary)["exact_match"] == 1  # gold that no label applies is a truth
+
+
+def test_of_labels_the_order_in_gold_says_nothing() -> None:
+    summary = gather("labels", (("a", "b"), ("b", "a", "b")), labels=("a", "b"))
+    assert figures(summary) == {"micro_f1": 1.0, "macro_f1": 1.0, "exact_match": 1.0, "jaccard": 1.0}
+    assert summary.gold is not None
+    assert summary.gold.sample.gold == (("a", "b"),)
+
+
+def test_choices_have_accuracy_and_letters() -> None:
+    rows: list[tuple[Value | None, Value | None]] = [("A", "A"), ("A", "B"), ("C", "C"), (None, "D"), ("A", "E"), ("A", "none of these")]
+    summary = gather("choice", *rows, options=FOUR)
+    assert figures(summary) == {"accuracy": 0.5, "accuracy_answered": pytest.approx(2 / 3)}
+    assert summary.gold is not None
+    assert summary.gold.unknown == 2
+    assert summary.gold.quality is not None
+    assert summary.gold.quality.to_json()["letters"] == {
+        "A": {"gold": 1, "answered": 2},
+        "B": {"gold": 1, "answered": 0},
+        "C": {"gold": 1, "answered": 1},
+        "D": {"gold": 1, "answered": 0},
+    }
+    assert summary.answers.to_json() == {"letters": {"A": 4, "C": 1}, "offered": dict.fromkeys("ABCD", 5), "answered": 5}
+
+
+def test_a_model_that_answers_by_place_is_told_so() -> None:
+    leaning = gather("choice", *[("A", "ABCD"[row % 4]) for row in range(80)], options=FOUR)
+    assert "It leans to the letter A: 100.0 % of its answers, where gold has it in 25.0 % of the rows." in summary_lines(leaning)[-1]
+    fair = gather("choice", *[("ABCD"[row % 4], "ABCD"[row % 4]) for row in range(80)], options=FOUR)
+    assert "leans" not in summary_lines(fair)[-1]
+
+
+def test_of_several_options_the_whole_set_counts() -> None:
+    summary = gather("choice", (("A", "C"), ("C", "A")), (("A",), ("A", "B")), (None, ("D",)), options=FOUR)
+    assert figures(summary) == {
+        "exact_match": pytest.approx(1 / 3),
+        "jaccard": pytest.approx(0.5),
+        "micro_f1": pytest.approx(2 * 3 / (5 + 3)),
+    }
+
+
+def test_gold_of_a_row_whose_options_cannot_be_read_still_counts() -> None:
+    assert figures(gather("choice", (None, "B")))["accuracy"] == 0
+
+
+def test_answers_are_measured_in_words_and_likeness() -> None:
+    summary = gather("answer", ("a raised pressure", "pressure"), ("pressure", "pressure"), (None, "pressure"))
+    assert figures(summary) == {
+        "token_f1": pytest.approx((2 / 3 + 1 + 0) / 3),
+        "rouge_l": pytest.approx((1 / 2 + 1 + 0) / 3),
+        "similarity": None,
+    }
+    lines = summary_lines(summary)
+    assert lines[1] == "1 word an answer, nine in ten have 1-3; 0 rows stopped by a limit"
+    assert CAUTION in lines
+    assert summary.gold is not None
+    assert [case.row for case in summary.gold.errors] == [1]
+
+
+def test_a_truncated_answer_is_an_answer_where_it_has_one() -> None:
+    gatherer = Gatherer("answer", (), None, False)
+    for row, value in enumerate(["One whole sentence.", None], start=1):
+        gatherer.add(row, Answer(str(row), Status.TRUNCATED, value, reason="max_tokens"), "text", None)
+    shape = gatherer.finish().answers.to_json()
+    assert (shape["ended"], shape["truncated"], shape["cut"]) == (0, 2, 1)
+
+
+def test_fields_are_filled_quoted_and_right() -> None:
+    gatherer = Gatherer("fields", (), None, True)
+    shares = {"stage=I": 0.2, "stage=II": 0.8}
+    quotes = {"stage": Quote("stage II", 10, 18)}
+    gatherer.add(1, Answer("1", Status.OK, {"stage": "II", "size": {"mm": 12}}, 0.8, shares, quotes=quotes), "text", {"stage": "II"})
+    gatherer.add(2, Answer("2", Status.OK, {"stage": "I", "size": None}, 0.2, shares), "text", {"stage": "II", "size": {"mm": 1}})
+    gatherer.add(3, Answer("3", Status.TRUNCATED), "text", "stage II")
+    summary = gatherer.finish()
+    assert summary.answers.to_json() == {
+        "answered": 2,
+        "fields": [
+            {"field": "size.mm", "filled": 1, "quoted": 0, "values": {}},
+            {"field": "stage", "filled": 2, "quoted": 1, "values": {"I": 1, "II": 1}},
+        ],
+    }
+    assert figures(summary) == {"fields_right": pytest.approx(1 / 3), "rows_right": 0.5}
+    assert summary.gold is not None
+    assert (summary.gold.rows, summary.gold.unknown) == (2, 1)
+    assert [case.row for case in summary.gold.errors] == [2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_json_has_no_text_of_records(kind: str) -> None:
+    summary = KINDS[kind]().finish()
+    written = json.dumps(summary.to_json())
+    assert not [word for word in ("script", "abstract", "behind", "Tumour", "headache", "thinking") if word in written]
+    assert summary.gold is not None
+    assert summary.gold.rows > 50
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_without_gold_is_told_without_it(kind: str) -> None:
+    summary = KINDS[kind](has_gold=False).finish()
+    assert summary.gold is None
+    assert not [line for line in summary_lines(summary) if "gold" in line]
+
+
+@pytest.mark.parametrize("kind", ["labels", "choice", "answer", "fields"])
+def test_no_rows_are_no_error(kind: str) -> None:
+    summary = gather(kind)
+    assert summary_lines(summary)[-1] == "no row has gold that counts: no figures"
+    json.dumps(summary.to_json())
+
+
+VALUES = {
+    "labels": st.sets(st.sampled_from("abc")).map(lambda names: tuple(sorted(names))),
+    "choice": st.sampled_from("ABCD"),
+    "answer": st.sampled_from(["the pressure", "pressure in the eye", "a nerve"]),
+    "fields": st.fixed_dictionaries({"x": st.none() | st.integers(0, 2), "y": st.sampled_from(["i", "ii", None])}),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_the_order_of_the_rows_changes_nothing(kind: str, data: st.DataObject) -> None:
+    values = st.none() | VALUES[kind]
+    pairs = data.draw(st.lists(st.tuples(values, values), min_size=1, max_size=12))
+    rows = [(number, *pair) for number, pair in enumerate(pairs, start=1)]
+    found = []
+    for seed in (0, 1):
+        random.Random(seed).shuffle(rows)
+        gatherer = Gatherer(kind, tuple("abc"), None, True)  # type: ignore[arg-type]
+        for number, value, gold in rows:
+            status = Status.REVIEW if value is not None else Status.FAILED
+            gatherer.add(number, Answer(str(number), status, value, 0.5 if value else None), f"text {number}", gold, FOUR)
+        found.append(gatherer.finish().to_json())
+    assert found[0] == found[1]
