@@ -108,3 +108,11 @@ def test_running_again_asks_nothing_and_derives_the_same(kind: str, tmp_path: Pa
     run(load_task(task), engine, table, out=folder)
     assert engine.asked == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_an_answer_that_was_cut_at_a_sentence_is_no_error(tmp_path: Path) -> None:
+    task, table = write_kind("answer", tmp_path, 40)
+    cut = {f"c-{row}": "One sentence. " + "word " * 40 for row in range(40)}
+    assert run(load_task(task), FakeEngine(writes=cut), table, out=tmp_path / "cut").exit_code == 0
+    nothing = dict.fromkeys(cut, "")
+    assert run(load_task(task), FakeEngine(writes=nothing), table, out=tmp_path / "nothing").exit_code == 3

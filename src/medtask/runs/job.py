@@ -102,4 +102,5 @@ def _check_gold(job: Job) -> None:
     if not seen[True]:
         fix = f"name the right column with --gold, or write every {what} as it stands there"
         raise InputError(f'no value of the gold column "{job.gold_column}" is a {what} ({shown})', fix=fix)
-    job.note(f'{seen[False]:,} rows of the gold column "{job.gold_column}" hold no {what} and are not graded ({shown})')
+    rows = f"{seen[False]:,} row{'s' if seen[False] > 1 else ''}"
+    job.note(f'gold in the column "{job.gold_column}" is no {what} in {rows}, which {"are" if seen[False] > 1 else "is"} not graded ({shown})')

@@ -111,6 +111,15 @@ class Ledger:
         found = {Status(name): count for name, count in counted}
         return {status: found[status] for status in Status if status in found}
 
+    def count_lost(self, last: int, statuses: Collection[Status]) -> int:
+        """How many of the rows up to ``last`` have one of the statuses, and no value in spite of it."""
+        self.flush()
+        marks = ", ".join("?" * len(statuses))
+        query = f"SELECT count(*) FROM answers WHERE row <= ? AND value IS NULL AND status IN ({marks})"  # noqa: S608 - only marks
+        with self._reporting():
+            (count,) = self._db.execute(query, (last, *map(str, statuses))).fetchone()
+        return int(count)
+
     def answers(self, last: int) -> Iterator[RowAnswer]:
         """The answers of the rows up to ``last``, in the order of rows, streamed."""
         self.flush()

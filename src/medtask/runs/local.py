@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from medtask.evaluate.summary import Summary
     from medtask.evaluate.thresholds import Fitted
 
+# What counts as an error where it leaves a row without a value: text that was cut at a sentence is an answer.
 ERRORS = (Status.FAILED, Status.UNPARSABLE, Status.TRUNCATED, Status.TOO_LONG)
 
 
@@ -168,12 +169,13 @@ def _work(
             closed = _close_manifest(manifest, job, guard, "finished", counts)
             write_report(folder / "report.html", summary, closed, baselines)
             write_manifest(folder, closed)
-            return _conclude(job, folder, "finished", counts, summary=summary, baselines=baselines)
+            exit_code = 3 if ledger.count_lost(job.rows, ERRORS) > job.max_error_rate * job.rows else 0
+            return _conclude(job, folder, "finished", counts, exit_code, summary, baselines)
         except Interrupted as stop:
             ledger.flush()
             counts = ledger.count_statuses(job.rows)
             write_manifest(folder, _close_manifest(manifest, job, guard, "interrupted", counts))
-            return _conclude(job, folder, "interrupted", counts, exit_code=stop.exit_code)
+            return _conclude(job, folder, "interrupted", counts, stop.exit_code)
         except Exception as error:
             with suppress(MedtaskError):  # a full disk takes neither; the error that matters is on its way
                 ledger.flush()
@@ -226,12 +228,10 @@ def _conclude(
     folder: Path,
     state: Literal["finished", "interrupted"],
     counts: Mapping[Status, int],
-    *,
-    exit_code: int | None = None,
+    exit_code: int,
     summary: Summary | None = None,
     baselines: tuple[Baseline, ...] = (),
 ) -> RunResult:
-    errors = sum(counts.get(status, 0) for status in ERRORS)
     return RunResult(
         folder=folder,
         state=state,
@@ -241,7 +241,7 @@ def _conclude(
         tokens_read=job.cost.tokens_read,
         tokens_reused=job.cost.tokens_reused,
         seconds=job.seconds(),
-        exit_code=exit_code if exit_code is not None else 3 if errors > job.max_error_rate * job.rows else 0,
+        exit_code=exit_code,
         summary=summary,
         baselines=baselines,
         notes=tuple(job.notes),

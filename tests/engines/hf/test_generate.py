@@ -16,13 +16,13 @@ import torch
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.hf import desk as desk_module
-from medtask.engines.hf import memory
 from medtask.engines.hf.desk import measure_token
 from medtask.engines.hf.engine import HfEngine
-from medtask.engines.hf.generate import find_ends
+from medtask.engines.hf.generate import ROWS_AT_ONCE, find_ends
 from medtask.engines.hf.head import read_head
 from medtask.engines.hf.load import load_hf
 from medtask.engines.hf.loops import LEAST_TOKENS
+from medtask.engines.hf.memory import measure_room
 from medtask.engines.hf.pack import ATTENTION
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
@@ -111,7 +111,7 @@ def llama() -> HfEngine:
 def rows(request: pytest.FixtureRequest, engine: HfEngine) -> Iterator[int]:
     engine.writer.rows = request.param
     yield request.param
-    engine.writer.rows = None
+    engine.writer.rows = ROWS_AT_ONCE
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_chance_depends_on_the_seed_and_the_record_alone(llama: HfEngine) -> Non
     llama.writer.rows = 2
     for row, result in write(llama, ask(), warm).items():
         assert result.text == together[row].text
-    llama.writer.rows = None
+    llama.writer.rows = ROWS_AT_ONCE
     assert write(llama, ask()[3:4], warm)["3"].text == together["3"].text
     assert write(llama, ask()[3:4], replace(warm, seed=6))["3"].text != together["3"].text
     assert write(llama, ask(("x", "x")), warm)["0"].text != write(llama, ask(("x", "x")), warm)["1"].text
@@ -257,6 +257,8 @@ def test_a_text_goes_on_where_it_was_left(llama: HfEngine) -> None:
     text = write(llama, [prompt])["2"].text
     assert text.strip() == write_by_hand(llama, prompt, NEW.max_tokens)
     assert text != write(llama, ask())["2"].text
+    # A space at the end is the model's to write.
+    assert write(llama, [replace(prompt, written="The patient was seen ")])["2"].text == text.strip()
 
 
 def test_pieces_are_shown_as_they_come_and_make_the_text(llama: HfEngine) -> None:
@@ -314,10 +316,12 @@ def test_out_of_memory_halves_the_rows_and_loses_no_word(llama: HfEngine, monkey
         return run_pass(decoder, plan)
 
     monkeypatch.setattr(desk_module, "run_pass", run_few)
+    room = llama.writer.room
     after = write(llama, ask())
-    assert llama.writer.rows is not None
-    assert llama.writer.rows <= 3
-    llama.writer.rows = None
+    assert room
+    assert llama.writer.room
+    assert llama.writer.room < room
+    llama.writer.room = room
     assert {row: result.text for row, result in after.items()} == {row: result.text for row, result in whole.items()}
     assert {result.tokens for result in after.values()} == {NEW.max_tokens}
 
@@ -331,8 +335,9 @@ def test_a_row_that_never_fits_fails_alone(llama: HfEngine, monkeypatch: pytest.
         return run_pass(decoder, plan)
 
     monkeypatch.setattr(desk_module, "run_pass", choke_on_long_rows)
+    room = llama.writer.room
     results = {result.record_id: result for result in llama.generate(ask(), NEW)}
-    llama.writer.rows = None
+    llama.writer.room = room
     assert isinstance(results["2"], Fault)
     assert results["2"].status is Status.FAILED
     assert results.keys() == {prompt.record_id for prompt in ask()}
@@ -359,11 +364,36 @@ def test_numbers_that_are_none_fail_the_row(tmp_path: Path) -> None:
         assert result.status is Status.FAILED
 
 
-def test_rows_at_once_follow_from_memory(llama: HfEngine) -> None:
+def test_rows_at_once_follow_from_memory(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     token = measure_token(llama.reader)
     assert token == 2 * 4 * 2 * 8 * 4  # keys and values of 4 layers with 2 heads of 8 numbers, 4 bytes each
-    assert memory.count_rows(llama.model, token * 100) == memory.ROWS_AT_ONCE
-    assert memory.count_rows(llama.model, token * 10**12) == 1
+    widths = []
+
+    def look(decoder, plan):
+        widths.append(len(plan.tokens) if isinstance(plan, desk_module.TokenStep) else 0)
+        return run_pass(decoder, plan)
+
+    run_pass = desk_module.run_pass
+    monkeypatch.setattr(desk_module, "run_pass", look)
+    longest = max(len(llama.render(prompt).prompt_tokens) for prompt in ask()) + NEW.max_tokens
+    for room, rows in ((token * longest * 4, 4), (token * longest * 5 - 1, 4), (10, 1), (measure_room(llama.model), len(TEXTS))):
+        widths.clear()
+        monkeypatch.setattr(llama.writer, "room", room)
+        assert len(write(llama, ask())) == len(TEXTS)
+        assert max(widths) == rows
+
+
+def test_the_models_own_settings_have_no_voice_in_what_it_writes(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write(llama, ask()[:2])
+    monkeypatch.setattr(llama.model.generation_config, "repetition_penalty", 5.0)
+    assert {row: result.text for row, result in write(llama, ask()[:2]).items()} == {row: result.text for row, result in before.items()}
+    llama.packed = False
+    llama.model.set_attn_implementation("eager")
+    slow = write(llama, ask()[:2])
+    llama.packed = True
+    llama.model.set_attn_implementation(ATTENTION)
+    assert {row: result.text for row, result in slow.items()} == {row: result.text for row, result in before.items()}
+    assert llama.model.generation_config.repetition_penalty == 5.0
 
 
 def test_the_engine_tells_that_it_writes(llama: HfEngine) -> None:

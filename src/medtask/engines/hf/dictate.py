@@ -32,11 +32,16 @@ def dictate(model: Any, draft: Draft, max_tokens: int, show: Callable[[Draft], N
         return torch.tensor([draft.done], device=tokens.device)
 
     tokens = torch.tensor([draft.tokens], device=model.device)
-    model.generate(
-        tokens,
-        attention_mask=torch.ones_like(tokens),
-        # None of the model's own settings: a repetition penalty would be a second sampler.
-        generation_config=GenerationConfig(do_sample=False, max_new_tokens=max_tokens, pad_token_id=0),
-        logits_processor=[choose],
-        stopping_criteria=[stop],
-    )
+    # What the model's own settings say fills every gap in those that are passed, and a repetition penalty among them would be a
+    # second voice in the choice.
+    settings, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=GenerationConfig(do_sample=False, max_new_tokens=max_tokens, pad_token_id=0),
+            logits_processor=[choose],
+            stopping_criteria=[stop],
+        )
+    finally:
+        model.generation_config = settings

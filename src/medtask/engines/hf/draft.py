@@ -52,7 +52,8 @@ class Draft:
         self._limits = limits
         self._ends = ends
         self._tokenizer = tokenizer
-        self._goes_on = bool(prompt.written) and not limits.think
+        # Behind a blank, the text begins like any other: a model may well repeat the space that was taken from its prompt.
+        self._goes_on = not limits.think and prompt.written[-1:].strip() != ""
         self._transcript = self._begin_transcript()
         self._loops = LoopWatch() if limits.loops else None
         self._chance = seed_chance(limits.seed, prompt.record_id)
@@ -72,7 +73,8 @@ class Draft:
 
     def start(self) -> None:
         """The row's time begins to run; once."""
-        self._started = self._started or time.monotonic()
+        if self._started is None:
+            self._started = time.monotonic()
 
     def fail(self, reason: str, status: Status = Status.FAILED) -> None:
         """Give the row up. ``reason`` carries no text of the record."""
@@ -111,7 +113,7 @@ class Draft:
             self._keep(len(self.tokens) - repeated)
         elif self._count >= self._limits.max_tokens:
             self.ended = "length"
-        elif self._limits.deadline_s is not None and time.monotonic() - (self._started or 0.0) >= self._limits.deadline_s:
+        elif self._limits.deadline_s is not None and self._seconds() >= self._limits.deadline_s:
             self.ended = "deadline"
 
     def text(self) -> str:
@@ -129,6 +131,9 @@ class Draft:
             return self.fault
         assert self.ended
         return Generated(self.record_id, self.text(), self.ended, self._logprob, self._count, self.read, self.reused, self.ms)
+
+    def _seconds(self) -> float:
+        return 0.0 if self._started is None else time.monotonic() - self._started
 
     def _begin_transcript(self) -> Transcript:
         return Transcript(self._tokenizer, self._ends.stops, line=self._ends.line, specials=bool(self._ends.specials))

@@ -81,9 +81,9 @@ class HfEngine(Engine):
     def generate(
         self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
     ) -> Iterator[Generated | Fault]:
-        """See Engine.generate. A text begins with its first character that is not blank, unless it goes on from something
-        written, and ends with its last one; a loop's text ends with its first round. A row that is known alone is written
-        all the same where another is not: what rows stand beside each other decides the last digits of their numbers.
+        """See Engine.generate. A text begins with its first character that is not blank, unless it goes on in the middle of
+        something written, and ends with its last one; a loop's text ends with its first round. Known rows are written too
+        where another is not: what stands beside a row decides the last digits of its numbers.
         """
         return self.writer.write(prompts, limits, known, on_text, self.budget if self.packed else None)
 

@@ -12,25 +12,30 @@ from medtask.engines.hf.constrain import Schemas
 from medtask.engines.hf.desk import Desk, measure_token
 from medtask.engines.hf.dictate import dictate
 from medtask.engines.hf.draft import Draft, Ends
-from medtask.engines.hf.memory import count_rows, free_memory, is_out_of_memory
+from medtask.engines.hf.memory import free_memory, is_out_of_memory, measure_room
 from medtask.engines.hf.reader import Reader
 from medtask.errors import EngineError
 from medtask.records import Fault, Generated, Limits, Prompt, Status
+
+ROWS_AT_ONCE = 64  # all that callers hand over together; half as many were a third slower on two cores
 
 Show = Callable[[Draft], None]
 
 
 class Writer:
-    """A model that writes. ``limit``: tokens that it reads at most; ``rows``: how many it writes at once (None: as memory allows)."""
+    """A model that writes. ``limit``: tokens that it reads at most; ``rows``: rows that it writes at once at most, and ``room``:
+    bytes that their keys and values may take.
+    """
 
     def __init__(self, model: Any, chat: Chat, reader: Reader, limit: int) -> None:
         self.model = model
         self.chat = chat
         self.reader = reader
         self.limit = limit
-        self.rows: int | None = None
-        self._schemas: Schemas | None = None
+        self.rows = ROWS_AT_ONCE
+        self.room: int | None = None
         self._token_bytes = 0
+        self._schemas: Schemas | None = None
 
     def write(
         self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str], on_text: Callable[[str], None] | None, budget: int | None
@@ -86,10 +91,8 @@ class Writer:
     def _write_together(self, drafts: Sequence[Draft], limits: Limits, budget: int, show: Show) -> Iterator[Draft]:
         if not drafts:
             return
-        self._token_bytes = self._token_bytes or measure_token(self.reader)
-        longest = max(len(draft.tokens) for draft in drafts) + limits.max_tokens
-        rows = self.rows or count_rows(self.model, self._token_bytes * longest)
-        desk = Desk(self.reader, drafts, min(rows, len(drafts)), budget)
+        row = self._measure_row(max(len(draft.tokens) for draft in drafts) + limits.max_tokens)
+        desk = Desk(self.reader, drafts, max(1, min(self.rows, (self.room or 0) // row, len(drafts))), budget)
         while desk.live or desk.waiting:
             try:
                 desk.advance()
@@ -100,14 +103,21 @@ class Writer:
                     ) from error
                 alone = desk.clear_half()
                 free_memory()
-                self.rows = desk.rows
                 if alone:
                     alone.fail(f"out of memory on this row alone ({len(alone.tokens):,} tokens)")
                     yield alone
+                else:
+                    self.room = desk.rows * row
                 continue
             for draft in desk.live[:1]:
                 show(draft)
             yield from desk.clear_done()
+
+    def _measure_row(self, tokens: int) -> int:
+        """Bytes of the keys and values of so many tokens. The first call finds out what a token takes, and what there is."""
+        self._token_bytes = self._token_bytes or measure_token(self.reader)
+        self.room = measure_room(self.model) if self.room is None else self.room
+        return self._token_bytes * tokens
 
 
 def find_ends(model: Any, chat: Chat, limits: Limits) -> Ends:

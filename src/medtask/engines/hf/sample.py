@@ -30,7 +30,7 @@ def draw_token(logits: Tensor, chance: np.random.Generator, temperature: float, 
     The nucleus: the fewest likeliest tokens whose probabilities reach ``top_p`` together (Holtzman et al. 2020,
     arXiv:1904.09751).
     """
-    weights = torch.softmax(logits.double() / temperature, dim=-1)
+    weights = torch.softmax(logits.cpu().double() / temperature, dim=-1)  # some devices have no float64
     tokens = None
     if top_p < 1:
         for count in (min(NUCLEUS_AT_ONCE, len(weights)), len(weights)):
@@ -39,6 +39,6 @@ def draw_token(logits: Tensor, chance: np.random.Generator, temperature: float, 
                 break
         before = likeliest.cumsum(0) - likeliest
         weights = likeliest[~(before >= top_p)]  # NaN stays, and fails the row later
-    sums = weights.cumsum(0).cpu().numpy()
+    sums = weights.cumsum(0).numpy()
     place = min(int(np.searchsorted(sums, chance.random() * sums[-1], side="right")), len(sums) - 1)
     return place if tokens is None else int(tokens[place])
