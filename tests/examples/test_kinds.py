@@ -118,7 +118,7 @@ def test_the_row_that_is_shown_tells_every_candidate(name: str) -> None:
 def test_the_command_of_the_readme_runs_through_with_the_built_in_model(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "medtask", "run", str(EXAMPLES / name), "--model", "smollm2-135m", "--out", str(tmp_path / "run")]
     outcome = subprocess.run([*command, "--json", "--quiet"], capture_output=True, text=True)
-    _, records = load(name)
+    task, records = load(name)
     assert outcome.returncode == 0, outcome.stderr
     document = json.loads(outcome.stdout)
     assert document["state"] == "finished"

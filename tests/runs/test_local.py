@@ -399,7 +399,8 @@ def test_gold_is_compared_with_answers_and_baselines(task: Task, tmp_path: Path,
     assert result.summary.gold.quality is not None
     assert result.summary.gold.quality.accuracy.value == pytest.approx(7 / 11)
     assert {baseline.name for baseline in result.baselines} >= {"majority", "TF-IDF"}
-    assert result.notes == ('gold in the column "purpose" is no label of the task in 1 row, which is not graded (row 5, perhaps "curative")',)
+    (note,) = result.notes
+    assert note == 'gold in the column "purpose" is no label of the task in 1 row, which is not graded (row 5, perhaps "curative")'
 
 
 def test_without_gold_there_are_no_baselines(task: Task, write_rows: Rows, tmp_path: Path) -> None:

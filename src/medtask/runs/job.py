@@ -102,5 +102,5 @@ def _check_gold(job: Job) -> None:
     if not seen[True]:
         fix = f"name the right column with --gold, or write every {what} as it stands there"
         raise InputError(f'no value of the gold column "{job.gold_column}" is a {what} ({shown})', fix=fix)
-    rows = f"{seen[False]:,} row{'s' if seen[False] > 1 else ''}"
-    job.note(f'gold in the column "{job.gold_column}" is no {what} in {rows}, which {"are" if seen[False] > 1 else "is"} not graded ({shown})')
+    rows = f"{seen[False]:,} rows, which are" if seen[False] > 1 else "1 row, which is"
+    job.note(f'gold in the column "{job.gold_column}" is no {what} in {rows} not graded ({shown})')

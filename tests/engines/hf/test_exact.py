@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,11 @@ def test_nan_weights_give_nan_and_not_a_label(tmp_path: Path) -> None:
     engine = load_hf(str(save_model(tmp_path, "llama")), dtype="float32", device="cpu")
     with torch.no_grad():
         engine.model.model.norm.weight.fill_(math.nan)
-    scores = next(iter(engine.score(ask()[:1])))
-    assert any(math.isnan(value) for value in scores.branches[0].logprobs)
+    for weigh in ("set", "text"):
+        prompt = replace(ask()[0], branches=(Branch("", LABELS, weigh=weigh),))
+        scores = next(iter(engine.score([prompt])))
+        assert any(math.isnan(value) for value in scores.branches[0].logprobs)
+        assert math.isnan(scores.branches[0].off_set)
 
 
 def test_known_rows_are_left_out_only_as_whole_packs(speaker: HfEngine) -> None:
