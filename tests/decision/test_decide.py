@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -164,6 +165,9 @@ def test_fitted_thresholds_decide_an_answer_anew() -> None:
     anew = apply_thresholds(task, answer, {"curative": 0.7, "palliative": 0.3, "staging": 0.5})
     assert anew.value == ("palliative", "staging")
     assert anew.confidence == pytest.approx(0.4 * 0.4 * 0.9)
+    noted = replace(answer, status=Status.REVIEW, confidence=0.3, reason="confidence 0.30 is below 0.5; read in 5 parts")
+    anew = apply_thresholds(task, noted, {"curative": 0.7, "palliative": 0.3, "staging": 0.5})
+    assert anew.reason == "confidence 0.14 is below 0.5; read in 5 parts"
     failed = Answer("r", Status.FAILED)
     assert apply_thresholds(task, failed, {}) is failed
 

@@ -116,3 +116,14 @@ def test_an_answer_that_was_cut_at_a_sentence_is_no_error(tmp_path: Path) -> Non
     assert run(load_task(task), FakeEngine(writes=cut), table, out=tmp_path / "cut").exit_code == 0
     nothing = dict.fromkeys(cut, "")
     assert run(load_task(task), FakeEngine(writes=nothing), table, out=tmp_path / "nothing").exit_code == 3
+
+
+def test_thresholds_are_fitted_though_a_pass_asks_about_some_labels_only(tmp_path: Path) -> None:
+    task, table = write_kind("labels", tmp_path, 120)
+    text = (task / "task.yaml").read_text().replace("kind: labels", "kind: labels\n  thresholds: {fit: f1}")
+    again = "passes:\n  - {name: again, when: {answer_in: [heart]}, labels: [heart, lung]}\n"
+    (task / "task.yaml").write_text(text + again)
+    result = run(load_task(task), FakeEngine(), table, out=tmp_path / "out", gold_column="gold")
+    assert result.state == "finished"
+    assert {row["pass"] for row in read_csv(result.folder / "answers.csv")} == {"first", "again"}
+    assert json.loads((result.folder / "manifest.json").read_text())["thresholds"]

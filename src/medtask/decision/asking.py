@@ -19,7 +19,7 @@ WRITTEN_TOGETHER = 64
 
 Said = TypeVar("Said", Scores | Fault, Generated | Fault)
 
-THOUGHTS_SHARE = 2  # sections before the last get at most one part in so many of the tokens together
+EARLY_SECTIONS_SHARE = 2  # sections before the last get at most one part in so many of the tokens together
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _write_text(engine: Engine, heard: dict[str, Heard], form: FreeText) -> Iter
         for name, before in heard.items():
             opened = before.prompt.written + (open_tag(section) if section else "")
             heard[name] = replace(before, prompt=replace(before.prompt, written=opened))
-        here = limits if last else replace(limits, max_tokens=max(1, form.max_tokens // (THOUGHTS_SHARE * (len(sections) - 1))))
+        here = limits if last else replace(limits, max_tokens=max(1, form.max_tokens // (EARLY_SECTIONS_SHARE * (len(sections) - 1))))
         here = replace(here, stop=(*here.stop, close_tag(section))) if section else here
         for said in _exactly_once(engine.generate(_prompts(heard), here), _prompts(heard)):
             before = heard[said.record_id]

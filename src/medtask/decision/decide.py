@@ -71,7 +71,11 @@ def apply_thresholds(task: Task, answer: Answer, thresholds: Mapping[str, float]
         return answer
     fitted = replace(task, form=replace(task.form, thresholds=thresholds))
     anew = conclude(fitted, answer.record_id, Weighed(answer.probabilities, answer.off_set, answer.slack))
-    return replace(answer, status=anew.status, value=anew.value, confidence=anew.confidence, reason=anew.reason)
+    # What else the reason tells (that a record was read in parts, say) stays.
+    before = doubt_scores(task.review, answer.confidence, answer.off_set) or ""
+    notes = (answer.reason or "").removeprefix(before).removeprefix("; ")
+    reason = "; ".join(part for part in (anew.reason, notes) if part) or None
+    return replace(answer, status=anew.status, value=anew.value, confidence=anew.confidence, reason=reason)
 
 
 def choose_labels(form: AnyLabels, shares: Shares) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ def fit_thresholds(source: Source) -> Fitted | None:
     found = 0
     for record, given in source.pairs():
         shares = given.answer.probabilities
-        if shares and _is_usable(record, names):
+        # A further pass may have been asked about some of the labels only.
+        if shares and shares.keys() >= set(names) and _is_usable(record, names):
             fitter.add(given.row, shares, cast("tuple[str, ...]", record.gold))
             found += 1
     return fitter.finish() if found else None
