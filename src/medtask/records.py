@@ -30,19 +30,29 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a candidate stands for, for engines that read no chat (encoders, TF-IDF): a label's name, and its definition if any."""
+
+    name: str
+    definition: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """Candidate continuations of one prompt, of which exactly one is the answer.
 
     ``ask`` is added to the last user turn, for this branch alone. ``lead`` is what the model's own turn begins with,
     before any candidate; ``tails`` are the candidates. ``weigh``: "set" asks for each tail's share of the probability
     that the tails have together, each closed by the end of the turn; "text" for the plain log-likelihood of each
-    tail's own tokens, over the whole vocabulary.
+    tail's own tokens, over the whole vocabulary. ``meanings``: what each tail stands for; a lone one is what the branch asks
+    about, to which the first tail says yes and the second no.
     """
 
     lead: str
     tails: tuple[str, ...]
     ask: str = ""
     weigh: Literal["set", "text"] = "set"
+    meanings: tuple[Meaning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +91,13 @@ class BranchScores:
     where the engine cannot tell.
     ``slack``: proven bound on how far any of the probabilities can be from the exact value, because branchings of
     negligible weight were not read.
+    ``chosen``: the engine took one tail without telling any probability; its logarithm is 0, the others' minus infinity.
     """
 
     logprobs: tuple[float, ...]
     off_set: float | None = None
     slack: float = 0.0
+    chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,15 @@ def test_a_bound_that_is_no_number_fails_the_row(branch: BranchScores) -> None:
     assert decide(TASK, "r", hear(branch)).status is Status.FAILED
 
 
+def test_a_choice_without_probabilities_has_a_value_and_no_confidence() -> None:
+    chosen = BranchScores((-math.inf, 0.0, -math.inf), chosen=True)
+    answer = decide(TASK, "r", hear(chosen))
+    assert (answer.status, answer.value, answer.confidence, answer.probabilities) == (Status.OK, "palliative", None, None)
+    abstained = BranchScores((-math.inf, -math.inf, -math.inf, 0.0), chosen=True)
+    answer = decide(ABSTAINING, "r", hear(abstained, task=ABSTAINING))
+    assert (answer.status, answer.value, answer.reason) == (Status.ABSTAINED, None, "the model chose to abstain")
+
+
 def test_low_confidence_goes_to_review_with_the_figures() -> None:
     answer = settle(0.3, 0.43, 0.27)
     assert (answer.status, answer.value) == (Status.REVIEW, "palliative")

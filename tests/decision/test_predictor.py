@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from medtask.engines.base import Caps
 from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, TableError
 from medtask.records import Answer, Fault, Prompt, Record, Scores, Status
-from medtask.tasks.task import Label, Task
+from medtask.tasks.task import Choice, Label, Task
 
 TASK = Task("purpose", "Which purpose?", "{{ text }}", labels=tuple(Label(name, "", name) for name in ("curative", "palliative")))
 
@@ -201,5 +202,13 @@ def test_an_engine_that_answers_too_much_or_too_little_is_refused(say: list[str]
 def test_an_engine_without_probabilities_is_refused() -> None:
     engine = FakeEngine()
     engine.caps = Caps(score="none")
-    with pytest.raises(EngineError, match="probabilities"):
+    with pytest.raises(EngineError, match="held to a set"):
         next(predict(TASK, engine, texts("a")))
+
+
+def test_an_engine_that_only_chooses_is_not_asked_to_weigh_whole_texts() -> None:
+    engine = FakeEngine()
+    engine.caps = Caps(score="none", choose=True)
+    task = replace(TASK, form=Choice(columns=("options",), readout="text"), labels=())
+    with pytest.raises(EngineError, match="whole texts"):
+        next(predict(task, engine, texts("a")))

@@ -10,12 +10,14 @@ from medtask.decision.fields import find_branches, read_object
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, InputError
 from medtask.records import Fault, Generated, Limits, Prompt, Scores, Status
-from medtask.tasks.task import Fields, FreeText, Reasoning, ScoredField, Task
+from medtask.tasks.task import Choice, Fields, FreeText, Reasoning, ScoredField, Task
 from medtask.tasks.wording import close_tag, open_tag
 
 # Prompts that are written for together. What one is written next to can move its last digits, so a resumed run writes all
 # of a batch again that it has not whole: no more than the ledger would lose anyway.
 WRITTEN_TOGETHER = 64
+
+_ABLE = "choose a model that runs in this process (hf, llamacpp or mlx: `medtask models`)"
 
 Said = TypeVar("Said", Scores | Fault, Generated | Fault)
 
@@ -74,12 +76,15 @@ def ask(task: Task, engine: Engine, prompts: Sequence[Prompt], known: Collection
 
 def check_engine(task: Task, engine: Engine) -> None:
     """EngineError, or InputError, where the engine can never answer this task (its further passes apart)."""
-    if not _is_written(task) and engine.caps.score == "none":
-        raise EngineError(f"{engine.info.title} cannot give probabilities of labels", fix="choose a model of the hf engine")
-    if (_is_written(task) or task.reasoning) and not engine.caps.generate:
-        raise EngineError(f"{engine.info.title} cannot write text", fix="choose a model of the hf engine")
-    if isinstance(task.form, Fields) and not engine.caps.schema:
-        raise EngineError(f"{engine.info.title} cannot be held to a JSON schema", fix="choose a model of the hf engine")
+    caps, title = engine.caps, engine.info.title
+    if not _is_written(task) and caps.score == "none" and not caps.choose:
+        raise EngineError(f"{title} cannot be held to a set of answers", fix=_ABLE)
+    if isinstance(task.form, Choice) and task.form.readout == "text" and caps.score != "exact":
+        raise EngineError(f"{title} cannot weigh whole texts, which `readout: text` takes", fix=f"set `readout: letter`, or {_ABLE}")
+    if (_is_written(task) or task.reasoning) and not caps.generate:
+        raise EngineError(f"{title} cannot write text", fix=_ABLE)
+    if isinstance(task.form, Fields) and not caps.schema:
+        raise EngineError(f"{title} cannot be held to a JSON schema", fix=_ABLE)
     limit = engine.context_tokens
     wanted = {"budget under reasoning": task.reasoning.budget if task.reasoning else 0, "max_tokens": getattr(task.form, "max_tokens", 0)}
     for name, tokens in wanted.items():

@@ -35,6 +35,8 @@ def decide(task: Task, record_id: str, heard: Heard | Fault) -> Answer:
         case _:
             weighed = weigh(task, heard.prompt, heard.scores) if heard.scores else None
             answer = conclude(task, record_id, weighed)
+            if heard.scores and any(branch.chosen for branch in heard.scores.branches):
+                answer = _without_numbers(answer)
     reasons = [reason for reason in (answer.reason, *heard.notes) if reason]
     return replace(
         answer,
@@ -110,6 +112,13 @@ def _conclude_one(task: Task, record_id: str, weighed: Weighed, facts: Mapping[s
         return Answer(record_id, Status.ABSTAINED, reason=reason, **facts)
     doubt = doubt_scores(task.review, confidence, weighed.off_set)
     return Answer(record_id, Status.REVIEW if doubt else Status.OK, value=winner, confidence=confidence, reason=doubt, **facts)
+
+
+def _without_numbers(answer: Answer) -> Answer:
+    """The answer of an engine that chose without telling probabilities: none is better than a false one."""
+    status = Status.OK if answer.status is Status.REVIEW else answer.status
+    reason = "the model chose to abstain" if status is Status.ABSTAINED else None
+    return replace(answer, status=status, confidence=None, probabilities=None, off_set=None, slack=0.0, reason=reason)
 
 
 def _decide_text(record_id: str, heard: Heard) -> Answer:

@@ -15,13 +15,15 @@ from medtask.records import Fault, Generated, Limits, Prompt, Scores
 class Caps:
     """What an engine can do, as found out at start.
 
-    ``score``: "exact" gives the probability of whole candidates, "first_token" that of their first tokens, "none" no
-    probability. ``generate``: it can write; ``schema``: also what a JSON schema allows and nothing else.
+    ``score``: "exact" gives the probability of whole candidates; "first_token" what can be told of it from the likeliest
+    tokens along one answer; "none" no probability. ``choose``: without probabilities it can still be held to one of the
+    candidates. ``generate``: it can write; ``schema``: also what a JSON schema allows and nothing else.
     ``thinking_markers``: the model was made to think between markers of its own; others are asked to think aloud.
     ``batch_invariant``: the same prompt gets the same numbers whatever it is asked together with.
     """
 
     score: Literal["exact", "first_token", "none"]
+    choose: bool = False
     generate: bool = False
     schema: bool = False
     thinking_markers: bool = False

@@ -22,13 +22,13 @@ from hashlib import blake2b
 import jinja2
 
 from medtask.errors import InputError
-from medtask.records import Branch, Fault, Message, Option, Prompt, Record, Status
+from medtask.records import Branch, Fault, Meaning, Message, Option, Prompt, Record, Status
 from medtask.tasks.gate import find_unfit
 from medtask.tasks.hints import quote
 from medtask.tasks.hygiene import clean_text
 from medtask.tasks.nearest import choose_examples
 from medtask.tasks.options import Options, read_options
-from medtask.tasks.task import AnyLabels, Choice, Form, FreeText, Gate, OneLabel, Task
+from medtask.tasks.task import AnyLabels, Choice, Form, FreeText, Gate, Label, OneLabel, Task
 from medtask.tasks.template import MAX_STEPS, MAX_TEXT, InputTemplate, Overlong, read_template, render_template
 from medtask.tasks.wording import YES_NO, write_answer, write_head, write_options, write_question
 
@@ -146,18 +146,26 @@ def _read_context(task: Task, record: Record) -> str | Fault:
 def _build_branches(task: Task, options: Sequence[Option]) -> tuple[Branch, ...]:
     match task.form:
         case OneLabel():
-            return (Branch("", tuple(label.say for label in task.candidates)),)
+            return (Branch("", tuple(label.say for label in task.candidates), meanings=tuple(map(_mean, task.candidates))),)
         case AnyLabels():
-            return tuple(Branch(f"{label.name}: ", YES_NO) for label in task.labels)
+            return tuple(Branch(f"{label.name}: ", YES_NO, meanings=(_mean(label),)) for label in task.labels)
         case Choice(several=True):
-            return tuple(Branch(f"{option.letter}: ", YES_NO) for option in options)
+            return tuple(Branch(f"{option.letter}: ", YES_NO, meanings=(Meaning(option.text),)) for option in options)
         case Choice(readout="text"):
-            return (Branch("", tuple(option.text for option in options), write_options(task.form, options), "text"),)
+            texts = tuple(option.text for option in options)
+            return (Branch("", texts, write_options(task.form, options), "text", tuple(map(Meaning, texts))),)
         case Choice(debias=debias):
             letters = tuple(option.letter for option in options)
             orders = _rotate(options) if debias == "permute" else [options]
-            return tuple(Branch("", letters, write_options(task.form, order), "text") for order in orders)
+            return tuple(
+                Branch("", letters, write_options(task.form, order), "text", tuple(Meaning(option.text) for option in order))
+                for order in orders
+            )
     return ()
+
+
+def _mean(label: Label) -> Meaning:
+    return Meaning(label.name, label.definition)
 
 
 def _rotate(options: Sequence[Option]) -> list[list[Option]]:
