@@ -27,8 +27,8 @@ from orders import make_orders
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import Dtype, load_hf
-from medtask.engines.hf.locate import find_built_in
-from medtask.engines.hf.weights import unpack_gguf
+from medtask.engines.files.locate import find_built_in
+from medtask.engines.files.weights import unpack_gguf
 from medtask.hardware import inspect_machine
 from medtask.records import Prompt, Record, Scores
 from medtask.tasks.prompt import build_prompt

@@ -7,7 +7,7 @@ import pytest
 
 from cli.shell import Shell
 from medtask.cli.verbs import models as verb
-from medtask.engines.hf import locate
+from medtask.engines.files import locate
 from medtask.engines.registry import ENGINES
 
 

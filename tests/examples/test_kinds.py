@@ -15,7 +15,7 @@ import medtask
 from examples.shipped import EXAMPLES, NAMES, read_rows
 from medtask.cli.look import read_candidates
 from medtask.engines.fake import FakeEngine
-from medtask.engines.hf.locate import find_built_in
+from medtask.engines.files.locate import find_built_in
 from medtask.records import Answer, Prompt, Record, Status
 from medtask.tasks.gold import find_strange
 from medtask.tasks.prompt import build_prompt

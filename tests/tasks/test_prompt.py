@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtask.errors import InputError
-from medtask.records import Branch, Fault, Prompt, Record, Status
+from medtask.records import Branch, Fault, Meaning, Prompt, Record, Status
 from medtask.tasks.hygiene import clean_text
 from medtask.tasks.labels import Entry, assign_says
 from medtask.tasks.prompt import build_prompt, input_columns, prompt_key
@@ -44,7 +44,8 @@ def test_without_examples_the_prompt_is_a_single_turn_that_ends_with_the_row():
     assert len(prompt.messages) == 1
     assert prompt.messages[0].content.endswith("Answer with the label alone.\n\nText: Biliary stent")
     assert prompt.text == "Biliary stent"
-    assert prompt.branches == (Branch("", ("curative", "palliative", "not enough information")),)
+    meanings = (Meaning(ENTRIES[0].name, ENTRIES[0].definition), Meaning("palliative"), Meaning("not enough information"))
+    assert prompt.branches == (Branch("", ("curative", "palliative", "not enough information"), meanings=meanings),)
 
 
 def test_a_row_and_an_example_of_the_same_text_are_the_same_turn():

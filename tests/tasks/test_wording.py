@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medtask.errors import InputError
-from medtask.records import Branch, Fault, Option, Prompt, Record, Status
+from medtask.records import Branch, Fault, Meaning, Option, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt, input_columns, prompt_key
 from medtask.tasks.task import Choice, Example, Task
 
@@ -113,7 +113,10 @@ def test_orders_of_options_share_everything_but_the_options(load):
     assert prompt.options == (Option("A", "one"), Option("C", "three"), Option("D", "four"))
     orders = ["A. one\nC. three\nD. four", "A. three\nC. four\nD. one", "A. four\nC. one\nD. three"]
     shown = [f"\n\nOptions:\n{order}" for order in orders]
-    assert prompt.branches == tuple(Branch("", ("A", "C", "D"), ask, "text") for ask in shown)
+    texts = [("one", "three", "four"), ("three", "four", "one"), ("four", "one", "three")]
+    assert prompt.branches == tuple(
+        Branch("", ("A", "C", "D"), ask, "text", tuple(map(Meaning, order))) for ask, order in zip(shown, texts, strict=True)
+    )
     assert "one" not in prompt.messages[-1].content
 
 

@@ -21,9 +21,9 @@ from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.generate import ROWS_AT_ONCE, find_ends
 from medtask.engines.hf.head import read_head
 from medtask.engines.hf.load import load_hf
-from medtask.engines.hf.loops import LEAST_TOKENS
 from medtask.engines.hf.memory import measure_room
 from medtask.engines.hf.pack import ATTENTION
+from medtask.engines.writing.loops import LEAST_TOKENS
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
 from tiny_models import make_model, make_tokenizer, save_model
@@ -71,7 +71,7 @@ def find_tokens(engine: HfEngine, prompt: Prompt, count: int) -> list[int]:
 
 
 def write_by_hand(engine: HfEngine, prompt: Prompt, count: int) -> str:
-    return engine.chat.tokenizer.decode(find_tokens(engine, prompt, count), skip_special_tokens=True).strip()
+    return engine.chat.tokenizer.decode(find_tokens(engine, prompt, count)).strip()
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite"])
@@ -165,7 +165,7 @@ def test_an_end_token_of_the_model_ends_the_text(llama: HfEngine, monkeypatch: p
     cut = write(llama, ask()[:1])["0"]
     assert cut.ended == "stop"
     assert cut.tokens == tokens.index(end) + 1
-    assert cut.text == llama.chat.tokenizer.decode(tokens[: tokens.index(end)]).strip()
+    assert cut.text == llama.chat.tokenizer.decode(tokens[: tokens.index(end)], specials=True).strip()
 
 
 def test_a_stop_text_across_tokens_is_cut_off(llama: HfEngine) -> None:
@@ -288,7 +288,7 @@ def test_without_prompts_nothing_is_written(llama: HfEngine) -> None:
 def test_a_model_without_a_chat_template_ends_with_its_line(tmp_path: Path) -> None:
     engine = load_hf(str(save_model(tmp_path, "llama", None)), dtype="float32", device="cpu")
     with torch.no_grad():
-        engine.model.lm_head.weight[engine.chat.tokenizer("\n")["input_ids"][0]] *= 3
+        engine.model.lm_head.weight[engine.chat.tokenizer.encode(["\n"])[0][0]] *= 3
     ended = write(engine, ask())
     assert any(result.ended == "stop" for result in ended.values())
     assert not any("\n" in result.text for result in ended.values())
@@ -300,7 +300,7 @@ def test_a_model_that_cannot_be_packed_writes_too(tmp_path: Path) -> None:
     prompt = ask()[4]
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
     out = engine.model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=9, do_sample=False, pad_token_id=0)
-    assert write(engine, [prompt], replace(NEW, max_tokens=9))["4"].text == engine.chat.tokenizer.decode(out[0, tokens.shape[1] :]).strip()
+    assert write(engine, [prompt], replace(NEW, max_tokens=9))["4"].text == engine.chat.tokenizer.decode(out[0, tokens.shape[1] :].tolist(), specials=True).strip()
 
 
 def test_out_of_memory_halves_the_rows_and_loses_no_word(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +436,7 @@ def test_thoughts_end_where_the_family_ends_them() -> None:
 def test_a_special_token_can_end_thoughts_and_does_not_show_in_them(llama: HfEngine) -> None:
     free = write(llama, ask()[:1], replace(NEW, max_tokens=30))["0"]
     special = "<start_of_turn>"
-    token = llama.chat.tokenizer.convert_tokens_to_ids(special)
+    token = llama.chat.tokenizer.encode([special])[0][0]
     bias = torch.zeros(llama.model.config.vocab_size)
     bias[token] = 1e4
     head = llama.reader.head

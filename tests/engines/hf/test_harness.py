@@ -14,10 +14,11 @@ import pytest
 pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
-from medtask.engines.hf.chat import read_chat
+from medtask.engines.files.locate import find_built_in
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
-from medtask.engines.hf.locate import find_built_in
+from medtask.engines.tokens.chat import read_chat
+from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.records import Branch, Message, Prompt, Scores
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "medmcqa_dev" / "dev.jsonl.gz"
@@ -41,12 +42,14 @@ def engine() -> Iterator[HfEngine]:
 @pytest.fixture(params=["chat", "plain text"])
 def speaker(request: pytest.FixtureRequest, engine: HfEngine) -> Iterator[HfEngine]:
     """The model as its chat template speaks, and as if it had none."""
-    chat, template = engine.chat, engine.chat.tokenizer.chat_template
+    chat = engine.chat
+    tokenizer = chat.tokenizer.tokenizer  # type: ignore[attr-defined]
+    template = tokenizer.chat_template
     if request.param == "plain text":
-        engine.chat.tokenizer.chat_template = None
-        engine.chat = read_chat(chat.tokenizer)
+        tokenizer.chat_template = None
+        engine.chat = read_chat(HubTokenizer(tokenizer))
     yield engine
-    engine.chat, engine.chat.tokenizer.chat_template = chat, template
+    engine.chat, tokenizer.chat_template = chat, template
 
 
 def ask(readout: str, rows: int) -> list[Prompt]:

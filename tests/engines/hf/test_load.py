@@ -20,9 +20,9 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 import torch
 
+from medtask.engines.files.locate import ModelFiles, find_built_in, locate_model
+from medtask.engines.files.weights import count_weights
 from medtask.engines.hf.load import load_hf, plan_loading
-from medtask.engines.hf.locate import ModelFiles, find_built_in, locate_model
-from medtask.engines.hf.weights import count_weights
 from medtask.engines.registry import load_model
 from medtask.errors import InputError, ModelNotFound, TooBig, UsageError
 from medtask.hardware import Machine, inspect_machine
@@ -176,7 +176,7 @@ def test_the_hubs_refusals_are_explained(status: int, code: str, words: str, tmp
 
     server = HTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
-    program = "import medtask.engines.hf.locate as l\ntry: l.locate_model('medtask-tests/m')\nexcept Exception as e: print(e, '|', e.fix)"
+    program = "from medtask.engines.files.locate import *\ntry: locate_model('medtask-tests/m')\nexcept Exception as e: print(e, '|', e.fix)"
     env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
     server.shutdown()

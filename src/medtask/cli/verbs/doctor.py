@@ -83,7 +83,7 @@ def _version(package: str) -> str | None:
 
 
 def _look_at_models() -> Iterator[Finding]:
-    from medtask.engines.hf.locate import BUILT_IN, find_built_in
+    from medtask.engines.files.locate import BUILT_IN, find_built_in
     from medtask.similarity import find_minilm
 
     built_in, minilm = find_built_in(), find_minilm()

@@ -14,7 +14,7 @@ from medtask.cli import show
 from medtask.errors import MedtaskError
 
 if TYPE_CHECKING:
-    from medtask.engines.hf.locate import ModelFiles
+    from medtask.engines.files.locate import ModelFiles
     from medtask.hardware import Machine
 
 _INSTALL_HF = "pip install 'medtask[hf]'"
@@ -82,7 +82,7 @@ def _list_engines() -> list[EngineState]:
 
 def _find_models() -> Iterator[tuple[ModelFiles, int]]:
     """The built-in model and those of the Hugging Face cache, with their size on disk in bytes."""
-    from medtask.engines.hf.locate import BUILT_IN, ModelFiles, find_built_in
+    from medtask.engines.files.locate import BUILT_IN, ModelFiles, find_built_in
 
     built_in = find_built_in()
     if built_in:
@@ -103,8 +103,8 @@ def _find_models() -> Iterator[tuple[ModelFiles, int]]:
 
 
 def _judge(files: ModelFiles, size: int, machine: Machine) -> Candidate:
+    from medtask.engines.files.locate import check_folder
     from medtask.engines.hf.load import plan_loading
-    from medtask.engines.hf.locate import check_folder
 
     try:
         if not files.is_gguf:

@@ -9,11 +9,12 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from medtask.engines.hf.chat import count_shared
-from medtask.engines.hf.draft import Draft, go_on
 from medtask.engines.hf.pack import KeyValues, Segment, lay_out, run_pass
 from medtask.engines.hf.reader import Reader
 from medtask.engines.hf.slots import Slots, TokenStep
+from medtask.engines.hf.step import go_on
+from medtask.engines.tokens.chat import count_shared
+from medtask.engines.writing.draft import Draft
 
 REFILL = 8  # rows wait until one slot in so many is free: a pass for a single row costs almost as much as one for many
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medtask.engines.hf.draft import Draft, go_on
+from medtask.engines.hf.step import go_on
+from medtask.engines.writing.draft import Draft
 
 
 @torch.inference_mode()

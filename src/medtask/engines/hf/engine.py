@@ -12,15 +12,16 @@ import numpy as np
 import torch
 
 from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
-from medtask.engines.hf.batch import Unit, fill_packs, group_units, make_unit
-from medtask.engines.hf.chat import ask_questions, read_chat, render
 from medtask.engines.hf.generate import Writer
 from medtask.engines.hf.head import read_head
 from medtask.engines.hf.memory import free_memory, is_out_of_memory
 from medtask.engines.hf.pack import ATTENTION, attend
 from medtask.engines.hf.plain import score_plainly
 from medtask.engines.hf.reader import Reader
-from medtask.engines.hf.search import mean_reads
+from medtask.engines.tokens.batch import Unit, fill_packs, group_units, make_unit
+from medtask.engines.tokens.chat import ask_questions, read_chat, render
+from medtask.engines.tokens.tokenizer import HubTokenizer
+from medtask.engines.tokens.trie import mean_reads
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Prompt, Scores, Status
 
@@ -34,7 +35,7 @@ class HfEngine(Engine):
         self.model = model.eval()
         self.info = info
         self.budget = budget
-        self.chat = read_chat(tokenizer)
+        self.chat = read_chat(HubTokenizer(tokenizer))
         self.limit = self.context_tokens = _context_length(model, tokenizer)
         self.caps = Caps(
             score="exact",

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from medtask.engines.hf.chat import Chat, write_opening, write_thinking
-from medtask.engines.hf.constrain import Schemas
 from medtask.engines.hf.desk import Desk, measure_token
 from medtask.engines.hf.dictate import dictate
-from medtask.engines.hf.draft import Draft, Ends
 from medtask.engines.hf.memory import free_memory, is_out_of_memory, measure_room
 from medtask.engines.hf.reader import Reader
+from medtask.engines.tokens.chat import Chat, write_opening, write_thinking
+from medtask.engines.writing.constrain import Schemas
+from medtask.engines.writing.draft import Draft, Ends
 from medtask.errors import EngineError
 from medtask.records import Fault, Generated, Limits, Prompt, Status
 
@@ -58,7 +58,7 @@ class Writer:
         """A draft for each prompt; those that cannot be written bear their fault."""
         texts = [self._write_opening(prompt, limits) for prompt in prompts]
         # " A" and "A" are different tokens: the model writes the space itself.
-        tokens = self.chat.tokenizer([text.rstrip(" ") for text in texts], add_special_tokens=False)["input_ids"]
+        tokens = self.chat.tokenizer.encode([text.rstrip(" ") for text in texts])
         ends = find_ends(self.model, self.chat, limits)
         drafts = [Draft(prompt, own, limits, ends, self.chat.tokenizer) for prompt, own in zip(prompts, tokens, strict=True)]
         for draft in drafts:
@@ -122,16 +122,15 @@ class Writer:
 
 def find_ends(model: Any, chat: Chat, limits: Limits) -> Ends:
     """What ends a text by itself: the model's and the tokenizer's end tokens, the end of a turn, the stop texts."""
-    tokenizer = chat.tokenizer
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    tokens = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
-    closing = tokenizer(chat.closing, add_special_tokens=False)["input_ids"]
-    tokens.update(chat.special_ids.intersection(closing))
+    tokens = set(named if isinstance(named, list) else [named]) | {chat.tokenizer.end_id}
+    closing = chat.tokenizer.encode([chat.closing])[0]
+    tokens.update(chat.tokenizer.special_ids.intersection(closing))
     ends = frozenset(int(token) for token in tokens if token is not None)
     if limits.think:
-        return Ends(ends, (*limits.stop, *chat.thinking.stops), specials=chat.specials)
+        return Ends(ends, (*limits.stop, *chat.thinking.stops), specials=chat.tokenizer.specials)
     # Without a chat template an answer ends with its line (see Chat); a JSON text has no lines.
-    return Ends(ends, limits.stop, line=not chat.special_ids.intersection(closing))
+    return Ends(ends, limits.stop, line=not chat.tokenizer.special_ids.intersection(closing))
 
 
 def _show_to(on_text: Callable[[str], None]) -> Show:

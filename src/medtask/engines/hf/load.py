@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.hf.locate import ModelFiles, locate_model
-from medtask.engines.hf.weights import count_weights, hash_weights, unpack_gguf
+from medtask.engines.files.locate import ModelFiles, locate_model
+from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
 from medtask.errors import EngineError, InputError, MissingExtra, TooBig, UsageError
 from medtask.hardware import Machine, format_bytes, inspect_machine
 from medtask.privacy import no_network

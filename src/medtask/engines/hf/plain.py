@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from medtask.engines.hf.chat import Question
-from medtask.engines.hf.search import Node
+from medtask.engines.tokens.chat import Question
+from medtask.engines.tokens.trie import Node
 from medtask.records import BranchScores
 
 

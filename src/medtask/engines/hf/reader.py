@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medtask.engines.hf.chat import Question
 from medtask.engines.hf.head import Head
 from medtask.engines.hf.pack import KeyValues, Segment, lay_out, run_pass
-from medtask.engines.hf.search import Tally, Visit, settle
-from medtask.engines.hf.tree import grow_tree
+from medtask.engines.tokens.chat import Question
+from medtask.engines.tokens.tree import Tree, grow_tree
+from medtask.engines.tokens.trie import Tally, Visit, settle
 from medtask.records import BranchScores
 
 Chain = list[int]
@@ -91,7 +91,7 @@ class Reader:
         hidden = []
         for piece in range(max(len(tree.starts) for tree in trees)):
             left = [row for row, tree in enumerate(trees) if piece < len(tree.starts)]
-            plan = lay_out([trees[row].cut_segment(piece, indices[row]) for row in left], self.prefix, own, self.device)
+            plan = lay_out([_cut_segment(trees[row], piece, indices[row]) for row in left], self.prefix, own, self.device)
             hidden.append(run_pass(self.decoder, plan))
             for segment, row in enumerate(left):
                 indices[row] += plan.token_indices(segment)
@@ -164,6 +164,16 @@ class Reader:
                 for row in visit.rows.tolist():
                     readings[row].later += len(visit.node.reads)
         return below
+
+
+def _cut_segment(tree: Tree, piece: int, indices: Chain) -> Segment:
+    """A tree's piece as a segment of a pass; ``indices``: of the tokens of earlier pieces, in the pack's keys and values."""
+    start, stop = tree.starts[piece], (*tree.starts, len(tree.tokens))[piece + 1]
+    ancestors = [indices[place] for place in tree.chain(tree.parents[start])]
+    parents = [parent - start if parent >= start else -1 for parent in tree.parents[start:stop]]
+    # A chain is told as one: passes without any fork need no map of who sees whom.
+    forks = any(parent != place for place, parent in enumerate(parents, -1))
+    return Segment(tree.tokens[start:stop], ancestors, parents if forks else None)
 
 
 def _steps(reading: Reading) -> Iterator[list[tuple[int, int]]]:

@@ -1,12 +1,11 @@
-"""Which token comes next: the likeliest, or one drawn by chance that can be repeated."""
+"""A token drawn by chance that can be repeated."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 NUCLEUS_AT_ONCE = 512  # tokens among which a nucleus is looked for before the whole vocabulary is sorted
 
@@ -17,28 +16,24 @@ def seed_chance(seed: int, record_id: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-@torch.inference_mode()
-def measure_tokens(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities [rows] of one token per row, over the whole vocabulary; float32."""
-    return logits.gather(1, tokens[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
-
-
-@torch.inference_mode()
-def draw_token(logits: Tensor, chance: np.random.Generator, temperature: float, top_p: float) -> int:
+def draw_token(logits: NDArray[np.floating], chance: np.random.Generator, temperature: float, top_p: float) -> int:
     """Draw from the softmax of one row's logits / temperature [vocabulary], tokens of the nucleus only.
 
     The nucleus: the fewest likeliest tokens whose probabilities reach ``top_p`` together (Holtzman et al. 2020,
     arXiv:1904.09751).
     """
-    weights = torch.softmax(logits.cpu().double() / temperature, dim=-1)  # some devices have no float64
+    scaled = logits.astype(np.float64) / temperature
+    weights = np.exp(scaled - scaled.max())
+    weights /= weights.sum()
     tokens = None
     if top_p < 1:
         for count in (min(NUCLEUS_AT_ONCE, len(weights)), len(weights)):
-            likeliest, tokens = weights.topk(count)
-            if likeliest.sum() >= top_p:
+            unsorted = np.argpartition(-weights, count - 1)[:count]
+            tokens = unsorted[np.argsort(-weights[unsorted], kind="stable")]
+            if weights[tokens].sum() >= top_p:
                 break
-        before = likeliest.cumsum(0) - likeliest
-        weights = likeliest[~(before >= top_p)]  # NaN stays, and fails the row later
-    sums = weights.cumsum(0).numpy()
+        likeliest = weights[tokens]
+        weights = likeliest[~(likeliest.cumsum() - likeliest >= top_p)]  # NaN stays, and fails the row later
+    sums = weights.cumsum()
     place = min(int(np.searchsorted(sums, chance.random() * sums[-1], side="right")), len(sums) - 1)
     return place if tokens is None else int(tokens[place])

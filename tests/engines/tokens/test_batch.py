@@ -9,12 +9,13 @@ import pytest
 pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
-from medtask.engines.hf.batch import Unit, fill_packs, group_units, make_unit
-from medtask.engines.hf.chat import ask_questions, read_chat
+from medtask.engines.tokens.batch import Unit, fill_packs, group_units, make_unit
+from medtask.engines.tokens.chat import ask_questions, read_chat
+from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.records import Branch, Message, Prompt
 from tiny_models import make_tokenizer
 
-CHAT = read_chat(make_tokenizer("chatml"))
+CHAT = read_chat(HubTokenizer(make_tokenizer("chatml")))
 HEAD = "Choose exactly one of these labels:\n- CT Brain\n- MRI knee\n\n"
 LONG = ("Operations on the eye " * 8, "Operations on the ear " * 8, "Operations on the nose " * 8)
 
@@ -47,7 +48,7 @@ def test_turns_of_one_row_alone_are_not_worth_a_prefix() -> None:
     groups = group_units(make_units(first, second, second, third))
     assert [ids(group.units) for group in groups] == [["1", "2"], ["0", "3"]]
     assert groups[1].shared < groups[0].shared
-    instruction = len(CHAT.tokenizer(HEAD, add_special_tokens=False)["input_ids"])
+    instruction = len(CHAT.tokenizer.encode([HEAD])[0])
     assert groups[1].shared > instruction, "what all rows begin with is shared all the same"
 
 

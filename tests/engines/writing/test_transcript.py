@@ -9,10 +9,11 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.engines.hf.transcript import Transcript
+from medtask.engines.tokens.tokenizer import HubTokenizer
+from medtask.engines.writing.transcript import Transcript
 from tiny_models import make_tokenizer
 
-TOKENIZER = make_tokenizer("chatml")
+TOKENIZER = HubTokenizer(make_tokenizer("chatml"))
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 
 
@@ -20,7 +21,7 @@ def tell(text: str, stops: tuple[str, ...] = (), **more: bool) -> tuple[Transcri
     """A transcript of the text's tokens, and what was certain after each of them."""
     transcript = Transcript(TOKENIZER, stops, **more)
     settled = []
-    for token in TOKENIZER(text, add_special_tokens=False)["input_ids"]:
+    for token in TOKENIZER.encode([text])[0]:
         transcript.add(token)
         settled.append(transcript.settled())
         if transcript.stopped:
@@ -79,9 +80,9 @@ def test_special_tokens_show_only_where_they_are_looked_for() -> None:
 
 
 def test_broken_bytes_do_not_keep_the_rest_waiting() -> None:
-    alone = TOKENIZER("\u0645", add_special_tokens=False)["input_ids"][0]
+    alone = TOKENIZER.encode(["\u0645"])[0][0]
     transcript = Transcript(TOKENIZER, ("knee",))
-    for token in [*[alone] * 20, *TOKENIZER(" MRI knee", add_special_tokens=False)["input_ids"]]:
+    for token in [*[alone] * 20, *TOKENIZER.encode([" MRI knee"])[0]]:
         transcript.add(token)
     assert transcript.stopped
     assert transcript.text.endswith(" MRI ")

@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from medtask.engines.hf.chat import count_shared
-from medtask.engines.hf.pack import Segment
+from medtask.engines.tokens.chat import count_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +33,6 @@ class Tree:
             chain.append(place)
             place = self.parents[place]
         return chain[::-1]
-
-    def cut_segment(self, piece: int, indices: Sequence[int]) -> Segment:
-        """A piece as a segment of a pass; ``indices``: of the tokens of earlier pieces, in the pack's keys and values."""
-        start, stop = self.starts[piece], (*self.starts, len(self.tokens))[piece + 1]
-        ancestors = [indices[place] for place in self.chain(self.parents[start])]
-        parents = [parent - start if parent >= start else -1 for parent in self.parents[start:stop]]
-        # A chain is told as one: passes without any fork need no map of who sees whom.
-        forks = any(parent != place for place, parent in enumerate(parents, -1))
-        return Segment(self.tokens[start:stop], ancestors, parents if forks else None)
 
 
 def grow_tree(paths: Sequence[tuple[int, ...]], skip: int, most: int) -> Tree:

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
-from medtask.engines.hf.chat import Chat, ask_questions, read_chat, render, write_opening, write_prompt, write_thinking
+from medtask.engines.tokens.chat import Chat, ask_questions, read_chat, render, write_opening, write_prompt, write_thinking
+from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.records import Branch, Message, Prompt
 from tiny_models import TEMPLATES, make_tokenizer
 
@@ -21,7 +22,7 @@ CHATML = "<|im_start|>user\nText: a fall<|im_end|>\n<|im_start|>assistant\n"
 
 
 def speak(template: str | None) -> Chat:
-    return read_chat(make_tokenizer(template))
+    return read_chat(HubTokenizer(make_tokenizer(template)))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_nothing_of_a_record_is_read_as_a_special_token(template: str | None) ->
         replace(PROMPT, messages=(Message("user", text),), branches=(Branch(text, YES_NO, text),), thoughts=text, written=text)
         for text in ("calm", evil)
     )
-    counts = [sum(token in chat.special_ids for token in render(chat, prompt).prompt_tokens) for prompt in (calm, hostile)]
+    counts = [sum(token in chat.tokenizer.special_ids for token in render(chat, prompt).prompt_tokens) for prompt in (calm, hostile)]
     assert counts[0] == counts[1]
 
 

@@ -7,7 +7,7 @@ pytest.importorskip("numpy")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.engines.hf.loops import LEAST_ROUNDS, LEAST_TOKENS, LONGEST_ROUND, LoopWatch
+from medtask.engines.writing.loops import LEAST_ROUNDS, LEAST_TOKENS, LONGEST_ROUND, LoopWatch
 
 TOKENS = st.integers(0, 500)
 

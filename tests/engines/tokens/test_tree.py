@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtask.engines.hf.pack import KeyValues, lay_out
-from medtask.engines.hf.tree import count_tokens, grow_tree
+from medtask.engines.hf.reader import _cut_segment
+from medtask.engines.tokens.tree import count_tokens, grow_tree
 
 # Few different tokens and a common beginning: paths that share much, end inside each other, or are the same.
 PATHS = st.lists(st.lists(st.integers(0, 2), max_size=9), min_size=1, max_size=7).map(lambda paths: [(7, 8, 9, *path) for path in paths])
@@ -36,7 +37,7 @@ def test_cut_in_pieces_every_token_stands_behind_its_ancestors_and_sees_no_other
     prefix, own = KeyValues(tokens=4), KeyValues()
     indices: list[int] = []
     for piece, start in enumerate(tree.starts):
-        segment = tree.cut_segment(piece, indices)
+        segment = _cut_segment(tree, piece, indices)
         assert len(segment.tokens) <= max(most, *map(len, paths))
         plan = lay_out([segment], prefix, own, torch.device("cpu"))
         indices += plan.token_indices(0)
@@ -54,5 +55,5 @@ def test_cut_in_pieces_every_token_stands_behind_its_ancestors_and_sees_no_other
 
 
 def test_a_lone_path_is_a_plain_segment() -> None:
-    segment = grow_tree([(1, 2, 3)], 1, 10).cut_segment(0, [])
+    segment = _cut_segment(grow_tree([(1, 2, 3)], 1, 10), 0, [])
     assert (segment.tokens, segment.ancestors, segment.parents) == ([2, 3], [], None)

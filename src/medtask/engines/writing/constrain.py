@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from medtask.engines.hf.grammar import Schema, has_quotes, write_grammar
+from medtask.engines.tokens.tokenizer import Tokenizer
+from medtask.engines.writing.grammar import Schema, has_quotes, write_grammar
 from medtask.errors import InputError, MissingExtra
 
 LEXER_FUEL = 100_000_000  # some seconds; quotes from a text of 20,000 characters take 0.1 s
@@ -44,14 +43,13 @@ class Constraint:
 class Schemas:
     """Makes constraints for a tokenizer and the ``vocabulary`` of its model, of which ``ends`` may close a text."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, ends: Collection[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int, ends: Collection[int]) -> None:
         try:
             from llguidance import LLMatcher, LLParserLimits
-            from llguidance.hf import from_tokenizer
         except ImportError:
             raise MissingExtra("llguidance is not installed here", fix="pip install llguidance") from None
-        vocabulary = max(vocabulary, len(tokenizer))  # either may be the larger one
-        self._tokenizer = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=sorted(ends))
+        vocabulary = max(vocabulary, tokenizer.size)  # either may be the larger one
+        self._tokenizer = tokenizer.guide(vocabulary, sorted(ends))
         self._limits = LLParserLimits(initial_lexer_fuel=LEXER_FUEL, verbose_errors=False)
         self._matcher = LLMatcher
         self._vocabulary = vocabulary
@@ -73,11 +71,9 @@ class Schemas:
         return self._matcher(self._tokenizer, self._matcher.grammar_from_lark(grammar), log_level=0, limits=self._limits)
 
 
-def mask_logits(logits: Tensor, constraints: Sequence[Constraint]) -> Tensor:
-    """Logits [rows, vocabulary] with minus infinity wherever the row's constraint does not allow the token."""
-    rows, vocabulary = logits.shape
-    masks = np.zeros((rows, constraints[0].words), dtype=np.int32)
+def allowed_tokens(constraints: Sequence[Constraint], vocabulary: int) -> NDArray[np.bool_]:
+    """Which tokens each row's constraint allows next [rows, vocabulary]."""
+    masks = np.zeros((len(constraints), constraints[0].words), dtype=np.int32)
     for constraint, mask in zip(constraints, masks, strict=True):
         constraint.fill(mask)
-    allowed = np.unpackbits(masks.view(np.uint8), axis=1, count=vocabulary, bitorder="little")
-    return logits.masked_fill(~torch.from_numpy(allowed.astype(bool)).to(logits.device), -torch.inf)
+    return np.unpackbits(masks.view(np.uint8), axis=1, count=vocabulary, bitorder="little").astype(bool)

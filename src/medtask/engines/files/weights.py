@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from medtask.engines.hf.gguf import count_gguf_weights
-from medtask.engines.hf.locate import ModelFiles, read_json
+from medtask.engines.files.gguf import count_gguf_weights
+from medtask.engines.files.locate import ModelFiles, read_json
 from medtask.errors import InputError, StorageError
 
 

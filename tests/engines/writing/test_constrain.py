@@ -12,16 +12,16 @@ import pytest
 pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.engines.hf.constrain import Constraint, Schemas, mask_logits
+from medtask.engines.tokens.tokenizer import HubTokenizer
+from medtask.engines.writing.constrain import Constraint, Schemas, allowed_tokens
 from medtask.errors import InputError
 from tiny_models import make_tokenizer
 
-TOKENIZER = make_tokenizer("chatml")
-VOCABULARY = len(TOKENIZER) + 12  # models often have more rows than their tokenizer has tokens
+TOKENIZER = HubTokenizer(make_tokenizer("chatml"))
+VOCABULARY = TOKENIZER.size + 12  # models often have more rows than their tokenizer has tokens
 END = 2
 SCHEMAS = Schemas(TOKENIZER, VOCABULARY, (END, 4))
 NOTE = 'Tumour 34 mm, grade "G2".\nOestrogen receptor positive (90 %)\\path\tψ 🙂 مريض.'
@@ -36,10 +36,10 @@ def close(**properties: Any) -> dict[str, Any]:
 def walk(constraint: Constraint, seed: int, longest: int = 4000) -> str:
     """Write by chance whatever is allowed, until nothing is or the end is drawn; short texts are likelier than with fair dice."""
     chance = random.Random(seed)
-    closing = set(TOKENIZER('"}],', add_special_tokens=False)["input_ids"]) | {END}
+    closing = set(TOKENIZER.encode(['"}],'])[0]) | {END}
     tokens: list[int] = []
     while not constraint.done and len(tokens) < longest:
-        allowed = torch.isfinite(mask_logits(torch.zeros(1, VOCABULARY), [constraint])[0]).nonzero()[:, 0].tolist()
+        allowed = allowed_tokens([constraint], VOCABULARY)[0].nonzero()[0].tolist()
         assert allowed
         likely = [token for token in allowed if token in closing]
         token = chance.choice(likely if likely and chance.random() < 0.3 else allowed)
@@ -119,18 +119,18 @@ def test_schemas_without_quotes_are_kept_too(seed: int) -> None:
 
 def test_a_bare_number_ends_with_the_models_own_end() -> None:
     constraint = SCHEMAS.read({"type": "integer"}, space=False)("")
-    constraint.take(TOKENIZER("7", add_special_tokens=False)["input_ids"][0])
-    allowed = torch.isfinite(mask_logits(torch.zeros(1, VOCABULARY), [constraint])[0])
+    constraint.take(TOKENIZER.encode(["7"])[0][0])
+    allowed = allowed_tokens([constraint], VOCABULARY)[0]
     assert not constraint.done
     assert allowed[END]
     assert allowed[4]
 
 
 def test_a_space_may_stand_before_the_json_where_the_prompt_wants_one() -> None:
-    space, brace = (TOKENIZER(text, add_special_tokens=False)["input_ids"][0] for text in (" ", "{"))
+    space, brace = (TOKENIZER.encode([text])[0][0] for text in (" ", "{"))
     for wanted in (True, False):
         constraint = SCHEMAS.read(close(q=QUOTE), space=wanted)(NOTE)
-        allowed = torch.isfinite(mask_logits(torch.zeros(1, VOCABULARY), [constraint])[0])
+        allowed = allowed_tokens([constraint], VOCABULARY)[0]
         assert bool(allowed[space]) == wanted
         assert allowed[brace]
 
@@ -142,12 +142,12 @@ def test_from_an_empty_text_nothing_can_be_quoted() -> None:
 def test_rows_keep_to_their_own_texts() -> None:
     make = SCHEMAS.read(close(q=QUOTE), space=False)
     one, other = make("aaaa"), make("bbbb")
-    begin = TOKENIZER('{"q":"', add_special_tokens=False)["input_ids"]
+    begin = TOKENIZER.encode(['{"q":"'])[0]
     for token in begin:
         one.take(token)
         other.take(token)
-    allowed = torch.isfinite(mask_logits(torch.zeros(2, VOCABULARY), [one, other]))
-    a, b = (TOKENIZER(text, add_special_tokens=False)["input_ids"][0] for text in "ab")
+    allowed = allowed_tokens([one, other], VOCABULARY)
+    a, b = (TOKENIZER.encode([text])[0][0] for text in "ab")
     assert allowed[:, [a, b]].tolist() == [[True, False], [False, True]]
 
 

@@ -6,15 +6,16 @@ import math
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from medtask.engines.hf.constrain import Constraint, mask_logits
-from medtask.engines.hf.loops import LoopWatch
-from medtask.engines.hf.sample import draw_token, measure_tokens, seed_chance
-from medtask.engines.hf.transcript import Transcript
+from medtask.engines.tokens.tokenizer import Tokenizer
+from medtask.engines.writing.constrain import Constraint
+from medtask.engines.writing.loops import LoopWatch
+from medtask.engines.writing.sample import draw_token, seed_chance
+from medtask.engines.writing.transcript import Transcript
 from medtask.records import Fault, Generated, Limits, Prompt, Status
 
 Ended = Literal["stop", "length", "loop", "deadline"]
@@ -39,7 +40,7 @@ class Draft:
     ``group``: rows of one group begin with the same turns. ``read``, ``reused``, ``ms``: its costs so far.
     """
 
-    def __init__(self, prompt: Prompt, tokens: Sequence[int], limits: Limits, ends: Ends, tokenizer: Any) -> None:
+    def __init__(self, prompt: Prompt, tokens: Sequence[int], limits: Limits, ends: Ends, tokenizer: Tokenizer) -> None:
         self.record_id = prompt.record_id
         self.group: Hashable = prompt.messages[:-1]
         self.tokens = list(tokens)
@@ -84,7 +85,7 @@ class Draft:
     def greedy(self) -> bool:
         return self._limits.temperature <= 0
 
-    def draw(self, logits: Tensor) -> int:
+    def draw(self, logits: NDArray[np.floating]) -> int:
         """The next token by chance, from the logits [vocabulary] of those that are allowed."""
         return draw_token(logits, self._chance, self._limits.temperature, self._limits.top_p)
 
@@ -143,16 +144,3 @@ class Draft:
         self._transcript = self._begin_transcript()
         for token in self.tokens[self.asked : count]:
             self._transcript.add(token)
-
-
-@torch.inference_mode()
-def go_on(drafts: Sequence[Draft], logits: Tensor) -> None:
-    """Let every draft take its next token by its row of logits [drafts, vocabulary]."""
-    constraints = [draft.constraint for draft in drafts if draft.constraint]
-    allowed = mask_logits(logits, constraints) if constraints else logits
-    if drafts[0].greedy:
-        tokens = allowed.argmax(dim=-1)
-    else:
-        tokens = torch.tensor([draft.draw(row) for draft, row in zip(drafts, allowed, strict=True)], device=logits.device)
-    for draft, token, logprob in zip(drafts, tokens.tolist(), measure_tokens(logits, tokens).tolist(), strict=True):
-        draft.take(token, logprob)

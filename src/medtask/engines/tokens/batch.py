@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from medtask.engines.hf.chat import Question, count_shared
-from medtask.engines.hf.tree import count_tokens
+from medtask.engines.tokens.chat import Question, count_shared
+from medtask.engines.tokens.tree import count_tokens
 from medtask.records import Message, Prompt
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+
+from medtask.engines.tokens.tokenizer import Tokenizer
 
 BROKEN = "\ufffd"  # what a decoder writes for bytes that are no character yet
 LONGEST_CHARACTER = 8  # tokens; whoever waits longer waits for a character that is broken for good
@@ -16,7 +17,7 @@ class Transcript:
     ``specials``: whether special tokens show.
     """
 
-    def __init__(self, tokenizer: Any, stops: Collection[str], *, line: bool = False, specials: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Collection[str], *, line: bool = False, specials: bool = False) -> None:
         self.text = ""
         self.stopped = False
         self._tokenizer = tokenizer
@@ -72,4 +73,4 @@ class Transcript:
             self.stopped = True
 
     def _decode(self, tokens: list[int]) -> str:
-        return self._tokenizer.decode(tokens, skip_special_tokens=not self._specials, clean_up_tokenization_spaces=False)
+        return self._tokenizer.decode(tokens, specials=self._specials)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from medtask.engines.thinking import ALOUD, FAMILIES, find_thinking
+from medtask.engines.tokens.thinking import ALOUD, FAMILIES, find_thinking
 
 # Name, a characteristic part of the chat template, tokens: as the families' repositories have them.
 MODELS = [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from medtask.engines.base import Rendering
-from medtask.engines.hf.search import Node, grow_trie
-from medtask.engines.thinking import Thinking, find_thinking
+from medtask.engines.tokens.thinking import Thinking, find_thinking
+from medtask.engines.tokens.tokenizer import Tokenizer
+from medtask.engines.tokens.trie import Node, grow_trie
 from medtask.errors import InputError
 from medtask.records import Branch, Message, Prompt
 
@@ -23,13 +23,11 @@ class Chat:
     with its line. ``opening``: text of the token that the tokenizer would put first by itself. ``thinking``: how it thinks.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     template: bool
     opening: str
     lead: str
     closing: str
-    specials: tuple[str, ...]
-    special_ids: frozenset[int]
     thinking: Thinking
 
 
@@ -64,15 +62,11 @@ class Border:
     tails: tuple[tuple[int, ...], ...]
 
 
-def read_chat(tokenizer: Any) -> Chat:
+def read_chat(tokenizer: Tokenizer) -> Chat:
     """Find out how this tokenizer's model is spoken to."""
-    specials = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    specials.update(str(token) for token in tokenizer.all_special_tokens)
-    thinking = find_thinking(str(tokenizer.name_or_path), str(tokenizer.chat_template or ""), tokenizer.get_vocab())
-    ids = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
-    longest_first = tuple(sorted(specials, key=len, reverse=True))
-    plain = Chat(tokenizer, False, _opening(tokenizer), "", "\n", longest_first, frozenset(ids), thinking)
-    if not tokenizer.chat_template:
+    thinking = find_thinking(tokenizer.name, tokenizer.template, tokenizer.vocabulary)
+    plain = Chat(tokenizer, False, tokenizer.opening, "", "\n", thinking)
+    if not tokenizer.template:
         return plain
     asked = [Message("user", "?")]
     try:
@@ -85,8 +79,8 @@ def read_chat(tokenizer: Any) -> Chat:
         ) from None
     head, found, tail = whole.partition(_MARK)
     lead = head.removeprefix(before) if found and head.startswith(before) else ""
-    ends = [token for token in specials if tail.lstrip().startswith(token)]
-    closing = tail[: tail.index(max(ends, key=len)) + len(max(ends, key=len))] if ends else str(tokenizer.eos_token or "\n")
+    ends = [token for token in tokenizer.specials if tail.lstrip().startswith(token)]
+    closing = tail[: tail.index(max(ends, key=len)) + len(max(ends, key=len))] if ends else tokenizer.end or "\n"
     return replace(plain, template=True, opening="", lead=lead, closing=closing)
 
 
@@ -123,7 +117,7 @@ def write_prompt(chat: Chat, prompt: Prompt, branch: Branch) -> tuple[str, tuple
 
 def defuse(chat: Chat, text: str) -> str:
     """Break up whatever the tokenizer would read as one of its special tokens: a record must not end its own turn."""
-    for token in chat.specials:
+    for token in chat.tokenizer.specials:
         if len(token) > 1 and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
@@ -133,10 +127,10 @@ def render(chat: Chat, prompt: Prompt) -> Rendering:
     """The exact text of a prompt and the tails of its first branch, with their tokens."""
     if not prompt.branches:
         text = write_opening(chat, prompt)
-        return Rendering(text, (), _tokenise(chat, [text])[0], ())
+        return Rendering(text, (), chat.tokenizer.encode([text])[0], ())
     text, tails = write_prompt(chat, prompt, prompt.branches[0])
-    base = _tokenise(chat, [text])[0]
-    wholes = _tokenise(chat, [text + tail for tail in tails])
+    base = chat.tokenizer.encode([text])[0]
+    wholes = chat.tokenizer.encode([text + tail for tail in tails])
     shared = count_shared([base, *wholes])
     return Rendering(text, tails, base[:shared], tuple(whole[shared:] for whole in wholes))
 
@@ -148,7 +142,7 @@ def ask_questions(chat: Chat, asked: Sequence[tuple[Prompt, Branch]]) -> list[Qu
     prompts that end alike behind a special token, because nothing merges across one; others pay the full price.
     """
     written = [write_prompt(chat, prompt, branch) for prompt, branch in asked]
-    tokens = _tokenise(chat, [prompt for prompt, _ in written])
+    tokens = chat.tokenizer.encode([prompt for prompt, _ in written])
     borders: dict[tuple[str, tuple[str, ...]], Border | None] = {}
     tries: dict[tuple[tuple[int, ...], ...], Node] = {}
     questions = []
@@ -160,7 +154,7 @@ def ask_questions(chat: Chat, asked: Sequence[tuple[Prompt, Branch]]) -> list[Qu
         if border and prompt.endswith(border.suffix) and base[len(base) - len(border.stem) :] == border.stem:
             start, tail_tokens = len(base) - len(border.stem), border.tails
         else:
-            wholes = _tokenise(chat, [prompt + tail for tail in tails])
+            wholes = chat.tokenizer.encode([prompt + tail for tail in tails])
             start = count_shared([base, *wholes])
             tail_tokens = tuple(whole[start:] for whole in wholes)
         stem = count_shared([base[start:], *tail_tokens])
@@ -181,18 +175,14 @@ def count_shared(sequences: Sequence[tuple[int, ...]]) -> int:
 
 
 def _find_border(chat: Chat, prompt: str, base: tuple[int, ...], tails: Sequence[str]) -> Border | None:
-    cut = next((place + 1 for place in range(len(base) - 1, -1, -1) if base[place] in chat.special_ids), 0)
+    cut = next((place + 1 for place in range(len(base) - 1, -1, -1) if base[place] in chat.tokenizer.special_ids), 0)
     if cut == 0:
         return None
-    mark = str(chat.tokenizer.convert_ids_to_tokens(base[cut - 1]))
-    wholes = _tokenise(chat, [prompt + tail for tail in tails])
+    mark = chat.tokenizer.spell(base[cut - 1])
+    wholes = chat.tokenizer.encode([prompt + tail for tail in tails])
     if mark not in prompt or any(whole[:cut] != base[:cut] for whole in wholes):
         return None
     return Border(prompt[prompt.rindex(mark) :], base[cut:], tuple(whole[cut:] for whole in wholes))
-
-
-def _tokenise(chat: Chat, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    return [tuple(tokens) for tokens in chat.tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
 
 
 def _space(chat: Chat, prompt: Prompt) -> str:
@@ -213,20 +203,11 @@ def _add(messages: Sequence[Message], ask: str) -> tuple[Message, ...]:
     return (*messages[:-1], replace(messages[-1], content=messages[-1].content + ask)) if ask else tuple(messages)
 
 
-def _apply(tokenizer: Any, messages: Sequence[Message], *, generate: bool, thinking: bool = False) -> str:
+def _apply(tokenizer: Tokenizer, messages: Sequence[Message], *, generate: bool, thinking: bool = False) -> str:
     turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    # Families that can think take one of these switches (Qwen 3 the first, Granite the second); other templates ignore them.
-    text: str = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=generate, enable_thinking=thinking, thinking=thinking
-    )
-    return text
+    return tokenizer.write_chat(turns, generate=generate, thinking=thinking)
 
 
 def _write_plain(messages: Sequence[Message]) -> str:
     turns = [turn.content if turn.role != "assistant" else f"Answer: {turn.content}" for turn in messages]
     return "\n\n".join([*turns, "Answer:"]).replace("\n\nAnswer:", "\nAnswer:")
-
-
-def _opening(tokenizer: Any) -> str:
-    bos = tokenizer.bos_token_id
-    return str(tokenizer.bos_token) if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else ""
