@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -11,24 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
+from medtask.engines.base import Caps, EngineInfo
 from medtask.engines.hf.generate import Writer
 from medtask.engines.hf.head import read_head
 from medtask.engines.hf.memory import free_memory, is_out_of_memory
 from medtask.engines.hf.pack import ATTENTION, attend
 from medtask.engines.hf.plain import score_plainly
 from medtask.engines.hf.reader import Reader
-from medtask.engines.tokens.batch import Unit, fill_packs, group_units, make_unit
-from medtask.engines.tokens.chat import ask_questions, read_chat, render
+from medtask.engines.packed import PackedEngine
+from medtask.engines.tokens.batch import Unit, group_units
+from medtask.engines.tokens.chat import read_chat
 from medtask.engines.tokens.tokenizer import HubTokenizer
-from medtask.engines.tokens.trie import mean_reads
 from medtask.errors import EngineError
-from medtask.records import Branch, Fault, Generated, Limits, Prompt, Scores, Status
+from medtask.records import Fault, Generated, Limits, Prompt, Scores, Status
 
 SMALLEST_BUDGET = 64
 
 
-class HfEngine(Engine):
+class HfEngine(PackedEngine):
     """``model`` and ``tokenizer`` as transformers loads them; ``budget``: tokens of one forward pass."""
 
     def __init__(self, model: Any, tokenizer: Any, info: EngineInfo, *, budget: int) -> None:
@@ -48,36 +47,8 @@ class HfEngine(Engine):
         self.writer = Writer(model, self.chat, self.reader, self.limit)
         self.packed = _pack_attention(model)
 
-    def render(self, prompt: Prompt) -> Rendering:
-        return render(self.chat, prompt)
-
-    def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
-        units = self._encode(prompts)
-        groups = group_units(units)
-        shared = {unit.prompt.record_id: group.shared for group in groups for unit in group.units}
-        reads = [mean_reads(question.trie) if question.trie else 0.0 for unit in units for question in unit.questions]
-        return PromptPlan(
-            shared=groups[0].shared if groups else 0,
-            own=tuple(unit.own_tokens(shared[unit.prompt.record_id]) for unit in units),
-            label=float(np.mean(reads)) if reads else 0.0,
-            limit=self.limit,
-            warnings=_find_beginnings(self.render(prompts[0]), prompts[0].branches[0]) if prompts and prompts[0].branches else (),
-        )
-
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
-        units = []
-        for unit in self._encode(prompts):
-            if not unit.questions:
-                yield Scores(unit.prompt.record_id, ())
-            elif unit.longest > self.limit:
-                reason = f"{unit.longest:,} tokens with the longest label; the model reads at most {self.limit:,}"
-                yield Fault(unit.prompt.record_id, Status.TOO_LONG, reason)
-            else:
-                units.append(unit)
-        for group in group_units(units):
-            for pack in fill_packs(group, self.budget):
-                if any(unit.prompt.record_id not in known for unit in pack):
-                    yield from self._score_pack(pack, group.shared) if self.packed else self._score_plainly(pack)
+    def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
+        return self._score_packed(pack, shared) if self.packed else self._score_plainly(pack)
 
     def generate(
         self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
@@ -92,16 +63,7 @@ class HfEngine(Engine):
         del self.model, self.reader, self.writer
         free_memory()
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[Unit]:
-        questions = iter(ask_questions(self.chat, [(prompt, branch) for prompt in prompts for branch in prompt.branches]))
-        return [
-            make_unit(prompt, list(itertools.islice(questions, len(prompt.branches))))
-            if prompt.branches
-            else make_unit(prompt, (), self.render(prompt).prompt_tokens)
-            for prompt in prompts
-        ]
-
-    def _score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
+    def _score_packed(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
         """One pack; where memory does not hold it, its halves, and smaller packs from then on."""
         try:
             yield from self._read_pack(pack, shared)
@@ -118,8 +80,8 @@ class HfEngine(Engine):
             return
         self.budget = max(SMALLEST_BUDGET, min(self.budget, sum(unit.own_tokens(shared) for unit in pack)) // 2)
         middle = len(pack) // 2
-        yield from self._score_pack(pack[:middle], shared)
-        yield from self._score_pack(pack[middle:], shared)
+        yield from self._score_packed(pack[:middle], shared)
+        yield from self._score_packed(pack[middle:], shared)
 
     def _read_pack(self, pack: Sequence[Unit], shared: int) -> list[Scores]:
         start = time.perf_counter()
@@ -141,7 +103,7 @@ class HfEngine(Engine):
 
     def compare_with_plain(self, prompts: Sequence[Prompt]) -> float:
         """Score prompts in one pack and by plain passes: the largest difference of any probability (inf where packing fails)."""
-        units = self._encode(prompts)
+        units = self.encode(prompts)
         try:
             read = {
                 scores.record_id: scores.branches
@@ -166,21 +128,6 @@ class HfEngine(Engine):
         self.packed = False
         self.model.set_attn_implementation("eager")
         self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
-
-
-def _find_beginnings(rendering: Rendering, branch: Branch) -> tuple[str, ...]:
-    """Labels of a set whose tokens begin another label: only the end of the turn tells them apart."""
-    if branch.weigh == "text":
-        return ()
-    names = branch.tails
-    whole = [tokens[:-1] for tokens in rendering.candidate_tokens]  # without the closing token
-    order = sorted(range(len(whole)), key=lambda index: whole[index])
-    # In sorted order everything that begins with a label comes right behind it.
-    return tuple(
-        f'the tokens of "{names[one]}" begin "{names[other]}": they are told apart only by where the answer ends'
-        for one, other in itertools.pairwise(order)
-        if whole[other][: len(whole[one])] == whole[one]
-    )
 
 
 def _pack_attention(model: Any) -> bool:

@@ -74,16 +74,20 @@ def group_units(units: Sequence[Unit]) -> list[Group]:
     return sorted(groups, key=lambda group: -len(group.units))
 
 
-def fill_packs(group: Group, budget: int) -> Iterator[list[Unit]]:
-    """Longest rows first, so that memory runs out at the start or not at all; like lengths together waste no padding."""
+def fill_packs(group: Group, budget: int, most_paths: int | None = None) -> Iterator[list[Unit]]:
+    """Longest rows first, so that memory runs out at the start or not at all; like lengths together waste no padding.
+
+    A pack has at most ``budget`` tokens of its own and ``most_paths`` paths, or one unit.
+    """
     pack: list[Unit] = []
-    tokens = 0
+    tokens = paths = 0
     for unit in sorted(group.units, key=lambda unit: -unit.tokens):
-        if pack and tokens + unit.own_tokens(group.shared) > budget:
-            yield pack
-            pack, tokens = [], 0
-        pack.append(unit)
         tokens += unit.own_tokens(group.shared)
+        paths += len(unit.paths)
+        if pack and (tokens > budget or (most_paths is not None and paths > most_paths)):
+            yield pack
+            pack, tokens, paths = [], unit.own_tokens(group.shared), len(unit.paths)
+        pack.append(unit)
     if pack:
         yield pack
 

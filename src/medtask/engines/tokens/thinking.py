@@ -6,7 +6,7 @@ known by its name only; whoever keeps it under another name gets thoughts aloud,
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Container
 from dataclasses import dataclass
 
 
@@ -53,7 +53,7 @@ FAMILIES = (
 ALOUD = Thinking("aloud", "Reasoning: ", "\n\nAnswer: ", ("\nAnswer:", "\n\nAnswer"), native=False)
 
 
-def find_thinking(name: str, template: str, vocabulary: Collection[str]) -> Thinking:
+def find_thinking(name: str, template: str, vocabulary: Container[str]) -> Thinking:
     """The family of a model by its name, chat template and vocabulary; ALOUD where it has no markers of its own."""
     for family in FAMILIES:
         known = any(token in vocabulary for token in family.tokens) or bool(family.template and family.template in template)

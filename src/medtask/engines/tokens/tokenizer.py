@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
     def size(self) -> int: ...
 
     @property
-    def vocabulary(self) -> Collection[str]:
+    def vocabulary(self) -> Container[str]:
         """The tokens as the vocabulary spells them."""
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -66,7 +66,7 @@ class HubTokenizer:
         return len(self.tokenizer)
 
     @cached_property
-    def vocabulary(self) -> Collection[str]:
+    def vocabulary(self) -> Container[str]:
         return self.tokenizer.get_vocab().keys()  # type: ignore[no-any-return]
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:

@@ -1,0 +1,86 @@
+"""What engines have in common that read many rows together, behind what the rows share."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+
+from medtask.engines.base import Engine, PromptPlan, Rendering
+from medtask.engines.tokens.batch import Unit, fill_packs, group_units, make_unit
+from medtask.engines.tokens.chat import Chat, ask_questions, render
+from medtask.engines.tokens.trie import mean_reads
+from medtask.records import Branch, Fault, Prompt, Scores, Status
+
+
+class PackedEngine(Engine):
+    """``chat``: how its model is spoken to; ``limit``: tokens that it reads at most; ``budget``: tokens of one pack, and
+    ``most_paths``: how many sequences one may hold, None for any number.
+    """
+
+    chat: Chat
+    limit: int
+    budget: int
+    most_paths: int | None = None
+
+    @abstractmethod
+    def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
+        """Scores of units that begin with the same ``shared`` tokens; a fault for one that cannot be read."""
+
+    def render(self, prompt: Prompt) -> Rendering:
+        return render(self.chat, prompt)
+
+    def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
+        units = self.encode(prompts)
+        groups = group_units(units)
+        shared = {unit.prompt.record_id: group.shared for group in groups for unit in group.units}
+        reads = [mean_reads(question.trie) if question.trie else 0.0 for unit in units for question in unit.questions]
+        return PromptPlan(
+            shared=groups[0].shared if groups else 0,
+            own=tuple(unit.own_tokens(shared[unit.prompt.record_id]) for unit in units),
+            label=float(np.mean(reads)) if reads else 0.0,
+            limit=self.limit,
+            warnings=_find_beginnings(self.render(prompts[0]), prompts[0].branches[0]) if prompts and prompts[0].branches else (),
+        )
+
+    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+        units = []
+        for unit in self.encode(prompts):
+            if not unit.questions:
+                yield Scores(unit.prompt.record_id, ())
+            elif unit.longest > self.limit:
+                reason = f"{unit.longest:,} tokens with the longest label; the model reads at most {self.limit:,}"
+                yield Fault(unit.prompt.record_id, Status.TOO_LONG, reason)
+            else:
+                units.append(unit)
+        for group in group_units(units):
+            for pack in fill_packs(group, self.budget, self.most_paths):
+                if any(unit.prompt.record_id not in known for unit in pack):
+                    yield from self.score_pack(pack, group.shared)
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[Unit]:
+        """The prompts as units of tokenised questions."""
+        questions = iter(ask_questions(self.chat, [(prompt, branch) for prompt in prompts for branch in prompt.branches]))
+        return [
+            make_unit(prompt, list(itertools.islice(questions, len(prompt.branches))))
+            if prompt.branches
+            else make_unit(prompt, (), self.render(prompt).prompt_tokens)
+            for prompt in prompts
+        ]
+
+
+def _find_beginnings(rendering: Rendering, branch: Branch) -> tuple[str, ...]:
+    """Labels of a set whose tokens begin another label: only the end of the turn tells them apart."""
+    if branch.weigh == "text":
+        return ()
+    names = branch.tails
+    whole = [tokens[:-1] for tokens in rendering.candidate_tokens]  # without the closing token
+    order = sorted(range(len(whole)), key=lambda index: whole[index])
+    # In sorted order everything that begins with a label comes right behind it.
+    return tuple(
+        f'the tokens of "{names[one]}" begin "{names[other]}": they are told apart only by where the answer ends'
+        for one, other in itertools.pairwise(order)
+        if whole[other][: len(whole[one])] == whole[one]
+    )
