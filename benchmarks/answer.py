@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from speed import Bench, prepare
 
-from medtask.engines.hf.generate import find_ends
 from medtask.hardware import inspect_machine
 from medtask.records import Generated, Limits, Prompt, Record
 from medtask.tasks.prompt import build_prompt
@@ -61,7 +60,7 @@ def write_with_generate(bench: Bench, prompts: Sequence[Prompt], ends: list[int]
 
 def race(bench: Bench, prompts: Sequence[Prompt], rounds: int) -> dict[str, Any]:
     """Each round: medtask on all rows, the others on their share of them, so that every side has answered every row at the end."""
-    ends = sorted(find_ends(bench.plain, bench.engine.chat, LIMITS).tokens)
+    ends = sorted(bench.engine.writer.find_ends(LIMITS).tokens)
     sides: dict[str, dict[str, str]] = {name: {} for name in ("medtask", "row by row", "batches of 16")}
     write_with_medtask(bench, prompts[:2], {})
     write_with_generate(bench, prompts[:1], ends, 1, {})

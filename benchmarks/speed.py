@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from orders import make_orders
 
-from medtask.engines.hf.engine import HfEngine
-from medtask.engines.hf.load import Dtype, load_hf
 from medtask.engines.files.locate import find_built_in
 from medtask.engines.files.weights import unpack_gguf
+from medtask.engines.hf.engine import HfEngine
+from medtask.engines.hf.load import Dtype, load_hf
 from medtask.hardware import inspect_machine
 from medtask.records import Prompt, Record, Scores
 from medtask.tasks.prompt import build_prompt

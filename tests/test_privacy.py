@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -54,6 +55,27 @@ def test_the_guard_lets_the_machine_talk_to_itself() -> None:
         socket.create_connection(server.getsockname()).close()
         socket.getaddrinfo("localhost", 80)
     assert guard.attempts == 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_only_the_allowed_address_can_be_reached_and_no_name_looked_up() -> None:
+    far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with far, no_network(["192.0.2.1", "2001:db8::1"]) as guard:
+        with contextlib.suppress(OSError):  # nothing routes there; what counts is that the guard does not mind
+            far.connect(("192.0.2.1", 9))
+        socket.getaddrinfo("192.0.2.1", 443)
+        assert guard.attempts == 0
+        for reach in (lambda: far.connect(("192.0.2.2", 9)), lambda: socket.getaddrinfo("example.invalid", 443)):
+            with pytest.raises(EgressError):
+                reach()
+    assert guard.attempts == 2
+
+
+def test_an_inner_guard_does_not_open_what_an_outer_one_closes() -> None:
+    far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with far, no_network() as outer, no_network(["192.0.2.1"]) as inner, pytest.raises(EgressError):
+        far.connect(("192.0.2.1", 9))
+    assert (outer.attempts, inner.attempts) == (1, 0)
 
 
 def test_the_guard_ends_with_its_block() -> None:

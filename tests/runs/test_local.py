@@ -367,9 +367,9 @@ def test_attempts_to_reach_another_machine_are_refused_and_counted(task: Task, w
             pytest.fail("connected")
 
     result = run(task, Chatterbox(batch=64), write_rows(50), out=tmp_path / "out")
-    assert manifest_of(result)["egress"] == {"guard": "on", "connections_attempted": 1}
+    assert manifest_of(result)["egress"] == {"guard": "on", "connections_attempted": 1, "sent_to": {}}
     result = run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
-    assert manifest_of(result)["egress"] == {"guard": "on", "connections_attempted": 1}
+    assert manifest_of(result)["egress"] == {"guard": "on", "connections_attempted": 1, "sent_to": {}}
 
 
 def test_the_manifest_tells_what_ran_and_no_record_text(task_folder: Path, write_rows: Rows, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TaskPath = Annotated[Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")]
 DataSource = Annotated[str | None, typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input.")]
 ModelName = Annotated[str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")]
+AllowRemote = Annotated[bool, typer.Option("--allow-remote", help="Let records go to a model server on another machine.")]
 SheetName = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")]
 
 

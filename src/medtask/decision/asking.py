@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from medtask.decision.fields import find_branches, read_object
 from medtask.engines.base import Engine
-from medtask.errors import EngineError, InputError
+from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import Fault, Generated, Limits, Prompt, Scores, Status
 from medtask.tasks.task import Choice, Fields, FreeText, Reasoning, ScoredField, Task
 from medtask.tasks.wording import close_tag, open_tag
@@ -17,7 +17,7 @@ from medtask.tasks.wording import close_tag, open_tag
 # of a batch again that it has not whole: no more than the ledger would lose anyway.
 WRITTEN_TOGETHER = 64
 
-_ABLE = "choose a model that runs in this process (hf, llamacpp or mlx: `medtask models`)"
+_ABLE = "choose a model of the hf, llamacpp or mlx engine (`medtask models` lists them)"
 
 Said = TypeVar("Said", Scores | Fault, Generated | Fault)
 
@@ -77,6 +77,9 @@ def ask(task: Task, engine: Engine, prompts: Sequence[Prompt], known: Collection
 def check_engine(task: Task, engine: Engine) -> None:
     """EngineError, or InputError, where the engine can never answer this task (its further passes apart)."""
     caps, title = engine.caps, engine.info.title
+    if task.phi and engine.info.details.get("remote"):
+        fix = "choose a model on this machine, or take `phi: true` out if the table holds no patient's data"
+        raise UsageError(f"the task says `phi: true`, and {title} is not on this machine", fix=fix)
     if not _is_written(task) and caps.score == "none" and not caps.choose:
         raise EngineError(f"{title} cannot be held to a set of answers", fix=_ABLE)
     if isinstance(task.form, Choice) and task.form.readout == "text" and caps.score != "exact":

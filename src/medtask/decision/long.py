@@ -61,7 +61,7 @@ def _estimate_room(task: Task, engine: Engine, prompt: Prompt) -> int:
     if plan is None:
         return 0
     tokens = plan.shared + plan.own[0]
-    characters = sum(len(turn.content) for turn in prompt.messages) or 1
+    characters = len(prompt.text) if plan.bare else sum(len(turn.content) for turn in prompt.messages) or 1
     reserve = (task.reasoning.budget if task.reasoning else 0) + int(getattr(task.form, "max_tokens", 0)) + int(plan.label) + 16
     room = int((plan.limit - reserve) * 0.95 * characters / tokens) - (characters - len(prompt.text))
     return max(0, min(room, len(prompt.text) - 1))

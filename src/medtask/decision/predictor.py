@@ -13,7 +13,7 @@ from medtask.decision.decide import decide
 from medtask.decision.long import ask_long
 from medtask.decision.passes import take_over, wants_pass, was_asked
 from medtask.engines.base import Engine
-from medtask.engines.registry import load_model
+from medtask.engines.registry import choose_engine, load_model
 from medtask.errors import InputError, TableError
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt, prompt_key
@@ -67,9 +67,10 @@ def predict(
             turn += 1
 
 
-def load_others(task: Task) -> dict[str, Engine]:
-    """The models that further passes name, by their references."""
-    return {name: load_model(name) for name in dict.fromkeys(further.model for further in task.passes) if name is not None}
+def load_others(task: Task, *, allow_remote: bool = False) -> dict[str, Engine]:
+    """The models that further passes name, by their references. ``allow_remote``: they may be on other machines."""
+    names = dict.fromkeys(further.model for further in task.passes if further.model is not None)
+    return {name: load_model(name, allow_remote=allow_remote and choose_engine(name).engine == "http") for name in names}
 
 
 def check_engines(task: Task, engine: Engine, others: Mapping[str, Engine]) -> None:

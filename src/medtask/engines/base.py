@@ -56,13 +56,17 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
-    """What a set of prompts will cost, in tokens. ``own``: per prompt, what it does not share. ``label``: mean per row."""
+    """What a set of prompts will cost, in tokens. ``own``: per prompt, what it does not share. ``label``: mean per row.
+
+    ``bare``: of a prompt nothing is read but its ``text``.
+    """
 
     shared: int
     own: tuple[int, ...]
     label: float
     limit: int
     warnings: tuple[str, ...] = ()
+    bare: bool = False
 
 
 class Engine(ABC):

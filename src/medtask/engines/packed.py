@@ -12,7 +12,15 @@ from medtask.engines.base import Engine, PromptPlan, Rendering
 from medtask.engines.tokens.batch import Unit, fill_packs, group_units, make_unit
 from medtask.engines.tokens.chat import Chat, ask_questions, render
 from medtask.engines.tokens.trie import mean_reads
-from medtask.records import Branch, Fault, Prompt, Scores, Status
+from medtask.records import Branch, BranchScores, Fault, Message, Prompt, Scores, Status
+
+# Read at every start, together and plainly. Unlike lengths, and labels that begin alike, so that a leak between rows shows;
+# two branches, so that one between branches does.
+_BRANCHES = Branch("", ("wrist", "knee", "knee joint")), Branch("Side: ", ("left", "right"), weigh="text")
+PROBE = tuple(
+    Prompt(str(number), (Message("user", f"Name the body part.\n\nText: {text}"),), _BRANCHES, text)
+    for number, text in enumerate(("Broken left wrist after a fall on ice.", "Torn meniscus"))
+)
 
 
 class PackedEngine(Engine):
@@ -69,6 +77,14 @@ class PackedEngine(Engine):
             else make_unit(prompt, (), self.render(prompt).prompt_tokens)
             for prompt in prompts
         ]
+
+
+def largest_gap(some: Sequence[BranchScores], others: Sequence[BranchScores]) -> float:
+    """The largest difference of any probability between scores of the same branches; infinite where a number is none."""
+    gaps = [np.abs(np.exp(one.logprobs) - np.exp(other.logprobs)).max() for one, other in zip(some, others, strict=True)]
+    gaps += [abs((one.off_set or 0.0) - (other.off_set or 0.0)) for one, other in zip(some, others, strict=True)]
+    worst = float(np.max(gaps))
+    return worst if np.isfinite(worst) else float("inf")
 
 
 def _find_beginnings(rendering: Rendering, branch: Branch) -> tuple[str, ...]:

@@ -3,38 +3,131 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from medtask.engines.base import Engine
 from medtask.errors import UsageError
 
-ENGINES: Mapping[str, str] = MappingProxyType({"hf": "medtask.engines.hf.load:load_hf", "fake": "medtask.engines.fake:load_fake"})
-
-# What the reference of a model begins with, where that names its engine. Everything else is for `hf`.
-_SCHEMES = MappingProxyType({"fake:": "fake"})
-_UNKNOWN_SCHEMES = ("ollama:", "vllm:", "mlx:", "http:", "https:")
-
+ENGINES: Mapping[str, str] = MappingProxyType(
+    {
+        "hf": "medtask.engines.hf.load:load_hf",
+        "llamacpp": "medtask.engines.llamacpp.load:load_llamacpp",
+        "mlx": "medtask.engines.mlx.load:load_mlx",
+        "vllm": "medtask.engines.vllm:load_vllm",
+        "http": "medtask.engines.http.load:load_http",
+        "encoder": "medtask.engines.encoder.load:load_encoder",
+        "linear": "medtask.engines.linear:load_linear",
+        "fake": "medtask.engines.fake:load_fake",
+    }
+)
+# The packages without which an engine cannot run, and how to get them.
+NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "hf": (("torch", "transformers"), "pip install 'medtask[hf]'"),
+        "llamacpp": (("llama_cpp",), "pip install 'medtask[gguf]'"),
+        "mlx": (("mlx", "mlx_lm"), "pip install 'medtask[mlx]'"),
+        "vllm": (("vllm",), "run vLLM as a server of its own, or pip install 'medtask[vllm]' into an environment of its own"),
+        "http": (("httpcore2", "anyio"), "pip install 'medtask[http]'"),
+        "encoder": (("torch", "transformers"), "pip install 'medtask[hf]'"),
+    }
+)
 DEFAULT_MODEL = "smollm2-135m"
+MINILM = "minilm"
+
+# What the reference of a model begins with, where that names its engine.
+_SCHEMES = MappingProxyType(
+    {
+        **{f"{name}:": name for name in ("hf", "llamacpp", "mlx", "vllm", "encoder", "fake")},
+        **{f"{name}:": "http" for name in ("http", "https", "ollama", "groq", "openai", "llama-server", "vllm-server")},
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine of a reference, and a word to the user where it is not the one that comes first to mind."""
+
+    engine: str
+    note: str | None = None
 
 
 def load_model(reference: str = DEFAULT_MODEL, **options: Any) -> Engine:
     """Load the model that a reference names and see that it works.
 
-    ``reference``: ``smollm2-135m`` (built in), ``org/name[@revision]`` of the Hub, a folder (a model or a PEFT adapter),
-    a ``.gguf`` file, or ``fake:`` (no model: for tests). ``options`` for models of transformers: ``dtype`` ("auto",
-    "float32", "bfloat16", "float16"), ``device`` ("auto", "cpu", "cuda", "mps"), ``quantize`` ("4bit", "8bit"; CUDA
-    only), ``memory`` (bytes that may be used), ``adapter`` (a PEFT folder).
+    ``reference``: ``smollm2-135m`` or ``minilm`` (built in), ``org/name[@revision]`` of the Hub, a folder (a model, a PEFT
+    adapter, or what medtask has trained), a ``.gguf`` file, a server (``http://host:port/v1#model``, ``ollama:name``,
+    ``groq:name``, ``openai:name``), or ``fake:`` (no model: for tests). ``hf:``, ``llamacpp:``, ``mlx:``, ``vllm:`` and
+    ``encoder:`` before a reference name the engine that is to read it.
 
-    Raises ModelNotFound, MissingExtra, TooBig, EngineError or UsageError; each says what to do.
+    ``options`` for models in this process: ``dtype`` ("auto", "float32", "bfloat16", "float16"), ``device`` ("auto", "cpu",
+    "cuda", "mps"), ``quantize`` ("4bit", "8bit"; CUDA only), ``memory`` (bytes that may be used), ``adapter`` (a folder, or a
+    file for GGUF models). For servers: ``allow_remote`` (records may leave this machine), ``context`` (tokens),
+    ``allow_unverified_context``, ``tokenizer``, ``concurrency``, ``deadline_s``.
+
+    Raises ModelNotFound, MissingExtra, TooBig, EngineError, InputError or UsageError; each says what to do.
     """
-    scheme = next((scheme for scheme in (*_SCHEMES, *_UNKNOWN_SCHEMES) if reference.startswith(scheme)), None)
-    if scheme in _UNKNOWN_SCHEMES:
-        raise UsageError(
-            f"this version of medtask has no engine for {scheme} references",
-            fix="name a model of the Hub (org/name), a folder or a .gguf file: the hf engine runs it on this machine",
-        )
-    module, _, name = ENGINES[_SCHEMES.get(scheme or "", "hf")].partition(":")
+    choice = choose_engine(reference)
+    module, _, name = ENGINES[choice.engine].partition(":")
     load: Callable[..., Engine] = getattr(importlib.import_module(module), name)
-    return load(reference, **options)
+    engine = load(reference.removeprefix("hf:"), **_fit(load, choice.engine, options))
+    notes = engine.info.details.get("notes")
+    if choice.note and isinstance(notes, list):
+        notes.append(choice.note)
+    return engine
+
+
+def choose_engine(reference: str) -> Choice:
+    """Which engine answers for a reference; nothing is loaded for that, and nothing is fetched."""
+    scheme = next((scheme for scheme in _SCHEMES if reference.startswith(scheme)), None)
+    if scheme:
+        return Choice(_SCHEMES[scheme])
+    path = Path(reference).expanduser()
+    if reference == MINILM:
+        return Choice("encoder")
+    if reference == DEFAULT_MODEL:
+        return Choice("hf" if is_installed("hf") or not is_installed("llamacpp") else "llamacpp")
+    if path.suffix == ".gguf":
+        if is_installed("llamacpp"):
+            return Choice("llamacpp")
+        return Choice("hf", "llama-cpp-python is not installed: transformers reads the file, and unpacks it once")
+    return Choice(_look_into(path) if reference and path.is_dir() else "hf")
+
+
+def is_installed(engine: str) -> bool:
+    """Whether the packages are here that an engine takes."""
+    packages, _ = NEEDS.get(engine, ((), ""))
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+def _look_into(folder: Path) -> str:
+    """The engine of a folder: what training says, else an encoder's own marks, else a causal language model."""
+    from medtask.engines.files.locate import read_json
+    from medtask.engines.trained import find_engine
+
+    trained = find_engine(folder)
+    if trained:
+        return trained
+    if (folder / "modules.json").is_file():
+        return "encoder"
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    architectures = config.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures and isinstance(architectures[0], str) else ""
+    return "encoder" if named.endswith("ForSequenceClassification") else "hf"
+
+
+def _fit(load: Callable[..., Engine], engine: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were set; UsageError for one that has no meaning for the engine."""
+    wished = {name: value for name, value in options.items() if value not in (None, False, "auto")}
+    parameters = inspect.signature(load).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    strange = [name for name in wished if name not in parameters and not anything]
+    if strange:
+        option = f"--{strange[0].replace('_', '-')}"
+        raise UsageError(f"{option} means nothing to the {engine} engine, which answers here", fix=f"leave {option} out")
+    return wished

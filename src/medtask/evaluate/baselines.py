@@ -22,7 +22,7 @@ from medtask.evaluate.sets import grade_sets, weigh_sets
 from medtask.evaluate.tfidf import FOLDS, cross_validate, cross_validate_sets, find_neighbours
 from medtask.evaluate.words import read_value
 from medtask.records import Value
-from medtask.similarity import encode
+from medtask.similarity import describe_meaning, encode
 
 READ = 500  # rows whose options MiniLM reads, five texts or so each
 
@@ -217,7 +217,7 @@ def _compare_definitions(texts: Sequence[str], labels: Labels) -> NDArray[np.flo
     if not texts or not labels:
         return "no row has gold"
     try:
-        wanted = encode([f"{name}: {definition}" if definition else name for name, definition in labels])
+        wanted = encode([describe_meaning(name, definition) for name, definition in labels])
     except MissingExtra as missing:
         return f"{missing} ({missing.fix})"
     return np.asarray(encode(texts) @ wanted.T)

@@ -84,17 +84,23 @@ def list_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
         ("Started", moment(manifest.get("created"))),
         ("Finished", moment(manifest.get("finished"))),
         ("Machine", ", ".join(str(part) for part in machine if part)),
-        ("Left the machine", _tell_egress(find_fact(manifest, "egress", "connections_attempted"))),
+        ("Left the machine", _tell_egress(*(find_fact(manifest, "egress", fact) for fact in ("connections_attempted", "sent_to")))),
     ]
     return [(term, shorten(str(fact), 600)) for term, fact in facts if fact]
 
 
-def _tell_egress(attempts: object) -> str:
+def _tell_egress(attempts: object, sent_to: object) -> str:
     if not isinstance(attempts, int):
         return "Not recorded."
+    servers = " and ".join(str(url) for url in sent_to) if isinstance(sent_to, Mapping) else ""
+    tried = f"{attempts:,} connection{'s' * (attempts != 1)} to other machines were tried and refused while records were read"
+    if servers:
+        return f"The text of every row that was asked: it was sent to {servers}, as was allowed. " + (
+            f"Besides, {tried}." if attempts else "Connections to any other machine were blocked, and none was tried."
+        )
     if attempts == 0:
         return "Nothing. Connections to other machines were blocked while records were read, and none was tried."
-    return f"Nothing, but {attempts:,} connection{'s' * (attempts != 1)} to other machines were tried and refused while records were read."
+    return f"Nothing, but {tried}."
 
 
 def list_statuses(summary: Summary) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from medtask.runs.lock import lock_run
 from medtask.runs.manifest import (
     identify_model,
     identify_question,
-    is_remote,
+    list_destinations,
     now,
     read_manifest,
     refuse_mismatch,
@@ -79,6 +79,7 @@ def run(
     new_run: bool = False,
     force_lock: bool = False,
     progress: Progress | None = None,
+    allow_remote: bool = False,
 ) -> RunResult:
     """Answer every row of a table, or its first ``limit`` rows, into a run folder; or go on where an earlier run stopped.
 
@@ -86,7 +87,7 @@ def run(
     read_table takes. ``out``: the run's folder; without it, the newest run of this task, model and table beside the task
     file is gone on with, or a folder named after the time is made there. ``new_run`` starts beside whatever there is.
     ``formats``: tables of answers to write; CSV and Parquet always are. ``force_lock`` takes a folder over from another
-    host.
+    host. ``allow_remote``: the models that further passes name may be on other machines.
 
     Raises every MedtaskError: TaskFaults and TableError for what cannot be asked, RunMismatch for a folder of another
     run, RunLocked, StorageError, EngineError. What was answered before an error is kept and is not asked again.
@@ -99,24 +100,25 @@ def run(
             folder = open_folder(Path(out), new_run=new_run)
             stack.enter_context(lock_run(folder, force=force_lock))
             refuse_mismatch(folder, identity)
-            engine, others = _load(task, model)
+            engine, others = _load(task, model, allow_remote)
             identity |= identify_model(engine, others)
         else:
             home = open_home(task)
-            engine, others = _load(task, model)
+            engine, others = _load(task, model, allow_remote)
             identity |= identify_model(engine, others)
             folder = (None if new_run else find_run(home, identity)) or make_run(home)
             stack.enter_context(lock_run(folder, force=force_lock))
         refuse_mismatch(folder, identity)
         manifest = _open_manifest(job, folder, engine, others, identity)
-        guard = None if is_remote(engine, *others.values()) else stack.enter_context(no_network())
+        sent_to = list_destinations(engine, *others.values())
+        guard = stack.enter_context(no_network([address for addresses in sent_to.values() for address in addresses]))
         return _work(job, engine, others, folder, manifest, guard)
 
 
-def _load(task: Task, model: Engine | Callable[[], Engine]) -> tuple[Engine, dict[str, Engine]]:
+def _load(task: Task, model: Engine | Callable[[], Engine], allow_remote: bool) -> tuple[Engine, dict[str, Engine]]:
     """The model and those of further passes, all of them seen to be able to answer."""
     engine = model if isinstance(model, Engine) else model()
-    others = load_others(task)
+    others = load_others(task, allow_remote=allow_remote)
     check_engines(task, engine, others)
     return engine, others
 
@@ -133,11 +135,11 @@ def _open_manifest(job: Job, folder: Path, engine: Engine, others: Mapping[str, 
 
 
 def _close_manifest(
-    manifest: Mapping[str, Any], job: Job, guard: Guard | None, state: str, counts: Mapping[Status, int]
+    manifest: Mapping[str, Any], job: Job, guard: Guard, state: str, counts: Mapping[Status, int]
 ) -> dict[str, Any]:
     """The manifest at the end of this session."""
     timing, egress = manifest["timing"], manifest["egress"]
-    attempts = {"connections_attempted": egress["connections_attempted"] + guard.attempts} if guard else {}
+    attempts = egress["connections_attempted"] + guard.attempts
     return {
         **manifest,
         "state": state,
@@ -145,12 +147,12 @@ def _close_manifest(
         "counts": dict(counts),
         "notes": job.notes,
         "timing": {**timing, "seconds": round(timing["seconds"] + job.seconds(), 1)},
-        "egress": {**egress, **attempts},
+        "egress": {**egress, "connections_attempted": attempts},
     }
 
 
 def _work(
-    job: Job, engine: Engine, others: Mapping[str, Engine], folder: Path, manifest: dict[str, Any], guard: Guard | None
+    job: Job, engine: Engine, others: Mapping[str, Engine], folder: Path, manifest: dict[str, Any], guard: Guard
 ) -> RunResult:
     """Ask, then derive what people read; whatever happens, the ledger keeps what was answered."""
     from medtask.evaluate.report import write_report

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from medtask.data.atomic import replace_file
 from medtask.engines.base import Engine
@@ -76,7 +76,7 @@ def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], ident
     """What is known when a run starts; ``state`` is "running" until it is "finished" or "interrupted"."""
     from medtask import __version__
 
-    task, table, remote = job.task, job.table, is_remote(engine, *others.values())
+    task, table = job.task, job.table
     return {
         "format": FORMAT,
         "state": "running",
@@ -104,7 +104,7 @@ def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], ident
         },
         # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
-        "egress": {"guard": "off" if remote else "on", "connections_attempted": None if remote else 0},
+        "egress": {"guard": "on", "connections_attempted": 0, "sent_to": list_destinations(engine, *others.values())},
         "versions": {
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
@@ -115,9 +115,10 @@ def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], ident
     }
 
 
-def is_remote(*engines: Engine) -> bool:
-    """Whether the records have to leave this machine to be answered."""
-    return any(engine.info.details.get("remote") for engine in engines)
+def list_destinations(*engines: Engine) -> dict[str, list[str]]:
+    """The servers to which records leave this machine on purpose, by their URLs: the addresses that were checked."""
+    remote = (engine.info.details for engine in engines if engine.info.details.get("remote"))
+    return {str(details["url"]): list(cast("list[str]", details["addresses"])) for details in remote}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -41,6 +41,7 @@ def load_task(path: str | Path) -> Task:
         review=_read_optional(document, "review", ReviewPart, Review, faults) or Review(),
         gate=_read_gate(document, question.task, faults),
         reasoning=read_reasoning(document, ("reasoning",), faults),
+        phi=part.phi if part else False,
         data=file.parent / part.data if part and part.data else None,
         model=part.model if part else None,
         source=file,

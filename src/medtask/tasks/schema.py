@@ -127,6 +127,7 @@ class TaskPart(Part):
     examples: Any = None
     reasoning: Any = None
     gate: Any = None
+    phi: bool = False
     passes: Any = None
     review: Any = None
 

@@ -183,8 +183,9 @@ class Task:
     ``form`` is what kind of question it is. ``labels`` are all allowed answers of kinds ``label`` and ``labels``, in the
     file's order; the other kinds have none. ``abstain`` is an answer the model may also give; a row that gets it has no
     value. ``input`` is a Jinja template over the row's columns. ``examples`` are shown to every row, those of ``pool`` to
-    the rows that they resemble. ``passes`` come after this one, in their order. ``id_column`` None: rows are
-    numbered. ``fingerprint`` is the SHA-256 of everything here that can change an answer.
+    the rows that they resemble. ``phi``: the table holds patients' data, which may go to no other machine. ``passes`` come
+    after this one, in their order. ``id_column`` None: rows are numbered. ``fingerprint`` is the SHA-256 of everything
+    here that can change an answer.
     """
 
     name: str
@@ -197,6 +198,7 @@ class Task:
     pool: Pool | None = None
     reasoning: Reasoning | None = None
     gate: Gate = field(default_factory=Gate)
+    phi: bool = False
     passes: tuple[Pass, ...] = ()
     review: Review = field(default_factory=Review)
     id_column: str | None = None

@@ -18,7 +18,7 @@ from medtask.engines.base import EngineInfo
 from medtask.engines.hf import desk as desk_module
 from medtask.engines.hf.desk import measure_token
 from medtask.engines.hf.engine import HfEngine
-from medtask.engines.hf.generate import ROWS_AT_ONCE, find_ends
+from medtask.engines.hf.generate import ROWS_AT_ONCE
 from medtask.engines.hf.head import read_head
 from medtask.engines.hf.load import load_hf
 from medtask.engines.hf.memory import measure_room
@@ -61,7 +61,7 @@ def write(engine: HfEngine, prompts: list[Prompt], limits: Limits = NEW, **more:
 def find_tokens(engine: HfEngine, prompt: Prompt, count: int) -> list[int]:
     """The tokens by transformers' generate, and nothing of the engine's own but the rendered prompt."""
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
-    ends = sorted(find_ends(engine.model, engine.chat, NEW).tokens)
+    ends = sorted(engine.writer.find_ends(NEW).tokens)
     engine.model.set_attn_implementation("eager")
     out = engine.model.generate(
         tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=count, do_sample=False, eos_token_id=ends, pad_token_id=0
@@ -300,7 +300,8 @@ def test_a_model_that_cannot_be_packed_writes_too(tmp_path: Path) -> None:
     prompt = ask()[4]
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
     out = engine.model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=9, do_sample=False, pad_token_id=0)
-    assert write(engine, [prompt], replace(NEW, max_tokens=9))["4"].text == engine.chat.tokenizer.decode(out[0, tokens.shape[1] :].tolist(), specials=True).strip()
+    told = engine.chat.tokenizer.decode(out[0, tokens.shape[1] :].tolist(), specials=True)
+    assert write(engine, [prompt], replace(NEW, max_tokens=9))["4"].text == told.strip()
 
 
 def test_out_of_memory_halves_the_rows_and_loses_no_word(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:

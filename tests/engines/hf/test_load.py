@@ -155,7 +155,7 @@ def test_offline_a_model_that_is_not_here_is_named_with_the_switches(monkeypatch
     ("status", "code", "words"),
     [
         (401, "GatedRepo", "is gated and this machine has no token"),
-        (404, "RepoNotFound", "there is no model medtask-tests/m"),
+        (404, "RepoNotFound", "there is no model tests/m"),
         (503, "", "could not be reached"),
     ],
 )
@@ -176,7 +176,7 @@ def test_the_hubs_refusals_are_explained(status: int, code: str, words: str, tmp
 
     server = HTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
-    program = "from medtask.engines.files.locate import *\ntry: locate_model('medtask-tests/m')\nexcept Exception as e: print(e, '|', e.fix)"
+    program = "from medtask.engines.files.locate import *\ntry: locate_model('tests/m')\nexcept Exception as e: print(e, '|', e.fix)"
     env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
     server.shutdown()

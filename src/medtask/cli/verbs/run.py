@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import DataSource, ModelName, SheetName, TaskPath, choose_model, load_engine, open_table
+from medtask.cli.inputs import AllowRemote, DataSource, ModelName, SheetName, TaskPath, choose_model, load_engine, open_table
+from medtask.errors import UsageError
 
 if TYPE_CHECKING:
     from medtask.cli.progress import Meter
@@ -37,6 +38,16 @@ def run(
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")] = "auto",
     quantize: Annotated[Literal["4bit", "8bit"] | None, typer.Option(help="Smaller weights, on CUDA.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="AMOUNT", help="What the model may take, as in 8GB.")] = None,
+    allow_remote: AllowRemote = False,
+    context_tokens: Annotated[
+        int | None, typer.Option(min=256, metavar="N", help="Tokens of prompt and answer, where a server can be told (Ollama).")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot.")
+    ] = None,
+    allow_unverified_context: Annotated[
+        bool, typer.Option("--allow-unverified-context", help="Take a server that does not tell what it has read.")
+    ] = False,
     max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer.")] = 0.05,
     new_run: Annotated[bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Take a run over whose process on another host has died.")] = False,
@@ -60,6 +71,8 @@ def run(
     meter.doing = _DOING[question.kind]
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
     options |= {"memory": parse_bytes(memory) if memory else None, "adapter": str(adapter) if adapter else None}
+    options |= {"allow_remote": allow_remote, "context": context_tokens, "tokenizer": tokenizer}
+    options |= {"allow_unverified_context": allow_unverified_context}
     table_of_run = open_table(question, data, sheet, spool=lambda: _open_spool(question, out, new_run))
     # Libraries print what they like; standard output is for results.
     with table_of_run as table, meter, redirect_stdout(sys.stderr):
@@ -75,6 +88,7 @@ def run(
             new_run=new_run,
             force_lock=force,
             progress=meter,
+            allow_remote=allow_remote,
         )
     show.show_json(_describe(result, meter)) if as_json else _show(result, resume=" without --new-run" if new_run else "")
     raise typer.Exit(result.exit_code)
@@ -84,9 +98,15 @@ def _load(task: Task, model: str | None, options: dict[str, Any], meter: Meter) 
     reference = choose_model(task, model)
     if not (model or task.model):
         meter.on_note(f"no model is named: {reference} answers, which knows little without training; name one with --model")
+    if task.phi and options["allow_remote"]:
+        fix = "leave --allow-remote out: such a task is answered on this machine"
+        raise UsageError("the task says `phi: true`: its records may go to no other machine", fix=fix)
     meter.on_load(reference)
     engine = load_engine(reference, **options)
     meter.title = engine.info.title
+    notes = engine.info.details.get("notes")
+    for note in notes if isinstance(notes, list) else ():
+        meter.on_note(str(note))
     return engine
 
 

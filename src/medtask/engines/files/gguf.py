@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from medtask.errors import InputError
+from medtask.errors import InputError, MissingExtra
 
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY = 8, 9
@@ -36,17 +37,31 @@ def _count(file: BinaryIO, size: int) -> int:
         _skip_string(file, size)
         _skip_value(file, size, _number(file, 4))
     total = 0
+    blocks = _list_blocks()
     for _ in range(tensors):
         _skip_string(file, size)
         dimensions = _number(file, 4)
         if dimensions > MOST_DIMENSIONS:
             raise ValueError
-        total += math.prod(_number(file, 8) for _ in range(dimensions))
-        file.seek(12, 1)  # its type and its offset
-    # The smallest formats spend more than one bit on a number: more numbers than that cannot be in the file.
+        numbers = math.prod(_number(file, 8) for _ in range(dimensions))
+        kind, offset = _number(file, 4), _number(file, 8)
+        # A parser in C that trusted these would read beyond the file. A format that is not known here takes a bit a number at least.
+        per_block, bytes_of_block = blocks.get(kind, (8, 1))
+        if numbers > 8 * size or offset + numbers // per_block * bytes_of_block > size:
+            raise ValueError
+        total += numbers
     if file.tell() > size or total > 8 * size:
         raise ValueError
     return total
+
+
+def _list_blocks() -> Mapping[int, tuple[int, int]]:
+    """For each number format: how many numbers a block holds, and its bytes."""
+    try:
+        from gguf.constants import GGML_QUANT_SIZES
+    except ImportError:
+        raise MissingExtra("gguf is not installed here", fix="pip install 'medtask[gguf]' or 'medtask[hf]'") from None
+    return {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 
 
 def _skip_value(file: BinaryIO, size: int, kind: int) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from medtask.data.atomic import replace_file
 from medtask.engines.files.gguf import count_gguf_weights
 from medtask.engines.files.locate import ModelFiles, read_json
 from medtask.errors import InputError, StorageError
@@ -56,7 +57,7 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
     key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{made_by}".encode()).hexdigest()
     models = Path(platformdirs.user_cache_dir("medtask")) / "models"
     kept = models / f"{path.stem}-{key[:16]}"
-    mark = kept / "medtask.json"
+    mark = kept / "unpacked.json"
     if mark.is_file():
         return kept, str(read_json(mark)["sha256"])
     sha256 = _hash_file(path)
@@ -69,7 +70,7 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
         AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(fresh)
         model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True))
         model.save_pretrained(fresh)
-    (fresh / "medtask.json").write_text(json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8")
+    (fresh / "unpacked.json").write_text(json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8")
     try:
         fresh.rename(kept)
     except OSError:  # another process was quicker
@@ -84,6 +85,25 @@ def hash_weights(folder: Path) -> str:
         target = path.resolve().name if path.is_symlink() else ""
         whole.update(f"{path.name}:{target if len(target) == 64 else _hash_file(path)}\n".encode())
     return whole.hexdigest()
+
+
+def hash_once(path: Path) -> str:
+    """A file's SHA-256, kept by its path, size and time: reading 40 GB takes longer than loading them."""
+    import platformdirs
+
+    facts = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()
+    kept = Path(platformdirs.user_cache_dir("medtask")) / "hashes" / key[:32]
+    with contextlib.suppress(OSError, ValueError):
+        known = kept.read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    sha256 = _hash_file(path)
+    with contextlib.suppress(OSError, StorageError):  # a cache that cannot be written costs time, nothing else
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with replace_file(kept) as draft:
+            draft.write_text(sha256, encoding="ascii")
+    return sha256
 
 
 def _hash_file(path: Path) -> str:

@@ -11,25 +11,16 @@ from typing import Any, Literal
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.locate import ModelFiles, locate_model
 from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
+from medtask.engines.packed import PROBE
 from medtask.errors import EngineError, InputError, MissingExtra, TooBig, UsageError
-from medtask.hardware import Machine, format_bytes, inspect_machine
+from medtask.hardware import Machine, choose_device, format_bytes, inspect_machine
 from medtask.privacy import no_network
-from medtask.records import Branch, Message, Prompt
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
 WORKING_MEMORY = 600_000_000  # Python, torch and one pack's intermediate results
 CPU_BUDGET, ACCELERATOR_BUDGET = 1024, 8192
 AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
-
-# Read at every start, packed and plainly. Unlike lengths, and labels that begin alike, so that a leak between rows shows;
-# two branches, so that one between branches does.
-_BRANCHES = Branch("", ("wrist", "knee", "knee joint")), Branch("Side: ", ("left", "right"), weigh="text")
-_PROBE = tuple(
-    Prompt(str(number), (Message("user", f"Name the body part.\n\nText: {text}"),), _BRANCHES, text)
-    for number, text in enumerate(("Broken left wrist after a fall on ice.", "Torn meniscus"))
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -77,10 +68,8 @@ def plan_loading(
     files: ModelFiles, machine: Machine, dtype: Dtype, device: str, quantize: Literal["4bit", "8bit"] | None, memory: int | None
 ) -> Plan:
     """Choose device, number format and token budget; TooBig where nothing that was allowed fits."""
-    chosen = (machine.accelerator or "cpu") if device == "auto" else device
+    chosen = choose_device(device, machine)
     kind = chosen.partition(":")[0]
-    if kind != "cpu" and kind != machine.accelerator:
-        raise UsageError(f"this machine has no {kind} device that torch can use", fix="leave --device out, or name cpu")
     if quantize and kind != "cuda":
         raise UsageError("4-bit and 8-bit weights need a CUDA GPU", fix="leave --quantize out, or name a quantised .gguf file as the model")
     natural: Literal["float32", "bfloat16"] = "bfloat16" if kind != "cpu" or machine.native_bf16 else "float32"
@@ -182,7 +171,7 @@ def _start(model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: di
     title = f"{files.reference}{f' + {files.adapter.name}' if files.adapter else ''}, {plan.quantize or plan.dtype}, {plan.device}"
     engine = HfEngine(model, tokenizer, EngineInfo("hf", title, identity, details), budget=plan.budget)
     if engine.packed:
-        gap = engine.compare_with_plain(_PROBE)
+        gap = engine.compare_with_plain(PROBE)
         details["packed_against_plain"] = gap
         if not gap <= AGREEMENT[plan.dtype]:
             engine.give_up_packing(f"packed and plain passes differ by {gap:.2g} in a probability")

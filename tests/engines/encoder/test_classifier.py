@@ -1,0 +1,175 @@
+"""Encoders with a trained head: small ones that have learned something, asked through whole tasks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason="the hf engine is not installed")
+
+import medtask
+from medtask.engines.encoder.classifier import Classifier
+from medtask.engines.encoder.engine import EncoderEngine
+from medtask.engines.encoder.load import load_encoder
+from medtask.engines.trained import Trained, write_trained
+from medtask.errors import EngineError, InputError
+from medtask.records import Branch, Fault, Meaning, Prompt, Scores, Status
+from tiny_encoders import save_classifier
+
+PARTS = ("knee", "wrist", "brain")
+TAGS = ("knee", "wrist", "fall")
+TEXTS = [f"{way} of the {side} {part}{after}" for part in PARTS for way in ("MRI", "CT") for side in ("left", "right")
+         for after in ("", " after a fall")]  # fmt: skip
+NEW = ["CT of the knee", "the wrist, after a fall", "brain", "MRI of the left knee and the right wrist after a fall"]
+
+Answer = Callable[..., list[medtask.Answer]]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
+    table = [[float(part in text) for part in PARTS] for text in TEXTS]
+    folder = save_classifier(tmp_path_factory.mktemp("parts"), TEXTS, table, PARTS, several=False)
+    write_trained(folder, Trained("encoder", "label", PARTS, abstain="unclear"))
+    return load_encoder(str(folder))
+
+
+@pytest.fixture(scope="module")
+def tags(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
+    table = [[float(tag in text) for tag in TAGS] for text in TEXTS]
+    folder = save_classifier(tmp_path_factory.mktemp("tags"), TEXTS, table, TAGS, several=True)
+    write_trained(folder, Trained("encoder", "labels", TAGS))
+    return load_encoder(str(folder))
+
+
+@pytest.fixture
+def answer(tmp_path: Path) -> Answer:
+    def predict(model: EncoderEngine, rows: list[dict[str, object]], gate: str = "error", **form: Any) -> list[medtask.Answer]:
+        task = {"instruction": "Decide.", "input": "{{ text }}", "answer": form, "gate": {"too_long": gate}}
+        (tmp_path / "task.json").write_text(json.dumps(task))
+        return list(medtask.predict(medtask.load_task(tmp_path), model, rows))
+
+    return predict
+
+
+def ask(texts: Sequence[str], *branches: Branch) -> list[Prompt]:
+    return [Prompt(f"r{row}", (), branches, text) for row, text in enumerate(texts)]
+
+
+def which(names: Sequence[str]) -> Branch:
+    return Branch("", tuple(names), meanings=tuple(map(Meaning, names)))
+
+
+def does(names: Sequence[str]) -> list[Branch]:
+    return [Branch(f"{name}: ", ("yes", "no"), meanings=(Meaning(name),)) for name in names]
+
+
+def read_logits(engine: EncoderEngine, texts: Sequence[str]) -> Any:
+    """Each text by itself, as transformers does it."""
+    import torch
+
+    reader = engine.reader
+    assert isinstance(reader, Classifier)
+    with torch.inference_mode():
+        rows = [reader.model(**reader.tokenizer(text, return_tensors="pt")).logits[0].double().numpy() for text in texts]
+    return np.stack(rows)
+
+
+def test_one_label_has_its_share_of_the_softmax(parts: EncoderEngine) -> None:
+    weights = np.exp(read_logits(parts, NEW))
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    found = {said.record_id: said for said in parts.score(ask(NEW, which(PARTS)))}
+    some = {said.record_id: said for said in parts.score(ask(NEW, which(["brain", "unclear", "knee"])))}
+    for row, (knee, wrist, brain) in enumerate(shares):
+        whole, part = found[f"r{row}"], some[f"r{row}"]
+        assert isinstance(whole, Scores)
+        assert isinstance(part, Scores)
+        assert np.exp(whole.branches[0].logprobs) == pytest.approx([knee, wrist, brain], abs=1e-5)
+        assert whole.branches[0].off_set == pytest.approx(0, abs=1e-9)
+        assert np.exp(part.branches[0].logprobs) == pytest.approx([brain / (brain + knee), 0, knee / (brain + knee)], abs=1e-4)
+        assert part.branches[0].off_set == pytest.approx(wrist, abs=1e-5)
+
+
+def test_each_of_several_labels_has_a_probability_of_its_own(tags: EncoderEngine) -> None:
+    logits = read_logits(tags, NEW)
+    for said in tags.score(ask(NEW, *does(["fall", "knee"]))):
+        assert isinstance(said, Scores)
+        knee, _, fall = logits[int(said.record_id[1:])]
+        assert [branch.logprobs[0] for branch in said.branches] == pytest.approx(
+            [-np.log1p(np.exp(-fall)), -np.log1p(np.exp(-knee))], abs=1e-4
+        )
+        assert all(sum(np.exp(branch.logprobs)) == pytest.approx(1) for branch in said.branches)
+
+
+def test_known_rows_leave_the_numbers_of_the_others_as_they_were(tags: EncoderEngine) -> None:
+    prompts = ask(TEXTS, *does(TAGS))
+    engine = EncoderEngine(tags.reader, tags.info, budget=48)
+    whole = {said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)}
+    rest = {said.record_id: said.branches for said in engine.score(prompts, ["r0", "r5"]) if isinstance(said, Scores)}
+    assert len(whole) == len(TEXTS)
+    assert rest == {name: branches for name, branches in whole.items() if name not in {"r0", "r5"}}
+
+
+def test_it_answers_a_task_of_its_kind(parts: EncoderEngine, tags: EncoderEngine, answer: Answer) -> None:
+    rows: list[dict[str, object]] = [{"text": "MRI of the left wrist after a fall"}, {"text": "CT of the right brain"}]
+    found = answer(parts, rows, kind="label", labels=["brain", "wrist", "knee"], abstain="unclear")
+    assert [said.value for said in found] == ["wrist", "brain"]
+    assert all(said.status is Status.OK for said in found)
+    found = answer(tags, rows, kind="labels", labels=["fall", "wrist", "knee"])
+    assert [said.value for said in found] == [("fall", "wrist"), ()]
+
+
+def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_read_it(parts: EncoderEngine, answer: Answer) -> None:
+    rows: list[dict[str, object]] = [{"text": "MRI of the left knee after a fall " * 20}]
+    (refused,) = answer(parts, rows, kind="label", labels=list(PARTS))
+    assert refused.status is Status.TOO_LONG
+    (given,) = answer(parts, rows, gate="head_tail", kind="label", labels=list(PARTS))
+    assert given.value in PARTS
+    (fault,) = parts.score(ask(["knee " * 200], which(PARTS)))
+    assert fault == Fault("r0", Status.TOO_LONG, "202 tokens; the model reads at most 64")
+
+
+@pytest.mark.parametrize(
+    ("form", "error", "told"),
+    [
+        ({"kind": "label", "labels": ["knee", "elbow"]}, InputError, 'was not trained on "elbow"; it knows "knee", "wrist", "brain"'),
+        ({"kind": "label", "labels": ["knee", "wrist"], "abstain": "no idea"}, InputError, 'was not trained on "no idea"'),
+        (
+            {"kind": "labels", "labels": ["knee", "wrist"]},
+            InputError,
+            "trained for tasks of kind 'label', and this one is of kind 'labels'",
+        ),
+        ({"kind": "choice", "options": "options"}, EngineError, "cannot answer questions that bring their own options"),
+        ({"kind": "choice", "options": "options", "several": "true"}, EngineError, "that bring their own options"),
+        ({"kind": "answer"}, EngineError, "cannot write text"),
+    ],
+)
+def test_what_the_model_was_not_trained_for_is_refused(
+    parts: EncoderEngine, answer: Answer, form: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told) as refused:
+        answer(parts, [{"text": "CT of the knee", "options": ["secret", "knee"]}], **form)
+    assert "secret" not in str(refused.value)
+
+
+def test_numbers_that_are_none_end_the_loading(parts: EncoderEngine, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(parts.info.identity["model"], tmp_path / "broken")
+    held = load_file(tmp_path / "broken" / "model.safetensors")
+    held["classifier.bias"] += float("nan")
+    save_file(held, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    write_trained(tmp_path / "broken", Trained("encoder", "label", PARTS))
+    with pytest.raises(EngineError, match="gives no numbers"):
+        load_encoder(str(tmp_path / "broken"))
+
+
+def test_it_shows_what_it_reads(parts: EncoderEngine) -> None:
+    (prompt,) = ask(["CT of the knee"], which(["knee", "unclear"]))
+    rendering = parts.render(prompt)
+    assert (rendering.prompt, rendering.candidates, len(rendering.prompt_tokens)) == ("CT of the knee", ("knee", ""), 6)

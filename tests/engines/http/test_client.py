@@ -1,0 +1,711 @@
+"""Rows R10 to R13 of the reliability plan, against a server that does all of it on purpose."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from fault_server import FaultServer, Features, Logged, Rule, Script, serve
+from medtask.engines.http.address import KEY, find_endpoint
+from medtask.engines.http.client import Call, Client, Malformed, Refused
+from medtask.engines.http.pace import Clock
+from medtask.errors import EngineError, UsageError
+from medtask.privacy import no_network
+from medtask.records import Fault, Status
+
+ROWS = 40
+PATH = "chat/completions"
+SECRET = "patient 4711 has gout"
+
+
+class FastClock:
+    """Sleeping takes no time, but time has passed behind it; ``slept`` is what was waited for."""
+
+    def __init__(self) -> None:
+        self.passed, self.slept = 0.0, list[float]()
+
+    def clock(self) -> Clock:
+        return Clock(now=lambda: time.monotonic() + self.passed, sleep=self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.passed += seconds
+        await anyio.sleep(0)
+
+
+def body(row: int) -> dict[str, Any]:
+    return {"model": "toy-1", "max_tokens": 2, "messages": [{"role": "user", "content": f"row {row} {SECRET}"}]}
+
+
+def calls(count: int = ROWS) -> Iterator[Call]:
+    return (Call(str(row), PATH, body(row)) for row in range(count))
+
+
+def read_text(_call: Call, value: Any) -> str:
+    """What a dialect's reader does, in short: every part that an answer is made of must be there."""
+    (choice,) = value["choices"] or [None]
+    if choice is None or value["model"] != "toy-1" or choice["finish_reason"] is None:
+        raise Malformed("it holds no answer")
+    steps = choice["logprobs"]["content"] if "logprobs" in _call.body else None
+    text = choice["message"]["content"]
+    if not isinstance(text, str) or (steps is not None and "".join(step["token"] for step in steps) != text):
+        raise Malformed("it holds no whole answer")
+    return text
+
+
+@contextmanager
+def talk(app: FaultServer, *, fast: bool = True, **options: Any) -> Iterator[Client]:
+    clock = {"clock": FastClock().clock()} if fast else {}
+    with serve(app) as url, Client(find_endpoint(f"{url}/v1#toy-1"), **clock, **options) as client:
+        yield client
+
+
+def ask_all(client: Client, count: int = ROWS) -> dict[str, str | Fault]:
+    return {call.record_id: result for call, result in client.post_each(calls(count), read_text)}
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, str | Fault]:
+    with talk(FaultServer()) as client:
+        told = ask_all(client)
+    assert len(told) == ROWS
+    assert len(set(map(str, told.values()))) > 5  # answers differ, so that swapped ones are noticed
+    return told
+
+
+def by_row(log: Sequence[Logged]) -> dict[str, list[Logged]]:
+    rows = defaultdict(list)
+    for entry in log:
+        rows[entry.row].append(entry)
+    return rows
+
+
+def assert_never_early(log: Sequence[Logged]) -> None:
+    """By the server's own log: behind a 429 no call is begun before the time that it named."""
+    told = [(entry.at, entry.wait_s) for entry in log if entry.wait_s is not None]
+    assert told
+    for at, wait_s in told:
+        # Those that were on their way when it was told cannot know of it.
+        assert not [entry.at - at for entry in log if at + 0.08 < entry.at < at + wait_s]
+    for entries in by_row(log).values():
+        for earlier, later in pairwise(entries):
+            assert earlier.wait_s is None or later.at >= earlier.at + earlier.wait_s
+
+
+# R10 --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retry_after", ["0.3", None, "soon", "-5"])
+def test_429_is_waited_for_and_changes_nothing(reference: dict[str, str], retry_after: str | None) -> None:
+    app = FaultServer(script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=10))
+    with talk(app) as client:
+        assert ask_all(client) == reference
+    assert len(app.log) <= 2 * ROWS, app.script
+    assert any(entry.fault for entry in app.log)
+
+
+@pytest.mark.parametrize("retry_after", ["0.2", "date:1"])
+def test_no_call_is_made_before_the_time_that_the_server_names(retry_after: str) -> None:
+    few = [2] if "date" in retry_after else [2, 9, 10, 17]
+    app = FaultServer(script=Script([Rule("status", calls=few, status=429, retry_after=retry_after)]))
+    with talk(app, fast=False, concurrency=4) as client:
+        assert not [fault for fault in ask_all(client, 16).values() if isinstance(fault, Fault)]
+    assert_never_early(app.log)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retry_after", ["0.5", "date:1.5"])
+def test_no_call_is_made_too_early_at_three_refusals_in_ten(reference: dict[str, str], retry_after: str) -> None:
+    app = FaultServer(script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=11))
+    with talk(app, fast=False) as client:
+        assert ask_all(client) == reference
+    assert_never_early(app.log)
+    assert len(app.log) <= 2 * ROWS
+
+
+def test_an_overloaded_server_is_asked_fewer_things_at_once() -> None:
+    app = FaultServer(script=Script([Rule("status", calls=range(8, 16), status=429, retry_after="0.1")]), delay_s=0.05)
+    with talk(app, concurrency=8) as client:
+        ask_all(client, 40)
+    assert max(entry.beside for entry in app.log[:8]) == 7
+    refused = [entry.at for entry in app.log if entry.fault]
+    after = [entry.beside for entry in app.log if entry.at > max(refused) + 0.05]
+    assert max(after[:4]) <= 3
+    assert after
+
+
+def test_the_number_of_places_halves_once_per_overload_and_grows_again() -> None:
+    async def run() -> list[int]:
+        from medtask.engines.http.pace import Pace
+
+        now = [0.0]
+        pace = Pace(8, seed=0, clock=Clock(now=lambda: now[0]))
+        seen = []
+        entered = [await pace.enter() for _ in range(8)]
+        now[0] = 1.0
+        for one in entered:
+            pace.slow_down(one)  # eight calls of the same moment
+            pace.leave()
+        seen.append(pace.places)
+        now[0] = 2.0
+        pace.slow_down(await pace.enter())
+        seen.append(pace.places)
+        for _ in range(40):
+            pace.succeed()
+        return [*seen, pace.places]
+
+    assert anyio.run(run) == [4, 2, 8]
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (Rule("status", rate=1, status=429, retry_after="86400"), "left alone for 86,400 seconds"),
+        (Rule("status", rate=1, status=429), "20 calls to the server in a row failed"),
+    ],
+)
+def test_a_server_that_is_out_of_reach_for_today_stops_the_run(rule: Rule, says: str) -> None:
+    with talk(FaultServer(script=Script([rule]))) as client, pytest.raises(EngineError, match=says) as caught:
+        ask_all(client)
+    assert caught.value.exit_code == 5
+
+
+# R11 --------------------------------------------------------------------------------------------------------------------------
+
+FAILURES = [Rule("status", rate=0.05, status=status) for status in (500, 502, 503, 504)]
+
+
+@pytest.mark.parametrize(
+    "rules", [FAILURES, [Rule("reset", rate=0.2)], [Rule("status", rate=0.2, status=408)]], ids=["5xx", "reset", "408"]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_failing_server_changes_nothing(reference: dict[str, str], rules: list[Rule], seed: int) -> None:
+    app = FaultServer(script=Script(rules, seed=seed))
+    with talk(app) as client:
+        assert ask_all(client) == reference, app.script
+    assert len(app.log) <= 2 * ROWS
+
+
+def test_delays_grow_are_spread_and_stay_below_a_minute() -> None:
+    from medtask.engines.http.pace import Pace
+
+    async def run(seed: int) -> list[float]:
+        pace = Pace(8, seed=seed, clock=Clock())
+        return [pace.delay(tries) for tries in range(40)]
+
+    one, same, other = anyio.run(run, 1), anyio.run(run, 1), anyio.run(run, 2)
+    assert one == same != other
+    assert all(0 <= delay <= min(60, 0.5 * 2**tries) for tries, delay in enumerate(one))
+    assert max(one) > 40
+    assert min(one[10:]) < 20  # full jitter: from nothing up
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize(
+    "rule", [Rule("status", rate=1, status=503), Rule("reset", rate=1), Rule("html", rate=1)], ids=lambda rule: rule.name
+)
+def test_twenty_failures_in_a_row_open_the_circuit(rule: Rule, concurrency: int) -> None:
+    app = FaultServer(script=Script([rule]))
+    with talk(app, concurrency=concurrency) as client, pytest.raises(EngineError, match="20 calls to the server in a row") as caught:
+        ask_all(client)
+    assert caught.value.exit_code == 5
+    assert "run the same command again" in caught.value.fix
+    # Of calls that broke off together one was counted, at most four more times until one call at a time looked after the server.
+    assert len(app.log) == 20 if concurrency == 1 else 20 <= len(app.log) <= 20 + 5 * 8
+
+
+def test_many_calls_that_break_off_together_are_one_failure(reference: dict[str, str]) -> None:
+    app = FaultServer(script=Script([Rule("reset", calls=range(30))]), delay_s=0.05)
+    with talk(app, concurrency=30) as client:
+        assert ask_all(client) == reference
+
+
+def test_a_row_is_given_up_where_only_it_fails() -> None:
+    class Picky(FaultServer):
+        async def _answer(self, scope: Any, entry: Logged, receive: Any, send: Any) -> None:
+            self.script = Script([Rule("status", rate=1, status=500)] if "row 5 " in json.dumps(entry.body) else [])
+            await super()._answer(scope, entry, receive, send)
+
+    with talk(Picky(), concurrency=2) as client:
+        told = ask_all(client, 40)
+    faults = {row: result for row, result in told.items() if isinstance(result, Fault)}
+    assert faults == {"5": Fault("5", Status.FAILED, "engine_unavailable: HTTP 500 (server_error)")}
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(reference: dict[str, str]) -> None:
+    app = FaultServer(script=Script([Rule("reset", calls=range(10, 24))]))
+    with talk(app, concurrency=8) as client:
+        assert ask_all(client) == reference
+
+
+def test_nobody_listening_is_told_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with Client(find_endpoint(f"http://127.0.0.1:{port}/v1#m"), clock=FastClock().clock()) as client:
+        with pytest.raises(EngineError, match=f"no usable answer from http://127.0.0.1:{port}/v1") as caught:
+            client.get("models")
+        assert "no connection could be made" in str(caught.value)
+
+
+@contextmanager
+def certify(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """A certificate of an authority of one's own for the name model.test."""
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    subject = ["-subj", "/CN=model.test", "-addext", "subjectAltName=DNS:model.test"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(chain), *subject]
+    subprocess.run(made, check=True, capture_output=True)
+    yield chain, key
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    with certify(tmp_path_factory.mktemp("tls")) as files:
+        yield files
+
+
+def https(url: str, host: str, **options: Any) -> Client:
+    endpoint = find_endpoint(f"https://{host}:{url.rpartition(':')[2]}/v1#toy-1", resolve=lambda _host, _port: ["127.0.0.1"])
+    return Client(endpoint, clock=FastClock().clock(), **options)
+
+
+def test_the_name_that_the_user_wrote_is_the_name_that_the_certificate_must_have(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = FaultServer()
+    with serve(app, certificate=certificate) as url:
+        with https(url, "model.test") as client, pytest.raises(EngineError, match=r"certificate of model\.test cannot be trusted"):
+            client.get("models")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        with https(url, "model.test") as client:
+            assert client.get("models")
+        with https(url, "other.test") as client, pytest.raises(EngineError, match=r"certificate of other\.test"):
+            client.get("models")
+    assert {entry.headers["host"].partition(":")[0] for entry in app.log} == {"model.test"}
+
+
+def test_a_broken_handshake_is_tried_again(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port behind which every other connection is no TLS at all."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with (
+        serve(FaultServer(), certificate=certificate) as url,
+        forward(int(url.rpartition(":")[2]), spoil=lambda number: number % 2 == 0) as port,
+        https(f"x:{port}", "model.test") as client,
+    ):
+        assert not [result for result in ask_all(client, 10).values() if isinstance(result, Fault)]
+
+
+@contextmanager
+def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
+    """A port of 127.0.0.1 that passes bytes on to ``target``, but answers nonsense on the connections that are to be spoilt."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ends: list[socket.socket] = []
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while part := source.recv(65536):
+                sink.sendall(part)
+        except OSError:
+            pass
+        finally:
+            for end in (source, sink):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        number = 0
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            ends.append(near)
+            if spoil(number):
+                near.recv(1024)
+                near.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                near.shutdown(socket.SHUT_RDWR)
+            else:
+                far = socket.create_connection(("127.0.0.1", target))
+                ends.append(far)
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+            number += 1
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+        for end in ends:
+            end.close()
+
+
+# R12 --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rule", [Rule("stall", rate=1), Rule("drip", rate=1, pause_s=0.05), Rule("huge", rate=1)], ids=lambda rule: rule.name
+)
+def test_the_deadline_of_a_request_holds_whatever_the_server_does(rule: Rule) -> None:
+    app = FaultServer(script=Script([rule]))
+    with talk(app, deadline_s=0.3) as client:
+        began = time.monotonic()
+        with pytest.raises(EngineError):
+            client.post(PATH, body(1), retries_of_parse=0)
+        took = time.monotonic() - began
+        deadline = time.monotonic() + 2
+        while rule.name != "huge" and any(entry.left_at is None for entry in app.log) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert took < 3 * 0.3 + 1
+    assert 1 <= len(app.log) <= 3
+    for entry in app.log:
+        assert rule.name == "huge" or (entry.left_at is not None and 0.2 < entry.left_at - entry.at < 1.3)
+
+
+@pytest.mark.parametrize("name", ["stall", "drip"])
+def test_rows_behind_a_stalled_one_get_their_answers(reference: dict[str, str], name: str) -> None:
+    app = FaultServer(script=Script([Rule(name, calls=[3, 11], pause_s=0.1)]))
+    with talk(app, deadline_s=0.5) as client:
+        assert ask_all(client, 20) == {row: reference[row] for row in map(str, range(20))}
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a Path would not be faster to read
+
+
+# Answers at once and in a process of its own: ten thousand calls are to take seconds.
+_QUICK_SERVER = """
+import asyncio
+async def serve(reader, writer):
+    served = 0
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\\r\\n")[0] or 0))
+            served += 1
+            if served % 10 == 0:    # every tenth answer on a connection is cut
+                writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 9\\r\\n\\r\\n{}")
+                break
+            if served % 7 == 0:     # every seventh comes too late
+                await asyncio.sleep(30)
+            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    writer.close()
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files by /proc")
+def test_no_connection_is_left_behind(count: int) -> None:
+    server = subprocess.Popen([sys.executable, "-c", _QUICK_SERVER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout
+        endpoint = find_endpoint(f"http://127.0.0.1:{int(server.stdout.readline())}/v1#m")
+        before = open_files()
+        with Client(endpoint, deadline_s=0.1, clock=FastClock().clock()) as client:
+            most = done = 0
+            for done, _ in enumerate(
+                client.post_each((Call(str(row), "x", {}) for row in range(count)), lambda _call, value: value), start=1
+            ):
+                if done % 50 == 0:
+                    most = max(most, open_files())
+            assert done == count
+            assert most <= before + 8 + 6  # the connections, and what an event loop needs
+        assert open_files() <= before
+    finally:
+        server.terminate()
+        server.wait()
+        assert server.stdout
+        server.stdout.close()
+
+
+# R13 --------------------------------------------------------------------------------------------------------------------------
+
+HALF = ["cut", "cut_chunks", "cut_json", "html", "no_choices", "null_content", "no_logprobs", "short_logprobs", "wrong_model", "swapped"]
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_half_and_wrong_answers_are_asked_again_and_become_no_label(reference: dict[str, str], name: str) -> None:
+    """Of swapped answers a server must tell by its ids: there, and only there, the client can see it."""
+    app = FaultServer(script=Script([Rule(name, rate=0.1)], seed=13))
+    asked = [Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2}) for call in calls()]
+    with talk(app) as client:
+        told = {call.record_id: result for call, result in client.post_each(asked, read_text)}
+    assert told == reference, app.script
+    # The first answer on a path cannot be swapped with an earlier one.
+    assert len(app.log) > ROWS
+
+
+@pytest.mark.parametrize("name", [name for name in HALF if name not in {"cut", "cut_chunks"}])
+def test_what_stays_wrong_is_named_as_what_it_is(name: str) -> None:
+    app = FaultServer()
+    with talk(app, concurrency=1) as client:
+        ask_all(client, 1)
+        app.script = Script([Rule(name, rate=1)])
+        asked = [Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2}) for call in calls(3)][1:]
+        told = [result for _, result in client.post_each(asked, read_text)]
+    assert len(told) == 2
+    for fault in told:
+        assert isinstance(fault, Fault)
+        assert fault.status is Status.FAILED
+        assert fault.reason.startswith("engine_protocol: ")
+        assert SECRET not in fault.reason
+    assert len(app.log) == 1 + 2 * 3
+
+
+def test_a_body_without_end_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtask.engines.http.wire.LARGEST_BODY", 4 * 1024 * 1024)
+    with talk(FaultServer(script=Script([Rule("huge", rate=1)]))) as client:
+        told = [result for _, result in client.post_each(calls(1), read_text, retries_of_parse=0)]
+    assert told == [Fault("0", Status.FAILED, "engine_protocol: it is larger than 4 MB")]
+
+
+# What a server refuses ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_refused_row_is_a_fault_at_once_and_without_the_servers_words(status: int) -> None:
+    app = FaultServer(script=Script([Rule("status", rate=1, status=status, text=f"cannot handle: {SECRET}")]))
+    with talk(app) as client:
+        told = ask_all(client, 3)
+    assert told["1"] == Fault("1", Status.FAILED, f"refused by the server: HTTP {status} (server_error)")
+    assert len(app.log) == 3
+
+
+def test_a_prompt_that_is_too_long_has_a_status_of_its_own() -> None:
+    with talk(FaultServer("vllm", features=Features(context=5))) as client:
+        told = ask_all(client, 2)
+    assert {result.status for result in told.values() if isinstance(result, Fault)} == {Status.TOO_LONG}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the request exceeds the available context size, try increasing it",
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+        "the input length exceeds the context length",
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "exceed_context_size_error",
+        "Requested tokens (5000) exceed context window of 2048",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000",
+    ],
+)
+def test_each_servers_way_to_say_too_long_is_understood(text: str) -> None:
+    for status in (400, 500):
+        with (
+            talk(FaultServer(script=Script([Rule("status", rate=1, status=status, text=text)]))) as client,
+            pytest.raises(Refused) as caught,
+        ):
+            client.post(PATH, body(1))
+        assert caught.value.too_long
+
+
+def test_a_row_too_large_for_its_quota_is_not_asked_for_ever() -> None:
+    text = "Request too large for this model on tokens per min (TPM): Limit 30000, Requested 40000."
+    app = FaultServer(script=Script([Rule("status", rate=1, status=429, text=text)]))
+    with talk(app) as client:
+        (told,) = ask_all(client, 1).values()
+    assert isinstance(told, Fault)
+    assert told.status is Status.TOO_LONG
+    assert len(app.log) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_key_stops_the_run_and_names_its_variable(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret-key")
+    app = FaultServer(script=Script([Rule("status", calls=range(8), status=status)]))
+    with talk(app) as client, pytest.raises(EngineError) as caught:
+        ask_all(client)
+    assert f"{KEY} (it is set)" in caught.value.fix
+    assert "secret-key" not in f"{caught.value!r} {caught.value.fix}"
+    assert len(app.log) <= 8
+    assert app.log[0].headers["authorization"] == "Bearer secret-key"
+
+
+def test_no_redirect_is_followed() -> None:
+    elsewhere = FaultServer()
+    with serve(elsewhere) as other:
+        for location in (f"{other}/v1/chat/completions", "http://169.254.169.254/latest", "https://example.invalid/"):
+            app = FaultServer(script=Script([Rule("redirect", rate=1, location=location)]))
+            with talk(app) as client, pytest.raises(UsageError, match="has moved") as caught:
+                ask_all(client, 1)
+            assert caught.value.exit_code == 2
+            assert len(app.log) == 1
+    assert not elsewhere.log
+
+
+def test_a_name_is_looked_up_once_and_what_it_becomes_later_does_not_count() -> None:
+    app, answers = FaultServer(), [["127.0.0.1"], ["169.254.169.254"]]
+    with serve(app) as url:
+        endpoint = find_endpoint(f"http://model.test:{url.rpartition(':')[2]}/v1#m", resolve=lambda _host, _port: answers.pop(0))
+        with no_network() as guard, Client(endpoint) as client:
+            assert client.get("models")
+    assert len(answers) == 1
+    assert guard.attempts == 0  # neither a look-up nor a connection that is not to this machine
+    assert app.log[0].headers["host"].startswith("model.test:")
+
+
+def test_every_address_of_a_name_is_tried() -> None:
+    with serve(FaultServer()) as url:
+        endpoint = find_endpoint(f"http://localhost:{url.rpartition(':')[2]}/v1#m", resolve=lambda _host, _port: ["127.0.0.2", "127.0.0.1"])
+        with Client(endpoint) as client:
+            assert client.get("models")
+
+
+def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with talk(FaultServer()) as client:
+        assert client.get("models")
+
+
+# How it is used ----------------------------------------------------------------------------------------------------------------
+
+
+def test_connections_are_used_again() -> None:
+    app = FaultServer()
+    peers: set[tuple[str, int]] = set()
+
+    async def watch(scope: Any, receive: Any, send: Any) -> None:
+        peers.add(tuple(scope["client"]))
+        await app(scope, receive, send)
+
+    with serve(watch) as url, Client(find_endpoint(f"{url}/v1#toy-1"), concurrency=4) as client:
+        ask_all(client)
+    assert len(peers) <= 4
+    assert app.most_in_flight <= 4
+
+
+def test_results_come_as_they_are_ready_and_rows_are_read_as_places_come_free() -> None:
+    app = FaultServer(script=Script([Rule("stall", calls=[0])]))
+    read = []
+
+    def rows() -> Iterator[Call]:
+        for call in calls():
+            read.append(call.record_id)
+            yield call
+
+    with talk(app, concurrency=4, deadline_s=5) as client:
+        results = client.post_each(rows(), read_text)
+        first = [next(results)[0].record_id for _ in range(6)]
+        assert "0" not in first
+        assert len(read) <= 6 + 4
+        results.close()
+    assert len(app.log) <= 12  # what was under way was cancelled, and nothing was begun behind that
+
+
+def test_an_error_of_the_one_who_asks_cancels_what_is_under_way() -> None:
+    def rows() -> Iterator[Call]:
+        yield from calls(2)
+        raise KeyboardInterrupt
+
+    app = FaultServer(script=Script([Rule("stall", rate=1)]))
+    with talk(app, concurrency=4, deadline_s=30) as client:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(client.post_each(rows(), read_text))
+        assert time.monotonic() - began < 5
+
+
+def test_an_unknown_path_is_none_and_no_json_too() -> None:
+    app = FaultServer("vllm")
+    with talk(app) as client:
+        assert client.get("/version") == {"version": "0.21.0"}
+        assert client.get("/props") is None
+        app.script = Script([Rule("html", rate=1)])
+        assert client.get("/version") is None
+
+
+def test_a_stream_comes_in_pieces() -> None:
+    with talk(FaultServer()) as client:
+        pieces = list(client.stream(PATH, {**body(1), "max_tokens": 6, "stream": True}))
+        whole = client.post(PATH, {**body(1), "max_tokens": 6})
+    texts = [piece["choices"][0]["delta"].get("content", "") for piece in pieces]
+    assert "".join(texts) == whole["choices"][0]["message"]["content"]
+    assert len([text for text in texts if text]) >= 3
+
+
+def test_a_stream_of_lines_is_read_like_one_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(FaultServer("ollama")) as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        with Client(find_endpoint("ollama:toy-1")) as client:
+            pieces = list(client.stream("api/chat", body(1)))
+    assert [piece["done"] for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert len(pieces) > 2
+
+
+def test_a_stream_that_breaks_off_is_malformed_and_one_that_has_not_begun_is_tried_again() -> None:
+    app = FaultServer(script=Script([Rule("reset", calls=[0]), Rule("cut", calls=[1])]))
+    asked = {**body(1), "max_tokens": 6, "stream": True}
+    with talk(app) as client:
+        heard = []
+        with pytest.raises(Malformed, match="broke off"):
+            heard.extend(client.stream(PATH, asked))
+        assert list(client.stream(PATH, asked))[-1]["choices"][0]["finish_reason"]
+    assert len(app.log) == 3
+
+
+def test_a_stream_that_is_left_is_cancelled() -> None:
+    app = FaultServer(script=Script([Rule("drip", rate=1, pause_s=0.05)]))
+    with talk(app, deadline_s=30) as client:
+        pieces = client.stream(PATH, {**body(1), "max_tokens": 200, "stream": True})
+        next(pieces)
+        began = time.monotonic()
+        pieces.close()
+        assert time.monotonic() - began < 2
+
+
+def test_it_works_where_a_loop_runs_already() -> None:
+    async def notebook() -> Any:
+        with talk(FaultServer()) as client:
+            return client.get("models")
+
+    assert anyio.run(notebook)
+
+
+def test_neither_texts_nor_keys_stand_in_any_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret-key")
+    rules = [Rule("reset", calls=[1]), Rule("cut_json", calls=[3]), Rule("status", calls=[5], status=400, text=SECRET)]
+    with caplog.at_level(logging.DEBUG), talk(FaultServer(script=Script(rules))) as client:
+        ask_all(client, 10)
+    written = "\n".join(f"{record.getMessage()} {record.exc_text}" for record in caplog.records if not record.name.startswith("uvicorn"))
+    assert written  # the library below does write at this level
+    assert SECRET not in written
+    assert "secret-key" not in written
+
+
+def test_a_closed_client_says_so() -> None:
+    with talk(FaultServer()) as client:
+        pass
+    client.close()
+    with pytest.raises(EngineError, match="was closed"):
+        client.get("models")
+
+
+def test_half_a_character_does_not_stop_a_run() -> None:
+    with talk(FaultServer()) as client:
+        asked = Call("1", PATH, {**body(1), "messages": [{"role": "user", "content": "\ud800"}]})
+        assert len(list(client.post_each([asked], read_text))) == 1

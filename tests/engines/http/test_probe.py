@@ -1,0 +1,166 @@
+"""What is found out about a server at start, and what becomes of servers that promise more than they keep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fault_dialects import Features
+from fault_server import FaultServer, serve
+from medtask.engines.http.address import find_endpoint
+from medtask.engines.http.client import Client, Refused
+from medtask.engines.http.load import load_http
+from medtask.engines.http.probe import WORDS, attempt, choose_model, probe_openai
+from medtask.errors import EngineError, UsageError
+from medtask.records import Fault, Scores
+from served import LABELS, Opener, ask_about
+from toy_model import ToyModel
+
+
+@pytest.mark.parametrize(
+    ("dialect", "kind", "counts", "goes_on", "score"),
+    [
+        ("openai", "OpenAI-compatible server", None, False, "first_token"),
+        ("vllm", "vLLM", "chat", True, "exact"),
+        ("llama-server", "llama-server", "template", True, "first_token"),
+        ("ollama", "Ollama", None, False, "first_token"),
+    ],
+)
+def test_each_kind_of_server_is_known_by_what_it_does(
+    open_engine: Opener, dialect: str, kind: str, counts: str | None, goes_on: bool, score: str
+) -> None:
+    engine, _ = open_engine(dialect)
+    traits = engine.traits
+    assert (traits.kind, traits.counts, traits.goes_on, engine.caps.score) == (kind, counts, goes_on, score)
+    assert traits.hold is not None
+    assert traits.schema is not None
+    assert (traits.top, traits.raw, traits.usage) == (20, True, True)
+    assert engine.info.details["probe"]["hold"] == traits.hold  # type: ignore[index]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
+def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(open_engine: Opener, dialect: str) -> None:
+    engine, _ = open_engine(dialect, response_format="ignored")
+    assert engine.traits.hold is engine.traits.schema is None
+    assert not engine.caps.schema
+    assert "cannot be held" in str(engine.info.details["notes"])
+
+
+def test_a_server_that_tells_five_tokens_is_asked_for_five(open_engine: Opener) -> None:
+    engine, _ = open_engine("openai", top_limit=5)
+    assert engine.traits.top == 5
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "llama-server"])
+def test_the_context_is_the_servers_or_the_users_if_that_is_smaller(open_engine: Opener, dialect: str) -> None:
+    assert open_engine(dialect)[0].context_tokens == 4096
+    assert open_engine(dialect, context=1000)[0].context_tokens == 1000
+
+
+def test_degraded_abilities_are_told(open_engine: Opener) -> None:
+    engine, _ = open_engine("openai", logprobs=False)
+    assert "no confidence" in str(engine.info.details["notes"])
+
+
+def test_which_model_is_meant() -> None:
+    with serve(FaultServer("openai")) as url, Client(find_endpoint(f"{url}/v1")) as client:
+        assert choose_model(client, "named", ["a", "b"]) == "named"
+        assert choose_model(client, None, ["only"]) == "only"
+        for served in ([], ["a", "b"]):
+            with pytest.raises(UsageError) as caught:
+                choose_model(client, None, served)
+            assert "#" in caught.value.fix
+
+
+def test_a_server_that_is_not_there_is_an_error_with_its_address() -> None:
+    with serve(FaultServer("openai")) as url:
+        pass
+    with Client(find_endpoint(f"{url}/v1"), attempts=1) as client, pytest.raises(EngineError) as caught:
+        probe_openai(client, None, None)
+    assert url in str(caught.value)
+
+
+def test_what_a_server_refuses_it_cannot_do_and_what_breaks_is_an_error() -> None:
+    def refuse() -> Any:
+        raise Refused(422, None)
+
+    def gone() -> Any:
+        raise EngineError("no usable answer", fix="start it")
+
+    assert attempt(lambda: 5) == 5
+    assert attempt(refuse) is None
+    with pytest.raises(EngineError):
+        attempt(gone)
+
+
+class LlamaCppPython:
+    """As llama-cpp-python's server: a tokenizer for texts, grammars, and no structured outputs of any other name."""
+
+    def __init__(self, **features: Any) -> None:
+        self.model = ToyModel([*LABELS, *WORDS, *"47"])
+        self._server = FaultServer("openai", self.model, Features(**features))
+        self.bodies: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        body = json.loads(message.get("body") or b"null")
+        self.bodies.append(body)
+        if scope["path"] == "/extras/tokenize/count":
+            told = json.dumps({"count": 1 + len(self.model.encode(body["input"]))}).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+            await send({"type": "http.response.body", "body": told})
+            return
+        known = {name: value for name, value in (body or {}).items() if name != "structured_outputs"}
+
+        async def again() -> Any:
+            return message | {"body": json.dumps(known).encode() if body else b""}
+
+        await self._server(scope, again, send)
+
+    def cut(self, tokens: int) -> None:
+        self._server.features = replace(self._server.features, cut_tokens=tokens, truncate="head")
+
+
+def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_counted() -> None:
+    app = LlamaCppPython()
+    with serve(app) as url:
+        engine = load_http(f"{url}/v1")
+        assert (engine.traits.kind, engine.traits.hold, engine.traits.counts) == ("llama-cpp-python", "grammar", "text")
+        rows = [ask_about(row) for row in range(4)]
+        assert all(isinstance(said, Scores) for said in engine.score(rows))
+        # Its default would make what the prompt says, labels above all, less likely to be said again.
+        assert app.bodies[-1]["repeat_penalty"] == 1.0
+        app.cut(3)
+        reasons = [said.reason for said in engine.score(rows) if isinstance(said, Fault)]
+        assert len(reasons) == len(rows)
+        assert all(reason.startswith("truncated_by_engine") for reason in reasons)
+        engine.close()
+
+
+class NewWords:
+    """A server of the newest models: it knows no max_tokens, and no temperature."""
+
+    def __init__(self) -> None:
+        self._server = FaultServer("openai", ToyModel([*LABELS, "4", "7"]))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+
+        async def again() -> Any:
+            return message
+
+        if b'"max_tokens"' in message.get("body", b"") or b'"temperature"' in message.get("body", b""):
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 400, "headers": headers})
+            await send({"type": "http.response.body", "body": b'{"error": {"code": "unsupported_parameter"}}'})
+            return
+        await self._server(scope, again, send)
+
+
+def test_a_server_is_asked_in_the_words_that_it_knows() -> None:
+    with serve(NewWords()) as url, Client(find_endpoint(f"{url}/v1"), attempts=1) as client:
+        traits = probe_openai(client, None, None)
+    assert (traits.limit_name, traits.temperature) == ("max_completion_tokens", False)
