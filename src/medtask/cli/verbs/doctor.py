@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,13 +141,35 @@ def _try_model(reference: str, *, allow_remote: bool) -> Iterator[Finding]:
     with closing(engine):
         yield Finding("load", "ok", engine.info.title)
         for name, value in engine.info.details.items():
-            told = f"{value:.2g}" if isinstance(value, float) else value
-            if told != []:
+            if told := _tell(value):
                 yield Finding("load", "ok", f"{name.replace('_', ' ')}: {told}")
         outcome = next(iter(engine.score([prompt])))
-    total = math.nan if isinstance(outcome, Fault) else sum(map(math.exp, outcome.branches[0].logprobs))
-    if abs(total - 1) < 1e-3:
+    if isinstance(outcome, Fault):
+        yield Finding("score", "bad", outcome.reason, "take another model, or one that is made for chats")
+        return
+    (branch,) = outcome.branches
+    total = sum(map(math.exp, branch.logprobs))
+    if branch.chosen:
+        detail = f"it chooses one of {len(labels)} labels and tells no probabilities: answers carry no confidence"
+        yield Finding("score", "note", detail, "take a vLLM server, or a model in this process, where confidence is wanted")
+    elif abs(total - 1) < 1e-3:
         yield Finding("score", "ok", f"the probabilities of {len(labels)} labels sum to {total:.6f}")
     else:
         fix = "report this with the model's name; until then take another model"
         yield Finding("score", "bad", f"the probabilities of {len(labels)} labels sum to {total}", fix)
+
+
+def _tell(value: object) -> str:
+    """A detail of an engine in words; "" where there is nothing to tell."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.2g}"
+        case Mapping():
+            return ", ".join(f"{name} {_tell(part) or 'unknown'}" for name, part in value.items())
+        case list() | tuple():
+            return "; ".join(map(_tell, value))
+        case None:
+            return ""
+    return str(value)

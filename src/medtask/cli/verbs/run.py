@@ -34,7 +34,10 @@ def run(
     to: Annotated[str, typer.Option(metavar="FORMATS", help="Tables of answers to write: csv, parquet, xlsx, jsonl.")] = "csv,parquet",
     sheet: SheetName = None,
     adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on the model.")] = None,
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Number format of the weights.")] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "file"],
+        typer.Option(help="Number format of the weights; file: as a GGUF has them."),
+    ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")] = "auto",
     quantize: Annotated[Literal["4bit", "8bit"] | None, typer.Option(help="Smaller weights, on CUDA.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="AMOUNT", help="What the model may take, as in 8GB.")] = None,

@@ -68,6 +68,8 @@ def plan_loading(
     files: ModelFiles, machine: Machine, dtype: Dtype, device: str, quantize: Literal["4bit", "8bit"] | None, memory: int | None
 ) -> Plan:
     """Choose device, number format and token budget; TooBig where nothing that was allowed fits."""
+    if dtype not in {"auto", *BYTES}:
+        raise UsageError(f"--dtype {dtype} is for GGUF files that llama.cpp reads", fix="leave --dtype out, or name a number format")
     chosen = choose_device(device, machine)
     kind = chosen.partition(":")[0]
     if quantize and kind != "cuda":

@@ -101,7 +101,7 @@ class Context:
         settings.kv_unified = True
         # Of models with a sliding window llama.cpp forgets what lies behind it, and with that the shared prefix.
         settings.swa_full = True
-        # On a CPU flash attention adds up in float16: probabilities of the built-in model moved by 0.06, without it by 0.007.
+        # On a CPU flash attention adds up in float16: probabilities of the built-in model moved by 0.06, and by 0.007 without.
         kind = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO if self.offload else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         settings.flash_attn_type = kind
         settings.offload_kqv = settings.op_offload = self.offload

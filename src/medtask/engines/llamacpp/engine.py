@@ -25,7 +25,8 @@ from medtask.engines.writing.draft import Draft
 from medtask.engines.writing.write import Show, write_texts
 from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores
 
-BUDGET = 2048  # own tokens of the rows that are read together
+# Own tokens of the rows that are read together. A token is compared with all that the context holds, so more costs a CPU time.
+CPU_BUDGET, GPU_BUDGET = 256, 2048
 LATER = 1024  # tokens that further levels of the tries may take besides
 
 
@@ -37,7 +38,7 @@ class LlamaCppEngine(PackedEngine):
     def __init__(self, model: Any, context: Context, tokenizer: GgufTokenizer, info: EngineInfo, *, limit: int, most_cells: int) -> None:
         self.model = model
         self.info = info
-        self.budget = BUDGET
+        self.budget = GPU_BUDGET if context.offload else CPU_BUDGET
         self.chat = read_chat(tokenizer)
         self.limit = self.context_tokens = limit
         self.most_cells = most_cells

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ from medtask.privacy import no_network
 SCHEME = "llamacpp:"
 FIRST_CELLS = 4096  # tokens of keys and values at the start; they grow where rows need more
 WORKING_MEMORY = 400_000_000  # bytes: Python, logits, llama.cpp's own buffers
-AGREEMENT = 0.02  # keys and values are kept in float16
+# What the shape of a batch may do to a probability: keys and values are kept in float16, and kernels for quantised weights round.
+AGREEMENT = {"float16": 0.02, "file": 0.1}
 ALL_LAYERS = 999
 
 
@@ -33,25 +37,54 @@ def load_llamacpp(
 ) -> Any:
     """A LlamaCppEngine for a .gguf file, or ``smollm2-135m`` (with or without ``llamacpp:`` before it).
 
-    ``device``: "cuda" and "mps" move all layers there, "auto" too where llama.cpp was built for it. ``memory``: bytes that the
-    model and its work may take. ``adapter``: a LoRA adapter in a .gguf file. Raises ModelNotFound, MissingExtra, InputError,
-    TooBig, EngineError, or UsageError for a wish that cannot be granted.
+    ``dtype``: "file" takes the weights as they are, "float16" unpacks them (see unpack.py), "auto" does so on a CPU where there
+    is room for them. ``device``: "cuda" and "mps" move all layers there, "auto" too where llama.cpp was built for it.
+    ``memory``: bytes that the model and its work may take. ``adapter``: a LoRA adapter in a .gguf file.
+
+    Raises ModelNotFound, MissingExtra, InputError, TooBig, EngineError, or UsageError for a wish that cannot be granted.
     """
     try:
         import llama_cpp
     except ImportError:
         fix = "pip install 'medtask[gguf]' (it is built from source: a C++ compiler and cmake, some minutes)"
         raise MissingExtra("llama-cpp-python is not installed here", fix=fix) from None
-    if dtype != "auto" or quantize:
-        raise UsageError("a GGUF file has its number format already", fix="leave --dtype and --quantize out, or name another file")
+    if dtype not in {"auto", "file", "float16"} or quantize:
+        raise UsageError("a GGUF file has its number format already", fix="leave --quantize out; --dtype can be file or float16")
     name = reference.removeprefix(SCHEME)
     files = locate_model(name)
     if not files.is_gguf:
         raise UsageError(f"{name} is no GGUF file, and llama.cpp reads nothing else", fix=f"leave {SCHEME} out, or name a .gguf file")
-    count_gguf_weights(files.path)  # before the parser in C sees a foreign file
-    offload = _choose_offload(device, llama_cpp.llama_supports_gpu_offload())
+    weights = count_gguf_weights(files.path)  # before the parser in C sees a foreign file
+    llama_cpp.llama_log_set(_silence(), None)
+    machine = inspect_machine(accelerator=False)
+    plan = plan_loading(files.path, weights, machine, dtype, device, memory, llama_cpp.llama_supports_gpu_offload())
     with no_network():
-        return _open(name, files.path, offload, memory, _check_adapter(adapter), inspect_machine(accelerator=False))
+        return _open(name, files.path, plan, _check_adapter(adapter), machine.cores)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a file will be loaded. ``allowed``: bytes that the model and its work may take; ``needed`` of them by the weights."""
+
+    offload: bool
+    unpack: bool
+    allowed: int
+    needed: int
+
+
+def plan_loading(path: Path, weights: int, machine: Machine, dtype: str, device: str, memory: int | None, gpu: bool) -> Plan:
+    """Choose where and in which format; TooBig where nothing that was allowed fits. ``gpu``: llama.cpp was built for one."""
+    from medtask.engines.llamacpp.unpack import BYTES, wants_unpacking
+
+    offload = _choose_offload(device, gpu)
+    size = path.stat().st_size
+    allowed = min(machine.available_bytes, memory) if memory is not None else machine.available_bytes
+    unpack = dtype == "float16" or (dtype == "auto" and not offload and wants_unpacking(weights, size, allowed))
+    needed = weights * BYTES if unpack else size
+    if not offload and needed + WORKING_MEMORY > allowed:
+        fix = "take a smaller file" + (", or raise --memory" if memory is not None else "")
+        raise TooBig(f"{path.name} needs about {format_bytes(needed + WORKING_MEMORY)}; {format_bytes(allowed)} may be used here", fix=fix)
+    return Plan(offload, unpack, allowed, needed)
 
 
 def _choose_offload(device: str, supported: bool) -> bool:
@@ -74,63 +107,64 @@ def _check_adapter(adapter: str | None) -> Path | None:
     return path
 
 
-def _open(reference: str, path: Path, offload: bool, memory: int | None, adapter: Path | None, machine: Machine) -> Any:
+def _open(reference: str, path: Path, plan: Plan, adapter: Path | None, threads: int) -> Any:
     import llama_cpp
 
     from medtask.engines.llamacpp.context import Context
     from medtask.engines.llamacpp.engine import LlamaCppEngine
+    from medtask.engines.llamacpp.unpack import unpack_weights
     from medtask.engines.llamacpp.vocabulary import GgufTokenizer
 
-    llama_cpp.llama_log_set(_SILENT(), None)
-    size = path.stat().st_size
-    allowed = min(machine.available_bytes, memory) if memory is not None else machine.available_bytes
-    if not offload and size + WORKING_MEMORY > allowed:
-        fix = "take a smaller file" + (", or raise --memory" if memory is not None else "")
-        raise TooBig(f"{reference} needs about {format_bytes(size + WORKING_MEMORY)}; {format_bytes(allowed)} may be used here", fix=fix)
     settings = llama_cpp.llama_model_default_params()
-    settings.n_gpu_layers = ALL_LAYERS if offload else 0
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), settings)
+    settings.n_gpu_layers = ALL_LAYERS if plan.offload else 0
+    loaded = unpack_weights(path) if plan.unpack else path
+    model = llama_cpp.llama_model_load_from_file(str(loaded).encode(), settings)
     if not model:
         fix = "fetch the file again, or update llama-cpp-python: it may not know this architecture yet"
         raise EngineError(f"llama.cpp could not load {reference}", fix=fix)
     facts = _read_facts(model)
     limit = llama_cpp.llama_model_n_ctx_train(model)
-    cell = _count_cell_bytes(model)
-    most = max(FIRST_CELLS, int((allowed - size - WORKING_MEMORY) * 0.8) // cell) if not offload else 4 * limit
+    room = int((plan.allowed - plan.needed - WORKING_MEMORY) * 0.8)
+    most = 4 * limit if plan.offload else max(FIRST_CELLS, room // _count_cell_bytes(model))
     tokenizer = GgufTokenizer(model, facts.get("general.name", path.stem), facts)
     lora = _load_adapter(model, adapter) if adapter else None
-    context = Context(model, tokenizer.size, cells=FIRST_CELLS, threads=machine.cores, offload=offload, adapter=lora)
-    version = llama_cpp.__version__
-    identity = {"model": reference, "engine": "llamacpp", "file": hash_once(path), "llama_cpp_python": version}
-    if adapter:
-        identity["adapter"] = hash_once(adapter)
-    details: dict[str, object] = {
-        "device": "gpu" if offload else "cpu",
-        "threads": machine.cores,
-        "file_type": facts.get("general.file_type", ""),
-        "architecture": facts.get("general.architecture", ""),
-        "build": llama_cpp.llama_print_system_info().decode(),
-        "notes": [],
-    }
-    title = f"{reference}{f' + {adapter.stem}' if adapter else ''}, llama.cpp, {'gpu' if offload else 'cpu'}"
-    info = EngineInfo("llamacpp", title, identity, details)
-    engine = LlamaCppEngine(model, context, tokenizer, info, limit=min(limit, most), most_cells=most)
-    details["packed_against_plain"] = gap = engine.compare_with_plain(PROBE)
-    if not gap <= AGREEMENT:
+    context = Context(model, tokenizer.size, cells=FIRST_CELLS, threads=threads, offload=plan.offload, adapter=lora)
+    engine = LlamaCppEngine(
+        model, context, tokenizer, _describe(reference, path, plan, adapter, facts, threads), limit=min(limit, most), most_cells=most
+    )
+    gap = engine.compare_with_plain(PROBE)
+    engine.info = replace(engine.info, details={**engine.info.details, "packed_against_plain": gap})
+    if not gap <= AGREEMENT["float16" if plan.unpack else "file"]:
         engine.give_up_packing(f"rows read together and alone differ by {gap:.2g} in a probability")
     return engine
 
 
-def _SILENT() -> Any:  # noqa: N802 - made once, on first use: llama.cpp keeps a pointer to it
+def _describe(reference: str, path: Path, plan: Plan, adapter: Path | None, facts: Mapping[str, str], threads: int) -> EngineInfo:
     import llama_cpp
 
-    global _callback  # noqa: PLW0603
-    if _callback is None:
-        _callback = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    return _callback
+    weights = "float16" if plan.unpack else "as in the file"
+    identity = {"model": reference, "engine": "llamacpp", "file": hash_once(path), "weights": weights}
+    identity["llama_cpp_python"] = llama_cpp.__version__
+    if adapter:
+        identity["adapter"] = hash_once(adapter)
+    device = "gpu" if plan.offload else "cpu"
+    details: dict[str, object] = {
+        "device": device,
+        "threads": threads,
+        "architecture": facts.get("general.architecture", ""),
+        "build": llama_cpp.llama_print_system_info().decode(),
+        "notes": [],
+    }
+    title = f"{reference}{f' + {adapter.stem}' if adapter else ''}, llama.cpp, weights {weights}, {device}"
+    return EngineInfo("llamacpp", title, identity, details)
 
 
-_callback: Any = None
+@lru_cache(maxsize=1)
+def _silence() -> Any:
+    """What llama.cpp calls with every line of its log. It keeps a pointer to it, so it must never be collected."""
+    import llama_cpp
+
+    return llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
 def _read_facts(model: Any) -> dict[str, str]:

