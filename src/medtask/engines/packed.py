@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from medtask.engines.base import Engine, PromptPlan, Rendering
 from medtask.engines.tokens.batch import Unit, fill_packs, group_units, make_unit
-from medtask.engines.tokens.chat import Chat, ask_questions, render
+from medtask.engines.tokens.chat import Chat, Question, ask_questions, render
 from medtask.engines.tokens.trie import mean_reads
+from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Fault, Message, Prompt, Scores, Status
 
 # Read at every start, together and plainly. Unlike lengths, and labels that begin alike, so that a leak between rows shows;
@@ -25,17 +27,47 @@ PROBE = tuple(
 
 class PackedEngine(Engine):
     """``chat``: how its model is spoken to; ``limit``: tokens that it reads at most; ``budget``: tokens of one pack, and
-    ``most_paths``: how many sequences one may hold, None for any number.
+    ``most_paths``: how many sequences one may hold, None for any number. ``packed``: whether rows are read together at all.
     """
 
     chat: Chat
     limit: int
     budget: int
     most_paths: int | None = None
+    packed: bool = True
 
     @abstractmethod
     def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
         """Scores of units that begin with the same ``shared`` tokens; a fault for one that cannot be read."""
+
+    def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
+        """The slow way, against which packs are held: every label reads everything anew."""
+        raise NotImplementedError
+
+    def check_packing(self, tolerance: float) -> None:
+        """Read the probe both ways, and give packing up where a probability differs by more than ``tolerance``."""
+        gap = self.compare_with_plain(PROBE)
+        self.info = replace(self.info, details={**self.info.details, "packed_against_plain": gap})
+        if not gap <= tolerance:
+            self.give_up_packing(f"rows read together and alone differ by {gap:.2g} in a probability")
+
+    def compare_with_plain(self, prompts: Sequence[Prompt]) -> float:
+        """Score prompts together and plainly: the largest difference of any probability (inf where packing fails)."""
+        units = self.encode(prompts)
+        try:
+            found = [said for group in group_units(units) for said in self.score_pack(group.units, group.shared)]
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, EngineError):
+            return float("inf")
+        branches = {said.record_id: said.branches for said in found if isinstance(said, Scores)}
+        if len(branches) < len(prompts):
+            return float("inf")
+        plain = self.score_plainly([question for unit in units for question in unit.questions])
+        return largest_gap([branch for unit in units for branch in branches[unit.prompt.record_id]], plain)
+
+    def give_up_packing(self, reason: str) -> None:
+        """Read every row by itself from here on; the manifest tells why."""
+        self.packed = False
+        self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
 
     def render(self, prompt: Prompt) -> Rendering:
         return render(self.chat, prompt)

@@ -48,6 +48,9 @@ _SCHEMES = MappingProxyType(
     }
 )
 
+# Options that the command line calls otherwise: there --context is a text that is shown before a question.
+_FLAGS = MappingProxyType({"context": "--context-tokens"})
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -128,6 +131,6 @@ def _fit(load: Callable[..., Engine], engine: str, options: Mapping[str, Any]) -
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     strange = [name for name in wished if name not in parameters and not anything]
     if strange:
-        option = f"--{strange[0].replace('_', '-')}"
+        option = _FLAGS.get(strange[0], f"--{strange[0].replace('_', '-')}")
         raise UsageError(f"{option} means nothing to the {engine} engine, which answers here", fix=f"leave {option} out")
     return wished

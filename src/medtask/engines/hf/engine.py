@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from medtask.engines.base import Caps, EngineInfo
@@ -18,11 +16,11 @@ from medtask.engines.hf.pack import ATTENTION, attend
 from medtask.engines.hf.plain import score_plainly
 from medtask.engines.hf.reader import Reader
 from medtask.engines.packed import PackedEngine
-from medtask.engines.tokens.batch import Unit, group_units
-from medtask.engines.tokens.chat import read_chat
+from medtask.engines.tokens.batch import Unit
+from medtask.engines.tokens.chat import Question, read_chat
 from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.errors import EngineError
-from medtask.records import Fault, Generated, Limits, Prompt, Scores, Status
+from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
 SMALLEST_BUDGET = 64
 
@@ -48,7 +46,7 @@ class HfEngine(PackedEngine):
         self.packed = _pack_attention(model)
 
     def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
-        return self._score_packed(pack, shared) if self.packed else self._score_plainly(pack)
+        return self._score_packed(pack, shared) if self.packed else self._score_apart(pack)
 
     def generate(
         self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
@@ -95,39 +93,23 @@ class HfEngine(PackedEngine):
             results.append(Scores(unit.prompt.record_id, branches, tokens + first, reused, (tokens + first) * ms_per_token))
         return results
 
-    def _score_plainly(self, pack: Sequence[Unit]) -> Iterator[Scores]:
+    def _score_apart(self, pack: Sequence[Unit]) -> Iterator[Scores]:
         for unit in pack:
             start = time.perf_counter()
             branches, tokens = zip(*(score_plainly(self.model, question) for question in unit.questions), strict=True)
             yield Scores(unit.prompt.record_id, branches, sum(tokens), ms=(time.perf_counter() - start) * 1000)
 
-    def compare_with_plain(self, prompts: Sequence[Prompt]) -> float:
-        """Score prompts in one pack and by plain passes: the largest difference of any probability (inf where packing fails)."""
-        units = self.encode(prompts)
-        try:
-            read = {
-                scores.record_id: scores.branches
-                for group in group_units(units)
-                for scores in self._read_pack(group.units, group.shared)
-            }
-        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, EngineError):
-            return float("inf")
+    def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
         self.model.set_attn_implementation("eager")
         try:
-            slow = [score_plainly(self.model, question)[0] for unit in units for question in unit.questions]
+            return [score_plainly(self.model, question)[0] for question in questions]
         finally:
-            self.model.set_attn_implementation(ATTENTION)
-        fast = [branch for unit in units for branch in read[unit.prompt.record_id]]
-        gaps = [np.abs(np.exp(one.logprobs) - np.exp(other.logprobs)).max() for one, other in zip(fast, slow, strict=True)]
-        gaps += [abs((one.off_set or 0.0) - (other.off_set or 0.0)) for one, other in zip(fast, slow, strict=True)]
-        worst = float(np.max(gaps))
-        return worst if np.isfinite(worst) else float("inf")
+            if self.packed:
+                self.model.set_attn_implementation(ATTENTION)
 
     def give_up_packing(self, reason: str) -> None:
-        """Read every label by itself from here on; the manifest tells why."""
-        self.packed = False
+        super().give_up_packing(reason)
         self.model.set_attn_implementation("eager")
-        self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
 
 
 def _pack_attention(model: Any) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.locate import ModelFiles, locate_model
 from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
-from medtask.engines.packed import PROBE
 from medtask.errors import EngineError, InputError, MissingExtra, TooBig, UsageError
 from medtask.hardware import Machine, choose_device, format_bytes, inspect_machine
 from medtask.privacy import no_network
@@ -173,10 +172,7 @@ def _start(model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: di
     title = f"{files.reference}{f' + {files.adapter.name}' if files.adapter else ''}, {plan.quantize or plan.dtype}, {plan.device}"
     engine = HfEngine(model, tokenizer, EngineInfo("hf", title, identity, details), budget=plan.budget)
     if engine.packed:
-        gap = engine.compare_with_plain(PROBE)
-        details["packed_against_plain"] = gap
-        if not gap <= AGREEMENT[plan.dtype]:
-            engine.give_up_packing(f"packed and plain passes differ by {gap:.2g} in a probability")
+        engine.check_packing(AGREEMENT[plan.dtype])
     else:
         engine.give_up_packing("this architecture does not let its attention be replaced")
     return engine

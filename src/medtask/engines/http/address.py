@@ -109,6 +109,8 @@ def find_endpoint(reference: str, *, allow_remote: bool = False, resolve: _RESOL
     if re.search(r"[:-]cloud$", model.strip(), re.IGNORECASE):
         raise UsageError(f"{model} runs in Ollama's cloud, not on this machine", fix="name a model that the server runs itself")
     endpoint = _parse(url, model.strip() or None, key_name, preset)
+    if not allow_remote and (endpoint.dialect == "azure" or (preset and url == preset.url and url.startswith("https:"))):
+        raise _refuse_remote(endpoint.host)  # before its name is looked up: that, too, would leave this machine
     return _check(endpoint, allow_remote, resolve or look_up)
 
 
@@ -204,13 +206,15 @@ def _check(endpoint: Endpoint, allow_remote: bool, resolve: _RESOLVE) -> Endpoin
         raise UsageError(f"{here} leads to this machine and to another at once", fix="name the model server by its IP address")
     remote = Reach.MACHINE not in reaches
     if remote and not allow_remote:
-        raise UsageError(
-            f"{here} is another machine: records would leave this one",
-            fix="if they may, add --allow-remote; else name a server on this machine",
-        )
+        raise _refuse_remote(here)
     if Reach.PUBLIC in reaches and not endpoint.url.startswith("https://"):
         raise UsageError(f"records would travel to {here} in clear text over the internet", fix="use https://")
     return replace(endpoint, addresses=tuple(dict.fromkeys(map(str, addresses))), remote=remote)
+
+
+def _refuse_remote(host: str) -> UsageError:
+    fix = "if they may, add --allow-remote; else name a server on this machine"
+    return UsageError(f"{host} is another machine: records would leave this one", fix=fix)
 
 
 def _ollama_url(written: str) -> str:

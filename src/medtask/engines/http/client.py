@@ -25,6 +25,7 @@ __all__ = ["Call", "Client", "Malformed", "Refused", "Unanswered"]
 
 T = TypeVar("T")
 
+UNAVAILABLE = "engine_unavailable"
 ATTEMPTS = 8  # at one failure in five calls, one row in 400,000 is given up
 _PROBE_ATTEMPTS = 2
 _PROBE_DEADLINE_S = 20.0
@@ -57,7 +58,7 @@ class _GivenUp(Exception):
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(trouble.reason)
-        self.reason = f"engine_protocol: {trouble.reason}" if isinstance(trouble, Malformed) else f"engine_unavailable: {trouble.reason}"
+        self.reason = f"engine_protocol: {trouble.reason}" if isinstance(trouble, Malformed) else f"{UNAVAILABLE}: {trouble.reason}"
 
 
 class Client:
@@ -120,14 +121,27 @@ class Client:
     ) -> Iterator[tuple[Call, T | Fault]]:
         """Make all calls, at most ``concurrency`` at a time, and yield each with its result as it comes; a Fault where there is none.
 
-        ``calls`` is read as places come free. Leaving the iterator early cancels what is under way.
+        ``calls`` is read as places come free. Leaving the iterator early cancels what is under way. A row that the server did not
+        answer is told once the server has answered another one behind it: of a server that is down for good EngineError tells, and
+        no row, so that all of them can be asked again later.
         """
+        doubtful: list[tuple[Call, T | Fault]] = []
+        for call, result in self._run(calls, parse, retries_of_parse + 1):
+            if isinstance(result, Fault) and result.reason.startswith(UNAVAILABLE):
+                doubtful.append((call, result))
+                continue
+            yield from doubtful
+            doubtful.clear()
+            yield call, result
+        yield from doubtful
+
+    def _run(self, calls: Iterable[Call], parse: Callable[[Call, Any], T], tries_of_parse: int) -> Iterator[tuple[Call, T | Fault]]:
         pending: dict[Future[T | Fault], Call] = {}
         try:
             for call in calls:
                 while len(pending) >= self.concurrency:
                     yield from self._collect(pending)
-                pending[self._start(self._answer_row, call, parse, retries_of_parse + 1)] = call
+                pending[self._start(self._answer_row, call, parse, tries_of_parse)] = call
             while pending:
                 yield from self._collect(pending)
         finally:

@@ -39,7 +39,8 @@ def probe_openai(client: Client, model: str | None, context: int | None) -> Trai
     """
     dialect = OpenAI()
     azure = client.endpoint.dialect == "azure"
-    listed = None if azure else client.get("models")
+    # `transformers serve` answers with HTTP 500 where its cache was never used; whoever names the model needs no list.
+    listed = None if azure else attempt(lambda: client.get("models")) if model else client.get("models")
     entries = [entry for entry in (listed or {}).get("data") or () if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
     traits = _find_kind(client, choose_model(client, model, [entry["id"] for entry in entries]))
     entry = next((entry for entry in entries if entry["id"] == traits.model), {})

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from medtask.engines.http.client import Client, Refused
+from medtask.engines.http.client import Client, Refused, Unanswered
 from medtask.engines.http.ollama import Ollama
 from medtask.engines.http.probe import HELLO, ROOM, ask, attempt, choose_model, find_hold, find_logprobs
 from medtask.engines.http.server import Traits, Wish
@@ -27,9 +27,7 @@ def probe_ollama(client: Client, model: str | None, context: int | None) -> tupl
     Raises ModelNotFound where the model is not there, UsageError where it runs in Ollama's cloud.
     """
     dialect = Ollama()
-    version = client.get("api/version")
-    if version is None:
-        raise EngineError(f"no Ollama server answers at {client.endpoint.url}", fix="start it with `ollama serve`, or set OLLAMA_HOST")
+    version = _ask_version(client)
     entries = [entry for entry in (client.get("api/tags") or {}).get("models") or () if isinstance(entry, dict)]
     name = choose_model(client, model, [str(entry.get("name")) for entry in entries])
     entry = next((entry for entry in entries if _same(str(entry.get("name")), name)), {})
@@ -54,6 +52,18 @@ def probe_ollama(client: Client, model: str | None, context: int | None) -> tupl
     traits = replace(traits, answers_as=reply.model, usage=counted, goes_on=_goes_on(client, dialect, traits))
     traits = find_logprobs(client, dialect, find_hold(client, dialect, traits, ("format",)))
     return traits, str(entry.get("digest", ""))
+
+
+def _ask_version(client: Client) -> dict[str, Any]:
+    try:
+        version = client.get("api/version")
+    except Unanswered:
+        version = None
+    if version is None:
+        raise EngineError(
+            f"no Ollama server answers at {client.endpoint.url}", fix="start it with `ollama serve`, or say in OLLAMA_HOST where it runs"
+        )
+    return version
 
 
 def _show(client: Client, name: str) -> dict[str, Any]:

@@ -32,7 +32,9 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,48}")
-_MARK = re.compile(r"medtask-[0-9a-f]{32}")
+# A UUID, because llama-cpp-python's server refuses any other x-request-id; "medtas" in its first bytes tells ours from a server's own.
+_OURS = b"medtas"
+_MARK = re.compile(r"6d656474-6173-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 class Trouble(Exception):
@@ -289,7 +291,7 @@ def _header(response: httpcore2.Response, name: str) -> str:
 
 
 def _make_mark() -> str:
-    return f"medtask-{uuid.uuid4().hex}"
+    return str(uuid.UUID(bytes=_OURS + uuid.uuid4().bytes[len(_OURS) :], version=4))
 
 
 def _check_mark(mark: str, identity: object, response: httpcore2.Response) -> None:

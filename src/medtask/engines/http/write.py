@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any
 
 from medtask.engines.http.ask import Ask, send
@@ -15,6 +14,8 @@ from medtask.engines.http.probe import THINKING_ROOM
 from medtask.engines.http.server import Dialect, Piece, Reply, Traits, Wish
 from medtask.engines.http.turns import write_thinking, write_turns
 from medtask.engines.tokens.thinking import ALOUD
+from medtask.engines.writing.grammar import drop_quotes
+from medtask.engines.writing.sample import seed_row
 from medtask.errors import EngineError
 from medtask.records import Fault, Generated, Limits, Prompt, Status
 
@@ -123,20 +124,3 @@ class Writer:
         written = reply.written_tokens or 0
         read = (reply.prompt_tokens or 0) - reply.cached_tokens + written
         return Generated(ask.record_id, text, reply.ended, 0.0, written, read, reply.cached_tokens, ms)
-
-
-def drop_quotes(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema without medtask's own word "quote": no server can hold a text to its record. A property of that name stays."""
-    return {name: _drop_inside(value) for name, value in schema.items() if not (name == "quote" and isinstance(value, bool))}
-
-
-def _drop_inside(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return drop_quotes(value)
-    return [_drop_inside(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def seed_row(seed: int, record_id: str) -> int:
-    """A row's own seed, 31 bits: the same for the same seed and record, whatever else is asked."""
-    digest = blake2b(f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1

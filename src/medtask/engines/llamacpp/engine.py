@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import llama_cpp
-import numpy as np
 
 from medtask.engines.base import Caps, EngineInfo
 from medtask.engines.llamacpp.context import SEQUENCES, Context
@@ -16,8 +14,8 @@ from medtask.engines.llamacpp.reader import Reader
 from medtask.engines.llamacpp.vocabulary import GgufTokenizer
 from medtask.engines.llamacpp.writer import write_drafts
 from medtask.engines.packed import PackedEngine
-from medtask.engines.tokens.batch import Unit, group_units
-from medtask.engines.tokens.chat import read_chat
+from medtask.engines.tokens.batch import Unit
+from medtask.engines.tokens.chat import Question, read_chat
 from medtask.engines.tokens.walk import score_questions
 from medtask.engines.writing.begin import begin_drafts, find_ends
 from medtask.engines.writing.constrain import Schemas
@@ -44,7 +42,6 @@ class LlamaCppEngine(PackedEngine):
         self.most_cells = most_cells
         self.caps = Caps(score="exact", generate=True, schema=True, thinking_markers=self.chat.thinking.native)
         self.reader = Reader(context)
-        self.together = True
         self._tokenizer = tokenizer
         self._schemas: Schemas | None = None
 
@@ -72,24 +69,10 @@ class LlamaCppEngine(PackedEngine):
 
         return write_texts(prompts, known, on_text, begin, write)
 
-    def compare_with_plain(self, prompts: Sequence[Prompt]) -> float:
-        """Score prompts together and each label by itself from the start: the largest difference of any probability."""
-        units = self.encode(prompts)
-        fast = {said.record_id: said for group in group_units(units) for said in self.score_pack(group.units, group.shared)}
-        gaps = []
-        for unit in units:
-            self.reader.keep_prefix((), unit.longest + LATER)
-            slow = [score_questions([question], self.reader.read_apart)[0] for question in unit.questions]
-            read = fast[unit.prompt.record_id]
-            assert isinstance(read, Scores)
-            gaps += [np.abs(np.exp(one.logprobs) - np.exp(other.logprobs)).max() for one, other in zip(read.branches, slow, strict=True)]
-        worst = float(np.max(gaps))
-        return worst if np.isfinite(worst) else float("inf")
-
-    def give_up_packing(self, reason: str) -> None:
-        """Read every label by itself from here on; the manifest tells why."""
-        self.together = False
-        self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
+    def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
+        longest = max(len(question.base) + question.longest for question in questions)
+        self.reader.keep_prefix((), longest + LATER)
+        return [score_questions([question], self.reader.read_apart)[0] for question in questions]
 
     def close(self) -> None:
         self.reader.context.close()
@@ -100,11 +83,7 @@ class LlamaCppEngine(PackedEngine):
     def _score_units(self, pack: Sequence[Unit]) -> list[tuple[BranchScores, ...]]:
         self.reader.tokens_read = 0
         questions = [question for unit in pack for question in unit.questions]
-        if self.together:
-            scores = iter(score_questions(questions, self.reader.read))
-        else:
-            self.reader.keep_prefix((), max(unit.longest for unit in pack) + LATER)
-            scores = (score_questions([question], self.reader.read_apart)[0] for question in questions)
+        scores = iter(score_questions(questions, self.reader.read) if self.packed else self.score_plainly(questions))
         found = [tuple(next(scores) for _ in unit.questions) for unit in pack]
         self.reader.drop_rows()
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from medtask.engines.base import EngineInfo
 from medtask.engines.files.gguf import count_gguf_weights
 from medtask.engines.files.locate import locate_model
 from medtask.engines.files.weights import hash_once
-from medtask.engines.packed import PROBE
 from medtask.errors import EngineError, MissingExtra, ModelNotFound, TooBig, UsageError
 from medtask.hardware import Machine, format_bytes, inspect_machine
 from medtask.privacy import no_network
@@ -132,10 +131,7 @@ def _open(reference: str, path: Path, plan: Plan, adapter: Path | None, threads:
     engine = LlamaCppEngine(
         model, context, tokenizer, _describe(reference, path, plan, adapter, facts, threads), limit=min(limit, most), most_cells=most
     )
-    gap = engine.compare_with_plain(PROBE)
-    engine.info = replace(engine.info, details={**engine.info.details, "packed_against_plain": gap})
-    if not gap <= AGREEMENT["float16" if plan.unpack else "file"]:
-        engine.give_up_packing(f"rows read together and alone differ by {gap:.2g} in a probability")
+    engine.check_packing(AGREEMENT["float16" if plan.unpack else "file"])
     return engine
 
 

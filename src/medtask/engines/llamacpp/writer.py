@@ -13,7 +13,7 @@ import numpy as np
 
 from medtask.engines.llamacpp.context import SEQUENCES, Full, Token
 from medtask.engines.llamacpp.reader import PREFIX, Reader
-from medtask.engines.tokens.chat import count_shared
+from medtask.engines.writing.begin import find_prefix
 from medtask.engines.writing.draft import Draft
 from medtask.engines.writing.step import go_on
 from medtask.engines.writing.write import Show
@@ -27,7 +27,7 @@ def write_drafts(reader: Reader, drafts: Sequence[Draft], max_tokens: int, most_
     if not drafts:
         return
     start = time.perf_counter()
-    prefix = _find_prefix(drafts)
+    prefix = find_prefix(drafts)
     longest = max(draft.asked for draft in drafts) - len(prefix) + max_tokens
     rows = max(1, min(ROWS_AT_ONCE, SEQUENCES - 1, len(drafts), (most_cells - len(prefix)) // longest))
     fresh = reader.keep_prefix(prefix, rows * longest)
@@ -116,9 +116,3 @@ class _Desk:
         self.context.drop(sequence)
         del self._told[sequence]
         return self.live.pop(sequence)
-
-
-def _find_prefix(drafts: Sequence[Draft]) -> tuple[int, ...]:
-    """The tokens that all drafts begin with; each keeps at least its last one, which must be read to go on."""
-    shared = min(count_shared([tuple(draft.tokens) for draft in drafts]), min(draft.asked for draft in drafts) - 1)
-    return tuple(drafts[0].tokens[:shared])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from medtask.engines.tokens.chat import Chat, write_opening, write_thinking
+from medtask.engines.tokens.chat import Chat, count_shared, write_opening, write_thinking
 from medtask.engines.writing.constrain import Schemas
 from medtask.engines.writing.draft import Draft, Ends
 from medtask.records import Limits, Prompt, Status
@@ -44,6 +44,12 @@ def find_ends(chat: Chat, limits: Limits, named: Iterable[int | None] = ()) -> E
         return Ends(tokens, (*limits.stop, *chat.thinking.stops), specials=chat.tokenizer.specials)
     # Without a chat template an answer ends with its line (see Chat); a JSON text has no lines.
     return Ends(tokens, limits.stop, line=not closing)
+
+
+def find_prefix(drafts: Sequence[Draft]) -> tuple[int, ...]:
+    """The tokens that all drafts begin with; each keeps at least its last one, which must be read to go on."""
+    shared = min(count_shared([tuple(draft.tokens) for draft in drafts]), min(draft.asked for draft in drafts) - 1)
+    return tuple(drafts[0].tokens[:shared])
 
 
 def _write_opening(chat: Chat, prompt: Prompt, limits: Limits) -> str:

@@ -34,6 +34,19 @@ def has_quotes(schema: object) -> bool:
     return isinstance(schema, list | tuple) and any(map(has_quotes, schema))
 
 
+def drop_quotes(schema: Schema) -> dict[str, Any]:
+    """A schema without medtask's own word "quote", for engines that cannot hold a text to its record. A property of that name
+    stays.
+    """
+    return {name: _drop_inside(value) for name, value in schema.items() if not (name == "quote" and isinstance(value, bool))}
+
+
+def _drop_inside(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return drop_quotes(value)
+    return [_drop_inside(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def write_grammar(schema: Schema, text: str, *, space: bool = False) -> str:
     """The grammar of what satisfies the schema for a record with this text. ``space``: a space may stand before it.
 

@@ -16,6 +16,12 @@ def seed_chance(seed: int, record_id: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
+def seed_row(seed: int, record_id: str) -> int:
+    """A row's own seed, 31 bits: the same for the same seed and record, whatever else is asked."""
+    digest = blake2b(f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
 def draw_token(logits: NDArray[np.floating], chance: np.random.Generator, temperature: float, top_p: float) -> int:
     """Draw from the softmax of one row's logits / temperature [vocabulary], tokens of the nucleus only.
 

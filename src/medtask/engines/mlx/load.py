@@ -1,0 +1,157 @@
+"""From a model's files to an MlxEngine that was seen to work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from medtask.engines.base import EngineInfo
+from medtask.engines.files.locate import ModelFiles, locate_model, read_json
+from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
+from medtask.errors import EngineError, InputError, MissingExtra, TooBig
+from medtask.hardware import format_bytes, inspect_machine
+from medtask.privacy import no_network
+
+AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
+WORKING_MEMORY = 1_000_000_000  # Python, mlx and the keys and values of a pack
+
+
+def load_mlx(
+    reference: str,
+    *,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    memory: int | None = None,
+    adapter: str | None = None,
+) -> Any:
+    """An MlxEngine for ``mlx:REFERENCE``: whatever locate_model finds, or a folder that mlx-lm quantised.
+
+    ``dtype`` "auto": float32 on a CPU, what the files hold on a GPU. ``memory``: bytes that the model may take. ``adapter``: a
+    folder that mlx-lm's training wrote. Raises ModelNotFound, MissingExtra, TooBig, InputError or EngineError.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
+        raise MissingExtra("mlx-lm is not installed here", fix="pip install mlx-lm (elsewhere than on a Mac: mlx-lm 'mlx[cpu]')")
+    files = locate_model(reference.removeprefix("mlx:"))
+    if files.adapter:
+        raise InputError(f"{files.adapter} is a PEFT adapter, which mlx-lm cannot read", fix="leave mlx: out: the hf engine reads it")
+    with no_network():
+        try:
+            return _load(files, _check_adapter(Path(adapter)) if adapter else None, dtype, memory)
+        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+            said = str(error).partition("\n")[0]
+            raise EngineError(
+                f"{files.reference} could not be loaded: {type(error).__name__}: {said}",
+                fix="check that the folder is whole and that this version of mlx-lm knows the architecture, or leave mlx: out",
+            ) from error
+
+
+def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What mlx-lm looks for in a config.json under another name than transformers 5 writes it, in the form of load_model's model_config.
+
+    Most of its architectures read what is missing as their default, without a word: a model then runs, and is another one.
+    """
+    found: dict[str, Any] = {}
+    ropes = config.get("rope_parameters") or {}
+    rope = ropes.get("full_attention", ropes)
+    if "rope_theta" in rope:
+        found["rope_theta"] = rope["rope_theta"]
+        found |= {"rope_scaling": rope} if rope.get("rope_type", "default") != "default" else {}
+        found |= {"partial_rotary_factor": rope["partial_rotary_factor"]} if "partial_rotary_factor" in rope else {}
+        found |= {"rope_local_base_freq": ropes["sliding_attention"]["rope_theta"]} if "sliding_attention" in ropes else {}
+    layers = config.get("layer_types") or []
+    if "sliding_attention" in layers and "full_attention" in layers:
+        found["sliding_window_pattern"] = pattern = layers.index("full_attention") + 1
+        regular = all((kind == "full_attention") == (place % pattern == 0) for place, kind in enumerate(layers, 1))
+        if str(config.get("model_type")).startswith("gemma3") and not regular:
+            raise ValueError("its layers do not alternate as mlx-lm thinks they do")
+    found = {key: value for key, value in found.items() if config.get(key) is None}
+    inner = config.get("text_config")
+    return found | ({"text_config": {**inner, **translate_config(inner)}} if isinstance(inner, dict) else {})
+
+
+def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | None) -> Any:
+    import mlx.core as mx
+    from mlx_lm.utils import load_adapters, load_model
+    from transformers import AutoTokenizer
+
+    from medtask.engines.mlx.engine import MlxEngine
+
+    folder, hashes = _unpack(files)
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    wanted = "float32" if dtype == "auto" and on_cpu else dtype
+    _check_memory(replace(files, path=folder), wanted, memory)
+    model, config = load_model(folder, model_config=translate_config(read_json(folder / "config.json")))
+    if adapter:
+        load_adapters(model, str(adapter)).eval()
+        hashes["adapter"] = hash_weights(adapter)
+    if wanted != "auto":
+        model.set_dtype(getattr(mx, wanted))
+    kept = _read_dtype(model)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    bits = (config.get("quantization") or {}).get("bits")
+    versions = {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in ("mlx", "mlx-lm")}
+    identity = {"model": files.reference, "engine": "mlx", "dtype": kept, "quantize": f"{bits}bit" if bits else "no", **hashes, **versions}
+    if files.revision:
+        identity["revision"] = files.revision
+    details: dict[str, object] = {"device": "cpu" if on_cpu else "gpu", "downloaded": files.downloaded, "notes": []}
+    title = f"{files.reference}{f' + {adapter.name}' if adapter else ''}, mlx, {f'{bits}bit' if bits else kept}, {details['device']}"
+    named = config.get("eos_token_id")
+    engine = MlxEngine(
+        model,
+        tokenizer,
+        EngineInfo("mlx", title, identity, details),
+        limit=_find_limit(config, tokenizer),
+        ends=named if isinstance(named, list) else [] if named is None else [named],
+    )
+    engine.check_packing(AGREEMENT[kept])
+    return engine
+
+
+def _unpack(files: ModelFiles) -> tuple[Path, dict[str, str]]:
+    if not files.is_gguf:
+        return files.path, {"weights": hash_weights(files.path)}
+    folder, sha256 = unpack_gguf(files.path)
+    return folder, {"file": sha256}
+
+
+def _check_adapter(adapter: Path) -> Path:
+    settings = adapter / "adapter_config.json"
+    if not settings.is_file() or not (adapter / "adapters.safetensors").is_file():
+        raise InputError(
+            f"{adapter} holds no adapter of mlx-lm: adapter_config.json or adapters.safetensors is missing",
+            fix="name a folder that mlx_lm.lora wrote; adapters of PEFT are for the hf engine (leave mlx: out)",
+        )
+    return adapter
+
+
+def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
+    available = inspect_machine(accelerator=False).available_bytes
+    allowed = available if memory is None else min(available, memory)
+    held = sum(path.stat().st_size for path in files.path.glob("*.safetensors"))
+    needed = (count_weights(files) * 4 if dtype == "float32" else held) + WORKING_MEMORY
+    if needed > allowed:
+        raise TooBig(
+            f"{files.reference} needs about {format_bytes(needed)}; {format_bytes(allowed)} may be used here",
+            fix="take a smaller model, or one that mlx-lm has quantised" + (", or raise --memory" if memory is not None else ""),
+        )
+
+
+def _read_dtype(model: Any) -> str:
+    """The number format that most of the weights are kept or, if they are quantised, scaled in."""
+    from mlx.utils import tree_flatten
+
+    counts: Counter[str] = Counter()
+    leaves: Any = tree_flatten(model.parameters())
+    for _, weights in leaves:
+        counts[str(weights.dtype).removeprefix("mlx.core.")] += weights.size
+    return max(AGREEMENT, key=lambda name: counts[name])
+
+
+def _find_limit(config: Mapping[str, Any], tokenizer: Any) -> int:
+    inner = config.get("text_config") or {}
+    limits = (config.get("max_position_embeddings"), inner.get("max_position_embeddings"), tokenizer.model_max_length)
+    return int(min(limit for limit in limits if limit))
