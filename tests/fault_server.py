@@ -177,8 +177,10 @@ class FaultServer:
 
 
 @contextmanager
-def serve(app: FaultServer | Callable[..., Any], *, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
-    """Run the app on a free port of 127.0.0.1 until the block ends; the address, without a path. ``certificate``: files (chain, key)."""
+def serve(
+    app: FaultServer | Callable[..., Any], *, host: str = "127.0.0.1", certificate: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """Run the app on a free port of ``host`` until the block ends; the address, without a path. ``certificate``: files (chain, key)."""
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -193,7 +195,8 @@ def serve(app: FaultServer | Callable[..., Any], *, certificate: tuple[Path, Pat
             _TRANSPORTS.pop(self.transport.get_extra_info("peername")[:2], None)
             super().connection_lost(exc)
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family, backlog=256)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only on sockets that it made: 40 ms a call
     secure = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])} if certificate else {}
     config = uvicorn.Config(
@@ -212,7 +215,8 @@ def serve(app: FaultServer | Callable[..., Any], *, certificate: tuple[Path, Pat
     thread.start()
     loop, stop = loops.get(timeout=10)
     try:
-        yield f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+        shown = f"[{host}]" if ":" in host else host
+        yield f"{'https' if certificate else 'http'}://{shown}:{listener.getsockname()[1]}"
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)

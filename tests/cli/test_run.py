@@ -128,7 +128,7 @@ def test_a_model_that_breaks_down_exits_with_5_and_keeps_what_it_answered(medtas
         ("run surgery nowhere.csv", 4),
         ("run surgery --gold purpos", 4),
         ("run surgery --model no/such/model", 5),
-        ("run surgery --model ollama:llama", 2),
+        ("run surgery --model groq:llama", 2),
         ("run surgery --memory much", 2),
         ("run surgery --to docx", 2),
         ("run surgery --limit 0", 2),

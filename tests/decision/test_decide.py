@@ -68,6 +68,14 @@ def test_a_choice_without_probabilities_has_a_value_and_no_confidence() -> None:
     assert (answer.status, answer.value, answer.reason) == (Status.ABSTAINED, None, "the model chose to abstain")
 
 
+def test_probabilities_that_are_known_too_loosely_are_not_told() -> None:
+    loose = decide(TASK, "r", hear(BranchScores((math.log(0.9), math.log(0.1), -math.inf), off_set=0.99, slack=0.4)))
+    assert (loose.status, loose.value, loose.confidence, loose.probabilities, loose.slack) == (Status.OK, "curative", None, None, 0.4)
+    assert loose.reason == "no probability: what the server tells leaves 0.40 of it open"
+    close = decide(TASK, "r", hear(BranchScores((math.log(0.9), math.log(0.1), -math.inf), slack=0.02)))
+    assert close.confidence == pytest.approx(0.9)
+
+
 def test_low_confidence_goes_to_review_with_the_figures() -> None:
     answer = settle(0.3, 0.43, 0.27)
     assert (answer.status, answer.value) == (Status.REVIEW, "palliative")

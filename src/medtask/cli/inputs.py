@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,14 @@ TaskPath = Annotated[Path, typer.Argument(metavar="TASK", help="A task file, or 
 DataSource = Annotated[str | None, typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input.")]
 ModelName = Annotated[str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")]
 AllowRemote = Annotated[bool, typer.Option("--allow-remote", help="Let records go to a model server on another machine.")]
+NumberFormat = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16", "file"], typer.Option(help="Number format of the weights; file: as a GGUF has them.")
+]
+ContextTokens = Annotated[
+    int | None, typer.Option(min=256, metavar="N", help="Tokens of prompt and answer, where a server can be told (Ollama).")
+]
+TokenizerName = Annotated[str | None, typer.Option(metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot.")]
+AllowUnverified = Annotated[bool, typer.Option("--allow-unverified-context", help="Take a server that does not tell what it has read.")]
 SheetName = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")]
 
 

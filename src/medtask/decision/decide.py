@@ -16,6 +16,7 @@ from medtask.tasks.task import AnyLabels, Choice, Fields, FreeText, Review, Task
 
 _NO_NUMBER = "the model gave no usable number (NaN or infinite)"
 THRESHOLD = 0.5
+MOST_SLACK = 0.1  # a probability that may be further off than this is none to tell
 
 
 def decide(task: Task, record_id: str, heard: Heard | Fault) -> Answer:
@@ -50,9 +51,16 @@ def decide(task: Task, record_id: str, heard: Heard | Fault) -> Answer:
 
 
 def conclude(task: Task, record_id: str, weighed: Weighed | None) -> Answer:
-    """The answer that probabilities mean, for the kinds that are scored; None where there are none."""
+    """The answer that probabilities mean, for the kinds that are scored; None where there are none.
+
+    Where they are known too loosely (a server tells the likeliest words only) the value stands and no probability is told.
+    """
     if weighed is None:
         return Answer(record_id, Status.FAILED, reason=_NO_NUMBER)
+    if weighed.slack > MOST_SLACK:
+        bare = _without_numbers(conclude(task, record_id, replace(weighed, slack=0.0)))
+        told = f"no probability: what the server tells leaves {weighed.slack:.2f} of it open"
+        return replace(bare, slack=weighed.slack, reason="; ".join(part for part in (bare.reason, told) if part))
     facts: Any = {"probabilities": weighed.shares, "off_set": weighed.off_set, "slack": weighed.slack}
     match task.form:
         case AnyLabels() as form:

@@ -100,11 +100,11 @@ def run(
             folder = open_folder(Path(out), new_run=new_run)
             stack.enter_context(lock_run(folder, force=force_lock))
             refuse_mismatch(folder, identity)
-            engine, others = _load(task, model, allow_remote)
+            engine, others = _load(task, model, allow_remote, stack)
             identity |= identify_model(engine, others)
         else:
             home = open_home(task)
-            engine, others = _load(task, model, allow_remote)
+            engine, others = _load(task, model, allow_remote, stack)
             identity |= identify_model(engine, others)
             folder = (None if new_run else find_run(home, identity)) or make_run(home)
             stack.enter_context(lock_run(folder, force=force_lock))
@@ -115,10 +115,14 @@ def run(
         return _work(job, engine, others, folder, manifest, guard)
 
 
-def _load(task: Task, model: Engine | Callable[[], Engine], allow_remote: bool) -> tuple[Engine, dict[str, Engine]]:
-    """The model and those of further passes, all of them seen to be able to answer."""
-    engine = model if isinstance(model, Engine) else model()
+def _load(
+    task: Task, model: Engine | Callable[[], Engine], allow_remote: bool, stack: ExitStack
+) -> tuple[Engine, dict[str, Engine]]:
+    """The model and those of further passes, all of them seen to be able to answer. Those that are loaded here ``stack`` closes."""
+    engine = model if isinstance(model, Engine) else stack.enter_context(closing(model()))
     others = load_others(task, allow_remote=allow_remote)
+    for other in others.values():
+        stack.callback(other.close)
     check_engines(task, engine, others)
     return engine, others
 

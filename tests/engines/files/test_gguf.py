@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 import tracemalloc
@@ -80,10 +81,8 @@ def test_ten_thousand_mutated_headers_neither_crash_nor_allocate(whole: bytes, t
             for _ in range(chance.randint(1, 4)):
                 place = chance.randrange(min(len(content), 700))
                 content[place : place + chance.choice((1, 4, 8))] = chance.randbytes(chance.choice((1, 4, 8)))
-            try:
+            with contextlib.suppress(InputError):
                 assert 0 <= read(tmp_path, bytes(content)) <= 8 * len(content)
-            except InputError:
-                pass
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
     finally:
         tracemalloc.stop()

@@ -247,6 +247,17 @@ def test_a_row_is_given_up_where_only_it_fails() -> None:
     assert faults == {"5": Fault("5", Status.FAILED, "engine_unavailable: HTTP 500 (server_error)")}
 
 
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_no_row_is_given_up_for_a_server_that_is_down_for_good(concurrency: int) -> None:
+    app = FaultServer(script=Script([Rule("status", status=503, calls=range(10, 10**6))]))
+    told: dict[str, Any] = {}
+    with talk(app, concurrency=concurrency) as client, pytest.raises(EngineError, match="20 calls to the server in a row failed"):
+        for call, result in client.post_each(calls(40), lambda _, value: value):
+            told[call.record_id] = result
+    assert told
+    assert not [result for result in told.values() if isinstance(result, Fault)]
+
+
 def test_a_server_that_is_away_for_a_while_is_waited_for(reference: dict[str, str]) -> None:
     app = FaultServer(script=Script([Rule("reset", calls=range(10, 24))]))
     with talk(app, concurrency=8) as client:

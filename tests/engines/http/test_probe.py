@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from fault_dialects import Features
-from fault_server import FaultServer, serve
+from fault_server import FaultServer, Rule, Script, serve
 from medtask.engines.http.address import find_endpoint
 from medtask.engines.http.client import Client, Refused
 from medtask.engines.http.load import load_http
@@ -164,3 +165,35 @@ def test_a_server_is_asked_in_the_words_that_it_knows() -> None:
     with serve(NewWords()) as url, Client(find_endpoint(f"{url}/v1"), attempts=1) as client:
         traits = probe_openai(client, None, None)
     assert (traits.limit_name, traits.temperature) == ("max_completion_tokens", False)
+
+
+class Refusing:
+    """A server that refuses, with HTTP 400, calls whose id is no UUID: llama-cpp-python's does."""
+
+    def __init__(self, server: FaultServer) -> None:
+        self._server = server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        marks = [value.decode() for name, value in scope["headers"] if name == b"x-request-id"]
+        try:
+            assert [UUID(mark, version=4) for mark in marks]
+        except ValueError:
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await self._server(scope, receive, send)
+
+
+def test_calls_carry_ids_that_strict_servers_take() -> None:
+    with serve(Refusing(FaultServer("openai", ToyModel([*LABELS, "4", "7"])))) as url, Client(find_endpoint(f"{url}/v1")) as client:
+        assert probe_openai(client, None, None).usage
+
+
+def test_a_server_that_cannot_list_its_models_can_be_asked_for_one_by_name() -> None:
+    """`transformers serve` is one, on a machine whose Hub cache was never used."""
+    script = Script([Rule("status", rate=1.0, path="/v1/models")])
+    server = FaultServer("openai", ToyModel([*LABELS, "4", "7"]), script=script)
+    with serve(server) as url, Client(find_endpoint(f"{url}/v1"), attempts=1) as client:
+        assert probe_openai(client, server.features.name, None).model == server.features.name
+        with pytest.raises(EngineError, match="HTTP 500"):
+            probe_openai(client, None, None)

@@ -22,7 +22,8 @@ from medtask.engines.llamacpp import reader as reader_module
 from medtask.engines.llamacpp.context import Context
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
 
-TEXTS = ("CT Brain after a fall", "pain in the left wrist", "MRI of the knee joint", "liver", "Ultrasound of the liver and the kidneys " * 3)
+LONG = "Ultrasound of the liver and the kidneys " * 3
+TEXTS = ("CT Brain after a fall", "pain in the left wrist", "MRI of the knee joint", "liver", LONG)
 LABELS = ("CT Brain", "CT Brain/Neck", "MRI knee", "MRI knee joint", "Ultrasound", "X-ray of the left wrist", "X-ray of the right wrist")
 CLOSE = 0.02  # keys and values are kept in float16, and the shape of a batch decides which kernels multiply
 

@@ -10,7 +10,11 @@ from medtask.errors import InputError
 from tiny_models import TEMPLATES
 
 CHAT = {
-    "messages": [{"role": "user", "content": " What is it? "}, {"role": "assistant", "content": "A knee."}, {"role": "user", "content": "Sure?"}],
+    "messages": [
+        {"role": "user", "content": " What is it? "},
+        {"role": "assistant", "content": "A knee."},
+        {"role": "user", "content": "Sure?"},
+    ],
     "add_generation_prompt": True,
     "bos_token": "<bos>",
     "eos_token": "</s>",
@@ -26,7 +30,8 @@ def test_templates_read_as_transformers_reads_them(name: str) -> None:
 
 
 def test_what_templates_may_call_is_there() -> None:
-    source = "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m | tojson }}{% break %}{% endfor %}{{ strftime_now('%Y') }}"
+    loop = "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m | tojson }}{% break %}{% endfor %}"
+    source = loop + "{{ strftime_now('%Y') }}"
     text = render_chat(source, CHAT)
     assert text.startswith('{"role": "assistant", "content": "A knee."}20')
 

@@ -6,13 +6,27 @@ import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import AllowRemote, DataSource, ModelName, SheetName, TaskPath, choose_model, load_engine, open_table
+from medtask.cli.inputs import (
+    AllowRemote,
+    AllowUnverified,
+    ContextTokens,
+    DataSource,
+    ModelName,
+    NumberFormat,
+    SheetName,
+    TaskPath,
+    TokenizerName,
+    choose_model,
+    load_engine,
+    open_table,
+)
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,23 +48,14 @@ def run(
     to: Annotated[str, typer.Option(metavar="FORMATS", help="Tables of answers to write: csv, parquet, xlsx, jsonl.")] = "csv,parquet",
     sheet: SheetName = None,
     adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on the model.")] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16", "file"],
-        typer.Option(help="Number format of the weights; file: as a GGUF has them."),
-    ] = "auto",
+    dtype: NumberFormat = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")] = "auto",
     quantize: Annotated[Literal["4bit", "8bit"] | None, typer.Option(help="Smaller weights, on CUDA.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="AMOUNT", help="What the model may take, as in 8GB.")] = None,
     allow_remote: AllowRemote = False,
-    context_tokens: Annotated[
-        int | None, typer.Option(min=256, metavar="N", help="Tokens of prompt and answer, where a server can be told (Ollama).")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot.")
-    ] = None,
-    allow_unverified_context: Annotated[
-        bool, typer.Option("--allow-unverified-context", help="Take a server that does not tell what it has read.")
-    ] = False,
+    context_tokens: ContextTokens = None,
+    tokenizer: TokenizerName = None,
+    allow_unverified_context: AllowUnverified = False,
     max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer.")] = 0.05,
     new_run: Annotated[bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Take a run over whose process on another host has died.")] = False,
@@ -72,13 +77,11 @@ def run(
         os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
     question = load_task(task)
     meter.doing = _DOING[question.kind]
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
-    options |= {"memory": parse_bytes(memory) if memory else None, "adapter": str(adapter) if adapter else None}
-    options |= {"allow_remote": allow_remote, "context": context_tokens, "tokenizer": tokenizer}
-    options |= {"allow_unverified_context": allow_unverified_context}
-    table_of_run = open_table(question, data, sheet, spool=lambda: _open_spool(question, out, new_run))
+    here = {"dtype": dtype, "device": device, "quantize": quantize, "adapter": str(adapter) if adapter else None}
+    there = {"context": context_tokens, "tokenizer": tokenizer, "allow_unverified_context": allow_unverified_context}
+    options = {**here, **there, "memory": parse_bytes(memory) if memory else None, "allow_remote": allow_remote}
     # Libraries print what they like; standard output is for results.
-    with table_of_run as table, meter, redirect_stdout(sys.stderr):
+    with open_table(question, data, sheet, partial(_open_spool, question, out, new_run)) as table, meter, redirect_stdout(sys.stderr):
         result = run_locally(
             question,
             lambda: _load(question, model, options, meter),

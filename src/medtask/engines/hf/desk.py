@@ -13,7 +13,7 @@ from medtask.engines.hf.pack import KeyValues, Segment, lay_out, run_pass
 from medtask.engines.hf.reader import Reader
 from medtask.engines.hf.slots import Slots, TokenStep
 from medtask.engines.hf.step import go_on
-from medtask.engines.tokens.chat import count_shared
+from medtask.engines.writing.begin import find_prefix
 from medtask.engines.writing.draft import Draft
 
 REFILL = 8  # rows wait until one slot in so many is free: a pass for a single row costs almost as much as one for many
@@ -28,7 +28,7 @@ class Desk:
         self.budget = budget
         self.live: list[Draft] = []
         self.waiting = deque(_order(drafts))
-        self._shared = _count_prefix(drafts)
+        self._shared = len(find_prefix(drafts))
         self._prefix = KeyValues()
         self._opening: list[Draft] = []
         self._slots = Slots(rows)
@@ -114,7 +114,7 @@ class Desk:
         groups: dict[Hashable, list[int]] = {}
         for row, draft in enumerate(drafts):
             groups.setdefault(draft.group, []).append(row)
-        shared = {group: _count_prefix([drafts[row] for row in rows]) for group, rows in groups.items() if len(rows) > 1}
+        shared = {group: len(find_prefix([drafts[row] for row in rows])) for group, rows in groups.items() if len(rows) > 1}
         longer = {group: groups[group] for group, tokens in shared.items() if tokens > self._shared}
         stems: list[list[int]] = [[] for _ in drafts]
         paid = [0] * len(drafts)
@@ -143,9 +143,3 @@ def _order(drafts: Sequence[Draft]) -> list[Draft]:
     for draft in sorted(drafts, key=lambda draft: -len(draft.tokens)):
         groups.setdefault(draft.group, []).append(draft)
     return [draft for group in groups.values() for draft in group]
-
-
-def _count_prefix(drafts: Sequence[Draft]) -> int:
-    """How many tokens all drafts begin with alike; each keeps one of its own, behind which the writing begins."""
-    tokens = [tuple(draft.tokens[: draft.asked]) for draft in drafts]
-    return min(count_shared(tokens), min(map(len, tokens)) - 1)

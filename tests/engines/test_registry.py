@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtask.engines import registry
+from medtask.engines.base import EngineInfo
+from medtask.engines.fake import FakeEngine
+from medtask.engines.registry import ENGINES, NEEDS, Choice, choose_engine, is_installed, load_model
+from medtask.engines.trained import CONTRACT
+from medtask.errors import InputError, UsageError
+
+FINISHED = [name for name in ENGINES if importlib.util.find_spec(ENGINES[name].partition(":")[0])]
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
+    """Which engines' packages are here: all but those that a test sets to False."""
+    here = dict.fromkeys(ENGINES, True)
+    monkeypatch.setattr(registry, "is_installed", lambda engine: here[engine])
+    return here
+
+
+@pytest.mark.parametrize(
+    ("reference", "engine"),
+    [
+        ("smollm2-135m", "hf"),
+        ("minilm", "encoder"),
+        ("google/medgemma-27b-text-it", "hf"),
+        ("google/medgemma-27b-text-it@main", "hf"),
+        ("hf:model.gguf", "hf"),
+        ("model.gguf", "llamacpp"),
+        ("no/such/folder/model.gguf", "llamacpp"),
+        ("llamacpp:smollm2-135m", "llamacpp"),
+        ("mlx:mlx-community/gemma-3-4b-it-4bit", "mlx"),
+        ("vllm:google/gemma-3-4b-it", "vllm"),
+        ("encoder:BAAI/bge-small-en-v1.5", "encoder"),
+        ("fake:seed=3", "fake"),
+        ("ollama:gemma3:4b", "http"),
+        ("groq:llama-3.3-70b-versatile", "http"),
+        ("openai:gpt-5", "http"),
+        ("llama-server:any", "http"),
+        ("vllm-server:any", "http"),
+        ("http://127.0.0.1:8000/v1#m", "http"),
+        ("https://models.example.org/v1", "http"),
+        ("ollama", "hf"),
+        ("", "hf"),
+    ],
+)
+def test_a_reference_has_one_engine(reference: str, engine: str, installed: Mapping[str, bool]) -> None:
+    assert choose_engine(reference) == Choice(engine)
+
+
+def test_a_gguf_file_is_read_by_llama_cpp_or_else_by_transformers_with_a_word(installed: dict[str, bool]) -> None:
+    assert choose_engine("model.gguf") == Choice("llamacpp")
+    installed["llamacpp"] = False
+    choice = choose_engine("model.gguf")
+    assert choice.engine == "hf"
+    assert choice.note is not None
+    assert "llama-cpp-python is not installed" in choice.note
+
+
+def test_the_built_in_model_is_read_by_whatever_is_here(installed: dict[str, bool]) -> None:
+    installed["hf"] = False
+    assert choose_engine("smollm2-135m") == Choice("llamacpp")
+    installed["llamacpp"] = False
+    assert choose_engine("smollm2-135m") == Choice("hf")  # whose error says what to install
+
+
+@pytest.mark.parametrize(
+    ("files", "engine"),
+    [
+        ({"config.json": {"architectures": ["LlamaForCausalLM"]}}, "hf"),
+        ({"config.json": {}}, "hf"),
+        ({"config.json": {"architectures": None}}, "hf"),
+        ({"config.json": {"architectures": [None]}}, "hf"),
+        ({"adapter_config.json": {"base_model_name_or_path": "org/base"}}, "hf"),
+        ({}, "hf"),
+        ({"config.json": {"architectures": ["BertModel"]}, "modules.json": []}, "encoder"),
+        ({"config.json": {"architectures": ["BertForSequenceClassification"]}}, "encoder"),
+        ({"config.json": {"architectures": ["BertModel"]}}, "hf"),  # encoder:FOLDER says that it is no language model
+        ({CONTRACT: {"format": 1, "engine": "linear", "kind": "label", "labels": ["a", "b"]}}, "linear"),
+        ({CONTRACT: {"format": 1, "engine": "encoder", "kind": "labels", "labels": ["a"]}, "config.json": {}}, "encoder"),
+    ],
+)
+def test_a_folder_says_by_its_files_who_reads_it(files: Mapping[str, Any], engine: str, tmp_path: Path) -> None:
+    for name, content in files.items():
+        if name == CONTRACT:
+            content = {"base": "", "task_fingerprint": "", "phi": "no", "sha256": {"weights.npz": "0" * 64}, **content}
+        (tmp_path / name).write_text(json.dumps(content))
+    assert choose_engine(str(tmp_path)) == Choice(engine)
+
+
+@pytest.mark.parametrize("name", [CONTRACT, "config.json"])
+def test_a_folder_whose_first_file_cannot_be_read_is_bad_input(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"format": 1, "engi')
+    with pytest.raises(InputError) as caught:
+        choose_engine(str(tmp_path))
+    assert caught.value.fix
+
+
+def test_a_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "modules.json").write_text("[]")
+    assert choose_engine("~/bert") == Choice("encoder")
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("reference", "engine"), re.findall(r"^\| `(\S+)` \| `(\w+)` \|", DOCUMENT, re.MULTILINE))
+def test_the_engine_of_a_reference_is_the_one_that_the_docs_name(reference: str, engine: str, installed: Mapping[str, bool]) -> None:
+    assert choose_engine(reference) == Choice(engine)
+
+
+def test_the_docs_tell_of_every_engine_and_how_to_install_it() -> None:
+    for name in ENGINES:
+        assert f"| `{name}`" in DOCUMENT
+    for name, (_, remedy) in NEEDS.items():
+        (extra,) = re.findall(r"medtask\[\w+\]", remedy)
+        assert re.search(rf"^\| `{name}`.*{re.escape(extra)}", DOCUMENT, re.MULTILINE)
+
+
+def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> None:
+    import typer.main
+
+    from medtask.cli.main import app
+
+    verbs = typer.main.get_group(app).commands
+    shown = re.findall(r"\bmedtask (\w+)((?: [^\n`]*)?)", "\n".join(re.findall(r"^    .*|`[^`\n]+`", DOCUMENT, re.MULTILINE)))
+    assert len(shown) >= 10
+    for verb, words in shown:
+        options = {name for option in verbs[verb].params for name in option.opts}
+        assert set(re.findall(r"--[a-z-]+", words)) <= options
+    ours = {name for verb in verbs.values() for option in verb.params for name in option.opts}
+    theirs = {"--host", "--port", "--model", "--n_ctx", "--logits_all", "--force-reinstall", "--no-cache-dir"}
+    assert set(re.findall(r"--[a-z][a-z_-]+", DOCUMENT)) <= ours | theirs
+
+
+def test_every_engine_says_what_it_needs_and_how_to_get_it() -> None:
+    assert set(ENGINES) - set(NEEDS) == {"linear", "fake"}  # those need no more than medtask itself
+    for packages, remedy in NEEDS.values():
+        assert packages
+        assert "pip install" in remedy
+
+
+def test_what_is_installed_is_looked_up_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None if name == "transformers" else name)
+    assert not is_installed("hf")
+    assert is_installed("llamacpp")
+    assert is_installed("fake")
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_the_name_of_an_engine_leads_to_a_function(name: str) -> None:
+    module, _, function = ENGINES[name].partition(":")
+    if name in {"llamacpp", "mlx", "http", "encoder", "hf"} and not is_installed(name):
+        pytest.skip(f"the packages of {name} are not installed")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "option"),
+    [
+        ("smollm2-135m", {"allow_remote": True}, "--allow-remote"),
+        ("smollm2-135m", {"context": 4096}, "--context-tokens"),
+        ("minilm", {"tokenizer": "org/name"}, "--tokenizer"),
+        ("llamacpp:smollm2-135m", {"deadline_s": 3.0}, "--deadline-s"),
+        ("llamacpp:smollm2-135m", {"quantize": "4bit"}, "--quantize"),
+        ("minilm", {"adapter": "somewhere"}, "--adapter"),
+        ("ollama:gemma3:4b", {"dtype": "bfloat16"}, "--dtype"),
+        ("http://127.0.0.1:9/v1#m", {"memory": 10**9}, "--memory"),
+        ("groq:m", {"adapter": "somewhere", "allow_remote": True}, "--adapter"),
+    ],
+)
+def test_an_option_that_means_nothing_to_the_engine_is_refused(reference: str, options: Mapping[str, Any], option: str) -> None:
+    engine = choose_engine(reference).engine
+    if not is_installed(engine):
+        pytest.skip(f"the packages of {engine} are not installed")
+    with pytest.raises(UsageError) as caught:
+        load_model(reference, **options)
+    assert option in f"{caught.value} {caught.value.fix}"
+
+
+def test_options_that_were_left_alone_are_refused_by_nobody() -> None:
+    untouched = {"dtype": "auto", "device": "auto", "quantize": None, "memory": None, "adapter": None, "allow_remote": False}
+    engine = load_model("fake:", context=None, **untouched)
+    assert engine.info.name == "fake"
+
+
+def test_the_word_about_a_choice_is_among_the_engines_notes(installed: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(reference: str) -> FakeEngine:
+        assert reference == "model.gguf"
+        return engine
+
+    engine = FakeEngine()
+    installed["llamacpp"] = False
+    notes: list[str] = []
+    monkeypatch.setattr(engine, "info", EngineInfo("hf", "a model", {}, {"notes": notes}))
+    monkeypatch.setattr("medtask.engines.hf.load.load_hf", load)
+    assert load_model("model.gguf") is engine
+    assert notes == [choose_engine("model.gguf").note]
