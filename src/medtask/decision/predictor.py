@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Protocol, cast
@@ -59,12 +60,16 @@ def predict(
     recent = _Recent(limit=min(KEPT_PROMPTS, KEPT_NUMBERS // (len(task.outcomes) or 100)))
     waiting: dict[int, Answer] = {}
     turn = 1
-    for given in answer_rows(task, model, _read_rows(task, rows), recent, window=window, others=load_others(task)):
-        recent.remember(given)
-        waiting[given.row] = given.answer
-        while turn in waiting:
-            yield waiting.pop(turn)
-            turn += 1
+    with ExitStack() as stack:
+        others = load_others(task)
+        for other in others.values():
+            stack.callback(other.close)
+        for given in answer_rows(task, model, _read_rows(task, rows), recent, window=window, others=others):
+            recent.remember(given)
+            waiting[given.row] = given.answer
+            while turn in waiting:
+                yield waiting.pop(turn)
+                turn += 1
 
 
 def load_others(task: Task, *, allow_remote: bool = False) -> dict[str, Engine]:
