@@ -44,7 +44,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
-# llama.cpp's kernels for this 4-bit file change a probability with the shape of the batch, by up to so much.
+# llama.cpp's kernels for 4-bit weights, which its own server uses, change a probability with the shape of the batch, by up to so much.
 SHAPES = 0.05
 
 
