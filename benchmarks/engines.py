@@ -143,7 +143,7 @@ def compare(side: Side, hf: Side, labels: Sequence[str], gold: dict[str, str]) -
     answered = [name for name, said in side.results.items() if isinstance(said, Scores) and isinstance(hf.results[name], Scores)]
     ours, theirs = (np.exp([one.results[name].branches[0].logprobs for name in answered]) for one in (side, hf))  # type: ignore[union-attr]
     found: dict[str, Any] = {
-        "can": describe_caps(side.engine.caps),
+        "can": describe_caps(side.engine.caps, trained="not calibrated" not in str(side.engine.info.details.get("notes"))),
         "answered": f"{len(answered)} of {len(side.results)}",
         "same_labels": None,
         "right": round(sum(labels[best] == gold[name] for name, best in zip(answered, _best(ours), strict=True)) / len(side.results), 3),
@@ -161,9 +161,10 @@ def _best(shares: Any) -> Any:
     return shares.argmax(axis=1) if len(shares) else np.array([], dtype=int)
 
 
-def describe_caps(caps: Caps) -> str:
-    """The capability record in a few words."""
+def describe_caps(caps: Caps, *, trained: bool = True) -> str:
+    """The capability record in a few words. An encoder that was not ``trained`` tells similarities in the shape of probabilities."""
     score = {"exact": "exact probabilities", "first_token": "first-token probabilities", "none": "no probabilities"}[caps.score]
+    score = score if trained else "similarities"
     more = {"writes": caps.generate, "JSON schema": caps.schema}
     return ", ".join([score, *(name for name, has in more.items() if has)])
 
