@@ -25,7 +25,7 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 $(VENV)/built: $(VENV)/ready
 	@if command -v c++ >/dev/null; then \
 	  echo "building llama-cpp-python, which takes some minutes"; \
-	  $(PIP) --constraint constraints.txt --editable '.[gguf,peers]' ; \
+	  $(PIP) --no-warn-conflicts --constraint constraints.txt --editable '.[gguf,peers]' ; \
 	else echo "no C++ compiler is here: the tests of the llamacpp engine will be skipped"; fi
 	@touch $@
 
