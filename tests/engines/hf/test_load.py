@@ -24,10 +24,10 @@ from medtask.engines.files.locate import ModelFiles, find_built_in, locate_model
 from medtask.engines.files.weights import count_weights
 from medtask.engines.hf.load import load_hf, plan_loading
 from medtask.engines.registry import load_model
-from medtask.errors import InputError, ModelNotFound, TooBig, UsageError
+from medtask.errors import EngineError, InputError, ModelNotFound, TooBig, UsageError
 from medtask.hardware import Machine, inspect_machine
 from medtask.records import Branch, Message, Prompt
-from tiny_models import make_model, save_model
+from tiny_models import make_model, make_tokenizer, save_model
 
 PROMPT = Prompt("1", (Message("user", "Which joint hurts?"),), (Branch("", ("knee", "knee joint", "wrist")),), "")
 SMALL = Machine(2, 8 * 10**9, 4 * 10**9, None, None, 0, native_bf16=False, processor="a small one")
@@ -240,3 +240,13 @@ def test_the_built_in_model_answers_exactly_and_is_kept_converted() -> None:
     scores = next(iter(engine.score([PROMPT])))
     assert np.exp(scores.branches[0].logprobs).sum() == pytest.approx(1, abs=1e-6)
     assert inspect_machine().cores >= 1
+
+
+def test_a_config_with_values_of_the_wrong_type_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    make_model("llama").save_pretrained(tmp_path)
+    make_tokenizer("chatml").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_attention_heads": "many"}))
+    with pytest.raises(EngineError, match="could not be loaded") as caught:
+        load_model(str(tmp_path))
+    assert "folder is whole" in caught.value.fix

@@ -97,6 +97,7 @@ def plan_loading(
 
 
 def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str, str]]:
+    from huggingface_hub.errors import StrictDataclassError  # a config.json whose values have the wrong types
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"dtype": getattr(torch, plan.dtype), "trust_remote_code": False}
@@ -113,7 +114,7 @@ def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str
         model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         if files.adapter:
             model, hashes["adapter"] = _put_on_adapter(model, files.adapter, plan)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, StrictDataclassError) as error:
         said = str(error).partition("\n")[0]
         raise EngineError(
             f"{files.reference} could not be loaded: {type(error).__name__}: {said}",
