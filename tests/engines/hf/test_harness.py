@@ -68,7 +68,7 @@ def ask_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[float]:
     from lm_eval.models.huggingface import HFLM
 
     engine.model.set_attn_implementation("eager")
-    harness: Any = HFLM(pretrained=engine.model, tokenizer=engine.chat.tokenizer, batch_size=1, add_bos_token=False)
+    harness: Any = HFLM(pretrained=engine.model, tokenizer=engine.chat.tokenizer.tokenizer, batch_size=1, add_bos_token=False)
     found = harness.loglikelihood([SimpleNamespace(args=pair, arguments=pair) for pair in pairs], disable_tqdm=True)
     engine.model.set_attn_implementation("medtask_packed")
     return [value for value, _ in found]
