@@ -149,9 +149,9 @@ def test_it_shows_what_it_reads(parts: Path) -> None:
 
 @pytest.mark.parametrize("option", [{"adapter": "a"}, {"quantize": "4bit"}, {"device": "cuda"}, {"dtype": "float16"}])
 def test_options_that_have_no_meaning_are_refused(parts: Path, option: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="is not for linear models"):
-        load_linear(str(parts), **option)
-    assert load_linear(str(parts), device="cpu", memory=10**9).caps.batch_invariant
+    with pytest.raises(UsageError, match="means nothing to the linear engine"):
+        medtask.load_model(str(parts), **option)
+    assert medtask.load_model(str(parts), device="auto", memory=None).caps.batch_invariant
 
 
 @pytest.mark.parametrize(

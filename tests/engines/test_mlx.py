@@ -23,12 +23,12 @@ from mlx_lm.utils import dequantize_model, load_model, quantize_model, save
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
-from medtask.engines.hf.plain import score_plainly
 from medtask.engines.mlx import reader as reader_module
 from medtask.engines.mlx.engine import MlxEngine
 from medtask.engines.mlx.load import load_mlx, translate_config
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound, TooBig
-from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
+from medtask.records import Branch, Fault, Limits, Message, Prompt, Status
+from plainly import assert_alike, load_plain, score, write
 from tiny_models import make_tokenizer, save_model
 
 TEXTS = (
@@ -53,18 +53,6 @@ def ask(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> li
     return [Prompt(str(row), (Message("user", HEAD + text),), branches, text) for row, text in enumerate(texts)]
 
 
-def score(engine: Any, prompts: list[Prompt], **more: Any) -> dict[str, Scores]:
-    found = {result.record_id: result for result in engine.score(prompts, **more)}
-    assert all(isinstance(result, Scores) for result in found.values())
-    return found
-
-
-def write(engine: Any, prompts: list[Prompt], limits: Limits = NEW, **more: Any) -> dict[str, Generated]:
-    written = {result.record_id: result for result in engine.generate(prompts, limits, **more)}
-    assert all(isinstance(result, Generated) for result in written.values())
-    return written
-
-
 def save_family(folder: Path, family: str) -> Path:
     """See save_model; a Gemma whose hidden size has a root that bfloat16 holds, since mlx-lm rounds its embeddings' factor to it, and
     whose output is not tied to its input: a random model would say the last token again for ever.
@@ -77,21 +65,6 @@ def save_family(folder: Path, family: str) -> Path:
         config = {**json.loads((folder / "config.json").read_text()), "hidden_size": 64, "tie_word_embeddings": False}
         AutoModelForCausalLM.from_config(Gemma3TextConfig(**config), dtype=torch.float32).save_pretrained(folder)
     return folder
-
-
-def load_plain(folder: Path) -> HfEngine:
-    engine = load_hf(str(folder), dtype="float32", device="cpu")
-    engine.give_up_packing("it is the plain way that others are held against")
-    return engine
-
-
-def assert_alike(engine: MlxEngine, plain: HfEngine, prompts: list[Prompt]) -> None:
-    found = score(engine, prompts)
-    for unit in plain.encode(prompts):
-        for question, said in zip(unit.questions, found[unit.prompt.record_id].branches, strict=True):
-            slow = score_plainly(plain.model, question)[0]
-            assert np.exp(said.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=1e-4)
-            assert said.off_set == pytest.approx(slow.off_set, abs=1e-4)
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "gemma3"])
@@ -119,9 +92,9 @@ def test_scores_are_those_of_plain_passes(pair: tuple[MlxEngine, HfEngine]) -> N
 
 def test_texts_are_those_of_transformers(pair: tuple[MlxEngine, HfEngine]) -> None:
     engine, plain = pair
-    slow = write(plain, ask())
+    slow = write(plain, ask(), NEW)
     assert len({result.text for result in slow.values()}) > 1
-    for row, result in write(engine, ask()).items():
+    for row, result in write(engine, ask(), NEW).items():
         assert (result.text, result.ended, result.tokens) == (slow[row].text, slow[row].ended, slow[row].tokens)
         assert result.logprob == pytest.approx(slow[row].logprob, abs=1e-3)
         assert result.tokens_read + result.tokens_reused >= slow[row].tokens_read
@@ -132,11 +105,11 @@ def test_how_many_are_read_at_once_changes_nothing(
     pair: tuple[MlxEngine, HfEngine], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, plain = pair
-    texts = {row: result.text for row, result in write(engine, ask()).items()}
+    texts = {row: result.text for row, result in write(engine, ask(), NEW).items()}
     monkeypatch.setattr(reader_module, "BUDGET", most)
     engine.reader.prefix = ()
     assert_alike(engine, plain, ask(BRANCHES, TEXTS[:3]))
-    assert {row: result.text for row, result in write(engine, ask()).items()} == texts
+    assert {row: result.text for row, result in write(engine, ask(), NEW).items()} == texts
 
 
 def test_what_rows_share_is_read_once(engine: MlxEngine) -> None:
@@ -153,7 +126,7 @@ def test_rows_that_known_ones_stood_beside_keep_their_numbers(engine: MlxEngine)
     some = score(engine, ask(BRANCHES), known={"0", "3"})
     assert {row: some[row].branches for row in everything} == {row: result.branches for row, result in everything.items()}
     assert list(engine.score(ask(BRANCHES), known=set(everything))) == []
-    assert write(engine, ask(), known={"0", "3"}).keys() == everything.keys() - {"0", "3"}
+    assert write(engine, ask(), NEW, known={"0", "3"}).keys() == everything.keys() - {"0", "3"}
     assert list(engine.generate(ask(), NEW, known=set(everything))) == []
     assert list(engine.generate([], NEW)) == []
 
@@ -168,7 +141,7 @@ def test_batches_that_leak_are_noticed_at_start_and_given_up(family: str, tmp_pa
     assert "off" in str(engine.info.details["packing"])
     plain = load_plain(folder)
     assert_alike(engine, plain, ask(BRANCHES, TEXTS[:3]))
-    assert write(engine, ask())["2"].text == write(plain, ask())["2"].text
+    assert write(engine, ask(), NEW)["2"].text == write(plain, ask(), NEW)["2"].text
 
 
 def test_a_model_whose_caches_cannot_be_batched_is_read_row_by_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +149,7 @@ def test_a_model_whose_caches_cannot_be_batched_is_read_row_by_row(folder: Path,
     engine = load_mlx(str(folder))
     assert not engine.reader.batched
     assert_alike(engine, load_plain(folder), ask(BRANCHES, TEXTS[:2]))
-    assert len(write(engine, ask())) == len(TEXTS)
+    assert len(write(engine, ask(), NEW)) == len(TEXTS)
 
 
 def test_quantised_folders_are_read_as_their_weights_say(folder: Path, tmp_path: Path) -> None:
@@ -265,7 +238,7 @@ def test_thoughts_end_where_the_family_ends_them(tmp_path: Path) -> None:
 
 def test_a_text_is_shown_while_it_is_written(engine: MlxEngine) -> None:
     pieces: list[str] = []
-    result = write(engine, ask()[2:3], on_text=pieces.append)["2"]
+    result = write(engine, ask()[2:3], NEW, on_text=pieces.append)["2"]
     assert "".join(pieces) == result.text
     assert len(pieces) > 5
 

@@ -207,3 +207,8 @@ def test_the_word_about_a_choice_is_among_the_engines_notes(installed: dict[str,
     monkeypatch.setattr("medtask.engines.hf.load.load_hf", load)
     assert load_model("model.gguf") is engine
     assert notes == [choose_engine("model.gguf").note]
+
+
+def test_every_preset_of_servers_is_a_reference_of_the_http_engine() -> None:
+    address = pytest.importorskip("medtask.engines.http.address", reason="the http engine is not installed")
+    assert {choose_engine(f"{name}:model") for name in (*address.PRESETS, "http", "https")} == {Choice("http")}

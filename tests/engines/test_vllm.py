@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the hf engine is not installed")
@@ -23,14 +22,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medtask.engines.hf.engine import HfEngine
-from medtask.engines.hf.load import load_hf
-from medtask.engines.hf.plain import score_plainly
 from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.engines.vllm import MOST_IDS, VllmEngine, load_vllm
 from medtask.engines.writing.constrain import Constraint, Schemas, allowed_tokens
 from medtask.engines.writing.grammar import has_quotes
 from medtask.errors import EngineError, InputError, MissingExtra
-from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
+from medtask.records import Branch, Fault, Limits, Message, Prompt, Scores, Status
+from plainly import assert_alike, load_plain, write
 from tiny_models import save_model
 
 TEXTS = ("headache after a fall", "x", "The patient was seen for pain in the left wrist. " * 3, "ψ 🙂 مريض", "")
@@ -163,9 +161,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> HfEngine:
-    engine = load_hf(str(folder), dtype="float32", device="cpu")
-    engine.give_up_packing("it is the plain way that others are held against")
-    return engine
+    return load_plain(folder)
 
 
 @pytest.fixture
@@ -175,27 +171,6 @@ def engine(stand_in: ModuleType, folder: Path) -> VllmEngine:
 
 def ask(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
     return [Prompt(str(row), (Message("user", f"What is wrong?\n\nText: {text}"),), branches, text) for row, text in enumerate(texts)]
-
-
-def score(engine: VllmEngine, prompts: list[Prompt]) -> dict[str, Scores]:
-    found = {result.record_id: result for result in engine.score(prompts)}
-    assert all(isinstance(result, Scores) for result in found.values())
-    return found  # type: ignore[return-value]
-
-
-def write(engine: Any, prompts: list[Prompt], limits: Limits = NEW, **more: Any) -> dict[str, Generated]:
-    written = {result.record_id: result for result in engine.generate(prompts, limits, **more)}
-    assert all(isinstance(result, Generated) for result in written.values())
-    return written
-
-
-def assert_alike(engine: VllmEngine, plain: HfEngine, prompts: list[Prompt]) -> None:
-    found = score(engine, prompts)
-    for unit in plain.encode(prompts):
-        for question, said in zip(unit.questions, found[unit.prompt.record_id].branches, strict=True):
-            slow = score_plainly(plain.model, question)[0]
-            assert np.exp(said.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=1e-4)
-            assert said.off_set == pytest.approx(slow.off_set, abs=1e-4)
 
 
 def test_scores_are_those_of_plain_passes(engine: VllmEngine, plain: HfEngine) -> None:
@@ -243,7 +218,7 @@ def test_a_vllm_whose_two_ways_differ_is_asked_the_slow_one(
 
 
 def test_texts_are_those_of_transformers(engine: VllmEngine, plain: HfEngine) -> None:
-    found, slow = write(engine, ask()), write(plain, ask())
+    found, slow = write(engine, ask(), NEW), write(plain, ask(), NEW)
     for row, result in slow.items():
         assert (found[row].text, found[row].ended, found[row].tokens) == (result.text, result.ended, result.tokens)
         assert found[row].logprob == pytest.approx(result.logprob, abs=1e-3)
@@ -251,7 +226,7 @@ def test_texts_are_those_of_transformers(engine: VllmEngine, plain: HfEngine) ->
 
 
 def test_a_stop_text_is_no_part_of_the_text(engine: VllmEngine) -> None:
-    whole = write(engine, ask())["2"].text
+    whole = write(engine, ask(), NEW)["2"].text
     stop = whole[len(whole) // 2 :][:4]
     cut = write(engine, ask(), replace(NEW, stop=(stop,)))["2"]
     assert (cut.text, cut.ended) == (whole[: whole.index(stop)].rstrip(), "stop")
@@ -290,7 +265,7 @@ def test_thoughts_end_where_the_family_ends_them(stand_in: ModuleType, tmp_path:
 
 def test_a_lone_text_is_shown_and_two_cannot_be(engine: VllmEngine) -> None:
     pieces: list[str] = []
-    assert write(engine, ask()[:1], on_text=pieces.append)["0"].text == "".join(pieces)
+    assert write(engine, ask()[:1], NEW, on_text=pieces.append)["0"].text == "".join(pieces)
     with pytest.raises(EngineError, match="only one text"):
         list(engine.generate(ask(), NEW, on_text=print))
 
@@ -310,7 +285,7 @@ def test_rows_that_are_too_long_are_faults_and_the_longest_that_fits_is_read(eng
 
 def test_known_rows_are_not_told_again(engine: VllmEngine) -> None:
     assert list(engine.score(ask(BRANCHES), known={"0", "1", "2", "3", "4"})) == []
-    assert write(engine, ask(), known={"0", "3"}).keys() == {"1", "2", "4"}
+    assert write(engine, ask(), NEW, known={"0", "3"}).keys() == {"1", "2", "4"}
     assert list(engine.generate([], NEW)) == []
 
 

@@ -24,7 +24,7 @@ from medtask.data.source import list_names, show_path
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
 from medtask.engines.heads import Head, normalise_logs
 from medtask.engines.trained import Trained, hash_contract, read_trained, write_trained
-from medtask.errors import InputError, UsageError
+from medtask.errors import InputError
 from medtask.records import Fault, Prompt, Scores
 
 WORDS, WEIGHTS = "linear.json", "linear.npz"
@@ -91,22 +91,8 @@ class LinearEngine(Engine):
         return Rendering(prompt.text, candidates, (), ((),) * len(candidates))
 
 
-def load_linear(
-    reference: str,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    quantize: str | None = None,
-    memory: int | None = None,
-    adapter: str | None = None,
-) -> LinearEngine:
-    """A LinearEngine for a folder that save_linear wrote. ``memory`` is not looked at: such models are small.
-
-    InputError for a folder that is not whole; UsageError for options that have no meaning here.
-    """
-    given = {"--dtype": dtype != "auto", "--device": device not in {"auto", "cpu"}, "--quantize": quantize, "--adapter": adapter}
-    if refused := [option for option, value in given.items() if value]:
-        raise UsageError(f"{refused[0]} is not for linear models", fix=f"leave {refused[0]} out")
+def load_linear(reference: str) -> LinearEngine:
+    """A LinearEngine for a folder that save_linear wrote; InputError for one that is not whole."""
     folder = Path(reference).expanduser()
     trained = read_trained(folder)
     if trained.engine != "linear":

@@ -76,7 +76,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "ollama": Preset("http://127.0.0.1:11434", None, "ollama"),
     }
 )
-SCHEMES = ("http:", "https:", *(f"{name}:" for name in PRESETS))
 
 _AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?]*)(?P<path>[^?]*)(?:\?(?P<query>.*))?", re.DOTALL)
