@@ -83,10 +83,12 @@ class GoldGatherer:
     def is_right(self, status: Status, value: Value | None, truth: Value) -> bool | None:
         return self._grader.is_right(self._grader.settle(status, value), truth)
 
-    def add(self, row: int, answer: Answer, text: str, truth: Value, options: Sequence[Option]) -> Verdict:
+    def add(
+        self, row: int, answer: Answer, text: str, truth: Value, options: Sequence[Option], group: str | None = None
+    ) -> Verdict:
         """What gold says of this answer; "unknown" where the kind knows no right and wrong."""
         given = self._grader.settle(answer.status, answer.value)
-        judged = self._grader.add(given, truth, answer.confidence)
+        judged = self._grader.add(given, truth, answer, group)
         # The rows with the smallest hashes are a random sample that does not depend on the order of arrival.
         chance = int.from_bytes(blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big")
         self._sample.offer((-float(chance), -float(row)), lambda: (cut_text(text, KEPT), _keep(truth), _keep(given), tuple(options)))

@@ -127,7 +127,9 @@ class Gatherer:
         self._passes = PassGatherer()
         self._gold = GoldGatherer(kind, grader, seed) if has_gold else None
 
-    def add(self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option] = ()) -> None:
+    def add(
+        self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option] = (), group: str | None = None
+    ) -> None:
         """``row`` comes once; ``text`` is what was asked about; ``options`` are the row's own, where it brings some.
 
         ``gold``: None or "" where it is not known; what is no truth of the task's kind is counted, and not used.
@@ -142,7 +144,7 @@ class Gatherer:
             self._off_set_sum += answer.off_set
         self._answered += answer.value is not None
         self._shaper.add(answer, options)
-        verdict = self._grade(row, answer, text, gold, options)
+        verdict = self._grade(row, answer, text, gold, options, group)
         # Kind label has always had a probability; an engine that gives none counts as wholly unsure.
         if answer.value is not None and (answer.confidence is not None or self._kind == "label"):
             self._confidence[verdict][_bin(answer.confidence or 0.0)] += 1
@@ -155,14 +157,16 @@ class Gatherer:
             shown = gold if self._gold else None
             self._doubtful.offer(key, lambda: describe_case(row, answer, text, shown, kind=self._kind, options=options))
 
-    def _grade(self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option]) -> Verdict:
+    def _grade(
+        self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option], group: str | None
+    ) -> Verdict:
         book = self._gold
         truth = book.read(gold, options) if book else None
         if book is None or truth is None:
             self._passes.add(answer, None)
             return "unknown"
         self._passes.add(answer, lambda status, value: book.is_right(status, value, truth))
-        return book.add(row, answer, text, truth, options)
+        return book.add(row, answer, text, truth, options, group)
 
     def finish(self) -> Summary:
         seen = int(self._off_set.sum())

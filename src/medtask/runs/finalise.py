@@ -125,7 +125,7 @@ def _gather(task: Task, pairs: Iterable[_Pair], gatherer: Gatherer) -> Iterator[
                 f"row {given.row:,} is not what was answered: the table was changed while the run read it",
                 fix="start afresh with --new-run, and leave the table alone meanwhile",
             )
-        gatherer.add(given.row, given.answer, text, record.gold, options)
+        gatherer.add(given.row, given.answer, text, record.gold, options, record.group)
         yield record, given
 
 

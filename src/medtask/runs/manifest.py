@@ -20,6 +20,7 @@ from medtask.engines.base import Engine
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine
 from medtask.runs.job import Job
+from medtask.tasks.facts import write_facts
 from medtask.tasks.identity import describe
 from medtask.tasks.task import Task
 
@@ -85,7 +86,12 @@ def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], ident
         "created": now(),
         "finished": None,
         "identity": dict(identity),
-        "task": {"name": task.name, "source": str(task.source) if task.source else None, "fingerprint": task.fingerprint},
+        "task": {
+            "name": task.name,
+            "source": str(task.source) if task.source else None,
+            "fingerprint": task.fingerprint,
+            "question": write_facts(task),
+        },
         "model": asdict(engine.info),
         "caps": asdict(engine.caps),
         "models_of_passes": {name: asdict(other.info) for name, other in others.items()},

@@ -20,6 +20,7 @@ instruction: Decide which label fits the text best.  # what matters, in a senten
 {id}
 {input}
 # gold: COLUMN                    # where people have answered already: the column that holds the truth
+# group: COLUMN                   # rows that belong together, such as one patient's: intervals then allow for it
 
 answer:
   kind: label

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medtask.errors import InputError, TaskFault, TaskFaults
 from medtask.tasks.fewshot import read_examples
@@ -80,7 +80,8 @@ def _read_question(document: Document, file: Path, faults: list[TaskFault]) -> _
     faults += _check_input(document)
     data = document.data
     task = Task("", _text(data, "instruction"), _text(data, "input"), form, labels, abstention)
-    return _Question(replace(task, gold_column=_text(data, "gold") or None, id_column=_text(data, "id") or None), entries, graded)
+    columns: dict[str, Any] = {f"{key}_column": _text(data, key) or None for key in ("id", "gold", "group")}
+    return _Question(replace(task, **columns), entries, graded)
 
 
 def _read_gate(document: Document, task: Task, faults: list[TaskFault]) -> Gate:

@@ -40,7 +40,8 @@ def read_records(
         if name is None:
             message = f"row {number} has no id in the column {quote(task.id_column)}"
             raise TableError(message, fix="fill it in, or leave id out of the task file")
-        yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None)
+        group = read_cell(row.get(task.group_column)) if task.group_column else None
+        yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None, group)
 
 
 def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None = None) -> tuple[TaskFault, ...]:
@@ -50,7 +51,8 @@ def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None
     wanted = [("input", f"input uses {_write_use(column)}", column, line) for column, line in template.columns.items()]
     wanted += _list_extra(task)
     gold = gold_column or task.gold_column
-    wanted += [(key, f"{key} is {quote(column)}", column, 1) for key, column in (("id", task.id_column), ("gold", gold)) if column]
+    named = (("id", task.id_column), ("gold", gold), ("group", task.group_column))
+    wanted += [(key, f"{key} is {quote(column)}", column, 1) for key, column in named if column]
     missing = [want for want in wanted if want[2] not in known]
     if not missing:
         return ()

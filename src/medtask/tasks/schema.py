@@ -121,6 +121,7 @@ class TaskPart(Part):
     input: _Text
     id: _OptionalText = None
     gold: _OptionalText = None
+    group: _OptionalText = None
     data: _OptionalText = None
     model: _OptionalText = None
     answer: Any

@@ -184,8 +184,8 @@ class Task:
     file's order; the other kinds have none. ``abstain`` is an answer the model may also give; a row that gets it has no
     value. ``input`` is a Jinja template over the row's columns. ``examples`` are shown to every row, those of ``pool`` to
     the rows that they resemble. ``phi``: the table holds patients' data, which may go to no other machine. ``passes`` come
-    after this one, in their order. ``id_column`` None: rows are numbered. ``fingerprint`` is the SHA-256 of everything
-    here that can change an answer.
+    after this one, in their order. ``id_column`` None: rows are numbered. Rows with the same value in ``group_column``
+    (a patient, say) are not independent. ``fingerprint`` is the SHA-256 of everything here that can change an answer.
     """
 
     name: str
@@ -203,6 +203,7 @@ class Task:
     review: Review = field(default_factory=Review)
     id_column: str | None = None
     gold_column: str | None = None
+    group_column: str | None = None
     data: Path | None = None
     model: str | None = None
     source: Path | None = None

@@ -167,7 +167,7 @@ class AnswerGrader:
     def is_right(self, given: Value | None, truth: Value) -> None:
         return None
 
-    def add(self, given: Value | None, truth: Value, confidence: float | None) -> Judged:
+    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
         self._rows += 1
         self._without += given is None
         likeness = token_f1(str(truth), given) if isinstance(given, str) else 0.0

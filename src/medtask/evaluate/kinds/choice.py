@@ -180,7 +180,7 @@ class ChoiceGrader:
     def is_right(self, given: Value | None, truth: Value) -> bool:
         return given is not None and set(given) == set(truth)
 
-    def add(self, given: Value | None, truth: Value, confidence: float | None) -> Judged:
+    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
         right, said = read_letters(truth) or (), read_letters(given)
         self._several |= isinstance(truth, tuple) or isinstance(given, tuple)
         self._sets.add(right, said)
@@ -188,7 +188,7 @@ class ChoiceGrader:
         self._answered += said is not None
         self._gold.update(right)
         self._given.update(said or ())
-        return Judged(self.is_right(given, truth), confidence or 0.0)
+        return Judged(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedChoices | None:
         letters = {letter: (self._gold[letter], self._given[letter]) for letter in sorted(self._gold | self._given)}

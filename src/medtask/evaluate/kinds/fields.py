@@ -165,7 +165,7 @@ class FieldsGrader:
         assert isinstance(truth, Mapping)
         return isinstance(given, Mapping) and all(finding == "right" for _, finding, _, _ in compare_objects(truth, given))
 
-    def add(self, given: Value | None, truth: Value, confidence: float | None) -> Judged:
+    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
         assert isinstance(truth, Mapping)
         wrong = self._counts.add(truth, given if isinstance(given, Mapping) else None)
         return Judged(given is not None and not wrong, wrong)

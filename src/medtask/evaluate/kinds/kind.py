@@ -89,7 +89,8 @@ class Grader(Protocol):
     def is_right(self, given: Value | None, truth: Value) -> bool | None:
         """None where right and wrong are not all there is."""
 
-    def add(self, given: Value | None, truth: Value, confidence: float | None) -> Judged: ...
+    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
+        """``given``: what settle made of the answer. Rows of one ``group`` (a patient, say) are not independent."""
 
     def finish(self, sample: Sample) -> Quality | None:
         """None where no row could be graded."""

@@ -118,10 +118,10 @@ class LabelGrader:
     def is_right(self, given: Value | None, truth: Value) -> bool:
         return given == truth
 
-    def add(self, given: Value | None, truth: Value, confidence: float | None) -> Judged:
+    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
         column = self._index[given] if isinstance(given, str) else len(self._classes)
         self._confusion[self._index[str(truth)], column] += 1
-        return Judged(self.is_right(given, truth), confidence or 0.0)
+        return Judged(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedLabels | None:
         quality = grade_counts(self._confusion, self._classes, abstain=self._abstain, seed=self._seed)

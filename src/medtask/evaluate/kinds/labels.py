@@ -119,9 +119,9 @@ class LabelsGrader:
     def is_right(self, given: Value | None, truth: Value) -> bool:
         return given is not None and set(given) == set(truth)
 
-    def add(self, given: Value | None, truth: Value, confidence: float | None) -> Judged:
+    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
         self._counts.add(tuple(truth), None if given is None else tuple(given))
-        return Judged(self.is_right(given, truth), confidence or 0.0)
+        return Judged(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedLabelSets | None:
         quality = self._counts.grade(sample.gold, sample.answers, seed=self._seed)

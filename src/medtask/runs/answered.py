@@ -1,0 +1,276 @@
+"""Answers to be looked at: those of a run's folder, or a table that any tool wrote, with gold beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from medtask.data.read import read_table, survey
+from medtask.data.table import Table
+from medtask.errors import InputError, TableError, UsageError
+from medtask.records import Answer, Option, Prompt, Record, Status, Value
+from medtask.runs.finalise import rename_columns
+from medtask.runs.guess import SHARE, guess_task, read_share, read_shares
+from medtask.runs.manifest import FILE, read_manifest
+from medtask.tasks.facts import read_facts
+from medtask.tasks.gold import read_gold
+from medtask.tasks.hints import did_you_mean, list_columns, quote
+from medtask.tasks.hygiene import read_cell
+from medtask.tasks.prompt import build_prompt, extra_columns
+from medtask.tasks.task import AnyLabels, Choice, Task
+from medtask.tasks.template import read_template
+
+GOLD_NAMES = ("gold", "label", "labels", "answer")
+TEXT_NAMES = ("text", "input", "question")
+_OURS = frozenset({"answer", "confidence", "status", "reason", "pass", "probabilities", "uncalibrated", "written", "quotes"})
+_GUESSED = 1000  # rows whose probabilities tell whether they sum to 1
+
+
+class AnsweredRow(NamedTuple):
+    """One row's answer, and what is known of the row.
+
+    ``row`` counts from 1. ``text``: the bare input, "" where it is not known. ``gold``: None where there is none. ``fields``:
+    the columns of the table that was asked about. ``uncalibrated``: the model's own probabilities, where those of the answer
+    are calibrated ones.
+    """
+
+    row: int
+    answer: Answer
+    text: str
+    gold: Value | None
+    options: tuple[Option, ...]
+    group: str | None
+    fields: Mapping[str, object]
+    uncalibrated: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """Where the truth stands: in a ``column`` of the answers' own table, or ``by_id``, out of another file."""
+
+    source: str
+    column: str = ""
+    by_id: Mapping[str, object] | None = None
+
+    def find(self, name: str, cells: Mapping[str, object]) -> object:
+        return cells.get(self.column) if self.by_id is None else self.by_id.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers that can be passed over again and again.
+
+    ``folder``: the run's, None for another tool's table; ``manifest`` is empty for those. ``task``: what was asked, as far as
+    it is known; its columns are those of ``table``. ``columns``: names that a run had to change, as they were.
+    """
+
+    name: str
+    folder: Path | None
+    manifest: Mapping[str, Any]
+    task: Task
+    table: Table
+    gold: Gold | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_gold(self) -> bool:
+        return self.gold is not None
+
+    def rows(self) -> Iterator[AnsweredRow]:
+        """Every row, streamed. TableError where a cell cannot be what its column says."""
+        for number, cells in enumerate(self.table.rows(), 1):
+            yield self._read(number, cells)
+
+    def _read(self, number: int, cells: Mapping[str, object]) -> AnsweredRow:
+        task = self.task
+        fields = {self.columns.get(name, name): value for name, value in cells.items() if name not in _OURS}
+        name = _read_id(task, cells, number)
+        prompt = build_prompt(task, Record(name, fields)) if task.input else None
+        text, options = (prompt.text, prompt.options) if isinstance(prompt, Prompt) else ("", ())
+        gold = read_gold(task, fields, self.gold.find(name, cells)) if self.gold else None
+        group = read_cell(cells.get(task.group_column)) if task.group_column else None
+        answer = _read_answer(task, name, cells, fields, number)
+        return AnsweredRow(number, answer, text, gold, options, group, fields, read_shares(cells, "uncalibrated", number))
+
+
+def open_answers(
+    source: Path,
+    *,
+    gold: str | None = None,
+    task: Task | None = None,
+    kind: str | None = None,
+    group: str | None = None,
+    sheet: str | None = None,
+) -> Answers:
+    """The answers of a run's folder (or one of its tables), or of a table with the columns id and answer.
+
+    ``gold``: a column, or a file (FILE#COLUMN) with the same ids; without it the column that the run or task names, or one
+    called gold. ``task`` takes the place of what the manifest says, or of what can be found out about a table; ``kind`` says
+    that one thing. ``group``: the column of what belongs together. Raises UsageError, TableError, InputError.
+    """
+    folder = _find_run(source)
+    found = _open_run(folder, task) if folder else _open_table(source, task, sheet)
+    if group is not None:
+        if group not in found.table.columns:
+            raise _no_column("groups", group, found.table)
+        found = replace(found, task=replace(found.task, group_column=group))
+    survey(found.table, found.task.id_column)
+    found = _open_gold(found, gold)
+    return found if folder or task else _guess(found, kind)
+
+
+def _find_run(source: Path) -> Path | None:
+    """The run's folder, where ``source`` is one, or one of the tables in it."""
+    if (source / FILE).is_file():
+        return source
+    if source.name.startswith("answers.") and (source.parent / FILE).is_file():
+        return source.parent
+    if (source / "runs").is_dir():
+        raise UsageError(f"{source} is a task's folder, not a run's", fix=f"name one of the runs in {source / 'runs'}")
+    return None
+
+
+def _open_run(folder: Path, task: Task | None) -> Answers:
+    manifest = read_manifest(folder) or {}
+    path = folder / "answers.parquet"
+    if not path.exists():
+        fix = "run its command again, until it has finished"
+        raise InputError(f"{folder} has no answers yet: the run is {manifest.get('state', 'not finished')}", fix=fix)
+    try:
+        facts, data, settings = manifest["task"], manifest["data"], manifest["settings"]
+        task = task or read_facts(facts["name"], facts["question"], fingerprint=facts["fingerprint"])
+    except (LookupError, TypeError, ValueError) as error:
+        fix = "name the task file with --task"
+        raise InputError(f"the manifest of {folder} does not tell what was asked", fix=fix) from error
+    names = rename_columns(task, data["columns"])
+    gold = settings["gold_column"] or task.gold_column
+    renamed = replace(
+        task,
+        id_column=names.get(task.id_column or ""),
+        gold_column=names.get(gold or ""),
+        group_column=names.get(task.group_column or ""),
+    )
+    return Answers(folder.name, folder, manifest, renamed, read_table(path), columns={shown: name for name, shown in names.items()})
+
+
+def _open_table(source: Path, task: Task | None, sheet: str | None) -> Answers:
+    table = read_table(source, sheet=sheet)
+    columns = set(table.columns)
+    if "answer" not in columns:
+        raise _no_column("answers", "answer", table)
+    name = task.id_column if task and task.id_column in columns else "id"
+    if name not in columns:
+        raise _no_column("ids", "id", table)
+    found = task or Task(source.stem, "", _show(next((column for column in TEXT_NAMES if column in columns), None)))
+    if not {*read_template(found.input).columns, *extra_columns(found.form)} <= columns:
+        found = replace(found, input="")
+    gold = next((column for column in (found.gold_column, "gold") if column in columns), None)
+    group = next((column for column in (found.group_column, "group") if column in columns), None)
+    return Answers(source.stem, None, {}, replace(found, id_column=name, gold_column=gold, group_column=group), table)
+
+
+def _show(column: str | None) -> str:
+    return f"{{{{ {column} }}}}" if column else ""
+
+
+def _open_gold(found: Answers, gold: str | None) -> Answers:
+    columns = found.table.columns
+    if gold is None:
+        named = found.task.gold_column
+        return replace(found, gold=Gold(f'column "{named}"', named)) if named in columns and named else found
+    shown = {name: shown for shown, name in found.columns.items()}.get(gold, gold)
+    if shown in columns:
+        return replace(found, gold=Gold(f'column "{gold}"', shown))
+    path, _, column = gold.partition("#")
+    if not Path(path).is_file():
+        fix = f"name a column ({list_columns(columns)}), or a file with the columns id and gold"
+        raise UsageError(f"{quote(gold)} is no column of {found.table.source}, and no file{did_you_mean(gold, columns)}", fix=fix)
+    return _read_gold_file(found, Path(path), column)
+
+
+def _read_gold_file(found: Answers, path: Path, column: str) -> Answers:
+    table = read_table(path)
+    id_column = next((name for name in (found.task.id_column, "id") if name in table.columns), None)
+    if id_column is None:
+        raise _no_column("ids", found.task.id_column or "id", table)
+    others = [name for name in table.columns if name != id_column]
+    wanted = (column,) if column else (found.task.gold_column, *GOLD_NAMES, *others[: len(others) == 1])
+    truth = next((name for name in wanted if name in others), None)
+    if truth is None:
+        fix = f"name its column, as in {path}#COLUMN: it has {list_columns(others)}"
+        raise UsageError(f"{path} does not tell which column holds the truth", fix=fix)
+    survey(table, id_column)
+    truths = {read_cell(row[id_column]) or "": row[truth] for row in table.rows()}
+    known = {_read_id(found.task, cells, number) for number, cells in enumerate(found.table.rows(), 1)}
+    strangers = len(truths.keys() - known)
+    if truths and strangers == len(truths):
+        where = f'the column "{found.task.id_column}"' if found.task.id_column else "the numbers of the rows"
+        raise TableError(f"none of the {len(truths):,} ids of {path} is among the answers", fix=f"the answers' ids are {where}")
+    notes = (f"{strangers:,} of the {len(truths):,} ids of {path} are not among the answers",) if strangers else ()
+    gold = Gold(f'{path}, column "{truth}"', by_id=truths)
+    return replace(found, gold=gold, notes=(*found.notes, *notes))
+
+
+def _guess(found: Answers, kind: str | None) -> Answers:
+    """What was asked, from the cells themselves."""
+    sums = [sum(shares.values()) for row in islice(_list_shares(found), _GUESSED) if (shares := row)]
+    cells = (
+        (row["answer"], found.gold.find(_read_id(found.task, row, number), row) if found.gold else None)
+        for number, row in enumerate(found.table.rows(), 1)
+    )
+    names = dict.fromkeys(name for shares in islice(_list_shares(found), _GUESSED) if shares for name in shares)
+    sure = bool(sums) and all(abs(total - 1) < 0.02 for total in sums)
+    task = guess_task(found.task.name, cells, names, sure, kind)
+    columns: dict[str, Any] = {name: getattr(found.task, name) for name in ("input", "id_column", "gold_column", "group_column")}
+    labels = f" with {len(task.labels):,} labels" if task.labels else ""
+    note = "" if kind else f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"
+    return replace(found, task=replace(task, **columns), notes=(*found.notes, *([note] if note else [])))
+
+
+def _list_shares(found: Answers) -> Iterator[Mapping[str, float] | None]:
+    return (read_shares(cells, "probabilities", number) for number, cells in enumerate(found.table.rows(), 1))
+
+
+def _read_id(task: Task, cells: Mapping[str, object], number: int) -> str:
+    return str(number) if task.id_column is None else read_cell(cells.get(task.id_column)) or ""
+
+
+def _read_answer(task: Task, name: str, cells: Mapping[str, object], fields: Mapping[str, object], number: int) -> Answer:
+    cell = cells.get("answer")
+    status = _read_status(cells.get("status"), number)
+    several = isinstance(task.form, AnyLabels) or (isinstance(task.form, Choice) and task.form.several)
+    # None of them applies: an answer like any other.
+    none = several and (cell == [] or (read_cell(cell) is None and status in (Status.OK, Status.REVIEW)))
+    value = () if none else read_gold(task, fields, cell)
+    shares = read_shares(cells, "probabilities", number)
+    confidence = read_share(cells.get("confidence"), "confidence", number) if value is not None else None
+    if confidence is None and isinstance(value, str) and shares:
+        confidence = shares.get(value)
+    reason = read_cell(cells.get("reason"))
+    if status in (None, Status.OK, Status.REVIEW) and value is None:
+        status, reason = Status.FAILED, reason or "the table has no answer in this row"
+    written, passed = read_cell(cells.get("written")), read_cell(cells.get("pass")) or "first"
+    return Answer(name, status or Status.OK, value, confidence, shares, text=written, reason=reason, pass_name=passed)
+
+
+def _read_status(cell: object, number: int) -> Status | None:
+    text = read_cell(cell)
+    if text is None:
+        return None
+    try:
+        return Status(text.lower())
+    except ValueError:
+        fix = f"write one of {', '.join(Status)}, or leave the column out"
+        raise TableError(f"row {number}: the status {quote(text)} is not known", fix=fix) from None
+
+
+def _no_column(what: str, column: str, table: Table) -> TableError:
+    message = f"{table.source} has no column {quote(column)} for the {what}{did_you_mean(column, table.columns)}"
+    return TableError(message, fix=f"it has {list_columns(table.columns)}")
+
+
+__all__ = ["SHARE", "AnsweredRow", "Answers", "Gold", "open_answers"]
