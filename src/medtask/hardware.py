@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,6 +80,21 @@ def format_bytes(count: float) -> str:
         if count >= size:
             return f"{count / size:.{0 if count >= 10 * size else 1}f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def measure_peaks() -> dict[str, int]:
+    """The most memory that this process has held, in bytes, as ``memory`` and, where torch is in use on CUDA, ``accelerator``;
+    nothing where the system does not tell."""
+    peaks = {}
+    with contextlib.suppress(ImportError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kibibytes
+        peaks["memory"] = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        peaks["accelerator"] = int(torch.cuda.max_memory_allocated())
+    return peaks
 
 
 def _memory() -> tuple[int, int]:

@@ -205,7 +205,7 @@ class Answer:
     ``value``: see Value; None where there is none. ``confidence``: probability of ``value``, in [0, 1]; None where there
     is no value, or none that has a probability (free text).
     ``probabilities``: of every outcome that is scored (labels, letters, ``field=value``); of one label, or one option, they
-    sum to 1; of several each is the probability that it applies.
+    sum to 1; of several each is the probability that it applies. ``uncalibrated``: the model's own, where these are calibrated.
     ``off_set`` and ``slack``: see BranchScores. ``text``: what the model wrote, where it wrote. ``thoughts``: what it
     thought before. ``quotes``: by field. ``steps``: what earlier passes said, the first first.
     ``ms``: this row's share of the time spent, in milliseconds.
@@ -216,6 +216,7 @@ class Answer:
     value: Value | None = None
     confidence: float | None = None
     probabilities: Mapping[str, float] | None = None
+    uncalibrated: Mapping[str, float] | None = None
     off_set: float | None = None
     slack: float = 0.0
     text: str | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
 
 from medtask.evaluate.agreement import agree, compare_objects, flatten, grade_objects, unflatten
 
@@ -87,6 +90,29 @@ def test_the_figures_are_the_ones_by_hand() -> None:
     assert quality.rows_right_answered.value == 0.5
     assert (quality.missed, quality.invented) == (2, 0)  # b of the second row, a of the third
     assert [(one.field, one.rows, one.gold, one.filled, one.missed) for one in quality.fields] == [("a", 3, 3, 2, 1), ("b", 3, 1, 0, 1)]
+
+
+def test_groups_widen_the_intervals_of_fields_and_rows_where_their_rows_agree() -> None:
+    chance = random.Random(0)
+    gold: list[dict[str, object]] = []
+    answers: list[dict[str, object] | None] = []
+    for _ in range(40):
+        stage, size = chance.random() < 0.7, chance.random() < 0.8
+        gold += [{"stage": "II", "size": {"mm": 3}}] * 5 + [{"stage": "II", "size": None}]
+        answers += [{"stage": "II" if stage else "I", "size": {"mm": 3 if size else 4}}] * 5 + [{"stage": "II" if stage else "I"}]
+    groups = [str(row // 6) for row in range(240)]
+    alone, whole = grade_objects(gold, answers), grade_objects(gold, answers, groups)
+    assert alone is not None
+    assert whole is not None
+    assert (alone.groups, whole.groups) == (None, 40)
+    pairs = [(alone.fields_right, whole.fields_right), (alone.rows_right, whole.rows_right)]
+    pairs += [(one.agreement, other.agreement) for one, other in zip(alone.fields, whole.fields, strict=True)]
+    for narrow, wide in pairs:
+        assert (wide.value, wide.n) == (pytest.approx(narrow.value), narrow.n)
+        assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)  # type: ignore[operator]
+    stage = next(one for one in alone.fields if one.field == "stage")
+    low, high = proportion_confint(round(stage.agreement.value * 240), 240, method="wilson")
+    assert (stage.agreement.low, stage.agreement.high) == pytest.approx((low, high))
 
 
 def test_without_an_answer_nothing_is_right_even_where_gold_has_nothing() -> None:

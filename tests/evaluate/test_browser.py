@@ -12,27 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from browsing import CHROMIUM, PHONE, browse
 from imaging import MANIFEST, make_run
 from medtask.evaluate.report import write_report
 from questions import KINDS
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=3000"),
-)
-# A page of ours, without the report's policy, that measures the report in a frame as wide as a phone.
-PHONE = """<!doctype html><iframe id=phone src=REPORT style="width:390px;height:900px;border:0"></iframe><p id=found></p><script>
-phone.onload = () => {
-  for (const one of phone.contentDocument.querySelectorAll("details")) one.open = true
-  const page = phone.contentDocument, out = [...page.querySelectorAll("body *")].filter(one => !one.closest(".scroll, title")
-    && one.getBoundingClientRect().right > 391).map(one => one.tagName + "." + one.className)
-  const sizes = [...page.querySelectorAll("svg text")].map(one => one.getBoundingClientRect().height)
-  found.textContent = `width ${page.documentElement.scrollWidth} out ${out.length} ${out.slice(0, 5)} text ${Math.min(...sizes)}`
-}</script>"""
-
-
 RUNS = {"report": make_run, **KINDS}
 
 
@@ -56,12 +41,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[s
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
-
-
-def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    assert CHROMIUM
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
 def test_the_browser_says_nothing_and_asks_for_nothing(site: tuple[str, list[str]], tmp_path: Path) -> None:

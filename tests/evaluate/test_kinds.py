@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import top_k_accuracy_score
 
 from medtask import similarity
-from medtask.evaluate.kinds.answer import CAUTION
+from medtask.evaluate.blocks import Table
+from medtask.evaluate.kinds.answer import CAUTION, OVERSTATED
+from medtask.evaluate.kinds.kind import Quality
 from medtask.evaluate.summary import Gatherer, Summary, summary_lines
+from medtask.evaluate.words import MEASURES
 from medtask.records import Answer, Option, Quote, Status, Value
 from questions import KINDS
 
@@ -33,10 +38,14 @@ def gather(kind: str, *rows: tuple[Value | None, Value | None], labels: tuple[st
     return gatherer.finish()
 
 
-def figures(summary: Summary) -> dict[str, float | None]:
+def quality_of(summary: Summary) -> Quality:
     assert summary.gold is not None
     assert summary.gold.quality is not None
-    return {measure: figure.value if figure else None for measure, figure in summary.gold.quality.figures.items()}
+    return summary.gold.quality
+
+
+def figures(summary: Summary) -> dict[str, float | None]:
+    return {measure: figure.value if figure else None for measure, figure in quality_of(summary).figures.items()}
 
 
 def test_labels_are_counted_by_label_and_by_number() -> None:
@@ -60,7 +69,10 @@ def test_gold_with_a_name_that_is_no_label_is_counted_and_not_graded() -> None:
 
 def test_of_labels_the_order_in_gold_says_nothing() -> None:
     summary = gather("labels", (("a", "b"), ("b", "a", "b")), labels=("a", "b"))
-    assert figures(summary) == {"micro_f1": 1.0, "macro_f1": 1.0, "exact_match": 1.0, "jaccard": 1.0}
+    assert figures(summary) == {
+        **dict.fromkeys(("micro_f1", "macro_f1", "sample_f1", "exact_match", "exact_match_answered", "jaccard"), 1.0),
+        "hamming_loss": 0.0,
+    }
     assert summary.gold is not None
     assert summary.gold.sample.gold == (("a", "b"),)
 
@@ -68,7 +80,9 @@ def test_of_labels_the_order_in_gold_says_nothing() -> None:
 def test_choices_have_accuracy_and_letters() -> None:
     rows: list[tuple[Value | None, Value | None]] = [("A", "A"), ("A", "B"), ("C", "C"), (None, "D"), ("A", "E"), ("A", "none of these")]
     summary = gather("choice", *rows, options=FOUR)
-    assert figures(summary) == {"accuracy": 0.5, "accuracy_answered": pytest.approx(2 / 3)}
+    found = figures(summary)
+    assert (found["accuracy"], found["accuracy_answered"], found["balanced_accuracy"]) == (0.5, pytest.approx(2 / 3), 0.5)
+    assert not {"top_3", "top_5"} & found.keys()  # no row has probabilities
     assert summary.gold is not None
     assert summary.gold.unknown == 2
     assert summary.gold.quality is not None
@@ -90,15 +104,135 @@ def test_a_model_that_answers_by_place_is_told_so() -> None:
 
 def test_of_several_options_the_whole_set_counts() -> None:
     summary = gather("choice", (("A", "C"), ("C", "A")), (("A",), ("A", "B")), (None, ("D",)), options=FOUR)
-    assert figures(summary) == {
+    found = figures(summary)
+    assert list(found)[:3] == ["exact_match", "jaccard", "micro_f1"]
+    assert {measure: found[measure] for measure in list(found)[:3]} == {
         "exact_match": pytest.approx(1 / 3),
         "jaccard": pytest.approx(0.5),
         "micro_f1": pytest.approx(2 * 3 / (5 + 3)),
     }
+    assert found["hamming_loss"] == pytest.approx((0 + 1 / 4 + 1) / 3)
 
 
 def test_gold_of_a_row_whose_options_cannot_be_read_still_counts() -> None:
     assert figures(gather("choice", (None, "B")))["accuracy"] == 0
+
+
+def grade_shares(*rows: tuple[str | None, dict[str, float] | None, str], labels: str = "abcdefg") -> dict[str, float | None]:
+    gatherer = Gatherer("label", tuple(labels), None, True)
+    for number, (value, shares, gold) in enumerate(rows, start=1):
+        gatherer.add(number, Answer(str(number), Status.OK if value else Status.FAILED, value, None, shares), "text", gold)
+    return figures(gatherer.finish())
+
+
+def test_the_top_k_are_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    scores = random.dirichlet(np.ones(7), 60)
+    gold = random.integers(0, 7, 60)
+    shares = [dict(zip("abcdefg", row, strict=True)) for row in scores.tolist()]
+    found = grade_shares(*((max(row, key=row.__getitem__), row, "abcdefg"[truth]) for row, truth in zip(shares, gold, strict=True)))
+    for k in (3, 5):
+        assert found[f"top_{k}"] == pytest.approx(top_k_accuracy_score(gold, scores, k=k, labels=range(7)))
+
+
+def test_the_top_k_of_rows_without_probabilities_of_ties_and_of_odd_numbers() -> None:
+    same = dict.fromkeys("abcdefg", 1 / 7)
+    # between equals the earlier label is ahead: c is third, d is fourth, f is sixth
+    found = grade_shares(("a", same, "c"), ("a", same, "d"), ("a", same, "f"), ("a", None, "a"), ("a", {"a": float("nan")}, "a"))
+    assert (found["top_3"], found["top_5"]) == (pytest.approx(1 / 5), pytest.approx(2 / 5))
+    assert found["accuracy"] == pytest.approx(2 / 5)
+
+
+def test_the_top_k_are_told_only_of_more_labels_than_k() -> None:
+    row = ("a", {"a": 0.9, "b": 0.1}, "b")
+    assert not {"top_3", "top_5"} & grade_shares(row, labels="abc").keys()
+    assert {"top_3"} == {"top_3", "top_5"} & grade_shares(row, labels="abcd").keys()
+    assert not {"top_3", "top_5"} & grade_shares(("a", None, "b")).keys()
+    gatherer = Gatherer("choice", (), None, True)
+    for number, letters in enumerate(("ABCDE", "ABC"), start=1):
+        shares = dict.fromkeys(letters, 1 / len(letters))
+        gatherer.add(number, Answer(str(number), Status.OK, "A", 0.3, shares), "text", "C", [Option(letter, letter) for letter in letters])
+    assert not {"top_3", "top_5"} & figures(gatherer.finish()).keys()  # of three options, gold is always among the top three
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_figures_stand_in_the_report_with_their_rows(kind: str) -> None:
+    quality = quality_of(KINDS[kind]().finish())
+    tables = [block for block in quality.detail() if isinstance(block, Table)]
+    every = next(table for table in tables if table.about == "All figures")
+    assert len(every.lines) == len(quality.figures)
+    assert set(quality.headlines) <= set(quality.figures)
+    assert next(iter(quality.figures)) == quality.headlines[0]
+    assert set(quality.figures) <= set(MEASURES)
+
+
+GROUPED: dict[str, tuple[Value, Value]] = {
+    "label": ("a", "b"),
+    "labels": (("a",), ("a", "b")),
+    "choice": ("A", "B"),
+    "answer": ("raised pressure", "raised hope"),
+    "fields": ({"x": 1, "y": "i"}, {"x": 1, "y": "ii"}),
+}
+
+
+def gather_grouped(kind: str, patients: int, size: int, groups: bool) -> Summary:
+    chance = random.Random(0)
+    gatherer = Gatherer(kind, ("a", "b", "c"), None, True)  # type: ignore[arg-type]
+    row = 0
+    for patient in range(patients):
+        gold, other = GROUPED[kind] if chance.random() < 0.5 else GROUPED[kind][::-1]
+        value = gold if chance.random() < 0.7 else other
+        for _ in range(size):
+            row += 1
+            gatherer.add(row, Answer(str(row), Status.OK, value, 0.9), f"text {row}", gold, FOUR, str(patient) if groups else None)
+    return gatherer.finish()
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_rows_of_one_patient_are_not_independent(kind: str) -> None:
+    alone, whole = (quality_of(gather_grouped(kind, 40, 6, groups)) for groups in (False, True))
+    assert list(alone.figures) == list(whole.figures)
+    for measure, wide in whole.figures.items():
+        narrow = alone.figures[measure]
+        assert (wide is None) == (narrow is None)
+        if wide and narrow and narrow.low is not None:
+            assert (wide.value, wide.n) == (pytest.approx(narrow.value), narrow.n)
+            assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)  # type: ignore[operator]
+    assert "of the 40 groups" in whole.explain()
+    assert "groups" not in alone.explain()
+    assert not [caveat for caveat in whole.caveats() if "groups" in caveat]
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_few_groups_are_said_to_be_few(kind: str) -> None:
+    quality = quality_of(gather_grouped(kind, 4, 30, True))
+    assert "Its rows come from 4 groups only: the intervals are rough, and likely too narrow." in quality.caveats()
+    one = quality_of(gather_grouped(kind, 1, 3, True))
+    assert "Its rows come from 1 group only: the intervals are rough, and likely too narrow." in one.caveats()
+    json.dumps(one.to_json())
+
+
+def test_similarity_never_stands_without_exact_match_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtask.evaluate.kinds.answer.encode", lambda texts: np.ones((len(texts), 2)) / 2**0.5)
+    summary = gather("answer", ("no fracture", "a fracture"), ("fracture", "a fracture"))
+    found = figures(summary)
+    assert (found["similarity"], found["exact_match"]) == (pytest.approx(1), 0.5)
+    assert {"exact_match", "similarity"} <= set(quality_of(summary).headlines)
+    lines = summary_lines(summary)
+    assert OVERSTATED in lines
+    assert [line for line in lines if "exact match 0.500" in line and "MiniLM similarity 1.000" in line]
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_one_row_that_nobody_answered_is_no_error(kind: str) -> None:
+    quality = quality_of(gather(kind, (None, GROUPED[kind][0]), labels=("a", "b"), options=FOUR))
+    headline = quality.figures[quality.headlines[0]]
+    assert headline is not None
+    assert (headline.value, headline.n) == (0, 1)
+    assert [quality.figures.get(measure) for measure in ("kappa", "mcc", "accuracy_answered")] == [None] * 3
+    json.dumps(quality.to_json(), allow_nan=False)
+    assert quality.detail()
+    assert all(quality.tell())
 
 
 def test_answers_are_measured_in_words_and_likeness() -> None:
@@ -106,7 +240,10 @@ def test_answers_are_measured_in_words_and_likeness() -> None:
     assert figures(summary) == {
         "token_f1": pytest.approx((2 / 3 + 1 + 0) / 3),
         "rouge_l": pytest.approx((1 / 2 + 1 + 0) / 3),
+        "exact_match": pytest.approx(1 / 3),
         "similarity": None,
+        "token_f1_answered": pytest.approx((2 / 3 + 1) / 2),
+        "exact_match_answered": 0.5,
     }
     lines = summary_lines(summary)
     assert lines[1] == "1 word an answer, nine in ten have 1-3; 0 rows stopped by a limit"
@@ -138,7 +275,7 @@ def test_fields_are_filled_quoted_and_right() -> None:
             {"field": "stage", "filled": 2, "quoted": 1, "values": {"I": 1, "II": 1}},
         ],
     }
-    assert figures(summary) == {"fields_right": pytest.approx(1 / 3), "rows_right": 0.5}
+    assert figures(summary) == {"fields_right": pytest.approx(1 / 3), "rows_right": 0.5, "rows_right_answered": 0.5}
     assert summary.gold is not None
     assert (summary.gold.rows, summary.gold.unknown) == (2, 1)
     assert [case.row for case in summary.gold.errors] == [2]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.evaluate.overlap import rouge_l, token_f1
+from medtask.evaluate.overlap import match_exactly, rouge_l, token_f1
 
 WORDS = st.lists(st.sampled_from(["eye", "pressure", "nerve", "loss", "vision"]), max_size=15).map(" ".join)
 
@@ -20,6 +20,19 @@ def test_token_f1_counts_words_as_often_as_both_have_them() -> None:
 
 def test_token_f1_knows_other_scripts() -> None:
     assert token_f1("ارتفاع ضغط العين", "ضغط العين") == pytest.approx(4 / 5)
+
+
+def test_exact_match_is_the_same_words_in_the_same_order() -> None:
+    assert match_exactly("The raised pressure, in an eye!", "raised PRESSURE in eye")
+    assert match_exactly("", "the")
+    assert not match_exactly("pressure in eye", "eye in pressure")
+    assert not match_exactly("eye", "")
+
+
+@given(WORDS, WORDS)
+def test_an_exact_match_has_a_token_f1_of_one(one: str, other: str) -> None:
+    assert match_exactly(one, one)
+    assert not match_exactly(one, other) or token_f1(one, other) == 1
 
 
 def test_rouge_l_wants_the_same_order() -> None:

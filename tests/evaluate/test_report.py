@@ -36,6 +36,7 @@ QUESTIONS = [
     "What do the answers look like?",
     "How sure is it?",
     "How good is it?",
+    "Can its confidence be believed?",
     "What should I look at first?",
     "Where was it sure, and wrong?",
     "What did it cost?",
@@ -220,7 +221,7 @@ def test_every_kind_makes_a_page_that_asks_for_nothing(kind: str, has_gold: bool
 def test_passes_are_told_where_there_are_any() -> None:
     page = render_report(KINDS["labels"]().finish(), MANIFEST)
     heads = re.findall(r"<h2>(.*?)</h2>", page)
-    assert heads == [*QUESTIONS[:5], "What did each further pass change?", *QUESTIONS[5:]]
+    assert heads == [*QUESTIONS[:6], "What did each further pass change?", *QUESTIONS[6:]]
     assert re.search(r"\d+ mended, \d+ spoilt", Page(page).text)
     assert "further pass" not in render_report(KINDS["choice"]().finish(), MANIFEST)
 

@@ -133,7 +133,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     assert (first.statuses, first.answers) == (second.statuses, second.answers)
 
 
-def test_memory_does_not_grow_with_the_rows() -> None:
+def test_memory_grows_by_a_few_numbers_for_a_row_with_gold_and_by_no_text() -> None:
     gatherer = Gatherer("label", LABELS, ABSTAIN, True)
     chance = random.Random(0)
     sizes = []
@@ -145,7 +145,7 @@ def test_memory_does_not_grow_with_the_rows() -> None:
         if row in (4000, 12_000):
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert sizes[1] < 1.1 * sizes[0]
+    assert sizes[1] < 1.1 * sizes[0] + 64 * 8000
 
 
 def test_a_run_without_gold_has_no_gold() -> None:

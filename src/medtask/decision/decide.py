@@ -79,13 +79,28 @@ def apply_thresholds(task: Task, answer: Answer, thresholds: Mapping[str, float]
     """An answer of kind ``labels`` decided anew by other thresholds; one without probabilities as it is."""
     if not isinstance(task.form, AnyLabels) or answer.probabilities is None or answer.value is None:
         return answer
-    fitted = replace(task, form=replace(task.form, thresholds=thresholds))
-    anew = conclude(fitted, answer.record_id, Weighed(answer.probabilities, answer.off_set, answer.slack))
+    return _decide_anew(replace(task, form=replace(task.form, thresholds=thresholds)), answer, answer.probabilities)
+
+
+def apply_shares(task: Task, answer: Answer, shares: Shares) -> Answer:
+    """An answer of a kind that is scored, decided anew by other probabilities of the same outcomes, such as calibrated ones.
+
+    One without probabilities, or of a pass that asked about other outcomes, stays as it is.
+    """
+    if isinstance(task.form, FreeText | Fields) or answer.probabilities is None or answer.probabilities.keys() != shares.keys():
+        return answer
+    return replace(_decide_anew(task, answer, shares), uncalibrated=answer.probabilities)
+
+
+def _decide_anew(task: Task, answer: Answer, shares: Shares) -> Answer:
+    anew = conclude(task, answer.record_id, Weighed(shares, answer.off_set, answer.slack))
     # What else the reason tells (that a record was read in parts, say) stays.
-    before = doubt_scores(task.review, answer.confidence, answer.off_set) or ""
-    notes = (answer.reason or "").removeprefix(before).removeprefix("; ")
+    doubt = doubt_scores(task.review, answer.confidence, answer.off_set)
+    before = tell_abstention(max(answer.probabilities.values())) if answer.status is Status.ABSTAINED and answer.probabilities else doubt
+    notes = (answer.reason or "").removeprefix(before or "").removeprefix("; ")
     reason = "; ".join(part for part in (anew.reason, notes) if part) or None
-    return replace(answer, status=anew.status, value=anew.value, confidence=anew.confidence, reason=reason)
+    facts: Any = {"status": anew.status, "value": anew.value, "confidence": anew.confidence, "probabilities": anew.probabilities}
+    return replace(answer, reason=reason, **facts)
 
 
 def choose_labels(form: AnyLabels, shares: Shares) -> tuple[str, ...]:
@@ -116,10 +131,13 @@ def _conclude_one(task: Task, record_id: str, weighed: Weighed, facts: Mapping[s
     winner = max(names, key=weighed.shares.__getitem__)
     confidence = weighed.shares[winner]
     if task.abstain is not None and winner == task.abstain.name:
-        reason = f"the model chose to abstain, with probability {confidence:.2f}"
-        return Answer(record_id, Status.ABSTAINED, reason=reason, **facts)
+        return Answer(record_id, Status.ABSTAINED, reason=tell_abstention(confidence), **facts)
     doubt = doubt_scores(task.review, confidence, weighed.off_set)
     return Answer(record_id, Status.REVIEW if doubt else Status.OK, value=winner, confidence=confidence, reason=doubt, **facts)
+
+
+def tell_abstention(probability: float) -> str:
+    return f"the model chose to abstain, with probability {probability:.2f}"
 
 
 def _without_numbers(answer: Answer) -> Answer:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 
-from medtask.evaluate.intervals import Estimate, Figures, estimate_ratio, estimate_share
+from medtask.evaluate.intervals import Estimate, Figures, Units, estimate_rate, estimate_ratio
+from medtask.evaluate.tally import GroupSums, Tally, join_units
 
 Path = tuple[str, ...]
 Finding = Literal["right", "wrong", "missed", "invented"]
@@ -38,7 +38,7 @@ class ObjectQuality:
     """What objects are worth against gold, over all rows with gold; without an answer all fields of a row are wrong.
 
     ``fields_right``: the share of fields that are right, all rows together. ``rows_right``: rows without a wrong field;
-    ``rows_right_answered``: of those with an answer.
+    ``rows_right_answered``: of those with an answer. ``groups``: see Units.
     """
 
     fields_right: Estimate
@@ -47,6 +47,7 @@ class ObjectQuality:
     missed: int
     invented: int
     fields: tuple[FieldQuality, ...]
+    groups: int | None
 
 
 @dataclass(slots=True)
@@ -64,14 +65,14 @@ class _Tally:
 
 
 class ObjectCounts:
-    """Sums up pairs of objects, row by row; memory grows with the fields, not with the rows."""
+    """Sums up pairs of objects, row by row; memory grows with the fields, and with the rows only where these have groups."""
 
     def __init__(self) -> None:
         self._fields: dict[Path, _Tally] = {}
-        self._rows: Counter[tuple[int, int]] = Counter()  # fields right, fields graded
-        self._answered = self._answered_right = 0
+        self._rows = Tally()  # of (fields right, fields graded, answered)
+        self._sums = GroupSums()  # of (path, whether it is right)
 
-    def add(self, gold: Mapping[str, object], answer: Mapping[str, object] | None) -> int:
+    def add(self, gold: Mapping[str, object], answer: Mapping[str, object] | None, group: str | None = None) -> int:
         """How many fields are not right. ``answer`` is None where there is none."""
         right = graded = 0
         for path, finding, in_gold, in_answer in compare_objects(gold, answer):
@@ -84,28 +85,46 @@ class ObjectCounts:
             tally.invented += finding == "invented"
             graded += 1
             right += finding == "right"
-        self._rows[right, graded] += 1
-        self._answered += answer is not None
-        self._answered_right += answer is not None and right == graded
+            if group:
+                self._sums.add(group, [(path, finding == "right")])
+        self._rows.add((right, graded, int(answer is not None)), group)
         return graded - right
 
     def grade(self, *, seed: int = 0) -> ObjectQuality | None:
         """None where no row had a field to grade."""
-        cells = np.array([(*cell, rows) for cell, rows in sorted(self._rows.items())], dtype=np.int64).reshape(-1, 3)
-        right, graded, rows = cells.T
-        share = estimate_ratio(right, graded, rows, seed=seed)
-        whole = estimate_share(self._answered_right, int(rows.sum()))
-        if share is None or whole is None or not self._fields:
+        cells, units = self._rows.finish()
+        if not self._fields:
             return None
+        right, graded, answered = cells.T
+        whole, every = right == graded, np.ones(len(cells), dtype=np.int64)
+        share = estimate_ratio(right, graded, units, seed=seed)
+        rows = estimate_rate(whole & (answered > 0), every, units, seed=seed)
+        assert share is not None
+        assert rows is not None
         found = _merge(self._fields)
         return ObjectQuality(
             fields_right=share,
-            rows_right=whole,
-            rows_right_answered=estimate_share(self._answered_right, self._answered),
+            rows_right=rows,
+            rows_right_answered=estimate_rate(whole, answered, units, seed=seed),
             missed=sum(one.missed for one in found.values()),
             invented=sum(one.invented for one in found.values()),
-            fields=tuple(_describe(path, one) for path, one in found.items()),
+            fields=tuple(self._grade_fields(found, units, seed)),
+            groups=units.groups,
         )
+
+    def _grade_fields(self, found: Mapping[Path, _Tally], units: Units, seed: int) -> Iterator[FieldQuality]:
+        fates = [(path, right) for path in self._fields for right in (False, True)]
+        column = {fate: place for place, fate in enumerate(fates)}
+        table = self._sums.table(fates).tocsc() if units.groups is not None else None
+        for path, one in found.items():
+            alone, of_groups = np.array([one.rows - one.right, one.right], dtype=np.int64), None
+            if table is not None:
+                parts = [above for above in _list_wholes(path) if above in self._fields]
+                of_groups = sum(table[:, [column[above, False], column[above, True]]] for above in parts).tocsr()
+                alone = alone - np.asarray(of_groups.sum(axis=0)).ravel()
+            agreement = estimate_rate([False, True], [True, True], join_units(alone, of_groups), seed=seed)
+            assert agreement is not None
+            yield FieldQuality(".".join(path), one.rows, one.gold, one.filled, one.missed, one.invented, agreement)
 
 
 def flatten(value: Mapping[str, object], above: Path = ()) -> dict[Path, object]:
@@ -180,12 +199,16 @@ def weigh_objects(gold: Sequence[Mapping[str, object]], answers: Iterable[Mappin
 
 
 def grade_objects(
-    gold: Sequence[Mapping[str, object]], answers: Iterable[Mapping[str, object] | None], *, seed: int = 0
+    gold: Sequence[Mapping[str, object]],
+    answers: Iterable[Mapping[str, object] | None],
+    groups: Sequence[str | None] = (),
+    *,
+    seed: int = 0,
 ) -> ObjectQuality | None:
-    """The quality of these very rows."""
+    """The quality of these very rows; ``groups``: the rows', if any of them has one."""
     counts = ObjectCounts()
-    for truth, given in zip(gold, answers, strict=True):
-        counts.add(truth, given)
+    for truth, given, group in zip(gold, answers, groups or [None] * len(gold), strict=True):
+        counts.add(truth, given, group)
     return counts.grade(seed=seed)
 
 
@@ -220,14 +243,13 @@ def _merge(tallies: Mapping[Path, _Tally]) -> dict[Path, _Tally]:
         if parts:
             continue
         whole = _Tally()
-        for length in range(1, len(path) + 1):
-            if path[:length] in tallies:
-                whole.add(tallies[path[:length]])
+        for above in _list_wholes(path):
+            if above in tallies:
+                whole.add(tallies[above])
         merged[path] = whole
     return merged
 
 
-def _describe(path: Path, one: _Tally) -> FieldQuality:
-    agreement = estimate_share(one.right, one.rows)
-    assert agreement is not None
-    return FieldQuality(".".join(path), one.rows, one.gold, one.filled, one.missed, one.invented, agreement)
+def _list_wholes(path: Path) -> list[Path]:
+    """A field's path, and those of the objects that it is in."""
+    return [path[:length] for length in range(1, len(path) + 1)]

@@ -17,7 +17,7 @@ from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.kinds.answer import grade_texts, weigh_texts
 from medtask.evaluate.kinds.choice import LETTERS, read_letters
 from medtask.evaluate.kinds.kind import Kind, Sample
-from medtask.evaluate.metrics import count_pairs, grade_counts
+from medtask.evaluate.metrics import grade_pairs
 from medtask.evaluate.sets import grade_sets, weigh_sets
 from medtask.evaluate.tfidf import FOLDS, cross_validate, cross_validate_sets, find_neighbours
 from medtask.evaluate.words import read_value
@@ -36,15 +36,21 @@ def run_baselines(kind: Kind, sample: Sample, labels: Labels = (), *, seed: int 
 
     ``labels``: every allowed answer and its definition ("" where it has none); kinds without labels need none.
     """
+    return tuple(baseline for baseline, _ in answer_simply(kind, sample, labels, seed=seed))
+
+
+def answer_simply(kind: Kind, sample: Sample, labels: Labels = (), *, seed: int = 0) -> list[tuple[Baseline, Sequence[Any] | None]]:
+    """The same, each with its answers to the sample's first rows; None where it answers none, as guessing does."""
     several = kind == "choice" and any(isinstance(value, tuple) for value in (*sample.gold, *sample.answers))
     find, measures, grade = _METHODS["several" if several else kind]
     nothing = dict.fromkeys(measures)
-    graded = []
+    graded: list[tuple[Baseline, Sequence[Any] | None]] = []
     for baseline, outcome in find(sample, labels, seed):
         note = outcome if isinstance(outcome, str) else "" if sample.gold else "no row has gold"
         figures, versus = (nothing, None) if note else grade(sample, outcome, labels, seed)
-        graded.append(replace(baseline, figures=figures, versus=versus, note=note))
-    return tuple(graded)
+        answers = None if note or isinstance(outcome, float) else outcome
+        graded.append((replace(baseline, figures=figures, versus=versus, note=note), answers))
+    return graded
 
 
 def _find_for_label(sample: Sample, labels: Labels, seed: int) -> list[Found]:
@@ -59,7 +65,7 @@ def _find_for_label(sample: Sample, labels: Labels, seed: int) -> list[Found]:
 
 def _grade_label(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
     names = [name for name, _ in labels]
-    quality = grade_counts(count_pairs(sample.gold, outcome, names), names, seed=seed)
+    quality = grade_pairs(sample.gold, outcome, names, groups=sample.groups, seed=seed)
     assert quality is not None
     return {"accuracy": quality.accuracy, "macro_f1": quality.macro_f1}, compare_answers(sample.gold, outcome, sample.answers)
 
@@ -79,7 +85,7 @@ def _find_for_labels(sample: Sample, labels: Labels, seed: int) -> list[Found]:
 
 
 def _grade_labels(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
-    quality = grade_sets([name for name, _ in labels], sample.gold, outcome, seed=seed)
+    quality = grade_sets([name for name, _ in labels], sample.gold, outcome, sample.groups, seed=seed)
     assert quality is not None
     figures = {"micro_f1": quality.micro_f1, "macro_f1": quality.macro_f1, "exact_match": quality.exact_match, "jaccard": quality.jaccard}
     return figures, compare_ratios(weigh_sets(sample.gold, outcome), weigh_sets(sample.gold, sample.answers), seed=seed)
@@ -99,7 +105,7 @@ def _grade_choice(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Gr
     if isinstance(outcome, float):
         return {"accuracy": Estimate(outcome, len(sample.gold))}, compare_to_chance(outcome, sample.gold, sample.answers)
     gold, answers = sample.gold[: len(outcome)], sample.answers[: len(outcome)]
-    quality = grade_counts(count_pairs(gold, outcome, LETTERS), LETTERS, seed=seed)
+    quality = grade_pairs(gold, outcome, LETTERS, groups=sample.groups[: len(outcome)], seed=seed)
     assert quality is not None
     return {"accuracy": quality.accuracy}, compare_answers(gold, outcome, answers)
 
@@ -115,7 +121,8 @@ def _find_for_several(sample: Sample, labels: Labels, seed: int) -> list[Found]:
 
 def _grade_several(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
     gold, answers = ([read_letters(value) for value in column[: len(outcome)]] for column in (sample.gold, sample.answers))
-    quality = grade_sets(LETTERS, [truth or () for truth in gold], [read_letters(value) for value in outcome], seed=seed)
+    groups = sample.groups[: len(outcome)]
+    quality = grade_sets(LETTERS, [truth or () for truth in gold], [read_letters(value) for value in outcome], groups, seed=seed)
     assert quality is not None
     figures = {"exact_match": quality.exact_match, "jaccard": quality.jaccard, "micro_f1": quality.micro_f1}
     return figures, compare_answers(gold, [read_letters(value) for value in outcome], answers)
@@ -128,9 +135,10 @@ def _find_for_answer(sample: Sample, labels: Labels, seed: int) -> list[Found]:
 
 
 def _grade_answer(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
-    quality = grade_texts(sample.gold, outcome, seed=seed)
+    quality = grade_texts(sample.gold, outcome, sample.groups, seed=seed)
     assert quality is not None
-    return quality.figures, compare_ratios(weigh_texts(sample.gold, outcome), weigh_texts(sample.gold, sample.answers), seed=seed)
+    figures = {measure: quality.figures[measure] for measure in quality.headlines}
+    return figures, compare_ratios(weigh_texts(sample.gold, outcome), weigh_texts(sample.gold, sample.answers), seed=seed)
 
 
 def _find_for_fields(sample: Sample, labels: Labels, seed: int) -> list[Found]:
@@ -144,7 +152,7 @@ def _find_for_fields(sample: Sample, labels: Labels, seed: int) -> list[Found]:
 
 
 def _grade_fields(sample: Sample, outcome: Any, labels: Labels, seed: int) -> Graded:
-    quality = grade_objects(sample.gold, outcome, seed=seed)
+    quality = grade_objects(sample.gold, outcome, sample.groups, seed=seed)
     if quality is None:
         return {}, None
     figures = {"fields_right": quality.fields_right, "rows_right": quality.rows_right}
@@ -158,7 +166,7 @@ _METHODS: Mapping[
     "labels": (_find_for_labels, ("micro_f1", "macro_f1", "exact_match", "jaccard"), _grade_labels),
     "choice": (_find_for_choice, ("accuracy",), _grade_choice),
     "several": (_find_for_several, ("exact_match", "jaccard", "micro_f1"), _grade_several),
-    "answer": (_find_for_answer, ("token_f1", "rouge_l", "similarity"), _grade_answer),
+    "answer": (_find_for_answer, ("token_f1", "rouge_l", "exact_match", "similarity"), _grade_answer),
     "fields": (_find_for_fields, ("fields_right", "rows_right"), _grade_fields),
 }
 

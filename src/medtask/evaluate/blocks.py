@@ -82,3 +82,11 @@ class Picture:
 
 
 Block = Text | Heading | Bars | Table | Matrix | Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One question of the report, as its heading, and what answers it."""
+
+    title: str
+    blocks: Sequence[Block]

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from medtask.evaluate.cases import Case, Shortlist, cut_text, describe_case
 from medtask.evaluate.kinds.kind import Grader, Kind, Quality, Sample
+from medtask.evaluate.marks import MarkGatherer, Marks
+from medtask.evaluate.reliability import Reliability
 from medtask.evaluate.words import read_value
 from medtask.records import Answer, Option, Status, Value
 
@@ -28,7 +30,8 @@ class GoldSummary:
 
     ``missing`` and ``unknown`` count rows whose gold is empty, or no truth of the kind; ``unknown_values`` are such values,
     the most frequent first. ``mean_confidence`` is over the rows with gold that got an answer that has one. ``errors``: the
-    wrong rows that a person should see, such as the most confident ones.
+    wrong rows that a person should see, such as the most confident ones. ``marks``: all rows with gold, as columns.
+    ``reliability``: whether confidence can be believed; None where there is none.
     """
 
     quality: Quality | None
@@ -38,6 +41,8 @@ class GoldSummary:
     unknown_values: Mapping[str, int]
     errors: tuple[Case, ...]
     sample: Sample
+    marks: Marks
+    reliability: Reliability | None
 
     @property
     def rows(self) -> int:
@@ -52,6 +57,7 @@ class GoldSummary:
             "unknown": self.unknown,
             "mean_confidence": self.mean_confidence,
             **(self.quality.to_json() if self.quality else {"quality": None}),
+            "reliability": self.reliability.to_json() if self.reliability else None,
             "errors": [case.locate() for case in self.errors],
         }
 
@@ -65,7 +71,8 @@ class GoldGatherer:
         self._confidence = 0.0
         self._unknown_values: Counter[str] = Counter()
         self._errors: Shortlist[Case] = Shortlist(ERRORS)
-        self._sample: Shortlist[tuple[str, Any, Any, tuple[Option, ...]]] = Shortlist(SAMPLE)
+        self._marks = MarkGatherer()
+        self._sample: Shortlist[tuple[str, Any, Any, tuple[Option, ...], str | None]] = Shortlist(SAMPLE)
 
     def read(self, gold: Value | None, options: Sequence[Option]) -> Value | None:
         """Gold as a truth that answers are held against; None, and counted, where it is missing or none."""
@@ -88,10 +95,13 @@ class GoldGatherer:
     ) -> Verdict:
         """What gold says of this answer; "unknown" where the kind knows no right and wrong."""
         given = self._grader.settle(answer.status, answer.value)
-        judged = self._grader.add(given, truth, answer, group)
+        judged = self._grader.add(given, truth, answer, group, options)
+        self._marks.add(row, answer, bool(judged.right), truth, group)
         # The rows with the smallest hashes are a random sample that does not depend on the order of arrival.
         chance = int.from_bytes(blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big")
-        self._sample.offer((-float(chance), -float(row)), lambda: (cut_text(text, KEPT), _keep(truth), _keep(given), tuple(options)))
+        self._sample.offer(
+            (-float(chance), -float(row)), lambda: (cut_text(text, KEPT), _keep(truth), _keep(given), tuple(options), group or None)
+        )
         if answer.value is None:
             return "wrong"
         if answer.confidence is not None:
@@ -106,6 +116,7 @@ class GoldGatherer:
     def finish(self) -> GoldSummary:
         columns = tuple(zip(*self._sample.ranked(), strict=True))
         sample = Sample(*columns) if columns else Sample()
+        marks = self._marks.finish()
         return GoldSummary(
             quality=self._grader.finish(sample),
             mean_confidence=self._confidence / self._sure if self._sure else None,
@@ -114,6 +125,8 @@ class GoldGatherer:
             unknown_values=dict(self._unknown_values.most_common(10)),
             errors=self._errors.ranked(),
             sample=sample,
+            marks=marks,
+            reliability=marks.measure(seed=self._seed) if self._kind != "answer" else None,
         )
 
 

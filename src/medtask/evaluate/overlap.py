@@ -1,4 +1,8 @@
-"""How much of one text's wording is in another: token F1 and ROUGE-L."""
+"""How much of one text's wording is in another: exact match, token F1 and ROUGE-L.
+
+The library rouge_score gives the same ROUGE-L on English (tests hold ours against it). It is not used here because it drops every
+letter that is not ASCII, takes 1.4 s for two texts of 2,000 words (here 3 ms), and brings nltk and absl with it.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,13 @@ def token_f1(gold: str, answer: str) -> float:
 
     SQuAD's measure (Rajpurkar et al. 2016), with words as runs of letters and digits of any script. In [0, 1].
     """
-    truth, given = ([word for word in split_words(text) if word not in _ARTICLES] for text in (gold, answer))
+    truth, given = _drop_articles(gold), _drop_articles(answer)
     return _f1(sum((Counter(truth) & Counter(given)).values()), len(truth), len(given))
+
+
+def match_exactly(gold: str, answer: str) -> bool:
+    """Whether both texts are the same words in the same order, by what counts for token F1."""
+    return _drop_articles(gold) == _drop_articles(answer)
 
 
 def rouge_l(gold: str, answer: str) -> float:
@@ -29,6 +38,10 @@ def rouge_l(gold: str, answer: str) -> float:
 def split_words(text: str) -> list[str]:
     """The first 2,000 words, folded."""
     return _WORD.findall(text.casefold())[:WORDS]
+
+
+def _drop_articles(text: str) -> list[str]:
+    return [word for word in split_words(text) if word not in _ARTICLES]
 
 
 def _f1(both: int, gold: int, answer: int) -> float:

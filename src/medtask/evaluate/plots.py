@@ -91,6 +91,25 @@ def draw_intervals(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup:
     )
 
 
+def draw_pace_bars(rates: Sequence[tuple[int, float | None]], title: str) -> Markup:
+    """Rows a second by span of rows, each named by its first row; None where rows took no time."""
+    known = [rate for _, rate in rates if rate is not None]
+    # A span of rows that were nearly all repeated can be a thousand times faster: it must not flatten the others.
+    peak = min(max(known), 3 * float(np.median(known)))
+    width, floor = 100 / len(rates), 22 + _PLOT
+    rect = Markup('<rect class="blue" x="{:.2f}%" y="{:.1f}" width="{:.2f}%" height="{:.1f}"><title>from row {}: {} rows/s</title></rect>')
+    parts = []
+    for place, (first, rate) in enumerate(rates):
+        height = _PLOT * min(1.0, rate / peak) if rate is not None else 0.0
+        shown = f"{rate:,.1f}" if rate is not None else "no time,"
+        parts.append(rect.format(width * (place + 0.06), floor - height, width * 0.88, height, f"{first:,}", shown))
+    return Markup(
+        '<svg class="plot" height="{}" role="img"><title>{}</title><line class="grid" x1="0" x2="100%" y1="22" y2="22"/>'
+        '<text class="quiet" x="0" y="16">{} rows/s</text>{}<line class="axis" x1="0" x2="100%" y1="{}" y2="{}"/>'
+        '<text class="quiet" x="0" y="{}">row {}</text><text class="quiet" x="100%" y="{}" text-anchor="end">from row {}</text></svg>'
+    ).format(floor + 22, title, f"{peak:,.1f}", _join(parts), floor, floor, floor + 17, f"{rates[0][0]:,}", floor + 17, f"{rates[-1][0]:,}")
+
+
 def shade(share: float, tone: str) -> Markup:
     """A style for one cell of a confusion matrix: the deeper, the larger its ``share`` of the row."""
     return Markup("--depth:{:.0f}%;--tone:var(--{})").format(15 + 60 * share, tone)

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medtask.data.atomic import replace_file
 from medtask.evaluate import sections, words
+from medtask.evaluate.blocks import Section
 from medtask.evaluate.comparison import Baseline, warn_of_baselines
 from medtask.evaluate.intervals import estimate_share
 from medtask.evaluate.plots import draw_bar
@@ -19,20 +20,30 @@ from medtask.evaluate.summary import STATUS_WORDS, Summary
 ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
 
 
-def write_report(path: Path, summary: Summary, manifest: Mapping[str, object], baselines: Sequence[Baseline] = ()) -> None:
+def write_report(
+    path: Path,
+    summary: Summary,
+    manifest: Mapping[str, object],
+    baselines: Sequence[Baseline] = (),
+    further: Sequence[Section] = (),
+    numbers: Mapping[str, object] | None = None,
+) -> None:
     """Write ``path`` and, beside it, the same numbers without record text as .json; both for their owner only.
 
-    ``manifest`` may lack anything: what it has is shown. StorageError where the files cannot be written.
+    ``manifest`` may lack anything: what it has is shown. ``further``: what an evaluation found out besides, ``numbers``: of
+    that. StorageError where the files cannot be written.
     """
-    numbers = {**summary.to_json(), "baselines": [baseline.to_json() for baseline in baselines]}
-    _replace(path.with_suffix(".json"), json.dumps(numbers) + "\n")
-    _replace(path, render_report(summary, manifest, baselines))
+    told = {**summary.to_json(), "baselines": [baseline.to_json() for baseline in baselines], **(numbers or {})}
+    replace_page(path.with_suffix(".json"), json.dumps(told) + "\n")
+    replace_page(path, render_report(summary, manifest, baselines, further))
 
 
-def render_report(summary: Summary, manifest: Mapping[str, object], baselines: Sequence[Baseline] = ()) -> str:
+def render_report(
+    summary: Summary, manifest: Mapping[str, object], baselines: Sequence[Baseline] = (), further: Sequence[Section] = ()
+) -> str:
     """The report as HTML."""
     return (
-        _open_templates()
+        open_templates()
         .get_template("report.html.j2")
         .render(
             summary=summary,
@@ -46,17 +57,20 @@ def render_report(summary: Summary, manifest: Mapping[str, object], baselines: S
             answers=summary.answers.tell(manifest),
             doubt=sections.draw_doubt(summary),
             quality=sections.tell_quality(summary.gold, baselines),
+            belief=sections.tell_belief(summary),
+            further=further,
             passes=sections.tell_passes(summary),
             gaps=sections.tell_gaps(summary),
             errors=sections.tell_errors(summary),
             doubtful=sections.tell_doubtful(summary),
             promise=estimate_share(96, 120),
             costs=sections.list_costs(summary, manifest),
+            pace=sections.draw_pace(summary),
         )
     )
 
 
-def _open_templates() -> Environment:
+def open_templates() -> Environment:
     """Everything is escaped but what plots.py has drawn; a name that is not there is an error."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -75,6 +89,7 @@ def _open_templates() -> Environment:
     return templates
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_page(path: Path, text: str) -> None:
+    """Write a page or a document, whole or not at all. StorageError where it cannot be written."""
     with replace_file(path) as draft:
         draft.write_bytes(text.encode("utf-8", "replace"))  # ids and labels may hold lone surrogates

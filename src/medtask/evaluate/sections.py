@@ -9,7 +9,7 @@ from medtask.evaluate.blocks import Align, Block, Cell, Picture, Table, Text
 from medtask.evaluate.comparison import Baseline, describe_p
 from medtask.evaluate.gold import GoldSummary
 from medtask.evaluate.intervals import Estimate
-from medtask.evaluate.plots import Layer, draw_histogram, draw_intervals, draw_stack
+from medtask.evaluate.plots import Layer, draw_histogram, draw_intervals, draw_pace_bars, draw_stack
 from medtask.evaluate.summary import STATUS_WORDS, Summary
 from medtask.evaluate.words import MEASURES, capital, count_rows, duration, isolate, moment, percent, shorten
 from medtask.hardware import format_bytes
@@ -130,7 +130,7 @@ def tell_quality(gold: GoldSummary | None, baselines: Sequence[Baseline]) -> lis
     if gold is None or gold.quality is None:
         return []
     quality = gold.quality
-    figures = {measure: figure for measure, figure in quality.figures.items() if measure != "accuracy_answered"}
+    figures = {measure: quality.figures[measure] for measure in quality.headlines}
     headline = next(measure for measure, figure in figures.items() if figure)
     name = capital(MEASURES[headline])
     compared = [("the model", figures[headline]), *((one.name, one.figures.get(headline)) for one in baselines)]
@@ -164,6 +164,20 @@ def _list_cells(
         value, _, interval = str(figures.get(measure) or "–").partition(" ")
         cells.append((value, interval.strip("()")) if narrow else f"{value} {interval}".strip())
     return [who, *cells, f"{max(figure.n for figure in known):,}" if known else "–", verdict, how]
+
+
+def tell_belief(summary: Summary) -> list[Block]:
+    """Whether confidence means what it says; nothing where there is no gold, or no confidence."""
+    found = summary.gold.reliability if summary.gold else None
+    return found.tell() if found else []
+
+
+def draw_pace(summary: Summary) -> list[Block]:
+    """How fast rows were answered along the table; nothing where too few of them tell."""
+    if len(summary.pace) < 4:
+        return []
+    rates = [(span.first, span.rate) for span in summary.pace]
+    return [Picture("Rows a second along the table. Rows that repeat earlier ones cost nothing.", draw_pace_bars(rates, "Throughput"))]
 
 
 def tell_passes(summary: Summary) -> list[Block]:

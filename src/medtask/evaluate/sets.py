@@ -1,116 +1,186 @@
-"""How well sets of names agree with gold's: exact match, Jaccard, micro- and macro-F1, label by label."""
+"""How well sets of names agree with gold's: exact match, Jaccard, Hamming loss, F1 by row, micro- and macro-F1, label by label."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from medtask.evaluate.intervals import Counts, Estimate, Figures, bootstrap, estimate_ratio, estimate_share, mean_f1
-from medtask.evaluate.metrics import LabelQuality
+from medtask.evaluate.intervals import (
+    Counts,
+    Estimate,
+    Figures,
+    Units,
+    bootstrap_all,
+    divide,
+    estimate_rate,
+    estimate_ratio,
+    name_interval,
+)
+from medtask.evaluate.metrics import LabelQuality, grade_label
+from medtask.evaluate.tally import GroupSums, Tally
 
 Names = Collection[str]
+_BOTH, _GOLD, _SAID = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class SetQuality:
     """What answers that are sets of names are worth against gold, over all rows with gold.
 
-    A row without an answer is never an exact match, has a Jaccard of 0 and misses all that gold has. ``exact_answered`` is
-    over the rows that got an answer. ``micro_f1`` is that of all decisions together, ``macro_f1`` the plain mean over the
-    labels that occur in gold. Jaccard: what both have, of what either has; two empty sets agree wholly.
+    A row without an answer is never an exact match, has a Jaccard and an F1 of 0, misses all that gold has, and is wrong of every
+    name (a Hamming loss of 1). ``exact_answered`` is over the rows that got an answer. ``micro_f1`` is that of all decisions
+    together, ``macro_f1`` the plain mean over the labels that occur in gold, ``sample_f1`` the mean of each row's own; the first
+    two are None where there is nothing to find. Jaccard: what both have, of what either has; two empty sets agree wholly.
+    ``hamming_loss``: the share of names, in or out, that are wrong in a row; None where it is not known of all rows how many
+    there were to choose from. ``groups``: see Units.
     """
 
     exact_match: Estimate
     exact_answered: Estimate | None
     jaccard: Estimate
-    micro_f1: Estimate
-    macro_f1: Estimate
+    hamming_loss: Estimate | None
+    sample_f1: Estimate
+    micro_f1: Estimate | None
+    macro_f1: Estimate | None
     labels: tuple[LabelQuality, ...]
     gold_mean: float
     answered_mean: float | None
+    groups: int | None
 
 
 class SetCounts:
-    """Sums up pairs of sets, row by row; memory grows with the names and with how large the sets get, not with the rows."""
+    """Sums up pairs of sets, row by row; memory grows with the names and with how large the sets get, and with the rows only where
+    these have groups."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._index = {name: place for place, name in enumerate(self._classes)}
         self._table = np.zeros((3, len(self._classes)), dtype=np.int64)  # in both, in gold, in the answer
-        self._cells: Counter[tuple[int, int, int | None]] = Counter()  # the same by row; None where there is no answer
+        self._tally = Tally()  # of (in both, in gold, in the answer, answered, names to choose from)
+        self._alone = 0
+        self._sums = GroupSums()
 
-    def add(self, gold: Names, given: Names | None) -> None:
-        """``given`` is None where there is no answer. All names must be classes (else KeyError)."""
+    def add(self, gold: Names, given: Names | None, group: str | None = None, *, of: int | None = None) -> None:
+        """``given`` is None where there is no answer. All names must be classes (else KeyError). ``of``: how many names there were to
+        choose from, 0 where that is not known; all classes where it is left out."""
         truth, said = frozenset(gold), frozenset(given or ())
-        for line, names in zip(self._table, (truth & said, truth, said), strict=True):
-            for name in names:
-                line[self._index[name]] += 1
-        self._cells[len(truth & said), len(truth), None if given is None else len(said)] += 1
+        found = [(line, self._index[name]) for line, names in enumerate((truth & said, truth, said)) for name in names]
+        for line, place in found:
+            self._table[line, place] += 1
+        of = len(self._classes) if of is None else of
+        self._tally.add((len(truth & said), len(truth), len(said), int(given is not None), of), group)
+        if group:
+            self._sums.add(group, found)
+        else:
+            self._alone += 1
 
-    def grade(self, gold: Sequence[Names], answers: Sequence[Names | None], *, seed: int = 0) -> SetQuality | None:
-        """The quality of all rows that were added; ``gold`` and ``answers`` are a random sample of them (or all), in a fixed order,
-        from which macro-F1's interval is drawn. None without rows."""
-        cells = sorted(self._cells.items(), key=str)
-        rows = np.array([count for _, count in cells], dtype=np.int64)
-        n = int(rows.sum())
-        exact = estimate_share(sum(count for (both, truth, said), count in cells if both == truth == said), n)
-        if exact is None:
+    def grade(
+        self, gold: Sequence[Names], answers: Sequence[Names | None], groups: Sequence[str | None] = (), *, seed: int = 0
+    ) -> SetQuality | None:
+        """The quality of all rows that were added; ``gold``, ``answers`` and ``groups`` are a random sample of them (or all), in a fixed
+        order, from which the intervals of labels and of macro-F1 are drawn where rows have no group. None without rows."""
+        cells, units = self._tally.finish()
+        if not units.n:
             return None
-        answered = sum(count for (_, _, said), count in cells if said is not None)
-        both = np.array([both for (both, _, _), _ in cells])
-        sizes = np.array([truth + (said or 0) for (_, truth, said), _ in cells])
-        alike = np.array([both == truth == said for (both, truth, said), _ in cells])
-        jaccard = np.where(alike, 1.0, both / np.maximum(1, sizes - both))
-        ratios = [estimate_ratio(over, under, rows, seed=seed) for over, under in ((jaccard, np.ones(len(rows))), (2 * both, sizes))]
-        mean, micro = (ratio for ratio in ratios if ratio)
+        both, truth, said, answered, of = cells.T
+        exact = (both == truth) & (truth == said) & (answered > 0)
+        every = np.ones(len(cells), dtype=np.int64)
+        either, sizes = truth + said - both, truth + said
+        jaccard = np.where(exact, 1.0, both / np.maximum(1, either))
+        by_row = np.where(exact, 1.0, 2 * both / np.maximum(1, sizes))
+        wrong = np.where(answered > 0, (either - both) / np.maximum(1, of), 1.0)
+        whole = estimate_rate(exact, every, units, seed=seed)
+        means = [estimate_ratio(values, every, units, seed=seed) for values in (jaccard, by_row, wrong)]
+        assert whole is not None
+        assert means[0] is not None
+        assert means[1] is not None
+        macro, labels = self._grade_labels(gold, answers, groups, units, seed)
+        with_answer = int(units.count_rows()[answered > 0].sum())
         return SetQuality(
-            exact_match=exact,
-            exact_answered=estimate_share(round(exact.value * n), answered),
-            jaccard=mean,
-            micro_f1=micro,
-            macro_f1=self._estimate_macro_f1(gold, answers, n, seed),
-            labels=self._grade_labels(),
-            gold_mean=float(self._table[1].sum() / n),
-            answered_mean=float(self._table[2].sum() / answered) if answered else None,
+            exact_match=whole,
+            exact_answered=estimate_rate(exact, answered, units, seed=seed),
+            jaccard=means[0],
+            hamming_loss=means[2] if (of[answered > 0] > 0).all() else None,
+            sample_f1=means[1],
+            micro_f1=estimate_ratio(2 * both, sizes, units, seed=seed),
+            macro_f1=macro,
+            labels=labels,
+            gold_mean=float(self._table[_GOLD].sum() / units.n),
+            answered_mean=float(self._table[_SAID].sum() / with_answer) if with_answer else None,
+            groups=units.groups,
         )
 
-    def _grade_labels(self) -> tuple[LabelQuality, ...]:
-        lines = zip(self._classes, self._table.T.tolist(), strict=True)
-        return tuple(
-            LabelQuality(name, truth, said, both / max(1, said), both / max(1, truth), 2 * both / max(1, truth + said))
-            for name, (both, truth, said) in lines
-            if truth or said
+    def _grade_labels(
+        self, gold: Sequence[Names], answers: Sequence[Names | None], groups: Sequence[str | None], units: Units, seed: int
+    ) -> tuple[Estimate | None, tuple[LabelQuality, ...]]:
+        """Macro-F1, and the labels in use, of all rows. Intervals are those of draws of so many units from the sampled rows (and all
+        groups), moved to where all rows have their figures."""
+        used = np.flatnonzero(self._table.any(axis=0))
+        sums, counts, n = self._spread(gold, answers, groups, units)
+        sums = [one[:, used] for one in sums]
+
+        def measure(drawn: Any) -> Figures:
+            return _measure([np.asarray(drawn @ one, dtype=np.float64) for one in sums])
+
+        bounds = bootstrap_all(counts, measure, n=n, width=max(1, len(used)), seed=seed)
+        values = _measure([line[None, used].astype(np.float64) for line in self._table])[0]
+        if bounds.shape[1] != len(values):  # no row to draw
+            bounds = np.full((2, len(values)), np.nan)
+        else:
+            bounds = np.clip(bounds + values - measure(counts[None])[0], 0, 1)
+        by_label = bounds[:, 1:].reshape(2, 3, -1)
+        having = [np.asarray(counts @ (sums[line] > 0)).round().astype(np.int64).tolist() for line in (_SAID, _GOLD)]
+        labels = tuple(
+            grade_label(
+                self._classes[place],
+                self._table[:, place].tolist(),
+                by_label[:, :, column],
+                None if units.groups is None else (having[0][column], having[1][column]),
+            )
+            for column, place in enumerate(used.tolist())
         )
+        return name_interval(values[0], units.n, bounds[:, 0]), labels
 
-    def _estimate_macro_f1(self, gold: Sequence[Names], answers: Sequence[Names | None], n: int, seed: int) -> Estimate:
-        """Of all rows; its interval is that of draws of so many rows from the sample, moved to where all rows have their figure."""
-        both, truth, said = self._table
-        whole = Estimate(float(mean_f1(both[None], truth[None], (truth + said)[None])[0]), n)
-        truth_of, said_of = self._spread(gold), self._spread([names or () for names in answers])
-        both_of, either_of = truth_of.multiply(said_of), truth_of + said_of
+    def _spread(
+        self, gold: Sequence[Names], answers: Sequence[Names | None], groups: Sequence[str | None], units: Units
+    ) -> tuple[list[Any], Counts | Figures, int]:
+        """What each kind of unit has of each label (in both, in gold, in the answer: three times [kinds, labels], sparse), how many units
+        it stands for, and how many there are. A sampled row without a group stands for its share of all such rows."""
+        from scipy.sparse import vstack
 
-        def figure(drawn: Counts | Figures) -> Figures:
-            return mean_f1(drawn @ both_of, drawn @ truth_of, drawn @ either_of)
+        grouped = units.groups is not None
+        lone = [row for row in range(len(gold)) if not (grouped and groups and groups[row])]
+        rows = [(frozenset(gold[row]), frozenset(answers[row] or ())) for row in lone]
+        marks = [one & other for one, other in rows], [one for one, _ in rows], [other for _, other in rows]
+        sums = [self._mark(names) for names in marks]
+        if not grouped:
+            return sums, np.ones(len(lone), dtype=np.int64), units.n
+        width = len(self._classes)
+        table = self._sums.table([(line, place) for line in range(3) for place in range(width)])
+        of_groups = [table[:, line * width : (line + 1) * width] for line in range(3)]
+        share = np.full(len(lone), 1 if self._alone == len(lone) else self._alone / max(1, len(lone)))
+        counts = np.concatenate([share, np.ones(of_groups[0].shape[0], dtype=np.int64)])
+        return [vstack([one, other], format="csr") for one, other in zip(sums, of_groups, strict=True)], counts, round(float(counts.sum()))
 
-        rows = np.ones(len(gold))
-        interval = bootstrap(rows, figure, n=n, width=len(self._classes), seed=seed)
-        if interval is None:
-            return whole
-        shift = whole.value - float(figure(rows[None])[0])
-        low, high = (min(1.0, max(0.0, end + shift)) for end in interval)
-        return replace(whole, low=low, high=high)
-
-    def _spread(self, rows: Sequence[Names]) -> Any:
+    def _mark(self, rows: Sequence[Names]) -> Any:
         """[rows, classes], 1 where the row has the name; sparse."""
         from scipy.sparse import csr_array
 
-        places = [(row, self._index[name]) for row, names in enumerate(rows) for name in names]
+        places = [(row, self._index[name]) for row, names in enumerate(rows) for name in sorted(names)]
         row, column = np.array(places, dtype=np.int64).reshape(-1, 2).T
         return csr_array((np.ones(len(places)), (row, column)), shape=(len(rows), len(self._classes)))
+
+
+def _measure(sums: Sequence[Figures]) -> Figures:
+    """Macro-F1 over the labels that occur in gold, then precision, recall and F1 of each label: [draws, labels] in both, in gold and in
+    the answer make [draws, 1 + 3 x labels], NaN where undefined."""
+    both, gold, said = sums
+    f1, occurs = divide(2 * both, gold + said), gold > 0
+    macro = divide(np.where(occurs, f1, 0).sum(axis=1), occurs.sum(axis=1))
+    return np.column_stack([macro, divide(both, said), divide(both, gold), f1])
 
 
 def weigh_sets(gold: Sequence[Names], answers: Sequence[Names | None]) -> tuple[Figures, Figures]:
@@ -119,9 +189,17 @@ def weigh_sets(gold: Sequence[Names], answers: Sequence[Names | None]) -> tuple[
     return np.array([2.0 * len(truth & said) for truth, said in pairs]), np.array([float(len(truth) + len(said)) for truth, said in pairs])
 
 
-def grade_sets(classes: Sequence[str], gold: Sequence[Names], answers: Sequence[Names | None], *, seed: int = 0) -> SetQuality | None:
-    """The quality of these very rows."""
+def grade_sets(
+    classes: Sequence[str],
+    gold: Sequence[Names],
+    answers: Sequence[Names | None],
+    groups: Sequence[str | None] = (),
+    *,
+    of: Sequence[int] | None = None,
+    seed: int = 0,
+) -> SetQuality | None:
+    """The quality of these very rows; ``groups`` and ``of``: see SetCounts.add."""
     counts = SetCounts(classes)
-    for truth, given in zip(gold, answers, strict=True):
-        counts.add(truth, given)
-    return counts.grade(gold, answers, seed=seed)
+    for row, (truth, given) in enumerate(zip(gold, answers, strict=True)):
+        counts.add(truth, given, groups[row] if groups else None, of=of[row] if of else None)
+    return counts.grade(gold, answers, groups, seed=seed)

@@ -16,6 +16,7 @@ from medtask.evaluate.comparison import Baseline, describe_p, warn_of_baselines
 from medtask.evaluate.gold import GoldGatherer, GoldSummary, Verdict
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.kinds.kind import Kind, Shape, open_kind
+from medtask.evaluate.pace import PaceGatherer, Span
 from medtask.evaluate.passes import PassGatherer, PassSummary
 from medtask.evaluate.words import MEASURES, count_rows
 from medtask.records import Answer, Option, Status, Value
@@ -67,7 +68,8 @@ class Summary:
     ``answered`` rows got an answer; ``answers``: see the kind's own room. ``confidence``: 20 bins over [0, 1] of the rows
     whose answer has one, by what gold says of them. ``off_set``: 20 bins of the rows whose engine could tell; their mean.
     ``doubtful``: up to 50 of the ``doubtful_rows`` rows that need a person (all but ok and empty ones), the least sure
-    first. ``passes``: the further passes that any row went through. ``ms``: the sum of the rows' shares of the time.
+    first. ``pace``: how fast, along the table. ``passes``: the further passes that any row went through. ``ms``: the sum of the
+    rows' shares of the time.
     """
 
     kind: Kind
@@ -85,6 +87,7 @@ class Summary:
     tokens_read: int
     tokens_reused: int
     ms: float
+    pace: tuple[Span, ...]
     passes: tuple[PassSummary, ...]
     gold: GoldSummary | None
 
@@ -101,6 +104,7 @@ class Summary:
             "slack_max": self.slack_max,
             "doubtful": {"rows": self.doubtful_rows, "first": [case.locate() for case in self.doubtful]},
             "cost": {"tokens_read": self.tokens_read, "tokens_reused": self.tokens_reused, "ms": self.ms},
+            "pace": [span.to_json() for span in self.pace],
             **({"passes": [asdict(one) for one in self.passes]} if self.passes else {}),
             "gold": self.gold.to_json() if self.gold else None,
         }
@@ -124,6 +128,7 @@ class Gatherer:
         self._off_set_sum = self._slack_max = self._ms = 0.0
         self._answered = self._tokens_read = self._tokens_reused = self._doubtful_rows = 0
         self._doubtful: Shortlist[Case] = Shortlist(DOUBTFUL)
+        self._pace = PaceGatherer()
         self._passes = PassGatherer()
         self._gold = GoldGatherer(kind, grader, seed) if has_gold else None
 
@@ -138,6 +143,7 @@ class Gatherer:
         self._tokens_read += answer.tokens_read
         self._tokens_reused += answer.tokens_reused
         self._ms += answer.ms
+        self._pace.add(row, answer.ms)
         self._slack_max = max(self._slack_max, answer.slack)
         if answer.off_set is not None:
             self._off_set[_bin(answer.off_set)] += 1
@@ -187,6 +193,7 @@ class Gatherer:
             tokens_read=self._tokens_read,
             tokens_reused=self._tokens_reused,
             ms=self._ms,
+            pace=self._pace.finish(),
             passes=self._passes.finish(),
             gold=self._gold.finish() if self._gold else None,
         )
@@ -229,18 +236,15 @@ def summary_lines(summary: Summary, baselines: Sequence[Baseline] = ()) -> list[
         lines.append(f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no {_TRUTHS[summary.kind]}: not counted")
     if gold.quality is None:
         return [*lines, f"no row has gold that counts: no {'accuracy' if summary.kind == 'label' else 'figures'}"]
-    (measure, first), *others = [(measure, figure) for measure, figure in gold.quality.figures.items() if figure]
+    known = gold.quality.figures
+    (measure, first), *others = [(measure, figure) for measure in gold.quality.headlines if (figure := known[measure])]
     figures = [f"{MEASURES[measure]} {first.value:.3f} ({_interval(first)}n = {first.n:,} with gold)"]
     graded = {baseline.name: reached for baseline in baselines if (reached := baseline.figures.get(measure))}
     figures += [f"{name} {reached.value:.3f}" for name, reached in graded.items()]
     sampled = min((reached.n for reached in graded.values()), default=first.n)
     figures += [f"(baselines on {sampled:,} random rows of them)"] if sampled < first.n else []
     lines.append("   ".join(figures))
-    further = [
-        f"{MEASURES[name]} {figure.value:.3f} ({_interval(figure)}n = {figure.n:,})"
-        for name, figure in others
-        if name != "accuracy_answered"
-    ]
+    further = [f"{MEASURES[name]} {figure.value:.3f} ({_interval(figure)}n = {figure.n:,})" for name, figure in others]
     if further and summary.kind != "label":
         lines.append("   ".join(further))
     caveats = gold.quality.caveats() if summary.kind in ("choice", "answer") else []

@@ -12,15 +12,26 @@ from medtask.evaluate.agreement import flatten
 MEASURES = {
     "accuracy": "accuracy",
     "accuracy_answered": "accuracy of the answered",
+    "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
     "micro_f1": "micro-F1",
+    "sample_f1": "F1 by row",
+    "kappa": "Cohen’s kappa",
+    "mcc": "Matthews correlation",
+    "top_3": "gold in the top 3",
+    "top_5": "gold in the top 5",
     "exact_match": "exact match",
+    "exact_match_answered": "exact match of the answered",
     "jaccard": "mean Jaccard",
+    "hamming_loss": "Hamming loss",
     "token_f1": "token F1",
+    "token_f1_answered": "token F1 of the answered",
     "rouge_l": "ROUGE-L",
     "similarity": "MiniLM similarity",
     "fields_right": "fields right",
     "rows_right": "rows all right",
+    "rows_right_answered": "rows all right of the answered",
 }
 CHARACTERS = 2000  # how much of one value of the manifest is shown
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from medtask.data.read import read_table, survey
 from medtask.data.table import Table
-from medtask.errors import InputError, TableError, UsageError
+from medtask.errors import InputError, StorageError, TableError, UsageError
 from medtask.records import Answer, Option, Prompt, Record, Status, Value
 from medtask.runs.finalise import rename_columns
 from medtask.runs.guess import SHARE, guess_task, read_share, read_shares
+from medtask.runs.ledger import Ledger
 from medtask.runs.manifest import FILE, read_manifest
 from medtask.tasks.facts import read_facts
 from medtask.tasks.gold import read_gold
@@ -33,8 +36,7 @@ class AnsweredRow(NamedTuple):
     """One row's answer, and what is known of the row.
 
     ``row`` counts from 1. ``text``: the bare input, "" where it is not known. ``gold``: None where there is none. ``fields``:
-    the columns of the table that was asked about. ``uncalibrated``: the model's own probabilities, where those of the answer
-    are calibrated ones.
+    the columns of the table that was asked about.
     """
 
     row: int
@@ -44,7 +46,6 @@ class AnsweredRow(NamedTuple):
     options: tuple[Option, ...]
     group: str | None
     fields: Mapping[str, object]
-    uncalibrated: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +81,40 @@ class Answers:
     def has_gold(self) -> bool:
         return self.gold is not None
 
+    @property
+    def own_columns(self) -> dict[str, str]:
+        """The columns that were asked about, as they are called in this table -> as the row's fields call them."""
+        return {name: self.columns.get(name, name) for name in self.table.columns if name not in _OURS and not name.startswith(SHARE)}
+
     def rows(self) -> Iterator[AnsweredRow]:
         """Every row, streamed. TableError where a cell cannot be what its column says."""
-        for number, cells in enumerate(self.table.rows(), 1):
-            yield self._read(number, cells)
+        kept = self._open_ledger()
+        with closing(kept) if kept else nullcontext():
+            told = kept.answers(sys.maxsize) if kept else repeat(None)
+            own = self.own_columns
+            for (number, cells), given in zip(enumerate(self.table.rows(), 1), told, strict=False):
+                row = self._read(number, cells, own)
+                yield row._replace(answer=_add_details(row.answer, given.answer)) if given else row
 
-    def _read(self, number: int, cells: Mapping[str, object]) -> AnsweredRow:
+    def _open_ledger(self) -> Ledger | None:
+        """What the tables leave out (off-set mass, thoughts, earlier passes, costs) stands in the run's ledger alone."""
+        path = self.folder / "ledger.db" if self.folder else None
+        if path is None or not path.exists():
+            return None
+        with suppress(StorageError):  # another user's run, say, that may be read and not opened for writing
+            return Ledger(path, self.task.outcomes)
+        return None
+
+    def _read(self, number: int, cells: Mapping[str, object], own: Mapping[str, str]) -> AnsweredRow:
         task = self.task
-        fields = {self.columns.get(name, name): value for name, value in cells.items() if name not in _OURS}
+        fields = {field: cells.get(name) for name, field in own.items()}
         name = _read_id(task, cells, number)
         prompt = build_prompt(task, Record(name, fields)) if task.input else None
         text, options = (prompt.text, prompt.options) if isinstance(prompt, Prompt) else ("", ())
         gold = read_gold(task, fields, self.gold.find(name, cells)) if self.gold else None
         group = read_cell(cells.get(task.group_column)) if task.group_column else None
         answer = _read_answer(task, name, cells, fields, number)
-        return AnsweredRow(number, answer, text, gold, options, group, fields, read_shares(cells, "uncalibrated", number))
+        return AnsweredRow(number, answer, text, gold, options, group, fields)
 
 
 def open_answers(
@@ -147,6 +167,7 @@ def _open_run(folder: Path, task: Task | None) -> Answers:
         fix = "name the task file with --task"
         raise InputError(f"the manifest of {folder} does not tell what was asked", fix=fix) from error
     names = rename_columns(task, data["columns"])
+    task = replace(task, source=task.source or _find_task_file(folder, facts["source"]))
     gold = settings["gold_column"] or task.gold_column
     renamed = replace(
         task,
@@ -155,6 +176,13 @@ def _open_run(folder: Path, task: Task | None) -> Answers:
         group_column=names.get(task.group_column or ""),
     )
     return Answers(folder.name, folder, manifest, renamed, read_table(path), columns={shown: name for name, shown in names.items()})
+
+
+def _find_task_file(folder: Path, source: str | None) -> Path | None:
+    """The task's file, where it still lies as the run was told, or above the run's folder."""
+    if source is None:
+        return None
+    return next((path for path in (Path(source), folder.absolute().parent.parent / Path(source).name) if path.is_file()), None)
 
 
 def _open_table(source: Path, task: Task | None, sheet: str | None) -> Answers:
@@ -254,7 +282,14 @@ def _read_answer(task: Task, name: str, cells: Mapping[str, object], fields: Map
     if status in (None, Status.OK, Status.REVIEW) and value is None:
         status, reason = Status.FAILED, reason or "the table has no answer in this row"
     written, passed = read_cell(cells.get("written")), read_cell(cells.get("pass")) or "first"
-    return Answer(name, status or Status.OK, value, confidence, shares, text=written, reason=reason, pass_name=passed)
+    raw = read_shares(cells, "uncalibrated", number)
+    return Answer(name, status or Status.OK, value, confidence, shares, raw, text=written, reason=reason, pass_name=passed)
+
+
+def _add_details(answer: Answer, kept: Answer) -> Answer:
+    """The answer as the tables tell it (by thresholds and calibration), with what else is known of it."""
+    told: Any = {name: getattr(answer, name) for name in ("status", "value", "confidence", "probabilities", "uncalibrated", "reason")}
+    return replace(kept, **told)
 
 
 def _read_status(cell: object, number: int) -> Status | None:
@@ -272,5 +307,3 @@ def _no_column(what: str, column: str, table: Table) -> TableError:
     message = f"{table.source} has no column {quote(column)} for the {what}{did_you_mean(column, table.columns)}"
     return TableError(message, fix=f"it has {list_columns(table.columns)}")
 
-
-__all__ = ["SHARE", "AnsweredRow", "Answers", "Gold", "open_answers"]

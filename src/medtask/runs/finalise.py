@@ -16,18 +16,20 @@ from medtask.decision.fields import answer_schema
 from medtask.decision.predictor import RowAnswer
 from medtask.errors import RunMismatch
 from medtask.records import Answer, Prompt, Record
+from medtask.runs.calibrations import calibrate_answer
 from medtask.runs.ledger import Ledger
 from medtask.tasks.prompt import build_prompt, prompt_key
 from medtask.tasks.rows import read_records
 from medtask.tasks.task import AnyLabels, Choice, Fields, FreeText, Task
 
 if TYPE_CHECKING:
+    from medtask.evaluate.calibration import Calibration
     from medtask.evaluate.summary import Gatherer, Summary
     from medtask.evaluate.thresholds import Fitted
 
 ALWAYS = ("csv", "parquet")
 _FOR_PEOPLE = ("csv", "xlsx")  # no probabilities, and confidence with four decimals
-_ALWAYS_OURS = ("answer", "confidence", "status", "reason", "pass", "probabilities")
+_ALWAYS_OURS = ("answer", "confidence", "status", "reason", "pass", "probabilities", "uncalibrated")
 
 
 _Pair = tuple[Record, RowAnswer]
@@ -42,10 +44,18 @@ class Source:
     ledger: Ledger
     rows: int
     gold_column: str | None
+    calibration: Calibration | None = None
+
+    def records(self) -> Iterator[Record]:
+        return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
+
+    def answers(self) -> Iterator[RowAnswer]:
+        """As they are told: with calibrated probabilities, where there is a calibration."""
+        for given in self.ledger.answers(self.rows):
+            yield replace(given, answer=calibrate_answer(self.task, given.answer, self.calibration)) if self.calibration else given
 
     def pairs(self) -> Iterator[_Pair]:
-        records = islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
-        return zip(records, self.ledger.answers(self.rows), strict=True)
+        return zip(self.records(), self.answers(), strict=True)
 
 
 def fit_thresholds(source: Source) -> Fitted | None:
@@ -84,7 +94,7 @@ def write_tables(folder: Path, source: Source, formats: Sequence[str], threshold
             pairs = _judge(task, pairs, thresholds)
         if place == 0:
             pairs = _gather(task, pairs, gatherer)
-        ours = _list_ours(task, people=suffix in _FOR_PEOPLE)
+        ours = _list_ours(task, people=suffix in _FOR_PEOPLE, calibrated=source.calibration is not None)
         columns = [*(Column(name) for name in names.values()), *ours]
         write_answers(folder / f"answers.{suffix}", columns, _list_cells(pairs, table.columns, ours, people=suffix in _FOR_PEOPLE))
     return gatherer.finish()
@@ -129,7 +139,7 @@ def _gather(task: Task, pairs: Iterable[_Pair], gatherer: Gatherer) -> Iterator[
         yield record, given
 
 
-def _list_ours(task: Task, *, people: bool) -> list[Column]:
+def _list_ours(task: Task, *, people: bool, calibrated: bool = False) -> list[Column]:
     several = isinstance(task.form, AnyLabels) or (isinstance(task.form, Choice) and task.form.several)
     if isinstance(task.form, Fields):
         answer = Column("answer", "nested", schema=answer_schema(task.form))
@@ -137,7 +147,8 @@ def _list_ours(task: Task, *, people: bool) -> list[Column]:
         answer = Column("answer", "texts" if several else "text")
     ours = [answer, Column("confidence", "float"), Column("status", "text"), Column("reason", "text"), Column("pass", "text")]
     if task.outcomes and not people:
-        ours.append(Column("probabilities", "probabilities", task.outcomes))
+        names = ("probabilities", "uncalibrated") if calibrated else ("probabilities",)
+        ours += [Column(name, "probabilities", task.outcomes) for name in names]
     if isinstance(task.form, FreeText) and task.form.sections:
         ours.append(Column("written", "text"))
     if isinstance(task.form, Fields) and task.form.quoted:
@@ -147,10 +158,11 @@ def _list_ours(task: Task, *, people: bool) -> list[Column]:
 
 def _list_cells(pairs: Iterable[_Pair], columns: Sequence[str], ours: Sequence[Column], *, people: bool) -> Iterator[Sequence[object]]:
     for record, given in pairs:
-        yield [*(record.fields[column] for column in columns), *(_write_cell(column.name, given.answer, people) for column in ours)]
+        yield [*(record.fields[column] for column in columns), *(write_cell(column.name, given.answer, people) for column in ours)]
 
 
-def _write_cell(name: str, answer: Answer, people: bool) -> object:
+def write_cell(name: str, answer: Answer, people: bool) -> object:
+    """What a column of ours holds for an answer; for ``people`` in fewer digits, and several labels as one text."""
     match name:
         case "answer":
             return "; ".join(answer.value) if people and isinstance(answer.value, tuple) else answer.value

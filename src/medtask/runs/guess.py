@@ -83,7 +83,7 @@ def _guess_kind(clues: Clues, shares: tuple[str, ...], sums_to_one: bool) -> str
 def read_share(cell: object, column: str, row: int) -> float | None:
     """A probability, None where the cell is blank; TableError where it is something else."""
     text = read_cell(cell)
-    if text is None:
+    if text is None or text.lower() in ("nan", "null", "none"):
         return None
     try:
         share = float(text)

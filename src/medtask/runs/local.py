@@ -13,8 +13,10 @@ from medtask.data.table import Table
 from medtask.decision.predictor import check_engines, load_others
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, MedtaskError, RunMismatch
+from medtask.hardware import measure_peaks
 from medtask.privacy import Guard, no_network
 from medtask.records import Status
+from medtask.runs.calibrations import Kept, find_calibration, model_facts
 from medtask.runs.finalise import Source, fit_thresholds, write_tables
 from medtask.runs.folder import find_run, make_run, open_folder, open_home
 from medtask.runs.interrupt import Interrupted, Signals, catch_signals
@@ -80,6 +82,7 @@ def run(
     force_lock: bool = False,
     progress: Progress | None = None,
     allow_remote: bool = False,
+    calibrated: bool = True,
 ) -> RunResult:
     """Answer every row of a table, or its first ``limit`` rows, into a run folder; or go on where an earlier run stopped.
 
@@ -87,7 +90,8 @@ def run(
     read_table takes. ``out``: the run's folder; without it, the newest run of this task, model and table beside the task
     file is gone on with, or a folder named after the time is made there. ``new_run`` starts beside whatever there is.
     ``formats``: tables of answers to write; CSV and Parquet always are. ``force_lock`` takes a folder over from another
-    host. ``allow_remote``: the models that further passes name may be on other machines.
+    host. ``allow_remote``: the models that further passes name may be on other machines. ``calibrated``:
+    where a calibration of this task and model stands beside the task file, the tables tell its probabilities.
 
     Raises every MedtaskError: TaskFaults and TableError for what cannot be asked, RunMismatch for a folder of another
     run, RunLocked, StorageError, EngineError. What was answered before an error is kept and is not asked again.
@@ -112,7 +116,8 @@ def run(
         manifest = _open_manifest(job, folder, engine, others, identity)
         sent_to = list_destinations(engine, *others.values())
         guard = stack.enter_context(no_network([address for addresses in sent_to.values() for address in addresses]))
-        return _work(job, engine, others, folder, manifest, guard)
+        kept = _find_calibration(job, manifest["identity"]) if calibrated else None
+        return _work(job, engine, others, folder, manifest, guard, kept)
 
 
 def _load(
@@ -150,13 +155,32 @@ def _close_manifest(
         "finished": now(),
         "counts": dict(counts),
         "notes": job.notes,
-        "timing": {**timing, "seconds": round(timing["seconds"] + job.seconds(), 1)},
+        "timing": {**timing, **_add_up(timing, job)},
         "egress": {**egress, "connections_attempted": attempts},
     }
 
 
+def _add_up(timing: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """What all sessions together took; the speed is that of answering, without loading a model and writing tables."""
+    asked, seconds = timing.get("asked", 0) + job.cost.rows, timing.get("asking_seconds", 0.0) + job.cost.seconds
+    peaks = {f"peak_{what}_bytes": peak for what, peak in measure_peaks().items()}
+    return {
+        "seconds": round(timing["seconds"] + job.seconds(), 1),
+        "asked": asked,
+        "asking_seconds": round(seconds, 3),
+        "rows_per_s": round(asked / seconds, 3) if asked and seconds else None,
+        **{name: max(peak, timing.get(name, 0)) for name, peak in peaks.items()},
+    }
+
+
 def _work(
-    job: Job, engine: Engine, others: Mapping[str, Engine], folder: Path, manifest: dict[str, Any], guard: Guard
+    job: Job,
+    engine: Engine,
+    others: Mapping[str, Engine],
+    folder: Path,
+    manifest: dict[str, Any],
+    guard: Guard,
+    kept: Kept | None,
 ) -> RunResult:
     """Ask, then derive what people read; whatever happens, the ledger keeps what was answered."""
     from medtask.evaluate.report import write_report
@@ -165,7 +189,8 @@ def _work(
         try:
             _answer_all(job, engine, others, ledger, folder, signals)
             _check_unchanged(job.table, manifest["data"]["sha256"])
-            source = Source(job.task, job.table, ledger, job.rows, job.gold_column)
+            source = Source(job.task, job.table, ledger, job.rows, job.gold_column, kept.calibration if kept else None)
+            manifest = manifest | {"calibration": kept.tell() if kept else None}
             thresholds = fit_thresholds(source)
             if thresholds:
                 manifest = manifest | _tell_thresholds(thresholds)
@@ -191,6 +216,16 @@ def _work(
                 fix = "give it a smaller model or more memory (--memory), then run the same command again: nothing is asked twice"
                 raise EngineError("the memory of this machine did not suffice", fix=fix) from error
             raise
+
+
+def _find_calibration(job: Job, identity: Mapping[str, str]) -> Kept | None:
+    kept, note = find_calibration(job.task, model_facts(identity))
+    if kept:
+        told = f"as fitted on {kept.calibration.rows:,} rows of {kept.run}"
+        note = f"probabilities are calibrated, {told} (--uncalibrated leaves them as they are)"
+    if note:
+        job.note(note)
+    return kept
 
 
 def _tell_thresholds(fitted: Fitted) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -42,11 +43,12 @@ class Silence:
 
 @dataclass(slots=True)
 class Cost:
-    """What one session did: rows answered (copies and faults too), and the tokens that they took."""
+    """What one session did: rows answered (copies and faults too), the tokens and the seconds that they took."""
 
     rows: int = 0
     tokens_read: int = 0
     tokens_reused: int = 0
+    seconds: float = 0.0
 
 
 def fill_ledger(
@@ -64,11 +66,13 @@ def fill_ledger(
 
     ``others``: the models of further passes.
     """
+    started = time.monotonic()
     with closing(answer_rows(task, engine, records, ledger, others=others)) as answers:
         for given in answers:
             cost.rows += 1
             cost.tokens_read += given.answer.tokens_read
             cost.tokens_reused += given.answer.tokens_reused
+            cost.seconds = time.monotonic() - started
             if ledger.add(given):
                 progress.on_batch(done + cost.rows, cost.tokens_read, cost.tokens_reused)
             signals.check()

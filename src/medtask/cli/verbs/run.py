@@ -56,6 +56,7 @@ def run(
     context_tokens: ContextTokens = None,
     tokenizer: TokenizerName = None,
     allow_unverified_context: AllowUnverified = False,
+    uncalibrated: Annotated[bool, typer.Option("--uncalibrated", help="Leave a calibration of this task and model aside.")] = False,
     max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer.")] = 0.05,
     new_run: Annotated[bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Take a run over whose process on another host has died.")] = False,
@@ -95,6 +96,7 @@ def run(
             force_lock=force,
             progress=meter,
             allow_remote=allow_remote,
+            calibrated=not uncalibrated,
         )
     show.show_json(_describe(result, meter)) if as_json else _show(result, resume=" without --new-run" if new_run else "")
     raise typer.Exit(result.exit_code)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from medtask.errors import MissingExtra
 from medtask.evaluate.blocks import Block, Table, Text
-from medtask.evaluate.intervals import Counts, Estimate, estimate_ratio
+from medtask.evaluate.intervals import Counts, Estimate, Figures, estimate_rate, estimate_ratio
+from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
 from medtask.evaluate.kinds.kind import Judged, Sample
-from medtask.evaluate.kinds.label import BOOTSTRAP
-from medtask.evaluate.overlap import rouge_l, split_words, token_f1
+from medtask.evaluate.overlap import match_exactly, rouge_l, split_words, token_f1
+from medtask.evaluate.tally import group_rows
 from medtask.evaluate.words import count_rows
 from medtask.records import Answer, Option, Status, Value
 from medtask.similarity import encode
@@ -22,6 +23,8 @@ ENCODED = 200  # rows of the sample that MiniLM reads: of long texts it takes a 
 CAUTION = (
     "Likeness to gold is not correctness: an answer in other words can be right, and one wrong word in the same words can be dangerous."
 )
+
+OVERSTATED = "MiniLM similarity overstates: unrelated texts are near 0.1, not 0, and a wrong answer in gold’s own words is near 1."
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +107,36 @@ def _measure(words: Counts) -> Length | None:
 
 @dataclass(frozen=True, slots=True)
 class GradedTexts:
-    """Means over ``rows`` rows with gold (a random sample where there are more than 2,000, ``of`` all); without an answer a row
-    counts as 0. ``similarity`` is over fewer rows; None, with the reason in ``note``, where MiniLM is not installed."""
+    """Figures of rows with gold (a random sample where there are more than 2,000, ``of`` all); without an answer a row counts as 0,
+    but in those of the answered, which are None where there are none. ``similarity`` is over fewer rows; None, with the reason in
+    ``note``, where MiniLM is not installed. ``groups``: see Units."""
 
     token_f1: Estimate
     rouge_l: Estimate
+    exact_match: Estimate
     similarity: Estimate | None
+    token_f1_answered: Estimate | None
+    exact_answered: Estimate | None
     note: str
     of: int
     without: int
+    groups: int | None
 
     @property
     def figures(self) -> Mapping[str, Estimate | None]:
-        return {"token_f1": self.token_f1, "rouge_l": self.rouge_l, "similarity": self.similarity}
+        return {
+            "token_f1": self.token_f1,
+            "rouge_l": self.rouge_l,
+            "exact_match": self.exact_match,
+            "similarity": self.similarity,
+            "token_f1_answered": self.token_f1_answered,
+            "exact_match_answered": self.exact_answered,
+        }
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        # Similarity never stands without exact match: by itself it makes any answer look good.
+        return ("token_f1", "rouge_l", "exact_match", "similarity")
 
     @property
     def right(self) -> None:
@@ -126,29 +146,31 @@ class GradedTexts:
         return {"quality": asdict(self)}
 
     def tell(self) -> list[str]:
-        whom = (
-            f"On {self.token_f1.n:,} random rows of {self.of:,} with gold"
-            if self.token_f1.n < self.of
-            else f"On {count_rows(self.of)} with gold"
-        )
-        sentences = [f"{whom}, answers share words with gold to a token F1 of {self.token_f1} in the mean."]
+        n = self.token_f1.n
+        whom = f"On {n:,} random rows of {self.of:,} with gold" if n < self.of else f"On {count_rows(self.of)} with gold"
+        sentences = [
+            f"{whom}, answers share words with gold to a token F1 of {self.token_f1} in the mean; "
+            f"{round(self.exact_match.value * n):,} say exactly the same: {self.exact_match}."
+        ]
+        if self.similarity:
+            sentences.append(f"Their mean similarity in meaning is {self.similarity}, which is no share of right answers.")
         if self.without:
             sentences.append(f"{count_rows(self.without)} without an answer count as 0.")
         return sentences
 
     def caveats(self) -> list[str]:
-        return [CAUTION]
+        return [CAUTION, *([OVERSTATED] if self.similarity else []), *warn_of_groups(self.groups)]
 
     def explain(self) -> str:
-        unlike = f" MiniLM similarity was not measured: {self.note}." if self.note else f" MiniLM reads at most {ENCODED} of the rows."
+        unlike = f"MiniLM similarity was not measured: {self.note}." if self.note else f"MiniLM reads at most {ENCODED} of the rows."
         return (
-            f"Intervals are 95 %, {BOOTSTRAP} of the rows. Token F1 (as in SQuAD) counts shared words without articles, ROUGE-L words "
-            "in the same order, MiniLM similarity is the cosine of meaning, in which unrelated texts are near 0.1. Differences in token "
-            f"F1 are judged by approximate randomisation (p below 0.05).{unlike}"
+            f"{describe_intervals('exact match', 'the others', self.groups)} Exact match and token F1 (as in SQuAD) compare words "
+            "without case, punctuation and articles, ROUGE-L counts words in the same order. MiniLM similarity is the cosine of meaning. "
+            f"{unlike} Differences in token F1 are judged by approximate randomisation (p below 0.05)."
         )
 
     def detail(self) -> list[Block]:
-        return []
+        return tell_figures(self.figures)
 
 
 class AnswerGrader:
@@ -167,46 +189,75 @@ class AnswerGrader:
     def is_right(self, given: Value | None, truth: Value) -> None:
         return None
 
-    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
+    def add(
+        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+    ) -> Judged:
         self._rows += 1
         self._without += given is None
         likeness = token_f1(str(truth), given) if isinstance(given, str) else 0.0
         return Judged(True if likeness == 1 else None, 1 - likeness)
 
     def finish(self, sample: Sample) -> GradedTexts | None:
-        return grade_texts(sample.gold, sample.answers, of=self._rows, without=self._without, seed=self._seed)
+        return grade_texts(sample.gold, sample.answers, sample.groups, of=self._rows, without=self._without, seed=self._seed)
 
 
 def grade_texts(
-    gold: Sequence[str], answers: Sequence[str | None], *, of: int | None = None, without: int = 0, seed: int = 0
+    gold: Sequence[str],
+    answers: Sequence[str | None],
+    groups: Sequence[str | None] = (),
+    *,
+    of: int | None = None,
+    without: int = 0,
+    seed: int = 0,
 ) -> GradedTexts | None:
-    """How like gold these rows' answers are; None without rows."""
+    """How like gold these rows' answers are; ``groups``: the rows', if any of them has one. None without rows."""
     pairs = list(zip(gold, answers, strict=True))
-    means = [
-        _estimate_mean([0.0 if given is None else measure(truth, given) for truth, given in pairs], seed) for measure in (token_f1, rouge_l)
-    ]
-    f1, rouge = means
-    if f1 is None or rouge is None:
+    if not pairs:
         return None
-    similarity, note = _measure_similarity(pairs[:ENCODED], seed)
-    return GradedTexts(f1, rouge, similarity, note, len(pairs) if of is None else of, without)
+    units, every = group_rows(groups, len(pairs)), np.ones(len(pairs))
+    answered = np.array([given is not None for _, given in pairs], dtype=np.int64)
+    shared = _measure_pairs(pairs, token_f1)
+    exact = _measure_pairs(pairs, match_exactly)
+    f1 = estimate_ratio(shared, every, units, seed=seed)
+    rouge = estimate_ratio(_measure_pairs(pairs, rouge_l), every, units, seed=seed)
+    same = estimate_rate(exact, every, units, seed=seed)
+    assert f1 is not None
+    assert rouge is not None
+    assert same is not None
+    similarity, note = _measure_similarity(pairs[:ENCODED], groups[:ENCODED], seed)
+    f1_answered = estimate_ratio(shared, answered, units, seed=seed)
+    return GradedTexts(
+        token_f1=f1,
+        rouge_l=rouge,
+        exact_match=same,
+        similarity=similarity,
+        token_f1_answered=replace(f1_answered, n=int(answered.sum())) if f1_answered else None,
+        exact_answered=estimate_rate(exact, answered, units, seed=seed),
+        note=note,
+        of=len(pairs) if of is None else of,
+        without=without,
+        groups=units.groups,
+    )
 
 
 def weigh_texts(gold: Sequence[str], answers: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     """Each row's part in the mean token F1, as comparison.compare_ratios wants it."""
-    shares = [0.0 if given is None else token_f1(truth, given) for truth, given in zip(gold, answers, strict=True)]
-    return np.array(shares), np.ones(len(shares))
+    shares = _measure_pairs(list(zip(gold, answers, strict=True)), token_f1)
+    return shares, np.ones(len(shares))
 
 
-def _measure_similarity(pairs: Sequence[tuple[str, str | None]], seed: int) -> tuple[Estimate | None, str]:
+def _measure_pairs(pairs: Sequence[tuple[str, str | None]], measure: Callable[[str, str], float]) -> Figures:
+    """[rows], 0 where there is no answer."""
+    return np.array([0.0 if given is None else float(measure(truth, given)) for truth, given in pairs])
+
+
+def _measure_similarity(
+    pairs: Sequence[tuple[str, str | None]], groups: Sequence[str | None], seed: int
+) -> tuple[Estimate | None, str]:
     texts = [text for pair in pairs for text in pair if text is not None]
     try:
         vectors = dict(zip(texts, encode(texts), strict=True))
     except MissingExtra as missing:
         return None, f"{missing} ({missing.fix})"
-    near = [0.0 if given is None else max(0.0, float(vectors[truth] @ vectors[given])) for truth, given in pairs]
-    return _estimate_mean(near, seed), ""
-
-
-def _estimate_mean(values: Sequence[float], seed: int) -> Estimate | None:
-    return estimate_ratio(np.array(values), np.ones(len(values)), seed=seed)
+    near = _measure_pairs(pairs, lambda truth, given: max(0.0, float(vectors[truth] @ vectors[given])))
+    return estimate_ratio(near, np.ones(len(pairs)), group_rows(groups, len(pairs)), seed=seed), ""

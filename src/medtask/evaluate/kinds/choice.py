@@ -7,15 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from string import ascii_uppercase
 
-import numpy as np
-
 from medtask.evaluate.blocks import Bar, Bars, Block, Heading, Table, Text
 from medtask.evaluate.intervals import Counts, Estimate, estimate_share
+from medtask.evaluate.kinds.figures import tell_figures, warn_of_groups
 from medtask.evaluate.kinds.kind import Judged, Sample
-from medtask.evaluate.kinds.label import BOOTSTRAP, tell_accuracy, tell_confusion
-from medtask.evaluate.kinds.labels import tell_sets
-from medtask.evaluate.metrics import Quality, grade_counts
+from medtask.evaluate.kinds.label import (
+    count_cells,
+    explain_figures,
+    list_figures,
+    place_in_tops,
+    tell_accuracy,
+    tell_confusion,
+    tell_labels,
+)
+from medtask.evaluate.kinds.labels import explain_sets, list_set_figures, tell_sets
+from medtask.evaluate.metrics import TOPS, Quality, grade_cells
 from medtask.evaluate.sets import SetCounts, SetQuality
+from medtask.evaluate.tally import Tally
 from medtask.evaluate.words import percent
 from medtask.records import Answer, Option, Status, Value
 
@@ -93,10 +101,14 @@ class GradedChoices:
 
     @property
     def figures(self) -> Mapping[str, Estimate | None]:
-        quality = self.quality
-        if isinstance(quality, Quality):
-            return {"accuracy": quality.accuracy, "accuracy_answered": quality.accuracy_answered}
-        return {"exact_match": quality.exact_match, "jaccard": quality.jaccard, "micro_f1": quality.micro_f1}
+        if isinstance(self.quality, Quality):
+            return list_figures(self.quality)
+        figures = list_set_figures(self.quality)
+        return {measure: figures[measure] for measure in dict.fromkeys((*self.headlines, *figures))}
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        return ("accuracy",) if isinstance(self.quality, Quality) else ("exact_match", "jaccard", "micro_f1")
 
     @property
     def right(self) -> Estimate | None:
@@ -105,12 +117,15 @@ class GradedChoices:
     def to_json(self) -> dict[str, object]:
         figures = {measure: asdict(figure) if figure else None for measure, figure in self.figures.items()}
         letters = {letter: {"gold": gold, "answered": given} for letter, (gold, given) in self.letters.items()}
-        return {"quality": figures, "letters": letters}
+        return {"quality": figures, "letters": letters, "by_letter": [asdict(one) for one in self.quality.labels]}
 
     def tell(self) -> list[str]:
         return tell_accuracy(self.quality, "an answer") if isinstance(self.quality, Quality) else tell_sets(self.quality)
 
     def caveats(self) -> list[str]:
+        return [*self._tell_leaning(), *warn_of_groups(self.quality.groups)]
+
+    def _tell_leaning(self) -> list[str]:
         rows = self.figures_rows()
         if not self.answered or not rows:
             return []
@@ -131,12 +146,13 @@ class GradedChoices:
     def explain(self) -> str:
         if isinstance(self.quality, Quality):
             return (
-                "Intervals are 95 %, Wilson’s. Guessing is right as often as one draw from each row’s options would be. Differences are "
-                "judged row by row (McNemar’s exact test; guessing by a binomial test; p below 0.05)."
+                f"{explain_figures(self.quality)} Labels are the options’ letters here. Guessing is right as often as one draw from "
+                "each row’s options would be. Differences are judged row by row (McNemar’s exact test; guessing by a binomial test; p "
+                "below 0.05)."
             )
         return (
-            f"Intervals are 95 %: Wilson’s for exact match, {BOOTSTRAP} of the rows for the others. Jaccard: the options that gold and "
-            "answer share, of all that either has. Differences in exact match are judged row by row (McNemar’s exact test, p below 0.05)."
+            f"{explain_sets(self.quality)} Labels are the options’ letters here. Differences in exact match are judged row by row "
+            "(McNemar’s exact test, p below 0.05)."
         )
 
     def detail(self) -> list[Block]:
@@ -149,8 +165,8 @@ class GradedChoices:
         table = Table("Letters in gold and in answers", (("Letter", ""), *((title, "n") for title in head)), lines)
         blocks: list[Block] = [Heading("Does the place of an option decide?"), table]
         if self.confusion is not None and 2 < len(self.letters) <= MOST_LETTERS:
-            blocks += tell_confusion(self.confusion, LETTERS)
-        return blocks
+            blocks += [*tell_confusion(self.confusion, LETTERS), *tell_labels(self.quality.labels, "letter")]
+        return [*tell_figures(self.figures), *blocks]
 
 
 class ChoiceGrader:
@@ -159,7 +175,8 @@ class ChoiceGrader:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._index = {letter: place for place, letter in enumerate(LETTERS)}
-        self._confusion = np.zeros((len(LETTERS), len(LETTERS) + 1), dtype=np.int64)
+        self._tally = Tally()  # of gold, answer, and which of TOPS gold is among
+        self._fewest: int | None = None  # options of any row that has probabilities
         self._sets = SetCounts(LETTERS)
         self._several = False
         self._answered = 0
@@ -180,11 +197,16 @@ class ChoiceGrader:
     def is_right(self, given: Value | None, truth: Value) -> bool:
         return given is not None and set(given) == set(truth)
 
-    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
+    def add(
+        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+    ) -> Judged:
         right, said = read_letters(truth) or (), read_letters(given)
         self._several |= isinstance(truth, tuple) or isinstance(given, tuple)
-        self._sets.add(right, said)
-        self._confusion[self._index[right[0]], self._index[said[0]] if said else len(LETTERS)] += 1
+        self._sets.add(right, said, group, of=len(options) or len(answer.probabilities or ()))
+        top = place_in_tops(right[0], answer.probabilities, self._index)
+        if answer.probabilities:
+            self._fewest = min(len(answer.probabilities), self._fewest or len(LETTERS))
+        self._tally.add((self._index[right[0]], self._index[said[0]] if said else len(LETTERS), top), group)
         self._answered += said is not None
         self._gold.update(right)
         self._given.update(said or ())
@@ -195,10 +217,13 @@ class ChoiceGrader:
         quality: Quality | SetQuality | None
         if self._several:
             gold, given = ([read_letters(value) for value in column] for column in (sample.gold, sample.answers))
-            quality = self._sets.grade([truth or () for truth in gold], given, seed=self._seed)
-        else:
-            quality = grade_counts(self._confusion, LETTERS, seed=self._seed)
-        return GradedChoices(quality, letters, self._answered, None if self._several else self._confusion) if quality else None
+            quality = self._sets.grade([truth or () for truth in gold], given, sample.groups, seed=self._seed)
+            return GradedChoices(quality, letters, self._answered, None) if quality else None
+        cells, units = self._tally.finish()
+        # Of k options or fewer, the top k say nothing.
+        tops = [size for size in TOPS if self._fewest and size < self._fewest]
+        quality = grade_cells(cells, units, LETTERS, tops=tops, seed=self._seed)
+        return GradedChoices(quality, letters, self._answered, count_cells(cells, units, len(LETTERS))) if quality else None
 
 
 def read_letters(value: Value | None) -> tuple[str, ...] | None:

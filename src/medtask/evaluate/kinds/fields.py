@@ -11,8 +11,9 @@ from medtask.evaluate.agreement import ObjectCounts, ObjectQuality, compare_obje
 from medtask.evaluate.blocks import Bar, Bars, Block, Heading, Table, Text
 from medtask.evaluate.cases import name_outcome
 from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
 from medtask.evaluate.kinds.kind import Judged, Sample
-from medtask.evaluate.kinds.label import BOOTSTRAP, LABELS, rank_names
+from medtask.evaluate.kinds.label import LABELS, rank_names
 from medtask.evaluate.words import count_rows, percent
 from medtask.records import Answer, Option, Status, Value
 
@@ -103,7 +104,16 @@ class GradedObjects:
 
     @property
     def figures(self) -> Mapping[str, Estimate | None]:
-        return {"fields_right": self.quality.fields_right, "rows_right": self.quality.rows_right}
+        quality = self.quality
+        return {
+            "fields_right": quality.fields_right,
+            "rows_right": quality.rows_right,
+            "rows_right_answered": quality.rows_right_answered,
+        }
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        return ("fields_right", "rows_right")
 
     @property
     def right(self) -> None:
@@ -128,13 +138,13 @@ class GradedObjects:
         return sentences
 
     def caveats(self) -> list[str]:
-        return []
+        return warn_of_groups(self.quality.groups)
 
     def explain(self) -> str:
         return (
-            f"Intervals are 95 %: Wilson’s for rows and single fields, {BOOTSTRAP} of the rows for all fields together. Numbers agree "
-            "within a billionth of their size, text but for case and blanks, lists whatever their order. Differences in fields right are "
-            "judged by approximate randomisation (p below 0.05)."
+            f"{describe_intervals('rows and single fields', 'all fields together', self.quality.groups)} Numbers agree within a billionth "
+            "of their size, text but for case and blanks, lists whatever their order. Differences in fields right are judged by "
+            "approximate randomisation (p below 0.05)."
         )
 
     def detail(self) -> list[Block]:
@@ -145,7 +155,8 @@ class GradedObjects:
         figures = ("Rows", "In gold", "Filled", "Right", "Missed", "Invented")
         head: list[tuple[str, Any]] = [("Field", "l"), *((title, "n") for title in figures)]
         told = "Missed: gold has a value, the answer none. Invented: the answer has one, gold says that there is none."
-        return [Heading("Field by field"), Text(told, "quiet small"), Table("Quality by field", tuple(head), lines)]
+        fields: list[Block] = [Heading("Field by field"), Text(told, "quiet small"), Table("Quality by field", tuple(head), lines)]
+        return [*tell_figures(self.figures), *fields]
 
 
 class FieldsGrader:
@@ -165,9 +176,11 @@ class FieldsGrader:
         assert isinstance(truth, Mapping)
         return isinstance(given, Mapping) and all(finding == "right" for _, finding, _, _ in compare_objects(truth, given))
 
-    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
+    def add(
+        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+    ) -> Judged:
         assert isinstance(truth, Mapping)
-        wrong = self._counts.add(truth, given if isinstance(given, Mapping) else None)
+        wrong = self._counts.add(truth, given if isinstance(given, Mapping) else None, group)
         return Judged(given is not None and not wrong, wrong)
 
     def finish(self, sample: Sample) -> GradedObjects | None:

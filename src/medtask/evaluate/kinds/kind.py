@@ -15,12 +15,14 @@ Kind = Literal["label", "labels", "choice", "answer", "fields"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Up to 2,000 random rows with gold, column by column, for baselines. An answer is None where there was none."""
+    """Up to 2,000 random rows with gold, column by column, for baselines. An answer is None where there was none, a group where
+    the row has none; without groups the column may be empty."""
 
     texts: tuple[str, ...] = ()
     gold: tuple[Any, ...] = ()
     answers: tuple[Any, ...] = ()
     options: tuple[tuple[Option, ...], ...] = ()
+    groups: tuple[str | None, ...] = ()
 
 
 class Judged(NamedTuple):
@@ -47,7 +49,12 @@ class Quality(Protocol):
 
     @property
     def figures(self) -> Mapping[str, Estimate | None]:
-        """By measure (see words.MEASURES), the headline first. Each names the rows that it is over."""
+        """All of them by measure (see words.MEASURES), the headline first. Each names the rows that it is over; None where these leave
+        it undefined."""
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The few measures that stand in the lead, the headline first."""
 
     @property
     def right(self) -> Estimate | None:
@@ -89,7 +96,9 @@ class Grader(Protocol):
     def is_right(self, given: Value | None, truth: Value) -> bool | None:
         """None where right and wrong are not all there is."""
 
-    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
+    def add(
+        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+    ) -> Judged:
         """``given``: what settle made of the answer. Rows of one ``group`` (a patient, say) are not independent."""
 
     def finish(self, sample: Sample) -> Quality | None:

@@ -8,17 +8,18 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from medtask.evaluate.blocks import Bar, Bars, Block, Heading, Matrix, MatrixLine, Table, Text
-from medtask.evaluate.intervals import Counts, Estimate
+from medtask.evaluate.blocks import Align, Bar, Bars, Block, Heading, Matrix, MatrixLine, Table, Text
+from medtask.evaluate.intervals import Counts, Estimate, Units
+from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
 from medtask.evaluate.kinds.kind import Judged, Sample
-from medtask.evaluate.metrics import LabelQuality, Quality, grade_counts
+from medtask.evaluate.metrics import NOT_IN_TOPS, TOPS, LabelQuality, Quality, grade_cells
 from medtask.evaluate.plots import shade
-from medtask.evaluate.words import count_rows, isolate, percent
+from medtask.evaluate.tally import Tally
+from medtask.evaluate.words import capital, count_rows, isolate, percent
 from medtask.records import Answer, Option, Status, Value
 
 LABELS = 40  # how many labels a table shows: with 2,000 labels the page must stay readable, and small
 FEW_ROWS = 10  # gold rows of a label, with fewer of which its F1 is mostly luck
-BOOTSTRAP = "a bootstrap of 1,000 resamples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,11 @@ class GradedLabels:
 
     @property
     def figures(self) -> Mapping[str, Estimate | None]:
-        quality = self.quality
-        return {"accuracy": quality.accuracy, "accuracy_answered": quality.accuracy_answered, "macro_f1": quality.macro_f1}
+        return list_figures(self.quality)
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        return ("accuracy", "macro_f1")
 
     @property
     def right(self) -> Estimate | None:
@@ -88,16 +92,13 @@ class GradedLabels:
         return tell_accuracy(self.quality, "a label")
 
     def caveats(self) -> list[str]:
-        return tell_scarcity(self.quality.labels, len(self.classes))
+        return [*tell_scarcity(self.quality.labels, len(self.classes)), *warn_of_groups(self.quality.groups)]
 
     def explain(self) -> str:
-        return (
-            f"Intervals are 95 %: Wilson’s for accuracy, {BOOTSTRAP} for macro-F1, which is the mean of F1 over the labels that occur "
-            "in gold. Differences are judged row by row (McNemar’s exact test, p below 0.05)."
-        )
+        return f"{explain_figures(self.quality)} Differences are judged row by row (McNemar’s exact test, p below 0.05)."
 
     def detail(self) -> list[Block]:
-        return [*tell_confusion(self.confusion, self.classes), *tell_labels(self.quality.labels)]
+        return [*tell_figures(self.figures), *tell_confusion(self.confusion, self.classes), *tell_labels(self.quality.labels)]
 
 
 class LabelGrader:
@@ -107,7 +108,10 @@ class LabelGrader:
         self._classes = tuple(labels) if abstain is None else (*labels, abstain)
         self._index = {name: place for place, name in enumerate(self._classes)}
         self._abstain, self._seed = abstain, seed
-        self._confusion = np.zeros((len(self._classes), len(self._classes) + 1), dtype=np.int64)
+        self._tally = Tally()  # of gold, answer, and which of TOPS gold is among
+        # With k labels or fewer, the top k say nothing.
+        self._tops = tuple(size for size in TOPS if size < len(labels))
+        self._scored = False
 
     def read(self, gold: Value, options: Sequence[Option]) -> str | None:
         return gold if isinstance(gold, str) and gold in self._index else None
@@ -118,14 +122,70 @@ class LabelGrader:
     def is_right(self, given: Value | None, truth: Value) -> bool:
         return given == truth
 
-    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
+    def add(
+        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+    ) -> Judged:
         column = self._index[given] if isinstance(given, str) else len(self._classes)
-        self._confusion[self._index[str(truth)], column] += 1
+        top = place_in_tops(str(truth), answer.probabilities, self._index) if self._tops else NOT_IN_TOPS
+        self._scored |= bool(answer.probabilities)
+        self._tally.add((self._index[str(truth)], column, top), group)
         return Judged(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedLabels | None:
-        quality = grade_counts(self._confusion, self._classes, abstain=self._abstain, seed=self._seed)
-        return GradedLabels(quality, self._classes, self._confusion) if quality else None
+        cells, units = self._tally.finish()
+        tops = self._tops if self._scored else ()
+        quality = grade_cells(cells, units, self._classes, abstain=self._abstain, tops=tops, seed=self._seed)
+        return GradedLabels(quality, self._classes, count_cells(cells, units, len(self._classes))) if quality else None
+
+
+def place_in_tops(truth: str, shares: Mapping[str, float] | None, order: Mapping[str, int]) -> int:
+    """The place in TOPS of the first that has the truth among its likeliest outcomes; NOT_IN_TOPS where none has, and of a row without
+    probabilities. Between equally likely ones the earlier in ``order`` is ahead, as it is when one is chosen."""
+    share = shares.get(truth) if shares else None
+    if shares is None or share is None or share != share:  # NaN is likelier than nothing
+        return NOT_IN_TOPS
+    ahead = sum(map(share.__lt__, shares.values()))
+    if ahead < TOPS[-1]:
+        last = len(order)
+        ahead += sum(other == share and order.get(name, last) < order.get(truth, last) for name, other in shares.items())
+    return next((place for place, size in enumerate(TOPS) if ahead < size), NOT_IN_TOPS)
+
+
+def count_cells(cells: Counts, units: Units, classes: int) -> Counts:
+    """Rows by gold and answer, [classes, classes + 1], of cells that begin with both."""
+    counts = np.zeros((classes, classes + 1), dtype=np.int64)
+    np.add.at(counts, (cells[:, 0], cells[:, 1]), units.count_rows())
+    return counts
+
+
+def list_figures(quality: Quality) -> dict[str, Estimate | None]:
+    """All of them by measure; the tops only where they were asked."""
+    figures: dict[str, Estimate | None] = {
+        "accuracy": quality.accuracy,
+        "accuracy_answered": quality.accuracy_answered,
+        "macro_f1": quality.macro_f1,
+        "weighted_f1": quality.weighted_f1,
+        "balanced_accuracy": quality.balanced_accuracy,
+        "kappa": quality.kappa,
+        "mcc": quality.mcc,
+    }
+    return figures | {measure: top for measure, top in (("top_3", quality.top_3), ("top_5", quality.top_5)) if top}
+
+
+def explain_figures(quality: Quality) -> str:
+    """How list_figures were made."""
+    shares = "accuracy, precision, recall and what is in the top k"
+    top = (
+        " Gold is in the top k where it is among the k likeliest; a row without probabilities is not."
+        if quality.top_3 or quality.top_5
+        else ""
+    )
+    return (
+        f"{describe_intervals(shares, 'the others', quality.groups)} Macro-F1 is the mean of F1 over the labels that occur in gold, "
+        "weighted F1 the same by how often they do, balanced accuracy the mean of their recall. Cohen’s kappa and Matthews "
+        "correlation are 0 where answers agree with gold as often as chance would, 1 where always; no answer counts as one of its "
+        f"own.{top}"
+    )
 
 
 def rank_names(rows: Mapping[str, int]) -> dict[str, int]:
@@ -189,20 +249,24 @@ def tell_confusion(counts: Counts, classes: Sequence[str]) -> list[Block]:
     return [Heading("Gold against answers"), Text(told, "quiet small"), Matrix(tuple(lines), len(others))]
 
 
-def tell_labels(labels: Sequence[LabelQuality]) -> list[Block]:
-    """Precision, recall and F1 by label, those with most gold rows first."""
+def tell_labels(labels: Sequence[LabelQuality], name: str = "label") -> list[Block]:
+    """Precision, recall and F1 by label (or what else they are: ``name``), those with most gold rows first."""
     ranked = sorted(labels, key=lambda one: -one.gold)
     lines = [
         (
             one.label,
             f"{one.gold:,}",
             f"{one.answered:,}",
-            f"{one.precision:.3f}" if one.answered else "–",
-            f"{one.recall:.3f}" if one.gold else "–",
-            f"{one.f1:.3f}" if one.gold else "–",
+            *((f"{figure.value:.3f}", figure.interval) if figure else "–" for figure in (one.precision, one.recall, one.f1)),
         )
         for one in ranked[:LABELS]
     ]
-    caption = f"The {LABELS} labels with most gold rows; report.json has all {len(ranked):,}." if len(ranked) > LABELS else ""
+    caption = f"The {LABELS} {name}s with most gold rows; report.json has all {len(ranked):,}." if len(ranked) > LABELS else ""
     figures = ("In gold", "Answered", "Precision", "Recall", "F1")
-    return [Heading("Label by label"), Table("Quality by label", (("Label", "l"), *((title, "n") for title in figures)), lines, caption)]
+    head: list[tuple[str, Align]] = [(capital(name), "l"), *((title, "n") for title in figures)]
+    bars = tuple(Bar(one.label, one.f1.value, (f"{one.f1.value:.3f}", one.f1.interval)) for one in ranked[:LABELS] if one.f1)
+    return [
+        Heading(f"{capital(name)} by {name}"),
+        *([Bars((capital(name), "F1", "95 %"), bars)] if bars else []),
+        Table(f"Quality by {name}", tuple(head), lines, caption),
+    ]

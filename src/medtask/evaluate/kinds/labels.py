@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 
 from medtask.evaluate.blocks import Block, Heading, Table, Text
 from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
 from medtask.evaluate.kinds.kind import Judged, Sample
-from medtask.evaluate.kinds.label import BOOTSTRAP, LABELS, rank_names, tell_labels, tell_names, tell_scarcity
+from medtask.evaluate.kinds.label import LABELS, rank_names, tell_labels, tell_names, tell_scarcity
 from medtask.evaluate.sets import SetCounts, SetQuality
 from medtask.evaluate.words import count_rows
 from medtask.records import Answer, Option, Status, Value
@@ -73,8 +74,11 @@ class GradedLabelSets:
 
     @property
     def figures(self) -> Mapping[str, Estimate | None]:
-        quality = self.quality
-        return {"micro_f1": quality.micro_f1, "macro_f1": quality.macro_f1, "exact_match": quality.exact_match, "jaccard": quality.jaccard}
+        return list_set_figures(self.quality)
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        return ("micro_f1", "macro_f1", "exact_match", "jaccard")
 
     @property
     def right(self) -> Estimate | None:
@@ -84,20 +88,17 @@ class GradedLabelSets:
         return {"quality": asdict(self.quality)}
 
     def tell(self) -> list[str]:
-        return [*tell_sets(self.quality), f"All decisions together: micro-F1 {self.quality.micro_f1}."]
+        micro = self.quality.micro_f1
+        return [*tell_sets(self.quality), *([f"All decisions together: micro-F1 {micro}."] if micro else [])]
 
     def caveats(self) -> list[str]:
-        return tell_scarcity(self.quality.labels, self.classes)
+        return [*tell_scarcity(self.quality.labels, self.classes), *warn_of_groups(self.quality.groups)]
 
     def explain(self) -> str:
-        return (
-            f"Intervals are 95 %: Wilson’s for exact match, {BOOTSTRAP} of the rows for the others. Micro-F1 counts every pair of row and "
-            "label, macro-F1 is the mean over the labels that occur in gold, Jaccard the labels that gold and answer share, of all that "
-            "either has. Differences in micro-F1 are judged by approximate randomisation (p below 0.05)."
-        )
+        return f"{explain_sets(self.quality)} Differences in micro-F1 are judged by approximate randomisation (p below 0.05)."
 
     def detail(self) -> list[Block]:
-        return tell_labels(self.quality.labels)
+        return [*tell_figures(self.figures), *tell_labels(self.quality.labels)]
 
 
 class LabelsGrader:
@@ -119,13 +120,38 @@ class LabelsGrader:
     def is_right(self, given: Value | None, truth: Value) -> bool:
         return given is not None and set(given) == set(truth)
 
-    def add(self, given: Value | None, truth: Value, answer: Answer, group: str | None = None) -> Judged:
-        self._counts.add(tuple(truth), None if given is None else tuple(given))
+    def add(
+        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+    ) -> Judged:
+        self._counts.add(tuple(truth), None if given is None else tuple(given), group)
         return Judged(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedLabelSets | None:
-        quality = self._counts.grade(sample.gold, sample.answers, seed=self._seed)
+        quality = self._counts.grade(sample.gold, sample.answers, sample.groups, seed=self._seed)
         return GradedLabelSets(quality, len(self._labels)) if quality else None
+
+
+def list_set_figures(quality: SetQuality) -> dict[str, Estimate | None]:
+    """All of them by measure; Hamming loss only where it is known."""
+    figures: dict[str, Estimate | None] = {
+        "micro_f1": quality.micro_f1,
+        "macro_f1": quality.macro_f1,
+        "sample_f1": quality.sample_f1,
+        "exact_match": quality.exact_match,
+        "exact_match_answered": quality.exact_answered,
+        "jaccard": quality.jaccard,
+    }
+    return figures | ({"hamming_loss": quality.hamming_loss} if quality.hamming_loss else {})
+
+
+def explain_sets(quality: SetQuality) -> str:
+    """How list_set_figures were made."""
+    return (
+        f"{describe_intervals('exact match, precision and recall', 'the others', quality.groups)} Micro-F1 counts every pair of row and "
+        "label, macro-F1 is the mean over the labels that occur in gold, F1 by row the mean over rows. Jaccard: what gold and answer "
+        "share, of all that either has. Hamming loss, of which less is better: the share of labels, given or not, that are wrong in a "
+        "row; all of them where there is no answer."
+    )
 
 
 def tell_sets(quality: SetQuality) -> list[str]:

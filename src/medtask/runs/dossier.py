@@ -1,0 +1,83 @@
+"""What an evaluation found out, for people: lines for a terminal, the report, and a calibration where runs will find it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medtask.errors import StorageError
+from medtask.evaluate.blocks import Block, Section, Text
+from medtask.evaluate.refusal import Refusal
+from medtask.evaluate.report import write_report
+from medtask.evaluate.words import capital
+from medtask.runs.answered import Answers
+from medtask.runs.calibrations import NAME, keep_calibration, locate_calibrations
+from medtask.runs.evaluation import Evaluation
+
+_HOW_TO_ACCEPT = (
+    "Nothing was promised here. With gold for some hundred random rows, medtask evaluate RUN --gold COLUMN --max-error 0.05 finds the "
+    "confidence from which answers may be accepted, and writes accepted.csv and review.csv."
+)
+
+
+def write_dossier(folder: Path, found: Evaluation) -> list[str]:
+    """Write report.html and report.json into the folder; their names."""
+    numbers = {name: part for name, part in found.to_json().items() if name not in ("details", "baselines")}
+    write_report(folder / "report.html", found.summary, _describe_source(found.answers), found.baselines, list_sections(found), numbers)
+    return ["report.html", "report.json"]
+
+
+def list_sections(found: Evaluation) -> list[Section]:
+    """What the report says besides the figures, by question."""
+    sections = [Section("Which answers may be accepted without a look?", _tell(found.acceptance))] if found.summary.gold else []
+    if found.fit is not None:
+        sections.append(Section("What does calibration change?", _tell(found.fit)))
+    if found.sets is not None:
+        sections.append(Section("Which answers remain possible?", _tell(found.sets)))
+    if found.readers is not None:
+        sections.append(Section("How far do people agree?", found.readers.tell()))
+    return sections
+
+
+def list_findings(found: Evaluation) -> list[str]:
+    """The same for a terminal, in one line each."""
+    gold = found.summary.gold
+    lines = [f"confidence: {gold.reliability.describe()}"] if gold and gold.reliability else []
+    for name, part in (("acceptance", found.acceptance), ("calibration", found.fit), ("prediction sets", found.sets)):
+        if part is not None:
+            lines.append(f"{name}: {f'refused: {part}' if isinstance(part, Refusal) else part.describe()}")
+    if found.kept:
+        lines.append("Runs of this task with this model apply the calibration from now on; run the same command again to apply it here.")
+    return [*lines, *(found.readers.lines() if found.readers else [])]
+
+
+def keep(found: Evaluation, folder: Path) -> Path:
+    """Keep the calibration beside the task's file, where `medtask run` looks for it; in ``folder`` where there is none."""
+    assert found.kept is not None
+    path = locate_calibrations(found.answers.task) or folder / NAME
+    try:
+        keep_calibration(path, found.kept)
+    except StorageError:
+        if path.parent == folder:
+            raise
+        path = folder / NAME
+        keep_calibration(path, found.kept)
+    return path
+
+
+def _tell(part: Any) -> list[Block]:
+    if part is None:
+        return [Text(_HOW_TO_ACCEPT)]
+    if isinstance(part, Refusal):
+        return [Text(f"Refused: {part}.", "note")]
+    return list(part.tell()) if hasattr(part, "tell") else [Text(f"{capital(part.describe())}.")]
+
+
+def _describe_source(answers: Answers) -> Mapping[str, object]:
+    if answers.manifest:
+        return answers.manifest
+    data = {"source": answers.table.source, "columns": list(answers.table.columns), "notes": list(answers.table.notes)}
+    return {"task": {"name": answers.name}, "data": data}
+
+

@@ -1,0 +1,77 @@
+"""`medtask evaluate` as scripts and people meet it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.shell import Shell
+from runs.test_evaluation import write_table
+
+
+@pytest.fixture
+def run_folder(medtask: Shell, desk: Path) -> Path:
+    assert medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q").code == 0
+    return desk / "out"
+
+
+def test_a_run_is_told_with_its_gold(medtask: Shell, run_folder: Path) -> None:
+    shown = medtask("evaluate", "out")
+    assert shown.code == 0
+    assert "ok " in shown.out and "accuracy " in shown.out and "n = 5 with gold" in shown.out
+    assert "report.html" in shown.out and (run_folder / "report.html").exists()
+
+
+def test_json_keeps_its_contract(medtask: Shell, run_folder: Path) -> None:
+    shown = medtask("evaluate", "out", "--json", "--max-error", "0.05")
+    told = json.loads(shown.out)
+    assert told["n"] == 5 and told["statuses"]["empty_input"] == 1 and told["acceptance"] is None
+    assert set(told["metrics"]["accuracy"]) >= {"value", "low", "high"}
+    assert "acceptance_refused" in told and told["gold"] == {"rows": 5, "missing": 0, "unknown": 0}
+
+
+def test_a_foreign_table_gets_a_folder_of_its_own(medtask: Shell, desk: Path) -> None:
+    write_table(desk / "other.csv", 2000, sharpness=1.0)
+    shown = medtask("evaluate", "other.csv", "--max-error", "0.1", "--no-baselines", "--json")
+    told = json.loads(shown.out)
+    assert {"threshold", "coverage", "max_error", "confidence"} <= set(told["acceptance"])
+    assert told["acceptance"]["max_error"] == 0.1 and told["acceptance"]["confidence"] == 0.95
+    assert sorted(path.name for path in Path("other-evaluation").iterdir()) == ["accepted.csv", "report.html", "report.json", "review.csv"]
+    assert told["files"] == ["report.html", "report.json", "accepted.csv", "review.csv"]
+    assert Path("other-evaluation/accepted.csv").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(medtask: Shell, desk: Path) -> None:
+    rows = [f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}" for row in range(300)]
+    Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]))
+    medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q")
+    shown = medtask("evaluate", "out", "--calibrate", "temperature", "--no-baselines")
+    assert "surgery/calibration.json" in shown.out and "temperature" in shown.out
+    again = medtask("run", "surgery", "--model", "fake:", "--out", "out")
+    assert "probabilities are calibrated, as fitted on 300 rows of out" in again.err
+    assert "calibrated" not in medtask("run", "surgery", "--model", "fake:", "--out", "out", "--uncalibrated").err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("nothing.csv",), 4, "no such file"),
+        (("surgery",), 4, "no table"),
+        (("out", "--gold", "purpos"), 2, 'did you mean "purpose"'),
+        (("out", "--max-error", "1.5"), 2, "no share"),
+        (("out", "--readers", "one"), 2, "not two"),
+        (("out", "--readers", "a,b"), 2, "no column"),
+        (("out", "--group", "patient"), 4, "no column"),
+        (("procedures.csv",), 4, 'no column "answer"'),
+    ],
+)
+def test_mistakes_are_told_with_what_to_do(medtask: Shell, run_folder: Path, words: tuple[str, ...], code: int, told: str) -> None:
+    shown = medtask("evaluate", *words)
+    assert shown.code == code and told in shown.err and "fix:" in shown.err
+
+
+def test_calibration_of_what_has_too_little_gold_is_refused_in_words(medtask: Shell, run_folder: Path) -> None:
+    shown = medtask("evaluate", "out", "--calibrate", "auto")
+    assert shown.code == 0 and "calibration: refused" in shown.out and not Path("surgery/calibration.json").exists()

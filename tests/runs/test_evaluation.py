@@ -1,0 +1,216 @@
+"""Evaluations of runs and tables, held against arithmetic of the test's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
+
+from medtask.engines.fake import FakeEngine
+from medtask.errors import UsageError
+from medtask.evaluate.accept import Acceptance
+from medtask.evaluate.calibration import Calibration
+from medtask.evaluate.prediction_sets import PredictionSets
+from medtask.evaluate.refusal import Refusal
+from medtask.runs.answered import open_answers
+from medtask.runs.dossier import list_findings, list_sections, write_dossier
+from medtask.runs.evaluation import Wanted, collect_shares, evaluate_answers, list_outcomes
+from medtask.runs.local import run
+from medtask.runs.sorting import CHUNK, split_rows, write_piles, write_sets
+from medtask.tasks.load import load_task
+from runs.kinds import KINDS, write_kind
+
+LABELS = ("benign", "malignant", "unclear")
+BARE = Wanted(baselines=False)
+
+
+def write_table(path: Path, rows: int = 800, *, seed: int = 0, sharpness: float = 3.0, blank: float = 0.05, groups: int = 0) -> Path:
+    """Answers of a model whose probabilities are right before they are sharpened."""
+    chance, random_ = random.Random(seed), np.random.default_rng(seed)
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "text", "group", "gold", "second", "answer", "confidence", *(f"p:{name}" for name in LABELS)])
+        for row in range(rows):
+            shares = random_.dirichlet([0.4] * 3)
+            gold = LABELS[random_.choice(3, p=shares)]
+            told = shares**sharpness / (shares**sharpness).sum()
+            answer = LABELS[int(told.argmax())]
+            second = gold if chance.random() < 0.9 else chance.choice(LABELS)
+            group = f"g{row % groups}" if groups else ""
+            if chance.random() < blank:
+                writer.writerow([row, f"text {row % 500}", group, gold, second, "", "", "", "", ""])
+            else:
+                writer.writerow([row, f"text {row % 500}", group, gold, second, answer, told.max(), *told])
+    return path
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_figures_of_a_foreign_table_are_scikit_learns(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "other.csv")
+    found = evaluate_answers(open_answers(path), BARE)
+    rows = read(path)
+    gold, said = [row["gold"] for row in rows], [row["answer"] or "none" for row in rows]
+    told: dict[str, Any] = found.to_json()
+    assert told["n"] == 800 and told["statuses"] == {"ok": 800 - said.count("none"), "failed": said.count("none")}
+    figures = {name: figure["value"] for name, figure in told["metrics"].items() if figure}
+    assert figures["accuracy"] == pytest.approx(accuracy_score(gold, said))
+    assert figures["macro_f1"] == pytest.approx(f1_score(gold, said, average="macro", labels=sorted(set(gold)), zero_division=0))
+    assert figures["kappa"] == pytest.approx(cohen_kappa_score(gold, said))
+    assert figures["mcc"] == pytest.approx(matthews_corrcoef(gold, said))
+    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in told["metrics"].values() if figure)
+    assert told["acceptance"] is None and told["calibration"] is None
+    json.dumps(told)
+
+
+def test_the_two_piles_are_the_table(tmp_path: Path) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", 2000, sharpness=1.0))
+    found = evaluate_answers(answers, Wanted(max_error=0.1, baselines=False))
+    assert isinstance(found.acceptance, Acceptance) and found.acceptance.threshold is not None
+    accepted, review = write_piles(tmp_path, answers, found.acceptance)
+    first, second = read(tmp_path / "accepted.csv"), read(tmp_path / "review.csv")
+    assert (len(first), len(second), accepted + review) == (accepted, review, 2000)
+    assert {row["id"] for row in first} | {row["id"] for row in second} == {str(row) for row in range(2000)}
+    assert all(float(row["confidence"]) >= found.acceptance.threshold - 1e-4 for row in first)
+    assert all(not row["confidence"] or float(row["confidence"]) <= found.acceptance.threshold + 1e-4 for row in second)
+    worth = [float(row["expected_errors"]) for row in second]
+    assert worth == sorted(worth, reverse=True)
+    wrong = sum(row["answer"] != row["gold"] for row in first)
+    assert wrong / accepted <= 0.1 and found.acceptance.accepted == accepted and found.acceptance.errors == wrong
+
+
+def test_a_long_pile_is_put_in_order_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", sharpness=1.0))
+    found = evaluate_answers(answers, Wanted(max_error=0.2, baselines=False)).acceptance
+    assert isinstance(found, Acceptance) and CHUNK > 800
+    write_piles(tmp_path, answers, found)
+    whole = (tmp_path / "review.csv").read_bytes()
+    monkeypatch.setattr("medtask.runs.sorting.CHUNK", 7)
+    write_piles(tmp_path, answers, found)
+    assert (tmp_path / "review.csv").read_bytes() == whole
+
+
+def test_by_class_every_row_is_held_against_the_threshold_of_its_answer(tmp_path: Path) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", 3000, sharpness=1.0))
+    found = evaluate_answers(answers, Wanted(max_error=0.15, by_class=True, baselines=False)).acceptance
+    assert isinstance(found, Acceptance) and found.by_class
+    limits = {rule.name: rule.threshold for rule in found.by_class.values()}
+    accepted, _, _ = split_rows(answers, found)
+    expected = [
+        row.row
+        for row in answers.rows()
+        if row.answer.value in limits and (limit := limits[str(row.answer.value)]) is not None and (row.answer.confidence or 0) >= limit
+    ]
+    assert accepted.tolist() == expected and expected
+
+
+def test_calibration_undoes_what_was_sharpened(tmp_path: Path) -> None:
+    found = evaluate_answers(open_answers(write_table(tmp_path / "other.csv", 3000)), Wanted(calibrate="temperature", baselines=False))
+    assert isinstance(found.fit, Calibration) and found.fit.temperature == pytest.approx(3.0, rel=0.15)
+    assert found.kept is not None and found.kept.run == "other"
+
+
+def test_batch_calibration_needs_no_gold(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,p:a,p:b\n" + "".join(f"{row},a,{0.6 + row % 7 / 20},{0.4 - row % 7 / 20}\n" for row in range(90)))
+    found = evaluate_answers(open_answers(path), Wanted(calibrate="batch"))
+    assert isinstance(found.fit, Calibration) and found.fit.method == "batch" and found.summary.gold is None
+
+
+@pytest.mark.parametrize("wanted", [Wanted(max_error=0.1), Wanted(calibrate="auto"), Wanted(sets=0.1)])
+def test_what_needs_gold_says_so(tmp_path: Path, wanted: Wanted) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,confidence\n1,a,0.5\n")
+    with pytest.raises(UsageError, match="needs rows with gold"):
+        evaluate_answers(open_answers(path), wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("id,answer,gold\n1,a,a\n2,b,b\n", "no answer has a confidence"),
+        ("id,answer,confidence,gold\n1,a,0.5,\n", "no row has gold that counts"),
+        ("id,answer,confidence,gold\n1,a,0.9,a\n2,a,0.8,a\n", "gold rows"),
+        ("id,answer,confidence,gold\n1,,,a\n2,,,a\n", "no answer has a confidence"),
+    ],
+)
+def test_too_little_is_refused_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text(text)
+    wanted = Wanted(max_error=0.05, calibrate="auto", sets=0.1, baselines=False)
+    found = evaluate_answers(open_answers(path, kind="label"), wanted)
+    assert isinstance(found.acceptance, Refusal) and why in str(found.acceptance)
+    assert isinstance(found.fit, Refusal) and isinstance(found.sets, Refusal) and found.kept is None
+    assert found.to_json()["acceptance"] is None
+    assert sum("refused" in line for line in list_findings(found)) == 3
+    write_dossier(tmp_path, found)
+
+
+def test_groups_widen_the_intervals_and_one_row_of_each_is_promised_for(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "other.csv", 900, sharpness=1.0, groups=30)
+    told = evaluate_answers(open_answers(path), Wanted(max_error=0.2, baselines=False))
+    assert told.summary.gold is not None and told.summary.gold.marks.groups is not None
+    grouped = told.acceptance
+    assert isinstance(grouped, Refusal | Acceptance)
+    assert grouped.rows == 30
+
+
+def test_two_readers_and_the_model(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "other.csv", blank=0.0)
+    found = evaluate_answers(open_answers(path), Wanted(readers=("gold", "second"), baselines=False)).readers
+    rows = read(path)
+    assert found is not None and found.ceiling.kappa is not None
+    assert found.ceiling.kappa.value == pytest.approx(cohen_kappa_score([row["gold"] for row in rows], [row["second"] for row in rows]))
+    assert found.disagreed == sum(row["gold"] != row["second"] for row in rows)
+    with pytest.raises(UsageError, match="no column 'third'"):
+        evaluate_answers(open_answers(path), Wanted(readers=("gold", "third")))
+
+
+def test_prediction_sets_hold_the_truth_as_often_as_promised(tmp_path: Path) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", 2000))
+    found = evaluate_answers(answers, Wanted(sets=0.1, baselines=False)).sets
+    assert isinstance(found, PredictionSets)
+    fresh = open_answers(write_table(tmp_path / "fresh.csv", 4000, seed=7))
+    shares, gold, _ = collect_shares(fresh, fresh.rows(), LABELS, graded=True)
+    held = found.apply(shares)[np.arange(len(gold)), gold].mean()
+    assert held == pytest.approx(0.9, abs=0.025)
+    write_sets(tmp_path, fresh, found)
+    listed = read(tmp_path / "sets.csv")
+    told = [row["gold"] in row_set["possible"].split("; ") for row, row_set in zip(read(tmp_path / "fresh.csv"), listed, strict=True)]
+    assert sum(told) == round(held * len(gold))
+    assert all(int(row["size"]) == len(row["possible"].split("; ")) for row in listed if row["possible"])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_run_of_every_kind_is_evaluated(kind: str, tmp_path: Path) -> None:
+    folder, table = write_kind(kind, tmp_path, 60)
+    task = load_task(folder)
+    out = run(task, FakeEngine(), table, out=tmp_path / "out").folder
+    rows = [row.answer for row in open_answers(out).rows()]
+    truths = {answer.record_id: answer.value for answer in rows if answer.value is not None}
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("".join(json.dumps({"case": name, "gold": value or "[]"}) + "\n" for name, value in truths.items()))
+    found = evaluate_answers(open_answers(out, gold=str(gold)), Wanted(max_error=0.2))
+    assert found.summary.gold is not None and found.summary.gold.quality is not None
+    headline = next(figure for figure in found.summary.gold.quality.figures.values() if figure)
+    assert headline.value == pytest.approx(1.0) or kind in ("several", "labels")
+    assert found.summary.tokens_read > 0
+    write_dossier(tmp_path, found)
+    page = (tmp_path / "report.html").read_text()
+    assert all(section.title in page for section in list_sections(found))
+    json.loads((tmp_path / "report.json").read_text())
+
+
+def test_kinds_without_probabilities_cannot_be_calibrated(tmp_path: Path) -> None:
+    task = load_task(write_kind("answer", tmp_path, 1)[0])
+    with pytest.raises(UsageError, match="no probabilities"):
+        list_outcomes(task)
