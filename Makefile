@@ -23,6 +23,7 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 
 # What tests want and the demo does not: llama-cpp-python is built from source, in some minutes, and mlx is not for every platform.
 $(VENV)/built: $(VENV)/ready
+	$(PIP) --constraint constraints.txt --editable '.[track,oracles]'
 	@$(PIP) --no-warn-conflicts --constraint constraints.txt --editable '.[mlx]' || echo "mlx is not for this platform: its tests will be skipped"
 	@if command -v c++ >/dev/null; then \
 	  echo "building llama-cpp-python, which takes some minutes"; \

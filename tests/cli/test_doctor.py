@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.shell import Shell
-from medtask.cli.verbs import doctor as verb
+from medtask.cli import machine
 from medtask.engines.fake import FakeEngine
 
 
@@ -28,8 +28,8 @@ def test_findings_are_told_in_lines(medtask: Shell) -> None:
 
 
 def test_a_missing_package_is_bad_and_has_its_remedy(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = verb._version
-    monkeypatch.setattr(verb, "_version", lambda package: None if package == "torch" else version(package))
+    version = machine._version
+    monkeypatch.setattr(machine, "_version", lambda package: None if package == "torch" else version(package))
     outcome = medtask("doctor")
     assert outcome.code == 5
     assert "bad   engine hf  torch not installed\n" in outcome.out

@@ -80,7 +80,9 @@ def test_what_cannot_be_planned() -> None:
         plan_audit(answers[:0], confidence[:0], 120)
 
 
+@pytest.mark.slow  # ppi_py takes seconds to import
 def test_without_strata_it_is_prediction_powered_inference() -> None:
+    pytest.importorskip("ppi_py", reason="ppi-python is not installed")
     from ppi_py import ppi_mean_ci, ppi_mean_pointestimate
 
     answers, confidence, gold = draw(100_000)
@@ -103,10 +105,10 @@ def test_without_strata_it_is_prediction_powered_inference() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(2.0, 2.0), (6.0, 1.0), (20.0, 0.5)])
 def test_intervals_cover_and_are_tighter(a: float, b: float) -> None:
-    answers, confidence, gold = draw(4000, a, b)
-    accuracy, shares = (answers == gold).mean(), np.bincount(gold, minlength=4) / 4000
+    answers, confidence, gold = draw(2000, a, b)
+    accuracy, shares = (answers == gold).mean(), np.bincount(gold, minlength=4) / 2000
     hits, widths, alone, prevalences, values = 0, 0.0, 0.0, np.zeros(4), []
-    for seed in range(100):
+    for seed in range(60):
         found = audit(plan_audit(answers, confidence, 120, seed), answers, confidence, gold)
         one, other = found.accuracy, found.alone
         hits += (one.low or 0) <= accuracy <= (one.high or 0)
@@ -115,10 +117,10 @@ def test_intervals_cover_and_are_tighter(a: float, b: float) -> None:
         values.append(one.value)
         told = [one.estimate for one in found.prevalences]
         prevalences += [(one.low or 0) <= share <= (one.high or 0) for one, share in zip(told, shares, strict=True)]
-    assert hits >= 88
-    assert prevalences.min() >= 85
+    assert hits >= 52  # 57 are expected, and two standard errors are 3.4
+    assert prevalences.min() >= 50
     assert widths < alone
-    assert np.mean(values) == pytest.approx(accuracy, abs=4 * np.std(values) / 10)
+    assert np.mean(values) == pytest.approx(accuracy, abs=4 * np.std(values) / np.sqrt(60))
 
 
 def test_answers_that_lie_do_no_harm() -> None:

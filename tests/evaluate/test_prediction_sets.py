@@ -43,6 +43,7 @@ def fit(shares: np.ndarray, gold: np.ndarray, **more: object) -> PredictionSets:
 @pytest.mark.slow  # MAPIE takes seconds to import
 @pytest.mark.parametrize("miss", [0.05, 0.1, 0.3])
 def test_sets_are_those_of_mapie(miss: float) -> None:
+    pytest.importorskip("mapie", reason="MAPIE is not installed")
     from mapie.classification import SplitConformalClassifier
 
     shares, gold = draw(300)
@@ -55,6 +56,7 @@ def test_sets_are_those_of_mapie(miss: float) -> None:
 
 @pytest.mark.slow
 def test_crc_is_mapies_on_a_grid() -> None:
+    pytest.importorskip("mapie", reason="MAPIE is not installed")
     from mapie.risk_control import MultiLabelClassificationController
 
     shares = RANDOM.random((200, 3))

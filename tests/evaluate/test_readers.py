@@ -14,7 +14,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from medtask.evaluate.blocks import Table
 from medtask.evaluate.comparison import compare_answers
-from medtask.evaluate.readers import Readers, compare_readers, weigh_kappa
+from medtask.evaluate.readers import Readers, compare_readers
 
 LABELS = ["curative", "palliative", "staging"]
 
@@ -161,8 +161,3 @@ def test_one_row_and_no_agreement_at_all() -> None:
     assert found.ceiling.kappa is not None
     assert found.ceiling.kappa.value == 0
     assert found.tell()
-
-
-def test_kappa_is_undefined_and_not_an_error_where_chance_explains_all() -> None:
-    assert np.isnan(weigh_kappa(["a", "a"], ["a", "a"]).value())
-    assert weigh_kappa(["a", "a"], ["a", "b"]).value() == pytest.approx(0)

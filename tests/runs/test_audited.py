@@ -64,7 +64,7 @@ def test_the_sample_is_blind_and_shuffled(answers: Answers, tmp_path: Path) -> N
     places = [int(str(row["text"]).removeprefix("note =")) for row in rows]
     assert sorted(places) == json.loads((tmp_path / "audit" / PLAN).read_text())["plan"]["drawn"]
     assert places != sorted(places)
-    assert all(row[BLANK] is None for row in rows)
+    assert not any(row[BLANK] for row in rows)
     assert (sample.file.stat().st_mode & 0o777, (tmp_path / "audit" / PLAN).stat().st_mode & 0o777) == (0o600, 0o600)
     # The same draw again, and another one by another seed.
     again = draw_sample(answers, tmp_path / "again", budget=60, seed=3)
@@ -143,7 +143,7 @@ def test_a_damaged_plan_is_refused(text: str, answers: Answers, tmp_path: Path) 
         read_sample(folder)
 
 
-@pytest.mark.parametrize("kind", ["label", "labels", "choice", "answer", "fields"])
+@pytest.mark.parametrize("kind", ["passes", "labels", "choice", "several", "answer", "fields"])
 def test_runs_of_every_kind(kind: str, tmp_path: Path) -> None:
     folder, table = write_kind(kind, tmp_path, 60)
     out = run(load_task(folder), FakeEngine(), table, out=tmp_path / "out").folder
@@ -164,10 +164,11 @@ def test_runs_of_every_kind(kind: str, tmp_path: Path) -> None:
         writer.writerow(["id", BLANK])
         for row in rows:
             value = said[str(row["id"])].value
-            blank = "none" if kind == "labels" else answers.task.outcomes[0]
-            writer.writerow([row["id"], "; ".join(value) if isinstance(value, tuple) and value else value if isinstance(value, str) else blank])
+            names = [value] if isinstance(value, str) else list(value or ())
+            none = "none" if kind in ("labels", "several") else answers.task.outcomes[0]
+            writer.writerow([row["id"], "; ".join(names) or none])
     found = estimate_from_labels(answers, sample.folder)
     answered = [answer.value is not None for answer in said.values()]
     assert found.accuracy.value == pytest.approx(np.mean(answered), abs=0.1)
-    assert bool(found.prevalences) == (kind != "choice")
+    assert bool(found.prevalences) == (kind not in ("choice", "several"))
     assert (out / "audit" / SAMPLE).exists()

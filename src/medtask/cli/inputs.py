@@ -76,6 +76,13 @@ def choose_model(task: Task, model: str | None) -> str:
     return model or task.model or DEFAULT_MODEL
 
 
+def forbid_downloads(wanted: bool) -> None:
+    """Where it is wanted, nothing is fetched by this process, not even the model that is named."""
+    if not wanted:
+        return
+    os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
+
+
 def load_engine(reference: str, **options: Any) -> Engine:
     """Load a model; what libraries print meanwhile goes to standard error, because standard output is for results."""
     from medtask.engines.registry import load_model

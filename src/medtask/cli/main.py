@@ -10,14 +10,18 @@ import typer
 
 from medtask.cli import show
 from medtask.cli.verbs.ask import ask
+from medtask.cli.verbs.audit import audit
 from medtask.cli.verbs.check import check
+from medtask.cli.verbs.compare import compare
 from medtask.cli.verbs.doctor import doctor
+from medtask.cli.verbs.evaluate import evaluate
 from medtask.cli.verbs.init import init
+from medtask.cli.verbs.judge import judge
 from medtask.cli.verbs.models import models
 from medtask.cli.verbs.run import run
 from medtask.errors import MedtaskError
 
-VERBS = (init, check, run, ask, models, doctor)
+VERBS = (init, check, run, evaluate, audit, compare, ask, judge, models, doctor)
 
 _EXIT_CODES = """\
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,

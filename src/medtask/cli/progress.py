@@ -117,11 +117,11 @@ class BarMeter(LineMeter):
         self._bar.update(self._task, completed=self._done, facts=self.describe(tokens_read, tokens_reused))
 
 
-def choose_meter(*, quiet: bool) -> Meter:
-    """Silent if asked to be; else what suits standard error."""
-    if quiet:
-        return Meter()
-    return BarMeter() if sys.stderr.isatty() else LineMeter()
+def choose_meter(*, quiet: bool, doing: str = "Labelling") -> Meter:
+    """Silent if asked to be; else what suits standard error. ``doing``: what is told to be done with the rows."""
+    meter = Meter() if quiet else BarMeter() if sys.stderr.isatty() else LineMeter()
+    meter.doing = doing
+    return meter
 
 
 def _clock(seconds: float) -> str:

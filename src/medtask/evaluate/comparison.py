@@ -79,8 +79,9 @@ def compare_ratios(baseline: Ratio, model: Ratio, *, seed: int = 0) -> Compariso
     ours, theirs = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
     gap = _divide(theirs) - _divide(ours)
     rows = np.stack([one - other for one, other in zip(baseline, model, strict=True)])  # what a swap moves, [over and under, rows]
+    rows = rows[:, rows.any(axis=0)]  # a row on which both are alike moves nothing
     random = np.random.default_rng(seed)
-    as_large, step = 0, max(1, 4_000_000 // rows.shape[1])
+    as_large, step = 0, max(1, 4_000_000 // max(1, rows.shape[1]))
     for first in range(0, SHUFFLES, step):
         moved = rows @ (random.random((rows.shape[1], min(step, SHUFFLES - first))) < 0.5)
         gaps = _divide(theirs[:, None] - moved) - _divide(ours[:, None] + moved)

@@ -56,8 +56,9 @@ def draw_risk(
     which it holds.
     """
     # The few rows at the far left have bands up to 1, which would press everything else to the floor.
-    top = min(1.0, 1.25 * max([max_error or 0.0, 0.04, *(one.value for one in error if one.n >= 20)]))
-    parts = list(_levels(top))
+    reach = 1.1 * max([max_error or 0.0, *(one.value for one in error if one.n >= 20)])
+    top = next((4 * step for step in (0.01, 0.02, 0.025, 0.05, 0.1, 0.2) if 4 * step >= reach), 1.0)
+    parts = []
     band = Markup('<rect class="grey" fill-opacity="0.35" x="{:.2f}%" y="{:.1f}" width="{:.2f}%" height="{:.1f}"/>')
     points = list(zip(coverage, error, strict=True))
     start = 0.0
@@ -66,13 +67,14 @@ def draw_risk(
             upper, lower = _height(one.high / top), _height(one.low / top)
             parts.append(band.format(100 * start, upper, 100 * (share - start), lower - upper))
         start = share
+    parts += _levels(top)
     for (left, before), (right, after) in pairwise(points):
         parts.append(_line("whisker blue", 100 * left, _height(before.value / top), 100 * right, _height(after.value / top)))
     if len(points) == 1:
         parts.append(Markup('<circle class="blue" cx="{:.2f}%" cy="{:.1f}" r="4.5"/>').format(100 * start, _height(error[0].value / top)))
     if max_error is not None:
         parts.append(_line("whisker orange", 0, _height(max_error / top), 100, _height(max_error / top)))
-        said = Markup('<text x="100%" y="{:.1f}" text-anchor="end">{}</text>')
+        said = Markup('<text x="18%" y="{:.1f}">{}</text>')  # right of the numbers, left of where the error rises
         parts.append(said.format(_height(max_error / top) - 6, f"promised: at most {100 * max_error:g} %"))
     if accepted is not None:
         parts.append(_line("whisker ink", 100 * accepted, _TOP, 100 * accepted, _FLOOR))

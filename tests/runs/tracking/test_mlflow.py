@@ -59,9 +59,12 @@ def tell(result: RunResult, where: str = "mlflow", **more: Any) -> Any:
 
 @needs_mlflow
 @pytest.mark.slow
-def test_a_run_is_read_back_as_it_was_told_and_no_text_of_a_record_is_in_the_store(tmp_path: Path) -> None:
+def test_a_run_is_read_back_as_it_was_told_and_no_text_of_a_record_is_in_the_store(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     result = run_once(tmp_path / "a home" / "r1")
     tell(result)
+    assert capfd.readouterr().out == ""  # standard output is for results
     tracker = tell(result)  # once more, as a command that is run again does
     (kept,) = tracker.client.search_runs([tracker.experiment_id])
     assert tracker.client.get_experiment(tracker.experiment_id).name == "canaries"

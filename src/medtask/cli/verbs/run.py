@@ -24,9 +24,11 @@ from medtask.cli.inputs import (
     TaskPath,
     TokenizerName,
     choose_model,
+    forbid_downloads,
     load_engine,
     open_table,
 )
+from medtask.cli.tracking import TrackWhere, open_tracking, tell_tracking
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def run(
     tokenizer: TokenizerName = None,
     allow_unverified_context: AllowUnverified = False,
     uncalibrated: Annotated[bool, typer.Option("--uncalibrated", help="Leave a calibration of this task and model aside.")] = False,
+    track: TrackWhere = None,
     max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer.")] = 0.05,
     new_run: Annotated[bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Take a run over whose process on another host has died.")] = False,
@@ -69,19 +72,15 @@ def run(
     Run the same command again to go on where it was stopped: nothing is asked twice.
     """
     from medtask.cli.progress import choose_meter
-    from medtask.hardware import parse_bytes
     from medtask.runs.local import run as run_locally
     from medtask.tasks.load import load_task
 
-    meter = choose_meter(quiet=quiet)
-    if offline:
-        os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
+    forbid_downloads(offline)
     question = load_task(task)
-    meter.doing = _DOING[question.kind]
-    here = {"dtype": dtype, "device": device, "quantize": quantize, "adapter": str(adapter) if adapter else None}
+    meter = choose_meter(quiet=quiet, doing=_DOING[question.kind])
+    here = {"dtype": dtype, "device": device, "quantize": quantize, "adapter": adapter, "memory": memory}
     there = {"context": context_tokens, "tokenizer": tokenizer, "allow_unverified_context": allow_unverified_context}
-    options = {**here, **there, "memory": parse_bytes(memory) if memory else None, "allow_remote": allow_remote}
-    # Libraries print what they like; standard output is for results.
+    options, tracker = {**here, **there, "allow_remote": allow_remote}, open_tracking(track, question, out, allow_remote=allow_remote)
     with open_table(question, data, sheet, partial(_open_spool, question, out, new_run)) as table, meter, redirect_stdout(sys.stderr):
         result = run_locally(
             question,
@@ -90,7 +89,7 @@ def run(
             out=out,
             limit=limit,
             gold_column=gold,
-            formats=[name.strip().lower() for name in to.split(",") if name.strip()],
+            formats=_split_formats(to),
             max_error_rate=max_error_rate,
             new_run=new_run,
             force_lock=force,
@@ -98,11 +97,18 @@ def run(
             allow_remote=allow_remote,
             calibrated=not uncalibrated,
         )
-    show.show_json(_describe(result, meter)) if as_json else _show(result, resume=" without --new-run" if new_run else "")
+    told = tell_tracking(tracker if result.summary else None, "run", question, result.folder, _describe(result, meter))
+    show.show_json(told) if as_json else _show(result, resume=" without --new-run" if new_run else "")
     raise typer.Exit(result.exit_code)
 
 
+def _split_formats(to: str) -> list[str]:
+    return [name.strip().lower() for name in to.split(",") if name.strip()]
+
+
 def _load(task: Task, model: str | None, options: dict[str, Any], meter: Meter) -> Engine:
+    from medtask.hardware import parse_bytes
+
     reference = choose_model(task, model)
     if not (model or task.model):
         meter.on_note(f"no model is named: {reference} answers, which knows little without training; name one with --model")
@@ -110,7 +116,9 @@ def _load(task: Task, model: str | None, options: dict[str, Any], meter: Meter) 
         fix = "leave --allow-remote out: such a task is answered on this machine"
         raise UsageError("the task says `phi: true`: its records may go to no other machine", fix=fix)
     meter.on_load(reference)
-    engine = load_engine(reference, **options)
+    adapter, memory = options["adapter"], options["memory"]
+    plain = {"adapter": str(adapter) if adapter else None, "memory": parse_bytes(memory) if memory else None}
+    engine = load_engine(reference, **options | plain)
     meter.title = engine.info.title
     notes = engine.info.details.get("notes")
     for note in notes if isinstance(notes, list) else ():

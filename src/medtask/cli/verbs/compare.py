@@ -1,0 +1,134 @@
+"""`medtask compare`: several systems on the same rows, and whether any of them is better than chance would have it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medtask.cli import show
+from medtask.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medtask.evaluate.contest import Contest
+    from medtask.runs.answered import Answers
+    from medtask.tasks.task import Task
+
+
+def compare(
+    systems: Annotated[list[Path], typer.Argument(metavar="A B ...", help="Run folders, or tables with the columns id and answer.")],
+    gold: Annotated[str | None, typer.Option(metavar="COLUMN|FILE", help="Where the truth stands; a file needs the same ids.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="KIND", help="What other tools' tables hold: label, labels, answer, fields.")] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="What belongs together, such as the patient.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Simple methods on the same rows, beside them.")] = True,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, metavar="AMOUNT", help="What the machine costs, for a price per 1,000 rows.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report, and its numbers as JSON beside it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Hold systems against each other, on the same rows.
+
+    Every pair is tested on the same rows, and every p is corrected for the number of pairs (Holm).
+    """
+    from medtask.evaluate.comparison_report import write_comparison
+    from medtask.evaluate.leaderboard import describe_board, leaderboard_lines, rank_systems
+    from medtask.privacy import no_network
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out} is not the name of a page", fix=f"give it a name that ends in .html, such as {out.with_suffix('.html')}")
+    with no_network():
+        found = _open_all(systems, gold, kind, group)
+        contest, notes = _join(found)
+        definitions = [(label.name, label.definition) for label in _find_task(found).candidates]
+        board = rank_systems(contest, definitions, baselines=baselines, price_per_hour=price_per_hour)
+        if out is not None:
+            write_comparison(out, contest, board, notes)
+    if as_json:
+        show.show_json({**contest.to_json(), **board.to_json(), "notes": [*notes, *contest.coverage.tell()]})
+        return
+    show.say(describe_board(board, len(contest.ids)))
+    for line in ("", *leaderboard_lines(board)):
+        show.say(line)
+    for note in (*notes, *contest.coverage.tell()):
+        show.fact("note", note)
+    if out is not None:
+        show.say((str(out), "bold"), f"   {out.with_suffix('.json').name}")
+
+
+def _open_all(systems: Sequence[Path], gold: str | None, kind: str | None, group: str | None) -> list[Answers]:
+    """Runs first, since they tell what was asked: other tools' tables are read as answers to the same question."""
+    if len(systems) < 2:
+        raise UsageError("one system cannot be compared", fix="name two or more; for one: medtask evaluate")
+    faults: list[UsageError] = []
+    found: dict[Path, Answers] = {}
+    task: Task | None = None
+    for path in sorted(systems, key=lambda path: not path.is_dir()):
+        found[path] = answers = _open_one(path, gold, kind, group, None if path.is_dir() else task, faults)
+        task = task or (answers.task if answers.folder else None)
+    if len(faults) == len(systems):
+        raise faults[0]
+    homes = Counter(str((found[path].folder or path).resolve()) for path in systems)
+    if twice := [home for home, count in homes.items() if count > 1]:
+        raise UsageError(f"{twice[0]} is named twice", fix="name every system once")
+    return [found[path] for path in systems]
+
+
+def _open_one(
+    path: Path, gold: str | None, kind: str | None, group: str | None, task: Task | None, faults: list[UsageError]
+) -> Answers:
+    """A system without the column of gold is compared by the gold of the others; so it is with groups."""
+    from medtask.runs.answered import open_answers
+
+    try:
+        return open_answers(path, gold=gold, kind=kind, group=group, task=task)
+    except UsageError as fault:
+        if gold is None:
+            raise
+        faults.append(fault)
+        return open_answers(path, kind=kind, group=group, task=task)
+
+
+def _join(found: Sequence[Answers]) -> tuple[Contest, list[str]]:
+    """The rows that all have, and what is to be told about the systems."""
+    from medtask.evaluate.contest import Source, join_rows
+
+    kinds = {answers.task.kind: answers.name for answers in found}
+    if len(kinds) > 1:
+        (one, first), (other, second), *_ = kinds.items()
+        raise UsageError(
+            f"{first} answers a question of the kind {one}, {second} one of the kind {other}",
+            fix="compare answers to the same question; for tables of other tools say --kind",
+        )
+    abstentions = {answers.task.abstain.name for answers in found if answers.task.abstain}
+    if len(abstentions) > 1:
+        raise UsageError("the systems abstain by different names", fix="compare answers to the same question")
+    numbered = [answers for answers in found if answers.task.id_column is None]
+    if numbered and len({str(answers.manifest.get("data", {}).get("sha256")) for answers in found}) > 1:
+        fix = "name an id column in the task, and run again"
+        raise UsageError(f"the rows of {numbered[0].name} have no ids, and the tables differ", fix=fix)
+    every = dict.fromkeys(label.name for answers in found for label in answers.task.labels)
+    notes = [note for answers in found for note in answers.notes]
+    lacking = {answers.name: len(every) - len(answers.task.labels) for answers in found if answers.task.kind in ("label", "labels")}
+    notes += [f"{name} knows {n:,} of {len(every):,} labels fewer than all systems together" for name, n in lacking.items() if n]
+    names = _name(found)
+    sources = [Source(name, answers.rows, answers.manifest) for name, answers in zip(names, found, strict=True)]
+    labels = [name for name in every if name not in abstentions]
+    return join_rows(found[0].task.kind, labels, next(iter(abstentions), None), sources), notes
+
+
+def _name(found: Sequence[Answers]) -> list[str]:
+    """Each system's own name, with its folder's before it where two have the same."""
+    counts = Counter(answers.name for answers in found)
+    homes = [(answers.folder or Path(answers.table.source)).resolve().parent.name for answers in found]
+    named = [answers.name if counts[answers.name] == 1 else f"{home}/{answers.name}" for answers, home in zip(found, homes, strict=True)]
+    return [name if named.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(named, 1)]
+
+
+def _find_task(found: Sequence[Answers]) -> Task:
+    """The task whose labels are defined, if any."""
+    return max((answers.task for answers in found), key=lambda task: sum(bool(label.definition) for label in task.candidates))

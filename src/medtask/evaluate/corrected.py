@@ -1,0 +1,75 @@
+"""What a judge's figures are once its errors, measured against people, are taken out: Rogan and Gladen's share, and the mean by
+prediction-powered inference. Plain formulas: neither scipy nor scikit-learn has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+
+from medtask.evaluate.intervals import LEVEL, Estimate
+
+FEWEST = 5  # answers of either sort that people graded: with fewer, the judge's error rates are anyone's guess
+FEWEST_GRADES = 30  # for a mean, whose interval rests on the normal distribution
+
+
+def correct_share(found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]) -> Estimate | None:
+    """The true share of good answers, from what a judge with known errors calls good.
+
+    Each pair is hits and rows: ``found``, what the judge calls good among answers that no person has graded; ``good``, the same
+    among answers that people call good (sensitivity); ``bad``, what it calls bad among those that people call bad (specificity).
+    Rogan and Gladen 1978; the interval is that of Lang and Reiczigel 2014 (Prev Vet Med 113:13-22, equations 15 to 17), which holds
+    for three independent samples. None where a sample is empty or the judge says no more than chance (sensitivity + specificity
+    <= 1).
+    """
+    from scipy.special import ndtri
+
+    if not (found[1] and good[1] and bad[1]):
+        return None
+    (share, sensitivity, specificity) = (hits / rows for hits, rows in (found, good, bad))
+    z = float(ndtri((1 + LEVEL) / 2))
+    # "Add successes and failures" (Agresti and Coull 1998), without which the interval is as poor as Wald's.
+    p, n = (found[0] + z**2 / 2) / (found[1] + z**2), found[1] + z**2
+    (se, n_se), (sp, n_sp) = (((hits + 1) / (rows + 2), rows + 2) for hits, rows in (good, bad))
+    skill = se + sp - 1
+    if sensitivity + specificity <= 1 or skill <= 0:
+        return None
+    value = min(1.0, max(0.0, (share + specificity - 1) / (sensitivity + specificity - 1)))
+    middle = (p + sp - 1) / skill
+    of_se, of_sp = se * (1 - se) / n_se, sp * (1 - sp) / n_sp
+    shift = 2 * z**2 * (middle * of_se - (1 - middle) * of_sp)
+    reach = z * sqrt(p * (1 - p) / n + middle**2 * of_se + (1 - middle) ** 2 * of_sp) / skill
+    low, high = (min(1.0, max(0.0, middle + shift + side * reach)) for side in (-1, 1))
+    return Estimate(value, found[1] + good[1] + bad[1], min(low, value), max(high, value))
+
+
+def correct_mean(human: Sequence[float], judged: Sequence[float], others: Sequence[float]) -> Estimate | None:
+    """The mean that people would give, from their grades of some rows and the judge's of all.
+
+    ``human`` and ``judged``: of the same rows, a random sample of all. ``others``: the judge's of the rows that no person graded.
+    Prediction-powered inference with the weight of the judge chosen for the narrowest interval (PPI++, Angelopoulos, Duchi and
+    Zrnic 2023, arXiv:2311.01453), so it is never much wider than that of people's grades alone. None without rows.
+    """
+    from scipy.special import ndtri
+
+    truth, told, rest = (np.asarray(numbers, dtype=np.float64) for numbers in (human, judged, others))
+    if not len(truth):
+        return None
+    weight = weigh_judge(truth, told, rest)
+    value = float(truth.mean()) + (weight * float(rest.mean() - told.mean()) if weight else 0.0)
+    spread = float((truth - weight * told).var()) / len(truth) + (weight**2 * float(rest.var()) / len(rest) if weight else 0.0)
+    n = len(truth) + len(rest)
+    if not spread:
+        return Estimate(value, n)
+    reach = float(ndtri((1 + LEVEL) / 2)) * sqrt(spread)
+    return Estimate(value, n, value - reach, value + reach)
+
+
+def weigh_judge(truth: np.ndarray, told: np.ndarray, rest: np.ndarray) -> float:
+    """PPI++'s weight, from 0 (the judge tells nothing, or nothing that people have not) to 1."""
+    spread = float(np.concatenate([told, rest]).var())
+    if not len(rest) or not spread:
+        return 0.0
+    together = float(np.mean((truth - truth.mean()) * (told - told.mean())))
+    return min(1.0, max(0.0, together / (spread * (1 + len(truth) / len(rest)))))

@@ -1,0 +1,28 @@
+"""One thing that was found about a set of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Weight = Literal["act", "look", "note"]
+WEIGHTS: tuple[Weight, ...] = ("act", "look", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``seen``: what was seen, in one sentence with its numbers. ``advice``: what to do about it.
+
+    ``weight``: "act" costs right answers as far as can be measured; "look" may, and a person has to judge; "note" is good to
+    know. ``score`` orders findings of one topic, the greatest first. ``figures``: the numbers of ``seen`` by name; estimates
+    are mappings with value, n, low and high.
+    """
+
+    topic: str
+    weight: Weight
+    labels: tuple[str, ...]
+    seen: str
+    advice: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    score: float = 0.0

@@ -1,0 +1,98 @@
+"""The seam to experiment tracking: told once, when all is done; a store that fails does not touch the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from medtask.errors import UsageError
+from medtask.runs.tracking.place import Place
+from medtask.runs.tracking.tracked import Tracked, describe
+
+WHERE = ("mlflow", "weave")
+
+
+class Tracker(Protocol):
+    """A store that was seen to be there."""
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def bare(self) -> bool:
+        """Whether it may be told figures alone (see tracked.describe)."""
+        ...
+
+    def track(self, told: Tracked) -> None:
+        """Tell it, whole. May raise anything that the store's library raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of it: ``place`` in words; ``error``: why it was not told, None if it was."""
+
+    place: str
+    error: str | None = None
+
+    @property
+    def line(self) -> str:
+        """For a terminal."""
+        return f"tracked in {self.place}" if self.error is None else f"not tracked in {self.place}: {self.error}; the run itself is whole"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def open_tracker(where: str, *, home: Path, task: str, phi: bool = False, allow_remote: bool = False) -> Tracker:
+    """The store that ``--track`` names: ``mlflow``, ``mlflow:URI``, ``weave`` or ``weave:ENTITY/PROJECT``. Before a run, not after.
+
+    ``home``: the folder of the runs, where a store of their own is made. ``task``: its name, under which runs stand together.
+    ``phi``: the task says that its records are patients' (a store on another machine is then told figures alone).
+    Raises UsageError for another place or a machine that was not allowed, MissingExtra, StorageError where the store cannot
+    be opened.
+    """
+    name, _, address = where.partition(":")
+    if name == "mlflow":
+        from medtask.runs.tracking.mlflow import open_mlflow
+
+        return open_mlflow(address, home=home, experiment=task, phi=phi, allow_remote=allow_remote)
+    if name == "weave":
+        from medtask.runs.tracking.weave import open_weave
+
+        return open_weave(address, task=task, phi=phi, allow_remote=allow_remote)
+    raise UsageError(f"nothing is known of tracking in {name!r}", fix=f"name one of {', '.join(WHERE)}")
+
+
+def track(
+    tracker: Tracker,
+    verb: str,
+    *,
+    task: str,
+    name: str,
+    document: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    settings: Mapping[str, object] | None = None,
+    folder: Path | None = None,
+) -> Told:
+    """Tell a tracker what a verb has done; whatever goes wrong is told and not raised, because the work itself is done and safe.
+
+    ``task`` and ``name``: of the task and of the run. ``document``: what the verb prints with --json. ``manifest``: the run's,
+    empty for another tool's answers. ``settings``: of the verb, which tell one evaluation of a run from another.
+    """
+    shown = str(folder.resolve()) if folder and not tracker.place.remote else ""
+    try:
+        tracker.track(describe(verb, task, name, document, manifest, settings=settings, folder=shown, bare=tracker.bare))
+    except Exception as error:  # a store may fail in any way; its words may hold passwords and are not shown
+        return Told(tracker.place.shown, name_error(error))
+    return Told(tracker.place.shown)
+
+
+def name_error(error: Exception) -> str:
+    """An error by its type and code, without its words."""
+    code = getattr(error, "error_code", None)
+    inner = next((cause for cause in (error.__cause__, error.__context__) if cause), None)
+    parts = [type(error).__name__, code if isinstance(code, str) and code.isidentifier() else None]
+    parts += [type(inner).__name__] if inner else []
+    return ", ".join(part for part in parts if part)

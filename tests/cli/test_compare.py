@@ -1,0 +1,134 @@
+"""`medtask compare`: runs of the fake engine and tables of other tools, on the rows that they have in common."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import TASK
+from cli.shell import Shell
+from medtask.engines.fake import FakeEngine
+from medtask.runs.local import run
+from medtask.tasks.load import load_task
+
+LABELS = {"curative": "resection", "palliative": "stent", "staging": "biopsy"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of the same 60 rows, and a table of another tool that lacks five of them and is right in the others."""
+    desk = tmp_path_factory.mktemp("desk")
+    chance = random.Random(0)
+    truth = [chance.choice(list(LABELS)) for _ in range(60)]
+    with (desk / "procedures.csv").open("w") as ours, (desk / "theirs.csv").open("w") as theirs:
+        one, other = csv.writer(ours), csv.writer(theirs)
+        one.writerow(["case_id", "procedure", "purpose", "patient"])
+        other.writerow(["case_id", "answer", *(f"p:{label}" for label in LABELS)])
+        for row, label in enumerate(truth):
+            one.writerow([f"A{row}", f"{LABELS[label]} number {row}", label, f"P{row // 3}"])
+            if row >= 5:
+                other.writerow([f"A{row}", label, *(0.8 if label == name else 0.1 for name in LABELS)])
+    (desk / "surgery").mkdir()
+    (desk / "surgery/task.yaml").write_text(TASK)
+    for place, seed in enumerate((1, 2), 1):
+        run(load_task(desk / "surgery"), FakeEngine(seed=seed), desk / "procedures.csv", out=desk / f"r{place}")
+    return desk
+
+
+@pytest.fixture
+def bench(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, in the current folder."""
+    desk = tmp_path / "desk"
+    shutil.copytree(finished, desk)
+    monkeypatch.chdir(desk)
+    return desk
+
+
+def test_runs_and_a_foreign_table_stand_on_one_leaderboard(bench: Path, medtask: Shell) -> None:
+    shown = medtask("compare", "r1", "r2", "theirs.csv", "--no-baselines", "--out", "compared.html")
+    assert shown.code == 0, shown.err
+    assert shown.out.startswith("theirs has the highest accuracy, 1.000")
+    assert "theirs is better than r1" in shown.out
+    assert "theirs lacks 5 rows with gold that another system has" in shown.out
+    assert "number 1" not in shown.out
+    assert "number 1" in Path("compared.html").read_text()
+    assert json.loads(Path("compared.json").read_text())["n"] == 55
+
+
+def test_json_says_the_same(bench: Path, medtask: Shell) -> None:
+    found = json.loads(medtask("compare", "r1", "theirs.csv", "--json", "--no-baselines").out)
+    assert (found["kind"], found["n"], found["groups"]) == ("label", 55, None)
+    assert [(one["name"], one["family"]) for one in found["systems"]] == [("theirs", "another tool"), ("r1", "no model")]
+    assert found["rows"]["absent"] == {"r1": 0, "theirs": 5}
+    (pair,) = found["pairs"]
+    assert pair["verdict"] == "better"
+    assert pair["p_holm"] == pair["p"] == pair["p_rows"]
+    assert found["systems"][0]["figures"]["accuracy"]["value"] == 1
+
+
+def test_baselines_are_computed_from_the_texts_of_the_run(bench: Path, medtask: Shell) -> None:
+    found = json.loads(medtask("compare", "theirs.csv", "r1", "--json").out)
+    assert {"TF-IDF", "majority"} <= {one["name"] for one in found["systems"] if one["baseline"]}
+    assert {pair["n"] for pair in found["baseline_pairs"]} == {55}
+
+
+def test_groups_and_gold_of_a_file(bench: Path, medtask: Shell) -> None:
+    found = json.loads(medtask("compare", "r1", "r2", "--group", "patient", "--no-baselines", "--json").out)
+    assert found["groups"] == 20
+    assert found["pairs"][0]["test"] == "randomisation of whole groups"
+    Path("gold.csv").write_text("case_id,gold\nA7,staging\nA8,curative\nA9,curative\n")
+    shown = medtask("compare", "r1", "theirs.csv", "--gold", "gold.csv", "--no-baselines", "--json")
+    assert json.loads(shown.out)["n"] == 3, shown.err
+
+
+def test_tables_of_other_tools_are_enough(bench: Path, medtask: Shell) -> None:
+    Path("one.csv").write_text("id,answer,gold\n" + "".join(f"{row},{'yes' if row % 2 else 'no'},yes\n" for row in range(30)))
+    Path("two.csv").write_text("id,answer\n" + "".join(f"{row},yes\n" for row in range(40)))
+    shown = medtask("compare", "one.csv", "two.csv")
+    assert shown.code == 0, shown.err
+    assert "two is better than one: accuracy differs by 0.500" in shown.out
+    assert "simple methods (baseline)" in shown.out
+    assert "the texts of the rows are not known" in shown.out
+
+
+def test_a_price_makes_a_cost(bench: Path, medtask: Shell) -> None:
+    found = json.loads(medtask("compare", "r1", "theirs.csv", "--price-per-hour", "3.6", "--no-baselines", "--json").out)
+    theirs, ours = found["systems"]
+    assert theirs["cost_per_1000"] is None
+    assert ours["cost_per_1000"] == pytest.approx(1 / ours["rows_per_s"])
+
+
+def test_systems_of_one_name_are_told_apart(bench: Path, medtask: Shell) -> None:
+    Path("other").mkdir()
+    Path("other/theirs.csv").write_text(Path("theirs.csv").read_text())
+    found = json.loads(medtask("compare", "theirs.csv", "other/theirs.csv", "r1", "--no-baselines", "--json").out)
+    assert {one["name"] for one in found["systems"]} == {f"{bench.name}/theirs", "other/theirs", "r1"}
+    assert found["pairs"][0]["more_rows"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["r1"], 2, "one system cannot be compared"),
+        (["r1", "r1/answers.csv"], 2, "is named twice"),
+        (["r1", "theirs.csv", "--gold", "nothere"], 2, "nothere"),
+        (["r1", "theirs.csv", "--out", "page.pdf"], 2, "page.html"),
+        (["r1", "procedures.csv"], 4, 'no column "answer"'),
+        (["r1", "missing.csv"], 4, "missing.csv"),
+        (["words.csv", "objects.jsonl"], 2, "of the kind fields"),
+        (["r1", "doubled.csv"], 4, "row"),
+    ],
+)
+def test_mistakes_are_told_with_their_remedy(bench: Path, medtask: Shell, words: list[str], code: int, said: str) -> None:
+    Path("objects.jsonl").write_text('{"id": "A1", "answer": {"side": "left"}}\n')
+    Path("words.csv").write_text("id,answer,gold\nA1,staging,staging\n")
+    Path("doubled.csv").write_text("case_id,answer\nA1,staging\nA1,curative\n")
+    shown = medtask("compare", *words)
+    assert shown.code == code, shown.err
+    assert said in shown.err
+    assert "fix: " in shown.err

@@ -1,0 +1,159 @@
+"""What a judge's answers mean: grades, expected grades, verdicts in both orders, and judgements that failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import pytest
+
+from medtask.decision.judge import (
+    NO_ANSWER,
+    NO_REFERENCE,
+    Case,
+    Judgement,
+    Verdict,
+    check_judge,
+    list_comparisons,
+    list_gradings,
+    read_comparisons,
+    read_gradings,
+)
+from medtask.decision.predictor import predict
+from medtask.engines.base import EngineInfo
+from medtask.engines.fake import FakeEngine
+from medtask.errors import EngineError
+from medtask.records import BranchScores, Prompt, Record, Scores, Status
+from medtask.tasks.rubric import MEDICAL, comparing_task, grading_task
+
+
+def make_case(row: int, answer: str = "No.", reference: str = "Yes.", rival: str = "") -> Case:
+    return Case(row, f"Q{row}", f"Question {row}?", reference, answer, rival=rival)
+
+
+def grade(cases: Sequence[Case], engine: FakeEngine) -> list[Judgement]:
+    return list(read_gradings(MEDICAL, cases, predict(grading_task(MEDICAL), engine, list_gradings(MEDICAL, cases))))
+
+
+def compare(cases: Sequence[Case], engine: FakeEngine) -> list[Verdict]:
+    return list(read_comparisons(MEDICAL, cases, predict(comparing_task(MEDICAL), engine, list_comparisons(MEDICAL, cases))))
+
+
+class Partial(FakeEngine):
+    """A judge that likes answers with the word "good", or, where ``place`` is given, whatever stands in that place."""
+
+    def __init__(self, place: str | None = None) -> None:
+        super().__init__()
+        self.place = place
+
+    def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+        return [Scores(prompt.record_id, (BranchScores(self._choose(prompt)),)) for prompt in batch]
+
+    def _choose(self, prompt: Prompt) -> tuple[float, ...]:
+        first = prompt.text.index("good") < prompt.text.index("end of the answer A") if "good" in prompt.text else True
+        chosen = self.place or ("A" if first else "B")
+        return tuple(math.log(0.8 if tail == chosen else 0.2) for tail in prompt.branches[0].tails)
+
+
+def test_the_expected_grade_is_the_mean_of_all_grades() -> None:
+    shares = {"1": 0.1, "2": 0.2, "3": 0.1, "4": 0.5, "5": 0.1}
+    (one,) = grade([make_case(1)], FakeEngine(shares))
+    assert (one.status, one.grade, one.points) == (Status.OK, "4", 4.0)
+    assert one.expected == pytest.approx(0.1 + 0.4 + 0.3 + 2.0 + 0.5)
+    assert one.confidence == pytest.approx(0.5)
+
+
+def test_an_unsure_judge_still_gives_its_grade() -> None:
+    (one,) = grade([make_case(1)], FakeEngine(dict.fromkeys("12345", 0.2)))
+    assert (one.status, one.grade) == (Status.OK, "1")
+
+
+def test_what_cannot_be_judged_is_not_asked_about_and_keeps_its_place() -> None:
+    engine = FakeEngine({"5": 0.9})
+    cases = [make_case(1, answer=""), make_case(2), make_case(3, reference=""), make_case(4), make_case(5, answer="")]
+    found = grade(cases, engine)
+    assert [one.case.row for one in found] == [1, 2, 3, 4, 5]
+    assert [one.grade for one in found] == [None, "5", None, "5", None]
+    assert [one.reason for one in found] == [NO_ANSWER, None, NO_REFERENCE, None, NO_ANSWER]
+    assert {found[0].status, found[2].status} == {Status.EMPTY_INPUT}
+    assert engine.asked == 2
+
+
+def test_equal_questions_are_asked_once() -> None:
+    engine = FakeEngine()
+    cases = [Case(row, f"Q{row}", "Q?", "Yes.", "No.") for row in range(1, 31)]
+    assert len({one.grade for one in grade(cases, engine)}) == 1
+    assert engine.asked == 1
+
+
+@pytest.mark.parametrize(("fault", "status"), [("nan", Status.FAILED), ("impossible", Status.FAILED), ("too_long", Status.TOO_LONG)])
+def test_a_failed_judgement_is_a_status_and_no_number(fault: str, status: Status) -> None:
+    found = grade([make_case(1), make_case(2)], FakeEngine(**{fault: {"1"}}))
+    assert (found[0].status, found[0].grade, found[0].points, found[0].expected, found[0].confidence) == (status, None, None, None, None)
+    assert found[0].reason
+    assert found[1].grade is not None
+
+
+def test_no_cases_are_no_judgements() -> None:
+    assert grade([], FakeEngine()) == compare([], FakeEngine()) == []
+
+
+def test_verdicts_that_agree_in_both_orders_are_wins() -> None:
+    cases = [make_case(1, "a good one", rival="a bad one"), make_case(2, "a bad one", rival="a good one")]
+    found = compare(cases, Partial())
+    assert [one.winner for one in found] == ["answer", "rival"]
+    assert [one.place for one in found] == [None, None]
+    assert [one.preference for one in found] == [pytest.approx(0.8), pytest.approx(0.2)]
+
+
+@pytest.mark.parametrize(("letter", "place"), [("A", "first"), ("B", "second")])
+def test_a_judge_that_looks_at_the_place_alone_gives_ties(letter: str, place: str) -> None:
+    (one,) = compare([make_case(1, "this", rival="that")], Partial(letter))
+    assert (one.winner, one.place) == ("tie", place)
+    assert one.preference == pytest.approx(0.5)
+
+
+def test_the_same_text_is_a_tie_without_asking() -> None:
+    engine = FakeEngine()
+    (one,) = compare([make_case(1, "No.  It is not.", rival="No. It\nis not.")], engine)
+    assert (one.winner, one.place, one.status, engine.asked) == ("tie", None, Status.OK, 0)
+
+
+def test_one_failed_order_is_a_failed_verdict() -> None:
+    cases = [make_case(row, "this", rival="that") for row in (1, 2, 3)]
+    found = compare(cases, FakeEngine(nan={"1 as is", "2 swapped"}))
+    assert [one.winner is None for one in found] == [True, True, False]
+    assert [one.status for one in found[:2]] == [Status.FAILED] * 2
+
+
+def test_a_pair_without_its_rival_is_not_asked_about() -> None:
+    (one,) = compare([make_case(1, "this", rival="")], FakeEngine())
+    assert (one.winner, one.status, one.reason) == (None, Status.EMPTY_INPUT, NO_ANSWER)
+
+
+def test_a_judge_that_tells_no_probabilities_gives_grades_alone() -> None:
+    class Chooser(FakeEngine):
+        def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+            chosen = BranchScores((-math.inf, -math.inf, -math.inf, 0.0, -math.inf), chosen=True)
+            return [Scores(prompt.record_id, (chosen,)) for prompt in batch]
+
+    (one,) = grade([make_case(1)], Chooser())
+    assert (one.grade, one.points, one.expected, one.confidence) == ("4", 4.0, None, None)
+
+
+def test_records_are_made_while_they_are_asked_for() -> None:
+    def endless() -> Iterator[Case]:
+        row = 0
+        while True:
+            row += 1
+            yield make_case(row, answer=f"Answer {row}.")
+
+    records: Iterable[Record] = list_gradings(MEDICAL, endless())
+    assert next(iter(records)).id == "1"
+
+
+def test_an_engine_that_reads_no_instruction_is_no_judge() -> None:
+    engine = FakeEngine()
+    engine.info = EngineInfo("encoder", "MiniLM", {})
+    with pytest.raises(EngineError, match="MiniLM reads no instruction"):
+        check_judge(engine)
