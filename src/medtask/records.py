@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from string import ascii_uppercase
 from typing import Literal
 
 # What an answer can be: one label, one option's letter or a text; several labels or letters; or a record's fields.
 Value = str | tuple[str, ...] | Mapping[str, object]
+
+LETTERS = tuple(ascii_uppercase)  # what the options of a row are called, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +231,8 @@ class Answer:
     ms: float = 0.0
     tokens_read: int = 0
     tokens_reused: int = 0
+
+
+def settle_value(status: Status, value: Value | None, abstain: str | None) -> Value | None:
+    """What stands for an answer where it is compared: of an abstention its name ``abstain``. None where there is no answer."""
+    return abstain if status is Status.ABSTAINED else value

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.shell import Shell
+from cli.test_audit import fill
 from runs.test_evaluation import write_table
 
 
@@ -54,6 +55,20 @@ def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(medtask: S
     assert "calibrated" not in medtask("run", "surgery", "--model", "fake:", "--out", "out", "--uncalibrated").err
 
 
+def test_the_report_tells_of_the_audit_and_of_the_two_piles(medtask: Shell, desk: Path) -> None:
+    rows = [f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}" for row in range(300)]
+    Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]))
+    medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q")
+    medtask("audit", "out", "--budget", 40)
+    assert medtask("evaluate", "out", "--no-baselines").code == 0
+    assert "What does the audit say" not in Path("out/report.html").read_text()
+    fill(Path("out/audit/sample.csv"), "curative")
+    medtask("evaluate", "out", "--max-error", "0.9", "--no-baselines")
+    page = Path("out/report.html").read_text()
+    assert "What does the audit say of all rows?" in page and "from 40 blind looks" in page
+    assert "accepted.csv beside this page" in page and page.count("Error among the") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -62,6 +77,7 @@ def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(medtask: S
         (("out", "--gold", "purpos"), 2, 'did you mean "purpose"'),
         (("out", "--max-error", "1.5"), 2, "no share"),
         (("out", "--readers", "one"), 2, "not two"),
+        (("out", "--readers", "purpose,purpose"), 2, "not two"),
         (("out", "--readers", "a,b"), 2, "no column"),
         (("out", "--group", "patient"), 4, "no column"),
         (("procedures.csv",), 4, 'no column "answer"'),

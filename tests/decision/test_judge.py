@@ -58,7 +58,7 @@ class Partial(FakeEngine):
 def test_the_expected_grade_is_the_mean_of_all_grades() -> None:
     shares = {"1": 0.1, "2": 0.2, "3": 0.1, "4": 0.5, "5": 0.1}
     (one,) = grade([make_case(1)], FakeEngine(shares))
-    assert (one.status, one.grade, one.points) == (Status.OK, "4", 4.0)
+    assert (one.status, one.grade) == (Status.OK, "4")
     assert one.expected == pytest.approx(0.1 + 0.4 + 0.3 + 2.0 + 0.5)
     assert one.confidence == pytest.approx(0.5)
 
@@ -89,7 +89,7 @@ def test_equal_questions_are_asked_once() -> None:
 @pytest.mark.parametrize(("fault", "status"), [("nan", Status.FAILED), ("impossible", Status.FAILED), ("too_long", Status.TOO_LONG)])
 def test_a_failed_judgement_is_a_status_and_no_number(fault: str, status: Status) -> None:
     found = grade([make_case(1), make_case(2)], FakeEngine(**{fault: {"1"}}))
-    assert (found[0].status, found[0].grade, found[0].points, found[0].expected, found[0].confidence) == (status, None, None, None, None)
+    assert (found[0].status, found[0].grade, found[0].expected, found[0].confidence) == (status, None, None, None)
     assert found[0].reason
     assert found[1].grade is not None
 
@@ -138,7 +138,7 @@ def test_a_judge_that_tells_no_probabilities_gives_grades_alone() -> None:
             return [Scores(prompt.record_id, (chosen,)) for prompt in batch]
 
     (one,) = grade([make_case(1)], Chooser())
-    assert (one.grade, one.points, one.expected, one.confidence) == ("4", 4.0, None, None)
+    assert (one.grade, one.expected, one.confidence) == ("4", None, None)
 
 
 def test_records_are_made_while_they_are_asked_for() -> None:

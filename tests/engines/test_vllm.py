@@ -339,5 +339,3 @@ def test_real_vllm_scores_as_plain_passes_do(folder: Path, plain: HfEngine) -> N
     if not torch.cuda.is_available():
         pytest.skip("vLLM needs a GPU")
     assert_alike(load_vllm(f"vllm:{folder}", dtype="float32"), plain, ask(BRANCHES))
-
-

@@ -182,6 +182,7 @@ def test_what_is_told() -> None:
     lines = found.describe()
     assert lines[0].startswith(f"accuracy {found.accuracy} of all 1,000 rows, from 120 looks")
     assert len(lines) == 5
+    assert "\u2068" not in "".join(lines)  # a terminal shows the marks of direction as they are written
     (table,) = [block for block in found.tell() if isinstance(block, Table)]
     assert len(table.lines) == 4
     assert json.loads(json.dumps(found.to_json()))["accuracy"]["n"] == 120

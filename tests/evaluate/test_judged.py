@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
+from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.judged import (
     LEAST_KAPPA,
     UNKNOWN_ERROR,
@@ -20,6 +21,7 @@ from medtask.evaluate.judged import (
     measure_grades,
     measure_pairs,
 )
+from medtask.evaluate.refusal import Refusal
 
 SCALE = Scale(("1", "2", "3", "4", "5"), (1.0, 2.0, 3.0, 4.0, 5.0), 3)
 
@@ -72,7 +74,7 @@ def test_agreement_with_people_is_that_of_scikit_learn(seed: int) -> None:
     assert against.sensitivity.n + against.specificity.n == against.n
     assert against.kappa.value == pytest.approx(cohen_kappa_score(human, grade, weights="quadratic", labels=range(5)))
     assert against.kappa_acceptable.value == pytest.approx(cohen_kappa_score(human >= 3, grade >= 3))
-    assert against.share and against.mean
+    assert isinstance(against.share, Estimate) and isinstance(against.mean, Estimate)
     assert against.share.n == judged_rows(rows)
 
 
@@ -105,8 +107,7 @@ def test_judgements_that_all_failed_are_no_agreement() -> None:
     against = hold_against(judged)
     assert (judged.n, judged.missing_rate, judged.mean, judged.acceptable) == (0, 1.0, None, None)
     assert (against.n, against.lost, against.kappa, against.sensitivity, against.human_share) == (0, 7, None, None, None)
-    assert not against.share
-    assert not against.mean
+    assert isinstance(against.share, Refusal) and isinstance(against.mean, Refusal)
 
 
 def test_a_failed_judgement_moves_no_figure() -> None:
@@ -131,8 +132,7 @@ def test_people_of_one_opinion_tell_half_of_the_errors() -> None:
     against = hold_against(measure_grades(SCALE, [*rows, Graded(4)]))
     assert against.sensitivity and against.sensitivity.value == 0.75
     assert against.specificity is None
-    assert against.share is None
-    assert against.no_share and "60 acceptable and 0 other" in against.no_share
+    assert isinstance(against.share, Refusal) and "60 acceptable and 0 other" in against.share.reason
 
 
 def test_one_opinion_of_both_is_no_kappa() -> None:
@@ -153,25 +153,23 @@ def test_a_judge_at_chance_gets_no_corrected_share(hits: tuple[int, int], reason
     good = [Graded(4 if place < hits[0] else 0, None, 4) for place in range(10)]
     bad = [Graded(0 if place < hits[1] else 4, None, 0) for place in range(10)]
     against = hold_against(measure_grades(SCALE, [*(good + bad) * 3, *[Graded(4)] * 50]))
-    assert against.share is None
-    assert against.no_share and reason in against.no_share
+    assert isinstance(against.share, Refusal) and reason in against.share.reason
     assert against.kappa_acceptable and against.kappa_acceptable.value < LEAST_KAPPA
-    assert against.mean  # people's own grades still hold, and the judge's weigh next to nothing
+    assert isinstance(against.mean, Estimate)  # people's own grades still hold, and the judge's weigh next to nothing
 
 
 def test_a_lucky_judge_gets_no_corrected_share() -> None:
     good, bad = [Graded(4, None, 4)] * 4 + [Graded(0, None, 4)] * 2, [Graded(4, None, 0)] * 2 + [Graded(0, None, 0)] * 4
     against = hold_against(measure_grades(SCALE, [*good, *bad, *[Graded(4)] * 50]))
     assert against.kappa_acceptable and against.kappa_acceptable.value > LEAST_KAPPA
-    assert against.share is None
-    assert against.no_share and "12 rows" in against.no_share and "told from chance" in against.no_share
+    assert isinstance(against.share, Refusal) and "12 rows" in against.share.reason and "told from chance" in against.share.reason
 
 
 def test_where_people_graded_all_their_own_figures_stand() -> None:
     rows = [Graded(grade, None, human) for grade, human in ((4, 4), (3, 4), (0, 0), (1, 3), (0, 1))] * 10
     against = hold_against(measure_grades(SCALE, rows))
-    assert against.share is None and against.mean is None
-    assert against.no_share and "every judged row" in against.no_share
+    assert isinstance(against.mean, Refusal)
+    assert isinstance(against.share, Refusal) and "every judged row" in against.share.reason
     assert against.human_share and against.human_share.value == 0.6
 
 
@@ -181,7 +179,8 @@ def test_rows_of_one_patient_are_drawn_together() -> None:
     assert alone.mean and together.mean and alone.mean.low and together.mean.low
     assert together.mean.value == alone.mean.value
     assert together.mean.low < alone.mean.low
-    assert "not independent" in (hold_against(together).no_share or "")
+    refused = hold_against(together).share
+    assert isinstance(refused, Refusal) and "not independent" in refused.reason
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sklearn.metrics import (
 from statsmodels.stats.proportion import proportion_confint
 
 from medtask.evaluate.intervals import Estimate, estimate_share
-from medtask.evaluate.metrics import Quality, _Spread, count_pairs, grade_cells, grade_counts, grade_pairs
+from medtask.evaluate.metrics import Quality, _Spread, grade_cells, grade_pairs
 from medtask.evaluate.tally import Tally
 
 CLASSES = ("a", "b", "c", "d")
@@ -178,24 +178,17 @@ def test_of_one_class_nothing_can_be_told_from_chance(answers: list[str | None],
     assert quality.macro_f1 == Estimate(right, n)
 
 
-def test_a_table_of_counts_and_its_rows_have_the_same_quality() -> None:
-    gold, answers = ["a", "a", "b", "c", "a"], ["a", "b", "b", None, "a"]
-    assert grade_counts(count_pairs(gold, answers, CLASSES), CLASSES) == grade(gold, answers)
-
-
-def test_an_empty_table_has_no_quality() -> None:
-    assert grade_counts(count_pairs([], [], CLASSES), CLASSES) is None
+def test_no_rows_have_no_quality() -> None:
     assert grade_pairs([], [], CLASSES) is None
 
 
 def test_gold_that_is_no_class_is_refused() -> None:
     with pytest.raises(KeyError):
-        count_pairs(["z"], ["a"], CLASSES)
+        grade_pairs(["z"], ["a"], CLASSES)
 
 
-def test_pairs_are_counted_by_gold_and_answer() -> None:
-    counts = count_pairs(["a", "a", "b"], ["a", "nonsense", None], ("a", "b"))
-    assert np.array_equal(counts, [[1, 0, 1], [0, 0, 1]])
+def test_an_answer_that_is_no_class_counts_as_none() -> None:
+    assert grade(["a", "a", "b"], ["a", "nonsense", None]) == grade(["a", "a", "b"], ["a", None, None])
 
 
 @pytest.mark.slow

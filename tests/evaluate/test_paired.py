@@ -16,7 +16,6 @@ from medtask.evaluate.paired import (
     Entry,
     compare_family,
     compare_pair,
-    correct_holm,
     count_rows_to_see,
     count_rows_to_tell,
     describe_need,
@@ -35,19 +34,6 @@ def enter(name: str, right: list[bool]) -> Entry:
 
 def enter_texts(name: str, texts: list[str | None], gold: list[str]) -> Entry:
     return Entry(name, weigh_answers("answer", (), gold, texts))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_family_is_corrected_as_statsmodels_corrects_it(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    ps = chance.random(seed * 3) ** 3
-    expected = multipletests(ps, method="holm")[1] if len(ps) else []
-    assert correct_holm(ps.tolist()) == pytest.approx(list(expected))
-
-
-def test_equal_ps_and_none_are_corrected_too() -> None:
-    assert correct_holm([]) == []
-    assert correct_holm([0.02, 0.02, 1.0]) == pytest.approx(list(multipletests([0.02, 0.02, 1.0], method="holm")[1]))
 
 
 def test_a_pair_of_right_and_wrong_is_tested_as_mcnemar_did() -> None:

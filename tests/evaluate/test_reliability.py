@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from markupsafe import Markup
@@ -143,9 +145,13 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
 
 def test_what_the_report_shows() -> None:
     scores = {"brier": np.full(300, 0.2), "log_loss": np.full(300, 0.3)}
-    blocks = measure(*draw(300), scores=scores).tell()
+    found = measure(*draw(300), scores=scores)
+    told = found.to_json()
+    assert told["log_loss"] == asdict(found.log_loss) and told["all_labels"] == {name: asdict(one) for name, one in found.whole.items()}
+    blocks = found.tell()
     pictures = [block.drawn for block in blocks if isinstance(block, Picture)]
     assert len(pictures) == 2
+    assert found.tell(risk=False) == [block for block in blocks if block not in found.tell_risk()]
     assert all(isinstance(drawn, Markup) and "NaN" not in drawn and "viewBox" not in drawn for drawn in pictures)
     (table,) = [block for block in blocks if isinstance(block, Table)]
     assert "Brier score, all labels" in {line[0] for line in table.lines}

@@ -13,6 +13,7 @@ import pytest
 from imaging import ABSTAIN, HOSTILE, LABELS, MANIFEST, make_run
 from medtask import similarity
 from medtask.errors import StorageError
+from medtask.evaluate.blocks import Section
 from medtask.evaluate.comparison import Baseline, Comparison
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.report import render_report, write_report
@@ -125,6 +126,22 @@ def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) ->
     assert verdict in render_report(gatherer.finish(), {})
 
 
+def test_what_has_to_be_known_first_stands_on_top(run: Summary) -> None:
+    page = render_report(run, MANIFEST, notes=["two ids of the gold file are unknown"])
+    assert "<p>Two ids of the gold file are unknown.</p>" in page.split("<main>")[0]
+
+
+def test_the_error_at_each_coverage_is_drawn_once(run: Summary) -> None:
+    curve = "Error among the surest rows"
+    assert render_report(run, MANIFEST).count(curve) == 1
+    assert curve not in render_report(run, MANIFEST, further=[Section("Which answers may be accepted without a look?", [])])
+
+
+def test_the_probabilities_of_single_labels_are_counted(run: Summary) -> None:
+    page = render_report(run, {"data": {"source": "a.csv", "columns": ["id", "answer", "p:one", "p:two"]}})
+    assert "a.csv; columns id, answer and 2 of probabilities" in page
+
+
 def test_what_left_the_machine_is_said(run: Summary) -> None:
     assert "none was tried" in render_report(run, MANIFEST)
     assert "2 connections to other machines were tried and refused" in render_report(run, {"egress": {"connections_attempted": 2}})
@@ -160,7 +177,7 @@ def test_one_label_that_is_always_right_makes_a_page() -> None:
     page = Page(render_report(gatherer.finish(), {})).text
     assert "accuracy 1.000 (0.207-1.000)" in page
     assert "1.000 (no interval)" in page
-    assert "No row was set aside for a person." in page
+    assert "The run set no row aside for a person." in page
 
 
 def test_two_thousand_long_labels_do_not_make_a_huge_page(tmp_path: Path) -> None:

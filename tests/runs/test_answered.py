@@ -15,6 +15,7 @@ from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError, MedtaskError, TableError, UsageError
 from medtask.records import Status
 from medtask.runs.answered import open_answers
+from medtask.runs.evaluation import gather
 from medtask.runs.ledger import Ledger
 from medtask.runs.local import run
 from medtask.tasks.facts import read_facts, write_facts
@@ -69,6 +70,13 @@ def test_gold_from_a_file_meets_its_rows_by_id(folder: Path, tmp_path: Path) -> 
     assert {row.gold for row in open_answers(folder, gold=f"{gold}#note").rows()} == {None, "x"}
 
 
+def test_gold_filled_into_a_table_of_ours_meets_ids_that_look_like_formulas(tmp_path: Path) -> None:
+    path, gold = tmp_path / "other.csv", tmp_path / "review.csv"
+    path.write_text("id,answer\n-1,a\n2,b\n")
+    gold.write_text("id,gold\n'-1,a\n2,a\n")
+    assert [row.gold for row in open_answers(path, gold=str(gold), kind="label").rows()] == ["a", "a"]
+
+
 @pytest.mark.parametrize(
     ("table", "fault"),
     [
@@ -115,6 +123,7 @@ FOREIGN = {
     "labels": ('{"id": "1", "answer": ["x", "y"], "gold": ["x"]}\n{"id": "2", "answer": [], "gold": ["z"]}\n', ("x", "y", "z")),
     "answer": ("id,answer,gold\n" + "".join(f"{row},{'it is a long story ' * 9}{row},so\n" for row in range(9)), ()),
     "fields": ('{"id": "1", "answer": {"side": "left"}}\n', ()),
+    "fields, one broken": ('{"id": "1", "answer": {"side": "left"}}\n{"id": "2", "answer": "{side:", "gold": {"side": "left"}}\n', ()),
 }
 
 
@@ -124,7 +133,7 @@ def test_a_foreign_table_is_understood(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"other.{'jsonl' if text.startswith('{') else 'csv'}"
     path.write_text(text)
     found = open_answers(path)
-    assert found.task.kind == name.split()[0] and tuple(label.name for label in found.task.labels) == labels
+    assert found.task.kind == name.replace(",", "").split()[0] and tuple(label.name for label in found.task.labels) == labels
     assert f"kind {found.task.kind}" in found.notes[0]
     rows = list(found.rows())
     assert all(row.answer.status is Status.OK for row in rows) or name == "labels by probabilities"
@@ -143,6 +152,31 @@ def test_a_blank_answer_is_counted_as_none(tmp_path: Path) -> None:
     ]
 
 
+def test_what_stands_beside_a_failure_is_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,status,confidence,gold\n1,a,failed,0.9,a\n2,b,too_long,0.9,b\n3,a,truncated,0.9,a\n4,b,Review,0.9,b\n")
+    rows = [row.answer for row in open_answers(path, kind="label").rows()]
+    assert [(answer.value, answer.confidence) for answer in rows] == [(None, None), (None, None), ("a", 0.9), ("b", 0.9)]
+    path.write_text('{"id": "1", "answer": [], "status": "failed"}\n')
+    assert next(open_answers(path.rename(tmp_path / "other.jsonl"), kind="labels").rows()).answer.value is None
+
+
+@pytest.mark.parametrize("kind", ["label", "labels"])
+def test_an_answer_that_the_task_does_not_have_is_counted_and_wrong(tmp_path: Path, kind: str) -> None:
+    task, path = tmp_path / "task.yaml", tmp_path / "other.csv"
+    task.write_text(f"instruction: Which?\ninput: '{{{{ text }}}}'\nanswer:\n  kind: {kind}\n  labels:\n    a: one\n    b: two\n")
+    path.write_text("id,text,answer,gold\n1,x,a,a\n2,y,strange,b\n")
+    found = gather(open_answers(path, task=load_task(task)))
+    assert found.statuses == {Status.OK: 1, Status.UNPARSABLE: 1}
+    assert found.gold is not None and found.gold.marks.right.tolist() == [True, False] and found.gold.rows == 2
+
+
+def test_labels_that_differ_in_capital_letters_only_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,gold\n1,Benign,benign\n2,Malignant,Malignant\n")
+    assert open_answers(path).notes[1].startswith("1 of the labels differ")
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -150,7 +184,7 @@ def test_a_blank_answer_is_counted_as_none(tmp_path: Path) -> None:
         ("number,answer\n1,a\n", 'no column "id"'),
         ("id,answer,confidence\n1,a,7\n", "row 1: .confidence. holds no probability"),
         ("id,answer,p:a\n1,a,-0.1\n", "row 1: .p:a. holds no probability"),
-        ("id,answer,status\n1,a,fine\n", "row 1: the status .fine. is not known"),
+        ("id,answer,status\n1,a,fine\n", "row 1: what the column status says is not known"),
         ("id,answer\n1,a\n1,b\n", "repeats the id"),
     ],
 )

@@ -117,6 +117,7 @@ def test_calibration_undoes_what_was_sharpened(tmp_path: Path) -> None:
     found = evaluate_answers(open_answers(write_table(tmp_path / "other.csv", 3000)), Wanted(calibrate="temperature", baselines=False))
     assert isinstance(found.fit, Calibration) and found.fit.temperature == pytest.approx(3.0, rel=0.15)
     assert found.kept is not None and found.kept.run == "other"
+    assert "a table's own probabilities stay as they are" in list_findings(found)[-1]
 
 
 def test_batch_calibration_needs_no_gold(tmp_path: Path) -> None:
@@ -141,6 +142,7 @@ def test_what_needs_gold_says_so(tmp_path: Path, wanted: Wanted) -> None:
         ("id,answer,confidence,gold\n1,a,0.5,\n", "no row has gold that counts"),
         ("id,answer,confidence,gold\n1,a,0.9,a\n2,a,0.8,a\n", "gold rows"),
         ("id,answer,confidence,gold\n1,,,a\n2,,,a\n", "no answer has a confidence"),
+        ("id,answer,confidence,gold\n", "no row has gold that counts"),
     ],
 )
 def test_too_little_is_refused_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
@@ -171,8 +173,15 @@ def test_two_readers_and_the_model(tmp_path: Path) -> None:
     assert found is not None and found.ceiling.kappa is not None
     assert found.ceiling.kappa.value == pytest.approx(cohen_kappa_score([row["gold"] for row in rows], [row["second"] for row in rows]))
     assert found.disagreed == sum(row["gold"] != row["second"] for row in rows)
-    with pytest.raises(UsageError, match="no column 'third'"):
+    with pytest.raises(UsageError, match='no column "third" for a reader'):
         evaluate_answers(open_answers(path), Wanted(readers=("gold", "third")))
+
+
+def test_readers_who_read_no_row_together_are_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,one,two\n1,a,a,\n2,b,,b\n")
+    found = evaluate_answers(open_answers(path), Wanted(readers=("one", "two"), baselines=False))
+    assert found.readers is None and found.notes[-1].startswith("no row has an answer of both one and two")
 
 
 def test_prediction_sets_hold_the_truth_as_often_as_promised(tmp_path: Path) -> None:

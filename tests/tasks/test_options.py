@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.records import Option
+from medtask.records import LETTERS, Option
 from medtask.tasks.containers import read_container
 from medtask.tasks.labels import fold_name
 from medtask.tasks.options import Options, find_letters, read_options
-from medtask.tasks.task import LETTERS, Choice
+from medtask.tasks.task import Choice
 
 ONE = Choice(("options",))
 WORDS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20)

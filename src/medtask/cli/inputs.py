@@ -33,6 +33,16 @@ ContextTokens = Annotated[
 TokenizerName = Annotated[str | None, typer.Option(metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot.")]
 AllowUnverified = Annotated[bool, typer.Option("--allow-unverified-context", help="Take a server that does not tell what it has read.")]
 SheetName = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")]
+AnswersPath = Annotated[Path, typer.Argument(metavar="RUN|TABLE", help="A run's folder, or a table with the columns id and answer.")]
+GoldSource = Annotated[
+    str | None, typer.Option(metavar="COLUMN|FILE", help="Where the truth stands; default: the column that the run or task names.")
+]
+TaskFile = Annotated[Path | None, typer.Option("--task", metavar="TASK", help="The question, where the run or table does not tell.")]
+KindName = Annotated[str | None, typer.Option(metavar="KIND", help="What a table's answers are: label, labels, answer, fields.")]
+GroupName = Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows that belong together, such as one patient's.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Download nothing, not even the model that is named.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @contextmanager

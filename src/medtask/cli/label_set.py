@@ -17,7 +17,7 @@ from medtask.evaluate.findings.pairs import PairCounts
 from medtask.evaluate.findings.use import OffSet
 from medtask.evaluate.intervals import Estimate, estimate_share
 from medtask.evaluate.label_doctor import Examination, examine, examine_letters
-from medtask.records import Answer, Fault, Meaning, Record, Status, Value
+from medtask.records import Fault, Meaning, Record, Value, settle_value
 from medtask.similarity import describe_meaning, encode
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import AnyLabels, Choice, OneLabel, Task
@@ -61,7 +61,7 @@ def examine_task(task: Task, answers: Answers | None = None, engine: Engine | No
         gaps.append(f"tokens: {engine.info.title} reads none")
     return examine(
         [Meaning(label.name, label.definition) for label in task.labels],
-        abstain=task.abstain.name if task.abstain else None,
+        abstain=task.abstention,
         exclusive=isinstance(task.form, OneLabel) or task.form.at_least_one,
         vectors=vectors,
         tally=tally,
@@ -75,11 +75,10 @@ def examine_task(task: Task, answers: Answers | None = None, engine: Engine | No
 
 def count_answers(task: Task, rows: Iterable[AnsweredRow]) -> PairCounts:
     """Rows of the kinds ``label`` and ``labels``, counted; an abstention is the answer whose name the abstention has."""
-    abstain = task.abstain.name if task.abstain else None
     names = tuple(label.name for label in task.candidates)
-    tally = PairCounts(names, abstain, unsure_below=task.review.confidence_below)
+    tally = PairCounts(names, task.abstention, unsure_below=task.review.confidence_below)
     for row in rows:
-        tally.add(_name_answer(row.answer, abstain), _name(row.gold), row.answer.confidence)
+        tally.add(_name(settle_value(row.answer.status, row.answer.value, task.abstention)), _name(row.gold), row.answer.confidence)
     return tally
 
 
@@ -166,12 +165,6 @@ def _find_other_labels(task: Task, answers: Answers) -> list[str]:
     if asked is None or {label["name"] for label in asked} == {label.name for label in task.labels}:
         return []
     return ["answers whose labels the task no longer has: the run was asked about another set of labels"]
-
-
-def _name_answer(answer: Answer, abstain: str | None) -> tuple[str, ...] | None:
-    if answer.status is Status.ABSTAINED:
-        return (abstain,) if abstain else ()
-    return _name(answer.value)
 
 
 def _name(value: Value | None) -> tuple[str, ...] | None:

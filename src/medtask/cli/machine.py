@@ -27,6 +27,7 @@ class Finding:
     detail: str
     fix: str | None = None
 
+
 def look_around() -> Iterator[Finding]:
     """Machine, packages, models, privacy switches and caches."""
     for look in (_look_at_machine, _look_at_packages, _look_at_models, _look_at_privacy, _look_at_caches):

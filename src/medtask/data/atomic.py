@@ -38,6 +38,12 @@ def replace_file(path: Path) -> Iterator[Path]:
             draft.unlink()
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all: see replace_file."""
+    with replace_file(path) as draft:
+        draft.write_bytes(text.encode("utf-8", "replace"))  # ids and labels may hold lone surrogates
+
+
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

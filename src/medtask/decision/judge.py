@@ -39,14 +39,13 @@ class Judgement:
     """What a judge says about one answer.
 
     ``status``: OK or REVIEW with a grade; EMPTY_INPUT for what was not asked about; else why there is none. ``grade``: the
-    likeliest, by name. ``points``: its number. ``expected``: the mean of the grades' numbers, weighed by their probabilities;
+    likeliest, by name. ``expected``: the mean of the grades' numbers, weighed by their probabilities;
     None where the judge tells no probabilities. ``confidence``: the probability of ``grade``.
     """
 
     case: Case
     status: Status
     grade: str | None = None
-    points: float | None = None
     expected: float | None = None
     confidence: float | None = None
     reason: str | None = None
@@ -92,7 +91,7 @@ def read_gradings(rubric: Rubric, cases: Iterable[Case], answers: Iterable[Answe
             continue
         shares = answer.probabilities
         expected = sum(points[name] * share for name, share in shares.items()) if shares else None
-        yield Judgement(case, answer.status, answer.value, points[answer.value], expected, answer.confidence, answer.reason)
+        yield Judgement(case, answer.status, answer.value, expected, answer.confidence, answer.reason)
 
 
 def list_comparisons(rubric: Rubric, cases: Iterable[Case]) -> Iterator[Record]:

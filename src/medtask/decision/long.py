@@ -12,7 +12,7 @@ from medtask.decision.shares import combine, weigh
 from medtask.engines.base import Engine
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.task import AnyLabels, Choice, Gate, Task
+from medtask.tasks.task import Gate, Task
 
 ELLIPSIS = "\n[…]\n"
 OVERLAP = 8  # a part shares one eighth of its length with the next
@@ -90,8 +90,7 @@ def _conclude(task: Task, record_id: str, heard: list[Heard], text: str, texts: 
         return decide(task, record_id, heard[0].note(note))
     weighed = [weigh(task, one.prompt, one.scores) if one.scores else None for one in heard]
     whole = [one for one in weighed if one is not None]
-    exclusive = not isinstance(task.form, AnyLabels) and not (isinstance(task.form, Choice) and task.form.several)
-    merged = combine(whole, task.gate.combine, exclusive) if len(whole) == len(weighed) else None
+    merged = combine(whole, task.gate.combine, exclusive=not task.several) if len(whole) == len(weighed) else None
     answer = conclude(task, record_id, merged)
     rule = {"mean": "the mean of their probabilities", "max": "their largest probabilities", "vote": "one vote each"}[task.gate.combine]
     notes = [answer.reason, f"too long for the model: read in {len(heard)} overlapping parts, combined by {rule}"]

@@ -22,13 +22,11 @@ OPTIONS = 4
 class Prior:
     """``shares``: the probability of each label (or letter), the mean of ``inputs``, which has it for each input by itself.
 
-    They sum to 1 where exactly one applies, else each is the probability that it applies. ``off_set``: the mean, see
-    BranchScores.
+    They sum to 1 where exactly one applies, else each is the probability that it applies.
     """
 
     shares: Shares
     inputs: Mapping[str, Shares]
-    off_set: float | None = None
 
 
 def measure_prior(task: Task, engine: Engine, *, options: int = OPTIONS) -> Prior:
@@ -49,13 +47,10 @@ def measure_prior(task: Task, engine: Engine, *, options: int = OPTIONS) -> Prio
     prompts = dict(_list_prompts(task, options))
     heard = {scores.record_id: scores for scores in engine.score(list(prompts.values()))}
     found: dict[str, list[Shares]] = {text: [] for text in CONTENT_FREE}
-    off_sets = []
     for (text, _), prompt in prompts.items():
-        shares, off_set = _read(task, prompt, heard.get(prompt.record_id))
-        found[text].append(shares)
-        off_sets += [] if off_set is None else [off_set]
+        found[text].append(_read(task, prompt, heard.get(prompt.record_id)))
     inputs = {text: _average(rows) for text, rows in found.items()}
-    return Prior(_average(list(inputs.values())), inputs, math.fsum(off_sets) / len(off_sets) if off_sets else None)
+    return Prior(_average(list(inputs.values())), inputs)
 
 
 def _list_prompts(task: Task, options: int) -> Iterator[tuple[tuple[str, int], Prompt]]:
@@ -74,7 +69,7 @@ def _list_prompts(task: Task, options: int) -> Iterator[tuple[tuple[str, int], P
             yield (text, turn), prompt
 
 
-def _read(task: Task, prompt: Prompt, heard: Scores | Fault | None) -> tuple[Shares, float | None]:
+def _read(task: Task, prompt: Prompt, heard: Scores | Fault | None) -> Shares:
     if heard is None or isinstance(heard, Fault):
         reason = heard.reason if heard else "it gave no scores"
         raise EngineError(f"the model could not be asked without content: {reason}", fix="take another model")
@@ -83,7 +78,7 @@ def _read(task: Task, prompt: Prompt, heard: Scores | Fault | None) -> tuple[Sha
     weighed = weigh(task, prompt, heard)
     if weighed is None:
         raise EngineError("the model's scores are no numbers", fix="take another model")
-    return weighed.shares, weighed.off_set
+    return weighed.shares
 
 
 def _average(rows: list[Shares]) -> Shares:

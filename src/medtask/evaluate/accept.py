@@ -29,12 +29,12 @@ from medtask.evaluate.curves import draw_risk
 from medtask.evaluate.intervals import Estimate, Figures, estimate_share
 from medtask.evaluate.refusal import Refusal
 from medtask.evaluate.reliability import Groups, RiskCurve, Truths, trace_risk
-from medtask.evaluate.words import capital, isolate, percent
+from medtask.evaluate.words import capital, percent
 
 # Tried from 1.3 to 3 on the sets of benchmarks/guarantees.py, at 371 and 2,000 rows: all accept about as much from 1.5 on.
 GROWTH = 1.7
 Classes = NDArray[np.int64]
-_HEAD: tuple[tuple[str, Align], ...] = (("answer", "l"), ("threshold", "n"), ("accepted", "n"), ("wrong", "n"), ("gold rows", "n"))
+_HEAD: tuple[tuple[str, Align], ...] = (("Answer", "l"), ("Threshold", "n"), ("Accepted", "n"), ("Wrong", "n"), ("Gold rows", "n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,16 @@ class Acceptance:
 
     def describe(self) -> str:
         """The promise in one sentence."""
-        own = "its class's threshold" if self.threshold is None else f"{self.threshold:.4g}"
+        which = "that reach the threshold of their class"
+        if self.threshold is not None:
+            which = f"with a confidence of {self.threshold:.4g} or more"
         whose = " of every class" if self.by_class else ""
+        unit = " groups, one row of each" if self.grouped else ""
+        low, high = (100 * (bound or 0.0) for bound in (self.coverage.low, self.coverage.high))
         return (
-            f"accept a confidence of {own} or more: {percent(self.coverage.value)} of the rows "
-            f"({self.coverage.low:.3f}-{self.coverage.high:.3f}, n = {self.rows:,}), and at most "
-            f"{100 * self.max_error:g} % of the accepted{whose} are wrong, with {100 * self.level:g} % confidence "
-            f"({self.errors:,} of {self.accepted:,} gold rows)"
+            f"accept answers {which}: {percent(self.coverage.value)} of the rows ({low:.1f}-{high:.1f} %, n = {self.rows:,}{unit}), and "
+            f"at most {100 * self.max_error:g} % of the accepted{whose} are wrong, with {100 * self.level:g} % confidence "
+            f"(of the gold rows {self.accepted:,} are accepted, {self.errors:,} of them wrong)"
         )
 
     def tell(self) -> list[Block]:
@@ -116,10 +119,11 @@ class Acceptance:
         ]
         if self.by_class:
             lines = [
-                (isolate(rule.name), _say(rule.threshold), f"{rule.accepted:,}", f"{rule.errors:,}", f"{rule.rows:,}")
-                for rule in self.by_class.values()
+                (rule.name, _say(rule.threshold), f"{rule.accepted:,}", f"{rule.errors:,}", f"{rule.rows:,}")
+                for rule in sorted(self.by_class.values(), key=lambda rule: (-rule.accepted, -rule.rows, rule.name))
             ]
-            blocks.append(Table("Thresholds by class; without one, all answers of the class go to review", _HEAD, lines))
+            caption = "Thresholds by class, on gold; without one, all answers of the class go to review"
+            blocks.append(Table("Thresholds by class", _HEAD, lines, caption))
         blocks.append(
             Text(
                 f"This holds for rows like the {self.rows:,} gold {unit}: they must be a random sample of the rows that are sorted by it, "

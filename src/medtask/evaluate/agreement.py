@@ -148,6 +148,11 @@ def unflatten(leaves: Mapping[Path, object]) -> dict[str, object]:
     return found
 
 
+def agree_wholly(gold: Mapping[str, object], answer: Mapping[str, object] | None) -> bool:
+    """Whether the answer is right in every field that gold speaks of; False without an answer."""
+    return answer is not None and all(finding == "right" for _, finding, _, _ in compare_objects(gold, answer))
+
+
 def compare_objects(gold: Mapping[str, object], answer: Mapping[str, object] | None) -> Iterator[tuple[Path, Finding, bool, bool]]:
     """Path, finding, whether gold has a value there, whether the answer has one, of every field that gold speaks of.
 

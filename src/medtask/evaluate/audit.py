@@ -24,17 +24,17 @@ from medtask.evaluate.blocks import Align, Block, Table, Text
 from medtask.evaluate.intervals import Estimate, Figures, bound_shares
 from medtask.evaluate.refusal import Refusal
 from medtask.evaluate.reliability import Truths
-from medtask.evaluate.words import count_rows, isolate, percent
+from medtask.evaluate.words import count_rows, shorten
 
 MIN_LOOKS = 30
 MIN_DRAWN = 5  # rows of a stratum
 _FLOOR = 0.1  # however sure a model is, its error is not believed to be below this when looks are shared out
 _PRIOR_ROWS = 5  # rows' worth of belief in untuned inference, so that few rows do not tune it by chance
 _HEAD: tuple[tuple[str, Align], ...] = (
-    ("label", "l"),
-    ("share of answers", "n"),
-    ("estimated share (95 %)", "n"),
-    ("from the looks alone", "n"),
+    ("Label", "l"),
+    ("Of the answers", "n"),
+    ("In truth (95 %)", "n"),
+    ("The looks alone", "n"),
 )
 Places = NDArray[np.int64]
 
@@ -110,8 +110,8 @@ class AuditResult:
             lines.append(f"{left}: no harm if chance chose them, but not if they were the hard ones")
         width = max((len(one.label) for one in self.prevalences), default=0)
         for one in self.prevalences:
-            said = f"{isolate(one.label)}{' ' * (min(width, 40) - len(one.label))}"
-            lines.append(f"  {said}  {one.estimate}   answered {one.answered:.3f}   the looks alone: {one.alone}")
+            said = f"{shorten(one.label, 40):<{min(width, 40)}}"
+            lines.append(f"  {said}  {one.estimate}   of the answers {one.answered:.3f}   the looks alone: {one.alone}")
         return lines
 
     def tell(self) -> list[Block]:
@@ -119,16 +119,14 @@ class AuditResult:
         blocks: list[Block] = [
             Text(
                 f"Accuracy {self.accuracy} over all {count_rows(self.rows)}, estimated from {self.looks:,} blind looks and all answers "
-                f"(from the looks alone: {self.alone}). It holds for this table."
+                f"of the model; the looks alone say {self.alone}. It holds for this table."
             )
         ]
         if self.missing:
             blocks.append(Text(f"{count_rows(self.missing)} of the sample have no label yet and are left out.", "caution"))
         if self.prevalences:
-            lines = [
-                (isolate(one.label), percent(one.answered), str(one.estimate), str(one.alone)) for one in self.prevalences
-            ]
-            blocks.append(Table("How frequent the labels are in truth", _HEAD, lines))
+            lines = [(one.label, f"{one.answered:.3f}", str(one.estimate), str(one.alone)) for one in self.prevalences]
+            blocks.append(Table("Labels", _HEAD, lines, "How frequent the labels are in truth: shares of all rows"))
         return blocks
 
 

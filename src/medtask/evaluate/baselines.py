@@ -15,13 +15,13 @@ from medtask.evaluate.agreement import Path, flatten, fold, grade_objects, unfla
 from medtask.evaluate.comparison import Baseline, Comparison, compare_answers, compare_ratios, compare_to_chance
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.kinds.answer import grade_texts, weigh_texts
-from medtask.evaluate.kinds.choice import LETTERS, read_letters
+from medtask.evaluate.kinds.choice import read_letters
 from medtask.evaluate.kinds.kind import Kind, Sample
 from medtask.evaluate.metrics import grade_pairs
 from medtask.evaluate.sets import grade_sets, weigh_sets
 from medtask.evaluate.tfidf import FOLDS, cross_validate, cross_validate_sets, find_neighbours
 from medtask.evaluate.words import read_value
-from medtask.records import Value
+from medtask.records import LETTERS, Value
 from medtask.similarity import describe_meaning, encode
 
 READ = 500  # rows whose options MiniLM reads, five texts or so each

@@ -89,6 +89,18 @@ def compare_ratios(baseline: Ratio, model: Ratio, *, seed: int = 0) -> Compariso
     return _conclude(float(gap), (as_large + 1) / (SHUFFLES + 1), float(_divide(ours)))
 
 
+def correct_holm(ps: Sequence[float]) -> list[float]:
+    """Each p for a family of tests, none of which shall be called clear by chance in more than 5 % of such families.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    adjusted, highest = [1.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
 def compare_to_chance(expected: float, gold: Sequence[object], model: Sequence[object]) -> Comparison:
     """Guessing, which is right with probability ``expected``, against the model on the same rows, by an exact binomial test."""
     from scipy.stats import binomtest

@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medtask.data.atomic import replace_text
 from medtask.evaluate.blocks import Align, Block, Cell, Picture, Table, Text
 from medtask.evaluate.comparison import describe_p
 from medtask.evaluate.comparison_plots import draw_differences, draw_scatter
 from medtask.evaluate.contest import Contest
 from medtask.evaluate.disagreement import Disputes, find_disputes, list_rivals
-from medtask.evaluate.leaderboard import Leaderboard, Line, describe_board, list_costs
+from medtask.evaluate.leaderboard import Leaderboard, Line, describe_board, list_costs, name_model
 from medtask.evaluate.paired import Pair, describe_gap, describe_pair, round_up
 from medtask.evaluate.plots import draw_intervals
-from medtask.evaluate.report import open_templates, replace_page
+from medtask.evaluate.report import open_templates
 from medtask.evaluate.sections import NARROW, find_fact
 from medtask.evaluate.words import MEASURES, capital, count_rows, moment, shorten
 
@@ -34,8 +35,8 @@ def write_comparison(path: Path, contest: Contest, board: Leaderboard, notes: Se
         "notes": [*notes, *contest.coverage.tell()],
         "disagreements": [one.to_json() for pair in disputes for one in pair],
     }
-    replace_page(path.with_suffix(".json"), json.dumps(numbers, default=str) + "\n")
-    replace_page(path, render_comparison(contest, board, notes, disputes))
+    replace_text(path.with_suffix(".json"), json.dumps(numbers, default=str) + "\n")
+    replace_text(path, render_comparison(contest, board, notes, disputes))
 
 
 def render_comparison(
@@ -71,7 +72,8 @@ def _find_disputes(contest: Contest, board: Leaderboard) -> list[tuple[Disputes,
 def _tell_lead(contest: Contest) -> str:
     groups = len({group for group in contest.groups if group})
     grouped = f", in {groups:,} groups" if groups else ""
-    return f"{capital(count_rows(len(contest.ids)))} with gold{grouped}, which all {len(contest.entrants)} systems have."
+    both = "both systems" if len(contest.entrants) == 2 else f"all {len(contest.entrants)} systems"
+    return f"{capital(count_rows(len(contest.ids)))} with gold{grouped}, which {both} have."
 
 
 def _list_tiles(contest: Contest, board: Leaderboard) -> list[tuple[str, str]]:
@@ -117,7 +119,7 @@ def _list_cells(place: int, line: Line, board: Leaderboard, others: Sequence[str
     versus: Cell = "the best" if line is board.best else "–" if line.p is None else describe_p(line.p)
     if line.note:
         versus = f"not measured: {line.note}"
-    family = (line.family, "baseline" if line.baseline else "")
+    family = (line.family, "baseline" if line.baseline else shorten(name_model(line), 30))
     return [f"{place} {line.name}", family, *cells, *list_costs(line), versus]
 
 
@@ -129,9 +131,9 @@ def _tell_speed(board: Leaderboard) -> list[Block]:
     ]
     if not points:
         return [Text("No system’s speed is known: runs of medtask tell it, other tools’ tables do not.", "quiet")]
-    numbered = "; ".join(f"{place} {shorten(name, 60)}" for place, name, *_ in points)
+    numbered = ", ".join(f"{place} is {shorten(name, 60)}" for place, name, *_ in points)
     measure = capital(MEASURES[board.measure])
-    caption = f"{measure} with 95 % intervals, over rows answered per second. {numbered}."
+    caption = f"{measure} with 95 % intervals, over rows answered per second: {numbered}."
     blocks: list[Block] = [Picture(caption, draw_scatter(points, f"{measure} by speed", measure))]
     if board.price_per_hour is not None:
         told = f"Costs are of a machine at {board.price_per_hour:g} an hour, in the currency in which that was given, while it answers."
@@ -207,7 +209,7 @@ def _tell_systems(contest: Contest, board: Leaderboard) -> list[Block]:
         rows = f"{contest.coverage.rows[entrant.name]:,}"
         lines.append([entrant.name, line.title, asked, ran, rows, f"{absent:,}", f"{line.unanswered or 0:,}"])
     head: tuple[tuple[str, Align], ...] = (
-        *(("System", "l"), ("Model", "w"), ("Task", ""), ("Started", "")),
+        *(("System", "l"), ("Model", "w"), ("Task", "l"), ("Started", "v")),
         *(("Rows", "n"), ("Rows it lacks", "n"), ("Without an answer", "n")),
     )
     told = f"Of {contest.coverage.union:,} different rows, {contest.coverage.eligible:,} are in every system and have gold. "

@@ -8,7 +8,7 @@ from math import sqrt
 
 import numpy as np
 
-from medtask.evaluate.intervals import LEVEL, Estimate
+from medtask.evaluate.intervals import REACH, Estimate
 
 FEWEST = 5  # answers of either sort that people graded: with fewer, the judge's error rates are anyone's guess
 FEWEST_GRADES = 30  # for a mean, whose interval rests on the normal distribution
@@ -20,15 +20,13 @@ def correct_share(found: tuple[int, int], good: tuple[int, int], bad: tuple[int,
     Each pair is hits and rows: ``found``, what the judge calls good among answers that no person has graded; ``good``, the same
     among answers that people call good (sensitivity); ``bad``, what it calls bad among those that people call bad (specificity).
     Rogan and Gladen 1978; the interval is that of Lang and Reiczigel 2014 (Prev Vet Med 113:13-22, equations 15 to 17), which holds
-    for three independent samples. None where a sample is empty or the judge says no more than chance (sensitivity + specificity
-    <= 1).
+    for three independent samples. None where a sample is empty, the judge says no more than chance (sensitivity + specificity
+    <= 1), or no share at all fits the three samples.
     """
-    from scipy.special import ndtri
-
     if not (found[1] and good[1] and bad[1]):
         return None
     (share, sensitivity, specificity) = (hits / rows for hits, rows in (found, good, bad))
-    z = float(ndtri((1 + LEVEL) / 2))
+    z = REACH
     # "Add successes and failures" (Agresti and Coull 1998), without which the interval is as poor as Wald's.
     p, n = (found[0] + z**2 / 2) / (found[1] + z**2), found[1] + z**2
     (se, n_se), (sp, n_sp) = (((hits + 1) / (rows + 2), rows + 2) for hits, rows in (good, bad))
@@ -40,6 +38,8 @@ def correct_share(found: tuple[int, int], good: tuple[int, int], bad: tuple[int,
     of_se, of_sp = se * (1 - se) / n_se, sp * (1 - sp) / n_sp
     shift = 2 * z**2 * (middle * of_se - (1 - middle) * of_sp)
     reach = z * sqrt(p * (1 - p) / n + middle**2 * of_se + (1 - middle) ** 2 * of_sp) / skill
+    if middle + shift + reach < 0 or middle + shift - reach > 1:
+        return None  # cut off at 0 or 1 it would be an interval without width, and pass for certainty
     low, high = (min(1.0, max(0.0, middle + shift + side * reach)) for side in (-1, 1))
     return Estimate(value, found[1] + good[1] + bad[1], min(low, value), max(high, value))
 
@@ -51,8 +51,6 @@ def correct_mean(human: Sequence[float], judged: Sequence[float], others: Sequen
     Prediction-powered inference with the weight of the judge chosen for the narrowest interval (PPI++, Angelopoulos, Duchi and
     Zrnic 2023, arXiv:2311.01453), so it is never much wider than that of people's grades alone. None without rows.
     """
-    from scipy.special import ndtri
-
     truth, told, rest = (np.asarray(numbers, dtype=np.float64) for numbers in (human, judged, others))
     if not len(truth):
         return None
@@ -62,7 +60,7 @@ def correct_mean(human: Sequence[float], judged: Sequence[float], others: Sequen
     n = len(truth) + len(rest)
     if not spread:
         return Estimate(value, n)
-    reach = float(ndtri((1 + LEVEL) / 2)) * sqrt(spread)
+    reach = REACH * sqrt(spread)
     return Estimate(value, n, value - reach, value + reach)
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from medtask.evaluate.intervals import Estimate
-from medtask.evaluate.plots import TICKS
+from medtask.evaluate.plots import TICKS, draw_ticks
 
 _PLOT = 200  # height of the area that is drawn in, in pixels
 _TOP = 22
@@ -74,8 +74,10 @@ def draw_risk(
         parts.append(Markup('<circle class="blue" cx="{:.2f}%" cy="{:.1f}" r="4.5"/>').format(100 * start, _height(error[0].value / top)))
     if max_error is not None:
         parts.append(_line("whisker orange", 0, _height(max_error / top), 100, _height(max_error / top)))
-        said = Markup('<text x="18%" y="{:.1f}">{}</text>')  # right of the numbers, left of where the error rises
-        parts.append(said.format(_height(max_error / top) - 6, f"promised: at most {100 * max_error:g} %"))
+        said = Markup('<text x="{:.1f}%" y="{:.1f}">{}</text>')  # right of the numbers, left of where the error rises
+        crossed = accepted is not None and 0.17 < accepted < 0.5
+        left = 100 * (accepted or 0.0) + 1.5 if crossed else 18
+        parts.append(said.format(left, _height(max_error / top) - 6, f"promised: at most {100 * max_error:g} %"))
     if accepted is not None:
         parts.append(_line("whisker ink", 100 * accepted, _TOP, 100 * accepted, _FLOOR))
     described = _describe_risk(points, max_error, accepted)
@@ -90,9 +92,7 @@ def _describe_risk(points: Sequence[tuple[float, Estimate]], max_error: float | 
 
 def _frame(base: float, title: str, described: str, parts: Iterable[Markup], up: str, along: str, below: int) -> Markup:
     """``below``: pixels between the axis and its numbers."""
-    anchors = {0.0: "start", 1.0: "end"}
-    tick = Markup('<text class="quiet" x="{:.0f}%" y="{}" text-anchor="{}">{:g}</text>')
-    ticks = Markup("").join(tick.format(100 * at, _FLOOR + below + 17, anchors.get(at, "middle"), at) for at in TICKS)
+    ticks = draw_ticks(_FLOOR + below + 17)
     return Markup(
         '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>'
         '<text class="quiet" x="100%" y="12" text-anchor="end">{}</text>{}'

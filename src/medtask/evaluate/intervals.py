@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ Counts = NDArray[np.int64]
 Figures = NDArray[np.float64]
 RESAMPLES = 1000
 LEVEL = 0.95
+REACH = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96: standard errors from a normal middle to the ends of its interval
 FEW_GROUPS = 10  # with fewer, a bootstrap of groups is too sure of itself
 
 
@@ -72,10 +74,8 @@ def estimate_share(hits: int, n: int) -> Estimate | None:
 
 def bound_shares(hits: Counts, n: Counts) -> Figures:
     """Wilson's score intervals (1927) of many shares at once, [2, shares]; NaN where ``n`` is 0."""
-    from scipy.special import ndtri
-
     # scipy.stats.binomtest gives the same, and works out a p-value with each: a millisecond a share, seconds for 2,000 labels.
-    z, rows = float(ndtri((1 + LEVEL) / 2)), np.where(n > 0, n, np.nan)
+    z, rows = REACH, np.where(n > 0, n, np.nan)
     share = hits / rows
     middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
     reach = z / (1 + z**2 / rows) * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
@@ -98,7 +98,7 @@ def estimate_rate(hits: Any, of: Any, units: Units, *, seed: int = 0) -> Estimat
         return plain
     drawn = estimate_ratio(both.astype(np.int64), inside.astype(np.int64), units, seed=seed)
     if drawn is not None and drawn.low is not None:
-        return drawn
+        return replace(drawn, n=plain.n)
     groups = int(units.counts[units.lift(inside.astype(np.int64)) > 0].sum())
     alike = estimate_share(round(plain.value * groups), groups)
     return Estimate(plain.value, plain.n, alike.low, alike.high) if alike else plain

@@ -7,7 +7,7 @@ and no agreement. Without people's grades a judge's own error is unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from medtask.evaluate.corrected import FEWEST, FEWEST_GRADES, correct_mean, correct_share
 from medtask.evaluate.intervals import Estimate, Units, estimate_rate, estimate_ratio
 from medtask.evaluate.kappa import estimate_kappa
+from medtask.evaluate.refusal import Refusal
 from medtask.evaluate.tally import group_rows
 from medtask.evaluate.words import count, count_rows, percent
 
@@ -22,6 +23,7 @@ from medtask.evaluate.words import count, count_rows, percent
 # specificity 0.6 the interval is five times as wide as that of a judge without errors.
 LEAST_KAPPA = 0.2
 _GROUPED = "rows that belong together (of one patient, say) are not independent, as the correction takes them to be"
+_UNFIT = "no true share fits both the judge's error rates and its other grades: were the rows that people graded drawn at random?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Against:
 
     ``sensitivity``: of the answers that people accept, the share that the judge accepts; ``specificity`` the same of the others.
     ``kappa``: of the grades, with quadratic weights; ``kappa_acceptable``: of acceptable or not. ``human_share`` and
-    ``human_mean``: what people alone say. ``share`` and ``mean``: corrected, None for the reason in ``no_share``, ``no_mean``.
+    ``human_mean``: what people alone say. ``share`` and ``mean``: corrected, or why they are not.
     """
 
     n: int
@@ -72,10 +74,15 @@ class Against:
     kappa_acceptable: Estimate | None
     human_share: Estimate | None
     human_mean: Estimate | None
-    share: Estimate | None = None
-    no_share: str | None = None
-    mean: Estimate | None = None
-    no_mean: str | None = None
+    share: Estimate | Refusal
+    mean: Estimate | Refusal
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; the reason why a figure is not corrected is under ``no_share``, ``no_mean``."""
+        corrected = {"share": self.share, "mean": self.mean}
+        figures = {name: asdict(one) if isinstance(one, Estimate) else None for name, one in corrected.items()}
+        reasons = {f"no_{name}": one.reason if isinstance(one, Refusal) else None for name, one in corrected.items()}
+        return {**asdict(self), **figures, **reasons}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ class Judged:
             "grades": dict(self.grades),
             "passing": self.scale.names[self.scale.passing],
             "metrics": {name: figure for name, figure in figures.items() if figure},
-            "against_people": asdict(self.against) if self.against else None,
+            "against_people": self.against.to_json() if self.against else None,
         }
 
 
@@ -141,55 +148,68 @@ def _hold_against(scale: Scale, judged: Sequence[Graded], graded: int, seed: int
     truth = np.array([row.human for row in both], dtype=np.int64)
     grade = np.array([row.grade for row in both], dtype=np.int64)
     good, passes = truth >= scale.passing, grade >= scale.passing
-    against = Against(
+    sensitivity, specificity = (estimate_rate(said, true, units, seed=seed) for said, true in ((passes, good), (~passes, ~good)))
+    kappa = estimate_kappa(good.tolist(), passes.tolist(), units, seed=seed)
+    share: Estimate | Refusal = Refusal(_GROUPED, len(both))
+    mean: Estimate | Refusal = share
+    if _find_units(judged).groups is None:
+        others = [row for row in judged if row.human is None]
+        share = _refuse_share(good, sensitivity, specificity, kappa) or _correct_share(scale, good, passes, others)
+        mean = _correct_mean(scale, both, others)
+    return Against(
         n=len(both),
         lost=graded - len(both),
-        sensitivity=estimate_rate(passes, good, units, seed=seed),
-        specificity=estimate_rate(~passes, ~good, units, seed=seed),
+        sensitivity=sensitivity,
+        specificity=specificity,
         kappa=estimate_kappa(truth.tolist(), grade.tolist(), units, quadratic=True, seed=seed),
-        kappa_acceptable=estimate_kappa(good.tolist(), passes.tolist(), units, seed=seed),
+        kappa_acceptable=kappa,
         human_share=estimate_rate(good, np.ones(len(both)), units, seed=seed),
         human_mean=_estimate_mean(np.array([scale.points[place] for place in truth.tolist()]), units, seed),
+        share=share,
+        mean=mean,
     )
-    if _find_units(judged).groups is not None:
-        return replace(against, no_share=_GROUPED, no_mean=_GROUPED)
-    others = [row for row in judged if row.human is None]
-    share, no_share = _correct_share(scale, against, good, passes, others)
-    mean, no_mean = _correct_mean(scale, both, others)
-    return replace(against, share=share, no_share=no_share, mean=mean, no_mean=no_mean)
 
 
-def _correct_share(
-    scale: Scale, against: Against, good: np.ndarray, passes: np.ndarray, others: Sequence[Graded]
-) -> tuple[Estimate | None, str | None]:
-    """The corrected share of acceptable answers, or why there is none."""
-    kappa, accepted = against.kappa_acceptable, int(good.sum())
-    if min(accepted, against.n - accepted) < FEWEST:
-        counted = f"{count(accepted)} acceptable and {count(against.n - accepted)} other answers"
-        return None, f"people have graded {counted}, and it takes {FEWEST} of each to know how the judge errs"
-    assert against.sensitivity and against.specificity
-    if against.sensitivity.value + against.specificity.value <= 1:
-        return None, "the judge accepts bad answers at least as often as good ones: nothing can be concluded from its grades"
+def _refuse_share(
+    good: np.ndarray, sensitivity: Estimate | None, specificity: Estimate | None, kappa: Estimate | None
+) -> Refusal | None:
+    """Why a judge that errs so cannot be corrected; None where it can. ``good`` [rows]: which answers people accept."""
+    n, accepted = len(good), int(good.sum())
+    if min(accepted, n - accepted) < FEWEST:
+        counted = f"{count(accepted)} acceptable and {count(n - accepted)} other answers"
+        return Refusal(f"people have graded {counted}, and it takes {FEWEST} of each to know how the judge errs", n)
+    assert sensitivity and specificity
+    if sensitivity.value + specificity.value <= 1:
+        return Refusal("the judge accepts bad answers at least as often as good ones: nothing can be concluded from its grades", n)
     if kappa is None or kappa.value < LEAST_KAPPA:
         told = "unknown" if kappa is None else f"{kappa.value:.2f}"
-        return None, f"the judge hardly agrees with people (kappa {told}, it takes {LEAST_KAPPA}): a correction would be guesswork"
+        return Refusal(f"the judge hardly agrees with people (kappa {told}, it takes {LEAST_KAPPA}): a correction would be guesswork", n)
     if kappa.low is not None and kappa.low <= 0:
-        return None, f"on {count_rows(against.n)} the judge's agreement with people (kappa {kappa}) cannot be told from chance"
+        return Refusal(f"on {count_rows(n)} the judge's agreement with people (kappa {kappa}) cannot be told from chance", n)
+    return None
+
+
+def _correct_share(scale: Scale, good: np.ndarray, passes: np.ndarray, others: Sequence[Graded]) -> Estimate | Refusal:
+    """The corrected share of acceptable answers. ``good``, ``passes`` [rows]: which of the answers that people graded they, and the
+    judge, accept; ``others``: those that only the judge graded."""
     if not others:
-        return None, "people have graded every judged row: their own share is the answer"
+        return Refusal("people have graded every judged row: their own share is the answer", len(good))
     found = (sum(row.grade is not None and row.grade >= scale.passing for row in others), len(others))
-    share = correct_share(found, (int(passes[good].sum()), accepted), (int((~passes[~good]).sum()), against.n - accepted))
-    return share, None if share else "sensitivity and specificity are too small to be told from chance"
+    share = correct_share(found, (int(passes[good].sum()), int(good.sum())), (int((~passes[~good]).sum()), int((~good).sum())))
+    return share or Refusal(_UNFIT, len(good))
 
 
-def _correct_mean(scale: Scale, both: Sequence[Graded], others: Sequence[Graded]) -> tuple[Estimate | None, str | None]:
+def _correct_mean(scale: Scale, both: Sequence[Graded], others: Sequence[Graded]) -> Estimate | Refusal:
     """The corrected mean grade, or why there is none."""
     if len(both) < FEWEST_GRADES:
-        return None, f"{count_rows(len(both))} graded by people: it takes {FEWEST_GRADES} for an interval that holds"
+        reason = f"{count_rows(len(both))} graded by people: it takes {FEWEST_GRADES} for an interval that holds"
+        return Refusal(reason, len(both), FEWEST_GRADES)
     if not others:
-        return None, "people have graded every judged row: their own mean is the answer"
+        return Refusal("people have graded every judged row: their own mean is the answer", len(both))
     human = [scale.points[row.human] for row in both if row.human is not None]
-    return correct_mean(human, [_tell_points(scale, row) for row in both], [_tell_points(scale, row) for row in others]), None
+    mean = correct_mean(human, [_tell_points(scale, row) for row in both], [_tell_points(scale, row) for row in others])
+    assert mean is not None  # there are rows
+    return mean
 
 
 def _tell_points(scale: Scale, row: Graded) -> float:
@@ -303,19 +323,28 @@ def judged_lines(judged: Judged) -> list[str]:
     return [line for line in lines if line]
 
 
+_RANDOM = "  corrected figures hold if the rows that people graded were drawn at random"
+
+
 def _list_against(against: Against) -> list[str | None]:
     lost = f", {count(against.lost)} more without a judgement" if against.lost else ""
     unknown = "not known"
     return [
         f"against people, on {count_rows(against.n)} that they graded{lost}:",
-        f"  sensitivity {against.sensitivity or unknown}   specificity {against.specificity or unknown}",
+        _list_rates(against),
         f"  kappa of the grades (quadratic) {against.kappa or unknown}   of acceptable or not {against.kappa_acceptable or unknown}",
         _name_figure("  people alone: acceptable", against.human_share),
-        _name_corrected("acceptable", against.share, against.n) or f"  no corrected share: {against.no_share}",
+        _name_corrected("share", "acceptable", against.share, against.n),
         _name_figure("  people alone: mean grade", against.human_mean),
-        _name_corrected("mean grade", against.mean, against.n) or f"  no corrected mean grade: {against.no_mean}",
-        "  corrected figures hold if the rows that people graded were drawn at random" if against.share or against.mean else None,
+        _name_corrected("mean grade", "mean grade", against.mean, against.n),
+        _RANDOM if any(isinstance(one, Estimate) for one in (against.share, against.mean)) else None,
     ]
+
+
+def _list_rates(against: Against) -> str:
+    rates = [("sensitivity", "acceptable", against.sensitivity), ("specificity", "not acceptable", against.specificity)]
+    told = [f"{name} {rate}, n = {count(rate.n)} {those}" if rate else f"{name} not known" for name, those, rate in rates]
+    return f"  {'   '.join(told)}"
 
 
 def compared_lines(compared: Compared, answers: str, rival: str) -> list[str]:
@@ -333,10 +362,10 @@ def compared_lines(compared: Compared, answers: str, rival: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def _name_corrected(name: str, estimate: Estimate | None, by_people: int) -> str | None:
-    if estimate is None:
-        return None
-    return f"  corrected: {name} {estimate}, {count(by_people)} graded by people too and {count(estimate.n - by_people)} by the judge alone"
+def _name_corrected(figure: str, name: str, found: Estimate | Refusal, by_people: int) -> str:
+    if isinstance(found, Refusal):
+        return f"  no corrected {figure}: {found.reason}"
+    return f"  corrected: {name} {found}, {count(by_people)} graded by people too and {count(found.n - by_people)} by the judge alone"
 
 
 def _name_figure(name: str, estimate: Estimate | None) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from medtask.evaluate.baselines import Labels, answer_simply
-from medtask.evaluate.comparison import Baseline, describe_p
+from medtask.evaluate.comparison import ALPHA, Baseline, describe_p
 from medtask.evaluate.contest import Contest, Entrant
 from medtask.evaluate.gold import SAMPLE
 from medtask.evaluate.intervals import Estimate
@@ -131,11 +131,17 @@ def leaderboard_lines(board: Leaderboard) -> list[str]:
         cells = list_costs(line)
         versus = "best" if line is board.best else "–" if line.p is None else describe_p(line.p)
         name = f"{shorten(line.name, NAME)}{' (baseline)' if line.baseline else ''}"
-        rows.append((name, line.family, value, interval, *cells, versus))
+        model = "" if line.baseline else shorten(name_model(line), 24)
+        rows.append((name, f"{line.family}, {model}" if model else line.family, value, interval, *cells, versus))
     kept = [place for place in range(len(head)) if place < 3 or any(row[place] not in ("", "–") for row in rows[1:])]
     widths = {place: max(len(row[place]) for row in rows) for place in kept}
     padded = [[f"{row[place]:{'>' if place in (4, 5, 6) else '<'}{widths[place]}}" for place in kept] for row in rows]
     return [*("  ".join(row).rstrip() for row in padded), "", *(describe_pair(pair) for pair in board.pairs)]
+
+
+def name_model(line: Line) -> str:
+    """The model of a run, without how it was loaded; nothing for a table of another tool."""
+    return "" if line.family == OTHER else line.title.partition(",")[0].partition(" (")[0]
 
 
 def list_costs(line: Line) -> tuple[str, str, str]:
@@ -246,5 +252,5 @@ def describe_board(board: Leaderboard, rows: int) -> str:
     if reached is None:
         return "Nothing could be measured."
     told = f"{shorten(board.best.name)} has the highest {MEASURES[board.measure]}, {reached} on {count_rows(rows)}"
-    near = [shorten(line.name) for line in board.lines[1:] if line.p is not None and line.p >= 0.05]
+    near = [shorten(line.name) for line in board.lines[1:] if line.p is not None and line.p >= ALPHA]
     return f"{told}; not clearly worse: {', '.join(near)}." if near else f"{told}."

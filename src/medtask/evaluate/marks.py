@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.evaluate.reliability import FLOOR, Reliability, measure_reliability
+from medtask.evaluate.tally import set_apart
 from medtask.records import Answer, Value
 
 
@@ -67,14 +68,11 @@ class MarkGatherer:
     def finish(self) -> Marks:
         rows = np.array(self._rows, dtype=np.int64)
         order = np.argsort(rows, kind="stable")
-        groups = np.array(self._groups, dtype=np.int64)[order]
-        alone = groups < 0
-        groups[alone] = len(self._group_codes) + np.arange(int(alone.sum()))
         return Marks(
             rows=rows[order],
             confidence=np.array(self._confidence)[order],
             right=np.array(self._right, dtype=bool)[order],
-            groups=groups if self._group_codes else None,
+            groups=set_apart(np.array(self._groups, dtype=np.int64)[order]),
             classes=np.array(self._classes, dtype=np.int64)[order],
             names=tuple(self._names),
             log_loss=np.array(self._log_loss)[order],

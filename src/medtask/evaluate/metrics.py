@@ -65,16 +65,6 @@ class Quality:
     groups: int | None
 
 
-def count_pairs(gold: Sequence[str], answers: Sequence[str | None], classes: Sequence[str]) -> Counts:
-    """Rows by gold and answer, [classes, classes + 1]; what is no class counts as "no answer", the last column.
-
-    Every gold value must be one of the classes (else KeyError).
-    """
-    counts = np.zeros((len(classes), len(classes) + 1), dtype=np.int64)
-    np.add.at(counts, tuple(np.array(_find_places(gold, answers, classes), dtype=np.int64).reshape(-1, 2).T), 1)
-    return counts
-
-
 def grade_pairs(
     gold: Sequence[str],
     answers: Sequence[str | None],
@@ -84,18 +74,15 @@ def grade_pairs(
     abstain: str | None = None,
     seed: int = 0,
 ) -> Quality | None:
-    """The quality of these very rows (see count_pairs and grade_cells). ``groups``: the rows', if any of them has one."""
+    """The quality of these very rows (see grade_cells); what is no class counts as no answer. ``groups``: the rows', if any has one.
+
+    KeyError for gold that is none of the classes.
+    """
     tally = Tally()
     places = _find_places(gold, answers, classes)
     for place, group in zip(places, groups or [None] * len(places), strict=True):
         tally.add(place, group)
     return grade_cells(*tally.finish(), classes, abstain=abstain, seed=seed)
-
-
-def grade_counts(counts: Counts, classes: Sequence[str], *, abstain: str | None = None, seed: int = 0) -> Quality | None:
-    """The quality that a table of gold by answer (see count_pairs) of independent rows shows; None where it is empty."""
-    cells = np.argwhere(counts)
-    return grade_cells(cells, Units(counts[tuple(cells.T)]), classes, abstain=abstain, seed=seed)
 
 
 def grade_cells(

@@ -9,15 +9,14 @@ from typing import Literal
 
 import numpy as np
 
-from medtask.evaluate.comparison import ALPHA, compare_ratios, describe_p, judge_changes
-from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.comparison import ALPHA, compare_ratios, correct_holm, describe_p, judge_changes
+from medtask.evaluate.intervals import REACH, Estimate
 from medtask.evaluate.tally import group_rows
 from medtask.evaluate.weigh import Weighed, estimate_difference
 from medtask.evaluate.words import MEASURES, count_rows, shorten
 
 POWER = 0.8
 _SHARES = frozenset({"accuracy", "exact_match"})  # headlines that are the share of right rows, for which there is an exact test
-_NORMAL = 1.959964  # how many standard errors the ends of a 95 % interval are from its middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +105,6 @@ def compare_pair(first: Entry, second: Entry, groups: Sequence[str | None] = (),
     return replace(pair, test=test, p=compare_ratios(*ratios, seed=seed).p)
 
 
-def correct_holm(ps: Sequence[float]) -> list[float]:
-    """Each p for a family of tests, none of which shall be called clear by chance in more than 5 % of such families.
-
-    Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    adjusted, highest = [1.0] * len(ps), 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[place]))
-        adjusted[place] = highest
-    return adjusted
-
-
 def count_rows_to_tell(only_first: float, only_second: float, *, alpha: float = ALPHA, power: float = POWER) -> int | None:
     """Rows that McNemar's test needs to find such a difference. The shares are those of rows that just one of two systems has right.
 
@@ -140,7 +127,7 @@ def count_rows_to_see(difference: Estimate, *, alpha: float = ALPHA, power: floa
 
     if difference.low is None or difference.high is None or abs(difference.value) < 1e-12:
         return None
-    error = (difference.high - difference.low) / (2 * _NORMAL)
+    error = (difference.high - difference.low) / (2 * REACH)
     return ceil(difference.n * float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error / difference.value) ** 2)
 
 

@@ -69,7 +69,7 @@ def draw_histogram(layers: Sequence[Layer], title: str, axis: str) -> Markup:
         '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>'
         '<line class="grid" x1="0" x2="100%" y1="22" y2="22"/><text class="quiet" x="0" y="16">{} rows</text>{}'
         '<line class="axis" x1="0" x2="100%" y1="{}" y2="{}"/>{}<text class="quiet" x="50%" y="{}" text-anchor="middle">{}</text></svg>'
-    ).format(floor + 42, title, described, f"{peak:,}", _join(parts), floor, floor, _ticks(floor + 17), floor + 36, axis)
+    ).format(floor + 42, title, described, f"{peak:,}", _join(parts), floor, floor, draw_ticks(floor + 17), floor + 36, axis)
 
 
 def draw_intervals(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup:
@@ -87,7 +87,7 @@ def draw_intervals(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup:
         parts.append(Markup('<circle class="{}" cx="{:.2f}%" cy="{}" r="5"/>').format(tone, 100 * estimate.value, y))
     described = "; ".join(f"{name}: {estimate}" for name, estimate in rows)
     return Markup('<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>{}{}{}</svg>').format(
-        floor + 20, title, described, _join(grid), _join(parts), _ticks(floor + 16)
+        floor + 20, title, described, _join(grid), _join(parts), draw_ticks(floor + 16)
     )
 
 
@@ -115,7 +115,8 @@ def shade(share: float, tone: str) -> Markup:
     return Markup("--depth:{:.0f}%;--tone:var(--{})").format(15 + 60 * share, tone)
 
 
-def _ticks(y: int) -> Markup:
+def draw_ticks(y: int) -> Markup:
+    """The numbers of an axis from 0 to 1, at this height."""
     anchors = {0.0: "start", 1.0: "end"}
     tick = Markup('<text class="quiet" x="{:.0f}%" y="{}" text-anchor="{}">{:g}</text>')
     return _join(tick.format(100 * at, y, anchors.get(at, "middle"), at) for at in TICKS)

@@ -19,10 +19,10 @@ from medtask.evaluate.blocks import Align, Block, Table, Text
 from medtask.evaluate.intervals import Estimate, Figures, estimate_share
 from medtask.evaluate.refusal import Refusal
 from medtask.evaluate.reliability import Groups, Truths
-from medtask.evaluate.words import count_rows
+from medtask.evaluate.words import capital, count_rows
 
 Method = Literal["lac", "crc"]
-_HEAD: tuple[tuple[str, Align], ...] = (("labels in the set", "l"), ("gold rows", "n"), ("share (95 %)", "n"))
+_HEAD: tuple[tuple[str, Align], ...] = (("Labels in the set", "l"), ("Gold rows", "n"), ("Share (95 %)", "n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,10 @@ class PredictionSets:
 
     def describe(self) -> str:
         single = f"{self._share(1)} of the rows get one label" if len(self.sizes) > 1 else "no row gets a label"
+        unit = " groups, one row of each" if self.grouped else ""
         what = "true labels" if self.method == "crc" else "truths"
         return (
-            f"sets of {self.mean_size:.2f} labels on average (n = {self.rows:,}) miss at most {100 * self.miss:g} % of the {what} "
+            f"sets of {self.mean_size:.2f} labels on average (n = {self.rows:,}{unit}) miss at most {100 * self.miss:g} % of the {what} "
             f"on average; {single}"
         )
 
@@ -65,7 +66,8 @@ class PredictionSets:
         """For a report."""
         lines = [(str(size), f"{rows:,}", str(self._share(size))) for size, rows in enumerate(self.sizes) if rows]
         said = "The promise is for all rows together: not for every class, and not for the rows with one label only."
-        return [Text(f"{self.describe()}. {said}"), Table(f"How large the sets of {count_rows(self.rows)} with gold are", _HEAD, lines)]
+        caption = f"How large the sets of {count_rows(self.rows)} with gold are"
+        return [Text(f"{capital(self.describe())}. {said}"), Table("Sizes of the sets", _HEAD, lines, caption)]
 
     def _share(self, size: int) -> Estimate:
         found = estimate_share(self.sizes[size], self.rows)

@@ -96,10 +96,10 @@ class Readers:
         """The ceiling in sentences, for a terminal."""
         first, second = self.names
         what = _WORDS[self.kind]
-        each = " and ".join(f"with {one.other} in {one.share.value:.2f}" for one in self.model)
+        each = " and ".join(f"with {one.other} in {_tell(one.share)}" for one in self.model)
         told = f"{first} and {second} agree in {_tell(self.ceiling.share)} ({what}, n = {self.ceiling.rows:,}); the model agrees {each}."
         sentences = [told, _tell_kappa(self.ceiling)]
-        sentences += [_tell_gap(name, gap, p) for name, (gap, p) in self.behind.items()]
+        sentences += [_tell_gap(name, second if name == first else first, gap, p) for name, (gap, p) in self.behind.items()]
         if self.consensus:
             both = f"Where both agree ({count_rows(self.consensus.rows)})"
             sentences.append(f"{both}, the model agrees with them in {_tell(self.consensus.share)}.")
@@ -267,11 +267,11 @@ def _tell_kappa(agreement: Agreement) -> str:
     return f"{capital(agreement.note)}." if agreement.note else "There is no kappa for this kind of answer."
 
 
-def _tell_gap(name: str, gap: Estimate, p: float) -> str:
+def _tell_gap(name: str, rival: str, gap: Estimate, p: float) -> str:
     told = f"by {describe_gap(gap)}, {describe_p(p)}"
     if p >= ALPHA:
-        return f"Held against {name}, the model and the other reader show no clear difference ({told})."
-    return f"Held against {name}, the model is {'better' if gap.value > 0 else 'worse'} than the other reader, {told}."
+        return f"Held against {name}, the model and {rival} show no clear difference ({told})."
+    return f"Held against {name}, the model is {'better' if gap.value > 0 else 'worse'} than {rival}, {told}."
 
 
 def _list_cells(one: Agreement, kind: Kind) -> list[Cell]:

@@ -86,7 +86,7 @@ class Reliability:
             "ece": {**asdict(self.ece), "by_chance": self.ece_by_chance, "chance_limit": self.ece_chance_limit, "p": self.p},
             "brier": asdict(self.brier),
             "log_loss": asdict(self.log_loss),
-            **{name: asdict(figure) for name, figure in self.whole.items()},
+            "all_labels": {name: asdict(figure) for name, figure in self.whole.items()},
             "bins": [asdict(one) for one in self.bins],
             "risk": self.risk.to_json(),
         }
@@ -101,8 +101,8 @@ class Reliability:
         means = f"mean confidence {self.mean_confidence:.3f}, right {self.accuracy.value:.3f}"
         return f"{told}, where chance would show {self.ece_by_chance:.3f}: on the whole the model is {way} ({means})"
 
-    def tell(self) -> list[Block]:
-        """For a report: the diagram, the curve, the figures."""
+    def tell(self, *, risk: bool = True) -> list[Block]:
+        """For a report: the diagram, with ``risk`` the curve, the figures."""
         named = {"brier": "Brier score", "log_loss": "log loss"}
         lines = [
             ("Expected calibration error", str(self.ece), f"a perfect confidence would show {self.ece_by_chance:.3f} by chance"),
@@ -112,13 +112,19 @@ class Reliability:
             ("Area under the error curve", f"{self.risk.aurc:.3f}", "mean error over all coverages; 0 is best"),
         ]
         left = f" {count_rows(self.without)} with gold have no confidence and are not here." if self.without else ""
+        caption = f"n = {self.rows:,} rows with gold and a confidence"
         bins = [(one.confidence, one.right) for one in self.bins]
         return [
             Text(f"{capital(self.describe())}.{left}"),
             Picture("Share right by confidence, with 95 % intervals; the bars below count rows", draw_reliability(bins, "Reliability")),
-            Picture("Error among the surest rows, the more of them are accepted", draw_risk(self.risk.coverage, self.risk.error, "Risk")),
-            Table(f"n = {self.rows:,} rows with gold and a confidence", (("", "l"), ("value (95 %)", "n"), ("read it", "w")), lines),
+            *(self.tell_risk() if risk else []),
+            Table("Figures of the confidence", (("Figure", "l"), ("Value (95 %)", "n"), ("How to read it", "w")), lines, caption),
         ]
+
+    def tell_risk(self) -> list[Block]:
+        """For a report: what acceptance could reach."""
+        drawn = draw_risk(self.risk.coverage, self.risk.error, "Risk")
+        return [Picture("Error among the surest rows, the more of them are accepted; the band is its 95 % interval", drawn)]
 
 
 def measure_reliability(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medtask.data.atomic import replace_file
+from medtask.data.atomic import replace_text
 from medtask.evaluate import sections, words
 from medtask.evaluate.blocks import Section
 from medtask.evaluate.comparison import Baseline, warn_of_baselines
@@ -27,19 +27,24 @@ def write_report(
     baselines: Sequence[Baseline] = (),
     further: Sequence[Section] = (),
     numbers: Mapping[str, object] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write ``path`` and, beside it, the same numbers without record text as .json; both for their owner only.
 
     ``manifest`` may lack anything: what it has is shown. ``further``: what an evaluation found out besides, ``numbers``: of
-    that. StorageError where the files cannot be written.
+    that, ``notes``: what has to be known before any of it is read. StorageError where the files cannot be written.
     """
     told = {**summary.to_json(), "baselines": [baseline.to_json() for baseline in baselines], **(numbers or {})}
-    replace_page(path.with_suffix(".json"), json.dumps(told) + "\n")
-    replace_page(path, render_report(summary, manifest, baselines, further))
+    replace_text(path.with_suffix(".json"), json.dumps(told) + "\n")
+    replace_text(path, render_report(summary, manifest, baselines, further, notes))
 
 
 def render_report(
-    summary: Summary, manifest: Mapping[str, object], baselines: Sequence[Baseline] = (), further: Sequence[Section] = ()
+    summary: Summary,
+    manifest: Mapping[str, object],
+    baselines: Sequence[Baseline] = (),
+    further: Sequence[Section] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """The report as HTML."""
     return (
@@ -51,13 +56,13 @@ def render_report(
             name=sections.find_fact(manifest, "task", "name") or "A run without a name",
             lead=sections.tell_lead(summary, manifest),
             tiles=sections.list_tiles(summary),
-            warnings=warn_of_baselines(baselines, summary.kind),
+            warnings=[*(f"{words.capital(note)}." for note in notes), *warn_of_baselines(baselines, summary.kind)],
             facts=sections.list_facts(manifest),
             statuses=sections.list_statuses(summary),
             answers=summary.answers.tell(manifest),
             doubt=sections.draw_doubt(summary),
             quality=sections.tell_quality(summary.gold, baselines),
-            belief=sections.tell_belief(summary),
+            belief=sections.tell_belief(summary, risk=not further),  # an evaluation draws it where it tells of acceptance
             further=further,
             passes=sections.tell_passes(summary),
             gaps=sections.tell_gaps(summary),
@@ -87,9 +92,3 @@ def open_templates() -> Environment:
         first_items=lambda items: items[:ENTRIES],
     )
     return templates
-
-
-def replace_page(path: Path, text: str) -> None:
-    """Write a page or a document, whole or not at all. StorageError where it cannot be written."""
-    with replace_file(path) as draft:
-        draft.write_bytes(text.encode("utf-8", "replace"))  # ids and labels may hold lone surrogates

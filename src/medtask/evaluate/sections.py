@@ -68,7 +68,7 @@ def list_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
     table = [
         find_fact(manifest, "data", "source"),
         count_rows(rows) if isinstance(rows, int) else None,
-        f"columns {', '.join(map(str, columns))}" if isinstance(columns, Sequence) else None,
+        _tell_columns(columns) if isinstance(columns, Sequence) else None,
     ]
     cores, memory = find_fact(manifest, "hardware", "cores"), find_fact(manifest, "hardware", "memory_bytes")
     machine = [
@@ -87,6 +87,14 @@ def list_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
         ("Left the machine", _tell_egress(*(find_fact(manifest, "egress", fact) for fact in ("connections_attempted", "sent_to")))),
     ]
     return [(term, shorten(str(fact), 600)) for term, fact in facts if fact]
+
+
+def _tell_columns(columns: Sequence[object]) -> str:
+    """The columns by name, but for those of single labels' probabilities, which are counted."""
+    names = [str(name) for name in columns]
+    shown = [name for name in names if not name.startswith("p:")]
+    several = len(names) - len(shown) > 1
+    return f"columns {', '.join(shown if several else names)}" + (f" and {len(names) - len(shown):,} of probabilities" if several else "")
 
 
 def _tell_egress(attempts: object, sent_to: object) -> str:
@@ -166,10 +174,10 @@ def _list_cells(
     return [who, *cells, f"{max(figure.n for figure in known):,}" if known else "–", verdict, how]
 
 
-def tell_belief(summary: Summary) -> list[Block]:
-    """Whether confidence means what it says; nothing where there is no gold, or no confidence."""
+def tell_belief(summary: Summary, *, risk: bool = True) -> list[Block]:
+    """Whether confidence means what it says; nothing without gold or confidences. ``risk``: with the error at each coverage."""
     found = summary.gold.reliability if summary.gold else None
-    return found.tell() if found else []
+    return found.tell(risk=risk) if found else []
 
 
 def draw_pace(summary: Summary) -> list[Block]:

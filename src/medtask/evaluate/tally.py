@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtask.evaluate.intervals import Counts, Units
 
@@ -70,6 +71,16 @@ class Tally:
         found = np.array(cells, dtype=np.int64).reshape(len(cells), len(cells[0]) if cells else 0)
         alone = np.array([self._alone[cell] for cell in cells], dtype=np.int64)
         return found, join_units(alone, self._groups.table(cells) if len(self._groups) else None)
+
+
+def set_apart(codes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Numbers of groups [n], -1 for a row without one, which becomes a group of its own; None where no row has one."""
+    groups = np.array(codes, dtype=np.int64)
+    alone = groups < 0
+    if alone.all():
+        return None
+    groups[alone] = groups.max() + 1 + np.arange(int(alone.sum()))
+    return groups
 
 
 def group_rows(groups: Sequence[str | None], rows: int) -> Units:

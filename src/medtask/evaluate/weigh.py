@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from medtask.evaluate.agreement import compare_objects, weigh_objects
+from medtask.evaluate.agreement import agree_wholly, weigh_objects
 from medtask.evaluate.intervals import Counts, Estimate, Figures, Units, bootstrap, divide, estimate_rate, mean_f1
 from medtask.evaluate.kinds.answer import weigh_texts
 from medtask.evaluate.kinds.choice import read_letters
@@ -57,7 +57,7 @@ def weigh_answers(kind: Kind, labels: Sequence[str], gold: Sequence[Any], answer
             order = [0.0 if given is None else rouge_l(truth, given) for truth, given in zip(gold, answers, strict=True)]
             return {"token_f1": _ratio(*weigh_texts(gold, answers)), "rouge_l": _mean(order)}
         case "fields":
-            return {"fields_right": _ratio(*weigh_objects(gold, answers)), "rows_right": _mean(_find_whole(gold, answers))}
+            return {"fields_right": _ratio(*weigh_objects(gold, answers)), "rows_right": _mean(list(map(agree_wholly, gold, answers)))}
 
 
 def estimate(weighed: Weighed, units: Units, *, seed: int = 0) -> Estimate:
@@ -144,10 +144,3 @@ def _weigh_macro_f1(labels: Sequence[str], pairs: Sequence[tuple[Names, Names]])
     rows, columns = np.array(cells, dtype=np.int64).reshape(-1, 2).T
     sums = coo_array((np.ones(len(cells)), (rows, columns)), shape=(len(pairs), 3 * width)).tocsr()
     return Weighed(sums, lambda totals: mean_f1(*(totals[:, block * width : (block + 1) * width] for block in range(3))))
-
-
-def _find_whole(gold: Sequence[Mapping[str, object]], answers: Sequence[Mapping[str, object] | None]) -> list[bool]:
-    return [
-        given is not None and all(finding == "right" for _, finding, _, _ in compare_objects(truth, given))
-        for truth, given in zip(gold, answers, strict=True)
-    ]

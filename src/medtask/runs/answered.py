@@ -10,6 +10,7 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medtask.data.guard import unguard
 from medtask.data.read import read_table, survey
 from medtask.data.table import Table
 from medtask.errors import InputError, StorageError, TableError, UsageError
@@ -19,16 +20,18 @@ from medtask.runs.guess import SHARE, guess_task, read_share, read_shares
 from medtask.runs.ledger import Ledger
 from medtask.runs.manifest import FILE, read_manifest
 from medtask.tasks.facts import read_facts
-from medtask.tasks.gold import read_gold
+from medtask.tasks.gold import find_strange, read_gold
 from medtask.tasks.hints import did_you_mean, list_columns, quote
 from medtask.tasks.hygiene import read_cell
-from medtask.tasks.prompt import build_prompt, extra_columns
-from medtask.tasks.task import AnyLabels, Choice, Task
-from medtask.tasks.template import read_template
+from medtask.tasks.prompt import build_prompt, input_columns
+from medtask.tasks.task import Task
 
 GOLD_NAMES = ("gold", "label", "labels", "answer")
 TEXT_NAMES = ("text", "input", "question")
 _OURS = frozenset({"answer", "confidence", "status", "reason", "pass", "probabilities", "uncalibrated", "written", "quotes"})
+_CARRY = (None, Status.OK, Status.REVIEW, Status.TRUNCATED)  # statuses of rows that may have an answer
+_NAMED = ("label", "labels", "choice")  # kinds whose answers are names of a set
+_STRANGE = "the answer is none that the task has"
 _GUESSED = 1000  # rows whose probabilities tell whether they sum to 1
 
 
@@ -65,7 +68,8 @@ class Answers:
     """Answers that can be passed over again and again.
 
     ``folder``: the run's, None for another tool's table; ``manifest`` is empty for those. ``task``: what was asked, as far as
-    it is known; its columns are those of ``table``. ``columns``: names that a run had to change, as they were.
+    it is known; its columns are those of ``table``. ``columns``: names that a run had to change, as they were. ``foreign``: another
+    tool's answers, held against a task that was not found out from them: it may not have them.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Answers:
     gold: Gold | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    foreign: bool = False
 
     @property
     def has_gold(self) -> bool:
@@ -85,6 +90,10 @@ class Answers:
     def own_columns(self) -> dict[str, str]:
         """The columns that were asked about, as they are called in this table -> as the row's fields call them."""
         return {name: self.columns.get(name, name) for name in self.table.columns if name not in _OURS and not name.startswith(SHARE)}
+
+    def name_here(self, column: str) -> str:
+        """What a column that was asked about is called in ``table``; the name itself where a run did not change it."""
+        return {name: here for here, name in self.columns.items()}.get(column, column)
 
     def rows(self) -> Iterator[AnsweredRow]:
         """Every row, streamed. TableError where a cell cannot be what its column says."""
@@ -114,6 +123,8 @@ class Answers:
         gold = read_gold(task, fields, self.gold.find(name, cells)) if self.gold else None
         group = read_cell(cells.get(task.group_column)) if task.group_column else None
         answer = _read_answer(task, name, cells, fields, number)
+        if self.foreign and answer.value is not None and task.kind in _NAMED and find_strange(task, fields, answer.value):
+            answer = replace(answer, status=Status.UNPARSABLE, value=None, confidence=None, reason=_STRANGE)
         return AnsweredRow(number, answer, text, gold, options, group, fields)
 
 
@@ -140,7 +151,9 @@ def open_answers(
         found = replace(found, task=replace(found.task, group_column=group))
     survey(found.table, found.task.id_column)
     found = _open_gold(found, gold)
-    return found if folder or task else _guess(found, kind)
+    if folder:
+        return found
+    return replace(found, foreign=True) if task else _guess(found, kind)
 
 
 def _find_run(source: Path) -> Path | None:
@@ -194,7 +207,7 @@ def _open_table(source: Path, task: Task | None, sheet: str | None) -> Answers:
     if name not in columns:
         raise _no_column("ids", "id", table)
     found = task or Task(source.stem, "", _show(next((column for column in TEXT_NAMES if column in columns), None)))
-    if not {*read_template(found.input).columns, *extra_columns(found.form)} <= columns:
+    if not input_columns(found) <= columns:
         found = replace(found, input="")
     gold = next((column for column in (found.gold_column, "gold") if column in columns), None)
     group = next((column for column in (found.group_column, "group") if column in columns), None)
@@ -210,7 +223,7 @@ def _open_gold(found: Answers, gold: str | None) -> Answers:
     if gold is None:
         named = found.task.gold_column
         return replace(found, gold=Gold(f'column "{named}"', named)) if named in columns and named else found
-    shown = {name: shown for shown, name in found.columns.items()}.get(gold, gold)
+    shown = found.name_here(gold)
     if shown in columns:
         return replace(found, gold=Gold(f'column "{gold}"', shown))
     path, _, column = gold.partition("#")
@@ -232,8 +245,10 @@ def _read_gold_file(found: Answers, path: Path, column: str) -> Answers:
         fix = f"name its column, as in {path}#COLUMN: it has {list_columns(others)}"
         raise UsageError(f"{path} does not tell which column holds the truth", fix=fix)
     survey(table, id_column)
-    truths = {read_cell(row[id_column]) or "": row[truth] for row in table.rows()}
     known = {_read_id(found.task, cells, number) for number, cells in enumerate(found.table.rows(), 1)}
+    # Gold may be filled into a table that medtask wrote, where an id that looks like a formula has its apostrophe.
+    ids = ((read_cell(row[id_column]) or "", row[truth]) for row in table.rows())
+    truths = {name if name in known else unguard(name): cell for name, cell in ids}
     strangers = len(truths.keys() - known)
     if truths and strangers == len(truths):
         where = f'the column "{found.task.id_column}"' if found.task.id_column else "the numbers of the rows"
@@ -255,8 +270,11 @@ def _guess(found: Answers, kind: str | None) -> Answers:
     task = guess_task(found.task.name, cells, names, sure, kind)
     columns: dict[str, Any] = {name: getattr(found.task, name) for name in ("input", "id_column", "gold_column", "group_column")}
     labels = f" with {len(task.labels):,} labels" if task.labels else ""
-    note = "" if kind else f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"
-    return replace(found, task=replace(task, **columns), notes=(*found.notes, *([note] if note else [])))
+    notes = [] if kind else [f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"]
+    twins = len(task.labels) - len({label.name.casefold() for label in task.labels})
+    if twins:
+        notes.append(f"{twins:,} of the labels differ from others in capital letters only, and are held to be different")
+    return replace(found, task=replace(task, **columns), notes=(*found.notes, *notes))
 
 
 def _list_shares(found: Answers) -> Iterator[Mapping[str, float] | None]:
@@ -270,10 +288,10 @@ def _read_id(task: Task, cells: Mapping[str, object], number: int) -> str:
 def _read_answer(task: Task, name: str, cells: Mapping[str, object], fields: Mapping[str, object], number: int) -> Answer:
     cell = cells.get("answer")
     status = _read_status(cells.get("status"), number)
-    several = isinstance(task.form, AnyLabels) or (isinstance(task.form, Choice) and task.form.several)
     # None of them applies: an answer like any other.
-    none = several and (cell == [] or (read_cell(cell) is None and status in (Status.OK, Status.REVIEW)))
-    value = () if none else read_gold(task, fields, cell)
+    none = task.several and (cell == [] or (read_cell(cell) is None and status in (Status.OK, Status.REVIEW)))
+    # What stands beside "failed" or "too long" is no answer, whatever it says.
+    value = None if status not in _CARRY else () if none else read_gold(task, fields, cell)
     shares = read_shares(cells, "probabilities", number)
     confidence = read_share(cells.get("confidence"), "confidence", number) if value is not None else None
     if confidence is None and isinstance(value, str) and shares:
@@ -300,10 +318,10 @@ def _read_status(cell: object, number: int) -> Status | None:
         return Status(text.lower())
     except ValueError:
         fix = f"write one of {', '.join(Status)}, or leave the column out"
-        raise TableError(f"row {number}: the status {quote(text)} is not known", fix=fix) from None
+        raise TableError(f"row {number}: what the column status says is not known", fix=fix) from None
 
 
 def _no_column(what: str, column: str, table: Table) -> TableError:
     message = f"{table.source} has no column {quote(column)} for the {what}{did_you_mean(column, table.columns)}"
-    return TableError(message, fix=f"it has {list_columns(table.columns)}")
-
+    way = "name another" if what == "groups" else f"rename the column that holds the {what}"
+    return TableError(message, fix=f"{way}: it has {list_columns(table.columns)}")

@@ -13,28 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.data.atomic import replace_file
+from medtask.data.atomic import replace_text
 from medtask.data.read import read_table
 from medtask.data.table import Column
 from medtask.data.write import unguard, write_answers
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluate.audit import AuditPlan, AuditResult, estimate_audit, plan_audit
 from medtask.evaluate.refusal import Refusal
-from medtask.records import Answer, Status, Value
-from medtask.runs.answered import AnsweredRow, Answers
+from medtask.records import Answer, Value, settle_value
+from medtask.runs.answered import GOLD_NAMES, AnsweredRow, Answers
 from medtask.tasks.gold import find_strange, read_gold
 from medtask.tasks.hints import list_columns, quote
 from medtask.tasks.hygiene import read_cell
-from medtask.tasks.prompt import extra_columns
+from medtask.tasks.prompt import input_columns
 from medtask.tasks.task import AnyLabels, Choice, Task
-from medtask.tasks.template import read_template
 
 SAMPLE, PLAN = "sample.csv", "audit.json"
 BLANK = "gold"  # the column that a person fills in
 FORMAT = 1
 NOTHING = "none"  # what a person writes where no label applies
 _LISTED = 10
-_GOLD_NAMES = (BLANK, "label", "labels", "answer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,8 +81,7 @@ def draw_sample(answers: Answers, folder: Path, *, budget: int, seed: int = 0) -
     shown = [name if name not in ("id", BLANK) else f"{name} (input)" for name in columns]
     write_answers(folder / SAMPLE, [Column("id", "text"), *map(Column, shown), Column(BLANK, "text")], cells)
     document = {"format": FORMAT, "answers": claims.digest, "plan": plan.to_json()}
-    with replace_file(folder / PLAN) as draft:
-        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    replace_text(folder / PLAN, json.dumps(document, indent=1) + "\n")
     return Sample(folder, plan.rows, len(plan.drawn), 0)
 
 
@@ -109,7 +106,7 @@ def estimate_from_labels(answers: Answers, folder: Path, labels: Path | None = N
     document, claims = _read_plan(folder), collect_claims(answers)
     told = document["plan"]
     if document["answers"] != claims.digest:
-        fix = "audit the run as it was, or draw a new sample into another folder with --out"
+        fix = "audit the run as it was (calibrated since? repeat its `medtask run` with --uncalibrated), or draw a new one with --out DIR"
         raise RunMismatch(f"the answers of {answers.name} have changed since the sample in {folder} was drawn", fix=fix)
     plan = plan_audit(claims.classes, claims.confidence, int(told["budget"]), int(told["seed"]))
     if plan.drawn.tolist() != told["drawn"]:
@@ -123,7 +120,8 @@ def estimate_from_labels(answers: Answers, folder: Path, labels: Path | None = N
     shaped = has.reshape(len(places), len(claims.labels))
     found = estimate_audit(plan, places, right, claims.confidence, truths=shaped, answers=claims.has, labels=claims.labels)
     if isinstance(found, Refusal):
-        raise InputError(f"{found.reason} ({found.rows:,} of {len(plan.drawn):,} have one)", fix=f"fill in more of {source}")
+        wanted = f", at least {found.needed:,} must" if found.needed else ""
+        raise InputError(f"{found.reason} ({found.rows:,} of {len(plan.drawn):,} have one{wanted})", fix=f"fill in more of {source}")
     return found
 
 
@@ -155,9 +153,8 @@ def collect_claims(answers: Answers) -> Claims:
 
 def _say(answer: Answer, task: Task) -> frozenset[str] | None:
     """The labels that an answer gives, or the letters; None where there is no answer."""
-    if answer.status is Status.ABSTAINED and task.abstain:
-        return frozenset([task.abstain.name])
-    return None if answer.value is None else _names_of(answer.value)
+    value = settle_value(answer.status, answer.value, task.abstention)
+    return None if value is None else _names_of(value)
 
 
 def _names_of(value: Value) -> frozenset[str]:
@@ -171,9 +168,9 @@ def _is_right(answer: Answer, truth: Value, task: Task) -> bool:
 def _list_inputs(answers: Answers) -> list[str]:
     """The columns of a row's fields that a person needs to see: those that the model saw; all but gold where that is not known."""
     task = answers.task
-    seen = [*read_template(task.input).columns, *extra_columns(task.form)] if task.input else []
+    seen = input_columns(task) if task.input else frozenset()
     names = list(answers.own_columns.values())
-    hidden = {task.id_column, task.group_column, task.gold_column, answers.gold.column if answers.gold else None, *_GOLD_NAMES}
+    hidden = {task.id_column, task.group_column, task.gold_column, answers.gold.column if answers.gold else None, *GOLD_NAMES}
     hidden = {answers.columns.get(name, name) for name in hidden if name}
     return [name for name in names if name in seen] if seen else [name for name in names if name not in hidden]
 
@@ -199,7 +196,7 @@ def _are_counts(numbers: Sequence[object]) -> bool:
 def _read_labels(path: Path) -> dict[str, tuple[int, object]]:
     """The cells that are filled in, by id, with their row's number in the file. InputError for files that are no such table."""
     table = read_table(path)
-    names = [name for name in _GOLD_NAMES if name in table.columns]
+    names = [name for name in GOLD_NAMES if name in table.columns]
     if "id" not in table.columns or not names:
         fix = f"it has {list_columns(table.columns)}"
         raise InputError(f"{path} needs the columns id and {BLANK}", fix=fix)
@@ -243,8 +240,7 @@ def _match(
 
 def _read_truth(task: Task, fields: Mapping[str, object], cell: object) -> Value | None:
     """A cell as a truth of the task; None where it is none."""
-    several = isinstance(task.form, AnyLabels) or (isinstance(task.form, Choice) and task.form.several)
-    if several and str(cell).strip().casefold() == NOTHING:
+    if task.several and str(cell).strip().casefold() == NOTHING:
         return ()
     truth = read_gold(task, fields, unguard(cell) if isinstance(cell, str) else cell)
     return None if truth is None or find_strange(task, fields, truth) else truth

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtask.data.atomic import replace_file
+from medtask.data.atomic import replace_text
 from medtask.decision.decide import apply_shares
 from medtask.errors import InputError
 from medtask.records import Answer
-from medtask.tasks.task import AnyLabels, Task
+from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.evaluate.calibration import Calibration
@@ -40,6 +40,19 @@ class Kept:
         return {"fitted": self.fitted, "on": self.run, **self.calibration.to_json()}
 
 
+def warn_of_reuse(applied: Mapping[str, Any] | None, run: str) -> str:
+    """What is to be told where a calibration that can change the order of rows has seen the gold by which they are graded; else "".
+
+    ``applied``: what the manifest says of it. A temperature alone leaves the order as it is.
+    """
+    if not applied or applied.get("method") == "temperature" or applied.get("on") != run:
+        return ""
+    return (
+        "the probabilities were calibrated on this run's own gold, on which its figures and any promise about accepted rows rest too: "
+        "they may be too good; for strict ones use other gold rows, or run with --uncalibrated"
+    )
+
+
 def locate_calibrations(task: Task) -> Path | None:
     """The file beside the task's own; None for a task that has none."""
     return task.source.parent / NAME if task.source else None
@@ -49,8 +62,7 @@ def keep_calibration(path: Path, kept: Kept) -> None:
     """Add it to a file, in the place of an earlier one of the same task and model; the file is its owner's only."""
     others = [one for one in _read(path) if (one.task, one.model) != (kept.task, kept.model)]
     document = {"format": FORMAT, "calibrations": [_write(one) for one in (*others, kept)]}
-    with replace_file(path) as draft:
-        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(document, indent=2) + "\n")
 
 
 def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[Kept | None, str]:
@@ -77,11 +89,6 @@ def calibrate_answer(task: Task, answer: Answer, calibration: Calibration) -> An
     row = np.array([[shares.get(name, np.nan) for name in calibration.labels]])
     calibrated = calibration.apply(row)[0].tolist()
     return apply_shares(task, answer, {name: share for name, share in zip(calibration.labels, calibrated, strict=True) if name in shares})
-
-
-def is_exclusive(task: Task) -> bool:
-    """Whether the probabilities of the task's outcomes sum to 1."""
-    return not isinstance(task.form, AnyLabels) and not getattr(task.form, "several", False)
 
 
 def _read(path: Path) -> list[Kept]:

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from medtask.errors import UsageError
 from medtask.evaluate.accept import Acceptance, find_acceptance
 from medtask.evaluate.refusal import Refusal
-from medtask.evaluate.summary import Gatherer, Summary
-from medtask.records import Status
+from medtask.evaluate.summary import Summary
+from medtask.evaluate.tally import set_apart
+from medtask.records import LETTERS, settle_value
 from medtask.runs.answered import AnsweredRow, Answers
-from medtask.runs.calibrations import Kept, is_exclusive, model_facts
+from medtask.runs.calibrations import Kept, model_facts, warn_of_reuse
+from medtask.runs.finalise import compare_baselines, open_gatherer
 from medtask.runs.manifest import now
-from medtask.tasks.task import LETTERS, Choice, Task
+from medtask.tasks.hints import list_columns, quote
+from medtask.tasks.task import Choice, Task
 
 if TYPE_CHECKING:
     from medtask.evaluate.calibration import Calibration
@@ -90,27 +93,28 @@ def evaluate_answers(answers: Answers, wanted: Wanted) -> Evaluation:
     summary = gather(answers, wanted.seed)
     notes = list(answers.notes)
     acceptance = _accept(summary, wanted) if wanted.max_error is not None else None
-    if acceptance is not None and (told := _warn_of_reuse(answers)):
+    if answers.has_gold and (told := warn_of_reuse(answers.manifest.get("calibration"), answers.name)):
         notes.append(told)
     fit, kept = _calibrate(answers, wanted) if wanted.calibrate else (None, None)
+    readers = _compare_readers(answers, wanted) if wanted.readers else None
+    if wanted.readers and readers is None:
+        notes.append(f"no row has an answer of both {wanted.readers[0]} and {wanted.readers[1]}: readers are not compared")
     return Evaluation(
         answers=answers,
         summary=summary,
-        baselines=_run_baselines(answers.task, summary) if wanted.baselines else (),
+        baselines=compare_baselines(answers.task, summary) if wanted.baselines else (),
         acceptance=acceptance,
         fit=fit,
         kept=kept,
         sets=_fit_sets(answers, wanted) if wanted.sets is not None else None,
-        readers=_compare_readers(answers, wanted) if wanted.readers else None,
+        readers=readers,
         notes=tuple(notes),
     )
 
 
 def gather(answers: Answers, seed: int = 0) -> Summary:
     """What a report tells of the answers."""
-    task = answers.task
-    abstain = task.abstain.name if task.abstain else None
-    gatherer = Gatherer(task.kind, [label.name for label in task.labels], abstain, answers.has_gold, seed)
+    gatherer = open_gatherer(answers.task, has_gold=answers.has_gold, seed=seed)
     for row in answers.rows():
         gatherer.add(row.row, row.answer, row.text, row.gold, row.options, row.group)
     return gatherer.finish()
@@ -146,21 +150,10 @@ def _accept(summary: Summary, wanted: Wanted) -> Acceptance | Refusal:
     )
 
 
-def _warn_of_reuse(answers: Answers) -> str:
-    """A calibration that can change the order of rows must not have seen the gold that the promise rests on."""
-    applied = answers.manifest.get("calibration") or {}
-    if not applied or applied.get("method") == "temperature" or applied.get("on") != answers.name:
-        return ""
-    return (
-        "the probabilities were calibrated on this run's own gold, on which the promise about accepted rows rests too: "
-        "it may be too good; for a strict one use other gold rows, or run with --uncalibrated"
-    )
-
-
 def _calibrate(answers: Answers, wanted: Wanted) -> tuple[Calibration | Refusal, Kept | None]:
     from medtask.evaluate.calibrate import fit_batch, fit_calibration
 
-    names, exclusive = list_outcomes(answers.task), is_exclusive(answers.task)
+    names, exclusive = list_outcomes(answers.task), not answers.task.several
     rows = answers.rows() if wanted.calibrate == "batch" else (row for row in answers.rows() if row.gold is not None)
     shares, gold, groups = collect_shares(answers, rows, names, graded=wanted.calibrate != "batch")
     if not len(shares):
@@ -205,11 +198,12 @@ def collect_shares(
     first rows are taken where all of them would not fit into memory. Labels that another tool's table has no column for get 0.
     """
     place = {name: index for index, name in enumerate(names)}
-    exclusive, optional = is_exclusive(answers.task), isinstance(answers.task.form, Choice)
+    exclusive, optional = not answers.task.several, isinstance(answers.task.form, Choice)
     some = optional or answers.folder is None
     lines: list[NDArray[np.float64]] = []
     truths: list[Any] = []
-    groups: list[str] = []
+    codes: list[int] = []
+    places: dict[str, int] = {}
     for row in rows:
         found = (row.answer.uncalibrated if raw else None) or row.answer.probabilities
         if not found or not (found.keys() <= place.keys() if some else found.keys() == place.keys()):
@@ -221,12 +215,10 @@ def collect_shares(
         line[[place[name] for name in found]] = list(found.values())
         lines.append(line)
         truths.append(truth)
-        groups.append(f"group {row.group}" if row.group is not None else f"row {row.row}")
+        codes.append(-1 if row.group is None else places.setdefault(row.group, len(places)))
         if len(lines) * len(names) >= CELLS:
             break
-    shared = len(set(groups)) < len(groups)
-    codes = np.unique(groups, return_inverse=True)[1].astype(np.int64) if shared else None
-    return np.array(lines).reshape(-1, len(names)), np.array(truths), codes
+    return np.array(lines).reshape(len(lines), len(names)), np.array(truths), set_apart(codes)
 
 
 def _place_gold(gold: object, found: Mapping[str, object], place: Mapping[str, int], exclusive: bool) -> Any:
@@ -242,16 +234,15 @@ def _compare_readers(answers: Answers, wanted: Wanted) -> Readers | None:
     from medtask.tasks.gold import read_gold
 
     assert wanted.readers is not None
-    shown = {name: shown for shown, name in answers.columns.items()}
-    if unknown := [name for name in wanted.readers if shown.get(name, name) not in answers.table.columns]:
-        fix = "name the two columns of the readers, as in --readers FIRST,SECOND"
-        raise UsageError(f"{answers.table.source} has no column {unknown[0]!r}", fix=fix)
+    if unknown := [name for name in wanted.readers if answers.name_here(name) not in answers.table.columns]:
+        fix = f"name two columns, as in --readers FIRST,SECOND: it has {list_columns(answers.table.columns)}"
+        raise UsageError(f"{answers.table.source} has no column {quote(unknown[0])} for a reader", fix=fix)
     task, rows = answers.task, list(answers.rows())
     first, second = ([read_gold(task, row.fields, row.fields.get(name)) for row in rows] for name in wanted.readers)
     return compare_readers(
         first,
         second,
-        [_settle(task, row) for row in rows],
+        [settle_value(row.answer.status, row.answer.value, task.abstention) for row in rows],
         names=wanted.readers,
         kind=task.kind,
         labels=[label.name for label in task.candidates],
@@ -261,16 +252,3 @@ def _compare_readers(answers: Answers, wanted: Wanted) -> Readers | None:
         groups=[row.group for row in rows] if task.group_column else (),
         seed=wanted.seed,
     )
-
-
-def _settle(task: Task, row: AnsweredRow) -> object:
-    return task.abstain.name if task.abstain and row.answer.status is Status.ABSTAINED else row.answer.value
-
-
-def _run_baselines(task: Task, summary: Summary) -> tuple[Baseline, ...]:
-    if summary.gold is None or not summary.gold.sample.gold or not any(summary.gold.sample.texts):
-        return ()
-    from medtask.evaluate.baselines import run_baselines
-
-    return run_baselines(task.kind, summary.gold.sample, [(label.name, label.definition) for label in task.candidates])
-

@@ -20,10 +20,11 @@ from medtask.runs.calibrations import calibrate_answer
 from medtask.runs.ledger import Ledger
 from medtask.tasks.prompt import build_prompt, prompt_key
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import AnyLabels, Choice, Fields, FreeText, Task
+from medtask.tasks.task import AnyLabels, Fields, FreeText, Task
 
 if TYPE_CHECKING:
     from medtask.evaluate.calibration import Calibration
+    from medtask.evaluate.comparison import Baseline
     from medtask.evaluate.summary import Gatherer, Summary
     from medtask.evaluate.thresholds import Fitted
 
@@ -77,16 +78,29 @@ def fit_thresholds(source: Source) -> Fitted | None:
     return fitter.finish() if found else None
 
 
+def open_gatherer(task: Task, *, has_gold: bool, seed: int = 0) -> Gatherer:
+    """What gathers the answers to a task for its report."""
+    from medtask.evaluate.summary import Gatherer
+
+    return Gatherer(task.kind, [label.name for label in task.labels], task.abstention, has_gold, seed)
+
+
+def compare_baselines(task: Task, summary: Summary) -> tuple[Baseline, ...]:
+    """Simple methods on the rows with gold; nothing where there are none, or their texts are not known."""
+    if summary.gold is None or not summary.gold.sample.gold or not any(summary.gold.sample.texts):
+        return ()
+    from medtask.evaluate.baselines import run_baselines
+
+    return run_baselines(task.kind, summary.gold.sample, [(label.name, label.definition) for label in task.candidates])
+
+
 def write_tables(folder: Path, source: Source, formats: Sequence[str], thresholds: Fitted | None = None) -> Summary:
     """Write answers.csv, answers.parquet and the other formats.
 
     RunMismatch where an answer in the ledger is to another text than the row now has.
     """
-    from medtask.evaluate.summary import Gatherer
-
     task, table = source.task, source.table
-    abstain = task.abstain.name if task.abstain else None
-    gatherer = Gatherer(task.kind, [label.name for label in task.labels], abstain, has_gold=source.gold_column is not None)
+    gatherer = open_gatherer(task, has_gold=source.gold_column is not None)
     names = rename_columns(task, table.columns)
     for place, suffix in enumerate(dict.fromkeys((*ALWAYS, *formats))):
         pairs = source.pairs()
@@ -140,11 +154,10 @@ def _gather(task: Task, pairs: Iterable[_Pair], gatherer: Gatherer) -> Iterator[
 
 
 def _list_ours(task: Task, *, people: bool, calibrated: bool = False) -> list[Column]:
-    several = isinstance(task.form, AnyLabels) or (isinstance(task.form, Choice) and task.form.several)
     if isinstance(task.form, Fields):
         answer = Column("answer", "nested", schema=answer_schema(task.form))
     else:
-        answer = Column("answer", "texts" if several else "text")
+        answer = Column("answer", "texts" if task.several else "text")
     ours = [answer, Column("confidence", "float"), Column("status", "text"), Column("reason", "text"), Column("pass", "text")]
     if task.outcomes and not people:
         names = ("probabilities", "uncalibrated") if calibrated else ("probabilities",)

@@ -71,7 +71,7 @@ def guess_task(name: str, cells: Iterable[tuple[object, object]], shares: Iterab
 def _guess_kind(clues: Clues, shares: tuple[str, ...], sums_to_one: bool) -> str:
     if shares:
         return "label" if sums_to_one else "labels"
-    if clues.objects and clues.objects == clues.rows:
+    if 2 * clues.objects > clues.rows:  # a model's object may be broken
         return "fields"
     if clues.lists:
         return "labels"

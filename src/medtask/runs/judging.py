@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from medtask.data.atomic import replace_file
+from medtask.data.atomic import replace_text
 from medtask.data.table import Column
 from medtask.data.write import FORMATS, write_answers
 from medtask.decision.asking import check_engine
@@ -206,9 +206,8 @@ def _work(bench: Bench, desk: _Desk, people: Mapping[int, int], out: Path, max_e
         manifest = desk.write_manifest("finished", seen.attempts)
     about = {name: manifest[name] for name in ("created", "model", "egress")}
     rubric = {"name": bench.rubric.name, "fingerprint": desk.task.fingerprint, "source": str(bench.rubric.source or "built in")}
-    with replace_file(out.with_suffix(".json")) as draft:
-        text = json.dumps({"answers": bench.answers.name, "rubric": rubric, **about, **found.to_json()}, indent=2, default=str)
-        draft.write_text(text + "\n", encoding="utf-8")
+    document = {"answers": bench.answers.name, "rubric": rubric, **about, **found.to_json()}
+    replace_text(out.with_suffix(".json"), json.dumps(document, indent=2, default=str) + "\n")
     lost = (found.missing_rate or 0.0) > max_error_rate
     return desk.conclude(out, found, 3 if lost else 0)
 

@@ -16,8 +16,8 @@ from medtask.errors import EngineError, MedtaskError, RunMismatch
 from medtask.hardware import measure_peaks
 from medtask.privacy import Guard, no_network
 from medtask.records import Status
-from medtask.runs.calibrations import Kept, find_calibration, model_facts
-from medtask.runs.finalise import Source, fit_thresholds, write_tables
+from medtask.runs.calibrations import Kept, find_calibration, model_facts, warn_of_reuse
+from medtask.runs.finalise import Source, compare_baselines, fit_thresholds, write_tables
 from medtask.runs.folder import find_run, make_run, open_folder, open_home
 from medtask.runs.interrupt import Interrupted, Signals, catch_signals
 from medtask.runs.job import Job, settle_job
@@ -195,10 +195,13 @@ def _work(
             if thresholds:
                 manifest = manifest | _tell_thresholds(thresholds)
             summary = write_tables(folder, source, job.formats, thresholds)
-            baselines = _compare_baselines(job.task, summary)
+            baselines = compare_baselines(job.task, summary)
             counts = ledger.count_statuses(job.rows)
             closed = _close_manifest(manifest, job, guard, "finished", counts)
-            write_report(folder / "report.html", summary, closed, baselines)
+            reused = warn_of_reuse(closed["calibration"], folder.name) if summary.gold else ""
+            if reused:
+                job.note(reused)
+            write_report(folder / "report.html", summary, closed, baselines, notes=[reused] * bool(reused))
             write_manifest(folder, closed)
             exit_code = 3 if ledger.count_lost(job.rows, ERRORS) > job.max_error_rate * job.rows else 0
             return _conclude(job, folder, "finished", counts, exit_code, summary, baselines)
@@ -254,14 +257,6 @@ def _check_unchanged(table: Table, digest: str) -> None:
             f"{table.source} was changed while its rows were being answered",
             fix="put the table back as it was and run the same command again, or start afresh with --new-run",
         )
-
-
-def _compare_baselines(task: Task, summary: Summary) -> tuple[Baseline, ...]:
-    if summary.gold is None or not summary.gold.sample.gold:
-        return ()
-    from medtask.evaluate.baselines import run_baselines
-
-    return run_baselines(task.kind, summary.gold.sample, [(label.name, label.definition) for label in task.candidates])
 
 
 def _conclude(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sqlite3
@@ -15,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
-from medtask.data.atomic import replace_file
+from medtask.data.atomic import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine
@@ -146,8 +145,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
     """Replace the folder's manifest: whole or not at all, for its owner only."""
-    with replace_file(folder / FILE) as draft:
-        draft.write_text(json.dumps(manifest, indent=2, default=str) + os.linesep, encoding="utf-8")
+    replace_text(folder / FILE, json.dumps(manifest, indent=2, default=str) + "\n")
 
 
 def now() -> str:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medtask.errors import TaskFault
+from medtask.records import LETTERS
 from medtask.tasks.fields import read_fields
 from medtask.tasks.hints import did_you_mean, quote
 from medtask.tasks.schema import AnswerPart, ChoicePart, FieldsPart, LabelPart, LabelsPart, TextPart
 from medtask.tasks.source import Document, NullWord
-from medtask.tasks.task import LETTERS, AnyLabels, Choice, Form, FreeText, OneLabel
+from medtask.tasks.task import AnyLabels, Choice, Form, FreeText, OneLabel
 
 SECTIONS = ("analysis", "answer")  # what sections: true stands for
 MAX_SECTIONS = 8

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medtask.records import Option
+from medtask.records import LETTERS, Option
 from medtask.tasks.containers import read_container
 from medtask.tasks.hints import quote
 from medtask.tasks.hygiene import clean_text, read_cell
 from medtask.tasks.labels import fold_name
-from medtask.tasks.task import LETTERS, Choice
+from medtask.tasks.task import Choice
 
 MAX_TEXT = 200_000  # characters of one cell of options
 

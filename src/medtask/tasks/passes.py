@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from medtask.errors import TaskFault
-from medtask.records import Status
+from medtask.records import LETTERS, Status
 from medtask.tasks.fewshot import read_examples
 from medtask.tasks.hints import did_you_mean, quote
 from medtask.tasks.identity import fingerprint_task
 from medtask.tasks.labels import assign_says
 from medtask.tasks.schema import PassPart, ReasoningPart, WhenPart, read_part, read_passes
 from medtask.tasks.source import Document, KeyPath, NullWord
-from medtask.tasks.task import LETTERS, AnyLabels, Choice, Fields, FreeText, OneLabel, Pass, Pool, Reasoning, Task, When
+from medtask.tasks.task import AnyLabels, Choice, Fields, FreeText, OneLabel, Pass, Pool, Reasoning, Task, When
 
 FIRST = "first"  # what the pass is called that asks every row
 # What the gate says of a row, it says in every pass.
@@ -103,7 +103,7 @@ def _find_strange_answers(task: Task, wanted: tuple[str, ...]) -> list[str]:
     match task.form:
         case OneLabel() | AnyLabels():
             known = [label.name for label in task.labels]
-            abstention = task.abstain.name if task.abstain else None
+            abstention = task.abstention
         case Choice():
             known, abstention = list(LETTERS), None
         case _:

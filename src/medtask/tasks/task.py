@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Literal
 
-from medtask.records import Status, Value
+from medtask.records import LETTERS, Status, Value
 
 Kind = Literal["label", "labels", "choice", "answer", "fields"]
-LETTERS = tuple(ascii_uppercase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +215,16 @@ class Task:
     @property
     def kind(self) -> Kind:
         return _KINDS[type(self.form)]
+
+    @property
+    def several(self) -> bool:
+        """Whether an answer is a set of names, any number of which may apply; else their probabilities sum to 1."""
+        return isinstance(self.form, AnyLabels) or (isinstance(self.form, Choice) and self.form.several)
+
+    @property
+    def abstention(self) -> str | None:
+        """The name of the answer that is none; None where the model has to give one."""
+        return self.abstain.name if self.abstain else None
 
     @property
     def candidates(self) -> tuple[Label, ...]:

@@ -8,7 +8,8 @@ from scipy.stats import fisher_exact
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from medtask.evaluate.findings.confusion import LEVEL, count_confusions, find_confused, tell_confused
+from medtask.evaluate.comparison import ALPHA
+from medtask.evaluate.findings.confusion import count_confusions, find_confused, tell_confused
 from medtask.evaluate.findings.pairs import tabulate
 from pairs_of import LABELS, confused_rows, count
 
@@ -26,7 +27,7 @@ def test_only_the_pair_that_is_confused_is_found_and_its_p_value_is_fishers() ->
                 p.append(fisher_exact(table, alternative="greater").pvalue)
     adjusted = multipletests(p, method="fdr_by")[1]
     assert found[0].p == pytest.approx(min(adjusted[4], adjusted[7]))  # of b and c, and of c and b
-    assert found[0].p <= LEVEL
+    assert found[0].p <= ALPHA
 
 
 def test_shares_have_wilsons_intervals_both_ways() -> None:

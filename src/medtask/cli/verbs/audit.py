@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtask.cli import show
+from medtask.cli.inputs import AnswersPath, AsJson, TaskFile
 
 if TYPE_CHECKING:
     from medtask.evaluate.audit import AuditResult
@@ -17,15 +18,15 @@ DEFAULT_BUDGET = 120
 
 
 def audit(
-    source: Annotated[Path, typer.Argument(metavar="RUN|TABLE", help="A run's folder, or a table with the columns id and answer.")],
+    source: AnswersPath,
     budget: Annotated[int | None, typer.Option(min=30, metavar="N", help=f"How many rows to look at; default: {DEFAULT_BUDGET}.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the draw; default: 0.")] = None,
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A table with the columns id and gold; default: the sample, filled in.")
     ] = None,
-    task: Annotated[Path | None, typer.Option("--task", metavar="TASK", help="The question, where the run or table does not tell.")] = None,
+    task: TaskFile = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the sample lies; default: RUN/audit.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which rows to label by hand, and what they tell of all.
 
@@ -49,6 +50,9 @@ def audit(
         show.show_json({"folder": str(folder), "sample": _describe(sample), "audit": found.to_json() if found else None})
     elif found:
         _show(found)
+        if answers.task.group_column:
+            told = f'rows of one {answers.task.group_column} are taken as independent: where they are alike, the intervals are too narrow'
+            show.fact("note", told)
     elif sample:
         _show_sample(sample, source)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtask.cli import show
+from medtask.cli.inputs import AsJson, GoldSource, GroupName, KindName
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
 def compare(
     systems: Annotated[list[Path], typer.Argument(metavar="A B ...", help="Run folders, or tables with the columns id and answer.")],
-    gold: Annotated[str | None, typer.Option(metavar="COLUMN|FILE", help="Where the truth stands; a file needs the same ids.")] = None,
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="What other tools' tables hold: label, labels, answer, fields.")] = None,
-    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="What belongs together, such as the patient.")] = None,
+    gold: GoldSource = None,
+    kind: KindName = None,
+    group: GroupName = None,
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Simple methods on the same rows, beside them.")] = True,
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, metavar="AMOUNT", help="What the machine costs, for a price per 1,000 rows.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report, and its numbers as JSON beside it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Hold systems against each other, on the same rows.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import AllowRemote, load_engine
+from medtask.cli.inputs import AllowRemote, AsJson, GoldSource, load_engine
 from medtask.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ _BAR = 30  # characters
 def doctor(
     task: Annotated[Path | None, typer.Argument(metavar="[TASK]", help="Examine its labels; without it, this machine.")] = None,
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="Its answers too: a run's folder, or a table with id and answer.")] = None,
-    gold: Annotated[str | None, typer.Option(metavar="COLUMN|FILE", help="Where the truth stands; default: what the task names.")] = None,
+    gold: GoldSource = None,
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Load this model and try it; with TASK: its tokens, and what it prefers.")
     ] = None,
     prior: Annotated[bool, typer.Option("--prior", help="The same with the run's own model, or the task's.")] = False,
     allow_remote: AllowRemote = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with this machine, or with a task's labels."""
     if task is None:

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import SheetName
+from medtask.cli.inputs import AnswersPath, AsJson, GoldSource, GroupName, KindName, SheetName, TaskFile
 from medtask.cli.tracking import TrackWhere, open_tracking, tell_tracking
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
     from medtask.runs.evaluation import Evaluation, Wanted
-
-AnswersPath = Annotated[Path, typer.Argument(metavar="RUN|TABLE", help="A run's folder, or a table with the columns id and answer.")]
-GoldSource = Annotated[str | None, typer.Option(metavar="COLUMN|FILE", help="Where the truth stands; default: the column of the run.")]
-TaskFile = Annotated[Path | None, typer.Option("--task", metavar="TASK", help="The question, where the run or table does not tell.")]
-KindName = Annotated[str | None, typer.Option(metavar="KIND", help="What a table's answers are: label, labels, answer, fields.")]
-GroupName = Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows that belong together, such as one patient's.")]
 
 
 def evaluate(
@@ -47,7 +41,7 @@ def evaluate(
     track: TrackWhere = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let figures go to a store on another machine.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of resamples and draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure answers against gold, whoever gave them.
 
@@ -78,8 +72,8 @@ def _split(readers: str | None) -> tuple[str, str] | None:
     if readers is None:
         return None
     names = [name.strip() for name in readers.split(",")]
-    if len(names) != 2 or not all(names):
-        raise UsageError(f"--readers names {len(names)} columns, not two", fix="write --readers FIRST,SECOND")
+    if len(names) != 2 or not all(names) or len(set(names)) < 2:
+        raise UsageError(f"--readers names {len(set(names))} columns, not two", fix="write --readers FIRST,SECOND")
     return names[0], names[1]
 
 
@@ -118,4 +112,3 @@ def _show(found: Evaluation, folder: Path, files: list[str]) -> None:
     for line in (*summary_lines(found.summary, found.baselines), *list_findings(found)):
         show.say(line)
     show.say((f"{folder}{os.sep}", "bold"), f"   {'  '.join(files)}")
-

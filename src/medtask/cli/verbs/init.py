@@ -38,11 +38,10 @@ def init(
 
 
 def _write(file: Path, text: str) -> None:
-    from medtask.data.atomic import replace_file, storage_error
+    from medtask.data.atomic import replace_text, storage_error
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise storage_error(file, error) from error
-    with replace_file(file) as draft:
-        draft.write_text(text, encoding="utf-8")
+    replace_text(file, text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import AllowRemote, forbid_downloads, load_engine
+from medtask.cli.inputs import AllowRemote, AsJson, GroupName, Offline, Quiet, TaskFile, forbid_downloads, load_engine
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ def judge(
     gold: Annotated[str | None, typer.Option(metavar="COLUMN|FILE", help="The reference answers; default: the run's gold.")] = None,
     human: Annotated[str | None, typer.Option(metavar="COLUMN|FILE", help="People's grades of a random sample of the rows.")] = None,
     against: Annotated[Path | None, typer.Option(metavar="RUN_B", help="Say which run's answer is better, in place of grades.")] = None,
-    task: Annotated[Path | None, typer.Option(metavar="TASK", help="The task that a table answers; a run knows its own.")] = None,
-    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="What belongs together, a patient say.")] = None,
+    task: TaskFile = None,
+    group: GroupName = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Judge the first N rows only.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The table of judgements; default: beside the answers.")] = None,
     allow_self: Annotated[bool, typer.Option("--allow-self", help="Let a model judge its own answers.")] = False,
     allow_remote: AllowRemote = False,
     max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 3 where more judgements than this failed.")] = 0.05,
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing, not even the model that is named.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output in place of the summary.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Grade free text with another model, or compare two runs.
 

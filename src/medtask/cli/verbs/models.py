@@ -6,11 +6,10 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from medtask.cli import show
+from medtask.cli.inputs import AsJson
 from medtask.errors import MedtaskError
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class EngineState:
     answers: str
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False) -> None:
+def models(as_json: AsJson = False) -> None:
     """List the models here, and whether they fit."""
     from medtask.hardware import format_bytes, inspect_machine
 

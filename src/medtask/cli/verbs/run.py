@@ -16,10 +16,13 @@ from medtask.cli import show
 from medtask.cli.inputs import (
     AllowRemote,
     AllowUnverified,
+    AsJson,
     ContextTokens,
     DataSource,
     ModelName,
     NumberFormat,
+    Offline,
+    Quiet,
     SheetName,
     TaskPath,
     TokenizerName,
@@ -63,9 +66,9 @@ def run(
     max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer.")] = 0.05,
     new_run: Annotated[bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Take a run over whose process on another host has died.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing, not even the model that is named.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output in place of the summary.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer a task's question for every row of a table.
 

@@ -21,6 +21,7 @@ WORKING_MEMORY = 600_000_000  # Python, torch and one pack's intermediate result
 CPU_BUDGET, ACCELERATOR_BUDGET = 1024, 8192
 AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a model will be loaded; ``notes`` tell what was chosen for the user and why."""
@@ -177,5 +178,3 @@ def _start(model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: di
     else:
         engine.give_up_packing("this architecture does not let its attention be replaced")
     return engine
-
-

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluate.findings.finding import Finding
+from medtask.evaluate.comparison import ALPHA
+from medtask.evaluate.findings.finding import Finding, tell_share
 from medtask.evaluate.findings.pairs import Cells
 from medtask.evaluate.intervals import Counts, Estimate, estimate_share
-from medtask.evaluate.words import isolate, percent
+from medtask.evaluate.words import isolate
 
-LEVEL = 0.05
 LISTED = 10
 
 
@@ -56,7 +56,7 @@ def find_confused(cells: Cells) -> list[Confusion]:
     off_diagonal = ~np.eye(labels, dtype=np.bool_)
     adjusted = np.ones((labels, labels))
     adjusted[off_diagonal] = false_discovery_control(np.clip(p[off_diagonal], 0.0, 1.0), method="by")
-    pairs = {tuple(sorted(pair)) for pair in np.argwhere((adjusted <= LEVEL) & off_diagonal & (hits > 1)).tolist()}
+    pairs = {tuple(sorted(pair)) for pair in np.argwhere((adjusted <= ALPHA) & off_diagonal & (hits > 1)).tolist()}
     found = [_describe(one, other, hits, apart, float(min(adjusted[one, other], adjusted[other, one]))) for one, other in pairs]
     return sorted(found, key=lambda pair: (-pair.rows, pair.gold, pair.answer))
 
@@ -90,11 +90,8 @@ def _describe(one: int, other: int, hits: NDArray[np.int64], apart: NDArray[np.i
 def _tell(pair: Confusion, labels: Sequence[str], abstain: str | None) -> Finding:
     gold, answer = labels[pair.gold], labels[pair.answer]
     one, other = isolate(gold), isolate(answer)
-    low, high = 100 * (pair.share.low or 0.0), 100 * (pair.share.high or 0.0)
-    seen = (
-        f"where gold is {one}, the answer is {other} in {_hits(pair.share):,} of {pair.share.n:,} rows "
-        f"({percent(pair.share.value)}, {low:.1f}-{high:.1f} %)"
-    )
+    rows = f"{_hits(pair.share):,} of {pair.share.n:,} rows ({tell_share(pair.share)})"
+    seen = f"where gold is {one}, the answer is {other} in {rows}"
     seen += f"; the other way round in {_hits(pair.back):,} of {pair.back.n:,}" if pair.back else ""
     if abstain in (gold, answer):
         advice = f"say in the definition of {other if gold == abstain else one} how little of it in a text is enough"

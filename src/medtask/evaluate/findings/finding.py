@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from medtask.evaluate.intervals import Estimate
+from medtask.evaluate.words import percent
+
 Weight = Literal["act", "look", "note"]
 WEIGHTS: tuple[Weight, ...] = ("act", "look", "note")
 
@@ -26,3 +29,9 @@ class Finding:
     advice: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     score: float = 0.0
+
+
+def tell_share(share: Estimate) -> str:
+    """ "12.5 %, 8.0-18.9 %": a share of rows and its interval."""
+    low, high = share.low or 0.0, share.high or 0.0
+    return f"{percent(share.value)}, {100 * low:.1f}-{100 * high:.1f} %"

@@ -35,13 +35,16 @@ class PairCounts:
     strange_gold: int = 0
     pairs: Counter[tuple[Names, Names | None]] = field(default_factory=Counter)
     given: Counter[str] = field(default_factory=Counter)
+    _known: Names = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._known = frozenset(self.labels)
 
     def add(self, answer: Collection[str] | None, gold: Collection[str] | None, confidence: float | None) -> None:
         """One row. ``answer``: its labels, none of which may apply; None where the row has no answer. ``gold``: likewise; None
         where it is not known."""
         self.rows += 1
-        known = frozenset(self.labels)
-        names = None if answer is None else frozenset(answer) & known
+        names = None if answer is None else frozenset(answer) & self._known
         if names is not None:
             self.answered += 1
             self.given.update(names)
@@ -51,7 +54,7 @@ class PairCounts:
         if gold is None:
             return
         truth = frozenset(gold)
-        if truth <= known:
+        if truth <= self._known:
             self.pairs[truth, names] += 1
         else:
             self.strange_gold += 1

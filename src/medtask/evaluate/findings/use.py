@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from medtask.evaluate.findings.finding import Finding, Weight
+from medtask.evaluate.comparison import ALPHA, correct_holm
+from medtask.evaluate.findings.finding import Finding, Weight, tell_share
 from medtask.evaluate.findings.pairs import Cells, PairCounts
 from medtask.evaluate.intervals import Counts, Estimate, estimate_share
 from medtask.evaluate.words import count, count_rows, isolate, percent
@@ -15,7 +16,6 @@ NAMED = 12  # labels that a sentence names
 MANY_OFF_SET = 0.2  # of the rows: the model wanted to say something that is no label
 MANY_UNSURE = 0.3
 TIMES = 2  # more often than gold has it
-LEVEL = 0.05
 
 _SPARE = r"\b(others?|misc|miscellaneous|none|unknown|unclear|unspecified|undetermined|uncertain|not enough|general)\b"
 
@@ -87,9 +87,9 @@ def _find_greedy(tally: PairCounts, cells: Cells) -> Iterator[Finding]:
     in_gold = count_gold(cells).tolist()
     both = zip(alone, missed, strict=True)
     p = [binomtest(more, more + less, alternative="greater").pvalue if more + less else 1.0 for more, less in both]
-    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        adjusted = min(1.0, p[place] * (len(p) - rank))
-        if adjusted > LEVEL:
+    adjusted = correct_holm(p)
+    for place in sorted(range(len(p)), key=p.__getitem__):
+        if adjusted[place] > ALPHA:
             return
         if given[place] < TIMES * max(1, in_gold[place]) or tally.labels[place] == tally.abstain:
             continue
@@ -98,7 +98,7 @@ def _find_greedy(tally: PairCounts, cells: Cells) -> Iterator[Finding]:
         assert wrong is not None  # it is given in twice as many rows as gold has it
         seen = f"{isolate(name)} is answered in {given[place]:,} of {count_rows(cells.n)} with gold, and gold has it in {in_gold[place]:,}"
         advice = "narrow its definition, and give the others definitions as good; --prior tells whether the model prefers it unread"
-        figures = {"given": given[place], "in_gold": in_gold[place], "wrong": asdict(wrong), "p_adjusted": adjusted}
+        figures = {"given": given[place], "in_gold": in_gold[place], "wrong": asdict(wrong), "p_adjusted": adjusted[place]}
         yield Finding("answered_too_often", "act", (name,), seen, advice, figures, float(alone[place]))
 
 
@@ -146,17 +146,16 @@ def _list_signs(tally: PairCounts | None, off_set: OffSet | None) -> tuple[list[
         figures |= {"off_set": asdict(share), "off_set_mean": off_set.mean}
         if share.value > MANY_OFF_SET:
             wanted = f"the model wanted to say something else than a label with more than {off_set.bound:g} of its probability"
-            signs.append(f"{wanted} in {_tell_share(share, off_set.above)}")
+            signs.append(f"{wanted} in {_tell_rows(share, off_set.above)}")
     if tally and (share := estimate_share(tally.unsure, tally.rated)):
         figures["unsure"] = asdict(share)
         if share.value > MANY_UNSURE:
-            signs.append(f"the confidence is below {tally.unsure_below:g} in {_tell_share(share, tally.unsure)}")
+            signs.append(f"the confidence is below {tally.unsure_below:g} in {_tell_rows(share, tally.unsure)}")
     return signs, figures
 
 
-def _tell_share(share: Estimate, rows: int) -> str:
-    low, high = share.low or 0.0, share.high or 0.0
-    return f"{rows:,} of {count_rows(share.n)} ({percent(share.value)}, {100 * low:.1f}-{100 * high:.1f} %)"
+def _tell_rows(share: Estimate, rows: int) -> str:
+    return f"{rows:,} of {count_rows(share.n)} ({tell_share(share)})"
 
 
 def _advise(spare: str | None) -> str:

@@ -11,7 +11,7 @@ from medtask.errors import MissingExtra
 from medtask.evaluate.blocks import Block, Table, Text
 from medtask.evaluate.intervals import Counts, Estimate, Figures, estimate_rate, estimate_ratio
 from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
-from medtask.evaluate.kinds.kind import Judged, Sample
+from medtask.evaluate.kinds.kind import RowGrade, Sample
 from medtask.evaluate.overlap import match_exactly, rouge_l, split_words, token_f1
 from medtask.evaluate.tally import group_rows
 from medtask.evaluate.words import count_rows
@@ -191,11 +191,11 @@ class AnswerGrader:
 
     def add(
         self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
-    ) -> Judged:
+    ) -> RowGrade:
         self._rows += 1
         self._without += given is None
         likeness = token_f1(str(truth), given) if isinstance(given, str) else 0.0
-        return Judged(True if likeness == 1 else None, 1 - likeness)
+        return RowGrade(True if likeness == 1 else None, 1 - likeness)
 
     def finish(self, sample: Sample) -> GradedTexts | None:
         return grade_texts(sample.gold, sample.answers, sample.groups, of=self._rows, without=self._without, seed=self._seed)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from string import ascii_uppercase
 
 from medtask.evaluate.blocks import Bar, Bars, Block, Heading, Table, Text
 from medtask.evaluate.intervals import Counts, Estimate, estimate_share
 from medtask.evaluate.kinds.figures import tell_figures, warn_of_groups
-from medtask.evaluate.kinds.kind import Judged, Sample
+from medtask.evaluate.kinds.kind import RowGrade, Sample
 from medtask.evaluate.kinds.label import (
     count_cells,
     explain_figures,
@@ -25,9 +24,8 @@ from medtask.evaluate.metrics import TOPS, Quality, grade_cells
 from medtask.evaluate.sets import SetCounts, SetQuality
 from medtask.evaluate.tally import Tally
 from medtask.evaluate.words import percent
-from medtask.records import Answer, Option, Status, Value
+from medtask.records import LETTERS, Answer, Option, Status, Value
 
-LETTERS = tuple(ascii_uppercase)
 MOST_LETTERS = 10  # with more, a table of letter by letter is mostly empty
 LEANING = 0.1  # by how much a letter's share of the answers is above its share of gold, to be called a leaning
 
@@ -126,7 +124,7 @@ class GradedChoices:
         return [*self._tell_leaning(), *warn_of_groups(self.quality.groups)]
 
     def _tell_leaning(self) -> list[str]:
-        rows = self.figures_rows()
+        rows = self._rows
         if not self.answered or not rows:
             return []
         gaps = {letter: given / self.answered - gold / rows for letter, (gold, given) in self.letters.items()}
@@ -140,7 +138,9 @@ class GradedChoices:
             f"{percent(gold / rows)} of the rows. debias: permute asks for every order of the options."
         ]
 
-    def figures_rows(self) -> int:
+    @property
+    def _rows(self) -> int:
+        """Rows with gold that counts."""
         return next(figure.n for figure in self.figures.values() if figure)
 
     def explain(self) -> str:
@@ -156,7 +156,7 @@ class GradedChoices:
         )
 
     def detail(self) -> list[Block]:
-        rows, given_rows = self.figures_rows(), max(1, self.answered)
+        rows, given_rows = self._rows, max(1, self.answered)
         lines = [
             (letter, f"{gold:,}", percent(gold / rows), f"{given:,}", percent(given / given_rows))
             for letter, (gold, given) in self.letters.items()
@@ -199,7 +199,7 @@ class ChoiceGrader:
 
     def add(
         self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
-    ) -> Judged:
+    ) -> RowGrade:
         right, said = read_letters(truth) or (), read_letters(given)
         self._several |= isinstance(truth, tuple) or isinstance(given, tuple)
         self._sets.add(right, said, group, of=len(options) or len(answer.probabilities or ()))
@@ -210,7 +210,7 @@ class ChoiceGrader:
         self._answered += said is not None
         self._gold.update(right)
         self._given.update(said or ())
-        return Judged(self.is_right(given, truth), answer.confidence or 0.0)
+        return RowGrade(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedChoices | None:
         letters = {letter: (self._gold[letter], self._given[letter]) for letter in sorted(self._gold | self._given)}

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medtask.evaluate.agreement import ObjectCounts, ObjectQuality, compare_objects, flatten, is_absent
+from medtask.evaluate.agreement import ObjectCounts, ObjectQuality, agree_wholly, flatten, is_absent
 from medtask.evaluate.blocks import Bar, Bars, Block, Heading, Table, Text
 from medtask.evaluate.cases import name_outcome
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
-from medtask.evaluate.kinds.kind import Judged, Sample
+from medtask.evaluate.kinds.kind import RowGrade, Sample
 from medtask.evaluate.kinds.label import LABELS, rank_names
 from medtask.evaluate.words import count_rows, percent
 from medtask.records import Answer, Option, Status, Value
@@ -174,14 +174,14 @@ class FieldsGrader:
 
     def is_right(self, given: Value | None, truth: Value) -> bool:
         assert isinstance(truth, Mapping)
-        return isinstance(given, Mapping) and all(finding == "right" for _, finding, _, _ in compare_objects(truth, given))
+        return agree_wholly(truth, given if isinstance(given, Mapping) else None)
 
     def add(
         self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
-    ) -> Judged:
+    ) -> RowGrade:
         assert isinstance(truth, Mapping)
         wrong = self._counts.add(truth, given if isinstance(given, Mapping) else None, group)
-        return Judged(given is not None and not wrong, wrong)
+        return RowGrade(given is not None and not wrong, wrong)
 
     def finish(self, sample: Sample) -> GradedObjects | None:
         quality = self._counts.grade(seed=self._seed)

@@ -25,7 +25,7 @@ class Sample:
     groups: tuple[str | None, ...] = ()
 
 
-class Judged(NamedTuple):
+class RowGrade(NamedTuple):
     """Whether an answer is right (see Grader.is_right), and the larger ``weight``, the sooner a person should see that it is not."""
 
     right: bool | None
@@ -98,7 +98,7 @@ class Grader(Protocol):
 
     def add(
         self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
-    ) -> Judged:
+    ) -> RowGrade:
         """``given``: what settle made of the answer. Rows of one ``group`` (a patient, say) are not independent."""
 
     def finish(self, sample: Sample) -> Quality | None:

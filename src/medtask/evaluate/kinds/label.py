@@ -11,12 +11,12 @@ import numpy as np
 from medtask.evaluate.blocks import Align, Bar, Bars, Block, Heading, Matrix, MatrixLine, Table, Text
 from medtask.evaluate.intervals import Counts, Estimate, Units
 from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
-from medtask.evaluate.kinds.kind import Judged, Sample
+from medtask.evaluate.kinds.kind import RowGrade, Sample
 from medtask.evaluate.metrics import NOT_IN_TOPS, TOPS, LabelQuality, Quality, grade_cells
 from medtask.evaluate.plots import shade
 from medtask.evaluate.tally import Tally
 from medtask.evaluate.words import capital, count_rows, isolate, percent
-from medtask.records import Answer, Option, Status, Value
+from medtask.records import Answer, Option, Status, Value, settle_value
 
 LABELS = 40  # how many labels a table shows: with 2,000 labels the page must stay readable, and small
 FEW_ROWS = 10  # gold rows of a label, with fewer of which its F1 is mostly luck
@@ -117,19 +117,19 @@ class LabelGrader:
         return gold if isinstance(gold, str) and gold in self._index else None
 
     def settle(self, status: Status, value: Value | None) -> Value | None:
-        return self._abstain if status is Status.ABSTAINED else value
+        return settle_value(status, value, self._abstain)
 
     def is_right(self, given: Value | None, truth: Value) -> bool:
         return given == truth
 
     def add(
         self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
-    ) -> Judged:
+    ) -> RowGrade:
         column = self._index[given] if isinstance(given, str) else len(self._classes)
         top = place_in_tops(str(truth), answer.probabilities, self._index) if self._tops else NOT_IN_TOPS
         self._scored |= bool(answer.probabilities)
         self._tally.add((self._index[str(truth)], column, top), group)
-        return Judged(self.is_right(given, truth), answer.confidence or 0.0)
+        return RowGrade(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedLabels | None:
         cells, units = self._tally.finish()
@@ -227,8 +227,9 @@ def tell_scarcity(labels: Sequence[LabelQuality], classes: int) -> list[str]:
     few = sum(0 < one.gold < FEW_ROWS for one in labels)
     if not never and not few:
         return []
-    scarce = f"{never:,} never and {few:,} in fewer than {FEW_ROWS} rows"
-    return [f"Of {classes:,} possible answers, gold has {scarce}: macro-F1 says little of these."]
+    scarce = [f"{never:,} never"] * bool(never) + [f"{few:,} in fewer than {FEW_ROWS} rows"] * bool(few)
+    those = "it" if never + few == 1 else "these"
+    return [f"Of {classes:,} possible answers, gold has {' and '.join(scarce)}: macro-F1 says little of {those}."]
 
 
 def tell_confusion(counts: Counts, classes: Sequence[str]) -> list[Block]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from medtask.evaluate.blocks import Block, Heading, Table, Text
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.kinds.figures import describe_intervals, tell_figures, warn_of_groups
-from medtask.evaluate.kinds.kind import Judged, Sample
+from medtask.evaluate.kinds.kind import RowGrade, Sample
 from medtask.evaluate.kinds.label import LABELS, rank_names, tell_labels, tell_names, tell_scarcity
 from medtask.evaluate.sets import SetCounts, SetQuality
 from medtask.evaluate.words import count_rows
@@ -122,9 +122,9 @@ class LabelsGrader:
 
     def add(
         self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
-    ) -> Judged:
+    ) -> RowGrade:
         self._counts.add(tuple(truth), None if given is None else tuple(given), group)
-        return Judged(self.is_right(given, truth), answer.confidence or 0.0)
+        return RowGrade(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedLabelSets | None:
         quality = self._counts.grade(sample.gold, sample.answers, sample.groups, seed=self._seed)

@@ -19,6 +19,7 @@ from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.privacy import close_egress, no_network
 from medtask.runs.tracking.place import Place, find_place
 from medtask.runs.tracking.tracked import Tracked
+from medtask.runs.tracking.tracker import name_error
 
 STORE = "mlflow.db"
 ARTEFACTS = "mlflow-artefacts"
@@ -94,8 +95,6 @@ def open_mlflow(uri: str, *, home: Path, experiment: str, phi: bool = False, all
             found = client.get_experiment_by_name(experiment)
             identity = found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
     except Exception as error:  # whatever the store's drivers raise; their words may hold a password
-        from medtask.runs.tracking.tracker import name_error
-
         fix = "start the server, or leave the address out: a store beside the runs is made"
         raise StorageError(f"{place.shown} cannot be opened ({name_error(error)})", fix=fix) from error
     return MlflowTracker(client, str(identity), place, bare=phi and place.remote)
@@ -150,5 +149,3 @@ def _quietly(place: Place) -> Iterator[None]:
                 yield
         finally:
             logger.setLevel(before)
-
-

@@ -16,6 +16,7 @@ from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.privacy import no_network
 from medtask.runs.tracking.place import Place, find_place
 from medtask.runs.tracking.tracked import Tracked
+from medtask.runs.tracking.tracker import name_error
 
 CLOUD = "https://api.wandb.ai"
 CLOUD_TRACES = "https://trace.wandb.ai"
@@ -116,8 +117,6 @@ def open_weave(address: str, *, task: str, phi: bool = False, allow_remote: bool
 
 
 def _try(tracker: WeaveTracker) -> None:
-    from medtask.runs.tracking.tracker import name_error
-
     try:
         with tracker.open():
             import weave
