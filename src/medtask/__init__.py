@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
     from medtask.records import Answer, Status
+    from medtask.runs.answered import open_answers
+    from medtask.runs.evaluation import Wanted, evaluate_answers
     from medtask.runs.local import run
     from medtask.tasks.load import load_task
     from medtask.tasks.task import Task
@@ -34,8 +36,11 @@ _ROOMS = {
     "Status": "medtask.records",
     "Table": "medtask.data.table",
     "Task": "medtask.tasks.task",
+    "Wanted": "medtask.runs.evaluation",
+    "evaluate_answers": "medtask.runs.evaluation",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
+    "open_answers": "medtask.runs.answered",
     "predict": "medtask.decision.predictor",
     "read_table": "medtask.data.read",
     "run": "medtask.runs.local",
@@ -48,9 +53,12 @@ __all__ = [
     "Status",
     "Table",
     "Task",
+    "Wanted",
     "__version__",
+    "evaluate_answers",
     "load_model",
     "load_task",
+    "open_answers",
     "predict",
     "read_table",
     "run",

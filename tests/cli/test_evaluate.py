@@ -91,3 +91,17 @@ def test_mistakes_are_told_with_what_to_do(medtask: Shell, run_folder: Path, wor
 def test_calibration_of_what_has_too_little_gold_is_refused_in_words(medtask: Shell, run_folder: Path) -> None:
     shown = medtask("evaluate", "out", "--calibrate", "auto")
     assert shown.code == 0 and "calibration: refused" in shown.out and not Path("surgery/calibration.json").exists()
+
+
+def test_a_calibration_of_another_tools_answers_stays_beside_them(medtask: Shell, desk: Path) -> None:
+    lines = []
+    for row in range(300):
+        gold = ("curative", "palliative", "staging")[row % 3]
+        share = 0.5 + row % 4 / 10
+        told = gold if row % 4 else "staging"
+        rest = (1 - share) / 2
+        shares = ",".join(str(share if name == told else rest) for name in ("curative", "palliative", "staging"))
+        lines.append(f"B{row},{told},{share},{shares},{gold}")
+    Path("other.csv").write_text("\n".join(["id,answer,confidence,p:curative,p:palliative,p:staging,gold", *lines]))
+    shown = medtask("evaluate", "other.csv", "--task", "surgery", "--calibrate", "temperature", "--no-baselines")
+    assert shown.code == 0 and not Path("surgery/calibration.json").exists() and Path("other-evaluation/calibration.json").exists()

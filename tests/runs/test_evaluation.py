@@ -223,3 +223,12 @@ def test_kinds_without_probabilities_cannot_be_calibrated(tmp_path: Path) -> Non
     task = load_task(write_kind("answer", tmp_path, 1)[0])
     with pytest.raises(UsageError, match="no probabilities"):
         list_outcomes(task)
+
+
+def test_from_python_it_is_as_short(tmp_path: Path) -> None:
+    import medtask
+
+    path = write_table(tmp_path / "other.csv")
+    found = medtask.evaluate_answers(medtask.open_answers(str(path)))
+    assert found.summary.gold is not None and found.acceptance is None
+    assert isinstance(medtask.evaluate_answers(medtask.open_answers(path), medtask.Wanted(max_error=0.3)).acceptance, Acceptance)

@@ -129,7 +129,7 @@ class Answers:
 
 
 def open_answers(
-    source: Path,
+    source: str | Path,
     *,
     gold: str | None = None,
     task: Task | None = None,
@@ -143,6 +143,7 @@ def open_answers(
     called gold. ``task`` takes the place of what the manifest says, or of what can be found out about a table; ``kind`` says
     that one thing. ``group``: the column of what belongs together. Raises UsageError, TableError, InputError.
     """
+    source = Path(source)
     folder = _find_run(source)
     found = _open_run(folder, task) if folder else _open_table(source, task, sheet)
     if group is not None:
@@ -269,7 +270,7 @@ def _guess(found: Answers, kind: str | None) -> Answers:
     sure = bool(sums) and all(abs(total - 1) < 0.02 for total in sums)
     task = guess_task(found.task.name, cells, names, sure, kind)
     columns: dict[str, Any] = {name: getattr(found.task, name) for name in ("input", "id_column", "gold_column", "group_column")}
-    labels = f" with {len(task.labels):,} labels" if task.labels else ""
+    labels = f" with {len(task.labels):,} label{'s' * (len(task.labels) != 1)}" if task.labels else ""
     notes = [] if kind else [f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"]
     twins = len(task.labels) - len({label.name.casefold() for label in task.labels})
     if twins:

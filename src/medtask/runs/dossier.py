@@ -58,9 +58,10 @@ def list_findings(found: Evaluation) -> list[str]:
 
 
 def keep(found: Evaluation, folder: Path) -> Path:
-    """Keep the calibration beside the task's file, where `medtask run` looks for it; in ``folder`` where there is none."""
+    """Keep the calibration beside the task's file, where `medtask run` looks for it; in ``folder`` where there is none, and where
+    it is of another tool's answers, which no run of ours gives."""
     assert found.kept is not None
-    path = locate_calibrations(found.answers.task) or folder / NAME
+    path = (locate_calibrations(found.answers.task) if found.answers.folder else None) or folder / NAME
     try:
         keep_calibration(path, found.kept)
     except StorageError:

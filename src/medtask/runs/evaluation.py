@@ -50,6 +50,9 @@ class Wanted:
     seed: int = 0
 
 
+_JUST_FIGURES = Wanted()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """What was found out; None where it was not asked for. ``kept``: the calibration, ready to be kept for further runs."""
@@ -87,7 +90,7 @@ class Evaluation:
         }
 
 
-def evaluate_answers(answers: Answers, wanted: Wanted) -> Evaluation:
+def evaluate_answers(answers: Answers, wanted: Wanted = _JUST_FIGURES) -> Evaluation:
     """Everything that was asked for about these answers. UsageError for what needs gold, or probabilities, where there is none."""
     _check(answers, wanted)
     summary = gather(answers, wanted.seed)
@@ -136,7 +139,8 @@ def _accept(summary: Summary, wanted: Wanted) -> Acceptance | Refusal:
     if marks is None or not len(marks.rows):
         return Refusal("no row has gold that counts", 0)
     if np.isnan(marks.confidence).all():
-        return Refusal("no answer has a confidence: nothing tells sure answers from unsure ones", len(marks.rows))
+        told = "no answer has a confidence: nothing tells sure answers from unsure ones"
+        return Refusal(f"{told} (for free text, see medtask judge)" if summary.kind == "answer" else told, len(marks.rows))
     assert wanted.max_error is not None
     return find_acceptance(
         marks.confidence,
