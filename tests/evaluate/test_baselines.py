@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -11,6 +13,7 @@ from medtask import similarity
 from medtask.evaluate.baselines import run_baselines
 from medtask.evaluate.comparison import Baseline, describe_comparison, warn_of_baselines
 from medtask.evaluate.kinds.kind import Sample
+from medtask.evaluate.tfidf import cross_validate
 from medtask.records import Option
 from questions import DOMAIN_WORDS, KINDS
 
@@ -188,3 +191,14 @@ def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch
     assert figure(run_baselines("choice", single)[0], "accuracy") == 0.5
     several = Sample(("q", "q"), (("B",), ("B",)), (("A",), ("B",)), (options, options))
     assert figure(run_baselines("choice", several)[0], "exact_match") == 1
+
+
+def test_tfidf_says_the_same_in_whatever_order_the_rows_come() -> None:
+    chance = random.Random(3)
+    texts = [f"{chance.choice(('chest', 'knee', 'skull'))} {chance.choice(('pain', 'fall', 'mass'))} {row % 9}" for row in range(90)]
+    gold = [text.split()[0] if chance.random() < 0.7 else "other" for text in texts]
+    order = chance.sample(range(90), 90)
+    one, other = cross_validate(texts, gold, 0), cross_validate([texts[place] for place in order], [gold[place] for place in order], 0)
+    assert len(set(one)) > 1
+    again = [(texts[place], gold[place], said) for place, said in zip(order, other, strict=True)]
+    assert sorted(zip(texts, gold, one, strict=True)) == sorted(again)
