@@ -219,7 +219,6 @@ class Answer:
     value: Value | None = None
     confidence: float | None = None
     probabilities: Mapping[str, float] | None = None
-    uncalibrated: Mapping[str, float] | None = None
     off_set: float | None = None
     slack: float = 0.0
     text: str | None = None
@@ -231,6 +230,7 @@ class Answer:
     ms: float = 0.0
     tokens_read: int = 0
     tokens_reused: int = 0
+    uncalibrated: Mapping[str, float] | None = None
 
 
 def settle_value(status: Status, value: Value | None, abstain: str | None) -> Value | None:

@@ -302,7 +302,9 @@ def _read_answer(task: Task, name: str, cells: Mapping[str, object], fields: Map
         status, reason = Status.FAILED, reason or "the table has no answer in this row"
     written, passed = read_cell(cells.get("written")), read_cell(cells.get("pass")) or "first"
     raw = read_shares(cells, "uncalibrated", number)
-    return Answer(name, status or Status.OK, value, confidence, shares, raw, text=written, reason=reason, pass_name=passed)
+    return Answer(
+        name, status or Status.OK, value, confidence, shares, text=written, reason=reason, pass_name=passed, uncalibrated=raw
+    )
 
 
 def _add_details(answer: Answer, kept: Answer) -> Answer:
