@@ -64,7 +64,7 @@ class SentenceEncoder:
         batch = self.tokenizer.pad({"input_ids": [list(row) for row in tokens]}, return_tensors="pt").to(self.model.device)
         with torch.inference_mode():
             hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state.float()
-            vectors = _pool(hidden, batch["attention_mask"], self.pooling)
+            vectors = pool_tokens(hidden, batch["attention_mask"], self.pooling)
             for weights, offsets, bend in self.layers:
                 vectors = torch.nn.functional.linear(vectors, weights, offsets)
                 vectors = vectors.tanh() if bend else vectors
@@ -218,8 +218,9 @@ def _strange(folder: Path, what: str) -> EngineError:
     )
 
 
-def _pool(hidden: Any, mask: Any, how: str) -> Any:
-    """[texts, tokens, dimensions] to [texts, dimensions]; padding, at whichever end, does not count."""
+def pool_tokens(hidden: Any, mask: Any, how: str) -> Any:
+    """[texts, tokens, dimensions] to [texts, dimensions], by "mean", "max", "cls" or "lasttoken"; padding, at whichever end, does
+    not count."""
     import torch
 
     rows = torch.arange(len(hidden), device=hidden.device)

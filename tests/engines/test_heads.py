@@ -35,6 +35,16 @@ def test_yes_and_no_are_all_there_is_however_sure(log_odds: float) -> None:
     assert yes - no == pytest.approx(log_odds, abs=1e-6)
 
 
+def test_labels_that_had_no_example_can_be_asked_about_and_get_nothing() -> None:
+    which = Branch("", ("a", "never"), meanings=(Meaning("a"), Meaning("never")))
+    (scores,) = Head("m", "label", LABELS, untaught=("never",)).score(Prompt("r", (), (which,), ""), np.zeros(4))
+    assert scores.logprobs == (0.0, -math.inf)
+    does = tuple(Branch("", ("yes", "no"), meanings=(Meaning(name),)) for name in ("never", "d"))
+    never, other = Head("m", "labels", LABELS, untaught=("never",)).score(Prompt("r", (), does, ""), np.array([0, 0, 0, 5.0]))
+    assert never.logprobs == (-math.inf, 0.0)
+    assert other.logprobs == answer_yes_no(5.0)
+
+
 def test_numbers_that_are_none_stay_visible() -> None:
     branch = Branch("", LABELS, meanings=tuple(map(Meaning, LABELS)))
     (scores,) = Head("m", "label", LABELS).score(Prompt("r", (), (branch,), ""), np.array([math.nan, 0, 0, 0]))

@@ -145,7 +145,7 @@ def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> Non
 
 
 def test_every_engine_says_what_it_needs_and_how_to_get_it() -> None:
-    assert set(ENGINES) - set(NEEDS) == {"linear", "fake"}  # those need no more than medtask itself
+    assert set(ENGINES) - set(NEEDS) == {"linear", "hybrid", "fake"}  # those need no more than medtask itself
     for packages, remedy in NEEDS.values():
         assert packages
         assert "pip install" in remedy

@@ -13,15 +13,18 @@ from medtask.cli.verbs.ask import ask
 from medtask.cli.verbs.audit import audit
 from medtask.cli.verbs.check import check
 from medtask.cli.verbs.compare import compare
+from medtask.cli.verbs.data import data
 from medtask.cli.verbs.doctor import doctor
 from medtask.cli.verbs.evaluate import evaluate
 from medtask.cli.verbs.init import init
 from medtask.cli.verbs.judge import judge
 from medtask.cli.verbs.models import models
 from medtask.cli.verbs.run import run
+from medtask.cli.verbs.train import train
+from medtask.cli.verbs.tune import tune
 from medtask.errors import MedtaskError
 
-VERBS = (init, check, run, evaluate, audit, compare, ask, judge, models, doctor)
+VERBS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune, models, doctor)
 
 _EXIT_CODES = """\
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,
@@ -38,6 +41,7 @@ app = typer.Typer(
 )
 for _verb in VERBS:
     app.command(_verb.__name__)(_verb)
+app.add_typer(data, name="data")
 
 
 def _print_version(wanted: bool) -> None:

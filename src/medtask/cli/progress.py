@@ -1,10 +1,14 @@
-"""How a run is followed: a bar on a terminal, a line every ten seconds elsewhere, and the times that a script wants."""
+"""How a run is followed: a bar on a terminal, a line every ten seconds elsewhere, and the times that a script wants.
+
+What the meters of runs and of trainings have in common: Follower, Teller, Bar, clock.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
@@ -13,21 +17,13 @@ from medtask.cli import show
 LINE_SECONDS = 10.0
 
 
-class Meter:
-    """Follows a run in silence. ``title`` is the model's; whoever loads it fills it in, and what is done to the rows.
-
-    ``first_answer``: seconds from the meter's making, which is the command's start, to the first answers on the disk.
-    """
+class Follower:
+    """Follows something long in silence. ``title`` is the model's; whoever loads it fills it in."""
 
     def __init__(self) -> None:
         self.title = ""
-        self.doing = "Labelling"
-        self.rows = 0
-        self.first_answer: float | None = None
-        self._made = self._since = self._until = time.monotonic()
-        self._before = self._done = 0
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -36,6 +32,53 @@ class Meter:
     def on_load(self, model: str) -> None: ...
 
     def on_note(self, text: str) -> None: ...
+
+    def on_finish(self) -> None: ...
+
+
+class Teller(Follower):
+    """Tells on standard error what is loaded, and what people should know."""
+
+    def on_load(self, model: str) -> None:
+        show.say(f"Loading {model}", stderr=True)
+
+    def on_note(self, text: str) -> None:
+        show.say(("note: ", "yellow"), text, stderr=True)
+
+
+class Bar:
+    """A bar on standard error, so wide in characters, with facts behind it."""
+
+    def __init__(self, width: int = 44) -> None:
+        columns = BarColumn(bar_width=width), TextColumn("{task.fields[facts]}", markup=False)
+        # What others print to standard error meanwhile appears above the bar.
+        self._progress = Progress(*columns, console=show.console(stderr=True), redirect_stdout=False)
+        self._task = TaskID(0)
+
+    def start(self, total: int, done: int) -> None:
+        self._task = self._progress.add_task("", total=total, completed=done, facts="")
+        self._progress.start()
+
+    def move(self, done: int, facts: str) -> None:
+        self._progress.update(self._task, completed=done, facts=facts)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+class Meter(Follower):
+    """Follows a run in silence. ``doing``: what is done to the rows.
+
+    ``first_answer``: seconds from the meter's making, which is the command's start, to the first answers on the disk.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.doing = "Labelling"
+        self.rows = 0
+        self.first_answer: float | None = None
+        self._made = self._since = self._until = time.monotonic()
+        self._before = self._done = 0
 
     def on_start(self, rows: int, done: int) -> None:
         self.rows, self._before, self._done = rows, done, done
@@ -46,8 +89,6 @@ class Meter:
         if self.first_answer is None and done > self._before:
             self.first_answer = self._until - self._made
         self.show_pace(tokens_read, tokens_reused)
-
-    def on_finish(self) -> None: ...
 
     def show_pace(self, tokens_read: int, tokens_reused: int) -> None: ...
 
@@ -62,20 +103,14 @@ class Meter:
         if tokens_reused:
             facts.append(f"{tokens_reused / (tokens_read + tokens_reused):.0%}".replace("%", " % of tokens reused"))
         if self._done < self.rows and self.rate():
-            facts.append(f"{_clock((self.rows - self._done) / self.rate())} left")
+            facts.append(f"{clock((self.rows - self._done) / self.rate())} left")
         return "   ".join(facts)
 
 
-class LineMeter(Meter):
+class LineMeter(Teller, Meter):
     """Follows a run in plain lines on standard error: for logs and schedulers."""
 
     _shown = 0.0
-
-    def on_load(self, model: str) -> None:
-        show.say(f"Loading {model}", stderr=True)
-
-    def on_note(self, text: str) -> None:
-        show.say(("note: ", "yellow"), text, stderr=True)
 
     def on_start(self, rows: int, done: int) -> None:
         super().on_start(rows, done)
@@ -96,25 +131,21 @@ class BarMeter(LineMeter):
 
     def __init__(self) -> None:
         super().__init__()
-        columns = BarColumn(bar_width=44), TextColumn("{task.fields[facts]}", markup=False)
-        # What others print to standard error meanwhile appears above the bar.
-        self._bar = Progress(*columns, console=show.console(stderr=True), redirect_stdout=False)
-        self._task = TaskID(0)
+        self._bar = Bar()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
     def on_start(self, rows: int, done: int) -> None:
         super().on_start(rows, done)
-        self._task = self._bar.add_task("", total=rows, completed=done, facts="")
-        self._bar.start()
+        self._bar.start(rows, done)
 
     def on_finish(self) -> None:
         self._bar.stop()
         super().on_finish()
 
     def show_pace(self, tokens_read: int, tokens_reused: int) -> None:
-        self._bar.update(self._task, completed=self._done, facts=self.describe(tokens_read, tokens_reused))
+        self._bar.move(self._done, self.describe(tokens_read, tokens_reused))
 
 
 def choose_meter(*, quiet: bool, doing: str = "Labelling") -> Meter:
@@ -124,8 +155,8 @@ def choose_meter(*, quiet: bool, doing: str = "Labelling") -> Meter:
     return meter
 
 
-def _clock(seconds: float) -> str:
-    """ "6:02", "1:06:02"."""
+def clock(seconds: float) -> str:
+    """A length of time: "6:02", "1:06:02"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

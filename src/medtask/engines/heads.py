@@ -16,12 +16,13 @@ from medtask.records import Branch, BranchScores, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """``labels``: in the order of the numbers. ``kind`` and ``abstain``: see Trained."""
+    """``labels``: in the order of the numbers. ``kind``, ``abstain`` and ``untaught``: see Trained."""
 
     title: str
     kind: Kind
     labels: tuple[str, ...]
     abstain: str | None = None
+    untaught: tuple[str, ...] = ()
 
     def score(self, prompt: Prompt, numbers: NDArray[np.float64]) -> tuple[BranchScores, ...]:
         """The scores of a prompt's branches.
@@ -35,11 +36,11 @@ class Head:
         """
         places = self.find_places(prompt)
         if self.kind == "labels":
-            return tuple(BranchScores(answer_yes_no(numbers[place[0]])) for place in places)
+            return tuple(BranchScores(answer_yes_no(numbers[place[0]] if place[0] >= 0 else -np.inf)) for place in places)
         return tuple(_share(numbers, place) for place in places)
 
     def find_places(self, prompt: Prompt) -> list[list[int]]:
-        """For each branch the places of its candidates' numbers, -1 for the answer that the model cannot give."""
+        """For each branch the places of its candidates' numbers, -1 for answers that the model cannot give."""
         if prompt.options:
             raise EngineError(
                 f"{self.title} was trained on labels and cannot answer questions that bring their own options",
@@ -58,8 +59,8 @@ class Head:
                 fix=f"set `kind: {wanted}` in the task, or train a model for this task",
             )
         index = {label: place for place, label in enumerate(self.labels)}
-        if self.abstain is not None:
-            index.setdefault(self.abstain, -1)
+        for name in (*self.untaught, *(() if self.abstain is None else (self.abstain,))):
+            index.setdefault(name, -1)
         names = [[meaning.name for meaning in branch.meanings] for branch in prompt.branches]
         if unknown := list(dict.fromkeys(name for branch in names for name in branch if name not in index)):
             raise InputError(

@@ -111,7 +111,7 @@ def load_linear(reference: str) -> LinearEngine:
     identity = {"model": reference, "contract": hash_contract(folder)}
     return LinearEngine(
         model,
-        Head(reference, trained.kind, trained.labels, trained.abstain),
+        Head(reference, trained.kind, trained.labels, trained.abstain, trained.untaught),
         EngineInfo("linear", f"{reference}, TF-IDF and logistic regression", identity, details),
     )
 

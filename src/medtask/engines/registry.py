@@ -23,6 +23,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
         "http": "medtask.engines.http.load:load_http",
         "encoder": "medtask.engines.encoder.load:load_encoder",
         "linear": "medtask.engines.linear:load_linear",
+        "hybrid": "medtask.engines.hybrid:load_hybrid",
         "fake": "medtask.engines.fake:load_fake",
     }
 )
@@ -76,8 +77,7 @@ def load_model(reference: str = DEFAULT_MODEL, **options: Any) -> Engine:
     Raises ModelNotFound, MissingExtra, TooBig, EngineError, InputError or UsageError; each says what to do.
     """
     choice = choose_engine(reference)
-    module, _, name = ENGINES[choice.engine].partition(":")
-    load: Callable[..., Engine] = getattr(importlib.import_module(module), name)
+    load = _find_loader(choice.engine)
     engine = load(reference.removeprefix("hf:"), **_fit(load, choice.engine, options))
     notes = engine.info.details.get("notes")
     if choice.note and isinstance(notes, list):
@@ -102,6 +102,11 @@ def choose_engine(reference: str) -> Choice:
     return Choice(_look_into(path) if reference and path.is_dir() else "hf")
 
 
+def takes_option(engine: str, option: str) -> bool:
+    """Whether an option of load_model has a meaning for an engine."""
+    return _takes(_find_loader(engine), option)
+
+
 def is_installed(engine: str) -> bool:
     """Whether the packages are here that an engine takes."""
     packages, _ = NEEDS.get(engine, ((), ""))
@@ -124,12 +129,21 @@ def _look_into(folder: Path) -> str:
     return "encoder" if named.endswith("ForSequenceClassification") else "hf"
 
 
+def _find_loader(engine: str) -> Callable[..., Engine]:
+    module, _, name = ENGINES[engine].partition(":")
+    load: Callable[..., Engine] = getattr(importlib.import_module(module), name)
+    return load
+
+
+def _takes(load: Callable[..., Engine], option: str) -> bool:
+    parameters = inspect.signature(load).parameters
+    return option in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
 def _fit(load: Callable[..., Engine], engine: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were set; UsageError for one that has no meaning for the engine."""
     wished = {name: value for name, value in options.items() if value not in (None, False, "auto")}
-    parameters = inspect.signature(load).parameters
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    strange = [name for name in wished if name not in parameters and not anything]
+    strange = [name for name in wished if not _takes(load, name)]
     if strange:
         option = _FLAGS.get(strange[0], f"--{strange[0].replace('_', '-')}")
         raise UsageError(f"{option} means nothing to the {engine} engine, which answers here", fix=f"leave {option} out")

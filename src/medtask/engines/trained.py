@@ -2,10 +2,12 @@
 
     medtask.json   {"format": 1, "engine": "linear", "kind": "label", "labels": [...], ..., "sha256": {file: hash}}
     linear.json, linear.npz                        of a linear model, or
-    config.json, model.safetensors, tokenizer.json, ...       of an encoder
+    config.json, model.safetensors, tokenizer.json, ...       of an encoder or a whole language model, or
+    adapter_config.json, adapter_model.safetensors            of a language model's adapter, or
+    hybrid.json                                               of several models together
 
-``medtask.json`` is written last and holds the hashes of all others: a folder that was only half written, or changed
-since, is refused.
+``medtask.json`` is written last and holds the hashes of all files that are read with the model: a folder that was only half
+written, or changed since, is refused. What people read (README.md, loss.csv, pictures) may be edited.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ from medtask.errors import InputError
 
 FORMAT = 1
 CONTRACT = "medtask.json"
+TRAINING = "training.json"  # what a training notes from its first step on
+CALIBRATION = "calibration.json"  # made after the model and looked at by itself: it may come, change and go
 
-EngineName = Literal["linear", "encoder"]
-Kind = Literal["label", "labels"]
+EngineName = Literal["linear", "encoder", "hf", "hybrid"]
+Kind = Literal["label", "labels", "choice", "answer", "fields"]
 Phi = Literal["yes", "no", "unknown"]
 
 _AGAIN = "train the model again, or take a whole copy of its folder"
 # What a loader may read without being told its name: it must not come into the folder afterwards.
+_FOR_PEOPLE = frozenset({".md", ".csv", ".svg"})
 _READ_UNASKED = frozenset({".json", ".jinja", ".model", ".npz", ".safetensors", ".txt"})
 
 
@@ -39,16 +44,19 @@ _READ_UNASKED = frozenset({".json", ".jinja", ".model", ".npz", ".safetensors", 
 class Trained:
     """What a trained model is.
 
-    ``labels``: in the order of the model's outputs. ``kind``: one of them is right ("label"), or any ("labels").
-    ``abstain``: the task's answer for "cannot tell", where the model was not trained to give it. ``base``: what the
-    training began with. ``task_fingerprint``: of the task that it was trained for. ``phi``: whether it was trained on
-    texts of patients. ``sha256``: by file, with ``/`` between folders; write_trained fills it in.
+    ``labels``: in the order of the model's outputs; none of a language model, which reads its labels in the prompt. ``kind``: of
+    the task; a head knows one label that is right ("label"), or any ("labels").
+    ``abstain``: the task's answer for "cannot tell", where the model was not trained to give it. ``untaught``: the task's labels
+    that had no example, to which the model gives no probability. ``base``: what the training began with.
+    ``task_fingerprint``: of the task that it was trained for. ``phi``: whether it was trained on texts of patients.
+    ``sha256``: by file, with ``/`` between folders; write_trained fills it in.
     """
 
     engine: EngineName
     kind: Kind
     labels: tuple[str, ...]
     abstain: str | None = None
+    untaught: tuple[str, ...] = ()
     base: str = ""
     task_fingerprint: str = ""
     phi: Phi = "unknown"
@@ -58,9 +66,14 @@ class Trained:
 def find_engine(folder: Path) -> EngineName | None:
     """Which engine a folder's model was trained for; None where the folder holds no contract.
 
-    InputError where it holds one that cannot be read.
+    InputError where it holds one that cannot be read, or none yet because a training in it has not ended.
     """
-    return _parse(folder).engine if (folder / CONTRACT).is_file() else None
+    if (folder / CONTRACT).is_file():
+        return _parse(folder).engine
+    if (folder / TRAINING).is_file():
+        fix = "run the same `medtask train` command again: it goes on where it stopped"
+        raise InputError(f"{show_path(folder)} holds no finished model: its training has not ended", fix=fix)
+    return None
 
 
 def read_trained(folder: Path) -> Trained:
@@ -113,7 +126,8 @@ def _parse(folder: Path) -> Trained:
         raise InputError(f"{show_path(path)} holds no JSON object", fix=_AGAIN)
     _check(path, content)
     del content["format"]
-    return Trained(**{**content, "labels": tuple(content["labels"]), "sha256": MappingProxyType(content["sha256"])})
+    lists = {key: tuple(content.get(key, ())) for key in ("labels", "untaught")}
+    return Trained(**{**content, **lists, "sha256": MappingProxyType(content["sha256"])})
 
 
 def _check(path: Path, content: Mapping[str, Any]) -> None:
@@ -131,12 +145,18 @@ def _check(path: Path, content: Mapping[str, Any]) -> None:
     hashes, labels = content.get("sha256"), content.get("labels")
     if not isinstance(hashes, dict) or not all(isinstance(value, str) and _is_inside(name) for name, value in hashes.items()):
         wrong.append("sha256")
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
+    untaught = content.get("untaught", [])
+    wrong += [key for key, names in (("labels", labels), ("untaught", untaught)) if not _are_names(names)]
+    if not labels and content.get("engine") in ("linear", "encoder"):
         wrong.append("labels")
-    elif twice := [label for label, count in Counter(labels).items() if count > 1]:
+    elif not wrong and (twice := [label for label, count in Counter([*labels, *untaught]).items() if count > 1]):
         raise InputError(f"{show_path(path)} names the label {list_names(twice[:1])} twice", fix="give every label a name of its own")
     if wrong:
         raise InputError(f"{show_path(path)} says nothing usable under {list_names(sorted(set(wrong)))}", fix=_AGAIN)
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
 
 
 def _is_inside(name: str) -> bool:
@@ -145,9 +165,10 @@ def _is_inside(name: str) -> bool:
 
 
 def _list_files(folder: Path) -> list[str]:
-    """Every file but the contract and hidden ones, by its path from the folder."""
-    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(name.as_posix() for name in names if name.as_posix() != CONTRACT and not any(part.startswith(".") for part in name.parts))
+    """Every file but the contract, hidden ones and those for people, by its path from the folder."""
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix not in _FOR_PEOPLE]
+    names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
+    return sorted(name for name in names if name not in {CONTRACT, CALIBRATION, TRAINING})
 
 
 def _is_read_unasked(name: str) -> bool:

@@ -87,7 +87,7 @@ def rank_systems(
     currency; a cost is told only where it is given and the speed is known.
     """
     lines = [_describe_entrant(contest, entrant, price_per_hour, seed) for entrant in contest.entrants]
-    entries = {entrant.name: _weigh(contest, entrant.name, entrant.given, entrant.right) for entrant in contest.entrants}
+    entries = {entrant.name: weigh_entrant(contest, entrant) for entrant in contest.entrants}
     measure = next(iter(entries[contest.entrants[0].name].weighed))
     lines.sort(key=lambda line: _rank(line, measure))
     named = [entries[line.name] for line in lines]
@@ -161,6 +161,11 @@ def grade_entrant(contest: Contest, entrant: Entrant, seed: int = 0) -> Quality:
     quality = grader.finish(_take_sample(contest, entrant.given))
     assert quality is not None
     return quality
+
+
+def weigh_entrant(contest: Contest, entrant: Entrant) -> Entry:
+    """One system as a side of a pair."""
+    return _weigh(contest, entrant.name, entrant.given, entrant.right)
 
 
 def _describe_entrant(contest: Contest, entrant: Entrant, price: float | None, seed: int) -> Line:

@@ -6,8 +6,9 @@ phone, and its text keeps its size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -15,8 +16,10 @@ from markupsafe import Markup
 from medtask.evaluate.intervals import Counts, Estimate
 
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = {tick: f"{tick:g}" for tick in TICKS}
 _PLOT = 130  # height of a histogram's bars, in pixels
 _LINE = 46  # height of one row of intervals
+_WIDTH, _MARGIN = 720, 24  # of a file of pictures, in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,26 @@ def shade(share: float, tone: str) -> Markup:
     return Markup("--depth:{:.0f}%;--tone:var(--{})").format(15 + 60 * share, tone)
 
 
-def draw_ticks(y: int) -> Markup:
-    """The numbers of an axis from 0 to 1, at this height."""
+def draw_ticks(y: int, ticks: Mapping[float, str] = SHARES) -> Markup:
+    """The numbers of an axis at this height, by their places in [0, 1]."""
     anchors = {0.0: "start", 1.0: "end"}
-    tick = Markup('<text class="quiet" x="{:.0f}%" y="{}" text-anchor="{}">{:g}</text>')
-    return _join(tick.format(100 * at, y, anchors.get(at, "middle"), at) for at in TICKS)
+    tick = Markup('<text class="quiet" x="{:.6g}%" y="{}" text-anchor="{}">{}</text>')
+    return _join(tick.format(100 * at, y, anchors.get(at, "middle"), name) for at, name in ticks.items())
+
+
+def wrap_pictures(pictures: Sequence[Markup], title: str) -> str:
+    """Pictures of a known height, one below the other, as an SVG file that can be read without a page around it."""
+    heights = [int(picture.split(' height="', 1)[1].split('"', 1)[0]) for picture in pictures]
+    style = Markup(Path(__file__).with_name("plots.css").read_text("utf-8"))  # noqa: S704 - our own file
+    # Percentages inside are shares of the attribute; the style keeps the style sheet's own width from it.
+    inner = Markup('<svg x="{0}" y="{1}" height="{2}" width="{3}" style="width:{3}px">{4}</svg>')
+    tops = [_MARGIN + sum(heights[:place]) + _MARGIN * place for place in range(len(heights))]
+    drawn = [inner.format(_MARGIN, *one, _WIDTH - 2 * _MARGIN, picture) for *one, picture in zip(tops, heights, pictures, strict=True)]
+    height = sum(heights) + _MARGIN * (len(heights) + 1)
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" style="width:{0}px;font-family:system-ui,sans-serif" role="img">'
+        '<title>{2}</title><style>\n{3}</style><rect width="100%" height="100%" style="fill:var(--paper)"/>{4}</svg>\n'
+    ).format(_WIDTH, height, title, style, _join(drawn))
 
 
 def _join(parts: Iterable[Markup]) -> Markup:

@@ -67,20 +67,37 @@ def find_neighbours(texts: Sequence[str]) -> list[int] | str:
     return nearest
 
 
+def weigh_words(labels: int) -> Any:
+    """What makes words of texts, for models of so many labels."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    # Single words: on short clinical texts as good as word pairs. The weights are a dense table of words by labels: with
+    # many labels, fewer words.
+    return TfidfVectorizer(sublinear_tf=True, max_features=min(20_000, 4_000_000 // labels))
+
+
+def learn_each(strength: float = 10) -> Any:
+    """One logistic regression per label. ``strength``: scikit-learn's C, how little the weights are held back."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    # One liblinear fit per label: as good as one joint fit, and ten times faster.
+    return OneVsRestClassifier(LogisticRegression(C=strength, solver="liblinear"))
+
+
+def mark_row(text: str, gold: object) -> bytes:
+    """What decides which fold a row falls into. That must not depend on who put the rows in order."""
+    return blake2b(f"{gold} {text}".encode("utf-8", "replace")).digest()
+
+
 def _predict_folds(texts: Sequence[str], gold: Any, folds: Any, labels: int) -> Any:
     """One prediction a row, whatever order the rows come in; None where the texts hold no words."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
-    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
 
-    # Single words and one liblinear fit per label: on short clinical texts as good as word pairs and one joint fit, and
-    # ten times faster. The weights are a dense table of words by labels: with many labels, fewer words.
-    words = TfidfVectorizer(sublinear_tf=True, max_features=min(20_000, 4_000_000 // labels))
-    model = make_pipeline(words, OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear")))
-    # Which fold a row falls into must not depend on who put the rows in order: a run and a comparison show the same figure.
-    keys = [blake2b(f"{truth} {text}".encode("utf-8", "replace")).digest() for text, truth in zip(texts, gold, strict=True)]
+    model = make_pipeline(weigh_words(labels), learn_each())
+    # By their marks, so that a run and a comparison show the same figure.
+    keys = [mark_row(text, truth) for text, truth in zip(texts, gold, strict=True)]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
     with warnings.catch_warnings():
         # A label with fewer rows than folds makes a weaker baseline, not a wrong one.

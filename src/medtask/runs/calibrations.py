@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "calibration.json"
 FORMAT = 1
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,26 @@ def keep_calibration(path: Path, kept: Kept) -> None:
 
 
 def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[Kept | None, str]:
-    """The calibration of this very task and model; else None, and a note where there are some, but none of it."""
+    """The calibration of this very task and model, beside the task or else in the model's own folder (training fits one); else
+    None, and a note where there are some beside the task, but none of it."""
     path = locate_calibrations(task)
     kept = _read(path) if path else []
-    match = next((one for one in kept if (one.task, one.model) == (task.fingerprint, model)), None)
+    folder = Path(model.get("model.model", ""))
+    match = _match(kept, task, model) or (_match(_read(folder / NAME), task, model) if folder.is_dir() else None)
     if match or not kept:
         return match, ""
     why = "of another model" if any(one.task == task.fingerprint for one in kept) else "of the task as it was before"
     return None, f"{path} holds calibrations {why}: probabilities are the model's own"
+
+
+def _match(kept: Sequence[Kept], task: Task, model: Mapping[str, str]) -> Kept | None:
+    return next((one for one in kept if one.task == task.fingerprint and _know(one.model) == _know(model)), None)
+
+
+def _know(model: Mapping[str, str]) -> Mapping[str, str]:
+    """By what a model is known: where hashes say which one it is, its name does not matter, which changes with its folder's."""
+    hashed = any(_HASH.fullmatch(fact) for fact in model.values())
+    return {name: fact for name, fact in model.items() if not (hashed and name == "model.model")}
 
 
 def model_facts(identity: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,11 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
-        self.exit_code = 130 if number == signal.SIGINT else 143
+        self.exit_code = _exit_code(number)
+
+
+def _exit_code(number: int) -> int:
+    return 130 if number == signal.SIGINT else 143
 
 
 @dataclass(slots=True)
@@ -28,6 +32,11 @@ class Signals:
 
     number: int | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """What the process should leave with; 0 where none came."""
+        return 0 if self.number is None else _exit_code(self.number)
+
     def check(self) -> None:
         """Raise Interrupted if a signal came. The one that its handler raised can get lost in a finalizer."""
         if self.number is not None:
@@ -35,8 +44,10 @@ class Signals:
 
 
 @contextmanager
-def catch_signals() -> Iterator[Signals]:
+def catch_signals(*, raising: bool = True) -> Iterator[Signals]:
     """Raise Interrupted in the block at the first SIGINT, SIGTERM or SIGUSR1; end the process at the second.
+
+    Not ``raising``: the first is only noted, for a block that looks for it where it can stop in good order.
 
     In the main thread only: Python delivers signals to no other, and elsewhere this does nothing.
     """
@@ -44,9 +55,10 @@ def catch_signals() -> Iterator[Signals]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if caught.number is not None:
-            os._exit(130 if number == signal.SIGINT else 143)
+            os._exit(_exit_code(number))
         caught.number = number
-        raise Interrupted(number)
+        if raising:
+            raise Interrupted(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield caught

@@ -112,7 +112,7 @@ def _read_rows(
         else:
             if rows is document.at(*path):
                 faults += _check_keys(document, path, row, index, task)
-            example, troubles = _read_example(row, task, graded)
+            example, troubles = read_example(row, task, graded)
             examples.append(example)
         faults += [document.fault(f"example {index + 1} {trouble}", *path, index) for trouble in troubles]
         if len(faults) - before >= LISTED_FAULTS:
@@ -129,7 +129,7 @@ def _read_pool(
     texts: list[str] = []
     left_out: Counter[str] = Counter()
     for row in rows:
-        example, troubles = _read_example(row, task, graded) if isinstance(row, dict) else (Example({}, ""), ["is not a row"])
+        example, troubles = read_example(row, task, graded) if isinstance(row, dict) else (Example({}, ""), ["is not a row"])
         text = None if troubles else render_text(task.input, Record("", example.fields))
         if isinstance(text, str):
             examples.append(example)
@@ -163,8 +163,8 @@ def _list_columns(task: Task) -> list[str]:
     return list(dict.fromkeys([*read_template(task.input).columns, *extra_columns(task.form)]))
 
 
-def _read_example(row: _Row, task: Task, graded: bool) -> tuple[Example, list[str]]:
-    """An example and what is wrong with it."""
+def read_example(row: _Row, task: Task, graded: bool = True) -> tuple[Example, list[str]]:
+    """A row as an example, and what is wrong with it. ``graded``: whether the task's answers are known, so that this one can be checked."""
     columns, whole_row = _list_columns(task), read_template(task.input).whole_row
     truth = ("answer", task.gold_column)
     fields = {column: value for column, value in row.items() if column in columns or (whole_row and column not in truth)}

@@ -24,6 +24,7 @@ _ANSWERS = {
     "http": "model servers (ollama:NAME, http://HOST:PORT/v1#MODEL): what the server can, seen at start",
     "encoder": "minilm, encoder:MODEL: labels and options by meaning, or a trained head",
     "linear": "folders of TF-IDF models: the labels that they were trained on",
+    "hybrid": "folders of several models, weighed against each other",
     "fake": "fake: no model, for tests",
 }
 

@@ -11,9 +11,11 @@ from medtask.engines.encoder.reading import Reading
 from medtask.engines.heads import Head
 from medtask.records import Branch, BranchScores, Prompt
 
+HEAD = "head.safetensors"  # the layer on top of a sentence encoder, where that is the model: see pooled.py
+
 
 class Classifier:
-    """A model of transformers' AutoModelForSequenceClassification, whose outputs are the head's labels in their order."""
+    """A model of transformers' AutoModelForSequenceClassification, or a PooledClassifier: one output for each of the head's labels."""
 
     def __init__(self, model: Any, tokenizer: Any, head: Head, limit: int) -> None:
         self.model = model

@@ -7,7 +7,7 @@ import warnings
 from typing import Literal
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.encoder.classifier import Classifier
+from medtask.engines.encoder.classifier import HEAD, Classifier
 from medtask.engines.encoder.engine import EncoderEngine, Reader
 from medtask.engines.encoder.zero_shot import NOTE, TEMPERATURE, YES_MIDDLE, YES_WIDTH, ZeroShot
 from medtask.engines.files.locate import ModelFiles, locate_model, read_json
@@ -90,7 +90,12 @@ def _load(files: ModelFiles, trained: Trained | None, device: str, dtype: str) -
             return ZeroShot(encoder, files.reference), {"pooling": encoder.pooling, "notes": [NOTE]}
         from transformers import AutoModelForSequenceClassification
 
-        model, tokenizer = load_weights(AutoModelForSequenceClassification, files.path, device, dtype)
+        if trained is not None and HEAD in trained.sha256:
+            from medtask.engines.encoder.pooled import load_pooled
+
+            model, tokenizer = load_pooled(files.path, device, dtype)
+        else:
+            model, tokenizer = load_weights(AutoModelForSequenceClassification, files.path, device, dtype)
     except MedtaskError:
         raise
     except Exception as error:  # files from elsewhere fail in as many ways as there are libraries that read them
@@ -113,7 +118,7 @@ def _read_head(files: ModelFiles, trained: Trained | None) -> Head | None:
     if trained is not None:
         if trained.engine != "encoder":
             raise InputError(f"{files.path} holds a {trained.engine} model", fix=f"name the folder without {SCHEME}")
-        return Head(files.reference, trained.kind, trained.labels, trained.abstain)
+        return Head(files.reference, trained.kind, trained.labels, trained.abstain, trained.untaught)
     config = read_json(files.path / "config.json")
     if not any(str(name).endswith(_HEAD) for name in config.get("architectures") or ()):
         return None

@@ -27,7 +27,7 @@ class Head:
         index = torch.tensor(tokens, device=self.weight.device)
         bias = None if self.bias is None else self.bias[index].float()
         logits = torch.nn.functional.linear(hidden.float(), self.weight[index].float(), bias)
-        return torch.log_softmax(self._finish(logits).double(), dim=-1)
+        return torch.log_softmax(self.finish(logits).double(), dim=-1)
 
     @torch.inference_mode()
     def mass_outside(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
@@ -50,9 +50,10 @@ class Head:
     @torch.inference_mode()
     def read_logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token [rows, vocabulary], in float32."""
-        return self._finish(torch.nn.functional.linear(hidden, self.weight, self.bias).float())
+        return self.finish(torch.nn.functional.linear(hidden, self.weight, self.bias).float())
 
-    def _finish(self, logits: Tensor) -> Tensor:
+    def finish(self, logits: Tensor) -> Tensor:
+        """What the family does to the products of hidden states and matrix."""
         logits = logits * self.scale
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 

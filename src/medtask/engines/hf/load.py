@@ -11,6 +11,7 @@ from typing import Any, Literal
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.locate import ModelFiles, locate_model
 from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
+from medtask.engines.trained import find_engine, read_trained
 from medtask.errors import EngineError, InputError, MissingExtra, TooBig, UsageError
 from medtask.hardware import Machine, choose_device, format_bytes, inspect_machine
 from medtask.privacy import no_network
@@ -57,6 +58,7 @@ def load_hf(
     files = locate_model(reference)
     if adapter is not None:
         files = _add_adapter(files, Path(adapter))
+    _check_contract(files)
     plan = plan_loading(files, inspect_machine(), dtype, device, quantize, memory)
     with no_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
@@ -142,6 +144,13 @@ def _add_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
     if not (adapter / "adapter_config.json").is_file():
         raise InputError(f"{adapter} holds no adapter: adapter_config.json is missing", fix="name a folder that PEFT wrote")
     return ModelFiles(files.reference, files.path, files.revision, adapter, files.downloaded)
+
+
+def _check_contract(files: ModelFiles) -> None:
+    """InputError where what medtask has trained is not whole, or its training has not ended."""
+    folder = files.adapter or files.path
+    if folder.is_dir() and find_engine(folder):
+        read_trained(folder)
 
 
 def _put_on_adapter(model: Any, adapter: Path, plan: Plan) -> tuple[Any, str]:

@@ -244,14 +244,14 @@ def attend(
             hidden = plan.masks(sliding_window, rows, piece, reach)
             fused = block < longest and softcap is None and s_aux is None
             out[rows, piece] = (
-                _attend_fused(asked[rows, piece], prefix, own, hidden)
+                attend_fused(asked[rows, piece], prefix, own, hidden)
                 if fused
                 else attend_block(asked[rows, piece], prefix, own, hidden, softcap, s_aux)
             )
     return out[plan.filled][None], None
 
 
-def _attend_fused(asked: Tensor, prefix: KeyValue | None, own: KeyValue, hidden: tuple[Tensor | None, Tensor]) -> Tensor:
+def attend_fused(asked: Tensor, prefix: KeyValue | None, own: KeyValue, hidden: tuple[Tensor | None, Tensor]) -> Tensor:
     """The same as attend_block by torch's fused kernel, which is faster once keys are many and segments few."""
     group = asked.shape[2] // own[0].shape[2]
     if prefix is not None:
@@ -288,7 +288,8 @@ def attend_block(
     sink = None if sinks is None else sinks.float().view(kv_heads, 1, 1, -1, 1)  # takes weight and has no value (GPT-OSS)
 
     # One softmax over both parts, in place: joining them would copy the widest thing there is, twice.
-    peak = torch.stack([part.amax(dim=-1, keepdim=True) for part in parts]).amax(dim=0)
+    # It is detached for training: a softmax does not depend on what is subtracted, and amax would keep what changes in place.
+    peak = torch.stack([part.detach().amax(dim=-1, keepdim=True) for part in parts]).amax(dim=0)
     peak = peak if sink is None else torch.maximum(peak, sink)
     total = torch.stack([part.sub_(peak).exp_().sum(dim=-1, keepdim=True) for part in parts]).sum(dim=0)
     total = total if sink is None else total + (sink - peak).exp()

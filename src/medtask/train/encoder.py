@@ -1,0 +1,342 @@
+"""Training an encoder: all weights of a model that reads a whole text at once, and a layer on top with one number per label."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.data.source import show_name
+from medtask.engines.registry import DEFAULT_MODEL, MINILM, choose_engine
+from medtask.errors import EngineError, InputError, MedtaskError, MissingExtra, TooBig, UsageError
+from medtask.hardware import choose_device, format_bytes, inspect_machine
+from medtask.privacy import no_network
+from medtask.train.desk import Desk, Fitted
+from medtask.train.material import Material
+from medtask.train.recipe import Recipe
+from medtask.train.targets import Targets, judge, read_targets
+
+if TYPE_CHECKING:
+    from medtask.engines.files.locate import ModelFiles
+    from medtask.train.loop import Verdict
+
+SCHEME = "encoder:"
+# Bytes of a weight in training: itself, its gradient and AdamW's two moments, in float32.
+WEIGHT_BYTES = 16
+# Bytes of a token in a layer that the backward pass needs, for each number of its width: 34 in 16 bits, without the attention's
+# own table, which fused attention does not keep (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1).
+TOKEN_BYTES = 68
+_ENCODERS = "name an encoder: minilm, org/name of the Hub, or a folder"
+_LANGUAGE = "choose --method lora, which trains language models"
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """Texts as tokens, cut at what the model reads. ``cut``: how many were longer."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """All weights of a model in checkpoints."""
+
+    model: Any
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_model
+
+        save_model(self.model, str(folder / "state.safetensors"))
+
+    def load(self, folder: Path) -> None:
+        from safetensors.torch import load_model
+
+        load_model(self.model, folder / "state.safetensors", device=str(self.model.device))
+
+
+def fit_encoder(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fitted:
+    """Train all weights of an encoder and a layer on top, and save them and the tokenizer in the draft.
+
+    A sentence encoder (``minilm``) gets the layer on its pooled vector, any other base what transformers'
+    AutoModelForSequenceClassification puts on it.
+
+    One label: cross entropy over the labels. Any of them: binary cross entropy, the mean over the labels. The base is a
+    reference of an encoder (``minilm``, org/name, a folder); its best state on the validation rows is kept.
+
+    UsageError for a base that is no encoder, and where read_targets says so; InputError; TooBig; MissingExtra; ModelNotFound;
+    EngineError for files that cannot be loaded; StorageError.
+    """
+    targets = read_targets(materials, "encoder")
+    if not targets.validation.texts:
+        raise InputError("an encoder is stopped by validation rows, and there are none", fix="give more rows with gold")
+    refuse_base(recipe)
+    files = _locate(recipe.base or MINILM)
+    import torch
+    import transformers
+
+    from medtask.similarity import count_context
+    from medtask.train.loop import find_best, find_checkpoint, train_through
+
+    desk.watch.on_load(files.reference)
+    device = choose_device(recipe.device, inspect_machine())
+    transformers.set_seed(recipe.seed)
+    model, tokenizer = _load(files, targets, device)
+    if recipe.checkpointing:
+        getattr(model, "body", model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    limit = min(recipe.row_tokens, count_context(model, tokenizer))
+    read, judged = (_tokenise(tokenizer, part.texts, limit) for part in (targets.train, targets.validation))
+    _check_memory(files, model, recipe, max(map(len, read.tokens)), device)
+    notes = (*targets.notes, *_tell_cut(read, judged, limit))
+    for note in notes[len(targets.notes) :]:
+        desk.watch.on_note(note)
+    half = _choose_half(recipe, device)
+    weights = _State(model)
+    tutor = _hire(model, tokenizer, targets, recipe, desk, weights, read, judged, half)
+    train_through(tutor, find_checkpoint(desk.work))
+    best = find_best(desk.work)
+    assert best is not None, "a training begins and ends with a validation"
+    weights.load(best)
+    _save(model, tokenizer, desk.draft)
+    facts = {
+        "weights": _count(model),
+        "steps": tutor.state.global_step,
+        "dtype": "float32, products in bfloat16" if half else "float32",
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "row_tokens": limit,
+        "rows_cut": read.cut,
+        "base_revision": files.revision,
+        "transformers": transformers.__version__,
+    }
+    return Fitted(targets.contract("encoder", files.reference), desk.signals.number is not None, notes, facts)
+
+
+def refuse_base(recipe: Recipe) -> None:
+    """UsageError for a base that is no encoder on this machine or the Hub, as far as its reference tells."""
+    if len(recipe.bases) > 1:
+        raise UsageError(f"--method encoder takes one base, and {len(recipe.bases)} are named", fix="name it with --base, once")
+    name = recipe.base or MINILM
+    engine = choose_engine(name).engine
+    reason = None
+    if name.endswith(".gguf"):
+        reason = "a GGUF file holds a language model's weights, rounded for answering"
+    elif name == DEFAULT_MODEL:
+        reason = "it is a language model, and no encoder"
+    elif engine in ("linear", "hybrid"):
+        reason = f"it is a {engine} model, and no encoder"
+    elif engine not in ("hf", "encoder"):
+        reason = f"the {engine} engine has no weights here that could change"
+    if reason:
+        raise UsageError(f"{show_name(name)} cannot be trained by --method encoder: {reason}", fix=f"{_ENCODERS}, or {_LANGUAGE}")
+
+
+def _locate(reference: str) -> ModelFiles:
+    """The files of an encoder; UsageError where they are another kind of model's."""
+    try:
+        import torch  # noqa: F401
+        from transformers.models.auto import modeling_auto
+    except ImportError as error:
+        raise MissingExtra(f"{error.name} is not installed here", fix="pip install 'medtask[hf]'") from None
+    from medtask.engines.files.locate import ModelFiles, locate_model, read_json
+    from medtask.similarity import need_minilm
+
+    name = reference.removeprefix("hf:").removeprefix(SCHEME)
+    files = ModelFiles(MINILM, need_minilm()) if name == MINILM else locate_model(name)
+    if files.adapter is not None:
+        raise UsageError(f"{show_name(name)} is an adapter of a language model, and no encoder", fix=f"{_ENCODERS}, or {_LANGUAGE}")
+    kind = str(read_json(files.path / "config.json").get("model_type"))
+    # Nearly every model can get a layer on top for labels. Those that were made to fill in masked words read both ways.
+    known = (modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+    if not all(kind in names for names in known):
+        raise UsageError(f"{show_name(name)} is a {show_name(kind)} model, and no encoder", fix=f"{_ENCODERS}, or {_LANGUAGE}")
+    return files
+
+
+def _load(files: ModelFiles, targets: Targets, device: str) -> tuple[Any, Any]:
+    """The model with a fresh layer for the labels, in float32, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    named = dict(enumerate(targets.labels))
+    settings = {
+        "num_labels": len(named),
+        "id2label": named,
+        "label2id": {label: place for place, label in named.items()},
+        "problem_type": "multi_label_classification" if targets.several else "single_label_classification",
+    }
+    try:
+        with no_network(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
+            if pooled := _load_pooled(files, targets, device):
+                return pooled
+            tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
+            model, told = AutoModelForSequenceClassification.from_pretrained(
+                files.path,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # a head for other labels is no use here
+                output_loading_info=True,
+                **settings,
+            )
+    except MedtaskError:
+        raise
+    except Exception as error:  # files from elsewhere fail in as many ways as there are libraries that read them
+        said = str(error).partition("\n")[0]
+        raise EngineError(
+            f"{show_name(files.reference)} could not be loaded as an encoder: {type(error).__name__}: {said}",
+            fix="check that the folder is whole and that this version of transformers knows the architecture (`medtask doctor`)",
+        ) from error
+    body = f"{model.base_model_prefix}."
+    # What the files lack transformers makes up by chance: that is right for the head alone.
+    if missing := sorted(name for name in told["missing_keys"] if name.startswith(body) and not name.startswith(f"{body}pooler.")):
+        raise EngineError(f"{show_name(files.reference)} lacks weights of its own kind ({missing[0]})", fix="fetch the model again, whole")
+    return model.to(device), tokenizer
+
+
+def _load_pooled(files: ModelFiles, targets: Targets, device: str) -> tuple[Any, Any] | None:
+    """A sentence encoder with a fresh layer on its pooled vector, and its tokenizer; None for a base that is none."""
+    from medtask.engines.encoder.classifier import HEAD
+    from medtask.engines.encoder.pooled import PooledClassifier, load_pooled
+    from medtask.similarity import load_sentence_encoder
+
+    if (files.path / HEAD).is_file():
+        before, tokenizer = load_pooled(files.path, device, "float32")
+        body, pooling = before.body, before.pooling
+    elif (files.path / "modules.json").is_file():
+        encoder = load_sentence_encoder(files.path, device=device)
+        body, tokenizer, pooling = encoder.model, encoder.tokenizer, encoder.pooling
+    else:
+        return None
+    dropout = getattr(body.config, "hidden_dropout_prob", 0.0)
+    model = PooledClassifier(body, pooling, len(targets.labels), several=targets.several, dropout=dropout)
+    return model.to(device), tokenizer
+
+
+def _count(model: Any) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _tokenise(tokenizer: Any, texts: Sequence[str], limit: int) -> _Text:
+    whole = tokenizer(list(texts), truncation=False, return_attention_mask=False, verbose=False)["input_ids"]
+    long = [row for row, tokens in enumerate(whole) if len(tokens) > limit]
+    if long:
+        cut = tokenizer([texts[row] for row in long], truncation=True, max_length=limit, return_attention_mask=False)["input_ids"]
+        for row, tokens in zip(long, cut, strict=True):
+            whole[row] = tokens
+    return _Text(tuple(map(tuple, whole)), len(long))
+
+
+def _tell_cut(read: _Text, judged: _Text, limit: int) -> list[str]:
+    cut, rows = read.cut + judged.cut, len(read.tokens) + len(judged.tokens)
+    if not cut:
+        return []
+    return [
+        f"{cut:,} of {rows:,} rows were cut at {limit:,} tokens for training; asked about such a row, the model refuses it unless the task "
+        "says how to read it (`gate: too_long`)"
+    ]
+
+
+def _check_memory(files: ModelFiles, model: Any, recipe: Recipe, longest: int, device: str) -> None:
+    """TooBig where the weights, or a batch of the longest rows, will not fit."""
+    machine = inspect_machine()
+    there = machine.accelerator_bytes if device != "cpu" else machine.available_bytes
+    allowed = min(there, recipe.memory) if recipe.memory is not None else there
+    config = model.config
+    layers, width = int(getattr(config, "num_hidden_layers", 12)), int(getattr(config, "hidden_size", 768))
+    # Computed again layer by layer, only one layer's numbers and what goes into each are held.
+    held = TOKEN_BYTES + 4 * layers if recipe.checkpointing else TOKEN_BYTES * layers
+    work = held * width * recipe.batch * longest
+    needed = _count(model) * WEIGHT_BYTES + work
+    if needed > allowed:
+        raise TooBig(
+            f"training {show_name(files.reference)} takes about {format_bytes(needed)} ({format_bytes(work)} for {recipe.batch} rows of "
+            f"{longest:,} tokens); {format_bytes(allowed)} may be used here",
+            fix="lower --batch or --row-tokens, add --checkpointing, or choose a smaller encoder (minilm)",
+        )
+
+
+def _choose_half(recipe: Recipe, device: str) -> bool:
+    """Whether products are computed in bfloat16; weights and sums stay in float32."""
+    import torch
+
+    if recipe.dtype == "float16":
+        raise UsageError("encoders are not trained in float16, which small gradients do not survive", fix="leave --dtype out")
+    return recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and device.startswith("cuda") and torch.cuda.is_bf16_supported())
+
+
+def _hire(
+    model: Any, tokenizer: Any, targets: Targets, recipe: Recipe, desk: Desk, weights: Any, read: _Text, judged: _Text, half: bool
+) -> Any:
+    """The Tutor of this training."""
+    import torch
+
+    from medtask.train.language.schedule import count_batches, order_batches
+    from medtask.train.loop import Tutor, make_arguments, plan_course
+
+    lengths, alone = list(map(len, read.tokens)), [0] * len(read.tokens)
+    course = plan_course(count_batches(alone, recipe.batch), recipe)
+    gold = targets.train.gold.astype(np.float32) if targets.several else targets.train.gold
+
+    def lay(items: Sequence[Sequence[int]]) -> dict[str, Any]:
+        rows = list(items[0])  # an item is a batch already
+        padded = tokenizer.pad({"input_ids": [list(read.tokens[row]) for row in rows]}, return_tensors="pt")
+        return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"], "labels": torch.as_tensor(gold[rows])}
+
+    # Items are taken in their order: chance has done its work in schedule.py, where it can be repeated.
+    sampling: dict[str, Any] = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential", "bf16": half}
+    return Tutor(
+        model=model,
+        args=make_arguments(recipe, course, desk, device=model.device.type, **sampling),
+        train_dataset=order_batches(alone, lengths, recipe.batch, course.steps, recipe.seed),
+        data_collator=lay,
+        desk=desk,
+        course=course,
+        weights=weights,
+        validate=_make_judge(model, tokenizer, targets, judged),
+        count=lambda inputs: (len(inputs["labels"]), int(inputs["attention_mask"].sum())),
+        patience=recipe.patience * recipe.validations,
+    )
+
+
+def _make_judge(model: Any, tokenizer: Any, targets: Targets, judged: _Text) -> Callable[[], Verdict]:
+    from medtask.train.loop import Verdict
+
+    def validate() -> Verdict:
+        shares = _predict(model, tokenizer, judged.tokens, several=targets.several)
+        return Verdict(*judge(targets, targets.validation.gold, shares))
+
+    return validate
+
+
+def _predict(model: Any, tokenizer: Any, tokens: Sequence[Sequence[int]], *, several: bool) -> NDArray[np.float64]:
+    """Probabilities [rows, labels], as the encoder engine computes them."""
+    import torch
+
+    from medtask.similarity import fill_batches
+
+    model.eval()
+    shares = np.zeros((len(tokens), model.config.num_labels))
+    for places in fill_batches(list(map(len, tokens))):
+        padded = tokenizer.pad({"input_ids": [list(tokens[place]) for place in places]}, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            logits = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits.double()
+        shares[places] = (logits.sigmoid() if several else logits.softmax(dim=-1)).cpu().numpy()
+    return shares
+
+
+def _save(model: Any, tokenizer: Any, draft: Path) -> None:
+    from medtask.train.loop import tell_storage
+
+    with tell_storage(draft):
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)

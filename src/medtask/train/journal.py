@@ -1,0 +1,153 @@
+"""How a training went, step by step: what is shown meanwhile, and kept as ``loss.csv``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Protocol
+
+from medtask.data.atomic import replace_text, storage_error
+from medtask.data.source import show_path
+from medtask.errors import InputError
+
+_MOVE_IT = "move the file aside; a training that is resumed goes on without its earlier points"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The state behind one step of training (of ``steps``). Losses are means per row, in nats. ``loss``: of the rows since the
+    point before; ``validation_loss`` and ``score`` (accuracy, or what the kind is judged by, in [0, 1]) where validation was done.
+    ``tokens_per_s``: tokens that rows have, read or reused; ``seconds``: since training began, all sessions together.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float | None = None
+    validation_loss: float | None = None
+    score: float | None = None
+    rate: float | None = None
+    rows_per_s: float | None = None
+    tokens_per_s: float | None = None
+    seconds: float = 0.0
+
+
+class Watch(Protocol):
+    """Who wants to know how a training gets on."""
+
+    def on_note(self, text: str) -> None:
+        """A fact that people should know, in one line."""
+
+    def on_load(self, model: str) -> None:
+        """A model is loaded next."""
+
+    def on_start(self, steps: int, done: int) -> None:
+        """How many steps there are, and how many of them an earlier session has taken."""
+
+    def on_point(self, point: Point) -> None:
+        """A step was taken, or a validation done."""
+
+    def on_finish(self) -> None:
+        """The last step is taken; the model is saved and measured next."""
+
+
+class Unwatched:
+    """The Watch of someone who does not want to know."""
+
+    def on_note(self, text: str) -> None: ...
+    def on_load(self, model: str) -> None: ...
+    def on_start(self, steps: int, done: int) -> None: ...
+    def on_point(self, point: Point) -> None: ...
+    def on_finish(self) -> None: ...
+
+
+class Journal:
+    """The points of one training, of all its sessions, in a CSV file that a kill cannot spoil.
+
+    One column for each field of Point; an empty cell is a number that was not measured. Each point is on the disk, for the owner only,
+    before anybody is shown it. ``resume_step``: the step of the checkpoint that training goes on from; points behind it belong to
+    steps that will be taken again and are dropped, and with 0 the file is begun anew.
+
+    InputError where an earlier session's file cannot be read, StorageError where the file cannot be written.
+    """
+
+    def __init__(self, path: Path, watch: Watch, resume_step: int = 0) -> None:
+        self.path = path
+        self._watch = watch
+        earlier = read_points(path) if resume_step and path.exists() else ()
+        self._points = [point for point in earlier if point.step <= resume_step]
+        self._before = self._points[-1].seconds if self._points else 0.0
+        self._since = time.monotonic()
+        replace_text(path, _write_lines([COLUMNS, *map(_to_cells, self._points)]))
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """All of them, earlier sessions' too, in the order in which they were added."""
+        return tuple(self._points)
+
+    def add(self, point: Point) -> None:
+        """Keep a point and show it. Its ``seconds`` are set here: those of earlier sessions, and those since this journal was opened."""
+        timed = replace(point, seconds=self._before + time.monotonic() - self._since)
+        self._append(_write_lines([_to_cells(timed)]).encode())
+        self._points.append(timed)
+        self._watch.on_point(timed)
+
+    def _append(self, line: bytes) -> None:
+        try:
+            # Opened for each point: a training takes hours, and nobody has to remember to close it.
+            with self.path.open("ab", buffering=0) as file:
+                whole = file.tell()
+                try:
+                    if file.write(line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(whole)  # else the next point would be joined to half a line
+                    raise
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+
+COLUMNS = tuple(field.name for field in fields(Point))
+_WHOLE = {"step", "steps"}
+_ALWAYS = {"step", "steps", "epoch", "seconds"}
+
+
+def read_points(path: Path) -> tuple[Point, ...]:
+    """The points of a ``loss.csv``. A last line that a kill broke off is left out; InputError for anything else that is wrong."""
+    try:
+        content = path.read_bytes()
+        lines = content[: content.rfind(b"\n") + 1].decode("ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{show_path(path)} cannot be read ({type(error).__name__})", fix=_MOVE_IT) from None
+    if lines and lines[0] != ",".join(COLUMNS):
+        raise InputError(f"{show_path(path)} has not the columns {', '.join(COLUMNS)}", fix=_MOVE_IT)
+    points = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            points.append(_from_cells(line.split(",")))
+        except ValueError:
+            raise InputError(f"{show_path(path)}, line {number}, holds no point of a training", fix=_MOVE_IT) from None
+    return tuple(points)
+
+
+def _to_cells(point: Point) -> list[str]:
+    values = ((name, getattr(point, name)) for name in COLUMNS)
+    # repr is the shortest text that is read back as the very same number, nan and inf among them.
+    return ["" if value is None else str(int(value)) if name in _WHOLE else repr(float(value)) for name, value in values]
+
+
+def _from_cells(cells: Sequence[str]) -> Point:
+    values = {
+        name: None if cell == "" and name not in _ALWAYS else int(cell) if name in _WHOLE else float(cell)
+        for name, cell in zip(COLUMNS, cells, strict=True)
+    }
+    return Point(**values)  # type: ignore[arg-type]
+
+
+def _write_lines(lines: Iterable[Sequence[str]]) -> str:
+    return "".join(",".join(cells) + "\n" for cells in lines)

@@ -1,0 +1,98 @@
+"""What of a language model is trained: small matrices beside its own (an adapter), or all of its weights; and both as files."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtask.train.recipe import Recipe
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def scale_adapter(recipe: Recipe) -> float:
+    """LoRA's alpha: what was given, else the rank, so that the adapter's share is 1 (LoRA), or the square root of the rank (rsLoRA)."""
+    return recipe.alpha if recipe.alpha is not None else float(recipe.rank)
+
+
+def put_adapter(model: Any, recipe: Recipe) -> Any:
+    """A PeftModel around a causal language model, whose linear layers (but not its head) get adapters; the rest is frozen.
+
+    LoRA: Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732); DoRA: Liu et al. 2024
+    (arXiv 2402.09353); QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). By PEFT.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if recipe.method == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=scale_adapter(recipe),
+        lora_dropout=recipe.dropout,
+        use_rslora=recipe.method in ("rslora", "qlora"),
+        use_dora=recipe.method == "dora",
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterWeights:
+    """An adapter's matrices in checkpoints: float32, by themselves."""
+
+    model: Any
+
+    def save(self, folder: Path) -> None:
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        state = {name: weight.detach().contiguous().cpu() for name, weight in get_peft_model_state_dict(self.model).items()}
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+    def load(self, folder: Path) -> None:
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        set_peft_model_state_dict(self.model, load_file(folder / WEIGHTS))
+
+
+@dataclass(frozen=True, slots=True)
+class FullWeights:
+    """All weights of a model in checkpoints, as save_pretrained writes them."""
+
+    model: Any
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder, safe_serialization=True)
+
+    def load(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        state = {name: weight for file in sorted(folder.glob("*.safetensors")) for name, weight in load_file(file).items()}
+        missing, strange = self.model.load_state_dict(state, strict=False)
+        tied = set(self.model.all_tied_weights_keys) if hasattr(self.model, "all_tied_weights_keys") else set()
+        assert not strange and set(missing) <= tied, "a checkpoint holds the weights of its model"
+
+
+def write_adapter(model: Any, base: str, best: Path, draft: Path) -> None:
+    """A PEFT folder of the best state: configuration, and the matrices as they were trained.
+
+    PEFT names the base by a path of its own (the built-in model's would be that of its unpacked copy): it is the user's
+    reference that has to stand there.
+    """
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(draft)
+    shutil.copyfile(best / WEIGHTS, draft / WEIGHTS)
+
+
+def write_full(best: Path, draft: Path, tokenizer: Any) -> None:
+    """A whole model's folder of the best state, with its tokenizer."""
+    for file in best.iterdir():
+        if file.name != "best.json":
+            shutil.copyfile(file, draft / file.name)
+    tokenizer.save_pretrained(draft)

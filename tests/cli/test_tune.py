@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.shell import Shell
+from medtask.engines import fake
+from train.search.planted import TASK, PlantedEngine, make_rows, never, wants_care, wants_examples
+
+CARE = ("```\nDecide.\n```", "no fences here", "```\nDecide it carefully, by its aim.\n```")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: planted/task.yaml, and operations.csv."""
+    monkeypatch.chdir(tmp_path)
+    Path("planted").mkdir()
+    Path("planted/task.yaml").write_text(TASK)
+    write_rows(120)
+    return tmp_path
+
+
+def write_rows(count: int) -> None:
+    rows = make_rows(count)
+    with Path("operations.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedEngine]:
+    """What `fake:` loads: it answers better with examples."""
+    made = PlantedEngine(wants_examples, good=1.0, proposals=("```\nOther words.\n```",))
+
+    def load(reference: str, **options: Any) -> PlantedEngine:
+        return made
+
+    monkeypatch.setattr(fake, "load_fake", load)
+    yield made
+
+
+def test_examples_that_help_come_into_a_new_task_file(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h")
+    assert done.code == 0
+    assert done.out.startswith("accuracy 0.")
+    assert "30 test rows" in done.out
+    assert "planted/task.tuned.yaml" in done.out
+    assert "texts of rows" in done.out
+    assert "Loading fake:" in done.err
+    checked = medtask("check", "planted/task.tuned.yaml", "operations.csv", "--model", "fake:")
+    assert checked.code == 0
+
+
+def test_json_is_one_document_without_a_word_of_a_row(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h", "--json", "--quiet")
+    told = done.json()
+    assert told["gain"]["shown"] is True
+    assert told["changed"] == ["examples"]
+    assert told["rows"] == {"train": 45, "validation": 45, "test": 30}
+    assert done.err == ""
+    rows = list(csv.DictReader(Path("operations.csv").open()))
+    assert not any(row["procedure"] in done.out for row in rows)
+
+
+def test_where_nothing_helps_no_file_is_written(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+    engine.wants = never
+    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--what", "prompt", "--budget", "1h")
+    assert done.code == 0
+    assert done.out.startswith("Nothing did better")
+    assert [path.name for path in Path("planted").iterdir()] == ["task.yaml"]
+
+
+def test_a_proposer_of_its_own_writes_the_instructions(
+    medtask: Shell, folder: Path, engine: PlantedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = PlantedEngine(never, proposals=CARE)
+    engine.wants = wants_care
+    monkeypatch.setattr(fake, "load_fake", lambda reference, **options: writer if reference == "fake:seed=7" else engine)
+    words = ("--model", "fake:", "--proposer", "fake:seed=7", "--what", "prompt", "--budget", "1h")
+    done = medtask("tune", "planted", "operations.csv", *words)
+    assert "instruction" in done.out
+    assert writer.read
+    assert not engine.read
+    assert "Decide it carefully" in Path("planted/task.tuned.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--budget", "soon"), 2, "length of time"),
+        (("--budget", "1h", "--out", "elsewhere.yaml"), 2, "another folder"),
+        (("--budget", "1h", "--out", "planted/new.txt"), 2, "not the name of a task file"),
+        (("--budget", "1h", "--out", "planted/task.yaml", "--force"), 2, "already there"),
+        (("--budget", "1h", "--what", "examples", "--method", "lora"), 2, "--method"),
+        (("--budget", "1h", "--method", "linear"), 2, "nothing to search"),
+        (("--budget", "1h", "--gold", "aim"), 4, "aim"),
+        (("--budget", "1h", "--test-share", "2"), 2, "share"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy(
+    medtask: Shell, folder: Path, engine: PlantedEngine, words: tuple[str, ...], code: int, told: str
+) -> None:
+    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", *words)
+    assert done.code == code
+    assert told in done.err
+    assert "fix: " in done.err
+    assert engine.asked == 0
+
+
+def test_without_gold_there_is_nothing_to_search_by(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+    Path("planted/task.yaml").write_text(TASK.replace("gold: purpose\n", ""))
+    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--budget", "1h")
+    assert done.code == 4
+    assert "--gold" in done.err
+
+
+def test_texts_of_patients_need_a_word(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+    Path("planted/task.yaml").write_text(TASK + "phi: true\n")
+    words = ("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h")
+    assert medtask(*words).code == 2
+    assert medtask(*words, "--acknowledge-phi").code == 0
+
+
+def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+    Path("planted/task.tuned.yaml").write_text("mine")
+    words = ("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h")
+    assert medtask(*words).code == 2
+    assert Path("planted/task.tuned.yaml").read_text() == "mine"
+    assert medtask(*words, "--force").code == 0
+    assert Path("planted/task.tuned.yaml").read_text().startswith("# tuned by medtask tune on")

@@ -1,0 +1,230 @@
+"""medtask as an estimator of scikit-learn: by scikit-learn's own checks, and in its pipelines and searches."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import medtask
+from lessons import PARTS, TAGS, TEXTS, make_rows
+from medtask.errors import InputError, TaskFaults, UsageError
+from medtask.sklearn import MedtaskClassifier
+
+GOLD = [str(row["gold"]) for row in make_rows()]
+SETS = [row["gold"] for row in make_rows(kind="labels")]
+NEW = ["CT of the knee", "MRI of the left wrist"]
+
+
+def linear(**more: Any) -> MedtaskClassifier:
+    return MedtaskClassifier(method="linear", **more)
+
+
+# What scikit-learn asks of estimators that learn from numbers, and a model of texts cannot give.
+NUMBERS_AS_TEXT = "its rows are random numbers, which a model of words and letters reads as words"
+EXPECTED: dict[str, str] = {}
+
+
+@pytest.mark.slow
+@parametrize_with_checks([linear()], expected_failed_checks=lambda estimator: EXPECTED)
+def test_scikit_learns_own_checks(estimator: MedtaskClassifier, check: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> MedtaskClassifier:
+    return linear().fit(TEXTS, GOLD)
+
+
+def test_it_predicts_what_it_learnt(fitted: MedtaskClassifier) -> None:
+    assert fitted.classes_.tolist() == sorted(PARTS)
+    assert fitted.predict(NEW).tolist() == ["knee", "wrist"]
+    shares = fitted.predict_proba(NEW)
+    assert shares.shape == (2, 3)
+    assert shares.sum(axis=1) == pytest.approx(1)
+    assert shares.argmax(axis=1).tolist() == [1, 2]
+    assert fitted.score(TEXTS, GOLD) > 0.9
+
+
+def test_its_probabilities_are_those_of_a_run_of_its_folder(fitted: MedtaskClassifier, tmp_path: Path) -> None:
+    assert fitted.folder_ is not None
+    result = medtask.run(fitted.task_, medtask.load_model(fitted.folder_), [{"text": text} for text in NEW], out=tmp_path / "run")
+    told = medtask.read_table(result.folder / "answers.parquet")
+    for row, shares in zip(told, fitted.predict_proba(NEW), strict=True):
+        found = {part["label"]: part["probability"] for part in row["probabilities"]}
+        assert found == pytest.approx(dict(zip(fitted.classes_, shares, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("texts", "columns"),
+    [
+        (np.array(TEXTS), None),
+        (np.array(TEXTS, dtype=object), None),
+        (pd.Series(TEXTS), None),
+        (tuple(TEXTS), None),
+        (np.array(TEXTS)[:, None], 1),
+        (pd.DataFrame({"text": TEXTS}), 1),
+    ],
+)
+def test_texts_come_in_many_forms(texts: Any, columns: int | None, fitted: MedtaskClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Any] = []
+    monkeypatch.setattr("medtask.sklearn._train", lambda classifier, given, home: rows.append(given) or Path("nowhere"))
+    model = linear().fit(texts, pd.Series(GOLD))
+    assert rows == [[{"text": text, "gold": gold} for text, gold in zip(TEXTS, GOLD, strict=True)]]
+    assert getattr(model, "n_features_in_", None) == columns
+
+
+def test_several_columns_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Any] = []
+    monkeypatch.setattr("medtask.sklearn._train", lambda classifier, given, home: rows.extend(given) or Path("nowhere"))
+    frame = pd.DataFrame({"procedure": ["CT", "MRI"], "age": [61, 4], "dose": [0.25, 3.0]})
+    model = linear().fit(frame, ["knee", "wrist"])
+    assert rows[0]["text"] == "procedure: CT\nage: 61\ndose: 0.25"
+    assert model.n_features_in_ == 3
+    with pytest.raises(ValueError, match="feature"):
+        model.predict(frame[["age", "procedure"]])
+
+
+@pytest.mark.parametrize("labels", [[True, False], [3, 7], ["a b", "c"], [np.float64(1.5), np.float64(2)]])
+def test_labels_of_any_kind_come_back_as_they_were(labels: list[Any]) -> None:
+    gold = [labels["knee" in text] for text in TEXTS]
+    found = linear().fit(TEXTS, gold).predict(NEW)
+    assert found.tolist() == [labels[1], labels[0]]
+    assert found.dtype == np.unique(labels).dtype
+
+
+def test_several_labels_are_a_table(fitted: MedtaskClassifier) -> None:
+    binarizer = MultiLabelBinarizer(classes=list(TAGS))
+    table = binarizer.fit_transform(SETS)
+    model = linear().fit(TEXTS, table)
+    assert model.classes_.tolist() == [0, 1, 2]
+    assert model.predict(["CT of the left knee after a fall"]).tolist() == [[1, 0, 1]]
+    assert model.predict_proba(NEW).shape == (2, 3)
+    named = linear().fit(TEXTS, pd.DataFrame(table, columns=list(TAGS)))
+    assert named.classes_.tolist() == list(TAGS)
+    assert [label.name for label in named.task_.labels] == list(TAGS)
+    with pytest.raises(ValueError, match="MultiLabelBinarizer"):
+        linear().fit(TEXTS, [set(one) for one in SETS])  # type: ignore[call-overload]
+
+
+def test_definitions_and_instruction_reach_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MedtaskClassifier("fake:seed=3", method="none", instruction="Which limb?", labels={"knee": "the joint of the leg"})
+    model.fit(TEXTS, GOLD)
+    assert model.folder_ is None
+    assert model.task_.instruction == "Which limb?"
+    assert {label.name: label.definition for label in model.task_.labels}["knee"] == "the joint of the leg"
+    engine = medtask.load_model("fake:seed=3")
+    answers = medtask.predict(model.task_, engine, [{"text": text} for text in NEW])
+    for answer, shares in zip(answers, model.predict_proba(NEW), strict=True):
+        assert answer.probabilities == pytest.approx(dict(zip(model.classes_, shares, strict=True)))
+
+
+def test_texts_without_an_answer_get_the_shares_of_the_labels_and_are_counted(fitted: MedtaskClassifier) -> None:
+    with pytest.warns(UserWarning, match="1 of 2 texts have no answer"):
+        shares = fitted.predict_proba(["", "CT of the knee"])
+    assert shares[0] == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+
+
+def test_a_copy_and_a_pickle_share_the_model_and_the_last_one_removes_it() -> None:
+    model = linear().fit(TEXTS, GOLD)
+    expected = model.predict_proba(NEW)
+    folder = Path(model.folder_ or "")
+    copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+    del model
+    gc.collect()
+    for other in copies:
+        assert other.predict_proba(NEW) == pytest.approx(expected)
+    kept = pickle.dumps(copies[0])
+    del other
+    copies.clear()
+    gc.collect()
+    assert not folder.exists()
+    with pytest.raises(InputError, match="is no longer there") as refused:
+        pickle.loads(kept).predict(NEW)
+    assert "`out`" in refused.value.fix
+
+
+def test_a_folder_of_ones_own_keeps_every_fit_and_finds_it_again(tmp_path: Path) -> None:
+    model = linear(out=tmp_path).fit(TEXTS, GOLD)
+    folder = Path(model.folder_ or "")
+    assert folder.parent == tmp_path
+    written = (folder / "medtask.json").stat().st_mtime_ns
+    assert linear(out=tmp_path).fit(TEXTS, GOLD).folder_ == str(folder)
+    assert (folder / "medtask.json").stat().st_mtime_ns == written
+    assert linear(out=tmp_path).fit(TEXTS[:-6], GOLD[:-6]).folder_ != str(folder)
+    loaded = pickle.loads(pickle.dumps(model))
+    del model
+    gc.collect()
+    assert loaded.predict(NEW).tolist() == ["knee", "wrist"]
+
+
+def test_parameters_are_scikit_learns(fitted: MedtaskClassifier) -> None:
+    model = clone(linear(epochs=2, labels={"knee": "a joint"}))
+    assert model.get_params()["epochs"] == 2
+    assert model.set_params(rank=4).rank == 4
+    with pytest.raises(NotFittedError):
+        model.predict(NEW)
+    assert "method='linear'" in repr(fitted)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "told"),
+    [
+        ("lora", {}, {"method": "lora", "bases": ("m",), "seed": 7, "rank": 8, "epochs": 2.0, "rate": None}),
+        ("hybrid", {"dropout": 0.1}, {"bases": ("a", "b"), "dropout": 0.1}),
+        ("linear", {}, {"bases": ()}),
+    ],
+)
+def test_the_recipe_is_that_of_the_command(method: str, options: dict[str, Any], told: dict[str, Any]) -> None:
+    from medtask.sklearn import _make_recipe
+
+    model = ["a", "b"] if method == "hybrid" else "m"
+    recipe = _make_recipe(MedtaskClassifier(model, method, rank=8, epochs=2.0, random_state=7, options=options))
+    assert {name: getattr(recipe, name) for name in told} == told
+
+
+def test_what_cannot_be_learnt_from_is_refused() -> None:
+    with pytest.raises(UsageError, match="options names 'speed', which no recipe has"):
+        linear(options={"speed": 3}).fit(TEXTS, GOLD)
+    with pytest.raises(ValueError, match="all of one class"):
+        linear().fit(TEXTS, ["knee"] * len(TEXTS))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        linear().fit(TEXTS, GOLD[:-1])
+    with pytest.raises(TypeError, match="must be a string or a number"):
+        linear().fit(np.array([[{}], [{}]], dtype=object), ["a", "b"])
+    with pytest.raises(TaskFaults):
+        linear().fit(TEXTS, ["knee" if "knee" in text else "Knee" for text in TEXTS])
+    with pytest.raises(ValueError, match="0 sample"):
+        linear().fit([], [])
+
+
+def test_importing_it_loads_no_torch() -> None:
+    code = "import sys, medtask.sklearn; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_it_works_in_pipelines_and_searches() -> None:
+    shout = FunctionTransformer(lambda texts: [text.upper() for text in texts])
+    pipeline = make_pipeline(shout, linear())
+    assert cross_val_score(pipeline, TEXTS, GOLD, cv=3).mean() > 0.6
+    search = GridSearchCV(linear(), {"validation_share": [0.1, 0.3]}, cv=2, scoring="neg_log_loss").fit(TEXTS, GOLD)
+    assert search.predict(NEW).tolist() == ["knee", "wrist"]
+    assert search.best_estimator_.validation_share in (0.1, 0.3)
