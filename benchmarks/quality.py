@@ -1,10 +1,14 @@
-"""How good are answers on public sets, before and after training? Runs, evaluations and comparisons by the command line itself.
+"""How good are answers on public sets, before and after training? Runs, trainings and comparisons by the command line itself.
 
     python benchmarks/quality.py --data ../shared/data --out quality [--sets icd9_procedures ...] [--models smollm2-135m minilm]
+                                 [--methods linear encoder rslora hybrid] [--rows N]
 
-Every model answers the dev split of every set (medical_abstracts: its first 150 rows). TF-IDF and logistic regression learn from the
-train split and are read as what they are to medtask: another tool's table. Each set gets a folder with its runs, their reports and
-a comparison. Run again to go on where it was stopped. Single-label sets, and one with several labels.
+Every model answers the dev split of every set. With --methods a model is trained on the train split by each of them and answers the same
+rows: training keeps a tenth of the train split to validate by, and never sees the dev split. ``hybrid`` weighs the other trained models.
+``--rows`` bounds the rows that language models learn from (encoder, linear and TF-IDF always learn from all): a CPU reads a hundred or
+two tokens of training a second. TF-IDF and logistic regression learn from the train split as well, outside medtask, and are read as what
+they are to it: another tool's table. Each set gets a folder with its runs, their reports and a comparison. Run again to go on where it
+was stopped.
 """
 
 from __future__ import annotations
@@ -15,44 +19,73 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INSTRUCTIONS = {
-    "icd9_procedures": "To which body system does the procedure belong?",
-    "covidq_categories": "What is the question about?",
-    "symptom2disease": "Which disease does the patient describe?",
-    "medlit_domains": "Which medical domains is the article about?",
-    "mts_dialog_sections": "Which section of the clinical note does the dialogue belong to?",
-    "medical_abstracts": "Which condition is the abstract about?",
-}
-SEVERAL = ("medlit_domains",)
-ROWS = {"medical_abstracts": 150}
 MAX_ERROR = 0.1
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Set:
+    """``instruction``: the task's. ``several``: any of the labels may apply. ``dev``: the first rows of the dev split that are asked, None
+    for all. ``options``: training's for language models. ``part``: a column by whose truth rows are also measured apart."""
+
+    instruction: str
+    several: bool = False
+    dev: int | None = None
+    options: tuple[str, ...] = ("--epochs", "3")
+    part: str | None = None
+
+    @property
+    def gold(self) -> str:
+        return "labels" if self.several else "label"
+
+
+SETS = {
+    "icd9_procedures": Set("To which body system does the procedure belong?"),
+    "covidq_categories": Set("What is the question about?"),
+    "symptom2disease": Set("Which disease does the patient describe?"),
+    "mts_dialog_sections": Set("Which section of the clinical note does the dialogue belong to?", options=("--epochs", "2")),
+    "ade_sentences": Set("Does the sentence tell of harm that a drug has done to a patient?", options=("--epochs", "1")),
+    "medical_abstracts": Set("Which condition is the abstract about?", dev=300, options=("--epochs", "1")),
+    "hallmarks_of_cancer": Set("Which hallmarks of cancer does the abstract tell of?", several=True, options=("--epochs", "1")),
+    "medlit_domains": Set("Which medical domains is the article about?", several=True, options=("--epochs", "1"), part="template"),
+    "pubmedqa": Set("Answer the question by the abstract.", options=("--epochs", "2")),
+}
+
+
 def read_rows(folder: Path, split: str) -> list[Row]:
     with gzip.open(folder / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines]
+    for row in rows:
+        if "options" in row:  # pubmedqa: the same three options in every row are labels
+            row |= {"text": f"{row['context']}\n\nQuestion: {row['question']}", "label": row["options"][row["answer"]]}
+    return rows
 
 
 def write_task(data: Path, out: Path, name: str) -> Path:
-    """The set's task and its dev rows; untouched where they are there, so that runs can be resumed."""
-    folder, kind = out / name, "labels" if name in SEVERAL else "label"
+    """The set's task and its rows; untouched where they are there, so that runs can be resumed."""
+    folder, one = out / name, SETS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(data / name, "dev")[: ROWS.get(name)]
-    labels = json.loads((data / name / "labels.json").read_text(encoding="utf-8"))
+    rows = read_rows(data / name, "dev")[: one.dev]
+    listed = data / name / "labels.json"
+    labels = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else sorted({row["label"] for row in rows})
     task = {
         "name": name,
-        "instruction": INSTRUCTIONS[name],
+        "instruction": one.instruction,
         "input": "{{ text }}",
         "id": "id",
         "data": "rows.jsonl",
-        "gold": kind,
-        "answer": {"kind": kind, "labels": labels},
+        "gold": one.gold,
+        "answer": {"kind": one.gold, "labels": labels},
     }
-    for file, text in (("rows.jsonl", "\n".join(map(json.dumps, rows)) + "\n"), ("task.json", json.dumps(task))):
+    files = {"rows.jsonl": rows, "train.jsonl": read_rows(data / name, "train")}
+    for part in (True, False) if one.part else ():
+        files[f"{one.part}-{part}.jsonl"] = [row for row in rows if bool(row[one.part]) is part]
+    texts = {file: "\n".join(map(json.dumps, found)) + "\n" for file, found in files.items()} | {"task.json": json.dumps(task)}
+    for file, text in texts.items():
         if not (folder / file).exists() or (folder / file).read_text(encoding="utf-8") != text:
             (folder / file).write_text(text, encoding="utf-8")
     return folder
@@ -65,13 +98,13 @@ def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.preprocessing import MultiLabelBinarizer
 
-    train, rows = read_rows(data / name, "train"), read_rows(data / name, "dev")[: ROWS.get(name)]
+    train, rows = read_rows(data / name, "train"), read_rows(data / name, "dev")[: SETS[name].dev]
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
     texts, asked = words.fit_transform([row["text"] for row in train]), words.transform([row["text"] for row in rows])
     path = folder / "tfidf.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        if name in SEVERAL:
+        if SETS[name].several:
             names = MultiLabelBinarizer()
             truth = names.fit_transform([row["labels"] for row in train])
             found = OneVsRestClassifier(LogisticRegression(C=10, max_iter=1000)).fit(texts, truth).predict(asked)
@@ -100,28 +133,69 @@ def call(*words: object) -> Any:
     return json.loads(done.stdout)
 
 
-def measure_set(data: Path, out: Path, name: str, models: list[str]) -> dict[str, Any]:
-    folder = write_task(data, out, name)
-    places = {model: folder / model.replace("/", "--").replace(":", "-") for model in models}
-    for model, place in places.items():
-        if not is_finished(place):
-            print(f"{name}: {model}", file=sys.stderr)
-            call("run", folder, "--model", model, "--out", place, "-q")
-    places["tfidf, trained"] = answer_by_tfidf(data, folder, name)
-    gold = f"{folder / 'rows.jsonl'}#{'labels' if name in SEVERAL else 'label'}"
-    told = {}
+def train_models(folder: Path, name: str, methods: list[str], rows: int | None) -> dict[str, Path]:
+    """The folders of the models that the methods make of the train split."""
+    made: dict[str, Path] = {}
+    for method in methods:
+        place, words = folder / "models" / method, ["--method", method]
+        if method == "hybrid":
+            words += [word for member in made.values() for word in ("--base", str(member))]
+        elif method not in ("linear", "encoder"):
+            words += [*SETS[name].options, "--base", "smollm2-135m"]
+        table = folder / "train.jsonl"
+        if rows and method not in ("linear", "encoder"):
+            lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+            step = max(1, len(lines) // rows)
+            table = folder / f"train-{rows}.jsonl"  # spread over the whole file, whose rows may be sorted
+            table.write_text("".join(lines[::step][:rows]), encoding="utf-8")
+        print(f"{name}: training by {method}", file=sys.stderr)
+        call("train", folder, table, *words, "--out", place, "-q")
+        made[method] = place
+    return made
+
+
+def measure_set(data: Path, out: Path, name: str, wanted: argparse.Namespace) -> dict[str, Any]:
+    folder, one = write_task(data, out, name), SETS[name]
+    models = {model: model for model in wanted.models}
+    models |= {f"{method}, trained": str(place) for method, place in train_models(folder, name, wanted.methods, wanted.rows).items()}
+    places = {who: folder / who.replace("/", "--").replace(":", "-").replace(", ", "-") for who in models}
     for who, place in places.items():
-        told[who] = call("evaluate", place, "--gold", gold, "--task", folder, "--max-error", MAX_ERROR, "--no-baselines")
-    board = call("compare", *places.values(), "--gold", gold, "--no-baselines", "--out", folder / "comparison.html")
-    return {"evaluations": told, "comparison": board}
+        if not is_finished(place):
+            print(f"{name}: {who}", file=sys.stderr)
+            call("run", folder, "--model", models[who], "--out", place, "-q")
+    places["tfidf, trained"] = answer_by_tfidf(data, folder, name)
+    results = {}
+    for part in ("rows", *((f"{one.part}-{value}" for value in (True, False)) if one.part else ())):
+        gold = f"{folder / part}.jsonl#{one.gold}"
+        told = {
+            who: call("evaluate", place, "--gold", gold, "--task", folder, "--max-error", MAX_ERROR, "--no-baselines")
+            for who, place in places.items()
+        }
+        board = call("compare", *places.values(), "--gold", gold, "--no-baselines", "--out", folder / f"comparison-{part}.html")
+        results[name if part == "rows" else f"{name}, {part.replace('-', ' ')}"] = {"evaluations": told, "comparison": board}
+    return results
 
 
 def show(figure: dict[str, Any] | None) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})" if figure and figure["low"] is not None else "–"
 
 
+def tell_rival(board: dict[str, Any], place: str) -> str:
+    """What the paired test says of a system against TF-IDF, on the same rows."""
+    for pair in board["pairs"]:
+        names = (pair["first"], pair["second"])
+        if set(names) == {place, "tfidf"}:
+            first = next(iter(pair["differences"]))
+            found = dict(pair["differences"][first])
+            if names[0] == "tfidf":
+                found |= {"value": -found["value"], "low": -found["high"], "high": -found["low"]}
+            return f"{found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}), p {pair['p']:.2g}"
+    return "–"
+
+
 def print_tables(results: dict[str, dict[str, Any]]) -> None:
-    print("| set | n | who | headline | macro-F1 | calibration error | accepted at 10 % error |\n|---|---|---|---|---|---|---|")
+    print("| set | n | who | headline | against TF-IDF, paired | macro-F1 | calibration error | accepted at 10 % error |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, result in results.items():
         for who, told in result["evaluations"].items():
             metrics = told["metrics"]
@@ -129,6 +203,7 @@ def print_tables(results: dict[str, dict[str, Any]]) -> None:
             believed, accepted = told["reliability"], told["acceptance"]
             cells = [
                 f"{first.replace('_', ' ')} {show(metrics[first])}",
+                tell_rival(result["comparison"], who.replace("/", "--").replace(":", "-").replace(", ", "-")),
                 show(metrics.get("macro_f1")),
                 show(believed["ece"]) if believed else "–",
                 f"{accepted['coverage']:.1%}" if accepted else "refused",
@@ -140,11 +215,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("quality"))
-    parser.add_argument("--sets", nargs="+", choices=list(INSTRUCTIONS), default=list(INSTRUCTIONS))
-    parser.add_argument("--models", nargs="+", default=["smollm2-135m", "minilm"])
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--models", nargs="*", default=["smollm2-135m", "minilm"])
+    parser.add_argument("--methods", nargs="*", default=[], choices=["linear", "encoder", "lora", "rslora", "dora", "full", "hybrid"])
+    parser.add_argument("--rows", type=int)
     wanted = parser.parse_args()
-    results = {name: measure_set(wanted.data, wanted.out, name, wanted.models) for name in wanted.sets}
-    (wanted.out / "quality.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    results: dict[str, dict[str, Any]] = {}
+    for name in wanted.sets:
+        results |= measure_set(wanted.data, wanted.out, name, wanted)
+        (wanted.out / "quality.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     print_tables(results)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import warnings
@@ -168,7 +169,7 @@ def _find_home(path: str) -> _Home:
 def _read_texts(classifier: MedtaskClassifier, given: Any, *, reset: bool) -> list[str]:
     """One text a row; ValueError and TypeError for what is neither texts nor a table."""
     if _is_list_of_texts(given):
-        texts = ["" if text is None else str(text) for text in given]
+        texts = [_write_cell(text) for text in given]
         if reset and hasattr(classifier, "n_features_in_"):
             del classifier.n_features_in_
         if not texts:
@@ -186,7 +187,11 @@ def _is_list_of_texts(given: Any) -> bool:
     if isinstance(given, str) or not hasattr(given, "__len__") or getattr(given, "ndim", 1) != 1:
         return False
     values = given.tolist() if hasattr(given, "tolist") else given
-    return isinstance(values, Sequence) and all(text is None or isinstance(text, str) for text in values)
+    return isinstance(values, Sequence) and all(isinstance(text, str) or _is_missing(text) for text in values)
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _write_row(columns: Sequence[object], cells: Sequence[object]) -> str:
@@ -198,7 +203,7 @@ def _write_row(columns: Sequence[object], cells: Sequence[object]) -> str:
 def _write_cell(cell: object) -> str:
     if not isinstance(cell, str | int | float | None):
         raise TypeError(f"argument must be a string or a number, and not {type(cell).__name__}")
-    return "" if cell is None else format(cell, ".6g") if isinstance(cell, float) else str(cell)
+    return "" if _is_missing(cell) else format(cell, ".6g") if isinstance(cell, float) else str(cell)
 
 
 def _read_gold(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -283,6 +288,7 @@ def _train(classifier: MedtaskClassifier, rows: list[dict[str, Any]], home: Path
 def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[str, float] | None]:
     """The probabilities of each text's labels by name; None where there is no answer."""
     from medtask.decision.predictor import predict
+    from medtask.engines.trained import CONTRACT
     from medtask.runs.calibrations import calibrate_answer, find_calibration
 
     folder = classifier.folder_
@@ -291,7 +297,7 @@ def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[st
             f"the model of this estimator, {folder}, is no longer there: a temporary one goes with the estimator that was fitted",
             fix="fit again, with `out` set to a folder that lasts",
         )
-    engine = _open(folder or str(classifier.model))
+    engine = _open(str(classifier.model), 0) if folder is None else _open(folder, (Path(folder) / CONTRACT).stat().st_mtime_ns)
     task = classifier.task_
     kept, _ = find_calibration(task, {f"model.{name}": value for name, value in engine.info.identity.items()})
     answers = predict(task, engine, [{"text": text} for text in texts])
@@ -301,8 +307,9 @@ def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[st
 
 
 @lru_cache(maxsize=1)
-def _open(reference: str) -> Engine:
-    """The model, kept open for the next call: loading takes longer than most questions."""
+def _open(reference: str, written_ns: int) -> Engine:
+    """The model, kept open for the next call: loading takes longer than most questions. ``written_ns``: when it was trained, 0 for
+    a model that is only asked: what is trained again in the same folder is another model."""
     from medtask.engines.registry import load_model
 
     return load_model(reference)

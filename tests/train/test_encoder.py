@@ -88,7 +88,7 @@ def test_a_sentence_encoder_keeps_its_way_to_pool(kind: str, sentences: str, tmp
         assert answer.probabilities is not None
         assert [answer.probabilities[name] for name in fitted.trained.labels] == pytest.approx(expected, abs=1e-5)
     losses = [point.validation_loss for point in desk.journal.points if point.validation_loss is not None]
-    assert min(losses) < losses[0] / 2
+    assert min(losses) < 0.8 * losses[0]
     again = fit_encoder([make_material(task)], recipe(str(desk.draft), epochs=1), make_desk(tmp_path / "again"))
     assert again.facts["weights"] == fitted.facts["weights"]
     state = load_file(desk.draft / "head.safetensors")

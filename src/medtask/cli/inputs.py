@@ -32,6 +32,7 @@ ContextTokens = Annotated[
 ]
 TokenizerName = Annotated[str | None, typer.Option(metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot.")]
 AllowUnverified = Annotated[bool, typer.Option("--allow-unverified-context", help="Take a server that does not tell what it has read.")]
+GoldColumn = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")]
 SheetName = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")]
 AnswersPath = Annotated[Path, typer.Argument(metavar="RUN|TABLE", help="A run's folder, or a table with the columns id and answer.")]
 GoldSource = Annotated[

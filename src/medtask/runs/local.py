@@ -83,6 +83,7 @@ def run(
     progress: Progress | None = None,
     allow_remote: bool = False,
     calibrated: bool = True,
+    compared: bool = True,
 ) -> RunResult:
     """Answer every row of a table, or its first ``limit`` rows, into a run folder; or go on where an earlier run stopped.
 
@@ -91,7 +92,8 @@ def run(
     file is gone on with, or a folder named after the time is made there. ``new_run`` starts beside whatever there is.
     ``formats``: tables of answers to write; CSV and Parquet always are. ``force_lock`` takes a folder over from another
     host. ``allow_remote``: the models that further passes name may be on other machines. ``calibrated``:
-    where a calibration of this task and model stands beside the task file, the tables tell its probabilities.
+    where a calibration of this task and model stands beside the task file, the tables tell its probabilities. ``compared``: with gold
+    the report shows simple methods on the same rows, which takes their time.
 
     Raises every MedtaskError: TaskFaults and TableError for what cannot be asked, RunMismatch for a folder of another
     run, RunLocked, StorageError, EngineError. What was answered before an error is kept and is not asked again.
@@ -117,7 +119,7 @@ def run(
         sent_to = list_destinations(engine, *others.values())
         guard = stack.enter_context(no_network([address for addresses in sent_to.values() for address in addresses]))
         kept = _find_calibration(job, manifest["identity"]) if calibrated else None
-        return _work(job, engine, others, folder, manifest, guard, kept)
+        return _work(job, engine, others, folder, manifest, guard, kept, compared=compared)
 
 
 def _load(
@@ -181,6 +183,8 @@ def _work(
     manifest: dict[str, Any],
     guard: Guard,
     kept: Kept | None,
+    *,
+    compared: bool,
 ) -> RunResult:
     """Ask, then derive what people read; whatever happens, the ledger keeps what was answered."""
     from medtask.evaluate.report import write_report
@@ -195,7 +199,7 @@ def _work(
             if thresholds:
                 manifest = manifest | _tell_thresholds(thresholds)
             summary = write_tables(folder, source, job.formats, thresholds)
-            baselines = compare_baselines(job.task, summary)
+            baselines = compare_baselines(job.task, summary) if compared else ()
             counts = ledger.count_statuses(job.rows)
             closed = _close_manifest(manifest, job, guard, "finished", counts)
             reused = warn_of_reuse(closed["calibration"], folder.name) if summary.gold else ""

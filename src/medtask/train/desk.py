@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,11 @@ from medtask.train.recipe import Recipe
 
 # In the folder of a training: what it resumes from, and the finished model before it is put in its place.
 WORK, DRAFT = ".training", ".draft"
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes, of those that train together (accelerate launch, torchrun)."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def fit_encoder(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fi
     transformers.set_seed(recipe.seed)
     model, tokenizer = _load(files, targets, device)
     if recipe.checkpointing:
-        getattr(model, "body", model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _spare_activations(getattr(model, "body", model))
     limit = min(recipe.row_tokens, count_context(model, tokenizer))
     read, judged = (_tokenise(tokenizer, part.texts, limit) for part in (targets.train, targets.validation))
     _check_memory(files, model, recipe, max(map(len, read.tokens)), device)
@@ -220,6 +220,13 @@ def _load_pooled(files: ModelFiles, targets: Targets, device: str) -> tuple[Any,
     dropout = getattr(body.config, "hidden_dropout_prob", 0.0)
     model = PooledClassifier(body, pooling, len(targets.labels), several=targets.several, dropout=dropout)
     return model.to(device), tokenizer
+
+
+def _spare_activations(body: Any) -> None:
+    """Have them computed again in the backward pass."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it gets another name, which earlier versions of transformers lack
+        body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _count(model: Any) -> int:

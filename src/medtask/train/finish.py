@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from medtask.hardware import format_bytes, inspect_machine
 from medtask.runs.answered import open_answers
 from medtask.runs.calibrations import keep_calibration
 from medtask.runs.evaluation import Evaluation, Wanted, evaluate_answers
+from medtask.runs.interrupt import Interrupted, Signals
 from medtask.runs.local import run
 from medtask.tasks.task import Fields, FreeText
 from medtask.train.desk import DRAFT, WORK, Desk, Fitted
@@ -96,14 +98,15 @@ def _answer(engine: Engine, folder: Path, material: Material) -> Evaluation:
     shutil.rmtree(folder, ignore_errors=True)
     # Without further passes and thresholds that would be fitted on the very rows: it is the model that is measured.
     plain = replace(task, passes=(), id_column=None, source=None)
-    run(plain, engine, read_table(rows), out=folder, gold_column=task.gold_column, max_error_rate=1.0, calibrated=False)
+    once: dict[str, Any] = {"max_error_rate": 1.0, "calibrated": False, "compared": False}
+    if run(plain, engine, read_table(rows), out=folder, gold_column=task.gold_column, **once).state == "interrupted":
+        raise Interrupted(signal.SIGINT)  # what was trained is safe: the same command measures it again
     wanted = Wanted(calibrate=None if written else "auto", baselines=False)
     return evaluate_answers(open_answers(folder, task=task, gold=task.gold_column), wanted)
 
 
 def _measure_linear(engine: Engine, folder: Path, material: Material) -> Mapping[str, Mapping[str, Estimate]]:
     """TF-IDF and logistic regression that learnt from the same rows: what every other method has to beat."""
-    from medtask.runs.interrupt import Signals
     from medtask.train.linear import fit_linear
 
     if engine.info.name == "linear" or material.task.kind not in ("label", "labels"):
@@ -152,6 +155,7 @@ def finish(
         replace_text(folder / "README.md", card)
         (folder / CONTRACT).unlink(missing_ok=True)  # an earlier session's, of what was the best until then
         for path in sorted(draft.iterdir()):
+            path.chmod(0o600)  # libraries write files for everybody
             if path.name != CONTRACT:
                 path.replace(folder / path.name)
         replace_text(folder / TRAINING, json.dumps(ended, indent=2, default=str) + "\n")

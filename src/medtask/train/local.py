@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from medtask.data.atomic import replace_text, storage_error
 from medtask.data.read import read_table
 from medtask.engines.trained import CONTRACT, TRAINING, find_engine
-from medtask.errors import RunMismatch, StorageError, UsageError
+from medtask.errors import MedtaskError, RunMismatch, StorageError, UsageError
 from medtask.runs.interrupt import Signals, catch_signals
 from medtask.runs.lock import lock_run
 from medtask.runs.manifest import list_differences, now
 from medtask.tasks.facts import write_facts
 from medtask.tasks.task import Task
-from medtask.train.desk import DRAFT, WORK, Desk
+from medtask.train.desk import DRAFT, WORK, Desk, is_first
 from medtask.train.journal import Journal, Unwatched, Watch
 from medtask.train.material import Material, gather_material
 from medtask.train.methods import find_fit
@@ -112,7 +112,7 @@ def train(
     Raises every MedtaskError: UsageError and InputError for what cannot be learnt from, TooBig, RunMismatch for a folder that
     holds something else, RunLocked, StorageError, EngineError.
     """
-    watch = watch or Unwatched()
+    watch = watch if watch is not None and is_first() else Unwatched()
     recipe.check()
     folder = _open(Path(out))
     lectures = (Lecture(task, table, gold_column, validation), *also)
@@ -128,11 +128,6 @@ def train(
             for note in material.notes:
                 watch.on_note(note)
         return _work(folder, materials, recipe, identity, watch, signals, demonstration)
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes, of those that train together."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
@@ -207,7 +202,9 @@ def _work(
     from medtask.train.finish import finish
 
     begun = time.monotonic()
-    work, draft = folder / WORK, folder / DRAFT
+    work = folder / WORK
+    # Of several processes only the first keeps what is kept.
+    draft = folder / DRAFT if is_first() else work / f"draft-{os.environ['RANK']}"
     shutil.rmtree(draft, ignore_errors=True)
     for path in (work, draft):
         path.mkdir(exist_ok=True, mode=0o700)
@@ -223,16 +220,27 @@ def _work(
     before = _read_facts(folder)
     facts["seconds"] = before.get("seconds", 0.0) if before else 0.0
     _write_facts(folder, facts)
-    # Of several processes only the first keeps what is kept for people.
     curve = folder / CURVE if is_first() else work / f"loss-{os.environ['RANK']}.csv"
     journal = Journal(curve, watch, _find_step(work))
-    fitted = find_fit(recipe.method)(materials, recipe, Desk(draft, work, journal, watch, signals))
+    try:
+        fitted = find_fit(recipe.method)(materials, recipe, Desk(draft, work, journal, watch, signals))
+    except MedtaskError:
+        if before is None and not journal.points:
+            _clear(folder)  # nothing was trained: the folder is free for a better command
+        raise
     watch.on_finish()
     if not is_first():
         return TrainResult(folder, "finished", (), None, None, 0.0)
     facts["seconds"] = round(facts["seconds"] + time.monotonic() - begun, 1)
     finish(folder, materials, recipe, fitted, journal, facts, demonstration=demonstration)
     return _read_result(folder, signals.exit_code)
+
+
+def _clear(folder: Path) -> None:
+    for name in (TRAINING, CURVE):
+        (folder / name).unlink(missing_ok=True)
+    for name in (WORK, DRAFT):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _find_step(work: Path) -> int:

@@ -24,7 +24,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from medtask.data.atomic import replace_text, storage_error
 from medtask.engines.hf.memory import is_out_of_memory
 from medtask.errors import EngineError
-from medtask.train.desk import Desk
+from medtask.train.desk import Desk, is_first
 from medtask.train.journal import Point
 from medtask.train.recipe import Recipe
 
@@ -258,9 +258,10 @@ def _read_note(folder: Path) -> Best | None:
 def find_checkpoint(work: Path) -> Path | None:
     """The last whole checkpoint; half-written ones are removed."""
     folder = work / CHECKPOINTS
-    for torn in [path for path in folder.glob("checkpoint-*") if not (path / WHOLE).is_file()]:
+    found = sorted(folder.glob("checkpoint-*"), key=_step_of)
+    for torn in [path for path in found if is_first() and not (path / WHOLE).is_file()]:
         shutil.rmtree(torn, ignore_errors=True)
-    return max(folder.glob("checkpoint-*"), key=_step_of, default=None)
+    return max((path for path in found if (path / WHOLE).is_file()), key=_step_of, default=None)
 
 
 def step_of_checkpoint(checkpoint: Path | None) -> int:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from lessons import make_lessons, make_task
-from tiny_models import save_model
 
+from lessons import make_lessons, make_task
 from medtask.engines.hf.load import load_hf
 from medtask.tasks.task import Task
 from medtask.train.language.learner import Learner
 from medtask.train.language.loss import WORDING
 from medtask.train.language.passage import Passage, read_passages
 from medtask.train.material import Lesson
+from tiny_models import save_model
 
 LABELS = ("CT Brain", "CT Brain/Neck angiography", "MRI knee", "MRI knee joint", "Ultrasound")
 ROWS = [

@@ -48,7 +48,8 @@ def test_the_new_file_asks_what_the_search_asked(tmp_path: Path) -> None:
 
 
 def test_examples_take_the_place_of_those_that_the_file_had(tmp_path: Path) -> None:
-    task = write_task(tmp_path, "# some rows\nexamples:\n  - {procedure: Old, answer: staging}\n  # the second\n  - {procedure: Other, answer: staging}\n\n# the end\n")
+    rows = "  - {procedure: Old, answer: staging}\n  # the second\n  - {procedure: Other, answer: staging}\n"
+    task = write_task(tmp_path, f"# some rows\nexamples:\n{rows}\n# the end\n")
     text, new = rewrite(task, replace(read_candidate(task), examples=(example(task, "New", "curative"),)))  # type: ignore[arg-type]
     assert [one.fields["procedure"] for one in new.examples] == ["New"]
     assert "Old" not in text
@@ -59,14 +60,14 @@ def test_examples_take_the_place_of_those_that_the_file_had(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        '{name: planted, instruction: Decide., input: "{{ procedure }}", gold: purpose, answer: {kind: label, labels: [curative, staging]}}\n',
+        '{name: planted, instruction: Decide., input: "{{ procedure }}", gold: purpose, answer: {kind: label, labels: [a, b]}}\n',
         TASK.replace("instruction: Decide the main purpose of the operation.", "instruction: &words >-\n  Decide the main\n  purpose."),
     ],
 )
 def test_files_in_another_style_are_rewritten_whole_where_they_must_be(tmp_path: Path, text: str) -> None:
     task = write_task(tmp_path, text=text)
     own = read_candidate(task)
-    candidate = replace(own, instruction="Other words.", definitions={**(own.definitions or {}), "curative": "x", "staging": "y"})
+    candidate = replace(own, instruction="Other words.", definitions={**(own.definitions or {}), next(iter(own.definitions or {})): "x"})
     _, new = rewrite(task, candidate)
     assert new.fingerprint == apply_candidate(task, candidate).fingerprint
 

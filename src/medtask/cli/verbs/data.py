@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import AsJson, DataSource, Quiet, SheetName, TaskPath, open_table
+from medtask.cli.inputs import AsJson, DataSource, GoldColumn, Quiet, SheetName, TaskPath, open_table
 
 if TYPE_CHECKING:
     from medtask.train.material import Material
@@ -31,7 +31,7 @@ def prepare(
     share: Annotated[float, typer.Option(metavar="SHARE", help="Of the rows, to validate by.")] = 0.1,
     min_count: Annotated[int, typer.Option("--min-count", metavar="N", help="Leave out labels with fewer rows.")] = 1,
     cap: Annotated[int | None, typer.Option(metavar="N", help="Of each label, at most so many rows.")] = None,
-    gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")] = None,
+    gold: GoldColumn = None,
     form: Annotated[
         Literal["messages", "prompt-completion"], typer.Option("--format", help="A line is the whole chat, or question and answer apart.")
     ] = "messages",

@@ -6,55 +6,51 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from medtask.cli import recipe as options
 from medtask.cli import show
-from medtask.cli.inputs import AsJson, DataSource, Offline, Quiet, SheetName, TaskPath, forbid_downloads, open_table
+from medtask.cli.inputs import AsJson, DataSource, GoldColumn, Offline, Quiet, SheetName, TaskPath, forbid_downloads, open_table
 from medtask.cli.tracking import TrackWhere, open_tracking, tell_tracking
 
 if TYPE_CHECKING:
-    from medtask.data.table import Table
     from medtask.tasks.task import Task
     from medtask.train.local import Lecture, TrainResult
-    from medtask.train.recipe import Recipe
-
-MethodName = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
 
 
 def train(
+    context: typer.Context,
     task: TaskPath,
     data: DataSource = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the trained model.")] = None,
-    base: Annotated[
-        list[str] | None, typer.Option(metavar="MODEL", help="What training begins with; once for each model of a hybrid.")
-    ] = None,
-    method: Annotated[MethodName, typer.Option(help="What is trained: see docs/training.md.")] = "rslora",
-    also: Annotated[list[Path] | None, typer.Option(metavar="TASK", help="A further task for the same model, with its own table.")] = None,
-    gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")] = None,
-    validation: Annotated[str | None, typer.Option(metavar="TABLE", help="Rows to validate by; default: a share of DATA.")] = None,
-    share: Annotated[float, typer.Option(metavar="SHARE", help="Of the rows, those that are kept to validate by.")] = 0.1,
-    min_count: Annotated[int, typer.Option(min=1, metavar="N", help="Leave out labels with fewer rows.")] = 1,
-    cap: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many rows of a label.")] = None,
+    out: options.ModelFolder = None,
+    base: options.Bases = None,
+    method: options.MethodName = "rslora",
+    also: options.Also = None,
+    gold: GoldColumn = None,
+    validation: options.ValidationTable = None,
+    share: options.Share = 0.1,
+    min_count: options.MinCount = 1,
+    cap: options.Cap = None,
     sheet: SheetName = None,
-    epochs: Annotated[float, typer.Option(metavar="N", help="How often every row is read.")] = 3.0,
-    rate: Annotated[float | None, typer.Option(metavar="RATE", help="Highest learning rate; default: by method.")] = None,
-    batch: Annotated[int, typer.Option(metavar="ROWS", help="Rows of one step.")] = 32,
-    rank: Annotated[int, typer.Option(metavar="R", help="Of an adapter.")] = 16,
-    alpha: Annotated[float | None, typer.Option(metavar="A", help="Of an adapter; default: its rank.")] = None,
-    dropout: Annotated[float, typer.Option(metavar="SHARE", help="Of an adapter.")] = 0.0,
-    patience: Annotated[int, typer.Option(metavar="N", help="Stop after so many validations without a gain.")] = 3,
-    validations: Annotated[int, typer.Option(metavar="N", help="How often an epoch is validated.")] = 1,
-    row_tokens: Annotated[int, typer.Option(metavar="N", help="Leave out rows with more tokens.")] = 2048,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything that chance decides.")] = 0,
-    no_pack: Annotated[bool, typer.Option("--no-pack", help="Read the prompt anew for every row.")] = False,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third more time.")] = False,
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Number format of the base's weights.")] = "auto",
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")] = "auto",
-    memory: Annotated[str | None, typer.Option(metavar="AMOUNT", help="What training may take, as in 8GB.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    demonstration: Annotated[bool, typer.Option("--demonstration", help="The model card says that it is none for real work.")] = False,
+    epochs: options.Epochs = 3.0,
+    rate: options.Rate = None,
+    batch: options.Batch = 32,
+    rank: options.Rank = 16,
+    alpha: options.Alpha = None,
+    dropout: options.Dropout = 0.0,
+    patience: options.Patience = 3,
+    validations: options.Validations = 1,
+    row_tokens: options.RowTokens = 2048,
+    seed: options.Seed = 0,
+    no_pack: options.NoPack = False,
+    checkpointing: options.Checkpointing = False,
+    dtype: options.BaseFormat = "auto",
+    device: options.Device = "auto",
+    memory: options.Memory = None,
+    dry_run: options.DryRun = False,
+    demonstration: options.Demonstration = False,
     track: TrackWhere = None,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -64,51 +60,33 @@ def train(
 
     Ctrl-C keeps what was best until then; the same command goes on where it stopped, after a crash too.
     """
-    from medtask.cli.training import choose_training_meter
-    from medtask.engines.registry import DEFAULT_MODEL
-    from medtask.hardware import parse_bytes
     from medtask.tasks.load import load_task
-    from medtask.train.local import train as train_locally
-    from medtask.train.recipe import Recipe
 
     forbid_downloads(offline)
     question = load_task(task)
-    bases = tuple(base or ()) or (() if method == "linear" else ("minilm",) if method == "encoder" else (question.model or DEFAULT_MODEL,))
-    recipe = Recipe(
-        method=method,
-        bases=bases,
-        epochs=epochs,
-        rate=rate,
-        batch=batch,
-        rank=rank,
-        alpha=alpha,
-        dropout=dropout,
-        patience=patience,
-        validations=validations,
-        row_tokens=row_tokens,
-        seed=seed,
-        pack=not no_pack,
-        checkpointing=checkpointing,
-        dtype=dtype,
-        device=device,
-        memory=parse_bytes(memory) if memory else None,
-    )
     folder = out or _name_folder(question, method)
-    settings: dict[str, Any] = {"validation": validation, "share": share, "min_count": min_count, "cap": cap}
     with open_table(question, data, sheet) as table:
-        lectures = [_open_lecture(path) for path in also or ()]
+        settings = {"validation": validation, "share": share, "min_count": min_count, "cap": cap, "gold_column": gold}
+        settings |= {"also": [_open_lecture(named) for named in also or ()], "out": folder}
         if dry_run:
-            _preview(question, table, recipe, folder, lectures, gold, settings)
+            _preview(question, table, context.params, settings)
             return
         tracker = open_tracking(track, question, folder)
-        with choose_training_meter(quiet=quiet) as meter, redirect_stdout(sys.stderr):
-            meter.title = " + ".join(bases) or "TF-IDF"
-            result = train_locally(
-                question, table, recipe, out=folder, also=lectures, gold_column=gold, watch=meter, demonstration=demonstration, **settings
-            )
-    told = tell_tracking(tracker, "train", question, folder, _describe(result), recipe.tell())
-    show.show_json(told) if as_json else _show(result)
+        result = _train(question, table, context.params, settings)
+    told = tell_tracking(tracker, "train", question, folder, _describe(result)) if result.learnt else None
+    if told is not None:  # of several processes that train together the first one speaks
+        show.show_json(told) if as_json else _show(result)
     raise typer.Exit(result.exit_code)
+
+
+def _train(task: Task, table: object, chosen: dict[str, Any], settings: dict[str, Any]) -> TrainResult:
+    from medtask.cli.training import choose_training_meter
+    from medtask.train.local import train as train_locally
+
+    recipe = options.read_recipe(task, chosen)
+    with choose_training_meter(quiet=chosen["quiet"]) as meter, redirect_stdout(sys.stderr):
+        meter.title = " + ".join(recipe.bases) or "TF-IDF"
+        return train_locally(task, table, recipe, watch=meter, demonstration=chosen["demonstration"], **settings)
 
 
 def _name_folder(task: Task, method: str) -> Path:
@@ -117,24 +95,24 @@ def _name_folder(task: Task, method: str) -> Path:
     return home / "models" / method
 
 
-def _open_lecture(path: Path) -> Lecture:
+def _open_lecture(named: str) -> Lecture:
+    """ "TASK=TABLE", or a task that names its own table."""
     from medtask.data.read import read_table
     from medtask.errors import UsageError
     from medtask.tasks.load import load_task
     from medtask.train.local import Lecture
 
-    task = load_task(path)
-    if task.data is None:
-        raise UsageError(f"{path} names no table", fix="write `data: TABLE` into its task file")
-    return Lecture(task, read_table(task.data))
+    path, _, table = named.partition("=")
+    task = load_task(Path(path))
+    if not table and task.data is None:
+        raise UsageError(f"{path} names no table", fix=f"name one, as in --also {path}=TABLE, or write `data: TABLE` into its task file")
+    return Lecture(task, read_table(Path(table) if table else task.data))
 
 
-def _preview(
-    task: Task, table: Table, recipe: Recipe, folder: Path, lectures: list[Lecture], gold: str | None, settings: dict[str, Any]
-) -> None:
+def _preview(task: Task, table: object, chosen: dict[str, Any], settings: dict[str, Any]) -> None:
     from medtask.train.local import preview
 
-    for line in preview(task, table, recipe, out=folder, also=lectures, gold_column=gold, **settings):
+    for line in preview(task, table, options.read_recipe(task, chosen), **settings):
         show.say(line)
 
 

@@ -95,7 +95,7 @@ def tune(
         check_table(question, table)
         parts = _divide(question, table, training, test_share, seed, view)
         if training:
-            found = _tune_training(parts, method or "rslora", choose_model(question, base or model), clock, view, out, seed)
+            found = _tune_training(parts, method or "rslora", base or model, clock, view, out, seed)
             told = _describe_training(found)
         else:
             target = _choose_file(question, out, force)
@@ -104,6 +104,7 @@ def tune(
             tuned = _tune_words(parts, names, what, clock, view, allow_remote, options)
             told = _finish_words(tuned, target)
     show.show_json(told) if as_json else _show(told)
+    raise typer.Exit(130 if told["interrupted"] else 0)
 
 
 def _divide(task: Task, table: Any, training: bool, test_share: float, seed: int, view: _View) -> Parts:
@@ -146,13 +147,14 @@ def _tune_words(
         return tune_words(parts, engines[0], whats, clock, view, proposer=engines[-1], **options)
 
 
-def _tune_training(parts: Parts, method: Method, base: str, clock: Clock, view: _View, out: Path | None, seed: int) -> TunedTraining:
+def _tune_training(parts: Parts, method: Method, base: str | None, clock: Clock, view: _View, out: Path | None, seed: int) -> TunedTraining:
+    from medtask.engines.registry import MINILM
     from medtask.train.recipe import Recipe
     from medtask.train.search.hyper import tune_training
 
     folder = out or (parts.task.source.parent if parts.task.source else Path()) / f"tuned-{method}"
-    bases = () if method == "linear" else (base,)
-    return tune_training(parts, Recipe(method=method, bases=bases, seed=seed), clock, view, out=folder)
+    begin = base or (MINILM if method == "encoder" else choose_model(parts.task, None))
+    return tune_training(parts, Recipe(method=method, bases=(begin,), seed=seed), clock, view, out=folder)
 
 
 def _finish_words(tuned: Tuned, target: Path) -> dict[str, Any]:

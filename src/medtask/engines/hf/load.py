@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.files.locate import ModelFiles, locate_model
+from medtask.engines.files.locate import ModelFiles, locate_model, read_json
 from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
 from medtask.engines.trained import find_engine, read_trained
 from medtask.errors import EngineError, InputError, MissingExtra, TooBig, UsageError
@@ -60,6 +60,8 @@ def load_hf(
         files = _add_adapter(files, Path(adapter))
     _check_contract(files)
     plan = plan_loading(files, inspect_machine(), dtype, device, quantize, memory)
+    if adapter is not None and (said := _name_base(Path(adapter))) not in ("", reference):
+        plan = replace(plan, notes=(*plan.notes, f"the adapter was trained on {said}: on another model its answers mean little"))
     with no_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
         model, tokenizer, hashes = _load(files, plan, torch)
@@ -160,9 +162,41 @@ def _put_on_adapter(model: Any, adapter: Path, plan: Plan) -> tuple[Any, str]:
         raise MissingExtra("peft is not installed here", fix="pip install 'medtask[hf]'") from None
     if not any(adapter.glob("*.safetensors")):
         raise InputError(f"{adapter} holds no weights in safetensors; pickled ones are not loaded", fix="save the adapter again with PEFT")
-    tuned = PeftModel.from_pretrained(model, str(adapter))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about what is missing in an adapter: it is looked at below
+        try:
+            tuned = PeftModel.from_pretrained(model, str(adapter))
+        except (RuntimeError, ValueError) as error:
+            raise _not_its_base(adapter, type(error).__name__) from error
+    _check_fit(tuned, adapter)
     # In float32 merging costs no precision and spares two products per layer; in shorter formats it would round the adapter away.
     return (tuned.merge_and_unload() if plan.dtype == "float32" and not plan.quantize else tuned.base_model.model), hash_weights(adapter)
+
+
+def _check_fit(tuned: Any, adapter: Path) -> None:
+    """InputError where not every matrix of an adapter has its place in the model, or the other way round: PEFT only warns of it."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    given: set[str] = set()
+    for file in adapter.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as content:
+            given |= {name for name in content.keys() if ".lora_" in name}  # noqa: SIM118 - a reader, no mapping
+    # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up on the Hub.
+    wanted = {name for name in get_peft_model_state_dict(tuned, save_embedding_layers=False) if ".lora_" in name}
+    if given != wanted:
+        raise _not_its_base(adapter, f"{len(given - wanted)} of its {len(given)} matrices have no place, {len(wanted - given)} are missing")
+
+
+def _not_its_base(adapter: Path, why: str) -> InputError:
+    base = _name_base(adapter) or "it was trained with"
+    return InputError(f"the adapter {adapter} does not fit this model ({why})", fix=f"put it on the model {base}")
+
+
+def _name_base(adapter: Path) -> str:
+    """The model that an adapter was trained on, as it says itself; "" where it does not."""
+    said = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    return said if isinstance(said, str) else ""
 
 
 def _start(model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: dict[str, str]) -> Any:

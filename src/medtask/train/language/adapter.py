@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ CONFIG = "adapter_config.json"
 
 
 def scale_adapter(recipe: Recipe) -> float:
-    """LoRA's alpha: what was given, else the rank, so that the adapter's share is 1 (LoRA), or the square root of the rank (rsLoRA)."""
-    return recipe.alpha if recipe.alpha is not None else float(recipe.rank)
+    """LoRA's alpha: what was given, else 16 where it is divided by the rank's root (rsLoRA), twice the rank where by the rank (LoRA).
+
+    Behind AdamW, whose steps are all of one size, what an adapter adds grows with alpha times the root of the rank (rsLoRA): with
+    an alpha as large as the rank, small ranks would hardly learn, and large ones run away.
+    """
+    if recipe.alpha is not None:
+        return recipe.alpha
+    return 16.0 if recipe.method in ("rslora", "qlora") else 2.0 * recipe.rank
 
 
 def put_adapter(model: Any, recipe: Recipe) -> Any:
@@ -26,8 +33,6 @@ def put_adapter(model: Any, recipe: Recipe) -> Any:
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    if recipe.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=scale_adapter(recipe),
@@ -37,7 +42,11 @@ def put_adapter(model: Any, recipe: Recipe) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
+        if recipe.method == "qlora":
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        return get_peft_model(model, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,9 @@ class AdapterWeights:
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
-        state = {name: weight.detach().contiguous().cpu() for name, weight in get_peft_model_state_dict(self.model).items()}
+        # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up on the Hub.
+        found = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        state = {name: weight.detach().contiguous().cpu() for name, weight in found.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
     def load(self, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +15,7 @@ from medtask.engines.trained import Phi, Trained
 from medtask.errors import InputError, UsageError
 from medtask.hardware import inspect_machine
 from medtask.tasks.task import Fields, FreeText
-from medtask.train.desk import Desk, Fitted
+from medtask.train.desk import Desk, Fitted, is_first
 from medtask.train.material import Lesson, Material, find_phi
 from medtask.train.recipe import Recipe
 
@@ -71,15 +72,19 @@ def fit_language(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> F
     full = recipe.method == "full"
     model = engine.model.requires_grad_(True) if full else put_adapter(engine.model, recipe)
     if plan.checkpointing:
-        engine.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its newer name is not in every version that we take
+            engine.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     weights: Weights = FullWeights(engine.model) if full else AdapterWeights(model)
     learner = Learner(model, engine.model, packed=engine.packed, share=recipe.pack)
     per_step = -(-recipe.batch // _count_processes())
     course = plan_course(-(-count_batches(text.tasks, per_step) // _count_processes()), recipe)
     tutor = _hire(learner, engine, materials, recipe, desk, text, plan, course, weights, per_step)
     train_through(tutor, find_checkpoint(desk.work))
+    if not is_first():
+        return Fitted(_contract(materials, recipe))
     best = find_best(desk.work)
-    assert best is not None, "a training ends with a validation"
+    assert best is not None, "a training begins with a validation"
     _write(engine, model, recipe, best, desk.draft)
     trained = sum(weight.numel() for weight in learner.parameters() if weight.requires_grad)
     facts = {

@@ -84,9 +84,10 @@ class Bench:
         self.task, self.engine, self.clock, self.viewer, self.signals = task, engine, clock, viewer, signals
         self.train, self.validation, self.test_rows = parts.train, parts.validation, len(parts.test)
         self.pace = 0.0  # seconds a row
-        self.trials = 0
+        self._entered = 0
         self.best, self.value, self.base_value = read_candidate(task), -1.0, -1.0
         self._known: dict[str, Measured] = {}
+        self._asked: set[str] = set()
 
     def begin(self) -> None:
         """Ask the task as it is; how long that takes decides how many rows the budget has room for.
@@ -107,6 +108,11 @@ class Bench:
         self.validation = self.validation[:wanted]
         self.base_value = self.validate(self.best, "as it was")
 
+    @property
+    def tried(self) -> int:
+        """How many different candidates were asked, the task as it is among them."""
+        return len(self._asked)
+
     def validate(self, candidate: Candidate, what: str) -> float:
         """A candidate's headline on all of validation."""
         return self.measure(candidate, self.validation, what).value
@@ -122,6 +128,7 @@ class Bench:
             return self._known[task.fingerprint]
         self.signals.check()
         self.clock.check(len(lessons) * self.pace)
+        self._asked.add(task.fingerprint)
         began = self.clock.now()
         answers = self._ask(task, lessons)
         if lessons:
@@ -137,8 +144,8 @@ class Bench:
     def _enter(self, candidate: Candidate, value: float, what: str) -> None:
         if value > self.value:
             self.best, self.value = candidate, value
-        self.viewer.on_trial(Trial(self.trials, what, value, self.value, self.clock.left()))
-        self.trials += 1
+        self.viewer.on_trial(Trial(self._entered, what, value, self.value, self.clock.left()))
+        self._entered += 1
 
     def _ask(self, task: Task, lessons: Sequence[Lesson]) -> tuple[Answer, ...]:
         return ask_lessons(task, self.engine, lessons)

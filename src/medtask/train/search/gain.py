@@ -57,6 +57,10 @@ class Gain:
         gap = f"gain {describe_gap(self.value)}, paired, {describe_p(self.pair.p)}"
         return f"{MEASURES[self.measure]} {one} -> {other} on {count_rows(self.pair.n).replace('row', 'test row')}: {gap}"
 
+    def conclude(self) -> str:
+        """One or two sentences that a reader may rely on."""
+        return f"{self.tell()}." if self.shown else f"No gain that these rows can show: {self.tell()}. {self.need()}".strip()
+
     def need(self) -> str:
         """What it would take to see a gain, where none is shown; "" where one is."""
         if self.shown:

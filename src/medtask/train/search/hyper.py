@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 DATABASE = "trials.db"
 MOST_TRIALS = 200
 _WARM_TRIALS = 3  # before the median prunes and the median's time is believed
+_NOTHING = "No recipe had a lower validation loss than the default one; the test rows were not used."
 _SPACE = 1  # goes up with every change of what is searched: studies of another space are not gone on with
 
 
@@ -57,10 +58,7 @@ class TunedTraining:
 
     def verdict(self) -> str:
         """One or two sentences that a reader may rely on."""
-        if self.gain is None:
-            return "No recipe had a lower validation loss than the default one; the test rows were not used."
-        told = f"{self.gain.tell()}."
-        return told if self.gain.shown else f"No gain that these rows can show: {told} {self.gain.need()}".strip()
+        return self.gain.conclude() if self.gain else _NOTHING
 
 
 def tune_training(parts: Parts, recipe: Recipe, clock: Clock, viewer: Viewer, *, out: Path, share: float = 0.2) -> TunedTraining:

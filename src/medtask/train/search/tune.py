@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -13,7 +14,9 @@ from medtask.data.atomic import replace_text
 from medtask.decision.asking import check_engine
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, UsageError
+from medtask.privacy import no_network
 from medtask.runs.interrupt import Interrupted, catch_signals
+from medtask.runs.manifest import list_destinations
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 from medtask.train.search.bench import Bench, Viewer, ask_lessons
@@ -35,14 +38,15 @@ _NOTHING = "Nothing did better than the task as it is on the {rows} validation r
 class Tuned:
     """What a search of words came to. ``gain``: None where nothing did better on validation, so that nothing was tested.
     ``text``: the new task file, None where it is not to be written; ``changed``: which of its keys are new. ``before`` and ``after``:
-    the headline on validation, by which the result was chosen: the second is too good. ``ended``: why the search ended."""
+    the headline on validation, by which the result was chosen: the second is too good; None where not even that was asked.
+    ``ended``: why the search ended."""
 
     best: Candidate
     changed: tuple[str, ...]
     gain: Gain | None
     text: str | None
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     trials: int
     ended: str
     rows: dict[str, int]
@@ -51,10 +55,9 @@ class Tuned:
 
     def verdict(self) -> str:
         """One or two sentences that a reader may rely on."""
-        if self.gain is None:
-            return _NOTHING.format(rows=self.rows["validation"])
-        told = f"{self.gain.tell()}."
-        return told if self.gain.shown else f"No gain that these rows can show: {told} {self.gain.need()}".strip()
+        if self.gain is None and self.trials <= 1:
+            return f"Nothing was tried beside the task as it is, since {self.ended}; the test rows were not used."
+        return self.gain.conclude() if self.gain else _NOTHING.format(rows=self.rows["validation"])
 
 
 def tune_words(
@@ -80,7 +83,9 @@ def tune_words(
     narrow = narrow_task(task)
     check_engine(narrow, engine)
     stages = _plan_stages(narrow, engine, proposer or engine, whats, clock, seed, viewer)
-    with catch_signals() as signals:
+    destinations = list_destinations(engine, proposer or engine)
+    allowed = [address for addresses in destinations.values() for address in addresses]
+    with no_network(allowed), catch_signals() as signals:
         bench = Bench(narrow, engine, parts, clock, viewer, signals)
         ended, interrupted = _search(bench, stages)
     notes = _list_notes(task, narrow)
@@ -89,9 +94,12 @@ def tune_words(
     gain, text = None, None
     if changed:
         viewer.on_stage(f"Asking {bench.test_rows:,} test rows twice: the task as it was, and the best found")
-        gain, text = _measure(parts, engine, bench, seed)
+        # Further passes may name models that have still to be fetched.
+        with nullcontext() if any(one.model for one in task.passes) else no_network(allowed):
+            gain, text = _measure(parts, engine, bench, seed)
         text = text if gain.shown or keep_anyway else None
-    facts = {"before": bench.base_value, "after": bench.value, "trials": bench.trials, "ended": ended, "rows": rows}
+    before, after = (bench.base_value, bench.value) if bench.tried else (None, None)
+    facts = {"before": before, "after": after, "trials": bench.tried, "ended": ended, "rows": rows}
     return Tuned(bench.best, changed, gain, text, notes=notes, interrupted=interrupted, **facts)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,34 @@
+"""A training in a process of its own, to be killed: python trainee.py FOLDER BASE [SECONDS A STEP]."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from lessons import make_rows, make_task
+from medtask.train import loop
+from medtask.train.journal import Point, Unwatched
+from medtask.train.local import train
+from medtask.train.recipe import Recipe
+
+
+class Slow(Unwatched):
+    """Gives whoever kills this process time to do so at any step."""
+
+    def __init__(self, pause: float) -> None:
+        self.pause = pause
+
+    def on_point(self, point: Point) -> None:
+        time.sleep(self.pause)
+
+
+def main(folder: Path, base: str, pause: float) -> int:
+    loop.CHECKPOINT_SECONDS = 0.0  # one behind every step
+    task = make_task(folder / "task")
+    recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, rate=1e-2)
+    return train(task, make_rows(), recipe, out=folder / "out", share=0.2, watch=Slow(pause)).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], float((sys.argv[3:] or ["0"])[0])))
