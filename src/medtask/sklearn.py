@@ -12,7 +12,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -252,11 +252,12 @@ def _make_task(classifier: MedtaskClassifier, names: Sequence[str]) -> Task:
 
 
 def _make_recipe(classifier: MedtaskClassifier) -> Recipe:
-    from medtask.train.recipe import RECIPE_FIELDS, Recipe
+    from medtask.train.recipe import Recipe
 
     options = dict(classifier.options or {})
-    if strange := sorted(set(options) - set(RECIPE_FIELDS)):
-        raise UsageError(f"options names {strange[0]!r}, which no recipe has", fix=f"choose from {', '.join(RECIPE_FIELDS)}")
+    known = [field.name for field in fields(Recipe)]
+    if strange := sorted(set(options) - set(known)):
+        raise UsageError(f"options names {strange[0]!r}, which no recipe has", fix=f"choose from {', '.join(known)}")
     model = classifier.model
     bases = () if classifier.method == "linear" else (model,) if isinstance(model, str) else tuple(model)
     state = classifier.random_state

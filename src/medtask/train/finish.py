@@ -150,7 +150,7 @@ def finish(
         if journal.points:
             write_picture(folder / PICTURE, journal.points, measured[0].measure or "accuracy")
         for place, material in enumerate(materials, 1):
-            if material.cleaning is not None:
+            if material.cleaning is not None and material.cleaning.dropped:
                 write_cleaning(folder / ("cleaning.csv" if len(materials) == 1 else f"cleaning-{place}.csv"), material.cleaning)
         replace_text(folder / "README.md", card)
         (folder / CONTRACT).unlink(missing_ok=True)  # an earlier session's, of what was the best until then

@@ -82,8 +82,8 @@ def hold_against(task: Task, lessons: Sequence[Lesson], before: Sequence[Answer]
     (pair,) = compare_family([(other, one)], contest.groups, seed=seed)
     measure, units = pair.headline[0], group_rows(contest.groups, len(contest.ids))
     tell = estimate_share_of if measure == "accuracy" else estimate
-    before, after = (tell(side.weighed[measure], units, seed=seed) for side in (one, other))
-    return Gain(measure, before, after, pair)
+    figures = [tell(side.weighed[measure], units, seed=seed) for side in (one, other)]
+    return Gain(measure, figures[0], figures[1], pair)
 
 
 def score_rows(task: Task, lessons: Sequence[Lesson], answers: Sequence[Answer]) -> tuple[float, list[float]]:

@@ -108,14 +108,14 @@ def _make_program(dspy: Any, bench: Bench, shown: Sequence[Example], train: Sequ
             measured, place = bench.measure(candidate, [train[int(row)]]), 0
         return dspy.Prediction(answer=str(measured.answers[place].value), score=measured.scores[place])
 
-    class _Asked(dspy.Predict):  # type: ignore[misc]
+    class _Asked(dspy.Predict):
         def forward(self, **inputs: Any) -> Any:
             said = answer(read(self.signature.instructions, self.demos), inputs["row"])
             if dspy.settings.trace is not None:
                 dspy.settings.trace.append((self, {**inputs}, said))
             return said
 
-    class _Program(dspy.Module):  # type: ignore[misc]
+    class _Program(dspy.Module):
         def __init__(self) -> None:
             super().__init__()
             self.ask = _Asked(dspy.Signature("text -> answer", start.instruction))
