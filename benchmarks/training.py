@@ -4,8 +4,9 @@
 
 The task has 29 labels with definitions in its prompt (about 250 tokens that all rows share) and short rows of its own. Both sides train
 the same LoRA (rank 16, all linear layers) with AdamW in float32, in steps of 32 rows, and learn the answer alone: TRL gets the very
-chats as prompt and completion. Steps of the two are taken in turn, so that a machine that others use slows down both alike; the first
-step of each is not counted. Ratios are to be compared, not seconds. Needs the extra `peers`.
+chats as prompt and completion, and reads --their-batch of them at once, in as many parts of a step (all 32, with their logits over the
+whole vocabulary, take more than 24 GB). Steps of the two are taken in turn, so that a machine that others use slows down both alike; the
+first step of each is not counted. Ratios are to be compared, not seconds. Needs the extra `peers`.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def open_ours(folder: Path, base: str, batch: int, seed: int) -> Any:
     return step, material, engine
 
 
-def open_trl(material: Any, engine: Any, base: str, batch: int, seed: int, out: Path) -> Any:
+def open_trl(material: Any, engine: Any, base: str, batch: int, at_once: int, seed: int, out: Path) -> Any:
     """A function that takes one step of TRL's SFTTrainer over the same rows."""
     import torch
     from datasets import Dataset
@@ -128,7 +129,7 @@ def open_trl(material: Any, engine: Any, base: str, batch: int, seed: int, out: 
     ]
     config = SFTConfig(
         output_dir=str(out),
-        per_device_train_batch_size=batch,
+        per_device_train_batch_size=at_once,
         max_steps=1,
         use_cpu=engine.model.device.type == "cpu",
         bf16=False,
@@ -151,16 +152,19 @@ def open_trl(material: Any, engine: Any, base: str, batch: int, seed: int, out: 
 
     def step(number: int) -> tuple[int, int]:
         nonlocal batches
-        inputs = next(batches, None)
-        if inputs is None:
-            batches = iter(trainer.get_train_dataloader())
-            inputs = next(batches)
-        trainer.current_gradient_accumulation_steps = 1
-        trainer.training_step(trainer.model, inputs)
+        rows = tokens = 0
+        trainer.current_gradient_accumulation_steps = batch // at_once
+        for _ in range(batch // at_once):
+            inputs = next(batches, None)
+            if inputs is None:
+                batches = iter(trainer.get_train_dataloader())
+                inputs = next(batches)
+            trainer.training_step(trainer.model, inputs)
+            rows, tokens = rows + len(inputs["input_ids"]), tokens + int(inputs["attention_mask"].sum())
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
         trainer.optimizer.step()
         trainer.model.zero_grad()
-        return len(inputs["input_ids"]), int(inputs["attention_mask"].sum())
+        return rows, tokens
 
     return step
 
@@ -170,6 +174,7 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--their-batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -178,7 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = write_task(Path(name), options.rows)
         ours, material, engine = open_ours(folder, options.base, options.batch, options.seed)
-        theirs = open_trl(material, engine, options.base, options.batch, options.seed, folder / "trl")
+        theirs = open_trl(material, engine, options.base, options.batch, options.their_batch, options.seed, folder / "trl")
         speeds: dict[str, list[float]] = {"medtask, packed": [], "TRL SFTTrainer": []}
         tokens = {}
         for number in range(options.steps + 1):

@@ -242,7 +242,6 @@ def _make_task(classifier: MedtaskClassifier, names: Sequence[str]) -> Task:
         "name": "classifier",
         "instruction": classifier.instruction or (INSTRUCTION_SEVERAL if classifier.multilabel_ else INSTRUCTION),
         "input": "{{ text }}",
-        "gold": "gold",
         "answer": {"kind": kind, "labels": listed},
     }
     with tempfile.TemporaryDirectory(prefix="medtask-") as folder:
@@ -280,7 +279,7 @@ def _train(classifier: MedtaskClassifier, rows: list[dict[str, Any]], home: Path
     recipe = _make_recipe(classifier)
     facts = [recipe.tell(), classifier.task_.fingerprint, classifier.validation_share, rows]
     name = blake2b(json.dumps(facts, default=str).encode("utf-8", "replace"), digest_size=8).hexdigest()
-    result = train(classifier.task_, rows, recipe, out=home / f"model-{name}", share=classifier.validation_share)
+    result = train(classifier.task_, rows, recipe, out=home / f"model-{name}", gold_column="gold", share=classifier.validation_share)
     if result.state != "finished":
         warnings.warn("the training was interrupted: the best state until then answers, and fitting again goes on", stacklevel=3)
     return Path(result.folder).resolve()

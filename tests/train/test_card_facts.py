@@ -18,7 +18,7 @@ def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     material = gather_material(task, medtask.read_table(EXAMPLE / "procedures.csv"))
     figure = Estimate(0.9, 20, 0.7, 0.97)
     told = read_material(material, {"accuracy": figure, "kappa": None}, {"TF-IDF": {"accuracy": figure, "kappa": None}}, "as it was")
-    assert (told.name, told.kind, told.table, told.phi) == ("surgery-purpose", "label", "procedures.csv", "unknown")
+    assert (told.name, told.kind, told.table, told.phi) == ("surgery-purpose", "label", "procedures.csv", "no")
     assert told.rows == told.train_rows + told.validation_rows + sum(told.dropped.values())
     # Rows whose gold is the abstention are learnt from, and have no label.
     named = sum(label.rows or 0 for label in told.labels)

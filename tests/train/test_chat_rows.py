@@ -94,7 +94,7 @@ def test_the_folder_tells_what_it_holds(tmp_path: Path) -> None:
     assert told["state"] == "whole"
     assert told["task"] == {"name": "surgery-purpose", "kind": "label", "fingerprint": task.fingerprint}
     assert told["table"]["sha256"] == table.digest()
-    assert told["phi"] == "unknown"
+    assert told["phi"] == "no"
     assert told["leaks"]["share"] == 0
     assert told["cleaning"]["rows"] == 300
     assert told["files"]["cleaning.csv"]["rows"] == sum(told["cleaning"]["dropped"].values())

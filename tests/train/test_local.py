@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(base: Path, **more: Any) -> Recipe:
-    plain: dict[str, Any] = {"bases": (str(base),), "epochs": 2, "batch": 8, "rank": 4, "rate": 1e-2}
+    plain: dict[str, Any] = {"bases": (str(base),), "epochs": 2, "batch": 8, "rank": 4, "alpha": 4.0, "rate": 1e-2}
     return Recipe(**(plain | more))
 
 
@@ -44,7 +44,7 @@ def test_the_folder_holds_a_model_its_card_and_its_history_for_its_owner_only(ma
     folder = made / "model"
     names = {path.name for path in folder.iterdir() if path.name != ".lock"}
     assert names >= {"medtask.json", "adapter_config.json", "adapter_model.safetensors", "training.json"}
-    assert names >= {"README.md", "cleaning.csv", "loss.csv", "loss.svg"}
+    assert names >= {"README.md", "loss.csv", "loss.svg"}
     assert not {".training", ".draft"} & names
     for path in folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name

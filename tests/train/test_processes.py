@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from lessons import make_rows, make_task
-from tiny_models import save_model
 
 import medtask
+from lessons import make_rows, make_task
 from medtask.train.journal import read_points
+from tiny_models import save_model
 
 
 @pytest.mark.slow
@@ -23,7 +23,8 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, make_rows())) + "\n")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "-m", "medtask"]
-    words = ["train", "task", "rows.jsonl", "--base", base, "--out", "out", "--epochs", "2", "--batch", "8", "--rank", "4", "--rate", "0.01"]
+    words = ["train", "task", "rows.jsonl", "--base", base, "--out", "out", "--epochs", 2, "--batch", 8]
+    words += ["--rank", 4, "--alpha", 4, "--rate", 0.01]
     done = subprocess.run(
         [*launch, *map(str, words), "--share", "0.2", "-q"],
         cwd=tmp_path,

@@ -26,7 +26,7 @@ class Slow(Unwatched):
 def main(folder: Path, base: str, pause: float) -> int:
     loop.CHECKPOINT_SECONDS = 0.0  # one behind every step
     task = make_task(folder / "task")
-    recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, rate=1e-2)
+    recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, alpha=4.0, rate=1e-2)
     return train(task, make_rows(), recipe, out=folder / "out", share=0.2, watch=Slow(pause)).exit_code
 
 

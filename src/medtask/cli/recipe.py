@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from medtask.tasks.task import Task
     from medtask.train.recipe import Recipe
 
-MethodName = Annotated[
-    Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"],
-    typer.Option(help="What is trained: see docs/training.md."),
-]
+_Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
+MethodName = Annotated[_Method, typer.Option(help="What is trained: see docs/training.md.")]
+TunedMethod = Annotated[_Method | None, typer.Option(help="Search for the settings of such a training.")]
 ModelFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the model; default: models/METHOD beside the task.")]
 Bases = Annotated[list[str] | None, typer.Option(metavar="MODEL", help="What training begins with; once for each model of a hybrid.")]
 Also = Annotated[list[str] | None, typer.Option(metavar="TASK[=TABLE]", help="A further task for the same model.")]

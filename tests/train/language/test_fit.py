@@ -25,7 +25,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(base: Path, **more: Any) -> Recipe:
-    plain: dict[str, Any] = {"method": "rslora", "bases": (str(base),), "epochs": 2, "batch": 8, "rank": 4, "rate": 1e-2}
+    plain: dict[str, Any] = {"method": "rslora", "bases": (str(base),), "epochs": 2, "batch": 8, "rank": 4, "alpha": 4.0, "rate": 1e-2}
     return Recipe(**(plain | more))
 
 

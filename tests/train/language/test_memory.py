@@ -31,9 +31,8 @@ def test_with_room_packs_are_as_large_as_they_are_worth() -> None:
 
 
 def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -> None:
-    plans = [
-        plan_memory(SMALL, Recipe(), number="float32", device="cpu", allowed=int(size * GIGABYTE), longest=600) for size in (24, 6, 4.5, 3.2)
-    ]
+    sizes = [int(size * GIGABYTE) for size in (24, 6, 4.5, 3.2)]
+    plans = [plan_memory(SMALL, Recipe(), number="float32", device="cpu", allowed=size, longest=600) for size in sizes]
     assert [plan.checkpointing for plan in plans] == sorted(plan.checkpointing for plan in plans)
     assert plans[-1].checkpointing
     assert "--checkpointing" in plans[-1].notes[0]

@@ -56,9 +56,10 @@ def train(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model on rows with gold; run and evaluate take it like any.
+    """Train a better model on rows with gold.
 
-    Ctrl-C keeps what was best until then; the same command goes on where it stopped, after a crash too.
+    What comes out is a folder that run, evaluate and compare take like any model. Ctrl-C keeps what was best until then; the same
+    command goes on where it stopped, after a crash too.
     """
     from medtask.tasks.load import load_task
 

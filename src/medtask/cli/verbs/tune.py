@@ -16,6 +16,7 @@ from medtask.cli.inputs import (
     AllowRemote,
     AsJson,
     DataSource,
+    GoldColumn,
     ModelName,
     Offline,
     Quiet,
@@ -27,6 +28,7 @@ from medtask.cli.inputs import (
     load_engine,
     open_table,
 )
+from medtask.cli.recipe import TunedMethod
 from medtask.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -52,27 +54,22 @@ def tune(
     ] = None,
     model: ModelName = None,
     proposer: Annotated[str | None, typer.Option(metavar="MODEL", help="Who writes instructions; default: the model itself.")] = None,
-    method: Annotated[
-        Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"] | None,
-        typer.Option(help="Search for the settings of such a training."),
-    ] = None,
+    method: TunedMethod = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="What the training begins with.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="The new task file, beside the old; or the search’s folder.")] = None,
-    gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")] = None,
+    gold: GoldColumn = None,
     sheet: SheetName = None,
     test_share: Annotated[float, typer.Option(metavar="SHARE", help="Rows that no search sees, to measure with at the end.")] = 0.25,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     keep_anyway: Annotated[bool, typer.Option("--keep-anyway", help="Write the new file even where no gain is shown.")] = False,
-    acknowledge_phi: Annotated[
-        bool, typer.Option("--acknowledge-phi", help="Texts of rows may stand in the task file of a task with `phi: true`.")
-    ] = False,
+    acknowledge_phi: Annotated[bool, typer.Option("--acknowledge-phi", help="With phi: true, let rows stand in the file.")] = False,
     allow_remote: AllowRemote = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search for better words of a task, or better settings of a training.
+    """Find better words for a task, or settings of a training.
 
     The rows with gold are divided in three: what is tried is taken from the first part and chosen by the second; the third, which
     no search sees, tells at the end what it has brought. Ctrl-C ends the search, and the best so far is measured.
