@@ -136,7 +136,8 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.string = tags.input_tags.one_d_array = True
+        # Not one_d_array, true as it is: scikit-learn means lone numbers by it.
+        tags.input_tags.string = True
         tags.classifier_tags.multi_label = True
         return tags
 
