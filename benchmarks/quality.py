@@ -82,8 +82,9 @@ def write_task(data: Path, out: Path, name: str) -> Path:
         "answer": {"kind": one.gold, "labels": labels},
     }
     files = {"rows.jsonl": rows, "train.jsonl": read_rows(data / name, "train")}
-    for part in (True, False) if one.part else ():
-        files[f"{one.part}-{part}.jsonl"] = [row for row in rows if bool(row[one.part]) is part]
+    if one.part is not None:
+        for part in (True, False):
+            files[f"{one.part}-{part}.jsonl"] = [row for row in rows if bool(row[one.part]) is part]
     texts = {file: "\n".join(map(json.dumps, found)) + "\n" for file, found in files.items()} | {"task.json": json.dumps(task)}
     for file, text in texts.items():
         if not (folder / file).exists() or (folder / file).read_text(encoding="utf-8") != text:

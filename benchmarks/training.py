@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def open_trl(material: Any, engine: Any, base: str, batch: int, at_once: int, se
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from medtask.engines.files.locate import locate_model
     from medtask.engines.files.weights import unpack_gguf
@@ -148,7 +150,7 @@ def open_trl(material: Any, engine: Any, base: str, batch: int, at_once: int, se
         processing_class=engine.chat.tokenizer.tokenizer,
     )
     trainer.create_optimizer()
-    batches = iter([])
+    batches: Iterator[Any] = iter(())
 
     def step(number: int) -> tuple[int, int]:
         nonlocal batches

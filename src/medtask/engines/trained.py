@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from medtask.data.atomic import replace_file
 from medtask.data.source import list_names, show_name, show_path
@@ -147,9 +147,10 @@ def _check(path: Path, content: Mapping[str, Any]) -> None:
         wrong.append("sha256")
     untaught = content.get("untaught", [])
     wrong += [key for key, names in (("labels", labels), ("untaught", untaught)) if not _are_names(names)]
-    if not labels and content.get("engine") in ("linear", "encoder"):
-        wrong.append("labels")
-    elif not wrong and (twice := [label for label, count in Counter([*labels, *untaught]).items() if count > 1]):
+    if content.get("engine") in ("linear", "encoder"):  # these have a head, which knows its labels and nothing else
+        wrong += ["labels"] if not labels else []
+        wrong += ["kind"] if content.get("kind") not in ("label", "labels") else []
+    if not wrong and (twice := [label for label, count in Counter([*cast("list[str]", labels), *untaught]).items() if count > 1]):
         raise InputError(f"{show_path(path)} names the label {list_names(twice[:1])} twice", fix="give every label a name of its own")
     if wrong:
         raise InputError(f"{show_path(path)} says nothing usable under {list_names(sorted(set(wrong)))}", fix=_AGAIN)

@@ -140,7 +140,8 @@ class Tutor(Trainer):
     def evaluate(self, *unused: Any, **unused_too: Any) -> dict[str, float]:
         verdict = self.validate()
         metrics = {"eval_loss": verdict.loss} | ({} if verdict.score is None else {"eval_score": verdict.score})
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
+        self.control = control
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -156,7 +157,7 @@ class Tutor(Trainer):
             super()._save_checkpoint(model, trial)
 
 
-class Bookkeeper(TrainerCallback):  # type: ignore[misc]
+class Bookkeeper(TrainerCallback):
     """Notes what happens, keeps the best state, marks checkpoints as whole, and stops where nothing is gained any more."""
 
     def __init__(self, tutor: Tutor, course: Course, patience: int) -> None:

@@ -67,7 +67,7 @@ def train(
     question = load_task(task)
     folder = out or _name_folder(question, method)
     with open_table(question, data, sheet) as table:
-        settings = {"validation": validation, "share": share, "min_count": min_count, "cap": cap, "gold_column": gold}
+        settings: dict[str, Any] = {"validation": validation, "share": share, "min_count": min_count, "cap": cap, "gold_column": gold}
         settings |= {"also": [_open_lecture(named) for named in also or ()], "out": folder}
         if dry_run:
             _preview(question, table, context.params, settings)
