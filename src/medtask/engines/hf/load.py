@@ -214,7 +214,8 @@ def _start(model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: di
         "downloaded": files.downloaded,
         "notes": list(plan.notes),
     }
-    title = f"{files.reference}{f' + {files.adapter.name}' if files.adapter else ''}, {plan.quantize or plan.dtype}, {plan.device}"
+    beside = files.adapter if files.adapter != Path(files.reference).expanduser() else None  # an adapter's own folder names both
+    title = f"{files.reference}{f' + {beside.name}' if beside else ''}, {plan.quantize or plan.dtype}, {plan.device}"
     engine = HfEngine(model, tokenizer, EngineInfo("hf", title, identity, details), budget=plan.budget)
     if engine.packed:
         engine.check_packing(AGREEMENT[plan.dtype])
