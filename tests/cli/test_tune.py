@@ -38,10 +38,18 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedEngine]:
     """What `fake:` loads: it answers better with examples."""
     made = PlantedEngine(wants_examples, good=1.0, proposals=("```\nOther words.\n```",))
 
+    closed: list[bool] = []
+
     def load(reference: str, **options: Any) -> PlantedEngine:
+        closed.clear()
         return made
 
+    def close() -> None:
+        assert not closed  # real engines give their memory back once, and have none to give a second time
+        closed.append(True)
+
     monkeypatch.setattr(fake, "load_fake", load)
+    monkeypatch.setattr(made, "close", close)
     yield made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing, redirect_stdout
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -137,10 +137,11 @@ def _tune_words(
         raise UsageError("the task says `phi: true`: its records may go to no other machine", fix=fix)
     whats: tuple[What, ...] = ("examples", "prompt") if what is None else (what,)  # type: ignore[assignment]
     engines: list[Engine] = []
-    for name in dict.fromkeys(filter(None, names)):
-        view.on_load(name)
-        engines.append(load_engine(name, allow_remote=allow_remote))
-    with closing(engines[0]), closing(engines[-1]):
+    with ExitStack() as stack:
+        # Who writes may be who answers: then it is one engine, and closed once.
+        for name in dict.fromkeys(filter(None, names)):
+            view.on_load(name)
+            engines.append(stack.enter_context(closing(load_engine(name, allow_remote=allow_remote))))
         return tune_words(parts, engines[0], whats, clock, view, proposer=engines[-1], **options)
 
 
