@@ -11,7 +11,8 @@ Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear",
 LANGUAGE = ("lora", "rslora", "qlora", "dora", "full")
 
 # What was measured to serve: an adapter takes steps a hundred times as long as the weights themselves.
-_RATES = {"full": 2e-5, "encoder": 1e-4}
+_RATES = {"full": 2e-5, "encoder": 5e-5}
+_MINILM_RATE = 3e-4  # small models take longer steps than BERT
 _ADAPTER_RATE = 1e-3
 
 
@@ -52,7 +53,10 @@ class Recipe:
 
     @property
     def learning_rate(self) -> float:
-        return self.rate if self.rate is not None else _RATES.get(self.method, _ADAPTER_RATE)
+        if self.rate is not None:
+            return self.rate
+        small = self.method == "encoder" and self.base in ("", "minilm")
+        return _MINILM_RATE if small else _RATES.get(self.method, _ADAPTER_RATE)
 
     def check(self) -> None:
         """UsageError for the first number that no training can have."""
