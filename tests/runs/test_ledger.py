@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import random
 import re
-import resource
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from full_disk import full_disk
 from medtask.decision.predictor import RowAnswer
 from medtask.errors import StorageError
 from medtask.records import Answer, Quote, Status, Step
@@ -215,17 +215,6 @@ def test_other_labels_are_refused(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no-folder"):
         Ledger(tmp_path / "no-folder" / "ledger.db", LABELS)
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond so many bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_on_a_full_disk_what_was_committed_is_kept_and_the_rest_waits_for_room(tmp_path: Path) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from full_disk import full_disk
 from medtask.errors import InputError, StorageError
 from medtask.train import journal
 from medtask.train.journal import COLUMNS, Journal, Point, Unwatched, read_points
@@ -138,17 +136,6 @@ def test_anything_else_that_is_wrong_is_an_error_with_its_place(tmp_path: Path, 
 def test_a_file_that_is_not_there_is_an_error_to_who_asks_for_its_points(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"loss\.csv cannot be read \(FileNotFoundError\)"):
         read_points(tmp_path / "loss.csv")
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond so many bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("spare", [0, 5])

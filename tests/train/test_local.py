@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import resource
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import medtask
+from full_disk import full_disk
 from lessons import make_rows, make_task
 from medtask.errors import InputError, MedtaskError, RunMismatch, StorageError, TooBig, UsageError
 from medtask.train.local import Lecture, preview, train
@@ -134,21 +132,6 @@ def test_an_adapter_is_put_on_no_other_base(made: Path, tmp_path: Path) -> None:
     # Another model of the same shape takes it: whoever puts it there is told.
     engine = medtask.load_model(str(save_model(tmp_path / "qwen", "qwen2")), adapter=str(made / "model"))
     assert any("was trained on" in note for note in engine.info.details["notes"])  # type: ignore[attr-defined]
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes, as on a full disk."""
-    import signal
-
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
 
 
 def test_a_disk_that_fills_up_at_a_checkpoint_is_told_and_the_training_goes_on_later(tmp_path: Path, base: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from medtask.errors import StorageError
 from medtask.train.loop import (
-    Verdict,
     count_since_best,
     find_best,
     find_checkpoint,
@@ -21,6 +20,7 @@ from medtask.train.loop import (
     tell_storage,
 )
 from medtask.train.recipe import Recipe
+from medtask.train.validate import Verdict
 
 
 class Number:

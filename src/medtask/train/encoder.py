@@ -23,7 +23,7 @@ from medtask.train.targets import Targets, judge, read_targets
 
 if TYPE_CHECKING:
     from medtask.engines.files.locate import ModelFiles
-    from medtask.train.loop import Verdict
+    from medtask.train.validate import Verdict
 
 SCHEME = "encoder:"
 # Bytes of a weight in training: itself, its gradient and AdamW's two moments, in float32.
@@ -316,7 +316,7 @@ def _hire(
 
 
 def _make_judge(model: Any, tokenizer: Any, targets: Targets, judged: _Text) -> Callable[[], Verdict]:
-    from medtask.train.loop import Verdict
+    from medtask.train.validate import Verdict
 
     def validate() -> Verdict:
         shares = _predict(model, tokenizer, judged.tokens, several=targets.several)

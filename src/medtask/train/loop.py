@@ -27,20 +27,13 @@ from medtask.errors import EngineError
 from medtask.train.desk import Desk, is_first
 from medtask.train.journal import Point
 from medtask.train.recipe import Recipe
+from medtask.train.validate import Verdict
 
 WHOLE = "whole"  # the file that marks a checkpoint as complete
 BEST = "best"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_SECONDS = 120.0
 KEPT_CHECKPOINTS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a validation found: mean loss of a row in nats, and in [0, 1] what the kind is judged by (None: nothing)."""
-
-    loss: float
-    score: float | None = None
 
 
 class Weights(Protocol):

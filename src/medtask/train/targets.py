@@ -13,9 +13,9 @@ from medtask.engines.trained import EngineName, Trained
 from medtask.errors import InputError, UsageError
 from medtask.tasks.task import Task
 from medtask.train.material import Lesson, Material, find_phi
+from medtask.train.validate import FLOOR
 
 LEARNABLE = ("label", "labels")
-FLOOR = 1e-6  # one row must not outweigh all others
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from medtask.decision.asking import Heard, ask
 from medtask.decision.shares import weigh
 from medtask.engines.base import Engine
 from medtask.records import Value
 from medtask.tasks.task import Task
-from medtask.train.loop import Verdict
 from medtask.train.material import Lesson
 
 FLOOR = 1e-6  # a probability below it counts as this: one row must not outweigh all others
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a validation found: mean loss of a row in nats, and in [0, 1] what the kind is judged by (None: nothing)."""
+
+    loss: float
+    score: float | None = None
 
 
 def judge_rows(task: Task, engine: Engine, lessons: Sequence[Lesson]) -> Verdict:

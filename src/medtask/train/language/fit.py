@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from medtask.engines.tokens.tokenizer import HubTokenizer
     from medtask.train.language.memory import MemoryPlan
     from medtask.train.language.passage import Passage
-    from medtask.train.loop import Course, Verdict, Weights
+    from medtask.train.loop import Course, Weights
+    from medtask.train.validate import Verdict
 
 # Rows that a validation in the middle of a training looks at, of all tasks together; the finished model is measured on all.
 VALIDATION_ROWS = 400
@@ -206,8 +207,8 @@ def _hire(
     """The Tutor of this training."""
     from medtask.train.language.learner import Batches, LanguageTutor, measure_wording, take_one
     from medtask.train.language.schedule import order_batches
-    from medtask.train.loop import Verdict, make_arguments
-    from medtask.train.validate import combine_verdicts, judge_rows
+    from medtask.train.loop import make_arguments
+    from medtask.train.validate import Verdict, combine_verdicts, judge_rows
 
     def validate() -> Verdict:
         learner.eval()
