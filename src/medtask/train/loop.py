@@ -65,7 +65,7 @@ def plan_course(epoch_steps: int, recipe: Recipe) -> Course:
 
 
 def make_arguments(
-    recipe: Recipe, course: Course, desk: Desk, *, device: str, optimizer: str = "adamw_torch", **more: Any
+    recipe: Recipe, course: Course, desk: Desk, *, device: str, optimizer: str = "adamw_torch_fused", **more: Any
 ) -> TrainingArguments:
     """Trainer's arguments for a recipe. When to log, validate and save is decided by Bookkeeper, not by them."""
     return TrainingArguments(

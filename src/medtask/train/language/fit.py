@@ -224,10 +224,11 @@ def _hire(
 
     lengths = [passage.longest for passage in text.train]
     batches = order_batches(text.tasks, lengths, per_step, course.steps * _count_processes(), recipe.seed)
-    optimizer = "paged_adamw_32bit" if recipe.method == "qlora" else "adamw_torch"
     # Items are taken in their order: chance has done its work in schedule.py, where it can be repeated.
-    sampling = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}
-    arguments = make_arguments(recipe, course, desk, device=engine.model.device.type, optimizer=optimizer, **sampling)
+    more: dict[str, Any] = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}
+    if recipe.method == "qlora":
+        more["optimizer"] = "paged_adamw_32bit"
+    arguments = make_arguments(recipe, course, desk, device=engine.model.device.type, **more)
     return LanguageTutor(
         model=learner,
         args=arguments,
