@@ -144,7 +144,7 @@ def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(tmp_path: Pat
                 lengths = [len(option.text) for option in lesson.prompt.options]
                 logs = [log / length * sum(lengths) / len(lengths) for log, length in zip(logs, lengths, strict=True)]
             expected -= (logs[gold] - math.log(math.fsum(math.exp(log - max(logs)) for log in logs)) - max(logs)) / len(golds)
-    assert losses.choice == pytest.approx(expected, abs=1e-3)
+    assert losses.shown == losses.choice == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_rows_share_is_read_once_and_nothing_of_the_prompt_is_learnt(tmp_path: Path) -> None:

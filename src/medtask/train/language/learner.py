@@ -55,14 +55,14 @@ class LanguageTutor(Tutor):
         model.train()
         rows = [self.passages[row] for row in inputs["rows"]]
         packs = list(cut_packs(rows, self.pack_tokens))
-        total = torch.zeros((), device=self.args.device)
+        shown = 0.0
         for place, pack in enumerate(packs):
             # With several processes gradients are exchanged once, behind the last pack: processes may have unlike numbers of them.
             with nullcontext() if place == len(packs) - 1 else self.accelerator.no_sync(model):
-                loss = model(pack).total / len(rows)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        return total
+                losses = model(pack)
+                self.accelerator.backward(losses.total / len(rows))
+            shown += losses.shown / len(rows)
+        return torch.tensor(shown, device=self.args.device)
 
     def _count(self, inputs: Any) -> tuple[int, int]:
         rows = [self.passages[row] for row in inputs["rows"]]

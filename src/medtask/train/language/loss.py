@@ -7,7 +7,6 @@ reports (at every branching of the label trie the model's probabilities are reno
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,12 +25,17 @@ WORDING = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Sums over the rows of a pack. ``total`` carries gradients. ``choice``: of the set, NaN for kinds that are written."""
+    """Sums over the rows of a pack. ``total`` carries gradients. ``choice``: of the set, None for kinds that are written."""
 
     total: Tensor
-    choice: float
+    choice: float | None
     wording: float
     rows: int
+
+    @property
+    def shown(self) -> float:
+        """What a validation measures too: of the set, or of the wording where nothing is chosen."""
+        return self.wording if self.choice is None else self.choice
 
 
 def measure_losses(head: Head, hidden: Tensor, read: Read) -> Losses:
@@ -41,7 +45,7 @@ def measure_losses(head: Head, hidden: Tensor, read: Read) -> Losses:
     total = wording.sum() if choice is None else choice.sum() + WORDING * wording.sum()
     return Losses(
         total,
-        math.nan if choice is None else float(choice.detach().sum()),
+        None if choice is None else float(choice.detach().sum()),
         float(wording.detach().sum()),
         len(read.passages),
     )
