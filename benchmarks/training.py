@@ -86,7 +86,7 @@ def open_ours(folder: Path, base: str, batch: int, seed: int) -> Any:
 
     recipe = Recipe(method="lora", bases=(base,), batch=batch, seed=seed)
     task = load_task(folder)
-    material = gather_material(task, read_table(folder / "rows.jsonl"), share=0.1, seed=seed)
+    material = gather_material(task, read_table(folder / "rows.jsonl"), seed=seed)
     engine: Any = load_model(base, dtype="float32")
     passages = read_passages(task, engine.chat, material.train)
     model = put_adapter(engine.model, recipe)

@@ -275,12 +275,14 @@ def _make_recipe(classifier: MedtaskClassifier) -> Recipe:
 
 
 def _train(classifier: MedtaskClassifier, rows: list[dict[str, Any]], home: Path) -> Path:
-    from medtask.train.local import train
+    from medtask.train.local import Lecture, train
+    from medtask.train.material import Selection
 
     recipe = _make_recipe(classifier)
     facts = [recipe.tell(), classifier.task_.fingerprint, classifier.validation_share, rows]
     name = blake2b(json.dumps(facts, default=str).encode("utf-8", "replace"), digest_size=8).hexdigest()
-    result = train(classifier.task_, rows, recipe, out=home / f"model-{name}", gold_column="gold", share=classifier.validation_share)
+    lectures = (Lecture(classifier.task_, rows, "gold"),)
+    result = train(lectures, recipe, out=home / f"model-{name}", selection=Selection(classifier.validation_share))
     if result.state != "finished":
         warnings.warn("the training was interrupted: the best state until then answers, and fitting again goes on", stacklevel=3)
     return Path(result.folder).resolve()

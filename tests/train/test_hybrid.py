@@ -18,6 +18,7 @@ from medtask.engines.hybrid import HybridEngine
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.train.hybrid import fit_hybrid, fit_weights
 from medtask.train.linear import fit_linear
+from medtask.train.local import Lecture, train
 from medtask.train.material import Material
 from medtask.train.recipe import Recipe
 
@@ -116,6 +117,14 @@ def test_models_that_know_different_things_are_better_together(tmp_path: Path) -
     fitted = fit_hybrid([material], recipe(str(tmp_path / "words" / "draft"), *FAKES[:2]), make_desk(tmp_path))
     losses = [float(loss) for loss in fitted.facts["validation_losses"]]  # type: ignore[attr-defined]
     assert float(str(fitted.facts["validation_loss"])) <= min(losses)
+
+
+@pytest.mark.parametrize(("every", "seed", "told"), [(1, 0, 0), (1, 1, 1), (2, 0, 1)])
+def test_a_model_that_may_have_learnt_from_the_rows_is_named(tmp_path: Path, every: int, seed: int, told: int) -> None:
+    task = make_task(tmp_path / "task")
+    train([Lecture(task, make_rows()[::every])], Recipe(method="linear", seed=seed), out=tmp_path / "words")
+    result = train([Lecture(task, make_rows())], recipe(str(tmp_path / "words"), FAKES[0]), out=tmp_path / "both")
+    assert sum("divided otherwise" in note and "words" in note for note in result.notes) == told
 
 
 def test_one_model_twice_is_one(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from full_disk import full_disk
 from lessons import make_rows, make_task
 from medtask.errors import InputError, MedtaskError, RunMismatch, StorageError, TooBig, UsageError
 from medtask.train.local import Lecture, preview, train
+from medtask.train.material import Selection
 from medtask.train.recipe import Recipe
 from tiny_models import save_model
 
@@ -32,7 +33,7 @@ def recipe(base: Path, **more: Any) -> Recipe:
 def made(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     """A finished model folder, with the task beside it."""
     home = tmp_path_factory.mktemp("made")
-    result = train(make_task(home / "task"), make_rows(), recipe(base, epochs=6), out=home / "model", share=0.4)
+    result = train([Lecture(make_task(home / "task"), make_rows())], recipe(base, epochs=6), out=home / "model", selection=Selection(0.4))
     assert result.state == "finished"
     assert result.exit_code == 0
     return home
@@ -67,27 +68,28 @@ def test_the_model_runs_like_any_and_its_calibration_is_applied(made: Path, tmp_
 
 def test_a_finished_training_is_recalled_and_another_one_refused(made: Path, base: Path) -> None:
     task = medtask.load_task(made / "task")
-    again = train(task, make_rows(), recipe(base, epochs=6), out=made / "model", share=0.4)
+    again = train([Lecture(task, make_rows())], recipe(base, epochs=6), out=made / "model", selection=Selection(0.4))
     assert again.state == "finished"
     assert again.score is not None
     with pytest.raises(RunMismatch, match=r"recipe\.rank"):
-        train(task, make_rows(), recipe(base, epochs=6, rank=8), out=made / "model", share=0.4)
+        train([Lecture(task, make_rows())], recipe(base, epochs=6, rank=8), out=made / "model", selection=Selection(0.4))
+    more = [*make_rows(), {"text": "one more knee", "gold": "knee"}]
     with pytest.raises(RunMismatch, match=r"task1\.data"):
-        train(task, [*make_rows(), {"text": "one more knee", "gold": "knee"}], recipe(base, epochs=6), out=made / "model", share=0.4)
+        train([Lecture(task, more)], recipe(base, epochs=6), out=made / "model", selection=Selection(0.4))
 
 
 def test_a_training_that_could_not_begin_leaves_its_folder_free(tmp_path: Path, base: Path) -> None:
     task = make_task(tmp_path / "task")
     with pytest.raises(UsageError, match="cannot be trained"):
-        train(task, make_rows(), Recipe(bases=("ollama:gemma",)), out=tmp_path / "out")
-    assert train(task, make_rows(), recipe(base, epochs=0.2), out=tmp_path / "out").state == "finished"
+        train([Lecture(task, make_rows())], Recipe(bases=("ollama:gemma",)), out=tmp_path / "out")
+    assert train([Lecture(task, make_rows())], recipe(base, epochs=0.2), out=tmp_path / "out").state == "finished"
 
 
 def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("mine")
     with pytest.raises(UsageError, match="in use"):
-        train(make_task(tmp_path / "task"), make_rows(), recipe(base), out=tmp_path / "out")
+        train([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base), out=tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.doc"]
 
 
@@ -101,7 +103,7 @@ def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: 
 )
 def test_tables_that_teach_nothing_are_refused_before_a_model_is_loaded(tmp_path: Path, rows: list[dict[str, object]], said: str) -> None:
     with pytest.raises(MedtaskError, match=said) as refusal:
-        train(make_task(tmp_path / "task"), rows, Recipe(bases=("no/such-model",)), out=tmp_path / "out")
+        train([Lecture(make_task(tmp_path / "task"), rows)], Recipe(bases=("no/such-model",)), out=tmp_path / "out")
     assert refusal.value.fix
 
 
@@ -137,25 +139,26 @@ def test_an_adapter_is_put_on_no_other_base(made: Path, tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_at_a_checkpoint_is_told_and_the_training_goes_on_later(tmp_path: Path, base: Path) -> None:
     task = make_task(tmp_path / "task")
     with full_disk(20_000), pytest.raises(StorageError) as refusal:
-        train(task, make_rows(), recipe(base), out=tmp_path / "out")
+        train([Lecture(task, make_rows())], recipe(base), out=tmp_path / "out")
     assert refusal.value.fix
     with pytest.raises(InputError, match="has not ended"):
         medtask.load_model(str(tmp_path / "out"))
-    assert train(task, make_rows(), recipe(base), out=tmp_path / "out").state == "finished"
+    assert train([Lecture(task, make_rows())], recipe(base), out=tmp_path / "out").state == "finished"
 
 
 def test_several_tasks_are_measured_each(tmp_path: Path, base: Path) -> None:
     first, second = make_task(tmp_path / "one"), make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall"))
-    result = train(first, make_rows(), recipe(base, epochs=1), out=tmp_path / "out", also=[Lecture(second, make_rows(kind="labels"))])
+    lectures = [Lecture(first, make_rows()), Lecture(second, make_rows(kind="labels"))]
+    result = train(lectures, recipe(base, epochs=1), out=tmp_path / "out")
     assert [one.measure for one in result.learnt] == ["accuracy", "micro_f1"]
 
 
 def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path, base: Path) -> None:
     with pytest.raises(TooBig) as refusal:
-        train(make_task(tmp_path / "task"), make_rows(), recipe(base, memory=600_100_000, dtype="float32"), out=tmp_path / "out")
+        train([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base, memory=600_100_000, dtype="float32"), out=tmp_path / "out")
     assert "smaller" in (refusal.value.fix or "")
-    lines = preview(make_task(tmp_path / "task"), make_rows(), recipe(base, row_tokens=200), out=tmp_path / "out")
+    lines = preview([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base, row_tokens=200), out=tmp_path / "out")
     assert any(line.startswith("memory") for line in lines)
     assert any("accelerate launch" in line for line in lines)
     with pytest.raises(TooBig):
-        preview(make_task(tmp_path / "task"), make_rows(), recipe(base, memory=100_000_000), out=tmp_path / "out")
+        preview([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base, memory=100_000_000), out=tmp_path / "out")

@@ -18,7 +18,7 @@ from medtask.errors import InputError, MedtaskError, TableError, TaskFaults, Usa
 from medtask.tasks.labels import fold_name
 from medtask.tasks.task import Task
 from medtask.train.clean import Why
-from medtask.train.material import Material, describe_material, find_phi, gather_material
+from medtask.train.material import Material, Selection, describe_material, find_phi, gather_material
 from medtask.train.twins import NEAR
 from pieces import WORDS, likeness, pieces_of
 
@@ -32,7 +32,8 @@ def task(tmp_path: Path) -> Task:
 
 
 def gather(task: Task, rows: Sequence[dict[str, Any]], **more: Any) -> Material:
-    return gather_material(task, read_table(rows), **more)
+    chosen = {name: more.pop(name) for name in ("share", "min_count", "cap") if name in more}
+    return gather_material(task, read_table(rows), selection=Selection(**chosen), **more)
 
 
 def make_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:

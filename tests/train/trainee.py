@@ -9,7 +9,8 @@ from pathlib import Path
 from lessons import make_rows, make_task
 from medtask.train import loop
 from medtask.train.journal import Point, Unwatched
-from medtask.train.local import train
+from medtask.train.local import Lecture, train
+from medtask.train.material import Selection
 from medtask.train.recipe import Recipe
 
 
@@ -27,7 +28,7 @@ def main(folder: Path, base: str, pause: float) -> int:
     loop.CHECKPOINT_SECONDS = 0.0  # one behind every step
     task = make_task(folder / "task")
     recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, alpha=4.0, rate=1e-2)
-    return train(task, make_rows(), recipe, out=folder / "out", share=0.2, watch=Slow(pause)).exit_code
+    return train([Lecture(task, make_rows())], recipe, out=folder / "out", selection=Selection(0.2), watch=Slow(pause)).exit_code
 
 
 if __name__ == "__main__":

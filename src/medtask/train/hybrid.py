@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from medtask.records import Prompt, Scores, Value
 from medtask.tasks.task import AnyLabels, Choice, OneLabel, Task
 from medtask.train.desk import Desk, Fitted
 from medtask.train.journal import Point
+from medtask.train.manifest import divides_alike, read_manifest
 from medtask.train.material import Lesson, Material, find_phi
 from medtask.train.recipe import Recipe
 from medtask.train.validate import FLOOR
@@ -47,7 +49,7 @@ def fit_hybrid(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fit
         weights = np.zeros(len(members))
         weights[kept] = fit_weights(table.given[:, kept])
     weighed = [replace(members[place], weight=float(weights[place])) for place in kept]
-    notes = _tell(members, weights, table, len(lessons))
+    notes = (*_tell(members, weights, table, len(lessons)), *_tell_origins(weighed, materials[0]))
     trained = save_hybrid(desk.draft, weighed, _contract(task, weighed))
     facts = {
         "members": [member.reference for member in members],
@@ -209,8 +211,18 @@ def _tell(members: Sequence[Member], weights: NDArray[np.float64], table: _Table
     left = lessons - len(set(table.rows.tolist()))
     if left:
         notes.append(f"{left:,} of {lessons:,} validation rows were not used: a model could not answer them")
-    notes.append("the weights mean what they say only if no model in the hybrid was trained on these validation rows")
     return tuple(notes)
+
+
+def _tell_origins(members: Sequence[Member], material: Material) -> Iterator[str]:
+    """Weights are fair where no model has learnt from the rows that they are fitted on: the models that may have."""
+    for member in members:
+        manifest = read_manifest(Path(member.reference))
+        if manifest and not divides_alike(manifest, material):
+            yield (
+                f"{show_name(member.reference)} was trained on another table, or on one that was divided otherwise: if validation rows "
+                "were among those that it learnt from, its weight is too high (train all models with the same table, --share and --seed)"
+            )
 
 
 def _contract(task: Task, members: Sequence[Member]) -> Trained:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -10,22 +9,23 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medtask.data.atomic import replace_text, storage_error
+from medtask.data.atomic import storage_error
 from medtask.data.read import read_table
 from medtask.engines.trained import CONTRACT, TRAINING, find_engine
-from medtask.errors import MedtaskError, RunMismatch, StorageError, UsageError
+from medtask.errors import MedtaskError, UsageError
 from medtask.runs.interrupt import Signals, catch_signals
 from medtask.runs.lock import lock_run
-from medtask.runs.manifest import list_differences, now
+from medtask.runs.manifest import now
 from medtask.tasks.facts import write_facts
 from medtask.tasks.task import Task
 from medtask.train.desk import DRAFT, WORK, Desk, is_first
 from medtask.train.journal import Journal, Unwatched, Watch
-from medtask.train.material import Material, gather_material
+from medtask.train.manifest import FORMAT, identify_training, read_manifest, refuse_other, write_manifest
+from medtask.train.material import USUAL, Material, Selection, gather_material
 from medtask.train.methods import find_fit
 from medtask.train.recipe import LANGUAGE, Recipe
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from medtask.evaluate.intervals import Estimate
 
 CURVE = "loss.csv"
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +88,18 @@ class Lecture:
 
 
 def train(
-    task: Task,
-    table: object,
+    lectures: Sequence[Lecture],
     recipe: Recipe,
     *,
     out: str | Path,
-    also: Sequence[Lecture] = (),
-    gold_column: str | None = None,
-    validation: object | None = None,
-    share: float = 0.1,
-    min_count: int = 1,
-    cap: int | None = None,
+    selection: Selection = USUAL,
     watch: Watch | None = None,
     demonstration: bool = False,
 ) -> TrainResult:
-    """Train a model on a table's gold, into the folder ``out``; or go on where an earlier session of the same training stopped.
+    """Train a model on tables' gold, into the folder ``out``; or go on where an earlier session of the same training stopped.
 
-    ``also``: further tasks that the same model is trained for. ``validation``: a table to stop by, else a ``share`` of the rows
-    is kept for it. ``min_count``, ``cap``: labels with fewer rows are left out, and no label has more. The first signal (Ctrl-C)
-    ends the step in hand, and what was best until then becomes the model.
+    ``lectures``: what the model is trained for, one task or several. ``selection``: which of their rows it learns from. The first
+    signal (Ctrl-C) ends the step in hand, and what was best until then becomes the model.
 
     Raises every MedtaskError: UsageError and InputError for what cannot be learnt from, TooBig, RunMismatch for a folder that
     holds something else, RunLocked, StorageError, EngineError.
@@ -115,12 +107,11 @@ def train(
     watch = watch if watch is not None and is_first() else Unwatched()
     recipe.check()
     folder = _open(Path(out))
-    lectures = (Lecture(task, table, gold_column, validation), *also)
     with _alone(folder), catch_signals(raising=False) as signals:
-        materials = tuple(_gather(one, share, min_count, cap, recipe.seed) for one in lectures)
-        identity = _identify(materials, recipe, share, min_count, cap)
-        _refuse_other(folder, identity)
-        if (known := _read_facts(folder)) and known["state"] == "finished":
+        materials = _gather(lectures, selection, recipe.seed)
+        identity = identify_training(materials, recipe, selection)
+        refuse_other(folder, identity)
+        if (known := read_manifest(folder)) and known["state"] == "finished":
             watch.on_note(f"{folder} holds this very model already: nothing is left to do")
             find_engine(folder)
             return _read_result(folder, 0)
@@ -146,48 +137,18 @@ def _open(folder: Path) -> Path:
     return folder
 
 
-def _gather(one: Lecture, share: float, min_count: int, cap: int | None, seed: int) -> Material:
-    validation = None if one.validation is None else read_table(one.validation)
-    return gather_material(
-        replace(one.task, gold_column=one.gold_column or one.task.gold_column),
-        read_table(one.table),
-        validation=validation,
-        share=share,
-        min_count=min_count,
-        cap=cap,
-        seed=seed,
+def _gather(lectures: Sequence[Lecture], selection: Selection, seed: int) -> tuple[Material, ...]:
+    return tuple(
+        gather_material(
+            one.task,
+            read_table(one.table),
+            gold_column=one.gold_column,
+            validation=None if one.validation is None else read_table(one.validation),
+            selection=selection,
+            seed=seed,
+        )
+        for one in lectures
     )
-
-
-def _identify(materials: Sequence[Material], recipe: Recipe, share: float, min_count: int, cap: int | None) -> dict[str, str]:
-    """Everything that decides what comes out, by name."""
-    facts: dict[str, object] = {f"recipe.{name}": value for name, value in recipe.tell().items() if name not in ("memory", "device")}
-    facts |= {"split.share": share, "split.min_count": min_count, "split.cap": cap}
-    for place, material in enumerate(materials, 1):
-        facts |= {f"task{place}.fingerprint": material.task.fingerprint, f"task{place}.data": material.sha256}
-        facts |= {f"task{place}.rows": f"{len(material.train)} to learn from, {len(material.validation)} to validate by"}
-    return {name: str(value) for name, value in facts.items()}
-
-
-def _read_facts(folder: Path) -> dict[str, Any] | None:
-    path = folder / TRAINING
-    try:
-        facts = json.loads(path.read_bytes())
-        return dict(facts) if facts["format"] == FORMAT and isinstance(facts["identity"], dict) else None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise StorageError(f"{path} is damaged ({type(error).__name__})", fix="move the folder aside and train again") from None
-
-
-def _refuse_other(folder: Path, identity: Mapping[str, str]) -> None:
-    """RunMismatch where the folder's training was begun with other facts."""
-    facts = _read_facts(folder)
-    if facts is None:
-        return
-    if differences := list_differences(facts["identity"], identity):
-        listed = "".join(f"\n  {difference}" for difference in differences)
-        raise RunMismatch(f"{folder} belongs to another training:{listed}", fix="give another folder with --out, or undo the change")
 
 
 def _work(
@@ -217,9 +178,9 @@ def _work(
         "recipe": recipe.tell(),
         "tasks": [write_facts(material.task) for material in materials],
     }
-    before = _read_facts(folder)
+    before = read_manifest(folder)
     facts["seconds"] = before.get("seconds", 0.0) if before else 0.0
-    _write_facts(folder, facts)
+    write_manifest(folder, facts)
     curve = folder / CURVE if is_first() else work / f"loss-{os.environ['RANK']}.csv"
     journal = Journal(curve, watch, _find_step(work))
     try:
@@ -249,16 +210,11 @@ def _find_step(work: Path) -> int:
     return max((int(name.rpartition("-")[2]) for name in marks), default=0)
 
 
-def _write_facts(folder: Path, facts: Mapping[str, object]) -> None:
-    if is_first():
-        replace_text(folder / TRAINING, json.dumps(facts, indent=2, default=str) + "\n")
-
-
 def _read_result(folder: Path, exit_code: int) -> TrainResult:
     """The result of a training that has ended, as its folder tells it."""
     from medtask.evaluate.intervals import Estimate
 
-    facts = _read_facts(folder)
+    facts = read_manifest(folder)
     assert facts is not None, "a training notes how it ended"
     learnt = []
     for one in facts["measured"]:
@@ -277,26 +233,14 @@ def _read_result(folder: Path, exit_code: int) -> TrainResult:
     )
 
 
-def preview(
-    task: Task,
-    table: object,
-    recipe: Recipe,
-    *,
-    out: str | Path,
-    also: Sequence[Lecture] = (),
-    gold_column: str | None = None,
-    validation: object | None = None,
-    share: float = 0.1,
-    min_count: int = 1,
-    cap: int | None = None,
-) -> list[str]:
+def preview(lectures: Sequence[Lecture], recipe: Recipe, *, out: str | Path, selection: Selection = USUAL) -> list[str]:
     """What train would do, line by line; nothing is trained or written. Raises what train would raise before its first step."""
     from medtask.train.language.preview import preview_language
     from medtask.train.material import describe_material
 
     recipe.check()
     lines = []
-    materials = tuple(_gather(one, share, min_count, cap, recipe.seed) for one in (Lecture(task, table, gold_column, validation), *also))
+    materials = _gather(lectures, selection, recipe.seed)
     for material in materials:
         lines += material.cleaning.tell() if material.cleaning else []
         lines += describe_material(material)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -25,10 +25,34 @@ from medtask.train.lesson import NOTHING, Lesson, has_labels, list_labels
 from medtask.train.split import Divided, draw_validation, join_equal
 from medtask.train.twins import Places, find_families
 
-__all__ = ["Lesson", "Material", "describe_material", "find_phi", "gather_material"]
+__all__ = ["Lesson", "Material", "Selection", "describe_material", "find_phi", "gather_material"]
 
 # With fewer, a tenth is not one row, and whatever is seen on the rows to stop by is chance. Anything worth using takes hundreds.
 LEAST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows of a table are learnt from. ``share``: of the rows, those that are set aside to stop by, where no table of its own
+    is given for that. ``min_count``: labels with fewer rows are left out. ``cap``: no label has more rows."""
+
+    share: float = 0.1
+    min_count: int = 1
+    cap: int | None = None
+
+    def check(self, task: Task) -> None:
+        """UsageError for numbers that cannot be, or that mean nothing for the task."""
+        if not 0 < self.share <= 0.5:
+            raise UsageError(f"a validation share of {self.share:g} cannot be", fix="give a share above 0 and up to 0.5, such as 0.1")
+        for name, number in (("min-count", self.min_count), ("cap", self.cap)):
+            if number is not None and number < 1:
+                raise UsageError(f"{name} is {number}", fix=f"give {name} a number from 1 on, or leave it out")
+        if (self.min_count > 1 or self.cap is not None) and not has_labels(task):
+            name = "min-count" if self.min_count > 1 else "cap"
+            raise UsageError(f"{name} is about labels, and a task of kind {task.kind} has none", fix=f"leave {name} out")
+
+
+USUAL = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +83,37 @@ def gather_material(
     *,
     gold_column: str | None = None,
     validation: Table | None = None,
-    share: float = 0.1,
-    min_count: int = 1,
-    cap: int | None = None,
+    selection: Selection = USUAL,
     row_limit: int | None = None,
     seed: int = 0,
 ) -> Material:
     """Clean the rows of a table that have gold, divide them, and look for what the two parts share.
 
-    ``validation``: a table of rows to stop by; without it a ``share`` of the rows is set aside, group-safe and duplicate-safe:
-    near duplicates stay on one side. ``min_count``, ``cap``: see clean_rows. ``row_limit``: of the table's first rows.
+    ``validation``: a table of rows to stop by; without it a share of the rows is set aside, group-safe and duplicate-safe:
+    near duplicates stay on one side. ``row_limit``: of the table's first rows.
     ``seed``: decides which rows are set aside and which go above a cap; the order of the rows does not.
 
     UsageError for numbers that cannot be; TaskFaults and TableError for tables that cannot be asked about; InputError where there
     is nothing to learn: no gold, one label, too few rows, rows that all belong together.
     """
-    _check_numbers(task, share, min_count, cap, row_limit)
+    selection.check(task)
+    if row_limit is not None and row_limit < 1:
+        raise UsageError(f"limit is {row_limit}", fix="give limit a number from 1 on, or leave it out")
     gold = gold_column or task.gold_column
     if gold is None:
         raise InputError("no column is named that holds gold to learn from", fix="name it with --gold, or under `gold:` in the task")
-    lessons, cleaning = _read(task, table, gold, min_count, cap, row_limit, seed)
-    _check_learnable(task, lessons, cleaning, table, gold, min_count)
+    task = replace(task, gold_column=gold)
+    lessons, cleaning = _read(task, table, gold, selection, row_limit, seed)
+    _check_learnable(task, lessons, cleaning, table, gold, selection.min_count)
     if validation is None:
         questions = compare_questions(task, lessons)
-        held, divided = _divide(task, questions, share, seed)
+        held, divided = _divide(task, questions, selection.share, seed)
         train, aside = _take(questions, ~held), _take(questions, held)
         return Material(
             task, train, aside, table.source, table.digest(), _list_notes(task, train, aside, divided),
             cleaning, find_leaks(questions, held), divided,
         )  # fmt: skip
-    aside, found = _read(task, validation, gold, 1, None, None, seed)
+    aside, found = _read(task, validation, gold, USUAL, None, seed)
     if not aside:
         fix = "give a table whose gold and input columns are filled in"
         raise InputError(f"{validation.source} has no row to validate by: {_tell_why(found)}", fix=fix)
@@ -118,26 +143,15 @@ def find_phi(task: Task) -> Phi:
     return "unknown" if said is None else "no"
 
 
-def _check_numbers(task: Task, share: float, min_count: int, cap: int | None, row_limit: int | None) -> None:
-    if not 0 < share <= 0.5:
-        raise UsageError(f"a validation share of {share:g} cannot be", fix="give a share above 0 and up to 0.5, such as 0.1")
-    for name, number in (("min-count", min_count), ("cap", cap), ("limit", row_limit)):
-        if number is not None and number < 1:
-            raise UsageError(f"{name} is {number}", fix=f"give {name} a number from 1 on, or leave it out")
-    if (min_count > 1 or cap is not None) and not has_labels(task):
-        name = "min-count" if min_count > 1 else "cap"
-        raise UsageError(f"{name} is about labels, and a task of kind {task.kind} has none", fix=f"leave {name} out")
-
-
 def _read(
-    task: Task, table: Table, gold: str, min_count: int, cap: int | None, row_limit: int | None, seed: int
+    task: Task, table: Table, gold: str, selection: Selection, row_limit: int | None, seed: int
 ) -> tuple[tuple[Lesson, ...], Cleaning]:
     if faults := check_columns(task, table.columns, gold_column=gold):
         raise TaskFaults(str(task.source or task.name), faults)
     if not survey(table, task.id_column).rows:
         raise TableError(f"{table.source} has no rows", fix="give a table with at least one row below its header")
     records = islice(read_records(task, table, gold_column=gold), row_limit)
-    return clean_rows(task, records, min_count=min_count, cap=cap, seed=seed)
+    return clean_rows(task, records, min_count=selection.min_count, cap=selection.cap, seed=seed)
 
 
 def _check_learnable(task: Task, lessons: Sequence[Lesson], cleaning: Cleaning, table: Table, gold: str, min_count: int) -> None:

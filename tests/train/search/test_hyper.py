@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
+from medtask.data.read import read_table
 from medtask.engines.base import Engine
 from medtask.errors import InputError, MissingExtra, UsageError
 from medtask.train.journal import Point, Watch
-from medtask.train.local import TrainResult
+from medtask.train.local import Lecture, TrainResult
+from medtask.train.material import Selection
 from medtask.train.recipe import Recipe
 from medtask.train.search import hyper
 from medtask.train.search.clock import Clock
@@ -36,8 +38,8 @@ class Trainings:
         self.hands = Hands()
         self.before: Callable[[Recipe], None] = lambda recipe: None
 
-    def train(self, task: Any, table: Any, recipe: Recipe, *, out: Path, share: float, watch: Watch) -> TrainResult:
-        self.ids |= {str(row["case_id"]) for row in table}
+    def train(self, lectures: Sequence[Lecture], recipe: Recipe, *, out: Path, selection: Selection, watch: Watch) -> TrainResult:
+        self.ids |= {str(row["case_id"]) for one in lectures for row in read_table(one.table).rows()}
         self.before(recipe)
         self.recipes.append(recipe)
         loss = 0.5 + abs(math.log10(recipe.learning_rate / 3e-3))
@@ -166,10 +168,10 @@ def test_a_recipe_that_cannot_be_trained_is_passed_over_but_the_default_one_is_n
 def test_a_stopped_training_ends_the_search_with_the_best_so_far(
     trainings: Trainings, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(task: Any, table: Any, recipe: Recipe, *, out: Path, share: float, watch: Watch) -> TrainResult:
+    def stop(lectures: Sequence[Lecture], recipe: Recipe, *, out: Path, selection: Selection, watch: Watch) -> TrainResult:
         if len(trainings.recipes) == 3:
             return result(out, None, exit_code=130)
-        return trainings.train(task, table, recipe, out=out, share=share, watch=watch)
+        return trainings.train(lectures, recipe, out=out, selection=selection, watch=watch)
 
     monkeypatch.setattr(hyper, "train", stop)
     found = tune(parts, tmp_path / "search")

@@ -10,6 +10,7 @@ import typer
 
 from medtask.cli import show
 from medtask.cli.inputs import AsJson, DataSource, GoldColumn, Quiet, SheetName, TaskPath, open_table
+from medtask.cli.recipe import Cap, MinCount, Share, ValidationTable
 
 if TYPE_CHECKING:
     from medtask.train.material import Material
@@ -27,10 +28,10 @@ def prepare(
     task: TaskPath,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go: a new folder, or one of an earlier preparation.")],
     data: DataSource = None,
-    validation: Annotated[str | None, typer.Option(metavar="TABLE", help="Rows to validate by; default: a share of the table.")] = None,
-    share: Annotated[float, typer.Option(metavar="SHARE", help="Of the rows, to validate by.")] = 0.1,
-    min_count: Annotated[int, typer.Option("--min-count", metavar="N", help="Leave out labels with fewer rows.")] = 1,
-    cap: Annotated[int | None, typer.Option(metavar="N", help="Of each label, at most so many rows.")] = None,
+    validation: ValidationTable = None,
+    share: Share = 0.1,
+    min_count: MinCount = 1,
+    cap: Cap = None,
     gold: GoldColumn = None,
     form: Annotated[
         Literal["messages", "prompt-completion"], typer.Option("--format", help="A line is the whole chat, or question and answer apart.")
@@ -49,15 +50,14 @@ def prepare(
     from medtask.privacy import no_network
     from medtask.tasks.load import load_task
     from medtask.train.chat_rows import check_data_folder, prepare_data
-    from medtask.train.material import gather_material
+    from medtask.train.material import Selection, gather_material
 
     question = load_task(task)
     with no_network(), open_table(question, data, sheet) as table:
         check_data_folder(out)
         held = read_table(validation) if validation is not None else None
-        material = gather_material(
-            question, table, gold_column=gold, validation=held, share=share, min_count=min_count, cap=cap, seed=seed
-        )
+        selection = Selection(share, min_count, cap)
+        material = gather_material(question, table, gold_column=gold, validation=held, selection=selection, seed=seed)
         told = prepare_data(out, material, form)
     if as_json:
         show.show_json({"folder": str(out), **told})

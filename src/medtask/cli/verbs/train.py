@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from medtask.cli.tracking import TrackWhere, open_tracking, tell_tracking
 if TYPE_CHECKING:
     from medtask.tasks.task import Task
     from medtask.train.local import Lecture, TrainResult
+    from medtask.train.recipe import Recipe
 
 
 def train(
@@ -62,32 +64,33 @@ def train(
     command goes on where it stopped, after a crash too.
     """
     from medtask.tasks.load import load_task
+    from medtask.train.local import Lecture, preview
+    from medtask.train.material import Selection
 
     forbid_downloads(offline)
     question = load_task(task)
     folder = out or _name_folder(question, method)
     with open_table(question, data, sheet) as table:
-        settings: dict[str, Any] = {"validation": validation, "share": share, "min_count": min_count, "cap": cap, "gold_column": gold}
-        settings |= {"also": [_open_lecture(named) for named in also or ()], "out": folder}
+        lectures = [Lecture(question, table, gold, validation), *map(_open_lecture, also or ())]
+        recipe, selection = options.read_recipe(question, context.params), Selection(share, min_count, cap)
         if dry_run:
-            _preview(question, table, context.params, settings)
+            show.say("\n".join(preview(lectures, recipe, out=folder, selection=selection)))
             return
         tracker = open_tracking(track, question, folder)
-        result = _train(question, table, context.params, settings)
+        result = _learn(lectures, recipe, quiet=quiet, out=folder, selection=selection, demonstration=demonstration)
     told = tell_tracking(tracker, "train", question, folder, _describe(result)) if result.learnt else None
     if told is not None:  # of several processes that train together the first one speaks
         show.show_json(told) if as_json else _show(result)
     raise typer.Exit(result.exit_code)
 
 
-def _train(task: Task, table: object, chosen: dict[str, Any], settings: dict[str, Any]) -> TrainResult:
+def _learn(lectures: Sequence[Lecture], recipe: Recipe, *, quiet: bool, **settings: Any) -> TrainResult:
     from medtask.cli.training import choose_training_meter
-    from medtask.train.local import train as train_locally
+    from medtask.train.local import train as learn
 
-    recipe = options.read_recipe(task, chosen)
-    with choose_training_meter(quiet=chosen["quiet"]) as meter, redirect_stdout(sys.stderr):
+    with choose_training_meter(quiet=quiet) as meter, redirect_stdout(sys.stderr):
         meter.title = " + ".join(recipe.bases) or "TF-IDF"
-        return train_locally(task, table, recipe, watch=meter, demonstration=chosen["demonstration"], **settings)
+        return learn(lectures, recipe, watch=meter, **settings)
 
 
 def _name_folder(task: Task, method: str) -> Path:
@@ -108,13 +111,6 @@ def _open_lecture(named: str) -> Lecture:
     if not table and task.data is None:
         raise UsageError(f"{path} names no table", fix=f"name one, as in --also {path}=TABLE, or write `data: TABLE` into its task file")
     return Lecture(task, read_table(Path(table) if table else task.data))
-
-
-def _preview(task: Task, table: object, chosen: dict[str, Any], settings: dict[str, Any]) -> None:
-    from medtask.train.local import preview
-
-    for line in preview(task, table, options.read_recipe(task, chosen), **settings):
-        show.say(line)
 
 
 def _describe(result: TrainResult) -> dict[str, Any]:

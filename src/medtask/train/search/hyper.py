@@ -21,7 +21,8 @@ from medtask.runs.interrupt import Interrupted, catch_signals
 from medtask.runs.lock import lock_run
 from medtask.tasks.task import Task
 from medtask.train.journal import Point, Unwatched
-from medtask.train.local import TrainResult, train
+from medtask.train.local import Lecture, TrainResult, train
+from medtask.train.material import Selection
 from medtask.train.recipe import LANGUAGE, Recipe
 from medtask.train.search.bench import Trial, Viewer, ask_lessons
 from medtask.train.search.candidate import narrow_task
@@ -158,7 +159,8 @@ class _Search:
         watch = Unwatched() if self.default is None else _Pruning(trial)
         began = self.clock.now()
         try:
-            result = train(self.task, self.table, apply_values(self.recipe, values), out=folder, share=self.share, watch=watch)
+            lectures = (Lecture(self.task, self.table),)
+            result = train(lectures, apply_values(self.recipe, values), out=folder, selection=Selection(self.share), watch=watch)
         except optuna.TrialPruned:
             self._drop(trial, folder, optuna.trial.TrialState.PRUNED)
         except (InputError, EngineError):

@@ -10,7 +10,7 @@ from medtask.data.read import read_table
 from medtask.data.table import Table
 from medtask.errors import InputError, UsageError
 from medtask.tasks.task import Task
-from medtask.train.material import Lesson, gather_material
+from medtask.train.material import Lesson, Selection, gather_material
 
 MOST_TEST = 1000  # rows: an interval of a few hundredths, and more would take its time from the search
 LEAST = 8  # rows of any part, below which nothing can be told
@@ -41,9 +41,9 @@ def divide_rows(task: Task, table: Table, *, test_share: float = 0.25, validatio
     for name, share in (("test", test_share), ("validation", validation_share)):
         if not 0 < share < 1:
             raise UsageError(f"the share of {name} rows is {share:g}", fix="give a share between 0 and 1, such as 0.25")
-    whole = gather_material(task, table, share=test_share, seed=seed)
+    whole = gather_material(task, table, selection=Selection(test_share), seed=seed)
     rest = read_table([lesson.record.fields for lesson in whole.train]) if whole.train else table
-    inner = gather_material(task, rest, share=validation_share, seed=seed + 1)
+    inner = gather_material(task, rest, selection=Selection(validation_share), seed=seed + 1)
     train, validation = _shuffle(inner.train, seed), _shuffle(inner.validation, seed)
     parts = Parts(task, train, validation, _shuffle(whole.validation, seed, MOST_TEST), whole.notes)
     for name in ("train", "validation", "test"):
