@@ -29,30 +29,40 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """``instruction``: the task's. ``several``: any of the labels may apply. ``dev``: the first rows of the dev split that are asked, None
-    for all. ``options``: training's for language models. ``part``: a column by whose truth rows are also measured apart."""
+    """``instruction``: the task's. ``several``: any of the labels may apply. ``long``: its texts are abstracts and dialogues, of which a
+    CPU reads few. ``epochs``: of language models, and of encoders. ``dev``: the first rows of the dev split that are asked, None for all.
+    ``part``: a column by whose truth rows are also measured apart."""
 
     instruction: str
     several: bool = False
+    long: bool = False
+    epochs: tuple[int, int] = (3, 3)
     dev: int | None = None
-    options: tuple[str, ...] = ("--epochs", "3")
     part: str | None = None
 
     @property
     def gold(self) -> str:
         return "labels" if self.several else "label"
 
+    def choose(self, method: str) -> list[str]:
+        """Training's options."""
+        if method in ("linear", "hybrid"):
+            return []
+        chosen = ["--epochs", str(self.epochs[method == "encoder"])]
+        # Few rows to learn from make many steps only if each takes few of them.
+        return chosen + ((["--row-tokens", "128"] if method == "encoder" else ["--batch", "8"]) if self.long else [])
+
 
 SETS = {
     "icd9_procedures": Set("To which body system does the procedure belong?"),
     "covidq_categories": Set("What is the question about?"),
     "symptom2disease": Set("Which disease does the patient describe?"),
-    "mts_dialog_sections": Set("Which section of the clinical note does the dialogue belong to?", options=("--epochs", "2")),
-    "ade_sentences": Set("Does the sentence tell of harm that a drug has done to a patient?", options=("--epochs", "1")),
-    "medical_abstracts": Set("Which condition is the abstract about?", dev=300, options=("--epochs", "1")),
-    "hallmarks_of_cancer": Set("Which hallmarks of cancer does the abstract tell of?", several=True, options=("--epochs", "1")),
-    "medlit_domains": Set("Which medical domains is the article about?", several=True, options=("--epochs", "1"), part="template"),
-    "pubmedqa": Set("Answer the question by the abstract.", options=("--epochs", "2")),
+    "mts_dialog_sections": Set("Which section of the clinical note does the dialogue belong to?", long=True, epochs=(1, 2)),
+    "ade_sentences": Set("Does the sentence tell of harm that a drug has done to a patient?", epochs=(1, 2)),
+    "medical_abstracts": Set("Which condition is the abstract about?", long=True, epochs=(1, 2), dev=300),
+    "hallmarks_of_cancer": Set("Which hallmarks of cancer does the abstract tell of?", several=True, long=True, epochs=(1, 2)),
+    "medlit_domains": Set("Which medical domains is the article about?", several=True, long=True, epochs=(1, 2), part="template"),
+    "pubmedqa": Set("Answer the question by the abstract.", long=True, epochs=(1, 2)),
 }
 
 
@@ -61,7 +71,7 @@ def read_rows(folder: Path, split: str) -> list[Row]:
         rows = [json.loads(line) for line in lines]
     for row in rows:
         if "options" in row:  # pubmedqa: the same three options in every row are labels
-            row |= {"text": f"{row['context']}\n\nQuestion: {row['question']}", "label": row["options"][row["answer"]]}
+            row |= {"text": f"Question: {row['question']}\n\n{row['context']}", "label": row["options"][row["answer"]]}
     return rows
 
 
@@ -81,6 +91,8 @@ def write_task(data: Path, out: Path, name: str) -> Path:
         "gold": one.gold,
         "answer": {"kind": one.gold, "labels": labels},
     }
+    if one.long:
+        task["gate"] = {"too_long": "head_tail"}  # MiniLM reads 512 tokens
     files = {"rows.jsonl": rows, "train.jsonl": read_rows(data / name, "train")}
     if one.part is not None:
         for part in (True, False):
@@ -134,21 +146,36 @@ def call(*words: object) -> Any:
     return json.loads(done.stdout)
 
 
+def spare_rows(folder: Path, rows: int) -> tuple[Path, Path]:
+    """Tables of so many rows to learn from, and a fifth as many to validate by: some of those that `medtask train` would take for it,
+    so that no model learns from rows that a hybrid's weights are fitted on."""
+    import medtask
+    from medtask.train.material import gather_material
+
+    table = folder / "train.jsonl"
+    material = gather_material(medtask.load_task(folder), medtask.read_table(table))
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    paths = []
+    for name, lessons, most in (("train", material.train, rows), ("validation", material.validation, rows // 5)):
+        step = max(1, len(lessons) // most)  # spread over the whole table, whose rows may be sorted
+        paths.append(folder / f"{name}-{rows}.jsonl")
+        paths[-1].write_text("".join(lines[lesson.row - 1] for lesson in lessons[::step][:most]), encoding="utf-8")
+    return paths[0], paths[1]
+
+
 def train_models(folder: Path, name: str, methods: list[str], rows: int | None) -> dict[str, Path]:
     """The folders of the models that the methods make of the train split."""
     made: dict[str, Path] = {}
     for method in methods:
-        place, words = folder / "models" / method, ["--method", method]
+        place, words = folder / "models" / method, ["--method", method, *SETS[name].choose(method)]
         if method == "hybrid":
             words += [word for member in made.values() for word in ("--base", str(member))]
         elif method not in ("linear", "encoder"):
-            words += [*SETS[name].options, "--base", "smollm2-135m"]
+            words += ["--base", "smollm2-135m"]
         table = folder / "train.jsonl"
-        if rows and method not in ("linear", "encoder"):
-            lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
-            step = max(1, len(lines) // rows)
-            table = folder / f"train-{rows}.jsonl"  # spread over the whole file, whose rows may be sorted
-            table.write_text("".join(lines[::step][:rows]), encoding="utf-8")
+        if rows and method not in ("linear", "encoder", "hybrid"):
+            table, aside = spare_rows(folder, rows)
+            words += ["--validation", str(aside)]
         print(f"{name}: training by {method}", file=sys.stderr)
         call("train", folder, table, *words, "--out", place, "-q")
         made[method] = place
