@@ -58,7 +58,7 @@ SETS = {
     "covidq_categories": Set("What is the question about?"),
     "symptom2disease": Set("Which disease does the patient describe?"),
     "mts_dialog_sections": Set("Which section of the clinical note does the dialogue belong to?", long=True, epochs=(1, 2)),
-    "ade_sentences": Set("Does the sentence tell of harm that a drug has done to a patient?", epochs=(1, 2)),
+    "ade_sentences": Set("Does the sentence tell of harm that a drug has done to a patient?", epochs=(1, 2), dev=1000),
     "medical_abstracts": Set("Which condition is the abstract about?", long=True, epochs=(1, 2), dev=300),
     "hallmarks_of_cancer": Set("Which hallmarks of cancer does the abstract tell of?", several=True, long=True, epochs=(1, 2)),
     "medlit_domains": Set("Which medical domains is the article about?", several=True, long=True, epochs=(1, 2), part="template"),
