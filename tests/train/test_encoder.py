@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,23 @@ def test_it_learns_and_its_folder_says_what_transformers_says(kind: str, base: s
     found = ask_draft(task, tmp_path, TEXTS)
     gold = [row["gold"] if kind == "label" else tuple(row["gold"]) for row in make_rows(kind=kind)]  # type: ignore[call-overload]
     assert np.mean([answer.value == truth for answer, truth in zip(found, gold, strict=True)]) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["label", "labels"])
+def test_it_begins_with_the_share_of_each_label(kind: str, base: str, sentences: str, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    names = PARTS if kind == "label" else TAGS
+    rows = [row for place, row in enumerate(make_rows(kind=kind)) if "knee" in str(row["gold"]) or place % 4 == 0]
+    material = make_material(make_task(tmp_path / "task", kind, names), rows)
+    truth = [[name in np.atleast_1d(one.record.gold) for name in names] for one in material.train]
+    shares = (np.sum(truth, axis=0) + 0.5) / (len(truth) + 1)
+    expected = np.log(shares) if kind == "label" else np.log(shares / (1 - shares))
+    still = Recipe(method="encoder", epochs=0.1, rate=1e-9)
+    for place, file, name in ((base, "model", "classifier.bias"), (sentences, "head", "bias")):
+        desk = make_desk(tmp_path / file)
+        fit_encoder([material], replace(still, bases=(place,)), desk)
+        assert load_file(desk.draft / f"{file}.safetensors")[name] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["label", "labels"])
