@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from full_disk import full_disk
 from medtask.errors import InputError, StorageError
 from medtask.train import journal
-from medtask.train.journal import COLUMNS, Journal, Point, Unwatched, read_points
+from medtask.train.journal import COLUMNS, Journal, Point, Unwatched, gained_nothing, read_points
 
 
 class Listener(Unwatched):
@@ -80,6 +80,12 @@ def test_a_resumed_training_drops_what_its_checkpoint_does_not_know(tmp_path: Pa
     assert [(point.step, point.seconds) for point in second.points] == [(step, 10.0 * step) for step in range(1, 7)]
     assert listener.heard == [second.points[-1]]
     assert read_points(path) == second.points
+
+
+@pytest.mark.parametrize(("losses", "nothing"), [((1.0, 0.9, 1.2), False), ((1.0, 1.1, 1.0), True), ((1.0,), False), ((), False)])
+def test_a_training_that_gained_nothing_is_known(losses: tuple[float, ...], nothing: bool) -> None:
+    points = [Point(5 * place, 10, place, validation_loss=loss) for place, loss in enumerate(losses)]
+    assert gained_nothing([*points, Point(10, 10, 1.0, loss=0.1)]) == nothing
 
 
 def test_a_training_that_begins_anew_has_no_earlier_points(tmp_path: Path) -> None:

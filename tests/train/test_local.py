@@ -85,6 +85,13 @@ def test_a_training_that_could_not_begin_leaves_its_folder_free(tmp_path: Path, 
     assert train([Lecture(task, make_rows())], recipe(base, epochs=0.2), out=tmp_path / "out").state == "finished"
 
 
+def test_a_training_that_gained_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtask.train.local.gained_nothing", lambda points: True)
+    result = train([Lecture(make_task(tmp_path / "task"), make_rows())], Recipe(method="linear"), out=tmp_path / "out")
+    assert "nothing was gained" in result.notes[-1]
+    assert "nothing was gained" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("mine")

@@ -34,6 +34,7 @@ from medtask.train.desk import DRAFT, WORK, Desk, Fitted
 from medtask.train.journal import Journal, Unwatched
 from medtask.train.material import Material
 from medtask.train.recipe import LANGUAGE, Recipe
+from medtask.train.validate import name_score
 
 if TYPE_CHECKING:
     from medtask.evaluate.intervals import Estimate
@@ -148,7 +149,7 @@ def finish(
     card = _describe(folder, materials, recipe, fitted, measured, journal, ended, demonstration)
     try:
         if journal.points:
-            write_picture(folder / PICTURE, journal.points, measured[0].measure or "accuracy")
+            write_picture(folder / PICTURE, journal.points, name_score(material.task for material in materials))
         for place, material in enumerate(materials, 1):
             if material.cleaning is not None and material.cleaning.dropped:
                 write_cleaning(folder / ("cleaning.csv" if len(materials) == 1 else f"cleaning-{place}.csv"), material.cleaning)
@@ -228,7 +229,7 @@ def _describe(
             license="apache-2.0" if set(recipe.bases) == {BUILT_IN} else "",
             recipe=recipe.tell(),
             points=journal.points,
-            measure=measured[0].measure or "accuracy",
+            measure=name_score(material.task for material in materials),
             picture=PICTURE if journal.points else "",
             seconds=facts["seconds"],
             hardware=f"{where}, {machine.cores} cores, {format_bytes(machine.memory_bytes)}",

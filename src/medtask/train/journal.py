@@ -112,6 +112,12 @@ class Journal:
             raise storage_error(self.path, error) from error
 
 
+def gained_nothing(points: Sequence[Point]) -> bool:
+    """Whether no validation had a lower loss than the one before the first step."""
+    losses = [(point.validation_loss, point.step) for point in points if point.validation_loss is not None]
+    return len(losses) > 1 and min(losses)[1] == 0
+
+
 COLUMNS = tuple(field.name for field in fields(Point))
 _WHOLE = {"step", "steps"}
 _ALWAYS = {"step", "steps", "epoch", "seconds"}

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,7 @@ from medtask.runs.manifest import now
 from medtask.tasks.facts import write_facts
 from medtask.tasks.task import Task
 from medtask.train.desk import DRAFT, WORK, Desk, is_first
-from medtask.train.journal import Journal, Unwatched, Watch
+from medtask.train.journal import Journal, Unwatched, Watch, gained_nothing
 from medtask.train.manifest import FORMAT, identify_training, read_manifest, refuse_other, write_manifest
 from medtask.train.material import USUAL, Material, Selection, gather_material
 from medtask.train.methods import find_fit
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from medtask.evaluate.intervals import Estimate
 
 CURVE = "loss.csv"
+_UNTRAINED = (
+    "nothing was gained: no validation had a lower loss than the one before the first step, and that is the state that is kept "
+    "(more rows, more --epochs or a lower --rate may help)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,9 @@ def _work(
         if before is None and not journal.points:
             _clear(folder)  # nothing was trained: the folder is free for a better command
         raise
+    if gained_nothing(journal.points):
+        watch.on_note(_UNTRAINED)
+        fitted = replace(fitted, notes=(*fitted.notes, _UNTRAINED))
     watch.on_finish()
     if not is_first():
         return TrainResult(folder, "finished", (), None, None, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from medtask.decision.asking import Heard, ask
@@ -22,6 +22,11 @@ class Verdict:
 
     loss: float
     score: float | None = None
+
+
+def name_score(tasks: Iterable[Task]) -> str:
+    """What the score of their validations is, in words."""
+    return "decisions right" if any(task.several for task in tasks) else "accuracy"
 
 
 def judge_rows(task: Task, engine: Engine, lessons: Sequence[Lesson]) -> Verdict:

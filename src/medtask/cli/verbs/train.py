@@ -87,9 +87,11 @@ def train(
 def _learn(lectures: Sequence[Lecture], recipe: Recipe, *, quiet: bool, **settings: Any) -> TrainResult:
     from medtask.cli.training import choose_training_meter
     from medtask.train.local import train as learn
+    from medtask.train.validate import name_score
 
     with choose_training_meter(quiet=quiet) as meter, redirect_stdout(sys.stderr):
         meter.title = " + ".join(recipe.bases) or "TF-IDF"
+        meter.measure = name_score(one.task for one in lectures)
         return learn(lectures, recipe, watch=meter, **settings)
 
 
@@ -142,7 +144,9 @@ def _show(result: TrainResult) -> None:
         if one.score is not None:
             name = f"{one.task}: " if len(result.learnt) > 1 else ""
             rivals = "".join(f"   {rival} {figure.value:.3f}" for rival, figure in one.rivals.items())
-            before = f"   untrained {result.untrained:.3f}" if result.untrained is not None and len(result.learnt) == 1 else ""
+            # While it trains, several labels are judged by all yes-or-no decisions: that is no figure to stand beside an F1.
+            alike = len(result.learnt) == 1 and one.measure == "accuracy"
+            before = f"   untrained {result.untrained:.3f}" if alike and result.untrained is not None else ""
             show.say(f"{name}{words.MEASURES.get(one.measure, one.measure)} on rows kept for validation {one.score}{rivals}{before}")
         if one.calibration:
             show.say((one.calibration, "dim"))
