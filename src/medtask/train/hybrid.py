@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from medtask.engines.base import Engine
 from medtask.engines.hybrid import Member, identify_member, name_member, save_hybrid
 from medtask.engines.registry import load_model
 from medtask.engines.trained import Trained
-from medtask.errors import EngineError, InputError, UsageError
+from medtask.errors import EngineError, InputError, StorageError, UsageError
 from medtask.records import Prompt, Scores, Value
 from medtask.tasks.task import AnyLabels, Choice, OneLabel, Task
 from medtask.train.desk import Desk, Fitted
@@ -217,7 +218,9 @@ def _tell(members: Sequence[Member], weights: NDArray[np.float64], table: _Table
 def _tell_origins(members: Sequence[Member], material: Material) -> Iterator[str]:
     """Weights are fair where no model has learnt from the rows that they are fitted on: the models that may have."""
     for member in members:
-        manifest = read_manifest(Path(member.reference))
+        manifest = None
+        with suppress(StorageError):  # damaged notes are no reason to throw fitted weights away
+            manifest = read_manifest(Path(member.reference))
         if manifest and not divides_alike(manifest, material):
             yield (
                 f"{show_name(member.reference)} was trained on another table, or on one that was divided otherwise: if validation rows "

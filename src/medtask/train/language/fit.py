@@ -120,7 +120,7 @@ def refuse_base(recipe: Recipe) -> None:
         fix = "add --method encoder, or name another base" if engine == "encoder" else "name a language model with --base"
         raise UsageError(f"{name} is no language model", fix=fix)
     if (path / "adapter_config.json").is_file():
-        fix = "name the adapter's own base, or merge the two first (`medtask export --to merged`)"
+        fix = "name the adapter's own base, or merge the two first (PEFT's merge_and_unload) and name the folder of that"
         raise UsageError(f"{name} is an adapter already, and adapters are not stacked", fix=fix)
 
 
