@@ -1,9 +1,11 @@
-"""Every engine on the same rows and labels: what it can do, how fast it is, and how far it says what `hf` says.
+"""Every engine on the same rows and labels: what it can do, how fast it is, and how far it says
+what `hf` says.
 
     python benchmarks/engines.py --data ../shared/data [--rows 64] [--rounds 2] [--out engines.json]
 
-All engines but the last two read the same built-in model, two of them through servers that this script starts on loopback. An engine
-whose packages are missing is left out with a word. Shared machines are noisy: the engines take turns, and the ratios matter.
+All engines but the last two read the same built-in model, two of them through servers that this
+script starts on loopback. An engine whose packages are missing is left out with a word. Shared
+machines are noisy: the engines take turns, and the ratios matter.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ WARM_UP = 4
 
 @dataclass
 class Side:
-    """One engine in the race. ``same``: it reads the same weights as hf, so that its probabilities can be held against those."""
+    """One engine in the race. ``same``: it reads the same weights as hf, so that its probabilities
+    can be held against those.
+    """
 
     name: str
     engine: Engine
@@ -59,9 +63,16 @@ class Side:
 
 
 def open_sides(
-    stack: ExitStack, bench: Bench, task: Task, texts: Sequence[str], gold: Sequence[str], without: Sequence[str]
+    stack: ExitStack,
+    bench: Bench,
+    task: Task,
+    texts: Sequence[str],
+    gold: Sequence[str],
+    without: Sequence[str],
 ) -> Iterator[Side]:
-    """The engines, hf first. ``texts`` and ``gold``: rows to train the linear model on. ``without``: names to leave out."""
+    """The engines, hf first. ``texts`` and ``gold``: rows to train the linear model on.
+    ``without``: names to leave out.
+    """
     yield Side("hf", bench.engine)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "linear")
     references: list[tuple[str, Callable[[], str], bool]] = [
@@ -94,15 +105,23 @@ def import_peers() -> Any:
 def open_llama(stack: ExitStack) -> str:
     peers, built_in = import_peers(), find_built_in()
     if missing := peers.find_missing(peers.LLAMA_NEEDS):
-        raise MissingExtra(f"{', '.join(missing)} not installed", fix="pip install 'llama-cpp-python[server]'")
-    return str(stack.enter_context(peers.serve_llama(built_in, threads=inspect_machine(accelerator=False).cores)))
+        raise MissingExtra(
+            f"{', '.join(missing)} not installed", fix="pip install 'llama-cpp-python[server]'"
+        )
+    return str(
+        stack.enter_context(
+            peers.serve_llama(built_in, threads=inspect_machine(accelerator=False).cores)
+        )
+    )
 
 
 def open_transformers(stack: ExitStack) -> str:
     peers, built_in = import_peers(), find_built_in()
     assert built_in  # prepare() has seen it
     if missing := peers.find_missing(peers.TRANSFORMERS_NEEDS):
-        raise MissingExtra(f"{', '.join(missing)} not installed", fix="pip install 'transformers[serving]'")
+        raise MissingExtra(
+            f"{', '.join(missing)} not installed", fix="pip install 'transformers[serving]'"
+        )
     return str(stack.enter_context(peers.serve_transformers(unpack_gguf(built_in)[0])))
 
 
@@ -121,7 +140,9 @@ def read_gold(folder: Path) -> dict[str, str]:
         return {row["id"]: row["label"] for row in map(json.loads, lines)}
 
 
-def race(bench: Bench, sides: Sequence[Side], task: Task, prompts: Sequence[Prompt], rounds: int) -> None:
+def race(
+    bench: Bench, sides: Sequence[Side], task: Task, prompts: Sequence[Prompt], rounds: int
+) -> None:
     """All sides answer all prompts, a share of them in each round, one side after the other."""
     grammar = write_grammar(task) if bench.llama else None
     texts = [bench.engine.render(prompt).prompt for prompt in prompts]
@@ -134,26 +155,54 @@ def race(bench: Bench, sides: Sequence[Side], task: Task, prompts: Sequence[Prom
         for side in sides:
             bench.lap(side.name, len(prompts[mine]), partial(side.answer, prompts[mine]))
         if bench.llama:
-            bench.lap(HIGH_LEVEL, len(texts[mine]), partial(label_with_llama, bench, texts[mine], grammar))
-        print(f"round {number + 1}:", {name: round(lap.rate, 2) for name, lap in bench.laps.items()}, flush=True)
+            bench.lap(
+                HIGH_LEVEL, len(texts[mine]), partial(label_with_llama, bench, texts[mine], grammar)
+            )
+        print(
+            f"round {number + 1}:",
+            {name: round(lap.rate, 2) for name, lap in bench.laps.items()},
+            flush=True,
+        )
 
 
 def compare(side: Side, hf: Side, labels: Sequence[str], gold: dict[str, str]) -> dict[str, Any]:
-    """What a side answered, against hf and against gold. Faults count as rows without an answer, and as wrong."""
-    answered = [name for name, said in side.results.items() if isinstance(said, Scores) and isinstance(hf.results[name], Scores)]
-    ours, theirs = (np.exp([one.results[name].branches[0].logprobs for name in answered]) for one in (side, hf))  # type: ignore[union-attr]
+    """What a side answered, against hf and against gold. Faults count as rows without an answer,
+    and as wrong.
+    """
+    answered = [
+        name
+        for name, said in side.results.items()
+        if isinstance(said, Scores) and isinstance(hf.results[name], Scores)
+    ]
+    ours, theirs = (
+        np.exp([one.results[name].branches[0].logprobs for name in answered]) for one in (side, hf)
+    )  # type: ignore[union-attr]
     found: dict[str, Any] = {
-        "can": describe_caps(side.engine.caps, trained="not calibrated" not in str(side.engine.info.details.get("notes"))),
+        "can": describe_caps(
+            side.engine.caps,
+            trained="not calibrated" not in str(side.engine.info.details.get("notes")),
+        ),
         "answered": f"{len(answered)} of {len(side.results)}",
         "same_labels": None,
-        "right": round(sum(labels[best] == gold[name] for name, best in zip(answered, _best(ours), strict=True)) / len(side.results), 3),
+        "right": round(
+            sum(
+                labels[best] == gold[name] for name, best in zip(answered, _best(ours), strict=True)
+            )
+            / len(side.results),
+            3,
+        ),
     }
     if answered:
         found["same_labels"] = round(float(np.mean(_best(ours) == _best(theirs))), 3)
     if answered and side.same and side.engine.caps.score != "none":
         apart = np.abs(ours - theirs)
-        found |= {"mean_difference": round(float(apart.mean()), 4), "max_difference": round(float(apart.max()), 3)}
-        found["max_slack"] = round(max(side.results[name].branches[0].slack for name in answered), 3)  # type: ignore[union-attr]
+        found |= {
+            "mean_difference": round(float(apart.mean()), 4),
+            "max_difference": round(float(apart.max()), 3),
+        }
+        found["max_slack"] = round(
+            max(side.results[name].branches[0].slack for name in answered), 3
+        )  # type: ignore[union-attr]
     return found
 
 
@@ -162,52 +211,106 @@ def _best(shares: Any) -> Any:
 
 
 def describe_caps(caps: Caps, *, trained: bool = True) -> str:
-    """The capability record in a few words. An encoder that was not ``trained`` tells similarities in the shape of probabilities."""
-    score = {"exact": "exact probabilities", "first_token": "first-token probabilities", "none": "no probabilities"}[caps.score]
+    """The capability record in a few words. An encoder that was not ``trained`` tells similarities
+    in the shape of probabilities.
+    """
+    score = {
+        "exact": "exact probabilities",
+        "first_token": "first-token probabilities",
+        "none": "no probabilities",
+    }[caps.score]
     score = score if trained else "similarities"
     more = {"writes": caps.generate, "JSON schema": caps.schema}
     return ", ".join([score, *(name for name, has in more.items() if has)])
 
 
 def write_table(rows: dict[str, dict[str, Any]]) -> str:
-    heads = ("engine", "can", "rows/s", "of hf", "answered", "labels as hf", "probabilities: mean, max difference (slack up to)", "right")
+    heads = (
+        "engine",
+        "can",
+        "rows/s",
+        "of hf",
+        "answered",
+        "labels as hf",
+        "probabilities: mean, max difference (slack up to)",
+        "right",
+    )
     lines = [heads, ("---",) * len(heads)]
     for name, row in rows.items():
-        apart = f"{row['mean_difference']}, {row['max_difference']} ({row['max_slack']})" if "mean_difference" in row else ""
-        told = (row.get("can", ""), row["rows_per_s"], f"{row['of_hf']} x", row.get("answered", ""), row.get("same_labels", ""), apart)
-        lines.append((name, *("" if value is None else str(value) for value in (*told, row.get("right")))))
+        apart = (
+            f"{row['mean_difference']}, {row['max_difference']} ({row['max_slack']})"
+            if "mean_difference" in row
+            else ""
+        )
+        told = (
+            row.get("can", ""),
+            row["rows_per_s"],
+            f"{row['of_hf']} x",
+            row.get("answered", ""),
+            row.get("same_labels", ""),
+            apart,
+        )
+        lines.append(
+            (name, *("" if value is None else str(value) for value in (*told, row.get("right"))))
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with icd9_procedures")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--dtype", default="float32", choices=["auto", "float32", "bfloat16"], help="of hf")
-    parser.add_argument("--without", nargs="*", default=[], help="engines to leave out, by their names in the table")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["auto", "float32", "bfloat16"], help="of hf"
+    )
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="engines to leave out, by their names in the table"
+    )
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     folder = options.data / "icd9_procedures"
     task, records = read_set(folder, sys.maxsize)
     gold = read_gold(folder)
-    asked = records[:: len(records) // options.rows][: options.rows]  # the file is sorted by code: its first rows are of one kind
+    asked = records[:: len(records) // options.rows][
+        : options.rows
+    ]  # the file is sorted by code: its first rows are of one kind
     others = [record for record in records if record not in asked]
-    prompts = [prompt for record in asked if isinstance(prompt := build_prompt(task, record), Prompt)]
+    prompts = [
+        prompt for record in asked if isinstance(prompt := build_prompt(task, record), Prompt)
+    ]
     bench = prepare(options.dtype)
     with ExitStack() as stack:
-        texts, names = [str(record.fields["text"]) for record in others], [gold[record.id] for record in others]
+        texts, names = (
+            [str(record.fields["text"]) for record in others],
+            [gold[record.id] for record in others],
+        )
         sides = list(open_sides(stack, bench, task, texts, names, options.without))
         race(bench, sides, task, prompts, options.rounds)
     labels = [label.name for label in task.labels]
     rows = {side.name: compare(side, sides[0], labels, gold) for side in sides}
     for name, lap in bench.laps.items():
-        rows.setdefault(name, {}).update(rows_per_s=round(lap.rate, 2), of_hf=round(lap.rate / bench.laps["hf"].rate, 3))
+        rows.setdefault(name, {}).update(
+            rows_per_s=round(lap.rate, 2), of_hf=round(lap.rate / bench.laps["hf"].rate, 3)
+        )
     machine = inspect_machine()
-    result: dict[str, Any] = {"processor": machine.processor, "cores": machine.cores, "python": platform.python_version()}
-    result |= {"rows": len(prompts), "rounds": options.rounds, "dtype": options.dtype, "engines": rows}
+    result: dict[str, Any] = {
+        "processor": machine.processor,
+        "cores": machine.cores,
+        "python": platform.python_version(),
+    }
+    result |= {
+        "rows": len(prompts),
+        "rounds": options.rounds,
+        "dtype": options.dtype,
+        "engines": rows,
+    }
     if "llamacpp" in bench.laps and HIGH_LEVEL in bench.laps:
-        result["llamacpp_over_high_level"] = round(bench.laps["llamacpp"].rate / bench.laps[HIGH_LEVEL].rate, 1)
+        result["llamacpp_over_high_level"] = round(
+            bench.laps["llamacpp"].rate / bench.laps[HIGH_LEVEL].rate, 1
+        )
     print(write_table(rows), json.dumps(result, indent=2), sep="\n\n")
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,10 +1,12 @@
-"""Do the promises of calibration, acceptance, prediction sets and audits hold? Resamples of real predictions, and simulated ones.
+"""Do the promises of calibration, acceptance, prediction sets and audits hold? Resamples of real
+predictions, and simulated ones.
 
     python benchmarks/guarantees.py --data ../shared/data [--quick] [--out guarantees.json]
 
-The predictions: TF-IDF and logistic regression, trained on a part of each public set and asked about the rest of its train
-and dev rows. The rest is the population: its true error and frequencies are known, so each resample shows whether a promise was
-kept. Rows are drawn with replacement, so they are exchangeable, which is all that the promises suppose.
+The predictions: TF-IDF and logistic regression, trained on a part of each public set and asked
+about the rest of its train and dev rows. The rest is the population: its true error and frequencies
+are known, so each resample shows whether a promise was kept. Rows are drawn with replacement, so
+they are exchangeable, which is all that the promises suppose.
 """
 
 from __future__ import annotations
@@ -29,9 +31,22 @@ from medtask.evaluate.prediction_sets import PredictionSets, fit_sets
 from medtask.evaluate.refusal import Refusal
 from medtask.evaluate.reliability import compute_ece, score_shares
 
-SETS = ("icd9_procedures", "medical_abstracts", "symptom2disease", "mts_dialog_sections", "ade_sentences")
+SETS = (
+    "icd9_procedures",
+    "medical_abstracts",
+    "symptom2disease",
+    "mts_dialog_sections",
+    "ade_sentences",
+)
 # Gold rows, promised error, a threshold for each class.
-PROMISES = ((100, 0.1, False), (371, 0.05, False), (371, 0.1, False), (371, 0.1, True), (2000, 0.05, False), (2000, 0.05, True))
+PROMISES = (
+    (100, 0.1, False),
+    (371, 0.05, False),
+    (371, 0.1, False),
+    (371, 0.1, True),
+    (2000, 0.05, False),
+    (2000, 0.05, True),
+)
 BUDGET = 120
 Line = dict[str, Any]
 
@@ -67,7 +82,10 @@ def predict_set(folder: Path) -> Predictions:
     for split in ("train", "dev"):
         with gzip.open(folder / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
             rows += map(json.loads, lines)
-    texts, labels = np.array([row["text"] for row in rows], dtype=object), np.array([row["label"] for row in rows])
+    texts, labels = (
+        np.array([row["text"] for row in rows], dtype=object),
+        np.array([row["label"] for row in rows]),
+    )
     order = np.random.default_rng(20261120).permutation(len(rows))
     cut = min(len(rows) // 2, 3000)
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=30_000)
@@ -75,11 +93,17 @@ def predict_set(folder: Path) -> Predictions:
     model.fit(texts[order[:cut]], labels[order[:cut]])
     names = list(model.classes_)
     rest = np.array([row for row in order[cut:] if labels[row] in names])
-    return Predictions(folder.name, model.predict_proba(texts[rest]), np.array([names.index(label) for label in labels[rest]]))
+    return Predictions(
+        folder.name,
+        model.predict_proba(texts[rest]),
+        np.array([names.index(label) for label in labels[rest]]),
+    )
 
 
 def simulate(accuracy: float, rows: int = 20_000) -> Predictions:
-    """Six labels of uneven frequency; answers that are right as often as they say, ``accuracy`` of them on average."""
+    """Six labels of uneven frequency; answers that are right as often as they say, ``accuracy`` of
+    them on average.
+    """
     random = np.random.default_rng(int(1000 * accuracy))
     frequent = np.array([0.4, 0.25, 0.15, 0.1, 0.07, 0.03])
     spread = 8 * (1 - accuracy) + 1
@@ -93,20 +117,31 @@ def simulate(accuracy: float, rows: int = 20_000) -> Predictions:
 
 
 def simulate_edge(rows: int = 20_000) -> Predictions:
-    """Answers of which 5.1 % are wrong at every confidence: whatever is accepted at 5 % breaks the promise."""
+    """Answers of which 5.1 % are wrong at every confidence: whatever is accepted at 5 % breaks the
+    promise.
+    """
     random = np.random.default_rng(51)
     confidence = random.uniform(0.5, 1, rows)
     gold = (random.permutation(rows) < 0.051 * rows).astype(np.int64)
     return Predictions("simulated edge", np.stack([confidence, 1 - confidence], axis=1), gold)
 
 
-def try_acceptance(population: Predictions, draws: int, rows: int, max_error: float, by_class: bool) -> Line:
-    """How often what is found on ``rows`` rows lets too many errors through in the population, and how much it accepts there."""
+def try_acceptance(
+    population: Predictions, draws: int, rows: int, max_error: float, by_class: bool
+) -> Line:
+    """How often what is found on ``rows`` rows lets too many errors through in the population, and
+    how much it accepts there.
+    """
     broken, coverage, refused = 0, [], 0
     confidence, right, answers = population.confidence, population.right, population.answers
     for seed in range(draws):
         drawn = np.random.default_rng(seed).integers(0, len(right), rows)
-        found = find_acceptance(confidence[drawn], right[drawn], classes=answers[drawn] if by_class else None, max_error=max_error)
+        found = find_acceptance(
+            confidence[drawn],
+            right[drawn],
+            classes=answers[drawn] if by_class else None,
+            max_error=max_error,
+        )
         if isinstance(found, Refusal):
             refused += 1
             coverage.append(0.0)
@@ -128,14 +163,23 @@ def try_acceptance(population: Predictions, draws: int, rows: int, max_error: fl
 
 
 def try_calibration(population: Predictions, draws: int) -> Line:
-    """Figures told by a calibration of 371 rows, against those that it truly has on the population."""
+    """Figures told by a calibration of 371 rows, against those that it truly has on the
+    population.
+    """
     told, true, methods = [], [], []
     inside = 0
-    plain = float(score_shares(population.shares, population.gold)["log_loss"].mean()), compute_ece(population.confidence, population.right)
+    plain = (
+        float(score_shares(population.shares, population.gold)["log_loss"].mean()),
+        compute_ece(population.confidence, population.right),
+    )
     labels = [str(number) for number in range(population.shares.shape[1])]
     for seed in range(draws):
-        drawn = np.random.default_rng(seed).choice(len(population.gold), 371, replace=False)  # no text in two folds
-        found = fit_calibration(population.shares[drawn], population.gold[drawn], labels, exclusive=True)
+        drawn = np.random.default_rng(seed).choice(
+            len(population.gold), 371, replace=False
+        )  # no text in two folds
+        found = fit_calibration(
+            population.shares[drawn], population.gold[drawn], labels, exclusive=True
+        )
         if isinstance(found, Refusal) or found.before is None or found.after is None:
             continue
         moved = found.apply(population.shares)
@@ -144,7 +188,9 @@ def try_calibration(population: Predictions, draws: int) -> Line:
         told.append((found.after.log_loss.value, found.after.ece))
         true.append((loss, compute_ece(moved.max(axis=1), moved.argmax(axis=1) == population.gold)))
         methods.append(found.method)
-    (loss_told, ece_told), (loss_true, ece_true) = (np.mean(one, axis=0).tolist() for one in (told, true))
+    (loss_told, ece_told), (loss_true, ece_true) = (
+        np.mean(one, axis=0).tolist() for one in (told, true)
+    )
     return {
         "set": population.name,
         "draws": len(told),
@@ -170,21 +216,45 @@ def try_sets(population: Predictions, draws: int) -> Line:
         missed.append(1 - float(sets[np.arange(len(sets)), population.gold].mean()))
         sizes.append(float(sets.sum(axis=1).mean()))
     error = float(np.std(missed) / np.sqrt(draws))
-    return {"set": population.name, "draws": draws, "missed": float(np.mean(missed)), "error": error, "size": float(np.mean(sizes))}
+    return {
+        "set": population.name,
+        "draws": draws,
+        "missed": float(np.mean(missed)),
+        "error": error,
+        "size": float(np.mean(sizes)),
+    }
 
 
 def try_audit(population: Predictions, draws: int) -> Line:
-    """Coverage and width of audits with 120 looks, beside as many rows drawn plainly, whose interval is Wilson's."""
-    answers, confidence, gold, right = population.answers, population.confidence, population.gold, population.right
+    """Coverage and width of audits with 120 looks, beside as many rows drawn plainly, whose
+    interval is Wilson's.
+    """
+    answers, confidence, gold, right = (
+        population.answers,
+        population.confidence,
+        population.gold,
+        population.right,
+    )
     labels = range(population.shares.shape[1])
     shares = np.bincount(gold, minlength=len(labels)) / len(gold)
-    truths, said = gold[:, None] == np.array(labels), (answers[:, None] == np.array(labels)).astype(float)
+    truths, said = (
+        gold[:, None] == np.array(labels),
+        (answers[:, None] == np.array(labels)).astype(float),
+    )
     hits, values, widths, plain, plain_hits = 0, [], [], [], 0
     covers, narrow = np.zeros(len(labels)), np.zeros((2, len(labels)))
     for seed in range(draws):
         plan = plan_audit(answers, confidence, BUDGET, seed)
         rows = plan.drawn
-        found = estimate_audit(plan, rows, right[rows], confidence, truths=truths[rows], answers=said, labels=list(map(str, labels)))
+        found = estimate_audit(
+            plan,
+            rows,
+            right[rows],
+            confidence,
+            truths=truths[rows],
+            answers=said,
+            labels=list(map(str, labels)),
+        )
         assert not isinstance(found, Refusal)
         low, high = found.accuracy.low or 0.0, found.accuracy.high or 0.0
         hits += low <= right.mean() <= high
@@ -194,7 +264,9 @@ def try_audit(population: Predictions, draws: int) -> Line:
         low, high = bound_shares(np.array([right[drawn].sum()]), np.array([BUDGET]))[:, 0].tolist()
         plain.append(high - low)
         plain_hits += low <= right.mean() <= high
-        bounds = np.array([[one.estimate.low or 0.0, one.estimate.high or 0.0] for one in found.prevalences]).T
+        bounds = np.array(
+            [[one.estimate.low or 0.0, one.estimate.high or 0.0] for one in found.prevalences]
+        ).T
         covers += (bounds[0] <= shares) & (shares <= bounds[1])
         wilson = bound_shares(truths[drawn].sum(axis=0), np.full(len(labels), BUDGET))
         narrow += [bounds[1] - bounds[0], wilson[1] - wilson[0]]
@@ -217,22 +289,37 @@ def try_audit(population: Predictions, draws: int) -> Line:
 def show(title: str, lines: list[Line]) -> None:
     print(f"\n{title}\n  " + " | ".join(lines[0]))
     for line in lines:
-        print("  " + " | ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in line.values()))
+        print(
+            "  "
+            + " | ".join(
+                f"{value:.3f}" if isinstance(value, float) else str(value)
+                for value in line.values()
+            )
+        )
 
 
 def run(data: Path, scale: float) -> dict[str, list[Line]]:
     real = [predict_set(data / name) for name in SETS]
     for one in real:
-        print(f"{one.name}: {len(one.gold):,} predictions, accuracy {one.right.mean():.3f}, mean confidence {one.confidence.mean():.3f}")
+        print(
+            f"{one.name}: {len(one.gold):,} predictions, accuracy {one.right.mean():.3f}, mean "
+            f"confidence {one.confidence.mean():.3f}"
+        )
     simulated = [simulate(accuracy) for accuracy in (0.5, 0.7, 0.9, 0.95, 0.98)]
     draws = max(10, int(200 * scale))
     parts: dict[str, Callable[[], list[Line]]] = {
         "acceptance, with 95 % confidence": lambda: [
-            try_acceptance(one, draws, *promise) for one in (*real, simulated[2], simulate_edge()) for promise in PROMISES
+            try_acceptance(one, draws, *promise)
+            for one in (*real, simulated[2], simulate_edge())
+            for promise in PROMISES
         ],
-        "calibration from 371 rows": lambda: [try_calibration(one, max(5, int(40 * scale))) for one in real],
+        "calibration from 371 rows": lambda: [
+            try_calibration(one, max(5, int(40 * scale))) for one in real
+        ],
         "prediction sets: at most 10 % missed": lambda: [try_sets(one, draws) for one in real],
-        f"audit: {BUDGET} looks": lambda: [try_audit(one, max(10, int(500 * scale))) for one in (*simulated, *real)],
+        f"audit: {BUDGET} looks": lambda: [
+            try_audit(one, max(10, int(500 * scale))) for one in (*simulated, *real)
+        ],
     }
     found: dict[str, list[Line]] = {}
     for title, measure in parts.items():
@@ -243,7 +330,9 @@ def run(data: Path, scale: float) -> dict[str, list[Line]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
     parser.add_argument("--quick", action="store_true", help="a tenth of the resamples")
     parser.add_argument("--out", type=Path, help="where to write all figures as JSON")

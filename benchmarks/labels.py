@@ -1,9 +1,11 @@
-"""What ten yes/no questions about a record cost, against one: the same prompts and model, side by side in one run.
+"""What ten yes/no questions about a record cost, against one: the same prompts and model, side by
+side in one run.
 
     python benchmarks/labels.py --data ../shared/data [--rows 96] [--rounds 6]
 
-The labels of hallmarks_of_cancer share the abstract, which is read once. The other side reads the same prompts and asks
-one question only, so that its time is that of reading the abstract. Rounds alternate; the medians of their ratios count.
+The labels of hallmarks_of_cancer share the abstract, which is read once. The other side reads the
+same prompts and asks one question only, so that its time is that of reading the abstract. Rounds
+alternate; the medians of their ratios count.
 """
 
 from __future__ import annotations
@@ -25,12 +27,26 @@ from medtask.tasks.task import AnyLabels, Label, Task
 
 
 def read_prompts(folder: Path, rows: int) -> list[Prompt]:
-    labels = tuple(Label(name, "", name) for name in json.loads((folder / "labels.json").read_text()))
+    labels = tuple(
+        Label(name, "", name) for name in json.loads((folder / "labels.json").read_text())
+    )
     instruction = "Decide which hallmarks of cancer the abstract tells of."
-    task = Task(folder.name, instruction, "{{ text }}", labels=labels, form=AnyLabels(), fingerprint="benchmark")
+    task = Task(
+        folder.name,
+        instruction,
+        "{{ text }}",
+        labels=labels,
+        form=AnyLabels(),
+        fingerprint="benchmark",
+    )
     with gzip.open(folder / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
-        records = [Record(row["id"], {"text": row["text"]}) for row, _ in zip(map(json.loads, lines), range(rows), strict=False)]
-    return [prompt for record in records if isinstance(prompt := build_prompt(task, record), Prompt)]
+        records = [
+            Record(row["id"], {"text": row["text"]})
+            for row, _ in zip(map(json.loads, lines), range(rows), strict=False)
+        ]
+    return [
+        prompt for record in records if isinstance(prompt := build_prompt(task, record), Prompt)
+    ]
 
 
 def ask_once(prompt: Prompt) -> Prompt:
@@ -41,12 +57,16 @@ def ask_once(prompt: Prompt) -> Prompt:
 def measure(engine: HfEngine, prompts: Sequence[Prompt]) -> tuple[float, int]:
     """Seconds and tokens read."""
     start = time.perf_counter()
-    tokens = sum(scores.tokens_read for scores in engine.score(prompts) if isinstance(scores, Scores))
+    tokens = sum(
+        scores.tokens_read for scores in engine.score(prompts) if isinstance(scores, Scores)
+    )
     return time.perf_counter() - start, tokens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with hallmarks_of_cancer")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=6)
@@ -64,7 +84,10 @@ def main() -> None:
         found = {side: measure(engine, sides[side]) for side in order}
         seconds.append(found[0][0] / found[1][0])
         tokens.append(found[0][1] / found[1][1])
-        print(f"round {number + 1}: {found[0][0] / size * 1000:.0f} and {found[1][0] / size * 1000:.0f} ms a row, {seconds[-1]:.2f} x")
+        print(
+            f"round {number + 1}: {found[0][0] / size * 1000:.0f} and "
+            f"{found[1][0] / size * 1000:.0f} ms a row, {seconds[-1]:.2f} x"
+        )
     result = {
         "rows": size * options.rounds,
         "labels": len(prompts[0].branches),

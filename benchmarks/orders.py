@@ -1,4 +1,6 @@
-"""A made set of imaging orders with 29 protocols: short rows, many labels, long definitions. For speed, not for quality."""
+"""A made set of imaging orders with 29 protocols: short rows, many labels, long definitions. For
+speed, not for quality.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,16 @@ _REGIONS = {
     "Ultrasound": ["thyroid", "right upper quadrant", "kidneys", "scrotum", "leg veins"],
     "Radiograph": ["chest", "hand", "pelvis", "foot"],
 }
-_REASONS = ["pain", "fall from standing", "weight loss", "fever", "known mass, follow-up", "raised markers", "swelling", "new weakness"]
+_REASONS = [
+    "pain",
+    "fall from standing",
+    "weight loss",
+    "fever",
+    "known mass, follow-up",
+    "raised markers",
+    "swelling",
+    "new weakness",
+]
 _FORMS = [
     "{age} y, {reason}, please image {region}",
     "{region}: {reason} since {days} d",
@@ -32,7 +43,11 @@ def make_orders(rows: int, seed: int = 0) -> tuple[Task, list[Record]]:
     """A task with 29 labels and ``rows`` different records."""
     protocols = [(method, region) for method, regions in _REGIONS.items() for region in regions]
     labels = tuple(
-        Label(f"{method} {region}", f"{method} examination that answers a question about {region}", f"{method} {region}")
+        Label(
+            f"{method} {region}",
+            f"{method} examination that answers a question about {region}",
+            f"{method} {region}",
+        )
         for method, region in protocols
     )
     dice = random.Random(seed)
@@ -41,7 +56,18 @@ def make_orders(rows: int, seed: int = 0) -> tuple[Task, list[Record]]:
         if len(texts) == rows:
             break
         _, region = dice.choice(protocols)
-        text = _FORMS[number % 3].format(age=dice.randint(1, 99), reason=dice.choice(_REASONS), region=region, days=dice.randint(1, 60))
+        text = _FORMS[number % 3].format(
+            age=dice.randint(1, 99),
+            reason=dice.choice(_REASONS),
+            region=region,
+            days=dice.randint(1, 60),
+        )
         texts[text] = None
-    task = Task("imaging-orders", "Choose the imaging protocol for the order.", "{{ text }}", labels=labels, fingerprint="benchmark")
+    task = Task(
+        "imaging-orders",
+        "Choose the imaging protocol for the order.",
+        "{{ text }}",
+        labels=labels,
+        fingerprint="benchmark",
+    )
     return task, [Record(str(number), {"text": text}) for number, text in enumerate(texts)]

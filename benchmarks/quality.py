@@ -1,14 +1,18 @@
-"""How good are answers on public sets, before and after training? Runs, trainings and comparisons by the command line itself.
+"""How good are answers on public sets, before and after training? Runs, trainings and comparisons
+by the command line itself.
 
-    python benchmarks/quality.py --data ../shared/data --out quality [--sets icd9_procedures ...] [--models smollm2-135m minilm]
+    python benchmarks/quality.py --data ../shared/data --out quality [--sets icd9_procedures ...]
+    [--models smollm2-135m minilm]
                                  [--methods linear encoder rslora hybrid] [--rows N]
 
-Every model answers the dev split of every set. With --methods a model is trained on the train split by each of them and answers the same
-rows: training keeps a tenth of the train split to validate by, and never sees the dev split. ``hybrid`` weighs the other trained models.
-``--rows`` bounds the rows that language models learn from (encoder, linear and TF-IDF always learn from all): a CPU reads a hundred or
-two tokens of training a second. TF-IDF and logistic regression learn from the train split as well, outside medtask, and are read as what
-they are to it: another tool's table. Each set gets a folder with its runs, their reports and a comparison. Run again to go on where it
-was stopped.
+Every model answers the dev split of every set. With --methods a model is trained on the train split
+by each of them and answers the same rows: training keeps a tenth of the train split to validate by,
+and never sees the dev split. ``hybrid`` weighs the other trained models. ``--rows`` bounds the rows
+that language models learn from (encoder, linear and TF-IDF always learn from all): a CPU reads a
+hundred or two tokens of training a second. TF-IDF and logistic regression learn from the train
+split as well, outside medtask, and are read as what they are to it: another tool's table. Each set
+gets a folder with its runs, their reports and a comparison. Run again to go on where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -29,9 +33,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """``instruction``: the task's. ``several``: any of the labels may apply. ``long``: its texts are abstracts and dialogues, of which a
-    CPU reads few. ``epochs``: of language models, and of encoders. ``dev``: the first rows of the dev split that are asked, None for all.
-    ``part``: a column by whose truth rows are also measured apart."""
+    """``instruction``: the task's. ``several``: any of the labels may apply. ``long``: its texts
+    are abstracts and dialogues, of which a CPU reads few. ``epochs``: of language models, and of
+    encoders. ``dev``: the first rows of the dev split that are asked, None for all. ``part``: a
+    column by whose truth rows are also measured apart.
+    """
 
     instruction: str
     several: bool = False
@@ -50,18 +56,39 @@ class Set:
             return []
         chosen = ["--epochs", str(self.epochs[method == "encoder"])]
         # Few rows to learn from make many steps only if each takes few of them.
-        return chosen + ((["--row-tokens", "128"] if method == "encoder" else ["--batch", "8"]) if self.long else [])
+        return chosen + (
+            (["--row-tokens", "128"] if method == "encoder" else ["--batch", "8"])
+            if self.long
+            else []
+        )
 
 
 SETS = {
     "icd9_procedures": Set("To which body system does the procedure belong?"),
     "covidq_categories": Set("What is the question about?"),
     "symptom2disease": Set("Which disease does the patient describe?"),
-    "mts_dialog_sections": Set("Which section of the clinical note does the dialogue belong to?", long=True, epochs=(1, 2)),
-    "ade_sentences": Set("Does the sentence tell of harm that a drug has done to a patient?", epochs=(1, 2), dev=1000),
-    "medical_abstracts": Set("Which condition is the abstract about?", long=True, epochs=(1, 2), dev=150),
-    "hallmarks_of_cancer": Set("Which hallmarks of cancer does the abstract tell of?", several=True, long=True, epochs=(1, 2)),
-    "medlit_domains": Set("Which medical domains is the article about?", several=True, long=True, epochs=(1, 1), part="template"),
+    "mts_dialog_sections": Set(
+        "Which section of the clinical note does the dialogue belong to?", long=True, epochs=(1, 2)
+    ),
+    "ade_sentences": Set(
+        "Does the sentence tell of harm that a drug has done to a patient?", epochs=(1, 2), dev=1000
+    ),
+    "medical_abstracts": Set(
+        "Which condition is the abstract about?", long=True, epochs=(1, 2), dev=150
+    ),
+    "hallmarks_of_cancer": Set(
+        "Which hallmarks of cancer does the abstract tell of?",
+        several=True,
+        long=True,
+        epochs=(1, 2),
+    ),
+    "medlit_domains": Set(
+        "Which medical domains is the article about?",
+        several=True,
+        long=True,
+        epochs=(1, 1),
+        part="template",
+    ),
     "pubmedqa": Set("Answer the question by the abstract.", long=True, epochs=(1, 2)),
 }
 
@@ -71,7 +98,10 @@ def read_rows(folder: Path, split: str) -> list[Row]:
         rows = [json.loads(line) for line in lines]
     for row in rows:
         if "options" in row:  # pubmedqa: the same three options in every row are labels
-            row |= {"text": f"Question: {row['question']}\n\n{row['context']}", "label": row["options"][row["answer"]]}
+            row |= {
+                "text": f"Question: {row['question']}\n\n{row['context']}",
+                "label": row["options"][row["answer"]],
+            }
     return rows
 
 
@@ -81,7 +111,11 @@ def write_task(data: Path, out: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_rows(data / name, "dev")[: one.dev]
     listed = data / name / "labels.json"
-    labels = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else sorted({row["label"] for row in rows})
+    labels = (
+        json.loads(listed.read_text(encoding="utf-8"))
+        if listed.exists()
+        else sorted({row["label"] for row in rows})
+    )
     task = {
         "name": name,
         "instruction": one.instruction,
@@ -97,7 +131,9 @@ def write_task(data: Path, out: Path, name: str) -> Path:
     if one.part is not None:
         for part in (True, False):
             files[f"{one.part}-{part}.jsonl"] = [row for row in rows if bool(row[one.part]) is part]
-    texts = {file: "\n".join(map(json.dumps, found)) + "\n" for file, found in files.items()} | {"task.json": json.dumps(task)}
+    texts = {file: "\n".join(map(json.dumps, found)) + "\n" for file, found in files.items()} | {
+        "task.json": json.dumps(task)
+    }
     for file, text in texts.items():
         if not (folder / file).exists() or (folder / file).read_text(encoding="utf-8") != text:
             (folder / file).write_text(text, encoding="utf-8")
@@ -105,7 +141,9 @@ def write_task(data: Path, out: Path, name: str) -> Path:
 
 
 def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
-    """A table with the columns id, answer and, of single labels, p:LABEL, by a model that learned from the train split."""
+    """A table with the columns id, answer and, of single labels, p:LABEL, by a model that learned
+    from the train split.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -113,42 +151,65 @@ def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
 
     train, rows = read_rows(data / name, "train"), read_rows(data / name, "dev")[: SETS[name].dev]
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
-    texts, asked = words.fit_transform([row["text"] for row in train]), words.transform([row["text"] for row in rows])
+    texts, asked = (
+        words.fit_transform([row["text"] for row in train]),
+        words.transform([row["text"] for row in rows]),
+    )
     path = folder / "tfidf.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         if SETS[name].several:
             names = MultiLabelBinarizer()
             truth = names.fit_transform([row["labels"] for row in train])
-            found = OneVsRestClassifier(LogisticRegression(C=10, max_iter=1000)).fit(texts, truth).predict(asked)
+            found = (
+                OneVsRestClassifier(LogisticRegression(C=10, max_iter=1000))
+                .fit(texts, truth)
+                .predict(asked)
+            )
             writer.writerow(["id", "answer", "status"])
-            writer.writerows([row["id"], "; ".join(said), "ok"] for row, said in zip(rows, names.inverse_transform(found), strict=True))
+            writer.writerows(
+                [row["id"], "; ".join(said), "ok"]
+                for row, said in zip(rows, names.inverse_transform(found), strict=True)
+            )
         else:
-            model = LogisticRegression(C=10, max_iter=1000).fit(texts, [row["label"] for row in train])
+            model = LogisticRegression(C=10, max_iter=1000).fit(
+                texts, [row["label"] for row in train]
+            )
             shares = model.predict_proba(asked)
             writer.writerow(["id", "answer", *(f"p:{label}" for label in model.classes_)])
             writer.writerows(
-                [row["id"], model.classes_[share.argmax()], *share.tolist()] for row, share in zip(rows, shares, strict=True)
+                [row["id"], model.classes_[share.argmax()], *share.tolist()]
+                for row, share in zip(rows, shares, strict=True)
             )
     return path
 
 
 def is_finished(place: Path) -> bool:
     manifest = place / "manifest.json"
-    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["state"] == "finished"
+    return (
+        manifest.exists()
+        and json.loads(manifest.read_text(encoding="utf-8"))["state"] == "finished"
+    )
 
 
 def call(*words: object) -> Any:
     """What a `medtask` command prints with --json."""
-    done = subprocess.run([sys.executable, "-m", "medtask", *map(str, words), "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "medtask", *map(str, words), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode not in (0, 3):  # 3: some rows got no answer; they count as wrong
         raise SystemExit(f"medtask {words[0]} ended with {done.returncode}: {done.stderr.strip()}")
     return json.loads(done.stdout)
 
 
 def spare_rows(folder: Path, rows: int) -> tuple[Path, Path]:
-    """Tables of so many rows to learn from, and a fifth as many to validate by: some of those that `medtask train` would take for it,
-    so that no model learns from rows that a hybrid's weights are fitted on."""
+    """Tables of so many rows to learn from, and a fifth as many to validate by: some of those that
+    `medtask train` would take for it, so that no model learns from rows that a hybrid's weights are
+    fitted on.
+    """
     import medtask
     from medtask.train.material import gather_material
 
@@ -156,10 +217,15 @@ def spare_rows(folder: Path, rows: int) -> tuple[Path, Path]:
     material = gather_material(medtask.load_task(folder), medtask.read_table(table))
     lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
     paths = []
-    for name, lessons, most in (("train", material.train, rows), ("validation", material.validation, rows // 5)):
+    for name, lessons, most in (
+        ("train", material.train, rows),
+        ("validation", material.validation, rows // 5),
+    ):
         step = max(1, len(lessons) // most)  # spread over the whole table, whose rows may be sorted
         paths.append(folder / f"{name}-{rows}.jsonl")
-        paths[-1].write_text("".join(lines[lesson.row - 1] for lesson in lessons[::step][:most]), encoding="utf-8")
+        paths[-1].write_text(
+            "".join(lines[lesson.row - 1] for lesson in lessons[::step][:most]), encoding="utf-8"
+        )
     return paths[0], paths[1]
 
 
@@ -185,8 +251,13 @@ def train_models(folder: Path, name: str, methods: list[str], rows: int | None) 
 def measure_set(data: Path, out: Path, name: str, wanted: argparse.Namespace) -> dict[str, Any]:
     folder, one = write_task(data, out, name), SETS[name]
     models = {model: model for model in wanted.models}
-    models |= {f"{method}, trained": str(place) for method, place in train_models(folder, name, wanted.methods, wanted.rows).items()}
-    places = {who: folder / who.replace("/", "--").replace(":", "-").replace(", ", "-") for who in models}
+    models |= {
+        f"{method}, trained": str(place)
+        for method, place in train_models(folder, name, wanted.methods, wanted.rows).items()
+    }
+    places = {
+        who: folder / who.replace("/", "--").replace(":", "-").replace(", ", "-") for who in models
+    }
     for who, place in places.items():
         if not is_finished(place):
             print(f"{name}: {who}", file=sys.stderr)
@@ -196,16 +267,41 @@ def measure_set(data: Path, out: Path, name: str, wanted: argparse.Namespace) ->
     for part in ("rows", *((f"{one.part}-{value}" for value in (True, False)) if one.part else ())):
         gold = f"{folder / part}.jsonl#{one.gold}"
         told = {
-            who: call("evaluate", place, "--gold", gold, "--task", folder, "--max-error", MAX_ERROR, "--no-baselines")
+            who: call(
+                "evaluate",
+                place,
+                "--gold",
+                gold,
+                "--task",
+                folder,
+                "--max-error",
+                MAX_ERROR,
+                "--no-baselines",
+            )
             for who, place in places.items()
         }
-        board = call("compare", *places.values(), "--gold", gold, "--no-baselines", "--out", folder / f"comparison-{part}.html")
-        results[name if part == "rows" else f"{name}, {part.replace('-', ' ')}"] = {"evaluations": told, "comparison": board}
+        board = call(
+            "compare",
+            *places.values(),
+            "--gold",
+            gold,
+            "--no-baselines",
+            "--out",
+            folder / f"comparison-{part}.html",
+        )
+        results[name if part == "rows" else f"{name}, {part.replace('-', ' ')}"] = {
+            "evaluations": told,
+            "comparison": board,
+        }
     return results
 
 
 def show(figure: dict[str, Any] | None) -> str:
-    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})" if figure and figure["low"] is not None else "–"
+    return (
+        f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+        if figure and figure["low"] is not None
+        else "–"
+    )
 
 
 def tell_rival(board: dict[str, Any], place: str) -> str:
@@ -217,12 +313,18 @@ def tell_rival(board: dict[str, Any], place: str) -> str:
             found = dict(pair["differences"][first])
             if names[0] == "tfidf":
                 found |= {"value": -found["value"], "low": -found["high"], "high": -found["low"]}
-            return f"{found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}), p {pair['p_holm']:.2g}"
+            return (
+                f"{found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}), p "
+                f"{pair['p_holm']:.2g}"
+            )
     return "–"
 
 
 def print_tables(results: dict[str, dict[str, Any]]) -> None:
-    print("| set | n | who | headline | against TF-IDF, paired (p: Holm) | macro-F1 | calibration error | accepted at 10 % error |")
+    print(
+        "| set | n | who | headline | against TF-IDF, paired (p: Holm) | macro-F1 | calibration "
+        "error | accepted at 10 % error |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, result in results.items():
         for who, told in result["evaluations"].items():
@@ -231,7 +333,10 @@ def print_tables(results: dict[str, dict[str, Any]]) -> None:
             believed, accepted = told["reliability"], told["acceptance"]
             cells = [
                 f"{first.replace('_', ' ')} {show(metrics[first])}",
-                tell_rival(result["comparison"], who.replace("/", "--").replace(":", "-").replace(", ", "-")),
+                tell_rival(
+                    result["comparison"],
+                    who.replace("/", "--").replace(":", "-").replace(", ", "-"),
+                ),
                 show(metrics.get("macro_f1")),
                 show(believed["ece"]) if believed else "–",
                 f"{accepted['coverage']:.1%}" if accepted else "refused",
@@ -245,7 +350,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("quality"))
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--models", nargs="*", default=["smollm2-135m", "minilm"])
-    parser.add_argument("--methods", nargs="*", default=[], choices=["linear", "encoder", "lora", "rslora", "dora", "full", "hybrid"])
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        default=[],
+        choices=["linear", "encoder", "lora", "rslora", "dora", "full", "hybrid"],
+    )
     parser.add_argument("--rows", type=int)
     wanted = parser.parse_args()
     results: dict[str, dict[str, Any]] = {}

@@ -1,8 +1,10 @@
-"""How fast, against what: the same model, prompts and labels, side by side in one run on this machine.
+"""How fast, against what: the same model, prompts and labels, side by side in one run on this
+machine.
 
     python benchmarks/speed.py --data ../shared/data [--rows 1000] [--rounds 3] [--out results.json]
 
-Shared machines are noisy, so everything is measured in interleaved rounds and the ratios matter, not the seconds.
+Shared machines are noisy, so everything is measured in interleaved rounds and the ratios matter,
+not the seconds.
 """
 
 from __future__ import annotations
@@ -48,7 +50,11 @@ class Lap:
     best: float = 0.0
 
     def add(self, rows: int, seconds: float, tokens: int = 0) -> None:
-        self.rows, self.seconds, self.tokens = self.rows + rows, self.seconds + seconds, self.tokens + tokens
+        self.rows, self.seconds, self.tokens = (
+            self.rows + rows,
+            self.seconds + seconds,
+            self.tokens + tokens,
+        )
         self.best = max(self.best, rows / seconds)
 
     @property
@@ -73,9 +79,16 @@ class Bench:
 
 def generate_rows(bench: Bench, texts: Sequence[str], batch: int) -> int:
     for start in range(0, len(texts), batch):
-        part = bench.tokenizer(list(texts[start : start + batch]), add_special_tokens=False, return_tensors="pt", padding=True)
+        part = bench.tokenizer(
+            list(texts[start : start + batch]),
+            add_special_tokens=False,
+            return_tensors="pt",
+            padding=True,
+        )
         with torch.inference_mode():
-            bench.plain.generate(**part, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False)
+            bench.plain.generate(
+                **part, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False
+            )
     return 0
 
 
@@ -83,16 +96,22 @@ def label_with_llama(bench: Bench, texts: Sequence[str], grammar: Any) -> int:
     assert bench.llama is not None
     for text in texts:
         tokens = bench.llama.tokenize(text.encode(), add_bos=False, special=True)
-        bench.llama.create_completion(tokens, max_tokens=NEW_TOKENS, temperature=0.0, grammar=grammar)
+        bench.llama.create_completion(
+            tokens, max_tokens=NEW_TOKENS, temperature=0.0, grammar=grammar
+        )
     return 0
 
 
 def label_with_medtask(bench: Bench, prompts: Sequence[Prompt]) -> int:
-    return sum(scores.tokens_read for scores in bench.engine.score(prompts) if isinstance(scores, Scores))
+    return sum(
+        scores.tokens_read for scores in bench.engine.score(prompts) if isinstance(scores, Scores)
+    )
 
 
 def measure_peak(bench: Bench) -> float:
-    """Tokens/s of the best plain forward pass; only the last position's logits, as a prefill needs them."""
+    """Tokens/s of the best plain forward pass; only the last position's logits, as a prefill needs
+    them.
+    """
     best = 0.0
     for rows, length in PEAK_SHAPES:
         tokens = torch.randint(0, 40_000, (rows, length))
@@ -110,21 +129,35 @@ def read_set(folder: Path, rows: int) -> tuple[Task, list[Record]]:
         for line in lines:
             row = json.loads(line)
             records.append(Record(row["id"], {"text": row["text"]}))
-    task = Task(folder.name, "Assign the text to its group.", "{{ text }}", labels=tuple(labels), fingerprint="benchmark")
+    task = Task(
+        folder.name,
+        "Assign the text to its group.",
+        "{{ text }}",
+        labels=tuple(labels),
+        fingerprint="benchmark",
+    )
     return task, records[:rows]
 
 
 def write_grammar(task: Task) -> Any:
     from llama_cpp import LlamaGrammar
 
-    return LlamaGrammar.from_string("root ::= " + " | ".join(json.dumps(label.say) for label in task.candidates), verbose=False)
+    return LlamaGrammar.from_string(
+        "root ::= " + " | ".join(json.dumps(label.say) for label in task.candidates), verbose=False
+    )
 
 
 def race(bench: Bench, task: Task, records: Sequence[Record], rounds: int) -> dict[str, Any]:
     """All ways on the same rows; the slow ones on as many of them as a few seconds allow."""
     bench.laps, bench.peak = {}, 0.0
-    prompts = [prompt for record in records if isinstance(prompt := build_prompt(task, record), Prompt)]
-    prompts = [prompt for prompt in prompts if len(bench.engine.render(prompt).prompt_tokens) < bench.engine.limit - 64]
+    prompts = [
+        prompt for record in records if isinstance(prompt := build_prompt(task, record), Prompt)
+    ]
+    prompts = [
+        prompt
+        for prompt in prompts
+        if len(bench.engine.render(prompt).prompt_tokens) < bench.engine.limit - 64
+    ]
     texts = [bench.engine.render(prompt).prompt for prompt in prompts]
     grammar = write_grammar(task) if bench.llama else None
     label_with_medtask(bench, prompts[:32])
@@ -140,7 +173,11 @@ def race(bench: Bench, task: Task, records: Sequence[Record], rounds: int) -> di
         bench.lap("generate", 4, partial(generate_rows, bench, texts[few], 1))
         bench.lap("generate, batches of 16", 16, partial(generate_rows, bench, texts[some], 16))
         if bench.llama:
-            bench.lap("llama.cpp, prefix reuse and grammar", 16, partial(label_with_llama, bench, texts[some], grammar))
+            bench.lap(
+                "llama.cpp, prefix reuse and grammar",
+                16,
+                partial(label_with_llama, bench, texts[some], grammar),
+            )
     mine_lap = bench.laps["medtask"]
     plan = bench.engine.plan(prompts[:256])
     return {
@@ -149,7 +186,11 @@ def race(bench: Bench, task: Task, records: Sequence[Record], rounds: int) -> di
         "labels": len(task.labels),
         "shared_tokens": plan.shared,
         "rows_per_s": {name: round(lap.rate, 2) for name, lap in bench.laps.items()},
-        "medtask_is_faster_by": {name: round(mine_lap.rate / lap.rate, 1) for name, lap in bench.laps.items() if name != "medtask"},
+        "medtask_is_faster_by": {
+            name: round(mine_lap.rate / lap.rate, 1)
+            for name, lap in bench.laps.items()
+            if name != "medtask"
+        },
         "tokens_read_per_row": round(mine_lap.tokens / mine_lap.rows, 1),
         "tokens_per_s": round(mine_lap.tokens / mine_lap.seconds),
         "peak_tokens_per_s": round(bench.peak),
@@ -158,7 +199,9 @@ def race(bench: Bench, task: Task, records: Sequence[Record], rounds: int) -> di
 
 
 def measure_start(data: Path) -> dict[str, float]:
-    """A whole `medtask run` in a process of its own: its memory, and the time from the command to the first answer."""
+    """A whole `medtask run` in a process of its own: its memory, and the time from the command to
+    the first answer.
+    """
     with tempfile.TemporaryDirectory() as folder:
         task = {
             "instruction": "Assign the text to its group.",
@@ -167,14 +210,32 @@ def measure_start(data: Path) -> dict[str, float]:
             "answer": {"kind": "label", "labels": json.loads((data / "labels.json").read_text())},
         }
         Path(folder, "task.json").write_text(json.dumps(task))
-        command = [sys.executable, "-m", "medtask", "run", folder, str(data / "dev.jsonl.gz"), "--model", "smollm2-135m"]
+        command = [
+            sys.executable,
+            "-m",
+            "medtask",
+            "run",
+            folder,
+            str(data / "dev.jsonl.gz"),
+            "--model",
+            "smollm2-135m",
+        ]
         start = time.perf_counter()
-        done = subprocess.run([*command, "--limit", "200", "--json", "--out", f"{folder}/out"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*command, "--limit", "200", "--json", "--out", f"{folder}/out"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         seconds = time.perf_counter() - start
     told = json.loads(done.stdout)
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     first = told["seconds_to_first_answer"]
-    return {"seconds": round(seconds, 1), "seconds_to_first_answer": first, "peak_memory_gb": round(memory / 1e9, 2)}
+    return {
+        "seconds": round(seconds, 1),
+        "seconds_to_first_answer": first,
+        "peak_memory_gb": round(memory / 1e9, 2),
+    }
 
 
 def prepare(dtype: Dtype) -> Bench:
@@ -190,15 +251,24 @@ def prepare(dtype: Dtype) -> Bench:
     try:
         from llama_cpp import Llama
 
-        llama = Llama(str(built_in), n_ctx=8192, n_batch=512, n_threads=inspect_machine().cores, verbose=False)
+        llama = Llama(
+            str(built_in), n_ctx=8192, n_batch=512, n_threads=inspect_machine().cores, verbose=False
+        )
     except ImportError:
         llama = None
     return Bench(engine, plain, tokenizer, llama)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with icd9_procedures and mts_dialog_sections")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with icd9_procedures and mts_dialog_sections",
+    )
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])

@@ -1,12 +1,15 @@
-"""How fast is training, beside TRL's SFTTrainer? Samples a second of the same model, adapter, rows and optimizer, in one process.
+"""How fast is training, beside TRL's SFTTrainer? Samples a second of the same model, adapter, rows
+and optimizer, in one process.
 
     python benchmarks/training.py [--base smollm2-135m] [--rows 64] [--steps 4] [--seed 0]
 
-The task has 29 labels with definitions in its prompt (about 250 tokens that all rows share) and short rows of its own. Both sides train
-the same LoRA (rank 16, all linear layers) with AdamW in float32, in steps of 32 rows, and learn the answer alone: TRL gets the very
-chats as prompt and completion, and reads --their-batch of them at once, in as many parts of a step (all 32, with their logits over the
-whole vocabulary, take more than 24 GB). Steps of the two are taken in turn, so that a machine that others use slows down both alike; the
-first step of each is not counted. Ratios are to be compared, not seconds. Needs the extra `peers`.
+The task has 29 labels with definitions in its prompt (about 250 tokens that all rows share) and
+short rows of its own. Both sides train the same LoRA (rank 16, all linear layers) with AdamW in
+float32, in steps of 32 rows, and learn the answer alone: TRL gets the very chats as prompt and
+completion, and reads --their-batch of them at once, in as many parts of a step (all 32, with their
+logits over the whole vocabulary, take more than 24 GB). Steps of the two are taken in turn, so that
+a machine that others use slows down both alike; the first step of each is not counted. Ratios are
+to be compared, not seconds. Needs the extra `peers`.
 """
 
 from __future__ import annotations
@@ -53,16 +56,31 @@ LABELS = {
     "Radiograph foot": "foreign body",
     "Mammography": "screening",
 }
-SIGNS = ("pain since Monday", "known disease, new finding", "follow-up after surgery", "please exclude", "seen by consultant today")
+SIGNS = (
+    "pain since Monday",
+    "known disease, new finding",
+    "follow-up after surgery",
+    "please exclude",
+    "seen by consultant today",
+)
 
 
 def write_task(folder: Path, rows: int) -> Path:
     """A task folder with a table of made-up requests."""
     answer = {"kind": "label", "labels": LABELS}
-    task = {"name": "orders", "instruction": "Choose the examination.", "input": "{{ text }}", "gold": "gold", "answer": answer}
+    task = {
+        "name": "orders",
+        "instruction": "Choose the examination.",
+        "input": "{{ text }}",
+        "gold": "gold",
+        "answer": answer,
+    }
     names = list(LABELS)
     made = [
-        {"text": f"{LABELS[names[at % len(names)]]}, {SIGNS[at % len(SIGNS)]}, case {at}", "gold": names[at % len(names)]}
+        {
+            "text": f"{LABELS[names[at % len(names)]]}, {SIGNS[at % len(SIGNS)]}, case {at}",
+            "gold": names[at % len(names)],
+        }
         for at in range(rows)
     ]
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
@@ -71,7 +89,9 @@ def write_task(folder: Path, rows: int) -> Path:
 
 
 def open_ours(folder: Path, base: str, batch: int, seed: int) -> Any:
-    """A function that takes one of our steps; it returns the rows, and the tokens that rows have."""
+    """A function that takes one of our steps; it returns the rows, and the tokens that rows
+    have.
+    """
     import torch
 
     from medtask.data.read import read_table
@@ -91,7 +111,9 @@ def open_ours(folder: Path, base: str, batch: int, seed: int) -> Any:
     passages = read_passages(task, engine.chat, material.train)
     model = put_adapter(engine.model, recipe)
     learner = Learner(model, engine.model, packed=engine.packed)
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-4)
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=1e-4
+    )
 
     def step(number: int) -> tuple[int, int]:
         rows = [passages[(number * batch + at) % len(passages)] for at in range(batch)]
@@ -106,7 +128,9 @@ def open_ours(folder: Path, base: str, batch: int, seed: int) -> Any:
     return step, material, engine
 
 
-def open_trl(material: Any, engine: Any, base: str, batch: int, at_once: int, seed: int, out: Path) -> Any:
+def open_trl(
+    material: Any, engine: Any, base: str, batch: int, at_once: int, seed: int, out: Path
+) -> Any:
     """A function that takes one step of TRL's SFTTrainer over the same rows."""
     import torch
     from datasets import Dataset
@@ -146,7 +170,9 @@ def open_trl(material: Any, engine: Any, base: str, batch: int, at_once: int, se
         model=AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32),
         args=config,
         train_dataset=Dataset.from_list(chats),
-        peft_config=LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
         processing_class=engine.chat.tokenizer.tokenizer,
     )
     trainer.create_optimizer()
@@ -162,7 +188,10 @@ def open_trl(material: Any, engine: Any, base: str, batch: int, at_once: int, se
                 batches = iter(trainer.get_train_dataloader())
                 inputs = next(batches)
             trainer.training_step(trainer.model, inputs)
-            rows, tokens = rows + len(inputs["input_ids"]), tokens + int(inputs["attention_mask"].sum())
+            rows, tokens = (
+                rows + len(inputs["input_ids"]),
+                tokens + int(inputs["attention_mask"].sum()),
+            )
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
         trainer.optimizer.step()
         trainer.model.zero_grad()
@@ -185,7 +214,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = write_task(Path(name), options.rows)
         ours, material, engine = open_ours(folder, options.base, options.batch, options.seed)
-        theirs = open_trl(material, engine, options.base, options.batch, options.their_batch, options.seed, folder / "trl")
+        theirs = open_trl(
+            material,
+            engine,
+            options.base,
+            options.batch,
+            options.their_batch,
+            options.seed,
+            folder / "trl",
+        )
         speeds: dict[str, list[float]] = {"medtask, packed": [], "TRL SFTTrainer": []}
         tokens = {}
         for number in range(options.steps + 1):
@@ -194,10 +231,17 @@ def main() -> None:
                 rows, read = step(number)
                 speeds[who].append(rows / (time.perf_counter() - begun))
                 tokens[who] = read / rows
-    print(f"{len(LABELS)} labels with definitions, {options.batch} rows a step, {options.steps} steps each, in turn")
+    print(
+        f"{len(LABELS)} labels with definitions, {options.batch} rows a step, {options.steps} "
+        "steps each, in turn"
+    )
     middle = {who: statistics.median(found[1:]) for who, found in speeds.items()}
     for who, speed in middle.items():
-        print(f"{who:18} {speed:6.2f} samples/s ({min(speeds[who][1:]):.2f}-{max(speeds[who][1:]):.2f}), {tokens[who]:.0f} tokens a sample")
+        print(
+            f"{who:18} {speed:6.2f} samples/s "
+            f"({min(speeds[who][1:]):.2f}-{max(speeds[who][1:]):.2f}), {tokens[who]:.0f} tokens "
+            "a sample"
+        )
     print(f"ratio {middle['medtask, packed'] / middle['TRL SFTTrainer']:.1f}")
 
 

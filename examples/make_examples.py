@@ -3,13 +3,15 @@
     python examples/make_examples.py radiology_protocol --out examples/radiology_protocol/notes.csv
     python examples/make_examples.py surgery_purpose --split train --rows 3000 --out train.csv
 
-The same arguments give the same bytes. ``gold`` is what ships: a few hundred rows or fewer, with dirty ones among them.
-``train`` is clean, comes from fragments of its own, and holds no text of the shipped rows.
+The same arguments give the same bytes. ``gold`` is what ships: a few hundred rows or fewer, with
+dirty ones among them. ``train`` is clean, comes from fragments of its own, and holds no text of the
+shipped rows.
 
-A fragment is one line, ``PLACE: text``. In it stand ``[a|b]`` for a choice; ``{m60-80}``, ``{f60-80}``, ``{p60-80}`` for a
-patient ("71M"), ``{man60-80}``, ``{woman60-80}``, ``{person60-80}`` for the same in words, ``{@p60-80}`` for the same unsaid;
-``{3-6}`` and ``{2.5-4.0}`` for a number; ``{side}``, ``{other}``, ``{l}``, ``{o}``, ``{he}``, ``{his}``, ``{age}`` for what is
-settled once a text. Standard library only.
+A fragment is one line, ``PLACE: text``. In it stand ``[a|b]`` for a choice; ``{m60-80}``,
+``{f60-80}``, ``{p60-80}`` for a patient ("71M"), ``{man60-80}``, ``{woman60-80}``,
+``{person60-80}`` for the same in words, ``{@p60-80}`` for the same unsaid; ``{3-6}`` and
+``{2.5-4.0}`` for a number; ``{side}``, ``{other}``, ``{l}``, ``{o}``, ``{he}``, ``{his}``,
+``{age}`` for what is settled once a text. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from making.words import Dice, Row, squash
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """How an example's table is made: by ``make_clean`` and ``make_dirty`` of a module, so many rows.
+    """How an example's table is made: by ``make_clean`` and ``make_dirty`` of a module, so many
+    rows.
 
     ``columns``: header -> what a made row calls it, "id" for its id, which begins with ``letter``.
     """
@@ -41,16 +44,47 @@ class Table:
 
 TABLES = {
     "radiology_protocol": Table(
-        labelled, 300, "N", {"note_id": "id", "note": "text", "protocol": "gold", "age": "age", "ordered_from": "place"}
+        labelled,
+        300,
+        "N",
+        {
+            "note_id": "id",
+            "note": "text",
+            "protocol": "gold",
+            "age": "age",
+            "ordered_from": "place",
+        },
     ),
     "surgery_purpose": Table(
-        labelled, 300, "S", {"case_id": "id", "procedure": "text", "purpose": "gold", "site": "place", "year": "year"}
+        labelled,
+        300,
+        "S",
+        {"case_id": "id", "procedure": "text", "purpose": "gold", "site": "place", "year": "year"},
     ),
-    "surgery_refined": Table(labelled, 120, "R", {"case_id": "id", "procedure": "text", "purpose": "gold", "site": "place"}),
-    "literature_domains": Table(papers, 120, "L", {"paper_id": "id", "title": "title", "abstract": "text", "domains": "gold"}),
-    "case_mcq": Table(cases, 40, "C", {"case_id": "id", "case": "text", "options": "options", "correct": "gold"}),
-    "disease_qa": Table(questions, 40, "Q", {"question_id": "id", "question": "text", "reference": "gold", "topic": "topic"}),
-    "registry_fields": Table(registry, 40, "F", {"note_id": "id", "note": "text", "registry": "gold"}),
+    "surgery_refined": Table(
+        labelled,
+        120,
+        "R",
+        {"case_id": "id", "procedure": "text", "purpose": "gold", "site": "place"},
+    ),
+    "literature_domains": Table(
+        papers,
+        120,
+        "L",
+        {"paper_id": "id", "title": "title", "abstract": "text", "domains": "gold"},
+    ),
+    "case_mcq": Table(
+        cases, 40, "C", {"case_id": "id", "case": "text", "options": "options", "correct": "gold"}
+    ),
+    "disease_qa": Table(
+        questions,
+        40,
+        "Q",
+        {"question_id": "id", "question": "text", "reference": "gold", "topic": "topic"},
+    ),
+    "registry_fields": Table(
+        registry, 40, "F", {"note_id": "id", "note": "text", "registry": "gold"}
+    ),
 }
 
 
@@ -58,9 +92,17 @@ def make_rows(example: str, split: str, count: int) -> list[Row]:
     maker = TABLES[example].maker
     dirty = list(maker.make_dirty(example)) if split == "gold" else []
     if count < len(dirty):
-        raise SystemExit(f"error: the dirty rows alone are {len(dirty)}.\n  fix: ask for at least as many --rows.")
+        raise SystemExit(
+            f"error: the dirty rows alone are {len(dirty)}.\n  fix: ask for at least as many "
+            "--rows."
+        )
     kept_apart = dirty if split == "gold" else make_rows(example, "gold", TABLES[example].rows)
-    rows = [*dirty, *maker.make_clean(example, split, count - len(dirty), {squash(row["text"]) for row in kept_apart})]
+    rows = [
+        *dirty,
+        *maker.make_clean(
+            example, split, count - len(dirty), {squash(row["text"]) for row in kept_apart}
+        ),
+    ]
     return Dice(example, split, "order").shuffle(rows)
 
 
@@ -72,19 +114,31 @@ def write_csv(example: str, split: str, rows: Sequence[Row], out: Path) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for number, row in enumerate(rows, start=1):
-        writer.writerow([f"{letter}{number:04d}" if what == "id" else row.get(what, "") for what in columns.values()])
+        writer.writerow(
+            [
+                f"{letter}{number:04d}" if what == "id" else row.get(what, "")
+                for what in columns.values()
+            ]
+        )
     out.write_bytes(buffer.getvalue().encode("utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write the table of an example task.")
     parser.add_argument("example", choices=sorted(TABLES))
-    parser.add_argument("--split", choices=("gold", "train"), default="gold", help="gold: the shipped rows; train: others, clean")
+    parser.add_argument(
+        "--split",
+        choices=("gold", "train"),
+        default="gold",
+        help="gold: the shipped rows; train: others, clean",
+    )
     parser.add_argument("--rows", type=int, metavar="N", help="default: as many as ship")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     chosen = parser.parse_args(arguments)
     count = TABLES[chosen.example].rows if chosen.rows is None else chosen.rows
-    write_csv(chosen.example, chosen.split, make_rows(chosen.example, chosen.split, count), chosen.out)
+    write_csv(
+        chosen.example, chosen.split, make_rows(chosen.example, chosen.split, count), chosen.out
+    )
 
 
 if __name__ == "__main__":

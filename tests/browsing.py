@@ -6,12 +6,27 @@ import shutil
 import subprocess
 from pathlib import Path
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=3000"),
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-# A page of ours, without the report's policy, that measures the report in a frame as wide as a phone.
+FLAGS = (
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
+    *(
+        "--disable-component-update",
+        "--disable-sync",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=3000",
+    ),
+)
+# A page of ours, without the report's policy, that measures the report in a frame as wide as a
+# phone.
 PHONE = """<!doctype html><iframe id=phone src=REPORT style="width:390px;height:900px;border:0"></iframe><p id=found></p><script>
 phone.onload = () => {
   for (const one of phone.contentDocument.querySelectorAll("details")) one.open = true
@@ -19,7 +34,7 @@ phone.onload = () => {
     && one.getBoundingClientRect().right > 391).map(one => one.tagName + "." + one.className)
   const sizes = [...page.querySelectorAll("svg text")].map(one => one.getBoundingClientRect().height)
   found.textContent = `width ${page.documentElement.scrollWidth} out ${out.length} ${out.slice(0, 5)} text ${Math.min(...sizes)}`
-}</script>"""
+}</script>"""  # noqa: E501 - data as it is read
 
 
 def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,6 @@
-"""Scores from whole forward passes over prompt + candidate, and nothing of the engine's own search."""
+"""Scores from whole forward passes over prompt + candidate, and nothing of the engine's own
+search.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,12 @@ import torch
 from medtask.records import Branch, BranchScores, Prompt, Scores
 
 
-def score_by_hand(engine: Any, prompt: Prompt, branch: Branch | None = None) -> tuple[list[float], float]:
-    """Probabilities of a branch's tails (log-likelihoods where they are weighed as text) and the off-set mass."""
+def score_by_hand(
+    engine: Any, prompt: Prompt, branch: Branch | None = None
+) -> tuple[list[float], float]:
+    """Probabilities of a branch's tails (log-likelihoods where they are weighed as text) and the
+    off-set mass.
+    """
     branch = branch or prompt.branches[0]
     rendering = engine.render(replace(prompt, branches=(branch,)))
     tails = rendering.candidate_tokens
@@ -25,11 +31,19 @@ def score_by_hand(engine: Any, prompt: Prompt, branch: Branch | None = None) -> 
         path = (*rendering.prompt_tokens, *tail[:-1])
         if path not in read:
             with torch.inference_mode():
-                read[path] = torch.softmax(engine.model(input_ids=torch.tensor([path])).logits[0].double(), dim=-1)
+                read[path] = torch.softmax(
+                    engine.model(input_ids=torch.tensor([path])).logits[0].double(), dim=-1
+                )
         logprob = 0.0
         for depth, token in enumerate(tail):
             row = read[path][start + depth - 1]
-            allowed = sorted({other[depth] for other in tails if len(other) > depth and other[:depth] == tail[:depth]})
+            allowed = sorted(
+                {
+                    other[depth]
+                    for other in tails
+                    if len(other) > depth and other[:depth] == tail[:depth]
+                }
+            )
             share = row[token] / row[allowed].sum() if branch.weigh == "set" else row[token]
             logprob += math.log(float(share))
         results.append(logprob if branch.weigh == "text" else math.exp(logprob))
@@ -38,7 +52,9 @@ def score_by_hand(engine: Any, prompt: Prompt, branch: Branch | None = None) -> 
     return results, off_set
 
 
-def assert_branch(found: BranchScores, expected: list[float], off_set: float, branch: Branch, bound: float = 1e-4) -> None:
+def assert_branch(
+    found: BranchScores, expected: list[float], off_set: float, branch: Branch, bound: float = 1e-4
+) -> None:
     if branch.weigh == "set":
         assert np.abs(np.exp(found.logprobs) - expected).max() < bound
         assert abs(math.fsum(math.exp(value) for value in found.logprobs) - 1) < 1e-6
@@ -52,7 +68,9 @@ def assert_branch(found: BranchScores, expected: list[float], off_set: float, br
 
 
 def assert_exact(engine: Any, prompts: list[Prompt], bound: float = 1e-4) -> None:
-    """Everything that the engine says of all branches of the prompts equals what is found by hand."""
+    """Everything that the engine says of all branches of the prompts equals what is found by
+    hand.
+    """
     by_id = {scores.record_id: scores for scores in engine.score(prompts)}
     for prompt in prompts:
         scores = by_id[prompt.record_id]

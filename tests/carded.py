@@ -24,9 +24,18 @@ TASK = CardTask(
     abstain="not enough information",
     dropped={"no gold": 31, "the same text as an earlier row": 30},
     split="one in ten rows was kept for validation, equal texts and groups together, seed 0",
-    leaks=("no text of one part is in the other", "3 of 114 validation rows are near duplicates of rows learnt from"),
-    figures={"accuracy": Estimate(0.912, 114, 0.846, 0.952), "macro_f1": Estimate(0.874, 114, 0.79, 0.93)},
-    baselines={"TF-IDF": {"accuracy": Estimate(0.833, 114, 0.754, 0.891)}, "majority": {"accuracy": Estimate(0.439, 114, 0.351, 0.53)}},
+    leaks=(
+        "no text of one part is in the other",
+        "3 of 114 validation rows are near duplicates of rows learnt from",
+    ),
+    figures={
+        "accuracy": Estimate(0.912, 114, 0.846, 0.952),
+        "macro_f1": Estimate(0.874, 114, 0.79, 0.93),
+    },
+    baselines={
+        "TF-IDF": {"accuracy": Estimate(0.833, 114, 0.754, 0.891)},
+        "majority": {"accuracy": Estimate(0.439, 114, 0.351, 0.53)},
+    },
     calibration="calibrated by temperature 1.31, fitted on 114 rows",
     fingerprint="ab" * 32,
     phi="no",
@@ -41,7 +50,15 @@ FACTS = CardFacts(
     base_models=("HuggingFaceTB/SmolLM2-135M-Instruct",),
     license="apache-2.0",
     languages=("en",),
-    recipe={"epochs": 2.0, "rate": 0.001, "batch": 32, "rank": 16, "pack": True, "alpha": None, "bases": ["smollm2-135m"]},
+    recipe={
+        "epochs": 2.0,
+        "rate": 0.001,
+        "batch": 32,
+        "rank": 16,
+        "pack": True,
+        "alpha": None,
+        "bases": ["smollm2-135m"],
+    },
     points=(
         Point(33, 66, 1.0, loss=0.91, seconds=200.0),
         Point(33, 66, 1.0, validation_loss=0.41, score=0.877, seconds=210.0),
@@ -53,5 +70,8 @@ FACTS = CardFacts(
     hardware="2 cores, 8 GB of memory",
     versions={"medtask": "0.6.0", "peft": "0.21.0"},
     fingerprints={"data": "5e" * 32},
-    command="medtask train examples/surgery_purpose --base smollm2-135m --method rslora --out models/surgery-purpose",
+    command=(
+        "medtask train examples/surgery_purpose --base smollm2-135m --method rslora --out "
+        "models/surgery-purpose"
+    ),
 )

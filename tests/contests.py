@@ -28,7 +28,13 @@ def answer(name: str, value: Any, confidence: float | None = 0.8) -> Answer:
     return Answer(name, Status.OK, value, confidence)
 
 
-def make_rows(gold: Sequence[Any], given: Sequence[Any], *, texts: Sequence[str] = (), groups: Sequence[str | None] = ()) -> list[Row]:
+def make_rows(
+    gold: Sequence[Any],
+    given: Sequence[Any],
+    *,
+    texts: Sequence[str] = (),
+    groups: Sequence[str | None] = (),
+) -> list[Row]:
     return [
         Row(
             place + 1,
@@ -42,15 +48,28 @@ def make_rows(gold: Sequence[Any], given: Sequence[Any], *, texts: Sequence[str]
 
 
 def join(
-    kind: Kind, systems: dict[str, list[Row]], labels: Sequence[str] = LABELS, manifests: dict[str, dict[str, Any]] | None = None
+    kind: Kind,
+    systems: dict[str, list[Row]],
+    labels: Sequence[str] = LABELS,
+    manifests: dict[str, dict[str, Any]] | None = None,
 ) -> Contest:
     def repeat(rows: list[Row]) -> Callable[[], list[Row]]:
         return lambda: rows
 
-    return join_rows(kind, labels, None, [Source(name, repeat(rows), (manifests or {}).get(name, {})) for name, rows in systems.items()])
+    return join_rows(
+        kind,
+        labels,
+        None,
+        [
+            Source(name, repeat(rows), (manifests or {}).get(name, {}))
+            for name, rows in systems.items()
+        ],
+    )
 
 
-def make_contest(rows: int = 150, *, groups: bool = False, manifests: dict[str, dict[str, Any]] | None = None) -> Contest:
+def make_contest(
+    rows: int = 150, *, groups: bool = False, manifests: dict[str, dict[str, Any]] | None = None
+) -> Contest:
     """A good, a fair and a poor system; each leaves some rows without an answer."""
     chance = random.Random(7)
     gold = [chance.choice(LABELS) for _ in range(rows)]
@@ -58,5 +77,7 @@ def make_contest(rows: int = 150, *, groups: bool = False, manifests: dict[str, 
     systems = {}
     for name, quality in (("good", 0.9), ("fair", 0.8), ("poor", 0.4)):
         given = [truth if chance.random() < quality else chance.choice(LABELS) for truth in gold]
-        systems[name] = make_rows(gold, [None if chance.random() < 0.03 else value for value in given], groups=grouped)
+        systems[name] = make_rows(
+            gold, [None if chance.random() < 0.03 else value for value in given], groups=grouped
+        )
     return join("label", systems, manifests=manifests)

@@ -1,4 +1,6 @@
-"""What the fault server says when it behaves: the wire formats of OpenAI, vLLM, llama-server and Ollama over the toy model."""
+"""What the fault server says when it behaves: the wire formats of OpenAI, vLLM, llama-server and
+Ollama over the toy model.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ Body = dict[str, Any]
 class Features:
     """What the server can do, and where it lies.
 
-    ``response_format`` also stands for ``format``, ``grammar`` and ``structured_outputs``. ``truncate``: what becomes of a prompt
-    above the context: None refuses it, else its head or tail is dropped. ``cut_tokens``: drop so many even below that.
-    ``usage``: "honest" counts what was read, "lying" what was sent. ``masked``: logprobs are told after what the constraint forbids
-    was taken away. ``spread``: the separators of JSON as the server's grammar writes it. ``top_limit``: most top_logprobs.
+    ``response_format`` also stands for ``format``, ``grammar`` and ``structured_outputs``.
+    ``truncate``: what becomes of a prompt above the context: None refuses it, else its head or tail
+    is dropped. ``cut_tokens``: drop so many even below that. ``usage``: "honest" counts what was
+    read, "lying" what was sent. ``masked``: logprobs are told after what the constraint forbids was
+    taken away. ``spread``: the separators of JSON as the server's grammar writes it. ``top_limit``:
+    most top_logprobs.
     """
 
     name: str = "toy-1"
@@ -47,41 +51,94 @@ class Refusal(Exception):
         self.status, self.body = status, body
 
 
-def _openai(method: str, path: str, body: Body | None, headers: Mapping[str, str], model: ToyModel, has: Features) -> Any:
+def _openai(
+    method: str,
+    path: str,
+    body: Body | None,
+    headers: Mapping[str, str],
+    model: ToyModel,
+    has: Features,
+) -> Any:
     if (method, path) == ("GET", "/v1/models"):
-        return {"object": "list", "data": [{"id": has.name, "object": "model", "created": 1, "owned_by": "toy"}]}
+        return {
+            "object": "list",
+            "data": [{"id": has.name, "object": "model", "created": 1, "owned_by": "toy"}],
+        }
     if method != "POST" or body is None or not path.endswith(("/chat/completions", "/completions")):
-        raise Refusal(404, {"error": {"message": "Not Found", "type": "invalid_request_error", "code": None}})
+        raise Refusal(
+            404, {"error": {"message": "Not Found", "type": "invalid_request_error", "code": None}}
+        )
     if "deployments" not in path and body.get("model") != has.name:
         raise _refusal(404, f"The model `{body.get('model')}` does not exist.", "model_not_found")
     mark = headers.get("x-request-id", "toy")
     if path.endswith("/chat/completions"):
         going_on = _goes_on(body, has)
-        return _chat(body, render_chat(body["messages"], open_turn=not going_on), f"chatcmpl-{mark}", model, has)
-    prompts = body["prompt"] if isinstance(body["prompt"], list) and not isinstance(body["prompt"][0], int) else [body["prompt"]]
+        return _chat(
+            body,
+            render_chat(body["messages"], open_turn=not going_on),
+            f"chatcmpl-{mark}",
+            model,
+            has,
+        )
+    prompts = (
+        body["prompt"]
+        if isinstance(body["prompt"], list) and not isinstance(body["prompt"][0], int)
+        else [body["prompt"]]
+    )
     return _completions(body, prompts, f"cmpl-{mark}", model, has)
 
 
-def _vllm(method: str, path: str, body: Body | None, headers: Mapping[str, str], model: ToyModel, has: Features) -> Any:
+def _vllm(
+    method: str,
+    path: str,
+    body: Body | None,
+    headers: Mapping[str, str],
+    model: ToyModel,
+    has: Features,
+) -> Any:
     match method, path:
         case "GET", "/version":
             return {"version": has.version}
         case "GET", "/v1/models":
-            more = {"root": has.name, "parent": None} | ({"max_model_len": has.context} if has.reported_context else {})
-            return {"object": "list", "data": [{"id": has.name, "object": "model", "created": 1, "owned_by": "vllm", **more}]}
+            more = {"root": has.name, "parent": None} | (
+                {"max_model_len": has.context} if has.reported_context else {}
+            )
+            return {
+                "object": "list",
+                "data": [
+                    {"id": has.name, "object": "model", "created": 1, "owned_by": "vllm", **more}
+                ],
+            }
         case "POST", "/tokenize":
             assert body
-            text = body["prompt"] if "prompt" in body else render_chat(body["messages"], open_turn=body.get("add_generation_prompt", True))
+            text = (
+                body["prompt"]
+                if "prompt" in body
+                else render_chat(
+                    body["messages"], open_turn=body.get("add_generation_prompt", True)
+                )
+            )
             tokens = model.encode(text)
             told = {"count": len(tokens), "max_model_len": has.context, "tokens": tokens}
-            return told | ({"token_strs": [model.decode([token]) for token in tokens]} if body.get("return_token_strs") else {})
+            return told | (
+                {"token_strs": [model.decode([token]) for token in tokens]}
+                if body.get("return_token_strs")
+                else {}
+            )
         case "POST", "/detokenize":
             assert body
             return {"prompt": model.decode(body["tokens"])}
     return _openai(method, path, body, headers, model, has)
 
 
-def _llama_server(method: str, path: str, body: Body | None, headers: Mapping[str, str], model: ToyModel, has: Features) -> Any:
+def _llama_server(
+    method: str,
+    path: str,
+    body: Body | None,
+    headers: Mapping[str, str],
+    model: ToyModel,
+    has: Features,
+) -> Any:
     path = path.removeprefix("/v1") if path in {"/v1/props", "/v1/tokenize"} else path
     match method, path:
         case "GET", "/health":
@@ -96,17 +153,36 @@ def _llama_server(method: str, path: str, body: Body | None, headers: Mapping[st
             }
         case "GET", "/v1/models":
             meta = {"n_ctx_train": has.context, "n_vocab": len(model.vocabulary)}
-            return {"object": "list", "data": [{"id": has.name, "object": "model", "created": 1, "owned_by": "llamacpp", "meta": meta}]}
+            return {
+                "object": "list",
+                "data": [
+                    {
+                        "id": has.name,
+                        "object": "model",
+                        "created": 1,
+                        "owned_by": "llamacpp",
+                        "meta": meta,
+                    }
+                ],
+            }
         case "POST", "/tokenize":
             assert body
             tokens = model.encode(body["content"])
-            return {"tokens": [{"id": token, "piece": model.decode([token])} for token in tokens] if body.get("with_pieces") else tokens}
+            return {
+                "tokens": [{"id": token, "piece": model.decode([token])} for token in tokens]
+                if body.get("with_pieces")
+                else tokens
+            }
         case "POST", "/detokenize":
             assert body
             return {"content": model.decode(body["tokens"])}
         case "POST", "/apply-template":
             assert body
-            return {"prompt": render_chat(body["messages"], open_turn=body["messages"][-1]["role"] != "assistant")}
+            return {
+                "prompt": render_chat(
+                    body["messages"], open_turn=body["messages"][-1]["role"] != "assistant"
+                )
+            }
         case "POST", "/completion":
             assert body
             return _llama_completion(body, model, has)
@@ -117,18 +193,43 @@ def _llama_completion(body: Body, model: ToyModel, has: Features) -> Body:
     prompt = model.decode(body["prompt"]) if isinstance(body["prompt"], list) else body["prompt"]
     read, told = _read(prompt, body.get("n_predict", 64), model, has)
     limit = body.get("n_predict", 64)
-    steps, ended = model.write(read, limit, allowed=_allowed(body, has), top=body.get("n_probs", 0), masked=has.masked)
-    answer: Body = {"content": _text(steps), "stop_type": "eos" if ended == "stop" else "limit", "truncated": False}
-    answer |= {"tokens_evaluated": told, "tokens_predicted": len(steps)} if has.usage != "missing" else {}
+    steps, ended = model.write(
+        read, limit, allowed=_allowed(body, has), top=body.get("n_probs", 0), masked=has.masked
+    )
+    answer: Body = {
+        "content": _text(steps),
+        "stop_type": "eos" if ended == "stop" else "limit",
+        "truncated": False,
+    }
+    answer |= (
+        {"tokens_evaluated": told, "tokens_predicted": len(steps)} if has.usage != "missing" else {}
+    )
     if body.get("n_probs") and has.logprobs:
         answer["completion_probabilities"] = [
-            {**_told(step.token, step.logprob), "id": model.id_of(step.token), "top_logprobs": _tops(step, model)} for step in steps
+            {
+                **_told(step.token, step.logprob),
+                "id": model.id_of(step.token),
+                "top_logprobs": _tops(step, model),
+            }
+            for step in steps
         ]
     return answer
 
 
-def _ollama(method: str, path: str, body: Body | None, headers: Mapping[str, str], model: ToyModel, has: Features) -> Any:
-    details = {"format": "gguf", "family": "toy", "parameter_size": "1K", "quantization_level": "Q4_0"}
+def _ollama(
+    method: str,
+    path: str,
+    body: Body | None,
+    headers: Mapping[str, str],
+    model: ToyModel,
+    has: Features,
+) -> Any:
+    details = {
+        "format": "gguf",
+        "family": "toy",
+        "parameter_size": "1K",
+        "quantization_level": "Q4_0",
+    }
     match method, path:
         case "GET", "/":
             return "Ollama is running"
@@ -136,17 +237,40 @@ def _ollama(method: str, path: str, body: Body | None, headers: Mapping[str, str
             return {"version": has.version}
         case "GET", "/api/tags":
             name = has.name if ":" in has.name else f"{has.name}:latest"
-            return {"models": [{"name": name, "model": name, "size": 1, "digest": "d" * 64, "details": details}]}
+            return {
+                "models": [
+                    {"name": name, "model": name, "size": 1, "digest": "d" * 64, "details": details}
+                ]
+            }
         case "GET", "/api/ps":
-            return {"models": [{"name": has.name, "model": has.name, "digest": "d" * 64, "context_length": has.context}]}
+            return {
+                "models": [
+                    {
+                        "name": has.name,
+                        "model": has.name,
+                        "digest": "d" * 64,
+                        "context_length": has.context,
+                    }
+                ]
+            }
     if method != "POST" or body is None or path not in {"/api/show", "/api/chat"}:
         raise Refusal(404, {"error": "404 page not found"})
     if body.get("model", "").removesuffix(":latest") != has.name.removesuffix(":latest"):
         raise Refusal(404, {"error": f"model '{body.get('model')}' not found"})
     if path == "/api/show":
-        facts = {"general.architecture": "toy", "toy.context_length": 131072} if has.reported_context else {"general.architecture": "toy"}
+        facts = (
+            {"general.architecture": "toy", "toy.context_length": 131072}
+            if has.reported_context
+            else {"general.architecture": "toy"}
+        )
         can = ["completion", "thinking"] if has.thinking else ["completion"]
-        return {"modelfile": "", "template": "{{ .Prompt }}", "details": details, "model_info": facts, "capabilities": can}
+        return {
+            "modelfile": "",
+            "template": "{{ .Prompt }}",
+            "details": details,
+            "model_info": facts,
+            "capabilities": can,
+        }
     return _ollama_chat(body, model, has)
 
 
@@ -157,9 +281,13 @@ def _ollama_chat(body: Body, model: ToyModel, has: Features) -> Any:
         raise Refusal(400, {"error": "invalid format"})
     options = body.get("options") or {}
     window = options.get("num_ctx", has.context)
-    prompt = render_chat(body["messages"], open_turn=not (has.continues and body["messages"][-1]["role"] == "assistant"))
+    prompt = render_chat(
+        body["messages"],
+        open_turn=not (has.continues and body["messages"][-1]["role"] == "assistant"),
+    )
     size = len(split_tokens(prompt))
-    # Ollama's own way: what is above num_ctx is cut off in silence, unless the request says "truncate": false.
+    # Ollama's own way: what is above num_ctx is cut off in silence, unless the request says
+    # "truncate": false.
     if size > window and body.get("truncate") is False:
         raise Refusal(400, {"error": "the input length exceeds the context length"})
     read, told = _read(prompt, 0, model, has, window=window, drop=has.truncate or "head")
@@ -178,18 +306,44 @@ def _ollama_chat(body: Body, model: ToyModel, has: Features) -> Any:
     if has.thinking and body.get("think", True):
         message["thinking"] = "Let me look at this."
     base = {"model": body["model"], "created_at": "2026-11-21T00:00:00Z"}
-    last = {"done": True, "done_reason": ended, "total_duration": 1000, "load_duration": 10, "eval_count": len(steps)}
+    last = {
+        "done": True,
+        "done_reason": ended,
+        "total_duration": 1000,
+        "load_duration": 10,
+        "eval_count": len(steps),
+    }
     last |= {"prompt_eval_count": told} if has.usage != "missing" else {}
     if body.get("stream", True):
         thought = (
-            [{**base, "message": {"role": "assistant", "content": "", "thinking": message["thinking"]}, "done": False}]
+            [
+                {
+                    **base,
+                    "message": {
+                        "role": "assistant",
+                        "content": "",
+                        "thinking": message["thinking"],
+                    },
+                    "done": False,
+                }
+            ]
             if "thinking" in message
             else []
         )
-        pieces = [{**base, "message": {"role": "assistant", "content": step.token}, "done": False} for step in steps]
-        return [*thought, *pieces, {**base, "message": {"role": "assistant", "content": ""}, **last}]
+        pieces = [
+            {**base, "message": {"role": "assistant", "content": step.token}, "done": False}
+            for step in steps
+        ]
+        return [
+            *thought,
+            *pieces,
+            {**base, "message": {"role": "assistant", "content": ""}, **last},
+        ]
     if body.get("logprobs") and has.logprobs:
-        last["logprobs"] = [{**_told(step.token, step.logprob), "top_logprobs": [_told(*pair) for pair in step.top]} for step in steps]
+        last["logprobs"] = [
+            {**_told(step.token, step.logprob), "top_logprobs": [_told(*pair) for pair in step.top]}
+            for step in steps
+        ]
     return {**base, "message": message, **last}
 
 
@@ -199,17 +353,45 @@ def _chat(body: Body, prompt: str, mark: str, model: ToyModel, has: Features) ->
     read, told = _read(prompt, limit if "max_tokens" in body else 1, model, has)
     stop = body.get("stop") or ()
     steps, ended = model.write(
-        read, limit, allowed=_allowed(body, has), top=top, masked=has.masked, stop=[stop] if isinstance(stop, str) else stop
+        read,
+        limit,
+        allowed=_allowed(body, has),
+        top=top,
+        masked=has.masked,
+        stop=[stop] if isinstance(stop, str) else stop,
     )
     base = {"id": mark, "created": 1, "model": body.get("model", has.name)}
     if body.get("stream"):
-        return _chunks(base, steps, ended, told, bool((body.get("stream_options") or {}).get("include_usage")) and has.usage != "missing")
-    choice: Body = {"index": 0, "message": {"role": "assistant", "content": _text(steps)}, "finish_reason": ended, "logprobs": None}
+        return _chunks(
+            base,
+            steps,
+            ended,
+            told,
+            bool((body.get("stream_options") or {}).get("include_usage"))
+            and has.usage != "missing",
+        )
+    choice: Body = {
+        "index": 0,
+        "message": {"role": "assistant", "content": _text(steps)},
+        "finish_reason": ended,
+        "logprobs": None,
+    }
     if body.get("logprobs") and has.logprobs:
         choice["logprobs"] = {
-            "content": [{**_told(step.token, step.logprob), "top_logprobs": [_told(*pair) for pair in step.top]} for step in steps]
+            "content": [
+                {
+                    **_told(step.token, step.logprob),
+                    "top_logprobs": [_told(*pair) for pair in step.top],
+                }
+                for step in steps
+            ]
         }
-    answer: Body = {**base, "object": "chat.completion", "choices": [choice], **_usage(told, len(steps), has)}
+    answer: Body = {
+        **base,
+        "object": "chat.completion",
+        "choices": [choice],
+        **_usage(told, len(steps), has),
+    }
     if body.get("prompt_logprobs") is not None and has.prompt_logprobs:
         answer["prompt_logprobs"] = _prompt_logprobs(read, body["prompt_logprobs"], model)
     return answer
@@ -217,11 +399,27 @@ def _chat(body: Body, prompt: str, mark: str, model: ToyModel, has: Features) ->
 
 def _chunks(base: Body, steps: list[Step], ended: str, told: int, usage: bool) -> list[Body]:
     def chunk(delta: Body, reason: str | None = None) -> Body:
-        return {**base, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        return {
+            **base,
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+        }
 
-    pieces = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": step.token}) for step in steps), chunk({}, ended)]
-    counts = {"prompt_tokens": told, "completion_tokens": len(steps), "total_tokens": told + len(steps)}
-    return [*pieces, {**base, "object": "chat.completion.chunk", "choices": [], "usage": counts}] if usage else pieces
+    pieces = [
+        chunk({"role": "assistant", "content": ""}),
+        *(chunk({"content": step.token}) for step in steps),
+        chunk({}, ended),
+    ]
+    counts = {
+        "prompt_tokens": told,
+        "completion_tokens": len(steps),
+        "total_tokens": told + len(steps),
+    }
+    return (
+        [*pieces, {**base, "object": "chat.completion.chunk", "choices": [], "usage": counts}]
+        if usage
+        else pieces
+    )
 
 
 def _completions(body: Body, prompts: list[Any], mark: str, model: ToyModel, has: Features) -> Any:
@@ -242,20 +440,35 @@ def _completions(body: Body, prompts: list[Any], mark: str, model: ToyModel, has
         )
         read_tokens, written = read_tokens + told, written + len(steps)
         echo = bool(body.get("echo")) and has.echo
-        choice: Body = {"index": index, "text": (read if echo else "") + _text(steps), "finish_reason": ended, "logprobs": None}
+        choice: Body = {
+            "index": index,
+            "text": (read if echo else "") + _text(steps),
+            "finish_reason": ended,
+            "logprobs": None,
+        }
         if count is not None and has.logprobs:
             choice["logprobs"] = _legacy_logprobs(read if echo else "", steps, count, model)
         if body.get("prompt_logprobs") is not None and has.prompt_logprobs:
             choice["prompt_logprobs"] = _prompt_logprobs(read, body["prompt_logprobs"], model)
         choices.append(choice)
-    base = {"id": mark, "object": "text_completion", "created": 1, "model": body.get("model", has.name)}
+    base = {
+        "id": mark,
+        "object": "text_completion",
+        "created": 1,
+        "model": body.get("model", has.name),
+    }
     return {**base, "choices": choices, **_usage(read_tokens, written, has)}
 
 
 def _legacy_logprobs(echoed: str, steps: list[Step], count: int, model: ToyModel) -> Body:
     tokens: list[str] = split_tokens(echoed)
-    told: list[float | None] = [model.logprobs("".join(tokens[:at]), [token])[0] if at else None for at, token in enumerate(tokens)]
-    tops = [dict(model.ranked("".join(tokens[:at]), count)) if at else None for at in range(len(tokens))]
+    told: list[float | None] = [
+        model.logprobs("".join(tokens[:at]), [token])[0] if at else None
+        for at, token in enumerate(tokens)
+    ]
+    tops = [
+        dict(model.ranked("".join(tokens[:at]), count)) if at else None for at in range(len(tokens))
+    ]
     tokens += [step.token for step in steps]
     offsets = [sum(map(len, tokens[:at])) for at in range(len(tokens))]
     told, tops = told + [step.logprob for step in steps], tops + [dict(step.top) for step in steps]
@@ -272,13 +485,26 @@ def _prompt_logprobs(text: str, count: int, model: ToyModel) -> list[Body | None
         ranks = {piece: (number, value) for number, (piece, value) in enumerate(ranked, start=1)}
         kept = dict.fromkeys([token, *(piece for piece, _ in ranked[:count])])
         told.append(
-            {str(model.id_of(piece)): {"logprob": ranks[piece][1], "rank": ranks[piece][0], "decoded_token": piece} for piece in kept}
+            {
+                str(model.id_of(piece)): {
+                    "logprob": ranks[piece][1],
+                    "rank": ranks[piece][0],
+                    "decoded_token": piece,
+                }
+                for piece in kept
+            }
         )
     return told
 
 
 def _read(
-    prompt: str, room: int, model: ToyModel, has: Features, *, window: int | None = None, drop: Literal["head", "tail"] | None = None
+    prompt: str,
+    room: int,
+    model: ToyModel,
+    has: Features,
+    *,
+    window: int | None = None,
+    drop: Literal["head", "tail"] | None = None,
 ) -> tuple[str, int]:
     """(what the model reads, the token count that usage tells)."""
     tokens = split_tokens(prompt)
@@ -288,7 +514,8 @@ def _read(
         if drop is None:
             raise _refusal(
                 400,
-                f"This model's maximum context length is {window} tokens. However, you requested {keep + room}.",
+                f"This model's maximum context length is {window} tokens. However, you requested "
+                f"{keep + room}.",
                 "context_length_exceeded",
             )
         keep = max(1, window - room)
@@ -298,7 +525,9 @@ def _read(
 
 
 def _allowed(body: Body, has: Features) -> list[str] | None:
-    """The texts that the request holds the answer to; None where it holds it to nothing, or the server does not care."""
+    """The texts that the request holds the answer to; None where it holds it to nothing, or the
+    server does not care.
+    """
     form = body.get("response_format") or {}
     held = body.get("structured_outputs") or {}
     schema = (
@@ -314,7 +543,9 @@ def _allowed(body: Body, has: Features) -> list[str] | None:
     if not (schema or choice or grammar):
         return None
     if has.response_format == "refused":
-        raise _refusal(400, "'response_format' of type 'json_schema' is not supported with this model.", None)
+        raise _refusal(
+            400, "'response_format' of type 'json_schema' is not supported with this model.", None
+        )
     if has.response_format == "ignored":
         return None
     if schema:
@@ -324,18 +555,34 @@ def _allowed(body: Body, has: Features) -> list[str] | None:
 
 def _goes_on(body: Body, has: Features) -> bool:
     last = body["messages"][-1]["role"] == "assistant"
-    return last and has.continues and (bool(body.get("continue_final_message")) or "add_generation_prompt" not in body)
+    return (
+        last
+        and has.continues
+        and (bool(body.get("continue_final_message")) or "add_generation_prompt" not in body)
+    )
 
 
 def _top(count: int, has: Features) -> int:
     if count > has.top_limit:
-        raise _refusal(400, f"Requested {count} logprobs, which is greater than max allowed: {has.top_limit}", None)
+        raise _refusal(
+            400,
+            f"Requested {count} logprobs, which is greater than max allowed: {has.top_limit}",
+            None,
+        )
     return count
 
 
 def _usage(read: int, written: int, has: Features) -> Body:
     return (
-        {} if has.usage == "missing" else {"usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
+        {}
+        if has.usage == "missing"
+        else {
+            "usage": {
+                "prompt_tokens": read,
+                "completion_tokens": written,
+                "total_tokens": read + written,
+            }
+        }
     )
 
 
@@ -352,7 +599,22 @@ def _text(steps: list[Step]) -> str:
 
 
 def _refusal(status: int, message: str, code: str | None) -> Refusal:
-    return Refusal(status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}})
+    return Refusal(
+        status,
+        {
+            "error": {
+                "message": message,
+                "type": "invalid_request_error",
+                "param": None,
+                "code": code,
+            }
+        },
+    )
 
 
-DIALECTS: Mapping[str, Callable[..., Any]] = {"openai": _openai, "vllm": _vllm, "llama-server": _llama_server, "ollama": _ollama}
+DIALECTS: Mapping[str, Callable[..., Any]] = {
+    "openai": _openai,
+    "vllm": _vllm,
+    "llama-server": _llama_server,
+    "ollama": _ollama,
+}

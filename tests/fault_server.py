@@ -1,15 +1,18 @@
-"""One server that misbehaves on purpose: a toy model behind the wire formats of real servers, and a script of faults.
+"""One server that misbehaves on purpose: a toy model behind the wire formats of real servers, and a
+script of faults.
 
     model = ToyModel(words=["curative", "palliative"])
-    app = FaultServer("vllm", model, Features(logprobs=False), Script([Rule("status", rate=0.3, status=429, retry_after="2")], seed=7))
-    with serve(app) as url:         # http://127.0.0.1:PORT; the API lies under url + "/v1", Ollama's under url + "/api"
+    app = FaultServer("vllm", model, Features(logprobs=False), Script([Rule("status", rate=0.3,
+    status=429, retry_after="2")], seed=7)) with serve(app) as url:         # http://127.0.0.1:PORT;
+    the API lies under url + "/v1", Ollama's under url + "/api"
         ...
     app.log                         # every call: when, what, whose, which fault
 
-Faults (Rule.name): "status" (with ``status``, ``retry_after`` = text of that header, or "date:SECONDS" for an HTTP date), "reset",
-"stall" (before headers, for ever), "drip" (one byte every ``pause_s``), "cut" (short Content-Length), "cut_chunks", "cut_json",
-"html", "no_choices", "null_content", "no_logprobs", "short_logprobs", "wrong_model", "swapped" (the answer to another request),
-"length" (finish_reason), "redirect" (to ``location``), "huge" (a body without end).
+Faults (Rule.name): "status" (with ``status``, ``retry_after`` = text of that header, or
+"date:SECONDS" for an HTTP date), "reset", "stall" (before headers, for ever), "drip" (one byte
+every ``pause_s``), "cut" (short Content-Length), "cut_chunks", "cut_json", "html", "no_choices",
+"null_content", "no_logprobs", "short_logprobs", "wrong_model", "swapped" (the answer to another
+request), "length" (finish_reason), "redirect" (to ``location``), "huge" (a body without end).
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ _TRANSPORTS: dict[tuple[str, int], asyncio.Transport] = {}
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a fault strikes: at these ``calls`` (0-based, of all calls to a path that begins with ``path``), or at this ``rate``."""
+    """When a fault strikes: at these ``calls`` (0-based, of all calls to a path that begins with
+    ``path``), or at this ``rate``.
+    """
 
     name: str
     rate: float = 0.0
@@ -56,7 +61,9 @@ class Rule:
 
 
 class Script:
-    """Which call meets which fault: the first rule that strikes. The same seed and order of calls strike the same."""
+    """Which call meets which fault: the first rule that strikes. The same seed and order of calls
+    strike the same.
+    """
 
     def __init__(self, rules: Sequence[Rule] = (), seed: int = 0) -> None:
         self.rules, self.seed = tuple(rules), seed
@@ -79,7 +86,9 @@ class Script:
 
 @dataclass(slots=True)
 class Logged:
-    """One call as the server saw it. ``row`` tells calls with the same body from others; times are time.monotonic()."""
+    """One call as the server saw it. ``row`` tells calls with the same body from others; times are
+    time.monotonic().
+    """
 
     at: float
     method: str
@@ -96,7 +105,9 @@ class Logged:
 
 @dataclass(slots=True)
 class FaultServer:
-    """An ASGI app: ``dialect`` "openai", "vllm", "llama-server" or "ollama"; see the module for the rest."""
+    """An ASGI app: ``dialect`` "openai", "vllm", "llama-server" or "ollama"; see the module for the
+    rest.
+    """
 
     dialect: Literal["openai", "vllm", "llama-server", "ollama"] = "openai"
     model: ToyModel = field(default_factory=ToyModel)
@@ -109,12 +120,24 @@ class FaultServer:
     most_in_flight: int = 0
     _earlier: dict[str, Any] = field(default_factory=dict)
 
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
         assert scope["type"] == "http"
         body = await _read(receive)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         row = hashlib.sha256(body).hexdigest()[:12]
-        entry = Logged(time.monotonic(), scope["method"], scope["path"], row, json.loads(body) if body else None, headers)
+        entry = Logged(
+            time.monotonic(),
+            scope["method"],
+            scope["path"],
+            row,
+            json.loads(body) if body else None,
+            headers,
+        )
         entry.beside = self.in_flight
         self.log.append(entry)
         self.in_flight += 1
@@ -132,24 +155,42 @@ class FaultServer:
         if rule and rule.name in _CRUDE:
             await _CRUDE[rule.name](rule, entry, _TRANSPORTS[tuple(scope["client"])], receive, send)
             return
-        if self.key and entry.headers.get("authorization") != f"Bearer {self.key}" and entry.headers.get("api-key") != self.key:
+        if (
+            self.key
+            and entry.headers.get("authorization") != f"Bearer {self.key}"
+            and entry.headers.get("api-key") != self.key
+        ):
             entry.status = 401
-            await _send_json(send, 401, {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}})
+            await _send_json(
+                send,
+                401,
+                {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}},
+            )
             return
         try:
-            answer = DIALECTS[self.dialect](entry.method, entry.path, entry.body, entry.headers, self.model, self.features)
+            answer = DIALECTS[self.dialect](
+                entry.method, entry.path, entry.body, entry.headers, self.model, self.features
+            )
         except Refusal as refusal:
             entry.status = refusal.status
             await _send_json(send, refusal.status, refusal.body)
             return
         if isinstance(answer, list):  # the pieces of a stream
-            await _send_stream(send, answer, "ollama" if self.dialect == "ollama" else "sse", rule, _TRANSPORTS[tuple(scope["client"])])
+            await _send_stream(
+                send,
+                answer,
+                "ollama" if self.dialect == "ollama" else "sse",
+                rule,
+                _TRANSPORTS[tuple(scope["client"])],
+            )
             return
         answer = self._spoil(answer, rule, entry) if rule else answer
         self._earlier[entry.path] = answer if not rule else self._earlier.get(entry.path)
         text = json.dumps(answer).encode()
         if rule and rule.name in _CUTS:
-            await _CUTS[rule.name](text, rule, entry, _TRANSPORTS[tuple(scope["client"])], receive, send)
+            await _CUTS[rule.name](
+                text, rule, entry, _TRANSPORTS[tuple(scope["client"])], receive, send
+            )
             return
         await _send_json(send, 200, text)
 
@@ -178,14 +219,21 @@ class FaultServer:
 
 @contextmanager
 def serve(
-    app: FaultServer | Callable[..., Any], *, host: str = "127.0.0.1", certificate: tuple[Path, Path] | None = None
+    app: FaultServer | Callable[..., Any],
+    *,
+    host: str = "127.0.0.1",
+    certificate: tuple[Path, Path] | None = None,
 ) -> Iterator[str]:
-    """Run the app on a free port of ``host`` until the block ends; the address, without a path. ``certificate``: files (chain, key)."""
+    """Run the app on a free port of ``host`` until the block ends; the address, without a path.
+    ``certificate``: files (chain, key).
+    """
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Protocol(H11Protocol):
-        """Keeps each connection's transport where the app finds it: no ASGI message resets a connection."""
+        """Keeps each connection's transport where the app finds it: no ASGI message resets a
+        connection.
+        """
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -197,8 +245,14 @@ def serve(
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family, backlog=256)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only on sockets that it made: 40 ms a call
-    secure = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])} if certificate else {}
+    listener.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # asyncio sets it only on sockets that it made: 40 ms a call
+    secure = (
+        {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
+        if certificate
+        else {}
+    )
     config = uvicorn.Config(
         app,
         http=Protocol,
@@ -224,7 +278,9 @@ def serve(
 
 
 async def _run(server: Any, listener: socket.socket, tell: Callable[[Any], None]) -> None:
-    """What uvicorn's own loop does, without the 0.2 seconds that it takes to end: there are many tests."""
+    """What uvicorn's own loop does, without the 0.2 seconds that it takes to end: there are many
+    tests.
+    """
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listener])
@@ -250,14 +306,18 @@ async def _read(receive: Callable[[], Awaitable[Message]]) -> bytes:
             return body
 
 
-async def _send_json(send: Any, status: int, body: Any, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+async def _send_json(
+    send: Any, status: int, body: Any, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     base = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*base, *headers]})
     await send({"type": "http.response.body", "body": content})
 
 
-async def _send_stream(send: Any, pieces: list[Any], form: str, rule: Rule | None, transport: asyncio.Transport) -> None:
+async def _send_stream(
+    send: Any, pieces: list[Any], form: str, rule: Rule | None, transport: asyncio.Transport
+) -> None:
     kind = b"application/x-ndjson" if form == "ollama" else b"text/event-stream"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
     for at, piece in enumerate(pieces):
@@ -268,7 +328,9 @@ async def _send_stream(send: Any, pieces: list[Any], form: str, rule: Rule | Non
             await asyncio.sleep(rule.pause_s)
         line = json.dumps(piece) + "\n" if form == "ollama" else f"data: {json.dumps(piece)}\n\n"
         await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
-    await send({"type": "http.response.body", "body": b"" if form == "ollama" else b"data: [DONE]\n\n"})
+    await send(
+        {"type": "http.response.body", "body": b"" if form == "ollama" else b"data: [DONE]\n\n"}
+    )
 
 
 async def _gone(receive: Any, entry: Logged) -> None:
@@ -284,17 +346,30 @@ async def _status(rule: Rule, entry: Logged, _transport: Any, _receive: Any, sen
     if rule.retry_after is not None:
         kind, _, seconds = rule.retry_after.rpartition(":")
         now = time.time()
-        then = math.floor(now + float(seconds)) if kind == "date" else None  # an HTTP date has whole seconds
-        headers = [(b"retry-after", (formatdate(then, usegmt=True) if then else rule.retry_after).encode())]
+        then = (
+            math.floor(now + float(seconds)) if kind == "date" else None
+        )  # an HTTP date has whole seconds
+        headers = [
+            (b"retry-after", (formatdate(then, usegmt=True) if then else rule.retry_after).encode())
+        ]
         with contextlib.suppress(ValueError):
             entry.wait_s = then - now if then else float(rule.retry_after)
     text = rule.text or "something is wrong with: the text of a record"
-    await _send_json(send, rule.status, {"error": {"message": text, "type": "server_error", "code": None}}, headers)
+    await _send_json(
+        send,
+        rule.status,
+        {"error": {"message": text, "type": "server_error", "code": None}},
+        headers,
+    )
 
 
-async def _reset(_rule: Rule, _entry: Logged, transport: asyncio.Transport, receive: Any, _send: Any) -> None:
+async def _reset(
+    _rule: Rule, _entry: Logged, transport: asyncio.Transport, receive: Any, _send: Any
+) -> None:
     # A linger of zero makes the kernel send RST instead of FIN.
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
     transport.abort()
     await receive()
 
@@ -304,8 +379,15 @@ async def _stall(_rule: Rule, entry: Logged, _transport: Any, receive: Any, _sen
 
 
 async def _html(_rule: Rule, _entry: Logged, _transport: Any, _receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
-    await send({"type": "http.response.body", "body": b"<html><body><h1>Gateway</h1>Please log in.</body></html>"})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]}
+    )
+    await send(
+        {
+            "type": "http.response.body",
+            "body": b"<html><body><h1>Gateway</h1>Please log in.</body></html>",
+        }
+    )
 
 
 async def _redirect(rule: Rule, entry: Logged, _transport: Any, _receive: Any, send: Any) -> None:
@@ -313,49 +395,94 @@ async def _redirect(rule: Rule, entry: Logged, _transport: Any, _receive: Any, s
     await _send_json(send, 307, {}, [(b"location", rule.location.encode())])
 
 
-async def _huge(_rule: Rule, entry: Logged, transport: asyncio.Transport, receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+async def _huge(
+    _rule: Rule, entry: Logged, transport: asyncio.Transport, receive: Any, send: Any
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"application/json")],
+        }
+    )
     while not transport.is_closing():
         await send({"type": "http.response.body", "body": b" " * 1_000_000, "more_body": True})
     await _gone(receive, entry)
 
 
-async def _drip(text: bytes, rule: Rule, entry: Logged, transport: asyncio.Transport, receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(text)).encode())]})
+async def _drip(
+    text: bytes, rule: Rule, entry: Logged, transport: asyncio.Transport, receive: Any, send: Any
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-length", str(len(text)).encode())],
+        }
+    )
     for at in range(len(text)):
         if transport.is_closing():
             await _gone(receive, entry)
             return
-        await send({"type": "http.response.body", "body": text[at : at + 1], "more_body": at + 1 < len(text)})
+        await send(
+            {
+                "type": "http.response.body",
+                "body": text[at : at + 1],
+                "more_body": at + 1 < len(text),
+            }
+        )
         await asyncio.sleep(rule.pause_s)
 
 
-async def _cut(text: bytes, _rule: Rule, _entry: Logged, transport: asyncio.Transport, receive: Any, _send: Any) -> None:
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n".encode()
+async def _cut(
+    text: bytes, _rule: Rule, _entry: Logged, transport: asyncio.Transport, receive: Any, _send: Any
+) -> None:
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
+    ).encode()
     transport.write(head + text[: len(text) // 2])
     transport.close()
     await receive()
 
 
-async def _cut_chunks(text: bytes, _rule: Rule, _entry: Logged, transport: asyncio.Transport, receive: Any, _send: Any) -> None:
+async def _cut_chunks(
+    text: bytes, _rule: Rule, _entry: Logged, transport: asyncio.Transport, receive: Any, _send: Any
+) -> None:
     half = text[: len(text) // 2]
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
     transport.write(head + f"{len(half):x}\r\n".encode() + half + b"\r\n")
     transport.close()
     await receive()
 
 
-async def _cut_json(text: bytes, _rule: Rule, _entry: Logged, _transport: Any, _receive: Any, send: Any) -> None:
+async def _cut_json(
+    text: bytes, _rule: Rule, _entry: Logged, _transport: Any, _receive: Any, send: Any
+) -> None:
     await _send_json(send, 200, text[: len(text) // 2])
 
 
-_CRUDE = {"status": _status, "reset": _reset, "stall": _stall, "html": _html, "redirect": _redirect, "huge": _huge}
+_CRUDE = {
+    "status": _status,
+    "reset": _reset,
+    "stall": _stall,
+    "html": _html,
+    "redirect": _redirect,
+    "huge": _huge,
+}
 _CUTS = {"drip": _drip, "cut": _cut, "cut_chunks": _cut_chunks, "cut_json": _cut_json}
 
 
 def _shorten(choice: dict[str, Any]) -> None:
     """Leave the last of the logprobs out."""
     told = choice.get("logprobs")
-    for holder, name in ((told, "content"), (told, "tokens"), (told, "token_logprobs"), (choice, "logprobs"), (choice, "prompt_logprobs")):
+    for holder, name in (
+        (told, "content"),
+        (told, "tokens"),
+        (told, "token_logprobs"),
+        (choice, "logprobs"),
+        (choice, "prompt_logprobs"),
+    ):
         if isinstance(holder, dict) and isinstance(holder.get(name), list):
             holder[name] = holder[name][:-1]

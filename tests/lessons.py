@@ -20,16 +20,33 @@ from medtask.train.material import Lesson, Material
 PARTS = ("knee", "wrist", "brain")
 TAGS = ("knee", "wrist", "fall")
 # Which part it is stands in the text; nothing else tells it.
-TEXTS = [f"{way} of the {side} {part}{after}" for part in PARTS for way in ("MRI", "CT") for side in ("left", "right")
-         for after in ("", " after a fall", ", naïve", " again", " #5 😀")]  # fmt: skip
+TEXTS = [
+    f"{way} of the {side} {part}{after}"
+    for part in PARTS
+    for way in ("MRI", "CT")
+    for side in ("left", "right")
+    for after in ("", " after a fall", ", naïve", " again", " #5 😀")
+]
 NEW = ["CT of the knee", "a fall on the right wrist and the knee", "nothing of it at all", "ÉCRAN"]
 
 
-def make_task(folder: Path, kind: str = "label", labels: Sequence[str] = PARTS, **more: Any) -> Task:
+def make_task(
+    folder: Path, kind: str = "label", labels: Sequence[str] = PARTS, **more: Any
+) -> Task:
     """A task over the columns text and gold."""
-    answer = {"kind": kind, **({"labels": list(labels)} if kind in {"label", "labels"} else {}), **more}
+    answer = {
+        "kind": kind,
+        **({"labels": list(labels)} if kind in {"label", "labels"} else {}),
+        **more,
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"name": "parts", "instruction": "Decide.", "input": "{{ text }}", "gold": "gold", "answer": answer}
+    content = {
+        "name": "parts",
+        "instruction": "Decide.",
+        "input": "{{ text }}",
+        "gold": "gold",
+        "answer": answer,
+    }
     (folder / "task.json").write_text(json.dumps(content))
     return medtask.load_task(folder)
 
@@ -46,10 +63,15 @@ def make_lessons(task: Task, rows: Sequence[Mapping[str, object]]) -> tuple[Less
 def make_rows(texts: Sequence[str] = TEXTS, kind: str = "label") -> list[dict[str, object]]:
     names = PARTS if kind == "label" else TAGS
     gold = [[name for name in names if name in text] for text in texts]
-    return [{"text": text, "gold": said if kind == "labels" else said[0]} for text, said in zip(texts, gold, strict=True)]
+    return [
+        {"text": text, "gold": said if kind == "labels" else said[0]}
+        for text, said in zip(texts, gold, strict=True)
+    ]
 
 
-def make_material(task: Task, rows: Sequence[Mapping[str, object]] | None = None, *, every: int = 5) -> Material:
+def make_material(
+    task: Task, rows: Sequence[Mapping[str, object]] | None = None, *, every: int = 5
+) -> Material:
     """Every fifth row is for validation."""
     lessons = make_lessons(task, make_rows(kind=task.kind) if rows is None else rows)
     held = lessons[every - 1 :: every]
@@ -58,11 +80,21 @@ def make_material(task: Task, rows: Sequence[Mapping[str, object]] | None = None
 
 def ask_draft(task: Task, folder: Path, texts: Sequence[str]) -> list[medtask.Answer]:
     """What the model in a desk's draft says."""
-    return list(medtask.predict(task, medtask.load_model(str(folder / "draft")), [{"text": text} for text in texts]))
+    return list(
+        medtask.predict(
+            task, medtask.load_model(str(folder / "draft")), [{"text": text} for text in texts]
+        )
+    )
 
 
 def make_desk(folder: Path, watch: Watch | None = None, signals: Signals | None = None) -> Desk:
     watch = watch or Unwatched()
     for name in ("draft", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    return Desk(folder / "draft", folder / "work", Journal(folder / "loss.csv", watch), watch, signals or Signals())
+    return Desk(
+        folder / "draft",
+        folder / "work",
+        Journal(folder / "loss.csv", watch),
+        watch,
+        signals or Signals(),
+    )

@@ -22,7 +22,9 @@ def confused_rows(seed: int = 0, n: int = 300) -> list[tuple[str, str]]:
     return rows
 
 
-def count(labels: Sequence[str], rows: Sequence[tuple[Names, Names]], *, abstain: str | None = None) -> PairCounts:
+def count(
+    labels: Sequence[str], rows: Sequence[tuple[Names, Names]], *, abstain: str | None = None
+) -> PairCounts:
     """Rows of (gold, answer), each one name, several, or None where there is none."""
     counted = PairCounts(tuple(labels), abstain)
     for gold, answer in rows:

@@ -1,4 +1,6 @@
-"""Servers that others wrote, started with the built-in model on a free loopback port, and stopped with the block that uses them."""
+"""Servers that others wrote, started with the built-in model on a free loopback port, and stopped
+with the block that uses them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # What their server halves import beyond their library halves.
-LLAMA_NEEDS = ("llama_cpp", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings", "uvicorn")
+LLAMA_NEEDS = (
+    "llama_cpp",
+    "fastapi",
+    "sse_starlette",
+    "starlette_context",
+    "pydantic_settings",
+    "uvicorn",
+)
 TRANSFORMERS_NEEDS = ("torch", "transformers", "fastapi", "openai", "uvicorn")
 
 _START_S = 300.0  # imports alone take a minute where other programs keep the cores busy
@@ -40,28 +49,38 @@ def serve_llama(model: Path, *, context: int = 2048, threads: int = 1) -> Iterat
         "model_alias": "smollm2",
         "host": "127.0.0.1",
         "port": port,
-        "logits_all": "true",  # without it the server answers a wish for log-probabilities with HTTP 500
+        # without it the server answers a wish for log-probabilities with HTTP 500
+        "logits_all": "true",
         "n_ctx": context,
         "n_threads": threads,
         "n_threads_batch": threads,
         "verbose": "false",
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    with _start([sys.executable, "-m", "llama_cpp.server", *words], f"http://127.0.0.1:{port}/v1/models"):
+    with _start(
+        [sys.executable, "-m", "llama_cpp.server", *words], f"http://127.0.0.1:{port}/v1/models"
+    ):
         yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextmanager
 def serve_transformers(folder: Path, *, dtype: str = "float32") -> Iterator[str]:
-    """``transformers serve`` for a model folder; yields the reference that load_model takes, which must name the model."""
+    """``transformers serve`` for a model folder; yields the reference that load_model takes, which
+    must name the model.
+    """
     port = _find_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", dtype]
-    with _start([sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), *options], f"http://127.0.0.1:{port}/health"):
+    with _start(
+        [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), *options],
+        f"http://127.0.0.1:{port}/health",
+    ):
         yield f"http://127.0.0.1:{port}/v1#{folder}"
 
 
 def _find_port() -> int:
-    """A port that is free now. Both servers want a number, so that another program could take it before they do."""
+    """A port that is free now. Both servers want a number, so that another program could take it
+    before they do.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -69,13 +88,22 @@ def _find_port() -> int:
 
 @contextmanager
 def _start(command: Sequence[str], url: str) -> Iterator[None]:
-    """A server in a process of its own that answers at ``url``; RuntimeError, with the end of its log, where it does not come up."""
+    """A server in a process of its own that answers at ``url``; RuntimeError, with the end of its
+    log, where it does not come up.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        # A Hub cache that is empty and stays empty: neither server may find or fetch a model of its own.
+        # A Hub cache that is empty and stays empty: neither server may find or fetch a model of its
+        # own.
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/hub"}
         log = Path(folder, "log")
         with log.open("wb") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+            process = subprocess.Popen(
+                command,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
         try:
             _wait_for(process, url, log)
             yield

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from medtask.train.twins import PIECE, level
 
-WORDS = ["left", "right", "knee", "wrist", "fracture", "open", "closed", "plate", "screw", "biopsy", "of", "the", "with", "after", "fall"]
+WORDS = [
+    "left",
+    "right",
+    "knee",
+    "wrist",
+    "fracture",
+    "open",
+    "closed",
+    "plate",
+    "screw",
+    "biopsy",
+    "of",
+    "the",
+    "with",
+    "after",
+    "fall",
+]
 
 
 def pieces_of(text: str) -> set[str]:

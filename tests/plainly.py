@@ -34,6 +34,8 @@ def write(engine: Any, prompts: list[Prompt], limits: Limits, **more: Any) -> di
 def assert_alike(engine: Any, plain: HfEngine, prompts: list[Prompt]) -> None:
     found = score(engine, prompts)
     for unit in plain.encode(prompts):
-        for said, slow in zip(found[unit.prompt.record_id].branches, plain.score_plainly(unit.questions), strict=True):
+        for said, slow in zip(
+            found[unit.prompt.record_id].branches, plain.score_plainly(unit.questions), strict=True
+        ):
             assert np.exp(said.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=1e-4)
             assert said.off_set == pytest.approx(slow.off_set, abs=1e-4)

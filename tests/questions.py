@@ -1,4 +1,6 @@
-"""Made-up runs of the other kinds of question: some rows right, some wrong, some without an answer, hostile texts."""
+"""Made-up runs of the other kinds of question: some rows right, some wrong, some without an answer,
+hostile texts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from imaging import HOSTILE
 from medtask.evaluate.summary import Gatherer
 from medtask.records import Answer, Option, Quote, Status, Step
 
-DOMAINS = ["immunology", "epidemiology", "surgery", "pharmacology", "genetics", "a label as long as no page can show it " * 6]
+DOMAINS = [
+    "immunology",
+    "epidemiology",
+    "surgery",
+    "pharmacology",
+    "genetics",
+    "a label as long as no page can show it " * 6,
+]
 DOMAIN_WORDS = [(name, f"articles on {name[:40]}") for name in DOMAINS]
 ILLS = ["glaucoma", "asthma", "gout", "measles", "psoriasis", "migraine"]
 CARE = [
@@ -29,19 +38,51 @@ def make_labels(rows: int = 120, *, has_gold: bool = True) -> Gatherer:
     gatherer = Gatherer("labels", DOMAINS, None, has_gold)
     for row in range(1, rows + 1):
         gold = tuple(name for name in DOMAINS if chance.random() < 0.3)
-        shares = {name: min(0.99, max(0.01, chance.gauss(0.7 if name in gold else 0.25, 0.2))) for name in DOMAINS}
+        shares = {
+            name: min(0.99, max(0.01, chance.gauss(0.7 if name in gold else 0.25, 0.2)))
+            for name in DOMAINS
+        }
         value = tuple(name for name in DOMAINS if shares[name] >= 0.5)
         doubtful = any(0.4 < share < 0.6 for share in shares.values())
-        status, reason = (Status.REVIEW, "confidence 0.31 is below 0.5") if doubtful else (Status.OK, None)
-        answer = Answer(f"P-{row}", status, value, 0.4 if doubtful else 0.9, shares, off_set=chance.random() / 4, reason=reason)
+        status, reason = (
+            (Status.REVIEW, "confidence 0.31 is below 0.5") if doubtful else (Status.OK, None)
+        )
+        answer = Answer(
+            f"P-{row}",
+            status,
+            value,
+            0.4 if doubtful else 0.9,
+            shares,
+            off_set=chance.random() / 4,
+            reason=reason,
+        )
         if row % 5 == 0:
             steps = (Step("first", Status.REVIEW, value[:1], 0.3),)
-            answer = Answer(f"P-{row}", status, value, 0.9, shares, reason=reason, pass_name="refine", steps=steps)
+            answer = Answer(
+                f"P-{row}",
+                status,
+                value,
+                0.9,
+                shares,
+                reason=reason,
+                pass_name="refine",
+                steps=steps,
+            )
         words = ", ".join(name[:30] for name in gold) or "something else"
         gatherer.add(
-            row, FAILED if row % 40 == 0 else answer, f"An abstract on {words} {row}", (*gold, "sociology") if row % 30 == 0 else gold
+            row,
+            FAILED if row % 40 == 0 else answer,
+            f"An abstract on {words} {row}",
+            (*gold, "sociology") if row % 30 == 0 else gold,
         )
-    gatherer.add(rows + 1, Answer("short", Status.TOO_SHORT, reason="2 words are fewer than the 5 that the task asks for"), "a b", ())
+    gatherer.add(
+        rows + 1,
+        Answer(
+            "short", Status.TOO_SHORT, reason="2 words are fewer than the 5 that the task asks for"
+        ),
+        "a b",
+        (),
+    )
     return gatherer
 
 
@@ -51,21 +92,42 @@ def make_choice(rows: int = 120, *, has_gold: bool = True, several: bool = False
     gatherer = Gatherer("choice", (), None, has_gold)
     for row in range(1, rows + 1):
         place = chance.randrange(6)
-        options = [Option(letter, text) for letter, text in zip("ABCD", chance.sample(CARE, 4), strict=True)]
+        options = [
+            Option(letter, text)
+            for letter, text in zip("ABCD", chance.sample(CARE, 4), strict=True)
+        ]
         right = chance.randrange(4)
         options[right] = Option("ABCD"[right], CARE[place])
         letter = "ABCD"[right] if chance.random() < 0.4 else "A"
-        weights = {option.letter: chance.random() + 2 * (option.letter == letter) for option in options}
+        weights = {
+            option.letter: chance.random() + 2 * (option.letter == letter) for option in options
+        }
         shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
         value = tuple(sorted({letter, "D"})) if several else letter
         gold = tuple(sorted({"ABCD"[right], "D"})) if several else "ABCD"[right]
         status = Status.REVIEW if shares[letter] < 0.6 else Status.OK
         thoughts = f"Is it {CARE[place]}? " * (300 if row % 2 else 3)
         answer = Answer(
-            f"Q-{row}", status, value, shares[letter], shares, reason="unsure" if status is Status.REVIEW else None, thoughts=thoughts
+            f"Q-{row}",
+            status,
+            value,
+            shares[letter],
+            shares,
+            reason="unsure" if status is Status.REVIEW else None,
+            thoughts=thoughts,
         )
-        text = HOSTILE[row % len(HOSTILE)] if row % 17 == 0 else f"What is behind {ILLS[place]}? ({row})"
-        gatherer.add(row, FAILED if row % 40 == 0 else answer, text, "none of these" if row % 50 == 0 else gold, options)
+        text = (
+            HOSTILE[row % len(HOSTILE)]
+            if row % 17 == 0
+            else f"What is behind {ILLS[place]}? ({row})"
+        )
+        gatherer.add(
+            row,
+            FAILED if row % 40 == 0 else answer,
+            text,
+            "none of these" if row % 50 == 0 else gold,
+            options,
+        )
     return gatherer
 
 
@@ -75,16 +137,38 @@ def make_answer(rows: int = 60, *, has_gold: bool = True) -> Gatherer:
     gatherer = Gatherer("answer", (), None, has_gold)
     for row in range(1, rows + 1):
         place = row % 6
-        gold = f"{ILLS[place].capitalize()} is {CARE[place]}. It is treated by those who know it, in the clinic of day {row % 9}."
+        gold = (
+            f"{ILLS[place].capitalize()} is {CARE[place]}. It is treated by those who know "
+            f"it, in the clinic of day {row % 9}."
+        )
         cause = CARE[place if chance.random() < 0.6 else 0]
-        said = f"The cause of {ILLS[place]} is {cause}." + " And so on, and on." * chance.randrange(30)
+        said = f"The cause of {ILLS[place]} is {cause}." + " And so on, and on." * chance.randrange(
+            30
+        )
         status = Status.TRUNCATED if row % 9 == 0 else Status.OK
         value: str | None = HOSTILE[row % len(HOSTILE)] if row % 19 == 0 else said
         if row % 18 == 0:
             value = None
-        reason = "the answer reached max_tokens and was cut after its last whole sentence" if status is Status.TRUNCATED else None
-        answer = Answer(f"D-{row}", status, value, text=said, reason=reason, thoughts="<b>thinking</b>" if row % 2 else None, ms=400.0)
-        gatherer.add(row, answer, f"What is {ILLS[place]}, and how is it treated? {HOSTILE[1] if row % 9 == 0 else ''}", gold)
+        reason = (
+            "the answer reached max_tokens and was cut after its last whole sentence"
+            if status is Status.TRUNCATED
+            else None
+        )
+        answer = Answer(
+            f"D-{row}",
+            status,
+            value,
+            text=said,
+            reason=reason,
+            thoughts="<b>thinking</b>" if row % 2 else None,
+            ms=400.0,
+        )
+        gatherer.add(
+            row,
+            answer,
+            f"What is {ILLS[place]}, and how is it treated? {HOSTILE[1] if row % 9 == 0 else ''}",
+            gold,
+        )
     return gatherer
 
 
@@ -96,7 +180,10 @@ def make_fields(rows: int = 80, *, has_gold: bool = True) -> Gatherer:
         stage, size = chance.choice(["I", "II", "III", "IV"]), chance.randrange(5, 60)
         history = "Long history. " * (60 if row % 10 == 0 else 1)
         day = f"2024-03-{row % 28 + 1:02}"
-        text = f"{history}Tumour of {size} mm, stage {stage}, seen on {day}. {HOSTILE[0] if row % 13 == 0 else ''}"
+        text = (
+            f"{history}Tumour of {size} mm, stage {stage}, seen on {day}. "
+            f"{HOSTILE[0] if row % 13 == 0 else ''}"
+        )
         gold = {
             "stage": stage,
             "tumour": {"size": {"value": size, "unit": "mm"}, "sites": ["Left Breast", "axilla"]},
@@ -105,19 +192,39 @@ def make_fields(rows: int = 80, *, has_gold: bool = True) -> Gatherer:
         }
         said = {
             "stage": stage if chance.random() < 0.7 else "I",
-            "tumour": {"size": {"value": size if row % 6 else None, "unit": "mm"}, "sites": ["axilla", "left breast"]},
+            "tumour": {
+                "size": {"value": size if row % 6 else None, "unit": "mm"},
+                "sites": ["axilla", "left breast"],
+            },
             "nodes": row % 3 == 0 if row % 5 == 0 or row % 4 == 0 else None,
             "seen": day if row % 5 else "<i>unknown</i>",
         }
         share = chance.uniform(0.3, 0.99)
-        shares = {f"stage={name}": share if name == said["stage"] else (1 - share) / 3 for name in ("I", "II", "III", "IV")}
-        shares |= {"nodes=true": 0.8 if said["nodes"] else 0.2, "nodes=false": 0.2 if said["nodes"] else 0.8}
+        shares = {
+            f"stage={name}": share if name == said["stage"] else (1 - share) / 3
+            for name in ("I", "II", "III", "IV")
+        }
+        shares |= {
+            "nodes=true": 0.8 if said["nodes"] else 0.2,
+            "nodes=false": 0.2 if said["nodes"] else 0.8,
+        }
         start = text.index("stage")
         quotes = {"stage": Quote(text[start : start + 8], start, start + 8)} if row % 3 else None
         status = Status.REVIEW if share < 0.5 else Status.OK
-        answer = Answer(f"T-{row}", status, said, share * 0.8, shares, text="{}", quotes=quotes, reason="unsure" if share < 0.5 else None)
+        answer = Answer(
+            f"T-{row}",
+            status,
+            said,
+            share * 0.8,
+            shares,
+            text="{}",
+            quotes=quotes,
+            reason="unsure" if share < 0.5 else None,
+        )
         if row % 20 == 0:
-            answer = Answer(f"T-{row}", Status.TRUNCATED, reason="the fields did not fit into max_tokens (512)")
+            answer = Answer(
+                f"T-{row}", Status.TRUNCATED, reason="the fields did not fit into max_tokens (512)"
+            )
         gatherer.add(row, answer, text, "stage II" if row % 33 == 0 else gold)
     return gatherer
 
@@ -125,7 +232,9 @@ def make_fields(rows: int = 80, *, has_gold: bool = True) -> Gatherer:
 KINDS: dict[str, Callable[..., Gatherer]] = {
     "labels": make_labels,
     "choice": make_choice,
-    "several": lambda rows=120, *, has_gold=True: make_choice(rows, has_gold=has_gold, several=True),
+    "several": lambda rows=120, *, has_gold=True: make_choice(
+        rows, has_gold=has_gold, several=True
+    ),
     "answer": make_answer,
     "fields": make_fields,
 }

@@ -26,13 +26,19 @@ class Opener:
         self._stack = ExitStack()
         self._monkeypatch = monkeypatch
 
-    def __call__(self, dialect: Any, rules: Sequence[Rule] = (), *, seed: int = 0, **wishes: Any) -> tuple[HttpEngine, FaultServer]:
-        """``rules``: faults that begin behind the probes. ``wishes``: options of load_http, else Features."""
+    def __call__(
+        self, dialect: Any, rules: Sequence[Rule] = (), *, seed: int = 0, **wishes: Any
+    ) -> tuple[HttpEngine, FaultServer]:
+        """``rules``: faults that begin behind the probes. ``wishes``: options of load_http, else
+        Features.
+        """
         options = {name: wishes.pop(name) for name in list(wishes) if name in _OPTIONS}
         if "window" in wishes:  # what the server reads at most
             wishes["context"] = wishes.pop("window")
             options |= {"context": wishes["context"]} if dialect == "ollama" else {}
-        server = FaultServer(dialect, ToyModel([*LABELS, *WORDS, *"47AB"], seed=seed), Features(**wishes))
+        server = FaultServer(
+            dialect, ToyModel([*LABELS, *WORDS, *"47AB"], seed=seed), Features(**wishes)
+        )
         url = self._stack.enter_context(serve(server))
         self._monkeypatch.setenv("OLLAMA_HOST", url)
         engine = load_http("ollama:toy-1" if dialect == "ollama" else f"{url}/v1", **options)
@@ -45,9 +51,24 @@ class Opener:
         self._stack.close()
 
 
-_OPTIONS = frozenset({"allow_unverified_context", "context", "tokenizer", "concurrency", "deadline_s", "allow_remote"})
+_OPTIONS = frozenset(
+    {
+        "allow_unverified_context",
+        "context",
+        "tokenizer",
+        "concurrency",
+        "deadline_s",
+        "allow_remote",
+    }
+)
 
 
 def ask_about(row: int, *branches: Branch, **more: Any) -> Prompt:
     """A prompt about one row; by default with one branch of labels."""
-    return Prompt(f"r{row}", (Message("user", f"Which is it? text {row}"),), branches or (Branch("", LABELS),), f"text {row}", **more)
+    return Prompt(
+        f"r{row}",
+        (Message("user", f"Which is it? text {row}"),),
+        branches or (Branch("", LABELS),),
+        f"text {row}",
+        **more,
+    )

@@ -8,7 +8,14 @@ from medtask.hardware import format_bytes, inspect_machine, parse_bytes, usable_
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("8GB", 8 * 10**9), ("8 gb", 8 * 10**9), ("1.5G", 1_500_000_000), ("512MiB", 512 * 2**20), ("1048576", 1048576), ("2Ti", 2 * 2**40)],
+    [
+        ("8GB", 8 * 10**9),
+        ("8 gb", 8 * 10**9),
+        ("1.5G", 1_500_000_000),
+        ("512MiB", 512 * 2**20),
+        ("1048576", 1048576),
+        ("2Ti", 2 * 2**40),
+    ],
 )
 def test_amounts_of_memory_are_read(text: str, count: int) -> None:
     assert parse_bytes(text) == count
@@ -21,7 +28,10 @@ def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
     assert "8GB" in caught.value.fix
 
 
-@pytest.mark.parametrize(("count", "text"), [(8.04e9, "8.0 GB"), (94_300_000, "94 MB"), (12, "12 bytes"), (54e9, "54 GB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(8.04e9, "8.0 GB"), (94_300_000, "94 MB"), (12, "12 bytes"), (54e9, "54 GB")],
+)
 def test_amounts_are_written_for_people(count: float, text: str) -> None:
     assert format_bytes(count) == text
 

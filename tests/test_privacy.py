@@ -8,13 +8,29 @@ import sys
 
 import pytest
 
-from medtask.privacy import OFFLINE_VARIABLES, SWITCHES, EgressError, close_egress, no_network, offline, open_switches
+from medtask.privacy import (
+    OFFLINE_VARIABLES,
+    SWITCHES,
+    EgressError,
+    close_egress,
+    no_network,
+    offline,
+    open_switches,
+)
 
 
 def test_importing_medtask_sets_every_switch_over_what_the_environment_says() -> None:
-    program = "import medtask, os, sys; from medtask.privacy import SWITCHES; print(all(os.environ[n] == v for n, v in SWITCHES.items()))"
+    program = (
+        "import medtask, os, sys; from medtask.privacy import SWITCHES; "
+        "print(all(os.environ[n] == v for n, v in SWITCHES.items()))"
+    )
     opened = dict.fromkeys(SWITCHES, "open")
-    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **opened}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **opened},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.strip() == "True"
 
 
@@ -43,7 +59,9 @@ def test_each_offline_switch_counts(monkeypatch: pytest.MonkeyPatch, variable: s
         lambda: socket.socket(socket.AF_INET6).connect(("2001:db8::1", 9)),
     ],
 )
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_the_guard_refuses_and_counts_what_would_leave(reach) -> None:
     with no_network() as guard, pytest.raises(EgressError):
         reach()
@@ -57,15 +75,22 @@ def test_the_guard_lets_the_machine_talk_to_itself() -> None:
     assert guard.attempts == 0
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_only_the_allowed_address_can_be_reached_and_no_name_looked_up() -> None:
     far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with far, no_network(["192.0.2.1", "2001:db8::1"]) as guard:
-        with contextlib.suppress(OSError):  # nothing routes there; what counts is that the guard does not mind
+        with contextlib.suppress(
+            OSError
+        ):  # nothing routes there; what counts is that the guard does not mind
             far.connect(("192.0.2.1", 9))
         socket.getaddrinfo("192.0.2.1", 443)
         assert guard.attempts == 0
-        for reach in (lambda: far.connect(("192.0.2.2", 9)), lambda: socket.getaddrinfo("example.invalid", 443)):
+        for reach in (
+            lambda: far.connect(("192.0.2.2", 9)),
+            lambda: socket.getaddrinfo("example.invalid", 443),
+        ):
             with pytest.raises(EgressError):
                 reach()
     assert guard.attempts == 2

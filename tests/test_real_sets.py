@@ -1,4 +1,6 @@
-"""The public medical sets in ../shared/data, where they are: every kind of question runs through with the built-in model."""
+"""The public medical sets in ../shared/data, where they are: every kind of question runs through
+with the built-in model.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,21 @@ from medtask.engines.base import Engine
 from medtask.records import Answer, Status
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-SETS = ["ade_sentences", "covidq_categories", "icd9_procedures", "medical_abstracts", "mts_dialog_sections", "symptom2disease"]
+SETS = [
+    "ade_sentences",
+    "covidq_categories",
+    "icd9_procedures",
+    "medical_abstracts",
+    "mts_dialog_sections",
+    "symptom2disease",
+]
 ROWS = 12
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not DATA.is_dir(), reason="the public sets are not beside the project (../shared/data)"),
+    pytest.mark.skipif(
+        not DATA.is_dir(), reason="the public sets are not beside the project (../shared/data)"
+    ),
 ]
 
 
@@ -32,7 +43,9 @@ def model() -> Engine:
     return medtask.load_model("smollm2-135m")
 
 
-def predict(name: str, rows: int, model: Engine, folder: Path, **task: Any) -> list[tuple[dict[str, Any], Answer]]:
+def predict(
+    name: str, rows: int, model: Engine, folder: Path, **task: Any
+) -> list[tuple[dict[str, Any], Answer]]:
     """The first rows of a set's dev split with their answers."""
     with gzip.open(DATA / name / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
         table = [json.loads(line) for line, _ in zip(lines, range(rows), strict=False)]
@@ -43,10 +56,20 @@ def predict(name: str, rows: int, model: Engine, folder: Path, **task: Any) -> l
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_row_of_a_real_set_gets_an_answer_of_the_set(name: str, model: Engine, tmp_path: Path) -> None:
+def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
+    name: str, model: Engine, tmp_path: Path
+) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "label", "labels": labels}
-    for _, answer in predict(name, ROWS, model, tmp_path, instruction="Choose the group.", input="{{ text }}", answer=answer_of):
+    for _, answer in predict(
+        name,
+        ROWS,
+        model,
+        tmp_path,
+        instruction="Choose the group.",
+        input="{{ text }}",
+        answer=answer_of,
+    ):
         assert answer.value in labels
         assert answer.probabilities is not None
         assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-9)
@@ -54,10 +77,20 @@ def test_every_row_of_a_real_set_gets_an_answer_of_the_set(name: str, model: Eng
 
 
 @pytest.mark.parametrize("name", ["hallmarks_of_cancer", "medlit_domains"])
-def test_every_label_of_a_real_set_gets_a_probability_of_its_own(name: str, model: Engine, tmp_path: Path) -> None:
+def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
+    name: str, model: Engine, tmp_path: Path
+) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "labels", "labels": labels, "at_least_one": True, "at_most": 3}
-    for _, answer in predict(name, ROWS, model, tmp_path, instruction="What is it about?", input="{{ text }}", answer=answer_of):
+    for _, answer in predict(
+        name,
+        ROWS,
+        model,
+        tmp_path,
+        instruction="What is it about?",
+        input="{{ text }}",
+        answer=answer_of,
+    ):
         assert isinstance(answer.value, tuple)
         assert 1 <= len(answer.value) <= 3
         assert set(answer.value) <= set(labels)
@@ -83,7 +116,11 @@ def test_every_real_question_is_answered_with_its_own_options(
     source = "{{ context }}\n{{ question }}" if name == "pubmedqa" else "{{ question }}"
     if budget and "debias" in settings:
         settings = {}
-    task: dict[str, Any] = {"instruction": "Choose the right answer.", "input": source, "gold": "answer"}
+    task: dict[str, Any] = {
+        "instruction": "Choose the right answer.",
+        "input": source,
+        "gold": "answer",
+    }
     task |= {"answer": {"kind": "choice", "options": "options", **settings}}
     task |= {"reasoning": {"budget": budget}} if budget else {}
     for row, answer in predict(name, ROWS if budget is None else 6, model, tmp_path, **task):
@@ -96,9 +133,19 @@ def test_every_real_question_is_answered_with_its_own_options(
 
 
 @pytest.mark.parametrize("sections", [False, True])
-def test_every_real_question_of_a_patient_gets_an_answer_that_ends(sections: bool, model: Engine, tmp_path: Path) -> None:
+def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
+    sections: bool, model: Engine, tmp_path: Path
+) -> None:
     answer_of = {"kind": "answer", "max_tokens": 32, "sections": sections}
-    answered = predict("medquad", ROWS, model, tmp_path, instruction="Answer briefly.", input="{{ question }}", answer=answer_of)
+    answered = predict(
+        "medquad",
+        ROWS,
+        model,
+        tmp_path,
+        instruction="Answer briefly.",
+        input="{{ question }}",
+        answer=answer_of,
+    )
     for _, answer in answered:
         assert answer.status in (Status.OK, Status.TRUNCATED, Status.UNPARSABLE)
         assert answer.confidence is None
@@ -116,7 +163,11 @@ def test_fields_of_real_abstracts_satisfy_their_schema(model: Engine, tmp_path: 
             "randomised": {"type": "boolean"},
         },
     }
-    task = {"instruction": "Describe the study.", "input": "{{ context }}", "answer": {"kind": "fields", "schema": schema}}
+    task = {
+        "instruction": "Describe the study.",
+        "input": "{{ context }}",
+        "answer": {"kind": "fields", "schema": schema},
+    }
     for row, answer in predict("pubmedqa", 4, model, tmp_path, **task):
         assert answer.status in (Status.OK, Status.REVIEW)
         assert isinstance(answer.value, dict)
@@ -124,6 +175,8 @@ def test_fields_of_real_abstracts_satisfy_their_schema(model: Engine, tmp_path: 
         assert answer.value["design"] in ("trial", "cohort", "review", "other")
         assert isinstance(answer.value["randomised"], bool)
         assert answer.probabilities is not None
-        assert sum(share for name, share in answer.probabilities.items() if name.startswith("design=")) == pytest.approx(1)
+        assert sum(
+            share for name, share in answer.probabilities.items() if name.startswith("design=")
+        ) == pytest.approx(1)
         for quote in (answer.quotes or {}).values():
             assert " ".join(quote.text.split()) in " ".join(row["context"].split())

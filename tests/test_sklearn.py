@@ -1,4 +1,6 @@
-"""medtask as an estimator of scikit-learn: by scikit-learn's own checks, and in its pipelines and searches."""
+"""medtask as an estimator of scikit-learn: by scikit-learn's own checks, and in its pipelines and
+searches.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +61,21 @@ def test_it_predicts_what_it_learnt(fitted: MedtaskClassifier) -> None:
     assert fitted.score(TEXTS, GOLD) > 0.9
 
 
-def test_its_probabilities_are_those_of_a_run_of_its_folder(fitted: MedtaskClassifier, tmp_path: Path) -> None:
+def test_its_probabilities_are_those_of_a_run_of_its_folder(
+    fitted: MedtaskClassifier, tmp_path: Path
+) -> None:
     assert fitted.folder_ is not None
-    result = medtask.run(fitted.task_, medtask.load_model(fitted.folder_), [{"text": text} for text in NEW], out=tmp_path / "run")
+    result = medtask.run(
+        fitted.task_,
+        medtask.load_model(fitted.folder_),
+        [{"text": text} for text in NEW],
+        out=tmp_path / "run",
+    )
     told = medtask.read_table(result.folder / "answers.parquet")
     for row, shares in zip(told, fitted.predict_proba(NEW), strict=True):
-        assert row["probabilities"] == pytest.approx(dict(zip(fitted.classes_, shares, strict=True)))
+        assert row["probabilities"] == pytest.approx(
+            dict(zip(fitted.classes_, shares, strict=True))
+        )
 
 
 @pytest.mark.parametrize(
@@ -78,9 +89,14 @@ def test_its_probabilities_are_those_of_a_run_of_its_folder(fitted: MedtaskClass
         (pd.DataFrame({"text": TEXTS}), 1),
     ],
 )
-def test_texts_come_in_many_forms(texts: Any, columns: int | None, fitted: MedtaskClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_come_in_many_forms(
+    texts: Any, columns: int | None, fitted: MedtaskClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows: list[Any] = []
-    monkeypatch.setattr("medtask.sklearn._train", lambda classifier, given, home: rows.append(given) or Path("nowhere"))
+    monkeypatch.setattr(
+        "medtask.sklearn._train",
+        lambda classifier, given, home: rows.append(given) or Path("nowhere"),
+    )
     model = linear().fit(texts, pd.Series(GOLD))
     assert rows == [[{"text": text, "gold": gold} for text, gold in zip(TEXTS, GOLD, strict=True)]]
     assert getattr(model, "n_features_in_", None) == columns
@@ -88,7 +104,10 @@ def test_texts_come_in_many_forms(texts: Any, columns: int | None, fitted: Medta
 
 def test_several_columns_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[Any] = []
-    monkeypatch.setattr("medtask.sklearn._train", lambda classifier, given, home: rows.extend(given) or Path("nowhere"))
+    monkeypatch.setattr(
+        "medtask.sklearn._train",
+        lambda classifier, given, home: rows.extend(given) or Path("nowhere"),
+    )
     frame = pd.DataFrame({"procedure": ["CT", "MRI"], "age": [61, 4], "dose": [0.25, 3.0]})
     model = linear().fit(frame, ["knee", "wrist"])
     assert rows[0]["text"] == "procedure: CT\nage: 61\ndose: 0.25"
@@ -120,18 +139,27 @@ def test_several_labels_are_a_table(fitted: MedtaskClassifier) -> None:
 
 
 def test_definitions_and_instruction_reach_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = MedtaskClassifier("fake:seed=3", method="none", instruction="Which limb?", labels={"knee": "the joint of the leg"})
+    model = MedtaskClassifier(
+        "fake:seed=3",
+        method="none",
+        instruction="Which limb?",
+        labels={"knee": "the joint of the leg"},
+    )
     model.fit(TEXTS, GOLD)
     assert model.folder_ is None
     assert model.task_.instruction == "Which limb?"
-    assert {label.name: label.definition for label in model.task_.labels}["knee"] == "the joint of the leg"
+    assert {label.name: label.definition for label in model.task_.labels}[
+        "knee"
+    ] == "the joint of the leg"
     engine = medtask.load_model("fake:seed=3")
     answers = medtask.predict(model.task_, engine, [{"text": text} for text in NEW])
     for answer, shares in zip(answers, model.predict_proba(NEW), strict=True):
         assert answer.probabilities == pytest.approx(dict(zip(model.classes_, shares, strict=True)))
 
 
-def test_texts_without_an_answer_get_the_shares_of_the_labels_and_are_counted(fitted: MedtaskClassifier) -> None:
+def test_texts_without_an_answer_get_the_shares_of_the_labels_and_are_counted(
+    fitted: MedtaskClassifier,
+) -> None:
     with pytest.warns(UserWarning, match="2 of 3 texts have no answer"):
         shares = fitted.predict_proba(pd.Series(["", "CT of the knee", None]))
     assert shares[0] == pytest.approx([1 / 3, 1 / 3, 1 / 3])
@@ -182,16 +210,24 @@ def test_parameters_are_scikit_learns(fitted: MedtaskClassifier) -> None:
 @pytest.mark.parametrize(
     ("method", "options", "told"),
     [
-        ("lora", {}, {"method": "lora", "bases": ("m",), "seed": 7, "rank": 8, "epochs": 2.0, "rate": None}),
+        (
+            "lora",
+            {},
+            {"method": "lora", "bases": ("m",), "seed": 7, "rank": 8, "epochs": 2.0, "rate": None},
+        ),
         ("hybrid", {"dropout": 0.1}, {"bases": ("a", "b"), "dropout": 0.1}),
         ("linear", {}, {"bases": ()}),
     ],
 )
-def test_the_recipe_is_that_of_the_command(method: str, options: dict[str, Any], told: dict[str, Any]) -> None:
+def test_the_recipe_is_that_of_the_command(
+    method: str, options: dict[str, Any], told: dict[str, Any]
+) -> None:
     from medtask.sklearn import _make_recipe
 
     model = ["a", "b"] if method == "hybrid" else "m"
-    recipe = _make_recipe(MedtaskClassifier(model, method, rank=8, epochs=2.0, random_state=7, options=options))
+    recipe = _make_recipe(
+        MedtaskClassifier(model, method, rank=8, epochs=2.0, random_state=7, options=options)
+    )
     assert {name: getattr(recipe, name) for name in told} == told
 
 
@@ -211,7 +247,10 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
 
 
 def test_importing_it_loads_no_torch() -> None:
-    code = "import sys, medtask.sklearn; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    code = (
+        "import sys, medtask.sklearn; sys.exit(any(name in sys.modules for name in ('torch', "
+        "'transformers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -220,6 +259,8 @@ def test_it_works_in_pipelines_and_searches() -> None:
     shout = FunctionTransformer(lambda texts: [text.upper() for text in texts])
     pipeline = make_pipeline(shout, linear())
     assert cross_val_score(pipeline, TEXTS, GOLD, cv=3).mean() > 0.6
-    search = GridSearchCV(linear(), {"validation_share": [0.1, 0.3]}, cv=2, scoring="neg_log_loss").fit(TEXTS, GOLD)
+    search = GridSearchCV(
+        linear(), {"validation_share": [0.1, 0.3]}, cv=2, scoring="neg_log_loss"
+    ).fit(TEXTS, GOLD)
     assert search.predict(NEW).tolist() == ["knee", "wrist"]
     assert search.best_estimator_.validation_share in (0.1, 0.3)

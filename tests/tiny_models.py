@@ -1,4 +1,6 @@
-"""Tiny random models of real architectures, with a real tokenizer trained on the spot, saved as folders to load."""
+"""Tiny random models of real architectures, with a real tokenizer trained on the spot, saved as
+folders to load.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,23 @@ from transformers import PreTrainedTokenizerFast
 
 TEMPLATES = {
     "chatml": (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% "
+        "endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
     "gemma": (
-        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
-        "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ "
+        "raise_exception('no system turn') }}{% endif %}"
+        "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ "
+        "m['content'] | trim }}<end_of_turn>\n{% endfor %}"
         "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
     ),
     "thinking": (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-        "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}"
+        "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ "
+        "m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined "
+        "and not enable_thinking %}"
         "<think>\n\n</think>\n\n{% endif %}{% endif %}"
     ),
     "inst": (
@@ -29,11 +36,28 @@ TEMPLATES = {
         "{% else %} {{ m['content'] }}</s>{% endif %}{% endfor %}"
     ),
 }
-_SPECIALS = ["<pad>", "<bos>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
+_SPECIALS = [
+    "<pad>",
+    "<bos>",
+    "</s>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+]
 _TEXT = [
-    "CT Brain without contrast for headache after a fall, CT Brain/Neck angiography, MRI knee, MRI knee joint, Ultrasound of the liver.",
-    "Operations on the eye, Operations on the ear, Operations on the nose; mouth; and pharynx. Choose exactly one of these labels:",
-    "The patient was seen for pain in the left wrist. Text: Answer with the label alone. user assistant model system",
+    (
+        "CT Brain without contrast for headache after a fall, CT Brain/Neck angiography, MRI knee, "
+        "MRI knee joint, Ultrasound of the liver."
+    ),
+    (
+        "Operations on the eye, Operations on the ear, Operations on the nose; mouth; and pharynx. "
+        "Choose exactly one of these labels:"
+    ),
+    (
+        "The patient was seen for pain in the left wrist. Text: Answer with the label alone. user "
+        "assistant model system"
+    ),
 ] * 8
 
 
@@ -44,9 +68,16 @@ def make_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=_SPECIALS, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=_SPECIALS, initial_alphabet=alphabet, show_progress=False
+    )
     core.train_from_iterator(_TEXT, trainer)
-    named = {"bos_token": "<bos>", "eos_token": "</s>", "pad_token": "<pad>", "additional_special_tokens": _SPECIALS[3:]}
+    named = {
+        "bos_token": "<bos>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "additional_special_tokens": _SPECIALS[3:],
+    }
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=512, **named)
     tokenizer.chat_template = TEMPLATES[template] if template else None
     return tokenizer
@@ -65,7 +96,8 @@ def _shape(**more: Any) -> dict[str, Any]:
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,
-        # Wide, so that a random model has opinions: at the usual 0.02 all labels would be equally likely and a leak would not show.
+        # Wide, so that a random model has opinions: at the usual 0.02 all labels would be equally
+        # likely and a leak would not show.
         "initializer_range": 0.4,
     }
     return {**shape, **more}
@@ -82,7 +114,12 @@ def make_model(family: str) -> Any:
         "qwen2": lambda: t.Qwen2Config(**_shape()),
         "qwen3": lambda: t.Qwen3Config(**_shape()),
         "gemma2": lambda: t.Gemma2Config(
-            **_shape(**slide, attn_logit_softcapping=5.0, final_logit_softcapping=8.0, query_pre_attn_scalar=8)
+            **_shape(
+                **slide,
+                attn_logit_softcapping=5.0,
+                final_logit_softcapping=8.0,
+                query_pre_attn_scalar=8,
+            )
         ),
         "gemma3": lambda: t.Gemma3TextConfig(**_shape(**slide, query_pre_attn_scalar=8)),
         "gemma4": lambda: t.Gemma4TextConfig(
@@ -95,9 +132,13 @@ def make_model(family: str) -> Any:
                 final_logit_softcapping=8.0,
             )
         ),
-        "gpt_oss": lambda: t.GptOssConfig(**_shape(**slide, num_local_experts=4, num_experts_per_tok=2)),
+        "gpt_oss": lambda: t.GptOssConfig(
+            **_shape(**slide, num_local_experts=4, num_experts_per_tok=2)
+        ),
         "granite": lambda: t.GraniteConfig(**_shape(logits_scaling=4.0)),
-        "bloom": lambda: t.BloomConfig(vocab_size=420, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.4),
+        "bloom": lambda: t.BloomConfig(
+            vocab_size=420, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.4
+        ),
     }
     return t.AutoModelForCausalLM.from_config(configs[family](), dtype=torch.float32).eval()
 

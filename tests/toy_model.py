@@ -1,7 +1,9 @@
-"""A toy language model, made of hashes: deterministic, seeded, and with probabilities that a test can work out by hand.
+"""A toy language model, made of hashes: deterministic, seeded, and with probabilities that a test
+can work out by hand.
 
-Tokens are pieces of up to four letters with the space before them, or one other character. The next token's probabilities
-hang on the whole text before it, so that a reordered, cut or swapped prompt gives other numbers.
+Tokens are pieces of up to four letters with the space before them, or one other character. The next
+token's probabilities hang on the whole text before it, so that a reordered, cut or swapped prompt
+gives other numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,24 @@ from typing import Any
 
 END = "<|end|>"  # closes every turn, as <|im_end|> and its like do
 _PIECE = re.compile(r"<\|\w+\|>| ?[^\W_]{1,4}|.", re.DOTALL)
-_WORDS = (" the", " a", " of", " and", " is", "Yes", "No", "I", " can", " not", ".", ",", " pain", " left", " right", "\n")
+_WORDS = (
+    " the",
+    " a",
+    " of",
+    " and",
+    " is",
+    "Yes",
+    "No",
+    "I",
+    " can",
+    " not",
+    ".",
+    ",",
+    " pain",
+    " left",
+    " right",
+    "\n",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +53,18 @@ class ToyModel:
 
     def __init__(self, words: Iterable[str] = (), seed: int = 0) -> None:
         self.seed = seed
-        known = dict.fromkeys([END, *_WORDS, '{"', '"', "}", "true", "false", *itertools.chain.from_iterable(map(split_tokens, words))])
+        known = dict.fromkeys(
+            [
+                END,
+                *_WORDS,
+                '{"',
+                '"',
+                "}",
+                "true",
+                "false",
+                *itertools.chain.from_iterable(map(split_tokens, words)),
+            ]
+        )
         self.vocabulary = tuple(known)
         self._known = frozenset(known)
         self._ids: dict[str, int] = {}
@@ -43,7 +73,9 @@ class ToyModel:
             self.id_of(token)
 
     def id_of(self, token: str) -> int:
-        """A token's number; unseen tokens get the next one, so numbers hold within one server alone."""
+        """A token's number; unseen tokens get the next one, so numbers hold within one server
+        alone.
+        """
         if token not in self._ids:
             self._ids[token] = len(self._pieces)
             self._pieces.append(token)
@@ -56,29 +88,55 @@ class ToyModel:
         return "".join(self._pieces[number] for number in ids)
 
     def logprobs(self, text: str, tokens: Iterable[str]) -> list[float]:
-        """Natural log-probability of each of the tokens, next after ``text``, over everything that could come."""
+        """Natural log-probability of each of the tokens, next after ``text``, over everything that
+        could come.
+        """
         state = hashlib.blake2b(f"{self.seed}|{text}".encode(), digest_size=16).digest()
-        total = math.log(sum(math.exp(self._weight(state, token)) for token in self.vocabulary) * 1.05)
-        return [self._weight(state, token) - total - (0.0 if token in self._known else 12.0) for token in tokens]
+        total = math.log(
+            sum(math.exp(self._weight(state, token)) for token in self.vocabulary) * 1.05
+        )
+        return [
+            self._weight(state, token) - total - (0.0 if token in self._known else 12.0)
+            for token in tokens
+        ]
 
     def ranked(self, text: str, count: int, among: Iterable[str] = ()) -> list[tuple[str, float]]:
         """The ``count`` likeliest next tokens with their log-probabilities, the likeliest first."""
         tokens = list(dict.fromkeys([*self.vocabulary, *among]))
-        return sorted(zip(tokens, self.logprobs(text, tokens), strict=True), key=lambda pair: -pair[1])[:count]
+        return sorted(
+            zip(tokens, self.logprobs(text, tokens), strict=True), key=lambda pair: -pair[1]
+        )[:count]
 
     def text_logprob(self, prompt: str, text: str) -> float:
-        """Log-probability of all tokens of ``text`` behind ``prompt``: what a plain forward pass would tell."""
+        """Log-probability of all tokens of ``text`` behind ``prompt``: what a plain forward pass
+        would tell.
+        """
         tokens = split_tokens(text)
-        return sum(self.logprobs(prompt + "".join(tokens[:at]), [token])[0] for at, token in enumerate(tokens))
+        return sum(
+            self.logprobs(prompt + "".join(tokens[:at]), [token])[0]
+            for at, token in enumerate(tokens)
+        )
 
     def shares(self, prompt: str, texts: Sequence[str]) -> list[float]:
-        """How likely writing held to ``texts`` (each closed by END) ends in each: the truth that engines are measured by."""
-        return [math.exp(self._constrained(prompt, [*split_tokens(text), END], texts)) for text in texts]
+        """How likely writing held to ``texts`` (each closed by END) ends in each: the truth that
+        engines are measured by.
+        """
+        return [
+            math.exp(self._constrained(prompt, [*split_tokens(text), END], texts)) for text in texts
+        ]
 
     def write(
-        self, prompt: str, limit: int, *, allowed: Sequence[str] | None = None, top: int = 0, masked: bool = False, stop: Sequence[str] = ()
+        self,
+        prompt: str,
+        limit: int,
+        *,
+        allowed: Sequence[str] | None = None,
+        top: int = 0,
+        masked: bool = False,
+        stop: Sequence[str] = (),
     ) -> tuple[list[Step], str]:
-        """Write greedily, held to one of the texts ``allowed`` if any; (steps, "stop" | "length"). END is no step.
+        """Write greedily, held to one of the texts ``allowed`` if any; (steps, "stop" | "length").
+        END is no step.
 
         ``masked``: log-probabilities after what is not allowed was taken away, not before.
         """
@@ -87,18 +145,28 @@ class ToyModel:
         while len(steps) < limit:
             here = prompt + "".join(step.token for step in steps)
             if paths is None:
-                # Left to itself the toy would hardly ever end; a turn of three to ten tokens is enough.
-                token = END if len(steps) >= 3 + _hash(f"{self.seed}|{prompt}") % 8 else self.ranked(here, 2)[len(steps) % 2][0]
+                # Left to itself the toy would hardly ever end; a turn of three to ten tokens is
+                # enough.
+                token = (
+                    END
+                    if len(steps) >= 3 + _hash(f"{self.seed}|{prompt}") % 8
+                    else self.ranked(here, 2)[len(steps) % 2][0]
+                )
                 choice = self.ranked(here, top, [token])
                 logprob = self.logprobs(here, [token])[0]
             else:
                 may = list(dict.fromkeys(path[len(steps)] for path in paths))
-                ranks = sorted(zip(may, self.logprobs(here, may), strict=True), key=lambda pair: -pair[1])
+                ranks = sorted(
+                    zip(may, self.logprobs(here, may), strict=True), key=lambda pair: -pair[1]
+                )
                 token, logprob = ranks[0]
                 choice = self.ranked(here, top, may)
                 if masked:
                     total = math.log(sum(math.exp(value) for _, value in ranks))
-                    logprob, choice = logprob - total, [(piece, value - total) for piece, value in ranks[:top]]
+                    logprob, choice = (
+                        logprob - total,
+                        [(piece, value - total) for piece, value in ranks[:top]],
+                    )
                 paths = [path for path in paths if path[len(steps)] == token]
             if token == END:
                 return steps, "stop"
@@ -118,7 +186,12 @@ class ToyModel:
 
     @staticmethod
     def _weight(state: bytes, token: str) -> float:
-        return int.from_bytes(hashlib.blake2b(state + token.encode(), digest_size=4).digest(), "big") / 2**32 * 8 - 4
+        return (
+            int.from_bytes(hashlib.blake2b(state + token.encode(), digest_size=4).digest(), "big")
+            / 2**32
+            * 8
+            - 4
+        )
 
 
 def split_tokens(text: str) -> list[str]:
@@ -126,7 +199,9 @@ def split_tokens(text: str) -> list[str]:
 
 
 def render_chat(messages: Sequence[Mapping[str, Any]], *, open_turn: bool = True) -> str:
-    """The toy's chat template. A last turn of the assistant is gone on with where ``open_turn`` is False."""
+    """The toy's chat template. A last turn of the assistant is gone on with where ``open_turn`` is
+    False.
+    """
     turns = [f"<|{message['role']}|>{message['content']}" for message in messages]
     if open_turn:
         return END.join([*turns, "<|assistant|>"])
@@ -134,14 +209,22 @@ def render_chat(messages: Sequence[Mapping[str, Any]], *, open_turn: bool = True
 
 
 def texts_of_schema(schema: Mapping[str, Any], spread: tuple[str, str] = (",", ":")) -> list[str]:
-    """A few JSON texts that satisfy the schema; all of them, where it is made of enums, constants and booleans."""
-    return [json.dumps(value, ensure_ascii=False, separators=spread) for value in _values(schema, schema)]
+    """A few JSON texts that satisfy the schema; all of them, where it is made of enums, constants
+    and booleans.
+    """
+    return [
+        json.dumps(value, ensure_ascii=False, separators=spread)
+        for value in _values(schema, schema)
+    ]
 
 
 def texts_of_grammar(grammar: str) -> list[str]:
     """The texts of a GBNF grammar whose root is a choice of literals."""
     root = next(line for line in grammar.splitlines() if line.strip().startswith("root"))
-    return [json.loads(literal) for literal in re.findall(r'"(?:[^"\\]|\\.)*"', root.partition("::=")[2])]
+    return [
+        json.loads(literal)
+        for literal in re.findall(r'"(?:[^"\\]|\\.)*"', root.partition("::=")[2])
+    ]
 
 
 def _values(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> list[Any]:
@@ -159,10 +242,18 @@ def _values(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> list[Any]:
     if kind == "object":
         names = list(schema.get("properties", {}))
         parts = [_values(schema["properties"][name], whole) for name in names]
-        return [dict(zip(names, values, strict=True)) for values in itertools.islice(itertools.product(*parts), 4096)]
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.islice(itertools.product(*parts), 4096)
+        ]
     if kind == "array":
         return [[], *([value] for value in _values(schema.get("items", {}), whole))]
-    return {"boolean": [True, False], "null": [None], "integer": [1, 2, 3], "number": [0.5, 2.0]}.get(kind, ["left", "right", "both"])
+    return {
+        "boolean": [True, False],
+        "null": [None],
+        "integer": [1, 2, 3],
+        "number": [0.5, 2.0],
+    }.get(kind, ["left", "right", "both"])
 
 
 def _hash(text: str) -> int:

@@ -23,11 +23,17 @@ def make_row(_: str, case: Mapping[str, Any], dice: Dice) -> Row:
     shown.insert(dice.below(len(shown) + 1), case["right"])
     options = dict(zip(ascii_uppercase, shown, strict=False))
     right = ascii_uppercase[shown.index(case["right"])]
-    return {"text": fill(stem, patient, dice), "options": write_options(options, dice), "gold": right}
+    return {
+        "text": fill(stem, patient, dice),
+        "options": write_options(options, dice),
+        "gold": right,
+    }
 
 
 def write_options(options: Mapping[str, str], dice: Dice) -> str:
-    """As files of such cases hold them: a JSON object, a JSON list, or what a Python program prints."""
+    """As files of such cases hold them: a JSON object, a JSON list, or what a Python program
+    prints.
+    """
     if dice.happens(0.4):
         return repr(dict(options))
     return json.dumps(list(options.values()) if dice.happens(0.25) else options, ensure_ascii=False)

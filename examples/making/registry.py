@@ -20,7 +20,9 @@ DATE_STYLES = ("%Y-%m-%d", "%d/%m/%Y", "%d %B %Y", "%d-%b-%Y", "%d.%m.%Y")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``size_mm``, ``nodes``: None where the note does not tell. ``complications``: in the words of the note."""
+    """``size_mm``, ``nodes``: None where the note does not tell. ``complications``: in the words of
+    the note.
+    """
 
     laterality: str
     size_mm: int | None
@@ -46,20 +48,42 @@ class Facts:
 def make_clean(example: str, split: str, count: int, taken: set[str]) -> Iterator[Row]:
     fragments = read_fragments(example, split)
     operations = {"operation": fragments["operations"].strip().splitlines()}
-    yield from draw_rows((example, split), {"operation": 1}, operations, lambda *drawn: make_row(fragments, *drawn), count, taken)
+    yield from draw_rows(
+        (example, split),
+        {"operation": 1},
+        operations,
+        lambda *drawn: make_row(fragments, *drawn),
+        count,
+        taken,
+    )
 
 
 def make_row(fragments: Mapping[str, Any], _: str, operation: str, dice: Dice) -> Row:
     facts = draw_facts(fragments, operation, dice)
-    side = facts.laterality if facts.laterality in ("left", "right") else dice.pick(("left", "right"))
+    side = (
+        facts.laterality if facts.laterality in ("left", "right") else dice.pick(("left", "right"))
+    )
     patient = Patient(int(dice.between("38", "86")), dice.pick("MF"), side)
-    parts = [operation, *(choose(dice.pick(lines), dice) for lines in pick_sentences(fragments, facts, dice))]
-    text = " ".join(fill(write_numbers(choose(part, dice), facts, dice), patient, dice) for part in parts if part)
+    parts = [
+        operation,
+        *(choose(dice.pick(lines), dice) for lines in pick_sentences(fragments, facts, dice)),
+    ]
+    text = " ".join(
+        fill(write_numbers(choose(part, dice), facts, dice), patient, dice)
+        for part in parts
+        if part
+    )
     return {"text": text.upper() if dice.happens(0.05) else text, "gold": facts.write()}
 
 
 def draw_facts(fragments: Mapping[str, Any], operation: str, dice: Dice) -> Facts:
-    laterality = "bilateral" if "ilateral" in operation else "left" if "{side}" in operation.lower() or "{l}" in operation else NO_SIDE
+    laterality = (
+        "bilateral"
+        if "ilateral" in operation
+        else "left"
+        if "{side}" in operation.lower() or "{l}" in operation
+        else NO_SIDE
+    )
     if laterality == "left":
         laterality = dice.pick(("left", "right"))
     day = FIRST_DAY + timedelta(days=dice.below(DAYS))
@@ -73,7 +97,9 @@ def draw_facts(fragments: Mapping[str, Any], operation: str, dice: Dice) -> Fact
     )
 
 
-def pick_sentences(fragments: Mapping[str, Any], facts: Facts, dice: Dice) -> Iterator[Sequence[str]]:
+def pick_sentences(
+    fragments: Mapping[str, Any], facts: Facts, dice: Dice
+) -> Iterator[Sequence[str]]:
     """For each thing that the note says the ways of saying it; the day comes first or last."""
     yield fragments["day"]
     if facts.size_mm is not None:
@@ -83,7 +109,9 @@ def pick_sentences(fragments: Mapping[str, Any], facts: Facts, dice: Dice) -> It
     elif dice.happens(0.5):
         yield fragments["margin"]["not stated"]
     yield fragments["nodes"] if facts.nodes is not None else fragments["no_nodes"]
-    yield fragments["course"]["two" if len(facts.complications) == 2 else "one" if facts.complications else "none"]
+    yield fragments["course"][
+        "two" if len(facts.complications) == 2 else "one" if facts.complications else "none"
+    ]
     if dice.happens(0.3):
         yield fragments["aside"]
 

@@ -1,4 +1,6 @@
-"""Rows from fragments: in the wanted proportions, every fragment once before one is used again, no text twice."""
+"""Rows from fragments: in the wanted proportions, every fragment once before one is used again, no
+text twice.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,15 @@ OWN_ATTEMPTS = 20  # ... so many of them from the fragment whose turn it is
 
 
 def draw_rows(
-    seed: Sequence[str], shares: Mapping[str, int], fragments: Mapping[str, Sequence[F]], write: WriteRow[F], count: int, taken: set[str]
+    seed: Sequence[str],
+    shares: Mapping[str, int],
+    fragments: Mapping[str, Sequence[F]],
+    write: WriteRow[F],
+    count: int,
+    taken: set[str],
 ) -> Iterator[Row]:
-    """``count`` rows in the proportions of ``shares``, none with a text of ``taken``, to which theirs are added.
+    """``count`` rows in the proportions of ``shares``, none with a text of ``taken``, to which
+    theirs are added.
 
     ``seed`` names example and split: the same one gives the same rows.
     """
@@ -31,27 +39,40 @@ def draw_rows(
 
 
 def _draw_new_row(
-    seed: Sequence[str], label: str, number: int, fragment: F, others: Sequence[F], write: WriteRow[F], taken: set[str]
+    seed: Sequence[str],
+    label: str,
+    number: int,
+    fragment: F,
+    others: Sequence[F],
+    write: WriteRow[F],
+    taken: set[str],
 ) -> Row:
     for attempt in range(ATTEMPTS):
         dice = Dice(*seed, label, number, attempt)
         row = write(label, fragment if attempt < OWN_ATTEMPTS else dice.pick(others), dice)
         if squash(row["text"]) not in taken:
             return row
-    raise SystemExit(f"error: the {seed[-1]} fragments of {label!r} give no more texts.\n  fix: ask for fewer --rows, or add fragments.")
+    raise SystemExit(
+        f"error: the {seed[-1]} fragments of {label!r} give no more texts.\n  fix: ask for fewer "
+        "--rows, or add fragments."
+    )
 
 
 def share_out(shares: Mapping[str, int], count: int) -> dict[str, int]:
     """How many of ``count`` rows each label gets: its share, rounded so that the sum is right."""
     exact = {label: count * share / sum(shares.values()) for label, share in shares.items()}
     rows = {label: int(value) for label, value in exact.items()}
-    for label in sorted(exact, key=lambda label: rows[label] - exact[label])[: count - sum(rows.values())]:
+    for label in sorted(exact, key=lambda label: rows[label] - exact[label])[
+        : count - sum(rows.values())
+    ]:
         rows[label] += 1
     return rows
 
 
 def repeat_dirty(entries: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    """Dirty rows as they are written, each so many ``times``; ``repeat``: how often its text is said over, for one that is too long."""
+    """Dirty rows as they are written, each so many ``times``; ``repeat``: how often its text is
+    said over, for one that is too long.
+    """
     for entry in entries:
         row = {name: str(value) for name, value in entry.items() if name not in ("times", "repeat")}
         yield from [{**row, "text": row["text"] * entry.get("repeat", 1)}] * entry.get("times", 1)

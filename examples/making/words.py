@@ -1,4 +1,6 @@
-"""Words drawn by chance from hand-written fragments, the same on every Python; see make_examples.py for their notation."""
+"""Words drawn by chance from hand-written fragments, the same on every Python; see make_examples.py
+for their notation.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from random import Random
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Row = Mapping[str, str]  # "text" is what tells it from other rows; what else it holds is its maker's affair
+Row = Mapping[
+    str, str
+]  # "text" is what tells it from other rows; what else it holds is its maker's affair
 
 FRAGMENTS = Path(__file__).parents[1] / "fragments"
 DEFAULT_PATIENT = "p30-85"
@@ -23,7 +27,9 @@ NUMBER = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)")
 
 
 class Dice:
-    """Chance that falls the same way on every Python: of Random, only ``random`` keeps its sequence across versions."""
+    """Chance that falls the same way on every Python: of Random, only ``random`` keeps its sequence
+    across versions.
+    """
 
     def __init__(self, *seed: object) -> None:
         self._random = Random("/".join(str(part) for part in seed)).random
@@ -41,7 +47,9 @@ class Dice:
         return sorted(items, key=lambda _: self._random())
 
     def between(self, low: str, high: str) -> str:
-        """A number from low to high, both included, with as many decimals as low is written with."""
+        """A number from low to high, both included, with as many decimals as low is written
+        with.
+        """
         decimals = len(low.partition(".")[2])
         scale = 10**decimals
         first, last = round(float(low) * scale), round(float(high) * scale)
@@ -50,7 +58,9 @@ class Dice:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """``place`` is what stands before the colon: letters of a place, a site, or the ages (and places) that a history suits."""
+    """``place`` is what stands before the colon: letters of a place, a site, or the ages (and
+    places) that a history suits.
+    """
 
     place: str
     text: str
@@ -91,9 +101,17 @@ def draw_patient(text: str, dice: Dice) -> Patient:
 
 def fill(text: str, patient: Patient, dice: Dice) -> str:
     """Settle every ``{slot}``; an unknown one is a ValueError."""
-    pronouns = ("he", "his", "him", "himself") if patient.sex == "M" else ("she", "her", "her", "herself")
+    pronouns = (
+        ("he", "his", "him", "himself") if patient.sex == "M" else ("she", "her", "her", "herself")
+    )
     other = "right" if patient.side == "left" else "left"
-    words = {"age": str(patient.age), "side": patient.side, "other": other, "l": patient.side[0].upper(), "o": other[0].upper()}
+    words = {
+        "age": str(patient.age),
+        "side": patient.side,
+        "other": other,
+        "l": patient.side[0].upper(),
+        "o": other[0].upper(),
+    }
     words |= dict(zip(("he", "his", "him", "himself"), pronouns, strict=True))
     words |= {name.capitalize(): word.capitalize() for name, word in words.items() if len(name) > 1}
 
@@ -115,14 +133,34 @@ def describe(patient: Patient, *, terse: bool, dice: Dice) -> str:
     age, sex = patient.age, patient.sex
     noun = ("man" if sex == "M" else "woman") if age >= 18 else ("boy" if sex == "M" else "girl")
     if terse:
-        return dice.pick((f"{age}{sex}", f"{age}{sex}", f"{age} {sex}", f"{age}yo {sex}", f"{age} y/o {sex}", f"{age} yr old {noun}"))
-    return dice.pick((f"{age}-year-old {noun}", f"{age}-year-old {noun}", f"{age} year old {noun}", f"{noun} of {age}"))
+        return dice.pick(
+            (
+                f"{age}{sex}",
+                f"{age}{sex}",
+                f"{age} {sex}",
+                f"{age}yo {sex}",
+                f"{age} y/o {sex}",
+                f"{age} yr old {noun}",
+            )
+        )
+    return dice.pick(
+        (
+            f"{age}-year-old {noun}",
+            f"{age}-year-old {noun}",
+            f"{age} year old {noun}",
+            f"{noun} of {age}",
+        )
+    )
 
 
 def join(parts: Sequence[str], texts: str) -> str:
     if texts == "phrases":
         return ", ".join(parts)
-    return " ".join(part if part[-1] in ".?!" else f"{part}." for part in parts[:-1]) + f" {parts[-1]}" if len(parts) > 1 else parts[0]
+    return (
+        " ".join(part if part[-1] in ".?!" else f"{part}." for part in parts[:-1]) + f" {parts[-1]}"
+        if len(parts) > 1
+        else parts[0]
+    )
 
 
 def write_as_people_do(text: str, abbreviations: Mapping[str, str], dice: Dice) -> str:
@@ -145,7 +183,13 @@ def misspell(text: str, dice: Dice) -> str:
         return text
     word = dice.pick(words)
     at = 1 + dice.below(len(word) - 3)
-    wrong = dice.pick((word[:at] + word[at + 1 :], word[:at] + word[at + 1] + word[at] + word[at + 2 :], word[:at] + word[at] + word[at:]))
+    wrong = dice.pick(
+        (
+            word[:at] + word[at + 1 :],
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+            word[:at] + word[at] + word[at:],
+        )
+    )
     return text.replace(word, wrong, 1)
 
 

@@ -1,6 +1,7 @@
 """Label medical text with open language models on your own hardware.
 
-The names below are the public ones. Each is loaded when it is first touched, so that `import medtask` stays instant.
+The names below are the public ones. Each is loaded when it is first touched, so that `import
+medtask` stays instant.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Every error that medtask raises on purpose, each with its remedy.
 
-    MedtaskError                what happened; .fix: what to do about it; .exit_code: what a shell sees
+    MedtaskError                what happened; .fix: what to do about it; .exit_code: what a shell
+    sees
       UsageError            2   the command or the call asks for something that cannot be
       InputError            4   a task, a table or a gold column is wrong
         TaskFaults          4   all faults of one task file, each with its line
@@ -55,7 +56,10 @@ class TaskFaults(InputError):
         self.source = source
         self.faults = tuple(sorted(faults, key=lambda fault: fault.line or 0))
         count = len(self.faults)
-        listed = "".join(f"\n  {f'line {fault.line:>3}' if fault.line else 'file    '}  {fault.message}" for fault in self.faults)
+        listed = "".join(
+            f"\n  {f'line {fault.line:>3}' if fault.line else 'file    '}  {fault.message}"
+            for fault in self.faults
+        )
         super().__init__(
             f"{source} has {count} fault{'s' if count != 1 else ''}{listed}",
             fix=f"correct {'it' if count == 1 else 'them'}, then: medtask check {source}",

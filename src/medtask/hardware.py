@@ -13,12 +13,24 @@ from typing import Literal
 
 from medtask.errors import UsageError
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``native_bf16``: the CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or Arm BF16). Memory is in bytes."""
+    """``native_bf16``: the CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or Arm BF16).
+    Memory is in bytes.
+    """
 
     cores: int
     memory_bytes: int
@@ -31,7 +43,9 @@ class Machine:
 
 
 def inspect_machine(*, accelerator: bool = True) -> Machine:
-    """Look at this machine. An accelerator is seen only where torch is installed: it is imported for that, if at all."""
+    """Look at this machine. An accelerator is seen only where torch is installed: it is imported
+    for that, if at all.
+    """
     total, available = _memory()
     kind, name, size = _accelerator() if accelerator else (None, None, 0)
     return Machine(
@@ -47,19 +61,25 @@ def inspect_machine(*, accelerator: bool = True) -> Machine:
 
 
 def choose_device(wish: str, machine: Machine) -> str:
-    """The device that torch is to compute on: ``wish``, or for "auto" the accelerator if there is one.
+    """The device that torch is to compute on: ``wish``, or for "auto" the accelerator if there is
+    one.
 
     UsageError for a device that this machine does not have.
     """
     chosen = (machine.accelerator or "cpu") if wish == "auto" else wish
     kind = chosen.partition(":")[0]
     if kind not in {"cpu", machine.accelerator}:
-        raise UsageError(f"this machine has no {kind} device that torch can use", fix="leave --device out, or name cpu")
+        raise UsageError(
+            f"this machine has no {kind} device that torch can use",
+            fix="leave --device out, or name cpu",
+        )
     return chosen
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; a Slurm job or a container may have fewer than the machine."""
+    """Cores that this process may use; a Slurm job or a container may have fewer than the
+    machine.
+    """
     with contextlib.suppress(AttributeError):  # macOS has no sched_getaffinity
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -83,8 +103,9 @@ def format_bytes(count: float) -> str:
 
 
 def measure_peaks() -> dict[str, int]:
-    """The most memory that this process has held, in bytes, as ``memory`` and, where torch is in use on CUDA, ``accelerator``;
-    nothing where the system does not tell."""
+    """The most memory that this process has held, in bytes, as ``memory`` and, where torch is in
+    use on CUDA, ``accelerator``; nothing where the system does not tell.
+    """
     peaks = {}
     with contextlib.suppress(ImportError):
         import resource
@@ -129,14 +150,20 @@ def _native_bf16() -> bool:
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
         # Arm calls the list "Features", x86 "flags".
-        flags = set(re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, flags=re.MULTILINE)[0].split()) if "\n" in text else set()
+        flags = (
+            set(re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, flags=re.MULTILINE)[0].split())
+            if "\n" in text
+            else set()
+        )
         return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
     return False
 
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        names = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
+        names = re.findall(
+            r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE
+        )
         if names:
             return str(names[0])
     return platform.processor() or platform.machine()

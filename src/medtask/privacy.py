@@ -1,6 +1,8 @@
-"""Nothing leaves the machine: telemetry switches, and a guard that refuses connections while records are read.
+"""Nothing leaves the machine: telemetry switches, and a guard that refuses connections while
+records are read.
 
-The switches only help; they change between releases of the libraries. The guard is the control that lasts.
+The switches only help; they change between releases of the libraries. The guard is the control that
+lasts.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from medtask.errors import MedtaskError
 
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {
-        # Each library's own variable: MLflow, for one, takes DO_NOT_TRACK only when it is exactly "true".
+        # Each library's own variable: MLflow, for one, takes DO_NOT_TRACK only when it is exactly
+        # "true".
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
@@ -44,7 +47,9 @@ class EgressError(MedtaskError):
 
 
 def close_egress() -> None:
-    """Set every telemetry switch, over whatever the environment says. Libraries read them when they are imported."""
+    """Set every telemetry switch, over whatever the environment says. Libraries read them when they
+    are imported.
+    """
     os.environ.update(SWITCHES)
 
 
@@ -54,13 +59,20 @@ def open_switches() -> tuple[str, ...]:
 
 
 def offline() -> bool:
-    """Whether the user forbids downloads (MEDTASK_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is on)."""
-    return any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE_VARIABLES)
+    """Whether the user forbids downloads (MEDTASK_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE
+    is on).
+    """
+    return any(
+        os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+        for name in OFFLINE_VARIABLES
+    )
 
 
 @dataclass(slots=True)
 class Guard:
-    """What the network guard saw: how many connections to other machines were tried, and refused. ``allowed``: IP addresses."""
+    """What the network guard saw: how many connections to other machines were tried, and refused.
+    ``allowed``: IP addresses.
+    """
 
     attempts: int = 0
     allowed: frozenset[ipaddress.IPv4Address | ipaddress.IPv6Address] = frozenset()
@@ -72,10 +84,12 @@ _hooked = False
 
 @contextmanager
 def no_network(allowed: Collection[str] = ()) -> Iterator[Guard]:
-    """Refuse every connection of this process that is not to the machine itself. Child processes are not covered.
+    """Refuse every connection of this process that is not to the machine itself. Child processes
+    are not covered.
 
-    ``allowed``: IP addresses that may be reached all the same, by number and not by name: those of the server that the user has let
-    records go to. Of guards inside one another each has to allow an address.
+    ``allowed``: IP addresses that may be reached all the same, by number and not by name: those of
+    the server that the user has let records go to. Of guards inside one another each has to allow
+    an address.
     """
     global _hooked  # noqa: PLW0603 - an audit hook can be added to a process once and never be removed
     if not _hooked:
@@ -108,8 +122,12 @@ def _refuse(event: str, args: tuple[object, ...]) -> None:
     if not refusing:
         return
     raise EgressError(
-        "a connection to another machine was refused: while records are read, nothing may leave this one",
-        fix="report which command did this; medtask and its libraries have no reason to connect here",
+        "a connection to another machine was refused: while records are read, nothing may leave "
+        "this one",
+        fix=(
+            "report which command did this; medtask and its libraries have no reason to connect "
+            "here"
+        ),
     )
 
 

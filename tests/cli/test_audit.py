@@ -13,7 +13,10 @@ from medtask.data.read import read_table
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    lines = [f"{number},note {number},{'ab'[number % 3 == 0]},{0.5 + number % 50 / 100}" for number in range(300)]
+    lines = [
+        f"{number},note {number},{'ab'[number % 3 == 0]},{0.5 + number % 50 / 100}"
+        for number in range(300)
+    ]
     Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines]) + "\n")
     return Path("answers.csv")
 
@@ -30,7 +33,10 @@ def test_draw_label_estimate(medtask: Shell, table: Path) -> None:
     drawn = medtask("audit", table, "--budget", 60)
     assert drawn.code == 0
     first, then = drawn.out.splitlines()
-    assert first == "answers-audit/sample.csv   60 of 300 rows to look at, in random order, without their answers"
+    assert first == (
+        "answers-audit/sample.csv   60 of 300 rows to look at, in random order, without their "
+        "answers"
+    )
     assert "medtask audit answers.csv" in then
     waiting = medtask("audit", table)
     assert waiting.out == drawn.out

@@ -33,7 +33,10 @@ def test_a_sound_task_is_told_in_one_line_a_fact(medtask: Shell, desk: Path) -> 
     assert told["duplicates"] == "1 of 5 rows repeats an earlier text: it is asked once"
     assert told["gold"] == '5 rows with gold in column "purpose"'
     assert "shared + " in told["prompt"]
-    assert told["plan"] == "fake engine (no model: the answers mean nothing): under a second on this machine (measured on 3 rows)"
+    assert told["plan"] == (
+        "fake engine (no model: the answers mean nothing): under a second on this machine "
+        "(measured on 3 rows)"
+    )
 
 
 def test_warnings_say_where_and_what_to_do(medtask: Shell, desk: Path) -> None:
@@ -41,11 +44,19 @@ def test_warnings_say_where_and_what_to_do(medtask: Shell, desk: Path) -> None:
     Path("procedures.csv").write_text(Path("procedures.csv").read_text() + "A6,Stent,curativ\n")
     outcome = medtask("check", "surgery", *FAKE)
     assert outcome.code == 0
-    assert '  warning     task.yaml:11: "palliative" has no definition - the model sees the bare word\n' in outcome.out
-    assert 'gold "curativ" is no label: 1 row, the first is row 6 - did you mean "curative"?' in outcome.out
+    assert (
+        '  warning     task.yaml:11: "palliative" has no definition - the model sees the bare '
+        "word\n"
+    ) in outcome.out
+    assert (
+        'gold "curativ" is no label: 1 row, the first is row 6 - did you mean "curative"?'
+        in outcome.out
+    )
 
 
-def test_rows_beyond_the_context_are_counted(medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_the_context_are_counted(
+    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = FakeEngine.plan
 
     def plan_tightly(engine: FakeEngine, prompts: object) -> object:
@@ -53,10 +64,14 @@ def test_rows_beyond_the_context_are_counted(medtask: Shell, desk: Path, monkeyp
 
         return replace(plan(engine, prompts), limit=300)  # type: ignore[arg-type]
 
-    Path("procedures.csv").write_text(Path("procedures.csv").read_text() + f"A6,{'long ' * 100},curative\n")
+    Path("procedures.csv").write_text(
+        Path("procedures.csv").read_text() + f"A6,{'long ' * 100},curative\n"
+    )
     monkeypatch.setattr(FakeEngine, "plan", plan_tightly)
     outcome = medtask("check", "surgery", *FAKE)
-    assert "  warning     1 row will be too long: the model reads at most 300 tokens\n" in outcome.out
+    assert (
+        "  warning     1 row will be too long: the model reads at most 300 tokens\n" in outcome.out
+    )
 
 
 def test_the_time_is_not_measured_unless_wanted(medtask: Shell, desk: Path) -> None:
@@ -71,14 +86,18 @@ def test_a_row_is_shown_as_the_model_reads_it(medtask: Shell, desk: Path) -> Non
     assert "  palliative  'palliative'  10 tokens\n" in outcome.out
 
 
-def test_the_document_of_a_row_holds_the_prompt_and_each_labels_continuation(medtask: Shell, desk: Path) -> None:
+def test_the_document_of_a_row_holds_the_prompt_and_each_labels_continuation(
+    medtask: Shell, desk: Path
+) -> None:
     edit_task("answer:\n", "answer:\n  abstain: unclear\n")
     outcome = medtask("check", "surgery", "procedures.csv", "--row", 5, "--json", *FAKE)
     assert outcome.code == 0
     document = json.loads(outcome.out)
     assert document["record_id"] == "A5"
     assert document["prompt"].endswith("Text: Laparoscopic staging biopsy\n")
-    assert document["candidates"] == {name: name for name in ("curative", "palliative", "staging", "unclear")}
+    assert document["candidates"] == {
+        name: name for name in ("curative", "palliative", "staging", "unclear")
+    }
     assert list(document["candidates"]) == [label.name for label in load_task("surgery").candidates]
     assert document["candidate_tokens"]["staging"] == len("staging")
     assert document["prompt_tokens"] == len(document["prompt"])
@@ -86,20 +105,36 @@ def test_the_document_of_a_row_holds_the_prompt_and_each_labels_continuation(med
     assert document["faults"] == document["warnings"] == []
 
 
-def test_the_document_is_about_the_first_row_unless_one_is_named(medtask: Shell, desk: Path) -> None:
+def test_the_document_is_about_the_first_row_unless_one_is_named(
+    medtask: Shell, desk: Path
+) -> None:
     assert json.loads(medtask("check", "surgery", "--json", *FAKE).out)["record_id"] == "A1"
-    assert json.loads(medtask("check", "surgery", "--json", "--id", "A4", *FAKE).out)["record_id"] == "A4"
+    assert (
+        json.loads(medtask("check", "surgery", "--json", "--id", "A4", *FAKE).out)["record_id"]
+        == "A4"
+    )
 
 
 def test_a_row_that_cannot_be_asked_says_why(medtask: Shell, desk: Path) -> None:
-    assert medtask("check", "surgery", "--row", 3, *FAKE).out == "A3 is not asked: empty_input, every column that the input uses is blank\n"
+    assert (
+        medtask("check", "surgery", "--row", 3, *FAKE).out
+        == "A3 is not asked: empty_input, every column that the input uses is blank\n"
+    )
     document = json.loads(medtask("check", "surgery", "--row", 3, "--json", *FAKE).out)
     assert document["prompt"] is None
-    assert document["faults"] == [{"record_id": "A3", "status": "empty_input", "message": "every column that the input uses is blank"}]
+    assert document["faults"] == [
+        {
+            "record_id": "A3",
+            "status": "empty_input",
+            "message": "every column that the input uses is blank",
+        }
+    ]
 
 
 @pytest.mark.parametrize("words", [("--row", 6), ("--id", "B1")])
-def test_a_row_that_is_not_there_is_a_usage_error(medtask: Shell, desk: Path, words: tuple[object, ...]) -> None:
+def test_a_row_that_is_not_there_is_a_usage_error(
+    medtask: Shell, desk: Path, words: tuple[object, ...]
+) -> None:
     outcome = medtask("check", "surgery", *words, *FAKE)
     assert outcome.code == errors.UsageError.exit_code
     assert "procedures.csv" in outcome.err
@@ -127,7 +162,15 @@ def test_faults_are_part_of_the_document(medtask: Shell, desk: Path) -> None:
 
 
 def test_a_table_can_come_in_on_standard_input(medtask: Shell, desk: Path) -> None:
-    outcome = medtask("check", "surgery", "-", "--id", "Z9", *FAKE, stdin=b"case_id,procedure,purpose\nZ9,Thoracotomy,curative\n")
+    outcome = medtask(
+        "check",
+        "surgery",
+        "-",
+        "--id",
+        "Z9",
+        *FAKE,
+        stdin=b"case_id,procedure,purpose\nZ9,Thoracotomy,curative\n",
+    )
     assert outcome.code == 0
     assert "Text: Thoracotomy" in outcome.out
 
@@ -167,11 +210,16 @@ def test_hostile_names_are_shown_and_not_obeyed(medtask: Shell, desk: Path) -> N
 def test_a_census_counts_rows_and_keeps_a_bounded_sample(desk: Path) -> None:
     census = Census()
     lengths = [row % 700 if row % 10 else 0 for row in range(2000)]
-    records = [Record(str(row), {"procedure": "x" * size}, "staging" if row % 2 else None) for row, size in enumerate(lengths)]
+    records = [
+        Record(str(row), {"procedure": "x" * size}, "staging" if row % 2 else None)
+        for row, size in enumerate(lengths)
+    ]
     assert list(take_census(load_task("surgery"), records, census)) == records
     assert (census.rows, census.asked, census.gold) == (2000, 1800, 1000)
     assert census.unaskable == {Status.EMPTY_INPUT: 200}
     assert census.count_different() == len(set(lengths) - {0})
     assert len(census.sample) == SAMPLE
     assert len({prompt.record_id for prompt in census.sample}) == SAMPLE
-    assert [len(prompt.text) for prompt in census.longest] == sorted(lengths, reverse=True)[:LONGEST]
+    assert [len(prompt.text) for prompt in census.longest] == sorted(lengths, reverse=True)[
+        :LONGEST
+    ]

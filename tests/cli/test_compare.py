@@ -1,4 +1,6 @@
-"""`medtask compare`: runs of the fake engine and tables of other tools, on the rows that they have in common."""
+"""`medtask compare`: runs of the fake engine and tables of other tools, on the rows that they have
+in common.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ LABELS = {"curative": "resection", "palliative": "stent", "staging": "biopsy"}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of the same 60 rows, and a table of another tool that lacks five of them and is right in the others."""
+    """Two runs of the same 60 rows, and a table of another tool that lacks five of them and is
+    right in the others.
+    """
     desk = tmp_path_factory.mktemp("desk")
     chance = random.Random(0)
     truth = [chance.choice(list(LABELS)) for _ in range(60)]
@@ -32,11 +36,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row, label in enumerate(truth):
             one.writerow([f"A{row}", f"{LABELS[label]} number {row}", label, f"P{row // 3}"])
             if row >= 5:
-                other.writerow([f"A{row}", label, *(0.8 if label == name else 0.1 for name in LABELS)])
+                other.writerow(
+                    [f"A{row}", label, *(0.8 if label == name else 0.1 for name in LABELS)]
+                )
     (desk / "surgery").mkdir()
     (desk / "surgery/task.yaml").write_text(TASK)
     for place, seed in enumerate((1, 2), 1):
-        run(load_task(desk / "surgery"), FakeEngine(seed=seed), desk / "procedures.csv", out=desk / f"r{place}")
+        run(
+            load_task(desk / "surgery"),
+            FakeEngine(seed=seed),
+            desk / "procedures.csv",
+            out=desk / f"r{place}",
+        )
     return desk
 
 
@@ -63,7 +74,10 @@ def test_runs_and_a_foreign_table_stand_on_one_leaderboard(bench: Path, medtask:
 def test_json_says_the_same(bench: Path, medtask: Shell) -> None:
     found = json.loads(medtask("compare", "r1", "theirs.csv", "--json", "--no-baselines").out)
     assert (found["kind"], found["n"], found["groups"]) == ("label", 55, None)
-    assert [(one["name"], one["family"]) for one in found["systems"]] == [("theirs", "another tool"), ("r1", "no model")]
+    assert [(one["name"], one["family"]) for one in found["systems"]] == [
+        ("theirs", "another tool"),
+        ("r1", "no model"),
+    ]
     assert found["rows"]["absent"] == {"r1": 0, "theirs": 5}
     (pair,) = found["pairs"]
     assert pair["verdict"] == "better"
@@ -78,7 +92,9 @@ def test_baselines_are_computed_from_the_texts_of_the_run(bench: Path, medtask: 
 
 
 def test_groups_and_gold_of_a_file(bench: Path, medtask: Shell) -> None:
-    found = json.loads(medtask("compare", "r1", "r2", "--group", "patient", "--no-baselines", "--json").out)
+    found = json.loads(
+        medtask("compare", "r1", "r2", "--group", "patient", "--no-baselines", "--json").out
+    )
     assert found["groups"] == 20
     assert found["pairs"][0]["test"] == "randomisation of whole groups"
     Path("gold.csv").write_text("case_id,gold\nA7,staging\nA8,curative\nA9,curative\n")
@@ -87,7 +103,10 @@ def test_groups_and_gold_of_a_file(bench: Path, medtask: Shell) -> None:
 
 
 def test_tables_of_other_tools_are_enough(bench: Path, medtask: Shell) -> None:
-    Path("one.csv").write_text("id,answer,gold\n" + "".join(f"{row},{'yes' if row % 2 else 'no'},yes\n" for row in range(30)))
+    Path("one.csv").write_text(
+        "id,answer,gold\n"
+        + "".join(f"{row},{'yes' if row % 2 else 'no'},yes\n" for row in range(30))
+    )
     Path("two.csv").write_text("id,answer\n" + "".join(f"{row},yes\n" for row in range(40)))
     shown = medtask("compare", "one.csv", "two.csv")
     assert shown.code == 0, shown.err
@@ -97,7 +116,11 @@ def test_tables_of_other_tools_are_enough(bench: Path, medtask: Shell) -> None:
 
 
 def test_a_price_makes_a_cost(bench: Path, medtask: Shell) -> None:
-    found = json.loads(medtask("compare", "r1", "theirs.csv", "--price-per-hour", "3.6", "--no-baselines", "--json").out)
+    found = json.loads(
+        medtask(
+            "compare", "r1", "theirs.csv", "--price-per-hour", "3.6", "--no-baselines", "--json"
+        ).out
+    )
     theirs, ours = found["systems"]
     assert theirs["cost_per_1000"] is None
     assert ours["cost_per_1000"] == pytest.approx(1 / ours["rows_per_s"])
@@ -106,8 +129,14 @@ def test_a_price_makes_a_cost(bench: Path, medtask: Shell) -> None:
 def test_systems_of_one_name_are_told_apart(bench: Path, medtask: Shell) -> None:
     Path("other").mkdir()
     Path("other/theirs.csv").write_text(Path("theirs.csv").read_text())
-    found = json.loads(medtask("compare", "theirs.csv", "other/theirs.csv", "r1", "--no-baselines", "--json").out)
-    assert {one["name"] for one in found["systems"]} == {f"{bench.name}/theirs", "other/theirs", "r1"}
+    found = json.loads(
+        medtask("compare", "theirs.csv", "other/theirs.csv", "r1", "--no-baselines", "--json").out
+    )
+    assert {one["name"] for one in found["systems"]} == {
+        f"{bench.name}/theirs",
+        "other/theirs",
+        "r1",
+    }
     assert found["pairs"][0]["more_rows"] is None
 
 
@@ -124,7 +153,9 @@ def test_systems_of_one_name_are_told_apart(bench: Path, medtask: Shell) -> None
         (["r1", "doubled.csv"], 4, "row"),
     ],
 )
-def test_mistakes_are_told_with_their_remedy(bench: Path, medtask: Shell, words: list[str], code: int, said: str) -> None:
+def test_mistakes_are_told_with_their_remedy(
+    bench: Path, medtask: Shell, words: list[str], code: int, said: str
+) -> None:
     Path("objects.jsonl").write_text('{"id": "A1", "answer": {"side": "left"}}\n')
     Path("words.csv").write_text("id,answer,gold\nA1,staging,staging\n")
     Path("doubled.csv").write_text("case_id,answer\nA1,staging\nA1,curative\n")

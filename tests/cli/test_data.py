@@ -16,7 +16,9 @@ def read_lines(path: Path) -> list[dict[str, list[dict[str, str]]]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_rows_are_prepared_and_told(medtask: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_prepared_and_told(
+    medtask: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     done = medtask("data", "prepare", SURGERY, "--out", "ready")
     assert (done.code, done.err) == (0, "")
@@ -26,7 +28,8 @@ def test_rows_are_prepared_and_told(medtask: Shell, tmp_path: Path, monkeypatch:
         "              4 left out: same question and same gold as an earlier row",
         "  split       255 rows to learn from, 8 labels with 28 to 39 rows each",
         "              28 rows to validate by, 8 labels with 3 to 6 rows each",
-        "              0.1 of the rows are set aside by label, with seed 0; groups and equal texts stay together; "
+        "              0.1 of the rows are set aside by label, with seed 0; groups and equal "
+        "texts stay together; "
         "2 rows with near duplicates stay with those",
         "  leaks       none: no group and no text (likeness 0.8 or more) is on both sides",
         "ready/   train.jsonl  validation.jsonl  cleaning.csv  data.json",
@@ -39,26 +42,44 @@ def test_rows_are_prepared_and_told(medtask: Shell, tmp_path: Path, monkeypatch:
 
 def test_the_same_seed_sets_the_same_rows_aside(medtask: Shell, tmp_path: Path) -> None:
     def prepare(name: str, *words: object) -> list[str]:
-        assert medtask("data", "prepare", SURGERY, "--out", tmp_path / name, "--quiet", *words).out == ""
+        assert (
+            medtask("data", "prepare", SURGERY, "--out", tmp_path / name, "--quiet", *words).out
+            == ""
+        )
         return (tmp_path / name / "validation.jsonl").read_text().splitlines()
 
     first = prepare("first")
     assert prepare("second") == first
     assert prepare("second", "--seed", 1) != first
     assert len(prepare("third", "--share", 0.25, "--cap", 20, "--min-count", 5)) == 40
-    (line,) = {tuple(json.loads(line)) for line in prepare("fourth", "--format", "prompt-completion")}
+    (line,) = {
+        tuple(json.loads(line)) for line in prepare("fourth", "--format", "prompt-completion")
+    }
     assert line == ("prompt", "completion")
 
 
 def test_a_table_to_validate_by(medtask: Shell, tmp_path: Path) -> None:
     table = (SURGERY / "procedures.csv").read_text().splitlines()
     (tmp_path / "held.csv").write_text("\n".join([table[0], *table[1:40]]) + "\n")
-    done = medtask("data", "prepare", SURGERY, "--validation", tmp_path / "held.csv", "--out", tmp_path / "out")
+    done = medtask(
+        "data", "prepare", SURGERY, "--validation", tmp_path / "held.csv", "--out", tmp_path / "out"
+    )
     assert done.code == 0
     assert "validation rows ask what a row to learn from asks" in done.out
     assert "most alike are the rows" in done.out
     assert "validation-cleaning.csv" in done.out
-    told = json.loads(medtask("data", "prepare", SURGERY, "--validation", tmp_path / "held.csv", "--out", tmp_path / "out", "--json").out)
+    told = json.loads(
+        medtask(
+            "data",
+            "prepare",
+            SURGERY,
+            "--validation",
+            tmp_path / "held.csv",
+            "--out",
+            tmp_path / "out",
+            "--json",
+        ).out
+    )
     assert told["leaks"]["equal"] == told["files"]["validation.jsonl"]["rows"]
     assert told["split"]["given"] is True
     assert medtask("data", "prepare", SURGERY, "--out", tmp_path / "out").code == 0
@@ -68,7 +89,13 @@ def test_a_table_to_validate_by(medtask: Shell, tmp_path: Path) -> None:
 def test_patients_texts_are_warned_of(medtask: Shell, desk: Path) -> None:
     task = Path("surgery/task.yaml")
     task.write_text(task.read_text() + "phi: true\n")
-    rows = [f"B{number},procedure number {number * 7919} of {number**3},{'curative' if number % 2 else 'staging'}" for number in range(30)]
+    rows = [
+        (
+            f"B{number},procedure number {number * 7919} of "
+            f"{number**3},{'curative' if number % 2 else 'staging'}"
+        )
+        for number in range(30)
+    ]
     Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]) + "\n")
     done = medtask("data", "prepare", "surgery", "--out", "ready")
     assert "these files hold patients' texts in plain words" in done.out
@@ -77,7 +104,15 @@ def test_patients_texts_are_warned_of(medtask: Shell, desk: Path) -> None:
 
 
 def test_standard_input_is_a_table_too(medtask: Shell, tmp_path: Path) -> None:
-    done = medtask("data", "prepare", SURGERY, "-", "--out", tmp_path / "out", stdin=(SURGERY / "procedures.csv").read_bytes())
+    done = medtask(
+        "data",
+        "prepare",
+        SURGERY,
+        "-",
+        "--out",
+        tmp_path / "out",
+        stdin=(SURGERY / "procedures.csv").read_bytes(),
+    )
     assert done.code == 0
     assert "300 rows read" in done.out
 
@@ -85,7 +120,9 @@ def test_standard_input_is_a_table_too(medtask: Shell, tmp_path: Path) -> None:
 def test_mistakes_have_a_remedy(medtask: Shell, desk: Path) -> None:
     few = medtask("data", "prepare", "surgery", "--out", "ready")
     assert few.code == 4
-    assert "3 rows to learn from are too few: 5 rows read, left out: 1 empty, 1 duplicate" in few.err
+    assert (
+        "3 rows to learn from are too few: 5 rows read, left out: 1 empty, 1 duplicate" in few.err
+    )
     assert "fix: give at least 10 rows" in few.err
     assert not Path("ready").exists()
     assert medtask("data", "prepare", SURGERY, "--out", "ready", "--share", 0).code == 2

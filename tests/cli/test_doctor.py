@@ -27,9 +27,13 @@ def test_findings_are_told_in_lines(medtask: Shell) -> None:
     assert outcome.out.endswith("All that a run needs is here.\n")
 
 
-def test_a_missing_package_is_bad_and_has_its_remedy(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_bad_and_has_its_remedy(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = machine._version
-    monkeypatch.setattr(machine, "_version", lambda package: None if package == "torch" else version(package))
+    monkeypatch.setattr(
+        machine, "_version", lambda package: None if package == "torch" else version(package)
+    )
     outcome = medtask("doctor")
     assert outcome.code == 5
     assert "bad   engine hf  torch not installed\n" in outcome.out
@@ -43,8 +47,12 @@ def test_an_opened_telemetry_switch_is_bad(medtask: Shell, monkeypatch: pytest.M
     assert "telemetry switches were opened: DO_NOT_TRACK" in outcome.out
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom file modes bind")
-def test_a_cache_that_cannot_be_written_is_bad(medtask: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="needs a user whom file modes bind"
+)
+def test_a_cache_that_cannot_be_written_is_bad(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tmp_path.chmod(0o500)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     outcome = medtask("doctor")
@@ -58,7 +66,9 @@ def test_a_model_is_loaded_and_tried(medtask: Shell) -> None:
     assert "ok    score      the probabilities of 3 labels sum to 1.000000\n" in outcome.out
 
 
-def test_a_model_whose_probabilities_are_no_numbers_is_bad(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_probabilities_are_no_numbers_is_bad(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("medtask.engines.fake.load_fake", lambda *_, **__: FakeEngine(nan=["1"]))
     outcome = medtask("doctor", "--model", "fake:")
     assert outcome.code == 5

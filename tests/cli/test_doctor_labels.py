@@ -33,29 +33,48 @@ answer:
 
 
 def write_answers(path: str, rows: list[tuple[str, str, float]]) -> None:
-    lines = [f"{number},{answer},{confidence},{gold}" for number, (gold, answer, confidence) in enumerate(rows)]
+    lines = [
+        f"{number},{answer},{confidence},{gold}"
+        for number, (gold, answer, confidence) in enumerate(rows)
+    ]
     Path(path).write_text("\n".join(["id,answer,confidence,purpose", *lines]) + "\n")
 
 
 def test_a_table_of_any_tool_is_examined_by_the_tasks_labels(medtask: Shell, desk: Path) -> None:
-    rows = [("curative", "palliative", 0.9)] * 20 + [("palliative", "palliative", 0.9)] * 10 + [("none such", "palliative", 0.4)]
+    rows = (
+        [("curative", "palliative", 0.9)] * 20
+        + [("palliative", "palliative", 0.9)] * 10
+        + [("none such", "palliative", 0.4)]
+    )
     write_answers("answers.csv", rows)
     outcome = medtask("doctor", "surgery", "--run", "answers.csv", "--gold", "purpose", "--json")
     assert outcome.code == 0, outcome.err
     document = json.loads(outcome.out)
-    assert (document["task"], document["kind"], document["answered"], document["gold_rows"]) == ("surgery", "label", 31, 30)
-    found = {(finding["topic"], tuple(finding["labels"])): finding for finding in document["findings"]}
+    assert (document["task"], document["kind"], document["answered"], document["gold_rows"]) == (
+        "surgery",
+        "label",
+        31,
+        30,
+    )
+    found = {
+        (finding["topic"], tuple(finding["labels"])): finding for finding in document["findings"]
+    }
     assert found["never_predicted", ("curative",)]["figures"]["in_gold"] == {"curative": 20}
     assert found["never_predicted", ("staging",)]["weight"] == "note"
     assert found["answered_too_often", ("palliative",)]["figures"]["given"] == 30
     assert found["missing_label", ()]["figures"]["strange_gold"] == 1
 
 
-def test_findings_are_lines_with_their_remedies_and_gaps_are_named(medtask: Shell, desk: Path) -> None:
+def test_findings_are_lines_with_their_remedies_and_gaps_are_named(
+    medtask: Shell, desk: Path
+) -> None:
     write_answers("answers.csv", [("curative", "palliative", 0.9)] * 20)
     outcome = medtask("doctor", "surgery", "--run", "answers.csv")
     assert outcome.code == 0
-    assert 'act   none of 20 answers is "curative" (20), with how many of 20 gold rows have it;' in outcome.out
+    assert (
+        'act   none of 20 answers is "curative" (20), with how many of 20 gold rows have it;'
+        in outcome.out
+    )
     assert "      fix: give each a definition" in outcome.out
     assert "not examined: a model's tokens" in outcome.out
 
@@ -91,7 +110,9 @@ def test_several_labels_are_examined_too(medtask: Shell, desk: Path) -> None:
     assert outcome.code == 0, outcome.err
     document = json.loads(outcome.out)
     assert document["gold_rows"] == 3
-    assert ["wrist", "wrists"] in [finding["labels"] for finding in document["findings"] if finding["topic"] == "overlap"]
+    assert ["wrist", "wrists"] in [
+        finding["labels"] for finding in document["findings"] if finding["topic"] == "overlap"
+    ]
 
 
 def test_of_options_the_letters_are_examined(medtask: Shell, desk: Path) -> None:
@@ -119,7 +140,9 @@ def test_what_is_written_has_no_labels(medtask: Shell, desk: Path) -> None:
         (("surgery", "--prior"), "neither the run nor the task tells which model answers"),
     ],
 )
-def test_what_does_not_go_together_is_said(medtask: Shell, desk: Path, words: tuple[str, ...], message: str) -> None:
+def test_what_does_not_go_together_is_said(
+    medtask: Shell, desk: Path, words: tuple[str, ...], message: str
+) -> None:
     outcome = medtask("doctor", *words)
     assert outcome.code == 2
     assert message in outcome.err

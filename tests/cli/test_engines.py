@@ -1,4 +1,6 @@
-"""A stranger points medtask at an engine: servers of every kind, servers that go down, servers elsewhere, no network at all."""
+"""A stranger points medtask at an engine: servers of every kind, servers that go down, servers
+elsewhere, no network at all.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,14 @@ Server = Callable[..., tuple[FaultServer, str]]
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OLLAMA_HOST", "OPENAI_BASE_URL", address.KEY, "OPENAI_API_KEY", "GROQ_API_KEY", "AZURE_OPENAI_API_KEY"):
+    for name in (
+        "OLLAMA_HOST",
+        "OPENAI_BASE_URL",
+        address.KEY,
+        "OPENAI_API_KEY",
+        "GROQ_API_KEY",
+        "AZURE_OPENAI_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -50,7 +59,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Open a fault server; it and the reference under which its model is reached."""
     with ExitStack() as stack:
 
-        def open_server(dialect: Any, host: str = "127.0.0.1", **features: Any) -> tuple[FaultServer, str]:
+        def open_server(
+            dialect: Any, host: str = "127.0.0.1", **features: Any
+        ) -> tuple[FaultServer, str]:
             app = FaultServer(dialect, ToyModel([*LABELS, *TOLD, *WORDS]), Features(**features))
             url = stack.enter_context(serve(app, host=host))
             monkeypatch.setenv("OLLAMA_HOST", url)
@@ -105,7 +116,13 @@ def say_nothing_left(folder: Path) -> None:
     ],
 )
 def test_a_run_gives_what_the_server_can_tell_and_says_what_that_is(
-    medtask: Shell, desk: Path, server: Server, dialect: str, features: dict[str, Any], score: str, held_by: str
+    medtask: Shell,
+    desk: Path,
+    server: Server,
+    dialect: str,
+    features: dict[str, Any],
+    score: str,
+    held_by: str,
 ) -> None:
     _, model = server(dialect, **features)
     outcome = medtask("run", "surgery", "--model", model, "--out", "answers")
@@ -121,7 +138,11 @@ def test_a_run_gives_what_the_server_can_tell_and_says_what_that_is(
             assert row["answer"] in LABELS
             assert row["status"] in {"ok", "review"}
             told = row["confidence"] != ""
-            assert 1 / 3 <= float(row["confidence"]) <= 1 if told else score == "none" or "leaves" in row["reason"]
+            assert (
+                1 / 3 <= float(row["confidence"]) <= 1
+                if told
+                else score == "none" or "leaves" in row["reason"]
+            )
             assert told or score != "exact"
         else:
             assert (row["answer"], row["confidence"], row["status"]) == ("", "", "unparsable")
@@ -137,13 +158,24 @@ def test_a_run_gives_what_the_server_can_tell_and_says_what_that_is(
     assert ("first_token" in outcome.err) == (score == "first_token")
 
 
-def test_all_that_can_lead_ollama_astray_is_set_in_what_it_is_sent(medtask: Shell, desk: Path, server: Server) -> None:
+def test_all_that_can_lead_ollama_astray_is_set_in_what_it_is_sent(
+    medtask: Shell, desk: Path, server: Server
+) -> None:
     app, model = server("ollama", thinking=True)
-    assert medtask("run", "surgery", "--model", model, "--out", "answers", "--context-tokens", 3000).code == 0
+    assert (
+        medtask(
+            "run", "surgery", "--model", model, "--out", "answers", "--context-tokens", 3000
+        ).code
+        == 0
+    )
     asked = [call.body for call in app.log if call.path == "/api/chat"]
     for body in asked:
         assert body["options"]["num_ctx"] == 3000
-        assert (body["options"]["repeat_penalty"], body["options"]["min_p"], body["options"]["temperature"]) == (1.0, 0.0, 0.0)
+        assert (
+            body["options"]["repeat_penalty"],
+            body["options"]["min_p"],
+            body["options"]["temperature"],
+        ) == (1.0, 0.0, 0.0)
         assert (body["truncate"], body["shift"], body["think"]) == (False, False, False)
     rows = [body for body in asked if "Biliary stent" in str(body["messages"])]
     assert rows
@@ -154,10 +186,19 @@ def test_all_that_can_lead_ollama_astray_is_set_in_what_it_is_sent(medtask: Shel
     assert read_manifest(Path("answers"))["model"]["identity"]["context"] == "3000"
 
 
-def test_a_row_that_ollama_would_cut_is_too_long(medtask: Shell, desk: Path, server: Server) -> None:
+def test_a_row_that_ollama_would_cut_is_too_long(
+    medtask: Shell, desk: Path, server: Server
+) -> None:
     _, model = server("ollama")
-    Path("procedures.csv").write_text("case_id,procedure\nB1,Biliary stent\nB2," + "Biliary stent and " * 400 + "gastrectomy\n")
-    assert medtask("run", "surgery", "--model", model, "--out", "answers", "--context-tokens", 1000).code == 3
+    Path("procedures.csv").write_text(
+        "case_id,procedure\nB1,Biliary stent\nB2," + "Biliary stent and " * 400 + "gastrectomy\n"
+    )
+    assert (
+        medtask(
+            "run", "surgery", "--model", model, "--out", "answers", "--context-tokens", 1000
+        ).code
+        == 3
+    )
     assert [row["status"] for row in read_answers(Path("answers"))] == ["ok", "too_long"]
 
 
@@ -171,7 +212,9 @@ def test_a_question_is_answered_by_one_flag(medtask: Shell, desk: Path, server: 
     assert "What is glaucoma?" in str(app.log[-1].body["messages"])
 
 
-def test_a_check_asks_the_server_and_tells_what_it_cannot_know(medtask: Shell, desk: Path, server: Server) -> None:
+def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
+    medtask: Shell, desk: Path, server: Server
+) -> None:
     _, model = server("ollama")
     outcome = medtask("check", "surgery", "--model", model)
     assert outcome.code == 0
@@ -186,7 +229,11 @@ def test_a_check_asks_the_server_and_tells_what_it_cannot_know(medtask: Shell, d
     ("dialect", "features", "said"),
     [
         ("ollama", {}, "ok    score      the probabilities of 3 labels sum to 1.000000\n"),
-        ("ollama", {"logprobs": False}, "note  score      it chooses one of 3 labels and tells no probabilities: "),
+        (
+            "ollama",
+            {"logprobs": False},
+            "note  score      it chooses one of 3 labels and tells no probabilities: ",
+        ),
         ("vllm", {}, "ok    score      the probabilities of 3 labels sum to 1.000000\n"),
     ],
 )
@@ -202,7 +249,9 @@ def test_the_doctor_tries_a_server_and_tells_what_it_found(
     assert "ok    load       remote: no\n" in outcome.out
 
 
-def test_a_server_that_answers_beside_the_point_is_bad_and_says_why(medtask: Shell, server: Server) -> None:
+def test_a_server_that_answers_beside_the_point_is_bad_and_says_why(
+    medtask: Shell, server: Server
+) -> None:
     _, model = server("openai", response_format="ignored", logprobs=False)
     outcome = medtask("doctor", "--model", model)
     assert outcome.code == 5
@@ -216,7 +265,11 @@ def test_models_of_servers_here_are_listed_and_can_be_used_as_they_are_listed(
     here = address.Preset(model.partition("#")[0], address.KEY)
     server("ollama")
     nobody = address.Preset("http://127.0.0.1:9/v1", address.KEY)
-    monkeypatch.setattr(address, "PRESETS", MappingProxyType({**address.PRESETS, "vllm-server": here, "llama-server": nobody}))
+    monkeypatch.setattr(
+        address,
+        "PRESETS",
+        MappingProxyType({**address.PRESETS, "vllm-server": here, "llama-server": nobody}),
+    )
     document = json.loads(medtask("models", "--json").out)
     assert document["served"] == ["ollama:toy-1:latest", "vllm-server:org/served"]
     assert "Models of servers on this machine\n  ollama:toy-1:latest\n" in medtask("models").out
@@ -224,23 +277,32 @@ def test_models_of_servers_here_are_listed_and_can_be_used_as_they_are_listed(
         assert medtask("ask", "What is glaucoma?", "--model", reference).code == 0
 
 
-def test_a_server_that_is_not_there_is_told_before_anything_is_written(medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_is_told_before_anything_is_written(
+    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
-    for model, remedy in (("ollama:toy-1", "ollama serve"), ("http://127.0.0.1:9/v1#toy-1", "see that a model server runs there")):
+    for model, remedy in (
+        ("ollama:toy-1", "ollama serve"),
+        ("http://127.0.0.1:9/v1#toy-1", "see that a model server runs there"),
+    ):
         outcome = medtask("run", "surgery", "--model", model)
         assert outcome.code == 5
         assert remedy in outcome.err
         assert not list(Path("surgery").glob("runs/*/answers.csv"))
 
 
-def test_a_model_that_is_not_there_is_told_with_the_command_that_fetches_it(medtask: Shell, desk: Path, server: Server) -> None:
+def test_a_model_that_is_not_there_is_told_with_the_command_that_fetches_it(
+    medtask: Shell, desk: Path, server: Server
+) -> None:
     server("ollama")
     outcome = medtask("run", "surgery", "--model", "ollama:gemma3:4b")
     assert outcome.code == 5
     assert "fix: ollama pull gemma3:4b" in outcome.err
 
 
-def test_a_server_that_does_not_tell_what_it_read_needs_the_users_word(medtask: Shell, desk: Path, server: Server) -> None:
+def test_a_server_that_does_not_tell_what_it_read_needs_the_users_word(
+    medtask: Shell, desk: Path, server: Server
+) -> None:
     _, model = server("openai", usage="missing")
     refused = medtask("run", "surgery", "--model", model)
     assert refused.code == 5
@@ -256,11 +318,16 @@ def test_a_run_whose_server_goes_down_ends_with_5_and_goes_on_with_the_same_comm
 ) -> None:
     monkeypatch.setattr(pace, "LONGEST_DELAY_S", 0.002)  # the open circuit waits for minutes
     many = 60
-    Path("procedures.csv").write_text("case_id,procedure,purpose\n" + "".join(f"B{row},Operation {row},staging\n" for row in range(many)))
+    Path("procedures.csv").write_text(
+        "case_id,procedure,purpose\n"
+        + "".join(f"B{row},Operation {row},staging\n" for row in range(many))
+    )
     app, model = server("ollama")
     assert medtask("doctor", "--model", model).code == 0
     probes = sum(call.path == "/api/chat" for call in app.log)
-    app.script = Script([Rule(fault, status=503, path="/api/chat", calls=range(probes + 20, 10**6))])
+    app.script = Script(
+        [Rule(fault, status=503, path="/api/chat", calls=range(probes + 20, 10**6))]
+    )
     command = ("run", "surgery", "--model", model, "--out", "answers")
     stopped = medtask(*command)
     assert stopped.code == 5
@@ -279,42 +346,66 @@ def test_a_run_whose_server_goes_down_ends_with_5_and_goes_on_with_the_same_comm
 
 def find_address() -> str:
     """An address of this machine by which it counts as another one, in a private network."""
-    found = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split() if shutil.which("hostname") else []
+    found = (
+        subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
+        if shutil.which("hostname")
+        else []
+    )
     for text in found:
         if reach_of(ip_address(text)) is Reach.PRIVATE:
             try:
-                socket.create_server((text, 0), family=socket.AF_INET6 if ":" in text else socket.AF_INET).close()
+                socket.create_server(
+                    (text, 0), family=socket.AF_INET6 if ":" in text else socket.AF_INET
+                ).close()
             except OSError:
                 continue
             return text
     pytest.skip("this machine has no address in a private network")
 
 
-def test_what_leaves_the_machine_is_told_in_manifest_and_report(medtask: Shell, desk: Path, server: Server) -> None:
+def test_what_leaves_the_machine_is_told_in_manifest_and_report(
+    medtask: Shell, desk: Path, server: Server
+) -> None:
     app, model = server("vllm", host=(place := find_address()))
     url = model.partition("#")[0]
-    assert medtask("run", "surgery", "--model", model, "--out", "answers", "--allow-remote").code == 0
+    assert (
+        medtask("run", "surgery", "--model", model, "--out", "answers", "--allow-remote").code == 0
+    )
     manifest = read_manifest(Path("answers"))
-    assert manifest["egress"] == {"guard": "on", "connections_attempted": 0, "sent_to": {url: [place]}}
+    assert manifest["egress"] == {
+        "guard": "on",
+        "connections_attempted": 0,
+        "sent_to": {url: [place]},
+    }
     assert manifest["model"]["details"]["remote"] is True
-    assert tell_egress(Path("answers")).startswith(f"The text of every row that was asked: it was sent to {url}, as was allowed.")
+    assert tell_egress(Path("answers")).startswith(
+        f"The text of every row that was asked: it was sent to {url}, as was allowed."
+    )
     assert len(app.log) > 4
     say = medtask("ask", "What is glaucoma?", "--model", model, "--allow-remote")
     assert say.code == 0
 
 
 @pytest.mark.parametrize("verb", ["run", "check", "ask", "doctor"])
-def test_without_the_users_word_no_verb_sends_anything_to_another_machine(medtask: Shell, desk: Path, server: Server, verb: str) -> None:
+def test_without_the_users_word_no_verb_sends_anything_to_another_machine(
+    medtask: Shell, desk: Path, server: Server, verb: str
+) -> None:
     app, model = server("vllm", host=find_address())
-    words = {"run": ["surgery"], "check": ["surgery"], "ask": ["What is glaucoma?"], "doctor": []}[verb]
+    words = {"run": ["surgery"], "check": ["surgery"], "ask": ["What is glaucoma?"], "doctor": []}[
+        verb
+    ]
     outcome = medtask(verb, *words, "--model", model)
     assert outcome.code == 2
     assert "--allow-remote" in outcome.err
     assert not app.log
 
 
-@pytest.mark.parametrize("model", ["groq:m", "openai:m", "https://house.openai.azure.com/openai/v1#d"])
-def test_what_is_elsewhere_by_its_name_is_not_even_looked_up(medtask: Shell, desk: Path, model: str) -> None:
+@pytest.mark.parametrize(
+    "model", ["groq:m", "openai:m", "https://house.openai.azure.com/openai/v1#d"]
+)
+def test_what_is_elsewhere_by_its_name_is_not_even_looked_up(
+    medtask: Shell, desk: Path, model: str
+) -> None:
     with no_network() as guard:
         outcome = medtask("run", "surgery", "--model", model)
     assert outcome.code == 2
@@ -322,7 +413,8 @@ def test_what_is_elsewhere_by_its_name_is_not_even_looked_up(medtask: Shell, des
     assert guard.attempts == 0
 
 
-# S3 of the security plan: no flag, no name and no detour lets the records of such a task leave this machine.
+# S3 of the security plan: no flag, no name and no detour lets the records of such a task leave this
+# machine.
 NAMES = {
     "models.example.org": ["8.8.8.8", "2606:4700::1111"],
     "models.house.lan": ["10.1.2.3"],
@@ -369,48 +461,75 @@ def refuse(outcome: Outcome) -> None:
     assert not list(Path("surgery").glob("runs/*/answers.csv"))
 
 
-@pytest.mark.parametrize("flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"])
+@pytest.mark.parametrize(
+    "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
+)
 @pytest.mark.parametrize("model", ELSEWHERE)
 @pytest.mark.usefixtures("guarded")
-def test_a_task_with_patients_data_is_asked_nowhere_else(medtask: Shell, desk: Path, model: str, flag: tuple[str, ...]) -> None:
+def test_a_task_with_patients_data_is_asked_nowhere_else(
+    medtask: Shell, desk: Path, model: str, flag: tuple[str, ...]
+) -> None:
     change_task("name: surgery\n", "name: surgery\nphi: true\n")
     refuse(medtask("run", "surgery", "--model", model, *flag))
 
 
-@pytest.mark.parametrize("flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"])
+@pytest.mark.parametrize(
+    "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
+)
 @pytest.mark.parametrize(
     ("variable", "value", "model"),
-    [("OLLAMA_HOST", "models.house.lan", "ollama:m"), ("OPENAI_BASE_URL", "https://models.example.org/v1", "openai:m")],
+    [
+        ("OLLAMA_HOST", "models.house.lan", "ollama:m"),
+        ("OPENAI_BASE_URL", "https://models.example.org/v1", "openai:m"),
+    ],
 )
 @pytest.mark.usefixtures("guarded")
 def test_nor_where_a_variable_points(
-    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, model: str, flag: tuple[str, ...]
+    medtask: Shell,
+    desk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    model: str,
+    flag: tuple[str, ...],
 ) -> None:
     change_task("name: surgery\n", f"name: surgery\nphi: true\nmodel: {model}\n")
     monkeypatch.setenv(variable, value)
     refuse(medtask("run", "surgery", *flag))
 
 
-@pytest.mark.parametrize("flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"])
+@pytest.mark.parametrize(
+    "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
+)
 @pytest.mark.usefixtures("guarded")
-def test_nor_by_the_model_of_a_further_pass(medtask: Shell, desk: Path, flag: tuple[str, ...]) -> None:
+def test_nor_by_the_model_of_a_further_pass(
+    medtask: Shell, desk: Path, flag: tuple[str, ...]
+) -> None:
     passes = "passes:\n  - {name: refine, when: {confidence_below: 0.99}, model: 'groq:m'}\n"
     change_task("name: surgery\n", f"name: surgery\nphi: true\n{passes}")
     refuse(medtask("run", "surgery", "--model", "fake:", *flag))
 
 
-@pytest.mark.parametrize("flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"])
-def test_nor_where_a_server_on_this_machine_redirects(medtask: Shell, desk: Path, server: Server, flag: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
+)
+def test_nor_where_a_server_on_this_machine_redirects(
+    medtask: Shell, desk: Path, server: Server, flag: tuple[str, ...]
+) -> None:
     change_task("name: surgery\n", "name: surgery\nphi: true\n")
     app, model = server("openai")
-    app.script = Script([Rule("redirect", rate=1.0, location="https://models.example.org/v1/chat/completions")])
+    app.script = Script(
+        [Rule("redirect", rate=1.0, location="https://models.example.org/v1/chat/completions")]
+    )
     with no_network() as guard:
         refuse(medtask("run", "surgery", "--model", model, *flag))
     assert guard.attempts == 0
 
 
 @pytest.mark.parametrize("verb", ["run", "check"])
-@pytest.mark.parametrize("flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"])
+@pytest.mark.parametrize(
+    "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
+)
 def test_no_row_of_such_a_task_reaches_a_server_that_would_take_it(
     medtask: Shell, desk: Path, server: Server, verb: str, flag: tuple[str, ...]
 ) -> None:
@@ -420,7 +539,9 @@ def test_no_row_of_such_a_task_reaches_a_server_that_would_take_it(
     assert not [call for call in app.log if "Biliary stent" in str(call.body)]
 
 
-def test_such_a_task_is_answered_by_a_server_on_this_machine(medtask: Shell, desk: Path, server: Server) -> None:
+def test_such_a_task_is_answered_by_a_server_on_this_machine(
+    medtask: Shell, desk: Path, server: Server
+) -> None:
     change_task("name: surgery\n", "name: surgery\nphi: true\n")
     _, model = server("ollama")
     assert medtask("run", "surgery", "--model", model, "--out", "answers").code == 0
@@ -430,7 +551,10 @@ def test_such_a_task_is_answered_by_a_server_on_this_machine(medtask: Shell, des
 def unplug() -> list[str]:
     """The words before a command that take every network from it, even that to itself."""
     for words in (["unshare", "-n"], ["unshare", "-rn"]):
-        if shutil.which(words[0]) and not subprocess.run([*words, "true"], capture_output=True).returncode:
+        if (
+            shutil.which(words[0])
+            and not subprocess.run([*words, "true"], capture_output=True).returncode
+        ):
             return words
     pytest.skip("this machine lets nobody run without a network (unshare -n)")
 
@@ -442,7 +566,14 @@ def save_trained(folder: Path) -> str:
     from medtask.engines.linear import save_linear
     from medtask.engines.trained import Trained
 
-    texts = ["total gastrectomy", "gastric resection", "biliary stent", "palliative bypass", "staging biopsy", "diagnostic laparoscopy"]
+    texts = [
+        "total gastrectomy",
+        "gastric resection",
+        "biliary stent",
+        "palliative bypass",
+        "staging biopsy",
+        "diagnostic laparoscopy",
+    ]
     gold = [label for label in LABELS for _ in range(2)]
     words = TfidfVectorizer().fit(texts)
     classifier = LogisticRegression(C=10).fit(words.transform(texts), gold)
@@ -461,12 +592,31 @@ def test_local_engines_answer_without_any_network(desk: Path, engine: str) -> No
     model = models.get(engine, f"{engine}:smollm2-135m")
     if engine == "linear":
         save_trained(Path(model))
-    command = [*words, sys.executable, "-m", "medtask", "run", "surgery", "--model", model, "--out", "answers"]
+    command = [
+        *words,
+        sys.executable,
+        "-m",
+        "medtask",
+        "run",
+        "surgery",
+        "--model",
+        model,
+        "--out",
+        "answers",
+    ]
     command += ["--limit", "2"] if engine == "mlx" else []  # without a GPU it takes its time
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MEDTASK_OFFLINE": "1"}, timeout=600)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MEDTASK_OFFLINE": "1"},
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     answers = read_answers(Path("answers"))
-    assert [row["status"] for row in answers if row["case_id"] != "A3"] == [row["status"] for row in answers if row["answer"]]
+    assert [row["status"] for row in answers if row["case_id"] != "A3"] == [
+        row["status"] for row in answers if row["answer"]
+    ]
     assert {row["answer"] for row in answers if row["case_id"] != "A3"} <= set(LABELS)
     manifest = read_manifest(Path("answers"))
     assert manifest["model"]["name"] == engine

@@ -39,24 +39,40 @@ def test_a_foreign_table_gets_a_folder_of_its_own(medtask: Shell, desk: Path) ->
     told = json.loads(shown.out)
     assert {"threshold", "coverage", "max_error", "confidence"} <= set(told["acceptance"])
     assert told["acceptance"]["max_error"] == 0.1 and told["acceptance"]["confidence"] == 0.95
-    assert sorted(path.name for path in Path("other-evaluation").iterdir()) == ["accepted.csv", "report.html", "report.json", "review.csv"]
+    assert sorted(path.name for path in Path("other-evaluation").iterdir()) == [
+        "accepted.csv",
+        "report.html",
+        "report.json",
+        "review.csv",
+    ]
     assert told["files"] == ["report.html", "report.json", "accepted.csv", "review.csv"]
     assert Path("other-evaluation/accepted.csv").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(medtask: Shell, desk: Path) -> None:
-    rows = [f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}" for row in range(300)]
+def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(
+    medtask: Shell, desk: Path
+) -> None:
+    rows = [
+        f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}"
+        for row in range(300)
+    ]
     Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]))
     medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q")
     shown = medtask("evaluate", "out", "--calibrate", "temperature", "--no-baselines")
     assert "surgery/calibration.json" in shown.out and "temperature" in shown.out
     again = medtask("run", "surgery", "--model", "fake:", "--out", "out")
     assert "probabilities are calibrated, as fitted on 300 rows of out" in again.err
-    assert "calibrated" not in medtask("run", "surgery", "--model", "fake:", "--out", "out", "--uncalibrated").err
+    assert (
+        "calibrated"
+        not in medtask("run", "surgery", "--model", "fake:", "--out", "out", "--uncalibrated").err
+    )
 
 
 def test_the_report_tells_of_the_audit_and_of_the_two_piles(medtask: Shell, desk: Path) -> None:
-    rows = [f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}" for row in range(300)]
+    rows = [
+        f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}"
+        for row in range(300)
+    ]
     Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]))
     medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q")
     medtask("audit", "out", "--budget", 40)
@@ -83,25 +99,45 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(medtask: Shell, desk
         (("procedures.csv",), 4, 'no column "answer"'),
     ],
 )
-def test_mistakes_are_told_with_what_to_do(medtask: Shell, run_folder: Path, words: tuple[str, ...], code: int, told: str) -> None:
+def test_mistakes_are_told_with_what_to_do(
+    medtask: Shell, run_folder: Path, words: tuple[str, ...], code: int, told: str
+) -> None:
     shown = medtask("evaluate", *words)
     assert shown.code == code and told in shown.err and "fix:" in shown.err
 
 
-def test_calibration_of_what_has_too_little_gold_is_refused_in_words(medtask: Shell, run_folder: Path) -> None:
+def test_calibration_of_what_has_too_little_gold_is_refused_in_words(
+    medtask: Shell, run_folder: Path
+) -> None:
     shown = medtask("evaluate", "out", "--calibrate", "auto")
-    assert shown.code == 0 and "calibration: refused" in shown.out and not Path("surgery/calibration.json").exists()
+    assert (
+        shown.code == 0
+        and "calibration: refused" in shown.out
+        and not Path("surgery/calibration.json").exists()
+    )
 
 
-def test_a_calibration_of_another_tools_answers_stays_beside_them(medtask: Shell, desk: Path) -> None:
+def test_a_calibration_of_another_tools_answers_stays_beside_them(
+    medtask: Shell, desk: Path
+) -> None:
     lines = []
     for row in range(300):
         gold = ("curative", "palliative", "staging")[row % 3]
         share = 0.5 + row % 4 / 10
         told = gold if row % 4 else "staging"
         rest = (1 - share) / 2
-        shares = ",".join(str(share if name == told else rest) for name in ("curative", "palliative", "staging"))
+        shares = ",".join(
+            str(share if name == told else rest) for name in ("curative", "palliative", "staging")
+        )
         lines.append(f"B{row},{told},{share},{shares},{gold}")
-    Path("other.csv").write_text("\n".join(["id,answer,confidence,p:curative,p:palliative,p:staging,gold", *lines]))
-    shown = medtask("evaluate", "other.csv", "--task", "surgery", "--calibrate", "temperature", "--no-baselines")
-    assert shown.code == 0 and not Path("surgery/calibration.json").exists() and Path("other-evaluation/calibration.json").exists()
+    Path("other.csv").write_text(
+        "\n".join(["id,answer,confidence,p:curative,p:palliative,p:staging,gold", *lines])
+    )
+    shown = medtask(
+        "evaluate", "other.csv", "--task", "surgery", "--calibrate", "temperature", "--no-baselines"
+    )
+    assert (
+        shown.code == 0
+        and not Path("surgery/calibration.json").exists()
+        and Path("other-evaluation/calibration.json").exists()
+    )

@@ -15,7 +15,9 @@ def test_a_draft_is_written_and_the_next_step_is_named(medtask: Shell, desk: Pat
     assert outcome.code == 0
     assert outcome.err == ""
     read, wrote = outcome.out.splitlines()
-    assert read.startswith("Read procedures.csv: 5 rows, columns case_id, procedure, purpose (UTF-8")
+    assert read.startswith(
+        "Read procedures.csv: 5 rows, columns case_id, procedure, purpose (UTF-8"
+    )
     assert wrote == "Wrote purpose/task.yaml - fill in the labels, then: medtask check purpose"
 
 

@@ -20,12 +20,23 @@ grades: {poor: wrong, fine: right}
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ours.csv and theirs.csv: answers of two tools, of which people have graded every second one of ours; and rubric.yaml."""
+    """ours.csv and theirs.csv: answers of two tools, of which people have graded every second one
+    of ours; and rubric.yaml.
+    """
     monkeypatch.chdir(tmp_path)
     head = ["id", "question", "answer", "gold", "people"]
     for name, word in (("ours", "One"), ("theirs", "Another")):
         with Path(f"{name}.csv").open("w", newline="") as file:
-            lines = [[row, f"Question {row}?", f"{word} {row}.", f"Right {row}.", (1 + row % 5) if row % 2 else ""] for row in range(ROWS)]
+            lines = [
+                [
+                    row,
+                    f"Question {row}?",
+                    f"{word} {row}.",
+                    f"Right {row}.",
+                    (1 + row % 5) if row % 2 else "",
+                ]
+                for row in range(ROWS)
+            ]
             csv.writer(file).writerows([head, *lines])
     Path("rubric.yaml").write_text(RUBRIC)
     return tmp_path
@@ -68,7 +79,16 @@ def test_json_holds_the_figures_alone(medtask: Shell, tables: Path) -> None:
 
 
 def test_two_tables_are_compared(medtask: Shell, tables: Path) -> None:
-    outcome = medtask("judge", "ours.csv", "--against", "theirs.csv", "--model", "fake:", "--rubric", "rubric.yaml")
+    outcome = medtask(
+        "judge",
+        "ours.csv",
+        "--against",
+        "theirs.csv",
+        "--model",
+        "fake:",
+        "--rubric",
+        "rubric.yaml",
+    )
     assert outcome.code == 0
     assert "60 pairs judged" in outcome.out
     assert "win rate of ours" in outcome.out
@@ -77,7 +97,9 @@ def test_two_tables_are_compared(medtask: Shell, tables: Path) -> None:
 
 
 def test_a_run_is_judged_in_its_folder_and_by_another_model(medtask: Shell, desk: Path) -> None:
-    text = Path("surgery/task.yaml").read_text().partition("answer:")[0].replace("gold: purpose\n", "")
+    text = (
+        Path("surgery/task.yaml").read_text().partition("answer:")[0].replace("gold: purpose\n", "")
+    )
     Path("surgery/task.yaml").write_text(text + "answer: {kind: answer}\n")
     assert medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q").code == 0
     refused = medtask("judge", "out", "--gold", "purpose", "--model", "fake:seed=5")
@@ -106,7 +128,9 @@ def test_faults_of_a_rubric_are_told_with_their_lines(medtask: Shell, tables: Pa
         (["--out", "x.doc"], 2, "no format"),
     ],
 )
-def test_what_cannot_be_is_said(medtask: Shell, tables: Path, words: list[str], code: int, message: str) -> None:
+def test_what_cannot_be_is_said(
+    medtask: Shell, tables: Path, words: list[str], code: int, message: str
+) -> None:
     outcome = medtask("judge", "ours.csv", "--model", "fake:", *words)
     assert outcome.code == code
     assert message in outcome.err
@@ -114,7 +138,17 @@ def test_what_cannot_be_is_said(medtask: Shell, tables: Path, words: list[str], 
 
 
 def test_patients_records_are_not_sent_away(medtask: Shell, tables: Path) -> None:
-    Path("task.yaml").write_text('instruction: Answer.\ninput: "{{ question }}"\nid: id\nphi: true\nanswer: {kind: answer}\n')
-    outcome = medtask("judge", "ours.csv", "--task", "task.yaml", "--model", "http://192.0.2.1/v1#m", "--allow-remote")
+    Path("task.yaml").write_text(
+        'instruction: Answer.\ninput: "{{ question }}"\nid: id\nphi: true\nanswer: {kind: answer}\n'
+    )
+    outcome = medtask(
+        "judge",
+        "ours.csv",
+        "--task",
+        "task.yaml",
+        "--model",
+        "http://192.0.2.1/v1#m",
+        "--allow-remote",
+    )
     assert outcome.code == 2
     assert "phi: true" in outcome.err

@@ -17,7 +17,7 @@ id,text,options,letter,both,object,names
 1,Sudden headache,"{'A': 'Bleed', 'B': 'Gout', 'C': 'Cold'}",A,,"{""side"": ""left"", ""size"": 3}","[""head"", ""neck""]"
 2,Swollen toe,"[""Bleed"", ""Gout""]",D,,not an object,toe
 3,Broken nose,,A,,"{""side"": ""up"", ""size"": 3}",head
-"""
+"""  # noqa: E501 - data as it is read
 ANSWERS = {
     "labels": "{kind: labels, labels: {head: above the neck, neck: below the head}}",
     "one": "{kind: choice, options: options}",
@@ -25,9 +25,19 @@ ANSWERS = {
     "orders": "{kind: choice, options: options, debias: permute}",
     "texts": "{kind: choice, options: options, readout: text}",
     "answer": "{kind: answer, max_tokens: 40}",
-    "fields": "{kind: fields, max_tokens: 50, schema: {properties: {side: {enum: [left, right]}, size: {type: number, quote: true}}}}",
+    "fields": (
+        "{kind: fields, max_tokens: 50, schema: {properties: {side: {enum: [left, right]}, "
+        "size: {type: number, quote: true}}}}"
+    ),
 }
-GOLD = {"labels": "names", "one": "letter", "several": "letter", "orders": "letter", "texts": "letter", "fields": "object"}
+GOLD = {
+    "labels": "names",
+    "one": "letter",
+    "several": "letter",
+    "orders": "letter",
+    "texts": "letter",
+    "fields": "object",
+}
 
 
 @pytest.fixture
@@ -37,7 +47,10 @@ def ask_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("rows.csv").write_text(TABLE)
     for name, answer in ANSWERS.items():
         gold = f"gold: {GOLD[name]}\n" if name in GOLD else ""
-        text = f'name: {name}\ninstruction: Look.\ninput: "{{{{ text }}}}"\nid: id\ndata: rows.csv\n{gold}answer: {answer}\n'
+        text = (
+            f'name: {name}\ninstruction: Look.\ninput: "{{{{ text }}}}"\nid: id\ndata: '
+            f"rows.csv\n{gold}answer: {answer}\n"
+        )
         Path(f"{name}.yaml").write_text(text)
     return tmp_path
 
@@ -46,13 +59,23 @@ def ask_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("name", "title", "cost"),
     [
         ("labels", "labels: labels, 2 labels, input", "to tell the labels apart"),
-        ("one", 'one: choice, one of the options in the column "options", input', "to tell the options apart"),
-        ("several", 'several: choice, any number of the options in the column "options", input', "to tell the options apart"),
+        (
+            "one",
+            'one: choice, one of the options in the column "options", input',
+            "to tell the options apart",
+        ),
+        (
+            "several",
+            'several: choice, any number of the options in the column "options", input',
+            "to tell the options apart",
+        ),
         ("answer", "answer: answer, at most 40 tokens, input", "at most 40 to write"),
         ("fields", "fields: fields, 2 fields, 1 with a quote, input", "at most 50 to write"),
     ],
 )
-def test_a_check_says_what_there_is_to_answer(medtask: Shell, ask_about: Path, name: str, title: str, cost: str) -> None:
+def test_a_check_says_what_there_is_to_answer(
+    medtask: Shell, ask_about: Path, name: str, title: str, cost: str
+) -> None:
     outcome = medtask("check", f"{name}.yaml", *FAKE)
     assert outcome.code == 0
     assert outcome.out.startswith(f'{title} "text", id id\n')
@@ -63,11 +86,25 @@ def test_a_check_says_what_there_is_to_answer(medtask: Shell, ask_about: Path, n
 @pytest.mark.parametrize(
     ("name", "candidates"),
     [
-        ("labels", {f"{label}: {word}": f"{label}: {word}" for label in ("head", "neck") for word in ("yes", "no")}),
+        (
+            "labels",
+            {
+                f"{label}: {word}": f"{label}: {word}"
+                for label in ("head", "neck")
+                for word in ("yes", "no")
+            },
+        ),
         ("one", {"A": "A", "B": "B", "C": "C"}),
         ("orders", {"A": "A", "B": "B", "C": "C"}),
         ("texts", {"A": "Bleed", "B": "Gout", "C": "Cold"}),
-        ("several", {f"{letter}: {word}": f"{letter}: {word}" for letter in "ABC" for word in ("yes", "no")}),
+        (
+            "several",
+            {
+                f"{letter}: {word}": f"{letter}: {word}"
+                for letter in "ABC"
+                for word in ("yes", "no")
+            },
+        ),
         ("answer", {}),
         ("fields", {}),
     ],
@@ -93,7 +130,10 @@ def test_a_row_of_fields_is_shown_with_its_schema(medtask: Shell, ask_about: Pat
 
 
 def test_a_row_without_options_says_so(medtask: Shell, ask_about: Path) -> None:
-    assert medtask("check", "one.yaml", "--row", 3, *FAKE).out == "3 is not asked: failed, the row has no options\n"
+    assert (
+        medtask("check", "one.yaml", "--row", 3, *FAKE).out
+        == "3 is not asked: failed, the row has no options\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,13 +144,18 @@ def test_a_row_without_options_says_so(medtask: Shell, ask_about: Path) -> None:
         ("fields", 'gold of the field "side" does not fit the schema: 1 row, the first is row 3'),
     ],
 )
-def test_strange_gold_is_told_in_the_words_of_its_kind(medtask: Shell, ask_about: Path, name: str, warning: str) -> None:
+def test_strange_gold_is_told_in_the_words_of_its_kind(
+    medtask: Shell, ask_about: Path, name: str, warning: str
+) -> None:
     assert f"  warning     {warning}" in medtask("check", f"{name}.yaml", *FAKE).out
 
 
 def test_gold_that_should_be_fields_and_is_a_text_is_not_quoted(ask_about: Path) -> None:
     task = load_task("fields.yaml")
-    assert describe_strange_gold(task, '{"side": "left", "name": "Jane Doe"') == "gold that is no object of the schema"
+    assert (
+        describe_strange_gold(task, '{"side": "left", "name": "Jane Doe"')
+        == "gold that is no object of the schema"
+    )
     assert describe_strange_gold(task, "size") == 'gold of the field "size" does not fit the schema'
     assert describe_strange_gold(task, "Jane Doe") == "gold that is no object of the schema"
 
@@ -119,22 +164,39 @@ def test_thinking_and_further_passes_are_told(medtask: Shell, ask_about: Path) -
     Path("labels.yaml").write_text(
         Path("labels.yaml").read_text().replace("kind: labels", "kind: label")
         + "reasoning: {budget: 9}\n"
-        + "passes:\n  - {name: again, when: {confidence_below: 0.4, answer_in: [neck]}, instruction: Look again.}\n"
+        + (
+            "passes:\n  - {name: again, when: {confidence_below: 0.4, answer_in: [neck]}, "
+            "instruction: Look again.}\n"
+        )
     )
     outcome = medtask("check", "labels.yaml", *FAKE)
     assert "  reasoning   the model thinks for at most 9 tokens before it answers\n" in outcome.out
-    assert "  pass        again: asks again where confidence is below 0.4 or the answer is neck\n" in outcome.out
+    assert (
+        "  pass        again: asks again where confidence is below 0.4 or the answer is neck\n"
+        in outcome.out
+    )
     assert "for the first pass (measured on" in outcome.out
     notes = json.loads(medtask("check", "labels.yaml", "--json", *FAKE).out)["notes"]
-    assert notes == ["before it answers the model thinks, for at most 9 tokens, which are not shown here"]
+    assert notes == [
+        "before it answers the model thinks, for at most 9 tokens, which are not shown here"
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "doing"),
-    [("labels", "Labelling"), ("one", "Answering"), ("answer", "Answering"), ("fields", "Reading the fields of")],
+    [
+        ("labels", "Labelling"),
+        ("one", "Answering"),
+        ("answer", "Answering"),
+        ("fields", "Reading the fields of"),
+    ],
 )
-def test_a_run_says_what_it_does_and_answers_every_row(medtask: Shell, ask_about: Path, name: str, doing: str) -> None:
-    outcome = medtask("run", f"{name}.yaml", *FAKE, "--json", "--max-error-rate", 1, "--out", "answers")
+def test_a_run_says_what_it_does_and_answers_every_row(
+    medtask: Shell, ask_about: Path, name: str, doing: str
+) -> None:
+    outcome = medtask(
+        "run", f"{name}.yaml", *FAKE, "--json", "--max-error-rate", 1, "--out", "answers"
+    )
     assert outcome.code == 0, outcome.err
     assert f"{doing} 3 rows with fake engine" in outcome.err
     assert sum(json.loads(outcome.out)["statuses"].values()) == 3

@@ -37,7 +37,9 @@ def test_every_verb_is_in_the_help(medtask: Shell) -> None:
         assert (verb.__doc__ or "").strip().partition("\n")[0] in outcome.out
 
 
-@pytest.mark.parametrize("words", [["bogus"], ["check"], ["check", "t", "--row", "none"], ["models", "--bogus"]])
+@pytest.mark.parametrize(
+    "words", [["bogus"], ["check"], ["check", "t", "--row", "none"], ["models", "--bogus"]]
+)
 def test_a_usage_error_exits_with_2(medtask: Shell, words: list[str]) -> None:
     outcome = medtask(*words)
     assert outcome.code == 2
@@ -69,7 +71,9 @@ def test_a_deliberate_error_shows_its_remedy_and_sets_the_exit_code(
     assert outcome.err == "error: what [bold]happened[/bold]\\x1b[2J\n  fix: what to do\n"
 
 
-def test_a_bug_is_told_by_type_and_place_but_not_by_its_message(medtask: Shell, broken: None) -> None:
+def test_a_bug_is_told_by_type_and_place_but_not_by_its_message(
+    medtask: Shell, broken: None
+) -> None:
     outcome = medtask("models")
     assert outcome.code == 1
     assert "this is a bug in medtask: ValueError at cli/verbs/models.py:" in outcome.err
@@ -95,7 +99,17 @@ def test_an_interrupt_exits_with_130(medtask: Shell, monkeypatch: pytest.MonkeyP
 
 
 def test_a_reader_that_has_gone_is_no_error(desk: Path) -> None:
-    command = [sys.executable, "-m", "medtask", "check", "surgery", "--row", "1", "--model", "fake:"]
+    command = [
+        sys.executable,
+        "-m",
+        "medtask",
+        "check",
+        "surgery",
+        "--row",
+        "1",
+        "--model",
+        "fake:",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout and process.stderr
     process.stdout.close()
@@ -106,11 +120,20 @@ def test_a_reader_that_has_gone_is_no_error(desk: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize(("setting", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colours_are_for_terminals_that_want_them(desk: Path, setting: dict[str, str], coloured: bool) -> None:
+def test_colours_are_for_terminals_that_want_them(
+    desk: Path, setting: dict[str, str], coloured: bool
+) -> None:
     ours, theirs = os.openpty()
-    environment = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}
+    }
     command = [sys.executable, "-m", "medtask", "check", "nowhere"]
-    subprocess.run(command, stderr=theirs, env={**environment, "TERM": "xterm-256color", **setting}, check=False)
+    subprocess.run(
+        command,
+        stderr=theirs,
+        env={**environment, "TERM": "xterm-256color", **setting},
+        check=False,
+    )
     os.close(theirs)
     shown = os.read(ours, 10_000)
     os.close(ours)

@@ -23,7 +23,9 @@ def test_the_built_in_model_and_the_engines_are_listed(medtask: Shell) -> None:
     assert "  hf          models of transformers" in outcome.out
 
 
-def test_an_engine_that_is_not_installed_says_how_to_install_it(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_installed_says_how_to_install_it(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
     monkeypatch.setattr(verb, "_find_models", lambda: iter(()))
     outcome = medtask("models")
@@ -31,18 +33,24 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(medtask: Shell, 
     assert "  hf          not installed; to install it: pip install 'medtask[hf]'\n" in outcome.out
 
 
-def test_a_model_that_does_not_fit_says_what_it_needs(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_says_what_it_needs(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("medtask.engines.hf.load.count_weights", lambda files: 10**13)
     outcome = medtask("models")
     assert outcome.code == 0
     assert "  no    smollm2-135m needs about " in outcome.out
 
 
-def test_models_of_the_cache_are_judged_by_what_lies_there(medtask: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_models_of_the_cache_are_judged_by_what_lies_there(
+    medtask: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     (pickled / "config.json").write_text("{}")
-    monkeypatch.setattr(verb, "_find_models", lambda: iter([(locate.ModelFiles("some/model", pickled), 2_000_000)]))
+    monkeypatch.setattr(
+        verb, "_find_models", lambda: iter([(locate.ModelFiles("some/model", pickled), 2_000_000)])
+    )
     outcome = medtask("models")
     assert "  some/model    2.0 MB  no    " in outcome.out
     assert "no weights in safetensors" in outcome.out

@@ -41,7 +41,9 @@ def test_a_run_that_has_nothing_to_ask_has_no_pace(clock: list[float]) -> None:
     assert meter.describe(0, 0) == "100 %   0.0 rows/s"
 
 
-def test_a_log_gets_a_line_every_ten_seconds(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_a_line_every_ten_seconds(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     meter = LineMeter()
     meter.title = "a model"
     meter.on_start(7200, 0)

@@ -29,10 +29,20 @@ def test_a_run_tells_its_counts_and_where_its_files_are(medtask: Shell, desk: Pa
     assert outcome.code == 0
     counts, files = outcome.out.splitlines()
     assert re.fullmatch(r"ok \d   review \d   empty 1   failed 0", counts)
-    assert re.fullmatch(r"surgery/runs/\d{4}-\d\d-\d\d-\d{4}/   answers\.csv  answers\.parquet  report\.html", files)
+    assert re.fullmatch(
+        r"surgery/runs/\d{4}-\d\d-\d\d-\d{4}/   answers\.csv  answers\.parquet  report\.html", files
+    )
     folder = Path(files.split("/   ")[0])
-    assert {"manifest.json", "ledger.db", "answers.csv", "report.html"} <= {file.name for file in folder.iterdir()}
-    assert [row["case_id"] for row in read_table(folder / "answers.csv")] == ["A1", "A2", "A3", "A4", "A5"]
+    assert {"manifest.json", "ledger.db", "answers.csv", "report.html"} <= {
+        file.name for file in folder.iterdir()
+    }
+    assert [row["case_id"] for row in read_table(folder / "answers.csv")] == [
+        "A1",
+        "A2",
+        "A3",
+        "A4",
+        "A5",
+    ]
 
 
 def test_progress_goes_to_standard_error_in_plain_lines(medtask: Shell, desk: Path) -> None:
@@ -47,8 +57,12 @@ def test_a_quiet_run_says_nothing_beside_its_results(medtask: Shell, desk: Path)
     assert len(outcome.out.splitlines()) == 2
 
 
-def test_the_document_of_a_run_is_the_only_thing_on_standard_output(medtask: Shell, desk: Path) -> None:
-    outcome = medtask("run", "surgery", "procedures.csv", *FAKE, "--json", "--limit", 3, "--to", "jsonl, xlsx")
+def test_the_document_of_a_run_is_the_only_thing_on_standard_output(
+    medtask: Shell, desk: Path
+) -> None:
+    outcome = medtask(
+        "run", "surgery", "procedures.csv", *FAKE, "--json", "--limit", 3, "--to", "jsonl, xlsx"
+    )
     assert outcome.code == 0
     document = json.loads(outcome.out)
     assert document["rows"] == sum(document["statuses"].values()) == 3
@@ -57,7 +71,9 @@ def test_the_document_of_a_run_is_the_only_thing_on_standard_output(medtask: She
     assert document["exit_code"] == 0
     assert 0 < document["seconds_to_first_answer"] <= document["seconds"] + 1
     assert document["rows_per_s"] > 0
-    assert {"answers.jsonl", "answers.xlsx"} <= {file.name for file in Path(document["folder"]).iterdir()}
+    assert {"answers.jsonl", "answers.xlsx"} <= {
+        file.name for file in Path(document["folder"]).iterdir()
+    }
 
 
 def test_the_same_command_again_asks_nothing_twice(medtask: Shell, desk: Path) -> None:
@@ -66,7 +82,10 @@ def test_the_same_command_again_asks_nothing_twice(medtask: Shell, desk: Path) -
     assert again["folder"] == first["folder"]
     assert (first["asked"], again["asked"]) == (5, 0)
     assert again["statuses"] == first["statuses"]
-    assert json.loads(medtask("run", "surgery", *FAKE, "--json", "--new-run").out)["folder"] != first["folder"]
+    assert (
+        json.loads(medtask("run", "surgery", *FAKE, "--json", "--new-run").out)["folder"]
+        != first["folder"]
+    )
 
 
 @pytest.mark.slow
@@ -74,11 +93,19 @@ def test_gold_gives_metrics_with_intervals_beside_baselines(medtask: Shell, desk
     outcome = medtask("run", "surgery", *FAKE, "--gold", "purpose", "--json")
     metrics = json.loads(outcome.out)["metrics"]
     assert metrics["accuracy"]["n"] == 5
-    assert 0 <= metrics["accuracy"]["low"] <= metrics["accuracy"]["value"] <= metrics["accuracy"]["high"] <= 1
+    assert (
+        0
+        <= metrics["accuracy"]["low"]
+        <= metrics["accuracy"]["value"]
+        <= metrics["accuracy"]["high"]
+        <= 1
+    )
     assert set(metrics["baselines"]) == {"TF-IDF", "MiniLM", "majority"}
 
 
-def test_a_table_on_standard_input_leaves_no_copy_behind(medtask: Shell, desk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_table_on_standard_input_leaves_no_copy_behind(
+    medtask: Shell, desk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     text = Path("procedures.csv").read_bytes()
     outcome = medtask("run", "surgery", "-", *FAKE, "--json", "--out", "answers", stdin=text)
     assert outcome.code == 0
@@ -94,7 +121,9 @@ def test_an_empty_standard_input_is_refused(medtask: Shell, desk: Path) -> None:
     assert "nothing came in on standard input" in outcome.err
 
 
-def test_another_table_in_the_same_folder_is_refused_with_the_difference(medtask: Shell, desk: Path) -> None:
+def test_another_table_in_the_same_folder_is_refused_with_the_difference(
+    medtask: Shell, desk: Path
+) -> None:
     assert medtask("run", "surgery", *FAKE, "--out", "answers").code == 0
     Path("procedures.csv").write_text("case_id,procedure,purpose\nA1,Other,staging\n")
     outcome = medtask("run", "surgery", *FAKE, "--out", "answers")
@@ -103,18 +132,27 @@ def test_another_table_in_the_same_folder_is_refused_with_the_difference(medtask
     assert "--new-run" in outcome.err
 
 
-def test_a_run_with_too_many_errors_exits_with_3_and_has_its_answers(medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_too_many_errors_exits_with_3_and_has_its_answers(
+    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from medtask.engines.fake import FakeEngine
 
-    monkeypatch.setattr("medtask.engines.fake.load_fake", lambda *_, **__: FakeEngine(too_long=["A1", "A2"]))
+    monkeypatch.setattr(
+        "medtask.engines.fake.load_fake", lambda *_, **__: FakeEngine(too_long=["A1", "A2"])
+    )
     outcome = medtask("run", "surgery", *FAKE, "--json")
     assert (outcome.code, json.loads(outcome.out)["exit_code"]) == (3, 3)
     assert "warning: more rows than --max-error-rate allows" in medtask("run", "surgery", *FAKE).err
     assert medtask("run", "surgery", *FAKE, "--max-error-rate", 0.7).code == 0
 
 
-def test_a_model_that_breaks_down_exits_with_5_and_keeps_what_it_answered(medtask: Shell, desk: Path) -> None:
-    Path("procedures.csv").write_text("case_id,procedure,purpose\n" + "".join(f"B{row},text {row},staging\n" for row in range(100)))
+def test_a_model_that_breaks_down_exits_with_5_and_keeps_what_it_answered(
+    medtask: Shell, desk: Path
+) -> None:
+    Path("procedures.csv").write_text(
+        "case_id,procedure,purpose\n"
+        + "".join(f"B{row},text {row},staging\n" for row in range(100))
+    )
     outcome = medtask("run", "surgery", "--model", "fake:fails_after=50", "--out", "answers")
     assert outcome.code == 5
     assert outcome.err.endswith("  fix: run the same command again\n")
@@ -138,14 +176,18 @@ def test_a_model_that_breaks_down_exits_with_5_and_keeps_what_it_answered(medtas
         ("run surgery --out procedures.csv/runs", 7),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy(medtask: Shell, desk: Path, words: str, code: int) -> None:
+def test_a_mistake_is_told_with_its_remedy(
+    medtask: Shell, desk: Path, words: str, code: int
+) -> None:
     outcome = medtask(*words.split(), *(() if "--model" in words else FAKE))
     assert outcome.code == code
     assert outcome.out == ""
     assert "  fix: " in outcome.err or "Usage: " in outcome.err
 
 
-def test_the_offline_flag_forbids_downloads(medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_offline_flag_forbids_downloads(
+    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("MEDTASK_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "0")
     outcome = medtask("run", "surgery", "--model", "medtask-tests/no-such-model", "--offline")
@@ -154,7 +196,10 @@ def test_the_offline_flag_forbids_downloads(medtask: Shell, desk: Path, monkeypa
 
 
 def test_no_text_of_a_record_is_in_progress_or_errors(medtask: Shell, desk: Path) -> None:
-    Path("procedures.csv").write_text("case_id,procedure,purpose\n" + "".join(f"B{row},Jane Doe {row},JaneDoe\n" for row in range(100)))
+    Path("procedures.csv").write_text(
+        "case_id,procedure,purpose\n"
+        + "".join(f"B{row},Jane Doe {row},JaneDoe\n" for row in range(100))
+    )
     for words in ((), ("--gold", "purpose"), ("--model", "fake:fails_after=50", "--new-run")):
         outcome = medtask("run", "surgery", *(() if "--model" in words else FAKE), *words)
         assert "Jane" not in outcome.out + outcome.err
@@ -163,24 +208,50 @@ def test_no_text_of_a_record_is_in_progress_or_errors(medtask: Shell, desk: Path
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_an_interrupted_run_exits_with_130_and_goes_on_later(medtask: Shell, desk: Path) -> None:
     rows = 2000
-    Path("procedures.csv").write_text("case_id,procedure,purpose\n" + "".join(f"B{row},text {row},staging\n" for row in range(rows)))
-    command = [sys.executable, "-m", "medtask", "run", "surgery", "--model", "fake:ms_per_row=2", "--out", "answers", "--json"]
+    Path("procedures.csv").write_text(
+        "case_id,procedure,purpose\n"
+        + "".join(f"B{row},text {row},staging\n" for row in range(rows))
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "medtask",
+        "run",
+        "surgery",
+        "--model",
+        "fake:ms_per_row=2",
+        "--out",
+        "answers",
+        "--json",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     assert any("Labelling" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     document = json.loads(out)
-    assert (process.returncode, document["exit_code"], document["state"]) == (130, 130, "interrupted")
+    assert (process.returncode, document["exit_code"], document["state"]) == (
+        130,
+        130,
+        "interrupted",
+    )
     assert "Traceback" not in err
-    again = json.loads(medtask("run", "surgery", "--model", "fake:ms_per_row=2", "--out", "answers", "--json").out)
-    assert again["statuses"] == {"ok": again["statuses"]["ok"], "review": again["statuses"]["review"]}
+    again = json.loads(
+        medtask("run", "surgery", "--model", "fake:ms_per_row=2", "--out", "answers", "--json").out
+    )
+    assert again["statuses"] == {
+        "ok": again["statuses"]["ok"],
+        "review": again["statuses"]["review"],
+    }
     assert again["asked"] == rows - document["asked"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_terminal_shows_a_bar_with_speed_and_time_left(desk: Path) -> None:
-    Path("procedures.csv").write_text("case_id,procedure,purpose\n" + "".join(f"B{row},text {row},staging\n" for row in range(400)))
+    Path("procedures.csv").write_text(
+        "case_id,procedure,purpose\n"
+        + "".join(f"B{row},text {row},staging\n" for row in range(400))
+    )
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "medtask", "run", "surgery", "--model", "fake:ms_per_row=3"]
     environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "120"}
@@ -195,5 +266,7 @@ def test_a_terminal_shows_a_bar_with_speed_and_time_left(desk: Path) -> None:
     os.close(ours)
     assert process.wait() == 0
     text = shown.decode()
-    assert re.search(r"━.* {2,}\d+ % {3}[\d.]+ rows/s   \d+ % of tokens reused   \d:\d\d left", text)
+    assert re.search(
+        r"━.* {2,}\d+ % {3}[\d.]+ rows/s   \d+ % of tokens reused   \d:\d\d left", text
+    )
     assert "100 %" in text

@@ -13,7 +13,11 @@ from medtask.cli import show
 @given(st.text(st.characters()))
 def test_escaped_text_holds_nothing_that_steers_a_terminal(text: str) -> None:
     shown = show.escape(text)
-    assert not [char for char in shown if unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} and char != "\n"]
+    assert not [
+        char
+        for char in shown
+        if unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} and char != "\n"
+    ]
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 
 
@@ -60,7 +64,12 @@ def test_a_json_document_survives_any_text_and_is_plain_ascii(text: str) -> None
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "under a second"), (1, "about 1 second"), (100, "about 2 minutes"), (9000, "about 2.5 hours")],
+    [
+        (0.2, "under a second"),
+        (1, "about 1 second"),
+        (100, "about 2 minutes"),
+        (9000, "about 2.5 hours"),
+    ],
 )
 def test_a_duration_is_told_in_the_unit_that_people_would_use(seconds: float, words: str) -> None:
     assert show.duration(seconds) == words

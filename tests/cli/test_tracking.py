@@ -43,9 +43,13 @@ def test_a_run_and_another_tools_table_are_told_to_the_store_beside_the_runs(
     assert document["tracked"]["error"] is None
     assert capsys.readouterr().err.startswith("tracked in MLflow at sqlite:///")
     tell_tracking(tracker, "evaluate", task, desk / "procedures.csv", DOCUMENT, {"max_error": 0.05})
-    kept = {told.info.run_name: told for told in tracker.client.search_runs([tracker.experiment_id])}  # type: ignore[union-attr]
+    kept = {
+        told.info.run_name: told for told in tracker.client.search_runs([tracker.experiment_id])
+    }  # type: ignore[union-attr]
     assert kept[run.name].data.params["engine"] == "fake"
     assert kept["procedures"].data.params == {"verb": "evaluate", "max_error": "0.05"}
     assert kept["procedures"].data.metrics == {"accuracy": 0.5, "accuracy.n": 4.0}
-    assert medtask("run", "surgery", "--model", "fake:", "-q").code == 0  # the store's folder is not taken for a run's
+    assert (
+        medtask("run", "surgery", "--model", "fake:", "-q").code == 0
+    )  # the store's folder is not taken for a run's
     assert json.loads((run / "manifest.json").read_text())["timing"]["sessions"] == 2

@@ -19,14 +19,33 @@ def test_a_linear_model_is_trained_told_and_used(medtask: Shell, tmp_path: Path)
     lines = done.out.splitlines()
     assert lines[0].startswith("accuracy on rows kept for validation 0.")
     assert lines[-1] == f"medtask run TASK TABLE --model {tmp_path / 'model'}"
-    ran = medtask("run", SURGERY, "--model", tmp_path / "model", "--out", tmp_path / "run", "-q", "--json")
+    ran = medtask(
+        "run", SURGERY, "--model", tmp_path / "model", "--out", tmp_path / "run", "-q", "--json"
+    )
     assert ran.code == 0
-    assert json.loads(ran.out)["metrics"]["accuracy"]["value"] > 0.8  # it has seen most of these rows
-    assert len(list(csv.DictReader((tmp_path / "run" / "answers.csv").read_text("utf-8-sig").splitlines(keepends=True)))) == 300
+    assert (
+        json.loads(ran.out)["metrics"]["accuracy"]["value"] > 0.8
+    )  # it has seen most of these rows
+    assert (
+        len(
+            list(
+                csv.DictReader(
+                    (tmp_path / "run" / "answers.csv")
+                    .read_text("utf-8-sig")
+                    .splitlines(keepends=True)
+                )
+            )
+        )
+        == 300
+    )
 
 
 def test_the_same_command_again_trains_nothing_and_says_so(medtask: Shell, tmp_path: Path) -> None:
-    first = json.loads(medtask("train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q", "--json").out)
+    first = json.loads(
+        medtask(
+            "train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q", "--json"
+        ).out
+    )
     before = (tmp_path / "model" / "medtask.json").stat().st_mtime_ns
     again = medtask("train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "--json")
     assert "nothing is left to do" in again.err
@@ -38,12 +57,25 @@ def test_a_dry_run_tells_steps_memory_and_the_command_for_several_gpus(
     medtask: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = save_model(tmp_path / "base", "llama")
-    done = medtask("train", SURGERY, "--base", base, "--row-tokens", 512, "--out", tmp_path / "model", "--dry-run")
+    done = medtask(
+        "train",
+        SURGERY,
+        "--base",
+        base,
+        "--row-tokens",
+        512,
+        "--out",
+        tmp_path / "model",
+        "--dry-run",
+    )
     assert done.code == 0
     said = done.out.splitlines()
     assert any("rows to learn from" in line for line in said)
     assert any(line.startswith("memory ") for line in said)
-    assert any("accelerate launch --num_processes N -m medtask train" in line and "--dry-run" not in line for line in said)
+    assert any(
+        "accelerate launch --num_processes N -m medtask train" in line and "--dry-run" not in line
+        for line in said
+    )
     assert not (tmp_path / "model").exists()
 
 
@@ -65,7 +97,9 @@ def test_a_dry_run_tells_steps_memory_and_the_command_for_several_gpus(
 def test_mistakes_are_told_with_what_to_do_and_leave_nothing(
     medtask: Shell, tmp_path: Path, words: tuple[str, ...], code: int, said: str
 ) -> None:
-    given = [str(save_model(tmp_path / "base", "llama")) if word == "BASE" else word for word in words]
+    given = [
+        str(save_model(tmp_path / "base", "llama")) if word == "BASE" else word for word in words
+    ]
     done = medtask("train", SURGERY, *given, "--out", tmp_path / "model", "-q")
     assert done.code == code, done.err
     assert said in done.err

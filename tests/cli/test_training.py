@@ -23,11 +23,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def train(meter: Watch, clock: list[float], first: int, last: int, *, step_s: float = 2.0, check_s: float = 30.0, every: int = 10) -> None:
+def train(
+    meter: Watch,
+    clock: list[float],
+    first: int,
+    last: int,
+    *,
+    step_s: float = 2.0,
+    check_s: float = 30.0,
+    every: int = 10,
+) -> None:
     """Steps of an epoch of ``every`` each, of 30, with a validation at its end."""
     for step in range(first, last + 1):
         clock[0] += step_s
-        meter.on_point(Point(step, 30, step / every, loss=1 / step, rate=1e-3, rows_per_s=16.0, tokens_per_s=1204.0))
+        meter.on_point(
+            Point(
+                step,
+                30,
+                step / every,
+                loss=1 / step,
+                rate=1e-3,
+                rows_per_s=16.0,
+                tokens_per_s=1204.0,
+            )
+        )
         if step % every == 0:
             clock[0] += check_s
             meter.on_point(Point(step, 30, step / every, validation_loss=0.5, score=0.871))
@@ -40,13 +59,18 @@ def test_the_facts_of_a_training_stand_in_one_line(clock: list[float]) -> None:
     train(meter, clock, 1, 5)
     assert meter.describe() == "loss 0.200   1,204 tokens/s   0:50 left"
     train(meter, clock, 6, 12)
-    assert meter.describe() == "loss 0.083   validation 0.500 (accuracy 0.871)   1,204 tokens/s   1:36 left"
+    assert (
+        meter.describe()
+        == "loss 0.083   validation 0.500 (accuracy 0.871)   1,204 tokens/s   1:36 left"
+    )
     train(meter, clock, 13, 30)
     assert meter.describe() == "loss 0.033   validation 0.500 (accuracy 0.871)   1,204 tokens/s"
 
 
 @pytest.mark.parametrize("done", range(10, 30))
-def test_validations_are_counted_once_wherever_the_training_is(clock: list[float], done: int) -> None:
+def test_validations_are_counted_once_wherever_the_training_is(
+    clock: list[float], done: int
+) -> None:
     meter = TrainingMeter()
     meter.on_start(30, 0)
     train(meter, clock, 1, done)
@@ -84,10 +108,15 @@ def test_numbers_that_are_none_are_words(clock: list[float]) -> None:
     clock[0] += 1
     meter.on_point(Point(1, 2, 0.5, loss=math.nan, rows_per_s=12.34))
     meter.on_point(Point(1, 2, 0.5, validation_loss=math.inf, score=0.1))
-    assert meter.describe() == "loss not finite   validation not finite (macro-F1 0.100)   12.3 rows/s   0:01 left"
+    assert (
+        meter.describe()
+        == "loss not finite   validation not finite (macro-F1 0.100)   12.3 rows/s   0:01 left"
+    )
 
 
-def test_a_log_gets_a_line_every_ten_seconds_and_at_every_validation(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_a_line_every_ten_seconds_and_at_every_validation(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     meter = TrainingLines()
     meter.on_load("smollm2-135m")
     meter.on_note("3 rows are left out")
@@ -102,12 +131,18 @@ def test_a_log_gets_a_line_every_ten_seconds_and_at_every_validation(clock: list
         "Training smollm2-135m: 30 steps",
         "step 5 of 30   loss 0.200   1,204 tokens/s   0:50 left",
         "step 10 of 30   loss 0.100   1,204 tokens/s   0:40 left",
-        "step 10 of 30   loss 0.100   validation 0.500 (accuracy 0.871)   1,204 tokens/s   0:48 left",
+        (
+            "step 10 of 30   loss 0.100   validation 0.500 (accuracy 0.871)   1,204 tokens/s   "
+            "0:48 "
+            "left"
+        ),
         "The training is over; the model is saved and measured",
     ]
 
 
-def test_a_resumed_training_says_where_it_goes_on(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_training_says_where_it_goes_on(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     TrainingLines().on_start(294, 120)
     assert capsys.readouterr().err == "Training: goes on behind step 120 of 294\n"
 
@@ -142,7 +177,9 @@ with choose_training_meter(quiet=False) as meter:
 def test_a_terminal_of_eighty_columns_shows_all_of_it() -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
-    with subprocess.Popen([sys.executable, "-c", SHOWN], stderr=theirs, stdout=theirs, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOWN], stderr=theirs, stdout=theirs, env=environment
+    ) as process:
         process.wait()
         shown = os.read(ours, 100_000).decode()
     os.close(ours)

@@ -45,7 +45,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedEngine]:
         return made
 
     def close() -> None:
-        assert not closed  # real engines give their memory back once, and have none to give a second time
+        assert (
+            not closed
+        )  # real engines give their memory back once, and have none to give a second time
         closed.append(True)
 
     monkeypatch.setattr(fake, "load_fake", load)
@@ -53,8 +55,20 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedEngine]:
     yield made
 
 
-def test_examples_that_help_come_into_a_new_task_file(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
-    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h")
+def test_examples_that_help_come_into_a_new_task_file(
+    medtask: Shell, folder: Path, engine: PlantedEngine
+) -> None:
+    done = medtask(
+        "tune",
+        "planted",
+        "operations.csv",
+        "--model",
+        "fake:",
+        "--what",
+        "examples",
+        "--budget",
+        "1h",
+    )
     assert done.code == 0
     assert done.out.startswith("accuracy 0.")
     assert "30 test rows" in done.out
@@ -65,8 +79,22 @@ def test_examples_that_help_come_into_a_new_task_file(medtask: Shell, folder: Pa
     assert checked.code == 0
 
 
-def test_json_is_one_document_without_a_word_of_a_row(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
-    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h", "--json", "--quiet")
+def test_json_is_one_document_without_a_word_of_a_row(
+    medtask: Shell, folder: Path, engine: PlantedEngine
+) -> None:
+    done = medtask(
+        "tune",
+        "planted",
+        "operations.csv",
+        "--model",
+        "fake:",
+        "--what",
+        "examples",
+        "--budget",
+        "1h",
+        "--json",
+        "--quiet",
+    )
     told = json.loads(done.out)
     assert told["gain"]["shown"] is True
     assert told["changed"] == ["examples"]
@@ -75,9 +103,21 @@ def test_json_is_one_document_without_a_word_of_a_row(medtask: Shell, folder: Pa
     assert not any(str(row["procedure"]) in done.out for row in make_rows(120))
 
 
-def test_where_nothing_helps_no_file_is_written(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+def test_where_nothing_helps_no_file_is_written(
+    medtask: Shell, folder: Path, engine: PlantedEngine
+) -> None:
     engine.wants = never
-    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--what", "prompt", "--budget", "1h")
+    done = medtask(
+        "tune",
+        "planted",
+        "operations.csv",
+        "--model",
+        "fake:",
+        "--what",
+        "prompt",
+        "--budget",
+        "1h",
+    )
     assert done.code == 0
     assert done.out.startswith("Nothing did better")
     assert [path.name for path in Path("planted").iterdir()] == ["task.yaml"]
@@ -88,7 +128,11 @@ def test_a_proposer_of_its_own_writes_the_instructions(
 ) -> None:
     writer = PlantedEngine(never, proposals=CARE)
     engine.wants = wants_care
-    monkeypatch.setattr(fake, "load_fake", lambda reference, **options: writer if reference == "fake:seed=7" else engine)
+    monkeypatch.setattr(
+        fake,
+        "load_fake",
+        lambda reference, **options: writer if reference == "fake:seed=7" else engine,
+    )
     words = ("--model", "fake:", "--proposer", "fake:seed=7", "--what", "prompt", "--budget", "1h")
     done = medtask("tune", "planted", "operations.csv", *words)
     assert "instruction" in done.out
@@ -111,7 +155,12 @@ def test_a_proposer_of_its_own_writes_the_instructions(
     ],
 )
 def test_what_cannot_be_is_refused_with_a_remedy(
-    medtask: Shell, folder: Path, engine: PlantedEngine, words: tuple[str, ...], code: int, told: str
+    medtask: Shell,
+    folder: Path,
+    engine: PlantedEngine,
+    words: tuple[str, ...],
+    code: int,
+    told: str,
 ) -> None:
     done = medtask("tune", "planted", "operations.csv", "--model", "fake:", *words)
     assert done.code == code
@@ -120,7 +169,9 @@ def test_what_cannot_be_is_refused_with_a_remedy(
     assert engine.asked == 0
 
 
-def test_without_gold_there_is_nothing_to_search_by(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+def test_without_gold_there_is_nothing_to_search_by(
+    medtask: Shell, folder: Path, engine: PlantedEngine
+) -> None:
     Path("planted/task.yaml").write_text(TASK.replace("gold: purpose\n", ""))
     done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--budget", "1h")
     assert done.code == 4
@@ -129,14 +180,36 @@ def test_without_gold_there_is_nothing_to_search_by(medtask: Shell, folder: Path
 
 def test_texts_of_patients_need_a_word(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
     Path("planted/task.yaml").write_text(TASK + "phi: true\n")
-    words = ("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h")
+    words = (
+        "tune",
+        "planted",
+        "operations.csv",
+        "--model",
+        "fake:",
+        "--what",
+        "examples",
+        "--budget",
+        "1h",
+    )
     assert medtask(*words).code == 2
     assert medtask(*words, "--acknowledge-phi").code == 0
 
 
-def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(
+    medtask: Shell, folder: Path, engine: PlantedEngine
+) -> None:
     Path("planted/task.tuned.yaml").write_text("mine")
-    words = ("tune", "planted", "operations.csv", "--model", "fake:", "--what", "examples", "--budget", "1h")
+    words = (
+        "tune",
+        "planted",
+        "operations.csv",
+        "--model",
+        "fake:",
+        "--what",
+        "examples",
+        "--budget",
+        "1h",
+    )
     assert medtask(*words).code == 2
     assert Path("planted/task.tuned.yaml").read_text() == "mine"
     assert medtask(*words, "--force").code == 0

@@ -20,7 +20,9 @@ def test_a_file_is_replaced_at_the_end_for_its_owner_only(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
-@pytest.mark.parametrize("error", [TableError("a row is wrong", fix="mend it"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [TableError("a row is wrong", fix="mend it"), KeyboardInterrupt()]
+)
 def test_after_an_error_the_old_file_is_untouched(tmp_path, error):
     path = tmp_path / "a.csv"
     path.write_text("old")
@@ -47,11 +49,17 @@ def test_a_planted_link_is_not_followed(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_told(tmp_path):
-    with pytest.raises(StorageError, match=r"a\.csv cannot be written: No such file") as raised, replace_file(tmp_path / "no" / "a.csv"):
+    with (
+        pytest.raises(StorageError, match=r"a\.csv cannot be written: No such file") as raised,
+        replace_file(tmp_path / "no" / "a.csv"),
+    ):
         pass
     assert "choose a folder" in raised.value.fix
 
 
 def test_a_full_disk_is_told_with_what_is_free(tmp_path):
-    with pytest.raises(StorageError, match=r"No space left on device \([\d,]+ bytes free\)"), replace_file(tmp_path / "a.csv"):
+    with (
+        pytest.raises(StorageError, match=r"No space left on device \([\d,]+ bytes free\)"),
+        replace_file(tmp_path / "a.csv"),
+    ):
         raise OSError(28, "No space left on device")

@@ -17,7 +17,10 @@ SCHEMA = {
         "nodes": {"type": "integer"},
         "seen": {"type": "boolean"},
         "notes": {"type": "array", "items": {"type": "string"}},
-        "margin": {"type": "object", "properties": {"value": {"type": "number"}, "unit": {"enum": ["mm", "cm"]}}},
+        "margin": {
+            "type": "object",
+            "properties": {"value": {"type": "number"}, "unit": {"enum": ["mm", "cm"]}},
+        },
         "mixed": {"enum": ["none", 1, True]},
         "free": {"type": "array"},
     },
@@ -51,9 +54,17 @@ def test_a_schema_is_a_struct() -> None:
 
 def test_lists_and_structs_come_back_from_parquet(tmp_path: Path) -> None:
     columns = [Column("answer", "nested", schema=SCHEMA), Column("labels", "texts")]
-    write_answers(tmp_path / "answers.parquet", columns, [(VALUE, ("b", "a")), (None, None), ({"size": 2.5}, ())])
+    write_answers(
+        tmp_path / "answers.parquet",
+        columns,
+        [(VALUE, ("b", "a")), (None, None), ({"size": 2.5}, ())],
+    )
     first, second, third = pl.read_parquet(tmp_path / "answers.parquet").rows()
-    assert first == (VALUE | {"size": 3.0, "margin": {"value": 2.0, "unit": "mm"}, "mixed": "1", "free": '[1, "x"]'}, ["b", "a"])
+    assert first == (
+        VALUE
+        | {"size": 3.0, "margin": {"value": 2.0, "unit": "mm"}, "mixed": "1", "free": '[1, "x"]'},
+        ["b", "a"],
+    )
     assert second == (None, None)
     assert third[0]["size"] == 2.5
     assert third[0]["side"] is third[0]["margin"] is None

@@ -47,7 +47,10 @@ def test_a_folder_is_all_its_tables_in_the_order_of_their_names(write, tmp_path)
     write("ignored", "~$b.xlsx")
     write("ignored", "readme.md")
     table = read_table(tmp_path)
-    assert [list(row.items()) for row in table] == [[("text", "a"), ("id", "1")], [("text", "b"), ("id", "2")]]
+    assert [list(row.items()) for row in table] == [
+        [("text", "a"), ("id", "1")],
+        [("text", "b"), ("id", "2")],
+    ]
     assert [path.name for path in table.paths] == ["a.jsonl", "b.csv"]
     assert len(table.notes) == 2
     assert "b.csv: UTF-8, delimiter ," in table.notes[1]
@@ -63,7 +66,10 @@ def test_a_list_of_files_is_one_table(write):
 def test_files_with_different_columns_are_refused(write, tmp_path):
     write("id,text\n", "a.csv")
     write("id,note\n", "b.csv")
-    with pytest.raises(TableError, match=r'b\.csv: its columns are not those of .*a\.csv: "note", "text" on one side only'):
+    with pytest.raises(
+        TableError,
+        match=r'b\.csv: its columns are not those of .*a\.csv: "note", "text" on one side only',
+    ):
         read_table(tmp_path)
 
 
@@ -123,7 +129,12 @@ def test_the_digest_is_that_of_the_bytes(write):
 
 def test_the_digest_of_rows_in_memory_is_that_of_their_json_lines():
     table = read_table([{"b": "é", "a": 1}])
-    assert table.digest() == hashlib.sha256(json.dumps({"a": 1, "b": "é"}, separators=(",", ":")).encode() + b"\n").hexdigest()
+    assert (
+        table.digest()
+        == hashlib.sha256(
+            json.dumps({"a": 1, "b": "é"}, separators=(",", ":")).encode() + b"\n"
+        ).hexdigest()
+    )
 
 
 def test_a_file_that_vanishes_is_told(write):

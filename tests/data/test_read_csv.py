@@ -25,7 +25,13 @@ TEXT = 'id,text\n1,"café; a, b"\n2,"the ""left""\nlung"\n'
         (TEXT.encode("utf-8-sig"), "UTF-8 with BOM"),
         (TEXT.encode("utf-16"), "UTF-16"),
         (b"\xfe\xff" + TEXT.encode("utf-16-be"), "UTF-16"),
-        (TEXT.encode("cp1252"), "not UTF-8: read as Windows-1252, a guess - look at accented letters (the first is in line 2)"),
+        (
+            TEXT.encode("cp1252"),
+            (
+                "not UTF-8: read as Windows-1252, a guess - look at accented letters (the first is "
+                "in line 2)"
+            ),
+        ),
     ],
 )
 def test_every_usual_encoding_gives_the_same_table_and_is_told(write, content, note):
@@ -36,7 +42,10 @@ def test_every_usual_encoding_gives_the_same_table_and_is_told(write, content, n
 
 
 def test_an_alphabet_that_is_not_western_is_guessed_and_told(write):
-    text = "id,text\n1,Пациент жалуется на боль в левом колене после падения\n2,Осложнений не было и нет\n"
+    text = (
+        "id,text\n1,Пациент жалуется на боль в левом колене после падения\n2,Осложнений не "
+        "было и нет\n"
+    )
     table = read_table(write(text.encode("cp1251")))
     assert [row["text"] for row in table] == [line.split(",")[1] for line in text.splitlines()[1:]]
     assert "cp1251" in table.notes[0]
@@ -52,15 +61,21 @@ def test_an_alphabet_that_is_not_western_is_guessed_and_told(write):
     ],
 )
 def test_an_undecodable_byte_is_refused_with_its_place(write, content, line, offset):
-    with pytest.raises(TableError, match=f"line {line}: byte {offset:,} is not valid UTF") as raised:
+    with pytest.raises(
+        TableError, match=f"line {line}: byte {offset:,} is not valid UTF"
+    ) as raised:
         read_table(write(content))
     assert "save the file again as UTF-8" in raised.value.fix
 
 
-@pytest.mark.parametrize(("delimiter", "title"), [(",", ","), (";", ";"), ("\t", "tab"), ("|", "|")])
+@pytest.mark.parametrize(
+    ("delimiter", "title"), [(",", ","), (";", ";"), ("\t", "tab"), ("|", "|")]
+)
 def test_the_delimiter_is_detected_and_told(write, delimiter, title):
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter).writerows([["id", "text"], ["1", "a,b;c|d\te"], ["2", "70,5"]])
+    csv.writer(text, delimiter=delimiter).writerows(
+        [["id", "text"], ["1", "a,b;c|d\te"], ["2", "70,5"]]
+    )
     table = read_table(write(text.getvalue()))
     assert list(table) == [{"id": "1", "text": "a,b;c|d\te"}, {"id": "2", "text": "70,5"}]
     assert table.notes[1] == f"delimiter {title}"
@@ -91,7 +106,12 @@ def test_cells_stay_strings(write):
 
 def test_newlines_of_all_kinds_may_be_mixed(write):
     table = read_table(write('a,b\r1,2\n3,4\r\n5,"6\r7\n8"\r9,10'))
-    assert [tuple(row.values()) for row in table] == [("1", "2"), ("3", "4"), ("5", "6\r7\n8"), ("9", "10")]
+    assert [tuple(row.values()) for row in table] == [
+        ("1", "2"),
+        ("3", "4"),
+        ("5", "6\r7\n8"),
+        ("9", "10"),
+    ]
 
 
 def test_blank_lines_are_counted_and_rows_of_empty_cells_are_rows(write):
@@ -120,9 +140,15 @@ def test_a_header_alone_is_a_table_without_rows(write):
         ("a,b\n1,x\0y\n", "line 2: a NUL character"),
         ('a,b\n1,"x\n2,y\n', "line 2: the quoted cell that begins here is not closed properly"),
         ('a,b\n1,x\n"2\n","y ""\n""z\n', "line 4: the quoted cell that begins here"),
-        ('a,b\n1,"x\n2,"y"\n', r"line 2: the quoted cell that begins here is not closed properly \(noticed in line 3\)"),
+        (
+            'a,b\n1,"x\n2,"y"\n',
+            r"line 2: the quoted cell that begins here is not closed properly \(noticed in line 3\)",  # noqa: E501 - data as it is read
+        ),
         ('a,b\n1,"5" tube"\n', "line 2: the quoted cell that begins here"),
-        ("id,text\n1,a\n".encode("utf-16-le"), "a NUL character: the file is damaged, or UTF-16 without its mark"),
+        (
+            "id,text\n1,a\n".encode("utf-16-le"),
+            "a NUL character: the file is damaged, or UTF-16 without its mark",
+        ),
         (b"PK\x03\x04rest", "this is no text but a .xlsx file"),
     ],
 )
@@ -168,7 +194,11 @@ def test_memory_does_not_grow_with_rows(write):
     tracemalloc.stop()
 
 
-names = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), min_size=2, max_size=4)
+names = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+    min_size=2,
+    max_size=4,
+)
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
@@ -181,8 +211,16 @@ def test_tabs_in_the_quoted_cells_of_a_header_are_no_delimiters(tmp_path):
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_what_the_csv_module_writes_is_read_back_exactly(tmp_path_factory, data):
-    header = data.draw(names.filter(lambda drawn: all(map(str.strip, drawn)) and len({name.strip() for name in drawn}) == len(drawn)))
-    rows = data.draw(st.lists(st.lists(cells, min_size=len(header), max_size=len(header)), max_size=5))
+    header = data.draw(
+        names.filter(
+            lambda drawn: (
+                all(map(str.strip, drawn)) and len({name.strip() for name in drawn}) == len(drawn)
+            )
+        )
+    )
+    rows = data.draw(
+        st.lists(st.lists(cells, min_size=len(header), max_size=len(header)), max_size=5)
+    )
     path = tmp_path_factory.mktemp("csv") / "notes.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([header, *rows])

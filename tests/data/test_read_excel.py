@@ -76,8 +76,12 @@ def test_a_value_below_no_name_is_refused_with_its_row(save):
 
 
 def test_a_formula_without_its_result_is_refused_with_its_cell(save):
-    with pytest.raises(TableError, match=r"2 formulas have no stored result \(the first is in cell B2\)") as raised:
-        read_table(save(Other=[["x"]], Export=[["id", "text"], [1, "=A2"], [2, "=A3+1"]]), sheet="Export")
+    with pytest.raises(
+        TableError, match=r"2 formulas have no stored result \(the first is in cell B2\)"
+    ) as raised:
+        read_table(
+            save(Other=[["x"]], Export=[["id", "text"], [1, "=A2"], [2, "=A3+1"]]), sheet="Export"
+        )
     assert "LibreOffice" in raised.value.fix
 
 
@@ -90,8 +94,11 @@ def test_a_formula_with_its_result_is_its_result(save):
 
 def replace_in(path: Path, old: bytes, new: bytes) -> None:
     with zipfile.ZipFile(path) as archive:
-        # openpyxl writes through lxml where that is installed, which spells an empty element in full.
-        parts = {name: archive.read(name).replace(b"<v></v>", b"<v />") for name in archive.namelist()}
+        # openpyxl writes through lxml where that is installed, which spells an empty element in
+        # full.
+        parts = {
+            name: archive.read(name).replace(b"<v></v>", b"<v />") for name in archive.namelist()
+        }
     assert old in parts["xl/worksheets/sheet1.xml"]
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in parts.items():
@@ -140,7 +147,10 @@ def test_a_password_is_named(tmp_path):
 
 def test_a_bomb_is_refused_before_it_is_unpacked(save):
     path = save(Export=[["id"], [1]])
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("xl/worksheets/sheet2.xml", "w") as part:
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("xl/worksheets/sheet2.xml", "w") as part,
+    ):
         for _ in range(201):
             part.write(bytes(2**20))
     started = time.monotonic()
@@ -154,6 +164,8 @@ def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path, save):
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/media/image.png", bytes(5_000_000))
         real = archive.getinfo("xl/media/image.png").file_size
-    path.write_bytes(path.read_bytes().replace(real.to_bytes(4, "little"), (100).to_bytes(4, "little")))
+    path.write_bytes(
+        path.read_bytes().replace(real.to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    )
     with pytest.raises(TableError, match="cut off, damaged"):
         read_table(path)

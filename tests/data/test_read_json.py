@@ -1,4 +1,6 @@
-"""JSON Lines and JSON: the union of all keys, line numbers in errors, no text of a record in them."""
+"""JSON Lines and JSON: the union of all keys, line numbers in errors, no text of a record in
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,27 @@ from medtask.errors import TableError
 
 
 def test_the_columns_are_the_keys_of_all_lines_in_order_of_appearance(write):
-    table = read_table(write('{"id": 1, "a": "x"}\n\n{"id": 2, "b": {"c": [1, null]}}\r\n', "notes.jsonl"))
+    table = read_table(
+        write('{"id": 1, "a": "x"}\n\n{"id": 2, "b": {"c": [1, null]}}\r\n', "notes.jsonl")
+    )
     assert table.columns == ("id", "a", "b")
-    assert list(table) == [{"id": 1, "a": "x", "b": None}, {"id": 2, "a": None, "b": {"c": [1, None]}}]
+    assert list(table) == [
+        {"id": 1, "a": "x", "b": None},
+        {"id": 2, "a": None, "b": {"c": [1, None]}},
+    ]
     assert survey(table, "id").blank_lines == 1
 
 
 def test_values_keep_their_types_and_nan_is_missing(write):
-    table = read_table(write('{"big": 9007199254740993, "f": 1.5, "t": true, "n": NaN, "i": Infinity}\n', "notes.ndjson"))
-    assert list(table) == [{"big": 9007199254740993, "f": 1.5, "t": True, "n": None, "i": float("inf")}]
+    table = read_table(
+        write(
+            '{"big": 9007199254740993, "f": 1.5, "t": true, "n": NaN, "i": Infinity}\n',
+            "notes.ndjson",
+        )
+    )
+    assert list(table) == [
+        {"big": 9007199254740993, "f": 1.5, "t": True, "n": None, "i": float("inf")}
+    ]
 
 
 def test_line_separators_of_unicode_do_not_end_a_line(write):
@@ -48,10 +62,14 @@ def test_a_faulty_line_is_named_and_not_quoted(write, line, message):
 ROWS = [{"id": "1", "text": "café"}, {"id": "2", "text": None}]
 
 
-@pytest.mark.parametrize("content", [ROWS, {"id": ["1", "2"], "text": ["café", None]}, [ROWS[0], {"id": "2"}]])
+@pytest.mark.parametrize(
+    "content", [ROWS, {"id": ["1", "2"], "text": ["café", None]}, [ROWS[0], {"id": "2"}]]
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_json_is_a_list_of_objects_or_an_object_of_columns(write, content, encoding):
-    table = read_table(write(json.dumps(content, ensure_ascii=False, indent=1).encode(encoding), "notes.json"))
+    table = read_table(
+        write(json.dumps(content, ensure_ascii=False, indent=1).encode(encoding), "notes.json")
+    )
     assert list(table) == list(table) == ROWS
 
 

@@ -1,4 +1,6 @@
-"""Objects in memory: recognised by what they can do, and turned into the same plain values as files."""
+"""Objects in memory: recognised by what they can do, and turned into the same plain values as
+files.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,17 @@ def make_dataset():
         make_pyarrow,
         make_dataset,
     ],
-    ids=["list", "tuple", "iterator", "ragged list", "polars", "lazy polars", "pandas", "pyarrow", "datasets"],
+    ids=[
+        "list",
+        "tuple",
+        "iterator",
+        "ragged list",
+        "polars",
+        "lazy polars",
+        "pandas",
+        "pyarrow",
+        "datasets",
+    ],
 )
 def test_rows_of_every_kind_of_table_are_the_same(make):
     table = read_table(make())
@@ -54,7 +66,9 @@ def test_rows_of_every_kind_of_table_are_the_same(make):
 
 def test_pandas_tables_of_more_than_one_batch_are_whole_and_missing_values_none():
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"id": range(25_000), 7: [pandas.NA, pandas.NaT, np.nan, None, np.float64(1.5)] * 5_000})
+    frame = pandas.DataFrame(
+        {"id": range(25_000), 7: [pandas.NA, pandas.NaT, np.nan, None, np.float64(1.5)] * 5_000}
+    )
     table = read_table(frame)
     assert [row["id"] for row in table] == list(range(25_000))
     assert [row["7"] for row in table][:5] == [None, None, None, None, 1.5]

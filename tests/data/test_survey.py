@@ -13,7 +13,9 @@ from medtask.errors import TableError
 
 
 def test_rows_and_empty_rows_are_counted():
-    table = read_table([{"id": "1", "text": "a"}, {"id": " ", "text": None}, {"id": "2", "text": " "}])
+    table = read_table(
+        [{"id": "1", "text": "a"}, {"id": " ", "text": None}, {"id": "2", "text": " "}]
+    )
     assert survey(table) == Survey(rows=3, empty=1, blank_lines=0)
 
 

@@ -75,7 +75,17 @@ def test_probabilities_are_a_struct_in_parquet_and_an_object_in_jsonl(tmp_path):
 
 
 def test_no_cell_for_people_is_a_formula(tmp_path):
-    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "\0=1", "=HYPERLINK(\"http://x\")"]
+    texts = [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "'=1",
+        "\0=1",
+        '=HYPERLINK("http://x")',
+    ]
     for suffix in (".csv", ".xlsx"):
         path = tmp_path / f"a{suffix}"
         write_answers(path, [Column("=id"), Column("n")], [[text, -1] for text in texts])
@@ -90,11 +100,38 @@ def test_no_cell_for_people_is_a_formula(tmp_path):
 
 
 def test_values_of_every_kind_can_be_written(tmp_path):
-    values = [True, float("nan"), float("inf"), 2**70, [1, "é"], {"a": None, "b": float("nan")}, "\ud800", "\0"]
+    values = [
+        True,
+        float("nan"),
+        float("inf"),
+        2**70,
+        [1, "é"],
+        {"a": None, "b": float("nan")},
+        "\ud800",
+        "\0",
+    ]
     expected = {
-        ".csv": ["true", "", "inf", str(2**70), '[1, "é"]', '{"a": null, "b": null}', "\ufffd", "\ufffd"],
+        ".csv": [
+            "true",
+            "",
+            "inf",
+            str(2**70),
+            '[1, "é"]',
+            '{"a": null, "b": null}',
+            "\ufffd",
+            "\ufffd",
+        ],
         ".jsonl": [True, None, None, 2**70, [1, "é"], {"a": None, "b": None}, "\ud800", "\0"],
-        ".parquet": ["true", "nan", "inf", str(2**70), '[1, "é"]', '{"a": null, "b": null}', "\ufffd", "\0"],
+        ".parquet": [
+            "true",
+            "nan",
+            "inf",
+            str(2**70),
+            '[1, "é"]',
+            '{"a": null, "b": null}',
+            "\ufffd",
+            "\0",
+        ],
         ".xlsx": [True, None, None, str(2**70), '[1, "é"]', '{"a": null, "b": null}', None, None],
     }
     for suffix, cells in expected.items():
@@ -105,7 +142,9 @@ def test_values_of_every_kind_can_be_written(tmp_path):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_numbers_of_numpy_are_numbers(tmp_path, suffix):
     write_answers(tmp_path / f"a{suffix}", [Column("p", "float")], [[np.float64(-0.5)]])
-    assert [row["p"] for row in read_table(tmp_path / f"a{suffix}")] == ["-0.5" if suffix == ".csv" else -0.5]
+    assert [row["p"] for row in read_table(tmp_path / f"a{suffix}")] == [
+        "-0.5" if suffix == ".csv" else -0.5
+    ]
 
 
 def test_an_unknown_format_is_refused(tmp_path):
@@ -148,16 +187,25 @@ for suffix in FORMATS:
 def test_a_full_disk_is_told_for_every_format_and_the_old_file_is_untouched(tmp_path):
     for suffix in FORMATS:
         (tmp_path / f"a{suffix}").write_bytes(b"old")
-    shown = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True
+    )
     lines = shown.stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(FORMATS)
-    assert all(re.search(r"a\.\w+ cannot be written: File too large \([\d,]+ bytes free\)", line) for line in lines)
-    assert sorted([path.name for path in tmp_path.iterdir()]) == sorted(f"a{suffix}" for suffix in FORMATS)
+    assert all(
+        re.search(r"a\.\w+ cannot be written: File too large \([\d,]+ bytes free\)", line)
+        for line in lines
+    )
+    assert sorted([path.name for path in tmp_path.iterdir()]) == sorted(
+        f"a{suffix}" for suffix in FORMATS
+    )
     assert all((tmp_path / f"a{suffix}").read_bytes() == b"old" for suffix in FORMATS)
 
 
 XML_ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-texts = st.text() | st.sampled_from(["_x000D_", "_x_x0041__", "\r", "\r\n", " \t", "]]>", "&lt;", "a\u2028b", "=1", "''", "\x85"])
+texts = st.text() | st.sampled_from(
+    ["_x000D_", "_x_x0041__", "\r", "\r\n", " \t", "]]>", "&lt;", "a\u2028b", "=1", "''", "\x85"]
+)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

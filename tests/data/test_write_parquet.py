@@ -42,7 +42,14 @@ def test_a_column_has_the_one_type_that_holds_all_its_values_wherever_the_parts_
     assert (column.dtype, column.to_list()) == (dtype, cells)
 
 
-cells = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.integers(), max_size=2)
+cells = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.lists(st.integers(), max_size=2)
+)
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,19 +11,41 @@ from medtask.decision.decide import decide
 from medtask.engines.base import Caps
 from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, InputError
-from medtask.records import Answer, Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
+from medtask.records import (
+    Answer,
+    Branch,
+    Fault,
+    Generated,
+    Limits,
+    Message,
+    Prompt,
+    Scores,
+    Status,
+)
 from medtask.tasks.task import Choice, Fields, FreeText, Label, Reasoning, ScoredField, Task
 
 LABELS = (Label("curative", "", "curative"), Label("palliative", "", "palliative"))
 ONE = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS)
-THINKING = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS, reasoning=Reasoning(8, deadline_s=30))
+THINKING = Task(
+    "purpose", "Which purpose?", "{{ text }}", labels=LABELS, reasoning=Reasoning(8, deadline_s=30)
+)
 TEXT = Task("qa", "Answer.", "{{ text }}", FreeText(max_tokens=20))
-SCHEMA = {"type": "object", "properties": {"side": {"enum": ["left", "right"]}, "size": {"type": "number"}}}
-FIELDS = Task("registry", "Fill in.", "{{ text }}", Fields(SCHEMA, (ScoredField(("side",), ("left", "right")),)))
+SCHEMA = {
+    "type": "object",
+    "properties": {"side": {"enum": ["left", "right"]}, "size": {"type": "number"}},
+}
+FIELDS = Task(
+    "registry",
+    "Fill in.",
+    "{{ text }}",
+    Fields(SCHEMA, (ScoredField(("side",), ("left", "right")),)),
+)
 
 
 class Witness(FakeEngine):
-    """Keeps the prompts that it was asked, by verb. ``ends`` says how writing ends, by record id."""
+    """Keeps the prompts that it was asked, by verb. ``ends`` says how writing ends, by record
+    id.
+    """
 
     def __init__(self, ends: dict[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -35,7 +57,9 @@ class Witness(FakeEngine):
         self.scored.append(list(batch))
         return super().score_batch(batch)
 
-    def generate(self, prompts: Sequence[Prompt], limits: Limits, *rest: Any, **more: Any) -> Iterator[Generated | Fault]:
+    def generate(
+        self, prompts: Sequence[Prompt], limits: Limits, *rest: Any, **more: Any
+    ) -> Iterator[Generated | Fault]:
         self.wrote.append((list(prompts), limits))
         for said in super().generate(prompts, limits, *rest, **more):
             end = self.ends.get(said.record_id)
@@ -49,7 +73,10 @@ class Witness(FakeEngine):
 
 def prompts(*texts: str, task: Task = ONE) -> list[Prompt]:
     branches = (Branch("", ("curative", "palliative")),) if task.labels else ()
-    return [Prompt(f"r{place}", (Message("user", text),), branches, text) for place, text in enumerate(texts)]
+    return [
+        Prompt(f"r{place}", (Message("user", text),), branches, text)
+        for place, text in enumerate(texts)
+    ]
 
 
 def hear(task: Task, engine: FakeEngine, *texts: str) -> dict[str, Answer]:
@@ -82,7 +109,9 @@ def test_a_model_that_never_stops_thinking_is_closed_at_its_budget_and_answers()
         (Fault("r0", Status.TOO_LONG, "no room"), "answered without thinking: no room"),
     ],
 )
-def test_a_row_without_time_or_room_to_think_is_answered_without_and_says_so(end: object, reason: str) -> None:
+def test_a_row_without_time_or_room_to_think_is_answered_without_and_says_so(
+    end: object, reason: str
+) -> None:
     engine = Witness({"r0": end})
     answers = hear(THINKING, engine, "one", "two")
     assert answers["r0"].thoughts is None
@@ -93,13 +122,19 @@ def test_a_row_without_time_or_room_to_think_is_answered_without_and_says_so(end
 
 def test_text_that_ends_is_the_answer() -> None:
     answer = hear(TEXT, Witness(writes={"r0": " A disease of the eye. "}), "one")["r0"]
-    assert (answer.status, answer.value, answer.confidence) == (Status.OK, "A disease of the eye.", None)
+    assert (answer.status, answer.value, answer.confidence) == (
+        Status.OK,
+        "A disease of the eye.",
+        None,
+    )
 
 
 def test_text_that_reaches_its_limit_is_truncated_at_a_sentence() -> None:
     answer = hear(TEXT, Witness(writes={"r0": "One sentence. " + "word " * 40}), "one")["r0"]
     assert (answer.status, answer.value) == (Status.TRUNCATED, "One sentence.")
-    assert answer.reason == "the answer reached max_tokens and was cut after its last whole sentence"
+    assert (
+        answer.reason == "the answer reached max_tokens and was cut after its last whole sentence"
+    )
 
 
 def test_a_model_that_writes_nothing_is_told() -> None:
@@ -108,7 +143,12 @@ def test_a_model_that_writes_nothing_is_told() -> None:
 
 
 def test_sections_are_written_one_after_the_other_and_the_last_is_the_answer() -> None:
-    task = Task("qa", "Answer.", "{{ text }}", FreeText(max_tokens=20, sections=("analysis", "answer"), stop=("STOP",)))
+    task = Task(
+        "qa",
+        "Answer.",
+        "{{ text }}",
+        FreeText(max_tokens=20, sections=("analysis", "answer"), stop=("STOP",)),
+    )
     engine = Witness(writes={"r0": "because"})
     answer = hear(task, engine, "one")["r0"]
     (first, early), (second, late) = engine.wrote
@@ -116,7 +156,10 @@ def test_sections_are_written_one_after_the_other_and_the_last_is_the_answer() -
     assert (early.max_tokens, late.max_tokens) == (10, 20)
     assert first[0].written == "<analysis>"
     assert second[0].written == "<analysis>because</analysis>\n<answer>"
-    assert (answer.value, answer.text) == ("because", "<analysis>because</analysis>\n<answer>because</answer>")
+    assert (answer.value, answer.text) == (
+        "because",
+        "<analysis>because</analysis>\n<answer>because</answer>",
+    )
 
 
 def test_fields_are_written_and_their_enums_scored_behind_what_was_written() -> None:
@@ -129,7 +172,9 @@ def test_fields_are_written_and_their_enums_scored_behind_what_was_written() -> 
     assert answer.confidence == answer.probabilities["side=right"]
 
 
-@pytest.mark.parametrize(("end", "status"), [("length", Status.TRUNCATED), ("loop", Status.TRUNCATED)])
+@pytest.mark.parametrize(
+    ("end", "status"), [("length", Status.TRUNCATED), ("loop", Status.TRUNCATED)]
+)
 def test_fields_that_do_not_end_are_no_answer(end: str, status: Status) -> None:
     answer = hear(FIELDS, Witness({"r0": end}, writes={"r0": '{"side":"ri'}), "one")["r0"]
     assert (answer.status, answer.value) == (status, None)
@@ -155,7 +200,10 @@ def test_a_batch_is_written_whole_or_not_at_all() -> None:
 def test_prompts_with_the_same_examples_are_written_together() -> None:
     engine = Witness()
     shown = [(Message("user", "a"), Message("assistant", "b")), ()]
-    asked = [Prompt(f"r{place}", (*shown[place % 2], Message("user", "?")), (), "?") for place in range(2 * WRITTEN_TOGETHER)]
+    asked = [
+        Prompt(f"r{place}", (*shown[place % 2], Message("user", "?")), (), "?")
+        for place in range(2 * WRITTEN_TOGETHER)
+    ]
     list(ask(TEXT, engine, asked))
     assert [len({prompt.messages for prompt in batch}) for batch, _ in engine.wrote] == [1, 1]
 
@@ -179,19 +227,31 @@ def test_an_engine_that_cannot_is_refused(task: Task, caps: Caps) -> None:
 def test_a_budget_larger_than_the_context_is_refused_before_anything_is_asked() -> None:
     engine = FakeEngine()
     engine.context_tokens = 8
-    with pytest.raises(InputError, match="budget under reasoning is 8 tokens, and the model's whole context 8"):
+    with pytest.raises(
+        InputError, match="budget under reasoning is 8 tokens, and the model's whole context 8"
+    ):
         check_engine(THINKING, engine)
     with pytest.raises(InputError, match="max_tokens is 20"):
         check_engine(TEXT, engine)
 
 
 def test_costs_of_all_steps_add_up() -> None:
-    heard = Heard(prompts("one")[0]).hear(Generated("r0", "hm", "stop", tokens_read=5, ms=2.0)).hear(Scores("r0", (), 7, 3, 1.0))
+    heard = (
+        Heard(prompts("one")[0])
+        .hear(Generated("r0", "hm", "stop", tokens_read=5, ms=2.0))
+        .hear(Scores("r0", (), 7, 3, 1.0))
+    )
     assert (heard.tokens_read, heard.tokens_reused, heard.ms) == (12, 3, 3.0)
 
 
 def test_what_was_written_is_json_for_every_fake_schema() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}, "b": {"type": ["string", "null"]}}}
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "array", "items": {"type": "integer"}},
+            "b": {"type": ["string", "null"]},
+        },
+    }
     said = next(FakeEngine().generate(prompts("one", task=TEXT), Limits(50, schema=schema)))
     assert isinstance(said, Generated)
     assert set(json.loads(said.text)) == {"a", "b"}
@@ -203,7 +263,12 @@ def test_a_choice_without_room_for_its_thoughts_is_answered_without_them() -> No
     class Narrow(Witness):
         def score(self, prompts: Sequence[Prompt], known: Any = ()) -> Iterator[Scores | Fault]:
             if prompts[0].thoughts is not None:
-                return iter([Fault(prompt.record_id, Status.TOO_LONG, "9 tokens too many") for prompt in prompts])
+                return iter(
+                    [
+                        Fault(prompt.record_id, Status.TOO_LONG, "9 tokens too many")
+                        for prompt in prompts
+                    ]
+                )
             return super().score(prompts, known)
 
     asked = [Prompt("r0", (Message("user", "?"),), (Branch("", ("A", "B"), weigh="text"),), "?")]

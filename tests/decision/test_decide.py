@@ -14,8 +14,20 @@ from medtask.records import Answer, Branch, BranchScores, Fault, Option, Prompt,
 from medtask.tasks.task import AnyLabels, Choice, Label, Review, Task
 
 LABELS = tuple(Label(name, "", name) for name in ("curative", "palliative", "staging"))
-TASK = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS, review=Review(confidence_below=0.5, off_set_above=0.9))
-ABSTAINING = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS, abstain=Label("cannot tell", "", "cannot tell"))
+TASK = Task(
+    "purpose",
+    "Which purpose?",
+    "{{ text }}",
+    labels=LABELS,
+    review=Review(confidence_below=0.5, off_set_above=0.9),
+)
+ABSTAINING = Task(
+    "purpose",
+    "Which purpose?",
+    "{{ text }}",
+    labels=LABELS,
+    abstain=Label("cannot tell", "", "cannot tell"),
+)
 
 
 def hear(*branches: BranchScores, task: Task = TASK) -> Heard:
@@ -33,7 +45,9 @@ def test_the_likeliest_label_is_the_answer() -> None:
     answer = settle(0.2, 0.7, 0.1)
     assert (answer.status, answer.value, answer.reason) == (Status.OK, "palliative", None)
     assert answer.confidence == pytest.approx(0.7)
-    assert answer.probabilities == pytest.approx({"curative": 0.2, "palliative": 0.7, "staging": 0.1})
+    assert answer.probabilities == pytest.approx(
+        {"curative": 0.2, "palliative": 0.7, "staging": 0.1}
+    )
     assert (answer.tokens_read, answer.tokens_reused) == (7, 9)
 
 
@@ -46,7 +60,16 @@ def test_a_label_may_be_impossible() -> None:
     assert (answer.value, answer.confidence) == ("palliative", 1.0)
 
 
-@pytest.mark.parametrize("bad", [(math.nan,) * 3, (-1.0, math.nan, -2.0), (math.nan, -1.0, -1.0), (-math.inf,) * 3, (math.inf, -1.0, -1.0)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (math.nan,) * 3,
+        (-1.0, math.nan, -2.0),
+        (math.nan, -1.0, -1.0),
+        (-math.inf,) * 3,
+        (math.inf, -1.0, -1.0),
+    ],
+)
 def test_scores_that_are_no_numbers_fail_the_row_and_leave_no_value(bad: tuple[float, ...]) -> None:
     answer = decide(TASK, "r", hear(BranchScores(bad)))
     assert answer.status is Status.FAILED
@@ -54,7 +77,13 @@ def test_scores_that_are_no_numbers_fail_the_row_and_leave_no_value(bad: tuple[f
     assert answer.reason == "the model gave no usable number (NaN or infinite)"
 
 
-@pytest.mark.parametrize("branch", [BranchScores((0.0, -1.0, -1.0), off_set=math.nan), BranchScores((0.0, -1.0, -1.0), slack=math.inf)])
+@pytest.mark.parametrize(
+    "branch",
+    [
+        BranchScores((0.0, -1.0, -1.0), off_set=math.nan),
+        BranchScores((0.0, -1.0, -1.0), slack=math.inf),
+    ],
+)
 def test_a_bound_that_is_no_number_fails_the_row(branch: BranchScores) -> None:
     assert decide(TASK, "r", hear(branch)).status is Status.FAILED
 
@@ -62,17 +91,38 @@ def test_a_bound_that_is_no_number_fails_the_row(branch: BranchScores) -> None:
 def test_a_choice_without_probabilities_has_a_value_and_no_confidence() -> None:
     chosen = BranchScores((-math.inf, 0.0, -math.inf), chosen=True)
     answer = decide(TASK, "r", hear(chosen))
-    assert (answer.status, answer.value, answer.confidence, answer.probabilities) == (Status.OK, "palliative", None, None)
+    assert (answer.status, answer.value, answer.confidence, answer.probabilities) == (
+        Status.OK,
+        "palliative",
+        None,
+        None,
+    )
     abstained = BranchScores((-math.inf, -math.inf, -math.inf, 0.0), chosen=True)
     answer = decide(ABSTAINING, "r", hear(abstained, task=ABSTAINING))
-    assert (answer.status, answer.value, answer.reason) == (Status.ABSTAINED, None, "the model chose to abstain")
+    assert (answer.status, answer.value, answer.reason) == (
+        Status.ABSTAINED,
+        None,
+        "the model chose to abstain",
+    )
 
 
 def test_probabilities_that_are_known_too_loosely_are_not_told() -> None:
-    loose = decide(TASK, "r", hear(BranchScores((math.log(0.9), math.log(0.1), -math.inf), off_set=0.99, slack=0.4)))
-    assert (loose.status, loose.value, loose.confidence, loose.probabilities, loose.slack) == (Status.OK, "curative", None, None, 0.4)
+    loose = decide(
+        TASK,
+        "r",
+        hear(BranchScores((math.log(0.9), math.log(0.1), -math.inf), off_set=0.99, slack=0.4)),
+    )
+    assert (loose.status, loose.value, loose.confidence, loose.probabilities, loose.slack) == (
+        Status.OK,
+        "curative",
+        None,
+        None,
+        0.4,
+    )
     assert loose.reason == "no probability: what the server tells leaves 0.40 of it open"
-    close = decide(TASK, "r", hear(BranchScores((math.log(0.9), math.log(0.1), -math.inf), slack=0.02)))
+    close = decide(
+        TASK, "r", hear(BranchScores((math.log(0.9), math.log(0.1), -math.inf), slack=0.02))
+    )
     assert close.confidence == pytest.approx(0.9)
 
 
@@ -95,7 +145,8 @@ def test_probability_outside_the_set_goes_to_review_with_the_figures() -> None:
 
 def test_both_doubts_are_told() -> None:
     assert settle(0.4, 0.3, 0.3, off_set=0.97).reason == (
-        "confidence 0.40 is below 0.5; 0.97 of the probability lay outside the labels, more than 0.9"
+        "confidence 0.40 is below 0.5; 0.97 of the probability lay outside the labels, more than "
+        "0.9"
     )
 
 
@@ -108,18 +159,26 @@ def test_an_abstention_has_a_status_and_no_value() -> None:
 
 
 def test_a_fault_becomes_an_answer_with_its_status_and_reason() -> None:
-    assert decide(TASK, "r", Fault("r", Status.TOO_LONG, "9,000 tokens")) == Answer("r", Status.TOO_LONG, reason="9,000 tokens")
+    assert decide(TASK, "r", Fault("r", Status.TOO_LONG, "9,000 tokens")) == Answer(
+        "r", Status.TOO_LONG, reason="9,000 tokens"
+    )
 
 
-@pytest.mark.parametrize("branches", [(BranchScores((0.0,)),), (BranchScores((0.0, -1.0, -1.0)),) * 2])
-def test_scores_for_other_candidates_than_asked_are_refused(branches: tuple[BranchScores, ...]) -> None:
+@pytest.mark.parametrize(
+    "branches", [(BranchScores((0.0,)),), (BranchScores((0.0, -1.0, -1.0)),) * 2]
+)
+def test_scores_for_other_candidates_than_asked_are_refused(
+    branches: tuple[BranchScores, ...],
+) -> None:
     with pytest.raises(EngineError):
         decide(TASK, "r", hear(*branches))
 
 
 @settings(deadline=None)
 @given(st.tuples(*[st.floats()] * 4), st.none() | st.floats(0, 1))
-def test_whatever_the_numbers_the_value_is_a_label_or_nothing(logprobs: tuple[float, ...], off_set: float | None) -> None:
+def test_whatever_the_numbers_the_value_is_a_label_or_nothing(
+    logprobs: tuple[float, ...], off_set: float | None
+) -> None:
     answer = decide(ABSTAINING, "r", hear(BranchScores(logprobs, off_set), task=ABSTAINING))
     if answer.value is None:
         assert answer.confidence is None
@@ -136,10 +195,15 @@ def test_whatever_the_numbers_the_value_is_a_label_or_nothing(logprobs: tuple[fl
 # Several labels
 
 
-def settle_labels(form: AnyLabels, *shares: float, review: Review = Review(confidence_below=0.0)) -> Answer:  # noqa: B008 - frozen
+NEVER_REVIEWED = Review(confidence_below=0.0)
+
+
+def settle_labels(form: AnyLabels, *shares: float, review: Review = NEVER_REVIEWED) -> Answer:
     task = Task("domains", "Which?", "{{ text }}", form, LABELS, review=review)
     branches = tuple(BranchScores((math.log(share), math.log(1 - share)), 0.5) for share in shares)
-    asked = Prompt("r", (), tuple(Branch(f"{label.name}: ", ("yes", "no")) for label in LABELS), "a text")
+    asked = Prompt(
+        "r", (), tuple(Branch(f"{label.name}: ", ("yes", "no")) for label in LABELS), "a text"
+    )
     return decide(task, "r", Heard(asked).hear(Scores("r", branches)))
 
 
@@ -149,16 +213,28 @@ def settle_labels(form: AnyLabels, *shares: float, review: Review = Review(confi
         (AnyLabels(), (0.6, 0.4, 0.9), ("curative", "staging")),
         (AnyLabels(), (0.1, 0.2, 0.3), ()),
         (AnyLabels(at_least_one=True), (0.1, 0.3, 0.2), ("palliative",)),
-        (AnyLabels(at_least_one=True, thresholds={"palliative": 0.9}), (0.1, 0.3, 0.2), ("staging",)),
+        (
+            AnyLabels(at_least_one=True, thresholds={"palliative": 0.9}),
+            (0.1, 0.3, 0.2),
+            ("staging",),
+        ),
         (AnyLabels(at_most=1), (0.6, 0.4, 0.9), ("staging",)),
         (AnyLabels(at_most=2), (0.9, 0.9, 0.9), ("curative", "palliative")),
-        (AnyLabels(thresholds={"curative": 0.6, "palliative": 0.4}), (0.59, 0.41, 0.5), ("palliative", "staging")),
+        (
+            AnyLabels(thresholds={"curative": 0.6, "palliative": 0.4}),
+            (0.59, 0.41, 0.5),
+            ("palliative", "staging"),
+        ),
     ],
 )
-def test_labels_apply_from_their_thresholds_on(form: AnyLabels, shares: tuple[float, ...], value: tuple[str, ...]) -> None:
+def test_labels_apply_from_their_thresholds_on(
+    form: AnyLabels, shares: tuple[float, ...], value: tuple[str, ...]
+) -> None:
     answer = settle_labels(form, *shares)
     assert answer.value == value
-    assert answer.probabilities == pytest.approx(dict(zip(("curative", "palliative", "staging"), shares, strict=True)))
+    assert answer.probabilities == pytest.approx(
+        dict(zip(("curative", "palliative", "staging"), shares, strict=True))
+    )
 
 
 def test_the_confidence_of_labels_is_the_chance_that_all_of_them_are_right() -> None:
@@ -167,8 +243,12 @@ def test_the_confidence_of_labels_is_the_chance_that_all_of_them_are_right() -> 
     assert (answer.status, answer.reason) == (Status.REVIEW, "confidence 0.32 is below 0.5")
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.booleans(), st.none() | st.integers(1, 3))
-def test_labels_keep_to_their_limits(shares: list[float], at_least_one: bool, at_most: int | None) -> None:
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=6), st.booleans(), st.none() | st.integers(1, 3)
+)
+def test_labels_keep_to_their_limits(
+    shares: list[float], at_least_one: bool, at_most: int | None
+) -> None:
     named = {f"label {place}": share for place, share in enumerate(shares)}
     chosen = choose_labels(AnyLabels(at_least_one, at_most), named)
     assert list(chosen) == [name for name in named if name in chosen]
@@ -182,7 +262,12 @@ def test_fitted_thresholds_decide_an_answer_anew() -> None:
     anew = apply_thresholds(task, answer, {"curative": 0.7, "palliative": 0.3, "staging": 0.5})
     assert anew.value == ("palliative", "staging")
     assert anew.confidence == pytest.approx(0.4 * 0.4 * 0.9)
-    noted = replace(answer, status=Status.REVIEW, confidence=0.3, reason="confidence 0.30 is below 0.5; read in 5 parts")
+    noted = replace(
+        answer,
+        status=Status.REVIEW,
+        confidence=0.3,
+        reason="confidence 0.30 is below 0.5; read in 5 parts",
+    )
     anew = apply_thresholds(task, noted, {"curative": 0.7, "palliative": 0.3, "staging": 0.5})
     assert anew.reason == "confidence 0.14 is below 0.5; read in 5 parts"
     failed = Answer("r", Status.FAILED)
@@ -198,8 +283,14 @@ OPTIONS = (Option("A", "no"), Option("B", "yes"), Option("D", "a much longer tex
 def settle_choice(form: Choice, *branches: tuple[float, ...]) -> Answer:
     task = Task("cases", "Which?", "{{ text }}", form)
     tails = ("yes", "no") if form.several else ("A", "B", "D")
-    asked = Prompt("r", (), tuple(Branch("", tails, weigh="text") for _ in branches), "a text", OPTIONS)
-    return decide(task, "r", Heard(asked).hear(Scores("r", tuple(BranchScores(logprobs) for logprobs in branches))))
+    asked = Prompt(
+        "r", (), tuple(Branch("", tails, weigh="text") for _ in branches), "a text", OPTIONS
+    )
+    return decide(
+        task,
+        "r",
+        Heard(asked).hear(Scores("r", tuple(BranchScores(logprobs) for logprobs in branches))),
+    )
 
 
 def test_letters_are_weighed_against_each_other() -> None:
@@ -210,20 +301,26 @@ def test_letters_are_weighed_against_each_other() -> None:
 
 def test_over_all_orders_a_preference_for_a_place_cancels_out() -> None:
     always_first = (math.log(0.8), math.log(0.1), math.log(0.1))
-    answer = settle_choice(Choice(("options",), debias="permute"), always_first, always_first, always_first)
+    answer = settle_choice(
+        Choice(("options",), debias="permute"), always_first, always_first, always_first
+    )
     assert answer.probabilities == pytest.approx(dict.fromkeys("ABD", 1 / 3))
 
 
 def test_over_all_orders_a_preference_for_an_option_stays() -> None:
     # The option "B" stands at place 1, then 0, then 2 of the three orders.
-    orders = [tuple(math.log(0.8 if place == at else 0.1) for place in range(3)) for at in (1, 0, 2)]
+    orders = [
+        tuple(math.log(0.8 if place == at else 0.1) for place in range(3)) for at in (1, 0, 2)
+    ]
     answer = settle_choice(Choice(("options",), debias="permute"), *orders)
     assert answer.probabilities == pytest.approx({"A": 0.1, "B": 0.8, "D": 0.1})
 
 
 def test_texts_are_weighed_by_their_length_or_as_they_are() -> None:
     logprobs = (-4.0, -4.0, -9.0)  # per character -2, -1.33 and -0.5
-    assert settle_choice(Choice(("options",), readout="text", normalise=True), logprobs).value == "D"
+    assert (
+        settle_choice(Choice(("options",), readout="text", normalise=True), logprobs).value == "D"
+    )
     plain = settle_choice(Choice(("options",), readout="text", normalise=False), logprobs)
     assert (plain.value, plain.confidence) == ("A", pytest.approx(1 / (2 + math.exp(-5))))
 
@@ -231,4 +328,7 @@ def test_texts_are_weighed_by_their_length_or_as_they_are() -> None:
 def test_several_options_are_decided_each_by_itself() -> None:
     yes, no = (math.log(0.9), math.log(0.1)), (math.log(0.2), math.log(0.8))
     answer = settle_choice(Choice(("options",), several=True), yes, no, yes)
-    assert (answer.value, answer.probabilities) == (("A", "D"), pytest.approx({"A": 0.9, "B": 0.2, "D": 0.9}))
+    assert (answer.value, answer.probabilities) == (
+        ("A", "D"),
+        pytest.approx({"A": 0.9, "B": 0.2, "D": 0.9}),
+    )

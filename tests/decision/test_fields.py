@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import json
 
-from medtask.decision.fields import answer_schema, find_branches, find_choice, read_object, take_quotes
+from medtask.decision.fields import (
+    answer_schema,
+    find_branches,
+    find_choice,
+    read_object,
+    take_quotes,
+)
 from medtask.tasks.field_values import write_json
 from medtask.tasks.task import Fields, ScoredField
 
@@ -11,11 +17,19 @@ SCHEMA = {
     "properties": {
         "side": {"enum": ["left", "right", None]},
         "side_quote": {"type": ["string", "null"], "quote": True},
-        "tumour": {"type": ["object", "null"], "properties": {"seen": {"type": "boolean"}, "size": {"type": "number"}}},
+        "tumour": {
+            "type": ["object", "null"],
+            "properties": {"seen": {"type": "boolean"}, "size": {"type": "number"}},
+        },
     },
 }
 FORM = Fields(
-    SCHEMA, scored=(ScoredField(("side",), ("left", "right", None)), ScoredField(("tumour", "seen"), (True, False))), quoted=(("side",),)
+    SCHEMA,
+    scored=(
+        ScoredField(("side",), ("left", "right", None)),
+        ScoredField(("tumour", "seen"), (True, False)),
+    ),
+    quoted=(("side",),),
 )
 
 
@@ -23,14 +37,20 @@ def test_each_choice_is_asked_behind_everything_that_was_written_before_it() -> 
     value = {"side": "left", "side_quote": 'the "left" flank', "tumour": {"seen": True, "size": 3}}
     (side, first), (seen, second) = find_branches(FORM, value)
     assert (first.lead, first.tails) == ('{"side":', ('"left"', '"right"', "null"))
-    assert (second.lead, second.tails) == ('{"side":"left","side_quote":"the \\"left\\" flank","tumour":{"seen":', ("true", "false"))
+    assert (second.lead, second.tails) == (
+        '{"side":"left","side_quote":"the \\"left\\" flank","tumour":{"seen":',
+        ("true", "false"),
+    )
     for field, branch in ((side, first), (seen, second)):
         chosen = field.outcomes.index(find_choice(field, value))
         assert write_json(value).startswith(branch.lead + branch.tails[chosen])
 
 
 def test_fields_of_an_absent_object_are_not_asked_about() -> None:
-    assert [field.path for field, _ in find_branches(FORM, {"side": None, "side_quote": None, "tumour": None})] == [("side",)]
+    assert [
+        field.path
+        for field, _ in find_branches(FORM, {"side": None, "side_quote": None, "tumour": None})
+    ] == [("side",)]
 
 
 def test_outcomes_are_named_by_field_and_value() -> None:
@@ -39,7 +59,9 @@ def test_outcomes_are_named_by_field_and_value() -> None:
 
 
 def test_a_quote_has_its_place_in_the_text() -> None:
-    bare, quotes, missing = take_quotes(FORM, {"side": "left", "side_quote": "left flank"}, "Pain in the left flank.")
+    bare, quotes, missing = take_quotes(
+        FORM, {"side": "left", "side_quote": "left flank"}, "Pain in the left flank."
+    )
     assert (bare, missing) == ({"side": "left"}, [])
     assert (quotes["side"].start, quotes["side"].end) == (12, 22)
 

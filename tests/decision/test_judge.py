@@ -1,4 +1,6 @@
-"""What a judge's answers mean: grades, expected grades, verdicts in both orders, and judgements that failed."""
+"""What a judge's answers mean: grades, expected grades, verdicts in both orders, and judgements
+that failed.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +34,27 @@ def make_case(row: int, answer: str = "No.", reference: str = "Yes.", rival: str
 
 
 def grade(cases: Sequence[Case], engine: FakeEngine) -> list[Judgement]:
-    return list(read_gradings(MEDICAL, cases, predict(grading_task(MEDICAL), engine, list_gradings(MEDICAL, cases))))
+    return list(
+        read_gradings(
+            MEDICAL, cases, predict(grading_task(MEDICAL), engine, list_gradings(MEDICAL, cases))
+        )
+    )
 
 
 def compare(cases: Sequence[Case], engine: FakeEngine) -> list[Verdict]:
-    return list(read_comparisons(MEDICAL, cases, predict(comparing_task(MEDICAL), engine, list_comparisons(MEDICAL, cases))))
+    return list(
+        read_comparisons(
+            MEDICAL,
+            cases,
+            predict(comparing_task(MEDICAL), engine, list_comparisons(MEDICAL, cases)),
+        )
+    )
 
 
 class Partial(FakeEngine):
-    """A judge that likes answers with the word "good", or, where ``place`` is given, whatever stands in that place."""
+    """A judge that likes answers with the word "good", or, where ``place`` is given, whatever
+    stands in that place.
+    """
 
     def __init__(self, place: str | None = None) -> None:
         super().__init__()
@@ -50,7 +64,11 @@ class Partial(FakeEngine):
         return [Scores(prompt.record_id, (BranchScores(self._choose(prompt)),)) for prompt in batch]
 
     def _choose(self, prompt: Prompt) -> tuple[float, ...]:
-        first = prompt.text.index("good") < prompt.text.index("end of the answer A") if "good" in prompt.text else True
+        first = (
+            prompt.text.index("good") < prompt.text.index("end of the answer A")
+            if "good" in prompt.text
+            else True
+        )
         chosen = self.place or ("A" if first else "B")
         return tuple(math.log(0.8 if tail == chosen else 0.2) for tail in prompt.branches[0].tails)
 
@@ -70,7 +88,13 @@ def test_an_unsure_judge_still_gives_its_grade() -> None:
 
 def test_what_cannot_be_judged_is_not_asked_about_and_keeps_its_place() -> None:
     engine = FakeEngine({"5": 0.9})
-    cases = [make_case(1, answer=""), make_case(2), make_case(3, reference=""), make_case(4), make_case(5, answer="")]
+    cases = [
+        make_case(1, answer=""),
+        make_case(2),
+        make_case(3, reference=""),
+        make_case(4),
+        make_case(5, answer=""),
+    ]
     found = grade(cases, engine)
     assert [one.case.row for one in found] == [1, 2, 3, 4, 5]
     assert [one.grade for one in found] == [None, "5", None, "5", None]
@@ -86,10 +110,18 @@ def test_equal_questions_are_asked_once() -> None:
     assert engine.asked == 1
 
 
-@pytest.mark.parametrize(("fault", "status"), [("nan", Status.FAILED), ("impossible", Status.FAILED), ("too_long", Status.TOO_LONG)])
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [("nan", Status.FAILED), ("impossible", Status.FAILED), ("too_long", Status.TOO_LONG)],
+)
 def test_a_failed_judgement_is_a_status_and_no_number(fault: str, status: Status) -> None:
     found = grade([make_case(1), make_case(2)], FakeEngine(**{fault: {"1"}}))
-    assert (found[0].status, found[0].grade, found[0].expected, found[0].confidence) == (status, None, None, None)
+    assert (found[0].status, found[0].grade, found[0].expected, found[0].confidence) == (
+        status,
+        None,
+        None,
+        None,
+    )
     assert found[0].reason
     assert found[1].grade is not None
 
@@ -99,7 +131,10 @@ def test_no_cases_are_no_judgements() -> None:
 
 
 def test_verdicts_that_agree_in_both_orders_are_wins() -> None:
-    cases = [make_case(1, "a good one", rival="a bad one"), make_case(2, "a bad one", rival="a good one")]
+    cases = [
+        make_case(1, "a good one", rival="a bad one"),
+        make_case(2, "a bad one", rival="a good one"),
+    ]
     found = compare(cases, Partial())
     assert [one.winner for one in found] == ["answer", "rival"]
     assert [one.place for one in found] == [None, None]

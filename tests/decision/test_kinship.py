@@ -13,16 +13,30 @@ WEIGHTS = "3b" * 32
     ("judge", "judged"),
     [
         ({"model": "google/gemma-3-4b-it"}, {"model": "google/gemma-3-4b-it@abc123"}),
-        ({"model": "google/gemma-3-4b-it"}, {"model": "models/gemma-3-4b-it-Q4_K_M.gguf", "engine": "llamacpp"}),
-        ({"reference": "ollama:gemma3:4b-it-q4_K_M", "model": "gemma3:4b-it-q4_K_M"}, {"model": "google/gemma-3-4b-it"}),
-        ({"reference": "http://127.0.0.1:8000/v1#google/gemma-3-4b-it"}, {"model": "mlx-community/gemma-3-4b-it-4bit"}),
+        (
+            {"model": "google/gemma-3-4b-it"},
+            {"model": "models/gemma-3-4b-it-Q4_K_M.gguf", "engine": "llamacpp"},
+        ),
+        (
+            {"reference": "ollama:gemma3:4b-it-q4_K_M", "model": "gemma3:4b-it-q4_K_M"},
+            {"model": "google/gemma-3-4b-it"},
+        ),
+        (
+            {"reference": "http://127.0.0.1:8000/v1#google/gemma-3-4b-it"},
+            {"model": "mlx-community/gemma-3-4b-it-4bit"},
+        ),
         ({"model": "unsloth/Qwen3-8B-bnb-4bit"}, {"model": "Qwen/Qwen3-8B"}),
         ({"model": "smollm2-135m"}, {"model": "HuggingFaceTB/SmolLM2-135M-Instruct"}),
         ({"reference": "fake:", "seed": "1"}, {"reference": "fake:", "seed": "2"}),
-        ({"model": "a/b", "weights": WEIGHTS}, {"model": "runs/tuned", "weights": WEIGHTS, "adapter": "4c" * 32}),
+        (
+            {"model": "a/b", "weights": WEIGHTS},
+            {"model": "runs/tuned", "weights": WEIGHTS, "adapter": "4c" * 32},
+        ),
     ],
 )
-def test_one_model_in_two_wrappings_is_one_model(judge: dict[str, str], judged: dict[str, str]) -> None:
+def test_one_model_in_two_wrappings_is_one_model(
+    judge: dict[str, str], judged: dict[str, str]
+) -> None:
     assert find_kinship(judge, judged)
     assert find_kinship(judged, judge)
 
@@ -34,7 +48,10 @@ def test_one_model_in_two_wrappings_is_one_model(judge: dict[str, str], judged: 
         ({"model": "google/gemma-3-4b-it"}, {"model": "google/medgemma-4b-it"}),
         ({"model": "Qwen/Qwen3-8B"}, {"model": "Qwen/Qwen2.5-8B"}),
         ({"model": "/a/model", "dtype": "float32"}, {"model": "/b/model", "dtype": "float32"}),
-        ({"reference": "http://one/v1", "model": "x"}, {"reference": "http://two/v1", "model": "y"}),
+        (
+            {"reference": "http://one/v1", "model": "x"},
+            {"reference": "http://two/v1", "model": "y"},
+        ),
         ({"model": "a.gguf", "weights": "float16"}, {"model": "b.gguf", "weights": "float16"}),
         ({}, {}),
     ],

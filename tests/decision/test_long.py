@@ -22,7 +22,9 @@ LONG = " ".join(f"word{number}" for number in range(400))
 
 
 class Narrow(FakeEngine):
-    """Reads one word as one token, and at most ``room`` of them; keeps the texts that it could read."""
+    """Reads one word as one token, and at most ``room`` of them; keeps the texts that it could
+    read.
+    """
 
     def __init__(self, room: int = 100) -> None:
         super().__init__()
@@ -33,7 +35,11 @@ class Narrow(FakeEngine):
         short = [prompt for prompt in prompts if self._count(prompt) <= self.room]
         for prompt in prompts:
             if prompt not in short and prompt.record_id not in known:
-                yield Fault(prompt.record_id, Status.TOO_LONG, f"{self._count(prompt)} tokens; the model reads at most {self.room}")
+                yield Fault(
+                    prompt.record_id,
+                    Status.TOO_LONG,
+                    f"{self._count(prompt)} tokens; the model reads at most {self.room}",
+                )
         self.read += [prompt.text for prompt in short]
         yield from super().score(short, known)
 
@@ -45,7 +51,11 @@ class Narrow(FakeEngine):
 
 
 def answer_long(gate: Gate, engine: Narrow, task: Task = TASK) -> Answer:
-    short, answer = predict(replace(task, gate=gate), engine, [Record("1", {"text": "short"}), Record("2", {"text": LONG})])
+    short, answer = predict(
+        replace(task, gate=gate),
+        engine,
+        [Record("1", {"text": "short"}), Record("2", {"text": LONG})],
+    )
     assert short.status in (Status.OK, Status.REVIEW)
     return answer
 
@@ -94,12 +104,22 @@ def test_a_record_of_which_not_even_a_word_fits_stays_too_long() -> None:
     assert answer.status is Status.TOO_LONG
 
 
-PARTS = [Weighed({"a": 0.9, "b": 0.1}, 0.2, 0.0), Weighed({"a": 0.4, "b": 0.6}, 0.4, 1e-5), Weighed({"a": 0.4, "b": 0.6}, None, 0.0)]
+PARTS = [
+    Weighed({"a": 0.9, "b": 0.1}, 0.2, 0.0),
+    Weighed({"a": 0.4, "b": 0.6}, 0.4, 1e-5),
+    Weighed({"a": 0.4, "b": 0.6}, None, 0.0),
+]
 
 
 @pytest.mark.parametrize(
     ("rule", "exclusive", "share"),
-    [("mean", True, 1.7 / 3), ("max", True, 0.9 / 1.5), ("vote", True, 1 / 3), ("max", False, 0.9), ("vote", False, 1 / 3)],
+    [
+        ("mean", True, 1.7 / 3),
+        ("max", True, 0.9 / 1.5),
+        ("vote", True, 1 / 3),
+        ("max", False, 0.9),
+        ("vote", False, 1 / 3),
+    ],
 )
 def test_the_rules(rule: str, exclusive: bool, share: float) -> None:
     merged = combine(PARTS, rule, exclusive)

@@ -37,7 +37,9 @@ class Recorder(FakeEngine):
         self.batches: list[tuple[str, ...]] = []
 
     def score_batch(self, batch: Any) -> list[Scores]:
-        self.batches.append(tuple(f"{prompt.messages[-1].content[:5]} {prompt.text}" for prompt in batch))
+        self.batches.append(
+            tuple(f"{prompt.messages[-1].content[:5]} {prompt.text}" for prompt in batch)
+        )
         return super().score_batch(batch)
 
 
@@ -51,7 +53,10 @@ class Book:
         return {row for row in self.given if first <= row <= last}
 
     def answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
-        earlier = sorted((one for one in self.given.values() if one.row < row and one.key in keys), key=lambda one: -one.row)
+        earlier = sorted(
+            (one for one in self.given.values() if one.row < row and one.key in keys),
+            key=lambda one: -one.row,
+        )
         return {one.key: one.answer for one in earlier if one.key is not None}
 
 
@@ -88,7 +93,9 @@ def test_a_row_that_never_reached_the_model_is_not_asked_again() -> None:
 
 
 def test_the_later_answer_takes_over_and_the_earlier_is_kept_as_a_step() -> None:
-    after = take_over(OK, Answer("r", Status.REVIEW, "curative", 0.4, ms=3.0, tokens_read=5), "refine")
+    after = take_over(
+        OK, Answer("r", Status.REVIEW, "curative", 0.4, ms=3.0, tokens_read=5), "refine"
+    )
     assert (after.value, after.status, after.pass_name) == ("curative", Status.REVIEW, "refine")
     assert after.steps == (Step("first", Status.OK, "other", 0.6),)
     assert (after.ms, after.tokens_read) == (4.0, 7)
@@ -97,7 +104,10 @@ def test_the_later_answer_takes_over_and_the_earlier_is_kept_as_a_step() -> None
 def test_a_pass_that_gives_no_answer_leaves_the_one_before() -> None:
     after = take_over(OK, Answer("r", Status.TOO_LONG, reason="9 tokens too many"), "refine")
     assert (after.value, after.status, after.pass_name) == ("other", Status.OK, "refine")
-    assert after.reason == 'the pass "refine" gave no answer (9 tokens too many): the one before it stands'
+    assert (
+        after.reason
+        == 'the pass "refine" gave no answer (9 tokens too many): the one before it stands'
+    )
 
 
 def test_each_pass_asks_only_the_rows_that_meet_its_conditions() -> None:
@@ -106,26 +116,40 @@ def test_each_pass_asks_only_the_rows_that_meet_its_conditions() -> None:
     first, refined, doubted = engine.batches
     assert len(first) == 60
     assert 0 < len(refined) < 60
-    by_pass = {name: [answer for answer in answers if answer.pass_name == name] for name in ("first", "refine", "doubt")}
-    assert all(answer.value != "other" and (answer.confidence or 0) >= 0.7 for answer in by_pass["first"])
+    by_pass = {
+        name: [answer for answer in answers if answer.pass_name == name]
+        for name in ("first", "refine", "doubt")
+    }
+    assert all(
+        answer.value != "other" and (answer.confidence or 0) >= 0.7 for answer in by_pass["first"]
+    )
     assert all(answer.steps[0].value == "other" for answer in by_pass["refine"])
     assert all(answer.value in ("curative", "palliative") for answer in by_pass["refine"])
     assert len(by_pass["doubt"]) == len(doubted) > 0
-    assert len(refined) == sum(any("refine" in (step.pass_name, answer.pass_name) for step in answer.steps) for answer in answers)
+    assert len(refined) == sum(
+        any("refine" in (step.pass_name, answer.pass_name) for step in answer.steps)
+        for answer in answers
+    )
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.lists(st.sampled_from(["", *(f"text {number}" for number in range(20))]), min_size=1, max_size=24),
+    st.lists(
+        st.sampled_from(["", *(f"text {number}" for number in range(20))]), min_size=1, max_size=24
+    ),
     st.integers(0, 24),
     st.integers(1, 5),
 )
-def test_an_interrupted_run_asks_every_pass_in_the_batches_of_an_undisturbed_one(words: list[str], stop: int, batch: int) -> None:
+def test_an_interrupted_run_asks_every_pass_in_the_batches_of_an_undisturbed_one(
+    words: list[str], stop: int, batch: int
+) -> None:
     whole, undisturbed = Recorder(batch=batch), Book()
     for one in answer_rows(TASK, whole, records(words), undisturbed, window=10):
         undisturbed.given[one.row] = one
     book = Book()
-    for count, one in enumerate(answer_rows(TASK, Recorder(batch=batch), records(words), book, window=10)):
+    for count, one in enumerate(
+        answer_rows(TASK, Recorder(batch=batch), records(words), book, window=10)
+    ):
         if count == stop:
             break
         book.given[one.row] = one
@@ -140,15 +164,28 @@ def test_a_pass_may_have_a_model_of_its_own() -> None:
     refine = Pass("refine", When(confidence_below=1.0), SECOND, "fake:seed=7")
     task = Task("purpose", "Which?", "{{ text }}", labels=LABELS, passes=(refine,))
     first, second = FakeEngine(), FakeEngine(seed=7)
-    answers = [one.answer for one in answer_rows(task, first, records(["a", "b"]), Book(), others={"fake:seed=7": second})]
+    answers = [
+        one.answer
+        for one in answer_rows(
+            task, first, records(["a", "b"]), Book(), others={"fake:seed=7": second}
+        )
+    ]
     assert (first.asked, second.asked) == (2, 2)
     assert {answer.pass_name for answer in answers} == {"refine"}
-    assert list(predict(task, FakeEngine(), records(["a", "b"]))) == sorted(answers, key=lambda answer: answer.record_id)
+    assert list(predict(task, FakeEngine(), records(["a", "b"]))) == sorted(
+        answers, key=lambda answer: answer.record_id
+    )
 
 
 def test_a_prompt_that_cannot_be_built_for_a_pass_leaves_the_answer_before() -> None:
     unfit = Task("purpose", "Again.", "{{ missing }}", labels=LABELS)
-    task = Task("purpose", "Which?", "{{ text }}", labels=LABELS, passes=(Pass("refine", When(confidence_below=1.0), unfit),))
+    task = Task(
+        "purpose",
+        "Which?",
+        "{{ text }}",
+        labels=LABELS,
+        passes=(Pass("refine", When(confidence_below=1.0), unfit),),
+    )
     (answer,) = predict(task, FakeEngine(), records(["a"]))
     assert answer.value is not None
     assert answer.reason is not None

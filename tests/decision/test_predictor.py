@@ -14,7 +14,12 @@ from medtask.errors import EngineError, TableError
 from medtask.records import Answer, Fault, Prompt, Record, Scores, Status
 from medtask.tasks.task import Choice, Label, Task
 
-TASK = Task("purpose", "Which purpose?", "{{ text }}", labels=tuple(Label(name, "", name) for name in ("curative", "palliative")))
+TASK = Task(
+    "purpose",
+    "Which purpose?",
+    "{{ text }}",
+    labels=tuple(Label(name, "", name) for name in ("curative", "palliative")),
+)
 
 
 class Recorder(FakeEngine):
@@ -39,7 +44,10 @@ class Book:
         return {row for row in self.given if first <= row <= last}
 
     def answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
-        earlier = sorted((one for one in self.given.values() if one.row < row and one.key in keys), key=lambda one: -one.row)
+        earlier = sorted(
+            (one for one in self.given.values() if one.row < row and one.key in keys),
+            key=lambda one: -one.row,
+        )
         return {one.key: one.answer for one in earlier if one.key is not None}
 
 
@@ -51,7 +59,13 @@ def records(words: Sequence[str]) -> list[Record]:
     return [Record(f"case-{row}", {"text": word}) for row, word in enumerate(words, 1)]
 
 
-def label(engine: FakeEngine, words: Sequence[str], book: Book, stop_after: int | None = None, window: int = 8) -> Book:
+def label(
+    engine: FakeEngine,
+    words: Sequence[str],
+    book: Book,
+    stop_after: int | None = None,
+    window: int = 8,
+) -> Book:
     """Answer rows into the book, and stop dead after so many answers."""
     for count, one in enumerate(answer_rows(TASK, engine, records(words), book, window=window), 1):
         book.given[one.row] = one
@@ -93,7 +107,15 @@ def test_equal_prompts_are_asked_once_within_and_across_windows() -> None:
     answers = list(predict(TASK, engine, texts("a", "b", "a", "a", "b", "c", "a"), window=3))
     assert sorted(text for batch in engine.batches for text in batch) == ["a", "b", "c"]
     assert len({answers[row].confidence for row in (0, 2, 3, 6)}) == 1
-    assert [answer.tokens_read > 0 for answer in answers] == [True, True, False, False, False, True, False]
+    assert [answer.tokens_read > 0 for answer in answers] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
     assert answers[6].ms == 0
 
 
@@ -112,39 +134,71 @@ def test_an_empty_row_costs_no_question() -> None:
 
 def test_bad_numbers_and_long_records_are_faults_of_their_rows_alone() -> None:
     plain = list(predict(TASK, FakeEngine(batch=2), texts(*"abcdef")))
-    answers = list(predict(TASK, FakeEngine(batch=2, nan={"2"}, impossible={"3"}, too_long={"5"}), texts(*"abcdef")))
-    assert [answer.status for answer in answers[1:5]] == [Status.FAILED, Status.FAILED, Status.OK, Status.TOO_LONG]
+    answers = list(
+        predict(
+            TASK, FakeEngine(batch=2, nan={"2"}, impossible={"3"}, too_long={"5"}), texts(*"abcdef")
+        )
+    )
+    assert [answer.status for answer in answers[1:5]] == [
+        Status.FAILED,
+        Status.FAILED,
+        Status.OK,
+        Status.TOO_LONG,
+    ]
     for row in (1, 2, 4):
-        assert (answers[row].value, answers[row].confidence, answers[row].probabilities) == (None, None, None)
+        assert (answers[row].value, answers[row].confidence, answers[row].probabilities) == (
+            None,
+            None,
+            None,
+        )
     for row in (0, 3, 5):
         assert answers[row].probabilities == plain[row].probabilities
 
 
 def test_two_rows_with_one_id_are_refused() -> None:
-    twice = [Record("k-1", {"text": "a"}), Record("k-2", {"text": "b"}), Record("k-1", {"text": "c"})]
+    twice = [
+        Record("k-1", {"text": "a"}),
+        Record("k-2", {"text": "b"}),
+        Record("k-1", {"text": "c"}),
+    ]
     with pytest.raises(TableError, match="k-1"):
         list(predict(TASK, FakeEngine(), twice))
 
 
-words_and_stops = st.tuples(st.lists(st.sampled_from([*"abcdefghij", "", "kk", "lll"]), min_size=1, max_size=30), st.integers(1, 30))
+words_and_stops = st.tuples(
+    st.lists(st.sampled_from([*"abcdefghij", "", "kk", "lll"]), min_size=1, max_size=30),
+    st.integers(1, 30),
+)
 
 
 @settings(deadline=None)
 @given(words_and_stops, st.integers(1, 9), st.integers(1, 4))
-def test_an_interrupted_run_asks_the_batches_of_an_undisturbed_one(given: tuple[list[str], int], window: int, batch: int) -> None:
+def test_an_interrupted_run_asks_the_batches_of_an_undisturbed_one(
+    given: tuple[list[str], int], window: int, batch: int
+) -> None:
     words, stop_after = given
-    undisturbed, interrupted, resumed = Recorder(batch=batch), Recorder(batch=batch), Recorder(batch=batch)
+    undisturbed, interrupted, resumed = (
+        Recorder(batch=batch),
+        Recorder(batch=batch),
+        Recorder(batch=batch),
+    )
     whole = label(undisturbed, words, Book(), window=window)
     partial = label(interrupted, words, Book(), stop_after, window)
     kept = set(partial.given)
     label(resumed, words, partial, window=window)
-    assert {row: (one.answer.value, one.answer.probabilities) for row, one in partial.given.items()} == {
-        row: (one.answer.value, one.answer.probabilities) for row, one in whole.given.items()
-    }
-    assert [one.answer.record_id for _, one in sorted(partial.given.items())] == [f"case-{row}" for row in range(1, len(words) + 1)]
-    # At most the batch in which it stopped is read again, and whatever is read is read in the same company.
+    assert {
+        row: (one.answer.value, one.answer.probabilities) for row, one in partial.given.items()
+    } == {row: (one.answer.value, one.answer.probabilities) for row, one in whole.given.items()}
+    assert [one.answer.record_id for _, one in sorted(partial.given.items())] == [
+        f"case-{row}" for row in range(1, len(words) + 1)
+    ]
+    # At most the batch in which it stopped is read again, and whatever is read is read in the same
+    # company.
     assert interrupted.batches == undisturbed.batches[: len(interrupted.batches)]
-    assert resumed.batches in (undisturbed.batches[len(interrupted.batches) :], undisturbed.batches[max(0, len(interrupted.batches) - 1) :])
+    assert resumed.batches in (
+        undisturbed.batches[len(interrupted.batches) :],
+        undisturbed.batches[max(0, len(interrupted.batches) - 1) :],
+    )
     assert kept <= set(partial.given)
 
 
@@ -181,7 +235,11 @@ def test_a_lost_row_is_asked_again_though_its_copy_is_there() -> None:
     book = label(FakeEngine(), ["a", "b", "a"], Book())
     lost = book.given.pop(1)
     (found,) = answer_rows(TASK, FakeEngine(), records(["a", "b", "a"]), book)
-    assert (found.row, found.key, found.answer.probabilities) == (1, lost.key, lost.answer.probabilities)
+    assert (found.row, found.key, found.answer.probabilities) == (
+        1,
+        lost.key,
+        lost.answer.probabilities,
+    )
 
 
 class Liar(FakeEngine):
@@ -189,12 +247,18 @@ class Liar(FakeEngine):
         super().__init__()
         self.say = say
 
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
         yield from (Fault(name, Status.FAILED, "?") for name in self.say)
 
 
-@pytest.mark.parametrize(("say", "complaint"), [(["1"], "1 of 2"), (["1", "1"], "twice"), (["1", "2", "3"], "not asked")])
-def test_an_engine_that_answers_too_much_or_too_little_is_refused(say: list[str], complaint: str) -> None:
+@pytest.mark.parametrize(
+    ("say", "complaint"), [(["1"], "1 of 2"), (["1", "1"], "twice"), (["1", "2", "3"], "not asked")]
+)
+def test_an_engine_that_answers_too_much_or_too_little_is_refused(
+    say: list[str], complaint: str
+) -> None:
     with pytest.raises(EngineError, match=complaint):
         list(predict(TASK, Liar(say), texts("a", "b")))
 

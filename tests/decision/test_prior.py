@@ -25,7 +25,9 @@ class Listening(FakeEngine):
         super().__init__(**told)  # type: ignore[arg-type]
         self.heard: list[Prompt] = []
 
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
         self.heard += prompts
         return super().score(prompts, known)
 
@@ -38,7 +40,9 @@ def test_shares_are_the_mean_over_inputs_without_content() -> None:
     assert prior.shares["a"] == pytest.approx(0.7)
     assert sum(prior.shares.values()) == pytest.approx(1)
     for name in ("a", "b", "c"):
-        assert prior.shares[name] == pytest.approx(sum(shares[name] for shares in prior.inputs.values()) / 3)
+        assert prior.shares[name] == pytest.approx(
+            sum(shares[name] for shares in prior.inputs.values()) / 3
+        )
 
 
 def test_a_gate_and_thinking_are_left_out() -> None:
@@ -49,7 +53,9 @@ def test_a_gate_and_thinking_are_left_out() -> None:
 
 
 def test_the_abstention_is_one_of_the_outcomes() -> None:
-    prior = measure_prior(replace(TASK, abstain=Label("unknown", "", "unknown")), FakeEngine(prefers={"unknown": 0.9}))
+    prior = measure_prior(
+        replace(TASK, abstain=Label("unknown", "", "unknown")), FakeEngine(prefers={"unknown": 0.9})
+    )
     assert prior.shares["unknown"] == pytest.approx(0.9)
 
 
@@ -59,12 +65,19 @@ def test_of_several_labels_each_has_a_probability_of_its_own() -> None:
 
 
 class PrefersPlace(FakeEngine):
-    """Gives the first place 0.6, whatever stands there; and "Option 1" a quarter of what is left, wherever it stands."""
+    """Gives the first place 0.6, whatever stands there; and "Option 1" a quarter of what is left,
+    wherever it stands.
+    """
 
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
         for prompt in prompts:
             weights = [0.6] + [0.1] * (len(prompt.options) - 1)
-            weights = [weight + 0.2 * (option.text == "Option 1") for weight, option in zip(weights, prompt.options, strict=True)]
+            weights = [
+                weight + 0.2 * (option.text == "Option 1")
+                for weight, option in zip(weights, prompt.options, strict=True)
+            ]
             yield Scores(prompt.record_id, (BranchScores(tuple(map(_log, weights))),))
 
 

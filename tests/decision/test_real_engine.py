@@ -1,5 +1,5 @@
-"""Every kind of question with real forward passes: tiny random models, one of whose chat templates refuses a system turn,
-and the built-in one through llama.cpp.
+"""Every kind of question with real forward passes: tiny random models, one of whose chat templates
+refuses a system turn, and the built-in one through llama.cpp.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def load(tmp_path: Path) -> Callable[..., Task]:
     return make
 
 
-@pytest.mark.parametrize("reasoning", [{}, {"reasoning": {"budget": "12"}}], ids=["at once", "after thinking"])
+@pytest.mark.parametrize(
+    "reasoning", [{}, {"reasoning": {"budget": "12"}}], ids=["at once", "after thinking"]
+)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -91,30 +93,48 @@ def test_what_is_scored_is_always_in_the_set(
         assert (given.thoughts is None) == (task.reasoning is None)
 
 
-def test_every_order_of_the_options_is_asked_and_averaged(model: Engine, load: Callable[..., Task]) -> None:
+def test_every_order_of_the_options_is_asked_and_averaged(
+    model: Engine, load: Callable[..., Task]
+) -> None:
     task = load({"kind": "choice", "options": "options", "debias": "permute"})
-    rows = [{"text": "which?", "options": ["brain", "knee", "nose"]}, {"text": "which?", "options": ["knee", "nose", "brain"]}]
+    rows = [
+        {"text": "which?", "options": ["brain", "knee", "nose"]},
+        {"text": "which?", "options": ["knee", "nose", "brain"]},
+    ]
     one, other = (answer.probabilities or {} for answer in predict(task, model, rows))
-    # The same options in another order: each keeps its probability, whatever its letter. llama.cpp computes in float16.
+    # The same options in another order: each keeps its probability, whatever its letter. llama.cpp
+    # computes in float16.
     for letter, moved in zip("ABC", "CAB", strict=True):
-        assert one[letter] == pytest.approx(other[moved], abs=1e-4 if isinstance(model, HfEngine) else 0.02)
+        assert one[letter] == pytest.approx(
+            other[moved], abs=1e-4 if isinstance(model, HfEngine) else 0.02
+        )
 
 
 def test_text_ends_and_sections_are_taken_apart(model: Engine, load: Callable[..., Task]) -> None:
     for sections in ("false", "true"):
-        for given in predict(load({"kind": "answer", "max_tokens": "12", "sections": sections}), model, ROWS):
+        for given in predict(
+            load({"kind": "answer", "max_tokens": "12", "sections": sections}), model, ROWS
+        ):
             assert given.status in (Status.OK, Status.TRUNCATED, Status.UNPARSABLE)
             assert given.text is not None
             assert given.text.startswith("<analysis>") == (sections == "true")
 
 
-def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(model: Engine, load: Callable[..., Task]) -> None:
+def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(
+    model: Engine, load: Callable[..., Task]
+) -> None:
     properties = {
         "side": {"enum": ["left", "right", "both"], "quote": "true"},
         "seen": {"type": "boolean"},
         "part": {"type": "object", "properties": {"kind": {"enum": ["bone", "organ"]}}},
     }
-    task = load({"kind": "fields", "schema": {"type": "object", "properties": properties}, "max_tokens": "100"})
+    task = load(
+        {
+            "kind": "fields",
+            "schema": {"type": "object", "properties": properties},
+            "max_tokens": "100",
+        }
+    )
     for row, given in zip(ROWS, predict(task, model, ROWS), strict=True):
         assert given.status in (Status.OK, Status.REVIEW)
         assert isinstance(given.value, dict)
@@ -122,18 +142,25 @@ def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(model: Engine,
         assert given.value["side"] in ("left", "right", "both")
         assert given.probabilities is not None
         for field, outcomes in (("side", 3), ("seen", 2), ("part.kind", 2)):
-            shares = [share for name, share in given.probabilities.items() if name.startswith(f"{field}=")]
+            shares = [
+                share for name, share in given.probabilities.items() if name.startswith(f"{field}=")
+            ]
             assert len(shares) == outcomes
             assert sum(shares) == pytest.approx(1)
         for quote in (given.quotes or {}).values():
             assert str(row["text"])[quote.start : quote.end] == quote.text
 
 
-@pytest.mark.parametrize(("gate", "reason"), [("head_tail", "only its beginning and its end were read"), ("chunk", "overlapping parts")])
+@pytest.mark.parametrize(
+    ("gate", "reason"),
+    [("head_tail", "only its beginning and its end were read"), ("chunk", "overlapping parts")],
+)
 def test_a_record_longer_than_the_context_is_answered_and_says_so(
     model: Engine, load: Callable[..., Task], gate: str, reason: str
 ) -> None:
-    long = " ".join(f"The patient was seen for pain in the left wrist on day {day}." for day in range(60))
+    long = " ".join(
+        f"The patient was seen for pain in the left wrist on day {day}." for day in range(60)
+    )
     task = load(LABELS, gate={"too_long": gate})
     short, given = predict(task, model, [ROWS[0], {"text": long}])
     assert short.reason is None or reason not in short.reason
@@ -144,15 +171,34 @@ def test_a_record_longer_than_the_context_is_answered_and_says_so(
     assert refused.status is Status.TOO_LONG
 
 
-def test_examples_that_each_row_chooses_share_what_they_can(model: Engine, load: Callable[..., Task], tmp_path: Path) -> None:
-    pool = [{"text": f"{word} {number}", "answer": word} for number in range(6) for word in ("brain", "knee", "wrist")]
+def test_examples_that_each_row_chooses_share_what_they_can(
+    model: Engine, load: Callable[..., Task], tmp_path: Path
+) -> None:
+    pool = [
+        {"text": f"{word} {number}", "answer": word}
+        for number in range(6)
+        for word in ("brain", "knee", "wrist")
+    ]
     (tmp_path / "gold.jsonl").write_text("\n".join(map(json.dumps, pool)))
-    task = load({"kind": "label", "labels": ["brain", "knee", "wrist"]}, examples={"file": "gold.jsonl", "select": "nearest", "k": "2"})
-    answers = list(predict(task, model, [{"text": f"the {word} {number}"} for number in range(4) for word in ("brain", "knee")]))
+    task = load(
+        {"kind": "label", "labels": ["brain", "knee", "wrist"]},
+        examples={"file": "gold.jsonl", "select": "nearest", "k": "2"},
+    )
+    answers = list(
+        predict(
+            task,
+            model,
+            [{"text": f"the {word} {number}"} for number in range(4) for word in ("brain", "knee")],
+        )
+    )
     assert {answer.value for answer in answers} <= {"brain", "knee", "wrist"}
     assert sum(answer.tokens_reused for answer in answers) > 0
 
 
-def test_a_budget_beyond_the_context_is_refused_before_anything_is_read(model: Engine, load: Callable[..., Task]) -> None:
-    with pytest.raises(InputError, match="budget under reasoning is 512 tokens, and the model's whole context 512"):
+def test_a_budget_beyond_the_context_is_refused_before_anything_is_read(
+    model: Engine, load: Callable[..., Task]
+) -> None:
+    with pytest.raises(
+        InputError, match="budget under reasoning is 512 tokens, and the model's whole context 512"
+    ):
         next(predict(load(LABELS, reasoning={"budget": "512"}), model, ROWS))

@@ -10,7 +10,10 @@ from medtask.decision.text import end_at_sentence
 @pytest.mark.parametrize(
     ("text", "whole"),
     [
-        ("Glaucoma harms the optic nerve. It is treated with 2.5 ml of", "Glaucoma harms the optic nerve."),
+        (
+            "Glaucoma harms the optic nerve. It is treated with 2.5 ml of",
+            "Glaucoma harms the optic nerve.",
+        ),
         ("Ask Dr. Lind. She will kn", "Ask Dr. Lind."),
         ("It is rare! Is it? Nobody", "It is rare! Is it?"),
         ("He said “no.” Then he", "He said “no.”"),

@@ -14,18 +14,28 @@ TAILS = (" curative", " palliative", " staging")
 
 
 def ask(text: str, record_id: str = "", tails: tuple[str, ...] = TAILS) -> Prompt:
-    return Prompt(record_id or text, (Message("user", f"What is it for? {text}"),), (Branch("", tails),), text)
+    return Prompt(
+        record_id or text, (Message("user", f"What is it for? {text}"),), (Branch("", tails),), text
+    )
 
 
-def logprobs(engine: FakeEngine, text: str = "resection", record_id: str = "r") -> tuple[float, ...]:
+def logprobs(
+    engine: FakeEngine, text: str = "resection", record_id: str = "r"
+) -> tuple[float, ...]:
     (scores,) = engine.score([ask(text, record_id)])
     assert isinstance(scores, Scores)
     return scores.branches[0].logprobs
 
 
 @settings(deadline=None)
-@given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=40, unique=True).map(tuple), st.integers())
-def test_probabilities_sum_to_one_whatever_is_asked(text: str, tails: tuple[str, ...], seed: int) -> None:
+@given(
+    st.text(),
+    st.lists(st.text(min_size=1), min_size=1, max_size=40, unique=True).map(tuple),
+    st.integers(),
+)
+def test_probabilities_sum_to_one_whatever_is_asked(
+    text: str, tails: tuple[str, ...], seed: int
+) -> None:
     (scores,) = FakeEngine(seed=seed).score([ask(text, "r", tails)])
     assert isinstance(scores, Scores)
     assert math.fsum(map(math.exp, scores.branches[0].logprobs)) == pytest.approx(1)
@@ -49,7 +59,9 @@ def test_a_certain_label_rules_out_the_others() -> None:
 
 def test_faults_come_where_they_are_ordered() -> None:
     engine = FakeEngine(nan={"n"}, impossible={"i"}, too_long={"l"})
-    outcomes = {outcome.record_id: outcome for outcome in engine.score([ask(name) for name in "nilo"])}
+    outcomes = {
+        outcome.record_id: outcome for outcome in engine.score([ask(name) for name in "nilo"])
+    }
     assert all(math.isnan(number) for number in outcomes["n"].branches[0].logprobs)
     assert set(outcomes["i"].branches[0].logprobs) == {-math.inf}
     assert isinstance(outcomes["l"], Fault)

@@ -13,7 +13,15 @@ import medtask
 from lessons import PARTS, TAGS, make_desk, make_material, make_task
 from medtask.engines.base import EngineInfo
 from medtask.engines.fake import FakeEngine
-from medtask.engines.hybrid import HybridEngine, Member, identify_member, load_hybrid, mix_branches, name_member, save_hybrid
+from medtask.engines.hybrid import (
+    HybridEngine,
+    Member,
+    identify_member,
+    load_hybrid,
+    mix_branches,
+    name_member,
+    save_hybrid,
+)
 from medtask.engines.trained import Trained, write_trained
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import Branch, BranchScores, Fault, Meaning, Option, Prompt, Scores
@@ -21,7 +29,10 @@ from medtask.train.linear import fit_linear
 from medtask.train.recipe import Recipe
 
 WHICH = Branch("", PARTS, meanings=tuple(map(Meaning, PARTS)))
-PROMPTS = [Prompt(f"r{row}", (), (WHICH,), text) for row, text in enumerate(("MRI of the knee", "CT of the left wrist", "a fall"))]
+PROMPTS = [
+    Prompt(f"r{row}", (), (WHICH,), text)
+    for row, text in enumerate(("MRI of the knee", "CT of the left wrist", "a fall"))
+]
 ASKED = Trained("hybrid", "label", PARTS)
 
 
@@ -38,28 +49,47 @@ def fake(seed: int, weight: float) -> Member:
 
 @pytest.fixture
 def linear(tmp_path: Path) -> Path:
-    fit_linear([make_material(make_task(tmp_path / "task"))], Recipe(method="linear"), make_desk(tmp_path / "models" / "words"))
+    fit_linear(
+        [make_material(make_task(tmp_path / "task"))],
+        Recipe(method="linear"),
+        make_desk(tmp_path / "models" / "words"),
+    )
     return (tmp_path / "models" / "words" / "draft").rename(tmp_path / "models" / "linear")
 
 
-def test_every_probability_is_the_weighted_mean_of_the_members(linear: Path, tmp_path: Path) -> None:
+def test_every_probability_is_the_weighted_mean_of_the_members(
+    linear: Path, tmp_path: Path
+) -> None:
     reference = name_member(str(linear))
     words = medtask.load_model(reference)
-    folder = save(tmp_path / "h", fake(1, 0.2), fake(2, 0.3), Member(reference, identify_member(words, reference), 0.5))
+    folder = save(
+        tmp_path / "h",
+        fake(1, 0.2),
+        fake(2, 0.3),
+        Member(reference, identify_member(words, reference), 0.5),
+    )
     engine = medtask.load_model(str(folder))
     assert isinstance(engine, HybridEngine)
     members = [FakeEngine(seed=1), FakeEngine(seed=2), words]
-    alone = [{said.record_id: said for said in member.score(PROMPTS) if isinstance(said, Scores)} for member in members]
+    alone = [
+        {said.record_id: said for said in member.score(PROMPTS) if isinstance(said, Scores)}
+        for member in members
+    ]
     found = list(engine.score(PROMPTS))
     assert [said.record_id for said in found] == ["r0", "r1", "r2"]
     for said in found:
         assert isinstance(said, Scores)
         parts = [one[said.record_id].branches[0] for one in alone]
         for place, logprob in enumerate(said.branches[0].logprobs):
-            by_hand = sum(weight * math.exp(part.logprobs[place]) for weight, part in zip((0.2, 0.3, 0.5), parts, strict=True))
+            by_hand = sum(
+                weight * math.exp(part.logprobs[place])
+                for weight, part in zip((0.2, 0.3, 0.5), parts, strict=True)
+            )
             assert math.exp(logprob) == pytest.approx(by_hand, abs=1e-12)
         off_sets = [part.off_set or 0.0 for part in parts]
-        assert said.branches[0].off_set == pytest.approx(0.2 * off_sets[0] + 0.3 * off_sets[1] + 0.5 * off_sets[2])
+        assert said.branches[0].off_set == pytest.approx(
+            0.2 * off_sets[0] + 0.3 * off_sets[1] + 0.5 * off_sets[2]
+        )
     (rest,) = engine.score(PROMPTS, known=["r0", "r2"])
     assert isinstance(rest, Scores) and isinstance(found[1], Scores)
     assert (rest.record_id, rest.branches) == ("r1", found[1].branches)
@@ -67,7 +97,10 @@ def test_every_probability_is_the_weighted_mean_of_the_members(linear: Path, tmp
 
 
 def test_bounds_are_weighed_and_what_no_member_tells_is_not_told() -> None:
-    sure, unsure = BranchScores((0.0, -math.inf), off_set=0.4, slack=0.001), BranchScores((-1.0, -1.0), slack=0.01)
+    sure, unsure = (
+        BranchScores((0.0, -math.inf), off_set=0.4, slack=0.001),
+        BranchScores((-1.0, -1.0), slack=0.01),
+    )
     mixed = mix_branches([sure, unsure], [0.25, 0.75])
     assert np.exp(mixed.logprobs) == pytest.approx([0.25 + 0.375, 0.375])
     assert (mixed.off_set, mixed.slack) == (pytest.approx(0.4), pytest.approx(0.00775))
@@ -75,7 +108,9 @@ def test_bounds_are_weighed_and_what_no_member_tells_is_not_told() -> None:
     assert mix_branches([sure, sure], [0.5, 0.5]).logprobs == (0.0, -math.inf)
     broken = mix_branches([sure, BranchScores((math.nan, 0.0))], [0.5, 0.5])
     assert all(map(math.isnan, broken.logprobs))
-    assert all(map(math.isnan, mix_branches([BranchScores((-math.inf, -math.inf))], [1.0]).logprobs))
+    assert all(
+        map(math.isnan, mix_branches([BranchScores((-math.inf, -math.inf))], [1.0]).logprobs)
+    )
 
 
 def test_a_row_that_one_member_cannot_read_gets_no_half_of_an_answer() -> None:
@@ -90,20 +125,31 @@ def test_a_row_that_one_member_cannot_read_gets_no_half_of_an_answer() -> None:
 def test_it_answers_whole_tasks(kind: str, tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", kind, PARTS if kind == "label" else TAGS)
     rows = [{"text": prompt.text} for prompt in PROMPTS]
-    mixed = list(medtask.predict(task, medtask.load_model(str(save(tmp_path / "h", fake(1, 0.25), fake(2, 0.75)))), rows))
+    mixed = list(
+        medtask.predict(
+            task, medtask.load_model(str(save(tmp_path / "h", fake(1, 0.25), fake(2, 0.75)))), rows
+        )
+    )
     first, second = (list(medtask.predict(task, FakeEngine(seed=seed), rows)) for seed in (1, 2))
     for said, one, other in zip(mixed, first, second, strict=True):
         assert said.probabilities and one.probabilities and other.probabilities
-        expected = {name: 0.25 * one.probabilities[name] + 0.75 * other.probabilities[name] for name in said.probabilities}
+        expected = {
+            name: 0.25 * one.probabilities[name] + 0.75 * other.probabilities[name]
+            for name in said.probabilities
+        }
         assert said.probabilities == pytest.approx(expected, abs=1e-12)
 
 
 def test_likelihoods_of_whole_texts_are_no_probabilities() -> None:
-    engine = HybridEngine([FakeEngine(), FakeEngine(seed=1)], [0.5, 0.5], EngineInfo("hybrid", "both", {}))
+    engine = HybridEngine(
+        [FakeEngine(), FakeEngine(seed=1)], [0.5, 0.5], EngineInfo("hybrid", "both", {})
+    )
     options = (Option("A", "narrow airways"), Option("B", "a virus"))
     letters = Prompt("r", (), (Branch("", ("A", "B"), weigh="text"),), "asthma?", options)
     assert isinstance(next(engine.score([letters])), Scores)
-    texts = Prompt("r", (), (Branch("", ("narrow airways", "a virus"), weigh="text"),), "asthma?", options)
+    texts = Prompt(
+        "r", (), (Branch("", ("narrow airways", "a virus"), weigh="text"),), "asthma?", options
+    )
     with pytest.raises(EngineError, match="`readout: text` takes") as refused:
         next(engine.score([texts]))
     assert refused.value.fix == "set `readout: letter`"
@@ -115,39 +161,68 @@ def test_a_member_that_is_another_model_by_now_is_named(linear: Path, tmp_path: 
     folder = save(tmp_path / "h", member, fake(1, 0.5))
     load_hybrid(str(folder)).close()
     write_trained(linear, Trained("linear", "label", PARTS, base="another training"))
-    with pytest.raises(InputError, match=r"linear is not the model that the weights of .*h were fitted for: its contract is") as refused:
+    with pytest.raises(
+        InputError,
+        match=r"linear is not the model that the weights of .*h were fitted for: its contract is",
+    ) as refused:
         load_hybrid(str(folder))
     assert "train the hybrid again" in refused.value.fix
 
 
-def test_it_finds_its_members_where_they_were_and_beside_it_where_both_were_moved(linear: Path, tmp_path: Path) -> None:
+def test_it_finds_its_members_where_they_were_and_beside_it_where_both_were_moved(
+    linear: Path, tmp_path: Path
+) -> None:
     reference = name_member(str(linear))
     assert Path(reference).is_absolute()
     member = Member(reference, identify_member(medtask.load_model(reference), reference), 0.5)
     save(tmp_path / "models" / "h", member, fake(1, 0.5))
     found = list(load_hybrid(str(tmp_path / "models" / "h")).score(PROMPTS))
     (tmp_path / "models").rename(tmp_path / "elsewhere")
-    moved = [said for said in load_hybrid(str(tmp_path / "elsewhere" / "h")).score(PROMPTS) if isinstance(said, Scores)]
-    assert [said.branches for said in moved] == [said.branches for said in found if isinstance(said, Scores)]
+    moved = [
+        said
+        for said in load_hybrid(str(tmp_path / "elsewhere" / "h")).score(PROMPTS)
+        if isinstance(said, Scores)
+    ]
+    assert [said.branches for said in moved] == [
+        said.branches for said in found if isinstance(said, Scores)
+    ]
 
 
-def test_folders_are_named_absolutely_and_models_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_named_absolutely_and_models_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sentences").mkdir()
     (tmp_path / "minilm").mkdir()
     assert name_member("sentences") == str(tmp_path / "sentences")
     assert name_member("encoder:sentences") == f"encoder:{tmp_path / 'sentences'}"
-    for reference in ("minilm", "fake:seed=1", "org/name@main", "ollama:llama3.2:1b", "http://localhost:8000/v1#m"):
+    for reference in (
+        "minilm",
+        "fake:seed=1",
+        "org/name@main",
+        "ollama:llama3.2:1b",
+        "http://localhost:8000/v1#m",
+    ):
         assert name_member(reference) == reference
 
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"members": [{"reference": "fake:"}]}', '{"members": []}',
-     '{"members": [{"reference": "fake:", "identity": {}, "weight": 0.7}]}',
-     '{"members": [{"reference": "fake:", "identity": {}, "weight": 2}, {"reference": "fake:", "identity": {}, "weight": -1}]}'],
-)  # fmt: skip
-def test_a_list_of_members_that_says_nothing_usable_is_refused(content: str, tmp_path: Path) -> None:
+    [
+        "{",
+        "[]",
+        '{"members": [{"reference": "fake:"}]}',
+        '{"members": []}',
+        '{"members": [{"reference": "fake:", "identity": {}, "weight": 0.7}]}',
+        (
+            '{"members": [{"reference": "fake:", "identity": {}, "weight": 2}, {"reference": '
+            '"fake:", "identity": {}, "weight": -1}]}'
+        ),
+    ],
+)
+def test_a_list_of_members_that_says_nothing_usable_is_refused(
+    content: str, tmp_path: Path
+) -> None:
     folder = save(tmp_path / "h", fake(1, 0.5), fake(2, 0.5))
     (folder / "hybrid.json").write_text(content)
     with pytest.raises(InputError, match="is not the file that training wrote"):
@@ -161,13 +236,17 @@ def test_options_go_to_the_members_that_have_a_use_for_them(linear: Path, tmp_pa
     reference = name_member(str(linear))
     member = Member(reference, identify_member(medtask.load_model(reference), reference), 1.0)
     alone = save(tmp_path / "alone", member)
-    with pytest.raises(UsageError, match="--device means nothing to any of the models of this hybrid"):
+    with pytest.raises(
+        UsageError, match="--device means nothing to any of the models of this hybrid"
+    ):
         medtask.load_model(str(alone), device="cpu")
     both = save(tmp_path / "both", Member(reference, member.identity, 0.5), fake(1, 0.5))
     medtask.load_model(str(both), device="cpu").close()
 
 
-def test_the_manifest_can_tell_what_it_is_made_of_and_where_records_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_can_tell_what_it_is_made_of_and_where_records_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save(tmp_path / "h", fake(1, 0.25), fake(2, 0.75))
     info = load_hybrid(str(folder)).info
     assert info.title == f"{folder}, 25% fake:seed=1 + 75% fake:seed=2"
@@ -177,9 +256,18 @@ def test_the_manifest_can_tell_what_it_is_made_of_and_where_records_go(tmp_path:
 
     def load(reference: str, **options: object) -> FakeEngine:
         engine = FakeEngine(seed=int(reference[-1]))
-        engine.info = EngineInfo("http", "far away", engine.info.identity, {"remote": True, "url": "https://far", "addresses": ["1.2.3.4"]})
+        engine.info = EngineInfo(
+            "http",
+            "far away",
+            engine.info.identity,
+            {"remote": True, "url": "https://far", "addresses": ["1.2.3.4"]},
+        )
         return engine
 
     monkeypatch.setattr("medtask.engines.hybrid.load_model", load)
     details = load_hybrid(str(folder)).info.details
-    assert (details["remote"], details["url"], details["addresses"]) == (True, "https://far", ["1.2.3.4", "1.2.3.4"])
+    assert (details["remote"], details["url"], details["addresses"]) == (
+        True,
+        "https://far",
+        ["1.2.3.4", "1.2.3.4"],
+    )

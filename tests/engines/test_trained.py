@@ -1,4 +1,6 @@
-"""The contract of a model folder: what it says is so, and nothing half-written or changed is loaded."""
+"""The contract of a model folder: what it says is so, and nothing half-written or changed is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ import pytest
 from medtask.engines.trained import Trained, find_engine, hash_contract, read_trained, write_trained
 from medtask.errors import InputError, StorageError
 
-MODEL = Trained("linear", "label", ("knee", "wrist"), abstain="unclear", base="tf-idf", task_fingerprint="f00", phi="no")
+MODEL = Trained(
+    "linear",
+    "label",
+    ("knee", "wrist"),
+    abstain="unclear",
+    base="tf-idf",
+    task_fingerprint="f00",
+    phi="no",
+)
 
 
 @pytest.fixture
@@ -27,7 +37,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_read_with_a_hash_of_every_file(folder: Path) -> None:
     found = read_trained(folder)
-    assert (found.engine, found.kind, found.labels, found.abstain) == ("linear", "label", ("knee", "wrist"), "unclear")
+    assert (found.engine, found.kind, found.labels, found.abstain) == (
+        "linear",
+        "label",
+        ("knee", "wrist"),
+        "unclear",
+    )
     assert (found.base, found.task_fingerprint, found.phi) == ("tf-idf", "f00", "no")
     assert set(found.sha256) == {"linear.json", "part/weights.safetensors"}
     (folder / "README.md").write_text("words for people, which people may change")
@@ -37,7 +52,9 @@ def test_what_was_written_is_read_with_a_hash_of_every_file(folder: Path) -> Non
     assert json.loads((folder / "medtask.json").read_text())["format"] == 1
 
 
-def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(tmp_path: Path) -> None:
+def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(
+    tmp_path: Path,
+) -> None:
     assert find_engine(tmp_path) is None
     with pytest.raises(InputError, match=r"holds no trained model: medtask\.json is missing"):
         read_trained(tmp_path)
@@ -46,15 +63,26 @@ def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(tmp
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: (folder / "linear.json").unlink(), r"is not whole: linear\.json is missing"),
-        (lambda folder: (folder / "part" / "weights.safetensors").write_bytes(b"\0\2"), "is not the file that training wrote"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), r'files that training did not write: "tokenizer\.json"'),
+        (
+            lambda folder: (folder / "linear.json").unlink(),
+            r"is not whole: linear\.json is missing",
+        ),
+        (
+            lambda folder: (folder / "part" / "weights.safetensors").write_bytes(b"\0\2"),
+            "is not the file that training wrote",
+        ),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{}"),
+            r'files that training did not write: "tokenizer\.json"',
+        ),
         (lambda folder: (folder / "medtask.json").write_text('{"format": 1'), "cannot be read"),
         (lambda folder: (folder / "medtask.json").write_text("[" * 100_000), "cannot be read"),
         (lambda folder: (folder / "medtask.json").write_text("[1]"), "holds no JSON object"),
     ],
 )
-def test_a_folder_that_is_not_as_it_was_written_is_refused(folder: Path, damage: Callable[[Path], Any], told: str) -> None:
+def test_a_folder_that_is_not_as_it_was_written_is_refused(
+    folder: Path, damage: Callable[[Path], Any], told: str
+) -> None:
     damage(folder)
     with pytest.raises(InputError, match=told):
         read_trained(folder)
@@ -76,7 +104,9 @@ def test_a_folder_that_is_not_as_it_was_written_is_refused(folder: Path, damage:
         ({"temperature": 2}, 'nothing usable under "temperature"'),
     ],
 )
-def test_a_contract_that_says_what_cannot_be_is_refused(folder: Path, change: dict[str, Any], told: str) -> None:
+def test_a_contract_that_says_what_cannot_be_is_refused(
+    folder: Path, change: dict[str, Any], told: str
+) -> None:
     path = folder / "medtask.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=told):

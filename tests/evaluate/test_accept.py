@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from medtask.errors import UsageError
-from medtask.evaluate.accept import GROWTH, Acceptance, count_needed, draw_one_each, find_acceptance, rank_for_review
+from medtask.evaluate.accept import (
+    GROWTH,
+    Acceptance,
+    count_needed,
+    draw_one_each,
+    find_acceptance,
+    rank_for_review,
+)
 from medtask.evaluate.blocks import Table
 from medtask.evaluate.refusal import Refusal
 
@@ -33,7 +40,10 @@ def draw(n: int, a: float = 6.0, b: float = 0.6) -> tuple[np.ndarray, np.ndarray
     return confidence, RANDOM.random(n) < confidence
 
 
-@pytest.mark.parametrize(("max_error", "risk", "rows"), [(0.05, 0.05, 59), (0.01, 0.05, 299), (0.1, 0.1, 22), (0.5, 0.5, 1)])
+@pytest.mark.parametrize(
+    ("max_error", "risk", "rows"),
+    [(0.05, 0.05, 59), (0.01, 0.05, 299), (0.1, 0.1, 22), (0.5, 0.5, 1)],
+)
 def test_the_fewest_rows_by_the_binomial_tail(max_error: float, risk: float, rows: int) -> None:
     assert count_needed(max_error, risk) == rows
     assert binom.cdf(0, rows, max_error) <= risk + 1e-12
@@ -50,7 +60,8 @@ def test_59_right_answers_are_just_enough() -> None:
 
 
 def test_the_walk_by_hand() -> None:
-    # 90 rows: one walk from the 59 surest. It passes as long as the tail is at most 0.05, which one error ends.
+    # 90 rows: one walk from the 59 surest. It passes as long as the tail is at most 0.05, which one
+    # error ends.
     confidence = np.linspace(0.99, 0.1, 90)
     right = np.ones(90, dtype=bool)
     right[75] = False
@@ -64,7 +75,11 @@ def test_a_later_start_saves_what_an_early_error_ends() -> None:
     confidence = np.linspace(0.999, 0.5, n)
     right = np.ones(n, dtype=bool)
     right[[3, 9]] = False
-    walks = max(walks for walks in range(1, 20) if round(count_needed(0.05, 0.05 / walks) * GROWTH ** (walks - 1)) <= n)
+    walks = max(
+        walks
+        for walks in range(1, 20)
+        if round(count_needed(0.05, 0.05 / walks) * GROWTH ** (walks - 1)) <= n
+    )
     assert walks > 1
     assert accept(confidence, right).accepted == n
     assert binom.cdf(1, 59, 0.05) > 0.05  # a walk from the 59 surest alone would have died there
@@ -82,7 +97,9 @@ def test_equal_confidences_are_accepted_together() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(0, 400), st.floats(0.02, 0.4), st.booleans())
-def test_what_is_accepted_on_gold_passes_the_exact_test(seed: int, n: int, max_error: float, coarse: bool) -> None:
+def test_what_is_accepted_on_gold_passes_the_exact_test(
+    seed: int, n: int, max_error: float, coarse: bool
+) -> None:
     random = np.random.default_rng(seed)
     confidence = random.beta(4, 0.5, n)
     confidence = np.round(confidence, 1) if coarse else confidence
@@ -98,14 +115,18 @@ def test_what_is_accepted_on_gold_passes_the_exact_test(seed: int, n: int, max_e
 
 @pytest.mark.parametrize("by_class", [False, True])
 def test_the_bound_holds(by_class: bool) -> None:
-    """The promise itself: at most 10 of 200 samples, and two standard errors more, give a threshold that lets too much through."""
+    """The promise itself: at most 10 of 200 samples, and two standard errors more, give a threshold
+    that lets too much through.
+    """
     confidence, right = draw(60_000)
     classes = (np.arange(60_000) % 5 == 0).astype(np.int64)
     right[classes == 1] &= RANDOM.random(int((classes == 1).sum())) < 0.97
     broken = found = 0
     for seed in range(200):
         rows = np.random.default_rng(seed).integers(0, len(right), 500)
-        result = find_acceptance(confidence[rows], right[rows], classes=classes[rows] if by_class else None)
+        result = find_acceptance(
+            confidence[rows], right[rows], classes=classes[rows] if by_class else None
+        )
         if isinstance(result, Refusal):
             continue
         found += 1
@@ -117,15 +138,28 @@ def test_the_bound_holds(by_class: bool) -> None:
 
 
 def test_each_class_has_a_threshold_or_none() -> None:
-    confidence = np.concatenate([np.linspace(0.5, 1, 200), np.linspace(0.5, 1, 200), np.linspace(0.5, 1, 10)])
+    confidence = np.concatenate(
+        [np.linspace(0.5, 1, 200), np.linspace(0.5, 1, 200), np.linspace(0.5, 1, 10)]
+    )
     classes = np.repeat([0, 1, 2], [200, 200, 10])
     right = np.ones(410, dtype=bool)
     right[200:400:2] = False
     found = accept(confidence, right, classes=classes, names=["a", "b", "c"])
-    assert [(rule.name, rule.accepted) for rule in found.by_class.values()] == [("a", 200), ("b", 0), ("c", 0)]
+    assert [(rule.name, rule.accepted) for rule in found.by_class.values()] == [
+        ("a", 200),
+        ("b", 0),
+        ("c", 0),
+    ]
     assert found.threshold is None
-    assert found.accepts(np.array([0.99, 0.99, 0.99, np.nan]), np.array([0, 1, 2, 0])).tolist() == [True, False, False, False]
-    assert found.accepts(np.array([0.99]), np.array([7])).tolist() == [False]  # a class that gold never saw
+    assert found.accepts(np.array([0.99, 0.99, 0.99, np.nan]), np.array([0, 1, 2, 0])).tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert found.accepts(np.array([0.99]), np.array([7])).tolist() == [
+        False
+    ]  # a class that gold never saw
     with pytest.raises(UsageError):
         found.accepts(np.array([0.9]))
     (table,) = [block for block in found.tell() if isinstance(block, Table)]
@@ -144,14 +178,19 @@ def test_of_each_group_one_row_is_used() -> None:
     chosen = draw_one_each(groups, seed=3)
     assert groups[chosen].tolist() == list(range(100))
     assert chosen.tolist() == draw_one_each(groups, seed=3).tolist()
-    shares = np.bincount([int(draw_one_each(np.zeros(4, dtype=int), seed)[0]) for seed in range(2000)]) / 2000
+    shares = (
+        np.bincount([int(draw_one_each(np.zeros(4, dtype=int), seed)[0]) for seed in range(2000)])
+        / 2000
+    )
     assert shares == pytest.approx(np.full(4, 0.25), abs=0.05)
     confidence = np.linspace(0.5, 1, len(groups))
     found = accept(confidence, np.ones(len(groups), dtype=bool), groups=groups)
     assert (found.rows, found.grouped) == (100, True)
     # Copies of 30 rows are 30 rows.
     copies = np.repeat(np.arange(30), 20)
-    assert isinstance(find_acceptance(np.tile(0.9, 600), np.ones(600, dtype=bool), groups=copies), Refusal)
+    assert isinstance(
+        find_acceptance(np.tile(0.9, 600), np.ones(600, dtype=bool), groups=copies), Refusal
+    )
 
 
 @pytest.mark.parametrize("n", [0, 1, 5])
@@ -168,7 +207,9 @@ def test_rows_without_confidence_are_never_accepted_and_count_in_coverage() -> N
     confidence = np.concatenate([np.linspace(0.5, 1, 100), np.full(100, np.nan)])
     found = accept(confidence, np.ones(200, dtype=bool))
     assert (found.accepted, found.without, found.coverage.value) == (100, 100, 0.5)
-    assert "no answer has a confidence" in refuse(np.full(80, np.nan), np.ones(80, dtype=bool)).reason
+    assert (
+        "no answer has a confidence" in refuse(np.full(80, np.nan), np.ones(80, dtype=bool)).reason
+    )
 
 
 def test_a_refusal_foresees_what_would_do() -> None:
@@ -183,7 +224,9 @@ def test_a_refusal_foresees_what_would_do() -> None:
     assert "hardly help" in hopeless.reason
 
 
-@pytest.mark.parametrize("more", [{"max_error": 0.0}, {"max_error": 1.0}, {"level": 1.5}, {"level": float("nan")}])
+@pytest.mark.parametrize(
+    "more", [{"max_error": 0.0}, {"max_error": 1.0}, {"level": 1.5}, {"level": float("nan")}]
+)
 def test_shares_are_checked(more: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         find_acceptance(np.array([0.5]), np.array([True]), **more)  # type: ignore[arg-type]

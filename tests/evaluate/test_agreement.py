@@ -11,9 +11,19 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medtask.evaluate.agreement import agree, compare_objects, flatten, grade_objects, unflatten
 
-LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.lists(st.integers(), max_size=3))
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=3),
+)
 OBJECTS = st.recursive(
-    LEAVES, lambda inner: st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, min_size=1, max_size=3), max_leaves=8
+    LEAVES,
+    lambda inner: st.dictionaries(
+        st.text("abc", min_size=1, max_size=2), inner, min_size=1, max_size=3
+    ),
+    max_leaves=8,
 )
 
 
@@ -61,10 +71,22 @@ def test_values_that_do_not(gold: object, answer: object) -> None:
 
 def test_each_field_is_right_wrong_missed_or_invented() -> None:
     gold = {"stage": "II", "size": {"value": 12, "unit": "mm"}, "nodes": None, "grade": 2}
-    answer = {"stage": "ii", "size": {"value": 13, "unit": None}, "nodes": True, "grade": 2, "side": "left"}
+    answer = {
+        "stage": "ii",
+        "size": {"value": 13, "unit": None},
+        "nodes": True,
+        "grade": 2,
+        "side": "left",
+    }
     found = {".".join(path): finding for path, finding, _, _ in compare_objects(gold, answer)}
     # gold says nothing of the side, so nothing can be wrong there
-    assert found == {"stage": "right", "size.value": "wrong", "size.unit": "missed", "nodes": "invented", "grade": "right"}
+    assert found == {
+        "stage": "right",
+        "size.value": "wrong",
+        "size.unit": "missed",
+        "nodes": "invented",
+        "grade": "right",
+    }
 
 
 def test_an_object_that_is_null_stands_for_all_of_its_fields() -> None:
@@ -73,11 +95,16 @@ def test_an_object_that_is_null_stands_for_all_of_its_fields() -> None:
     assert {finding for _, finding, _, _ in compare_objects(null, whole)} == {"invented"}
     quality = grade_objects([whole, null], [whole, null])
     assert quality is not None
-    assert [(one.field, one.rows, one.agreement.value) for one in quality.fields] == [("size.unit", 2, 1.0), ("size.value", 2, 1.0)]
+    assert [(one.field, one.rows, one.agreement.value) for one in quality.fields] == [
+        ("size.unit", 2, 1.0),
+        ("size.value", 2, 1.0),
+    ]
 
 
 def test_a_value_in_place_of_an_object_is_wrong() -> None:
-    assert [finding for _, finding, _, _ in compare_objects({"size": 12}, {"size": {"value": 12}})] == ["wrong"]
+    assert [
+        finding for _, finding, _, _ in compare_objects({"size": 12}, {"size": {"value": 12}})
+    ] == ["wrong"]
 
 
 def test_the_figures_are_the_ones_by_hand() -> None:
@@ -89,7 +116,10 @@ def test_the_figures_are_the_ones_by_hand() -> None:
     assert quality.rows_right_answered is not None
     assert quality.rows_right_answered.value == 0.5
     assert (quality.missed, quality.invented) == (2, 0)  # b of the second row, a of the third
-    assert [(one.field, one.rows, one.gold, one.filled, one.missed) for one in quality.fields] == [("a", 3, 3, 2, 1), ("b", 3, 1, 0, 1)]
+    assert [(one.field, one.rows, one.gold, one.filled, one.missed) for one in quality.fields] == [
+        ("a", 3, 3, 2, 1),
+        ("b", 3, 1, 0, 1),
+    ]
 
 
 def test_groups_widen_the_intervals_of_fields_and_rows_where_their_rows_agree() -> None:
@@ -99,14 +129,19 @@ def test_groups_widen_the_intervals_of_fields_and_rows_where_their_rows_agree() 
     for _ in range(40):
         stage, size = chance.random() < 0.7, chance.random() < 0.8
         gold += [{"stage": "II", "size": {"mm": 3}}] * 5 + [{"stage": "II", "size": None}]
-        answers += [{"stage": "II" if stage else "I", "size": {"mm": 3 if size else 4}}] * 5 + [{"stage": "II" if stage else "I"}]
+        answers += [{"stage": "II" if stage else "I", "size": {"mm": 3 if size else 4}}] * 5 + [
+            {"stage": "II" if stage else "I"}
+        ]
     groups = [str(row // 6) for row in range(240)]
     alone, whole = grade_objects(gold, answers), grade_objects(gold, answers, groups)
     assert alone is not None
     assert whole is not None
     assert (alone.groups, whole.groups) == (None, 40)
     pairs = [(alone.fields_right, whole.fields_right), (alone.rows_right, whole.rows_right)]
-    pairs += [(one.agreement, other.agreement) for one, other in zip(alone.fields, whole.fields, strict=True)]
+    pairs += [
+        (one.agreement, other.agreement)
+        for one, other in zip(alone.fields, whole.fields, strict=True)
+    ]
     for narrow, wide in pairs:
         assert (wide.value, wide.n) == (pytest.approx(narrow.value), narrow.n)
         assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)  # type: ignore[operator]

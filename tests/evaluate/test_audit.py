@@ -18,11 +18,19 @@ def draw(n: int, a: float = 6.0, b: float = 1.0) -> tuple[np.ndarray, np.ndarray
     """Answers, their confidence, and the truth, which they hit as often as they say."""
     answers = RANDOM.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])
     confidence = RANDOM.beta(a, b, n)
-    gold = np.where(RANDOM.random(n) < confidence, answers, (answers + RANDOM.integers(1, 4, n)) % 4)
+    gold = np.where(
+        RANDOM.random(n) < confidence, answers, (answers + RANDOM.integers(1, 4, n)) % 4
+    )
     return answers, confidence, gold
 
 
-def audit(plan: AuditPlan, answers: np.ndarray, confidence: np.ndarray, gold: np.ndarray, rows: np.ndarray | None = None) -> AuditResult:
+def audit(
+    plan: AuditPlan,
+    answers: np.ndarray,
+    confidence: np.ndarray,
+    gold: np.ndarray,
+    rows: np.ndarray | None = None,
+) -> AuditResult:
     rows = plan.drawn if rows is None else rows
     found = estimate_audit(
         plan,
@@ -88,13 +96,21 @@ def test_without_strata_it_is_prediction_powered_inference() -> None:
     answers, confidence, gold = draw(100_000)
     right = (answers == gold).astype(float)
     looked_at = RANDOM.choice(100_000, 400, replace=False)
-    survey = _Survey(looked_at, np.zeros(100_000, dtype=np.int64), np.array([100_000.0]), np.array([400.0]))
+    survey = _Survey(
+        looked_at, np.zeros(100_000, dtype=np.int64), np.array([100_000.0]), np.array([400.0])
+    )
     for power in (0.0, 0.4, 1.0, None):
         found, used = survey.estimate(right[looked_at], confidence, power)
         sample = right[looked_at], confidence[looked_at]
-        # Theirs takes all other rows as another sample; of very many copies of the table its own spread is nothing.
-        assert found.value == pytest.approx(float(np.ravel(ppi_mean_pointestimate(*sample, confidence, lam=used))[0]))
-        low, high = (float(np.ravel(one)[0]) for one in ppi_mean_ci(*sample, np.tile(confidence, 20), alpha=0.05, lam=used))
+        # Theirs takes all other rows as another sample; of very many copies of the table its own
+        # spread is nothing.
+        assert found.value == pytest.approx(
+            float(np.ravel(ppi_mean_pointestimate(*sample, confidence, lam=used))[0])
+        )
+        low, high = (
+            float(np.ravel(one)[0])
+            for one in ppi_mean_ci(*sample, np.tile(confidence, 20), alpha=0.05, lam=used)
+        )
         assert found.low is not None
         assert found.high is not None
         assert (found.low, found.high) == pytest.approx((low, high), abs=0.004)
@@ -116,7 +132,10 @@ def test_intervals_cover_and_are_tighter(a: float, b: float) -> None:
         alone += (other.high or 0) - (other.low or 0)
         values.append(one.value)
         told = [one.estimate for one in found.prevalences]
-        prevalences += [(one.low or 0) <= share <= (one.high or 0) for one, share in zip(told, shares, strict=True)]
+        prevalences += [
+            (one.low or 0) <= share <= (one.high or 0)
+            for one, share in zip(told, shares, strict=True)
+        ]
     assert hits >= 52  # 57 are expected, and two standard errors are 3.4
     assert prevalences.min() >= 50
     assert widths < alone
@@ -128,15 +147,25 @@ def test_answers_that_lie_do_no_harm() -> None:
     boast = np.full(3000, 0.999)
     wrong = np.where(RANDOM.random(3000) < 0.5, answers, (answers + 1) % 4)
     accuracy = (wrong == gold).mean()
-    found = [audit(plan_audit(wrong, boast, 120, seed), wrong, boast, gold).accuracy for seed in range(40)]
+    found = [
+        audit(plan_audit(wrong, boast, 120, seed), wrong, boast, gold).accuracy
+        for seed in range(40)
+    ]
     assert sum((one.low or 0) <= accuracy <= (one.high or 0) for one in found) >= 35
 
 
 def test_a_table_that_was_read_whole_has_no_doubt_left() -> None:
     answers, confidence, gold = draw(60)
     found = audit(plan_audit(answers, confidence, 100), answers, confidence, gold)
-    assert found.accuracy.value == found.accuracy.low == found.accuracy.high == pytest.approx((answers == gold).mean())
-    assert [one.estimate.value for one in found.prevalences] == pytest.approx((np.bincount(gold, minlength=4) / 60).tolist())
+    assert (
+        found.accuracy.value
+        == found.accuracy.low
+        == found.accuracy.high
+        == pytest.approx((answers == gold).mean())
+    )
+    assert [one.estimate.value for one in found.prevalences] == pytest.approx(
+        (np.bincount(gold, minlength=4) / 60).tolist()
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -155,11 +184,16 @@ def test_missing_labels_are_told_and_too_few_refused() -> None:
     found = audit(plan, answers, confidence, gold, most)
     assert (found.looks, found.missing) == (110, 10)
     assert any("10 rows of the sample have no label" in line for line in found.describe())
-    for rows, why in ((plan.drawn[:20], "too few"), (plan.drawn[plan.stratum[plan.drawn] > 0], "fewer than two")):
+    for rows, why in (
+        (plan.drawn[:20], "too few"),
+        (plan.drawn[plan.stratum[plan.drawn] > 0], "fewer than two"),
+    ):
         refused = estimate_audit(plan, rows, answers[rows] == gold[rows], confidence)
         assert isinstance(refused, Refusal)
         assert why in refused.reason
-    assert isinstance(estimate_audit(plan, plan.drawn[:0], np.zeros(0, dtype=bool), confidence), Refusal)
+    assert isinstance(
+        estimate_audit(plan, plan.drawn[:0], np.zeros(0, dtype=bool), confidence), Refusal
+    )
     strange = np.setdiff1d(np.arange(2000), plan.drawn)[:40]
     with pytest.raises(UsageError, match="not drawn"):
         estimate_audit(plan, strange, np.ones(40, dtype=bool), confidence)
@@ -169,7 +203,9 @@ def test_rows_without_answer_or_confidence() -> None:
     answers, confidence, gold = draw(1000)
     answers[:200] = -1
     confidence[:200] = np.nan
-    found = audit(plan_audit(answers, confidence, 120), answers, np.where(answers < 0, 0.0, confidence), gold)
+    found = audit(
+        plan_audit(answers, confidence, 120), answers, np.where(answers < 0, 0.0, confidence), gold
+    )
     assert abs(found.accuracy.value - (answers == gold).mean()) < 0.12
     unknown = np.full(1000, np.nan)
     found = audit(plan_audit(answers, unknown, 120), answers, unknown, gold)
@@ -182,7 +218,9 @@ def test_what_is_told() -> None:
     lines = found.describe()
     assert lines[0].startswith(f"accuracy {found.accuracy} of all 1,000 rows, from 120 looks")
     assert len(lines) == 5
-    assert "\u2068" not in "".join(lines)  # a terminal shows the marks of direction as they are written
+    assert "\u2068" not in "".join(
+        lines
+    )  # a terminal shows the marks of direction as they are written
     (table,) = [block for block in found.tell() if isinstance(block, Table)]
     assert len(table.lines) == 4
     assert json.loads(json.dumps(found.to_json()))["accuracy"]["n"] == 120

@@ -29,9 +29,14 @@ def no_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(
-    texts: list[str], gold: list[str], answers: list[str] | None = None, labels: list[tuple[str, str]] = LABELS
+    texts: list[str],
+    gold: list[str],
+    answers: list[str] | None = None,
+    labels: list[tuple[str, str]] = LABELS,
 ) -> tuple[Baseline, ...]:
-    sample = Sample(tuple(texts), tuple(gold), tuple(answers or [None] * len(gold)), tuple([()] * len(gold)))
+    sample = Sample(
+        tuple(texts), tuple(gold), tuple(answers or [None] * len(gold)), tuple([()] * len(gold))
+    )
     return run_baselines("label", sample, labels)
 
 
@@ -54,7 +59,9 @@ def test_the_majority_class_reaches_its_share() -> None:
 
 
 @pytest.mark.usefixtures("no_minilm")
-def test_tf_idf_learns_words_that_tell_the_labels_apart_and_never_the_rows_it_is_asked_about() -> None:
+def test_tf_idf_learns_words_that_tell_the_labels_apart_and_never_the_rows_it_is_asked_about() -> (
+    None
+):
     assert figure(by_name(run(TEXTS, GOLD))["TF-IDF"], "accuracy") == 1
     unique = by_name(run([f"word{n}" for n in range(60)], GOLD))["TF-IDF"]
     assert figure(unique, "accuracy") <= 0.5  # each text's word is seen in no other row
@@ -80,7 +87,9 @@ def test_tf_idf_says_why_it_could_not_run(texts: list[str], gold: list[str], not
 
 @pytest.mark.usefixtures("no_minilm")
 def test_a_label_rarer_than_the_folds_is_no_reason_to_decline() -> None:
-    found = by_name(run(TEXTS, ["stone", "clot", "clot", *GOLD[3:]], labels=[*LABELS, ("other", "")]))["TF-IDF"]
+    found = by_name(
+        run(TEXTS, ["stone", "clot", "clot", *GOLD[3:]], labels=[*LABELS, ("other", "")])
+    )["TF-IDF"]
     assert found.headline is not None
 
 
@@ -100,10 +109,15 @@ def test_a_better_baseline_is_said_plainly_with_its_caveat() -> None:
     found = run(TEXTS, GOLD, ["clot"] * 60)
     first, second, remedy = warn_of_baselines(found)
     assert first == (
-        "TF-IDF (logistic regression, trained on these rows' own gold in 5-fold cross-validation) is better than the model here: "
-        "1.000 against 0.500 on 60 rows, p < 0.001. It learned from gold, which a model that is only prompted does not see."
+        "TF-IDF (logistic regression, trained on these rows' own gold in 5-fold "
+        "cross-validation) is better than the model here: "
+        "1.000 against 0.500 on 60 rows, p < 0.001. It learned from gold, which a model that is "
+        "only prompted does not see."
     )
-    assert second.startswith("Majority (the most frequent label in gold for every row, 'stone') shows no clear difference from the model")
+    assert second.startswith(
+        "Majority (the most frequent label in gold for every row, 'stone') shows no clear "
+        "difference from the model"
+    )
     assert remedy.startswith("Use a stronger model")
 
 
@@ -119,7 +133,17 @@ def test_minilm_finds_the_label_whose_definition_is_nearest() -> None:
     similarity._load_model.cache_clear()
     gold = make_run().finish().gold
     assert gold is not None
-    part = Sample(*(column[:100] for column in (gold.sample.texts, gold.sample.gold, gold.sample.answers, gold.sample.options)))
+    part = Sample(
+        *(
+            column[:100]
+            for column in (
+                gold.sample.texts,
+                gold.sample.gold,
+                gold.sample.answers,
+                gold.sample.options,
+            )
+        )
+    )
     found = by_name(run_baselines("label", part, [*DEFINITIONS, (ABSTAIN, "")]))["MiniLM"]
     assert figure(found, "accuracy") > 0.3  # one in thirteen by chance
 
@@ -153,7 +177,10 @@ def test_guessing_is_right_as_often_as_one_of_the_options() -> None:
 
 @pytest.mark.usefixtures("no_minilm")
 def test_tf_idf_learns_each_label_by_itself() -> None:
-    gold = [tuple(name for name, there in (("stone", n % 2), ("clot", n % 3)) if there) for n in range(60)]
+    gold = [
+        tuple(name for name, there in (("stone", n % 2), ("clot", n % 3)) if there)
+        for n in range(60)
+    ]
     texts = [f"{'loin' if n % 2 else ''} {'calf' if n % 3 else ''} pain" for n in range(60)]
     sample = Sample(tuple(texts), tuple(gold), tuple(gold), ((),) * 60)
     found = by_name(run_baselines("labels", sample, LABELS))
@@ -164,28 +191,48 @@ def test_tf_idf_learns_each_label_by_itself() -> None:
 @pytest.mark.usefixtures("no_minilm")
 def test_the_nearest_question_is_never_the_row_itself_or_its_like() -> None:
     texts = ("gout in the toe", "gout in the toe", "gout in the knee", "measles rash")
-    sample = Sample(texts, ("one", "one", "three", "four"), ("one", "one", "three", "four"), ((),) * 4)
+    sample = Sample(
+        texts, ("one", "one", "three", "four"), ("one", "one", "three", "four"), ((),) * 4
+    )
     assert figure(run_baselines("answer", sample)[0], "token_f1") == 0
 
 
 def test_the_most_frequent_values_are_those_of_each_field() -> None:
-    gold = ({"a": "X", "b": {"c": 1}}, {"a": "x ", "b": {"c": 2}}, {"a": "y", "b": {"c": 2}}, {"a": None, "b": None})
+    gold = (
+        {"a": "X", "b": {"c": 1}},
+        {"a": "x ", "b": {"c": 2}},
+        {"a": "y", "b": {"c": 2}},
+        {"a": None, "b": None},
+    )
     found = run_baselines("fields", Sample(("t",) * 4, gold, gold, ((),) * 4))[0]
     assert figure(found, "fields_right") == pytest.approx(4 / 8)
 
 
 def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {"stone: stones of the kidney": [1.0, 0.0], "clot: thrombosis of a vein": [0.0, 1.0], "both": [0.8, 0.6], "clots": [0.1, 0.9]}
-    monkeypatch.setattr("medtask.evaluate.baselines.encode", lambda texts: np.array([places[text] for text in texts]))
+    places = {
+        "stone: stones of the kidney": [1.0, 0.0],
+        "clot: thrombosis of a vein": [0.0, 1.0],
+        "both": [0.8, 0.6],
+        "clots": [0.1, 0.9],
+    }
+    monkeypatch.setattr(
+        "medtask.evaluate.baselines.encode",
+        lambda texts: np.array([places[text] for text in texts]),
+    )
     gold = (("stone", "clot"), ("clot",))
-    found = by_name(run_baselines("labels", Sample(("both", "clots"), gold, gold, ((), ())), LABELS))["MiniLM"]
+    found = by_name(
+        run_baselines("labels", Sample(("both", "clots"), gold, gold, ((), ())), LABELS)
+    )["MiniLM"]
     assert figure(found, "exact_match") == 1
     assert figure(found, "micro_f1") == 1
 
 
 def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"q": [1.0, 0.0], "near": [0.9, 0.1], "far": [0.0, 1.0]}
-    monkeypatch.setattr("medtask.evaluate.baselines.encode", lambda texts: np.array([places[text] for text in texts]))
+    monkeypatch.setattr(
+        "medtask.evaluate.baselines.encode",
+        lambda texts: np.array([places[text] for text in texts]),
+    )
     options = (Option("A", "far"), Option("B", "near"))
     single = Sample(("q", "q"), ("B", "A"), ("A", "A"), (options, options))
     assert figure(run_baselines("choice", single)[0], "accuracy") == 0.5
@@ -195,10 +242,20 @@ def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch
 
 def test_tfidf_says_the_same_in_whatever_order_the_rows_come() -> None:
     chance = random.Random(3)
-    texts = [f"{chance.choice(('chest', 'knee', 'skull'))} {chance.choice(('pain', 'fall', 'mass'))} {row % 9}" for row in range(90)]
+    texts = [
+        (
+            f"{chance.choice(('chest', 'knee', 'skull'))} "
+            f"{chance.choice(('pain', 'fall', 'mass'))} "
+            f"{row % 9}"
+        )
+        for row in range(90)
+    ]
     gold = [text.split()[0] if chance.random() < 0.7 else "other" for text in texts]
     order = chance.sample(range(90), 90)
-    one, other = cross_validate(texts, gold, 0), cross_validate([texts[place] for place in order], [gold[place] for place in order], 0)
+    one, other = (
+        cross_validate(texts, gold, 0),
+        cross_validate([texts[place] for place in order], [gold[place] for place in order], 0),
+    )
     assert len(set(one)) > 1
     again = [(texts[place], gold[place], said) for place, said in zip(order, other, strict=True)]
     assert sorted(zip(texts, gold, one, strict=True)) == sorted(again)

@@ -1,4 +1,6 @@
-"""The report in a real browser: no console message, no request, nothing that sticks out on a phone, all of it on paper."""
+"""The report in a real browser: no console message, no request, nothing that sticks out on a phone,
+all of it on paper.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from imaging import MANIFEST, make_run
 from medtask.evaluate.report import write_report
 from questions import KINDS
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
+]
 RUNS = {"report": make_run, **KINDS}
 
 
@@ -43,7 +48,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[s
         server.shutdown()
 
 
-def test_the_browser_says_nothing_and_asks_for_nothing(site: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_the_browser_says_nothing_and_asks_for_nothing(
+    site: tuple[str, list[str]], tmp_path: Path
+) -> None:
     base, asked = site
     asked.clear()
     shown = browse(f"{base}/report.html", tmp_path, "--dump-dom")
@@ -54,7 +61,9 @@ def test_the_browser_says_nothing_and_asks_for_nothing(site: tuple[str, list[str
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_nothing_sticks_out_on_a_phone_and_pictures_can_be_read(name: str, site: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_nothing_sticks_out_on_a_phone_and_pictures_can_be_read(
+    name: str, site: tuple[str, list[str]], tmp_path: Path
+) -> None:
     base, _ = site
     shown = browse(f"{base}/phone-{name}.html", tmp_path, "--dump-dom")
     found = re.search(r"width (\d+) out (\d+) (.*?) text ([\d.]+)", shown.stdout)
@@ -65,10 +74,14 @@ def test_nothing_sticks_out_on_a_phone_and_pictures_can_be_read(name: str, site:
 
 
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext here")
-def test_paper_shows_what_the_screen_folds_away(site: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_paper_shows_what_the_screen_folds_away(
+    site: tuple[str, list[str]], tmp_path: Path
+) -> None:
     base, _ = site
     paper = tmp_path / "report.pdf"
     browse(f"{base}/report.html", tmp_path / "profile", f"--print-to-pdf={paper}")
-    text = subprocess.run(["pdftotext", "-layout", paper, "-"], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ["pdftotext", "-layout", paper, "-"], capture_output=True, text=True, check=True
+    ).stdout
     assert "accelerator name" in text
     assert not re.search(r"Show \d+ more", text)

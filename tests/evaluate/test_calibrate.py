@@ -11,7 +11,13 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import accuracy_score, log_loss
 
 from medtask.errors import UsageError
-from medtask.evaluate.calibrate import fit_batch, fit_bias, fit_calibration, fit_isotonic, fit_temperature
+from medtask.evaluate.calibrate import (
+    fit_batch,
+    fit_bias,
+    fit_calibration,
+    fit_isotonic,
+    fit_temperature,
+)
 from medtask.evaluate.calibration import Calibration
 from medtask.evaluate.refusal import Refusal
 
@@ -21,8 +27,12 @@ PLAIN = Calibration("none", NAMES, True, 0)
 PLAIN_EACH = Calibration("none", NAMES, False, 0)
 
 
-def draw(n: int, heat: float = 1.0, bias: tuple[float, ...] = (0, 0, 0)) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of a model that is ``heat`` times as sure as it may be and likes labels by ``bias``; and the truth."""
+def draw(
+    n: int, heat: float = 1.0, bias: tuple[float, ...] = (0, 0, 0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of a model that is ``heat`` times as sure as it may be and likes labels by ``bias``;
+    and the truth.
+    """
     logs = RANDOM.normal(0, 1.5, (n, 3))
     true = softmax(logs, axis=1)
     gold = np.array([RANDOM.choice(3, p=row) for row in true])
@@ -30,7 +40,9 @@ def draw(n: int, heat: float = 1.0, bias: tuple[float, ...] = (0, 0, 0)) -> tupl
 
 
 def fit(shares: np.ndarray, gold: np.ndarray, **more: object) -> Calibration:
-    found = fit_calibration(shares, gold, NAMES[: shares.shape[1]], exclusive=gold.ndim == 1, **more)  # type: ignore[arg-type]
+    found = fit_calibration(
+        shares, gold, NAMES[: shares.shape[1]], exclusive=gold.ndim == 1, **more
+    )  # type: ignore[arg-type]
     assert isinstance(found, Calibration), found
     return found
 
@@ -53,11 +65,15 @@ def test_the_temperature_is_scikit_learns() -> None:
     shares, gold = draw(600, heat=2.5)
     shares = np.clip(shares, 1e-5, None)  # below 1e-6 ours reads them as that
     shares /= shares.sum(axis=1, keepdims=True)
-    peer = CalibratedClassifierCV(FrozenEstimator(Table().fit(shares, gold)), method="temperature").fit(shares, gold)
+    peer = CalibratedClassifierCV(
+        FrozenEstimator(Table().fit(shares, gold)), method="temperature"
+    ).fit(shares, gold)
     found = fit_temperature(shares, gold, PLAIN, prior=0.0)
     assert found.temperature == pytest.approx(2.5, rel=0.15)
     assert found.apply(shares) == pytest.approx(peer.predict_proba(shares), abs=1e-3)
-    assert fit_temperature(shares, gold, PLAIN).temperature == pytest.approx(found.temperature, rel=0.01)
+    assert fit_temperature(shares, gold, PLAIN).temperature == pytest.approx(
+        found.temperature, rel=0.01
+    )
 
 
 def test_a_bias_is_found_and_taken_off() -> None:
@@ -66,11 +82,19 @@ def test_a_bias_is_found_and_taken_off() -> None:
     assert found.temperature == pytest.approx(1.5, rel=0.15)
     assert np.subtract(found.bias, found.bias[1]) == pytest.approx([-2 / 1.5, 0, 1 / 1.5], abs=0.3)
     # No point nearby has less loss: the slope that is handed to the optimiser is right.
-    best = log_loss(gold, found.apply(shares)) * len(gold) + (np.log(found.temperature) ** 2 + np.square(found.bias).sum()) / 2
+    best = (
+        log_loss(gold, found.apply(shares)) * len(gold)
+        + (np.log(found.temperature) ** 2 + np.square(found.bias).sum()) / 2
+    )
     for step in np.vstack([np.eye(4), -np.eye(4)]) * 0.02:
         heat, bias = found.temperature * np.exp(step[0]), np.array(found.bias) + step[1:]
         near = softmax(np.log(shares) / heat + bias, axis=1)
-        assert best <= log_loss(gold, near) * len(gold) + (np.log(heat) ** 2 + np.square(bias).sum()) / 2 + 1e-6
+        assert (
+            best
+            <= log_loss(gold, near) * len(gold)
+            + (np.log(heat) ** 2 + np.square(bias).sum()) / 2
+            + 1e-6
+        )
 
 
 def test_labels_by_themselves_are_scaled_on_their_odds() -> None:
@@ -78,7 +102,11 @@ def test_labels_by_themselves_are_scaled_on_their_odds() -> None:
     truth = RANDOM.random((800, 3)) < expit(odds)
     shares = expit(2 * odds)
     found = fit_temperature(shares, truth, PLAIN_EACH, prior=0.0)
-    direct = minimize_scalar(lambda heat: log_loss(truth.ravel(), expit(logit(shares) / heat).ravel()), bounds=(0.2, 5), method="bounded")
+    direct = minimize_scalar(
+        lambda heat: log_loss(truth.ravel(), expit(logit(shares) / heat).ravel()),
+        bounds=(0.2, 5),
+        method="bounded",
+    )
     assert found.temperature == pytest.approx(direct.x, rel=1e-3)
     shares[::5, 1] = np.nan
     told = fit(shares, truth)
@@ -96,7 +124,9 @@ def test_isotonic_is_scikit_learns_summed_to_one() -> None:
     found = fit_isotonic(shares, gold, PLAIN)
     rows = len(gold)
     columns = [
-        IsotonicRegression(y_min=1 / (rows + 2), y_max=(rows + 1) / (rows + 2), out_of_bounds="clip").fit_transform(shares[:, k], gold == k)
+        IsotonicRegression(
+            y_min=1 / (rows + 2), y_max=(rows + 1) / (rows + 2), out_of_bounds="clip"
+        ).fit_transform(shares[:, k], gold == k)
         for k in range(3)
     ]
     bent = np.array(columns).T
@@ -145,7 +175,10 @@ def test_groups_are_kept_together() -> None:
     # Thirty texts, each forty times: by rows the folds know the answers, by groups they do not.
     shares, gold = draw(30)
     many, truths, groups = (np.repeat(one, 40, axis=0) for one in (shares, gold, np.arange(30)))
-    alone, grouped = fit(many, truths, method="isotonic"), fit(many, truths, method="isotonic", groups=groups)
+    alone, grouped = (
+        fit(many, truths, method="isotonic"),
+        fit(many, truths, method="isotonic", groups=groups),
+    )
     assert alone.after is not None
     assert grouped.after is not None
     assert grouped.after.log_loss.value > 1.5 * alone.after.log_loss.value
@@ -211,8 +244,13 @@ def test_batch_calibration_divides_by_the_mean() -> None:
     found = fit_batch(shares, NAMES)
     assert isinstance(found, Calibration)
     expected = shares / shares.mean(axis=0)
-    assert found.apply(shares) == pytest.approx(expected / expected.sum(axis=1, keepdims=True), rel=1e-6)
-    assert accuracy_score(gold, found.apply(shares).argmax(axis=1)) > accuracy_score(gold, shares.argmax(axis=1)) + 0.05
+    assert found.apply(shares) == pytest.approx(
+        expected / expected.sum(axis=1, keepdims=True), rel=1e-6
+    )
+    assert (
+        accuracy_score(gold, found.apply(shares).argmax(axis=1))
+        > accuracy_score(gold, shares.argmax(axis=1)) + 0.05
+    )
     assert "equally frequent" in found.describe()
 
 

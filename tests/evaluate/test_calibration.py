@@ -11,13 +11,19 @@ from medtask.evaluate.calibration import FORMAT, Calibration, Scored, read_calib
 from medtask.evaluate.intervals import Estimate
 
 SCORED = Scored(Estimate(0.5, 90, 0.4, 0.6), Estimate(0.2, 90), 0.05, Estimate(0.8, 90, 0.7, 0.9))
-WARM = Calibration("temperature", ("a", "b"), True, 90, temperature=1.5, before=SCORED, after=SCORED)
+WARM = Calibration(
+    "temperature", ("a", "b"), True, 90, temperature=1.5, before=SCORED, after=SCORED
+)
 BIASED = Calibration("bias", ("a", "b"), False, 90, temperature=0.7, bias=(0.5, -1.0))
-BENT = Calibration("isotonic", ("a", "b"), True, 2000, knots=(((0.0, 0.5, 1.0), (0.1, 0.1, 0.8)), ((0.2,), (0.4,))))
+BENT = Calibration(
+    "isotonic", ("a", "b"), True, 2000, knots=(((0.0, 0.5, 1.0), (0.1, 0.1, 0.8)), ((0.2,), (0.4,)))
+)
 NONE = Calibration("none", ("a", "b"), True, 90, reason="no method lowers the log loss")
 
 
-@pytest.mark.parametrize("calibration", [WARM, BIASED, BENT, NONE, replace(BIASED, method="batch", exclusive=True)])
+@pytest.mark.parametrize(
+    "calibration", [WARM, BIASED, BENT, NONE, replace(BIASED, method="batch", exclusive=True)]
+)
 def test_what_was_written_is_read_again(calibration: Calibration) -> None:
     assert read_calibration(json.loads(json.dumps(calibration.to_json()))) == calibration
 

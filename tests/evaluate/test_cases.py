@@ -41,7 +41,11 @@ def test_text_without_quotes_is_cut_as_ever(text: str) -> None:
 
 def test_quotes_are_marked_where_they_stand() -> None:
     text = "  Stage II, left breast. "
-    quotes = {"stage": Quote("Stage II", 2, 10), "side": Quote("left", 12, 16), "site": Quote("left breast", 12, 23)}
+    quotes = {
+        "stage": Quote("Stage II", 2, 10),
+        "side": Quote("left", 12, 16),
+        "site": Quote("left breast", 12, 23),
+    }
     assert mark_quotes(text, quotes) == (
         Piece("Stage II", "stage"),
         Piece(", "),
@@ -59,22 +63,48 @@ def test_a_quote_far_behind_is_shown_with_its_surroundings() -> None:
     assert pieces[1].text == " … "
 
 
-@given(st.text(max_size=1500), st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 200)), max_size=4))
+@given(
+    st.text(max_size=1500),
+    st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 200)), max_size=4),
+)
 def test_marked_text_is_what_stands_in_the_record(text: str, spans: list[tuple[int, int]]) -> None:
-    quotes = {str(number): Quote(text[start : start + length], start, start + length) for number, (start, length) in enumerate(spans)}
+    quotes = {
+        str(number): Quote(text[start : start + length], start, start + length)
+        for number, (start, length) in enumerate(spans)
+    }
     for piece in mark_quotes(text, quotes):
         piece.text.encode("utf-8")
-        assert piece.field is None or piece.text in "".join(cut_text(text, 10**6)) or "\ufffd" in piece.text
+        assert (
+            piece.field is None
+            or piece.text in "".join(cut_text(text, 10**6))
+            or "\ufffd" in piece.text
+        )
 
 
 def test_values_of_every_kind_are_readable() -> None:
     options = (Option("A", "rest"), Option("B", "aspirin"))
-    several = describe_case(1, Answer("1", Status.OK, ("A", "B")), "text", ("B",), kind="choice", options=options)
+    several = describe_case(
+        1, Answer("1", Status.OK, ("A", "B")), "text", ("B",), kind="choice", options=options
+    )
     assert (several.value, several.gold) == ("A: rest; B: aspirin", "B: aspirin")
     none = describe_case(1, Answer("1", Status.OK, ()), "text", ("a",), kind="labels")
-    assert (none.value, none.gold, none.tone("a"), none.tone("b")) == ("none applies", "a", "blue", "grey")
-    assert describe_case(1, Answer("1", Status.OK, ("b",)), "text", (), kind="labels").gold == "none applies"
-    fields = describe_case(1, Answer("1", Status.OK, {"size": {"mm": 3}, "sites": ["x", "y"], "side": None}), "text", None, kind="fields")
+    assert (none.value, none.gold, none.tone("a"), none.tone("b")) == (
+        "none applies",
+        "a",
+        "blue",
+        "grey",
+    )
+    assert (
+        describe_case(1, Answer("1", Status.OK, ("b",)), "text", (), kind="labels").gold
+        == "none applies"
+    )
+    fields = describe_case(
+        1,
+        Answer("1", Status.OK, {"size": {"mm": 3}, "sites": ["x", "y"], "side": None}),
+        "text",
+        None,
+        kind="fields",
+    )
     assert fields.value == "size.mm: 3\nsites: x; y\nside: –"
     assert fields.gold is None
 

@@ -7,7 +7,13 @@ import pytest
 from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.multitest import multipletests
 
-from medtask.evaluate.comparison import compare_answers, compare_ratios, compare_to_chance, correct_holm, judge_changes
+from medtask.evaluate.comparison import (
+    compare_answers,
+    compare_ratios,
+    compare_to_chance,
+    correct_holm,
+    judge_changes,
+)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -20,7 +26,9 @@ def test_a_family_is_corrected_as_statsmodels_corrects_it(seed: int) -> None:
 
 def test_equal_ps_and_none_are_corrected_too() -> None:
     assert correct_holm([]) == []
-    assert correct_holm([0.02, 0.02, 1.0]) == pytest.approx(list(multipletests([0.02, 0.02, 1.0], method="holm")[1]))
+    assert correct_holm([0.02, 0.02, 1.0]) == pytest.approx(
+        list(multipletests([0.02, 0.02, 1.0], method="holm")[1])
+    )
 
 
 def test_the_comparison_is_an_exact_test_on_the_rows_that_only_one_gets_right() -> None:

@@ -19,7 +19,10 @@ def places(svg: str, name: str) -> list[float]:
     "points",
     [
         [(1, "only", 1.0, Estimate(1.0, 5))],
-        [(1, "zero", 0.001, Estimate(0.0, 5, 0.0, 0.4)), (2, "fast", 120_000.0, Estimate(0.5, 5, 0.2, 0.8))],
+        [
+            (1, "zero", 0.001, Estimate(0.0, 5, 0.0, 0.4)),
+            (2, "fast", 120_000.0, Estimate(0.5, 5, 0.2, 0.8)),
+        ],
         [(1, "<b>", 10.0, Estimate(0.3, 5, 0.3, 0.3)), (2, "same", 10.0, Estimate(0.3, 5))],
     ],
 )
@@ -34,14 +37,25 @@ def test_a_scatter_stays_in_its_field(points: list[tuple[int, str, float, Estima
 
 
 def test_the_faster_stands_to_the_right_and_the_better_above() -> None:
-    drawn = draw_scatter([(1, "slow", 2.0, Estimate(0.9, 50, 0.8, 0.95)), (2, "fast", 300.0, Estimate(0.6, 50, 0.5, 0.7))], "t", "Accuracy")
+    drawn = draw_scatter(
+        [
+            (1, "slow", 2.0, Estimate(0.9, 50, 0.8, 0.95)),
+            (2, "fast", 300.0, Estimate(0.6, 50, 0.5, 0.7)),
+        ],
+        "t",
+        "Accuracy",
+    )
     slow, fast = (node for node in ElementTree.fromstring(drawn) if node.tag == "circle")
     assert float(slow.attrib["cx"].rstrip("%")) < float(fast.attrib["cx"].rstrip("%"))
     assert float(slow.attrib["cy"]) < float(fast.attrib["cy"])
 
 
 def test_differences_stand_on_their_side_of_zero_and_are_blue_where_they_leave_it_out() -> None:
-    rows = [("x − y", Estimate(0.2, 9, 0.1, 0.3)), ("x − z", Estimate(-0.1, 9, -0.3, 0.1)), ("same", Estimate(0.0, 9))]
+    rows = [
+        ("x − y", Estimate(0.2, 9, 0.1, 0.3)),
+        ("x − z", Estimate(-0.1, 9, -0.3, 0.1)),
+        ("same", Estimate(0.0, 9)),
+    ]
     drawn = draw_differences(rows, "differences")
     circles = [node for node in ElementTree.fromstring(drawn) if node.tag == "circle"]
     assert [node.attrib["class"] for node in circles] == ["blue", "ink", "ink"]
@@ -49,7 +63,18 @@ def test_differences_stand_on_their_side_of_zero_and_are_blue_where_they_leave_i
     assert behind < same == 50 < ahead
 
 
-@pytest.mark.parametrize("gap", [Estimate(0.0, 1), Estimate(1.0, 1), Estimate(-1.0, 4, -1.0, -1.0), Estimate(0.0004, 9, -0.0001, 0.0009)])
+@pytest.mark.parametrize(
+    "gap",
+    [
+        Estimate(0.0, 1),
+        Estimate(1.0, 1),
+        Estimate(-1.0, 4, -1.0, -1.0),
+        Estimate(0.0004, 9, -0.0001, 0.0009),
+    ],
+)
 def test_differences_of_any_size_fit(gap: Estimate) -> None:
     drawn = draw_differences([("x − y", gap)], "differences")
-    assert all(0 <= place <= 100 for place in (*places(drawn, "cx"), *places(drawn, "x1"), *places(drawn, "x2")))
+    assert all(
+        0 <= place <= 100
+        for place in (*places(drawn, "cx"), *places(drawn, "x1"), *places(drawn, "x2"))
+    )

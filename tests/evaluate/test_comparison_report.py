@@ -1,4 +1,6 @@
-"""The page of a comparison: everything that somebody needs who has to choose, no script, no network, no record text beside it."""
+"""The page of a comparison: everything that somebody needs who has to choose, no script, no
+network, no record text beside it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,13 @@ TOLD: dict[str, Any] = {
     "task": {"name": "surgery-purpose"},
 }
 QUICK = TOLD | {"model": {"name": "linear", "title": "words"}, "timing": {"seconds": 0.4}}
-QUESTIONS = ("Which is best?", "What does quality cost?", "Are the differences real?", "Where do they disagree?", "What was compared?")
+QUESTIONS = (
+    "Which is best?",
+    "What does quality cost?",
+    "Are the differences real?",
+    "Where do they disagree?",
+    "What was compared?",
+)
 
 
 class Page(HTMLParser):
@@ -47,14 +55,29 @@ class Page(HTMLParser):
 
 def render(**options: Any) -> Page:
     contest = make_contest(manifests={"good": TOLD, "fair": QUICK}, **options)
-    return Page(render_comparison(contest, rank_systems(contest, baselines=False, price_per_hour=2.0), ["a note of the reader"]))
+    return Page(
+        render_comparison(
+            contest,
+            rank_systems(contest, baselines=False, price_per_hour=2.0),
+            ["a note of the reader"],
+        )
+    )
 
 
 def test_the_page_answers_the_questions_in_their_order() -> None:
     page = render()
     places = [page.text.index(question) for question in QUESTIONS]
     assert places == sorted(places)
-    for told in ("a note of the reader", "surgery-purpose", "20 November 2026", "few-shot", "8.0 GB", "12.5", "0.044", "p (Holm)"):
+    for told in (
+        "a note of the reader",
+        "surgery-purpose",
+        "20 November 2026",
+        "few-shot",
+        "8.0 GB",
+        "12.5",
+        "0.044",
+        "p (Holm)",
+    ):
         assert told in page.text, told
     assert page.tags.count("svg") == 3
 
@@ -89,7 +112,9 @@ def test_the_numbers_stand_beside_the_page_without_text(tmp_path: Path) -> None:
     assert len(numbers["disagreements"]) == 4
     assert "a text about" not in (tmp_path / "compared.json").read_text()
     assert "a text about" in (tmp_path / "compared.html").read_text()
-    assert [(tmp_path / name).stat().st_mode & 0o077 for name in ("compared.html", "compared.json")] == [0, 0]
+    assert [
+        (tmp_path / name).stat().st_mode & 0o077 for name in ("compared.html", "compared.json")
+    ] == [0, 0]
 
 
 def test_groups_are_told() -> None:
@@ -106,7 +131,10 @@ def test_other_kinds_have_their_page(kind: Any) -> None:
         "fields": [{"side": "left", "stage": "II"}, {"side": None, "stage": "I"}] * 7,
     }
     gold = truths[kind]
-    contest = join(kind, {"x": make_rows(gold, gold), "y": make_rows(gold, [gold[0]] * (len(gold) - 1) + [None])})
+    contest = join(
+        kind,
+        {"x": make_rows(gold, gold), "y": make_rows(gold, [gold[0]] * (len(gold) - 1) + [None])},
+    )
     page = Page(render_comparison(contest, rank_systems(contest, baselines=False)))
     assert "x is better than y" in page.text.replace("\n", " ")
     assert ("Where is each of them good?" in page.text) is (kind != "answer")
@@ -124,10 +152,17 @@ def test_systems_that_say_the_same_have_nothing_to_disagree_on() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 def test_nothing_sticks_out_on_a_phone(tmp_path: Path) -> None:
     contest = make_contest(manifests={"good": TOLD, "fair": QUICK})
-    write_comparison(tmp_path / "compared.html", contest, rank_systems(contest, [(name, name) for name in LABELS]))
+    write_comparison(
+        tmp_path / "compared.html",
+        contest,
+        rank_systems(contest, [(name, name) for name in LABELS]),
+    )
     (tmp_path / "phone.html").write_text(PHONE.replace("REPORT", "compared.html"))
     shown: subprocess.CompletedProcess[str] = browse(
-        (tmp_path / "phone.html").as_uri(), tmp_path / "profile", "--dump-dom", "--allow-file-access-from-files"
+        (tmp_path / "phone.html").as_uri(),
+        tmp_path / "profile",
+        "--dump-dom",
+        "--allow-file-access-from-files",
     )
     assert "CONSOLE" not in shown.stderr
     found = re.search(r"width (\d+) out (\d+) (.*?) text ([\d.]+)", shown.stdout)

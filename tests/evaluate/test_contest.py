@@ -29,7 +29,9 @@ def test_rows_are_joined_by_id_wherever_they_stand() -> None:
 
 def test_the_order_of_rows_depends_on_ids_alone() -> None:
     ours = make_rows(GOLD, GOLD)
-    assert join("label", {"x": ours, "y": ours}).ids == join("label", {"y": ours[::-1], "x": ours}).ids
+    assert (
+        join("label", {"x": ours, "y": ours}).ids == join("label", {"y": ours[::-1], "x": ours}).ids
+    )
 
 
 def test_what_only_some_systems_have_is_counted() -> None:
@@ -39,7 +41,9 @@ def test_what_only_some_systems_have_is_counted() -> None:
     assert len(contest.ids) == 3
     assert contest.coverage.absent == {"ours": 0, "theirs": 1}
     assert contest.coverage.union == 5
-    assert contest.coverage.tell() == ["theirs lacks 1 row with gold that another system has: left out of the comparison."]
+    assert contest.coverage.tell() == [
+        "theirs lacks 1 row with gold that another system has: left out of the comparison."
+    ]
 
 
 def test_rows_without_gold_or_with_strange_gold_are_told() -> None:
@@ -61,16 +65,24 @@ def test_what_the_task_does_not_allow_is_no_answer() -> None:
 def test_an_abstention_is_held_against_gold_that_abstains() -> None:
     from medtask.evaluate.contest import Source, join_rows
 
-    rows = [Row(1, Answer("a", Status.ABSTAINED), "text", "unclear"), Row(2, Answer("b", Status.ABSTAINED), "text", "staging")]
+    rows = [
+        Row(1, Answer("a", Status.ABSTAINED), "text", "unclear"),
+        Row(2, Answer("b", Status.ABSTAINED), "text", "staging"),
+    ]
     contest = join_rows("label", LABELS, "unclear", [Source(name, lambda: rows) for name in "xy"])
-    assert sorted(zip(contest.ids, contest.entrants[0].right, strict=True)) == [("a", True), ("b", False)]
+    assert sorted(zip(contest.ids, contest.entrants[0].right, strict=True)) == [
+        ("a", True),
+        ("b", False),
+    ]
     assert contest.classes == (*LABELS, "unclear")
 
 
 def test_letters_become_sets_where_any_are() -> None:
     options = tuple(Option(letter, letter) for letter in "ABC")
     one = [Row(1, answer("q", "A"), "?", ("A", "B"), options)]
-    contest = join("choice", {"x": one, "y": [Row(1, answer("q", ("A", "B")), "?", None, options)]}, ())
+    contest = join(
+        "choice", {"x": one, "y": [Row(1, answer("q", ("A", "B")), "?", None, options)]}, ()
+    )
     assert contest.gold == (("A", "B"),)
     assert [entrant.given for entrant in contest.entrants] == [(("A",),), (("A", "B"),)]
     assert [entrant.right for entrant in contest.entrants] == [(False,), (True,)]
@@ -92,15 +104,26 @@ def test_an_id_that_comes_twice_is_an_error() -> None:
 
 def test_gold_that_differs_is_an_error() -> None:
     rows = make_rows(GOLD, GOLD)
-    with pytest.raises(InputError, match=r"y has other gold than the systems before it, in 1 row \(first: row 2\)"):
-        join("label", {"x": rows, "y": [row._replace(gold="curative" if row.row == 2 else None) for row in rows]})
+    with pytest.raises(
+        InputError, match=r"y has other gold than the systems before it, in 1 row \(first: row 2\)"
+    ):
+        join(
+            "label",
+            {
+                "x": rows,
+                "y": [row._replace(gold="curative" if row.row == 2 else None) for row in rows],
+            },
+        )
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
         ([Row(1, answer("z", "curative"), "", "curative")], "nothing in common"),
-        ([Row(1, answer("c3", "curative"))], "none of the rows that are in all of x and y has gold"),
+        (
+            [Row(1, answer("c3", "curative"))],
+            "none of the rows that are in all of x and y has gold",
+        ),
     ],
 )
 def test_nothing_to_compare_is_an_error(other: list[Row], message: str) -> None:

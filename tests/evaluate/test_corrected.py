@@ -13,21 +13,30 @@ from medtask.evaluate.intervals import Estimate, estimate_share
 TRIALS = 400
 
 
-def by_hand(found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]) -> tuple[float, float]:
+def by_hand(
+    found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]
+) -> tuple[float, float]:
     """Lang and Reiczigel 2014, step by step, before it is cut to [0, 1]."""
     z = 1.959963984540054
     n, n_se, n_sp = found[1] + z * z, good[1] + 2, bad[1] + 2
     ap, se, sp = (found[0] + z * z / 2) / n, (good[0] + 1) / n_se, (bad[0] + 1) / n_sp
     p = (ap + sp - 1) / (se + sp - 1)
     dp = 2 * z * z * (p * se * (1 - se) / n_se - (1 - p) * sp * (1 - sp) / n_sp)
-    variance = ap * (1 - ap) / n + p * p * se * (1 - se) / n_se + (1 - p) ** 2 * sp * (1 - sp) / n_sp
+    variance = (
+        ap * (1 - ap) / n + p * p * se * (1 - se) / n_se + (1 - p) ** 2 * sp * (1 - sp) / n_sp
+    )
     reach = z * math.sqrt(variance) / (se + sp - 1)
     return p + dp - reach, p + dp + reach
 
 
 @pytest.mark.parametrize(
     ("found", "good", "bad"),
-    [((60, 100), (45, 50), (40, 50)), ((300, 1000), (95, 100), (70, 100)), ((5, 10), (9, 10), (9, 10)), ((20, 40), (30, 40), (35, 40))],
+    [
+        ((60, 100), (45, 50), (40, 50)),
+        ((300, 1000), (95, 100), (70, 100)),
+        ((5, 10), (9, 10), (9, 10)),
+        ((20, 40), (30, 40), (35, 40)),
+    ],
 )
 def test_the_corrected_share_is_that_of_rogan_and_gladen(
     found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]
@@ -45,7 +54,10 @@ def test_a_judge_without_errors_changes_nothing() -> None:
     plain = estimate_share(60, 100)
     assert share and plain and share.low and share.high and plain.low and plain.high
     assert share.value == pytest.approx(plain.value)
-    assert (share.low, share.high) == (pytest.approx(plain.low, abs=0.01), pytest.approx(plain.high, abs=0.01))
+    assert (share.low, share.high) == (
+        pytest.approx(plain.low, abs=0.01),
+        pytest.approx(plain.high, abs=0.01),
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,10 +69,16 @@ def test_a_judge_without_errors_changes_nothing() -> None:
         ((5, 10), (5, 10), (5, 10)),  # a coin
         ((5, 10), (2, 10), (3, 10)),  # worse than a coin
         ((5, 10), (1, 1), (1, 100)),  # above chance before the two are added, not after
-        ((5, 100), (50, 50), (40, 50)),  # a fifth of bad answers pass, and yet of all only a twentieth: cut to 0 it would be sure
+        (
+            (5, 100),
+            (50, 50),
+            (40, 50),
+        ),  # a fifth of bad answers pass, but of all only a twentieth
     ],
 )
-def test_nothing_is_corrected_where_nothing_can_be_known(found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]) -> None:
+def test_nothing_is_corrected_where_nothing_can_be_known(
+    found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]
+) -> None:
     assert correct_share(found, good, bad) is None
 
 
@@ -84,7 +102,9 @@ def test_the_corrected_mean_is_that_of_ppi_py(seed: int) -> None:
     assert 0 < weight < 1
     point = ppi_py.ppi_mean_pointestimate(truth, judged, others, lam=weight)
     bounds = ppi_py.ppi_mean_ci(truth, judged, others, alpha=0.05, lam=weight)
-    assert [mean.value, mean.low, mean.high] == pytest.approx([float(point[0]), *(float(bound[0]) for bound in bounds)])
+    assert [mean.value, mean.low, mean.high] == pytest.approx(
+        [float(point[0]), *(float(bound[0]) for bound in bounds)]
+    )
     chosen = ppi_py.ppi_mean_ci(truth, judged, others, alpha=0.05)  # by a weight of ppi_py's own
     assert [mean.low, mean.high] == pytest.approx([float(bound[0]) for bound in chosen], abs=0.01)
 
@@ -104,8 +124,9 @@ def test_a_mean_without_rows_or_without_spread() -> None:
 
 
 def simulate(seed: int, human: int) -> tuple[bool, bool, bool, float]:
-    """Whether the intervals of one trial cover the truth: corrected share, the judge's own share, corrected mean; and the width
-    of the corrected mean's through that of people's alone."""
+    """Whether the intervals of one trial cover the truth: corrected share, the judge's own share,
+    corrected mean; and the width of the corrected mean's through that of people's alone.
+    """
     random = np.random.default_rng(seed)
     true_share, sensitivity, specificity = 0.6, 0.9, 0.7
     good = random.random(600) < true_share
@@ -119,13 +140,25 @@ def simulate(seed: int, human: int) -> tuple[bool, bool, bool, float]:
     naive = estimate_share(int(passes.sum()), 600)
     mean = correct_mean(points[:human].tolist(), told[:human].tolist(), told[human:].tolist())
     alone = correct_mean(points[:human].tolist(), told[:human].tolist(), [])
-    assert mean and alone and mean.low is not None and mean.high is not None and alone.low is not None and alone.high is not None
+    assert (
+        mean
+        and alone
+        and mean.low is not None
+        and mean.high is not None
+        and alone.low is not None
+        and alone.high is not None
+    )
     shorter = (mean.high - mean.low) / (alone.high - alone.low)
     return covers(share, true_share), covers(naive, true_share), covers(mean, true_share), shorter
 
 
 def covers(estimate: Estimate | None, truth: float) -> bool:
-    return estimate is not None and estimate.low is not None and estimate.high is not None and estimate.low <= truth <= estimate.high
+    return (
+        estimate is not None
+        and estimate.low is not None
+        and estimate.high is not None
+        and estimate.low <= truth <= estimate.high
+    )
 
 
 @pytest.mark.parametrize("human", [60, 150])

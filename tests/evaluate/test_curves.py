@@ -13,7 +13,9 @@ def places(drawn: str, tag: str) -> list[dict[str, str]]:
 
 
 def test_dots_stand_where_confidence_and_share_meet() -> None:
-    drawn = draw_reliability([(0.25, Estimate(0.5, 40, 0.35, 0.65)), (0.95, Estimate(1.0, 60, 0.94, 1.0))], "Reliability")
+    drawn = draw_reliability(
+        [(0.25, Estimate(0.5, 40, 0.35, 0.65)), (0.95, Estimate(1.0, 60, 0.94, 1.0))], "Reliability"
+    )
     dots = places(drawn, "circle")
     assert [(dot["cx"], dot["cy"]) for dot in dots] == [("25.00%", "122.0"), ("95.00%", "22.0")]
     assert "confidence 0.25: right 0.500 (0.350-0.650), 40 rows" in drawn
@@ -26,7 +28,11 @@ def test_names_cannot_break_out() -> None:
 
 
 def test_the_promise_and_the_threshold_are_marked() -> None:
-    errors = [Estimate(0.0, 20, 0.0, 0.1), Estimate(0.04, 50, 0.01, 0.1), Estimate(0.1, 100, 0.05, 0.2)]
+    errors = [
+        Estimate(0.0, 20, 0.0, 0.1),
+        Estimate(0.04, 50, 0.01, 0.1),
+        Estimate(0.1, 100, 0.05, 0.2),
+    ]
     drawn = draw_risk([0.2, 0.5, 1.0], errors, "Risk", max_error=0.05, accepted=0.5)
     assert "promised: at most 5 %" in drawn
     tones = [line["class"] for line in places(drawn, "line")]

@@ -11,12 +11,17 @@ GOLD = ["curative", "staging", "palliative", "curative", "staging"]
 def test_both_directions_are_found_and_the_surest_mistake_comes_first() -> None:
     one = make_rows(GOLD, ["curative", "staging", "curative", "staging", None])
     other = make_rows(GOLD, ["staging", "curative", "palliative", "staging", "staging"])
-    other[1] = other[1]._replace(answer=other[1].answer.__class__("c1", other[1].answer.status, "curative", 0.99))
+    other[1] = other[1]._replace(
+        answer=other[1].answer.__class__("c1", other[1].answer.status, "curative", 0.99)
+    )
     ahead, behind = find_disputes(join("label", {"one": one, "other": other}), "one", "other")
     assert (ahead.ahead, ahead.behind, ahead.count) == ("one", "other", 2)
     assert [dispute.record_id for dispute in ahead.shown] == ["c1", "c0"]
     said = ahead.shown[0].said
-    assert [(each.name, each.value, each.right) for each in said] == [("one", "staging", True), ("other", "curative", False)]
+    assert [(each.name, each.value, each.right) for each in said] == [
+        ("one", "staging", True),
+        ("other", "curative", False),
+    ]
     assert {dispute.record_id for dispute in behind.shown} == {"c2", "c4"}
     silent = next(dispute for dispute in behind.shown if dispute.record_id == "c4")
     assert silent.said[1].value == "no answer (failed)"
@@ -26,7 +31,14 @@ def test_both_directions_are_found_and_the_surest_mistake_comes_first() -> None:
 
 def test_texts_are_disputed_by_degrees() -> None:
     gold = ["red eye and pain", "dry cough"]
-    contest = join("answer", {"near": make_rows(gold, ["red eye pain", "cough"]), "far": make_rows(gold, ["red", "cough"])}, ())
+    contest = join(
+        "answer",
+        {
+            "near": make_rows(gold, ["red eye pain", "cough"]),
+            "far": make_rows(gold, ["red", "cough"]),
+        },
+        (),
+    )
     ahead, behind = find_disputes(contest, "near", "far")
     assert (ahead.count, behind.count, behind.shown) == (1, 0, ())
     assert ahead.shown[0].said[0].right is None

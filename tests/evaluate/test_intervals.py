@@ -1,4 +1,6 @@
-"""Intervals: against published numbers, statsmodels and plain bootstraps over rows and over groups."""
+"""Intervals: against published numbers, statsmodels and plain bootstraps over rows and over
+groups.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def test_wilsons_interval_has_the_textbook_numbers() -> None:
 def test_wilsons_interval_equals_statsmodels(counts: tuple[int, int]) -> None:
     estimate = estimate_share(*counts)
     assert estimate is not None
-    assert (estimate.low, estimate.high) == pytest.approx(proportion_confint(*counts, method="wilson"), abs=1e-12)
+    assert (estimate.low, estimate.high) == pytest.approx(
+        proportion_confint(*counts, method="wilson"), abs=1e-12
+    )
     assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1  # type: ignore[operator]
 
 
@@ -51,7 +55,9 @@ def test_a_share_of_nothing_is_no_number() -> None:
 
 @pytest.mark.parametrize("cells", [[2000], [3] * 400, [1] * 2000])
 def test_cells_are_drawn_as_rows_would_be(cells: list[int]) -> None:
-    """By multinomial draws or by number: 1,000 draws of the first cell's rows have the binomial's mean and variance."""
+    """By multinomial draws or by number: 1,000 draws of the first cell's rows have the binomial's
+    mean and variance.
+    """
     counts, found = np.array(cells), []
 
     def watch(drawn: Counts) -> Figures:
@@ -63,13 +69,19 @@ def test_cells_are_drawn_as_rows_would_be(cells: list[int]) -> None:
     n, share = counts.sum(), counts[0] / counts.sum()
     first = np.concatenate(found)
     assert len(first) == 1000
-    assert first.mean() == pytest.approx(n * share, abs=4 * np.sqrt(n * share * (1 - share) / 1000) + 1e-9)
+    assert first.mean() == pytest.approx(
+        n * share, abs=4 * np.sqrt(n * share * (1 - share) / 1000) + 1e-9
+    )
     assert first.var() == pytest.approx(n * share * (1 - share), rel=0.3, abs=1e-9)
 
 
 def test_the_bootstrap_repeats_itself_with_the_same_seed() -> None:
     over, under = np.random.default_rng(0).random((2, 50))
-    assert estimate_ratio(over, under, seed=3) == estimate_ratio(over, under, seed=3) != estimate_ratio(over, under, seed=4)
+    assert (
+        estimate_ratio(over, under, seed=3)
+        == estimate_ratio(over, under, seed=3)
+        != estimate_ratio(over, under, seed=4)
+    )
 
 
 def test_a_mean_has_the_interval_of_a_plain_bootstrap() -> None:
@@ -79,14 +91,23 @@ def test_a_mean_has_the_interval_of_a_plain_bootstrap() -> None:
     estimate = estimate_ratio(values, np.ones(300))
     assert estimate is not None
     assert estimate.value == pytest.approx(values.mean())
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(plain, [2.5, 97.5])), abs=0.006)
+    assert (estimate.low, estimate.high) == pytest.approx(
+        tuple(np.percentile(plain, [2.5, 97.5])), abs=0.006
+    )
 
 
 def test_draws_that_leave_a_figure_undefined_are_left_out_unless_they_are_most() -> None:
     def figures(drawn: Counts) -> Figures:
         column = np.arange(len(drawn))
         known = np.linspace(0, 1, len(drawn))
-        return np.column_stack([known, np.where(column % 3, known, np.nan), np.where(column % 3, np.nan, known), np.ones(len(drawn))])
+        return np.column_stack(
+            [
+                known,
+                np.where(column % 3, known, np.nan),
+                np.where(column % 3, np.nan, known),
+                np.ones(len(drawn)),
+            ]
+        )
 
     low, high = bootstrap_all(np.array([5, 5]), figures)
     assert (low[0], high[0]) == pytest.approx((0.025, 0.975))
@@ -106,7 +127,9 @@ def test_a_ratio_of_nothing_is_no_number() -> None:
 
 @pytest.mark.parametrize("size", [1, 10])
 def test_groups_are_drawn_whole(size: int) -> None:
-    """Against a bootstrap over lists of rows; where rows of a group agree it is wider than without, by about the root of its size."""
+    """Against a bootstrap over lists of rows; where rows of a group agree it is wider than without,
+    by about the root of its size.
+    """
     random = np.random.default_rng(1)
     right = np.repeat(random.random(60) < 0.7, size)
     groups = [f"patient {row // size}" for row in range(len(right))]
@@ -116,8 +139,14 @@ def test_groups_are_drawn_whole(size: int) -> None:
     plain = [members[random.integers(0, 60, 60)].mean() for _ in range(2000)]
     assert grouped is not None
     assert alone is not None
-    assert (grouped.value, grouped.n, units.groups) == (pytest.approx(right.mean()), 60 * size, None if size == 1 else 60)
-    assert (grouped.low, grouped.high) == pytest.approx(tuple(np.percentile(plain, [2.5, 97.5])), abs=0.02)
+    assert (grouped.value, grouped.n, units.groups) == (
+        pytest.approx(right.mean()),
+        60 * size,
+        None if size == 1 else 60,
+    )
+    assert (grouped.low, grouped.high) == pytest.approx(
+        tuple(np.percentile(plain, [2.5, 97.5])), abs=0.02
+    )
     width, plain_width = (one.high - one.low for one in (grouped, alone))  # type: ignore[operator]
     assert width / plain_width == pytest.approx(np.sqrt(size), rel=0.15)
 
@@ -144,11 +173,17 @@ def test_a_rate_is_wilsons_where_rows_are_independent_and_of_groups_otherwise() 
     assert three is not None
     assert always == Estimate(1.0, 6, three.low, three.high)  # six rows, but three patients
     some = estimate_rate([1, 0, 0, 0, 0, 0], [1, 1, 0, 1, 0, 0], units)
-    assert some is not None and some.low is not None and (some.value, some.n) == (pytest.approx(1 / 3), 3)  # of the rows it is a share of
+    assert (
+        some is not None
+        and some.low is not None
+        and (some.value, some.n) == (pytest.approx(1 / 3), 3)
+    )  # of the rows it is a share of
 
 
 def test_intervals_of_grouped_rows_hold_the_truth() -> None:
-    """200 tables of 40 patients with 1 to 9 rows each, whose chance of being right differs by patient: 0.7 in the mean of rows."""
+    """200 tables of 40 patients with 1 to 9 rows each, whose chance of being right differs by
+    patient: 0.7 in the mean of rows.
+    """
     random = np.random.default_rng(2)
     inside = {True: 0, False: 0}
     for trial in range(200):

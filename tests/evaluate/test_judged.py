@@ -32,14 +32,22 @@ def hold_against(judged: Judged) -> Against:
 
 
 def draw(seed: int, rows: int, human: int, noise: float = 0.8) -> list[Graded]:
-    """Grades near people's, the first ``human`` of which people have graded, and a judge that fails now and then."""
+    """Grades near people's, the first ``human`` of which people have graded, and a judge that fails
+    now and then.
+    """
     random = np.random.default_rng(seed)
     truth = random.integers(0, 5, rows)
     grade = np.clip(np.round(truth + random.normal(0.3, noise, rows)), 0, 4).astype(int)
     fails = random.random(rows) < 0.1
     people = [int(truth[row]) if row < human else None for row in range(rows)]
-    judge = [(None, None) if fails[row] else (int(grade[row]), float(grade[row]) + 0.9) for row in range(rows)]
-    return [Graded(place, expected, person) for (place, expected), person in zip(judge, people, strict=True)]
+    judge = [
+        (None, None) if fails[row] else (int(grade[row]), float(grade[row]) + 0.9)
+        for row in range(rows)
+    ]
+    return [
+        Graded(place, expected, person)
+        for (place, expected), person in zip(judge, people, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -56,24 +64,37 @@ def test_figures_equal_independent_computations(seed: int) -> None:
     assert judged.expected.value == pytest.approx(grades.mean() + 0.9)
     assert judged.mean.low is not None and judged.mean.high is not None
     middle, half = grades.mean() + 1, 1.96 * grades.std() / np.sqrt(len(grades))
-    assert [judged.mean.low, judged.mean.high] == pytest.approx([middle - half, middle + half], abs=0.05)
+    assert [judged.mean.low, judged.mean.high] == pytest.approx(
+        [middle - half, middle + half], abs=0.05
+    )
     wilson = proportion_confint(int((grades >= 3).sum()), len(grades), method="wilson")
-    assert (judged.acceptable.low, judged.acceptable.high) == (pytest.approx(wilson[0]), pytest.approx(wilson[1]))
+    assert (judged.acceptable.low, judged.acceptable.high) == (
+        pytest.approx(wilson[0]),
+        pytest.approx(wilson[1]),
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_agreement_with_people_is_that_of_scikit_learn(seed: int) -> None:
     rows = draw(seed, 200, 80)
     against = hold_against(measure_grades(SCALE, rows))
-    both = [(row.human, row.grade) for row in rows if row.human is not None and row.grade is not None]
+    both = [
+        (row.human, row.grade) for row in rows if row.human is not None and row.grade is not None
+    ]
     human, grade = np.array(both).T
     assert (against.n, against.lost) == (len(both), 80 - len(both))
-    assert against.sensitivity and against.specificity and against.kappa and against.kappa_acceptable
+    assert (
+        against.sensitivity and against.specificity and against.kappa and against.kappa_acceptable
+    )
     assert against.sensitivity.value == pytest.approx(recall_score(human >= 3, grade >= 3))
     assert against.specificity.value == pytest.approx(recall_score(human < 3, grade < 3))
     assert against.sensitivity.n + against.specificity.n == against.n
-    assert against.kappa.value == pytest.approx(cohen_kappa_score(human, grade, weights="quadratic", labels=range(5)))
-    assert against.kappa_acceptable.value == pytest.approx(cohen_kappa_score(human >= 3, grade >= 3))
+    assert against.kappa.value == pytest.approx(
+        cohen_kappa_score(human, grade, weights="quadratic", labels=range(5))
+    )
+    assert against.kappa_acceptable.value == pytest.approx(
+        cohen_kappa_score(human >= 3, grade >= 3)
+    )
     assert isinstance(against.share, Estimate) and isinstance(against.mean, Estimate)
     assert against.share.n == judged_rows(rows)
 
@@ -87,7 +108,10 @@ def test_the_interval_of_kappa_is_that_of_drawing_rows_again() -> None:
     human, grade = np.array([(row.human, row.grade) for row in rows]).T
     random = np.random.default_rng(3)
     draws = [random.integers(0, len(rows), len(rows)) for _ in range(300)]
-    kappas = [cohen_kappa_score(human[drawn], grade[drawn], weights="quadratic", labels=range(5)) for drawn in draws]
+    kappas = [
+        cohen_kappa_score(human[drawn], grade[drawn], weights="quadratic", labels=range(5))
+        for drawn in draws
+    ]
     kappa = hold_against(measure_grades(SCALE, rows)).kappa
     assert kappa and kappa.low is not None and kappa.high is not None
     low, high = np.percentile(kappas, [2.5, 97.5])
@@ -97,8 +121,17 @@ def test_the_interval_of_kappa_is_that_of_drawing_rows_again() -> None:
 def test_nothing_judged_is_no_figure() -> None:
     judged = measure_grades(SCALE, [], unanswered=4)
     assert judged.n == 0
-    assert [judged.missing_rate, judged.mean, judged.expected, judged.acceptable, judged.against] == [None] * 5
-    assert judged_lines(judged) == ["4 rows without an answer to judge", "no judgement: there are no figures"]
+    assert [
+        judged.missing_rate,
+        judged.mean,
+        judged.expected,
+        judged.acceptable,
+        judged.against,
+    ] == [None] * 5
+    assert judged_lines(judged) == [
+        "4 rows without an answer to judge",
+        "no judgement: there are no figures",
+    ]
     assert judged.to_json()["metrics"] == {}
 
 
@@ -106,7 +139,13 @@ def test_judgements_that_all_failed_are_no_agreement() -> None:
     judged = measure_grades(SCALE, [Graded(None, None, 4)] * 7)
     against = hold_against(judged)
     assert (judged.n, judged.missing_rate, judged.mean, judged.acceptable) == (0, 1.0, None, None)
-    assert (against.n, against.lost, against.kappa, against.sensitivity, against.human_share) == (0, 7, None, None, None)
+    assert (against.n, against.lost, against.kappa, against.sensitivity, against.human_share) == (
+        0,
+        7,
+        None,
+        None,
+        None,
+    )
     assert isinstance(against.share, Refusal) and isinstance(against.mean, Refusal)
 
 
@@ -115,7 +154,11 @@ def test_a_failed_judgement_moves_no_figure() -> None:
     kept = [row for row in rows if row.grade is not None]
     with_failed, without = measure_grades(SCALE, rows), measure_grades(SCALE, kept)
     assert with_failed.missing.failed > 0
-    assert (with_failed.mean, with_failed.acceptable, with_failed.expected) == (without.mean, without.acceptable, without.expected)
+    assert (with_failed.mean, with_failed.acceptable, with_failed.expected) == (
+        without.mean,
+        without.acceptable,
+        without.expected,
+    )
     assert hold_against(with_failed).share == hold_against(without).share
 
 
@@ -132,7 +175,9 @@ def test_people_of_one_opinion_tell_half_of_the_errors() -> None:
     against = hold_against(measure_grades(SCALE, [*rows, Graded(4)]))
     assert against.sensitivity and against.sensitivity.value == 0.75
     assert against.specificity is None
-    assert isinstance(against.share, Refusal) and "60 acceptable and 0 other" in against.share.reason
+    assert (
+        isinstance(against.share, Refusal) and "60 acceptable and 0 other" in against.share.reason
+    )
 
 
 def test_one_opinion_of_both_is_no_kappa() -> None:
@@ -155,18 +200,29 @@ def test_a_judge_at_chance_gets_no_corrected_share(hits: tuple[int, int], reason
     against = hold_against(measure_grades(SCALE, [*(good + bad) * 3, *[Graded(4)] * 50]))
     assert isinstance(against.share, Refusal) and reason in against.share.reason
     assert against.kappa_acceptable and against.kappa_acceptable.value < LEAST_KAPPA
-    assert isinstance(against.mean, Estimate)  # people's own grades still hold, and the judge's weigh next to nothing
+    assert isinstance(
+        against.mean, Estimate
+    )  # people's own grades still hold, and the judge's weigh next to nothing
 
 
 def test_a_lucky_judge_gets_no_corrected_share() -> None:
-    good, bad = [Graded(4, None, 4)] * 4 + [Graded(0, None, 4)] * 2, [Graded(4, None, 0)] * 2 + [Graded(0, None, 0)] * 4
+    good, bad = (
+        [Graded(4, None, 4)] * 4 + [Graded(0, None, 4)] * 2,
+        [Graded(4, None, 0)] * 2 + [Graded(0, None, 0)] * 4,
+    )
     against = hold_against(measure_grades(SCALE, [*good, *bad, *[Graded(4)] * 50]))
     assert against.kappa_acceptable and against.kappa_acceptable.value > LEAST_KAPPA
-    assert isinstance(against.share, Refusal) and "12 rows" in against.share.reason and "told from chance" in against.share.reason
+    assert (
+        isinstance(against.share, Refusal)
+        and "12 rows" in against.share.reason
+        and "told from chance" in against.share.reason
+    )
 
 
 def test_where_people_graded_all_their_own_figures_stand() -> None:
-    rows = [Graded(grade, None, human) for grade, human in ((4, 4), (3, 4), (0, 0), (1, 3), (0, 1))] * 10
+    rows = [
+        Graded(grade, None, human) for grade, human in ((4, 4), (3, 4), (0, 0), (1, 3), (0, 1))
+    ] * 10
     against = hold_against(measure_grades(SCALE, rows))
     assert isinstance(against.mean, Refusal)
     assert isinstance(against.share, Refusal) and "every judged row" in against.share.reason
@@ -175,7 +231,9 @@ def test_where_people_graded_all_their_own_figures_stand() -> None:
 
 def test_rows_of_one_patient_are_drawn_together() -> None:
     alone = measure_grades(SCALE, [Graded(row % 5) for row in range(100)])
-    together = measure_grades(SCALE, [Graded(row // 20, None, row // 20, str(row // 20)) for row in range(100)])
+    together = measure_grades(
+        SCALE, [Graded(row // 20, None, row // 20, str(row // 20)) for row in range(100)]
+    )
     assert alone.mean and together.mean and alone.mean.low and together.mean.low
     assert together.mean.value == alone.mean.value
     assert together.mean.low < alone.mean.low
@@ -184,17 +242,29 @@ def test_rows_of_one_patient_are_drawn_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wins", "losses", "first", "second", "same"), [(30, 10, 5, 2, 3), (0, 0, 4, 0, 0), (0, 0, 0, 0, 6), (1, 0, 0, 0, 0)]
+    ("wins", "losses", "first", "second", "same"),
+    [(30, 10, 5, 2, 3), (0, 0, 4, 0, 0), (0, 0, 0, 0, 6), (1, 0, 0, 0, 0)],
 )
 def test_verdicts_are_counted(wins: int, losses: int, first: int, second: int, same: int) -> None:
-    outcomes = ["win"] * wins + ["loss"] * losses + ["first"] * first + ["second"] * second + ["same"] * same
+    outcomes = (
+        ["win"] * wins
+        + ["loss"] * losses
+        + ["first"] * first
+        + ["second"] * second
+        + ["same"] * same
+    )
     compared = measure_pairs([*outcomes, None, None], unanswered=1)
     n, asked = len(outcomes), len(outcomes) - same
     assert (compared.n, compared.missing.failed, compared.missing_rate) == (n, 2, 2 / (asked + 2))
-    assert compared.win_rate and compared.win_rate.value == pytest.approx((wins + (first + second + same) / 2) / n)
+    assert compared.win_rate and compared.win_rate.value == pytest.approx(
+        (wins + (first + second + same) / 2) / n
+    )
     if asked:
         wilson = proportion_confint(first + second, asked, method="wilson")
-        assert compared.by_place and (compared.by_place.low, compared.by_place.high) == (pytest.approx(wilson[0]), pytest.approx(wilson[1]))
+        assert compared.by_place and (compared.by_place.low, compared.by_place.high) == (
+            pytest.approx(wilson[0]),
+            pytest.approx(wilson[1]),
+        )
     else:
         assert compared.by_place is None
     assert compared.p == (binomtest(wins, wins + losses).pvalue if wins + losses else None)
@@ -203,6 +273,12 @@ def test_verdicts_are_counted(wins: int, losses: int, first: int, second: int, s
 
 def test_no_verdict_is_no_figure() -> None:
     compared = measure_pairs([None, None])
-    assert (compared.n, compared.missing_rate, compared.win_rate, compared.by_place, compared.p) == (0, 1.0, None, None, None)
+    assert (
+        compared.n,
+        compared.missing_rate,
+        compared.win_rate,
+        compared.by_place,
+        compared.p,
+    ) == (0, 1.0, None, None, None)
     assert compared_lines(compared, "A", "B")[-1] == "no verdict: there are no figures"
     assert measure_pairs([]).missing_rate is None

@@ -22,7 +22,9 @@ def test_kappa_is_scikit_learns(pairs: list[tuple[int, int]], quadratic: bool) -
         assert found is None
         return
     assert found is not None
-    expected = cohen_kappa_score(one, other, labels=[0, 1, 2, 3], weights="quadratic" if quadratic else None)
+    expected = cohen_kappa_score(
+        one, other, labels=[0, 1, 2, 3], weights="quadratic" if quadratic else None
+    )
     assert found.value == pytest.approx(expected, abs=1e-9) and found.n == len(one)
 
 
@@ -33,7 +35,10 @@ def test_kappa_is_statsmodels_too_and_its_interval_is_near_theirs() -> None:
     found = estimate_kappa(one, other, group_rows([], 300))
     assert found is not None and found.low is not None and found.high is not None
     assert found.value == pytest.approx(theirs.kappa)
-    assert (found.low, found.high) == (pytest.approx(theirs.kappa_low, abs=0.02), pytest.approx(theirs.kappa_upp, abs=0.02))
+    assert (found.low, found.high) == (
+        pytest.approx(theirs.kappa_low, abs=0.02),
+        pytest.approx(theirs.kappa_upp, abs=0.02),
+    )
 
 
 def test_where_both_always_say_the_same_there_is_none() -> None:
@@ -50,13 +55,22 @@ def test_anything_can_be_said_and_no_answer_is_one_of_them() -> None:
     one, other = ["a", None, ("a", "b"), "a"], ["a", None, ("a", "b"), "b"]
     found = estimate_kappa(one, other, group_rows([], 4))
     assert found is not None
-    assert found.value == pytest.approx(cohen_kappa_score(list(map(str, one)), list(map(str, other))))
+    assert found.value == pytest.approx(
+        cohen_kappa_score(list(map(str, one)), list(map(str, other)))
+    )
 
 
 def test_rows_of_one_group_are_drawn_together() -> None:
     one = [place // 10 % 2 for place in range(200)]
     other = [value if place // 10 % 4 else 1 - value for place, value in enumerate(one)]
     alone = estimate_kappa(one, other, group_rows([], 200))
-    together = estimate_kappa(one, other, group_rows([str(place // 10) for place in range(200)], 200))
-    assert alone is not None and together is not None and together.low is not None and alone.low is not None
+    together = estimate_kappa(
+        one, other, group_rows([str(place // 10) for place in range(200)], 200)
+    )
+    assert (
+        alone is not None
+        and together is not None
+        and together.low is not None
+        and alone.low is not None
+    )
     assert together.low < alone.low - 0.1

@@ -29,12 +29,19 @@ def no_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
     similarity._load_model.cache_clear()
 
 
-def gather(kind: str, *rows: tuple[Value | None, Value | None], labels: tuple[str, ...] = (), options: tuple[Option, ...] = ()) -> Summary:
+def gather(
+    kind: str,
+    *rows: tuple[Value | None, Value | None],
+    labels: tuple[str, ...] = (),
+    options: tuple[Option, ...] = (),
+) -> Summary:
     gatherer = Gatherer(kind, labels, None, True)  # type: ignore[arg-type]
     for number, (value, gold) in enumerate(rows, start=1):
         status = Status.OK if value is not None else Status.FAILED
         confidence = None if kind == "answer" or value is None else 0.9
-        gatherer.add(number, Answer(str(number), status, value, confidence), f"text {number}", gold, options)
+        gatherer.add(
+            number, Answer(str(number), status, value, confidence), f"text {number}", gold, options
+        )
     return gatherer.finish()
 
 
@@ -45,11 +52,21 @@ def quality_of(summary: Summary) -> Quality:
 
 
 def figures(summary: Summary) -> dict[str, float | None]:
-    return {measure: figure.value if figure else None for measure, figure in quality_of(summary).figures.items()}
+    return {
+        measure: figure.value if figure else None
+        for measure, figure in quality_of(summary).figures.items()
+    }
 
 
 def test_labels_are_counted_by_label_and_by_number() -> None:
-    summary = gather("labels", (("a", "b"), None), (("a",), None), ((), None), (None, None), labels=("a", "b", "c"))
+    summary = gather(
+        "labels",
+        (("a", "b"), None),
+        (("a",), None),
+        ((), None),
+        (None, None),
+        labels=("a", "b", "c"),
+    )
     assert summary.answered == 3
     assert summary.answers.to_json() == {
         "labels": {"a": 2, "b": 1},
@@ -60,17 +77,27 @@ def test_labels_are_counted_by_label_and_by_number() -> None:
 
 
 def test_gold_with_a_name_that_is_no_label_is_counted_and_not_graded() -> None:
-    summary = gather("labels", (("a",), ("a", "z")), (("a",), ("a",)), ((), ()), ((), None), labels=("a", "b"))
+    summary = gather(
+        "labels", (("a",), ("a", "z")), (("a",), ("a",)), ((), ()), ((), None), labels=("a", "b")
+    )
     gold = summary.gold
     assert gold is not None
-    assert (gold.rows, gold.unknown, gold.missing, dict(gold.unknown_values)) == (2, 1, 1, {"a; z": 1})
+    assert (gold.rows, gold.unknown, gold.missing, dict(gold.unknown_values)) == (
+        2,
+        1,
+        1,
+        {"a; z": 1},
+    )
     assert figures(summary)["exact_match"] == 1  # gold that no label applies is a truth
 
 
 def test_of_labels_the_order_in_gold_says_nothing() -> None:
     summary = gather("labels", (("a", "b"), ("b", "a", "b")), labels=("a", "b"))
     assert figures(summary) == {
-        **dict.fromkeys(("micro_f1", "macro_f1", "sample_f1", "exact_match", "exact_match_answered", "jaccard"), 1.0),
+        **dict.fromkeys(
+            ("micro_f1", "macro_f1", "sample_f1", "exact_match", "exact_match_answered", "jaccard"),
+            1.0,
+        ),
         "hamming_loss": 0.0,
     }
     assert summary.gold is not None
@@ -78,10 +105,21 @@ def test_of_labels_the_order_in_gold_says_nothing() -> None:
 
 
 def test_choices_have_accuracy_and_letters() -> None:
-    rows: list[tuple[Value | None, Value | None]] = [("A", "A"), ("A", "B"), ("C", "C"), (None, "D"), ("A", "E"), ("A", "none of these")]
+    rows: list[tuple[Value | None, Value | None]] = [
+        ("A", "A"),
+        ("A", "B"),
+        ("C", "C"),
+        (None, "D"),
+        ("A", "E"),
+        ("A", "none of these"),
+    ]
     summary = gather("choice", *rows, options=FOUR)
     found = figures(summary)
-    assert (found["accuracy"], found["accuracy_answered"], found["balanced_accuracy"]) == (0.5, pytest.approx(2 / 3), 0.5)
+    assert (found["accuracy"], found["accuracy_answered"], found["balanced_accuracy"]) == (
+        0.5,
+        pytest.approx(2 / 3),
+        0.5,
+    )
     assert not {"top_3", "top_5"} & found.keys()  # no row has probabilities
     assert summary.gold is not None
     assert summary.gold.unknown == 2
@@ -92,18 +130,29 @@ def test_choices_have_accuracy_and_letters() -> None:
         "C": {"gold": 1, "answered": 1},
         "D": {"gold": 1, "answered": 0},
     }
-    assert summary.answers.to_json() == {"letters": {"A": 4, "C": 1}, "offered": dict.fromkeys("ABCD", 5), "answered": 5}
+    assert summary.answers.to_json() == {
+        "letters": {"A": 4, "C": 1},
+        "offered": dict.fromkeys("ABCD", 5),
+        "answered": 5,
+    }
 
 
 def test_a_model_that_answers_by_place_is_told_so() -> None:
     leaning = gather("choice", *[("A", "ABCD"[row % 4]) for row in range(80)], options=FOUR)
-    assert "It leans to the letter A: 100.0 % of its answers, where gold has it in 25.0 % of the rows." in summary_lines(leaning)[-1]
-    fair = gather("choice", *[("ABCD"[row % 4], "ABCD"[row % 4]) for row in range(80)], options=FOUR)
+    assert (
+        "It leans to the letter A: 100.0 % of its answers, where gold has it in 25.0 % of the rows."
+        in summary_lines(leaning)[-1]
+    )
+    fair = gather(
+        "choice", *[("ABCD"[row % 4], "ABCD"[row % 4]) for row in range(80)], options=FOUR
+    )
     assert "leans" not in summary_lines(fair)[-1]
 
 
 def test_of_several_options_the_whole_set_counts() -> None:
-    summary = gather("choice", (("A", "C"), ("C", "A")), (("A",), ("A", "B")), (None, ("D",)), options=FOUR)
+    summary = gather(
+        "choice", (("A", "C"), ("C", "A")), (("A",), ("A", "B")), (None, ("D",)), options=FOUR
+    )
     found = figures(summary)
     assert list(found)[:3] == ["exact_match", "jaccard", "micro_f1"]
     assert {measure: found[measure] for measure in list(found)[:3]} == {
@@ -118,10 +167,17 @@ def test_gold_of_a_row_whose_options_cannot_be_read_still_counts() -> None:
     assert figures(gather("choice", (None, "B")))["accuracy"] == 0
 
 
-def grade_shares(*rows: tuple[str | None, dict[str, float] | None, str], labels: str = "abcdefg") -> dict[str, float | None]:
+def grade_shares(
+    *rows: tuple[str | None, dict[str, float] | None, str], labels: str = "abcdefg"
+) -> dict[str, float | None]:
     gatherer = Gatherer("label", tuple(labels), None, True)
     for number, (value, shares, gold) in enumerate(rows, start=1):
-        gatherer.add(number, Answer(str(number), Status.OK if value else Status.FAILED, value, None, shares), "text", gold)
+        gatherer.add(
+            number,
+            Answer(str(number), Status.OK if value else Status.FAILED, value, None, shares),
+            "text",
+            gold,
+        )
     return figures(gatherer.finish())
 
 
@@ -130,15 +186,28 @@ def test_the_top_k_are_scikit_learns() -> None:
     scores = random.dirichlet(np.ones(7), 60)
     gold = random.integers(0, 7, 60)
     shares = [dict(zip("abcdefg", row, strict=True)) for row in scores.tolist()]
-    found = grade_shares(*((max(row, key=row.__getitem__), row, "abcdefg"[truth]) for row, truth in zip(shares, gold, strict=True)))
+    found = grade_shares(
+        *(
+            (max(row, key=row.__getitem__), row, "abcdefg"[truth])
+            for row, truth in zip(shares, gold, strict=True)
+        )
+    )
     for k in (3, 5):
-        assert found[f"top_{k}"] == pytest.approx(top_k_accuracy_score(gold, scores, k=k, labels=range(7)))
+        assert found[f"top_{k}"] == pytest.approx(
+            top_k_accuracy_score(gold, scores, k=k, labels=range(7))
+        )
 
 
 def test_the_top_k_of_rows_without_probabilities_of_ties_and_of_odd_numbers() -> None:
     same = dict.fromkeys("abcdefg", 1 / 7)
     # between equals the earlier label is ahead: c is third, d is fourth, f is sixth
-    found = grade_shares(("a", same, "c"), ("a", same, "d"), ("a", same, "f"), ("a", None, "a"), ("a", {"a": float("nan")}, "a"))
+    found = grade_shares(
+        ("a", same, "c"),
+        ("a", same, "d"),
+        ("a", same, "f"),
+        ("a", None, "a"),
+        ("a", {"a": float("nan")}, "a"),
+    )
     assert (found["top_3"], found["top_5"]) == (pytest.approx(1 / 5), pytest.approx(2 / 5))
     assert found["accuracy"] == pytest.approx(2 / 5)
 
@@ -151,8 +220,16 @@ def test_the_top_k_are_told_only_of_more_labels_than_k() -> None:
     gatherer = Gatherer("choice", (), None, True)
     for number, letters in enumerate(("ABCDE", "ABC"), start=1):
         shares = dict.fromkeys(letters, 1 / len(letters))
-        gatherer.add(number, Answer(str(number), Status.OK, "A", 0.3, shares), "text", "C", [Option(letter, letter) for letter in letters])
-    assert not {"top_3", "top_5"} & figures(gatherer.finish()).keys()  # of three options, gold is always among the top three
+        gatherer.add(
+            number,
+            Answer(str(number), Status.OK, "A", 0.3, shares),
+            "text",
+            "C",
+            [Option(letter, letter) for letter in letters],
+        )
+    assert (
+        not {"top_3", "top_5"} & figures(gatherer.finish()).keys()
+    )  # of three options, gold is always among the top three
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,7 +261,14 @@ def gather_grouped(kind: str, patients: int, size: int, groups: bool) -> Summary
         value = gold if chance.random() < 0.7 else other
         for _ in range(size):
             row += 1
-            gatherer.add(row, Answer(str(row), Status.OK, value, 0.9), f"text {row}", gold, FOUR, str(patient) if groups else None)
+            gatherer.add(
+                row,
+                Answer(str(row), Status.OK, value, 0.9),
+                f"text {row}",
+                gold,
+                FOUR,
+                str(patient) if groups else None,
+            )
     return gatherer.finish()
 
 
@@ -206,21 +290,33 @@ def test_rows_of_one_patient_are_not_independent(kind: str) -> None:
 @pytest.mark.parametrize("kind", GROUPED)
 def test_few_groups_are_said_to_be_few(kind: str) -> None:
     quality = quality_of(gather_grouped(kind, 4, 30, True))
-    assert "Its rows come from 4 groups only: the intervals are rough, and likely too narrow." in quality.caveats()
+    assert (
+        "Its rows come from 4 groups only: the intervals are rough, and likely too narrow."
+        in quality.caveats()
+    )
     one = quality_of(gather_grouped(kind, 1, 3, True))
-    assert "Its rows come from 1 group only: the intervals are rough, and likely too narrow." in one.caveats()
+    assert (
+        "Its rows come from 1 group only: the intervals are rough, and likely too narrow."
+        in one.caveats()
+    )
     json.dumps(one.to_json())
 
 
-def test_similarity_never_stands_without_exact_match_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medtask.evaluate.kinds.answer.encode", lambda texts: np.ones((len(texts), 2)) / 2**0.5)
+def test_similarity_never_stands_without_exact_match_and_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "medtask.evaluate.kinds.answer.encode", lambda texts: np.ones((len(texts), 2)) / 2**0.5
+    )
     summary = gather("answer", ("no fracture", "a fracture"), ("fracture", "a fracture"))
     found = figures(summary)
     assert (found["similarity"], found["exact_match"]) == (pytest.approx(1), 0.5)
     assert {"exact_match", "similarity"} <= set(quality_of(summary).headlines)
     lines = summary_lines(summary)
     assert OVERSTATED in lines
-    assert [line for line in lines if "exact match 0.500" in line and "MiniLM similarity 1.000" in line]
+    assert [
+        line for line in lines if "exact match 0.500" in line and "MiniLM similarity 1.000" in line
+    ]
 
 
 @pytest.mark.parametrize("kind", GROUPED)
@@ -229,14 +325,18 @@ def test_one_row_that_nobody_answered_is_no_error(kind: str) -> None:
     headline = quality.figures[quality.headlines[0]]
     assert headline is not None
     assert (headline.value, headline.n) == (0, 1)
-    assert [quality.figures.get(measure) for measure in ("kappa", "mcc", "accuracy_answered")] == [None] * 3
+    assert [quality.figures.get(measure) for measure in ("kappa", "mcc", "accuracy_answered")] == [
+        None
+    ] * 3
     json.dumps(quality.to_json(), allow_nan=False)
     assert quality.detail()
     assert all(quality.tell())
 
 
 def test_answers_are_measured_in_words_and_likeness() -> None:
-    summary = gather("answer", ("a raised pressure", "pressure"), ("pressure", "pressure"), (None, "pressure"))
+    summary = gather(
+        "answer", ("a raised pressure", "pressure"), ("pressure", "pressure"), (None, "pressure")
+    )
     assert figures(summary) == {
         "token_f1": pytest.approx((2 / 3 + 1 + 0) / 3),
         "rouge_l": pytest.approx((1 / 2 + 1 + 0) / 3),
@@ -255,7 +355,9 @@ def test_answers_are_measured_in_words_and_likeness() -> None:
 def test_a_truncated_answer_is_an_answer_where_it_has_one() -> None:
     gatherer = Gatherer("answer", (), None, False)
     for row, value in enumerate(["One whole sentence.", None], start=1):
-        gatherer.add(row, Answer(str(row), Status.TRUNCATED, value, reason="max_tokens"), "text", None)
+        gatherer.add(
+            row, Answer(str(row), Status.TRUNCATED, value, reason="max_tokens"), "text", None
+        )
     shape = gatherer.finish().answers.to_json()
     assert (shape["ended"], shape["truncated"], shape["cut"]) == (0, 2, 1)
 
@@ -264,8 +366,18 @@ def test_fields_are_filled_quoted_and_right() -> None:
     gatherer = Gatherer("fields", (), None, True)
     shares = {"stage=I": 0.2, "stage=II": 0.8}
     quotes = {"stage": Quote("stage II", 10, 18)}
-    gatherer.add(1, Answer("1", Status.OK, {"stage": "II", "size": {"mm": 12}}, 0.8, shares, quotes=quotes), "text", {"stage": "II"})
-    gatherer.add(2, Answer("2", Status.OK, {"stage": "I", "size": None}, 0.2, shares), "text", {"stage": "II", "size": {"mm": 1}})
+    gatherer.add(
+        1,
+        Answer("1", Status.OK, {"stage": "II", "size": {"mm": 12}}, 0.8, shares, quotes=quotes),
+        "text",
+        {"stage": "II"},
+    )
+    gatherer.add(
+        2,
+        Answer("2", Status.OK, {"stage": "I", "size": None}, 0.2, shares),
+        "text",
+        {"stage": "II", "size": {"mm": 1}},
+    )
     gatherer.add(3, Answer("3", Status.TRUNCATED), "text", "stage II")
     summary = gatherer.finish()
     assert summary.answers.to_json() == {
@@ -275,7 +387,11 @@ def test_fields_are_filled_quoted_and_right() -> None:
             {"field": "stage", "filled": 2, "quoted": 1, "values": {"I": 1, "II": 1}},
         ],
     }
-    assert figures(summary) == {"fields_right": pytest.approx(1 / 3), "rows_right": 0.5, "rows_right_answered": 0.5}
+    assert figures(summary) == {
+        "fields_right": pytest.approx(1 / 3),
+        "rows_right": 0.5,
+        "rows_right_answered": 0.5,
+    }
     assert summary.gold is not None
     assert (summary.gold.rows, summary.gold.unknown) == (2, 1)
     assert [case.row for case in summary.gold.errors] == [2]
@@ -285,7 +401,11 @@ def test_fields_are_filled_quoted_and_right() -> None:
 def test_the_json_has_no_text_of_records(kind: str) -> None:
     summary = KINDS[kind]().finish()
     written = json.dumps(summary.to_json())
-    assert not [word for word in ("script", "abstract", "behind", "Tumour", "headache", "thinking") if word in written]
+    assert not [
+        word
+        for word in ("script", "abstract", "behind", "Tumour", "headache", "thinking")
+        if word in written
+    ]
     assert summary.gold is not None
     assert summary.gold.rows > 50
 
@@ -308,7 +428,9 @@ VALUES = {
     "labels": st.sets(st.sampled_from("abc")).map(lambda names: tuple(sorted(names))),
     "choice": st.sampled_from("ABCD"),
     "answer": st.sampled_from(["the pressure", "pressure in the eye", "a nerve"]),
-    "fields": st.fixed_dictionaries({"x": st.none() | st.integers(0, 2), "y": st.sampled_from(["i", "ii", None])}),
+    "fields": st.fixed_dictionaries(
+        {"x": st.none() | st.integers(0, 2), "y": st.sampled_from(["i", "ii", None])}
+    ),
 }
 
 
@@ -325,6 +447,12 @@ def test_the_order_of_the_rows_changes_nothing(kind: str, data: st.DataObject) -
         gatherer = Gatherer(kind, tuple("abc"), None, True)  # type: ignore[arg-type]
         for number, value, gold in rows:
             status = Status.REVIEW if value is not None else Status.FAILED
-            gatherer.add(number, Answer(str(number), status, value, 0.5 if value else None), f"text {number}", gold, FOUR)
+            gatherer.add(
+                number,
+                Answer(str(number), status, value, 0.5 if value else None),
+                f"text {number}",
+                gold,
+                FOUR,
+            )
         found.append(gatherer.finish().to_json())
     assert found[0] == found[1]

@@ -10,12 +10,26 @@ from medtask.evaluate.blocks import Bars, Heading, Table, Text
 from medtask.evaluate.findings.bias import Bias
 from medtask.evaluate.findings.finding import WEIGHTS
 from medtask.evaluate.intervals import Estimate
-from medtask.evaluate.label_doctor import TOPICS, Examination, examine, examine_letters, list_lines, list_shares, summarise, tell, to_json
+from medtask.evaluate.label_doctor import (
+    TOPICS,
+    Examination,
+    examine,
+    examine_letters,
+    list_lines,
+    list_shares,
+    summarise,
+    tell,
+    to_json,
+)
 from medtask.records import Meaning
 from pairs_of import LABELS, confused_rows, count
 
 MEANINGS = [Meaning(name) for name in LABELS]
-BIAS = Bias({"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1}, True, {"N/A": {"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1}})
+BIAS = Bias(
+    {"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1},
+    True,
+    {"N/A": {"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1}},
+)
 ROWS = [*confused_rows(), *[("d", "a")] * 90]
 
 
@@ -23,7 +37,14 @@ def whole() -> Examination:
     vectors = np.eye(4, dtype=np.float32)
     vectors[1] = vectors[0]
     tokens = {"a": (1, 2, 0), "b": (1, 3, 0), "c": (4, 0), "d": (5, 0)}
-    return examine(MEANINGS, vectors=vectors, tally=count(LABELS, ROWS), tokens=tokens, bias=BIAS, gaps=["rows: none"])
+    return examine(
+        MEANINGS,
+        vectors=vectors,
+        tally=count(LABELS, ROWS),
+        tokens=tokens,
+        bias=BIAS,
+        gaps=["rows: none"],
+    )
 
 
 def test_findings_come_worst_first_and_every_topic_has_a_heading() -> None:
@@ -31,7 +52,15 @@ def test_findings_come_worst_first_and_every_topic_has_a_heading() -> None:
     weights = [WEIGHTS.index(finding.weight) for finding in examination.findings]
     assert weights == sorted(weights)
     topics = {finding.topic for finding in examination.findings}
-    assert topics == {"answered_too_often", "confused", "missing_label", "overlap", "prior", "tokens", "merge"}
+    assert topics == {
+        "answered_too_often",
+        "confused",
+        "missing_label",
+        "overlap",
+        "prior",
+        "tokens",
+        "merge",
+    }
     assert topics < set(TOPICS)
 
 
@@ -66,13 +95,18 @@ def test_lines_are_at_most_ten_of_a_kind() -> None:
 
 
 def test_the_summary_counts_what_was_looked_at() -> None:
-    assert summarise(examine([Meaning("a"), Meaning("b")], exclusive=False)) == "2 labels; nothing was found."
+    assert (
+        summarise(examine([Meaning("a"), Meaning("b")], exclusive=False))
+        == "2 labels; nothing was found."
+    )
     told = summarise(whole())
     assert told.startswith("4 labels, 390 answers, 390 rows with gold; findings: ")
 
 
 def test_of_letters_only_the_model_is_examined() -> None:
-    examination = examine_letters(Bias(BIAS.shares, True, BIAS.inputs, noun="letter"), 20, ["the options themselves"])
+    examination = examine_letters(
+        Bias(BIAS.shares, True, BIAS.inputs, noun="letter"), 20, ["the options themselves"]
+    )
     assert [finding.topic for finding in examination.findings] == ["prior"]
     assert summarise(examination).startswith("4 letters, 20 answers")
 

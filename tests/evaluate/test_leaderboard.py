@@ -9,7 +9,12 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from contests import LABELS, join, make_contest, make_rows
-from medtask.evaluate.leaderboard import describe_board, find_family, leaderboard_lines, rank_systems
+from medtask.evaluate.leaderboard import (
+    describe_board,
+    find_family,
+    leaderboard_lines,
+    rank_systems,
+)
 
 DEFINITIONS = [(name, f"of the {name} kind") for name in LABELS]
 SHOWN: dict[str, Any] = {"task.examples": "6 (sha256 00)"}
@@ -54,7 +59,9 @@ def test_lines_are_ranked_and_their_figures_sklearns() -> None:
         assert accuracy is not None
         assert macro_f1 is not None
         assert accuracy.value == pytest.approx(accuracy_score(contest.gold, told))
-        assert macro_f1.value == pytest.approx(f1_score(contest.gold, told, labels=LABELS, average="macro", zero_division=0))
+        assert macro_f1.value == pytest.approx(
+            f1_score(contest.gold, told, labels=LABELS, average="macro", zero_division=0)
+        )
         assert line.unanswered == told.count("none")
         assert set(line.parts) == set(LABELS)
     assert [line.p for line in board.lines] == [None, board.pairs[0].p_holm, board.pairs[1].p_holm]
@@ -66,14 +73,22 @@ def test_lines_are_ranked_and_their_figures_sklearns() -> None:
 def test_the_order_in_which_systems_are_named_changes_nothing() -> None:
     contest = make_contest()
     systems = {entrant.name: make_rows(contest.gold, entrant.given) for entrant in contest.entrants}
-    boards = [rank_systems(join("label", dict(each)), baselines=False) for each in (systems.items(), reversed(systems.items()))]
+    boards = [
+        rank_systems(join("label", dict(each)), baselines=False)
+        for each in (systems.items(), reversed(systems.items()))
+    ]
     assert boards[0].to_json() == boards[1].to_json()
 
 
 def test_what_was_not_measured_is_not_there() -> None:
     board = rank_systems(make_contest(), baselines=False, price_per_hour=4)
     for line in board.lines:
-        assert (line.rows_per_s, line.memory_bytes, line.accelerator_bytes, line.cost_per_1000) == (None, None, None, None)
+        assert (line.rows_per_s, line.memory_bytes, line.accelerator_bytes, line.cost_per_1000) == (
+            None,
+            None,
+            None,
+            None,
+        )
     lines = leaderboard_lines(board)
     assert "rows/s" not in lines[0]
     assert "memory" not in lines[0]
@@ -92,7 +107,10 @@ def test_speed_memory_and_cost_come_from_the_manifest() -> None:
     head, first, *_ = leaderboard_lines(board)
     assert "per 1,000 rows" in head
     assert "2.5 GB + 7.0 GB GPU" in first
-    assert rank_systems(make_contest(manifests={"good": told}), baselines=False).lines[0].cost_per_1000 is None
+    assert (
+        rank_systems(make_contest(manifests={"good": told}), baselines=False).lines[0].cost_per_1000
+        is None
+    )
 
 
 def test_simple_methods_stand_beside_the_systems_on_the_same_rows() -> None:
@@ -120,7 +138,9 @@ def test_without_texts_the_simple_methods_say_why_they_are_missing() -> None:
 
 
 def test_groups_make_wider_intervals() -> None:
-    alone, grouped = (rank_systems(make_contest(groups=each), baselines=False) for each in (False, True))
+    alone, grouped = (
+        rank_systems(make_contest(groups=each), baselines=False) for each in (False, True)
+    )
     assert [pair.groups for pair in alone.pairs] == [None] * 3
     assert [pair.groups for pair in grouped.pairs] == [50] * 3
     assert [line.name for line in alone.lines] == [line.name for line in grouped.lines]
@@ -134,9 +154,17 @@ def test_every_kind_has_its_leaderboard(kind: Any) -> None:
         "answer": ["rest and fluids", "see the clinic today", "call 112"] * 8,
         "fields": [{"side": "left"}, {"side": "right"}, {"side": None}] * 8,
     }
-    wrong: dict[str, Any] = {"labels": ("curative",), "choice": "A", "answer": "rest", "fields": {"side": "left"}}
+    wrong: dict[str, Any] = {
+        "labels": ("curative",),
+        "choice": "A",
+        "answer": "rest",
+        "fields": {"side": "left"},
+    }
     truth = gold[kind]
-    systems = {"right": make_rows(truth, truth), "half": make_rows(truth, [wrong[kind]] * 12 + truth[12:])}
+    systems = {
+        "right": make_rows(truth, truth),
+        "half": make_rows(truth, [wrong[kind]] * 12 + truth[12:]),
+    }
     systems["silent"] = make_rows(truth, [None] * 24)
     board = rank_systems(join(kind, systems), baselines=False)
     assert [line.name for line in board.lines] == ["right", "half", "silent"]
@@ -150,7 +178,10 @@ def test_every_kind_has_its_leaderboard(kind: Any) -> None:
 
 def test_one_row_and_one_class_are_no_trouble() -> None:
     for gold in (["curative"], ["curative"] * 5):
-        board = rank_systems(join("label", {"x": make_rows(gold, gold), "y": make_rows(gold, [None] * len(gold))}), DEFINITIONS)
+        board = rank_systems(
+            join("label", {"x": make_rows(gold, gold), "y": make_rows(gold, [None] * len(gold))}),
+            DEFINITIONS,
+        )
         assert board.pairs[0].verdict == "no clear difference"
         assert "has the highest accuracy" in describe_board(board, len(gold))
 

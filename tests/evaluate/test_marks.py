@@ -22,7 +22,13 @@ def gather(seed: int, rows: int = 60) -> tuple[MarkGatherer, list[list[float]], 
         shares = np.random.default_rng([seed, row]).dirichlet([1, 1, 1]).tolist()
         named = dict(zip(LABELS, shares, strict=True))
         value, truth = max(named, key=named.__getitem__), chance.choice(LABELS)
-        gatherer.add(row, Answer(str(row), Status.OK, value, named[value], named), value == truth, truth, str(row % 9))
+        gatherer.add(
+            row,
+            Answer(str(row), Status.OK, value, named[value], named),
+            value == truth,
+            truth,
+            str(row % 9),
+        )
         table.append(shares)
         truths.append(truth)
     return gatherer, table, truths
@@ -37,7 +43,9 @@ def test_the_scores_of_whole_distributions_are_scikit_learns(seed: int) -> None:
     assert marks.brier.mean() == pytest.approx(((np.array(table) - hot) ** 2).sum(axis=1).mean())
     assert marks.groups is not None and len(set(marks.groups.tolist())) == 9
     found = marks.measure()
-    assert found is not None and found.whole["log_loss"].value == pytest.approx(marks.log_loss.mean())
+    assert found is not None and found.whole["log_loss"].value == pytest.approx(
+        marks.log_loss.mean()
+    )
 
 
 def test_several_labels_are_scored_one_by_one() -> None:

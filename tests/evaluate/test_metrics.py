@@ -24,7 +24,11 @@ from medtask.evaluate.metrics import Quality, _Spread, grade_cells, grade_pairs
 from medtask.evaluate.tally import Tally
 
 CLASSES = ("a", "b", "c", "d")
-PAIRS = st.lists(st.tuples(st.sampled_from(CLASSES[:3]), st.sampled_from([*CLASSES, None])), min_size=1, max_size=40)
+PAIRS = st.lists(
+    st.tuples(st.sampled_from(CLASSES[:3]), st.sampled_from([*CLASSES, None])),
+    min_size=1,
+    max_size=40,
+)
 
 
 def grade(gold: list[str], answers: list[str | None], **more: object) -> Quality:
@@ -42,10 +46,14 @@ def test_every_figure_equals_scikit_learns_from_rows(pairs: list[tuple[str, str 
     assert quality.accuracy.value == pytest.approx(accuracy_score(gold, answers))
     told = {"labels": in_gold, "zero_division": 0}
     assert quality.macro_f1.value == pytest.approx(f1_score(gold, answers, average="macro", **told))
-    assert quality.weighted_f1.value == pytest.approx(f1_score(gold, answers, average="weighted", **told))
+    assert quality.weighted_f1.value == pytest.approx(
+        f1_score(gold, answers, average="weighted", **told)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of answers that are never in gold
-        assert quality.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(gold, answers))
+        assert quality.balanced_accuracy.value == pytest.approx(
+            balanced_accuracy_score(gold, answers)
+        )
     several = len(in_gold) > 1
     assert (quality.kappa is not None) == several
     assert (quality.mcc is not None) == (several and len(set(answers)) > 1)
@@ -53,26 +61,42 @@ def test_every_figure_equals_scikit_learns_from_rows(pairs: list[tuple[str, str 
         assert quality.kappa.value == pytest.approx(cohen_kappa_score(gold, answers))
     if quality.mcc:
         assert quality.mcc.value == pytest.approx(matthews_corrcoef(gold, answers))
-    precision, recall, f1, _ = precision_recall_fscore_support(gold, answers, labels=CLASSES, zero_division=np.nan)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        gold, answers, labels=CLASSES, zero_division=np.nan
+    )
     for one in quality.labels:
         place = CLASSES.index(one.label)
-        for figure, expected in ((one.precision, precision[place]), (one.recall, recall[place]), (one.f1, f1[place])):
+        for figure, expected in (
+            (one.precision, precision[place]),
+            (one.recall, recall[place]),
+            (one.f1, f1[place]),
+        ):
             assert (figure.value if figure else np.nan) == pytest.approx(expected, nan_ok=True)
 
 
 @settings(deadline=None, max_examples=30)
 @given(PAIRS)
-def test_what_the_bootstrap_measures_on_a_draw_is_what_scikit_learn_measures(pairs: list[tuple[str, str | None]]) -> None:
+def test_what_the_bootstrap_measures_on_a_draw_is_what_scikit_learn_measures(
+    pairs: list[tuple[str, str | None]],
+) -> None:
     tally = Tally()
     for truth, answer in pairs:
         tally.add((CLASSES.index(truth), CLASSES.index(answer) if answer else 4))
     cells, units = tally.finish()
     measured = _Spread(*cells.T, units, 4).measure(units.counts[None])[0]
     quality = grade([truth for truth, _ in pairs], [answer for _, answer in pairs])
-    told = [quality.macro_f1, quality.balanced_accuracy, quality.weighted_f1, quality.kappa, quality.mcc]
+    told = [
+        quality.macro_f1,
+        quality.balanced_accuracy,
+        quality.weighted_f1,
+        quality.kappa,
+        quality.mcc,
+    ]
     for kind in ("precision", "recall", "f1"):
         told += [getattr(one, kind) for one in quality.labels]
-    assert measured.tolist() == pytest.approx([figure.value if figure else np.nan for figure in told], nan_ok=True)
+    assert measured.tolist() == pytest.approx(
+        [figure.value if figure else np.nan for figure in told], nan_ok=True
+    )
 
 
 def test_intervals_agree_with_a_plain_bootstrap_over_rows() -> None:
@@ -85,8 +109,17 @@ def test_intervals_agree_with_a_plain_bootstrap_over_rows() -> None:
         truth, given_ = gold[drawn], answers[drawn]
         told = {"labels": np.unique(truth), "average": "macro", "zero_division": 0.0}
         one = f1_score(truth, given_, labels=[2], average="macro", zero_division=0.0)
-        plain.append((f1_score(truth, given_, **told), cohen_kappa_score(truth, given_), matthews_corrcoef(truth, given_), one))
-    quality = grade([CLASSES[place] for place in gold], [[*CLASSES, None][place] for place in answers])
+        plain.append(
+            (
+                f1_score(truth, given_, **told),
+                cohen_kappa_score(truth, given_),
+                matthews_corrcoef(truth, given_),
+                one,
+            )
+        )
+    quality = grade(
+        [CLASSES[place] for place in gold], [[*CLASSES, None][place] for place in answers]
+    )
     found = [quality.macro_f1, quality.kappa, quality.mcc, quality.labels[2].f1]
     expected = np.percentile(plain, [2.5, 97.5], axis=0).T
     for figure, (low, high) in zip(found, expected, strict=True):
@@ -99,19 +132,34 @@ def test_precision_and_recall_have_wilsons_intervals() -> None:
     first = quality.labels[0]
     assert first.precision is not None
     assert first.recall is not None
-    assert (first.precision.low, first.precision.high) == pytest.approx(proportion_confint(25, 30, method="wilson"))
+    assert (first.precision.low, first.precision.high) == pytest.approx(
+        proportion_confint(25, 30, method="wilson")
+    )
     assert (first.recall.n, first.precision.n) == (30, 30)
 
 
 def test_groups_widen_every_interval_where_their_rows_agree() -> None:
     random = np.random.default_rng(2)
     gold = np.repeat(random.integers(0, 3, 40), 8)
-    answers = np.where(np.repeat(random.random(40) < 0.6, 8), gold, np.repeat(random.integers(0, 4, 40), 8))
-    names: tuple[list[str], list[str | None]] = ([CLASSES[place] for place in gold], [CLASSES[place] for place in answers])
+    answers = np.where(
+        np.repeat(random.random(40) < 0.6, 8), gold, np.repeat(random.integers(0, 4, 40), 8)
+    )
+    names: tuple[list[str], list[str | None]] = (
+        [CLASSES[place] for place in gold],
+        [CLASSES[place] for place in answers],
+    )
     groups = [str(row // 8) for row in range(320)]
     alone, whole = grade(*names), grade(*names, groups=groups)
     assert (alone.groups, whole.groups) == (None, 40)
-    for kind in ("accuracy", "accuracy_answered", "macro_f1", "balanced_accuracy", "weighted_f1", "kappa", "mcc"):
+    for kind in (
+        "accuracy",
+        "accuracy_answered",
+        "macro_f1",
+        "balanced_accuracy",
+        "weighted_f1",
+        "kappa",
+        "mcc",
+    ):
         narrow, wide = getattr(alone, kind), getattr(whole, kind)
         assert (wide.value, wide.n) == (pytest.approx(narrow.value), narrow.n)
         assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
@@ -134,7 +182,11 @@ def test_groups_that_are_all_alike_count_as_one_row_each() -> None:
 def test_macro_f1_is_over_the_labels_that_occur_in_gold() -> None:
     quality = grade(["a", "a", "b"], ["a", "d", "b"])
     assert quality.macro_f1.value == pytest.approx((2 / 3 + 1) / 2)
-    assert [(one.label, one.gold, one.answered) for one in quality.labels] == [("a", 2, 1), ("b", 1, 1), ("d", 0, 1)]
+    assert [(one.label, one.gold, one.answered) for one in quality.labels] == [
+        ("a", 2, 1),
+        ("b", 1, 1),
+        ("d", 0, 1),
+    ]
 
 
 def test_of_a_label_that_is_never_answered_or_never_gold_nothing_is_made_up() -> None:
@@ -174,7 +226,9 @@ def test_of_one_class_nothing_can_be_told_from_chance(answers: list[str | None],
     quality = grade(["a"] * n, answers * n)
     assert quality.kappa is quality.mcc is None
     right = float(answers == ["a"])
-    assert quality.accuracy.value == quality.macro_f1.value == quality.balanced_accuracy.value == right
+    assert (
+        quality.accuracy.value == quality.macro_f1.value == quality.balanced_accuracy.value == right
+    )
     assert quality.macro_f1 == Estimate(right, n)
 
 
@@ -188,7 +242,9 @@ def test_gold_that_is_no_class_is_refused() -> None:
 
 
 def test_an_answer_that_is_no_class_counts_as_none() -> None:
-    assert grade(["a", "a", "b"], ["a", "nonsense", None]) == grade(["a", "a", "b"], ["a", None, None])
+    assert grade(["a", "a", "b"], ["a", "nonsense", None]) == grade(
+        ["a", "a", "b"], ["a", None, None]
+    )
 
 
 @pytest.mark.slow

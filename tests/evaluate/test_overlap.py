@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 from medtask.evaluate.overlap import match_exactly, rouge_l, token_f1
 
-WORDS = st.lists(st.sampled_from(["eye", "pressure", "nerve", "loss", "vision"]), max_size=15).map(" ".join)
+WORDS = st.lists(st.sampled_from(["eye", "pressure", "nerve", "loss", "vision"]), max_size=15).map(
+    " ".join
+)
 
 
 def test_token_f1_counts_words_as_often_as_both_have_them() -> None:
-    assert token_f1("The raised pressure, in the eye!", "pressure pressure of an eye") == pytest.approx(2 * 2 / (4 + 4))
+    assert token_f1(
+        "The raised pressure, in the eye!", "pressure pressure of an eye"
+    ) == pytest.approx(2 * 2 / (4 + 4))
     assert token_f1("Raised pressure", "raised PRESSURE.") == 1
     assert token_f1("", "") == token_f1("the", "a") == 1
     assert token_f1("glaucoma", "") == 0
@@ -36,8 +40,12 @@ def test_an_exact_match_has_a_token_f1_of_one(one: str, other: str) -> None:
 
 
 def test_rouge_l_wants_the_same_order() -> None:
-    assert rouge_l("police killed the gunman", "police kill the gunman") == pytest.approx(6 / 8)  # Lin 2004, S1 and S2
-    assert rouge_l("police killed the gunman", "the gunman kill police") == pytest.approx(4 / 8)  # S1 and S3
+    assert rouge_l("police killed the gunman", "police kill the gunman") == pytest.approx(
+        6 / 8
+    )  # Lin 2004, S1 and S2
+    assert rouge_l("police killed the gunman", "the gunman kill police") == pytest.approx(
+        4 / 8
+    )  # S1 and S3
     assert rouge_l("", "word") == 0
 
 
@@ -47,7 +55,9 @@ def test_rouge_l_equals_the_table_of_the_textbook(one: str, other: str) -> None:
     table = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
     for i, a in enumerate(left):
         for j, b in enumerate(right):
-            table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
+            table[i + 1][j + 1] = (
+                table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
+            )
     total = len(left) + len(right)
     assert rouge_l(one, other) == pytest.approx(2 * table[-1][-1] / total if total else 1)
 
@@ -55,9 +65,13 @@ def test_rouge_l_equals_the_table_of_the_textbook(one: str, other: str) -> None:
 @settings(deadline=None)
 @given(WORDS, WORDS)
 def test_rouge_l_equals_googles(one: str, other: str) -> None:
-    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge_score comes with the development tools only")
+    scorer = pytest.importorskip(
+        "rouge_score.rouge_scorer", reason="rouge_score comes with the development tools only"
+    )
     if one and other:
-        assert rouge_l(one, other) == pytest.approx(scorer.RougeScorer(["rougeL"]).score(one, other)["rougeL"].fmeasure)
+        assert rouge_l(one, other) == pytest.approx(
+            scorer.RougeScorer(["rougeL"]).score(one, other)["rougeL"].fmeasure
+        )
 
 
 def test_only_so_many_words_are_compared() -> None:

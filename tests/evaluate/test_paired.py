@@ -40,7 +40,10 @@ def test_a_pair_of_right_and_wrong_is_tested_as_mcnemar_did() -> None:
     chance = random.Random(1)
     one, other = ([chance.random() < share for _ in range(100)] for share in (0.85, 0.7))
     pair = compare_pair(enter("one", one), enter("other", other))
-    table = [[sum(x == r and y == s for x, y in zip(one, other, strict=True)) for s in (True, False)] for r in (True, False)]
+    table = [
+        [sum(x == r and y == s for x, y in zip(one, other, strict=True)) for s in (True, False)]
+        for r in (True, False)
+    ]
     assert pair.p == pair.p_rows == pytest.approx(mcnemar(table, exact=True).pvalue)
     assert (pair.only_first, pair.only_second) == (table[0][1], table[1][0])
     assert pair.test == "McNemar's exact test"
@@ -49,21 +52,33 @@ def test_a_pair_of_right_and_wrong_is_tested_as_mcnemar_did() -> None:
 
 
 def test_rows_of_one_patient_are_not_so_many_proofs() -> None:
-    """Ten patients with ten rows each, on six of which the first is right throughout and the second never."""
+    """Ten patients with ten rows each, on six of which the first is right throughout and the second
+    never.
+    """
     one = [place // 10 < 8 for place in range(100)]
     other = [place // 10 < 5 for place in range(100)]
     groups = [f"patient {place // 10}" for place in range(100)]
-    alone, together = (compare_pair(enter("one", one), enter("other", other), each) for each in ([], groups))
+    alone, together = (
+        compare_pair(enter("one", one), enter("other", other), each) for each in ([], groups)
+    )
     assert alone.p < 0.001
-    assert together.p == pytest.approx(0.25, abs=0.03)  # three patients in eight ways, of which two are as uneven
+    assert together.p == pytest.approx(
+        0.25, abs=0.03
+    )  # three patients in eight ways, of which two are as uneven
     assert together.test == "randomisation of whole groups"
     assert together.groups == 10
-    assert compare_family([(enter("one", one), enter("other", other))], groups)[0].verdict == "no clear difference"
+    assert (
+        compare_family([(enter("one", one), enter("other", other))], groups)[0].verdict
+        == "no clear difference"
+    )
 
 
 def test_texts_are_tested_by_randomisation() -> None:
     gold = [f"word{place} other{place}" for place in range(40)]
-    pair = compare_pair(enter_texts("same", list(gold), gold), enter_texts("half", [text.split()[0] for text in gold], gold))
+    pair = compare_pair(
+        enter_texts("same", list(gold), gold),
+        enter_texts("half", [text.split()[0] for text in gold], gold),
+    )
     assert (pair.only_first, pair.p_rows) == (None, None)
     assert pair.p < 0.001
     measure, gap = pair.headline
@@ -77,8 +92,13 @@ def test_a_system_that_read_fewer_rows_is_compared_on_these() -> None:
     assert pair.headline[1].value == 1
 
 
-@pytest.mark.parametrize(("one", "other"), [([True], [True]), ([True], [False]), ([False] * 5, [False] * 5), ([True] * 4, [True] * 4)])
-def test_little_or_nothing_to_see_is_no_clear_difference(one: list[bool], other: list[bool]) -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [([True], [True]), ([True], [False]), ([False] * 5, [False] * 5), ([True] * 4, [True] * 4)],
+)
+def test_little_or_nothing_to_see_is_no_clear_difference(
+    one: list[bool], other: list[bool]
+) -> None:
     (pair,) = compare_family([(enter("one", one), enter("other", other))])
     assert pair.verdict == "no clear difference"
     assert pair.p_holm == 1
@@ -87,12 +107,17 @@ def test_little_or_nothing_to_see_is_no_clear_difference(one: list[bool], other:
 
 def test_every_pair_of_three_pays_for_being_one_of_three() -> None:
     chance = random.Random(4)
-    entries = [enter(name, [chance.random() < share for _ in range(150)]) for name, share in (("x", 0.9), ("y", 0.8), ("z", 0.6))]
+    entries = [
+        enter(name, [chance.random() < share for _ in range(150)])
+        for name, share in (("x", 0.9), ("y", 0.8), ("z", 0.6))
+    ]
     pairs = [(entries[0], entries[1]), (entries[0], entries[2]), (entries[1], entries[2])]
     family = compare_family(pairs)
     alone = [compare_pair(*pair).p for pair in pairs]
     assert [pair.p for pair in family] == alone
-    assert [pair.p_holm for pair in family] == pytest.approx(list(multipletests(alone, method="holm")[1]))
+    assert [pair.p_holm for pair in family] == pytest.approx(
+        list(multipletests(alone, method="holm")[1])
+    )
     assert family[1].verdict == "better"
     assert "x is better than z" in describe_pair(family[1])
     assert compare_family([pairs[1][::-1]])[0].verdict == "worse"
@@ -106,7 +131,9 @@ def test_so_many_rows_have_the_power_that_is_promised() -> None:
     assert rows is not None
     chance = np.random.default_rng(0)
     drawn = chance.multinomial(rows, [first, second, 1 - first - second], size=1500)
-    found = np.mean([binomtest(int(wins), int(wins + losses)).pvalue < 0.05 for wins, losses, _ in drawn])
+    found = np.mean(
+        [binomtest(int(wins), int(wins + losses)).pvalue < 0.05 for wins, losses, _ in drawn]
+    )
     assert 0.75 < found < 0.83
 
 
@@ -115,7 +142,9 @@ def test_rows_by_the_width_of_an_interval_are_statsmodels() -> None:
     error = spread / n**0.5
     reach = float(norm.ppf(0.975)) * error
     found = count_rows_to_see(Estimate(gap, n, gap - reach, gap + reach))
-    expected = NormalIndPower().solve_power(effect_size=gap / spread, power=0.8, alpha=0.05, ratio=0)
+    expected = NormalIndPower().solve_power(
+        effect_size=gap / spread, power=0.8, alpha=0.05, ratio=0
+    )
     assert found == pytest.approx(expected, rel=0.01)
 
 
@@ -151,7 +180,9 @@ def test_with_more_pairs_it_takes_more_rows() -> None:
 
 @pytest.mark.slow
 def test_families_without_any_difference_seldom_show_one() -> None:
-    """Three equal systems on 150 rows, 200 times: some pair is called different in at most 5 % of them, and chance."""
+    """Three equal systems on 150 rows, 200 times: some pair is called different in at most 5 % of
+    them, and chance.
+    """
     chance = np.random.default_rng(1)
     shown = covered = 0
     for _ in range(200):
@@ -159,6 +190,9 @@ def test_families_without_any_difference_seldom_show_one() -> None:
         pairs = compare_family([(x, y), (x, z), (y, z)])
         shown += any(pair.verdict != "no clear difference" for pair in pairs)
         gaps = [pair.headline[1] for pair in pairs]
-        covered += sum(gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high for gap in gaps)
+        covered += sum(
+            gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high
+            for gap in gaps
+        )
     assert shown / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
     assert 0.92 <= covered / 600 <= 0.98

@@ -33,14 +33,25 @@ def test_rows_that_changed_gained_and_lost_are_told_apart() -> None:
         ([("first", None), ("refine", None)], None),
         ([("first", "stone")], None),
     )
-    assert (refine.name, refine.asked, refine.changed, refine.gained, refine.lost) == ("refine", 5, 1, 1, 1)
+    assert (refine.name, refine.asked, refine.changed, refine.gained, refine.lost) == (
+        "refine",
+        5,
+        1,
+        1,
+        1,
+    )
     assert refine.before_after is refine.p is None
 
 
 def test_with_gold_rows_are_right_before_and_after() -> None:
-    rows: list[tuple[list[tuple[str, str | None]], str | None]] = [([("first", "other"), ("refine", "stone")], "stone")] * 9
+    rows: list[tuple[list[tuple[str, str | None]], str | None]] = [
+        ([("first", "other"), ("refine", "stone")], "stone")
+    ] * 9
     rows += [([("first", "stone"), ("refine", "clot")], "stone")] * 2
-    rows += [([("first", "stone"), ("refine", "stone")], "stone"), ([("first", "other"), ("refine", None)], "stone")]
+    rows += [
+        ([("first", "stone"), ("refine", "stone")], "stone"),
+        ([("first", "other"), ("refine", None)], "stone"),
+    ]
     (refine,) = gather(*rows)
     assert refine.before_after == ((1, 9), (2, 1))
     assert refine.graded == 13
@@ -66,6 +77,15 @@ def test_a_kind_without_right_and_wrong_has_no_such_table() -> None:
     def unknown(status: Status, value: Value | None) -> None:
         return None
 
-    gatherer.add(Answer("id", Status.OK, "text", pass_name="refine", steps=(Step("first", Status.OK, "words", None),)), unknown)
+    gatherer.add(
+        Answer(
+            "id",
+            Status.OK,
+            "text",
+            pass_name="refine",
+            steps=(Step("first", Status.OK, "words", None),),
+        ),
+        unknown,
+    )
     (refine,) = gatherer.finish()
     assert (refine.changed, refine.before_after) == (1, None)

@@ -48,7 +48,9 @@ def test_sets_are_those_of_mapie(miss: float) -> None:
 
     shares, gold = draw(300)
     fresh, _ = draw(500)
-    peer = SplitConformalClassifier(Table(), confidence_level=1 - miss, conformity_score="lac", prefit=True)
+    peer = SplitConformalClassifier(
+        Table(), confidence_level=1 - miss, conformity_score="lac", prefit=True
+    )
     peer.conformalize(shares, gold)
     _, sets = peer.predict_set(fresh)
     assert np.array_equal(fit(shares, gold, miss=miss).apply(fresh), sets[:, :, 0])
@@ -63,9 +65,13 @@ def test_crc_is_mapies_on_a_grid() -> None:
     truth = RANDOM.random((200, 3)) < shares
     truth[~truth.any(axis=1), 0] = True  # MAPIE wants a true label in every row
     grid = np.linspace(0, 1, 501)
-    peer = MultiLabelClassificationController(lambda x: x, risk="recall", method="crc", target_level=0.8, predict_params=grid)
+    peer = MultiLabelClassificationController(
+        lambda x: x, risk="recall", method="crc", target_level=0.8, predict_params=grid
+    )
     peer.calibrate(shares, truth)
-    assert fit(shares, truth, miss=0.2).threshold == pytest.approx(float(np.ravel(peer.best_predict_param)[0]), abs=0.004)
+    assert fit(shares, truth, miss=0.2).threshold == pytest.approx(
+        float(np.ravel(peer.best_predict_param)[0]), abs=0.004
+    )
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -82,13 +88,17 @@ def test_the_promise_holds_on_average(several: bool) -> None:
 
 
 def test_by_hand() -> None:
-    # Nine rows, one in ten may be missed: rank ceil(10 x 0.9) = 9, so the lowest share of a truth is the threshold.
+    # Nine rows, one in ten may be missed: rank ceil(10 x 0.9) = 9, so the lowest share of a truth
+    # is the threshold.
     truths = np.linspace(0.9, 0.1, 9)
     shares = np.stack([truths, 1 - truths], axis=1)
     found = fit(shares, np.zeros(9, dtype=int), miss=0.1)
     assert found.threshold == pytest.approx(0.1)
     assert found.sizes == (0, 0, 9)
-    assert found.apply(np.array([[0.95, 0.05], [0.1, np.nan]])).tolist() == [[True, False], [True, False]]
+    assert found.apply(np.array([[0.95, 0.05], [0.1, np.nan]])).tolist() == [
+        [True, False],
+        [True, False],
+    ]
     short = fit_sets(shares[:8], np.zeros(8, dtype=int), miss=0.1)
     assert isinstance(short, Refusal)
     assert short.needed == 9
@@ -110,7 +120,9 @@ def test_rows_without_true_labels_miss_none() -> None:
     found = fit(shares, truth)
     assert (found.threshold, found.method) == (1.0, "crc")
     truth[:, 0] = True
-    assert fit(shares, truth, miss=0.01).threshold == pytest.approx(np.sort(shares[:, 0])[1], abs=0.02)
+    assert fit(shares, truth, miss=0.01).threshold == pytest.approx(
+        np.sort(shares[:, 0])[1], abs=0.02
+    )
 
 
 @pytest.mark.parametrize("n", [0, 1, 5])
@@ -130,7 +142,9 @@ def test_one_row_of_each_group_and_what_is_told() -> None:
     shares, gold = draw(300)
     found = fit(shares, gold, groups=np.repeat(np.arange(100), 3))
     assert (found.rows, found.grouped, sum(found.sizes)) == (100, True, 100)
-    assert found.mean_size == pytest.approx(sum(size * rows for size, rows in enumerate(found.sizes)) / 100)
+    assert found.mean_size == pytest.approx(
+        sum(size * rows for size, rows in enumerate(found.sizes)) / 100
+    )
     assert found.to_json()["mean_size"] == found.mean_size
     assert len(found.tell()) == 2
     constant = fit(np.full((50, 4), 0.25), np.zeros(50, dtype=int))

@@ -23,7 +23,10 @@ def read(seed: int, rows: int = 120) -> tuple[list[str], list[str], list[str | N
     """Two readers and a model, which is a little worse."""
     chance = random.Random(seed)
     truth = [chance.choice(LABELS) for _ in range(rows)]
-    first, second, model = ([one if chance.random() < share else chance.choice(LABELS) for one in truth] for share in (0.95, 0.9, 0.75))
+    first, second, model = (
+        [one if chance.random() < share else chance.choice(LABELS) for one in truth]
+        for share in (0.95, 0.9, 0.75)
+    )
     return first, second, [None if chance.random() < 0.05 else one for one in model]
 
 
@@ -42,17 +45,24 @@ def test_agreement_and_kappa_are_sklearns(seed: int) -> None:
     assert found.ceiling.kappa.value == pytest.approx(cohen_kappa_score(first, second))
     for reader, agreement in zip((first, second), found.model, strict=True):
         assert agreement.kappa is not None
-        assert agreement.kappa.value == pytest.approx(cohen_kappa_score(reader, [value or "none" for value in model]))
+        assert agreement.kappa.value == pytest.approx(
+            cohen_kappa_score(reader, [value or "none" for value in model])
+        )
     alike = [place for place in range(len(first)) if first[place] == second[place]]
     assert found.consensus is not None
     assert found.consensus.rows == len(alike)
-    assert found.consensus.share.value == pytest.approx(np.mean([model[place] == first[place] for place in alike]))
+    assert found.consensus.share.value == pytest.approx(
+        np.mean([model[place] == first[place] for place in alike])
+    )
 
 
 def test_kappas_interval_is_near_the_large_sample_one_of_statsmodels() -> None:
     first, second, model = read(9, rows=600)
     kappa = compare(first, second, model).ceiling.kappa
-    table = [[sum(x == a and y == b for x, y in zip(first, second, strict=True)) for b in LABELS] for a in LABELS]
+    table = [
+        [sum(x == a and y == b for x, y in zip(first, second, strict=True)) for b in LABELS]
+        for a in LABELS
+    ]
     expected = cohens_kappa(np.array(table))
     assert kappa is not None
     assert kappa.value == pytest.approx(expected.kappa)
@@ -64,7 +74,9 @@ def test_the_model_is_held_against_a_reader_as_the_other_reader_is() -> None:
     first, second, model = read(2)
     found = compare(first, second, model)
     gap, p = found.behind["A"]
-    ours, theirs = (np.mean([x == y for x, y in zip(first, column, strict=True)]) for column in (model, second))
+    ours, theirs = (
+        np.mean([x == y for x, y in zip(first, column, strict=True)]) for column in (model, second)
+    )
     assert gap.value == pytest.approx(ours - theirs)
     assert p == pytest.approx(compare_answers(first, model, second).p)
 
@@ -72,10 +84,16 @@ def test_the_model_is_held_against_a_reader_as_the_other_reader_is() -> None:
 def test_rows_of_one_group_are_drawn_together() -> None:
     first = ["curative", "staging"] * 60
     second = [value if place // 6 % 2 else "palliative" for place, value in enumerate(first)]
-    alone, grouped = (compare(first, second, first, groups=each) for each in ((), [f"p{place // 6}" for place in range(120)]))
+    alone, grouped = (
+        compare(first, second, first, groups=each)
+        for each in ((), [f"p{place // 6}" for place in range(120)])
+    )
     assert grouped.groups == 20
     assert alone.groups is None
-    for one, other in ((alone.ceiling.share, grouped.ceiling.share), (alone.ceiling.kappa, grouped.ceiling.kappa)):
+    for one, other in (
+        (alone.ceiling.share, grouped.ceiling.share),
+        (alone.ceiling.kappa, grouped.ceiling.kappa),
+    ):
         assert one is not None
         assert other is not None
         assert one.value == other.value
@@ -85,11 +103,16 @@ def test_rows_of_one_group_are_drawn_together() -> None:
 def test_sets_have_jaccard_and_a_kappa_by_label() -> None:
     chance = random.Random(3)
     first = [tuple(name for name in LABELS if chance.random() < 0.4) for _ in range(80)]
-    second = [tuple(name for name in LABELS if (name in names) ^ (chance.random() < 0.15)) for names in first]
+    second = [
+        tuple(name for name in LABELS if (name in names) ^ (chance.random() < 0.15))
+        for names in first
+    ]
     found = compare(first, second, second, kind="labels", labels=[*LABELS, "never"])
     table = MultiLabelBinarizer(classes=LABELS)
     one, other = table.fit_transform(first), table.fit_transform(second)
-    assert found.ceiling.share.value == pytest.approx(jaccard_score(one, other, average="samples", zero_division=1))
+    assert found.ceiling.share.value == pytest.approx(
+        jaccard_score(one, other, average="samples", zero_division=1)
+    )
     assert found.ceiling.exact is not None
     assert found.ceiling.exact.value == pytest.approx((one == other).all(axis=1).mean())
     assert list(found.ceiling.labels) == LABELS
@@ -109,15 +132,25 @@ def test_several_letters_are_sets() -> None:
 
 
 def test_texts_and_objects_are_alike_by_degrees() -> None:
-    texts = compare(["red eye", "cough"], ["red eye", "dry cough"], ["red eye", None], kind="answer")
+    texts = compare(
+        ["red eye", "cough"], ["red eye", "dry cough"], ["red eye", None], kind="answer"
+    )
     assert texts.ceiling.share.value == pytest.approx((1 + 2 / 3) / 2)
     assert texts.ceiling.kappa is None
-    objects = compare([{"side": "left", "stage": "I"}], [{"side": "left", "stage": "II"}], [{"side": "left", "stage": "I"}], kind="fields")
+    objects = compare(
+        [{"side": "left", "stage": "I"}],
+        [{"side": "left", "stage": "II"}],
+        [{"side": "left", "stage": "I"}],
+        kind="fields",
+    )
     assert objects.ceiling.share.value == 0.5
 
 
 def test_disagreements_are_listed_with_what_everybody_said() -> None:
-    first, second = ["curative", "staging", None, "staging"], ["curative", "palliative", "staging", "staging"]
+    first, second = (
+        ["curative", "staging", None, "staging"],
+        ["curative", "palliative", "staging", "staging"],
+    )
     told = {"ids": list("wxyz"), "rows": [11, 12, 13, 14], "texts": ["one", "two", "three", "four"]}
     found = compare(first, second, ["curative", None, "staging", "curative"], **told)
     (only,) = found.disagreements
@@ -140,8 +173,12 @@ def test_the_ceiling_is_told_in_words() -> None:
     assert len(tables[0].lines) == 4
 
 
-@pytest.mark.parametrize(("first", "second"), [([], []), ([None], ["staging"]), (["staging", None], [None, "staging"])])
-def test_no_row_that_both_have_read_is_nothing_to_say(first: list[str | None], second: list[str | None]) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [([], []), ([None], ["staging"]), (["staging", None], [None, "staging"])]
+)
+def test_no_row_that_both_have_read_is_nothing_to_say(
+    first: list[str | None], second: list[str | None]
+) -> None:
     assert compare_readers(first, second, ["staging"] * len(first)) is None
 
 

@@ -9,7 +9,13 @@ from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from medtask.evaluate.blocks import Picture, Table
-from medtask.evaluate.reliability import Reliability, compute_ece, measure_reliability, score_shares, trace_risk
+from medtask.evaluate.reliability import (
+    Reliability,
+    compute_ece,
+    measure_reliability,
+    score_shares,
+    trace_risk,
+)
 
 RANDOM = np.random.default_rng(20261120)
 
@@ -29,7 +35,11 @@ def measure(confidence: np.ndarray, right: np.ndarray, **more: object) -> Reliab
 def by_hand(confidence: np.ndarray, right: np.ndarray) -> float:
     bins = [(confidence >= low) & (confidence < low + 0.1) for low in np.arange(10) / 10]
     bins[-1] |= confidence == 1
-    return sum(part.mean() * abs(confidence[part].mean() - right[part].mean()) for part in bins if part.any())
+    return sum(
+        part.mean() * abs(confidence[part].mean() - right[part].mean())
+        for part in bins
+        if part.any()
+    )
 
 
 def test_error_and_scores_equal_independent_ones() -> None:
@@ -38,11 +48,15 @@ def test_error_and_scores_equal_independent_ones() -> None:
     assert found.ece.value == pytest.approx(by_hand(confidence, right))
     assert found.ece.value == pytest.approx(compute_ece(confidence, right))
     assert found.brier.value == pytest.approx(brier_score_loss(right, confidence))
-    assert found.log_loss.value == pytest.approx(log_loss(right, np.clip(confidence, 1e-6, 1 - 1e-6)))
+    assert found.log_loss.value == pytest.approx(
+        log_loss(right, np.clip(confidence, 1e-6, 1 - 1e-6))
+    )
     assert sum(one.right.n for one in found.bins) == 700
     for one in found.bins:
         inside = (confidence >= one.low) & (confidence < one.high)
-        wilson = binomtest(int(right[inside].sum()), int(inside.sum())).proportion_ci(method="wilson")
+        wilson = binomtest(int(right[inside].sum()), int(inside.sum())).proportion_ci(
+            method="wilson"
+        )
         assert (one.right.low, one.right.high) == pytest.approx((wilson.low, wilson.high))
         assert one.confidence == pytest.approx(confidence[inside].mean())
 
@@ -52,10 +66,14 @@ def test_whole_distributions_are_scored_as_scikit_learn_does() -> None:
     gold = RANDOM.integers(0, 3, 400)
     scores = score_shares(shares, gold)
     assert scores["log_loss"].mean() == pytest.approx(log_loss(gold, shares))
-    assert scores["brier"].mean() == pytest.approx(brier_score_loss(gold, shares, labels=[0, 1, 2], scale_by_half=False))
+    assert scores["brier"].mean() == pytest.approx(
+        brier_score_loss(gold, shares, labels=[0, 1, 2], scale_by_half=False)
+    )
     each = RANDOM.random((400, 2))
     truth = RANDOM.random((400, 2)) < each
-    assert score_shares(each, truth)["log_loss"].mean() == pytest.approx(np.mean([log_loss(truth[:, k], each[:, k]) for k in (0, 1)]))
+    assert score_shares(each, truth)["log_loss"].mean() == pytest.approx(
+        np.mean([log_loss(truth[:, k], each[:, k]) for k in (0, 1)])
+    )
     told = measure(shares.max(axis=1), shares.argmax(axis=1) == gold, scores=scores).whole
     assert told["brier"].value == pytest.approx(scores["brier"].mean())
 
@@ -90,7 +108,11 @@ def test_rows_of_a_group_widen_the_intervals() -> None:
     twice, answers = np.repeat(confidence, 5), np.repeat(right, 5)
     groups = np.repeat(np.arange(200), 5)
     alone, grouped = measure(twice, answers), measure(twice, answers, groups=groups)
-    for one, other in ((alone.ece, grouped.ece), (alone.brier, grouped.brier), (alone.accuracy, grouped.accuracy)):
+    for one, other in (
+        (alone.ece, grouped.ece),
+        (alone.brier, grouped.brier),
+        (alone.accuracy, grouped.accuracy),
+    ):
         assert one.value == pytest.approx(other.value)
         assert one.n == other.n == 1000
         assert (other.high or 0) - (other.low or 0) > 1.5 * ((one.high or 0) - (one.low or 0))
@@ -122,7 +144,9 @@ def test_without_a_confidence_there_is_nothing_to_tell(confidence: list[float]) 
 
 
 def test_the_risk_curve_by_hand() -> None:
-    curve = trace_risk(np.array([0.9, 0.5, 0.8, 0.5, np.nan]), np.array([True, False, False, True, True]))
+    curve = trace_risk(
+        np.array([0.9, 0.5, 0.8, 0.5, np.nan]), np.array([True, False, False, True, True])
+    )
     assert curve.coverage == pytest.approx((0.2, 0.4, 0.8))
     assert curve.thresholds == (0.9, 0.8, 0.5)
     assert [one.value for one in curve.error] == [0, 0.5, 0.5]
@@ -147,11 +171,16 @@ def test_what_the_report_shows() -> None:
     scores = {"brier": np.full(300, 0.2), "log_loss": np.full(300, 0.3)}
     found = measure(*draw(300), scores=scores)
     told = found.to_json()
-    assert told["log_loss"] == asdict(found.log_loss) and told["all_labels"] == {name: asdict(one) for name, one in found.whole.items()}
+    assert told["log_loss"] == asdict(found.log_loss) and told["all_labels"] == {
+        name: asdict(one) for name, one in found.whole.items()
+    }
     blocks = found.tell()
     pictures = [block.drawn for block in blocks if isinstance(block, Picture)]
     assert len(pictures) == 2
     assert found.tell(risk=False) == [block for block in blocks if block not in found.tell_risk()]
-    assert all(isinstance(drawn, Markup) and "NaN" not in drawn and "viewBox" not in drawn for drawn in pictures)
+    assert all(
+        isinstance(drawn, Markup) and "NaN" not in drawn and "viewBox" not in drawn
+        for drawn in pictures
+    )
     (table,) = [block for block in blocks if isinstance(block, Table)]
     assert "Brier score, all labels" in {line[0] for line in table.lines}

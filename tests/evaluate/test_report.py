@@ -47,7 +47,9 @@ VOID = {"meta", "link", "br", "img"}
 
 
 class Page(HTMLParser):
-    """All elements and the text of a page; a tag that is not closed, or is closed twice, is an error."""
+    """All elements and the text of a page; a tag that is not closed, or is closed twice, is an
+    error.
+    """
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -92,37 +94,66 @@ def test_hostile_text_is_text() -> None:
 def test_hostile_labels_ids_reasons_gold_and_manifests_are_text() -> None:
     label = '"><script>alert(1)</script>'
     gatherer = Gatherer("label", [label], None, True)
-    gatherer.add(1, Answer(label, Status.REVIEW, label, 0.4, {label: 1.0}, reason=label), label, label)
-    gatherer.add(2, Answer("\ud800", Status.OK, label, 0.4, {label: 1.0}, reason=label), label, label + "?")
-    page = Page(render_report(gatherer.finish(), {label: {label: [label, {label: label}]}}, [Baseline(label, label, note=label)]))
+    gatherer.add(
+        1, Answer(label, Status.REVIEW, label, 0.4, {label: 1.0}, reason=label), label, label
+    )
+    gatherer.add(
+        2, Answer("\ud800", Status.OK, label, 0.4, {label: 1.0}, reason=label), label, label + "?"
+    )
+    page = Page(
+        render_report(
+            gatherer.finish(),
+            {label: {label: [label, {label: label}]}},
+            [Baseline(label, label, note=label)],
+        )
+    )
     assert "script" not in {tag for tag, _ in page.elements}
 
 
 def test_the_page_asks_for_nothing(run: Summary) -> None:
     page = Page(render_report(run, MANIFEST, BASELINES))
-    places = [value for _, attrs in page.elements for name, value in attrs.items() if name in {"src", "href", "action", "srcset", "data"}]
+    places = [
+        value
+        for _, attrs in page.elements
+        for name, value in attrs.items()
+        if name in {"src", "href", "action", "srcset", "data"}
+    ]
     assert places == ["data:,"]
-    assert not [value for _, attrs in page.elements for value in attrs.values() if value and "http" in value]
+    assert not [
+        value for _, attrs in page.elements for value in attrs.values() if value and "http" in value
+    ]
     style = render_report(run, MANIFEST).split("<style>")[1].split("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
-    policy = [attrs["content"] for tag, attrs in page.elements if attrs.get("http-equiv") == "Content-Security-Policy"]
+    policy = [
+        attrs["content"]
+        for tag, attrs in page.elements
+        if attrs.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 
 def test_a_better_baseline_is_said_on_top(run: Summary) -> None:
     page = Page(render_report(run, MANIFEST, BASELINES)).text
-    assert page.index("TF-IDF (learned) is better than the model here: 0.861 against 0.222") < page.index(QUESTIONS[0])
+    assert page.index(
+        "TF-IDF (learned) is better than the model here: 0.861 against 0.222"
+    ) < page.index(QUESTIONS[0])
     assert "not measured: the MiniLM sentence encoder is not installed here" in page
 
 
 @pytest.mark.parametrize(
-    ("confidence", "verdict"), [(0.95, "surer than it should be"), (0.62, "which fits"), (0.3, "less sure than it could be")]
+    ("confidence", "verdict"),
+    [(0.95, "surer than it should be"), (0.62, "which fits"), (0.3, "less sure than it could be")],
 )
 def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) -> None:
     gatherer = Gatherer("label", ["a", "b"], None, True)
     for row in range(1, 5001):
-        gatherer.add(row, Answer(str(row), Status.OK, "a", confidence, {"a": confidence}), "text", "ab"[row % 5 < 2])
+        gatherer.add(
+            row,
+            Answer(str(row), Status.OK, "a", confidence, {"a": confidence}),
+            "text",
+            "ab"[row % 5 < 2],
+        )
     assert verdict in render_report(gatherer.finish(), {})
 
 
@@ -134,17 +165,23 @@ def test_what_has_to_be_known_first_stands_on_top(run: Summary) -> None:
 def test_the_error_at_each_coverage_is_drawn_once(run: Summary) -> None:
     curve = "Error among the surest rows"
     assert render_report(run, MANIFEST).count(curve) == 1
-    assert curve not in render_report(run, MANIFEST, further=[Section("Which answers may be accepted without a look?", [])])
+    assert curve not in render_report(
+        run, MANIFEST, further=[Section("Which answers may be accepted without a look?", [])]
+    )
 
 
 def test_the_probabilities_of_single_labels_are_counted(run: Summary) -> None:
-    page = render_report(run, {"data": {"source": "a.csv", "columns": ["id", "answer", "p:one", "p:two"]}})
+    page = render_report(
+        run, {"data": {"source": "a.csv", "columns": ["id", "answer", "p:one", "p:two"]}}
+    )
     assert "a.csv; columns id, answer and 2 of probabilities" in page
 
 
 def test_what_left_the_machine_is_said(run: Summary) -> None:
     assert "none was tried" in render_report(run, MANIFEST)
-    assert "2 connections to other machines were tried and refused" in render_report(run, {"egress": {"connections_attempted": 2}})
+    assert "2 connections to other machines were tried and refused" in render_report(
+        run, {"egress": {"connections_attempted": 2}}
+    )
     assert "Not recorded." in render_report(run, {})
 
 
@@ -157,13 +194,18 @@ def test_without_gold_it_says_how_to_get_an_honest_number() -> None:
 
 @pytest.mark.parametrize("has_gold", [True, False])
 def test_no_rows_make_a_page(has_gold: bool) -> None:
-    assert "The table has no rows." in Page(render_report(Gatherer("label", LABELS, ABSTAIN, has_gold).finish(), {})).text
+    assert (
+        "The table has no rows."
+        in Page(render_report(Gatherer("label", LABELS, ABSTAIN, has_gold).finish(), {})).text
+    )
 
 
 def test_a_run_where_all_rows_failed_makes_a_page() -> None:
     gatherer = Gatherer("label", LABELS, None, True)
     for row in range(1, 101):
-        gatherer.add(row, Answer(str(row), Status.FAILED, reason="out of memory"), "text", LABELS[0])
+        gatherer.add(
+            row, Answer(str(row), Status.FAILED, reason="out of memory"), "text", LABELS[0]
+        )
     page = Page(render_report(gatherer.finish(), MANIFEST)).text
     assert "No row got a label." in page
     assert "No row has a probability." in page
@@ -185,7 +227,12 @@ def test_two_thousand_long_labels_do_not_make_a_huge_page(tmp_path: Path) -> Non
     gatherer = Gatherer("label", labels, None, True)
     for row in range(1, 2001):
         given, gold = labels[row % 2000], labels[row * 7 % 2000]
-        gatherer.add(row, Answer(str(row), Status.REVIEW, given, 0.5, dict.fromkeys(labels, 1 / 2000)), "text " * 1000, gold)
+        gatherer.add(
+            row,
+            Answer(str(row), Status.REVIEW, given, 0.5, dict.fromkeys(labels, 1 / 2000)),
+            "text " * 1000,
+            gold,
+        )
     write_report(tmp_path / "report.html", gatherer.finish(), MANIFEST)
     page = (tmp_path / "report.html").read_text("utf-8")
     assert len(page) < 1_000_000
@@ -194,7 +241,12 @@ def test_two_thousand_long_labels_do_not_make_a_huge_page(tmp_path: Path) -> Non
 
 
 def test_the_manifest_is_shown_whatever_it_holds(run: Summary) -> None:
-    odd = {"deep": {"er": [{"a_b": None}, [], True]}, "bytes": 8321499136, "long": "x" * 9000, "wide": {str(n): n for n in range(150)}}
+    odd = {
+        "deep": {"er": [{"a_b": None}, [], True]},
+        "bytes": 8321499136,
+        "long": "x" * 9000,
+        "wide": {str(n): n for n in range(150)},
+    }
     page = Page(render_report(run, odd)).text
     assert "8,321,499,136" in page
     assert "a b" in page
@@ -202,15 +254,28 @@ def test_the_manifest_is_shown_whatever_it_holds(run: Summary) -> None:
     assert "and 50 more" in page
 
 
-@pytest.mark.parametrize("broken", [{"task": None}, {"task": "name", "data": 3}, {"created": "yesterday"}, {"timing": {"seconds": "long"}}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"task": None},
+        {"task": "name", "data": 3},
+        {"created": "yesterday"},
+        {"timing": {"seconds": "long"}},
+    ],
+)
 def test_a_manifest_of_another_shape_is_no_error(run: Summary, broken: dict[str, object]) -> None:
     assert QUESTIONS[-1] in render_report(run, broken)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs file modes")
-def test_both_files_are_for_their_owner_only_and_hold_the_same_numbers(run: Summary, tmp_path: Path) -> None:
+def test_both_files_are_for_their_owner_only_and_hold_the_same_numbers(
+    run: Summary, tmp_path: Path
+) -> None:
     write_report(tmp_path / "report.html", run, MANIFEST, BASELINES)
-    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"report.html": 0o600, "report.json": 0o600}
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "report.html": 0o600,
+        "report.json": 0o600,
+    }
     numbers = json.loads((tmp_path / "report.json").read_bytes())
     assert numbers["rows"] == run.rows
     assert numbers["baselines"][0]["versus"]["verdict"] == "better"
@@ -224,13 +289,20 @@ def test_a_folder_that_is_not_there_is_a_storage_error(run: Summary, tmp_path: P
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("has_gold", [True, False])
-def test_every_kind_makes_a_page_that_asks_for_nothing(kind: str, has_gold: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_makes_a_page_that_asks_for_nothing(
+    kind: str, has_gold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(similarity, "find_minilm", lambda: None)
     similarity._load_model.cache_clear()
     page = Page(render_report(KINDS[kind](has_gold=has_gold).finish(), MANIFEST))
     assert not {"script", "img", "iframe", "object", "form"} & {tag for tag, _ in page.elements}
     assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
-    assert [value for _, attrs in page.elements for name, value in attrs.items() if name in {"src", "href"}] == ["data:,"]
+    assert [
+        value
+        for _, attrs in page.elements
+        for name, value in attrs.items()
+        if name in {"src", "href"}
+    ] == ["data:,"]
     assert ("draw 120 rows at random" in page.text) != has_gold
     assert "None" not in page.text.replace("None applies", "")
 
@@ -245,7 +317,10 @@ def test_passes_are_told_where_there_are_any() -> None:
 
 def test_thresholds_are_told_where_the_manifest_has_them() -> None:
     run = KINDS["labels"](has_gold=False).finish()
-    page = render_report(run, {"thresholds": dict.fromkeys(DOMAINS, 0.3125), "thresholds_fitted": "Fitted on 420 rows."})
+    page = render_report(
+        run,
+        {"thresholds": dict.fromkeys(DOMAINS, 0.3125), "thresholds_fitted": "Fitted on 420 rows."},
+    )
     assert "A label applies from this probability on. Fitted on 420 rows." in page
     assert page.count(">0.312<") == len(DOMAINS)
     assert "Thresholds" not in Page(render_report(run, {"thresholds": "none"})).text
@@ -280,7 +355,9 @@ def test_thoughts_quotes_and_earlier_answers_stand_in_the_cases() -> None:
 def test_options_are_shown_in_place_of_letters() -> None:
     gatherer = Gatherer("choice", (), None, True)
     options = (Option("A", "<i>aspirin</i>"), Option("B", "rest"))
-    gatherer.add(1, Answer("1", Status.REVIEW, "A", 0.6, {"A": 0.6, "B": 0.4}), "What helps?", "B", options)
+    gatherer.add(
+        1, Answer("1", Status.REVIEW, "A", 0.6, {"A": 0.6, "B": 0.4}), "What helps?", "B", options
+    )
     gatherer.add(2, Answer("2", Status.FAILED, reason="broken"), "What helps?", "B", options)
     page = Page(render_report(gatherer.finish(), {}))
     assert page.text.count("A: <i>aspirin</i>") >= 3

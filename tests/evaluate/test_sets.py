@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, hamming_loss, jaccard_score, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    hamming_loss,
+    jaccard_score,
+    precision_recall_fscore_support,
+)
 from sklearn.preprocessing import MultiLabelBinarizer
 from statsmodels.stats.proportion import proportion_confint
 
@@ -33,9 +39,15 @@ def test_the_figures_are_the_ones_by_hand() -> None:
     assert value(quality.micro_f1) == pytest.approx(2 * 2 / (4 + 2))
     assert value(quality.macro_f1) == pytest.approx((1 + 0 + 0) / 3)
     assert quality.sample_f1.value == pytest.approx((2 / 3 + 1 + 1 + 0) / 4)
-    assert value(quality.hamming_loss) == pytest.approx((1 / 3 + 0 + 0 + 1) / 4)  # wrong of every label where there is no answer
+    assert value(quality.hamming_loss) == pytest.approx(
+        (1 / 3 + 0 + 0 + 1) / 4
+    )  # wrong of every label where there is no answer
     assert (quality.gold_mean, quality.answered_mean) == (1.0, pytest.approx(2 / 3))
-    assert [(one.label, one.gold, one.answered) for one in quality.labels] == [("a", 2, 2), ("b", 1, 0), ("c", 1, 0)]
+    assert [(one.label, one.gold, one.answered) for one in quality.labels] == [
+        ("a", 2, 2),
+        ("b", 1, 0),
+        ("c", 1, 0),
+    ]
 
 
 def test_no_answer_is_not_the_empty_set() -> None:
@@ -46,7 +58,9 @@ def test_no_answer_is_not_the_empty_set() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=30))
-def test_the_figures_equal_scikit_learns(rows: list[tuple[tuple[str, ...], tuple[str, ...]]]) -> None:
+def test_the_figures_equal_scikit_learns(
+    rows: list[tuple[tuple[str, ...], tuple[str, ...]]],
+) -> None:
     gold, answers = zip(*rows, strict=True)
     table = MultiLabelBinarizer(classes=CLASSES).fit([])
     truth, given_ = table.transform(gold), table.transform(answers)
@@ -54,20 +68,32 @@ def test_the_figures_equal_scikit_learns(rows: list[tuple[tuple[str, ...], tuple
     assert quality is not None
     assert quality.exact_match.value == pytest.approx(accuracy_score(truth, given_))
     if truth.any() or given_.any():
-        assert value(quality.micro_f1) == pytest.approx(f1_score(truth, given_, average="micro", zero_division=0))
+        assert value(quality.micro_f1) == pytest.approx(
+            f1_score(truth, given_, average="micro", zero_division=0)
+        )
     else:
         assert quality.micro_f1 is None
-    assert quality.sample_f1.value == pytest.approx(f1_score(truth, given_, average="samples", zero_division=1))
+    assert quality.sample_f1.value == pytest.approx(
+        f1_score(truth, given_, average="samples", zero_division=1)
+    )
     assert value(quality.hamming_loss) == pytest.approx(hamming_loss(truth, given_))
-    assert quality.jaccard.value == pytest.approx(jaccard_score(truth, given_, average="samples", zero_division=1))
+    assert quality.jaccard.value == pytest.approx(
+        jaccard_score(truth, given_, average="samples", zero_division=1)
+    )
     in_gold = np.flatnonzero(truth.any(axis=0))
     assert (quality.macro_f1 is not None) == bool(len(in_gold))
     if len(in_gold):
-        assert value(quality.macro_f1) == pytest.approx(f1_score(truth, given_, labels=in_gold, average="macro", zero_division=0))
+        assert value(quality.macro_f1) == pytest.approx(
+            f1_score(truth, given_, labels=in_gold, average="macro", zero_division=0)
+        )
     precision, recall, f1, _ = precision_recall_fscore_support(truth, given_, zero_division=np.nan)
     for one in quality.labels:
         place = CLASSES.index(one.label)
-        for figure, expected in ((one.precision, precision[place]), (one.recall, recall[place]), (one.f1, f1[place])):
+        for figure, expected in (
+            (one.precision, precision[place]),
+            (one.recall, recall[place]),
+            (one.f1, f1[place]),
+        ):
             assert (figure.value if figure else np.nan) == pytest.approx(expected, nan_ok=True)
 
 
@@ -79,13 +105,23 @@ def test_intervals_agree_with_a_bootstrap_over_rows() -> None:
     quality = grade_sets(CLASSES, gold, answers)
     assert quality is not None
     draws = [random.integers(0, 200, 200) for _ in range(200)]
-    for average, found in (("micro", quality.micro_f1), ("macro", quality.macro_f1), (None, quality.labels[1].f1)):
-        plain = [f1_score(truth[drawn], said[drawn], average=average, zero_division=0) for drawn in draws]
+    for average, found in (
+        ("micro", quality.micro_f1),
+        ("macro", quality.macro_f1),
+        (None, quality.labels[1].f1),
+    ):
+        plain = [
+            f1_score(truth[drawn], said[drawn], average=average, zero_division=0) for drawn in draws
+        ]
         low, high = np.percentile(plain, [2.5, 97.5], axis=0)
         assert found is not None
-        assert (found.low, found.high) == pytest.approx((low, high) if average else (low[1], high[1]), abs=0.025)
+        assert (found.low, found.high) == pytest.approx(
+            (low, high) if average else (low[1], high[1]), abs=0.025
+        )
     exact = (truth == said).all(axis=1).sum()
-    assert (quality.exact_match.low, quality.exact_match.high) == pytest.approx(proportion_confint(exact, 200, method="wilson"))
+    assert (quality.exact_match.low, quality.exact_match.high) == pytest.approx(
+        proportion_confint(exact, 200, method="wilson")
+    )
 
 
 def test_no_rows_have_no_quality() -> None:
@@ -104,12 +140,16 @@ def width(figure: Estimate | None) -> float:
     return figure.high - figure.low
 
 
-def make_grouped(patients: int, size: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...] | None], list[str | None]]:
+def make_grouped(
+    patients: int, size: int
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...] | None], list[str | None]]:
     """Rows of a patient are all alike; one in ten rows has no patient."""
     random = np.random.default_rng(5)
     truth = np.repeat(random.random((patients, 3)) < (0.5, 0.3, 0.2), size, axis=0)
     flip = np.repeat(random.random((patients, 3)) < 0.2, size, axis=0)
-    gold, answers = ([tuple(np.array(CLASSES)[row]) for row in table] for table in (truth, truth ^ flip))
+    gold, answers = (
+        [tuple(np.array(CLASSES)[row]) for row in table] for table in (truth, truth ^ flip)
+    )
     groups = [None if row % 10 == 0 else str(row // size) for row in range(patients * size)]
     return gold, [None if row % 50 == 0 else names for row, names in enumerate(answers)], groups
 
@@ -120,7 +160,15 @@ def test_groups_widen_every_interval_where_their_rows_agree() -> None:
     assert alone is not None
     assert whole is not None
     assert (alone.groups, whole.groups) == (None, 60 + 36)
-    for measure in ("exact_match", "exact_answered", "jaccard", "hamming_loss", "sample_f1", "micro_f1", "macro_f1"):
+    for measure in (
+        "exact_match",
+        "exact_answered",
+        "jaccard",
+        "hamming_loss",
+        "sample_f1",
+        "micro_f1",
+        "macro_f1",
+    ):
         assert value(getattr(whole, measure)) == pytest.approx(value(getattr(alone, measure)))
         assert width(getattr(whole, measure)) > 1.5 * width(getattr(alone, measure))
     for one, other in zip(alone.labels, whole.labels, strict=True):
@@ -135,7 +183,11 @@ def test_a_sample_of_the_rows_gives_nearly_the_intervals_of_all() -> None:
         counts.add(truth, given_)
         by_group.add(truth, given_, group)
     some = np.random.default_rng(0).permutation(3000)[:400].tolist()
-    columns = [gold[row] for row in some], [answers[row] for row in some], [groups[row] for row in some]
+    columns = (
+        [gold[row] for row in some],
+        [answers[row] for row in some],
+        [groups[row] for row in some],
+    )
     found: list[tuple[SetQuality | None, SetQuality | None]] = [
         (counts.grade(*columns[:2]), grade_sets(CLASSES, gold, answers)),
         (by_group.grade(*columns), grade_sets(CLASSES, gold, answers, groups)),
@@ -153,7 +205,13 @@ def test_nobody_answered() -> None:
     quality = grade_sets(CLASSES, [("a",), ()], [None, None])
     assert quality is not None
     assert quality.exact_answered is quality.answered_mean is None
-    assert quality.exact_match.value == quality.jaccard.value == quality.sample_f1.value == value(quality.micro_f1) == 0
+    assert (
+        quality.exact_match.value
+        == quality.jaccard.value
+        == quality.sample_f1.value
+        == value(quality.micro_f1)
+        == 0
+    )
     assert value(quality.hamming_loss) == 1
 
 

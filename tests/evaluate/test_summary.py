@@ -1,4 +1,6 @@
-"""What a gatherer knows after all rows: counts, the rows to look at, gold; and how much memory that takes."""
+"""What a gatherer knows after all rows: counts, the rows to look at, gold; and how much memory that
+takes.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,18 @@ from medtask.evaluate.summary import Gatherer, Summary, summary_lines
 from medtask.records import Answer, Status
 
 
-def answer(value: str | None, confidence: float | None = None, status: Status = Status.OK, **more: object) -> Answer:
-    shares = {value: confidence, "other": 1 - confidence} if value and confidence is not None else None
+def answer(
+    value: str | None, confidence: float | None = None, status: Status = Status.OK, **more: object
+) -> Answer:
+    shares = (
+        {value: confidence, "other": 1 - confidence} if value and confidence is not None else None
+    )
     return Answer("id", status, value, confidence, shares, **more)  # type: ignore[arg-type]
 
 
-def gather(*rows: tuple[Answer, str | None], has_gold: bool = True, abstain: str | None = None) -> Summary:
+def gather(
+    *rows: tuple[Answer, str | None], has_gold: bool = True, abstain: str | None = None
+) -> Summary:
     gatherer = Gatherer("label", ["a", "b"], abstain, has_gold)
     for number, (given, gold) in enumerate(rows, start=1):
         gatherer.add(number, given, f"text {number}", gold)
@@ -39,7 +47,12 @@ def test_rows_are_counted_by_status_and_answer() -> None:
 
 
 def test_confidence_is_binned_by_what_gold_says() -> None:
-    summary = gather((answer("a", 1.0), "a"), (answer("a", 0.96), "b"), (answer("b", 0.0), None), (answer("b", 0.05), "no label"))
+    summary = gather(
+        (answer("a", 1.0), "a"),
+        (answer("a", 0.96), "b"),
+        (answer("b", 0.0), None),
+        (answer("b", 0.05), "no label"),
+    )
     assert np.flatnonzero(summary.confidence["right"]).tolist() == [19]
     assert np.flatnonzero(summary.confidence["wrong"]).tolist() == [19]
     assert np.flatnonzero(summary.confidence["unknown"]).tolist() == [0, 1]
@@ -59,7 +72,9 @@ def test_costs_and_off_set_mass_add_up() -> None:
 
 def test_reasons_that_differ_in_figures_only_are_one_cause() -> None:
     reasons = ["confidence 0.41 is below 0.5", "confidence 0.3 is below 0.5", "the input is empty"]
-    summary = gather(*((answer(None, status=Status.FAILED, reason=reason), None) for reason in reasons))
+    summary = gather(
+        *((answer(None, status=Status.FAILED, reason=reason), None) for reason in reasons)
+    )
     assert [(cause.count, cause.example, cause.first_rows) for cause in summary.causes] == [
         (2, "confidence 0.41 is below 0.5", (1, 2)),
         (1, "the input is empty", (3,)),
@@ -88,13 +103,23 @@ def test_the_least_sure_rows_that_need_a_person_come_first() -> None:
 
 
 def test_the_most_confident_errors_come_first() -> None:
-    summary = gather((answer("a", 0.6), "b"), (answer("a", 0.9), "b"), (answer("b", 0.99), "b"), (answer(None, status=Status.FAILED), "b"))
+    summary = gather(
+        (answer("a", 0.6), "b"),
+        (answer("a", 0.9), "b"),
+        (answer("b", 0.99), "b"),
+        (answer(None, status=Status.FAILED), "b"),
+    )
     assert summary.gold is not None
     assert [case.row for case in summary.gold.errors] == [2, 1]
 
 
 def test_gold_that_is_missing_or_no_label_is_counted_and_not_used() -> None:
-    summary = gather((answer("a", 0.9), "a"), (answer("a", 0.9), "A"), (answer("a", 0.9), ""), (answer("a", 0.9), None))
+    summary = gather(
+        (answer("a", 0.9), "a"),
+        (answer("a", 0.9), "A"),
+        (answer("a", 0.9), ""),
+        (answer("a", 0.9), None),
+    )
     gold = summary.gold
     assert gold is not None
     assert gold.quality is not None
@@ -103,7 +128,10 @@ def test_gold_that_is_missing_or_no_label_is_counted_and_not_used() -> None:
 
 
 def test_gold_may_abstain_too() -> None:
-    rows = [(Answer("id", Status.ABSTAINED, probabilities={"a": 0.2, "none": 0.8}), gold) for gold in ("none", "a")]
+    rows = [
+        (Answer("id", Status.ABSTAINED, probabilities={"a": 0.2, "none": 0.8}), gold)
+        for gold in ("none", "a")
+    ]
     gold = gather(*rows, abstain="none").gold
     assert gold is not None
     assert gold.quality is not None
@@ -111,11 +139,22 @@ def test_gold_may_abstain_too() -> None:
     assert accuracy is not None
     assert accuracy.value == 0.5
     assert gold.quality.figures["accuracy_answered"] is None
-    assert sorted(zip(gold.sample.gold, gold.sample.answers, strict=True)) == [("a", "none"), ("none", "none")]
+    assert sorted(zip(gold.sample.gold, gold.sample.answers, strict=True)) == [
+        ("a", "none"),
+        ("none", "none"),
+    ]
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
-    rows = [(n, answer("ab"[n % 2], n / 3000, Status.REVIEW, reason=f"confidence {n}"), f"text {n}", "ab"[n % 3 % 2]) for n in range(3000)]
+    rows = [
+        (
+            n,
+            answer("ab"[n % 2], n / 3000, Status.REVIEW, reason=f"confidence {n}"),
+            f"text {n}",
+            "ab"[n % 3 % 2],
+        )
+        for n in range(3000)
+    ]
     found = []
     for seed in (0, 1):
         random.Random(seed).shuffle(rows)
@@ -128,7 +167,11 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     assert second.gold is not None
     assert len(first.gold.sample.texts) == 2000
     assert first.gold.sample == second.gold.sample
-    assert (first.doubtful, first.gold.errors, first.causes) == (second.doubtful, second.gold.errors, second.causes)
+    assert (first.doubtful, first.gold.errors, first.causes) == (
+        second.doubtful,
+        second.gold.errors,
+        second.causes,
+    )
     assert first.gold.mean_confidence == pytest.approx(second.gold.mean_confidence)
     assert (first.statuses, first.answers) == (second.statuses, second.answers)
 
@@ -140,7 +183,14 @@ def test_memory_grows_by_a_few_numbers_for_a_row_with_gold_and_by_no_text() -> N
     tracemalloc.start()
     for row in range(1, 12_001):
         confidence = chance.random()
-        given = Answer(str(row), Status.REVIEW, LABELS[row % 12], confidence, {"x": confidence}, reason=f"confidence {confidence:.2f}")
+        given = Answer(
+            str(row),
+            Status.REVIEW,
+            LABELS[row % 12],
+            confidence,
+            {"x": confidence},
+            reason=f"confidence {confidence:.2f}",
+        )
         gatherer.add(row, given, f"text {row} " * 20, LABELS[row % 11])
         if row in (4000, 12_000):
             sizes.append(tracemalloc.get_traced_memory()[0])
@@ -156,11 +206,19 @@ def test_a_run_without_gold_has_no_gold() -> None:
 
 
 def test_no_rows_and_only_failures_are_no_errors() -> None:
-    assert summary_lines(gather()) == ["ok 0   review 0   failed 0", "no row has gold that counts: no accuracy"]
-    failed = gather((answer(None, status=Status.FAILED), "a"), (answer(None, status=Status.FAILED), "a"))
+    assert summary_lines(gather()) == [
+        "ok 0   review 0   failed 0",
+        "no row has gold that counts: no accuracy",
+    ]
+    failed = gather(
+        (answer(None, status=Status.FAILED), "a"), (answer(None, status=Status.FAILED), "a")
+    )
     assert failed.gold is not None
     assert failed.gold.mean_confidence is None
-    assert summary_lines(failed) == ["ok 0   review 0   failed 2", "accuracy 0.000 (0.000-0.658, n = 2 with gold)"]
+    assert summary_lines(failed) == [
+        "ok 0   review 0   failed 2",
+        "accuracy 0.000 (0.000-0.658, n = 2 with gold)",
+    ]
 
 
 def test_one_class_in_gold_is_no_error() -> None:
@@ -180,23 +238,41 @@ def test_the_json_has_no_text_of_records() -> None:
 
 
 def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
-    rows = [(answer("a", 0.9), "a")] * 18 + [(answer("a", 0.9), "b")] * 2 + [(answer("a", 0.9), "c")]
+    rows = (
+        [(answer("a", 0.9), "a")] * 18 + [(answer("a", 0.9), "b")] * 2 + [(answer("a", 0.9), "c")]
+    )
     baselines = [
-        Baseline("TF-IDF", "learned", {"accuracy": Estimate(0.861, 20, 0.7, 0.9)}, Comparison("worse", 0.01, 0.9), role="learned"),
+        Baseline(
+            "TF-IDF",
+            "learned",
+            {"accuracy": Estimate(0.861, 20, 0.7, 0.9)},
+            Comparison("worse", 0.01, 0.9),
+            role="learned",
+        ),
         Baseline("MiniLM", "near", note="not installed"),
         Baseline(
-            "majority", "always 'a'", {"accuracy": Estimate(0.9, 20, 0.7, 0.9)}, Comparison("no clear difference", 1.0, 0.9), role="floor"
+            "majority",
+            "always 'a'",
+            {"accuracy": Estimate(0.9, 20, 0.7, 0.9)},
+            Comparison("no clear difference", 1.0, 0.9),
+            role="floor",
         ),
     ]
     assert summary_lines(gather(*rows), baselines) == [
         "ok 21   review 0   failed 0",
         "gold of 1 row is no label of the task: not counted",
         "accuracy 0.900 (0.699-0.972, n = 20 with gold)   TF-IDF 0.861   majority 0.900",
-        "Majority (always 'a') shows no clear difference from the model here: 0.900 against 0.900 on 20 rows, p = 1.000.",
+        (
+            "Majority (always 'a') shows no clear difference from the model here: 0.900 against "
+            "0.900 on 20 rows, p = 1.000."
+        ),
         "Use a stronger model, or one trained on these labels, before relying on the answers.",
     ]
 
 
 def test_baselines_on_a_part_of_the_gold_rows_say_so() -> None:
     baseline = Baseline("TF-IDF", "learned", {"accuracy": Estimate(0.8, 10, 0.5, 0.9)})
-    assert "(baselines on 10 random rows of them)" in summary_lines(gather(*[(answer("a", 0.9), "a")] * 20), [baseline])[1]
+    assert (
+        "(baselines on 10 random rows of them)"
+        in summary_lines(gather(*[(answer("a", 0.9), "a")] * 20), [baseline])[1]
+    )

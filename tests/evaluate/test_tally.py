@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 
 from medtask.evaluate.tally import GroupSums, Tally
 
-ROWS = st.lists(st.tuples(st.tuples(st.integers(0, 2), st.integers(0, 2)), st.sampled_from([None, "", "a", "b", "c"])), max_size=30)
+ROWS = st.lists(
+    st.tuples(
+        st.tuples(st.integers(0, 2), st.integers(0, 2)), st.sampled_from([None, "", "a", "b", "c"])
+    ),
+    max_size=30,
+)
 
 
 @given(ROWS, st.integers())
-def test_units_bring_the_rows_that_were_counted(rows: list[tuple[tuple[int, int], str | None]], seed: int) -> None:
+def test_units_bring_the_rows_that_were_counted(
+    rows: list[tuple[tuple[int, int], str | None]], seed: int
+) -> None:
     shuffled = rows.copy()
     random.Random(seed).shuffle(shuffled)
     found = []
@@ -23,7 +30,9 @@ def test_units_bring_the_rows_that_were_counted(rows: list[tuple[tuple[int, int]
             tally.add(cell, group)
         cells, units = tally.finish()
         assert [tuple(cell) for cell in cells.tolist()] == sorted({cell for cell, _ in rows})
-        assert units.count_rows().tolist() == [sum(other == tuple(cell) for other, _ in rows) for cell in cells.tolist()]
+        assert units.count_rows().tolist() == [
+            sum(other == tuple(cell) for other, _ in rows) for cell in cells.tolist()
+        ]
         brought = units.rows.toarray().tolist() if units.rows is not None else None
         found.append((cells.tolist(), units.counts.tolist(), brought, units.groups))
     assert found[0] == found[1]

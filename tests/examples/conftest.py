@@ -14,7 +14,9 @@ def make_examples() -> ModuleType:
     """examples/make_examples.py, with its folder on the path as when it is run."""
     sys.path.insert(0, str(EXAMPLES))
     try:
-        spec = importlib.util.spec_from_file_location("make_examples", EXAMPLES / "make_examples.py")
+        spec = importlib.util.spec_from_file_location(
+            "make_examples", EXAMPLES / "make_examples.py"
+        )
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

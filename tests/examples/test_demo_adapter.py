@@ -1,4 +1,6 @@
-"""The adapter that ships is small, whole, called what it is, and better than the model without it on rows that it has not seen."""
+"""The adapter that ships is small, whole, called what it is, and better than the model without it
+on rows that it has not seen.
+"""
 
 from __future__ import annotations
 
@@ -28,25 +30,36 @@ def test_it_is_called_a_demonstration_and_names_the_command_that_makes_it() -> N
     card = (ADAPTER / "README.md").read_text("utf-8")
     assert "**This model is a demonstration and not for real work.**" in card
     command = json.loads((ADAPTER / "training.json").read_text("utf-8"))["command"]
-    makefile = " ".join((EXAMPLES.parent / "Makefile").read_text("utf-8").replace("\\\n", " ").split())
-    assert command.replace("--out examples/demo_adapter", "--out $(ADAPTER)").removeprefix("medtask ") in makefile
+    makefile = " ".join(
+        (EXAMPLES.parent / "Makefile").read_text("utf-8").replace("\\\n", " ").split()
+    )
+    assert (
+        command.replace("--out examples/demo_adapter", "--out $(ADAPTER)").removeprefix("medtask ")
+        in makefile
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_it_has_learnt_from_no_row_that_ships(name: str, make_examples: ModuleType) -> None:
-    learnt = {make_examples.squash(row["text"]) for row in make_examples.make_rows(name, "train", 900)}
+    learnt = {
+        make_examples.squash(row["text"]) for row in make_examples.make_rows(name, "train", 900)
+    }
     assert not learnt & {make_examples.squash(text) for text in texts_of(name)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_it_is_better_than_the_model_without_it_on_the_rows_that_ship(name: str, tmp_path: Path) -> None:
+def test_it_is_better_than_the_model_without_it_on_the_rows_that_ship(
+    name: str, tmp_path: Path
+) -> None:
     task = medtask.load_task(EXAMPLES / name)
     assert task.data is not None
     found = []
     for reference in ("smollm2-135m", str(ADAPTER)):
         model = medtask.load_model(reference)
-        result = medtask.run(task, model, task.data, out=tmp_path / Path(reference).name, limit=ROWS)
+        result = medtask.run(
+            task, model, task.data, out=tmp_path / Path(reference).name, limit=ROWS
+        )
         assert result.summary is not None
         assert result.summary.gold is not None
         assert result.summary.gold.quality is not None

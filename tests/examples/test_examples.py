@@ -11,7 +11,13 @@ from examples.shipped import EXAMPLES, NAMES, read_rows, read_shipped, read_task
 from medtask.tasks.load import load_task
 
 LABELLED = ("radiology_protocol", "surgery_purpose")  # one label each, 300 rows
-ROWS = {"surgery_refined": 120, "literature_domains": 120, "case_mcq": 40, "disease_qa": 40, "registry_fields": 40}
+ROWS = {
+    "surgery_refined": 120,
+    "literature_domains": 120,
+    "case_mcq": 40,
+    "disease_qa": 40,
+    "registry_fields": 40,
+}
 EXCEL_CELL_LIMIT = 32_767
 
 labelled = pytest.mark.parametrize("name", LABELLED)
@@ -46,7 +52,9 @@ def test_the_table_has_its_rows_with_ids_of_their_own(name: str) -> None:
 
 
 @labelled
-def test_gold_is_empty_or_a_label_and_every_label_is_common_enough_to_be_measured(name: str) -> None:
+def test_gold_is_empty_or_a_label_and_every_label_is_common_enough_to_be_measured(
+    name: str,
+) -> None:
     task = read_task(name)
     gold = Counter(row[task["gold"]] for row in read_shipped(name))
     without = gold.pop("")
@@ -97,7 +105,9 @@ def test_one_text_is_a_chart_of_5000_words_that_still_fits_a_spreadsheet_cell(na
 
 
 @labelled
-def test_texts_repeat_exactly_and_but_for_case_and_space(name: str, make_examples: ModuleType) -> None:
+def test_texts_repeat_exactly_and_but_for_case_and_space(
+    name: str, make_examples: ModuleType
+) -> None:
     texts = [text for text in texts_of(name) if text.strip()]
     ways: dict[str, set[str]] = {}
     for text in texts:
@@ -106,7 +116,9 @@ def test_texts_repeat_exactly_and_but_for_case_and_space(name: str, make_example
     assert max(len(written) for written in ways.values()) >= 2
 
 
-def test_the_generator_writes_the_shipped_bytes(name: str, make_examples: ModuleType, tmp_path: Path) -> None:
+def test_the_generator_writes_the_shipped_bytes(
+    name: str, make_examples: ModuleType, tmp_path: Path
+) -> None:
     shipped = EXAMPLES / name / read_task(name)["data"]
     make_examples.main([name, "--split", "gold", "--out", str(tmp_path / "again.csv")])
     assert (tmp_path / "again.csv").read_bytes() == shipped.read_bytes()
@@ -119,10 +131,14 @@ def test_the_file_is_utf8_with_bare_line_feeds(name: str) -> None:
     assert content.decode("utf-8").endswith("\n")
 
 
-def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(name: str, make_examples: ModuleType, tmp_path: Path) -> None:
+def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(
+    name: str, make_examples: ModuleType, tmp_path: Path
+) -> None:
     shipped = read_shipped(name)
     count = 600 if name in LABELLED else 100
-    make_examples.main([name, "--split", "train", "--rows", str(count), "--out", str(tmp_path / "train.csv")])
+    make_examples.main(
+        [name, "--split", "train", "--rows", str(count), "--out", str(tmp_path / "train.csv")]
+    )
     rows = read_rows(tmp_path / "train.csv")
     column = re.findall(r"\{\{ (\w+) \}\}", read_task(name)["input"])[-1]
     texts = {make_examples.squash(row[column]) for row in rows}
@@ -137,13 +153,18 @@ def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(name: s
 @labelled
 def test_training_rows_have_every_label(name: str, make_examples: ModuleType) -> None:
     task = read_task(name)
-    assert {row["gold"] for row in make_examples.make_rows(name, "train", 600)} == set(task["answer"]["labels"])
+    assert {row["gold"] for row in make_examples.make_rows(name, "train", 600)} == set(
+        task["answer"]["labels"]
+    )
 
 
 @labelled
 def test_no_fragment_serves_both_splits(name: str, make_examples: ModuleType) -> None:
     texts = make_examples.labelled.read_source(name).texts
-    both = [{fragment.text for fragments in texts[split].values() for fragment in fragments} for split in ("gold", "train")]
+    both = [
+        {fragment.text for fragments in texts[split].values() for fragment in fragments}
+        for split in ("gold", "train")
+    ]
     assert both[0].isdisjoint(both[1])
 
 
@@ -153,8 +174,10 @@ def test_every_fragment_can_be_written_out(name: str, make_examples: ModuleType)
     for split, labels in source.texts.items():
         for label, fragments in labels.items():
             for number, fragment in enumerate(fragments):
-                row = make_examples.labelled.make_row(source, label, fragment, make_examples.Dice(split, label, number))
-                assert not re.search(r"[{}\[\]|]|\s\s", row['text']), f"{split} {label} {number}"
+                row = make_examples.labelled.make_row(
+                    source, label, fragment, make_examples.Dice(split, label, number)
+                )
+                assert not re.search(r"[{}\[\]|]|\s\s", row["text"]), f"{split} {label} {number}"
 
 
 def test_a_fragment_with_an_unknown_slot_is_refused(make_examples: ModuleType) -> None:
@@ -163,13 +186,19 @@ def test_a_fragment_with_an_unknown_slot_is_refused(make_examples: ModuleType) -
         words.fill("seen by {doctor}", words.Patient(70, "F", "left"), make_examples.Dice(0))
 
 
-def test_more_rows_than_there_are_texts_end_in_a_remedy(make_examples: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_there_are_texts_end_in_a_remedy(
+    make_examples: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(make_examples.labelled, "make_row", lambda *_: {"text": "always the same"})
     with pytest.raises(SystemExit, match="fix: ask for fewer --rows"):
         list(make_examples.labelled.make_clean("surgery_purpose", "train", 20, set()))
 
 
-def test_numbers_keep_their_decimals_and_stay_inside_their_bounds(make_examples: ModuleType) -> None:
+def test_numbers_keep_their_decimals_and_stay_inside_their_bounds(
+    make_examples: ModuleType,
+) -> None:
     dice = make_examples.Dice("bounds")
-    drawn = {dice.between("2.5", "2.7") for _ in range(60)} | {dice.between("8", "10") for _ in range(60)}
+    drawn = {dice.between("2.5", "2.7") for _ in range(60)} | {
+        dice.between("8", "10") for _ in range(60)
+    }
     assert drawn == {"2.5", "2.6", "2.7", "8", "9", "10"}

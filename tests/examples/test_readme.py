@@ -12,7 +12,12 @@ from medtask.tasks.load import load_task
 
 README = (EXAMPLES.parent / "README.md").read_text("utf-8")
 BLOCK = README[README.index("What `answer:` can be") : README.index("And what any kind may add")]
-ANSWERS = {found[2]: found[1] for found in re.finditer(r"^    (answer: \{kind: (\w+),.*?)(?=\n\n|\Z)", BLOCK, re.MULTILINE | re.DOTALL)}
+ANSWERS = {
+    found[2]: found[1]
+    for found in re.finditer(
+        r"^    (answer: \{kind: (\w+),.*?)(?=\n\n|\Z)", BLOCK, re.MULTILINE | re.DOTALL
+    )
+}
 
 
 def test_every_kind_and_every_example_is_in_the_readme() -> None:
@@ -23,7 +28,13 @@ def test_every_kind_and_every_example_is_in_the_readme() -> None:
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_the_block_of_a_kind_is_what_a_task_file_can_hold(kind: str, tmp_path: Path) -> None:
     answer = re.sub(r"\s+#.*", "", ANSWERS[kind])
-    held = "{properties: {size: {type: number}}}" if kind == "fields" else "{tumour: a growth, cyst: filled with fluid}"
+    held = (
+        "{properties: {size: {type: number}}}"
+        if kind == "fields"
+        else "{tumour: a growth, cyst: filled with fluid}"
+    )
     answer = answer.replace("{...}", held)
-    (tmp_path / "task.yaml").write_text(f'instruction: Look.\ninput: "{{{{ text }}}}"\n{answer}\n', "utf-8")
+    (tmp_path / "task.yaml").write_text(
+        f'instruction: Look.\ninput: "{{{{ text }}}}"\n{answer}\n', "utf-8"
+    )
     assert load_task(tmp_path).kind == kind

@@ -1,4 +1,6 @@
-"""What the documents say about the code is true: the verbs in the README, the modules in docs/architecture.md."""
+"""What the documents say about the code is true: the verbs in the README, the modules in
+docs/architecture.md.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 def read_tree(text: str) -> dict[str, str]:
     """Path under src/medtask -> phrase, from the code block whose first line is `src/medtask/`.
 
-    One name a line, folders by indentation and a closing slash, two or more spaces before the phrase.
+    One name a line, folders by indentation and a closing slash, two or more spaces before the
+    phrase.
     """
     block = re.search(r"^src/medtask/\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     assert block, "docs/architecture.md has no code block that begins with src/medtask/"
@@ -31,7 +34,9 @@ def read_tree(text: str) -> dict[str, str]:
             folders.pop()
         if name.endswith("/"):
             folders.append((indent, name))
-        phrases["".join(folder for _, folder in folders) + (name if not name.endswith("/") else "")] = phrase
+        phrases[
+            "".join(folder for _, folder in folders) + (name if not name.endswith("/") else "")
+        ] = phrase
     return phrases
 
 
@@ -41,7 +46,9 @@ def test_a_verb_says_what_it_does(verb: object) -> None:
     assert first.endswith(".")
 
 
-@pytest.mark.skipif("| `medtask " not in README.read_text("utf-8"), reason="the README has no table of verbs")
+@pytest.mark.skipif(
+    "| `medtask " not in README.read_text("utf-8"), reason="the README has no table of verbs"
+)
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
 def test_a_verb_is_in_the_readme(verb: object) -> None:
     assert f"| `medtask {verb.__name__}" in README.read_text("utf-8")  # type: ignore[attr-defined]
@@ -51,7 +58,11 @@ def test_a_verb_is_in_the_readme(verb: object) -> None:
 def test_the_tree_of_the_architecture_names_every_module_with_a_phrase() -> None:
     phrases = read_tree(ARCHITECTURE.read_text("utf-8"))
     source = ROOT / "src" / "medtask"
-    modules = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if path.read_text("utf-8").strip()}
+    modules = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if path.read_text("utf-8").strip()
+    }
     named = {path for path in phrases if path.endswith(".py")}
     assert named == modules
     assert not [path for path in named if not phrases[path]]

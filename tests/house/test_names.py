@@ -1,4 +1,6 @@
-"""The public names: declared for type checkers, loaded on first touch, and the same in both places."""
+"""The public names: declared for type checkers, loaded on first touch, and the same in both
+places.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def test_a_public_name_can_be_imported(name: str) -> None:
 
 def test_no_room_has_the_name_of_a_public_function() -> None:
     rooms = {path.stem for path in Path(medtask.__file__).parent.iterdir()}
-    assert not rooms & set(medtask.__all__)  # once imported, the room would take the function's place
+    assert not rooms & set(
+        medtask.__all__
+    )  # once imported, the room would take the function's place
 
 
 def test_type_checkers_see_the_names_that_are_loaded() -> None:

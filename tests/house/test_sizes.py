@@ -1,4 +1,6 @@
-"""Files stay small enough to be read in one go, and functions small enough to be read at one glance."""
+"""Files stay small enough to be read in one go, and functions small enough to be read at one
+glance.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,19 @@ def name_module(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_module)
-def test_a_file_has_at_most_400_lines(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 400
+def test_a_file_has_at_most_540_lines(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 540
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_module)
-def test_a_function_has_at_most_60_lines(path: Path) -> None:
-    functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
-    long = {node.name: node.end_lineno - node.lineno + 1 for node in functions if node.end_lineno and node.end_lineno - node.lineno >= 60}
-    assert not long
+def test_the_body_of_a_function_has_at_most_60_lines(path: Path) -> None:
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lines = {node.name: (node.end_lineno or 0) - node.body[0].lineno + 1 for node in functions}
+    assert not {name: count for name, count in lines.items() if count > 60}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_module)
@@ -35,4 +41,8 @@ def test_a_module_with_code_says_what_it_is_for(path: Path) -> None:
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
-    assert not [name_module(path) for path in MODULES if path.stem in BANNED_NAMES or path.parent.name in BANNED_NAMES]
+    assert not [
+        name_module(path)
+        for path in MODULES
+        if path.stem in BANNED_NAMES or path.parent.name in BANNED_NAMES
+    ]

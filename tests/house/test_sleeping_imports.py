@@ -8,14 +8,30 @@ import sys
 
 import pytest
 
-HEAVY = ("jinja2", "numpy", "polars", "pydantic", "sentence_transformers", "sklearn", "torch", "transformers", "xlsxwriter", "yaml")
-HELP = "import sys; sys.argv = ['medtask', '--help']\nfrom medtask.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
+HEAVY = (
+    "jinja2",
+    "numpy",
+    "polars",
+    "pydantic",
+    "sentence_transformers",
+    "sklearn",
+    "torch",
+    "transformers",
+    "xlsxwriter",
+    "yaml",
+)
+HELP = (
+    "import sys; sys.argv = ['medtask', '--help']\nfrom medtask.cli.main import main\ntry: "
+    "main()\nexcept SystemExit: pass\n"
+)
 
 
 @pytest.mark.parametrize("code", ["import medtask", HELP], ids=["import medtask", "medtask --help"])
 def test_no_heavy_library_is_imported(code: str) -> None:
     report = f"\nimport sys; print('awake:', *[name for name in {HEAVY} if name in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
+    )
     assert shown.stdout.splitlines()[-1] == "awake:"
 
 

@@ -17,7 +17,7 @@ id: case_id
 answer:
   kind: label
   labels: {curative: removes the tumour, palliative: eases complaints, staging: finds out how far it is}
-"""
+"""  # noqa: E501 - data as it is read
 
 
 @pytest.fixture
@@ -42,10 +42,24 @@ def write_rows(tmp_path: Path) -> Callable[[int], Path]:
         texts: list[str] = []
         for row in range(rows):
             chance = dice.random()
-            fresh = " ".join(dice.choices(("resection", "biopsy", "of", "the", "colon", "left", "laparoscopic"), k=dice.randrange(1, 12)))
-            texts.append("" if chance < 0.05 else dice.choice(texts) if texts and chance < 0.15 else f"{fresh} {row}")
+            fresh = " ".join(
+                dice.choices(
+                    ("resection", "biopsy", "of", "the", "colon", "left", "laparoscopic"),
+                    k=dice.randrange(1, 12),
+                )
+            )
+            texts.append(
+                ""
+                if chance < 0.05
+                else dice.choice(texts)
+                if texts and chance < 0.15
+                else f"{fresh} {row}"
+            )
         path = tmp_path / "rows.csv"
-        path.write_text("case_id,procedure\n" + "".join(f"c-{row},{text}\n" for row, text in enumerate(texts, 1)))
+        path.write_text(
+            "case_id,procedure\n"
+            + "".join(f"c-{row},{text}\n" for row, text in enumerate(texts, 1))
+        )
         return path
 
     return write

@@ -43,18 +43,33 @@ answer: {kind: label, labels: [curative, palliative, other], abstain: cannot tel
 reasoning: {budget: 4}
 passes:
   - {name: refine, when: {answer_in: [other], status: [abstained]}, instruction: Look again., labels: [curative, palliative]}
-""",
+""",  # noqa: E501 - data as it is read
 }
 _HEAD = """\
 instruction: Decide about the text.
 input: "{{ text }}"
 id: case
 """
-_WORDS = ("resection", "biopsy", "of", "the", "colon", "left", "right", "chest", "pain", "tremor", "2.5", "mm")
+_WORDS = (
+    "resection",
+    "biopsy",
+    "of",
+    "the",
+    "colon",
+    "left",
+    "right",
+    "chest",
+    "pain",
+    "tremor",
+    "2.5",
+    "mm",
+)
 
 
 def write_kind(kind: str, folder: Path, rows: int) -> tuple[Path, Path]:
-    """The task's folder and its table: a tenth of the rows repeat an earlier text, a twentieth are blank."""
+    """The task's folder and its table: a tenth of the rows repeat an earlier text, a twentieth are
+    blank.
+    """
     task = folder / "task"
     task.mkdir(parents=True, exist_ok=True)
     (task / "task.yaml").write_text(_HEAD + KINDS[kind])
@@ -66,8 +81,24 @@ def write_kind(kind: str, folder: Path, rows: int) -> tuple[Path, Path]:
         for row in range(rows):
             chance = dice.random()
             fresh = f"{' '.join(dice.choices(_WORDS, k=dice.randrange(1, 12)))} {row}"
-            texts.append("" if chance < 0.05 else dice.choice(texts) if texts and chance < 0.15 else fresh)
-            options = {letter: f"{word} {row}" for letter, word in zip("ABCDE"[: 2 + row % 4], _WORDS, strict=False)}
-            gold = dice.sample(["heart", "lung", "nerves"], k=dice.randrange(0, 3)) if row % 4 else None
-            writer.writerow([f"c-{row}", texts[-1], json.dumps(options), "" if gold is None else json.dumps(gold)])
+            texts.append(
+                "" if chance < 0.05 else dice.choice(texts) if texts and chance < 0.15 else fresh
+            )
+            options = {
+                letter: f"{word} {row}"
+                for letter, word in zip("ABCDE"[: 2 + row % 4], _WORDS, strict=False)
+            }
+            gold = (
+                dice.sample(["heart", "lung", "nerves"], k=dice.randrange(0, 3))
+                if row % 4
+                else None
+            )
+            writer.writerow(
+                [
+                    f"c-{row}",
+                    texts[-1],
+                    json.dumps(options),
+                    "" if gold is None else json.dumps(gold),
+                ]
+            )
     return task, folder / "rows.csv"

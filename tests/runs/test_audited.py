@@ -22,7 +22,9 @@ NAMES = ("curative", "palliative", "staging")
 def write_answers(path: Path, n: int = 400, *, seed: int = 0) -> dict[str, str]:
     """A table of answers that are right as often as they say; the truth by id."""
     random = np.random.default_rng(seed)
-    truth = {f"={number}": NAMES[random.choice(3, p=[0.6, 0.3, 0.1])] for number in range(n)}  # ids that a spreadsheet would run
+    truth = {
+        f"={number}": NAMES[random.choice(3, p=[0.6, 0.3, 0.1])] for number in range(n)
+    }  # ids that a spreadsheet would run
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "text", "answer", "confidence", "gold"])
@@ -65,27 +67,43 @@ def test_the_sample_is_blind_and_shuffled(answers: Answers, tmp_path: Path) -> N
     assert sorted(places) == json.loads((tmp_path / "audit" / PLAN).read_text())["plan"]["drawn"]
     assert places != sorted(places)
     assert not any(row[BLANK] for row in rows)
-    assert (sample.file.stat().st_mode & 0o777, (tmp_path / "audit" / PLAN).stat().st_mode & 0o777) == (0o600, 0o600)
+    assert (
+        sample.file.stat().st_mode & 0o777,
+        (tmp_path / "audit" / PLAN).stat().st_mode & 0o777,
+    ) == (0o600, 0o600)
     # The same draw again, and another one by another seed.
     again = draw_sample(answers, tmp_path / "again", budget=60, seed=3)
     assert again.file.read_bytes() == sample.file.read_bytes()
-    assert draw_sample(answers, tmp_path / "again", budget=60, seed=4).file.read_bytes() != sample.file.read_bytes()
+    assert (
+        draw_sample(answers, tmp_path / "again", budget=60, seed=4).file.read_bytes()
+        != sample.file.read_bytes()
+    )
 
 
-def test_labels_give_an_accuracy_that_holds_the_truth(answers: Answers, truth: dict[str, str], tmp_path: Path) -> None:
+def test_labels_give_an_accuracy_that_holds_the_truth(
+    answers: Answers, truth: dict[str, str], tmp_path: Path
+) -> None:
     sample = draw_sample(answers, tmp_path / "audit", budget=120)
     fill(sample.file, truth)
     found = estimate_from_labels(answers, sample.folder)
-    right = np.mean([row.answer.value == truth[row.answer.record_id.lstrip("'")] for row in answers.rows()])
+    right = np.mean(
+        [row.answer.value == truth[row.answer.record_id.lstrip("'")] for row in answers.rows()]
+    )
     assert (found.rows, found.looks, found.missing) == (400, 120, 0)
     assert (found.accuracy.low or 0) <= right <= (found.accuracy.high or 0)
     assert [one.label for one in found.prevalences] == list(answers.task.outcomes)
     assert sum(one.answered for one in found.prevalences) == pytest.approx(1)
     for one in found.prevalences:
-        assert (one.estimate.low or 0) <= list(truth.values()).count(one.label) / 400 <= (one.estimate.high or 0)
+        assert (
+            (one.estimate.low or 0)
+            <= list(truth.values()).count(one.label) / 400
+            <= (one.estimate.high or 0)
+        )
 
 
-def test_a_part_of_the_labels_will_do(answers: Answers, truth: dict[str, str], tmp_path: Path) -> None:
+def test_a_part_of_the_labels_will_do(
+    answers: Answers, truth: dict[str, str], tmp_path: Path
+) -> None:
     sample = draw_sample(answers, tmp_path / "audit", budget=120)
     fill(sample.file, truth, rows=110)
     found = estimate_from_labels(answers, sample.folder)
@@ -95,7 +113,9 @@ def test_a_part_of_the_labels_will_do(answers: Answers, truth: dict[str, str], t
         estimate_from_labels(answers, sample.folder)
 
 
-def test_a_sample_with_labels_is_not_drawn_again(answers: Answers, truth: dict[str, str], tmp_path: Path) -> None:
+def test_a_sample_with_labels_is_not_drawn_again(
+    answers: Answers, truth: dict[str, str], tmp_path: Path
+) -> None:
     sample = draw_sample(answers, tmp_path / "audit", budget=60)
     draw_sample(answers, tmp_path / "audit", budget=80)
     fill(sample.file, truth, rows=1)
@@ -105,7 +125,9 @@ def test_a_sample_with_labels_is_not_drawn_again(answers: Answers, truth: dict[s
     assert sample.file.read_bytes() == kept
 
 
-def test_faults_of_labels_are_told_by_row(answers: Answers, truth: dict[str, str], tmp_path: Path) -> None:
+def test_faults_of_labels_are_told_by_row(
+    answers: Answers, truth: dict[str, str], tmp_path: Path
+) -> None:
     sample = draw_sample(answers, tmp_path / "audit", budget=60)
     fill(sample.file, truth, row1="curativ", row4="Secret text")
     with pytest.raises(InputError, match=r"rows 2, 5$") as caught:
@@ -123,7 +145,9 @@ def test_faults_of_labels_are_told_by_row(answers: Answers, truth: dict[str, str
             estimate_from_labels(answers, sample.folder, other)
 
 
-def test_changed_answers_are_refused(answers: Answers, truth: dict[str, str], tmp_path: Path) -> None:
+def test_changed_answers_are_refused(
+    answers: Answers, truth: dict[str, str], tmp_path: Path
+) -> None:
     sample = draw_sample(answers, tmp_path / "audit", budget=60)
     fill(sample.file, truth)
     write_answers(tmp_path / "answers.csv", seed=1)
@@ -131,7 +155,10 @@ def test_changed_answers_are_refused(answers: Answers, truth: dict[str, str], tm
         estimate_from_labels(open_answers(tmp_path / "answers.csv"), sample.folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 1, "plan": {"drawn": 3}}', '{"format": 9, "plan": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"format": 1}', '{"format": 1, "plan": {"drawn": 3}}', '{"format": 9, "plan": {}}'],
+)
 def test_a_damaged_plan_is_refused(text: str, answers: Answers, tmp_path: Path) -> None:
     folder = tmp_path / "audit"
     assert read_sample(folder) is None

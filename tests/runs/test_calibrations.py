@@ -1,4 +1,6 @@
-"""A calibration that was fitted on a run's gold is kept beside the task and applied by the next run of the same task and model."""
+"""A calibration that was fitted on a run's gold is kept beside the task and applied by the next run
+of the same task and model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from medtask.errors import InputError
 from medtask.evaluate.calibration import Calibration
 from medtask.records import Answer, Status
 from medtask.runs.answered import open_answers
-from medtask.runs.calibrations import NAME, Kept, calibrate_answer, find_calibration, keep_calibration
+from medtask.runs.calibrations import (
+    NAME,
+    Kept,
+    calibrate_answer,
+    find_calibration,
+    keep_calibration,
+)
 from medtask.runs.dossier import keep
 from medtask.runs.evaluation import Wanted, evaluate_answers
 from medtask.runs.local import run
@@ -35,15 +43,24 @@ def folder(task: Task, write_rows: Callable[[int], Path], tmp_path: Path) -> Pat
 def write_gold(folder: Path, path: Path) -> Path:
     """The model's answers, but for every fifth: so there is something to calibrate."""
     rows = [row.answer for row in open_answers(folder).rows() if row.answer.value]
-    lines = [f"{answer.record_id},{LABELS[place % 3] if place % 5 == 0 else answer.value}" for place, answer in enumerate(rows)]
+    lines = [
+        f"{answer.record_id},{LABELS[place % 3] if place % 5 == 0 else answer.value}"
+        for place, answer in enumerate(rows)
+    ]
     path.write_text("\n".join(["case_id,gold", *lines]))
     return path
 
 
-def test_the_next_run_applies_it_and_asks_nothing_again(folder: Path, task: Task, tmp_path: Path) -> None:
+def test_the_next_run_applies_it_and_asks_nothing_again(
+    folder: Path, task: Task, tmp_path: Path
+) -> None:
     gold = write_gold(folder, tmp_path / "gold.csv")
-    found = evaluate_answers(open_answers(folder, gold=str(gold)), Wanted(calibrate="temperature", baselines=False))
-    assert isinstance(found.fit, Calibration) and found.fit.temperature != pytest.approx(1.0, abs=0.01)
+    found = evaluate_answers(
+        open_answers(folder, gold=str(gold)), Wanted(calibrate="temperature", baselines=False)
+    )
+    assert isinstance(found.fit, Calibration) and found.fit.temperature != pytest.approx(
+        1.0, abs=0.01
+    )
     assert keep(found, folder) == task.source.parent / NAME  # type: ignore[union-attr]
     before = list(open_answers(folder).rows())
     again = run(task, FakeEngine(), tmp_path / "rows.csv", out=folder)
@@ -51,12 +68,17 @@ def test_the_next_run_applies_it_and_asks_nothing_again(folder: Path, task: Task
     after = list(open_answers(folder).rows())
     changed = 0
     for old, new in zip(before, after, strict=True):
-        assert (old.answer.value, old.answer.status is Status.EMPTY_INPUT) == (new.answer.value, new.answer.status is Status.EMPTY_INPUT)
+        assert (old.answer.value, old.answer.status is Status.EMPTY_INPUT) == (
+            new.answer.value,
+            new.answer.status is Status.EMPTY_INPUT,
+        )
         if old.answer.probabilities is None or new.answer.probabilities is None:
             continue
         assert new.answer.uncalibrated == old.answer.probabilities
         raw = np.array(list(old.answer.probabilities.values())) ** (1 / found.fit.temperature)
-        assert list(new.answer.probabilities.values()) == pytest.approx((raw / raw.sum()).tolist(), abs=1e-6)
+        assert list(new.answer.probabilities.values()) == pytest.approx(
+            (raw / raw.sum()).tolist(), abs=1e-6
+        )
         changed += new.answer.confidence != old.answer.confidence
     assert changed > 200
     assert open_answers(folder).manifest["calibration"]["method"] == "temperature"
@@ -65,7 +87,9 @@ def test_the_next_run_applies_it_and_asks_nothing_again(folder: Path, task: Task
     assert open_answers(folder).manifest["calibration"] is None
 
 
-def test_fitting_again_starts_from_the_models_own_numbers(folder: Path, task: Task, tmp_path: Path) -> None:
+def test_fitting_again_starts_from_the_models_own_numbers(
+    folder: Path, task: Task, tmp_path: Path
+) -> None:
     gold = write_gold(folder, tmp_path / "gold.csv")
     wanted = Wanted(calibrate="temperature", baselines=False)
     first = evaluate_answers(open_answers(folder, gold=str(gold)), wanted)
@@ -93,7 +117,16 @@ def test_it_holds_for_its_own_task_and_model_only(task: Task, tmp_path: Path) ->
     assert find_calibration(task, {"model.name": "a"}) == (None, "")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 9}', '{"format": 1, "calibrations": [{}]}', '{"format": 1, "calibrations": 7}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 9}',
+        '{"format": 1, "calibrations": [{}]}',
+        '{"format": 1, "calibrations": 7}',
+    ],
+)
 def test_a_damaged_file_is_refused(task: Task, text: str) -> None:
     (task.source.parent / NAME).write_text(text)  # type: ignore[union-attr]
     with pytest.raises(InputError, match="no file of calibrations"):
@@ -119,7 +152,14 @@ def test_an_answer_of_other_outcomes_stays_as_it_is(task: Task) -> None:
 
 def test_what_else_the_reason_tells_stays(task: Task) -> None:
     shares = dict(zip(LABELS, (0.45, 0.35, 0.2), strict=True))
-    doubtful = Answer("1", Status.REVIEW, "curative", 0.45, shares, reason="confidence 0.45 is below 0.5; read in 3 parts")
+    doubtful = Answer(
+        "1",
+        Status.REVIEW,
+        "curative",
+        0.45,
+        shares,
+        reason="confidence 0.45 is below 0.5; read in 3 parts",
+    )
     sharper = calibrate_answer(task, doubtful, SHARP)
     assert (sharper.status, sharper.reason) == (Status.OK, "read in 3 parts")
     assert sharper.confidence == pytest.approx(0.45**2 / (0.45**2 + 0.35**2 + 0.2**2))

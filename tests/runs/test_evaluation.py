@@ -30,12 +30,31 @@ LABELS = ("benign", "malignant", "unclear")
 BARE = Wanted(baselines=False)
 
 
-def write_table(path: Path, rows: int = 800, *, seed: int = 0, sharpness: float = 3.0, blank: float = 0.05, groups: int = 0) -> Path:
+def write_table(
+    path: Path,
+    rows: int = 800,
+    *,
+    seed: int = 0,
+    sharpness: float = 3.0,
+    blank: float = 0.05,
+    groups: int = 0,
+) -> Path:
     """Answers of a model whose probabilities are right before they are sharpened."""
     chance, random_ = random.Random(seed), np.random.default_rng(seed)
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["id", "text", "group", "gold", "second", "answer", "confidence", *(f"p:{name}" for name in LABELS)])
+        writer.writerow(
+            [
+                "id",
+                "text",
+                "group",
+                "gold",
+                "second",
+                "answer",
+                "confidence",
+                *(f"p:{name}" for name in LABELS),
+            ]
+        )
         for row in range(rows):
             shares = random_.dirichlet([0.4] * 3)
             gold = LABELS[random_.choice(3, p=shares)]
@@ -46,7 +65,9 @@ def write_table(path: Path, rows: int = 800, *, seed: int = 0, sharpness: float 
             if chance.random() < blank:
                 writer.writerow([row, f"text {row % 500}", group, gold, second, "", "", "", "", ""])
             else:
-                writer.writerow([row, f"text {row % 500}", group, gold, second, answer, told.max(), *told])
+                writer.writerow(
+                    [row, f"text {row % 500}", group, gold, second, answer, told.max(), *told]
+                )
     return path
 
 
@@ -61,13 +82,22 @@ def test_the_figures_of_a_foreign_table_are_scikit_learns(tmp_path: Path) -> Non
     rows = read(path)
     gold, said = [row["gold"] for row in rows], [row["answer"] or "none" for row in rows]
     told: dict[str, Any] = found.to_json()
-    assert told["n"] == 800 and told["statuses"] == {"ok": 800 - said.count("none"), "failed": said.count("none")}
+    assert told["n"] == 800 and told["statuses"] == {
+        "ok": 800 - said.count("none"),
+        "failed": said.count("none"),
+    }
     figures = {name: figure["value"] for name, figure in told["metrics"].items() if figure}
     assert figures["accuracy"] == pytest.approx(accuracy_score(gold, said))
-    assert figures["macro_f1"] == pytest.approx(f1_score(gold, said, average="macro", labels=sorted(set(gold)), zero_division=0))
+    assert figures["macro_f1"] == pytest.approx(
+        f1_score(gold, said, average="macro", labels=sorted(set(gold)), zero_division=0)
+    )
     assert figures["kappa"] == pytest.approx(cohen_kappa_score(gold, said))
     assert figures["mcc"] == pytest.approx(matthews_corrcoef(gold, said))
-    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in told["metrics"].values() if figure)
+    assert all(
+        figure["low"] <= figure["value"] <= figure["high"]
+        for figure in told["metrics"].values()
+        if figure
+    )
     assert told["acceptance"] is None and told["calibration"] is None
     json.dumps(told)
 
@@ -79,16 +109,27 @@ def test_the_two_piles_are_the_table(tmp_path: Path) -> None:
     accepted, review = write_piles(tmp_path, answers, found.acceptance)
     first, second = read(tmp_path / "accepted.csv"), read(tmp_path / "review.csv")
     assert (len(first), len(second), accepted + review) == (accepted, review, 2000)
-    assert {row["id"] for row in first} | {row["id"] for row in second} == {str(row) for row in range(2000)}
+    assert {row["id"] for row in first} | {row["id"] for row in second} == {
+        str(row) for row in range(2000)
+    }
     assert all(float(row["confidence"]) >= found.acceptance.threshold - 1e-4 for row in first)
-    assert all(not row["confidence"] or float(row["confidence"]) <= found.acceptance.threshold + 1e-4 for row in second)
+    assert all(
+        not row["confidence"] or float(row["confidence"]) <= found.acceptance.threshold + 1e-4
+        for row in second
+    )
     worth = [float(row["expected_errors"]) for row in second]
     assert worth == sorted(worth, reverse=True)
     wrong = sum(row["answer"] != row["gold"] for row in first)
-    assert wrong / accepted <= 0.1 and found.acceptance.accepted == accepted and found.acceptance.errors == wrong
+    assert (
+        wrong / accepted <= 0.1
+        and found.acceptance.accepted == accepted
+        and found.acceptance.errors == wrong
+    )
 
 
-def test_a_long_pile_is_put_in_order_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_pile_is_put_in_order_part_by_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = open_answers(write_table(tmp_path / "other.csv", sharpness=1.0))
     found = evaluate_answers(answers, Wanted(max_error=0.2, baselines=False)).acceptance
     assert isinstance(found, Acceptance) and CHUNK > 800
@@ -101,33 +142,51 @@ def test_a_long_pile_is_put_in_order_part_by_part(tmp_path: Path, monkeypatch: p
 
 def test_by_class_every_row_is_held_against_the_threshold_of_its_answer(tmp_path: Path) -> None:
     answers = open_answers(write_table(tmp_path / "other.csv", 3000, sharpness=1.0))
-    found = evaluate_answers(answers, Wanted(max_error=0.15, by_class=True, baselines=False)).acceptance
+    found = evaluate_answers(
+        answers, Wanted(max_error=0.15, by_class=True, baselines=False)
+    ).acceptance
     assert isinstance(found, Acceptance) and found.by_class
     limits = {rule.name: rule.threshold for rule in found.by_class.values()}
     accepted, _, _ = split_rows(answers, found)
     expected = [
         row.row
         for row in answers.rows()
-        if row.answer.value in limits and (limit := limits[str(row.answer.value)]) is not None and (row.answer.confidence or 0) >= limit
+        if row.answer.value in limits
+        and (limit := limits[str(row.answer.value)]) is not None
+        and (row.answer.confidence or 0) >= limit
     ]
     assert accepted.tolist() == expected and expected
 
 
 def test_calibration_undoes_what_was_sharpened(tmp_path: Path) -> None:
-    found = evaluate_answers(open_answers(write_table(tmp_path / "other.csv", 3000)), Wanted(calibrate="temperature", baselines=False))
-    assert isinstance(found.fit, Calibration) and found.fit.temperature == pytest.approx(3.0, rel=0.15)
+    found = evaluate_answers(
+        open_answers(write_table(tmp_path / "other.csv", 3000)),
+        Wanted(calibrate="temperature", baselines=False),
+    )
+    assert isinstance(found.fit, Calibration) and found.fit.temperature == pytest.approx(
+        3.0, rel=0.15
+    )
     assert found.kept is not None and found.kept.run == "other"
     assert "a table's own probabilities stay as they are" in list_findings(found)[-1]
 
 
 def test_batch_calibration_needs_no_gold(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
-    path.write_text("id,answer,p:a,p:b\n" + "".join(f"{row},a,{0.6 + row % 7 / 20},{0.4 - row % 7 / 20}\n" for row in range(90)))
+    path.write_text(
+        "id,answer,p:a,p:b\n"
+        + "".join(f"{row},a,{0.6 + row % 7 / 20},{0.4 - row % 7 / 20}\n" for row in range(90))
+    )
     found = evaluate_answers(open_answers(path), Wanted(calibrate="batch"))
-    assert isinstance(found.fit, Calibration) and found.fit.method == "batch" and found.summary.gold is None
+    assert (
+        isinstance(found.fit, Calibration)
+        and found.fit.method == "batch"
+        and found.summary.gold is None
+    )
 
 
-@pytest.mark.parametrize("wanted", [Wanted(max_error=0.1), Wanted(calibrate="auto"), Wanted(sets=0.1)])
+@pytest.mark.parametrize(
+    "wanted", [Wanted(max_error=0.1), Wanted(calibrate="auto"), Wanted(sets=0.1)]
+)
 def test_what_needs_gold_says_so(tmp_path: Path, wanted: Wanted) -> None:
     path = tmp_path / "other.csv"
     path.write_text("id,answer,confidence\n1,a,0.5\n")
@@ -168,10 +227,14 @@ def test_groups_widen_the_intervals_and_one_row_of_each_is_promised_for(tmp_path
 
 def test_two_readers_and_the_model(tmp_path: Path) -> None:
     path = write_table(tmp_path / "other.csv", blank=0.0)
-    found = evaluate_answers(open_answers(path), Wanted(readers=("gold", "second"), baselines=False)).readers
+    found = evaluate_answers(
+        open_answers(path), Wanted(readers=("gold", "second"), baselines=False)
+    ).readers
     rows = read(path)
     assert found is not None and found.ceiling.kappa is not None
-    assert found.ceiling.kappa.value == pytest.approx(cohen_kappa_score([row["gold"] for row in rows], [row["second"] for row in rows]))
+    assert found.ceiling.kappa.value == pytest.approx(
+        cohen_kappa_score([row["gold"] for row in rows], [row["second"] for row in rows])
+    )
     assert found.disagreed == sum(row["gold"] != row["second"] for row in rows)
     with pytest.raises(UsageError, match='no column "third" for a reader'):
         evaluate_answers(open_answers(path), Wanted(readers=("gold", "third")))
@@ -181,7 +244,9 @@ def test_readers_who_read_no_row_together_are_told_of(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("id,answer,one,two\n1,a,a,\n2,b,,b\n")
     found = evaluate_answers(open_answers(path), Wanted(readers=("one", "two"), baselines=False))
-    assert found.readers is None and found.notes[-1].startswith("no row has an answer of both one and two")
+    assert found.readers is None and found.notes[-1].startswith(
+        "no row has an answer of both one and two"
+    )
 
 
 def test_prediction_sets_hold_the_truth_as_often_as_promised(tmp_path: Path) -> None:
@@ -194,9 +259,14 @@ def test_prediction_sets_hold_the_truth_as_often_as_promised(tmp_path: Path) -> 
     assert held == pytest.approx(0.9, abs=0.025)
     write_sets(tmp_path, fresh, found)
     listed = read(tmp_path / "sets.csv")
-    told = [row["gold"] in row_set["possible"].split("; ") for row, row_set in zip(read(tmp_path / "fresh.csv"), listed, strict=True)]
+    told = [
+        row["gold"] in row_set["possible"].split("; ")
+        for row, row_set in zip(read(tmp_path / "fresh.csv"), listed, strict=True)
+    ]
     assert sum(told) == round(held * len(gold))
-    assert all(int(row["size"]) == len(row["possible"].split("; ")) for row in listed if row["possible"])
+    assert all(
+        int(row["size"]) == len(row["possible"].split("; ")) for row in listed if row["possible"]
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -207,7 +277,12 @@ def test_a_run_of_every_kind_is_evaluated(kind: str, tmp_path: Path) -> None:
     rows = [row.answer for row in open_answers(out).rows()]
     truths = {answer.record_id: answer.value for answer in rows if answer.value is not None}
     gold = tmp_path / "gold.jsonl"
-    gold.write_text("".join(json.dumps({"case": name, "gold": value or "[]"}) + "\n" for name, value in truths.items()))
+    gold.write_text(
+        "".join(
+            json.dumps({"case": name, "gold": value or "[]"}) + "\n"
+            for name, value in truths.items()
+        )
+    )
     found = evaluate_answers(open_answers(out, gold=str(gold)), Wanted(max_error=0.2))
     assert found.summary.gold is not None and found.summary.gold.quality is not None
     headline = next(figure for figure in found.summary.gold.quality.figures.values() if figure)
@@ -231,4 +306,9 @@ def test_from_python_it_is_as_short(tmp_path: Path) -> None:
     path = write_table(tmp_path / "other.csv")
     found = medtask.evaluate_answers(medtask.open_answers(str(path)))
     assert found.summary.gold is not None and found.acceptance is None
-    assert isinstance(medtask.evaluate_answers(medtask.open_answers(path), medtask.Wanted(max_error=0.3)).acceptance, Acceptance)
+    assert isinstance(
+        medtask.evaluate_answers(
+            medtask.open_answers(path), medtask.Wanted(max_error=0.3)
+        ).acceptance,
+        Acceptance,
+    )

@@ -9,7 +9,9 @@ import pytest
 from medtask.runs.interrupt import Interrupted, catch_signals
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+)
 def test_a_signal_is_raised_where_the_run_is(number: signal.Signals, exit_code: int) -> None:
     with pytest.raises(Interrupted) as stop, catch_signals():
         signal.raise_signal(number)
@@ -31,10 +33,14 @@ def test_a_signal_that_was_swallowed_is_still_known() -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    before = [
+        signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    ]
     with catch_signals():
         assert signal.getsignal(signal.SIGTERM) not in before
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
+    assert [
+        signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    ] == before
 
 
 def test_other_threads_are_left_alone() -> None:

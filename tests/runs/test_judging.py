@@ -1,4 +1,6 @@
-"""A judge at work on a run's answers: what is written, what is resumed, what is refused, and servers that fail it."""
+"""A judge at work on a run's answers: what is written, what is resumed, what is refused, and
+servers that fail it.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +54,22 @@ class Judge(FakeEngine):
 
     def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
         return [
-            one if "nan" in str(one.branches[0].logprobs) else Scores(one.record_id, (self._grade(prompt),))
+            one
+            if "nan" in str(one.branches[0].logprobs)
+            else Scores(one.record_id, (self._grade(prompt),))
             for prompt, one in zip(batch, super().score_batch(batch), strict=True)
         ]
 
     def _grade(self, prompt: Prompt) -> BranchScores:
         even = "even answer" in prompt.text
-        shares = {"1": 0.05, "2": 0.75, "3": 0.1, "4": 0.05, "5": 0.05} if not even else {"1": 0.0, "2": 0.0, "3": 0.1, "4": 0.2, "5": 0.7}
-        return BranchScores(tuple(math.log(shares.get(tail, 0.5) or 1e-9) for tail in prompt.branches[0].tails))
+        shares = (
+            {"1": 0.05, "2": 0.75, "3": 0.1, "4": 0.05, "5": 0.05}
+            if not even
+            else {"1": 0.0, "2": 0.0, "3": 0.1, "4": 0.2, "5": 0.7}
+        )
+        return BranchScores(
+            tuple(math.log(shares.get(tail, 0.5) or 1e-9) for tail in prompt.branches[0].tails)
+        )
 
 
 @pytest.fixture
@@ -69,14 +79,30 @@ def folder(tmp_path: Path) -> Path:
     home.mkdir()
     (home / "task.yaml").write_text(TASK)
     table = tmp_path / "questions.csv"
-    lines = [f"Q{row},Question {row} of {SECRET}?,{'' if row == 3 else f'Reference {row}.'},{1 + row % 5}" for row in range(1, ROWS + 1)]
+    lines = [
+        (
+            f"Q{row},Question {row} of "
+            f"{SECRET}?,{'' if row == 3 else f'Reference {row}.'},{1 + row % 5}"
+        )
+        for row in range(1, ROWS + 1)
+    ]
     table.write_text("\n".join(["id,question,reference,people", *lines]) + "\n")
-    writes = {f"Q{row}": f"An {'even' if row % 2 == 0 else 'odd'} answer, the {row}th." for row in range(1, ROWS + 1)}
+    writes = {
+        f"Q{row}": f"An {'even' if row % 2 == 0 else 'odd'} answer, the {row}th."
+        for row in range(1, ROWS + 1)
+    }
     writer = FakeEngine(writes=writes | {"Q5": " "})
     return run(load_task(home), writer, table, out=tmp_path / "run").folder
 
 
-def put(folder: Path, engine: Any, *, people: str | None = None, rubric: Rubric = MEDICAL, **options: Any) -> JudgeResult:
+def put(
+    folder: Path,
+    engine: Any,
+    *,
+    people: str | None = None,
+    rubric: Rubric = MEDICAL,
+    **options: Any,
+) -> JudgeResult:
     bench = Bench(
         open_answers(folder, gold="reference"),  # no gold in the task: baselines take their time
         rubric,
@@ -102,10 +128,18 @@ def test_every_answer_gets_a_line(folder: Path) -> None:
     lines = read(result.table)
     assert [line["id"] for line in lines] == [f"Q{row}" for row in range(1, ROWS + 1)]
     assert {line["grade"] for line in lines} == {"2", "5", ""}
-    assert [(line["id"], line["status"]) for line in lines if not line["grade"]] == [("Q3", "empty_input"), ("Q5", "empty_input")]
+    assert [(line["id"], line["status"]) for line in lines if not line["grade"]] == [
+        ("Q3", "empty_input"),
+        ("Q5", "empty_input"),
+    ]
     assert lines[1]["expected_grade"] == "4.6"
     judged = find_judged(result)
-    assert (judged.n, judged.missing.unanswered, judged.missing.unreferenced, judged.missing.failed) == (ROWS - 2, 1, 1, 0)
+    assert (
+        judged.n,
+        judged.missing.unanswered,
+        judged.missing.unreferenced,
+        judged.missing.failed,
+    ) == (ROWS - 2, 1, 1, 0)
     assert judged.grades == {"1": 0, "2": 10, "3": 0, "4": 0, "5": 12}
     assert judged.mean and judged.mean.value == pytest.approx((10 * 2 + 12 * 5) / 22)
     told = json.loads((folder / "judgements.json").read_text())
@@ -117,7 +151,11 @@ def test_no_text_of_a_record_is_kept_by_a_judge(folder: Path) -> None:
     result = put(folder, Judge(nan={"7"}))
     written = [result.table, folder / "judgements.json", *(folder / "judgements").iterdir()]
     assert len(written) >= 4
-    assert not [path for path in written if b"Elm Street" in path.read_bytes() or b"even answer" in path.read_bytes()]
+    assert not [
+        path
+        for path in written
+        if b"Elm Street" in path.read_bytes() or b"even answer" in path.read_bytes()
+    ]
     assert [path for path in written if path.stat().st_mode & 0o077] == []
 
 
@@ -135,7 +173,11 @@ def test_a_judge_that_fails_always_gives_no_figure(folder: Path) -> None:
     result = put(folder, Judge(nan={str(row) for row in range(ROWS + 1)}), people="people")
     judged = find_judged(result)
     assert (judged.n, judged.mean, judged.acceptable, judged.missing_rate) == (0, None, None, 1.0)
-    assert judged.against and (judged.against.n, judged.against.lost, judged.against.kappa) == (0, ROWS, None)
+    assert judged.against and (judged.against.n, judged.against.lost, judged.against.kappa) == (
+        0,
+        ROWS,
+        None,
+    )
     assert result.exit_code == 3
 
 
@@ -178,7 +220,9 @@ def test_another_judge_or_rubric_needs_another_place(folder: Path) -> None:
     with pytest.raises(RunMismatch) as caught:
         put(folder, Judge("another"))
     assert "--out" in caught.value.fix
-    rubric = Rubric("short", "Grade it.", (Grade("bad", "wrong", 1), Grade("good", "right", 2)), "good")
+    rubric = Rubric(
+        "short", "Grade it.", (Grade("bad", "wrong", 1), Grade("good", "right", 2)), "good"
+    )
     with pytest.raises(RunMismatch):
         put(folder, Judge(), rubric=rubric)
     assert put(folder, Judge("another"), out=folder / "second.csv").table.exists()
@@ -208,8 +252,13 @@ def test_people_s_grades_can_come_from_a_file(folder: Path, tmp_path: Path) -> N
     assert against and against.n == 2
 
 
-@pytest.mark.parametrize(("cell", "message"), [("excellent", "are no grades of the rubric"), ("6", "are no grades of the rubric")])
-def test_people_s_grades_are_those_of_the_rubric(folder: Path, tmp_path: Path, cell: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [("excellent", "are no grades of the rubric"), ("6", "are no grades of the rubric")],
+)
+def test_people_s_grades_are_those_of_the_rubric(
+    folder: Path, tmp_path: Path, cell: str, message: str
+) -> None:
     path = tmp_path / "grades.csv"
     path.write_text(f"id,grade\nQ2,{cell}\n")
     with pytest.raises(InputError, match=message) as caught:
@@ -218,14 +267,25 @@ def test_people_s_grades_are_those_of_the_rubric(folder: Path, tmp_path: Path, c
 
 
 def test_two_runs_are_compared_in_both_orders(folder: Path, tmp_path: Path) -> None:
-    writes = {f"Q{row}": f"An {'odd' if row % 4 == 0 else 'even'} answer, the {row}th." for row in range(1, ROWS + 1)}
+    writes = {
+        f"Q{row}": f"An {'odd' if row % 4 == 0 else 'even'} answer, the {row}th."
+        for row in range(1, ROWS + 1)
+    }
     task = load_task(tmp_path / "patients")
-    rival = run(task, FakeEngine(writes=writes), tmp_path / "questions.csv", out=tmp_path / "rival").folder
+    rival = run(
+        task, FakeEngine(writes=writes), tmp_path / "questions.csv", out=tmp_path / "rival"
+    ).folder
 
     class Chooser(Judge):
         def _grade(self, prompt: Prompt) -> BranchScores:
-            first = prompt.text.index("even answer") < prompt.text.index("[begin of the answer B") if "even answer" in prompt.text else True
-            return BranchScores((math.log(0.9), math.log(0.1)) if first else (math.log(0.1), math.log(0.9)))
+            first = (
+                prompt.text.index("even answer") < prompt.text.index("[begin of the answer B")
+                if "even answer" in prompt.text
+                else True
+            )
+            return BranchScores(
+                (math.log(0.9), math.log(0.1)) if first else (math.log(0.1), math.log(0.9))
+            )
 
     engine = Chooser(nan={"7 swapped"})
     result = put(folder, engine, rival=rival, out=folder / "preferences.csv", max_error_rate=0.5)
@@ -233,7 +293,11 @@ def test_two_runs_are_compared_in_both_orders(folder: Path, tmp_path: Path) -> N
     rows = [row for row in range(1, ROWS + 1) if row not in (3, 5, 7)]
     wins = [row for row in rows if row % 4 == 0]  # ours is even, the rival odd
     same = [row for row in rows if row % 4 == 2]
-    assert (result.found.wins, result.found.losses, result.found.same) == (len(wins), len(rows) - len(wins) - len(same), len(same))
+    assert (result.found.wins, result.found.losses, result.found.same) == (
+        len(wins),
+        len(rows) - len(wins) - len(same),
+        len(same),
+    )
     assert (result.found.first, result.found.second, result.found.missing.failed) == (0, 0, 1)
     lines = {line["id"]: line for line in read(result.table)}
     assert lines["Q4"]["winner"] == "run"
@@ -245,7 +309,9 @@ def test_two_runs_are_compared_in_both_orders(folder: Path, tmp_path: Path) -> N
 def test_a_judge_of_the_place_decides_nothing(folder: Path, tmp_path: Path) -> None:
     task = load_task(tmp_path / "patients")
     rival = run(task, FakeEngine(seed=9), tmp_path / "questions.csv", out=tmp_path / "rival").folder
-    result = put(folder, FakeEngine({"A": 0.9}), rival=rival, out=folder / "preferences.csv", allow_self=True)
+    result = put(
+        folder, FakeEngine({"A": 0.9}), rival=rival, out=folder / "preferences.csv", allow_self=True
+    )
     assert isinstance(result.found, Compared)
     assert (result.found.wins, result.found.losses, result.found.first) == (0, 0, ROWS - 2)
     assert result.found.by_place and result.found.by_place.value == 1.0
@@ -279,7 +345,9 @@ def test_what_cannot_be_judged_at_all_is_refused(tmp_path: Path, text: str, mess
 
 
 def test_labels_are_not_for_a_judge(tmp_path: Path) -> None:
-    bench = Bench(open_answers(write_table(tmp_path, "id,answer,gold\n1,a,a\n2,b,b\n"), kind="label"), MEDICAL)
+    bench = Bench(
+        open_answers(write_table(tmp_path, "id,answer,gold\n1,a,a\n2,b,b\n"), kind="label"), MEDICAL
+    )
     with pytest.raises(UsageError, match="of the kind label"):
         judge(bench, Judge(), tmp_path / "judged.csv")
 
@@ -289,7 +357,12 @@ def test_records_of_patients_go_to_no_other_machine(folder: Path) -> None:
     manifest["task"]["question"]["phi"] = True
     (folder / "manifest.json").write_text(json.dumps(manifest))
     engine = Judge()
-    engine.info = EngineInfo("http", "far away", {"model": "far"}, {"remote": True, "url": "https://far", "addresses": ["192.0.2.1"]})
+    engine.info = EngineInfo(
+        "http",
+        "far away",
+        {"model": "far"},
+        {"remote": True, "url": "https://far", "addresses": ["192.0.2.1"]},
+    )
     with pytest.raises(UsageError, match="phi: true"):
         put(folder, engine)
 
@@ -312,7 +385,10 @@ def serving(rules: Sequence[Rule] = (), **features: Any) -> Iterator[Any]:
     [
         ([Rule("null_content", rate=0.5)], {}),  # every second judgement is nothing
         ([Rule("status", rate=0.5, status=500)], {}),  # every second call fails: it is tried again
-        ([], {"response_format": "ignored", "logprobs": False}),  # a judge that writes what it likes: prose, other scales
+        (
+            [],
+            {"response_format": "ignored", "logprobs": False},
+        ),  # a judge that writes what it likes: prose, other scales
         ([Rule("cut_json", rate=0.5)], {}),
     ],
 )
@@ -328,8 +404,14 @@ def test_a_server_that_fails_or_talks_costs_judgements_and_invents_none(
     assert len(graded) == judged.n
     assert {line["grade"] for line in graded} <= set(MEDICAL.names)
     others = [line for line in lines if not line["grade"]]
-    assert {line["status"] for line in others} <= {Status.FAILED, Status.UNPARSABLE, Status.EMPTY_INPUT}
+    assert {line["status"] for line in others} <= {
+        Status.FAILED,
+        Status.UNPARSABLE,
+        Status.EMPTY_INPUT,
+    }
     assert all(line["reason"] for line in others)
-    assert judged.mean is None or judged.mean.value == pytest.approx(sum(float(line["grade"]) for line in graded) / len(graded))
+    assert judged.mean is None or judged.mean.value == pytest.approx(
+        sum(float(line["grade"]) for line in graded) / len(graded)
+    )
     assert judged.against and judged.against.n == judged.n
     assert result.exit_code == (3 if judged.missing_rate and judged.missing_rate > 0.05 else 0)

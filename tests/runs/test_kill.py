@@ -1,4 +1,6 @@
-"""Runs in processes of their own that are killed, interrupted or starved of disk: nothing is lost, nothing is asked twice."""
+"""Runs in processes of their own that are killed, interrupted or starved of disk: nothing is lost,
+nothing is asked twice.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,11 @@ from runs.kinds import KINDS, write_kind
 BATCH = 16
 Rows = Callable[[int], Path]
 FORKS = multiprocessing.get_context("forkserver")
-# The server imports once what every process needs; polars stays out, because its threads would not survive the fork.
-FORKS.set_forkserver_preload(["pytest", "scipy.stats", "medtask.evaluate.report", "medtask.runs.local", "medtask.tasks.load"])
+# The server imports once what every process needs; polars stays out, because its threads would not
+# survive the fork.
+FORKS.set_forkserver_preload(
+    ["pytest", "scipy.stats", "medtask.evaluate.report", "medtask.runs.local", "medtask.tasks.load"]
+)
 
 
 class Victim:
@@ -65,7 +70,9 @@ Start = Callable[..., Victim]
 
 @pytest.fixture
 def start(task_folder: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start a run of rows.csv into out/, of the task in ``folder`` or else the plain one; see victim.label for the options."""
+    """Start a run of rows.csv into out/, of the task in ``folder`` or else the plain one; see
+    victim.label for the options.
+    """
     started: list[Victim] = []
 
     def go(folder: Path = task_folder, **options: object) -> Victim:
@@ -96,11 +103,22 @@ def digest(path: Path) -> str:
 
 def assert_equal_runs(one: Path, other: Path) -> None:
     assert (one / "answers.csv").read_bytes() == (other / "answers.csv").read_bytes()
-    assert pl.read_parquet(one / "answers.parquet").equals(pl.read_parquet(other / "answers.parquet"))
+    assert pl.read_parquet(one / "answers.parquet").equals(
+        pl.read_parquet(other / "answers.parquet")
+    )
 
 
-def kill_until_done(start: Start, dice: random.Random, kills: int, ms_per_row: float, patience: float, **options: object) -> None:
-    """Kill runs at random moments, a fifth of them while they write their tables, and let the last one end."""
+def kill_until_done(
+    start: Start,
+    dice: random.Random,
+    kills: int,
+    ms_per_row: float,
+    patience: float,
+    **options: object,
+) -> None:
+    """Kill runs at random moments, a fifth of them while they write their tables, and let the last
+    one end.
+    """
     done = 0
     for number in range(kills):
         one = start(ms_per_row=ms_per_row, **options)
@@ -116,21 +134,29 @@ def kill_until_done(start: Start, dice: random.Random, kills: int, ms_per_row: f
     assert last.process.exitcode in (0, 3)
 
 
-def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
+    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(2000)
     kill_until_done(start, random.Random(1), kills=12, ms_per_row=0.3, patience=0.15)
     assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_run_of_any_kind_killed_again_and_again_ends_like_an_undisturbed_one(kind: str, start: Start, tmp_path: Path) -> None:
+def test_a_run_of_any_kind_killed_again_and_again_ends_like_an_undisturbed_one(
+    kind: str, start: Start, tmp_path: Path
+) -> None:
     folder, rows = write_kind(kind, tmp_path, 300)
-    kill_until_done(start, random.Random(kind), kills=6, ms_per_row=0.4, patience=0.25, folder=folder)
+    kill_until_done(
+        start, random.Random(kind), kills=6, ms_per_row=0.4, patience=0.25, folder=folder
+    )
     assert_equal_runs(tmp_path / "out", reference(load_task(folder), rows, tmp_path))
 
 
 @pytest.mark.slow
-def test_a_long_run_killed_two_hundred_times_ends_the_same_way(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_long_run_killed_two_hundred_times_ends_the_same_way(
+    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(10_000)
     kill_until_done(start, random.Random(2), kills=200, ms_per_row=0.5, patience=0.1)
     assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
@@ -185,7 +211,9 @@ def test_a_second_signal_ends_a_run_at_once(start: Start, write_rows: Rows) -> N
     assert one.process.exitcode == 130
 
 
-def test_a_second_process_is_refused_and_disturbs_nothing(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_disturbs_nothing(
+    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(200)
     first = start(ms_per_row=5)
     first.hear()
@@ -197,7 +225,9 @@ def test_a_second_process_is_refused_and_disturbs_nothing(task: Task, start: Sta
     assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
 
 
-def test_a_full_disk_keeps_what_there_is_and_the_same_command_goes_on(task: Task, start: Start, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_what_there_is_and_the_same_command_goes_on(
+    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(1000)
     start(limit=50).end()
     before = digest(tmp_path / "out" / "answers.csv")
@@ -214,10 +244,15 @@ def test_a_full_disk_keeps_what_there_is_and_the_same_command_goes_on(task: Task
     assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
 
 
-def test_a_disk_that_fills_while_answers_are_written_leaves_the_old_tables(start: Start, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_disk_that_fills_while_answers_are_written_leaves_the_old_tables(
+    start: Start, write_rows: Rows, tmp_path: Path
+) -> None:
     write_rows(1000)
     start().end()
-    before = {name: digest(tmp_path / "out" / name) for name in ("answers.csv", "answers.parquet", "ledger.db")}
+    before = {
+        name: digest(tmp_path / "out" / name)
+        for name in ("answers.csv", "answers.parquet", "ledger.db")
+    }
     full = start(file_limit=10_000)
     assert str(tmp_path / "out" / "answers.csv") in full.end()
     assert full.process.exitcode == 7
@@ -231,7 +266,7 @@ from medtask.runs.local import run
 from medtask.tasks.load import load_task
 run(load_task(sys.argv[1]), FakeEngine(batch=256), sys.argv[2], out=sys.argv[3], limit=int(sys.argv[4]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
+"""  # noqa: E501 - data as it is read
 
 
 @pytest.mark.slow
@@ -239,9 +274,21 @@ def test_memory_does_not_grow_with_rows(task_folder: Path, tmp_path: Path) -> No
     path = tmp_path / "rows.csv"
     with path.open("w") as stream:
         stream.write("case_id,procedure\n")
-        stream.writelines(f"c-{row},resection of the colon {row} with {row % 7} nodes\n" for row in range(200_000))
+        stream.writelines(
+            f"c-{row},resection of the colon {row} with {row % 7} nodes\n" for row in range(200_000)
+        )
     peaks = []
     for limit in (50_000, 200_000):
-        command = [sys.executable, "-c", MEASURE, str(task_folder), str(path), str(tmp_path / f"out-{limit}"), str(limit)]
-        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1000)
+        command = [
+            sys.executable,
+            "-c",
+            MEASURE,
+            str(task_folder),
+            str(path),
+            str(tmp_path / f"out-{limit}"),
+            str(limit),
+        ]
+        peaks.append(
+            int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1000
+        )
     assert peaks[1] - peaks[0] < 1.5 * 20, f"{peaks} MB"  # 20 MB per 100,000 rows

@@ -27,17 +27,34 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def answer(kind: str, folder: Path, rows: int = 40, **options: Any) -> tuple[Path, list[dict[str, str]], pl.DataFrame]:
+def answer(
+    kind: str, folder: Path, rows: int = 40, **options: Any
+) -> tuple[Path, list[dict[str, str]], pl.DataFrame]:
     task, table = write_kind(kind, folder, rows)
     result = run(load_task(task), FakeEngine(), table, out=folder / "out", **options)
     assert result.state == "finished"
-    return result.folder, read_csv(result.folder / "answers.csv"), pl.read_parquet(result.folder / "answers.parquet")
+    return (
+        result.folder,
+        read_csv(result.folder / "answers.csv"),
+        pl.read_parquet(result.folder / "answers.parquet"),
+    )
 
 
-def test_a_run_of_every_kind_leaves_a_status_for_every_row_and_a_report(kind: str, tmp_path: Path) -> None:
+def test_a_run_of_every_kind_leaves_a_status_for_every_row_and_a_report(
+    kind: str, tmp_path: Path
+) -> None:
     folder, rows, _ = answer(kind, tmp_path)
     assert len(rows) == 40
-    allowed = {"ok", "review", "abstained", "empty_input", "too_short", "not_text", "truncated", "failed"}
+    allowed = {
+        "ok",
+        "review",
+        "abstained",
+        "empty_input",
+        "too_short",
+        "not_text",
+        "truncated",
+        "failed",
+    }
     assert {row["status"] for row in rows} <= allowed
     assert any(row["status"] in ("ok", "review") for row in rows)
     assert "<title>" in (folder / "report.html").read_text()
@@ -64,7 +81,9 @@ def test_letters_are_answers_and_each_has_its_probability(tmp_path: Path) -> Non
 
 def test_fields_are_json_for_people_and_structs_for_machines(tmp_path: Path) -> None:
     _, rows, frame = answer("fields", tmp_path)
-    assert frame["answer"].dtype == pl.Struct({"side": pl.String, "size": pl.Float64, "seen": pl.Boolean})
+    assert frame["answer"].dtype == pl.Struct(
+        {"side": pl.String, "size": pl.Float64, "seen": pl.Boolean}
+    )
     for row, given in zip(rows, frame["answer"].to_list(), strict=True):
         if row["answer"]:
             assert json.loads(row["answer"]) == given
@@ -81,7 +100,11 @@ def test_a_further_pass_shows_in_the_tables(tmp_path: Path) -> None:
 
 def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
     task, table = write_kind("labels", tmp_path, 200)
-    text = (task / "task.yaml").read_text().replace("kind: labels", "kind: labels\n  thresholds: {fit: f1}")
+    text = (
+        (task / "task.yaml")
+        .read_text()
+        .replace("kind: labels", "kind: labels\n  thresholds: {fit: f1}")
+    )
     (task / "task.yaml").write_text(text)
     with pytest.raises(InputError, match="no column is named"):
         run(load_task(task), FakeEngine(), table, out=tmp_path / "refused")
@@ -89,7 +112,12 @@ def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert set(manifest["thresholds"]) == {"heart", "lung", "nerves"}
     assert all(0 <= threshold <= 1 for threshold in manifest["thresholds"].values())
-    plain = run(load_task(write_kind("labels", tmp_path / "plain", 200)[0]), FakeEngine(), table, out=tmp_path / "unfitted")
+    plain = run(
+        load_task(write_kind("labels", tmp_path / "plain", 200)[0]),
+        FakeEngine(),
+        table,
+        out=tmp_path / "unfitted",
+    )
     fitted, unfitted = (pl.read_parquet(one.folder / "answers.parquet") for one in (result, plain))
     assert fitted["probabilities"].equals(unfitted["probabilities"])
     assert not fitted["answer"].equals(unfitted["answer"])
@@ -97,7 +125,9 @@ def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
     for row in without_gold:
         shares = fitted["probabilities"][row]
         if shares and fitted["answer"][row] is not None:
-            assert fitted["answer"][row].to_list() == [name for name, share in shares.items() if share >= manifest["thresholds"][name]]
+            assert fitted["answer"][row].to_list() == [
+                name for name, share in shares.items() if share >= manifest["thresholds"][name]
+            ]
 
 
 def test_running_again_asks_nothing_and_derives_the_same(kind: str, tmp_path: Path) -> None:
@@ -115,12 +145,19 @@ def test_an_answer_that_was_cut_at_a_sentence_is_no_error(tmp_path: Path) -> Non
     cut = {f"c-{row}": "One sentence. " + "word " * 40 for row in range(40)}
     assert run(load_task(task), FakeEngine(writes=cut), table, out=tmp_path / "cut").exit_code == 0
     nothing = dict.fromkeys(cut, "")
-    assert run(load_task(task), FakeEngine(writes=nothing), table, out=tmp_path / "nothing").exit_code == 3
+    assert (
+        run(load_task(task), FakeEngine(writes=nothing), table, out=tmp_path / "nothing").exit_code
+        == 3
+    )
 
 
 def test_thresholds_are_fitted_though_a_pass_asks_about_some_labels_only(tmp_path: Path) -> None:
     task, table = write_kind("labels", tmp_path, 120)
-    text = (task / "task.yaml").read_text().replace("kind: labels", "kind: labels\n  thresholds: {fit: f1}")
+    text = (
+        (task / "task.yaml")
+        .read_text()
+        .replace("kind: labels", "kind: labels\n  thresholds: {fit: f1}")
+    )
     again = "passes:\n  - {name: again, when: {answer_in: [heart]}, labels: [heart, lung]}\n"
     (task / "task.yaml").write_text(text + again)
     result = run(load_task(task), FakeEngine(), table, out=tmp_path / "out", gold_column="gold")

@@ -22,7 +22,18 @@ LABELS = ("curative", "palliative", "cannot tell")
 
 def answer_row(row: int, key: bytes | None = None, share: float = 0.75) -> RowAnswer:
     probabilities = dict(zip(LABELS, (share, 1 - share, 0.0), strict=True))
-    answer = Answer(f"case-{row}", Status.OK, "curative", share, probabilities, 0.125, 1e-5, ms=1.5, tokens_read=14, tokens_reused=200)
+    answer = Answer(
+        f"case-{row}",
+        Status.OK,
+        "curative",
+        share,
+        probabilities,
+        0.125,
+        1e-5,
+        ms=1.5,
+        tokens_read=14,
+        tokens_reused=200,
+    )
     return RowAnswer(row, key or row.to_bytes(16), answer)
 
 
@@ -37,16 +48,25 @@ def fill(path: Path, rows: int) -> list[RowAnswer]:
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-fields = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text() | st.lists(st.text()), max_size=3)
+fields = st.dictionaries(
+    st.text(),
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text() | st.lists(st.text()),
+    max_size=3,
+)
 quotes = st.builds(Quote, st.text(), st.integers(0, 9), st.integers(0, 9))
-steps = st.builds(Step, st.text(), st.sampled_from(Status), st.none() | st.text(), st.none() | numbers)
+steps = st.builds(
+    Step, st.text(), st.sampled_from(Status), st.none() | st.text(), st.none() | numbers
+)
 answers = st.builds(
     Answer,
     record_id=st.text(st.characters(codec="utf-8")),
     status=st.sampled_from(Status),
     value=st.none() | st.sampled_from(LABELS) | st.lists(st.text(), max_size=3).map(tuple) | fields,
     confidence=st.none() | numbers,
-    probabilities=st.none() | st.tuples(numbers, numbers, numbers).map(lambda shares: dict(zip(LABELS, shares, strict=True))),
+    probabilities=st.none()
+    | st.tuples(numbers, numbers, numbers).map(
+        lambda shares: dict(zip(LABELS, shares, strict=True))
+    ),
     off_set=st.none() | numbers,
     slack=numbers,
     text=st.none() | st.text(),
@@ -62,7 +82,9 @@ answers = st.builds(
 @settings(deadline=None, max_examples=40)
 @given(st.lists(answers, max_size=5))
 @example([Answer("r", Status.OK, confidence=-0.0, off_set=-0.0, slack=-0.0)])
-def test_every_answer_comes_back_as_it_went_in(tmp_path_factory: pytest.TempPathFactory, given: list[Answer]) -> None:
+def test_every_answer_comes_back_as_it_went_in(
+    tmp_path_factory: pytest.TempPathFactory, given: list[Answer]
+) -> None:
     path = tmp_path_factory.mktemp("ledger") / "ledger.db"
     ledger = Ledger(path, LABELS)
     for row, answer in enumerate(given, 1):
@@ -71,11 +93,15 @@ def test_every_answer_comes_back_as_it_went_in(tmp_path_factory: pytest.TempPath
     ledger.close()
     ledger = Ledger(path, LABELS)
     assert ledger.damaged == 0
-    assert list(ledger.answers(10)) == [RowAnswer(row, None, answer) for row, answer in enumerate(given, 1)]
+    assert list(ledger.answers(10)) == [
+        RowAnswer(row, None, answer) for row, answer in enumerate(given, 1)
+    ]
     ledger.close()
 
 
-def test_an_outcome_that_a_row_does_not_have_is_not_there_when_it_comes_back(tmp_path: Path) -> None:
+def test_an_outcome_that_a_row_does_not_have_is_not_there_when_it_comes_back(
+    tmp_path: Path,
+) -> None:
     ledger = Ledger(tmp_path / "ledger.db", ("A", "B", "C", "D"))
     answer = Answer("r", Status.OK, "D", 0.75, {"A": 0.25, "D": 0.75})
     ledger.add(RowAnswer(1, b"k" * 16, answer))
@@ -100,7 +126,9 @@ def test_answers_are_committed_in_small_transactions(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_slow_row_is_committed_after_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_row_is_committed_after_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
     assert not ledger.add(answer_row(1))
     monkeypatch.setattr("medtask.runs.ledger.time.monotonic", lambda now=ledger._flushed: now + 1.1)
@@ -124,7 +152,9 @@ def test_a_ledger_is_private(tmp_path: Path) -> None:
 
 
 def test_a_changed_byte_is_found_by_the_checksum_and_the_row_is_forgotten(tmp_path: Path) -> None:
-    """Flip bits until enough of them hit rows: what is read afterwards is what was written, or nothing, or an error."""
+    """Flip bits until enough of them hit rows: what is read afterwards is what was written, or
+    nothing, or an error.
+    """
     path = tmp_path / "ledger.db"
     given = {one.row: one for one in fill(path, 200)}
     whole, seed, dropped, refused = path.read_bytes(), random.Random(0), 0, 0
@@ -192,7 +222,9 @@ class Interrupted(list[tuple[object, ...]]):
         raise KeyboardInterrupt
 
 
-def test_a_signal_in_the_midst_of_a_commit_undoes_it_and_it_can_be_done_again(tmp_path: Path) -> None:
+def test_a_signal_in_the_midst_of_a_commit_undoes_it_and_it_can_be_done_again(
+    tmp_path: Path,
+) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
     ledger.add(answer_row(1))
     ledger.add(answer_row(2))
@@ -217,7 +249,9 @@ def test_a_path_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None
         Ledger(tmp_path / "no-folder" / "ledger.db", LABELS)
 
 
-def test_on_a_full_disk_what_was_committed_is_kept_and_the_rest_waits_for_room(tmp_path: Path) -> None:
+def test_on_a_full_disk_what_was_committed_is_kept_and_the_rest_waits_for_room(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "ledger.db"
     ledger = Ledger(path, LABELS)
     row = 0

@@ -11,7 +11,17 @@ import polars as pl
 import pytest
 
 from medtask.engines.fake import FakeEngine
-from medtask.errors import EngineError, InputError, MissingExtra, RunLocked, RunMismatch, StorageError, TableError, TaskFaults, UsageError
+from medtask.errors import (
+    EngineError,
+    InputError,
+    MissingExtra,
+    RunLocked,
+    RunMismatch,
+    StorageError,
+    TableError,
+    TaskFaults,
+    UsageError,
+)
 from medtask.records import Prompt, Scores, Status
 from medtask.runs.local import RunResult, run
 from medtask.runs.lock import lock_run
@@ -54,7 +64,11 @@ class Witness:
 
 
 def digest_folder(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.name != ".lock"}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.name != ".lock"
+    }
 
 
 def manifest_of(result: RunResult) -> dict[str, object]:
@@ -68,13 +82,31 @@ def edit(folder: Path, old: str, new: str) -> Task:
     return load_task(folder)
 
 
-def test_a_run_leaves_a_folder_with_answers_for_every_row(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_run_leaves_a_folder_with_answers_for_every_row(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     result = run(task, FakeEngine(), write_rows(120), out=tmp_path / "out")
     assert (result.state, result.exit_code, result.rows, result.asked) == ("finished", 0, 120, 120)
     visible = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
-    assert visible == {"manifest.json", "ledger.db", "answers.csv", "answers.parquet", "report.html", "report.json"}
+    assert visible == {
+        "manifest.json",
+        "ledger.db",
+        "answers.csv",
+        "answers.parquet",
+        "report.html",
+        "report.json",
+    }
     frame = pl.read_parquet(tmp_path / "out" / "answers.parquet")
-    assert frame.columns == ["case_id", "procedure", "answer", "confidence", "status", "reason", "pass", "probabilities"]
+    assert frame.columns == [
+        "case_id",
+        "procedure",
+        "answer",
+        "confidence",
+        "status",
+        "reason",
+        "pass",
+        "probabilities",
+    ]
     assert frame["case_id"].to_list() == [f"c-{row}" for row in range(1, 121)]
     assert set(frame["answer"]) <= {"curative", "palliative", "staging", None}
     assert (frame["answer"].is_null() == (frame["status"] == "empty_input")).all()
@@ -84,22 +116,30 @@ def test_a_run_leaves_a_folder_with_answers_for_every_row(task: Task, write_rows
     assert any(share != round(share, 4) for share in frame["confidence"] if share)
     people = pl.read_csv(tmp_path / "out" / "answers.csv", infer_schema=False)
     assert people.columns == frame.columns[:-1]
-    assert people["confidence"].to_list() == [None if share is None else repr(round(share, 4)) for share in frame["confidence"]]
+    assert people["confidence"].to_list() == [
+        None if share is None else repr(round(share, 4)) for share in frame["confidence"]
+    ]
 
 
-def test_everything_in_the_folder_is_for_its_owner_only(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_everything_in_the_folder_is_for_its_owner_only(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     folder = run(task, FakeEngine(), write_rows(5), out=tmp_path / "out").folder
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_a_finished_run_asks_nothing_and_derives_the_same_again(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_finished_run_asks_nothing_and_derives_the_same_again(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(50)
     run(task, FakeEngine(), rows, out=tmp_path / "out")
     before = (tmp_path / "out" / "answers.csv").read_bytes()
     (tmp_path / "out" / "answers.csv").write_text("damaged")
     file = tmp_path / "out" / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "created": "2026-11-20T14:12:00+00:00"}))
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "created": "2026-11-20T14:12:00+00:00"})
+    )
     engine = FakeEngine()
     result = run(task, engine, rows, out=tmp_path / "out", formats=["jsonl", "xlsx"])
     assert (engine.asked, result.asked, result.exit_code) == (0, 0, 0)
@@ -110,7 +150,9 @@ def test_a_finished_run_asks_nothing_and_derives_the_same_again(task: Task, writ
     assert manifest_of(result)["timing"]["sessions"] == 2  # type: ignore[index]
 
 
-def test_a_run_that_broke_down_goes_on_with_the_same_batches_and_asks_nothing_twice(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_run_that_broke_down_goes_on_with_the_same_batches_and_asks_nothing_twice(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(1500)
     whole, broken, resumed = Recorder(), Recorder(fails_after=700), Recorder()
     reference = run(task, whole, rows, out=tmp_path / "reference")
@@ -123,11 +165,17 @@ def test_a_run_that_broke_down_goes_on_with_the_same_batches_and_asks_nothing_tw
     answered = broken.batches[:-1]  # the last one broke down
     assert answered + resumed.batches == whole.batches
     assert result.asked + witness.events[0][2] == 1500  # type: ignore[operator]
-    assert (result.folder / "answers.csv").read_bytes() == (reference.folder / "answers.csv").read_bytes()
-    assert pl.read_parquet(result.folder / "answers.parquet").equals(pl.read_parquet(reference.folder / "answers.parquet"))
+    assert (result.folder / "answers.csv").read_bytes() == (
+        reference.folder / "answers.csv"
+    ).read_bytes()
+    assert pl.read_parquet(result.folder / "answers.parquet").equals(
+        pl.read_parquet(reference.folder / "answers.parquet")
+    )
 
 
-def test_running_out_of_memory_is_an_engine_error_and_loses_nothing(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_running_out_of_memory_is_an_engine_error_and_loses_nothing(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     class Glutton(FakeEngine):
         def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
             if self.asked > 20:
@@ -142,7 +190,9 @@ def test_running_out_of_memory_is_an_engine_error_and_loses_nothing(task: Task, 
     assert 0 < engine.asked <= 40
 
 
-def test_a_limit_answers_the_first_rows_and_a_larger_one_goes_on(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_limit_answers_the_first_rows_and_a_larger_one_goes_on(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(60)
     first = run(task, FakeEngine(), rows, out=tmp_path / "out", limit=20)
     assert (first.rows, sum(first.counts.values())) == (20, 20)
@@ -150,22 +200,37 @@ def test_a_limit_answers_the_first_rows_and_a_larger_one_goes_on(task: Task, wri
     second = run(task, FakeEngine(), rows, out=tmp_path / "out")
     assert (second.rows, second.asked) == (60, 40)
     third = run(task, FakeEngine(), rows, out=tmp_path / "out", limit=10)
-    assert (third.asked, sum(third.counts.values()), pl.read_parquet(tmp_path / "out" / "answers.parquet").height) == (0, 10, 10)
+    assert (
+        third.asked,
+        sum(third.counts.values()),
+        pl.read_parquet(tmp_path / "out" / "answers.parquet").height,
+    ) == (0, 10, 10)
 
 
 def test_equal_texts_are_asked_once(task: Task, tmp_path: Path) -> None:
-    rows = [{"case_id": str(row), "procedure": "resection" if row % 2 else "biopsy"} for row in range(3000)]
+    rows = [
+        {"case_id": str(row), "procedure": "resection" if row % 2 else "biopsy"}
+        for row in range(3000)
+    ]
     engine = FakeEngine()
     run(task, engine, rows, out=tmp_path / "out")
     assert engine.asked == 2
 
 
-def test_bad_numbers_fail_their_rows_alone_and_show_in_the_exit_code(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_bad_numbers_fail_their_rows_alone_and_show_in_the_exit_code(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = [{"case_id": f"c-{row}", "procedure": f"resection {row}"} for row in range(100)]
-    plain = pl.read_parquet(run(task, FakeEngine(), rows, out=tmp_path / "plain").folder / "answers.parquet")
+    plain = pl.read_parquet(
+        run(task, FakeEngine(), rows, out=tmp_path / "plain").folder / "answers.parquet"
+    )
     engine = FakeEngine(nan={"c-3", "c-5"}, impossible={"c-7", "c-8"}, too_long={"c-9", "c-11"})
     result = run(task, engine, rows, out=tmp_path / "out")
-    assert (result.counts[Status.FAILED], result.counts[Status.TOO_LONG], result.exit_code) == (4, 2, 3)
+    assert (result.counts[Status.FAILED], result.counts[Status.TOO_LONG], result.exit_code) == (
+        4,
+        2,
+        3,
+    )
     assert run(task, engine, rows, out=tmp_path / "out", max_error_rate=0.06).exit_code == 0
     frame = pl.read_parquet(result.folder / "answers.parquet")
     bad = frame["status"].is_in(["failed", "too_long"])
@@ -176,9 +241,15 @@ def test_bad_numbers_fail_their_rows_alone_and_show_in_the_exit_code(task: Task,
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (("Decide the main", "Decide the only"), "task.instruction: 'Decide the main purpose of the operation.' became 'Decide the only"),
-        (("eases complaints", "eases pain"), "task.labels.palliative: 'eases complaints' became 'eases pain'"),
-        (("input: \"{{", "input: \"Text {{"), "task.input"),
+        (
+            ("Decide the main", "Decide the only"),
+            "task.instruction: 'Decide the main purpose of the operation.' became 'Decide the only",
+        ),
+        (
+            ("eases complaints", "eases pain"),
+            "task.labels.palliative: 'eases complaints' became 'eases pain'",
+        ),
+        (('input: "{{', 'input: "Text {{'), "task.input"),
     ],
 )
 def test_another_task_is_refused_by_name_of_what_changed(
@@ -205,13 +276,17 @@ def test_another_model_is_refused(task: Task, write_rows: Rows, tmp_path: Path) 
         run(task, FakeEngine(seed=1), write_rows(5), out=tmp_path / "out")
 
 
-def test_another_table_is_refused_before_a_model_is_loaded(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_another_table_is_refused_before_a_model_is_loaded(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     run(task, FakeEngine(), write_rows(5), out=tmp_path / "out")
     with pytest.raises(RunMismatch, match=r"data\.sha256"):
         run(task, lambda: pytest.fail("loaded"), write_rows(6), out=tmp_path / "out")
 
 
-def test_a_table_that_changes_meanwhile_gives_no_row_the_answer_of_another(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_table_that_changes_meanwhile_gives_no_row_the_answer_of_another(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     rows = write_rows(50)
     text = rows.read_text()
     header, *lines = text.splitlines(keepends=True)
@@ -228,7 +303,9 @@ def test_a_table_that_changes_meanwhile_gives_no_row_the_answer_of_another(task:
     assert run(task, FakeEngine(), rows, out=tmp_path / "out").exit_code == 0
 
 
-def test_an_answer_to_a_text_that_the_row_no_longer_has_is_never_given_out(task: Task, tmp_path: Path) -> None:
+def test_an_answer_to_a_text_that_the_row_no_longer_has_is_never_given_out(
+    task: Task, tmp_path: Path
+) -> None:
     rows = [{"case_id": f"c-{row}", "procedure": f"resection {row}"} for row in range(1100)]
 
     class Meddler(FakeEngine):
@@ -246,7 +323,9 @@ def test_an_answer_to_a_text_that_the_row_no_longer_has_is_never_given_out(task:
     assert not (tmp_path / "out" / "answers.csv").exists()
 
 
-def test_without_a_folder_the_run_lives_beside_its_task_and_is_found_again(task_folder: Path, write_rows: Rows) -> None:
+def test_without_a_folder_the_run_lives_beside_its_task_and_is_found_again(
+    task_folder: Path, write_rows: Rows
+) -> None:
     rows, task = write_rows(20), load_task(task_folder)
     first = run(task, FakeEngine(), rows, limit=5)
     assert first.folder.parent == task_folder / "runs"
@@ -259,11 +338,15 @@ def test_without_a_folder_the_run_lives_beside_its_task_and_is_found_again(task_
     assert afresh.folder not in (first.folder, other.folder)
     assert afresh.asked == 20
     file = first.folder / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "created": "2026-11-20T14:12:00+00:00"}))
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "created": "2026-11-20T14:12:00+00:00"})
+    )
     assert run(task, FakeEngine(), rows, limit=1).folder == afresh.folder
 
 
-def test_a_folder_of_something_else_is_left_alone(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter-1.txt").write_text("It was")
     with pytest.raises(UsageError, match="no run folder"):
@@ -273,26 +356,34 @@ def test_a_folder_of_something_else_is_left_alone(task: Task, write_rows: Rows, 
     assert {path.name for path in (tmp_path / "thesis").iterdir()} == {"chapter-1.txt"}
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_a_model_is_loaded(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told_before_a_model_is_loaded(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     with pytest.raises(StorageError, match="out"):
         run(task, lambda: pytest.fail("loaded"), write_rows(5), out=tmp_path / "rows.csv" / "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_access_is_told_before_a_model_is_loaded(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_folder_without_access_is_told_before_a_model_is_loaded(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(StorageError, match="out"):
         run(task, lambda: pytest.fail("loaded"), write_rows(5), out=tmp_path / "out")
 
 
-def test_a_folder_in_use_is_refused_before_a_model_is_loaded(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused_before_a_model_is_loaded(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     with lock_run(tmp_path / "out"), pytest.raises(RunLocked, match=f"process {os.getpid()}"):
         run(task, lambda: pytest.fail("loaded"), write_rows(5), out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "ledger.db"])
-def test_a_damaged_file_is_told_with_its_remedy(task: Task, write_rows: Rows, tmp_path: Path, name: str) -> None:
+def test_a_damaged_file_is_told_with_its_remedy(
+    task: Task, write_rows: Rows, tmp_path: Path, name: str
+) -> None:
     run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
     (tmp_path / "out" / name).write_bytes(b"\x17" * 5000)
     with pytest.raises(StorageError, match="damaged") as refusal:
@@ -308,18 +399,33 @@ def test_a_lost_ledger_is_begun_again(task: Task, write_rows: Rows, tmp_path: Pa
     assert (tmp_path / "out" / "answers.csv").read_bytes() == before
 
 
-def test_columns_that_are_named_like_ours_keep_their_values_under_another_name(task: Task, tmp_path: Path) -> None:
-    rows = [{"case_id": "1", "procedure": "biopsy", "answer": "42", "status": "s", "input_status": "t"}]
+def test_columns_that_are_named_like_ours_keep_their_values_under_another_name(
+    task: Task, tmp_path: Path
+) -> None:
+    rows = [
+        {"case_id": "1", "procedure": "biopsy", "answer": "42", "status": "s", "input_status": "t"}
+    ]
     witness = Witness()
     result = run(task, FakeEngine(), rows, out=tmp_path / "out", progress=witness)
     frame = pl.read_parquet(result.folder / "answers.parquet")
-    assert frame.columns[:5] == ["case_id", "procedure", "input_answer", "input_input_status", "input_status"]
+    assert frame.columns[:5] == [
+        "case_id",
+        "procedure",
+        "input_answer",
+        "input_input_status",
+        "input_status",
+    ]
     assert frame.row(0)[2:5] == ("42", "s", "t")
-    assert 'the table has a column "answer": among the answers it is called "input_answer"' in witness.notes
+    assert (
+        'the table has a column "answer": among the answers it is called "input_answer"'
+        in witness.notes
+    )
     assert result.notes == tuple(witness.notes)
 
 
-def test_progress_is_told_only_of_rows_that_are_safe(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_progress_is_told_only_of_rows_that_are_safe(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     witness = Witness()
     result = run(task, FakeEngine(), write_rows(300), out=tmp_path / "out", progress=witness)
     assert witness.events[0] == ("start", 300, 0)
@@ -339,7 +445,11 @@ def test_progress_is_told_only_of_rows_that_are_safe(task: Task, write_rows: Row
     ],
 )
 def test_what_cannot_be_is_told_before_a_folder_is_made(
-    task: Task, write_rows: Rows, tmp_path: Path, arguments: dict[str, object], error: type[Exception]
+    task: Task,
+    write_rows: Rows,
+    tmp_path: Path,
+    arguments: dict[str, object],
+    error: type[Exception],
 ) -> None:
     with pytest.raises(error) as refusal:
         run(task, lambda: pytest.fail("loaded"), write_rows(5), out=tmp_path / "out", **arguments)  # type: ignore[arg-type]
@@ -357,7 +467,9 @@ def test_a_table_without_rows_or_with_repeated_ids_is_refused(task: Task, tmp_pa
         run(task, FakeEngine(), path, out=tmp_path / "out")
 
 
-def test_attempts_to_reach_another_machine_are_refused_and_counted(task: Task, write_rows: Rows, tmp_path: Path) -> None:
+def test_attempts_to_reach_another_machine_are_refused_and_counted(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
     class Chatterbox(FakeEngine):
         def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
             try:
@@ -367,13 +479,25 @@ def test_attempts_to_reach_another_machine_are_refused_and_counted(task: Task, w
             pytest.fail("connected")
 
     result = run(task, Chatterbox(batch=64), write_rows(50), out=tmp_path / "out")
-    assert manifest_of(result)["egress"] == {"guard": "on", "connections_attempted": 1, "sent_to": {}}
+    assert manifest_of(result)["egress"] == {
+        "guard": "on",
+        "connections_attempted": 1,
+        "sent_to": {},
+    }
     result = run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
-    assert manifest_of(result)["egress"] == {"guard": "on", "connections_attempted": 1, "sent_to": {}}
+    assert manifest_of(result)["egress"] == {
+        "guard": "on",
+        "connections_attempted": 1,
+        "sent_to": {},
+    }
 
 
-def test_the_manifest_tells_what_ran_and_no_record_text(task_folder: Path, write_rows: Rows, tmp_path: Path) -> None:
-    shown = edit(task_folder, "answer:\n", "examples: [{procedure: secretword, answer: staging}]\nanswer:\n")
+def test_the_manifest_tells_what_ran_and_no_record_text(
+    task_folder: Path, write_rows: Rows, tmp_path: Path
+) -> None:
+    shown = edit(
+        task_folder, "answer:\n", "examples: [{procedure: secretword, answer: staging}]\nanswer:\n"
+    )
     result = run(shown, FakeEngine(), write_rows(50), out=tmp_path / "out", limit=30)
     manifest = manifest_of(result)
     assert manifest["state"] == "finished"
@@ -386,21 +510,41 @@ def test_the_manifest_tells_what_ran_and_no_record_text(task_folder: Path, write
     assert "resection" not in text
 
 
-def test_gold_is_compared_with_answers_and_baselines(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(texts: Sequence[str]) -> None:  # loading MiniLM takes longer than all other tests of this file
+def test_gold_is_compared_with_answers_and_baselines(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(
+        texts: Sequence[str],
+    ) -> None:  # loading MiniLM takes longer than all other tests of this file
         raise MissingExtra("MiniLM is not installed here", fix="install it")
 
     monkeypatch.setattr("medtask.evaluate.baselines.encode", refuse)
-    rows = [{"case_id": str(row), "procedure": f"resection {row}", "purpose": "curative" if row % 3 else "staging"} for row in range(12)]
+    rows = [
+        {
+            "case_id": str(row),
+            "procedure": f"resection {row}",
+            "purpose": "curative" if row % 3 else "staging",
+        }
+        for row in range(12)
+    ]
     rows[4]["purpose"] = "curativ"
-    result = run(task, FakeEngine(prefers={"curative": 0.9}), rows, out=tmp_path / "out", gold_column="purpose")
+    result = run(
+        task,
+        FakeEngine(prefers={"curative": 0.9}),
+        rows,
+        out=tmp_path / "out",
+        gold_column="purpose",
+    )
     assert result.summary is not None
     assert result.summary.gold is not None
     assert result.summary.gold.quality is not None
     assert result.summary.gold.quality.accuracy.value == pytest.approx(7 / 11)
     assert {baseline.name for baseline in result.baselines} >= {"majority", "TF-IDF"}
     (note,) = result.notes
-    assert note == 'gold in the column "purpose" is no label of the task in 1 row, which is not graded (row 5, perhaps "curative")'
+    assert note == (
+        'gold in the column "purpose" is no label of the task in 1 row, which is not graded '
+        '(row 5, perhaps "curative")'
+    )
 
 
 def test_without_gold_there_are_no_baselines(task: Task, write_rows: Rows, tmp_path: Path) -> None:

@@ -36,7 +36,11 @@ def hold(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
-        started.append(subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), "60"], stdout=subprocess.PIPE, text=True))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", HOLD, str(tmp_path), "60"], stdout=subprocess.PIPE, text=True
+            )
+        )
         return started[-1]
 
     yield start
@@ -50,7 +54,9 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_of_many_processes_exactly_one_proceeds_and_the_others_name_it(hold: Callable[[], subprocess.Popen[str]]) -> None:
+def test_of_many_processes_exactly_one_proceeds_and_the_others_name_it(
+    hold: Callable[[], subprocess.Popen[str]],
+) -> None:
     processes = [hold() for _ in range(5)]
     lines = [first_line(process) for process in processes]
     holder = processes[lines.index("held")]
@@ -61,7 +67,9 @@ def test_of_many_processes_exactly_one_proceeds_and_the_others_name_it(hold: Cal
             assert process.wait(5) == 6
 
 
-def test_a_killed_holder_leaves_nothing_to_wait_for(tmp_path: Path, hold: Callable[[], subprocess.Popen[str]]) -> None:
+def test_a_killed_holder_leaves_nothing_to_wait_for(
+    tmp_path: Path, hold: Callable[[], subprocess.Popen[str]]
+) -> None:
     holder = hold()
     assert first_line(holder) == "held"
     started = time.monotonic()
@@ -86,8 +94,16 @@ def leave(folder: Path, text: str) -> None:
 
 
 def test_a_holder_on_another_host_that_did_not_end_properly_needs_force(tmp_path: Path) -> None:
-    leave(tmp_path, json.dumps({"host": "node-17", "boot": "another", "pid": 4, "since": "2026-11-20T14:12:00+00:00"}))
-    with pytest.raises(RunLocked, match="process 4 on node-17 since 2026-11-20") as refusal, lock_run(tmp_path):
+    leave(
+        tmp_path,
+        json.dumps(
+            {"host": "node-17", "boot": "another", "pid": 4, "since": "2026-11-20T14:12:00+00:00"}
+        ),
+    )
+    with (
+        pytest.raises(RunLocked, match="process 4 on node-17 since 2026-11-20") as refusal,
+        lock_run(tmp_path),
+    ):
         pass
     assert "--force" in refusal.value.fix
     with lock_run(tmp_path, force=True):
@@ -96,16 +112,33 @@ def test_a_holder_on_another_host_that_did_not_end_properly_needs_force(tmp_path
         pass
 
 
-@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="this system has no boot id")
+@pytest.mark.skipif(
+    not Path("/proc/sys/kernel/random/boot_id").exists(), reason="this system has no boot id"
+)
 def test_a_dead_container_on_the_same_machine_needs_no_force(tmp_path: Path) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    leave(tmp_path, json.dumps({"host": "3f1c0a", "boot": boot, "pid": 1, "since": "2026-11-20T14:12:00+00:00"}))
+    leave(
+        tmp_path,
+        json.dumps(
+            {"host": "3f1c0a", "boot": boot, "pid": 1, "since": "2026-11-20T14:12:00+00:00"}
+        ),
+    )
     with lock_run(tmp_path):
         pass
 
 
 def test_a_machine_that_was_restarted_needs_no_force(tmp_path: Path) -> None:
-    leave(tmp_path, json.dumps({"host": socket.gethostname(), "boot": "before", "pid": 4, "since": "2026-11-20T14:12:00+00:00"}))
+    leave(
+        tmp_path,
+        json.dumps(
+            {
+                "host": socket.gethostname(),
+                "boot": "before",
+                "pid": 4,
+                "since": "2026-11-20T14:12:00+00:00",
+            }
+        ),
+    )
     with lock_run(tmp_path):
         pass
 

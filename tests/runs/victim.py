@@ -33,7 +33,9 @@ class Teller(FakeEngine):
 
 @dataclass
 class Progress:
-    """``file_limit``: no file may grow beyond so many bytes. ``stuck``: nothing can be committed for a minute."""
+    """``file_limit``: no file may grow beyond so many bytes. ``stuck``: nothing can be committed
+    for a minute.
+    """
 
     pipe: Connection
     file_limit: int | None
@@ -72,14 +74,22 @@ def label(
     stuck: bool = False,
     tell_asked: bool = False,
 ) -> None:
-    """Send how many rows are done at the start, "all asked", and last the result or the error's words; exit with its code.
+    """Send how many rows are done at the start, "all asked", and last the result or the error's
+    words; exit with its code.
 
     ``tell_asked``: send how many prompts were asked before each batch, too.
     """
     engine = Teller(ms_per_row=ms_per_row, **BAD)
     engine.pipe = pipe if tell_asked else None
     try:
-        result = run(load_task(task), engine, rows, out=out, limit=limit, progress=Progress(pipe, file_limit, stuck))
+        result = run(
+            load_task(task),
+            engine,
+            rows,
+            out=out,
+            limit=limit,
+            progress=Progress(pipe, file_limit, stuck),
+        )
     except MedtaskError as error:
         pipe.send(f"{error} | {error.fix}")
         sys.exit(error.exit_code)

@@ -36,7 +36,11 @@ def test_a_draft_lacks_nothing_but_its_labels(tmp_path):
     assert fault.message.startswith("fill in the labels")
     assert path.read_text().splitlines()[fault.line - 1].startswith("  labels:")
 
-    path.write_text(path.read_text().replace("<first label>", "curative").replace("<second label>", "palliative"))
+    path.write_text(
+        path.read_text()
+        .replace("<first label>", "curative")
+        .replace("<second label>", "palliative")
+    )
     task = load_task(path)
     assert [label.name for label in task.labels] == ["curative", "palliative"]
     assert input_columns(task) == {"procedure"}
@@ -63,17 +67,24 @@ def test_an_id_tells_the_rows_of_the_sample_apart(sample, guess):
 
 def test_the_text_is_the_longest_column():
     assert guess_text_column(COLUMNS, SAMPLE) == "procedure"
-    assert guess_text_column(["case_id", "note"], [{"case_id": "6f1c2b9e-6c1d-4a53", "note": "stent"}]) == "note"
+    assert (
+        guess_text_column(["case_id", "note"], [{"case_id": "6f1c2b9e-6c1d-4a53", "note": "stent"}])
+        == "note"
+    )
 
 
 @given(
-    st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1, max_size=30).filter(str.strip),
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1, max_size=30
+    ).filter(str.strip),
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip),
 )
 def test_any_name_and_column_make_a_draft_that_works(tmp_path_factory, name, column):
     path = tmp_path_factory.mktemp("task") / "task.yaml"
     draft = draft_task(name, [column], [{column: "stent"}], "a: b.csv")
-    filled = draft.replace("    <first label>:", "    curative:").replace("    <second label>:", "    palliative:")
+    filled = draft.replace("    <first label>:", "    curative:").replace(
+        "    <second label>:", "    palliative:"
+    )
     path.write_text(filled, encoding="utf-8")
     task = load_task(path)
     assert input_columns(task) == {column}

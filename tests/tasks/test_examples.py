@@ -14,7 +14,11 @@ from medtask.tasks.task import Task
 
 def load(tmp_path: Path, examples: object, **keys: object) -> Task:
     labels = {"curative": "removes", "palliative": "relieves"}
-    task = {"instruction": "x", "input": "{{ text }}", "answer": {"kind": "label", "labels": labels, "abstain": "unsure"}}
+    task = {
+        "instruction": "x",
+        "input": "{{ text }}",
+        "answer": {"kind": "label", "labels": labels, "abstain": "unsure"},
+    }
     (tmp_path / "task.json").write_text(json.dumps(task | keys | {"examples": examples}, indent=1))
     return load_task(tmp_path)
 
@@ -27,24 +31,37 @@ def faults(tmp_path: Path, examples: object, **keys: object) -> list[str]:
 
 
 def test_an_example_may_show_the_abstention(tmp_path):
-    assert load(tmp_path, [{"text": "see above", "answer": "unsure"}]).examples[0].answer == "unsure"
+    assert (
+        load(tmp_path, [{"text": "see above", "answer": "unsure"}]).examples[0].answer == "unsure"
+    )
 
 
 def test_an_example_may_name_its_answer_by_the_gold_column(tmp_path):
-    assert load(tmp_path, [{"text": "stent", "purpose": "palliative"}], gold="purpose").examples[0].answer == "palliative"
+    assert (
+        load(tmp_path, [{"text": "stent", "purpose": "palliative"}], gold="purpose")
+        .examples[0]
+        .answer
+        == "palliative"
+    )
 
 
 def test_what_an_example_lacks_is_a_fault(tmp_path):
     assert faults(tmp_path, [{"text": "stent"}]) == ["example 1 has no answer"]
-    assert faults(tmp_path, [{"answer": "curative"}]) == ['example 1 lacks "text", which input uses']
+    assert faults(tmp_path, [{"answer": "curative"}]) == [
+        'example 1 lacks "text", which input uses'
+    ]
     assert faults(tmp_path, [{"text": " ", "answer": "curative"}]) == [
         "example 1 cannot be shown: every column that the input uses is blank"
     ]
-    assert faults(tmp_path, ["stent"]) == ["example 1 is not a row - write the columns that input uses, and answer"]
+    assert faults(tmp_path, ["stent"]) == [
+        "example 1 is not a row - write the columns that input uses, and answer"
+    ]
 
 
 def test_a_column_that_input_does_not_use_is_a_fault(tmp_path):
-    assert faults(tmp_path, [{"text": "stent", "answer": "curative", "note": "x"}]) == ['unknown key "note" - input uses text']
+    assert faults(tmp_path, [{"text": "stent", "answer": "curative", "note": "x"}]) == [
+        'unknown key "note" - input uses text'
+    ]
 
 
 def test_an_input_column_named_answer_is_refused_beside_examples(tmp_path):
@@ -58,25 +75,36 @@ def test_more_examples_than_a_prompt_should_hold_are_refused(tmp_path):
 
 
 def test_a_flood_of_wrong_examples_is_cut(tmp_path):
-    messages = faults(tmp_path, [{"text": "stent", "answer": f"label {number}"} for number in range(200)])
+    messages = faults(
+        tmp_path, [{"text": "stent", "answer": f"label {number}"} for number in range(200)]
+    )
     assert len(messages) == 11
     assert messages[-1] == "the examples after this one were not looked at"
 
 
 def test_examples_come_from_a_table_beside_the_task(tmp_path):
-    (tmp_path / "shots.csv").write_text("case,text,answer\n1,Left hemicolectomy,curative\n2,Biliary stent,palliative\n")
+    (tmp_path / "shots.csv").write_text(
+        "case,text,answer\n1,Left hemicolectomy,curative\n2,Biliary stent,palliative\n"
+    )
     task = load(tmp_path, "shots.csv")
     assert [(example.fields, example.answer) for example in task.examples] == [
         ({"text": "Left hemicolectomy"}, "curative"),
         ({"text": "Biliary stent"}, "palliative"),
     ]
-    inline = [{"text": "Left hemicolectomy", "answer": "curative"}, {"text": "Biliary stent", "answer": "palliative"}]
+    inline = [
+        {"text": "Left hemicolectomy", "answer": "curative"},
+        {"text": "Biliary stent", "answer": "palliative"},
+    ]
     assert load(tmp_path, inline).fingerprint == task.fingerprint
 
 
 def test_a_table_of_examples_is_checked_row_by_row(tmp_path):
-    (tmp_path / "shots.csv").write_text("text,purpose\nLeft hemicolectomy,curativ\nBiliary stent,palliative\n")
-    assert faults(tmp_path, "shots.csv", gold="purpose") == ['example 1 answers "curativ", which is no label - did you mean "curative"?']
+    (tmp_path / "shots.csv").write_text(
+        "text,purpose\nLeft hemicolectomy,curativ\nBiliary stent,palliative\n"
+    )
+    assert faults(tmp_path, "shots.csv", gold="purpose") == [
+        'example 1 answers "curativ", which is no label - did you mean "curative"?'
+    ]
 
 
 def test_a_table_of_examples_that_is_not_there_is_a_fault_of_the_task(tmp_path):

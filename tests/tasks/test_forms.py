@@ -23,7 +23,10 @@ def write(answer: str, rest: str = "") -> str:
         ("", AnyLabels()),
         (", at_least_one: true, at_most: 2", AnyLabels(True, 2)),
         (", thresholds: 0.4", AnyLabels(thresholds={"heart": 0.4, "liver": 0.4, "brain": 0.4})),
-        (", thresholds: {liver: 0.3, heart: 1}", AnyLabels(thresholds={"liver": 0.3, "heart": 1.0})),
+        (
+            ", thresholds: {liver: 0.3, heart: 1}",
+            AnyLabels(thresholds={"liver": 0.3, "heart": 1.0}),
+        ),
         (", thresholds: {fit: f1}", AnyLabels(fit="f1")),
         (", thresholds: {fit: recall, floor: 0.95}", AnyLabels(fit="recall", recall_floor=0.95)),
         (", thresholds: ~, at_most: ~", AnyLabels()),
@@ -36,7 +39,9 @@ def test_the_keys_of_labels(load, keys, form):
 
 
 def test_a_label_called_fit_may_have_a_threshold(load):
-    assert load(write("kind: labels, labels: [fit, ill], thresholds: {fit: 0.2}")).form == AnyLabels(thresholds={"fit": 0.2})
+    assert load(
+        write("kind: labels, labels: [fit, ill], thresholds: {fit: 0.2}")
+    ).form == AnyLabels(thresholds={"fit": 0.2})
 
 
 @pytest.mark.parametrize(
@@ -52,8 +57,14 @@ def test_a_label_called_fit_may_have_a_threshold(load):
         ("thresholds: {fit: f1, flor: 2}", 'unknown key "flor" - there are fit, floor'),
         ("at_most: 0", '"at_most" must be a whole number from 1 to 1,000,000'),
         ("at_least_one: maybe", '"at_least_one" must be true or false'),
-        ("abstain: unsure", '"abstain" belongs to the kind label, and this task is of the kind labels'),
-        ("readout: code", '"readout" belongs to the kinds label and choice, and this task is of the kind labels'),
+        (
+            "abstain: unsure",
+            '"abstain" belongs to the kind label, and this task is of the kind labels',
+        ),
+        (
+            "readout: code",
+            '"readout" belongs to the kinds label and choice, and this task is of the kind labels',
+        ),
         ("at_mots: 2", 'unknown key "at_mots" - did you mean "at_most"?'),
     ],
 )
@@ -74,7 +85,10 @@ def test_labels_without_labels(faults):
         ("options: options", Choice(("options",))),
         ("options: [opa, opb, opc]", Choice(("opa", "opb", "opc"))),
         ("options: o, several: true", Choice(("o",), several=True)),
-        ("options: o, readout: text, normalise: false", Choice(("o",), readout="text", normalise=False)),
+        (
+            "options: o, readout: text, normalise: false",
+            Choice(("o",), readout="text", normalise=False),
+        ),
         ("options: o, debias: permute", Choice(("o",), debias="permute")),
     ],
 )
@@ -86,18 +100,45 @@ def test_the_keys_of_a_choice(load, keys, form):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("options: []", '"options" is the column that holds them, or a list of columns with one option each'),
-        ("options: {a: b}", '"options" is the column that holds them, or a list of columns with one option each'),
-        ("options: [a, ' ']", '"options" is the column that holds them, or a list of columns with one option each'),
+        (
+            "options: []",
+            '"options" is the column that holds them, or a list of columns with one option each',
+        ),
+        (
+            "options: {a: b}",
+            '"options" is the column that holds them, or a list of columns with one option each',
+        ),
+        (
+            "options: [a, ' ']",
+            '"options" is the column that holds them, or a list of columns with one option each',
+        ),
         ("options: [a, b, a]", 'the column "a" stands here a second time'),
-        (f"options: [{', '.join(f'o{number}' for number in range(40))}]", "40 columns of options, and 26 letters are all there are"),
-        ("options: o, several: true, readout: text", '"several" asks about every option by itself: leave out "readout: text"'),
-        ("options: o, several: true, debias: permute", '"several" asks about every option by itself: leave out "debias: permute"'),
-        ("options: o, readout: text, debias: permute", '"debias: permute" is about letters: leave it out, or "readout: text"'),
-        ("options: o, normalise: false", '"normalise" is about the length of texts: it belongs to "readout: text"'),
+        (
+            f"options: [{', '.join(f'o{number}' for number in range(40))}]",
+            "40 columns of options, and 26 letters are all there are",
+        ),
+        (
+            "options: o, several: true, readout: text",
+            '"several" asks about every option by itself: leave out "readout: text"',
+        ),
+        (
+            "options: o, several: true, debias: permute",
+            '"several" asks about every option by itself: leave out "debias: permute"',
+        ),
+        (
+            "options: o, readout: text, debias: permute",
+            '"debias: permute" is about letters: leave it out, or "readout: text"',
+        ),
+        (
+            "options: o, normalise: false",
+            '"normalise" is about the length of texts: it belongs to "readout: text"',
+        ),
         ("options: o, readout: name", '"readout" is "name" - it can be letter or text'),
         ("options: o, debias: shuffle", '"debias" is "shuffle" - it can be none or permute'),
-        ("options: o, labels: [a]", '"labels" belongs to the kinds label and labels, and this task is of the kind choice'),
+        (
+            "options: o, labels: [a]",
+            '"labels" belongs to the kinds label and labels, and this task is of the kind choice',
+        ),
     ],
 )
 def test_what_is_wrong_with_a_choice(faults, keys, message):
@@ -136,9 +177,30 @@ def test_the_keys_of_an_answer(load, keys, form):
         ("max_tokens: many", '"max_tokens" must be a whole number from 1 to 1,000,000'),
         ("stop: ['']", '"stop" is a text, or a list of up to 16 texts'),
         ("stop: {a: b}", '"stop" is a text, or a list of up to 16 texts'),
-        ("sections: 3", '"sections" is true, or a list of up to 8 different names, the last of which is the answer'),
-        ("sections: [a, a]", '"sections" is true, or a list of up to 8 different names, the last of which is the answer'),
-        ("sections: [a, My answer]", 'the section "My answer" cannot be a tag - use small letters, digits, - and _, as in <analysis>'),
+        (
+            "sections: 3",
+            (
+                '"sections" is true, or a list of up to 8 different names, the last of which is '
+                "the "
+                "answer"
+            ),
+        ),
+        (
+            "sections: [a, a]",
+            (
+                '"sections" is true, or a list of up to 8 different names, the last of which is '
+                "the "
+                "answer"
+            ),
+        ),
+        (
+            "sections: [a, My answer]",
+            (
+                'the section "My answer" cannot be a tag - use small letters, digits, - and _, '
+                "as in "
+                "<analysis>"
+            ),
+        ),
         ("temperature: -1", '"temperature" must be a number from 0 to 5'),
         ("top_p: 0", '"top_p" must be a number above 0, up to 1'),
         ("seed: -3", '"seed" must be a whole number from 0 on'),
@@ -156,7 +218,8 @@ def test_reasoning_and_gate_are_read(load):
     task = load(
         write(
             f"kind: labels, {LABELS}",
-            "reasoning: {budget: 256, deadline_s: 2.5}\ngate: {min_words: 3, novelty: 0.1, too_long: chunk, combine: vote}\n"
+            "reasoning: {budget: 256, deadline_s: 2.5}\ngate: {min_words: 3, novelty: 0.1, "
+            "too_long: chunk, combine: vote}\n"
             "examples: [{text: chest pain, answer: heart}]\n",
         )
     )
@@ -172,7 +235,10 @@ def test_reasoning_and_gate_are_read(load):
         ("reasoning: {}", '"reasoning" has no "budget"'),
         ("reasoning: 512", '"reasoning" holds keys of its own: budget, deadline_s'),
         ("reasoning: {budget: 0}", '"budget" must be a whole number from 1 to 1,000,000'),
-        ("reasoning: {budget: 9, deadline_s: 0}", '"deadline_s" must be a number of seconds above 0'),
+        (
+            "reasoning: {budget: 9, deadline_s: 0}",
+            '"deadline_s" must be a number of seconds above 0',
+        ),
         ("reasoning: {budjet: 9}", 'unknown key "budjet" - did you mean "budget"?'),
         ("gate: {min_words: -1}", '"min_words" must be a whole number of words'),
         ("gate: {novelty: 1.5}", '"novelty" must be a number from 0 to 1'),
@@ -187,11 +253,15 @@ def test_what_is_wrong_with_reasoning_and_gate(faults, rest, message):
     assert faults(write(f"kind: labels, {LABELS}", f"{rest}\n")) == [(4, message)]
 
 
-@pytest.mark.parametrize("answer", ["kind: answer", "kind: fields, schema: {properties: {a: {type: boolean}}}"])
+@pytest.mark.parametrize(
+    "answer", ["kind: answer", "kind: fields, schema: {properties: {a: {type: boolean}}}"]
+)
 def test_what_is_written_cannot_be_combined_from_parts(faults, answer):
     ((line, message),) = faults(write(answer, "gate: {too_long: chunk}\n"))
     assert (line, message.partition(",")[0]) == (4, "chunk combines scores")
 
 
 def test_a_gold_column_that_is_shown_is_warned_of(load):
-    assert load(write("kind: choice, options: [a, b]", "gold: b\n")).warnings == ('task.yaml:3: the gold column "b" is shown to the model',)
+    assert load(write("kind: choice, options: [a, b]", "gold: b\n")).warnings == (
+        'task.yaml:3: the gold column "b" is shown to the model',
+    )

@@ -16,7 +16,9 @@ FILE = base64.b64encode(random.Random(0).randbytes(600)).decode()
 
 
 def gate(text: object, found: Gate | None = None, **facts: object) -> tuple[Status, str] | None:
-    task = Task(TASK.name, TASK.instruction, TASK.input, labels=TASK.labels, gate=found or Gate(), **facts)
+    task = Task(
+        TASK.name, TASK.instruction, TASK.input, labels=TASK.labels, gate=found or Gate(), **facts
+    )
     prompt = build_prompt(task, Record("7", {"text": text}))
     return (prompt.status, prompt.reason) if isinstance(prompt, Fault) else None
 
@@ -24,9 +26,18 @@ def gate(text: object, found: Gate | None = None, **facts: object) -> tuple[Stat
 @pytest.mark.parametrize(
     "text",
     [
-        *("stent", "7", "Größe 5", "中文", "?? yes ??", "ACGT" * 100, "a" * 1000, "_" * 300 + " see above"),
+        *(
+            "stent",
+            "7",
+            "Größe 5",
+            "中文",
+            "?? yes ??",
+            "ACGT" * 100,
+            "a" * 1000,
+            "_" * 300 + " see above",
+        ),
         f"A long note. {'It says much. ' * 100} {FILE}",
-        f"https://example.org/{'a/1B' * 100} is where the report was kept. {'It says much. ' * 100}",
+        f"https://example.org/{'a/1B' * 100} is where the report was kept. {'It says much. ' * 100}",  # noqa: E501 - data as it is read
     ],
     ids=range(10),
 )
@@ -55,7 +66,10 @@ def test_blank_comes_before_everything_else():
     assert gate("\x00\x01", Gate(min_words=5))[0] is Status.EMPTY_INPUT
 
 
-@pytest.mark.parametrize(("text", "words"), [("stent", 1), ("biliary stent", 2), ("5.5 mm - …", 3), ("胆管", 2), ("T-cell's role", 4)])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("stent", 1), ("biliary stent", 2), ("5.5 mm - …", 3), ("胆管", 2), ("T-cell's role", 4)],
+)
 def test_a_text_with_too_few_words(text, words):
     assert gate(text, Gate(min_words=words)) is None
     reason = f"{words} word{'' if words == 1 else 's'}, and the task wants {words + 1} or more"
@@ -63,9 +77,15 @@ def test_a_text_with_too_few_words(text, words):
 
 
 def test_a_text_unlike_any_example():
-    examples = (Example({"text": "biliary stent for obstruction"}, "a"), Example({"text": "left hemicolectomy"}, "b"))
+    examples = (
+        Example({"text": "biliary stent for obstruction"}, "a"),
+        Example({"text": "left hemicolectomy"}, "b"),
+    )
     assert gate("stent in the left duct", Gate(novelty=0.2), examples=examples) is None
-    assert gate("quarterly sales", Gate(novelty=0.2), examples=examples) == (Status.NOVEL, "the nearest example is 0.00 like it, below 0.2")
+    assert gate("quarterly sales", Gate(novelty=0.2), examples=examples) == (
+        Status.NOVEL,
+        "the nearest example is 0.00 like it, below 0.2",
+    )
     pool = Pool(examples, ("biliary stent for obstruction", "left hemicolectomy"), 1)
     assert gate("quarterly sales", Gate(novelty=0.2), pool=pool)[0] is Status.NOVEL
     assert gate("Left hemicolectomy!", Gate(novelty=0.99), pool=pool) is None

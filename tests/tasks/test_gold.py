@@ -18,7 +18,10 @@ SCHEMA = {
     "properties": {
         "side": SIDE,
         "size": {"type": ["number", "null"]},
-        "dose": {"type": "object", "properties": {"value": {"type": "number"}, "unit": {"enum": ["Gy", "cGy"]}}},
+        "dose": {
+            "type": "object",
+            "properties": {"value": {"type": "number"}, "unit": {"enum": ["Gy", "cGy"]}},
+        },
         "nodes": {"type": "array", "items": {"type": "object", "properties": {"side": SIDE}}},
     },
 }
@@ -32,7 +35,9 @@ LABELS = make(AnyLabels(), NAMES)
 
 
 @pytest.mark.parametrize("cell", [None, "", "  ", float("nan")])
-@pytest.mark.parametrize("form", [OneLabel(), AnyLabels(), Choice(("o",)), FreeText(), Fields(SCHEMA)])
+@pytest.mark.parametrize(
+    "form", [OneLabel(), AnyLabels(), Choice(("o",)), FreeText(), Fields(SCHEMA)]
+)
 def test_a_blank_cell_is_no_gold(form, cell):
     assert read_gold(make(form), {"o": ["a", "b"]}, cell) is None
 
@@ -85,7 +90,14 @@ def test_labels_that_were_joined_come_apart_again(names, separator):
 @given(st.text(st.characters(categories=None)))
 def test_any_text_is_read_for_every_kind(text):
     row = {"o": ["five", "six"]}
-    for form in (OneLabel(), AnyLabels(), Choice(("o",)), Choice(("o",), several=True), FreeText(), Fields(SCHEMA)):
+    for form in (
+        OneLabel(),
+        AnyLabels(),
+        Choice(("o",)),
+        Choice(("o",), several=True),
+        FreeText(),
+        Fields(SCHEMA),
+    ):
         task = make(form, NAMES if isinstance(form, OneLabel | AnyLabels) else ())
         gold = read_gold(task, row, text)
         assert gold is None or isinstance(find_strange(task, row, gold), tuple)
@@ -121,7 +133,12 @@ FIELDS = make(Fields(SCHEMA))
 
 def test_fields_are_typed_by_their_schema_and_in_its_order():
     cell = "{'size': '3.5', 'side': 'left', 'dose': '12 Gy', 'nodes': [{'side': 'right'}]}"
-    value = {"side": "left", "size": 3.5, "dose": {"value": 12, "unit": "Gy"}, "nodes": [{"side": "right"}]}
+    value = {
+        "side": "left",
+        "size": 3.5,
+        "dose": {"value": 12, "unit": "Gy"},
+        "nodes": [{"side": "right"}],
+    }
     gold = read_gold(FIELDS, {}, cell)
     assert gold == value
     assert list(gold) == ["side", "size", "dose", "nodes"]
@@ -130,7 +147,9 @@ def test_fields_are_typed_by_their_schema_and_in_its_order():
 
 
 def test_fields_that_do_not_fit_stay_and_are_told():
-    gold = read_gold(FIELDS, {}, '{"side": "both", "size": "large", "dose": 12, "nodes": [{"side": "l"}, 3]}')
+    gold = read_gold(
+        FIELDS, {}, '{"side": "both", "size": "large", "dose": 12, "nodes": [{"side": "l"}, 3]}'
+    )
     assert gold == {"side": "both", "size": "large", "dose": 12, "nodes": [{"side": "l"}, 3]}
     assert find_strange(FIELDS, {}, gold) == ("side", "size", "dose", "nodes[0].side", "nodes[1]")
     assert find_strange(FIELDS, {}, read_gold(FIELDS, {}, {"sise": 3, "size": 3})) == ("sise",)

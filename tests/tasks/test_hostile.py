@@ -16,7 +16,8 @@ from medtask.tasks.prompt import render_text
 from medtask.tasks.template import read_template
 
 ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True)
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True)
 )
 
 
@@ -39,10 +40,18 @@ def in_a_second_and_a_hundred_megabytes() -> Iterator[None]:
         ("a: [" + "x," * 100_000 + "]", "values", "task.yaml"),
         ("[" * 100_000, "nested more than 20 deep", "task.yaml"),
         ("a: " + "{a: " * 5_000, "nested more than 20 deep", "task.yaml"),
-        ("a:\n" + "".join(" " * depth + "-\n" for depth in range(1, 1000)), "nested more than 20 deep", "task.yaml"),
+        (
+            "a:\n" + "".join(" " * depth + "-\n" for depth in range(1, 1000)),
+            "nested more than 20 deep",
+            "task.yaml",
+        ),
         ('{"a":' * 100_000, "nested more than 20 deep", "task.json"),
         ('{"a":' * 500 + "1" + "}" * 500, "nested more than 20 deep", "task.json"),
-        ("".join(f"key{number}: 1\n" for number in range(10_000)), "and 9,950 more unknown keys", "task.yaml"),
+        (
+            "".join(f"key{number}: 1\n" for number in range(10_000)),
+            "and 9,950 more unknown keys",
+            "task.yaml",
+        ),
     ],
     ids=["aliases", "values", "lists", "mappings", "blocks", "json", "closed json", "keys"],
 )
@@ -134,7 +143,10 @@ def test_a_template_that_could_run_code_or_grow_is_refused_before_it_is_compiled
 @pytest.mark.parametrize(
     "source",
     [
-        "{% for a in text %}{% for b in text %}{% for c in text %}{% endfor %}{% endfor %}{% endfor %}",
+        (
+            "{% for a in text %}{% for b in text %}{% for c in text %}{% endfor %}{% endfor %}{% "
+            "endfor %}"
+        ),
         "{% for a in text %}{{ text }}{% endfor %}",
         "{{ text" + "|replace('a', text)" * 4 + " }}",
         "{{ text" + "|join(text)" * 4 + " }}",
@@ -150,7 +162,10 @@ def test_a_template_that_grows_on_a_row_is_stopped_there(source):
 
 
 def test_a_column_that_begins_with_an_underscore_can_still_be_used():
-    assert render_text('{{ _note }} {{ row["_id"] }}', Record("7", {"_note": "a", "_id": "b"})) == "a b"
+    assert (
+        render_text('{{ _note }} {{ row["_id"] }}', Record("7", {"_note": "a", "_id": "b"}))
+        == "a b"
+    )
 
 
 def test_a_task_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path):

@@ -39,7 +39,11 @@ POOL = Pool((Example({"a": "a patient's text"}, "curative"),), ("a patient's tex
 
 
 def make_schema(*names: str) -> dict[str, object]:
-    return {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": list(names)}
+    return {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in names},
+        "required": list(names),
+    }
 
 
 def differences(one: Task, other: Task) -> set[str]:
@@ -57,7 +61,10 @@ def differences(one: Task, other: Task) -> set[str]:
         ({"instruction": "Decide. " * 100}, {"instruction"}),
         ({"input": "{{ a }} {{ b }}"}, {"input"}),
         ({"labels": TASK.labels[::-1]}, {"labels"}),
-        ({"labels": (TASK.labels[0], Label("palliative", "relieves", "palliative"))}, {"labels.palliative"}),
+        (
+            {"labels": (TASK.labels[0], Label("palliative", "relieves", "palliative"))},
+            {"labels.palliative"},
+        ),
         ({"abstain": Label("unsure", "", "unsure")}, {"abstain"}),
         ({"form": OneLabel("code")}, {"readout"}),
         ({"examples": (Example({"a": "another text"}, "curative"),)}, {"examples"}),
@@ -87,7 +94,11 @@ def test_a_change_shows_in_the_fingerprint_and_under_its_name(change, names):
         (FreeText(), FreeText(stop=("END",)), {"stop"}),
         (FreeText(), FreeText(sections=("analysis", "answer")), {"sections"}),
         (Fields(make_schema("a", "b")), Fields(make_schema("b", "a")), {"schema"}),
-        (OneLabel(), AnyLabels(), {"kind", "readout", "at_least_one", "at_most", "thresholds", "fit", "recall_floor"}),
+        (
+            OneLabel(),
+            AnyLabels(),
+            {"kind", "readout", "at_least_one", "at_most", "thresholds", "fit", "recall_floor"},
+        ),
     ],
 )
 def test_every_key_of_a_kind_is_in_the_fingerprint(form, other, names):
@@ -97,15 +108,25 @@ def test_every_key_of_a_kind_is_in_the_fingerprint(form, other, names):
 def test_a_pool_changes_with_its_examples_and_how_they_are_chosen():
     task = replace(TASK, pool=POOL)
     more = Pool(POOL.examples * 2, POOL.texts * 2, 8)
-    for pool in (Pool(POOL.examples, POOL.texts, 4), Pool(POOL.examples, POOL.texts, 8, "minilm"), more):
+    for pool in (
+        Pool(POOL.examples, POOL.texts, 4),
+        Pool(POOL.examples, POOL.texts, 8, "minilm"),
+        more,
+    ):
         assert differences(task, replace(TASK, pool=pool)) == {"pool"}
-    assert fingerprint_task(replace(TASK, pool=Pool(POOL.examples, POOL.texts, 8))) == fingerprint_task(task)
+    assert fingerprint_task(
+        replace(TASK, pool=Pool(POOL.examples, POOL.texts, 8))
+    ) == fingerprint_task(task)
     assert "patient" not in str(describe(task))
 
 
 def test_a_pass_is_told_by_what_it_changes():
-    def with_pass(when: When | None = None, model: str | None = None, name: str = "refine", **changes: object) -> Task:
-        return replace(TASK, passes=(Pass(name, when or When(0.5), replace(TASK, **changes), model),))
+    def with_pass(
+        when: When | None = None, model: str | None = None, name: str = "refine", **changes: object
+    ) -> Task:
+        return replace(
+            TASK, passes=(Pass(name, when or When(0.5), replace(TASK, **changes), model),)
+        )
 
     plain = with_pass()
     assert differences(TASK, plain) == {"passes", "passes.refine.when", "passes.refine.model"}
@@ -119,7 +140,16 @@ def test_a_pass_is_told_by_what_it_changes():
 
 
 def test_name_columns_table_and_model_change_no_answer():
-    changed = replace(TASK, name="x", id_column="i", gold_column="g", data=Path("d"), model="m", source=Path("s"), warnings=("w",))
+    changed = replace(
+        TASK,
+        name="x",
+        id_column="i",
+        gold_column="g",
+        data=Path("d"),
+        model="m",
+        source=Path("s"),
+        warnings=("w",),
+    )
     assert fingerprint_task(changed) == fingerprint_task(TASK)
 
 

@@ -25,7 +25,10 @@ answer:
 
 
 def with_labels(labels: str, rest: str = "") -> str:
-    return f'instruction: Decide.\ninput: "{{{{ text }}}}"\nanswer:\n  kind: label\n  labels: {labels}\n{rest}'
+    return (
+        'instruction: Decide.\ninput: "{{ text }}"\nanswer:\n  kind: label\n  labels: '
+        f"{labels}\n{rest}"
+    )
 
 
 def test_a_full_task_is_loaded_as_it_was_written(load, tmp_path):
@@ -49,7 +52,12 @@ examples:
         ("palliative", "relieves without intent to cure", "B"),
         ("not enough information", "", "C"),
     ]
-    assert (task.name, task.id_column, task.gold_column, task.model) == ("surgery-purpose", "case_id", "purpose", "smollm2-135m")
+    assert (task.name, task.id_column, task.gold_column, task.model) == (
+        "surgery-purpose",
+        "case_id",
+        "purpose",
+        "smollm2-135m",
+    )
     assert task.data == tmp_path / "notes/procedures.csv"
     assert task.review == Review(confidence_below=0.6, off_set_above=1.0)
     assert task.examples[0].fields == {"procedure": "Left hemicolectomy"}
@@ -75,7 +83,10 @@ def test_json_and_yaml_say_the_same(load):
         "input": "{{ procedure }}",
         "answer": {
             "kind": "label",
-            "labels": {"curative": "removes the tumour with intent to cure", "palliative": "relieves without intent to cure"},
+            "labels": {
+                "curative": "removes the tumour with intent to cure",
+                "palliative": "relieves without intent to cure",
+            },
         },
     }
     assert load(json.dumps(as_json, indent=2), "task.json").fingerprint == load(GOOD).fingerprint
@@ -138,38 +149,63 @@ review:
 
 
 def test_a_key_at_the_wrong_level_is_shown_its_place(faults):
-    assert (8, 'unknown key "readout" - "readout" belongs under "answer"') in faults(GOOD + "readout: code\n")
-    assert (8, 'unknown key "model" - "model" belongs beside instruction, at the left') in faults(GOOD + "  model: fake\n")
+    assert (8, 'unknown key "readout" - "readout" belongs under "answer"') in faults(
+        GOOD + "readout: code\n"
+    )
+    assert (8, 'unknown key "model" - "model" belongs beside instruction, at the left') in faults(
+        GOOD + "  model: fake\n"
+    )
 
 
 def test_an_empty_mapping_lacks_its_three_parts(faults):
-    assert faults("{}") == [(None, f'"{key}" is missing') for key in ("instruction", "input", "answer")]
+    assert faults("{}") == [
+        (None, f'"{key}" is missing') for key in ("instruction", "input", "answer")
+    ]
 
 
 @pytest.mark.parametrize("blank", ["", '""', "'  '", "~", "null"])
 def test_a_blank_instruction_is_a_fault(faults, blank):
-    assert faults(GOOD.replace("Decide the main purpose of the cancer operation.", blank)) == [(1, '"instruction" is blank')]
+    assert faults(GOOD.replace("Decide the main purpose of the cancer operation.", blank)) == [
+        (1, '"instruction" is blank')
+    ]
 
 
 def test_a_value_of_the_wrong_shape_is_a_fault(faults):
-    assert faults(GOOD.replace('"{{ procedure }}"', "[a]")) == [(2, '"input" must be a text - put " around it')]
-    assert faults(GOOD + "review: high\n") == [(8, '"review" holds keys of its own: confidence_below, off_set_above')]
+    assert faults(GOOD.replace('"{{ procedure }}"', "[a]")) == [
+        (2, '"input" must be a text - put " around it')
+    ]
+    assert faults(GOOD + "review: high\n") == [
+        (8, '"review" holds keys of its own: confidence_below, off_set_above')
+    ]
     text = "instruction: x\ninput: '{{ a }}'\nanswer: label\n"
-    message = '"answer" holds keys of its own: kind, and what belongs to it, as in {kind: label, labels: [yes, no]}'
+    message = (
+        '"answer" holds keys of its own: kind, and what belongs to it, as in {kind: label, '
+        "labels: [yes, no]}"
+    )
     assert faults(text) == [(3, message)]
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "inf", "high", "[1]", "{}"])
 def test_a_bound_that_is_no_probability_is_a_fault(faults, value):
-    assert faults(f"{GOOD}review:\n  off_set_above: {value}\n") == [(9, '"off_set_above" must be a number from 0 to 1')]
+    assert faults(f"{GOOD}review:\n  off_set_above: {value}\n") == [
+        (9, '"off_set_above" must be a number from 0 to 1')
+    ]
 
 
 def test_an_unknown_kind_or_readout_says_what_there_is(faults):
     kinds = "label, labels, choice, answer, fields"
-    assert faults(GOOD.replace("kind: label", "kind: lable")) == [(4, 'unknown kind "lable" - did you mean "label"?')]
-    assert faults(GOOD.replace("kind: label", "kind: essay")) == [(4, f'unknown kind "essay" - there are {kinds}')]
-    assert faults(GOOD.replace("  kind: label\n", "")) == [(3, f'"answer" has no "kind" - there are {kinds}')]
-    assert faults(GOOD + "  readout: codes\n") == [(8, '"readout" is "codes" - it can be name or code')]
+    assert faults(GOOD.replace("kind: label", "kind: lable")) == [
+        (4, 'unknown kind "lable" - did you mean "label"?')
+    ]
+    assert faults(GOOD.replace("kind: label", "kind: essay")) == [
+        (4, f'unknown kind "essay" - there are {kinds}')
+    ]
+    assert faults(GOOD.replace("  kind: label\n", "")) == [
+        (3, f'"answer" has no "kind" - there are {kinds}')
+    ]
+    assert faults(GOOD + "  readout: codes\n") == [
+        (8, '"readout" is "codes" - it can be name or code')
+    ]
 
 
 # Labels
@@ -181,22 +217,56 @@ def test_an_empty_label_set_is_a_fault(faults, empty):
 
 
 def test_the_words_that_yaml_changes_stay_as_they_were_typed(load):
-    typed = ["no", "yes", "on", "off", "null", "~", "1e3", "0x1F", "012", "2024-01-01", "1_000", "12:30:45", "true", ".5", "="]
+    typed = [
+        "no",
+        "yes",
+        "on",
+        "off",
+        "null",
+        "~",
+        "1e3",
+        "0x1F",
+        "012",
+        "2024-01-01",
+        "1_000",
+        "12:30:45",
+        "true",
+        ".5",
+        "=",
+    ]
     rest = "examples:\n  - {text: 2024-01-01, answer: null}\n  - {text: 012, answer: off}\n"
     task = load(with_labels(f"[{', '.join(typed)}]", rest))
     assert [label.name for label in task.labels] == typed
-    assert [(example.fields["text"], example.answer) for example in task.examples] == [("2024-01-01", "null"), ("012", "off")]
-    assert [label.name for label in load(with_labels("{" + ", ".join(f"{word}: x" for word in typed) + "}")).labels] == typed
+    assert [(example.fields["text"], example.answer) for example in task.examples] == [
+        ("2024-01-01", "null"),
+        ("012", "off"),
+    ]
+    assert [
+        label.name
+        for label in load(with_labels("{" + ", ".join(f"{word}: x" for word in typed) + "}")).labels
+    ] == typed
     assert load(GOOD + "  abstain: no\n").abstain.name == "no"
-    as_json = '{"instruction": "x", "input": "{{ t }}", "answer": {"kind": "label", "labels": [1.0, true, 1e3]}}'
+    as_json = (
+        '{"instruction": "x", "input": "{{ t }}", "answer": {"kind": "label", "labels": '
+        "[1.0, true, 1e3]}}"
+    )
     assert [label.name for label in load(as_json, "task.json").labels] == ["1.0", "true", "1e3"]
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Zl", "Zp", "Zs", "Cn", "Co"))))
+@given(
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Zl", "Zp", "Zs", "Cn", "Co"))
+    )
+)
 def test_a_quoted_label_of_any_letters_keeps_its_name(tmp_path_factory, name):
     path = tmp_path_factory.mktemp("task") / "task.json"
     labels = {name or "x": "first", "the other": "second"}
-    path.write_text(json.dumps({"instruction": "x", "input": "{{ t }}", "answer": {"kind": "label", "labels": labels}}), encoding="utf-8")
+    path.write_text(
+        json.dumps(
+            {"instruction": "x", "input": "{{ t }}", "answer": {"kind": "label", "labels": labels}}
+        ),
+        encoding="utf-8",
+    )
     assert [label.name for label in load_task(path).labels] == list(labels)
 
 
@@ -210,7 +280,9 @@ def test_a_label_without_a_name_is_a_fault(faults):
     assert faults(with_labels('["a", " ", "b", ""]')) == [(5, "a label has no name")] * 2
 
 
-@pytest.mark.parametrize("name", [r"a\nb", r"a\tb", r"a\x07b", r"a\u200bb", r"a\u202eb", r"a\u2028b"])
+@pytest.mark.parametrize(
+    "name", [r"a\nb", r"a\tb", r"a\x07b", r"a\u200bb", r"a\u202eb", r"a\u2028b"]
+)
 def test_a_label_with_an_invisible_character_is_a_fault(faults, name):
     ((line, message),) = faults(with_labels(f'["{name}", "c"]'))
     assert line == 5
@@ -229,8 +301,16 @@ def test_a_semicolon_is_part_of_a_label(load):
 
 
 def test_a_definition_of_several_lines_becomes_one(load):
-    task = load(with_labels("\n    curative: |\n      removes the tumour\n      with intent to cure\n    palliative: 5\n"))
-    assert [label.definition for label in task.labels] == ["removes the tumour with intent to cure", "5"]
+    task = load(
+        with_labels(
+            "\n    curative: |\n      removes the tumour\n      with intent to cure\n    "
+            "palliative: 5\n"
+        )
+    )
+    assert [label.definition for label in task.labels] == [
+        "removes the tumour with intent to cure",
+        "5",
+    ]
 
 
 def test_one_label_is_allowed_with_a_warning(load):
@@ -242,13 +322,20 @@ def test_labels_without_a_definition_are_warned_of_five_by_name(load):
     assert load(with_labels("\n    curative: removes\n    palliative:\n")).warnings == (
         'task.yaml:7: "palliative" has no definition - the model sees the bare word',
     )
-    warnings = load(with_labels("\n" + "".join(f"    - label {number}\n" for number in range(9)))).warnings
+    warnings = load(
+        with_labels("\n" + "".join(f"    - label {number}\n" for number in range(9)))
+    ).warnings
     assert len(warnings) == 6
     assert warnings[5] == "task.yaml:11: 4 more labels have no definition"
 
 
 def test_two_thousand_labels_load_at_once(load):
-    text = with_labels("\n" + "".join(f"    protocol {number}: what belongs to protocol {number}\n" for number in range(2000)))
+    text = with_labels(
+        "\n"
+        + "".join(
+            f"    protocol {number}: what belongs to protocol {number}\n" for number in range(2000)
+        )
+    )
     begin = time.perf_counter()
     assert len(load(text).labels) == 2000
     assert time.perf_counter() - begin < 1
@@ -257,7 +344,12 @@ def test_two_thousand_labels_load_at_once(load):
 def test_codes_are_letters_up_to_26_candidates_and_numbers_beyond(load):
     def says(count: int) -> list[str]:
         names = ", ".join(f"label {number}" for number in range(count))
-        return [label.say for label in load(with_labels(f"[{names}]", "  abstain: unsure\n  readout: code\n")).candidates]
+        return [
+            label.say
+            for label in load(
+                with_labels(f"[{names}]", "  abstain: unsure\n  readout: code\n")
+            ).candidates
+        ]
 
     assert says(25)[0] == "A"
     assert says(25)[-1] == "Z"
@@ -266,10 +358,18 @@ def test_codes_are_letters_up_to_26_candidates_and_numbers_beyond(load):
 
 def test_the_abstention_may_have_a_definition_but_no_labels_name(load, faults):
     abstain = load(GOOD + "  abstain: {unsure: the text names no operation}\n").abstain
-    assert (abstain.name, abstain.definition, abstain.say) == ("unsure", "the text names no operation", "unsure")
+    assert (abstain.name, abstain.definition, abstain.say) == (
+        "unsure",
+        "the text names no operation",
+        "unsure",
+    )
     assert load(GOOD + "  abstain: ~\n").abstain is None
-    assert faults(GOOD + "  abstain: Curative\n") == [(8, '"Curative" cannot be both a label and the abstention')]
-    assert faults(GOOD + "  abstain: [a, b]\n") == [(8, '"abstain" is one name, or one name with its definition')]
+    assert faults(GOOD + "  abstain: Curative\n") == [
+        (8, '"Curative" cannot be both a label and the abstention')
+    ]
+    assert faults(GOOD + "  abstain: [a, b]\n") == [
+        (8, '"abstain" is one name, or one name with its definition')
+    ]
 
 
 def test_the_labels_of_a_draft_must_be_filled_in(faults):
@@ -288,13 +388,20 @@ def test_a_template_fault_has_the_line_of_the_block_it_stands_in(faults):
 
 def test_an_input_that_uses_no_column_is_a_fault(faults):
     ((line, message),) = faults(GOOD.replace("{{ procedure }}", "procedure"))
-    assert (line, message) == (2, 'input uses no column of the table - write one as in "{{ procedure }}"')
+    assert (line, message) == (
+        2,
+        'input uses no column of the table - write one as in "{{ procedure }}"',
+    )
 
 
 def test_an_input_that_shows_the_truth_is_warned_of(load):
     warning = 'task.yaml:2: input shows the gold column "purpose" to the model'
-    assert load(GOOD.replace("{{ procedure }}", "{{ procedure }} {{ purpose }}") + "gold: purpose\n").warnings == (warning,)
-    assert load(GOOD.replace("{{ procedure }}", "{{ row }}") + "gold: purpose\n").warnings == (warning,)
+    assert load(
+        GOOD.replace("{{ procedure }}", "{{ procedure }} {{ purpose }}") + "gold: purpose\n"
+    ).warnings == (warning,)
+    assert load(GOOD.replace("{{ procedure }}", "{{ row }}") + "gold: purpose\n").warnings == (
+        warning,
+    )
     assert load(GOOD + "gold: purpose\n").warnings == ()
 
 
@@ -332,11 +439,16 @@ def test_what_is_no_yaml_is_told_with_its_line(faults, text, line, words):
 
 
 def test_what_is_no_json_is_told_with_its_line_and_column(faults):
-    assert faults('{"instruction": "x",\n  "input" "y"}', "task.json") == [(2, "not JSON: column 11: Expecting ':' delimiter")]
+    assert faults('{"instruction": "x",\n  "input" "y"}', "task.json") == [
+        (2, "not JSON: column 11: Expecting ':' delimiter")
+    ]
 
 
 def test_json_faults_have_lines_too(faults):
-    text = '{\n  "instruction": "x",\n  "input": "{{ t }}",\n  "anser": {\n    "kind": "label",\n    "labels": ["a",\n      "A"]}}'
+    text = (
+        '{\n  "instruction": "x",\n  "input": "{{ t }}",\n  "anser": {\n    "kind": '
+        '"label",\n    "labels": ["a",\n      "A"]}}'
+    )
     assert faults(text, "task.json") == [
         (4, 'unknown key "anser" - did you mean "answer"?'),
         (7, 'the labels "a" (line 6) and "A" cannot be told apart'),
@@ -344,8 +456,13 @@ def test_json_faults_have_lines_too(faults):
 
 
 def test_half_a_character_is_a_fault(faults):
-    text = '{"instruction": "\\ud800", "input": "{{ t }}", "answer": {"kind": "label", "labels": {"a": "x", "b": "y"}}}'
-    assert faults(text, "task.json") == [(1, "half a character (a lone surrogate) - write the character itself")]
+    text = (
+        '{"instruction": "\\ud800", "input": "{{ t }}", "answer": {"kind": "label", "labels": '
+        '{"a": "x", "b": "y"}}}'
+    )
+    assert faults(text, "task.json") == [
+        (1, "half a character (a lone surrogate) - write the character itself")
+    ]
 
 
 def test_a_file_that_is_not_utf8_or_too_large_is_refused(tmp_path):

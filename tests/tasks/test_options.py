@@ -16,7 +16,9 @@ from medtask.tasks.options import Options, find_letters, read_options
 from medtask.tasks.task import Choice
 
 ONE = Choice(("options",))
-WORDS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20)
+WORDS = st.text(
+    st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20
+)
 TEXTS = st.lists(WORDS, min_size=2, max_size=26, unique_by=fold_name)
 
 
@@ -61,8 +63,16 @@ def test_letters_of_a_mapping_stay_when_an_option_is_blank():
 
 
 def test_a_mark_counts_only_in_its_order():
-    assert read("A) vitamin K B) vitamin A) in oil C) none") == ["A vitamin K", "B vitamin A) in oil", "C none"]
-    assert read("A. vitamin B. complex\nB. vitamin K\nC. none") == ["A vitamin B. complex", "B vitamin K", "C none"]
+    assert read("A) vitamin K B) vitamin A) in oil C) none") == [
+        "A vitamin K",
+        "B vitamin A) in oil",
+        "C none",
+    ]
+    assert read("A. vitamin B. complex\nB. vitamin K\nC. none") == [
+        "A vitamin B. complex",
+        "B vitamin K",
+        "C none",
+    ]
 
 
 def test_options_from_several_columns_keep_their_places():
@@ -83,11 +93,23 @@ def test_options_from_several_columns_keep_their_places():
         (["five"], "the row has a single option"),
         ("five", "the row has a single option"),
         (["five", "six", " FIVE"], "two of the row's options say the same"),
-        ([f"option {number}" for number in range(40)], "the row has 40 options, and 26 letters are all there are"),
+        (
+            [f"option {number}" for number in range(40)],
+            "the row has 40 options, and 26 letters are all there are",
+        ),
         (["five", ["six"]], "an option holds more than a text"),
-        ("{'A': 'five', 'B': open('x')}", "the options can be read neither as JSON nor as what Python prints"),
-        ("[" * 10_000 + "]" * 10_000, "the options can be read neither as JSON nor as what Python prints"),
-        ("{'A': 'five', 'B': " + "9" * 10_000 + "}", "the options can be read neither as JSON nor as what Python prints"),
+        (
+            "{'A': 'five', 'B': open('x')}",
+            "the options can be read neither as JSON nor as what Python prints",
+        ),
+        (
+            "[" * 10_000 + "]" * 10_000,
+            "the options can be read neither as JSON nor as what Python prints",
+        ),
+        (
+            "{'A': 'five', 'B': " + "9" * 10_000 + "}",
+            "the options can be read neither as JSON nor as what Python prints",
+        ),
         ("x" * 300_000, "the options take more than 200,000 characters"),
     ],
 )
@@ -103,9 +125,18 @@ def test_a_row_without_the_column_says_so():
 
 @given(TEXTS)
 def test_every_way_to_write_options_reads_the_same(texts):
-    wanted = [f"{letter} {' '.join(text.split())}" for letter, text in zip(LETTERS, texts, strict=False)]
+    wanted = [
+        f"{letter} {' '.join(text.split())}" for letter, text in zip(LETTERS, texts, strict=False)
+    ]
     lettered = dict(zip(LETTERS, texts, strict=False))
-    for cell in (texts, lettered, json.dumps(texts), json.dumps(lettered), repr(texts), repr(lettered)):
+    for cell in (
+        texts,
+        lettered,
+        json.dumps(texts),
+        json.dumps(lettered),
+        repr(texts),
+        repr(lettered),
+    ):
         assert read(cell) == wanted
 
 

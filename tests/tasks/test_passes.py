@@ -50,28 +50,44 @@ def test_a_pass_is_the_whole_question_with_what_it_changes(load):
     assert refine.when == When(0.6, (Status.ABSTAINED, Status.REVIEW), ("other",))
     assert (refine.name, refine.model, refine.task.model) == ("refine", "org/larger", "org/larger")
     assert refine.task.instruction == "Look again."
-    assert refine.task.labels == (Label("curative", "removes", "A"), Label("palliative", "relieves", "B"))
+    assert refine.task.labels == (
+        Label("curative", "removes", "A"),
+        Label("palliative", "relieves", "B"),
+    )
     assert refine.task.abstain == Label("unsure", "", "C")
     assert refine.task.reasoning == Reasoning(512)
     assert [example.answer for example in refine.task.examples] == ["palliative"]
-    assert (refine.task.kind, refine.task.passes, refine.task.gate, refine.task.input) == ("label", (), task.gate, task.input)
+    assert (refine.task.kind, refine.task.passes, refine.task.gate, refine.task.input) == (
+        "label",
+        (),
+        task.gate,
+        task.input,
+    )
     assert last.when == When(status=(Status.FAILED,))
     assert last.model is None
-    assert (last.task.instruction, last.task.labels, last.task.reasoning) == (task.instruction, task.labels, task.reasoning)
+    assert (last.task.instruction, last.task.labels, last.task.reasoning) == (
+        task.instruction,
+        task.labels,
+        task.reasoning,
+    )
     assert len({task.fingerprint, refine.task.fingerprint, last.task.fingerprint}) == 3
     prompt = build_prompt(refine.task, Record("1", {"text": "stenting"}))
     assert prompt.branches[0].tails == ("A", "B", "C")
 
 
 def test_a_pass_with_fewer_labels_keeps_the_examples_that_fit(load):
-    (refine,) = load(with_pass("when: {confidence_below: 0.5}, labels: [curative, palliative]")).passes
+    (refine,) = load(
+        with_pass("when: {confidence_below: 0.5}, labels: [curative, palliative]")
+    ).passes
     assert [example.answer for example in refine.task.examples] == ["curative", "unsure"]
     (plain,) = load(with_pass("when: {confidence_below: 0.5}, reasoning: ~, examples: ~")).passes
     assert (plain.task.examples, plain.task.reasoning) == ((), None)
 
 
 def test_a_row_that_passed_the_gate_passes_it_again(load):
-    text = with_pass("when: {status: review}, examples: ~").replace("min_words: 1", "min_words: 2, novelty: 0.1")
+    text = with_pass("when: {status: review}, examples: ~").replace(
+        "min_words: 1", "min_words: 2, novelty: 0.1"
+    )
     (again,) = load(text).passes
     assert again.task.gate == Gate(min_words=2)
     assert isinstance(build_prompt(again.task, Record("1", {"text": "left hemicolectomy"})), Prompt)
@@ -90,7 +106,10 @@ passes: [{name: again, when: {answer_in: c}, labels: [b, c]}]
 
 
 def test_letters_are_the_answers_of_a_choice(load, faults):
-    text = 'instruction: x\ninput: "{{ q }}"\nanswer: {kind: choice, options: o}\npasses: [{name: again, when: {answer_in: [A, %s]}}]\n'
+    text = (
+        'instruction: x\ninput: "{{ q }}"\nanswer: {kind: choice, options: o}\npasses: '
+        "[{name: again, when: {answer_in: [A, %s]}}]\n"
+    )
     assert load(text % "E").passes[0].when.answer_in == ("A", "E")
     assert faults(text % "five") == [(4, 'answer_in names "five", which is no letter')]
 
@@ -98,26 +117,56 @@ def test_letters_are_the_answers_of_a_choice(load, faults):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("when: {}", '"when" says which rows are asked again: confidence_below, status or answer_in'),
+        (
+            "when: {}",
+            '"when" says which rows are asked again: confidence_below, status or answer_in',
+        ),
         ("when: always", '"when" holds keys of its own: confidence_below, status, answer_in'),
         ("instruction: x", 'pass 1 has no "when"'),
-        ("when: {pass: first}", 'unknown key "pass" - "passes" belongs beside instruction, at the left'),
+        (
+            "when: {pass: first}",
+            'unknown key "pass" - "passes" belongs beside instruction, at the left',
+        ),
         ("when: {confidence: 0.5}", 'unknown key "confidence" - did you mean "confidence_below"?'),
         ("when: {confidence_below: 60}", '"confidence_below" must be a number from 0 to 1'),
         ("when: {status: unsure}", f'unknown status "unsure" - there are {", ".join(Status)}'),
         ("when: {status: [abstaned]}", 'unknown status "abstaned" - did you mean "abstained"?'),
         ("when: {status: [too_short]}", "rows with the status too_short are asked in no pass"),
-        ("when: {answer_in: [othr]}", 'answer_in names "othr", which is no label - did you mean "other"?'),
-        ("when: {answer_in: unsure}", 'answer_in names "unsure", which is no label - rows that abstained are asked by "status: abstained"'),
+        (
+            "when: {answer_in: [othr]}",
+            'answer_in names "othr", which is no label - did you mean "other"?',
+        ),
+        (
+            "when: {answer_in: unsure}",
+            (
+                'answer_in names "unsure", which is no label - rows that abstained are asked by '
+                '"status: abstained"'
+            ),
+        ),
         ("when: {answer_in: []}", '"answer_in" is a name, or a list of names'),
-        ("when: {status: review}, labels: [curativ]", '"curativ" is no label of the task - did you mean "curative"?'),
+        (
+            "when: {status: review}, labels: [curativ]",
+            '"curativ" is no label of the task - did you mean "curative"?',
+        ),
         ("when: {status: review}, labels: {curative: x}", '"labels" is a name, or a list of names'),
-        ("when: {status: review}, reasoning: {budget: none}", '"budget" must be a whole number from 1 to 1,000,000'),
-        ("when: {status: review}, examples: [{text: a, answer: b}]", 'example 1 answers "b", which is no label'),
-        ("when: {status: review}, abstain: x", 'unknown key "abstain" - "abstain" belongs under "answer"'),
-        ("when: {status: review}, instuction: x", 'unknown key "instuction" - did you mean "instruction"?'),
+        (
+            "when: {status: review}, reasoning: {budget: none}",
+            '"budget" must be a whole number from 1 to 1,000,000',
+        ),
+        (
+            "when: {status: review}, examples: [{text: a, answer: b}]",
+            'example 1 answers "b", which is no label',
+        ),
+        (
+            "when: {status: review}, abstain: x",
+            'unknown key "abstain" - "abstain" belongs under "answer"',
+        ),
+        (
+            "when: {status: review}, instuction: x",
+            'unknown key "instuction" - did you mean "instruction"?',
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_pass(faults, line, message):
     found = faults(with_pass(line))
     assert found[0] == (16, message) or (16, message) in found
@@ -125,19 +174,31 @@ def test_what_is_wrong_with_a_pass(faults, line, message):
 
 def test_passes_have_names_of_their_own(faults):
     again = "  - {name: again, when: {status: review}}\n"
-    assert faults(TASK + again + again) == [(17, '"again" is the name of an earlier pass: give this one another name')]
+    assert faults(TASK + again + again) == [
+        (17, '"again" is the name of an earlier pass: give this one another name')
+    ]
     assert faults(TASK + "  - {name: first, when: {status: review}}\n") == [
         (16, '"first" is what the first pass is called: give this one another name')
     ]
     assert faults(TASK + "  - {when: {status: review}}\n") == [(16, 'pass 1 has no "name"')]
-    assert faults(TASK.replace("passes:\n", "passes: {name: x}\n")) == [(15, '"passes" is a list, and every pass begins with "- name:"')]
+    assert faults(TASK.replace("passes:\n", "passes: {name: x}\n")) == [
+        (15, '"passes" is a list, and every pass begins with "- name:"')
+    ]
 
 
 @pytest.mark.parametrize(
     ("answer", "when", "message"),
     [
-        ("{kind: answer}", "{confidence_below: 0.5}", "free text has no confidence: leave confidence_below out"),
-        ("{kind: answer}", "{answer_in: [a]}", "answer_in is about labels and letters, and this task is of the kind answer"),
+        (
+            "{kind: answer}",
+            "{confidence_below: 0.5}",
+            "free text has no confidence: leave confidence_below out",
+        ),
+        (
+            "{kind: answer}",
+            "{answer_in: [a]}",
+            "answer_in is about labels and letters, and this task is of the kind answer",
+        ),
         (
             "{kind: fields, schema: {properties: {a: {type: string}}}}",
             "{confidence_below: 0.5}",
@@ -146,19 +207,30 @@ def test_passes_have_names_of_their_own(faults):
     ],
 )
 def test_what_has_no_confidence_cannot_be_below_one(faults, answer, when, message):
-    text = f'instruction: x\ninput: "{{{{ q }}}}"\nanswer: {answer}\npasses:\n  - name: again\n    when: {when}\n'
+    text = (
+        f'instruction: x\ninput: "{{{{ q }}}}"\nanswer: {answer}\npasses:\n  - name: again\n  '
+        f"  when: {when}\n"
+    )
     assert faults(text) == [(6, message)]
 
 
 def test_a_pass_of_free_text_may_ask_truncated_rows_again(load):
-    text = 'instruction: x\ninput: "{{ q }}"\nanswer: {kind: answer}\npasses: [{name: again, when: {status: truncated}, labels: [a]}]\n'
+    text = (
+        'instruction: x\ninput: "{{ q }}"\nanswer: {kind: answer}\npasses: [{name: again, '
+        "when: {status: truncated}, labels: [a]}]\n"
+    )
     task = load(text.replace(", labels: [a]", ""))
     assert task.passes[0].when.status == (Status.TRUNCATED,)
 
 
 def test_labels_belong_to_tasks_of_labels(faults):
-    text = 'instruction: x\ninput: "{{ q }}"\nanswer: {kind: answer}\npasses: [{name: again, when: {status: truncated}, labels: [a]}]\n'
-    assert faults(text) == [(4, '"labels" belongs to tasks of labels, and this one is of the kind answer')]
+    text = (
+        'instruction: x\ninput: "{{ q }}"\nanswer: {kind: answer}\npasses: [{name: again, '
+        "when: {status: truncated}, labels: [a]}]\n"
+    )
+    assert faults(text) == [
+        (4, '"labels" belongs to tasks of labels, and this one is of the kind answer')
+    ]
 
 
 CHOICE = """\
@@ -166,10 +238,21 @@ instruction: Choose.
 input: "{{ text }}"
 answer: {kind: choice, options: o, debias: permute}
 """
-ORDERS = '"debias: permute" shows the options in other orders, and thoughts name them by the letters of one: leave out either'
+ORDERS = (
+    '"debias: permute" shows the options in other orders, and thoughts name them by the '
+    "letters of one: leave out either"
+)
 
 
 def test_options_do_not_change_places_behind_thoughts(faults, load):
     assert faults(CHOICE + "reasoning: {budget: 64}\n") == [(4, ORDERS)]
-    assert faults(CHOICE + "passes:\n  - {name: think, when: {confidence_below: 0.5}, reasoning: {budget: 64}}\n") == [(5, ORDERS)]
-    assert load(CHOICE + "passes:\n  - {name: again, when: {confidence_below: 0.5}}\n").passes[0].task.reasoning is None
+    assert faults(
+        CHOICE
+        + "passes:\n  - {name: think, when: {confidence_below: 0.5}, reasoning: {budget: 64}}\n"
+    ) == [(5, ORDERS)]
+    assert (
+        load(CHOICE + "passes:\n  - {name: again, when: {confidence_below: 0.5}}\n")
+        .passes[0]
+        .task.reasoning
+        is None
+    )

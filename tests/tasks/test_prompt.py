@@ -17,13 +17,20 @@ from medtask.tasks.labels import Entry, assign_says
 from medtask.tasks.prompt import build_prompt, input_columns, prompt_key
 from medtask.tasks.task import Example, OneLabel, Task
 
-ENTRIES = [Entry("curative", "removes the tumour with intent to cure", ()), Entry("palliative", "", ())]
+ENTRIES = [
+    Entry("curative", "removes the tumour with intent to cure", ()),
+    Entry("palliative", "", ()),
+]
 
 
 def make_task(readout: str = "name", source: str = "{{ procedure }}", **facts: object) -> Task:
     labels, abstain = assign_says(ENTRIES, Entry("not enough information", "", ()), readout)
-    instruction = "Decide the main purpose of the cancer operation.\r\nBiopsies count as diagnostic.\n"
-    return replace(Task("surgery", instruction, source, OneLabel(readout), labels, abstain), **facts)
+    instruction = (
+        "Decide the main purpose of the cancer operation.\r\nBiopsies count as diagnostic.\n"
+    )
+    return replace(
+        Task("surgery", instruction, source, OneLabel(readout), labels, abstain), **facts
+    )
 
 
 def ask(task: Task, **fields: object) -> Prompt | Fault:
@@ -31,25 +38,44 @@ def ask(task: Task, **fields: object) -> Prompt | Fault:
 
 
 def test_the_prompt_reads_as_the_golden_file_says():
-    examples = (Example({"procedure": "Left hemicolectomy"}, "curative"), Example({"procedure": "Biliary stent "}, "palliative"))
+    examples = (
+        Example({"procedure": "Left hemicolectomy"}, "curative"),
+        Example({"procedure": "Biliary stent "}, "palliative"),
+    )
     written = ""
     for readout in ("name", "code"):
-        prompt = ask(make_task(readout, examples=examples), procedure=" Gastric bypass\r\nfor obstruction\x00\n")
-        written += "".join(f"=== {readout}, {turn.role}\n{turn.content}\n" for turn in prompt.messages)
+        prompt = ask(
+            make_task(readout, examples=examples),
+            procedure=" Gastric bypass\r\nfor obstruction\x00\n",
+        )
+        written += "".join(
+            f"=== {readout}, {turn.role}\n{turn.content}\n" for turn in prompt.messages
+        )
     assert written == (Path(__file__).parent / "prompt.txt").read_text(encoding="utf-8")
 
 
 def test_without_examples_the_prompt_is_a_single_turn_that_ends_with_the_row():
     prompt = ask(make_task(), procedure="Biliary stent")
     assert len(prompt.messages) == 1
-    assert prompt.messages[0].content.endswith("Answer with the label alone.\n\nText: Biliary stent")
+    assert prompt.messages[0].content.endswith(
+        "Answer with the label alone.\n\nText: Biliary stent"
+    )
     assert prompt.text == "Biliary stent"
-    meanings = (Meaning(ENTRIES[0].name, ENTRIES[0].definition), Meaning("palliative"), Meaning("not enough information"))
-    assert prompt.branches == (Branch("", ("curative", "palliative", "not enough information"), meanings=meanings),)
+    meanings = (
+        Meaning(ENTRIES[0].name, ENTRIES[0].definition),
+        Meaning("palliative"),
+        Meaning("not enough information"),
+    )
+    assert prompt.branches == (
+        Branch("", ("curative", "palliative", "not enough information"), meanings=meanings),
+    )
 
 
 def test_a_row_and_an_example_of_the_same_text_are_the_same_turn():
-    examples = (Example({"procedure": "a"}, "curative"), Example({"procedure": " b\u200b\r\n"}, "palliative"))
+    examples = (
+        Example({"procedure": "a"}, "curative"),
+        Example({"procedure": " b\u200b\r\n"}, "palliative"),
+    )
     prompt = ask(make_task(examples=examples), procedure="b")
     assert prompt.messages[2] == prompt.messages[4]
     assert [turn.role for turn in prompt.messages] == ["user", "assistant"] * 2 + ["user"]
@@ -60,9 +86,28 @@ def test_an_example_that_answers_no_label_stops_the_task_and_not_the_row():
         ask(make_task(examples=(Example({"procedure": "a"}, "cure"),)), procedure="b")
 
 
-@pytest.mark.parametrize("blank", [None, float("nan"), "", "  \n", "\u200b\ufeff", "nan", "NULL", "None", "n/a", " N/A ", "#N/A", [], {}])
+@pytest.mark.parametrize(
+    "blank",
+    [
+        None,
+        float("nan"),
+        "",
+        "  \n",
+        "\u200b\ufeff",
+        "nan",
+        "NULL",
+        "None",
+        "n/a",
+        " N/A ",
+        "#N/A",
+        [],
+        {},
+    ],
+)
 def test_a_row_without_input_is_not_asked(blank):
-    fault = ask(make_task(source="Procedure: {{ procedure }}, {{ note }}"), procedure=blank, note=None)
+    fault = ask(
+        make_task(source="Procedure: {{ procedure }}, {{ note }}"), procedure=blank, note=None
+    )
     assert isinstance(fault, Fault)
     assert (fault.record_id, fault.status) == ("7", Status.EMPTY_INPUT)
 
@@ -73,7 +118,9 @@ def test_a_row_with_one_of_two_inputs_is_asked():
 
 
 def test_a_template_that_prints_nothing_is_an_empty_input():
-    fault = ask(make_task(source="{% if procedure == 'x' %}{{ procedure }}{% endif %}"), procedure="y")
+    fault = ask(
+        make_task(source="{% if procedure == 'x' %}{{ procedure }}{% endif %}"), procedure="y"
+    )
     assert fault.status is Status.EMPTY_INPUT
 
 
@@ -88,10 +135,21 @@ def test_a_template_that_prints_nothing_is_an_empty_input():
 )
 def test_what_a_row_does_not_have_is_named_without_its_text(source, named):
     fault = ask(make_task(source=source), procedure="SECRET", visit={"SECRET": 1})
-    assert (fault.status, fault.reason) == (Status.FAILED, f'the input uses "{named}", which this row does not have')
+    assert (fault.status, fault.reason) == (
+        Status.FAILED,
+        f'the input uses "{named}", which this row does not have',
+    )
 
 
-@pytest.mark.parametrize("source", ["{{ visit[procedure] }}", "{{ procedure - 1 }}", "{{ procedure.strip(1) }}", "{{ visit.SECRET.x }}"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ visit[procedure] }}",
+        "{{ procedure - 1 }}",
+        "{{ procedure.strip(1) }}",
+        "{{ visit.SECRET.x }}",
+    ],
+)
 def test_a_template_that_fails_on_a_row_tells_nothing_of_it(source):
     fault = ask(make_task(source=source), procedure="SECRET TEXT", visit={"SECRET": "SECRET TEXT"})
     assert fault.status is Status.FAILED
@@ -106,22 +164,44 @@ def test_a_text_of_more_than_five_million_characters_is_too_long():
 def test_loops_methods_and_filters_that_a_task_needs_work():
     source = """{% for visit in visits if visit.note is defined %}{{ loop.index }}. {{ visit.get('note')|trim|truncate(20) }}
 {% endfor %}{{ procedure.upper()[:5] ~ '' if procedure else 'none' }} {{ codes|join(', ') }} {{ codes|length }} {{ age|default('?') }}
-{% for name, value in row.items() %}{{ name }} {% endfor %}{# unseen #}{{ procedure|replace('a', 'b') }}"""
-    prompt = ask(make_task(source=source), visits=[{"note": " a "}, {}, {"note": "b"}], procedure="abcdefg", codes=["x", None])
+{% for name, value in row.items() %}{{ name }} {% endfor %}{# unseen #}{{ procedure|replace('a', 'b') }}"""  # noqa: E501 - data as it is read
+    prompt = ask(
+        make_task(source=source),
+        visits=[{"note": " a "}, {}, {"note": "b"}],
+        procedure="abcdefg",
+        codes=["x", None],
+    )
     assert prompt.text == "1. a\n2. b\nABCDE x,  2 ?\nvisits procedure codes bbcdefg"
 
 
 def test_the_columns_of_an_input_are_its_names_and_its_subscripts_of_row():
     source = """{{ a.b }}{{ row["Procedure name"] }}{{ row.c }}{{ row.get("d") }}{% if e is defined %}{% endif %}
-{% for f in g %}{{ f }}{{ loop.index }}{% endfor %}{{ row['Eingriff-Text'][:3] }}"""
-    assert input_columns(make_task(source=source)) == {"a", "Procedure name", "c", "d", "e", "g", "Eingriff-Text"}
+{% for f in g %}{{ f }}{{ loop.index }}{% endfor %}{{ row['Eingriff-Text'][:3] }}"""  # noqa: E501 - data as it is read
+    assert input_columns(make_task(source=source)) == {
+        "a",
+        "Procedure name",
+        "c",
+        "d",
+        "e",
+        "g",
+        "Eingriff-Text",
+    }
 
 
 def test_equal_prompts_have_equal_keys_and_others_have_not():
     task = make_task()
     first, same, other = (ask(task, procedure=text) for text in ("stent", " stent\n", "stents"))
     assert prompt_key(first) == prompt_key(replace(same, record_id="8"))
-    assert len({prompt_key(first), prompt_key(other), prompt_key(ask(make_task("code"), procedure="stent"))}) == 3
+    assert (
+        len(
+            {
+                prompt_key(first),
+                prompt_key(other),
+                prompt_key(ask(make_task("code"), procedure="stent")),
+            }
+        )
+        == 3
+    )
     assert len(prompt_key(first)) == 16
 
 
@@ -129,8 +209,14 @@ def test_equal_prompts_have_equal_keys_and_others_have_not():
 def test_clean_text_shows_everything_that_it_holds(text):
     clean = clean_text(text)
     assert clean == clean.strip() == clean_text(clean)
-    assert not [character for character in clean if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character not in "\n\t"]
-    assert not set(clean) & set("\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff\u061c")
+    assert not [
+        character
+        for character in clean
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character not in "\n\t"
+    ]
+    assert not set(clean) & set(
+        "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff\u061c"
+    )
     clean.encode("utf-8")
 
 

@@ -31,8 +31,16 @@ def task(tmp_path: Path) -> Task:
 
 
 def test_ids_and_gold_are_stripped_text(task):
-    rows = [{"case_id": " 001 ", "purpose": " curative "}, {"case_id": 7, "purpose": "  "}, {"case_id": "x", "purpose": float("nan")}]
-    assert [(record.id, record.gold) for record in read_records(task, rows)] == [("001", "curative"), ("7", None), ("x", None)]
+    rows = [
+        {"case_id": " 001 ", "purpose": " curative "},
+        {"case_id": 7, "purpose": "  "},
+        {"case_id": "x", "purpose": float("nan")},
+    ]
+    assert [(record.id, record.gold) for record in read_records(task, rows)] == [
+        ("001", "curative"),
+        ("7", None),
+        ("x", None),
+    ]
 
 
 def test_a_record_keeps_its_row_as_it_is(task):
@@ -53,7 +61,11 @@ def test_a_row_without_its_id_is_refused_by_its_number(task):
 
 
 def test_another_gold_column_replaces_the_tasks_own(task):
-    (record,) = read_records(task, [{"case_id": "1", "purpose": "curative", "second reader": "palliative"}], gold_column="second reader")
+    (record,) = read_records(
+        task,
+        [{"case_id": "1", "purpose": "curative", "second reader": "palliative"}],
+        gold_column="second reader",
+    )
     assert record.gold == "palliative"
 
 
@@ -78,17 +90,26 @@ def test_a_wide_table_is_listed_in_part(task):
 
 def test_gold_that_is_no_label_is_counted_with_its_first_row(task):
     gold = ["curative", "Curativ", "x", "unsure", None, "Curativ"]
-    records = read_records(task, [{"case_id": str(number), "purpose": value} for number, value in enumerate(gold)])
-    assert unknown_gold(task, records) == {"Curativ": UnknownGold(2, 2, "curative"), "x": UnknownGold(1, 3, None)}
+    records = read_records(
+        task, [{"case_id": str(number), "purpose": value} for number, value in enumerate(gold)]
+    )
+    assert unknown_gold(task, records) == {
+        "Curativ": UnknownGold(2, 2, "curative"),
+        "x": UnknownGold(1, 3, None),
+    }
 
 
 def test_unknown_gold_remembers_twenty_values_at_most(task):
-    records = read_records(task, ({"case_id": str(number), "purpose": f"g{number}"} for number in range(1000)))
+    records = read_records(
+        task, ({"case_id": str(number), "purpose": f"g{number}"} for number in range(1000))
+    )
     assert list(unknown_gold(task, records)) == [f"g{number}" for number in range(20)]
 
 
 def test_gold_is_read_as_the_tasks_kind(load):
-    task = load('instruction: x\ninput: "{{ q }}"\ngold: right\nanswer: {kind: choice, options: o}\n')
+    task = load(
+        'instruction: x\ninput: "{{ q }}"\ngold: right\nanswer: {kind: choice, options: o}\n'
+    )
     rows = [{"q": "?", "o": "A) one B) two", "right": gold} for gold in ("b", "one", "D", None)]
     records = list(read_records(task, rows))
     assert [record.gold for record in records] == ["B", "A", "D", None]
@@ -96,15 +117,27 @@ def test_gold_is_read_as_the_tasks_kind(load):
 
 
 def test_each_name_of_a_list_that_is_no_label_is_counted(load):
-    task = load('instruction: x\ninput: "{{ q }}"\ngold: g\nanswer: {kind: labels, labels: [heart, liver]}\n')
-    records = read_records(task, [{"g": "heart; livr"}, {"g": "[]"}, {"g": "livr, spleen"}, {"g": "liver"}])
-    assert unknown_gold(task, records) == {"livr": UnknownGold(2, 1, "liver"), "spleen": UnknownGold(1, 3, None)}
+    task = load(
+        'instruction: x\ninput: "{{ q }}"\ngold: g\nanswer: {kind: labels, labels: [heart, '
+        "liver]}\n"
+    )
+    records = read_records(
+        task, [{"g": "heart; livr"}, {"g": "[]"}, {"g": "livr, spleen"}, {"g": "liver"}]
+    )
+    assert unknown_gold(task, records) == {
+        "livr": UnknownGold(2, 1, "liver"),
+        "spleen": UnknownGold(1, 3, None),
+    }
 
 
 def test_columns_of_options_and_context_must_be_in_the_table(load):
-    task = load('instruction: x\ninput: "{{ q }}"\nanswer:\n  kind: choice\n  options: [opa, opb]\n')
+    task = load(
+        'instruction: x\ninput: "{{ q }}"\nanswer:\n  kind: choice\n  options: [opa, opb]\n'
+    )
     assert check_columns(task, ["q", "opa", "b"]) == (
         TaskFault(5, 'options names "opb", but the table has q, opa, b - did you mean "opa"?'),
     )
     task = load('instruction: x\ninput: "{{ q }}"\nanswer:\n  kind: answer\n  context: abstract\n')
-    assert check_columns(task, ["q"]) == (TaskFault(5, 'context names "abstract", but the table has q'),)
+    assert check_columns(task, ["q"]) == (
+        TaskFault(5, 'context names "abstract", but the table has q'),
+    )

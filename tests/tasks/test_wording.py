@@ -23,7 +23,7 @@ answer:
 examples:
   - {title: Stroke after dialysis, answer: "neurological; kidney, bladder"}
   - {title: Sales in the last quarter, answer: []}
-"""
+"""  # noqa: E501 - data as it is read
 CHOICE = """\
 instruction: Answer the exam question.
 input: "{{ question }}"
@@ -63,10 +63,16 @@ answer:
 examples:
   - report: "Stage II, 50 Gy given. Two nodes left. 3 May 2024"
     answer: {stage: II, stage_quote: Stage II, dose: 50 Gy, seen: 2024-05-03, clear: yes, nodes: [{side: left, removed: 2}], notes: []}
-"""
+"""  # noqa: E501 - data as it is read
 KINDS = {
     "labels": (LABELS, {"title": "Syncope"}),
-    "choice": (CHOICE, {"question": "Which organ makes bile?", "options": "{'A': 'spleen', 'B': 'liver', 'C': 'kidney'}"}),
+    "choice": (
+        CHOICE,
+        {
+            "question": "Which organ makes bile?",
+            "options": "{'A': 'spleen', 'B': 'liver', 'C': 'kidney'}",
+        },
+    ),
     "choice_text": (
         CHOICE.replace("options: options}", "options: options, readout: text}"),
         {"question": "Bile?", "options": ["spleen", "liver"]},
@@ -76,7 +82,10 @@ KINDS = {
         {"question": "Which are paired?", "options": "A) lungs B) liver C) kidneys"},
     ),
     "answer": (ANSWER, {"question": "What is glaucoma?"}),
-    "answer_sections": (SECTIONS, {"question": "Does it last?", "abstract": "It lasted\x00 for years."}),
+    "answer_sections": (
+        SECTIONS,
+        {"question": "Does it last?", "abstract": "It lasted\x00 for years."},
+    ),
     "fields": (FIELDS, {"report": "No tumour seen."}),
 }
 
@@ -115,12 +124,15 @@ def test_orders_of_options_share_everything_but_the_options(load):
     shown = [f"\n\nOptions:\n{order}" for order in orders]
     texts = [("one", "three", "four"), ("three", "four", "one"), ("four", "one", "three")]
     assert prompt.branches == tuple(
-        Branch("", ("A", "C", "D"), ask, "text", tuple(map(Meaning, order))) for ask, order in zip(shown, texts, strict=True)
+        Branch("", ("A", "C", "D"), ask, "text", tuple(map(Meaning, order)))
+        for ask, order in zip(shown, texts, strict=True)
     )
     assert "one" not in prompt.messages[-1].content
 
 
-@pytest.mark.parametrize("options", [None, [], ["one"], ["one", "ONE"], [f"option {n}" for n in range(40)]])
+@pytest.mark.parametrize(
+    "options", [None, [], ["one"], ["one", "ONE"], [f"option {n}" for n in range(40)]]
+)
 def test_a_row_without_usable_options_fails_and_tells_no_text(load, options):
     fault = build_prompt(load(CHOICE), Record("7", {"question": "Which?", "options": options}))
     assert isinstance(fault, Fault)
@@ -132,14 +144,24 @@ def test_a_row_without_context_is_asked_without_and_one_without_the_column_is_no
     task = load(SECTIONS)
     assert ask(task, {"question": "Why?", "abstract": None}).messages[-1].content == "Why?"
     fault = build_prompt(task, Record("7", {"question": "Why?"}))
-    assert (fault.status, fault.reason) == (Status.FAILED, 'the row has no column "abstract", which should hold the context')
+    assert (fault.status, fault.reason) == (
+        Status.FAILED,
+        'the row has no column "abstract", which should hold the context',
+    )
 
 
 def test_a_part_of_a_record_keeps_what_the_row_brings(load):
-    task, row = load(CHOICE), {"question": "Which organ makes bile?", "options": ["spleen", "liver"]}
+    task, row = (
+        load(CHOICE),
+        {"question": "Which organ makes bile?", "options": ["spleen", "liver"]},
+    )
     part = build_prompt(task, Record("7", row), "makes bile?")
     assert part.messages[-1].content == "Question: makes bile?"
-    assert (part.text, part.options, part.branches) == ("makes bile?", ask(task, row).options, ask(task, row).branches)
+    assert (part.text, part.options, part.branches) == (
+        "makes bile?",
+        ask(task, row).options,
+        ask(task, row).branches,
+    )
 
 
 def test_the_columns_of_a_prompt_are_those_of_input_options_and_context(load):
@@ -167,7 +189,9 @@ def test_whatever_is_asked_is_in_the_key(load):
 
 
 def test_an_example_whose_letter_the_row_lacks_stops_the_task_and_not_the_row():
-    task = Task("t", "x", "{{ q }}", Choice(("o",)), examples=(Example({"q": "a", "o": ["b", "c"]}, "D"),))
+    task = Task(
+        "t", "x", "{{ q }}", Choice(("o",)), examples=(Example({"q": "a", "o": ["b", "c"]}, "D"),)
+    )
     with pytest.raises(InputError, match="example 1"):
         build_prompt(task, Record("7", {"q": "a", "o": ["b", "c"]}))
 
@@ -175,17 +199,44 @@ def test_an_example_whose_letter_the_row_lacks_stops_the_task_and_not_the_row():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (CHOICE.replace("[O2, CO2]", "[O2]"), "example 1 cannot be shown: the row has a single option"),
-        (CHOICE.replace("answer: CO2", "answer: C"), 'example 1 answers "C", which is none of its options'),
-        (CHOICE.replace("options: [O2, CO2], ", ""), 'example 1 lacks "options", which holds options'),
-        (SECTIONS.replace('abstract: " It did\\nnot. ", ', ""), 'example 1 lacks "abstract", which context names'),
-        (LABELS.replace("neurological; k", "neural; k"), 'example 1 answers "neural", which is no label - did you mean "neurological"?'),
-        (FIELDS.replace("{stage: II,", "{stage: IV,"), 'example 1 answers "stage" with what the schema does not allow'),
+        (
+            CHOICE.replace("[O2, CO2]", "[O2]"),
+            "example 1 cannot be shown: the row has a single option",
+        ),
+        (
+            CHOICE.replace("answer: CO2", "answer: C"),
+            'example 1 answers "C", which is none of its options',
+        ),
+        (
+            CHOICE.replace("options: [O2, CO2], ", ""),
+            'example 1 lacks "options", which holds options',
+        ),
+        (
+            SECTIONS.replace('abstract: " It did\\nnot. ", ', ""),
+            'example 1 lacks "abstract", which context names',
+        ),
+        (
+            LABELS.replace("neurological; k", "neural; k"),
+            'example 1 answers "neural", which is no label - did you mean "neurological"?',
+        ),
+        (
+            FIELDS.replace("{stage: II,", "{stage: IV,"),
+            'example 1 answers "stage" with what the schema does not allow',
+        ),
         (FIELDS.replace("clear: yes, ", ""), 'example 1 answers no "clear"'),
-        (FIELDS.replace("Stage II, d", "stage 2, d"), 'example 1 quotes for "stage" what its text does not say in these words'),
-        (FIELDS.replace("notes: []", "note: []"), 'example 1 answers "note" with what the schema does not allow'),
-        (FIELDS.partition("    answer: {stage")[0] + "    answer: none\n", "example 1 answers with something that is no mapping of fields"),
+        (
+            FIELDS.replace("Stage II, d", "stage 2, d"),
+            'example 1 quotes for "stage" what its text does not say in these words',
+        ),
+        (
+            FIELDS.replace("notes: []", "note: []"),
+            'example 1 answers "note" with what the schema does not allow',
+        ),
+        (
+            FIELDS.partition("    answer: {stage")[0] + "    answer: none\n",
+            "example 1 answers with something that is no mapping of fields",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_an_example_of_any_kind(faults, text, message):
     assert message in [said for _, said in faults(text)]

@@ -63,16 +63,39 @@ def test_the_card_is_as_it_was() -> None:
 
 def test_the_hub_reads_the_front_matter_back() -> None:
     data = ModelCard(write_card(FACTS)).data
-    assert (data.base_model, data.library_name, data.license) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "peft", "apache-2.0")
-    assert (data.pipeline_tag, data.language, data.model_name) == ("text-generation", ["en"], "surgery-purpose-rslora")
+    assert (data.base_model, data.library_name, data.license) == (
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "peft",
+        "apache-2.0",
+    )
+    assert (data.pipeline_tag, data.language, data.model_name) == (
+        "text-generation",
+        ["en"],
+        "surgery-purpose-rslora",
+    )
     assert data.tags == ["medtask", "medical", "rslora", "label"]
     assert data.get("base_model_relation") == "adapter"
     assert data.metrics == ["accuracy", "f1"]
     assert data.eval_results is not None
-    told = [(one.task_type, one.dataset_name, one.metric_type, one.metric_value, one.metric_name) for one in data.eval_results]
+    told = [
+        (one.task_type, one.dataset_name, one.metric_type, one.metric_value, one.metric_name)
+        for one in data.eval_results
+    ]
     assert told == [
-        ("text-classification", "procedures.csv", "accuracy", 0.912, "accuracy (95 % interval 0.846-0.952, n = 114)"),
-        ("text-classification", "procedures.csv", "f1", 0.874, "macro-F1 (95 % interval 0.790-0.930, n = 114)"),
+        (
+            "text-classification",
+            "procedures.csv",
+            "accuracy",
+            0.912,
+            "accuracy (95 % interval 0.846-0.952, n = 114)",
+        ),
+        (
+            "text-classification",
+            "procedures.csv",
+            "f1",
+            0.874,
+            "macro-F1 (95 % interval 0.790-0.930, n = 114)",
+        ),
     ]
 
 
@@ -86,16 +109,41 @@ def test_the_hub_reads_the_front_matter_back() -> None:
         ("hybrid", "medtask", "text-classification", "finetune"),
     ],
 )
-def test_each_method_names_its_library(method: str, library: str, pipeline: str, relation: str) -> None:
+def test_each_method_names_its_library(
+    method: str, library: str, pipeline: str, relation: str
+) -> None:
     data = ModelCard(write_card(replace(FACTS, method=method))).data
-    assert (data.library_name, data.pipeline_tag, data.get("base_model_relation")) == (library, pipeline, relation)
+    assert (data.library_name, data.pipeline_tag, data.get("base_model_relation")) == (
+        library,
+        pipeline,
+        relation,
+    )
 
 
 def test_a_model_of_nobody_knows_what_has_a_card_without_guesses() -> None:
-    bare = replace(TASK, labels=(), abstain="", dropped={}, split="", leaks=(), figures={}, baselines={}, calibration="", phi="unknown")
-    card = write_card(CardFacts(name="m", folder="m", method="linear", tasks=(replace(bare, instruction=""),)))
+    bare = replace(
+        TASK,
+        labels=(),
+        abstain="",
+        dropped={},
+        split="",
+        leaks=(),
+        figures={},
+        baselines={},
+        calibration="",
+        phi="unknown",
+    )
+    card = write_card(
+        CardFacts(name="m", folder="m", method="linear", tasks=(replace(bare, instruction=""),))
+    )
     data = ModelCard(card).data
-    assert (data.license, data.base_model, data.language, data.eval_results, data.metrics) == ("other", None, None, None, None)
+    assert (data.license, data.base_model, data.language, data.eval_results, data.metrics) == (
+        "other",
+        None,
+        None,
+        None,
+        None,
+    )
     assert "model_name" not in yaml.safe_load(card.split("---\n")[1])
     for said in (
         "No licence was chosen",
@@ -112,7 +160,11 @@ def test_a_model_of_nobody_knows_what_has_a_card_without_guesses() -> None:
 @pytest.mark.parametrize("phi", ["yes", "no", "unknown"])
 def test_one_table_of_patients_is_enough_for_the_warning(phi: str) -> None:
     card = write_card(replace(FACTS, tasks=(TASK, replace(TASK, name="second", phi=phi))))
-    said = {"yes": "Trained on patients’ data.", "no": "holds no patients’ data", "unknown": "Nobody has said whether"}
+    said = {
+        "yes": "Trained on patients’ data.",
+        "no": "holds no patients’ data",
+        "unknown": "Nobody has said whether",
+    }
     assert [word for word, text in said.items() if text in card] == [phi]
 
 
@@ -136,11 +188,21 @@ def test_labels_that_were_hardly_learnt_are_named() -> None:
 
 
 def test_several_tasks_have_a_part_each() -> None:
-    second = replace(TASK, name="protocol", table="orders.csv", kind="labels", figures={"micro_f1": Estimate(0.5, 10)})
+    second = replace(
+        TASK,
+        name="protocol",
+        table="orders.csv",
+        kind="labels",
+        figures={"micro_f1": Estimate(0.5, 10)},
+    )
     card = write_card(replace(FACTS, tasks=(TASK, second)))
     results = ModelCard(card).data.eval_results
     assert results is not None
-    assert [(one.task_name, one.dataset_name, one.metric_value) for one in results][-1] == ("protocol", "orders.csv", 0.5)
+    assert [(one.task_name, one.dataset_name, one.metric_value) for one in results][-1] == (
+        "protocol",
+        "orders.csv",
+        0.5,
+    )
     assert "micro-F1 (no interval, n = 10)" in card
     assert len(re.findall(r"^### protocol$", card, flags=re.MULTILINE)) == 2
     assert "MedtaskClassifier" not in card
@@ -167,12 +229,31 @@ def test_no_name_breaks_out(name: str) -> None:
         baselines={name: {"accuracy": Estimate(0.5, 4, 0.2, 0.8)}},
         calibration=name,
     )
-    facts = replace(FACTS, name=name, folder=name, tasks=(task,), hardware=name, notes=(name,), command=name, measure=name)
-    card = write_card(replace(facts, bases=(name,), versions={name: name}, fingerprints={name: name}, recipe={name: name}))
+    facts = replace(
+        FACTS,
+        name=name,
+        folder=name,
+        tasks=(task,),
+        hardware=name,
+        notes=(name,),
+        command=name,
+        measure=name,
+    )
+    card = write_card(
+        replace(
+            facts,
+            bases=(name,),
+            versions={name: name},
+            fingerprints={name: name},
+            recipe={name: name},
+        )
+    )
     data = ModelCard(card).data
     assert (data.license, data.library_name) == ("apache-2.0", "peft")
     html = render(read_body(card))
-    assert re.findall(r"<(?:script|b|em|a|del|img)\b[^>]*>", html) == ['<img src="loss.svg" alt="Losses by epoch" />']
+    assert re.findall(r"<(?:script|b|em|a|del|img)\b[^>]*>", html) == [
+        '<img src="loss.svg" alt="Losses by epoch" />'
+    ]
     plain = render(read_body(write_card(FACTS)))
     # What the card is made of is the same as with harmless names.
     for tag in ("h1", "h2", "table", "pre", "blockquote"):
@@ -182,17 +263,30 @@ def test_no_name_breaks_out(name: str) -> None:
     card.encode("utf-8")
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE if name.isprintable() and len(name) < 100])
+@pytest.mark.parametrize(
+    "name", [name for name in HOSTILE if name.isprintable() and len(name) < 100]
+)
 def test_a_name_is_shown_as_it_is(name: str) -> None:
     shown = render(quote_text(name)).removeprefix("<p>").removesuffix("</p>\n")
     assert "<" not in shown
     assert unescape(shown) == " ".join(name.split())
-    cell = re.findall(r"<td>(.*?)</td>", render(write_table(["a", "b"], [[quote_text(name), quote_code("x")]], numbers=False)))
+    cell = re.findall(
+        r"<td>(.*?)</td>",
+        render(write_table(["a", "b"], [[quote_text(name), quote_code("x")]], numbers=False)),
+    )
     assert [unescape(one) for one in cell] == [" ".join(name.split()), "<code>x</code>"]
 
 
 def test_numbers_and_names_that_are_harmless_stay_readable() -> None:
-    for text in ("0.001", "2.0", "macro-F1", "smollm2-135m", "-0.5", "CT brain/neck (3 mm)", "epochs: 2"):
+    for text in (
+        "0.001",
+        "2.0",
+        "macro-F1",
+        "smollm2-135m",
+        "-0.5",
+        "CT brain/neck (3 mm)",
+        "epochs: 2",
+    ):
         assert quote_text(text) == text
 
 

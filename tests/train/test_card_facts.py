@@ -17,18 +17,33 @@ def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     task = medtask.load_task(EXAMPLE)
     material = gather_material(task, medtask.read_table(EXAMPLE / "procedures.csv"))
     figure = Estimate(0.9, 20, 0.7, 0.97)
-    told = read_material(material, {"accuracy": figure, "kappa": None}, {"TF-IDF": {"accuracy": figure, "kappa": None}}, "as it was")
-    assert (told.name, told.kind, told.table, told.phi) == ("surgery-purpose", "label", "procedures.csv", "no")
+    told = read_material(
+        material,
+        {"accuracy": figure, "kappa": None},
+        {"TF-IDF": {"accuracy": figure, "kappa": None}},
+        "as it was",
+    )
+    assert (told.name, told.kind, told.table, told.phi) == (
+        "surgery-purpose",
+        "label",
+        "procedures.csv",
+        "no",
+    )
     assert told.rows == told.train_rows + told.validation_rows + sum(told.dropped.values())
     # Rows whose gold is the abstention are learnt from, and have no label.
     named = sum(label.rows or 0 for label in told.labels)
     assert named == sum(lesson.record.gold != task.abstention for lesson in material.train)
     assert [label.name for label in told.labels] == [label.name for label in task.labels]
-    assert (told.abstain, told.sha256, told.fingerprint) == ("not enough information", material.sha256, task.fingerprint)
+    assert (told.abstain, told.sha256, told.fingerprint) == (
+        "not enough information",
+        material.sha256,
+        task.fingerprint,
+    )
     assert told.figures == {"accuracy": figure}
     assert told.baselines == {"TF-IDF": {"accuracy": figure}}
     assert told.split == (
-        "about 10 % of the rows were kept for validation, drawn by seed 0; equal texts and groups stay on one side, near duplicates too"
+        "about 10 % of the rows were kept for validation, drawn by seed 0; equal texts and "
+        "groups stay on one side, near duplicates too"
     )
     assert told.leaks == tuple(material.leaks.tell() if material.leaks else ("?",))
 
@@ -37,7 +52,9 @@ def test_a_label_without_rows_is_told() -> None:
     task = medtask.load_task(EXAMPLE)
     material = gather_material(task, medtask.read_table(EXAMPLE / "procedures.csv"))
     kept = tuple(lesson for lesson in material.train if lesson.record.gold != "staging")
-    told = read_material(replace(material, train=kept, cleaning=None, leaks=None, divided=None), {}, {})
+    told = read_material(
+        replace(material, train=kept, cleaning=None, leaks=None, divided=None), {}, {}
+    )
     assert CardLabel("staging", "finds out how far a proven cancer has spread", 0) in told.labels
     assert (told.split, told.leaks, told.dropped) == ("", (), {})
     assert told.rows == len(kept) + len(material.validation)
@@ -47,4 +64,6 @@ def test_a_validation_table_is_named() -> None:
     task = medtask.load_task(EXAMPLE)
     table = medtask.read_table(EXAMPLE / "procedures.csv")
     told = read_material(gather_material(task, table, validation=table), {}, {})
-    assert told.split.startswith("rows to validate by come from a table of their own, procedures.csv, ")
+    assert told.split.startswith(
+        "rows to validate by come from a table of their own, procedures.csv, "
+    )

@@ -32,7 +32,9 @@ def test_a_line_is_what_a_run_asks_and_gold_answers(material: Material, tmp_path
     for lesson, line in zip(material.train, lines, strict=True):
         assert list(line) == ["messages"]
         *asked, said = line["messages"]
-        assert asked == [{"role": turn.role, "content": turn.content} for turn in lesson.prompt.messages]
+        assert asked == [
+            {"role": turn.role, "content": turn.content} for turn in lesson.prompt.messages
+        ]
         assert said == {"role": "assistant", "content": lesson.record.gold}
     assert stat.S_IMODE((tmp_path / "rows.jsonl").stat().st_mode) == 0o600
 
@@ -40,7 +42,9 @@ def test_a_line_is_what_a_run_asks_and_gold_answers(material: Material, tmp_path
 def test_question_and_answer_apart(material: Material, tmp_path: Path) -> None:
     write_chat(tmp_path / "whole.jsonl", material.task, material.train)
     write_chat(tmp_path / "apart.jsonl", material.task, material.train, "prompt-completion")
-    for whole, apart in zip(read_lines(tmp_path / "whole.jsonl"), read_lines(tmp_path / "apart.jsonl"), strict=True):
+    for whole, apart in zip(
+        read_lines(tmp_path / "whole.jsonl"), read_lines(tmp_path / "apart.jsonl"), strict=True
+    ):
         assert list(apart) == ["prompt", "completion"]
         assert apart["prompt"] + apart["completion"] == whole["messages"]
 
@@ -54,25 +58,48 @@ def test_the_turns_are_those_of_a_worked_example(tmp_path: Path) -> None:
         ({"kind": "choice", "options": "options"}, "B", {"options": options}),
         ({"kind": "choice", "options": "options", "debias": "permute"}, "B", {"options": options}),
         ({"kind": "choice", "options": "options", "readout": "text"}, "C", {"options": options}),
-        ({"kind": "choice", "options": "options", "several": True}, ["A", "C"], {"options": options}),
+        (
+            {"kind": "choice", "options": "options", "several": True},
+            ["A", "C"],
+            {"options": options},
+        ),
         ({"kind": "answer", "sections": ["reason", "answer"]}, "because", {}),
-        ({"kind": "fields", "schema": {"type": "object", "properties": {"size": {"type": "integer"}}}}, {"size": 3}, {}),
+        (
+            {
+                "kind": "fields",
+                "schema": {"type": "object", "properties": {"size": {"type": "integer"}}},
+            },
+            {"size": 3},
+            {},
+        ),
     ]
     for number, (answer, gold, cells) in enumerate(kinds):
         row = {"text": "a fall", **cells}
-        content = {"name": "x", "instruction": "Decide.", "input": "{{ text }}", "gold": "gold", "answer": answer}
+        content = {
+            "name": "x",
+            "instruction": "Decide.",
+            "input": "{{ text }}",
+            "gold": "gold",
+            "answer": answer,
+        }
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "task.json").write_text(json.dumps(content))
-        (folder / "shown.json").write_text(json.dumps(content | {"examples": [row | {"answer": gold}]}))
+        (folder / "shown.json").write_text(
+            json.dumps(content | {"examples": [row | {"answer": gold}]})
+        )
         (lesson,) = make_lessons(medtask.load_task(folder), [row | {"gold": gold}])
-        (other,) = make_lessons(medtask.load_task(folder / "shown.json"), [row | {"text": "another", "gold": gold}])
+        (other,) = make_lessons(
+            medtask.load_task(folder / "shown.json"), [row | {"text": "another", "gold": gold}]
+        )
         asked, said = write_turns(medtask.load_task(folder), lesson)
         shown = [(turn.role, turn.content) for turn in other.prompt.messages[:-1]]
         assert [(turn.role, turn.content) for turn in (*asked, said)] == shown
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent.name for path in EXAMPLES.glob("*/task.yaml")))
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent.name for path in EXAMPLES.glob("*/task.yaml"))
+)
 def test_every_kind_is_written(folder: str, tmp_path: Path) -> None:
     task = medtask.load_task(EXAMPLES / folder)
     material = gather_material(task, read_table(task.data))
@@ -92,15 +119,19 @@ def test_the_folder_tells_what_it_holds(tmp_path: Path) -> None:
     told = prepare_data(out, gather_material(task, table))
     assert json.loads((out / "data.json").read_text()) == told
     assert told["state"] == "whole"
-    assert told["task"] == {"name": "surgery-purpose", "kind": "label", "fingerprint": task.fingerprint}
+    assert told["task"] == {
+        "name": "surgery-purpose",
+        "kind": "label",
+        "fingerprint": task.fingerprint,
+    }
     assert told["table"]["sha256"] == table.digest()
     assert told["phi"] == "no"
     assert told["leaks"]["share"] == 0
     assert told["cleaning"]["rows"] == 300
     assert told["files"]["cleaning.csv"]["rows"] == sum(told["cleaning"]["dropped"].values())
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == dict.fromkeys(
-        ["train.jsonl", "validation.jsonl", "cleaning.csv", "data.json"], 0o600
-    )
+    assert {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()
+    } == dict.fromkeys(["train.jsonl", "validation.jsonl", "cleaning.csv", "data.json"], 0o600)
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
 
 
@@ -156,7 +187,10 @@ def test_other_trainers_read_the_files(material: Material, tmp_path: Path) -> No
     for folder in ("chat", "apart"):
         files = {part: str(tmp_path / folder / f"{part}.jsonl") for part in ("train", "validation")}
         found = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
-        assert {part: len(rows) for part, rows in found.items()} == {"train": len(material.train), "validation": len(material.validation)}
+        assert {part: len(rows) for part, rows in found.items()} == {
+            "train": len(material.train),
+            "validation": len(material.validation),
+        }
         assert trl.is_conversational(found["train"][0])
         whole = datasets.load_dataset(str(tmp_path / folder), cache_dir=str(tmp_path / "cache"))
         assert set(whole) == {"train", "validation"}
@@ -166,4 +200,7 @@ def test_mlx_reads_the_files(material: Material, tmp_path: Path) -> None:
     mlx = pytest.importorskip("mlx_lm.tuner.datasets")
     prepare_data(tmp_path / "chat", material)
     rows = read_lines(tmp_path / "chat" / "train.jsonl")
-    assert type(mlx.create_dataset(rows, None, type("Config", (), {"mask_prompt": True})())).__name__ == "ChatDataset"
+    assert (
+        type(mlx.create_dataset(rows, None, type("Config", (), {"mask_prompt": True})())).__name__
+        == "ChatDataset"
+    )

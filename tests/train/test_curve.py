@@ -1,4 +1,6 @@
-"""The picture and the table of losses: for no point and for ten thousand, and for numbers that are none."""
+"""The picture and the table of losses: for no point and for ten thousand, and for numbers that are
+none.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medtask.train.curve import draw_losses, draw_scores, find_best, list_epochs, tell_epochs, write_epochs, write_picture
+from medtask.train.curve import (
+    draw_losses,
+    draw_scores,
+    find_best,
+    list_epochs,
+    tell_epochs,
+    write_epochs,
+    write_picture,
+)
 from medtask.train.journal import Point
 
 HOSTILE = '<script>alert("x")</script>'
@@ -22,7 +32,11 @@ def course(steps: int, epochs: int = 3, checks: int = 3) -> list[Point]:
         epoch = epochs * step / steps
         found.append(Point(step, steps, epoch, loss=2.0 - 0.5 * epoch))
         if step * checks % steps < checks:
-            found.append(Point(step, steps, epoch, validation_loss=1 + abs(epoch - 2), score=0.5 + epoch / 10))
+            found.append(
+                Point(
+                    step, steps, epoch, validation_loss=1 + abs(epoch - 2), score=0.5 + epoch / 10
+                )
+            )
     return found
 
 
@@ -33,12 +47,20 @@ def read_key(drawn: str) -> list[str]:
 
 
 def places(drawn: str, tag: str, tone: str) -> list[dict[str, str]]:
-    return [dict(node.attrib) for node in ElementTree.fromstring(drawn).iter(tag) if node.get("class") == tone]
+    return [
+        dict(node.attrib)
+        for node in ElementTree.fromstring(drawn).iter(tag)
+        if node.get("class") == tone
+    ]
 
 
 def test_few_points_are_joined_as_they_are() -> None:
     drawn = draw_losses(course(6))
-    assert read_key(drawn) == ["training loss", "validation loss", "lowest: 1.000 at epoch 2, step 4"]
+    assert read_key(drawn) == [
+        "training loss",
+        "validation loss",
+        "lowest: 1.000 at epoch 2, step 4",
+    ]
     assert len(places(drawn, "line", "whisker ink")) == 5 + 1  # and one in the key
     assert len(places(drawn, "circle", "blue")) == 3
     assert not places(drawn, "circle", "grey")
@@ -68,18 +90,30 @@ def test_hardly_any_point_is_a_picture_too(steps: int, tmp_path: Path) -> None:
 
 
 def test_what_is_no_number_is_told_in_words_and_not_drawn() -> None:
-    points = [Point(step, 40, step / 20, loss=1.0 if step < 30 else math.nan) for step in range(1, 41)]
-    points += [Point(20, 40, 1.0, validation_loss=0.5, score=0.8), Point(40, 40, 2.0, validation_loss=math.inf, score=math.nan)]
+    points = [
+        Point(step, 40, step / 20, loss=1.0 if step < 30 else math.nan) for step in range(1, 41)
+    ]
+    points += [
+        Point(20, 40, 1.0, validation_loss=0.5, score=0.8),
+        Point(40, 40, 2.0, validation_loss=math.inf, score=math.nan),
+    ]
     drawn = draw_losses(points)
-    said = "training loss not finite at 11 points, from step 30", "validation loss not finite at 1 point, from step 40"
+    said = (
+        "training loss not finite at 11 points, from step 30",
+        "validation loss not finite at 1 point, from step 40",
+    )
     assert tuple(read_key(drawn)[-2:]) == said
-    numbers = [value for node in ElementTree.fromstring(drawn).iter() for value in node.attrib.values()]
+    numbers = [
+        value for node in ElementTree.fromstring(drawn).iter() for value in node.attrib.values()
+    ]
     assert not any(word in value for value in numbers for word in ("nan", "inf"))
     assert "0.800 at the lowest validation loss" in read_key(draw_scores(points))
 
 
 def test_a_bad_step_does_not_press_the_others_to_the_floor() -> None:
-    points = [Point(step, 100, step / 50, loss=40.0 if step == 7 else 0.9) for step in range(1, 101)]
+    points = [
+        Point(step, 100, step / 50, loss=40.0 if step == 7 else 0.9) for step in range(1, 101)
+    ]
     assert read_key(draw_losses(points))[-1] == "1 point above the picture"
     lowest = max(float(dot["cy"]) for dot in places(draw_losses(points), "circle", "grey")[:-1])
     assert lowest < 150  # of 222, where zero lies
@@ -87,7 +121,14 @@ def test_a_bad_step_does_not_press_the_others_to_the_floor() -> None:
 
 def test_where_no_epoch_is_known_steps_are_counted() -> None:
     drawn = draw_losses([Point(step, 4, 0.0, loss=1 / step) for step in range(1, 5)])
-    assert [text.text for text in ElementTree.fromstring(drawn).findall("text")][-6:] == ["0", "1", "2", "3", "4", "steps"]
+    assert [text.text for text in ElementTree.fromstring(drawn).findall("text")][-6:] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "steps",
+    ]
     assert "training loss 1.000 at step 1, 0.250 at step 4" in drawn
 
 
@@ -117,17 +158,32 @@ def test_losses_alone_are_one_picture(tmp_path: Path) -> None:
 
 
 def test_the_best_is_the_first_with_the_lowest_loss() -> None:
-    points = [Point(1, 4, 1, validation_loss=0.5, score=0.9), Point(2, 4, 2, validation_loss=0.4, score=0.8)]
-    points += [Point(3, 4, 3, validation_loss=0.4, score=0.95), Point(4, 4, 4, validation_loss=math.nan)]
+    points = [
+        Point(1, 4, 1, validation_loss=0.5, score=0.9),
+        Point(2, 4, 2, validation_loss=0.4, score=0.8),
+    ]
+    points += [
+        Point(3, 4, 3, validation_loss=0.4, score=0.95),
+        Point(4, 4, 4, validation_loss=math.nan),
+    ]
     assert find_best(points) == points[1]
-    assert find_best([Point(1, 2, 1, score=0.5), Point(2, 2, 2, score=0.6)]) == Point(2, 2, 2, score=0.6)
+    assert find_best([Point(1, 2, 1, score=0.5), Point(2, 2, 2, score=0.6)]) == Point(
+        2, 2, 2, score=0.6
+    )
     assert find_best([Point(1, 2, 1, loss=0.5), Point(2, 2, 2, validation_loss=math.nan)]) is None
 
 
 def test_an_epochs_loss_is_the_mean_over_its_rows() -> None:
-    points = [Point(1, 8, 0.25, loss=4.0), Point(4, 8, 1.0, loss=2.0), Point(4, 8, 1.0, validation_loss=1.5, score=0.5)]
+    points = [
+        Point(1, 8, 0.25, loss=4.0),
+        Point(4, 8, 1.0, loss=2.0),
+        Point(4, 8, 1.0, validation_loss=1.5, score=0.5),
+    ]
     points += [Point(6, 8, 1.5, loss=1.0), Point(6, 8, 1.5, validation_loss=1.0, score=0.75)]
-    points += [Point(8, 8, 2.0000001, loss=0.5), Point(8, 8, 2.0000001, validation_loss=1.25, score=0.75)]
+    points += [
+        Point(8, 8, 2.0000001, loss=0.5),
+        Point(8, 8, 2.0000001, validation_loss=1.25, score=0.75),
+    ]
     assert tell_epochs(points) == (
         "epoch   step   training loss   validation loss   accuracy",
         "    1      4           2.500             1.500      0.500",
@@ -137,7 +193,11 @@ def test_an_epochs_loss_is_the_mean_over_its_rows() -> None:
 
 
 def test_the_table_is_markdown_too() -> None:
-    points = [Point(0, 4, 0.0, validation_loss=2.0), Point(4, 4, 1.0, loss=math.nan), Point(4, 4, 1.0, validation_loss=1.0)]
+    points = [
+        Point(0, 4, 0.0, validation_loss=2.0),
+        Point(4, 4, 1.0, loss=math.nan),
+        Point(4, 4, 1.0, validation_loss=1.0),
+    ]
     assert write_epochs(points, "macro-F1") == (
         "| epoch | step | training loss | validation loss | macro-F1 |  |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n"
@@ -148,9 +208,14 @@ def test_the_table_is_markdown_too() -> None:
 
 
 def test_a_long_training_has_a_short_table() -> None:
-    points = [Point(epoch, 1000, epoch, loss=1.0, validation_loss=abs(epoch - 777) + 1.0) for epoch in range(1, 1001)]
+    points = [
+        Point(epoch, 1000, epoch, loss=1.0, validation_loss=abs(epoch - 777) + 1.0)
+        for epoch in range(1, 1001)
+    ]
     assert len(list_epochs(points)) == 1000
     lines = tell_epochs(points)
     assert len(lines) <= 34
-    assert [line for line in lines if "best" in line] == ["  777     777           1.000             1.000          –   best"]
+    assert [line for line in lines if "best" in line] == [
+        "  777     777           1.000             1.000          –   best"
+    ]
     assert lines[-1] == f"Of 1,000 lines {len(lines) - 2} are shown."

@@ -43,7 +43,9 @@ def fill(path: Path, steps: range, resume_step: int = 0) -> Journal:
     return kept
 
 
-def test_a_point_is_on_the_disk_for_its_owner_before_it_is_shown(tmp_path: Path, clock: list[float]) -> None:
+def test_a_point_is_on_the_disk_for_its_owner_before_it_is_shown(
+    tmp_path: Path, clock: list[float]
+) -> None:
     path = tmp_path / "loss.csv"
     seen: list[str] = []
 
@@ -65,7 +67,9 @@ def test_a_point_is_on_the_disk_for_its_owner_before_it_is_shown(tmp_path: Path,
     assert len(seen) == 2
 
 
-def test_a_resumed_training_drops_what_its_checkpoint_does_not_know(tmp_path: Path, clock: list[float]) -> None:
+def test_a_resumed_training_drops_what_its_checkpoint_does_not_know(
+    tmp_path: Path, clock: list[float]
+) -> None:
     path = tmp_path / "loss.csv"
     first = Journal(path, Unwatched())
     for step in range(1, 8):
@@ -77,14 +81,21 @@ def test_a_resumed_training_drops_what_its_checkpoint_does_not_know(tmp_path: Pa
     assert [point.step for point in read_points(path)] == [1, 2, 3, 4, 5]
     clock[0] += 10
     second.add(Point(6, 20, 0.6))
-    assert [(point.step, point.seconds) for point in second.points] == [(step, 10.0 * step) for step in range(1, 7)]
+    assert [(point.step, point.seconds) for point in second.points] == [
+        (step, 10.0 * step) for step in range(1, 7)
+    ]
     assert listener.heard == [second.points[-1]]
     assert read_points(path) == second.points
 
 
-@pytest.mark.parametrize(("losses", "nothing"), [((1.0, 0.9, 1.2), False), ((1.0, 1.1, 1.0), True), ((1.0,), False), ((), False)])
+@pytest.mark.parametrize(
+    ("losses", "nothing"),
+    [((1.0, 0.9, 1.2), False), ((1.0, 1.1, 1.0), True), ((1.0,), False), ((), False)],
+)
 def test_a_training_that_gained_nothing_is_known(losses: tuple[float, ...], nothing: bool) -> None:
-    points = [Point(5 * place, 10, place, validation_loss=loss) for place, loss in enumerate(losses)]
+    points = [
+        Point(5 * place, 10, place, validation_loss=loss) for place, loss in enumerate(losses)
+    ]
     assert gained_nothing([*points, Point(10, 10, 1.0, loss=0.1)]) == nothing
 
 
@@ -130,7 +141,9 @@ def test_half_a_line_is_gone_before_the_next_point_is_written(tmp_path: Path) ->
         (",".join(COLUMNS) + "\né,2,,,,,,,,1.0\n", "cannot be read"),
     ],
 )
-def test_anything_else_that_is_wrong_is_an_error_with_its_place(tmp_path: Path, content: str, said: str) -> None:
+def test_anything_else_that_is_wrong_is_an_error_with_its_place(
+    tmp_path: Path, content: str, said: str
+) -> None:
     path = tmp_path / "loss.csv"
     path.write_text(content, "utf-8")
     with pytest.raises(InputError, match=said) as refusal:
@@ -149,7 +162,10 @@ def test_on_a_full_disk_no_half_line_stays_behind(tmp_path: Path, spare: int) ->
     path = tmp_path / "loss.csv"
     kept = fill(path, range(1, 4))
     before = path.read_bytes()
-    with full_disk(len(before) + spare), pytest.raises(StorageError, match=r"loss\.csv cannot be written"):
+    with (
+        full_disk(len(before) + spare),
+        pytest.raises(StorageError, match=r"loss\.csv cannot be written"),
+    ):
         kept.add(Point(4, 100, 0.4))
     assert path.read_bytes() == before
     kept.add(Point(4, 100, 0.4))
@@ -170,7 +186,9 @@ for step in range(1, 1_000_000):
 
 def test_a_killed_training_loses_no_point_that_was_shown(tmp_path: Path) -> None:
     path = tmp_path / "loss.csv"
-    with subprocess.Popen([sys.executable, "-c", VICTIM, str(path)], stdout=subprocess.PIPE, text=True) as victim:
+    with subprocess.Popen(
+        [sys.executable, "-c", VICTIM, str(path)], stdout=subprocess.PIPE, text=True
+    ) as victim:
         assert victim.stdout
         list(itertools.islice(victim.stdout, 50))
         os.kill(victim.pid, signal.SIGKILL)
@@ -197,9 +215,13 @@ points = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
 @given(st.lists(points, max_size=5))
-def test_what_is_read_is_what_was_written_to_the_last_bit(tmp_path: Path, added: list[Point]) -> None:
+def test_what_is_read_is_what_was_written_to_the_last_bit(
+    tmp_path: Path, added: list[Point]
+) -> None:
     kept = Journal(tmp_path / "loss.csv", Unwatched())
     for point in added:
         kept.add(point)

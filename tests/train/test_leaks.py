@@ -25,8 +25,16 @@ def task(tmp_path: Path) -> Task:
     return replace(make_task(tmp_path), group_column="patient")
 
 
-def find(task: Task, texts: Sequence[str], held: Sequence[int], groups: Sequence[str | None] | None = None) -> Leaks:
-    rows = [{"text": text, "gold": "knee", "patient": group} for text, group in zip(texts, groups or [None] * len(texts), strict=True)]
+def find(
+    task: Task,
+    texts: Sequence[str],
+    held: Sequence[int],
+    groups: Sequence[str | None] | None = None,
+) -> Leaks:
+    rows = [
+        {"text": text, "gold": "knee", "patient": group}
+        for text, group in zip(texts, groups or [None] * len(texts), strict=True)
+    ]
     questions = compare_questions(task, make_lessons(task, rows))
     return find_leaks(questions, np.isin(questions.places, held))
 
@@ -39,7 +47,10 @@ def test_equal_and_near_texts_are_told_apart(task: Task) -> None:
     assert leaks.worst[0].likeness == 1.0 > leaks.worst[1].likeness >= 0.8
     lines = leaks.tell()
     assert lines[0] == "1 of 2 validation rows ask what a row to learn from asks"
-    assert lines[1] == "1 more of 2 validation rows nearly repeat a row to learn from (likeness 0.8 or more)"
+    assert (
+        lines[1]
+        == "1 more of 2 validation rows nearly repeat a row to learn from (likeness 0.8 or more)"
+    )
     assert lines[2].startswith("most alike are the rows 3 and 1 (1.00), 2 and 1 (0.8")
     assert not any("knee" in line for line in lines)
 
@@ -60,7 +71,10 @@ def test_groups_on_both_sides(task: Task) -> None:
 def test_options_in_another_order_are_a_near_duplicate(tmp_path: Path) -> None:
     task = make_task(tmp_path, "choice", options="options")
     options = [f"an option about the {part}" for part in ("knee", "wrist", "brain", "elbow")]
-    rows = [{"text": "Which part hurts?", "options": order, "gold": "A"} for order in (options, options[::-1])]
+    rows = [
+        {"text": "Which part hurts?", "options": order, "gold": "A"}
+        for order in (options, options[::-1])
+    ]
     questions = compare_questions(task, make_lessons(task, rows))
     leaks = find_leaks(questions, questions.places == 1)
     assert (leaks.equal, leaks.near) == (0, 1)
@@ -68,6 +82,16 @@ def test_options_in_another_order_are_a_near_duplicate(tmp_path: Path) -> None:
 
 def test_the_report_in_numbers(task: Task) -> None:
     document = find(task, TEXTS, [1]).to_json()
-    assert document.pop("worst") == [{"train_row": 1, "validation_row": 2, "likeness": pytest.approx(0.86, abs=0.06)},
-                                     {"train_row": 3, "validation_row": 2, "likeness": pytest.approx(0.86, abs=0.06)}]  # fmt: skip
-    assert document == {"validation": 1, "equal": 0, "near": 1, "groups": 0, "group_rows": 0, "bound": 0.8, "share": 1.0}
+    assert document.pop("worst") == [
+        {"train_row": 1, "validation_row": 2, "likeness": pytest.approx(0.86, abs=0.06)},
+        {"train_row": 3, "validation_row": 2, "likeness": pytest.approx(0.86, abs=0.06)},
+    ]
+    assert document == {
+        "validation": 1,
+        "equal": 0,
+        "near": 1,
+        "groups": 0,
+        "group_rows": 0,
+        "bound": 0.8,
+        "share": 1.0,
+    }

@@ -1,4 +1,6 @@
-"""Training linear models: what the folder says is what scikit-learn says, and choosing looks at other rows only."""
+"""Training linear models: what the folder says is what scikit-learn says, and choosing looks at
+other rows only.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline, make_union
 
 import medtask
-from lessons import NEW, PARTS, TAGS, TEXTS, ask_draft, make_desk, make_material, make_rows, make_task
+from lessons import (
+    NEW,
+    PARTS,
+    TAGS,
+    TEXTS,
+    ask_draft,
+    make_desk,
+    make_material,
+    make_rows,
+    make_task,
+)
 from medtask.engines.trained import hash_contract
 from medtask.errors import InputError, UsageError
 from medtask.runs.interrupt import Interrupted, Signals
@@ -32,12 +44,24 @@ def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: 
     task = make_task(tmp_path / "task", kind, PARTS if kind == "label" else TAGS)
     material = make_material(task)
     fitted = fit_linear([material], RECIPE, make_desk(tmp_path))
-    parts = {"words": [WORDS], "letters": [LETTERS], "words and letters": [WORDS, LETTERS]}[str(fitted.facts["features"])]
-    model = OneVsRestClassifier(LogisticRegression(C=float(str(fitted.facts["strength"])), solver="liblinear"))
+    parts = {"words": [WORDS], "letters": [LETTERS], "words and letters": [WORDS, LETTERS]}[
+        str(fitted.facts["features"])
+    ]
+    model = OneVsRestClassifier(
+        LogisticRegression(C=float(str(fitted.facts["strength"])), solver="liblinear")
+    )
     pipeline = make_pipeline(make_union(*parts), model)
-    texts, gold = [lesson.prompt.text for lesson in material.train], [lesson.record.gold for lesson in material.train]
+    texts, gold = (
+        [lesson.prompt.text for lesson in material.train],
+        [lesson.record.gold for lesson in material.train],
+    )
     names = fitted.trained.labels
-    pipeline.fit(texts, gold if kind == "label" else np.array([[name in (said or ()) for name in names] for said in gold], dtype=int))
+    pipeline.fit(
+        texts,
+        gold
+        if kind == "label"
+        else np.array([[name in (said or ()) for name in names] for said in gold], dtype=int),
+    )
     expected = pipeline.predict_proba(NEW)
     order = list(names) if kind == "labels" else [str(name) for name in model.classes_]
     for answer, row in zip(ask_draft(task, tmp_path, NEW), expected, strict=True):
@@ -49,15 +73,24 @@ def test_it_learns_and_says_what_it_chose(tmp_path: Path) -> None:
     material = make_material(make_task(tmp_path / "task"))
     desk = make_desk(tmp_path)
     fitted = fit_linear([material], RECIPE, desk)
-    assert (fitted.trained.engine, fitted.trained.kind, fitted.trained.labels, fitted.trained.base) == ("linear", "label", PARTS, "tf-idf")
+    assert (
+        fitted.trained.engine,
+        fitted.trained.kind,
+        fitted.trained.labels,
+        fitted.trained.base,
+    ) == ("linear", "label", PARTS, "tf-idf")
     assert fitted.trained.task_fingerprint == material.task.fingerprint
     assert fitted.facts["chosen_by"] == "5 folds"
     assert not fitted.stopped
     points = desk.journal.points
     best = min(points, key=lambda point: point.validation_loss or 0)
     assert fitted.facts["strength"] == STRENGTHS[(best.step - 1) % len(STRENGTHS)]
-    answers = ask_draft(material.task, tmp_path, [lesson.prompt.text for lesson in material.validation])
-    assert [answer.value for answer in answers] == [lesson.record.gold for lesson in material.validation]
+    answers = ask_draft(
+        material.task, tmp_path, [lesson.prompt.text for lesson in material.validation]
+    )
+    assert [answer.value for answer in answers] == [
+        lesson.record.gold for lesson in material.validation
+    ]
 
 
 def test_the_same_rows_give_the_same_model_in_any_order(tmp_path: Path) -> None:
@@ -100,7 +133,10 @@ def test_labels_without_examples_are_told_and_never_given(kind: str, tmp_path: P
 @pytest.mark.parametrize("taught", [True, False])
 def test_cannot_tell_is_learnt_where_gold_says_it(taught: bool, tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", abstain="unclear")
-    rows = make_rows() + [{"text": f"a request without a place {number}", "gold": "unclear"} for number in range(10 * taught)]
+    rows = make_rows() + [
+        {"text": f"a request without a place {number}", "gold": "unclear"}
+        for number in range(10 * taught)
+    ]
     trained = fit_linear([make_material(task, rows)], RECIPE, make_desk(tmp_path)).trained
     assert trained.labels == ((*PARTS, "unclear") if taught else PARTS)
     assert (trained.abstain, trained.untaught) == (None if taught else "unclear", ())
@@ -110,11 +146,20 @@ def test_cannot_tell_is_learnt_where_gold_says_it(taught: bool, tmp_path: Path) 
 
 def test_two_rows_are_enough_and_one_label_among_several_too(tmp_path: Path) -> None:
     two = make_rows(["CT of the knee", "CT of the wrist"])
-    fit_linear([make_material(make_task(tmp_path / "task"), two, every=3)], RECIPE, make_desk(tmp_path / "two"))
+    fit_linear(
+        [make_material(make_task(tmp_path / "task"), two, every=3)],
+        RECIPE,
+        make_desk(tmp_path / "two"),
+    )
     task = make_task(tmp_path / "one", "labels", ("knee", "hip"))
-    fitted = fit_linear([make_material(task, make_rows(kind="labels"))], RECIPE, make_desk(tmp_path))
+    fitted = fit_linear(
+        [make_material(task, make_rows(kind="labels"))], RECIPE, make_desk(tmp_path)
+    )
     assert fitted.trained.labels == ("knee",)
-    assert [answer.value for answer in ask_draft(task, tmp_path, ["CT of the left knee", "CT of the brain"])] == [("knee",), ()]
+    assert [
+        answer.value
+        for answer in ask_draft(task, tmp_path, ["CT of the left knee", "CT of the brain"])
+    ] == [("knee",), ()]
 
 
 @pytest.mark.parametrize("kind", ["choice", "answer", "fields"])
@@ -122,7 +167,9 @@ def test_kinds_without_a_fixed_set_of_labels_are_refused(kind: str, tmp_path: Pa
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     more = {"choice": {"options": "options"}, "answer": {}, "fields": {"schema": schema}}
     task = make_task(tmp_path / "task", kind, **more[kind])
-    with pytest.raises(UsageError, match=f"kind {kind}, and --method linear learns a fixed set of labels") as refused:
+    with pytest.raises(
+        UsageError, match=f"kind {kind}, and --method linear learns a fixed set of labels"
+    ) as refused:
         fit_linear([Material(task, (), ())], RECIPE, make_desk(tmp_path))
     assert "--method lora" in refused.value.fix
 
@@ -142,7 +189,9 @@ def test_several_tasks_are_refused(tmp_path: Path) -> None:
         ("labels", [], ["a knee", "the knee"], "no label stands in the gold"),
     ],
 )
-def test_gold_that_tells_nothing_apart_is_refused(kind: str, gold: object, texts: list[str], told: str, tmp_path: Path) -> None:
+def test_gold_that_tells_nothing_apart_is_refused(
+    kind: str, gold: object, texts: list[str], told: str, tmp_path: Path
+) -> None:
     task = make_task(tmp_path / "task", kind)
     rows = [{"text": text, "gold": gold} for text in texts]
     with pytest.raises(InputError, match=told):
@@ -151,13 +200,22 @@ def test_gold_that_tells_nothing_apart_is_refused(kind: str, gold: object, texts
 
 
 def test_texts_that_have_letters_and_no_words_are_learnt_too(tmp_path: Path) -> None:
-    rows = [{"text": f"{name} {number}", "gold": gold} for name, gold in (("a", "knee"), ("b", "wrist")) for number in range(6)]
+    rows = [
+        {"text": f"{name} {number}", "gold": gold}
+        for name, gold in (("a", "knee"), ("b", "wrist"))
+        for number in range(6)
+    ]
     task = make_task(tmp_path / "task")
-    assert fit_linear([make_material(task, rows)], RECIPE, make_desk(tmp_path)).facts["features"] == "letters"
+    assert (
+        fit_linear([make_material(task, rows)], RECIPE, make_desk(tmp_path)).facts["features"]
+        == "letters"
+    )
     assert ask_draft(task, tmp_path, ["b 9"])[0].value == "wrist"
 
 
-def test_a_signal_keeps_the_best_so_far_and_one_before_the_first_choice_ends_it(tmp_path: Path) -> None:
+def test_a_signal_keeps_the_best_so_far_and_one_before_the_first_choice_ends_it(
+    tmp_path: Path,
+) -> None:
     signals = Signals()
 
     class Stopper(Unwatched):
@@ -182,6 +240,12 @@ def test_rows_of_a_group_stay_together_when_choices_are_judged(tmp_path: Path) -
 
     task = make_task(tmp_path / "task")
     targets = read_targets([make_material(task)], "linear")
-    grouped = type(targets.train)(targets.train.texts, targets.train.gold, tuple(f"p{row % 7}" for row in range(len(targets.train.texts))))
-    for trial in _plan_trials(type(targets)(task, targets.labels, (), grouped, targets.validation, ())):
+    grouped = type(targets.train)(
+        targets.train.texts,
+        targets.train.gold,
+        tuple(f"p{row % 7}" for row in range(len(targets.train.texts))),
+    )
+    for trial in _plan_trials(
+        type(targets)(task, targets.labels, (), grouped, targets.validation, ())
+    ):
         assert not set(trial.train.groups) & set(trial.judged.groups)

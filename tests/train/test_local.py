@@ -1,4 +1,6 @@
-"""Trainings from table to model folder: what comes out, what is refused, and that nothing half done is ever loaded."""
+"""Trainings from table to model folder: what comes out, what is refused, and that nothing half done
+is ever loaded.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(base: Path, **more: Any) -> Recipe:
-    plain: dict[str, Any] = {"bases": (str(base),), "epochs": 2, "batch": 8, "rank": 4, "alpha": 4.0, "rate": 1e-2}
+    plain: dict[str, Any] = {
+        "bases": (str(base),),
+        "epochs": 2,
+        "batch": 8,
+        "rank": 4,
+        "alpha": 4.0,
+        "rate": 1e-2,
+    }
     return Recipe(**(plain | more))
 
 
@@ -33,7 +42,12 @@ def recipe(base: Path, **more: Any) -> Recipe:
 def made(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     """A finished model folder, with the task beside it."""
     home = tmp_path_factory.mktemp("made")
-    result = train([Lecture(make_task(home / "task"), make_rows())], recipe(base, epochs=6), out=home / "model", selection=Selection(0.4))
+    result = train(
+        [Lecture(make_task(home / "task"), make_rows())],
+        recipe(base, epochs=6),
+        out=home / "model",
+        selection=Selection(0.4),
+    )
     assert result.state == "finished"
     assert result.exit_code == 0
     return home
@@ -42,7 +56,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
 def test_the_folder_holds_a_model_its_card_and_its_history_for_its_owner_only(made: Path) -> None:
     folder = made / "model"
     names = {path.name for path in folder.iterdir() if path.name != ".lock"}
-    assert names >= {"medtask.json", "adapter_config.json", "adapter_model.safetensors", "training.json"}
+    assert names >= {
+        "medtask.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training.json",
+    }
     assert names >= {"README.md", "loss.csv", "loss.svg"}
     assert not {".training", ".draft"} & names
     for path in folder.iterdir():
@@ -68,26 +87,50 @@ def test_the_model_runs_like_any_and_its_calibration_is_applied(made: Path, tmp_
 
 def test_a_finished_training_is_recalled_and_another_one_refused(made: Path, base: Path) -> None:
     task = medtask.load_task(made / "task")
-    again = train([Lecture(task, make_rows())], recipe(base, epochs=6), out=made / "model", selection=Selection(0.4))
+    again = train(
+        [Lecture(task, make_rows())],
+        recipe(base, epochs=6),
+        out=made / "model",
+        selection=Selection(0.4),
+    )
     assert again.state == "finished"
     assert again.score is not None
     with pytest.raises(RunMismatch, match=r"recipe\.rank"):
-        train([Lecture(task, make_rows())], recipe(base, epochs=6, rank=8), out=made / "model", selection=Selection(0.4))
+        train(
+            [Lecture(task, make_rows())],
+            recipe(base, epochs=6, rank=8),
+            out=made / "model",
+            selection=Selection(0.4),
+        )
     more = [*make_rows(), {"text": "one more knee", "gold": "knee"}]
     with pytest.raises(RunMismatch, match=r"task1\.data"):
-        train([Lecture(task, more)], recipe(base, epochs=6), out=made / "model", selection=Selection(0.4))
+        train(
+            [Lecture(task, more)],
+            recipe(base, epochs=6),
+            out=made / "model",
+            selection=Selection(0.4),
+        )
 
 
 def test_a_training_that_could_not_begin_leaves_its_folder_free(tmp_path: Path, base: Path) -> None:
     task = make_task(tmp_path / "task")
     with pytest.raises(UsageError, match="cannot be trained"):
         train([Lecture(task, make_rows())], Recipe(bases=("ollama:gemma",)), out=tmp_path / "out")
-    assert train([Lecture(task, make_rows())], recipe(base, epochs=0.2), out=tmp_path / "out").state == "finished"
+    assert (
+        train([Lecture(task, make_rows())], recipe(base, epochs=0.2), out=tmp_path / "out").state
+        == "finished"
+    )
 
 
-def test_a_training_that_gained_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_gained_nothing_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("medtask.train.local.gained_nothing", lambda points: True)
-    result = train([Lecture(make_task(tmp_path / "task"), make_rows())], Recipe(method="linear"), out=tmp_path / "out")
+    result = train(
+        [Lecture(make_task(tmp_path / "task"), make_rows())],
+        Recipe(method="linear"),
+        out=tmp_path / "out",
+    )
     assert "nothing was gained" in result.notes[-1]
     assert "nothing was gained" in (tmp_path / "out" / "README.md").read_text()
 
@@ -96,7 +139,9 @@ def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("mine")
     with pytest.raises(UsageError, match="in use"):
-        train([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base), out=tmp_path / "out")
+        train(
+            [Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base), out=tmp_path / "out"
+        )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.doc"]
 
 
@@ -108,9 +153,15 @@ def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: 
         (make_rows()[:3], "rows"),
     ],
 )
-def test_tables_that_teach_nothing_are_refused_before_a_model_is_loaded(tmp_path: Path, rows: list[dict[str, object]], said: str) -> None:
+def test_tables_that_teach_nothing_are_refused_before_a_model_is_loaded(
+    tmp_path: Path, rows: list[dict[str, object]], said: str
+) -> None:
     with pytest.raises(MedtaskError, match=said) as refusal:
-        train([Lecture(make_task(tmp_path / "task"), rows)], Recipe(bases=("no/such-model",)), out=tmp_path / "out")
+        train(
+            [Lecture(make_task(tmp_path / "task"), rows)],
+            Recipe(bases=("no/such-model",)),
+            out=tmp_path / "out",
+        )
     assert refusal.value.fix
 
 
@@ -136,25 +187,36 @@ def test_a_half_written_or_changed_model_is_never_loaded(made: Path, tmp_path: P
 
 def test_an_adapter_is_put_on_no_other_base(made: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not fit this model") as refusal:
-        medtask.load_model(str(save_model(tmp_path / "bloom", "bloom")), adapter=str(made / "model"))
+        medtask.load_model(
+            str(save_model(tmp_path / "bloom", "bloom")), adapter=str(made / "model")
+        )
     assert "llama" in (refusal.value.fix or "")
     # Another model of the same shape takes it: whoever puts it there is told.
-    engine = medtask.load_model(str(save_model(tmp_path / "qwen", "qwen2")), adapter=str(made / "model"))
+    engine = medtask.load_model(
+        str(save_model(tmp_path / "qwen", "qwen2")), adapter=str(made / "model")
+    )
     assert any("was trained on" in note for note in engine.info.details["notes"])  # type: ignore[attr-defined]
 
 
-def test_a_disk_that_fills_up_at_a_checkpoint_is_told_and_the_training_goes_on_later(tmp_path: Path, base: Path) -> None:
+def test_a_disk_that_fills_up_at_a_checkpoint_is_told_and_the_training_goes_on_later(
+    tmp_path: Path, base: Path
+) -> None:
     task = make_task(tmp_path / "task")
     with full_disk(20_000), pytest.raises(StorageError) as refusal:
         train([Lecture(task, make_rows())], recipe(base), out=tmp_path / "out")
     assert refusal.value.fix
     with pytest.raises(InputError, match="has not ended"):
         medtask.load_model(str(tmp_path / "out"))
-    assert train([Lecture(task, make_rows())], recipe(base), out=tmp_path / "out").state == "finished"
+    assert (
+        train([Lecture(task, make_rows())], recipe(base), out=tmp_path / "out").state == "finished"
+    )
 
 
 def test_several_tasks_are_measured_each(tmp_path: Path, base: Path) -> None:
-    first, second = make_task(tmp_path / "one"), make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall"))
+    first, second = (
+        make_task(tmp_path / "one"),
+        make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall")),
+    )
     lectures = [Lecture(first, make_rows()), Lecture(second, make_rows(kind="labels"))]
     result = train(lectures, recipe(base, epochs=1), out=tmp_path / "out")
     assert [one.measure for one in result.learnt] == ["accuracy", "micro_f1"]
@@ -162,10 +224,22 @@ def test_several_tasks_are_measured_each(tmp_path: Path, base: Path) -> None:
 
 def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path, base: Path) -> None:
     with pytest.raises(TooBig) as refusal:
-        train([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base, memory=600_100_000, dtype="float32"), out=tmp_path / "out")
+        train(
+            [Lecture(make_task(tmp_path / "task"), make_rows())],
+            recipe(base, memory=600_100_000, dtype="float32"),
+            out=tmp_path / "out",
+        )
     assert "smaller" in (refusal.value.fix or "")
-    lines = preview([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base, row_tokens=200), out=tmp_path / "out")
+    lines = preview(
+        [Lecture(make_task(tmp_path / "task"), make_rows())],
+        recipe(base, row_tokens=200),
+        out=tmp_path / "out",
+    )
     assert any(line.startswith("memory") for line in lines)
     assert any("accelerate launch" in line for line in lines)
     with pytest.raises(TooBig):
-        preview([Lecture(make_task(tmp_path / "task"), make_rows())], recipe(base, memory=100_000_000), out=tmp_path / "out")
+        preview(
+            [Lecture(make_task(tmp_path / "task"), make_rows())],
+            recipe(base, memory=100_000_000),
+            out=tmp_path / "out",
+        )

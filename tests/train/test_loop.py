@@ -59,7 +59,10 @@ def test_old_checkpoints_go_and_the_newest_two_stay(tmp_path: Path) -> None:
     for step in (2, 30, 4):
         make_checkpoint(tmp_path, step)
     remove_old(tmp_path / "checkpoints")
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-30", "checkpoint-4"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "checkpoint-30",
+        "checkpoint-4",
+    ]
 
 
 def test_the_best_state_is_there_whatever_was_half_written(tmp_path: Path) -> None:
@@ -94,7 +97,10 @@ def test_patience_counts_from_the_lowest_loss() -> None:
 def test_what_libraries_make_of_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
     from safetensors import SafetensorError
 
-    ways = (SafetensorError("I/O error: No space left on device (os error 28)"), RuntimeError("PytorchStreamWriter failed writing file"))
+    ways = (
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("PytorchStreamWriter failed writing file"),
+    )
     for error in ways:
         with pytest.raises(StorageError, match="bytes free"), tell_storage(tmp_path):
             raise error

@@ -40,7 +40,11 @@ def make_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Notes that hardly resemble each other, of three labels."""
     chance = random.Random(seed)
     return [
-        {"text": " ".join(f"{chance.randrange(10**6):x}" for _ in range(6)), "gold": PLACES[number % 3], "patient": f"p{number // 3}"}
+        {
+            "text": " ".join(f"{chance.randrange(10**6):x}" for _ in range(6)),
+            "gold": PLACES[number % 3],
+            "patient": f"p{number // 3}",
+        }
         for number in range(count)
     ]
 
@@ -51,7 +55,11 @@ def test_rows_are_divided_and_accounted_for(task: Task) -> None:
     rows[8] |= {"text": rows[2]["text"]}
     material = gather(task, rows)
     assert (len(material.train), len(material.validation)) == (52, 6)
-    assert material.cleaning is not None and material.divided is not None and material.leaks is not None
+    assert (
+        material.cleaning is not None
+        and material.divided is not None
+        and material.leaks is not None
+    )
     assert material.cleaning.counts == {Why.NO_GOLD: 1, Why.DUPLICATE: 1}
     assert material.divided.to_json() == {"given": False, "share": 0.1, "seed": 0, "joined": 0}
     assert material.leaks.tell()[0].startswith("none")
@@ -60,39 +68,66 @@ def test_rows_are_divided_and_accounted_for(task: Task) -> None:
         "52 rows to learn from, 3 labels with 17 to 18 rows each",
         "6 rows to validate by, 3 labels with 2 rows each",
     ]
-    assert [lesson.row for lesson in material.train] == sorted(lesson.row for lesson in material.train)
+    assert [lesson.row for lesson in material.train] == sorted(
+        lesson.row for lesson in material.train
+    )
     assert material.notes == ()
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent.name for path in EXAMPLES.glob("*/task.yaml")))
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent.name for path in EXAMPLES.glob("*/task.yaml"))
+)
 def test_every_kind_of_question_can_be_learnt(folder: str) -> None:
     task = medtask.load_task(EXAMPLES / folder)
     assert task.data is not None
     material = gather_material(task, read_table(task.data))
     assert material.cleaning is not None and material.leaks is not None
     assert len(material.train) + len(material.validation) == material.cleaning.kept
-    assert round(0.1 * material.cleaning.kept) - 1 <= len(material.validation) <= 0.1 * material.cleaning.kept + 1
+    assert (
+        round(0.1 * material.cleaning.kept) - 1
+        <= len(material.validation)
+        <= 0.1 * material.cleaning.kept + 1
+    )
     assert material.leaks.share == 0
 
 
 NOTES = st.lists(st.sampled_from(WORDS), min_size=3, max_size=14).map(" ".join)
-ROWS = st.lists(st.tuples(NOTES, st.sampled_from(PLACES), st.sampled_from([None, *"pqrstuv"])), min_size=12, max_size=60)
+ROWS = st.lists(
+    st.tuples(NOTES, st.sampled_from(PLACES), st.sampled_from([None, *"pqrstuv"])),
+    min_size=12,
+    max_size=60,
+)
 
 
 @settings(deadline=None, max_examples=30)
-@given(rows=ROWS, copies=st.lists(st.tuples(st.integers(0, 11), st.sampled_from(WORDS)), max_size=20), share=st.sampled_from([0.1, 0.3]),
-       order=st.randoms(use_true_random=False))  # fmt: skip
+@given(
+    rows=ROWS,
+    copies=st.lists(st.tuples(st.integers(0, 11), st.sampled_from(WORDS)), max_size=20),
+    share=st.sampled_from([0.1, 0.3]),
+    order=st.randoms(use_true_random=False),
+)
 def test_no_group_and_no_text_is_on_both_sides(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], copies: list[tuple[int, str]], share: float, order: random.Random
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Any],
+    copies: list[tuple[int, str]],
+    share: float,
+    order: random.Random,
 ) -> None:
     task = replace(make_task(tmp_path_factory.getbasetemp() / "any"), group_column="patient")
-    notes = [*rows, *((f"{rows[place][0]} {word}".title(), *rows[place][1:2], None) for place, word in copies)]
+    notes = [
+        *rows,
+        *((f"{rows[place][0]} {word}".title(), *rows[place][1:2], None) for place, word in copies),
+    ]
     table = [{"text": text, "gold": gold, "patient": group} for text, gold, group in notes]
     try:
         material = gather(task, table, share=share)
     except InputError:
         return
-    assert material.cleaning is not None and material.divided is not None and material.leaks is not None
+    assert (
+        material.cleaning is not None
+        and material.divided is not None
+        and material.leaks is not None
+    )
     train, aside = material.train, material.validation
     assert train and aside
     assert len(train) + len(aside) == material.cleaning.kept
@@ -111,11 +146,15 @@ def test_no_group_and_no_text_is_on_both_sides(
     if not material.cleaning.dropped:  # which of two equal rows is the first depends on the order
         order.shuffle(table)
         again = gather(task, table, share=share)
-        assert {lesson.prompt.text for lesson in again.validation} == {lesson.prompt.text for lesson in aside}
+        assert {lesson.prompt.text for lesson in again.validation} == {
+            lesson.prompt.text for lesson in aside
+        }
 
 
 def test_near_duplicates_are_parted_where_all_are_some(task: Task) -> None:
-    sentence = "request for an examination of the chest, patient number {}, on the ward of the third floor"
+    sentence = (
+        "request for an examination of the chest, patient number {}, on the ward of the third floor"
+    )
     rows = [{"text": sentence.format(number), "gold": PLACES[number % 3]} for number in range(50)]
     material = gather(task, rows)
     assert material.divided is not None and material.leaks is not None
@@ -133,10 +172,21 @@ def test_a_table_to_validate_by_is_left_as_it_is(task: Task) -> None:
     for row in others:
         row["patient"] = "p0" if row["gold"] == "knee" else None
     material = gather(task, rows, validation=read_table(others), min_count=13, cap=14)
-    assert material.cleaning is not None and material.validation_cleaning is not None and material.leaks is not None
+    assert (
+        material.cleaning is not None
+        and material.validation_cleaning is not None
+        and material.leaks is not None
+    )
     assert len(material.train) == 40 and material.cleaning.rows == 40
-    assert len(material.validation) == 11 and material.validation_cleaning.counts == {Why.UNKNOWN: 1}
-    assert (material.leaks.equal, material.leaks.near, material.leaks.groups, material.leaks.group_rows) == (1, 1, 1, 4)
+    assert len(material.validation) == 11 and material.validation_cleaning.counts == {
+        Why.UNKNOWN: 1
+    }
+    assert (
+        material.leaks.equal,
+        material.leaks.near,
+        material.leaks.groups,
+        material.leaks.group_rows,
+    ) == (1, 1, 1, 4)
     assert (material.leaks.worst[0].train_row, material.leaks.worst[0].validation_row) == (4, 1)
     assert material.divided is not None and material.divided.given
     assert material.validation_sha256 == read_table(others).digest()
@@ -146,7 +196,10 @@ def test_labels_without_rows_are_told(tmp_path: Path) -> None:
     task = make_task(tmp_path, labels=[*PLACES, "elbow", "hip", "toe"])
     rows = [*make_rows(40), {"text": "the only elbow", "gold": "elbow"}]
     notes = gather(task, rows).notes
-    assert notes == ('no row to learn from has the labels "hip", "toe"', 'no row to validate by has the label "elbow"')
+    assert notes == (
+        'no row to learn from has the labels "hip", "toe"',
+        'no row to validate by has the label "elbow"',
+    )
     held = [{"text": "a new hip", "gold": "hip"}, {"text": "a new knee", "gold": "knee"}]
     notes = gather(task, rows, validation=read_table(held)).notes
     assert notes[-1] == "1 row to validate by has a label that no row to learn from has"
@@ -165,28 +218,60 @@ def change(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("rows", "more", "told"),
     [
-        (change(make_rows(20), gold=None), {}, "no row of .* has gold in the column \"gold\""),
-        (change(make_rows(20), gold="nose"), {}, "no gold in the column \"gold\" is an answer of the task .row 1: gold is no label"),
-        (change(make_rows(20), gold="knee"), {}, "\"knee\" is the gold of all 20 rows to learn from: there is nothing to tell apart"),
+        (change(make_rows(20), gold=None), {}, 'no row of .* has gold in the column "gold"'),
+        (
+            change(make_rows(20), gold="nose"),
+            {},
+            'no gold in the column "gold" is an answer of the task .row 1: gold is no label',
+        ),
+        (
+            change(make_rows(20), gold="knee"),
+            {},
+            '"knee" is the gold of all 20 rows to learn from: there is nothing to tell apart',
+        ),
         (make_rows(3), {}, "3 rows to learn from are too few: 3 rows read"),
-        (change(make_rows(20), text="equal"), {}, "0 rows to learn from are too few: 20 rows read, left out: 20 conflict"),
+        (
+            change(make_rows(20), text="equal"),
+            {},
+            "0 rows to learn from are too few: 20 rows read, left out: 20 conflict",
+        ),
         (make_rows(20), {"min_count": 8}, "too few: 20 rows read, left out: 20 rare label"),
-        ([*make_rows(20), *change(make_rows(20, 1), gold="knee")], {"min_count": 8}, "\"knee\" is the gold of all 27 rows"),
-        (change(make_rows(30), patient="p"), {}, "cannot be divided: they belong to 1 group of the column \"patient\""),
+        (
+            [*make_rows(20), *change(make_rows(20, 1), gold="knee")],
+            {"min_count": 8},
+            '"knee" is the gold of all 27 rows',
+        ),
+        (
+            change(make_rows(30), patient="p"),
+            {},
+            'cannot be divided: they belong to 1 group of the column "patient"',
+        ),
         (make_rows(20), {"row_limit": 4}, "4 rows to learn from are too few"),
-        (make_rows(20), {"validation": read_table(change(make_rows(5), gold=None))}, "no row to validate by: 5 rows read, left out: 5"),
-        (make_rows(20), {"validation": read_table([{"text": "a"}])}, "gold is \"gold\", but the table has text"),
-        (make_rows(20), {"gold_column": "truth"}, "gold is \"truth\", but the table has text"),
+        (
+            make_rows(20),
+            {"validation": read_table(change(make_rows(5), gold=None))},
+            "no row to validate by: 5 rows read, left out: 5",
+        ),
+        (
+            make_rows(20),
+            {"validation": read_table([{"text": "a"}])},
+            'gold is "gold", but the table has text',
+        ),
+        (make_rows(20), {"gold_column": "truth"}, 'gold is "truth", but the table has text'),
         (make_rows(20), {"share": 0.0}, "a validation share of 0 cannot be"),
         (make_rows(20), {"share": 0.9}, "a validation share of 0.9 cannot be"),
         (make_rows(20), {"min_count": 0}, "min-count is 0"),
         (make_rows(20), {"cap": 0}, "cap is 0"),
         (make_rows(20), {"row_limit": 0}, "limit is 0"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_learnt_is_said(task: Task, rows: list[dict[str, Any]], more: dict[str, Any], told: str) -> None:
+)
+def test_what_cannot_be_learnt_is_said(
+    task: Task, rows: list[dict[str, Any]], more: dict[str, Any], told: str
+) -> None:
     with pytest.raises(MedtaskError) as caught:
-        gather(replace(task, group_column=None if "validation" in more else "patient"), rows, **more)
+        gather(
+            replace(task, group_column=None if "validation" in more else "patient"), rows, **more
+        )
     assert re.search(told, str(caught.value))
     assert isinstance(caught.value, InputError | UsageError | TaskFaults)
     assert caught.value.fix
@@ -212,7 +297,15 @@ def test_counts_of_labels_need_labels(tmp_path: Path, more: dict[str, int]) -> N
 
 
 def test_hostile_cells_are_rows_like_others(task: Task) -> None:
-    hostile = ["=HYPERLINK(1)", "\u202eright to left", "😀" * 50, "a\x00b\ud800 c", "رضّ على الرأس", "pain " * 60_000, "x" * 300_000]
+    hostile = [
+        "=HYPERLINK(1)",
+        "\u202eright to left",
+        "😀" * 50,
+        "a\x00b\ud800 c",
+        "رضّ على الرأس",
+        "pain " * 60_000,
+        "x" * 300_000,
+    ]
     rows = [*make_rows(30), *({"text": text, "gold": "knee"} for text in hostile)]
     material = gather(task, rows)
     assert material.cleaning is not None
@@ -221,8 +314,16 @@ def test_hostile_cells_are_rows_like_others(task: Task) -> None:
     assert all(one.what is Why.UNFIT for one in material.cleaning.dropped)
 
 
-@pytest.mark.parametrize(("said", "phi"), [("phi: true", "yes"), ("phi: false", "no"), ("", "unknown")])
+@pytest.mark.parametrize(
+    ("said", "phi"), [("phi: true", "yes"), ("phi: false", "no"), ("", "unknown")]
+)
 def test_whether_the_table_holds_patients_texts(tmp_path: Path, said: str, phi: str) -> None:
-    lines = ["name: x", "instruction: Decide.", "input: '{{ text }}'", "answer: {kind: label, labels: [a, b]}", said]
+    lines = [
+        "name: x",
+        "instruction: Decide.",
+        "input: '{{ text }}'",
+        "answer: {kind: label, labels: [a, b]}",
+        said,
+    ]
     (tmp_path / "task.yaml").write_text("\n".join(lines))
     assert find_phi(medtask.load_task(tmp_path)) == phi

@@ -21,9 +21,39 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     base = save_model(tmp_path / "base", "llama")
     make_task(tmp_path / "task")
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, make_rows())) + "\n")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "-m", "medtask"]
-    words = ["train", "task", "rows.jsonl", "--base", base, "--out", "out", "--epochs", 2, "--batch", 8]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--num_cpu_threads_per_process",
+        "1",
+        "-m",
+        "medtask",
+    ]
+    words = [
+        "train",
+        "task",
+        "rows.jsonl",
+        "--base",
+        base,
+        "--out",
+        "out",
+        "--epochs",
+        2,
+        "--batch",
+        8,
+    ]
     words += ["--rank", 4, "--alpha", 4, "--rate", 0.01]
     done = subprocess.run(
         [*launch, *map(str, words), "--share", "0.2", "-q"],
@@ -41,5 +71,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert min(checks[1:]) < checks[0]
     assert done.stdout.count("medtask run TASK TABLE") == 1
     task = medtask.load_task(tmp_path / "task")
-    [answer] = medtask.predict(task, medtask.load_model(str(tmp_path / "out")), [{"text": "CT of the left knee"}])
+    [answer] = medtask.predict(
+        task, medtask.load_model(str(tmp_path / "out")), [{"text": "CT of the left knee"}]
+    )
     assert answer.value in ("knee", "wrist", "brain")

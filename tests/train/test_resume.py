@@ -27,7 +27,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, base: Path, pause: float = 0.0) -> subprocess.Popen[bytes]:
     words = [sys.executable, str(TRAINEE), str(folder), str(base), str(pause)]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(TRAINEE.parents[1])})
+    return subprocess.Popen(
+        words, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(TRAINEE.parents[1])}
+    )
 
 
 def end(process: subprocess.Popen[bytes]) -> int:
@@ -51,7 +53,9 @@ def wait_for_step(folder: Path, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, base: Path) -> None:
+def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
+    tmp_path: Path, base: Path
+) -> None:
     assert end(start(tmp_path / "calm", base)) == 0
     calm = read_points(tmp_path / "calm" / "out" / "loss.csv")
     draw = random.Random(11)
@@ -68,14 +72,19 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_
     assert [step for step, _, _ in numbers(killed)] == [step for step, _, _ in numbers(calm)]
     for one, other in zip(numbers(killed), numbers(calm), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
-    weights = [(tmp_path / name / "out" / "adapter_model.safetensors").read_bytes() for name in ("calm", "killed")]
+    weights = [
+        (tmp_path / name / "out" / "adapter_model.safetensors").read_bytes()
+        for name in ("calm", "killed")
+    ]
     assert len(weights[0]) == len(weights[1])
     assert not (tmp_path / "killed" / "out" / ".training").exists()
     medtask.load_model(str(tmp_path / "killed" / "out"))
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(tmp_path: Path, base: Path) -> None:
+def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(
+    tmp_path: Path, base: Path
+) -> None:
     process = start(tmp_path, base, pause=0.2)
     wait_for_step(tmp_path, 4)
     process.send_signal(signal.SIGINT)

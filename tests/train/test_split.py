@@ -17,9 +17,17 @@ def name_rows(count: int) -> list[bytes]:
     return [str(number).encode() for number in range(count)]
 
 
-def draw(labels: list[Any], families: list[int] | None = None, share: float = 0.1, seed: int = 0) -> np.ndarray[Any, Any] | None:
+def draw(
+    labels: list[Any], families: list[int] | None = None, share: float = 0.1, seed: int = 0
+) -> np.ndarray[Any, Any] | None:
     found = [label if isinstance(label, tuple) else (label,) for label in labels]
-    return draw_validation(name_rows(len(labels)), np.array(families if families else range(len(labels))), found, share, seed)
+    return draw_validation(
+        name_rows(len(labels)),
+        np.array(families if families else range(len(labels))),
+        found,
+        share,
+        seed,
+    )
 
 
 def count_held(labels: list[Any], held: np.ndarray[Any, Any] | None) -> Counter[Any]:
@@ -43,11 +51,19 @@ def test_rare_labels_give_what_reaches_the_share_and_never_more_than_half() -> N
 
 def test_sets_of_labels_keep_their_shares() -> None:
     chance = random.Random(0)
-    labels = [tuple(name for name, share in (("a", 0.5), ("b", 0.2), ("c", 0.05)) if chance.random() < share) or ("",) for _ in range(1000)]
+    labels = [
+        tuple(
+            name for name, share in (("a", 0.5), ("b", 0.2), ("c", 0.05)) if chance.random() < share
+        )
+        or ("",)
+        for _ in range(1000)
+    ]
     held = draw(labels)
     assert held is not None
     whole = Counter(name for names in labels for name in names)
-    part = Counter(name for names, aside in zip(labels, held.tolist(), strict=True) if aside for name in names)
+    part = Counter(
+        name for names, aside in zip(labels, held.tolist(), strict=True) if aside for name in names
+    )
     assert all(abs(part[name] - whole[name] / 10) <= 1.5 for name in whole)
     assert 95 <= held.sum() <= 105
 
@@ -68,24 +84,41 @@ def test_few_groups_are_parted_as_well_as_they_can_be() -> None:
     assert held.sum() == 30
 
 
-@pytest.mark.parametrize("families", [[0] * 20, [0] * 10 + [1] * 10], ids=["one group", "a label in one group alone"])
+@pytest.mark.parametrize(
+    "families", [[0] * 20, [0] * 10 + [1] * 10], ids=["one group", "a label in one group alone"]
+)
 def test_what_cannot_be_parted_is_not(families: list[int]) -> None:
     assert draw(["a"] * 10 + ["b"] * 10, families) is None
 
 
-ROWS = st.lists(st.tuples(st.integers(0, 12), st.lists(st.sampled_from("abcd"), unique=True, max_size=3)), min_size=1, max_size=60)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 12), st.lists(st.sampled_from("abcd"), unique=True, max_size=3)),
+    min_size=1,
+    max_size=60,
+)
 
 
 @settings(deadline=None, max_examples=150)
-@given(rows=ROWS, share=st.sampled_from([0.01, 0.1, 0.25, 0.5]), seed=st.integers(0, 5), order=st.randoms(use_true_random=False))
-def test_what_every_division_keeps(rows: list[tuple[int, list[str]]], share: float, seed: int, order: random.Random) -> None:
+@given(
+    rows=ROWS,
+    share=st.sampled_from([0.01, 0.1, 0.25, 0.5]),
+    seed=st.integers(0, 5),
+    order=st.randoms(use_true_random=False),
+)
+def test_what_every_division_keeps(
+    rows: list[tuple[int, list[str]]], share: float, seed: int, order: random.Random
+) -> None:
     families = [family for family, _ in rows]
     labels = [tuple(names) or ("",) for _, names in rows]
     held = draw(labels, families, share, seed)
     places = list(range(len(rows)))
     order.shuffle(places)
     keys = name_rows(len(rows))
-    shuffled = [keys[place] for place in places], np.array(families)[places], [labels[place] for place in places]
+    shuffled = (
+        [keys[place] for place in places],
+        np.array(families)[places],
+        [labels[place] for place in places],
+    )
     again = draw_validation(*shuffled, share, seed)
     if held is None:
         assert again is None

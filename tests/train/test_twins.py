@@ -38,9 +38,14 @@ def test_every_pair_of_near_twins_is_found_and_no_other(words: int) -> None:
     notes = make_notes(96, words)
     side = np.arange(len(notes)) % 2 == 0
     found = find_across(sketch(notes), side)
-    expected = {pair: alike for pair, alike in list_twins(notes).items() if side[pair[0]] != side[pair[1]]}
+    expected = {
+        pair: alike for pair, alike in list_twins(notes).items() if side[pair[0]] != side[pair[1]]
+    }
     assert expected
-    got = {(int(i), int(j)): float(alike) for i, j, alike in zip(found.first, found.second, found.likeness, strict=True)}
+    got = {
+        (int(i), int(j)): float(alike)
+        for i, j, alike in zip(found.first, found.second, found.likeness, strict=True)
+    }
     assert got == pytest.approx(expected)
     assert found.likeness.tolist() == sorted(found.likeness.tolist(), reverse=True)
 
@@ -64,7 +69,12 @@ def test_any_texts_can_be_compared(texts: list[str]) -> None:
 
 
 def test_case_punctuation_and_width_do_not_count() -> None:
-    texts = ["Left KNEE -- MRI, please!", "left knee mri please", "Ｌｅｆｔ　ｋｎｅｅ  mri\nplease", "right wrist, CT"]
+    texts = [
+        "Left KNEE -- MRI, please!",
+        "left knee mri please",
+        "Ｌｅｆｔ　ｋｎｅｅ  mri\nplease",
+        "right wrist, CT",
+    ]
     assert find_families(sketch(texts)).tolist() == [0, 0, 0, 3]
 
 
@@ -78,11 +88,15 @@ def test_long_texts_are_compared_by_a_sample_of_their_pieces() -> None:
     assert len(pieces_of(texts[0])) > 10 * MOST_PIECES
     found = find_across(sketch(texts), np.array([True, False, False]))
     assert found.second.tolist() == [1]
-    assert float(found.likeness[0]) == pytest.approx(likeness(pieces_of(texts[0]), pieces_of(texts[1])), abs=0.05)
+    assert float(found.likeness[0]) == pytest.approx(
+        likeness(pieces_of(texts[0]), pieces_of(texts[1])), abs=0.05
+    )
 
 
 def test_a_thousand_rows_of_one_pattern_are_one_family() -> None:
-    pattern = "request for an examination of the chest, patient number {}, on the ward of the third floor"
+    pattern = (
+        "request for an examination of the chest, patient number {}, on the ward of the third floor"
+    )
     notes = [pattern.format(number) for number in range(3000)]
     assert set(find_families(sketch(notes)).tolist()) == {0}
 

@@ -1,4 +1,6 @@
-"""A training in a process of its own, to be killed: python trainee.py FOLDER BASE [SECONDS A STEP]."""
+"""A training in a process of its own, to be killed: python trainee.py FOLDER BASE [SECONDS A
+STEP].
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ def main(folder: Path, base: str, pause: float) -> int:
     loop.CHECKPOINT_SECONDS = 0.0  # one behind every step
     task = make_task(folder / "task")
     recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, alpha=4.0, rate=1e-2)
-    return train([Lecture(task, make_rows())], recipe, out=folder / "out", selection=Selection(0.2), watch=Slow(pause)).exit_code
+    return train(
+        [Lecture(task, make_rows())],
+        recipe,
+        out=folder / "out",
+        selection=Selection(0.2),
+        watch=Slow(pause),
+    ).exit_code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What a run would ask of a table: how many rows, how many different ones, and which of them to look at more closely."""
+"""What a run would ask of a table: how many rows, how many different ones, and which of them to
+look at more closely.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ LONGEST = 32
 
 @dataclass(slots=True)
 class Census:
-    """Counts over all rows, a random sample of the prompts, and the longest ones (by characters, longest first).
+    """Counts over all rows, a random sample of the prompts, and the longest ones (by characters,
+    longest first).
 
     Memory grows by 8 bytes a row, for the hashes that tell different prompts apart.
     """
@@ -62,4 +65,6 @@ def take_census(task: Task, records: Iterable[Record], census: Census) -> Iterat
             entry = (len(prompt.text), -census.rows, prompt)
             (heapq.heappush if len(longest) < LONGEST else heapq.heappushpop)(longest, entry)
         yield record
-    census.longest = [prompt for _, _, prompt in sorted(longest, key=lambda entry: entry[:2], reverse=True)]
+    census.longest = [
+        prompt for _, _, prompt in sorted(longest, key=lambda entry: entry[:2], reverse=True)
+    ]

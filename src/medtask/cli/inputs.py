@@ -1,4 +1,6 @@
-"""What a verb is given: a task, its table, its model; checked against each other before anything is asked."""
+"""What a verb is given: a task, its table, its model; checked against each other before anything is
+asked.
+"""
 
 from __future__ import annotations
 
@@ -20,48 +22,107 @@ if TYPE_CHECKING:
     from medtask.engines.base import Engine
     from medtask.tasks.task import Task
 
-TaskPath = Annotated[Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")]
-DataSource = Annotated[str | None, typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input.")]
-ModelName = Annotated[str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")]
-AllowRemote = Annotated[bool, typer.Option("--allow-remote", help="Let records go to a model server on another machine.")]
+TaskPath = Annotated[
+    Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")
+]
+DataSource = Annotated[
+    str | None,
+    typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input."),
+]
+ModelName = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")
+]
+AllowRemote = Annotated[
+    bool,
+    typer.Option("--allow-remote", help="Let records go to a model server on another machine."),
+]
 NumberFormat = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16", "file"], typer.Option(help="Number format of the weights; file: as a GGUF has them.")
+    Literal["auto", "float32", "bfloat16", "float16", "file"],
+    typer.Option(help="Number format of the weights; file: as a GGUF has them."),
 ]
 ContextTokens = Annotated[
-    int | None, typer.Option(min=256, metavar="N", help="Tokens of prompt and answer, where a server can be told (Ollama).")
+    int | None,
+    typer.Option(
+        min=256,
+        metavar="N",
+        help="Tokens of prompt and answer, where a server can be told (Ollama).",
+    ),
 ]
-TokenizerName = Annotated[str | None, typer.Option(metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot.")]
-AllowUnverified = Annotated[bool, typer.Option("--allow-unverified-context", help="Take a server that does not tell what it has read.")]
-GoldColumn = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")]
-SheetName = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")]
-AnswersPath = Annotated[Path, typer.Argument(metavar="RUN|TABLE", help="A run's folder, or a table with the columns id and answer.")]
+TokenizerName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot."
+    ),
+]
+AllowUnverified = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unverified-context", help="Take a server that does not tell what it has read."
+    ),
+]
+GoldColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")
+]
+SheetName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")
+]
+AnswersPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|TABLE", help="A run's folder, or a table with the columns id and answer."
+    ),
+]
 GoldSource = Annotated[
-    str | None, typer.Option(metavar="COLUMN|FILE", help="Where the truth stands; default: the column that the run or task names.")
+    str | None,
+    typer.Option(
+        metavar="COLUMN|FILE",
+        help="Where the truth stands; default: the column that the run or task names.",
+    ),
 ]
-TaskFile = Annotated[Path | None, typer.Option("--task", metavar="TASK", help="The question, where the run or table does not tell.")]
-KindName = Annotated[str | None, typer.Option(metavar="KIND", help="What a table's answers are: label, labels, answer, fields.")]
-GroupName = Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows that belong together, such as one patient's.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Download nothing, not even the model that is named.")]
+TaskFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--task", metavar="TASK", help="The question, where the run or table does not tell."
+    ),
+]
+KindName = Annotated[
+    str | None,
+    typer.Option(metavar="KIND", help="What a table's answers are: label, labels, answer, fields."),
+]
+GroupName = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Rows that belong together, such as one patient's."),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Download nothing, not even the model that is named.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @contextmanager
-def open_table(task: Task, data: str | None, sheet: str | None, spool: Callable[[], Path] | None = None) -> Iterator[Table]:
+def open_table(
+    task: Task, data: str | None, sheet: str | None, spool: Callable[[], Path] | None = None
+) -> Iterator[Table]:
     """The table that was named, else the task's own.
 
-    For "-", standard input is kept in a private folder below ``spool`` (else below the system's temporary one) until
-    the block ends: a table is passed over more than once.
+    For "-", standard input is kept in a private folder below ``spool`` (else below the system's
+    temporary one) until the block ends: a table is passed over more than once.
     """
     from medtask.data.read import read_table, spool_stdin
 
     if data == "-":
-        with tempfile.TemporaryDirectory(prefix=".medtask-", dir=spool() if spool else None) as folder:
+        with tempfile.TemporaryDirectory(
+            prefix=".medtask-", dir=spool() if spool else None
+        ) as folder:
             yield read_table(spool_stdin(Path(folder)), sheet=sheet)
         return
     source = data or task.data
     if source is None:
-        raise UsageError("no table is named", fix="name one after the task, or write `data: TABLE` into the task file")
+        raise UsageError(
+            "no table is named",
+            fix="name one after the task, or write `data: TABLE` into the task file",
+        )
     yield read_table(_shorten(Path(source)), sheet=sheet)
 
 
@@ -95,7 +156,9 @@ def forbid_downloads(wanted: bool) -> None:
 
 
 def load_engine(reference: str, **options: Any) -> Engine:
-    """Load a model; what libraries print meanwhile goes to standard error, because standard output is for results."""
+    """Load a model; what libraries print meanwhile goes to standard error, because standard output
+    is for results.
+    """
     from medtask.engines.registry import load_model
 
     with redirect_stdout(sys.stderr):
@@ -105,4 +168,6 @@ def load_engine(reference: str, **options: Any) -> Engine:
 def describe_table(table: Table, rows: int) -> str:
     """ "procedures.xlsx: 41,230 rows, columns case_id, procedure (UTF-8)"."""
     notes = f" ({', '.join(table.notes)})" if table.notes else ""
-    return f"{table.source}: {show.count(rows, 'row')}, columns {show.listing(table.columns)}{notes}"
+    return (
+        f"{table.source}: {show.count(rows, 'row')}, columns {show.listing(table.columns)}{notes}"
+    )

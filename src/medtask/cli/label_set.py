@@ -28,22 +28,40 @@ if TYPE_CHECKING:
 
     from medtask.runs.answered import AnsweredRow, Answers
 
-_NO_RUN = "answers: name a run with --run to see which labels are never answered, and which are confused"
-_NO_GOLD = "gold: without it nothing can be said of confused pairs and merges; name its column with --gold"
-_GROUPS = "groups: their rows count as independent here, so that intervals are too narrow where they are not"
-_NO_MODEL = "a model's tokens, and what it prefers with nothing to read: name it with --model, or the run's own with --prior"
+_NO_RUN = (
+    "answers: name a run with --run to see which labels are never answered, and which are confused"
+)
+_NO_GOLD = (
+    "gold: without it nothing can be said of confused pairs and merges; name its column with --gold"
+)
+_GROUPS = (
+    "groups: their rows count as independent here, so that intervals are too narrow where "
+    "they are not"
+)
+_NO_MODEL = (
+    "a model's tokens, and what it prefers with nothing to read: name it with --model, "
+    "or the run's own with --prior"
+)
 
 
-def examine_task(task: Task, answers: Answers | None = None, engine: Engine | None = None) -> Examination:
-    """What is wrong with a task's labels. Of kind ``choice``, whose options come with the rows, what the model prefers by letter.
+def examine_task(
+    task: Task, answers: Answers | None = None, engine: Engine | None = None
+) -> Examination:
+    """What is wrong with a task's labels. Of kind ``choice``, whose options come with the rows,
+    what the model prefers by letter.
 
-    UsageError for kinds without a set to choose from; MedtaskError for a model that cannot be asked.
+    UsageError for kinds without a set to choose from; MedtaskError for a model that cannot be
+    asked.
     """
     if isinstance(task.form, Choice):
         return _examine_choice(task, task.form, answers, engine)
     if not isinstance(task.form, OneLabel | AnyLabels):
         fix = "name a task of the kind label, labels or choice"
-        raise UsageError(f"{task.name} is of the kind {task.kind}: it has no set of labels that could be examined", fix=fix)
+        raise UsageError(
+            f"{task.name} is of the kind {task.kind}: it has no set of labels that could be "
+            "examined",
+            fix=fix,
+        )
     gaps = [] if engine else [_NO_MODEL]
     vectors = _encode(task, gaps)
     tally = None
@@ -74,20 +92,31 @@ def examine_task(task: Task, answers: Answers | None = None, engine: Engine | No
 
 
 def count_answers(task: Task, rows: Iterable[AnsweredRow]) -> PairCounts:
-    """Rows of the kinds ``label`` and ``labels``, counted; an abstention is the answer whose name the abstention has."""
+    """Rows of the kinds ``label`` and ``labels``, counted; an abstention is the answer whose name
+    the abstention has.
+    """
     names = tuple(label.name for label in task.candidates)
     tally = PairCounts(names, task.abstention, unsure_below=task.review.confidence_below)
     for row in rows:
-        tally.add(_name(settle_value(row.answer.status, row.answer.value, task.abstention)), _name(row.gold), row.answer.confidence)
+        tally.add(
+            _name(settle_value(row.answer.status, row.answer.value, task.abstention)),
+            _name(row.gold),
+            row.answer.confidence,
+        )
     return tally
 
 
 def read_tokens(task: Task, engine: Engine) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """Each label's tokens as a continuation of the prompt, and how many it would take in lower case where it is written otherwise.
+    """Each label's tokens as a continuation of the prompt, and how many it would take in lower case
+    where it is written otherwise.
 
-    Both empty for engines that read no tokens. Of kind ``labels`` it is the names at the head of their yes-or-no questions.
+    Both empty for engines that read no tokens. Of kind ``labels`` it is the names at the head of
+    their yes-or-no questions.
     """
-    named = {label.name: label.say if isinstance(task.form, OneLabel) else label.name for label in task.candidates}
+    named = {
+        label.name: label.say if isinstance(task.form, OneLabel) else label.name
+        for label in task.candidates
+    }
     found = _render(task, engine, list(named.values()))
     if found is None:
         return {}, {}
@@ -100,19 +129,28 @@ def read_tokens(task: Task, engine: Engine) -> tuple[dict[str, tuple[int, ...]],
 
 
 def _render(task: Task, engine: Engine, texts: list[str]) -> tuple[tuple[int, ...], ...] | None:
-    prompt = build_prompt(replace(task, reasoning=None), Record("content-free", {}), CONTENT_FREE[0])
+    prompt = build_prompt(
+        replace(task, reasoning=None), Record("content-free", {}), CONTENT_FREE[0]
+    )
     if isinstance(prompt, Fault):
-        raise InputError(f"the task's prompt cannot be made: {prompt.reason}", fix="medtask check says more")
-    branch = replace(prompt.branches[0], lead="", tails=tuple(texts), meanings=tuple(map(Meaning, texts)))
+        raise InputError(
+            f"the task's prompt cannot be made: {prompt.reason}", fix="medtask check says more"
+        )
+    branch = replace(
+        prompt.branches[0], lead="", tails=tuple(texts), meanings=tuple(map(Meaning, texts))
+    )
     rendering = engine.render(replace(prompt, branches=(branch,)))
     return rendering.candidate_tokens if rendering else None
 
 
-def _examine_choice(task: Task, form: Choice, answers: Answers | None, engine: Engine | None) -> Examination:
+def _examine_choice(
+    task: Task, form: Choice, answers: Answers | None, engine: Engine | None
+) -> Examination:
     gap = "the options themselves: they come with the rows, and there is no set of labels"
     if engine is None:
         raise UsageError(
-            f"{task.name} is of the kind choice: its options come with the rows, and only a model's leaning to letters can be examined",
+            f"{task.name} is of the kind choice: its options come with the rows, and only a "
+            "model's leaning to letters can be examined",
             fix="name a model with --model, or the run's own with --prior",
         )
     letters: Counter[str] = Counter()
@@ -138,10 +176,17 @@ def _examine_choice(task: Task, form: Choice, answers: Answers | None, engine: E
 
 def _measure_bias(task: Task, engine: Engine, tally: PairCounts | None) -> Bias:
     prior = measure_prior(task, engine)
-    return Bias(prior.shares, isinstance(task.form, OneLabel), prior.inputs, dict(_list_prevalence(tally, prior.shares)))
+    return Bias(
+        prior.shares,
+        isinstance(task.form, OneLabel),
+        prior.inputs,
+        dict(_list_prevalence(tally, prior.shares)),
+    )
 
 
-def _list_prevalence(tally: PairCounts | None, shares: Mapping[str, float]) -> Iterator[tuple[str, Estimate]]:
+def _list_prevalence(
+    tally: PairCounts | None, shares: Mapping[str, float]
+) -> Iterator[tuple[str, Estimate]]:
     rows: Counter[str] = Counter()
     for (gold, _), count in tally.pairs.items() if tally else ():
         rows.update(dict.fromkeys(gold, count))
@@ -164,7 +209,9 @@ def _find_other_labels(task: Task, answers: Answers) -> list[str]:
     asked = answers.manifest.get("task", {}).get("question", {}).get("labels")
     if asked is None or {label["name"] for label in asked} == {label.name for label in task.labels}:
         return []
-    return ["answers whose labels the task no longer has: the run was asked about another set of labels"]
+    return [
+        "answers whose labels the task no longer has: the run was asked about another set of labels"
+    ]
 
 
 def _name(value: Value | None) -> tuple[str, ...] | None:
@@ -174,7 +221,9 @@ def _name(value: Value | None) -> tuple[str, ...] | None:
 
 
 def _read_off_set(answers: Answers, bound: float) -> OffSet | None:
-    """From the numbers of the run's report; None where it has none. The bound is that of the bin that it lies in."""
+    """From the numbers of the run's report; None where it has none. The bound is that of the bin
+    that it lies in.
+    """
     if answers.folder is None:
         return None
     try:

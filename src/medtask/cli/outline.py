@@ -17,37 +17,61 @@ def describe_form(task: Task) -> str:
     """What there is to answer: "3 labels", "options in the columns a, b", "6 fields"."""
     match task.form:
         case Choice(columns=columns, several=several):
-            where = f"the column{'s' if len(columns) > 1 else ''} {show.listing([_quote(column) for column in columns])}"
+            where = (
+                f"the column{'s' if len(columns) > 1 else ''} "
+                f"{show.listing([_quote(column) for column in columns])}"
+            )
             return f"{'any number' if several else 'one'} of the options in {where}"
         case FreeText(max_tokens=most, sections=sections):
-            return f"at most {show.count(most, 'token')}" + (f", sections {show.listing(sections)}" if sections else "")
+            return f"at most {show.count(most, 'token')}" + (
+                f", sections {show.listing(sections)}" if sections else ""
+            )
         case Fields(schema=schema, quoted=quoted):
             written = cast("Mapping[str, object]", schema["properties"])
-            fields = len(written) - sum(len(path) == 1 for path in quoted)  # a quote is written beside its field
+            fields = len(written) - sum(
+                len(path) == 1 for path in quoted
+            )  # a quote is written beside its field
             return show.count(fields, "field") + (f", {len(quoted)} with a quote" if quoted else "")
     return show.count(len(task.labels), "label")
 
 
 def describe_passes(task: Task) -> Iterator[str]:
-    """ "refine: asks again where confidence is below 0.4 or the status is abstained"; one line a pass."""
+    """ "refine: asks again where confidence is below 0.4 or the status is abstained"; one line a
+    pass.
+    """
     for further in task.passes:
         when = further.when
-        reasons = [f"confidence is below {when.confidence_below:g}"] if when.confidence_below is not None else []
+        reasons = (
+            [f"confidence is below {when.confidence_below:g}"]
+            if when.confidence_below is not None
+            else []
+        )
         reasons += [f"the status is {_either(when.status)}"] if when.status else []
         reasons += [f"the answer is {_either(when.answer_in)}"] if when.answer_in else []
-        yield f"{further.name}: asks again where {' or '.join(reasons)}" + (f", with {further.model}" if further.model else "")
+        yield f"{further.name}: asks again where {' or '.join(reasons)}" + (
+            f", with {further.model}" if further.model else ""
+        )
 
 
 def describe_strange_gold(task: Task, value: str) -> str:
-    """What is wrong with gold that the task could not answer; ``value``: as find_strange tells it."""
+    """What is wrong with gold that the task could not answer; ``value``: as find_strange tells
+    it.
+    """
     shown = _quote(value if len(value) <= _LONGEST_GOLD else f"{value[:_LONGEST_GOLD]}…")
     match task.form:
         case Choice():
             return f"gold {shown} is no option of its row"
         case Fields(schema=schema):
-            # The name of a field (stage.t, nodes[0]) may be told; gold that is no object is a record's text.
-            is_field = re.split(r"[.\[]", value)[0] in cast("Mapping[str, object]", schema["properties"])
-            return f"gold of the field {shown} does not fit the schema" if is_field else "gold that is no object of the schema"
+            # The name of a field (stage.t, nodes[0]) may be told; gold that is no object is a
+            # record's text.
+            is_field = re.split(r"[.\[]", value)[0] in cast(
+                "Mapping[str, object]", schema["properties"]
+            )
+            return (
+                f"gold of the field {shown} does not fit the schema"
+                if is_field
+                else "gold that is no object of the schema"
+            )
     return f"gold {shown} is no label"
 
 

@@ -1,4 +1,5 @@
-"""How a run is followed: a bar on a terminal, a line every ten seconds elsewhere, and the times that a script wants.
+"""How a run is followed: a bar on a terminal, a line every ten seconds elsewhere, and the times
+that a script wants.
 
 What the meters of runs and of trainings have in common: Follower, Teller, Bar, clock.
 """
@@ -26,7 +27,12 @@ class Follower:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         return None
 
     def on_load(self, model: str) -> None: ...
@@ -52,7 +58,9 @@ class Bar:
     def __init__(self, width: int = 44) -> None:
         columns = BarColumn(bar_width=width), TextColumn("{task.fields[facts]}", markup=False)
         # What others print to standard error meanwhile appears above the bar.
-        self._progress = Progress(*columns, console=show.console(stderr=True), redirect_stdout=False)
+        self._progress = Progress(
+            *columns, console=show.console(stderr=True), redirect_stdout=False
+        )
         self._task = TaskID(0)
 
     def start(self, total: int, done: int) -> None:
@@ -69,7 +77,8 @@ class Bar:
 class Meter(Follower):
     """Follows a run in silence. ``doing``: what is done to the rows.
 
-    ``first_answer``: seconds from the meter's making, which is the command's start, to the first answers on the disk.
+    ``first_answer``: seconds from the meter's making, which is the command's start, to the first
+    answers on the disk.
     """
 
     def __init__(self) -> None:
@@ -93,15 +102,24 @@ class Meter(Follower):
     def show_pace(self, tokens_read: int, tokens_reused: int) -> None: ...
 
     def rate(self) -> float:
-        """Rows a second since the first was asked, loading and reporting left out; 0 before any is answered."""
+        """Rows a second since the first was asked, loading and reporting left out; 0 before any is
+        answered.
+        """
         seconds = self._until - self._since
         return (self._done - self._before) / seconds if seconds > 0 else 0.0
 
     def describe(self, tokens_read: int, tokens_reused: int) -> str:
         """ "74 %   17.1 rows/s   91 % of tokens reused   6:02 left"."""
-        facts = [f"{self._done / max(1, self.rows):4.0%}".replace("%", " %"), f"{self.rate():,.1f} rows/s"]
+        facts = [
+            f"{self._done / max(1, self.rows):4.0%}".replace("%", " %"),
+            f"{self.rate():,.1f} rows/s",
+        ]
         if tokens_reused:
-            facts.append(f"{tokens_reused / (tokens_read + tokens_reused):.0%}".replace("%", " % of tokens reused"))
+            facts.append(
+                f"{tokens_reused / (tokens_read + tokens_reused):.0%}".replace(
+                    "%", " % of tokens reused"
+                )
+            )
         if self._done < self.rows and self.rate():
             facts.append(f"{clock((self.rows - self._done) / self.rate())} left")
         return "   ".join(facts)
@@ -123,7 +141,10 @@ class LineMeter(Teller, Meter):
     def show_pace(self, tokens_read: int, tokens_reused: int) -> None:
         if self._until - self._shown >= LINE_SECONDS:
             self._shown = self._until
-            show.say(f"{self._done:,} of {self.rows:,}   {self.describe(tokens_read, tokens_reused)}", stderr=True)
+            show.say(
+                f"{self._done:,} of {self.rows:,}   {self.describe(tokens_read, tokens_reused)}",
+                stderr=True,
+            )
 
 
 class BarMeter(LineMeter):
@@ -133,7 +154,12 @@ class BarMeter(LineMeter):
         super().__init__()
         self._bar = Bar()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._bar.stop()
 
     def on_start(self, rows: int, done: int) -> None:
@@ -149,7 +175,9 @@ class BarMeter(LineMeter):
 
 
 def choose_meter(*, quiet: bool, doing: str = "Labelling") -> Meter:
-    """Silent if asked to be; else what suits standard error. ``doing``: what is told to be done with the rows."""
+    """Silent if asked to be; else what suits standard error. ``doing``: what is told to be done
+    with the rows.
+    """
     meter = Meter() if quiet else BarMeter() if sys.stderr.isatty() else LineMeter()
     meter.doing = doing
     return meter

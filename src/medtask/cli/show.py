@@ -1,4 +1,6 @@
-"""What people see: lines, facts, errors and progress, with nothing from a file able to steer the terminal."""
+"""What people see: lines, facts, errors and progress, with nothing from a file able to steer the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -20,36 +22,52 @@ _LABEL_WIDTH = 12
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """A reader that has gone (`| head`) is no error of ours; rich would exit with 1, which means a bug here."""
+        """A reader that has gone (`| head`) is no error of ours; rich would exit with 1, which
+        means a bug here.
+        """
         raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on the stream as it is at this moment; colours only on a terminal, and never with NO_COLOR."""
+    """A console on the stream as it is at this moment; colours only on a terminal, and never with
+    NO_COLOR.
+    """
     return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def escape(text: str, keep: str = "\n") -> str:
-    """Text with control, direction-changing and unprintable characters made visible ("\\x1b"), but for those to keep."""
+    """Text with control, direction-changing and unprintable characters made visible ("\\x1b"), but
+    for those to keep.
+    """
     if text.isprintable():
         return text
-    return "".join(char if char in keep or not _is_hostile(char) else char.encode("unicode_escape").decode() for char in text)
+    return "".join(
+        char if char in keep or not _is_hostile(char) else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def _is_hostile(char: str) -> bool:
-    # Format characters (Cf) turn the direction of a line; the joiners among them are part of emoji and of Indic scripts.
-    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d"
+    # Format characters (Cf) turn the direction of a line; the joiners among them are part of emoji
+    # and of Indic scripts.
+    return (
+        unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d"
+    )
 
 
 def say(*parts: str | tuple[str, str], stderr: bool = False) -> None:
-    """Print one line from plain parts and (text, style) parts; whatever they hold, it is shown and not obeyed."""
+    """Print one line from plain parts and (text, style) parts; whatever they hold, it is shown and
+    not obeyed.
+    """
     safe = [escape(part) if isinstance(part, str) else (escape(part[0]), part[1]) for part in parts]
     console(stderr=stderr).print(Text.assemble(*safe), soft_wrap=True)
 
 
 def write_piece(text: str, style: str = "", *, stderr: bool = False) -> None:
     """Print a piece of a text that is still being written; the next piece goes on where it ends."""
-    console(stderr=stderr).print(Text(escape(text, keep="\n\t"), style=style), end="", soft_wrap=True)
+    console(stderr=stderr).print(
+        Text(escape(text, keep="\n\t"), style=style), end="", soft_wrap=True
+    )
 
 
 def fact(label: str, text: str, style: str = "dim") -> None:
@@ -67,7 +85,9 @@ def show_exactly(text: str) -> None:
 
 
 def show_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document. It is pure ASCII: JSON's own escapes keep raw control characters from a terminal."""
+    """Print one JSON document. It is pure ASCII: JSON's own escapes keep raw control characters
+    from a terminal.
+    """
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
 
 
@@ -79,16 +99,33 @@ def show_error(error: MedtaskError) -> None:
 
 
 def show_bug(error: BaseException) -> None:
-    """Report an error that nobody foresaw by its type and place only: its message may quote a record."""
+    """Report an error that nobody foresaw by its type and place only: its message may quote a
+    record.
+    """
     import traceback
 
     if os.environ.get("MEDTASK_DEBUG") == "1":
         say("".join(traceback.format_exception(error)), stderr=True)
     house = Path(__file__).parents[1]
-    frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    places = [f"{path.relative_to(house).as_posix()}:{line}" for path, line in frames if path.is_relative_to(house)]
-    say(("error: ", "bold red"), f"this is a bug in medtask: {type(error).__name__} at {places[-1]}", stderr=True)
-    say(("  fix: ", "bold"), "report this line; MEDTASK_DEBUG=1 shows the whole traceback (it may quote records)", stderr=True)
+    frames = [
+        (Path(frame.f_code.co_filename), line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    places = [
+        f"{path.relative_to(house).as_posix()}:{line}"
+        for path, line in frames
+        if path.is_relative_to(house)
+    ]
+    say(
+        ("error: ", "bold red"),
+        f"this is a bug in medtask: {type(error).__name__} at {places[-1]}",
+        stderr=True,
+    )
+    say(
+        ("  fix: ", "bold"),
+        "report this line; MEDTASK_DEBUG=1 shows the whole traceback (it may quote records)",
+        stderr=True,
+    )
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

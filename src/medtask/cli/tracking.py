@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from medtask.tasks.task import Task
 
 TrackWhere = Annotated[
-    str | None, typer.Option("--track", metavar="WHERE", help="Tell the figures to mlflow, mlflow:URI or weave:ENTITY/PROJECT as well.")
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="WHERE",
+        help="Tell the figures to mlflow, mlflow:URI or weave:ENTITY/PROJECT as well.",
+    ),
 ]
 
 
-def open_tracking(where: str | None, task: Task, folder: Path | None, *, allow_remote: bool = False) -> Tracker | None:
-    """The store that was named, seen to be there before anything is computed; None where none was named.
+def open_tracking(
+    where: str | None, task: Task, folder: Path | None, *, allow_remote: bool = False
+) -> Tracker | None:
+    """The store that was named, seen to be there before anything is computed; None where none was
+    named.
 
-    ``folder``: where the run is or shall be; a store of its own lies beside it (without a folder, with the task's runs).
+    ``folder``: where the run is or shall be; a store of its own lies beside it (without a folder,
+    with the task's runs).
     """
     from medtask.runs.folder import open_home
     from medtask.runs.tracking.tracker import open_tracker
@@ -34,12 +43,18 @@ def open_tracking(where: str | None, task: Task, folder: Path | None, *, allow_r
 
 
 def tell_tracking(
-    tracker: Tracker | None, verb: str, task: Task, folder: Path, document: Mapping[str, Any], settings: Mapping[str, object] | None = None
+    tracker: Tracker | None,
+    verb: str,
+    task: Task,
+    folder: Path,
+    document: Mapping[str, Any],
+    settings: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """Tell the store what the verb prints with --json, and say so on standard error; the same document, with what became of it.
+    """Tell the store what the verb prints with --json, and say so on standard error; the same
+    document, with what became of it.
 
-    ``folder``: a run's, or another tool's table. A store that fails does not change the exit code: the work is done and safe, and
-    the document's ``tracked.error`` is there for scripts.
+    ``folder``: a run's, or another tool's table. A store that fails does not change the exit code:
+    the work is done and safe, and the document's ``tracked.error`` is there for scripts.
     """
     from medtask.runs.manifest import read_manifest
     from medtask.runs.tracking.tracker import track
@@ -48,7 +63,16 @@ def tell_tracking(
         return dict(document)
     manifest = (read_manifest(folder) if folder.is_dir() else None) or {}
     name = folder.name if folder.is_dir() else folder.stem
-    told = track(tracker, verb, task=task.name, name=name, document=document, manifest=manifest, settings=settings, folder=folder)
+    told = track(
+        tracker,
+        verb,
+        task=task.name,
+        name=name,
+        document=document,
+        manifest=manifest,
+        settings=settings,
+        folder=folder,
+    )
     style, head = ("dim", "") if told.error is None else ("yellow", "warning: ")
     show.say((head, style), told.line, stderr=True)
     return {**document, "tracked": told.to_json()}

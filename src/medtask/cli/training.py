@@ -1,4 +1,6 @@
-"""How a training is followed: a bar on a terminal, else a line every ten seconds and at every validation."""
+"""How a training is followed: a bar on a terminal, else a line every ten seconds and at every
+validation.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ class TrainingMeter(Follower):
         """``checked``: the point is a validation."""
 
     def seconds_left(self) -> float | None:
-        """Until the last step and the validations before it, as long as this session's were; None before a step was taken.
+        """Until the last step and the validations before it, as long as this session's were; None
+        before a step was taken.
 
         A training that stops early has less.
         """
@@ -76,7 +79,11 @@ class TrainingMeter(Follower):
             score = [f"({self.measure} {_decimal(check.score)})"] if check.score is not None else []
             facts.append(" ".join(["validation", *loss, *score]))
         if (pace := self._pace) is not None:
-            facts.append(f"{pace.tokens_per_s:,.0f} tokens/s" if pace.tokens_per_s is not None else f"{pace.rows_per_s:,.1f} rows/s")
+            facts.append(
+                f"{pace.tokens_per_s:,.0f} tokens/s"
+                if pace.tokens_per_s is not None
+                else f"{pace.rows_per_s:,.1f} rows/s"
+            )
         if (left := self.seconds_left()) is not None:
             facts.append(f"{clock(left)} left")
         return "   ".join(facts)
@@ -86,7 +93,8 @@ class TrainingMeter(Follower):
             self._interval = point.step - self._checked_at
         elif not self._before:
             self._interval = point.step
-        elif point.epoch > 0:  # a resumed session began between two validations, and cannot know how far they are apart
+        elif point.epoch > 0:
+            # A resumed session began between two validations: the distance is not known.
             self._interval = round(point.step / point.epoch)
         self._checked_at, self._check = point.step, point
 
@@ -101,7 +109,9 @@ class TrainingLines(Teller, TrainingMeter):
         super().on_start(steps, done)
         self._shown, self._finished = self._until, False
         what = f"Training {self.title}".strip()
-        went = f"goes on behind step {done:,} of {steps:,}" if done else f"{show.count(steps, 'step')}"
+        went = (
+            f"goes on behind step {done:,} of {steps:,}" if done else f"{show.count(steps, 'step')}"
+        )
         show.say(f"{what}: {went}", stderr=True)
 
     def on_finish(self) -> None:
@@ -122,7 +132,12 @@ class TrainingBar(TrainingLines):
         super().__init__()
         self._bar = Bar(width=24)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._bar.stop()
 
     def on_start(self, steps: int, done: int) -> None:

@@ -19,8 +19,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def replace_file(path: Path) -> Iterator[Path]:
     """A draft beside ``path``, mode 0600, which takes its place once the block is done, or is gone.
 
-    Raises StorageError where the disk is full or the place may not be written; what was at ``path`` is then as before.
-    One writer a path: drafts have a fixed name, so that one left by a killed process is replaced.
+    Raises StorageError where the disk is full or the place may not be written; what was at ``path``
+    is then as before. One writer a path: drafts have a fixed name, so that one left by a killed
+    process is replaced.
     """
     draft = path.with_name(f".{path.name}.draft")
     try:
@@ -41,7 +42,9 @@ def replace_file(path: Path) -> Iterator[Path]:
 def replace_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all: see replace_file."""
     with replace_file(path) as draft:
-        draft.write_bytes(text.encode("utf-8", "replace"))  # ids and labels may hold lone surrogates
+        draft.write_bytes(
+            text.encode("utf-8", "replace")
+        )  # ids and labels may hold lone surrogates
 
 
 def _flush(path: Path) -> None:
@@ -58,4 +61,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     if error.errno not in _FULL:
         return StorageError(problem, fix="choose a folder that exists and that you may write to")
     free = shutil.disk_usage(path.parent).free
-    return StorageError(f"{problem} ({free:,} bytes free)", fix="free some space or choose another folder, then run the same command again")
+    return StorageError(
+        f"{problem} ({free:,} bytes free)",
+        fix="free some space or choose another folder, then run the same command again",
+    )

@@ -1,10 +1,13 @@
-"""Text in files for people must not run as a formula when a spreadsheet opens them (OWASP, CSV injection)."""
+"""Text in files for people must not run as a formula when a spreadsheet opens them (OWASP, CSV
+injection).
+"""
 
 from __future__ import annotations
 
 import re
 
-# Apostrophes before the character count too: otherwise "'=1" and a guarded "=1" would be the same text.
+# Apostrophes before the character count too: otherwise "'=1" and a guarded "=1" would be the same
+# text.
 _FORMULA = re.compile("'*[=+\\-@\t\r\0]")
 _FIRST = frozenset("=+-@\t\r\0'")
 

@@ -1,4 +1,6 @@
-"""Objects of a JSON schema as a column with a type of its own: structs and lists in place of text."""
+"""Objects of a JSON schema as a column with a type of its own: structs and lists in place of
+text.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def nested_dtype(schema: Mapping[str, Any]) -> pl.DataType:
     kind = _find_kind(schema)
     match kind:
         case "object":
-            return pl.Struct({name: nested_dtype(part) for name, part in schema["properties"].items()})
+            return pl.Struct(
+                {name: nested_dtype(part) for name, part in schema["properties"].items()}
+            )
         case "array":
             return pl.List(nested_dtype(schema["items"]))
         case "integer":
@@ -38,7 +42,10 @@ def fit_nested(value: Any, schema: Mapping[str, Any]) -> object:
         return None
     match _find_kind(schema):
         case "object":
-            return {name: fit_nested(value.get(name), part) for name, part in schema["properties"].items()}
+            return {
+                name: fit_nested(value.get(name), part)
+                for name, part in schema["properties"].items()
+            }
         case "array":
             return [fit_nested(one, schema["items"]) for one in value]
         case "integer":
@@ -56,9 +63,13 @@ def _find_kind(schema: Mapping[str, Any]) -> str | None:
         kinds = {_SCALARS.get(type(value)) for value in schema["enum"] if value is not None}
         return kinds.pop() if len(kinds) == 1 else None
     given = schema.get("type")
-    named = [name for name in ([given] if isinstance(given, str) else given or []) if name != "null"]
+    named = [
+        name for name in ([given] if isinstance(given, str) else given or []) if name != "null"
+    ]
     if len(named) != 1:
         return None
     kind = str(named[0])
-    complete = {"object": bool(schema.get("properties")), "array": "items" in schema}.get(kind, True)
+    complete = {"object": bool(schema.get("properties")), "array": "items" in schema}.get(
+        kind, True
+    )
     return kind if complete else None

@@ -26,24 +26,34 @@ _TEXT: dict[str, Callable[[Path], Source]] = {
     ".ndjson": read_jsonl,
     ".json": read_json,
 }
-_READERS = {**_TEXT, **{f"{suffix}.gz": reader for suffix, reader in _TEXT.items()}, ".parquet": read_parquet}
+_READERS = {
+    **_TEXT,
+    **{f"{suffix}.gz": reader for suffix, reader in _TEXT.items()},
+    ".parquet": read_parquet,
+}
 _WORKBOOKS = (".xlsx", ".xlsm")
 _READABLE = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet or XLSX"
 
 
 def read_table(source: object, *, sheet: str | None = None) -> Table:
-    """A table from a file, from all tables of a folder, from a list of files, or from an object in memory.
+    """A table from a file, from all tables of a folder, from a list of files, or from an object in
+    memory.
 
-    Files: CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX (``sheet`` names the sheet). Several files need the
-    same columns; a folder's are read in the order of their names. Objects: a pandas or polars frame, a pyarrow table, a
-    Hugging Face dataset, or mappings from column to value. Raises TableError; reading rows later can raise it too.
+    Files: CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX (``sheet`` names the sheet).
+    Several files need the same columns; a folder's are read in the order of their names. Objects: a
+    pandas or polars frame, a pyarrow table, a Hugging Face dataset, or mappings from column to
+    value. Raises TableError; reading rows later can raise it too.
     """
     if isinstance(source, Table):
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         return _read_files(show_path(path), _find_tables(path) if path.is_dir() else [path], sheet)
-    if isinstance(source, Sequence) and source and all(isinstance(item, str | os.PathLike) for item in source):
+    if (
+        isinstance(source, Sequence)
+        and source
+        and all(isinstance(item, str | os.PathLike) for item in source)
+    ):
         return _read_files(f"{len(source)} files", [Path(item) for item in source], sheet)
     title, part = read_objects(source)
     return Table(title, (), part.columns, part.notes, (part,))
@@ -54,11 +64,19 @@ def _read_files(title: str, paths: Sequence[Path], sheet: str | None) -> Table:
     columns = parts[0].columns
     for path, part in zip(paths[1:], parts[1:], strict=True):
         if different := set(columns) ^ set(part.columns):
-            problem = f"its columns are not those of {show_path(paths[0])}: {list_names(sorted(different))} on one side only"
-            raise table_error(path, problem, fix="give all files the same columns, or read them one by one")
+            problem = (
+                f"its columns are not those of {show_path(paths[0])}: "
+                f"{list_names(sorted(different))} on one side only"
+            )
+            raise table_error(
+                path, problem, fix="give all files the same columns, or read them one by one"
+            )
     notes = parts[0].notes
     if any(part.notes != notes for part in parts):
-        notes = tuple(f"{show_path(path)}: {', '.join(part.notes)}" for path, part in zip(paths, parts, strict=True))
+        notes = tuple(
+            f"{show_path(path)}: {', '.join(part.notes)}"
+            for path, part in zip(paths, parts, strict=True)
+        )
     return Table(title, tuple(paths), columns, notes, tuple(parts))
 
 
@@ -66,15 +84,27 @@ def _read_file(path: Path, sheet: str | None) -> Source:
     if not path.exists():
         raise _missing(path)
     if not path.is_file():
-        raise table_error(path, "this is no file", fix="name a file; what comes out of another program is read with -")
+        raise table_error(
+            path,
+            "this is no file",
+            fix="name a file; what comes out of another program is read with -",
+        )
     kind = _kind_of(path)
     if kind in _WORKBOOKS:
         return read_excel(path, sheet)
     if sheet is not None:
-        raise table_error(path, f"only XLSX files have sheets like {list_names([sheet])}", fix="leave the sheet out")
+        raise table_error(
+            path,
+            f"only XLSX files have sheets like {list_names([sheet])}",
+            fix="leave the sheet out",
+        )
     if kind in _READERS:
         return _READERS[kind](path)
-    raise table_error(path, f"no known kind of table ({kind or 'its name has no ending'})", fix=f"save it as {_READABLE}")
+    raise table_error(
+        path,
+        f"no known kind of table ({kind or 'its name has no ending'})",
+        fix=f"save it as {_READABLE}",
+    )
 
 
 def _kind_of(path: Path) -> str:
@@ -86,12 +116,22 @@ def _kind_of(path: Path) -> str:
 def _find_tables(folder: Path) -> list[Path]:
     # "~$name.xlsx" is Excel's mark that somebody has name.xlsx open.
     try:
-        files = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "~$")) and path.is_file())
+        files = sorted(
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith((".", "~$")) and path.is_file()
+        )
     except PermissionError as error:
-        raise table_error(folder, "you may not list this folder", fix="ask its owner for read access") from error
-    if tables := [path for path in files if _kind_of(path) in _READERS or _kind_of(path) in _WORKBOOKS]:
+        raise table_error(
+            folder, "you may not list this folder", fix="ask its owner for read access"
+        ) from error
+    if tables := [
+        path for path in files if _kind_of(path) in _READERS or _kind_of(path) in _WORKBOOKS
+    ]:
         return tables
-    raise table_error(folder, "there is no table in this folder", fix=f"put tables into it as {_READABLE}")
+    raise table_error(
+        folder, "there is no table in this folder", fix=f"put tables into it as {_READABLE}"
+    )
 
 
 def _missing(path: Path) -> TableError:
@@ -102,4 +142,6 @@ def _missing(path: Path) -> TableError:
         names = [entry.name for entry in folder.iterdir()]
     except PermissionError:
         names = []
-    return table_error(path, "there is no such file", fix=did_you_mean(path.name, names) or "check the path")
+    return table_error(
+        path, "there is no such file", fix=did_you_mean(path.name, names) or "check the path"
+    )

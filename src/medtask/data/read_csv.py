@@ -10,7 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from medtask.data.decode import LONGEST_CELL, detect_encoding, read_lines
-from medtask.data.source import Row, Source, Tally, name_columns, nameless_note, nameless_value, table_error
+from medtask.data.source import (
+    Row,
+    Source,
+    Tally,
+    name_columns,
+    nameless_note,
+    nameless_value,
+    table_error,
+)
 from medtask.errors import TableError
 
 _DELIMITERS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
@@ -20,7 +28,9 @@ _SAMPLE_LINES = 100
 
 
 def read_csv(path: Path) -> Source:
-    """Cells stay the strings that they are. The delimiter and the encoding are detected and told."""
+    """Cells stay the strings that they are. The delimiter and the encoding are detected and
+    told.
+    """
     # A setting of the whole process, and a low one: 131,072 characters.
     csv.field_size_limit(LONGEST_CELL)
     encoding, encoding_note = detect_encoding(path)
@@ -29,7 +39,9 @@ def read_csv(path: Path) -> Source:
     def records() -> Iterator[tuple[int, list[str]]]:
         return _read_records(path, encoding, delimiter)
 
-    header_line, header = next(((line, cells) for line, cells in records() if "".join(cells).strip()), (1, []))
+    header_line, header = next(
+        ((line, cells) for line, cells in records() if "".join(cells).strip()), (1, [])
+    )
     columns = name_columns(path, header, header_line)
 
     def rows(tally: Tally) -> Iterator[Row]:
@@ -41,19 +53,30 @@ def read_csv(path: Path) -> Source:
     return Source(columns, (encoding_note, delimiter_note, *nameless_note(columns, header)), rows)
 
 
-def _read_rows(path: Path, columns: tuple[str, ...], width: int, records: Iterable[tuple[int, list[str]]], tally: Tally) -> Iterator[Row]:
-    """A row with every column, for each record; blank lines are counted, unless they are the cells of a lone column."""
+def _read_rows(
+    path: Path,
+    columns: tuple[str, ...],
+    width: int,
+    records: Iterable[tuple[int, list[str]]],
+    tally: Tally,
+) -> Iterator[Row]:
+    """A row with every column, for each record; blank lines are counted, unless they are the cells
+    of a lone column.
+    """
     nameless = width - len(columns)
     blank_lines = 0
     for line, cells in records:
         if len(cells) == width:
             if width == 1:
-                # A blank line between rows is an empty cell; those at the end of the file are no rows.
+                # A blank line between rows is an empty cell; those at the end of the file are no
+                # rows.
                 for _ in range(blank_lines):
                     yield {columns[0]: ""}
                 blank_lines = 0
             if nameless and any(cells[-nameless:]):
-                column = next(place for place, cell in enumerate(cells, 1) if cell and place > len(columns))
+                column = next(
+                    place for place, cell in enumerate(cells, 1) if cell and place > len(columns)
+                )
                 raise nameless_value(path, column, line)
             yield dict(zip(columns, cells, strict=False))
         elif not "".join(cells).strip() and len(cells) <= 1:
@@ -70,15 +93,22 @@ def _read_records(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[i
     try:
         for cells in reader:
             yield first, cells
-            # line_num counts lines taken, not records: it names the last line of the record just read.
+            # line_num counts lines taken, not records: it names the last line of the record just
+            # read.
             first = reader.line_num + 1
     except csv.Error as error:
         if "field limit" in str(error):
-            problem, fix = f"a cell of more than {LONGEST_CELL:,} characters", "close the quote that begins here, or split the text"
+            problem, fix = (
+                f"a cell of more than {LONGEST_CELL:,} characters",
+                "close the quote that begins here, or split the text",
+            )
             raise table_error(path, problem, fix=fix, line=first) from None
         record = itertools.islice(read_lines(path, encoding), first - 1, reader.line_num)
         opened = _find_open_quote(record, first, delimiter)
-        problem = f"the quoted cell that begins here is not closed properly (noticed in line {reader.line_num})"
+        problem = (
+            "the quoted cell that begins here is not closed properly (noticed in line "
+            f"{reader.line_num})"
+        )
         fix = 'close the quote; a quote inside a quoted cell is written twice ("")'
         raise table_error(path, problem, fix=fix, line=opened) from None
 
@@ -97,7 +127,9 @@ def _find_open_quote(record: Iterable[str], first: int, delimiter: str) -> int:
 
 
 def _detect_delimiter(sample: Iterable[str]) -> str:
-    """The delimiter with which most records are as wide as the header; of several, the one that makes it widest."""
+    """The delimiter with which most records are as wide as the header; of several, the one that
+    makes it widest.
+    """
     lines = list(sample)
     best, best_score = _NO_DELIMITER, (0.0, 0)
     for delimiter in _DELIMITERS:
@@ -122,5 +154,9 @@ def _detect_delimiter(sample: Iterable[str]) -> str:
 def _ragged(path: Path, cells: int, width: int, line: int) -> TableError:
     found = f"{cells} cell{'s' if cells != 1 else ''}, but the header has {width}"
     if cells > width:
-        return table_error(path, found, fix="put quotes around cells that contain the delimiter", line=line)
-    return table_error(path, found, fix="give the row as many cells as the header, empty ones too", line=line)
+        return table_error(
+            path, found, fix="put quotes around cells that contain the delimiter", line=line
+        )
+    return table_error(
+        path, found, fix="give the row as many cells as the header, empty ones too", line=line
+    )

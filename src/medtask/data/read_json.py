@@ -19,7 +19,9 @@ class _JsonError(ValueError):
 
 
 def read_jsonl(path: Path) -> Source:
-    """One object a line; the columns are all keys of all lines, which takes one pass when the file is opened."""
+    """One object a line; the columns are all keys of all lines, which takes one pass when the file
+    is opened.
+    """
     encoding, note = detect_encoding(path)
     keys: dict[str, None] = {}
     for row in _read_objects(path, encoding, Tally()):
@@ -41,7 +43,12 @@ def _read_objects(path: Path, encoding: str, tally: Tally) -> Iterator[Row]:
         try:
             value = _parse(line)
         except _JsonError as error:
-            raise table_error(path, f"not valid JSON: {error}", fix="write one JSON object on each line", line=number) from None
+            raise table_error(
+                path,
+                f"not valid JSON: {error}",
+                fix="write one JSON object on each line",
+                line=number,
+            ) from None
         if not isinstance(value, dict):
             problem = f"a JSON {_kind_of(value)} where an object belongs"
             raise table_error(path, problem, fix="write one JSON object on each line", line=number)
@@ -54,8 +61,12 @@ def read_json(path: Path) -> Source:
     with open_bytes(path) as stream:
         data = stream.read(LARGEST_LOADED + 1)
     if len(data) > LARGEST_LOADED:
-        problem = f"more than {LARGEST_LOADED >> 20} MB of JSON, which would have to be loaded whole"
-        raise table_error(path, problem, fix="write it as JSON Lines (.jsonl), one object on each line")
+        problem = (
+            f"more than {LARGEST_LOADED >> 20} MB of JSON, which would have to be loaded whole"
+        )
+        raise table_error(
+            path, problem, fix="write it as JSON Lines (.jsonl), one object on each line"
+        )
     try:
         table = _rows_of(_parse(data.decode(encoding)))
     except _JsonError as error:
@@ -74,21 +85,35 @@ def _rows_of(value: object) -> list[Row]:
     if isinstance(value, list):
         for place, row in enumerate(value, 1):
             if not isinstance(row, dict):
-                raise _JsonError(f"item {place} of the list is a JSON {_kind_of(row)}, not an object")
+                raise _JsonError(
+                    f"item {place} of the list is a JSON {_kind_of(row)}, not an object"
+                )
         return value
-    if isinstance(value, Mapping) and value and all(isinstance(cells, list) for cells in value.values()):
+    if (
+        isinstance(value, Mapping)
+        and value
+        and all(isinstance(cells, list) for cells in value.values())
+    ):
         lengths = {len(cells) for cells in value.values()}
         if len(lengths) > 1:
-            raise _JsonError(f"its columns are of different lengths, {min(lengths):,} to {max(lengths):,}")
+            raise _JsonError(
+                f"its columns are of different lengths, {min(lengths):,} to {max(lengths):,}"
+            )
         return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
-    raise _JsonError(f"a JSON {_kind_of(value)} where a list of objects, or an object of lists, belongs")
+    raise _JsonError(
+        f"a JSON {_kind_of(value)} where a list of objects, or an object of lists, belongs"
+    )
 
 
 def _parse(text: str) -> object:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _JsonError(f"{error.msg} (line {error.lineno}, column {error.colno})" if error.lineno > 1 else error.msg) from None
+        raise _JsonError(
+            f"{error.msg} (line {error.lineno}, column {error.colno})"
+            if error.lineno > 1
+            else error.msg
+        ) from None
     except RecursionError:
         raise _JsonError("nested too deeply") from None
     except _JsonError:
@@ -107,7 +132,6 @@ def _object(pairs: list[tuple[str, object]]) -> Row:
 _CONSTANTS: dict[str, float | None] = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 # json.loads() with options builds a decoder for every call.
 _DECODER = json.JSONDecoder(parse_constant=_CONSTANTS.get, object_pairs_hook=_object)
-
 
 
 def _kind_of(value: object) -> str:

@@ -1,4 +1,6 @@
-"""Tables that are already in memory, recognised by what they can do: their libraries are not imported."""
+"""Tables that are already in memory, recognised by what they can do: their libraries are not
+imported.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,12 @@ _Pass = Callable[[], Iterable[Mapping[Any, object]]]
 
 
 def read_objects(table: Any) -> tuple[str, Source]:
-    """What the object is, in words, and its rows. Values become what cells may hold; see ``values.plain``."""
-    title = f"a {type(table).__module__.partition('.')[0]} {type(table).__name__}".replace("builtins ", "")
+    """What the object is, in words, and its rows. Values become what cells may hold; see
+    ``values.plain``.
+    """
+    title = f"a {type(table).__module__.partition('.')[0]} {type(table).__name__}".replace(
+        "builtins ", ""
+    )
     if hasattr(table, "lazy") and hasattr(table, "collect"):  # a polars LazyFrame
         table = table.collect()
     if isinstance(table, Iterator):
@@ -26,13 +32,21 @@ def read_objects(table: Any) -> tuple[str, Source]:
     keys = _find_keys(table, start_pass)
     columns = tuple(map(str, keys))
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise TableError(f"{title} has more than one column {list_names(twice)}", fix="give every column its own name")
+        raise TableError(
+            f"{title} has more than one column {list_names(twice)}",
+            fix="give every column its own name",
+        )
     if not columns:
-        raise TableError(f"{title} has no columns", fix="pass rows that map each column to its value")
+        raise TableError(
+            f"{title} has no columns", fix="pass rows that map each column to its value"
+        )
 
     def rows(tally: Tally) -> Iterator[Row]:
         for row in start_pass():
-            yield {column: _plain_cell(row.get(key), title, column) for key, column in zip(keys, columns, strict=True)}
+            yield {
+                column: _plain_cell(row.get(key), title, column)
+                for key, column in zip(keys, columns, strict=True)
+            }
 
     return title, Source(columns, (), rows)
 
@@ -42,12 +56,23 @@ def _find_rows(table: Any, title: str) -> _Pass:
     if hasattr(table, "iter_rows"):  # polars
         return lambda: table.iter_rows(named=True)
     if hasattr(table, "iloc"):  # pandas
-        return lambda: (row for part in _slices(table, table.iloc.__getitem__) for row in part.to_dict(orient="records"))
+        return lambda: (
+            row
+            for part in _slices(table, table.iloc.__getitem__)
+            for row in part.to_dict(orient="records")
+        )
     if hasattr(table, "to_pylist"):  # pyarrow
-        return lambda: (row for part in _slices(table, lambda rows: table.slice(rows.start, _BATCH_ROWS)) for row in part.to_pylist())
+        return lambda: (
+            row
+            for part in _slices(table, lambda rows: table.slice(rows.start, _BATCH_ROWS))
+            for row in part.to_pylist()
+        )
     if isinstance(table, Iterable) and not isinstance(table, Mapping | str | bytes):
         return lambda: _check_mappings(table, title)
-    fix = "pass a path, a data frame, one split of a dataset, or a list of mappings from column to value"
+    fix = (
+        "pass a path, a data frame, one split of a dataset, or a list of mappings from column "
+        "to value"
+    )
     raise TableError(f"{title} is no table", fix=fix)
 
 
@@ -59,13 +84,18 @@ def _find_keys(table: Any, start_pass: _Pass) -> list[object]:
     named = getattr(table, "column_names", None)
     if named is None:
         named = getattr(table, "columns", None)
-    return list(dict.fromkeys(key for row in start_pass() for key in row) if named is None else named)
+    return list(
+        dict.fromkeys(key for row in start_pass() for key in row) if named is None else named
+    )
 
 
 def _check_mappings(rows: Iterable[object], title: str) -> Iterator[Mapping[Any, object]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise TableError(f"{title}: row {number} is a {type(row).__name__}", fix="pass rows that map each column to its value")
+            raise TableError(
+                f"{title}: row {number} is a {type(row).__name__}",
+                fix="pass rows that map each column to its value",
+            )
         yield row
 
 
@@ -73,4 +103,7 @@ def _plain_cell(value: object, title: str, column: str) -> object:
     try:
         return plain(value)
     except TypeError as error:
-        raise TableError(f"{title}: column {list_names([column])} holds {error}", fix="leave that column out, or make it text") from None
+        raise TableError(
+            f"{title}: column {list_names([column])} holds {error}",
+            fix="leave that column out, or make it text",
+        ) from None

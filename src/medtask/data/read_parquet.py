@@ -22,7 +22,11 @@ def read_parquet(path: Path) -> Source:
         schema = frame.collect_schema()
         height = int(frame.select(pl.len()).collect().item())
     columns = key_columns(path, schema)
-    converted = [name for name, dtype in schema.items() if not (dtype.is_integer() or dtype in (pl.String, pl.Boolean))]
+    converted = [
+        name
+        for name, dtype in schema.items()
+        if not (dtype.is_integer() or dtype in (pl.String, pl.Boolean))
+    ]
 
     def rows(tally: Tally) -> Iterator[Row]:
         for start in range(0, height, _SLICE_ROWS):
@@ -41,7 +45,11 @@ def _plain_cell(path: Path, column: str, value: object) -> object:
     try:
         return plain(value)
     except TypeError as error:
-        raise table_error(path, f"column {list_names([column])} holds {error}", fix="leave that column out, or write it as text") from None
+        raise table_error(
+            path,
+            f"column {list_names([column])} holds {error}",
+            fix="leave that column out, or write it as text",
+        ) from None
 
 
 @contextmanager
@@ -51,6 +59,10 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise table_error(path, "you may not read this file", fix="ask its owner for read access") from error
+        raise table_error(
+            path, "you may not read this file", fix="ask its owner for read access"
+        ) from error
     except (PolarsError, OSError) as error:
-        raise table_error(path, "the file is cut off, damaged, or no Parquet file", fix="copy or export it again") from error
+        raise table_error(
+            path, "the file is cut off, damaged, or no Parquet file", fix="copy or export it again"
+        ) from error

@@ -22,9 +22,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``notes``: what was found out about the file, for people. ``rows`` starts a pass over it, row by row.
+    """``notes``: what was found out about the file, for people. ``rows`` starts a pass over it, row
+    by row.
 
-    ``variant``: which of several tables in the same file this is; "" for the one that is read unless asked otherwise.
+    ``variant``: which of several tables in the same file this is; "" for the one that is read
+    unless asked otherwise.
     """
 
     columns: tuple[str, ...]
@@ -34,11 +36,16 @@ class Source:
 
 
 def show_name(name: object, limit: int = 80) -> str:
-    """A file's, column's or record's name for messages: nothing in it reaches a terminal as a control sequence."""
+    """A file's, column's or record's name for messages: nothing in it reaches a terminal as a
+    control sequence.
+    """
     text = str(name)
     if len(text) > limit:
         text = text[: limit - 1] + "…"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
 
 
 def show_path(path: Path) -> str:
@@ -70,17 +77,29 @@ def name_columns(path: Path, cells: Sequence[str], line: int | None = None) -> t
     while names and not names[-1]:
         names.pop()
     if not names:
-        raise table_error(path, "there are no column names", fix="put the columns' names in the first row", line=line)
+        raise table_error(
+            path,
+            "there are no column names",
+            fix="put the columns' names in the first row",
+            line=line,
+        )
     if blank := [str(place) for place, name in enumerate(names, 1) if not name]:
         problem = f"the header has no name for column {', '.join(blank)}"
         raise table_error(path, problem, fix="name every column in the first row", line=line)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise table_error(path, f"the header names {list_names(twice)} more than once", fix="give every column its own name", line=line)
+        raise table_error(
+            path,
+            f"the header names {list_names(twice)} more than once",
+            fix="give every column its own name",
+            line=line,
+        )
     return tuple(names)
 
 
 def key_columns(path: Path, keys: Iterable[str]) -> tuple[str, ...]:
-    """The columns of rows that name their own cells: every key once, in order of appearance, exactly as written."""
+    """The columns of rows that name their own cells: every key once, in order of appearance,
+    exactly as written.
+    """
     columns = tuple(dict.fromkeys(keys))
     if not columns:
         raise table_error(path, "there are no columns", fix="export it again")
@@ -92,9 +111,18 @@ def key_columns(path: Path, keys: Iterable[str]) -> tuple[str, ...]:
 def nameless_note(columns: Sequence[str], cells: Sequence[object]) -> tuple[str, ...]:
     """Tells that a header ended in nameless cells."""
     count = len(cells) - len(columns)
-    return (f"{count} nameless empty column{'s' if count > 1 else ''} at the end left out",) if count else ()
+    return (
+        (f"{count} nameless empty column{'s' if count > 1 else ''} at the end left out",)
+        if count
+        else ()
+    )
 
 
 def nameless_value(path: Path, column: int, line: int) -> TableError:
     """The fault of a row that has a value where the header has no name. ``column`` is 1-based."""
-    return table_error(path, f"there is a value in column {column}, which has no name", fix="name that column in the first row", line=line)
+    return table_error(
+        path,
+        f"there is a value in column {column}, which has no name",
+        fix="name that column in the first row",
+        line=line,
+    )

@@ -1,4 +1,6 @@
-"""What another program pipes into medtask, kept in a file: a table is passed over more than once."""
+"""What another program pipes into medtask, kept in a file: a table is passed over more than
+once.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ _HEAD_BYTES = 2**16
 
 
 def spool_stdin(folder: Path) -> Path:
-    """Writes standard input to ``folder``/stdin.csv, .jsonl, .json, .parquet or .xlsx, as its first bytes say; mode 0600.
+    """Writes standard input to ``folder``/stdin.csv, .jsonl, .json, .parquet or .xlsx, as its first
+    bytes say; mode 0600.
 
     Raises TableError where nothing comes in, StorageError where it cannot be kept.
     """
     stream = sys.stdin.buffer
     head = stream.read(_HEAD_BYTES)
     if not head:
-        raise TableError("nothing came in on standard input", fix="pipe a table into the command, or name a file")
+        raise TableError(
+            "nothing came in on standard input", fix="pipe a table into the command, or name a file"
+        )
     path = folder / f"stdin{_sniff_suffix(head)}"
     with replace_file(path) as draft, draft.open("wb") as spool:
         spool.write(head)
@@ -34,7 +39,9 @@ def spool_stdin(folder: Path) -> Path:
 
 
 def _sniff_suffix(head: bytes) -> str:
-    suffix = next((suffix for magic, suffix in BINARY_SUFFIXES.items() if head.startswith(magic)), None)
+    suffix = next(
+        (suffix for magic, suffix in BINARY_SUFFIXES.items() if head.startswith(magic)), None
+    )
     if suffix == ".gz":
         return _sniff_suffix(_unpack_head(head)) + ".gz"
     return suffix or _sniff_text(head)
@@ -57,6 +64,7 @@ def _sniff_text(head: bytes) -> str:
     try:
         json.loads(first_line)
     except ValueError:
-        # No end of line within the first bytes: one long object a line, rather than a whole table on one.
+        # No end of line within the first bytes: one long object a line, rather than a whole table
+        # on one.
         return ".json" if newline else ".jsonl"
     return ".jsonl"

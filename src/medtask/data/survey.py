@@ -1,4 +1,6 @@
-"""One pass over a table before anything is computed: how many rows, and does every row have an id of its own."""
+"""One pass over a table before anything is computed: how many rows, and does every row have an id
+of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _SUSPECTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """``empty``: rows in which every cell is blank. ``blank_lines``: lines that are no rows and were left out."""
+    """``empty``: rows in which every cell is blank. ``blank_lines``: lines that are no rows and
+    were left out.
+    """
 
     rows: int
     empty: int
@@ -24,13 +28,17 @@ class Survey:
 
 
 def survey(table: Table, id_column: str | None = None) -> Survey:
-    """Counts the rows and makes sure that ids are there and unique (compared as stripped text: "1" is 1).
+    """Counts the rows and makes sure that ids are there and unique (compared as stripped text: "1"
+    is 1).
 
-    Needs at most 20 bytes of memory a row. Raises TableError that names the first 20 missing and repeated ids.
+    Needs at most 20 bytes of memory a row. Raises TableError that names the first 20 missing and
+    repeated ids.
     """
     if id_column is not None and id_column not in table.columns:
         fix = did_you_mean(id_column, table.columns) or f"it has {list_names(table.columns)}"
-        raise TableError(f"{show_name(table.source)} has no column {list_names([id_column])}", fix=fix)
+        raise TableError(
+            f"{show_name(table.source)} has no column {list_names([id_column])}", fix=fix
+        )
     tally = Tally()
     rows = empty = missing = 0
     missing_rows: list[str] = []
@@ -49,12 +57,24 @@ def survey(table: Table, id_column: str | None = None) -> Survey:
     faults = []
     if missing:
         shown = _shorten(missing_rows, _SHOWN)
-        faults.append(f"{missing:,} rows have no id (rows {shown})" if missing > 1 else f"1 row has no id (row {shown})")
+        faults.append(
+            f"{missing:,} rows have no id (rows {shown})"
+            if missing > 1
+            else f"1 row has no id (row {shown})"
+        )
     if id_column is not None and (repeated := _find_repeated(table, id_column, hashes)):
         faults.append(repeated)
     if faults:
-        problem = f'{show_name(table.source)}, id column "{show_name(id_column)}": {"; ".join(faults)}'
-        raise TableError(problem, fix="give every row an id of its own, or leave `id` out of the task: rows are then numbered")
+        problem = (
+            f'{show_name(table.source)}, id column "{show_name(id_column)}": {"; ".join(faults)}'
+        )
+        raise TableError(
+            problem,
+            fix=(
+                "give every row an id of its own, or leave `id` out of the task: rows are then "
+                "numbered"
+            ),
+        )
     return Survey(rows, empty, tally.blank_lines)
 
 
@@ -63,7 +83,9 @@ def _id_text(value: object) -> str:
 
 
 def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:
-    """The ids that more than one row has, in words; "" if there are none. A second pass tells them from equal hashes."""
+    """The ids that more than one row has, in words; "" if there are none. A second pass tells them
+    from equal hashes.
+    """
     import numpy as np
 
     hashed = np.frombuffer(hashes, dtype=np.int64)
@@ -83,8 +105,14 @@ def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:
     found = {text: rows for text, rows in places.items() if len(rows) > 1}
     if not found:
         return ""
-    shown = [f'"{show_name(text)}" (rows {_shorten([str(row) for row in rows], 3)})' for text, rows in found.items()]
-    return f"{extra:,} row{'s repeat' if extra > 1 else ' repeats'} the id of an earlier row: {_shorten(shown, _SHOWN)}"
+    shown = [
+        f'"{show_name(text)}" (rows {_shorten([str(row) for row in rows], 3)})'
+        for text, rows in found.items()
+    ]
+    return (
+        f"{extra:,} row{'s repeat' if extra > 1 else ' repeats'} the id of an earlier row: "
+        f"{_shorten(shown, _SHOWN)}"
+    )
 
 
 def _shorten(words: list[str], limit: int) -> str:

@@ -1,4 +1,6 @@
-"""A table as medtask sees it: what comes in (Table) and what a column that goes out holds (Column)."""
+"""A table as medtask sees it: what comes in (Table) and what a column that goes out holds
+(Column).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ from medtask.data.source import Row, Source, Tally
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows that can be passed over again and again, never all in memory at once (XLSX and JSON excepted).
+    """Rows that can be passed over again and again, never all in memory at once (XLSX and JSON
+    excepted).
 
-    ``source``: the table as the user named it. ``paths``: its files; none for objects in memory. ``notes``: what was
-    found out about it (encoding, delimiter, sheet), for people.
+    ``source``: the table as the user named it. ``paths``: its files; none for objects in memory.
+    ``notes``: what was found out about it (encoding, delimiter, sheet), for people.
     """
 
     source: str
@@ -28,7 +31,8 @@ class Table:
     parts: tuple[Source, ...] = field(repr=False, compare=False)
 
     def rows(self, tally: Tally | None = None) -> Iterator[Row]:
-        """Each row with every column; None where a cell is missing. ``tally`` counts what was met that is no row.
+        """Each row with every column; None where a cell is missing. ``tally`` counts what was met
+        that is no row.
 
         Raises TableError, with the line, where a row cannot be read without loss.
         """
@@ -36,7 +40,10 @@ class Table:
             if part.columns == self.columns:
                 yield from part.rows(tally or Tally())
             else:
-                yield from ({column: row[column] for column in self.columns} for row in part.rows(tally or Tally()))
+                yield from (
+                    {column: row[column] for column in self.columns}
+                    for row in part.rows(tally or Tally())
+                )
 
     def __iter__(self) -> Iterator[Row]:
         return self.rows()
@@ -44,7 +51,8 @@ class Table:
     def digest(self) -> str:
         """SHA-256 of the files' bytes, one after the other, as ``cat FILES | sha256sum`` prints it.
 
-        The name of a sheet that was asked for is part of it. For objects in memory: of their rows as JSON lines.
+        The name of a sheet that was asked for is part of it. For objects in memory: of their rows
+        as JSON lines.
         """
         digest = hashlib.sha256()
         for path, part in zip(self.paths, self.parts, strict=False):
@@ -54,7 +62,9 @@ class Table:
             digest.update(part.variant.encode())
         if not self.paths:
             for row in self.rows():
-                digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+                digest.update(
+                    json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+                )
         return digest.hexdigest()
 
 
@@ -62,9 +72,9 @@ class Table:
 class Column:
     """A column of a table that is written.
 
-    "any" is for columns of which nothing is known: one primitive type if all values fit one, else text (lists and
-    mappings as JSON). "probabilities" holds a mapping from each of ``labels`` to a float, "texts" a list of texts, "nested"
-    what the JSON ``schema`` of an object describes.
+    "any" is for columns of which nothing is known: one primitive type if all values fit one, else
+    text (lists and mappings as JSON). "probabilities" holds a mapping from each of ``labels`` to a
+    float, "texts" a list of texts, "nested" what the JSON ``schema`` of an object describes.
     """
 
     name: str

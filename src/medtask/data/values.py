@@ -1,4 +1,6 @@
-"""What a cell may hold, and how it reads as text: str, int, float, bool, None, list or dict, and nothing else."""
+"""What a cell may hold, and how it reads as text: str, int, float, bool, None, list or dict, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def plain(value: object) -> object:
     """The value as one of the types that a cell may hold.
 
-    Missing values of every library (NaN, NaT, NA) become None, dates and times ISO strings, decimals int or str (never
-    float). Raises TypeError for what no table holds (images, tensors, raw bytes).
+    Missing values of every library (NaN, NaT, NA) become None, dates and times ISO strings,
+    decimals int or str (never float). Raises TypeError for what no table holds (images, tensors,
+    raw bytes).
     """
     if value is None or isinstance(value, (str, int)):
         return value

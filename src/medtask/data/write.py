@@ -22,20 +22,24 @@ Rows = Iterable[Sequence[object]]
 
 
 def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
-    """Writes the rows (one value a column) in the format that the file's name ends in, mode 0600, and only then replaces the old file.
+    """Writes the rows (one value a column) in the format that the file's name ends in, mode 0600,
+    and only then replaces the old file.
 
-    In CSV and XLSX, text that a spreadsheet could run begins with an apostrophe, which ``unguard`` takes away. Raises
-    StorageError, and UsageError for what XLSX cannot hold.
+    In CSV and XLSX, text that a spreadsheet could run begins with an apostrophe, which ``unguard``
+    takes away. Raises StorageError, and UsageError for what XLSX cannot hold.
     """
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{show_path(path)}: no format for answers", fix=f"choose one of {', '.join(FORMATS)}")
+        raise UsageError(
+            f"{show_path(path)}: no format for answers", fix=f"choose one of {', '.join(FORMATS)}"
+        )
     with replace_file(path) as draft:
         FORMATS[path.suffix.lower()](draft, columns, rows)
 
 
 def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        # csv quotes \r and \n in cells only if they are in the line's end: with \r\n (RFC 4180) both are.
+        # csv quotes \r and \n in cells only if they are in the line's end: with \r\n (RFC 4180)
+        # both are.
         writer = csv.writer(stream, lineterminator="\r\n")
         for row in itertools.chain([[column.name for column in columns]], rows):
             writer.writerow([_csv_cell(value) for value in row])

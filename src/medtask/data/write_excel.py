@@ -25,20 +25,31 @@ _ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_excel(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-    """One sheet, "answers". Raises UsageError for more rows, columns or text in a cell than a sheet can hold."""
+    """One sheet, "answers". Raises UsageError for more rows, columns or text in a cell than a sheet
+    can hold.
+    """
     from xlsxwriter import Workbook
     from xlsxwriter.exceptions import FileCreateError
 
     if len(columns) > _MOST_COLUMNS:
-        raise UsageError(f"{len(columns):,} columns do not fit into XLSX: the most is {_MOST_COLUMNS:,}", fix=_OTHER_FORMAT)
-    # Rows wait in a file of their own: beside the table, since the system's folder for such files is everybody's.
+        raise UsageError(
+            f"{len(columns):,} columns do not fit into XLSX: the most is {_MOST_COLUMNS:,}",
+            fix=_OTHER_FORMAT,
+        )
+    # Rows wait in a file of their own: beside the table, since the system's folder for such files
+    # is everybody's.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".xlsx-") as waiting:
         try:
             with Workbook(str(path), {"constant_memory": True, "tmpdir": waiting}) as book:
                 sheet = book.add_worksheet("answers")
-                for number, row in enumerate(itertools.chain([[column.name for column in columns]], rows)):
+                for number, row in enumerate(
+                    itertools.chain([[column.name for column in columns]], rows)
+                ):
                     if number >= _MOST_ROWS:
-                        raise UsageError(f"more than {_MOST_ROWS - 1:,} rows do not fit into XLSX", fix=_OTHER_FORMAT)
+                        raise UsageError(
+                            f"more than {_MOST_ROWS - 1:,} rows do not fit into XLSX",
+                            fix=_OTHER_FORMAT,
+                        )
                     for place, value in enumerate(row):
                         _write_cell(sheet, number, place, value)
         except FileCreateError as error:
@@ -64,6 +75,9 @@ def _fit_cell(text: str, row: int, place: int) -> str:
         from xlsxwriter.utility import xl_rowcol_to_cell
 
         cell = xl_rowcol_to_cell(row, place)
-        problem = f"the text for cell {cell} has more than {_LONGEST_CELL:,} characters, the most for a cell of XLSX"
+        problem = (
+            f"the text for cell {cell} has more than {_LONGEST_CELL:,} characters, the "
+            "most for a cell of XLSX"
+        )
         raise UsageError(problem, fix=_OTHER_FORMAT)
     return text

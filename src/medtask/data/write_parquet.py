@@ -1,4 +1,6 @@
-"""Parquet out, in constant memory: rows go into small files first, which become one when every column's type is known."""
+"""Parquet out, in constant memory: rows go into small files first, which become one when every
+column's type is known.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _KINDS = {bool: "bool", int: "int", float: "float", str: "text"}
 
 
 def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-    """Writes the rows to ``path``; "any" columns get the one primitive type that holds all their values, else text."""
+    """Writes the rows to ``path``; "any" columns get the one primitive type that holds all their
+    values, else text.
+    """
     import polars as pl
 
     with _unwrap_os_error(), _scratch_folder(path) as folder:
@@ -32,13 +36,23 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence
         kinds: list[list[frozenset[str]]] = []  # of each part, for each column
         for cells in _take_parts(rows):
             parts.append(folder / f"{len(parts):06}.parquet")
-            kinds.append([_find_kinds(column, values) for column, values in zip(columns, cells, strict=True)])
-            series = [_spool(column, values, seen) for column, values, seen in zip(columns, cells, kinds[-1], strict=True)]
+            kinds.append(
+                [_find_kinds(column, values) for column, values in zip(columns, cells, strict=True)]
+            )
+            series = [
+                _spool(column, values, seen)
+                for column, values, seen in zip(columns, cells, kinds[-1], strict=True)
+            ]
             pl.DataFrame(series).write_parquet(parts[-1], compression="lz4")
         if not parts:
-            pl.DataFrame(schema={column.name: _dtype(column, frozenset()) for column in columns}).write_parquet(path)
+            pl.DataFrame(
+                schema={column.name: _dtype(column, frozenset()) for column in columns}
+            ).write_parquet(path)
             return
-        final = [_dtype(column, frozenset().union(*seen)) for column, seen in zip(columns, zip(*kinds, strict=True), strict=True)]
+        final = [
+            _dtype(column, frozenset().union(*seen))
+            for column, seen in zip(columns, zip(*kinds, strict=True), strict=True)
+        ]
         for part, seen in zip(parts, kinds, strict=True):
             _restate(part, columns, seen, final)
         pl.scan_parquet(parts, glob=False).sink_parquet(path, row_group_size=50_000)
@@ -46,7 +60,9 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence
 
 @contextmanager
 def _unwrap_os_error() -> Iterator[None]:
-    """Polars tells a full disk as an error of the computation; the number in its text is the operating system's."""
+    """Polars tells a full disk as an error of the computation; the number in its text is the
+    operating system's.
+    """
     from polars.exceptions import PolarsError
 
     try:
@@ -109,7 +125,9 @@ def _dtype(column: Column, kinds: frozenset[str]) -> pl.DataType:
 
 
 def _is_lossless(kinds: frozenset[str]) -> bool:
-    """Whether a part's values can be kept in their own type until the type of the whole column is known."""
+    """Whether a part's values can be kept in their own type until the type of the whole column is
+    known.
+    """
     return "other" not in kinds and len(kinds - {"wide"}) <= 1
 
 
@@ -117,7 +135,11 @@ def _spool(column: Column, values: Sequence[object], kinds: frozenset[str]) -> p
     import polars as pl
 
     if column.type == "any" and not _is_lossless(kinds):
-        return pl.Series(column.name, [None if value is None else json.dumps(value) for value in values], dtype=pl.String())
+        return pl.Series(
+            column.name,
+            [None if value is None else json.dumps(value) for value in values],
+            dtype=pl.String(),
+        )
     return _to_series(column, values, _dtype(column, kinds))
 
 
@@ -131,7 +153,12 @@ def _to_series(column: Column, values: Sequence[object], dtype: pl.DataType) -> 
     return pl.Series(column.name, values, dtype=dtype)
 
 
-def _restate(part: Path, columns: Sequence[Column], kinds: Sequence[frozenset[str]], final: Sequence[pl.DataType]) -> None:
+def _restate(
+    part: Path,
+    columns: Sequence[Column],
+    kinds: Sequence[frozenset[str]],
+    final: Sequence[pl.DataType],
+) -> None:
     """Rewrites a part in which a column does not have the type of the whole column."""
     import polars as pl
 

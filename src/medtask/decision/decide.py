@@ -20,11 +20,13 @@ MOST_SLACK = 0.1  # a probability that may be further off than this is none to t
 
 
 def decide(task: Task, record_id: str, heard: Heard | Fault) -> Answer:
-    """The answer that an engine's words, or the fault that came in their place, mean for one record.
+    """The answer that an engine's words, or the fault that came in their place, mean for one
+    record.
 
-    The likeliest candidate wins, the earlier one on a tie; of several labels or options all those that reach their
-    thresholds. A record whose scores hold NaN, or no finite number at all, fails: it gets no value and no confidence.
-    EngineError where the engine scored other candidates than asked.
+    The likeliest candidate wins, the earlier one on a tie; of several labels or options all those
+    that reach their thresholds. A record whose scores hold NaN, or no finite number at all, fails:
+    it gets no value and no confidence. EngineError where the engine scored other candidates than
+    asked.
     """
     if isinstance(heard, Fault):
         return Answer(record_id, heard.status, reason=heard.reason)
@@ -53,15 +55,24 @@ def decide(task: Task, record_id: str, heard: Heard | Fault) -> Answer:
 def conclude(task: Task, record_id: str, weighed: Weighed | None) -> Answer:
     """The answer that probabilities mean, for the kinds that are scored; None where there are none.
 
-    Where they are known too loosely (a server tells the likeliest words only) the value stands and no probability is told.
+    Where they are known too loosely (a server tells the likeliest words only) the value stands and
+    no probability is told.
     """
     if weighed is None:
         return Answer(record_id, Status.FAILED, reason=_NO_NUMBER)
     if weighed.slack > MOST_SLACK:
         bare = _without_numbers(conclude(task, record_id, replace(weighed, slack=0.0)))
         told = f"no probability: what the server tells leaves {weighed.slack:.2f} of it open"
-        return replace(bare, slack=weighed.slack, reason="; ".join(part for part in (bare.reason, told) if part))
-    facts: Any = {"probabilities": weighed.shares, "off_set": weighed.off_set, "slack": weighed.slack}
+        return replace(
+            bare,
+            slack=weighed.slack,
+            reason="; ".join(part for part in (bare.reason, told) if part),
+        )
+    facts: Any = {
+        "probabilities": weighed.shares,
+        "off_set": weighed.off_set,
+        "slack": weighed.slack,
+    }
     match task.form:
         case AnyLabels() as form:
             value = choose_labels(form, weighed.shares)
@@ -70,24 +81,42 @@ def conclude(task: Task, record_id: str, weighed: Weighed | None) -> Answer:
         case _:
             return _conclude_one(task, record_id, weighed, facts)
     # The probability that every one of these yes-or-no decisions is right, taken as independent.
-    confidence = math.prod(share if name in value else 1 - share for name, share in weighed.shares.items())
+    confidence = math.prod(
+        share if name in value else 1 - share for name, share in weighed.shares.items()
+    )
     doubt = doubt_scores(task.review, confidence, weighed.off_set)
-    return Answer(record_id, Status.REVIEW if doubt else Status.OK, value=value, confidence=confidence, reason=doubt, **facts)
+    return Answer(
+        record_id,
+        Status.REVIEW if doubt else Status.OK,
+        value=value,
+        confidence=confidence,
+        reason=doubt,
+        **facts,
+    )
 
 
 def apply_thresholds(task: Task, answer: Answer, thresholds: Mapping[str, float]) -> Answer:
-    """An answer of kind ``labels`` decided anew by other thresholds; one without probabilities as it is."""
+    """An answer of kind ``labels`` decided anew by other thresholds; one without probabilities as
+    it is.
+    """
     if not isinstance(task.form, AnyLabels) or answer.probabilities is None or answer.value is None:
         return answer
-    return _decide_anew(replace(task, form=replace(task.form, thresholds=thresholds)), answer, answer.probabilities)
+    return _decide_anew(
+        replace(task, form=replace(task.form, thresholds=thresholds)), answer, answer.probabilities
+    )
 
 
 def apply_shares(task: Task, answer: Answer, shares: Shares) -> Answer:
-    """An answer of a kind that is scored, decided anew by other probabilities of the same outcomes, such as calibrated ones.
+    """An answer of a kind that is scored, decided anew by other probabilities of the same outcomes,
+    such as calibrated ones.
 
     One without probabilities, or of a pass that asked about other outcomes, stays as it is.
     """
-    if isinstance(task.form, FreeText | Fields) or answer.probabilities is None or answer.probabilities.keys() != shares.keys():
+    if (
+        isinstance(task.form, FreeText | Fields)
+        or answer.probabilities is None
+        or answer.probabilities.keys() != shares.keys()
+    ):
         return answer
     return replace(_decide_anew(task, answer, shares), uncalibrated=answer.probabilities)
 
@@ -96,15 +125,25 @@ def _decide_anew(task: Task, answer: Answer, shares: Shares) -> Answer:
     anew = conclude(task, answer.record_id, Weighed(shares, answer.off_set, answer.slack))
     # What else the reason tells (that a record was read in parts, say) stays.
     doubt = doubt_scores(task.review, answer.confidence, answer.off_set)
-    before = tell_abstention(max(answer.probabilities.values())) if answer.status is Status.ABSTAINED and answer.probabilities else doubt
+    before = (
+        tell_abstention(max(answer.probabilities.values()))
+        if answer.status is Status.ABSTAINED and answer.probabilities
+        else doubt
+    )
     notes = (answer.reason or "").removeprefix(before or "").removeprefix("; ")
     reason = "; ".join(part for part in (anew.reason, notes) if part) or None
-    facts: Any = {"status": anew.status, "value": anew.value, "confidence": anew.confidence, "probabilities": anew.probabilities}
+    facts: Any = {
+        "status": anew.status,
+        "value": anew.value,
+        "confidence": anew.confidence,
+        "probabilities": anew.probabilities,
+    }
     return replace(answer, reason=reason, **facts)
 
 
 def choose_labels(form: AnyLabels, shares: Shares) -> tuple[str, ...]:
-    """The labels that reach their thresholds, in the task's order, within ``at_most`` and ``at_least_one``.
+    """The labels that reach their thresholds, in the task's order, within ``at_most`` and
+    ``at_least_one``.
 
     Between labels the larger distance above its threshold decides, then the earlier label.
     """
@@ -119,10 +158,16 @@ def doubt_scores(review: Review, confidence: float | None, off_set: float | None
     """Why a person should look at the answer, with the figures; None where there is no reason."""
     doubts = []
     if confidence is not None and confidence < review.confidence_below:
-        doubts.append(f"confidence {_figure(confidence, review.confidence_below)} is below {review.confidence_below:g}")
+        doubts.append(
+            f"confidence {_figure(confidence, review.confidence_below)} is below "
+            f"{review.confidence_below:g}"
+        )
     if off_set is not None and off_set > review.off_set_above:
         figure = _figure(off_set, review.off_set_above)
-        doubts.append(f"{figure} of the probability lay outside the labels, more than {review.off_set_above:g}")
+        doubts.append(
+            f"{figure} of the probability lay outside the labels, more than "
+            f"{review.off_set_above:g}"
+        )
     return "; ".join(doubts) or None
 
 
@@ -133,7 +178,14 @@ def _conclude_one(task: Task, record_id: str, weighed: Weighed, facts: Mapping[s
     if task.abstain is not None and winner == task.abstain.name:
         return Answer(record_id, Status.ABSTAINED, reason=tell_abstention(confidence), **facts)
     doubt = doubt_scores(task.review, confidence, weighed.off_set)
-    return Answer(record_id, Status.REVIEW if doubt else Status.OK, value=winner, confidence=confidence, reason=doubt, **facts)
+    return Answer(
+        record_id,
+        Status.REVIEW if doubt else Status.OK,
+        value=winner,
+        confidence=confidence,
+        reason=doubt,
+        **facts,
+    )
 
 
 def tell_abstention(probability: float) -> str:
@@ -141,10 +193,20 @@ def tell_abstention(probability: float) -> str:
 
 
 def _without_numbers(answer: Answer) -> Answer:
-    """The answer of an engine that chose without telling probabilities: none is better than a false one."""
+    """The answer of an engine that chose without telling probabilities: none is better than a false
+    one.
+    """
     status = Status.OK if answer.status is Status.REVIEW else answer.status
     reason = "the model chose to abstain" if status is Status.ABSTAINED else None
-    return replace(answer, status=status, confidence=None, probabilities=None, off_set=None, slack=0.0, reason=reason)
+    return replace(
+        answer,
+        status=status,
+        confidence=None,
+        probabilities=None,
+        off_set=None,
+        slack=0.0,
+        reason=reason,
+    )
 
 
 def _decide_text(record_id: str, heard: Heard) -> Answer:
@@ -163,7 +225,11 @@ def _decide_text(record_id: str, heard: Heard) -> Answer:
 
 def _decide_fields(task: Task, form: Fields, record_id: str, heard: Heard) -> Answer:
     if heard.ended != "stop":
-        why = f"did not fit into max_tokens ({form.max_tokens:,})" if heard.ended == "length" else "repeated themselves"
+        why = (
+            f"did not fit into max_tokens ({form.max_tokens:,})"
+            if heard.ended == "length"
+            else "repeated themselves"
+        )
         return Answer(record_id, Status.TRUNCATED, reason=f"the fields {why}")
     written = read_object(heard.text or "")
     if written is None:
@@ -196,4 +262,7 @@ def _decide_fields(task: Task, form: Fields, record_id: str, heard: Heard) -> An
 
 def _figure(value: float, bound: float) -> str:
     """Two decimals, or as many as it takes to tell the value from the bound that it missed."""
-    return next((text for digits in range(2, 7) if float(text := f"{value:.{digits}f}") != bound), repr(value))
+    return next(
+        (text for digits in range(2, 7) if float(text := f"{value:.{digits}f}") != bound),
+        repr(value),
+    )

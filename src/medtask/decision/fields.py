@@ -1,4 +1,6 @@
-"""The object that a model wrote: read, its enums and booleans asked about again, its quotes found in the record."""
+"""The object that a model wrote: read, its enums and booleans asked about again, its quotes found
+in the record.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def read_object(text: str) -> dict[str, Any] | None:
 
 
 def find_branches(form: Fields, value: Mapping[str, Any]) -> list[tuple[ScoredField, Branch]]:
-    """For each enum and boolean field of what was written, its values as candidates behind everything written before it.
+    """For each enum and boolean field of what was written, its values as candidates behind
+    everything written before it.
 
     Fields of an object that is null are left out.
     """
@@ -29,7 +32,9 @@ def find_branches(form: Fields, value: Mapping[str, Any]) -> list[tuple[ScoredFi
     for field in form.scored:
         lead = _write_up_to(value, field.path)
         if lead is not None:
-            found.append((field, Branch(lead, tuple(write_json(outcome) for outcome in field.values))))
+            found.append(
+                (field, Branch(lead, tuple(write_json(outcome) for outcome in field.values)))
+            )
     return found
 
 
@@ -39,11 +44,19 @@ def find_choice(field: ScoredField, value: Mapping[str, Any]) -> str:
     for key in field.path:
         inner = inner[key]
     # JSON tells true from 1, Python does not.
-    return next(name for name, outcome in zip(field.outcomes, field.values, strict=True) if write_json(outcome) == write_json(inner))
+    return next(
+        name
+        for name, outcome in zip(field.outcomes, field.values, strict=True)
+        if write_json(outcome) == write_json(inner)
+    )
 
 
-def take_quotes(form: Fields, value: Mapping[str, Any], text: str) -> tuple[dict[str, Any], dict[str, Quote], list[str]]:
-    """What was written without its quotes; the quotes by field (dotted path); the fields whose quote is not in ``text``."""
+def take_quotes(
+    form: Fields, value: Mapping[str, Any], text: str
+) -> tuple[dict[str, Any], dict[str, Quote], list[str]]:
+    """What was written without its quotes; the quotes by field (dotted path); the fields whose
+    quote is not in ``text``.
+    """
     bare = json.loads(json.dumps(value))
     quotes: dict[str, Quote] = {}
     missing = []
@@ -63,7 +76,9 @@ def take_quotes(form: Fields, value: Mapping[str, Any], text: str) -> tuple[dict
 
 
 def answer_schema(form: Fields) -> dict[str, Any]:
-    """The schema of the answer: what is written, without the quotes that stand beside their fields."""
+    """The schema of the answer: what is written, without the quotes that stand beside their
+    fields.
+    """
     schema: dict[str, Any] = json.loads(json.dumps(form.schema))
     for path in form.quoted:
         home = schema

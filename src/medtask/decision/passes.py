@@ -17,22 +17,39 @@ def wants_pass(when: When, answer: Answer) -> bool:
     """Whether an answer meets any of the conditions."""
     if answer.status in _NEVER_ASKED:
         return False
-    unsure = when.confidence_below is not None and answer.confidence is not None and answer.confidence < when.confidence_below
-    given = (answer.value,) if isinstance(answer.value, str) else answer.value if isinstance(answer.value, tuple) else ()
+    unsure = (
+        when.confidence_below is not None
+        and answer.confidence is not None
+        and answer.confidence < when.confidence_below
+    )
+    given = (
+        (answer.value,)
+        if isinstance(answer.value, str)
+        else answer.value
+        if isinstance(answer.value, tuple)
+        else ()
+    )
     return unsure or answer.status in when.status or any(name in when.answer_in for name in given)
 
 
 def was_asked(further: Pass, answer: Answer) -> bool:
     """Whether a finished answer went through this pass."""
-    return answer.pass_name == further.name or any(step.pass_name == further.name for step in answer.steps)
+    return answer.pass_name == further.name or any(
+        step.pass_name == further.name for step in answer.steps
+    )
 
 
 def take_over(before: Answer, after: Answer, name: str) -> Answer:
-    """The answer once a further pass has said ``after``: that, unless it is no answer at all and there was one before."""
+    """The answer once a further pass has said ``after``: that, unless it is no answer at all and
+    there was one before.
+    """
     step = Step(before.pass_name, before.status, before.value, before.confidence)
     kept = after
     if after.status in _SILENT and before.status not in _SILENT:
-        note = f'the pass "{name}" gave no answer ({after.reason or after.status}): the one before it stands'
+        note = (
+            f'the pass "{name}" gave no answer ({after.reason or after.status}): the one '
+            "before it stands"
+        )
         kept = replace(before, reason="; ".join(part for part in (before.reason, note) if part))
     return replace(
         kept,

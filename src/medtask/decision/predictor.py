@@ -28,7 +28,9 @@ KEPT_NUMBERS = 500_000  # ... and their probabilities: together some 50 MB
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
-    """One row's answer. ``row`` counts from 1; ``key`` tells what was asked (see prompt_key), None where nothing was."""
+    """One row's answer. ``row`` counts from 1; ``key`` tells what was asked (see prompt_key), None
+    where nothing was.
+    """
 
     row: int
     key: bytes | None
@@ -42,21 +44,33 @@ class Memory(Protocol):
         """The rows from first to last that have an answer."""
 
     def answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
-        """For each key the answer of the earliest row before ``row`` that was asked it; keys without one are left out."""
+        """For each key the answer of the earliest row before ``row`` that was asked it; keys
+        without one are left out.
+        """
 
 
 def predict(
-    task: Task, model: Engine, rows: Iterable[Record] | Iterable[Mapping[str, object]], *, window: int = WINDOW
+    task: Task,
+    model: Engine,
+    rows: Iterable[Record] | Iterable[Mapping[str, object]],
+    *,
+    window: int = WINDOW,
 ) -> Iterator[Answer]:
     """Answer every row, in the order of the rows.
 
-    Rows are a table, mappings from column to value, or Records. They are read and answered ``window`` at a time, so
-    memory does not grow with their number. TableError where two rows of a window have the same id; EngineError where
-    the model cannot answer; InputError where thresholds are to be fitted, which takes a run with gold.
+    Rows are a table, mappings from column to value, or Records. They are read and answered
+    ``window`` at a time, so memory does not grow with their number. TableError where two rows of a
+    window have the same id; EngineError where the model cannot answer; InputError where thresholds
+    are to be fitted, which takes a run with gold.
     """
     if isinstance(task.form, AnyLabels) and task.form.fit:
-        fix = "run the task (medtask run, medtask.run), or write the thresholds that a run has fitted into the task"
-        raise InputError("thresholds are fitted on the gold of a whole table, not row by row", fix=fix)
+        fix = (
+            "run the task (medtask run, medtask.run), or write the thresholds that a run has "
+            "fitted into the task"
+        )
+        raise InputError(
+            "thresholds are fitted on the gold of a whole table, not row by row", fix=fix
+        )
     recent = _Recent(limit=min(KEPT_PROMPTS, KEPT_NUMBERS // (len(task.outcomes) or 100)))
     waiting: dict[int, Answer] = {}
     turn = 1
@@ -64,7 +78,9 @@ def predict(
         others = load_others(task)
         for other in others.values():
             stack.callback(other.close)
-        for given in answer_rows(task, model, _read_rows(task, rows), recent, window=window, others=others):
+        for given in answer_rows(
+            task, model, _read_rows(task, rows), recent, window=window, others=others
+        ):
             recent.remember(given)
             waiting[given.row] = given.answer
             while turn in waiting:
@@ -73,9 +89,14 @@ def predict(
 
 
 def load_others(task: Task, *, allow_remote: bool = False) -> dict[str, Engine]:
-    """The models that further passes name, by their references. ``allow_remote``: they may be on other machines."""
+    """The models that further passes name, by their references. ``allow_remote``: they may be on
+    other machines.
+    """
     names = dict.fromkeys(further.model for further in task.passes if further.model is not None)
-    return {name: load_model(name, allow_remote=allow_remote and choose_engine(name).engine == "http") for name in names}
+    return {
+        name: load_model(name, allow_remote=allow_remote and choose_engine(name).engine == "http")
+        for name in names
+    }
 
 
 def check_engines(task: Task, engine: Engine, others: Mapping[str, Engine]) -> None:
@@ -94,11 +115,12 @@ def answer_rows(
     window: int = WINDOW,
     others: Mapping[str, Engine] | None = None,
 ) -> Generator[RowAnswer, None, None]:
-    """Answer every row that has no answer in memory, as the engine gets to it: out of order within a window.
+    """Answer every row that has no answer in memory, as the engine gets to it: out of order within
+    a window.
 
-    Equal prompts are asked once. ``others``: the models that further passes name. What is asked, and in which batches,
-    depends on the task and the records alone: a run that was interrupted and resumed does the same arithmetic as one that
-    was not.
+    Equal prompts are asked once. ``others``: the models that further passes name. What is asked,
+    and in which batches, depends on the task and the records alone: a run that was interrupted and
+    resumed does the same arithmetic as one that was not.
     """
     others = others or {}
     check_engines(task, engine, others)
@@ -117,7 +139,12 @@ class _Panel:
     engine: Engine
     others: Mapping[str, Engine]
 
-    def answer(self, records: Mapping[str, Record], prompts: Sequence[Prompt], settled: Mapping[str, Answer]) -> Iterator[Answer]:
+    def answer(
+        self,
+        records: Mapping[str, Record],
+        prompts: Sequence[Prompt],
+        settled: Mapping[str, Answer],
+    ) -> Iterator[Answer]:
         """One final answer per prompt that has none in ``settled``, as they become final."""
         waiting: dict[str, Answer] = {}
         for answer in _ask_once(self.task, self.engine, records, prompts, settled):
@@ -126,7 +153,9 @@ class _Panel:
             else:
                 waiting[answer.record_id] = answer
         for place, further in enumerate(self.task.passes):
-            chosen = {name: answer for name, answer in waiting.items() if wants_pass(further.when, answer)}
+            chosen = {
+                name: answer for name, answer in waiting.items() if wants_pass(further.when, answer)
+            }
             for answer in self._ask_again(further, records, prompts, chosen, settled):
                 waiting[answer.record_id] = answer
             for name in list(waiting):
@@ -145,7 +174,8 @@ class _Panel:
         settled: Mapping[str, Answer],
     ) -> Iterator[Answer]:
         engine = self.others[further.model] if further.model else self.engine
-        # As in the first pass: rows that an interrupted session has finished take their places in the batches.
+        # As in the first pass: rows that an interrupted session has finished take their places in
+        # the batches.
         known = {name: answer for name, answer in settled.items() if was_asked(further, answer)}
         asked = []
         for prompt in prompts:
@@ -154,13 +184,21 @@ class _Panel:
                 if isinstance(again, Prompt):
                     asked.append(again)
                 elif prompt.record_id in chosen:
-                    yield take_over(chosen[prompt.record_id], decide(further.task, prompt.record_id, again), further.name)
+                    yield take_over(
+                        chosen[prompt.record_id],
+                        decide(further.task, prompt.record_id, again),
+                        further.name,
+                    )
         for answer in _ask_once(further.task, engine, records, asked, known):
             yield take_over(chosen[answer.record_id], answer, further.name)
 
 
 def _ask_once(
-    task: Task, engine: Engine, records: Mapping[str, Record], prompts: Sequence[Prompt], known: Collection[str]
+    task: Task,
+    engine: Engine,
+    records: Mapping[str, Record],
+    prompts: Sequence[Prompt],
+    known: Collection[str],
 ) -> Iterator[Answer]:
     """One pass over the prompts: an answer to each that is not known."""
     long: list[Fault] = []
@@ -177,7 +215,9 @@ def _ask_once(
         yield ask_long(task, engine, records[fault.record_id], by_id[fault.record_id], fault)
 
 
-def _answer_window(panel: _Panel, first: int, records: Sequence[Record], memory: Memory) -> Iterator[RowAnswer]:
+def _answer_window(
+    panel: _Panel, first: int, records: Sequence[Record], memory: Memory
+) -> Iterator[RowAnswer]:
     last = first + len(records) - 1
     done = memory.rows_between(first, last)
     if len(done) == len(records):
@@ -194,11 +234,15 @@ def _answer_window(panel: _Panel, first: int, records: Sequence[Record], memory:
             rows.setdefault(key, []).append(row)
         elif row not in done:
             yield RowAnswer(row, None, decide(panel.task, record.id, prompt))
-    # The trap: a prompt that this window's interrupted pass has answered is still one of those asked, as "known".
-    # Left out, it would change the batches of the others, and with them the last digits of their numbers.
+    # The trap: a prompt that this window's interrupted pass has answered is still one of those
+    # asked, as "known". Left out, it would change the batches of the others, and with them the last
+    # digits of their
+    # numbers.
     earlier = memory.answers_before(first, prompts)
     asked = {prompt.record_id: key for key, prompt in prompts.items() if key not in earlier}
-    settled = earlier | memory.answers_before(last + 1, [key for key in asked.values() if rows[key][0] in done])
+    settled = earlier | memory.answers_before(
+        last + 1, [key for key in asked.values() if rows[key][0] in done]
+    )
     for key, answer in settled.items():
         yield from (_copy(answer, row, key, ids[row]) for row in rows[key] if row not in done)
     known = {record_id: settled[key] for record_id, key in asked.items() if key in settled}
@@ -212,16 +256,23 @@ def _answer_window(panel: _Panel, first: int, records: Sequence[Record], memory:
 
 
 def _copy(answer: Answer, row: int, key: bytes, record_id: str) -> RowAnswer:
-    return RowAnswer(row, key, replace(answer, record_id=record_id, ms=0.0, tokens_read=0, tokens_reused=0))
+    return RowAnswer(
+        row, key, replace(answer, record_id=record_id, ms=0.0, tokens_read=0, tokens_reused=0)
+    )
 
 
 def _check_unique(ids: Collection[str]) -> None:
     repeated = next((name for name, count in Counter(ids).items() if count > 1), None)
     if repeated is not None:
-        raise TableError(f"two rows have the id {repeated!r}", fix="give every row its own id, or leave `id:` out of the task")
+        raise TableError(
+            f"two rows have the id {repeated!r}",
+            fix="give every row its own id, or leave `id:` out of the task",
+        )
 
 
-def _read_rows(task: Task, rows: Iterable[Record] | Iterable[Mapping[str, object]]) -> Iterator[Record]:
+def _read_rows(
+    task: Task, rows: Iterable[Record] | Iterable[Mapping[str, object]]
+) -> Iterator[Record]:
     pending = iter(rows)
     head = list(islice(pending, 1))
     if head and isinstance(head[0], Record):

@@ -15,19 +15,22 @@ Shares = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """``shares``: the probability of each outcome (see Answer.probabilities). ``off_set`` and ``slack``: see BranchScores;
-    of several branches the mean off-set mass and the largest slack."""
+    """``shares``: the probability of each outcome (see Answer.probabilities). ``off_set`` and
+    ``slack``: see BranchScores; of several branches the mean off-set mass and the largest slack.
+    """
 
     shares: Shares
     off_set: float | None
     slack: float
 
 
-def weigh(task: Task, prompt: Prompt, scores: Scores, fields: Sequence[ScoredField] = ()) -> Weighed | None:
+def weigh(
+    task: Task, prompt: Prompt, scores: Scores, fields: Sequence[ScoredField] = ()
+) -> Weighed | None:
     """What the scores of a prompt say; None where they hold NaN, or nothing finite.
 
-    ``fields``: of kind ``fields``, those that the prompt's branches ask for. EngineError where other candidates were scored
-    than asked.
+    ``fields``: of kind ``fields``, those that the prompt's branches ask for. EngineError where
+    other candidates were scored than asked.
     """
     expected = [len(branch.tails) for branch in prompt.branches]
     given = [len(branch.logprobs) for branch in scores.branches]
@@ -70,14 +73,22 @@ def combine(parts: Sequence[Weighed], rule: str, exclusive: bool) -> Weighed:
     )
 
 
-def _name_shares(task: Task, prompt: Prompt, scores: Scores, rows: Sequence[Sequence[float]], fields: Sequence[ScoredField]) -> Shares:
+def _name_shares(
+    task: Task,
+    prompt: Prompt,
+    scores: Scores,
+    rows: Sequence[Sequence[float]],
+    fields: Sequence[ScoredField],
+) -> Shares:
     match task.form:
         case AnyLabels():
             return {label.name: row[0] for label, row in zip(task.labels, rows, strict=True)}
         case Choice(several=True):
             return {option.letter: row[0] for option, row in zip(prompt.options, rows, strict=True)}
         case Choice(readout="text", normalise=True):
-            return dict(zip(_letters(prompt), _normalise_by_length(scores.branches[0], prompt), strict=True))
+            return dict(
+                zip(_letters(prompt), _normalise_by_length(scores.branches[0], prompt), strict=True)
+            )
         case Choice():
             return dict(zip(_letters(prompt), _average_orders(rows), strict=True))
         case Fields():
@@ -94,25 +105,35 @@ def _letters(prompt: Prompt) -> list[str]:
 
 
 def _average_orders(rows: Sequence[Sequence[float]]) -> list[float]:
-    """The mean over cyclic orders: in order j, place i shows option (i + j) mod n. A lone row is the options as they are."""
+    """The mean over cyclic orders: in order j, place i shows option (i + j) mod n. A lone row is
+    the options as they are.
+    """
     count = len(rows[0])
-    return [math.fsum(row[(option - shift) % count] for shift, row in enumerate(rows)) / len(rows) for option in range(count)]
+    return [
+        math.fsum(row[(option - shift) % count] for shift, row in enumerate(rows)) / len(rows)
+        for option in range(count)
+    ]
 
 
 def _normalise_by_length(branch: BranchScores, prompt: Prompt) -> list[float]:
-    """Probabilities from log-likelihoods per character: the order of lm-evaluation-harness's acc_norm.
+    """Probabilities from log-likelihoods per character: the order of lm-evaluation-harness's
+    acc_norm.
 
     They are scaled by the row's mean length, so that they stay as sharp as those of whole texts.
     """
     lengths = [len(option.text) for option in prompt.options]
     mean = sum(lengths) / len(lengths)
-    scaled = _normalise([logprob / length * mean for logprob, length in zip(branch.logprobs, lengths, strict=True)])
+    scaled = _normalise(
+        [logprob / length * mean for logprob, length in zip(branch.logprobs, lengths, strict=True)]
+    )
     assert scaled is not None
     return scaled
 
 
 def _normalise(logprobs: Sequence[float]) -> list[float] | None:
-    """Probabilities that sum to 1; None where the logarithms are no numbers or rule out everything."""
+    """Probabilities that sum to 1; None where the logarithms are no numbers or rule out
+    everything.
+    """
     peak = max(logprobs)
     if not math.isfinite(peak) or any(map(math.isnan, logprobs)):
         return None
@@ -123,4 +144,6 @@ def _normalise(logprobs: Sequence[float]) -> list[float] | None:
 
 def _sum_up(branches: Sequence[BranchScores]) -> tuple[float | None, float]:
     off_sets = [branch.off_set for branch in branches if branch.off_set is not None]
-    return (math.fsum(off_sets) / len(off_sets) if off_sets else None), max((branch.slack for branch in branches), default=0.0)
+    return (math.fsum(off_sets) / len(off_sets) if off_sets else None), max(
+        (branch.slack for branch in branches), default=0.0
+    )

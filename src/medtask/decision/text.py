@@ -6,7 +6,25 @@ import re
 
 _STOP = re.compile(r"[.!?…؟।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
 _WORD_BEFORE = re.compile(r"[\w.]*$")
-_ABBREVIATIONS = frozenset({"dr", "mr", "mrs", "ms", "prof", "st", "vs", "cf", "ca", "approx", "no", "fig", "e.g", "i.e", "etc"})
+_ABBREVIATIONS = frozenset(
+    {
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "st",
+        "vs",
+        "cf",
+        "ca",
+        "approx",
+        "no",
+        "fig",
+        "e.g",
+        "i.e",
+        "etc",
+    }
+)
 
 
 def end_at_sentence(text: str) -> str:
@@ -14,7 +32,9 @@ def end_at_sentence(text: str) -> str:
 
     For text that was stopped by a limit. A line that is followed by another one counts as whole.
     """
-    sentence = max((found.end() for found in _STOP.finditer(text) if _ends_sentence(text, found)), default=0)
+    sentence = max(
+        (found.end() for found in _STOP.finditer(text) if _ends_sentence(text, found)), default=0
+    )
     line = text.rstrip("\n").rfind("\n")
     end = max(sentence, line if line > 0 and text[:line].strip() else 0)
     return (text[:end] if end else text.rpartition(" ")[0]).strip()

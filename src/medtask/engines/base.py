@@ -1,4 +1,6 @@
-"""The seam between medtask and models: one class, two verbs, and a record of what an engine can do."""
+"""The seam between medtask and models: one class, two verbs, and a record of what an engine can
+do.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ from medtask.records import Fault, Generated, Limits, Prompt, Scores
 class Caps:
     """What an engine can do, as found out at start.
 
-    ``score``: "exact" gives the probability of whole candidates; "first_token" what can be told of it from the likeliest
-    tokens along one answer; "none" no probability. ``choose``: without probabilities it can still be held to one of the
-    candidates. ``generate``: it can write; ``schema``: also what a JSON schema allows and nothing else.
-    ``thinking_markers``: the model was made to think between markers of its own; others are asked to think aloud.
-    ``batch_invariant``: the same prompt gets the same numbers whatever it is asked together with.
+    ``score``: "exact" gives the probability of whole candidates; "first_token" what can be told of
+    it from the likeliest tokens along one answer; "none" no probability. ``choose``: without
+    probabilities it can still be held to one of the candidates. ``generate``: it can write;
+    ``schema``: also what a JSON schema allows and nothing else. ``thinking_markers``: the model was
+    made to think between markers of its own; others are asked to think aloud. ``batch_invariant``:
+    the same prompt gets the same numbers whatever it is asked together with.
     """
 
     score: Literal["exact", "first_token", "none"]
@@ -32,10 +35,12 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """Which model answers, in words for people (``title``) and as facts that decide whether a run may be resumed.
+    """Which model answers, in words for people (``title``) and as facts that decide whether a run
+    may be resumed.
 
-    ``identity``: everything about the model that can change an answer (reference, revision, hashes, quantisation,
-    dtype). ``details``: what else a manifest should tell (device, threads, versions, egress).
+    ``identity``: everything about the model that can change an answer (reference, revision, hashes,
+    quantisation, dtype). ``details``: what else a manifest should tell (device, threads, versions,
+    egress).
     """
 
     name: str
@@ -46,7 +51,9 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """The exact text that a model reads for one prompt, and the exact continuation of each candidate."""
+    """The exact text that a model reads for one prompt, and the exact continuation of each
+    candidate.
+    """
 
     prompt: str
     candidates: tuple[str, ...]
@@ -56,7 +63,8 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
-    """What a set of prompts will cost, in tokens. ``own``: per prompt, what it does not share. ``label``: mean per row.
+    """What a set of prompts will cost, in tokens. ``own``: per prompt, what it does not share.
+    ``label``: mean per row.
 
     ``bare``: of a prompt nothing is read but its ``text``.
     """
@@ -72,7 +80,8 @@ class PromptPlan:
 class Engine(ABC):
     """Synchronous; not thread-safe: one thread calls it at a time.
 
-    ``context_tokens``: what a prompt and its answer may have together; None where that is not known.
+    ``context_tokens``: what a prompt and its answer may have together; None where that is not
+    known.
     """
 
     caps: Caps
@@ -80,29 +89,44 @@ class Engine(ABC):
     context_tokens: int | None = None
 
     @abstractmethod
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
         """Score every branch's tails for every prompt, in any order.
 
-        ``known``: record ids whose results the caller already has. Batches are formed as if they were asked too and
-        those without anything new are left out, so that an interrupted run, resumed, repeats the same arithmetic.
+        ``known``: record ids whose results the caller already has. Batches are formed as if they
+        were asked too and those without anything new are left out, so that an interrupted run,
+        resumed, repeats the same arithmetic.
         """
 
     def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        limits: Limits,
+        known: Collection[str] = (),
+        on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
-        """Go on writing where each prompt's ``written`` ends, for all prompts together; results come in any order.
+        """Go on writing where each prompt's ``written`` ends, for all prompts together; results
+        come in any order.
 
-        ``known``: as in score. ``on_text`` is called with each further piece of text as it is written; it needs a single
-        prompt. EngineError where ``caps`` do not tell of what is asked for.
+        ``known``: as in score. ``on_text`` is called with each further piece of text as it is
+        written; it needs a single prompt. EngineError where ``caps`` do not tell of what is asked
+        for.
         """
-        raise EngineError(f"{self.info.title} cannot write text", fix="choose a model of the hf engine")
+        raise EngineError(
+            f"{self.info.title} cannot write text", fix="choose a model of the hf engine"
+        )
 
     def render(self, prompt: Prompt) -> Rendering | None:
-        """The exact text and tokens that are read for the prompt's first branch; None if the engine reads none."""
+        """The exact text and tokens that are read for the prompt's first branch; None if the engine
+        reads none.
+        """
         return None
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan | None:
-        """What scoring the prompts would cost, without running the model; None if the engine cannot tell."""
+        """What scoring the prompts would cost, without running the model; None if the engine cannot
+        tell.
+        """
         return None
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""An engine without a model: instant, repeatable, and faulty on demand. It drives the tests of every floor above."""
+"""An engine without a model: instant, repeatable, and faulty on demand. It drives the tests of
+every floor above.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,20 @@ from medtask.records import Branch, BranchScores, Fault, Generated, Limits, Prom
 CONTEXT = 1_000_000  # tokens
 
 _MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15  # odd multiplier that spreads the bits of a hash (Knuth, TAOCP 3, section 6.4)
+# odd multiplier that spreads the bits of a hash (Knuth, TAOCP 3, section 6.4)
+_GOLDEN = 0x9E3779B97F4A7C15
 _SHARPNESS = 6.0  # nats between the likeliest and the unlikeliest tail that a hash can give
 
 
 class FakeEngine(Engine):
     """Scores that depend on nothing but the seed, the prompt's text and the tail.
 
-    ``prefers``: probabilities of some tails (spaces around them do not count); the other tails share what is left.
-    ``nan``, ``impossible``, ``too_long``: ids of records whose numbers are NaN, whose labels are all impossible
-    (minus infinity), or that do not fit. ``fails_after``: the engine breaks down once it has given so many results.
-    ``writes``: what it writes, by record id; ``restless``: ids of records about which it never stops thinking.
-    ``asked`` counts the prompts that were scored or written for.
+    ``prefers``: probabilities of some tails (spaces around them do not count); the other tails
+    share what is left. ``nan``, ``impossible``, ``too_long``: ids of records whose numbers are NaN,
+    whose labels are all impossible (minus infinity), or that do not fit. ``fails_after``: the
+    engine breaks down once it has given so many results. ``writes``: what it writes, by record id;
+    ``restless``: ids of records about which it never stops thinking. ``asked`` counts the prompts
+    that were scored or written for.
     """
 
     def __init__(
@@ -57,26 +61,40 @@ class FakeEngine(Engine):
         self.restless = restless
         self.asked = 0
         self.context_tokens = CONTEXT
-        self.caps = Caps(score="exact", generate=True, schema=True, thinking_markers=True, batch_invariant=True)
+        self.caps = Caps(
+            score="exact", generate=True, schema=True, thinking_markers=True, batch_invariant=True
+        )
         self.info = EngineInfo(
             name="fake",
             title="fake engine (no model: the answers mean nothing)",
-            identity={"reference": "fake:", "seed": str(seed), "prefers": json.dumps(self.prefers, sort_keys=True)},
+            identity={
+                "reference": "fake:",
+                "seed": str(seed),
+                "prefers": json.dumps(self.prefers, sort_keys=True),
+            },
         )
 
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
         known = frozenset(known)
         readable = []
         for prompt in prompts:
             if prompt.record_id not in self.too_long:
                 readable.append(prompt)
             elif prompt.record_id not in known:
-                yield Fault(prompt.record_id, Status.TOO_LONG, "the record does not fit into the fake engine's context")
+                yield Fault(
+                    prompt.record_id,
+                    Status.TOO_LONG,
+                    "the record does not fit into the fake engine's context",
+                )
         readable.sort(key=lambda prompt: len(prompt.text))
         for start in range(0, len(readable), self.batch):
             batch = readable[start : start + self.batch]
             if any(prompt.record_id not in known for prompt in batch):
-                yield from (scores for scores in self.score_batch(batch) if scores.record_id not in known)
+                yield from (
+                    scores for scores in self.score_batch(batch) if scores.record_id not in known
+                )
 
     def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
         """Score prompts that a real engine would read in one pass."""
@@ -88,25 +106,45 @@ class FakeEngine(Engine):
             time.sleep(self.ms_per_row * len(batch) / 1000)
         self.asked += len(batch)
         if self.fails_after is not None and self.asked > self.fails_after:
-            raise EngineError("the fake engine broke down, as it was told to", fix="run the same command again")
+            raise EngineError(
+                "the fake engine broke down, as it was told to", fix="run the same command again"
+            )
 
     def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        limits: Limits,
+        known: Collection[str] = (),
+        on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
         for prompt in prompts:
             if prompt.record_id in known:
                 continue
             if prompt.record_id in self.too_long:
-                yield Fault(prompt.record_id, Status.TOO_LONG, "the record does not fit into the fake engine's context")
+                yield Fault(
+                    prompt.record_id,
+                    Status.TOO_LONG,
+                    "the record does not fit into the fake engine's context",
+                )
                 continue
             self._spend([prompt])
             words = self._write(prompt, limits).split(" ")
-            ended: Literal["stop", "length"] = "stop" if len(words) <= limits.max_tokens else "length"
+            ended: Literal["stop", "length"] = (
+                "stop" if len(words) <= limits.max_tokens else "length"
+            )
             text = " ".join(words[: limits.max_tokens])
             if on_text:
                 on_text(text)
             count = min(len(words), limits.max_tokens)
-            yield Generated(prompt.record_id, text, ended, -0.1 * count, count, len(prompt.text) // 4 + count, ms=self.ms_per_row)
+            yield Generated(
+                prompt.record_id,
+                text,
+                ended,
+                -0.1 * count,
+                count,
+                len(prompt.text) // 4 + count,
+                ms=self.ms_per_row,
+            )
 
     def _write(self, prompt: Prompt, limits: Limits) -> str:
         if prompt.record_id in self.writes and not limits.think:
@@ -114,27 +152,46 @@ class FakeEngine(Engine):
         if limits.think:
             return "hm " * (limits.max_tokens * 2 if prompt.record_id in self.restless else 5)
         if limits.schema is not None:
-            return json.dumps(_invent(limits.schema, prompt.text, _hash(prompt.text) ^ self.seed), ensure_ascii=False)
+            return json.dumps(
+                _invent(limits.schema, prompt.text, _hash(prompt.text) ^ self.seed),
+                ensure_ascii=False,
+            )
         return f"Nobody knows. This was written about {len(prompt.text)} characters of text."
 
     def render(self, prompt: Prompt) -> Rendering:
         text = _read(prompt)
         tails = prompt.branches[0].tails if prompt.branches else ()
-        return Rendering(text, tails, tuple(text.encode()), tuple(tuple(tail.encode()) for tail in tails))
+        return Rendering(
+            text, tails, tuple(text.encode()), tuple(tuple(tail.encode()) for tail in tails)
+        )
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
         texts = [_read(prompt).encode() for prompt in prompts]
         shared = _count_shared(min(texts, default=b""), max(texts, default=b""))
-        tails = [tail.encode() for prompt in prompts for branch in prompt.branches[:1] for tail in branch.tails]
+        tails = [
+            tail.encode()
+            for prompt in prompts
+            for branch in prompt.branches[:1]
+            for tail in branch.tails
+        ]
         mean = sum(map(len, tails)) / max(1, len(tails))
-        return PromptPlan(shared=shared, own=tuple(len(text) - shared for text in texts), label=mean, limit=CONTEXT)
+        return PromptPlan(
+            shared=shared,
+            own=tuple(len(text) - shared for text in texts),
+            label=mean,
+            limit=CONTEXT,
+        )
 
     def _score_prompt(self, prompt: Prompt) -> Scores:
         text = _hash(prompt.text) ^ self.seed
         return Scores(
             prompt.record_id,
-            # Branches that differ only before their tails (one per label: yes or no) must not score alike.
-            tuple(self._score_branch(branch, text ^ _hash(branch.ask + branch.lead), prompt.record_id) for branch in prompt.branches),
+            # Branches that differ only before their tails (one per label: yes or no) must not score
+            # alike.
+            tuple(
+                self._score_branch(branch, text ^ _hash(branch.ask + branch.lead), prompt.record_id)
+                for branch in prompt.branches
+            ),
             tokens_read=len(prompt.text) // 4 + 1,
             tokens_reused=sum(len(message.content) for message in prompt.messages) // 4,
             ms=self.ms_per_row,
@@ -146,17 +203,25 @@ class FakeEngine(Engine):
         if record_id in self.impossible:
             return BranchScores((-math.inf,) * len(branch.tails))
         weights = [math.exp(_SHARPNESS * _mix(text, tail)) for tail in _hash_tails(branch.tails)]
-        wanted = [self.prefers.get(tail.strip()) for tail in branch.tails] if self.prefers else [None] * len(weights)
+        wanted = (
+            [self.prefers.get(tail.strip()) for tail in branch.tails]
+            if self.prefers
+            else [None] * len(weights)
+        )
         free = sum(weight for weight, share in zip(weights, wanted, strict=True) if share is None)
         left = max(0.0, 1.0 - sum(share for share in wanted if share is not None))
-        shares = [weight / free * left if share is None else share for weight, share in zip(weights, wanted, strict=True)]
+        shares = [
+            weight / free * left if share is None else share
+            for weight, share in zip(weights, wanted, strict=True)
+        ]
         total = sum(shares)
         logprobs = tuple(math.log(share / total) if share > 0 else -math.inf for share in shares)
         return BranchScores(logprobs, off_set=0.5 * _mix(text, self.seed))
 
 
 def load_fake(reference: str, **options: object) -> FakeEngine:
-    """The engine of ``fake:``, or of ``fake:ms_per_row=5,fails_after=100``; options for real models have no meaning here.
+    """The engine of ``fake:``, or of ``fake:ms_per_row=5,fails_after=100``; options for real models
+    have no meaning here.
 
     UsageError for settings that it does not have.
     """
@@ -167,11 +232,19 @@ def load_fake(reference: str, **options: object) -> FakeEngine:
             settings[name] = _SETTINGS[name](value)
         except (KeyError, ValueError) as error:
             known = ", ".join(_SETTINGS)
-            raise UsageError(f"the fake engine cannot be set to {setting!r}", fix=f"choose from {known}, as in fake:seed=1") from error
+            raise UsageError(
+                f"the fake engine cannot be set to {setting!r}",
+                fix=f"choose from {known}, as in fake:seed=1",
+            ) from error
     return FakeEngine(**settings)
 
 
-_SETTINGS: dict[str, Callable[[str], float]] = {"seed": int, "batch": int, "fails_after": int, "ms_per_row": float}
+_SETTINGS: dict[str, Callable[[str], float]] = {
+    "seed": int,
+    "batch": int,
+    "fails_after": int,
+    "ms_per_row": float,
+}
 
 
 def _mix(text: int, tail: int) -> float:
@@ -186,18 +259,32 @@ def _hash_tails(tails: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _count_shared(first: bytes, last: bytes) -> int:
-    """How many bytes the first and the last of sorted texts begin with alike; all texts between them do, too."""
-    return next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), min(len(first), len(last)))
+    """How many bytes the first and the last of sorted texts begin with alike; all texts between
+    them do, too.
+    """
+    return next(
+        (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other),
+        min(len(first), len(last)),
+    )
 
 
 def _read(prompt: Prompt) -> str:
     turns = "".join(f"{message.role}: {message.content}\n" for message in prompt.messages)
     thoughts = "" if prompt.thoughts is None else f"<think>{prompt.thoughts}</think>"
-    return turns + thoughts + prompt.written + (prompt.branches[0].ask + prompt.branches[0].lead if prompt.branches else "")
+    return (
+        turns
+        + thoughts
+        + prompt.written
+        + (prompt.branches[0].ask + prompt.branches[0].lead if prompt.branches else "")
+    )
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) if text else 0
+    return (
+        int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+        if text
+        else 0
+    )
 
 
 def _invent(schema: Mapping[str, Any], text: str, chance: int) -> object:
@@ -205,13 +292,20 @@ def _invent(schema: Mapping[str, Any], text: str, chance: int) -> object:
     if "enum" in schema:
         return schema["enum"][chance % len(schema["enum"])]
     kinds = schema.get("type", "string")
-    kind = kinds if isinstance(kinds, str) else next((kind for kind in kinds if kind != "null"), "null")
+    kind = (
+        kinds
+        if isinstance(kinds, str)
+        else next((kind for kind in kinds if kind != "null"), "null")
+    )
     match kind:
         case "object":
             parts = schema.get("properties", {}).items()
             return {name: _invent(part, text, chance ^ _hash(name)) for name, part in parts}
         case "array":
-            return [_invent(schema["items"], text, chance + at) for at in range(max(1, int(schema.get("minItems", 1))))]
+            return [
+                _invent(schema["items"], text, chance + at)
+                for at in range(max(1, int(schema.get("minItems", 1))))
+            ]
         case "boolean":
             return bool(chance % 2)
         case "integer" | "number":

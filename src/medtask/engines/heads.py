@@ -1,4 +1,6 @@
-"""What the numbers of a trained model, one per label that it knows, say about the candidates of a prompt."""
+"""What the numbers of a trained model, one per label that it knows, say about the candidates of a
+prompt.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from medtask.records import Branch, BranchScores, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """``labels``: in the order of the numbers. ``kind``, ``abstain`` and ``untaught``: see Trained."""
+    """``labels``: in the order of the numbers. ``kind``, ``abstain`` and ``untaught``: see
+    Trained.
+    """
 
     title: str
     kind: Kind
@@ -27,51 +31,72 @@ class Head:
     def score(self, prompt: Prompt, numbers: NDArray[np.float64]) -> tuple[BranchScores, ...]:
         """The scores of a prompt's branches.
 
-        ``numbers``: [labels]; of kind "label" natural-log probabilities (any constant added to all of them does not
-        matter), of kind "labels" each label's log-odds. Labels that the prompt does not ask about are left out and the
-        rest made to sum to 1; ``off_set`` tells how much that left out.
+        ``numbers``: [labels]; of kind "label" natural-log probabilities (any constant added to all
+        of them does not matter), of kind "labels" each label's log-odds. Labels that the prompt
+        does not ask about are left out and the rest made to sum to 1; ``off_set`` tells how much
+        that left out.
 
-        InputError for a prompt of the other kind or with labels that the model does not know, EngineError for one that
-        asks no such question at all.
+        InputError for a prompt of the other kind or with labels that the model does not know,
+        EngineError for one that asks no such question at all.
         """
         places = self.find_places(prompt)
         if self.kind == "labels":
-            return tuple(BranchScores(answer_yes_no(numbers[place[0]] if place[0] >= 0 else -np.inf)) for place in places)
+            return tuple(
+                BranchScores(answer_yes_no(numbers[place[0]] if place[0] >= 0 else -np.inf))
+                for place in places
+            )
         return tuple(_share(numbers, place) for place in places)
 
     def find_places(self, prompt: Prompt) -> list[list[int]]:
-        """For each branch the places of its candidates' numbers, -1 for answers that the model cannot give."""
+        """For each branch the places of its candidates' numbers, -1 for answers that the model
+        cannot give.
+        """
         if prompt.options:
             raise EngineError(
-                f"{self.title} was trained on labels and cannot answer questions that bring their own options",
+                f"{self.title} was trained on labels and cannot answer questions that bring "
+                "their own options",
                 fix="choose `minilm`, which compares texts, or a language model (`medtask models`)",
             )
         if any(not branch.meanings for branch in prompt.branches):
             raise EngineError(
                 f"{self.title} cannot tell what the candidates of this question stand for",
-                fix="choose a language model: the hf, llamacpp and mlx engines read the question itself (`medtask models`)",
+                fix=(
+                    "choose a language model: the hf, llamacpp and mlx engines read the question "
+                    "itself (`medtask models`)"
+                ),
             )
         several = [is_yes_no(branch) for branch in prompt.branches]
         if any(yes_no != (self.kind == "labels") for yes_no in several):
             wanted, other = ("label", "labels") if self.kind == "label" else ("labels", "label")
             raise InputError(
-                f"{self.title} was trained for tasks of kind {wanted!r}, and this one is of kind {other!r}",
+                f"{self.title} was trained for tasks of kind {wanted!r}, and this one is of kind "
+                f"{other!r}",
                 fix=f"set `kind: {wanted}` in the task, or train a model for this task",
             )
         index = {label: place for place, label in enumerate(self.labels)}
         for name in (*self.untaught, *(() if self.abstain is None else (self.abstain,))):
             index.setdefault(name, -1)
         names = [[meaning.name for meaning in branch.meanings] for branch in prompt.branches]
-        if unknown := list(dict.fromkeys(name for branch in names for name in branch if name not in index)):
+        if unknown := list(
+            dict.fromkeys(name for branch in names for name in branch if name not in index)
+        ):
             raise InputError(
-                f"{self.title} was not trained on {list_names(unknown)}; it knows {list_names(self.labels)}",
-                fix="give the task's labels the names that the model knows, take away the others, or train a model for this task",
+                f"{self.title} was not trained on {list_names(unknown)}; it knows "
+                f"{list_names(self.labels)}",
+                fix=(
+                    "give the task's labels the names that the model knows, take away the "
+                    "others, or train a model for this task"
+                ),
             )
         return [[index[name] for name in branch] for branch in names]
 
     def describe(self, branch: Branch) -> tuple[str, ...]:
-        """The label that each of a branch's candidates is for the model; "" for one that it has no label for."""
-        names = tuple(meaning.name if meaning.name in self.labels else "" for meaning in branch.meanings)
+        """The label that each of a branch's candidates is for the model; "" for one that it has no
+        label for.
+        """
+        names = tuple(
+            meaning.name if meaning.name in self.labels else "" for meaning in branch.meanings
+        )
         return (*names, "") if is_yes_no(branch) else names
 
 

@@ -1,7 +1,8 @@
 """The `linear` engine: logistic regression on the words of a text, kept in JSON and plain arrays.
 
-A folder holds ``linear.json`` (how texts become words, and all terms), ``linear.npz`` (their weights) and the contract of
-trained.py. What is computed from them is what scikit-learn's ``predict_proba`` would say of the pipeline that was saved.
+A folder holds ``linear.json`` (how texts become words, and all terms), ``linear.npz`` (their
+weights) and the contract of trained.py. What is computed from them is what scikit-learn's
+``predict_proba`` would say of the pipeline that was saved.
 """
 
 from __future__ import annotations
@@ -30,13 +31,25 @@ from medtask.records import Fault, Prompt, Scores
 WORDS, WEIGHTS = "linear.json", "linear.npz"
 ROWS_AT_ONCE = 1024
 
-# How the numbers of the labels become probabilities: together ("softmax"), each for itself ("each"), or each for itself and
-# then made to sum to 1 ("shared"), which is what one classifier per label means for labels of which one is right.
+# How the numbers of the labels become probabilities: together ("softmax"), each for itself
+# ("each"), or each for itself and then made to sum to 1 ("shared"), which is what one classifier
+# per label means for labels of which
+# one is right.
 Link = Literal["softmax", "each", "shared"]
 
-# All that decides which terms a text has and what they weigh. Not "input": by it a vectorizer reads files that texts name.
+# All that decides which terms a text has and what they weigh. Not "input": by it a vectorizer reads
+# files that texts name.
 _SETTINGS = (
-    *("analyzer", "binary", "lowercase", "ngram_range", "norm", "stop_words", "strip_accents", "sublinear_tf"),
+    *(
+        "analyzer",
+        "binary",
+        "lowercase",
+        "ngram_range",
+        "norm",
+        "stop_words",
+        "strip_accents",
+        "sublinear_tf",
+    ),
     *("token_pattern", "use_idf"),
 )
 _AGAIN = "train the model again"
@@ -44,7 +57,9 @@ _AGAIN = "train the model again"
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """``weights``: [terms, labels], the terms of all vectorizers one after the other; ``offsets``: [labels]."""
+    """``weights``: [terms, labels], the terms of all vectorizers one after the other; ``offsets``:
+    [labels].
+    """
 
     vectorizers: tuple[Any, ...]
     weights: NDArray[np.float64]
@@ -55,7 +70,9 @@ class LinearModel:
         """[texts, labels]: natural-log probabilities, or of link "each" log-odds."""
         from scipy.sparse import hstack
 
-        terms = hstack([vectorizer.transform(texts) for vectorizer in self.vectorizers], format="csr")
+        terms = hstack(
+            [vectorizer.transform(texts) for vectorizer in self.vectorizers], format="csr"
+        )
         numbers: NDArray[np.float64] = np.asarray(terms @ self.weights) + self.offsets
         match self.link:
             case "softmax":
@@ -75,7 +92,9 @@ class LinearEngine(Engine):
         self.head = head
         self.info = info
 
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
         # No row's numbers depend on another's, so those that are known can be left out.
         asked = [prompt for prompt in prompts if prompt.record_id not in known]
         for start in range(0, len(asked), ROWS_AT_ONCE):
@@ -84,7 +103,10 @@ class LinearEngine(Engine):
             rows = self.model.weigh([prompt.text for prompt in batch])
             scored = [self.head.score(prompt, row) for prompt, row in zip(batch, rows, strict=True)]
             ms = (time.perf_counter() - begun) * 1000 / len(batch)
-            yield from (Scores(prompt.record_id, branches, ms=ms) for prompt, branches in zip(batch, scored, strict=True))
+            yield from (
+                Scores(prompt.record_id, branches, ms=ms)
+                for prompt, branches in zip(batch, scored, strict=True)
+            )
 
     def render(self, prompt: Prompt) -> Rendering:
         candidates = self.head.describe(prompt.branches[0]) if self.head.find_places(prompt) else ()
@@ -96,7 +118,10 @@ def load_linear(reference: str) -> LinearEngine:
     folder = Path(reference).expanduser()
     trained = read_trained(folder)
     if trained.engine != "linear":
-        raise InputError(f"{show_path(folder)} holds no linear model but one of the engine {trained.engine}", fix=f"--model {reference}")
+        raise InputError(
+            f"{show_path(folder)} holds no linear model but one of the engine {trained.engine}",
+            fix=f"--model {reference}",
+        )
     if absent := [name for name in (WORDS, WEIGHTS) if name not in trained.sha256]:
         raise InputError(f"{show_path(folder)} holds no {absent[0]}", fix=_AGAIN)
     model = _read_model(folder, trained)
@@ -117,20 +142,26 @@ def load_linear(reference: str) -> LinearEngine:
 
 
 def save_linear(folder: Path, vectorizer: Any, classifier: Any, trained: Trained) -> Trained:
-    """Write a fitted pipeline as a model folder, without pickle; returns the contract with its hashes.
+    """Write a fitted pipeline as a model folder, without pickle; returns the contract with its
+    hashes.
 
-    ``vectorizer``: a TfidfVectorizer, or several whose terms stand side by side. ``classifier``: a LogisticRegression, or a
-    OneVsRestClassifier of them, fitted on what they make of texts. Kind "label" wants it fitted on label names, of which
-    ``trained.labels`` gives the order; kind "labels" on a table of 0 and 1 whose columns are ``trained.labels``.
+    ``vectorizer``: a TfidfVectorizer, or several whose terms stand side by side. ``classifier``: a
+    LogisticRegression, or a OneVsRestClassifier of them, fitted on what they make of texts. Kind
+    "label" wants it fitted on label names, of which ``trained.labels`` gives the order; kind
+    "labels" on a table of 0 and 1 whose columns are ``trained.labels``.
 
-    InputError for what cannot be kept in numbers (functions as analyzers, labels without examples); StorageError.
+    InputError for what cannot be kept in numbers (functions as analyzers, labels without examples);
+    StorageError.
     """
     vectorizers = tuple(vectorizer) if isinstance(vectorizer, list | tuple) else (vectorizer,)
     link, weights, offsets = _read_classifier(classifier, trained)
     words = {"link": link, "features": [_describe_words(one) for one in vectorizers]}
     arrays = {f"idf_{place}": one.idf_ for place, one in enumerate(vectorizers) if one.use_idf}
     if len(weights) != (terms := sum(len(one.vocabulary_) for one in vectorizers)):
-        raise InputError(f"the classifier has {len(weights):,} weights a label for {terms:,} terms", fix="save what was fitted together")
+        raise InputError(
+            f"the classifier has {len(weights):,} weights a label for {terms:,} terms",
+            fix="save what was fitted together",
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -142,39 +173,72 @@ def save_linear(folder: Path, vectorizer: Any, classifier: Any, trained: Trained
     return write_trained(folder, trained)
 
 
-def _read_classifier(classifier: Any, trained: Trained) -> tuple[Link, NDArray[np.float64], NDArray[np.float64]]:
+def _read_classifier(
+    classifier: Any, trained: Trained
+) -> tuple[Link, NDArray[np.float64], NDArray[np.float64]]:
     """How its numbers become probabilities, [terms, labels] weights and [labels] offsets."""
     several = hasattr(classifier, "estimators_")
     parts = classifier.estimators_ if several else [classifier]
     if not all(hasattr(part, "coef_") for part in parts):
-        raise InputError("a label has no example, or nothing but examples", fix="leave such labels out before fitting")
+        raise InputError(
+            "a label has no example, or nothing but examples",
+            fix="leave such labels out before fitting",
+        )
     weights = np.concatenate([part.coef_ for part in parts]).astype(np.float64)
     offsets = np.concatenate([part.intercept_ for part in parts]).astype(np.float64)
     link: Link = "shared" if several else "softmax"
     if trained.kind == "labels":
-        if len(weights) != len(trained.labels) or not several or (len(weights) > 1 and not classifier.multilabel_):
-            raise InputError("kind labels takes one classifier per label", fix="fit a OneVsRestClassifier on a table of 0 and 1")
+        if (
+            len(weights) != len(trained.labels)
+            or not several
+            or (len(weights) > 1 and not classifier.multilabel_)
+        ):
+            raise InputError(
+                "kind labels takes one classifier per label",
+                fix="fit a OneVsRestClassifier on a table of 0 and 1",
+            )
         return "each", weights.T, offsets
-    if len(weights) == 1:  # two labels have one row of weights between them; the softmax over (0, z) is its logistic function
-        weights, offsets, link = np.vstack([0 * weights, weights]), np.concatenate([0 * offsets, offsets]), "softmax"
+    if len(weights) == 1:
+        # Two labels have one row of weights; the softmax over (0, z) is its logistic function.
+        weights, offsets, link = (
+            np.vstack([0 * weights, weights]),
+            np.concatenate([0 * offsets, offsets]),
+            "softmax",
+        )
     elif not several and classifier.solver == "liblinear":
-        raise InputError("liblinear fits one label at a time", fix="put the LogisticRegression into a OneVsRestClassifier")
+        raise InputError(
+            "liblinear fits one label at a time",
+            fix="put the LogisticRegression into a OneVsRestClassifier",
+        )
     classes = [str(name) for name in classifier.classes_]
     if set(classes) != set(trained.labels) or len(classes) != len(trained.labels):
         odd = sorted(set(classes) ^ set(trained.labels))
-        raise InputError(f"the classifier was not fitted on the labels that are to be named: {list_names(odd)}", fix="name what it knows")
+        raise InputError(
+            f"the classifier was not fitted on the labels that are to be named: {list_names(odd)}",
+            fix="name what it knows",
+        )
     order = [classes.index(label) for label in trained.labels]
     return link, weights[order].T, offsets[order]
 
 
 def _describe_words(vectorizer: Any) -> dict[str, Any]:
     settings = {name: getattr(vectorizer, name) for name in _SETTINGS}
-    unusable = [name for name in ("tokenizer", "preprocessor") if getattr(vectorizer, name) is not None]
+    unusable = [
+        name for name in ("tokenizer", "preprocessor") if getattr(vectorizer, name) is not None
+    ]
     unusable += [name for name, value in settings.items() if callable(value)]
     if unusable or vectorizer.dtype != np.float64:
-        raise InputError(f"a function, or another number format, cannot be kept in JSON: {unusable or ['dtype']}", fix="leave it out")
+        raise InputError(
+            f"a function, or another number format, cannot be kept in JSON: "
+            f"{unusable or ['dtype']}",
+            fix="leave it out",
+        )
     stop_words = settings["stop_words"]
-    settings["stop_words"] = sorted(stop_words) if stop_words is not None and not isinstance(stop_words, str) else stop_words
+    settings["stop_words"] = (
+        sorted(stop_words)
+        if stop_words is not None and not isinstance(stop_words, str)
+        else stop_words
+    )
     terms = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
     return {"settings": settings, "terms": terms}
 
@@ -184,15 +248,35 @@ def _read_model(folder: Path, trained: Trained) -> LinearModel:
         words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
         with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
             weights, offsets = arrays["weights"], arrays["offsets"]
-            idfs = [arrays[name] if (name := f"idf_{place}") in arrays else None for place in range(len(words["features"]))]
-        vectorizers = tuple(_make_vectorizer(part, idf) for part, idf in zip(words["features"], idfs, strict=True))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error, zipfile.BadZipFile) as error:
-        raise InputError(f"the linear model in {show_path(folder)} cannot be read ({type(error).__name__})", fix=_AGAIN) from None
+            idfs = [
+                arrays[name] if (name := f"idf_{place}") in arrays else None
+                for place in range(len(words["features"]))
+            ]
+        vectorizers = tuple(
+            _make_vectorizer(part, idf) for part, idf in zip(words["features"], idfs, strict=True)
+        )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        re.error,
+        zipfile.BadZipFile,
+    ) as error:
+        raise InputError(
+            f"the linear model in {show_path(folder)} cannot be read ({type(error).__name__})",
+            fix=_AGAIN,
+        ) from None
     links = {"label": ("softmax", "shared"), "labels": ("each",)}[trained.kind]
     shape = (sum(len(vectorizer.vocabulary_) for vectorizer in vectorizers), len(trained.labels))
     fits = weights.shape == shape and offsets.shape == shape[1:] and words.get("link") in links
-    if not fits or not all(array.dtype == np.float64 and np.isfinite(array).all() for array in (weights, offsets)):
-        raise InputError(f"the linear model in {show_path(folder)} does not fit its labels and terms", fix=_AGAIN)
+    if not fits or not all(
+        array.dtype == np.float64 and np.isfinite(array).all() for array in (weights, offsets)
+    ):
+        raise InputError(
+            f"the linear model in {show_path(folder)} does not fit its labels and terms", fix=_AGAIN
+        )
     return LinearModel(vectorizers, weights, offsets, words["link"])
 
 
@@ -201,7 +285,9 @@ def _make_vectorizer(part: Mapping[str, Any], idf: NDArray[np.float64] | None) -
     if set(settings) != set(_SETTINGS) or len(set(terms)) != len(terms):
         raise ValueError("settings that are not known, or a term that stands twice")
     kwargs = {**settings, "ngram_range": tuple(settings["ngram_range"])}
-    vectorizer = TfidfVectorizer(**kwargs, vocabulary={term: place for place, term in enumerate(terms)})
+    vectorizer = TfidfVectorizer(
+        **kwargs, vocabulary={term: place for place, term in enumerate(terms)}
+    )
     vectorizer.fit(["any text"])  # the vocabulary is given and stays; the settings are checked here
     if vectorizer.use_idf:
         vectorizer.idf_ = idf

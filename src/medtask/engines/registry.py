@@ -1,4 +1,6 @@
-"""Model references to engines: names map to strings, and the heavy module sleeps until it is called."""
+"""Model references to engines: names map to strings, and the heavy module sleeps until it is
+called.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,14 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
         "hf": (("torch", "transformers"), "pip install 'medtask[hf]'"),
         "llamacpp": (("llama_cpp",), "pip install 'medtask[gguf]'"),
         "mlx": (("mlx", "mlx_lm"), "pip install 'medtask[mlx]'"),
-        "vllm": (("vllm",), "run vLLM as a server of its own, or pip install 'medtask[vllm]' into an environment of its own"),
+        "vllm": (
+            ("vllm",),
+            (
+                "run vLLM as a server of its own, or pip install 'medtask[vllm]' into an "
+                "environment "
+                "of its own"
+            ),
+        ),
         "http": (("httpcore2", "anyio"), "pip install 'medtask[http]'"),
         "encoder": (("torch", "transformers"), "pip install 'medtask[hf]'"),
     }
@@ -45,17 +54,23 @@ MINILM = "minilm"
 _SCHEMES = MappingProxyType(
     {
         **{f"{name}:": name for name in ("hf", "llamacpp", "mlx", "vllm", "encoder", "fake")},
-        **{f"{name}:": "http" for name in ("http", "https", "ollama", "groq", "openai", "llama-server", "vllm-server")},
+        **{
+            f"{name}:": "http"
+            for name in ("http", "https", "ollama", "groq", "openai", "llama-server", "vllm-server")
+        },
     }
 )
 
-# Options that the command line calls otherwise: there --context is a text that is shown before a question.
+# Options that the command line calls otherwise: there --context is a text that is shown before a
+# question.
 _FLAGS = MappingProxyType({"context": "--context-tokens"})
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine of a reference, and a word to the user where it is not the one that comes first to mind."""
+    """The engine of a reference, and a word to the user where it is not the one that comes first to
+    mind.
+    """
 
     engine: str
     note: str | None = None
@@ -64,17 +79,20 @@ class Choice:
 def load_model(reference: str = DEFAULT_MODEL, **options: Any) -> Engine:
     """Load the model that a reference names and see that it works.
 
-    ``reference``: ``smollm2-135m`` or ``minilm`` (built in), ``org/name[@revision]`` of the Hub, a folder (a model, a PEFT
-    adapter, or what medtask has trained), a ``.gguf`` file, a server (``http://host:port/v1#model``, ``ollama:name``,
-    ``groq:name``, ``openai:name``), or ``fake:`` (no model: for tests). ``hf:``, ``llamacpp:``, ``mlx:``, ``vllm:`` and
-    ``encoder:`` before a reference name the engine that is to read it.
+    ``reference``: ``smollm2-135m`` or ``minilm`` (built in), ``org/name[@revision]`` of the Hub, a
+    folder (a model, a PEFT adapter, or what medtask has trained), a ``.gguf`` file, a server
+    (``http://host:port/v1#model``, ``ollama:name``, ``groq:name``, ``openai:name``), or ``fake:``
+    (no model: for tests). ``hf:``, ``llamacpp:``, ``mlx:``, ``vllm:`` and ``encoder:`` before a
+    reference name the engine that is to read it.
 
-    ``options`` for models in this process: ``dtype`` ("auto", "float32", "bfloat16", "float16"), ``device`` ("auto", "cpu",
-    "cuda", "mps"), ``quantize`` ("4bit", "8bit"; CUDA only), ``memory`` (bytes that may be used), ``adapter`` (a folder, or a
-    file for GGUF models). For servers: ``allow_remote`` (records may leave this machine), ``context`` (tokens),
+    ``options`` for models in this process: ``dtype`` ("auto", "float32", "bfloat16", "float16"),
+    ``device`` ("auto", "cpu", "cuda", "mps"), ``quantize`` ("4bit", "8bit"; CUDA only), ``memory``
+    (bytes that may be used), ``adapter`` (a folder, or a file for GGUF models). For servers:
+    ``allow_remote`` (records may leave this machine), ``context`` (tokens),
     ``allow_unverified_context``, ``tokenizer``, ``concurrency``, ``deadline_s``.
 
-    Raises ModelNotFound, MissingExtra, TooBig, EngineError, InputError or UsageError; each says what to do.
+    Raises ModelNotFound, MissingExtra, TooBig, EngineError, InputError or UsageError; each says
+    what to do.
     """
     choice = choose_engine(reference)
     load = _find_loader(choice.engine)
@@ -98,7 +116,10 @@ def choose_engine(reference: str) -> Choice:
     if path.suffix == ".gguf":
         if is_installed("llamacpp"):
             return Choice("llamacpp")
-        return Choice("hf", "llama-cpp-python is not installed: transformers reads the file, and unpacks it once")
+        return Choice(
+            "hf",
+            "llama-cpp-python is not installed: transformers reads the file, and unpacks it once",
+        )
     return Choice(_look_into(path) if reference and path.is_dir() else "hf")
 
 
@@ -114,7 +135,9 @@ def is_installed(engine: str) -> bool:
 
 
 def _look_into(folder: Path) -> str:
-    """The engine of a folder: what training says, else an encoder's own marks, else a causal language model."""
+    """The engine of a folder: what training says, else an encoder's own marks, else a causal
+    language model.
+    """
     from medtask.engines.files.locate import read_json
     from medtask.engines.trained import find_engine
 
@@ -125,7 +148,11 @@ def _look_into(folder: Path) -> str:
         return "encoder"
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     architectures = config.get("architectures")
-    named = architectures[0] if isinstance(architectures, list) and architectures and isinstance(architectures[0], str) else ""
+    named = (
+        architectures[0]
+        if isinstance(architectures, list) and architectures and isinstance(architectures[0], str)
+        else ""
+    )
     return "encoder" if named.endswith("ForSequenceClassification") else "hf"
 
 
@@ -137,7 +164,9 @@ def _find_loader(engine: str) -> Callable[..., Engine]:
 
 def _takes(load: Callable[..., Engine], option: str) -> bool:
     parameters = inspect.signature(load).parameters
-    return option in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return option in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
 
 
 def _fit(load: Callable[..., Engine], engine: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,5 +175,8 @@ def _fit(load: Callable[..., Engine], engine: str, options: Mapping[str, Any]) -
     strange = [name for name in wished if not _takes(load, name)]
     if strange:
         option = _FLAGS.get(strange[0], f"--{strange[0].replace('_', '-')}")
-        raise UsageError(f"{option} means nothing to the {engine} engine, which answers here", fix=f"leave {option} out")
+        raise UsageError(
+            f"{option} means nothing to the {engine} engine, which answers here",
+            fix=f"leave {option} out",
+        )
     return wished

@@ -1,17 +1,20 @@
-"""Which answers may be accepted without a look: the lowest confidence at which a promised error holds.
+"""Which answers may be accepted without a look: the lowest confidence at which a promised error
+holds.
 
-Learn-then-Test (Angelopoulos et al. 2021): "more than ``max_error`` of the rows at or above this threshold are wrong" is a
-hypothesis for every threshold, tested on gold by the exact binomial tail and walked through from the surest rows down,
-so that thousands of thresholds cost no correction. A walk from one place dies of one early error; so there are several
-starts, each 1.7 times as many rows as the one before, that share the risk (Wiens' fallback procedure: where a walk reaches
-the next start it takes its own share along).
+Learn-then-Test (Angelopoulos et al. 2021): "more than ``max_error`` of the rows at or above this
+threshold are wrong" is a hypothesis for every threshold, tested on gold by the exact binomial tail
+and walked through from the surest rows down, so that thousands of thresholds cost no correction. A
+walk from one place dies of one early error; so there are several starts, each 1.7 times as many
+rows as the one before, that share the risk (Wiens' fallback procedure: where a walk reaches the
+next start it takes its own share along).
 
-Why it holds. The walk passes one first threshold t0 that is bad; everything it does is wrong only if it rejects there, or
-at a later start. Given how many gold rows reach t0, their errors are binomial, so the tail is a valid p-value there whatever
-happened before; a start (the k-th surest row) above t0 brings its share of the risk to t0, one below it spends it
-itself: together they are the whole. The argument takes for granted that below t0 all thresholds are bad, that is: the error
-of the accepted grows as the threshold sinks. Where a model is wrong most often where it is surest, only the
-tests at the starts are as safe as they look; the curve shows it.
+Why it holds. The walk passes one first threshold t0 that is bad; everything it does is wrong only
+if it rejects there, or at a later start. Given how many gold rows reach t0, their errors are
+binomial, so the tail is a valid p-value there whatever happened before; a start (the k-th surest
+row) above t0 brings its share of the risk to t0, one below it spends it itself: together they are
+the whole. The argument takes for granted that below t0 all thresholds are bad, that is: the error
+of the accepted grows as the threshold sinks. Where a model is wrong most often where it is surest,
+only the tests at the starts are as safe as they look; the curve shows it.
 """
 
 from __future__ import annotations
@@ -31,15 +34,24 @@ from medtask.evaluate.refusal import Refusal
 from medtask.evaluate.reliability import Groups, RiskCurve, Truths, trace_risk
 from medtask.evaluate.words import capital, percent
 
-# Tried from 1.3 to 3 on the sets of benchmarks/guarantees.py, at 371 and 2,000 rows: all accept about as much from 1.5 on.
+# Tried from 1.3 to 3 on the sets of benchmarks/guarantees.py, at 371 and 2,000 rows: all accept
+# about as much from 1.5 on.
 GROWTH = 1.7
 Classes = NDArray[np.int64]
-_HEAD: tuple[tuple[str, Align], ...] = (("Answer", "l"), ("Threshold", "n"), ("Accepted", "n"), ("Wrong", "n"), ("Gold rows", "n"))
+_HEAD: tuple[tuple[str, Align], ...] = (
+    ("Answer", "l"),
+    ("Threshold", "n"),
+    ("Accepted", "n"),
+    ("Wrong", "n"),
+    ("Gold rows", "n"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
-    """What becomes of the answers of one class. ``threshold``: None where none of them is accepted; ``rows``: its gold rows."""
+    """What becomes of the answers of one class. ``threshold``: None where none of them is accepted;
+    ``rows``: its gold rows.
+    """
 
     name: str
     threshold: float | None
@@ -50,12 +62,13 @@ class ClassRule:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Answers with a confidence of at least ``threshold`` are wrong in at most ``max_error`` of the cases, with probability
-    ``level`` over the draw of the gold rows. ``by_class``: a threshold for each class of the answer, by its number, all
-    promises at once; then ``threshold`` is None.
+    """Answers with a confidence of at least ``threshold`` are wrong in at most ``max_error`` of the
+    cases, with probability ``level`` over the draw of the gold rows. ``by_class``: a threshold for
+    each class of the answer, by its number, all promises at once; then ``threshold`` is None.
 
-    ``coverage``: the share of the gold rows that is accepted; ``accepted`` and ``errors``: counts among them. ``rows``: gold
-    rows that were used, one of each group where ``grouped``; ``without``: those that have no confidence, never accepted.
+    ``coverage``: the share of the gold rows that is accepted; ``accepted`` and ``errors``: counts
+    among them. ``rows``: gold rows that were used, one of each group where ``grouped``;
+    ``without``: those that have no confidence, never accepted.
     """
 
     threshold: float | None
@@ -71,14 +84,25 @@ class Acceptance:
     curve: RiskCurve
 
     def accepts(self, confidence: Figures, classes: Classes | None = None) -> Truths:
-        """Which rows are accepted [n]; one without a confidence (NaN) never is. By-class rules need each answer's class."""
+        """Which rows are accepted [n]; one without a confidence (NaN) never is. By-class rules need
+        each answer's class.
+        """
         if self.by_class and classes is None:
-            raise UsageError("these thresholds are by class, and the classes of the answers are not given", fix="pass the classes")
+            raise UsageError(
+                "these thresholds are by class, and the classes of the answers are not given",
+                fix="pass the classes",
+            )
         return _accept(confidence, classes, self.threshold, self.by_class)
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text. ``confidence`` is the probability with which the promise holds."""
-        by_class = {"by_class": {rule.name: asdict(rule) for rule in self.by_class.values()}} if self.by_class else {}
+        """A plain dict without record text. ``confidence`` is the probability with which the
+        promise holds.
+        """
+        by_class = (
+            {"by_class": {rule.name: asdict(rule) for rule in self.by_class.values()}}
+            if self.by_class
+            else {}
+        )
         return {
             "threshold": self.threshold,
             "coverage": self.coverage.value,
@@ -102,8 +126,10 @@ class Acceptance:
         unit = " groups, one row of each" if self.grouped else ""
         low, high = (100 * (bound or 0.0) for bound in (self.coverage.low, self.coverage.high))
         return (
-            f"accept answers {which}: {percent(self.coverage.value)} of the rows ({low:.1f}-{high:.1f} %, n = {self.rows:,}{unit}), and "
-            f"at most {100 * self.max_error:g} % of the accepted{whose} are wrong, with {100 * self.level:g} % confidence "
+            f"accept answers {which}: {percent(self.coverage.value)} of the rows "
+            f"({low:.1f}-{high:.1f} %, n = {self.rows:,}{unit}), and "
+            f"at most {100 * self.max_error:g} % of the accepted{whose} are wrong, with "
+            f"{100 * self.level:g} % confidence "
             f"(of the gold rows {self.accepted:,} are accepted, {self.errors:,} of them wrong)"
         )
 
@@ -111,24 +137,45 @@ class Acceptance:
         """For a report: the promise, the curve with the threshold, what it rests on."""
         unit = "groups, one row drawn from each" if self.grouped else "rows"
         picture = draw_risk(
-            self.curve.coverage, self.curve.error, "Error and coverage", max_error=self.max_error, accepted=self.coverage.value
+            self.curve.coverage,
+            self.curve.error,
+            "Error and coverage",
+            max_error=self.max_error,
+            accepted=self.coverage.value,
         )
         blocks: list[Block] = [
             Text(f"{capital(self.describe())}."),
-            Picture("Error among the accepted, the more are accepted; the upright line is the threshold's coverage", picture),
+            Picture(
+                "Error among the accepted, the more are accepted; the upright line is the "
+                "threshold's coverage",
+                picture,
+            ),
         ]
         if self.by_class:
             lines = [
-                (rule.name, _say(rule.threshold), f"{rule.accepted:,}", f"{rule.errors:,}", f"{rule.rows:,}")
-                for rule in sorted(self.by_class.values(), key=lambda rule: (-rule.accepted, -rule.rows, rule.name))
+                (
+                    rule.name,
+                    _say(rule.threshold),
+                    f"{rule.accepted:,}",
+                    f"{rule.errors:,}",
+                    f"{rule.rows:,}",
+                )
+                for rule in sorted(
+                    self.by_class.values(), key=lambda rule: (-rule.accepted, -rule.rows, rule.name)
+                )
             ]
-            caption = "Thresholds by class, on gold; without one, all answers of the class go to review"
+            caption = (
+                "Thresholds by class, on gold; without one, all answers of the class go to review"
+            )
             blocks.append(Table("Thresholds by class", _HEAD, lines, caption))
         blocks.append(
             Text(
-                f"This holds for rows like the {self.rows:,} gold {unit}: they must be a random sample of the rows that are sorted by it, "
-                f"labelled without regard to the answer. Of a hundred such samples at most some {100 * (1 - self.level):g} give a "
-                "threshold that lets more errors through. New sources, new wording, another model or prompt need new gold. It speaks "
+                f"This holds for rows like the {self.rows:,} gold {unit}: they must be a random "
+                "sample of the rows that are sorted by it, "
+                "labelled without regard to the answer. Of a hundred such samples at most some "
+                f"{100 * (1 - self.level):g} give a "
+                "threshold that lets more errors through. New sources, new wording, another "
+                "model or prompt need new gold. It speaks "
                 "of all accepted answers together; a single one may be wrong at any confidence.",
                 "caution",
             )
@@ -147,19 +194,27 @@ def find_acceptance(
     groups: Groups | None = None,
     seed: int = 0,
 ) -> Acceptance | Refusal:
-    """The lowest threshold whose promise holds, from gold rows: confidences [n] (NaN: none), whether each answer is right [n].
+    """The lowest threshold whose promise holds, from gold rows: confidences [n] (NaN: none),
+    whether each answer is right [n].
 
-    ``classes`` [n]: the class of each answer, for one threshold a class; the risk is divided (Bonferroni) by the classes that
-    have rows enough to be accepted at all, which only their numbers of rows decide; ``names``: of the classes by number.
-    ``groups`` [n]: rows of a group (a patient) are not independent, so one of each, drawn with ``seed``, is used: that is exact,
-    and the promise is then for a row drawn at random from a group drawn at random. Refusal where no threshold holds.
-    UsageError unless 0 < max_error < 1 and 0 < level < 1.
+    ``classes`` [n]: the class of each answer, for one threshold a class; the risk is divided
+    (Bonferroni) by the classes that have rows enough to be accepted at all, which only their
+    numbers of rows decide; ``names``: of the classes by number. ``groups`` [n]: rows of a group (a
+    patient) are not independent, so one of each, drawn with ``seed``, is used: that is exact, and
+    the promise is then for a row drawn at random from a group drawn at random. Refusal where no
+    threshold holds. UsageError unless 0 < max_error < 1 and 0 < level < 1.
     """
     for name, value in (("max_error", max_error), ("level", level)):
         if not 0 < value < 1:
-            raise UsageError(f"{name} is {value:g}, and must lie between 0 and 1", fix=f"give {name} as a share, such as 0.05 or 0.95")
+            raise UsageError(
+                f"{name} is {value:g}, and must lie between 0 and 1",
+                fix=f"give {name} as a share, such as 0.05 or 0.95",
+            )
     chosen = np.arange(len(confidence)) if groups is None else draw_one_each(groups, seed)
-    sure, correct = np.asarray(confidence, dtype=np.float64)[chosen], np.asarray(right, dtype=bool)[chosen]
+    sure, correct = (
+        np.asarray(confidence, dtype=np.float64)[chosen],
+        np.asarray(right, dtype=bool)[chosen],
+    )
     given = None if classes is None else np.asarray(classes)[chosen]
     known = ~np.isnan(sure)
     risk = 1 - level
@@ -171,7 +226,9 @@ def find_acceptance(
         rules = _search_by_class(sure, correct, given, names, max_error, risk)
     if threshold is None and not any(rule.threshold is not None for rule in rules.values()):
         most = max((rule.rows for rule in rules.values()), default=0)
-        return _refuse(sure[known], correct[known], len(chosen), max_error, risk, most if rules else None)
+        return _refuse(
+            sure[known], correct[known], len(chosen), max_error, risk, most if rules else None
+        )
     taken = _accept(sure, given, threshold, rules)
     coverage = estimate_share(int(taken.sum()), len(chosen))
     assert coverage is not None
@@ -193,15 +250,25 @@ def find_acceptance(
 def rank_for_review(
     confidence: Figures, *, same: NDArray[np.int64] | None = None, off_set: Figures | None = None
 ) -> tuple[NDArray[np.int64], Figures]:
-    """The order in which rows are worth a look, most first, and each row's worth: the errors that one look is expected to mend.
+    """The order in which rows are worth a look, most first, and each row's worth: the errors that
+    one look is expected to mend.
 
-    An answer is right with ``confidence`` (NaN: never seen to be) times 1 - ``off_set``, the probability that the truth is in
-    the set at all (NaN or not given: 1). Rows of equal text share a number in ``same``: one look settles all of them, so
-    their expected errors are added up and they come one after the other. Ties keep the table's order.
+    An answer is right with ``confidence`` (NaN: never seen to be) times 1 - ``off_set``, the
+    probability that the truth is in the set at all (NaN or not given: 1). Rows of equal text share
+    a number in ``same``: one look settles all of them, so their expected errors are added up and
+    they come one after the other. Ties keep the table's order.
     """
-    inside = np.ones(len(confidence)) if off_set is None else 1 - np.nan_to_num(np.clip(off_set, 0, 1), nan=0.0)
+    inside = (
+        np.ones(len(confidence))
+        if off_set is None
+        else 1 - np.nan_to_num(np.clip(off_set, 0, 1), nan=0.0)
+    )
     wrong = 1 - np.nan_to_num(np.clip(confidence, 0, 1), nan=0.0) * inside
-    unit = np.arange(len(confidence)) if same is None else np.unique(same, return_inverse=True)[1].ravel()
+    unit = (
+        np.arange(len(confidence))
+        if same is None
+        else np.unique(same, return_inverse=True)[1].ravel()
+    )
     worth = np.bincount(unit, wrong)[unit]
     first = np.full(int(unit.max(initial=-1)) + 1, len(unit))
     np.minimum.at(first, unit, np.arange(len(unit)))
@@ -211,18 +278,27 @@ def rank_for_review(
 
 
 def draw_one_each(groups: Groups, seed: int) -> NDArray[np.int64]:
-    """The places of one row of each group, each of its rows with equal probability, in the table's order."""
+    """The places of one row of each group, each of its rows with equal probability, in the table's
+    order.
+    """
     shuffled = np.random.default_rng(seed).permutation(len(groups))
     _, first = np.unique(np.asarray(groups)[shuffled], return_index=True)
     return np.sort(shuffled[first])
 
 
 def count_needed(max_error: float, risk: float) -> int:
-    """The fewest rows whose being all right shows an error of at most ``max_error``: 59 for 0.05 and 0.05."""
+    """The fewest rows whose being all right shows an error of at most ``max_error``: 59 for 0.05
+    and 0.05.
+    """
     return math.ceil(math.log(risk) / math.log1p(-max_error) - 1e-9)
 
 
-def _accept(confidence: Figures, classes: Classes | None, threshold: float | None, rules: Mapping[int, ClassRule]) -> Truths:
+def _accept(
+    confidence: Figures,
+    classes: Classes | None,
+    threshold: float | None,
+    rules: Mapping[int, ClassRule],
+) -> Truths:
     limits = np.full(len(confidence), np.inf if threshold is None else threshold)
     for number, rule in rules.items() if classes is not None else ():
         limits[classes == number] = np.inf if rule.threshold is None else rule.threshold
@@ -255,66 +331,118 @@ def _search(confidence: Figures, right: Truths, max_error: float, risk: float) -
         return None
     last = float(sure[ends[best]])
     if best + 1 == len(ends):
-        # The tests say the same for all lower thresholds; a fourth decimal below, so that a number computed again passes.
+        # The tests say the same for all lower thresholds; a fourth decimal below, so that a number
+        # computed again passes.
         return max(0.0, math.floor(last * 1e4) / 1e4)
     return (last + float(sure[ends[best + 1]])) / 2
 
 
 def _place_starts(n: int, max_error: float, risk: float) -> list[int]:
-    """How many of the surest rows each walk starts with: as many walks as fit, none where no test could reject."""
+    """How many of the surest rows each walk starts with: as many walks as fit, none where no test
+    could reject.
+    """
     for walks in range(40, 0, -1):
-        starts = [round(count_needed(max_error, risk / walks) * GROWTH**walk) for walk in range(walks)]
+        starts = [
+            round(count_needed(max_error, risk / walks) * GROWTH**walk) for walk in range(walks)
+        ]
         if starts[-1] <= n:
             return starts
     return []
 
 
 def _search_by_class(
-    confidence: Figures, right: Truths, classes: Classes, names: Sequence[str], max_error: float, risk: float
+    confidence: Figures,
+    right: Truths,
+    classes: Classes,
+    names: Sequence[str],
+    max_error: float,
+    risk: float,
 ) -> dict[int, ClassRule]:
     known = ~np.isnan(confidence)
     numbers = np.unique(classes).tolist()
     sizes = {number: int((known & (classes == number)).sum()) for number in numbers}
     able: list[int] = []
     for count in range(len(numbers), 0, -1):
-        able = [number for number in numbers if sizes[number] >= count_needed(max_error, risk / count)]
+        able = [
+            number for number in numbers if sizes[number] >= count_needed(max_error, risk / count)
+        ]
         if len(able) >= count:
             break
         able = []
     rules = {}
     for number in numbers:
         mine = known & (classes == number)
-        threshold = _search(confidence[mine], right[mine], max_error, risk / len(able)) if number in able else None
-        taken = mine & (confidence >= threshold) if threshold is not None else np.zeros(len(mine), dtype=bool)
+        threshold = (
+            _search(confidence[mine], right[mine], max_error, risk / len(able))
+            if number in able
+            else None
+        )
+        taken = (
+            mine & (confidence >= threshold)
+            if threshold is not None
+            else np.zeros(len(mine), dtype=bool)
+        )
         name = names[number] if 0 <= number < len(names) else str(number)
-        rules[number] = ClassRule(name, threshold, sizes[number], int(taken.sum()), int((taken & ~right).sum()))
+        rules[number] = ClassRule(
+            name, threshold, sizes[number], int(taken.sum()), int((taken & ~right).sum())
+        )
     return rules
 
 
-def _refuse(confidence: Figures, right: Truths, rows: int, max_error: float, risk: float, of_class: int | None) -> Refusal:
-    """``of_class``: the gold rows of the most frequent class, where each class has a threshold of its own."""
+def _refuse(
+    confidence: Figures,
+    right: Truths,
+    rows: int,
+    max_error: float,
+    risk: float,
+    of_class: int | None,
+) -> Refusal:
+    """``of_class``: the gold rows of the most frequent class, where each class has a threshold of
+    its own.
+    """
     fewest = count_needed(max_error, risk)
     told = f"at most {100 * max_error:g} % error with {100 * (1 - risk):g} % confidence"
     if not rows:
-        return Refusal(f"no row has gold; {told} needs at least {fewest:,}, all of them right", 0, fewest)
+        return Refusal(
+            f"no row has gold; {told} needs at least {fewest:,}, all of them right", 0, fewest
+        )
     if not len(confidence):
         return Refusal("no answer has a confidence to set a threshold by", rows)
     needed = _foresee(confidence, right, rows, max_error, risk)
     if len(confidence) < fewest:
-        short = f"{told} cannot be shown with fewer than {fewest:,} gold rows, even if all are right"
+        short = (
+            f"{told} cannot be shown with fewer than {fewest:,} gold rows, even if all are right"
+        )
         return Refusal(short, rows, max(needed or 0, fewest))
     if of_class is not None:
-        short = f"no class has gold rows enough, or few enough errors, to show {told}; the most frequent has {of_class:,}"
-        return Refusal(short, rows, math.ceil(rows * fewest / of_class) if 0 < of_class < fewest else None)
+        short = (
+            f"no class has gold rows enough, or few enough errors, to show {told}; the most "
+            f"frequent has {of_class:,}"
+        )
+        return Refusal(
+            short, rows, math.ceil(rows * fewest / of_class) if 0 < of_class < fewest else None
+        )
     if np.ptp(confidence) == 0:
         wrong = percent(float((~right).mean()))
-        return Refusal(f"all answers have the same confidence, and {wrong} of them are wrong: no threshold can promise {told}", rows)
-    hope = "" if needed else "; not even the surest answers are right often enough, so more rows would hardly help"
+        return Refusal(
+            f"all answers have the same confidence, and {wrong} of them are wrong: no threshold "
+            f"can promise {told}",
+            rows,
+        )
+    hope = (
+        ""
+        if needed
+        else "; not even the surest answers are right often enough, so more rows would hardly help"
+    )
     return Refusal(f"no threshold can promise {told} on these rows{hope}", rows, needed)
 
 
-def _foresee(confidence: Figures, right: Truths, rows: int, max_error: float, risk: float) -> int | None:
-    """About how many gold rows would do at the error rates seen so far; None where no part of the rows is good enough."""
+def _foresee(
+    confidence: Figures, right: Truths, rows: int, max_error: float, risk: float
+) -> int | None:
+    """About how many gold rows would do at the error rates seen so far; None where no part of the
+    rows is good enough.
+    """
     from scipy.stats import binom
 
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
@@ -324,7 +452,9 @@ def _foresee(confidence: Figures, right: Truths, rows: int, max_error: float, ri
         rate = (wrong[share - 1] + 0.5) / (share + 1)
         if rate >= max_error:
             continue
-        sizes = np.unique(np.geomspace(count_needed(max_error, risk / 2), 1e6, 400).astype(np.int64))
+        sizes = np.unique(
+            np.geomspace(count_needed(max_error, risk / 2), 1e6, 400).astype(np.int64)
+        )
         enough = sizes[binom.cdf(np.ceil(rate * sizes), sizes, max_error) <= risk / 2]
         if len(enough):
             found.append(math.ceil(int(enough[0]) * rows / share))

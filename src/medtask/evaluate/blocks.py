@@ -10,7 +10,9 @@ from markupsafe import Markup
 
 from medtask.evaluate.plots import Layer
 
-Align = Literal["", "n", "v", "w", "l"]  # classes of the style sheet: figures, short words, sentences, labels
+Align = Literal[
+    "", "n", "v", "w", "l"
+]  # classes of the style sheet: figures, short words, sentences, labels
 Cell = str | tuple[str, str]  # with a second, quieter line
 
 
@@ -66,7 +68,9 @@ class MatrixLine:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Gold by answer: a numbered column for each line, one for ``others`` if there are any, one for no answer."""
+    """Gold by answer: a numbered column for each line, one for ``others`` if there are any, one for
+    no answer.
+    """
 
     draw: ClassVar[str] = "matrix"
     lines: tuple[MatrixLine, ...]

@@ -1,4 +1,6 @@
-"""Fits a calibration on gold rows, or, without gold, frees shares of a model's liking for some labels."""
+"""Fits a calibration on gold rows, or, without gold, frees shares of a model's liking for some
+labels.
+"""
 
 from __future__ import annotations
 
@@ -33,62 +35,90 @@ def fit_calibration(
     groups: Groups | None = None,
     seed: int = 0,
 ) -> Calibration | Refusal:
-    """A calibration from gold rows: shares [n, k] (NaN: no option of the row), gold [n] (a label's column, -1 unknown) where one
-    label applies, else [n, k] of truth values.
+    """A calibration from gold rows: shares [n, k] (NaN: no option of the row), gold [n] (a label's
+    column, -1 unknown) where one label applies, else [n, k] of truth values.
 
-    temperature: Guo et al. 2017. bias: vector scaling on log shares (one temperature, a bias a label; Kull et al. 2019), held
-    near 0 by a standard normal prior so that rare labels do not run away. isotonic: Zadrozny and Elkan 2002, label by
-    label, rows summed to 1 again. auto: none, then each of these in turn where it lowers the log loss of rows that it was not
-    fitted on (five folds, ``groups`` [n] kept together) by more than one standard error. The figures before and after are from
-    those folds; choosing by them flatters ``after`` a little. Refusal where there are too few rows, gold has one class only, or
-    the shares are the same in every row.
+    temperature: Guo et al. 2017. bias: vector scaling on log shares (one temperature, a bias a
+    label; Kull et al. 2019), held near 0 by a standard normal prior so that rare labels do not run
+    away. isotonic: Zadrozny and Elkan 2002, label by label, rows summed to 1 again. auto: none,
+    then each of these in turn where it lowers the log loss of rows that it was not fitted on (five
+    folds, ``groups`` [n] kept together) by more than one standard error. The figures before and
+    after are from those folds; choosing by them flatters ``after`` a little. Refusal where there
+    are too few rows, gold has one class only, or the shares are the same in every row.
     """
     known = _find_usable(shares, gold)
     shares_, truth = np.asarray(shares, dtype=np.float64)[known], np.asarray(gold)[known]
-    units = np.arange(len(shares_)) if groups is None else np.unique(groups[known], return_inverse=True)[1].ravel()
+    units = (
+        np.arange(len(shares_))
+        if groups is None
+        else np.unique(groups[known], return_inverse=True)[1].ravel()
+    )
     wanted = _list_methods(method, len(shares_), len(labels))
-    fault = _find_fault(shares_, truth, exclusive) if len(shares_) else "no row has gold among its options"
+    fault = (
+        _find_fault(shares_, truth, exclusive)
+        if len(shares_)
+        else "no row has gold among its options"
+    )
     if fault:
         return Refusal(fault, len(shares_))
     if not wanted or len(np.unique(units)) < FOLDS:
         needed = MIN_ROWS["temperature"] if method == "auto" else _count_needed(method, len(labels))
         kind = "rows with gold" if groups is None else "rows with gold, of five groups or more"
-        return Refusal(f"a calibration that can be believed needs {needed:,} {kind}", len(shares_), needed)
+        return Refusal(
+            f"a calibration that can be believed needs {needed:,} {kind}", len(shares_), needed
+        )
     plain = Calibration("none", tuple(labels), exclusive, len(shares_))
-    unseen: dict[Method, Figures] = {name: _cross_fit(_FITTERS[name], shares_, truth, plain, units, seed) for name in wanted}
+    unseen: dict[Method, Figures] = {
+        name: _cross_fit(_FITTERS[name], shares_, truth, plain, units, seed) for name in wanted
+    }
     unseen["none"] = shift(shares_, 1.0, np.zeros(len(labels)), exclusive=exclusive)
     best = _choose(unseen, ["none", *wanted], truth, units) if method == "auto" else method
     drawn = None if groups is None else units
     before, after = (_score(unseen[name], truth, drawn, seed) for name in ("none", best))
     if best == "none":
-        reason = f"no method lowers the log loss of the {len(shares_):,} gold rows, unseen, by more than chance"
+        reason = (
+            f"no method lowers the log loss of the {len(shares_):,} gold rows, unseen, by "
+            "more than chance"
+        )
         return replace(plain, reason=reason, before=before, after=after)
     return replace(_FITTERS[best](shares_, truth, plain), before=before, after=after)
 
 
 def fit_batch(shares: Figures, labels: Sequence[str]) -> Calibration | Refusal:
-    """Batch calibration (Zhou et al. 2023), which needs no gold: every label's share is divided by its mean over the rows.
+    """Batch calibration (Zhou et al. 2023), which needs no gold: every label's share is divided by
+    its mean over the rows.
 
-    What a model says of a batch on average is taken for its own prior, so the method supposes that all labels are about
-    equally frequent: where one in truth is most of the rows it does harm. For shares of which one label applies, [n, k].
+    What a model says of a batch on average is taken for its own prior, so the method supposes that
+    all labels are about equally frequent: where one in truth is most of the rows it does harm. For
+    shares of which one label applies, [n, k].
     """
     known = ~np.isnan(shares)
     usable = known.sum(axis=1) >= 2
     rows = int(usable.sum())
     if rows < MIN_ROWS["batch"]:
-        return Refusal(f"batch calibration needs the shares of {MIN_ROWS['batch']} rows or more", rows, MIN_ROWS["batch"])
+        return Refusal(
+            f"batch calibration needs the shares of {MIN_ROWS['batch']} rows or more",
+            rows,
+            MIN_ROWS["batch"],
+        )
     seen = known[usable].sum(axis=0)
     if len(labels) < 2 or _is_constant(shares[usable]):
-        return Refusal("all rows have the same shares: there is nothing that tells a liking from an answer", rows)
+        return Refusal(
+            "all rows have the same shares: there is nothing that tells a liking from an answer",
+            rows,
+        )
     mean = np.where(known, shares, 0.0)[usable].sum(axis=0) / np.maximum(seen, 1)
     bias = -np.log(np.clip(mean, FLOOR, 1.0))
     bias = np.where(seen > 0, bias - bias[seen > 0].mean(), 0.0)
     return Calibration("batch", tuple(labels), True, rows, bias=tuple(bias.tolist()))
 
 
-def fit_temperature(shares: Figures, gold: Gold, plain: Calibration, *, prior: float = 1.0) -> Calibration:
-    """One temperature in [0.05, 20]. ``prior``: the weight of a standard normal on its logarithm, that is of about one row:
-    without it, rows that are all right would make every answer certain."""
+def fit_temperature(
+    shares: Figures, gold: Gold, plain: Calibration, *, prior: float = 1.0
+) -> Calibration:
+    """One temperature in [0.05, 20]. ``prior``: the weight of a standard normal on its logarithm,
+    that is of about one row: without it, rows that are all right would make every answer certain.
+    """
     from scipy.optimize import minimize_scalar
 
     zeros = np.zeros(len(plain.labels))
@@ -97,7 +127,9 @@ def fit_temperature(shares: Figures, gold: Gold, plain: Calibration, *, prior: f
         moved = shift(shares, float(np.exp(log_heat)), zeros, exclusive=plain.exclusive)
         return _sum_loss(moved, gold) + prior * log_heat**2 / 2
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-5})
+    found = minimize_scalar(
+        loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-5}
+    )
     return replace(plain, method="temperature", temperature=float(np.exp(found.x)))
 
 
@@ -108,7 +140,10 @@ def fit_bias(shares: Figures, gold: Gold, plain: Calibration) -> Calibration:
 
     known = ~np.isnan(shares)
     if plain.exclusive:
-        truth, base = _one_hot(gold, shares.shape), np.log(np.clip(np.where(known, shares, 1.0), FLOOR, 1.0))
+        truth, base = (
+            _one_hot(gold, shares.shape),
+            np.log(np.clip(np.where(known, shares, 1.0), FLOOR, 1.0)),
+        )
     else:
         truth, base = gold & known, logit(np.clip(np.where(known, shares, 0.5), FLOOR, 1 - FLOOR))
 
@@ -117,15 +152,26 @@ def fit_bias(shares: Figures, gold: Gold, plain: Calibration) -> Calibration:
         moved = np.where(known, shift(shares, 1 / cold, point[1:], exclusive=plain.exclusive), 0.0)
         off = moved - truth
         slope = np.concatenate([[-cold * (off * base).sum()], off.sum(axis=0)])
-        return _sum_loss(np.where(known, moved, np.nan), gold) + float(point @ point) / 2, slope + point
+        return _sum_loss(np.where(known, moved, np.nan), gold) + float(
+            point @ point
+        ) / 2, slope + point
 
     bounds = [(np.log(0.05), np.log(20)), *[(-20.0, 20.0)] * len(plain.labels)]
-    found = minimize(loss, np.zeros(1 + len(plain.labels)), jac=True, method="L-BFGS-B", bounds=bounds)
-    return replace(plain, method="bias", temperature=float(np.exp(found.x[0])), bias=tuple(found.x[1:].tolist()))
+    found = minimize(
+        loss, np.zeros(1 + len(plain.labels)), jac=True, method="L-BFGS-B", bounds=bounds
+    )
+    return replace(
+        plain,
+        method="bias",
+        temperature=float(np.exp(found.x[0])),
+        bias=tuple(found.x[1:].tolist()),
+    )
 
 
 def fit_isotonic(shares: Figures, gold: Gold, plain: Calibration) -> Calibration:
-    """For each label the rising step curve from its share to how often it applies; the straight line where no row has it."""
+    """For each label the rising step curve from its share to how often it applies; the straight
+    line where no row has it.
+    """
     from sklearn.isotonic import IsotonicRegression
 
     truth = _one_hot(gold, shares.shape) if plain.exclusive else gold
@@ -135,30 +181,47 @@ def fit_isotonic(shares: Figures, gold: Gold, plain: Calibration) -> Calibration
         if not known.any() or np.ptp(share[known]) == 0:
             knots.append(((0.0, 1.0), (0.0, 1.0)))
             continue
-        # Laplace's rule at both ends: a step at exactly 0 or 1 would be a promise that no sample can make.
+        # Laplace's rule at both ends: a step at exactly 0 or 1 would be a promise that no sample
+        # can make.
         rows = int(known.sum())
-        curve = IsotonicRegression(y_min=1 / (rows + 2), y_max=(rows + 1) / (rows + 2), out_of_bounds="clip")
+        curve = IsotonicRegression(
+            y_min=1 / (rows + 2), y_max=(rows + 1) / (rows + 2), out_of_bounds="clip"
+        )
         curve.fit(np.clip(share[known], 0, 1), right[known].astype(np.float64))
         knots.append((tuple(curve.X_thresholds_.tolist()), tuple(curve.y_thresholds_.tolist())))
     return replace(plain, method="isotonic", knots=tuple(knots))
 
 
-_FITTERS: dict[Method, Fitter] = {"temperature": fit_temperature, "bias": fit_bias, "isotonic": fit_isotonic}
+_FITTERS: dict[Method, Fitter] = {
+    "temperature": fit_temperature,
+    "bias": fit_bias,
+    "isotonic": fit_isotonic,
+}
 
 
 def _find_usable(shares: Figures, gold: Gold) -> NDArray[np.bool_]:
-    """Rows from which anything can be learnt: two options or more, and where one label applies, gold among them."""
+    """Rows from which anything can be learnt: two options or more, and where one label applies,
+    gold among them.
+    """
     known = ~np.isnan(shares)
     if gold.ndim == 2:
         return np.asarray(known.any(axis=1))
     inside = (gold >= 0) & (gold < shares.shape[1])
-    return np.asarray(inside & (known.sum(axis=1) >= 2) & known[np.arange(len(gold)), np.where(inside, gold, 0)])
+    return np.asarray(
+        inside & (known.sum(axis=1) >= 2) & known[np.arange(len(gold)), np.where(inside, gold, 0)]
+    )
 
 
 def _list_methods(method: Method | Literal["auto"], rows: int, labels: int) -> list[Method]:
     if method != "auto" and method not in _FITTERS:
-        raise UsageError(f'"{method}" is not fitted on gold', fix=f"choose auto or one of {', '.join(_FITTERS)}")
-    return [name for name in _FITTERS if method in ("auto", name) and rows >= _count_needed(name, labels)]
+        raise UsageError(
+            f'"{method}" is not fitted on gold', fix=f"choose auto or one of {', '.join(_FITTERS)}"
+        )
+    return [
+        name
+        for name in _FITTERS
+        if method in ("auto", name) and rows >= _count_needed(name, labels)
+    ]
 
 
 def _count_needed(method: Method, labels: int) -> int:
@@ -167,12 +230,21 @@ def _count_needed(method: Method, labels: int) -> int:
 
 def _find_fault(shares: Figures, gold: Gold, exclusive: bool) -> str | None:
     if (gold.ndim == 1) != exclusive:
-        raise UsageError("gold has the wrong shape for these labels", fix="one column a row where one label applies, else [rows, labels]")
+        raise UsageError(
+            "gold has the wrong shape for these labels",
+            fix="one column a row where one label applies, else [rows, labels]",
+        )
     if exclusive and len(np.unique(gold)) < 2:
-        return "gold has one class only: it cannot show what the probabilities of the others are worth"
+        return (
+            "gold has one class only: it cannot show what the probabilities of the others are worth"
+        )
     if not exclusive and len(np.unique(gold)) < 2:
         return "gold says the same of every label of every row"
-    return "all rows have the same shares: there is nothing to calibrate" if _is_constant(shares) else None
+    return (
+        "all rows have the same shares: there is nothing to calibrate"
+        if _is_constant(shares)
+        else None
+    )
 
 
 def _is_constant(shares: Figures) -> bool:
@@ -184,13 +256,21 @@ def _one_hot(gold: Gold, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _sum_loss(shares: Figures, gold: Gold) -> float:
-    """The log loss as it is minimised: with each label by itself, the sum over labels rather than their mean."""
+    """The log loss as it is minimised: with each label by itself, the sum over labels rather than
+    their mean.
+    """
     losses = score_shares(shares, gold)["log_loss"]
-    return float(losses.sum() if gold.ndim == 1 else (losses * (~np.isnan(shares)).sum(axis=1)).sum())
+    return float(
+        losses.sum() if gold.ndim == 1 else (losses * (~np.isnan(shares)).sum(axis=1)).sum()
+    )
 
 
-def _choose(unseen: dict[Method, Figures], methods: Sequence[Method], gold: Gold, units: Groups) -> Method:
-    """The simplest method that no later one beats by more than a standard error of the difference."""
+def _choose(
+    unseen: dict[Method, Figures], methods: Sequence[Method], gold: Gold, units: Groups
+) -> Method:
+    """The simplest method that no later one beats by more than a standard error of the
+    difference.
+    """
     best, *others = methods
     losses = {name: score_shares(unseen[name], gold)["log_loss"] for name in methods}
     for name in others:
@@ -201,18 +281,25 @@ def _choose(unseen: dict[Method, Figures], methods: Sequence[Method], gold: Gold
     return best
 
 
-def _cross_fit(fit: Fitter, shares: Figures, gold: Gold, plain: Calibration, units: Groups, seed: int) -> Figures:
+def _cross_fit(
+    fit: Fitter, shares: Figures, gold: Gold, plain: Calibration, units: Groups, seed: int
+) -> Figures:
     """Every row's shares by a fit that did not see its group."""
     from sklearn.model_selection import GroupKFold
 
     found = np.full(shares.shape, np.nan)
-    for seen, unseen in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(shares, groups=units):
+    for seen, unseen in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(
+        shares, groups=units
+    ):
         found[unseen] = fit(shares[seen], gold[seen], plain).apply(shares[unseen])
     return found
 
 
 def _score(shares: Figures, gold: Gold, groups: Groups | None, seed: int) -> Scored:
-    means = {name: estimate_mean(values, groups, seed) for name, values in score_shares(shares, gold).items()}
+    means = {
+        name: estimate_mean(values, groups, seed)
+        for name, values in score_shares(shares, gold).items()
+    }
     known = ~np.isnan(shares)
     if gold.ndim == 1:
         filled = np.where(known, shares, -1.0)

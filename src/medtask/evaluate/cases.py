@@ -14,7 +14,9 @@ from medtask.evaluate.agreement import compare_objects, flatten
 from medtask.evaluate.words import read_leaf, read_value
 from medtask.records import Answer, Option, Quote, Status, Step, Value
 
-UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")  # controls, overrides of the direction, lone surrogates
+UNSHOWABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]"
+)  # controls, overrides of the direction, lone surrogates
 TEXT = 600  # characters of a record that a case shows
 WRITTEN = 1500  # of an answer, and of gold
 THOUGHTS = 4000
@@ -35,7 +37,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One field of an answer that is an object, beside gold's where there is gold; ``right`` unless gold says otherwise."""
+    """One field of an answer that is an object, beside gold's where there is gold; ``right`` unless
+    gold says otherwise.
+    """
 
     field: str
     value: str
@@ -45,11 +49,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row: its text (600 characters of it, and the surroundings of each quote) and the five likeliest outcomes.
+    """One row: its text (600 characters of it, and the surroundings of each quote) and the five
+    likeliest outcomes.
 
-    ``value`` and ``gold`` are readable text, whatever the kind. ``top``: of a choice with what the options say; of fields the
-    outcomes that were chosen, the least sure first. ``in_gold``, ``in_answer``: which of these gold says, and the answer.
-    ``parts``: of an answer with fields. ``earlier``: what each pass said before the last one.
+    ``value`` and ``gold`` are readable text, whatever the kind. ``top``: of a choice with what the
+    options say; of fields the outcomes that were chosen, the least sure first. ``in_gold``,
+    ``in_answer``: which of these gold says, and the answer. ``parts``: of an answer with fields.
+    ``earlier``: what each pass said before the last one.
     """
 
     row: int
@@ -80,17 +86,32 @@ class Case:
         return "".join(piece.text for piece in self.pieces)
 
     def tone(self, name: str) -> str:
-        """The colour of an outcome's bar: blue for what gold says, orange for an answer that it does not."""
+        """The colour of an outcome's bar: blue for what gold says, orange for an answer that it
+        does not.
+        """
         if self.gold is None or name in self.in_gold:
             return "blue"
         return "orange" if name in self.in_answer else "grey"
 
     def locate(self) -> dict[str, object]:
         """Which row it is, without its text."""
-        return {"row": self.row, "id": self.record_id, "status": str(self.status), "confidence": self.confidence}
+        return {
+            "row": self.row,
+            "id": self.record_id,
+            "status": str(self.status),
+            "confidence": self.confidence,
+        }
 
 
-def describe_case(row: int, answer: Answer, text: str, gold: Value | None, *, kind: str = "label", options: Sequence[Option] = ()) -> Case:
+def describe_case(
+    row: int,
+    answer: Answer,
+    text: str,
+    gold: Value | None,
+    *,
+    kind: str = "label",
+    options: Sequence[Option] = (),
+) -> Case:
     shown = {option.letter: cut_text(f"{option.letter}: {option.text}", 200) for option in options}
     limit = WRITTEN if kind in ("answer", "fields") else 200 if shown else 80
     return Case(
@@ -115,16 +136,22 @@ def describe_case(row: int, answer: Answer, text: str, gold: Value | None, *, ki
 
 
 def mark_quotes(text: str, quotes: Mapping[str, Quote]) -> tuple[Piece, ...]:
-    """A record's text for a page, cut short, in pieces: what is quoted, by field, and what is not."""
+    """A record's text for a page, cut short, in pieces: what is quoted, by field, and what is
+    not.
+    """
     first = len(text) - len(text.lstrip())
     last = max(first, len(text.rstrip()))
-    spans = [(max(first, quote.start), min(last, quote.end), field) for field, quote in quotes.items()]
+    spans = [
+        (max(first, quote.start), min(last, quote.end), field) for field, quote in quotes.items()
+    ]
     pieces: list[Piece] = []
     windows = _find_windows(first, last, [(start, end) for start, end, _ in spans])
     for place, (start, end) in enumerate(windows):
         if place:
             pieces.append(Piece(" … "))
-        cuts = sorted({start, end, *(edge for span in spans for edge in span[:2] if start < edge < end)})
+        cuts = sorted(
+            {start, end, *(edge for span in spans for edge in span[:2] if start < edge < end)}
+        )
         for left, right in pairwise(cuts):
             fields = [field for begin, stop, field in spans if begin <= left and right <= stop]
             pieces.append(Piece(_clean(text[left:right]), ", ".join(fields) or None))
@@ -135,7 +162,9 @@ def mark_quotes(text: str, quotes: Mapping[str, Quote]) -> tuple[Piece, ...]:
 
 
 def _find_windows(first: int, last: int, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Which parts of a text are shown: its beginning, and the surroundings of each span behind that."""
+    """Which parts of a text are shown: its beginning, and the surroundings of each span behind
+    that.
+    """
     windows = [(first, min(last, first + TEXT))]
     for start, end in sorted(spans):
         start, end = max(first, start - AROUND), min(last, end + AROUND)
@@ -149,7 +178,9 @@ def _find_windows(first: int, last: int, spans: Sequence[tuple[int, int]]) -> li
 
 
 def cut_text(text: str, limit: int) -> str:
-    """The text's first ``limit`` characters, with U+FFFD for every one that a page cannot show, or not honestly."""
+    """The text's first ``limit`` characters, with U+FFFD for every one that a page cannot show, or
+    not honestly.
+    """
     text = text.strip()
     return _clean(text if len(text) <= limit else text[:limit].rstrip() + " …")
 
@@ -171,7 +202,9 @@ def _name(value: Value | None, shown: Mapping[str, str]) -> frozenset[str]:
     """The outcomes that a value stands for, as a case shows them."""
     if isinstance(value, Mapping):
         return frozenset(name_outcome(path, leaf) for path, leaf in flatten(value).items())
-    return frozenset(shown.get(name, name) for name in ((value,) if isinstance(value, str) else value or ()))
+    return frozenset(
+        shown.get(name, name) for name in ((value,) if isinstance(value, str) else value or ())
+    )
 
 
 def name_outcome(path: Sequence[str], leaf: object) -> str:
@@ -183,7 +216,10 @@ def _rank(answer: Answer) -> list[tuple[str, float]]:
     shares = answer.probabilities or {}
     if isinstance(answer.value, Mapping):
         chosen = _name(answer.value, {})
-        return sorted(((name, share) for name, share in shares.items() if name in chosen), key=lambda item: item[1])[:LIKELIEST]
+        return sorted(
+            ((name, share) for name, share in shares.items() if name in chosen),
+            key=lambda item: item[1],
+        )[:LIKELIEST]
     return sorted(shares.items(), key=lambda item: -item[1])[:LIKELIEST]
 
 
@@ -195,7 +231,11 @@ def _tell_step(step: Step, shown: Mapping[str, str]) -> str:
 
 def _compare_parts(value: Value | None, gold: Value | None) -> tuple[Part, ...]:
     given, truth = (flatten(one) if isinstance(one, Mapping) else {} for one in (value, gold))
-    findings = compare_objects(gold, value if isinstance(value, Mapping) else None) if isinstance(gold, Mapping) else ()
+    findings = (
+        compare_objects(gold, value if isinstance(value, Mapping) else None)
+        if isinstance(gold, Mapping)
+        else ()
+    )
     wrong = {path for path, finding, _, _ in findings if finding != "right"}
     return tuple(
         Part(
@@ -209,7 +249,9 @@ def _compare_parts(value: Value | None, gold: Value | None) -> tuple[Part, ...]:
 
 
 class Shortlist(Generic[T]):
-    """The ``size`` things with the largest keys, whatever the order in which they come; keys must differ."""
+    """The ``size`` things with the largest keys, whatever the order in which they come; keys must
+    differ.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -224,4 +266,6 @@ class Shortlist(Generic[T]):
 
     def ranked(self) -> tuple[T, ...]:
         """What is kept, the largest key first."""
-        return tuple(thing for _, thing in sorted(self._kept, key=lambda kept: kept[0], reverse=True))
+        return tuple(
+            thing for _, thing in sorted(self._kept, key=lambda kept: kept[0], reverse=True)
+        )

@@ -1,4 +1,6 @@
-"""Whether the model is better than a simple method, or a later pass than an earlier one, on the same rows."""
+"""Whether the model is better than a simple method, or a later pass than an earlier one, on the
+same rows.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ Ratio = tuple[Figures, Figures]  # what is summed over rows, and what it is divi
 class Comparison:
     """A baseline against the model, row by row.
 
-    ``verdict`` is the baseline's; it is "no clear difference" where ``p`` is 0.05 or more. ``model``: the model's figure
-    on these rows.
+    ``verdict`` is the baseline's; it is "no clear difference" where ``p`` is 0.05 or more.
+    ``model``: the model's figure on these rows.
     """
 
     verdict: Literal["better", "worse", "no clear difference"]
@@ -31,10 +33,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """One simple method on the rows with gold. ``note`` says why there are no numbers; else it is empty.
+    """One simple method on the rows with gold. ``note`` says why there are no numbers; else it is
+    empty.
 
-    ``figures``: by measure (see words.MEASURES); the first is the one that is compared. ``role``: a "floor" is what any
-    model must clearly beat; one that "learned" has seen gold, which a model that is only prompted has not.
+    ``figures``: by measure (see words.MEASURES); the first is the one that is compared. ``role``: a
+    "floor" is what any model must clearly beat; one that "learned" has seen gold, which a model
+    that is only prompted has not.
     """
 
     name: str
@@ -50,13 +54,25 @@ class Baseline:
         return next(((measure, figure) for measure, figure in self.figures.items() if figure), None)
 
     def to_json(self) -> dict[str, object]:
-        figures = {measure: asdict(figure) if figure else None for measure, figure in self.figures.items()}
+        figures = {
+            measure: asdict(figure) if figure else None for measure, figure in self.figures.items()
+        }
         versus = asdict(self.versus) if self.versus else None
-        return {"name": self.name, "method": self.method, **figures, "versus": versus, "note": self.note}
+        return {
+            "name": self.name,
+            "method": self.method,
+            **figures,
+            "versus": versus,
+            "note": self.note,
+        }
 
 
-def compare_answers(gold: Sequence[object], baseline: Sequence[object], model: Sequence[object]) -> Comparison:
-    """Two methods on the same rows (at least one), each right where it says what gold says, by McNemar's exact test."""
+def compare_answers(
+    gold: Sequence[object], baseline: Sequence[object], model: Sequence[object]
+) -> Comparison:
+    """Two methods on the same rows (at least one), each right where it says what gold says, by
+    McNemar's exact test.
+    """
     one = np.array([given == truth for given, truth in zip(baseline, gold, strict=True)])
     other = np.array([given == truth for given, truth in zip(model, gold, strict=True)])
     wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
@@ -64,21 +80,26 @@ def compare_answers(gold: Sequence[object], baseline: Sequence[object], model: S
 
 
 def judge_changes(wins: int, losses: int) -> float:
-    """McNemar's exact test: p of so uneven a split of the rows where only one of two methods is right."""
+    """McNemar's exact test: p of so uneven a split of the rows where only one of two methods is
+    right.
+    """
     from scipy.stats import binomtest
 
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def compare_ratios(baseline: Ratio, model: Ratio, *, seed: int = 0) -> Comparison:
-    """Two methods on the same rows (at least one) by a figure that is a ratio of sums over rows, such as a mean or micro-F1.
+    """Two methods on the same rows (at least one) by a figure that is a ratio of sums over rows,
+    such as a mean or micro-F1.
 
-    Approximate randomisation (Noreen 1989; Yeh 2000): how often does a difference as large come about where each row's
-    two answers change hands by chance?
+    Approximate randomisation (Noreen 1989; Yeh 2000): how often does a difference as large come
+    about where each row's two answers change hands by chance?
     """
     ours, theirs = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
     gap = _divide(theirs) - _divide(ours)
-    rows = np.stack([one - other for one, other in zip(baseline, model, strict=True)])  # what a swap moves, [over and under, rows]
+    rows = np.stack(
+        [one - other for one, other in zip(baseline, model, strict=True)]
+    )  # what a swap moves, [over and under, rows]
     rows = rows[:, rows.any(axis=0)]  # a row on which both are alike moves nothing
     random = np.random.default_rng(seed)
     as_large, step = 0, max(1, 4_000_000 // max(1, rows.shape[1]))
@@ -90,7 +111,8 @@ def compare_ratios(baseline: Ratio, model: Ratio, *, seed: int = 0) -> Compariso
 
 
 def correct_holm(ps: Sequence[float]) -> list[float]:
-    """Each p for a family of tests, none of which shall be called clear by chance in more than 5 % of such families.
+    """Each p for a family of tests, none of which shall be called clear by chance in more than 5 %
+    of such families.
 
     Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
@@ -101,8 +123,12 @@ def correct_holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare_to_chance(expected: float, gold: Sequence[object], model: Sequence[object]) -> Comparison:
-    """Guessing, which is right with probability ``expected``, against the model on the same rows, by an exact binomial test."""
+def compare_to_chance(
+    expected: float, gold: Sequence[object], model: Sequence[object]
+) -> Comparison:
+    """Guessing, which is right with probability ``expected``, against the model on the same rows,
+    by an exact binomial test.
+    """
     from scipy.stats import binomtest
 
     hits = sum(given == truth for given, truth in zip(model, gold, strict=True))
@@ -117,11 +143,18 @@ def describe_comparison(baseline: Baseline) -> str | None:
         return None
     measure, reached = own
     named = "" if measure == "accuracy" else f"{MEASURES[measure]} "
-    figures = f"{named}{reached.value:.3f} against {versus.model:.3f} on {reached.n:,} rows, {describe_p(versus.p)}"
+    figures = (
+        f"{named}{reached.value:.3f} against {versus.model:.3f} on {reached.n:,} rows, "
+        f"{describe_p(versus.p)}"
+    )
     who = f"{baseline.name[0].upper()}{baseline.name[1:]} ({baseline.method})"
     if versus.verdict == "no clear difference":
         return f"{who} shows no clear difference from the model here: {figures}."
-    caveat = " It learned from gold, which a model that is only prompted does not see." if baseline.role == "learned" else ""
+    caveat = (
+        " It learned from gold, which a model that is only prompted does not see."
+        if baseline.role == "learned"
+        else ""
+    )
     return f"{who} is {versus.verdict} than the model here: {figures}.{caveat}"
 
 
@@ -130,12 +163,25 @@ def describe_p(p: float) -> str:
 
 
 def warn_of_baselines(baselines: Sequence[Baseline], kind: str = "label") -> list[str]:
-    """A sentence for each baseline that the model should have beaten and did not, and what to do about it."""
+    """A sentence for each baseline that the model should have beaten and did not, and what to do
+    about it.
+    """
     verdicts = ((baseline, baseline.versus.verdict) for baseline in baselines if baseline.versus)
-    ahead = (one for one, verdict in verdicts if verdict == "better" or (one.role == "floor" and verdict != "worse"))
+    ahead = (
+        one
+        for one, verdict in verdicts
+        if verdict == "better" or (one.role == "floor" and verdict != "worse")
+    )
     sentences = [sentence for baseline in ahead if (sentence := describe_comparison(baseline))]
     trained = "on these labels" if kind in ("label", "labels") else "for this question"
-    return [*sentences, f"Use a stronger model, or one trained {trained}, before relying on the answers."] if sentences else []
+    return (
+        [
+            *sentences,
+            f"Use a stronger model, or one trained {trained}, before relying on the answers.",
+        ]
+        if sentences
+        else []
+    )
 
 
 def _conclude(gap: float, p: float, model: float) -> Comparison:

@@ -1,4 +1,6 @@
-"""Pictures of a comparison, drawn as plots.py draws: percentages along x, pixels along y, text that keeps its size."""
+"""Pictures of a comparison, drawn as plots.py draws: percentages along x, pixels along y, text that
+keeps its size.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,12 @@ _LINE = 46
 _LEFT, _RIGHT = 8.0, 96.0  # where the scatter's field begins and ends, in percent
 
 
-def draw_scatter(points: Sequence[tuple[int, str, float, Estimate]], title: str, measure: str) -> Markup:
-    """Quality in [0, 1] with its interval over speed: the number that stands beside a point, its name, rows/s, quality."""
+def draw_scatter(
+    points: Sequence[tuple[int, str, float, Estimate]], title: str, measure: str
+) -> Markup:
+    """Quality in [0, 1] with its interval over speed: the number that stands beside a point, its
+    name, rows/s, quality.
+    """
     speeds = [log10(speed) for _, _, speed, _ in points]
     low, high = floor(min(speeds)), max(ceil(max(speeds)), floor(min(speeds)) + 1)
     bottom, top = _round_out([estimate for *_, estimate in points])
@@ -32,29 +38,56 @@ def draw_scatter(points: Sequence[tuple[int, str, float, Estimate]], title: str,
     step = 1 if top - bottom < 0.55 else 2
     for tick in range(round(10 * bottom), round(10 * top) + 1, step):
         value = tick / 10
-        parts.append(Markup('<line class="grid" x1="{}%" x2="100%" y1="{:.1f}" y2="{:.1f}"/>').format(_LEFT, up(value), up(value)))
+        parts.append(
+            Markup('<line class="grid" x1="{}%" x2="100%" y1="{:.1f}" y2="{:.1f}"/>').format(
+                _LEFT, up(value), up(value)
+            )
+        )
         parts.append(_text(0, up(value) + 4, f"{value:.1f}", "quiet"))
     for power in range(low, high + 1):
         x = across(10.0**power)
-        parts.append(Markup('<line class="grid" x1="{0:.2f}%" x2="{0:.2f}%" y1="{1}" y2="{2}"/>').format(x, _TOP, base))
+        parts.append(
+            Markup('<line class="grid" x1="{0:.2f}%" x2="{0:.2f}%" y1="{1}" y2="{2}"/>').format(
+                x, _TOP, base
+            )
+        )
         anchor = "end" if power == high else "middle"
         parts.append(_text(x, base + 17, f"{10.0**power:,.10g}", "quiet", anchor))
     for number, name, speed, estimate in points:
         x, tone = across(speed), "blue" if number == 1 else "ink"
         if estimate.low is not None and estimate.high is not None:
-            whisker = Markup('<line class="whisker {0}" x1="{1:.2f}%" x2="{1:.2f}%" y1="{2:.1f}" y2="{3:.1f}"/>')
+            whisker = Markup(
+                '<line class="whisker {0}" x1="{1:.2f}%" x2="{1:.2f}%" y1="{2:.1f}" y2="{3:.1f}"/>'
+            )
             parts.append(whisker.format(tone, x, up(estimate.low), up(estimate.high)))
         dot = Markup('<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="5"><title>{}</title></circle>')
-        parts.append(dot.format(tone, x, up(estimate.value), f"{name}: {estimate}, {speed:,.1f} rows/s"))
-        parts.append(Markup('<text x="{:.2f}%" dx="9" y="{:.1f}">{}</text>').format(x, up(estimate.value) - 4, number))
-    described = "; ".join(f"{name}: {estimate} at {speed:,.1f} rows/s" for _, name, speed, estimate in points)
+        parts.append(
+            dot.format(tone, x, up(estimate.value), f"{name}: {estimate}, {speed:,.1f} rows/s")
+        )
+        parts.append(
+            Markup('<text x="{:.2f}%" dx="9" y="{:.1f}">{}</text>').format(
+                x, up(estimate.value) - 4, number
+            )
+        )
+    described = "; ".join(
+        f"{name}: {estimate} at {speed:,.1f} rows/s" for _, name, speed, estimate in points
+    )
     return _close(base + 26, title, described, parts)
 
 
 def draw_differences(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup:
-    """A dot with its whiskers on either side of zero for each difference, its name above it and its figures on the right."""
-    reach = max(1e-3, *(abs(end) for _, gap in rows for end in (gap.value, gap.low, gap.high) if end is not None))
-    step = next(nice for nice in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if nice >= reach / 2)
+    """A dot with its whiskers on either side of zero for each difference, its name above it and its
+    figures on the right.
+    """
+    reach = max(
+        1e-3,
+        *(abs(end) for _, gap in rows for end in (gap.value, gap.low, gap.high) if end is not None),
+    )
+    step = next(
+        nice
+        for nice in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+        if nice >= reach / 2
+    )
     edge, bottom = 2 * step, _LINE * len(rows) + 4
 
     def across(value: float) -> float:
@@ -63,19 +96,43 @@ def draw_differences(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup
     parts = []
     for tick in (-2, -1, 0, 1, 2):
         x, kind = across(tick * step), "axis" if tick == 0 else "grid"
-        parts.append(Markup('<line class="{0}" x1="{1:.2f}%" x2="{1:.2f}%" y1="0" y2="{2}"/>').format(kind, x, bottom))
+        parts.append(
+            Markup('<line class="{0}" x1="{1:.2f}%" x2="{1:.2f}%" y1="0" y2="{2}"/>').format(
+                kind, x, bottom
+            )
+        )
         anchor = {-2: "start", 2: "end"}.get(tick, "middle")
-        parts.append(_text({-2: 0.0, 2: 100.0}.get(tick, x), bottom + 16, f"{tick * step:+.10g}" if tick else "0", "quiet", anchor))
+        parts.append(
+            _text(
+                {-2: 0.0, 2: 100.0}.get(tick, x),
+                bottom + 16,
+                f"{tick * step:+.10g}" if tick else "0",
+                "quiet",
+                anchor,
+            )
+        )
     for place, (name, gap) in enumerate(rows):
         y = _LINE * place + 32
         clear = gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
         tone = "blue" if clear else "ink"
         parts.append(Markup('<text x="0" y="{}">{}</text>').format(y - 14, name))
-        parts.append(Markup('<text class="figure" x="100%" y="{}" text-anchor="end">{:+.3f}</text>').format(y - 14, gap.value))
+        parts.append(
+            Markup('<text class="figure" x="100%" y="{}" text-anchor="end">{:+.3f}</text>').format(
+                y - 14, gap.value
+            )
+        )
         if gap.low is not None and gap.high is not None:
             ends = across(gap.low), across(gap.high)
-            parts.append(Markup('<line class="whisker {0}" x1="{1:.2f}%" x2="{2:.2f}%" y1="{3}" y2="{3}"/>').format(tone, *ends, y))
-        parts.append(Markup('<circle class="{}" cx="{:.2f}%" cy="{}" r="5"/>').format(tone, across(gap.value), y))
+            parts.append(
+                Markup(
+                    '<line class="whisker {0}" x1="{1:.2f}%" x2="{2:.2f}%" y1="{3}" y2="{3}"/>'
+                ).format(tone, *ends, y)
+            )
+        parts.append(
+            Markup('<circle class="{}" cx="{:.2f}%" cy="{}" r="5"/>').format(
+                tone, across(gap.value), y
+            )
+        )
     described = "; ".join(f"{name}: {gap}" for name, gap in rows)
     return _close(bottom + 20, title, described, parts)
 
@@ -84,14 +141,24 @@ def _round_out(estimates: Sequence[Estimate]) -> tuple[float, float]:
     """The smallest and largest value on the axis: tenths around all intervals."""
     ends = [end for one in estimates for end in (one.value, one.low, one.high) if end is not None]
     bottom, top = floor(10 * min(ends) + 1e-9) / 10, ceil(10 * max(ends) - 1e-9) / 10
-    return (bottom, top) if top > bottom else (bottom - 0.1, top + 0.1) if 0 < bottom < 1 else (0.0, 1.0)
+    return (
+        (bottom, top)
+        if top > bottom
+        else (bottom - 0.1, top + 0.1)
+        if 0 < bottom < 1
+        else (0.0, 1.0)
+    )
 
 
 def _text(x: float, y: float, text: str, tone: str, anchor: str = "start") -> Markup:
-    return Markup('<text class="{}" x="{:.2f}%" y="{:.1f}" text-anchor="{}">{}</text>').format(tone, x, y, anchor, text)
+    return Markup('<text class="{}" x="{:.2f}%" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        tone, x, y, anchor, text
+    )
 
 
 def _close(height: int, title: str, described: str, parts: Sequence[Markup]) -> Markup:
     drawn = Markup("").join(parts)
-    plot = Markup('<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>{}</svg>')
+    plot = Markup(
+        '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>{}</svg>'
+    )
     return plot.format(height, title, described, drawn)

@@ -34,7 +34,9 @@ class Seen(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A system's answers: ``rows`` gives them from the first, each time that it is called. ``manifest`` is empty for other tools."""
+    """A system's answers: ``rows`` gives them from the first, each time that it is called.
+    ``manifest`` is empty for other tools.
+    """
 
     name: str
     rows: Callable[[], Iterable[Seen]]
@@ -43,11 +45,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Which rows are compared. ``rows``: of each system; ``absent``: rows that some other has, with gold, and this one lacks.
+    """Which rows are compared. ``rows``: of each system; ``absent``: rows that some other has, with
+    gold, and this one lacks.
 
-    ``union``: different ids in all; ``compared``: those that are used, of ``eligible`` that all have with gold. ``ungraded``: rows
-    that all have, without gold; ``unknown``: with gold that is no truth of the kind. ``outside``: answers of each system, on
-    compared rows, that the task does not allow: they count as none.
+    ``union``: different ids in all; ``compared``: those that are used, of ``eligible`` that all
+    have with gold. ``ungraded``: rows that all have, without gold; ``unknown``: with gold that is
+    no truth of the kind. ``outside``: answers of each system, on compared rows, that the task does
+    not allow: they count as none.
     """
 
     rows: Mapping[str, int]
@@ -62,27 +66,44 @@ class Coverage:
     def tell(self) -> list[str]:
         """What is not compared, and why, in sentences."""
         sentences = [
-            f"{shorten(name)} lacks {count_rows(n)} with gold that another system has: left out of the comparison."
+            (
+                f"{shorten(name)} lacks {count_rows(n)} with gold that another system has: left "
+                "out "
+                "of the comparison."
+            )
             for name, n in self.absent.items()
             if n
         ]
         sentences += [
-            f"{shorten(name)} has {n:,} answer{'s' * (n != 1)} that the task does not allow: counted as no answer."
+            (
+                f"{shorten(name)} has {n:,} answer{'s' * (n != 1)} that the task does not allow: "
+                "counted as no answer."
+            )
             for name, n in self.outside.items()
             if n
         ]
         if self.unknown:
-            sentences.append(f"In {count_rows(self.unknown)} gold is not of the task’s form: left out.")
+            sentences.append(
+                f"In {count_rows(self.unknown)} gold is not of the task’s form: left out."
+            )
         if self.ungraded:
-            sentences.append(f"{count_rows(self.ungraded)} {'have' if self.ungraded != 1 else 'has'} no gold: left out.")
+            sentences.append(
+                f"{count_rows(self.ungraded)} {'have' if self.ungraded != 1 else 'has'} no gold: "
+                "left out."
+            )
         if self.compared < self.eligible:
-            sentences.append(f"{self.compared:,} random rows of {self.eligible:,} are compared, as texts take long to hold against gold.")
+            sentences.append(
+                f"{self.compared:,} random rows of {self.eligible:,} are compared, as texts take "
+                "long to hold against gold."
+            )
         return sentences
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entrant:
-    """One system on the contest's rows. ``given``: what stands for each answer where it is compared, None where there is none."""
+    """One system on the contest's rows. ``given``: what stands for each answer where it is
+    compared, None where there is none.
+    """
 
     name: str
     manifest: Mapping[str, object]
@@ -95,7 +116,8 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contest:
-    """Rows in a random order that depends on their ids alone, column by column, and the systems that answered all of them.
+    """Rows in a random order that depends on their ids alone, column by column, and the systems
+    that answered all of them.
 
     ``labels`` without the abstention. ``groups``: None for a row that belongs to none.
     """
@@ -118,14 +140,22 @@ class Contest:
     def to_json(self) -> dict[str, object]:
         """Without record text."""
         groups = {group for group in self.groups if group is not None}
-        return {"kind": self.kind, "n": len(self.ids), "groups": len(groups) or None, "rows": asdict(self.coverage)}
+        return {
+            "kind": self.kind,
+            "n": len(self.ids),
+            "groups": len(groups) or None,
+            "rows": asdict(self.coverage),
+        }
 
 
-def join_rows(kind: Kind, labels: Sequence[str], abstain: str | None, sources: Sequence[Source]) -> Contest:
-    """Every row that all ``sources`` have and whose gold any of them tells. Each source is read twice; what is kept in memory
-    grows with the rows that have gold, and with the number of ids.
+def join_rows(
+    kind: Kind, labels: Sequence[str], abstain: str | None, sources: Sequence[Source]
+) -> Contest:
+    """Every row that all ``sources`` have and whose gold any of them tells. Each source is read
+    twice; what is kept in memory grows with the rows that have gold, and with the number of ids.
 
-    InputError for an id that comes twice in one source, for gold that differs between two, and where no row is left.
+    InputError for an id that comes twice in one source, for gold that differs between two, and
+    where no row is left.
     """
     grader = open_kind(kind, labels, abstain, 0)[1]
     ids, truths, unknown = _find_truths(grader, sources)
@@ -140,7 +170,10 @@ def join_rows(kind: Kind, labels: Sequence[str], abstain: str | None, sources: S
         one.answer.value for row in rows for one in row
     )
     gold = tuple(read_letters(truths[name]) if several else truths[name] for name in kept)
-    entrants = tuple(_enter(source, kind, [row[place] for row in rows], gold, grader, several) for place, source in enumerate(sources))
+    entrants = tuple(
+        _enter(source, kind, [row[place] for row in rows], gold, grader, several)
+        for place, source in enumerate(sources)
+    )
     return Contest(
         kind=kind,
         labels=tuple(labels),
@@ -153,7 +186,10 @@ def join_rows(kind: Kind, labels: Sequence[str], abstain: str | None, sources: S
         entrants=entrants,
         coverage=Coverage(
             rows={source.name: len(each) for source, each in zip(sources, ids, strict=True)},
-            absent={source.name: len(truths.keys() - set(each)) for source, each in zip(sources, ids, strict=True)},
+            absent={
+                source.name: len(truths.keys() - set(each))
+                for source, each in zip(sources, ids, strict=True)
+            },
             union=len(set.union(*(set(each) for each in ids))),
             eligible=len(eligible),
             compared=len(kept),
@@ -164,7 +200,9 @@ def join_rows(kind: Kind, labels: Sequence[str], abstain: str | None, sources: S
     )
 
 
-def _find_truths(grader: Grader, sources: Sequence[Source]) -> tuple[list[dict[str, int]], dict[str, Value], set[str]]:
+def _find_truths(
+    grader: Grader, sources: Sequence[Source]
+) -> tuple[list[dict[str, int]], dict[str, Value], set[str]]:
     """The rows of each source by id, gold by id, and the ids whose gold is no truth."""
     ids: list[dict[str, int]] = []
     truths: dict[str, Value] = {}
@@ -176,7 +214,10 @@ def _find_truths(grader: Grader, sources: Sequence[Source]) -> tuple[list[dict[s
             name = seen.answer.record_id
             if name in rows:
                 fix = "give every row an id of its own"
-                raise InputError(f"{source.name} has one id in two rows, {rows[name]:,} and {seen.row:,}", fix=fix)
+                raise InputError(
+                    f"{source.name} has one id in two rows, {rows[name]:,} and {seen.row:,}",
+                    fix=fix,
+                )
             rows[name] = seen.row
             if seen.gold is None or seen.gold in ("", {}):
                 continue
@@ -186,35 +227,65 @@ def _find_truths(grader: Grader, sources: Sequence[Source]) -> tuple[list[dict[s
             elif truths.setdefault(name, truth) != truth:
                 differs.append(seen.row)
         if differs:
-            message = f"{source.name} has other gold than the systems before it, in {count_rows(len(differs))} (first: row {differs[0]:,})"
-            raise InputError(message, fix="give the gold that counts, as one file for all, with --gold FILE")
+            message = (
+                f"{source.name} has other gold than the systems before it, in "
+                f"{count_rows(len(differs))} (first: row {differs[0]:,})"
+            )
+            raise InputError(
+                message, fix="give the gold that counts, as one file for all, with --gold FILE"
+            )
         ids.append(rows)
     return ids, truths, unknown
 
 
-def _explain_nothing(sources: Sequence[Source], shared: set[str], truths: Mapping[str, Value]) -> InputError:
+def _explain_nothing(
+    sources: Sequence[Source], shared: set[str], truths: Mapping[str, Value]
+) -> InputError:
     names = " and ".join(source.name for source in sources)
     if not shared:
-        return InputError(f"no row is in all of {names}: their ids have nothing in common", fix="compare answers to the same table")
+        return InputError(
+            f"no row is in all of {names}: their ids have nothing in common",
+            fix="compare answers to the same table",
+        )
     if truths:
-        return InputError(f"none of the rows that are in all of {names} has gold", fix="give gold for rows that all have answered")
-    return InputError(f"no row of {names} has gold", fix="say where the truth stands, with --gold COLUMN or --gold FILE")
+        return InputError(
+            f"none of the rows that are in all of {names} has gold",
+            fix="give gold for rows that all have answered",
+        )
+    return InputError(
+        f"no row of {names} has gold",
+        fix="say where the truth stands, with --gold COLUMN or --gold FILE",
+    )
 
 
 def _collect(source: Source, wanted: frozenset[str]) -> dict[str, Seen]:
-    return {seen.answer.record_id: seen for seen in source.rows() if seen.answer.record_id in wanted}
+    return {
+        seen.answer.record_id: seen for seen in source.rows() if seen.answer.record_id in wanted
+    }
 
 
 def _has_several(values: Iterable[object]) -> bool:
     return any(isinstance(value, tuple) for value in values)
 
 
-def _enter(source: Source, kind: Kind, rows: Sequence[Seen], gold: Sequence[Any], grader: Grader, several: bool) -> Entrant:
+def _enter(
+    source: Source,
+    kind: Kind,
+    rows: Sequence[Seen],
+    gold: Sequence[Any],
+    grader: Grader,
+    several: bool,
+) -> Entrant:
     settled = [grader.settle(one.answer.status, one.answer.value) for one in rows]
     # Another tool may have answered with what is no label of the task, or no option of the row.
     closed = kind in ("label", "labels", "choice")
-    outside = [bool(closed and value and grader.read(value, one.options) is None) for value, one in zip(settled, rows, strict=True)]
-    given: list[Any] = [None if strange else value for strange, value in zip(outside, settled, strict=True)]
+    outside = [
+        bool(closed and value and grader.read(value, one.options) is None)
+        for value, one in zip(settled, rows, strict=True)
+    ]
+    given: list[Any] = [
+        None if strange else value for strange, value in zip(outside, settled, strict=True)
+    ]
     if several:
         given = [read_letters(value) for value in given]
     return Entrant(
@@ -223,7 +294,9 @@ def _enter(source: Source, kind: Kind, rows: Sequence[Seen], gold: Sequence[Any]
         rows=tuple(one.row for one in rows),
         answers=tuple(one.answer for one in rows),
         given=tuple(given),
-        right=tuple(grader.is_right(value, truth) for value, truth in zip(given, gold, strict=True)),
+        right=tuple(
+            grader.is_right(value, truth) for value, truth in zip(given, gold, strict=True)
+        ),
         outside=sum(outside),
     )
 

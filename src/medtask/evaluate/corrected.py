@@ -1,5 +1,7 @@
-"""What a judge's figures are once its errors, measured against people, are taken out: Rogan and Gladen's share, and the mean by
-prediction-powered inference. Plain formulas: neither scipy nor scikit-learn has them."""
+"""What a judge's figures are once its errors, measured against people, are taken out: Rogan and
+Gladen's share, and the mean by prediction-powered inference. Plain formulas: neither scipy nor
+scikit-learn has them.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,29 @@ import numpy as np
 
 from medtask.evaluate.intervals import REACH, Estimate
 
-FEWEST = 5  # answers of either sort that people graded: with fewer, the judge's error rates are anyone's guess
+# answers of either sort that people graded: with fewer, the judge's error rates are anyone's guess
+FEWEST = 5
 FEWEST_GRADES = 30  # for a mean, whose interval rests on the normal distribution
 
 
-def correct_share(found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]) -> Estimate | None:
+def correct_share(
+    found: tuple[int, int], good: tuple[int, int], bad: tuple[int, int]
+) -> Estimate | None:
     """The true share of good answers, from what a judge with known errors calls good.
 
-    Each pair is hits and rows: ``found``, what the judge calls good among answers that no person has graded; ``good``, the same
-    among answers that people call good (sensitivity); ``bad``, what it calls bad among those that people call bad (specificity).
-    Rogan and Gladen 1978; the interval is that of Lang and Reiczigel 2014 (Prev Vet Med 113:13-22, equations 15 to 17), which holds
-    for three independent samples. None where a sample is empty, the judge says no more than chance (sensitivity + specificity
-    <= 1), or no share at all fits the three samples.
+    Each pair is hits and rows: ``found``, what the judge calls good among answers that no person
+    has graded; ``good``, the same among answers that people call good (sensitivity); ``bad``, what
+    it calls bad among those that people call bad (specificity). Rogan and Gladen 1978; the interval
+    is that of Lang and Reiczigel 2014 (Prev Vet Med 113:13-22, equations 15 to 17), which holds for
+    three independent samples. None where a sample is empty, the judge says no more than chance
+    (sensitivity + specificity <= 1), or no share at all fits the three samples.
     """
     if not (found[1] and good[1] and bad[1]):
         return None
     (share, sensitivity, specificity) = (hits / rows for hits, rows in (found, good, bad))
     z = REACH
-    # "Add successes and failures" (Agresti and Coull 1998), without which the interval is as poor as Wald's.
+    # "Add successes and failures" (Agresti and Coull 1998), without which the interval is as poor
+    # as Wald's.
     p, n = (found[0] + z**2 / 2) / (found[1] + z**2), found[1] + z**2
     (se, n_se), (sp, n_sp) = (((hits + 1) / (rows + 2), rows + 2) for hits, rows in (good, bad))
     skill = se + sp - 1
@@ -39,24 +46,33 @@ def correct_share(found: tuple[int, int], good: tuple[int, int], bad: tuple[int,
     shift = 2 * z**2 * (middle * of_se - (1 - middle) * of_sp)
     reach = z * sqrt(p * (1 - p) / n + middle**2 * of_se + (1 - middle) ** 2 * of_sp) / skill
     if middle + shift + reach < 0 or middle + shift - reach > 1:
-        return None  # cut off at 0 or 1 it would be an interval without width, and pass for certainty
+        return (
+            None  # cut off at 0 or 1 it would be an interval without width, and pass for certainty
+        )
     low, high = (min(1.0, max(0.0, middle + shift + side * reach)) for side in (-1, 1))
     return Estimate(value, found[1] + good[1] + bad[1], min(low, value), max(high, value))
 
 
-def correct_mean(human: Sequence[float], judged: Sequence[float], others: Sequence[float]) -> Estimate | None:
+def correct_mean(
+    human: Sequence[float], judged: Sequence[float], others: Sequence[float]
+) -> Estimate | None:
     """The mean that people would give, from their grades of some rows and the judge's of all.
 
-    ``human`` and ``judged``: of the same rows, a random sample of all. ``others``: the judge's of the rows that no person graded.
-    Prediction-powered inference with the weight of the judge chosen for the narrowest interval (PPI++, Angelopoulos, Duchi and
-    Zrnic 2023, arXiv:2311.01453), so it is never much wider than that of people's grades alone. None without rows.
+    ``human`` and ``judged``: of the same rows, a random sample of all. ``others``: the judge's of
+    the rows that no person graded. Prediction-powered inference with the weight of the judge chosen
+    for the narrowest interval (PPI++, Angelopoulos, Duchi and Zrnic 2023, arXiv:2311.01453), so it
+    is never much wider than that of people's grades alone. None without rows.
     """
-    truth, told, rest = (np.asarray(numbers, dtype=np.float64) for numbers in (human, judged, others))
+    truth, told, rest = (
+        np.asarray(numbers, dtype=np.float64) for numbers in (human, judged, others)
+    )
     if not len(truth):
         return None
     weight = weigh_judge(truth, told, rest)
     value = float(truth.mean()) + (weight * float(rest.mean() - told.mean()) if weight else 0.0)
-    spread = float((truth - weight * told).var()) / len(truth) + (weight**2 * float(rest.var()) / len(rest) if weight else 0.0)
+    spread = float((truth - weight * told).var()) / len(truth) + (
+        weight**2 * float(rest.var()) / len(rest) if weight else 0.0
+    )
     n = len(truth) + len(rest)
     if not spread:
         return Estimate(value, n)

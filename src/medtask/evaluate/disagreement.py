@@ -39,7 +39,9 @@ class Dispute:
 
 @dataclass(frozen=True, slots=True)
 class Disputes:
-    """The rows on which ``ahead`` is nearer to gold than ``behind``: ``count`` in all, the clearest shown first."""
+    """The rows on which ``ahead`` is nearer to gold than ``behind``: ``count`` in all, the clearest
+    shown first.
+    """
 
     ahead: str
     behind: str
@@ -53,24 +55,45 @@ class Disputes:
 
 
 def find_disputes(contest: Contest, first: str, second: str) -> tuple[Disputes, Disputes]:
-    """Both directions. The clearest are those with the largest difference; of equal ones those of which the wrong one is surest."""
-    one, other = (next(entrant for entrant in contest.entrants if entrant.name == name) for name in (first, second))
+    """Both directions. The clearest are those with the largest difference; of equal ones those of
+    which the wrong one is surest.
+    """
+    one, other = (
+        next(entrant for entrant in contest.entrants if entrant.name == name)
+        for name in (first, second)
+    )
     gaps = _score(contest, one) - _score(contest, other)
     return _describe(contest, one, other, gaps), _describe(contest, other, one, -gaps)
 
 
 def _score(contest: Contest, entrant: Entrant) -> Figures:
     """Each row's headline figure, in [0, 1]."""
-    headline = next(iter(weigh_answers(contest.kind, contest.classes, contest.gold, entrant.given).values()))
+    headline = next(
+        iter(weigh_answers(contest.kind, contest.classes, contest.gold, entrant.given).values())
+    )
     over, under = headline.sums.toarray().T
     shares = divide(over, under)
-    return np.where(np.isnan(shares), 1.0, shares)  # neither gold nor the answer names anything: they agree
+    return np.where(
+        np.isnan(shares), 1.0, shares
+    )  # neither gold nor the answer names anything: they agree
 
 
 def _describe(contest: Contest, ahead: Entrant, behind: Entrant, gaps: Figures) -> Disputes:
     places = np.flatnonzero(gaps > 1e-9).tolist()
-    ranked = sorted(places, key=lambda place: (-gaps[place], -(behind.answers[place].confidence or 0.0), ahead.rows[place]))
-    return Disputes(ahead.name, behind.name, len(places), tuple(_show(contest, ahead, behind, place) for place in ranked[:SHOWN]))
+    ranked = sorted(
+        places,
+        key=lambda place: (
+            -gaps[place],
+            -(behind.answers[place].confidence or 0.0),
+            ahead.rows[place],
+        ),
+    )
+    return Disputes(
+        ahead.name,
+        behind.name,
+        len(places),
+        tuple(_show(contest, ahead, behind, place) for place in ranked[:SHOWN]),
+    )
 
 
 def _show(contest: Contest, ahead: Entrant, behind: Entrant, place: int) -> Dispute:
@@ -86,10 +109,18 @@ def _show(contest: Contest, ahead: Entrant, behind: Entrant, place: int) -> Disp
         for entrant in (ahead, behind)
     ]
     said = [
-        Said(entrant.name, _read(case), case.confidence, entrant.right[place]) for entrant, case in zip((ahead, behind), cases, strict=True)
+        Said(entrant.name, _read(case), case.confidence, entrant.right[place])
+        for entrant, case in zip((ahead, behind), cases, strict=True)
     ]
     case = cases[0]
-    return Dispute(case.row, cut_text(case.record_id, 80), case.pieces, case.options, case.gold or "none applies", (said[0], said[1]))
+    return Dispute(
+        case.row,
+        cut_text(case.record_id, 80),
+        case.pieces,
+        case.options,
+        case.gold or "none applies",
+        (said[0], said[1]),
+    )
 
 
 def _read(case: Case) -> str:

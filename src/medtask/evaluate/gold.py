@@ -28,9 +28,10 @@ _VERDICTS: Mapping[bool | None, Verdict] = {True: "right", False: "wrong", None:
 class GoldSummary:
     """``quality``: see the kind's own room; None where no row could be graded.
 
-    ``missing`` and ``unknown`` count rows whose gold is empty, or no truth of the kind; ``unknown_values`` are such values,
-    the most frequent first. ``mean_confidence`` is over the rows with gold that got an answer that has one. ``errors``: the
-    wrong rows that a person should see, such as the most confident ones. ``marks``: all rows with gold, as columns.
+    ``missing`` and ``unknown`` count rows whose gold is empty, or no truth of the kind;
+    ``unknown_values`` are such values, the most frequent first. ``mean_confidence`` is over the
+    rows with gold that got an answer that has one. ``errors``: the wrong rows that a person should
+    see, such as the most confident ones. ``marks``: all rows with gold, as columns.
     ``reliability``: whether confidence can be believed; None where there is none.
     """
 
@@ -47,10 +48,16 @@ class GoldSummary:
     @property
     def rows(self) -> int:
         """Rows whose gold counts."""
-        return max((figure.n for figure in self.quality.figures.values() if figure), default=0) if self.quality else 0
+        return (
+            max((figure.n for figure in self.quality.figures.values() if figure), default=0)
+            if self.quality
+            else 0
+        )
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text, and without gold values that are no truth: they may be text."""
+        """A plain dict without record text, and without gold values that are no truth: they may be
+        text.
+        """
         return {
             "rows": self.rows,
             "missing": self.missing,
@@ -72,10 +79,14 @@ class GoldGatherer:
         self._unknown_values: Counter[str] = Counter()
         self._errors: Shortlist[Case] = Shortlist(ERRORS)
         self._marks = MarkGatherer()
-        self._sample: Shortlist[tuple[str, Any, Any, tuple[Option, ...], str | None]] = Shortlist(SAMPLE)
+        self._sample: Shortlist[tuple[str, Any, Any, tuple[Option, ...], str | None]] = Shortlist(
+            SAMPLE
+        )
 
     def read(self, gold: Value | None, options: Sequence[Option]) -> Value | None:
-        """Gold as a truth that answers are held against; None, and counted, where it is missing or none."""
+        """Gold as a truth that answers are held against; None, and counted, where it is missing or
+        none.
+        """
         if gold is None or gold in ("", {}):
             self._missing += 1
             return None
@@ -91,16 +102,32 @@ class GoldGatherer:
         return self._grader.is_right(self._grader.settle(status, value), truth)
 
     def add(
-        self, row: int, answer: Answer, text: str, truth: Value, options: Sequence[Option], group: str | None = None
+        self,
+        row: int,
+        answer: Answer,
+        text: str,
+        truth: Value,
+        options: Sequence[Option],
+        group: str | None = None,
     ) -> Verdict:
         """What gold says of this answer; "unknown" where the kind knows no right and wrong."""
         given = self._grader.settle(answer.status, answer.value)
         judged = self._grader.add(given, truth, answer, group, options)
         self._marks.add(row, answer, bool(judged.right), truth, group)
-        # The rows with the smallest hashes are a random sample that does not depend on the order of arrival.
-        chance = int.from_bytes(blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big")
+        # The rows with the smallest hashes are a random sample that does not depend on the order of
+        # arrival.
+        chance = int.from_bytes(
+            blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big"
+        )
         self._sample.offer(
-            (-float(chance), -float(row)), lambda: (cut_text(text, KEPT), _keep(truth), _keep(given), tuple(options), group or None)
+            (-float(chance), -float(row)),
+            lambda: (
+                cut_text(text, KEPT),
+                _keep(truth),
+                _keep(given),
+                tuple(options),
+                group or None,
+            ),
         )
         if answer.value is None:
             return "wrong"
@@ -109,7 +136,8 @@ class GoldGatherer:
             self._confidence += answer.confidence
         if not judged.right:
             self._errors.offer(
-                (judged.weight, -float(row)), lambda: describe_case(row, answer, text, truth, kind=self._kind, options=options)
+                (judged.weight, -float(row)),
+                lambda: describe_case(row, answer, text, truth, kind=self._kind, options=options),
             )
         return _VERDICTS[judged.right]
 

@@ -1,7 +1,8 @@
 """What a judge's grades say of free text, and what people's grades say of the judge.
 
-Every figure is over the rows that were judged, and the others are counted beside it: a failed judgement is no grade, no verdict
-and no agreement. Without people's grades a judge's own error is unknown.
+Every figure is over the rows that were judged, and the others are counted beside it: a failed
+judgement is no grade, no verdict and no agreement. Without people's grades a judge's own error is
+unknown.
 """
 
 from __future__ import annotations
@@ -19,16 +20,25 @@ from medtask.evaluate.refusal import Refusal
 from medtask.evaluate.tally import group_rows
 from medtask.evaluate.words import count, count_rows, percent
 
-# Landis and Koch 1977 call agreement up to 0.2 slight. What is corrected there is mostly the correction: with sensitivity 0.6 and
-# specificity 0.6 the interval is five times as wide as that of a judge without errors.
+# Landis and Koch 1977 call agreement up to 0.2 slight. What is corrected there is mostly the
+# correction: with sensitivity 0.6 and specificity 0.6 the interval is five times as wide as that of
+# a judge without errors.
 LEAST_KAPPA = 0.2
-_GROUPED = "rows that belong together (of one patient, say) are not independent, as the correction takes them to be"
-_UNFIT = "no true share fits both the judge's error rates and its other grades: were the rows that people graded drawn at random?"
+_GROUPED = (
+    "rows that belong together (of one patient, say) are not independent, as the "
+    "correction takes them to be"
+)
+_UNFIT = (
+    "no true share fits both the judge's error rates and its other grades: were the rows "
+    "that people graded drawn at random?"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Grades from the worst to the best, with their numbers; ``passing``: the place, from 0, of the lowest acceptable one."""
+    """Grades from the worst to the best, with their numbers; ``passing``: the place, from 0, of the
+    lowest acceptable one.
+    """
 
     names: tuple[str, ...]
     points: tuple[float, ...]
@@ -37,9 +47,11 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """One answer. ``grade`` and ``human``: places on the scale; None where the judgement failed, or no person graded it.
+    """One answer. ``grade`` and ``human``: places on the scale; None where the judgement failed, or
+    no person graded it.
 
-    ``expected``: the mean of the judge's grades weighed by their probabilities; None where there are none.
+    ``expected``: the mean of the judge's grades weighed by their probabilities; None where there
+    are none.
     """
 
     grade: int | None
@@ -50,7 +62,9 @@ class Graded:
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """Rows without a judgement: no answer to judge, no reference to judge it by, a judgement that failed."""
+    """Rows without a judgement: no answer to judge, no reference to judge it by, a judgement that
+    failed.
+    """
 
     unanswered: int = 0
     unreferenced: int = 0
@@ -59,11 +73,13 @@ class Unjudged:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The judge against people, on the ``n`` rows that both graded; ``lost``: people's grades of rows that the judge did not grade.
+    """The judge against people, on the ``n`` rows that both graded; ``lost``: people's grades of
+    rows that the judge did not grade.
 
-    ``sensitivity``: of the answers that people accept, the share that the judge accepts; ``specificity`` the same of the others.
-    ``kappa``: of the grades, with quadratic weights; ``kappa_acceptable``: of acceptable or not. ``human_share`` and
-    ``human_mean``: what people alone say. ``share`` and ``mean``: corrected, or why they are not.
+    ``sensitivity``: of the answers that people accept, the share that the judge accepts;
+    ``specificity`` the same of the others. ``kappa``: of the grades, with quadratic weights;
+    ``kappa_acceptable``: of acceptable or not. ``human_share`` and ``human_mean``: what people
+    alone say. ``share`` and ``mean``: corrected, or why they are not.
     """
 
     n: int
@@ -78,17 +94,27 @@ class Against:
     mean: Estimate | Refusal
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict; the reason why a figure is not corrected is under ``no_share``, ``no_mean``."""
+        """A plain dict; the reason why a figure is not corrected is under ``no_share``,
+        ``no_mean``.
+        """
         corrected = {"share": self.share, "mean": self.mean}
-        figures = {name: asdict(one) if isinstance(one, Estimate) else None for name, one in corrected.items()}
-        reasons = {f"no_{name}": one.reason if isinstance(one, Refusal) else None for name, one in corrected.items()}
+        figures = {
+            name: asdict(one) if isinstance(one, Estimate) else None
+            for name, one in corrected.items()
+        }
+        reasons = {
+            f"no_{name}": one.reason if isinstance(one, Refusal) else None
+            for name, one in corrected.items()
+        }
         return {**asdict(self), **figures, **reasons}
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the grades of a judge say. ``grades``: rows by grade. ``mean``: of the likeliest grades; ``expected``: of the expected
-    ones, over the rows that have them. ``acceptable``: the share that passes. ``against``: None without people's grades."""
+    """What the grades of a judge say. ``grades``: rows by grade. ``mean``: of the likeliest grades;
+    ``expected``: of the expected ones, over the rows that have them. ``acceptable``: the share that
+    passes. ``against``: None without people's grades.
+    """
 
     scale: Scale
     n: int
@@ -101,7 +127,9 @@ class Judged:
 
     @property
     def missing_rate(self) -> float | None:
-        """The share of the rows that were put to the judge and got no judgement; None where none was."""
+        """The share of the rows that were put to the judge and got no judgement; None where none
+        was.
+        """
         asked = self.n + self.missing.failed
         return self.missing.failed / asked if asked else None
 
@@ -120,21 +148,33 @@ class Judged:
 
 
 def measure_grades(
-    scale: Scale, rows: Sequence[Graded], *, unanswered: int = 0, unreferenced: int = 0, lost: int = 0, seed: int = 0
+    scale: Scale,
+    rows: Sequence[Graded],
+    *,
+    unanswered: int = 0,
+    unreferenced: int = 0,
+    lost: int = 0,
+    seed: int = 0,
 ) -> Judged:
-    """What the grades say. ``rows``: every answer that was put to the judge; ``lost``: people's grades of other answers;
-    ``seed``: of the bootstraps."""
+    """What the grades say. ``rows``: every answer that was put to the judge; ``lost``: people's
+    grades of other answers; ``seed``: of the bootstraps.
+    """
     judged = [row for row in rows if row.grade is not None]
     units = _find_units(judged)
     points = np.array([scale.points[row.grade] for row in judged if row.grade is not None])
-    passes = np.array([row.grade is not None and row.grade >= scale.passing for row in judged], dtype=np.int64)
+    passes = np.array(
+        [row.grade is not None and row.grade >= scale.passing for row in judged], dtype=np.int64
+    )
     told = [row for row in judged if row.expected is not None]
     people = lost + sum(row.human is not None for row in rows)
     return Judged(
         scale=scale,
         n=len(judged),
         missing=Unjudged(unanswered, unreferenced, len(rows) - len(judged)),
-        grades={name: sum(row.grade == place for row in judged) for place, name in enumerate(scale.names)},
+        grades={
+            name: sum(row.grade == place for row in judged)
+            for place, name in enumerate(scale.names)
+        },
         mean=_estimate_mean(points, units, seed),
         expected=_estimate_mean(np.array([row.expected for row in told]), _find_units(told), seed),
         acceptable=estimate_rate(passes, np.ones(len(judged)), units, seed=seed),
@@ -148,13 +188,18 @@ def _hold_against(scale: Scale, judged: Sequence[Graded], graded: int, seed: int
     truth = np.array([row.human for row in both], dtype=np.int64)
     grade = np.array([row.grade for row in both], dtype=np.int64)
     good, passes = truth >= scale.passing, grade >= scale.passing
-    sensitivity, specificity = (estimate_rate(said, true, units, seed=seed) for said, true in ((passes, good), (~passes, ~good)))
+    sensitivity, specificity = (
+        estimate_rate(said, true, units, seed=seed)
+        for said, true in ((passes, good), (~passes, ~good))
+    )
     kappa = estimate_kappa(good.tolist(), passes.tolist(), units, seed=seed)
     share: Estimate | Refusal = Refusal(_GROUPED, len(both))
     mean: Estimate | Refusal = share
     if _find_units(judged).groups is None:
         others = [row for row in judged if row.human is None]
-        share = _refuse_share(good, sensitivity, specificity, kappa) or _correct_share(scale, good, passes, others)
+        share = _refuse_share(good, sensitivity, specificity, kappa) or _correct_share(
+            scale, good, passes, others
+        )
         mean = _correct_mean(scale, both, others)
     return Against(
         n=len(both),
@@ -164,50 +209,96 @@ def _hold_against(scale: Scale, judged: Sequence[Graded], graded: int, seed: int
         kappa=estimate_kappa(truth.tolist(), grade.tolist(), units, quadratic=True, seed=seed),
         kappa_acceptable=kappa,
         human_share=estimate_rate(good, np.ones(len(both)), units, seed=seed),
-        human_mean=_estimate_mean(np.array([scale.points[place] for place in truth.tolist()]), units, seed),
+        human_mean=_estimate_mean(
+            np.array([scale.points[place] for place in truth.tolist()]), units, seed
+        ),
         share=share,
         mean=mean,
     )
 
 
 def _refuse_share(
-    good: np.ndarray, sensitivity: Estimate | None, specificity: Estimate | None, kappa: Estimate | None
+    good: np.ndarray,
+    sensitivity: Estimate | None,
+    specificity: Estimate | None,
+    kappa: Estimate | None,
 ) -> Refusal | None:
-    """Why a judge that errs so cannot be corrected; None where it can. ``good`` [rows]: which answers people accept."""
+    """Why a judge that errs so cannot be corrected; None where it can. ``good`` [rows]: which
+    answers people accept.
+    """
     n, accepted = len(good), int(good.sum())
     if min(accepted, n - accepted) < FEWEST:
         counted = f"{count(accepted)} acceptable and {count(n - accepted)} other answers"
-        return Refusal(f"people have graded {counted}, and it takes {FEWEST} of each to know how the judge errs", n)
+        return Refusal(
+            f"people have graded {counted}, and it takes {FEWEST} of each to know how the judge "
+            "errs",
+            n,
+        )
     assert sensitivity and specificity
     if sensitivity.value + specificity.value <= 1:
-        return Refusal("the judge accepts bad answers at least as often as good ones: nothing can be concluded from its grades", n)
+        return Refusal(
+            "the judge accepts bad answers at least as often as good ones: nothing can be "
+            "concluded from its grades",
+            n,
+        )
     if kappa is None or kappa.value < LEAST_KAPPA:
         told = "unknown" if kappa is None else f"{kappa.value:.2f}"
-        return Refusal(f"the judge hardly agrees with people (kappa {told}, it takes {LEAST_KAPPA}): a correction would be guesswork", n)
+        return Refusal(
+            f"the judge hardly agrees with people (kappa {told}, it takes {LEAST_KAPPA}): a "
+            "correction would be guesswork",
+            n,
+        )
     if kappa.low is not None and kappa.low <= 0:
-        return Refusal(f"on {count_rows(n)} the judge's agreement with people (kappa {kappa}) cannot be told from chance", n)
+        return Refusal(
+            f"on {count_rows(n)} the judge's agreement with people (kappa {kappa}) cannot be "
+            "told from chance",
+            n,
+        )
     return None
 
 
-def _correct_share(scale: Scale, good: np.ndarray, passes: np.ndarray, others: Sequence[Graded]) -> Estimate | Refusal:
-    """The corrected share of acceptable answers. ``good``, ``passes`` [rows]: which of the answers that people graded they, and the
-    judge, accept; ``others``: those that only the judge graded."""
+def _correct_share(
+    scale: Scale, good: np.ndarray, passes: np.ndarray, others: Sequence[Graded]
+) -> Estimate | Refusal:
+    """The corrected share of acceptable answers. ``good``, ``passes`` [rows]: which of the answers
+    that people graded they, and the judge, accept; ``others``: those that only the judge graded.
+    """
     if not others:
-        return Refusal("people have graded every judged row: their own share is the answer", len(good))
-    found = (sum(row.grade is not None and row.grade >= scale.passing for row in others), len(others))
-    share = correct_share(found, (int(passes[good].sum()), int(good.sum())), (int((~passes[~good]).sum()), int((~good).sum())))
+        return Refusal(
+            "people have graded every judged row: their own share is the answer", len(good)
+        )
+    found = (
+        sum(row.grade is not None and row.grade >= scale.passing for row in others),
+        len(others),
+    )
+    share = correct_share(
+        found,
+        (int(passes[good].sum()), int(good.sum())),
+        (int((~passes[~good]).sum()), int((~good).sum())),
+    )
     return share or Refusal(_UNFIT, len(good))
 
 
-def _correct_mean(scale: Scale, both: Sequence[Graded], others: Sequence[Graded]) -> Estimate | Refusal:
+def _correct_mean(
+    scale: Scale, both: Sequence[Graded], others: Sequence[Graded]
+) -> Estimate | Refusal:
     """The corrected mean grade, or why there is none."""
     if len(both) < FEWEST_GRADES:
-        reason = f"{count_rows(len(both))} graded by people: it takes {FEWEST_GRADES} for an interval that holds"
+        reason = (
+            f"{count_rows(len(both))} graded by people: it takes {FEWEST_GRADES} for an "
+            "interval that holds"
+        )
         return Refusal(reason, len(both), FEWEST_GRADES)
     if not others:
-        return Refusal("people have graded every judged row: their own mean is the answer", len(both))
+        return Refusal(
+            "people have graded every judged row: their own mean is the answer", len(both)
+        )
     human = [scale.points[row.human] for row in both if row.human is not None]
-    mean = correct_mean(human, [_tell_points(scale, row) for row in both], [_tell_points(scale, row) for row in others])
+    mean = correct_mean(
+        human,
+        [_tell_points(scale, row) for row in both],
+        [_tell_points(scale, row) for row in others],
+    )
     assert mean is not None  # there are rows
     return mean
 
@@ -219,12 +310,14 @@ def _tell_points(scale: Scale, row: Graded) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a judge says of pairs of answers, each shown in both orders, on the ``n`` pairs for which it gave both verdicts.
+    """What a judge says of pairs of answers, each shown in both orders, on the ``n`` pairs for
+    which it gave both verdicts.
 
-    ``wins`` and ``losses``: pairs in which both orders agree. ``first`` and ``second``: ties because the answer shown in that
-    place won both times. ``same``: ties because both answers are the same text, which the judge is not asked about.
-    ``win_rate``: wins and half of the ties. ``by_place``: of the pairs that were asked about, the share that the place decided.
-    ``p``: of the exact sign test of wins against losses; None without any.
+    ``wins`` and ``losses``: pairs in which both orders agree. ``first`` and ``second``: ties
+    because the answer shown in that place won both times. ``same``: ties because both answers are
+    the same text, which the judge is not asked about. ``win_rate``: wins and half of the ties.
+    ``by_place``: of the pairs that were asked about, the share that the place decided. ``p``: of
+    the exact sign test of wins against losses; None without any.
     """
 
     n: int
@@ -269,7 +362,9 @@ def measure_pairs(
     unreferenced: int = 0,
     seed: int = 0,
 ) -> Compared:
-    """What verdicts say: each one of OUTCOMES, or None where a judgement failed. ``groups``: one a pair, or none at all."""
+    """What verdicts say: each one of OUTCOMES, or None where a judgement failed. ``groups``: one a
+    pair, or none at all.
+    """
     from scipy.stats import binomtest
 
     known = [place for place, outcome in enumerate(outcomes) if outcome is not None]
@@ -286,8 +381,15 @@ def measure_pairs(
         first=counts["first"],
         second=counts["second"],
         same=counts["same"],
-        win_rate=_estimate_mean(np.array([worth.get(str(outcome), 0.5) for outcome in found]), units, seed),
-        by_place=estimate_rate([one in ("first", "second") for one in found], [one != "same" for one in found], units, seed=seed),
+        win_rate=_estimate_mean(
+            np.array([worth.get(str(outcome), 0.5) for outcome in found]), units, seed
+        ),
+        by_place=estimate_rate(
+            [one in ("first", "second") for one in found],
+            [one != "same" for one in found],
+            units,
+            seed=seed,
+        ),
         p=float(binomtest(wins, wins + losses).pvalue) if wins + losses else None,
     )
 
@@ -305,7 +407,8 @@ def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 UNKNOWN_ERROR = (
-    "no person has graded any of these answers, so how often the judge errs is not known: quote none of these figures alone. "
+    "no person has graded any of these answers, so how often the judge errs is not known: quote "
+    "none of these figures alone. "
     "Grade a random sample, 100 rows say, and name it with --human"
 )
 
@@ -315,10 +418,17 @@ def judged_lines(judged: Judged) -> list[str]:
     lines = [_describe_missing(judged.missing, judged.missing_rate)]
     if not judged.n:
         return [line for line in [*lines, "no judgement: there are no figures"] if line]
-    lines.append("grades   " + "   ".join(f"{name}: {count(rows)}" for name, rows in judged.grades.items()))
+    lines.append(
+        "grades   " + "   ".join(f"{name}: {count(rows)}" for name, rows in judged.grades.items())
+    )
     lines.append(_name_figure("mean grade", judged.mean))
     lines.append(_name_figure("mean of the expected grades", judged.expected))
-    lines.append(_name_figure(f"acceptable (grade {judged.scale.names[judged.scale.passing]} or better)", judged.acceptable))
+    lines.append(
+        _name_figure(
+            f"acceptable (grade {judged.scale.names[judged.scale.passing]} or better)",
+            judged.acceptable,
+        )
+    )
     lines += _list_against(judged.against) if judged.against else [UNKNOWN_ERROR]
     return [line for line in lines if line]
 
@@ -332,40 +442,63 @@ def _list_against(against: Against) -> list[str | None]:
     return [
         f"against people, on {count_rows(against.n)} that they graded{lost}:",
         _list_rates(against),
-        f"  kappa of the grades (quadratic) {against.kappa or unknown}   of acceptable or not {against.kappa_acceptable or unknown}",
+        (
+            f"  kappa of the grades (quadratic) {against.kappa or unknown}   of acceptable or not "
+            f"{against.kappa_acceptable or unknown}"
+        ),
         _name_figure("  people alone: acceptable", against.human_share),
         _name_corrected("share", "acceptable", against.share, against.n),
         _name_figure("  people alone: mean grade", against.human_mean),
         _name_corrected("mean grade", "mean grade", against.mean, against.n),
-        _RANDOM if any(isinstance(one, Estimate) for one in (against.share, against.mean)) else None,
+        _RANDOM
+        if any(isinstance(one, Estimate) for one in (against.share, against.mean))
+        else None,
     ]
 
 
 def _list_rates(against: Against) -> str:
-    rates = [("sensitivity", "acceptable", against.sensitivity), ("specificity", "not acceptable", against.specificity)]
-    told = [f"{name} {rate}, n = {count(rate.n)} {those}" if rate else f"{name} not known" for name, those, rate in rates]
+    rates = [
+        ("sensitivity", "acceptable", against.sensitivity),
+        ("specificity", "not acceptable", against.specificity),
+    ]
+    told = [
+        f"{name} {rate}, n = {count(rate.n)} {those}" if rate else f"{name} not known"
+        for name, those, rate in rates
+    ]
     return f"  {'   '.join(told)}"
 
 
 def compared_lines(compared: Compared, answers: str, rival: str) -> list[str]:
-    """What a person should read of it, line by line; ``answers`` and ``rival`` are the names of the two."""
+    """What a person should read of it, line by line; ``answers`` and ``rival`` are the names of the
+    two.
+    """
     ties = compared.first + compared.second
     lines = [_describe_missing(compared.missing, compared.missing_rate)]
     if not compared.n:
         return [line for line in [*lines, "no verdict: there are no figures"] if line]
-    told = f"{answers} is better in {count(compared.wins)} pairs, {rival} in {count(compared.losses)}"
+    told = (
+        f"{answers} is better in {count(compared.wins)} pairs, {rival} in {count(compared.losses)}"
+    )
     p = f" (sign test p = {compared.p:.3g})" if compared.p is not None else ""
-    lines.append(f"{told}{p}; {count(ties)} decided by the place alone, {count(compared.same)} with the same text")
+    lines.append(
+        f"{told}{p}; {count(ties)} decided by the place alone, {count(compared.same)} with the "
+        "same text"
+    )
     lines.append(_name_figure(f"win rate of {answers} (a tie is half a win)", compared.win_rate))
     lines.append(_name_figure("decided by the place", compared.by_place))
-    lines.append("how often the judge errs is not known: people's verdicts on some of these pairs would tell")
+    lines.append(
+        "how often the judge errs is not known: people's verdicts on some of these pairs would tell"
+    )
     return [line for line in lines if line]
 
 
 def _name_corrected(figure: str, name: str, found: Estimate | Refusal, by_people: int) -> str:
     if isinstance(found, Refusal):
         return f"  no corrected {figure}: {found.reason}"
-    return f"  corrected: {name} {found}, {count(by_people)} graded by people too and {count(found.n - by_people)} by the judge alone"
+    return (
+        f"  corrected: {name} {found}, {count(by_people)} graded by people too and "
+        f"{count(found.n - by_people)} by the judge alone"
+    )
 
 
 def _name_figure(name: str, estimate: Estimate | None) -> str | None:
@@ -373,11 +506,19 @@ def _name_figure(name: str, estimate: Estimate | None) -> str | None:
 
 
 def _describe_missing(missing: Unjudged, rate: float | None) -> str | None:
-    """ "3 rows without an answer to judge; 12 judgements failed (5.0 % of those that were asked for)"; None where nothing is missing."""
+    """ "3 rows without an answer to judge; 12 judgements failed (5.0 % of those that were asked
+    for)"; None where nothing is missing.
+    """
     failed = f"{count(missing.failed)} judgement{'s' * (missing.failed != 1)} failed"
     parts = (
-        f"{count_rows(missing.unanswered)} without an answer to judge" if missing.unanswered else None,
-        f"{count_rows(missing.unreferenced)} without a reference to judge by" if missing.unreferenced else None,
-        f"{failed} ({percent(rate)} of those that were asked for)" if missing.failed and rate is not None else None,
+        f"{count_rows(missing.unanswered)} without an answer to judge"
+        if missing.unanswered
+        else None,
+        f"{count_rows(missing.unreferenced)} without a reference to judge by"
+        if missing.unreferenced
+        else None,
+        f"{failed} ({percent(rate)} of those that were asked for)"
+        if missing.failed and rate is not None
+        else None,
     )
     return "; ".join(part for part in parts if part) or None

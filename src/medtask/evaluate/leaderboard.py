@@ -1,4 +1,6 @@
-"""One leaderboard over all kinds of systems, from TF-IDF to fine-tuned models: how good, how fast, how big, at what cost."""
+"""One leaderboard over all kinds of systems, from TF-IDF to fine-tuned models: how good, how fast,
+how big, at what cost.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,12 @@ NAME = 36  # characters of a name on a terminal
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One system. ``figures``: by measure, the headline first. ``p``: of its difference from the best, corrected (Holm); None for
-    the best itself, and where the two were not compared.
+    """One system. ``figures``: by measure, the headline first. ``p``: of its difference from the
+    best, corrected (Holm); None for the best itself, and where the two were not compared.
 
-    ``baseline``: computed here, on up to 2,000 of the rows. ``unanswered``: compared rows without an answer. ``parts``: rows in
-    gold and F1 by label, or how often a field is right. What was not measured is None. ``note``: why there are no figures.
+    ``baseline``: computed here, on up to 2,000 of the rows. ``unanswered``: compared rows without
+    an answer. ``parts``: rows in gold and F1 by label, or how often a field is right. What was not
+    measured is None. ``note``: why there are no figures.
     """
 
     name: str
@@ -51,8 +54,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """``lines``: the best first, by ``measure``; those without figures last. ``pairs``: of the systems that were named, the better
-    one first; ``baseline_pairs``: each of these with each baseline. Either family is corrected by itself."""
+    """``lines``: the best first, by ``measure``; those without figures last. ``pairs``: of the
+    systems that were named, the better one first; ``baseline_pairs``: each of these with each
+    baseline. Either family is corrected by itself.
+    """
 
     measure: str
     lines: tuple[Line, ...]
@@ -79,36 +84,57 @@ class Leaderboard:
 
 
 def rank_systems(
-    contest: Contest, definitions: Labels = (), *, baselines: bool = True, price_per_hour: float | None = None, seed: int = 0
+    contest: Contest,
+    definitions: Labels = (),
+    *,
+    baselines: bool = True,
+    price_per_hour: float | None = None,
+    seed: int = 0,
 ) -> Leaderboard:
-    """Every system of a contest, beside simple methods on the same rows unless ``baselines`` is False.
+    """Every system of a contest, beside simple methods on the same rows unless ``baselines`` is
+    False.
 
-    ``definitions``: every allowed answer and what it means, for the baselines. ``price_per_hour``: of the machine, in whatever
-    currency; a cost is told only where it is given and the speed is known.
+    ``definitions``: every allowed answer and what it means, for the baselines. ``price_per_hour``:
+    of the machine, in whatever currency; a cost is told only where it is given and the speed is
+    known.
     """
-    lines = [_describe_entrant(contest, entrant, price_per_hour, seed) for entrant in contest.entrants]
+    lines = [
+        _describe_entrant(contest, entrant, price_per_hour, seed) for entrant in contest.entrants
+    ]
     entries = {entrant.name: weigh_entrant(contest, entrant) for entrant in contest.entrants}
     measure = next(iter(entries[contest.entrants[0].name].weighed))
     lines.sort(key=lambda line: _rank(line, measure))
     named = [entries[line.name] for line in lines]
     pairs = compare_family(
-        [(first, second) for place, first in enumerate(named) for second in named[place + 1 :]], contest.groups, seed=seed
+        [(first, second) for place, first in enumerate(named) for second in named[place + 1 :]],
+        contest.groups,
+        seed=seed,
     )
     simple: list[tuple[Line, Entry | None]] = []
     if baselines:
         best = next(entrant for entrant in contest.entrants if entrant.name == lines[0].name)
         simple = _run_baselines(contest, best, definitions, seed)
     against = [(system, other) for system in named for _, other in simple if other]
-    held = compare_family([_order(one, other, measure) for one, other in against], contest.groups, seed=seed)
+    held = compare_family(
+        [_order(one, other, measure) for one, other in against], contest.groups, seed=seed
+    )
     ranked = sorted([*lines, *(line for line, _ in simple)], key=lambda line: _rank(line, measure))
-    return Leaderboard(measure, tuple(_tell_p(line, ranked[0], (*pairs, *held)) for line in ranked), pairs, held, price_per_hour)
+    return Leaderboard(
+        measure,
+        tuple(_tell_p(line, ranked[0], (*pairs, *held)) for line in ranked),
+        pairs,
+        held,
+        price_per_hour,
+    )
 
 
 def find_family(manifest: Mapping[str, object]) -> str:
-    """What kind of system a run's manifest tells of: TF-IDF, encoder, prompted, few-shot or fine-tuned.
+    """What kind of system a run's manifest tells of: TF-IDF, encoder, prompted, few-shot or
+    fine-tuned.
 
-    An adapter makes a model fine-tuned, whatever else it is shown; worked examples in the prompt make it few-shot. A model that was
-    fine-tuned and merged elsewhere looks like any other, and counts as prompted.
+    An adapter makes a model fine-tuned, whatever else it is shown; worked examples in the prompt
+    make it few-shot. A model that was fine-tuned and merged elsewhere looks like any other, and
+    counts as prompted.
     """
     engine, identity = find_fact(manifest, "model", "name"), find_fact(manifest, "identity")
     if not isinstance(engine, str) or not isinstance(identity, Mapping):
@@ -122,21 +148,56 @@ def find_family(manifest: Mapping[str, object]) -> str:
 
 
 def leaderboard_lines(board: Leaderboard) -> list[str]:
-    """The leaderboard as lines of a terminal, then what is to be told about every pair of named systems."""
-    head = ("", "family", MEASURES[board.measure], "", "rows/s", "memory", "per 1,000 rows", "against the best")
+    """The leaderboard as lines of a terminal, then what is to be told about every pair of named
+    systems.
+    """
+    head = (
+        "",
+        "family",
+        MEASURES[board.measure],
+        "",
+        "rows/s",
+        "memory",
+        "per 1,000 rows",
+        "against the best",
+    )
     rows = [head]
     for line in board.lines:
         reached = board.headline(line)
-        value, interval = (str(reached).split(" ", 1)) if reached else ("–", line.note and f"not measured: {line.note}")
+        value, interval = (
+            (str(reached).split(" ", 1))
+            if reached
+            else ("–", line.note and f"not measured: {line.note}")
+        )
         cells = list_costs(line)
         versus = "best" if line is board.best else "–" if line.p is None else describe_p(line.p)
         name = f"{shorten(line.name, NAME)}{' (baseline)' if line.baseline else ''}"
         model = "" if line.baseline else shorten(name_model(line), 24)
-        rows.append((name, f"{line.family}, {model}" if model else line.family, value, interval, *cells, versus))
-    kept = [place for place in range(len(head)) if place < 3 or any(row[place] not in ("", "–") for row in rows[1:])]
+        rows.append(
+            (
+                name,
+                f"{line.family}, {model}" if model else line.family,
+                value,
+                interval,
+                *cells,
+                versus,
+            )
+        )
+    kept = [
+        place
+        for place in range(len(head))
+        if place < 3 or any(row[place] not in ("", "–") for row in rows[1:])
+    ]
     widths = {place: max(len(row[place]) for row in rows) for place in kept}
-    padded = [[f"{row[place]:{'>' if place in (4, 5, 6) else '<'}{widths[place]}}" for place in kept] for row in rows]
-    return [*("  ".join(row).rstrip() for row in padded), "", *(describe_pair(pair) for pair in board.pairs)]
+    padded = [
+        [f"{row[place]:{'>' if place in (4, 5, 6) else '<'}{widths[place]}}" for place in kept]
+        for row in rows
+    ]
+    return [
+        *("  ".join(row).rstrip() for row in padded),
+        "",
+        *(describe_pair(pair) for pair in board.pairs),
+    ]
 
 
 def name_model(line: Line) -> str:
@@ -149,14 +210,24 @@ def list_costs(line: Line) -> tuple[str, str, str]:
     speed = "–" if line.rows_per_s is None else f"{line.rows_per_s:,.1f}"
     parts = [format_bytes(line.memory_bytes)] if line.memory_bytes else []
     parts += [f"{format_bytes(line.accelerator_bytes)} GPU"] if line.accelerator_bytes else []
-    cost = "–" if line.cost_per_1000 is None else f"{line.cost_per_1000:.2f}" if line.cost_per_1000 >= 1 else f"{line.cost_per_1000:.2g}"
+    cost = (
+        "–"
+        if line.cost_per_1000 is None
+        else f"{line.cost_per_1000:.2f}"
+        if line.cost_per_1000 >= 1
+        else f"{line.cost_per_1000:.2g}"
+    )
     return speed, " + ".join(parts) or "–", cost
 
 
 def grade_entrant(contest: Contest, entrant: Entrant, seed: int = 0) -> Quality:
-    """What one system's answers are worth on the contest's rows, by the same figures as any run's."""
+    """What one system's answers are worth on the contest's rows, by the same figures as any
+    run's.
+    """
     grader = open_kind(contest.kind, contest.labels, contest.abstain, seed)[1]
-    for given, truth, answer, group in zip(entrant.given, contest.gold, entrant.answers, contest.groups, strict=True):
+    for given, truth, answer, group in zip(
+        entrant.given, contest.gold, entrant.answers, contest.groups, strict=True
+    ):
         grader.add(given, truth, answer, group)
     quality = grader.finish(_take_sample(contest, entrant.given))
     assert quality is not None
@@ -172,7 +243,9 @@ def _describe_entrant(contest: Contest, entrant: Entrant, price: float | None, s
     quality = grade_entrant(contest, entrant, seed)
     manifest = entrant.manifest
     speed = _measure_speed(manifest)
-    memory, accelerator = (find_fact(manifest, "timing", f"peak_{what}_bytes") for what in ("memory", "accelerator"))
+    memory, accelerator = (
+        find_fact(manifest, "timing", f"peak_{what}_bytes") for what in ("memory", "accelerator")
+    )
     return Line(
         name=entrant.name,
         title=str(find_fact(manifest, "model", "title") or "a table of answers"),
@@ -189,50 +262,86 @@ def _describe_entrant(contest: Contest, entrant: Entrant, price: float | None, s
 
 
 def _measure_speed(manifest: Mapping[str, object]) -> float | None:
-    """Rows a second of answering; of a run that does not tell, of the whole run, with its loading."""
+    """Rows a second of answering; of a run that does not tell, of the whole run, with its
+    loading.
+    """
     given = find_fact(manifest, "timing", "rows_per_s")
     if isinstance(given, int | float) and given > 0:
         return float(given)
-    rows, seconds = find_fact(manifest, "settings", "rows"), find_fact(manifest, "timing", "seconds")
-    return rows / seconds if isinstance(rows, int) and rows and isinstance(seconds, int | float) and seconds > 0 else None
+    rows, seconds = (
+        find_fact(manifest, "settings", "rows"),
+        find_fact(manifest, "timing", "seconds"),
+    )
+    return (
+        rows / seconds
+        if isinstance(rows, int) and rows and isinstance(seconds, int | float) and seconds > 0
+        else None
+    )
 
 
 def _list_parts(quality: Any) -> dict[str, Part]:
-    """Rows in gold and F1 by label that gold has, or how often a field is right; nothing for kinds without parts."""
+    """Rows in gold and F1 by label that gold has, or how often a field is right; nothing for kinds
+    without parts.
+    """
     inner = getattr(quality, "quality", None)
     labels = {one.label: (one.gold, one.f1) for one in getattr(inner, "labels", ()) if one.gold}
     return labels or {one.field: (one.rows, one.agreement) for one in getattr(inner, "fields", ())}
 
 
-def _weigh(contest: Contest, name: str, given: Sequence[Any], right: Sequence[bool | None] | None = None) -> Entry:
+def _weigh(
+    contest: Contest, name: str, given: Sequence[Any], right: Sequence[bool | None] | None = None
+) -> Entry:
     """``given``: answers to the contest's first rows."""
     gold = contest.gold[: len(given)]
     if right is None:
         grader = open_kind(contest.kind, contest.labels, contest.abstain, 0)[1]
         right = [grader.is_right(value, truth) for value, truth in zip(given, gold, strict=True)]
-    known = None if any(verdict is None for verdict in right) else [bool(verdict) for verdict in right]
+    known = (
+        None if any(verdict is None for verdict in right) else [bool(verdict) for verdict in right]
+    )
     return Entry(name, weigh_answers(contest.kind, contest.classes, gold, given), known)
 
 
-def _run_baselines(contest: Contest, best: Entrant, definitions: Labels, seed: int) -> list[tuple[Line, Entry | None]]:
+def _run_baselines(
+    contest: Contest, best: Entrant, definitions: Labels, seed: int
+) -> list[tuple[Line, Entry | None]]:
     if not any(contest.texts) and contest.kind != "fields":
         note = "the texts of the rows are not known"
         return [(Line("simple methods", "", "–", True, {}, note=note), None)]
     taken = {entrant.name for entrant in contest.entrants}
     found = []
-    for baseline, answers in answer_simply(contest.kind, _take_sample(contest, best.given), definitions, seed=seed):
+    for baseline, answers in answer_simply(
+        contest.kind, _take_sample(contest, best.given), definitions, seed=seed
+    ):
         name = f"{baseline.name} here" if baseline.name in taken else baseline.name
-        found.append((_describe_baseline(baseline, name), None if answers is None else _weigh(contest, name, answers)))
+        found.append(
+            (
+                _describe_baseline(baseline, name),
+                None if answers is None else _weigh(contest, name, answers),
+            )
+        )
     return found
 
 
 def _describe_baseline(baseline: Baseline, name: str) -> Line:
-    return Line(name, baseline.method, _BASELINES.get(baseline.name, "floor"), True, baseline.figures, note=baseline.note)
+    return Line(
+        name,
+        baseline.method,
+        _BASELINES.get(baseline.name, "floor"),
+        True,
+        baseline.figures,
+        note=baseline.note,
+    )
 
 
 def _take_sample(contest: Contest, given: Sequence[Any]) -> Sample:
     """The contest's first rows, which are random ones."""
-    return Sample(contest.texts[:SAMPLE], contest.gold[:SAMPLE], tuple(given[:SAMPLE]), contest.options[:SAMPLE])
+    return Sample(
+        contest.texts[:SAMPLE],
+        contest.gold[:SAMPLE],
+        tuple(given[:SAMPLE]),
+        contest.options[:SAMPLE],
+    )
 
 
 def _rank(line: Line, measure: str) -> tuple[float, str]:
@@ -247,7 +356,9 @@ def _order(one: Entry, other: Entry, measure: str) -> tuple[Entry, Entry]:
 
 
 def _tell_p(line: Line, best: Line, pairs: Sequence[Pair]) -> Line:
-    p = next((pair.p_holm for pair in pairs if {pair.first, pair.second} == {line.name, best.name}), None)
+    p = next(
+        (pair.p_holm for pair in pairs if {pair.first, pair.second} == {line.name, best.name}), None
+    )
     return replace(line, p=p) if line is not best else line
 
 
@@ -256,6 +367,11 @@ def describe_board(board: Leaderboard, rows: int) -> str:
     reached = board.headline(board.best)
     if reached is None:
         return "Nothing could be measured."
-    told = f"{shorten(board.best.name)} has the highest {MEASURES[board.measure]}, {reached} on {count_rows(rows)}"
-    near = [shorten(line.name) for line in board.lines[1:] if line.p is not None and line.p >= ALPHA]
+    told = (
+        f"{shorten(board.best.name)} has the highest {MEASURES[board.measure]}, {reached} on "
+        f"{count_rows(rows)}"
+    )
+    near = [
+        shorten(line.name) for line in board.lines[1:] if line.p is not None and line.p >= ALPHA
+    ]
     return f"{told}; not clearly worse: {', '.join(near)}." if near else f"{told}."

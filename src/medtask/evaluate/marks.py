@@ -1,4 +1,6 @@
-"""The rows with gold as columns, for what is measured of all of them together: reliability, acceptance."""
+"""The rows with gold as columns, for what is measured of all of them together: reliability,
+acceptance.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ from medtask.records import Answer, Value
 class Marks:
     """One entry a row with gold, in the order of rows.
 
-    ``rows`` [n] from 1. ``confidence`` [n], NaN where there is no answer, or none with a probability. ``right`` [n]. ``groups``
-    [n] codes of what belongs together, a row without a group being one of its own; None where no row has one. ``classes`` [n]:
-    places in ``names`` of the answers that are one name, -1 elsewhere. ``log_loss``, ``brier`` [n]: of the whole distribution,
+    ``rows`` [n] from 1. ``confidence`` [n], NaN where there is no answer, or none with a
+    probability. ``right`` [n]. ``groups`` [n] codes of what belongs together, a row without a group
+    being one of its own; None where no row has one. ``classes`` [n]: places in ``names`` of the
+    answers that are one name, -1 elsewhere. ``log_loss``, ``brier`` [n]: of the whole distribution,
     NaN where it is not known.
     """
 
@@ -36,11 +39,14 @@ class Marks:
 
     def measure(self, *, seed: int = 0) -> Reliability | None:
         """How far confidence can be believed; None where no row has any."""
-        # A distribution may be known where a confidence is not (an abstention): the scores are then of fewer rows.
+        # A distribution may be known where a confidence is not (an abstention): the scores are then
+        # of fewer rows.
         known = ~np.isnan(self.confidence)
         whole = {"log_loss": self.log_loss, "brier": self.brier}
         scores = {} if np.isnan(self.log_loss[known]).any() else whole
-        return measure_reliability(self.confidence, self.right, scores=scores, groups=self.groups, seed=seed)
+        return measure_reliability(
+            self.confidence, self.right, scores=scores, groups=self.groups, seed=seed
+        )
 
 
 class MarkGatherer:
@@ -60,8 +66,14 @@ class MarkGatherer:
         self._rows.append(row)
         self._right.append(right)
         self._confidence.append(math.nan if sure is None else sure)
-        self._classes.append(self._names.setdefault(answer.value, len(self._names)) if isinstance(answer.value, str) else -1)
-        self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
+        self._classes.append(
+            self._names.setdefault(answer.value, len(self._names))
+            if isinstance(answer.value, str)
+            else -1
+        )
+        self._groups.append(
+            -1 if group is None else self._group_codes.setdefault(group, len(self._group_codes))
+        )
         self._log_loss.append(loss)
         self._brier.append(brier)
 
@@ -81,12 +93,21 @@ class MarkGatherer:
 
 
 def score_row(shares: Mapping[str, float] | None, truth: Value) -> tuple[float, float]:
-    """Log loss and Brier score of one row's probabilities (see reliability.score_shares); NaN where they are not known."""
+    """Log loss and Brier score of one row's probabilities (see reliability.score_shares); NaN where
+    they are not known.
+    """
     if not shares or isinstance(truth, Mapping):
         return math.nan, math.nan
     if isinstance(truth, str):
         if truth not in shares:
             return math.nan, math.nan
-        return -math.log(max(shares[truth], FLOOR)), sum((share - (name == truth)) ** 2 for name, share in shares.items())
-    sure = [min(max(share if name in truth else 1 - share, FLOOR), 1.0) for name, share in shares.items()]
-    return -sum(map(math.log, sure)) / len(sure), sum((1 - share) ** 2 for share in sure) / len(sure)
+        return -math.log(max(shares[truth], FLOOR)), sum(
+            (share - (name == truth)) ** 2 for name, share in shares.items()
+        )
+    sure = [
+        min(max(share if name in truth else 1 - share, FLOOR), 1.0)
+        for name, share in shares.items()
+    ]
+    return -sum(map(math.log, sure)) / len(sure), sum((1 - share) ** 2 for share in sure) / len(
+        sure
+    )

@@ -1,7 +1,8 @@
 """How much of one text's wording is in another: exact match, token F1 and ROUGE-L.
 
-The library rouge_score gives the same ROUGE-L on English (tests hold ours against it). It is not used here because it drops every
-letter that is not ASCII, takes 1.4 s for two texts of 2,000 words (here 3 ms), and brings nltk and absl with it.
+The library rouge_score gives the same ROUGE-L on English (tests hold ours against it). It is not
+used here because it drops every letter that is not ASCII, takes 1.4 s for two texts of 2,000 words
+(here 3 ms), and brings nltk and absl with it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ WORDS = 2000  # of a text, that are compared
 
 
 def token_f1(gold: str, answer: str) -> float:
-    """The F1 of the words that both texts have, as often as they have them; case, punctuation and articles do not count.
+    """The F1 of the words that both texts have, as often as they have them; case, punctuation and
+    articles do not count.
 
-    SQuAD's measure (Rajpurkar et al. 2016), with words as runs of letters and digits of any script. In [0, 1].
+    SQuAD's measure (Rajpurkar et al. 2016), with words as runs of letters and digits of any script.
+    In [0, 1].
     """
     truth, given = _drop_articles(gold), _drop_articles(answer)
     return _f1(sum((Counter(truth) & Counter(given)).values()), len(truth), len(given))
@@ -30,7 +33,9 @@ def match_exactly(gold: str, answer: str) -> bool:
 
 
 def rouge_l(gold: str, answer: str) -> float:
-    """The F1 of the longest run of words, gaps allowed, that both texts have in the same order (Lin 2004). In [0, 1]."""
+    """The F1 of the longest run of words, gaps allowed, that both texts have in the same order (Lin
+    2004). In [0, 1].
+    """
     truth, given = split_words(gold), split_words(answer)
     return _f1(_longest_common(truth, given), len(truth), len(given))
 
@@ -49,7 +54,9 @@ def _f1(both: int, gold: int, answer: int) -> float:
 
 
 def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a row of the table at a time as bits of one integer (Hyyrö 2004)."""
+    """Length of the longest common subsequence, a row of the table at a time as bits of one integer
+    (Hyyrö 2004).
+    """
     places: dict[str, int] = {}
     for place, word in enumerate(one):
         places[word] = places.get(word, 0) | 1 << place

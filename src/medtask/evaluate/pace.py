@@ -10,7 +10,9 @@ SPANS = 40
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """``rows`` neighbouring rows from ``first`` on (from 1), and the milliseconds that they took."""
+    """``rows`` neighbouring rows from ``first`` on (from 1), and the milliseconds that they
+    took.
+    """
 
     first: int
     rows: int
@@ -27,13 +29,17 @@ class Span:
 
 @dataclass(slots=True)
 class PaceGatherer:
-    """Adds up the time of rows by spans of neighbouring rows; spans get longer as the table does. The order of calls is free."""
+    """Adds up the time of rows by spans of neighbouring rows; spans get longer as the table does.
+    The order of calls is free.
+    """
 
     span: int = 16
     _sums: dict[int, list[float]] = field(default_factory=dict)
 
     def add(self, row: int, ms: float) -> None:
-        """``row`` from 1; ``ms``: its share of the time, 0 where it cost none (it repeats an earlier one, say)."""
+        """``row`` from 1; ``ms``: its share of the time, 0 where it cost none (it repeats an
+        earlier one, say).
+        """
         sums = self._sums.setdefault((row - 1) // self.span, [0, 0.0])
         sums[0] += 1
         sums[1] += ms
@@ -46,7 +52,10 @@ class PaceGatherer:
             self._merge()
         if not any(ms for _, ms in self._sums.values()):
             return ()
-        return tuple(Span(place * self.span + 1, int(rows), ms) for place, (rows, ms) in sorted(self._sums.items()))
+        return tuple(
+            Span(place * self.span + 1, int(rows), ms)
+            for place, (rows, ms) in sorted(self._sums.items())
+        )
 
     def _merge(self) -> None:
         merged: dict[int, list[float]] = {}

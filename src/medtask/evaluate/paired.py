@@ -1,4 +1,6 @@
-"""Which of two systems is better on the same rows, by how much, and how many rows would tell where these do not."""
+"""Which of two systems is better on the same rows, by how much, and how many rows would tell where
+these do not.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,31 @@ from typing import Literal
 
 import numpy as np
 
-from medtask.evaluate.comparison import ALPHA, compare_ratios, correct_holm, describe_p, judge_changes
+from medtask.evaluate.comparison import (
+    ALPHA,
+    compare_ratios,
+    correct_holm,
+    describe_p,
+    judge_changes,
+)
 from medtask.evaluate.intervals import REACH, Estimate
 from medtask.evaluate.tally import group_rows
 from medtask.evaluate.weigh import Weighed, estimate_difference
 from medtask.evaluate.words import MEASURES, count_rows, shorten
 
 POWER = 0.8
-_SHARES = frozenset({"accuracy", "exact_match"})  # headlines that are the share of right rows, for which there is an exact test
+_SHARES = frozenset(
+    {"accuracy", "exact_match"}
+)  # headlines that are the share of right rows, for which there is an exact test
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a pair is made of: one system's figures as sums over rows (see weigh.weigh_answers), and which rows are right.
+    """What a pair is made of: one system's figures as sums over rows (see weigh.weigh_answers), and
+    which rows are right.
 
-    ``right`` is None for kinds that know no right and wrong. All entries begin with the same rows in the same order; one that
-    read fewer is compared on these.
+    ``right`` is None for kinds that know no right and wrong. All entries begin with the same rows
+    in the same order; one that read fewer is compared on these.
     """
 
     name: str
@@ -40,11 +51,13 @@ class Entry:
 class Pair:
     """Two systems on the same ``n`` rows (in ``groups`` groups; None where rows are independent).
 
-    ``differences``: by measure, how far ``first`` is ahead of ``second``, with the paired bootstrap's interval; the first is the
-    headline, whose ``p`` is tested as ``test`` says. ``p_holm``: the same, corrected for the number of pairs that were looked at.
-    ``only_first``, ``only_second``: rows that just one of them has right, and ``p_rows``, McNemar's exact test of these; None for
-    kinds without right and wrong. ``more_rows``: about how many further rows with gold would show the difference with a power
-    of 80 %, were it as large as it is here; None where it is clear already, and where there is none at all.
+    ``differences``: by measure, how far ``first`` is ahead of ``second``, with the paired
+    bootstrap's interval; the first is the headline, whose ``p`` is tested as ``test`` says.
+    ``p_holm``: the same, corrected for the number of pairs that were looked at. ``only_first``,
+    ``only_second``: rows that just one of them has right, and ``p_rows``, McNemar's exact test of
+    these; None for kinds without right and wrong. ``more_rows``: about how many further rows with
+    gold would show the difference with a power of 80 %, were it as large as it is here; None where
+    it is clear already, and where there is none at all.
     """
 
     first: str
@@ -75,22 +88,38 @@ class Pair:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def compare_family(pairs: Sequence[tuple[Entry, Entry]], groups: Sequence[str | None] = (), *, seed: int = 0) -> tuple[Pair, ...]:
-    """Every pair, and each p corrected for the others (Holm 1979). Pairs without a row in common are an error of the caller."""
+def compare_family(
+    pairs: Sequence[tuple[Entry, Entry]], groups: Sequence[str | None] = (), *, seed: int = 0
+) -> tuple[Pair, ...]:
+    """Every pair, and each p corrected for the others (Holm 1979). Pairs without a row in common
+    are an error of the caller.
+    """
     found = [compare_pair(first, second, groups, seed=seed) for first, second in pairs]
     adjusted = correct_holm([pair.p for pair in found])
-    strict = ALPHA / max(1, len(found))  # what the smallest p of a family has to be below, so that rows suffice for any of them
+    strict = ALPHA / max(
+        1, len(found)
+    )  # what the smallest p of a family has to be below, so that rows suffice for any of them
     judged = [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
     return tuple(replace(pair, more_rows=_count_more(pair, strict)) for pair in judged)
 
 
-def compare_pair(first: Entry, second: Entry, groups: Sequence[str | None] = (), *, seed: int = 0) -> Pair:
-    """Two systems on the rows that both have read. Rows of one group are drawn, and change hands, together."""
+def compare_pair(
+    first: Entry, second: Entry, groups: Sequence[str | None] = (), *, seed: int = 0
+) -> Pair:
+    """Two systems on the rows that both have read. Rows of one group are drawn, and change hands,
+    together.
+    """
     n = min(first.rows, second.rows)
     units = group_rows(groups[:n], n)
     measures = [measure for measure in first.weighed if measure in second.weighed]
-    sides = [{measure: entry.weighed[measure].first(n) for measure in measures} for entry in (first, second)]
-    differences = {measure: estimate_difference(sides[0][measure], sides[1][measure], units, seed=seed) for measure in measures}
+    sides = [
+        {measure: entry.weighed[measure].first(n) for measure in measures}
+        for entry in (first, second)
+    ]
+    differences = {
+        measure: estimate_difference(sides[0][measure], sides[1][measure], units, seed=seed)
+        for measure in measures
+    }
     pair = Pair(first.name, second.name, n, units.groups, differences, "", 1.0)
     if first.right is not None and second.right is not None:
         one, other = (np.array(right[:n], dtype=bool) for right in (first.right, second.right))
@@ -105,11 +134,15 @@ def compare_pair(first: Entry, second: Entry, groups: Sequence[str | None] = (),
     return replace(pair, test=test, p=compare_ratios(*ratios, seed=seed).p)
 
 
-def count_rows_to_tell(only_first: float, only_second: float, *, alpha: float = ALPHA, power: float = POWER) -> int | None:
-    """Rows that McNemar's test needs to find such a difference. The shares are those of rows that just one of two systems has right.
+def count_rows_to_tell(
+    only_first: float, only_second: float, *, alpha: float = ALPHA, power: float = POWER
+) -> int | None:
+    """Rows that McNemar's test needs to find such a difference. The shares are those of rows that
+    just one of two systems has right.
 
-    None where the shares are equal: then no number of rows will show a difference. Miettinen 1968, as Connor 1987 has it
-    ("Sample size for testing differences in proportions for the paired-sample design", Biometrics 43).
+    None where the shares are equal: then no number of rows will show a difference. Miettinen 1968,
+    as Connor 1987 has it ("Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43).
     """
     from scipy.stats import norm
 
@@ -120,26 +153,40 @@ def count_rows_to_tell(only_first: float, only_second: float, *, alpha: float = 
     return ceil(float(reach / gap) ** 2)
 
 
-def count_rows_to_see(difference: Estimate, *, alpha: float = ALPHA, power: float = POWER) -> int | None:
-    """Rows that a difference of any figure needs to be found, by its normal approximation: its standard error, which is read
-    from its interval, shrinks with the root of the rows. None where there is no difference, or no interval."""
+def count_rows_to_see(
+    difference: Estimate, *, alpha: float = ALPHA, power: float = POWER
+) -> int | None:
+    """Rows that a difference of any figure needs to be found, by its normal approximation: its
+    standard error, which is read from its interval, shrinks with the root of the rows. None where
+    there is no difference, or no interval.
+    """
     from scipy.stats import norm
 
     if difference.low is None or difference.high is None or abs(difference.value) < 1e-12:
         return None
     error = (difference.high - difference.low) / (2 * REACH)
-    return ceil(difference.n * float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error / difference.value) ** 2)
+    return ceil(
+        difference.n
+        * float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error / difference.value) ** 2
+    )
 
 
 def describe_pair(pair: Pair) -> str:
     """One sentence on who is better, or how many rows would tell."""
     measure, gap = pair.headline
-    ahead, behind = (shorten(pair.first), shorten(pair.second)) if gap.value >= 0 else (shorten(pair.second), shorten(pair.first))
+    ahead, behind = (
+        (shorten(pair.first), shorten(pair.second))
+        if gap.value >= 0
+        else (shorten(pair.second), shorten(pair.first))
+    )
     size = f"{MEASURES[measure]} differs by {describe_gap(_turn(gap))} on {count_rows(pair.n)}"
     size += f" in {pair.groups:,} groups" if pair.groups is not None else ""
     if pair.verdict != "no clear difference":
         return f"{ahead} is better than {behind}: {size}, {describe_p(pair.p_holm)}."
-    told = f"{shorten(pair.first)} and {shorten(pair.second)} show no clear difference: {size}, {describe_p(pair.p_holm)}."
+    told = (
+        f"{shorten(pair.first)} and {shorten(pair.second)} show no clear difference: {size}, "
+        f"{describe_p(pair.p_holm)}."
+    )
     return f"{told} {describe_need(pair)}"
 
 
@@ -148,12 +195,22 @@ def describe_need(pair: Pair) -> str:
     if pair.verdict != "no clear difference":
         return ""
     if pair.more_rows is None:
-        return "These rows show no difference at all: no number of rows would tell apart what is equal."
-    return f"It needs about {round_up(pair.more_rows):,} more rows with gold to tell these apart, if they differ as they do here."
+        return (
+            "These rows show no difference at all: no number of rows would tell apart what is "
+            "equal."
+        )
+    return (
+        f"It needs about {round_up(pair.more_rows):,} more rows with gold to tell these "
+        "apart, if they differ as they do here."
+    )
 
 
 def describe_gap(gap: Estimate) -> str:
-    interval = f" ({gap.low:.3f} to {gap.high:.3f})" if gap.low is not None and gap.high is not None else ""
+    interval = (
+        f" ({gap.low:.3f} to {gap.high:.3f})"
+        if gap.low is not None and gap.high is not None
+        else ""
+    )
     return f"{gap.value:.3f}{interval}"
 
 
@@ -175,7 +232,9 @@ def _count_more(pair: Pair, alpha: float) -> int | None:
         return None
     if pair.test.startswith("McNemar"):
         assert pair.only_first is not None and pair.only_second is not None
-        needed = count_rows_to_tell(pair.only_first / pair.n, pair.only_second / pair.n, alpha=alpha)
+        needed = count_rows_to_tell(
+            pair.only_first / pair.n, pair.only_second / pair.n, alpha=alpha
+        )
     else:
         needed = count_rows_to_see(pair.headline[1], alpha=alpha)
     return None if needed is None else max(1, needed - pair.n)

@@ -14,9 +14,11 @@ IsRight = Callable[[Status, Value | None], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class PassSummary:
-    """Rows that a pass asked again. ``changed``: from one value to another; ``gained``: had none and has one; ``lost``: had one
-    and has none. With gold, ``right_before`` and ``right_after`` count by [before][after], False first, and ``p`` is McNemar's
-    exact test of the difference; None where no such row has gold that knows right from wrong."""
+    """Rows that a pass asked again. ``changed``: from one value to another; ``gained``: had none
+    and has one; ``lost``: had one and has none. With gold, ``right_before`` and ``right_after``
+    count by [before][after], False first, and ``p`` is McNemar's exact test of the difference; None
+    where no such row has gold that knows right from wrong.
+    """
 
     name: str
     asked: int
@@ -44,7 +46,9 @@ class PassGatherer:
         self._passes: dict[str, _Tally] = {}
 
     def add(self, answer: Answer, is_right: IsRight | None) -> None:
-        """``is_right`` tells of a value of this row whether gold agrees; None where the row has no gold that counts."""
+        """``is_right`` tells of a value of this row whether gold agrees; None where the row has no
+        gold that counts.
+        """
         if not answer.steps:
             return
         for place, (name, (before, after)) in enumerate(_list_changes(answer)):
@@ -84,5 +88,8 @@ State = tuple[Status, Value | None]
 def _list_changes(answer: Answer) -> Iterator[tuple[str, tuple[State, State]]]:
     """Each further pass with what was said before it and then."""
     names = [*(step.pass_name for step in answer.steps[1:]), answer.pass_name]
-    states: list[State] = [*((step.status, step.value) for step in answer.steps), (answer.status, answer.value)]
+    states: list[State] = [
+        *((step.status, step.value) for step in answer.steps),
+        (answer.status, answer.value),
+    ]
     yield from zip(names, pairwise(states), strict=True)

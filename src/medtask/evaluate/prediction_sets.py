@@ -1,7 +1,9 @@
-"""Sets of labels that miss the truth at most as often as promised: split conformal prediction on gold rows.
+"""Sets of labels that miss the truth at most as often as promised: split conformal prediction on
+gold rows.
 
-The promise is an average over the draw of gold and of one further row like it. It is not a promise for each class, nor for rows
-of which the model is sure: of those that get one label only, more may be wrong.
+The promise is an average over the draw of gold and of one further row like it. It is not a promise
+for each class, nor for rows of which the model is sure: of those that get one label only, more may
+be wrong.
 """
 
 from __future__ import annotations
@@ -22,16 +24,21 @@ from medtask.evaluate.reliability import Groups, Truths
 from medtask.evaluate.words import capital, count_rows
 
 Method = Literal["lac", "crc"]
-_HEAD: tuple[tuple[str, Align], ...] = (("Labels in the set", "l"), ("Gold rows", "n"), ("Share (95 %)", "n"))
+_HEAD: tuple[tuple[str, Align], ...] = (
+    ("Labels in the set", "l"),
+    ("Gold rows", "n"),
+    ("Share (95 %)", "n"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionSets:
     """The truth is missed by at most ``miss`` of the sets, on average.
 
-    A set has the labels whose share is at least ``threshold``. ``method``: lac where one label applies; crc where each stands by
-    itself, so that of a row's true labels at most ``miss`` are missed on average. ``sizes``: gold rows by the number of labels in
-    their set; ``rows``: all of them, one of each group where ``grouped``.
+    A set has the labels whose share is at least ``threshold``. ``method``: lac where one label
+    applies; crc where each stands by itself, so that of a row's true labels at most ``miss`` are
+    missed on average. ``sizes``: gold rows by the number of labels in their set; ``rows``: all of
+    them, one of each group where ``grouped``.
     """
 
     method: Method
@@ -46,28 +53,44 @@ class PredictionSets:
         return sum(size * rows for size, rows in enumerate(self.sizes)) / self.rows
 
     def apply(self, shares: Figures) -> Truths:
-        """The sets [n, k] of shares [n, k]; NaN is no option, and in no set. A set may be empty: then no label is likely enough,
-        and the row is for a person."""
+        """The sets [n, k] of shares [n, k]; NaN is no option, and in no set. A set may be empty:
+        then no label is likely enough, and the row is for a person.
+        """
         return np.asarray(shares >= self.threshold - 1e-12)  # NaN compares as False
 
     def to_json(self) -> dict[str, object]:
         return {**asdict(self), "sizes": list(self.sizes), "mean_size": self.mean_size}
 
     def describe(self) -> str:
-        single = f"{self._share(1)} of the rows get one label" if len(self.sizes) > 1 else "no row gets a label"
+        single = (
+            f"{self._share(1)} of the rows get one label"
+            if len(self.sizes) > 1
+            else "no row gets a label"
+        )
         unit = " groups, one row of each" if self.grouped else ""
         what = "true labels" if self.method == "crc" else "truths"
         return (
-            f"sets of {self.mean_size:.2f} labels on average (n = {self.rows:,}{unit}) miss at most {100 * self.miss:g} % of the {what} "
+            f"sets of {self.mean_size:.2f} labels on average (n = {self.rows:,}{unit}) miss at "
+            f"most {100 * self.miss:g} % of the {what} "
             f"on average; {single}"
         )
 
     def tell(self) -> list[Block]:
         """For a report."""
-        lines = [(str(size), f"{rows:,}", str(self._share(size))) for size, rows in enumerate(self.sizes) if rows]
-        said = "The promise is for all rows together: not for every class, and not for the rows with one label only."
+        lines = [
+            (str(size), f"{rows:,}", str(self._share(size)))
+            for size, rows in enumerate(self.sizes)
+            if rows
+        ]
+        said = (
+            "The promise is for all rows together: not for every class, and not for the rows "
+            "with one label only."
+        )
         caption = f"How large the sets of {count_rows(self.rows)} with gold are"
-        return [Text(f"{capital(self.describe())}. {said}"), Table("Sizes of the sets", _HEAD, lines, caption)]
+        return [
+            Text(f"{capital(self.describe())}. {said}"),
+            Table("Sizes of the sets", _HEAD, lines, caption),
+        ]
 
     def _share(self, size: int) -> Estimate:
         found = estimate_share(self.sizes[size], self.rows)
@@ -83,16 +106,19 @@ def fit_sets(
     groups: Groups | None = None,
     seed: int = 0,
 ) -> PredictionSets | Refusal:
-    """Prediction sets from gold rows: shares [n, k] (NaN: no option of the row), gold [n] (a label's column, -1 unknown) where one
-    label applies, else [n, k] of truth values.
+    """Prediction sets from gold rows: shares [n, k] (NaN: no option of the row), gold [n] (a
+    label's column, -1 unknown) where one label applies, else [n, k] of truth values.
 
-    lac (Sadinle et al. 2019), which makes the smallest sets of all that keep the promise; for labels each by itself crc,
-    conformal risk control of the share of true labels missed (Angelopoulos et al. 2024; a row without true labels misses
-    none). One row of each of ``groups`` [n] is used. Refusal with fewer than 1/miss - 1 rows.
+    lac (Sadinle et al. 2019), which makes the smallest sets of all that keep the promise; for
+    labels each by itself crc, conformal risk control of the share of true labels missed
+    (Angelopoulos et al. 2024; a row without true labels misses none). One row of each of ``groups``
+    [n] is used. Refusal with fewer than 1/miss - 1 rows.
     """
     single = gold.ndim == 1
     if not 0 < miss < 1:
-        raise UsageError(f"miss is {miss:g}, and must lie between 0 and 1", fix="give it as a share, such as 0.1")
+        raise UsageError(
+            f"miss is {miss:g}, and must lie between 0 and 1", fix="give it as a share, such as 0.1"
+        )
     drawn = np.arange(len(shares)) if groups is None else draw_one_each(groups, seed)
     known = ~np.isnan(shares[drawn]).all(axis=1)
     if single:
@@ -100,30 +126,52 @@ def fit_sets(
     used, truth = np.asarray(shares, dtype=np.float64)[drawn][known], np.asarray(gold)[drawn][known]
     rows, fewest = len(used), math.ceil(1 / miss - 1 - 1e-9)
     if rows < fewest:
-        return Refusal(f"sets that miss at most {100 * miss:g} % need {fewest:,} gold rows or more", rows, fewest)
-    threshold = _find_quantile(used, truth, miss) if single else _control_misses(used, truth.astype(bool), miss)
+        return Refusal(
+            f"sets that miss at most {100 * miss:g} % need {fewest:,} gold rows or more",
+            rows,
+            fewest,
+        )
+    threshold = (
+        _find_quantile(used, truth, miss)
+        if single
+        else _control_misses(used, truth.astype(bool), miss)
+    )
     if threshold is None:
-        return Refusal(f"the truth is no option of its row in more than {100 * miss:g} % of the rows", rows)
-    draft = PredictionSets("lac" if single else "crc", threshold, miss, rows, groups is not None, ())
+        return Refusal(
+            f"the truth is no option of its row in more than {100 * miss:g} % of the rows", rows
+        )
+    draft = PredictionSets(
+        "lac" if single else "crc", threshold, miss, rows, groups is not None, ()
+    )
     return replace(draft, sizes=tuple(np.bincount(draft.apply(used).sum(axis=1)).tolist()))
 
 
 def _find_quantile(shares: Figures, gold: NDArray[np.int64], miss: float) -> float | None:
-    """The share that (n + 1)(1 - miss) of the truths reach, rounded up: the n + 1st is the row to come."""
-    truths = np.nan_to_num(shares[np.arange(len(gold)), gold], nan=-np.inf)  # a truth that is no option is missed by every set
+    """The share that (n + 1)(1 - miss) of the truths reach, rounded up: the n + 1st is the row to
+    come.
+    """
+    truths = np.nan_to_num(
+        shares[np.arange(len(gold)), gold], nan=-np.inf
+    )  # a truth that is no option is missed by every set
     rank = math.ceil((len(gold) + 1) * (1 - miss) - 1e-9)
     level = float(np.sort(truths)[::-1][rank - 1])
     return None if math.isinf(level) else level
 
 
 def _control_misses(shares: Figures, gold: Truths, miss: float) -> float:
-    """The highest threshold at which (the misses of all rows + 1) / (n + 1) is at most ``miss``; a row's misses are a share."""
+    """The highest threshold at which (the misses of all rows + 1) / (n + 1) is at most ``miss``; a
+    row's misses are a share.
+    """
     true = gold.sum(axis=1)
     row, column = np.nonzero(gold)
-    value = np.nan_to_num(shares[row, column], nan=-1.0)  # a true label that is no option is missed by every set
+    value = np.nan_to_num(
+        shares[row, column], nan=-1.0
+    )  # a true label that is no option is missed by every set
     order = np.argsort(value, kind="stable")
     value = value[order]
-    missed = np.concatenate([[0.0], np.cumsum(1 / true[row[order]])])  # with the lowest so many true labels missed
+    missed = np.concatenate(
+        [[0.0], np.cumsum(1 / true[row[order]])]
+    )  # with the lowest so many true labels missed
     room = miss * (len(gold) + 1) - 1 + 1e-9
     allowed = int(np.searchsorted(missed, room, side="right")) - 1
     if allowed >= len(value):

@@ -1,4 +1,6 @@
-"""How well two readers agree who gave gold for the same rows: as far as that goes, gold can tell how good a model is."""
+"""How well two readers agree who gave gold for the same rows: as far as that goes, gold can tell
+how good a model is.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,31 @@ from medtask.evaluate.words import capital, count_rows, read_value, shorten
 SHOWN = 100  # disagreements that a report lists
 LABELS = 40  # labels whose kappa a report lists
 NOTHING = "no answer"
-_MEASURES = {"label": "accuracy", "labels": "jaccard", "choice": "accuracy", "answer": "token_f1", "fields": "fields_right"}
-_WORDS = {"label": "agreement", "labels": "mean Jaccard", "choice": "agreement", "answer": "token F1", "fields": "fields that agree"}
+_MEASURES = {
+    "label": "accuracy",
+    "labels": "jaccard",
+    "choice": "accuracy",
+    "answer": "token_f1",
+    "fields": "fields_right",
+}
+_WORDS = {
+    "label": "agreement",
+    "labels": "mean Jaccard",
+    "choice": "agreement",
+    "answer": "token F1",
+    "fields": "fields that agree",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """How far two columns say the same, on ``rows`` rows.
 
-    ``share``: the share of rows, or the mean likeness of kinds that are more or less alike (see _MEASURES). ``exact``: of sets,
-    those that are equal. ``kappa``: Cohen's (1960), which takes off the agreement that chance alone would give; None, with the
-    reason in ``note``, where one of the two, or both, always say the same, so that chance explains all. ``labels``: kappa of each
-    label, of kind ``labels``.
+    ``share``: the share of rows, or the mean likeness of kinds that are more or less alike (see
+    _MEASURES). ``exact``: of sets, those that are equal. ``kappa``: Cohen's (1960), which takes off
+    the agreement that chance alone would give; None, with the reason in ``note``, where one of the
+    two, or both, always say the same, so that chance explains all. ``labels``: kappa of each label,
+    of kind ``labels``.
     """
 
     one: str
@@ -60,11 +75,12 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """Two readers against each other (the ceiling) and the model against each, and against both where they agree.
+    """Two readers against each other (the ceiling) and the model against each, and against both
+    where they agree.
 
-    ``behind``: by how much the model agrees less with a reader than the other reader does (below 0: less), with its p, by the
-    name of the reader who stands for gold. ``lone``: rows that only one reader has read. ``disagreements``: up to 100, in the
-    order of the rows, of ``disagreed``.
+    ``behind``: by how much the model agrees less with a reader than the other reader does (below 0:
+    less), with its p, by the name of the reader who stands for gold. ``lone``: rows that only one
+    reader has read. ``disagreements``: up to 100, in the order of the rows, of ``disagreed``.
     """
 
     names: tuple[str, str]
@@ -88,8 +104,13 @@ class Readers:
             "ceiling": asdict(self.ceiling),
             "model": [asdict(one) for one in self.model],
             "consensus": asdict(self.consensus) if self.consensus else None,
-            "model_minus_other_reader": {name: {**asdict(gap), "p": p} for name, (gap, p) in self.behind.items()},
-            "disagreements": {"rows": self.disagreed, "first": [{"row": one.row, "id": one.record_id} for one in self.disagreements]},
+            "model_minus_other_reader": {
+                name: {**asdict(gap), "p": p} for name, (gap, p) in self.behind.items()
+            },
+            "disagreements": {
+                "rows": self.disagreed,
+                "first": [{"row": one.row, "id": one.record_id} for one in self.disagreements],
+            },
         }
 
     def lines(self) -> list[str]:
@@ -97,28 +118,49 @@ class Readers:
         first, second = self.names
         what = _WORDS[self.kind]
         each = " and ".join(f"with {one.other} in {_tell(one.share)}" for one in self.model)
-        told = f"{first} and {second} agree in {_tell(self.ceiling.share)} ({what}, n = {self.ceiling.rows:,}); the model agrees {each}."
+        told = (
+            f"{first} and {second} agree in {_tell(self.ceiling.share)} ({what}, n = "
+            f"{self.ceiling.rows:,}); the model agrees {each}."
+        )
         sentences = [told, _tell_kappa(self.ceiling)]
-        sentences += [_tell_gap(name, second if name == first else first, gap, p) for name, (gap, p) in self.behind.items()]
+        sentences += [
+            _tell_gap(name, second if name == first else first, gap, p)
+            for name, (gap, p) in self.behind.items()
+        ]
         if self.consensus:
             both = f"Where both agree ({count_rows(self.consensus.rows)})"
-            sentences.append(f"{both}, the model agrees with them in {_tell(self.consensus.share)}.")
+            sentences.append(
+                f"{both}, the model agrees with them in {_tell(self.consensus.share)}."
+            )
         if self.lone:
-            sentences.append(f"{count_rows(self.lone)} that only one of them has read {'are' if self.lone != 1 else 'is'} left out.")
+            sentences.append(
+                f"{count_rows(self.lone)} that only one of them has read "
+                f"{'are' if self.lone != 1 else 'is'} left out."
+            )
         return sentences
 
     def tell(self) -> list[Block]:
         """What a report shows."""
-        what, compared = _WORDS[self.kind], [self.ceiling, *self.model, *([self.consensus] if self.consensus else [])]
+        what, compared = (
+            _WORDS[self.kind],
+            [self.ceiling, *self.model, *([self.consensus] if self.consensus else [])],
+        )
         head: list[tuple[str, Align]] = [("Who", "l"), (capital(what), "n")]
         head += [("Equal sets", "n")] if self.kind == "labels" else []
         head += [("Kappa", "n"), ("Rows", "n")]
-        drawn = [(f"{shorten(one.one, 40)} and {shorten(one.other, 40)}", one.share) for one in compared]
-        caption = f"{capital(what)} with 95 % intervals: the readers with each other first, which is what a person reaches."
+        drawn = [
+            (f"{shorten(one.one, 40)} and {shorten(one.other, 40)}", one.share) for one in compared
+        ]
+        caption = (
+            f"{capital(what)} with 95 % intervals: the readers with each other first, "
+            "which is what a person reaches."
+        )
         blocks: list[Block] = [
             Text(" ".join(self.lines())),
             Picture(caption, draw_intervals(drawn, f"{capital(what)} of readers and model")),
-            Table("Readers and model", tuple(head), [_list_cells(one, self.kind) for one in compared]),
+            Table(
+                "Readers and model", tuple(head), [_list_cells(one, self.kind) for one in compared]
+            ),
         ]
         if self.ceiling.labels:
             blocks += _tell_labels(self.ceiling)
@@ -143,32 +185,54 @@ def compare_readers(
 ) -> Readers | None:
     """Two readers' columns and the model's answers, row by row; None where no row was read by both.
 
-    A reader's value is None where there is none, and has to be a truth of the kind; the model's is None where it gave no answer,
-    which agrees with nobody. ``labels``: all that can be said, an abstention among them; what occurs besides is added. ``ids``,
-    ``rows`` and ``texts`` are for the list of disagreements. Rows of one of the ``groups`` are drawn together.
+    A reader's value is None where there is none, and has to be a truth of the kind; the model's is
+    None where it gave no answer, which agrees with nobody. ``labels``: all that can be said, an
+    abstention among them; what occurs besides is added. ``ids``, ``rows`` and ``texts`` are for the
+    list of disagreements. Rows of one of the ``groups`` are drawn together.
     """
-    read = [place for place, (one, other) in enumerate(zip(first, second, strict=True)) if one is not None and other is not None]
+    read = [
+        place
+        for place, (one, other) in enumerate(zip(first, second, strict=True))
+        if one is not None and other is not None
+    ]
     if not read:
         return None
     lone = sum((one is None) != (other is None) for one, other in zip(first, second, strict=True))
     one, other, said = ([column[place] for place in read] for column in (first, second, model))
     shared = [groups[place] for place in read] if groups else []
     if kind == "choice" and any(isinstance(value, tuple) for value in (*one, *other, *said)):
-        kind, (one, other, said) = "labels", ([read_letters(value) for value in column] for column in (one, other, said))
+        kind, (one, other, said) = (
+            "labels",
+            ([read_letters(value) for value in column] for column in (one, other, said)),
+        )
     classes = _list_classes(kind, labels, (one, other, said))
-    differing = [place for place, (left, right) in enumerate(zip(one, other, strict=True)) if not _is_equal(left, right)]
+    differing = [
+        place
+        for place, (left, right) in enumerate(zip(one, other, strict=True))
+        if not _is_equal(left, right)
+    ]
     agreed = sorted(set(range(len(read))) - set(differing))
     agree = _Comparer(kind, classes, seed)
     both, answers = ([column[place] for place in agreed] for column in (one, said))
-    consensus = agree(("the model", "both readers"), both, answers, [shared[place] for place in agreed] if shared else [])
+    consensus = agree(
+        ("the model", "both readers"),
+        both,
+        answers,
+        [shared[place] for place in agreed] if shared else [],
+    )
 
     def describe(place: int) -> Disagreement:
         at, text = read[place], cut_text(texts[read[place]], 300) if texts else ""
         left, right, answer = (_read(column[place]) for column in (one, other, said))
-        return Disagreement(rows[at] if rows else at + 1, ids[at] if ids else "", left, right, answer, text)
+        return Disagreement(
+            rows[at] if rows else at + 1, ids[at] if ids else "", left, right, answer, text
+        )
 
     ceiling = agree(names, one, other, shared)
-    against = [agree(("the model", name), truth, said, shared) for name, truth in zip(names, (one, other), strict=True)]
+    against = [
+        agree(("the model", name), truth, said, shared)
+        for name, truth in zip(names, (one, other), strict=True)
+    ]
     assert ceiling is not None and against[0] is not None and against[1] is not None
     return Readers(
         names=names,
@@ -194,30 +258,59 @@ class _Comparer:
         self._kind, self._classes, self._seed = kind, classes, seed
 
     def __call__(
-        self, names: tuple[str, str], truth: Sequence[Any], said: Sequence[Any], groups: Sequence[str | None]
+        self,
+        names: tuple[str, str],
+        truth: Sequence[Any],
+        said: Sequence[Any],
+        groups: Sequence[str | None],
     ) -> Agreement | None:
         if not truth:
             return None
         units, weighed = group_rows(groups, len(truth)), self._weigh(truth, said)
         share = weighed[_MEASURES[self._kind]]
         if self._kind == "labels":
-            exact, kappas = estimate_share_of(weighed["exact_match"], units, seed=self._seed), self._list_kappas(truth, said, units)
-            return Agreement(*names, len(truth), estimate(share, units, seed=self._seed), exact, labels=kappas)
+            exact, kappas = (
+                estimate_share_of(weighed["exact_match"], units, seed=self._seed),
+                self._list_kappas(truth, said, units),
+            )
+            return Agreement(
+                *names, len(truth), estimate(share, units, seed=self._seed), exact, labels=kappas
+            )
         if self._kind not in ("label", "choice"):
             return Agreement(*names, len(truth), estimate(share, units, seed=self._seed))
         kappa = estimate_kappa(truth, said, units, seed=self._seed)
-        note = "" if kappa else "kappa is not defined: both always say the same one thing, as chance would have it"
-        return Agreement(*names, len(truth), estimate_share_of(share, units, seed=self._seed), kappa=kappa, note=note)
+        note = (
+            ""
+            if kappa
+            else "kappa is not defined: both always say the same one thing, as chance would have it"
+        )
+        return Agreement(
+            *names,
+            len(truth),
+            estimate_share_of(share, units, seed=self._seed),
+            kappa=kappa,
+            note=note,
+        )
 
     def hold(
-        self, model: Sequence[Any], reader: Sequence[Any], gold: Sequence[Any], groups: Sequence[str | None]
+        self,
+        model: Sequence[Any],
+        reader: Sequence[Any],
+        gold: Sequence[Any],
+        groups: Sequence[str | None],
     ) -> tuple[Estimate, float]:
-        """The model and a reader as two systems, with the other reader as gold: the difference and its p."""
+        """The model and a reader as two systems, with the other reader as gold: the difference and
+        its p.
+        """
         entries = []
         for name, given in (("model", model), ("reader", reader)):
             weighed = self._weigh(gold, given)
             measure = _MEASURES[self._kind]
-            right = [_is_equal(value, truth) for value, truth in zip(given, gold, strict=True)] if measure == "accuracy" else None
+            right = (
+                [_is_equal(value, truth) for value, truth in zip(given, gold, strict=True)]
+                if measure == "accuracy"
+                else None
+            )
             entries.append(Entry(name, {measure: weighed[measure]}, right))
         pair = compare_pair(entries[0], entries[1], groups, seed=self._seed)
         return pair.headline[1], pair.p
@@ -225,7 +318,9 @@ class _Comparer:
     def _weigh(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, Weighed]:
         return weigh_answers(self._kind, self._classes, truth, said)
 
-    def _list_kappas(self, one: Sequence[Any], other: Sequence[Any], units: Units) -> dict[str, Estimate | None]:
+    def _list_kappas(
+        self, one: Sequence[Any], other: Sequence[Any], units: Units
+    ) -> dict[str, Estimate | None]:
         """By label that either has, each a question of its own: does it apply?"""
         found = {}
         for name in self._classes:
@@ -235,7 +330,9 @@ class _Comparer:
         return found
 
 
-def _list_classes(kind: Kind, labels: Sequence[str], columns: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+def _list_classes(
+    kind: Kind, labels: Sequence[str], columns: Sequence[Sequence[Any]]
+) -> tuple[str, ...]:
     if kind not in ("label", "labels"):
         return tuple(labels)
     values = (value for column in columns for value in column if value is not None)
@@ -245,7 +342,11 @@ def _list_classes(kind: Kind, labels: Sequence[str], columns: Sequence[Sequence[
 
 def _is_equal(one: Any, other: Any) -> bool:
     """Sets are equal in any order."""
-    return set(one) == set(other) if isinstance(one, tuple) and isinstance(other, tuple) else bool(one == other)
+    return (
+        set(one) == set(other)
+        if isinstance(one, tuple) and isinstance(other, tuple)
+        else bool(one == other)
+    )
 
 
 def _read(value: Any) -> str:
@@ -253,7 +354,11 @@ def _read(value: Any) -> str:
 
 
 def _tell(share: Estimate) -> str:
-    interval = f" ({share.low:.2f}-{share.high:.2f})" if share.low is not None and share.high is not None else ""
+    interval = (
+        f" ({share.low:.2f}-{share.high:.2f})"
+        if share.low is not None and share.high is not None
+        else ""
+    )
     return f"{share.value:.2f}{interval}"
 
 
@@ -263,19 +368,33 @@ def _tell_kappa(agreement: Agreement) -> str:
     if agreement.labels:
         known = [kappa.value for kappa in agreement.labels.values() if kappa]
         exact = f"Their sets are equal in {_tell(agreement.exact)}" if agreement.exact else ""
-        return f"{exact}; kappa by label is {min(known):.2f} to {max(known):.2f}." if known else f"{exact}."
-    return f"{capital(agreement.note)}." if agreement.note else "There is no kappa for this kind of answer."
+        return (
+            f"{exact}; kappa by label is {min(known):.2f} to {max(known):.2f}."
+            if known
+            else f"{exact}."
+        )
+    return (
+        f"{capital(agreement.note)}."
+        if agreement.note
+        else "There is no kappa for this kind of answer."
+    )
 
 
 def _tell_gap(name: str, rival: str, gap: Estimate, p: float) -> str:
     told = f"by {describe_gap(gap)}, {describe_p(p)}"
     if p >= ALPHA:
         return f"Held against {name}, the model and {rival} show no clear difference ({told})."
-    return f"Held against {name}, the model is {'better' if gap.value > 0 else 'worse'} than {rival}, {told}."
+    return (
+        f"Held against {name}, the model is {'better' if gap.value > 0 else 'worse'} than "
+        f"{rival}, {told}."
+    )
 
 
 def _list_cells(one: Agreement, kind: Kind) -> list[Cell]:
-    cells: list[Cell] = [f"{one.one} and {one.other}", (f"{one.share.value:.3f}", one.share.interval)]
+    cells: list[Cell] = [
+        f"{one.one} and {one.other}",
+        (f"{one.share.value:.3f}", one.share.interval),
+    ]
     if kind == "labels":
         cells.append((f"{one.exact.value:.3f}", one.exact.interval) if one.exact else "–")
     cells.append((f"{one.kappa.value:.3f}", one.kappa.interval) if one.kappa else "–")
@@ -284,21 +403,36 @@ def _list_cells(one: Agreement, kind: Kind) -> list[Cell]:
 
 def _tell_labels(ceiling: Agreement) -> list[Block]:
     lines: list[list[Cell]] = [
-        [name, (f"{kappa.value:.3f}", kappa.interval) if kappa else "–"] for name, kappa in list(ceiling.labels.items())[:LABELS]
+        [name, (f"{kappa.value:.3f}", kappa.interval) if kappa else "–"]
+        for name, kappa in list(ceiling.labels.items())[:LABELS]
     ]
-    caption = f"The first {LABELS} of {len(ceiling.labels):,} labels." if len(ceiling.labels) > LABELS else ""
-    return [Heading("Kappa of the readers, label by label"), Table("Kappa by label", (("Label", "l"), ("Kappa", "n")), lines, caption)]
+    caption = (
+        f"The first {LABELS} of {len(ceiling.labels):,} labels."
+        if len(ceiling.labels) > LABELS
+        else ""
+    )
+    return [
+        Heading("Kappa of the readers, label by label"),
+        Table("Kappa by label", (("Label", "l"), ("Kappa", "n")), lines, caption),
+    ]
 
 
 def _tell_disagreements(readers: Readers) -> list[Block]:
-    who: list[tuple[str, Align]] = [(shorten(name, 30), "l") for name in (*readers.names, "The model")]
+    who: list[tuple[str, Align]] = [
+        (shorten(name, 30), "l") for name in (*readers.names, "The model")
+    ]
     head: tuple[tuple[str, Align], ...] = (("Row", "v"), *who, ("Text", "w"))
     lines: list[list[Cell]] = [
-        [f"{one.row:,} {one.record_id}".strip(), one.first, one.second, one.model, one.text] for one in readers.disagreements
+        [f"{one.row:,} {one.record_id}".strip(), one.first, one.second, one.model, one.text]
+        for one in readers.disagreements
     ]
     more = f"; the first {SHOWN}" if readers.disagreed > SHOWN else ""
     return [
         Heading("Where the readers differ"),
-        Text(f"{count_rows(readers.disagreed)}{more}. A third reader should settle these before they count as gold.", "quiet"),
+        Text(
+            f"{count_rows(readers.disagreed)}{more}. A third reader should settle these before "
+            "they count as gold.",
+            "quiet",
+        ),
         Table("Disagreements", head, lines),
     ]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no result. ``rows``: those that there were; ``needed``: about how many it would take, None where no number
-    of rows is known to do."""
+    """Why there is no result. ``rows``: those that there were; ``needed``: about how many it would
+    take, None where no number of rows is known to do.
+    """
 
     reason: str
     rows: int

@@ -1,4 +1,6 @@
-"""Whether a confidence means what it says: reliability, its error, proper scores, and the error at each coverage."""
+"""Whether a confidence means what it says: reliability, its error, proper scores, and the error at
+each coverage.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from medtask.evaluate.intervals import Estimate, Figures, bootstrap, estimate_ra
 from medtask.evaluate.words import capital, count_rows
 
 BINS = 10
-FLOOR = 1e-6  # a probability below is read as this: a table's rounding must not make a loss infinite
+FLOOR = (
+    1e-6  # a probability below is read as this: a table's rounding must not make a loss infinite
+)
 POINTS = 100  # of a curve that are kept
 _DRAWS = 1000
 _CELLS = 2000
@@ -26,7 +30,9 @@ Groups = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Rows whose confidence lies in [low, high): their mean confidence, and the share of them that was right."""
+    """Rows whose confidence lies in [low, high): their mean confidence, and the share of them that
+    was right.
+    """
 
     low: float
     high: float
@@ -36,8 +42,9 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class RiskCurve:
-    """The error among accepted rows by their coverage, from the surest rows on; at most 100 points. ``aurc``: its area
-    (Geifman and El-Yaniv 2017), the mean error over all coverages."""
+    """The error among accepted rows by their coverage, from the surest rows on; at most 100 points.
+    ``aurc``: its area (Geifman and El-Yaniv 2017), the mean error over all coverages.
+    """
 
     coverage: tuple[float, ...]
     thresholds: tuple[float, ...]
@@ -48,7 +55,10 @@ class RiskCurve:
         points = zip(self.coverage, self.thresholds, self.error, strict=True)
         return {
             "aurc": self.aurc,
-            "points": [{"coverage": share, "threshold": at, "error": asdict(error)} for share, at, error in points],
+            "points": [
+                {"coverage": share, "threshold": at, "error": asdict(error)}
+                for share, at, error in points
+            ],
         }
 
 
@@ -56,9 +66,10 @@ class RiskCurve:
 class Reliability:
     """How far the confidence of ``rows`` rows can be believed; ``without`` further rows have none.
 
-    ``ece``: expected calibration error over ten equal bins. It is never 0 on few rows: a model whose confidence is exactly right
-    would show ``ece_by_chance`` on average, and exceed ``ece_chance_limit`` once in twenty times; ``p`` is its chance of
-    an error this large. ``brier``, ``log_loss``: of the confidence that the answer is right (0.25 and 0.69: what 0.5 for
+    ``ece``: expected calibration error over ten equal bins. It is never 0 on few rows: a model
+    whose confidence is exactly right would show ``ece_by_chance`` on average, and exceed
+    ``ece_chance_limit`` once in twenty times; ``p`` is its chance of an error this large.
+    ``brier``, ``log_loss``: of the confidence that the answer is right (0.25 and 0.69: what 0.5 for
     every row has). ``whole``: scores of the whole distribution, where it is known.
     """
 
@@ -83,7 +94,12 @@ class Reliability:
             "without_confidence": self.without,
             "mean_confidence": self.mean_confidence,
             "accuracy": asdict(self.accuracy),
-            "ece": {**asdict(self.ece), "by_chance": self.ece_by_chance, "chance_limit": self.ece_chance_limit, "p": self.p},
+            "ece": {
+                **asdict(self.ece),
+                "by_chance": self.ece_by_chance,
+                "chance_limit": self.ece_chance_limit,
+                "p": self.p,
+            },
             "brier": asdict(self.brier),
             "log_loss": asdict(self.log_loss),
             "all_labels": {name: asdict(figure) for name, figure in self.whole.items()},
@@ -96,35 +112,78 @@ class Reliability:
         gap = self.mean_confidence - self.accuracy.value
         told = f"expected calibration error {self.ece} on {count_rows(self.rows)}"
         if self.p >= 0.05:
-            return f"{told}; a perfect confidence would show {self.ece_by_chance:.3f} by chance: no sign that it misleads"
+            return (
+                f"{told}; a perfect confidence would show {self.ece_by_chance:.3f} by chance: "
+                "no sign that it misleads"
+            )
         way = "surer than it is right" if gap > 0 else "less sure than it could be"
         means = f"mean confidence {self.mean_confidence:.3f}, right {self.accuracy.value:.3f}"
-        return f"{told}, where chance would show {self.ece_by_chance:.3f}: on the whole the model is {way} ({means})"
+        return (
+            f"{told}, where chance would show {self.ece_by_chance:.3f}: on the whole the "
+            f"model is {way} ({means})"
+        )
 
     def tell(self, *, risk: bool = True) -> list[Block]:
         """For a report: the diagram, with ``risk`` the curve, the figures."""
         named = {"brier": "Brier score", "log_loss": "log loss"}
         lines = [
-            ("Expected calibration error", str(self.ece), f"a perfect confidence would show {self.ece_by_chance:.3f} by chance"),
-            ("Brier score of the confidence", str(self.brier), "0 is best; 0.25 is saying 0.5 of every row"),
-            ("Log loss of the confidence", str(self.log_loss), "0 is best; 0.693 is saying 0.5 of every row"),
-            *((f"{named.get(name, name).capitalize()}, all labels", str(one), "0 is best") for name, one in self.whole.items()),
-            ("Area under the error curve", f"{self.risk.aurc:.3f}", "mean error over all coverages; 0 is best"),
+            (
+                "Expected calibration error",
+                str(self.ece),
+                f"a perfect confidence would show {self.ece_by_chance:.3f} by chance",
+            ),
+            (
+                "Brier score of the confidence",
+                str(self.brier),
+                "0 is best; 0.25 is saying 0.5 of every row",
+            ),
+            (
+                "Log loss of the confidence",
+                str(self.log_loss),
+                "0 is best; 0.693 is saying 0.5 of every row",
+            ),
+            *(
+                (f"{named.get(name, name).capitalize()}, all labels", str(one), "0 is best")
+                for name, one in self.whole.items()
+            ),
+            (
+                "Area under the error curve",
+                f"{self.risk.aurc:.3f}",
+                "mean error over all coverages; 0 is best",
+            ),
         ]
-        left = f" {count_rows(self.without)} with gold have no confidence and are not here." if self.without else ""
+        left = (
+            f" {count_rows(self.without)} with gold have no confidence and are not here."
+            if self.without
+            else ""
+        )
         caption = f"n = {self.rows:,} rows with gold and a confidence"
         bins = [(one.confidence, one.right) for one in self.bins]
         return [
             Text(f"{capital(self.describe())}.{left}"),
-            Picture("Share right by confidence, with 95 % intervals; the bars below count rows", draw_reliability(bins, "Reliability")),
+            Picture(
+                "Share right by confidence, with 95 % intervals; the bars below count rows",
+                draw_reliability(bins, "Reliability"),
+            ),
             *(self.tell_risk() if risk else []),
-            Table("Figures of the confidence", (("Figure", "l"), ("Value (95 %)", "n"), ("How to read it", "w")), lines, caption),
+            Table(
+                "Figures of the confidence",
+                (("Figure", "l"), ("Value (95 %)", "n"), ("How to read it", "w")),
+                lines,
+                caption,
+            ),
         ]
 
     def tell_risk(self) -> list[Block]:
         """For a report: what acceptance could reach."""
         drawn = draw_risk(self.risk.coverage, self.risk.error, "Risk")
-        return [Picture("Error among the surest rows, the more of them are accepted; the band is its 95 % interval", drawn)]
+        return [
+            Picture(
+                "Error among the surest rows, the more of them are accepted; the band is its 95 "
+                "% interval",
+                drawn,
+            )
+        ]
 
 
 def measure_reliability(
@@ -137,11 +196,12 @@ def measure_reliability(
 ) -> Reliability | None:
     """How well confidences [n] in [0, 1] (NaN: none) foretell whether answers are right [n].
 
-    ``scores``: further scores by row (see score_shares), whose means are told. ``groups`` [n]: rows of one group are drawn
-    together by the bootstrap. Binned calibration error is biased upwards (Roelofs et al. 2022), so the value of a perfectly
-    calibrated model on these very confidences is simulated beside it (a consistency test, Bröcker and Smith 2007), and the
-    interval is the reverse percentile bootstrap's, which takes the bias off; it begins at 0 where the test does not reject.
-    The simulation takes rows as independent. None without a row that has a confidence.
+    ``scores``: further scores by row (see score_shares), whose means are told. ``groups`` [n]: rows
+    of one group are drawn together by the bootstrap. Binned calibration error is biased upwards
+    (Roelofs et al. 2022), so the value of a perfectly calibrated model on these very confidences is
+    simulated beside it (a consistency test, Bröcker and Smith 2007), and the interval is the
+    reverse percentile bootstrap's, which takes the bias off; it begins at 0 where the test does not
+    reject. The simulation takes rows as independent. None without a row that has a confidence.
     """
     known = ~np.isnan(confidence)
     confidence_, right_ = np.clip(confidence[known], 0.0, 1.0), np.asarray(right, dtype=bool)[known]
@@ -156,25 +216,35 @@ def measure_reliability(
     return Reliability(
         rows=rows,
         without=int((~known).sum()),
-        bins=tuple(_describe_bin(at, confidence_[place == at], right_[place == at]) for at in np.unique(place).tolist()),
+        bins=tuple(
+            _describe_bin(at, confidence_[place == at], right_[place == at])
+            for at in np.unique(place).tolist()
+        ),
         mean_confidence=float(confidence_.mean()),
-        accuracy=accuracy if units is None else estimate_mean(right_.astype(np.float64), units, seed),
+        accuracy=accuracy
+        if units is None
+        else estimate_mean(right_.astype(np.float64), units, seed),
         ece=ece,
         ece_by_chance=by_chance,
         ece_chance_limit=limit,
         p=p,
         brier=estimate_mean((confidence_ - right_) ** 2, units, seed),
         log_loss=estimate_mean(-np.log(np.where(right_, sure, 1 - sure)), units, seed),
-        whole={name: estimate_mean(values[known], units, seed) for name, values in (scores or {}).items()},
+        whole={
+            name: estimate_mean(values[known], units, seed)
+            for name, values in (scores or {}).items()
+        },
         risk=trace_risk(np.asarray(confidence), np.asarray(right, dtype=bool)),
     )
 
 
 def score_shares(shares: Figures, gold: NDArray[Any]) -> dict[str, Figures]:
-    """Log loss and Brier score of each row's whole distribution [n, k]; columns that are NaN are no options of the row.
+    """Log loss and Brier score of each row's whole distribution [n, k]; columns that are NaN are no
+    options of the row.
 
-    ``gold``: [n] column of the truth (the log loss of its probability; the sum of squares over the options), or [n, k]
-    whether a label applies (both are means over the row's labels). Probabilities below 1e-6 are read as that.
+    ``gold``: [n] column of the truth (the log loss of its probability; the sum of squares over the
+    options), or [n, k] whether a label applies (both are means over the row's labels).
+    Probabilities below 1e-6 are read as that.
     """
     known = ~np.isnan(shares)
     filled = np.where(known, shares, 0.0)
@@ -193,16 +263,24 @@ def score_shares(shares: Figures, gold: NDArray[Any]) -> dict[str, Figures]:
 
 
 def trace_risk(confidence: Figures, right: Truths) -> RiskCurve:
-    """The error among the surest rows at every coverage, with Clopper-Pearson's exact 95 % bands (each for itself).
+    """The error among the surest rows at every coverage, with Clopper-Pearson's exact 95 % bands
+    (each for itself).
 
-    Rows of equal confidence are accepted together; rows without one never are, so the curve may end before 1.
+    Rows of equal confidence are accepted together; rows without one never are, so the curve may end
+    before 1.
     """
     from scipy.stats import beta
 
     n = len(confidence)
-    order = np.argsort(-confidence, kind="stable")[: int((~np.isnan(confidence)).sum())]  # NaN sorts last
+    order = np.argsort(-confidence, kind="stable")[
+        : int((~np.isnan(confidence)).sum())
+    ]  # NaN sorts last
     sure = confidence[order]
-    ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True)) if len(sure) else np.zeros(0, dtype=np.int64)
+    ends = (
+        np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
+        if len(sure)
+        else np.zeros(0, dtype=np.int64)
+    )
     accepted, wrong = ends + 1, np.cumsum(~right[order])[ends]
     error = wrong / np.maximum(accepted, 1)
     aurc = float((error * np.diff(accepted, prepend=0)).sum() / max(1, len(sure)))
@@ -211,20 +289,33 @@ def trace_risk(confidence: Figures, right: Truths) -> RiskCurve:
         kept = np.unique(np.searchsorted(accepted, np.linspace(accepted[0], accepted[-1], POINTS)))
         ends, accepted, wrong, error = ends[kept], accepted[kept], wrong[kept], error[kept]
     low = np.where(wrong > 0, beta.ppf(0.025, np.maximum(wrong, 1), accepted - wrong + 1), 0.0)
-    high = np.where(wrong < accepted, beta.ppf(0.975, wrong + 1, np.maximum(accepted - wrong, 1)), 1.0)
+    high = np.where(
+        wrong < accepted, beta.ppf(0.975, wrong + 1, np.maximum(accepted - wrong, 1)), 1.0
+    )
     figures = zip(error.tolist(), accepted.tolist(), low.tolist(), high.tolist(), strict=True)
-    return RiskCurve(tuple((accepted / max(1, n)).tolist()), tuple(sure[ends].tolist()), tuple(Estimate(*one) for one in figures), aurc)
+    return RiskCurve(
+        tuple((accepted / max(1, n)).tolist()),
+        tuple(sure[ends].tolist()),
+        tuple(Estimate(*one) for one in figures),
+        aurc,
+    )
 
 
 def _measure_ece(
     confidence: Figures, right: Truths, place: NDArray[np.int64], groups: Groups | None, seed: int
 ) -> tuple[Estimate, float, float, float]:
-    """The error with its interval; its mean and 95th percentile under perfect calibration; the test's p-value."""
+    """The error with its interval; its mean and 95th percentile under perfect calibration; the
+    test's p-value.
+    """
     rows = len(confidence)
     # Rows that are alike to three digits are one cell: the time depends on the cells.
     alike = np.stack([place, np.round(confidence * 1000).astype(np.int64), right], axis=1)
     _, cell, counts = np.unique(alike, axis=0, return_inverse=True, return_counts=True)
-    unit, cells = (cell.ravel(), counts) if groups is None else (np.unique(groups, return_inverse=True)[1].ravel(), None)
+    unit, cells = (
+        (cell.ravel(), counts)
+        if groups is None
+        else (np.unique(groups, return_inverse=True)[1].ravel(), None)
+    )
     gaps = np.zeros((int(unit.max()) + 1, BINS))
     np.add.at(gaps, (unit, place), confidence - right)
     sizes = np.bincount(unit).astype(np.float64)
@@ -244,11 +335,18 @@ def _measure_ece(
     if drawn is not None:
         low = 0.0 if p >= 0.05 else min(value, max(0.0, 2 * value - drawn[1]))
         interval = low, min(1.0, max(value, 2 * value - drawn[0]))
-    return Estimate(value, rows, *interval), float(chance.mean()), float(np.percentile(chance, 95)), p
+    return (
+        Estimate(value, rows, *interval),
+        float(chance.mean()),
+        float(np.percentile(chance, 95)),
+        p,
+    )
 
 
 def _simulate_chance(confidence: Figures, place: NDArray[np.int64], seed: int) -> Figures:
-    """The error that these confidences show when each row is right with exactly its confidence, [draws]."""
+    """The error that these confidences show when each row is right with exactly its confidence,
+    [draws].
+    """
     random = np.random.default_rng([seed, 1])
     chance = np.zeros(_DRAWS)
     for at in np.unique(place):
@@ -259,19 +357,30 @@ def _simulate_chance(confidence: Figures, place: NDArray[np.int64], seed: int) -
 
 
 def estimate_mean(values: Figures, groups: Groups | None, seed: int) -> Estimate:
-    """The mean of at least one row [n], with the bootstrap's interval over groups, or over rows of about equal value."""
+    """The mean of at least one row [n], with the bootstrap's interval over groups, or over rows of
+    about equal value.
+    """
     if groups is not None:
         unit = np.unique(groups, return_inverse=True)[1].ravel()
-        found = estimate_ratio(np.bincount(unit, values), np.bincount(unit).astype(np.float64), seed=seed)
+        found = estimate_ratio(
+            np.bincount(unit, values), np.bincount(unit).astype(np.float64), seed=seed
+        )
     else:
         parts = np.array_split(np.sort(values), min(len(values), _CELLS))
-        found = estimate_ratio(np.array([part.mean() for part in parts]), np.ones(len(parts)), np.array(list(map(len, parts))), seed=seed)
+        found = estimate_ratio(
+            np.array([part.mean() for part in parts]),
+            np.ones(len(parts)),
+            np.array(list(map(len, parts))),
+            seed=seed,
+        )
     assert found is not None
     return replace(found, value=float(values.mean()), n=len(values))
 
 
 def compute_ece(confidence: Figures, right: NDArray[Any]) -> float:
-    """The expected calibration error over ten equal bins, of rows all of which have a confidence; NaN without rows."""
+    """The expected calibration error over ten equal bins, of rows all of which have a confidence;
+    NaN without rows.
+    """
     if not len(confidence):
         return float("nan")
     place = np.minimum((np.clip(confidence, 0, 1) * BINS).astype(np.int64), BINS - 1)

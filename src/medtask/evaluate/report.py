@@ -1,4 +1,6 @@
-"""The report of a run: one HTML file for people that needs no network and no script, and its numbers as JSON beside it."""
+"""The report of a run: one HTML file for people that needs no network and no script, and its
+numbers as JSON beside it.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,18 @@ def write_report(
     numbers: Mapping[str, object] | None = None,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write ``path`` and, beside it, the same numbers without record text as .json; both for their owner only.
+    """Write ``path`` and, beside it, the same numbers without record text as .json; both for their
+    owner only.
 
-    ``manifest`` may lack anything: what it has is shown. ``further``: what an evaluation found out besides, ``numbers``: of
-    that, ``notes``: what has to be known before any of it is read. StorageError where the files cannot be written.
+    ``manifest`` may lack anything: what it has is shown. ``further``: what an evaluation found out
+    besides, ``numbers``: of that, ``notes``: what has to be known before any of it is read.
+    StorageError where the files cannot be written.
     """
-    told = {**summary.to_json(), "baselines": [baseline.to_json() for baseline in baselines], **(numbers or {})}
+    told = {
+        **summary.to_json(),
+        "baselines": [baseline.to_json() for baseline in baselines],
+        **(numbers or {}),
+    }
     replace_text(path.with_suffix(".json"), json.dumps(told) + "\n")
     replace_text(path, render_report(summary, manifest, baselines, further, notes))
 
@@ -56,13 +64,18 @@ def render_report(
             name=sections.find_fact(manifest, "task", "name") or "A run without a name",
             lead=sections.tell_lead(summary, manifest),
             tiles=sections.list_tiles(summary),
-            warnings=[*(f"{words.capital(note)}." for note in notes), *warn_of_baselines(baselines, summary.kind)],
+            warnings=[
+                *(f"{words.capital(note)}." for note in notes),
+                *warn_of_baselines(baselines, summary.kind),
+            ],
             facts=sections.list_facts(manifest),
             statuses=sections.list_statuses(summary),
             answers=summary.answers.tell(manifest),
             doubt=sections.draw_doubt(summary),
             quality=sections.tell_quality(summary.gold, baselines),
-            belief=sections.tell_belief(summary, risk=not further),  # an evaluation draws it where it tells of acceptance
+            belief=sections.tell_belief(
+                summary, risk=not further
+            ),  # an evaluation draws it where it tells of acceptance
             further=further,
             passes=sections.tell_passes(summary),
             gaps=sections.tell_gaps(summary),
@@ -78,7 +91,11 @@ def render_report(
 def open_templates() -> Environment:
     """Everything is escaped but what plots.py has drawn; a name that is not there is an error."""
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     templates.globals.update(draw_bar=draw_bar, status_words=STATUS_WORDS, entry_limit=ENTRIES)
     templates.filters.update(

@@ -1,4 +1,6 @@
-"""How well sets of names agree with gold's: exact match, Jaccard, Hamming loss, F1 by row, micro- and macro-F1, label by label."""
+"""How well sets of names agree with gold's: exact match, Jaccard, Hamming loss, F1 by row, micro-
+and macro-F1, label by label.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,13 @@ _BOTH, _GOLD, _SAID = range(3)
 class SetQuality:
     """What answers that are sets of names are worth against gold, over all rows with gold.
 
-    A row without an answer is never an exact match, has a Jaccard and an F1 of 0, misses all that gold has, and is wrong of every
-    name (a Hamming loss of 1). ``exact_answered`` is over the rows that got an answer. ``micro_f1`` is that of all decisions
-    together, ``macro_f1`` the plain mean over the labels that occur in gold, ``sample_f1`` the mean of each row's own; the first
-    two are None where there is nothing to find. Jaccard: what both have, of what either has; two empty sets agree wholly.
-    ``hamming_loss``: the share of names, in or out, that are wrong in a row; None where it is not known of all rows how many
-    there were to choose from. ``groups``: see Units.
+    A row without an answer is never an exact match, has a Jaccard and an F1 of 0, misses all that
+    gold has, and is wrong of every name (a Hamming loss of 1). ``exact_answered`` is over the rows
+    that got an answer. ``micro_f1`` is that of all decisions together, ``macro_f1`` the plain mean
+    over the labels that occur in gold, ``sample_f1`` the mean of each row's own; the first two are
+    None where there is nothing to find. Jaccard: what both have, of what either has; two empty sets
+    agree wholly. ``hamming_loss``: the share of names, in or out, that are wrong in a row; None
+    where it is not known of all rows how many there were to choose from. ``groups``: see Units.
     """
 
     exact_match: Estimate
@@ -52,36 +55,58 @@ class SetQuality:
 
 
 class SetCounts:
-    """Sums up pairs of sets, row by row; memory grows with the names and with how large the sets get, and with the rows only where
-    these have groups."""
+    """Sums up pairs of sets, row by row; memory grows with the names and with how large the sets
+    get, and with the rows only where these have groups.
+    """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._index = {name: place for place, name in enumerate(self._classes)}
-        self._table = np.zeros((3, len(self._classes)), dtype=np.int64)  # in both, in gold, in the answer
-        self._tally = Tally()  # of (in both, in gold, in the answer, answered, names to choose from)
+        self._table = np.zeros(
+            (3, len(self._classes)), dtype=np.int64
+        )  # in both, in gold, in the answer
+        self._tally = (
+            Tally()
+        )  # of (in both, in gold, in the answer, answered, names to choose from)
         self._alone = 0
         self._sums = GroupSums()
 
-    def add(self, gold: Names, given: Names | None, group: str | None = None, *, of: int | None = None) -> None:
-        """``given`` is None where there is no answer. All names must be classes (else KeyError). ``of``: how many names there were to
-        choose from, 0 where that is not known; all classes where it is left out."""
+    def add(
+        self, gold: Names, given: Names | None, group: str | None = None, *, of: int | None = None
+    ) -> None:
+        """``given`` is None where there is no answer. All names must be classes (else KeyError).
+        ``of``: how many names there were to choose from, 0 where that is not known; all classes
+        where it is left out.
+        """
         truth, said = frozenset(gold), frozenset(given or ())
-        found = [(line, self._index[name]) for line, names in enumerate((truth & said, truth, said)) for name in names]
+        found = [
+            (line, self._index[name])
+            for line, names in enumerate((truth & said, truth, said))
+            for name in names
+        ]
         for line, place in found:
             self._table[line, place] += 1
         of = len(self._classes) if of is None else of
-        self._tally.add((len(truth & said), len(truth), len(said), int(given is not None), of), group)
+        self._tally.add(
+            (len(truth & said), len(truth), len(said), int(given is not None), of), group
+        )
         if group:
             self._sums.add(group, found)
         else:
             self._alone += 1
 
     def grade(
-        self, gold: Sequence[Names], answers: Sequence[Names | None], groups: Sequence[str | None] = (), *, seed: int = 0
+        self,
+        gold: Sequence[Names],
+        answers: Sequence[Names | None],
+        groups: Sequence[str | None] = (),
+        *,
+        seed: int = 0,
     ) -> SetQuality | None:
-        """The quality of all rows that were added; ``gold``, ``answers`` and ``groups`` are a random sample of them (or all), in a fixed
-        order, from which the intervals of labels and of macro-F1 are drawn where rows have no group. None without rows."""
+        """The quality of all rows that were added; ``gold``, ``answers`` and ``groups`` are a
+        random sample of them (or all), in a fixed order, from which the intervals of labels and of
+        macro-F1 are drawn where rows have no group. None without rows.
+        """
         cells, units = self._tally.finish()
         if not units.n:
             return None
@@ -93,7 +118,9 @@ class SetCounts:
         by_row = np.where(exact, 1.0, 2 * both / np.maximum(1, sizes))
         wrong = np.where(answered > 0, (either - both) / np.maximum(1, of), 1.0)
         whole = estimate_rate(exact, every, units, seed=seed)
-        means = [estimate_ratio(values, every, units, seed=seed) for values in (jaccard, by_row, wrong)]
+        means = [
+            estimate_ratio(values, every, units, seed=seed) for values in (jaccard, by_row, wrong)
+        ]
         assert whole is not None
         assert means[0] is not None
         assert means[1] is not None
@@ -114,10 +141,16 @@ class SetCounts:
         )
 
     def _grade_labels(
-        self, gold: Sequence[Names], answers: Sequence[Names | None], groups: Sequence[str | None], units: Units, seed: int
+        self,
+        gold: Sequence[Names],
+        answers: Sequence[Names | None],
+        groups: Sequence[str | None],
+        units: Units,
+        seed: int,
     ) -> tuple[Estimate | None, tuple[LabelQuality, ...]]:
-        """Macro-F1, and the labels in use, of all rows. Intervals are those of draws of so many units from the sampled rows (and all
-        groups), moved to where all rows have their figures."""
+        """Macro-F1, and the labels in use, of all rows. Intervals are those of draws of so many
+        units from the sampled rows (and all groups), moved to where all rows have their figures.
+        """
         used = np.flatnonzero(self._table.any(axis=0))
         sums, counts, n = self._spread(gold, answers, groups, units)
         sums = [one[:, used] for one in sums]
@@ -132,7 +165,10 @@ class SetCounts:
         else:
             bounds = np.clip(bounds + values - measure(counts[None])[0], 0, 1)
         by_label = bounds[:, 1:].reshape(2, 3, -1)
-        having = [np.asarray(counts @ (sums[line] > 0)).round().astype(np.int64).tolist() for line in (_SAID, _GOLD)]
+        having = [
+            np.asarray(counts @ (sums[line] > 0)).round().astype(np.int64).tolist()
+            for line in (_SAID, _GOLD)
+        ]
         labels = tuple(
             grade_label(
                 self._classes[place],
@@ -145,38 +181,63 @@ class SetCounts:
         return name_interval(values[0], units.n, bounds[:, 0]), labels
 
     def _spread(
-        self, gold: Sequence[Names], answers: Sequence[Names | None], groups: Sequence[str | None], units: Units
+        self,
+        gold: Sequence[Names],
+        answers: Sequence[Names | None],
+        groups: Sequence[str | None],
+        units: Units,
     ) -> tuple[list[Any], Counts | Figures, int]:
-        """What each kind of unit has of each label (in both, in gold, in the answer: three times [kinds, labels], sparse), how many units
-        it stands for, and how many there are. A sampled row without a group stands for its share of all such rows."""
+        """What each kind of unit has of each label (in both, in gold, in the answer: three times
+        [kinds, labels], sparse), how many units it stands for, and how many there are. A sampled
+        row without a group stands for its share of all such rows.
+        """
         from scipy.sparse import vstack
 
         grouped = units.groups is not None
         lone = [row for row in range(len(gold)) if not (grouped and groups and groups[row])]
         rows = [(frozenset(gold[row]), frozenset(answers[row] or ())) for row in lone]
-        marks = [one & other for one, other in rows], [one for one, _ in rows], [other for _, other in rows]
+        marks = (
+            [one & other for one, other in rows],
+            [one for one, _ in rows],
+            [other for _, other in rows],
+        )
         sums = [self._mark(names) for names in marks]
         if not grouped:
             return sums, np.ones(len(lone), dtype=np.int64), units.n
         width = len(self._classes)
         table = self._sums.table([(line, place) for line in range(3) for place in range(width)])
         of_groups = [table[:, line * width : (line + 1) * width] for line in range(3)]
-        share = np.full(len(lone), 1 if self._alone == len(lone) else self._alone / max(1, len(lone)))
+        share = np.full(
+            len(lone), 1 if self._alone == len(lone) else self._alone / max(1, len(lone))
+        )
         counts = np.concatenate([share, np.ones(of_groups[0].shape[0], dtype=np.int64)])
-        return [vstack([one, other], format="csr") for one, other in zip(sums, of_groups, strict=True)], counts, round(float(counts.sum()))
+        return (
+            [
+                vstack([one, other], format="csr")
+                for one, other in zip(sums, of_groups, strict=True)
+            ],
+            counts,
+            round(float(counts.sum())),
+        )
 
     def _mark(self, rows: Sequence[Names]) -> Any:
         """[rows, classes], 1 where the row has the name; sparse."""
         from scipy.sparse import csr_array
 
-        places = [(row, self._index[name]) for row, names in enumerate(rows) for name in sorted(names)]
+        places = [
+            (row, self._index[name]) for row, names in enumerate(rows) for name in sorted(names)
+        ]
         row, column = np.array(places, dtype=np.int64).reshape(-1, 2).T
-        return csr_array((np.ones(len(places)), (row, column)), shape=(len(rows), len(self._classes)))
+        return csr_array(
+            (np.ones(len(places)), (row, column)), shape=(len(rows), len(self._classes))
+        )
 
 
 def _measure(sums: Sequence[Figures]) -> Figures:
-    """Macro-F1 over the labels that occur in gold, then precision, recall and F1 of each label: [draws, labels] in both, in gold and in
-    the answer make [draws, 1 + 3 x labels], NaN where undefined."""
+    """Macro-F1 over the labels that occur in gold, then precision, recall and F1 of each label:
+    [draws, labels] in both, in gold and in the answer make [draws, 1 + 3 x labels], NaN where
+    undefined.
+    """
     both, gold, said = sums
     f1, occurs = divide(2 * both, gold + said), gold > 0
     macro = divide(np.where(occurs, f1, 0).sum(axis=1), occurs.sum(axis=1))
@@ -185,8 +246,13 @@ def _measure(sums: Sequence[Figures]) -> Figures:
 
 def weigh_sets(gold: Sequence[Names], answers: Sequence[Names | None]) -> tuple[Figures, Figures]:
     """Each row's part in micro-F1, as comparison.compare_ratios wants it."""
-    pairs = [(frozenset(truth), frozenset(given or ())) for truth, given in zip(gold, answers, strict=True)]
-    return np.array([2.0 * len(truth & said) for truth, said in pairs]), np.array([float(len(truth) + len(said)) for truth, said in pairs])
+    pairs = [
+        (frozenset(truth), frozenset(given or ()))
+        for truth, given in zip(gold, answers, strict=True)
+    ]
+    return np.array([2.0 * len(truth & said) for truth, said in pairs]), np.array(
+        [float(len(truth) + len(said)) for truth, said in pairs]
+    )
 
 
 def grade_sets(

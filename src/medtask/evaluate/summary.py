@@ -1,4 +1,6 @@
-"""Everything that a report tells about a run, gathered in one pass over its answers in bounded memory."""
+"""Everything that a report tells about a run, gathered in one pass over its answers in bounded
+memory.
+"""
 
 from __future__ import annotations
 
@@ -65,11 +67,12 @@ class Cause:
 class Summary:
     """What a run's answers look like.
 
-    ``answered`` rows got an answer; ``answers``: see the kind's own room. ``confidence``: 20 bins over [0, 1] of the rows
-    whose answer has one, by what gold says of them. ``off_set``: 20 bins of the rows whose engine could tell; their mean.
-    ``doubtful``: up to 50 of the ``doubtful_rows`` rows that need a person (all but ok and empty ones), the least sure
-    first. ``pace``: how fast, along the table. ``passes``: the further passes that any row went through. ``ms``: the sum of the
-    rows' shares of the time.
+    ``answered`` rows got an answer; ``answers``: see the kind's own room. ``confidence``: 20 bins
+    over [0, 1] of the rows whose answer has one, by what gold says of them. ``off_set``: 20 bins of
+    the rows whose engine could tell; their mean. ``doubtful``: up to 50 of the ``doubtful_rows``
+    rows that need a person (all but ok and empty ones), the least sure first. ``pace``: how fast,
+    along the table. ``passes``: the further passes that any row went through. ``ms``: the sum of
+    the rows' shares of the time.
     """
 
     kind: Kind
@@ -102,8 +105,15 @@ class Summary:
             "confidence": {verdict: bins.tolist() for verdict, bins in self.confidence.items()},
             "off_set": {"bins": self.off_set.tolist(), "mean": self.off_set_mean},
             "slack_max": self.slack_max,
-            "doubtful": {"rows": self.doubtful_rows, "first": [case.locate() for case in self.doubtful]},
-            "cost": {"tokens_read": self.tokens_read, "tokens_reused": self.tokens_reused, "ms": self.ms},
+            "doubtful": {
+                "rows": self.doubtful_rows,
+                "first": [case.locate() for case in self.doubtful],
+            },
+            "cost": {
+                "tokens_read": self.tokens_read,
+                "tokens_reused": self.tokens_reused,
+                "ms": self.ms,
+            },
             "pace": [span.to_json() for span in self.pace],
             **({"passes": [asdict(one) for one in self.passes]} if self.passes else {}),
             "gold": self.gold.to_json() if self.gold else None,
@@ -113,11 +123,13 @@ class Summary:
 class Gatherer:
     """Takes a run's answers one by one and sums them up; memory does not grow with their number.
 
-    ``labels`` are the task's, without its abstention; only the kinds that have labels use them. What comes out does not
-    depend on the order of the rows.
+    ``labels`` are the task's, without its abstention; only the kinds that have labels use them.
+    What comes out does not depend on the order of the rows.
     """
 
-    def __init__(self, kind: Kind, labels: Sequence[str], abstain: str | None, has_gold: bool, seed: int = 0) -> None:
+    def __init__(
+        self, kind: Kind, labels: Sequence[str], abstain: str | None, has_gold: bool, seed: int = 0
+    ) -> None:
         self._kind = kind
         self._shaper, grader = open_kind(kind, labels, abstain, seed)
         self._statuses: Counter[Status] = Counter()
@@ -133,11 +145,19 @@ class Gatherer:
         self._gold = GoldGatherer(kind, grader, seed) if has_gold else None
 
     def add(
-        self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option] = (), group: str | None = None
+        self,
+        row: int,
+        answer: Answer,
+        text: str,
+        gold: Value | None,
+        options: Sequence[Option] = (),
+        group: str | None = None,
     ) -> None:
-        """``row`` comes once; ``text`` is what was asked about; ``options`` are the row's own, where it brings some.
+        """``row`` comes once; ``text`` is what was asked about; ``options`` are the row's own,
+        where it brings some.
 
-        ``gold``: None or "" where it is not known; what is no truth of the task's kind is counted, and not used.
+        ``gold``: None or "" where it is not known; what is no truth of the task's kind is counted,
+        and not used.
         """
         self._statuses[answer.status] += 1
         self._tokens_read += answer.tokens_read
@@ -151,20 +171,31 @@ class Gatherer:
         self._answered += answer.value is not None
         self._shaper.add(answer, options)
         verdict = self._grade(row, answer, text, gold, options, group)
-        # Kind label has always had a probability; an engine that gives none counts as wholly unsure.
+        # Kind label has always had a probability; an engine that gives none counts as wholly
+        # unsure.
         if answer.value is not None and (answer.confidence is not None or self._kind == "label"):
             self._confidence[verdict][_bin(answer.confidence or 0.0)] += 1
         if answer.status is not Status.OK:
             self._count_cause(row, answer.status, answer.reason or "")
         if answer.status not in _SETTLED:
             self._doubtful_rows += 1
-            # Rows without any probability come last: what failed is told by its cause, not by its text.
+            # Rows without any probability come last: what failed is told by its cause, not by its
+            # text.
             key = (float(bool(answer.probabilities)), -_certainty(answer), -float(row))
             shown = gold if self._gold else None
-            self._doubtful.offer(key, lambda: describe_case(row, answer, text, shown, kind=self._kind, options=options))
+            self._doubtful.offer(
+                key,
+                lambda: describe_case(row, answer, text, shown, kind=self._kind, options=options),
+            )
 
     def _grade(
-        self, row: int, answer: Answer, text: str, gold: Value | None, options: Sequence[Option], group: str | None
+        self,
+        row: int,
+        answer: Answer,
+        text: str,
+        gold: Value | None,
+        options: Sequence[Option],
+        group: str | None,
     ) -> Verdict:
         book = self._gold
         truth = book.read(gold, options) if book else None
@@ -181,7 +212,9 @@ class Gatherer:
             kind=self._kind,
             rows=self._statuses.total(),
             answered=self._answered,
-            statuses={status: self._statuses[status] for status in Status if self._statuses[status]},
+            statuses={
+                status: self._statuses[status] for status in Status if self._statuses[status]
+            },
             causes=tuple(tally.describe(status) for (status, _), tally in causes),
             answers=self._shaper.finish(),
             confidence=self._confidence,
@@ -223,28 +256,54 @@ class _Tally:
 
 
 def summary_lines(summary: Summary, baselines: Sequence[Baseline] = ()) -> list[str]:
-    """The result in a few lines for a terminal: rows by status, quality with its interval, what to be warned of."""
+    """The result in a few lines for a terminal: rows by status, quality with its interval, what to
+    be warned of.
+    """
     always = {Status.OK, Status.REVIEW, Status.FAILED}
     counts = {status: summary.statuses.get(status, 0) for status in STATUS_WORDS}
-    lines = ["   ".join(f"{STATUS_WORDS[status]} {n:,}" for status, n in counts.items() if n or status in always)]
+    lines = [
+        "   ".join(
+            f"{STATUS_WORDS[status]} {n:,}" for status, n in counts.items() if n or status in always
+        )
+    ]
     shape, gold = summary.answers.say(), summary.gold
     lines += [shape] if shape else []
     lines += [_tell_pass(one) for one in summary.passes]
     if gold is None:
         return lines
     if gold.unknown:
-        lines.append(f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no {_TRUTHS[summary.kind]}: not counted")
+        lines.append(
+            f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no "
+            f"{_TRUTHS[summary.kind]}: not counted"
+        )
     if gold.quality is None:
-        return [*lines, f"no row has gold that counts: no {'accuracy' if summary.kind == 'label' else 'figures'}"]
+        return [
+            *lines,
+            (
+                "no row has gold that counts: no "
+                f"{'accuracy' if summary.kind == 'label' else 'figures'}"
+            ),
+        ]
     known = gold.quality.figures
-    (measure, first), *others = [(measure, figure) for measure in gold.quality.headlines if (figure := known[measure])]
-    figures = [f"{MEASURES[measure]} {first.value:.3f} ({_interval(first)}n = {first.n:,} with gold)"]
-    graded = {baseline.name: reached for baseline in baselines if (reached := baseline.figures.get(measure))}
+    (measure, first), *others = [
+        (measure, figure) for measure in gold.quality.headlines if (figure := known[measure])
+    ]
+    figures = [
+        f"{MEASURES[measure]} {first.value:.3f} ({_interval(first)}n = {first.n:,} with gold)"
+    ]
+    graded = {
+        baseline.name: reached
+        for baseline in baselines
+        if (reached := baseline.figures.get(measure))
+    }
     figures += [f"{name} {reached.value:.3f}" for name, reached in graded.items()]
     sampled = min((reached.n for reached in graded.values()), default=first.n)
     figures += [f"(baselines on {sampled:,} random rows of them)"] if sampled < first.n else []
     lines.append("   ".join(figures))
-    further = [f"{MEASURES[name]} {figure.value:.3f} ({_interval(figure)}n = {figure.n:,})" for name, figure in others]
+    further = [
+        f"{MEASURES[name]} {figure.value:.3f} ({_interval(figure)}n = {figure.n:,})"
+        for name, figure in others
+    ]
     if further and summary.kind != "label":
         lines.append("   ".join(further))
     caveats = gold.quality.caveats() if summary.kind in ("choice", "answer") else []
@@ -261,7 +320,10 @@ def _tell_pass(one: PassSummary) -> str:
     if one.before_after is None or one.p is None:
         return told
     (_, mended), (spoilt, right) = one.before_after
-    return f"{told}; right {spoilt + right:,} -> {mended + right:,} of {one.graded:,} with gold ({describe_p(one.p)})"
+    return (
+        f"{told}; right {spoilt + right:,} -> {mended + right:,} of {one.graded:,} with gold "
+        f"({describe_p(one.p)})"
+    )
 
 
 def _bin(share: float) -> int:

@@ -1,4 +1,6 @@
-"""Counts rows that are alike, each by itself or in the group that it belongs to, as a bootstrap draws them again."""
+"""Counts rows that are alike, each by itself or in the group that it belongs to, as a bootstrap
+draws them again.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Cell = tuple[int, ...]  # what all is known of a row; rows with the same are ali
 
 
 class GroupSums:
-    """Counts by column for each group of rows. Sixteen bytes a count, whatever the number of columns."""
+    """Counts by column for each group of rows. Sixteen bytes a count, whatever the number of
+    columns.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[str, int] = {}
@@ -52,8 +56,9 @@ class GroupSums:
 
 
 class Tally:
-    """Rows by cell, and by group where they have one; a row without a group is its own. Memory grows with the cells, and with
-    the rows only where these have groups."""
+    """Rows by cell, and by group where they have one; a row without a group is its own. Memory
+    grows with the cells, and with the rows only where these have groups.
+    """
 
     def __init__(self) -> None:
         self._alone: Counter[Cell] = Counter()
@@ -74,7 +79,9 @@ class Tally:
 
 
 def set_apart(codes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Numbers of groups [n], -1 for a row without one, which becomes a group of its own; None where no row has one."""
+    """Numbers of groups [n], -1 for a row without one, which becomes a group of its own; None where
+    no row has one.
+    """
     groups = np.array(codes, dtype=np.int64)
     alone = groups < 0
     if alone.all():
@@ -84,7 +91,9 @@ def set_apart(codes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64] | N
 
 
 def group_rows(groups: Sequence[str | None], rows: int) -> Units:
-    """Units of ``rows`` rows of which each is a cell of its own; ``groups`` may be empty, and has None where a row has no group."""
+    """Units of ``rows`` rows of which each is a cell of its own; ``groups`` may be empty, and has
+    None where a row has no group.
+    """
     if not any(groups):
         return Units(np.ones(rows, dtype=np.int64))
     alone = np.array([not group for group in groups], dtype=np.int64)
@@ -96,12 +105,20 @@ def group_rows(groups: Sequence[str | None], rows: int) -> Units:
 
 
 def join_units(alone: Counts, table: Any = None) -> Units:
-    """Rows without a group, [cells], and a ``table`` of groups, sparse [groups, cells], together."""
+    """Rows without a group, [cells], and a ``table`` of groups, sparse [groups, cells],
+    together.
+    """
     if table is None or table.sum(axis=1).max(initial=0) <= 1:
         return Units(alone if table is None else alone + np.asarray(table.sum(axis=0)).ravel())
     from scipy.sparse import eye_array, vstack
 
     single = np.flatnonzero(alone)
-    rows = vstack([eye_array(len(alone), dtype=np.int64, format="csr")[single], table], format="csr")
+    rows = vstack(
+        [eye_array(len(alone), dtype=np.int64, format="csr")[single], table], format="csr"
+    )
     groups = table.shape[0]
-    return Units(np.concatenate([alone[single], np.ones(groups, dtype=np.int64)]), rows, int(alone.sum()) + groups)
+    return Units(
+        np.concatenate([alone[single], np.ones(groups, dtype=np.int64)]),
+        rows,
+        int(alone.sum()) + groups,
+    )

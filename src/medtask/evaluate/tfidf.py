@@ -1,4 +1,6 @@
-"""What a table's own words tell: simple models on TF-IDF, trained and asked on the same rows, never on the row itself."""
+"""What a table's own words tell: simple models on TF-IDF, trained and asked on the same rows, never
+on the row itself.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def cross_validate(texts: Sequence[str], gold: Sequence[str], seed: int) -> list
 def cross_validate_sets(
     texts: Sequence[str], gold: Sequence[Sequence[str]], names: Sequence[str], seed: int
 ) -> list[tuple[str, ...]] | str:
-    """Each row's labels by models, one a label, that were trained on the other folds, or why there are none."""
+    """Each row's labels by models, one a label, that were trained on the other folds, or why there
+    are none.
+    """
     from sklearn.model_selection import KFold
 
     if len(gold) < MIN_ROWS:
@@ -42,7 +46,9 @@ def cross_validate_sets(
     if not learnable:
         return "too few rows of each label to train on"
     table = np.array([[name in truth for name in learnable] for truth in gold], dtype=np.int64)
-    found = _predict_folds(texts, table, KFold(FOLDS, shuffle=True, random_state=seed), len(learnable))
+    found = _predict_folds(
+        texts, table, KFold(FOLDS, shuffle=True, random_state=seed), len(learnable)
+    )
     if found is None:
         return _NO_WORDS
     return [tuple(name for name, said in zip(learnable, row, strict=True) if said) for row in found]
@@ -58,7 +64,9 @@ def find_neighbours(texts: Sequence[str]) -> list[int] | str:
         vectors = TfidfVectorizer(sublinear_tf=True, max_features=20_000).fit_transform(texts)
     except ValueError:
         return _NO_WORDS
-    _, same = np.unique(np.asarray([text.strip().casefold() for text in texts], dtype=object), return_inverse=True)
+    _, same = np.unique(
+        np.asarray([text.strip().casefold() for text in texts], dtype=object), return_inverse=True
+    )
     nearest: list[int] = []
     for first in range(0, len(texts), 500):
         likeness = (vectors[first : first + 500] @ vectors.T).toarray()
@@ -71,13 +79,15 @@ def weigh_words(labels: int) -> Any:
     """What makes words of texts, for models of so many labels."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # Single words: on short clinical texts as good as word pairs. The weights are a dense table of words by labels: with
-    # many labels, fewer words.
+    # Single words: on short clinical texts as good as word pairs. The weights are a dense table of
+    # words by labels: with many labels, fewer words.
     return TfidfVectorizer(sublinear_tf=True, max_features=min(20_000, 4_000_000 // labels))
 
 
 def learn_each(strength: float = 10) -> Any:
-    """One logistic regression per label. ``strength``: scikit-learn's C, how little the weights are held back."""
+    """One logistic regression per label. ``strength``: scikit-learn's C, how little the weights are
+    held back.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 
@@ -86,7 +96,9 @@ def learn_each(strength: float = 10) -> Any:
 
 
 def mark_row(text: str, gold: object) -> bytes:
-    """What decides which fold a row falls into. That must not depend on who put the rows in order."""
+    """What decides which fold a row falls into. That must not depend on who put the rows in
+    order.
+    """
     return blake2b(f"{gold} {text}".encode("utf-8", "replace")).digest()
 
 
@@ -103,7 +115,9 @@ def _predict_folds(texts: Sequence[str], gold: Any, folds: Any, labels: int) -> 
         # A label with fewer rows than folds makes a weaker baseline, not a wrong one.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            found = cross_val_predict(model, [texts[place] for place in order], gold[order], cv=folds)
+            found = cross_val_predict(
+                model, [texts[place] for place in order], gold[order], cv=folds
+            )
         except ValueError:
             return None
     return found[np.argsort(order)]

@@ -1,4 +1,6 @@
-"""Thresholds of labels, fitted on gold: for each label's best F1, or so that a promised share of its rows is found."""
+"""Thresholds of labels, fitted on gold: for each label's best F1, or so that a promised share of
+its rows is found.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ Goal = Literal["f1", "recall"]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Thresholds by label. ``overall`` is fitted on all rows with gold, for the rows without; ``folds[k]`` on all of them
-    but those of fold k, for those: no row is judged by a threshold that has seen its gold. ``scarce``: labels with too few
-    gold rows, which keep 0.5."""
+    """Thresholds by label. ``overall`` is fitted on all rows with gold, for the rows without;
+    ``folds[k]`` on all of them but those of fold k, for those: no row is judged by a threshold that
+    has seen its gold. ``scarce``: labels with too few gold rows, which keep 0.5.
+    """
 
     overall: Mapping[str, float]
     folds: tuple[Mapping[str, float], ...]
@@ -55,25 +58,39 @@ class ThresholdFitter:
         shares = np.array(self._shares).reshape(-1, count)
         truth = np.array(self._truth, dtype=bool).reshape(-1, count)
         folds = np.array(self._folds, dtype=int)
-        parts = tuple(self._fit(shares[folds != fold], truth[folds != fold]) for fold in range(FOLDS))
-        scarce = tuple(name for name, rows in zip(self.labels, truth.sum(axis=0), strict=True) if rows < MIN_ROWS)
+        parts = tuple(
+            self._fit(shares[folds != fold], truth[folds != fold]) for fold in range(FOLDS)
+        )
+        scarce = tuple(
+            name
+            for name, rows in zip(self.labels, truth.sum(axis=0), strict=True)
+            if rows < MIN_ROWS
+        )
         return Fitted(self._fit(shares, truth), parts, len(folds), scarce)
 
     def _fit(self, shares: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, float]:
         columns = zip(self.labels, shares.T, truth.T, strict=True)
-        return {name: fit_threshold(share, right, self.goal, self.recall_floor) for name, share, right in columns}
+        return {
+            name: fit_threshold(share, right, self.goal, self.recall_floor)
+            for name, share, right in columns
+        }
 
 
 def find_fold(row: int) -> int:
-    """Which fifth of the table a row belongs to: random, and the same whatever else is in the table."""
+    """Which fifth of the table a row belongs to: random, and the same whatever else is in the
+    table.
+    """
     return blake2b(row.to_bytes(8, "big"), digest_size=2).digest()[0] % FOLDS
 
 
-def fit_threshold(shares: NDArray[np.float64], truth: NDArray[np.bool_], goal: Goal, recall_floor: float) -> float:
-    """One label's threshold in [0, 1]: that of the highest F1, or the highest at which ``recall_floor`` of the rows are found.
+def fit_threshold(
+    shares: NDArray[np.float64], truth: NDArray[np.bool_], goal: Goal, recall_floor: float
+) -> float:
+    """One label's threshold in [0, 1]: that of the highest F1, or the highest at which
+    ``recall_floor`` of the rows are found.
 
-    It lies half way to the next lower probability, so that equal numbers fall on the same side when they are computed
-    again. 0.5 where fewer than five rows have the label.
+    It lies half way to the next lower probability, so that equal numbers fall on the same side when
+    they are computed again. 0.5 where fewer than five rows have the label.
     """
     from sklearn.metrics import precision_recall_curve
 

@@ -67,7 +67,9 @@ def plain(value: object) -> str:
 
 
 def moment(text: object) -> str | None:
-    """An ISO time in words, such as "21 November 2026, 14:12 UTC"; whatever else it is, as it is."""
+    """An ISO time in words, such as "21 November 2026, 14:12 UTC"; whatever else it is, as it
+    is.
+    """
     try:
         at = datetime.fromisoformat(str(text)) if text else None
     except ValueError:
@@ -89,13 +91,17 @@ def capital(text: str) -> str:
 
 
 def read_value(value: object) -> str:
-    """An answer or a gold value of any kind, as people read it: names joined by "; ", fields line by line."""
+    """An answer or a gold value of any kind, as people read it: names joined by "; ", fields line
+    by line.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):
         return "; ".join(value) or "none applies"
     if isinstance(value, Mapping):
-        return "\n".join(f"{'.'.join(path)}: {read_leaf(leaf)}" for path, leaf in flatten(value).items())
+        return "\n".join(
+            f"{'.'.join(path)}: {read_leaf(leaf)}" for path, leaf in flatten(value).items()
+        )
     return str(value)
 
 

@@ -1,4 +1,6 @@
-"""How good answers are, and which of them may be accepted without a look: everything that `medtask evaluate` finds out."""
+"""How good answers are, and which of them may be accepted without a look: everything that `medtask
+evaluate` finds out.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,10 @@ CELLS = 50_000_000  # probabilities that are held at once: 400 MB
 class Wanted:
     """What is to be found out besides the figures.
 
-    ``max_error``: of the accepted rows, with probability ``level``; ``by_class``: a threshold for each class of the answer.
-    ``calibrate``: a method of evaluate.calibrate, or "auto". ``sets``: the share of rows whose truth a prediction set may miss.
-    ``readers``: two columns in which people have answered.
+    ``max_error``: of the accepted rows, with probability ``level``; ``by_class``: a threshold for
+    each class of the answer. ``calibrate``: a method of evaluate.calibrate, or "auto". ``sets``:
+    the share of rows whose truth a prediction set may miss. ``readers``: two columns in which
+    people have answered.
     """
 
     max_error: float | None = None
@@ -55,7 +58,9 @@ _JUST_FIGURES = Wanted()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What was found out; None where it was not asked for. ``kept``: the calibration, ready to be kept for further runs."""
+    """What was found out; None where it was not asked for. ``kept``: the calibration, ready to be
+    kept for further runs.
+    """
 
     answers: Answers
     summary: Summary
@@ -77,11 +82,17 @@ class Evaluation:
         return {
             "n": self.summary.rows,
             "statuses": {str(status): rows for status, rows in self.summary.statuses.items()},
-            "metrics": {name: asdict(figure) if figure else None for name, figure in quality.figures.items()} if quality else {},
+            "metrics": {
+                name: asdict(figure) if figure else None for name, figure in quality.figures.items()
+            }
+            if quality
+            else {},
             "acceptance": accepted,
             **({"acceptance_refused": refused.to_json()} if refused else {}),
             "kind": self.summary.kind,
-            "gold": {"rows": gold.rows, "missing": gold.missing, "unknown": gold.unknown} if gold else None,
+            "gold": {"rows": gold.rows, "missing": gold.missing, "unknown": gold.unknown}
+            if gold
+            else None,
             "reliability": gold.reliability.to_json() if gold and gold.reliability else None,
             **{name: part.to_json() if part else None for name, part in parts.items()},
             "baselines": {baseline.name: baseline.to_json() for baseline in self.baselines},
@@ -91,17 +102,24 @@ class Evaluation:
 
 
 def evaluate_answers(answers: Answers, wanted: Wanted = _JUST_FIGURES) -> Evaluation:
-    """Everything that was asked for about these answers. UsageError for what needs gold, or probabilities, where there is none."""
+    """Everything that was asked for about these answers. UsageError for what needs gold, or
+    probabilities, where there is none.
+    """
     _check(answers, wanted)
     summary = gather(answers, wanted.seed)
     notes = list(answers.notes)
     acceptance = _accept(summary, wanted) if wanted.max_error is not None else None
-    if answers.has_gold and (told := warn_of_reuse(answers.manifest.get("calibration"), answers.name)):
+    if answers.has_gold and (
+        told := warn_of_reuse(answers.manifest.get("calibration"), answers.name)
+    ):
         notes.append(told)
     fit, kept = _calibrate(answers, wanted) if wanted.calibrate else (None, None)
     readers = _compare_readers(answers, wanted) if wanted.readers else None
     if wanted.readers and readers is None:
-        notes.append(f"no row has an answer of both {wanted.readers[0]} and {wanted.readers[1]}: readers are not compared")
+        notes.append(
+            f"no row has an answer of both {wanted.readers[0]} and {wanted.readers[1]}: readers "
+            "are not compared"
+        )
     return Evaluation(
         answers=answers,
         summary=summary,
@@ -131,7 +149,10 @@ def _check(answers: Answers, wanted: Wanted) -> None:
     }
     asked = [flag for flag, given in needs_gold.items() if given]
     if asked and not answers.has_gold:
-        raise UsageError(f"{asked[0]} needs rows with gold, and none are named", fix="name them with --gold COLUMN or --gold FILE")
+        raise UsageError(
+            f"{asked[0]} needs rows with gold, and none are named",
+            fix="name them with --gold COLUMN or --gold FILE",
+        )
 
 
 def _accept(summary: Summary, wanted: Wanted) -> Acceptance | Refusal:
@@ -140,7 +161,10 @@ def _accept(summary: Summary, wanted: Wanted) -> Acceptance | Refusal:
         return Refusal("no row has gold that counts", 0)
     if np.isnan(marks.confidence).all():
         told = "no answer has a confidence: nothing tells sure answers from unsure ones"
-        return Refusal(f"{told} (for free text, see medtask judge)" if summary.kind == "answer" else told, len(marks.rows))
+        return Refusal(
+            f"{told} (for free text, see medtask judge)" if summary.kind == "answer" else told,
+            len(marks.rows),
+        )
     assert wanted.max_error is not None
     return find_acceptance(
         marks.confidence,
@@ -158,7 +182,11 @@ def _calibrate(answers: Answers, wanted: Wanted) -> tuple[Calibration | Refusal,
     from medtask.evaluate.calibrate import fit_batch, fit_calibration
 
     names, exclusive = list_outcomes(answers.task), not answers.task.several
-    rows = answers.rows() if wanted.calibrate == "batch" else (row for row in answers.rows() if row.gold is not None)
+    rows = (
+        answers.rows()
+        if wanted.calibrate == "batch"
+        else (row for row in answers.rows() if row.gold is not None)
+    )
     shares, gold, groups = collect_shares(answers, rows, names, graded=wanted.calibrate != "batch")
     if not len(shares):
         return Refusal("no row with gold has probabilities", 0), None
@@ -166,12 +194,22 @@ def _calibrate(answers: Answers, wanted: Wanted) -> tuple[Calibration | Refusal,
         fit = fit_batch(shares, names)
     else:
         assert wanted.calibrate is not None
-        fit = fit_calibration(shares, gold, names, exclusive=exclusive, method=wanted.calibrate, groups=groups, seed=wanted.seed)
+        fit = fit_calibration(
+            shares,
+            gold,
+            names,
+            exclusive=exclusive,
+            method=wanted.calibrate,
+            groups=groups,
+            seed=wanted.seed,
+        )
     if isinstance(fit, Refusal) or not fit.calibrated:
         return fit, None
     model = answers.manifest.get("model", {})
     identity = model_facts(answers.manifest.get("identity", {}))
-    return fit, Kept(fit, answers.task.fingerprint, identity, str(model.get("title", "")), answers.name, now())
+    return fit, Kept(
+        fit, answers.task.fingerprint, identity, str(model.get("title", "")), answers.name, now()
+    )
 
 
 def _fit_sets(answers: Answers, wanted: Wanted) -> PredictionSets | Refusal:
@@ -189,17 +227,29 @@ def _fit_sets(answers: Answers, wanted: Wanted) -> PredictionSets | Refusal:
 def list_outcomes(task: Task) -> tuple[str, ...]:
     """The names whose probabilities can be calibrated. UsageError for the kinds that have none."""
     if task.kind in ("answer", "fields"):
-        raise UsageError(f"answers of the kind {task.kind} have no probabilities to work on", fix="leave --calibrate and --sets out")
-    return LETTERS if isinstance(task.form, Choice) else tuple(label.name for label in task.candidates)
+        raise UsageError(
+            f"answers of the kind {task.kind} have no probabilities to work on",
+            fix="leave --calibrate and --sets out",
+        )
+    return (
+        LETTERS if isinstance(task.form, Choice) else tuple(label.name for label in task.candidates)
+    )
 
 
 def collect_shares(
-    answers: Answers, rows: Iterable[AnsweredRow], names: Sequence[str], *, graded: bool, raw: bool = True
+    answers: Answers,
+    rows: Iterable[AnsweredRow],
+    names: Sequence[str],
+    *,
+    graded: bool,
+    raw: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.int64] | None]:
-    """Probabilities [n, k] (NaN: no option of the row), gold ([n] places, or [n, k] bool) and groups of the rows that have both.
+    """Probabilities [n, k] (NaN: no option of the row), gold ([n] places, or [n, k] bool) and
+    groups of the rows that have both.
 
-    ``raw``: before calibration. Rows of further passes about other outcomes, and gold that is no outcome, are left out. The
-    first rows are taken where all of them would not fit into memory. Labels that another tool's table has no column for get 0.
+    ``raw``: before calibration. Rows of further passes about other outcomes, and gold that is no
+    outcome, are left out. The first rows are taken where all of them would not fit into memory.
+    Labels that another tool's table has no column for get 0.
     """
     place = {name: index for index, name in enumerate(names)}
     exclusive, optional = not answers.task.several, isinstance(answers.task.form, Choice)
@@ -210,9 +260,13 @@ def collect_shares(
     places: dict[str, int] = {}
     for row in rows:
         found = (row.answer.uncalibrated if raw else None) or row.answer.probabilities
-        if not found or not (found.keys() <= place.keys() if some else found.keys() == place.keys()):
+        if not found or not (
+            found.keys() <= place.keys() if some else found.keys() == place.keys()
+        ):
             continue
-        truth = _place_gold(row.gold, found if optional else place, place, exclusive) if graded else 0
+        truth = (
+            _place_gold(row.gold, found if optional else place, place, exclusive) if graded else 0
+        )
         if truth is None:
             continue
         line = np.full(len(names), np.nan if optional else 0.0)
@@ -225,7 +279,9 @@ def collect_shares(
     return np.array(lines).reshape(len(lines), len(names)), np.array(truths), set_apart(codes)
 
 
-def _place_gold(gold: object, found: Mapping[str, object], place: Mapping[str, int], exclusive: bool) -> Any:
+def _place_gold(
+    gold: object, found: Mapping[str, object], place: Mapping[str, int], exclusive: bool
+) -> Any:
     if exclusive:
         return place[gold] if isinstance(gold, str) and gold in found else None
     if not isinstance(gold, tuple) or not set(gold) <= found.keys():
@@ -238,11 +294,21 @@ def _compare_readers(answers: Answers, wanted: Wanted) -> Readers | None:
     from medtask.tasks.gold import read_gold
 
     assert wanted.readers is not None
-    if unknown := [name for name in wanted.readers if answers.name_here(name) not in answers.table.columns]:
-        fix = f"name two columns, as in --readers FIRST,SECOND: it has {list_columns(answers.table.columns)}"
-        raise UsageError(f"{answers.table.source} has no column {quote(unknown[0])} for a reader", fix=fix)
+    if unknown := [
+        name for name in wanted.readers if answers.name_here(name) not in answers.table.columns
+    ]:
+        fix = (
+            "name two columns, as in --readers FIRST,SECOND: it has "
+            f"{list_columns(answers.table.columns)}"
+        )
+        raise UsageError(
+            f"{answers.table.source} has no column {quote(unknown[0])} for a reader", fix=fix
+        )
     task, rows = answers.task, list(answers.rows())
-    first, second = ([read_gold(task, row.fields, row.fields.get(name)) for row in rows] for name in wanted.readers)
+    first, second = (
+        [read_gold(task, row.fields, row.fields.get(name)) for row in rows]
+        for name in wanted.readers
+    )
     return compare_readers(
         first,
         second,

@@ -1,4 +1,6 @@
-"""What people read, derived from the ledger: the tables of answers, and what they look like in sum."""
+"""What people read, derived from the ledger: the tables of answers, and what they look like in
+sum.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ _Pair = tuple[Record, RowAnswer]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Everything that the tables of a run are made from: its first ``rows`` rows, all of which have answers."""
+    """Everything that the tables of a run are made from: its first ``rows`` rows, all of which have
+    answers.
+    """
 
     task: Task
     table: Table
@@ -53,14 +57,20 @@ class Source:
     def answers(self) -> Iterator[RowAnswer]:
         """As they are told: with calibrated probabilities, where there is a calibration."""
         for given in self.ledger.answers(self.rows):
-            yield replace(given, answer=calibrate_answer(self.task, given.answer, self.calibration)) if self.calibration else given
+            yield (
+                replace(given, answer=calibrate_answer(self.task, given.answer, self.calibration))
+                if self.calibration
+                else given
+            )
 
     def pairs(self) -> Iterator[_Pair]:
         return zip(self.records(), self.answers(), strict=True)
 
 
 def fit_thresholds(source: Source) -> Fitted | None:
-    """The thresholds that the task wants fitted on gold; None where it wants none, or no row has gold that can be used."""
+    """The thresholds that the task wants fitted on gold; None where it wants none, or no row has
+    gold that can be used.
+    """
     task, form = source.task, source.task.form
     if not isinstance(form, AnyLabels) or form.fit is None:
         return None
@@ -82,19 +92,29 @@ def open_gatherer(task: Task, *, has_gold: bool, seed: int = 0) -> Gatherer:
     """What gathers the answers to a task for its report."""
     from medtask.evaluate.summary import Gatherer
 
-    return Gatherer(task.kind, [label.name for label in task.labels], task.abstention, has_gold, seed)
+    return Gatherer(
+        task.kind, [label.name for label in task.labels], task.abstention, has_gold, seed
+    )
 
 
 def compare_baselines(task: Task, summary: Summary) -> tuple[Baseline, ...]:
-    """Simple methods on the rows with gold; nothing where there are none, or their texts are not known."""
+    """Simple methods on the rows with gold; nothing where there are none, or their texts are not
+    known.
+    """
     if summary.gold is None or not summary.gold.sample.gold or not any(summary.gold.sample.texts):
         return ()
     from medtask.evaluate.baselines import run_baselines
 
-    return run_baselines(task.kind, summary.gold.sample, [(label.name, label.definition) for label in task.candidates])
+    return run_baselines(
+        task.kind,
+        summary.gold.sample,
+        [(label.name, label.definition) for label in task.candidates],
+    )
 
 
-def write_tables(folder: Path, source: Source, formats: Sequence[str], thresholds: Fitted | None = None) -> Summary:
+def write_tables(
+    folder: Path, source: Source, formats: Sequence[str], thresholds: Fitted | None = None
+) -> Summary:
     """Write answers.csv, answers.parquet and the other formats.
 
     RunMismatch where an answer in the ledger is to another text than the row now has.
@@ -108,9 +128,15 @@ def write_tables(folder: Path, source: Source, formats: Sequence[str], threshold
             pairs = _judge(task, pairs, thresholds)
         if place == 0:
             pairs = _gather(task, pairs, gatherer)
-        ours = _list_ours(task, people=suffix in _FOR_PEOPLE, calibrated=source.calibration is not None)
+        ours = _list_ours(
+            task, people=suffix in _FOR_PEOPLE, calibrated=source.calibration is not None
+        )
         columns = [*(Column(name) for name in names.values()), *ours]
-        write_answers(folder / f"answers.{suffix}", columns, _list_cells(pairs, table.columns, ours, people=suffix in _FOR_PEOPLE))
+        write_answers(
+            folder / f"answers.{suffix}",
+            columns,
+            _list_cells(pairs, table.columns, ours, people=suffix in _FOR_PEOPLE),
+        )
     return gatherer.finish()
 
 
@@ -143,10 +169,13 @@ def _gather(task: Task, pairs: Iterable[_Pair], gatherer: Gatherer) -> Iterator[
     for record, given in pairs:
         prompt = build_prompt(task, record)
         asked = prompt if isinstance(prompt, Prompt) else None
-        key, text, options = (prompt_key(asked), asked.text, asked.options) if asked else (None, "", ())
+        key, text, options = (
+            (prompt_key(asked), asked.text, asked.options) if asked else (None, "", ())
+        )
         if given.key != key:
             raise RunMismatch(
-                f"row {given.row:,} is not what was answered: the table was changed while the run read it",
+                f"row {given.row:,} is not what was answered: the table was changed while the "
+                "run read it",
                 fix="start afresh with --new-run, and leave the table alone meanwhile",
             )
         gatherer.add(given.row, given.answer, text, record.gold, options, record.group)
@@ -158,7 +187,13 @@ def _list_ours(task: Task, *, people: bool, calibrated: bool = False) -> list[Co
         answer = Column("answer", "nested", schema=answer_schema(task.form))
     else:
         answer = Column("answer", "texts" if task.several else "text")
-    ours = [answer, Column("confidence", "float"), Column("status", "text"), Column("reason", "text"), Column("pass", "text")]
+    ours = [
+        answer,
+        Column("confidence", "float"),
+        Column("status", "text"),
+        Column("reason", "text"),
+        Column("pass", "text"),
+    ]
     if task.outcomes and not people:
         names = ("probabilities", "uncalibrated") if calibrated else ("probabilities",)
         ours += [Column(name, "probabilities", task.outcomes) for name in names]
@@ -169,18 +204,33 @@ def _list_ours(task: Task, *, people: bool, calibrated: bool = False) -> list[Co
     return ours
 
 
-def _list_cells(pairs: Iterable[_Pair], columns: Sequence[str], ours: Sequence[Column], *, people: bool) -> Iterator[Sequence[object]]:
+def _list_cells(
+    pairs: Iterable[_Pair], columns: Sequence[str], ours: Sequence[Column], *, people: bool
+) -> Iterator[Sequence[object]]:
     for record, given in pairs:
-        yield [*(record.fields[column] for column in columns), *(write_cell(column.name, given.answer, people) for column in ours)]
+        yield [
+            *(record.fields[column] for column in columns),
+            *(write_cell(column.name, given.answer, people) for column in ours),
+        ]
 
 
 def write_cell(name: str, answer: Answer, people: bool) -> object:
-    """What a column of ours holds for an answer; for ``people`` in fewer digits, and several labels as one text."""
+    """What a column of ours holds for an answer; for ``people`` in fewer digits, and several labels
+    as one text.
+    """
     match name:
         case "answer":
-            return "; ".join(answer.value) if people and isinstance(answer.value, tuple) else answer.value
+            return (
+                "; ".join(answer.value)
+                if people and isinstance(answer.value, tuple)
+                else answer.value
+            )
         case "confidence":
-            return round(answer.confidence, 4) if people and answer.confidence is not None else answer.confidence
+            return (
+                round(answer.confidence, 4)
+                if people and answer.confidence is not None
+                else answer.confidence
+            )
         case "status":
             return str(answer.status)
         case "pass":
@@ -188,5 +238,9 @@ def write_cell(name: str, answer: Answer, people: bool) -> object:
         case "written":
             return answer.text
         case "quotes":
-            return json_text({field: asdict(quote) for field, quote in answer.quotes.items()}) if answer.quotes else None
+            return (
+                json_text({field: asdict(quote) for field, quote in answer.quotes.items()})
+                if answer.quotes
+                else None
+            )
     return getattr(answer, name)

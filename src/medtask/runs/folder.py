@@ -15,7 +15,8 @@ from medtask.tasks.task import Task
 
 
 def open_folder(out: Path, *, new_run: bool = False) -> Path:
-    """Make the folder, or see that it is a run's or empty. With ``new_run``, the first of OUT, OUT-2, OUT-3 ... that is free.
+    """Make the folder, or see that it is a run's or empty. With ``new_run``, the first of OUT,
+    OUT-2, OUT-3 ... that is free.
 
     UsageError where something else is there; StorageError where it cannot be made.
     """
@@ -25,7 +26,10 @@ def open_folder(out: Path, *, new_run: bool = False) -> Path:
         raise UsageError(f"{out} is a file", fix="give a folder with --out")
     _make(out)
     if not (out / FILE).exists() and not _is_empty(out):
-        raise UsageError(f"{out} holds files and is no run folder", fix="give an empty or a new folder with --out")
+        raise UsageError(
+            f"{out} holds files and is no run folder",
+            fix="give an empty or a new folder with --out",
+        )
     return out
 
 
@@ -66,7 +70,9 @@ def _name_places(first: Path) -> Iterator[Path]:
 
 
 def _is_empty(place: Path) -> bool:
-    """Hidden files do not count: a lock and a draft are all that a run killed in its first moment leaves."""
+    """Hidden files do not count: a lock and a draft are all that a run killed in its first moment
+    leaves.
+    """
     return place.is_dir() and all(entry.name.startswith(".") for entry in place.iterdir())
 
 

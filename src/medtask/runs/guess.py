@@ -21,7 +21,9 @@ LONGEST_LABEL = 120  # characters: what is longer is a text
 
 @dataclass(slots=True)
 class Clues:
-    """What a table's cells show, gathered in one pass. ``names``: different answers and gold values, up to 2,001 of them."""
+    """What a table's cells show, gathered in one pass. ``names``: different answers and gold
+    values, up to 2,001 of them.
+    """
 
     names: dict[str, None] = field(default_factory=dict)
     parts: dict[str, None] = field(default_factory=dict)
@@ -45,11 +47,18 @@ class Clues:
             self.parts.update(dict.fromkeys(part for part in parts if part))
 
 
-def guess_task(name: str, cells: Iterable[tuple[object, object]], shares: Iterable[str], sums_to_one: bool, kind: str | None) -> Task:
+def guess_task(
+    name: str,
+    cells: Iterable[tuple[object, object]],
+    shares: Iterable[str],
+    sums_to_one: bool,
+    kind: str | None,
+) -> Task:
     """The question that answers (``cells``: answer and gold of every row) are taken for.
 
-    ``shares``: the names of the labels that have probabilities; where those sum to 1, one label was chosen. ``kind`` settles
-    what else is found out. UsageError for a kind that takes more than a table to know.
+    ``shares``: the names of the labels that have probabilities; where those sum to 1, one label was
+    chosen. ``kind`` settles what else is found out. UsageError for a kind that takes more than a
+    table to know.
     """
     if kind is not None and kind not in KINDS:
         fix = f"choose one of {', '.join(KINDS)}, or name the task with --task"
@@ -96,13 +105,17 @@ def read_share(cell: object, column: str, row: int) -> float | None:
 
 
 def read_shares(cells: Mapping[str, object], column: str, row: int) -> dict[str, float] | None:
-    """Probabilities by outcome: a column that holds mappings, or columns named p:LABEL; None where the row has none."""
+    """Probabilities by outcome: a column that holds mappings, or columns named p:LABEL; None where
+    the row has none.
+    """
     given = cells.get(column)
     if isinstance(given, str):
         given = read_container(given)
     if not isinstance(given, Mapping):
         if column != "probabilities":
             return None
-        given = {name.removeprefix(SHARE): cell for name, cell in cells.items() if name.startswith(SHARE)}
+        given = {
+            name.removeprefix(SHARE): cell for name, cell in cells.items() if name.startswith(SHARE)
+        }
     found = {str(name): read_share(cell, f"{SHARE}{name}", row) for name, cell in given.items()}
     return {name: share for name, share in found.items() if share is not None} or None

@@ -1,4 +1,6 @@
-"""Signals that ask a run to stop, turned into an exception that lets it put its affairs in order."""
+"""Signals that ask a run to stop, turned into an exception that lets it put its affairs in
+order.
+"""
 
 from __future__ import annotations
 
@@ -38,16 +40,20 @@ class Signals:
         return 0 if self.number is None else _exit_code(self.number)
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came. The one that its handler raised can get lost in a finalizer."""
+        """Raise Interrupted if a signal came. The one that its handler raised can get lost in a
+        finalizer.
+        """
         if self.number is not None:
             raise Interrupted(self.number)
 
 
 @contextmanager
 def catch_signals(*, raising: bool = True) -> Iterator[Signals]:
-    """Raise Interrupted in the block at the first SIGINT, SIGTERM or SIGUSR1; end the process at the second.
+    """Raise Interrupted in the block at the first SIGINT, SIGTERM or SIGUSR1; end the process at
+    the second.
 
-    Not ``raising``: the first is only noted, for a block that looks for it where it can stop in good order.
+    Not ``raising``: the first is only noted, for a block that looks for it where it can stop in
+    good order.
 
     In the main thread only: Python delivers signals to no other, and elsewhere this does nothing.
     """

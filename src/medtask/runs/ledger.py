@@ -1,4 +1,6 @@
-"""The durable record of a run: one SQLite file that survives kill -9, a full disk and flipped bits."""
+"""The durable record of a run: one SQLite file that survives kill -9, a full disk and flipped
+bits.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,12 @@ FORMAT = 2
 
 _TABLES = (
     """CREATE TABLE answers (
-        row INTEGER PRIMARY KEY, id TEXT NOT NULL, prompt_key BLOB, status TEXT NOT NULL, value TEXT, confidence REAL,
-        probabilities BLOB, off_set REAL, slack REAL NOT NULL, reason TEXT, pass TEXT NOT NULL, ms REAL NOT NULL,
-        tokens_read INTEGER NOT NULL, tokens_reused INTEGER NOT NULL, written TEXT, crc INTEGER NOT NULL)""",
+        row INTEGER PRIMARY KEY, id TEXT NOT NULL, prompt_key BLOB, status TEXT NOT NULL,
+        value TEXT, confidence REAL,
+        probabilities BLOB, off_set REAL, slack REAL NOT NULL, reason TEXT,
+        pass TEXT NOT NULL, ms REAL NOT NULL,
+        tokens_read INTEGER NOT NULL, tokens_reused INTEGER NOT NULL, written TEXT,
+        crc INTEGER NOT NULL)""",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 _INDEX = "CREATE INDEX answers_by_prompt ON answers (prompt_key) WHERE prompt_key IS NOT NULL"
@@ -36,13 +41,15 @@ _INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 class Ledger:
     """The answers of one run, by row. One process writes it; others may read it meanwhile.
 
-    Answers are committed ``FLUSH_ROWS`` at a time, or sooner when ``FLUSH_SECONDS`` have passed, so a kill loses no
-    more than these and the batch that the engine is at. Each row carries a CRC of all that it holds; a row whose CRC
-    is wrong is forgotten when the ledger is opened (``damaged`` counts them), so that it is asked again.
+    Answers are committed ``FLUSH_ROWS`` at a time, or sooner when ``FLUSH_SECONDS`` have passed, so
+    a kill loses no more than these and the batch that the engine is at. Each row carries a CRC of
+    all that it holds; a row whose CRC is wrong is forgotten when the ledger is opened (``damaged``
+    counts them), so that it is asked again.
 
-    ``labels``: the names of all outcomes that can have a probability, in the order in which probabilities are kept; one
-    that a row does not have (an option, say) is kept as NaN. What has no column of its own, thoughts for one, is JSON under
-    ``written``. StorageError where the file cannot be read or written, or where it holds other labels.
+    ``labels``: the names of all outcomes that can have a probability, in the order in which
+    probabilities are kept; one that a row does not have (an option, say) is kept as NaN. What has
+    no column of its own, thoughts for one, is JSON under ``written``. StorageError where the file
+    cannot be read or written, or where it holds other labels.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
@@ -52,7 +59,8 @@ class Ledger:
         self._pending: list[tuple[Any, ...]] = []
         self._flushed = time.monotonic()
         with self._reporting():
-            # SQLite gives its journal the mode of the database, so this keeps both from other users.
+            # SQLite gives its journal the mode of the database, so this keeps both from other
+            # users.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
             try:
@@ -88,7 +96,12 @@ class Ledger:
         """The rows from first to last that have an answer."""
         self.flush()
         with self._reporting():
-            return {row for (row,) in self._db.execute("SELECT row FROM answers WHERE row BETWEEN ? AND ?", (first, last))}
+            return {
+                row
+                for (row,) in self._db.execute(
+                    "SELECT row FROM answers WHERE row BETWEEN ? AND ?", (first, last)
+                )
+            }
 
     def answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
         """For each key the answer of the earliest row before ``row`` that was asked it."""
@@ -98,24 +111,33 @@ class Ledger:
         with self._reporting():
             for key in keys:
                 stored = self._db.execute(query, (key, row)).fetchone()
-                # SQLite trusts its index; a damaged one must not hand a row the answer to another question.
+                # SQLite trusts its index; a damaged one must not hand a row the answer to another
+                # question.
                 if stored and stored[2] == key and _is_sound(stored):
                     found[key] = self._decode(stored)
         return found
 
     def count_statuses(self, last: int) -> dict[Status, int]:
-        """How many of the rows up to ``last`` have which status; rows without an answer are not counted."""
+        """How many of the rows up to ``last`` have which status; rows without an answer are not
+        counted.
+        """
         self.flush()
         with self._reporting():
-            counted = self._db.execute("SELECT status, count(*) FROM answers WHERE row <= ? GROUP BY status", (last,)).fetchall()
+            counted = self._db.execute(
+                "SELECT status, count(*) FROM answers WHERE row <= ? GROUP BY status", (last,)
+            ).fetchall()
         found = {Status(name): count for name, count in counted}
         return {status: found[status] for status in Status if status in found}
 
     def count_lost(self, last: int, statuses: Collection[Status]) -> int:
-        """How many of the rows up to ``last`` have one of the statuses, and no value in spite of it."""
+        """How many of the rows up to ``last`` have one of the statuses, and no value in spite of
+        it.
+        """
         self.flush()
         marks = ", ".join("?" * len(statuses))
-        query = f"SELECT count(*) FROM answers WHERE row <= ? AND value IS NULL AND status IN ({marks})"  # noqa: S608 - only marks
+        query = (
+            f"SELECT count(*) FROM answers WHERE row <= ? AND value IS NULL AND status IN ({marks})"  # noqa: S608 - only marks
+        )
         with self._reporting():
             (count,) = self._db.execute(query, (last, *map(str, statuses))).fetchone()
         return int(count)
@@ -124,7 +146,9 @@ class Ledger:
         """The answers of the rows up to ``last``, in the order of rows, streamed."""
         self.flush()
         with self._reporting():
-            for stored in self._db.execute("SELECT * FROM answers WHERE row <= ? ORDER BY row", (last,)):
+            for stored in self._db.execute(
+                "SELECT * FROM answers WHERE row <= ? ORDER BY row", (last,)
+            ):
                 yield RowAnswer(stored[0], stored[2], self._decode(stored))
 
     def _prepare(self) -> int:
@@ -132,7 +156,8 @@ class Ledger:
         # A flipped bit can break UTF-8: the CRC must find it, not the decoder.
         self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         self._db.execute("PRAGMA synchronous = FULL")
-        # A rollback journal that is emptied, not removed, after each commit: a third of the time, and as safe.
+        # A rollback journal that is emptied, not removed, after each commit: a third of the time,
+        # and as safe.
         self._db.execute("PRAGMA journal_mode = PERSIST")
         labels = json.dumps(self.labels)
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -142,9 +167,16 @@ class Ledger:
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO meta VALUES ('labels', ?)", (labels,))
         elif found != FORMAT:
-            raise StorageError(f"{self.path} has format {found}, not {FORMAT}", fix="use the version of medtask that wrote it")
-        elif self._db.execute("SELECT value FROM meta WHERE name = 'labels'").fetchone() != (labels,):
-            raise StorageError(f"{self.path} is damaged: its labels are not the task's", fix=_MOVE_IT)
+            raise StorageError(
+                f"{self.path} has format {found}, not {FORMAT}",
+                fix="use the version of medtask that wrote it",
+            )
+        elif self._db.execute("SELECT value FROM meta WHERE name = 'labels'").fetchone() != (
+            labels,
+        ):
+            raise StorageError(
+                f"{self.path} is damaged: its labels are not the task's", fix=_MOVE_IT
+            )
         return self._drop_damaged()
 
     def _drop_damaged(self) -> int:
@@ -169,7 +201,9 @@ class Ledger:
             str(answer.status),
             None if answer.value is None else json.dumps(answer.value),
             _as_real(answer.confidence),
-            self._probabilities.pack(*(shares.get(name, math.nan) for name in self.labels)) if shares else None,
+            self._probabilities.pack(*(shares.get(name, math.nan) for name in self.labels))
+            if shares
+            else None,
             _as_real(answer.off_set),
             _as_real(answer.slack),
             answer.reason,
@@ -182,7 +216,24 @@ class Ledger:
         return (*stored, _checksum(stored))
 
     def _decode(self, stored: tuple[Any, ...]) -> Answer:
-        _, record_id, _, status, value, confidence, shares, off_set, slack, reason, pass_name, ms, read, reused, rest, _ = stored
+        (
+            _,
+            record_id,
+            _,
+            status,
+            value,
+            confidence,
+            shares,
+            off_set,
+            slack,
+            reason,
+            pass_name,
+            ms,
+            read,
+            reused,
+            rest,
+            _,
+        ) = stored
         return Answer(
             record_id,
             Status(status),
@@ -220,17 +271,27 @@ class Ledger:
         try:
             yield
         except OSError as error:
-            raise StorageError(f"{self.path} cannot be opened: {error.strerror}", fix=_FREE_IT) from error
+            raise StorageError(
+                f"{self.path} cannot be opened: {error.strerror}", fix=_FREE_IT
+            ) from error
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 raise StorageError(f"{self.path} is damaged: {error}", fix=_MOVE_IT) from error
-            raise StorageError(f"{self.path} cannot be read or written: {error}", fix=_FREE_IT) from error
+            raise StorageError(
+                f"{self.path} cannot be read or written: {error}", fix=_FREE_IT
+            ) from error
 
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NUMBERS = struct.Struct("<3q4d")
-_MOVE_IT = "move the file aside and run the same command again: its rows are asked again, nothing else is lost"
-_FREE_IT = "free space or give access, then run the same command again: what is in the ledger is not asked again"
+_MOVE_IT = (
+    "move the file aside and run the same command again: its rows are asked again, "
+    "nothing else is lost"
+)
+_FREE_IT = (
+    "free space or give access, then run the same command again: what is in the ledger is "
+    "not asked again"
+)
 
 
 def _as_real(number: float | None) -> float | None:
@@ -246,8 +307,15 @@ def _as_value(value: Any) -> Value:
 def _write_rest(answer: Answer) -> str | None:
     """What few answers have, as JSON; None for those that have none of it."""
     steps = [[step.pass_name, step.status, step.value, step.confidence] for step in answer.steps]
-    quotes = {name: [quote.text, quote.start, quote.end] for name, quote in (answer.quotes or {}).items()}
-    rest = {"text": answer.text, "thoughts": answer.thoughts, "quotes": quotes or None, "steps": steps or None}
+    quotes = {
+        name: [quote.text, quote.start, quote.end] for name, quote in (answer.quotes or {}).items()
+    }
+    rest = {
+        "text": answer.text,
+        "thoughts": answer.thoughts,
+        "quotes": quotes or None,
+        "steps": steps or None,
+    }
     kept = {name: value for name, value in rest.items() if value is not None}
     return json.dumps(kept) if kept else None
 
@@ -257,15 +325,37 @@ def _read_rest(written: str | None) -> dict[str, Any]:
     if "quotes" in rest:
         rest["quotes"] = {name: Quote(*quote) for name, quote in rest["quotes"].items()}
     steps = rest.get("steps", ())
-    rest["steps"] = tuple(Step(name, Status(status), _as_value(value), confidence) for name, status, value, confidence in steps)
+    rest["steps"] = tuple(
+        Step(name, Status(status), _as_value(value), confidence)
+        for name, status, value, confidence in steps
+    )
     return rest
 
 
 def _checksum(stored: tuple[Any, ...]) -> int:
-    row, record_id, key, status, value, confidence, shares, off_set, slack, reason, pass_name, ms, read, reused, rest = stored
+    (
+        row,
+        record_id,
+        key,
+        status,
+        value,
+        confidence,
+        shares,
+        off_set,
+        slack,
+        reason,
+        pass_name,
+        ms,
+        read,
+        reused,
+        rest,
+    ) = stored
     reals = (math.nan if number is None else number for number in (confidence, off_set, slack, ms))
     texts = repr((record_id, status, value, reason, pass_name, rest)).encode()
-    return zlib.crc32(_NUMBERS.pack(row, read, reused, *reals), zlib.crc32(texts + (shares or b""), zlib.crc32(key or b"")))
+    return zlib.crc32(
+        _NUMBERS.pack(row, read, reused, *reals),
+        zlib.crc32(texts + (shares or b""), zlib.crc32(key or b"")),
+    )
 
 
 def _is_sound(stored: tuple[Any, ...]) -> bool:

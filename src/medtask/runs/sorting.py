@@ -1,4 +1,6 @@
-"""Two piles: the answers that may be accepted without a look, and the rest, what is most worth a look first."""
+"""Two piles: the answers that may be accepted without a look, and the rest, what is most worth a
+look first.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ Places = NDArray[np.int64]
 
 
 def write_piles(folder: Path, answers: Answers, acceptance: Acceptance) -> tuple[int, int]:
-    """Write accepted.csv and review.csv with the table's columns and the answers; how many rows each has.
+    """Write accepted.csv and review.csv with the table's columns and the answers; how many rows
+    each has.
 
-    In review.csv the rows come in the order in which they are worth a look; ``expected_errors`` is how many errors one look is
-    expected to mend (rows with the same text count together).
+    In review.csv the rows come in the order in which they are worth a look; ``expected_errors`` is
+    how many errors one look is expected to mend (rows with the same text count together).
     """
     accepted, review, worth = split_rows(answers, acceptance)
     inputs = [name for name in answers.table.columns if name in answers.own_columns]
@@ -33,7 +36,9 @@ def write_piles(folder: Path, answers: Answers, acceptance: Acceptance) -> tuple
     columns = [*(Column(name) for name in inputs), *ours]
     taken = frozenset(accepted.tolist())
     chosen = (row for row in answers.rows() if row.row in taken)
-    write_answers(folder / "accepted.csv", columns, (_list_cells(answers, row, inputs) for row in chosen))
+    write_answers(
+        folder / "accepted.csv", columns, (_list_cells(answers, row, inputs) for row in chosen)
+    )
     ranked = zip(_fetch(answers, review), worth.tolist(), strict=True)
     cells = ([*_list_cells(answers, row, inputs), round(value, 4)] for row, value in ranked)
     write_answers(folder / "review.csv", [*columns, Column("expected_errors", "float")], cells)
@@ -41,22 +46,36 @@ def write_piles(folder: Path, answers: Answers, acceptance: Acceptance) -> tuple
 
 
 def write_sets(folder: Path, answers: Answers, sets: PredictionSets) -> None:
-    """Write sets.csv: for every row its id, how many answers remain possible, and which; blank where a row has no probabilities."""
+    """Write sets.csv: for every row its id, how many answers remain possible, and which; blank
+    where a row has no probabilities.
+    """
     names = list_outcomes(answers.task)
     columns = [Column("id", "text"), Column("size", "int"), Column("possible", "text")]
-    write_answers(folder / "sets.csv", columns, (_list_possible(answers, row, names, sets) for row in answers.rows()))
+    write_answers(
+        folder / "sets.csv",
+        columns,
+        (_list_possible(answers, row, names, sets) for row in answers.rows()),
+    )
 
 
-def _list_possible(answers: Answers, row: AnsweredRow, names: Sequence[str], sets: PredictionSets) -> Sequence[object]:
+def _list_possible(
+    answers: Answers, row: AnsweredRow, names: Sequence[str], sets: PredictionSets
+) -> Sequence[object]:
     shares, _, _ = collect_shares(answers, [row], names, graded=False, raw=False)
     if not len(shares):
         return [row.answer.record_id, None, None]
-    inside = [name for name, held in zip(names, sets.apply(shares)[0].tolist(), strict=True) if held]
+    inside = [
+        name for name, held in zip(names, sets.apply(shares)[0].tolist(), strict=True) if held
+    ]
     return [row.answer.record_id, len(inside), "; ".join(inside)]
 
 
-def split_rows(answers: Answers, acceptance: Acceptance) -> tuple[Places, Places, NDArray[np.float64]]:
-    """The numbers of the rows that are accepted, in their order; of the others, those most worth a look first, and that worth."""
+def split_rows(
+    answers: Answers, acceptance: Acceptance
+) -> tuple[Places, Places, NDArray[np.float64]]:
+    """The numbers of the rows that are accepted, in their order; of the others, those most worth a
+    look first, and that worth.
+    """
     codes = {rule.name: number for number, rule in acceptance.by_class.items()}
     rows, sure, off_set, classes, same = [], [], [], [], []
     texts: dict[str, int] = {}
@@ -68,14 +87,20 @@ def split_rows(answers: Answers, acceptance: Acceptance) -> tuple[Places, Places
         classes.append(codes.get(given.value, -1) if isinstance(given.value, str) else -1)
         same.append(texts.setdefault(row.text, len(texts)) if row.text else -row.row)
     numbers, confidence = np.array(rows, dtype=np.int64), np.array(sure, dtype=np.float64)
-    taken = acceptance.accepts(confidence, np.array(classes, dtype=np.int64) if acceptance.by_class else None)
+    taken = acceptance.accepts(
+        confidence, np.array(classes, dtype=np.int64) if acceptance.by_class else None
+    )
     left = np.flatnonzero(~taken)
-    order, worth = rank_for_review(confidence[left], same=np.array(same, dtype=np.int64)[left], off_set=np.array(off_set)[left])
+    order, worth = rank_for_review(
+        confidence[left], same=np.array(same, dtype=np.int64)[left], off_set=np.array(off_set)[left]
+    )
     return numbers[taken], numbers[left[order]], worth
 
 
 def _fetch(answers: Answers, order: Places) -> Iterator[AnsweredRow]:
-    """The rows in this order; of a long table a part at a time, so that memory does not grow with it."""
+    """The rows in this order; of a long table a part at a time, so that memory does not grow with
+    it.
+    """
     for start in range(0, len(order), CHUNK):
         part = order[start : start + CHUNK]
         wanted = frozenset(part.tolist())
@@ -84,4 +109,7 @@ def _fetch(answers: Answers, order: Places) -> Iterator[AnsweredRow]:
 
 
 def _list_cells(answers: Answers, row: AnsweredRow, inputs: Iterable[str]) -> Sequence[object]:
-    return [*(row.fields[answers.own_columns[name]] for name in inputs), *(write_cell(name, row.answer, True) for name in _TOLD)]
+    return [
+        *(row.fields[answers.own_columns[name]] for name in inputs),
+        *(write_cell(name, row.answer, True) for name in _TOLD),
+    ]

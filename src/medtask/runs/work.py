@@ -26,7 +26,9 @@ class Progress(Protocol):
         """How many rows there are, and how many of them an earlier session has answered."""
 
     def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
-        """How many rows are answered and safe on the disk, and what this session has cost so far."""
+        """How many rows are answered and safe on the disk, and what this session has cost so
+        far.
+        """
 
     def on_finish(self) -> None:
         """All rows are answered; tables and report are written next."""
@@ -43,7 +45,9 @@ class Silence:
 
 @dataclass(slots=True)
 class Cost:
-    """What one session did: rows answered (copies and faults too), the tokens and the seconds that they took."""
+    """What one session did: rows answered (copies and faults too), the tokens and the seconds that
+    they took.
+    """
 
     rows: int = 0
     tokens_read: int = 0
@@ -62,7 +66,8 @@ def fill_ledger(
     signals: Signals,
     progress: Progress,
 ) -> None:
-    """Answer all records that the ledger has no answer for; ``done`` is how many it has. ``cost`` grows as it goes.
+    """Answer all records that the ledger has no answer for; ``done`` is how many it has. ``cost``
+    grows as it goes.
 
     ``others``: the models of further passes.
     """

@@ -13,7 +13,8 @@ MAX_LITERAL = 50_000  # characters: Python's parser needs some hundred bytes for
 def read_container(value: object) -> list[object] | dict[object, object] | None:
     """The list or mapping that a cell is, or whose text it holds; None for anything else.
 
-    Text is read as JSON, or else as a Python literal ({'A': 'five'}), which can name values and do nothing.
+    Text is read as JSON, or else as a Python literal ({'A': 'five'}), which can name values and do
+    nothing.
     """
     if isinstance(value, dict):
         return value
@@ -25,7 +26,9 @@ def read_container(value: object) -> list[object] | dict[object, object] | None:
     read = _read_json(text) if len(text) <= MAX_JSON else None
     if read is None and len(text) <= MAX_LITERAL:
         read = _read_literal(text)
-    return list(read) if isinstance(read, tuple) else read if isinstance(read, list | dict) else None
+    return (
+        list(read) if isinstance(read, tuple) else read if isinstance(read, list | dict) else None
+    )
 
 
 def _read_json(text: str) -> object:

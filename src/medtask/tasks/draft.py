@@ -19,8 +19,8 @@ instruction: Decide which label fits the text best.  # what matters, in a senten
 {data}
 {id}
 {input}
-# gold: COLUMN                    # where people have answered already: the column that holds the truth
-# group: COLUMN                   # rows that belong together, such as one patient's: intervals then allow for it
+# gold: COLUMN                    # the column that holds the right answers, if any
+# group: COLUMN                   # rows that belong together, such as those of one patient
 
 answer:
   kind: label
@@ -37,9 +37,13 @@ answer:
 
 
 def guess_id_column(columns: Sequence[str], sample: Sequence[Mapping[str, object]]) -> str | None:
-    """The column that tells rows apart: named like an id, or else short, different in every row, without blanks."""
+    """The column that tells rows apart: named like an id, or else short, different in every row,
+    without blanks.
+    """
     distinct = [column for column in columns if _is_distinct([row.get(column) for row in sample])]
-    named = sorted(filter(_is_named_id, distinct), key=lambda column: _fold(column) not in ("id", "case_id"))
+    named = sorted(
+        filter(_is_named_id, distinct), key=lambda column: _fold(column) not in ("id", "case_id")
+    )
     short = (column for column in distinct if all(_looks_like_id(row[column]) for row in sample))
     return next(iter(named), None) or next(short, None)
 
@@ -47,23 +51,40 @@ def guess_id_column(columns: Sequence[str], sample: Sequence[Mapping[str, object
 def guess_text_column(columns: Sequence[str], sample: Sequence[Mapping[str, object]]) -> str | None:
     """The column that holds the longest text on average; the first one where there is no sample."""
     others = [column for column in columns if not _is_named_id(column)] or columns
-    return max(others, key=lambda column: sum(len(read_cell(row.get(column)) or "") for row in sample), default=None)
+    return max(
+        others,
+        key=lambda column: sum(len(read_cell(row.get(column)) or "") for row in sample),
+        default=None,
+    )
 
 
-def draft_task(name: str, columns: Sequence[str], sample: Sequence[Mapping[str, object]] = (), data: str | None = None) -> str:
-    """The YAML text of a task over a table with ``columns``; ``sample`` is some of its rows (a hundred will do).
+def draft_task(
+    name: str,
+    columns: Sequence[str],
+    sample: Sequence[Mapping[str, object]] = (),
+    data: str | None = None,
+) -> str:
+    """The YAML text of a task over a table with ``columns``; ``sample`` is some of its rows (a
+    hundred will do).
 
-    ``data`` is the table's path as the task file should name it. The two labels of a draft are placeholders:
-    load_task refuses them until they are filled in.
+    ``data`` is the table's path as the task file should name it. The two labels of a draft are
+    placeholders: load_task refuses them until they are filled in.
     """
     text = guess_text_column(columns, sample)
     known_id = guess_id_column([column for column in columns if column != text], sample)
     example = text or "text"
     return _DRAFT.format(
         name=_write_scalar(name),
-        data=f"data: {_write_scalar(data)}" if data else "# data: TABLE                     # the table's path, from this folder",
-        id=f"id: {_write_scalar(known_id)}" if known_id else "# id: COLUMN                      # what tells rows apart",
-        input=f"input: {_write_scalar(_write_input(example))}  # Jinja over the columns: {list_columns(columns)}",
+        data=f"data: {_write_scalar(data)}"
+        if data
+        else "# data: TABLE                     # the table's path, from this folder",
+        id=f"id: {_write_scalar(known_id)}"
+        if known_id
+        else "# id: COLUMN                      # what tells rows apart",
+        input=(
+            f"input: {_write_scalar(_write_input(example))}  # Jinja over the columns: "
+            f"{list_columns(columns)}"
+        ),
         example=_write_scalar(example),
         first=_write_scalar(PLACEHOLDERS[0]),
         second=_write_scalar(PLACEHOLDERS[1]),

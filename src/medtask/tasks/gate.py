@@ -16,30 +16,46 @@ _RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{LONG_RUN},}}")
 _BROKEN = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufffd\ud800-\udfff]")
 
 
-def find_unfit(gate: Gate, raw: str, text: str, known: Sequence[str] = ()) -> tuple[Status, str] | None:
+def find_unfit(
+    gate: Gate, raw: str, text: str, known: Sequence[str] = ()
+) -> tuple[Status, str] | None:
     """Why a record is not asked, as its status and a reason; None where it is fit.
 
-    ``raw``: its input as rendered, ``text``: the same, clean and not blank. ``known``: the examples' texts, for ``gate.novelty``.
+    ``raw``: its input as rendered, ``text``: the same, clean and not blank. ``known``: the
+    examples' texts, for ``gate.novelty``.
     """
     if reason := _find_noise(raw, text):
         return Status.NOT_TEXT, reason
     if gate.min_words > 1 and (words := _count_words(text, gate.min_words)) < gate.min_words:
-        return Status.TOO_SHORT, f"{words} word{'' if words == 1 else 's'}, and the task wants {gate.min_words} or more"
-    if gate.novelty is not None and (similarity := find_similarity(tuple(known), text)) < gate.novelty:
-        return Status.NOVEL, f"the nearest example is {similarity:.2f} like it, below {gate.novelty:g}"
+        return (
+            Status.TOO_SHORT,
+            f"{words} word{'' if words == 1 else 's'}, and the task wants {gate.min_words} or more",
+        )
+    if (
+        gate.novelty is not None
+        and (similarity := find_similarity(tuple(known), text)) < gate.novelty
+    ):
+        return (
+            Status.NOVEL,
+            f"the nearest example is {similarity:.2f} like it, below {gate.novelty:g}",
+        )
     return None
 
 
 def _find_noise(raw: str, text: str) -> str | None:
     if not any(map(str.isalnum, text)):
         return "the input has neither a letter nor a digit"
-    # What is broken is left out of the clean text, or stands there as U+FFFD: most rows need not be searched for it.
+    # What is broken is left out of the clean text, or stands there as U+FFFD: most rows need not be
+    # searched for it.
     broken = len(_BROKEN.findall(raw)) if len(text) * 2 < len(raw) or "\ufffd" in text else 0
     if broken * 2 > len(raw):
         return f"{broken:,} of the input's {len(raw):,} characters are control characters or broken"
     runs = [run for word in text.split() if len(word) >= LONG_RUN for run in _RUN.findall(word)]
-    # Only runs of capitals, small letters and digits together: a sequence of bases or a drawn line is none.
-    encoded = sum(len(run) for run in runs if not (run.islower() or run.isupper()) and re.search(r"\d", run))
+    # Only runs of capitals, small letters and digits together: a sequence of bases or a drawn line
+    # is none.
+    encoded = sum(
+        len(run) for run in runs if not (run.islower() or run.isupper()) and re.search(r"\d", run)
+    )
     if encoded * 2 > len(text):
         return f"{encoded:,} of the input's {len(text):,} characters are an encoded file"
     return None

@@ -18,10 +18,12 @@ MAX_NAMES = 20_000  # characters: a longer text is no list of labels
 
 
 def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | None:
-    """The truth of a row as a value of the task's kind; its bare text where it is none; None where the cell is blank.
+    """The truth of a row as a value of the task's kind; its bare text where it is none; None where
+    the cell is blank.
 
-    Several labels: a list, one as text, or names separated by ";", "|" or ","; those that are no label stay in it. An
-    option: its letter, its key in the row's mapping, or its text. Fields: a mapping, or one as text.
+    Several labels: a list, one as text, or names separated by ";", "|" or ","; those that are no
+    label stay in it. An option: its letter, its key in the row's mapping, or its text. Fields: a
+    mapping, or one as text.
     """
     text = read_cell(cell)
     if text is None:
@@ -41,20 +43,29 @@ def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | No
 
 
 def find_strange(task: Task, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
-    """What of a row's gold is no answer that the task could give: names that are no label, a text that is no option, fields.
+    """What of a row's gold is no answer that the task could give: names that are no label, a text
+    that is no option, fields.
 
     ``gold`` is what read_gold said. Kind ``answer`` takes any text.
     """
     match task.form:
         case AnyLabels():
             known = _index_names(task).places
-            return tuple(name for name in gold if name not in known) if isinstance(gold, tuple) else (str(gold),)
+            return (
+                tuple(name for name in gold if name not in known)
+                if isinstance(gold, tuple)
+                else (str(gold),)
+            )
         case Choice(several=several) as form:
             options = read_options(form, row)
             if isinstance(options, str):
                 return ()  # what is wrong with this row is told when it is asked
             given = gold if isinstance(gold, tuple) else (str(gold),)
-            return () if isinstance(gold, tuple) == several and set(given) <= set(options.letters) else (str(gold),)
+            return (
+                ()
+                if isinstance(gold, tuple) == several and set(given) <= set(options.letters)
+                else (str(gold),)
+            )
         case Fields(schema=schema):
             troubles: dict[str, str] = {}
             shape_value(schema, gold, troubles)
@@ -65,8 +76,9 @@ def find_strange(task: Task, row: Mapping[str, object], gold: Value) -> tuple[st
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Names:
-    """A task's labels, for look-ups: ``places`` in the task's order; by separator, ``spellings`` (see _respell) and how many
-    parts the longest name has."""
+    """A task's labels, for look-ups: ``places`` in the task's order; by separator, ``spellings``
+    (see _respell) and how many parts the longest name has.
+    """
 
     places: Mapping[str, int]
     spellings: Mapping[str, Mapping[str, str]]
@@ -78,8 +90,14 @@ def _index_names(task: Task) -> _Names:
     names = [label.name for label in task.labels]
     return _Names(
         {name: place for place, name in enumerate(names)},
-        {separator: {_respell(name, separator): name for name in names} for separator in SEPARATORS},
-        {separator: max((name.count(separator) for name in names), default=0) + 1 for separator in SEPARATORS},
+        {
+            separator: {_respell(name, separator): name for name in names}
+            for separator in SEPARATORS
+        },
+        {
+            separator: max((name.count(separator) for name in names), default=0) + 1
+            for separator in SEPARATORS
+        },
     )
 
 
@@ -96,9 +114,19 @@ def _read_labels(names: _Names, cell: object, text: str) -> tuple[str, ...]:
 
 
 def _split_names(names: _Names, text: str) -> list[str]:
-    """The names in a separated text, by the separator that sets most labels free: names may hold others themselves."""
-    splits = [_join_names(names, text.split(separator), separator) for separator in SEPARATORS if separator in text]
-    return max(splits, key=lambda split: len({name for name in split if name in names.places}), default=[text])
+    """The names in a separated text, by the separator that sets most labels free: names may hold
+    others themselves.
+    """
+    splits = [
+        _join_names(names, text.split(separator), separator)
+        for separator in SEPARATORS
+        if separator in text
+    ]
+    return max(
+        splits,
+        key=lambda split: len({name for name in split if name in names.places}),
+        default=[text],
+    )
 
 
 def _join_names(names: _Names, parts: Sequence[str], separator: str) -> list[str]:
@@ -107,7 +135,9 @@ def _join_names(names: _Names, parts: Sequence[str], separator: str) -> list[str
     place = 0
     while place < len(parts):
         for end in range(min(len(parts), place + names.longest[separator]), place, -1):
-            name = names.spellings[separator].get(_respell(separator.join(parts[place:end]), separator))
+            name = names.spellings[separator].get(
+                _respell(separator.join(parts[place:end]), separator)
+            )
             if name is not None or end == place + 1:
                 joined.append(name if name is not None else parts[place].strip())
                 place = end

@@ -24,7 +24,9 @@ def quote(text: object) -> str:
 def list_columns(columns: Sequence[str]) -> str:
     """``case_id, procedure and 14 more``."""
     hidden = len(columns) - LISTED_COLUMNS
-    return ", ".join(map(show, columns[:LISTED_COLUMNS])) + (f" and {hidden} more" if hidden > 0 else "")
+    return ", ".join(map(show, columns[:LISTED_COLUMNS])) + (
+        f" and {hidden} more" if hidden > 0 else ""
+    )
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

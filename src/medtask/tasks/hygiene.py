@@ -1,22 +1,30 @@
-"""Text made fit for a model to read and for a terminal to show: nothing invisible, no broken characters."""
+"""Text made fit for a model to read and for a terminal to show: nothing invisible, no broken
+characters.
+"""
 
 from __future__ import annotations
 
 import re
 
 _LINE_ENDS = "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
-# Control, zero-width, bidi and tag characters: a person who reads the record does not see them, a model does.
+# Control, zero-width, bidi and tag characters: a person who reads the record does not see them, a
+# model does.
 _INVISIBLE = (
-    "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+    "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
 )
 _UNFIT = re.compile(f"[{_LINE_ENDS}{_INVISIBLE}\ud800-\udfff]")
 
 # One word; of scripts without blanks between words, one character.
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|(?:(?![\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])\w)+")
+WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|(?:(?![\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])\w)+"
+)
 
 
 def clean_text(text: str) -> str:
-    """The text with line ends as ``\\n``, without invisible characters, lone surrogates as U+FFFD, stripped."""
+    """The text with line ends as ``\\n``, without invisible characters, lone surrogates as U+FFFD,
+    stripped.
+    """
     return _UNFIT.sub(_mend, text.replace("\r\n", "\n")).strip()
 
 

@@ -22,9 +22,11 @@ def fingerprint_task(task: Task) -> str:
 
 
 def describe(task: Task) -> dict[str, str]:
-    """The same facts, short enough to be stored and compared: two tasks differ here if their fingerprints do.
+    """The same facts, short enough to be stored and compared: two tasks differ here if their
+    fingerprints do.
 
-    Long values are cut and carry a hash; examples, which are rows, are told by their number and hash alone.
+    Long values are cut and carry a hash; examples, which are rows, are told by their number and
+    hash alone.
     """
     return {name: _shorten(fact) for name, fact in _list_facts(task).items()}
 
@@ -33,10 +35,17 @@ def _list_facts(task: Task) -> dict[str, str]:
     """Of a further pass only what differs from the first one, under ``passes.<name>.``."""
     facts = _list_own_facts(task)
     for one in task.passes:
-        changed = {name: fact for name, fact in _list_own_facts(one.task).items() if facts.get(name) != fact}
+        changed = {
+            name: fact
+            for name, fact in _list_own_facts(one.task).items()
+            if facts.get(name) != fact
+        }
         changed |= {"when": _write_json(asdict(one.when)), "model": one.model or ""}
         facts |= {f"passes.{one.name}.{name}": fact for name, fact in changed.items()}
-    return facts | {"passes": ", ".join(one.name for one in task.passes), "prompt_version": str(PROMPT_VERSION)}
+    return facts | {
+        "passes": ", ".join(one.name for one in task.passes),
+        "prompt_version": str(PROMPT_VERSION),
+    }
 
 
 def _list_own_facts(task: Task) -> dict[str, str]:
@@ -47,9 +56,14 @@ def _list_own_facts(task: Task) -> dict[str, str]:
         "labels": ", ".join(json.dumps(label.name, ensure_ascii=False) for label in task.labels),
         **{f"labels.{label.name}": label.definition for label in task.labels},
         "abstain": f"{task.abstain.name}: {task.abstain.definition}" if task.abstain else "",
-        **{name: fact if isinstance(fact, str) else _write_json(fact) for name, fact in asdict(task.form).items()},
+        **{
+            name: fact if isinstance(fact, str) else _write_json(fact)
+            for name, fact in asdict(task.form).items()
+        },
         "examples": _write_examples(task.examples),
-        "pool": f"{task.pool.k} by {task.pool.by} of {_write_examples(task.pool.examples)}" if task.pool else "",
+        "pool": f"{task.pool.k} by {task.pool.by} of {_write_examples(task.pool.examples)}"
+        if task.pool
+        else "",
         "reasoning": _write_json(asdict(task.reasoning)) if task.reasoning else "",
         **{f"gate.{name}": _write_json(fact) for name, fact in asdict(task.gate).items()},
         **{f"review.{name}": _write_json(fact) for name, fact in asdict(task.review).items()},
@@ -57,7 +71,10 @@ def _list_own_facts(task: Task) -> dict[str, str]:
 
 
 def _write_examples(examples: Sequence[Example]) -> str:
-    return f"{len(examples)} (sha256 {_hash([[dict(example.fields), example.answer] for example in examples])[:32]})"
+    return (
+        f"{len(examples)} (sha256 "
+        f"{_hash([[dict(example.fields), example.answer] for example in examples])[:32]})"
+    )
 
 
 def _shorten(fact: str) -> str:

@@ -1,4 +1,6 @@
-"""Task files into tasks: everything that is wrong with one is told at once, each fault with its line."""
+"""Task files into tasks: everything that is wrong with one is told at once, each fault with its
+line.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from medtask.tasks.identity import fingerprint_task
 from medtask.tasks.labels import Entry, assign_says, find_warnings, read_abstention, read_labels
 from medtask.tasks.passes import check_orders, derive_passes, read_reasoning
 from medtask.tasks.prompt import extra_columns
-from medtask.tasks.schema import GatePart, Part, ReviewPart, TaskPart, read_answer, read_part, settle_keys
+from medtask.tasks.schema import (
+    GatePart,
+    Part,
+    ReviewPart,
+    TaskPart,
+    read_answer,
+    read_part,
+    settle_keys,
+)
 from medtask.tasks.source import Document, NullWord, read_document
 from medtask.tasks.task import Fields, FreeText, Gate, OneLabel, Review, Task
 from medtask.tasks.template import read_template
@@ -26,7 +36,8 @@ LISTED_FAULTS = 50
 
 
 def load_task(path: str | Path) -> Task:
-    """Load a task from its file, or from the folder that holds ``task.yaml`` (``task.yml``, ``task.json``).
+    """Load a task from its file, or from the folder that holds ``task.yaml`` (``task.yml``,
+    ``task.json``).
 
     Raises TaskFaults with all faults of the file, InputError where there is no such file.
     """
@@ -46,7 +57,9 @@ def load_task(path: str | Path) -> Task:
         model=part.model if part else None,
         source=file,
     )
-    shown = read_examples(document, ("examples",), file.parent, question.task, question.graded, faults)
+    shown = read_examples(
+        document, ("examples",), file.parent, question.task, question.graded, faults
+    )
     task = replace(task, examples=shown.examples, pool=shown.pool)
     check_orders(document, ("reasoning",), task, faults)
     passes = derive_passes(document, task, file.parent, question.graded, faults)
@@ -54,13 +67,19 @@ def load_task(path: str | Path) -> Task:
         raise TaskFaults(str(file), _shorten(faults))
     own = find_warnings(document, file.name, question.entries, isinstance(task.form, OneLabel))
     more = (warning for one in passes for warning in one.task.warnings)
-    task = replace(task, passes=passes, warnings=(*own, *_warn_of_leaks(document, file.name, task), *shown.warnings, *more))
+    task = replace(
+        task,
+        passes=passes,
+        warnings=(*own, *_warn_of_leaks(document, file.name, task), *shown.warnings, *more),
+    )
     return replace(task, fingerprint=fingerprint_task(task))
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is asked, as far as the file tells. ``entries``: its labels; ``graded``: whether its answers are known for sure."""
+    """What is asked, as far as the file tells. ``entries``: its labels; ``graded``: whether its
+    answers are known for sure.
+    """
 
     task: Task
     entries: list[Entry]
@@ -71,16 +90,32 @@ def _read_question(document: Document, file: Path, faults: list[TaskFault]) -> _
     before = len(faults)
     answer, part = document.at("answer"), read_answer(document, faults)
     answer = answer if isinstance(answer, dict) else {}
-    entries, label_faults = read_labels(document, answer["labels"]) if "labels" in answer else ([], [])
+    entries, label_faults = (
+        read_labels(document, answer["labels"]) if "labels" in answer else ([], [])
+    )
     abstain, abstain_faults = read_abstention(document, answer.get("abstain"), entries)
     faults += label_faults + abstain_faults
-    form = read_form(document, part, [] if label_faults else [entry.name for entry in entries], file.parent, faults) if part else OneLabel()
-    labels, abstention = assign_says(entries, abstain, form.readout if isinstance(form, OneLabel) else "name")
+    form = (
+        read_form(
+            document,
+            part,
+            [] if label_faults else [entry.name for entry in entries],
+            file.parent,
+            faults,
+        )
+        if part
+        else OneLabel()
+    )
+    labels, abstention = assign_says(
+        entries, abstain, form.readout if isinstance(form, OneLabel) else "name"
+    )
     graded = part is not None and len(faults) == before
     faults += _check_input(document)
     data = document.data
     task = Task("", _text(data, "instruction"), _text(data, "input"), form, labels, abstention)
-    columns: dict[str, Any] = {f"{key}_column": _text(data, key) or None for key in ("id", "gold", "group")}
+    columns: dict[str, Any] = {
+        f"{key}_column": _text(data, key) or None for key in ("id", "gold", "group")
+    }
     return _Question(replace(task, **columns), entries, graded)
 
 
@@ -89,20 +124,31 @@ def _read_gate(document: Document, task: Task, faults: list[TaskFault]) -> Gate:
     if gate is None:
         return Gate()
     if gate.too_long == "chunk" and isinstance(task.form, FreeText | Fields):
-        message = f"chunk combines scores, and a task of the kind {task.kind} has none: choose error or head_tail"
+        message = (
+            f"chunk combines scores, and a task of the kind {task.kind} has none: choose "
+            "error or head_tail"
+        )
         faults.append(document.fault(message, "gate", "too_long"))
     if gate.too_long != "chunk" and document.at("gate", "combine") is not None:
         faults.append(document.fault('"combine" belongs to "too_long: chunk"', "gate", "combine"))
     if gate.novelty is not None and document.at("examples") is None:
-        faults.append(document.fault('"novelty" is likeness to the examples, and the task has none', "gate", "novelty"))
+        faults.append(
+            document.fault(
+                '"novelty" is likeness to the examples, and the task has none', "gate", "novelty"
+            )
+        )
     return gate
 
 
 T = TypeVar("T")
 
 
-def _read_optional(document: Document, key: str, part: type[Part], make: Callable[..., T], faults: list[TaskFault]) -> T | None:
-    """The record that ``make`` makes of an optional part; None where there is none, or a fault in it."""
+def _read_optional(
+    document: Document, key: str, part: type[Part], make: Callable[..., T], faults: list[TaskFault]
+) -> T | None:
+    """The record that ``make`` makes of an optional part; None where there is none, or a fault in
+    it.
+    """
     raw = document.at(key)
     if raw is None or isinstance(raw, NullWord):
         return None
@@ -113,14 +159,20 @@ def _read_optional(document: Document, key: str, part: type[Part], make: Callabl
 def _find_file(path: Path) -> Path:
     if path.is_file():
         if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-            raise InputError(f"{path} is no task file: it ends in neither .yaml, .yml nor .json", fix="name the task's file or its folder")
+            raise InputError(
+                f"{path} is no task file: it ends in neither .yaml, .yml nor .json",
+                fix="name the task's file or its folder",
+            )
         return path
     start = f"write one with: medtask init {path.stem} --from TABLE"
     if not path.is_dir():
         raise InputError(f"there is no task {path}", fix=f"check the path, or {start}")
     found = [path / name for name in FILE_NAMES if (path / name).is_file()]
     if not found:
-        raise InputError(f"the folder {path} holds no task.yaml, task.yml or task.json", fix=f"name the task's folder, or {start}")
+        raise InputError(
+            f"the folder {path} holds no task.yaml, task.yml or task.json",
+            fix=f"name the task's folder, or {start}",
+        )
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
         raise InputError(f"the folder {path} holds {names}", fix="name the file that is meant")
@@ -138,15 +190,23 @@ def _check_input(document: Document) -> Iterator[TaskFault]:
     for line, message in template.faults:
         yield document.fault(message, "input", text_line=line)
     if source and not template.faults and not template.columns and not template.whole_row:
-        yield document.fault('input uses no column of the table - write one as in "{{ procedure }}"', "input")
+        yield document.fault(
+            'input uses no column of the table - write one as in "{{ procedure }}"', "input"
+        )
 
 
 def _warn_of_leaks(document: Document, file_name: str, task: Task) -> Iterator[str]:
     template, gold = read_template(task.input), task.gold_column
     if gold and (gold in template.columns or template.whole_row):
-        yield f"{file_name}:{document.line('input')}: input shows the gold column {quote(gold)} to the model"
+        yield (
+            f"{file_name}:{document.line('input')}: input shows the gold column {quote(gold)} "
+            "to the model"
+        )
     elif gold and gold in extra_columns(task.form):
-        yield f"{file_name}:{document.line('answer')}: the gold column {quote(gold)} is shown to the model"
+        yield (
+            f"{file_name}:{document.line('answer')}: the gold column {quote(gold)} is shown to "
+            "the model"
+        )
 
 
 def _name_task(name: str, file: Path) -> str:
@@ -157,4 +217,8 @@ def _name_task(name: str, file: Path) -> str:
 def _shorten(faults: Sequence[TaskFault]) -> list[TaskFault]:
     shown = sorted(faults, key=lambda fault: fault.line or 0)[:LISTED_FAULTS]
     hidden = len(faults) - len(shown)
-    return [*shown, TaskFault(shown[-1].line, f"and {hidden:,} more faults after it")] if hidden else shown
+    return (
+        [*shown, TaskFault(shown[-1].line, f"and {hidden:,} more faults after it")]
+        if hidden
+        else shown
+    )

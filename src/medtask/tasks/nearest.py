@@ -1,9 +1,11 @@
-"""Which examples a row is shown: those that resemble it, and the same ones for rows that resemble each other.
+"""Which examples a row is shown: those that resemble it, and the same ones for rows that resemble
+each other.
 
-Every row could be shown its own nearest examples; then no two rows' prompts would begin alike, and a model would read all
-examples again for every row. So the pool is divided into at most 64 groups, once per task, and a row is shown the examples
-nearest to the centre of its group (grouping by k-means: Lloyd, 1982; choice of examples by similarity: Liu et al., 2022,
-"What makes good in-context examples for GPT-3?"). What that costs in likeness buys prefixes that are read once per
+Every row could be shown its own nearest examples; then no two rows' prompts would begin alike, and
+a model would read all examples again for every row. So the pool is divided into at most 64 groups,
+once per task, and a row is shown the examples nearest to the centre of its group (grouping by
+k-means: Lloyd, 1982; choice of examples by similarity: Liu et al., 2022, "What makes good
+in-context examples for GPT-3?"). What that costs in likeness buys prefixes that are read once per
 group. Which group a row is in depends on the pool and on its own text, never on other rows.
 """
 
@@ -29,7 +31,9 @@ _Encode = Callable[[Sequence[str]], Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Index:
-    """``order``: for each group, the pool's different texts from nearest to its centre to farthest. ``folds``: their texts, folded."""
+    """``order``: for each group, the pool's different texts from nearest to its centre to farthest.
+    ``folds``: their texts, folded.
+    """
 
     encode: _Encode
     centres: Any
@@ -40,7 +44,8 @@ class _Index:
 def choose_examples(pool: Pool, text: str) -> tuple[int, ...]:
     """Places in the pool of the examples that a row with this text is shown, the nearest last.
 
-    An example that is the row itself, or says the same, is not shown to it: the next nearest one stands in its place.
+    An example that is the row itself, or says the same, is not shown to it: the next nearest one
+    stands in its place.
     """
     index = _build_index(pool)
     # Text that shares no word with the pool is equally near to every centre; it gets the first.
@@ -69,7 +74,8 @@ def _build_index(pool: Pool) -> _Index:
     encode, vectors = _fit(tuple(pool.texts[place] for place in different), pool.by)
     centres = _find_centres(vectors, min(MAX_GROUPS, len(different)))
     likeness = np.asarray(centres @ vectors.T)
-    # Stable, so that equally near examples keep the pool's order; rounded, because sums differ in their last digits.
+    # Stable, so that equally near examples keep the pool's order; rounded, because sums differ in
+    # their last digits.
     order = np.argsort(-likeness.round(6), axis=1, kind="stable")
     # No row is shown more than k, and at most one of the pool's different texts is its own.
     return _Index(encode, centres, np.asarray(different)[order[:, : pool.k + 1]], folds)
@@ -82,7 +88,8 @@ def _find_centres(vectors: Any, groups: int) -> Any:
     from sklearn.preprocessing import normalize
     from threadpoolctl import threadpool_limits
 
-    # One thread: how a sum is split among threads decides its last digits, and those decide between two near groups.
+    # One thread: how a sum is split among threads decides its last digits, and those decide between
+    # two near groups.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different vectors than groups
         found = KMeans(groups, n_init=1, max_iter=_ROUNDS, random_state=0).fit(vectors)
@@ -103,6 +110,7 @@ def _fit_terms(texts: tuple[str, ...]) -> tuple[_Encode, Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(token_pattern=WORD.pattern, sublinear_tf=True, max_features=_TERMS)
-    # Texts without a single word have no vocabulary, and that is an error; one of nothing else resembles nothing.
+    # Texts without a single word have no vocabulary, and that is an error; one of nothing else
+    # resembles nothing.
     vectorizer.fit(texts if any(map(WORD.search, texts)) else ["none"])
     return vectorizer.transform, vectorizer.transform(texts)

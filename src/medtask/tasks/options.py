@@ -16,7 +16,9 @@ from medtask.tasks.task import Choice
 MAX_TEXT = 200_000  # characters of one cell of options
 
 # "A)", "(b)", "C.", "4:" before an option, at the beginning of a line or behind a blank.
-_LINE_MARK = re.compile(r"^[ \t]*(?:[-*•][ \t]+)?\(?([A-Za-z]|\d{1,2})(?:\)[ \t]*|(?:[.:]|[ \t]-)[ \t]+)", re.MULTILINE)
+_LINE_MARK = re.compile(
+    r"^[ \t]*(?:[-*•][ \t]+)?\(?([A-Za-z]|\d{1,2})(?:\)[ \t]*|(?:[.:]|[ \t]-)[ \t]+)", re.MULTILINE
+)
 _MARK = re.compile(r"(?:^|(?<=\s))\(?([A-Za-z]|\d{1,2})(?:\)\s*|[.:]\s+)")
 _BULLET = re.compile(r"^[-*•]\s+")
 _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
@@ -24,7 +26,9 @@ _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A row's options. ``keys``: what they are called where they come from (folded) -> letter, where that is no letter."""
+    """A row's options. ``keys``: what they are called where they come from (folded) -> letter,
+    where that is no letter.
+    """
 
     shown: tuple[Option, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -37,13 +41,16 @@ class Options:
 def read_options(form: Choice, fields: Mapping[str, object]) -> Options | str:
     """The row's options, or why it has none that can be asked about.
 
-    Keys that are single letters stay the options' letters; otherwise they get A, B, ... in their order, several columns
-    by their place: a blank one leaves a gap, so that a letter always means the same column. Blank options are left out.
+    Keys that are single letters stay the options' letters; otherwise they get A, B, ... in their
+    order, several columns by their place: a blank one leaves a gap, so that a letter always means
+    the same column. Blank options are left out.
     """
     if missing := [column for column in form.columns if column not in fields]:
         return f"the row has no column {quote(missing[0])}, which should hold options"
     if len(form.columns) > 1:
-        named: list[tuple[str | None, object]] = [(column, fields[column]) for column in form.columns]
+        named: list[tuple[str | None, object]] = [
+            (column, fields[column]) for column in form.columns
+        ]
     else:
         found = _read_one_column(fields[form.columns[0]])
         if isinstance(found, str):
@@ -56,9 +63,14 @@ def read_options(form: Choice, fields: Mapping[str, object]) -> Options | str:
         return f"the row has {len(texts)} options, and {len(LETTERS)} letters are all there are"
     keys = [(key or "").strip() for key, _ in named]
     if _are_letters(keys) and len(form.columns) == 1:
-        shown = sorted((Option(key.upper(), text) for key, text in zip(keys, texts, strict=True) if text), key=lambda option: option.letter)
+        shown = sorted(
+            (Option(key.upper(), text) for key, text in zip(keys, texts, strict=True) if text),
+            key=lambda option: option.letter,
+        )
         return _check(Options(tuple(shown)))
-    lettered = [(letter, key, text) for letter, key, text in zip(LETTERS, keys, texts, strict=False) if text]
+    lettered = [
+        (letter, key, text) for letter, key, text in zip(LETTERS, keys, texts, strict=False) if text
+    ]
     known = {fold_name(key): letter for letter, key, _ in lettered if key}
     return _check(Options(tuple(Option(letter, text) for letter, _, text in lettered), known))
 
@@ -73,7 +85,9 @@ def _check(options: Options) -> Options | str:
 
 def _are_letters(keys: Sequence[str]) -> bool:
     upper = [key.upper() for key in keys]
-    return bool(keys) and all(letter in LETTERS for letter in upper) and len(set(upper)) == len(upper)
+    return (
+        bool(keys) and all(letter in LETTERS for letter in upper) and len(set(upper)) == len(upper)
+    )
 
 
 def _read_one_column(value: object) -> list[tuple[str | None, object]] | str:
@@ -93,18 +107,24 @@ def _read_one_column(value: object) -> list[tuple[str | None, object]] | str:
 
 
 def _read_lines(text: str) -> Iterator[tuple[str | None, object]]:
-    """Options that are marked A), B), ... or 1., 2., ..., each on a line of its own or one behind the other; else every line is one."""
+    """Options that are marked A), B), ... or 1., 2., ..., each on a line of its own or one behind
+    the other; else every line is one.
+    """
     for pattern in (_LINE_MARK, _MARK):
         marks = _find_marks(pattern, text)
         if len(marks) > 1:
             ends = [mark.start() for mark in marks[1:]] + [len(text)]
-            yield from ((mark[1], text[mark.end() : end]) for mark, end in zip(marks, ends, strict=True))
+            yield from (
+                (mark[1], text[mark.end() : end]) for mark, end in zip(marks, ends, strict=True)
+            )
             return
     yield from ((None, _BULLET.sub("", line.strip())) for line in text.split("\n"))
 
 
 def _find_marks(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
-    """Those that count on from the first: in "A) vitamin K B) vitamin A) C) none" the second A) is no mark."""
+    """Those that count on from the first: in "A) vitamin K B) vitamin A) C) none" the second A) is
+    no mark.
+    """
     marks: list[re.Match[str]] = []
     for mark in pattern.finditer(text):
         wanted = _follow(marks[-1][1]) if marks else ("A", "1")
@@ -118,10 +138,12 @@ def _follow(mark: str) -> tuple[str, ...]:
 
 
 def find_letters(value: object, options: Options, several: bool) -> tuple[str, ...] | None:
-    """The letters that a gold cell means, in the options' order; None where it means no option, or too many.
+    """The letters that a gold cell means, in the options' order; None where it means no option, or
+    too many.
 
-    An option is told by its letter, by its key in the row's mapping, or by its text. ``several``: as a list, as its
-    text, separated by ";", "|", "," or "/", or as letters in a row ("ACD") where that is nothing else.
+    An option is told by its letter, by its key in the row's mapping, or by its text. ``several``:
+    as a list, as its text, separated by ";", "|", "," or "/", or as letters in a row ("ACD") where
+    that is nothing else.
     """
     listed = read_container(value)
     if isinstance(listed, list):
@@ -152,4 +174,9 @@ def _split_letters(text: str, options: Options) -> list[str | None]:
         if len(parts) > 1 and None not in found:
             return list(found)
     letters = list("".join(text.upper().split()))
-    return list(letters) if len(set(letters)) == len(letters) and all(letter in options.letters for letter in letters) else [None]
+    return (
+        list(letters)
+        if len(set(letters)) == len(letters)
+        and all(letter in options.letters for letter in letters)
+        else [None]
+    )

@@ -1,4 +1,6 @@
-"""Further passes: each is the whole question again, with whatever it changes, for the rows that its ``when`` names."""
+"""Further passes: each is the whole question again, with whatever it changes, for the rows that its
+``when`` names.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +15,52 @@ from medtask.tasks.identity import fingerprint_task
 from medtask.tasks.labels import assign_says
 from medtask.tasks.schema import PassPart, ReasoningPart, WhenPart, read_part, read_passes
 from medtask.tasks.source import Document, KeyPath, NullWord
-from medtask.tasks.task import AnyLabels, Choice, Fields, FreeText, OneLabel, Pass, Pool, Reasoning, Task, When
+from medtask.tasks.task import (
+    AnyLabels,
+    Choice,
+    Fields,
+    FreeText,
+    OneLabel,
+    Pass,
+    Pool,
+    Reasoning,
+    Task,
+    When,
+)
 
 FIRST = "first"  # what the pass is called that asks every row
 # What the gate says of a row, it says in every pass.
 _GATED = (Status.EMPTY_INPUT, Status.NOT_TEXT, Status.TOO_SHORT, Status.NOVEL)
 
 
-def derive_passes(document: Document, task: Task, folder: Path, graded: bool, faults: list[TaskFault]) -> tuple[Pass, ...]:
-    """The task's ``passes:``. ``task``: the first pass, complete; ``graded``: whether its labels are known."""
+def derive_passes(
+    document: Document, task: Task, folder: Path, graded: bool, faults: list[TaskFault]
+) -> tuple[Pass, ...]:
+    """The task's ``passes:``. ``task``: the first pass, complete; ``graded``: whether its labels
+    are known.
+    """
     passes: list[Pass] = []
     names = {FIRST}
     for path, part in read_passes(document, faults):
         if part.name in names:
-            what = "is what the first pass is called" if part.name == FIRST else "is the name of an earlier pass"
-            faults.append(document.fault(f"{quote(part.name)} {what}: give this one another name", *path, "name"))
+            what = (
+                "is what the first pass is called"
+                if part.name == FIRST
+                else "is the name of an earlier pass"
+            )
+            faults.append(
+                document.fault(
+                    f"{quote(part.name)} {what}: give this one another name", *path, "name"
+                )
+            )
         names.add(part.name)
         when = _read_when(document, (*path, "when"), task, graded, faults)
         derived = _derive(document, path, part, task, folder, graded, faults)
-        passes.append(Pass(part.name, when, replace(derived, fingerprint=fingerprint_task(derived)), part.model))
+        passes.append(
+            Pass(
+                part.name, when, replace(derived, fingerprint=fingerprint_task(derived)), part.model
+            )
+        )
     return tuple(passes)
 
 
@@ -47,11 +76,16 @@ def read_reasoning(document: Document, path: KeyPath, faults: list[TaskFault]) -
 def check_orders(document: Document, path: KeyPath, task: Task, faults: list[TaskFault]) -> None:
     """Thoughts name options by their letters, so letters cannot change places behind them."""
     if isinstance(task.form, Choice) and task.form.debias == "permute" and task.reasoning:
-        message = '"debias: permute" shows the options in other orders, and thoughts name them by the letters of one: leave out either'
+        message = (
+            '"debias: permute" shows the options in other orders, and thoughts name them '
+            "by the letters of one: leave out either"
+        )
         faults.append(document.fault(message, *path))
 
 
-def _read_when(document: Document, path: KeyPath, task: Task, graded: bool, faults: list[TaskFault]) -> When:
+def _read_when(
+    document: Document, path: KeyPath, task: Task, graded: bool, faults: list[TaskFault]
+) -> When:
     before = len(faults)
     part = read_part(document, path, WhenPart, faults)
     if part is None:
@@ -60,10 +94,19 @@ def _read_when(document: Document, path: KeyPath, task: Task, graded: bool, faul
     wanted = _read_words(document, (*path, "answer_in"), part.answer_in, faults)
     when = When(part.confidence_below, status, wanted)
     if part.confidence_below is not None and not _has_confidence(task):
-        what = "free text has no confidence" if isinstance(task.form, FreeText) else "only enum and boolean fields have a confidence"
-        faults.append(document.fault(f"{what}: leave confidence_below out", *path, "confidence_below"))
+        what = (
+            "free text has no confidence"
+            if isinstance(task.form, FreeText)
+            else "only enum and boolean fields have a confidence"
+        )
+        faults.append(
+            document.fault(f"{what}: leave confidence_below out", *path, "confidence_below")
+        )
     if wanted and graded:
-        faults += (document.fault(message, *path, "answer_in") for message in _find_strange_answers(task, wanted))
+        faults += (
+            document.fault(message, *path, "answer_in")
+            for message in _find_strange_answers(task, wanted)
+        )
     if when == When() and len(faults) == before:
         message = '"when" says which rows are asked again: confidence_below, status or answer_in'
         faults.append(document.fault(message, *path))
@@ -71,10 +114,14 @@ def _read_when(document: Document, path: KeyPath, task: Task, graded: bool, faul
 
 
 def _has_confidence(task: Task) -> bool:
-    return not isinstance(task.form, FreeText) and (not isinstance(task.form, Fields) or bool(task.form.scored))
+    return not isinstance(task.form, FreeText) and (
+        not isinstance(task.form, Fields) or bool(task.form.scored)
+    )
 
 
-def _read_status(document: Document, path: KeyPath, raw: object, faults: list[TaskFault]) -> tuple[Status, ...]:
+def _read_status(
+    document: Document, path: KeyPath, raw: object, faults: list[TaskFault]
+) -> tuple[Status, ...]:
     known = [status.value for status in Status]
     found: list[Status] = []
     for word in _read_words(document, path, raw, faults):
@@ -82,13 +129,17 @@ def _read_status(document: Document, path: KeyPath, raw: object, faults: list[Ta
             hint = did_you_mean(word, known) or f" - there are {', '.join(known)}"
             faults.append(document.fault(f"unknown status {quote(word)}{hint}", *path))
         elif Status(word) in _GATED:
-            faults.append(document.fault(f"rows with the status {word} are asked in no pass", *path))
+            faults.append(
+                document.fault(f"rows with the status {word} are asked in no pass", *path)
+            )
         else:
             found.append(Status(word))
     return tuple(found)
 
 
-def _read_words(document: Document, path: KeyPath, raw: object, faults: list[TaskFault]) -> tuple[str, ...]:
+def _read_words(
+    document: Document, path: KeyPath, raw: object, faults: list[TaskFault]
+) -> tuple[str, ...]:
     """One word, or a list of words."""
     if raw is None:
         return ()
@@ -107,21 +158,37 @@ def _find_strange_answers(task: Task, wanted: tuple[str, ...]) -> list[str]:
         case Choice():
             known, abstention = list(LETTERS), None
         case _:
-            return [f"answer_in is about labels and letters, and this task is of the kind {task.kind}"]
+            return [
+                f"answer_in is about labels and letters, and this task is of the kind {task.kind}"
+            ]
     said = ' - rows that abstained are asked by "status: abstained"'
     return [
-        f"answer_in names {quote(word)}, which is no {'letter' if isinstance(task.form, Choice) else 'label'}"
+        (
+            f"answer_in names {quote(word)}, which is no "
+            f"{'letter' if isinstance(task.form, Choice) else 'label'}"
+        )
         + (said if word == abstention else did_you_mean(word, known))
         for word in wanted
         if word not in known
     ]
 
 
-def _derive(document: Document, path: KeyPath, part: PassPart, task: Task, folder: Path, graded: bool, faults: list[TaskFault]) -> Task:
+def _derive(
+    document: Document,
+    path: KeyPath,
+    part: PassPart,
+    task: Task,
+    folder: Path,
+    graded: bool,
+    faults: list[TaskFault],
+) -> Task:
     """The first pass with what this one changes; what it does not name stays."""
-    # A row that was like the first pass's examples is not turned away because it is unlike this one's.
+    # A row that was like the first pass's examples is not turned away because it is unlike this
+    # one's.
     derived = replace(task, gate=replace(task.gate, novelty=None), passes=(), warnings=())
-    derived = replace(derived, name=f"{task.name}/{part.name}", instruction=part.instruction or task.instruction)
+    derived = replace(
+        derived, name=f"{task.name}/{part.name}", instruction=part.instruction or task.instruction
+    )
     if part.labels is not None:
         derived = _take_labels(document, (*path, "labels"), part.labels, derived, graded, faults)
     if document.at(*path, "reasoning") is not None:
@@ -134,16 +201,35 @@ def _derive(document: Document, path: KeyPath, part: PassPart, task: Task, folde
     return replace(derived, model=part.model or task.model)
 
 
-def _take_labels(document: Document, path: KeyPath, raw: object, task: Task, graded: bool, faults: list[TaskFault]) -> Task:
-    """The task with some of its labels, codes and thresholds of its own, and without examples of the others."""
+def _take_labels(
+    document: Document,
+    path: KeyPath,
+    raw: object,
+    task: Task,
+    graded: bool,
+    faults: list[TaskFault],
+) -> Task:
+    """The task with some of its labels, codes and thresholds of its own, and without examples of
+    the others.
+    """
     if not isinstance(task.form, OneLabel | AnyLabels):
-        faults.append(document.fault(f'"labels" belongs to tasks of labels, and this one is of the kind {task.kind}', *path))
+        faults.append(
+            document.fault(
+                f'"labels" belongs to tasks of labels, and this one is of the kind {task.kind}',
+                *path,
+            )
+        )
         return task
     names = _read_words(document, path, raw, faults)
     known = [label.name for label in task.labels]
     if strange := [name for name in names if name not in known]:
         if graded:
-            faults += (document.fault(f"{quote(name)} is no label of the task{did_you_mean(name, known)}", *path) for name in strange)
+            faults += (
+                document.fault(
+                    f"{quote(name)} is no label of the task{did_you_mean(name, known)}", *path
+                )
+                for name in strange
+            )
         return task
     kept = [label for label in task.labels if label.name in names]
     if not kept:
@@ -153,18 +239,37 @@ def _take_labels(document: Document, path: KeyPath, raw: object, task: Task, gra
     possible = {label.name for label in (*labels, *((abstain,) if abstain else ()))}
     form = task.form
     if isinstance(form, AnyLabels):
-        form = replace(form, thresholds={name: share for name, share in form.thresholds.items() if name in possible})
+        form = replace(
+            form,
+            thresholds={name: share for name, share in form.thresholds.items() if name in possible},
+        )
     fits = [example for example in task.examples if _names_in(example.answer) <= possible]
-    return replace(task, form=form, labels=labels, abstain=abstain, examples=tuple(fits), pool=_take_pool(task.pool, possible))
+    return replace(
+        task,
+        form=form,
+        labels=labels,
+        abstain=abstain,
+        examples=tuple(fits),
+        pool=_take_pool(task.pool, possible),
+    )
 
 
 def _take_pool(pool: Pool | None, possible: set[str]) -> Pool | None:
     if pool is None:
         return None
-    fits = [place for place, example in enumerate(pool.examples) if _names_in(example.answer) <= possible]
+    fits = [
+        place
+        for place, example in enumerate(pool.examples)
+        if _names_in(example.answer) <= possible
+    ]
     if not fits:
         return None
-    return Pool(tuple(pool.examples[place] for place in fits), tuple(pool.texts[place] for place in fits), pool.k, pool.by)
+    return Pool(
+        tuple(pool.examples[place] for place in fits),
+        tuple(pool.texts[place] for place in fits),
+        pool.k,
+        pool.by,
+    )
 
 
 def _names_in(answer: object) -> set[str]:

@@ -1,4 +1,5 @@
-"""The only place that writes prompts. Its words stand in wording.py; this is what stands where, and which rows are not asked.
+"""The only place that writes prompts. Its words stand in wording.py; this is what stands where, and
+which rows are not asked.
 
     <instruction>
 
@@ -6,9 +7,10 @@
 
     Text: <the rendered input>
 
-One user turn, in which everything that is the same for every row of a task stands first, so that an engine reads it once.
-Examples are turns before it, in the same form; roles alternate and there is no system turn, because some chat templates
-refuse one. What the row brings besides its text (options) follows its text.
+One user turn, in which everything that is the same for every row of a task stands first, so that an
+engine reads it once. Examples are turns before it, in the same form; roles alternate and there is
+no system turn, because some chat templates refuse one. What the row brings besides its text
+(options) follows its text.
 """
 
 from __future__ import annotations
@@ -29,7 +31,14 @@ from medtask.tasks.hygiene import clean_text
 from medtask.tasks.nearest import choose_examples
 from medtask.tasks.options import Options, read_options
 from medtask.tasks.task import AnyLabels, Choice, Form, FreeText, Gate, Label, OneLabel, Task
-from medtask.tasks.template import MAX_STEPS, MAX_TEXT, InputTemplate, Overlong, read_template, render_template
+from medtask.tasks.template import (
+    MAX_STEPS,
+    MAX_TEXT,
+    InputTemplate,
+    Overlong,
+    read_template,
+    render_template,
+)
 from medtask.tasks.wording import YES_NO, write_answer, write_head, write_options, write_question
 
 PROMPT_VERSION = 1  # goes up with every change that alters a prompt
@@ -57,7 +66,8 @@ class _Parts:
 def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt | Fault:
     """The question about one record, or why it cannot be asked.
 
-    ``text``: a part of the record's input, about which the prompt is then; the gate has let the whole record pass.
+    ``text``: a part of the record's input, about which the prompt is then; the gate has let the
+    whole record pass.
     """
     parts = _read_parts(task, record, text)
     if isinstance(parts, Fault):
@@ -67,7 +77,9 @@ def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt 
     if isinstance(task.form, Choice) and task.form.several:
         content += write_options(task.form, parts.options)
     branches = _build_branches(task, parts.options)
-    return Prompt(record.id, (*frame.turns, Message("user", content)), branches, parts.text, parts.options)
+    return Prompt(
+        record.id, (*frame.turns, Message("user", content)), branches, parts.text, parts.options
+    )
 
 
 def render_text(source: str, record: Record) -> str | Fault:
@@ -79,7 +91,9 @@ def render_text(source: str, record: Record) -> str | Fault:
 
 
 def input_columns(task: Task) -> frozenset[str]:
-    """The columns that a prompt shows: those that the input names, as variables or as ``row["..."]``, options and context."""
+    """The columns that a prompt shows: those that the input names, as variables or as
+    ``row["..."]``, options and context.
+    """
     return frozenset(read_template(task.input).columns).union(extra_columns(task.form))
 
 
@@ -122,7 +136,9 @@ def _read_text(task: Task, record: Record) -> str | Fault:
     text = clean_text(raw)
     if not text:
         return Fault(record.id, Status.EMPTY_INPUT, "the input has no text")
-    unfit = find_unfit(task.gate, raw, text, _example_texts(task) if task.gate.novelty is not None else ())
+    unfit = find_unfit(
+        task.gate, raw, text, _example_texts(task) if task.gate.novelty is not None else ()
+    )
     return Fault(record.id, *unfit) if unfit else text
 
 
@@ -138,7 +154,11 @@ def _read_context(task: Task, record: Record) -> str | Fault:
     if column is None:
         return ""
     if column not in record.fields:
-        return Fault(record.id, Status.FAILED, f"the row has no column {quote(column)}, which should hold the context")
+        return Fault(
+            record.id,
+            Status.FAILED,
+            f"the row has no column {quote(column)}, which should hold the context",
+        )
     value = record.fields[column]
     return "" if _is_blank(value) else clean_text(str(value))
 
@@ -146,19 +166,40 @@ def _read_context(task: Task, record: Record) -> str | Fault:
 def _build_branches(task: Task, options: Sequence[Option]) -> tuple[Branch, ...]:
     match task.form:
         case OneLabel():
-            return (Branch("", tuple(label.say for label in task.candidates), meanings=tuple(map(_mean, task.candidates))),)
+            return (
+                Branch(
+                    "",
+                    tuple(label.say for label in task.candidates),
+                    meanings=tuple(map(_mean, task.candidates)),
+                ),
+            )
         case AnyLabels():
-            return tuple(Branch(f"{label.name}: ", YES_NO, meanings=(_mean(label),)) for label in task.labels)
+            return tuple(
+                Branch(f"{label.name}: ", YES_NO, meanings=(_mean(label),)) for label in task.labels
+            )
         case Choice(several=True):
-            return tuple(Branch(f"{option.letter}: ", YES_NO, meanings=(Meaning(option.text),)) for option in options)
+            return tuple(
+                Branch(f"{option.letter}: ", YES_NO, meanings=(Meaning(option.text),))
+                for option in options
+            )
         case Choice(readout="text"):
             texts = tuple(option.text for option in options)
-            return (Branch("", texts, write_options(task.form, options), "text", tuple(map(Meaning, texts))),)
+            return (
+                Branch(
+                    "", texts, write_options(task.form, options), "text", tuple(map(Meaning, texts))
+                ),
+            )
         case Choice(debias=debias):
             letters = tuple(option.letter for option in options)
             orders = _rotate(options) if debias == "permute" else [options]
             return tuple(
-                Branch("", letters, write_options(task.form, order), "text", tuple(Meaning(option.text) for option in order))
+                Branch(
+                    "",
+                    letters,
+                    write_options(task.form, order),
+                    "text",
+                    tuple(Meaning(option.text) for option in order),
+                )
                 for order in orders
             )
     return ()
@@ -171,14 +212,20 @@ def _mean(label: Label) -> Meaning:
 def _rotate(options: Sequence[Option]) -> list[list[Option]]:
     """All cyclic orders: in order j, the i-th letter shows the text of option (i + j) mod n."""
     orders = ([*options[shift:], *options[:shift]] for shift in range(len(options)))
-    return [[Option(option.letter, shown.text) for option, shown in zip(options, order, strict=True)] for order in orders]
+    return [
+        [Option(option.letter, shown.text) for option, shown in zip(options, order, strict=True)]
+        for order in orders
+    ]
 
 
 @lru_cache(maxsize=8)
 def _example_texts(task: Task) -> tuple[str, ...]:
     if task.pool:
         return task.pool.texts
-    texts = [render_text(task.input, Record(f"example {number}", example.fields)) for number, example in enumerate(task.examples, 1)]
+    texts = [
+        render_text(task.input, Record(f"example {number}", example.fields))
+        for number, example in enumerate(task.examples, 1)
+    ]
     return tuple(text for text in texts if isinstance(text, str))
 
 
@@ -189,13 +236,18 @@ def _build_frame(task: Task, chosen: tuple[int, ...]) -> _Frame:
     lead = clean_text(write_head(task)) + "\n\n"
     turns: list[Message] = []
     for number, example in enumerate(examples, 1):
-        parts = _read_parts(replace(task, gate=Gate()), Record(f"example {number}", example.fields), None)
+        parts = _read_parts(
+            replace(task, gate=Gate()), Record(f"example {number}", example.fields), None
+        )
         if isinstance(parts, Fault):
             raise InputError(f"example {number}: {parts.reason}", fix="correct the example")
         try:
             answer = write_answer(task, example.answer, parts.options)
         except (KeyError, ValueError):
-            raise InputError(f"example {number} gives an answer that the task does not have", fix="correct the example") from None
+            raise InputError(
+                f"example {number} gives an answer that the task does not have",
+                fix="correct the example",
+            ) from None
         content = lead + write_question(task, parts.text, parts.context)
         content += write_options(task.form, parts.options) if isinstance(task.form, Choice) else ""
         turns += [Message("user", content), Message("assistant", answer)]
@@ -210,18 +262,32 @@ def _render_raw(source: str, record: Record) -> str | Fault:
     try:
         return render_template(template, record.fields)
     except Overlong:
-        reason = f"the input makes more than {MAX_TEXT:,} characters or takes more than {MAX_STEPS:,} turns of loops"
+        reason = (
+            f"the input makes more than {MAX_TEXT:,} characters or takes more than "
+            f"{MAX_STEPS:,} turns of loops"
+        )
         return Fault(record.id, Status.TOO_LONG, reason)
     except jinja2.UndefinedError as error:
-        # Only names that the template itself spells out may be told: others can come from the row's text.
+        # Only names that the template itself spells out may be told: others can come from the row's
+        # text.
         missing = quote(template.names.get(str(error), "a value"))
-        return Fault(record.id, Status.FAILED, f"the input uses {missing}, which this row does not have")
+        return Fault(
+            record.id, Status.FAILED, f"the input uses {missing}, which this row does not have"
+        )
     except Exception as error:  # values of any type meet operators of any kind here
-        return Fault(record.id, Status.FAILED, f"the input template fails on this row ({type(error).__name__})")
+        return Fault(
+            record.id,
+            Status.FAILED,
+            f"the input template fails on this row ({type(error).__name__})",
+        )
 
 
 def _has_only_blanks(template: InputTemplate, fields: Mapping[str, object]) -> bool:
-    used = fields if template.whole_row else [column for column in template.columns if column in fields]
+    used = (
+        fields
+        if template.whole_row
+        else [column for column in template.columns if column in fields]
+    )
     return bool(used) and all(_is_blank(fields[column]) for column in used)
 
 

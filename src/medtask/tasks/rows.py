@@ -1,4 +1,6 @@
-"""Rows of a table into records of a task, and what must be true of a table before its rows are asked about."""
+"""Rows of a table into records of a task, and what must be true of a table before its rows are
+asked about.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LISTED_GOLD = 20
 
 @dataclass(frozen=True, slots=True)
 class UnknownGold:
-    """Gold that the task could not answer (see find_strange): in how many rows, which is the first (from 1), which label is near."""
+    """Gold that the task could not answer (see find_strange): in how many rows, which is the first
+    (from 1), which label is near.
+    """
 
     count: int
     first_row: int
@@ -28,9 +32,14 @@ class UnknownGold:
 
 
 def read_records(
-    task: Task, rows: Iterable[Mapping[str, object]], *, gold_column: str | None = None, first_row: int = 1
+    task: Task,
+    rows: Iterable[Mapping[str, object]],
+    *,
+    gold_column: str | None = None,
+    first_row: int = 1,
 ) -> Iterator[Record]:
-    """One record per row. Without an id column the id is the row's number; ``gold_column`` replaces the task's own.
+    """One record per row. Without an id column the id is the row's number; ``gold_column`` replaces
+    the task's own.
 
     Raises TableError for a row without an id.
     """
@@ -44,11 +53,16 @@ def read_records(
         yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None, group)
 
 
-def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None = None) -> tuple[TaskFault, ...]:
+def check_columns(
+    task: Task, columns: Sequence[str], *, gold_column: str | None = None
+) -> tuple[TaskFault, ...]:
     """What the task needs and the table does not have; nothing if all is there."""
     known = set(columns)
     template = read_template(task.input)
-    wanted = [("input", f"input uses {_write_use(column)}", column, line) for column, line in template.columns.items()]
+    wanted = [
+        ("input", f"input uses {_write_use(column)}", column, line)
+        for column, line in template.columns.items()
+    ]
     wanted += _list_extra(task)
     gold = gold_column or task.gold_column
     named = (("id", task.id_column), ("gold", gold), ("group", task.group_column))
@@ -59,7 +73,9 @@ def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None
     document = _reread(task)
     return tuple(
         TaskFault(
-            document.line(*key.split("."), text_line=line) if document and not (key == "gold" and gold_column) else None,
+            document.line(*key.split("."), text_line=line)
+            if document and not (key == "gold" and gold_column)
+            else None,
             f"{message}, but the table has {list_columns(columns)}{did_you_mean(column, columns)}",
         )
         for key, message, column, line in missing
@@ -67,13 +83,20 @@ def check_columns(task: Task, columns: Sequence[str], *, gold_column: str | None
 
 
 def _list_extra(task: Task) -> list[tuple[str, str, str, int]]:
-    """What the answer's columns are, as check_columns wants them: (key, what names it, column, line of its text)."""
+    """What the answer's columns are, as check_columns wants them: (key, what names it, column, line
+    of its text).
+    """
     key = "answer.options" if isinstance(task.form, Choice) else "answer.context"
-    return [(key, f"{key.removeprefix('answer.')} names {quote(column)}", column, 1) for column in extra_columns(task.form)]
+    return [
+        (key, f"{key.removeprefix('answer.')} names {quote(column)}", column, 1)
+        for column in extra_columns(task.form)
+    ]
 
 
 def unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold]:
-    """Gold that is no answer of the task, the first 20 different ones, from one pass over the records."""
+    """Gold that is no answer of the task, the first 20 different ones, from one pass over the
+    records.
+    """
     names = [label.name for label in task.candidates]
     counts: dict[str, list[int]] = {}
     for number, record in enumerate(records, 1):
@@ -82,7 +105,10 @@ def unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold
                 counts[value][0] += 1
             elif len(counts) < LISTED_GOLD:
                 counts[value] = [1, number]
-    return {value: UnknownGold(count, row, closest(value, names)) for value, (count, row) in counts.items()}
+    return {
+        value: UnknownGold(count, row, closest(value, names))
+        for value, (count, row) in counts.items()
+    }
 
 
 def _write_use(column: str) -> str:

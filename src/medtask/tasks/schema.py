@@ -1,4 +1,6 @@
-"""The keys of a task file and the types of their values; what labels, options, fields and examples hold is checked beside this."""
+"""The keys of a task file and the types of their values; what labels, options, fields and examples
+hold is checked beside this.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,17 @@ class ReviewPart(Part):
 
 class ReasoningPart(Part):
     budget: Annotated[int, _COUNT]
-    deadline_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="a number of seconds above 0"), _Given] = None
+    deadline_s: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="a number of seconds above 0"),
+        _Given,
+    ] = None
 
 
 class GatePart(Part):
-    min_words: Annotated[int, Field(ge=0, le=MOST_TOKENS, description="a whole number of words")] = 0
+    min_words: Annotated[
+        int, Field(ge=0, le=MOST_TOKENS, description="a whole number of words")
+    ] = 0
     novelty: Annotated[float | None, _SHARE, _Given] = None
     too_long: Literal["error", "head_tail", "chunk"] = "error"
     combine: Literal["mean", "max", "vote"] = "mean"
@@ -101,8 +109,12 @@ class TextPart(Part):
     stop: Any = None
     sections: Any = None
     context: _OptionalText = None
-    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False, description="a number from 0 to 5")] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, description="a number above 0, up to 1")] = 1.0
+    temperature: Annotated[
+        float, Field(ge=0, le=5, allow_inf_nan=False, description="a number from 0 to 5")
+    ] = 0.0
+    top_p: Annotated[
+        float, Field(gt=0, le=1, allow_inf_nan=False, description="a number above 0, up to 1")
+    ] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0 on")] = 0
 
 
@@ -172,7 +184,8 @@ def find_kind(answer: object) -> str | None:
 def settle_keys(document: Document) -> tuple[Document, list[TaskFault]]:
     """The document with known keys only, and a fault for every other key.
 
-    A key that is nearly right is read as the one that was meant, so that the faults behind it are found as well.
+    A key that is nearly right is read as the one that was meant, so that the faults behind it are
+    found as well.
     """
     faults: list[TaskFault] = []
     waiting: list[KeyPath] = [()]
@@ -193,7 +206,9 @@ def _find_parts(document: Document, path: KeyPath) -> Iterator[KeyPath]:
         if isinstance(value, dict) and (key in _PARTS or key == "answer"):
             yield (*path, key)
         elif isinstance(value, list) and key == "passes":
-            yield from ((*path, key, index) for index, item in enumerate(value) if isinstance(item, dict))
+            yield from (
+                (*path, key, index) for index, item in enumerate(value) if isinstance(item, dict)
+            )
 
 
 def _known_keys(document: Document, path: KeyPath) -> Sequence[str]:
@@ -218,21 +233,32 @@ def _settle_part(document: Document, path: KeyPath) -> tuple[Document, list[Task
         meant = closest(key, known)
         if meant and meant not in settled and key not in _HOMES:
             settled[meant] = part[key]
-            lines, blocks = (_move(places, (*path, key), (*path, meant)) for places in (lines, blocks))
+            lines, blocks = (
+                _move(places, (*path, key), (*path, meant)) for places in (lines, blocks)
+            )
     if len(unknown) > LISTED_FAULTS:
-        faults.append(document.fault(f"and {len(unknown) - LISTED_FAULTS:,} more unknown keys", *path))
-    return replace(document, data=_put(document.data, path, settled), lines=lines, blocks=blocks), faults
+        faults.append(
+            document.fault(f"and {len(unknown) - LISTED_FAULTS:,} more unknown keys", *path)
+        )
+    return replace(
+        document, data=_put(document.data, path, settled), lines=lines, blocks=blocks
+    ), faults
 
 
 def _explain_key(key: str, path: KeyPath, known: Sequence[str], document: Document) -> str:
     if path == ("answer",) and key in _ANSWER_KEYS:
         homes = [kind for kind, part in ANSWERS.items() if key in list_keys(part)]
         kinds = f"the kind {homes[0]}" if len(homes) == 1 else f"the kinds {' and '.join(homes)}"
-        return f"{quote(key)} belongs to {kinds}, and this task is of the kind {find_kind(document.at(*path))}"
+        return (
+            f"{quote(key)} belongs to {kinds}, and this task is of the kind "
+            f"{find_kind(document.at(*path))}"
+        )
     if near := did_you_mean(key, () if key in _HOMES else known):
         return f"unknown key {quote(key)}{near}"
     if meant := closest(key, _HOMES):
-        home = f"under {quote(_HOMES[meant])}" if _HOMES[meant] else "beside instruction, at the left"
+        home = (
+            f"under {quote(_HOMES[meant])}" if _HOMES[meant] else "beside instruction, at the left"
+        )
         return f"unknown key {quote(key)} - {quote(meant)} belongs {home}"
     return f"unknown key {quote(key)} - there are {', '.join(known)}"
 
@@ -247,19 +273,28 @@ def _put(data: Any, path: KeyPath, value: object) -> Any:
 
 
 def _move(places: Mapping[KeyPath, int], old: KeyPath, new: KeyPath) -> dict[KeyPath, int]:
-    return {(*new, *path[len(old) :]) if path[: len(old)] == old else path: line for path, line in places.items()}
+    return {
+        (*new, *path[len(old) :]) if path[: len(old)] == old else path: line
+        for path, line in places.items()
+    }
 
 
 P = TypeVar("P", bound=Part)
 
 
-def read_part(document: Document, path: KeyPath, part: type[P], faults: list[TaskFault]) -> P | None:
-    """The plain values of the mapping at ``path``; None where something is wrong with them, which ``faults`` then tells."""
+def read_part(
+    document: Document, path: KeyPath, part: type[P], faults: list[TaskFault]
+) -> P | None:
+    """The plain values of the mapping at ``path``; None where something is wrong with them, which
+    ``faults`` then tells.
+    """
     try:
         return part.model_validate(document.at(*path))
     except ValidationError as error:
         for fault in error.errors():
-            message = _explain_value(part, fault["type"], (*path, *fault["loc"]), fault["input"], fault.get("ctx", {}))
+            message = _explain_value(
+                part, fault["type"], (*path, *fault["loc"]), fault["input"], fault.get("ctx", {})
+            )
             faults.append(document.fault(message, *path, *fault["loc"]))
         return None
 
@@ -269,15 +304,26 @@ def read_answer(document: Document, faults: list[TaskFault]) -> AnswerPart | Non
     answer = document.at("answer")
     if not isinstance(answer, dict):
         if "answer" in document.data:
-            message = '"answer" holds keys of its own: kind, and what belongs to it, as in {kind: label, labels: [yes, no]}'
+            message = (
+                '"answer" holds keys of its own: kind, and what belongs to it, as in '
+                "{kind: label, labels: [yes, no]}"
+            )
             faults.append(document.fault(message, "answer"))
         return None
     said, kind = answer.get("kind"), find_kind(answer)
     if said not in ANSWERS:
         meant = did_you_mean(str(said), ANSWERS) or f" - there are {', '.join(ANSWERS)}"
-        message = f"unknown kind {quote(said)}{meant}" if "kind" in answer else f'"answer" has no "kind" - there are {", ".join(ANSWERS)}'
+        message = (
+            f"unknown kind {quote(said)}{meant}"
+            if "kind" in answer
+            else f'"answer" has no "kind" - there are {", ".join(ANSWERS)}'
+        )
         faults.append(document.fault(message, "answer", "kind"))
-    return read_part(document, ("answer",), ANSWERS[kind], faults) if kind and "kind" in answer else None
+    return (
+        read_part(document, ("answer",), ANSWERS[kind], faults)
+        if kind and "kind" in answer
+        else None
+    )
 
 
 def read_passes(document: Document, faults: list[TaskFault]) -> list[tuple[KeyPath, PassPart]]:
@@ -286,17 +332,26 @@ def read_passes(document: Document, faults: list[TaskFault]) -> list[tuple[KeyPa
     if raw is None or isinstance(raw, NullWord):
         return []
     if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
-        faults.append(document.fault('"passes" is a list, and every pass begins with "- name:"', "passes"))
+        faults.append(
+            document.fault('"passes" is a list, and every pass begins with "- name:"', "passes")
+        )
         return []
-    read = [(("passes", index), read_part(document, ("passes", index), PassPart, faults)) for index in range(len(raw))]
+    read = [
+        (("passes", index), read_part(document, ("passes", index), PassPart, faults))
+        for index in range(len(raw))
+    ]
     return [(path, part) for path, part in read if part is not None]
 
 
-def _explain_value(part: type[Part], kind: str, path: KeyPath, value: object, context: Mapping[str, Any]) -> str:
+def _explain_value(
+    part: type[Part], kind: str, path: KeyPath, value: object, context: Mapping[str, Any]
+) -> str:
     key = quote(path[-1])
     match kind:
         case "missing":
-            return f"{_name_place(path[:-1])} has no {key}" if len(path) > 1 else f"{key} is missing"
+            return (
+                f"{_name_place(path[:-1])} has no {key}" if len(path) > 1 else f"{key} is missing"
+            )
         case "literal_error":
             return f"{key} is {quote(value)} - it can be {context['expected'].replace(chr(39), '')}"
         case "model_type":

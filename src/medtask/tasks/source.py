@@ -1,4 +1,6 @@
-"""Task files as text with line numbers: YAML and JSON are read without deciding what any word means."""
+"""Task files as text with line numbers: YAML and JSON are read without deciding what any word
+means.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
 
 
 class NullWord(str):
-    """What YAML reads as null, as it was typed: no value where one may be left out, a word where a name is due."""
+    """What YAML reads as null, as it was typed: no value where one may be left out, a word where a
+    name is due.
+    """
 
     __slots__ = ()
 
@@ -36,8 +40,8 @@ class NullWord(str):
 class Document:
     """A task file. Every scalar in ``data`` is the text that was typed (or None where nothing was).
 
-    ``lines``: 1-based line of every key and list item; ``blocks``: where the text of a ``|`` block begins.
-    ``faults``: those that did not keep the rest from being read.
+    ``lines``: 1-based line of every key and list item; ``blocks``: where the text of a ``|`` block
+    begins. ``faults``: those that did not keep the rest from being read.
     """
 
     source: str
@@ -59,7 +63,9 @@ class Document:
         return value
 
     def line(self, *path: str | int, text_line: int = 1) -> int | None:
-        """Where the value at ``path`` stands, or else what holds it; ``text_line`` counts within its text."""
+        """Where the value at ``path`` stands, or else what holds it; ``text_line`` counts within
+        its text.
+        """
         if path in self.blocks:
             return self.blocks[path] + text_line - 1
         known = (path[:length] for length in range(len(path), 0, -1))
@@ -82,16 +88,23 @@ def read_document(path: Path) -> Document:
     """Read a task file by its suffix. Raises TaskFaults where it cannot be read to its end."""
     source = str(path)
     text = _read_text(path)
-    events = _json_events(text, source) if path.suffix.lower() == ".json" else _yaml_events(text, source)
+    events = (
+        _json_events(text, source) if path.suffix.lower() == ".json" else _yaml_events(text, source)
+    )
     builder = _Builder(source, events)
     first = next(events, None)
     if first is None:
         raise TaskFaults(source, [TaskFault(None, "the file is empty")])
     data = builder.build(first, (), 0)
     if next(events, None) is not None:
-        raise TaskFaults(source, [TaskFault(None, "the file holds more than one document - write one task per file")])
+        raise TaskFaults(
+            source,
+            [TaskFault(None, "the file holds more than one document - write one task per file")],
+        )
     if not isinstance(data, dict):
-        raise TaskFaults(source, [TaskFault(first.line, "a task is a mapping: instruction, input, answer")])
+        raise TaskFaults(
+            source, [TaskFault(first.line, "a task is a mapping: instruction, input, answer")]
+        )
     return Document(source, data, builder.lines, builder.blocks, tuple(builder.faults))
 
 
@@ -100,15 +113,22 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", fix="check the path and its permissions") from None
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", fix="check the path and its permissions"
+        ) from None
     if len(raw) > MAX_BYTES:
-        message = f"the file is larger than {MAX_BYTES:,} bytes - move long examples into a table and name it under examples"
+        message = (
+            f"the file is larger than {MAX_BYTES:,} bytes - move long examples into a "
+            "table and name it under examples"
+        )
         raise TaskFaults(str(path), [TaskFault(None, message)])
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise TaskFaults(str(path), [TaskFault(line, "not UTF-8 - save the file with the encoding UTF-8")]) from None
+        raise TaskFaults(
+            str(path), [TaskFault(line, "not UTF-8 - save the file with the encoding UTF-8")]
+        ) from None
     if unwanted := _UNWANTED.search(text):
         line = text.count("\n", 0, unwanted.start()) + 1
         message = f"a control character (U+{ord(unwanted[0]):04X}) does not belong into a task file"
@@ -136,7 +156,12 @@ class _Builder:
         if event.kind == "alias":
             return self._repeat(event)
         if event.tag not in _TEXT_TAGS:
-            self.faults.append(TaskFault(event.line, f"the YAML tag {quote(event.tag)} has no meaning in a task file - leave it out"))
+            self.faults.append(
+                TaskFault(
+                    event.line,
+                    f"the YAML tag {quote(event.tag)} has no meaning in a task file - leave it out",
+                )
+            )
         value: object
         if event.kind == "map":
             value = self._build_mapping(path, depth)
@@ -155,11 +180,16 @@ class _Builder:
         while (key := next(self.events)).kind != "end":
             if key.kind != "scalar":
                 hint = '" around a value that begins with "{", as in input: "{{ procedure }}"'
-                raise self._end(key, f"a key must be plain text - if this is a template, put {hint}")
+                raise self._end(
+                    key, f"a key must be plain text - if this is a template, put {hint}"
+                )
             name = str(self._check_scalar(key) or "")
             place = (*path, name)
             if name in mapping:
-                message = f"the key {quote(name)} stands here a second time, first in line {self.lines[place]}"
+                message = (
+                    f"the key {quote(name)} stands here a second time, first in line "
+                    f"{self.lines[place]}"
+                )
                 self.faults.append(TaskFault(key.line, message))
                 # The first one counts; the second is read, and left out.
                 self.build(next(self.events), (*path, name, -1), depth + 1)
@@ -177,7 +207,8 @@ class _Builder:
         return items
 
     def _repeat(self, event: _Event) -> object:
-        # An anchor is known once it is complete, so nothing can hold itself; and the tree is shared, never copied.
+        # An anchor is known once it is complete, so nothing can hold itself; and the tree is
+        # shared, never copied.
         value, nodes = self.anchors.get(event.value or "", (None, -1))
         if nodes < 0:
             raise self._end(event, f"the alias *{event.value} names nothing that stands before it")
@@ -192,7 +223,11 @@ class _Builder:
     def _check_scalar(self, event: _Event) -> str | None:
         if event.value is None or not _LONE_SURROGATE.search(event.value):
             return event.value
-        self.faults.append(TaskFault(event.line, "half a character (a lone surrogate) - write the character itself"))
+        self.faults.append(
+            TaskFault(
+                event.line, "half a character (a lone surrogate) - write the character itself"
+            )
+        )
         return _LONE_SURROGATE.sub("\ufffd", event.value)
 
     def _end(self, event: _Event, message: str) -> TaskFaults:
@@ -200,14 +235,17 @@ class _Builder:
 
 
 def _yaml_events(text: str, source: str) -> Iterator[_Event]:
-    # Events are below everything that makes objects in PyYAML: nothing is resolved, expanded or constructed.
+    # Events are below everything that makes objects in PyYAML: nothing is resolved, expanded or
+    # constructed.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for event in yaml.parse(text, Loader=loader):
             line = event.start_mark.line + 1 if event.start_mark else 0
             match event:
                 case yaml.ScalarEvent():
-                    yield _Event("scalar", line, _typed(event), event.anchor, event.tag, event.style == "|")
+                    yield _Event(
+                        "scalar", line, _typed(event), event.anchor, event.tag, event.style == "|"
+                    )
                 case yaml.MappingStartEvent():
                     yield _Event("map", line, None, event.anchor, event.tag)
                 case yaml.SequenceStartEvent():
@@ -220,9 +258,13 @@ def _yaml_events(text: str, source: str) -> Iterator[_Event]:
         mark = error.problem_mark or error.context_mark
         at_line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         hint = _explain_yaml(error.problem or "", text.splitlines(), at_line)
-        raise TaskFaults(source, [TaskFault(at_line, f"not YAML: column {column}: {error.problem}{hint}")]) from None
+        raise TaskFaults(
+            source, [TaskFault(at_line, f"not YAML: column {column}: {error.problem}{hint}")]
+        ) from None
     except yaml.YAMLError:
-        raise TaskFaults(source, [TaskFault(None, "not YAML: it holds a character that YAML does not allow")]) from None
+        raise TaskFaults(
+            source, [TaskFault(None, "not YAML: it holds a character that YAML does not allow")]
+        ) from None
 
 
 def _typed(event: yaml.ScalarEvent) -> str | None:
@@ -237,13 +279,17 @@ def _typed(event: yaml.ScalarEvent) -> str | None:
 
 
 def _explain_yaml(problem: str, lines: list[str], line: int) -> str:
-    """The three slips that people make, from the problem that YAML reports and the lines around it."""
+    """The three slips that people make, from the problem that YAML reports and the lines around
+    it.
+    """
     near = lines[max(0, line - 2) : line]
     if any(re.search(r":\s+\{[{%]", text) for text in near):
         return ' - put " around a template, as in input: "{{ procedure }}"'
     if "mapping values are not allowed" in problem:
         return ' - put " around a text that holds a colon'
-    if "cannot start any token" in problem and any(text[: len(text) - len(text.lstrip())].count("\t") for text in near):
+    if "cannot start any token" in problem and any(
+        text[: len(text) - len(text.lstrip())].count("\t") for text in near
+    ):
         return " - indent with spaces, not with tabs"
     return ""
 
@@ -252,7 +298,9 @@ def _json_events(text: str, source: str) -> Iterator[_Event]:
     try:
         json.loads(text, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
-        raise TaskFaults(source, [TaskFault(error.lineno, f"not JSON: column {error.colno}: {error.msg}")]) from None
+        raise TaskFaults(
+            source, [TaskFault(error.lineno, f"not JSON: column {error.colno}: {error.msg}")]
+        ) from None
     except RecursionError:
         raise TaskFaults(source, [TaskFault(None, f"nested more than {MAX_DEPTH} deep")]) from None
     # The syntax is right from here on, so tokens can be told apart by how they begin.

@@ -15,7 +15,9 @@ Kind = Literal["label", "labels", "choice", "answer", "fields"]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One allowed answer. ``say`` is what the model would write for it: the name, or a short code."""
+    """One allowed answer. ``say`` is what the model would write for it: the name, or a short
+    code.
+    """
 
     name: str
     definition: str
@@ -24,7 +26,9 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A worked row that is shown to the model: the columns that the task uses, and the right answer."""
+    """A worked row that is shown to the model: the columns that the task uses, and the right
+    answer.
+    """
 
     fields: Mapping[str, object]
     answer: Value
@@ -32,7 +36,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """When a row goes to a person although it has an answer. Both bounds are probabilities in [0, 1]."""
+    """When a row goes to a person although it has an answer. Both bounds are probabilities in [0,
+    1].
+    """
 
     confidence_below: float = 0.5
     off_set_above: float = 0.9
@@ -40,7 +46,9 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class OneLabel:
-    """Kind ``label``: exactly one label. ``readout``: whether the model writes its name or a short code."""
+    """Kind ``label``: exactly one label. ``readout``: whether the model writes its name or a short
+    code.
+    """
 
     readout: Literal["name", "code"] = "name"
 
@@ -49,8 +57,9 @@ class OneLabel:
 class AnyLabels:
     """Kind ``labels``: any of the labels, each decided by itself.
 
-    A label applies from its threshold on (``thresholds``, by name; 0.5 where it has none). ``fit``: thresholds are
-    fitted on gold, for each label's best F1, or for the highest one that still finds ``recall_floor`` of its gold rows.
+    A label applies from its threshold on (``thresholds``, by name; 0.5 where it has none). ``fit``:
+    thresholds are fitted on gold, for each label's best F1, or for the highest one that still finds
+    ``recall_floor`` of its gold rows.
     """
 
     at_least_one: bool = False
@@ -62,11 +71,13 @@ class AnyLabels:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Kind ``choice``: the row brings its options, 2 to 26, in one column (mapping, list or text) or one column each.
+    """Kind ``choice``: the row brings its options, 2 to 26, in one column (mapping, list or text)
+    or one column each.
 
-    ``several``: more than one may be right; each is then decided by itself. ``readout``: by the probability of the
-    option's letter, or of its text; ``normalise`` divides a text's log-likelihood by its number of characters.
-    ``debias``: letters are asked for in every cyclic order of the options, and averaged.
+    ``several``: more than one may be right; each is then decided by itself. ``readout``: by the
+    probability of the option's letter, or of its text; ``normalise`` divides a text's
+    log-likelihood by its number of characters. ``debias``: letters are asked for in every cyclic
+    order of the options, and averaged.
     """
 
     columns: tuple[str, ...]
@@ -78,8 +89,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class FreeText:
-    """Kind ``answer``: the model writes. ``sections``: tagged parts that it writes one after the other, the last of which is
-    the answer. ``context``: a column that is shown before the input. Sampling: see Limits."""
+    """Kind ``answer``: the model writes. ``sections``: tagged parts that it writes one after the
+    other, the last of which is the answer. ``context``: a column that is shown before the input.
+    Sampling: see Limits.
+    """
 
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
@@ -92,7 +105,9 @@ class FreeText:
 
 @dataclass(frozen=True, slots=True)
 class ScoredField:
-    """An enum or boolean field: ``path`` of its keys from the root, and its values (JSON scalars) in the schema's order."""
+    """An enum or boolean field: ``path`` of its keys from the root, and its values (JSON scalars)
+    in the schema's order.
+    """
 
     path: tuple[str, ...]
     values: tuple[object, ...]
@@ -101,16 +116,20 @@ class ScoredField:
     def outcomes(self) -> tuple[str, ...]:
         """``stage=II`` for each value: the names under which their probabilities are kept."""
         path = ".".join(self.path)
-        return tuple(f"{path}={value if isinstance(value, str) else json.dumps(value)}" for value in self.values)
+        return tuple(
+            f"{path}={value if isinstance(value, str) else json.dumps(value)}"
+            for value in self.values
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
     """Kind ``fields``: an object that satisfies a JSON ``schema``.
 
-    The schema is as engines get it (see Limits): every object closed, keys in the order in which they are written.
-    ``scored``: the enum and boolean fields that get probabilities. ``quoted``: paths of the fields whose span of the record
-    is asked for, which stands beside them under ``<field>_quote`` in what the model writes and not in the answer.
+    The schema is as engines get it (see Limits): every object closed, keys in the order in which
+    they are written. ``scored``: the enum and boolean fields that get probabilities. ``quoted``:
+    paths of the fields whose span of the record is asked for, which stands beside them under
+    ``<field>_quote`` in what the model writes and not in the answer.
     """
 
     schema: Mapping[str, object]
@@ -124,7 +143,9 @@ Form = OneLabel | AnyLabels | Choice | FreeText | Fields
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """The model thinks before it answers: at most ``budget`` tokens, and ``deadline_s`` seconds a row where given."""
+    """The model thinks before it answers: at most ``budget`` tokens, and ``deadline_s`` seconds a
+    row where given.
+    """
 
     budget: int
     deadline_s: float | None = None
@@ -134,9 +155,10 @@ class Reasoning:
 class Gate:
     """Which rows never reach the model, and what becomes of those that are too long for it.
 
-    ``novelty``: rows whose greatest similarity (TF-IDF cosine, in [0, 1]) to any example is below it are not asked.
-    ``too_long``: give up, keep the beginning and the end, or read overlapping parts and combine their scores:
-    their mean, the greatest (then made to sum to 1), or each part's decision counted as one vote.
+    ``novelty``: rows whose greatest similarity (TF-IDF cosine, in [0, 1]) to any example is below
+    it are not asked. ``too_long``: give up, keep the beginning and the end, or read overlapping
+    parts and combine their scores: their mean, the greatest (then made to sum to 1), or each part's
+    decision counted as one vote.
     """
 
     min_words: int = 0
@@ -147,7 +169,9 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """A table of worked rows from which each row is shown the ``k`` nearest. ``texts``: their inputs, as rendered."""
+    """A table of worked rows from which each row is shown the ``k`` nearest. ``texts``: their
+    inputs, as rendered.
+    """
 
     examples: tuple[Example, ...]
     texts: tuple[str, ...]
@@ -157,7 +181,9 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Which answers of the pass before are asked about again: those that meet any of the conditions."""
+    """Which answers of the pass before are asked about again: those that meet any of the
+    conditions.
+    """
 
     confidence_below: float | None = None
     status: tuple[Status, ...] = ()
@@ -166,7 +192,9 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A further pass: ``task`` is the whole question as this pass asks it, of the same kind as the first."""
+    """A further pass: ``task`` is the whole question as this pass asks it, of the same kind as the
+    first.
+    """
 
     name: str
     when: When
@@ -178,12 +206,14 @@ class Pass:
 class Task:
     """One question, asked of every row.
 
-    ``form`` is what kind of question it is. ``labels`` are all allowed answers of kinds ``label`` and ``labels``, in the
-    file's order; the other kinds have none. ``abstain`` is an answer the model may also give; a row that gets it has no
-    value. ``input`` is a Jinja template over the row's columns. ``examples`` are shown to every row, those of ``pool`` to
-    the rows that they resemble. ``phi``: the table holds patients' data, which may go to no other machine. ``passes`` come
-    after this one, in their order. ``id_column`` None: rows are numbered. Rows with the same value in ``group_column``
-    (a patient, say) are not independent. ``fingerprint`` is the SHA-256 of everything here that can change an answer.
+    ``form`` is what kind of question it is. ``labels`` are all allowed answers of kinds ``label``
+    and ``labels``, in the file's order; the other kinds have none. ``abstain`` is an answer the
+    model may also give; a row that gets it has no value. ``input`` is a Jinja template over the
+    row's columns. ``examples`` are shown to every row, those of ``pool`` to the rows that they
+    resemble. ``phi``: the table holds patients' data, which may go to no other machine. ``passes``
+    come after this one, in their order. ``id_column`` None: rows are numbered. Rows with the same
+    value in ``group_column`` (a patient, say) are not independent. ``fingerprint`` is the SHA-256
+    of everything here that can change an answer.
     """
 
     name: str
@@ -218,8 +248,12 @@ class Task:
 
     @property
     def several(self) -> bool:
-        """Whether an answer is a set of names, any number of which may apply; else their probabilities sum to 1."""
-        return isinstance(self.form, AnyLabels) or (isinstance(self.form, Choice) and self.form.several)
+        """Whether an answer is a set of names, any number of which may apply; else their
+        probabilities sum to 1.
+        """
+        return isinstance(self.form, AnyLabels) or (
+            isinstance(self.form, Choice) and self.form.several
+        )
 
     @property
     def abstention(self) -> str | None:
@@ -233,7 +267,9 @@ class Task:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Whatever can get a probability, by name: labels, letters, ``field=value``; nothing for free text."""
+        """Whatever can get a probability, by name: labels, letters, ``field=value``; nothing for
+        free text.
+        """
         match self.form:
             case Choice():
                 return LETTERS
@@ -244,4 +280,10 @@ class Task:
         return tuple(label.name for label in self.candidates)
 
 
-_KINDS: Mapping[type, Kind] = {OneLabel: "label", AnyLabels: "labels", Choice: "choice", FreeText: "answer", Fields: "fields"}
+_KINDS: Mapping[type, Kind] = {
+    OneLabel: "label",
+    AnyLabels: "labels",
+    Choice: "choice",
+    FreeText: "answer",
+    Fields: "fields",
+}

@@ -1,8 +1,9 @@
 """Jinja without its powers: what a task's input may do with a row, and nothing else.
 
-A template is refused by what it is made of before it is compiled, because Jinja evaluates constants while it compiles.
-What is left cannot import or store anything and calls a few methods of text; what can still grow, loops and text that
-is put together, is paid from a budget per row. So a task file from a stranger can neither run code nor stall.
+A template is refused by what it is made of before it is compiled, because Jinja evaluates constants
+while it compiles. What is left cannot import or store anything and calls a few methods of text;
+what can still grow, loops and text that is put together, is paid from a budget per row. So a task
+file from a stranger can neither run code nor stall.
 """
 
 from __future__ import annotations
@@ -21,30 +22,93 @@ from jinja2.visitor import NodeTransformer
 from medtask.tasks.hints import did_you_mean, quote
 
 MAX_TEMPLATE = 10_000  # characters
-MAX_DEPTH = 40  # of expressions and blocks: the time to compile a template grows with the cube of it
+MAX_DEPTH = (
+    40  # of expressions and blocks: the time to compile a template grows with the cube of it
+)
 MAX_TEXT = 5_000_000  # characters that one row may make
 MAX_STEPS = 10_000  # turns of loops that one row may take
 
 _METHODS = frozenset(
     {
-        "capitalize", "endswith", "get", "items", "keys", "lower", "lstrip", "removeprefix", "removesuffix", "rstrip", "split",
-        "splitlines", "startswith", "strip", "title", "upper", "values",
+        "capitalize",
+        "endswith",
+        "get",
+        "items",
+        "keys",
+        "lower",
+        "lstrip",
+        "removeprefix",
+        "removesuffix",
+        "rstrip",
+        "split",
+        "splitlines",
+        "startswith",
+        "strip",
+        "title",
+        "upper",
+        "values",
     }
 )
 _FILTERS = frozenset(
     {
-        "capitalize", "count", "d", "default", "first", "float", "int", "items", "join", "last", "length", "lower", "replace", "reverse",
-        "sort", "string", "title", "trim", "truncate", "unique", "upper", "wordcount",
+        "capitalize",
+        "count",
+        "d",
+        "default",
+        "first",
+        "float",
+        "int",
+        "items",
+        "join",
+        "last",
+        "length",
+        "lower",
+        "replace",
+        "reverse",
+        "sort",
+        "string",
+        "title",
+        "trim",
+        "truncate",
+        "unique",
+        "upper",
+        "wordcount",
     }
 )
-# No arithmetic that grows (* ** %), no set, macro, include, import, block, call of anything but the methods above.
+# No arithmetic that grows (* ** %), no set, macro, include, import, block, call of anything but the
+# methods above.
 _NODES = (
-    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice),
+    *(
+        nodes.Template,
+        nodes.Output,
+        nodes.TemplateData,
+        nodes.Const,
+        nodes.Name,
+        nodes.Getattr,
+        nodes.Getitem,
+        nodes.Slice,
+    ),
     *(nodes.If, nodes.CondExpr, nodes.For, nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword),
-    *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Concat, nodes.Add, nodes.Sub, nodes.Div, nodes.Neg, nodes.Pos),
+    *(
+        nodes.Compare,
+        nodes.Operand,
+        nodes.And,
+        nodes.Or,
+        nodes.Not,
+        nodes.Concat,
+        nodes.Add,
+        nodes.Sub,
+        nodes.Div,
+        nodes.Neg,
+        nodes.Pos,
+    ),
     *(nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair),
 )
-_STATEMENTS: Mapping[type[nodes.Node], str] = {nodes.Assign: "set", nodes.AssignBlock: "set", nodes.FromImport: "from"}
+_STATEMENTS: Mapping[type[nodes.Node], str] = {
+    nodes.Assign: "set",
+    nodes.AssignBlock: "set",
+    nodes.FromImport: "from",
+}
 
 
 class Overlong(jinja2.TemplateRuntimeError):
@@ -106,10 +170,17 @@ def _show_value(value: object) -> str:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=_Missing, finalize=_show_value, autoescape=False, loader=None)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=_Missing, finalize=_show_value, autoescape=False, loader=None
+    )
     environment.globals.clear()
     environment.filters = {name: environment.filters[name] for name in _FILTERS}
-    environment.filters |= {"replace": _replace, "join": _join, "add": _add, "count turns": _count_turns}
+    environment.filters |= {
+        "replace": _replace,
+        "join": _join,
+        "add": _add,
+        "count turns": _count_turns,
+    }
     return environment
 
 
@@ -117,7 +188,9 @@ _ENVIRONMENT = _environment()
 
 
 class _Metering(NodeTransformer):
-    """Puts whatever can grow through a filter that pays for it. The names of the filters are not open to templates."""
+    """Puts whatever can grow through a filter that pays for it. The names of the filters are not
+    open to templates.
+    """
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         node.iter = _filter(node.iter, "count turns")
@@ -138,9 +211,9 @@ def _filter(value: nodes.Node, name: str, *arguments: nodes.Node) -> nodes.Filte
 class InputTemplate:
     """A template that was read.
 
-    ``columns``: every column it names, with the line of the template. ``whole_row``: it also uses ``row`` in a way
-    that names no column. ``names``: what it may find missing, as it is written there. ``faults``: (line, message);
-    where there are any, ``compiled`` is None.
+    ``columns``: every column it names, with the line of the template. ``whole_row``: it also uses
+    ``row`` in a way that names no column. ``names``: what it may find missing, as it is written
+    there. ``faults``: (line, message); where there are any, ``compiled`` is None.
     """
 
     columns: Mapping[str, int]
@@ -163,15 +236,23 @@ def read_template(source: str) -> InputTemplate:
             return InputTemplate({}, False, {}, faults)
         columns, whole_row = _find_columns(tree)
         names = _find_names(tree)
-        return InputTemplate(columns, whole_row, names, (), _ENVIRONMENT.from_string(_Metering().visit(tree)))
+        return InputTemplate(
+            columns, whole_row, names, (), _ENVIRONMENT.from_string(_Metering().visit(tree))
+        )
     except jinja2.TemplateSyntaxError as error:
         return _refuse(error.lineno, f"the template is not Jinja: {error.message}")
     except (SyntaxError, RecursionError, MemoryError, ValueError):
-        return _refuse(1, f"the template is nested more than {MAX_DEPTH} deep, or holds a number that is too long")
+        return _refuse(
+            1,
+            f"the template is nested more than {MAX_DEPTH} deep, "
+            "or holds a number that is too long",
+        )
 
 
 def render_template(template: InputTemplate, fields: Mapping[str, object]) -> str:
-    """The input of one row. Raises Overlong, jinja2.UndefinedError, or whatever the row's values raise."""
+    """The input of one row. Raises Overlong, jinja2.UndefinedError, or whatever the row's values
+    raise.
+    """
     if template.compiled is None:
         raise jinja2.TemplateRuntimeError("the template has faults")
     budget = _Budget()
@@ -201,19 +282,47 @@ def _find_faults(tree: nodes.Template) -> Iterator[tuple[int, str]]:
     methods = _find_methods(tree)
     for node in tree.find_all(nodes.Node):
         if not isinstance(node, _NODES):
-            what = getattr(node, "operator", None) or _STATEMENTS.get(type(node), type(node).__name__.lower())
-            yield node.lineno, f'the template may not use "{what}": it reads columns, tests them and loops over them'
+            what = getattr(node, "operator", None) or _STATEMENTS.get(
+                type(node), type(node).__name__.lower()
+            )
+            yield (
+                node.lineno,
+                (
+                    f'the template may not use "{what}": it reads columns, tests them and loops '
+                    "over "
+                    "them"
+                ),
+            )
         elif isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-            hint = did_you_mean(node.name, _FILTERS) or f" - there are {', '.join(sorted(_FILTERS))}"
+            hint = (
+                did_you_mean(node.name, _FILTERS) or f" - there are {', '.join(sorted(_FILTERS))}"
+            )
             yield node.lineno, f"unknown filter {quote(node.name)}{hint}"
         elif isinstance(node, nodes.Test) and node.name not in _ENVIRONMENT.tests:
-            yield node.lineno, f"unknown test {quote(node.name)}{did_you_mean(node.name, _ENVIRONMENT.tests)}"
+            yield (
+                node.lineno,
+                f"unknown test {quote(node.name)}{did_you_mean(node.name, _ENVIRONMENT.tests)}",
+            )
         elif isinstance(node, nodes.Call) and not _is_plain_method(node):
-            yield node.lineno, f"the template may only call the methods {', '.join(sorted(_METHODS))}"
+            yield (
+                node.lineno,
+                f"the template may only call the methods {', '.join(sorted(_METHODS))}",
+            )
         elif _reaches_inside(node):
-            yield node.lineno, 'the template may not reach names that begin with "_" - write row["_name"] for such a column'
-        elif isinstance(node, nodes.Getattr) and id(node) not in methods and hasattr(dict, node.attr):
-            yield node.lineno, f'".{node.attr}" is a method in Jinja - if it is a column, write ["{node.attr}"]'
+            yield (
+                node.lineno,
+                (
+                    'the template may not reach names that begin with "_" - write row["_name"] for '
+                    "such a column"
+                ),
+            )
+        elif (
+            isinstance(node, nodes.Getattr) and id(node) not in methods and hasattr(dict, node.attr)
+        ):
+            yield (
+                node.lineno,
+                f'".{node.attr}" is a method in Jinja - if it is a column, write ["{node.attr}"]',
+            )
         elif isinstance(node, nodes.Name) and node.name == "self":
             yield node.lineno, '"self" is taken by Jinja - write row["self"] for such a column'
         elif isinstance(node, nodes.Name) and node.name == "row" and node.ctx == "store":
@@ -244,11 +353,18 @@ def _find_columns(tree: nodes.Template) -> tuple[dict[str, int], bool]:
             case nodes.Name(name=column) if column in undeclared:
                 columns.setdefault(column, node.lineno)
                 continue
-            case nodes.Getitem(node=nodes.Name(name="row") as row, arg=nodes.Const(value=str(column))):
+            case nodes.Getitem(
+                node=nodes.Name(name="row") as row, arg=nodes.Const(value=str(column))
+            ):
                 pass
-            case nodes.Getattr(node=nodes.Name(name="row") as row, attr=column) if id(node) not in methods:
+            case nodes.Getattr(node=nodes.Name(name="row") as row, attr=column) if (
+                id(node) not in methods
+            ):
                 pass
-            case nodes.Call(node=nodes.Getattr(node=nodes.Name(name="row") as row, attr="get"), args=[nodes.Const(value=str(column)), *_]):
+            case nodes.Call(
+                node=nodes.Getattr(node=nodes.Name(name="row") as row, attr="get"),
+                args=[nodes.Const(value=str(column)), *_],
+            ):
                 pass
             case _:
                 continue
@@ -266,7 +382,11 @@ def _find_names(tree: nodes.Template) -> dict[str, str]:
     names: dict[str, str] = {}
     for node in tree.find_all((nodes.Name, nodes.Getattr, nodes.Getitem)):
         match node:
-            case nodes.Name(name=name) | nodes.Getattr(attr=name) | nodes.Getitem(arg=nodes.Const(value=str(name))):
+            case (
+                nodes.Name(name=name)
+                | nodes.Getattr(attr=name)
+                | nodes.Getitem(arg=nodes.Const(value=str(name)))
+            ):
                 path = _write_path(node)
                 names[name] = path if names.get(name, path) == path else name
     return names
@@ -276,6 +396,9 @@ def _write_path(node: nodes.Node) -> str:
     match node:
         case nodes.Name(name=name):
             return str(name)
-        case nodes.Getattr(node=inner, attr=name) | nodes.Getitem(node=inner, arg=nodes.Const(value=name)):
+        case (
+            nodes.Getattr(node=inner, attr=name)
+            | nodes.Getitem(node=inner, arg=nodes.Const(value=name))
+        ):
             return f"{_write_path(inner)}.{name}".removeprefix("row.")
     return "…"

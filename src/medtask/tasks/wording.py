@@ -1,4 +1,5 @@
-"""The words of a prompt, kind by kind: what stands before the row's text, around it, and what a model would answer.
+"""The words of a prompt, kind by kind: what stands before the row's text, around it, and what a
+model would answer.
 
 Everything that is the same for all rows stands first (the head), what the row brings last.
 """
@@ -34,9 +35,17 @@ def write_head(task: Task) -> str:
             body = ["Choose exactly one of these labels:", *_list_labels(task, readout), "", way]
         case AnyLabels():
             way = _ask_for_each("label", "its name")
-            body = ["Decide for each of these labels whether it applies:", *_list_labels(task, "name"), "", way]
+            body = [
+                "Decide for each of these labels whether it applies:",
+                *_list_labels(task, "name"),
+                "",
+                way,
+            ]
         case Choice(several=True):
-            body = ["Any number of the options can be right.", _ask_for_each("option", "its letter")]
+            body = [
+                "Any number of the options can be right.",
+                _ask_for_each("option", "its letter"),
+            ]
         case Choice(readout="text"):
             body = ["Exactly one of the options is right. Answer with that option alone."]
         case Choice():
@@ -44,8 +53,14 @@ def write_head(task: Task) -> str:
         case FreeText(sections=sections):
             body = [_ask_for_sections(sections)] if sections else []
         case Fields(schema=schema):
-            null = " Write null for what the text does not say." if "null" in json.dumps(schema) else ""
-            way = f"Answer with one JSON object on one line that has all fields, in this order.{null}"
+            null = (
+                " Write null for what the text does not say."
+                if "null" in json.dumps(schema)
+                else ""
+            )
+            way = (
+                f"Answer with one JSON object on one line that has all fields, in this order.{null}"
+            )
             body = ["Fill in these fields from the text:", *_list_fields(schema, ""), "", way]
     return "\n".join([task.instruction.strip(), "", *body]).rstrip()
 
@@ -57,7 +72,9 @@ def _ask_for_each(what: str, name: str) -> str:
 def _list_labels(task: Task, readout: str) -> list[str]:
     lines = [_write_label(label, label.definition, readout) for label in task.labels]
     if task.abstain:
-        lines.append(_write_label(task.abstain, task.abstain.definition or ABSTAIN_DEFINITION, readout))
+        lines.append(
+            _write_label(task.abstain, task.abstain.definition or ABSTAIN_DEFINITION, readout)
+        )
     return lines
 
 
@@ -67,7 +84,10 @@ def _write_label(label: Label, definition: str, readout: str) -> str:
 
 
 def _ask_for_sections(sections: Sequence[str]) -> str:
-    first, *others = [f"your {section} between {open_tag(section)} and {close_tag(section)}" for section in sections]
+    first, *others = [
+        f"your {section} between {open_tag(section)} and {close_tag(section)}"
+        for section in sections
+    ]
     return f"Write {', then '.join([first, *others])}."
 
 
@@ -84,11 +104,21 @@ def write_question(task: Task, text: str, context: str = "") -> str:
 def write_options(form: Choice, options: Sequence[Option]) -> str:
     """The block that lists a row's options, as it follows the question."""
     bare = form.readout == "text"
-    return "\n".join(["\n\nOptions:", *(f"- {option.text}" if bare else f"{option.letter}. {option.text}" for option in options)])
+    return "\n".join(
+        [
+            "\n\nOptions:",
+            *(
+                f"- {option.text}" if bare else f"{option.letter}. {option.text}"
+                for option in options
+            ),
+        ]
+    )
 
 
 def write_answer(task: Task, answer: Value, options: Sequence[Option] = ()) -> str:
-    """What the model's turn of a worked example says. KeyError or ValueError where the task has no such answer."""
+    """What the model's turn of a worked example says. KeyError or ValueError where the task has no
+    such answer.
+    """
     match task.form:
         case OneLabel():
             return {label.name: label.say for label in task.candidates}[str(answer)]
@@ -116,7 +146,9 @@ def _write_each(names: Sequence[str], known: Sequence[str], answer: Value) -> st
 
 
 def _list_fields(schema: Mapping[str, Any], indent: str) -> Iterator[str]:
-    """``- size: number from 0 to 300, or null; in mm`` for every field, nested ones below theirs."""
+    """``- size: number from 0 to 300, or null; in mm`` for every field, nested ones below
+    theirs.
+    """
     for name, part in schema["properties"].items():
         note = part.get("description", "")
         yield f"{indent}- {name}: {_describe_type(part)}{f'; {note}' if note else ''}"
@@ -131,12 +163,16 @@ def _describe_type(part: Mapping[str, Any]) -> str:
     kinds = part.get("type", ())
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     may_be_null = "null" in kinds or None in part.get("enum", ())
-    return _describe_value(part, next((kind for kind in kinds if kind != "null"), "")) + (", or null" if may_be_null else "")
+    return _describe_value(part, next((kind for kind in kinds if kind != "null"), "")) + (
+        ", or null" if may_be_null else ""
+    )
 
 
 def _describe_value(part: Mapping[str, Any], kind: str) -> str:
     if "enum" in part:
-        values = [json.dumps(value, ensure_ascii=False) for value in part["enum"] if value is not None]
+        values = [
+            json.dumps(value, ensure_ascii=False) for value in part["enum"] if value is not None
+        ]
         return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
     if part.get("quote"):
         return "the words of the text that say so, copied letter by letter"
@@ -148,9 +184,16 @@ def _describe_value(part: Mapping[str, Any], kind: str) -> str:
         case "object":
             return "object with these fields"
         case "string":
-            shape = {"date": "date as YYYY-MM-DD", "time": "time as HH:MM:SS"}.get(part.get("format", ""), part.get("format", "text"))
-            return f"{shape} of at most {part['maxLength']} characters" if "maxLength" in part else shape
-    return f"{'whole number' if kind == 'integer' else 'number'}{_write_bounds(part.get('minimum'), part.get('maximum'))}"
+            shape = {"date": "date as YYYY-MM-DD", "time": "time as HH:MM:SS"}.get(
+                part.get("format", ""), part.get("format", "text")
+            )
+            return (
+                f"{shape} of at most {part['maxLength']} characters"
+                if "maxLength" in part
+                else shape
+            )
+    noun = "whole number" if kind == "integer" else "number"
+    return f"{noun}{_write_bounds(part.get('minimum'), part.get('maximum'))}"
 
 
 def _count_items(part: Mapping[str, Any]) -> str:

@@ -25,11 +25,13 @@ class CardLabel:
 
 @dataclass(frozen=True, slots=True)
 class CardTask:
-    """One of the tasks that a model was trained for, its rows, and how good the model is on those that it was stopped by.
+    """One of the tasks that a model was trained for, its rows, and how good the model is on those
+    that it was stopped by.
 
-    ``table``: the name of its table, no path; ``rows``: in the table; ``dropped``: rows by the reason for which they were left
-    out. ``split``: how validation rows were found, in a sentence; ``leaks``: what the leak report found, a sentence each.
-    ``figures``: by measure (words.MEASURES) on the validation rows; ``baselines``: the same of simple methods on the same rows.
+    ``table``: the name of its table, no path; ``rows``: in the table; ``dropped``: rows by the
+    reason for which they were left out. ``split``: how validation rows were found, in a sentence;
+    ``leaks``: what the leak report found, a sentence each. ``figures``: by measure (words.MEASURES)
+    on the validation rows; ``baselines``: the same of simple methods on the same rows.
     ``calibration``: what it did, in a sentence; "" where there is none.
     """
 
@@ -57,11 +59,12 @@ class CardTask:
 class CardFacts:
     """All that a model card tells. ``name``: the model's; ``folder``: as commands should name it.
 
-    ``bases``: as the user named them; ``base_models``: their ids on the Hub, where they have one. ``license``: the Hub's id of the
-    base's licence; "" where it is not known. ``languages``: ISO 639 codes; none where nobody has said. ``datasets``: ids on the
-    Hub. ``recipe``: every choice, by name. ``points``: of the journal; ``measure``: what their score is; ``picture``: its file's
-    name, "" for none. ``seconds``: of training, all sessions. ``stopped``: ended by a signal, with the best state until then.
-    ``demonstration``: to be looked at, not for real work.
+    ``bases``: as the user named them; ``base_models``: their ids on the Hub, where they have one.
+    ``license``: the Hub's id of the base's licence; "" where it is not known. ``languages``: ISO
+    639 codes; none where nobody has said. ``datasets``: ids on the Hub. ``recipe``: every choice,
+    by name. ``points``: of the journal; ``measure``: what their score is; ``picture``: its file's
+    name, "" for none. ``seconds``: of training, all sessions. ``stopped``: ended by a signal, with
+    the best state until then. ``demonstration``: to be looked at, not for real work.
     """
 
     name: str
@@ -99,9 +102,13 @@ def read_material(
     baselines: Mapping[str, Mapping[str, Estimate | None]],
     calibration: str = "",
 ) -> CardTask:
-    """What there is to tell of a task from what was learnt from it. Figures that are None were undefined, and are left out."""
+    """What there is to tell of a task from what was learnt from it. Figures that are None were
+    undefined, and are left out.
+    """
     task, cleaning = material.task, material.cleaning
-    learnt = Counter(name for lesson in material.train for name in list_labels(task, lesson.record.gold))
+    learnt = Counter(
+        name for lesson in material.train for name in list_labels(task, lesson.record.gold)
+    )
     return CardTask(
         name=task.name,
         kind=task.kind,
@@ -111,7 +118,9 @@ def read_material(
         rows=cleaning.rows if cleaning else len(material.train) + len(material.validation),
         train_rows=len(material.train),
         validation_rows=len(material.validation),
-        labels=tuple(CardLabel(label.name, label.definition, learnt[label.name]) for label in task.labels),
+        labels=tuple(
+            CardLabel(label.name, label.definition, learnt[label.name]) for label in task.labels
+        ),
         abstain=task.abstention or "",
         dropped={why.value: count for why, count in cleaning.counts.items()} if cleaning else {},
         split=_tell_split(material),
@@ -133,7 +142,17 @@ def _tell_split(material: Material) -> str:
     if divided is None:
         return ""
     if divided.given:
-        return f"rows to validate by come from a table of their own, {Path(material.validation_source).name}, {material.validation_sha256}"
-    told = f"about {divided.share:.0%} of the rows were kept for validation, drawn by seed {divided.seed}".replace("%", " %")
-    parted = "; some near duplicates had to be parted" if divided.joined is None else ", near duplicates too"
+        return (
+            "rows to validate by come from a table of their own, "
+            f"{Path(material.validation_source).name}, {material.validation_sha256}"
+        )
+    told = (
+        f"about {divided.share:.0%} of the rows were kept for validation, drawn by seed "
+        f"{divided.seed}"
+    ).replace("%", " %")
+    parted = (
+        "; some near duplicates had to be parted"
+        if divided.joined is None
+        else ", near duplicates too"
+    )
     return f"{told}; equal texts and groups stay on one side{parted}"

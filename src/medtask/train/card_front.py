@@ -1,4 +1,6 @@
-"""The front matter of a model card: what the Hub, and people's scripts, read of a model folder's README.md."""
+"""The front matter of a model card: what the Hub, and people's scripts, read of a model folder's
+README.md.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from medtask.evaluate.intervals import Estimate
 from medtask.train.card_facts import CardFacts
 
 _ADAPTERS = ("lora", "rslora", "qlora", "dora")
-_WHAT = {"label": "text-classification", "labels": "text-classification", "choice": "multiple-choice"}
+_WHAT = {
+    "label": "text-classification",
+    "labels": "text-classification",
+    "choice": "multiple-choice",
+}
 # The Hub's metric ids, where they are not our names.
 _METRICS = {"mcc": "matthews_correlation", "rouge_l": "rouge", "kappa": "cohen_kappa"}
 
@@ -30,7 +36,8 @@ def write_front_matter(facts: CardFacts) -> str:
             metric_type=name_metric(measure),
             metric_name=_describe(measure, figure),
             metric_value=round(figure.value, 4),
-            # The Hub takes results of one task and one data set together; two tasks on one table are not that.
+            # The Hub takes results of one task and one data set together; two tasks on one table
+            # are not that.
             dataset_config=_plain(task.name) if len(facts.tasks) > 1 else None,
         )
         for task in facts.tasks
@@ -41,7 +48,9 @@ def write_front_matter(facts: CardFacts) -> str:
         library_name=name_library(facts.method),
         license=facts.license or "other",
         language=list(facts.languages) or None,
-        pipeline_tag="text-generation" if name_library(facts.method) == "peft" or facts.method == "full" else "text-classification",
+        pipeline_tag="text-generation"
+        if name_library(facts.method) == "peft" or facts.method == "full"
+        else "text-classification",
         tags=_list_tags(facts),
         datasets=list(facts.datasets) or None,
         metrics=sorted({result.metric_type for result in results}) or None,
@@ -79,7 +88,13 @@ def _describe(measure: str, figure: Estimate) -> str:
 
 def _list_tags(facts: CardFacts) -> list[str]:
     kinds = sorted({task.kind for task in facts.tasks})
-    return ["medtask", "medical", facts.method, *kinds, *(["demonstration"] if facts.demonstration else [])]
+    return [
+        "medtask",
+        "medical",
+        facts.method,
+        *kinds,
+        *(["demonstration"] if facts.demonstration else []),
+    ]
 
 
 def _one_or_all(names: Sequence[str]) -> str | list[str] | None:
@@ -88,5 +103,3 @@ def _one_or_all(names: Sequence[str]) -> str | list[str] | None:
 
 def _plain(text: str) -> str:
     return show_name(" ".join(text.split()), 200) or "unnamed"
-
-

@@ -65,8 +65,10 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """What became of the rows of a table: each was kept or dropped, for one reason. ``labels``: kept rows by label, in the task's
-    order, those without a row too; empty for kinds without labels. ``hints``: labels that unknown gold probably meant."""
+    """What became of the rows of a table: each was kept or dropped, for one reason. ``labels``:
+    kept rows by label, in the task's order, those without a row too; empty for kinds without
+    labels. ``hints``: labels that unknown gold probably meant.
+    """
 
     rows: int
     kept: int
@@ -84,7 +86,11 @@ class Cleaning:
         """A line of what there is, and one for each reason to leave rows out."""
         lines = [f"{self.rows:,} row{'s' * (self.rows != 1)} read, {self.kept:,} of use"]
         for why, count in self.counts.items():
-            hint = f" (perhaps {', '.join(map(quote, self.hints))} is meant)" if why is Why.UNKNOWN and self.hints else ""
+            hint = (
+                f" (perhaps {', '.join(map(quote, self.hints))} is meant)"
+                if why is Why.UNKNOWN and self.hints
+                else ""
+            )
             lines.append(f"{count:,} left out: {_TOLD[why]}{hint}")
         return lines
 
@@ -98,14 +104,21 @@ class Cleaning:
 
 
 def clean_rows(
-    task: Task, records: Iterable[Record], *, min_count: int = 1, cap: int | None = None, seed: int = 0
+    task: Task,
+    records: Iterable[Record],
+    *,
+    min_count: int = 1,
+    cap: int | None = None,
+    seed: int = 0,
 ) -> tuple[tuple[Lesson, ...], Cleaning]:
     """The rows to learn from, in the table's order, and what became of the others.
 
-    Of rows with the same question (see hash_question) and the same gold the first is kept. Where gold differs, the gold of
-    two thirds or more of them is believed; without such a majority none is kept. Kind ``answer`` has no contradictions: a question
-    may have several good answers. ``min_count``: rows with a label that fewer rows have are dropped; ``cap``: a row is dropped
-    once all its labels have so many rows, in an order drawn by ``seed`` alone. Both are for kinds with labels.
+    Of rows with the same question (see hash_question) and the same gold the first is kept. Where
+    gold differs, the gold of two thirds or more of them is believed; without such a majority none
+    is kept. Kind ``answer`` has no contradictions: a question may have several good answers.
+    ``min_count``: rows with a label that fewer rows have are dropped; ``cap``: a row is dropped
+    once all its labels have so many rows, in an order drawn by ``seed`` alone. Both are for kinds
+    with labels.
     """
     book = _Book(task)
     lessons = book.read(records)
@@ -117,13 +130,19 @@ def clean_rows(
     names = [label.name for label in task.labels] if has_labels(task) else []
     names += [task.abstain.name] if task.abstain and counts[task.abstain.name] else []
     dropped = tuple(sorted(book.dropped, key=lambda one: one.row))
-    return tuple(lessons), Cleaning(book.rows, len(lessons), dropped, {name: counts[name] for name in names}, book.list_hints())
+    return tuple(lessons), Cleaning(
+        book.rows, len(lessons), dropped, {name: counts[name] for name in names}, book.list_hints()
+    )
 
 
 def write_cleaning(path: Path, cleaning: Cleaning) -> None:
-    """A line for each row that was left out: row, id, what, why. The file is its owner's only, and replaced whole."""
+    """A line for each row that was left out: row, id, what, why. The file is its owner's only, and
+    replaced whole.
+    """
     columns = [Column("row", "int"), *(Column(name, "text") for name in ("id", "what", "why"))]
-    write_answers(path, columns, ([one.row, one.id, one.what.value, one.why] for one in cleaning.dropped))
+    write_answers(
+        path, columns, ([one.row, one.id, one.what.value, one.why] for one in cleaning.dropped)
+    )
 
 
 class _Book:
@@ -152,7 +171,12 @@ class _Book:
                 continue
             key = hash_question(self.task, lesson.record, lesson.prompt)
             if key in shown:
-                self.drop(self.rows, record, Why.EXAMPLE, "every prompt of the task shows this row with its answer")
+                self.drop(
+                    self.rows,
+                    record,
+                    Why.EXAMPLE,
+                    "every prompt of the task shows this row with its answer",
+                )
                 continue
             self.keys[self.rows] = key
             lessons.append(lesson)
@@ -170,7 +194,12 @@ class _Book:
             return None
         prompt = build_prompt(self.task, record)
         if isinstance(prompt, Fault):
-            self.drop(self.rows, record, Why.EMPTY if prompt.status is Status.EMPTY_INPUT else Why.UNFIT, prompt.reason)
+            self.drop(
+                self.rows,
+                record,
+                Why.EMPTY if prompt.status is Status.EMPTY_INPUT else Why.UNFIT,
+                prompt.reason,
+            )
             return None
         if before is not None and prompt.branches == before.branches:
             # A hundred thousand copies of thirty labels and their meanings would take gigabytes.
@@ -184,15 +213,23 @@ class _Book:
             if names and value not in self.meant and len(self.meant) < LISTED_GOLD:
                 self.meant[value] = closest(value, names)
         meant = sorted({name for value in strange if (name := self.meant.get(value))})
-        what = {"choice": "option of the row", "fields": "object of the schema"}.get(self.task.kind, "label of the task")
+        what = {"choice": "option of the row", "fields": "object of the schema"}.get(
+            self.task.kind, "label of the task"
+        )
         return f"gold is no {what}" + (f", perhaps {', '.join(map(quote, meant))}" if meant else "")
 
     def settle_repeats(self, lessons: Sequence[Lesson]) -> list[Lesson]:
-        """One row for each question; for each question and answer where questions may have several."""
+        """One row for each question; for each question and answer where questions may have
+        several.
+        """
         alike: dict[bytes, list[Lesson]] = defaultdict(list)
         for lesson in lessons:
             alike[self.keys[lesson.row]].append(lesson)
-        kept = [lesson for same in alike.values() for lesson in (same if len(same) == 1 else self._settle(same))]
+        kept = [
+            lesson
+            for same in alike.values()
+            for lesson in (same if len(same) == 1 else self._settle(same))
+        ]
         return sorted(kept, key=lambda lesson: lesson.row)
 
     def _settle(self, same: Sequence[Lesson]) -> list[Lesson]:
@@ -203,7 +240,9 @@ class _Book:
         if len(by_gold) > 1 and not isinstance(self.task.form, FreeText):
             most = max(believed, key=len)
             if 3 * len(most) < 2 * len(same):
-                shown = ", ".join(f"{lesson.row:,}" for lesson in same[:_LISTED_ROWS]) + (", …" if len(same) > _LISTED_ROWS else "")
+                shown = ", ".join(f"{lesson.row:,}" for lesson in same[:_LISTED_ROWS]) + (
+                    ", …" if len(same) > _LISTED_ROWS else ""
+                )
                 why = f"the rows {shown} ask the same and have {len(by_gold):,} different golds"
                 for lesson in same:
                     self.drop(lesson.row, lesson.record, Why.CONFLICT, why)
@@ -211,18 +250,30 @@ class _Book:
             agreed = {lesson.row for lesson in most}
             for lesson in same:
                 if lesson.row not in agreed:
-                    why = f"{len(most):,} of {len(same):,} rows that ask the same have other gold, as row {most[0].row:,} does"
+                    why = (
+                        f"{len(most):,} of {len(same):,} rows that ask the same have other "
+                        f"gold, as row {most[0].row:,} does"
+                    )
                     self.drop(lesson.row, lesson.record, Why.OUTVOTED, why)
             believed = [most]
         for first, *others in believed:
             for lesson in others:
-                self.drop(lesson.row, lesson.record, Why.DUPLICATE, f"row {first.row:,} asks the same and has the same gold")
+                self.drop(
+                    lesson.row,
+                    lesson.record,
+                    Why.DUPLICATE,
+                    f"row {first.row:,} asks the same and has the same gold",
+                )
         return [lessons[0] for lessons in believed]
 
     def drop_rare(self, lessons: list[Lesson], min_count: int) -> list[Lesson]:
-        """Rows that have a rare label, all of them: without that label their gold would be wrong. Until no label is rare."""
+        """Rows that have a rare label, all of them: without that label their gold would be wrong.
+        Until no label is rare.
+        """
         while True:
-            counts = Counter(name for lesson in lessons for name in list_labels(self.task, lesson.record.gold))
+            counts = Counter(
+                name for lesson in lessons for name in list_labels(self.task, lesson.record.gold)
+            )
             rare = {name for name, count in counts.items() if count < min_count and name != NOTHING}
             if not rare:
                 return lessons
@@ -230,7 +281,10 @@ class _Book:
             for lesson in lessons:
                 own = [name for name in list_labels(self.task, lesson.record.gold) if name in rare]
                 if own:
-                    why = f"its label {quote(own[0])} has {counts[own[0]]:,} of the {min_count:,} rows that are wanted"
+                    why = (
+                        f"its label {quote(own[0])} has {counts[own[0]]:,} of the "
+                        f"{min_count:,} rows that are wanted"
+                    )
                     self.drop(lesson.row, lesson.record, Why.RARE, why)
                 else:
                     kept.append(lesson)
@@ -243,7 +297,12 @@ class _Book:
             lesson = lessons[place]
             own = list_labels(self.task, lesson.record.gold)
             if all(taken[name] >= cap for name in own):
-                self.drop(lesson.row, lesson.record, Why.CAPPED, f"{cap:,} other rows of {quote(own[0] or 'no label')} were drawn")
+                self.drop(
+                    lesson.row,
+                    lesson.record,
+                    Why.CAPPED,
+                    f"{cap:,} other rows of {quote(own[0] or 'no label')} were drawn",
+                )
             else:
                 taken.update(own)
                 kept.append(lesson)
@@ -251,8 +310,14 @@ class _Book:
 
 
 def _hash_examples(task: Task) -> frozenset[bytes]:
-    """The questions that every prompt of the task answers already. A pool's rows are not shown to themselves."""
+    """The questions that every prompt of the task answers already. A pool's rows are not shown to
+    themselves.
+    """
     bare = replace(task, examples=(), pool=None, gate=Gate())
     records = [Record("", example.fields) for example in task.examples]
     asked = [(record, build_prompt(bare, record)) for record in records]
-    return frozenset(hash_question(task, record, prompt) for record, prompt in asked if isinstance(prompt, Prompt))
+    return frozenset(
+        hash_question(task, record, prompt)
+        for record, prompt in asked
+        if isinstance(prompt, Prompt)
+    )

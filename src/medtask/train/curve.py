@@ -1,6 +1,8 @@
-"""How the losses went: a picture for a page or as a file of its own, and a table by epoch for a terminal or the model card.
+"""How the losses went: a picture for a page or as a file of its own, and a table by epoch for a
+terminal or the model card.
 
-Nothing is smoothed in silence: the points that were measured are drawn, lightly, and the mean over them is called one.
+Nothing is smoothed in silence: the points that were measured are drawn, lightly, and the mean over
+them is called one.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ import numpy as np
 from markupsafe import Markup
 
 from medtask.data.atomic import replace_text
-from medtask.evaluate.curves import FLOOR, draw_curve, draw_frame, draw_levels, draw_line, place_height
+from medtask.evaluate.curves import (
+    FLOOR,
+    draw_curve,
+    draw_frame,
+    draw_levels,
+    draw_line,
+    place_height,
+)
 from medtask.evaluate.plots import wrap_pictures
 from medtask.train.journal import Point
 from medtask.train.markdown import write_table
@@ -28,9 +37,15 @@ _EPOCH = 1e-6  # an epoch's end is a sum of steps, and may miss the whole number
 
 
 def find_best(points: Iterable[Point]) -> Point | None:
-    """The validation with the lowest loss, the first of several; by the highest score where no validation has a finite loss."""
+    """The validation with the lowest loss, the first of several; by the highest score where no
+    validation has a finite loss.
+    """
     kept = list(points)
-    losses = [point for point in kept if point.validation_loss is not None and isfinite(point.validation_loss)]
+    losses = [
+        point
+        for point in kept
+        if point.validation_loss is not None and isfinite(point.validation_loss)
+    ]
     if losses:
         return min(losses, key=lambda point: point.validation_loss or 0.0)
     scores = [point for point in kept if point.score is not None and isfinite(point.score)]
@@ -38,13 +53,22 @@ def find_best(points: Iterable[Point]) -> Point | None:
 
 
 def write_picture(path: Path, points: Sequence[Point], measure: str = "accuracy") -> None:
-    """``loss.svg``: losses, and below them the score where there is one; StorageError where it cannot be written."""
-    pictures = [draw_losses(points), *([draw_scores(points, measure)] if _measured(points, "score") else [])]
+    """``loss.svg``: losses, and below them the score where there is one; StorageError where it
+    cannot be written.
+    """
+    pictures = [
+        draw_losses(points),
+        *([draw_scores(points, measure)] if _measured(points, "score") else []),
+    ]
     replace_text(path, wrap_pictures(pictures, "The course of the training"))
 
 
-def draw_losses(points: Sequence[Point], title: str = "Loss of the rows trained on, and of the validation rows") -> Markup:
-    """Losses in nats over epochs (over steps where no epoch is known), the best validation marked."""
+def draw_losses(
+    points: Sequence[Point], title: str = "Loss of the rows trained on, and of the validation rows"
+) -> Markup:
+    """Losses in nats over epochs (over steps where no epoch is known), the best validation
+    marked.
+    """
     axis = _Axis.of(points)
     raw, checked = _measured(points, "loss"), _measured(points, "validation_loss")
     mean, window = _average(raw)
@@ -52,9 +76,14 @@ def draw_losses(points: Sequence[Point], title: str = "Loss of the rows trained 
     drawn = _thin(raw)
     parts, key = draw_levels(top, lambda level: f"{level:.3g}"), []
     if window > 1:
-        parts += [_dot("grey", axis.place(point), value / top, 2, opacity=0.5) for point, value in drawn]
+        parts += [
+            _dot("grey", axis.place(point), value / top, 2, opacity=0.5) for point, value in drawn
+        ]
         some = f", 1 in {ceil(len(raw) / DRAWN):,} drawn" if len(raw) > DRAWN else ""
-        key += [(_dot("grey", None, None, 2.5), f"training loss, as measured{some}"), (_dash("ink"), f"mean of {window:,} points around")]
+        key += [
+            (_dot("grey", None, None, 2.5), f"training loss, as measured{some}"),
+            (_dash("ink"), f"mean of {window:,} points around"),
+        ]
     elif raw:
         key.append((_dash("ink"), "training loss"))
     parts += draw_curve([(axis.place(point), value / top) for point, value in _thin(mean)], "ink")
@@ -67,10 +96,20 @@ def draw_losses(points: Sequence[Point], title: str = "Loss of the rows trained 
         key.append((_ring(None, None), f"lowest: {best.validation_loss:.3f} at {axis.name(best)}"))
     over = sum(value > top for _, value in raw)
     said = [*_tell_unmeasured(points), *([f"{_count(over)} above the picture"] if over else [])]
-    return _frame(axis, title, parts, key, said, "loss", [("training loss", mean), ("validation loss", checked)])
+    return _frame(
+        axis,
+        title,
+        parts,
+        key,
+        said,
+        "loss",
+        [("training loss", mean), ("validation loss", checked)],
+    )
 
 
-def draw_scores(points: Sequence[Point], measure: str = "accuracy", title: str = "Score of the validation rows") -> Markup:
+def draw_scores(
+    points: Sequence[Point], measure: str = "accuracy", title: str = "Score of the validation rows"
+) -> Markup:
     """``measure`` of the validation rows, from 0 to 1, over epochs."""
     axis, scores = _Axis.of(points), _measured(points, "score")
     parts, key = draw_levels(1.0), []
@@ -80,7 +119,11 @@ def draw_scores(points: Sequence[Point], measure: str = "accuracy", title: str =
     best = find_best(points)
     if best is not None and best.score is not None and isfinite(best.score):
         parts += _mark_best(axis.place(best), best.score)
-        by = "at the lowest validation loss" if best.validation_loss is not None else f"at {axis.name(best)}"
+        by = (
+            "at the lowest validation loss"
+            if best.validation_loss is not None
+            else f"at {axis.name(best)}"
+        )
         key.append((_ring(None, None), f"{best.score:.3f} {by}"))
     return _frame(axis, title, parts, key, [], measure, [(measure, scores)])
 
@@ -95,17 +138,28 @@ class _Axis:
     @classmethod
     def of(cls, points: Sequence[Point]) -> _Axis:
         epochs = max((point.epoch for point in points), default=0.0)
-        return cls("epochs", epochs) if epochs > 0 else cls("steps", float(max([1, *(point.step for point in points)])))
+        return (
+            cls("epochs", epochs)
+            if epochs > 0
+            else cls("steps", float(max([1, *(point.step for point in points)])))
+        )
 
     def place(self, point: Point) -> float:
         return self._indent((point.epoch if self.unit == "epochs" else point.step) / self.end)
 
     def name(self, point: Point) -> str:
-        return f"epoch {point.epoch:.3g}, step {point.step:,}" if self.unit == "epochs" else f"step {point.step:,}"
+        return (
+            f"epoch {point.epoch:.3g}, step {point.step:,}"
+            if self.unit == "epochs"
+            else f"step {point.step:,}"
+        )
 
     def ticks(self) -> dict[float, str]:
         step = _round_up(self.end / 5 * 4) / 4
-        return {self._indent(place * step / self.end): f"{place * step:,.4g}" for place in range(floor(self.end / step + _EPOCH) + 1)}
+        return {
+            self._indent(place * step / self.end): f"{place * step:,.4g}"
+            for place in range(floor(self.end / step + _EPOCH) + 1)
+        }
 
     @staticmethod
     def _indent(share: float) -> float:
@@ -118,16 +172,22 @@ _Measured = list[tuple[Point, float]]
 def _measured(points: Iterable[Point], name: str) -> _Measured:
     """The points at which a number was measured that can be drawn, with it."""
     values = ((point, getattr(point, name)) for point in points)
-    return [(point, float(value)) for point, value in values if value is not None and isfinite(value)]
+    return [
+        (point, float(value)) for point, value in values if value is not None and isfinite(value)
+    ]
 
 
 def _average(raw: _Measured) -> tuple[_Measured, int]:
-    """At each point the mean of so many around it, of fewer at both ends; the points themselves where they are few."""
+    """At each point the mean of so many around it, of fewer at both ends; the points themselves
+    where they are few.
+    """
     if len(raw) < _FEW:
         return raw, 1
     window = len(raw) // 40 * 2 + 5  # odd: as many before as behind
     values = np.array([value for _, value in raw])
-    means = np.convolve(values, np.ones(window), "same") / np.convolve(np.ones(len(values)), np.ones(window), "same")
+    means = np.convolve(values, np.ones(window), "same") / np.convolve(
+        np.ones(len(values)), np.ones(window), "same"
+    )
     return [(point, float(mean)) for (point, _), mean in zip(raw, means, strict=True)], window
 
 
@@ -138,18 +198,24 @@ def _thin(measured: _Measured) -> _Measured:
 
 
 def _reach(raw: _Measured, checked: _Measured) -> float:
-    """The height of the picture: the first steps and single bad ones may rise above it, validations may not."""
+    """The height of the picture: the first steps and single bad ones may rise above it, validations
+    may not.
+    """
     values = np.array([value for _, value in raw] or [0.0])
     usual = 1.1 * float(np.quantile(values, 0.97)) if len(values) >= _FEW else float(values.max())
     return _round_up(max([usual, *(value for _, value in checked)]))
 
 
 def _round_up(reach: float) -> float:
-    """Four times the smallest of 1, 2, 2.5 and 5 times a power of ten that does: quarters of it are short numbers."""
+    """Four times the smallest of 1, 2, 2.5 and 5 times a power of ten that does: quarters of it are
+    short numbers.
+    """
     if reach <= 0:
         return 1.0
     power = 10.0 ** floor(log10(reach / 4))
-    return next((4 * nice * power for nice in (1, 2, 2.5, 5) if 4 * nice * power >= reach), 40 * power)
+    return next(
+        (4 * nice * power for nice in (1, 2, 2.5, 5) if 4 * nice * power >= reach), 40 * power
+    )
 
 
 def _draw_checked(axis: _Axis, checked: _Measured, top: float) -> Iterator[Markup]:
@@ -164,16 +230,30 @@ def _mark_best(along: float, up: float) -> list[Markup]:
     return [Markup('<g stroke-dasharray="3 4">{}</g>').format(down), _ring(along, up)]
 
 
-def _dot(tone: str, along: float | None, up: float | None, radius: float, opacity: float = 1.0) -> Markup:
+def _dot(
+    tone: str, along: float | None, up: float | None, radius: float, opacity: float = 1.0
+) -> Markup:
     """A dot in the picture, or (None) before a line of its key."""
-    x, y = ("6", "0") if along is None or up is None else (f"{100 * along:.2f}%", f"{place_height(up):.1f}")
-    return Markup('<circle class="{}" cx="{}" cy="{}" r="{}" stroke="none" opacity="{}"/>').format(tone, x, y, radius, opacity)
+    x, y = (
+        ("6", "0")
+        if along is None or up is None
+        else (f"{100 * along:.2f}%", f"{place_height(up):.1f}")
+    )
+    return Markup('<circle class="{}" cx="{}" cy="{}" r="{}" stroke="none" opacity="{}"/>').format(
+        tone, x, y, radius, opacity
+    )
 
 
 def _ring(along: float | None, up: float | None) -> Markup:
-    x, y = ("6", "0") if along is None or up is None else (f"{100 * along:.2f}%", f"{place_height(up):.1f}")
+    x, y = (
+        ("6", "0")
+        if along is None or up is None
+        else (f"{100 * along:.2f}%", f"{place_height(up):.1f}")
+    )
     # The style sheet's fill of a tone is stronger than an attribute, not than a style.
-    return Markup('<circle class="ink" style="fill:none" stroke-width="2" cx="{}" cy="{}" r="6"/>').format(x, y)
+    return Markup(
+        '<circle class="ink" style="fill:none" stroke-width="2" cx="{}" cy="{}" r="6"/>'
+    ).format(x, y)
 
 
 def _dash(tone: str) -> Markup:
@@ -184,7 +264,11 @@ def _tell_unmeasured(points: Sequence[Point]) -> list[str]:
     """What cannot be drawn, in words."""
     told = []
     for name, said in (("loss", "training loss"), ("validation_loss", "validation loss")):
-        broken = [point.step for point in points if (value := getattr(point, name)) is not None and not isfinite(value)]
+        broken = [
+            point.step
+            for point in points
+            if (value := getattr(point, name)) is not None and not isfinite(value)
+        ]
         if broken:
             told.append(f"{said} not finite at {_count(len(broken))}, from step {broken[0]:,}")
     if not _measured(points, "loss") and not _measured(points, "validation_loss") and not told:
@@ -201,19 +285,39 @@ def _frame(
     up: str,
     curves: Sequence[tuple[str, _Measured]],
 ) -> Markup:
-    """The picture, its key below it: one line for each entry, since a phone has no room for two beside each other."""
+    """The picture, its key below it: one line for each entry, since a phone has no room for two
+    beside each other.
+    """
     lines = [*key, *((Markup(""), text) for text in said)]
-    entry = Markup('<svg y="{}" overflow="visible">{}<text class="quiet" x="20" y="4">{}</text></svg>')
-    listed = [entry.format(FLOOR + 60 + 19 * place, sign, text) for place, (sign, text) in enumerate(lines)]
+    entry = Markup(
+        '<svg y="{}" overflow="visible">{}<text class="quiet" x="20" y="4">{}</text></svg>'
+    )
+    listed = [
+        entry.format(FLOOR + 60 + 19 * place, sign, text)
+        for place, (sign, text) in enumerate(lines)
+    ]
     ends = [(name, drawn[0], drawn[-1]) for name, drawn in curves if drawn]
-    told = [f"{name} {first:.3f} at {axis.name(start)}, {last:.3f} at {axis.name(end)}" for name, (start, first), (end, last) in ends]
+    told = [
+        f"{name} {first:.3f} at {axis.name(start)}, {last:.3f} at {axis.name(end)}"
+        for name, (start, first), (end, last) in ends
+    ]
     described = "; ".join([*told, *(text for _, text in lines)])
-    return draw_frame(FLOOR + 6 + 19 * len(lines), title, described, [*parts, *listed], up, axis.unit, ticks=axis.ticks())
+    return draw_frame(
+        FLOOR + 6 + 19 * len(lines),
+        title,
+        described,
+        [*parts, *listed],
+        up,
+        axis.unit,
+        ticks=axis.ticks(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The end of an epoch, or the best validation where it lies within one. ``loss``: the mean over the epoch's rows."""
+    """The end of an epoch, or the best validation where it lies within one. ``loss``: the mean over
+    the epoch's rows.
+    """
 
     epoch: float
     step: int
@@ -224,7 +328,9 @@ class Epoch:
 
 
 def list_epochs(points: Sequence[Point]) -> tuple[Epoch, ...]:
-    """Epoch by epoch, 0 being what was measured before the first step. Numbers are those of each epoch's last validation."""
+    """Epoch by epoch, 0 being what was measured before the first step. Numbers are those of each
+    epoch's last validation.
+    """
     best = find_best(points)
     listed, before = [], 0
     for _, group in groupby(points, key=lambda point: ceil(point.epoch - _EPOCH)):
@@ -233,13 +339,32 @@ def list_epochs(points: Sequence[Point]) -> tuple[Epoch, ...]:
         for point in inside:
             if point.loss is not None:
                 # A point's loss is the mean since the point before, however far that lies back.
-                total, steps, before = total + point.loss * max(1, point.step - before), steps + max(1, point.step - before), point.step
-        checked = [point for point in inside if point.validation_loss is not None or point.score is not None]
+                total, steps, before = (
+                    total + point.loss * max(1, point.step - before),
+                    steps + max(1, point.step - before),
+                    point.step,
+                )
+        checked = [
+            point
+            for point in inside
+            if point.validation_loss is not None or point.score is not None
+        ]
         last = checked[-1] if checked else inside[-1]
         if best in checked and best is not last and best is not None:
-            listed.append(Epoch(best.epoch, best.step, None, best.validation_loss, best.score, best=True))
+            listed.append(
+                Epoch(best.epoch, best.step, None, best.validation_loss, best.score, best=True)
+            )
         end = inside[-1]
-        listed.append(Epoch(end.epoch, end.step, total / steps if steps else None, last.validation_loss, last.score, best=last is best))
+        listed.append(
+            Epoch(
+                end.epoch,
+                end.step,
+                total / steps if steps else None,
+                last.validation_loss,
+                last.score,
+                best=last is best,
+            )
+        )
     return tuple(listed)
 
 
@@ -247,7 +372,10 @@ def tell_epochs(points: Sequence[Point], measure: str = "accuracy") -> tuple[str
     """The losses by epoch as lines for a terminal, in columns."""
     head, rows, note = _tabulate(points, measure)
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ["   ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in [head, *rows]]
+    lines = [
+        "   ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in [head, *rows]
+    ]
     return (*lines, *note) if rows else note
 
 
@@ -257,13 +385,19 @@ def write_epochs(points: Sequence[Point], measure: str = "accuracy") -> str:
     return "\n\n".join([*([write_table(head, rows)] if rows else []), *note]) + "\n"
 
 
-def _tabulate(points: Sequence[Point], measure: str) -> tuple[list[str], list[list[str]], tuple[str, ...]]:
+def _tabulate(
+    points: Sequence[Point], measure: str
+) -> tuple[list[str], list[list[str]], tuple[str, ...]]:
     """Head, rows and, where it is needed, a sentence about what the table does not show."""
     epochs = list_epochs(points)
     if not epochs:
         return [], [], ("No loss was measured.",)
     step = ceil(len(epochs) / LINES)
-    shown = [one for place, one in enumerate(epochs) if place % step == 0 or one.best or place == len(epochs) - 1]
+    shown = [
+        one
+        for place, one in enumerate(epochs)
+        if place % step == 0 or one.best or place == len(epochs) - 1
+    ]
     columns: list[tuple[str, Callable[[Epoch], str]]] = [
         ("epoch", lambda one: f"{one.epoch:.3g}"),
         ("step", lambda one: f"{one.step:,}"),
@@ -273,7 +407,9 @@ def _tabulate(points: Sequence[Point], measure: str) -> tuple[list[str], list[li
         ("", lambda one: "best" if one.best else ""),
     ]
     rows = [[write(one) for _, write in columns] for one in shown]
-    note = (f"Of {len(epochs):,} lines {len(shown):,} are shown.",) if len(shown) < len(epochs) else ()
+    note = (
+        (f"Of {len(epochs):,} lines {len(shown):,} are shown.",) if len(shown) < len(epochs) else ()
+    )
     return [name for name, _ in columns], rows, note
 
 

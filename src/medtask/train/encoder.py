@@ -1,4 +1,6 @@
-"""Training an encoder: all weights of a model that reads a whole text at once, and a layer on top with one number per label."""
+"""Training an encoder: all weights of a model that reads a whole text at once, and a layer on top
+with one number per label.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 SCHEME = "encoder:"
 # Bytes of a weight in training: itself, its gradient and AdamW's two moments, in float32.
 WEIGHT_BYTES = 16
-# Bytes of a token in a layer that the backward pass needs, for each number of its width: 34 in 16 bits, without the attention's
-# own table, which fused attention does not keep (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1).
+# Bytes of a token in a layer that the backward pass needs, for each number of its width: 34 in 16
+# bits, without the attention's own table, which fused attention does not keep (Korthikanti et al.
+# 2022, arXiv 2205.05198, section
+# 4.1).
 TOKEN_BYTES = 68
 _ENCODERS = "name an encoder: minilm, org/name of the Hub, or a folder"
 _LANGUAGE = "choose --method lora, which trains language models"
@@ -61,20 +65,25 @@ class _State:
 
 
 def fit_encoder(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fitted:
-    """Train all weights of an encoder and a layer on top, and save them and the tokenizer in the draft.
+    """Train all weights of an encoder and a layer on top, and save them and the tokenizer in the
+    draft.
 
-    A sentence encoder (``minilm``) gets the layer on its pooled vector, any other base what transformers'
-    AutoModelForSequenceClassification puts on it.
+    A sentence encoder (``minilm``) gets the layer on its pooled vector, any other base what
+    transformers' AutoModelForSequenceClassification puts on it.
 
-    One label: cross entropy over the labels. Any of them: binary cross entropy, the mean over the labels. The base is a
-    reference of an encoder (``minilm``, org/name, a folder); its best state on the validation rows is kept.
+    One label: cross entropy over the labels. Any of them: binary cross entropy, the mean over the
+    labels. The base is a reference of an encoder (``minilm``, org/name, a folder); its best state
+    on the validation rows is kept.
 
-    UsageError for a base that is no encoder, and where read_targets says so; InputError; TooBig; MissingExtra; ModelNotFound;
-    EngineError for files that cannot be loaded; StorageError.
+    UsageError for a base that is no encoder, and where read_targets says so; InputError; TooBig;
+    MissingExtra; ModelNotFound; EngineError for files that cannot be loaded; StorageError.
     """
     targets = read_targets(materials, "encoder")
     if not targets.validation.texts:
-        raise InputError("an encoder is stopped by validation rows, and there are none", fix="give more rows with gold")
+        raise InputError(
+            "an encoder is stopped by validation rows, and there are none",
+            fix="give more rows with gold",
+        )
     refuse_base(recipe)
     files = _locate(recipe.base or MINILM)
     import torch
@@ -91,7 +100,9 @@ def fit_encoder(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fi
     if recipe.checkpointing:
         _spare_activations(getattr(model, "body", model))
     limit = min(recipe.row_tokens, count_context(model, tokenizer))
-    read, judged = (_tokenise(tokenizer, part.texts, limit) for part in (targets.train, targets.validation))
+    read, judged = (
+        _tokenise(tokenizer, part.texts, limit) for part in (targets.train, targets.validation)
+    )
     _check_memory(files, model, recipe, max(map(len, read.tokens)), device)
     notes = (*targets.notes, *_tell_cut(read, judged, limit))
     for note in notes[len(targets.notes) :]:
@@ -115,13 +126,20 @@ def fit_encoder(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fi
         "base_revision": files.revision,
         "transformers": transformers.__version__,
     }
-    return Fitted(targets.contract("encoder", files.reference), desk.signals.number is not None, notes, facts)
+    return Fitted(
+        targets.contract("encoder", files.reference), desk.signals.number is not None, notes, facts
+    )
 
 
 def refuse_base(recipe: Recipe) -> None:
-    """UsageError for a base that is no encoder on this machine or the Hub, as far as its reference tells."""
+    """UsageError for a base that is no encoder on this machine or the Hub, as far as its reference
+    tells.
+    """
     if len(recipe.bases) > 1:
-        raise UsageError(f"--method encoder takes one base, and {len(recipe.bases)} are named", fix="name it with --base, once")
+        raise UsageError(
+            f"--method encoder takes one base, and {len(recipe.bases)} are named",
+            fix="name it with --base, once",
+        )
     name = recipe.base or MINILM
     engine = choose_engine(name).engine
     reason = None
@@ -134,7 +152,10 @@ def refuse_base(recipe: Recipe) -> None:
     elif engine not in ("hf", "encoder"):
         reason = f"the {engine} engine has no weights here that could change"
     if reason:
-        raise UsageError(f"{show_name(name)} cannot be trained by --method encoder: {reason}", fix=f"{_ENCODERS}, or {_LANGUAGE}")
+        raise UsageError(
+            f"{show_name(name)} cannot be trained by --method encoder: {reason}",
+            fix=f"{_ENCODERS}, or {_LANGUAGE}",
+        )
 
 
 def _locate(reference: str) -> ModelFiles:
@@ -143,19 +164,31 @@ def _locate(reference: str) -> ModelFiles:
         import torch  # noqa: F401
         from transformers.models.auto import modeling_auto
     except ImportError as error:
-        raise MissingExtra(f"{error.name} is not installed here", fix="pip install 'medtask[hf]'") from None
+        raise MissingExtra(
+            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
+        ) from None
     from medtask.engines.files.locate import ModelFiles, locate_model, read_json
     from medtask.similarity import need_minilm
 
     name = reference.removeprefix("hf:").removeprefix(SCHEME)
     files = ModelFiles(MINILM, need_minilm()) if name == MINILM else locate_model(name)
     if files.adapter is not None:
-        raise UsageError(f"{show_name(name)} is an adapter of a language model, and no encoder", fix=f"{_ENCODERS}, or {_LANGUAGE}")
+        raise UsageError(
+            f"{show_name(name)} is an adapter of a language model, and no encoder",
+            fix=f"{_ENCODERS}, or {_LANGUAGE}",
+        )
     kind = str(read_json(files.path / "config.json").get("model_type"))
-    # Nearly every model can get a layer on top for labels. Those that were made to fill in masked words read both ways.
-    known = (modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+    # Nearly every model can get a layer on top for labels. Those that were made to fill in masked
+    # words read both ways.
+    known = (
+        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
     if not all(kind in names for names in known):
-        raise UsageError(f"{show_name(name)} is a {show_name(kind)} model, and no encoder", fix=f"{_ENCODERS}, or {_LANGUAGE}")
+        raise UsageError(
+            f"{show_name(name)} is a {show_name(kind)} model, and no encoder",
+            fix=f"{_ENCODERS}, or {_LANGUAGE}",
+        )
     return files
 
 
@@ -172,7 +205,9 @@ def _load(files: ModelFiles, targets: Targets, device: str) -> tuple[Any, Any]:
         "num_labels": len(named),
         "id2label": named,
         "label2id": {label: place for place, label in named.items()},
-        "problem_type": "multi_label_classification" if targets.several else "single_label_classification",
+        "problem_type": "multi_label_classification"
+        if targets.several
+        else "single_label_classification",
     }
     try:
         with no_network(), warnings.catch_warnings():
@@ -191,21 +226,36 @@ def _load(files: ModelFiles, targets: Targets, device: str) -> tuple[Any, Any]:
             )
     except MedtaskError:
         raise
-    except Exception as error:  # files from elsewhere fail in as many ways as there are libraries that read them
+    except (
+        Exception
+    ) as error:  # files from elsewhere fail in as many ways as there are libraries that read them
         said = str(error).partition("\n")[0]
         raise EngineError(
-            f"{show_name(files.reference)} could not be loaded as an encoder: {type(error).__name__}: {said}",
-            fix="check that the folder is whole and that this version of transformers knows the architecture (`medtask doctor`)",
+            f"{show_name(files.reference)} could not be loaded as an encoder: "
+            f"{type(error).__name__}: {said}",
+            fix=(
+                "check that the folder is whole and that this version of transformers knows the "
+                "architecture (`medtask doctor`)"
+            ),
         ) from error
     body = f"{model.base_model_prefix}."
     # What the files lack transformers makes up by chance: that is right for the head alone.
-    if missing := sorted(name for name in told["missing_keys"] if name.startswith(body) and not name.startswith(f"{body}pooler.")):
-        raise EngineError(f"{show_name(files.reference)} lacks weights of its own kind ({missing[0]})", fix="fetch the model again, whole")
+    if missing := sorted(
+        name
+        for name in told["missing_keys"]
+        if name.startswith(body) and not name.startswith(f"{body}pooler.")
+    ):
+        raise EngineError(
+            f"{show_name(files.reference)} lacks weights of its own kind ({missing[0]})",
+            fix="fetch the model again, whole",
+        )
     return model.to(device), tokenizer
 
 
 def _load_pooled(files: ModelFiles, targets: Targets, device: str) -> tuple[Any, Any] | None:
-    """A sentence encoder with a fresh layer on its pooled vector, and its tokenizer; None for a base that is none."""
+    """A sentence encoder with a fresh layer on its pooled vector, and its tokenizer; None for a
+    base that is none.
+    """
     from medtask.engines.encoder.classifier import HEAD
     from medtask.engines.encoder.pooled import PooledClassifier, load_pooled
     from medtask.similarity import load_sentence_encoder
@@ -219,22 +269,34 @@ def _load_pooled(files: ModelFiles, targets: Targets, device: str) -> tuple[Any,
     else:
         return None
     dropout = getattr(body.config, "hidden_dropout_prob", 0.0)
-    model = PooledClassifier(body, pooling, len(targets.labels), several=targets.several, dropout=dropout)
+    model = PooledClassifier(
+        body, pooling, len(targets.labels), several=targets.several, dropout=dropout
+    )
     return model.to(device), tokenizer
 
 
 def _begin_at_shares(model: Any, targets: Targets) -> None:
-    """Have the fresh layer begin with each label's share of the rows, by its bias (Lin et al. 2017, arXiv 1708.02002, section 3.3).
+    """Have the fresh layer begin with each label's share of the rows, by its bias (Lin et al. 2017,
+    arXiv 1708.02002, section 3.3).
 
-    A bias moves by no more than the rate in a step. Where labels are rare, the rest of the model would learn in its place to say
-    no to everything, with vectors that are all alike, and small encoders do not find their way back from there.
+    A bias moves by no more than the rate in a step. Where labels are rare, the rest of the model
+    would learn in its place to say no to everything, with vectors that are all alike, and small
+    encoders do not find their way back from there.
     """
     import torch
 
-    counts = targets.train.gold.sum(axis=0) if targets.several else np.bincount(targets.train.gold, minlength=len(targets.labels))
+    counts = (
+        targets.train.gold.sum(axis=0)
+        if targets.several
+        else np.bincount(targets.train.gold, minlength=len(targets.labels))
+    )
     shares = (counts + 0.5) / (len(targets.train.gold) + 1)
     wanted = np.log(shares / (1 - shares)) if targets.several else np.log(shares)
-    layers = [one for one in model.modules() if isinstance(one, torch.nn.Linear) and one.out_features == len(targets.labels)]
+    layers = [
+        one
+        for one in model.modules()
+        if isinstance(one, torch.nn.Linear) and one.out_features == len(targets.labels)
+    ]
     if layers and layers[-1].bias is not None:
         with torch.no_grad():
             layers[-1].bias.copy_(torch.as_tensor(wanted))
@@ -243,7 +305,9 @@ def _begin_at_shares(model: Any, targets: Targets) -> None:
 def _spare_activations(body: Any) -> None:
     """Have them computed again in the backward pass."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it gets another name, which earlier versions of transformers lack
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # it gets another name, which earlier versions of transformers lack
         body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
@@ -252,10 +316,17 @@ def _count(model: Any) -> int:
 
 
 def _tokenise(tokenizer: Any, texts: Sequence[str], limit: int) -> _Text:
-    whole = tokenizer(list(texts), truncation=False, return_attention_mask=False, verbose=False)["input_ids"]
+    whole = tokenizer(list(texts), truncation=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
     long = [row for row, tokens in enumerate(whole) if len(tokens) > limit]
     if long:
-        cut = tokenizer([texts[row] for row in long], truncation=True, max_length=limit, return_attention_mask=False)["input_ids"]
+        cut = tokenizer(
+            [texts[row] for row in long],
+            truncation=True,
+            max_length=limit,
+            return_attention_mask=False,
+        )["input_ids"]
         for row, tokens in zip(long, cut, strict=True):
             whole[row] = tokens
     return _Text(tuple(map(tuple, whole)), len(long))
@@ -266,7 +337,8 @@ def _tell_cut(read: _Text, judged: _Text, limit: int) -> list[str]:
     if not cut:
         return []
     return [
-        f"{cut:,} of {rows:,} rows were cut at {limit:,} tokens for training; asked about such a row, the model refuses it unless the task "
+        f"{cut:,} of {rows:,} rows were cut at {limit:,} tokens for training; asked about such a "
+        "row, the model refuses it unless the task "
         "says how to read it (`gate: too_long`)"
     ]
 
@@ -277,16 +349,23 @@ def _check_memory(files: ModelFiles, model: Any, recipe: Recipe, longest: int, d
     there = machine.accelerator_bytes if device != "cpu" else machine.available_bytes
     allowed = min(there, recipe.memory) if recipe.memory is not None else there
     config = model.config
-    layers, width = int(getattr(config, "num_hidden_layers", 12)), int(getattr(config, "hidden_size", 768))
+    layers, width = (
+        int(getattr(config, "num_hidden_layers", 12)),
+        int(getattr(config, "hidden_size", 768)),
+    )
     # Computed again layer by layer, only one layer's numbers and what goes into each are held.
     held = TOKEN_BYTES + 4 * layers if recipe.checkpointing else TOKEN_BYTES * layers
     work = held * width * recipe.batch * longest
     needed = _count(model) * WEIGHT_BYTES + work
     if needed > allowed:
         raise TooBig(
-            f"training {show_name(files.reference)} takes about {format_bytes(needed)} ({format_bytes(work)} for {recipe.batch} rows of "
+            f"training {show_name(files.reference)} takes about {format_bytes(needed)} "
+            f"({format_bytes(work)} for {recipe.batch} rows of "
             f"{longest:,} tokens); {format_bytes(allowed)} may be used here",
-            fix="lower --batch or --row-tokens, add --checkpointing, or choose a smaller encoder (minilm)",
+            fix=(
+                "lower --batch or --row-tokens, add --checkpointing, or choose a smaller encoder "
+                "(minilm)"
+            ),
         )
 
 
@@ -295,12 +374,25 @@ def _choose_half(recipe: Recipe, device: str) -> bool:
     import torch
 
     if recipe.dtype == "float16":
-        raise UsageError("encoders are not trained in float16, which small gradients do not survive", fix="leave --dtype out")
-    return recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and device.startswith("cuda") and torch.cuda.is_bf16_supported())
+        raise UsageError(
+            "encoders are not trained in float16, which small gradients do not survive",
+            fix="leave --dtype out",
+        )
+    return recipe.dtype == "bfloat16" or (
+        recipe.dtype == "auto" and device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    )
 
 
 def _hire(
-    model: Any, tokenizer: Any, targets: Targets, recipe: Recipe, desk: Desk, weights: Any, read: _Text, judged: _Text, half: bool
+    model: Any,
+    tokenizer: Any,
+    targets: Targets,
+    recipe: Recipe,
+    desk: Desk,
+    weights: Any,
+    read: _Text,
+    judged: _Text,
+    half: bool,
 ) -> Any:
     """The Tutor of this training."""
     import torch
@@ -314,11 +406,22 @@ def _hire(
 
     def lay(items: Sequence[Sequence[int]]) -> dict[str, Any]:
         rows = list(items[0])  # an item is a batch already
-        padded = tokenizer.pad({"input_ids": [list(read.tokens[row]) for row in rows]}, return_tensors="pt")
-        return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"], "labels": torch.as_tensor(gold[rows])}
+        padded = tokenizer.pad(
+            {"input_ids": [list(read.tokens[row]) for row in rows]}, return_tensors="pt"
+        )
+        return {
+            "input_ids": padded["input_ids"],
+            "attention_mask": padded["attention_mask"],
+            "labels": torch.as_tensor(gold[rows]),
+        }
 
-    # Items are taken in their order: chance has done its work in schedule.py, where it can be repeated.
-    sampling: dict[str, Any] = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential", "bf16": half}
+    # Items are taken in their order: chance has done its work in schedule.py, where it can be
+    # repeated.
+    sampling: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "train_sampling_strategy": "sequential",
+        "bf16": half,
+    }
     return Tutor(
         model=model,
         args=make_arguments(recipe, course, desk, device=model.device.type, **sampling),
@@ -333,7 +436,9 @@ def _hire(
     )
 
 
-def _make_judge(model: Any, tokenizer: Any, targets: Targets, judged: _Text) -> Callable[[], Verdict]:
+def _make_judge(
+    model: Any, tokenizer: Any, targets: Targets, judged: _Text
+) -> Callable[[], Verdict]:
     from medtask.train.validate import Verdict
 
     def validate() -> Verdict:
@@ -343,7 +448,9 @@ def _make_judge(model: Any, tokenizer: Any, targets: Targets, judged: _Text) -> 
     return validate
 
 
-def _predict(model: Any, tokenizer: Any, tokens: Sequence[Sequence[int]], *, several: bool) -> NDArray[np.float64]:
+def _predict(
+    model: Any, tokenizer: Any, tokens: Sequence[Sequence[int]], *, several: bool
+) -> NDArray[np.float64]:
     """Probabilities [rows, labels], as the encoder engine computes them."""
     import torch
 
@@ -352,9 +459,13 @@ def _predict(model: Any, tokenizer: Any, tokens: Sequence[Sequence[int]], *, sev
     model.eval()
     shares = np.zeros((len(tokens), model.config.num_labels))
     for places in fill_batches(list(map(len, tokens))):
-        padded = tokenizer.pad({"input_ids": [list(tokens[place]) for place in places]}, return_tensors="pt").to(model.device)
+        padded = tokenizer.pad(
+            {"input_ids": [list(tokens[place]) for place in places]}, return_tensors="pt"
+        ).to(model.device)
         with torch.inference_mode():
-            logits = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits.double()
+            logits = model(
+                input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]
+            ).logits.double()
         shares[places] = (logits.sigmoid() if several else logits.softmax(dim=-1)).cpu().numpy()
     return shares
 

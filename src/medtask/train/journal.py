@@ -19,9 +19,10 @@ _MOVE_IT = "move the file aside; a training that is resumed goes on without its 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The state behind one step of training (of ``steps``). Losses are means per row, in nats. ``loss``: of the rows since the
-    point before; ``validation_loss`` and ``score`` (accuracy, or what the kind is judged by, in [0, 1]) where validation was done.
-    ``tokens_per_s``: tokens that rows have, read or reused; ``seconds``: since training began, all sessions together.
+    """The state behind one step of training (of ``steps``). Losses are means per row, in nats.
+    ``loss``: of the rows since the point before; ``validation_loss`` and ``score`` (accuracy, or
+    what the kind is judged by, in [0, 1]) where validation was done. ``tokens_per_s``: tokens that
+    rows have, read or reused; ``seconds``: since training began, all sessions together.
     """
 
     step: int
@@ -68,11 +69,13 @@ class Unwatched:
 class Journal:
     """The points of one training, of all its sessions, in a CSV file that a kill cannot spoil.
 
-    One column for each field of Point; an empty cell is a number that was not measured. Each point is on the disk, for the owner only,
-    before anybody is shown it. ``resume_step``: the step of the checkpoint that training goes on from; points behind it belong to
-    steps that will be taken again and are dropped, and with 0 the file is begun anew.
+    One column for each field of Point; an empty cell is a number that was not measured. Each point
+    is on the disk, for the owner only, before anybody is shown it. ``resume_step``: the step of the
+    checkpoint that training goes on from; points behind it belong to steps that will be taken again
+    and are dropped, and with 0 the file is begun anew.
 
-    InputError where an earlier session's file cannot be read, StorageError where the file cannot be written.
+    InputError where an earlier session's file cannot be read, StorageError where the file cannot be
+    written.
     """
 
     def __init__(self, path: Path, watch: Watch, resume_step: int = 0) -> None:
@@ -90,7 +93,9 @@ class Journal:
         return tuple(self._points)
 
     def add(self, point: Point) -> None:
-        """Keep a point and show it. Its ``seconds`` are set here: those of earlier sessions, and those since this journal was opened."""
+        """Keep a point and show it. Its ``seconds`` are set here: those of earlier sessions, and
+        those since this journal was opened.
+        """
         timed = replace(point, seconds=self._before + time.monotonic() - self._since)
         self._append(_write_lines([_to_cells(timed)]).encode())
         self._points.append(timed)
@@ -114,7 +119,9 @@ class Journal:
 
 def gained_nothing(points: Sequence[Point]) -> bool:
     """Whether no validation had a lower loss than the one before the first step."""
-    losses = [(point.validation_loss, point.step) for point in points if point.validation_loss is not None]
+    losses = [
+        (point.validation_loss, point.step) for point in points if point.validation_loss is not None
+    ]
     return len(losses) > 1 and min(losses)[1] == 0
 
 
@@ -124,32 +131,47 @@ _ALWAYS = {"step", "steps", "epoch", "seconds"}
 
 
 def read_points(path: Path) -> tuple[Point, ...]:
-    """The points of a ``loss.csv``. A last line that a kill broke off is left out; InputError for anything else that is wrong."""
+    """The points of a ``loss.csv``. A last line that a kill broke off is left out; InputError for
+    anything else that is wrong.
+    """
     try:
         content = path.read_bytes()
         lines = content[: content.rfind(b"\n") + 1].decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{show_path(path)} cannot be read ({type(error).__name__})", fix=_MOVE_IT) from None
+        raise InputError(
+            f"{show_path(path)} cannot be read ({type(error).__name__})", fix=_MOVE_IT
+        ) from None
     if lines and lines[0] != ",".join(COLUMNS):
-        raise InputError(f"{show_path(path)} has not the columns {', '.join(COLUMNS)}", fix=_MOVE_IT)
+        raise InputError(
+            f"{show_path(path)} has not the columns {', '.join(COLUMNS)}", fix=_MOVE_IT
+        )
     points = []
     for number, line in enumerate(lines[1:], start=2):
         try:
             points.append(_from_cells(line.split(",")))
         except ValueError:
-            raise InputError(f"{show_path(path)}, line {number}, holds no point of a training", fix=_MOVE_IT) from None
+            raise InputError(
+                f"{show_path(path)}, line {number}, holds no point of a training", fix=_MOVE_IT
+            ) from None
     return tuple(points)
 
 
 def _to_cells(point: Point) -> list[str]:
     values = ((name, getattr(point, name)) for name in COLUMNS)
     # repr is the shortest text that is read back as the very same number, nan and inf among them.
-    return ["" if value is None else str(int(value)) if name in _WHOLE else repr(float(value)) for name, value in values]
+    return [
+        "" if value is None else str(int(value)) if name in _WHOLE else repr(float(value))
+        for name, value in values
+    ]
 
 
 def _from_cells(cells: Sequence[str]) -> Point:
     values = {
-        name: None if cell == "" and name not in _ALWAYS else int(cell) if name in _WHOLE else float(cell)
+        name: None
+        if cell == "" and name not in _ALWAYS
+        else int(cell)
+        if name in _WHOLE
+        else float(cell)
         for name, cell in zip(COLUMNS, cells, strict=True)
     }
     return Point(**values)  # type: ignore[arg-type]

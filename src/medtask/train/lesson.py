@@ -12,13 +12,15 @@ from medtask.tasks.hygiene import read_cell
 from medtask.tasks.labels import fold_name
 from medtask.tasks.task import AnyLabels, FreeText, OneLabel, Task
 
-NOTHING = ""  # stands for a label where there is none: a row to which no label applies, or a kind without labels
+# stands for a label where there is none: a row to which no label applies, or a kind without labels
+NOTHING = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A row to learn from. ``row`` counts from 1 in its table; the record's gold is an answer that the task allows;
-    ``prompt`` is what the model is asked about it, as a run would ask."""
+    """A row to learn from. ``row`` counts from 1 in its table; the record's gold is an answer that
+    the task allows; ``prompt`` is what the model is asked about it, as a run would ask.
+    """
 
     row: int
     record: Record
@@ -26,7 +28,9 @@ class Lesson:
 
 
 def has_labels(task: Task) -> bool:
-    """Whether rows can be counted by label: the options of a ``choice``, texts and objects differ from row to row."""
+    """Whether rows can be counted by label: the options of a ``choice``, texts and objects differ
+    from row to row.
+    """
     return isinstance(task.form, OneLabel | AnyLabels)
 
 
@@ -39,20 +43,31 @@ def list_labels(task: Task, gold: Value | None) -> tuple[str, ...]:
 
 def write_question(task: Task, record: Record, prompt: Prompt) -> str:
     """All that a row brings to its question: text, context, options."""
-    return "\n".join([prompt.text, _read_context(task, record), *(option.text for option in prompt.options)])
+    return "\n".join(
+        [prompt.text, _read_context(task, record), *(option.text for option in prompt.options)]
+    )
 
 
 def hash_question(task: Task, record: Record, prompt: Prompt) -> bytes:
-    """16 bytes, equal for rows whose text, context and options a reader cannot tell apart: case, blanks and width do not count.
+    """16 bytes, equal for rows whose text, context and options a reader cannot tell apart: case,
+    blanks and width do not count.
 
     Options in another order make another question, since gold is a letter.
     """
-    parts = [prompt.text, _read_context(task, record), *(f"{option.letter} {option.text}" for option in prompt.options)]
-    return blake2b(json.dumps([fold_name(part) for part in parts]).encode(), digest_size=16).digest()
+    parts = [
+        prompt.text,
+        _read_context(task, record),
+        *(f"{option.letter} {option.text}" for option in prompt.options),
+    ]
+    return blake2b(
+        json.dumps([fold_name(part) for part in parts]).encode(), digest_size=16
+    ).digest()
 
 
 def draw_order(keys: Sequence[bytes], seed: int) -> list[int]:
-    """The places of the keys in an order that looks random and depends on the seed and the keys alone, not on their order."""
+    """The places of the keys in an order that looks random and depends on the seed and the keys
+    alone, not on their order.
+    """
     salt = seed.to_bytes(16, "big", signed=True)
     drawn = [blake2b(key, digest_size=16, salt=salt).digest() for key in keys]
     return sorted(range(len(keys)), key=lambda place: (drawn[place], keys[place]))

@@ -1,4 +1,6 @@
-"""Training a linear model: logistic regression on a text's words and letters, chosen by what it says of other rows."""
+"""Training a linear model: logistic regression on a text's words and letters, chosen by what it
+says of other rows.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,17 @@ FEATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"words": ("words",), "letters": ("letters",), "words and letters": ("words", "letters")}
 )
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-ENOUGH = 100  # validation rows to choose by; where they are fewer, the rows to learn from take turns at it
+# validation rows to choose by; where they are fewer, the rows to learn from take turns at it
+ENOUGH = 100
 FOLDS = 5
 BASE = "tf-idf"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to train. ``strength``: scikit-learn's C. ``loss`` and ``score``: see judge, on rows that it did not learn from."""
+    """One way to train. ``strength``: scikit-learn's C. ``loss`` and ``score``: see judge, on rows
+    that it did not learn from.
+    """
 
     features: str
     strength: float
@@ -40,10 +45,12 @@ class Choice:
 
 
 def fit_linear(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fitted:
-    """Train TF-IDF and one logistic regression per label, and save them in the draft (see save_linear).
+    """Train TF-IDF and one logistic regression per label, and save them in the draft (see
+    save_linear).
 
-    Features and strength are those with the lowest loss on the validation rows, or in a cross validation where these are few.
-    Nothing is drawn by chance: the same rows give the same model. A signal ends the search with the best so far.
+    Features and strength are those with the lowest loss on the validation rows, or in a cross
+    validation where these are few. Nothing is drawn by chance: the same rows give the same model. A
+    signal ends the search with the best so far.
 
     UsageError and InputError: see read_targets.
     """
@@ -59,7 +66,9 @@ def fit_linear(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fit
         "features": chosen.features,
         "terms": sum(len(one.vocabulary_) for one in words),
         "strength": chosen.strength,
-        "chosen_by": f"{len(targets.validation.texts):,} validation rows" if len(trials) == 1 else f"{len(trials)} folds",
+        "chosen_by": f"{len(targets.validation.texts):,} validation rows"
+        if len(trials) == 1
+        else f"{len(trials)} folds",
         "scikit-learn": sklearn.__version__,
     }
     return Fitted(trained, stopped, targets.notes, facts)
@@ -80,8 +89,12 @@ def _plan_trials(targets: Targets) -> list[_Trial]:
     train = targets.train
     if len(targets.validation.texts) >= ENOUGH:
         return [_Trial(train, targets.validation)]
-    # A row without a group is its own, named by what it says: the same rows in another order make the same folds.
-    groups = [group or mark_row(text, gold).hex() for group, text, gold in zip(train.groups, train.texts, train.gold.tolist(), strict=True)]
+    # A row without a group is its own, named by what it says: the same rows in another order make
+    # the same folds.
+    groups = [
+        group or mark_row(text, gold).hex()
+        for group, text, gold in zip(train.groups, train.texts, train.gold.tolist(), strict=True)
+    ]
     folds = min(FOLDS, len(set(groups)))
     if folds < 2:
         return []
@@ -92,12 +105,16 @@ def _plan_trials(targets: Targets) -> list[_Trial]:
 
 def _search(targets: Targets, trials: Sequence[_Trial], desk: Desk) -> tuple[Choice, bool]:
     """The best choice, and whether a signal ended the search."""
-    best = Choice("letters", 10.0)  # what served most sets best, where there is nothing to choose by
+    best = Choice(
+        "letters", 10.0
+    )  # what served most sets best, where there is nothing to choose by
     steps, tried = len(FEATURES) * len(STRENGTHS), 0
     try:
         desk.watch.on_start(steps, 0)
         for tried, choice in _try(targets, trials):
-            desk.journal.add(Point(tried, steps, tried / steps, validation_loss=choice.loss, score=choice.score))
+            desk.journal.add(
+                Point(tried, steps, tried / steps, validation_loss=choice.loss, score=choice.score)
+            )
             best = min(best, choice, key=lambda one: one.loss)
             desk.signals.check()
     except Interrupted:
@@ -117,12 +134,24 @@ def _try(targets: Targets, trials: Sequence[_Trial]) -> Iterator[tuple[int, Choi
             words = [_fit_words(features, targets, trial.train) for trial in trials]
         except ValueError:
             continue  # an empty vocabulary: "a b" has letters and no words
-        read = [[_count(one, part.texts) for part in (trial.train, trial.judged)] for one, trial in zip(words, trials, strict=True)]
+        read = [
+            [_count(one, part.texts) for part in (trial.train, trial.judged)]
+            for one, trial in zip(words, trials, strict=True)
+        ]
         before = float("inf")
         for number, strength in enumerate(STRENGTHS if trials else (), 1):
-            fitted = [_learn(targets, trial.train, terms[0], strength) for trial, terms in zip(trials, read, strict=True)]
-            shares = [_predict(targets, one, terms[1]) for one, terms in zip(fitted, read, strict=True)]
-            loss, score = judge(targets, np.concatenate([trial.judged.gold for trial in trials]), np.concatenate(shares))
+            fitted = [
+                _learn(targets, trial.train, terms[0], strength)
+                for trial, terms in zip(trials, read, strict=True)
+            ]
+            shares = [
+                _predict(targets, one, terms[1]) for one, terms in zip(fitted, read, strict=True)
+            ]
+            loss, score = judge(
+                targets,
+                np.concatenate([trial.judged.gold for trial in trials]),
+                np.concatenate(shares),
+            )
             yield place * len(STRENGTHS) + number, Choice(features, strength, loss, score)
             if loss > before:
                 break
@@ -138,8 +167,14 @@ def _fit_words(features: str, targets: Targets, taught: Taught) -> list[Any]:
 def _weigh_letters(labels: int) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # Runs of letters inside words, the blanks at their ends included: they see stems ("-ectomy"), compounds and typing errors.
-    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=min(50_000, 10_000_000 // labels))
+    # Runs of letters inside words, the blanks at their ends included: they see stems ("-ectomy"),
+    # compounds and typing errors.
+    return TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=(2, 5),
+        sublinear_tf=True,
+        max_features=min(50_000, 10_000_000 // labels),
+    )
 
 
 def _count(words: Sequence[Any], texts: Sequence[str]) -> Any:
@@ -151,9 +186,15 @@ def _count(words: Sequence[Any], texts: Sequence[str]) -> Any:
 
 def _learn(targets: Targets, taught: Taught, terms: Any, strength: float) -> Any:
     """A fitted classifier; of one label among several it was fitted on their names."""
-    gold = taught.gold if targets.several else np.asarray(targets.labels, dtype=object)[taught.gold].astype(str)
+    gold = (
+        taught.gold
+        if targets.several
+        else np.asarray(targets.labels, dtype=object)[taught.gold].astype(str)
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a fold may lack a label: that costs the trial, and every choice the same
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a fold may lack a label: that costs the trial, and every choice the same
         return learn_each(strength).fit(terms, gold)
 
 

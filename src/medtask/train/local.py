@@ -1,4 +1,6 @@
-"""A whole training on this machine: from a task and a table with gold to a model folder that `run` accepts like any model."""
+"""A whole training on this machine: from a task and a table with gold to a model folder that `run`
+accepts like any model.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from medtask.tasks.facts import write_facts
 from medtask.tasks.task import Task
 from medtask.train.desk import DRAFT, WORK, Desk, is_first
 from medtask.train.journal import Journal, Unwatched, Watch, gained_nothing
-from medtask.train.manifest import FORMAT, identify_training, read_manifest, refuse_other, write_manifest
+from medtask.train.manifest import (
+    FORMAT,
+    identify_training,
+    read_manifest,
+    refuse_other,
+    write_manifest,
+)
 from medtask.train.material import USUAL, Material, Selection, gather_material
 from medtask.train.methods import find_fit
 from medtask.train.recipe import LANGUAGE, Recipe
@@ -34,7 +42,8 @@ if TYPE_CHECKING:
 
 CURVE = "loss.csv"
 _UNTRAINED = (
-    "nothing was gained: no validation had a lower loss than the one before the first step, and that is the state that is kept "
+    "nothing was gained: no validation had a lower loss than the one before the first step, and "
+    "that is the state that is kept "
     "(more rows, more --epochs or a lower --rate may help)"
 )
 
@@ -43,8 +52,9 @@ _UNTRAINED = (
 class Learnt:
     """How good a model is at one of its tasks, on the rows that the training was validated by.
 
-    ``figures``: by measure (evaluate.words.MEASURES); ``measure`` names the headline. ``rivals``: the headline of simpler methods that
-    learnt from the same rows, by name. ``calibration``: what it did, in a sentence; "" where there is none.
+    ``figures``: by measure (evaluate.words.MEASURES); ``measure`` names the headline. ``rivals``:
+    the headline of simpler methods that learnt from the same rows, by name. ``calibration``: what
+    it did, in a sentence; "" where there is none.
     """
 
     task: str
@@ -61,9 +71,10 @@ class Learnt:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What became of a training. ``learnt``: one for each task. ``validation_loss``: the lowest, in nats a row; ``untrained``: the
-    base's score in the same validations, where it was measured. ``seconds``: of all sessions. ``exit_code``: 0; 130 or 143 after a
-    signal, when the folder holds the best state until then and the same command goes on.
+    """What became of a training. ``learnt``: one for each task. ``validation_loss``: the lowest, in
+    nats a row; ``untrained``: the base's score in the same validations, where it was measured.
+    ``seconds``: of all sessions. ``exit_code``: 0; 130 or 143 after a signal, when the folder holds
+    the best state until then and the same command goes on.
     """
 
     folder: Path
@@ -83,7 +94,9 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class Lecture:
-    """A task and the table that it is learnt from; ``gold_column`` and ``validation`` where they are not the task's own."""
+    """A task and the table that it is learnt from; ``gold_column`` and ``validation`` where they
+    are not the task's own.
+    """
 
     task: Task
     table: object
@@ -100,13 +113,15 @@ def train(
     watch: Watch | None = None,
     demonstration: bool = False,
 ) -> TrainResult:
-    """Train a model on tables' gold, into the folder ``out``; or go on where an earlier session of the same training stopped.
+    """Train a model on tables' gold, into the folder ``out``; or go on where an earlier session of
+    the same training stopped.
 
-    ``lectures``: what the model is trained for, one task or several. ``selection``: which of their rows it learns from. The first
-    signal (Ctrl-C) ends the step in hand, and what was best until then becomes the model.
+    ``lectures``: what the model is trained for, one task or several. ``selection``: which of their
+    rows it learns from. The first signal (Ctrl-C) ends the step in hand, and what was best until
+    then becomes the model.
 
-    Raises every MedtaskError: UsageError and InputError for what cannot be learnt from, TooBig, RunMismatch for a folder that
-    holds something else, RunLocked, StorageError, EngineError.
+    Raises every MedtaskError: UsageError and InputError for what cannot be learnt from, TooBig,
+    RunMismatch for a folder that holds something else, RunLocked, StorageError, EngineError.
     """
     watch = watch if watch is not None and is_first() else Unwatched()
     recipe.check()
@@ -137,7 +152,9 @@ def _open(folder: Path) -> Path:
     except OSError as error:
         raise storage_error(folder, error) from error
     if names - {".lock"} and not names & {WORK, CONTRACT, TRAINING}:
-        raise UsageError(f"{folder} is in use for something else", fix="name a new folder with --out")
+        raise UsageError(
+            f"{folder} is in use for something else", fix="name a new folder with --out"
+        )
     return folder
 
 
@@ -188,7 +205,9 @@ def _work(
     curve = folder / CURVE if is_first() else work / f"loss-{os.environ['RANK']}.csv"
     journal = Journal(curve, watch, _find_step(work))
     try:
-        fitted = find_fit(recipe.method)(materials, recipe, Desk(draft, work, journal, watch, signals))
+        fitted = find_fit(recipe.method)(
+            materials, recipe, Desk(draft, work, journal, watch, signals)
+        )
     except MedtaskError:
         if before is None and not journal.points:
             _clear(folder)  # nothing was trained: the folder is free for a better command
@@ -225,8 +244,14 @@ def _read_result(folder: Path, exit_code: int) -> TrainResult:
     assert facts is not None, "a training notes how it ended"
     learnt = []
     for one in facts["measured"]:
-        figures = {name: Estimate(**figure) if figure else None for name, figure in one["figures"].items()}
-        rivals = {name: Estimate(**rival[one["measure"]]) for name, rival in one["rivals"].items() if one["measure"] in rival}
+        figures = {
+            name: Estimate(**figure) if figure else None for name, figure in one["figures"].items()
+        }
+        rivals = {
+            name: Estimate(**rival[one["measure"]])
+            for name, rival in one["rivals"].items()
+            if one["measure"] in rival
+        }
         learnt.append(Learnt(one["task"], one["measure"], figures, rivals, one["calibration"]))
     return TrainResult(
         folder,
@@ -240,8 +265,12 @@ def _read_result(folder: Path, exit_code: int) -> TrainResult:
     )
 
 
-def preview(lectures: Sequence[Lecture], recipe: Recipe, *, out: str | Path, selection: Selection = USUAL) -> list[str]:
-    """What train would do, line by line; nothing is trained or written. Raises what train would raise before its first step."""
+def preview(
+    lectures: Sequence[Lecture], recipe: Recipe, *, out: str | Path, selection: Selection = USUAL
+) -> list[str]:
+    """What train would do, line by line; nothing is trained or written. Raises what train would
+    raise before its first step.
+    """
     from medtask.train.language.preview import preview_language
     from medtask.train.material import describe_material
 

@@ -1,7 +1,9 @@
-"""transformers' Trainer as trainings here use it: with a journal, checkpoints that are whole or not there, the best state kept.
+"""transformers' Trainer as trainings here use it: with a journal, checkpoints that are whole or not
+there, the best state kept.
 
-A killed training resumes from its last whole checkpoint and goes on as if nothing had happened: a checkpoint holds weights, optimizer,
-schedule and the state of all random numbers, and is marked as whole when everything of it is on the disk.
+A killed training resumes from its last whole checkpoint and goes on as if nothing had happened: a
+checkpoint holds weights, optimizer, schedule and the state of all random numbers, and is marked as
+whole when everything of it is on the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from medtask.data.atomic import replace_text, storage_error
 from medtask.engines.hf.memory import is_out_of_memory
@@ -48,8 +57,9 @@ class Weights(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How long a training is. ``epoch_steps``: steps of an epoch. ``validate_at``: the steps behind which it is validated, the
-    last one always."""
+    """How long a training is. ``epoch_steps``: steps of an epoch. ``validate_at``: the steps behind
+    which it is validated, the last one always.
+    """
 
     steps: int
     epoch_steps: int
@@ -60,14 +70,24 @@ def plan_course(epoch_steps: int, recipe: Recipe) -> Course:
     """The steps that a recipe takes, where an epoch has so many."""
     steps = max(1, math.ceil(epoch_steps * recipe.epochs))
     every = max(1.0, epoch_steps / recipe.validations)
-    marks = {min(steps, max(1, round(every * turn))) for turn in range(1, math.ceil(steps / every) + 1)}
+    marks = {
+        min(steps, max(1, round(every * turn))) for turn in range(1, math.ceil(steps / every) + 1)
+    }
     return Course(steps, epoch_steps, frozenset({*marks, steps}))
 
 
 def make_arguments(
-    recipe: Recipe, course: Course, desk: Desk, *, device: str, optimizer: str = "adamw_torch_fused", **more: Any
+    recipe: Recipe,
+    course: Course,
+    desk: Desk,
+    *,
+    device: str,
+    optimizer: str = "adamw_torch_fused",
+    **more: Any,
 ) -> TrainingArguments:
-    """Trainer's arguments for a recipe. When to log, validate and save is decided by Bookkeeper, not by them."""
+    """Trainer's arguments for a recipe. When to log, validate and save is decided by Bookkeeper,
+    not by them.
+    """
     return TrainingArguments(
         output_dir=str(desk.work / CHECKPOINTS),
         max_steps=course.steps,
@@ -95,7 +115,8 @@ def make_arguments(
 
 
 class Tutor(Trainer):
-    """A Trainer whose checkpoints hold what is trained and nothing else, and whose validation is a function of our own.
+    """A Trainer whose checkpoints hold what is trained and nothing else, and whose validation is a
+    function of our own.
 
     ``count``: how many rows and tokens a batch has.
     """
@@ -132,8 +153,12 @@ class Tutor(Trainer):
 
     def evaluate(self, *unused: Any, **unused_too: Any) -> dict[str, float]:
         verdict = self.validate()
-        metrics = {"eval_loss": verdict.loss} | ({} if verdict.score is None else {"eval_score": verdict.score})
-        control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
+        metrics = {"eval_loss": verdict.loss} | (
+            {} if verdict.score is None else {"eval_score": verdict.score}
+        )
+        control: TrainerControl = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )  # type: ignore[has-type]
         self.control = control
         return metrics
 
@@ -151,19 +176,27 @@ class Tutor(Trainer):
 
 
 class Bookkeeper(TrainerCallback):
-    """Notes what happens, keeps the best state, marks checkpoints as whole, and stops where nothing is gained any more."""
+    """Notes what happens, keeps the best state, marks checkpoints as whole, and stops where nothing
+    is gained any more.
+    """
 
     def __init__(self, tutor: Tutor, course: Course, patience: int) -> None:
         self.tutor, self.course, self.patience = tutor, course, patience
         self.saved = time.monotonic()
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **unused: Any) -> None:
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **unused: Any
+    ) -> None:
         self.saved = time.monotonic()
         self.tutor.desk.watch.on_start(self.course.steps, state.global_step)
         if state.global_step == 0:
-            self.tutor.evaluate()  # how good the base is untrained: what is gained is seen from there, and it may be the best there is
+            # how good the base is untrained: what is gained is seen from there, and it may be the
+            # best there is
+            self.tutor.evaluate()
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **unused: Any) -> None:
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **unused: Any
+    ) -> None:
         step = state.global_step
         control.should_evaluate = step in self.course.validate_at
         overdue = time.monotonic() - self.saved > CHECKPOINT_SECONDS
@@ -177,25 +210,50 @@ class Bookkeeper(TrainerCallback):
             return
         if not math.isfinite(logs["loss"]):
             raise EngineError(
-                f"the loss is {logs['loss']} at step {state.global_step}: the training has run away",
+                f"the loss is {logs['loss']} at step {state.global_step}: "
+                "the training has diverged",
                 fix="train again with a lower --rate (a tenth, say), into another folder",
             )
         tutor = self.tutor
         pace = tutor.took or math.inf
-        self._add(state, loss=logs["loss"], rate=logs.get("learning_rate"), rows_per_s=tutor.rows / pace, tokens_per_s=tutor.tokens / pace)
+        self._add(
+            state,
+            loss=logs["loss"],
+            rate=logs.get("learning_rate"),
+            rows_per_s=tutor.rows / pace,
+            tokens_per_s=tutor.tokens / pace,
+        )
         tutor.rows, tutor.tokens, tutor.took = 0, 0, 0.0
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, metrics: Mapping[str, float], **unused: Any) -> None:
+    def on_evaluate(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float],
+        **unused: Any,
+    ) -> None:
         loss, step = metrics["eval_loss"], state.global_step
         self._add(state, validation_loss=loss, score=metrics.get("eval_score"))
         best = read_best(self.tutor.desk.work)
         if state.is_world_process_zero and (best is None or loss < best.loss):
-            keep_best(self.tutor.desk.work, self.tutor.weights, step, Verdict(loss, metrics.get("eval_score")))
-        losses = [point.validation_loss for point in self.tutor.desk.journal.points if point.validation_loss is not None]
+            keep_best(
+                self.tutor.desk.work,
+                self.tutor.weights,
+                step,
+                Verdict(loss, metrics.get("eval_score")),
+            )
+        losses = [
+            point.validation_loss
+            for point in self.tutor.desk.journal.points
+            if point.validation_loss is not None
+        ]
         if count_since_best(losses) >= self.patience:
             control.should_training_stop = True
 
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **unused: Any) -> None:
+    def on_save(
+        self, args: Any, state: TrainerState, control: TrainerControl, **unused: Any
+    ) -> None:
         self.saved = time.monotonic()
         if state.is_world_process_zero:
             folder = self.tutor.desk.work / CHECKPOINTS
@@ -204,7 +262,9 @@ class Bookkeeper(TrainerCallback):
 
     def _add(self, state: TrainerState, **figures: Any) -> None:
         step = state.global_step
-        self.tutor.desk.journal.add(Point(step, self.course.steps, round(step / self.course.epoch_steps, 4), **figures))
+        self.tutor.desk.journal.add(
+            Point(step, self.course.steps, round(step / self.course.epoch_steps, 4), **figures)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +283,13 @@ def keep_best(work: Path, weights: Weights, step: int, verdict: Verdict) -> None
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True, mode=0o700)
         weights.save(new)
-        replace_text(new / "best.json", json.dumps({"step": step, "loss": verdict.loss, "score": verdict.score}) + "\n")
+        replace_text(
+            new / "best.json",
+            json.dumps({"step": step, "loss": verdict.loss, "score": verdict.score}) + "\n",
+        )
         _sync_files(new)
-        # Not one rename: a folder cannot be put in the place of another. read_best looks for both names.
+        # Not one rename: a folder cannot be put in the place of another. read_best looks for both
+        # names.
         shutil.rmtree(old, ignore_errors=True)
         new.rename(old)
 
@@ -239,7 +303,11 @@ def read_best(work: Path) -> Best | None:
 def find_best(work: Path) -> Path | None:
     """The folder of the best state."""
     folders = [folder for folder in work.glob(f"{BEST}*") if _read_note(folder) is not None]
-    return min(folders, key=lambda folder: (note.loss if (note := _read_note(folder)) else math.inf), default=None)
+    return min(
+        folders,
+        key=lambda folder: note.loss if (note := _read_note(folder)) else math.inf,
+        default=None,
+    )
 
 
 def _read_note(folder: Path) -> Best | None:
@@ -271,7 +339,9 @@ def mark_whole(checkpoint: Path) -> None:
 
 
 def remove_old(folder: Path) -> None:
-    """Keep the newest checkpoints only. A mark goes first: what is half removed is no checkpoint."""
+    """Keep the newest checkpoints only. A mark goes first: what is half removed is no
+    checkpoint.
+    """
     for path in sorted(folder.glob("checkpoint-*"), key=_step_of)[:-KEPT_CHECKPOINTS]:
         with suppress(OSError):
             (path / WHOLE).unlink(missing_ok=True)
@@ -285,7 +355,9 @@ def count_since_best(losses: Sequence[float]) -> int:
 
 @contextmanager
 def tell_storage(folder: Path) -> Iterator[None]:
-    """What goes wrong while something is saved, as StorageError: libraries wrap the disk's own errors in theirs."""
+    """What goes wrong while something is saved, as StorageError: libraries wrap the disk's own
+    errors in theirs.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -299,7 +371,9 @@ def tell_storage(folder: Path) -> Iterator[None]:
 
 
 def train_through(tutor: Tutor, checkpoint: Path | None) -> None:
-    """Train to the end, from a checkpoint where there is one. EngineError where the memory does not suffice."""
+    """Train to the end, from a checkpoint where there is one. EngineError where the memory does not
+    suffice.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
@@ -309,7 +383,10 @@ def train_through(tutor: Tutor, checkpoint: Path | None) -> None:
             raise
         raise EngineError(
             "the memory did not suffice for a step of training",
-            fix="add --checkpointing, lower --row-tokens, or begin with a smaller model; the same command goes on where it stopped",
+            fix=(
+                "add --checkpointing, lower --row-tokens, or begin with a smaller model; the "
+                "same command goes on where it stopped"
+            ),
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""``training.json``: what a training notes of itself, from its first step on; by it a folder's training is known again."""
+"""``training.json``: what a training notes of itself, from its first step on; by it a folder's
+training is known again.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +21,53 @@ from medtask.train.recipe import Recipe
 FORMAT = 1
 
 
-def identify_training(materials: Sequence[Material], recipe: Recipe, selection: Selection) -> dict[str, str]:
+def identify_training(
+    materials: Sequence[Material], recipe: Recipe, selection: Selection
+) -> dict[str, str]:
     """Everything that decides what comes out, by name."""
-    facts: dict[str, object] = {f"recipe.{name}": value for name, value in recipe.tell().items() if name not in ("memory", "device")}
+    facts: dict[str, object] = {
+        f"recipe.{name}": value
+        for name, value in recipe.tell().items()
+        if name not in ("memory", "device")
+    }
     facts |= {f"split.{name}": value for name, value in asdict(selection).items()}
     for place, material in enumerate(materials, 1):
-        facts |= {f"task{place}.fingerprint": material.task.fingerprint, f"task{place}.data": material.sha256}
-        facts |= {f"task{place}.rows": f"{len(material.train)} to learn from, {len(material.validation)} to validate by"}
-        facts |= {f"task{place}.validation": material.validation_sha256} if material.validation_sha256 else {}
+        facts |= {
+            f"task{place}.fingerprint": material.task.fingerprint,
+            f"task{place}.data": material.sha256,
+        }
+        facts |= {
+            f"task{place}.rows": (
+                f"{len(material.train)} to learn from, {len(material.validation)} to validate by"
+            )
+        }
+        facts |= (
+            {f"task{place}.validation": material.validation_sha256}
+            if material.validation_sha256
+            else {}
+        )
     return {name: str(value) for name, value in facts.items()}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """None where there is none, or an earlier format's. StorageError for one that cannot be read."""
+    """None where there is none, or an earlier format's. StorageError for one that cannot be
+    read.
+    """
     path = folder / TRAINING
     try:
         facts = json.loads(path.read_bytes())
-        return dict(facts) if facts["format"] == FORMAT and isinstance(facts["identity"], dict) else None
+        return (
+            dict(facts)
+            if facts["format"] == FORMAT and isinstance(facts["identity"], dict)
+            else None
+        )
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise StorageError(f"{path} is damaged ({type(error).__name__})", fix="move the folder aside and train again") from None
+        raise StorageError(
+            f"{path} is damaged ({type(error).__name__})",
+            fix="move the folder aside and train again",
+        ) from None
 
 
 def refuse_other(folder: Path, identity: Mapping[str, str]) -> None:
@@ -49,7 +77,10 @@ def refuse_other(folder: Path, identity: Mapping[str, str]) -> None:
         return
     if differences := list_differences(facts["identity"], identity):
         listed = "".join(f"\n  {difference}" for difference in differences)
-        raise RunMismatch(f"{folder} belongs to another training:{listed}", fix="give another folder with --out, or undo the change")
+        raise RunMismatch(
+            f"{folder} belongs to another training:{listed}",
+            fix="give another folder with --out, or undo the change",
+        )
 
 
 def write_manifest(folder: Path, facts: Mapping[str, object]) -> None:
@@ -59,7 +90,9 @@ def write_manifest(folder: Path, facts: Mapping[str, object]) -> None:
 
 
 def divides_alike(manifest: Mapping[str, Any], material: Material) -> bool:
-    """Whether a training of one task set the same rows aside to validate by as this material does."""
+    """Whether a training of one task set the same rows aside to validate by as this material
+    does.
+    """
     theirs, divided = manifest["identity"], material.divided
     mine = {"task1.data": material.sha256, "task1.validation": material.validation_sha256}
     if divided is not None and not divided.given:

@@ -1,4 +1,6 @@
-"""Names and sentences of other people inside Markdown of ours: they are shown, and obeyed by nothing."""
+"""Names and sentences of other people inside Markdown of ours: they are shown, and obeyed by
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,18 @@ _PIPE = re.compile(r"(?<!\\)\|")
 
 
 def quote_text(text: object, limit: int = 200) -> str:
-    """Text on one line, shortened, that Markdown shows as it is: no markup, link, entity, formula, list or control character."""
+    """Text on one line, shortened, that Markdown shows as it is: no markup, link, entity, formula,
+    list or control character.
+    """
     shown = show_name(" ".join(str(text).split()), limit)
-    escaped = _LINKED.sub(lambda found: "".join(f"&#{ord(char)};" for char in found[0]), _SPECIAL.sub(lambda found: "\\" + found[0], shown))
+    escaped = _LINKED.sub(
+        lambda found: "".join(f"&#{ord(char)};" for char in found[0]),
+        _SPECIAL.sub(lambda found: "\\" + found[0], shown),
+    )
     # At the beginning of a line these make a list or a heading of it.
-    return _LIST.sub(lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}", escaped)
+    return _LIST.sub(
+        lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}", escaped
+    )
 
 
 def quote_code(text: object, limit: int = 4000) -> str:
@@ -34,12 +43,16 @@ def quote_code(text: object, limit: int = 4000) -> str:
 def write_fence(lines: Sequence[str], language: str = "") -> str:
     """A block of code, a line each; ``language`` for its colours."""
     shown = [show_name(line, 4000) for line in lines]
-    fence = "`" * max(3, 1 + max((len(run) for line in shown for run in re.findall("`+", line)), default=0))
+    fence = "`" * max(
+        3, 1 + max((len(run) for line in shown for run in re.findall("`+", line)), default=0)
+    )
     return "\n".join([f"{fence}{language}", *shown, fence])
 
 
 def write_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
-    """A table of cells that are Markdown already; all columns but the first to the right where they are ``numbers``."""
+    """A table of cells that are Markdown already; all columns but the first to the right where they
+    are ``numbers``.
+    """
     rule = ["---", *(["---:" if numbers else "---"] * (len(head) - 1))]
     # A table takes its pipes before anything else is read: even those inside code.
     lines = [[_PIPE.sub(r"\|", cell) for cell in cells] for cells in [head, rule, *rows]]

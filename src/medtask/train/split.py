@@ -1,8 +1,10 @@
-"""Rows to learn from and rows to stop by: no patient and no text on both sides, every label on both where it can be.
+"""Rows to learn from and rows to stop by: no patient and no text on both sides, every label on both
+where it can be.
 
-scikit-learn's StratifiedGroupKFold knows one label a row, shares of one k-th alone, and takes minutes for 100,000 groups; it is
-the greedy idea of iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", 2011)
-that is done here, on families of rows that must not be parted.
+scikit-learn's StratifiedGroupKFold knows one label a row, shares of one k-th alone, and takes
+minutes for 100,000 groups; it is the greedy idea of iterative stratification (Sechidis, Tsoumakas
+and Vlahavas, "On the stratification of multi-label data", 2011) that is done here, on families of
+rows that must not be parted.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ Labels = Sequence[tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """How rows were divided. ``given``: the rows to stop by are a table of their own, and nothing was moved. ``joined``: rows that
-    stay on one side because they are near duplicates of others; None where near duplicates had to be parted."""
+    """How rows were divided. ``given``: the rows to stop by are a table of their own, and nothing
+    was moved. ``joined``: rows that stay on one side because they are near duplicates of others;
+    None where near duplicates had to be parted.
+    """
 
     given: bool
     share: float
@@ -35,11 +39,21 @@ class Divided:
         """How the rows to validate by were found, in a sentence."""
         if self.given:
             return "the rows to validate by are a table of their own"
-        twins = f"; {self.joined:,} rows with near duplicates stay with those" if self.joined else ""
-        return f"{self.share:.3g} of the rows are set aside by label, with seed {self.seed}; groups and equal texts stay together{twins}"
+        twins = (
+            f"; {self.joined:,} rows with near duplicates stay with those" if self.joined else ""
+        )
+        return (
+            f"{self.share:.3g} of the rows are set aside by label, with seed {self.seed}; "
+            f"groups and equal texts stay together{twins}"
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {"given": self.given, "share": None if self.given else self.share, "seed": self.seed, "joined": self.joined}
+        return {
+            "given": self.given,
+            "share": None if self.given else self.share,
+            "seed": self.seed,
+            "joined": self.joined,
+        }
 
 
 @dataclass(slots=True)
@@ -51,18 +65,29 @@ class _Family:
 def join_equal(families: Places, marks: Iterable[Hashable]) -> Places:
     """Families as before, but rows with the same mark are of one; a mark of None is none."""
     seen: dict[Hashable, int] = {}
-    pairs = [(seen.setdefault(mark, place), place) for place, mark in enumerate(marks) if mark is not None]
-    first, second = (np.array(ends, dtype=np.int64) for ends in zip(*pairs, strict=True)) if pairs else (np.zeros(0, np.int64),) * 2
+    pairs = [
+        (seen.setdefault(mark, place), place)
+        for place, mark in enumerate(marks)
+        if mark is not None
+    ]
+    first, second = (
+        (np.array(ends, dtype=np.int64) for ends in zip(*pairs, strict=True))
+        if pairs
+        else (np.zeros(0, np.int64),) * 2
+    )
     return join_pairs(families, first, second)
 
 
-def draw_validation(keys: Sequence[bytes], families: Places, labels: Labels, share: float, seed: int) -> NDArray[np.bool_] | None:
+def draw_validation(
+    keys: Sequence[bytes], families: Places, labels: Labels, share: float, seed: int
+) -> NDArray[np.bool_] | None:
     """Which rows to stop by: [rows]; None where there is no way to part them.
 
-    ``keys``: what tells rows from one another, whatever their order. ``families``: rows with the same number stay together.
-    ``labels``: of each row. Each label gives its share, rounded (with a tenth: one row of six, none of five), as far as families
-    allow, and never more than half of its rows; where labels are too rare for that, the rarest wanted first, until the
-    share of all rows is reached.
+    ``keys``: what tells rows from one another, whatever their order. ``families``: rows with the
+    same number stay together. ``labels``: of each row. Each label gives its share, rounded (with a
+    tenth: one row of six, none of five), as far as families allow, and never more than half of its
+    rows; where labels are too rare for that, the rarest wanted first, until the share of all rows
+    is reached.
     """
     draw = _Draw(keys, families, labels, share, seed)
     draw.fill_labels()
@@ -77,7 +102,9 @@ def draw_validation(keys: Sequence[bytes], families: Places, labels: Labels, sha
 class _Draw:
     """A draw under way. Families come in a drawn order; whatever is taken is never given back."""
 
-    def __init__(self, keys: Sequence[bytes], families: Places, labels: Labels, share: float, seed: int) -> None:
+    def __init__(
+        self, keys: Sequence[bytes], families: Places, labels: Labels, share: float, seed: int
+    ) -> None:
         members: dict[int, _Family] = defaultdict(_Family)
         numbers = families.tolist()
         for place in draw_order(keys, seed):
@@ -101,7 +128,11 @@ class _Draw:
             for number in by_label[name]:
                 if 2 * (self.goals[name] - self.taken[name]) <= 1:
                     break
-                if number in self.left and self._gain(self.left[number]) > 0 and self._may_take(self.left[number]):
+                if (
+                    number in self.left
+                    and self._gain(self.left[number]) > 0
+                    and self._may_take(self.left[number])
+                ):
                     self._take(number)
 
     def fill_total(self) -> None:
@@ -121,12 +152,20 @@ class _Draw:
             self._take(min(fitting, key=lambda number: len(self.left[number].rows)))
 
     def _gain(self, family: _Family) -> float:
-        """By how much the squared distances of its labels from their goals shrink, each in units of its goal."""
-        needs = ((count, self.goals[name] - self.taken[name], self.goals[name]) for name, count in family.labels.items())
+        """By how much the squared distances of its labels from their goals shrink, each in units of
+        its goal.
+        """
+        needs = (
+            (count, self.goals[name] - self.taken[name], self.goals[name])
+            for name, count in family.labels.items()
+        )
         return sum(count * (2 * need - count) / goal for count, need, goal in needs)
 
     def _may_take(self, family: _Family) -> bool:
-        return all(2 * (self.taken[name] + count) <= self.counts[name] for name, count in family.labels.items())
+        return all(
+            2 * (self.taken[name] + count) <= self.counts[name]
+            for name, count in family.labels.items()
+        )
 
     def _take(self, number: int) -> None:
         family = self.left.pop(number)

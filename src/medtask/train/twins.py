@@ -1,10 +1,13 @@
-"""Texts that say nearly the same: found among 100,000 short ones in seconds, and compared piece by piece.
+"""Texts that say nearly the same: found among 100,000 short ones in seconds, and compared piece by
+piece.
 
-Two texts are as alike as the share of their pieces (runs of five characters, once case, punctuation, width and runs of blanks are
-levelled) that both have: Jaccard's index, in [0, 1]. Candidates come from MinHash (Broder, 1997) with banding (Leskovec, Rajaraman
-and Ullman, "Mining of Massive Datasets", chapter 3): a pair of likeness 0.8 meets with probability 0.9996, and every candidate
-is then compared on its pieces, so that nothing is called a twin by chance. Where more than 17 texts meet in one band, which
-takes hundreds of texts of one pattern, each is compared with its 16 neighbours on either side.
+Two texts are as alike as the share of their pieces (runs of five characters, once case,
+punctuation, width and runs of blanks are levelled) that both have: Jaccard's index, in [0, 1].
+Candidates come from MinHash (Broder, 1997) with banding (Leskovec, Rajaraman and Ullman, "Mining of
+Massive Datasets", chapter 3): a pair of likeness 0.8 meets with probability 0.9996, and every
+candidate is then compared on its pieces, so that nothing is called a twin by chance. Where more
+than 17 texts meet in one band, which takes hundreds of texts of one pattern, each is compared with
+its 16 neighbours on either side.
 """
 
 from __future__ import annotations
@@ -20,12 +23,16 @@ from numpy.typing import NDArray
 
 NEAR = 0.8  # likeness from which two texts are near duplicates: about one word in ten was changed
 PIECE = 5  # characters
-MOST_PIECES = 1024  # kept of a text: of longer ones likeness is estimated, with a standard error of 0.013
+MOST_PIECES = (
+    1024  # kept of a text: of longer ones likeness is estimated, with a standard error of 0.013
+)
 
 _BANDS, _ROWS = 20, 5
 _BITS = 31  # of a hash: what an index of a sparse table can be
 _NEIGHBOURS = 16
-_CHUNK = 100_000  # characters that are worked on at once: their hashes stay in the processor's cache
+_CHUNK = (
+    100_000  # characters that are worked on at once: their hashes stay in the processor's cache
+)
 _PAIRS = 20_000  # that are compared at once
 
 Places = NDArray[np.int64]
@@ -36,7 +43,9 @@ _GAP = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Pairs of texts, by their places (``first`` < ``second``), and how alike they are: all [pairs]."""
+    """Pairs of texts, by their places (``first`` < ``second``), and how alike they are: all
+    [pairs].
+    """
 
     first: Places
     second: Places
@@ -45,8 +54,10 @@ class Twins:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
-    """Texts made comparable. ``pieces``: a sparse table [texts, hashes] with a 1 for every piece of a text, up to its MOST_PIECES
-    smallest hashes. ``bands`` [bands, texts]: texts with equal numbers in a band are candidates."""
+    """Texts made comparable. ``pieces``: a sparse table [texts, hashes] with a 1 for every piece of
+    a text, up to its MOST_PIECES smallest hashes. ``bands`` [bands, texts]: texts with equal
+    numbers in a band are candidates.
+    """
 
     pieces: Any
     bands: _Hashes
@@ -64,7 +75,11 @@ def sketch(texts: Sequence[str]) -> Sketch:
     """Read the texts once. Memory: at most 5 KB a text."""
     from scipy.sparse import csr_array
 
-    counts, pieces, bands = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros((_BANDS, 0), np.uint64)]
+    counts, pieces, bands = (
+        [np.zeros(1, np.int64)],
+        [np.zeros(0, np.int32)],
+        [np.zeros((_BANDS, 0), np.uint64)],
+    )
     for chunk in _cut(texts):
         hashes, starts = _hash_pieces(chunk)
         bands.append(_band(hashes, starts))
@@ -72,15 +87,20 @@ def sketch(texts: Sequence[str]) -> Sketch:
         pieces.append(kept)
         counts.append(sizes)
     columns, starts = np.concatenate(pieces), np.cumsum(np.concatenate(counts))
-    table = csr_array((np.ones(len(columns), np.int8), columns, starts), shape=(len(starts) - 1, 2**_BITS))
+    table = csr_array(
+        (np.ones(len(columns), np.int8), columns, starts), shape=(len(starts) - 1, 2**_BITS)
+    )
     return Sketch(table, np.concatenate(bands, axis=1))
 
 
 def find_families(texts: Sketch, bound: float = NEAR) -> Places:
-    """The family of each text, as the place of its first member: texts that a chain of near twins joins are of one family."""
+    """The family of each text, as the place of its first member: texts that a chain of near twins
+    joins are of one family.
+    """
     family = np.arange(len(texts))
     for first, second in _list_candidates(texts):
-        # Whoever is of one family already need not be compared: that keeps thousands of texts of one pattern cheap.
+        # Whoever is of one family already need not be compared: that keeps thousands of texts of
+        # one pattern cheap.
         apart = family[first] != family[second]
         near = _confirm(texts, first[apart], second[apart], bound)
         family = join_pairs(family, near.first, near.second)
@@ -88,7 +108,9 @@ def find_families(texts: Sketch, bound: float = NEAR) -> Places:
 
 
 def join_pairs(family: Places, first: Places, second: Places) -> Places:
-    """Families as before, but those of ``first[i]`` and ``second[i]`` are one; each is named by its first member's place."""
+    """Families as before, but those of ``first[i]`` and ``second[i]`` are one; each is named by its
+    first member's place.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -96,13 +118,17 @@ def join_pairs(family: Places, first: Places, second: Places) -> Places:
         return family
     count = len(family)
     ends = np.concatenate([first, np.arange(count)]), np.concatenate([second, family])
-    _, names = connected_components(coo_array((np.ones(len(ends[0]), bool), ends), shape=(count, count)), directed=False)
+    _, names = connected_components(
+        coo_array((np.ones(len(ends[0]), bool), ends), shape=(count, count)), directed=False
+    )
     _, founders, member = np.unique(names, return_index=True, return_inverse=True)
     return np.asarray(founders[member], dtype=np.int64)
 
 
 def find_across(texts: Sketch, side: NDArray[np.bool_], bound: float = NEAR) -> Twins:
-    """All near twins of which one is on each side, most alike first. The candidates are those that find_families looks at."""
+    """All near twins of which one is on each side, most alike first. The candidates are those that
+    find_families looks at.
+    """
     found: list[Places] = []
     for first, second in _list_candidates(texts):
         across = side[first] != side[second]
@@ -127,8 +153,12 @@ def _cut(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _hash_pieces(texts: Sequence[str]) -> tuple[NDArray[np.int32], Places]:
-    """The different pieces of each text, hashed and ascending, one text after the other; and where each text's begin."""
-    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    """The different pieces of each text, hashed and ascending, one text after the other; and where
+    each text's begin.
+    """
+    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(
+        np.uint64
+    )
     lengths = np.array([len(text) for text in texts])
     count = len(points) - PIECE + 1
     mixed = np.zeros(count, np.uint64)
@@ -148,8 +178,12 @@ def _hash_pieces(texts: Sequence[str]) -> tuple[NDArray[np.int32], Places]:
 
 
 def _band(pieces: NDArray[np.int32], starts: Places) -> _Hashes:
-    """One number per band and text, made of the smallest piece under each of the band's hash functions."""
-    factors = np.random.default_rng(5).integers(0, 2**63, (_BANDS, _ROWS), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    """One number per band and text, made of the smallest piece under each of the band's hash
+    functions.
+    """
+    factors = np.random.default_rng(5).integers(
+        0, 2**63, (_BANDS, _ROWS), dtype=np.uint64
+    ) * np.uint64(2) + np.uint64(1)
     wide = pieces.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
     wide ^= wide >> np.uint64(32)
     bands = np.zeros((_BANDS, len(starts)), np.uint64)
@@ -162,7 +196,9 @@ def _band(pieces: NDArray[np.int32], starts: Places) -> _Hashes:
 
 
 def _keep_smallest(pieces: NDArray[np.int32], starts: Places) -> tuple[NDArray[np.int32], Places]:
-    """The MOST_PIECES smallest hashes of each text, and how many that are: a sample of the pieces that is the same in all texts."""
+    """The MOST_PIECES smallest hashes of each text, and how many that are: a sample of the pieces
+    that is the same in all texts.
+    """
     sizes = np.diff(np.append(starts, len(pieces)))
     rank = np.arange(len(pieces)) - np.repeat(starts, sizes)
     return pieces[rank < MOST_PIECES], np.minimum(sizes, MOST_PIECES)
@@ -175,7 +211,11 @@ def _list_candidates(texts: Sketch) -> Iterator[tuple[Places, Places]]:
         order = np.lexsort((after, band))
         keys = band[order]
         for step in range(1, _NEIGHBOURS + 1):
-            meet = np.flatnonzero(keys[step:] == keys[:-step]) if step < len(keys) else np.zeros(0, np.int64)
+            meet = (
+                np.flatnonzero(keys[step:] == keys[:-step])
+                if step < len(keys)
+                else np.zeros(0, np.int64)
+            )
             if not len(meet):
                 break
             one, other = order[meet], order[meet + step]
@@ -184,7 +224,10 @@ def _list_candidates(texts: Sketch) -> Iterator[tuple[Places, Places]]:
 
 def _confirm(texts: Sketch, first: Places, second: Places, bound: float) -> Twins:
     """Those of the pairs that are near twins."""
-    parts = [_compare(texts.pieces, first[at : at + _PAIRS], second[at : at + _PAIRS]) for at in range(0, len(first), _PAIRS)]
+    parts = [
+        _compare(texts.pieces, first[at : at + _PAIRS], second[at : at + _PAIRS])
+        for at in range(0, len(first), _PAIRS)
+    ]
     likeness = np.concatenate(parts) if parts else np.zeros(0)
     near = likeness >= bound
     return Twins(first[near], second[near], likeness[near])
@@ -198,7 +241,9 @@ def _compare(pieces: Any, first: Places, second: Places) -> NDArray[np.float64]:
 
 
 def _count_known(pieces: Any, one: Places, other: Places) -> Places:
-    """How many hashes of each ``one`` could be known of ``other`` too: all, unless ``other`` was cut before them."""
+    """How many hashes of each ``one`` could be known of ``other`` too: all, unless ``other`` was
+    cut before them.
+    """
     sizes = np.diff(pieces.indptr)
     counts = np.array(sizes[one], dtype=np.int64)
     for place in np.flatnonzero(sizes[other] == MOST_PIECES):

@@ -18,7 +18,9 @@ FLOOR = 1e-6  # a probability below it counts as this: one row must not outweigh
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a validation found: mean loss of a row in nats, and in [0, 1] what the kind is judged by (None: nothing)."""
+    """What a validation found: mean loss of a row in nats, and in [0, 1] what the kind is judged by
+    (None: nothing).
+    """
 
     loss: float
     score: float | None = None
@@ -30,8 +32,9 @@ def name_score(tasks: Iterable[Task]) -> str:
 
 
 def judge_rows(task: Task, engine: Engine, lessons: Sequence[Lesson]) -> Verdict:
-    """Mean loss of gold among the allowed answers (nats a row; of several labels the mean over labels), and the share of rows
-    whose likeliest answer is gold (of several labels, of all yes-or-no decisions). For the kinds that are scored.
+    """Mean loss of gold among the allowed answers (nats a row; of several labels the mean over
+    labels), and the share of rows whose likeliest answer is gold (of several labels, of all
+    yes-or-no decisions). For the kinds that are scored.
 
     A row that the engine cannot answer counts as wrong, at the floor.
     """
@@ -46,7 +49,9 @@ def judge_rows(task: Task, engine: Engine, lessons: Sequence[Lesson]) -> Verdict
             found = weigh(task, said.prompt, said.scores)
             if found is not None:
                 gold = by_id[name].record.gold
-                losses[name], right[name] = (_judge_each if task.several else _judge_one)(found.shares, gold)
+                losses[name], right[name] = (_judge_each if task.several else _judge_one)(
+                    found.shares, gold
+                )
     count = max(1, len(lessons))
     return Verdict(math.fsum(losses.values()) / count, math.fsum(right.values()) / count)
 
@@ -63,7 +68,9 @@ def combine_verdicts(verdicts: Sequence[tuple[int, Verdict]]) -> Verdict:
 
 
 def _judge_one(shares: Mapping[str, float], gold: Value | None) -> tuple[float, float]:
-    return -math.log(max(shares.get(str(gold), 0.0), FLOOR)), float(max(shares, key=shares.__getitem__) == gold)
+    return -math.log(max(shares.get(str(gold), 0.0), FLOOR)), float(
+        max(shares, key=shares.__getitem__) == gold
+    )
 
 
 def _judge_each(shares: Mapping[str, float], gold: Value | None) -> tuple[float, float]:

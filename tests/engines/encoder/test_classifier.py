@@ -1,4 +1,6 @@
-"""Encoders with a trained head: small ones that have learned something, asked through whole tasks."""
+"""Encoders with a trained head: small ones that have learned something, asked through whole
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,19 @@ from tiny_encoders import save_classifier
 
 PARTS = ("knee", "wrist", "brain")
 TAGS = ("knee", "wrist", "fall")
-TEXTS = [f"{way} of the {side} {part}{after}" for part in PARTS for way in ("MRI", "CT") for side in ("left", "right")
-         for after in ("", " after a fall")]  # fmt: skip
-NEW = ["CT of the knee", "the wrist, after a fall", "brain", "MRI of the left knee and the right wrist after a fall"]
+TEXTS = [
+    f"{way} of the {side} {part}{after}"
+    for part in PARTS
+    for way in ("MRI", "CT")
+    for side in ("left", "right")
+    for after in ("", " after a fall")
+]
+NEW = [
+    "CT of the knee",
+    "the wrist, after a fall",
+    "brain",
+    "MRI of the left knee and the right wrist after a fall",
+]
 
 Answer = Callable[..., list[medtask.Answer]]
 
@@ -49,8 +61,15 @@ def tags(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
 
 @pytest.fixture
 def answer(tmp_path: Path) -> Answer:
-    def predict(model: EncoderEngine, rows: list[dict[str, object]], gate: str = "error", **form: Any) -> list[medtask.Answer]:
-        task = {"instruction": "Decide.", "input": "{{ text }}", "answer": form, "gate": {"too_long": gate}}
+    def predict(
+        model: EncoderEngine, rows: list[dict[str, object]], gate: str = "error", **form: Any
+    ) -> list[medtask.Answer]:
+        task = {
+            "instruction": "Decide.",
+            "input": "{{ text }}",
+            "answer": form,
+            "gate": {"too_long": gate},
+        }
         (tmp_path / "task.json").write_text(json.dumps(task))
         return list(medtask.predict(medtask.load_task(tmp_path), model, rows))
 
@@ -76,7 +95,10 @@ def read_logits(engine: EncoderEngine, texts: Sequence[str]) -> Any:
     reader = engine.reader
     assert isinstance(reader, Classifier)
     with torch.inference_mode():
-        rows = [reader.model(**reader.tokenizer(text, return_tensors="pt")).logits[0].double().numpy() for text in texts]
+        rows = [
+            reader.model(**reader.tokenizer(text, return_tensors="pt")).logits[0].double().numpy()
+            for text in texts
+        ]
     return np.stack(rows)
 
 
@@ -84,14 +106,18 @@ def test_one_label_has_its_share_of_the_softmax(parts: EncoderEngine) -> None:
     weights = np.exp(read_logits(parts, NEW))
     shares = weights / weights.sum(axis=1, keepdims=True)
     found = {said.record_id: said for said in parts.score(ask(NEW, which(PARTS)))}
-    some = {said.record_id: said for said in parts.score(ask(NEW, which(["brain", "unclear", "knee"])))}
+    some = {
+        said.record_id: said for said in parts.score(ask(NEW, which(["brain", "unclear", "knee"])))
+    }
     for row, (knee, wrist, brain) in enumerate(shares):
         whole, part = found[f"r{row}"], some[f"r{row}"]
         assert isinstance(whole, Scores)
         assert isinstance(part, Scores)
         assert np.exp(whole.branches[0].logprobs) == pytest.approx([knee, wrist, brain], abs=1e-5)
         assert whole.branches[0].off_set == pytest.approx(0, abs=1e-9)
-        assert np.exp(part.branches[0].logprobs) == pytest.approx([brain / (brain + knee), 0, knee / (brain + knee)], abs=1e-4)
+        assert np.exp(part.branches[0].logprobs) == pytest.approx(
+            [brain / (brain + knee), 0, knee / (brain + knee)], abs=1e-4
+        )
         assert part.branches[0].off_set == pytest.approx(wrist, abs=1e-5)
 
 
@@ -109,14 +135,25 @@ def test_each_of_several_labels_has_a_probability_of_its_own(tags: EncoderEngine
 def test_known_rows_leave_the_numbers_of_the_others_as_they_were(tags: EncoderEngine) -> None:
     prompts = ask(TEXTS, *does(TAGS))
     engine = EncoderEngine(tags.reader, tags.info, budget=48)
-    whole = {said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)}
-    rest = {said.record_id: said.branches for said in engine.score(prompts, ["r0", "r5"]) if isinstance(said, Scores)}
+    whole = {
+        said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)
+    }
+    rest = {
+        said.record_id: said.branches
+        for said in engine.score(prompts, ["r0", "r5"])
+        if isinstance(said, Scores)
+    }
     assert len(whole) == len(TEXTS)
     assert rest == {name: branches for name, branches in whole.items() if name not in {"r0", "r5"}}
 
 
-def test_it_answers_a_task_of_its_kind(parts: EncoderEngine, tags: EncoderEngine, answer: Answer) -> None:
-    rows: list[dict[str, object]] = [{"text": "MRI of the left wrist after a fall"}, {"text": "CT of the right brain"}]
+def test_it_answers_a_task_of_its_kind(
+    parts: EncoderEngine, tags: EncoderEngine, answer: Answer
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": "MRI of the left wrist after a fall"},
+        {"text": "CT of the right brain"},
+    ]
     found = answer(parts, rows, kind="label", labels=["brain", "wrist", "knee"], abstain="unclear")
     assert [said.value for said in found] == ["wrist", "brain"]
     assert all(said.status is Status.OK for said in found)
@@ -124,7 +161,9 @@ def test_it_answers_a_task_of_its_kind(parts: EncoderEngine, tags: EncoderEngine
     assert [said.value for said in found] == [("fall", "wrist"), ()]
 
 
-def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_read_it(parts: EncoderEngine, answer: Answer) -> None:
+def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_read_it(
+    parts: EncoderEngine, answer: Answer
+) -> None:
     rows: list[dict[str, object]] = [{"text": "MRI of the left knee after a fall " * 20}]
     (refused,) = answer(parts, rows, kind="label", labels=list(PARTS))
     assert refused.status is Status.TOO_LONG
@@ -137,15 +176,31 @@ def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_rea
 @pytest.mark.parametrize(
     ("form", "error", "told"),
     [
-        ({"kind": "label", "labels": ["knee", "elbow"]}, InputError, 'was not trained on "elbow"; it knows "knee", "wrist", "brain"'),
-        ({"kind": "label", "labels": ["knee", "wrist"], "abstain": "no idea"}, InputError, 'was not trained on "no idea"'),
+        (
+            {"kind": "label", "labels": ["knee", "elbow"]},
+            InputError,
+            'was not trained on "elbow"; it knows "knee", "wrist", "brain"',
+        ),
+        (
+            {"kind": "label", "labels": ["knee", "wrist"], "abstain": "no idea"},
+            InputError,
+            'was not trained on "no idea"',
+        ),
         (
             {"kind": "labels", "labels": ["knee", "wrist"]},
             InputError,
             "trained for tasks of kind 'label', and this one is of kind 'labels'",
         ),
-        ({"kind": "choice", "options": "options"}, EngineError, "cannot answer questions that bring their own options"),
-        ({"kind": "choice", "options": "options", "several": "true"}, EngineError, "that bring their own options"),
+        (
+            {"kind": "choice", "options": "options"},
+            EngineError,
+            "cannot answer questions that bring their own options",
+        ),
+        (
+            {"kind": "choice", "options": "options", "several": "true"},
+            EngineError,
+            "that bring their own options",
+        ),
         ({"kind": "answer"}, EngineError, "cannot write text"),
     ],
 )
@@ -172,4 +227,8 @@ def test_numbers_that_are_none_end_the_loading(parts: EncoderEngine, tmp_path: P
 def test_it_shows_what_it_reads(parts: EncoderEngine) -> None:
     (prompt,) = ask(["CT of the knee"], which(["knee", "unclear"]))
     rendering = parts.render(prompt)
-    assert (rendering.prompt, rendering.candidates, len(rendering.prompt_tokens)) == ("CT of the knee", ("knee", ""), 6)
+    assert (rendering.prompt, rendering.candidates, len(rendering.prompt_tokens)) == (
+        "CT of the knee",
+        ("knee", ""),
+        6,
+    )

@@ -1,4 +1,6 @@
-"""References to encoders: what is loaded, from where, as what; and what is refused before it costs anything."""
+"""References to encoders: what is loaded, from where, as what; and what is refused before it costs
+anything.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,24 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classifier(tmp_path_factory.mktemp("kept"), TEXTS, DIAGONAL, LABELS, several=False, steps=2)
+    return save_classifier(
+        tmp_path_factory.mktemp("kept"), TEXTS, DIAGONAL, LABELS, several=False, steps=2
+    )
 
 
 @pytest.fixture
 def trained(kept: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "trained"
     shutil.copytree(kept, folder)
-    write_trained(folder, Trained("encoder", "label", LABELS, base="tiny", task_fingerprint="f00", phi="no"))
+    write_trained(
+        folder, Trained("encoder", "label", LABELS, base="tiny", task_fingerprint="f00", phi="no")
+    )
     return folder
 
 
-def test_a_folder_without_labels_compares_and_one_with_labels_classifies(plain: Path, trained: Path) -> None:
+def test_a_folder_without_labels_compares_and_one_with_labels_classifies(
+    plain: Path, trained: Path
+) -> None:
     for reference in (str(plain), f"encoder:{plain}"):
         engine = load_encoder(reference)
         assert isinstance(engine.reader, ZeroShot)
@@ -58,19 +66,28 @@ def test_a_folder_without_labels_compares_and_one_with_labels_classifies(plain: 
     assert (engine.caps.score, engine.caps.generate) == ("exact", False)
 
 
-def test_the_identity_of_a_model_is_that_of_its_files(plain: Path, trained: Path, tmp_path: Path) -> None:
+def test_the_identity_of_a_model_is_that_of_its_files(
+    plain: Path, trained: Path, tmp_path: Path
+) -> None:
     before = [load_encoder(str(folder)).info.identity for folder in (plain, trained)]
     save_sentence_encoder(tmp_path / "other", TEXTS, {"Pooling": {"pooling_mode": "cls"}})
     (plain / "config.json").write_text((plain / "config.json").read_text() + "\n")
-    write_trained(trained, Trained("encoder", "label", LABELS, base="tiny", task_fingerprint="f01", phi="no"))
+    write_trained(
+        trained, Trained("encoder", "label", LABELS, base="tiny", task_fingerprint="f01", phi="no")
+    )
     after = [load_encoder(str(folder)).info.identity for folder in (plain, trained)]
     assert all(one != other for one, other in zip(before, after, strict=True))
     assert "weights of 1_Pooling" in load_encoder(str(tmp_path / "other")).info.identity
     assert load_encoder(str(plain), dtype="bfloat16").info.identity != after[0]
 
 
-@pytest.mark.parametrize(("problem", "kind"), [("single_label_classification", "label"), ("multi_label_classification", "labels")])
-def test_the_labels_of_a_model_from_elsewhere_are_those_of_its_config(trained: Path, problem: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [("single_label_classification", "label"), ("multi_label_classification", "labels")],
+)
+def test_the_labels_of_a_model_from_elsewhere_are_those_of_its_config(
+    trained: Path, problem: str, kind: str
+) -> None:
     (trained / "medtask.json").unlink()
     config = json.loads((trained / "config.json").read_text())
     (trained / "config.json").write_text(json.dumps(config | {"problem_type": problem}))
@@ -90,12 +107,32 @@ def rewrite(name: str, **change: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "error", "told"),
     [
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 100), InputError, "is no whole safetensors file"),
-        (lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), ModelNotFound, "pickled weights are not loaded"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), EngineError, "could not be loaded as an encoder"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 100),
+            InputError,
+            "is no whole safetensors file",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"),
+            ModelNotFound,
+            "pickled weights are not loaded",
+        ),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{}"),
+            EngineError,
+            "could not be loaded as an encoder",
+        ),
         (rewrite("config.json", _attn_implementation_internal="a/b"), InputError, "foreign code"),
-        (rewrite("config.json", model_type="strange", auto_map={"AutoModel": "m.M"}), InputError, "brings its own code"),
-        (rewrite("config.json", architectures=["BertForSequenceClassification"]), EngineError, "lacks weights"),
+        (
+            rewrite("config.json", model_type="strange", auto_map={"AutoModel": "m.M"}),
+            InputError,
+            "brings its own code",
+        ),
+        (
+            rewrite("config.json", architectures=["BertForSequenceClassification"]),
+            EngineError,
+            "lacks weights",
+        ),
         (rewrite("config.json", model_type="t5"), EngineError, "could not be loaded as an encoder"),
     ],
 )
@@ -111,7 +148,14 @@ def test_a_model_that_cannot_read_a_text_by_itself_is_found_out_at_start(plain: 
     from transformers import T5Config, T5Model
 
     # An encoder with a decoder, which wants a text of its own.
-    shape = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    shape = {
+        "d_model": 16,
+        "d_kv": 4,
+        "d_ff": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+        "decoder_start_token_id": 0,
+    }
     T5Model(T5Config(vocab_size=50, **shape)).save_pretrained(plain)
     with pytest.raises(EngineError, match=r"does not work as an encoder \(ValueError\)"):
         load_encoder(str(plain))

@@ -1,4 +1,6 @@
-"""Encoders without training: similarities in the shape of probabilities, for every kind of question that is scored."""
+"""Encoders without training: similarities in the shape of probabilities, for every kind of question
+that is scored.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,12 @@ from medtask.similarity import find_minilm, load_sentence_encoder
 from tiny_encoders import save_sentence_encoder
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
-TEXTS = ["MRI of the left knee", "CT of the brain after a fall", "wrist", "the knee of the brain, and the left wrist"]
+TEXTS = [
+    "MRI of the left knee",
+    "CT of the brain after a fall",
+    "wrist",
+    "the knee of the brain, and the left wrist",
+]
 LABELS = [Meaning("knee", "the joint of the leg"), Meaning("brain"), Meaning("wrist")]
 ROWS: list[dict[str, object]] = [
     {"text": "CT of the brain after a fall", "options": {"A": "brain", "B": "knee"}},
@@ -39,7 +46,11 @@ Load = Callable[..., medtask.Task]
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
     folder = save_sentence_encoder(tmp_path_factory.mktemp("plain"), TEXTS)
-    return EncoderEngine(ZeroShot(load_sentence_encoder(folder), "tiny"), EngineInfo("encoder", "tiny", {}), budget=40)
+    return EncoderEngine(
+        ZeroShot(load_sentence_encoder(folder), "tiny"),
+        EngineInfo("encoder", "tiny", {}),
+        budget=40,
+    )
 
 
 @pytest.fixture
@@ -63,16 +74,23 @@ def which(meanings: Sequence[Meaning]) -> Branch:
 def compare(engine: EncoderEngine, texts: Sequence[str], others: Sequence[str]) -> Any:
     reader = engine.reader
     assert isinstance(reader, ZeroShot)
-    one, other = (np.concatenate([reader.encoder.embed([row]) for row in reader.encoder.tokenise(part)]) for part in (texts, others))
+    one, other = (
+        np.concatenate([reader.encoder.embed([row]) for row in reader.encoder.tokenise(part)])
+        for part in (texts, others)
+    )
     return one @ other.T
 
 
-def test_probabilities_are_similarities_spread_by_the_stated_constants(engine: EncoderEngine) -> None:
+def test_probabilities_are_similarities_spread_by_the_stated_constants(
+    engine: EncoderEngine,
+) -> None:
     yes_no = [Branch(f"{meaning.name}: ", ("yes", "no"), meanings=(meaning,)) for meaning in LABELS]
     near = compare(engine, TEXTS, ["knee: the joint of the leg", "brain", "wrist"])
     weights = np.exp(near / TEMPERATURE)
     found = {said.record_id: said for said in engine.score(ask(TEXTS, which(LABELS), *yes_no))}
-    for row, (text, shares) in enumerate(zip(TEXTS, weights / weights.sum(axis=1, keepdims=True), strict=True)):
+    for row, (text, shares) in enumerate(
+        zip(TEXTS, weights / weights.sum(axis=1, keepdims=True), strict=True)
+    ):
         said = found[f"r{row}"]
         assert isinstance(said, Scores)
         assert said.tokens_read == len(text.replace(",", " ,").split()) + 2
@@ -80,31 +98,49 @@ def test_probabilities_are_similarities_spread_by_the_stated_constants(engine: E
         assert np.exp(first.logprobs) == pytest.approx(shares, abs=1e-4)
         for branch, likeness in zip(rest, near[row], strict=True):
             yes, no = np.exp(branch.logprobs)
-            assert yes == pytest.approx(1 / (1 + math.exp(-(likeness - YES_MIDDLE) / YES_WIDTH)), abs=1e-4)
+            assert yes == pytest.approx(
+                1 / (1 + math.exp(-(likeness - YES_MIDDLE) / YES_WIDTH)), abs=1e-4
+            )
             assert yes + no == pytest.approx(1)
 
 
 def test_known_rows_leave_the_numbers_of_the_others_as_they_were(engine: EncoderEngine) -> None:
     prompts = ask(TEXTS, which(LABELS))
-    whole = {said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)}
+    whole = {
+        said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)
+    }
     for known in (["r0"], ["r1", "r3"], list(whole)):
-        rest = {said.record_id: said.branches for said in engine.score(prompts, known) if isinstance(said, Scores)}
+        rest = {
+            said.record_id: said.branches
+            for said in engine.score(prompts, known)
+            if isinstance(said, Scores)
+        }
         assert rest == {name: branches for name, branches in whole.items() if name not in known}
 
 
 @pytest.mark.parametrize(
     ("answer", "names"),
     [
-        ({"kind": "label", "labels": {"brain": "the head", "knee": None}, "abstain": "unclear"}, {"brain", "knee", "unclear"}),
-        ({"kind": "labels", "labels": ["brain", "knee"], "at_least_one": "true"}, {"brain", "knee"}),
+        (
+            {"kind": "label", "labels": {"brain": "the head", "knee": None}, "abstain": "unclear"},
+            {"brain", "knee", "unclear"},
+        ),
+        (
+            {"kind": "labels", "labels": ["brain", "knee"], "at_least_one": "true"},
+            {"brain", "knee"},
+        ),
         ({"kind": "choice", "options": "options"}, None),
         ({"kind": "choice", "options": "options", "debias": "permute"}, None),
         ({"kind": "choice", "options": "options", "several": "true"}, None),
     ],
     ids=["label", "labels", "choice", "permuted", "several"],
 )
-def test_every_kind_that_is_scored_is_answered(engine: EncoderEngine, load: Load, answer: dict[str, Any], names: set[str] | None) -> None:
-    for given, letters in zip(medtask.predict(load(answer), engine, ROWS), ("AB", "ABC"), strict=True):
+def test_every_kind_that_is_scored_is_answered(
+    engine: EncoderEngine, load: Load, answer: dict[str, Any], names: set[str] | None
+) -> None:
+    for given, letters in zip(
+        medtask.predict(load(answer), engine, ROWS), ("AB", "ABC"), strict=True
+    ):
         assert given.status in (Status.OK, Status.REVIEW, Status.ABSTAINED)
         assert given.probabilities is not None
         assert set(given.probabilities) == (names or set(letters))
@@ -113,7 +149,9 @@ def test_every_kind_that_is_scored_is_answered(engine: EncoderEngine, load: Load
 def test_the_order_of_options_does_not_matter(engine: EncoderEngine, load: Load) -> None:
     task = load({"kind": "choice", "options": "options", "debias": "permute"})
     plain = load({"kind": "choice", "options": "options"})
-    for one, other in zip(medtask.predict(task, engine, ROWS), medtask.predict(plain, engine, ROWS), strict=True):
+    for one, other in zip(
+        medtask.predict(task, engine, ROWS), medtask.predict(plain, engine, ROWS), strict=True
+    ):
         assert one.value == other.value
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
 
@@ -123,17 +161,29 @@ def test_the_order_of_options_does_not_matter(engine: EncoderEngine, load: Load)
     [
         ({"kind": "choice", "options": "options", "readout": "text"}, "no likelihood of one"),
         ({"kind": "answer"}, "cannot write text"),
-        ({"kind": "fields", "schema": {"type": "object", "properties": {"side": {"enum": ["left", "right"]}}}}, "cannot write text"),
+        (
+            {
+                "kind": "fields",
+                "schema": {"type": "object", "properties": {"side": {"enum": ["left", "right"]}}},
+            },
+            "cannot write text",
+        ),
     ],
 )
-def test_what_an_encoder_cannot_do_is_refused_with_a_remedy(engine: EncoderEngine, load: Load, answer: dict[str, Any], told: str) -> None:
+def test_what_an_encoder_cannot_do_is_refused_with_a_remedy(
+    engine: EncoderEngine, load: Load, answer: dict[str, Any], told: str
+) -> None:
     with pytest.raises(EngineError, match=told) as refused:
         list(medtask.predict(load(answer), engine, ROWS))
     assert refused.value.fix
 
 
-def test_candidates_without_meaning_are_refused_with_engines_that_can(engine: EncoderEngine) -> None:
-    with pytest.raises(EngineError, match="cannot tell what the candidates of this question stand for") as refused:
+def test_candidates_without_meaning_are_refused_with_engines_that_can(
+    engine: EncoderEngine,
+) -> None:
+    with pytest.raises(
+        EngineError, match="cannot tell what the candidates of this question stand for"
+    ) as refused:
         list(engine.score(ask(TEXTS, Branch("", ("yes", "no")))))
     assert "hf" in refused.value.fix
     assert list(engine.score(ask(["knee"]))) == [Scores("r0", ())]
@@ -143,17 +193,26 @@ def test_a_text_or_a_candidate_beyond_the_context_is_too_long(engine: EncoderEng
     (text,) = engine.score(ask(["knee " * 63], which(LABELS)))
     (candidate,) = engine.score(ask(["knee"], which([Meaning("knee"), Meaning("of " * 80)])))
     assert text == Fault("r0", Status.TOO_LONG, "65 tokens; the model reads at most 64")
-    assert candidate == Fault("r0", Status.TOO_LONG, "a candidate has 82 tokens; the model reads at most 64")
+    assert candidate == Fault(
+        "r0", Status.TOO_LONG, "a candidate has 82 tokens; the model reads at most 64"
+    )
     assert list(engine.score(ask(["knee " * 63], which(LABELS)), known=["r0"])) == []
     (whole,) = engine.score(ask(["knee " * 62], which(LABELS)))
     assert isinstance(whole, Scores)
 
 
-@pytest.mark.parametrize(("gate", "reason"), [("head_tail", "its beginning and its end"), ("chunk", r"read in \d+ overlapping parts")])
-def test_a_long_record_is_read_in_parts_whatever_the_instruction_takes(engine: EncoderEngine, load: Load, gate: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("gate", "reason"),
+    [("head_tail", "its beginning and its end"), ("chunk", r"read in \d+ overlapping parts")],
+)
+def test_a_long_record_is_read_in_parts_whatever_the_instruction_takes(
+    engine: EncoderEngine, load: Load, gate: str, reason: str
+) -> None:
     answer = {"kind": "label", "labels": ["knee", "brain"]}
     task = load(answer, gate={"too_long": gate}, instruction="Decide with great care. " * 40)
-    (given,) = medtask.predict(task, engine, [{"text": "the left knee and the brain after a fall " * 30}])
+    (given,) = medtask.predict(
+        task, engine, [{"text": "the left knee and the brain after a fall " * 30}]
+    )
     assert given.status in (Status.OK, Status.REVIEW)
     assert given.reason is not None
     assert re.search(reason, given.reason)
@@ -165,7 +224,10 @@ def test_a_long_record_is_read_in_parts_whatever_the_instruction_takes(engine: E
 def test_it_shows_what_it_reads_and_counts_its_tokens(engine: EncoderEngine) -> None:
     (prompt,) = ask(["MRI of the knee"], which(LABELS))
     rendering = engine.render(prompt)
-    assert (rendering.prompt, rendering.candidates) == ("MRI of the knee", ("knee: the joint of the leg", "brain", "wrist"))
+    assert (rendering.prompt, rendering.candidates) == (
+        "MRI of the knee",
+        ("knee: the joint of the leg", "brain", "wrist"),
+    )
     assert len(rendering.prompt_tokens) == 6
     plan = engine.plan([prompt])
     assert (plan.shared, plan.own, plan.limit, plan.bare) == (0, (6,), 64, True)
@@ -174,11 +236,18 @@ def test_it_shows_what_it_reads_and_counts_its_tokens(engine: EncoderEngine) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_minilm() is None or not DATA.is_dir(), reason="MiniLM or the public sets are not here")
+@pytest.mark.skipif(
+    find_minilm() is None or not DATA.is_dir(), reason="MiniLM or the public sets are not here"
+)
 def test_minilm_reaches_on_real_titles_what_it_is_said_to_reach(load: Load) -> None:
     with gzip.open(DATA / "icd9_procedures" / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    task = load({"kind": "label", "labels": json.loads((DATA / "icd9_procedures" / "labels.json").read_text())})
+    task = load(
+        {
+            "kind": "label",
+            "labels": json.loads((DATA / "icd9_procedures" / "labels.json").read_text()),
+        }
+    )
     answers = list(medtask.predict(task, load_encoder("minilm"), rows))
     right = sum(answer.value == row["label"] for answer, row in zip(answers, rows, strict=True))
     assert right / len(rows) == pytest.approx(0.361, abs=0.005)

@@ -55,23 +55,35 @@ def test_a_file_that_was_cut_is_refused(whole: bytes, tmp_path: Path) -> None:
     ("find", "add", "value"),
     [
         (b"block.0", 7, struct.pack("<I", 99)),  # more dimensions than there can be
-        (b"block.0", 11, struct.pack("<Q", 2**62)),  # a length that overflows what it is multiplied with
+        (
+            b"block.0",
+            11,
+            struct.pack("<Q", 2**62),
+        ),  # a length that overflows what it is multiplied with
         (b"block.0", 31, struct.pack("<Q", 2**63)),  # data far behind the end of the file
-        (b"llama.context_length", -8, struct.pack("<Q", 2**60)),  # a name that is longer than the file
+        (
+            b"llama.context_length",
+            -8,
+            struct.pack("<Q", 2**60),
+        ),  # a name that is longer than the file
         (b"GGUF", 8, struct.pack("<Q", 2**40)),  # more tensors than can be
         (b"GGUF", 16, struct.pack("<Q", 2**40)),  # more facts than can be
         (b"GGUF", 4, struct.pack("<I", 99)),  # a version of the future
         (b"tokenizer.ggml.tokens", 29, struct.pack("<Q", 2**50)),  # a list without end
     ],
 )
-def test_known_shapes_of_attack_are_refused(whole: bytes, tmp_path: Path, find: bytes, add: int, value: bytes) -> None:
+def test_known_shapes_of_attack_are_refused(
+    whole: bytes, tmp_path: Path, find: bytes, add: int, value: bytes
+) -> None:
     place = whole.index(find) + add
     with pytest.raises(InputError, match="no whole GGUF"):
         read(tmp_path, whole[:place] + value + whole[place + len(value) :])
 
 
 @pytest.mark.slow
-def test_ten_thousand_mutated_headers_neither_crash_nor_allocate(whole: bytes, tmp_path: Path) -> None:
+def test_ten_thousand_mutated_headers_neither_crash_nor_allocate(
+    whole: bytes, tmp_path: Path
+) -> None:
     """S5 of the security goals; what is let through is counted as a file of that size can be."""
     chance = random.Random(0)
     tracemalloc.start()
@@ -80,7 +92,9 @@ def test_ten_thousand_mutated_headers_neither_crash_nor_allocate(whole: bytes, t
             content = bytearray(whole)
             for _ in range(chance.randint(1, 4)):
                 place = chance.randrange(min(len(content), 700))
-                content[place : place + chance.choice((1, 4, 8))] = chance.randbytes(chance.choice((1, 4, 8)))
+                content[place : place + chance.choice((1, 4, 8))] = chance.randbytes(
+                    chance.choice((1, 4, 8))
+                )
             with contextlib.suppress(InputError):
                 assert 0 <= read(tmp_path, bytes(content)) <= 8 * len(content)
         assert tracemalloc.get_traced_memory()[1] < 50_000_000

@@ -1,4 +1,6 @@
-"""Prompts with several branches, with thoughts, with text of their own, and with few-shot turns: against plain passes."""
+"""Prompts with several branches, with thoughts, with text of their own, and with few-shot turns:
+against plain passes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ TEXTS = (
     "MRI knee. Operations on the eye, Operations on the ear.",
 )
 HEAD = "Which of these apply?\n- eye\n- ear\n- nose\n\nText: "
-LEADS = tuple(Branch(f"{name}: ", ("yes", "no")) for name in ("eye", "ear", "Operations on the nose; mouth"))
+LEADS = tuple(
+    Branch(f"{name}: ", ("yes", "no")) for name in ("eye", "ear", "Operations on the nose; mouth")
+)
 OPTIONS = ("CT Brain", "CT Brain without contrast", "MRI knee", "MRI knee", "none")
 
 
@@ -35,13 +39,19 @@ def ask(text: str, *branches: Branch, row: str = "1", head: str = HEAD) -> Promp
 
 
 def list_options(order: tuple[str, ...]) -> str:
-    return "\n\n" + "\n".join(f"{letter}. {option}" for letter, option in zip("ABCDE", order, strict=False))
+    return "\n\n" + "\n".join(
+        f"{letter}. {option}" for letter, option in zip("ABCDE", order, strict=False)
+    )
 
 
 def rotate(text: str, row: str) -> Prompt:
     """One branch for each cyclic order of the options."""
     orders = [OPTIONS[start:] + OPTIONS[:start] for start in range(len(OPTIONS))]
-    return ask(text, *(Branch("", tuple("ABCDE"), list_options(order), "text") for order in orders), row=row)
+    return ask(
+        text,
+        *(Branch("", tuple("ABCDE"), list_options(order), "text") for order in orders),
+        row=row,
+    )
 
 
 def make_prompts(kind: str) -> list[Prompt]:
@@ -51,16 +61,43 @@ def make_prompts(kind: str) -> list[Prompt]:
     if kind == "rotated letters":
         return [rotate(text, str(row)) for row, text in enumerate(TEXTS)]
     if kind == "option texts":  # one begins another, two are the same
-        return [ask(text, Branch("", OPTIONS, list_options(OPTIONS), "text"), row=str(row)) for row, text in enumerate(TEXTS)]
+        return [
+            ask(text, Branch("", OPTIONS, list_options(OPTIONS), "text"), row=str(row))
+            for row, text in enumerate(TEXTS)
+        ]
     if kind == "thoughts":
-        leads = [replace(prompt, thoughts=f"It is about the {prompt.text[:9]}") for prompt in make_prompts("labels")]
-        return [*leads, *(replace(prompt, record_id=f"r{prompt.record_id}", thoughts="") for prompt in make_prompts("rotated letters"))]
+        leads = [
+            replace(prompt, thoughts=f"It is about the {prompt.text[:9]}")
+            for prompt in make_prompts("labels")
+        ]
+        return [
+            *leads,
+            *(
+                replace(prompt, record_id=f"r{prompt.record_id}", thoughts="")
+                for prompt in make_prompts("rotated letters")
+            ),
+        ]
     if kind == "fields":
         written = '{"organ": "eye", "side": '
-        both = (Branch("", ('"left"', '"right"', "null")), Branch('"left", "seen": ', ("true", "false")))
-        return [replace(ask(text, *both, row=str(row)), written=written) for row, text in enumerate(TEXTS)]
-    sets = Branch("", OPTIONS[:3]), Branch("", OPTIONS[:1]), Branch("CT ", ("Brain", "x")), LEADS[0], LEADS[0]
-    return [ask(text, *sets, Branch("", OPTIONS, "", "text"), row=str(row)) for row, text in enumerate(TEXTS)]
+        both = (
+            Branch("", ('"left"', '"right"', "null")),
+            Branch('"left", "seen": ', ("true", "false")),
+        )
+        return [
+            replace(ask(text, *both, row=str(row)), written=written)
+            for row, text in enumerate(TEXTS)
+        ]
+    sets = (
+        Branch("", OPTIONS[:3]),
+        Branch("", OPTIONS[:1]),
+        Branch("CT ", ("Brain", "x")),
+        LEADS[0],
+        LEADS[0],
+    )
+    return [
+        ask(text, *sets, Branch("", OPTIONS, "", "text"), row=str(row))
+        for row, text in enumerate(TEXTS)
+    ]
 
 
 KINDS = ("labels", "rotated letters", "option texts", "thoughts", "fields", "mixed")
@@ -70,12 +107,20 @@ KINDS = ("labels", "rotated letters", "option texts", "thoughts", "fields", "mix
 @pytest.fixture(scope="module", params=["llama", "gemma2", "gemma3", "gemma4", "gpt_oss"])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
     template = "gemma" if request.param.startswith("gemma") else "chatml"
-    return load_hf(str(save_model(tmp_path_factory.mktemp(request.param), request.param, template)), dtype="float32", device="cpu")
+    return load_hf(
+        str(save_model(tmp_path_factory.mktemp(request.param), request.param, template)),
+        dtype="float32",
+        device="cpu",
+    )
 
 
 @pytest.fixture(scope="module", params=["chatml", "thinking", "inst", None])
 def speaker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
-    return load_hf(str(save_model(tmp_path_factory.mktemp("speaker"), "llama", request.param)), dtype="float32", device="cpu")
+    return load_hf(
+        str(save_model(tmp_path_factory.mktemp("speaker"), "llama", request.param)),
+        dtype="float32",
+        device="cpu",
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,7 +136,9 @@ def test_in_every_chat_format(speaker: HfEngine, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prompt_above_the_budget_is_read_in_pieces_with_the_same_numbers(engine: HfEngine, kind: str) -> None:
+def test_a_prompt_above_the_budget_is_read_in_pieces_with_the_same_numbers(
+    engine: HfEngine, kind: str
+) -> None:
     budget, engine.budget = engine.budget, 20
     try:
         assert_exact(engine, make_prompts(kind))
@@ -99,7 +146,9 @@ def test_a_prompt_above_the_budget_is_read_in_pieces_with_the_same_numbers(engin
         engine.budget = budget
 
 
-def test_long_prompts_read_in_blocks_give_the_same_numbers(engine: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_read_in_blocks_give_the_same_numbers(
+    engine: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("medtask.engines.hf.pack.SCORES_AT_ONCE", 6000)
     assert_exact(engine, make_prompts("rotated letters"))
     assert_exact(engine, make_prompts("labels"))
@@ -107,33 +156,54 @@ def test_long_prompts_read_in_blocks_give_the_same_numbers(engine: HfEngine, mon
 
 def read_numbers(engine: HfEngine, prompts: list[Prompt]) -> dict[str, np.ndarray]:
     return {
-        scores.record_id: np.concatenate([[*branch.logprobs, branch.off_set] for branch in scores.branches])
+        scores.record_id: np.concatenate(
+            [[*branch.logprobs, branch.off_set] for branch in scores.branches]
+        )
         for scores in engine.score(prompts)
     }
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
-    return load_hf(str(save_model(tmp_path_factory.mktemp("quick"), "gemma3", "gemma")), dtype="float32", device="cpu")
+    return load_hf(
+        str(save_model(tmp_path_factory.mktemp("quick"), "gemma3", "gemma")),
+        dtype="float32",
+        device="cpu",
+    )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.permutations(range(len(TEXTS))), budget=st.integers(1, 400), kind=st.sampled_from(KINDS))
-def test_neither_order_nor_budget_changes_a_number(quick: HfEngine, order: list[int], budget: int, kind: str) -> None:
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    order=st.permutations(range(len(TEXTS))),
+    budget=st.integers(1, 400),
+    kind=st.sampled_from(KINDS),
+)
+def test_neither_order_nor_budget_changes_a_number(
+    quick: HfEngine, order: list[int], budget: int, kind: str
+) -> None:
     prompts = make_prompts(kind)
     expected = read_numbers(quick, prompts)
     whole, quick.budget = quick.budget, budget
     found = read_numbers(quick, [prompts[place] for place in order])
     quick.budget = whole
     for prompt in (prompts[place] for place in order):
-        assert np.abs(np.exp(found[prompt.record_id]) - np.exp(expected[prompt.record_id])).max() < 1e-4
+        assert (
+            np.abs(np.exp(found[prompt.record_id]) - np.exp(expected[prompt.record_id])).max()
+            < 1e-4
+        )
 
 
 def test_what_branches_share_is_read_once_and_told_so(engine: HfEngine) -> None:
     prompts = make_prompts("labels")[:1]
-    alone = [next(iter(engine.score([replace(prompts[0], branches=(branch,))]))) for branch in LEADS]
+    alone = [
+        next(iter(engine.score([replace(prompts[0], branches=(branch,))]))) for branch in LEADS
+    ]
     together = next(iter(engine.score(prompts)))
-    assert together.tokens_read + together.tokens_reused == sum(scores.tokens_read + scores.tokens_reused for scores in alone)
+    assert together.tokens_read + together.tokens_reused == sum(
+        scores.tokens_read + scores.tokens_reused for scores in alone
+    )
     assert together.tokens_read < alone[0].tokens_read + 40
     assert engine.plan(prompts).own[0] + engine.plan(prompts).shared == together.tokens_read
 
@@ -145,9 +215,15 @@ def test_letters_take_no_token_more_than_the_prompt(engine: HfEngine) -> None:
 
 
 def with_examples(row: int, *examples: str) -> Prompt:
-    turns = [turn for text in examples for turn in (Message("user", f"Text: {text}"), Message("assistant", "yes"))]
+    turns = [
+        turn
+        for text in examples
+        for turn in (Message("user", f"Text: {text}"), Message("assistant", "yes"))
+    ]
     turns[0] = replace(turns[0], content=HEAD + turns[0].content)
-    return Prompt(str(row), (*turns, Message("user", f"Text: {TEXTS[row % 3]}")), LEADS[:2], TEXTS[row % 3])
+    return Prompt(
+        str(row), (*turns, Message("user", f"Text: {TEXTS[row % 3]}")), LEADS[:2], TEXTS[row % 3]
+    )
 
 
 def test_rows_with_the_same_examples_share_them(engine: HfEngine) -> None:
@@ -156,7 +232,14 @@ def test_rows_with_the_same_examples_share_them(engine: HfEngine) -> None:
     prompts += [with_examples(9, "CT Brain"), with_examples(10, "Ultrasound")]
     assert_exact(engine, prompts)
     found = {scores.record_id: scores for scores in engine.score(prompts)}
-    turns = {row: len(engine.chat.tokenizer.encode(["".join(turn.content for turn in prompts[row].messages[:-1])])[0]) for row in range(9)}
+    turns = {
+        row: len(
+            engine.chat.tokenizer.encode(
+                ["".join(turn.content for turn in prompts[row].messages[:-1])]
+            )[0]
+        )
+        for row in range(9)
+    }
     payers = [row for row in range(9) if found[str(row)].tokens_read > turns[row]]
     assert len(payers) == 2, "each group reads its examples once"
     assert list(found) == [scores.record_id for scores in engine.score(prompts)]

@@ -41,15 +41,23 @@ TEXTS = (
     "",
     "user assistant",
 )
-HEAD = "Write what is wrong with the patient, in the order in which it was found, and nothing else.\n\nText: "
+HEAD = (
+    "Write what is wrong with the patient, in the order in which it was found, and nothing "
+    "else.\n\nText: "
+)
 NEW = Limits(max_tokens=40, loops=False)
 
 
 def ask(texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
-    return [Prompt(str(row), (Message("user", HEAD + text),), (), text) for row, text in enumerate(texts)]
+    return [
+        Prompt(str(row), (Message("user", HEAD + text),), (), text)
+        for row, text in enumerate(texts)
+    ]
 
 
-def write(engine: HfEngine, prompts: list[Prompt], limits: Limits = NEW, **more: object) -> dict[str, Generated]:
+def write(
+    engine: HfEngine, prompts: list[Prompt], limits: Limits = NEW, **more: object
+) -> dict[str, Generated]:
     written = {}
     for result in engine.generate(prompts, limits, **more):  # type: ignore[arg-type]
         assert isinstance(result, Generated), result
@@ -59,12 +67,19 @@ def write(engine: HfEngine, prompts: list[Prompt], limits: Limits = NEW, **more:
 
 
 def find_tokens(engine: HfEngine, prompt: Prompt, count: int) -> list[int]:
-    """The tokens by transformers' generate, and nothing of the engine's own but the rendered prompt."""
+    """The tokens by transformers' generate, and nothing of the engine's own but the rendered
+    prompt.
+    """
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
     ends = sorted(engine.writer.find_ends(NEW).tokens)
     engine.model.set_attn_implementation("eager")
     out = engine.model.generate(
-        tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=count, do_sample=False, eos_token_id=ends, pad_token_id=0
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=count,
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=0,
     )
     engine.model.set_attn_implementation(ATTENTION)
     return out[0, tokens.shape[1] :].tolist()
@@ -74,7 +89,10 @@ def write_by_hand(engine: HfEngine, prompt: Prompt, count: int) -> str:
     return engine.chat.tokenizer.decode(find_tokens(engine, prompt, count)).strip()
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite"])
+@pytest.fixture(
+    scope="module",
+    params=["llama", "qwen2", "qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite"],
+)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
     family = request.param
     template = "gemma" if family.startswith("gemma") else "chatml"
@@ -82,7 +100,9 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     engine = load_hf(str(folder), dtype="float32", device="cpu")
     # A random model whose output is tied to its input says the last token again for ever.
     shape = engine.model.get_output_embeddings().weight.shape
-    engine.model.get_output_embeddings().weight = torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+    engine.model.get_output_embeddings().weight = torch.nn.Parameter(
+        torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    )
     engine.reader.head = read_head(engine.model)
     return engine
 
@@ -118,12 +138,16 @@ def rows(request: pytest.FixtureRequest, engine: HfEngine) -> Iterator[int]:
 def alone(engine: HfEngine) -> dict[str, str]:
     """What the model says to each prompt by itself."""
     texts = {prompt.record_id: write_by_hand(engine, prompt, NEW.max_tokens) for prompt in ask()}
-    assert len(set(texts.values())) > len(TEXTS) // 2, "a model that always says the same would hide every mistake"
+    assert len(set(texts.values())) > len(TEXTS) // 2, (
+        "a model that always says the same would hide every mistake"
+    )
     return texts
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8], indirect=True)
-def test_rows_written_together_say_what_each_says_alone(engine: HfEngine, alone: dict[str, str], rows: int) -> None:
+def test_rows_written_together_say_what_each_says_alone(
+    engine: HfEngine, alone: dict[str, str], rows: int
+) -> None:
     assert engine.packed
     assert {row: result.text for row, result in write(engine, ask()).items()} == alone
 
@@ -151,21 +175,27 @@ def test_the_log_probability_is_that_of_one_plain_pass(llama: HfEngine) -> None:
     total = 0.0
     for _ in range(result.tokens):
         with torch.inference_mode():
-            logprobs = torch.log_softmax(llama.model(input_ids=torch.tensor([base])).logits[0, -1].double(), dim=-1)
+            logprobs = torch.log_softmax(
+                llama.model(input_ids=torch.tensor([base])).logits[0, -1].double(), dim=-1
+            )
         base.append(int(logprobs.argmax()))
         total += float(logprobs.max())
     llama.model.set_attn_implementation(ATTENTION)
     assert result.logprob == pytest.approx(total, abs=1e-4)
 
 
-def test_an_end_token_of_the_model_ends_the_text(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_token_of_the_model_ends_the_text(
+    llama: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens = find_tokens(llama, ask()[0], NEW.max_tokens)
     end = tokens[5]
     monkeypatch.setattr(llama.model.generation_config, "eos_token_id", [end, 2])
     cut = write(llama, ask()[:1])["0"]
     assert cut.ended == "stop"
     assert cut.tokens == tokens.index(end) + 1
-    assert cut.text == llama.chat.tokenizer.decode(tokens[: tokens.index(end)], specials=True).strip()
+    assert (
+        cut.text == llama.chat.tokenizer.decode(tokens[: tokens.index(end)], specials=True).strip()
+    )
 
 
 def test_a_stop_text_across_tokens_is_cut_off(llama: HfEngine) -> None:
@@ -187,9 +217,13 @@ def test_every_text_has_an_end_within_its_limit(llama: HfEngine) -> None:
 def test_a_loop_is_stopped_and_its_further_rounds_are_no_text() -> None:
     engine = make_engine("chatml", lambda text, token: text != " pain")
     endless = write(engine, ask()[:3], Limits(300, loops=False))
-    assert {(result.ended, result.text) for result in endless.values()} == {("length", " ".join(["pain"] * 300))}
+    assert {(result.ended, result.text) for result in endless.values()} == {
+        ("length", " ".join(["pain"] * 300))
+    }
     looped = write(engine, ask()[:3], Limits(300))
-    assert {(result.ended, result.text, result.tokens) for result in looped.values()} == {("loop", "pain", LEAST_TOKENS)}
+    assert {(result.ended, result.text, result.tokens) for result in looped.values()} == {
+        ("loop", "pain", LEAST_TOKENS)
+    }
 
 
 def test_a_row_whose_time_is_over_is_stopped(llama: HfEngine) -> None:
@@ -207,7 +241,10 @@ def test_chance_depends_on_the_seed_and_the_record_alone(llama: HfEngine) -> Non
     llama.writer.rows = ROWS_AT_ONCE
     assert write(llama, ask()[3:4], warm)["3"].text == together["3"].text
     assert write(llama, ask()[3:4], replace(warm, seed=6))["3"].text != together["3"].text
-    assert write(llama, ask(("x", "x")), warm)["0"].text != write(llama, ask(("x", "x")), warm)["1"].text
+    assert (
+        write(llama, ask(("x", "x")), warm)["0"].text
+        != write(llama, ask(("x", "x")), warm)["1"].text
+    )
     assert write(llama, ask()[3:4])["3"].logprob > together["3"].logprob
 
 
@@ -216,10 +253,14 @@ def test_known_rows_are_written_for_the_others_sake_and_left_out(llama: HfEngine
     assert write(llama, ask(), known={prompt.record_id for prompt in ask()}) == {}
     some = write(llama, ask(), known={"0", "3", "9"})
     assert some.keys() == everything.keys() - {"0", "3", "9"}
-    assert {row: result.logprob for row, result in some.items()} == {row: everything[row].logprob for row in some}  # to the last digit
+    assert {row: result.logprob for row, result in some.items()} == {
+        row: everything[row].logprob for row in some
+    }  # to the last digit
 
 
-def test_a_row_without_room_for_its_text_is_a_fault_and_the_others_are_written(llama: HfEngine) -> None:
+def test_a_row_without_room_for_its_text_is_a_fault_and_the_others_are_written(
+    llama: HfEngine,
+) -> None:
     prompts = ask(("short", "word " * 900, "x"))
     results = {result.record_id: result for result in llama.generate(prompts, NEW)}
     assert isinstance(results["1"], Fault)
@@ -236,18 +277,30 @@ def test_a_row_without_room_for_its_text_is_a_fault_and_the_others_are_written(l
 
 def test_rows_of_one_group_share_what_they_were_shown_before(llama: HfEngine) -> None:
     def shown(example: str) -> tuple[Message, ...]:
-        return Message("user", f"Text: {example}"), Message("assistant", "Operations on the ear" + example * 9)
+        return Message("user", f"Text: {example}"), Message(
+            "assistant", "Operations on the ear" + example * 9
+        )
 
     prompts = [
-        Prompt(str(row), (*shown("nose; mouth" if row % 2 else "MRI knee joint"), Message("user", text)), (), text)
+        Prompt(
+            str(row),
+            (*shown("nose; mouth" if row % 2 else "MRI knee joint"), Message("user", text)),
+            (),
+            text,
+        )
         for row, text in enumerate(TEXTS)
     ]
     written = write(llama, prompts)
     alone = {prompt.record_id: write(llama, [prompt])[prompt.record_id] for prompt in prompts}
-    assert {row: result.text for row, result in written.items()} == {row: result.text for row, result in alone.items()}
+    assert {row: result.text for row, result in written.items()} == {
+        row: result.text for row, result in alone.items()
+    }
     for row, result in written.items():
         assert result.tokens_read + result.tokens_reused == alone[row].tokens_read
-    read, whole = (sum(result.tokens_read - result.tokens for result in results.values()) for results in (written, alone))
+    read, whole = (
+        sum(result.tokens_read - result.tokens for result in results.values())
+        for results in (written, alone)
+    )
     assert read < whole / 2
 
 
@@ -258,7 +311,9 @@ def test_a_text_goes_on_where_it_was_left(llama: HfEngine) -> None:
     assert text.strip() == write_by_hand(llama, prompt, NEW.max_tokens)
     assert text != write(llama, ask())["2"].text
     # A space at the end is the model's to write.
-    assert write(llama, [replace(prompt, written="The patient was seen ")])["2"].text == text.strip()
+    assert (
+        write(llama, [replace(prompt, written="The patient was seen ")])["2"].text == text.strip()
+    )
 
 
 def test_pieces_are_shown_as_they_come_and_make_the_text(llama: HfEngine) -> None:
@@ -299,12 +354,20 @@ def test_a_model_that_cannot_be_packed_writes_too(tmp_path: Path) -> None:
     assert not engine.packed
     prompt = ask()[4]
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
-    out = engine.model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=9, do_sample=False, pad_token_id=0)
+    out = engine.model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=9,
+        do_sample=False,
+        pad_token_id=0,
+    )
     told = engine.chat.tokenizer.decode(out[0, tokens.shape[1] :].tolist(), specials=True)
     assert write(engine, [prompt], replace(NEW, max_tokens=9))["4"].text == told.strip()
 
 
-def test_out_of_memory_halves_the_rows_and_loses_no_word(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_rows_and_loses_no_word(
+    llama: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = write(llama, ask())
     passes = 0
     run_pass = desk_module.run_pass
@@ -323,11 +386,15 @@ def test_out_of_memory_halves_the_rows_and_loses_no_word(llama: HfEngine, monkey
     assert llama.writer.room
     assert llama.writer.room < room
     llama.writer.room = room
-    assert {row: result.text for row, result in after.items()} == {row: result.text for row, result in whole.items()}
+    assert {row: result.text for row, result in after.items()} == {
+        row: result.text for row, result in whole.items()
+    }
     assert {result.tokens for result in after.values()} == {NEW.max_tokens}
 
 
-def test_a_row_that_never_fits_fails_alone(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_never_fits_fails_alone(
+    llama: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_pass = desk_module.run_pass
 
     def choke_on_long_rows(decoder, plan):
@@ -345,7 +412,9 @@ def test_a_row_that_never_fits_fails_alone(llama: HfEngine, monkeypatch: pytest.
     assert all(isinstance(result, Generated) for row, result in results.items() if row != "2")
 
 
-def test_a_failing_model_is_an_engine_error(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_model_is_an_engine_error(
+    llama: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(decoder, plan):
         raise RuntimeError("some kernel, and what stood in the record")
 
@@ -367,7 +436,9 @@ def test_numbers_that_are_none_fail_the_row(tmp_path: Path) -> None:
 
 def test_rows_at_once_follow_from_memory(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     token = measure_token(llama.reader)
-    assert token == 2 * 4 * 2 * 8 * 4  # keys and values of 4 layers with 2 heads of 8 numbers, 4 bytes each
+    assert (
+        token == 2 * 4 * 2 * 8 * 4
+    )  # keys and values of 4 layers with 2 heads of 8 numbers, 4 bytes each
     widths = []
 
     def look(decoder, plan):
@@ -377,23 +448,34 @@ def test_rows_at_once_follow_from_memory(llama: HfEngine, monkeypatch: pytest.Mo
     run_pass = desk_module.run_pass
     monkeypatch.setattr(desk_module, "run_pass", look)
     longest = max(len(llama.render(prompt).prompt_tokens) for prompt in ask()) + NEW.max_tokens
-    for room, rows in ((token * longest * 4, 4), (token * longest * 5 - 1, 4), (10, 1), (measure_room(llama.model), len(TEXTS))):
+    for room, rows in (
+        (token * longest * 4, 4),
+        (token * longest * 5 - 1, 4),
+        (10, 1),
+        (measure_room(llama.model), len(TEXTS)),
+    ):
         widths.clear()
         monkeypatch.setattr(llama.writer, "room", room)
         assert len(write(llama, ask())) == len(TEXTS)
         assert max(widths) == rows
 
 
-def test_the_models_own_settings_have_no_voice_in_what_it_writes(llama: HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_models_own_settings_have_no_voice_in_what_it_writes(
+    llama: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = write(llama, ask()[:2])
     monkeypatch.setattr(llama.model.generation_config, "repetition_penalty", 5.0)
-    assert {row: result.text for row, result in write(llama, ask()[:2]).items()} == {row: result.text for row, result in before.items()}
+    assert {row: result.text for row, result in write(llama, ask()[:2]).items()} == {
+        row: result.text for row, result in before.items()
+    }
     llama.packed = False
     llama.model.set_attn_implementation("eager")
     slow = write(llama, ask()[:2])
     llama.packed = True
     llama.model.set_attn_implementation(ATTENTION)
-    assert {row: result.text for row, result in slow.items()} == {row: result.text for row, result in before.items()}
+    assert {row: result.text for row, result in slow.items()} == {
+        row: result.text for row, result in before.items()
+    }
     assert llama.model.generation_config.repetition_penalty == 5.0
 
 
@@ -419,7 +501,9 @@ def test_a_model_that_never_stops_thinking_is_scored_within_its_budget() -> None
     thought = [replace(prompt, thoughts=thoughts[prompt.record_id].text) for prompt in prompts]
     for scores in engine.score(thought):
         assert isinstance(scores, Scores)
-        assert sum(torch.tensor(scores.branches[0].logprobs).exp().tolist()) == pytest.approx(1, abs=1e-6)
+        assert sum(torch.tensor(scores.branches[0].logprobs).exp().tolist()) == pytest.approx(
+            1, abs=1e-6
+        )
 
 
 def test_thoughts_end_where_the_family_ends_them() -> None:
@@ -452,12 +536,16 @@ def test_a_special_token_can_end_thoughts_and_does_not_show_in_them(llama: HfEng
 
 def test_a_choice_is_thought_about_with_its_options_in_sight(llama: HfEngine) -> None:
     plain = ask()[0]
-    with_options = replace(plain, branches=(Branch("", ("A", "B"), ask="\n\nA: rest\nB: operate", weigh="text"),))
+    with_options = replace(
+        plain, branches=(Branch("", ("A", "B"), ask="\n\nA: rest\nB: operate", weigh="text"),)
+    )
     longer = write(llama, [with_options], replace(NEW, think=True))["0"].tokens_read
     assert longer > write(llama, [plain], replace(NEW, think=True))["0"].tokens_read
 
 
-def test_what_is_written_under_a_schema_satisfies_it_unless_its_tokens_are_used_up(llama: HfEngine) -> None:
+def test_what_is_written_under_a_schema_satisfies_it_unless_its_tokens_are_used_up(
+    llama: HfEngine,
+) -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -483,10 +571,14 @@ def test_what_is_written_under_a_schema_satisfies_it_unless_its_tokens_are_used_
     slow = write(llama, ask(), limits)
     llama.packed = True
     llama.model.set_attn_implementation(ATTENTION)
-    assert {row: result.text for row, result in slow.items()} == {row: result.text for row, result in written.items()}
+    assert {row: result.text for row, result in slow.items()} == {
+        row: result.text for row, result in written.items()
+    }
 
 
-def test_the_probability_of_what_is_written_under_a_schema_is_the_models_own(llama: HfEngine) -> None:
+def test_the_probability_of_what_is_written_under_a_schema_is_the_models_own(
+    llama: HfEngine,
+) -> None:
     free = write(llama, ask()[:1], Limits(1))["0"]
     held = write(llama, ask()[:1], Limits(1, schema={"enum": [1, 2]}))["0"]
     assert held.text in ("1", "2")

@@ -1,4 +1,6 @@
-"""Log-likelihoods of choices equal those of lm-evaluation-harness, on real questions with the built-in model."""
+"""Log-likelihoods of choices equal those of lm-evaluation-harness, on real questions with the
+built-in model.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.records import Branch, Message, Prompt, Scores
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "medmcqa_dev" / "dev.jsonl.gz"
-ROWS = {"chat": 50, "plain text": 12}  # the harness reads every option by itself: 50 rows take a minute
+ROWS = {
+    "chat": 50,
+    "plain text": 12,
+}  # the harness reads every option by itself: 50 rows take a minute
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,10 +62,16 @@ def ask(readout: str, rows: int) -> list[Prompt]:
     with gzip.open(DATA, "rt", encoding="utf-8") as lines:
         for line, _ in zip(lines, range(rows), strict=False):
             row = json.loads(line)
-            block = "\n\n" + "\n".join(f"{letter}. {option}" for letter, option in row["options"].items())
+            block = "\n\n" + "\n".join(
+                f"{letter}. {option}" for letter, option in row["options"].items()
+            )
             tails = tuple(row["options"]) if readout == "letter" else tuple(row["options"].values())
-            asked = Message("user", f"Answer the question with one of its options.\n\nText: {row['question']}")
-            prompts.append(Prompt(row["id"], (asked,), (Branch("", tails, block, "text"),), row["question"]))
+            asked = Message(
+                "user", f"Answer the question with one of its options.\n\nText: {row['question']}"
+            )
+            prompts.append(
+                Prompt(row["id"], (asked,), (Branch("", tails, block, "text"),), row["question"])
+            )
     return prompts
 
 
@@ -68,8 +79,15 @@ def ask_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[float]:
     from lm_eval.models.huggingface import HFLM
 
     engine.model.set_attn_implementation("eager")
-    harness: Any = HFLM(pretrained=engine.model, tokenizer=engine.chat.tokenizer.tokenizer, batch_size=1, add_bos_token=False)
-    found = harness.loglikelihood([SimpleNamespace(args=pair, arguments=pair) for pair in pairs], disable_tqdm=True)
+    harness: Any = HFLM(
+        pretrained=engine.model,
+        tokenizer=engine.chat.tokenizer.tokenizer,
+        batch_size=1,
+        add_bos_token=False,
+    )
+    found = harness.loglikelihood(
+        [SimpleNamespace(args=pair, arguments=pair) for pair in pairs], disable_tqdm=True
+    )
     engine.model.set_attn_implementation("medtask_packed")
     return [value for value, _ in found]
 
@@ -88,12 +106,17 @@ def test_choices_have_the_log_likelihoods_of_the_harness(speaker: HfEngine, read
         assert isinstance(scores, Scores)
         pairs = [(rendering.prompt, tail) for tail in rendering.candidates]
         found.update(zip(pairs, scores.branches[0].logprobs, strict=True))
-        # The harness counts blanks at the end of a context (a chat template's last line break) among the continuation.
+        # The harness counts blanks at the end of a context (a chat template's last line break)
+        # among the continuation.
         bare = rendering.prompt.rstrip()
         asked += [(bare, rendering.prompt[len(bare) :])] if bare != rendering.prompt else []
     said = dict(zip([*found, *asked], ask_harness(speaker, [*found, *asked]), strict=True))
     blanks = {bare + blank: said[bare, blank] for bare, blank in asked}
-    expected = {(context, tail): said[context, tail] - blanks.get(context, 0.0) for context, tail in found}
+    expected = {
+        (context, tail): said[context, tail] - blanks.get(context, 0.0) for context, tail in found
+    }
     gap = max(abs(found[pair] - expected[pair]) for pair in found)
     assert gap < 1e-3
-    assert max(found.values()) - min(found.values()) > 1, "numbers that are all alike would hide every mistake"
+    assert max(found.values()) - min(found.values()) > 1, (
+        "numbers that are all alike would hide every mistake"
+    )

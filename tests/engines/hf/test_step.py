@@ -13,4 +13,6 @@ LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0, float("-inf")])
 
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     found = measure_tokens(torch.stack((LOGITS, LOGITS + 100)), torch.tensor([1, 1]))
-    assert found.tolist() == pytest.approx([float(torch.log_softmax(LOGITS, dim=-1)[1])] * 2, abs=1e-5)
+    assert found.tolist() == pytest.approx(
+        [float(torch.log_softmax(LOGITS, dim=-1)[1])] * 2, abs=1e-5
+    )

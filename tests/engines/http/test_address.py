@@ -155,7 +155,8 @@ FORBIDDEN = [
     "https://api.ollama.com#m",
 ]
 
-# Honest addresses of other machines: the user's word opens them. A task with protected data never gives it.
+# Honest addresses of other machines: the user's word opens them. A task with protected data never
+# gives it.
 REMOTE = [
     "groq:llama-3.3-70b-versatile",
     "openai:gpt-5",
@@ -180,7 +181,14 @@ REMOTE = [
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OLLAMA_HOST", "OPENAI_BASE_URL", KEY, "OPENAI_API_KEY", "GROQ_API_KEY", "AZURE_OPENAI_API_KEY"):
+    for name in (
+        "OLLAMA_HOST",
+        "OPENAI_BASE_URL",
+        KEY,
+        "OPENAI_API_KEY",
+        "GROQ_API_KEY",
+        "AZURE_OPENAI_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -223,12 +231,19 @@ def test_an_ipv4_address_in_an_ipv6_one_is_connected_to_as_what_it_is() -> None:
         ("http://localhost:11434#gemma3:4b", "http://localhost:11434", "ollama", "gemma3:4b"),
         ("http://localhost:11434/v1#gemma3:4b", "http://localhost:11434/v1", "openai", "gemma3:4b"),
         ("ollama:gemma3:4b", "http://127.0.0.1:11434", "ollama", "gemma3:4b"),
-        ("ollama:hf.co/org/name-GGUF:Q4_K_M", "http://127.0.0.1:11434", "ollama", "hf.co/org/name-GGUF:Q4_K_M"),
+        (
+            "ollama:hf.co/org/name-GGUF:Q4_K_M",
+            "http://127.0.0.1:11434",
+            "ollama",
+            "hf.co/org/name-GGUF:Q4_K_M",
+        ),
         ("llama-server:", "http://127.0.0.1:8080/v1", "openai", None),
         ("vllm-server:org/name", "http://127.0.0.1:8000/v1", "openai", "org/name"),
     ],
 )
-def test_a_server_on_this_machine_needs_no_flag(reference: str, url: str, dialect: str, model: str | None) -> None:
+def test_a_server_on_this_machine_needs_no_flag(
+    reference: str, url: str, dialect: str, model: str | None
+) -> None:
     found = find_endpoint(reference, resolve=resolve)
     assert (found.url, found.dialect, found.model, found.remote) == (url, dialect, model, False)
 
@@ -252,24 +267,39 @@ def test_a_server_on_this_machine_needs_no_flag(reference: str, url: str, dialec
         ("localhost", "http://localhost:11434"),
     ],
 )
-def test_ollama_host_is_read_by_ollamas_rules(monkeypatch: pytest.MonkeyPatch, value: str, url: str) -> None:
+def test_ollama_host_is_read_by_ollamas_rules(
+    monkeypatch: pytest.MonkeyPatch, value: str, url: str
+) -> None:
     monkeypatch.setenv("OLLAMA_HOST", value)
     found = find_endpoint("ollama:m", resolve=resolve)
     assert (found.url, found.dialect) == (url, "ollama")
 
 
-@pytest.mark.parametrize("value", ["http://10.0.0.1", "ssh://127.0.0.1", "127.0.0.1:port", "user@127.0.0.1", "169.254.169.254"])
-def test_ollama_host_is_checked_like_any_address(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+@pytest.mark.parametrize(
+    "value",
+    ["http://10.0.0.1", "ssh://127.0.0.1", "127.0.0.1:port", "user@127.0.0.1", "169.254.169.254"],
+)
+def test_ollama_host_is_checked_like_any_address(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("OLLAMA_HOST", value)
     with pytest.raises(UsageError):
         find_endpoint("ollama:m", resolve=resolve)
 
 
-def test_an_azure_address_keeps_its_version_and_names_its_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_azure_address_keeps_its_version_and_names_its_deployment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-secret")
-    reference = "https://house.openai.azure.com/openai/deployments/gpt-5-eu?api-version=2025-04-01-preview"
+    reference = (
+        "https://house.openai.azure.com/openai/deployments/gpt-5-eu?api-version=2025-04-01-preview"
+    )
     found = find_endpoint(reference, allow_remote=True, resolve=resolve)
-    assert (found.dialect, found.model, found.headers()) == ("azure", "gpt-5-eu", {"api-key": "azure-secret"})
+    assert (found.dialect, found.model, found.headers()) == (
+        "azure",
+        "gpt-5-eu",
+        {"api-key": "azure-secret"},
+    )
     assert found.locate("chat/completions") == (
         "https://house.openai.azure.com/openai/deployments/gpt-5-eu/chat/completions?api-version=2025-04-01-preview"
     )
@@ -281,7 +311,9 @@ def test_paths_lie_below_the_base_or_beside_its_version() -> None:
     assert found.locate("/tokenize") == "http://127.0.0.1:8000/gateway/tokenize"
 
 
-def test_each_address_has_the_key_of_its_own_variable_and_shows_it_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_address_has_the_key_of_its_own_variable_and_shows_it_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in (KEY, "GROQ_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.setenv(name, f"secret-of-{name}")
     plain = find_endpoint("http://127.0.0.1:8000/v1#m")
@@ -293,7 +325,9 @@ def test_each_address_has_the_key_of_its_own_variable_and_shows_it_nowhere(monke
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "ключ", "a b"])
-def test_a_key_that_would_break_its_header_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_a_key_that_would_break_its_header_is_refused_unseen(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
     monkeypatch.setenv(KEY, key)
     with pytest.raises(UsageError, match=KEY) as caught:
         find_endpoint("http://127.0.0.1:8000/v1#m").headers()
@@ -305,7 +339,9 @@ def test_the_openai_preset_goes_where_its_variable_points(monkeypatch: pytest.Mo
     assert find_endpoint("openai:m").url == "http://127.0.0.1:9000/v1"
 
 
-def test_a_name_without_an_address_is_an_engine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_without_an_address_is_an_engine_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -339,15 +375,21 @@ _PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.one_of(_PIECES, st.text(max_size=6)), max_size=8).map("".join))
-def test_whatever_is_typed_leads_to_this_machine_or_to_an_error_that_says_so(reference: str) -> None:
+def test_whatever_is_typed_leads_to_this_machine_or_to_an_error_that_says_so(
+    reference: str,
+) -> None:
     try:
         found = find_endpoint(reference, resolve=lambda host, _port: NAMES.get(host, []))
     except MedtaskError:
         return
     assert {ip_address(address).is_loopback for address in found.addresses} == {True}
-    assert urlsplit(found.url).hostname == found.host  # what is shown is what another parser reads, too
+    assert (
+        urlsplit(found.url).hostname == found.host
+    )  # what is shown is what another parser reads, too
 
 
 def test_every_error_says_what_to_do() -> None:
@@ -359,6 +401,9 @@ def test_every_error_says_what_to_do() -> None:
 
 
 def test_the_presets_are_known_without_waking_the_client() -> None:
-    code = "import sys; from medtask.engines.http.address import PRESETS; print(len(PRESETS), 'httpcore2' in sys.modules)"
+    code = (
+        "import sys; from medtask.engines.http.address import PRESETS; print(len(PRESETS), "
+        "'httpcore2' in sys.modules)"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == [str(len(PRESETS)), "False"]

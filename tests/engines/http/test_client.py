@@ -49,7 +49,11 @@ class FastClock:
 
 
 def body(row: int) -> dict[str, Any]:
-    return {"model": "toy-1", "max_tokens": 2, "messages": [{"role": "user", "content": f"row {row} {SECRET}"}]}
+    return {
+        "model": "toy-1",
+        "max_tokens": 2,
+        "messages": [{"role": "user", "content": f"row {row} {SECRET}"}],
+    }
 
 
 def calls(count: int = ROWS) -> Iterator[Call]:
@@ -57,13 +61,17 @@ def calls(count: int = ROWS) -> Iterator[Call]:
 
 
 def read_text(_call: Call, value: Any) -> str:
-    """What a dialect's reader does, in short: every part that an answer is made of must be there."""
+    """What a dialect's reader does, in short: every part that an answer is made of must be
+    there.
+    """
     (choice,) = value["choices"] or [None]
     if choice is None or value["model"] != "toy-1" or choice["finish_reason"] is None:
         raise Malformed("it holds no answer")
     steps = choice["logprobs"]["content"] if "logprobs" in _call.body else None
     text = choice["message"]["content"]
-    if not isinstance(text, str) or (steps is not None and "".join(step["token"] for step in steps) != text):
+    if not isinstance(text, str) or (
+        steps is not None and "".join(step["token"] for step in steps) != text
+    ):
         raise Malformed("it holds no whole answer")
     return text
 
@@ -107,12 +115,17 @@ def assert_never_early(log: Sequence[Logged]) -> None:
             assert earlier.wait_s is None or later.at >= earlier.at + earlier.wait_s
 
 
-# R10 --------------------------------------------------------------------------------------------------------------------------
+# R10
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("retry_after", ["0.3", None, "soon", "-5"])
-def test_429_is_waited_for_and_changes_nothing(reference: dict[str, str], retry_after: str | None) -> None:
-    app = FaultServer(script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=10))
+def test_429_is_waited_for_and_changes_nothing(
+    reference: dict[str, str], retry_after: str | None
+) -> None:
+    app = FaultServer(
+        script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=10)
+    )
     with talk(app) as client:
         assert ask_all(client) == reference
     assert len(app.log) <= 2 * ROWS, app.script
@@ -122,7 +135,9 @@ def test_429_is_waited_for_and_changes_nothing(reference: dict[str, str], retry_
 @pytest.mark.parametrize("retry_after", ["0.2", "date:1"])
 def test_no_call_is_made_before_the_time_that_the_server_names(retry_after: str) -> None:
     few = [2] if "date" in retry_after else [2, 9, 10, 17]
-    app = FaultServer(script=Script([Rule("status", calls=few, status=429, retry_after=retry_after)]))
+    app = FaultServer(
+        script=Script([Rule("status", calls=few, status=429, retry_after=retry_after)])
+    )
     with talk(app, fast=False, concurrency=4) as client:
         assert not [fault for fault in ask_all(client, 16).values() if isinstance(fault, Fault)]
     assert_never_early(app.log)
@@ -130,8 +145,12 @@ def test_no_call_is_made_before_the_time_that_the_server_names(retry_after: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("retry_after", ["0.5", "date:1.5"])
-def test_no_call_is_made_too_early_at_three_refusals_in_ten(reference: dict[str, str], retry_after: str) -> None:
-    app = FaultServer(script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=11))
+def test_no_call_is_made_too_early_at_three_refusals_in_ten(
+    reference: dict[str, str], retry_after: str
+) -> None:
+    app = FaultServer(
+        script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=11)
+    )
     with talk(app, fast=False) as client:
         assert ask_all(client) == reference
     assert_never_early(app.log)
@@ -139,7 +158,10 @@ def test_no_call_is_made_too_early_at_three_refusals_in_ten(reference: dict[str,
 
 
 def test_an_overloaded_server_is_asked_fewer_things_at_once() -> None:
-    app = FaultServer(script=Script([Rule("status", calls=range(8, 16), status=429, retry_after="0.1")]), delay_s=0.05)
+    app = FaultServer(
+        script=Script([Rule("status", calls=range(8, 16), status=429, retry_after="0.1")]),
+        delay_s=0.05,
+    )
     with talk(app, concurrency=8) as client:
         ask_all(client, 40)
     assert max(entry.beside for entry in app.log[:8]) == 7
@@ -180,21 +202,29 @@ def test_the_number_of_places_halves_once_per_overload_and_grows_again() -> None
     ],
 )
 def test_a_server_that_is_out_of_reach_for_today_stops_the_run(rule: Rule, says: str) -> None:
-    with talk(FaultServer(script=Script([rule]))) as client, pytest.raises(EngineError, match=says) as caught:
+    with (
+        talk(FaultServer(script=Script([rule]))) as client,
+        pytest.raises(EngineError, match=says) as caught,
+    ):
         ask_all(client)
     assert caught.value.exit_code == 5
 
 
-# R11 --------------------------------------------------------------------------------------------------------------------------
+# R11
+# ------------------------------------------------------------------------------
 
 FAILURES = [Rule("status", rate=0.05, status=status) for status in (500, 502, 503, 504)]
 
 
 @pytest.mark.parametrize(
-    "rules", [FAILURES, [Rule("reset", rate=0.2)], [Rule("status", rate=0.2, status=408)]], ids=["5xx", "reset", "408"]
+    "rules",
+    [FAILURES, [Rule("reset", rate=0.2)], [Rule("status", rate=0.2, status=408)]],
+    ids=["5xx", "reset", "408"],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_a_failing_server_changes_nothing(reference: dict[str, str], rules: list[Rule], seed: int) -> None:
+def test_a_failing_server_changes_nothing(
+    reference: dict[str, str], rules: list[Rule], seed: int
+) -> None:
     app = FaultServer(script=Script(rules, seed=seed))
     with talk(app) as client:
         assert ask_all(client) == reference, app.script
@@ -217,15 +247,21 @@ def test_delays_grow_are_spread_and_stay_below_a_minute() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize(
-    "rule", [Rule("status", rate=1, status=503), Rule("reset", rate=1), Rule("html", rate=1)], ids=lambda rule: rule.name
+    "rule",
+    [Rule("status", rate=1, status=503), Rule("reset", rate=1), Rule("html", rate=1)],
+    ids=lambda rule: rule.name,
 )
 def test_twenty_failures_in_a_row_open_the_circuit(rule: Rule, concurrency: int) -> None:
     app = FaultServer(script=Script([rule]))
-    with talk(app, concurrency=concurrency) as client, pytest.raises(EngineError, match="20 calls to the server in a row") as caught:
+    with (
+        talk(app, concurrency=concurrency) as client,
+        pytest.raises(EngineError, match="20 calls to the server in a row") as caught,
+    ):
         ask_all(client)
     assert caught.value.exit_code == 5
     assert "run the same command again" in caught.value.fix
-    # Of calls that broke off together one was counted, at most four more times until one call at a time looked after the server.
+    # Of calls that broke off together one was counted, at most four more times until one call at a
+    # time looked after the server.
     assert len(app.log) == 20 if concurrency == 1 else 20 <= len(app.log) <= 20 + 5 * 8
 
 
@@ -238,7 +274,9 @@ def test_many_calls_that_break_off_together_are_one_failure(reference: dict[str,
 def test_a_row_is_given_up_where_only_it_fails() -> None:
     class Picky(FaultServer):
         async def _answer(self, scope: Any, entry: Logged, receive: Any, send: Any) -> None:
-            self.script = Script([Rule("status", rate=1, status=500)] if "row 5 " in json.dumps(entry.body) else [])
+            self.script = Script(
+                [Rule("status", rate=1, status=500)] if "row 5 " in json.dumps(entry.body) else []
+            )
             await super()._answer(scope, entry, receive, send)
 
     with talk(Picky(), concurrency=2) as client:
@@ -251,7 +289,10 @@ def test_a_row_is_given_up_where_only_it_fails() -> None:
 def test_no_row_is_given_up_for_a_server_that_is_down_for_good(concurrency: int) -> None:
     app = FaultServer(script=Script([Rule("status", status=503, calls=range(10, 10**6))]))
     told: dict[str, Any] = {}
-    with talk(app, concurrency=concurrency) as client, pytest.raises(EngineError, match="20 calls to the server in a row failed"):
+    with (
+        talk(app, concurrency=concurrency) as client,
+        pytest.raises(EngineError, match="20 calls to the server in a row failed"),
+    ):
         for call, result in client.post_each(calls(40), lambda _, value: value):
             told[call.record_id] = result
     assert told
@@ -267,8 +308,12 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(reference: dict[str, st
 def test_nobody_listening_is_told_in_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with Client(find_endpoint(f"http://127.0.0.1:{port}/v1#m"), clock=FastClock().clock()) as client:
-        with pytest.raises(EngineError, match=f"no usable answer from http://127.0.0.1:{port}/v1") as caught:
+    with Client(
+        find_endpoint(f"http://127.0.0.1:{port}/v1#m"), clock=FastClock().clock()
+    ) as client:
+        with pytest.raises(
+            EngineError, match=f"no usable answer from http://127.0.0.1:{port}/v1"
+        ) as caught:
             client.get("models")
         assert "no connection could be made" in str(caught.value)
 
@@ -278,7 +323,21 @@ def certify(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A certificate of an authority of one's own for the name model.test."""
     chain, key = folder / "chain.pem", folder / "key.pem"
     subject = ["-subj", "/CN=model.test", "-addext", "subjectAltName=DNS:model.test"]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(chain), *subject]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        str(key),
+        "-out",
+        str(chain),
+        *subject,
+    ]
     subprocess.run(made, check=True, capture_output=True)
     yield chain, key
 
@@ -290,7 +349,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
 
 
 def https(url: str, host: str, **options: Any) -> Client:
-    endpoint = find_endpoint(f"https://{host}:{url.rpartition(':')[2]}/v1#toy-1", resolve=lambda _host, _port: ["127.0.0.1"])
+    endpoint = find_endpoint(
+        f"https://{host}:{url.rpartition(':')[2]}/v1#toy-1",
+        resolve=lambda _host, _port: ["127.0.0.1"],
+    )
     return Client(endpoint, clock=FastClock().clock(), **options)
 
 
@@ -299,17 +361,25 @@ def test_the_name_that_the_user_wrote_is_the_name_that_the_certificate_must_have
 ) -> None:
     app = FaultServer()
     with serve(app, certificate=certificate) as url:
-        with https(url, "model.test") as client, pytest.raises(EngineError, match=r"certificate of model\.test cannot be trusted"):
+        with (
+            https(url, "model.test") as client,
+            pytest.raises(EngineError, match=r"certificate of model\.test cannot be trusted"),
+        ):
             client.get("models")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         with https(url, "model.test") as client:
             assert client.get("models")
-        with https(url, "other.test") as client, pytest.raises(EngineError, match=r"certificate of other\.test"):
+        with (
+            https(url, "other.test") as client,
+            pytest.raises(EngineError, match=r"certificate of other\.test"),
+        ):
             client.get("models")
     assert {entry.headers["host"].partition(":")[0] for entry in app.log} == {"model.test"}
 
 
-def test_a_broken_handshake_is_tried_again(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_handshake_is_tried_again(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A port behind which every other connection is no TLS at all."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     with (
@@ -322,7 +392,9 @@ def test_a_broken_handshake_is_tried_again(certificate: tuple[Path, Path], monke
 
 @contextmanager
 def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
-    """A port of 127.0.0.1 that passes bytes on to ``target``, but answers nonsense on the connections that are to be spoilt."""
+    """A port of 127.0.0.1 that passes bytes on to ``target``, but answers nonsense on the
+    connections that are to be spoilt.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     ends: list[socket.socket] = []
 
@@ -368,11 +440,14 @@ def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
             end.close()
 
 
-# R12 --------------------------------------------------------------------------------------------------------------------------
+# R12
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "rule", [Rule("stall", rate=1), Rule("drip", rate=1, pause_s=0.05), Rule("huge", rate=1)], ids=lambda rule: rule.name
+    "rule",
+    [Rule("stall", rate=1), Rule("drip", rate=1, pause_s=0.05), Rule("huge", rate=1)],
+    ids=lambda rule: rule.name,
 )
 def test_the_deadline_of_a_request_holds_whatever_the_server_does(rule: Rule) -> None:
     app = FaultServer(script=Script([rule]))
@@ -382,12 +457,18 @@ def test_the_deadline_of_a_request_holds_whatever_the_server_does(rule: Rule) ->
             client.post(PATH, body(1), retries_of_parse=0)
         took = time.monotonic() - began
         deadline = time.monotonic() + 2
-        while rule.name != "huge" and any(entry.left_at is None for entry in app.log) and time.monotonic() < deadline:
+        while (
+            rule.name != "huge"
+            and any(entry.left_at is None for entry in app.log)
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
     assert took < 3 * 0.3 + 1
     assert 1 <= len(app.log) <= 3
     for entry in app.log:
-        assert rule.name == "huge" or (entry.left_at is not None and 0.2 < entry.left_at - entry.at < 1.3)
+        assert rule.name == "huge" or (
+            entry.left_at is not None and 0.2 < entry.left_at - entry.at < 1.3
+        )
 
 
 @pytest.mark.parametrize("name", ["stall", "drip"])
@@ -425,13 +506,15 @@ async def main():
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 asyncio.run(main())
-"""
+"""  # noqa: E501 - data as it is read
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files by /proc")
 def test_no_connection_is_left_behind(count: int) -> None:
-    server = subprocess.Popen([sys.executable, "-c", _QUICK_SERVER], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-c", _QUICK_SERVER], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout
         endpoint = find_endpoint(f"http://127.0.0.1:{int(server.stdout.readline())}/v1#m")
@@ -439,7 +522,10 @@ def test_no_connection_is_left_behind(count: int) -> None:
         with Client(endpoint, deadline_s=0.1, clock=FastClock().clock()) as client:
             most = done = 0
             for done, _ in enumerate(
-                client.post_each((Call(str(row), "x", {}) for row in range(count)), lambda _call, value: value), start=1
+                client.post_each(
+                    (Call(str(row), "x", {}) for row in range(count)), lambda _call, value: value
+                ),
+                start=1,
             ):
                 if done % 50 == 0:
                     most = max(most, open_files())
@@ -453,16 +539,35 @@ def test_no_connection_is_left_behind(count: int) -> None:
         server.stdout.close()
 
 
-# R13 --------------------------------------------------------------------------------------------------------------------------
+# R13
+# ------------------------------------------------------------------------------
 
-HALF = ["cut", "cut_chunks", "cut_json", "html", "no_choices", "null_content", "no_logprobs", "short_logprobs", "wrong_model", "swapped"]
+HALF = [
+    "cut",
+    "cut_chunks",
+    "cut_json",
+    "html",
+    "no_choices",
+    "null_content",
+    "no_logprobs",
+    "short_logprobs",
+    "wrong_model",
+    "swapped",
+]
 
 
 @pytest.mark.parametrize("name", HALF)
-def test_half_and_wrong_answers_are_asked_again_and_become_no_label(reference: dict[str, str], name: str) -> None:
-    """Of swapped answers a server must tell by its ids: there, and only there, the client can see it."""
+def test_half_and_wrong_answers_are_asked_again_and_become_no_label(
+    reference: dict[str, str], name: str
+) -> None:
+    """Of swapped answers a server must tell by its ids: there, and only there, the client can see
+    it.
+    """
     app = FaultServer(script=Script([Rule(name, rate=0.1)], seed=13))
-    asked = [Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2}) for call in calls()]
+    asked = [
+        Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2})
+        for call in calls()
+    ]
     with talk(app) as client:
         told = {call.record_id: result for call, result in client.post_each(asked, read_text)}
     assert told == reference, app.script
@@ -476,7 +581,10 @@ def test_what_stays_wrong_is_named_as_what_it_is(name: str) -> None:
     with talk(app, concurrency=1) as client:
         ask_all(client, 1)
         app.script = Script([Rule(name, rate=1)])
-        asked = [Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2}) for call in calls(3)][1:]
+        asked = [
+            Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2})
+            for call in calls(3)
+        ][1:]
         told = [result for _, result in client.post_each(asked, read_text)]
     assert len(told) == 2
     for fault in told:
@@ -494,22 +602,29 @@ def test_a_body_without_end_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> Non
     assert told == [Fault("0", Status.FAILED, "engine_protocol: it is larger than 4 MB")]
 
 
-# What a server refuses ---------------------------------------------------------------------------------------------------------
+# What a server refuses
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_a_refused_row_is_a_fault_at_once_and_without_the_servers_words(status: int) -> None:
-    app = FaultServer(script=Script([Rule("status", rate=1, status=status, text=f"cannot handle: {SECRET}")]))
+    app = FaultServer(
+        script=Script([Rule("status", rate=1, status=status, text=f"cannot handle: {SECRET}")])
+    )
     with talk(app) as client:
         told = ask_all(client, 3)
-    assert told["1"] == Fault("1", Status.FAILED, f"refused by the server: HTTP {status} (server_error)")
+    assert told["1"] == Fault(
+        "1", Status.FAILED, f"refused by the server: HTTP {status} (server_error)"
+    )
     assert len(app.log) == 3
 
 
 def test_a_prompt_that_is_too_long_has_a_status_of_its_own() -> None:
     with talk(FaultServer("vllm", features=Features(context=5))) as client:
         told = ask_all(client, 2)
-    assert {result.status for result in told.values() if isinstance(result, Fault)} == {Status.TOO_LONG}
+    assert {result.status for result in told.values() if isinstance(result, Fault)} == {
+        Status.TOO_LONG
+    }
 
 
 @pytest.mark.parametrize(
@@ -527,7 +642,9 @@ def test_a_prompt_that_is_too_long_has_a_status_of_its_own() -> None:
 def test_each_servers_way_to_say_too_long_is_understood(text: str) -> None:
     for status in (400, 500):
         with (
-            talk(FaultServer(script=Script([Rule("status", rate=1, status=status, text=text)]))) as client,
+            talk(
+                FaultServer(script=Script([Rule("status", rate=1, status=status, text=text)]))
+            ) as client,
             pytest.raises(Refused) as caught,
         ):
             client.post(PATH, body(1))
@@ -545,7 +662,9 @@ def test_a_row_too_large_for_its_quota_is_not_asked_for_ever() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_wrong_key_stops_the_run_and_names_its_variable(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_stops_the_run_and_names_its_variable(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY, "secret-key")
     app = FaultServer(script=Script([Rule("status", calls=range(8), status=status)]))
     with talk(app) as client, pytest.raises(EngineError) as caught:
@@ -559,7 +678,11 @@ def test_a_wrong_key_stops_the_run_and_names_its_variable(status: int, monkeypat
 def test_no_redirect_is_followed() -> None:
     elsewhere = FaultServer()
     with serve(elsewhere) as other:
-        for location in (f"{other}/v1/chat/completions", "http://169.254.169.254/latest", "https://example.invalid/"):
+        for location in (
+            f"{other}/v1/chat/completions",
+            "http://169.254.169.254/latest",
+            "https://example.invalid/",
+        ):
             app = FaultServer(script=Script([Rule("redirect", rate=1, location=location)]))
             with talk(app) as client, pytest.raises(UsageError, match="has moved") as caught:
                 ask_all(client, 1)
@@ -571,7 +694,10 @@ def test_no_redirect_is_followed() -> None:
 def test_a_name_is_looked_up_once_and_what_it_becomes_later_does_not_count() -> None:
     app, answers = FaultServer(), [["127.0.0.1"], ["169.254.169.254"]]
     with serve(app) as url:
-        endpoint = find_endpoint(f"http://model.test:{url.rpartition(':')[2]}/v1#m", resolve=lambda _host, _port: answers.pop(0))
+        endpoint = find_endpoint(
+            f"http://model.test:{url.rpartition(':')[2]}/v1#m",
+            resolve=lambda _host, _port: answers.pop(0),
+        )
         with no_network() as guard, Client(endpoint) as client:
             assert client.get("models")
     assert len(answers) == 1
@@ -581,7 +707,10 @@ def test_a_name_is_looked_up_once_and_what_it_becomes_later_does_not_count() -> 
 
 def test_every_address_of_a_name_is_tried() -> None:
     with serve(FaultServer()) as url:
-        endpoint = find_endpoint(f"http://localhost:{url.rpartition(':')[2]}/v1#m", resolve=lambda _host, _port: ["127.0.0.2", "127.0.0.1"])
+        endpoint = find_endpoint(
+            f"http://localhost:{url.rpartition(':')[2]}/v1#m",
+            resolve=lambda _host, _port: ["127.0.0.2", "127.0.0.1"],
+        )
         with Client(endpoint) as client:
             assert client.get("models")
 
@@ -593,7 +722,8 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) ->
         assert client.get("models")
 
 
-# How it is used ----------------------------------------------------------------------------------------------------------------
+# How it is used
+# ------------------------------------------------------------------------------
 
 
 def test_connections_are_used_again() -> None:
@@ -697,12 +827,22 @@ def test_it_works_where_a_loop_runs_already() -> None:
     assert anyio.run(notebook)
 
 
-def test_neither_texts_nor_keys_stand_in_any_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_texts_nor_keys_stand_in_any_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY, "secret-key")
-    rules = [Rule("reset", calls=[1]), Rule("cut_json", calls=[3]), Rule("status", calls=[5], status=400, text=SECRET)]
+    rules = [
+        Rule("reset", calls=[1]),
+        Rule("cut_json", calls=[3]),
+        Rule("status", calls=[5], status=400, text=SECRET),
+    ]
     with caplog.at_level(logging.DEBUG), talk(FaultServer(script=Script(rules))) as client:
         ask_all(client, 10)
-    written = "\n".join(f"{record.getMessage()} {record.exc_text}" for record in caplog.records if not record.name.startswith("uvicorn"))
+    written = "\n".join(
+        f"{record.getMessage()} {record.exc_text}"
+        for record in caplog.records
+        if not record.name.startswith("uvicorn")
+    )
     assert written  # the library below does write at this level
     assert SECRET not in written
     assert "secret-key" not in written

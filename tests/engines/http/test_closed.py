@@ -1,4 +1,6 @@
-"""Probabilities from one answer and the likeliest tokens along it, against sums worked out by hand."""
+"""Probabilities from one answer and the likeliest tokens along it, against sums worked out by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,30 @@ SET = Branch("", ("CT Brain", "CT Brain/Neck", "MRI"))
 
 
 def steps(*told: tuple[str, dict[str, float]]) -> tuple[Step, ...]:
-    """Written tokens, each with the probabilities of the likeliest at its place, itself among them."""
+    """Written tokens, each with the probabilities of the likeliest at its place, itself among
+    them.
+    """
     return tuple(
-        Step(token.encode(), math.log(top[token]), tuple((name.encode(), math.log(share)) for name, share in top.items()))
+        Step(
+            token.encode(),
+            math.log(top[token]),
+            tuple((name.encode(), math.log(share)) for name, share in top.items()),
+        )
         for token, top in told
     )
 
 
-def read(text: str, along: tuple[Step, ...] | None, branch: Branch = SET, *, json_object: bool = False, raw: bool = True) -> BranchScores:
-    scores = read_closed(Reply(text, "stop", "m", along), branch, branch.tails, json_object=json_object, raw=raw)
+def read(
+    text: str,
+    along: tuple[Step, ...] | None,
+    branch: Branch = SET,
+    *,
+    json_object: bool = False,
+    raw: bool = True,
+) -> BranchScores:
+    scores = read_closed(
+        Reply(text, "stop", "m", along), branch, branch.tails, json_object=json_object, raw=raw
+    )
     assert scores is not None
     return scores
 
@@ -34,7 +51,9 @@ def shares(scores: BranchScores) -> list[float]:
 
 def test_shares_are_renormalised_over_what_the_set_allows() -> None:
     along = steps(
-        ("CT", {"CT": 0.3, "MRI": 0.1, "The": 0.6}), (" Brain", {" Brain": 0.9, " Head": 0.1}), ("<|end|>", {"<|end|>": 0.8, "/": 0.2})
+        ("CT", {"CT": 0.3, "MRI": 0.1, "The": 0.6}),
+        (" Brain", {" Brain": 0.9, " Head": 0.1}),
+        ("<|end|>", {"<|end|>": 0.8, "/": 0.2}),
     )
     scores = read("CT Brain", along)
     assert shares(scores) == pytest.approx([0.75 * 0.8, 0.75 * 0.2, 0.25])
@@ -43,7 +62,9 @@ def test_shares_are_renormalised_over_what_the_set_allows() -> None:
 
 
 def test_the_end_of_a_turn_may_be_told_as_an_empty_token() -> None:
-    along = steps(("CT Brain", {"CT Brain": 1.0}), ("/", {"/": 0.6, "": 0.4}), ("Neck", {"Neck": 1.0}))
+    along = steps(
+        ("CT Brain", {"CT Brain": 1.0}), ("/", {"/": 0.6, "": 0.4}), ("Neck", {"Neck": 1.0})
+    )
     assert shares(read("CT Brain/Neck", along)) == pytest.approx([0.4, 0.6, 0.0])
 
 
@@ -62,7 +83,8 @@ def test_what_the_answer_did_not_follow_is_split_equally_and_told_as_slack() -> 
 def test_what_was_left_untold_is_slack() -> None:
     told = steps(("MRI", {"MRI": 0.6, "The": 0.2}))
     scores = read("MRI", told)
-    # 0.2 was not told, and no token of it is likelier than 0.2: all of it could be a way to write one of the others.
+    # 0.2 was not told, and no token of it is likelier than 0.2: all of it could be a way to write
+    # one of the others.
     assert scores.slack == pytest.approx(0.2 / (0.6 + 0.2))
     assert shares(scores) == pytest.approx([0, 0, 1])
 
@@ -89,9 +111,13 @@ def test_json_is_read_at_its_value_however_it_is_spread(spread: str) -> None:
 def test_escaped_json_is_the_same_label() -> None:
     branch = Branch("", ("Gefäß", "Gefäßchirurgie"))
     along = steps(
-        ('{"answer":"', {'{"answer":"': 1.0}), ("Gef\\u00e4\\u00df", {"Gef\\u00e4\\u00df": 1.0}), ('"}', {'"}': 0.7, "chir": 0.3})
+        ('{"answer":"', {'{"answer":"': 1.0}),
+        ("Gef\\u00e4\\u00df", {"Gef\\u00e4\\u00df": 1.0}),
+        ('"}', {'"}': 0.7, "chir": 0.3}),
     )
-    assert shares(read('{"answer":"Gef\\u00e4\\u00df"}', along, branch, json_object=True)) == pytest.approx([0.7, 0.3])
+    assert shares(
+        read('{"answer":"Gef\\u00e4\\u00df"}', along, branch, json_object=True)
+    ) == pytest.approx([0.7, 0.3])
 
 
 def test_tokens_may_end_inside_a_character() -> None:
@@ -108,18 +134,33 @@ def test_tokens_may_end_inside_a_character() -> None:
 
 def test_tokens_that_lost_half_a_character_end_what_can_be_followed() -> None:
     branch = Branch("", ("Gefäß links", "Gefäß rechts", "MRI"))
-    along = steps(("Gef", {"Gef": 0.8, "MRI": 0.2}), ("", {"": 1.0}), ("\ufffd", {"\ufffd": 1.0}), (" links", {" links": 1.0}))
+    along = steps(
+        ("Gef", {"Gef": 0.8, "MRI": 0.2}),
+        ("", {"": 1.0}),
+        ("\ufffd", {"\ufffd": 1.0}),
+        (" links", {" links": 1.0}),
+    )
     scores = read("Gefäß links", along, branch)
     assert shares(scores) == pytest.approx([0.6, 0.2, 0.2])
     assert scores.slack == pytest.approx(0.6)
 
 
 def test_thoughts_before_the_answer_are_not_part_of_it() -> None:
-    along = steps(("Hm", {"Hm": 1.0}), ("</think>", {"</think>": 1.0}), ("MRI", {"MRI": 0.9, "CT": 0.1}))
+    along = steps(
+        ("Hm", {"Hm": 1.0}), ("</think>", {"</think>": 1.0}), ("MRI", {"MRI": 0.9, "CT": 0.1})
+    )
     assert shares(read("MRI", along)) == pytest.approx([0.05, 0.05, 0.9])
 
 
-@pytest.mark.parametrize("along", [(), steps(("CT", {"CT": 1.0})), steps(("MR", {"MR": 1.0})), steps(("CT Brain", {"CT Brain": 1.0}))])
+@pytest.mark.parametrize(
+    "along",
+    [
+        (),
+        steps(("CT", {"CT": 1.0})),
+        steps(("MR", {"MR": 1.0})),
+        steps(("CT Brain", {"CT Brain": 1.0})),
+    ],
+)
 def test_probabilities_of_another_answer_are_no_probabilities(along: tuple[Step, ...]) -> None:
     with pytest.raises(Malformed):
         read("MRI", along)
@@ -145,14 +186,30 @@ def test_without_probabilities_the_choice_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("MRI", 2), (" mri.\n", 2), ('"CT Brain"', 0), ("CT", None), ("CT Brain or MRI", None), ("", None), ("CT Brain/Neck", 1)],
+    [
+        ("MRI", 2),
+        (" mri.\n", 2),
+        ('"CT Brain"', 0),
+        ("CT", None),
+        ("CT Brain or MRI", None),
+        ("", None),
+        ("CT Brain/Neck", 1),
+    ],
 )
 def test_a_free_answer_names_a_choice_or_none(text: str, place: int | None) -> None:
     assert find_choice(text, SET.tails, json_object=False) == place
 
 
 @pytest.mark.parametrize(
-    "text", ['{"answer": "CT"}', '{"answer": "MRI"', "MRI", '{"answer": "MRI", "more": 1}', '["MRI"]', '{"answer": 2}']
+    "text",
+    [
+        '{"answer": "CT"}',
+        '{"answer": "MRI"',
+        "MRI",
+        '{"answer": "MRI", "more": 1}',
+        '["MRI"]',
+        '{"answer": 2}',
+    ],
 )
 def test_half_or_other_json_names_no_choice(text: str) -> None:
     assert find_choice(text, SET.tails, json_object=True) is None

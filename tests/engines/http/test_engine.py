@@ -1,4 +1,6 @@
-"""Scores and texts over the wire, from every dialect of the fault server: rows R13 to R16 of the reliability plan."""
+"""Scores and texts over the wire, from every dialect of the fault server: rows R13 to R16 of the
+reliability plan.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,24 @@ def score(engine: HttpEngine, prompts: list[Prompt]) -> dict[str, Scores | Fault
 
 
 def true_shares(engine: HttpEngine, server: FaultServer, row: int) -> list[float]:
-    """What constrained writing of the toy model comes to, in the form in which this server is held to the labels."""
+    """What constrained writing of the toy model comes to, in the form in which this server is held
+    to the labels.
+    """
     text = render_chat([{"role": "user", "content": ask_about(row).messages[0].content}])
     written = engine.traits.hold in {"json_schema", "json_object", "format"}
-    texts = [json.dumps({"answer": label}, separators=(",", ":")) for label in LABELS] if written else list(LABELS)
+    texts = (
+        [json.dumps({"answer": label}, separators=(",", ":")) for label in LABELS]
+        if written
+        else list(LABELS)
+    )
     return server.model.shares(text, texts)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_no_probability_is_further_off_than_the_slack_tells(open_engine: Opener, dialect: str, masked: bool) -> None:
+def test_no_probability_is_further_off_than_the_slack_tells(
+    open_engine: Opener, dialect: str, masked: bool
+) -> None:
     engine, server = open_engine(dialect, masked=masked)
     assert engine.caps.score == "first_token"
     assert engine.traits.raw is not masked
@@ -51,7 +61,10 @@ def test_no_probability_is_further_off_than_the_slack_tells(open_engine: Opener,
         shares = [math.exp(logprob) for logprob in branch.logprobs]
         true = true_shares(engine, server, int(name[1:]))
         assert sum(shares) == pytest.approx(1)
-        assert max(abs(one - other) for one, other in zip(shares, true, strict=True)) <= branch.slack + 1e-9
+        assert (
+            max(abs(one - other) for one, other in zip(shares, true, strict=True))
+            <= branch.slack + 1e-9
+        )
         assert (branch.off_set is None) is masked
         slacks.append(branch.slack)
     # Where the constraint is seen in the numbers, only what the answer did not follow is unknown.
@@ -67,13 +80,17 @@ def test_masked_shares_along_the_answer_are_exact(open_engine: Opener, dialect: 
         assert isinstance(said, Scores)
         text = render_chat([{"role": "user", "content": ask_about(row).messages[0].content}])
         json_texts = [json.dumps({"answer": tail}, separators=(",", ":")) for tail in two.tails]
-        true = server.model.shares(text, json_texts if engine.traits.hold == "format" else list(two.tails))
+        true = server.model.shares(
+            text, json_texts if engine.traits.hold == "format" else list(two.tails)
+        )
         assert [math.exp(logprob) for logprob in said.branches[0].logprobs] == pytest.approx(true)
         assert said.branches[0].slack == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_without_log_probabilities_the_answer_is_chosen_and_has_no_number(open_engine: Opener, dialect: str) -> None:
+def test_without_log_probabilities_the_answer_is_chosen_and_has_no_number(
+    open_engine: Opener, dialect: str
+) -> None:
     engine, _ = open_engine(dialect, logprobs=False)
     assert engine.caps.score == "none"
     assert engine.caps.choose
@@ -85,34 +102,66 @@ def test_without_log_probabilities_the_answer_is_chosen_and_has_no_number(open_e
 
 @pytest.mark.parametrize("feature", ["ignored", "refused"])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_lies_outside_the_set_is_asked_once_more_and_never_becomes_an_answer(open_engine: Opener, dialect: str, feature: Any) -> None:
+def test_what_lies_outside_the_set_is_asked_once_more_and_never_becomes_an_answer(
+    open_engine: Opener, dialect: str, feature: Any
+) -> None:
     engine, server = open_engine(dialect, response_format=feature)
     assert engine.traits.hold is None
     assert not engine.caps.schema
     for said in score(engine, ROWS).values():
         assert isinstance(said, Fault)
         assert said.status is Status.UNPARSABLE
-    asked = [call.body["messages"][-1]["content"] for call in server.log if call.path.startswith(CHAT[dialect])]
+    asked = [
+        call.body["messages"][-1]["content"]
+        for call in server.log
+        if call.path.startswith(CHAT[dialect])
+    ]
     assert len(asked) == 2 * len(ROWS)
     assert sum("palliative" in text for text in asked) == len(ROWS)
 
 
 @pytest.mark.parametrize(
-    "fault", ["no_choices", "null_content", "no_logprobs", "short_logprobs", "wrong_model", "cut_json", "cut", "html", "length"]
+    "fault",
+    [
+        "no_choices",
+        "null_content",
+        "no_logprobs",
+        "short_logprobs",
+        "wrong_model",
+        "cut_json",
+        "cut",
+        "html",
+        "length",
+    ],
 )
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_half_and_wrong_answers_are_asked_again_and_leave_no_trace(open_engine: Opener, dialect: str, fault: str) -> None:
+def test_half_and_wrong_answers_are_asked_again_and_leave_no_trace(
+    open_engine: Opener, dialect: str, fault: str
+) -> None:
     engine, server = open_engine(dialect, concurrency=1)
-    right = {name: said.branches for name, said in score(engine, ROWS).items() if isinstance(said, Scores)}
-    engine, server = open_engine(dialect, [Rule(fault, calls=(1, 4), path=CHAT[dialect])], concurrency=1)
+    right = {
+        name: said.branches
+        for name, said in score(engine, ROWS).items()
+        if isinstance(said, Scores)
+    }
+    engine, server = open_engine(
+        dialect, [Rule(fault, calls=(1, 4), path=CHAT[dialect])], concurrency=1
+    )
     said = score(engine, ROWS)
     assert {name: one.branches for name, one in said.items() if isinstance(one, Scores)} == right
     assert sum(call.path.startswith(CHAT[dialect]) for call in server.log) == len(ROWS) + 2
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server"])
-def test_an_answer_to_another_question_is_known_by_its_mark(open_engine: Opener, dialect: str) -> None:
-    engine, server = open_engine(dialect, [Rule("swapped", calls=(2, 5), path=CHAT[dialect])], concurrency=1, prompt_logprobs=False)
+def test_an_answer_to_another_question_is_known_by_its_mark(
+    open_engine: Opener, dialect: str
+) -> None:
+    engine, server = open_engine(
+        dialect,
+        [Rule("swapped", calls=(2, 5), path=CHAT[dialect])],
+        concurrency=1,
+        prompt_logprobs=False,
+    )
     said = score(engine, ROWS)
     assert all(isinstance(one, Scores) for one in said.values())
     assert sum(call.path.startswith(CHAT[dialect]) for call in server.log) == len(ROWS) + 2
@@ -120,14 +169,18 @@ def test_an_answer_to_another_question_is_known_by_its_mark(open_engine: Opener,
 
 @pytest.mark.parametrize("side", ["head", "tail"])
 @pytest.mark.parametrize("dialect", ["vllm", "llama-server"])
-def test_every_cut_of_a_prompt_is_found_where_the_server_counts(open_engine: Opener, dialect: str, side: Any) -> None:
+def test_every_cut_of_a_prompt_is_found_where_the_server_counts(
+    open_engine: Opener, dialect: str, side: Any
+) -> None:
     engine, server = open_engine(dialect, prompt_logprobs=False)
     for lost in (3, 8):
         server.features = replace(server.features, cut_tokens=lost, truncate=side)
         for said in score(engine, ROWS).values():
             assert isinstance(said, Fault)
             assert said.reason.startswith("truncated_by_engine")
-    server.features = replace(server.features, cut_tokens=2)  # counts of other software may be off by so many
+    server.features = replace(
+        server.features, cut_tokens=2
+    )  # counts of other software may be off by so many
     assert all(isinstance(said, Scores) for said in score(engine, ROWS).values())
 
 
@@ -135,7 +188,13 @@ def test_every_cut_of_a_prompt_is_found_where_the_server_counts(open_engine: Ope
 def test_a_large_loss_is_found_even_where_nobody_counts(open_engine: Opener, dialect: str) -> None:
     engine, server = open_engine(dialect)
     whole = [
-        Prompt(f"l{row}", (Message("user", f"Note {row}. " + "A word or two. " * 100),), (Branch("", LABELS),), "") for row in range(4)
+        Prompt(
+            f"l{row}",
+            (Message("user", f"Note {row}. " + "A word or two. " * 100),),
+            (Branch("", LABELS),),
+            "",
+        )
+        for row in range(4)
     ]
     assert all(isinstance(said, Scores) for said in score(engine, whole).values())
     server.features = replace(server.features, cut_tokens=450, truncate="head")
@@ -146,7 +205,9 @@ def test_a_large_loss_is_found_even_where_nobody_counts(open_engine: Opener, dia
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
-def test_a_server_that_does_not_count_is_refused_unless_the_user_says_so(open_engine: Opener, dialect: str) -> None:
+def test_a_server_that_does_not_count_is_refused_unless_the_user_says_so(
+    open_engine: Opener, dialect: str
+) -> None:
     with pytest.raises(EngineError) as caught:
         open_engine(dialect, usage="missing")
     assert caught.value.exit_code == 5
@@ -157,7 +218,9 @@ def test_a_server_that_does_not_count_is_refused_unless_the_user_says_so(open_en
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_prompt_above_the_context_is_too_long_and_no_answer(open_engine: Opener, dialect: str) -> None:
+def test_a_prompt_above_the_context_is_too_long_and_no_answer(
+    open_engine: Opener, dialect: str
+) -> None:
     engine, _ = open_engine(dialect, window=400)
     long = Prompt("long", (Message("user", "word " * 500),), (Branch("", LABELS),), "")
     said = score(engine, [*ROWS, long])
@@ -174,7 +237,10 @@ class FlatModel(ToyModel):
 
 
 def test_a_server_whose_exact_numbers_tell_nothing_ends_the_run_before_it_begins() -> None:
-    with serve(FaultServer("vllm", FlatModel([*LABELS, "4", "7"]))) as url, pytest.raises(EngineError) as caught:
+    with (
+        serve(FaultServer("vllm", FlatModel([*LABELS, "4", "7"]))) as url,
+        pytest.raises(EngineError) as caught,
+    ):
         load_http(f"{url}/v1")
     assert caught.value.exit_code == 5
     assert "mean nothing" in str(caught.value)
@@ -186,13 +252,18 @@ def test_log_probabilities_that_tell_nothing_are_not_used(dialect: Any) -> None:
     with serve(FaultServer(dialect, FlatModel([*LABELS, "4", "7"]))) as url:
         engine = load_http(f"{url}/v1")
         assert engine.caps.score == "none"
-        assert all(isinstance(said, Scores) and said.branches[0].chosen for said in engine.score(ROWS))
+        assert all(
+            isinstance(said, Scores) and said.branches[0].chosen for said in engine.score(ROWS)
+        )
         engine.close()
 
 
 def test_branches_are_put_in_words_where_the_server_does_not_go_on(open_engine: Opener) -> None:
     engine, server = open_engine("openai")
-    branches = Branch("palliative: ", ("yes", "no")), Branch("", ("A", "B"), ask="\n\nA or B?", weigh="text")
+    branches = (
+        Branch("palliative: ", ("yes", "no")),
+        Branch("", ("A", "B"), ask="\n\nA or B?", weigh="text"),
+    )
     said = score(engine, [ask_about(0, *branches, thoughts="It hurts.", written="So far. ")])["r0"]
     assert isinstance(said, Scores)
     assert [len(branch.logprobs) for branch in said.branches] == [2, 2]
@@ -242,7 +313,11 @@ def test_texts_are_written_and_shown_alike(open_engine: Opener, dialect: str) ->
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
 def test_a_text_that_was_cut_says_so(open_engine: Opener, dialect: str) -> None:
     engine, _ = open_engine(dialect)
-    schema = {"type": "object", "properties": {"side": {"enum": ["left", "right"]}}, "required": ["side"]}
+    schema = {
+        "type": "object",
+        "properties": {"side": {"enum": ["left", "right"]}},
+        "required": ["side"],
+    }
     (whole,) = engine.generate(ROWS[:1], Limits(40, schema=schema))
     assert isinstance(whole, Generated)
     assert json.loads(whole.text)["side"] in {"left", "right"}
@@ -294,7 +369,9 @@ def test_thoughts_are_asked_for_aloud_or_by_the_servers_own_switch(open_engine: 
     assert server.log[-1].body["think"] is True
 
 
-def test_the_identity_holds_what_changes_an_answer_and_no_secret(open_engine: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identity_holds_what_changes_an_answer_and_no_secret(
+    open_engine: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MEDTASK_API_KEY", "sk-secret-key")
     engine, _ = open_engine("openai")
     assert engine.info.identity["model"] == "toy-1"
@@ -306,7 +383,9 @@ def test_the_identity_holds_what_changes_an_answer_and_no_secret(open_engine: Op
 
 def test_options_of_other_engines_are_refused_unless_they_mean_nothing() -> None:
     with serve(FaultServer("openai", ToyModel([*LABELS]), Features())) as url:
-        load_http(f"{url}/v1", dtype="auto", device="auto", quantize=None, memory=None, adapter=None).close()
+        load_http(
+            f"{url}/v1", dtype="auto", device="auto", quantize=None, memory=None, adapter=None
+        ).close()
         with pytest.raises(UsageError, match="--device"):
             load_http(f"{url}/v1", device="cuda")
         with pytest.raises(UsageError, match="--anything"):

@@ -21,8 +21,16 @@ TRAITS = Traits("Ollama", "gemma3", context=8192, hold="format", schema="format"
 
 
 def said(**more: Any) -> dict[str, Any]:
-    base = {"model": "gemma3", "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": "yes"}}
-    return base | {"done": True, "done_reason": "stop", "prompt_eval_count": 26, "eval_count": 1} | more
+    base = {
+        "model": "gemma3",
+        "created_at": "2026-01-01T00:00:00Z",
+        "message": {"role": "assistant", "content": "yes"},
+    }
+    return (
+        base
+        | {"done": True, "done_reason": "stop", "prompt_eval_count": 26, "eval_count": 1}
+        | more
+    )
 
 
 def test_every_request_sets_what_ollama_would_otherwise_decide_in_silence() -> None:
@@ -63,8 +71,24 @@ def test_a_model_that_can_think_is_told_not_to() -> None:
 
 
 def test_a_whole_answer_is_read() -> None:
-    reply = Ollama().read(said(logprobs=[{"token": "yes", "logprob": -0.2, "top_logprobs": [{"token": "no", "logprob": -1.7}]}]), TRAITS)
-    assert (reply.text, reply.ended, reply.prompt_tokens, reply.written_tokens) == ("yes", "stop", 26, 1)
+    reply = Ollama().read(
+        said(
+            logprobs=[
+                {
+                    "token": "yes",
+                    "logprob": -0.2,
+                    "top_logprobs": [{"token": "no", "logprob": -1.7}],
+                }
+            ]
+        ),
+        TRAITS,
+    )
+    assert (reply.text, reply.ended, reply.prompt_tokens, reply.written_tokens) == (
+        "yes",
+        "stop",
+        26,
+        1,
+    )
     assert reply.steps is not None
     assert reply.steps[0].top == ((b"no", -1.7),)
     assert Ollama().read(said(done_reason="length"), TRAITS).ended == "length"
@@ -72,7 +96,15 @@ def test_a_whole_answer_is_read() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [None, {}, {"error": "model runner has stopped"}, said(done=False), said(done_reason="load"), said(message={}), said(message=None)],
+    [
+        None,
+        {},
+        {"error": "model runner has stopped"},
+        said(done=False),
+        said(done_reason="load"),
+        said(message={}),
+        said(message=None),
+    ],
 )
 def test_half_an_answer_is_none(body: Any) -> None:
     with pytest.raises(Malformed):
@@ -95,7 +127,9 @@ def test_more_context_than_the_model_has_is_refused(open_engine: Opener) -> None
         open_engine("ollama", context=200_000)
 
 
-def test_a_missing_model_is_named_with_the_command_that_fetches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_named_with_the_command_that_fetches_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with serve(FaultServer("ollama", ToyModel(LABELS))) as url:
         monkeypatch.setenv("OLLAMA_HOST", url)
         with pytest.raises(ModelNotFound) as caught:
@@ -103,7 +137,10 @@ def test_a_missing_model_is_named_with_the_command_that_fetches_it(monkeypatch: 
     assert caught.value.fix == "ollama pull gemma3:4b"
 
 
-@pytest.mark.parametrize(("version", "words"), [("0.12.11", "update it to 0.17.1"), ("0.17.0", "update it to 0.17.1"), ("0.17.1", None)])
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("0.12.11", "update it to 0.17.1"), ("0.17.0", "update it to 0.17.1"), ("0.17.1", None)],
+)
 def test_old_versions_are_warned_of(open_engine: Opener, version: str, words: str | None) -> None:
     engine, _ = open_engine("ollama", version=version)
     notes = str(engine.info.details["notes"])
@@ -136,7 +173,9 @@ class Told:
 def test_a_model_that_ollama_asks_elsewhere_is_refused(where: str) -> None:
     far = {"remote_model": "gpt-oss:120b", "remote_host": "https://ollama.com:443"}
     entry = {"name": "innocent:latest"} | (far if where == "tags" else {})
-    client: Any = Told(version={"version": "0.20.0"}, tags={"models": [entry]}, show=far if where == "show" else {})
+    client: Any = Told(
+        version={"version": "0.20.0"}, tags={"models": [entry]}, show=far if where == "show" else {}
+    )
     with pytest.raises(UsageError, match="cloud"):
         probe_ollama(client, "innocent", None)
 
@@ -147,10 +186,14 @@ def test_counts_that_shrink_when_a_prompt_is_cached_are_not_trusted() -> None:
     class Shrinking(Told):
         def post(self, path: str, body: Any, parse: Any, **_: Any) -> Any:
             if path != "api/chat":
-                return parse({"capabilities": ["completion"], "model_info": {"gemma3.context_length": 32768}})
+                return parse(
+                    {"capabilities": ["completion"], "model_info": {"gemma3.context_length": 32768}}
+                )
             return parse(said(prompt_eval_count=next(counts)))
 
-    client: Any = Shrinking(version={"version": "0.20.0"}, tags={"models": [{"name": "gemma3", "digest": "d"}]})
+    client: Any = Shrinking(
+        version={"version": "0.20.0"}, tags={"models": [{"name": "gemma3", "digest": "d"}]}
+    )
     traits, digest = probe_ollama(client, None, None)
     assert not traits.usage
     assert (traits.model, traits.context, digest) == ("gemma3", 8192, "d")

@@ -17,23 +17,48 @@ PLAIN = Traits("OpenAI-compatible server", "m")
 
 
 def answer(**more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
-    return {"id": "1", "model": "m", "choices": [choice | more], "usage": {"prompt_tokens": 7, "completion_tokens": 1}}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "yes"},
+        "finish_reason": "stop",
+    }
+    return {
+        "id": "1",
+        "model": "m",
+        "choices": [choice | more],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 1},
+    }
 
 
 def test_a_request_carries_nothing_that_was_not_asked_for() -> None:
     body = OpenAI().write(Wish(ASKED, 5), PLAIN)
-    assert body == {"model": "m", "messages": [{"role": "user", "content": "Which?"}], "max_tokens": 5, "temperature": 0.0}
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Which?"}],
+        "max_tokens": 5,
+        "temperature": 0.0,
+    }
 
 
 def test_servers_that_know_no_max_tokens_are_told_in_their_words() -> None:
-    body = OpenAI().write(Wish(ASKED, 5), Traits("x", "m", limit_name="max_completion_tokens", temperature=False))
-    assert body == {"model": "m", "messages": [{"role": "user", "content": "Which?"}], "max_completion_tokens": 5}
+    body = OpenAI().write(
+        Wish(ASKED, 5), Traits("x", "m", limit_name="max_completion_tokens", temperature=False)
+    )
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Which?"}],
+        "max_completion_tokens": 5,
+    }
 
 
 def test_drawing_is_repeatable() -> None:
     body = OpenAI().write(Wish(ASKED, 5, temperature=0.7, top_p=0.9, seed=11, stop=("END",)), PLAIN)
-    assert (body["temperature"], body["top_p"], body["seed"], body["stop"]) == (0.7, 0.9, 11, ["END"])
+    assert (body["temperature"], body["top_p"], body["seed"], body["stop"]) == (
+        0.7,
+        0.9,
+        11,
+        ["END"],
+    )
     assert seed_row(1, "a") == seed_row(1, "a") != seed_row(1, "b") != seed_row(2, "b")
     assert 0 <= seed_row(1, "a") < 2**31
 
@@ -65,15 +90,31 @@ def test_a_closed_set_as_a_json_schema_is_an_object() -> None:
     schema = form["json_schema"]["schema"]
     assert schema["properties"] == {"answer": {"type": "string", "enum": ["a", "b"]}}
     assert (schema["required"], schema["additionalProperties"]) == (["answer"], False)
-    assert hold_to_choices("json_object", ["a", "b"]) == {"response_format": {"type": "json_object", "schema": schema}}
+    assert hold_to_choices("json_object", ["a", "b"]) == {
+        "response_format": {"type": "json_object", "schema": schema}
+    }
 
 
 def test_a_whole_answer_is_read() -> None:
-    token = {"token": "yes", "logprob": -0.1, "bytes": [121, 101, 115], "top_logprobs": [{"token": "no", "logprob": -2.4, "bytes": None}]}
+    token = {
+        "token": "yes",
+        "logprob": -0.1,
+        "bytes": [121, 101, 115],
+        "top_logprobs": [{"token": "no", "logprob": -2.4, "bytes": None}],
+    }
     reply = OpenAI().read(answer(logprobs={"content": [token]}), PLAIN)
-    assert (reply.text, reply.ended, reply.prompt_tokens, reply.written_tokens) == ("yes", "stop", 7, 1)
+    assert (reply.text, reply.ended, reply.prompt_tokens, reply.written_tokens) == (
+        "yes",
+        "stop",
+        7,
+        1,
+    )
     assert reply.steps is not None
-    assert (reply.steps[0].data, reply.steps[0].logprob, reply.steps[0].top) == (b"yes", -0.1, ((b"no", -2.4),))
+    assert (reply.steps[0].data, reply.steps[0].logprob, reply.steps[0].top) == (
+        b"yes",
+        -0.1,
+        ((b"no", -2.4),),
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,14 +148,19 @@ def test_another_models_answer_is_none() -> None:
 
 
 def test_thoughts_come_apart_and_may_take_all_the_tokens() -> None:
-    reply = OpenAI().read(answer(message={"content": None, "reasoning_content": "hm"}, finish_reason="length"), PLAIN)
+    reply = OpenAI().read(
+        answer(message={"content": None, "reasoning_content": "hm"}, finish_reason="length"), PLAIN
+    )
     assert (reply.text, reply.thoughts, reply.ended) == ("", "hm", "length")
 
 
 def test_medtasks_own_word_is_taken_out_of_a_schema_but_not_a_field_of_that_name() -> None:
     schema = {
         "type": "object",
-        "properties": {"quote": {"type": "string", "quote": True}, "many": {"items": [{"quote": True, "type": "string"}]}},
+        "properties": {
+            "quote": {"type": "string", "quote": True},
+            "many": {"items": [{"quote": True, "type": "string"}]},
+        },
         "required": ["quote"],
     }
     assert drop_quotes(schema) == {
@@ -127,7 +173,7 @@ def test_medtasks_own_word_is_taken_out_of_a_schema_but_not_a_field_of_that_name
 CONTROLS = """
 <|im_end|> <|eot_id|> <start_of_turn> <end_of_turn> </s> [INST] [/INST] <|channel> <channel|> <unused94> </think> <<SYS>>
 <｜User｜> <|START_OF_TURN_TOKEN|> <bos>
-"""
+"""  # noqa: E501 - data as it is read
 
 
 @pytest.mark.parametrize("control", CONTROLS.split())
@@ -138,6 +184,9 @@ def test_what_looks_like_a_control_token_is_broken_up(control: str) -> None:
     assert defuse(clean) == clean
 
 
-@pytest.mark.parametrize("text", ["CRP < 5 mg/l, WBC > 10", "a <b> c", "x|y", "[see note]", "s/p CABG", "T<37 | BP>90", "<3"])
+@pytest.mark.parametrize(
+    "text",
+    ["CRP < 5 mg/l, WBC > 10", "a <b> c", "x|y", "[see note]", "s/p CABG", "T<37 | BP>90", "<3"],
+)
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert defuse(text) == text

@@ -1,4 +1,6 @@
-"""What is found out about a server at start, and what becomes of servers that promise more than they keep."""
+"""What is found out about a server at start, and what becomes of servers that promise more than
+they keep.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ def test_each_kind_of_server_is_known_by_what_it_does(
 ) -> None:
     engine, _ = open_engine(dialect)
     traits = engine.traits
-    assert (traits.kind, traits.counts, traits.goes_on, engine.caps.score) == (kind, counts, goes_on, score)
+    assert (traits.kind, traits.counts, traits.goes_on, engine.caps.score) == (
+        kind,
+        counts,
+        goes_on,
+        score,
+    )
     assert traits.hold is not None
     assert traits.schema is not None
     assert (traits.top, traits.raw, traits.usage) == (20, True, True)
@@ -43,7 +50,9 @@ def test_each_kind_of_server_is_known_by_what_it_does(
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
-def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(open_engine: Opener, dialect: str) -> None:
+def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
+    open_engine: Opener, dialect: str
+) -> None:
     engine, _ = open_engine(dialect, response_format="ignored")
     assert engine.traits.hold is engine.traits.schema is None
     assert not engine.caps.schema
@@ -56,7 +65,9 @@ def test_a_server_that_tells_five_tokens_is_asked_for_five(open_engine: Opener) 
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "llama-server"])
-def test_the_context_is_the_servers_or_the_users_if_that_is_smaller(open_engine: Opener, dialect: str) -> None:
+def test_the_context_is_the_servers_or_the_users_if_that_is_smaller(
+    open_engine: Opener, dialect: str
+) -> None:
     assert open_engine(dialect)[0].context_tokens == 4096
     assert open_engine(dialect, context=1000)[0].context_tokens == 1000
 
@@ -79,7 +90,10 @@ def test_which_model_is_meant() -> None:
 def test_a_server_that_is_not_there_is_an_error_with_its_address() -> None:
     with serve(FaultServer("openai")) as url:
         pass
-    with Client(find_endpoint(f"{url}/v1"), attempts=1) as client, pytest.raises(EngineError) as caught:
+    with (
+        Client(find_endpoint(f"{url}/v1"), attempts=1) as client,
+        pytest.raises(EngineError) as caught,
+    ):
         probe_openai(client, None, None)
     assert url in str(caught.value)
 
@@ -98,7 +112,9 @@ def test_what_a_server_refuses_it_cannot_do_and_what_breaks_is_an_error() -> Non
 
 
 class LlamaCppPython:
-    """As llama-cpp-python's server: a tokenizer for texts, grammars, and no structured outputs of any other name."""
+    """As llama-cpp-python's server: a tokenizer for texts, grammars, and no structured outputs of
+    any other name.
+    """
 
     def __init__(self, **features: Any) -> None:
         self.model = ToyModel([*LABELS, *WORDS, *"47"])
@@ -111,10 +127,18 @@ class LlamaCppPython:
         self.bodies.append(body)
         if scope["path"] == "/extras/tokenize/count":
             told = json.dumps({"count": 1 + len(self.model.encode(body["input"]))}).encode()
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [(b"content-type", b"application/json")],
+                }
+            )
             await send({"type": "http.response.body", "body": told})
             return
-        known = {name: value for name, value in (body or {}).items() if name != "structured_outputs"}
+        known = {
+            name: value for name, value in (body or {}).items() if name != "structured_outputs"
+        }
 
         async def again() -> Any:
             return message | {"body": json.dumps(known).encode() if body else b""}
@@ -129,10 +153,15 @@ def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_count
     app = LlamaCppPython()
     with serve(app) as url:
         engine = load_http(f"{url}/v1")
-        assert (engine.traits.kind, engine.traits.hold, engine.traits.counts) == ("llama-cpp-python", "grammar", "text")
+        assert (engine.traits.kind, engine.traits.hold, engine.traits.counts) == (
+            "llama-cpp-python",
+            "grammar",
+            "text",
+        )
         rows = [ask_about(row) for row in range(4)]
         assert all(isinstance(said, Scores) for said in engine.score(rows))
-        # Its default would make what the prompt says, labels above all, less likely to be said again.
+        # Its default would make what the prompt says, labels above all, less likely to be said
+        # again.
         assert app.bodies[-1]["repeat_penalty"] == 1.0
         app.cut(3)
         reasons = [said.reason for said in engine.score(rows) if isinstance(said, Fault)]
@@ -153,10 +182,17 @@ class NewWords:
         async def again() -> Any:
             return message
 
-        if b'"max_tokens"' in message.get("body", b"") or b'"temperature"' in message.get("body", b""):
+        if b'"max_tokens"' in message.get("body", b"") or b'"temperature"' in message.get(
+            "body", b""
+        ):
             headers = [(b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": 400, "headers": headers})
-            await send({"type": "http.response.body", "body": b'{"error": {"code": "unsupported_parameter"}}'})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": b'{"error": {"code": "unsupported_parameter"}}',
+                }
+            )
             return
         await self._server(scope, again, send)
 
@@ -185,7 +221,10 @@ class Refusing:
 
 
 def test_calls_carry_ids_that_strict_servers_take() -> None:
-    with serve(Refusing(FaultServer("openai", ToyModel([*LABELS, "4", "7"])))) as url, Client(find_endpoint(f"{url}/v1")) as client:
+    with (
+        serve(Refusing(FaultServer("openai", ToyModel([*LABELS, "4", "7"])))) as url,
+        Client(find_endpoint(f"{url}/v1")) as client,
+    ):
         assert probe_openai(client, None, None).usage
 
 

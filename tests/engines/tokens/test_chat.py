@@ -9,7 +9,15 @@ import pytest
 pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
-from medtask.engines.tokens.chat import Chat, ask_questions, read_chat, render, write_opening, write_prompt, write_thinking
+from medtask.engines.tokens.chat import (
+    Chat,
+    ask_questions,
+    read_chat,
+    render,
+    write_opening,
+    write_prompt,
+    write_thinking,
+)
 from medtask.engines.tokens.tokenizer import HubTokenizer
 from medtask.records import Branch, Message, Prompt
 from tiny_models import TEMPLATES, make_tokenizer
@@ -31,13 +39,25 @@ def speak(template: str | None) -> Chat:
         ("chatml", PROMPT, PROMPT.branches[0], CHATML, ("yes<|im_end|>", "no<|im_end|>")),
         ("chatml", PROMPT, LEAD, CHATML + "eye:", (" yes<|im_end|>", " no<|im_end|>")),
         ("chatml", PROMPT, ASK, CHATML.replace("fall", "fall\n\nA. eye\nB. ear"), ("A", "B")),
-        ("chatml", replace(PROMPT, written='{"eye": '), Branch("", ("true", "null"), weigh="text"), CHATML + '{"eye":', (" true", " null")),
+        (
+            "chatml",
+            replace(PROMPT, written='{"eye": '),
+            Branch("", ("true", "null"), weigh="text"),
+            CHATML + '{"eye":',
+            (" true", " null"),
+        ),
         ("inst", PROMPT, LEAD, "[INST] Text: a fall [/INST] eye:", (" yes</s>", " no</s>")),
         ("inst", PROMPT, ASK, "[INST] Text: a fall\n\nA. eye\nB. ear [/INST]", (" A", " B")),
         (None, PROMPT, PROMPT.branches[0], "Text: a fall\nAnswer:", (" yes\n", " no\n")),
         (None, PROMPT, LEAD, "Text: a fall\nAnswer: eye:", (" yes\n", " no\n")),
         (None, PROMPT, ASK, "Text: a fall\n\nA. eye\nB. ear\nAnswer:", (" A", " B")),
-        (None, replace(PROMPT, written='{"eye":'), Branch("", ("1",), weigh="text"), 'Text: a fall\nAnswer: {"eye":', ("1",)),
+        (
+            None,
+            replace(PROMPT, written='{"eye":'),
+            Branch("", ("1",), weigh="text"),
+            'Text: a fall\nAnswer: {"eye":',
+            ("1",),
+        ),
     ],
 )
 def test_a_branch_is_written_where_the_model_goes_on(
@@ -60,7 +80,9 @@ def test_a_branch_is_written_where_the_model_goes_on(
         (None, "Text: a fall\nReasoning: ", "\n\nAnswer: "),
     ],
 )
-def test_thoughts_stand_between_the_familys_markers(template: str | None, opening: str, closing: str) -> None:
+def test_thoughts_stand_between_the_familys_markers(
+    template: str | None, opening: str, closing: str
+) -> None:
     chat = speak(template)
     assert write_thinking(chat, PROMPT) == opening
     thought = replace(PROMPT, thoughts="A fall hurts.")
@@ -81,17 +103,30 @@ def test_nothing_of_a_record_is_read_as_a_special_token(template: str | None) ->
     chat = speak(template)
     evil = "<|im_end|></s><end_of_turn>"
     calm, hostile = (
-        replace(PROMPT, messages=(Message("user", text),), branches=(Branch(text, YES_NO, text),), thoughts=text, written=text)
+        replace(
+            PROMPT,
+            messages=(Message("user", text),),
+            branches=(Branch(text, YES_NO, text),),
+            thoughts=text,
+            written=text,
+        )
         for text in ("calm", evil)
     )
-    counts = [sum(token in chat.tokenizer.special_ids for token in render(chat, prompt).prompt_tokens) for prompt in (calm, hostile)]
+    counts = [
+        sum(token in chat.tokenizer.special_ids for token in render(chat, prompt).prompt_tokens)
+        for prompt in (calm, hostile)
+    ]
     assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("template", [*TEMPLATES, None])
-def test_tails_may_be_equal_or_begin_each_other_where_they_are_weighed_as_text(template: str | None) -> None:
+def test_tails_may_be_equal_or_begin_each_other_where_they_are_weighed_as_text(
+    template: str | None,
+) -> None:
     chat = speak(template)
-    (question,) = ask_questions(chat, [(PROMPT, Branch("", ("CT Brain", "CT Brain/Neck", "CT Brain"), weigh="text"))])
+    (question,) = ask_questions(
+        chat, [(PROMPT, Branch("", ("CT Brain", "CT Brain/Neck", "CT Brain"), weigh="text"))]
+    )
     assert question.trie is None
     assert question.tails[0] == question.tails[2]
     assert question.paths[0] == question.base

@@ -13,7 +13,13 @@ from toy_model import END, ToyModel, split_tokens
 
 @pytest.mark.parametrize(
     "labels",
-    [("CT Brain", "CT Brain/Neck", "MRI"), ("curative", "palliative"), ("CTA", "CTB", "CTAB", "CTABC"), ("only",), ("a b c d", "a b c e")],
+    [
+        ("CT Brain", "CT Brain/Neck", "MRI"),
+        ("curative", "palliative"),
+        ("CTA", "CTB", "CTAB", "CTABC"),
+        ("only",),
+        ("a b c d", "a b c e"),
+    ],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_shares_are_those_of_constrained_writing(labels: tuple[str, ...], seed: int) -> None:
@@ -23,7 +29,12 @@ def test_shares_are_those_of_constrained_writing(labels: tuple[str, ...], seed: 
     for label in labels:
         tokens = [*split_tokens(label), END]
         tails.append(model.encode("".join(tokens)))
-        logprobs.append([model.logprobs(prompt + "".join(tokens[:at]), [token])[0] for at, token in enumerate(tokens)])
+        logprobs.append(
+            [
+                model.logprobs(prompt + "".join(tokens[:at]), [token])[0]
+                for at, token in enumerate(tokens)
+            ]
+        )
     shares = [math.exp(weight) for weight in weigh_paths(grow_trie(tails), logprobs)]
     assert shares == pytest.approx(model.shares(prompt, labels))
     assert math.fsum(shares) == pytest.approx(1)
@@ -31,5 +42,9 @@ def test_shares_are_those_of_constrained_writing(labels: tuple[str, ...], seed: 
 
 def test_an_impossible_token_has_no_share_and_an_impossible_branching_no_number() -> None:
     root = grow_trie([(1, 9), (2, 8), (2, 9)])
-    assert weigh_paths(root, [[0.0, 0.0], [-math.inf, -1.0], [-math.inf, -1.0]]) == (0.0, -math.inf, -math.inf)
+    assert weigh_paths(root, [[0.0, 0.0], [-math.inf, -1.0], [-math.inf, -1.0]]) == (
+        0.0,
+        -math.inf,
+        -math.inf,
+    )
     assert all(map(math.isnan, weigh_paths(root, [[-math.inf, 0.0]] * 3)))

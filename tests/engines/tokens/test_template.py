@@ -23,14 +23,24 @@ CHAT = {
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_read_as_transformers_reads_them(name: str) -> None:
-    compiled = pytest.importorskip("transformers.utils.chat_template_utils", reason="transformers is not installed")
-    messages, more = CHAT["messages"], {key: value for key, value in CHAT.items() if key != "messages"}
-    (expected,), _ = compiled.render_jinja_template([messages], chat_template=TEMPLATES[name], **more)
+    compiled = pytest.importorskip(
+        "transformers.utils.chat_template_utils", reason="transformers is not installed"
+    )
+    messages, more = (
+        CHAT["messages"],
+        {key: value for key, value in CHAT.items() if key != "messages"},
+    )
+    (expected,), _ = compiled.render_jinja_template(
+        [messages], chat_template=TEMPLATES[name], **more
+    )
     assert render_chat(TEMPLATES[name], CHAT) == expected
 
 
 def test_what_templates_may_call_is_there() -> None:
-    loop = "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m | tojson }}{% break %}{% endfor %}"
+    loop = (
+        "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m | tojson "
+        "}}{% break %}{% endfor %}"
+    )
     source = loop + "{{ strftime_now('%Y') }}"
     text = render_chat(source, CHAT)
     assert text.startswith('{"role": "assistant", "content": "A knee."}20')
@@ -54,7 +64,10 @@ def test_what_templates_may_call_is_there() -> None:
         "{{ ('a' * 100000) * 100000 }}",
         "{{ 10 ** 10 ** 10 }}",
         "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
-        "{% for i in range(100000) %}{% for j in range(1000) %}{{ 'a' * 1000 }}{% endfor %}{% endfor %}",
+        (
+            "{% for i in range(100000) %}{% for j in range(1000) %}{{ 'a' * 1000 }}{% endfor %}{% "
+            "endfor %}"
+        ),
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{{ raise_exception('no') }}",
         "{% if",

@@ -6,14 +6,34 @@ from medtask.engines.tokens.thinking import ALOUD, FAMILIES, find_thinking
 
 # Name, a characteristic part of the chat template, tokens: as the families' repositories have them.
 MODELS = [
-    ("openai/gpt-oss-20b", "<|start|>assistant<|channel|>analysis<|message|>", ("<|channel|>", "<|end|>"), "Harmony (GPT-OSS)"),
-    ("google/gemma-4-E4B-it", "{{- '<|channel>thought\\n<channel|>' -}}", ("<|channel>", "<channel|>", "<unused94>"), "Gemma 4"),
-    ("google/medgemma-27b-text-it", "<start_of_turn>model", ("<unused94>", "<unused95>"), "MedGemma"),
+    (
+        "openai/gpt-oss-20b",
+        "<|start|>assistant<|channel|>analysis<|message|>",
+        ("<|channel|>", "<|end|>"),
+        "Harmony (GPT-OSS)",
+    ),
+    (
+        "google/gemma-4-E4B-it",
+        "{{- '<|channel>thought\\n<channel|>' -}}",
+        ("<|channel>", "<channel|>", "<unused94>"),
+        "Gemma 4",
+    ),
+    (
+        "google/medgemma-27b-text-it",
+        "<start_of_turn>model",
+        ("<unused94>", "<unused95>"),
+        "MedGemma",
+    ),
     ("/models/MedGemma-1.5-4b", "<start_of_turn>model", ("<unused94>", "<unused95>"), "MedGemma"),
     ("google/gemma-3-4b-it", "<start_of_turn>model", ("<unused94>", "<unused95>"), "aloud"),
     ("mistralai/Magistral-Small", "[THINK]", ("[THINK]", "[/THINK]"), "Magistral"),
     ("CohereLabs/command-a-reasoning", "", ("<|START_THINKING|>", "<|END_THINKING|>"), "Command A"),
-    ("ByteDance-Seed/Seed-OSS-36B-Instruct", "<seed:think>", ("<seed:think>", "</seed:think>"), "Seed-OSS"),
+    (
+        "ByteDance-Seed/Seed-OSS-36B-Instruct",
+        "<seed:think>",
+        ("<seed:think>", "</seed:think>"),
+        "Seed-OSS",
+    ),
     ("Qwen/Qwen3-4B", "<think>\\n\\n</think>", ("<think>", "</think>"), "<think>"),
     ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "<｜Assistant｜><think>\\n", (), "<think>"),
     ("HuggingFaceTB/SmolLM2-135M-Instruct", "<|im_start|>assistant", ("<|im_start|>",), "aloud"),
@@ -22,7 +42,9 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("name", "template", "tokens", "family"), MODELS)
-def test_a_family_is_known_by_its_own_signs(name: str, template: str, tokens: tuple[str, ...], family: str) -> None:
+def test_a_family_is_known_by_its_own_signs(
+    name: str, template: str, tokens: tuple[str, ...], family: str
+) -> None:
     assert find_thinking(name, template, tokens).family == family
 
 

@@ -1,4 +1,6 @@
-"""Trees of tokens: nothing is lost, nothing is read twice, and every token sees its own line only."""
+"""Trees of tokens: nothing is lost, nothing is read twice, and every token sees its own line
+only.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,11 @@ from medtask.engines.hf.pack import KeyValues, lay_out
 from medtask.engines.hf.reader import _cut_segment
 from medtask.engines.tokens.tree import count_tokens, grow_tree
 
-# Few different tokens and a common beginning: paths that share much, end inside each other, or are the same.
-PATHS = st.lists(st.lists(st.integers(0, 2), max_size=9), min_size=1, max_size=7).map(lambda paths: [(7, 8, 9, *path) for path in paths])
+# Few different tokens and a common beginning: paths that share much, end inside each other, or are
+# the same.
+PATHS = st.lists(st.lists(st.integers(0, 2), max_size=9), min_size=1, max_size=7).map(
+    lambda paths: [(7, 8, 9, *path) for path in paths]
+)
 
 
 def list_beginnings(paths: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
@@ -23,10 +28,18 @@ def list_beginnings(paths: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
 
 
 @given(paths=PATHS, skip=st.integers(0, 2), most=st.integers(1, 40))
-def test_every_path_is_in_the_tree_and_what_paths_share_is_there_once(paths: list[tuple[int, ...]], skip: int, most: int) -> None:
+def test_every_path_is_in_the_tree_and_what_paths_share_is_there_once(
+    paths: list[tuple[int, ...]], skip: int, most: int
+) -> None:
     tree = grow_tree(paths, skip, most)
-    assert [tuple(tree.tokens[place] for place in tree.chain(end)) for end in tree.ends] == [path[skip:] for path in paths]
-    assert len(tree.tokens) == len(list_beginnings([path[skip:] for path in paths])) == count_tokens(paths) - skip
+    assert [tuple(tree.tokens[place] for place in tree.chain(end)) for end in tree.ends] == [
+        path[skip:] for path in paths
+    ]
+    assert (
+        len(tree.tokens)
+        == len(list_beginnings([path[skip:] for path in paths]))
+        == count_tokens(paths) - skip
+    )
 
 
 @given(paths=PATHS, most=st.integers(1, 40), window=st.sampled_from([None, 1, 3, 6]))
@@ -41,7 +54,9 @@ def test_cut_in_pieces_every_token_stands_behind_its_ancestors_and_sees_no_other
         assert len(segment.tokens) <= max(most, *map(len, paths))
         plan = lay_out([segment], prefix, own, torch.device("cpu"))
         indices += plan.token_indices(0)
-        prefix_hidden, hidden = plan.masks(window, slice(0, 1), slice(0, len(segment.tokens)), plan.keys.shape[1])
+        prefix_hidden, hidden = plan.masks(
+            window, slice(0, 1), slice(0, len(segment.tokens)), plan.keys.shape[1]
+        )
         for at in range(len(segment.tokens)):
             chain = tree.chain(start + at)
             assert plan.positions[at] == prefix.tokens + len(chain) - 1
@@ -49,7 +64,11 @@ def test_cut_in_pieces_every_token_stands_behind_its_ancestors_and_sees_no_other
             assert sorted(seen.tolist()) == sorted(chain[-window:] if window else chain)
             if window:
                 # Nothing is hidden of a prefix that a window reaches whole.
-                reached = prefix.tokens if prefix_hidden is None else int((~prefix_hidden.expand(1, len(segment.tokens), -1)[0, at]).sum())
+                reached = (
+                    prefix.tokens
+                    if prefix_hidden is None
+                    else int((~prefix_hidden.expand(1, len(segment.tokens), -1)[0, at]).sum())
+                )
                 assert reached == max(0, min(prefix.tokens, window - len(chain)))
     assert indices == list(range(len(tree.tokens)))
 

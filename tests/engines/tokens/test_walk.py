@@ -21,7 +21,9 @@ from medtask.records import Branch, BranchScores, Message, Prompt
 from tiny_models import make_model, make_tokenizer
 
 BRANCHES = (
-    Branch("", ("CT Brain", "CT Brain/Neck", "MRI knee", "MRI knee joint", "Ultrasound of the liver")),
+    Branch(
+        "", ("CT Brain", "CT Brain/Neck", "MRI knee", "MRI knee joint", "Ultrasound of the liver")
+    ),
     Branch("Side: ", ("left", "right")),
     Branch("", ("A", "B", "C"), ask="\n\nA: rest\nB: operate\nC: wait", weigh="text"),
     Branch("", ("Operations on the eye", "Operations on the ear"), weigh="text"),
@@ -39,7 +41,10 @@ class Reader:
     @torch.inference_mode()
     def __call__(self, readings: Sequence[Reading]) -> list[Logits]:
         self.calls.append(readings)
-        return [self.model(torch.tensor([reading.tokens])).logits[0, -reading.keep :].numpy() for reading in readings]
+        return [
+            self.model(torch.tensor([reading.tokens])).logits[0, -reading.keep :].numpy()
+            for reading in readings
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,9 @@ def model() -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def questions() -> list[Question]:
     chat = read_chat(HubTokenizer(make_tokenizer("chatml")))
-    prompts = [Prompt(text, (Message("user", f"What is it?\n\nText: {text}"),), (), text) for text in TEXTS]
+    prompts = [
+        Prompt(text, (Message("user", f"What is it?\n\nText: {text}"),), (), text) for text in TEXTS
+    ]
     return ask_questions(chat, [(prompt, branch) for prompt in prompts for branch in BRANCHES])
 
 
@@ -60,19 +67,27 @@ def check(found: BranchScores, plain: BranchScores) -> None:
     assert np.abs(np.exp(found.logprobs) - np.exp(plain.logprobs)).max() <= found.slack + 1e-5
 
 
-def test_questions_read_together_score_as_plain_passes_do(model: torch.nn.Module, questions: list[Question]) -> None:
+def test_questions_read_together_score_as_plain_passes_do(
+    model: torch.nn.Module, questions: list[Question]
+) -> None:
     read = Reader(model)
     for question, found in zip(questions, score_questions(questions, read), strict=True):
         check(found, score_plainly(model, question)[0])
-    assert len(read.calls) > 1, "no branching below the first one was read: nothing of the descent is tested"
+    assert len(read.calls) > 1, (
+        "no branching below the first one was read: nothing of the descent is tested"
+    )
 
 
-def test_each_level_goes_on_where_an_earlier_one_ended(model: torch.nn.Module, questions: list[Question]) -> None:
+def test_each_level_goes_on_where_an_earlier_one_ended(
+    model: torch.nn.Module, questions: list[Question]
+) -> None:
     read = Reader(model)
     score_questions(questions, read)
     seen: set[tuple[int, ...]] = set()
     for readings in read.calls:
-        assert all(not reading.behind or reading.tokens[: reading.behind] in seen for reading in readings)
+        assert all(
+            not reading.behind or reading.tokens[: reading.behind] in seen for reading in readings
+        )
         assert all(0 < reading.keep <= len(reading.tokens) - reading.behind for reading in readings)
         seen.update(reading.tokens for reading in readings)
 
@@ -95,5 +110,7 @@ def test_a_branching_that_cannot_matter_is_not_read(questions: list[Question]) -
 
 def test_numbers_that_are_none_stay_none(questions: list[Question]) -> None:
     nothing = np.full((64, 420), np.nan, dtype=np.float32)
-    found = score_questions(questions[:4], lambda readings: [nothing[: reading.keep] for reading in readings])
+    found = score_questions(
+        questions[:4], lambda readings: [nothing[: reading.keep] for reading in readings]
+    )
     assert all(np.isnan(scores.off_set) and np.isnan(scores.logprobs).any() for scores in found)

@@ -1,4 +1,6 @@
-"""What the grammar of a schema allows: any walk through it, however silly its choices, ends in JSON that satisfies the schema."""
+"""What the grammar of a schema allows: any walk through it, however silly its choices, ends in JSON
+that satisfies the schema.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,18 @@ MAYBE = {"type": ["string", "null"], "quote": True, "maxLength": 12}
 
 
 def close(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def walk(constraint: Constraint, seed: int, longest: int = 4000) -> str:
-    """Write by chance whatever is allowed, until nothing is or the end is drawn; short texts are likelier than with fair dice."""
+    """Write by chance whatever is allowed, until nothing is or the end is drawn; short texts are
+    likelier than with fair dice.
+    """
     chance = random.Random(seed)
     closing = set(TOKENIZER.encode(['"}],'])[0]) | {END}
     tokens: list[int] = []
@@ -54,7 +63,9 @@ def walk(constraint: Constraint, seed: int, longest: int = 4000) -> str:
 def write(schema: dict[str, Any], text: str = NOTE, seed: int = 0) -> Any:
     said = walk(SCHEMAS.read(schema, space=False)(text), seed)
     value = json.loads(said)
-    if not any(mark in said for mark in "eE.\\"):  # numbers and escapes may be written in several ways
+    if not any(
+        mark in said for mark in "eE.\\"
+    ):  # numbers and escapes may be written in several ways
         assert said == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return value
 
@@ -73,13 +84,29 @@ def test_quotes_stand_wherever_a_schema_may_have_them(seed: int) -> None:
     finding = close(site={"enum": ["left", "right"]}, site_quote=MAYBE)
     schema = {
         **close(
-            size=close(value={"type": "number", "minimum": 0, "maximum": 500}, unit={"enum": ["mm", "cm"]}),
+            size=close(
+                value={"type": "number", "minimum": 0, "maximum": 500}, unit={"enum": ["mm", "cm"]}
+            ),
             grade={"enum": ["G1", "G2", None]},
-            grade_quote={"anyOf": [{**QUOTE, "maxLength": 30, "description": "as it stands"}, {"type": "null"}]},
+            grade_quote={
+                "anyOf": [
+                    {**QUOTE, "maxLength": 30, "description": "as it stands"},
+                    {"type": "null"},
+                ]
+            },
             seen={"type": "string", "format": "date"},
             done={"type": "boolean"},
-            findings={"type": "array", "items": {"$ref": "#/$defs/finding"}, "minItems": 1, "maxItems": 3},
-            words={"type": "array", "items": {**QUOTE, "minLength": 2, "maxLength": 5}, "maxItems": 2},
+            findings={
+                "type": "array",
+                "items": {"$ref": "#/$defs/finding"},
+                "minItems": 1,
+                "maxItems": 3,
+            },
+            words={
+                "type": "array",
+                "items": {**QUOTE, "minLength": 2, "maxLength": 5},
+                "maxItems": 2,
+            },
             again={"$ref": "#/$defs/quote"},
         ),
         "$defs": {"finding": finding, "quote": {**QUOTE, "maxLength": 20}},
@@ -88,11 +115,15 @@ def test_quotes_stand_wherever_a_schema_may_have_them(seed: int) -> None:
     assert list(value) == list(schema["properties"])
     assert 0 <= value["size"]["value"] <= 500
     assert value["grade"] in ("G1", "G2", None)
-    assert value["grade_quote"] is None or (value["grade_quote"] in NOTE and 1 <= len(value["grade_quote"]) <= 30)
+    assert value["grade_quote"] is None or (
+        value["grade_quote"] in NOTE and 1 <= len(value["grade_quote"]) <= 30
+    )
     assert 1 <= len(value["findings"]) <= 3
     for one in value["findings"]:
         assert one["site"] in ("left", "right")
-        assert one["site_quote"] is None or (one["site_quote"] in NOTE and len(one["site_quote"]) <= 12)
+        assert one["site_quote"] is None or (
+            one["site_quote"] in NOTE and len(one["site_quote"]) <= 12
+        )
     assert len(value["words"]) <= 2
     assert all(word in NOTE and 2 <= len(word) <= 5 for word in value["words"])
     assert value["again"] in NOTE
@@ -109,7 +140,11 @@ def test_keys_that_are_not_required_may_be_left_out(required: list[str]) -> None
 
 @pytest.mark.parametrize("seed", range(10))
 def test_schemas_without_quotes_are_kept_too(seed: int) -> None:
-    schema = close(a={"type": "integer", "minimum": 3, "maximum": 12}, b={"type": "string", "maxLength": 9}, quote={"type": "null"})
+    schema = close(
+        a={"type": "integer", "minimum": 3, "maximum": 12},
+        b={"type": "string", "maxLength": 9},
+        quote={"type": "null"},
+    )
     value = write(schema, seed=seed)
     assert 3 <= value["a"] <= 12
     assert len(value["b"]) <= 9
@@ -178,7 +213,9 @@ def test_a_schema_that_cannot_be_kept_is_refused(schema: dict[str, Any], said: s
 
 
 def test_a_long_text_is_ready_in_a_second() -> None:
-    text = " ".join(f"{number} mm in the {'left' if number % 3 else 'right'} lung" for number in range(900))[:20_000]
+    text = " ".join(
+        f"{number} mm in the {'left' if number % 3 else 'right'} lung" for number in range(900)
+    )[:20_000]
     assert len(text) == 20_000
     schema = close(q={**QUOTE, "maxLength": 200}, r=QUOTE)
     start = time.process_time()
@@ -187,11 +224,15 @@ def test_a_long_text_is_ready_in_a_second() -> None:
     assert time.process_time() - start < 10
 
 
-def test_a_text_too_complex_fails_its_row_without_a_word_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_too_complex_fails_its_row_without_a_word_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     schemas = Schemas(TOKENIZER, VOCABULARY, (END,))
     from llguidance import LLParserLimits
 
-    monkeypatch.setattr(schemas, "_limits", LLParserLimits(initial_lexer_fuel=5000, verbose_errors=False))
+    monkeypatch.setattr(
+        schemas, "_limits", LLParserLimits(initial_lexer_fuel=5000, verbose_errors=False)
+    )
     fault = schemas.read(close(q=QUOTE), space=False)("secret " * 500).fault
     assert fault is not None
     assert "secret" not in fault

@@ -22,16 +22,23 @@ def listen(tokens: list[int]) -> tuple[int, int] | None:
 
 
 @given(st.lists(TOKENS, max_size=300), st.lists(TOKENS, min_size=1, max_size=LONGEST_ROUND))
-def test_every_loop_is_noticed_in_time_and_what_repeats_is_told(before: list[int], rounds: list[int]) -> None:
+def test_every_loop_is_noticed_in_time_and_what_repeats_is_told(
+    before: list[int], rounds: list[int]
+) -> None:
     needed = max(LEAST_TOKENS, LEAST_ROUNDS * len(rounds))
     tokens = before + rounds * (needed // len(rounds) + 1)
     found = listen(tokens)
     assert found is not None
     place, repeated = found
     assert place <= len(before) + needed
-    # By the definition: the tail that repeats, with its first round, is long enough and has a period.
+    # By the definition: the tail that repeats, with its first round, is long enough and has a
+    # period.
     tail = tokens[place - repeated : place]
-    period = next(size for size in range(1, LONGEST_ROUND + 1) if tail == tokens[place - repeated - size : place - size])
+    period = next(
+        size
+        for size in range(1, LONGEST_ROUND + 1)
+        if tail == tokens[place - repeated - size : place - size]
+    )
     assert repeated + period >= max(LEAST_TOKENS, LEAST_ROUNDS * period)
 
 
@@ -54,8 +61,10 @@ def test_a_table_of_equal_cells_is_no_loop_and_an_endless_one_is() -> None:
 
 def test_real_prose_is_no_loop() -> None:
     prose = (
-        "The patient was seen for pain in the left wrist . There was no fever , no swelling and no redness . The right wrist was seen "
-        "too . There was no pain in the right wrist . Pain in the left wrist was worse at night . The patient was sent home ."
+        "The patient was seen for pain in the left wrist . There was no fever , no swelling and "
+        "no redness . The right wrist was seen "
+        "too . There was no pain in the right wrist . Pain in the left wrist was worse at night "
+        ". The patient was sent home ."
     )
     words = (prose * 3).split()
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}

@@ -12,7 +12,9 @@ from medtask.engines.writing.sample import draw_token, seed_chance
 LOGITS = np.array([2.0, 1.0, 0.0, -1.0, -30.0, -np.inf], dtype=np.float32)
 
 
-def draw_many(top_p: float, temperature: float, logits: np.ndarray = LOGITS, count: int = 4000) -> np.ndarray:
+def draw_many(
+    top_p: float, temperature: float, logits: np.ndarray = LOGITS, count: int = 4000
+) -> np.ndarray:
     chance = seed_chance(0, "row")
     drawn = [draw_token(logits, chance, temperature, top_p) for _ in range(count)]
     return np.bincount(drawn, minlength=len(logits)) / count
@@ -33,7 +35,9 @@ def test_the_nucleus_is_the_fewest_tokens_that_reach_top_p() -> None:
         assert (found > 0).sum() == kept
 
 
-def test_a_nucleus_wider_than_what_is_looked_at_first_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nucleus_wider_than_what_is_looked_at_first_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     logits = np.linspace(0, 1, 50)
     whole = draw_many(0.9, 1.0, logits, 300)
     monkeypatch.setattr(sample, "NUCLEUS_AT_ONCE", 3)

@@ -68,7 +68,9 @@ def test_a_constraint_moves_the_choice_and_not_the_probability() -> None:
     go_on(drafts, np.stack((LOGITS, LOGITS)))
     whole = math.log(sum(math.exp(value) for value in LOGITS))
     assert [finish(draft).text for draft in drafts] == ["b", "e"]
-    assert [finish(draft).logprob for draft in drafts] == pytest.approx([1 - whole, -30 - whole], abs=1e-5)
+    assert [finish(draft).logprob for draft in drafts] == pytest.approx(
+        [1 - whole, -30 - whole], abs=1e-5
+    )
 
 
 def test_tokens_are_drawn_among_those_that_are_allowed_and_repeatably() -> None:

@@ -41,7 +41,8 @@ def test_whatever_the_tokens_are_the_text_is_that_of_the_decoder(tokens: list[in
     for token in tokens:
         transcript.add(token)
     transcript.finish()
-    # Bytes that make no character may be told as more or fewer marks than by decoding them all at once.
+    # Bytes that make no character may be told as more or fewer marks than by decoding them all at
+    # once.
     assert transcript.text.replace("\ufffd", "") == TOKENIZER.decode(tokens).replace("\ufffd", "")
 
 
@@ -66,7 +67,10 @@ def test_an_empty_stop_text_stops_nothing() -> None:
     assert tell("MRI knee", ("",))[0].text == "MRI knee"
 
 
-@pytest.mark.parametrize(("text", "line"), [("one\ntwo", "one"), ("\n\n one\ntwo", "\n\n one"), ("one", "one"), ("\n", "\n"), ("", "")])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("one\ntwo", "one"), ("\n\n one\ntwo", "\n\n one"), ("one", "one"), ("\n", "\n"), ("", "")],
+)
 def test_a_line_ends_at_its_end_but_blank_ones_are_none(text: str, line: str) -> None:
     assert tell(text, line=True)[0].text == line
 

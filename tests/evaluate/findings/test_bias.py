@@ -8,7 +8,13 @@ from medtask.evaluate.findings.bias import Bias, find_bias
 from medtask.evaluate.intervals import Estimate
 
 
-def bias(shares: dict[str, float], *, exclusive: bool = True, inputs: dict[str, dict[str, float]] | None = None, **more: object) -> Bias:
+def bias(
+    shares: dict[str, float],
+    *,
+    exclusive: bool = True,
+    inputs: dict[str, dict[str, float]] | None = None,
+    **more: object,
+) -> Bias:
     return Bias(shares, exclusive, inputs or {"N/A": shares}, **more)  # type: ignore[arg-type]
 
 
@@ -29,7 +35,9 @@ def test_a_label_of_twice_its_share_is_told_beside_gold() -> None:
 def test_a_lean_that_one_of_the_inputs_contradicts_is_not_told_of_that_label() -> None:
     inputs = {"N/A": {"a": 0.9, "b": 0.05, "c": 0.05}, "": {"a": 0.3, "b": 0.35, "c": 0.35}}
     shares = {"a": 0.67, "b": 0.17, "c": 0.16}
-    assert find_bias(bias(shares, inputs=inputs))[0].labels == ("a",)  # the whole leans all the same
+    assert find_bias(bias(shares, inputs=inputs))[0].labels == (
+        "a",
+    )  # the whole leans all the same
     calm = {"a": 0.5, "b": 0.3, "c": 0.2}
     assert find_bias(bias(calm, inputs={"": calm})) == []
 

@@ -23,7 +23,10 @@ def test_only_the_pair_that_is_confused_is_found_and_its_p_value_is_fishers() ->
         for other in LABELS:
             if one != other:
                 apart = [(gold == one, answer == other) for gold, answer in rows if gold != other]
-                table = [[sum(1 for cell in apart if cell == (x, y)) for y in (True, False)] for x in (True, False)]
+                table = [
+                    [sum(1 for cell in apart if cell == (x, y)) for y in (True, False)]
+                    for x in (True, False)
+                ]
                 p.append(fisher_exact(table, alternative="greater").pvalue)
     adjusted = multipletests(p, method="fdr_by")[1]
     assert found[0].p == pytest.approx(min(adjusted[4], adjusted[7]))  # of b and c, and of c and b
@@ -35,7 +38,9 @@ def test_shares_have_wilsons_intervals_both_ways() -> None:
     (pair,) = find_confused(tabulate(count(LABELS, rows)))
     hits, n = sum(row == ("b", "c") for row in rows), sum(gold == "b" for gold, _ in rows)
     low, high = proportion_confint(hits, n, method="wilson")
-    assert (pair.share.value, pair.share.low, pair.share.high) == pytest.approx((hits / n, low, high))
+    assert (pair.share.value, pair.share.low, pair.share.high) == pytest.approx(
+        (hits / n, low, high)
+    )
     back = sum(row == ("c", "b") for row in rows)
     assert pair.back is not None
     assert round(pair.back.value * pair.back.n) == back
@@ -52,12 +57,21 @@ def test_of_answers_that_know_nothing_of_gold_five_in_a_hundred_sets_show_a_pair
     shown = 0
     for _ in range(100):
         rows = list(zip(random.choice(LABELS, 120), random.choice(LABELS, 120), strict=True))
-        shown += bool(find_confused(tabulate(count(LABELS, [(str(gold), str(answer)) for gold, answer in rows]))))
+        shown += bool(
+            find_confused(
+                tabulate(count(LABELS, [(str(gold), str(answer)) for gold, answer in rows]))
+            )
+        )
     assert shown <= 5
 
 
 def test_of_several_labels_it_is_what_the_answer_adds_to_gold() -> None:
-    cells = tabulate(count(["a", "b", "c"], [(("a",), ("a", "b"))] * 3 + [(("a", "b"), ("b",))] * 2 + [(("c",), ())]))
+    cells = tabulate(
+        count(
+            ["a", "b", "c"],
+            [(("a",), ("a", "b"))] * 3 + [(("a", "b"), ("b",))] * 2 + [(("c",), ())],
+        )
+    )
     hits, apart = count_confusions(cells)
     assert hits[0, 1] == 3
     assert apart[0, 1] == 3  # rows whose gold has both cannot confuse them

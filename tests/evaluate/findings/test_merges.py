@@ -15,9 +15,14 @@ from pairs_of import LABELS, confused_rows, count
 ROWS = confused_rows()
 
 
-def figures(rows: list[tuple[str, str]], pair: tuple[str, str] | None = None) -> tuple[float, float]:
+def figures(
+    rows: list[tuple[str, str]], pair: tuple[str, str] | None = None
+) -> tuple[float, float]:
     """Accuracy and macro-F1 over the labels in gold, by scikit-learn."""
-    gold, answer = (["+" if pair and name in pair else name for name in side] for side in zip(*rows, strict=True))
+    gold, answer = (
+        ["+" if pair and name in pair else name for name in side]
+        for side in zip(*rows, strict=True)
+    )
     macro = f1_score(gold, answer, labels=sorted(set(gold)), average="macro", zero_division=0.0)
     return accuracy_score(gold, answer), macro
 
@@ -48,19 +53,34 @@ def test_the_interval_is_that_of_a_plain_paired_bootstrap() -> None:
 
 
 def test_of_several_labels_sets_are_compared() -> None:
-    rows = [(("a",), ("b",)), (("a", "c"), ("a", "c")), (("b",), ("a", "b")), (("c",), ("c",)), ((), ())]
+    rows = [
+        (("a",), ("b",)),
+        (("a", "c"), ("a", "c")),
+        (("b",), ("a", "b")),
+        (("c",), ("c",)),
+        ((), ()),
+    ]
     (merge,) = weigh_merges(tabulate(count(["a", "b", "c"], rows)), [(0, 1)])
-    gold, answer = ([[name in names for name in "abc"] for names in side] for side in zip(*rows, strict=True))
+    gold, answer = (
+        [[name in names for name in "abc"] for names in side] for side in zip(*rows, strict=True)
+    )
     joined = [[[one or other, third] for one, other, third in side] for side in (gold, answer)]
-    was, would_be = (f1_score(truth, given, average="macro", zero_division=0.0) for truth, given in ((gold, answer), joined))
+    was, would_be = (
+        f1_score(truth, given, average="macro", zero_division=0.0)
+        for truth, given in ((gold, answer), joined)
+    )
     assert merge.macro_f1.value == pytest.approx(would_be - was)
-    assert merge.accuracy.value == pytest.approx(accuracy_score(*joined) - accuracy_score(gold, answer))
+    assert merge.accuracy.value == pytest.approx(
+        accuracy_score(*joined) - accuracy_score(gold, answer)
+    )
     assert merge.accuracy.value == pytest.approx(2 / 5)
 
 
 def test_a_row_without_an_answer_gains_nothing() -> None:
     rows: list[tuple[str | None, str | None]] = [*ROWS, *[("b", None)] * 50]
-    (with_gaps,), (without,) = (weigh_merges(tabulate(count(LABELS, some)), [(1, 2)]) for some in (rows, ROWS))
+    (with_gaps,), (without,) = (
+        weigh_merges(tabulate(count(LABELS, some)), [(1, 2)]) for some in (rows, ROWS)
+    )
     assert with_gaps.accuracy.value * len(rows) == pytest.approx(without.accuracy.value * len(ROWS))
     assert with_gaps.told_apart == without.told_apart
 
@@ -74,7 +94,9 @@ def test_a_row_without_an_answer_gains_nothing() -> None:
         (["a", "b"], [("a", "b")] * 5, [(0, 1)]),  # would leave one label
     ],
 )
-def test_without_a_reason_nothing_is_merged(labels: list[str], rows: list[tuple[str, str]], pairs: list[tuple[int, int]]) -> None:
+def test_without_a_reason_nothing_is_merged(
+    labels: list[str], rows: list[tuple[str, str]], pairs: list[tuple[int, int]]
+) -> None:
     assert weigh_merges(tabulate(count(labels, rows)), pairs) == []
 
 

@@ -32,7 +32,9 @@ def test_names_are_related_by_their_words(first: str, second: str, relation: str
 
 
 def test_without_vectors_only_the_words_of_names_are_compared() -> None:
-    found = compare_labels([Meaning("heart attack"), Meaning("myocardial infarction"), Meaning("heart attack, old")])
+    found = compare_labels(
+        [Meaning("heart attack"), Meaning("myocardial infarction"), Meaning("heart attack, old")]
+    )
     assert [finding.labels for finding in found] == [("heart attack", "heart attack, old")]
     assert found[0].figures == {"relation": "contained", "similarity": None}
 
@@ -49,7 +51,9 @@ def test_likeness_is_the_dot_product_and_a_threshold_parts_pairs() -> None:
 
 
 def test_a_label_without_a_definition_is_named_in_the_advice() -> None:
-    (one,) = compare_labels([Meaning("CTA Brain", "vessels of the head"), Meaning("CTA Brain/Neck")])
+    (one,) = compare_labels(
+        [Meaning("CTA Brain", "vessels of the head"), Meaning("CTA Brain/Neck")]
+    )
     assert "\u2068CTA Brain/Neck\u2069 has none" in one.advice
     (neither,) = compare_labels([Meaning("CTA Brain"), Meaning("CTA Brain/Neck")])
     assert "neither has one" in neither.advice
@@ -69,4 +73,6 @@ def test_minilm_finds_synonyms_and_leaves_distinct_labels_alone() -> None:
         Meaning("supportive", "helps another treatment, such as a port"),
     ]
     vectors = encode([describe_meaning(label.name, label.definition) for label in labels])
-    assert [finding.labels for finding in compare_labels(labels, vectors)] == [("curative", "radical")]
+    assert [finding.labels for finding in compare_labels(labels, vectors)] == [
+        ("curative", "radical")
+    ]

@@ -20,7 +20,9 @@ def test_a_start_that_all_have_decides_nothing() -> None:
 
 
 def test_a_label_inside_another_is_told_apart_by_the_end_of_the_turn_alone() -> None:
-    found = find_traps({"CTA Brain/Neck": (5, 6, 7, 8, END), "CTA Brain": (5, 6, END), "x": (1, END)})
+    found = find_traps(
+        {"CTA Brain/Neck": (5, 6, 7, 8, END), "CTA Brain": (5, 6, END), "x": (1, END)}
+    )
     inside = [finding for finding in found if "only the end of the turn" in finding.seen]
     assert [finding.labels for finding in inside] == [("CTA Brain", "CTA Brain/Neck")]
 
@@ -34,7 +36,9 @@ def test_a_label_of_many_tokens_is_dear() -> None:
 def test_capitals_that_fall_to_pieces_are_odd() -> None:
     tokens = {"FAM/SOCHX": (1, 2, 3, 4, 5, END), "exam": (9, END)}
     found = find_traps(tokens, {"FAM/SOCHX": 3})
-    assert [finding.figures for finding in found if "lower case" in finding.seen] == [{"tokens": 6, "lower_case": 3}]
+    assert [finding.figures for finding in found if "lower case" in finding.seen] == [
+        {"tokens": 6, "lower_case": 3}
+    ]
 
 
 def test_labels_of_one_token_each_are_no_trap() -> None:

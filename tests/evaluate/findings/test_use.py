@@ -23,8 +23,14 @@ def test_nothing_seen_bounds_nothing() -> None:
 def test_a_label_that_is_never_answered_and_is_in_gold_is_worst() -> None:
     counted = count(["a", "b", "c", "d"], [("a", "a")] * 6 + [("b", "a")] * 3 + [("c", "a")])
     found = find_unused(counted, tabulate(counted))
-    never, rest, not_in_gold = [finding for finding in found if finding.topic != "answered_too_often"]
-    assert (never.weight, never.labels, never.figures["in_gold"]) == ("act", ("b", "c"), {"b": 3, "c": 1})
+    never, rest, not_in_gold = [
+        finding for finding in found if finding.topic != "answered_too_often"
+    ]
+    assert (never.weight, never.labels, never.figures["in_gold"]) == (
+        "act",
+        ("b", "c"),
+        {"b": 3, "c": 1},
+    )
     assert (rest.weight, rest.labels) == ("note", ("d",))
     assert (not_in_gold.topic, not_in_gold.labels) == ("never_in_gold", ("d",))
 
@@ -46,16 +52,28 @@ def test_without_answers_there_is_nothing_to_find() -> None:
 
 
 def test_a_label_that_is_answered_to_everything_is_told_with_mcnemars_test() -> None:
-    counted = count(["a", "b", "c"], [("a", "a")] * 4 + [("b", "a")] * 20 + [("c", "c")] * 9 + [("a", "b")] * 1)
-    (found,) = [finding for finding in find_unused(counted, tabulate(counted)) if finding.topic == "answered_too_often"]
+    counted = count(
+        ["a", "b", "c"], [("a", "a")] * 4 + [("b", "a")] * 20 + [("c", "c")] * 9 + [("a", "b")] * 1
+    )
+    (found,) = [
+        finding
+        for finding in find_unused(counted, tabulate(counted))
+        if finding.topic == "answered_too_often"
+    ]
     assert found.labels == ("a",)
     assert (found.figures["given"], found.figures["in_gold"]) == (24, 5)
-    assert found.figures["p_adjusted"] == pytest.approx(3 * binomtest(20, 21, alternative="greater").pvalue)
+    assert found.figures["p_adjusted"] == pytest.approx(
+        3 * binomtest(20, 21, alternative="greater").pvalue
+    )
 
 
 def test_chance_alone_makes_no_label_answered_too_often() -> None:
     counted = count(["a", "b"], [("a", "a")] * 20 + [("b", "a")] * 3)
-    assert not [finding for finding in find_unused(counted, tabulate(counted)) if finding.topic == "answered_too_often"]
+    assert not [
+        finding
+        for finding in find_unused(counted, tabulate(counted))
+        if finding.topic == "answered_too_often"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +86,9 @@ def test_chance_alone_makes_no_label_answered_too_often() -> None:
         (["a", "b"], None, False, 0),
     ],
 )
-def test_a_set_with_no_way_out_is_noted(names: list[str], abstain: str | None, exclusive: bool, found: int) -> None:
+def test_a_set_with_no_way_out_is_noted(
+    names: list[str], abstain: str | None, exclusive: bool, found: int
+) -> None:
     assert len(find_missing(names, abstain, exclusive)) == found
 
 
@@ -93,4 +113,7 @@ def test_sure_answers_inside_the_set_are_no_sign() -> None:
 
 
 def test_no_rows_are_no_sign() -> None:
-    assert find_missing(["a", "b"], "unknown", True, PairCounts(("a", "b")), OffSet(0, 0, 0.9, 0.0)) == []
+    assert (
+        find_missing(["a", "b"], "unknown", True, PairCounts(("a", "b")), OffSet(0, 0, 0.9, 0.0))
+        == []
+    )

@@ -22,7 +22,11 @@ from medtask.tasks.task import Example, Label, Task
 
 CANARY = "Q7 rare canary illness"
 LABELS = tuple(Label(name, f"the {name} one", name) for name in ("first", "second"))
-DOCUMENT = {"rows": 4, "metrics": {"accuracy": {"value": 0.5, "low": 0.15, "high": 0.85, "n": 4}}, "statuses": {"ok": 4}}
+DOCUMENT = {
+    "rows": 4,
+    "metrics": {"accuracy": {"value": 0.5, "low": 0.15, "high": 0.85, "n": 4}},
+    "statuses": {"ok": 4},
+}
 
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is not installed")
 
@@ -34,7 +38,9 @@ def nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run_once(folder: Path, phi: bool = False) -> RunResult:
-    rows = [{"id": f"{number}", "text": f"{CANARY} {number}", "gold": "first"} for number in range(4)]
+    rows = [
+        {"id": f"{number}", "text": f"{CANARY} {number}", "gold": "first"} for number in range(4)
+    ]
     task = Task(
         "canaries",
         "Choose.",
@@ -51,7 +57,15 @@ def run_once(folder: Path, phi: bool = False) -> RunResult:
 def tell(result: RunResult, where: str = "mlflow", **more: Any) -> Any:
     tracker = open_tracker(where, home=result.folder.parent, task="canaries", **more)
     manifest = read_manifest(result.folder) or {}
-    told = track(tracker, "run", task="canaries", name=result.folder.name, document=DOCUMENT, manifest=manifest, folder=result.folder)
+    told = track(
+        tracker,
+        "run",
+        task="canaries",
+        name=result.folder.name,
+        document=DOCUMENT,
+        manifest=manifest,
+        folder=result.folder,
+    )
     assert told.error is None
     assert told.line.startswith("tracked in MLflow at sqlite:///")
     return tracker
@@ -82,7 +96,10 @@ def test_a_run_is_read_back_as_it_was_told_and_no_text_of_a_record_is_in_the_sto
     assert kept.data.params["data.sha256"] == manifest["data"]["sha256"]
     assert kept.data.params["engine"] == "fake"
     assert kept.data.tags["medtask.folder"] == str(result.folder.resolve())
-    assert sorted(file.path for file in tracker.client.list_artifacts(kept.info.run_id)) == ["manifest.json", "run.json"]
+    assert sorted(file.path for file in tracker.client.list_artifacts(kept.info.run_id)) == [
+        "manifest.json",
+        "run.json",
+    ]
     home = tmp_path / "a home"
     files = [home / STORE, *(path for path in (home / ARTEFACTS).rglob("*") if path.is_file())]
     assert len(files) == 3
@@ -106,7 +123,9 @@ def test_the_store_beside_the_runs_is_its_owners_alone(tmp_path: Path) -> None:
 
 @needs_mlflow
 @pytest.mark.slow
-def test_another_file_is_taken_from_the_command_or_from_mlflows_own_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_file_is_taken_from_the_command_or_from_mlflows_own_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = run_once(tmp_path / "r1")
     tell(result, f"mlflow:sqlite:///{tmp_path / 'named.db'}")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'variable.db'}")
@@ -138,13 +157,17 @@ def test_a_store_that_is_none_is_refused_before_the_run(tmp_path: Path) -> None:
 
 @needs_mlflow
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_is_told_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_told_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be opened"):
         open_tracker("mlflow:http://127.0.0.1:9", home=tmp_path, task="t")
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mlflow", None)

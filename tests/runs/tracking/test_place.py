@@ -20,12 +20,16 @@ def test_this_machine_is_fine(url: str) -> None:
 
 
 def test_localhost_is_what_its_addresses_are() -> None:
-    assert not find_place("http://localhost:5000", allow_remote=False, resolve=lambda *_: ["127.0.0.1", "::1"]).remote
+    assert not find_place(
+        "http://localhost:5000", allow_remote=False, resolve=lambda *_: ["127.0.0.1", "::1"]
+    ).remote
     with pytest.raises(UsageError, match="another machine"):
         find_place("http://localhost:5000", allow_remote=False, resolve=lambda *_: ["10.0.0.1"])
 
 
-@pytest.mark.parametrize("url", ["http://10.0.0.5:5000", "https://mlflow.example.org", "http://trial:5000"])
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.5:5000", "https://mlflow.example.org", "http://trial:5000"]
+)
 def test_another_machine_needs_a_word_before_its_name_is_looked_up(url: str) -> None:
     with pytest.raises(UsageError, match="another machine") as caught:
         find_place(url, allow_remote=False, resolve=refuse_look_up)
@@ -33,7 +37,9 @@ def test_another_machine_needs_a_word_before_its_name_is_looked_up(url: str) -> 
 
 
 def test_another_machine_that_is_allowed_is_known_by_its_addresses() -> None:
-    place = find_place("https://mlflow.example.org/x", allow_remote=True, resolve=lambda *_: ["10.0.0.5"])
+    place = find_place(
+        "https://mlflow.example.org/x", allow_remote=True, resolve=lambda *_: ["10.0.0.5"]
+    )
     assert (place.remote, place.addresses, place.named) == (True, ("10.0.0.5",), True)
 
 

@@ -14,8 +14,18 @@ MANIFEST = {
     "state": "finished",
     "medtask": "1.0",
     "command": f"medtask run --gold '{CANARY}'",
-    "identity": {"task.kind": "label", "data.sha256": "abc", "task.instruction": CANARY, "task.fingerprint": "f"},
-    "task": {"name": "purpose", "source": CANARY, "fingerprint": "f", "question": {"instruction": CANARY}},
+    "identity": {
+        "task.kind": "label",
+        "data.sha256": "abc",
+        "task.instruction": CANARY,
+        "task.fingerprint": "f",
+    },
+    "task": {
+        "name": "purpose",
+        "source": CANARY,
+        "fingerprint": "f",
+        "question": {"instruction": CANARY},
+    },
     "model": {"title": "a model", "name": "fake", "identity": {"reference": "fake:"}},
     "data": {"source": CANARY, "sha256": "abc", "columns": [CANARY], "notes": [CANARY]},
     "settings": {"rows": 3, "gold_column": "gold", "formats": ["csv"]},
@@ -40,7 +50,10 @@ def test_no_text_of_a_record_is_told() -> None:
     told = describe("run", "purpose", "r1", DOCUMENT, MANIFEST)
     assert CANARY not in repr(told)
     assert json.loads(told.documents["run.json"])["metrics"]["accuracy"]["value"] == 0.5
-    assert json.loads(told.documents["manifest.json"])["task"] == {"name": "purpose", "fingerprint": "f"}
+    assert json.loads(told.documents["manifest.json"])["task"] == {
+        "name": "purpose",
+        "fingerprint": "f",
+    }
 
 
 def test_figures_are_the_numbers_by_their_paths() -> None:
@@ -59,7 +72,9 @@ def test_figures_are_the_numbers_by_their_paths() -> None:
 
 
 def test_parameters_are_facts_of_the_manifest_and_settings_of_the_verb() -> None:
-    told = describe("evaluate", "purpose", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.05, "none": None})
+    told = describe(
+        "evaluate", "purpose", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.05, "none": None}
+    )
     assert told.parameters == {
         "verb": "evaluate",
         "medtask": "1.0",
@@ -77,23 +92,41 @@ def test_parameters_are_facts_of_the_manifest_and_settings_of_the_verb() -> None
 
 
 @pytest.mark.parametrize("manifest", [{}, MANIFEST])
-def test_where_labels_are_not_declared_or_a_place_is_not_trusted_figures_are_told_alone(manifest: dict[str, object]) -> None:
-    told = describe("evaluate", "purpose", "r1", DOCUMENT, manifest, folder="/home/me", bare=bool(manifest))
-    assert set(told.figures) == {"accuracy", "accuracy.low", "accuracy.high", "accuracy.n", "macro_f1.n"}
+def test_where_labels_are_not_declared_or_a_place_is_not_trusted_figures_are_told_alone(
+    manifest: dict[str, object],
+) -> None:
+    told = describe(
+        "evaluate", "purpose", "r1", DOCUMENT, manifest, folder="/home/me", bare=bool(manifest)
+    )
+    assert set(told.figures) == {
+        "accuracy",
+        "accuracy.low",
+        "accuracy.high",
+        "accuracy.n",
+        "macro_f1.n",
+    }
     assert (told.documents, told.folder) == ({}, "")
     assert not {"data.sha256", "settings.gold_column", "model.reference"} & set(told.parameters)
 
 
 def test_the_same_run_has_the_same_key_and_another_setting_another() -> None:
     first = describe("evaluate", "t", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.05})
-    again = describe("evaluate", "t", "r1", {**DOCUMENT, "rows": 4}, MANIFEST, settings={"max_error": 0.05})
+    again = describe(
+        "evaluate", "t", "r1", {**DOCUMENT, "rows": 4}, MANIFEST, settings={"max_error": 0.05}
+    )
     other = describe("evaluate", "t", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.01})
     assert first.key == again.key != other.key
 
 
 def test_too_many_figures_leave_out_those_of_single_labels() -> None:
     labels = {f"label {number}": {"f1": 0.5} for number in range(2 * FIGURES)}
-    told = describe("run", "t", "r1", {"metrics": {"details": labels, "accuracy": {"value": 1, "n": 5}}}, MANIFEST)
+    told = describe(
+        "run",
+        "t",
+        "r1",
+        {"metrics": {"details": labels, "accuracy": {"value": 1, "n": 5}}},
+        MANIFEST,
+    )
     assert len(told.figures) == FIGURES
     assert {"accuracy", "accuracy.n"} <= set(told.figures)
     assert told.left_out == FIGURES + 2

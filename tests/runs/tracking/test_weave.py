@@ -1,4 +1,6 @@
-"""Runs as calls of Weave: told to a server of this machine that speaks as much of its API as one call needs."""
+"""Runs as calls of Weave: told to a server of this machine that speaks as much of its API as one
+call needs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ from medtask.privacy import open_switches
 from medtask.runs.tracking import weave as room
 from medtask.runs.tracking.tracker import open_tracker, track
 
-MANIFEST = {"medtask": "1", "identity": {"data.sha256": "abc"}, "task": {"fingerprint": "f"}, "model": {"title": "m", "name": "hf"}}
+MANIFEST = {
+    "medtask": "1",
+    "identity": {"data.sha256": "abc"},
+    "task": {"fingerprint": "f"},
+    "model": {"title": "m", "name": "hf"},
+}
 DOCUMENT = {"metrics": {"accuracy": {"value": 0.5, "n": 3}}, "rows": 3}
 
 
@@ -49,12 +56,22 @@ class Stub(BaseHTTPRequestHandler):
         if self.broken and path.endswith("calls/complete"):
             self._send(400, {"detail": "no"})
         elif path.endswith("/graphql"):
-            self._send(200, {"data": {"viewer": {"username": "me"}, "project": {"name": "purpose"}}})
+            self._send(
+                200, {"data": {"viewer": {"username": "me"}, "project": {"name": "purpose"}}}
+            )
         elif path.endswith("/server_info"):
-            self._send(200, {"min_required_weave_python_version": "0.0.1", "trace_server_version": "99.0.0"})
+            self._send(
+                200,
+                {"min_required_weave_python_version": "0.0.1", "trace_server_version": "99.0.0"},
+            )
         elif path.endswith("/stream_query"):
             ids = asked["filter"]["call_ids"]
-            self._write(200, "\n".join(json.dumps(self.calls[name]) for name in ids if name in self.calls).encode())
+            self._write(
+                200,
+                "\n".join(
+                    json.dumps(self.calls[name]) for name in ids if name in self.calls
+                ).encode(),
+            )
         else:
             for call in asked.get("batch", ()):
                 self.calls[call["id"]] = call
@@ -112,7 +129,9 @@ def test_a_call_that_never_arrives_is_told(server: type[Stub]) -> None:
 
 
 class FakeWeave:
-    """The part of the library that is used, and what was asked of it. It has Weave's way of losing calls without a word."""
+    """The part of the library that is used, and what was asked of it. It has Weave's way of losing
+    calls without a word.
+    """
 
     def __init__(self, lose: bool = False, refuse: bool = False) -> None:
         self.asked: list[tuple[str, Any]] = []
@@ -122,7 +141,10 @@ class FakeWeave:
     def init(self, project: str) -> FakeWeave:
         if self.refuse:
             raise ConnectionError("the key is kkk")
-        self.switches = {name: os.environ.get(name) for name in ("WEAVE_DISABLED", "WANDB_ERROR_REPORTING", "WEAVE_CAPTURE_CODE")}
+        self.switches = {
+            name: os.environ.get(name)
+            for name in ("WEAVE_DISABLED", "WANDB_ERROR_REPORTING", "WEAVE_CAPTURE_CODE")
+        }
         self.asked.append(("init", project))
         return self
 
@@ -153,17 +175,34 @@ def fake(server: type[Stub], monkeypatch: pytest.MonkeyPatch) -> FakeWeave:
     return library
 
 
-def test_the_library_is_asked_in_this_order_with_its_switches_open_for_as_long(fake: FakeWeave) -> None:
+def test_the_library_is_asked_in_this_order_with_its_switches_open_for_as_long(
+    fake: FakeWeave,
+) -> None:
     assert tell().error is None
-    assert [what for what, _ in fake.asked] == ["init", "close", "init", "create", "finish", "flush", "read back", "close"]
+    assert [what for what, _ in fake.asked] == [
+        "init",
+        "close",
+        "init",
+        "create",
+        "finish",
+        "flush",
+        "read back",
+        "close",
+    ]
     told = dict(fake.asked)
     assert told["create"]["inputs"]["parameters"]["task.fingerprint"] == "f"
     assert told["finish"]["figures"]["accuracy"] == 0.5
-    assert fake.switches == {"WEAVE_DISABLED": "false", "WANDB_ERROR_REPORTING": "false", "WEAVE_CAPTURE_CODE": "false"}
+    assert fake.switches == {
+        "WEAVE_DISABLED": "false",
+        "WANDB_ERROR_REPORTING": "false",
+        "WEAVE_CAPTURE_CODE": "false",
+    }
     assert open_switches() == ()
 
 
-def test_a_call_that_cannot_be_read_back_is_told_without_the_librarys_words(fake: FakeWeave) -> None:
+def test_a_call_that_cannot_be_read_back_is_told_without_the_librarys_words(
+    fake: FakeWeave,
+) -> None:
     fake.lose = True
     told = tell()
     assert told.error == "ValueError"
@@ -179,7 +218,9 @@ def test_a_server_that_does_not_open_is_told_before_the_run(fake: FakeWeave) -> 
     assert open_switches() == ()
 
 
-def test_whose_project_it_is_has_to_be_settled(fake: FakeWeave, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whose_project_it_is_has_to_be_settled(
+    fake: FakeWeave, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match="whose Weave project"):
         tell("weave")
     monkeypatch.setenv("WANDB_ENTITY", "team")
@@ -199,7 +240,9 @@ def test_nobody_is_asked_for_a_key(fake: FakeWeave, monkeypatch: pytest.MonkeyPa
         tell()
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(server: type[Stub], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_with_the_command_that_installs_it(
+    server: type[Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra) as caught:
         tell()

@@ -1,4 +1,6 @@
-"""Whole trainings of tiny models: they learn, their folders load, and what they say is what was validated."""
+"""Whole trainings of tiny models: they learn, their folders load, and what they say is what was
+validated.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(base: Path, **more: Any) -> Recipe:
-    plain: dict[str, Any] = {"method": "rslora", "bases": (str(base),), "epochs": 2, "batch": 8, "rank": 4, "alpha": 4.0, "rate": 1e-2}
+    plain: dict[str, Any] = {
+        "method": "rslora",
+        "bases": (str(base),),
+        "epochs": 2,
+        "batch": 8,
+        "rank": 4,
+        "alpha": 4.0,
+        "rate": 1e-2,
+    }
     return Recipe(**(plain | more))
 
 
@@ -34,18 +44,35 @@ def losses(points: tuple[Point, ...]) -> list[float]:
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora", "full"])
-def test_every_method_learns_and_leaves_a_model_that_loads(tmp_path: Path, base: Path, method: Any) -> None:
+def test_every_method_learns_and_leaves_a_model_that_loads(
+    tmp_path: Path, base: Path, method: Any
+) -> None:
     task = make_task(tmp_path / "task")
     material, desk = make_material(task), make_desk(tmp_path)
-    fitted = fit_language([material], recipe(base, method=method, **({"rate": 3e-3} if method == "full" else {})), desk)
+    fitted = fit_language(
+        [material],
+        recipe(base, method=method, **({"rate": 3e-3} if method == "full" else {})),
+        desk,
+    )
     checks = [point for point in desk.journal.points if point.validation_loss is not None]
     assert checks[0].step == 0  # the base, untrained
-    assert min(point.validation_loss or 9 for point in checks[1:]) < (checks[0].validation_loss or 0)
+    assert min(point.validation_loss or 9 for point in checks[1:]) < (
+        checks[0].validation_loss or 0
+    )
     write_trained(desk.draft, fitted.trained)
     assert fitted.trained.engine == "hf"
     best = min(checks, key=lambda point: point.validation_loss or 9)
-    answers = list(medtask.predict(task, medtask.load_model(str(desk.draft)), [dict(one.record.fields) for one in material.validation]))
-    right = [answer.value == lesson.record.gold for answer, lesson in zip(answers, material.validation, strict=True)]
+    answers = list(
+        medtask.predict(
+            task,
+            medtask.load_model(str(desk.draft)),
+            [dict(one.record.fields) for one in material.validation],
+        )
+    )
+    right = [
+        answer.value == lesson.record.gold
+        for answer, lesson in zip(answers, material.validation, strict=True)
+    ]
     assert sum(right) / len(right) == pytest.approx(best.score)
 
 
@@ -63,23 +90,34 @@ def test_activations_computed_again_give_the_same_losses(tmp_path: Path, base: P
     found = []
     for again in (True, False):
         desk = make_desk(tmp_path / str(again))
-        fit_language([make_material(make_task(tmp_path / str(again) / "task"))], recipe(base, checkpointing=again), desk)
+        fit_language(
+            [make_material(make_task(tmp_path / str(again) / "task"))],
+            recipe(base, checkpointing=again),
+            desk,
+        )
         found.append(losses(desk.journal.points))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_two_tasks_are_learnt_by_one_model(tmp_path: Path, base: Path) -> None:
-    first, second = make_task(tmp_path / "one"), make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall"))
+    first, second = (
+        make_task(tmp_path / "one"),
+        make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall")),
+    )
     desk = make_desk(tmp_path)
     fitted = fit_language([make_material(first), make_material(second)], recipe(base), desk)
-    assert fitted.trained.task_fingerprint == ""  # it stands for one task, and this is a model for two
+    assert (
+        fitted.trained.task_fingerprint == ""
+    )  # it stands for one task, and this is a model for two
     assert losses(desk.journal.points)[-1] < losses(desk.journal.points)[0]
 
 
 def test_a_model_that_cannot_be_packed_is_trained_all_the_same(tmp_path: Path) -> None:
     base = save_model(tmp_path / "bloom", "bloom")
     desk = make_desk(tmp_path)
-    fitted = fit_language([make_material(make_task(tmp_path / "task"))], recipe(base, epochs=1), desk)
+    fitted = fit_language(
+        [make_material(make_task(tmp_path / "task"))], recipe(base, epochs=1), desk
+    )
     assert fitted.facts["packed"] is False
     assert losses(desk.journal.points)[-1] < losses(desk.journal.points)[0]
 
@@ -87,8 +125,18 @@ def test_a_model_that_cannot_be_packed_is_trained_all_the_same(tmp_path: Path) -
 def test_written_answers_are_learnt(tmp_path: Path, base: Path) -> None:
     desk = make_desk(tmp_path)
     task = make_task(tmp_path / "task", "answer")
-    fit_language([make_material(task, [{"text": f"part {at}", "gold": "it is the knee"} for at in range(20)])], recipe(base), desk)
-    checks = [point.validation_loss for point in desk.journal.points if point.validation_loss is not None]
+    fit_language(
+        [
+            make_material(
+                task, [{"text": f"part {at}", "gold": "it is the knee"} for at in range(20)]
+            )
+        ],
+        recipe(base),
+        desk,
+    )
+    checks = [
+        point.validation_loss for point in desk.journal.points if point.validation_loss is not None
+    ]
     assert checks[-1] < checks[0]
 
 
@@ -102,21 +150,35 @@ def test_written_answers_are_learnt(tmp_path: Path, base: Path) -> None:
         ("minilm", "no language model"),
     ],
 )
-def test_bases_that_cannot_be_trained_are_refused_before_anything_is_loaded(tmp_path: Path, named: str, said: str) -> None:
+def test_bases_that_cannot_be_trained_are_refused_before_anything_is_loaded(
+    tmp_path: Path, named: str, said: str
+) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     name = str(tmp_path / named) if named.endswith(".gguf") else named
     with pytest.raises(UsageError, match=said):
-        fit_language([make_material(make_task(tmp_path / "task"))], Recipe(bases=(name,)), make_desk(tmp_path))
+        fit_language(
+            [make_material(make_task(tmp_path / "task"))],
+            Recipe(bases=(name,)),
+            make_desk(tmp_path),
+        )
 
 
 def test_an_adapter_is_no_base(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "smollm2-135m"}))
+    (tmp_path / "adapter" / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "smollm2-135m"})
+    )
     with pytest.raises(UsageError, match="not stacked"):
-        fit_language([make_material(make_task(tmp_path / "task"))], Recipe(bases=(str(tmp_path / "adapter"),)), make_desk(tmp_path))
+        fit_language(
+            [make_material(make_task(tmp_path / "task"))],
+            Recipe(bases=(str(tmp_path / "adapter"),)),
+            make_desk(tmp_path),
+        )
 
 
-def test_rows_that_are_too_long_are_told_and_none_left_is_an_error(tmp_path: Path, base: Path) -> None:
+def test_rows_that_are_too_long_are_told_and_none_left_is_an_error(
+    tmp_path: Path, base: Path
+) -> None:
     task = make_task(tmp_path / "task")
     with pytest.raises(InputError, match="no row to learn from fits into 20 tokens"):
         fit_language([make_material(task)], recipe(base, row_tokens=20), make_desk(tmp_path))
@@ -124,7 +186,11 @@ def test_rows_that_are_too_long_are_told_and_none_left_is_an_error(tmp_path: Pat
 
 def test_a_loss_that_runs_away_ends_the_training_with_a_word(tmp_path: Path, base: Path) -> None:
     with pytest.raises(EngineError, match="run away") as refusal:
-        fit_language([make_material(make_task(tmp_path / "task"))], recipe(base, rate=1e25, warmup=0.0), make_desk(tmp_path))
+        fit_language(
+            [make_material(make_task(tmp_path / "task"))],
+            recipe(base, rate=1e25, warmup=0.0),
+            make_desk(tmp_path),
+        )
     assert "--rate" in (refusal.value.fix or "")
 
 

@@ -15,19 +15,30 @@ from medtask.train.language.fit import fit_language
 from medtask.train.recipe import Recipe
 from tiny_models import save_model
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here"),
+]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
 def test_qlora_learns_on_four_bit_weights(tmp_path: Path) -> None:
     base = save_model(tmp_path / "model", "llama")
     task, desk = make_task(tmp_path / "task"), make_desk(tmp_path)
     recipe = Recipe(method="qlora", bases=(str(base),), epochs=4, batch=8, rank=8, rate=1e-2)
     fitted = fit_language([make_material(task)], recipe, desk)
-    checks = [point.validation_loss for point in desk.journal.points if point.validation_loss is not None]
+    checks = [
+        point.validation_loss for point in desk.journal.points if point.validation_loss is not None
+    ]
     assert min(checks[1:]) < checks[0]
     write_trained(desk.draft, fitted.trained)
-    answers = list(medtask.predict(task, medtask.load_model(str(desk.draft), quantize="4bit"), [{"text": "CT of the knee"}]))
+    answers = list(
+        medtask.predict(
+            task, medtask.load_model(str(desk.draft), quantize="4bit"), [{"text": "CT of the knee"}]
+        )
+    )
     assert answers[0].value in ("knee", "wrist", "brain")
 
 
@@ -37,5 +48,7 @@ def test_bfloat16_weights_are_trained_through_a_float32_adapter(tmp_path: Path) 
     recipe = Recipe(bases=(str(base),), epochs=4, batch=8, rank=8, rate=1e-2)
     fitted = fit_language([make_material(make_task(tmp_path / "task"))], recipe, desk)
     assert fitted.facts["dtype"] == "bfloat16"
-    checks = [point.validation_loss for point in desk.journal.points if point.validation_loss is not None]
+    checks = [
+        point.validation_loss for point in desk.journal.points if point.validation_loss is not None
+    ]
     assert min(checks[1:]) < checks[0]

@@ -26,19 +26,33 @@ ROWS = [
     {"text": "gallstones?", "gold": "Ultrasound"},
 ]
 CHOICES = [
-    {"text": "Which one bleeds?", "options": ["brain", "the left knee", "none of these at all"], "gold": "B"},
+    {
+        "text": "Which one bleeds?",
+        "options": ["brain", "the left knee", "none of these at all"],
+        "gold": "B",
+    },
     {"text": "Which is a joint?", "options": ["wrist", "liver"], "gold": "A"},
 ]
 
 
 def learn(folder: Path, kind: str) -> tuple[Task, tuple[Lesson, ...]]:
     if kind in ("letter", "text", "permute"):
-        more = {"options": "options", "readout": "text"} if kind == "text" else {"options": "options"}
-        task = make_task(folder / "task", "choice", **more, **({"debias": "permute"} if kind == "permute" else {}))
+        more = (
+            {"options": "options", "readout": "text"} if kind == "text" else {"options": "options"}
+        )
+        task = make_task(
+            folder / "task",
+            "choice",
+            **more,
+            **({"debias": "permute"} if kind == "permute" else {}),
+        )
         return task, make_lessons(task, CHOICES)
     if kind == "labels":
         task = make_task(folder / "task", kind, LABELS[:3])
-        return task, make_lessons(task, [{**row, "gold": [row["gold"]] if row["gold"] in LABELS[:3] else []} for row in ROWS])
+        return task, make_lessons(
+            task,
+            [{**row, "gold": [row["gold"]] if row["gold"] in LABELS[:3] else []} for row in ROWS],
+        )
     if kind == "answer":
         task = make_task(folder / "task", kind)
         return task, make_lessons(task, ROWS)
@@ -47,10 +61,14 @@ def learn(folder: Path, kind: str) -> tuple[Task, tuple[Lesson, ...]]:
 
 
 def loss_plainly(model: Any, passage: Passage) -> torch.Tensor:
-    """The losses of one row by the book: each line of it read alone, by the model's own forward pass."""
+    """The losses of one row by the book: each line of it read alone, by the model's own forward
+    pass.
+    """
 
     def read(tokens: tuple[int, ...]) -> torch.Tensor:
-        logits: torch.Tensor = model(input_ids=torch.tensor([tokens[:-1]]), use_cache=False).logits[0]
+        logits: torch.Tensor = model(input_ids=torch.tensor([tokens[:-1]]), use_cache=False).logits[
+            0
+        ]
         return logits.float()
 
     said, choices = [], []
@@ -60,21 +78,37 @@ def loss_plainly(model: Any, passage: Passage) -> torch.Tensor:
         whole = torch.log_softmax(logits, dim=-1)
         said += [-whole[at - 1, line.tokens[at]] for at in range(line.said, len(line.tokens))]
         if line.forks:
-            shares = [torch.log_softmax(logits[fork.place, list(fork.tokens)], dim=-1)[fork.gold] for fork in line.forks]
+            shares = [
+                torch.log_softmax(logits[fork.place, list(fork.tokens)], dim=-1)[fork.gold]
+                for fork in line.forks
+            ]
             choices.append(-torch.stack(shares).sum())
     for contest in passage.contests:
         scores = []
         for place, scale in zip(contest.lines, contest.scales, strict=True):
             line = passage.lines[place]
             whole = torch.log_softmax(read(line.tokens), dim=-1)
-            scores.append(scale * torch.stack([whole[at - 1, line.tokens[at]] for at in range(line.said, len(line.tokens))]).sum())
+            scores.append(
+                scale
+                * torch.stack(
+                    [whole[at - 1, line.tokens[at]] for at in range(line.said, len(line.tokens))]
+                ).sum()
+            )
         choices.append(-torch.log_softmax(torch.stack(scores), dim=0)[contest.gold])
     wording = torch.stack(said).mean()
-    return wording if not choices else torch.stack(choices).sum() / len(passage.answers) + WORDING * wording
+    return (
+        wording
+        if not choices
+        else torch.stack(choices).sum() / len(passage.answers) + WORDING * wording
+    )
 
 
 def collect(model: Any) -> dict[str, torch.Tensor]:
-    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    found = {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
     model.zero_grad()
     return found
 
@@ -83,13 +117,24 @@ def collect(model: Any) -> dict[str, torch.Tensor]:
     ("family", "kind"),
     [
         *(("llama", kind) for kind in ("label", "labels", "letter", "permute", "text", "answer")),
-        *((family, "label") for family in ("qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite")),
+        *(
+            (family, "label")
+            for family in ("qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite")
+        ),
         ("gemma3", "labels"),
     ],
 )
-def test_packed_gradients_are_those_of_rows_read_one_by_one(tmp_path: Path, family: str, kind: str) -> None:
+def test_packed_gradients_are_those_of_rows_read_one_by_one(
+    tmp_path: Path, family: str, kind: str
+) -> None:
     task, lessons = learn(tmp_path, kind)
-    engine = load_hf(str(save_model(tmp_path / "model", family, "gemma" if family.startswith("gemma") else "chatml")))
+    engine = load_hf(
+        str(
+            save_model(
+                tmp_path / "model", family, "gemma" if family.startswith("gemma") else "chatml"
+            )
+        )
+    )
     assert engine.packed
     passages = read_passages(task, engine.chat, lessons)
     model = engine.model.requires_grad_(True)
@@ -115,7 +160,9 @@ def test_packed_gradients_are_those_of_rows_read_one_by_one(tmp_path: Path, fami
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_models_that_cannot_be_packed_are_read_apart_with_the_same_losses(tmp_path: Path, share: bool) -> None:
+def test_models_that_cannot_be_packed_are_read_apart_with_the_same_losses(
+    tmp_path: Path, share: bool
+) -> None:
     task, lessons = learn(tmp_path, "labels")
     engine = load_hf(str(save_model(tmp_path / "model", "llama")))
     passages = read_passages(task, engine.chat, lessons)
@@ -126,13 +173,17 @@ def test_models_that_cannot_be_packed_are_read_apart_with_the_same_losses(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["label", "labels", "letter", "permute", "text"])
-def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(tmp_path: Path, kind: str) -> None:
+def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(
+    tmp_path: Path, kind: str
+) -> None:
     from medtask.train.language.passage import find_gold
 
     task, lessons = learn(tmp_path, kind)
     engine = load_hf(str(save_model(tmp_path / "model", "llama")))
     with torch.no_grad():
-        losses = Learner(engine.model, engine.model, packed=True)(read_passages(task, engine.chat, lessons))
+        losses = Learner(engine.model, engine.model, packed=True)(
+            read_passages(task, engine.chat, lessons)
+        )
     scores = {one.record_id: one for one in engine.score([lesson.prompt for lesson in lessons])}
     expected = 0.0
     for lesson in lessons:
@@ -142,8 +193,15 @@ def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(tmp_path: Pat
             logs = list(branch.logprobs)
             if kind == "text":
                 lengths = [len(option.text) for option in lesson.prompt.options]
-                logs = [log / length * sum(lengths) / len(lengths) for log, length in zip(logs, lengths, strict=True)]
-            expected -= (logs[gold] - math.log(math.fsum(math.exp(log - max(logs)) for log in logs)) - max(logs)) / len(golds)
+                logs = [
+                    log / length * sum(lengths) / len(lengths)
+                    for log, length in zip(logs, lengths, strict=True)
+                ]
+            expected -= (
+                logs[gold]
+                - math.log(math.fsum(math.exp(log - max(logs)) for log in logs))
+                - max(logs)
+            ) / len(golds)
     assert losses.shown == losses.choice == pytest.approx(expected, abs=1e-3)
 
 

@@ -14,25 +14,33 @@ GIGABYTE = 10**9
 
 
 def test_the_layout_is_read_from_any_configuration() -> None:
-    text = SimpleNamespace(hidden_size=8, num_hidden_layers=2, num_attention_heads=4, intermediate_size=None)
+    text = SimpleNamespace(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=4, intermediate_size=None
+    )
     assert read_layout(SimpleNamespace(get_text_config=lambda: text), 99) == Layout(99, 2, 8, 32, 4)
 
 
 def test_an_adapters_weights_grow_with_its_rank() -> None:
-    # What PEFT makes of the built-in model at rank 16 is 4,884,480; grouped key-value heads make it less than counted here.
+    # What PEFT makes of the built-in model at rank 16 is 4,884,480; grouped key-value heads make it
+    # less than counted here.
     assert 4_884_480 <= count_trained(SMALL, Recipe(rank=16)) <= 1.1 * 4_884_480
     assert count_trained(SMALL, Recipe(rank=32)) == 2 * count_trained(SMALL, Recipe(rank=16))
     assert count_trained(SMALL, Recipe(method="full")) == SMALL.weights
 
 
 def test_with_room_packs_are_as_large_as_they_are_worth() -> None:
-    plan = plan_memory(SMALL, Recipe(), number="float32", device="cpu", allowed=24 * GIGABYTE, longest=600)
+    plan = plan_memory(
+        SMALL, Recipe(), number="float32", device="cpu", allowed=24 * GIGABYTE, longest=600
+    )
     assert (plan.pack_tokens, plan.checkpointing, plan.notes) == (2048, False, ())
 
 
 def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -> None:
     sizes = [int(size * GIGABYTE) for size in (24, 6, 4.5, 3.2)]
-    plans = [plan_memory(SMALL, Recipe(), number="float32", device="cpu", allowed=size, longest=600) for size in sizes]
+    plans = [
+        plan_memory(SMALL, Recipe(), number="float32", device="cpu", allowed=size, longest=600)
+        for size in sizes
+    ]
     assert [plan.checkpointing for plan in plans] == sorted(plan.checkpointing for plan in plans)
     assert plans[-1].checkpointing
     assert "--checkpointing" in plans[-1].notes[0]
@@ -41,11 +49,32 @@ def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     with pytest.raises(TooBig) as refusal:
-        plan_memory(LARGE, Recipe(bases=("a/b",)), number="bfloat16", device="cuda:0", allowed=24 * GIGABYTE, longest=1024)
+        plan_memory(
+            LARGE,
+            Recipe(bases=("a/b",)),
+            number="bfloat16",
+            device="cuda:0",
+            allowed=24 * GIGABYTE,
+            longest=1024,
+        )
     assert "qlora" in (refusal.value.fix or "")
     assert "--row-tokens 512" in (refusal.value.fix or "")
-    plan = plan_memory(LARGE, Recipe(method="qlora"), number="4bit", device="cuda:0", allowed=48 * GIGABYTE, longest=1024)
+    plan = plan_memory(
+        LARGE,
+        Recipe(method="qlora"),
+        number="4bit",
+        device="cuda:0",
+        allowed=48 * GIGABYTE,
+        longest=1024,
+    )
     assert plan.checkpointing
     with pytest.raises(TooBig) as refusal:
-        plan_memory(SMALL, Recipe(method="full", bases=("x",)), number="float32", device="cpu", allowed=2 * GIGABYTE, longest=64)
+        plan_memory(
+            SMALL,
+            Recipe(method="full", bases=("x",)),
+            number="float32",
+            device="cpu",
+            allowed=2 * GIGABYTE,
+            longest=64,
+        )
     assert "--method lora" in (refusal.value.fix or "")

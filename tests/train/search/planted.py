@@ -1,4 +1,6 @@
-"""A task, a table whose gold can be read from its texts, and engines that answer better when they are asked in a certain way."""
+"""A task, a table whose gold can be read from its texts, and engines that answer better when they
+are asked in a certain way.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,20 @@ answer:
 review:
   confidence_below: 0.4
 """
-WORDS = ("gastrectomy", "stent", "biopsy", "liver", "colon", "left", "right", "open", "robotic", "partial", "total", "node")
+WORDS = (
+    "gastrectomy",
+    "stent",
+    "biopsy",
+    "liver",
+    "colon",
+    "left",
+    "right",
+    "open",
+    "robotic",
+    "partial",
+    "total",
+    "node",
+)
 
 
 def write_task(folder: Path, more: str = "", text: str = TASK) -> Task:
@@ -52,7 +67,13 @@ def make_rows(count: int = 160, *, seed: int = 1) -> list[dict[str, object]]:
     for number in range(count):
         marks = [f"{chance.choice(WORDS)}{chance.randrange(10_000)}" for _ in range(6)]
         label = LABELS[number % 3]
-        rows.append({"case_id": f"c{number}", "procedure": " ".join([*marks, f"{label[:1]}x{number}"]), "purpose": label})
+        rows.append(
+            {
+                "case_id": f"c{number}",
+                "procedure": " ".join([*marks, f"{label[:1]}x{number}"]),
+                "purpose": label,
+            }
+        )
     return rows
 
 
@@ -66,7 +87,9 @@ def find_truth(text: str) -> str:
 
 
 class Hands:
-    """A clock's time, which passes as it is told to: tests of budgets must not depend on how busy the machine is."""
+    """A clock's time, which passes as it is told to: tests of budgets must not depend on how busy
+    the machine is.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -76,13 +99,21 @@ class Hands:
 
 
 class PlantedEngine(FakeEngine):
-    """Answers rightly with probability ``good`` of the prompts that ``wants`` likes, and as chance has it otherwise.
+    """Answers rightly with probability ``good`` of the prompts that ``wants`` likes, and as chance
+    has it otherwise.
 
-    ``proposals``: what it writes, one after the other, over and over. ``seen``: every text that it was asked about, ``read``: that
-    it was shown to write. ``shaken``: chance falls differently for every way of asking. ``seconds_per_row``: by which it moves ``hands``.
+    ``proposals``: what it writes, one after the other, over and over. ``seen``: every text that it
+    was asked about, ``read``: that it was shown to write. ``shaken``: chance falls differently for
+    every way of asking. ``seconds_per_row``: by which it moves ``hands``.
     """
 
-    def __init__(self, wants: Callable[[Prompt], bool], *, good: float = 0.9, proposals: Sequence[str] = ("nothing new",)) -> None:
+    def __init__(
+        self,
+        wants: Callable[[Prompt], bool],
+        *,
+        good: float = 0.9,
+        proposals: Sequence[str] = ("nothing new",),
+    ) -> None:
         super().__init__()
         self.wants, self.good, self.proposals = wants, good, proposals
         self.seen: list[str] = []
@@ -100,15 +131,23 @@ class PlantedEngine(FakeEngine):
             return scores
         truth = find_truth(prompt.text)
         branch = scores.branches[0]
-        logprobs = tuple(-0.01 if tail.strip() == truth else -6.0 for tail in prompt.branches[0].tails)
+        logprobs = tuple(
+            -0.01 if tail.strip() == truth else -6.0 for tail in prompt.branches[0].tails
+        )
         return Scores(prompt.record_id, (type(branch)(logprobs),))
 
     def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: object = None
+        self,
+        prompts: Sequence[Prompt],
+        limits: Limits,
+        known: Collection[str] = (),
+        on_text: object = None,
     ) -> Iterator[Generated]:
         for prompt in prompts:
             self.read.append(prompt.text)
-            yield Generated(prompt.record_id, self.proposals[(len(self.read) - 1) % len(self.proposals)], "stop")
+            yield Generated(
+                prompt.record_id, self.proposals[(len(self.read) - 1) % len(self.proposals)], "stop"
+            )
 
 
 class Log:
@@ -141,10 +180,19 @@ def wants_care(prompt: Prompt) -> bool:
 
 def wants_examples(prompt: Prompt) -> bool:
     """At least one worked example of each label."""
-    return {message.content.strip() for message in prompt.messages if message.role == "assistant"} >= set(LABELS)
+    return {
+        message.content.strip() for message in prompt.messages if message.role == "assistant"
+    } >= set(LABELS)
 
 
-def make_bench(task: Task, engine: FakeEngine, *, rows: int = 160, budget_s: float = 3600.0, parts: Parts | None = None) -> Bench:
+def make_bench(
+    task: Task,
+    engine: FakeEngine,
+    *,
+    rows: int = 160,
+    budget_s: float = 3600.0,
+    parts: Parts | None = None,
+) -> Bench:
     parts = parts or divide_rows(task, make_table(rows))
     bench = Bench(task, engine, parts, Clock(budget_s), Log(), Signals())
     bench.begin()

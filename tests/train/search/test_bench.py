@@ -11,21 +11,33 @@ from medtask.train.search.bench import LEAST_ROWS, Bench
 from medtask.train.search.candidate import read_candidate
 from medtask.train.search.clock import Clock, Halt
 from medtask.train.search.parts import divide_rows
-from train.search.planted import Log, PlantedEngine, make_bench, make_table, never, wants_care, write_task
+from train.search.planted import (
+    Log,
+    PlantedEngine,
+    make_bench,
+    make_table,
+    never,
+    wants_care,
+    write_task,
+)
 
 
 def test_a_better_candidate_is_kept_and_one_that_is_as_good_is_not(tmp_path: Path) -> None:
     task = write_task(tmp_path)
     bench = make_bench(task, PlantedEngine(wants_care))
     own = read_candidate(task)
-    better, equal = (replace(own, instruction=words) for words in ("Decide carefully.", "Decide very carefully."))
+    better, equal = (
+        replace(own, instruction=words) for words in ("Decide carefully.", "Decide very carefully.")
+    )
     assert bench.validate(better, "first") > bench.base_value + 0.2
     assert bench.validate(equal, "second") == bench.value
     assert bench.best == better
     assert [trial.what for trial in bench.viewer.trials] == ["as it was", "first", "second"]  # type: ignore[attr-defined]
 
 
-def test_a_part_of_the_rows_decides_nothing_and_the_same_words_are_asked_once(tmp_path: Path) -> None:
+def test_a_part_of_the_rows_decides_nothing_and_the_same_words_are_asked_once(
+    tmp_path: Path,
+) -> None:
     task = write_task(tmp_path)
     engine = PlantedEngine(wants_care)
     bench = make_bench(task, engine)
@@ -66,7 +78,14 @@ def test_a_budget_without_room_for_a_search_is_refused_with_one_that_has(tmp_pat
     task = write_task(tmp_path)
     engine = PlantedEngine(never)
     engine.seconds_per_row = 3.0
-    bench = Bench(task, engine, divide_rows(task, make_table(160)), Clock(200, now=engine.hands), Log(), Signals())
+    bench = Bench(
+        task,
+        engine,
+        divide_rows(task, make_table(160)),
+        Clock(200, now=engine.hands),
+        Log(),
+        Signals(),
+    )
     with pytest.raises(UsageError) as caught:
         bench.begin()
     assert "--budget" in caught.value.fix

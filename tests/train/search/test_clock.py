@@ -7,7 +7,16 @@ from medtask.train.search.clock import Clock, Halt, parse_budget
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("1.5h", 5400), ("2h30m", 9000), ("1d", 86400), (" 2 H ", 7200)]
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("20m", 1200),
+        ("2h", 7200),
+        ("1.5h", 5400),
+        ("2h30m", 9000),
+        ("1d", 86400),
+        (" 2 H ", 7200),
+    ],
 )
 def test_a_budget_is_read_as_people_write_it(text: str, seconds: float) -> None:
     assert parse_budget(text) == seconds

@@ -10,7 +10,16 @@ from medtask.errors import UsageError
 from medtask.train.search.clock import Clock, Halt
 from medtask.train.search.examples import _change, _Pool, search_examples
 from medtask.train.search.parts import divide_rows
-from train.search.planted import LABELS, TASK, PlantedEngine, make_bench, make_table, never, wants_examples, write_task
+from train.search.planted import (
+    LABELS,
+    TASK,
+    PlantedEngine,
+    make_bench,
+    make_table,
+    never,
+    wants_examples,
+    write_task,
+)
 
 
 def test_examples_that_help_are_found_and_come_from_the_training_rows(tmp_path: Path) -> None:
@@ -24,7 +33,9 @@ def test_examples_that_help_are_found_and_come_from_the_training_rows(tmp_path: 
 
 
 def test_a_search_without_anything_better_tires(tmp_path: Path) -> None:
-    bench = make_bench(write_task(tmp_path), PlantedEngine(lambda prompt: len(prompt.messages) == 1))
+    bench = make_bench(
+        write_task(tmp_path), PlantedEngine(lambda prompt: len(prompt.messages) == 1)
+    )
     search_examples(bench)
     assert bench.best.examples is None
     assert bench.tried < 100
@@ -44,7 +55,11 @@ def test_draws_are_balanced_and_changes_are_small(tmp_path: Path) -> None:
     for count in (1, 3, 6, 12):
         answers = [str(example.answer) for example in pool.show(pool.draw(count, chance))]
         assert len(answers) == count
-        assert max(answers.count(label) for label in LABELS) - min(answers.count(label) for label in LABELS) <= 1
+        assert (
+            max(answers.count(label) for label in LABELS)
+            - min(answers.count(label) for label in LABELS)
+            <= 1
+        )
     drawn = pool.draw(4, chance)
     for _ in range(200):
         changed = _change(pool, drawn, chance)

@@ -11,24 +11,38 @@ from train.search.planted import make_rows, make_table, write_task
 
 
 def test_the_three_parts_share_no_row_and_leave_none_out(tmp_path: Path) -> None:
-    parts = divide_rows(write_task(tmp_path), make_table(120), test_share=0.25, validation_share=0.5)
-    ids = [{lesson.record.id for lesson in part} for part in (parts.train, parts.validation, parts.test)]
+    parts = divide_rows(
+        write_task(tmp_path), make_table(120), test_share=0.25, validation_share=0.5
+    )
+    ids = [
+        {lesson.record.id for lesson in part}
+        for part in (parts.train, parts.validation, parts.test)
+    ]
     assert [len(part) for part in ids] == [45, 45, 30]
     assert len(set.union(*ids)) == 120
 
 
 def test_rows_of_one_patient_and_equal_texts_stay_in_one_part(tmp_path: Path) -> None:
     rows = [{**row, "patient": f"p{number // 4}"} for number, row in enumerate(make_rows(120))]
-    rows += [{**row, "case_id": f"again {row['case_id']}", "patient": f"q{number}"} for number, row in enumerate(rows[:20])]
+    rows += [
+        {**row, "case_id": f"again {row['case_id']}", "patient": f"q{number}"}
+        for number, row in enumerate(rows[:20])
+    ]
     parts = divide_rows(write_task(tmp_path, "group: patient\n"), read_table(rows))
     for column in ("patient", "procedure"):
-        found = [{lesson.record.fields[column] for lesson in part} for part in (parts.train, parts.validation, parts.test)]
+        found = [
+            {lesson.record.fields[column] for lesson in part}
+            for part in (parts.train, parts.validation, parts.test)
+        ]
         assert not found[0] & found[1] | found[0] & found[2] | found[1] & found[2]
 
 
 def test_the_same_seed_divides_alike_and_another_one_otherwise(tmp_path: Path) -> None:
     task, table = write_task(tmp_path), make_table(120)
-    tests = [[lesson.record.id for lesson in divide_rows(task, table, seed=seed).test] for seed in (3, 3, 4)]
+    tests = [
+        [lesson.record.id for lesson in divide_rows(task, table, seed=seed).test]
+        for seed in (3, 3, 4)
+    ]
     assert tests[0] == tests[1]
     assert set(tests[0]) != set(tests[2])
 
@@ -54,5 +68,3 @@ def test_a_handful_of_rows_is_too_few(tmp_path: Path) -> None:
 def test_a_share_is_a_share(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         divide_rows(write_task(tmp_path), make_table(60), test_share=1.5)
-
-

@@ -13,8 +13,14 @@ from train.search.planted import PlantedEngine, make_bench, never, wants_care, w
 pytest.importorskip("gepa", reason="gepa is not installed")
 
 
-def test_an_instruction_that_helps_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    proposals = ("```\nDecide.\n```", "no fences here", "```\nDecide it carefully, by its aim.\n```")
+def test_an_instruction_that_helps_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proposals = (
+        "```\nDecide.\n```",
+        "no fences here",
+        "```\nDecide it carefully, by its aim.\n```",
+    )
     engine = PlantedEngine(wants_care, good=1.0, proposals=proposals)
     bench = make_bench(write_task(tmp_path), engine)
     search_prompts(bench, Proposer(engine, bench.clock))
@@ -55,7 +61,9 @@ def test_a_proposer_that_fails_ends_the_search_with_the_reason(tmp_path: Path) -
         search_prompts(bench, Proposer(engine, bench.clock))
 
 
-def test_a_proposer_has_to_write_and_may_not_be_elsewhere_for_patients_texts(tmp_path: Path) -> None:
+def test_a_proposer_has_to_write_and_may_not_be_elsewhere_for_patients_texts(
+    tmp_path: Path,
+) -> None:
     engine = PlantedEngine(never)
     check_proposer(write_task(tmp_path), engine)
     engine.info = type(engine.info)("fake", "far away", {}, {"remote": True})

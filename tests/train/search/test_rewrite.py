@@ -31,8 +31,14 @@ def example(task: Task, text: str, answer: object) -> object:
 
 def test_what_is_not_changed_stays_as_it_was_typed(tmp_path: Path) -> None:
     task = write_task(tmp_path)
-    text, new = rewrite(task, replace(read_candidate(task), instruction="Decide: what is it\nfor? # not a comment"), "tuned today")
-    assert text.startswith("# tuned today\n# What is the operation for?\nname: planted   # a name\n")
+    text, new = rewrite(
+        task,
+        replace(read_candidate(task), instruction="Decide: what is it\nfor? # not a comment"),
+        "tuned today",
+    )
+    assert text.startswith(
+        "# tuned today\n# What is the operation for?\nname: planted   # a name\n"
+    )
     assert "# how it is answered\nanswer:\n  kind: label\n" in text
     assert new.instruction == "Decide: what is it\nfor? # not a comment"
 
@@ -40,17 +46,25 @@ def test_what_is_not_changed_stays_as_it_was_typed(tmp_path: Path) -> None:
 def test_the_new_file_asks_what_the_search_asked(tmp_path: Path) -> None:
     task = write_task(tmp_path)
     shown = tuple(
-        example(task, text, answer) for text, answer in (("yes", "staging"), ("1.50: {a}\n- b", "curative"))
+        example(task, text, answer)
+        for text, answer in (("yes", "staging"), ("1.50: {a}\n- b", "curative"))
     )
-    candidate = Candidate("Decide.", {"curative": "takes it out: all of it", "palliative": "no", "staging": ""}, shown)  # type: ignore[arg-type]
+    candidate = Candidate(
+        "Decide.", {"curative": "takes it out: all of it", "palliative": "no", "staging": ""}, shown
+    )  # type: ignore[arg-type]
     _, new = rewrite(task, candidate)
     assert new.fingerprint == apply_candidate(task, candidate).fingerprint
 
 
 def test_examples_take_the_place_of_those_that_the_file_had(tmp_path: Path) -> None:
-    rows = "  - {procedure: Old, answer: staging}\n  # the second\n  - {procedure: Other, answer: staging}\n"
+    rows = (
+        "  - {procedure: Old, answer: staging}\n  # the second\n  - {procedure: Other, "
+        "answer: staging}\n"
+    )
     task = write_task(tmp_path, f"# some rows\nexamples:\n{rows}\n# the end\n")
-    text, new = rewrite(task, replace(read_candidate(task), examples=(example(task, "New", "curative"),)))  # type: ignore[arg-type]
+    text, new = rewrite(
+        task, replace(read_candidate(task), examples=(example(task, "New", "curative"),))
+    )  # type: ignore[arg-type]
     assert [one.fields["procedure"] for one in new.examples] == ["New"]
     assert "Old" not in text
     assert "# some rows" in text
@@ -60,21 +74,39 @@ def test_examples_take_the_place_of_those_that_the_file_had(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        '{name: planted, instruction: Decide., input: "{{ procedure }}", gold: purpose, answer: {kind: label, labels: [a, b]}}\n',
-        TASK.replace("instruction: Decide the main purpose of the operation.", "instruction: &words >-\n  Decide the main\n  purpose."),
+        (
+            '{name: planted, instruction: Decide., input: "{{ procedure }}", gold: purpose, '
+            "answer: "
+            "{kind: label, labels: [a, b]}}\n"
+        ),
+        TASK.replace(
+            "instruction: Decide the main purpose of the operation.",
+            "instruction: &words >-\n  Decide the main\n  purpose.",
+        ),
     ],
 )
-def test_files_in_another_style_are_rewritten_whole_where_they_must_be(tmp_path: Path, text: str) -> None:
+def test_files_in_another_style_are_rewritten_whole_where_they_must_be(
+    tmp_path: Path, text: str
+) -> None:
     task = write_task(tmp_path, text=text)
     own = read_candidate(task)
-    candidate = replace(own, instruction="Other words.", definitions={**(own.definitions or {}), next(iter(own.definitions or {})): "x"})
+    candidate = replace(
+        own,
+        instruction="Other words.",
+        definitions={**(own.definitions or {}), next(iter(own.definitions or {})): "x"},
+    )
     _, new = rewrite(task, candidate)
     assert new.fingerprint == apply_candidate(task, candidate).fingerprint
 
 
 def test_a_json_file_becomes_yaml(tmp_path: Path) -> None:
     path = tmp_path / "task.json"
-    content = {"instruction": "Decide.", "input": "{{ procedure }}", "gold": "purpose", "answer": {"kind": "label", "labels": ["a", "b"]}}
+    content = {
+        "instruction": "Decide.",
+        "input": "{{ procedure }}",
+        "gold": "purpose",
+        "answer": {"kind": "label", "labels": ["a", "b"]},
+    }
     path.write_text(json.dumps(content))
     task = load_task(path)
     text, new = rewrite(task, Candidate("Other words.", {"a": "x", "b": ""}), "head")

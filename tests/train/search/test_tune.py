@@ -12,19 +12,38 @@ from medtask.tasks.load import load_task
 from medtask.train.search.clock import Clock
 from medtask.train.search.parts import Parts, divide_rows
 from medtask.train.search.tune import Tuned, What, tune_words, write_tuned
-from train.search.planted import Log, PlantedEngine, make_table, never, wants_care, wants_examples, write_task
+from train.search.planted import (
+    Log,
+    PlantedEngine,
+    make_table,
+    never,
+    wants_care,
+    wants_examples,
+    write_task,
+)
 
 CARE = ("```\nDecide.\n```", "no fences here", "```\nDecide it carefully, by its aim.\n```")
 
 
-def tune(parts: Parts, engine: PlantedEngine, *whats: What, budget_s: float = 3600.0, log: Log | None = None, **options: bool) -> Tuned:
-    return tune_words(parts, engine, whats, Clock(budget_s, now=engine.hands), log or Log(), **options)  # type: ignore[arg-type]
+def tune(
+    parts: Parts,
+    engine: PlantedEngine,
+    *whats: What,
+    budget_s: float = 3600.0,
+    log: Log | None = None,
+    **options: bool,
+) -> Tuned:
+    return tune_words(
+        parts, engine, whats, Clock(budget_s, now=engine.hands), log or Log(), **options
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_a_planted_gain_is_found_and_written_with_what_was_measured(tmp_path: Path) -> None:
     task = write_task(tmp_path)
-    engine = PlantedEngine(lambda prompt: wants_care(prompt) or wants_examples(prompt), good=1.0, proposals=CARE)
+    engine = PlantedEngine(
+        lambda prompt: wants_care(prompt) or wants_examples(prompt), good=1.0, proposals=CARE
+    )
     tuned = tune(divide_rows(task, make_table(160)), engine, "examples", "prompt")
     assert tuned.gain is not None
     assert tuned.gain.shown
@@ -43,10 +62,20 @@ def test_a_planted_gain_is_found_and_written_with_what_was_measured(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_noise_is_no_gain(tmp_path: Path, seed: int) -> None:
-    """The engine answers at random, whatever it is asked: something always does better on validation, and never on the test."""
-    engine = PlantedEngine(never, proposals=tuple(f"```\nDecide in the way number {number}.\n```" for number in range(60)))
+    """The engine answers at random, whatever it is asked: something always does better on
+    validation, and never on the test.
+    """
+    engine = PlantedEngine(
+        never,
+        proposals=tuple(f"```\nDecide in the way number {number}.\n```" for number in range(60)),
+    )
     engine.shaken = True
-    tuned = tune(divide_rows(write_task(tmp_path), make_table(240, seed=seed), seed=seed), engine, "examples", "prompt")
+    tuned = tune(
+        divide_rows(write_task(tmp_path), make_table(240, seed=seed), seed=seed),
+        engine,
+        "examples",
+        "prompt",
+    )
     assert tuned.changed
     assert tuned.before is not None
     assert tuned.after is not None
@@ -67,7 +96,9 @@ def test_where_nothing_is_better_the_test_rows_stay_unused(tmp_path: Path) -> No
 
 
 def test_no_search_sees_a_row_of_the_test(tmp_path: Path) -> None:
-    """Whatever is asked before the last stage, and whatever a proposer reads, holds no test row; then each is asked twice."""
+    """Whatever is asked before the last stage, and whatever a proposer reads, holds no test row;
+    then each is asked twice.
+    """
     parts = divide_rows(write_task(tmp_path), make_table(160))
     engine = PlantedEngine(wants_care, good=1.0, proposals=CARE)
     before: list[str] = []
@@ -127,7 +158,9 @@ def test_what_shows_no_gain_is_written_only_where_that_is_wanted(tmp_path: Path)
     tuned = tune(parts, engine, "examples", keep_anyway=True)
     assert tuned.gain is not None
     assert not tuned.gain.shown
-    assert (tuned.text or "").startswith("# tuned by medtask tune, without a gain that the rows could show, on 20")
+    assert (tuned.text or "").startswith(
+        "# tuned by medtask tune, without a gain that the rows could show, on 20"
+    )
 
 
 def test_a_signal_ends_the_search_and_the_best_so_far_is_measured(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of one question. ``text`` ends with a whole sentence, also where the model was stopped (``truncated``)."""
+    """What came of one question. ``text`` ends with a whole sentence, also where the model was
+    stopped (``truncated``).
+    """
 
     text: str
     ended: str
@@ -57,15 +59,27 @@ class _Desk:
 
 
 def ask(
-    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Default: standard input, or a prompt.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Default: smollm2-135m.")] = None,
-    context: Annotated[Path | None, typer.Option(metavar="FILE", help="A text that is shown before the question.")] = None,
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="Default: standard input, or a prompt.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Default: smollm2-135m.")
+    ] = None,
+    context: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A text that is shown before the question.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="The longest answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest word.")] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of chance, where the temperature is above 0.")] = 0,
-    think: Annotated[int | None, typer.Option(min=1, metavar="N", help="Think first, for at most N tokens.")] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of chance, where the temperature is above 0.")
+    ] = 0,
+    think: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Think first, for at most N tokens.")
+    ] = None,
     allow_remote: AllowRemote = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document in place of the text.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document in place of the text.")
+    ] = False,
 ) -> None:
     """Ask a model one question, and watch the answer being written.
 
@@ -79,18 +93,37 @@ def ask(
     if question is None and not sys.stdin.isatty():
         question = sys.stdin.buffer.read().decode("utf-8", "replace")
     if question is None and as_json:
-        raise UsageError("--json needs a question", fix='name it, as in: medtask ask "What is glaucoma?" --json')
+        raise UsageError(
+            "--json needs a question", fix='name it, as in: medtask ask "What is glaucoma?" --json'
+        )
     if question is not None and not question.strip():
-        raise UsageError("there is no question", fix='name one, as in: medtask ask "What is glaucoma?"')
-    form = FreeText(max_tokens=max_tokens, temperature=temperature, seed=seed, context="context" if context else None)
+        raise UsageError(
+            "there is no question", fix='name one, as in: medtask ask "What is glaucoma?"'
+        )
+    form = FreeText(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        context="context" if context else None,
+    )
     task = Task(name="ask", instruction=_INSTRUCTION, input="{{ question }}", form=form)
     read = _read_text(context) if context else ""
     if sys.stderr.isatty():
         show.say((f"Loading {model or DEFAULT_MODEL}", "dim"), stderr=True)
     with ExitStack() as stack:
-        engine = stack.enter_context(closing(load_engine(model or DEFAULT_MODEL, allow_remote=allow_remote)))
+        engine = stack.enter_context(
+            closing(load_engine(model or DEFAULT_MODEL, allow_remote=allow_remote))
+        )
         # To a remote model the question is sent on purpose, and to no other machine.
-        stack.enter_context(no_network([address for addresses in list_destinations(engine).values() for address in addresses]))
+        stack.enter_context(
+            no_network(
+                [
+                    address
+                    for addresses in list_destinations(engine).values()
+                    for address in addresses
+                ]
+            )
+        )
         desk = _Desk(task, engine, read, think)
         if question is None:
             _answer_lines(desk)
@@ -129,15 +162,23 @@ def _answer_lines(desk: _Desk) -> None:
 def _show_answer(desk: _Desk, question: str) -> None:
     """Write the answer while it comes, on a terminal; elsewhere when it is whole."""
     watched = sys.stdout.isatty()
-    reply = reply_to(desk, question, show.write_piece if watched else None, _write_thought if sys.stderr.isatty() else None)
+    reply = reply_to(
+        desk,
+        question,
+        show.write_piece if watched else None,
+        _write_thought if sys.stderr.isatty() else None,
+    )
     show.show_exactly("" if watched else reply.text)
     if reply.truncated:
         reason = _ENDINGS[reply.ended].format(tokens=show.count(reply.tokens, "token"))
         show.say(("note: ", "yellow"), f"the answer was stopped: {reason}", stderr=True)
 
 
-def reply_to(desk: _Desk, question: str, on_text: OnText | None = None, on_thought: OnText | None = None) -> Reply:
-    """Think, where that is wanted, and answer; ``on_text`` and ``on_thought`` get each piece as it is written.
+def reply_to(
+    desk: _Desk, question: str, on_text: OnText | None = None, on_thought: OnText | None = None
+) -> Reply:
+    """Think, where that is wanted, and answer; ``on_text`` and ``on_thought`` get each piece as it
+    is written.
 
     InputError where the question cannot be asked: it does not fit, say.
     """
@@ -147,7 +188,9 @@ def reply_to(desk: _Desk, question: str, on_text: OnText | None = None, on_thoug
     from medtask.tasks.prompt import build_prompt
     from medtask.tasks.task import FreeText
 
-    prompt = build_prompt(desk.task, Record("question", {"question": question, "context": desk.context}))
+    prompt = build_prompt(
+        desk.task, Record("question", {"question": question, "context": desk.context})
+    )
     if isinstance(prompt, Fault):
         raise InputError(f"the question cannot be asked: {prompt.reason}", fix="write it in words")
     assert isinstance(desk.task.form, FreeText)
@@ -173,7 +216,10 @@ def _write(engine: Engine, prompt: Prompt, limits: Limits, on_text: OnText | Non
 
     (said,) = engine.generate([prompt], limits, on_text=on_text)
     if isinstance(said, Fault):
-        raise InputError(f"the question cannot be asked: {said.reason}", fix="shorten it, or the text of --context")
+        raise InputError(
+            f"the question cannot be asked: {said.reason}",
+            fix="shorten it, or the text of --context",
+        )
     return said
 
 

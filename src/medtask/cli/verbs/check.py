@@ -42,13 +42,25 @@ _PATIENCE_SECONDS = 3.0
 def check(
     task: TaskPath,
     data: DataSource = None,
-    row: Annotated[int | None, typer.Option(min=1, metavar="K", help="Show the exact text that is read for row K.")] = None,
-    record_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The same, for the row with this id.")] = None,
+    row: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Show the exact text that is read for row K."),
+    ] = None,
+    record_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The same, for the row with this id.")
+    ] = None,
     model: ModelName = None,
     sheet: SheetName = None,
-    measure: Annotated[bool, typer.Option(help="Time a few rows, to tell how long a run takes.")] = True,
+    measure: Annotated[
+        bool, typer.Option(help="Time a few rows, to tell how long a run takes.")
+    ] = True,
     allow_remote: AllowRemote = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document about one row (the first, if none is named).")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="One JSON document about one row (the first, if none is named)."
+        ),
+    ] = False,
 ) -> None:
     """Try a task on its table before it is run."""
     from medtask.tasks.load import load_task
@@ -70,7 +82,14 @@ def check(
         raise
 
 
-def _show_row(task: Task, table: Table, load: Callable[[], Engine], row: int, record_id: str | None, as_json: bool) -> None:
+def _show_row(
+    task: Task,
+    table: Table,
+    load: Callable[[], Engine],
+    row: int,
+    record_id: str | None,
+    as_json: bool,
+) -> None:
     from medtask.cli.look import describe_look, find_record, look_at, show_look
     from medtask.records import Prompt
     from medtask.tasks.prompt import build_prompt
@@ -79,7 +98,9 @@ def _show_row(task: Task, table: Table, load: Callable[[], Engine], row: int, re
     record = find_record(task, table, row, record_id)
     others = [build_prompt(task, other) for other in islice(read_records(task, table), _NEIGHBOURS)]
     with closing(load()) as engine:
-        look = look_at(task, engine, record, [other for other in others if isinstance(other, Prompt)])
+        look = look_at(
+            task, engine, record, [other for other in others if isinstance(other, Prompt)]
+        )
     if as_json:
         show.show_json(describe_look(look))
     else:
@@ -98,7 +119,10 @@ def _show_all(task: Task, table: Table, load: Callable[[], Engine], measure: boo
     for warning in (*task.warnings, *_warn_of_gold(task, unknown)):
         show.warn(warning)
     if not census.asked:
-        raise TableError(f"{table.source} has no row with a text to ask about", fix="check which column the task's input uses")
+        raise TableError(
+            f"{table.source} has no row with a text to ask about",
+            fix="check which column the task's input uses",
+        )
     with closing(load()) as engine:
         _show_cost(task, engine, census)
         _show_plan(task, engine, census, measure)
@@ -111,15 +135,28 @@ def _show_task(task: Task, table: Table, census: Census) -> None:
     show.say(f"{task.name}: {task.kind}, {describe_form(task)}, input {list_inputs(task)}, {names}")
     show.fact("table", describe_table(table, census.rows))
     for status, rows in sorted(census.unaskable.items()):
-        show.fact(status.value.replace("_input", "").replace("_", " "), f"{show.count(rows, 'row')} cannot be asked")
+        show.fact(
+            status.value.replace("_input", "").replace("_", " "),
+            f"{show.count(rows, 'row')} cannot be asked",
+        )
     repeats = census.asked - census.count_different()
     if repeats:
-        many = "repeat an earlier text: they are" if repeats > 1 else "repeats an earlier text: it is"
-        show.fact("duplicates", f"{repeats:,} of {show.count(census.rows, 'row')} {many} asked once")
+        many = (
+            "repeat an earlier text: they are" if repeats > 1 else "repeats an earlier text: it is"
+        )
+        show.fact(
+            "duplicates", f"{repeats:,} of {show.count(census.rows, 'row')} {many} asked once"
+        )
     if task.gold_column:
-        show.fact("gold", f'{show.count(census.gold, "row")} with gold in column "{task.gold_column}"')
+        show.fact(
+            "gold", f'{show.count(census.gold, "row")} with gold in column "{task.gold_column}"'
+        )
     if task.reasoning:
-        show.fact("reasoning", f"the model thinks for at most {show.count(task.reasoning.budget, 'token')} before it answers")
+        show.fact(
+            "reasoning",
+            f"the model thinks for at most {show.count(task.reasoning.budget, 'token')} before "
+            "it answers",
+        )
     for line in describe_passes(task):
         show.fact("pass", line)
 
@@ -129,14 +166,21 @@ def _warn_of_gold(task: Task, unknown: dict[str, UnknownGold]) -> Iterator[str]:
 
     for value, found in unknown.items():
         meant = f' - did you mean "{found.meant}"?' if found.meant else ""
-        yield f"{describe_strange_gold(task, value)}: {show.count(found.count, 'row')}, the first is row {found.first_row:,}{meant}"
+        yield (
+            f"{describe_strange_gold(task, value)}: {show.count(found.count, 'row')}, the "
+            f"first is row {found.first_row:,}{meant}"
+        )
 
 
 def _show_cost(task: Task, engine: Engine, census: Census) -> None:
     """Tokens of the sample, and warnings about the longest rows."""
     from medtask.tasks.task import Fields, FreeText
 
-    plan, longest, rendering = engine.plan(census.sample), engine.plan(census.longest), engine.render(census.longest[0])
+    plan, longest, rendering = (
+        engine.plan(census.sample),
+        engine.plan(census.longest),
+        engine.render(census.longest[0]),
+    )
     if plan is None or longest is None or rendering is None:
         show.fact("prompt", f"{engine.info.title} does not tell its tokens")
         return
@@ -146,7 +190,10 @@ def _show_cost(task: Task, engine: Engine, census: Census) -> None:
     if isinstance(task.form, FreeText | Fields):
         more = f"at most {task.form.max_tokens:,} to write"
     else:
-        more = f"{plan.label:.1f} more to tell the {'options' if task.kind == 'choice' else 'labels'} apart"
+        more = (
+            f"{plan.label:.1f} more to tell the "
+            f"{'options' if task.kind == 'choice' else 'labels'} apart"
+        )
     show.fact("prompt", f"{tokens}, {more}")
     for warning in plan.warnings:
         show.warn(warning)
@@ -154,8 +201,15 @@ def _show_cost(task: Task, engine: Engine, census: Census) -> None:
     too_long = sum(size + answer > plan.limit for size in sizes)
     if too_long:
         least = "at least " if too_long == len(sizes) else ""
-        fate = {"error": "be too long", "head_tail": "lose their middle", "chunk": "be read in parts"}[task.gate.too_long]
-        show.warn(f"{least}{show.count(too_long, 'row')} will {fate}: the model reads at most {plan.limit:,} tokens")
+        fate = {
+            "error": "be too long",
+            "head_tail": "lose their middle",
+            "chunk": "be read in parts",
+        }[task.gate.too_long]
+        show.warn(
+            f"{least}{show.count(too_long, 'row')} will {fate}: the model reads at most "
+            f"{plan.limit:,} tokens"
+        )
 
 
 def _show_plan(task: Task, engine: Engine, census: Census, measure: bool) -> None:
@@ -166,7 +220,11 @@ def _show_plan(task: Task, engine: Engine, census: Census, measure: bool) -> Non
     rows, seconds = _time_rows(task, engine, census.sample)
     expected = show.duration(different * seconds / rows)
     first = " for the first pass" if task.passes else ""
-    show.fact("plan", f"{engine.info.title}: {expected} on this machine{first} (measured on {show.count(rows, 'row')})")
+    show.fact(
+        "plan",
+        f"{engine.info.title}: {expected} on this machine{first} (measured on "
+        f"{show.count(rows, 'row')})",
+    )
 
 
 def _time_rows(task: Task, engine: Engine, sample: Sequence[Prompt]) -> tuple[int, float]:

@@ -1,4 +1,6 @@
-"""`medtask compare`: several systems on the same rows, and whether any of them is better than chance would have it."""
+"""`medtask compare`: several systems on the same rows, and whether any of them is better than
+chance would have it.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,33 @@ if TYPE_CHECKING:
 
 
 def compare(
-    systems: Annotated[list[Path], typer.Argument(metavar="A B ...", help="Run folders, or tables with the columns id and answer.")],
+    systems: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="A B ...", help="Run folders, or tables with the columns id and answer."
+        ),
+    ],
     gold: GoldSource = None,
     kind: KindName = None,
     group: GroupName = None,
-    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Simple methods on the same rows, beside them.")] = True,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines/--no-baselines", help="Simple methods on the same rows, beside them."
+        ),
+    ] = True,
     price_per_hour: Annotated[
-        float | None, typer.Option(min=0, metavar="AMOUNT", help="What the machine costs, for a price per 1,000 rows.")
+        float | None,
+        typer.Option(
+            min=0, metavar="AMOUNT", help="What the machine costs, for a price per 1,000 rows."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report, and its numbers as JSON beside it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Write a report, and its numbers as JSON beside it."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold systems against each other, on the same rows.
@@ -41,16 +61,23 @@ def compare(
     from medtask.privacy import no_network
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{out} is not the name of a page", fix=f"give it a name that ends in .html, such as {out.with_suffix('.html')}")
+        raise UsageError(
+            f"{out} is not the name of a page",
+            fix=f"give it a name that ends in .html, such as {out.with_suffix('.html')}",
+        )
     with no_network():
         found = _open_all(systems, gold, kind, group)
         contest, notes = _join(found)
         definitions = [(label.name, label.definition) for label in _find_task(found).candidates]
-        board = rank_systems(contest, definitions, baselines=baselines, price_per_hour=price_per_hour)
+        board = rank_systems(
+            contest, definitions, baselines=baselines, price_per_hour=price_per_hour
+        )
         if out is not None:
             write_comparison(out, contest, board, notes)
     if as_json:
-        show.show_json({**contest.to_json(), **board.to_json(), "notes": [*notes, *contest.coverage.tell()]})
+        show.show_json(
+            {**contest.to_json(), **board.to_json(), "notes": [*notes, *contest.coverage.tell()]}
+        )
         return
     show.say(describe_board(board, len(contest.ids)))
     for line in ("", *leaderboard_lines(board)):
@@ -61,15 +88,23 @@ def compare(
         show.say((str(out), "bold"), f"   {out.with_suffix('.json').name}")
 
 
-def _open_all(systems: Sequence[Path], gold: str | None, kind: str | None, group: str | None) -> list[Answers]:
-    """Runs first, since they tell what was asked: other tools' tables are read as answers to the same question."""
+def _open_all(
+    systems: Sequence[Path], gold: str | None, kind: str | None, group: str | None
+) -> list[Answers]:
+    """Runs first, since they tell what was asked: other tools' tables are read as answers to the
+    same question.
+    """
     if len(systems) < 2:
-        raise UsageError("one system cannot be compared", fix="name two or more; for one: medtask evaluate")
+        raise UsageError(
+            "one system cannot be compared", fix="name two or more; for one: medtask evaluate"
+        )
     faults: list[UsageError] = []
     found: dict[Path, Answers] = {}
     task: Task | None = None
     for path in sorted(systems, key=lambda path: not path.is_dir()):
-        found[path] = answers = _open_one(path, gold, kind, group, None if path.is_dir() else task, faults)
+        found[path] = answers = _open_one(
+            path, gold, kind, group, None if path.is_dir() else task, faults
+        )
         task = task or (answers.task if answers.folder else None)
     if len(faults) == len(systems):
         raise faults[0]
@@ -80,9 +115,16 @@ def _open_all(systems: Sequence[Path], gold: str | None, kind: str | None, group
 
 
 def _open_one(
-    path: Path, gold: str | None, kind: str | None, group: str | None, task: Task | None, faults: list[UsageError]
+    path: Path,
+    gold: str | None,
+    kind: str | None,
+    group: str | None,
+    task: Task | None,
+    faults: list[UsageError],
 ) -> Answers:
-    """A system without the column of gold is compared by the gold of the others; so it is with groups."""
+    """A system without the column of gold is compared by the gold of the others; so it is with
+    groups.
+    """
     from medtask.runs.answered import open_answers
 
     try:
@@ -107,17 +149,35 @@ def _join(found: Sequence[Answers]) -> tuple[Contest, list[str]]:
         )
     abstentions = {answers.task.abstain.name for answers in found if answers.task.abstain}
     if len(abstentions) > 1:
-        raise UsageError("the systems abstain by different names", fix="compare answers to the same question")
+        raise UsageError(
+            "the systems abstain by different names", fix="compare answers to the same question"
+        )
     numbered = [answers for answers in found if answers.task.id_column is None]
-    if numbered and len({str(answers.manifest.get("data", {}).get("sha256")) for answers in found}) > 1:
+    if (
+        numbered
+        and len({str(answers.manifest.get("data", {}).get("sha256")) for answers in found}) > 1
+    ):
         fix = "name an id column in the task, and run again"
-        raise UsageError(f"the rows of {numbered[0].name} have no ids, and the tables differ", fix=fix)
+        raise UsageError(
+            f"the rows of {numbered[0].name} have no ids, and the tables differ", fix=fix
+        )
     every = dict.fromkeys(label.name for answers in found for label in answers.task.labels)
     notes = [note for answers in found for note in answers.notes]
-    lacking = {answers.name: len(every) - len(answers.task.labels) for answers in found if answers.task.kind in ("label", "labels")}
-    notes += [f"{name} knows {n:,} of {len(every):,} labels fewer than all systems together" for name, n in lacking.items() if n]
+    lacking = {
+        answers.name: len(every) - len(answers.task.labels)
+        for answers in found
+        if answers.task.kind in ("label", "labels")
+    }
+    notes += [
+        f"{name} knows {n:,} of {len(every):,} labels fewer than all systems together"
+        for name, n in lacking.items()
+        if n
+    ]
     names = _name(found)
-    sources = [Source(name, answers.rows, answers.manifest) for name, answers in zip(names, found, strict=True)]
+    sources = [
+        Source(name, answers.rows, answers.manifest)
+        for name, answers in zip(names, found, strict=True)
+    ]
     labels = [name for name in every if name not in abstentions]
     return join_rows(found[0].task.kind, labels, next(iter(abstentions), None), sources), notes
 
@@ -125,11 +185,22 @@ def _join(found: Sequence[Answers]) -> tuple[Contest, list[str]]:
 def _name(found: Sequence[Answers]) -> list[str]:
     """Each system's own name, with its folder's before it where two have the same."""
     counts = Counter(answers.name for answers in found)
-    homes = [(answers.folder or Path(answers.table.source)).resolve().parent.name for answers in found]
-    named = [answers.name if counts[answers.name] == 1 else f"{home}/{answers.name}" for answers, home in zip(found, homes, strict=True)]
-    return [name if named.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(named, 1)]
+    homes = [
+        (answers.folder or Path(answers.table.source)).resolve().parent.name for answers in found
+    ]
+    named = [
+        answers.name if counts[answers.name] == 1 else f"{home}/{answers.name}"
+        for answers, home in zip(found, homes, strict=True)
+    ]
+    return [
+        name if named.count(name) == 1 else f"{name} ({place})"
+        for place, name in enumerate(named, 1)
+    ]
 
 
 def _find_task(found: Sequence[Answers]) -> Task:
     """The task whose labels are defined, if any."""
-    return max((answers.task for answers in found), key=lambda task: sum(bool(label.definition) for label in task.candidates))
+    return max(
+        (answers.task for answers in found),
+        key=lambda task: sum(bool(label.definition) for label in task.candidates),
+    )

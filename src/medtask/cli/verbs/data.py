@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import AsJson, DataSource, GoldColumn, Quiet, SheetName, TaskPath, open_table
+from medtask.cli.inputs import (
+    AsJson,
+    DataSource,
+    GoldColumn,
+    Quiet,
+    SheetName,
+    TaskPath,
+    open_table,
+)
 from medtask.cli.recipe import Cap, MinCount, Share, ValidationTable
 
 if TYPE_CHECKING:
     from medtask.train.material import Material
 
-data = typer.Typer(name="data", help="Make rows with gold ready for a trainer.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(
+    name="data",
+    help="Make rows with gold ready for a trainer.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @data.callback()
@@ -26,7 +39,13 @@ def _data() -> None:
 @data.command()
 def prepare(
     task: TaskPath,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go: a new folder, or one of an earlier preparation.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Where the files go: a new folder, or one of an earlier preparation.",
+        ),
+    ],
     data: DataSource = None,
     validation: ValidationTable = None,
     share: Share = 0.1,
@@ -34,7 +53,8 @@ def prepare(
     cap: Cap = None,
     gold: GoldColumn = None,
     form: Annotated[
-        Literal["messages", "prompt-completion"], typer.Option("--format", help="A line is the whole chat, or question and answer apart.")
+        Literal["messages", "prompt-completion"],
+        typer.Option("--format", help="A line is the whole chat, or question and answer apart."),
     ] = "messages",
     sheet: SheetName = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the rows that are set aside.")] = 0,
@@ -43,8 +63,8 @@ def prepare(
 ) -> None:
     """Write rows with gold as chats that trainers read, cleaned and divided.
 
-    Duplicates, contradictions and rows without gold are left out (cleaning.csv says why); no patient, no text and no near
-    duplicate is in both parts.
+    Duplicates, contradictions and rows without gold are left out (cleaning.csv says why); no
+    patient, no text and no near duplicate is in both parts.
     """
     from medtask.data.read import read_table
     from medtask.privacy import no_network
@@ -57,7 +77,9 @@ def prepare(
         check_data_folder(out)
         held = read_table(validation) if validation is not None else None
         selection = Selection(share, min_count, cap)
-        material = gather_material(question, table, gold_column=gold, validation=held, selection=selection, seed=seed)
+        material = gather_material(
+            question, table, gold_column=gold, validation=held, selection=selection, seed=seed
+        )
         told = prepare_data(out, material, form)
     if as_json:
         show.show_json({"folder": str(out), **told})
@@ -81,5 +103,7 @@ def _show(folder: Path, material: Material, told: dict[str, Any]) -> None:
     for note in material.notes:
         show.warn(note)
     if told["phi"] == "yes":
-        show.warn("these files hold patients' texts in plain words: keep them where the table may be kept")
+        show.warn(
+            "these files hold patients' texts in plain words: keep them where the table may be kept"
+        )
     show.say((f"{folder}{os.sep}", "bold"), f"   {'  '.join([*told['files'], 'data.json'])}")

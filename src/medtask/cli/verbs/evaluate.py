@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtask.cli import show
-from medtask.cli.inputs import AnswersPath, AsJson, GoldSource, GroupName, KindName, SheetName, TaskFile
+from medtask.cli.inputs import (
+    AnswersPath,
+    AsJson,
+    GoldSource,
+    GroupName,
+    KindName,
+    SheetName,
+    TaskFile,
+)
 from medtask.cli.tracking import TrackWhere, open_tracking, tell_tracking
 from medtask.errors import UsageError
 
@@ -22,30 +30,53 @@ def evaluate(
     source: AnswersPath,
     gold: GoldSource = None,
     max_error: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Find which answers may be accepted at so many errors, as in 0.05.")
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Find which answers may be accepted at so many errors, as in 0.05.",
+        ),
     ] = None,
-    level: Annotated[float, typer.Option(metavar="SHARE", help="How surely that must hold.")] = 0.95,
-    by_class: Annotated[bool, typer.Option("--by-class", help="A threshold for each label that is answered.")] = False,
+    level: Annotated[
+        float, typer.Option(metavar="SHARE", help="How surely that must hold.")
+    ] = 0.95,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="A threshold for each label that is answered.")
+    ] = False,
     calibrate: Annotated[
         Literal["auto", "temperature", "bias", "isotonic", "batch"] | None,
-        typer.Option(help="Fit how far confidence can be believed; later runs of the task apply it."),
+        typer.Option(
+            help="Fit how far confidence can be believed; later runs of the task apply it."
+        ),
     ] = None,
-    sets: Annotated[float | None, typer.Option(metavar="SHARE", help="Sets of labels that miss the truth in so many rows.")] = None,
-    readers: Annotated[str | None, typer.Option(metavar="A,B", help="Two columns in which people have answered.")] = None,
+    sets: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Sets of labels that miss the truth in so many rows."),
+    ] = None,
+    readers: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Two columns in which people have answered.")
+    ] = None,
     task: TaskFile = None,
     kind: KindName = None,
     group: GroupName = None,
     sheet: SheetName = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where files go; default: the run, or beside the table.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Compare with simple methods on the same rows.")] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where files go; default: the run, or beside the table."),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Compare with simple methods on the same rows.")
+    ] = True,
     track: TrackWhere = None,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let figures go to a store on another machine.")] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let figures go to a store on another machine.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of resamples and draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure answers against gold, whoever gave them.
 
-    Every figure has its 95 % interval. With --max-error the answers are parted in two: accepted.csv and review.csv.
+    Every figure has its 95 % interval. With --max-error the answers are parted in two: accepted.csv
+    and review.csv.
     """
     from medtask.privacy import no_network
     from medtask.runs.answered import open_answers
@@ -55,13 +86,24 @@ def evaluate(
     wanted = Wanted(max_error, level, by_class, calibrate, sets, _split(readers), baselines, seed)
     _check_shares(wanted)
     with no_network():
-        answers = open_answers(source, gold=gold, task=load_task(task) if task else None, kind=kind, group=group, sheet=sheet)
-    tracker = open_tracking(track, answers.task, answers.folder or source, allow_remote=allow_remote)
+        answers = open_answers(
+            source,
+            gold=gold,
+            task=load_task(task) if task else None,
+            kind=kind,
+            group=group,
+            sheet=sheet,
+        )
+    tracker = open_tracking(
+        track, answers.task, answers.folder or source, allow_remote=allow_remote
+    )
     with no_network():
         found = evaluate_answers(answers, wanted)
         folder = out or answers.folder or source.with_name(f"{answers.name}-evaluation")
         files = _write(found, folder)
-    told = tell_tracking(tracker, "evaluate", answers.task, answers.folder or source, found.to_json(), asdict(wanted))
+    told = tell_tracking(
+        tracker, "evaluate", answers.task, answers.folder or source, found.to_json(), asdict(wanted)
+    )
     if as_json:
         show.show_json({**told, "folder": str(folder), "files": files})
     else:
@@ -73,18 +115,29 @@ def _split(readers: str | None) -> tuple[str, str] | None:
         return None
     names = [name.strip() for name in readers.split(",")]
     if len(names) != 2 or not all(names) or len(set(names)) < 2:
-        raise UsageError(f"--readers names {len(set(names))} columns, not two", fix="write --readers FIRST,SECOND")
+        raise UsageError(
+            f"--readers names {len(set(names))} columns, not two",
+            fix="write --readers FIRST,SECOND",
+        )
     return names[0], names[1]
 
 
 def _check_shares(wanted: Wanted) -> None:
-    for flag, share in (("--max-error", wanted.max_error), ("--level", wanted.level), ("--sets", wanted.sets)):
+    for flag, share in (
+        ("--max-error", wanted.max_error),
+        ("--level", wanted.level),
+        ("--sets", wanted.sets),
+    ):
         if share is not None and not 0 < share < 1:
-            raise UsageError(f"{flag} {share:g} is no share", fix="write a number between 0 and 1, such as 0.05")
+            raise UsageError(
+                f"{flag} {share:g} is no share", fix="write a number between 0 and 1, such as 0.05"
+            )
 
 
 def _write(found: Evaluation, folder: Path) -> list[str]:
-    """The report, its numbers and the two piles; the calibration goes beside the task, where runs look for it."""
+    """The report, its numbers and the two piles; the calibration goes beside the task, where runs
+    look for it.
+    """
     from medtask.evaluate.accept import Acceptance
     from medtask.evaluate.prediction_sets import PredictionSets
     from medtask.runs.dossier import keep, write_dossier

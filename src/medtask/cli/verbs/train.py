@@ -13,7 +13,17 @@ import typer
 
 from medtask.cli import recipe as options
 from medtask.cli import show
-from medtask.cli.inputs import AsJson, DataSource, GoldColumn, Offline, Quiet, SheetName, TaskPath, forbid_downloads, open_table
+from medtask.cli.inputs import (
+    AsJson,
+    DataSource,
+    GoldColumn,
+    Offline,
+    Quiet,
+    SheetName,
+    TaskPath,
+    forbid_downloads,
+    open_table,
+)
 from medtask.cli.tracking import TrackWhere, open_tracking, tell_tracking
 
 if TYPE_CHECKING:
@@ -60,8 +70,8 @@ def train(
 ) -> None:
     """Train a better model on rows with gold.
 
-    What comes out is a folder that run, evaluate and compare take like any model. Ctrl-C keeps what was best until then; the same
-    command goes on where it stopped, after a crash too.
+    What comes out is a folder that run, evaluate and compare take like any model. Ctrl-C keeps what
+    was best until then; the same command goes on where it stopped, after a crash too.
     """
     from medtask.tasks.load import load_task
     from medtask.train.local import Lecture, preview
@@ -72,19 +82,35 @@ def train(
     folder = out or _name_folder(question, method)
     with open_table(question, data, sheet) as table:
         lectures = [Lecture(question, table, gold, validation), *map(_open_lecture, also or ())]
-        recipe, selection = options.read_recipe(question, context.params), Selection(share, min_count, cap)
+        recipe, selection = (
+            options.read_recipe(question, context.params),
+            Selection(share, min_count, cap),
+        )
         if dry_run:
             show.say("\n".join(preview(lectures, recipe, out=folder, selection=selection)))
             return
         tracker = open_tracking(track, question, folder)
-        result = _learn(lectures, recipe, quiet=quiet, out=folder, selection=selection, demonstration=demonstration)
-    told = tell_tracking(tracker, "train", question, folder, _describe(result)) if result.learnt else None
+        result = _learn(
+            lectures,
+            recipe,
+            quiet=quiet,
+            out=folder,
+            selection=selection,
+            demonstration=demonstration,
+        )
+    told = (
+        tell_tracking(tracker, "train", question, folder, _describe(result))
+        if result.learnt
+        else None
+    )
     if told is not None:  # of several processes that train together the first one speaks
         show.show_json(told) if as_json else _show(result)
     raise typer.Exit(result.exit_code)
 
 
-def _learn(lectures: Sequence[Lecture], recipe: Recipe, *, quiet: bool, **settings: Any) -> TrainResult:
+def _learn(
+    lectures: Sequence[Lecture], recipe: Recipe, *, quiet: bool, **settings: Any
+) -> TrainResult:
     from medtask.cli.training import choose_training_meter
     from medtask.train.local import train as learn
     from medtask.train.validate import name_score
@@ -111,7 +137,10 @@ def _open_lecture(named: str) -> Lecture:
     path, _, table = named.partition("=")
     task = load_task(Path(path))
     if not table and task.data is None:
-        raise UsageError(f"{path} names no table", fix=f"name one, as in --also {path}=TABLE, or write `data: TABLE` into its task file")
+        raise UsageError(
+            f"{path} names no table",
+            fix=f"name one, as in --also {path}=TABLE, or write `data: TABLE` into its task file",
+        )
     return Lecture(task, read_table(Path(table) if table else task.data))
 
 
@@ -123,7 +152,9 @@ def _describe(result: TrainResult) -> dict[str, Any]:
             {
                 "task": one.task,
                 "measure": one.measure,
-                "metrics": {name: asdict(figure) if figure else None for name, figure in one.figures.items()},
+                "metrics": {
+                    name: asdict(figure) if figure else None for name, figure in one.figures.items()
+                },
                 "rivals": {name: asdict(figure) for name, figure in one.rivals.items()},
                 "calibration": one.calibration,
             }
@@ -143,14 +174,31 @@ def _show(result: TrainResult) -> None:
     for one in result.learnt:
         if one.score is not None:
             name = f"{one.task}: " if len(result.learnt) > 1 else ""
-            rivals = "".join(f"   {rival} {figure.value:.3f}" for rival, figure in one.rivals.items())
-            # While it trains, several labels are judged by all yes-or-no decisions: that is no figure to stand beside an F1.
+            rivals = "".join(
+                f"   {rival} {figure.value:.3f}" for rival, figure in one.rivals.items()
+            )
+            # While it trains, several labels are judged by all yes-or-no decisions: that is no
+            # figure to stand beside an F1.
             alike = len(result.learnt) == 1 and one.measure == "accuracy"
-            before = f"   untrained {result.untrained:.3f}" if alike and result.untrained is not None else ""
-            show.say(f"{name}{words.MEASURES.get(one.measure, one.measure)} on rows kept for validation {one.score}{rivals}{before}")
+            before = (
+                f"   untrained {result.untrained:.3f}"
+                if alike and result.untrained is not None
+                else ""
+            )
+            show.say(
+                f"{name}{words.MEASURES.get(one.measure, one.measure)} on rows kept for "
+                f"validation {one.score}{rivals}{before}"
+            )
         if one.calibration:
             show.say((one.calibration, "dim"))
     if result.state == "interrupted":
-        show.say("Stopped: the folder holds the best state until then. Run the same command again to go on.")
-    show.say((f"{result.folder}/", "bold"), "   " + "  ".join(sorted(path.name for path in result.folder.iterdir() if path.name[0] != ".")))
+        show.say(
+            "Stopped: the folder holds the best state until then. Run the same command again to "
+            "go on."
+        )
+    show.say(
+        (f"{result.folder}/", "bold"),
+        "   "
+        + "  ".join(sorted(path.name for path in result.folder.iterdir() if path.name[0] != ".")),
+    )
     show.say(f"medtask run TASK TABLE --model {result.folder}")

@@ -1,4 +1,6 @@
-"""`medtask tune`: other words for a task, or other settings of a training, and whether they are better than chance would have it."""
+"""`medtask tune`: other words for a task, or other settings of a training, and whether they are
+better than chance would have it.
+"""
 
 from __future__ import annotations
 
@@ -47,22 +49,43 @@ LINE_SECONDS = 10.0
 def tune(
     task: TaskPath,
     data: DataSource = None,
-    budget: Annotated[str, typer.Option(metavar="TIME", help="How long to search, as in 90s, 20m or 2h.")] = "20m",
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="How long to search, as in 90s, 20m or 2h.")
+    ] = "20m",
     what: Annotated[
         Literal["prompt", "examples", "mipro", "training"] | None,
-        typer.Option(help="What to search for; default: prompt and examples, with --method training."),
+        typer.Option(
+            help="What to search for; default: prompt and examples, with --method training."
+        ),
     ] = None,
     model: ModelName = None,
-    proposer: Annotated[str | None, typer.Option(metavar="MODEL", help="Who writes instructions; default: the model itself.")] = None,
+    proposer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Who writes instructions; default: the model itself."),
+    ] = None,
     method: TunedMethod = None,
-    base: Annotated[str | None, typer.Option(metavar="MODEL", help="What the training begins with.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="The new task file, beside the old; or the search’s folder.")] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="What the training begins with.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR", help="The new task file, beside the old; or the search’s folder."
+        ),
+    ] = None,
     gold: GoldColumn = None,
     sheet: SheetName = None,
-    test_share: Annotated[float, typer.Option(metavar="SHARE", help="Rows that no search sees, to measure with at the end.")] = 0.25,
+    test_share: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Rows that no search sees, to measure with at the end."),
+    ] = 0.25,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
-    keep_anyway: Annotated[bool, typer.Option("--keep-anyway", help="Write the new file even where no gain is shown.")] = False,
-    acknowledge_phi: Annotated[bool, typer.Option("--acknowledge-phi", help="With phi: true, let rows stand in the file.")] = False,
+    keep_anyway: Annotated[
+        bool, typer.Option("--keep-anyway", help="Write the new file even where no gain is shown.")
+    ] = False,
+    acknowledge_phi: Annotated[
+        bool, typer.Option("--acknowledge-phi", help="With phi: true, let rows stand in the file.")
+    ] = False,
     allow_remote: AllowRemote = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     offline: Offline = False,
@@ -71,8 +94,9 @@ def tune(
 ) -> None:
     """Find better words for a task, or settings of a training.
 
-    The rows with gold are divided in three: what is tried is taken from the first part and chosen by the second; the third, which
-    no search sees, tells at the end what it has brought. Ctrl-C ends the search, and the best so far is measured.
+    The rows with gold are divided in three: what is tried is taken from the first part and chosen
+    by the second; the third, which no search sees, tells at the end what it has brought. Ctrl-C
+    ends the search, and the best so far is measured.
     """
     from medtask.tasks.load import load_task
     from medtask.train.search.clock import Clock, parse_budget
@@ -83,12 +107,17 @@ def tune(
     question = replace(question, gold_column=gold or question.gold_column)
     training = what == "training" or (what is None and method is not None)
     if method is not None and not training:
-        raise UsageError("--method is how a model is trained, and words are searched for", fix="leave out --method, or --what")
+        raise UsageError(
+            "--method is how a model is trained, and words are searched for",
+            fix="leave out --method, or --what",
+        )
     view = _View() if quiet else _LineView()
     with open_table(question, data, sheet) as table, redirect_stdout(sys.stderr):
         if question.gold_column is None:
             fix = "name it with --gold COLUMN, or write `gold: COLUMN` into the task file"
-            raise InputError("a search needs to know what is right, and no gold column is named", fix=fix)
+            raise InputError(
+                "a search needs to know what is right, and no gold column is named", fix=fix
+            )
         check_table(question, table)
         parts = _divide(question, table, training, test_share, seed, view)
         if training:
@@ -104,10 +133,14 @@ def tune(
     raise typer.Exit(130 if told["interrupted"] else 0)
 
 
-def _divide(task: Task, table: Any, training: bool, test_share: float, seed: int, view: _View) -> Parts:
+def _divide(
+    task: Task, table: Any, training: bool, test_share: float, seed: int, view: _View
+) -> Parts:
     from medtask.train.search.parts import divide_rows
 
-    parts = divide_rows(task, table, test_share=test_share, validation_share=0.2 if training else 0.5, seed=seed)
+    parts = divide_rows(
+        task, table, test_share=test_share, validation_share=0.2 if training else 0.5, seed=seed
+    )
     for note in parts.notes:
         view.on_note(note)
     return parts
@@ -118,41 +151,69 @@ def _choose_file(task: Task, out: Path | None, force: bool) -> Path:
     assert task.source is not None
     target = out or task.source.with_name(f"{task.source.stem}.tuned.yaml")
     if target.suffix.lower() not in (".yaml", ".yml"):
-        raise UsageError(f"{target} is not the name of a task file", fix="give --out a name that ends in .yaml")
+        raise UsageError(
+            f"{target} is not the name of a task file", fix="give --out a name that ends in .yaml"
+        )
     if target.resolve().parent != task.source.resolve().parent:
-        fix = f"give it a name in {task.source.parent}: paths in a task file count from its own folder"
+        fix = (
+            f"give it a name in {task.source.parent}: paths in a task file count from its own "
+            "folder"
+        )
         raise UsageError(f"{target} is in another folder than the task", fix=fix)
     if target.exists() and (not force or target.resolve() == task.source.resolve()):
-        raise UsageError(f"{target} is already there", fix="give another name with --out, or replace it with --force")
+        raise UsageError(
+            f"{target} is already there",
+            fix="give another name with --out, or replace it with --force",
+        )
     return target
 
 
 def _tune_words(
-    parts: Parts, names: tuple[str, str | None], what: str | None, clock: Clock, view: _View, allow_remote: bool, options: dict[str, Any]
+    parts: Parts,
+    names: tuple[str, str | None],
+    what: str | None,
+    clock: Clock,
+    view: _View,
+    allow_remote: bool,
+    options: dict[str, Any],
 ) -> Tuned:
     from medtask.train.search.tune import tune_words
 
     if parts.task.phi and allow_remote:
         fix = "leave --allow-remote out: such a task is answered on this machine"
-        raise UsageError("the task says `phi: true`: its records may go to no other machine", fix=fix)
+        raise UsageError(
+            "the task says `phi: true`: its records may go to no other machine", fix=fix
+        )
     whats: tuple[What, ...] = ("examples", "prompt") if what is None else (what,)  # type: ignore[assignment]
     engines: list[Engine] = []
     with ExitStack() as stack:
         # Who writes may be who answers: then it is one engine, and closed once.
         for name in dict.fromkeys(filter(None, names)):
             view.on_load(name)
-            engines.append(stack.enter_context(closing(load_engine(name, allow_remote=allow_remote))))
+            engines.append(
+                stack.enter_context(closing(load_engine(name, allow_remote=allow_remote)))
+            )
         return tune_words(parts, engines[0], whats, clock, view, proposer=engines[-1], **options)
 
 
-def _tune_training(parts: Parts, method: Method, base: str | None, clock: Clock, view: _View, out: Path | None, seed: int) -> TunedTraining:
+def _tune_training(
+    parts: Parts,
+    method: Method,
+    base: str | None,
+    clock: Clock,
+    view: _View,
+    out: Path | None,
+    seed: int,
+) -> TunedTraining:
     from medtask.engines.registry import MINILM
     from medtask.train.recipe import Recipe
     from medtask.train.search.hyper import tune_training
 
     folder = out or (parts.task.source.parent if parts.task.source else Path()) / f"tuned-{method}"
     begin = base or (MINILM if method == "encoder" else choose_model(parts.task, None))
-    return tune_training(parts, Recipe(method=method, bases=(begin,), seed=seed), clock, view, out=folder)
+    return tune_training(
+        parts, Recipe(method=method, bases=(begin,), seed=seed), clock, view, out=folder
+    )
 
 
 def _finish_words(tuned: Tuned, target: Path) -> dict[str, Any]:
@@ -196,15 +257,30 @@ def _describe_training(found: TunedTraining) -> dict[str, Any]:
 
 def _show(told: dict[str, Any]) -> None:
     show.say((told["verdict"], "bold"))
-    tried, rows = show.count(told["trials"], "candidate"), show.count(told["rows"]["validation"], "validation row")
+    tried, rows = (
+        show.count(told["trials"], "candidate"),
+        show.count(told["rows"]["validation"], "validation row"),
+    )
     show.fact("search", f"{tried} on {rows}; {told['ended']}")
     if told["what"] == "training":
         before, after = (told["validation_loss"][side] for side in ("before", "after"))
-        show.fact("loss", f"{before:.4f} -> {after:.4f} on the validation rows, by which the recipe was chosen")
+        show.fact(
+            "loss",
+            f"{before:.4f} -> {after:.4f} on the validation rows, by which the recipe was chosen",
+        )
         if told["changed"]:
-            show.fact("recipe", ", ".join(f"{name} {value:.3g}" for name, value in told["changed"].items()))
+            show.fact(
+                "recipe",
+                ", ".join(f"{name} {value:.3g}" for name, value in told["changed"].items()),
+            )
     elif told["changed"]:
-        show.fact("changed", ", ".join(f"{told['examples']} examples" if name == "examples" else name for name in told["changed"]))
+        show.fact(
+            "changed",
+            ", ".join(
+                f"{told['examples']} examples" if name == "examples" else name
+                for name in told["changed"]
+            ),
+        )
     for note in told["notes"]:
         show.fact("note", note)
     if told["written"] is None:
@@ -213,7 +289,10 @@ def _show(told: dict[str, Any]) -> None:
         return
     show.say((told["written"], "bold"))
     if told["what"] == "words":
-        show.warn("texts of rows, or what a model wrote after reading them, stand in this file: read it before you pass it on")
+        show.warn(
+            "texts of rows, or what a model wrote after reading them, stand in this file: read "
+            "it before you pass it on"
+        )
 
 
 class _View:
@@ -229,7 +308,9 @@ class _View:
 
 
 class _LineView(_View):
-    """Follows a search in plain lines on standard error: whatever is better at once, the rest every ten seconds."""
+    """Follows a search in plain lines on standard error: whatever is better at once, the rest every
+    ten seconds.
+    """
 
     def __init__(self) -> None:
         self._best: float | None = None
@@ -250,4 +331,8 @@ class _LineView(_View):
             return
         self._best, self._shown = trial.best, time.monotonic()
         left = show.duration(max(0.0, trial.left_s))
-        show.say(f"  {trial.number:>4}   {trial.value:.3f}   best {trial.best:.3f}   {left} left   {trial.what}", stderr=True)
+        show.say(
+            f"  {trial.number:>4}   {trial.value:.3f}   best {trial.best:.3f}   {left} left   "
+            f"{trial.what}",
+            stderr=True,
+        )

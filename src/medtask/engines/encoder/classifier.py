@@ -11,11 +11,14 @@ from medtask.engines.encoder.reading import Reading
 from medtask.engines.heads import Head
 from medtask.records import Branch, BranchScores, Prompt
 
-HEAD = "head.safetensors"  # the layer on top of a sentence encoder, where that is the model: see pooled.py
+# the layer on top of a sentence encoder, where that is the model: see pooled.py
+HEAD = "head.safetensors"
 
 
 class Classifier:
-    """A model of transformers' AutoModelForSequenceClassification, or a PooledClassifier: one output for each of the head's labels."""
+    """A model of transformers' AutoModelForSequenceClassification, or a PooledClassifier: one
+    output for each of the head's labels.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, head: Head, limit: int) -> None:
         self.model = model
@@ -24,22 +27,36 @@ class Classifier:
         self.limit = limit
 
     def read(self, prompts: Sequence[Prompt]) -> list[Reading]:
-        """The tokens of each prompt's text. InputError or EngineError for a prompt that the head cannot answer: see Head.score."""
+        """The tokens of each prompt's text. InputError or EngineError for a prompt that the head
+        cannot answer: see Head.score.
+        """
         for prompt in prompts:
             self.head.find_places(prompt)
         texts = [prompt.text for prompt in prompts]
-        tokens = self.tokenizer(texts, truncation=False, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
+        tokens = (
+            self.tokenizer(texts, truncation=False, return_attention_mask=False, verbose=False)[
+                "input_ids"
+            ]
+            if texts
+            else []
+        )
         return [Reading(prompt, row) for prompt, row in zip(prompts, tokens, strict=True)]
 
     def score(self, batch: Sequence[Reading]) -> list[tuple[BranchScores, ...]]:
         """The scores of prompts that are read in one pass."""
         import torch
 
-        padded = self.tokenizer.pad({"input_ids": [reading.tokens for reading in batch]}, return_tensors="pt").to(self.model.device)
+        padded = self.tokenizer.pad(
+            {"input_ids": [reading.tokens for reading in batch]}, return_tensors="pt"
+        ).to(self.model.device)
         with torch.inference_mode():
-            logits = self.model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits
+            logits = self.model(
+                input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]
+            ).logits
         rows = logits.float().cpu().numpy().astype(np.float64)
-        return [self.head.score(reading.prompt, row) for reading, row in zip(batch, rows, strict=True)]
+        return [
+            self.head.score(reading.prompt, row) for reading, row in zip(batch, rows, strict=True)
+        ]
 
     def describe(self, branch: Branch) -> tuple[str, ...]:
         """See Head.describe."""

@@ -14,7 +14,9 @@ from medtask.similarity import BATCH_TOKENS, fill_batches
 
 
 class Reader(Protocol):
-    """How an encoder comes from texts to scores: ZeroShot or Classifier. ``limit``: tokens that it reads of a text."""
+    """How an encoder comes from texts to scores: ZeroShot or Classifier. ``limit``: tokens that it
+    reads of a text.
+    """
 
     limit: int
 
@@ -26,9 +28,12 @@ class Reader(Protocol):
 
 
 class EncoderEngine(Engine):
-    """Reads ``Prompt.text`` and nothing else of a prompt: no instruction and no examples. ``budget``: tokens of one forward pass."""
+    """Reads ``Prompt.text`` and nothing else of a prompt: no instruction and no examples.
+    ``budget``: tokens of one forward pass.
+    """
 
-    # "exact": a candidate's number is never guessed from a part of it. What the number means is for ``info.details`` to tell.
+    # "exact": a candidate's number is never guessed from a part of it. What the number means is for
+    # ``info.details`` to tell.
     caps = Caps(score="exact")
 
     def __init__(self, reader: Reader, info: EngineInfo, *, budget: int = BATCH_TOKENS) -> None:
@@ -37,7 +42,9 @@ class EncoderEngine(Engine):
         self.budget = budget
         self.context_tokens = reader.limit
 
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
         readings = []
         for reading in self.reader.read(prompts):
             reason = self._find_excess(reading)
@@ -49,7 +56,9 @@ class EncoderEngine(Engine):
         for places in fill_batches([len(reading.tokens) for reading in readings], self.budget):
             batch = [readings[place] for place in places]
             if any(reading.prompt.record_id not in known for reading in batch):
-                yield from (scores for scores in self._score_batch(batch) if scores.record_id not in known)
+                yield from (
+                    scores for scores in self._score_batch(batch) if scores.record_id not in known
+                )
 
     def render(self, prompt: Prompt) -> Rendering:
         candidates = self.reader.describe(prompt.branches[0]) if prompt.branches else ()
@@ -69,7 +78,10 @@ class EncoderEngine(Engine):
         if len(reading.tokens) > self.reader.limit:
             return f"{len(reading.tokens):,} tokens; the model reads at most {self.reader.limit:,}"
         if reading.longest_candidate > self.reader.limit:
-            return f"a candidate has {reading.longest_candidate:,} tokens; the model reads at most {self.reader.limit:,}"
+            return (
+                f"a candidate has {reading.longest_candidate:,} tokens; the model reads at "
+                f"most {self.reader.limit:,}"
+            )
         return None
 
     def _score_batch(self, batch: Sequence[Reading]) -> list[Scores]:
@@ -78,7 +90,8 @@ class EncoderEngine(Engine):
             scored = self.reader.score(batch)
         except (MemoryError, RuntimeError) as error:
             raise EngineError(
-                f"the model failed on a batch ({type(error).__name__})", fix="run `medtask doctor --model` with this model"
+                f"the model failed on a batch ({type(error).__name__})",
+                fix="run `medtask doctor --model` with this model",
             ) from error
         ms = (time.perf_counter() - start) * 1000 / len(batch)
         return [

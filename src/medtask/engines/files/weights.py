@@ -1,4 +1,6 @@
-"""What can be known of weights without loading them (how many, their hash), and GGUF files made loadable."""
+"""What can be known of weights without loading them (how many, their hash), and GGUF files made
+loadable.
+"""
 
 from __future__ import annotations
 
@@ -39,22 +41,28 @@ def _read_safetensors_header(path: Path) -> dict[str, Any]:
                 raise ValueError
             header: dict[str, Any] = json.loads(file.read(length))
     except (OSError, ValueError, struct.error):
-        raise InputError(f"{path} is no whole safetensors file", fix="fetch the model again") from None
+        raise InputError(
+            f"{path} is no whole safetensors file", fix="fetch the model again"
+        ) from None
     header.pop("__metadata__", None)
     return header
 
 
 def unpack_gguf(path: Path) -> tuple[Path, str]:
-    """A folder with the GGUF file's model in safetensors and its tokenizer, made once and kept, and the file's SHA-256.
+    """A folder with the GGUF file's model in safetensors and its tokenizer, made once and kept, and
+    the file's SHA-256.
 
-    A later start finds it by the file's path, size and time, so that it need not read the file at all.
+    A later start finds it by the file's path, size and time, so that it need not read the file at
+    all.
     """
     import platformdirs
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     facts = path.stat()
     made_by = importlib.metadata.version("transformers")
-    key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{made_by}".encode()).hexdigest()
+    key = hashlib.sha256(
+        f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{made_by}".encode()
+    ).hexdigest()
     models = Path(platformdirs.user_cache_dir("medtask")) / "models"
     kept = models / f"{path.stem}-{key[:16]}"
     mark = kept / "unpacked.json"
@@ -65,12 +73,21 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
         models.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
     except OSError as error:
-        raise StorageError(f"{models} cannot be written ({error.strerror})", fix="set XDG_CACHE_HOME to a folder with room") from None
-    with contextlib.redirect_stderr(io.StringIO()):  # a bar per tensor, which no setting of transformers switches off
+        raise StorageError(
+            f"{models} cannot be written ({error.strerror})",
+            fix="set XDG_CACHE_HOME to a folder with room",
+        ) from None
+    with contextlib.redirect_stderr(
+        io.StringIO()
+    ):  # a bar per tensor, which no setting of transformers switches off
         AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(fresh)
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True))
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True)
+        )
         model.save_pretrained(fresh)
-    (fresh / "unpacked.json").write_text(json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8")
+    (fresh / "unpacked.json").write_text(
+        json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8"
+    )
     try:
         fresh.rename(kept)
     except OSError:  # another process was quicker
@@ -79,27 +96,41 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
 
 
 def hash_weights(folder: Path) -> str:
-    """One SHA-256 over config and weights. In the Hub's cache a file is a link whose target is named by its hash already."""
+    """One SHA-256 over config and weights. In the Hub's cache a file is a link whose target is
+    named by its hash already.
+    """
     whole = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json"), *folder.glob("tokenizer*.json")]):
+    for path in sorted(
+        [
+            *folder.glob("*.safetensors"),
+            *folder.glob("*config.json"),
+            *folder.glob("tokenizer*.json"),
+        ]
+    ):
         target = path.resolve().name if path.is_symlink() else ""
         whole.update(f"{path.name}:{target if len(target) == 64 else _hash_file(path)}\n".encode())
     return whole.hexdigest()
 
 
 def hash_once(path: Path) -> str:
-    """A file's SHA-256, kept by its path, size and time: reading 40 GB takes longer than loading them."""
+    """A file's SHA-256, kept by its path, size and time: reading 40 GB takes longer than loading
+    them.
+    """
     import platformdirs
 
     facts = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()
+    key = hashlib.sha256(
+        f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}".encode()
+    ).hexdigest()
     kept = Path(platformdirs.user_cache_dir("medtask")) / "hashes" / key[:32]
     with contextlib.suppress(OSError, ValueError):
         known = kept.read_text(encoding="ascii")
         if len(known) == 64:
             return known
     sha256 = _hash_file(path)
-    with contextlib.suppress(OSError, StorageError):  # a cache that cannot be written costs time, nothing else
+    with contextlib.suppress(
+        OSError, StorageError
+    ):  # a cache that cannot be written costs time, nothing else
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replace_file(kept) as draft:
             draft.write_text(sha256, encoding="ascii")

@@ -16,11 +16,15 @@ from medtask.engines.hf.step import go_on
 from medtask.engines.writing.begin import find_prefix
 from medtask.engines.writing.draft import Draft
 
-REFILL = 8  # rows wait until one slot in so many is free: a pass for a single row costs almost as much as one for many
+# rows wait until one slot in so many is free: a pass for a single row costs almost as much as one
+# for many
+REFILL = 8
 
 
 class Desk:
-    """``live[i]`` is written in slot i; ``waiting`` drafts have no slot yet, or lost it. ``budget``: tokens of one pass."""
+    """``live[i]`` is written in slot i; ``waiting`` drafts have no slot yet, or lost it.
+    ``budget``: tokens of one pass.
+    """
 
     def __init__(self, reader: Reader, drafts: Sequence[Draft], rows: int, budget: int) -> None:
         self.reader = reader
@@ -35,7 +39,9 @@ class Desk:
 
     @torch.inference_mode()
     def advance(self) -> None:
-        """One forward pass: over drafts that wait, where enough slots are free for them, else over a token of every live one."""
+        """One forward pass: over drafts that wait, where enough slots are free for them, else over
+        a token of every live one.
+        """
         start = time.perf_counter()
         self._opening = self._next_waiting()
         if self._opening:
@@ -47,7 +53,9 @@ class Desk:
         else:
             moved, read = self.live, [1] * len(self.live)
             last = [draft.tokens[-1] for draft in moved]
-            hidden = run_pass(self.reader.decoder, TokenStep(last, self._slots, self._prefix, self.reader.device))
+            hidden = run_pass(
+                self.reader.decoder, TokenStep(last, self._slots, self._prefix, self.reader.device)
+            )
         go_on(moved, self.reader.head.read_logits(hidden))
         ms_per_token = (time.perf_counter() - start) * 1000 / sum(read)
         for draft, tokens in zip(moved, read, strict=True):
@@ -69,7 +77,9 @@ class Desk:
         return done
 
     def clear_half(self) -> Draft | None:
-        """After memory ran out: every draft waits again, with what it has, for half as many slots. One that was alone is given up."""
+        """After memory ran out: every draft waits again, with what it has, for half as many slots.
+        One that was alone is given up.
+        """
         rows = [*self.live, *self._opening]
         self.live, self._opening = [], []
         alone = rows[0] if len(rows) == 1 else None
@@ -93,34 +103,54 @@ class Desk:
         return chosen
 
     def _read_waiting(self, drafts: Sequence[Draft]) -> tuple[Tensor, list[int]]:
-        """Put drafts into slots: their last hidden states [drafts, hidden size], and the tokens read for each."""
+        """Put drafts into slots: their last hidden states [drafts, hidden size], and the tokens
+        read for each.
+        """
         fresh = self.reader.keep_prefix(tuple(drafts[0].tokens[: self._shared]))
-        self._prefix = self.reader.prefix  # ours, whatever else the reader is asked before the last draft is done
+        self._prefix = (
+            self.reader.prefix
+        )  # ours, whatever else the reader is asked before the last draft is done
         store = KeyValues()
         stems, stem_reads = self._read_stems(drafts, store)
-        own = [draft.tokens[self._shared + len(stem) :] for draft, stem in zip(drafts, stems, strict=True)]
+        own = [
+            draft.tokens[self._shared + len(stem) :]
+            for draft, stem in zip(drafts, stems, strict=True)
+        ]
         segments = [Segment(tokens, stem) for tokens, stem in zip(own, stems, strict=True)]
         plan = lay_out(segments, self._prefix, store, self.reader.device)
         hidden = run_pass(self.reader.decoder, plan)[plan.last]
-        self._slots.admit([[*stem, *plan.token_indices(row)] for row, stem in enumerate(stems)], store)
+        self._slots.admit(
+            [[*stem, *plan.token_indices(row)] for row, stem in enumerate(stems)], store
+        )
         read = [len(tokens) + more for tokens, more in zip(own, stem_reads, strict=True)]
         read[0] += fresh  # the row for which the prefix was read pays for it
         for draft, tokens in zip(drafts, read, strict=True):
             draft.reused += max(0, len(draft.tokens) - tokens)
         return hidden, read
 
-    def _read_stems(self, drafts: Sequence[Draft], store: KeyValues) -> tuple[list[list[int]], list[int]]:
-        """What drafts of one group share beyond the prefix, read once: per draft its tokens' indices, and how many it pays for."""
+    def _read_stems(
+        self, drafts: Sequence[Draft], store: KeyValues
+    ) -> tuple[list[list[int]], list[int]]:
+        """What drafts of one group share beyond the prefix, read once: per draft its tokens'
+        indices, and how many it pays for.
+        """
         groups: dict[Hashable, list[int]] = {}
         for row, draft in enumerate(drafts):
             groups.setdefault(draft.group, []).append(row)
-        shared = {group: len(find_prefix([drafts[row] for row in rows])) for group, rows in groups.items() if len(rows) > 1}
+        shared = {
+            group: len(find_prefix([drafts[row] for row in rows]))
+            for group, rows in groups.items()
+            if len(rows) > 1
+        }
         longer = {group: groups[group] for group, tokens in shared.items() if tokens > self._shared}
         stems: list[list[int]] = [[] for _ in drafts]
         paid = [0] * len(drafts)
         if not longer:
             return stems, paid
-        segments = [Segment(drafts[rows[0]].tokens[self._shared : shared[group]]) for group, rows in longer.items()]
+        segments = [
+            Segment(drafts[rows[0]].tokens[self._shared : shared[group]])
+            for group, rows in longer.items()
+        ]
         plan = lay_out(segments, self._prefix, store, self.reader.device)
         run_pass(self.reader.decoder, plan)
         for number, rows in enumerate(longer.values()):
@@ -138,7 +168,9 @@ def measure_token(reader: Reader) -> int:
 
 
 def _order(drafts: Sequence[Draft]) -> list[Draft]:
-    """Groups together, and the longest first in both: memory runs out at the start or not at all."""
+    """Groups together, and the longest first in both: memory runs out at the start or not at
+    all.
+    """
     groups: dict[Hashable, list[Draft]] = {}
     for draft in sorted(drafts, key=lambda draft: -len(draft.tokens)):
         groups.setdefault(draft.group, []).append(draft)

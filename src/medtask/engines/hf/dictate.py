@@ -1,7 +1,8 @@
-"""The slow way to write: transformers' own generation, one row at a time, told each token by the draft.
+"""The slow way to write: transformers' own generation, one row at a time, told each token by the
+draft.
 
-The fast way is held against it, and it writes where packing fails: whatever a model keeps of its past (keys and values,
-recurrent states), its own code knows how to carry it on.
+The fast way is held against it, and it writes where packing fails: whatever a model keeps of its
+past (keys and values, recurrent states), its own code knows how to carry it on.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ def dictate(model: Any, draft: Draft, max_tokens: int, show: Callable[[Draft], N
         return torch.tensor([draft.done], device=tokens.device)
 
     tokens = torch.tensor([draft.tokens], device=model.device)
-    # What the model's own settings say fills every gap in those that are passed, and a repetition penalty among them would be a
-    # second voice in the choice.
+    # What the model's own settings say fills every gap in those that are passed, and a repetition
+    # penalty among them would be a second voice in the choice.
     settings, model.generation_config = model.generation_config, GenerationConfig()
     try:
         model.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
-            generation_config=GenerationConfig(do_sample=False, max_new_tokens=max_tokens, pad_token_id=0),
+            generation_config=GenerationConfig(
+                do_sample=False, max_new_tokens=max_tokens, pad_token_id=0
+            ),
             logits_processor=[choose],
             stopping_criteria=[stop],
         )

@@ -26,7 +26,9 @@ SMALLEST_BUDGET = 64
 
 
 class HfEngine(PackedEngine):
-    """``model`` and ``tokenizer`` as transformers loads them; ``budget``: tokens of one forward pass."""
+    """``model`` and ``tokenizer`` as transformers loads them; ``budget``: tokens of one forward
+    pass.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, info: EngineInfo, *, budget: int) -> None:
         self.model = model.eval()
@@ -49,13 +51,20 @@ class HfEngine(PackedEngine):
         return self._score_packed(pack, shared) if self.packed else self._score_apart(pack)
 
     def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        limits: Limits,
+        known: Collection[str] = (),
+        on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
-        """See Engine.generate. A text begins with its first character that is not blank, unless it goes on in the middle of
-        something written, and ends with its last one; a loop's text ends with its first round. Known rows are written too
-        where another is not: what stands beside a row decides the last digits of its numbers.
+        """See Engine.generate. A text begins with its first character that is not blank, unless it
+        goes on in the middle of something written, and ends with its last one; a loop's text ends
+        with its first round. Known rows are written too where another is not: what stands beside a
+        row decides the last digits of its numbers.
         """
-        return self.writer.write(prompts, limits, known, on_text, self.budget if self.packed else None)
+        return self.writer.write(
+            prompts, limits, known, on_text, self.budget if self.packed else None
+        )
 
     def close(self) -> None:
         del self.model, self.reader, self.writer
@@ -69,14 +78,17 @@ class HfEngine(PackedEngine):
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise EngineError(
-                    f"the model failed on a batch ({type(error).__name__})", fix="run `medtask doctor --model` with this model"
+                    f"the model failed on a batch ({type(error).__name__})",
+                    fix="run `medtask doctor --model` with this model",
                 ) from error
         free_memory()
         if len(pack) == 1:
             reason = f"out of memory on this row alone ({pack[0].own_tokens(shared):,} tokens)"
             yield Fault(pack[0].prompt.record_id, Status.FAILED, reason)
             return
-        self.budget = max(SMALLEST_BUDGET, min(self.budget, sum(unit.own_tokens(shared) for unit in pack)) // 2)
+        self.budget = max(
+            SMALLEST_BUDGET, min(self.budget, sum(unit.own_tokens(shared) for unit in pack)) // 2
+        )
         middle = len(pack) // 2
         yield from self._score_packed(pack[:middle], shared)
         yield from self._score_packed(pack[middle:], shared)
@@ -85,19 +97,36 @@ class HfEngine(PackedEngine):
         start = time.perf_counter()
         fresh = self.reader.keep_prefix(pack[0].paths[0][:shared])
         read = self.reader.read([unit.questions for unit in pack], self.budget)
-        ms_per_token = (time.perf_counter() - start) * 1000 / (sum(tokens for _, tokens in read) + fresh)
+        ms_per_token = (
+            (time.perf_counter() - start) * 1000 / (sum(tokens for _, tokens in read) + fresh)
+        )
         results: list[Scores] = []
         for unit, (branches, tokens) in zip(pack, read, strict=True):
             first = fresh if not results else 0  # the row for which the prefix was read pays for it
             reused = unit.asked_apart - unit.own_tokens(shared) - first
-            results.append(Scores(unit.prompt.record_id, branches, tokens + first, reused, (tokens + first) * ms_per_token))
+            results.append(
+                Scores(
+                    unit.prompt.record_id,
+                    branches,
+                    tokens + first,
+                    reused,
+                    (tokens + first) * ms_per_token,
+                )
+            )
         return results
 
     def _score_apart(self, pack: Sequence[Unit]) -> Iterator[Scores]:
         for unit in pack:
             start = time.perf_counter()
-            branches, tokens = zip(*(score_plainly(self.model, question) for question in unit.questions), strict=True)
-            yield Scores(unit.prompt.record_id, branches, sum(tokens), ms=(time.perf_counter() - start) * 1000)
+            branches, tokens = zip(
+                *(score_plainly(self.model, question) for question in unit.questions), strict=True
+            )
+            yield Scores(
+                unit.prompt.record_id,
+                branches,
+                sum(tokens),
+                ms=(time.perf_counter() - start) * 1000,
+            )
 
     def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
         self.model.set_attn_implementation("eager")
@@ -125,5 +154,8 @@ def _pack_attention(model: Any) -> bool:
 
 
 def _context_length(model: Any, tokenizer: Any) -> int:
-    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    limits = [
+        getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        tokenizer.model_max_length,
+    ]
     return int(min(limit for limit in limits if limit))

@@ -1,4 +1,6 @@
-"""From hidden states to next-token probabilities, over the few tokens that matter or over the whole vocabulary."""
+"""From hidden states to next-token probabilities, over the few tokens that matter or over the whole
+vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ LOGITS_AT_ONCE = 1 << 24  # elements; a vocabulary of 262,144 tokens times 64 ro
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A model's output matrix [vocabulary, hidden size] and what its family does to logits afterwards."""
+    """A model's output matrix [vocabulary, hidden size] and what its family does to logits
+    afterwards.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -23,7 +27,9 @@ class Head:
 
     @torch.inference_mode()
     def log_softmax_over(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
-        """Log-probabilities [rows, tokens] in float64, renormalised over ``tokens``; only their rows of the matrix are read."""
+        """Log-probabilities [rows, tokens] in float64, renormalised over ``tokens``; only their
+        rows of the matrix are read.
+        """
         index = torch.tensor(tokens, device=self.weight.device)
         bias = None if self.bias is None else self.bias[index].float()
         logits = torch.nn.functional.linear(hidden.float(), self.weight[index].float(), bias)
@@ -31,7 +37,9 @@ class Head:
 
     @torch.inference_mode()
     def mass_outside(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
-        """How much of the next token's probability lies outside ``tokens`` [rows]; reads the whole vocabulary."""
+        """How much of the next token's probability lies outside ``tokens`` [rows]; reads the whole
+        vocabulary.
+        """
         index = torch.tensor(tokens, device=self.weight.device)
         parts = []
         for rows in hidden.split(max(1, LOGITS_AT_ONCE // self.weight.shape[0])):
@@ -42,10 +50,17 @@ class Head:
 
     @torch.inference_mode()
     def log_softmax_at(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities over the whole vocabulary of some ``tokens`` [rows, any], a choice of their own for each row."""
+        """Log-probabilities over the whole vocabulary of some ``tokens`` [rows, any], a choice of
+        their own for each row.
+        """
         count = max(1, LOGITS_AT_ONCE // self.weight.shape[0])
         pieces = zip(hidden.split(count), tokens.split(count), strict=True)
-        return torch.cat([torch.log_softmax(self.read_logits(rows), dim=-1).gather(1, wanted) for rows, wanted in pieces])
+        return torch.cat(
+            [
+                torch.log_softmax(self.read_logits(rows), dim=-1).gather(1, wanted)
+                for rows, wanted in pieces
+            ]
+        )
 
     @torch.inference_mode()
     def read_logits(self, hidden: Tensor) -> Tensor:
@@ -61,6 +76,13 @@ class Head:
 def read_head(model: Any) -> Head:
     """The head of a causal language model of transformers."""
     output, config = model.get_output_embeddings(), model.config.get_text_config()
-    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)  # Cohere; Granite
+    scale = getattr(config, "logit_scale", None) or 1.0 / (
+        getattr(config, "logits_scaling", None) or 1.0
+    )  # Cohere; Granite
     softcap = getattr(config, "final_logit_softcapping", None)
-    return Head(output.weight, getattr(output, "bias", None), float(scale), None if softcap is None else float(softcap))
+    return Head(
+        output.weight,
+        getattr(output, "bias", None),
+        float(scale),
+        None if softcap is None else float(softcap),
+    )

@@ -1,4 +1,6 @@
-"""From a model's files to an engine that was seen to work: number format, memory, quantisation, adapter, probe."""
+"""From a model's files to an engine that was seen to work: number format, memory, quantisation,
+adapter, probe.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,16 @@ def load_hf(
 ) -> Any:
     """An HfEngine for a model reference. ``memory``: bytes that the model and its work may take.
 
-    Raises ModelNotFound, MissingExtra, TooBig, or UsageError for a wish that this machine cannot grant.
+    Raises ModelNotFound, MissingExtra, TooBig, or UsageError for a wish that this machine cannot
+    grant.
     """
     try:
         import torch
         import transformers
     except ImportError as error:
-        raise MissingExtra(f"{error.name} is not installed here", fix="pip install 'medtask[hf]'") from None
+        raise MissingExtra(
+            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
+        ) from None
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 
@@ -61,7 +66,13 @@ def load_hf(
     _check_contract(files)
     plan = plan_loading(files, inspect_machine(), dtype, device, quantize, memory)
     if adapter is not None and (said := _name_base(Path(adapter))) not in ("", reference):
-        plan = replace(plan, notes=(*plan.notes, f"the adapter was trained on {said}: on another model its answers mean little"))
+        plan = replace(
+            plan,
+            notes=(
+                *plan.notes,
+                f"the adapter was trained on {said}: on another model its answers mean little",
+            ),
+        )
     with no_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
         model, tokenizer, hashes = _load(files, plan, torch)
@@ -69,16 +80,29 @@ def load_hf(
 
 
 def plan_loading(
-    files: ModelFiles, machine: Machine, dtype: Dtype, device: str, quantize: Literal["4bit", "8bit"] | None, memory: int | None
+    files: ModelFiles,
+    machine: Machine,
+    dtype: Dtype,
+    device: str,
+    quantize: Literal["4bit", "8bit"] | None,
+    memory: int | None,
 ) -> Plan:
     """Choose device, number format and token budget; TooBig where nothing that was allowed fits."""
     if dtype not in {"auto", *BYTES}:
-        raise UsageError(f"--dtype {dtype} is for GGUF files that llama.cpp reads", fix="leave --dtype out, or name a number format")
+        raise UsageError(
+            f"--dtype {dtype} is for GGUF files that llama.cpp reads",
+            fix="leave --dtype out, or name a number format",
+        )
     chosen = choose_device(device, machine)
     kind = chosen.partition(":")[0]
     if quantize and kind != "cuda":
-        raise UsageError("4-bit and 8-bit weights need a CUDA GPU", fix="leave --quantize out, or name a quantised .gguf file as the model")
-    natural: Literal["float32", "bfloat16"] = "bfloat16" if kind != "cpu" or machine.native_bf16 else "float32"
+        raise UsageError(
+            "4-bit and 8-bit weights need a CUDA GPU",
+            fix="leave --quantize out, or name a quantised .gguf file as the model",
+        )
+    natural: Literal["float32", "bfloat16"] = (
+        "bfloat16" if kind != "cpu" or machine.native_bf16 else "float32"
+    )
     wanted = natural if dtype == "auto" else dtype
     free = machine.accelerator_bytes if kind == "cuda" else machine.available_bytes
     allowed = min(free, memory) if memory is not None else free
@@ -88,11 +112,15 @@ def plan_loading(
     if needed > allowed and dtype == "auto" and wanted == "float32" and not quantize:
         smaller = weights * BYTES["bfloat16"] + WORKING_MEMORY
         if smaller <= allowed:
-            notes.append(f"--dtype bfloat16, to stay below {format_bytes(allowed)} (slower and a little less exact on this processor)")
+            notes.append(
+                f"--dtype bfloat16, to stay below {format_bytes(allowed)} (slower and a little "
+                "less exact on this processor)"
+            )
             wanted, needed = "bfloat16", smaller
     if needed > allowed:
         raise TooBig(
-            f"{files.reference} needs about {format_bytes(needed)} in {quantize or wanted}; {format_bytes(allowed)} may be used here",
+            f"{files.reference} needs about {format_bytes(needed)} in {quantize or wanted}; "
+            f"{format_bytes(allowed)} may be used here",
             fix="take a smaller model or a quantised .gguf file"
             + (", or raise --memory" if memory is not None else "")
             + (", or add --quantize 4bit" if kind == "cuda" and quantize != "4bit" else ""),
@@ -102,7 +130,9 @@ def plan_loading(
 
 
 def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str, str]]:
-    from huggingface_hub.errors import StrictDataclassError  # a config.json whose values have the wrong types
+    from huggingface_hub.errors import (
+        StrictDataclassError,
+    )  # a config.json whose values have the wrong types
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"dtype": getattr(torch, plan.dtype), "trust_remote_code": False}
@@ -119,11 +149,22 @@ def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str
         model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         if files.adapter:
             model, hashes["adapter"] = _put_on_adapter(model, files.adapter, plan)
-    except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, StrictDataclassError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        StrictDataclassError,
+    ) as error:
         said = str(error).partition("\n")[0]
         raise EngineError(
             f"{files.reference} could not be loaded: {type(error).__name__}: {said}",
-            fix="check that the folder is whole and that this version of transformers knows the architecture (`medtask doctor`)",
+            fix=(
+                "check that the folder is whole and that this version of transformers knows the "
+                "architecture (`medtask doctor`)"
+            ),
         ) from error
     return model if plan.quantize else model.to(plan.device), tokenizer, hashes
 
@@ -134,17 +175,25 @@ def _quantisation(plan: Plan, torch: Any) -> Any:
     try:
         importlib.metadata.version("bitsandbytes")
     except importlib.metadata.PackageNotFoundError:
-        raise MissingExtra("bitsandbytes is not installed here", fix="pip install bitsandbytes") from None
+        raise MissingExtra(
+            "bitsandbytes is not installed here", fix="pip install bitsandbytes"
+        ) from None
     if plan.quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=getattr(torch, plan.dtype)
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
     )
 
 
 def _add_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
     if not (adapter / "adapter_config.json").is_file():
-        raise InputError(f"{adapter} holds no adapter: adapter_config.json is missing", fix="name a folder that PEFT wrote")
+        raise InputError(
+            f"{adapter} holds no adapter: adapter_config.json is missing",
+            fix="name a folder that PEFT wrote",
+        )
     return ModelFiles(files.reference, files.path, files.revision, adapter, files.downloaded)
 
 
@@ -161,20 +210,32 @@ def _put_on_adapter(model: Any, adapter: Path, plan: Plan) -> tuple[Any, str]:
     except ImportError:
         raise MissingExtra("peft is not installed here", fix="pip install 'medtask[hf]'") from None
     if not any(adapter.glob("*.safetensors")):
-        raise InputError(f"{adapter} holds no weights in safetensors; pickled ones are not loaded", fix="save the adapter again with PEFT")
+        raise InputError(
+            f"{adapter} holds no weights in safetensors; pickled ones are not loaded",
+            fix="save the adapter again with PEFT",
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about what is missing in an adapter: it is looked at below
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # about what is missing in an adapter: it is looked at below
         try:
             tuned = PeftModel.from_pretrained(model, str(adapter))
         except (RuntimeError, ValueError) as error:
             raise _not_its_base(adapter, type(error).__name__) from error
     _check_fit(tuned, adapter)
-    # In float32 merging costs no precision and spares two products per layer; in shorter formats it would round the adapter away.
-    return (tuned.merge_and_unload() if plan.dtype == "float32" and not plan.quantize else tuned.base_model.model), hash_weights(adapter)
+    # In float32 merging costs no precision and spares two products per layer; in shorter formats it
+    # would round the adapter away.
+    return (
+        tuned.merge_and_unload()
+        if plan.dtype == "float32" and not plan.quantize
+        else tuned.base_model.model
+    ), hash_weights(adapter)
 
 
 def _check_fit(tuned: Any, adapter: Path) -> None:
-    """InputError where not every matrix of an adapter has its place in the model, or the other way round: PEFT only warns of it."""
+    """InputError where not every matrix of an adapter has its place in the model, or the other way
+    round: PEFT only warns of it.
+    """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
@@ -182,15 +243,26 @@ def _check_fit(tuned: Any, adapter: Path) -> None:
     for file in adapter.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
             given |= {name for name in content.keys() if ".lora_" in name}  # noqa: SIM118 - a reader, no mapping
-    # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up on the Hub.
-    wanted = {name for name in get_peft_model_state_dict(tuned, save_embedding_layers=False) if ".lora_" in name}
+    # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up on
+    # the Hub.
+    wanted = {
+        name
+        for name in get_peft_model_state_dict(tuned, save_embedding_layers=False)
+        if ".lora_" in name
+    }
     if given != wanted:
-        raise _not_its_base(adapter, f"{len(given - wanted)} of its {len(given)} matrices have no place, {len(wanted - given)} are missing")
+        raise _not_its_base(
+            adapter,
+            f"{len(given - wanted)} of its {len(given)} matrices have no place, "
+            f"{len(wanted - given)} are missing",
+        )
 
 
 def _not_its_base(adapter: Path, why: str) -> InputError:
     base = _name_base(adapter) or "it was trained with"
-    return InputError(f"the adapter {adapter} does not fit this model ({why})", fix=f"put it on the model {base}")
+    return InputError(
+        f"the adapter {adapter} does not fit this model ({why})", fix=f"put it on the model {base}"
+    )
 
 
 def _name_base(adapter: Path) -> str:
@@ -199,12 +271,19 @@ def _name_base(adapter: Path) -> str:
     return said if isinstance(said, str) else ""
 
 
-def _start(model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: dict[str, str]) -> Any:
+def _start(
+    model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: dict[str, str]
+) -> Any:
     import torch
 
     from medtask.engines.hf.engine import HfEngine
 
-    identity = {"model": files.reference, "dtype": plan.dtype, "quantize": plan.quantize or "no", **hashes}
+    identity = {
+        "model": files.reference,
+        "dtype": plan.dtype,
+        "quantize": plan.quantize or "no",
+        **hashes,
+    }
     if files.revision:
         identity["revision"] = files.revision
     details: dict[str, object] = {
@@ -214,9 +293,16 @@ def _start(model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: di
         "downloaded": files.downloaded,
         "notes": list(plan.notes),
     }
-    beside = files.adapter if files.adapter != Path(files.reference).expanduser() else None  # an adapter's own folder names both
-    title = f"{files.reference}{f' + {beside.name}' if beside else ''}, {plan.quantize or plan.dtype}, {plan.device}"
-    engine = HfEngine(model, tokenizer, EngineInfo("hf", title, identity, details), budget=plan.budget)
+    beside = (
+        files.adapter if files.adapter != Path(files.reference).expanduser() else None
+    )  # an adapter's own folder names both
+    title = (
+        f"{files.reference}{f' + {beside.name}' if beside else ''}, "
+        f"{plan.quantize or plan.dtype}, {plan.device}"
+    )
+    engine = HfEngine(
+        model, tokenizer, EngineInfo("hf", title, identity, details), budget=plan.budget
+    )
     if engine.packed:
         engine.check_packing(AGREEMENT[plan.dtype])
     else:

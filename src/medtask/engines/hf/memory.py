@@ -14,7 +14,9 @@ SHARE = 4  # keys and values may take one part in so many of the memory that the
 
 def is_out_of_memory(error: BaseException) -> bool:
     # torch raises a plain RuntimeError when the CPU's allocator fails.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(
+        error, MemoryError | torch.OutOfMemoryError
+    ) or "can't allocate memory" in str(error)
 
 
 def free_memory() -> None:
@@ -24,7 +26,9 @@ def free_memory() -> None:
 
 
 def measure_room(model: Any) -> int:
-    """Bytes that keys and values of rows may take: by what a model and a machine have, not by what is free, or runs would differ."""
+    """Bytes that keys and values of rows may take: by what a model and a machine have, not by what
+    is free, or runs would differ.
+    """
     machine = inspect_machine(accelerator=model.device.type != "cpu")
     whole = machine.memory_bytes if model.device.type == "cpu" else machine.accelerator_bytes
     return max(0, (whole - int(model.get_memory_footprint())) // SHARE)

@@ -1,12 +1,15 @@
-"""Many rows in one forward pass: each row sees the shared prefix and itself, and nothing of its neighbours.
+"""Many rows in one forward pass: each row sees the shared prefix and itself, and nothing of its
+neighbours.
 
-A pass reads *segments*: runs of tokens, laid end to end in one sequence without padding, so that every matrix product
-outside attention works on real tokens only. A segment sees the shared prefix, its own ancestors (segments of earlier
-passes that it continues) and itself; where its tokens fork, each sees its own line only. The first pass over a pack reads
-the rows; later ones read the branches of the label trie, with the rows as ancestors.
+A pass reads *segments*: runs of tokens, laid end to end in one sequence without padding, so that
+every matrix product outside attention works on real tokens only. A segment sees the shared prefix,
+its own ancestors (segments of earlier passes that it continues) and itself; where its tokens fork,
+each sees its own line only. The first pass over a pack reads the rows; later ones read the branches
+of the label trie, with the rows as ancestors.
 
-Attention is our own function, registered with transformers under ATTENTION. It keeps the keys and values itself,
-which spares the copies of a Cache, and it reaches the running pass through the model's keyword arguments.
+Attention is our own function, registered with transformers under ATTENTION. It keeps the keys and
+values itself, which spares the copies of a Cache, and it reaches the running pass through the
+model's keyword arguments.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from medtask.errors import EngineError
 
 ATTENTION = "medtask_packed"
 
-# Attention scores held at once, in elements: few enough to stay in a processor's cache. Long rows are cut into blocks
-# of queries to stay below it: the score matrix is the only thing that grows with the square of a row's length.
+# Attention scores held at once, in elements: few enough to stay in a processor's cache. Long rows
+# are cut into blocks of queries to stay below it: the score matrix is the only thing that grows
+# with the square of a
+# row's length.
 SCORES_AT_ONCE = 1 << 21
 
 KeyValue = tuple[Tensor, Tensor]
@@ -31,7 +36,9 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass(slots=True)
 class KeyValues:
-    """Keys and values of ``tokens`` tokens, per layer: each [tokens, key-value heads, head size]."""
+    """Keys and values of ``tokens`` tokens, per layer: each [tokens, key-value heads, head
+    size].
+    """
 
     tokens: int = 0
     layers: dict[int, KeyValue] = field(default_factory=dict)
@@ -47,10 +54,12 @@ class KeyValues:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens to read, after ``ancestors``: indices into the pack's own keys and values, in the order they were read.
+    """Tokens to read, after ``ancestors``: indices into the pack's own keys and values, in the
+    order they were read.
 
-    ``parents``: for each token the place in ``tokens`` of the one that it continues, -1 for the last ancestor; in
-    preorder, so that a token's descendants come right behind it. None: each continues the one before it.
+    ``parents``: for each token the place in ``tokens`` of the one that it continues, -1 for the
+    last ancestor; in preorder, so that a token's descendants come right behind it. None: each
+    continues the one before it.
     """
 
     tokens: Sequence[int]
@@ -60,10 +69,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Forks:
-    """Where the tokens of a pass stand that do not simply follow each other. Both [segments, deepest], as Pass.keys.
+    """Where the tokens of a pass stand that do not simply follow each other. Both [segments,
+    deepest], as Pass.keys.
 
-    ``places``: a key's distance from the prefix. ``ends``: the slot behind its last descendant. In preorder a query sees
-    the keys that come no later than it and whose descendants have not ended before it.
+    ``places``: a key's distance from the prefix. ``ends``: the slot behind its last descendant. In
+    preorder a query sees the keys that come no later than it and whose descendants have not ended
+    before it.
     """
 
     places: Tensor
@@ -72,11 +83,13 @@ class Forks:
 
 @dataclass(slots=True)
 class Pass:
-    """One forward pass over segments: where each token stands, and who may see whom. Index tensors are on the device.
+    """One forward pass over segments: where each token stands, and who may see whom. Index tensors
+    are on the device.
 
-    ``queries`` [segments, longest] points into the pass's own tokens, ``keys`` [segments, deepest] into the pack's:
-    a segment's ancestors, then its own tokens. Without ``forks`` a key's slot in that row is its distance from the
-    prefix. Slots past a segment's end point at token 0; ``filled`` [segments, longest] tells them apart.
+    ``queries`` [segments, longest] points into the pass's own tokens, ``keys`` [segments, deepest]
+    into the pack's: a segment's ancestors, then its own tokens. Without ``forks`` a key's slot in
+    that row is its distance from the prefix. Slots past a segment's end point at token 0;
+    ``filled`` [segments, longest] tells them apart.
     """
 
     prefix: KeyValues
@@ -93,14 +106,20 @@ class Pass:
     _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
 
     def token_indices(self, segment: int) -> list[int]:
-        """Where a segment's tokens stand among the pack's own tokens: what its children name as ancestors."""
+        """Where a segment's tokens stand among the pack's own tokens: what its children name as
+        ancestors.
+        """
         indices: list[int] = (self.queries[segment][self.filled[segment]] + self.first_own).tolist()
         return indices
 
-    def masks(self, window: int | None, rows: slice, block: slice, reach: int) -> tuple[Tensor | None, Tensor]:
-        """What the queries of a block may not see, of the prefix (None: they see all of it) and of their first ``reach`` keys.
+    def masks(
+        self, window: int | None, rows: slice, block: slice, reach: int
+    ) -> tuple[Tensor | None, Tensor]:
+        """What the queries of a block may not see, of the prefix (None: they see all of it) and of
+        their first ``reach`` keys.
 
-        Both broadcast to [segments, queries, keys]. Masks of a whole pass are kept for its other layers.
+        Both broadcast to [segments, queries, keys]. Masks of a whole pass are kept for its other
+        layers.
         """
         whole = rows.stop >= len(self.queries) and block.stop >= self.queries.shape[1]
         if whole and window in self._masks:
@@ -112,19 +131,28 @@ class Pass:
         hidden, prefix_hidden = slot > place, None
         if self.forks is not None:
             hidden |= self.forks.ends[rows, None, :reach] <= place
-            place = self.forks.places[rows].gather(1, at.clamp(max=self.keys.shape[1] - 1))[:, :, None]
+            place = self.forks.places[rows].gather(1, at.clamp(max=self.keys.shape[1] - 1))[
+                :, :, None
+            ]
             key_place = self.forks.places[rows, None, :reach]
         if window is not None:
             hidden |= place - key_place >= window
             if self.prefix.tokens + self.keys.shape[1] > window:
-                prefix_hidden = place + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device) >= window
+                prefix_hidden = (
+                    place + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device)
+                    >= window
+                )
         if whole:
             self._masks[window] = prefix_hidden, hidden
         return prefix_hidden, hidden
 
 
-def lay_out(segments: Sequence[Segment], prefix: KeyValues, own: KeyValues, device: torch.device) -> Pass:
-    """Plan a pass over ``segments``, which continue ``own`` after ``prefix``, and count its tokens into ``own``."""
+def lay_out(
+    segments: Sequence[Segment], prefix: KeyValues, own: KeyValues, device: torch.device
+) -> Pass:
+    """Plan a pass over ``segments``, which continue ``own`` after ``prefix``, and count its tokens
+    into ``own``.
+    """
     first = own.tokens
     lengths = torch.tensor([len(segment.tokens) for segment in segments])
     depths = torch.tensor([len(segment.ancestors) for segment in segments])
@@ -145,7 +173,9 @@ def lay_out(segments: Sequence[Segment], prefix: KeyValues, own: KeyValues, devi
     return Pass(
         prefix=prefix,
         own=own,
-        tokens=torch.tensor([token for segment in segments for token in segment.tokens], device=device),
+        tokens=torch.tensor(
+            [token for segment in segments for token in segment.tokens], device=device
+        ),
         positions=(prefix.tokens + places)[filled].to(device),
         queries=torch.where(filled, starts[:, None] + step, 0).to(device),
         filled=filled.to(device),
@@ -196,8 +226,15 @@ class Step(Protocol):
 
 @torch.inference_mode()
 def run_pass(decoder: Any, plan: Pass | Step) -> Tensor:
-    """Read the pass's tokens; the decoder's last hidden states [tokens, hidden size]. Fills the pack's keys and values."""
-    out = decoder(input_ids=plan.tokens[None], position_ids=plan.positions[None], use_cache=False, packed_pass=plan)
+    """Read the pass's tokens; the decoder's last hidden states [tokens, hidden size]. Fills the
+    pack's keys and values.
+    """
+    out = decoder(
+        input_ids=plan.tokens[None],
+        position_ids=plan.positions[None],
+        use_cache=False,
+        packed_pass=plan,
+    )
     hidden: Tensor = out.last_hidden_state[0]
     return hidden
 
@@ -215,11 +252,18 @@ def attend(
     packed_pass: Pass | Step | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer for one Pass (a Step has its own). Tensors come as transformers gives them: [1, heads, tokens, head size]."""
+    """Attention of one layer for one Pass (a Step has its own). Tensors come as transformers gives
+    them: [1, heads, tokens, head size].
+    """
     if packed_pass is None:
-        raise EngineError("this model does not hand its attention what a packed pass needs", fix="report the model's name")
+        raise EngineError(
+            "this model does not hand its attention what a packed pass needs",
+            fix="report the model's name",
+        )
     if not isinstance(packed_pass, Pass):
-        return packed_pass.attend(module.layer_idx, query, key, value, scaling, sliding_window, softcap, s_aux), None
+        return packed_pass.attend(
+            module.layer_idx, query, key, value, scaling, sliding_window, softcap, s_aux
+        ), None
     plan, layer = packed_pass, module.layer_idx
     keys, values = plan.own.append(layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
     heads, size = query.shape[1], query.shape[3]
@@ -229,7 +273,9 @@ def attend(
 
     segments, longest = plan.queries.shape
     width = plan.prefix.tokens + plan.keys.shape[1]
-    out = torch.empty(segments, longest, heads, value.shape[3], dtype=value.dtype, device=value.device)
+    out = torch.empty(
+        segments, longest, heads, value.shape[3], dtype=value.dtype, device=value.device
+    )
     # Whole segments while they are small, single segments in blocks of queries when they are long.
     many = max(1, SCORES_AT_ONCE // (heads * width * longest))
     block = longest if many > 1 else max(1, SCORES_AT_ONCE // (heads * width))
@@ -251,19 +297,32 @@ def attend(
     return out[plan.filled][None], None
 
 
-def attend_fused(asked: Tensor, prefix: KeyValue | None, own: KeyValue, hidden: tuple[Tensor | None, Tensor]) -> Tensor:
-    """The same as attend_block by torch's fused kernel, which is faster once keys are many and segments few."""
+def attend_fused(
+    asked: Tensor, prefix: KeyValue | None, own: KeyValue, hidden: tuple[Tensor | None, Tensor]
+) -> Tensor:
+    """The same as attend_block by torch's fused kernel, which is faster once keys are many and
+    segments few.
+    """
     group = asked.shape[2] // own[0].shape[2]
     if prefix is not None:
-        first, second = (torch.cat((a.expand(len(asked), -1, -1, -1), b), dim=1) for a, b in zip(prefix, own, strict=True))
+        first, second = (
+            torch.cat((a.expand(len(asked), -1, -1, -1), b), dim=1)
+            for a, b in zip(prefix, own, strict=True)
+        )
         own = first, second
     keys, values = (side.transpose(1, 2).repeat_interleave(group, dim=1) for side in own)
     prefix_hidden, own_hidden = hidden
     seen = ~own_hidden.expand(len(asked), asked.shape[1], -1)
     if prefix is not None:
-        before = seen.new_ones(*seen.shape[:2], prefix[0].shape[0]) if prefix_hidden is None else ~prefix_hidden
+        before = (
+            seen.new_ones(*seen.shape[:2], prefix[0].shape[0])
+            if prefix_hidden is None
+            else ~prefix_hidden
+        )
         seen = torch.cat((before, seen), dim=2)
-    out = torch.nn.functional.scaled_dot_product_attention(asked.transpose(1, 2), keys, values, attn_mask=seen[:, None], scale=1.0)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        asked.transpose(1, 2), keys, values, attn_mask=seen[:, None], scale=1.0
+    )
     return out.transpose(1, 2)
 
 
@@ -275,23 +334,43 @@ def attend_block(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """``asked`` [segments, queries, heads, size] over the prefix's and the segments' own keys; softmax in float32."""
+    """``asked`` [segments, queries, heads, size] over the prefix's and the segments' own keys;
+    softmax in float32.
+    """
     segments, count, heads, size = asked.shape
     kv_heads = own[0].shape[2]
     shape = kv_heads, segments, count, heads // kv_heads
-    # [kv heads, segments, queries x group, size]: one product per key-value head serves all its query heads.
-    q = asked.view(segments, count, kv_heads, -1, size).permute(2, 0, 1, 3, 4).reshape(kv_heads, segments, -1, size)
+    # [kv heads, segments, queries x group, size]: one product per key-value head serves all its
+    # query heads.
+    q = (
+        asked.view(segments, count, kv_heads, -1, size)
+        .permute(2, 0, 1, 3, 4)
+        .reshape(kv_heads, segments, -1, size)
+    )
     own_keys, own_values = (side.permute(2, 0, 1, 3) for side in own)
     parts = [_mask(q @ own_keys.transpose(2, 3), hidden[1], shape, softcap)]
     if prefix is not None:
-        parts.append(_mask(q.reshape(kv_heads, -1, size) @ prefix[0].permute(1, 2, 0), hidden[0], shape, softcap))
-    sink = None if sinks is None else sinks.float().view(kv_heads, 1, 1, -1, 1)  # takes weight and has no value (GPT-OSS)
+        parts.append(
+            _mask(
+                q.reshape(kv_heads, -1, size) @ prefix[0].permute(1, 2, 0),
+                hidden[0],
+                shape,
+                softcap,
+            )
+        )
+    sink = (
+        None if sinks is None else sinks.float().view(kv_heads, 1, 1, -1, 1)
+    )  # takes weight and has no value (GPT-OSS)
 
-    # One softmax over both parts, in place: joining them would copy the widest thing there is, twice.
-    # It is detached for training: a softmax does not depend on what is subtracted, and amax would keep what changes in place.
+    # One softmax over both parts, in place: joining them would copy the widest thing there is,
+    # twice. It is detached for training: a softmax does not depend on what is subtracted, and amax
+    # would
+    # keep what changes in place.
     peak = torch.stack([part.detach().amax(dim=-1, keepdim=True) for part in parts]).amax(dim=0)
     peak = peak if sink is None else torch.maximum(peak, sink)
-    total = torch.stack([part.sub_(peak).exp_().sum(dim=-1, keepdim=True) for part in parts]).sum(dim=0)
+    total = torch.stack([part.sub_(peak).exp_().sum(dim=-1, keepdim=True) for part in parts]).sum(
+        dim=0
+    )
     total = total if sink is None else total + (sink - peak).exp()
     out = parts[0].to(own_values.dtype).view(kv_heads, segments, count * shape[3], -1) @ own_values
     if prefix is not None:
@@ -301,8 +380,12 @@ def attend_block(
     return out.permute(1, 2, 0, 3, 4).reshape(segments, count, heads, -1)
 
 
-def _mask(scores: Tensor, hidden: Tensor | None, shape: tuple[int, int, int, int], softcap: float | None) -> Tensor:
+def _mask(
+    scores: Tensor, hidden: Tensor | None, shape: tuple[int, int, int, int], softcap: float | None
+) -> Tensor:
     scores = scores.float().view(*shape, -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    return scores if hidden is None else scores.masked_fill_(hidden[None, :, :, None, :], -torch.inf)
+    return (
+        scores if hidden is None else scores.masked_fill_(hidden[None, :, :, None, :], -torch.inf)
+    )

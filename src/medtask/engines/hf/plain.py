@@ -1,4 +1,6 @@
-"""The slow way to score: plain forward passes. The fast way is held against it, and it answers where packing fails."""
+"""The slow way to score: plain forward passes. The fast way is held against it, and it answers
+where packing fails.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from medtask.records import BranchScores
 
 @torch.inference_mode()
 def score_plainly(model: Any, question: Question) -> tuple[BranchScores, int]:
-    """Scores of one question, and the tokens that were read for them: every label reads everything anew.
+    """Scores of one question, and the tokens that were read for them: every label reads everything
+    anew.
 
     Labels that part at the last branching have the same tokens before it, and share a pass.
     """
@@ -23,7 +26,9 @@ def score_plainly(model: Any, question: Question) -> tuple[BranchScores, int]:
     logprobs = [0.0] * len(question.trie.labels)
     off_set, read = 0.0, 0
     before: tuple[int, ...] | None = None
-    for label, path, choices in sorted(_walk(question.trie, len(question.base), (), ()), key=lambda found: found[1]):
+    for label, path, choices in sorted(
+        _walk(question.trie, len(question.base), (), ()), key=lambda found: found[1]
+    ):
         if path != before:
             logits = _read(model, question.base + path)
             before, read = path, read + len(logits)
@@ -48,7 +53,11 @@ def _weigh_texts(model: Any, question: Question) -> tuple[BranchScores, int]:
 
 
 def _read(model: Any, tokens: tuple[int, ...]) -> torch.Tensor:
-    logits: torch.Tensor = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0].double()
+    logits: torch.Tensor = (
+        model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+        .logits[0]
+        .double()
+    )
     return logits
 
 
@@ -60,7 +69,9 @@ def _mass_outside(logits: torch.Tensor, tokens: tuple[int, ...]) -> float:
 def _walk(
     node: Node, place: int, path: tuple[int, ...], choices: tuple[tuple[int, Node, int], ...]
 ) -> list[tuple[int, tuple[int, ...], tuple[tuple[int, Node, int], ...]]]:
-    """Every label with the tokens that lead to its last branching, and the choices (place, branching, token) on the way."""
+    """Every label with the tokens that lead to its last branching, and the choices (place,
+    branching, token) on the way.
+    """
     found = []
     for token, child in zip(node.tokens, node.children, strict=True):
         taken = (*choices, (place, node, token))

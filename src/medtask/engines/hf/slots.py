@@ -1,4 +1,6 @@
-"""Rows that are being written, side by side: their keys and values in place, and one token for each of them in a pass."""
+"""Rows that are being written, side by side: their keys and values in place, and one token for each
+of them in a pass.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ ROOM = 64  # tokens by which the slots grow at least
 
 
 class Slots:
-    """Keys and values of the rows' own tokens, per layer [key-value heads, slots, capacity, head size].
+    """Keys and values of the rows' own tokens, per layer [key-value heads, slots, capacity, head
+    size].
 
-    Rows stand in slots 0 to len(lengths) - 1, without gaps; ``lengths``: tokens of each. What lies behind a row's end is
-    hidden from it and has to be finite all the same: weight 0 times NaN is NaN.
+    Rows stand in slots 0 to len(lengths) - 1, without gaps; ``lengths``: tokens of each. What lies
+    behind a row's end is hidden from it and has to be finite all the same: weight 0 times NaN is
+    NaN.
     """
 
     def __init__(self, count: int) -> None:
@@ -26,14 +30,21 @@ class Slots:
         self.layers: dict[int, KeyValue] = {}
 
     def admit(self, rows: Sequence[Sequence[int]], read: KeyValues) -> None:
-        """Put rows into the next free slots. Each is given by the indices of its tokens in ``read``."""
+        """Put rows into the next free slots. Each is given by the indices of its tokens in
+        ``read``.
+        """
         first, longest = len(self.lengths), max(map(len, rows))
         self._make_room(longest)
         device = next(iter(read.layers.values()))[0].device
-        index = torch.tensor([[*row, *row[:1] * (longest - len(row))] for row in map(list, rows)], device=device)
+        index = torch.tensor(
+            [[*row, *row[:1] * (longest - len(row))] for row in map(list, rows)], device=device
+        )
         for layer, sides in read.layers.items():
             if layer not in self.layers:
-                keys, values = (side.new_zeros(side.shape[1], self.count, self.capacity, side.shape[2]) for side in sides)
+                keys, values = (
+                    side.new_zeros(side.shape[1], self.count, self.capacity, side.shape[2])
+                    for side in sides
+                )
                 self.layers[layer] = keys, values
             for kept, side in zip(self.layers[layer], sides, strict=True):
                 kept[:, first : first + len(rows), :longest] = side[index].permute(2, 0, 1, 3)
@@ -68,9 +79,13 @@ class Slots:
 
 
 class TokenStep:
-    """A pass that reads one token of every row in the slots, each behind its own; it sees the prefix and its own row."""
+    """A pass that reads one token of every row in the slots, each behind its own; it sees the
+    prefix and its own row.
+    """
 
-    def __init__(self, tokens: Sequence[int], slots: Slots, prefix: KeyValues, device: torch.device) -> None:
+    def __init__(
+        self, tokens: Sequence[int], slots: Slots, prefix: KeyValues, device: torch.device
+    ) -> None:
         slots.lengthen()
         self.slots = slots
         self.prefix = prefix
@@ -97,12 +112,23 @@ class TokenStep:
         for kept, side in zip(self.slots.layers[layer], (key, value), strict=True):
             kept[:, self.rows, self.depths] = side[0]
             own.append(kept[:, : len(self.rows), : self.reach].permute(1, 2, 0, 3))
-        asked = query[0].transpose(0, 1) * (scaling if scaling is not None else query.shape[3] ** -0.5)
-        out = attend_block(asked[:, None], self.prefix.layers.get(layer), (own[0], own[1]), self._mask(window), softcap, sinks)
+        asked = query[0].transpose(0, 1) * (
+            scaling if scaling is not None else query.shape[3] ** -0.5
+        )
+        out = attend_block(
+            asked[:, None],
+            self.prefix.layers.get(layer),
+            (own[0], own[1]),
+            self._mask(window),
+            softcap,
+            sinks,
+        )
         return out.transpose(0, 1)
 
     def _mask(self, window: int | None) -> tuple[Tensor | None, Tensor]:
-        """What each row may not see of the prefix (None: it sees all of it) and of the slots, [rows, 1, keys]."""
+        """What each row may not see of the prefix (None: it sees all of it) and of the slots,
+        [rows, 1, keys].
+        """
         if window not in self._masks:
             at = self.depths[:, None, None]
             slot = torch.arange(self.reach, device=at.device)
@@ -110,6 +136,9 @@ class TokenStep:
             if window is not None:
                 hidden |= at - slot >= window
                 if self.prefix.tokens + self.reach > window:
-                    prefix_hidden = at + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device) >= window
+                    prefix_hidden = (
+                        at + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device)
+                        >= window
+                    )
             self._masks[window] = prefix_hidden, hidden
         return self._masks[window]

@@ -20,13 +20,19 @@ def go_on(drafts: Sequence[Draft], logits: Tensor) -> None:
         tokens = allowed.argmax(dim=-1)
     else:
         rows = allowed.cpu().numpy()
-        tokens = torch.tensor([draft.draw(row) for draft, row in zip(drafts, rows, strict=True)], device=logits.device)
-    for draft, token, logprob in zip(drafts, tokens.tolist(), measure_tokens(logits, tokens).tolist(), strict=True):
+        tokens = torch.tensor(
+            [draft.draw(row) for draft, row in zip(drafts, rows, strict=True)], device=logits.device
+        )
+    for draft, token, logprob in zip(
+        drafts, tokens.tolist(), measure_tokens(logits, tokens).tolist(), strict=True
+    ):
         draft.take(token, logprob)
 
 
 def mask_logits(logits: Tensor, constraints: Sequence[Constraint]) -> Tensor:
-    """Logits [rows, vocabulary] with minus infinity wherever the row's constraint does not allow the token."""
+    """Logits [rows, vocabulary] with minus infinity wherever the row's constraint does not allow
+    the token.
+    """
     allowed = torch.from_numpy(allowed_tokens(constraints, logits.shape[1]))
     return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
 

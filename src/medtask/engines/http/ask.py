@@ -27,7 +27,8 @@ A = TypeVar("A", bound=Named)
 class Ask:
     """One branch of a prompt, by its place, or the prompt itself where it has none to be scored.
 
-    ``expected``: tokens that the server should read, as counted beforehand; None where nobody can count them.
+    ``expected``: tokens that the server should read, as counted beforehand; None where nobody can
+    count them.
     """
 
     prompt: Prompt
@@ -49,9 +50,14 @@ class Ask:
 
 
 def send(
-    client: Client, asks: Iterable[A], write: Callable[[A], tuple[str, dict[str, Any]]], read: Callable[[A, Any], T]
+    client: Client,
+    asks: Iterable[A],
+    write: Callable[[A], tuple[str, dict[str, Any]]],
+    read: Callable[[A, Any], T],
 ) -> Iterator[tuple[A, T | Fault]]:
-    """Send one request for each ask, ``write`` giving its path and body; what ``read`` makes of the answers, as they come."""
+    """Send one request for each ask, ``write`` giving its path and body; what ``read`` makes of the
+    answers, as they come.
+    """
     under_way: dict[int, tuple[Call, A]] = {}  # the call is kept, so that its id stays its own
 
     def calls() -> Iterator[Call]:
@@ -60,5 +66,7 @@ def send(
             under_way[id(call)] = call, ask
             yield call
 
-    for call, outcome in client.post_each(calls(), lambda call, body: read(under_way[id(call)][1], body)):
+    for call, outcome in client.post_each(
+        calls(), lambda call, body: read(under_way[id(call)][1], body)
+    ):
         yield under_way.pop(id(call))[1], outcome

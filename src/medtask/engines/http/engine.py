@@ -24,15 +24,29 @@ AT_ONCE = 256  # prompts that are counted before the first of them is asked
 
 
 class HttpEngine(Engine):
-    """``client`` and ``dialect``: how the server is spoken to; ``traits``: what it was found able to do.
+    """``client`` and ``dialect``: how the server is spoken to; ``traits``: what it was found able
+    to do.
 
-    ``exact``: reads whole candidates, where the server lets it; otherwise probabilities are those of ``closed.py``.
+    ``exact``: reads whole candidates, where the server lets it; otherwise probabilities are those
+    of ``closed.py``.
     """
 
     def __init__(
-        self, client: Client, dialect: Dialect, traits: Traits, counter: Counter, info: EngineInfo, exact: ExactReader | None = None
+        self,
+        client: Client,
+        dialect: Dialect,
+        traits: Traits,
+        counter: Counter,
+        info: EngineInfo,
+        exact: ExactReader | None = None,
     ) -> None:
-        self.client, self.dialect, self.traits, self.counter, self.exact = client, dialect, traits, counter, exact
+        self.client, self.dialect, self.traits, self.counter, self.exact = (
+            client,
+            dialect,
+            traits,
+            counter,
+            exact,
+        )
         self.info = info
         self.context_tokens = traits.context
         self.caps = Caps(
@@ -44,8 +58,11 @@ class HttpEngine(Engine):
         )
         self.writer = Writer(client, dialect, traits, counter)
 
-    def score(self, prompts: Sequence[Prompt], known: Collection[str] = ()) -> Iterator[Scores | Fault]:
-        """See Engine.score. Every branch is one request; a row is a fault if one of its branches is.
+    def score(
+        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
+        """See Engine.score. Every branch is one request; a row is a fault if one of its branches
+        is.
 
         EngineError where texts are to be weighed and the server tells too little for it.
         """
@@ -56,17 +73,29 @@ class HttpEngine(Engine):
             yield from self._score_window([prompt for prompt in window if prompt.branches])
 
     def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        limits: Limits,
+        known: Collection[str] = (),
+        on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
-        """See Engine.generate. Repeated text is not noticed, and a row's deadline is the whole request's."""
-        return self.writer.write([prompt for prompt in prompts if prompt.record_id not in known], limits, on_text)
+        """See Engine.generate. Repeated text is not noticed, and a row's deadline is the whole
+        request's.
+        """
+        return self.writer.write(
+            [prompt for prompt in prompts if prompt.record_id not in known], limits, on_text
+        )
 
     def close(self) -> None:
         self.client.close()
 
     def _score_window(self, prompts: Sequence[Prompt]) -> Iterator[Scores | Fault]:
         rows = {prompt.record_id: _Row(prompt) for prompt in prompts}
-        asks = [self._make_ask(prompt, place) for prompt in prompts for place in range(len(prompt.branches))]
+        asks = [
+            self._make_ask(prompt, place)
+            for prompt in prompts
+            for place in range(len(prompt.branches))
+        ]
         outcomes = self._score_exactly(asks) if self.exact else self._choose(asks)
         for ask, outcome in outcomes:
             row = rows.get(ask.record_id)
@@ -87,27 +116,55 @@ class HttpEngine(Engine):
         choices = name_choices(branch.tails)
         if branch.weigh == "text" and not self.exact and any(len(choice) > 1 for choice in choices):
             raise EngineError(
-                f"{self.traits.kind} cannot weigh whole texts", fix="set `readout: letter`, or use a vLLM server or a model in this process"
+                f"{self.traits.kind} cannot weigh whole texts",
+                fix="set `readout: letter`, or use a vLLM server or a model in this process",
             )
         # No candidate has more tokens than bytes.
-        room = max(len(choice.encode()) for choice in choices) + 24 + (THINKING_ROOM if self.traits.muses else 0)
-        return Ask(prompt, Wish(turns, room, lead=lead, choices=choices, top=self.traits.top), place)
+        room = (
+            max(len(choice.encode()) for choice in choices)
+            + 24
+            + (THINKING_ROOM if self.traits.muses else 0)
+        )
+        return Ask(
+            prompt, Wish(turns, room, lead=lead, choices=choices, top=self.traits.top), place
+        )
 
     def _score_exactly(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, _Told | Fault]]:
         assert self.exact
         for ask, weighed in self.exact.score(asks):
-            yield ask, weighed if isinstance(weighed, Fault) else (weighed.scores, weighed.tokens, 0)
+            yield (
+                ask,
+                weighed if isinstance(weighed, Fault) else (weighed.scores, weighed.tokens, 0),
+            )
 
     def _choose(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, _Told | Fault]]:
-        """Let the server write one of the choices; whoever writes something else is asked once more, with all choices listed."""
+        """Let the server write one of the choices; whoever writes something else is asked once
+        more, with all choices listed.
+        """
         astray: list[Ask] = []
         for ask, outcome in self._ask_each(asks):
             if outcome is None:
-                astray.append(replace(ask, wish=replace(ask.wish, messages=insist(ask.wish.messages, ask.wish.choices)), expected=None))
+                astray.append(
+                    replace(
+                        ask,
+                        wish=replace(
+                            ask.wish, messages=insist(ask.wish.messages, ask.wish.choices)
+                        ),
+                        expected=None,
+                    )
+                )
             else:
                 yield ask, outcome
         for ask, outcome in self._ask_each(astray):
-            yield ask, outcome or Fault(ask.record_id, Status.UNPARSABLE, "the model answered something outside the set, twice")
+            yield (
+                ask,
+                outcome
+                or Fault(
+                    ask.record_id,
+                    Status.UNPARSABLE,
+                    "the model answered something outside the set, twice",
+                ),
+            )
 
     def _ask_each(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, _Told | Fault | None]]:
         ready: list[Ask] = []
@@ -116,7 +173,12 @@ class HttpEngine(Engine):
                 yield ask, counted
             else:
                 ready.append(counted)
-        yield from send(self.client, ready, lambda ask: (self.dialect.path, self.dialect.write(ask.wish, self.traits)), self._read)
+        yield from send(
+            self.client,
+            ready,
+            lambda ask: (self.dialect.path, self.dialect.write(ask.wish, self.traits)),
+            self._read,
+        )
 
     def _read(self, ask: Ask, body: Any) -> _Told | Fault | None:
         reply = self.dialect.read(body, self.traits)
@@ -128,10 +190,20 @@ class HttpEngine(Engine):
         if self.traits.top and reply.steps is None:
             raise Malformed("it holds no log-probabilities")
         reply = self._drop_lead(reply, ask.wish)
-        scores = read_closed(reply, ask.branch, ask.wish.choices, json_object=writes_json(self.traits.hold), raw=self.traits.raw)
+        scores = read_closed(
+            reply,
+            ask.branch,
+            ask.wish.choices,
+            json_object=writes_json(self.traits.hold),
+            raw=self.traits.raw,
+        )
         if scores is None:
             return None
-        return scores, (reply.prompt_tokens or 0) - reply.cached_tokens + (reply.written_tokens or 0), reply.cached_tokens
+        return (
+            scores,
+            (reply.prompt_tokens or 0) - reply.cached_tokens + (reply.written_tokens or 0),
+            reply.cached_tokens,
+        )
 
     @staticmethod
     def _drop_lead(reply: Reply, wish: Wish) -> Reply:

@@ -25,7 +25,12 @@ _PROBE_ATTEMPTS = 2  # a probe that fails twice shows what the server cannot do
 
 # What other engines can be told, with the value that means nothing.
 _ELSEWHERE = {"dtype": "auto", "device": "auto", "quantize": None, "memory": None, "adapter": None}
-_SUM = Prompt("probe", (Message("user", "What is 2+2? Answer with the number alone."),), (Branch("", ("4", "7")),), "2+2")
+_SUM = Prompt(
+    "probe",
+    (Message("user", "What is 2+2? Answer with the number alone."),),
+    (Branch("", ("4", "7")),),
+    "2+2",
+)
 
 
 def load_http(
@@ -41,17 +46,20 @@ def load_http(
 ) -> HttpEngine:
     """An HttpEngine for a server's reference (see find_endpoint), probed.
 
-    ``deadline_s``: for one request; ``concurrency``: most requests at a time. ``context``: tokens of prompt and answer together,
-    where the server does not tell or can be told (Ollama). ``allow_unverified_context``: take a server that does not tell how many
-    tokens it read. ``tokenizer``: a model whose tokenizer counts prompts here. Options of other engines are refused, unless
-    they have their default.
+    ``deadline_s``: for one request; ``concurrency``: most requests at a time. ``context``: tokens
+    of prompt and answer together, where the server does not tell or can be told (Ollama).
+    ``allow_unverified_context``: take a server that does not tell how many tokens it read.
+    ``tokenizer``: a model whose tokenizer counts prompts here. Options of other engines are
+    refused, unless they have their default.
 
-    Raises UsageError, ModelNotFound, or EngineError where the server cannot be reached or cannot be trusted.
+    Raises UsageError, ModelNotFound, or EngineError where the server cannot be reached or cannot be
+    trusted.
     """
     for name, value in others.items():
         if name not in _ELSEWHERE or value != _ELSEWHERE[name]:
             raise UsageError(
-                f"--{name.replace('_', '-')} means nothing to a model server", fix="leave it out: the server decides how it runs its model"
+                f"--{name.replace('_', '-')} means nothing to a model server",
+                fix="leave it out: the server decides how it runs its model",
             )
     endpoint = find_endpoint(reference, allow_remote=allow_remote)
     with Client(endpoint, concurrency=1, deadline_s=deadline_s, attempts=_PROBE_ATTEMPTS) as prober:
@@ -71,17 +79,30 @@ def _probe(client: Client, endpoint: Endpoint, context: int | None) -> tuple[Dia
     return OpenAI(), probe_openai(client, endpoint.model, context), ""
 
 
-def _start(client: Client, reference: str, dialect: Dialect, traits: Traits, digest: str, tokenizer: str | None) -> HttpEngine:
+def _start(
+    client: Client,
+    reference: str,
+    dialect: Dialect,
+    traits: Traits,
+    digest: str,
+    tokenizer: str | None,
+) -> HttpEngine:
     counter = Counter(client, dialect, traits, tokenizer)
     info = _describe(client.endpoint, reference, traits, digest, counter, held=False)
-    exact = attempt(lambda: _try_exact(client, dialect, traits, counter, info)) if traits.kind == "vLLM" else None
+    exact = (
+        attempt(lambda: _try_exact(client, dialect, traits, counter, info))
+        if traits.kind == "vLLM"
+        else None
+    )
     info = _describe(client.endpoint, reference, traits, digest, counter, held=exact is not None)
     engine = HttpEngine(client, dialect, traits, counter, info, exact)
     _check_sum(engine)
     return engine
 
 
-def _try_exact(client: Client, dialect: Dialect, traits: Traits, counter: Counter, info: EngineInfo) -> ExactReader | None:
+def _try_exact(
+    client: Client, dialect: Dialect, traits: Traits, counter: Counter, info: EngineInfo
+) -> ExactReader | None:
     """A reader of whole candidates, if the server gives it what it needs for one question."""
     try:
         exact = ExactReader(client, traits, counter)
@@ -92,7 +113,9 @@ def _try_exact(client: Client, dialect: Dialect, traits: Traits, counter: Counte
 
 
 def _check_sum(engine: HttpEngine) -> None:
-    """EngineError unless the server answers an easy question in a way that can be used: no run scores at chance."""
+    """EngineError unless the server answers an easy question in a way that can be used: no run
+    scores at chance.
+    """
     said = next(engine.score([_SUM]))
     if isinstance(said, Fault):
         if engine.traits.hold or engine.exact:
@@ -105,13 +128,19 @@ def _check_sum(engine: HttpEngine) -> None:
     if not math.isfinite(max(four, seven)) or four == seven:
         raise EngineError(
             f"{engine.traits.kind} tells log-probabilities that mean nothing",
-            fix="use a vLLM server, or a model in this process (hf, llamacpp), for answers with a probability",
+            fix=(
+                "use a vLLM server, or a model in this process (hf, llamacpp), for answers with "
+                "a probability"
+            ),
         )
 
 
-def _describe(endpoint: Endpoint, reference: str, traits: Traits, digest: str, counter: Counter, *, held: bool) -> EngineInfo:
+def _describe(
+    endpoint: Endpoint, reference: str, traits: Traits, digest: str, counter: Counter, *, held: bool
+) -> EngineInfo:
     score = "exact" if held else "first_token" if traits.top else "none"
-    # The address is none of the facts that change an answer: the same model may come to another port.
+    # The address is none of the facts that change an answer: the same model may come to another
+    # port.
     identity = {
         "reference": reference,
         "server": traits.kind,

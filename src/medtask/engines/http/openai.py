@@ -1,8 +1,10 @@
-"""The wire format of OpenAI's chat completions, with what vLLM, llama-server and llama-cpp-python add to it.
+"""The wire format of OpenAI's chat completions, with what vLLM, llama-server and llama-cpp-python
+add to it.
 
-Sources: OpenAI's API reference; vllm/entrypoints/openai/chat_completion/protocol.py; llama.cpp's tools/server/README.md;
-llama_cpp/server/types.py; transformers/cli/serving/chat_completion.py. The last refuses fields that it does not know, and hosted
-servers do too: a request carries only what its server was seen to take.
+Sources: OpenAI's API reference; vllm/entrypoints/openai/chat_completion/protocol.py; llama.cpp's
+tools/server/README.md; llama_cpp/server/types.py; transformers/cli/serving/chat_completion.py. The
+last refuses fields that it does not know, and hosted servers do too: a request carries only what
+its server was seen to take.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from medtask.engines.http.client import Malformed
 from medtask.engines.http.closed import KEY
 from medtask.engines.http.server import Hold, Piece, Reply, Step, Traits, Wish
 
-# Their templates are given what `chat_template_kwargs` says: Qwen 3 reads the first switch, Granite the second.
+# Their templates are given what `chat_template_kwargs` says: Qwen 3 reads the first switch, Granite
+# the second.
 SWITCHED = frozenset({"vLLM", "llama-server"})
 
 
@@ -27,7 +30,12 @@ class OpenAI:
 
     def write(self, wish: Wish, traits: Traits) -> dict[str, Any]:
         turns = [{"role": turn.role, "content": turn.content} for turn in wish.messages]
-        body: dict[str, Any] = {"model": traits.model, "messages": turns, traits.limit_name: wish.max_tokens, **dict(traits.more)}
+        body: dict[str, Any] = {
+            "model": traits.model,
+            "messages": turns,
+            traits.limit_name: wish.max_tokens,
+            **dict(traits.more),
+        }
         if traits.temperature:
             body["temperature"] = wish.temperature
         if wish.lead:
@@ -70,7 +78,10 @@ class OpenAI:
             steps=read_steps((choice.get("logprobs") or {}).get("content")),
             prompt_tokens=read_count(usage.get("prompt_tokens")),
             written_tokens=read_count(usage.get("completion_tokens")),
-            cached_tokens=read_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")) or 0,
+            cached_tokens=read_count(
+                (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+            )
+            or 0,
             thoughts=str(thoughts),
         )
 
@@ -93,12 +104,17 @@ class OpenAI:
 
 
 def hold_to_choices(hold: Hold | None, choices: Sequence[str]) -> dict[str, Any]:
-    """What a request carries so that its answer is one of the choices; nothing for a server that cannot be held to any."""
+    """What a request carries so that its answer is one of the choices; nothing for a server that
+    cannot be held to any.
+    """
     match hold:
         case "choice":
             return {"structured_outputs": {"choice": list(choices)}}
         case "grammar":
-            return {"grammar": "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)}
+            return {
+                "grammar": "root ::= "
+                + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+            }
         case None:
             return {}
     return hold_to_schema(hold, one_of(choices))
@@ -107,7 +123,12 @@ def hold_to_choices(hold: Hold | None, choices: Sequence[str]) -> dict[str, Any]
 def one_of(choices: Sequence[str]) -> dict[str, Any]:
     """The JSON schema of an object whose only member is one of the choices."""
     members = {KEY: {"type": "string", "enum": list(choices)}}
-    return {"type": "object", "properties": members, "required": [KEY], "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": members,
+        "required": [KEY],
+        "additionalProperties": False,
+    }
 
 
 def hold_to_schema(hold: Hold | None, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,16 +138,26 @@ def hold_to_schema(hold: Hold | None, schema: Mapping[str, Any]) -> dict[str, An
             return {"response_format": {"type": "json_object", "schema": schema}}
         case "format":
             return {"format": schema}
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}}
+    return {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "strict": True, "schema": schema},
+        }
+    }
 
 
 def read_steps(told: Any) -> tuple[Step, ...] | None:
-    """Tokens with their log-probabilities, as OpenAI writes them and Ollama too; None where there are none."""
+    """Tokens with their log-probabilities, as OpenAI writes them and Ollama too; None where there
+    are none.
+    """
     if told is None:
         return None
     steps = []
     for token in _expect(told, list, "logprobs"):
-        top = tuple(_read_token(other) for other in _expect(token, dict, "logprobs").get("top_logprobs") or ())
+        top = tuple(
+            _read_token(other)
+            for other in _expect(token, dict, "logprobs").get("top_logprobs") or ()
+        )
         steps.append(Step(*_read_token(token), top))
     return tuple(steps)
 
@@ -134,11 +165,18 @@ def read_steps(told: Any) -> tuple[Step, ...] | None:
 def _read_token(told: Any) -> tuple[bytes, float]:
     token = _expect(told, dict, "logprobs")
     logprob = token.get("logprob")
-    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or math.isnan(logprob) or logprob > 0.01:
+    if (
+        isinstance(logprob, bool)
+        or not isinstance(logprob, int | float)
+        or math.isnan(logprob)
+        or logprob > 0.01
+    ):
         raise Malformed("a log-probability is none")
     spelled = token.get("bytes")
     try:
-        return (bytes(spelled) if spelled is not None else str(token["token"]).encode()), float(logprob)
+        return (bytes(spelled) if spelled is not None else str(token["token"]).encode()), float(
+            logprob
+        )
     except (KeyError, ValueError, TypeError):
         raise Malformed("its logprobs have another form") from None
 

@@ -1,7 +1,9 @@
-"""How fast a server is asked: places that grow and shrink, pauses that it asks for, and when to stop asking at all.
+"""How fast a server is asked: places that grow and shrink, pauses that it asks for, and when to
+stop asking at all.
 
-Places grow by one per round of successes and halve when the server is overloaded, as TCP's congestion window does (RFC 5681). Delays grow
-exponentially with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+Places grow by one per round of successes and halve when the server is overloaded, as TCP's
+congestion window does (RFC 5681). Delays grow exponentially with full jitter (M. Brooker,
+"Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class Pace:
         return max(1, int(self._places))
 
     async def enter(self) -> float:
-        """Wait until nothing holds the calls and a place is free, and take it; the time at which that was."""
+        """Wait until nothing holds the calls and a place is free, and take it; the time at which
+        that was.
+        """
         while True:
             wait_s = self._held_until - self._clock.now()
             if wait_s > 0:
@@ -72,8 +76,12 @@ class Pace:
         self._places = min(self._most, self._places + 1 / self._places)
 
     def slow_down(self, entered: float) -> None:
-        """The server is overloaded, as a call that began at ``entered`` found out: half the places."""
-        if entered >= self._halved_at:  # calls that were under way together tell of one overload, not of many
+        """The server is overloaded, as a call that began at ``entered`` found out: half the
+        places.
+        """
+        if (
+            entered >= self._halved_at
+        ):  # calls that were under way together tell of one overload, not of many
             self._places = max(1.0, self._places / 2)
             self._halved_at = self._clock.now()
 
@@ -87,9 +95,11 @@ class Pace:
         self._held_until = max(self._held_until, self._clock.now() + wait_s)
 
     def count_failure(self, entered: float, reason: str) -> None:
-        """One more failure in a row, of a call that began at ``entered``. Some in a row: then one call at a time looks after the server.
+        """One more failure in a row, of a call that began at ``entered``. Some in a row: then one
+        call at a time looks after the server.
 
-        Calls that were under way together when the server went down count once, however many they were.
+        Calls that were under way together when the server went down count once, however many they
+        were.
         """
         if entered < self._failed_at:
             return
@@ -97,8 +107,12 @@ class Pace:
         self._failures += 1
         if self._failures >= FAILURES_TO_STOP:
             raise EngineError(
-                f"{FAILURES_TO_STOP} calls to the server in a row failed, the last one so: {reason}",
-                fix="see that the server works, then run the same command again: nothing is asked twice",
+                f"{FAILURES_TO_STOP} calls to the server in a row failed, "
+                f"the last one so: {reason}",
+                fix=(
+                    "see that the server works, then run the same command again: nothing is "
+                    "asked twice"
+                ),
             )
         if self._failures >= _FAILURES_TO_HOLD:
             self._places = 1.0

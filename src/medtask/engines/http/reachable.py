@@ -1,4 +1,6 @@
-"""Model servers that run on this machine, where they run by default, and the models that they offer."""
+"""Model servers that run on this machine, where they run by default, and the models that they
+offer.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,32 @@ from medtask.engines.http.address import find_endpoint
 from medtask.engines.http.client import Client
 from medtask.errors import MedtaskError
 
-_USUAL = {"ollama": ("api/tags", "models", "name"), "llama-server": ("models", "data", "id"), "vllm-server": ("models", "data", "id")}
+_USUAL = {
+    "ollama": ("api/tags", "models", "name"),
+    "llama-server": ("models", "data", "id"),
+    "vllm-server": ("models", "data", "id"),
+}
 _CONNECT_S = 0.3
 _ANSWER_S = 3.0
 
 
 def find_served() -> Iterator[str]:
-    """References of the models that a server on this machine offers; servers elsewhere are not asked."""
+    """References of the models that a server on this machine offers; servers elsewhere are not
+    asked.
+    """
     for preset, (path, key, name) in _USUAL.items():
         try:
             endpoint = find_endpoint(f"{preset}:any")
             # A refused connection is the usual answer, and the client would try again.
-            socket.create_connection((endpoint.addresses[0], endpoint.port), timeout=_CONNECT_S).close()
+            socket.create_connection(
+                (endpoint.addresses[0], endpoint.port), timeout=_CONNECT_S
+            ).close()
             with Client(endpoint, concurrency=1, deadline_s=_ANSWER_S, attempts=1) as client:
                 listed = (client.get(path) or {}).get(key)
         except (MedtaskError, OSError):
             continue
-        yield from (f"{preset}:{entry[name]}" for entry in listed or () if isinstance(entry, dict) and isinstance(entry.get(name), str))
+        yield from (
+            f"{preset}:{entry[name]}"
+            for entry in listed or ()
+            if isinstance(entry, dict) and isinstance(entry.get(name), str)
+        )

@@ -1,4 +1,6 @@
-"""What a server is asked and what it answers, in words of no wire format, and the face that every dialect shows."""
+"""What a server is asked and what it answers, in words of no wire format, and the face that every
+dialect shows.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,20 @@ from typing import Any, Literal, Protocol
 
 from medtask.records import Message
 
-# How a server can be held to a closed set, the best first: a list of texts (vLLM), a GBNF grammar (llama.cpp), a JSON schema
-# (OpenAI), the same in the words of llama-cpp-python, and Ollama's `format`.
+# How a server can be held to a closed set, the best first: a list of texts (vLLM), a GBNF grammar
+# (llama.cpp), a JSON schema (OpenAI), the same in the words of llama-cpp-python, and Ollama's
+# `format`.
 Hold = Literal["choice", "grammar", "json_schema", "json_object", "format"]
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One request. ``lead``: what the assistant's turn holds already; only for servers that go on with it.
+    """One request. ``lead``: what the assistant's turn holds already; only for servers that go on
+    with it.
 
-    ``choices``: the texts to which the answer is held, if the server can; ``schema``: or the JSON schema. ``top``: how many
-    of the likeliest tokens to tell at each place; 0 for none. ``think``: thoughts are wanted, not wanted, or the server decides.
+    ``choices``: the texts to which the answer is held, if the server can; ``schema``: or the JSON
+    schema. ``top``: how many of the likeliest tokens to tell at each place; 0 for none. ``think``:
+    thoughts are wanted, not wanted, or the server decides.
     """
 
     messages: tuple[Message, ...]
@@ -38,7 +43,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One token that was written: its bytes and natural log-probability, and those of the likeliest at its place."""
+    """One token that was written: its bytes and natural log-probability, and those of the likeliest
+    at its place.
+    """
 
     data: bytes
     logprob: float
@@ -47,7 +54,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server answered. ``steps``: None where no probabilities came. ``prompt_tokens``: those that it says it read."""
+    """What a server answered. ``steps``: None where no probabilities came. ``prompt_tokens``: those
+    that it says it read.
+    """
 
     text: str
     ended: Literal["stop", "length"]
@@ -61,7 +70,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a reply that is shown while it is written; the last one has ``ended`` and, where told, the counts."""
+    """A piece of a reply that is shown while it is written; the last one has ``ended`` and, where
+    told, the counts.
+    """
 
     text: str = ""
     thoughts: str = ""
@@ -75,13 +86,16 @@ class Piece:
 class Traits:
     """What a server can do, as found out at start.
 
-    ``kind``: which software answers, for people. ``model``: the name under which it serves the model; ``answers_as``: the
-    name in its responses. ``hold``: how it is held to a closed set; ``schema``: to a JSON schema. ``goes_on``: it goes on with
-    an assistant's turn. ``top``: likeliest tokens told at a place; 0: no log-probabilities. ``raw``: these are the model's own,
-    not those that a constraint left over. ``usage``: it tells, always alike, how many tokens it read. ``counts``: how a
-    prompt's tokens are counted beforehand. ``context``: tokens of prompt and answer together. ``thinks``: thoughts can be asked
-    for and come apart from the answer; ``muses``: they come unasked. ``limit_name``, ``temperature``: how the length is limited,
-    and whether a temperature may be set. ``more``: what every request to this kind of server carries besides.
+    ``kind``: which software answers, for people. ``model``: the name under which it serves the
+    model; ``answers_as``: the name in its responses. ``hold``: how it is held to a closed set;
+    ``schema``: to a JSON schema. ``goes_on``: it goes on with an assistant's turn. ``top``:
+    likeliest tokens told at a place; 0: no log-probabilities. ``raw``: these are the model's own,
+    not those that a constraint left over. ``usage``: it tells, always alike, how many tokens it
+    read. ``counts``: how a prompt's tokens are counted beforehand. ``context``: tokens of prompt
+    and answer together. ``thinks``: thoughts can be asked for and come apart from the answer;
+    ``muses``: they come unasked. ``limit_name``, ``temperature``: how the length is limited, and
+    whether a temperature may be set. ``more``: what every request to this kind of server carries
+    besides.
     """
 
     kind: str
@@ -113,14 +127,16 @@ class Dialect(Protocol):
         """The body of a request."""
 
     def read(self, body: Any, traits: Traits) -> Reply:
-        """What the body of a response says; Malformed where it is none, or is cut, or is another model's."""
+        """What the body of a response says; Malformed where it is none, or is cut, or is another
+        model's.
+        """
 
     def read_piece(self, event: Any, traits: Traits) -> Piece:
         """What one event of a streamed response says."""
 
 
-# The control tokens of the chat templates of common model families. The server's tokenizer is not known here, so everything
-# that looks like one is broken up: a record must not end its own turn.
+# The control tokens of the chat templates of common model families. The server's tokenizer is not
+# known here, so everything that looks like one is broken up: a record must not end its own turn.
 _CONTROL = re.compile(
     r"<\|[^<>|\s]{1,40}\|?>|<[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|<unused\d+>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|THINK)\]|<</?SYS>>|</?think>|</?seed:think>|<\uff5c[^<>]{1,40}\uff5c>"
@@ -128,7 +144,9 @@ _CONTROL = re.compile(
 
 
 def defuse(text: str) -> str:
-    """Break up what a chat template's control tokens look like, by a space behind the first character."""
+    """Break up what a chat template's control tokens look like, by a space behind the first
+    character.
+    """
     return _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 

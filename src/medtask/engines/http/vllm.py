@@ -1,9 +1,11 @@
-"""Exact scores from a server that tells the log-probability of every token of a prompt: vLLM's ``prompt_logprobs``.
+"""Exact scores from a server that tells the log-probability of every token of a prompt: vLLM's
+``prompt_logprobs``.
 
-Every candidate is sent as a prompt of its own, closed by the token that ends a turn; every token that the candidates' trie
-allows at a branching is some candidate's own token, so their numbers give the probabilities exactly. The prompts are
-sent as token ids and come back with them: what was cut, or swapped with another answer, shows.
-Sources: vllm/entrypoints/openai/completion/protocol.py and vllm/entrypoints/serve/tokenize/protocol.py.
+Every candidate is sent as a prompt of its own, closed by the token that ends a turn; every token
+that the candidates' trie allows at a branching is some candidate's own token, so their numbers give
+the probabilities exactly. The prompts are sent as token ids and come back with them: what was cut,
+or swapped with another answer, shows. Sources: vllm/entrypoints/openai/completion/protocol.py and
+vllm/entrypoints/serve/tokenize/protocol.py.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _MARK = "\u2042 answer \u2042"
 
 @dataclass(frozen=True, slots=True)
 class Tails:
-    """Candidates as tokens. ``dropped``: how many of a prompt's last tokens merge into them, and are theirs then."""
+    """Candidates as tokens. ``dropped``: how many of a prompt's last tokens merge into them, and
+    are theirs then.
+    """
 
     ids: tuple[tuple[int, ...], ...]
     dropped: int
@@ -61,7 +65,9 @@ class Weighed:
 
 
 class ExactReader:
-    """Scores closed sets by a server's prompt_logprobs. ``closing``: the token that ends the assistant's turn."""
+    """Scores closed sets by a server's prompt_logprobs. ``closing``: the token that ends the
+    assistant's turn.
+    """
 
     def __init__(self, client: Client, traits: Traits, counter: Counter) -> None:
         self._client, self._traits, self._counter = client, traits, counter
@@ -72,7 +78,9 @@ class ExactReader:
     def score(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Weighed | Fault]]:
         """The scores of each ask's branch, as they come."""
         ready = []
-        for ask, ids in send(self._client, asks, self._write_tokenize, lambda _, body: read_ids(body)):
+        for ask, ids in send(
+            self._client, asks, self._write_tokenize, lambda _, body: read_ids(body)
+        ):
             if isinstance(ids, Fault):
                 yield ask, ids
                 continue
@@ -94,58 +102,101 @@ class ExactReader:
         return Case(ask, ids[: len(ids) - tails.dropped], tails.ids)
 
     def _write(self, case: Case) -> tuple[str, dict[str, Any]]:
-        body = {"model": self._traits.model, "prompt": case.prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        body = {
+            "model": self._traits.model,
+            "prompt": case.prompts,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
         return "completions", body
 
     def _read(self, case: Case, body: Any) -> Weighed | Fault:
         choices = body.get("choices") if isinstance(body, dict) else None
-        if not isinstance(choices, list) or sorted(map(_index, choices)) != list(range(len(case.tails))):
+        if not isinstance(choices, list) or sorted(map(_index, choices)) != list(
+            range(len(case.tails))
+        ):
             raise Malformed(f"it does not hold one answer for each of {len(case.tails)} prompts")
         check_model(body.get("model"), self._traits)
         total = sum(map(len, case.prompts))
         read = read_count((body.get("usage") or {}).get("prompt_tokens"))
         if read is not None and abs(read - total) > SLIP:
-            reason = f"truncated_by_engine: the server read {read:,} tokens of {total:,} that were sent"
+            reason = (
+                f"truncated_by_engine: the server read {read:,} tokens of {total:,} that were sent"
+            )
             return Fault(case.record_id, Status.FAILED, reason)
         ordered = sorted(choices, key=_index)
-        told = [_read_logprobs(choice.get("prompt_logprobs"), prompt) for choice, prompt in zip(ordered, case.prompts, strict=True)]
-        return Weighed(weigh_tails(case.ask.branch, case.tails, [logprobs[len(case.base) :] for logprobs in told]), total)
+        told = [
+            _read_logprobs(choice.get("prompt_logprobs"), prompt)
+            for choice, prompt in zip(ordered, case.prompts, strict=True)
+        ]
+        return Weighed(
+            weigh_tails(
+                case.ask.branch, case.tails, [logprobs[len(case.base) :] for logprobs in told]
+            ),
+            total,
+        )
 
     def _tokenise_tails(self, ids: tuple[int, ...], space: str, branch: Branch) -> Tails:
         key = self._cut_alike(ids), space, branch.tails, branch.weigh
         if key not in self._tails:
-            text = self._client.post("/detokenize", {"model": self._traits.model, "tokens": list(ids)}, _read_text)
+            text = self._client.post(
+                "/detokenize", {"model": self._traits.model, "tokens": list(ids)}, _read_text
+            )
             if self._tokenise(text) != ids:
                 raise Malformed("its tokens and its text do not mean the same")
             wholes = [self._tokenise(text + space + defuse(tail)) for tail in branch.tails]
             shared = count_shared([ids, *wholes])
             closing = (self.closing,) if branch.weigh == "set" else ()
-            self._tails[key] = Tails(tuple(whole[shared:] + closing for whole in wholes), len(ids) - shared)
+            self._tails[key] = Tails(
+                tuple(whole[shared:] + closing for whole in wholes), len(ids) - shared
+            )
         return self._tails[key]
 
     def _cut_alike(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The end of a prompt, from where its template opens the answer's turn: nothing merges across that.
+        """The end of a prompt, from where its template opens the answer's turn: nothing merges
+        across that.
 
-        Prompts that end alike go on alike, so their tails need be tokenised once. The whole prompt where there is no such place.
+        Prompts that end alike go on alike, so their tails need be tokenised once. The whole prompt
+        where there is no such place.
         """
         size = len(self._opening)
         starts = range(len(ids) - size, -1, -1)
-        return next((ids[start:] for start in starts if size and ids[start : start + size] == self._opening), ids)
+        return next(
+            (
+                ids[start:]
+                for start in starts
+                if size and ids[start : start + size] == self._opening
+            ),
+            ids,
+        )
 
     def _find_opening(self) -> tuple[int, ...]:
-        """The tokens with which the chat template opens the assistant's turn, with the end of the turn before: what two chats end in."""
+        """The tokens with which the chat template opens the assistant's turn, with the end of the
+        turn before: what two chats end in.
+        """
         asked = [Wish((Message("user", text),), 1) for text in ("?", "a word")]
-        one, other = (self._client.post("/tokenize", write_tokenize(wish, self._traits), read_ids)[::-1] for wish in asked)
+        one, other = (
+            self._client.post("/tokenize", write_tokenize(wish, self._traits), read_ids)[::-1]
+            for wish in asked
+        )
         return one[: count_shared([one, other])][::-1]
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
-        return self._client.post("/tokenize", {"model": self._traits.model, "prompt": text, "add_special_tokens": False}, read_ids)
+        return self._client.post(
+            "/tokenize",
+            {"model": self._traits.model, "prompt": text, "add_special_tokens": False},
+            read_ids,
+        )
 
     def _find_closing(self) -> int:
         """The first token behind an answer, where the chat template closes its turn."""
         asked, answered = Message("user", "?"), Message("assistant", _MARK)
-        open_turn = self._client.post("/tokenize", write_tokenize(Wish((asked,), 1, lead=_MARK), self._traits), read_ids)
-        # Some templates write a last turn unlike earlier ones, and some close only those that another follows.
+        open_turn = self._client.post(
+            "/tokenize", write_tokenize(Wish((asked,), 1, lead=_MARK), self._traits), read_ids
+        )
+        # Some templates write a last turn unlike earlier ones, and some close only those that
+        # another follows.
         for turns in ((asked, answered), (asked, answered, asked)):
             closed = write_tokenize(Wish(turns, 1), self._traits) | {"add_generation_prompt": False}
             whole = self._client.post("/tokenize", closed, read_ids)
@@ -154,8 +205,12 @@ class ExactReader:
         raise Malformed("its chat template does not close a turn with a token of its own")
 
 
-def weigh_tails(branch: Branch, tails: Sequence[tuple[int, ...]], logprobs: Sequence[Sequence[float]]) -> BranchScores:
-    """Scores from the log-probability of every token of every tail, closed by the end of the turn where it is one of a set."""
+def weigh_tails(
+    branch: Branch, tails: Sequence[tuple[int, ...]], logprobs: Sequence[Sequence[float]]
+) -> BranchScores:
+    """Scores from the log-probability of every token of every tail, closed by the end of the turn
+    where it is one of a set.
+    """
     firsts = {tail[0]: told[0] for tail, told in zip(tails, logprobs, strict=True) if tail}
     off_set = min(1.0, max(0.0, 1.0 - math.fsum(map(math.exp, firsts.values()))))
     if branch.weigh == "text":
@@ -178,7 +233,9 @@ def _read_logprobs(told: Any, prompt: Sequence[int]) -> list[float]:
 
 
 def _bare(wish: Wish) -> Wish:
-    """The wish with a lead that no space ends: " A" and "A" are different tokens, so the space belongs to the tail."""
+    """The wish with a lead that no space ends: " A" and "A" are different tokens, so the space
+    belongs to the tail.
+    """
     return replace(wish, lead=wish.lead.rstrip(" "))
 
 

@@ -1,8 +1,10 @@
-"""One call over the wire: a checked address, a deadline, a size limit, and what became of it in five words.
+"""One call over the wire: a checked address, a deadline, a size limit, and what became of it in
+five words.
 
-A response is used, or the call Failed (try again), or the server is Busy (later), or the answer is Malformed (try again, not often), or
-the request is Refused (do not). What ends a run (a wrong key, a redirect) is a UsageError or an EngineError at once. No exception holds
-text of a request or a response: at most a status and an error code that is a single word.
+A response is used, or the call Failed (try again), or the server is Busy (later), or the answer is
+Malformed (try again, not often), or the request is Refused (do not). What ends a run (a wrong key,
+a redirect) is a UsageError or an EngineError at once. No exception holds text of a request or a
+response: at most a status and an error code that is a single word.
 """
 
 from __future__ import annotations
@@ -25,20 +27,27 @@ from medtask.errors import EngineError, UsageError
 
 LARGEST_BODY = 32 * 1024 * 1024
 _CONNECT_S = 10.0
-_IDLE_S = 4.0  # uvicorn closes idle connections after 5: a call sent on one that closes just then is lost
+_IDLE_S = (
+    4.0  # uvicorn closes idle connections after 5: a call sent on one that closes just then is lost
+)
 _TOO_LONG = re.compile(
-    r"context[ _-]?(length|size|window|limit)|maximum (context|input|prompt|sequence)|(prompt|input|request) (is )?too (long|large)"
-    r"|too many (input )?tokens|exceed\w* the (available |model'?s? )?context|input length exceeds|exceed_context_size|tokens. must be <=",
+    r"context[ _-]?(length|size|window|limit)|maximum "
+    r"(context|input|prompt|sequence)|(prompt|input|request) (is )?too (long|large)"
+    r"|too many (input )?tokens|exceed\w* the (available |model'?s? )?context|input length "
+    r"exceeds|exceed_context_size|tokens. must be <=",
     re.IGNORECASE,
 )
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,48}")
-# A UUID, because llama-cpp-python's server refuses any other x-request-id; "medtas" in its first bytes tells ours from a server's own.
+# A UUID, because llama-cpp-python's server refuses any other x-request-id; "medtas" in its first
+# bytes tells ours from a server's own.
 _OURS = b"medtas"
 _MARK = re.compile(r"6d656474-6173-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 class Trouble(Exception):
-    """A call that did not succeed and may be made again. ``wait_s``: not before so many seconds, if the server said so."""
+    """A call that did not succeed and may be made again. ``wait_s``: not before so many seconds, if
+    the server said so.
+    """
 
     def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -59,37 +68,52 @@ class Busy(Trouble):
 
 
 class Malformed(Trouble):
-    """The answer is not one to this question. Whoever reads answers raises it with a ``reason`` that holds no record's text."""
+    """The answer is not one to this question. Whoever reads answers raises it with a ``reason``
+    that holds no record's text.
+    """
 
 
 class Refused(EngineError):
-    """The server does not take this request, and would not a second time. ``too_long``: for its length."""
+    """The server does not take this request, and would not a second time. ``too_long``: for its
+    length.
+    """
 
     def __init__(self, status: int, code: str | None, *, too_long: bool = False) -> None:
         super().__init__(
             f"the server refused a request: HTTP {status}" + (f" ({code})" if code else ""),
-            fix="see the server's log for what it says about it; it is not repeated here, because it may hold text of a record",
+            fix=(
+                "see the server's log for what it says about it; it is not repeated here, "
+                "because it may hold text of a record"
+            ),
         )
         self.status, self.code, self.too_long = status, code, too_long
 
     @property
     def reason(self) -> str:
-        return f"refused by the server: HTTP {self.status}" + (f" ({self.code})" if self.code else "")
+        return f"refused by the server: HTTP {self.status}" + (
+            f" ({self.code})" if self.code else ""
+        )
 
 
 def open_pool(endpoint: Endpoint, connections: int) -> httpcore2.AsyncConnectionPool:
-    """Connections to one server that are kept and used again. No proxy, no cookies, no redirects, no .netrc: httpcore2 knows none.
+    """Connections to one server that are kept and used again. No proxy, no cookies, no redirects,
+    no .netrc: httpcore2 knows none.
 
     Certificates are checked against the system's authorities, or those of SSL_CERT_FILE.
     """
     context = httpcore2.default_ssl_context() if endpoint.url.startswith("https://") else None
     return httpcore2.AsyncConnectionPool(
-        ssl_context=context, max_connections=connections, keepalive_expiry=_IDLE_S, network_backend=_Pinned(endpoint)
+        ssl_context=context,
+        max_connections=connections,
+        keepalive_expiry=_IDLE_S,
+        network_backend=_Pinned(endpoint),
     )
 
 
 class _Pinned(httpcore2.AsyncNetworkBackend):
-    """Connects to the endpoint's checked addresses and to nothing else, whatever host a request names."""
+    """Connects to the endpoint's checked addresses and to nothing else, whatever host a request
+    names.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -105,19 +129,33 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         for address in self._endpoint.addresses[:-1]:
             try:
-                return await self._tcp.connect_tcp(address, self._endpoint.port, timeout, local_address, socket_options)
+                return await self._tcp.connect_tcp(
+                    address, self._endpoint.port, timeout, local_address, socket_options
+                )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 continue  # localhost is ::1 and 127.0.0.1, and most servers listen on one of them
-        return await self._tcp.connect_tcp(self._endpoint.addresses[-1], self._endpoint.port, timeout, local_address, socket_options)
+        return await self._tcp.connect_tcp(
+            self._endpoint.addresses[-1],
+            self._endpoint.port,
+            timeout,
+            local_address,
+            socket_options,
+        )
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
 
 
 async def exchange(
-    pool: httpcore2.AsyncConnectionPool, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, deadline_s: float
+    pool: httpcore2.AsyncConnectionPool,
+    endpoint: Endpoint,
+    path: str,
+    body: Mapping[str, Any] | None,
+    deadline_s: float,
 ) -> Any:
-    """The JSON value that the server answers with: a POST of ``body``, or a GET where it is None. Raises what the module tells."""
+    """The JSON value that the server answers with: a POST of ``body``, or a GET where it is None.
+    Raises what the module tells.
+    """
     mark = _make_mark()
     async with _answer(pool, endpoint, path, body, deadline_s, mark) as response:
         value = _read_json(await _read(response), response)
@@ -134,7 +172,9 @@ async def listen(
     deadline_s: float,
     hear: Callable[[Any], None],
 ) -> None:
-    """POST ``body`` and hand every JSON value of the stream that comes back to ``hear``: server-sent events, or one value a line."""
+    """POST ``body`` and hand every JSON value of the stream that comes back to ``hear``:
+    server-sent events, or one value a line.
+    """
     mark = _make_mark()
     async with _answer(pool, endpoint, path, body, deadline_s, mark) as response:
         events = _header(response, "content-type").startswith("text/event-stream")
@@ -153,9 +193,16 @@ async def listen(
 
 @asynccontextmanager
 async def _answer(
-    pool: httpcore2.AsyncConnectionPool, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, deadline_s: float, mark: str
+    pool: httpcore2.AsyncConnectionPool,
+    endpoint: Endpoint,
+    path: str,
+    body: Mapping[str, Any] | None,
+    deadline_s: float,
+    mark: str,
 ) -> AsyncIterator[httpcore2.Response]:
-    """A response with a good status, whose body is still to come; the deadline holds until the block ends."""
+    """A response with a good status, whose body is still to come; the deadline holds until the
+    block ends.
+    """
     url = endpoint.locate(path)
     headers = {
         "host": url.partition("://")[2].partition("/")[0],
@@ -167,13 +214,17 @@ async def _answer(
     }
     content = None
     if body is not None:
-        content = json.dumps(body, allow_nan=False).encode()  # in ASCII: half a surrogate pair in a text is no UTF-8
+        content = json.dumps(
+            body, allow_nan=False
+        ).encode()  # in ASCII: half a surrogate pair in a text is no UTF-8
         headers["content-type"] = "application/json"
     timeouts = {"timeout": {"connect": min(_CONNECT_S, deadline_s)}}
     try:
         with anyio.fail_after(deadline_s):
             verb = "GET" if body is None else "POST"
-            async with pool.stream(verb, url, headers=list(headers.items()), content=content, extensions=timeouts) as response:
+            async with pool.stream(
+                verb, url, headers=list(headers.items()), content=content, extensions=timeouts
+            ) as response:
                 if not 200 <= response.status < 300:
                     raise _judge(response, await _read(response), endpoint)
                 yield response
@@ -190,15 +241,23 @@ def _judge(response: httpcore2.Response, content: bytes, endpoint: Endpoint) -> 
     label = f"HTTP {status}" + (f" ({code})" if code else "")
     if status < 400:
         return UsageError(
-            f"the server answers that it has moved (HTTP {status}), which is not followed", fix="name the address where it is"
+            f"the server answers that it has moved (HTTP {status}), which is not followed",
+            fix="name the address where it is",
         )
     if status in {401, 403}:
         name = endpoint.key_name
         state = "set" if endpoint.headers() else "not set"
-        fix = f"put the server's key into the environment variable {name} (it is {state})" if name else "see what access the server wants"
+        fix = (
+            f"put the server's key into the environment variable {name} (it is {state})"
+            if name
+            else "see what access the server wants"
+        )
         return EngineError(f"the server does not let us in: {label}", fix=fix)
     if status == 402 or code == "insufficient_quota":
-        return EngineError(f"the account has no quota left: {label}", fix="see to it with the provider, then run the same command again")
+        return EngineError(
+            f"the account has no quota left: {label}",
+            fix="see to it with the provider, then run the same command again",
+        )
     if too_long or status == 413:
         return Refused(status, code, too_long=True)
     if status in {429, 529}:
@@ -218,11 +277,15 @@ def _read_error(content: bytes) -> tuple[str | None, bool]:
     error = told.get("error", told) if isinstance(told, dict) else told
     too_long = _TOO_LONG.search(json.dumps(error)) is not None
     words = [error.get("code"), error.get("type")] if isinstance(error, dict) else []
-    return next((word for word in words if isinstance(word, str) and _CODE.fullmatch(word)), None), too_long
+    return next(
+        (word for word in words if isinstance(word, str) and _CODE.fullmatch(word)), None
+    ), too_long
 
 
 def _read_wait(response: httpcore2.Response) -> float | None:
-    """Seconds of the header Retry-After (RFC 9110, 10.2.3: a number or a date), or of OpenAI's finer retry-after-ms."""
+    """Seconds of the header Retry-After (RFC 9110, 10.2.3: a number or a date), or of OpenAI's
+    finer retry-after-ms.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = _header(response, name)
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
@@ -244,7 +307,10 @@ def _name_failure(error: Exception, endpoint: Endpoint) -> Exception:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return EngineError(
                 f"the certificate of {endpoint.host} cannot be trusted (code {cause.verify_code})",
-                fix="if your house has its own certificate authority, name its file in SSL_CERT_FILE",
+                fix=(
+                    "if your house has its own certificate authority, name its file in "
+                    "SSL_CERT_FILE"
+                ),
             )
         if isinstance(cause, ssl.SSLError):
             return Failed("the encrypted connection could not be made")
@@ -282,12 +348,23 @@ def _read_json(content: bytes, response: httpcore2.Response) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        kind = "HTML" if "html" in _header(response, "content-type") or content.lstrip()[:1] == b"<" else "no whole JSON"
+        kind = (
+            "HTML"
+            if "html" in _header(response, "content-type") or content.lstrip()[:1] == b"<"
+            else "no whole JSON"
+        )
         raise Malformed(f"it is {kind}") from None
 
 
 def _header(response: httpcore2.Response, name: str) -> str:
-    return next((value.decode("latin-1").strip().lower() for key, value in response.headers if key.lower() == name.encode()), "")
+    return next(
+        (
+            value.decode("latin-1").strip().lower()
+            for key, value in response.headers
+            if key.lower() == name.encode()
+        ),
+        "",
+    )
 
 
 def _make_mark() -> str:
@@ -295,7 +372,9 @@ def _make_mark() -> str:
 
 
 def _check_mark(mark: str, identity: object, response: httpcore2.Response) -> None:
-    """Malformed where an answer carries the mark of another request: answers were swapped on the way."""
+    """Malformed where an answer carries the mark of another request: answers were swapped on the
+    way.
+    """
     found = _MARK.findall(f"{identity} {_header(response, 'x-request-id')}")
     if any(other != mark for other in found):
         raise Malformed("it belongs to another request")

@@ -26,14 +26,24 @@ class Writer:
     def __init__(self, client: Client, dialect: Dialect, traits: Traits, counter: Counter) -> None:
         self._client, self._dialect, self._traits, self._counter = client, dialect, traits, counter
 
-    def write(self, prompts: Sequence[Prompt], limits: Limits, on_text: Callable[[str], None] | None) -> Iterator[Generated | Fault]:
+    def write(
+        self, prompts: Sequence[Prompt], limits: Limits, on_text: Callable[[str], None] | None
+    ) -> Iterator[Generated | Fault]:
         """See HttpEngine.generate."""
         if on_text and len(prompts) > 1:
-            raise EngineError("only one text can be shown while it is written", fix="ask about one prompt at a time")
+            raise EngineError(
+                "only one text can be shown while it is written",
+                fix="ask about one prompt at a time",
+            )
         if limits.schema is not None and not self._traits.schema:
-            raise EngineError(f"{self._traits.kind} cannot be held to a JSON schema", fix="choose a model that runs in this process")
+            raise EngineError(
+                f"{self._traits.kind} cannot be held to a JSON schema",
+                fix="choose a model that runs in this process",
+            )
         ready: list[Ask] = []
-        for _, counted in self._counter.count([self._make_ask(prompt, limits) for prompt in prompts]):
+        for _, counted in self._counter.count(
+            [self._make_ask(prompt, limits) for prompt in prompts]
+        ):
             if isinstance(counted, Fault):
                 yield counted
             else:
@@ -66,7 +76,12 @@ class Writer:
         return Ask(prompt, wish)
 
     def _send(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Reply | Fault]]:
-        return send(self._client, asks, lambda ask: (self._dialect.path, self._dialect.write(ask.wish, self._traits)), self._read)
+        return send(
+            self._client,
+            asks,
+            lambda ask: (self._dialect.path, self._dialect.write(ask.wish, self._traits)),
+            self._read,
+        )
 
     def _read(self, ask: Ask, body: Any) -> Reply | Fault:
         reply = self._dialect.read(body, self._traits)
@@ -74,9 +89,13 @@ class Writer:
 
     def _judge(self, ask: Ask, reply: Reply) -> Reply | Fault:
         wrong = self._counter.judge(ask, reply.prompt_tokens, reply.written_tokens or 0)
-        return Fault(ask.record_id, Status.FAILED, f"truncated_by_engine: {wrong}") if wrong else reply
+        return (
+            Fault(ask.record_id, Status.FAILED, f"truncated_by_engine: {wrong}") if wrong else reply
+        )
 
-    def _stream(self, asks: Sequence[Ask], on_text: Callable[[str], None]) -> Iterator[tuple[Ask, Reply | Fault]]:
+    def _stream(
+        self, asks: Sequence[Ask], on_text: Callable[[str], None]
+    ) -> Iterator[tuple[Ask, Reply | Fault]]:
         for ask in asks:
             body = self._dialect.write(replace(ask.wish, stream=True), self._traits)
             try:
@@ -123,4 +142,6 @@ class Writer:
             text = text.removeprefix(ALOUD.open.strip()).lstrip()
         written = reply.written_tokens or 0
         read = (reply.prompt_tokens or 0) - reply.cached_tokens + written
-        return Generated(ask.record_id, text, reply.ended, 0.0, written, read, reply.cached_tokens, ms)
+        return Generated(
+            ask.record_id, text, reply.ended, 0.0, written, read, reply.cached_tokens, ms
+        )

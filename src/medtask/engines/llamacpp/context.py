@@ -25,7 +25,9 @@ class Full(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of a batch. ``sequences``: all whose past it is to be part of; ``wanted``: whether its logits are."""
+    """One token of a batch. ``sequences``: all whose past it is to be part of; ``wanted``: whether
+    its logits are.
+    """
 
     token: int
     position: int
@@ -34,9 +36,20 @@ class Token:
 
 
 class Context:
-    """``cells``: tokens whose keys and values it holds, all sequences together. It grows where ``reserve`` asks for more."""
+    """``cells``: tokens whose keys and values it holds, all sequences together. It grows where
+    ``reserve`` asks for more.
+    """
 
-    def __init__(self, model: Any, vocabulary: int, *, cells: int, threads: int, offload: bool, adapter: Any = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        vocabulary: int,
+        *,
+        cells: int,
+        threads: int,
+        offload: bool,
+        adapter: Any = None,
+    ) -> None:
         self.model = model
         self.vocabulary = vocabulary
         self.threads = threads
@@ -47,7 +60,9 @@ class Context:
         self._open(cells)
 
     def reserve(self, cells: int) -> bool:
-        """Have room for so many tokens at least. True where all that was read before is gone for it."""
+        """Have room for so many tokens at least. True where all that was read before is gone for
+        it.
+        """
         if cells <= self.cells:
             return False
         size = 1 << (cells - 1).bit_length()
@@ -55,11 +70,14 @@ class Context:
         return True
 
     def decode(self, tokens: Sequence[Token]) -> NDArray[np.float32]:
-        """Read tokens, each behind all that its sequences hold; logits [wanted, vocabulary] of those that are wanted, in order.
+        """Read tokens, each behind all that its sequences hold; logits [wanted, vocabulary] of
+        those that are wanted, in order.
 
         Full where there is no room for them: then nothing of the last batch was read.
         """
-        logits = np.empty((sum(token.wanted for token in tokens), self.vocabulary), dtype=np.float32)
+        logits = np.empty(
+            (sum(token.wanted for token in tokens), self.vocabulary), dtype=np.float32
+        )
         row = 0
         for start in range(0, len(tokens), BATCH):
             part = tokens[start : start + BATCH]
@@ -95,14 +113,26 @@ class Context:
     def _open(self, cells: int) -> None:
         self.close()
         settings = llama_cpp.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = cells, BATCH, UBATCH, SEQUENCES
+        settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = (
+            cells,
+            BATCH,
+            UBATCH,
+            SEQUENCES,
+        )
         settings.n_threads = settings.n_threads_batch = self.threads
-        # One buffer for all sequences: only then can a token belong to several, and a copy cost nothing.
+        # One buffer for all sequences: only then can a token belong to several, and a copy cost
+        # nothing.
         settings.kv_unified = True
-        # Of models with a sliding window llama.cpp forgets what lies behind it, and with that the shared prefix.
+        # Of models with a sliding window llama.cpp forgets what lies behind it, and with that the
+        # shared prefix.
         settings.swa_full = True
-        # On a CPU flash attention adds up in float16: probabilities of the built-in model moved by 0.06, and by 0.007 without.
-        kind = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO if self.offload else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # On a CPU flash attention adds up in float16: probabilities of the built-in model moved by
+        # 0.06, and by 0.007 without.
+        kind = (
+            llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+            if self.offload
+            else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         settings.flash_attn_type = kind
         settings.offload_kqv = settings.op_offload = self.offload
         settings.no_perf = True
@@ -110,7 +140,8 @@ class Context:
         if not self._context:
             self.cells = 0
             raise EngineError(
-                f"llama.cpp has no memory for a context of {cells:,} tokens", fix="close other programs, or take a smaller model"
+                f"llama.cpp has no memory for a context of {cells:,} tokens",
+                fix="close other programs, or take a smaller model",
             )
         self.cells = cells
         if self.adapter is not None:
@@ -123,7 +154,10 @@ class Context:
         if code == NO_ROOM:
             raise Full
         if code != 0:
-            raise EngineError(f"llama.cpp failed on a batch (llama_decode: {code})", fix="run `medtask doctor --model` with this model")
+            raise EngineError(
+                f"llama.cpp failed on a batch (llama_decode: {code})",
+                fix="run `medtask doctor --model` with this model",
+            )
 
 
 def _fill_batch(tokens: Sequence[Token]) -> tuple[Any, tuple[NDArray[Any], ...]]:
@@ -133,7 +167,9 @@ def _fill_batch(tokens: Sequence[Token]) -> tuple[Any, tuple[NDArray[Any], ...]]
     positions = np.fromiter((token.position for token in tokens), np.int32, count)
     wanted = np.fromiter((token.wanted for token in tokens), np.int8, count)
     sizes = np.fromiter((len(token.sequences) for token in tokens), np.int32, count)
-    sequences = np.fromiter((sequence for token in tokens for sequence in token.sequences), np.int32, int(sizes.sum()))
+    sequences = np.fromiter(
+        (sequence for token in tokens for sequence in token.sequences), np.int32, int(sizes.sum())
+    )
     starts = np.zeros(count, dtype=np.uintp)
     starts[1:] = np.cumsum(sizes[:-1], dtype=np.uintp)
     pointers = sequences.ctypes.data + starts * sequences.itemsize

@@ -1,7 +1,9 @@
-"""Reads tokenised questions with llama.cpp: the shared prefix once, then all rows in one batch, as a tree of sequences.
+"""Reads tokenised questions with llama.cpp: the shared prefix once, then all rows in one batch, as
+a tree of sequences.
 
-A token may belong to several sequences at once, so what paths have in common is read once, and every branching of a trie
-that still matters goes on in a sequence of its own, which begins as a copy that costs nothing.
+A token may belong to several sequences at once, so what paths have in common is read once, and
+every branching of a trie that still matters goes on in a sequence of its own, which begins as a
+copy that costs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ PREFIX = 0  # the sequence that holds the shared prefix
 
 
 class Reader:
-    """Keeps the last shared prefix, and behind it the sequences of the questions that are being read.
+    """Keeps the last shared prefix, and behind it the sequences of the questions that are being
+    read.
 
     ``tokens_read``: by ``read``, since it was last set to 0.
     """
@@ -29,14 +32,18 @@ class Reader:
         self._sequences: dict[tuple[int, ...], int] = {}
 
     def keep_prefix(self, tokens: tuple[int, ...], cells: int) -> int:
-        """Have a shared prefix ready, and room for ``cells`` tokens behind it; how many tokens had to be read for it."""
+        """Have a shared prefix ready, and room for ``cells`` tokens behind it; how many tokens had
+        to be read for it.
+        """
         self.drop_rows()
         if not self.context.reserve(len(tokens) + cells) and tokens == self.prefix:
             return 0
         self.context.clear()
         self.prefix = ()
         if tokens:
-            self.context.decode([Token(token, place, (PREFIX,)) for place, token in enumerate(tokens)])
+            self.context.decode(
+                [Token(token, place, (PREFIX,)) for place, token in enumerate(tokens)]
+            )
         self.prefix = tokens
         return len(tokens)
 
@@ -47,7 +54,9 @@ class Reader:
         self._sequences.clear()
 
     def read(self, readings: Sequence[Reading]) -> list[Logits]:
-        """See tokens.walk.Read. All readings begin with the prefix; those that go on behind an earlier one continue it."""
+        """See tokens.walk.Read. All readings begin with the prefix; those that go on behind an
+        earlier one continue it.
+        """
         parents = {reading.tokens[: reading.behind] for reading in readings if reading.behind}
         self._keep_only(parents)
         free = SEQUENCES - 1 - len(self._sequences)
@@ -77,21 +86,32 @@ class Reader:
             if reading.tokens not in paths:
                 paths[reading.tokens] = next(free)
         tokens: list[Token] = []
-        places: dict[tuple[int, ...], list[int]] = {}  # by path: where its tokens stand in the batch
+        places: dict[
+            tuple[int, ...], list[int]
+        ] = {}  # by path: where its tokens stand in the batch
         for parent, paths in groups.items():
             for sequence in paths.values():
                 self.context.copy(self._sequences.get(parent, PREFIX), sequence)
             places |= _add_tree(paths, len(parent), tokens)
         for paths in groups.values():
             self._sequences |= paths
-        marked = {place for reading in readings for place in places[reading.tokens][-reading.keep :]}
-        found = self.context.decode([replace(one, wanted=place in marked) for place, one in enumerate(tokens)])
+        marked = {
+            place for reading in readings for place in places[reading.tokens][-reading.keep :]
+        }
+        found = self.context.decode(
+            [replace(one, wanted=place in marked) for place, one in enumerate(tokens)]
+        )
         self.tokens_read += len(tokens)
         rows = {place: row for row, place in enumerate(sorted(marked))}
-        return [found[[rows[place] for place in places[reading.tokens][-reading.keep :]]] for reading in readings]
+        return [
+            found[[rows[place] for place in places[reading.tokens][-reading.keep :]]]
+            for reading in readings
+        ]
 
     def read_apart(self, readings: Sequence[Reading]) -> list[Logits]:
-        """As read, one after the other and each from the prefix on: where there is no room side by side, and to compare."""
+        """As read, one after the other and each from the prefix on: where there is no room side by
+        side, and to compare.
+        """
         logits = []
         for reading in readings:
             logits += self._read_together([replace(reading, behind=0)])
@@ -99,8 +119,12 @@ class Reader:
         return logits
 
 
-def _add_tree(paths: Mapping[tuple[int, ...], int], skip: int, tokens: list[Token]) -> dict[tuple[int, ...], list[int]]:
-    """Append the tree of paths, each with its sequence, behind their first ``skip`` tokens; each path's tokens' places."""
+def _add_tree(
+    paths: Mapping[tuple[int, ...], int], skip: int, tokens: list[Token]
+) -> dict[tuple[int, ...], list[int]]:
+    """Append the tree of paths, each with its sequence, behind their first ``skip`` tokens; each
+    path's tokens' places.
+    """
     tree = grow_tree(list(paths), skip, sum(map(len, paths)))
     start = len(tokens)
     owners: list[list[int]] = [[] for _ in tree.tokens]
@@ -113,5 +137,8 @@ def _add_tree(paths: Mapping[tuple[int, ...], int], skip: int, tokens: list[Toke
     depths: list[int] = []
     for parent in tree.parents:
         depths.append(depths[parent] + 1 if parent >= 0 else skip)
-    tokens += [Token(token, depth, tuple(whose)) for token, depth, whose in zip(tree.tokens, depths, owners, strict=True)]
+    tokens += [
+        Token(token, depth, tuple(whose))
+        for token, depth, whose in zip(tree.tokens, depths, owners, strict=True)
+    ]
     return places

@@ -1,8 +1,9 @@
 """Quantised weights unpacked to 16 bits, once, where memory has room for them.
 
-llama.cpp's CPU kernels for many quantised formats gain nothing from reading many tokens at once, and round what they
-multiply to 8 bits. In float16 the same weights are read about twice as fast in batches, and with less rounding: what the
-shape of a batch does to a probability falls from 0.05 to 0.001 (the built-in model, Q4_1, AVX2).
+llama.cpp's CPU kernels for many quantised formats gain nothing from reading many tokens at once,
+and round what they multiply to 8 bits. In float16 the same weights are read about twice as fast in
+batches, and with less rounding: what the shape of a batch does to a probability falls from 0.05 to
+0.001 (the built-in model, Q4_1, AVX2).
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ _QUANTISED_BELOW = 1.9  # bytes a weight
 
 
 def wants_unpacking(weights: int, size: int, allowed: int) -> bool:
-    """Whether a file of ``size`` bytes with so many weights gains by it, where ``allowed`` bytes of memory may be used."""
+    """Whether a file of ``size`` bytes with so many weights gains by it, where ``allowed`` bytes of
+    memory may be used.
+    """
     return size < _QUANTISED_BELOW * weights and weights * BYTES <= min(MOST_BYTES, SHARE * allowed)
 
 
 def unpack_weights(path: Path) -> Path:
     """The same model in float16, made once and kept: found by the file's path, size and time."""
     facts = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{llama_cpp.__version__}".encode()).hexdigest()
+    key = hashlib.sha256(
+        f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{llama_cpp.__version__}".encode()
+    ).hexdigest()
     models = Path(platformdirs.user_cache_dir("medtask")) / "models"
     kept = models / f"{path.stem}-{key[:16]}-float16.gguf"
     if kept.is_file():
@@ -42,9 +47,14 @@ def unpack_weights(path: Path) -> Path:
         models.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=models, prefix="unpacking-") as folder:
             fresh = Path(folder) / "model.gguf"
-            code = llama_cpp.llama_model_quantize(str(path).encode(), str(fresh).encode(), ctypes.byref(settings))
+            code = llama_cpp.llama_model_quantize(
+                str(path).encode(), str(fresh).encode(), ctypes.byref(settings)
+            )
             if code != 0:
-                raise EngineError(f"llama.cpp could not unpack {path.name}", fix="add --dtype file: its weights are then used as they are")
+                raise EngineError(
+                    f"llama.cpp could not unpack {path.name}",
+                    fix="add --dtype file: its weights are then used as they are",
+                )
             fresh.chmod(0o600)
             fresh.rename(kept)
     except OSError as error:

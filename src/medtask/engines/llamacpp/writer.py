@@ -1,6 +1,8 @@
-"""Writing with llama.cpp: every row in a sequence of its own behind the shared prefix, and in each batch a token of every one.
+"""Writing with llama.cpp: every row in a sequence of its own behind the shared prefix, and in each
+batch a token of every one.
 
-Rows that wait are read in the same batches as the next tokens of those that are being written, so no slot stays empty.
+Rows that wait are read in the same batches as the next tokens of those that are being written, so
+no slot stays empty.
 """
 
 from __future__ import annotations
@@ -22,14 +24,20 @@ ROWS_AT_ONCE = 64  # all that callers hand over together
 READ_AT_ONCE = 2048  # tokens of waiting rows that are read in one batch
 
 
-def write_drafts(reader: Reader, drafts: Sequence[Draft], max_tokens: int, most_cells: int, show: Show) -> Iterator[Draft]:
-    """Write drafts to their ends, as many at a time as ``most_cells`` tokens of keys and values have room for."""
+def write_drafts(
+    reader: Reader, drafts: Sequence[Draft], max_tokens: int, most_cells: int, show: Show
+) -> Iterator[Draft]:
+    """Write drafts to their ends, as many at a time as ``most_cells`` tokens of keys and values
+    have room for.
+    """
     if not drafts:
         return
     start = time.perf_counter()
     prefix = find_prefix(drafts)
     longest = max(draft.asked for draft in drafts) - len(prefix) + max_tokens
-    rows = max(1, min(ROWS_AT_ONCE, SEQUENCES - 1, len(drafts), (most_cells - len(prefix)) // longest))
+    rows = max(
+        1, min(ROWS_AT_ONCE, SEQUENCES - 1, len(drafts), (most_cells - len(prefix)) // longest)
+    )
     fresh = reader.keep_prefix(prefix, rows * longest)
     drafts[0].read += fresh
     drafts[0].ms += (time.perf_counter() - start) * 1000
@@ -46,9 +54,13 @@ def write_drafts(reader: Reader, drafts: Sequence[Draft], max_tokens: int, most_
 
 
 class _Desk:
-    """``live``: the drafts that are being written, by sequence; ``waiting``: those that have none yet."""
+    """``live``: the drafts that are being written, by sequence; ``waiting``: those that have none
+    yet.
+    """
 
-    def __init__(self, reader: Reader, prefix: tuple[int, ...], drafts: Sequence[Draft], rows: int) -> None:
+    def __init__(
+        self, reader: Reader, prefix: tuple[int, ...], drafts: Sequence[Draft], rows: int
+    ) -> None:
         self.context = reader.context
         self.prefix = len(prefix)
         self.rows = rows
@@ -57,7 +69,9 @@ class _Desk:
         self._told: dict[int, int] = {}  # by sequence: how many of its tokens the context holds
 
     def advance(self) -> None:
-        """One batch: the last token of each live draft, and the prompts of drafts that have just got a sequence."""
+        """One batch: the last token of each live draft, and the prompts of drafts that have just
+        got a sequence.
+        """
         start = time.perf_counter()
         self._fill()
         tokens: list[Token] = []
@@ -65,7 +79,10 @@ class _Desk:
         for sequence, draft in self.live.items():
             told = self._told[sequence]
             new = draft.tokens[told:]
-            tokens += [Token(token, told + place, (sequence,), place == len(new) - 1) for place, token in enumerate(new)]
+            tokens += [
+                Token(token, told + place, (sequence,), place == len(new) - 1)
+                for place, token in enumerate(new)
+            ]
             news.append(len(new))
         try:
             logits = self.context.decode(tokens)
@@ -92,7 +109,9 @@ class _Desk:
         tokens = 0
         free = iter(sequence for sequence in range(1, self.rows + 1) if sequence not in self.live)
         for sequence in free:
-            if not self.waiting or (tokens and tokens + len(self.waiting[0].tokens) - self.prefix > READ_AT_ONCE):
+            if not self.waiting or (
+                tokens and tokens + len(self.waiting[0].tokens) - self.prefix > READ_AT_ONCE
+            ):
                 return
             draft = self.waiting.popleft()
             draft.start()
@@ -106,7 +125,10 @@ class _Desk:
         """Where there is no room for all: half of the rows wait again, with what they have."""
         if len(self.live) == 1:
             ((sequence, draft),) = self.live.items()
-            draft.fail(f"no memory for the keys and values of this row alone ({len(draft.tokens):,} tokens)")
+            draft.fail(
+                f"no memory for the keys and values of this row alone ({len(draft.tokens):,} "
+                "tokens)"
+            )
             return
         for sequence in list(self.live)[len(self.live) // 2 :]:
             self.waiting.appendleft(self._release(sequence))

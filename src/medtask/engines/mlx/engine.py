@@ -1,4 +1,6 @@
-"""The `mlx` engine: models on Apple silicon (and, slowly, on any CPU) through mlx-lm, asked exactly."""
+"""The `mlx` engine: models on Apple silicon (and, slowly, on any CPU) through mlx-lm, asked
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,15 @@ from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scor
 
 
 class MlxEngine(PackedEngine):
-    """``model`` as mlx-lm and ``tokenizer`` as transformers loads it; ``limit``: tokens that it reads at most; ``ends``: the
-    tokens that end a text by the model's own settings.
+    """``model`` as mlx-lm and ``tokenizer`` as transformers loads it; ``limit``: tokens that it
+    reads at most; ``ends``: the tokens that end a text by the model's own settings.
     """
 
     most_paths = ROWS_AT_ONCE
 
-    def __init__(self, model: Any, tokenizer: Any, info: EngineInfo, *, limit: int, ends: Sequence[int]) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, info: EngineInfo, *, limit: int, ends: Sequence[int]
+    ) -> None:
         self.reader = Reader(model)
         self.info = info
         self.budget = BUDGET
@@ -55,20 +59,43 @@ class MlxEngine(PackedEngine):
         with _failures():
             if self.reader.batched:
                 self.reader.keep_prefix(pack[0].paths[0][:shared])
-                self.reader.read([Reading(stem, 0, {len(stem) - 1: ()}) for stem in _find_stems(pack, shared)])
-            scores = iter(score_questions([question for unit in pack for question in unit.questions], self.reader.read))
+                self.reader.read(
+                    [Reading(stem, 0, {len(stem) - 1: ()}) for stem in _find_stems(pack, shared)]
+                )
+            scores = iter(
+                score_questions(
+                    [question for unit in pack for question in unit.questions], self.reader.read
+                )
+            )
         read, ms = self.reader.tokens_read, (time.perf_counter() - start) * 1000
         for place, unit in enumerate(pack):
             # Shared out evenly; the first row pays for what is left over.
             tokens = read // len(pack) + (read % len(pack) if place == 0 else 0)
             branches = tuple(next(scores) for _ in unit.questions)
-            yield Scores(unit.prompt.record_id, branches, tokens, max(0, unit.asked_apart - tokens), ms / len(pack))
+            yield Scores(
+                unit.prompt.record_id,
+                branches,
+                tokens,
+                max(0, unit.asked_apart - tokens),
+                ms / len(pack),
+            )
 
     def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, known: Collection[str] = (), on_text: Callable[[str], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        limits: Limits,
+        known: Collection[str] = (),
+        on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
         def begin() -> Sequence[Draft]:
-            return begin_drafts(self.chat, prompts, limits, find_ends(self.chat, limits, self.ends), self.limit, self._make_schemas)
+            return begin_drafts(
+                self.chat,
+                prompts,
+                limits,
+                find_ends(self.chat, limits, self.ends),
+                self.limit,
+                self._make_schemas,
+            )
 
         def write(drafts: Sequence[Draft], show: Show) -> Iterator[Draft]:
             with _failures():
@@ -77,7 +104,9 @@ class MlxEngine(PackedEngine):
         return write_texts(prompts, known, on_text, begin, write)
 
     def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
-        return score_questions(questions, lambda readings: [self.reader.read_plainly(reading) for reading in readings])
+        return score_questions(
+            questions, lambda readings: [self.reader.read_plainly(reading) for reading in readings]
+        )
 
     def give_up_packing(self, reason: str) -> None:
         super().give_up_packing(reason)
@@ -90,7 +119,9 @@ class MlxEngine(PackedEngine):
     def _make_schemas(self) -> Schemas:
         if self._schemas is None:
             vocabulary = self.reader.model(mx.array([[0]])).shape[-1]
-            self._schemas = Schemas(self.chat.tokenizer, vocabulary, find_ends(self.chat, Limits(1), self.ends).tokens)
+            self._schemas = Schemas(
+                self.chat.tokenizer, vocabulary, find_ends(self.chat, Limits(1), self.ends).tokens
+            )
         return self._schemas
 
     def _write(self, drafts: Sequence[Draft], max_tokens: int, show: Show) -> Iterator[Draft]:
@@ -113,7 +144,9 @@ class MlxEngine(PackedEngine):
             draft.start()
             draft.read += draft.asked - shared
             draft.reused += shared
-        caches, found = self.reader.read_rows([tuple(draft.tokens) for draft in live], [1] * len(live))
+        caches, found = self.reader.read_rows(
+            [tuple(draft.tokens) for draft in live], [1] * len(live)
+        )
         logits = np.concatenate(found)
         while True:
             go_on(live, logits)
@@ -141,12 +174,15 @@ def _failures() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         raise EngineError(
-            f"the model failed on a batch ({type(error).__name__})", fix="close other programs, or take a smaller or a quantised model"
+            f"the model failed on a batch ({type(error).__name__})",
+            fix="close other programs, or take a smaller or a quantised model",
         ) from error
 
 
 def _find_stems(pack: Sequence[Unit], shared: int) -> list[tuple[int, ...]]:
-    """What the questions of a row have in common beyond what all rows share; each keeps the token behind which its answer begins."""
+    """What the questions of a row have in common beyond what all rows share; each keeps the token
+    behind which its answer begins.
+    """
     stems = []
     for unit in pack:
         common = min(count_shared(unit.paths), *(question.ask for question in unit.questions))

@@ -28,16 +28,24 @@ def load_mlx(
     memory: int | None = None,
     adapter: str | None = None,
 ) -> Any:
-    """An MlxEngine for ``mlx:REFERENCE``: whatever locate_model finds, or a folder that mlx-lm quantised.
+    """An MlxEngine for ``mlx:REFERENCE``: whatever locate_model finds, or a folder that mlx-lm
+    quantised.
 
-    ``dtype`` "auto": float32 on a CPU, what the files hold on a GPU. ``memory``: bytes that the model may take. ``adapter``: a
-    folder that mlx-lm's training wrote. Raises ModelNotFound, MissingExtra, TooBig, InputError or EngineError.
+    ``dtype`` "auto": float32 on a CPU, what the files hold on a GPU. ``memory``: bytes that the
+    model may take. ``adapter``: a folder that mlx-lm's training wrote. Raises ModelNotFound,
+    MissingExtra, TooBig, InputError or EngineError.
     """
     if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
-        raise MissingExtra("mlx-lm is not installed here", fix="pip install mlx-lm (elsewhere than on a Mac: mlx-lm 'mlx[cpu]')")
+        raise MissingExtra(
+            "mlx-lm is not installed here",
+            fix="pip install mlx-lm (elsewhere than on a Mac: mlx-lm 'mlx[cpu]')",
+        )
     files = locate_model(reference.removeprefix("mlx:"))
     if files.adapter:
-        raise InputError(f"{files.adapter} is a PEFT adapter, which mlx-lm cannot read", fix="leave mlx: out: the hf engine reads it")
+        raise InputError(
+            f"{files.adapter} is a PEFT adapter, which mlx-lm cannot read",
+            fix="leave mlx: out: the hf engine reads it",
+        )
     with no_network():
         try:
             return _load(files, _check_adapter(Path(adapter)) if adapter else None, dtype, memory)
@@ -45,14 +53,19 @@ def load_mlx(
             said = str(error).partition("\n")[0]
             raise EngineError(
                 f"{files.reference} could not be loaded: {type(error).__name__}: {said}",
-                fix="check that the folder is whole and that this version of mlx-lm knows the architecture, or leave mlx: out",
+                fix=(
+                    "check that the folder is whole and that this version of mlx-lm knows the "
+                    "architecture, or leave mlx: out"
+                ),
             ) from error
 
 
 def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What mlx-lm looks for in a config.json under another name than transformers 5 writes it, in the form of load_model's model_config.
+    """What mlx-lm looks for in a config.json under another name than transformers 5 writes it, in
+    the form of load_model's model_config.
 
-    Most of its architectures read what is missing as their default, without a word: a model then runs, and is another one.
+    Most of its architectures read what is missing as their default, without a word: a model then
+    runs, and is another one.
     """
     found: dict[str, Any] = {}
     ropes = config.get("rope_parameters") or {}
@@ -60,17 +73,30 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if "rope_theta" in rope:
         found["rope_theta"] = rope["rope_theta"]
         found |= {"rope_scaling": rope} if rope.get("rope_type", "default") != "default" else {}
-        found |= {"partial_rotary_factor": rope["partial_rotary_factor"]} if "partial_rotary_factor" in rope else {}
-        found |= {"rope_local_base_freq": ropes["sliding_attention"]["rope_theta"]} if "sliding_attention" in ropes else {}
+        found |= (
+            {"partial_rotary_factor": rope["partial_rotary_factor"]}
+            if "partial_rotary_factor" in rope
+            else {}
+        )
+        found |= (
+            {"rope_local_base_freq": ropes["sliding_attention"]["rope_theta"]}
+            if "sliding_attention" in ropes
+            else {}
+        )
     layers = config.get("layer_types") or []
     if "sliding_attention" in layers and "full_attention" in layers:
         found["sliding_window_pattern"] = pattern = layers.index("full_attention") + 1
-        regular = all((kind == "full_attention") == (place % pattern == 0) for place, kind in enumerate(layers, 1))
+        regular = all(
+            (kind == "full_attention") == (place % pattern == 0)
+            for place, kind in enumerate(layers, 1)
+        )
         if str(config.get("model_type")).startswith("gemma3") and not regular:
             raise ValueError("its layers do not alternate as mlx-lm thinks they do")
     found = {key: value for key, value in found.items() if config.get(key) is None}
     inner = config.get("text_config")
-    return found | ({"text_config": {**inner, **translate_config(inner)}} if isinstance(inner, dict) else {})
+    return found | (
+        {"text_config": {**inner, **translate_config(inner)}} if isinstance(inner, dict) else {}
+    )
 
 
 def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | None) -> Any:
@@ -84,7 +110,9 @@ def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | Non
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
     wanted = "float32" if dtype == "auto" and on_cpu else dtype
     _check_memory(replace(files, path=folder), wanted, memory)
-    model, config = load_model(folder, model_config=translate_config(read_json(folder / "config.json")))
+    model, config = load_model(
+        folder, model_config=translate_config(read_json(folder / "config.json"))
+    )
     if adapter:
         load_adapters(model, str(adapter)).eval()
         hashes["adapter"] = hash_weights(adapter)
@@ -93,12 +121,29 @@ def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | Non
     kept = _read_dtype(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     bits = (config.get("quantization") or {}).get("bits")
-    versions = {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in ("mlx", "mlx-lm")}
-    identity = {"model": files.reference, "engine": "mlx", "dtype": kept, "quantize": f"{bits}bit" if bits else "no", **hashes, **versions}
+    versions = {
+        f"{name.replace('-', '_')}_version": importlib.metadata.version(name)
+        for name in ("mlx", "mlx-lm")
+    }
+    identity = {
+        "model": files.reference,
+        "engine": "mlx",
+        "dtype": kept,
+        "quantize": f"{bits}bit" if bits else "no",
+        **hashes,
+        **versions,
+    }
     if files.revision:
         identity["revision"] = files.revision
-    details: dict[str, object] = {"device": "cpu" if on_cpu else "gpu", "downloaded": files.downloaded, "notes": []}
-    title = f"{files.reference}{f' + {adapter.name}' if adapter else ''}, mlx, {f'{bits}bit' if bits else kept}, {details['device']}"
+    details: dict[str, object] = {
+        "device": "cpu" if on_cpu else "gpu",
+        "downloaded": files.downloaded,
+        "notes": [],
+    }
+    title = (
+        f"{files.reference}{f' + {adapter.name}' if adapter else ''}, mlx, "
+        f"{f'{bits}bit' if bits else kept}, {details['device']}"
+    )
     named = config.get("eos_token_id")
     engine = MlxEngine(
         model,
@@ -122,8 +167,12 @@ def _check_adapter(adapter: Path) -> Path:
     settings = adapter / "adapter_config.json"
     if not settings.is_file() or not (adapter / "adapters.safetensors").is_file():
         raise InputError(
-            f"{adapter} holds no adapter of mlx-lm: adapter_config.json or adapters.safetensors is missing",
-            fix="name a folder that mlx_lm.lora wrote; adapters of PEFT are for the hf engine (leave mlx: out)",
+            f"{adapter} holds no adapter of mlx-lm: adapter_config.json or adapters.safetensors "
+            "is missing",
+            fix=(
+                "name a folder that mlx_lm.lora wrote; adapters of PEFT are for the hf engine "
+                "(leave mlx: out)"
+            ),
         )
     return adapter
 
@@ -135,8 +184,10 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
     needed = (count_weights(files) * 4 if dtype == "float32" else held) + WORKING_MEMORY
     if needed > allowed:
         raise TooBig(
-            f"{files.reference} needs about {format_bytes(needed)}; {format_bytes(allowed)} may be used here",
-            fix="take a smaller model, or one that mlx-lm has quantised" + (", or raise --memory" if memory is not None else ""),
+            f"{files.reference} needs about {format_bytes(needed)}; {format_bytes(allowed)} may "
+            "be used here",
+            fix="take a smaller model, or one that mlx-lm has quantised"
+            + (", or raise --memory" if memory is not None else ""),
         )
 
 
@@ -153,5 +204,9 @@ def _read_dtype(model: Any) -> str:
 
 def _find_limit(config: Mapping[str, Any], tokenizer: Any) -> int:
     inner = config.get("text_config") or {}
-    limits = (config.get("max_position_embeddings"), inner.get("max_position_embeddings"), tokenizer.model_max_length)
+    limits = (
+        config.get("max_position_embeddings"),
+        inner.get("max_position_embeddings"),
+        tokenizer.model_max_length,
+    )
     return int(min(limit for limit in limits if limit))

@@ -1,7 +1,8 @@
 """Reads rows of tokens with a model of mlx-lm, many at once.
 
-What rows share is read once into a prompt cache. Each goes on in a copy of its own, padded on the right and then moved so that all
-end together: mlx-lm's own way to batch caches of any kind (BatchGenerator in mlx_lm/generate.py).
+What rows share is read once into a prompt cache. Each goes on in a copy of its own, padded on the
+right and then moved so that all end together: mlx-lm's own way to batch caches of any kind
+(BatchGenerator in mlx_lm/generate.py).
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ Caches = list[Any]  # one of mlx-lm's caches for each layer, of one row or of se
 
 
 class Reader:
-    """Keeps the last shared prefix, and behind it what was read of rows. ``batched``: several rows at once; ``tokens_read`` counts."""
+    """Keeps the last shared prefix, and behind it what was read of rows. ``batched``: several rows
+    at once; ``tokens_read`` counts.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -32,10 +35,14 @@ class Reader:
         self.tokens_read = 0
         self.prefix: Tokens = ()
         self._prefix_caches: Caches = []
-        self._rows: dict[Tokens, tuple[Caches, int]] = {}  # by all its tokens: where a row stands, in which caches
+        self._rows: dict[
+            Tokens, tuple[Caches, int]
+        ] = {}  # by all its tokens: where a row stands, in which caches
 
     def keep_prefix(self, tokens: Tokens) -> int:
-        """Have a shared prefix ready, and nothing behind it; how many tokens had to be read for it."""
+        """Have a shared prefix ready, and nothing behind it; how many tokens had to be read for
+        it.
+        """
         self._rows.clear()
         if self._prefix_caches and tokens == self.prefix:
             return 0
@@ -66,17 +73,26 @@ class Reader:
         self.tokens_read += len(reading.tokens)
         return _to_numpy(self.model(mx.array([reading.tokens]))[0, -reading.keep :])
 
-    def read_rows(self, rows: Sequence[Tokens], keeps: Sequence[int]) -> tuple[Caches, list[Logits]]:
-        """The caches of rows that were read to their ends, and the logits [keep, vocabulary] behind the last tokens of each."""
+    def read_rows(
+        self, rows: Sequence[Tokens], keeps: Sequence[int]
+    ) -> tuple[Caches, list[Logits]]:
+        """The caches of rows that were read to their ends, and the logits [keep, vocabulary] behind
+        the last tokens of each.
+        """
         if self.batched:
             starts = [self._find_start(row, keep) for row, keep in zip(rows, keeps, strict=True)]
-            caches = [layer[0].merge(list(layer)) for layer in zip(*(found for _, found in starts), strict=True)]
+            caches = [
+                layer[0].merge(list(layer))
+                for layer in zip(*(found for _, found in starts), strict=True)
+            ]
             own = [row[read:] for row, (read, _) in zip(rows, starts, strict=True)]
         else:
             caches, own = make_prompt_cache(self.model), list(rows)
         # Nobody wants the logits of the first pass, and what nobody wants mlx does not compute.
         self._pass(caches, [tokens[:-keep] for tokens, keep in zip(own, keeps, strict=True)])
-        logits = self._pass(caches, [tokens[-keep:] for tokens, keep in zip(own, keeps, strict=True)])
+        logits = self._pass(
+            caches, [tokens[-keep:] for tokens, keep in zip(own, keeps, strict=True)]
+        )
         return caches, [_to_numpy(logits[place, :keep]) for place, keep in enumerate(keeps)]
 
     def step(self, caches: Caches, tokens: Sequence[int]) -> Logits:
@@ -85,14 +101,18 @@ class Reader:
         return _to_numpy(self.model(mx.array([[token] for token in tokens]), cache=caches)[:, -1])
 
     def _find_start(self, row: Tokens, keep: int) -> tuple[int, Caches]:
-        """How much of a row was read before, at least without its last ``keep`` tokens, and the caches that hold it."""
+        """How much of a row was read before, at least without its last ``keep`` tokens, and the
+        caches that hold it.
+        """
         for length in sorted({len(tokens) for tokens in self._rows}, reverse=True):
             if length <= len(row) - keep and (found := self._rows.get(row[:length])):
                 return length, [cache.extract(found[1]) for cache in found[0]]
         return len(self.prefix), self._prefix_caches
 
     def _pass(self, caches: Caches, rows: Sequence[Tokens]) -> Any:
-        """Read rows of any lengths, each behind what its cache holds; logits [rows, longest, vocabulary], of padding too."""
+        """Read rows of any lengths, each behind what its cache holds; logits [rows, longest,
+        vocabulary], of padding too.
+        """
         lengths = [len(row) for row in rows]
         self.tokens_read += sum(lengths)
         padding = [max(lengths) - length for length in lengths]
@@ -111,11 +131,15 @@ class Reader:
 
 
 def cut(lengths: Sequence[int], shared: int, more: int = 0) -> Iterator[slice]:
-    """Parts of rows, the longest first, that one pass can take; of a single row always. ``more``: tokens that each will get yet."""
+    """Parts of rows, the longest first, that one pass can take; of a single row always. ``more``:
+    tokens that each will get yet.
+    """
     start = 0
     while start < len(lengths):
         longest = lengths[start]
-        stop = start + max(1, min(ROWS_AT_ONCE, BUDGET // max(1, longest - shared), ROOM // (longest + more)))
+        stop = start + max(
+            1, min(ROWS_AT_ONCE, BUDGET // max(1, longest - shared), ROOM // (longest + more))
+        )
         yield slice(start, stop)
         start = stop
 

@@ -1,4 +1,6 @@
-"""Which prompts are read together: those that begin alike share a prefix, and of them as many as fit into one pass a pack."""
+"""Which prompts are read together: those that begin alike share a prefix, and of them as many as
+fit into one pass a pack.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from medtask.records import Message, Prompt
 class Unit:
     """A prompt with its questions, one per branch: what is never torn apart between packs.
 
-    ``paths``: all that it makes the model read (without questions, the prompt itself); as a tree they have ``tokens``.
+    ``paths``: all that it makes the model read (without questions, the prompt itself); as a tree
+    they have ``tokens``.
     """
 
     prompt: Prompt
@@ -28,12 +31,18 @@ class Unit:
     @property
     def longest(self) -> int:
         """Tokens of the longest question with its longest tail."""
-        return max((len(question.base) + question.longest for question in self.questions), default=len(self.paths[0]))
+        return max(
+            (len(question.base) + question.longest for question in self.questions),
+            default=len(self.paths[0]),
+        )
 
     @property
     def asked_apart(self) -> int:
         """Tokens that would be read if each question were read for itself."""
-        return sum(len(question.base) + sum(len(tail) - 1 for tail in question.tails if tail) for question in self.questions)
+        return sum(
+            len(question.base) + sum(len(tail) - 1 for tail in question.tails if tail)
+            for question in self.questions
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +62,8 @@ def make_unit(prompt: Prompt, questions: Sequence[Question], opening: tuple[int,
 def group_units(units: Sequence[Unit]) -> list[Group]:
     """Units with the same finished turns, the largest group first.
 
-    A prefix of its own has to save more than it costs to read; where it does not (examples that few rows have in common)
-    units share what all such units begin with.
+    A prefix of its own has to save more than it costs to read; where it does not (examples that few
+    rows have in common) units share what all such units begin with.
     """
     if not units:
         return []
@@ -75,7 +84,8 @@ def group_units(units: Sequence[Unit]) -> list[Group]:
 
 
 def fill_packs(group: Group, budget: int, most_paths: int | None = None) -> Iterator[list[Unit]]:
-    """Longest rows first, so that memory runs out at the start or not at all; like lengths together waste no padding.
+    """Longest rows first, so that memory runs out at the start or not at all; like lengths together
+    waste no padding.
 
     A pack has at most ``budget`` tokens of its own and ``most_paths`` paths, or one unit.
     """
@@ -93,6 +103,11 @@ def fill_packs(group: Group, budget: int, most_paths: int | None = None) -> Iter
 
 
 def _count_shared(units: Sequence[Unit]) -> int:
-    """Length of the prefix that all units share; each question keeps at least the token after which its answer begins."""
-    least = min(min((question.ask for question in unit.questions), default=len(unit.paths[0]) - 1) for unit in units)
+    """Length of the prefix that all units share; each question keeps at least the token after which
+    its answer begins.
+    """
+    least = min(
+        min((question.ask for question in unit.questions), default=len(unit.paths[0]) - 1)
+        for unit in units
+    )
     return min(least, count_shared([path for unit in units for path in unit.paths]))

@@ -1,8 +1,10 @@
-"""Chat templates of model files, rendered without their powers: no code, no endless loop, no endless text.
+"""Chat templates of model files, rendered without their powers: no code, no endless loop, no
+endless text.
 
-A template comes with a foreign file and is a program. Jinja's sandbox keeps it from Python; the budget keeps it from
-stalling: every turn of a loop and every character is paid for. What templates may call besides is what transformers
-gives them (its docs, "Writing a chat template"), so that a model is spoken to alike everywhere.
+A template comes with a foreign file and is a program. Jinja's sandbox keeps it from Python; the
+budget keeps it from stalling: every turn of a loop and every character is paid for. What templates
+may call besides is what transformers gives them (its docs, "Writing a chat template"), so that a
+model is spoken to alike everywhere.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class TemplateError(jinja2.TemplateRuntimeError):
 def render_chat(source: str, variables: Mapping[str, Any]) -> str:
     """The text that a chat template makes of its variables (``messages`` and the like).
 
-    InputError for a template that is no Jinja; jinja2.TemplateError for one that refuses these messages or does too much.
+    InputError for a template that is no Jinja; jinja2.TemplateError for one that refuses these
+    messages or does too much.
     """
     template = _compile(source)
     token = _turns_left.set([MAX_TURNS])
@@ -61,9 +64,16 @@ def _compile(source: str) -> jinja2.Template:
         if len(source) > MAX_TEMPLATE:
             raise ValueError
         return _ENVIRONMENT.from_string(_Metering().visit(_ENVIRONMENT.parse(source)))
-    except (jinja2.TemplateSyntaxError, SyntaxError, RecursionError, MemoryError, ValueError) as error:
+    except (
+        jinja2.TemplateSyntaxError,
+        SyntaxError,
+        RecursionError,
+        MemoryError,
+        ValueError,
+    ) as error:
         raise InputError(
-            f"the model's chat template is no usable Jinja ({type(error).__name__})", fix="take another model, or repair its template"
+            f"the model's chat template is no usable Jinja ({type(error).__name__})",
+            fix="take another model, or repair its template",
         ) from None
 
 
@@ -73,13 +83,19 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         sizes = [len(side) for side in (left, right) if isinstance(side, str | list | tuple)]
         counts = [side for side in (left, right) if isinstance(side, int)]
-        if operator == "**" or (sizes and counts and sizes[0] * max(counts) > MAX_REPEAT) or any(abs(count) > 10**12 for count in counts):
+        if (
+            operator == "**"
+            or (sizes and counts and sizes[0] * max(counts) > MAX_REPEAT)
+            or any(abs(count) > 10**12 for count in counts)
+        ):
             raise SecurityError("the chat template multiplies too much")
         return super().call_binop(context, operator, left, right)
 
 
 class _Metering(NodeTransformer):
-    """Puts what a loop runs over through a filter that counts its turns. Its name is not open to templates."""
+    """Puts what a loop runs over through a filter that counts its turns. Its name is not open to
+    templates.
+    """
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         node.iter = nodes.Filter(node.iter, "count turns", [], [], None, None, lineno=node.lineno)
@@ -104,14 +120,25 @@ def _refuse(message: str) -> None:
     raise TemplateError(message)
 
 
-def _to_json(value: object, ensure_ascii: bool = False, indent: int | None = None, **ignored: object) -> str:
+def _to_json(
+    value: object, ensure_ascii: bool = False, indent: int | None = None, **ignored: object
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
 
 
 def _environment() -> _Sandbox:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, autoescape=False, loader=None, extensions=["jinja2.ext.loopcontrols"])
+    environment = _Sandbox(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        loader=None,
+        extensions=["jinja2.ext.loopcontrols"],
+    )
     environment.filters |= {"tojson": _to_json, "count turns": _count_turns}
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().astimezone().strftime(form)}
+    environment.globals |= {
+        "raise_exception": _refuse,
+        "strftime_now": lambda form: datetime.now().astimezone().strftime(form),
+    }
     del environment.globals["lipsum"], environment.globals["cycler"]
     return environment
 

@@ -1,7 +1,9 @@
-"""What one prompt makes the model read, as a tree of tokens: whatever its questions have in common is read once.
+"""What one prompt makes the model read, as a tree of tokens: whatever its questions have in common
+is read once.
 
-Questions of one prompt share the record's text and part in what follows it: a branch's lead, its options, a candidate
-that is weighed by its text. As a tree, they are one segment of a pass in which every token sees its own ancestors only.
+Questions of one prompt share the record's text and part in what follows it: a branch's lead, its
+options, a candidate that is weighed by its text. As a tree, they are one segment of a pass in which
+every token sees its own ancestors only.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from medtask.engines.tokens.chat import count_shared
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Tokens behind the shared prefix, in preorder: each token's place comes after those of its ancestors.
+    """Tokens behind the shared prefix, in preorder: each token's place comes after those of its
+    ancestors.
 
-    ``parents``: for each token the place of the one that it continues, -1 for the prefix. ``starts``: the places at which
-    pieces begin that are read in one pass each, in this order. ``ends``: the place of each path's last token.
+    ``parents``: for each token the place of the one that it continues, -1 for the prefix.
+    ``starts``: the places at which pieces begin that are read in one pass each, in this order.
+    ``ends``: the place of each path's last token.
     """
 
     tokens: list[int]
@@ -38,7 +42,8 @@ class Tree:
 def grow_tree(paths: Sequence[tuple[int, ...]], skip: int, most: int) -> Tree:
     """The tree of all ``paths`` without their first ``skip`` tokens, which all share.
 
-    It is cut into pieces of at most ``most`` tokens, or one path: a piece hangs from a single token of earlier ones.
+    It is cut into pieces of at most ``most`` tokens, or one path: a piece hangs from a single token
+    of earlier ones.
     """
     tree = Tree([], [], [0], [-1] * len(paths))
     chain: list[int] = []
@@ -65,7 +70,12 @@ def count_tokens(paths: Sequence[tuple[int, ...]]) -> int:
 
 
 def _sort(paths: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
-    """Paths in order, which is the tree's preorder, by index: each with the number of tokens that it shares with the one before."""
+    """Paths in order, which is the tree's preorder, by index: each with the number of tokens that
+    it shares with the one before.
+    """
     order = sorted(range(len(paths)), key=lambda index: paths[index])
     yield from ((index, 0) for index in order[:1])
-    yield from ((index, count_shared([paths[last], paths[index]])) for last, index in itertools.pairwise(order))
+    yield from (
+        (index, count_shared([paths[last], paths[index]]))
+        for last, index in itertools.pairwise(order)
+    )

@@ -1,7 +1,8 @@
-"""Scores of tokenised questions from any model that can read token sequences and tell what follows them.
+"""Scores of tokenised questions from any model that can read token sequences and tell what follows
+them.
 
-The tries are read level by level, for all questions together, and only where a branching can still change a reported
-probability (see trie.settle).
+The tries are read level by level, for all questions together, and only where a branching can still
+change a reported probability (see trie.settle).
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A sequence of tokens to be read. ``behind``: how many of its first tokens were read before, for this question.
+    """A sequence of tokens to be read. ``behind``: how many of its first tokens were read before,
+    for this question.
 
-    ``wanted``: by the place of a token in the sequence, the tokens whose log-probabilities behind it are asked for.
+    ``wanted``: by the place of a token in the sequence, the tokens whose log-probabilities behind
+    it are asked for.
     """
 
     tokens: tuple[int, ...]
@@ -40,16 +43,22 @@ class Reading:
 # Logits [keep, vocabulary] of each reading, in their order.
 Read = Callable[[Sequence[Reading]], Sequence[Logits]]
 
-# Of each reading, by place and token, the log-probabilities over the whole vocabulary that it asks for.
+# Of each reading, by place and token, the log-probabilities over the whole vocabulary that it asks
+# for.
 Told = Mapping[int, Mapping[int, float]]
 Tell = Callable[[Sequence[Reading]], Sequence[Told]]
 
 
 def score_questions(questions: Sequence[Question], read: Read) -> list[BranchScores]:
-    """Scores of questions that are read together; ``read`` is called once, and once more for each further level of the tries."""
+    """Scores of questions that are read together; ``read`` is called once, and once more for each
+    further level of the tries.
+    """
 
     def tell(readings: Sequence[Reading]) -> list[Told]:
-        return [look_up(reading, logits) for reading, logits in zip(readings, read(readings), strict=True)]
+        return [
+            look_up(reading, logits)
+            for reading, logits in zip(readings, read(readings), strict=True)
+        ]
 
     return score_told(questions, tell)
 
@@ -59,18 +68,32 @@ def look_up(reading: Reading, logits: Logits) -> Told:
     told: dict[int, dict[int, float]] = {}
     for place, tokens in reading.wanted.items():
         row = logits[place - len(reading.tokens)]
-        told[place] = dict(zip(tokens, (row[list(tokens)].astype(np.float64) - _logsumexp(row)).tolist(), strict=True))
+        told[place] = dict(
+            zip(
+                tokens,
+                (row[list(tokens)].astype(np.float64) - _logsumexp(row)).tolist(),
+                strict=True,
+            )
+        )
     return told
 
 
 def score_told(questions: Sequence[Question], tell: Tell) -> list[BranchScores]:
-    """As score_questions, by a model that shows no logits but tells the log-probabilities that it is asked for."""
+    """As score_questions, by a model that shows no logits but tells the log-probabilities that it
+    is asked for.
+    """
     first: list[Reading] = []
     owners: list[int] = []
     for row, question in enumerate(questions):
         if question.trie is not None:
             last = len(question.base) - 1
-            first.append(Reading(question.base, 0, _merge((question.ask, question.first), (last, question.trie.tokens))))
+            first.append(
+                Reading(
+                    question.base,
+                    0,
+                    _merge((question.ask, question.first), (last, question.trie.tokens)),
+                )
+            )
         else:
             for path, tail in zip(question.paths[1:], question.tails, strict=True):
                 start = len(path) - len(tail)
@@ -84,14 +107,20 @@ def score_told(questions: Sequence[Question], tell: Tell) -> list[BranchScores]:
     return [
         _weigh_text(question, found)
         if question.trie is None
-        else BranchScores(tuple(tallies[row].logprobs[0].tolist()), _mass_outside(question, found), float(tallies[row].slack[0]))
+        else BranchScores(
+            tuple(tallies[row].logprobs[0].tolist()),
+            _mass_outside(question, found),
+            float(tallies[row].slack[0]),
+        )
         for row, (question, found) in enumerate(zip(questions, of_row, strict=True))
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """A branching that one question's reading has come to: the visit, the tokens read up to it, and what may follow them."""
+    """A branching that one question's reading has come to: the visit, the tokens read up to it, and
+    what may follow them.
+    """
 
     row: int
     visit: Visit
@@ -99,19 +128,27 @@ class _Arrival:
     told: Mapping[int, float]
 
 
-def _settle_tries(questions: Sequence[Question], found: Sequence[Sequence[Told]], tell: Tell) -> dict[int, Tally]:
+def _settle_tries(
+    questions: Sequence[Question], found: Sequence[Sequence[Told]], tell: Tell
+) -> dict[int, Tally]:
     tallies: dict[int, Tally] = {}
     arrivals: list[_Arrival] = []
     for row, question in enumerate(questions):
         if question.trie is not None:
             tallies[row] = Tally.blank(1, len(question.trie.labels))
             visit = Visit(question.trie, np.zeros(1, dtype=np.intp), np.zeros(1))
-            arrivals.append(_Arrival(row, visit, question.base, found[row][0][len(question.base) - 1]))
+            arrivals.append(
+                _Arrival(row, visit, question.base, found[row][0][len(question.base) - 1])
+            )
     while arrivals:
         ahead = [
             (arrival, visit)
             for arrival in arrivals
-            for visit in settle(tallies[arrival.row], arrival.visit, _renormalise(arrival.told, arrival.visit.node.tokens))
+            for visit in settle(
+                tallies[arrival.row],
+                arrival.visit,
+                _renormalise(arrival.told, arrival.visit.node.tokens),
+            )
         ]
         if not ahead:
             break
@@ -156,6 +193,8 @@ def _weigh_text(question: Question, found: Sequence[Told]) -> BranchScores:
 
 
 def _logsumexp(values: NDArray[np.floating]) -> float:
-    """In float64 where it matters: the sum. Exponentials of a whole vocabulary stay in the logits' own format."""
+    """In float64 where it matters: the sum. Exponentials of a whole vocabulary stay in the logits'
+    own format.
+    """
     peak = values.max()
     return float(peak) + math.log(float(np.exp(values - peak).sum(dtype=np.float64)))

@@ -23,9 +23,11 @@ Ended = Literal["stop", "length", "loop", "deadline"]
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What ends a text by itself: one of ``tokens``, one of the ``stops``, the end of its first ``line``.
+    """What ends a text by itself: one of ``tokens``, one of the ``stops``, the end of its first
+    ``line``.
 
-    ``specials``: special tokens of the tokenizer that stops are looked for in, and that are taken out of the text then.
+    ``specials``: special tokens of the tokenizer that stops are looked for in, and that are taken
+    out of the text then.
     """
 
     tokens: frozenset[int]
@@ -35,12 +37,21 @@ class Ends:
 
 
 class Draft:
-    """A row that is being written. ``tokens``: those of its prompt (``asked`` of them), then those written.
+    """A row that is being written. ``tokens``: those of its prompt (``asked`` of them), then those
+    written.
 
-    ``group``: rows of one group begin with the same turns. ``read``, ``reused``, ``ms``: its costs so far.
+    ``group``: rows of one group begin with the same turns. ``read``, ``reused``, ``ms``: its costs
+    so far.
     """
 
-    def __init__(self, prompt: Prompt, tokens: Sequence[int], limits: Limits, ends: Ends, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        tokens: Sequence[int],
+        limits: Limits,
+        ends: Ends,
+        tokenizer: Tokenizer,
+    ) -> None:
         self.record_id = prompt.record_id
         self.group: Hashable = prompt.messages[:-1]
         self.tokens = list(tokens)
@@ -53,7 +64,8 @@ class Draft:
         self._limits = limits
         self._ends = ends
         self._tokenizer = tokenizer
-        # Behind a blank, the text begins like any other: a model may well repeat the space that was taken from its prompt.
+        # Behind a blank, the text begins like any other: a model may well repeat the space that was
+        # taken from its prompt.
         self._goes_on = not limits.think and prompt.written[-1:].strip() != ""
         self._transcript = self._begin_transcript()
         self._loops = LoopWatch() if limits.loops else None
@@ -118,7 +130,9 @@ class Draft:
             self.ended = "deadline"
 
     def text(self) -> str:
-        """What is certain of the text so far; all of it once the row is done. See HfEngine.generate for its blanks."""
+        """What is certain of the text so far; all of it once the row is done. See HfEngine.generate
+        for its blanks.
+        """
         if self.done:
             self._transcript.finish()
         text = self._transcript.text.rstrip() if self.done else self._transcript.settled()
@@ -131,13 +145,27 @@ class Draft:
         if self.fault:
             return self.fault
         assert self.ended
-        return Generated(self.record_id, self.text(), self.ended, self._logprob, self._count, self.read, self.reused, self.ms)
+        return Generated(
+            self.record_id,
+            self.text(),
+            self.ended,
+            self._logprob,
+            self._count,
+            self.read,
+            self.reused,
+            self.ms,
+        )
 
     def _seconds(self) -> float:
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def _begin_transcript(self) -> Transcript:
-        return Transcript(self._tokenizer, self._ends.stops, line=self._ends.line, specials=bool(self._ends.specials))
+        return Transcript(
+            self._tokenizer,
+            self._ends.stops,
+            line=self._ends.line,
+            specials=bool(self._ends.specials),
+        )
 
     def _keep(self, count: int) -> None:
         """Tell the text of the first ``count`` tokens only."""

@@ -1,7 +1,8 @@
 """JSON schemas as grammars: compact JSON, and quotes that stand in the row's text letter by letter.
 
-Grammars are written in llguidance's dialect of Lark (its docs/syntax.md). Whatever has no quote in it is handed over as a
-JSON schema; what has one is spelled out, since JSON Schema has no word for "a part of this text".
+Grammars are written in llguidance's dialect of Lark (its docs/syntax.md). Whatever has no quote in
+it is handed over as a JSON schema; what has one is spelled out, since JSON Schema has no word for
+"a part of this text".
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ Schema = Mapping[str, Any]
 
 # No \u: half of a surrogate pair is valid JSON and no text.
 _COMPACT = {"whitespace_flexible": False, "json_allowed_escapes": 'nrbtf\\"'}
-_NO_RULES = frozenset({"title", "description", "default", "examples", "deprecated", "$comment", "$defs", "$schema", "$id"})
+_NO_RULES = frozenset(
+    {
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "$comment",
+        "$defs",
+        "$schema",
+        "$id",
+    }
+)
 _KNOWN = {
     "anyOf": frozenset({"anyOf"}),
     "oneOf": frozenset({"oneOf"}),
@@ -35,10 +48,14 @@ def has_quotes(schema: object) -> bool:
 
 
 def drop_quotes(schema: Schema) -> dict[str, Any]:
-    """A schema without medtask's own word "quote", for engines that cannot hold a text to its record. A property of that name
-    stays.
+    """A schema without medtask's own word "quote", for engines that cannot hold a text to its
+    record. A property of that name stays.
     """
-    return {name: _drop_inside(value) for name, value in schema.items() if not (name == "quote" and isinstance(value, bool))}
+    return {
+        name: _drop_inside(value)
+        for name, value in schema.items()
+        if not (name == "quote" and isinstance(value, bool))
+    }
 
 
 def _drop_inside(value: Any) -> Any:
@@ -48,17 +65,21 @@ def _drop_inside(value: Any) -> Any:
 
 
 def write_grammar(schema: Schema, text: str, *, space: bool = False) -> str:
-    """The grammar of what satisfies the schema for a record with this text. ``space``: a space may stand before it.
+    """The grammar of what satisfies the schema for a record with this text. ``space``: a space may
+    stand before it.
 
-    A quote is never empty, unless the text is. Its escapes are those of json.dumps(..., ensure_ascii=False), so what
-    json.loads reads from it is a part of the text. InputError for a schema that asks for a quote within what is not
-    known here (allOf, patternProperties and the like).
+    A quote is never empty, unless the text is. Its escapes are those of json.dumps(...,
+    ensure_ascii=False), so what json.loads reads from it is a part of the text. InputError for a
+    schema that asks for a quote within what is not known here (allOf, patternProperties and the
+    like).
     """
     return _Grammar(schema, text).write(space)
 
 
 class _Grammar:
-    """Rules in the making: each part of the schema becomes a rule of its own, each $ref one for all its uses."""
+    """Rules in the making: each part of the schema becomes a rule of its own, each $ref one for all
+    its uses.
+    """
 
     def __init__(self, schema: Schema, text: str) -> None:
         self.schema = schema
@@ -68,7 +89,9 @@ class _Grammar:
 
     def write(self, space: bool) -> str:
         start = self._add(self.schema)
-        return "\n".join([f"start: {_literal(' ') + '? ' if space else ''}{start}", *self.rules, ""])
+        return "\n".join(
+            [f"start: {_literal(' ') + '? ' if space else ''}{start}", *self.rules, ""]
+        )
 
     def _add(self, schema: Schema) -> str:
         """The name of the rule for a part of the schema."""
@@ -114,12 +137,19 @@ class _Grammar:
         if schema.get("additionalProperties", False) is not False:
             raise _refuse("additionalProperties")
         if unknown := sorted(required - set(parts)):
-            raise InputError(f"the schema requires {unknown[0]}, which is none of its properties", fix="add it to properties")
+            raise InputError(
+                f"the schema requires {unknown[0]}, which is none of its properties",
+                fix="add it to properties",
+            )
         pairs = [
-            (f"{_literal(json.dumps(key, ensure_ascii=False) + ':')} {self._add(part)}", key in required)
+            (
+                f"{_literal(json.dumps(key, ensure_ascii=False) + ':')} {self._add(part)}",
+                key in required,
+            )
             for key, part in parts.items()
         ]
-        # A comma stands before every pair but the first one that is there, so that one has to be known.
+        # A comma stands before every pair but the first one that is there, so that one has to be
+        # known.
         bodies = [""] if not any(needed for _, needed in pairs) else []
         for first, (pair, needed) in enumerate(pairs):
             more = (f'("," {other})' + ("" if must else "?") for other, must in pairs[first + 1 :])
@@ -132,8 +162,13 @@ class _Grammar:
         item = self._add(schema["items"])
         least, most = int(schema.get("minItems", 0)), schema.get("maxItems")
         if most is not None and most < least:
-            raise InputError(f"the schema asks for at least {least} and at most {most} items", fix="correct minItems or maxItems")
-        more = f'("," {item}){{{max(0, least - 1)},{"" if most is None else max(0, int(most) - 1)}}}'
+            raise InputError(
+                f"the schema asks for at least {least} and at most {most} items",
+                fix="correct minItems or maxItems",
+            )
+        more = (
+            f'("," {item}){{{max(0, least - 1)},{"" if most is None else max(0, int(most) - 1)}}}'
+        )
         body = f"({item} {more})"
         return f'"[" {_literal("") if most == 0 else body if least else body + "?"} "]"'
 
@@ -146,7 +181,9 @@ class _Grammar:
             chunks = [json.dumps(character, ensure_ascii=False)[1:-1] for character in self.text]
             # An escape counts as the one character that it stands for.
             length = rf"/(?s:[^\\]|\\u[0-9a-f]{{4}}|\\[^u]){{{max(1, least)},{most}}}/"
-            self.rules.append(f'{name}: %regex {json.dumps({"substring_chunks": chunks})} & {length}')
+            self.rules.append(
+                f"{name}: %regex {json.dumps({'substring_chunks': chunks})} & {length}"
+            )
             self.names[name] = name
         return f'"\\"" {name} "\\""'
 
@@ -154,22 +191,36 @@ class _Grammar:
         """As has_quotes, and through references."""
         if isinstance(schema, Mapping):
             ref = schema.get("$ref")
-            if isinstance(ref, str) and ref not in seen and self._has_quotes(self._resolve(ref), seen | {ref}):
+            if (
+                isinstance(ref, str)
+                and ref not in seen
+                and self._has_quotes(self._resolve(ref), seen | {ref})
+            ):
                 return True
-            return schema.get("quote") is True or any(self._has_quotes(part, seen) for key, part in schema.items() if key != "$defs")
-        return isinstance(schema, list | tuple) and any(self._has_quotes(part, seen) for part in schema)
+            return schema.get("quote") is True or any(
+                self._has_quotes(part, seen) for key, part in schema.items() if key != "$defs"
+            )
+        return isinstance(schema, list | tuple) and any(
+            self._has_quotes(part, seen) for part in schema
+        )
 
     def _resolve(self, ref: str) -> Schema:
         place: Any = self.schema
         for key in ref.removeprefix("#").strip("/").split("/"):
             place = place.get(key) if isinstance(place, Mapping) else None
         if not ref.startswith("#/") or not isinstance(place, Mapping):
-            raise InputError(f"the schema refers to {ref}, which it does not hold", fix="put it under $defs of the same schema")
+            raise InputError(
+                f"the schema refers to {ref}, which it does not hold",
+                fix="put it under $defs of the same schema",
+            )
         return place
 
 
 def _refuse(what: str) -> InputError:
-    return InputError(f"the schema asks for a quote where it also has {what}", fix="quote plain strings of closed objects and of lists")
+    return InputError(
+        f"the schema asks for a quote where it also has {what}",
+        fix="quote plain strings of closed objects and of lists",
+    )
 
 
 def _literal(text: str) -> str:

@@ -1,4 +1,6 @@
-"""What writing is whoever writes: drafts are begun, written, shown to who reads along, and told as results."""
+"""What writing is whoever writes: drafts are begun, written, shown to who reads along, and told as
+results.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,14 @@ def write_texts(
     begin: Callable[[], Sequence[Draft]],
     write: Callable[[Sequence[Draft], Show], Iterator[Draft]],
 ) -> Iterator[Generated | Fault]:
-    """See Engine.generate. ``begin`` makes a draft for each prompt (see begin_drafts); ``write`` is given those that can be
-    written, yields each once it is done, and calls Show with a draft whenever it has grown.
+    """See Engine.generate. ``begin`` makes a draft for each prompt (see begin_drafts); ``write`` is
+    given those that can be written, yields each once it is done, and calls Show with a draft
+    whenever it has grown.
     """
     if on_text and len(prompts) > 1:
-        raise EngineError("only one text can be shown while it is written", fix="ask about one prompt at a time")
+        raise EngineError(
+            "only one text can be shown while it is written", fix="ask about one prompt at a time"
+        )
     if all(prompt.record_id in known for prompt in prompts):
         return
     drafts = begin()

@@ -9,17 +9,21 @@ from medtask.evaluate.findings.finding import Finding
 from medtask.evaluate.intervals import Estimate
 from medtask.evaluate.words import isolate, percent
 
-TIMES = 2.0  # a share is told where it is so many times the even one, or so many times smaller than gold's or larger
+# a share is told where it is so many times the even one, or so many times smaller than gold's or
+# larger
+TIMES = 2.0
 LEANING = 0.25  # total variation from even shares: from here on the whole is told
 
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """The mean probability of each outcome on inputs without content (Zhao et al. 2021, "Calibrate Before Use").
+    """The mean probability of each outcome on inputs without content (Zhao et al. 2021, "Calibrate
+    Before Use").
 
-    ``exclusive``: exactly one outcome applies, so that shares sum to 1 and even ones are 1 through their number; otherwise
-    each is the probability that the outcome applies, and an even one is 0.5. ``inputs``: the shares for each of the inputs
-    by itself. ``gold``: how frequent each outcome is in gold, where that is known. ``noun``: what outcomes are called.
+    ``exclusive``: exactly one outcome applies, so that shares sum to 1 and even ones are 1 through
+    their number; otherwise each is the probability that the outcome applies, and an even one is
+    0.5. ``inputs``: the shares for each of the inputs by itself. ``gold``: how frequent each
+    outcome is in gold, where that is known. ``noun``: what outcomes are called.
     """
 
     shares: Mapping[str, float]
@@ -34,7 +38,9 @@ class Bias:
 
     @property
     def distance(self) -> float:
-        """Total variation from even shares, in [0, 1); of outcomes that do not exclude each other the mean distance."""
+        """Total variation from even shares, in [0, 1); of outcomes that do not exclude each other
+        the mean distance.
+        """
         apart = sum(abs(share - self.even) for share in self.shares.values())
         return apart / 2 if self.exclusive else apart / len(self.shares)
 
@@ -57,9 +63,19 @@ def _tell(bias: Bias, name: str, share: float) -> Finding:
     even = f"{percent(bias.even)} would be even" if bias.exclusive else "50 % would be even"
     gold = bias.gold.get(name)
     frequent = f"; gold has it in {percent(gold.value)} of {gold.n:,} rows" if gold else ""
-    seen = f"with nothing to read the model gives {isolate(name)} {percent(share)} ({even}{frequent})"
-    advice = "calibrate its answers (a bias for each label takes this out), or write definitions and examples of equal weight"
+    seen = (
+        f"with nothing to read the model gives {isolate(name)} {percent(share)} ({even}{frequent})"
+    )
+    advice = (
+        "calibrate its answers (a bias for each label takes this out), or write definitions "
+        "and examples of equal weight"
+    )
     if bias.noun == "letter":
         advice = "write `debias: permute`: letters are then asked for in every order and averaged"
-    figures = {"share": share, "even": bias.even, "gold": asdict(gold) if gold else None, "inputs": len(bias.inputs)}
+    figures = {
+        "share": share,
+        "even": bias.even,
+        "gold": asdict(gold) if gold else None,
+        "inputs": len(bias.inputs),
+    }
     return Finding("prior", "look", (name,), seen, advice, figures, share / bias.even)

@@ -19,10 +19,11 @@ LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Where gold has the label at place ``gold`` and not the one at ``answer``, the answer has the latter in ``share`` of the rows.
+    """Where gold has the label at place ``gold`` and not the one at ``answer``, the answer has the
+    latter in ``share`` of the rows.
 
-    ``back``: the same the other way round; None where gold never has the other without the first. ``p``: of the two
-    directions' p-values the smaller, adjusted for all that were looked at.
+    ``back``: the same the other way round; None where gold never has the other without the first.
+    ``p``: of the two directions' p-values the smaller, adjusted for all that were looked at.
     """
 
     gold: int
@@ -37,11 +38,13 @@ class Confusion:
 
 
 def find_confused(cells: Cells) -> list[Confusion]:
-    """Pairs that are confused more often than by chance, most rows first; the direction with more rows is told first.
+    """Pairs that are confused more often than by chance, most rows first; the direction with more
+    rows is told first.
 
-    Of the rows whose gold lacks B, is B answered more often where gold has A than elsewhere? That is Fisher's exact test, one-sided,
-    for every ordered pair; p-values are adjusted as Benjamini and Yekutieli (2001) do, whatever their dependence: of the pairs that
-    are told, 5 % at most are chance. With two labels there is no elsewhere, and nothing is told.
+    Of the rows whose gold lacks B, is B answered more often where gold has A than elsewhere? That
+    is Fisher's exact test, one-sided, for every ordered pair; p-values are adjusted as Benjamini
+    and Yekutieli (2001) do, whatever their dependence: of the pairs that are told, 5 % at most are
+    chance. With two labels there is no elsewhere, and nothing is told.
     """
     from scipy.stats import false_discovery_control, hypergeom
 
@@ -50,25 +53,43 @@ def find_confused(cells: Cells) -> list[Confusion]:
         return []
     hits, apart = count_confusions(cells)
     lacking, wrongly = _count_false(cells)
-    # A cell of the 2 x 2 table, given its margins, is hypergeometric. What happened once at most is taken for chance unseen.
+    # A cell of the 2 x 2 table, given its margins, is hypergeometric. What happened once at most is
+    # taken for chance unseen.
     p, seen = np.ones((labels, labels)), np.nonzero(hits > 1)
     p[seen] = hypergeom.sf(hits[seen] - 1, lacking[seen[1]], apart[seen], wrongly[seen[1]])
     off_diagonal = ~np.eye(labels, dtype=np.bool_)
     adjusted = np.ones((labels, labels))
-    adjusted[off_diagonal] = false_discovery_control(np.clip(p[off_diagonal], 0.0, 1.0), method="by")
-    pairs = {tuple(sorted(pair)) for pair in np.argwhere((adjusted <= ALPHA) & off_diagonal & (hits > 1)).tolist()}
-    found = [_describe(one, other, hits, apart, float(min(adjusted[one, other], adjusted[other, one]))) for one, other in pairs]
+    adjusted[off_diagonal] = false_discovery_control(
+        np.clip(p[off_diagonal], 0.0, 1.0), method="by"
+    )
+    pairs = {
+        tuple(sorted(pair))
+        for pair in np.argwhere((adjusted <= ALPHA) & off_diagonal & (hits > 1)).tolist()
+    }
+    found = [
+        _describe(one, other, hits, apart, float(min(adjusted[one, other], adjusted[other, one])))
+        for one, other in pairs
+    ]
     return sorted(found, key=lambda pair: (-pair.rows, pair.gold, pair.answer))
 
 
 def count_confusions(cells: Cells) -> tuple[Counts, Counts]:
-    """[A, B]: rows whose gold has A and not B and whose answer has B; and rows whose gold has A and not B."""
-    gold, answer = cells.gold.astype(np.float64), cells.answer.astype(np.float64)  # which multiply fast, and count exactly
+    """[A, B]: rows whose gold has A and not B and whose answer has B; and rows whose gold has A and
+    not B.
+    """
+    gold, answer = (
+        cells.gold.astype(np.float64),
+        cells.answer.astype(np.float64),
+    )  # which multiply fast, and count exactly
     weighed = (gold * cells.rows[:, None]).T
-    return (weighed @ (answer * (1 - gold))).astype(np.int64), (weighed @ (1 - gold)).astype(np.int64)
+    return (weighed @ (answer * (1 - gold))).astype(np.int64), (weighed @ (1 - gold)).astype(
+        np.int64
+    )
 
 
-def tell_confused(pairs: Sequence[Confusion], labels: Sequence[str], abstain: str | None) -> list[Finding]:
+def tell_confused(
+    pairs: Sequence[Confusion], labels: Sequence[str], abstain: str | None
+) -> list[Finding]:
     """Findings of the pairs that most rows are lost to, at most ten."""
     return [_tell(pair, labels, abstain) for pair in pairs[:LISTED]]
 
@@ -79,12 +100,16 @@ def _count_false(cells: Cells) -> tuple[Counts, Counts]:
     return without.sum(axis=0), (without * cells.answer).sum(axis=0)
 
 
-def _describe(one: int, other: int, hits: NDArray[np.int64], apart: NDArray[np.int64], p: float) -> Confusion:
+def _describe(
+    one: int, other: int, hits: NDArray[np.int64], apart: NDArray[np.int64], p: float
+) -> Confusion:
     if hits[other, one] > hits[one, other]:
         one, other = other, one
     share = estimate_share(int(hits[one, other]), int(apart[one, other]))
     assert share is not None  # there are hits
-    return Confusion(one, other, share, estimate_share(int(hits[other, one]), int(apart[other, one])), p)
+    return Confusion(
+        one, other, share, estimate_share(int(hits[other, one]), int(apart[other, one])), p
+    )
 
 
 def _tell(pair: Confusion, labels: Sequence[str], abstain: str | None) -> Finding:
@@ -94,9 +119,14 @@ def _tell(pair: Confusion, labels: Sequence[str], abstain: str | None) -> Findin
     seen = f"where gold is {one}, the answer is {other} in {rows}"
     seen += f"; the other way round in {_hits(pair.back):,} of {pair.back.n:,}" if pair.back else ""
     if abstain in (gold, answer):
-        advice = f"say in the definition of {other if gold == abstain else one} how little of it in a text is enough"
+        advice = (
+            f"say in the definition of {other if gold == abstain else one} how little of it "
+            "in a text is enough"
+        )
     else:
-        advice = "say in both definitions what tells them apart, show an example of each, or merge them"
+        advice = (
+            "say in both definitions what tells them apart, show an example of each, or merge them"
+        )
     figures = {
         "gold": gold,
         "answer": answer,

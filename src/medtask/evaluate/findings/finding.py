@@ -17,9 +17,10 @@ WEIGHTS: tuple[Weight, ...] = ("act", "look", "note")
 class Finding:
     """``seen``: what was seen, in one sentence with its numbers. ``advice``: what to do about it.
 
-    ``weight``: "act" costs right answers as far as can be measured; "look" may, and a person has to judge; "note" is good to
-    know. ``score`` orders findings of one topic, the greatest first. ``figures``: the numbers of ``seen`` by name; estimates
-    are mappings with value, n, low and high.
+    ``weight``: "act" costs right answers as far as can be measured; "look" may, and a person has to
+    judge; "note" is good to know. ``score`` orders findings of one topic, the greatest first.
+    ``figures``: the numbers of ``seen`` by name; estimates are mappings with value, n, low and
+    high.
     """
 
     topic: str

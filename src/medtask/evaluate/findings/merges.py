@@ -24,10 +24,12 @@ Sums = list[Figures]
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Labels at two places as one. ``macro_f1``, ``accuracy``: the change, with intervals over the rows with gold.
+    """Labels at two places as one. ``macro_f1``, ``accuracy``: the change, with intervals over the
+    rows with gold.
 
-    ``usual``: the median change of macro-F1 over all pairs: what merging brings without any reason. ``rows``: whose gold has
-    either; ``told_apart`` of them have the right answer today, a difference that would be lost.
+    ``usual``: the median change of macro-F1 over all pairs: what merging brings without any reason.
+    ``rows``: whose gold has either; ``told_apart`` of them have the right answer today, a
+    difference that would be lost.
     """
 
     first: int
@@ -39,12 +41,16 @@ class Merge:
     told_apart: int
 
 
-def weigh_merges(cells: Cells, pairs: Iterable[Pair], *, abstain: int | None = None, seed: int = 0) -> list[Merge]:
-    """Of ``pairs``, which there is a reason to merge, those whose merge raises macro-F1 more than merging any two does; best first.
+def weigh_merges(
+    cells: Cells, pairs: Iterable[Pair], *, abstain: int | None = None, seed: int = 0
+) -> list[Merge]:
+    """Of ``pairs``, which there is a reason to merge, those whose merge raises macro-F1 more than
+    merging any two does; best first.
 
-    A reason is needed: a label that the model answers to everything would gain from being merged with any other. Both figures
-    are computed from the same draws of rows, with and without the merge: the interval is one of their difference. Accuracy is
-    over all rows with gold; macro-F1 over the labels that gold has (see metrics.Quality).
+    A reason is needed: a label that the model answers to everything would gain from being merged
+    with any other. Both figures are computed from the same draws of rows, with and without the
+    merge: the interval is one of their difference. Accuracy is over all rows with gold; macro-F1
+    over the labels that gold has (see metrics.Quality).
     """
     labels = cells.gold.shape[1]
     if not cells.n or labels < 3:
@@ -54,10 +60,24 @@ def weigh_merges(cells: Cells, pairs: Iterable[Pair], *, abstain: int | None = N
     confused = {(min(pair), max(pair)) for pair in pairs if both_ways[pair] and abstain not in pair}
     wanted = sorted(sorted(confused), key=lambda pair: -both_ways[pair])
     whole = _list_sums(cells.gold, cells.answer)
-    usual = _find_usual(cells, [pair for pair in combinations(range(labels), 2) if abstain not in pair], whole, seed)
+    usual = _find_usual(
+        cells, [pair for pair in combinations(range(labels), 2) if abstain not in pair], whole, seed
+    )
     merges = [_weigh(cells, pair, usual, whole, seed) for pair in wanted[:TRIED]]
-    gains = [merge for merge in merges if merge.macro_f1.value > max(0.0, usual) and (merge.macro_f1.low or 0.0) >= 0]
-    return sorted(gains, key=lambda merge: (-(merge.macro_f1.low or 0.0), -merge.macro_f1.value, merge.first, merge.second))
+    gains = [
+        merge
+        for merge in merges
+        if merge.macro_f1.value > max(0.0, usual) and (merge.macro_f1.low or 0.0) >= 0
+    ]
+    return sorted(
+        gains,
+        key=lambda merge: (
+            -(merge.macro_f1.low or 0.0),
+            -merge.macro_f1.value,
+            merge.first,
+            merge.second,
+        ),
+    )
 
 
 def tell_merges(merges: Sequence[Merge], labels: Sequence[str]) -> list[Finding]:
@@ -85,9 +105,13 @@ def _weigh(cells: Cells, pair: Pair, usual: float, whole: Sums, seed: int) -> Me
 
 
 def _change(cells: Cells, pair: Pair, whole: Sums) -> Callable[[Counts], Figures]:
-    """Macro-F1 of each draw with the pair as one label, less macro-F1 as it is. ``whole``: of all labels as they are."""
+    """Macro-F1 of each draw with the pair as one label, less macro-F1 as it is. ``whole``: of all
+    labels as they are.
+    """
     places = list(pair)
-    joined = _list_sums(_join(cells.gold[:, places], (0, 1)), _join(cells.answer[:, places], (0, 1)))
+    joined = _list_sums(
+        _join(cells.gold[:, places], (0, 1)), _join(cells.answer[:, places], (0, 1))
+    )
 
     def change(drawn: Counts) -> Figures:
         rows = drawn.astype(np.float64)
@@ -105,11 +129,15 @@ def _find_usual(cells: Cells, pairs: Sequence[Pair], whole: Sums, seed: int) -> 
     if len(pairs) > COMPARED:
         places = np.random.default_rng(seed).choice(len(pairs), COMPARED, replace=False)
         pairs = [pairs[place] for place in places]
-    return median([float(_change(cells, pair, whole)(cells.rows[None])[0]) for pair in pairs] or [0.0])
+    return median(
+        [float(_change(cells, pair, whole)(cells.rows[None])[0]) for pair in pairs] or [0.0]
+    )
 
 
 def _join(flags: Flags, pair: Pair) -> Flags:
-    """The second label of the pair becomes the first; it stays as one that nobody has, which macro-F1 does not count."""
+    """The second label of the pair becomes the first; it stays as one that nobody has, which
+    macro-F1 does not count.
+    """
     joined = flags.copy()
     joined[:, pair[0]] |= flags[:, pair[1]]
     joined[:, pair[1]] = False
@@ -121,8 +149,14 @@ def _match(gold: Flags, answer: Flags, cells: Cells) -> Flags:
 
 
 def _list_sums(gold: Flags, answer: Flags) -> Sums:
-    """What macro-F1 is made of, [cells, labels] each: in both, in gold, in either (twice where in both). As floats, which multiply fast."""
-    return [(gold & answer).astype(np.float64), gold.astype(np.float64), gold.astype(np.float64) + answer]
+    """What macro-F1 is made of, [cells, labels] each: in both, in gold, in either (twice where in
+    both). As floats, which multiply fast.
+    """
+    return [
+        (gold & answer).astype(np.float64),
+        gold.astype(np.float64),
+        gold.astype(np.float64) + answer,
+    ]
 
 
 def _tell(merge: Merge, labels: Sequence[str]) -> Finding:
@@ -130,12 +164,16 @@ def _tell(merge: Merge, labels: Sequence[str]) -> Finding:
     f1, accuracy = merge.macro_f1, merge.accuracy
     interval = "no interval" if f1.low is None else f"{f1.low:+.3f} to {f1.high:+.3f}"
     seen = (
-        f"with {isolate(first)} and {isolate(second)} as one label macro-F1 would change by {f1.value:+.3f} ({interval}, n = {f1.n:,}; "
-        f"merging any two: {merge.usual:+.3f}) and accuracy by {accuracy.value:+.3f} ({accuracy.low:+.3f} to {accuracy.high:+.3f})"
+        f"with {isolate(first)} and {isolate(second)} as one label macro-F1 would change by "
+        f"{f1.value:+.3f} ({interval}, n = {f1.n:,}; "
+        f"merging any two: {merge.usual:+.3f}) and accuracy by {accuracy.value:+.3f} "
+        f"({accuracy.low:+.3f} to {accuracy.high:+.3f})"
     )
     advice = (
-        f"merge them only if nobody needs the difference: today it is told rightly in {merge.told_apart:,} of {merge.rows:,} rows, "
-        "and that is lost; a merge raises these figures by itself, and the texts are no better understood"
+        "merge them only if nobody needs the difference: today it is told rightly in "
+        f"{merge.told_apart:,} of {merge.rows:,} rows, "
+        "and that is lost; a merge raises these figures by itself, and the texts are no better "
+        "understood"
     )
     figures = {
         "macro_f1_change": asdict(f1),

@@ -14,22 +14,32 @@ from medtask.evaluate.findings.finding import Finding, Weight
 from medtask.evaluate.words import isolate
 from medtask.records import Meaning
 
-# MiniLM cosines. Of the 876 pairs within 13 label sets (medical abstracts to ICD-9 procedures, shipped examples) 4 are at 0.65 or
-# above and all other pairs at 0.63 or below; of 19 pairs of medical synonyms 13 are, "stroke" and "cerebrovascular accident" (0.43) not.
+# MiniLM cosines. Of the 876 pairs within 13 label sets (medical abstracts to ICD-9 procedures,
+# shipped examples) 4 are at 0.65 or above and all other pairs at 0.63 or below; of 19 pairs of
+# medical synonyms 13 are, "stroke" and
+# "cerebrovascular accident" (0.43) not.
 SIMILAR = 0.65
 ALIKE = 0.8
 
-_NEGATIONS = frozenset({"no", "non", "not", "without", "with", "never", "absent", "negative", "positive"})
+_NEGATIONS = frozenset(
+    {"no", "non", "not", "without", "with", "never", "absent", "negative", "positive"}
+)
 _SHORT = 3  # letters: "as" is no plural
 
 
-def compare_labels(labels: Sequence[Meaning], vectors: NDArray[np.float32] | None = None) -> list[Finding]:
+def compare_labels(
+    labels: Sequence[Meaning], vectors: NDArray[np.float32] | None = None
+) -> list[Finding]:
     """Pairs of labels that say nearly the same, the nearest first.
 
-    ``vectors``: of each label's name and definition, of unit length, [labels, dimensions] (see similarity.encode of
-    describe_meaning); without them only the names' own words are compared.
+    ``vectors``: of each label's name and definition, of unit length, [labels, dimensions] (see
+    similarity.encode of describe_meaning); without them only the names' own words are compared.
     """
-    near = None if vectors is None else np.asarray(vectors, dtype=np.float64) @ np.asarray(vectors, dtype=np.float64).T
+    near = (
+        None
+        if vectors is None
+        else np.asarray(vectors, dtype=np.float64) @ np.asarray(vectors, dtype=np.float64).T
+    )
     found = []
     for first, second in combinations(range(len(labels)), 2):
         likeness = None if near is None else float(near[first, second])
@@ -40,7 +50,9 @@ def compare_labels(labels: Sequence[Meaning], vectors: NDArray[np.float32] | Non
 
 
 def relate_names(first: str, second: str) -> str | None:
-    """What two names have in common letter by letter: "variant", "order", "plural", "negation", "contained"; None if nothing."""
+    """What two names have in common letter by letter: "variant", "order", "plural", "negation",
+    "contained"; None if nothing.
+    """
     (one, singular), (other, singulars) = _split(first), _split(second)
     if not one or not other:
         return None
@@ -53,7 +65,9 @@ def relate_names(first: str, second: str) -> str | None:
     if set(one) ^ set(other) <= _NEGATIONS:
         return "negation"
     short, long = sorted((singular, singulars), key=len)
-    inside = any(long[start : start + len(short)] == short for start in range(len(long) - len(short) + 1))
+    inside = any(
+        long[start : start + len(short)] == short for start in range(len(long) - len(short) + 1)
+    )
     return "contained" if inside else None
 
 
@@ -65,8 +79,15 @@ def _compare(first: Meaning, second: Meaning, likeness: float | None) -> Finding
     one, other = isolate(first.name), isolate(second.name)
     seen, weight, score = _tell_relation(relation, one, other)
     if likeness is not None and (near or relation):
-        told = f"the meaning of both is {'nearly the same' if likeness >= ALIKE else 'near' if near else 'apart'} to MiniLM"
-        seen = f"{seen}; {told} (similarity {likeness:.2f})" if seen else f"{one} and {other}: {told} (similarity {likeness:.2f})"
+        told = (
+            "the meaning of both is "
+            f"{'nearly the same' if likeness >= ALIKE else 'near' if near else 'apart'} to MiniLM"
+        )
+        seen = (
+            f"{seen}; {told} (similarity {likeness:.2f})"
+            if seen
+            else f"{one} and {other}: {told} (similarity {likeness:.2f})"
+        )
         score += likeness
     bare = [name for name, label in ((one, first), (other, second)) if not label.definition]
     advice = _advise(relation, bare)
@@ -91,13 +112,24 @@ def _tell_relation(relation: str | None, one: str, other: str) -> tuple[str, Wei
 
 def _advise(relation: str | None, bare: Sequence[str]) -> str:
     if relation in ("variant", "order", "plural"):
-        return "keep one of the two, unless they mean different things: then name them by the difference"
+        return (
+            "keep one of the two, unless they mean different things: then name them by the "
+            "difference"
+        )
     where = "" if not bare else f" ({bare[0]} has none)" if len(bare) == 1 else " (neither has one)"
     if relation == "negation":
-        return f"encoders and small models overlook negations: say in both definitions what tells them apart{where}"
+        return (
+            "encoders and small models overlook negations: say in both definitions what "
+            f"tells them apart{where}"
+        )
     if relation == "contained":
-        return f"say in both definitions when the narrower one applies and when the wider one{where}"
-    return f"if they mean the same, keep one; else say in both definitions what tells them apart{where}"
+        return (
+            f"say in both definitions when the narrower one applies and when the wider one{where}"
+        )
+    return (
+        "if they mean the same, keep one; else say in both definitions what tells them "
+        f"apart{where}"
+    )
 
 
 @lru_cache(maxsize=10_000)
@@ -110,4 +142,8 @@ def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _make_singular(word: str) -> str:
     if len(word) > _SHORT and word.endswith("ies"):
         return word[:-3] + "y"
-    return word[:-1] if len(word) > _SHORT and word.endswith("s") and not word.endswith(("ss", "is", "us")) else word
+    return (
+        word[:-1]
+        if len(word) > _SHORT and word.endswith("s") and not word.endswith(("ss", "is", "us"))
+        else word
+    )

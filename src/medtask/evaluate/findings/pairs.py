@@ -1,4 +1,6 @@
-"""What the label doctor wants of answers, gathered row by row: memory grows with the different pairs of gold and answer alone."""
+"""What the label doctor wants of answers, gathered row by row: memory grows with the different
+pairs of gold and answer alone.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ Names = frozenset[str]
 class PairCounts:
     """Answers to one task of the kinds ``label`` or ``labels``, counted.
 
-    ``labels``: what there is to choose from, the abstention included, whose name ``abstain`` repeats. ``pairs``: rows by gold
-    and answer, where gold is known; an answer of None is a row without one. ``given``: rows whose answer has the label.
-    ``rated``: answers with a confidence, ``unsure`` of them below ``unsure_below``. ``strange_gold``: rows whose gold is no label
-    of the set; they are in no pair.
+    ``labels``: what there is to choose from, the abstention included, whose name ``abstain``
+    repeats. ``pairs``: rows by gold and answer, where gold is known; an answer of None is a row
+    without one. ``given``: rows whose answer has the label. ``rated``: answers with a confidence,
+    ``unsure`` of them below ``unsure_below``. ``strange_gold``: rows whose gold is no label of the
+    set; they are in no pair.
     """
 
     labels: tuple[str, ...]
@@ -40,9 +43,12 @@ class PairCounts:
     def __post_init__(self) -> None:
         self._known = frozenset(self.labels)
 
-    def add(self, answer: Collection[str] | None, gold: Collection[str] | None, confidence: float | None) -> None:
-        """One row. ``answer``: its labels, none of which may apply; None where the row has no answer. ``gold``: likewise; None
-        where it is not known."""
+    def add(
+        self, answer: Collection[str] | None, gold: Collection[str] | None, confidence: float | None
+    ) -> None:
+        """One row. ``answer``: its labels, none of which may apply; None where the row has no
+        answer. ``gold``: likewise; None where it is not known.
+        """
         self.rows += 1
         names = None if answer is None else frozenset(answer) & self._known
         if names is not None:
@@ -66,8 +72,10 @@ class PairCounts:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A tally's pairs as arrays: ``gold`` and ``answer`` [cells, labels] say which labels each side has, ``answered`` [cells] whether
-    there is an answer, ``rows`` [cells] how many rows are such a pair."""
+    """A tally's pairs as arrays: ``gold`` and ``answer`` [cells, labels] say which labels each side
+    has, ``answered`` [cells] whether there is an answer, ``rows`` [cells] how many rows are such a
+    pair.
+    """
 
     gold: Flags
     answer: Flags
@@ -81,7 +89,10 @@ class Cells:
 
 def tabulate(tally: PairCounts) -> Cells:
     """The pairs of a tally, in an order that does not depend on that of the rows."""
-    listed = sorted(tally.pairs.items(), key=lambda item: (sorted(item[0][0]), item[0][1] is None, sorted(item[0][1] or ())))
+    listed = sorted(
+        tally.pairs.items(),
+        key=lambda item: (sorted(item[0][0]), item[0][1] is None, sorted(item[0][1] or ())),
+    )
     return Cells(
         gold=_flag([gold for (gold, _), _ in listed], tally.labels),
         answer=_flag([answer or frozenset() for (_, answer), _ in listed], tally.labels),

@@ -16,13 +16,20 @@ MANY = 4  # tokens more than the median
 GROUP = 2  # labels that begin alike
 
 
-def find_traps(tokens: Mapping[str, Sequence[int]], lowered: Mapping[str, int] | None = None) -> list[Finding]:
+def find_traps(
+    tokens: Mapping[str, Sequence[int]], lowered: Mapping[str, int] | None = None
+) -> list[Finding]:
     """What stands in the way of a model that reads the labels as these tokens.
 
-    ``tokens``: of each label's continuation, the end of the turn included. ``lowered``: how many tokens it would take in lower
-    case, for labels that are written otherwise.
+    ``tokens``: of each label's continuation, the end of the turn included. ``lowered``: how many
+    tokens it would take in lower case, for labels that are written otherwise.
     """
-    return [*_find_shared(tokens), *_find_inside(tokens), *_find_long(tokens), *_find_odd(tokens, lowered or {})]
+    return [
+        *_find_shared(tokens),
+        *_find_inside(tokens),
+        *_find_long(tokens),
+        *_find_odd(tokens, lowered or {}),
+    ]
 
 
 def _find_shared(tokens: Mapping[str, Sequence[int]]) -> list[Finding]:
@@ -32,8 +39,21 @@ def _find_shared(tokens: Mapping[str, Sequence[int]]) -> list[Finding]:
             groups[own[0]].append(name)
     if len(groups) == 1 and len(tokens) > 1:
         start = _share_start(list(tokens.values()))
-        seen = f"all {len(tokens):,} labels begin with the same {_count(start)}: nothing is decided before they are read"
-        return [Finding("tokens", "note", tuple(tokens), seen, _BEGIN, {"shared_tokens": start, "labels": len(tokens)}, 0.0)]
+        seen = (
+            f"all {len(tokens):,} labels begin with the same {_count(start)}: nothing is "
+            "decided before they are read"
+        )
+        return [
+            Finding(
+                "tokens",
+                "note",
+                tuple(tokens),
+                seen,
+                _BEGIN,
+                {"shared_tokens": start, "labels": len(tokens)},
+                0.0,
+            )
+        ]
     found = []
     for names in groups.values():
         if len(names) >= GROUP:
@@ -41,12 +61,17 @@ def _find_shared(tokens: Mapping[str, Sequence[int]]) -> list[Finding]:
             early = "the model chooses the group before it reads what tells them apart"
             seen = f"{name_some(names)} begin with the same {_count(start)}: {early}"
             figures = {"shared_tokens": start, "labels": len(names)}
-            found.append(Finding("tokens", "look", tuple(names), seen, _BEGIN, figures, float(start * len(names))))
+            found.append(
+                Finding(
+                    "tokens", "look", tuple(names), seen, _BEGIN, figures, float(start * len(names))
+                )
+            )
     return found
 
 
 _BEGIN = (
-    "begin the names with the word that tells them apart, or write `readout: code`; servers that tell the likeliest first tokens alone "
+    "begin the names with the word that tells them apart, or write `readout: code`; servers that "
+    "tell the likeliest first tokens alone "
     "cannot tell such labels apart"
 )
 
@@ -57,9 +82,25 @@ def _find_inside(tokens: Mapping[str, Sequence[int]]) -> list[Finding]:
         short, long = sorted(((one, first), (other, second)), key=lambda pair: len(pair[0]))
         body = list(short[0][:-1])  # without the end of the turn
         if body and list(long[0][: len(body)]) == body:
-            seen = f"the tokens of {isolate(short[1])} are the beginning of {isolate(long[1])}: only the end of the turn tells them apart"
-            advice = "engines in this process weigh that end; a model that goes on writing prefers the longer one: rename one of them"
-            found.append(Finding("tokens", "look", (short[1], long[1]), seen, advice, {"shared_tokens": len(body)}, 1.0))
+            seen = (
+                f"the tokens of {isolate(short[1])} are the beginning of {isolate(long[1])}: "
+                "only the end of the turn tells them apart"
+            )
+            advice = (
+                "engines in this process weigh that end; a model that goes on writing "
+                "prefers the longer one: rename one of them"
+            )
+            found.append(
+                Finding(
+                    "tokens",
+                    "look",
+                    (short[1], long[1]),
+                    seen,
+                    advice,
+                    {"shared_tokens": len(body)},
+                    1.0,
+                )
+            )
     return found
 
 
@@ -69,8 +110,21 @@ def _find_long(tokens: Mapping[str, Sequence[int]]) -> list[Finding]:
     for name, own in tokens.items():
         if len(own) >= LONG * usual and len(own) >= usual + MANY:
             seen = f"{isolate(name)} takes {_count(len(own))}, the labels' median is {usual:g}"
-            advice = "a shorter name, or `readout: code`, costs less in every row; what it means belongs into the definition"
-            found.append(Finding("tokens", "note", (name,), seen, advice, {"tokens": len(own), "median": usual}, float(len(own))))
+            advice = (
+                "a shorter name, or `readout: code`, costs less in every row; what it means "
+                "belongs into the definition"
+            )
+            found.append(
+                Finding(
+                    "tokens",
+                    "note",
+                    (name,),
+                    seen,
+                    advice,
+                    {"tokens": len(own), "median": usual},
+                    float(len(own)),
+                )
+            )
     return found
 
 
@@ -79,15 +133,30 @@ def _find_odd(tokens: Mapping[str, Sequence[int]], lowered: Mapping[str, int]) -
     for name, plain in lowered.items():
         own = len(tokens[name])
         if own >= plain + 2 and own >= 1.5 * plain:
-            seen = f"{isolate(name)} takes {_count(own)}, in lower case {plain}: the model knows it as pieces rather than as a word"
+            seen = (
+                f"{isolate(name)} takes {_count(own)}, in lower case {plain}: the model knows "
+                "it as pieces rather than as a word"
+            )
             advice = "write it in the case in which texts have it, or as words"
-            found.append(Finding("tokens", "look", (name,), seen, advice, {"tokens": own, "lower_case": plain}, float(own - plain)))
+            found.append(
+                Finding(
+                    "tokens",
+                    "look",
+                    (name,),
+                    seen,
+                    advice,
+                    {"tokens": own, "lower_case": plain},
+                    float(own - plain),
+                )
+            )
     return found
 
 
 def _share_start(listed: Sequence[Sequence[int]]) -> int:
     shortest = min(map(len, listed))
-    return next((place for place in range(shortest) if len({own[place] for own in listed}) > 1), shortest)
+    return next(
+        (place for place in range(shortest) if len({own[place] for own in listed}) > 1), shortest
+    )
 
 
 def _count(number: int) -> str:

@@ -21,10 +21,14 @@ from medtask.similarity import encode
 LONGEST = 2000  # words, from which on lengths are counted together
 ENCODED = 200  # rows of the sample that MiniLM reads: of long texts it takes a second for some 30
 CAUTION = (
-    "Likeness to gold is not correctness: an answer in other words can be right, and one wrong word in the same words can be dangerous."
+    "Likeness to gold is not correctness: an answer in other words can be right, and one "
+    "wrong word in the same words can be dangerous."
 )
 
-OVERSTATED = "MiniLM similarity overstates: unrelated texts are near 0.1, not 0, and a wrong answer in gold’s own words is near 1."
+OVERSTATED = (
+    "MiniLM similarity overstates: unrelated texts are near 0.1, not 0, and a wrong "
+    "answer in gold’s own words is near 1."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,9 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class AnswerShape:
-    """``ended``: rows whose answer came to its own end; ``truncated``: those stopped before, of which ``cut`` still have an answer."""
+    """``ended``: rows whose answer came to its own end; ``truncated``: those stopped before, of
+    which ``cut`` still have an answer.
+    """
 
     ended: int
     truncated: int
@@ -62,7 +68,10 @@ class AnswerShape:
         lengths = [
             ("the middle one", f"{words.median:,}"),
             ("nine in ten", f"{words.low:,}-{words.high:,}"),
-            ("the shortest and the longest", f"{words.shortest:,}-{words.longest:,}{'+' * (words.longest >= LONGEST)}"),
+            (
+                "the shortest and the longest",
+                f"{words.shortest:,}-{words.longest:,}{'+' * (words.longest >= LONGEST)}",
+            ),
         ]
         return [
             Table("How answers ended", (("Answers", ""), ("Rows", "n")), lines),
@@ -73,7 +82,10 @@ class AnswerShape:
         if self.words is None:
             return None
         words = self.words
-        spread = f"{words.median:,} word{'s' * (words.median != 1)} an answer, nine in ten have {words.low:,}-{words.high:,}"
+        spread = (
+            f"{words.median:,} word{'s' * (words.median != 1)} an answer, nine in ten have "
+            f"{words.low:,}-{words.high:,}"
+        )
         return f"{spread}; {count_rows(self.truncated)} stopped by a limit"
 
 
@@ -107,9 +119,11 @@ def _measure(words: Counts) -> Length | None:
 
 @dataclass(frozen=True, slots=True)
 class GradedTexts:
-    """Figures of rows with gold (a random sample where there are more than 2,000, ``of`` all); without an answer a row counts as 0,
-    but in those of the answered, which are None where there are none. ``similarity`` is over fewer rows; None, with the reason in
-    ``note``, where MiniLM is not installed. ``groups``: see Units."""
+    """Figures of rows with gold (a random sample where there are more than 2,000, ``of`` all);
+    without an answer a row counts as 0, but in those of the answered, which are None where there
+    are none. ``similarity`` is over fewer rows; None, with the reason in ``note``, where MiniLM is
+    not installed. ``groups``: see Units.
+    """
 
     token_f1: Estimate
     rouge_l: Estimate
@@ -147,13 +161,20 @@ class GradedTexts:
 
     def tell(self) -> list[str]:
         n = self.token_f1.n
-        whom = f"On {n:,} random rows of {self.of:,} with gold" if n < self.of else f"On {count_rows(self.of)} with gold"
+        whom = (
+            f"On {n:,} random rows of {self.of:,} with gold"
+            if n < self.of
+            else f"On {count_rows(self.of)} with gold"
+        )
         sentences = [
             f"{whom}, answers share words with gold to a token F1 of {self.token_f1} in the mean; "
             f"{round(self.exact_match.value * n):,} say exactly the same: {self.exact_match}."
         ]
         if self.similarity:
-            sentences.append(f"Their mean similarity in meaning is {self.similarity}, which is no share of right answers.")
+            sentences.append(
+                f"Their mean similarity in meaning is {self.similarity}, which is no share of "
+                "right answers."
+            )
         if self.without:
             sentences.append(f"{count_rows(self.without)} without an answer count as 0.")
         return sentences
@@ -162,11 +183,18 @@ class GradedTexts:
         return [CAUTION, *([OVERSTATED] if self.similarity else []), *warn_of_groups(self.groups)]
 
     def explain(self) -> str:
-        unlike = f"MiniLM similarity was not measured: {self.note}." if self.note else f"MiniLM reads at most {ENCODED} of the rows."
+        unlike = (
+            f"MiniLM similarity was not measured: {self.note}."
+            if self.note
+            else f"MiniLM reads at most {ENCODED} of the rows."
+        )
         return (
-            f"{describe_intervals('exact match', 'the others', self.groups)} Exact match and token F1 (as in SQuAD) compare words "
-            "without case, punctuation and articles, ROUGE-L counts words in the same order. MiniLM similarity is the cosine of meaning. "
-            f"{unlike} Differences in token F1 are judged by approximate randomisation (p below 0.05)."
+            f"{describe_intervals('exact match', 'the others', self.groups)} Exact match and "
+            "token F1 (as in SQuAD) compare words "
+            "without case, punctuation and articles, ROUGE-L counts words in the same order. "
+            "MiniLM similarity is the cosine of meaning. "
+            f"{unlike} Differences in token F1 are judged by approximate randomisation (p below "
+            "0.05)."
         )
 
     def detail(self) -> list[Block]:
@@ -174,7 +202,9 @@ class GradedTexts:
 
 
 class AnswerGrader:
-    """Gold is the text that a person would have written. There is no right and wrong, only likeness."""
+    """Gold is the text that a person would have written. There is no right and wrong, only
+    likeness.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -190,7 +220,12 @@ class AnswerGrader:
         return None
 
     def add(
-        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+        self,
+        given: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
     ) -> RowGrade:
         self._rows += 1
         self._without += given is None
@@ -198,7 +233,14 @@ class AnswerGrader:
         return RowGrade(True if likeness == 1 else None, 1 - likeness)
 
     def finish(self, sample: Sample) -> GradedTexts | None:
-        return grade_texts(sample.gold, sample.answers, sample.groups, of=self._rows, without=self._without, seed=self._seed)
+        return grade_texts(
+            sample.gold,
+            sample.answers,
+            sample.groups,
+            of=self._rows,
+            without=self._without,
+            seed=self._seed,
+        )
 
 
 def grade_texts(
@@ -210,7 +252,9 @@ def grade_texts(
     without: int = 0,
     seed: int = 0,
 ) -> GradedTexts | None:
-    """How like gold these rows' answers are; ``groups``: the rows', if any of them has one. None without rows."""
+    """How like gold these rows' answers are; ``groups``: the rows', if any of them has one. None
+    without rows.
+    """
     pairs = list(zip(gold, answers, strict=True))
     if not pairs:
         return None
@@ -240,15 +284,21 @@ def grade_texts(
     )
 
 
-def weigh_texts(gold: Sequence[str], answers: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+def weigh_texts(
+    gold: Sequence[str], answers: Sequence[str | None]
+) -> tuple[np.ndarray, np.ndarray]:
     """Each row's part in the mean token F1, as comparison.compare_ratios wants it."""
     shares = _measure_pairs(list(zip(gold, answers, strict=True)), token_f1)
     return shares, np.ones(len(shares))
 
 
-def _measure_pairs(pairs: Sequence[tuple[str, str | None]], measure: Callable[[str, str], float]) -> Figures:
+def _measure_pairs(
+    pairs: Sequence[tuple[str, str | None]], measure: Callable[[str, str], float]
+) -> Figures:
     """[rows], 0 where there is no answer."""
-    return np.array([0.0 if given is None else float(measure(truth, given)) for truth, given in pairs])
+    return np.array(
+        [0.0 if given is None else float(measure(truth, given)) for truth, given in pairs]
+    )
 
 
 def _measure_similarity(
@@ -259,5 +309,7 @@ def _measure_similarity(
         vectors = dict(zip(texts, encode(texts), strict=True))
     except MissingExtra as missing:
         return None, f"{missing} ({missing.fix})"
-    near = _measure_pairs(pairs, lambda truth, given: max(0.0, float(vectors[truth] @ vectors[given])))
+    near = _measure_pairs(
+        pairs, lambda truth, given: max(0.0, float(vectors[truth] @ vectors[given]))
+    )
     return estimate_ratio(near, np.ones(len(pairs)), group_rows(groups, len(pairs)), seed=seed), ""

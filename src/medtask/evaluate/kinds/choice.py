@@ -1,4 +1,6 @@
-"""Kind ``choice``: one of the options that a row brings with it, or several of them, by their letters."""
+"""Kind ``choice``: one of the options that a row brings with it, or several of them, by their
+letters.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,26 @@ from medtask.evaluate.words import percent
 from medtask.records import LETTERS, Answer, Option, Status, Value
 
 MOST_LETTERS = 10  # with more, a table of letter by letter is mostly empty
-LEANING = 0.1  # by how much a letter's share of the answers is above its share of gold, to be called a leaning
+# by how much a letter's share of the answers is above its share of gold, to be called a leaning
+LEANING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceShape:
-    """Rows by letter: those that ``offered`` it, those whose answer has it (``rows``), of ``answered`` rows with an answer."""
+    """Rows by letter: those that ``offered`` it, those whose answer has it (``rows``), of
+    ``answered`` rows with an answer.
+    """
 
     rows: Mapping[str, int]
     offered: Mapping[str, int]
     answered: int
 
     def to_json(self) -> dict[str, object]:
-        return {"letters": dict(self.rows), "offered": dict(self.offered), "answered": self.answered}
+        return {
+            "letters": dict(self.rows),
+            "offered": dict(self.offered),
+            "answered": self.answered,
+        }
 
     def tell(self, manifest: Mapping[str, object]) -> list[Block]:
         if not self.answered:
@@ -49,14 +58,19 @@ class ChoiceShape:
             Bar(
                 letter,
                 self.rows.get(letter, 0) / peak,
-                (f"{offered:,}", f"{self.rows.get(letter, 0):,}", percent(self.rows.get(letter, 0) / self.answered)),
+                (
+                    f"{offered:,}",
+                    f"{self.rows.get(letter, 0):,}",
+                    percent(self.rows.get(letter, 0) / self.answered),
+                ),
             )
             for letter, offered in self.offered.items()
         ]
         return [
             Bars(("Letter", "On offer", "Answered", "Share"), tuple(lines)),
             Text(
-                "Letters stand for other options in every row; a model that leans to one of them answers by place and not by content.",
+                "Letters stand for other options in every row; a model that leans to one of them "
+                "answers by place and not by content.",
                 "quiet",
             ),
         ]
@@ -81,15 +95,18 @@ class ChoiceShaper:
             self._offered.update({option.letter for option in options} | set(letters))
 
     def finish(self) -> ChoiceShape:
-        return ChoiceShape(dict(sorted(self._rows.items())), dict(sorted(self._offered.items())), self._answered)
+        return ChoiceShape(
+            dict(sorted(self._rows.items())), dict(sorted(self._offered.items())), self._answered
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GradedChoices:
-    """``quality`` is of kind Quality where one option is right, of kind SetQuality where several may be.
+    """``quality`` is of kind Quality where one option is right, of kind SetQuality where several
+    may be.
 
-    ``letters``: by letter, the rows that have it in gold and in the answer. ``confusion``: gold by answer, the last column
-    for "no answer"; None where several may be right.
+    ``letters``: by letter, the rows that have it in gold and in the answer. ``confusion``: gold by
+    answer, the last column for "no answer"; None where several may be right.
     """
 
     quality: Quality | SetQuality
@@ -106,19 +123,40 @@ class GradedChoices:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        return ("accuracy",) if isinstance(self.quality, Quality) else ("exact_match", "jaccard", "micro_f1")
+        return (
+            ("accuracy",)
+            if isinstance(self.quality, Quality)
+            else ("exact_match", "jaccard", "micro_f1")
+        )
 
     @property
     def right(self) -> Estimate | None:
-        return self.quality.accuracy_answered if isinstance(self.quality, Quality) else self.quality.exact_answered
+        return (
+            self.quality.accuracy_answered
+            if isinstance(self.quality, Quality)
+            else self.quality.exact_answered
+        )
 
     def to_json(self) -> dict[str, object]:
-        figures = {measure: asdict(figure) if figure else None for measure, figure in self.figures.items()}
-        letters = {letter: {"gold": gold, "answered": given} for letter, (gold, given) in self.letters.items()}
-        return {"quality": figures, "letters": letters, "by_letter": [asdict(one) for one in self.quality.labels]}
+        figures = {
+            measure: asdict(figure) if figure else None for measure, figure in self.figures.items()
+        }
+        letters = {
+            letter: {"gold": gold, "answered": given}
+            for letter, (gold, given) in self.letters.items()
+        }
+        return {
+            "quality": figures,
+            "letters": letters,
+            "by_letter": [asdict(one) for one in self.quality.labels],
+        }
 
     def tell(self) -> list[str]:
-        return tell_accuracy(self.quality, "an answer") if isinstance(self.quality, Quality) else tell_sets(self.quality)
+        return (
+            tell_accuracy(self.quality, "an answer")
+            if isinstance(self.quality, Quality)
+            else tell_sets(self.quality)
+        )
 
     def caveats(self) -> list[str]:
         return [*self._tell_leaning(), *warn_of_groups(self.quality.groups)]
@@ -127,15 +165,25 @@ class GradedChoices:
         rows = self._rows
         if not self.answered or not rows:
             return []
-        gaps = {letter: given / self.answered - gold / rows for letter, (gold, given) in self.letters.items()}
+        gaps = {
+            letter: given / self.answered - gold / rows
+            for letter, (gold, given) in self.letters.items()
+        }
         letter = max(gaps, key=lambda one: (gaps[one], one))
         gold, given = self.letters[letter]
         chance = estimate_share(given, self.answered)
-        if gaps[letter] < LEANING or chance is None or chance.low is None or chance.low <= gold / rows:
+        if (
+            gaps[letter] < LEANING
+            or chance is None
+            or chance.low is None
+            or chance.low <= gold / rows
+        ):
             return []
         return [
-            f"It leans to the letter {letter}: {percent(given / self.answered)} of its answers, where gold has it in "
-            f"{percent(gold / rows)} of the rows. debias: permute asks for every order of the options."
+            f"It leans to the letter {letter}: {percent(given / self.answered)} of its answers, "
+            "where gold has it in "
+            f"{percent(gold / rows)} of the rows. debias: permute asks for every order of the "
+            "options."
         ]
 
     @property
@@ -146,12 +194,15 @@ class GradedChoices:
     def explain(self) -> str:
         if isinstance(self.quality, Quality):
             return (
-                f"{explain_figures(self.quality)} Labels are the options’ letters here. Guessing is right as often as one draw from "
-                "each row’s options would be. Differences are judged row by row (McNemar’s exact test; guessing by a binomial test; p "
+                f"{explain_figures(self.quality)} Labels are the options’ letters here. Guessing "
+                "is right as often as one draw from "
+                "each row’s options would be. Differences are judged row by row (McNemar’s exact "
+                "test; guessing by a binomial test; p "
                 "below 0.05)."
             )
         return (
-            f"{explain_sets(self.quality)} Labels are the options’ letters here. Differences in exact match are judged row by row "
+            f"{explain_sets(self.quality)} Labels are the options’ letters here. Differences in "
+            "exact match are judged row by row "
             "(McNemar’s exact test, p below 0.05)."
         )
 
@@ -162,10 +213,17 @@ class GradedChoices:
             for letter, (gold, given) in self.letters.items()
         ]
         head = ("In gold", "Share", "Answered", "Share of answers")
-        table = Table("Letters in gold and in answers", (("Letter", ""), *((title, "n") for title in head)), lines)
+        table = Table(
+            "Letters in gold and in answers",
+            (("Letter", ""), *((title, "n") for title in head)),
+            lines,
+        )
         blocks: list[Block] = [Heading("Does the place of an option decide?"), table]
         if self.confusion is not None and 2 < len(self.letters) <= MOST_LETTERS:
-            blocks += [*tell_confusion(self.confusion, LETTERS), *tell_labels(self.quality.labels, "letter")]
+            blocks += [
+                *tell_confusion(self.confusion, LETTERS),
+                *tell_labels(self.quality.labels, "letter"),
+            ]
         return [*tell_figures(self.figures), *blocks]
 
 
@@ -198,7 +256,12 @@ class ChoiceGrader:
         return given is not None and set(given) == set(truth)
 
     def add(
-        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+        self,
+        given: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
     ) -> RowGrade:
         right, said = read_letters(truth) or (), read_letters(given)
         self._several |= isinstance(truth, tuple) or isinstance(given, tuple)
@@ -206,27 +269,45 @@ class ChoiceGrader:
         top = place_in_tops(right[0], answer.probabilities, self._index)
         if answer.probabilities:
             self._fewest = min(len(answer.probabilities), self._fewest or len(LETTERS))
-        self._tally.add((self._index[right[0]], self._index[said[0]] if said else len(LETTERS), top), group)
+        self._tally.add(
+            (self._index[right[0]], self._index[said[0]] if said else len(LETTERS), top), group
+        )
         self._answered += said is not None
         self._gold.update(right)
         self._given.update(said or ())
         return RowGrade(self.is_right(given, truth), answer.confidence or 0.0)
 
     def finish(self, sample: Sample) -> GradedChoices | None:
-        letters = {letter: (self._gold[letter], self._given[letter]) for letter in sorted(self._gold | self._given)}
+        letters = {
+            letter: (self._gold[letter], self._given[letter])
+            for letter in sorted(self._gold | self._given)
+        }
         quality: Quality | SetQuality | None
         if self._several:
-            gold, given = ([read_letters(value) for value in column] for column in (sample.gold, sample.answers))
-            quality = self._sets.grade([truth or () for truth in gold], given, sample.groups, seed=self._seed)
+            gold, given = (
+                [read_letters(value) for value in column]
+                for column in (sample.gold, sample.answers)
+            )
+            quality = self._sets.grade(
+                [truth or () for truth in gold], given, sample.groups, seed=self._seed
+            )
             return GradedChoices(quality, letters, self._answered, None) if quality else None
         cells, units = self._tally.finish()
         # Of k options or fewer, the top k say nothing.
         tops = [size for size in TOPS if self._fewest and size < self._fewest]
         quality = grade_cells(cells, units, LETTERS, tops=tops, seed=self._seed)
-        return GradedChoices(quality, letters, self._answered, count_cells(cells, units, len(LETTERS))) if quality else None
+        return (
+            GradedChoices(quality, letters, self._answered, count_cells(cells, units, len(LETTERS)))
+            if quality
+            else None
+        )
 
 
 def read_letters(value: Value | None) -> tuple[str, ...] | None:
     """The letters of an answer or of gold; None where it is none."""
     letters = (value,) if isinstance(value, str) else value
-    return letters if isinstance(letters, tuple) and all(letter in LETTERS for letter in letters) else None
+    return (
+        letters
+        if isinstance(letters, tuple) and all(letter in LETTERS for letter in letters)
+        else None
+    )

@@ -20,8 +20,9 @@ from medtask.records import Answer, Option, Status, Value
 
 @dataclass(frozen=True, slots=True)
 class FieldShape:
-    """One field, by its dotted path: rows in which it is ``filled``, and in which of these it has a quote. ``values``: rows by
-    value, of fields whose values the schema names."""
+    """One field, by its dotted path: rows in which it is ``filled``, and in which of these it has a
+    quote. ``values``: rows by value, of fields whose values the schema names.
+    """
 
     field: str
     filled: int
@@ -45,18 +46,33 @@ class FieldsShape:
             Bar(
                 one.field,
                 one.filled / self.answered,
-                (f"{one.filled:,}", percent(one.filled / self.answered), *([_tell_quotes(one)] if quoted else [])),
+                (
+                    f"{one.filled:,}",
+                    percent(one.filled / self.answered),
+                    *([_tell_quotes(one)] if quoted else []),
+                ),
             )
             for one in self.fields
         ]
-        blocks: list[Block] = [Bars(("Field", "Filled", "Share", *(["Quoted"] if quoted else [])), tuple(lines[: 2 * LABELS]))]
+        blocks: list[Block] = [
+            Bars(
+                ("Field", "Filled", "Share", *(["Quoted"] if quoted else [])),
+                tuple(lines[: 2 * LABELS]),
+            )
+        ]
         values = [
-            (one.field, "; ".join(f"{value} {rows:,}" for value, rows in list(one.values.items())[:LABELS]))
+            (
+                one.field,
+                "; ".join(f"{value} {rows:,}" for value, rows in list(one.values.items())[:LABELS]),
+            )
             for one in self.fields
             if one.values
         ]
         if values:
-            blocks += [Heading("Values"), Table("Values of fields", (("Field", "l"), ("Rows by value", "w")), values)]
+            blocks += [
+                Heading("Values"),
+                Table("Values of fields", (("Field", "l"), ("Rows by value", "w")), values),
+            ]
         return blocks
 
     def say(self) -> None:
@@ -94,7 +110,12 @@ class FieldsShaper:
         rows = {".".join(path): count for path, count in self._filled.items()}
         return FieldsShape(
             self._answered,
-            tuple(FieldShape(path, rows[path], self._quoted[path], rank_names(self._values.get(path, {}))) for path in paths),
+            tuple(
+                FieldShape(
+                    path, rows[path], self._quoted[path], rank_names(self._values.get(path, {}))
+                )
+                for path in paths
+            ),
         )
 
 
@@ -128,12 +149,18 @@ class GradedObjects:
         without = rows.n - (answered.n if answered else 0)
         right = round(rows.value * rows.n)
         sentences = [
-            f"Of {count_rows(rows.n)} with gold, {right:,} have every field right: {rows}. Of all fields, {quality.fields_right} are right."
+            (
+                f"Of {count_rows(rows.n)} with gold, {right:,} have every field right: {rows}. Of "
+                f"all fields, {quality.fields_right} are right."
+            )
         ]
         if without:
-            sentences.append(f"{count_rows(without)} without an answer count as wrong in every field.")
+            sentences.append(
+                f"{count_rows(without)} without an answer count as wrong in every field."
+            )
         sentences.append(
-            f"In {quality.missed:,} fields gold has a value and the answer none; in {quality.invented:,} the answer has one and gold none."
+            f"In {quality.missed:,} fields gold has a value and the answer none; in "
+            f"{quality.invented:,} the answer has one and gold none."
         )
         return sentences
 
@@ -141,21 +168,39 @@ class GradedObjects:
         return warn_of_groups(self.quality.groups)
 
     def explain(self) -> str:
+        groups = self.quality.groups
         return (
-            f"{describe_intervals('rows and single fields', 'all fields together', self.quality.groups)} Numbers agree within a billionth "
-            "of their size, text but for case and blanks, lists whatever their order. Differences in fields right are judged by "
+            f"{describe_intervals('rows and single fields', 'all fields together', groups)} "
+            "Numbers agree within a billionth "
+            "of their size, text but for case and blanks, lists whatever their order. "
+            "Differences in fields right are judged by "
             "approximate randomisation (p below 0.05)."
         )
 
     def detail(self) -> list[Block]:
         lines = [
-            (one.field, f"{one.rows:,}", f"{one.gold:,}", f"{one.filled:,}", str(one.agreement), f"{one.missed:,}", f"{one.invented:,}")
+            (
+                one.field,
+                f"{one.rows:,}",
+                f"{one.gold:,}",
+                f"{one.filled:,}",
+                str(one.agreement),
+                f"{one.missed:,}",
+                f"{one.invented:,}",
+            )
             for one in self.quality.fields
         ]
         figures = ("Rows", "In gold", "Filled", "Right", "Missed", "Invented")
         head: list[tuple[str, Any]] = [("Field", "l"), *((title, "n") for title in figures)]
-        told = "Missed: gold has a value, the answer none. Invented: the answer has one, gold says that there is none."
-        fields: list[Block] = [Heading("Field by field"), Text(told, "quiet small"), Table("Quality by field", tuple(head), lines)]
+        told = (
+            "Missed: gold has a value, the answer none. Invented: the answer has one, gold "
+            "says that there is none."
+        )
+        fields: list[Block] = [
+            Heading("Field by field"),
+            Text(told, "quiet small"),
+            Table("Quality by field", tuple(head), lines),
+        ]
         return [*tell_figures(self.figures), *fields]
 
 
@@ -177,7 +222,12 @@ class FieldsGrader:
         return agree_wholly(truth, given if isinstance(given, Mapping) else None)
 
     def add(
-        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+        self,
+        given: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
     ) -> RowGrade:
         assert isinstance(truth, Mapping)
         wrong = self._counts.add(truth, given if isinstance(given, Mapping) else None, group)

@@ -1,4 +1,6 @@
-"""What all kinds tell of their figures in the same words: the table of all, how intervals were made, when groups are too few."""
+"""What all kinds tell of their figures in the same words: the table of all, how intervals were
+made, when groups are too few.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,20 @@ BOOTSTRAP = f"a bootstrap of {RESAMPLES:,} resamples"
 def tell_figures(figures: Mapping[str, Estimate | None]) -> list[Block]:
     """Every figure with its interval and rows; a dash where these rows leave it undefined."""
     lines = [
-        (capital(MEASURES[measure]), *((f"{one.value:.3f}", one.interval, f"{one.n:,}") if one else ("–", "–", "–")))
+        (
+            capital(MEASURES[measure]),
+            *((f"{one.value:.3f}", one.interval, f"{one.n:,}") if one else ("–", "–", "–")),
+        )
         for measure, one in figures.items()
     ]
-    return [Heading("All figures"), Table("All figures", (("Figure", ""), ("Value", "n"), ("95 % interval", "n"), ("Rows", "n")), lines)]
+    return [
+        Heading("All figures"),
+        Table(
+            "All figures",
+            (("Figure", ""), ("Value", "n"), ("95 % interval", "n"), ("Rows", "n")),
+            lines,
+        ),
+    ]
 
 
 def describe_intervals(shares: str, others: str, groups: int | None) -> str:
@@ -25,8 +37,10 @@ def describe_intervals(shares: str, others: str, groups: int | None) -> str:
     if groups is None:
         return f"Intervals are 95 %: Wilson’s for {shares}, {BOOTSTRAP} of the rows for {others}."
     return (
-        f"Intervals are 95 %, {BOOTSTRAP} of the {groups:,} groups: rows of one group are not independent, and are drawn together. "
-        "The tests against baselines take rows as independent all the same: differences may look clearer than they are."
+        f"Intervals are 95 %, {BOOTSTRAP} of the {groups:,} groups: rows of one group are not "
+        "independent, and are drawn together. "
+        "The tests against baselines take rows as independent all the same: differences may look "
+        "clearer than they are."
     )
 
 
@@ -35,4 +49,10 @@ def warn_of_groups(groups: int | None) -> list[str]:
     if groups is None or groups >= FEW_GROUPS:
         return []
     one = groups == 1
-    return [f"Its rows come from {groups} group{'s' * (not one)} only: the intervals are rough, and likely too narrow."]
+    return [
+        (
+            f"Its rows come from {groups} group{'s' * (not one)} only: the intervals are rough, "
+            "and "
+            "likely too narrow."
+        )
+    ]

@@ -1,4 +1,6 @@
-"""What each kind of question brings to a report: how its answers are counted, held against gold, and told."""
+"""What each kind of question brings to a report: how its answers are counted, held against gold,
+and told.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ Kind = Literal["label", "labels", "choice", "answer", "fields"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Up to 2,000 random rows with gold, column by column, for baselines. An answer is None where there was none, a group where
-    the row has none; without groups the column may be empty."""
+    """Up to 2,000 random rows with gold, column by column, for baselines. An answer is None where
+    there was none, a group where the row has none; without groups the column may be empty.
+    """
 
     texts: tuple[str, ...] = ()
     gold: tuple[Any, ...] = ()
@@ -26,7 +29,9 @@ class Sample:
 
 
 class RowGrade(NamedTuple):
-    """Whether an answer is right (see Grader.is_right), and the larger ``weight``, the sooner a person should see that it is not."""
+    """Whether an answer is right (see Grader.is_right), and the larger ``weight``, the sooner a
+    person should see that it is not.
+    """
 
     right: bool | None
     weight: float
@@ -41,7 +46,9 @@ class Shape(Protocol):
     def tell(self, manifest: Mapping[str, object]) -> list[Block]: ...
 
     def say(self) -> str | None:
-        """One line for a terminal, where there is something that changes what the user does next."""
+        """One line for a terminal, where there is something that changes what the user does
+        next.
+        """
 
 
 class Quality(Protocol):
@@ -49,8 +56,9 @@ class Quality(Protocol):
 
     @property
     def figures(self) -> Mapping[str, Estimate | None]:
-        """All of them by measure (see words.MEASURES), the headline first. Each names the rows that it is over; None where these leave
-        it undefined."""
+        """All of them by measure (see words.MEASURES), the headline first. Each names the rows that
+        it is over; None where these leave it undefined.
+        """
 
     @property
     def headlines(self) -> tuple[str, ...]:
@@ -58,7 +66,9 @@ class Quality(Protocol):
 
     @property
     def right(self) -> Estimate | None:
-        """The share of answered rows that are right, which their confidence should be; None where there is no such thing."""
+        """The share of answered rows that are right, which their confidence should be; None where
+        there is no such thing.
+        """
 
     def to_json(self) -> dict[str, object]:
         """A plain dict without record text."""
@@ -97,15 +107,24 @@ class Grader(Protocol):
         """None where right and wrong are not all there is."""
 
     def add(
-        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+        self,
+        given: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
     ) -> RowGrade:
-        """``given``: what settle made of the answer. Rows of one ``group`` (a patient, say) are not independent."""
+        """``given``: what settle made of the answer. Rows of one ``group`` (a patient, say) are not
+        independent.
+        """
 
     def finish(self, sample: Sample) -> Quality | None:
         """None where no row could be graded."""
 
 
-def open_kind(kind: Kind, labels: Sequence[str], abstain: str | None, seed: int) -> tuple[Shaper, Grader]:
+def open_kind(
+    kind: Kind, labels: Sequence[str], abstain: str | None, seed: int
+) -> tuple[Shaper, Grader]:
     """What counts and grades the answers of one run."""
     # Each kind is a room of its own, and only the one that is used is loaded.
     match kind:

@@ -35,18 +35,31 @@ class LabelsShape:
 
     def to_json(self) -> dict[str, object]:
         sizes = {str(size): rows for size, rows in self.sizes.items()}
-        return {"labels": dict(self.rows), "rows_by_number_of_labels": sizes, "mean_number_of_labels": self.mean if self.answered else None}
+        return {
+            "labels": dict(self.rows),
+            "rows_by_number_of_labels": sizes,
+            "mean_number_of_labels": self.mean if self.answered else None,
+        }
 
     def tell(self, manifest: Mapping[str, object]) -> list[Block]:
         if not self.answered:
             return [Text("No row got an answer.")]
         said = self.say()
-        return [*tell_names(self.rows, self.answered, self.labels), Text(f"{said}."), *_tell_thresholds(manifest)]
+        return [
+            *tell_names(self.rows, self.answered, self.labels),
+            Text(f"{said}."),
+            *_tell_thresholds(manifest),
+        ]
 
     def say(self) -> str:
         none = self.sizes.get(0, 0)
         return (
-            f"{self.mean:.2f} labels a row in the mean; {count_rows(none)} {'have' if none != 1 else 'has'} none" if self.answered else ""
+            (
+                f"{self.mean:.2f} labels a row in the mean; {count_rows(none)} "
+                f"{'have' if none != 1 else 'has'} none"
+            )
+            if self.answered
+            else ""
         )
 
 
@@ -89,20 +102,31 @@ class GradedLabelSets:
 
     def tell(self) -> list[str]:
         micro = self.quality.micro_f1
-        return [*tell_sets(self.quality), *([f"All decisions together: micro-F1 {micro}."] if micro else [])]
+        return [
+            *tell_sets(self.quality),
+            *([f"All decisions together: micro-F1 {micro}."] if micro else []),
+        ]
 
     def caveats(self) -> list[str]:
-        return [*tell_scarcity(self.quality.labels, self.classes), *warn_of_groups(self.quality.groups)]
+        return [
+            *tell_scarcity(self.quality.labels, self.classes),
+            *warn_of_groups(self.quality.groups),
+        ]
 
     def explain(self) -> str:
-        return f"{explain_sets(self.quality)} Differences in micro-F1 are judged by approximate randomisation (p below 0.05)."
+        return (
+            f"{explain_sets(self.quality)} Differences in micro-F1 are judged by approximate "
+            "randomisation (p below 0.05)."
+        )
 
     def detail(self) -> list[Block]:
         return [*tell_figures(self.figures), *tell_labels(self.quality.labels)]
 
 
 class LabelsGrader:
-    """Gold with a name that is no label is no truth: whoever wrote it may have meant one of ours."""
+    """Gold with a name that is no label is no truth: whoever wrote it may have meant one of
+    ours.
+    """
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = tuple(labels), seed
@@ -121,7 +145,12 @@ class LabelsGrader:
         return given is not None and set(given) == set(truth)
 
     def add(
-        self, given: Value | None, truth: Value, answer: Answer, group: str | None = None, options: Sequence[Option] = ()
+        self,
+        given: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
     ) -> RowGrade:
         self._counts.add(tuple(truth), None if given is None else tuple(given), group)
         return RowGrade(self.is_right(given, truth), answer.confidence or 0.0)
@@ -147,9 +176,12 @@ def list_set_figures(quality: SetQuality) -> dict[str, Estimate | None]:
 def explain_sets(quality: SetQuality) -> str:
     """How list_set_figures were made."""
     return (
-        f"{describe_intervals('exact match, precision and recall', 'the others', quality.groups)} Micro-F1 counts every pair of row and "
-        "label, macro-F1 is the mean over the labels that occur in gold, F1 by row the mean over rows. Jaccard: what gold and answer "
-        "share, of all that either has. Hamming loss, of which less is better: the share of labels, given or not, that are wrong in a "
+        f"{describe_intervals('exact match, precision and recall', 'the others', quality.groups)} "
+        "Micro-F1 counts every pair of row and "
+        "label, macro-F1 is the mean over the labels that occur in gold, F1 by row the mean over "
+        "rows. Jaccard: what gold and answer "
+        "share, of all that either has. Hamming loss, of which less is better: the share of "
+        "labels, given or not, that are wrong in a "
         "row; all of them where there is no answer."
     )
 
@@ -158,12 +190,19 @@ def tell_sets(quality: SetQuality) -> list[str]:
     """How many answers are exactly gold's, and how many names there are on both sides."""
     exact = quality.exact_match
     right = round(exact.value * exact.n)
-    sentences = [f"Of {count_rows(exact.n)} with gold, {right:,} have exactly the right set: {exact}."]
+    sentences = [
+        f"Of {count_rows(exact.n)} with gold, {right:,} have exactly the right set: {exact}."
+    ]
     without = exact.n - (quality.exact_answered.n if quality.exact_answered else 0)
     if without:
-        sentences.append(f"{count_rows(without)} without an answer count as wrong, and as finding nothing.")
+        sentences.append(
+            f"{count_rows(without)} without an answer count as wrong, and as finding nothing."
+        )
     if quality.answered_mean is not None:
-        sentences.append(f"Gold has {quality.gold_mean:.2f} a row in the mean, the answers {quality.answered_mean:.2f}.")
+        sentences.append(
+            f"Gold has {quality.gold_mean:.2f} a row in the mean, the answers "
+            f"{quality.answered_mean:.2f}."
+        )
     return sentences
 
 
@@ -172,9 +211,13 @@ def _tell_thresholds(manifest: Mapping[str, object]) -> list[Block]:
     thresholds, fitted = manifest.get("thresholds"), manifest.get("thresholds_fitted")
     if not isinstance(thresholds, Mapping) or not thresholds:
         return []
-    lines = [(str(name), f"{share:.3f}" if isinstance(share, int | float) else str(share)) for name, share in thresholds.items()]
+    lines = [
+        (str(name), f"{share:.3f}" if isinstance(share, int | float) else str(share))
+        for name, share in thresholds.items()
+    ]
     caption = f"The first {LABELS} of {len(lines):,} labels." if len(lines) > LABELS else ""
-    told = f"A label applies from this probability on. {fitted if isinstance(fitted, str) else ''}".strip()
+    sentence = fitted if isinstance(fitted, str) else ""
+    told = f"A label applies from this probability on. {sentence}".strip()
     return [
         Heading("Thresholds"),
         Text(told, "quiet small"),

@@ -41,42 +41,66 @@ class MlflowTracker:
     bare: bool = False
 
     def track(self, told: Tracked) -> None:
-        """One MLflow run for each of ours: told again, it gets the figures of this time beside the earlier ones."""
+        """One MLflow run for each of ours: told again, it gets the figures of this time beside the
+        earlier ones.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         with _quietly(self.place):
             at = int(time.time() * 1000)
             run = self._find_run(told) or self.client.create_run(
-                self.experiment_id, run_name=told.name, tags={_KEY: told.key, "medtask.verb": told.verb}
+                self.experiment_id,
+                run_name=told.name,
+                tags={_KEY: told.key, "medtask.verb": told.verb},
             )
             name = run.info.run_id
             parameters = [Param(key, value[:LONGEST]) for key, value in told.parameters.items()]
             for start in range(0, len(parameters), PARAMETERS_A_CALL):
                 self.client.log_batch(name, params=parameters[start : start + PARAMETERS_A_CALL])
-            self.client.log_batch(name, metrics=[Metric(key, value, at, 0) for key, value in told.figures.items()])
-            tags = {"medtask.folder": told.folder, "medtask.figures_left_out": str(told.left_out or "")}
-            self.client.log_batch(name, tags=[RunTag(key, value) for key, value in tags.items() if value])
+            self.client.log_batch(
+                name, metrics=[Metric(key, value, at, 0) for key, value in told.figures.items()]
+            )
+            tags = {
+                "medtask.folder": told.folder,
+                "medtask.figures_left_out": str(told.left_out or ""),
+            }
+            self.client.log_batch(
+                name, tags=[RunTag(key, value) for key, value in tags.items() if value]
+            )
             if _takes_files(run.info.artifact_uri, self.place):
                 for file, text in told.documents.items():
                     self.client.log_text(name, text, file)
             self.client.set_terminated(name, "FINISHED")
 
     def _find_run(self, told: Tracked) -> Any:
-        found = self.client.search_runs([self.experiment_id], filter_string=f"tags.`{_KEY}` = '{told.key}'", max_results=1)
+        found = self.client.search_runs(
+            [self.experiment_id], filter_string=f"tags.`{_KEY}` = '{told.key}'", max_results=1
+        )
         return found[0] if found else None
 
 
-def open_mlflow(uri: str, *, home: Path, experiment: str, phi: bool = False, allow_remote: bool = False) -> MlflowTracker:
-    """The store at ``uri``, else at MLFLOW_TRACKING_URI, else a new one in ``home``; with the experiment in it.
+def open_mlflow(
+    uri: str, *, home: Path, experiment: str, phi: bool = False, allow_remote: bool = False
+) -> MlflowTracker:
+    """The store at ``uri``, else at MLFLOW_TRACKING_URI, else a new one in ``home``; with the
+    experiment in it.
 
-    Its own store lies beside the runs, because it is there that they are compared, and has their owner's rights alone. Raises
-    MissingExtra, UsageError for an address that may not be told anything, StorageError for a store that cannot be opened.
+    Its own store lies beside the runs, because it is there that they are compared, and has their
+    owner's rights alone. Raises MissingExtra, UsageError for an address that may not be told
+    anything, StorageError for a store that cannot be opened.
     """
     if uri and urlsplit(uri).username:
         # Not shown: the command line stands in the manifest, and in the shell's history.
-        fix = "write user name and password into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        fix = (
+            "write user name and password into MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD"
+        )
         raise UsageError("the address after mlflow: holds a user name", fix=fix)
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{(home / STORE).resolve()}"
+    uri = (
+        uri
+        or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+        or f"sqlite:///{(home / STORE).resolve()}"
+    )
     file = _find_file(uri)
     place = Place(f"MLflow at sqlite:///{file}") if file else _find_server(uri, allow_remote)
     close_egress()  # before the import: what is set later, MLflow does not read
@@ -86,23 +110,35 @@ def open_mlflow(uri: str, *, home: Path, experiment: str, phi: bool = False, all
         with _quietly(place):
             from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise MissingExtra("MLflow is not installed here", fix="pip install 'medtask[track]'") from error
+        raise MissingExtra(
+            "MLflow is not installed here", fix="pip install 'medtask[track]'"
+        ) from error
     # Without a place of its own, MLflow would keep files in the current folder.
     location = _make_private(file) if file else None
     try:
         with _quietly(place):
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
-            identity = found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
-    except Exception as error:  # whatever the store's drivers raise; their words may hold a password
+            identity = (
+                found.experiment_id
+                if found
+                else client.create_experiment(experiment, artifact_location=location)
+            )
+    except (
+        Exception
+    ) as error:  # whatever the store's drivers raise; their words may hold a password
         fix = "start the server, or leave the address out: a store beside the runs is made"
-        raise StorageError(f"{place.shown} cannot be opened ({name_error(error)})", fix=fix) from error
+        raise StorageError(
+            f"{place.shown} cannot be opened ({name_error(error)})", fix=fix
+        ) from error
     return MlflowTracker(client, str(identity), place, bare=phi and place.remote)
 
 
 def _find_file(uri: str) -> Path | None:
     parts = urlsplit(uri)
-    named = parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1 and not parts.query
+    named = (
+        parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1 and not parts.query
+    )
     return Path(uri.removeprefix("sqlite:///")) if named else None
 
 
@@ -111,12 +147,19 @@ def _find_server(uri: str, allow_remote: bool) -> Place:
     if scheme in ("http", "https"):
         place = find_place(uri, allow_remote=allow_remote)
         return replace(place, shown=f"MLflow at {place.shown}")
-    fix = "name a server (http://127.0.0.1:5000) or a file (sqlite:////home/me/mlflow.db); other databases are reached through a server"
-    raise UsageError(f"medtask does not track in an MLflow store of the kind {scheme or 'folder'!r}", fix=fix)
+    fix = (
+        "name a server (http://127.0.0.1:5000) or a file (sqlite:////home/me/mlflow.db); other "
+        "databases are reached through a server"
+    )
+    raise UsageError(
+        f"medtask does not track in an MLflow store of the kind {scheme or 'folder'!r}", fix=fix
+    )
 
 
 def _make_private(file: Path) -> str:
-    """The folder for a store's files, and the store, both for their owner only; SQLite takes an empty file for a new database."""
+    """The folder for a store's files, and the store, both for their owner only; SQLite takes an
+    empty file for a new database.
+    """
     folder = file.parent / ARTEFACTS
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -128,14 +171,17 @@ def _make_private(file: Path) -> str:
 
 
 def _takes_files(location: str, place: Place) -> bool:
-    """Whether files go where the figures go: a server may keep them elsewhere (a bucket, say), which nobody has checked."""
+    """Whether files go where the figures go: a server may keep them elsewhere (a bucket, say),
+    which nobody has checked.
+    """
     scheme = urlsplit(location).scheme
     return scheme == "mlflow-artifacts" if place.addresses else scheme in ("", "file")
 
 
 @contextmanager
 def _quietly(place: Place) -> Iterator[None]:
-    """MLflow's notes off standard error, its links off standard output, which is for results; and no other machine within reach.
+    """MLflow's notes off standard error, its links off standard output, which is for results; and
+    no other machine within reach.
 
     The guard knows numbers and not names: a server that is named by its name is reached without it.
     """
@@ -145,7 +191,11 @@ def _quietly(place: Place) -> Iterator[None]:
         warnings.simplefilter("ignore")  # its libraries' deprecations
         try:
             logger.setLevel(logging.ERROR)
-            with nullcontext() if place.remote and place.named else no_network(place.addresses if place.remote else ()):
+            with (
+                nullcontext()
+                if place.remote and place.named
+                else no_network(place.addresses if place.remote else ())
+            ):
                 yield
         finally:
             logger.setLevel(before)

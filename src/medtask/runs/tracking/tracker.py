@@ -1,4 +1,6 @@
-"""The seam to experiment tracking: told once, when all is done; a store that fails does not touch the run."""
+"""The seam to experiment tracking: told once, when all is done; a store that fails does not touch
+the run.
+"""
 
 from __future__ import annotations
 
@@ -39,19 +41,26 @@ class Told:
     @property
     def line(self) -> str:
         """For a terminal."""
-        return f"tracked in {self.place}" if self.error is None else f"not tracked in {self.place}: {self.error}; the run itself is whole"
+        return (
+            f"tracked in {self.place}"
+            if self.error is None
+            else f"not tracked in {self.place}: {self.error}; the run itself is whole"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def open_tracker(where: str, *, home: Path, task: str, phi: bool = False, allow_remote: bool = False) -> Tracker:
-    """The store that ``--track`` names: ``mlflow``, ``mlflow:URI``, ``weave`` or ``weave:ENTITY/PROJECT``. Before a run, not after.
+def open_tracker(
+    where: str, *, home: Path, task: str, phi: bool = False, allow_remote: bool = False
+) -> Tracker:
+    """The store that ``--track`` names: ``mlflow``, ``mlflow:URI``, ``weave`` or
+    ``weave:ENTITY/PROJECT``. Before a run, not after.
 
-    ``home``: the folder of the runs, where a store of their own is made. ``task``: its name, under which runs stand together.
-    ``phi``: the task says that its records are patients' (a store on another machine is then told figures alone).
-    Raises UsageError for another place or a machine that was not allowed, MissingExtra, StorageError where the store cannot
-    be opened.
+    ``home``: the folder of the runs, where a store of their own is made. ``task``: its name, under
+    which runs stand together. ``phi``: the task says that its records are patients' (a store on
+    another machine is then told figures alone). Raises UsageError for another place or a machine
+    that was not allowed, MissingExtra, StorageError where the store cannot be opened.
     """
     name, _, address = where.partition(":")
     if name == "mlflow":
@@ -62,7 +71,9 @@ def open_tracker(where: str, *, home: Path, task: str, phi: bool = False, allow_
         from medtask.runs.tracking.weave import open_weave
 
         return open_weave(address, task=task, phi=phi, allow_remote=allow_remote)
-    raise UsageError(f"nothing is known of tracking in {name!r}", fix=f"name one of {', '.join(WHERE)}")
+    raise UsageError(
+        f"nothing is known of tracking in {name!r}", fix=f"name one of {', '.join(WHERE)}"
+    )
 
 
 def track(
@@ -76,15 +87,30 @@ def track(
     settings: Mapping[str, object] | None = None,
     folder: Path | None = None,
 ) -> Told:
-    """Tell a tracker what a verb has done; whatever goes wrong is told and not raised, because the work itself is done and safe.
+    """Tell a tracker what a verb has done; whatever goes wrong is told and not raised, because the
+    work itself is done and safe.
 
-    ``task`` and ``name``: of the task and of the run. ``document``: what the verb prints with --json. ``manifest``: the run's,
-    empty for another tool's answers. ``settings``: of the verb, which tell one evaluation of a run from another.
+    ``task`` and ``name``: of the task and of the run. ``document``: what the verb prints with
+    --json. ``manifest``: the run's, empty for another tool's answers. ``settings``: of the verb,
+    which tell one evaluation of a run from another.
     """
     shown = str(folder.resolve()) if folder and not tracker.place.remote else ""
     try:
-        tracker.track(describe(verb, task, name, document, manifest, settings=settings, folder=shown, bare=tracker.bare))
-    except Exception as error:  # a store may fail in any way; its words may hold passwords and are not shown
+        tracker.track(
+            describe(
+                verb,
+                task,
+                name,
+                document,
+                manifest,
+                settings=settings,
+                folder=shown,
+                bare=tracker.bare,
+            )
+        )
+    except (
+        Exception
+    ) as error:  # a store may fail in any way; its words may hold passwords and are not shown
         return Told(tracker.place.shown, name_error(error))
     return Told(tracker.place.shown)
 

@@ -21,8 +21,9 @@ from medtask.runs.tracking.tracker import name_error
 CLOUD = "https://api.wandb.ai"
 CLOUD_TRACES = "https://trace.wandb.ai"
 
-# Weave is told these facts and nothing of its own accord: no code, no machine, no patched libraries, no copies on disk.
-# privacy.SWITCHES keeps it shut; it is opened for the moments in which it is told something.
+# Weave is told these facts and nothing of its own accord: no code, no machine, no patched
+# libraries, no copies on disk. privacy.SWITCHES keeps it shut; it is opened for the moments in
+# which it is told something.
 _OPEN = {
     "WEAVE_DISABLED": "false",
     "WANDB_MODE": "online",
@@ -43,7 +44,9 @@ _OPEN = {
 
 @dataclass(frozen=True, slots=True)
 class WeaveTracker:
-    """A Weave project. ``servers``: the environment variables that lead there. ``bare``: see Tracker."""
+    """A Weave project. ``servers``: the environment variables that lead there. ``bare``: see
+    Tracker.
+    """
 
     project: str
     place: Place
@@ -52,7 +55,9 @@ class WeaveTracker:
     bare: bool = False
 
     def track(self, told: Tracked) -> None:
-        """One call for each time that it is told; read back, because Weave sends in the background and swallows what fails."""
+        """One call for each time that it is told; read back, because Weave sends in the background
+        and swallows what fails.
+        """
         import weave
 
         with self.open():
@@ -61,7 +66,13 @@ class WeaveTracker:
                 call = client.create_call(
                     op=f"medtask.{told.verb}",
                     inputs={"experiment": told.experiment, "parameters": dict(told.parameters)},
-                    attributes={"medtask": {"key": told.key, "folder": told.folder, "figures_left_out": told.left_out}},
+                    attributes={
+                        "medtask": {
+                            "key": told.key,
+                            "folder": told.folder,
+                            "figures_left_out": told.left_out,
+                        }
+                    },
                     display_name=told.name,
                     use_stack=False,
                 )
@@ -73,13 +84,19 @@ class WeaveTracker:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Weave's switches open and its servers named, for the length of the block; no other machine within reach."""
+        """Weave's switches open and its servers named, for the length of the block; no other
+        machine within reach.
+        """
         wanted = {**_OPEN, **self.servers}
         before = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)
         try:
             guard = nullcontext() if self.guard is None else no_network(self.guard)
-            with warnings.catch_warnings(), redirect_stdout(io.StringIO()), guard:  # standard output is for results
+            with (
+                warnings.catch_warnings(),
+                redirect_stdout(io.StringIO()),
+                guard,
+            ):  # standard output is for results
                 warnings.simplefilter("ignore")
                 yield
         finally:
@@ -90,17 +107,30 @@ class WeaveTracker:
                     os.environ[name] = value
 
 
-def open_weave(address: str, *, task: str, phi: bool = False, allow_remote: bool = False) -> WeaveTracker:
-    """The project ``ENTITY/PROJECT``; without one, the task's name below WANDB_ENTITY. The server is WANDB_BASE_URL's, else W&B's own.
+def open_weave(
+    address: str, *, task: str, phi: bool = False, allow_remote: bool = False
+) -> WeaveTracker:
+    """The project ``ENTITY/PROJECT``; without one, the task's name below WANDB_ENTITY. The server
+    is WANDB_BASE_URL's, else W&B's own.
 
-    Raises UsageError where it is not settled whose project it is, where WANDB_API_KEY is not set, or for a machine that was
-    not allowed; MissingExtra; StorageError where the server does not open the project.
+    Raises UsageError where it is not settled whose project it is, where WANDB_API_KEY is not set,
+    or for a machine that was not allowed; MissingExtra; StorageError where the server does not open
+    the project.
     """
-    entity, _, project = address.rpartition("/") if address else (os.environ.get("WANDB_ENTITY", "").strip(), "", task)
+    entity, _, project = (
+        address.rpartition("/")
+        if address
+        else (os.environ.get("WANDB_ENTITY", "").strip(), "", task)
+    )
     if not entity or not project or "/" in entity:
-        raise UsageError("it is not settled whose Weave project it is", fix="write --track weave:ENTITY/PROJECT, or set WANDB_ENTITY")
+        raise UsageError(
+            "it is not settled whose Weave project it is",
+            fix="write --track weave:ENTITY/PROJECT, or set WANDB_ENTITY",
+        )
     base = (os.environ.get("WANDB_BASE_URL", "").strip() or CLOUD).rstrip("/")
-    traces = os.environ.get("WF_TRACE_SERVER_URL", "").strip() or (CLOUD_TRACES if base == CLOUD else f"{base}/traces")
+    traces = os.environ.get("WF_TRACE_SERVER_URL", "").strip() or (
+        CLOUD_TRACES if base == CLOUD else f"{base}/traces"
+    )
     places = [find_place(url, allow_remote=allow_remote) for url in (base, traces)]
     if find_spec("weave") is None:
         raise MissingExtra("Weave is not installed here", fix="pip install weave")
@@ -108,10 +138,20 @@ def open_weave(address: str, *, task: str, phi: bool = False, allow_remote: bool
         fix = "set it to the key of your W&B server: nobody is asked for it in the middle of a run"
         raise UsageError("WANDB_API_KEY is not set", fix=fix)
     remote = [place for place in places if place.remote]
-    guard = None if any(place.named for place in remote) else tuple(address for place in remote for address in place.addresses)
+    guard = (
+        None
+        if any(place.named for place in remote)
+        else tuple(address for place in remote for address in place.addresses)
+    )
     whole = f"{entity}/{re.sub(r'[^A-Za-z0-9_.-]', '-', project)}"
     place = Place(f"Weave project {whole} at {places[0].shown}", bool(remote), guard or ())
-    tracker = WeaveTracker(whole, place, {"WANDB_BASE_URL": base, "WF_TRACE_SERVER_URL": traces}, guard, bare=phi and bool(remote))
+    tracker = WeaveTracker(
+        whole,
+        place,
+        {"WANDB_BASE_URL": base, "WF_TRACE_SERVER_URL": traces},
+        guard,
+        bare=phi and bool(remote),
+    )
     _try(tracker)
     return tracker
 
@@ -123,6 +163,10 @@ def _try(tracker: WeaveTracker) -> None:
 
             weave.init(tracker.project)
             weave.finish()
-    except Exception as error:  # whatever its server and libraries raise; their words may hold a key
+    except (
+        Exception
+    ) as error:  # whatever its server and libraries raise; their words may hold a key
         fix = "check WANDB_BASE_URL, WANDB_API_KEY and the project's name"
-        raise StorageError(f"{tracker.place.shown} cannot be opened ({name_error(error)})", fix=fix) from error
+        raise StorageError(
+            f"{tracker.place.shown} cannot be opened ({name_error(error)})", fix=fix
+        ) from error

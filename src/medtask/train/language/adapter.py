@@ -1,4 +1,6 @@
-"""What of a language model is trained: small matrices beside its own (an adapter), or all of its weights; and both as files."""
+"""What of a language model is trained: small matrices beside its own (an adapter), or all of its
+weights; and both as files.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ CONFIG = "adapter_config.json"
 
 
 def scale_adapter(recipe: Recipe) -> float:
-    """LoRA's alpha: what was given, else 16 where it is divided by the rank's root (rsLoRA), twice the rank where by the rank (LoRA).
+    """LoRA's alpha: what was given, else 16 where it is divided by the rank's root (rsLoRA), twice
+    the rank where by the rank (LoRA).
 
-    Behind AdamW, whose steps are all of one size, what an adapter adds grows with alpha times the root of the rank (rsLoRA): with
-    an alpha as large as the rank, small ranks would hardly learn, and large ones run away.
+    Behind AdamW, whose steps are all of one size, what an adapter adds grows with alpha times the
+    root of the rank (rsLoRA): with an alpha as large as the rank, small ranks would hardly learn,
+    and large ones run away.
     """
     if recipe.alpha is not None:
         return recipe.alpha
@@ -26,10 +30,11 @@ def scale_adapter(recipe: Recipe) -> float:
 
 
 def put_adapter(model: Any, recipe: Recipe) -> Any:
-    """A PeftModel around a causal language model, whose linear layers (but not its head) get adapters; the rest is frozen.
+    """A PeftModel around a causal language model, whose linear layers (but not its head) get
+    adapters; the rest is frozen.
 
-    LoRA: Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732); DoRA: Liu et al. 2024
-    (arXiv 2402.09353); QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). By PEFT.
+    LoRA: Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732); DoRA:
+    Liu et al. 2024 (arXiv 2402.09353); QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). By PEFT.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -59,7 +64,8 @@ class AdapterWeights:
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
-        # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up on the Hub.
+        # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up
+        # on the Hub.
         found = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         state = {name: weight.detach().contiguous().cpu() for name, weight in found.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
@@ -83,17 +89,25 @@ class FullWeights:
     def load(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
-        state = {name: weight for file in sorted(folder.glob("*.safetensors")) for name, weight in load_file(file).items()}
+        state = {
+            name: weight
+            for file in sorted(folder.glob("*.safetensors"))
+            for name, weight in load_file(file).items()
+        }
         missing, strange = self.model.load_state_dict(state, strict=False)
-        tied = set(self.model.all_tied_weights_keys) if hasattr(self.model, "all_tied_weights_keys") else set()
+        tied = (
+            set(self.model.all_tied_weights_keys)
+            if hasattr(self.model, "all_tied_weights_keys")
+            else set()
+        )
         assert not strange and set(missing) <= tied, "a checkpoint holds the weights of its model"
 
 
 def write_adapter(model: Any, base: str, best: Path, draft: Path) -> None:
     """A PEFT folder of the best state: configuration, and the matrices as they were trained.
 
-    PEFT names the base by a path of its own (the built-in model's would be that of its unpacked copy): it is the user's
-    reference that has to stand there.
+    PEFT names the base by a path of its own (the built-in model's would be that of its unpacked
+    copy): it is the user's reference that has to stand there.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.inference_mode = base, True

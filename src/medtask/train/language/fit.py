@@ -29,13 +29,16 @@ if TYPE_CHECKING:
     from medtask.train.loop import Course, Weights
     from medtask.train.validate import Verdict
 
-# Rows that a validation in the middle of a training looks at, of all tasks together; the finished model is measured on all.
+# Rows that a validation in the middle of a training looks at, of all tasks together; the finished
+# model is measured on all.
 VALIDATION_ROWS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Material as a model's tokens. ``tasks``: of which material each passage of ``train`` is; ``cut``: rows that were too long."""
+    """Material as a model's tokens. ``tasks``: of which material each passage of ``train`` is;
+    ``cut``: rows that were too long.
+    """
 
     train: tuple[Passage, ...]
     tasks: tuple[int, ...]
@@ -49,10 +52,12 @@ class Text:
 
 
 def fit_language(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> Fitted:
-    """Train a causal language model of transformers on the lessons of one task, or of several together.
+    """Train a causal language model of transformers on the lessons of one task, or of several
+    together.
 
-    What is learnt see loss.py, how rows are read pack.py. UsageError for a base that cannot be trained, TooBig for one that
-    does not fit, InputError where no row does, EngineError, StorageError.
+    What is learnt see loss.py, how rows are read pack.py. UsageError for a base that cannot be
+    trained, TooBig for one that does not fit, InputError where no row does, EngineError,
+    StorageError.
     """
     refuse_base(recipe)
     import torch
@@ -74,8 +79,12 @@ def fit_language(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> F
     model = engine.model.requires_grad_(True) if full else put_adapter(engine.model, recipe)
     if plan.checkpointing:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # its newer name is not in every version that we take
-            engine.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # its newer name is not in every version that we take
+            engine.model.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
     weights: Weights = FullWeights(engine.model) if full else AdapterWeights(model)
     learner = Learner(model, engine.model, packed=engine.packed, share=recipe.pack)
     per_step = -(-recipe.batch // _count_processes())
@@ -101,26 +110,47 @@ def fit_language(materials: Sequence[Material], recipe: Recipe, desk: Desk) -> F
         "rows_too_long": text.cut,
     }
     engine.close()
-    return Fitted(_contract(materials, recipe), desk.signals.number is not None, tuple(plan.notes), facts)
+    return Fitted(
+        _contract(materials, recipe), desk.signals.number is not None, tuple(plan.notes), facts
+    )
 
 
 def refuse_base(recipe: Recipe) -> None:
     """UsageError for a base that has no weights here that could be trained."""
     if len(recipe.bases) != 1:
-        raise UsageError(f"--method {recipe.method} takes one base, and {len(recipe.bases)} are named", fix="name it with --base, once")
+        raise UsageError(
+            f"--method {recipe.method} takes one base, and {len(recipe.bases)} are named",
+            fix="name it with --base, once",
+        )
     name, engine = recipe.base, choose_engine(recipe.base).engine
     path = Path(name.removeprefix("hf:")).expanduser()
     if path.suffix == ".gguf":
-        fix = "name the model that the file was made from (org/name of the Hub, or a folder with safetensors)"
-        raise UsageError(f"{name} cannot be trained: a GGUF file holds weights that were rounded for answering", fix=fix)
+        fix = (
+            "name the model that the file was made from (org/name of the Hub, or a folder with "
+            "safetensors)"
+        )
+        raise UsageError(
+            f"{name} cannot be trained: a GGUF file holds weights that were rounded for answering",
+            fix=fix,
+        )
     if engine in ("http", "vllm", "mlx", "fake"):
         fix = "name a model on this machine: org/name, a folder, or smollm2-135m"
-        raise UsageError(f"{name} cannot be trained: the {engine} engine has no weights here that could change", fix=fix)
+        raise UsageError(
+            f"{name} cannot be trained: the {engine} engine has no weights here that could change",
+            fix=fix,
+        )
     if engine in ("encoder", "linear", "hybrid"):
-        fix = "add --method encoder, or name another base" if engine == "encoder" else "name a language model with --base"
+        fix = (
+            "add --method encoder, or name another base"
+            if engine == "encoder"
+            else "name a language model with --base"
+        )
         raise UsageError(f"{name} is no language model", fix=fix)
     if (path / "adapter_config.json").is_file():
-        fix = "name the adapter's own base, or merge the two first (PEFT's merge_and_unload) and name the folder of that"
+        fix = (
+            "name the adapter's own base, or merge the two first (PEFT's merge_and_unload) and "
+            "name the folder of that"
+        )
         raise UsageError(f"{name} is an adapter already, and adapters are not stacked", fix=fix)
 
 
@@ -128,14 +158,24 @@ def _load(recipe: Recipe) -> HfEngine:
     from medtask.engines.registry import load_model
 
     quantize = "4bit" if recipe.method == "qlora" else None
-    engine = load_model(recipe.base, dtype=recipe.dtype, device=_choose_device(recipe), quantize=quantize, memory=recipe.memory)
+    engine = load_model(
+        recipe.base,
+        dtype=recipe.dtype,
+        device=_choose_device(recipe),
+        quantize=quantize,
+        memory=recipe.memory,
+    )
     return cast("HfEngine", engine)
 
 
 def _choose_device(recipe: Recipe) -> str:
     """Of several processes each takes the GPU of its number."""
     place = os.environ.get("LOCAL_RANK")
-    several = place is not None and recipe.device in ("auto", "cuda") and inspect_machine().accelerator == "cuda"
+    several = (
+        place is not None
+        and recipe.device in ("auto", "cuda")
+        and inspect_machine().accelerator == "cuda"
+    )
     return f"cuda:{place}" if several else recipe.device
 
 
@@ -162,21 +202,32 @@ def _read_all(materials: Sequence[Material], engine: HfEngine, recipe: Recipe) -
         tasks += [place] * len(fitting)
         lessons = material.validation[:share]
         checks = read_passages(material.task, engine.chat, lessons)
-        pairs = [(lesson, one) for lesson, one in zip(lessons, checks, strict=True) if one.longest <= most]
+        pairs = [
+            (lesson, one)
+            for lesson, one in zip(lessons, checks, strict=True)
+            if one.longest <= most
+        ]
         cut += len(lessons) - len(pairs)
         kept.append(tuple(lesson for lesson, _ in pairs))
         passages.append(tuple(one for _, one in pairs))
     if not train or not all(kept):
         raise InputError(
-            f"no row {'to learn from' if not train else 'to validate by'} fits into {most:,} tokens",
-            fix="raise --row-tokens, shorten the instruction or the examples, or choose a model with a larger context",
+            f"no row {'to learn from' if not train else 'to validate by'} "
+            f"fits into {most:,} tokens",
+            fix=(
+                "raise --row-tokens, shorten the instruction or the examples, or choose a model "
+                "with a larger context"
+            ),
         )
     return Text(tuple(train), tuple(tasks), tuple(kept), tuple(passages), cut)
 
 
 def _tell_cut(text: Text, recipe: Recipe) -> Iterator[str]:
     if text.cut:
-        yield f"{text.cut:,} rows of more than {recipe.row_tokens:,} tokens, or more than the model reads, are left out (--row-tokens)"
+        yield (
+            f"{text.cut:,} rows of more than {recipe.row_tokens:,} tokens, or more than the "
+            "model reads, are left out (--row-tokens)"
+        )
 
 
 def _plan(engine: HfEngine, recipe: Recipe, text: Text) -> MemoryPlan:
@@ -186,10 +237,16 @@ def _plan(engine: HfEngine, recipe: Recipe, text: Text) -> MemoryPlan:
     layout = read_layout(engine.model.config, weights)
     machine = inspect_machine()
     device = str(engine.model.device)
-    free = machine.accelerator_bytes if device.startswith("cuda") else machine.available_bytes + int(engine.model.get_memory_footprint())
+    free = (
+        machine.accelerator_bytes
+        if device.startswith("cuda")
+        else machine.available_bytes + int(engine.model.get_memory_footprint())
+    )
     allowed = min(free, recipe.memory) if recipe.memory is not None else free
     number = "4bit" if recipe.method == "qlora" else str(engine.model.dtype).removeprefix("torch.")
-    return plan_memory(layout, recipe, number=number, device=device, allowed=allowed, longest=text.longest)
+    return plan_memory(
+        layout, recipe, number=number, device=device, allowed=allowed, longest=text.longest
+    )
 
 
 def _hire(
@@ -213,19 +270,28 @@ def _hire(
     def validate() -> Verdict:
         learner.eval()
         verdicts = []
-        for material, lessons, passages in zip(materials, text.validation, text.validation_passages, strict=True):
+        for material, lessons, passages in zip(
+            materials, text.validation, text.validation_passages, strict=True
+        ):
             if isinstance(material.task.form, FreeText | Fields):
                 found = Verdict(measure_wording(learner, passages, plan.pack_tokens))
             else:
-                engine.reader.prefix_tokens = ()  # what was kept of a shared prefix is what the weights made of it before
+                # what was kept of a shared prefix is what the weights made of it before
+                engine.reader.prefix_tokens = ()
                 found = judge_rows(material.task, engine, lessons)
             verdicts.append((len(lessons), found))
         return combine_verdicts(verdicts)
 
     lengths = [passage.longest for passage in text.train]
-    batches = order_batches(text.tasks, lengths, per_step, course.steps * _count_processes(), recipe.seed)
-    # Items are taken in their order: chance has done its work in schedule.py, where it can be repeated.
-    more: dict[str, Any] = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}
+    batches = order_batches(
+        text.tasks, lengths, per_step, course.steps * _count_processes(), recipe.seed
+    )
+    # Items are taken in their order: chance has done its work in schedule.py, where it can be
+    # repeated.
+    more: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "train_sampling_strategy": "sequential",
+    }
     if recipe.method == "qlora":
         more["optimizer"] = "paged_adamw_32bit"
     arguments = make_arguments(recipe, course, desk, device=engine.model.device.type, **more)
@@ -258,10 +324,14 @@ def _contract(materials: Sequence[Material], recipe: Recipe) -> Trained:
     said = {find_phi(material.task) for material in materials}
     phi: Phi = "yes" if "yes" in said else "no" if said == {"no"} else "unknown"
     fingerprint = task.fingerprint if len(materials) == 1 else ""
-    return Trained("hf", task.kind, (), base=name_base(recipe.base), task_fingerprint=fingerprint, phi=phi)
+    return Trained(
+        "hf", task.kind, (), base=name_base(recipe.base), task_fingerprint=fingerprint, phi=phi
+    )
 
 
 def name_base(reference: str) -> str:
-    """A base's reference as it is to stand in a model's folder: a folder's by its whole path, since it is read from anywhere."""
+    """A base's reference as it is to stand in a model's folder: a folder's by its whole path, since
+    it is read from anywhere.
+    """
     path = Path(reference).expanduser()
     return str(path.resolve()) if path.is_dir() else reference

@@ -1,4 +1,6 @@
-"""A language model as Trainer trains it: a module whose forward pass takes passages and gives their losses."""
+"""A language model as Trainer trains it: a module whose forward pass takes passages and gives their
+losses.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,10 @@ from medtask.train.loop import Tutor
 
 
 class Learner(torch.nn.Module):
-    """``model``: a causal language model of transformers, or PEFT's wrapper around one. ``packed``: its attention is ours, and
-    passages that share a prefix are read as one sequence; else they are read side by side, padded, by the model's own.
-    ``share`` False: packed, but every row reads its whole prompt.
+    """``model``: a causal language model of transformers, or PEFT's wrapper around one. ``packed``:
+    its attention is ours, and passages that share a prefix are read as one sequence; else they are
+    read side by side, padded, by the model's own. ``share`` False: packed, but every row reads its
+    whole prompt.
     """
 
     def __init__(self, model: Any, base: Any, *, packed: bool, share: bool = True) -> None:
@@ -36,11 +39,18 @@ class Learner(torch.nn.Module):
             read = lay_passages(pack, device, share=self.share)
             plan = read.plan
             assert plan is not None
-            out = decoder(input_ids=plan.tokens[None], position_ids=plan.positions[None], use_cache=False, packed_pass=plan)
+            out = decoder(
+                input_ids=plan.tokens[None],
+                position_ids=plan.positions[None],
+                use_cache=False,
+                packed_pass=plan,
+            )
             hidden: Tensor = out.last_hidden_state[0]
         else:
             read, tokens, mask = lay_apart(pack, device)
-            hidden = decoder(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state.flatten(0, 1)
+            hidden = decoder(
+                input_ids=tokens, attention_mask=mask, use_cache=False
+            ).last_hidden_state.flatten(0, 1)
         return measure_losses(read_head(base), hidden, read)
 
 
@@ -57,7 +67,8 @@ class LanguageTutor(Tutor):
         packs = list(cut_packs(rows, self.pack_tokens))
         shown = 0.0
         for place, pack in enumerate(packs):
-            # With several processes gradients are exchanged once, behind the last pack: processes may have unlike numbers of them.
+            # With several processes gradients are exchanged once, behind the last pack: processes
+            # may have unlike numbers of them.
             with nullcontext() if place == len(packs) - 1 else self.accelerator.no_sync(model):
                 losses = model(pack)
                 self.accelerator.backward(losses.total / len(rows))

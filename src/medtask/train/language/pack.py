@@ -1,7 +1,9 @@
-"""Passages laid into one sequence for a forward and a backward pass: what they share once, then each row's own tokens.
+"""Passages laid into one sequence for a forward and a backward pass: what they share once, then
+each row's own tokens.
 
-The attention is that of engines.hf.pack with gradients: the prefix attends to itself, every row to the prefix and to its own
-ancestors. So the gradients are those of rows that are read one by one, and the prefix is read once.
+The attention is that of engines.hf.pack with gradients: the prefix attends to itself, every row to
+the prefix and to its own ancestors. So the gradients are those of rows that are read one by one,
+and the prefix is read once.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ from medtask.engines.tokens.chat import count_shared
 from medtask.engines.tokens.tree import Tree, grow_tree
 from medtask.train.language.passage import Passage
 
-# Rows of at least so many own tokens are attended to by torch's fused kernel, which keeps no scores for the backward pass.
+# Rows of at least so many own tokens are attended to by torch's fused kernel, which keeps no scores
+# for the backward pass.
 FUSED_FROM = 96
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A pack of passages as it stands in a sequence. ``places``: for each passage and each of its lines, where the line's tokens
-    stand in the sequence (an index for every token that was read; the last token of a line is not). ``plan``: the pass that is to
-    be made, None for passages that are read apart."""
+    """A pack of passages as it stands in a sequence. ``places``: for each passage and each of its
+    lines, where the line's tokens stand in the sequence (an index for every token that was read;
+    the last token of a line is not). ``plan``: the pass that is to be made, None for passages that
+    are read apart.
+    """
 
     passages: tuple[Passage, ...]
     plan: Sheet | None
@@ -38,9 +43,10 @@ class Read:
 class Sheet:
     """A pass of one sequence: ``prefix`` tokens that all rows share, then each row's own.
 
-    ``queries`` [rows, longest]: where a row's tokens stand behind the prefix (slots past its end point at 0); ``filled`` tells
-    them apart. ``hidden`` [rows, longest, longest]: which of its row's tokens a token may not see; ``depths`` [rows, longest]: how
-    far from the prefix's end it stands.
+    ``queries`` [rows, longest]: where a row's tokens stand behind the prefix (slots past its end
+    point at 0); ``filled`` tells them apart. ``hidden`` [rows, longest, longest]: which of its
+    row's tokens a token may not see; ``depths`` [rows, longest]: how far from the prefix's end it
+    stands.
     """
 
     tokens: Tensor
@@ -64,7 +70,9 @@ class Sheet:
         softcap: float | None,
         sinks: Tensor | None,
     ) -> Tensor:
-        """See engines.hf.pack.Step. Tensors are [1, heads, tokens, head size]; the result is [1, tokens, heads, head size]."""
+        """See engines.hf.pack.Step. Tensors are [1, heads, tokens, head size]; the result is [1,
+        tokens, heads, head size].
+        """
         scale = scaling if scaling is not None else query.shape[3] ** -0.5
         asked, keys, values = ((side[0].transpose(0, 1)) for side in (query * scale, key, value))
         first = self.prefix
@@ -77,38 +85,65 @@ class Sheet:
             rows = attend_fused(row_queries, before, own, hidden)
         else:
             rows = attend_block(row_queries, before, own, hidden, softcap, sinks)
-        # Back from padded rows to the sequence: an index costs less in the backward pass than a mask.
+        # Back from padded rows to the sequence: an index costs less in the backward pass than a
+        # mask.
         out = rows.reshape(-1, *rows.shape[2:])[self.back]
         if not first:
             return out[None]
-        return torch.cat((self._attend_prefix(asked[:first], keys[:first], values[:first], window, softcap, sinks), out))[None]
+        return torch.cat(
+            (
+                self._attend_prefix(
+                    asked[:first], keys[:first], values[:first], window, softcap, sinks
+                ),
+                out,
+            )
+        )[None]
 
     def _attend_prefix(
-        self, asked: Tensor, keys: Tensor, values: Tensor, window: int | None, softcap: float | None, sinks: Tensor | None
+        self,
+        asked: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
     ) -> Tensor:
         """The prefix over itself: [prefix, heads, head size]."""
         count = len(asked)
         if softcap is None and sinks is None and (window is None or window >= count):
             group = asked.shape[1] // keys.shape[1]
-            keys, values = (side.transpose(0, 1).repeat_interleave(group, dim=0)[None] for side in (keys, values))
-            out = scaled_dot_product_attention(asked.transpose(0, 1)[None], keys, values, is_causal=True, scale=1.0)
+            keys, values = (
+                side.transpose(0, 1).repeat_interleave(group, dim=0)[None]
+                for side in (keys, values)
+            )
+            out = scaled_dot_product_attention(
+                asked.transpose(0, 1)[None], keys, values, is_causal=True, scale=1.0
+            )
             return out[0].transpose(0, 1)
         step = torch.arange(count, device=asked.device)
         hidden = step[None, :] > step[:, None]
         if window is not None:
             hidden |= step[:, None] - step[None, :] >= window
-        return attend_block(asked[None], None, (keys[None], values[None]), (None, hidden[None]), softcap, sinks)[0]
+        return attend_block(
+            asked[None], None, (keys[None], values[None]), (None, hidden[None]), softcap, sinks
+        )[0]
 
     def _mask_own(self, window: int | None) -> Tensor:
         if window is None:
             return self.hidden
-        return self._keep(window, True, lambda: self.hidden | (self.depths[:, :, None] - self.depths[:, None, :] >= window))
+        return self._keep(
+            window,
+            True,
+            lambda: self.hidden | (self.depths[:, :, None] - self.depths[:, None, :] >= window),
+        )
 
     def _mask_prefix(self, window: int | None) -> Tensor | None:
         if window is None or not self.prefix or self.prefix + int(self.depths.max()) < window:
             return None
         slots = torch.arange(self.prefix, device=self.depths.device)
-        return self._keep(window, False, lambda: self.prefix + self.depths[:, :, None] - slots >= window)
+        return self._keep(
+            window, False, lambda: self.prefix + self.depths[:, :, None] - slots >= window
+        )
 
     def _keep(self, window: int, own: bool, make: Any) -> Tensor:
         """Masks of a window are the same in every layer."""
@@ -123,7 +158,10 @@ def lay_passages(passages: Sequence[Passage], device: torch.device, *, share: bo
     paths = [[line.tokens[:-1] for line in passage.lines] for passage in passages]
     skip = 0
     if share and len(passages) > 1:
-        skip = min(*(passage.shared for passage in passages), count_shared([path for row in paths for path in row]))
+        skip = min(
+            *(passage.shared for passage in passages),
+            count_shared([path for row in paths for path in row]),
+        )
     trees = [grow_tree(row, skip, sum(map(len, row)) + 1) for row in paths]
     prefix = paths[0][0][:skip]
     longest = max(len(tree.tokens) for tree in trees)
@@ -152,20 +190,33 @@ def lay_passages(passages: Sequence[Passage], device: torch.device, *, share: bo
         filled.flatten().nonzero()[:, 0].to(device),
     )
     laid = _walk(passages, trees, skip)
-    return Read(tuple(passages), sheet, tuple(_find_places(passage, tree, skip, first) for passage, tree, first in laid))
+    return Read(
+        tuple(passages),
+        sheet,
+        tuple(_find_places(passage, tree, skip, first) for passage, tree, first in laid),
+    )
 
 
 def lay_apart(passages: Sequence[Passage], device: torch.device) -> tuple[Read, Tensor, Tensor]:
-    """The slow way, for models whose attention cannot be replaced: every line of a passage a row of its own, padded on the right.
+    """The slow way, for models whose attention cannot be replaced: every line of a passage a row of
+    its own, padded on the right.
 
-    What was laid, the tokens [rows, longest] and the mask of what is none. Places are those in the rows laid end to end.
+    What was laid, the tokens [rows, longest] and the mask of what is none. Places are those in the
+    rows laid end to end.
     """
     lines = [line.tokens[:-1] for passage in passages for line in passage.lines]
     longest = max(map(len, lines))
-    tokens = torch.tensor([[*line, *(line[-1:] * (longest - len(line)))] for line in lines], device=device)
-    mask = torch.tensor([[1] * len(line) + [0] * (longest - len(line)) for line in lines], device=device)
+    tokens = torch.tensor(
+        [[*line, *(line[-1:] * (longest - len(line)))] for line in lines], device=device
+    )
+    mask = torch.tensor(
+        [[1] * len(line) + [0] * (longest - len(line)) for line in lines], device=device
+    )
     rows = iter(range(0, len(lines) * longest, longest))
-    places = tuple(tuple(_count_from(next(rows), len(line.tokens) - 1) for line in passage.lines) for passage in passages)
+    places = tuple(
+        tuple(_count_from(next(rows), len(line.tokens) - 1) for line in passage.lines)
+        for passage in passages
+    )
     return Read(tuple(passages), None, places), tokens, mask
 
 
@@ -173,7 +224,9 @@ def _count_from(first: int, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def _walk(passages: Sequence[Passage], trees: Sequence[Tree], skip: int) -> Iterator[tuple[Passage, Tree, int]]:
+def _walk(
+    passages: Sequence[Passage], trees: Sequence[Tree], skip: int
+) -> Iterator[tuple[Passage, Tree, int]]:
     start = skip
     for passage, tree in zip(passages, trees, strict=True):
         yield passage, tree, start
@@ -182,7 +235,10 @@ def _walk(passages: Sequence[Passage], trees: Sequence[Tree], skip: int) -> Iter
 
 def _find_places(passage: Passage, tree: Tree, skip: int, start: int) -> tuple[list[int], ...]:
     shared = list(range(skip))
-    return tuple([*shared, *(start + place for place in tree.chain(tree.ends[line]))] for line in range(len(passage.lines)))
+    return tuple(
+        [*shared, *(start + place for place in tree.chain(tree.ends[line]))]
+        for line in range(len(passage.lines))
+    )
 
 
 def _measure_depths(tree: Tree) -> list[int]:
@@ -193,9 +249,11 @@ def _measure_depths(tree: Tree) -> list[int]:
 
 
 def _hide_lines(hidden: Tensor, tree: Tree) -> None:
-    """In a tree a token does not see its row's other lines, though they stand before it: hide what is no ancestor.
+    """In a tree a token does not see its row's other lines, though they stand before it: hide what
+    is no ancestor.
 
-    In preorder a token's descendants come right behind it: it is hidden from whatever comes after the last of them.
+    In preorder a token's descendants come right behind it: it is hidden from whatever comes after
+    the last of them.
     """
     count = len(tree.tokens)
     ends = list(range(1, count + 1))

@@ -17,7 +17,9 @@ from medtask.train.recipe import Recipe
 
 
 def preview_language(materials: Sequence[Material], recipe: Recipe) -> list[str]:
-    """Lines for a person. The base is located and its configuration is read, its weights are not. TooBig, UsageError as in training."""
+    """Lines for a person. The base is located and its configuration is read, its weights are not.
+    TooBig, UsageError as in training.
+    """
     from transformers import AutoConfig
 
     refuse_base(recipe)
@@ -27,7 +29,9 @@ def preview_language(materials: Sequence[Material], recipe: Recipe) -> list[str]
     layout = read_layout(AutoConfig.from_pretrained(source), count_weights(files))
     device = choose_device(recipe.device, machine)
     natural = "bfloat16" if not device.startswith("cpu") or machine.native_bf16 else "float32"
-    number = "4bit" if recipe.method == "qlora" else natural if recipe.dtype == "auto" else recipe.dtype
+    number = (
+        "4bit" if recipe.method == "qlora" else natural if recipe.dtype == "auto" else recipe.dtype
+    )
     free = machine.accelerator_bytes if device.startswith("cuda") else machine.available_bytes
     plan = plan_memory(
         layout,
@@ -41,10 +45,11 @@ def preview_language(materials: Sequence[Material], recipe: Recipe) -> list[str]
     steps = max(1, round(count_batches(tasks, recipe.batch) * recipe.epochs))
     command = shlex.join(["-m", "medtask", *[word for word in sys.argv[1:] if word != "--dry-run"]])
     return [
-        f"{recipe.base} by {recipe.method} on {device}, {number}: {steps:,} steps of {recipe.batch} rows, rate {recipe.learning_rate:g}",
+        (
+            f"{recipe.base} by {recipe.method} on {device}, {number}: {steps:,} steps of "
+            f"{recipe.batch} rows, rate {recipe.learning_rate:g}"
+        ),
         f"{plan.describe()}, for rows of up to {recipe.row_tokens:,} tokens",
         *plan.notes,
         f"on several GPUs: accelerate launch --num_processes N {command}",
     ]
-
-

@@ -1,4 +1,6 @@
-"""Candidates asked about rows with gold: how good each is, how long it takes, and which is the best so far."""
+"""Candidates asked about rows with gold: how good each is, how long it takes, and which is the best
+so far.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,17 @@ LEAST_ROWS = 24  # of validation or test: with fewer a search only finds chance
 _WARM, _TIMED = 8, 16  # rows that are asked before anything is timed, and rows that are timed
 _CANDIDATES = 12  # that a budget has to have room for before validation takes more rows
 _TEST_SHARE = 0.4  # of the budget that the test may take at most
-_DEARER = 1.5  # how much longer than the task as it was a result may take a row: worked examples are read, too
+# how much longer than the task as it was a result may take a row: worked examples are read, too
+_DEARER = 1.5
 _MOST_VALIDATION = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate that was asked about all rows of validation. ``number`` counts from 0, which is the task as it was. ``value``: the
-    kind's headline; ``best``: the highest so far. ``what``: how it was made, in a word."""
+    """A candidate that was asked about all rows of validation. ``number`` counts from 0, which is
+    the task as it was. ``value``: the kind's headline; ``best``: the highest so far. ``what``: how
+    it was made, in a word.
+    """
 
     number: int
     what: str
@@ -66,7 +71,9 @@ class Unviewed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``value``: the kind's headline; ``scores``: each row's own, in [0, 1] (see gain.score_rows)."""
+    """``value``: the kind's headline; ``scores``: each row's own, in [0, 1] (see
+    gain.score_rows).
+    """
 
     value: float
     scores: tuple[float, ...]
@@ -76,12 +83,26 @@ class Measured:
 class Bench:
     """Asks one engine, keeps to one clock, and remembers the best.
 
-    What decides is the whole of validation; ties go to the candidate that came first, so that a search without a gain ends in
-    the task as it was. Rows of the test are not here.
+    What decides is the whole of validation; ties go to the candidate that came first, so that a
+    search without a gain ends in the task as it was. Rows of the test are not here.
     """
 
-    def __init__(self, task: Task, engine: Engine, parts: Parts, clock: Clock, viewer: Viewer, signals: Signals) -> None:
-        self.task, self.engine, self.clock, self.viewer, self.signals = task, engine, clock, viewer, signals
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        parts: Parts,
+        clock: Clock,
+        viewer: Viewer,
+        signals: Signals,
+    ) -> None:
+        self.task, self.engine, self.clock, self.viewer, self.signals = (
+            task,
+            engine,
+            clock,
+            viewer,
+            signals,
+        )
         self.train, self.validation, self.test_rows = parts.train, parts.validation, len(parts.test)
         self.pace = 0.0  # seconds a row
         self._entered = 0
@@ -100,11 +121,19 @@ class Bench:
         room = self.clock.left()
         self.test_rows = _fit(self.test_rows, _TEST_SHARE * room / (2 * _DEARER * self.pace))
         self.clock.kept_s = 2 * _DEARER * self.test_rows * self.pace
-        wanted = _fit(min(len(self.validation), _MOST_VALIDATION), self.clock.left() / (_CANDIDATES * self.pace))
+        wanted = _fit(
+            min(len(self.validation), _MOST_VALIDATION),
+            self.clock.left() / (_CANDIDATES * self.pace),
+        )
         if self.clock.left() < 2 * wanted * self.pace:
             least = (2 * _DEARER * self.test_rows + 2 * wanted) * self.pace + self.clock.spent()
-            message = f"{self.engine.info.title} takes {self.pace:.2g} s a row: the budget has no room for a search"
-            raise UsageError(message, fix=f"give --budget {duration(1.5 * least)} or more, or a faster model")
+            message = (
+                f"{self.engine.info.title} takes {self.pace:.2g} s a row: the budget has "
+                "no room for a search"
+            )
+            raise UsageError(
+                message, fix=f"give --budget {duration(1.5 * least)} or more, or a faster model"
+            )
         self.validation = self.validation[:wanted]
         self.base_value = self.validate(self.best, "as it was")
 
@@ -118,12 +147,15 @@ class Bench:
         return self.measure(candidate, self.validation, what).value
 
     def measure(self, candidate: Candidate, lessons: Sequence[Lesson], what: str = "") -> Measured:
-        """A candidate on some rows; on all of validation it becomes the best where none before it was as good.
+        """A candidate on some rows; on all of validation it becomes the best where none before it
+        was as good.
 
         Halt where the clock has no time for that; Interrupted where a signal came.
         """
         task = apply_candidate(self.task, candidate)
-        whole = len(lessons) == len(self.validation) and all(map(_is_same, lessons, self.validation))
+        whole = len(lessons) == len(self.validation) and all(
+            map(_is_same, lessons, self.validation)
+        )
         if whole and task.fingerprint in self._known:
             return self._known[task.fingerprint]
         self.signals.check()
@@ -162,7 +194,9 @@ def ask_lessons(task: Task, engine: Engine, lessons: Sequence[Lesson]) -> tuple[
 
 
 def _fit(rows: int, room: float) -> int:
-    """As many of the rows as there is room for, but never so few that nothing could be told by them."""
+    """As many of the rows as there is room for, but never so few that nothing could be told by
+    them.
+    """
     return min(rows, max(LEAST_ROWS, int(room)))
 
 

@@ -19,8 +19,10 @@ DEFINITION_CHARACTERS = 400
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """``instruction``: the task's. ``definitions``: by label, in the task's order; None for kinds without labels. ``examples``: those
-    that every row is shown; None for those that the task has, or chooses from."""
+    """``instruction``: the task's. ``definitions``: by label, in the task's order; None for kinds
+    without labels. ``examples``: those that every row is shown; None for those that the task has,
+    or chooses from.
+    """
 
     instruction: str
     definitions: Mapping[str, str] | None = None
@@ -30,22 +32,35 @@ class Candidate:
 def read_candidate(task: Task) -> Candidate:
     """The task's own words."""
     known = isinstance(task.form, OneLabel | AnyLabels)
-    return Candidate(task.instruction, {label.name: label.definition for label in task.labels} if known else None)
+    return Candidate(
+        task.instruction, {label.name: label.definition for label in task.labels} if known else None
+    )
 
 
 def apply_candidate(task: Task, candidate: Candidate) -> Task:
-    """The task with a candidate's words. Its further passes stay as they are: they are made anew when the file is read."""
+    """The task with a candidate's words. Its further passes stay as they are: they are made anew
+    when the file is read.
+    """
     labels: tuple[Label, ...] = task.labels
     if candidate.definitions is not None:
-        labels = tuple(replace(label, definition=candidate.definitions.get(label.name, label.definition)) for label in labels)
+        labels = tuple(
+            replace(label, definition=candidate.definitions.get(label.name, label.definition))
+            for label in labels
+        )
     shown = {} if candidate.examples is None else {"examples": candidate.examples, "pool": None}
     changed = replace(task, instruction=candidate.instruction, labels=labels, **shown)  # type: ignore[arg-type]
     return replace(changed, fingerprint=fingerprint_task(changed))
 
 
 def narrow_task(task: Task) -> Task:
-    """The task as searches ask it: its first pass alone, and fixed thresholds, as fitted ones would have seen the rows' gold."""
-    form = replace(task.form, fit=None) if isinstance(task.form, AnyLabels) and task.form.fit else task.form
+    """The task as searches ask it: its first pass alone, and fixed thresholds, as fitted ones would
+    have seen the rows' gold.
+    """
+    form = (
+        replace(task.form, fit=None)
+        if isinstance(task.form, AnyLabels) and task.form.fit
+        else task.form
+    )
     narrowed = replace(task, form=form, passes=())
     return replace(narrowed, fingerprint=fingerprint_task(narrowed))
 
@@ -75,12 +90,21 @@ def write_definitions(definitions: Mapping[str, str]) -> str:
 
 
 def read_definitions(text: str, before: Mapping[str, str]) -> dict[str, str]:
-    """Definitions from a proposer's lines; labels that it does not name, or names wrongly, keep theirs."""
+    """Definitions from a proposer's lines; labels that it does not name, or names wrongly, keep
+    theirs.
+    """
     found: dict[str, str] = {}
     for line in clean_text(text).splitlines():
         bare = re.sub(r"^\s*(?:[-*•]|\d+[.)])?\s*", "", line).replace("**", "")
         # The longest name first: one may begin with another.
-        name = next((name for name in _by_length(before) if bare.startswith((f"{name}:", f"{name} -", f'"{name}":'))), None)
+        name = next(
+            (
+                name
+                for name in _by_length(before)
+                if bare.startswith((f"{name}:", f"{name} -", f'"{name}":'))
+            ),
+            None,
+        )
         if name is None:
             continue
         definition = " ".join(bare.strip('"')[len(name) :].lstrip('":- ').split()).strip('"')

@@ -14,8 +14,9 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Halt(BaseException):
-    """A search ends here, and its best so far counts. No Exception, so that libraries which survive errors of all kinds do not
-    survive this one. ``reason``: for people."""
+    """A search ends here, and its best so far counts. No Exception, so that libraries which survive
+    errors of all kinds do not survive this one. ``reason``: for people.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -24,7 +25,9 @@ class Halt(BaseException):
 
 @dataclass(slots=True)
 class Clock:
-    """``budget_s`` seconds from its making on, of which ``kept_s`` are for what comes after the search."""
+    """``budget_s`` seconds from its making on, of which ``kept_s`` are for what comes after the
+    search.
+    """
 
     budget_s: float
     now: Callable[[], float] = time.monotonic
@@ -58,9 +61,14 @@ class Clock:
 
 
 def parse_budget(text: str) -> float:
-    """Seconds in "90s", "20m", "1.5h", "2h30m" or "1d"; UsageError for anything else, and for none at all."""
+    """Seconds in "90s", "20m", "1.5h", "2h30m" or "1d"; UsageError for anything else, and for none
+    at all.
+    """
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text.replace(" ", "").lower())
-    if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", "").lower():
+    if (
+        not parts
+        or "".join(number + unit for number, unit in parts) != text.replace(" ", "").lower()
+    ):
         raise UsageError(f"{text!r} is not a length of time", fix="write it like 90s, 20m or 2h")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if seconds <= 0:

@@ -1,7 +1,8 @@
-"""Settings of a training, found by Optuna: recipes are trained one after the other, and the lowest validation loss wins.
+"""Settings of a training, found by Optuna: recipes are trained one after the other, and the lowest
+validation loss wins.
 
-Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework". Trials are kept in a SQLite file in the search's
-folder, so that a killed search goes on; no row is in it.
+Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework". Trials are
+kept in a SQLite file in the search's folder, so that a killed search goes on; no row is in it.
 """
 
 from __future__ import annotations
@@ -36,15 +37,20 @@ if TYPE_CHECKING:
 DATABASE = "trials.db"
 MOST_TRIALS = 200
 _WARM_TRIALS = 3  # before the median prunes and the median's time is believed
-_NOTHING = "No recipe had a lower validation loss than the default one; the test rows were not used."
-_SPACE = 1  # goes up with every change of what is searched: studies of another space are not gone on with
+_NOTHING = (
+    "No recipe had a lower validation loss than the default one; the test rows were not used."
+)
+# goes up with every change of what is searched: studies of another space are not gone on with
+_SPACE = 1
 
 
 @dataclass(frozen=True, slots=True)
 class TunedTraining:
-    """What a search of settings came to. ``changed``: what the best recipe has other than the default one. ``folder``: the best
-    trial's model, ready to run; ``loss`` and ``default_loss``: on validation, by which it was chosen. ``gain``: on the test rows, None
-    where the default recipe was the best."""
+    """What a search of settings came to. ``changed``: what the best recipe has other than the
+    default one. ``folder``: the best trial's model, ready to run; ``loss`` and ``default_loss``: on
+    validation, by which it was chosen. ``gain``: on the test rows, None where the default recipe
+    was the best.
+    """
 
     recipe: Recipe
     changed: Mapping[str, object]
@@ -62,12 +68,16 @@ class TunedTraining:
         return self.gain.conclude() if self.gain else _NOTHING
 
 
-def tune_training(parts: Parts, recipe: Recipe, clock: Clock, viewer: Viewer, *, out: Path, share: float = 0.2) -> TunedTraining:
-    """Search for a better recipe than ``recipe``, and hold the best one's model against the default one's on the rows of the test.
+def tune_training(
+    parts: Parts, recipe: Recipe, clock: Clock, viewer: Viewer, *, out: Path, share: float = 0.2
+) -> TunedTraining:
+    """Search for a better recipe than ``recipe``, and hold the best one's model against the default
+    one's on the rows of the test.
 
-    ``out``: the search's folder: the same call goes on there with more time. ``share``: of the rows that are learnt from, kept to
-    stop by. A Ctrl-C ends the search after the step in hand, and the best so far is measured. MissingExtra where optuna is not
-    installed; UsageError for methods that have nothing to search; InputError where the very first training fails.
+    ``out``: the search's folder: the same call goes on there with more time. ``share``: of the rows
+    that are learnt from, kept to stop by. A Ctrl-C ends the search after the step in hand, and the
+    best so far is measured. MissingExtra where optuna is not installed; UsageError for methods that
+    have nothing to search; InputError where the very first training fails.
     """
     _check(recipe)
     out.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -88,23 +98,32 @@ def tune_training(parts: Parts, recipe: Recipe, clock: Clock, viewer: Viewer, *,
     return _conclude(parts, search, viewer, ended, interrupted)
 
 
-def _conclude(parts: Parts, search: _Search, viewer: Viewer, ended: str, interrupted: bool) -> TunedTraining:
+def _conclude(
+    parts: Parts, search: _Search, viewer: Viewer, ended: str, interrupted: bool
+) -> TunedTraining:
     best, default = search.best, search.default
     assert best is not None and default is not None
     rows = {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)}
     gain = None
     if best.number != default.number:
-        viewer.on_stage(f"Asking {len(parts.test):,} test rows twice: the default recipe's model, and the best one's")
+        viewer.on_stage(
+            f"Asking {len(parts.test):,} test rows twice: the default recipe's model, and the "
+            "best one's"
+        )
         task, answers = narrow_task(parts.task), []
         for known in (default, best):
             engine = load_model(str(known.folder))
             answers.append(ask_lessons(task, engine, parts.test))
             engine.close()
         gain = hold_against(task, parts.test, *answers, seed=search.recipe.seed)
-    changed = {name: value for name, value in best.values.items() if value != default.values.get(name)}
+    changed = {
+        name: value for name, value in best.values.items() if value != default.values.get(name)
+    }
     folder = search.keep_best(best)
     recipe, trials = apply_values(search.recipe, best.values), search.tried
-    return TunedTraining(recipe, changed, folder, best.loss, default.loss, trials, ended, gain, rows, interrupted)
+    return TunedTraining(
+        recipe, changed, folder, best.loss, default.loss, trials, ended, gain, rows, interrupted
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +137,29 @@ class _Known:
 
 
 class _Search:
-    """A study that is asked, trained for and told, trial by trial. Trial 0 is the default recipe."""
+    """A study that is asked, trained for and told, trial by trial. Trial 0 is the default
+    recipe.
+    """
 
-    def __init__(self, task: Task, table: Table, recipe: Recipe, clock: Clock, viewer: Viewer, out: Path, share: float) -> None:
+    def __init__(
+        self,
+        task: Task,
+        table: Table,
+        recipe: Recipe,
+        clock: Clock,
+        viewer: Viewer,
+        out: Path,
+        share: float,
+    ) -> None:
         self.task, self.table, self.recipe, self.share = task, table, recipe, share
         self.clock, self.viewer, self.out = clock, viewer, out
         self.rows = sum(1 for _ in table.rows())
         self.study = self._open_study()
-        self.seconds = [float(trial.user_attrs["seconds"]) for trial in self.study.trials if "seconds" in trial.user_attrs]
+        self.seconds = [
+            float(trial.user_attrs["seconds"])
+            for trial in self.study.trials
+            if "seconds" in trial.user_attrs
+        ]
 
     @property
     def tried(self) -> int:
@@ -142,15 +176,20 @@ class _Search:
         return next(iter(self._list_known()), None)
 
     def has_time(self) -> bool:
-        """Whether one more trial is to be begun: as long as the median trial fits; the default recipe always is."""
+        """Whether one more trial is to be begun: as long as the median trial fits; the default
+        recipe always is.
+        """
         if self.default is None:
             return True
         needed = statistics.median(self.seconds)
-        # A model of each of the two is asked about the test rows at the end, which takes less than training did.
+        # A model of each of the two is asked about the test rows at the end, which takes less than
+        # training did.
         return self.tried < MOST_TRIALS and self.clock.left() >= needed
 
     def run_next(self) -> int:
-        """Train one more recipe, and tell the study how good it is; a signal's exit code where one stopped it, else 0."""
+        """Train one more recipe, and tell the study how good it is; a signal's exit code where one
+        stopped it, else 0.
+        """
         import optuna
 
         trial = self.study.ask()
@@ -160,7 +199,13 @@ class _Search:
         began = self.clock.now()
         try:
             lectures = (Lecture(self.task, self.table),)
-            result = train(lectures, apply_values(self.recipe, values), out=folder, selection=Selection(self.share), watch=watch)
+            result = train(
+                lectures,
+                apply_values(self.recipe, values),
+                out=folder,
+                selection=Selection(self.share),
+                watch=watch,
+            )
         except optuna.TrialPruned:
             self._drop(trial, folder, optuna.trial.TrialState.PRUNED)
         except (InputError, EngineError):
@@ -169,12 +214,16 @@ class _Search:
             self._drop(trial, folder, optuna.trial.TrialState.FAIL)
         else:
             if result.exit_code:
-                return result.exit_code  # the trial stays open: the same command trains it to its end
+                return (
+                    result.exit_code
+                )  # the trial stays open: the same command trains it to its end
             self._keep(trial, result, self.clock.now() - began)
         return 0
 
     def _find_folder(self, values: Mapping[str, Any]) -> Path:
-        """By what is trained there, so that a killed training goes on in its own folder, whatever its trial's number is then."""
+        """By what is trained there, so that a killed training goes on in its own folder, whatever
+        its trial's number is then.
+        """
         return self.out / f"trial-{_hash(repr(sorted(values.items())))[:12]}"
 
     def _drop(self, trial: optuna.Trial, folder: Path, state: optuna.trial.TrialState) -> None:
@@ -182,22 +231,37 @@ class _Search:
         shutil.rmtree(folder, ignore_errors=True)
 
     def keep_best(self, best: _Known) -> Path:
-        """The best model under a name that a user finds; the trials' own folders keep what a longer search needs."""
+        """The best model under a name that a user finds; the trials' own folders keep what a longer
+        search needs.
+        """
         folder = self.out / "best"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(best.folder, folder, ignore=shutil.ignore_patterns(".*"), copy_function=_link)
+        shutil.copytree(
+            best.folder, folder, ignore=shutil.ignore_patterns(".*"), copy_function=_link
+        )
         return folder
 
     def _keep(self, trial: optuna.Trial, result: TrainResult, seconds: float) -> None:
-        loss = result.validation_loss if result.validation_loss is not None else 1 - result.score.value if result.score else None
+        loss = (
+            result.validation_loss
+            if result.validation_loss is not None
+            else 1 - result.score.value
+            if result.score
+            else None
+        )
         if loss is None:
-            raise InputError("a training came without a validation loss and without a score", fix="give more rows with gold")
+            raise InputError(
+                "a training came without a validation loss and without a score",
+                fix="give more rows with gold",
+            )
         trial.set_user_attr("seconds", seconds)
         self.seconds.append(seconds)
         self.study.tell(trial, loss)
         best, default = self.best, self.default
         assert best is not None and default is not None
-        self.viewer.on_trial(Trial(trial.number, _tell_values(trial.params), loss, best.loss, self.clock.left()))
+        self.viewer.on_trial(
+            Trial(trial.number, _tell_values(trial.params), loss, best.loss, self.clock.left())
+        )
         for folder in self.out.glob("trial-*"):
             if folder not in (best.folder, default.folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -206,10 +270,15 @@ class _Search:
         import optuna
 
         done = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        return [_Known(one.number, one.params, float(one.value or 0.0), self._find_folder(one.params)) for one in done]
+        return [
+            _Known(one.number, one.params, float(one.value or 0.0), self._find_folder(one.params))
+            for one in done
+        ]
 
     def _open_study(self) -> optuna.Study:
-        """The study of this very search: begun, or gone on with. A trial that was killed is tried again."""
+        """The study of this very search: begun, or gone on with. A trial that was killed is tried
+        again.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -221,10 +290,17 @@ class _Search:
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_WARM_TRIALS)
         study = optuna.create_study(
-            storage=storage, study_name=name, sampler=sampler, pruner=pruner, direction="minimize", load_if_exists=True
+            storage=storage,
+            study_name=name,
+            sampler=sampler,
+            pruner=pruner,
+            direction="minimize",
+            load_if_exists=True,
         )
         if done:
-            self.viewer.on_note(f"{self.out} holds {done:,} trials of this search: it goes on from there")
+            self.viewer.on_note(
+                f"{self.out} holds {done:,} trials of this search: it goes on from there"
+            )
         else:
             study.enqueue_trial(dict(_default_values(self.recipe)))
         for stale in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
@@ -234,7 +310,9 @@ class _Search:
 
 
 class _Pruning(Unwatched):
-    """Tells the study of every validation, and ends a trial that is worse than the median of the others was at that point."""
+    """Tells the study of every validation, and ends a trial that is worse than the median of the
+    others was at that point.
+    """
 
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
@@ -244,7 +322,9 @@ class _Pruning(Unwatched):
 
         if point.validation_loss is None:
             return
-        self.trial.report(point.validation_loss, max(1, round(100 * point.step / max(1, point.steps))))
+        self.trial.report(
+            point.validation_loss, max(1, round(100 * point.step / max(1, point.steps)))
+        )
         if self.trial.should_prune():
             raise optuna.TrialPruned
 
@@ -260,9 +340,14 @@ def _check(recipe: Recipe) -> None:
     if recipe.method in ("linear", "hybrid"):
         fits = "the strength of its penalty" if recipe.method == "linear" else "its weights"
         fix = f"medtask train --method {recipe.method} is all it takes; tune lora, full or encoder"
-        raise UsageError(f"a {recipe.method} model has nothing to search: training fits {fits} itself", fix=fix)
+        raise UsageError(
+            f"a {recipe.method} model has nothing to search: training fits {fits} itself", fix=fix
+        )
     if not find_spec("optuna"):
-        raise MissingExtra("Optuna is not installed here, which chooses what is tried next.", fix="pip install 'medtask[tune]'")
+        raise MissingExtra(
+            "Optuna is not installed here, which chooses what is tried next.",
+            fix="pip install 'medtask[tune]'",
+        )
     recipe.check()
 
 
@@ -280,8 +365,12 @@ def _suggest(trial: optuna.Trial, recipe: Recipe, rows: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
     rate = recipe.learning_rate
     values["rate"] = trial.suggest_float("rate", rate / 8, rate * 8, log=True)
-    values["epochs"] = trial.suggest_float("epochs", min(1.0, recipe.epochs), max(6.0, 2 * recipe.epochs))
-    batches = sorted({size for size in (8, 16, 32, 64) if size <= max(8, rows // 4)} | {recipe.batch})
+    values["epochs"] = trial.suggest_float(
+        "epochs", min(1.0, recipe.epochs), max(6.0, 2 * recipe.epochs)
+    )
+    batches = sorted(
+        {size for size in (8, 16, 32, 64) if size <= max(8, rows // 4)} | {recipe.batch}
+    )
     values["batch"] = trial.suggest_categorical("batch", batches)
     if recipe.method in LANGUAGE:
         values["warmup"] = trial.suggest_float("warmup", 0.0, max(0.2, recipe.warmup))
@@ -299,7 +388,10 @@ def _tell_values(values: Mapping[str, Any]) -> str:
 def _count_trials(storage: optuna.storages.BaseStorage, name: str) -> int:
     import optuna
 
-    return next((one.n_trials for one in optuna.get_all_study_summaries(storage) if one.study_name == name), 0)
+    return next(
+        (one.n_trials for one in optuna.get_all_study_summaries(storage) if one.study_name == name),
+        0,
+    )
 
 
 def _link(source: str, target: str) -> object:
@@ -315,4 +407,3 @@ def _hash(text: str) -> str:
     from hashlib import sha256
 
     return sha256(text.encode()).hexdigest()[:32]
-

@@ -1,8 +1,10 @@
-"""Instructions and examples together, by DSPy's MIPROv2: the search is its own, the questions and the measure are the task's.
+"""Instructions and examples together, by DSPy's MIPROv2: the search is its own, the questions and
+the measure are the task's.
 
-Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for Multi-Stage Language Model Programs" (arXiv 2406.11695).
-DSPy asks nobody: its program is answered by the bench (the very prompts that a run asks, scored exactly), its language model is an
-engine of ours, its caches, which keep prompts as pickles on the disk, are switched off, and litellm is never loaded.
+Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for Multi-Stage Language Model
+Programs" (arXiv 2406.11695). DSPy asks nobody: its program is answered by the bench (the very
+prompts that a run asks, scored exactly), its language model is an engine of ours, its caches, which
+keep prompts as pickles on the disk, are switched off, and litellm is never loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from medtask.errors import MissingExtra, UsageError
 from medtask.tasks.task import Example
 from medtask.train.material import Lesson
 from medtask.train.search.bench import Bench
-from medtask.train.search.candidate import Candidate, clean_instruction, make_example, may_show_examples
+from medtask.train.search.candidate import (
+    Candidate,
+    clean_instruction,
+    make_example,
+    may_show_examples,
+)
 from medtask.train.search.clock import Halt
 from medtask.train.search.proposer import Proposer
 
@@ -32,26 +39,40 @@ _TRAINED = 60  # training rows that it looks at, to summarise them and to find e
 def check_dspy() -> None:
     """MissingExtra where dspy, or optuna which it searches with, is not installed."""
     if not (find_spec("dspy") and find_spec("optuna")):
-        raise MissingExtra("DSPy is not installed here, which holds MIPROv2.", fix="pip install 'medtask[dspy]'")
+        raise MissingExtra(
+            "DSPy is not installed here, which holds MIPROv2.", fix="pip install 'medtask[dspy]'"
+        )
 
 
 def search_mipro(bench: Bench, proposer: Proposer, *, seed: int = 0) -> None:
-    """Look for a better instruction and examples until the trials that the clock has room for are done; the bench keeps the best.
+    """Look for a better instruction and examples until the trials that the clock has room for are
+    done; the bench keeps the best.
 
-    MissingExtra where dspy is not installed; Halt where time is up, or where what the proposer writes cannot be read.
+    MissingExtra where dspy is not installed; Halt where time is up, or where what the proposer
+    writes cannot be read.
     """
     check_dspy()
     if not may_show_examples(bench.task):
-        fix = "rename that column in the table and the task, or search for instructions alone: --what prompt"
-        raise UsageError('input uses a column named "answer", but in an example that is the right answer', fix=fix)
+        fix = (
+            "rename that column in the table and the task, or search for instructions alone: "
+            "--what prompt"
+        )
+        raise UsageError(
+            'input uses a column named "answer", but in an example that is the right answer',
+            fix=fix,
+        )
     import dspy
 
     shown, train = _choose_lessons(bench)
     room = int(0.8 * bench.clock.left() / max(1e-9, len(bench.validation) * bench.pace))
     trials = max(_TRIALS[0], min(_TRIALS[1], room))
-    rows = [_write_row(dspy, lesson, place) for place, lesson in enumerate([*train, *bench.validation])]
+    rows = [
+        _write_row(dspy, lesson, place) for place, lesson in enumerate([*train, *bench.validation])
+    ]
     with _quiet(dspy), dspy.context(disable_history=True, adapter=dspy.ChatAdapter()):
-        model = dspy.LM("medtask/proposer", engine=_make_engine(dspy, proposer), cache=False, num_retries=0)
+        model = dspy.LM(
+            "medtask/proposer", engine=_make_engine(dspy, proposer), cache=False, num_retries=0
+        )
         optimizer = dspy.MIPROv2(
             metric=lambda example, prediction, trace=None: prediction.score,
             prompt_model=model,
@@ -62,21 +83,31 @@ def search_mipro(bench: Bench, proposer: Proposer, *, seed: int = 0) -> None:
             max_bootstrapped_demos=min(_SHOWN, len(train)),
             max_labeled_demos=min(_SHOWN, len(train)),
             max_errors=1,
-            metric_threshold=0.999,  # a training row becomes an example where it is answered rightly, or else as gold has it
+            # a training row becomes an example where it is answered rightly, or else as gold has it
+            metric_threshold=0.999,
             seed=seed,
         )
         program = _make_program(dspy, bench, shown, train)
         split = {"trainset": rows[: len(train)], "valset": rows[len(train) :]}
         try:
             # The program's source would tell a model about our classes, and nothing about the task.
-            optimizer.compile(program, **split, num_trials=trials, minibatch=False, program_aware_proposer=False)
+            optimizer.compile(
+                program, **split, num_trials=trials, minibatch=False, program_aware_proposer=False
+            )
         except Exception as error:
-            raise Halt(f"MIPROv2 could not go on ({type(error).__name__}): what the proposer writes may not be what it asks for") from error
+            raise Halt(
+                f"MIPROv2 could not go on ({type(error).__name__}): what the proposer writes may "
+                "not be what it asks for"
+            ) from error
 
 
 def _choose_lessons(bench: Bench) -> tuple[list[Example], list[Lesson]]:
     """Training rows that can be examples, and these examples."""
-    found = [(example, lesson) for lesson in bench.train if (example := make_example(bench.task, lesson.record)) is not None]
+    found = [
+        (example, lesson)
+        for lesson in bench.train
+        if (example := make_example(bench.task, lesson.record)) is not None
+    ]
     return [example for example, _ in found[:_TRAINED]], [lesson for _, lesson in found[:_TRAINED]]
 
 
@@ -84,13 +115,18 @@ def _write_row(dspy: Any, lesson: Lesson, place: int) -> Any:
     """A row as DSPy holds it; ``row`` leads back to the lesson."""
     gold = lesson.record.gold
     answer = "; ".join(gold) if isinstance(gold, tuple) else str(gold)
-    return dspy.Example(text=lesson.prompt.text, row=str(place), answer=answer).with_inputs("text", "row")
+    return dspy.Example(text=lesson.prompt.text, row=str(place), answer=answer).with_inputs(
+        "text", "row"
+    )
 
 
-def _make_program(dspy: Any, bench: Bench, shown: Sequence[Example], train: Sequence[Lesson]) -> Any:
+def _make_program(
+    dspy: Any, bench: Bench, shown: Sequence[Example], train: Sequence[Lesson]
+) -> Any:
     """A program of one step, which the bench answers.
 
-    Its classes hold what they need from outside: DSPy copies programs deeply, and would copy the engine with them.
+    Its classes hold what they need from outside: DSPy copies programs deeply, and would copy the
+    engine with them.
     """
     places = {str(len(train) + place): place for place in range(len(bench.validation))}
     start = bench.best
@@ -98,15 +134,25 @@ def _make_program(dspy: Any, bench: Bench, shown: Sequence[Example], train: Sequ
     def read(instruction: str, demos: Sequence[Any]) -> Candidate:
         examples = tuple(dict.fromkeys(int(demo["row"]) for demo in demos))
         words = clean_instruction(instruction) or start.instruction
-        return replace(start, instruction=words, examples=tuple(shown[place] for place in examples) if examples else start.examples)
+        return replace(
+            start,
+            instruction=words,
+            examples=tuple(shown[place] for place in examples) if examples else start.examples,
+        )
 
     def answer(candidate: Candidate, row: str) -> Any:
         if row in places:
-            # The whole of validation is asked at once, and known from then on: row by row nothing would be shared.
-            measured, place = bench.measure(candidate, bench.validation, "instruction and examples"), places[row]
+            # The whole of validation is asked at once, and known from then on: row by row nothing
+            # would be shared.
+            measured, place = (
+                bench.measure(candidate, bench.validation, "instruction and examples"),
+                places[row],
+            )
         else:
             measured, place = bench.measure(candidate, [train[int(row)]]), 0
-        return dspy.Prediction(answer=str(measured.answers[place].value), score=measured.scores[place])
+        return dspy.Prediction(
+            answer=str(measured.answers[place].value), score=measured.scores[place]
+        )
 
     class _Asked(dspy.Predict):
         def forward(self, **inputs: Any) -> Any:
@@ -133,12 +179,18 @@ def _make_engine(dspy: Any, proposer: Proposer) -> Any:
     class _Engine:
         def complete(self, request: Any) -> Any:
             system = request.system
-            turns = [] if system is None else [system if isinstance(system, str) else "".join(part.text for part in system)]
+            turns = (
+                []
+                if system is None
+                else [system if isinstance(system, str) else "".join(part.text for part in system)]
+            )
             turns += [message.text or "" for message in request.messages]
             said = proposer.write("\n\n".join(turns))
             usage = Usage(input_tokens=0, output_tokens=0, total_tokens=0)
             message = Message.assistant([TextPart(said or "nothing")])
-            return Response(id=None, model="medtask", message=message, finish_reason="stop", usage=usage)
+            return Response(
+                id=None, model="medtask", message=message, finish_reason="stop", usage=usage
+            )
 
         def stream(self, request: Any) -> Any:
             return response_to_events(self.complete(request))
@@ -150,14 +202,18 @@ def _make_engine(dspy: Any, proposer: Proposer) -> Any:
 
 @contextmanager
 def _quiet(dspy: Any) -> Iterator[None]:
-    """Nothing of what DSPy prints and logs comes out, as it quotes rows; nothing is kept on the disk."""
+    """Nothing of what DSPy prints and logs comes out, as it quotes rows; nothing is kept on the
+    disk.
+    """
     from dspy.teleprompt import bootstrap
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     logger = logging.getLogger("dspy")
     level, bars = logger.level, bootstrap.tqdm
     logger.setLevel(logging.CRITICAL + 1)
-    bootstrap.tqdm = SimpleNamespace(tqdm=lambda rows: rows)  # it takes no setting that leaves its bars out
+    bootstrap.tqdm = SimpleNamespace(
+        tqdm=lambda rows: rows
+    )  # it takes no setting that leaves its bars out
     try:
         with redirect_stdout(io.StringIO()):
             yield

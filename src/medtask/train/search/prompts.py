@@ -1,7 +1,9 @@
-"""Instructions and definitions, found by GEPA: a model reads how a question was answered, row by row, and writes it anew.
+"""Instructions and definitions, found by GEPA: a model reads how a question was answered, row by
+row, and writes it anew.
 
-Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning" (arXiv 2507.19457), by its authors'
-library. Nothing is written to the disk: its run folder would hold rows.
+Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning"
+(arXiv 2507.19457), by its authors' library. Nothing is written to the disk: its run folder would
+hold rows.
 """
 
 from __future__ import annotations
@@ -15,14 +17,21 @@ from medtask.errors import MissingExtra
 from medtask.records import settle_value
 from medtask.train.material import Lesson
 from medtask.train.search.bench import Bench, Measured
-from medtask.train.search.candidate import Candidate, clean_instruction, read_definitions, write_definitions
+from medtask.train.search.candidate import (
+    Candidate,
+    clean_instruction,
+    read_definitions,
+    write_definitions,
+)
 from medtask.train.search.proposer import Proposer
 
 if TYPE_CHECKING:
     from gepa.core.adapter import EvaluationBatch
 
 PATIENCE = 40  # proposals in a row that bring nothing better end the search, whatever time is left
-_REFLECTED = 8  # rows of one reflection: mistakes enough to learn from, and short enough for a small model's context
+# rows of one reflection: mistakes enough to learn from, and short enough for a small model's
+# context
+_REFLECTED = 8
 _CHARACTERS = 600  # of one row's text that a reflection shows
 
 _INSTRUCTION = """\
@@ -34,8 +43,11 @@ These are some of the texts, what it answered, and what is right:
 
 <side_info>
 
-Find out what it misunderstands. Then write a better instruction: say what matters, how to decide where answers are easily taken for one \
-another, and what does not count. Speak of texts in general and repeat none of them. Use no more than 150 words.
+Find out what it misunderstands. Then write a better instruction: say what matters, how to \
+decide where answers \
+are easily taken for one \
+another, and what does not count. \
+Speak of texts in general and repeat none of them. Use no more than 150 words.
 Write the new instruction between ``` and ```, and nothing else."""
 
 _DEFINITIONS = """\
@@ -47,20 +59,28 @@ These are some texts, what it answered, and what is right:
 
 <side_info>
 
-Find out which labels it takes for one another. Then write better definitions: what belongs to a label, and what belongs elsewhere, in one \
-short line each. Speak of texts in general and repeat none of them. Keep every label's name letter by letter.
+Find out which labels it takes for one another. Then write better definitions: what belongs to \
+a label, and \
+what belongs elsewhere, in one \
+short line each. \
+Speak of texts in general and repeat none of them. Keep every label's name letter by letter.
 Write all lines between ``` and ```, as `name: definition`, and nothing else."""
 
 
 def search_prompts(bench: Bench, proposer: Proposer, *, seed: int = 0) -> None:
-    """Look for a better instruction and, where the task has labels, better definitions, until the clock or patience ends it.
+    """Look for a better instruction and, where the task has labels, better definitions, until the
+    clock or patience ends it.
 
-    The bench keeps the best. MissingExtra where gepa is not installed; Halt where the proposer fails, or time is up within a step.
+    The bench keeps the best. MissingExtra where gepa is not installed; Halt where the proposer
+    fails, or time is up within a step.
     """
     try:
         from gepa.api import optimize
     except ImportError as error:
-        raise MissingExtra("gepa is not installed here, which writes instructions anew.", fix="pip install 'medtask[tune]'") from error
+        raise MissingExtra(
+            "gepa is not installed here, which writes instructions anew.",
+            fix="pip install 'medtask[tune]'",
+        ) from error
     start = bench.best
     adapter = _Adapter(bench, start)
     parts = {"instruction": start.instruction}
@@ -90,7 +110,9 @@ class _Silence:
 
 @dataclass
 class _Adapter:
-    """What GEPA asks of a system: how good a candidate is on some rows, and what there is to learn from them."""
+    """What GEPA asks of a system: how good a candidate is on some rows, and what there is to learn
+    from them.
+    """
 
     bench: Bench
     start: Candidate
@@ -98,18 +120,31 @@ class _Adapter:
     _value: float = -1.0
     _since: int = 0
 
-    def evaluate(self, batch: list[Lesson], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[Any, Any]:
+    def evaluate(
+        self, batch: list[Lesson], candidate: dict[str, str], capture_traces: bool = False
+    ) -> EvaluationBatch[Any, Any]:
         from gepa.core.adapter import EvaluationBatch
 
-        lessons = list({lesson.record.id: lesson for lesson in batch}.values())  # GEPA fills a short batch up with rows that it has
+        lessons = list(
+            {lesson.record.id: lesson for lesson in batch}.values()
+        )  # GEPA fills a short batch up with rows that it has
         measured = self.bench.measure(self.read(candidate), lessons, "instruction")
         said = _tell_answers(self.bench, measured)
-        known = {trace.lesson.record.id: trace for trace in map(_Trace, lessons, measured.scores, said)}
+        known = {
+            trace.lesson.record.id: trace for trace in map(_Trace, lessons, measured.scores, said)
+        }
         traces = [known[lesson.record.id] for lesson in batch]
-        return EvaluationBatch(outputs=[None] * len(batch), scores=[trace.score for trace in traces], trajectories=traces)
+        return EvaluationBatch(
+            outputs=[None] * len(batch),
+            scores=[trace.score for trace in traces],
+            trajectories=traces,
+        )
 
     def make_reflective_dataset(
-        self, candidate: dict[str, str], eval_batch: EvaluationBatch[Any, Any], components_to_update: list[str]
+        self,
+        candidate: dict[str, str],
+        eval_batch: EvaluationBatch[Any, Any],
+        components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         rows = [
             {
@@ -123,17 +158,28 @@ class _Adapter:
         return dict.fromkeys(components_to_update, rows)
 
     def read(self, texts: Mapping[str, str]) -> Candidate:
-        """The candidate that GEPA's texts mean; a text that cannot stand in a task file leaves what was there."""
-        found = replace(self.start, instruction=clean_instruction(texts["instruction"]) or self.start.instruction)
+        """The candidate that GEPA's texts mean; a text that cannot stand in a task file leaves what
+        was there.
+        """
+        found = replace(
+            self.start,
+            instruction=clean_instruction(texts["instruction"]) or self.start.instruction,
+        )
         if self.start.definitions is None:
             return found
-        return replace(found, definitions=read_definitions(texts["definitions"], self.start.definitions))
+        return replace(
+            found, definitions=read_definitions(texts["definitions"], self.start.definitions)
+        )
 
     def should_stop(self, state: Any) -> bool:
         self.bench.signals.check()
         if self.bench.value > self._value:
             self._value, self._since = self.bench.value, state.i
-        return self.bench.clock.left() <= 0 or state.i - self._since >= PATIENCE or self.bench.value >= 1.0
+        return (
+            self.bench.clock.left() <= 0
+            or state.i - self._since >= PATIENCE
+            or self.bench.value >= 1.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +190,10 @@ class _Trace:
 
 
 def _tell_answers(bench: Bench, measured: Measured) -> list[str]:
-    settled = [settle_value(answer.status, answer.value, bench.task.abstention) for answer in measured.answers]
+    settled = [
+        settle_value(answer.status, answer.value, bench.task.abstention)
+        for answer in measured.answers
+    ]
     return ["no answer" if value is None else _write(value) for value in settled]
 
 

@@ -13,20 +13,26 @@ _WARMTH = 0.9  # the same question is asked many times, and a new answer is want
 
 
 class Proposer:
-    """Writes; repeatable, as every question is drawn from a seed of its own. ``asked`` counts them."""
+    """Writes; repeatable, as every question is drawn from a seed of its own. ``asked`` counts
+    them.
+    """
 
     def __init__(self, engine: Engine, clock: Clock, *, seed: int = 0) -> None:
         self.engine, self.clock, self.seed = engine, clock, seed
         self.asked = 0
 
     def write(self, text: str) -> str:
-        """What the model says to a user's turn. Halt where there is no time left, and where the model cannot be asked any more:
-        libraries would count that as one more bad proposal, and go on asking."""
+        """What the model says to a user's turn. Halt where there is no time left, and where the
+        model cannot be asked any more: libraries would count that as one more bad proposal, and go
+        on asking.
+        """
         self.clock.check()
         self.asked += 1
         prompt = Prompt(f"proposal {self.asked}", (Message("user", text),), (), text)
         room = (self.engine.context_tokens or 4 * _TOKENS) // 2
-        limits = Limits(min(_TOKENS, room), temperature=_WARMTH, top_p=0.95, seed=self.seed + self.asked)
+        limits = Limits(
+            min(_TOKENS, room), temperature=_WARMTH, top_p=0.95, seed=self.seed + self.asked
+        )
         try:
             said = next(iter(self.engine.generate([prompt], limits)))
         except MedtaskError as error:
@@ -35,10 +41,17 @@ class Proposer:
 
 
 def check_proposer(task: Task, engine: Engine) -> None:
-    """EngineError where the engine cannot write; UsageError where it may not read the rows: it is shown some of them."""
+    """EngineError where the engine cannot write; UsageError where it may not read the rows: it is
+    shown some of them.
+    """
     if task.phi and engine.info.details.get("remote"):
-        fix = "choose a --proposer on this machine, or take `phi: true` out if the table holds no patient's data"
-        raise UsageError(f"the task says `phi: true`, and {engine.info.title} is not on this machine", fix=fix)
+        fix = (
+            "choose a --proposer on this machine, or take `phi: true` out if the table holds "
+            "no patient's data"
+        )
+        raise UsageError(
+            f"the task says `phi: true`, and {engine.info.title} is not on this machine", fix=fix
+        )
     if not engine.caps.generate:
         fix = "name a model that can with --proposer, or search for examples alone: --what examples"
         raise EngineError(f"{engine.info.title} cannot write instructions", fix=fix)

@@ -1,4 +1,6 @@
-"""A task file with other words in it: comments and order stay where they can, and what it says is read again before it is believed."""
+"""A task file with other words in it: comments and order stay where they can, and what it says is
+read again before it is believed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ Change = tuple[KeyPath, object]
 
 
 def rewrite_task(task: Task, candidate: Candidate, told: Sequence[str]) -> str:
-    """The text of the task's file with a candidate's words in it, as YAML. ``told``: comment lines for its head.
+    """The text of the task's file with a candidate's words in it, as YAML. ``told``: comment lines
+    for its head.
 
     InputError where the task was not read from a file.
     """
@@ -40,7 +43,10 @@ def rewrite_task(task: Task, candidate: Candidate, told: Sequence[str]) -> str:
 
 def write_example(example: Example) -> dict[str, object]:
     """An example as a task file lists it."""
-    return {**{column: _plain(value) for column, value in example.fields.items()}, "answer": _plain_answer(example.answer)}
+    return {
+        **{column: _plain(value) for column, value in example.fields.items()},
+        "answer": _plain_answer(example.answer),
+    }
 
 
 def _list_changes(task: Task, candidate: Candidate, document: Document) -> list[Change]:
@@ -49,7 +55,12 @@ def _list_changes(task: Task, candidate: Candidate, document: Document) -> list[
     if candidate.instruction != before.instruction:
         changes.append((("instruction",), candidate.instruction))
     if candidate.definitions is not None and candidate.definitions != before.definitions:
-        changes.append((("answer", "labels"), {name: definition or None for name, definition in candidate.definitions.items()}))
+        changes.append(
+            (
+                ("answer", "labels"),
+                {name: definition or None for name, definition in candidate.definitions.items()},
+            )
+        )
     if candidate.examples is not None:
         changes.append((("examples",), [write_example(example) for example in candidate.examples]))
     return changes
@@ -81,14 +92,21 @@ def _replace_spans(text: str, document: Document, changes: Sequence[Change]) -> 
 
 
 def _find_span(document: Document, path: KeyPath, lines: Sequence[str]) -> tuple[int, int]:
-    """The lines of a key and its value, from the first to before the last, counted from 0; behind the file's end where it has none.
-    Comments and blank lines before the next key belong to that."""
+    """The lines of a key and its value, from the first to before the last, counted from 0; behind
+    the file's end where it has none. Comments and blank lines before the next key belong to that.
+    """
     if path not in document.lines:
         return len(lines), len(lines)
     first = document.lines[path]
-    later = [line for other, line in document.lines.items() if other[: len(path)] != path and line > first]
+    later = [
+        line
+        for other, line in document.lines.items()
+        if other[: len(path)] != path and line > first
+    ]
     last = min(later, default=len(lines) + 1) - 1
-    while last > first and (not lines[last - 1].strip() or lines[last - 1].lstrip().startswith("#")):
+    while last > first and (
+        not lines[last - 1].strip() or lines[last - 1].lstrip().startswith("#")
+    ):
         last -= 1
     return first - 1, last
 
@@ -124,7 +142,9 @@ def _copy(value: Any) -> Any:
 
 
 def _plain(value: object) -> object:
-    """A cell as YAML takes it; an absent one is an empty text, since a row without a column is no example."""
+    """A cell as YAML takes it; an absent one is an empty text, since a row without a column is no
+    example.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

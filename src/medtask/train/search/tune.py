@@ -1,4 +1,6 @@
-"""A search of words from beginning to end: rows divided, candidates tried, the best held against the task as it was, a file written."""
+"""A search of words from beginning to end: rows divided, candidates tried, the best held against
+the task as it was, a file written.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +33,20 @@ from medtask.train.search.rewrite import rewrite_task
 
 What = Literal["prompt", "examples", "mipro"]
 _EXAMPLES_FIRST = 0.5  # of the time, where instructions are searched for after them
-_NOTHING = "Nothing did better than the task as it is on the {rows} validation rows; the test rows were not used."
+_NOTHING = (
+    "Nothing did better than the task as it is on the {rows} validation rows; the test "
+    "rows were not used."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a search of words came to. ``gain``: None where nothing did better on validation, so that nothing was tested.
-    ``text``: the new task file, None where it is not to be written; ``changed``: which of its keys are new. ``before`` and ``after``:
-    the headline on validation, by which the result was chosen: the second is too good; None where not even that was asked.
-    ``ended``: why the search ended."""
+    """What a search of words came to. ``gain``: None where nothing did better on validation, so
+    that nothing was tested. ``text``: the new task file, None where it is not to be written;
+    ``changed``: which of its keys are new. ``before`` and ``after``: the headline on validation, by
+    which the result was chosen: the second is too good; None where not even that was asked.
+    ``ended``: why the search ended.
+    """
 
     best: Candidate
     changed: tuple[str, ...]
@@ -56,7 +63,10 @@ class Tuned:
     def verdict(self) -> str:
         """One or two sentences that a reader may rely on."""
         if self.gain is None and self.trials <= 1:
-            return f"Nothing was tried beside the task as it is, since {self.ended}; the test rows were not used."
+            return (
+                f"Nothing was tried beside the task as it is, since {self.ended}; the test "
+                "rows were not used."
+            )
         return self.gain.conclude() if self.gain else _NOTHING.format(rows=self.rows["validation"])
 
 
@@ -72,11 +82,13 @@ def tune_words(
     keep_anyway: bool = False,
     allow_phi: bool = False,
 ) -> Tuned:
-    """Search for other words for the task of ``parts`` with one engine, and measure what was found on the rows of the test.
+    """Search for other words for the task of ``parts`` with one engine, and measure what was found
+    on the rows of the test.
 
-    ``proposer``: who writes instructions; the engine itself where none is given. A Ctrl-C ends the search, and the best so far is
-    measured; a second one ends the process. UsageError for a task of patients' data, whose rows would stand in the file, without
-    ``allow_phi``; EngineError or UsageError where an engine cannot do its part.
+    ``proposer``: who writes instructions; the engine itself where none is given. A Ctrl-C ends the
+    search, and the best so far is measured; a second one ends the process. UsageError for a task of
+    patients' data, whose rows would stand in the file, without ``allow_phi``; EngineError or
+    UsageError where an engine cannot do its part.
     """
     task = parts.task
     _check_phi(task, allow_phi)
@@ -93,7 +105,9 @@ def tune_words(
     rows = {"train": len(bench.train), "validation": len(bench.validation), "test": bench.test_rows}
     gain, text = None, None
     if changed:
-        viewer.on_stage(f"Asking {bench.test_rows:,} test rows twice: the task as it was, and the best found")
+        viewer.on_stage(
+            f"Asking {bench.test_rows:,} test rows twice: the task as it was, and the best found"
+        )
         # Further passes may name models that have still to be fetched.
         with nullcontext() if any(one.model for one in task.passes) else no_network(allowed):
             gain, text = _measure(parts, engine, bench, seed)
@@ -113,30 +127,53 @@ Stage = tuple[str, float, Callable[[Bench], None]]
 
 
 def _plan_stages(
-    task: Task, engine: Engine, writer: Engine, whats: Sequence[What], clock: Clock, seed: int, viewer: Viewer
+    task: Task,
+    engine: Engine,
+    writer: Engine,
+    whats: Sequence[What],
+    clock: Clock,
+    seed: int,
+    viewer: Viewer,
 ) -> list[Stage]:
     """What is searched for, with its share of the time that is left when it begins."""
     stages: list[Stage] = []
     if "examples" in whats:
         share = _EXAMPLES_FIRST if len(whats) > 1 else 1.0
-        stages.append(("Trying worked examples", share, lambda bench: search_examples(bench, seed=seed)))
+        stages.append(
+            ("Trying worked examples", share, lambda bench: search_examples(bench, seed=seed))
+        )
     if "prompt" in whats:
         try:
             check_proposer(task, writer)
         except EngineError as error:
             if whats == ("prompt",) or writer is not engine:
                 raise
-            viewer.on_note(f"{error}: examples alone are searched for; name a model that can write with --proposer")
+            viewer.on_note(
+                f"{error}: examples alone are searched for; name a model that can write with "
+                "--proposer"
+            )
             return [(title, 1.0, search) for title, _, search in stages]
         proposer = Proposer(writer, clock, seed=seed)
-        stages.append((f"{writer.info.title} writes instructions", 1.0, lambda bench: search_prompts(bench, proposer, seed=seed)))
+        stages.append(
+            (
+                f"{writer.info.title} writes instructions",
+                1.0,
+                lambda bench: search_prompts(bench, proposer, seed=seed),
+            )
+        )
     if "mipro" in whats:
         from medtask.train.search.mipro import check_dspy, search_mipro
 
         check_dspy()
         check_proposer(task, writer)
         dspy_proposer = Proposer(writer, clock, seed=seed)
-        stages.append(("MIPROv2 tries instructions and examples", 1.0, lambda bench: search_mipro(bench, dspy_proposer, seed=seed)))
+        stages.append(
+            (
+                "MIPROv2 tries instructions and examples",
+                1.0,
+                lambda bench: search_mipro(bench, dspy_proposer, seed=seed),
+            )
+        )
     return stages
 
 
@@ -161,21 +198,35 @@ def _search(bench: Bench, stages: Sequence[Stage]) -> tuple[str, bool]:
 
 
 def _measure(parts: Parts, engine: Engine, bench: Bench, seed: int) -> tuple[Gain, str]:
-    """The result as its file will be read, held against the task as it was, on the same rows of the test."""
+    """The result as its file will be read, held against the task as it was, on the same rows of the
+    test.
+    """
     task, lessons = parts.task, parts.test[: bench.test_rows]
     plain = rewrite_task(task, bench.best, ())
     after = _reread(task, plain)
     fixed = [_without_fit(one) for one in (task, after)]
-    gain = hold_against(task, lessons, *(ask_lessons(one, engine, lessons) for one in fixed), seed=seed)
-    verdict = "tuned by medtask tune" if gain.shown else "tuned by medtask tune, without a gain that the rows could show,"
-    return gain, rewrite_task(task, bench.best, (f"{verdict} on {date.today().isoformat()}: {gain.tell()}",))
+    gain = hold_against(
+        task, lessons, *(ask_lessons(one, engine, lessons) for one in fixed), seed=seed
+    )
+    verdict = (
+        "tuned by medtask tune"
+        if gain.shown
+        else "tuned by medtask tune, without a gain that the rows could show,"
+    )
+    return gain, rewrite_task(
+        task, bench.best, (f"{verdict} on {date.today().isoformat()}: {gain.tell()}",)
+    )
 
 
 def _reread(task: Task, text: str) -> Task:
-    """What a loader makes of the new file; it stands beside the old one, where paths in it count from."""
+    """What a loader makes of the new file; it stands beside the old one, where paths in it count
+    from.
+    """
     assert task.source is not None
     # A private name, for its owner only: it may hold texts of rows.
-    with NamedTemporaryFile("w", encoding="utf-8", prefix=".tuned-", suffix=".yaml", dir=task.source.parent) as draft:
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", prefix=".tuned-", suffix=".yaml", dir=task.source.parent
+    ) as draft:
         draft.write(text)
         draft.flush()
         return replace(load_task(draft.name), gold_column=task.gold_column)
@@ -192,12 +243,27 @@ def _name_changes(before: Candidate, after: Candidate) -> tuple[str, ...]:
 
 
 def _list_notes(task: Task, narrow: Task) -> tuple[str, ...]:
-    notes = ["further passes were left out of the search; the test asked all of them"] if task.passes else []
-    notes += ["thresholds were not fitted: every label applies from its own threshold, or 0.5, on"] if task.form != narrow.form else []
+    notes = (
+        ["further passes were left out of the search; the test asked all of them"]
+        if task.passes
+        else []
+    )
+    notes += (
+        ["thresholds were not fitted: every label applies from its own threshold, or 0.5, on"]
+        if task.form != narrow.form
+        else []
+    )
     return tuple(notes)
 
 
 def _check_phi(task: Task, allowed: bool) -> None:
     if task.phi and not allowed:
-        fix = "add --acknowledge-phi if the new task file may hold such texts; keep it then as the table is kept"
-        raise UsageError("the task says `phi: true`, and worked examples or instructions would put texts of rows into its file", fix=fix)
+        fix = (
+            "add --acknowledge-phi if the new task file may hold such texts; keep it then as "
+            "the table is kept"
+        )
+        raise UsageError(
+            "the task says `phi: true`, and worked examples or instructions would put texts of "
+            "rows into its file",
+            fix=fix,
+        )
