@@ -1,0 +1,114 @@
+"""Run folders, judgements, audits, calibrations and trained folders that earlier versions wrote.
+
+`files/` was written by the version before the packages were renamed (November 2026), through the
+command line: runs of 24 of 60 rows with `fake:seed=3`, one whole run with a calibration, a judging
+with `fake:seed=9`, and a linear model. Reports and most Parquet files are left out: they are
+derived.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILES = Path(__file__).parent / "files"
+KINDS = ["label", "labels", "choice", "several", "answer", "sections", "fields", "passes"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A private copy of all the files."""
+    return Path(shutil.copytree(FILES, tmp_path / "files"))
+
+
+def medtask(folder: Path, *arguments: str) -> str:
+    """Run a command in the folder and return its standard output; it must succeed."""
+    command = [sys.executable, "-m", "medtask", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(path: Path) -> dict[str, object]:
+    document = json.loads(path.read_text("utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_is_resumed_and_keeps_its_answers(folder: Path, kind: str) -> None:
+    run = folder / "runs" / kind
+    before, manifest = read_rows(run / "answers.csv"), read_json(run / "manifest.json")
+    options = ("--model", "fake:seed=3", "--out", f"runs/{kind}", "--limit", "40", "--uncalibrated")
+    medtask(folder, "run", f"tasks/{kind}", "table.csv", *options)
+    after, resumed = read_rows(run / "answers.csv"), read_json(run / "manifest.json")
+    assert after[:24] == before
+    assert len(after) == 40
+    assert resumed["created"] == manifest["created"]
+    assert resumed["timing"]["sessions"] == 2  # type: ignore[index]
+    assert resumed["timing"]["asked"] == 40  # type: ignore[index]
+    assert manifest.keys() <= resumed.keys()
+
+
+def test_a_calibration_is_found_and_applied(folder: Path) -> None:
+    run = "tasks/label/runs/full"
+    options = ("--model", "fake:seed=3", "--out", run, "--gold", "gold", "--quiet")
+    medtask(folder, "run", "tasks/label", "table.csv", *options)
+    assert read_rows(folder / run / "answers.csv") == read_rows(folder / "calibrated_answers.csv")
+
+
+def test_a_run_is_evaluated(folder: Path) -> None:
+    shown = medtask(
+        folder,
+        "evaluate",
+        "tasks/label/runs/full",
+        "--gold",
+        "gold",
+        "--max-error",
+        "0.5",
+        "--json",
+    )
+    document = json.loads(shown)
+    assert document["n"] == 60
+    assert document["metrics"]["accuracy"]["value"] == pytest.approx(13 / 60)
+
+
+def test_judgements_are_not_asked_for_again(folder: Path) -> None:
+    run = folder / "runs" / "answer"
+    before = (run / "judgements.csv").read_bytes()
+    reference = ("--gold", "reference.csv", "--allow-self", "--json")
+    medtask(folder, "judge", "runs/answer", "--model", "fake:seed=9", *reference)
+    assert (run / "judgements.csv").read_bytes() == before
+
+
+def test_the_sample_of_an_audit_is_kept(folder: Path) -> None:
+    run = folder / "tasks" / "label" / "runs" / "full"
+    sample = read_rows(run / "audit" / "sample.csv")
+    gold = {row["case"]: row["gold"] for row in read_rows(folder / "table.csv")}
+    with (run / "audit" / "sample.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, sample[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "gold": gold[row["id"]]} for row in sample)
+    document = json.loads(medtask(folder, "audit", "tasks/label/runs/full", "--json"))
+    assert "low" in json.dumps(document)
+
+
+def test_a_trained_folder_answers_as_before(folder: Path) -> None:
+    options = ("--model", "models/linear", "--out", "runs/linear", "--quiet")
+    medtask(folder, "run", "tasks/label", "table.csv", *options)
+    after = read_rows(folder / "runs" / "linear" / "answers.csv")
+    before = read_rows(folder / "models" / "linear_answers.csv")
+    assert [row["answer"] for row in after] == [row["answer"] for row in before]
+    for old, new in zip(before, after, strict=True):
+        assert float(new["confidence"]) == pytest.approx(float(old["confidence"]), abs=1e-9)
