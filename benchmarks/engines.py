@@ -37,7 +37,7 @@ from medtask.engines.linear import save_linear
 from medtask.engines.trained import Trained
 from medtask.errors import MissingExtra
 from medtask.hardware import inspect_machine
-from medtask.records import Fault, Prompt, Scores
+from medtask.records import BranchScores, Fault, Prompt, Scores
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Task
 
@@ -165,6 +165,13 @@ def race(
         )
 
 
+def find_scores(side: Side, name: str) -> BranchScores:
+    """What a side scored for a record that it has answered."""
+    result = side.results[name]
+    assert isinstance(result, Scores)
+    return result.branches[0]
+
+
 def compare(side: Side, hf: Side, labels: Sequence[str], gold: dict[str, str]) -> dict[str, Any]:
     """What a side answered, against hf and against gold. Faults count as rows without an answer,
     and as wrong.
@@ -175,8 +182,8 @@ def compare(side: Side, hf: Side, labels: Sequence[str], gold: dict[str, str]) -
         if isinstance(said, Scores) and isinstance(hf.results[name], Scores)
     ]
     ours, theirs = (
-        np.exp([one.results[name].branches[0].logprobs for name in answered]) for one in (side, hf)
-    )  # type: ignore[union-attr]
+        np.exp([find_scores(one, name).logprobs for name in answered]) for one in (side, hf)
+    )
     found: dict[str, Any] = {
         "can": describe_caps(
             side.engine.caps,
@@ -200,9 +207,7 @@ def compare(side: Side, hf: Side, labels: Sequence[str], gold: dict[str, str]) -
             "mean_difference": round(float(apart.mean()), 4),
             "max_difference": round(float(apart.max()), 3),
         }
-        found["max_slack"] = round(
-            max(side.results[name].branches[0].slack for name in answered), 3
-        )  # type: ignore[union-attr]
+        found["max_slack"] = round(max(find_scores(side, name).slack for name in answered), 3)
     return found
 
 

@@ -63,19 +63,7 @@ def load_vllm(
 
     Raises ModelNotFound, MissingExtra, InputError or EngineError.
     """
-    close_egress()
-    try:
-        with no_network():
-            import vllm
-    except ImportError as error:
-        raise MissingExtra(
-            "vLLM is not installed here"
-            if isinstance(error, ModuleNotFoundError)
-            else f"vLLM cannot be imported here ({error})",
-            fix="run it as a server in an environment of its own and name "
-            "http://127.0.0.1:8000/v1#model as the model; or install vllm"
-            " and medtask together into a new environment",
-        ) from None
+    vllm = _import_vllm()
     files = locate_model(reference.removeprefix("vllm:"))
     lora = Path(adapter) if adapter else files.adapter
     if files.is_gguf:
@@ -123,6 +111,23 @@ def load_vllm(
             "reads its prompt anew"
         )
     return engine
+
+
+def _import_vllm() -> Any:
+    """The package, imported with its telemetry off. MissingExtra where it cannot be."""
+    close_egress()
+    try:
+        with no_network():
+            return importlib.import_module("vllm")
+    except ImportError as error:
+        raise MissingExtra(
+            "vLLM is not installed here"
+            if isinstance(error, ModuleNotFoundError)
+            else f"vLLM cannot be imported here ({error})",
+            fix="run it as a server in an environment of its own and name "
+            "http://127.0.0.1:8000/v1#model as the model; or install vllm"
+            " and medtask together into a new environment",
+        ) from None
 
 
 def _open(vllm: Any, files: ModelFiles, lora: Path | None, options: dict[str, Any]) -> Any:

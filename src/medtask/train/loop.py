@@ -156,9 +156,8 @@ class Tutor(Trainer):
         metrics = {"eval_loss": verdict.loss} | (
             {} if verdict.score is None else {"eval_score": verdict.score}
         )
-        control: TrainerControl = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )  # type: ignore[has-type]
+        handler = self.callback_handler
+        control: TrainerControl = handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         self.control = control
         return metrics
 

@@ -8,7 +8,7 @@ import importlib.metadata
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.locate import ModelFiles, locate_model, read_json
@@ -17,6 +17,9 @@ from medtask.engines.trained import find_engine, read_trained
 from medtask.errors import EngineError, InputError, MissingExtra, TooBig, UsageError
 from medtask.hardware import Machine, choose_device, format_bytes, inspect_machine
 from medtask.privacy import no_network
+
+if TYPE_CHECKING:
+    from medtask.engines.hf.engine import HfEngine
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
@@ -44,7 +47,7 @@ def load_hf(
     quantize: Literal["4bit", "8bit"] | None = None,
     memory: int | None = None,
     adapter: str | None = None,
-) -> Any:
+) -> HfEngine:
     """An HfEngine for a model reference. ``memory``: bytes that the model and its work may take.
 
     Raises ModelNotFound, MissingExtra, TooBig, or UsageError for a wish that this machine cannot

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from medtask.engines.http.client import Client, Refused
@@ -126,9 +127,7 @@ def find_hold(client: Client, dialect: Dialect, traits: Traits, holds: Iterable[
     holds = tuple(holds)
     for hold in holds:
         trial = replace(traits, hold=hold)
-        reply = attempt(
-            lambda trial=trial: ask(client, dialect, trial, Wish(HELLO, ROOM, choices=WORDS))
-        )  # type: ignore[misc]
+        reply = attempt(partial(ask, client, dialect, trial, Wish(HELLO, ROOM, choices=WORDS)))
         if reply and find_choice(reply.text, WORDS, json_object=writes_json(hold)) is not None:
             traits = trial
             break
@@ -136,9 +135,7 @@ def find_hold(client: Client, dialect: Dialect, traits: Traits, holds: Iterable[
         if not writes_json(hold):
             continue
         trial = replace(traits, schema=hold)
-        reply = attempt(
-            lambda trial=trial: ask(client, dialect, trial, Wish(HELLO, ROOM, schema=_SCHEMA))
-        )  # type: ignore[misc]
+        reply = attempt(partial(ask, client, dialect, trial, Wish(HELLO, ROOM, schema=_SCHEMA)))
         if reply and _satisfies(reply.text):
             return trial
     return traits
@@ -241,8 +238,8 @@ def _greet(
             return trial, client.post(
                 dialect.path,
                 dialect.write(wish, trial),
-                lambda body, trial=trial: dialect.read(body, trial),
-            )  # type: ignore[misc]
+                partial(dialect.read, traits=trial),
+            )
         except Refused as refused:
             refusals.append(refused)
             if refused.status not in {400, 422}:

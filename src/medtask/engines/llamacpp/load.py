@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.gguf import count_gguf_weights
@@ -16,6 +16,9 @@ from medtask.engines.files.weights import hash_once
 from medtask.errors import EngineError, MissingExtra, ModelNotFound, TooBig, UsageError
 from medtask.hardware import Machine, format_bytes, inspect_machine
 from medtask.privacy import no_network
+
+if TYPE_CHECKING:
+    from medtask.engines.llamacpp.engine import LlamaCppEngine
 
 SCHEME = "llamacpp:"
 FIRST_CELLS = 4096  # tokens of keys and values at the start; they grow where rows need more
@@ -34,7 +37,7 @@ def load_llamacpp(
     quantize: str | None = None,
     memory: int | None = None,
     adapter: str | None = None,
-) -> Any:
+) -> LlamaCppEngine:
     """A LlamaCppEngine for a .gguf file, or ``smollm2-135m`` (with or without ``llamacpp:`` before
     it).
 
@@ -147,7 +150,9 @@ def _check_adapter(adapter: str | None) -> Path | None:
     return path
 
 
-def _open(reference: str, path: Path, plan: Plan, adapter: Path | None, threads: int) -> Any:
+def _open(
+    reference: str, path: Path, plan: Plan, adapter: Path | None, threads: int
+) -> LlamaCppEngine:
     import llama_cpp
 
     from medtask.engines.llamacpp.context import Context

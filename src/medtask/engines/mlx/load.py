@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.locate import ModelFiles, locate_model, read_json
@@ -16,6 +16,9 @@ from medtask.engines.files.weights import count_weights, hash_weights, unpack_gg
 from medtask.errors import EngineError, InputError, MissingExtra, TooBig
 from medtask.hardware import format_bytes, inspect_machine
 from medtask.privacy import no_network
+
+if TYPE_CHECKING:
+    from medtask.engines.mlx.engine import MlxEngine
 
 AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 WORKING_MEMORY = 1_000_000_000  # Python, mlx and the keys and values of a pack
@@ -27,7 +30,7 @@ def load_mlx(
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     memory: int | None = None,
     adapter: str | None = None,
-) -> Any:
+) -> MlxEngine:
     """An MlxEngine for ``mlx:REFERENCE``: whatever locate_model finds, or a folder that mlx-lm
     quantised.
 
@@ -99,7 +102,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | None) -> Any:
+def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | None) -> MlxEngine:
     import mlx.core as mx
     from mlx_lm.utils import load_adapters, load_model
     from transformers import AutoTokenizer

@@ -41,8 +41,8 @@ def find_place(
             fix="write it as http://127.0.0.1:5000",
         )
     shown_host = f"[{host}]" if ":" in host else host
-    port = f":{parts.port}" if parts.port else ""
-    shown = f"{parts.scheme}://{shown_host}{port}{parts.path.rstrip('/')}"
+    shown_port = f":{parts.port}" if parts.port else ""
+    shown = f"{parts.scheme}://{shown_host}{shown_port}{parts.path.rstrip('/')}"
     numbers = _read_numbers(host)
     if not allow_remote and not numbers and host != "localhost":
         raise _refuse(shown)  # before its name is looked up: that, too, would leave this machine

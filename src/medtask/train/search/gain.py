@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -132,9 +133,8 @@ def join_answers(
 ) -> Contest:
     """Systems' answers to lessons, each in the lessons' order, as a contest on these rows."""
     sources = [
-        Source(name, lambda answers=answers: _list_rows(lessons, answers))
-        for name, answers in systems.items()
-    ]  # type: ignore[misc]
+        Source(name, partial(_list_rows, lessons, answers)) for name, answers in systems.items()
+    ]
     return join_rows(task.kind, [label.name for label in task.labels], task.abstention, sources)
 
 
