@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import Bench, prepare
+from speed import BenchmarkModels, load_models
 
 from medtask.hardware import inspect_machine
 from medtask.records import Generated, Limits, Prompt, Record
@@ -29,7 +29,7 @@ from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import FreeText, Task
 
 NEW_TOKENS = 64
-LIMITS = Limits(NEW_TOKENS, loops=False)
+LIMITS = Limits(NEW_TOKENS, stop_repetition=False)
 
 
 def read_questions(folder: Path, rows: int) -> list[Prompt]:
@@ -37,7 +37,7 @@ def read_questions(folder: Path, rows: int) -> list[Prompt]:
         "disease-qa",
         "Answer the question for a patient.",
         "{{ question }}",
-        form=FreeText(NEW_TOKENS),
+        answer_spec=FreeText(NEW_TOKENS),
         fingerprint="benchmark",
     )
     with gzip.open(folder / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
@@ -50,68 +50,101 @@ def read_questions(folder: Path, rows: int) -> list[Prompt]:
     return prompts[:rows]
 
 
-def write_with_medtask(bench: Bench, prompts: Sequence[Prompt], texts: dict[str, str]) -> int:
+def generate_with_medtask(
+    models: BenchmarkModels, prompts: Sequence[Prompt], texts: dict[str, str]
+) -> int:
     results = [
-        result for result in bench.engine.generate(prompts, LIMITS) if isinstance(result, Generated)
+        result
+        for result in models.engine.generate(prompts, LIMITS)
+        if isinstance(result, Generated)
     ]
     texts.update({result.record_id: result.text for result in results})
     return sum(result.tokens for result in results)
 
 
-def write_with_generate(
-    bench: Bench, prompts: Sequence[Prompt], ends: list[int], batch: int, texts: dict[str, str]
+def generate_with_transformers(
+    models: BenchmarkModels,
+    prompts: Sequence[Prompt],
+    ends: list[int],
+    batch: int,
+    texts: dict[str, str],
 ) -> int:
     tokens = 0
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
-        asked = [bench.engine.render(prompt).prompt for prompt in part]
-        inputs = bench.tokenizer(asked, add_special_tokens=False, return_tensors="pt", padding=True)
+        asked = [models.engine.render(prompt).prompt for prompt in part]
+        inputs = models.tokenizer(
+            asked, add_special_tokens=False, return_tensors="pt", padding=True
+        )
         with torch.inference_mode():
-            out = bench.plain.generate(
+            out = models.transformers_model.generate(
                 **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=ends
             )
         new = out[:, inputs["input_ids"].shape[1] :]
-        tokens += int((new != bench.tokenizer.pad_token_id).sum())
-        decoded = bench.tokenizer.batch_decode(new, skip_special_tokens=True)
+        tokens += int((new != models.tokenizer.pad_token_id).sum())
+        decoded = models.tokenizer.batch_decode(new, skip_special_tokens=True)
         texts.update(
             {prompt.record_id: text.strip() for prompt, text in zip(part, decoded, strict=True)}
         )
     return tokens
 
 
-def race(bench: Bench, prompts: Sequence[Prompt], rounds: int) -> dict[str, Any]:
+def compare_speed(
+    models: BenchmarkModels, prompts: Sequence[Prompt], rounds: int
+) -> dict[str, Any]:
     """Each round: medtask on all rows, the others on their share of them, so that every side has
     answered every row at the end.
     """
-    ends = sorted(bench.engine.writer.find_ends(LIMITS).tokens)
-    sides: dict[str, dict[str, str]] = {
+    ends = sorted(models.engine.generator.find_stop_conditions(LIMITS).token_ids)
+    texts_by_method: dict[str, dict[str, str]] = {
         name: {} for name in ("medtask", "row by row", "batches of 16")
     }
-    write_with_medtask(bench, prompts[:2], {})
-    write_with_generate(bench, prompts[:1], ends, 1, {})
+    generate_with_medtask(models, prompts[:2], {})
+    generate_with_transformers(models, prompts[:1], ends, 1, {})
     for number in range(rounds):
-        mine = prompts[number::rounds]
-        bench.lap(
-            "medtask", len(prompts), partial(write_with_medtask, bench, prompts, sides["medtask"])
+        round_prompts = prompts[number::rounds]
+        models.time_call(
+            "medtask",
+            len(prompts),
+            partial(generate_with_medtask, models, prompts, texts_by_method["medtask"]),
         )
-        bench.lap(
+        models.time_call(
             "row by row",
-            len(mine),
-            partial(write_with_generate, bench, mine, ends, 1, sides["row by row"]),
+            len(round_prompts),
+            partial(
+                generate_with_transformers,
+                models,
+                round_prompts,
+                ends,
+                1,
+                texts_by_method["row by row"],
+            ),
         )
-        bench.lap(
+        models.time_call(
             "batches of 16",
-            len(mine),
-            partial(write_with_generate, bench, mine, ends, 16, sides["batches of 16"]),
+            len(round_prompts),
+            partial(
+                generate_with_transformers,
+                models,
+                round_prompts,
+                ends,
+                16,
+                texts_by_method["batches of 16"],
+            ),
         )
-    laps, ours = bench.laps, bench.laps["medtask"]
-    same = [sides["medtask"][row] == text for row, text in sides["row by row"].items()]
+    laps, medtask_timing = models.timings, models.timings["medtask"]
+    same = [
+        texts_by_method["medtask"][row] == text
+        for row, text in texts_by_method["row by row"].items()
+    ]
     return {
         "rows": len(prompts),
-        "tokens_written_per_row": round(ours.tokens / ours.rows, 1),
+        "tokens_written_per_row": round(medtask_timing.tokens / medtask_timing.rows, 1),
         "rows_per_s": {name: round(lap.rate, 3) for name, lap in laps.items()},
         "medtask_is_faster_by": {
-            name: round(ours.rate / lap.rate, 1) for name, lap in laps.items() if name != "medtask"
+            name: round(medtask_timing.rate / lap.rate, 1)
+            for name, lap in laps.items()
+            if name != "medtask"
         },
         "same_texts_as_row_by_row": f"{sum(same)} of {len(same)}",
     }
@@ -127,8 +160,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
-    bench = prepare(options.dtype)
-    result = race(bench, read_questions(options.data / "medquad", options.rows), options.rounds)
+    models = load_models(options.dtype)
+    result = compare_speed(
+        models, read_questions(options.data / "medquad", options.rows), options.rounds
+    )
     machine = inspect_machine()
     result |= {
         "processor": machine.processor,
@@ -136,7 +171,7 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    result["dtype"] = str(bench.engine.model.dtype).removeprefix("torch.")
+    result["dtype"] = str(models.engine.model.dtype).removeprefix("torch.")
     print(json.dumps(result, indent=2))
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")

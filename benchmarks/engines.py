@@ -27,64 +27,64 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from speed import Bench, label_with_llama, prepare, read_set, write_grammar
+from speed import BenchmarkModels, label_with_llama, load_models, make_llama_grammar, read_dataset
 
 from medtask import load_model
 from medtask.engines.base import Caps, Engine
-from medtask.engines.files.locate import find_built_in
-from medtask.engines.files.weights import unpack_gguf
+from medtask.engines.files.model_files import find_built_in_model
+from medtask.engines.files.weights import dequantize_gguf
 from medtask.engines.linear import save_linear
-from medtask.engines.trained import Trained
+from medtask.engines.model_metadata import ModelMetadata
 from medtask.errors import MissingExtra
 from medtask.hardware import inspect_machine
 from medtask.records import BranchScores, Fault, Prompt, Scores
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Task
 
-HIGH_LEVEL = "llama-cpp-python's high-level call"
+HIGH_LEVEL_LLAMA = "llama-cpp-python's high-level call"
 WARM_UP = 4
 
 
 @dataclass
-class Side:
-    """One engine in the race. ``same``: it reads the same weights as hf, so that its probabilities
-    can be held against those.
+class EngineRun:
+    """One engine in the race. ``same_weights``: it reads the same weights as hf, so that its
+    probabilities can be held against those.
     """
 
     name: str
     engine: Engine
-    same: bool = True
+    same_weights: bool = True
     results: dict[str, Scores | Fault] = field(default_factory=dict)
 
-    def answer(self, prompts: Sequence[Prompt]) -> int:
+    def score_prompts(self, prompts: Sequence[Prompt]) -> int:
         found = {said.record_id: said for said in self.engine.score(prompts)}
         self.results.update(found)
         return sum(said.tokens_read for said in found.values() if isinstance(said, Scores))
 
 
-def open_sides(
+def open_engines(
     stack: ExitStack,
-    bench: Bench,
+    models: BenchmarkModels,
     task: Task,
     texts: Sequence[str],
     gold: Sequence[str],
-    without: Sequence[str],
-) -> Iterator[Side]:
+    excluded: Sequence[str],
+) -> Iterator[EngineRun]:
     """The engines, hf first. ``texts`` and ``gold``: rows to train the linear model on.
-    ``without``: names to leave out.
+    ``excluded``: names to leave out.
     """
-    yield Side("hf", bench.engine)
+    yield EngineRun("hf", models.engine)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "linear")
     references: list[tuple[str, Callable[[], str], bool]] = [
         ("llamacpp", lambda: "llamacpp:smollm2-135m", True),
         ("mlx", lambda: "mlx:smollm2-135m", True),
-        ("http: llama-cpp-python's server", partial(open_llama, stack), True),
-        ("http: transformers serve", partial(open_transformers, stack), True),
+        ("http: llama-cpp-python's server", partial(start_llama_server, stack), True),
+        ("http: transformers serve", partial(start_transformers_server, stack), True),
         ("encoder (minilm)", lambda: "minilm", False),
-        ("linear (TF-IDF)", partial(train_linear, folder, task, texts, gold), False),
+        ("linear (TF-IDF)", partial(train_linear_model, folder, task, texts, gold), False),
     ]
     for name, find, same in references:
-        if name in without:
+        if name in excluded:
             continue
         try:
             engine = load_model(find())
@@ -93,17 +93,17 @@ def open_sides(
             continue
         stack.callback(engine.close)
         print(f"{name} is ready", flush=True)
-        yield Side(name, engine, same)
+        yield EngineRun(name, engine, same)
 
 
-def import_peers() -> Any:
+def import_model_servers() -> Any:
     """The tests' starter of real servers."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
     return importlib.import_module("peers")
 
 
-def open_llama(stack: ExitStack) -> str:
-    peers, built_in = import_peers(), find_built_in()
+def start_llama_server(stack: ExitStack) -> str:
+    peers, built_in = import_model_servers(), find_built_in_model()
     if missing := peers.find_missing(peers.LLAMA_NEEDS):
         raise MissingExtra(
             f"{', '.join(missing)} not installed", fix="pip install 'llama-cpp-python[server]'"
@@ -115,22 +115,22 @@ def open_llama(stack: ExitStack) -> str:
     )
 
 
-def open_transformers(stack: ExitStack) -> str:
-    peers, built_in = import_peers(), find_built_in()
+def start_transformers_server(stack: ExitStack) -> str:
+    peers, built_in = import_model_servers(), find_built_in_model()
     assert built_in  # prepare() has seen it
     if missing := peers.find_missing(peers.TRANSFORMERS_NEEDS):
         raise MissingExtra(
             f"{', '.join(missing)} not installed", fix="pip install 'transformers[serving]'"
         )
-    return str(stack.enter_context(peers.serve_transformers(unpack_gguf(built_in)[0])))
+    return str(stack.enter_context(peers.serve_transformers(dequantize_gguf(built_in)[0])))
 
 
-def train_linear(folder: Path, task: Task, texts: Sequence[str], gold: Sequence[str]) -> str:
+def train_linear_model(folder: Path, task: Task, texts: Sequence[str], gold: Sequence[str]) -> str:
     """TF-IDF and logistic regression on words and pairs of words; the folder it was saved to."""
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     classifier = LogisticRegression(C=10, max_iter=1000).fit(words.fit_transform(texts), gold)
     named = tuple(label.name for label in task.labels if label.name in set(gold))
-    save_linear(folder, words, classifier, Trained("linear", "label", named))
+    save_linear(folder, words, classifier, ModelMetadata("linear", "label", named))
     return str(folder)
 
 
@@ -140,78 +140,93 @@ def read_gold(folder: Path) -> dict[str, str]:
         return {row["id"]: row["label"] for row in map(json.loads, lines)}
 
 
-def race(
-    bench: Bench, sides: Sequence[Side], task: Task, prompts: Sequence[Prompt], rounds: int
+def time_engines(
+    models: BenchmarkModels,
+    engine_runs: Sequence[EngineRun],
+    task: Task,
+    prompts: Sequence[Prompt],
+    rounds: int,
 ) -> None:
     """All sides answer all prompts, a share of them in each round, one side after the other."""
-    grammar = write_grammar(task) if bench.llama else None
-    texts = [bench.engine.render(prompt).prompt for prompt in prompts]
-    for side in sides:
-        side.answer(prompts[:WARM_UP])
-    if bench.llama:
-        label_with_llama(bench, texts[:1], grammar)
+    grammar = make_llama_grammar(task) if models.llama else None
+    texts = [models.engine.render(prompt).prompt for prompt in prompts]
+    for engine_run in engine_runs:
+        engine_run.score_prompts(prompts[:WARM_UP])
+    if models.llama:
+        label_with_llama(models, texts[:1], grammar)
     for number in range(rounds):
-        mine = slice(number, None, rounds)
-        for side in sides:
-            bench.lap(side.name, len(prompts[mine]), partial(side.answer, prompts[mine]))
-        if bench.llama:
-            bench.lap(
-                HIGH_LEVEL, len(texts[mine]), partial(label_with_llama, bench, texts[mine], grammar)
+        round_rows = slice(number, None, rounds)
+        for engine_run in engine_runs:
+            models.time_call(
+                engine_run.name,
+                len(prompts[round_rows]),
+                partial(engine_run.score_prompts, prompts[round_rows]),
+            )
+        if models.llama:
+            models.time_call(
+                HIGH_LEVEL_LLAMA,
+                len(texts[round_rows]),
+                partial(label_with_llama, models, texts[round_rows], grammar),
             )
         print(
             f"round {number + 1}:",
-            {name: round(lap.rate, 2) for name, lap in bench.laps.items()},
+            {name: round(lap.rate, 2) for name, lap in models.timings.items()},
             flush=True,
         )
 
 
-def find_scores(side: Side, name: str) -> BranchScores:
+def find_scores(side: EngineRun, name: str) -> BranchScores:
     """What a side scored for a record that it has answered."""
     result = side.results[name]
     assert isinstance(result, Scores)
     return result.branches[0]
 
 
-def compare(side: Side, hf: Side, labels: Sequence[str], gold: dict[str, str]) -> dict[str, Any]:
+def compare_with_hf(
+    engine_run: EngineRun, hf: EngineRun, labels: Sequence[str], gold: dict[str, str]
+) -> dict[str, Any]:
     """What a side answered, against hf and against gold. Faults count as rows without an answer,
     and as wrong.
     """
     answered = [
         name
-        for name, said in side.results.items()
+        for name, said in engine_run.results.items()
         if isinstance(said, Scores) and isinstance(hf.results[name], Scores)
     ]
-    ours, theirs = (
-        np.exp([find_scores(one, name).logprobs for name in answered]) for one in (side, hf)
+    probabilities, hf_probabilities = (
+        np.exp([find_scores(one, name).logprobs for name in answered]) for one in (engine_run, hf)
     )
     found: dict[str, Any] = {
         "can": describe_caps(
-            side.engine.caps,
-            trained="not calibrated" not in str(side.engine.info.details.get("notes")),
+            engine_run.engine.caps,
+            trained="not calibrated" not in str(engine_run.engine.info.details.get("notes")),
         ),
-        "answered": f"{len(answered)} of {len(side.results)}",
+        "answered": f"{len(answered)} of {len(engine_run.results)}",
         "same_labels": None,
         "right": round(
             sum(
-                labels[best] == gold[name] for name, best in zip(answered, _best(ours), strict=True)
+                labels[best] == gold[name]
+                for name, best in zip(answered, _argmax_rows(probabilities), strict=True)
             )
-            / len(side.results),
+            / len(engine_run.results),
             3,
         ),
     }
     if answered:
-        found["same_labels"] = round(float(np.mean(_best(ours) == _best(theirs))), 3)
-    if answered and side.same and side.engine.caps.score != "none":
-        apart = np.abs(ours - theirs)
+        found["same_labels"] = round(
+            float(np.mean(_argmax_rows(probabilities) == _argmax_rows(hf_probabilities))), 3
+        )
+    if answered and engine_run.same_weights and engine_run.engine.caps.score != "none":
+        differences = np.abs(probabilities - hf_probabilities)
         found |= {
-            "mean_difference": round(float(apart.mean()), 4),
-            "max_difference": round(float(apart.max()), 3),
+            "mean_difference": round(float(differences.mean()), 4),
+            "max_difference": round(float(differences.max()), 3),
         }
-        found["max_slack"] = round(max(find_scores(side, name).slack for name in answered), 3)
+        found["max_slack"] = round(max(find_scores(engine_run, name).slack for name in answered), 3)
     return found
 
 
-def _best(shares: Any) -> Any:
+def _argmax_rows(shares: Any) -> Any:
     return shares.argmax(axis=1) if len(shares) else np.array([], dtype=int)
 
 
@@ -226,10 +241,10 @@ def describe_caps(caps: Caps, *, trained: bool = True) -> str:
     }[caps.score]
     score = score if trained else "similarities"
     more = {"writes": caps.generate, "JSON schema": caps.schema}
-    return ", ".join([score, *(name for name, has in more.items() if has)])
+    return ", ".join([score, *(name for name, supported in more.items() if supported)])
 
 
-def write_table(rows: dict[str, dict[str, Any]]) -> str:
+def format_table(rows: dict[str, dict[str, Any]]) -> str:
     heads = (
         "engine",
         "can",
@@ -247,7 +262,7 @@ def write_table(rows: dict[str, dict[str, Any]]) -> str:
             if "mean_difference" in row
             else ""
         )
-        told = (
+        cells = (
             row.get("can", ""),
             row["rows_per_s"],
             f"{row['of_hf']} x",
@@ -256,7 +271,7 @@ def write_table(rows: dict[str, dict[str, Any]]) -> str:
             apart,
         )
         lines.append(
-            (name, *("" if value is None else str(value) for value in (*told, row.get("right"))))
+            (name, *("" if value is None else str(value) for value in (*cells, row.get("right"))))
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -277,28 +292,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     folder = options.data / "icd9_procedures"
-    task, records = read_set(folder, sys.maxsize)
+    task, records = read_dataset(folder, sys.maxsize)
     gold = read_gold(folder)
-    asked = records[:: len(records) // options.rows][
+    scored_records = records[:: len(records) // options.rows][
         : options.rows
     ]  # the file is sorted by code: its first rows are of one kind
-    others = [record for record in records if record not in asked]
+    training_records = [record for record in records if record not in scored_records]
     prompts = [
-        prompt for record in asked if isinstance(prompt := build_prompt(task, record), Prompt)
+        prompt
+        for record in scored_records
+        if isinstance(prompt := build_prompt(task, record), Prompt)
     ]
-    bench = prepare(options.dtype)
+    models = load_models(options.dtype)
     with ExitStack() as stack:
         texts, names = (
-            [str(record.fields["text"]) for record in others],
-            [gold[record.id] for record in others],
+            [str(record.fields["text"]) for record in training_records],
+            [gold[record.id] for record in training_records],
         )
-        sides = list(open_sides(stack, bench, task, texts, names, options.without))
-        race(bench, sides, task, prompts, options.rounds)
+        engine_runs = list(open_engines(stack, models, task, texts, names, options.without))
+        time_engines(models, engine_runs, task, prompts, options.rounds)
     labels = [label.name for label in task.labels]
-    rows = {side.name: compare(side, sides[0], labels, gold) for side in sides}
-    for name, lap in bench.laps.items():
+    rows = {
+        engine_run.name: compare_with_hf(engine_run, engine_runs[0], labels, gold)
+        for engine_run in engine_runs
+    }
+    for name, lap in models.timings.items():
         rows.setdefault(name, {}).update(
-            rows_per_s=round(lap.rate, 2), of_hf=round(lap.rate / bench.laps["hf"].rate, 3)
+            rows_per_s=round(lap.rate, 2), of_hf=round(lap.rate / models.timings["hf"].rate, 3)
         )
     machine = inspect_machine()
     result: dict[str, Any] = {
@@ -312,11 +332,11 @@ def main() -> None:
         "dtype": options.dtype,
         "engines": rows,
     }
-    if "llamacpp" in bench.laps and HIGH_LEVEL in bench.laps:
+    if "llamacpp" in models.timings and HIGH_LEVEL_LLAMA in models.timings:
         result["llamacpp_over_high_level"] = round(
-            bench.laps["llamacpp"].rate / bench.laps[HIGH_LEVEL].rate, 1
+            models.timings["llamacpp"].rate / models.timings[HIGH_LEVEL_LLAMA].rate, 1
         )
-    print(write_table(rows), json.dumps(result, indent=2), sep="\n\n")
+    print(format_table(rows), json.dumps(result, indent=2), sep="\n\n")
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
 

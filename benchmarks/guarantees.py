@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluate.accept import find_acceptance
-from medtask.evaluate.audit import estimate_audit, plan_audit
-from medtask.evaluate.calibrate import fit_calibration
-from medtask.evaluate.intervals import bound_shares
-from medtask.evaluate.prediction_sets import PredictionSets, fit_sets
-from medtask.evaluate.refusal import Refusal
-from medtask.evaluate.reliability import compute_ece, score_shares
+from medtask.evaluation.calibration.acceptance import find_acceptance
+from medtask.evaluation.calibration.fitting import fit_calibration
+from medtask.evaluation.calibration.prediction_sets import PredictionSets, fit_prediction_sets
+from medtask.evaluation.calibration.reliability import compute_ece, compute_proper_scores
+from medtask.evaluation.statistics.audit import estimate_audit, plan_audit
+from medtask.evaluation.statistics.intervals import compute_wilson_bounds
+from medtask.evaluation.statistics.refusal import Refusal
 
 SETS = (
     "icd9_procedures",
@@ -39,7 +39,7 @@ SETS = (
     "ade_sentences",
 )
 # Gold rows, promised error, a threshold for each class.
-PROMISES = (
+ACCEPTANCE_SETTINGS = (
     (100, 0.1, False),
     (371, 0.05, False),
     (371, 0.1, False),
@@ -47,8 +47,8 @@ PROMISES = (
     (2000, 0.05, False),
     (2000, 0.05, True),
 )
-BUDGET = 120
-Line = dict[str, Any]
+AUDIT_ROWS = 120
+ResultRow = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,19 +56,19 @@ class Predictions:
     """Shares [n, k] and the true column [n] of rows that the model was not trained on."""
 
     name: str
-    shares: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
     gold: NDArray[np.int64]
 
     @property
     def answers(self) -> NDArray[np.int64]:
-        return np.asarray(self.shares.argmax(axis=1), dtype=np.int64)
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        return np.asarray(self.shares.max(axis=1))
+        return np.asarray(self.probabilities.max(axis=1))
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def is_right(self) -> NDArray[np.bool_]:
         return np.asarray(self.answers == self.gold)
 
 
@@ -126,14 +126,14 @@ def simulate_edge(rows: int = 20_000) -> Predictions:
     return Predictions("simulated edge", np.stack([confidence, 1 - confidence], axis=1), gold)
 
 
-def try_acceptance(
+def measure_acceptance(
     population: Predictions, draws: int, rows: int, max_error: float, by_class: bool
-) -> Line:
+) -> ResultRow:
     """How often what is found on ``rows`` rows lets too many errors through in the population, and
     how much it accepts there.
     """
-    broken, coverage, refused = 0, [], 0
-    confidence, right, answers = population.confidence, population.right, population.answers
+    violations, coverage, refused = 0, [], 0
+    confidence, right, answers = population.confidence, population.is_right, population.answers
     for seed in range(draws):
         drawn = np.random.default_rng(seed).integers(0, len(right), rows)
         found = find_acceptance(
@@ -146,9 +146,13 @@ def try_acceptance(
             refused += 1
             coverage.append(0.0)
             continue
-        taken = found.accepts(confidence, answers)
-        parts = [taken & (answers == number) for number in found.by_class] if by_class else [taken]
-        broken += any(np.mean(~right[part]) > max_error for part in parts if part.any())
+        taken = found.select_accepted(confidence, answers)
+        parts = (
+            [taken & (answers == number) for number in found.class_thresholds]
+            if by_class
+            else [taken]
+        )
+        violations += any(np.mean(~right[part]) > max_error for part in parts if part.any())
         coverage.append(float(taken.mean()))
     return {
         "set": population.name,
@@ -156,48 +160,53 @@ def try_acceptance(
         "promise": max_error,
         "thresholds": "by class" if by_class else "one",
         "draws": draws,
-        "broken": broken / draws,
+        "broken": violations / draws,
         "refused": refused / draws,
         "coverage": float(np.mean(coverage)),
     }
 
 
-def try_calibration(population: Predictions, draws: int) -> Line:
+def measure_calibration(population: Predictions, draws: int) -> ResultRow:
     """Figures told by a calibration of 371 rows, against those that it truly has on the
     population.
     """
-    told, true, methods = [], [], []
+    estimated, measured, methods = [], [], []
     inside = 0
     plain = (
-        float(score_shares(population.shares, population.gold)["log_loss"].mean()),
-        compute_ece(population.confidence, population.right),
+        float(compute_proper_scores(population.probabilities, population.gold)["log_loss"].mean()),
+        compute_ece(population.confidence, population.is_right),
     )
-    labels = [str(number) for number in range(population.shares.shape[1])]
+    labels = [str(number) for number in range(population.probabilities.shape[1])]
     for seed in range(draws):
         drawn = np.random.default_rng(seed).choice(
             len(population.gold), 371, replace=False
         )  # no text in two folds
         found = fit_calibration(
-            population.shares[drawn], population.gold[drawn], labels, exclusive=True
+            population.probabilities[drawn], population.gold[drawn], labels, exclusive=True
         )
         if isinstance(found, Refusal) or found.before is None or found.after is None:
             continue
-        moved = found.apply(population.shares)
-        loss = float(score_shares(moved, population.gold)["log_loss"].mean())
+        calibrated = found.apply(population.probabilities)
+        loss = float(compute_proper_scores(calibrated, population.gold)["log_loss"].mean())
         inside += (found.after.log_loss.low or 0) <= loss <= (found.after.log_loss.high or 0)
-        told.append((found.after.log_loss.value, found.after.ece))
-        true.append((loss, compute_ece(moved.max(axis=1), moved.argmax(axis=1) == population.gold)))
+        estimated.append((found.after.log_loss.value, found.after.ece))
+        measured.append(
+            (
+                loss,
+                compute_ece(calibrated.max(axis=1), calibrated.argmax(axis=1) == population.gold),
+            )
+        )
         methods.append(found.method)
     (loss_told, ece_told), (loss_true, ece_true) = (
-        np.mean(one, axis=0).tolist() for one in (told, true)
+        np.mean(one, axis=0).tolist() for one in (estimated, measured)
     )
     return {
         "set": population.name,
-        "draws": len(told),
+        "draws": len(estimated),
         "log loss before": plain[0],
         "told after": loss_told,
         "true after": loss_true,
-        "interval covers": inside / len(told),
+        "interval covers": inside / len(estimated),
         "ECE before": plain[1],
         "ECE told after": ece_told,
         "ECE true after": ece_true,
@@ -205,14 +214,16 @@ def try_calibration(population: Predictions, draws: int) -> Line:
     }
 
 
-def try_sets(population: Predictions, draws: int) -> Line:
+def measure_prediction_sets(population: Predictions, draws: int) -> ResultRow:
     """The truths that sets fitted on 371 rows miss in the population: at most 10 % on average."""
     missed, sizes = [], []
     for seed in range(draws):
         drawn = np.random.default_rng(seed).integers(0, len(population.gold), 371)
-        found = fit_sets(population.shares[drawn], population.gold[drawn], miss=0.1)
+        found = fit_prediction_sets(
+            population.probabilities[drawn], population.gold[drawn], miss=0.1
+        )
         assert isinstance(found, PredictionSets)
-        sets = found.apply(population.shares)
+        sets = found.apply(population.probabilities)
         missed.append(1 - float(sets[np.arange(len(sets)), population.gold].mean()))
         sizes.append(float(sets.sum(axis=1).mean()))
     error = float(np.std(missed) / np.sqrt(draws))
@@ -225,7 +236,7 @@ def try_sets(population: Predictions, draws: int) -> Line:
     }
 
 
-def try_audit(population: Predictions, draws: int) -> Line:
+def measure_audit(population: Predictions, draws: int) -> ResultRow:
     """Coverage and width of audits with 120 looks, beside as many rows drawn plainly, whose
     interval is Wilson's.
     """
@@ -233,26 +244,26 @@ def try_audit(population: Predictions, draws: int) -> Line:
         population.answers,
         population.confidence,
         population.gold,
-        population.right,
+        population.is_right,
     )
-    labels = range(population.shares.shape[1])
+    labels = range(population.probabilities.shape[1])
     shares = np.bincount(gold, minlength=len(labels)) / len(gold)
-    truths, said = (
+    gold_matrix, answer_matrix = (
         gold[:, None] == np.array(labels),
         (answers[:, None] == np.array(labels)).astype(float),
     )
-    hits, values, widths, plain, plain_hits = 0, [], [], [], 0
+    hits, values, widths, simple_widths, simple_hits = 0, [], [], [], 0
     covers, narrow = np.zeros(len(labels)), np.zeros((2, len(labels)))
     for seed in range(draws):
-        plan = plan_audit(answers, confidence, BUDGET, seed)
-        rows = plan.drawn
+        plan = plan_audit(answers, confidence, AUDIT_ROWS, seed)
+        rows = plan.sampled_rows
         found = estimate_audit(
             plan,
             rows,
             right[rows],
             confidence,
-            truths=truths[rows],
-            answers=said,
+            truths=gold_matrix[rows],
+            answers=answer_matrix,
             labels=list(map(str, labels)),
         )
         assert not isinstance(found, Refusal)
@@ -260,15 +271,19 @@ def try_audit(population: Predictions, draws: int) -> Line:
         hits += low <= right.mean() <= high
         values.append(found.accuracy.value)
         widths.append(high - low)
-        drawn = np.random.default_rng([seed, 1]).choice(len(gold), BUDGET, replace=False)
-        low, high = bound_shares(np.array([right[drawn].sum()]), np.array([BUDGET]))[:, 0].tolist()
-        plain.append(high - low)
-        plain_hits += low <= right.mean() <= high
+        drawn = np.random.default_rng([seed, 1]).choice(len(gold), AUDIT_ROWS, replace=False)
+        low, high = compute_wilson_bounds(np.array([right[drawn].sum()]), np.array([AUDIT_ROWS]))[
+            :, 0
+        ].tolist()
+        simple_widths.append(high - low)
+        simple_hits += low <= right.mean() <= high
         bounds = np.array(
             [[one.estimate.low or 0.0, one.estimate.high or 0.0] for one in found.prevalences]
         ).T
         covers += (bounds[0] <= shares) & (shares <= bounds[1])
-        wilson = bound_shares(truths[drawn].sum(axis=0), np.full(len(labels), BUDGET))
+        wilson = compute_wilson_bounds(
+            gold_matrix[drawn].sum(axis=0), np.full(len(labels), AUDIT_ROWS)
+        )
         narrow += [bounds[1] - bounds[0], wilson[1] - wilson[0]]
     return {
         "set": population.name,
@@ -277,8 +292,8 @@ def try_audit(population: Predictions, draws: int) -> Line:
         "covers": hits / draws,
         "bias": float(np.mean(values) - right.mean()),
         "width": float(np.mean(widths)),
-        "width_ratio": float(np.mean(widths) / np.mean(plain)),
-        "plain_covers": plain_hits / draws,
+        "width_ratio": float(np.mean(widths) / np.mean(simple_widths)),
+        "plain_covers": simple_hits / draws,
         "labels": len(labels),
         "prevalences_cover": float(covers.mean() / draws),
         "worst_prevalence_covers": float(covers.min() / draws),
@@ -286,7 +301,7 @@ def try_audit(population: Predictions, draws: int) -> Line:
     }
 
 
-def show(title: str, lines: list[Line]) -> None:
+def print_rows(title: str, lines: list[ResultRow]) -> None:
     print(f"\n{title}\n  " + " | ".join(lines[0]))
     for line in lines:
         print(
@@ -298,34 +313,36 @@ def show(title: str, lines: list[Line]) -> None:
         )
 
 
-def run(data: Path, scale: float) -> dict[str, list[Line]]:
+def run_all(data: Path, scale: float) -> dict[str, list[ResultRow]]:
     real = [predict_set(data / name) for name in SETS]
     for one in real:
         print(
-            f"{one.name}: {len(one.gold):,} predictions, accuracy {one.right.mean():.3f}, mean "
+            f"{one.name}: {len(one.gold):,} predictions, accuracy {one.is_right.mean():.3f}, mean "
             f"confidence {one.confidence.mean():.3f}"
         )
     simulated = [simulate(accuracy) for accuracy in (0.5, 0.7, 0.9, 0.95, 0.98)]
     draws = max(10, int(200 * scale))
-    parts: dict[str, Callable[[], list[Line]]] = {
+    parts: dict[str, Callable[[], list[ResultRow]]] = {
         "acceptance, with 95 % confidence": lambda: [
-            try_acceptance(one, draws, *promise)
+            measure_acceptance(one, draws, *promise)
             for one in (*real, simulated[2], simulate_edge())
-            for promise in PROMISES
+            for promise in ACCEPTANCE_SETTINGS
         ],
         "calibration from 371 rows": lambda: [
-            try_calibration(one, max(5, int(40 * scale))) for one in real
+            measure_calibration(one, max(5, int(40 * scale))) for one in real
         ],
-        "prediction sets: at most 10 % missed": lambda: [try_sets(one, draws) for one in real],
-        f"audit: {BUDGET} looks": lambda: [
-            try_audit(one, max(10, int(500 * scale))) for one in (*simulated, *real)
+        "prediction sets: at most 10 % missed": lambda: [
+            measure_prediction_sets(one, draws) for one in real
+        ],
+        f"audit: {AUDIT_ROWS} looks": lambda: [
+            measure_audit(one, max(10, int(500 * scale))) for one in (*simulated, *real)
         ],
     }
-    found: dict[str, list[Line]] = {}
+    found: dict[str, list[ResultRow]] = {}
     for title, measure in parts.items():
         start = time.perf_counter()
         found[title] = measure()
-        show(f"{title} ({time.perf_counter() - start:.0f} s)", found[title])
+        print_rows(f"{title} ({time.perf_counter() - start:.0f} s)", found[title])
     return found
 
 
@@ -336,10 +353,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
     parser.add_argument("--quick", action="store_true", help="a tenth of the resamples")
     parser.add_argument("--out", type=Path, help="where to write all figures as JSON")
-    given = parser.parse_args()
-    found = run(given.data, 0.1 if given.quick else 1.0)
-    if given.out:
-        given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    arguments = parser.parse_args()
+    found = run_all(arguments.data, 0.1 if arguments.quick else 1.0)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

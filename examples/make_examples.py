@@ -24,26 +24,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from making import cases, labelled, papers, questions, registry
-from making.words import Dice, Row, squash
+from generators import labelled_texts as labelled
+from generators import multiple_choice as cases
+from generators import papers
+from generators import patient_questions as questions
+from generators import registry_notes as registry
+from generators.fragments import Row, StableRandom, normalize_text
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ExampleTable:
     """How an example's table is made: by ``make_clean`` and ``make_dirty`` of a module, so many
     rows.
 
-    ``columns``: header -> what a made row calls it, "id" for its id, which begins with ``letter``.
+    ``columns``: header -> what a made row calls it, "id" for its id, which begins with
+    ``id_prefix``.
     """
 
-    maker: ModuleType
+    generator: ModuleType
     rows: int
-    letter: str
+    id_prefix: str
     columns: Mapping[str, str]
 
 
 TABLES = {
-    "radiology_protocol": Table(
+    "radiology_protocol": ExampleTable(
         labelled,
         300,
         "N",
@@ -55,61 +60,66 @@ TABLES = {
             "ordered_from": "place",
         },
     ),
-    "surgery_purpose": Table(
+    "surgery_purpose": ExampleTable(
         labelled,
         300,
         "S",
         {"case_id": "id", "procedure": "text", "purpose": "gold", "site": "place", "year": "year"},
     ),
-    "surgery_refined": Table(
+    "surgery_refined": ExampleTable(
         labelled,
         120,
         "R",
         {"case_id": "id", "procedure": "text", "purpose": "gold", "site": "place"},
     ),
-    "literature_domains": Table(
+    "literature_domains": ExampleTable(
         papers,
         120,
         "L",
         {"paper_id": "id", "title": "title", "abstract": "text", "domains": "gold"},
     ),
-    "case_mcq": Table(
+    "case_mcq": ExampleTable(
         cases, 40, "C", {"case_id": "id", "case": "text", "options": "options", "correct": "gold"}
     ),
-    "disease_qa": Table(
+    "disease_qa": ExampleTable(
         questions,
         40,
         "Q",
         {"question_id": "id", "question": "text", "reference": "gold", "topic": "topic"},
     ),
-    "registry_fields": Table(
+    "registry_fields": ExampleTable(
         registry, 40, "F", {"note_id": "id", "note": "text", "registry": "gold"}
     ),
 }
 
 
-def make_rows(example: str, split: str, count: int) -> list[Row]:
-    maker = TABLES[example].maker
-    dirty = list(maker.make_dirty(example)) if split == "gold" else []
+def make_example_rows(example: str, split: str, count: int) -> list[Row]:
+    generator = TABLES[example].generator
+    dirty = list(generator.make_dirty(example)) if split == "gold" else []
     if count < len(dirty):
         raise SystemExit(
             f"error: the dirty rows alone are {len(dirty)}.\n  fix: ask for at least as many "
             "--rows."
         )
-    kept_apart = dirty if split == "gold" else make_rows(example, "gold", TABLES[example].rows)
+    shipped_rows = (
+        dirty if split == "gold" else make_example_rows(example, "gold", TABLES[example].rows)
+    )
     rows = [
         *dirty,
-        *maker.make_clean(
-            example, split, count - len(dirty), {squash(row["text"]) for row in kept_apart}
+        *generator.make_clean(
+            example,
+            split,
+            count - len(dirty),
+            {normalize_text(row["text"]) for row in shipped_rows},
         ),
     ]
-    return Dice(example, split, "order").shuffle(rows)
+    return StableRandom(example, split, "order").shuffle(rows)
 
 
 def write_csv(example: str, split: str, rows: Sequence[Row], out: Path) -> None:
     """UTF-8 and quoted as in RFC 4180, but with lines that end in a bare line feed."""
     columns = TABLES[example].columns
-    letter = TABLES[example].letter if split == "gold" else "T"
+    letter = TABLES[example].id_prefix if split == "gold" else "T"
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -134,10 +144,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rows", type=int, metavar="N", help="default: as many as ship")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
-    chosen = parser.parse_args(arguments)
-    count = TABLES[chosen.example].rows if chosen.rows is None else chosen.rows
+    options = parser.parse_args(arguments)
+    count = TABLES[options.example].rows if options.rows is None else options.rows
     write_csv(
-        chosen.example, chosen.split, make_rows(chosen.example, chosen.split, count), chosen.out
+        options.example,
+        options.split,
+        make_example_rows(options.example, options.split, count),
+        options.out,
     )
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medtask.errors import UsageError
-from medtask.hardware import format_bytes, inspect_machine, parse_bytes, usable_cores
+from medtask.hardware import count_usable_cores, format_bytes, inspect_machine, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,6 @@ def test_amounts_are_written_for_people(count: float, text: str) -> None:
 
 def test_this_machine_is_seen() -> None:
     machine = inspect_machine()
-    assert machine.cores == usable_cores() >= 1
+    assert machine.cores == count_usable_cores() >= 1
     assert 0 < machine.available_bytes <= machine.memory_bytes
     assert machine.processor

@@ -10,21 +10,21 @@ import pytest
 
 from medtask.privacy import (
     OFFLINE_VARIABLES,
-    SWITCHES,
+    TELEMETRY_VARIABLES,
     EgressError,
-    close_egress,
-    no_network,
-    offline,
-    open_switches,
+    block_network,
+    disable_telemetry,
+    find_unset_variables,
+    is_offline,
 )
 
 
 def test_importing_medtask_sets_every_switch_over_what_the_environment_says() -> None:
     program = (
-        "import medtask, os, sys; from medtask.privacy import SWITCHES; "
-        "print(all(os.environ[n] == v for n, v in SWITCHES.items()))"
+        "import medtask, os, sys; from medtask.privacy import TELEMETRY_VARIABLES; "
+        "print(all(os.environ[n] == v for n, v in TELEMETRY_VARIABLES.items()))"
     )
-    opened = dict.fromkeys(SWITCHES, "open")
+    opened = dict.fromkeys(TELEMETRY_VARIABLES, "open")
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, **opened},
@@ -35,19 +35,19 @@ def test_importing_medtask_sets_every_switch_over_what_the_environment_says() ->
 
 
 def test_an_open_switch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    close_egress()
-    assert open_switches() == ()
+    disable_telemetry()
+    assert find_unset_variables() == ()
     monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
-    assert open_switches() == ("VLLM_NO_USAGE_STATS",)
+    assert find_unset_variables() == ("VLLM_NO_USAGE_STATS",)
 
 
 @pytest.mark.parametrize("variable", OFFLINE_VARIABLES)
 def test_each_offline_switch_counts(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     for name in OFFLINE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    assert not offline()
+    assert not is_offline()
     monkeypatch.setenv(variable, "yes")
-    assert offline()
+    assert is_offline()
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_each_offline_switch_counts(monkeypatch: pytest.MonkeyPatch, variable: s
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 def test_the_guard_refuses_and_counts_what_would_leave(reach) -> None:
-    with no_network() as guard, pytest.raises(EgressError):
+    with block_network() as guard, pytest.raises(EgressError):
         reach()
     assert guard.attempts == 1
 
 
 def test_the_guard_lets_the_machine_talk_to_itself() -> None:
-    with no_network() as guard, socket.create_server(("127.0.0.1", 0)) as server:
+    with block_network() as guard, socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname()).close()
         socket.getaddrinfo("localhost", 80)
     assert guard.attempts == 0
@@ -80,7 +80,7 @@ def test_the_guard_lets_the_machine_talk_to_itself() -> None:
 )
 def test_only_the_allowed_address_can_be_reached_and_no_name_looked_up() -> None:
     far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with far, no_network(["192.0.2.1", "2001:db8::1"]) as guard:
+    with far, block_network(["192.0.2.1", "2001:db8::1"]) as guard:
         with contextlib.suppress(
             OSError
         ):  # nothing routes there; what counts is that the guard does not mind
@@ -98,13 +98,18 @@ def test_only_the_allowed_address_can_be_reached_and_no_name_looked_up() -> None
 
 def test_an_inner_guard_does_not_open_what_an_outer_one_closes() -> None:
     far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with far, no_network() as outer, no_network(["192.0.2.1"]) as inner, pytest.raises(EgressError):
+    with (
+        far,
+        block_network() as outer,
+        block_network(["192.0.2.1"]) as inner,
+        pytest.raises(EgressError),
+    ):
         far.connect(("192.0.2.1", 9))
     assert (outer.attempts, inner.attempts) == (1, 0)
 
 
 def test_the_guard_ends_with_its_block() -> None:
-    with no_network() as guard:
+    with block_network() as guard:
         pass
     with pytest.raises(OSError):
         socket.getaddrinfo("name.invalid", 443)

@@ -43,7 +43,7 @@ def model() -> Engine:
     return medtask.load_model("smollm2-135m")
 
 
-def predict(
+def predict_set(
     name: str, rows: int, model: Engine, folder: Path, **task: Any
 ) -> list[tuple[dict[str, Any], Answer]]:
     """The first rows of a set's dev split with their answers."""
@@ -61,7 +61,7 @@ def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
 ) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "label", "labels": labels}
-    for _, answer in predict(
+    for _, answer in predict_set(
         name,
         ROWS,
         model,
@@ -82,7 +82,7 @@ def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
 ) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "labels", "labels": labels, "at_least_one": True, "at_most": 3}
-    for _, answer in predict(
+    for _, answer in predict_set(
         name,
         ROWS,
         model,
@@ -123,7 +123,7 @@ def test_every_real_question_is_answered_with_its_own_options(
     }
     task |= {"answer": {"kind": "choice", "options": "options", **settings}}
     task |= {"reasoning": {"budget": budget}} if budget else {}
-    for row, answer in predict(name, ROWS if budget is None else 6, model, tmp_path, **task):
+    for row, answer in predict_set(name, ROWS if budget is None else 6, model, tmp_path, **task):
         assert answer.status in (Status.OK, Status.REVIEW)
         chosen = answer.value if isinstance(answer.value, tuple) else (answer.value,)
         assert set(chosen) <= set(row["options"])
@@ -137,7 +137,7 @@ def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
     sections: bool, model: Engine, tmp_path: Path
 ) -> None:
     answer_of = {"kind": "answer", "max_tokens": 32, "sections": sections}
-    answered = predict(
+    answered = predict_set(
         "medquad",
         ROWS,
         model,
@@ -168,7 +168,7 @@ def test_fields_of_real_abstracts_satisfy_their_schema(model: Engine, tmp_path: 
         "input": "{{ context }}",
         "answer": {"kind": "fields", "schema": schema},
     }
-    for row, answer in predict("pubmedqa", 4, model, tmp_path, **task):
+    for row, answer in predict_set("pubmedqa", 4, model, tmp_path, **task):
         assert answer.status in (Status.OK, Status.REVIEW)
         assert isinstance(answer.value, dict)
         assert set(answer.value) == {"patients", "design", "randomised"}

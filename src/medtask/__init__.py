@@ -9,52 +9,52 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from medtask.privacy import close_egress
+from medtask.privacy import disable_telemetry
 
 if TYPE_CHECKING:
-    from medtask.data.read import read_table
-    from medtask.data.table import Table
-    from medtask.decision.predictor import predict
     from medtask.engines.base import Engine
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
+    from medtask.prediction.predictor import predict
     from medtask.records import Answer, Status
-    from medtask.runs.answered import open_answers
-    from medtask.runs.evaluation import Wanted, evaluate_answers
-    from medtask.runs.local import run
+    from medtask.runs.answer_table import open_answers
+    from medtask.runs.local_run import run
+    from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
+    from medtask.tables.read import read_table
+    from medtask.tables.table import Table
     from medtask.tasks.load import load_task
     from medtask.tasks.task import Task
 
     __version__: str
 
 # Libraries read their telemetry switches when they are imported, so this comes before any of them.
-close_egress()
+disable_telemetry()
 
-_ROOMS = {
+_PUBLIC_MODULES = {
     "Answer": "medtask.records",
     "Engine": "medtask.engines.base",
     "MedtaskError": "medtask.errors",
     "Status": "medtask.records",
-    "Table": "medtask.data.table",
+    "Table": "medtask.tables.table",
     "Task": "medtask.tasks.task",
-    "Wanted": "medtask.runs.evaluation",
-    "evaluate_answers": "medtask.runs.evaluation",
+    "EvaluationOptions": "medtask.runs.run_evaluation",
+    "evaluate_answers": "medtask.runs.run_evaluation",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
-    "open_answers": "medtask.runs.answered",
-    "predict": "medtask.decision.predictor",
-    "read_table": "medtask.data.read",
-    "run": "medtask.runs.local",
+    "open_answers": "medtask.runs.answer_table",
+    "predict": "medtask.prediction.predictor",
+    "read_table": "medtask.tables.read",
+    "run": "medtask.runs.local_run",
 }
 
 __all__ = [
     "Answer",
     "Engine",
+    "EvaluationOptions",
     "MedtaskError",
     "Status",
     "Table",
     "Task",
-    "Wanted",
     "__version__",
     "evaluate_answers",
     "load_model",
@@ -71,8 +71,8 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         value: object = version("medtask")
-    elif name in _ROOMS:
-        value = getattr(import_module(_ROOMS[name]), name)
+    elif name in _PUBLIC_MODULES:
+        value = getattr(import_module(_PUBLIC_MODULES[name]), name)
     else:
         raise AttributeError(f"module 'medtask' has no attribute {name!r}")
     globals()[name] = value

@@ -82,7 +82,7 @@ class MissingExtra(EngineError):
     pass
 
 
-class TooBig(EngineError):
+class ModelTooLarge(EngineError):
     pass
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from medtask.errors import UsageError
 
-_UNITS = {
+_UNIT_BYTES = {
     "": 1,
     "k": 10**3,
     "m": 10**6,
@@ -46,27 +46,27 @@ def inspect_machine(*, accelerator: bool = True) -> Machine:
     """Look at this machine. An accelerator is seen only where torch is installed: it is imported
     for that, if at all.
     """
-    total, available = _memory()
-    kind, name, size = _accelerator() if accelerator else (None, None, 0)
+    total, available = _measure_memory()
+    kind, name, size = _find_accelerator() if accelerator else (None, None, 0)
     return Machine(
-        cores=usable_cores(),
+        cores=count_usable_cores(),
         memory_bytes=total,
         available_bytes=available,
         accelerator=kind,
         accelerator_name=name,
         accelerator_bytes=size,
-        native_bf16=_native_bf16(),
-        processor=_processor(),
+        native_bf16=_has_native_bf16(),
+        processor=_find_processor_name(),
     )
 
 
-def choose_device(wish: str, machine: Machine) -> str:
-    """The device that torch is to compute on: ``wish``, or for "auto" the accelerator if there is
-    one.
+def choose_device(requested: str, machine: Machine) -> str:
+    """The device that torch is to compute on: ``requested``, or for "auto" the accelerator if there
+    is one.
 
     UsageError for a device that this machine does not have.
     """
-    chosen = (machine.accelerator or "cpu") if wish == "auto" else wish
+    chosen = (machine.accelerator or "cpu") if requested == "auto" else requested
     kind = chosen.partition(":")[0]
     if kind not in {"cpu", machine.accelerator}:
         raise UsageError(
@@ -76,7 +76,7 @@ def choose_device(wish: str, machine: Machine) -> str:
     return chosen
 
 
-def usable_cores() -> int:
+def count_usable_cores() -> int:
     """Cores that this process may use; a Slurm job or a container may have fewer than the
     machine.
     """
@@ -88,7 +88,7 @@ def usable_cores() -> int:
 def parse_bytes(text: str) -> int:
     """Bytes in "8GB", "512 MiB", "1.5g" or "1048576"; UsageError for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, flags=re.IGNORECASE)
-    unit = _UNITS.get(match[2].lower()) if match else None
+    unit = _UNIT_BYTES.get(match[2].lower()) if match else None
     if match is None or unit is None:
         raise UsageError(f"{text!r} is not an amount of memory", fix="write it like 8GB or 512MB")
     return int(float(match[1]) * unit)
@@ -102,7 +102,7 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
-def measure_peaks() -> dict[str, int]:
+def measure_peak_memory() -> dict[str, int]:
     """The most memory that this process has held, in bytes, as ``memory`` and, where torch is in
     use on CUDA, ``accelerator``; nothing where the system does not tell.
     """
@@ -118,7 +118,7 @@ def measure_peaks() -> dict[str, int]:
     return peaks
 
 
-def _memory() -> tuple[int, int]:
+def _measure_memory() -> tuple[int, int]:
     """Total and available bytes, within the control group's limit where there is one."""
     page = os.sysconf("SC_PAGE_SIZE")
     total = page * os.sysconf("SC_PHYS_PAGES")
@@ -133,7 +133,7 @@ def _memory() -> tuple[int, int]:
     return total, max(0, available)
 
 
-def _accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]:
+def _find_accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]:
     try:
         import torch
     except ImportError:
@@ -146,7 +146,7 @@ def _accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]:
     return None, None, 0
 
 
-def _native_bf16() -> bool:
+def _has_native_bf16() -> bool:
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
         # Arm calls the list "Features", x86 "flags".
@@ -159,7 +159,7 @@ def _native_bf16() -> bool:
     return False
 
 
-def _processor() -> str:
+def _find_processor_name() -> str:
     with contextlib.suppress(OSError):
         names = re.findall(
             r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE

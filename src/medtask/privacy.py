@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from medtask.errors import MedtaskError
 
-SWITCHES: Mapping[str, str] = MappingProxyType(
+TELEMETRY_VARIABLES: Mapping[str, str] = MappingProxyType(
     {
         # Each library's own variable: MLflow, for one, takes DO_NOT_TRACK only when it is exactly
         # "true".
@@ -46,19 +46,21 @@ class EgressError(MedtaskError):
     """Something tried to reach another machine while records were being read."""
 
 
-def close_egress() -> None:
+def disable_telemetry() -> None:
     """Set every telemetry switch, over whatever the environment says. Libraries read them when they
     are imported.
     """
-    os.environ.update(SWITCHES)
+    os.environ.update(TELEMETRY_VARIABLES)
 
 
-def open_switches() -> tuple[str, ...]:
+def find_unset_variables() -> tuple[str, ...]:
     """Names of the switches that do not have their closing value."""
-    return tuple(name for name, value in SWITCHES.items() if os.environ.get(name) != value)
+    return tuple(
+        name for name, value in TELEMETRY_VARIABLES.items() if os.environ.get(name) != value
+    )
 
 
-def offline() -> bool:
+def is_offline() -> bool:
     """Whether the user forbids downloads (MEDTASK_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE
     is on).
     """
@@ -69,43 +71,43 @@ def offline() -> bool:
 
 
 @dataclass(slots=True)
-class Guard:
+class NetworkGuard:
     """What the network guard saw: how many connections to other machines were tried, and refused.
-    ``allowed``: IP addresses.
+    ``allowed_addresses``: IP addresses.
     """
 
     attempts: int = 0
-    allowed: frozenset[ipaddress.IPv4Address | ipaddress.IPv6Address] = frozenset()
+    allowed_addresses: frozenset[ipaddress.IPv4Address | ipaddress.IPv6Address] = frozenset()
 
 
-_active: list[Guard] = []
-_hooked = False
+_active_guards: list[NetworkGuard] = []
+_hook_installed = False
 
 
 @contextmanager
-def no_network(allowed: Collection[str] = ()) -> Iterator[Guard]:
+def block_network(allowed_addresses: Collection[str] = ()) -> Iterator[NetworkGuard]:
     """Refuse every connection of this process that is not to the machine itself. Child processes
     are not covered.
 
-    ``allowed``: IP addresses that may be reached all the same, by number and not by name: those of
-    the server that the user has let records go to. Of guards inside one another each has to allow
-    an address.
+    ``allowed_addresses``: IP addresses that may be reached all the same, by number and not by name:
+    those of the server that the user has let records go to. Of guards inside one another each has
+    to allow an address.
     """
-    global _hooked  # noqa: PLW0603 - an audit hook can be added to a process once and never be removed
-    if not _hooked:
-        sys.addaudithook(_refuse)
-        _hooked = True
-    guard = Guard(allowed=frozenset(map(ipaddress.ip_address, allowed)))
-    _active.append(guard)
+    global _hook_installed  # noqa: PLW0603 - an audit hook can be added to a process once and never be removed
+    if not _hook_installed:
+        sys.addaudithook(_audit_connection)
+        _hook_installed = True
+    guard = NetworkGuard(allowed_addresses=frozenset(map(ipaddress.ip_address, allowed_addresses)))
+    _active_guards.append(guard)
     try:
         yield guard
     finally:
         # Not remove(): two guards that have seen the same are equal.
-        _active[:] = [other for other in _active if other is not guard]
+        _active_guards[:] = [other for other in _active_guards if other is not guard]
 
 
-def _refuse(event: str, args: tuple[object, ...]) -> None:
-    if not _active:
+def _audit_connection(event: str, args: tuple[object, ...]) -> None:
+    if not _active_guards:
         return
     if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
         address = args[1]
@@ -116,7 +118,7 @@ def _refuse(event: str, args: tuple[object, ...]) -> None:
         return
     if host is None:
         return
-    refusing = [guard for guard in _active if not _may_reach(host, guard)]
+    refusing = [guard for guard in _active_guards if not _is_allowed(host, guard)]
     for guard in refusing:
         guard.attempts += 1
     if not refusing:
@@ -131,7 +133,7 @@ def _refuse(event: str, args: tuple[object, ...]) -> None:
     )
 
 
-def _may_reach(host: object, guard: Guard) -> bool:
+def _is_allowed(host: object, guard: NetworkGuard) -> bool:
     text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
     if text in {"", "localhost"}:
         return True
@@ -139,4 +141,4 @@ def _may_reach(host: object, guard: Guard) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return address.is_loopback or address in guard.allowed
+    return address.is_loopback or address in guard.allowed_addresses

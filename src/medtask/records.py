@@ -36,7 +36,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class Description:
     """What a candidate stands for, for engines that read no chat (encoders, TF-IDF): a label's
     name, and its definition if any.
     """
@@ -49,19 +49,19 @@ class Meaning:
 class Branch:
     """Candidate continuations of one prompt, of which exactly one is the answer.
 
-    ``ask`` is added to the last user turn, for this branch alone. ``lead`` is what the model's own
-    turn begins with, before any candidate; ``tails`` are the candidates. ``weigh``: "set" asks for
-    each tail's share of the probability that the tails have together, each closed by the end of the
-    turn; "text" for the plain log-likelihood of each tail's own tokens, over the whole vocabulary.
-    ``meanings``: what each tail stands for; a lone one is what the branch asks about, to which the
-    first tail says yes and the second no.
+    ``ask`` is added to the last user turn, for this branch alone. ``prefix`` is what the model's
+    own turn begins with, before any candidate; ``candidates`` are the candidates. ``weigh``: "set"
+    asks for each tail's share of the probability that the tails have together, each closed by the
+    end of the turn; "text" for the plain log-likelihood of each tail's own tokens, over the whole
+    vocabulary. ``descriptions``: what each tail stands for; a lone one is what the branch asks
+    about, to which the first tail says yes and the second no.
     """
 
-    lead: str
-    tails: tuple[str, ...]
+    prefix: str
+    candidates: tuple[str, ...]
     ask: str = ""
     weigh: Literal["set", "text"] = "set"
-    meanings: tuple[Meaning, ...] = ()
+    descriptions: tuple[Description, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class Prompt:
     (encoders, TF-IDF).
 
     ``options``: the row's own, for whoever reads the scores. ``thoughts``: what the model has
-    thought before it answers; None where it was not asked to think. ``written``: what the model's
-    turn holds so far, behind the thoughts; it goes on from there.
+    thought before it answers; None where it was not asked to think. ``partial_response``: what the
+    model's turn holds so far, behind the thoughts; it goes on from there.
     """
 
     record_id: str
@@ -90,7 +90,7 @@ class Prompt:
     text: str
     options: tuple[Option, ...] = ()
     thoughts: str | None = None
-    written: str = ""
+    partial_response: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +102,14 @@ class BranchScores:
     but that none is above 0. ``off_set``: the share of probability, at the first token, that the
     model gave to something outside the set; None where the engine cannot tell. ``slack``: proven
     bound on how far any of the probabilities can be from the exact value, because branchings of
-    negligible weight were not read. ``chosen``: the engine took one tail without telling any
+    negligible weight were not read. ``choice_only``: the engine took one tail without telling any
     probability; its logarithm is 0, the others' minus infinity.
     """
 
     logprobs: tuple[float, ...]
     off_set: float | None = None
     slack: float = 0.0
-    chosen: bool = False
+    choice_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,8 @@ class Limits:
     ``seed`` and the record's id. ``top_p``: only from the likeliest tokens with so much probability
     together. ``schema``: a JSON schema that the text must satisfy; a string with ``"quote": true``
     must stand in the prompt's ``text``, letter by letter. ``think``: thoughts are wanted, between
-    the model family's own markers, and nothing else. ``loops``: whether to stop text that repeats
-    itself. ``deadline_s``: seconds after which a row is stopped.
+    the model family's own markers, and nothing else. ``stop_repetition``: whether to stop text that
+    repeats itself. ``deadline_s``: seconds after which a row is stopped.
     """
 
     max_tokens: int
@@ -147,14 +147,14 @@ class Limits:
     seed: int = 0
     schema: Mapping[str, object] | None = None
     think: bool = False
-    loops: bool = True
+    stop_repetition: bool = True
     deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What an engine wrote for one prompt. ``ended``: at its own end or a stop text ("stop"), or
-    why before that.
+    """What an engine wrote for one prompt. ``finish_reason``: at its own end or a stop text
+    ("stop"), or why before that.
 
     ``logprob``: sum of the tokens' natural log-probabilities, before temperature and constraint;
     ``tokens`` of them. ``tokens_read``, ``tokens_reused`` and ``ms``: see Scores; ``tokens_read``
@@ -163,7 +163,7 @@ class Generated:
 
     record_id: str
     text: str
-    ended: Literal["stop", "length", "loop", "deadline"]
+    finish_reason: Literal["stop", "length", "loop", "deadline"]
     logprob: float = 0.0
     tokens: int = 0
     tokens_read: int = 0
@@ -210,7 +210,7 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PassStep:
     """What an earlier pass said about a record before a later one was asked."""
 
     pass_name: str
@@ -245,15 +245,15 @@ class Answer:
     quotes: Mapping[str, Quote] | None = None
     reason: str | None = None
     pass_name: str = "first"  # noqa: S105 - no password
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PassStep, ...] = ()
     ms: float = 0.0
     tokens_read: int = 0
     tokens_reused: int = 0
     uncalibrated: Mapping[str, float] | None = None
 
 
-def settle_value(status: Status, value: Value | None, abstain: str | None) -> Value | None:
-    """What stands for an answer where it is compared: of an abstention its name ``abstain``. None
-    where there is no answer.
+def comparable_value(status: Status, value: Value | None, abstain_name: str | None) -> Value | None:
+    """What stands for an answer where it is compared: of an abstention its name
+    ``abstain_name``. None where there is no answer.
     """
-    return abstain if status is Status.ABSTAINED else value
+    return abstain_name if status is Status.ABSTAINED else value

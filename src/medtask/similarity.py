@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from medtask.errors import EngineError, MissingExtra
 
-DIMENSIONS = 384  # of MiniLM's vectors
-LONGEST = 512  # tokens that are read of a text where a model does not say how many it can
+MINILM_DIMENSIONS = 384  # of MiniLM's vectors
+DEFAULT_MAX_TOKENS = (
+    512  # tokens that are read of a text where a model does not say how many it can
+)
 BATCH_TOKENS = 4096  # of one forward pass, padding included
 
 # RoBERTa and its kin count positions from behind the padding's.
-_SHIFTED = frozenset(
+_OFFSET_POSITION_MODELS = frozenset(
     {
         "camembert",
         "data2vec-text",
@@ -38,7 +40,7 @@ _SHIFTED = frozenset(
 
 # What sentence-transformers calls the parts of a model: how it writes them in
 # 1_Pooling/config.json, before its version 6.
-_POOLING = {
+_POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
@@ -50,23 +52,23 @@ _POOLING = {
 class SentenceEncoder:
     """A model that makes one vector of a text.
 
-    ``pooling``: how the tokens' vectors become one. ``layers``: (weights, offsets, whether to bend
-    by tanh) on top of it. ``limit``: tokens that it reads of a text, its marks at both ends
-    included. ``prefix``: what every text begins with. ``lower``: whether texts are lower-cased
-    first.
+    ``pooling``: how the tokens' vectors become one. ``dense_layers``: (weights, offsets, whether to
+    bend by tanh) on top of it. ``max_tokens``: tokens that it reads of a text, its marks at both
+    ends included. ``prefix``: what every text begins with. ``lowercase``: whether texts are
+    lower-cased first.
     """
 
     model: Any
     tokenizer: Any
     pooling: str
-    layers: tuple[tuple[Any, Any, bool], ...]
-    limit: int
+    dense_layers: tuple[tuple[Any, Any, bool], ...]
+    max_tokens: int
     prefix: str = ""
-    lower: bool = False
+    lowercase: bool = False
 
-    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of whole texts, however long."""
-        ready = [self.prefix + (text.lower() if self.lower else text) for text in texts]
+        ready = [self.prefix + (text.lower() if self.lowercase else text) for text in texts]
         tokens: list[list[int]] = (
             self.tokenizer(ready, truncation=False, return_attention_mask=False, verbose=False)[
                 "input_ids"
@@ -90,15 +92,15 @@ class SentenceEncoder:
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
             ).last_hidden_state.float()
             vectors = pool_tokens(hidden, batch["attention_mask"], self.pooling)
-            for weights, offsets, bend in self.layers:
+            for weights, offsets, use_tanh in self.dense_layers:
                 vectors = torch.nn.functional.linear(vectors, weights, offsets)
-                vectors = vectors.tanh() if bend else vectors
+                vectors = vectors.tanh() if use_tanh else vectors
             unit: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
         return unit
 
-    def embed_all(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def embed_batched(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """The same for any number of texts, in as many passes as they take."""
-        batches = list(fill_batches(list(map(len, tokens))))
+        batches = list(make_batches(list(map(len, tokens))))
         vectors = [self.embed([tokens[place] for place in batch]) for batch in batches]
         order = np.argsort(list(chain.from_iterable(batches)))
         whole: NDArray[np.float32] = np.concatenate(vectors)[order]
@@ -115,7 +117,7 @@ def find_minilm() -> Path | None:
     return folder if folder and (folder / "modules.json").is_file() else None
 
 
-def need_minilm() -> Path:
+def require_minilm() -> Path:
     """The folder of find_minilm; MissingExtra where it, or what loads it, is not installed."""
     folder = find_minilm()
     if folder is None or find_spec("transformers") is None or find_spec("torch") is None:
@@ -126,33 +128,35 @@ def need_minilm() -> Path:
     return folder
 
 
-def describe_meaning(name: str, definition: str) -> str:
+def format_description(name: str, definition: str) -> str:
     """The text that stands for a label where texts are compared with it: bare, without words around
     it that would fit one set only.
     """
     return f"{name}: {definition}" if definition else name
 
 
-def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
     """One vector of unit length per text by MiniLM, [n, 384]: the dot product of two is their
     similarity, in [-1, 1].
 
     Text after the model's 256th token is not read. MissingExtra where the model is not installed.
     """
-    minilm = _load_model()
+    minilm = _load_minilm()
     if not texts:
-        return np.zeros((0, DIMENSIONS), np.float32)
-    return minilm.embed_all([_shorten(row, minilm.limit) for row in minilm.tokenise(texts)])
+        return np.zeros((0, MINILM_DIMENSIONS), np.float32)
+    return minilm.embed_batched(
+        [_truncate_tokens(row, minilm.max_tokens) for row in minilm.tokenize(texts)]
+    )
 
 
-def fill_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
+def make_batches(lengths: Sequence[int], budget_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
     """Places of texts that are read together: alike in length, longest first, and of so many tokens
     with their padding.
     """
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     start = 0
     while start < len(order):
-        size = max(1, budget // max(1, lengths[order[start]]))
+        size = max(1, budget_tokens // max(1, lengths[order[start]]))
         yield order[start : start + size]
         start += size
 
@@ -172,10 +176,10 @@ def load_sentence_encoder(
 
     parts = [
         (str(part.get("type")).rpartition(".")[2], folder / str(part.get("path", "")))
-        for part in _read(folder / "modules.json", [])
+        for part in _read_json(folder / "modules.json", [])
     ]
-    settings = _read(folder / "sentence_bert_config.json", {})
-    shared = _read(folder / "config_sentence_transformers.json", {})
+    settings = _read_json(folder / "sentence_bert_config.json", {})
+    shared = _read_json(folder / "config_sentence_transformers.json", {})
     pooling, layers = "mean", []
     for place, (name, path) in enumerate(parts):
         match name:
@@ -188,20 +192,20 @@ def load_sentence_encoder(
             case "Normalize" | "Dropout":
                 pass
             case _:
-                raise _strange(folder, f"a part of the type {name!r}")
-    model, tokenizer = load_weights(AutoModel, folder, device, dtype)
+                raise _make_unsupported_error(folder, f"a part of the type {name!r}")
+    model, tokenizer = load_pretrained(AutoModel, folder, device, dtype)
     return SentenceEncoder(
         model,
         tokenizer,
         pooling,
         tuple(layers),
-        limit=settings.get("max_seq_length") or count_context(model, tokenizer),
+        max_tokens=settings.get("max_seq_length") or find_max_tokens(model, tokenizer),
         prefix=(shared.get("prompts") or {}).get(shared.get("default_prompt_name"), ""),
-        lower=bool(settings.get("do_lower_case")),
+        lowercase=bool(settings.get("do_lower_case")),
     )
 
 
-def load_weights(architecture: Any, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
+def load_pretrained(model_class: Any, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
     """A model, by one of transformers' Auto classes, and its tokenizer. EngineError where weights
     are missing.
     """
@@ -209,7 +213,7 @@ def load_weights(architecture: Any, folder: Path, device: str, dtype: str) -> tu
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model, told = architecture.from_pretrained(
+    model, loading_info = model_class.from_pretrained(
         folder,
         use_safetensors=True,
         trust_remote_code=False,
@@ -218,7 +222,9 @@ def load_weights(architecture: Any, folder: Path, device: str, dtype: str) -> tu
     )
     # What the files lack transformers makes up by chance, with a warning. Poolers are often lacking
     # and not used here.
-    if missing := sorted(name for name in told["missing_keys"] if not name.startswith("pooler.")):
+    if missing := sorted(
+        name for name in loading_info["missing_keys"] if not name.startswith("pooler.")
+    ):
         raise EngineError(
             f"{folder} lacks weights that a model of its kind has ({missing[0]})",
             fix="take a model that was trained for this use, whole",
@@ -226,55 +232,59 @@ def load_weights(architecture: Any, folder: Path, device: str, dtype: str) -> tu
     return model.to(device).eval(), tokenizer
 
 
-def count_context(model: Any, tokenizer: Any) -> int:
+def find_max_tokens(model: Any, tokenizer: Any) -> int:
     """How many tokens of a text an encoder reads, as far as its config and its tokenizer tell."""
-    positions = getattr(model.config, "max_position_embeddings", None) or LONGEST
-    shift = (model.config.pad_token_id or 0) + 1 if model.config.model_type in _SHIFTED else 0
+    positions = getattr(model.config, "max_position_embeddings", None) or DEFAULT_MAX_TOKENS
+    shift = (
+        (model.config.pad_token_id or 0) + 1
+        if model.config.model_type in _OFFSET_POSITION_MODELS
+        else 0
+    )
     stated = tokenizer.model_max_length  # 1e30 where nobody said
     return int(min(positions - shift, stated))
 
 
 def _read_pooling(folder: Path, path: Path) -> str:
-    config = _read(path / "config.json", {})
+    config = _read_json(path / "config.json", {})
     mode = config.get("pooling_mode")
     modes = (
         [mode]
         if isinstance(mode, str)
-        else mode or [kind for key, kind in _POOLING.items() if config.get(key)]
+        else mode or [kind for key, kind in _POOLING_KEYS.items() if config.get(key)]
     )
     if (
         len(modes) != 1
-        or modes[0] not in _POOLING.values()
+        or modes[0] not in _POOLING_KEYS.values()
         or not config.get("include_prompt", True)
     ):
-        raise _strange(folder, "a way to pool the tokens' vectors")
+        raise _make_unsupported_error(folder, "a way to pool the tokens' vectors")
     return str(modes[0])
 
 
 def _read_dense(folder: Path, path: Path, device: str) -> tuple[Any, Any, bool]:
     from safetensors.torch import load_file
 
-    bend = str(_read(path / "config.json", {}).get("activation_function", "Tanh")).rpartition(".")[
-        2
-    ]
-    if bend not in {"Tanh", "Identity"} or not (path / "model.safetensors").is_file():
-        raise _strange(folder, f"a layer ({path.name})")
-    held = load_file(path / "model.safetensors", device=device)
-    offsets = held.get("linear.bias")
+    activation = str(
+        _read_json(path / "config.json", {}).get("activation_function", "Tanh")
+    ).rpartition(".")[2]
+    if activation not in {"Tanh", "Identity"} or not (path / "model.safetensors").is_file():
+        raise _make_unsupported_error(folder, f"a layer ({path.name})")
+    tensors = load_file(path / "model.safetensors", device=device)
+    offsets = tensors.get("linear.bias")
     return (
-        held["linear.weight"].float(),
+        tensors["linear.weight"].float(),
         None if offsets is None else offsets.float(),
-        bend == "Tanh",
+        activation == "Tanh",
     )
 
 
-def _read(path: Path, otherwise: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
+def _read_json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
-def _strange(folder: Path, what: str) -> EngineError:
+def _make_unsupported_error(folder: Path, problem: str) -> EngineError:
     return EngineError(
-        f"{folder} has {what} that medtask does not know",
+        f"{folder} has {problem} that medtask does not know",
         fix=(
             "take a sentence encoder of the usual parts: Transformer, Pooling (mean, cls, max, "
             "lasttoken), Dense, Normalize"
@@ -282,14 +292,14 @@ def _strange(folder: Path, what: str) -> EngineError:
     )
 
 
-def pool_tokens(hidden: Any, mask: Any, how: str) -> Any:
+def pool_tokens(hidden: Any, mask: Any, pooling: str) -> Any:
     """[texts, tokens, dimensions] to [texts, dimensions], by "mean", "max", "cls" or "lasttoken";
     padding, at whichever end, does not count.
     """
     import torch
 
     rows = torch.arange(len(hidden), device=hidden.device)
-    match how:
+    match pooling:
         case "cls":
             return hidden[rows, mask.argmax(dim=1)]
         case "lasttoken":
@@ -300,16 +310,16 @@ def pool_tokens(hidden: Any, mask: Any, how: str) -> Any:
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def _shorten(tokens: list[int], limit: int) -> list[int]:
+def _truncate_tokens(tokens: list[int], max_tokens: int) -> list[int]:
     """The first tokens and the mark that closes the text."""
-    return tokens if len(tokens) <= limit else [*tokens[: limit - 1], tokens[-1]]
+    return tokens if len(tokens) <= max_tokens else [*tokens[: max_tokens - 1], tokens[-1]]
 
 
 @cache
-def _load_model() -> SentenceEncoder:
+def _load_minilm() -> SentenceEncoder:
     from transformers.utils import logging
 
-    folder = need_minilm()
+    folder = require_minilm()
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -31,11 +31,11 @@ from medtask.errors import InputError, UsageError
 if TYPE_CHECKING:
     from medtask.engines.base import Engine
     from medtask.tasks.task import Task
-    from medtask.train.recipe import Recipe
+    from medtask.training.recipe import Recipe
 
 INSTRUCTION = "Decide which label fits the text."
-INSTRUCTION_SEVERAL = "Decide which of the labels fit the text."
-PROMPTING = "none"
+INSTRUCTION_MULTILABEL = "Decide which of the labels fit the text."
+NO_TRAINING = "none"
 
 
 class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -95,30 +95,36 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         several columns a line each, ``name: cell``. y: one label a text, or a table of 0 and 1 with
         a column for each label (whose names, in a DataFrame, are the labels).
 
-        ValueError and TypeError where scikit-learn has them; else what medtask.train.local.train
+        ValueError and TypeError where scikit-learn has them; else what medtask.training.train.train
         raises.
         """
         texts = _read_texts(self, X, reset=True)
-        self.classes_, gold = _read_gold(y, len(texts))
+        self.classes_, gold = _encode_targets(y, len(texts))
         self.multilabel_ = gold.ndim == 2
         names = _name_classes(self.classes_)
         self.task_ = _make_task(self, names)
-        shares = (
+        probabilities = (
             gold.mean(axis=0)
             if self.multilabel_
             else np.bincount(gold, minlength=len(names)) / len(gold)
         )
-        self.shares_ = np.asarray(shares, dtype=np.float64)
-        self.home_ = None
+        self.class_prior_ = np.asarray(probabilities, dtype=np.float64)
+        self.model_store_ = None
         self.folder_ = None
-        if self.method not in (None, PROMPTING):
-            said = [
-                [names[place] for place in np.flatnonzero(row)] if self.multilabel_ else names[row]
+        if self.method not in (None, NO_TRAINING):
+            gold_names = [
+                [names[index] for index in np.flatnonzero(row)] if self.multilabel_ else names[row]
                 for row in gold
             ]
-            rows = [{"text": text, "gold": one} for text, one in zip(texts, said, strict=True)]
-            self.home_ = _Home(Path(self.out)) if self.out is not None else _Home.make()
-            self.folder_ = str(_train(self, rows, self.home_.path))
+            rows = [
+                {"text": text, "gold": one} for text, one in zip(texts, gold_names, strict=True)
+            ]
+            self.model_store_ = (
+                _ModelStore(Path(self.out))
+                if self.out is not None
+                else _ModelStore.create_temporary()
+            )
+            self.folder_ = str(_train_model(self, rows, self.model_store_.path))
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
@@ -130,14 +136,14 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "classes_")
         texts = _read_texts(self, X, reset=False)
-        found = np.tile(self.shares_, (len(texts), 1))
+        found = np.tile(self.class_prior_, (len(texts), 1))
         names = _name_classes(self.classes_)
         without = 0
-        for row, shares in enumerate(_ask(self, texts)):
-            if shares is None:
+        for row, probabilities in enumerate(_predict_texts(self, texts)):
+            if probabilities is None:
                 without += 1
             else:
-                found[row] = [shares[name] for name in names]
+                found[row] = [probabilities[name] for name in names]
         if without:
             warnings.warn(
                 f"{without:,} of {len(texts):,} texts have no answer (empty, or too long for the "
@@ -150,10 +156,10 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """[texts]: the likeliest label of each; where y was a table, a table [texts, classes] of 0
         and 1, from 0.5 on.
         """
-        shares = self.predict_proba(X)
+        probabilities = self.predict_proba(X)
         if self.multilabel_:
-            return (shares >= 0.5).astype(np.int64)
-        best: np.ndarray[Any, Any] = self.classes_[shares.argmax(axis=1)]
+            return (probabilities >= 0.5).astype(np.int64)
+        best: np.ndarray[Any, Any] = self.classes_[probabilities.argmax(axis=1)]
         return best
 
     def __sklearn_tags__(self) -> Any:
@@ -164,7 +170,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-class _Home:
+class _ModelStore:
     """Where an estimator's models lie. A temporary one goes with the last estimator of this process
     that knows it.
     """
@@ -173,24 +179,24 @@ class _Home:
         self.path = path
 
     @classmethod
-    def make(cls) -> _Home:
+    def create_temporary(cls) -> _ModelStore:
         home = cls(Path(tempfile.mkdtemp(prefix="medtask-")))
         weakref.finalize(home, shutil.rmtree, home.path, ignore_errors=True)
-        _HOMES[str(home.path)] = home
+        _MODEL_STORES[str(home.path)] = home
         return home
 
     def __reduce__(self) -> Any:
-        return _find_home, (str(self.path),)
+        return _find_model_store, (str(self.path),)
 
 
-_HOMES: weakref.WeakValueDictionary[str, _Home] = weakref.WeakValueDictionary()
+_MODEL_STORES: weakref.WeakValueDictionary[str, _ModelStore] = weakref.WeakValueDictionary()
 
 
-def _find_home(path: str) -> _Home:
+def _find_model_store(path: str) -> _ModelStore:
     """The home itself where a copy is made in the process that owns it: it lasts as long as the
     copy does.
     """
-    return _HOMES.get(path) or _Home(Path(path))
+    return _MODEL_STORES.get(path) or _ModelStore(Path(path))
 
 
 def _read_texts(classifier: MedtaskClassifier, given: Any, *, reset: bool) -> list[str]:
@@ -205,7 +211,7 @@ def _read_texts(classifier: MedtaskClassifier, given: Any, *, reset: bool) -> li
         table = validate_data(classifier, given, reset=reset, dtype=None)
         columns = list(
             getattr(
-                classifier, "feature_names_in_", [f"x{place}" for place in range(table.shape[1])]
+                classifier, "feature_names_in_", [f"x{index}" for index in range(table.shape[1])]
             )
         )
         texts = [_write_row(columns, row) for row in table.tolist()]
@@ -243,7 +249,7 @@ def _write_cell(cell: object) -> str:
     )
 
 
-def _read_gold(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _encode_targets(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The classes, and each text's place among them [texts], or a table of 0 and 1 [texts,
     classes].
     """
@@ -292,7 +298,7 @@ def _make_task(classifier: MedtaskClassifier, names: Sequence[str]) -> Task:
     content = {
         "name": "classifier",
         "instruction": classifier.instruction
-        or (INSTRUCTION_SEVERAL if classifier.multilabel_ else INSTRUCTION),
+        or (INSTRUCTION_MULTILABEL if classifier.multilabel_ else INSTRUCTION),
         "input": "{{ text }}",
         "answer": {"kind": kind, "labels": listed},
     }
@@ -303,13 +309,13 @@ def _make_task(classifier: MedtaskClassifier, names: Sequence[str]) -> Task:
 
 
 def _make_recipe(classifier: MedtaskClassifier) -> Recipe:
-    from medtask.train.recipe import Recipe
+    from medtask.training.recipe import Recipe
 
     options = dict(classifier.options or {})
     known = [field.name for field in fields(Recipe)]
-    if strange := sorted(set(options) - set(known)):
+    if unknown := sorted(set(options) - set(known)):
         raise UsageError(
-            f"options names {strange[0]!r}, which no recipe has",
+            f"options names {unknown[0]!r}, which no recipe has",
             fix=f"choose from {', '.join(known)}",
         )
     model = classifier.model
@@ -340,21 +346,23 @@ def _make_recipe(classifier: MedtaskClassifier) -> Recipe:
     return Recipe(**{**settings, **options})
 
 
-def _train(classifier: MedtaskClassifier, rows: list[dict[str, Any]], home: Path) -> Path:
-    from medtask.train.local import Lecture, train
-    from medtask.train.material import Selection
+def _train_model(
+    classifier: MedtaskClassifier, rows: list[dict[str, Any]], store_path: Path
+) -> Path:
+    from medtask.training.train import TaskData, train
+    from medtask.training.training_data import RowSelection
 
     recipe = _make_recipe(classifier)
-    facts = [recipe.tell(), classifier.task_.fingerprint, classifier.validation_share, rows]
+    facts = [recipe.to_json(), classifier.task_.fingerprint, classifier.validation_share, rows]
     name = blake2b(
         json.dumps(facts, default=str).encode("utf-8", "replace"), digest_size=8
     ).hexdigest()
-    lectures = (Lecture(classifier.task_, rows, "gold"),)
+    task_data = (TaskData(classifier.task_, rows, "gold"),)
     result = train(
-        lectures,
+        task_data,
         recipe,
-        out=home / f"model-{name}",
-        selection=Selection(classifier.validation_share),
+        out=store_path / f"model-{name}",
+        selection=RowSelection(classifier.validation_share),
     )
     if result.state != "finished":
         warnings.warn(
@@ -365,11 +373,13 @@ def _train(classifier: MedtaskClassifier, rows: list[dict[str, Any]], home: Path
     return Path(result.folder).resolve()
 
 
-def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[str, float] | None]:
+def _predict_texts(
+    classifier: MedtaskClassifier, texts: Sequence[str]
+) -> list[Mapping[str, float] | None]:
     """The probabilities of each text's labels by name; None where there is no answer."""
-    from medtask.decision.predictor import predict
-    from medtask.engines.trained import CONTRACT
-    from medtask.runs.calibrations import calibrate_answer, find_calibration
+    from medtask.engines.model_metadata import METADATA_FILE
+    from medtask.prediction.predictor import predict
+    from medtask.runs.calibration_store import calibrate_answer, find_calibration
 
     folder = classifier.folder_
     if folder is not None and not Path(folder).is_dir():
@@ -379,9 +389,9 @@ def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[st
             fix="fit again, with `out` set to a folder that lasts",
         )
     engine = (
-        _open(str(classifier.model), 0)
+        _load_cached_model(str(classifier.model), 0)
         if folder is None
-        else _open(folder, (Path(folder) / CONTRACT).stat().st_mtime_ns)
+        else _load_cached_model(folder, (Path(folder) / METADATA_FILE).stat().st_mtime_ns)
     )
     task = classifier.task_
     kept, _ = find_calibration(
@@ -394,7 +404,7 @@ def _ask(classifier: MedtaskClassifier, texts: Sequence[str]) -> list[Mapping[st
 
 
 @lru_cache(maxsize=1)
-def _open(reference: str, written_ns: int) -> Engine:
+def _load_cached_model(reference: str, written_ns: int) -> Engine:
     """The model, kept open for the next call: loading takes longer than most questions.
     ``written_ns``: when it was trained, 0 for a model that is only asked: what is trained again in
     the same folder is another model.

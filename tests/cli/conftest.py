@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Outcome, Shell
 from medtask.cli.main import main
+from support.command_line import CommandResult, RunCommand
 
-TABLE = """\
+PROCEDURES_CSV = """\
 case_id,procedure,purpose
 A1,Total gastrectomy,curative
 A2,Biliary stent,palliative
@@ -19,7 +19,7 @@ A3,,curative
 A4,Biliary stent,palliative
 A5,Laparoscopic staging biopsy,staging
 """
-TASK = """\
+SURGERY_TASK = """\
 name: surgery
 instruction: Decide the main purpose of the operation.
 data: ../procedures.csv
@@ -36,11 +36,11 @@ answer:
 
 
 @pytest.fixture
-def medtask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+def medtask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunCommand:
     """Run the command line in this process, as the installed script does."""
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*words: object, stdin: bytes = b"") -> Outcome:
+    def run_command(*words: object, stdin: bytes = b"") -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["medtask", *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capsys.readouterr()
@@ -48,16 +48,16 @@ def medtask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             main()
         shown = capsys.readouterr()
         assert "Traceback" not in shown.out + shown.err
-        return Outcome(int(left.value.code or 0), shown.out, shown.err)
+        return CommandResult(int(left.value.code or 0), shown.out, shown.err)
 
-    return call
+    return run_command
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: procedures.csv, and surgery/task.yaml that names it."""
     monkeypatch.chdir(tmp_path)
-    Path("procedures.csv").write_text(TABLE)
+    Path("procedures.csv").write_text(PROCEDURES_CSV)
     Path("surgery").mkdir()
-    Path("surgery/task.yaml").write_text(TASK)
+    Path("surgery/task.yaml").write_text(SURGERY_TASK)
     return tmp_path

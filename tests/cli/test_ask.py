@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
 from medtask.engines.fake import FakeEngine
 from medtask.records import Generated, Limits, Prompt
+from support.command_line import RunCommand
 
 FAKE = ("--model", "fake:")
 ANSWER = "Nobody knows. This was written about 17 characters of text."
 
 
-class Scribe(FakeEngine):
+class ScriptedEngine(FakeEngine):
     """Writes what it is told to, and remembers what it was asked."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(writes={"question": text})
+        super().__init__(generated_texts={"question": text})
         self.prompts: list[Prompt] = []
         self.limits: list[Limits] = []
 
@@ -32,33 +32,33 @@ class Scribe(FakeEngine):
         self,
         prompts: object,
         limits: Limits,
-        known: object = (),
+        cached: object = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated]:  # type: ignore[override]
         self.prompts += list(prompts)  # type: ignore[call-overload]
         self.limits.append(limits)
-        return super().generate(prompts, limits, known, on_text)  # type: ignore[arg-type, return-value]
+        return super().generate(prompts, limits, cached, on_text)  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture
-def scribe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Scribe]:
-    def hire(text: str) -> Scribe:
-        engine = Scribe(text)
+def install_scripted_engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ScriptedEngine]:
+    def install(text: str) -> ScriptedEngine:
+        engine = ScriptedEngine(text)
         monkeypatch.setattr("medtask.engines.fake.load_fake", lambda *_, **__: engine)
         return engine
 
-    return hire
+    return install
 
 
-def test_a_question_is_answered_on_standard_output_and_nothing_else_is(medtask: Shell) -> None:
+def test_a_question_is_answered_on_standard_output_and_nothing_else_is(medtask: RunCommand) -> None:
     outcome = medtask("ask", "What is glaucoma?", *FAKE)
     assert (outcome.code, outcome.out, outcome.err) == (0, f"{ANSWER}\n", "")
 
 
 def test_the_question_is_worded_as_in_a_run_of_kind_answer(
-    medtask: Shell, scribe: Callable[[str], Scribe], tmp_path: Path
+    medtask: RunCommand, install_scripted_engine: Callable[[str], ScriptedEngine], tmp_path: Path
 ) -> None:
-    engine = scribe("Fine.")
+    engine = install_scripted_engine("Fine.")
     (tmp_path / "letter.txt").write_bytes("Tension 24 mmHg, né en 1950.".encode("cp1252"))
     medtask("ask", "What is glaucoma?", *FAKE)
     medtask("ask", "What is glaucoma?", "--context", tmp_path / "letter.txt", *FAKE)
@@ -70,12 +70,12 @@ def test_the_question_is_worded_as_in_a_run_of_kind_answer(
     )
 
 
-def test_a_question_can_come_through_a_pipe(medtask: Shell) -> None:
+def test_a_question_can_come_through_a_pipe(medtask: RunCommand) -> None:
     outcome = medtask("ask", *FAKE, stdin=b"What is glaucoma?\n")
     assert (outcome.code, outcome.out) == (0, f"{ANSWER}\n")
 
 
-def test_the_document_tells_how_the_answer_ended(medtask: Shell) -> None:
+def test_the_document_tells_how_the_answer_ended(medtask: RunCommand) -> None:
     document = json.loads(medtask("ask", "What is glaucoma?", "--json", "--think", 3, *FAKE).out)
     assert document["question"] == "What is glaucoma?"
     assert document["answer"] == ANSWER
@@ -85,9 +85,9 @@ def test_the_document_tells_how_the_answer_ended(medtask: Shell) -> None:
 
 
 def test_an_answer_that_is_cut_off_ends_with_a_whole_sentence_and_says_so(
-    medtask: Shell, scribe: Callable[[str], Scribe]
+    medtask: RunCommand, install_scripted_engine: Callable[[str], ScriptedEngine]
 ) -> None:
-    scribe("It harms the optic nerve. Dr. Who says that it")
+    install_scripted_engine("It harms the optic nerve. Dr. Who says that it")
     document = json.loads(
         medtask("ask", "What is glaucoma?", "--json", "--max-tokens", 8, *FAKE).out
     )
@@ -105,9 +105,9 @@ def test_an_answer_that_is_cut_off_ends_with_a_whole_sentence_and_says_so(
 
 
 def test_settings_reach_the_model_and_thoughts_come_first(
-    medtask: Shell, scribe: Callable[[str], Scribe]
+    medtask: RunCommand, install_scripted_engine: Callable[[str], ScriptedEngine]
 ) -> None:
-    engine = scribe("Fine.")
+    engine = install_scripted_engine("Fine.")
     medtask(
         "ask", "Why?", "--temperature", 0.7, "--seed", 3, "--max-tokens", 50, "--think", 20, *FAKE
     )
@@ -136,7 +136,7 @@ def test_settings_reach_the_model_and_thoughts_come_first(
     ],
 )
 def test_a_mistake_is_told_with_its_remedy(
-    medtask: Shell, words: list[str], stdin: bytes, code: int
+    medtask: RunCommand, words: list[str], stdin: bytes, code: int
 ) -> None:
     outcome = medtask(*words, *FAKE, stdin=stdin)
     assert outcome.code == code
@@ -145,7 +145,7 @@ def test_a_mistake_is_told_with_its_remedy(
 
 
 def test_a_question_that_does_not_fit_is_told(
-    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "medtask.engines.fake.load_fake", lambda *_, **__: FakeEngine(too_long=["question"])
@@ -156,9 +156,9 @@ def test_a_question_that_does_not_fit_is_told(
 
 
 def test_what_a_model_writes_cannot_steer_a_terminal(
-    medtask: Shell, scribe: Callable[[str], Scribe]
+    medtask: RunCommand, install_scripted_engine: Callable[[str], ScriptedEngine]
 ) -> None:
-    scribe("Red \x1b[31m and \u202e turned.")
+    install_scripted_engine("Red \x1b[31m and \u202e turned.")
     assert medtask("ask", "Why?", *FAKE).out == "Red \\x1b[31m and \\u202e turned.\n"
 
 
@@ -186,7 +186,7 @@ class Terminal:
             assert ready, f"{text!r} was not shown {times} times, but {self.shown!r}"
             self.shown += os.read(self.keys, 65536).decode()
 
-    def leave(self) -> int:
+    def close(self) -> int:
         try:
             return self.process.wait(10)
         finally:
@@ -209,7 +209,7 @@ def test_the_loop_answers_line_by_line_until_an_empty_one() -> None:
         "about 13 characters"
     )  # nothing of the first question is in the second prompt
     terminal.type("\n")
-    assert terminal.leave() == 0
+    assert terminal.close() == 0
 
 
 @pseudo_terminal
@@ -217,7 +217,7 @@ def test_the_loop_ends_with_the_end_of_input() -> None:
     terminal = Terminal("ask", "--model", "fake:")
     terminal.wait_for("? ")
     terminal.type("\x04")
-    assert terminal.leave() == 0
+    assert terminal.close() == 0
 
 
 @pseudo_terminal
@@ -231,7 +231,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_loop() -> None:
     terminal.wait_for("stopped")
     terminal.wait_for("\n? ", seconds=12)
     terminal.type("\n")
-    assert terminal.leave() == 0
+    assert terminal.close() == 0
     assert ANSWER not in terminal.shown
 
 
@@ -240,4 +240,4 @@ def test_on_a_terminal_an_answer_is_written_as_it_comes_and_ends_its_line() -> N
     terminal = Terminal("ask", "What is glaucoma?", "--model", "fake:", "--think", "2")
     terminal.wait_for(f"{ANSWER}\r\n")
     assert "hm hm" in terminal.shown
-    assert terminal.leave() == 0
+    assert terminal.close() == 0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
-from medtask.data.read import read_table
+from medtask.tables.read import read_table
+from support.command_line import RunCommand
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("answers.csv")
 
 
-def fill(path: Path, label: str = "a") -> None:
+def fill_labels(path: Path, label: str = "a") -> None:
     rows = list(read_table(path).rows())
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -29,7 +29,7 @@ def fill(path: Path, label: str = "a") -> None:
         writer.writerows([row["id"], label] for row in rows)
 
 
-def test_draw_label_estimate(medtask: Shell, table: Path) -> None:
+def test_draw_label_estimate(medtask: RunCommand, table: Path) -> None:
     drawn = medtask("audit", table, "--budget", 60)
     assert drawn.code == 0
     first, then = drawn.out.splitlines()
@@ -40,7 +40,7 @@ def test_draw_label_estimate(medtask: Shell, table: Path) -> None:
     assert "medtask audit answers.csv" in then
     waiting = medtask("audit", table)
     assert waiting.out == drawn.out
-    fill(Path("answers-audit/sample.csv"))
+    fill_labels(Path("answers-audit/sample.csv"))
     told = medtask("audit", table)
     assert told.code == 0
     assert "of all 300 rows, from 60 looks   the looks alone:" in told.out
@@ -50,22 +50,22 @@ def test_draw_label_estimate(medtask: Shell, table: Path) -> None:
     assert {one["label"] for one in document["audit"]["prevalences"]} == {"a", "b"}
 
 
-def test_labels_from_another_file(medtask: Shell, table: Path) -> None:
+def test_labels_from_another_file(medtask: RunCommand, table: Path) -> None:
     assert json.loads(medtask("audit", table, "--json").out)["audit"] is None
     Path("answers-audit/sample.csv").rename("mine.csv")
-    fill(Path("mine.csv"))
+    fill_labels(Path("mine.csv"))
     assert "accuracy" in medtask("audit", table, "--labels", "mine.csv").out
 
 
-def test_mistakes_have_a_remedy(medtask: Shell, table: Path) -> None:
+def test_mistakes_have_a_remedy(medtask: RunCommand, table: Path) -> None:
     assert medtask("audit", table, "--labels", "answers.csv").code == 2  # no sample yet
     assert medtask("audit", table, "--budget", 10).code == 2
     medtask("audit", table)
-    fill(Path("answers-audit/sample.csv"), "c")
+    fill_labels(Path("answers-audit/sample.csv"), "c")
     unknown = medtask("audit", table)
     assert unknown.code == 4
     assert "labels that the task does not know" in unknown.err
     assert medtask("audit", table, "--budget", 50).code == 2
     table.write_text(table.read_text().replace(",b,", ",a,", 1))
-    fill(Path("answers-audit/sample.csv"), "a")
+    fill_labels(Path("answers-audit/sample.csv"), "a")
     assert medtask("audit", table).code == 8

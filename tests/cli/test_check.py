@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
 from medtask import errors, load_task
-from medtask.cli.census import LONGEST, SAMPLE, Census, take_census
+from medtask.cli.dataset_statistics import (
+    LONGEST_PROMPTS,
+    SAMPLE_PROMPTS,
+    DatasetStatistics,
+    collect_statistics,
+)
 from medtask.engines.fake import FakeEngine
 from medtask.records import Record, Status
+from support.command_line import RunCommand
 
 FAKE = ("--model", "fake:")
 
@@ -21,7 +26,7 @@ def edit_task(old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_a_sound_task_is_told_in_one_line_a_fact(medtask: Shell, desk: Path) -> None:
+def test_a_sound_task_is_told_in_one_line_a_fact(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("check", "surgery", *FAKE)
     assert outcome.code == 0
     assert outcome.err == ""
@@ -39,7 +44,7 @@ def test_a_sound_task_is_told_in_one_line_a_fact(medtask: Shell, desk: Path) -> 
     )
 
 
-def test_warnings_say_where_and_what_to_do(medtask: Shell, desk: Path) -> None:
+def test_warnings_say_where_and_what_to_do(medtask: RunCommand, project_folder: Path) -> None:
     edit_task("palliative: relieves symptoms", "palliative:")
     Path("procedures.csv").write_text(Path("procedures.csv").read_text() + "A6,Stent,curativ\n")
     outcome = medtask("check", "surgery", *FAKE)
@@ -55,30 +60,30 @@ def test_warnings_say_where_and_what_to_do(medtask: Shell, desk: Path) -> None:
 
 
 def test_rows_beyond_the_context_are_counted(
-    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = FakeEngine.plan
 
-    def plan_tightly(engine: FakeEngine, prompts: object) -> object:
+    def plan_with_short_context(engine: FakeEngine, prompts: object) -> object:
         from dataclasses import replace
 
-        return replace(plan(engine, prompts), limit=300)  # type: ignore[arg-type]
+        return replace(plan(engine, prompts), max_input_tokens=300)  # type: ignore[arg-type]
 
     Path("procedures.csv").write_text(
         Path("procedures.csv").read_text() + f"A6,{'long ' * 100},curative\n"
     )
-    monkeypatch.setattr(FakeEngine, "plan", plan_tightly)
+    monkeypatch.setattr(FakeEngine, "plan", plan_with_short_context)
     outcome = medtask("check", "surgery", *FAKE)
     assert (
         "  warning     1 row will be too long: the model reads at most 300 tokens\n" in outcome.out
     )
 
 
-def test_the_time_is_not_measured_unless_wanted(medtask: Shell, desk: Path) -> None:
+def test_the_time_is_not_measured_unless_wanted(medtask: RunCommand, project_folder: Path) -> None:
     assert "measured" not in medtask("check", "surgery", *FAKE, "--no-measure").out
 
 
-def test_a_row_is_shown_as_the_model_reads_it(medtask: Shell, desk: Path) -> None:
+def test_a_row_is_shown_as_the_model_reads_it(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("check", "surgery", "--row", 2, *FAKE)
     assert outcome.code == 0
     assert outcome.out.startswith("row A2 as fake engine")
@@ -87,7 +92,7 @@ def test_a_row_is_shown_as_the_model_reads_it(medtask: Shell, desk: Path) -> Non
 
 
 def test_the_document_of_a_row_holds_the_prompt_and_each_labels_continuation(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     edit_task("answer:\n", "answer:\n  abstain: unclear\n")
     outcome = medtask("check", "surgery", "procedures.csv", "--row", 5, "--json", *FAKE)
@@ -106,7 +111,7 @@ def test_the_document_of_a_row_holds_the_prompt_and_each_labels_continuation(
 
 
 def test_the_document_is_about_the_first_row_unless_one_is_named(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     assert json.loads(medtask("check", "surgery", "--json", *FAKE).out)["record_id"] == "A1"
     assert (
@@ -115,7 +120,7 @@ def test_the_document_is_about_the_first_row_unless_one_is_named(
     )
 
 
-def test_a_row_that_cannot_be_asked_says_why(medtask: Shell, desk: Path) -> None:
+def test_a_row_that_cannot_be_asked_says_why(medtask: RunCommand, project_folder: Path) -> None:
     assert (
         medtask("check", "surgery", "--row", 3, *FAKE).out
         == "A3 is not asked: empty_input, every column that the input uses is blank\n"
@@ -133,14 +138,16 @@ def test_a_row_that_cannot_be_asked_says_why(medtask: Shell, desk: Path) -> None
 
 @pytest.mark.parametrize("words", [("--row", 6), ("--id", "B1")])
 def test_a_row_that_is_not_there_is_a_usage_error(
-    medtask: Shell, desk: Path, words: tuple[object, ...]
+    medtask: RunCommand, project_folder: Path, words: tuple[object, ...]
 ) -> None:
     outcome = medtask("check", "surgery", *words, *FAKE)
     assert outcome.code == errors.UsageError.exit_code
     assert "procedures.csv" in outcome.err
 
 
-def test_all_faults_of_a_task_are_told_at_once_with_their_lines(medtask: Shell, desk: Path) -> None:
+def test_all_faults_of_a_task_are_told_at_once_with_their_lines(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     edit_task("labels:", "lables:")
     edit_task('"{{ procedure }}"', '"{{ procedure"')
     outcome = medtask("check", "surgery", *FAKE)
@@ -151,7 +158,7 @@ def test_all_faults_of_a_task_are_told_at_once_with_their_lines(medtask: Shell, 
     assert "line   5" in outcome.err
 
 
-def test_faults_are_part_of_the_document(medtask: Shell, desk: Path) -> None:
+def test_faults_are_part_of_the_document(medtask: RunCommand, project_folder: Path) -> None:
     edit_task("{{ procedure }}", "{{ proceedure }}")
     outcome = medtask("check", "surgery", "--json", *FAKE)
     assert outcome.code == 4
@@ -161,7 +168,7 @@ def test_faults_are_part_of_the_document(medtask: Shell, desk: Path) -> None:
     assert document["candidates"] == {}
 
 
-def test_a_table_can_come_in_on_standard_input(medtask: Shell, desk: Path) -> None:
+def test_a_table_can_come_in_on_standard_input(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask(
         "check",
         "surgery",
@@ -175,28 +182,28 @@ def test_a_table_can_come_in_on_standard_input(medtask: Shell, desk: Path) -> No
     assert "Text: Thoracotomy" in outcome.out
 
 
-def test_a_task_without_a_table_asks_for_one(medtask: Shell, desk: Path) -> None:
+def test_a_task_without_a_table_asks_for_one(medtask: RunCommand, project_folder: Path) -> None:
     edit_task("data: ../procedures.csv\n", "")
     outcome = medtask("check", "surgery", *FAKE)
     assert outcome.code == errors.UsageError.exit_code
     assert "no table is named" in outcome.err
 
 
-def test_a_table_without_any_text_is_refused(medtask: Shell, desk: Path) -> None:
+def test_a_table_without_any_text_is_refused(medtask: RunCommand, project_folder: Path) -> None:
     Path("procedures.csv").write_text("case_id,procedure,purpose\nA1,,curative\n")
     outcome = medtask("check", "surgery", *FAKE)
     assert outcome.code == 4
     assert "no row with a text to ask about" in outcome.err
 
 
-def test_repeated_ids_are_named(medtask: Shell, desk: Path) -> None:
+def test_repeated_ids_are_named(medtask: RunCommand, project_folder: Path) -> None:
     Path("procedures.csv").write_text("case_id,procedure,purpose\nA1,x,curative\nA1,y,curative\n")
     outcome = medtask("check", "surgery", *FAKE)
     assert outcome.code == 4
     assert '"A1" (rows 1, 2)' in outcome.err
 
 
-def test_hostile_names_are_shown_and_not_obeyed(medtask: Shell, desk: Path) -> None:
+def test_hostile_names_are_shown_and_not_obeyed(medtask: RunCommand, project_folder: Path) -> None:
     hostile = "[red]id[/red]\x1b[2J\u202e"
     rows = f"case_id,procedure,purpose,{hostile}\n{hostile},A \x1b]0;title\x07 stent,curative,1\n"
     Path("procedures.csv").write_text(rows, encoding="utf-8")
@@ -207,19 +214,19 @@ def test_hostile_names_are_shown_and_not_obeyed(medtask: Shell, desk: Path) -> N
     assert "[red]id[/red]\\x1b[2J\\u202e" in outcome.out
 
 
-def test_a_census_counts_rows_and_keeps_a_bounded_sample(desk: Path) -> None:
-    census = Census()
+def test_statistics_count_rows_and_keep_a_bounded_sample(project_folder: Path) -> None:
+    census = DatasetStatistics()
     lengths = [row % 700 if row % 10 else 0 for row in range(2000)]
     records = [
         Record(str(row), {"procedure": "x" * size}, "staging" if row % 2 else None)
         for row, size in enumerate(lengths)
     ]
-    assert list(take_census(load_task("surgery"), records, census)) == records
-    assert (census.rows, census.asked, census.gold) == (2000, 1800, 1000)
-    assert census.unaskable == {Status.EMPTY_INPUT: 200}
-    assert census.count_different() == len(set(lengths) - {0})
-    assert len(census.sample) == SAMPLE
-    assert len({prompt.record_id for prompt in census.sample}) == SAMPLE
+    assert list(collect_statistics(load_task("surgery"), records, census)) == records
+    assert (census.rows, census.prompt_count, census.gold_rows) == (2000, 1800, 1000)
+    assert census.faults_by_status == {Status.EMPTY_INPUT: 200}
+    assert census.count_distinct_prompts() == len(set(lengths) - {0})
+    assert len(census.sample) == SAMPLE_PROMPTS
+    assert len({prompt.record_id for prompt in census.sample}) == SAMPLE_PROMPTS
     assert [len(prompt.text) for prompt in census.longest] == sorted(lengths, reverse=True)[
-        :LONGEST
+        :LONGEST_PROMPTS
     ]

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import TASK
-from cli.shell import Shell
+from cli.conftest import SURGERY_TASK
 from medtask.engines.fake import FakeEngine
-from medtask.runs.local import run
+from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
+from support.command_line import RunCommand
 
 LABELS = {"curative": "resection", "palliative": "stent", "staging": "biopsy"}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compared_systems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of the same 60 rows, and a table of another tool that lacks five of them and is
     right in the others.
     """
@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     [f"A{row}", label, *(0.8 if label == name else 0.1 for name in LABELS)]
                 )
     (desk / "surgery").mkdir()
-    (desk / "surgery/task.yaml").write_text(TASK)
+    (desk / "surgery/task.yaml").write_text(SURGERY_TASK)
     for place, seed in enumerate((1, 2), 1):
         run(
             load_task(desk / "surgery"),
@@ -52,15 +52,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def comparison_folder(
+    compared_systems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The same, in the current folder."""
     desk = tmp_path / "desk"
-    shutil.copytree(finished, desk)
+    shutil.copytree(compared_systems, desk)
     monkeypatch.chdir(desk)
     return desk
 
 
-def test_runs_and_a_foreign_table_stand_on_one_leaderboard(bench: Path, medtask: Shell) -> None:
+def test_runs_and_a_foreign_table_stand_on_one_leaderboard(
+    comparison_folder: Path, medtask: RunCommand
+) -> None:
     shown = medtask("compare", "r1", "r2", "theirs.csv", "--no-baselines", "--out", "compared.html")
     assert shown.code == 0, shown.err
     assert shown.out.startswith("theirs has the highest accuracy, 1.000")
@@ -71,7 +75,7 @@ def test_runs_and_a_foreign_table_stand_on_one_leaderboard(bench: Path, medtask:
     assert json.loads(Path("compared.json").read_text())["n"] == 55
 
 
-def test_json_says_the_same(bench: Path, medtask: Shell) -> None:
+def test_json_says_the_same(comparison_folder: Path, medtask: RunCommand) -> None:
     found = json.loads(medtask("compare", "r1", "theirs.csv", "--json", "--no-baselines").out)
     assert (found["kind"], found["n"], found["groups"]) == ("label", 55, None)
     assert [(one["name"], one["family"]) for one in found["systems"]] == [
@@ -85,13 +89,15 @@ def test_json_says_the_same(bench: Path, medtask: Shell) -> None:
     assert found["systems"][0]["figures"]["accuracy"]["value"] == 1
 
 
-def test_baselines_are_computed_from_the_texts_of_the_run(bench: Path, medtask: Shell) -> None:
+def test_baselines_are_computed_from_the_texts_of_the_run(
+    comparison_folder: Path, medtask: RunCommand
+) -> None:
     found = json.loads(medtask("compare", "theirs.csv", "r1", "--json").out)
     assert {"TF-IDF", "majority"} <= {one["name"] for one in found["systems"] if one["baseline"]}
     assert {pair["n"] for pair in found["baseline_pairs"]} == {55}
 
 
-def test_groups_and_gold_of_a_file(bench: Path, medtask: Shell) -> None:
+def test_groups_and_gold_of_a_file(comparison_folder: Path, medtask: RunCommand) -> None:
     found = json.loads(
         medtask("compare", "r1", "r2", "--group", "patient", "--no-baselines", "--json").out
     )
@@ -102,7 +108,7 @@ def test_groups_and_gold_of_a_file(bench: Path, medtask: Shell) -> None:
     assert json.loads(shown.out)["n"] == 3, shown.err
 
 
-def test_tables_of_other_tools_are_enough(bench: Path, medtask: Shell) -> None:
+def test_tables_of_other_tools_are_enough(comparison_folder: Path, medtask: RunCommand) -> None:
     Path("one.csv").write_text(
         "id,answer,gold\n"
         + "".join(f"{row},{'yes' if row % 2 else 'no'},yes\n" for row in range(30))
@@ -115,7 +121,7 @@ def test_tables_of_other_tools_are_enough(bench: Path, medtask: Shell) -> None:
     assert "the texts of the rows are not known" in shown.out
 
 
-def test_a_price_makes_a_cost(bench: Path, medtask: Shell) -> None:
+def test_a_price_makes_a_cost(comparison_folder: Path, medtask: RunCommand) -> None:
     found = json.loads(
         medtask(
             "compare", "r1", "theirs.csv", "--price-per-hour", "3.6", "--no-baselines", "--json"
@@ -126,14 +132,14 @@ def test_a_price_makes_a_cost(bench: Path, medtask: Shell) -> None:
     assert ours["cost_per_1000"] == pytest.approx(1 / ours["rows_per_s"])
 
 
-def test_systems_of_one_name_are_told_apart(bench: Path, medtask: Shell) -> None:
+def test_systems_of_one_name_are_told_apart(comparison_folder: Path, medtask: RunCommand) -> None:
     Path("other").mkdir()
     Path("other/theirs.csv").write_text(Path("theirs.csv").read_text())
     found = json.loads(
         medtask("compare", "theirs.csv", "other/theirs.csv", "r1", "--no-baselines", "--json").out
     )
     assert {one["name"] for one in found["systems"]} == {
-        f"{bench.name}/theirs",
+        f"{comparison_folder.name}/theirs",
         "other/theirs",
         "r1",
     }
@@ -154,7 +160,7 @@ def test_systems_of_one_name_are_told_apart(bench: Path, medtask: Shell) -> None
     ],
 )
 def test_mistakes_are_told_with_their_remedy(
-    bench: Path, medtask: Shell, words: list[str], code: int, said: str
+    comparison_folder: Path, medtask: RunCommand, words: list[str], code: int, said: str
 ) -> None:
     Path("objects.jsonl").write_text('{"id": "A1", "answer": {"side": "left"}}\n')
     Path("words.csv").write_text("id,answer,gold\nA1,staging,staging\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
+from support.command_line import RunCommand
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SURGERY = EXAMPLES / "surgery_purpose"
@@ -17,7 +17,7 @@ def read_lines(path: Path) -> list[dict[str, list[dict[str, str]]]]:
 
 
 def test_rows_are_prepared_and_told(
-    medtask: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = medtask("data", "prepare", SURGERY, "--out", "ready")
@@ -40,25 +40,25 @@ def test_rows_are_prepared_and_told(
     assert len(list(csv.DictReader(Path("ready/cleaning.csv").read_text().splitlines()))) == 17
 
 
-def test_the_same_seed_sets_the_same_rows_aside(medtask: Shell, tmp_path: Path) -> None:
-    def prepare(name: str, *words: object) -> list[str]:
+def test_the_same_seed_sets_the_same_rows_aside(medtask: RunCommand, tmp_path: Path) -> None:
+    def prepare_data(name: str, *words: object) -> list[str]:
         assert (
             medtask("data", "prepare", SURGERY, "--out", tmp_path / name, "--quiet", *words).out
             == ""
         )
         return (tmp_path / name / "validation.jsonl").read_text().splitlines()
 
-    first = prepare("first")
-    assert prepare("second") == first
-    assert prepare("second", "--seed", 1) != first
-    assert len(prepare("third", "--share", 0.25, "--cap", 20, "--min-count", 5)) == 40
+    first = prepare_data("first")
+    assert prepare_data("second") == first
+    assert prepare_data("second", "--seed", 1) != first
+    assert len(prepare_data("third", "--share", 0.25, "--cap", 20, "--min-count", 5)) == 40
     (line,) = {
-        tuple(json.loads(line)) for line in prepare("fourth", "--format", "prompt-completion")
+        tuple(json.loads(line)) for line in prepare_data("fourth", "--format", "prompt-completion")
     }
     assert line == ("prompt", "completion")
 
 
-def test_a_table_to_validate_by(medtask: Shell, tmp_path: Path) -> None:
+def test_a_table_to_validate_by(medtask: RunCommand, tmp_path: Path) -> None:
     table = (SURGERY / "procedures.csv").read_text().splitlines()
     (tmp_path / "held.csv").write_text("\n".join([table[0], *table[1:40]]) + "\n")
     done = medtask(
@@ -86,7 +86,7 @@ def test_a_table_to_validate_by(medtask: Shell, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "validation-cleaning.csv").exists()
 
 
-def test_patients_texts_are_warned_of(medtask: Shell, desk: Path) -> None:
+def test_patients_texts_are_warned_of(medtask: RunCommand, project_folder: Path) -> None:
     task = Path("surgery/task.yaml")
     task.write_text(task.read_text() + "phi: true\n")
     rows = [
@@ -103,7 +103,7 @@ def test_patients_texts_are_warned_of(medtask: Shell, desk: Path) -> None:
     assert json.loads(Path("ready/data.json").read_text())["phi"] == "yes"
 
 
-def test_standard_input_is_a_table_too(medtask: Shell, tmp_path: Path) -> None:
+def test_standard_input_is_a_table_too(medtask: RunCommand, tmp_path: Path) -> None:
     done = medtask(
         "data",
         "prepare",
@@ -117,7 +117,7 @@ def test_standard_input_is_a_table_too(medtask: Shell, tmp_path: Path) -> None:
     assert "300 rows read" in done.out
 
 
-def test_mistakes_have_a_remedy(medtask: Shell, desk: Path) -> None:
+def test_mistakes_have_a_remedy(medtask: RunCommand, project_folder: Path) -> None:
     few = medtask("data", "prepare", "surgery", "--out", "ready")
     assert few.code == 4
     assert (

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
-from medtask.cli import machine
+from medtask.cli import environment as machine
 from medtask.engines.fake import FakeEngine
+from support.command_line import RunCommand
 
 
-def test_a_sound_machine_is_found_well(medtask: Shell) -> None:
+def test_a_sound_machine_is_found_well(medtask: RunCommand) -> None:
     outcome = medtask("doctor", "--json")
     assert outcome.code == 0
     document = json.loads(outcome.out)
@@ -20,7 +20,7 @@ def test_a_sound_machine_is_found_well(medtask: Shell) -> None:
     assert names >= {"python", "machine", "packages", "engine hf", "privacy", "downloads", "cache"}
 
 
-def test_findings_are_told_in_lines(medtask: Shell) -> None:
+def test_findings_are_told_in_lines(medtask: RunCommand) -> None:
     outcome = medtask("doctor")
     assert outcome.code == 0
     assert "ok    privacy    all " in outcome.out
@@ -28,11 +28,11 @@ def test_findings_are_told_in_lines(medtask: Shell) -> None:
 
 
 def test_a_missing_package_is_bad_and_has_its_remedy(
-    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = machine._version
+    version = machine._find_version
     monkeypatch.setattr(
-        machine, "_version", lambda package: None if package == "torch" else version(package)
+        machine, "_find_version", lambda package: None if package == "torch" else version(package)
     )
     outcome = medtask("doctor")
     assert outcome.code == 5
@@ -40,7 +40,9 @@ def test_a_missing_package_is_bad_and_has_its_remedy(
     assert "fix: pip install 'medtask[hf]'" in outcome.out
 
 
-def test_an_opened_telemetry_switch_is_bad(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_opened_telemetry_switch_is_bad(
+    medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DO_NOT_TRACK", "0")
     outcome = medtask("doctor")
     assert outcome.code == 5
@@ -51,7 +53,7 @@ def test_an_opened_telemetry_switch_is_bad(medtask: Shell, monkeypatch: pytest.M
     os.name != "posix" or os.geteuid() == 0, reason="needs a user whom file modes bind"
 )
 def test_a_cache_that_cannot_be_written_is_bad(
-    medtask: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    medtask: RunCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o500)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -60,14 +62,14 @@ def test_a_cache_that_cannot_be_written_is_bad(
     assert "set XDG_CACHE_HOME" in outcome.out
 
 
-def test_a_model_is_loaded_and_tried(medtask: Shell) -> None:
+def test_a_model_is_loaded_and_tried(medtask: RunCommand) -> None:
     outcome = medtask("doctor", "--model", "fake:")
     assert outcome.code == 0
     assert "ok    score      the probabilities of 3 labels sum to 1.000000\n" in outcome.out
 
 
 def test_a_model_whose_probabilities_are_no_numbers_is_bad(
-    medtask: Shell, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medtask.engines.fake.load_fake", lambda *_, **__: FakeEngine(nan=["1"]))
     outcome = medtask("doctor", "--model", "fake:")
@@ -75,7 +77,7 @@ def test_a_model_whose_probabilities_are_no_numbers_is_bad(
     assert "bad   score      the probabilities of 3 labels sum to nan\n" in outcome.out
 
 
-def test_a_model_that_is_not_there_is_bad_and_says_what_to_do(medtask: Shell) -> None:
+def test_a_model_that_is_not_there_is_bad_and_says_what_to_do(medtask: RunCommand) -> None:
     outcome = medtask("doctor", "--model", "no/such/model")
     assert outcome.code == 5
     assert "bad   load       " in outcome.out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
+from support.command_line import RunCommand
 
 CHOICE = """\
 name: exam
@@ -40,7 +40,9 @@ def write_answers(path: str, rows: list[tuple[str, str, float]]) -> None:
     Path(path).write_text("\n".join(["id,answer,confidence,purpose", *lines]) + "\n")
 
 
-def test_a_table_of_any_tool_is_examined_by_the_tasks_labels(medtask: Shell, desk: Path) -> None:
+def test_a_table_of_any_tool_is_examined_by_the_tasks_labels(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     rows = (
         [("curative", "palliative", 0.9)] * 20
         + [("palliative", "palliative", 0.9)] * 10
@@ -66,7 +68,7 @@ def test_a_table_of_any_tool_is_examined_by_the_tasks_labels(medtask: Shell, des
 
 
 def test_findings_are_lines_with_their_remedies_and_gaps_are_named(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     write_answers("answers.csv", [("curative", "palliative", 0.9)] * 20)
     outcome = medtask("doctor", "surgery", "--run", "answers.csv")
@@ -79,13 +81,13 @@ def test_findings_are_lines_with_their_remedies_and_gaps_are_named(
     assert "not examined: a model's tokens" in outcome.out
 
 
-def test_without_answers_it_says_what_it_takes(medtask: Shell, desk: Path) -> None:
+def test_without_answers_it_says_what_it_takes(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("doctor", "surgery")
     assert outcome.code == 0
     assert "not examined: answers: name a run with --run" in outcome.out
 
 
-def test_a_run_is_examined_with_its_own_model(medtask: Shell, desk: Path) -> None:
+def test_a_run_is_examined_with_its_own_model(medtask: RunCommand, project_folder: Path) -> None:
     assert medtask("run", "surgery", "--model", "fake:", "--out", "r1", "-q").code == 0
     outcome = medtask("doctor", "surgery", "--run", "r1", "--prior", "--json")
     assert outcome.code == 0, outcome.err
@@ -96,14 +98,14 @@ def test_a_run_is_examined_with_its_own_model(medtask: Shell, desk: Path) -> Non
     assert document["prior"]["gold"]["curative"]["n"] == 5
 
 
-def test_bars_show_what_a_model_prefers(medtask: Shell, desk: Path) -> None:
+def test_bars_show_what_a_model_prefers(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("doctor", "surgery", "--model", "fake:")
     assert outcome.code == 0
     assert "with nothing to read (mean of 3 empty inputs; 33.3 % would be even)" in outcome.out
     assert "█" in outcome.out
 
 
-def test_several_labels_are_examined_too(medtask: Shell, desk: Path) -> None:
+def test_several_labels_are_examined_too(medtask: RunCommand, project_folder: Path) -> None:
     Path("parts.yaml").write_text(LABELS)
     Path("answers.csv").write_text("id,answer,parts\n1,wrist; knee,knee\n2,wrist,wrist\n3,,knee\n")
     outcome = medtask("doctor", "parts.yaml", "--run", "answers.csv", "--json")
@@ -115,7 +117,7 @@ def test_several_labels_are_examined_too(medtask: Shell, desk: Path) -> None:
     ]
 
 
-def test_of_options_the_letters_are_examined(medtask: Shell, desk: Path) -> None:
+def test_a_choice_task_has_its_letters_examined(medtask: RunCommand, project_folder: Path) -> None:
     Path("exam.yaml").write_text(CHOICE)
     refused = medtask("doctor", "exam.yaml")
     assert refused.code == 2
@@ -125,7 +127,7 @@ def test_of_options_the_letters_are_examined(medtask: Shell, desk: Path) -> None
     assert list(json.loads(outcome.out)["prior"]["shares"]) == ["A", "B", "C", "D"]
 
 
-def test_what_is_written_has_no_labels(medtask: Shell, desk: Path) -> None:
+def test_tasks_without_labels_are_refused(medtask: RunCommand, project_folder: Path) -> None:
     Path("essay.yaml").write_text(TEXT)
     outcome = medtask("doctor", "essay.yaml")
     assert outcome.code == 2
@@ -140,15 +142,15 @@ def test_what_is_written_has_no_labels(medtask: Shell, desk: Path) -> None:
         (("surgery", "--prior"), "neither the run nor the task tells which model answers"),
     ],
 )
-def test_what_does_not_go_together_is_said(
-    medtask: Shell, desk: Path, words: tuple[str, ...], message: str
+def test_conflicting_options_are_refused(
+    medtask: RunCommand, project_folder: Path, words: tuple[str, ...], message: str
 ) -> None:
     outcome = medtask("doctor", *words)
     assert outcome.code == 2
     assert message in outcome.err
 
 
-def test_answers_to_other_labels_are_told(medtask: Shell, desk: Path) -> None:
+def test_answers_to_other_labels_are_told(medtask: RunCommand, project_folder: Path) -> None:
     assert medtask("run", "surgery", "--model", "fake:", "--out", "r1", "-q").code == 0
     file = Path("surgery/task.yaml")
     file.write_text(file.read_text().replace("    staging: ", "    diagnostic: "))

@@ -22,19 +22,20 @@ from typing import Any
 
 import pytest
 
-from cli.shell import Outcome, Shell
-from fault_dialects import Features
-from fault_server import FaultServer, Rule, Script, serve
-from medtask.engines.http import address, pace
-from medtask.engines.http.probe import WORDS
-from medtask.engines.http.reach import Reach, reach_of
+from medtask.engines.http import concurrency as pace
+from medtask.engines.http import endpoint as address
+from medtask.engines.http.address_scopes import AddressScope, classify_address
+from medtask.engines.http.probe import PROBE_WORDS
 from medtask.engines.registry import is_installed
-from medtask.privacy import no_network
-from toy_model import ToyModel
+from medtask.privacy import block_network
+from support.command_line import CommandResult, RunCommand
+from support.fault_server import FaultRule, FaultScript, FaultServer, serve
+from support.server_dialects import ServerFeatures
+from support.toy_model import ToyModel
 
 LABELS = ("curative", "palliative", "staging")
 ROWS = ["A1", "A2", "A3", "A4", "A5"]  # A3 is empty
-TOLD = ["wrist", "knee", "knee joint", *"47"]  # what medtask itself asks about
+PROBE_TOKENS = ["wrist", "knee", "knee joint", *"47"]  # what medtask itself asks about
 
 pytestmark = pytest.mark.skipif(not is_installed("http"), reason="the http engine is not installed")
 
@@ -42,11 +43,11 @@ Server = Callable[..., tuple[FaultServer, str]]
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def unset_server_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "OLLAMA_HOST",
         "OPENAI_BASE_URL",
-        address.KEY,
+        address.API_KEY_VARIABLE,
         "OPENAI_API_KEY",
         "GROQ_API_KEY",
         "AZURE_OPENAI_API_KEY",
@@ -62,7 +63,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def open_server(
             dialect: Any, host: str = "127.0.0.1", **features: Any
         ) -> tuple[FaultServer, str]:
-            app = FaultServer(dialect, ToyModel([*LABELS, *TOLD, *WORDS]), Features(**features))
+            app = FaultServer(
+                dialect,
+                ToyModel([*LABELS, *PROBE_TOKENS, *PROBE_WORDS]),
+                ServerFeatures(**features),
+            )
             url = stack.enter_context(serve(app, host=host))
             monkeypatch.setenv("OLLAMA_HOST", url)
             return app, "ollama:toy-1" if dialect == "ollama" else f"{url}/v1#toy-1"
@@ -71,13 +76,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def desk(desk: Path) -> Path:
+def project_folder(project_folder: Path) -> Path:
     """The user's folder, without gold: baselines take their time."""
-    change_task("gold: purpose\n", "")
-    return desk
+    edit_task("gold: purpose\n", "")
+    return project_folder
 
 
-def change_task(old: str, new: str) -> None:
+def edit_task(old: str, new: str) -> None:
     file = Path("surgery/task.yaml")
     text = file.read_text()
     assert old in text
@@ -93,14 +98,16 @@ def read_manifest(folder: Path) -> Any:
     return json.loads((folder / "manifest.json").read_text())
 
 
-def tell_egress(folder: Path) -> str:
+def read_egress_section(folder: Path) -> str:
     """What report.html says under "Left the machine"."""
     text = html.unescape(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text()))
     return " ".join(text.partition("Left the machine")[2].split())[:200]
 
 
-def say_nothing_left(folder: Path) -> None:
-    assert tell_egress(folder).startswith("Nothing. Connections to other machines were blocked")
+def assert_nothing_left(folder: Path) -> None:
+    assert read_egress_section(folder).startswith(
+        "Nothing. Connections to other machines were blocked"
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,8 +123,8 @@ def say_nothing_left(folder: Path) -> None:
     ],
 )
 def test_a_run_gives_what_the_server_can_tell_and_says_what_that_is(
-    medtask: Shell,
-    desk: Path,
+    medtask: RunCommand,
+    project_folder: Path,
     server: Server,
     dialect: str,
     features: dict[str, Any],
@@ -153,13 +160,13 @@ def test_a_run_gives_what_the_server_can_tell_and_says_what_that_is(
     assert manifest["model"]["identity"]["held_by"] == held_by
     assert manifest["model"]["details"]["probe"]["hold"] == (held_by if held else None)
     assert manifest["egress"] == {"guard": "on", "connections_attempted": 0, "sent_to": {}}
-    say_nothing_left(folder)
+    assert_nothing_left(folder)
     assert ("answers carry no confidence" in outcome.err) == (score == "none")
     assert ("first_token" in outcome.err) == (score == "first_token")
 
 
 def test_all_that_can_lead_ollama_astray_is_set_in_what_it_is_sent(
-    medtask: Shell, desk: Path, server: Server
+    medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     app, model = server("ollama", thinking=True)
     assert (
@@ -187,7 +194,7 @@ def test_all_that_can_lead_ollama_astray_is_set_in_what_it_is_sent(
 
 
 def test_a_row_that_ollama_would_cut_is_too_long(
-    medtask: Shell, desk: Path, server: Server
+    medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     _, model = server("ollama")
     Path("procedures.csv").write_text(
@@ -202,7 +209,9 @@ def test_a_row_that_ollama_would_cut_is_too_long(
     assert [row["status"] for row in read_answers(Path("answers"))] == ["ok", "too_long"]
 
 
-def test_a_question_is_answered_by_one_flag(medtask: Shell, desk: Path, server: Server) -> None:
+def test_a_question_is_answered_by_one_flag(
+    medtask: RunCommand, project_folder: Path, server: Server
+) -> None:
     app, model = server("ollama")
     outcome = medtask("ask", "What is glaucoma?", "--model", model, "--json")
     assert outcome.code == 0
@@ -213,7 +222,7 @@ def test_a_question_is_answered_by_one_flag(medtask: Shell, desk: Path, server: 
 
 
 def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
-    medtask: Shell, desk: Path, server: Server
+    medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     _, model = server("ollama")
     outcome = medtask("check", "surgery", "--model", model)
@@ -238,7 +247,7 @@ def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
     ],
 )
 def test_the_doctor_tries_a_server_and_tells_what_it_found(
-    medtask: Shell, server: Server, dialect: str, features: dict[str, Any], said: str
+    medtask: RunCommand, server: Server, dialect: str, features: dict[str, Any], said: str
 ) -> None:
     _, model = server(dialect, **features)
     outcome = medtask("doctor", "--model", model)
@@ -250,7 +259,7 @@ def test_the_doctor_tries_a_server_and_tells_what_it_found(
 
 
 def test_a_server_that_answers_beside_the_point_is_bad_and_says_why(
-    medtask: Shell, server: Server
+    medtask: RunCommand, server: Server
 ) -> None:
     _, model = server("openai", response_format="ignored", logprobs=False)
     outcome = medtask("doctor", "--model", model)
@@ -259,12 +268,12 @@ def test_a_server_that_answers_beside_the_point_is_bad_and_says_why(
 
 
 def test_models_of_servers_here_are_listed_and_can_be_used_as_they_are_listed(
-    medtask: Shell, desk: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, project_folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, model = server("vllm", name="org/served")
-    here = address.Preset(model.partition("#")[0], address.KEY)
+    here = address.ServerPreset(model.partition("#")[0], address.API_KEY_VARIABLE)
     server("ollama")
-    nobody = address.Preset("http://127.0.0.1:9/v1", address.KEY)
+    nobody = address.ServerPreset("http://127.0.0.1:9/v1", address.API_KEY_VARIABLE)
     monkeypatch.setattr(
         address,
         "PRESETS",
@@ -278,7 +287,7 @@ def test_models_of_servers_here_are_listed_and_can_be_used_as_they_are_listed(
 
 
 def test_a_server_that_is_not_there_is_told_before_anything_is_written(
-    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
     for model, remedy in (
@@ -292,7 +301,7 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_written(
 
 
 def test_a_model_that_is_not_there_is_told_with_the_command_that_fetches_it(
-    medtask: Shell, desk: Path, server: Server
+    medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     server("ollama")
     outcome = medtask("run", "surgery", "--model", "ollama:gemma3:4b")
@@ -301,7 +310,7 @@ def test_a_model_that_is_not_there_is_told_with_the_command_that_fetches_it(
 
 
 def test_a_server_that_does_not_tell_what_it_read_needs_the_users_word(
-    medtask: Shell, desk: Path, server: Server
+    medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     _, model = server("openai", usage="missing")
     refused = medtask("run", "surgery", "--model", model)
@@ -314,9 +323,13 @@ def test_a_server_that_does_not_tell_what_it_read_needs_the_users_word(
 
 @pytest.mark.parametrize("fault", ["reset", "status"])
 def test_a_run_whose_server_goes_down_ends_with_5_and_goes_on_with_the_same_command(
-    medtask: Shell, desk: Path, server: Server, monkeypatch: pytest.MonkeyPatch, fault: str
+    medtask: RunCommand,
+    project_folder: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
 ) -> None:
-    monkeypatch.setattr(pace, "LONGEST_DELAY_S", 0.002)  # the open circuit waits for minutes
+    monkeypatch.setattr(pace, "MAX_DELAY_S", 0.002)  # the open circuit waits for minutes
     many = 60
     Path("procedures.csv").write_text(
         "case_id,procedure,purpose\n"
@@ -325,8 +338,8 @@ def test_a_run_whose_server_goes_down_ends_with_5_and_goes_on_with_the_same_comm
     app, model = server("ollama")
     assert medtask("doctor", "--model", model).code == 0
     probes = sum(call.path == "/api/chat" for call in app.log)
-    app.script = Script(
-        [Rule(fault, status=503, path="/api/chat", calls=range(probes + 20, 10**6))]
+    app.script = FaultScript(
+        [FaultRule(fault, status=503, path="/api/chat", calls=range(probes + 20, 10**6))]
     )
     command = ("run", "surgery", "--model", model, "--out", "answers")
     stopped = medtask(*command)
@@ -344,7 +357,7 @@ def test_a_run_whose_server_goes_down_ends_with_5_and_goes_on_with_the_same_comm
     assert read_manifest(Path("answers"))["timing"]["sessions"] == 2
 
 
-def find_address() -> str:
+def find_private_address() -> str:
     """An address of this machine by which it counts as another one, in a private network."""
     found = (
         subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
@@ -352,7 +365,7 @@ def find_address() -> str:
         else []
     )
     for text in found:
-        if reach_of(ip_address(text)) is Reach.PRIVATE:
+        if classify_address(ip_address(text)) is AddressScope.PRIVATE:
             try:
                 socket.create_server(
                     (text, 0), family=socket.AF_INET6 if ":" in text else socket.AF_INET
@@ -364,9 +377,9 @@ def find_address() -> str:
 
 
 def test_what_leaves_the_machine_is_told_in_manifest_and_report(
-    medtask: Shell, desk: Path, server: Server
+    medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
-    app, model = server("vllm", host=(place := find_address()))
+    app, model = server("vllm", host=(place := find_private_address()))
     url = model.partition("#")[0]
     assert (
         medtask("run", "surgery", "--model", model, "--out", "answers", "--allow-remote").code == 0
@@ -378,7 +391,7 @@ def test_what_leaves_the_machine_is_told_in_manifest_and_report(
         "sent_to": {url: [place]},
     }
     assert manifest["model"]["details"]["remote"] is True
-    assert tell_egress(Path("answers")).startswith(
+    assert read_egress_section(Path("answers")).startswith(
         f"The text of every row that was asked: it was sent to {url}, as was allowed."
     )
     assert len(app.log) > 4
@@ -388,9 +401,9 @@ def test_what_leaves_the_machine_is_told_in_manifest_and_report(
 
 @pytest.mark.parametrize("verb", ["run", "check", "ask", "doctor"])
 def test_without_the_users_word_no_verb_sends_anything_to_another_machine(
-    medtask: Shell, desk: Path, server: Server, verb: str
+    medtask: RunCommand, project_folder: Path, server: Server, verb: str
 ) -> None:
-    app, model = server("vllm", host=find_address())
+    app, model = server("vllm", host=find_private_address())
     words = {"run": ["surgery"], "check": ["surgery"], "ask": ["What is glaucoma?"], "doctor": []}[
         verb
     ]
@@ -404,9 +417,9 @@ def test_without_the_users_word_no_verb_sends_anything_to_another_machine(
     "model", ["groq:m", "openai:m", "https://house.openai.azure.com/openai/v1#d"]
 )
 def test_what_is_elsewhere_by_its_name_is_not_even_looked_up(
-    medtask: Shell, desk: Path, model: str
+    medtask: RunCommand, project_folder: Path, model: str
 ) -> None:
-    with no_network() as guard:
+    with block_network() as guard:
         outcome = medtask("run", "surgery", "--model", model)
     assert outcome.code == 2
     assert "is another machine" in outcome.err
@@ -415,7 +428,7 @@ def test_what_is_elsewhere_by_its_name_is_not_even_looked_up(
 
 # S3 of the security plan: no flag, no name and no detour lets the records of such a task leave this
 # machine.
-NAMES = {
+ADDRESSES_BY_HOST = {
     "models.example.org": ["8.8.8.8", "2606:4700::1111"],
     "models.house.lan": ["10.1.2.3"],
     "half.example.org": ["127.0.0.1", "8.8.8.8"],
@@ -423,7 +436,7 @@ NAMES = {
     "api.openai.com": ["104.18.2.2"],
     "house.openai.azure.com": ["20.1.1.1"],
 }
-ELSEWHERE = [
+REMOTE_REFERENCES = [
     "groq:llama-3.3-70b-versatile",
     "openai:gpt-5",
     "https://api.groq.com/openai/v1#m",
@@ -447,15 +460,15 @@ ELSEWHERE = [
 
 
 @pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def network_guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Names lead where NAMES says; nothing is connected to, not even tried."""
-    monkeypatch.setattr(address, "look_up", lambda host, port: NAMES[host])
-    with no_network() as guard:
+    monkeypatch.setattr(address, "resolve_host", lambda host, port: ADDRESSES_BY_HOST[host])
+    with block_network() as guard:
         yield
     assert guard.attempts == 0
 
 
-def refuse(outcome: Outcome) -> None:
+def assert_refused(outcome: CommandResult) -> None:
     assert outcome.code == 2
     assert "  fix: " in outcome.err
     assert not list(Path("surgery").glob("runs/*/answers.csv"))
@@ -464,13 +477,13 @@ def refuse(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
 )
-@pytest.mark.parametrize("model", ELSEWHERE)
-@pytest.mark.usefixtures("guarded")
+@pytest.mark.parametrize("model", REMOTE_REFERENCES)
+@pytest.mark.usefixtures("network_guard")
 def test_a_task_with_patients_data_is_asked_nowhere_else(
-    medtask: Shell, desk: Path, model: str, flag: tuple[str, ...]
+    medtask: RunCommand, project_folder: Path, model: str, flag: tuple[str, ...]
 ) -> None:
-    change_task("name: surgery\n", "name: surgery\nphi: true\n")
-    refuse(medtask("run", "surgery", "--model", model, *flag))
+    edit_task("name: surgery\n", "name: surgery\nphi: true\n")
+    assert_refused(medtask("run", "surgery", "--model", model, *flag))
 
 
 @pytest.mark.parametrize(
@@ -483,46 +496,46 @@ def test_a_task_with_patients_data_is_asked_nowhere_else(
         ("OPENAI_BASE_URL", "https://models.example.org/v1", "openai:m"),
     ],
 )
-@pytest.mark.usefixtures("guarded")
-def test_nor_where_a_variable_points(
-    medtask: Shell,
-    desk: Path,
+@pytest.mark.usefixtures("network_guard")
+def test_a_task_with_patients_data_is_not_sent_where_a_variable_points(
+    medtask: RunCommand,
+    project_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     variable: str,
     value: str,
     model: str,
     flag: tuple[str, ...],
 ) -> None:
-    change_task("name: surgery\n", f"name: surgery\nphi: true\nmodel: {model}\n")
+    edit_task("name: surgery\n", f"name: surgery\nphi: true\nmodel: {model}\n")
     monkeypatch.setenv(variable, value)
-    refuse(medtask("run", "surgery", *flag))
+    assert_refused(medtask("run", "surgery", *flag))
 
 
 @pytest.mark.parametrize(
     "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
 )
-@pytest.mark.usefixtures("guarded")
-def test_nor_by_the_model_of_a_further_pass(
-    medtask: Shell, desk: Path, flag: tuple[str, ...]
+@pytest.mark.usefixtures("network_guard")
+def test_a_task_with_patients_data_is_not_sent_by_the_model_of_a_further_pass(
+    medtask: RunCommand, project_folder: Path, flag: tuple[str, ...]
 ) -> None:
     passes = "passes:\n  - {name: refine, when: {confidence_below: 0.99}, model: 'groq:m'}\n"
-    change_task("name: surgery\n", f"name: surgery\nphi: true\n{passes}")
-    refuse(medtask("run", "surgery", "--model", "fake:", *flag))
+    edit_task("name: surgery\n", f"name: surgery\nphi: true\n{passes}")
+    assert_refused(medtask("run", "surgery", "--model", "fake:", *flag))
 
 
 @pytest.mark.parametrize(
     "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
 )
-def test_nor_where_a_server_on_this_machine_redirects(
-    medtask: Shell, desk: Path, server: Server, flag: tuple[str, ...]
+def test_a_task_with_patients_data_follows_no_redirect_to_another_machine(
+    medtask: RunCommand, project_folder: Path, server: Server, flag: tuple[str, ...]
 ) -> None:
-    change_task("name: surgery\n", "name: surgery\nphi: true\n")
+    edit_task("name: surgery\n", "name: surgery\nphi: true\n")
     app, model = server("openai")
-    app.script = Script(
-        [Rule("redirect", rate=1.0, location="https://models.example.org/v1/chat/completions")]
+    app.script = FaultScript(
+        [FaultRule("redirect", rate=1.0, location="https://models.example.org/v1/chat/completions")]
     )
-    with no_network() as guard:
-        refuse(medtask("run", "surgery", "--model", model, *flag))
+    with block_network() as guard:
+        assert_refused(medtask("run", "surgery", "--model", model, *flag))
     assert guard.attempts == 0
 
 
@@ -530,25 +543,25 @@ def test_nor_where_a_server_on_this_machine_redirects(
 @pytest.mark.parametrize(
     "flag", [(), ("--allow-remote",)], ids=["without the flag", "with the flag"]
 )
-def test_no_row_of_such_a_task_reaches_a_server_that_would_take_it(
-    medtask: Shell, desk: Path, server: Server, verb: str, flag: tuple[str, ...]
+def test_no_row_with_patients_data_reaches_a_remote_server(
+    medtask: RunCommand, project_folder: Path, server: Server, verb: str, flag: tuple[str, ...]
 ) -> None:
-    change_task("name: surgery\n", "name: surgery\nphi: true\n")
-    app, model = server("vllm", host=find_address())
-    refuse(medtask(verb, "surgery", "--model", model, *flag))
+    edit_task("name: surgery\n", "name: surgery\nphi: true\n")
+    app, model = server("vllm", host=find_private_address())
+    assert_refused(medtask(verb, "surgery", "--model", model, *flag))
     assert not [call for call in app.log if "Biliary stent" in str(call.body)]
 
 
-def test_such_a_task_is_answered_by_a_server_on_this_machine(
-    medtask: Shell, desk: Path, server: Server
+def test_a_task_with_patients_data_is_answered_by_a_local_server(
+    medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
-    change_task("name: surgery\n", "name: surgery\nphi: true\n")
+    edit_task("name: surgery\n", "name: surgery\nphi: true\n")
     _, model = server("ollama")
     assert medtask("run", "surgery", "--model", model, "--out", "answers").code == 0
-    say_nothing_left(Path("answers"))
+    assert_nothing_left(Path("answers"))
 
 
-def unplug() -> list[str]:
+def list_no_network_command() -> list[str]:
     """The words before a command that take every network from it, even that to itself."""
     for words in (["unshare", "-n"], ["unshare", "-rn"]):
         if (
@@ -559,12 +572,12 @@ def unplug() -> list[str]:
     pytest.skip("this machine lets nobody run without a network (unshare -n)")
 
 
-def save_trained(folder: Path) -> str:
+def save_trained_model(folder: Path) -> str:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
     from medtask.engines.linear import save_linear
-    from medtask.engines.trained import Trained
+    from medtask.engines.model_metadata import ModelMetadata
 
     texts = [
         "total gastrectomy",
@@ -578,20 +591,20 @@ def save_trained(folder: Path) -> str:
     words = TfidfVectorizer().fit(texts)
     classifier = LogisticRegression(C=10).fit(words.transform(texts), gold)
     folder.mkdir()
-    save_linear(folder, words, classifier, Trained("linear", "label", LABELS))
+    save_linear(folder, words, classifier, ModelMetadata("linear", "label", LABELS))
     return str(folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hf", "llamacpp", "mlx", "encoder", "linear"])
-def test_local_engines_answer_without_any_network(desk: Path, engine: str) -> None:
-    words = unplug()
+def test_local_engines_answer_without_any_network(project_folder: Path, engine: str) -> None:
+    words = list_no_network_command()
     if not is_installed(engine):
         pytest.skip(f"the packages of {engine} are not installed")
     models = {"encoder": "minilm", "linear": "trained"}
     model = models.get(engine, f"{engine}:smollm2-135m")
     if engine == "linear":
-        save_trained(Path(model))
+        save_trained_model(Path(model))
     command = [
         *words,
         sys.executable,

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
-from cli.test_audit import fill
-from runs.test_evaluation import write_table
+from cli.test_audit import fill_labels
+from runs.test_run_evaluation import write_table
+from support.command_line import RunCommand
 
 
 @pytest.fixture
-def run_folder(medtask: Shell, desk: Path) -> Path:
+def run_folder(medtask: RunCommand, project_folder: Path) -> Path:
     assert medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q").code == 0
-    return desk / "out"
+    return project_folder / "out"
 
 
-def test_a_run_is_told_with_its_gold(medtask: Shell, run_folder: Path) -> None:
+def test_a_run_is_told_with_its_gold(medtask: RunCommand, run_folder: Path) -> None:
     shown = medtask("evaluate", "out")
     assert shown.code == 0
     assert "ok " in shown.out and "accuracy " in shown.out and "n = 5 with gold" in shown.out
     assert "report.html" in shown.out and (run_folder / "report.html").exists()
 
 
-def test_json_keeps_its_contract(medtask: Shell, run_folder: Path) -> None:
+def test_json_keeps_its_contract(medtask: RunCommand, run_folder: Path) -> None:
     shown = medtask("evaluate", "out", "--json", "--max-error", "0.05")
     told = json.loads(shown.out)
     assert told["n"] == 5 and told["statuses"]["empty_input"] == 1 and told["acceptance"] is None
@@ -33,8 +33,10 @@ def test_json_keeps_its_contract(medtask: Shell, run_folder: Path) -> None:
     assert "acceptance_refused" in told and told["gold"] == {"rows": 5, "missing": 0, "unknown": 0}
 
 
-def test_a_foreign_table_gets_a_folder_of_its_own(medtask: Shell, desk: Path) -> None:
-    write_table(desk / "other.csv", 2000, sharpness=1.0)
+def test_a_foreign_table_gets_a_folder_of_its_own(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    write_table(project_folder / "other.csv", 2000, sharpness=1.0)
     shown = medtask("evaluate", "other.csv", "--max-error", "0.1", "--no-baselines", "--json")
     told = json.loads(shown.out)
     assert {"threshold", "coverage", "max_error", "confidence"} <= set(told["acceptance"])
@@ -50,7 +52,7 @@ def test_a_foreign_table_gets_a_folder_of_its_own(medtask: Shell, desk: Path) ->
 
 
 def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     rows = [
         f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}"
@@ -68,7 +70,9 @@ def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(
     )
 
 
-def test_the_report_tells_of_the_audit_and_of_the_two_piles(medtask: Shell, desk: Path) -> None:
+def test_the_report_tells_of_the_audit_and_of_the_two_piles(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     rows = [
         f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}"
         for row in range(300)
@@ -78,7 +82,7 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(medtask: Shell, desk
     medtask("audit", "out", "--budget", 40)
     assert medtask("evaluate", "out", "--no-baselines").code == 0
     assert "What does the audit say" not in Path("out/report.html").read_text()
-    fill(Path("out/audit/sample.csv"), "curative")
+    fill_labels(Path("out/audit/sample.csv"), "curative")
     medtask("evaluate", "out", "--max-error", "0.9", "--no-baselines")
     page = Path("out/report.html").read_text()
     assert "What does the audit say of all rows?" in page and "from 40 blind looks" in page
@@ -100,14 +104,14 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(medtask: Shell, desk
     ],
 )
 def test_mistakes_are_told_with_what_to_do(
-    medtask: Shell, run_folder: Path, words: tuple[str, ...], code: int, told: str
+    medtask: RunCommand, run_folder: Path, words: tuple[str, ...], code: int, told: str
 ) -> None:
     shown = medtask("evaluate", *words)
     assert shown.code == code and told in shown.err and "fix:" in shown.err
 
 
 def test_calibration_of_what_has_too_little_gold_is_refused_in_words(
-    medtask: Shell, run_folder: Path
+    medtask: RunCommand, run_folder: Path
 ) -> None:
     shown = medtask("evaluate", "out", "--calibrate", "auto")
     assert (
@@ -118,7 +122,7 @@ def test_calibration_of_what_has_too_little_gold_is_refused_in_words(
 
 
 def test_a_calibration_of_another_tools_answers_stays_beside_them(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     lines = []
     for row in range(300):

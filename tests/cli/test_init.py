@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
 from medtask import errors, load_task
+from support.command_line import RunCommand
 
 
-def test_a_draft_is_written_and_the_next_step_is_named(medtask: Shell, desk: Path) -> None:
+def test_a_draft_is_written_and_the_next_step_is_named(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("init", "purpose", "--from", "procedures.csv")
     assert outcome.code == 0
     assert outcome.err == ""
@@ -21,7 +23,9 @@ def test_a_draft_is_written_and_the_next_step_is_named(medtask: Shell, desk: Pat
     assert wrote == "Wrote purpose/task.yaml - fill in the labels, then: medtask check purpose"
 
 
-def test_the_draft_names_the_table_from_its_own_folder(medtask: Shell, desk: Path) -> None:
+def test_the_draft_names_the_table_from_its_own_folder(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     medtask("init", "deep/purpose", "--from", "procedures.csv")
     text = Path("deep/purpose/task.yaml").read_text()
     assert "name: purpose\n" in text
@@ -35,13 +39,13 @@ def test_the_draft_names_the_table_from_its_own_folder(medtask: Shell, desk: Pat
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs file modes")
-def test_the_draft_is_for_its_owner_only(medtask: Shell, desk: Path) -> None:
+def test_the_draft_is_for_its_owner_only(medtask: RunCommand, project_folder: Path) -> None:
     medtask("init", "purpose", "--from", "procedures.csv")
     assert stat.S_IMODE(Path("purpose").stat().st_mode) == 0o700
     assert stat.S_IMODE(Path("purpose/task.yaml").stat().st_mode) == 0o600
 
 
-def test_a_task_is_not_overwritten_unless_forced(medtask: Shell, desk: Path) -> None:
+def test_a_task_is_not_overwritten_unless_forced(medtask: RunCommand, project_folder: Path) -> None:
     before = Path("surgery/task.yaml").read_text()
     outcome = medtask("init", "surgery", "--from", "procedures.csv")
     assert outcome.code == errors.UsageError.exit_code
@@ -51,14 +55,18 @@ def test_a_task_is_not_overwritten_unless_forced(medtask: Shell, desk: Path) -> 
     assert Path("surgery/task.yaml").read_text() != before
 
 
-def test_a_table_that_is_missing_leaves_no_folder(medtask: Shell, desk: Path) -> None:
+def test_a_table_that_is_missing_leaves_no_folder(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("init", "purpose", "--from", "procedure.csv")
     assert outcome.code == 4
     assert 'did you mean "procedures.csv"?' in outcome.err
     assert not Path("purpose").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_a_storage_error(medtask: Shell, desk: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_a_storage_error(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("init", "procedures.csv/purpose", "--from", "procedures.csv")
     assert outcome.code == 7
     assert "procedures.csv/purpose/task.yaml cannot be written" in outcome.err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Outcome, Shell
+from support.command_line import CommandResult, RunCommand
 
 ROWS = 60
 RUBRIC = """\
@@ -42,13 +42,13 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(outcome: Outcome) -> dict[str, object]:
+def read_document(outcome: CommandResult) -> dict[str, object]:
     found = json.loads(outcome.out)
     assert isinstance(found, dict)
     return found
 
 
-def test_a_table_is_judged(medtask: Shell, tables: Path) -> None:
+def test_a_table_is_judged(medtask: RunCommand, tables: Path) -> None:
     outcome = medtask("judge", "ours.csv", "--model", "fake:seed=1")
     assert outcome.code == 0
     assert "60 answers judged by fake engine" in outcome.out
@@ -59,7 +59,7 @@ def test_a_table_is_judged(medtask: Shell, tables: Path) -> None:
         assert [line["id"] for line in csv.DictReader(file)] == [str(row) for row in range(ROWS)]
 
 
-def test_people_s_grades_are_told_beside_the_judges(medtask: Shell, tables: Path) -> None:
+def test_people_s_grades_are_told_beside_the_judges(medtask: RunCommand, tables: Path) -> None:
     outcome = medtask("judge", "ours.csv", "--model", "fake:seed=1", "--human", "people")
     assert outcome.code == 0
     assert "against people, on 30 rows" in outcome.out
@@ -69,8 +69,8 @@ def test_people_s_grades_are_told_beside_the_judges(medtask: Shell, tables: Path
     assert "not known: quote" not in outcome.out
 
 
-def test_json_holds_the_figures_alone(medtask: Shell, tables: Path) -> None:
-    found = read(medtask("judge", "ours.csv", "--model", "fake:seed=1", "--json", "-q"))
+def test_json_holds_the_figures_alone(medtask: RunCommand, tables: Path) -> None:
+    found = read_document(medtask("judge", "ours.csv", "--model", "fake:seed=1", "--json", "-q"))
     assert (found["n"], found["exit_code"], found["against_people"]) == (ROWS, 0, None)
     assert set(found["metrics"]) == {"mean", "expected", "acceptable"}  # type: ignore[call-overload]
     beside = json.loads(Path("ours.judgements.json").read_text())
@@ -78,7 +78,7 @@ def test_json_holds_the_figures_alone(medtask: Shell, tables: Path) -> None:
     assert beside["egress"] == {"guard": "on", "connections_attempted": 0, "sent_to": {}}
 
 
-def test_two_tables_are_compared(medtask: Shell, tables: Path) -> None:
+def test_two_tables_are_compared(medtask: RunCommand, tables: Path) -> None:
     outcome = medtask(
         "judge",
         "ours.csv",
@@ -96,7 +96,9 @@ def test_two_tables_are_compared(medtask: Shell, tables: Path) -> None:
     assert Path("ours.preferences.csv").exists()
 
 
-def test_a_run_is_judged_in_its_folder_and_by_another_model(medtask: Shell, desk: Path) -> None:
+def test_a_run_is_judged_in_its_folder_and_by_another_model(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     text = (
         Path("surgery/task.yaml").read_text().partition("answer:")[0].replace("gold: purpose\n", "")
     )
@@ -112,7 +114,7 @@ def test_a_run_is_judged_in_its_folder_and_by_another_model(medtask: Shell, desk
     assert Path("out/judgements.csv").exists()
 
 
-def test_faults_of_a_rubric_are_told_with_their_lines(medtask: Shell, tables: Path) -> None:
+def test_faults_of_a_rubric_are_told_with_their_lines(medtask: RunCommand, tables: Path) -> None:
     Path("rubric.yaml").write_text(RUBRIC.replace("passing: fine", "passing: best"))
     outcome = medtask("judge", "ours.csv", "--model", "fake:", "--rubric", "rubric.yaml")
     assert outcome.code == 4
@@ -128,8 +130,8 @@ def test_faults_of_a_rubric_are_told_with_their_lines(medtask: Shell, tables: Pa
         (["--out", "x.doc"], 2, "no format"),
     ],
 )
-def test_what_cannot_be_is_said(
-    medtask: Shell, tables: Path, words: list[str], code: int, message: str
+def test_impossible_combinations_are_refused(
+    medtask: RunCommand, tables: Path, words: list[str], code: int, message: str
 ) -> None:
     outcome = medtask("judge", "ours.csv", "--model", "fake:", *words)
     assert outcome.code == code
@@ -137,7 +139,7 @@ def test_what_cannot_be_is_said(
     assert "Question 1" not in outcome.err
 
 
-def test_patients_records_are_not_sent_away(medtask: Shell, tables: Path) -> None:
+def test_patients_records_are_not_sent_away(medtask: RunCommand, tables: Path) -> None:
     Path("task.yaml").write_text(
         'instruction: Answer.\ninput: "{{ question }}"\nid: id\nphi: true\nanswer: {kind: answer}\n'
     )

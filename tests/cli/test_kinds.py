@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
-from medtask.cli.outline import describe_strange_gold
+from medtask.cli.task_summary import describe_invalid_gold
 from medtask.tasks.load import load_task
+from support.command_line import RunCommand
 
 FAKE = ("--model", "fake:")
 TABLE = """\
@@ -41,7 +41,7 @@ GOLD = {
 
 
 @pytest.fixture
-def ask_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kinds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with one task file for each kind and the table of all."""
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text(TABLE)
@@ -74,7 +74,7 @@ def ask_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_check_says_what_there_is_to_answer(
-    medtask: Shell, ask_about: Path, name: str, title: str, cost: str
+    medtask: RunCommand, kinds_folder: Path, name: str, title: str, cost: str
 ) -> None:
     outcome = medtask("check", f"{name}.yaml", *FAKE)
     assert outcome.code == 0
@@ -110,7 +110,7 @@ def test_a_check_says_what_there_is_to_answer(
     ],
 )
 def test_the_document_of_a_row_has_the_candidates_of_its_kind(
-    medtask: Shell, ask_about: Path, name: str, candidates: dict[str, str]
+    medtask: RunCommand, kinds_folder: Path, name: str, candidates: dict[str, str]
 ) -> None:
     document = json.loads(medtask("check", f"{name}.yaml", "--row", 1, "--json", *FAKE).out)
     assert document["candidates"] == candidates
@@ -122,14 +122,14 @@ def test_the_document_of_a_row_has_the_candidates_of_its_kind(
     assert bool(document["notes"]) == (name == "orders")
 
 
-def test_a_row_of_fields_is_shown_with_its_schema(medtask: Shell, ask_about: Path) -> None:
+def test_a_row_of_fields_is_shown_with_its_schema(medtask: RunCommand, kinds_folder: Path) -> None:
     shown = medtask("check", "fields.yaml", "--row", 1, *FAKE).out
     assert "and the JSON schema that what follows satisfies" in shown
     assert '"size_quote"' in shown
     assert "and then the model writes" in medtask("check", "answer.yaml", "--row", 1, *FAKE).out
 
 
-def test_a_row_without_options_says_so(medtask: Shell, ask_about: Path) -> None:
+def test_a_row_without_options_says_so(medtask: RunCommand, kinds_folder: Path) -> None:
     assert (
         medtask("check", "one.yaml", "--row", 3, *FAKE).out
         == "3 is not asked: failed, the row has no options\n"
@@ -145,22 +145,22 @@ def test_a_row_without_options_says_so(medtask: Shell, ask_about: Path) -> None:
     ],
 )
 def test_strange_gold_is_told_in_the_words_of_its_kind(
-    medtask: Shell, ask_about: Path, name: str, warning: str
+    medtask: RunCommand, kinds_folder: Path, name: str, warning: str
 ) -> None:
     assert f"  warning     {warning}" in medtask("check", f"{name}.yaml", *FAKE).out
 
 
-def test_gold_that_should_be_fields_and_is_a_text_is_not_quoted(ask_about: Path) -> None:
+def test_gold_that_should_be_fields_and_is_a_text_is_not_quoted(kinds_folder: Path) -> None:
     task = load_task("fields.yaml")
     assert (
-        describe_strange_gold(task, '{"side": "left", "name": "Jane Doe"')
+        describe_invalid_gold(task, '{"side": "left", "name": "Jane Doe"')
         == "gold that is no object of the schema"
     )
-    assert describe_strange_gold(task, "size") == 'gold of the field "size" does not fit the schema'
-    assert describe_strange_gold(task, "Jane Doe") == "gold that is no object of the schema"
+    assert describe_invalid_gold(task, "size") == 'gold of the field "size" does not fit the schema'
+    assert describe_invalid_gold(task, "Jane Doe") == "gold that is no object of the schema"
 
 
-def test_thinking_and_further_passes_are_told(medtask: Shell, ask_about: Path) -> None:
+def test_thinking_and_further_passes_are_told(medtask: RunCommand, kinds_folder: Path) -> None:
     Path("labels.yaml").write_text(
         Path("labels.yaml").read_text().replace("kind: labels", "kind: label")
         + "reasoning: {budget: 9}\n"
@@ -192,7 +192,7 @@ def test_thinking_and_further_passes_are_told(medtask: Shell, ask_about: Path) -
     ],
 )
 def test_a_run_says_what_it_does_and_answers_every_row(
-    medtask: Shell, ask_about: Path, name: str, doing: str
+    medtask: RunCommand, kinds_folder: Path, name: str, doing: str
 ) -> None:
     outcome = medtask(
         "run", f"{name}.yaml", *FAKE, "--json", "--max-error-rate", 1, "--out", "answers"

@@ -9,30 +9,30 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
 from medtask import errors
 from medtask.cli import main as shell
+from support.command_line import RunCommand
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def failing_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """A verb with a bug, whose error quotes a record."""
 
-    def models() -> None:
+    def raise_error() -> None:
         raise ValueError("Jane Doe, born 1961")
 
-    monkeypatch.setattr("medtask.hardware.inspect_machine", models)
+    monkeypatch.setattr("medtask.hardware.inspect_machine", raise_error)
 
 
-def test_the_version_is_printed(medtask: Shell) -> None:
+def test_the_version_is_printed(medtask: RunCommand) -> None:
     outcome = medtask("--version")
     assert (outcome.code, outcome.out) == (0, "medtask 0.1.0\n")
 
 
-def test_every_verb_is_in_the_help(medtask: Shell) -> None:
+def test_every_verb_is_in_the_help(medtask: RunCommand) -> None:
     outcome = medtask("--help")
     assert outcome.code == 0
-    for verb in shell.VERBS:
+    for verb in shell.COMMANDS:
         assert f"  {verb.__name__}  " in outcome.out
         assert (verb.__doc__ or "").strip().partition("\n")[0] in outcome.out
 
@@ -40,7 +40,7 @@ def test_every_verb_is_in_the_help(medtask: Shell) -> None:
 @pytest.mark.parametrize(
     "words", [["bogus"], ["check"], ["check", "t", "--row", "none"], ["models", "--bogus"]]
 )
-def test_a_usage_error_exits_with_2(medtask: Shell, words: list[str]) -> None:
+def test_a_usage_error_exits_with_2(medtask: RunCommand, words: list[str]) -> None:
     outcome = medtask(*words)
     assert outcome.code == 2
     assert outcome.out == ""
@@ -53,14 +53,17 @@ def test_a_usage_error_exits_with_2(medtask: Shell, words: list[str]) -> None:
         (errors.UsageError, 2),
         (errors.TableError, 4),
         (errors.ModelNotFound, 5),
-        (errors.TooBig, 5),
+        (errors.ModelTooLarge, 5),
         (errors.RunLocked, 6),
         (errors.StorageError, 7),
         (errors.RunMismatch, 8),
     ],
 )
 def test_a_deliberate_error_shows_its_remedy_and_sets_the_exit_code(
-    medtask: Shell, monkeypatch: pytest.MonkeyPatch, error: type[errors.MedtaskError], code: int
+    medtask: RunCommand,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[errors.MedtaskError],
+    code: int,
 ) -> None:
     def fail() -> None:
         raise error("what [bold]happened[/bold]\x1b[2J", fix="what to do")
@@ -72,16 +75,16 @@ def test_a_deliberate_error_shows_its_remedy_and_sets_the_exit_code(
 
 
 def test_a_bug_is_told_by_type_and_place_but_not_by_its_message(
-    medtask: Shell, broken: None
+    medtask: RunCommand, failing_command: None
 ) -> None:
     outcome = medtask("models")
     assert outcome.code == 1
-    assert "this is a bug in medtask: ValueError at cli/verbs/models.py:" in outcome.err
+    assert "this is a bug in medtask: ValueError at cli/commands/models.py:" in outcome.err
     assert "Jane" not in outcome.err
 
 
 def test_a_bug_shows_its_traceback_only_when_asked(
-    monkeypatch: pytest.MonkeyPatch, broken: None, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, failing_command: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MEDTASK_DEBUG", "1")
     monkeypatch.setattr(sys, "argv", ["medtask", "models"])
@@ -90,7 +93,7 @@ def test_a_bug_shows_its_traceback_only_when_asked(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_an_interrupt_exits_with_130(medtask: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_with_130(medtask: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -98,7 +101,7 @@ def test_an_interrupt_exits_with_130(medtask: Shell, monkeypatch: pytest.MonkeyP
     assert medtask("models").code == 130
 
 
-def test_a_reader_that_has_gone_is_no_error(desk: Path) -> None:
+def test_a_reader_that_has_gone_is_no_error(project_folder: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -121,7 +124,7 @@ def test_a_reader_that_has_gone_is_no_error(desk: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize(("setting", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_colours_are_for_terminals_that_want_them(
-    desk: Path, setting: dict[str, str], coloured: bool
+    project_folder: Path, setting: dict[str, str], coloured: bool
 ) -> None:
     ours, theirs = os.openpty()
     environment = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medtask.cli import progress
-from medtask.cli.progress import LineMeter, Meter
+from medtask.cli.progress import RunProgressDisplay, RunProgressLines
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_the_pace_is_told_in_four_facts(clock: list[float]) -> None:
-    meter = Meter()
+    meter = RunProgressDisplay()
     meter.on_start(1000, 0)
     clock[0] += 10
     meter.on_batch(200, 1800, 18200)
@@ -23,29 +23,29 @@ def test_the_pace_is_told_in_four_facts(clock: list[float]) -> None:
 
 
 def test_rows_of_an_earlier_session_do_not_count_as_speed(clock: list[float]) -> None:
-    meter = Meter()
+    meter = RunProgressDisplay()
     clock[0] += 3
     meter.on_start(1000, 500)
     clock[0] += 10
     meter.on_batch(600, 0, 0)
-    assert meter.rate() == pytest.approx(10)
-    assert meter.first_answer == pytest.approx(13)
+    assert meter.rows_per_second() == pytest.approx(10)
+    assert meter.first_answer_s == pytest.approx(13)
     assert meter.describe(0, 0) == " 60 %   10.0 rows/s   0:40 left"
 
 
 def test_a_run_that_has_nothing_to_ask_has_no_pace(clock: list[float]) -> None:
-    meter = Meter()
+    meter = RunProgressDisplay()
     meter.on_start(5, 5)
     meter.on_batch(5, 0, 0)
-    assert (meter.rate(), meter.first_answer) == (0.0, None)
+    assert (meter.rows_per_second(), meter.first_answer_s) == (0.0, None)
     assert meter.describe(0, 0) == "100 %   0.0 rows/s"
 
 
 def test_a_log_gets_a_line_every_ten_seconds(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    meter = LineMeter()
-    meter.title = "a model"
+    meter = RunProgressLines()
+    meter.model_title = "a model"
     meter.on_start(7200, 0)
     for done in range(1, 26):
         clock[0] += 1

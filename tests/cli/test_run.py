@@ -10,21 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
 from medtask import read_table
+from support.command_line import RunCommand
 
 FAKE = ("--model", "fake:")
 
 
 @pytest.fixture
-def desk(desk: Path) -> Path:
+def project_folder(project_folder: Path) -> Path:
     """The user's folder, without gold: baselines take their time."""
     file = Path("surgery/task.yaml")
     file.write_text(file.read_text().replace("gold: purpose\n", ""))
-    return desk
+    return project_folder
 
 
-def test_a_run_tells_its_counts_and_where_its_files_are(medtask: Shell, desk: Path) -> None:
+def test_a_run_tells_its_counts_and_where_its_files_are(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("run", "surgery", *FAKE)
     assert outcome.code == 0
     counts, files = outcome.out.splitlines()
@@ -45,20 +47,24 @@ def test_a_run_tells_its_counts_and_where_its_files_are(medtask: Shell, desk: Pa
     ]
 
 
-def test_progress_goes_to_standard_error_in_plain_lines(medtask: Shell, desk: Path) -> None:
+def test_progress_goes_to_standard_error_in_plain_lines(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("run", "surgery", *FAKE)
     assert "Labelling 5 rows with fake engine" in outcome.err
     assert not set(outcome.err) & {"\x1b", "\r"}
 
 
-def test_a_quiet_run_says_nothing_beside_its_results(medtask: Shell, desk: Path) -> None:
+def test_a_quiet_run_says_nothing_beside_its_results(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("run", "surgery", *FAKE, "--quiet")
     assert outcome.err == ""
     assert len(outcome.out.splitlines()) == 2
 
 
 def test_the_document_of_a_run_is_the_only_thing_on_standard_output(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     outcome = medtask(
         "run", "surgery", "procedures.csv", *FAKE, "--json", "--limit", 3, "--to", "jsonl, xlsx"
@@ -76,7 +82,9 @@ def test_the_document_of_a_run_is_the_only_thing_on_standard_output(
     }
 
 
-def test_the_same_command_again_asks_nothing_twice(medtask: Shell, desk: Path) -> None:
+def test_the_same_command_again_asks_nothing_twice(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     first = json.loads(medtask("run", "surgery", *FAKE, "--json").out)
     again = json.loads(medtask("run", "surgery", *FAKE, "--json").out)
     assert again["folder"] == first["folder"]
@@ -89,7 +97,9 @@ def test_the_same_command_again_asks_nothing_twice(medtask: Shell, desk: Path) -
 
 
 @pytest.mark.slow
-def test_gold_gives_metrics_with_intervals_beside_baselines(medtask: Shell, desk: Path) -> None:
+def test_gold_gives_metrics_with_intervals_beside_baselines(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("run", "surgery", *FAKE, "--gold", "purpose", "--json")
     metrics = json.loads(outcome.out)["metrics"]
     assert metrics["accuracy"]["n"] == 5
@@ -104,25 +114,25 @@ def test_gold_gives_metrics_with_intervals_beside_baselines(medtask: Shell, desk
 
 
 def test_a_table_on_standard_input_leaves_no_copy_behind(
-    medtask: Shell, desk: Path, tmp_path_factory: pytest.TempPathFactory
+    medtask: RunCommand, project_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     text = Path("procedures.csv").read_bytes()
     outcome = medtask("run", "surgery", "-", *FAKE, "--json", "--out", "answers", stdin=text)
     assert outcome.code == 0
     assert json.loads(outcome.out)["rows"] == 5
-    assert not list(desk.rglob("*stdin*")) + list(desk.rglob(".medtask-*"))
+    assert not list(project_folder.rglob("*stdin*")) + list(project_folder.rglob(".medtask-*"))
     again = medtask("run", "surgery", "-", *FAKE, "--json", "--out", "answers", stdin=text)
     assert json.loads(again.out)["asked"] == 0
 
 
-def test_an_empty_standard_input_is_refused(medtask: Shell, desk: Path) -> None:
+def test_an_empty_standard_input_is_refused(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("run", "surgery", "-", *FAKE)
     assert outcome.code == 4
     assert "nothing came in on standard input" in outcome.err
 
 
 def test_another_table_in_the_same_folder_is_refused_with_the_difference(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     assert medtask("run", "surgery", *FAKE, "--out", "answers").code == 0
     Path("procedures.csv").write_text("case_id,procedure,purpose\nA1,Other,staging\n")
@@ -133,7 +143,7 @@ def test_another_table_in_the_same_folder_is_refused_with_the_difference(
 
 
 def test_a_run_with_too_many_errors_exits_with_3_and_has_its_answers(
-    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from medtask.engines.fake import FakeEngine
 
@@ -147,7 +157,7 @@ def test_a_run_with_too_many_errors_exits_with_3_and_has_its_answers(
 
 
 def test_a_model_that_breaks_down_exits_with_5_and_keeps_what_it_answered(
-    medtask: Shell, desk: Path
+    medtask: RunCommand, project_folder: Path
 ) -> None:
     Path("procedures.csv").write_text(
         "case_id,procedure,purpose\n"
@@ -177,7 +187,7 @@ def test_a_model_that_breaks_down_exits_with_5_and_keeps_what_it_answered(
     ],
 )
 def test_a_mistake_is_told_with_its_remedy(
-    medtask: Shell, desk: Path, words: str, code: int
+    medtask: RunCommand, project_folder: Path, words: str, code: int
 ) -> None:
     outcome = medtask(*words.split(), *(() if "--model" in words else FAKE))
     assert outcome.code == code
@@ -186,7 +196,7 @@ def test_a_mistake_is_told_with_its_remedy(
 
 
 def test_the_offline_flag_forbids_downloads(
-    medtask: Shell, desk: Path, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MEDTASK_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "0")
@@ -195,7 +205,9 @@ def test_the_offline_flag_forbids_downloads(
     assert "downloads are switched off" in outcome.err
 
 
-def test_no_text_of_a_record_is_in_progress_or_errors(medtask: Shell, desk: Path) -> None:
+def test_no_text_of_a_record_is_in_progress_or_errors(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     Path("procedures.csv").write_text(
         "case_id,procedure,purpose\n"
         + "".join(f"B{row},Jane Doe {row},JaneDoe\n" for row in range(100))
@@ -206,7 +218,9 @@ def test_no_text_of_a_record_is_in_progress_or_errors(medtask: Shell, desk: Path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-def test_an_interrupted_run_exits_with_130_and_goes_on_later(medtask: Shell, desk: Path) -> None:
+def test_an_interrupted_run_exits_with_130_and_goes_on_later(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     rows = 2000
     Path("procedures.csv").write_text(
         "case_id,procedure,purpose\n"
@@ -247,7 +261,7 @@ def test_an_interrupted_run_exits_with_130_and_goes_on_later(medtask: Shell, des
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_a_terminal_shows_a_bar_with_speed_and_time_left(desk: Path) -> None:
+def test_a_terminal_shows_a_bar_with_speed_and_time_left(project_folder: Path) -> None:
     Path("procedures.csv").write_text(
         "case_id,procedure,purpose\n"
         + "".join(f"B{row},text {row},staging\n" for row in range(400))

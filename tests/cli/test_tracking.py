@@ -8,22 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
-from medtask.cli.tracking import open_tracking, tell_tracking
+from medtask.cli.tracking import open_tracking, report_to_tracker
 from medtask.errors import UsageError
 from medtask.tasks.load import load_task
+from support.command_line import RunCommand
 
 DOCUMENT = {"metrics": {"accuracy": {"value": 0.5, "n": 4}}}
 
 
-def test_without_a_store_nothing_is_told(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_store_nothing_is_told(
+    project_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     task = load_task(Path("surgery"))
     assert open_tracking(None, task, None) is None
-    assert tell_tracking(None, "run", task, desk, DOCUMENT) == DOCUMENT
+    assert report_to_tracker(None, "run", task, project_folder, DOCUMENT) == DOCUMENT
     assert capsys.readouterr().err == ""
 
 
-def test_a_server_elsewhere_needs_a_word_before_anything_is_computed(desk: Path) -> None:
+def test_a_server_elsewhere_needs_a_word_before_anything_is_computed(project_folder: Path) -> None:
     with pytest.raises(UsageError, match="another machine"):
         open_tracking("mlflow:https://mlflow.example.org", load_task(Path("surgery")), None)
 
@@ -31,18 +33,23 @@ def test_a_server_elsewhere_needs_a_word_before_anything_is_computed(desk: Path)
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is not installed")
 def test_a_run_and_another_tools_table_are_told_to_the_store_beside_the_runs(
-    medtask: Shell, desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand,
+    project_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert medtask("run", "surgery", "--model", "fake:", "-q").code == 0
     (run,) = (path for path in Path("surgery/runs").iterdir() if path.is_dir())
     task = load_task(Path("surgery"))
     tracker = open_tracking("mlflow", task, None)
-    assert (desk / "surgery/runs/mlflow.db").is_file()
-    document = tell_tracking(tracker, "run", task, run, DOCUMENT)
+    assert (project_folder / "surgery/runs/mlflow.db").is_file()
+    document = report_to_tracker(tracker, "run", task, run, DOCUMENT)
     assert document["tracked"]["error"] is None
     assert capsys.readouterr().err.startswith("tracked in MLflow at sqlite:///")
-    tell_tracking(tracker, "evaluate", task, desk / "procedures.csv", DOCUMENT, {"max_error": 0.05})
+    report_to_tracker(
+        tracker, "evaluate", task, project_folder / "procedures.csv", DOCUMENT, {"max_error": 0.05}
+    )
     kept = {
         told.info.run_name: told for told in tracker.client.search_runs([tracker.experiment_id])
     }  # type: ignore[union-attr]

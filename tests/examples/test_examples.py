@@ -7,8 +7,15 @@ from types import ModuleType
 
 import pytest
 
-from examples.shipped import EXAMPLES, NAMES, read_rows, read_shipped, read_task, texts_of
 from medtask.tasks.load import load_task
+from support.example_files import (
+    EXAMPLE_NAMES,
+    EXAMPLES,
+    list_example_texts,
+    read_example_table,
+    read_example_task,
+    read_rows,
+)
 
 LABELLED = ("radiology_protocol", "surgery_purpose")  # one label each, 300 rows
 ROWS = {
@@ -23,7 +30,7 @@ EXCEL_CELL_LIMIT = 32_767
 labelled = pytest.mark.parametrize("name", LABELLED)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=EXAMPLE_NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -40,12 +47,12 @@ def test_every_example_says_which_command_runs_it_and_what_to_expect(name: str) 
     assert f"\n    medtask run examples/{name}\n" in readme
     assert "\n## What to expect\n" in readme
     assert f"python examples/make_examples.py {name} --split train" in readme
-    assert all(f"`{column}`" in readme for column in read_shipped(name)[0])
+    assert all(f"`{column}`" in readme for column in read_example_table(name)[0])
 
 
 def test_the_table_has_its_rows_with_ids_of_their_own(name: str) -> None:
-    rows = read_shipped(name)
-    ids = [row[read_task(name)["id"]] for row in rows]
+    rows = read_example_table(name)
+    ids = [row[read_example_task(name)["id"]] for row in rows]
     assert len(rows) == len(set(ids)) == ROWS.get(name, 300)
     assert all(re.fullmatch(r"[A-Z]\d{4}", row_id) for row_id in ids)
     assert len({row_id[0] for row_id in ids}) == 1
@@ -55,8 +62,8 @@ def test_the_table_has_its_rows_with_ids_of_their_own(name: str) -> None:
 def test_gold_is_empty_or_a_label_and_every_label_is_common_enough_to_be_measured(
     name: str,
 ) -> None:
-    task = read_task(name)
-    gold = Counter(row[task["gold"]] for row in read_shipped(name))
+    task = read_example_task(name)
+    gold = Counter(row[task["gold"]] for row in read_example_table(name))
     without = gold.pop("")
     assert set(gold) == set(task["answer"]["labels"])
     assert min(gold.values()) >= 15
@@ -65,7 +72,7 @@ def test_gold_is_empty_or_a_label_and_every_label_is_common_enough_to_be_measure
 
 @labelled
 def test_every_label_has_a_short_definition_of_its_own(name: str) -> None:
-    definitions = list(read_task(name)["answer"]["labels"].values())
+    definitions = list(read_example_task(name)["answer"]["labels"].values())
     assert len(set(definitions)) == len(definitions)
     assert all(3 <= len(definition.split()) <= 14 for definition in definitions)
 
@@ -94,12 +101,12 @@ def test_every_label_has_a_short_definition_of_its_own(name: str) -> None:
     ],
 )
 def test_dirty_rows_of_each_kind_are_there(name: str, pattern: str) -> None:
-    assert any(re.fullmatch(pattern, text) for text in texts_of(name))
+    assert any(re.fullmatch(pattern, text) for text in list_example_texts(name))
 
 
 @labelled
 def test_one_text_is_a_chart_of_5000_words_that_still_fits_a_spreadsheet_cell(name: str) -> None:
-    chart = max(texts_of(name), key=len)
+    chart = max(list_example_texts(name), key=len)
     assert 5_000 <= len(chart.split()) <= 5_050
     assert len(chart) < EXCEL_CELL_LIMIT
 
@@ -108,7 +115,7 @@ def test_one_text_is_a_chart_of_5000_words_that_still_fits_a_spreadsheet_cell(na
 def test_texts_repeat_exactly_and_but_for_case_and_space(
     name: str, make_examples: ModuleType
 ) -> None:
-    texts = [text for text in texts_of(name) if text.strip()]
+    texts = [text for text in list_example_texts(name) if text.strip()]
     ways: dict[str, set[str]] = {}
     for text in texts:
         ways.setdefault(make_examples.squash(text), set()).add(text)
@@ -119,13 +126,13 @@ def test_texts_repeat_exactly_and_but_for_case_and_space(
 def test_the_generator_writes_the_shipped_bytes(
     name: str, make_examples: ModuleType, tmp_path: Path
 ) -> None:
-    shipped = EXAMPLES / name / read_task(name)["data"]
+    shipped = EXAMPLES / name / read_example_task(name)["data"]
     make_examples.main([name, "--split", "gold", "--out", str(tmp_path / "again.csv")])
     assert (tmp_path / "again.csv").read_bytes() == shipped.read_bytes()
 
 
 def test_the_file_is_utf8_with_bare_line_feeds(name: str) -> None:
-    content = (EXAMPLES / name / read_task(name)["data"]).read_bytes()
+    content = (EXAMPLES / name / read_example_task(name)["data"]).read_bytes()
     assert b"\r" not in content
     assert not content.startswith(b"\xef\xbb\xbf")
     assert content.decode("utf-8").endswith("\n")
@@ -134,25 +141,25 @@ def test_the_file_is_utf8_with_bare_line_feeds(name: str) -> None:
 def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(
     name: str, make_examples: ModuleType, tmp_path: Path
 ) -> None:
-    shipped = read_shipped(name)
+    shipped = read_example_table(name)
     count = 600 if name in LABELLED else 100
     make_examples.main(
         [name, "--split", "train", "--rows", str(count), "--out", str(tmp_path / "train.csv")]
     )
     rows = read_rows(tmp_path / "train.csv")
-    column = re.findall(r"\{\{ (\w+) \}\}", read_task(name)["input"])[-1]
+    column = re.findall(r"\{\{ (\w+) \}\}", read_example_task(name)["input"])[-1]
     texts = {make_examples.squash(row[column]) for row in rows}
     assert len(rows) == len(texts) == count
     assert texts.isdisjoint(make_examples.squash(row[column]) for row in shipped)
     assert list(rows[0]) == list(shipped[0])
     assert all(value for row in rows for value in row.values())
-    ids = read_task(name)["id"]
+    ids = read_example_task(name)["id"]
     assert {row[ids] for row in rows}.isdisjoint(row[ids] for row in shipped)
 
 
 @labelled
 def test_training_rows_have_every_label(name: str, make_examples: ModuleType) -> None:
-    task = read_task(name)
+    task = read_example_task(name)
     assert {row["gold"] for row in make_examples.make_rows(name, "train", 600)} == set(
         task["answer"]["labels"]
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.shipped import EXAMPLES, NAMES
 from medtask.tasks.load import load_task
+from support.example_files import EXAMPLE_NAMES, EXAMPLES
 
 README = (EXAMPLES.parent / "README.md").read_text("utf-8")
 BLOCK = README[README.index("What `answer:` can be") : README.index("And what any kind may add")]
@@ -22,7 +22,7 @@ ANSWERS = {
 
 def test_every_kind_and_every_example_is_in_the_readme() -> None:
     assert list(ANSWERS) == ["label", "labels", "choice", "answer", "fields"]
-    assert not [name for name in NAMES if f"(examples/{name})" not in README]
+    assert not [name for name in EXAMPLE_NAMES if f"(examples/{name})" not in README]
 
 
 @pytest.mark.parametrize("kind", ANSWERS)

@@ -15,24 +15,24 @@ from typing import Any
 
 import pytest
 
-from fault_dialects import Features
-from fault_server import FaultServer, Rule, Script, serve
 from medtask.engines.base import EngineInfo
 from medtask.engines.fake import FakeEngine
-from medtask.engines.http import pace
+from medtask.engines.http import concurrency as pace
 from medtask.engines.http.load import load_http
-from medtask.engines.http.probe import WORDS
+from medtask.engines.http.probe import PROBE_WORDS
 from medtask.engines.registry import is_installed
 from medtask.errors import EngineError, InputError, RunMismatch, UsageError
-from medtask.evaluate.judged import Compared, Judged
+from medtask.evaluation.statistics.judge_metrics import JudgeMetrics, PairwiseJudgeMetrics
 from medtask.records import BranchScores, Prompt, Scores, Status
-from medtask.runs.answered import open_answers
-from medtask.runs.judging import Bench, JudgeResult, judge
-from medtask.runs.local import run
-from medtask.runs.work import Silence
+from medtask.runs.answer_table import open_answers
+from medtask.runs.execution import NullRunObserver
+from medtask.runs.judging import JudgeResult, JudgingInput, judge
+from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
-from medtask.tasks.rubric import MEDICAL, Grade, Rubric
-from toy_model import ToyModel
+from medtask.tasks.rubric import MEDICAL_RUBRIC, Rubric, RubricGrade
+from support.fault_server import FaultRule, FaultScript, FaultServer, serve
+from support.server_dialects import ServerFeatures
+from support.toy_model import ToyModel
 
 ROWS = 24
 TASK = """\
@@ -45,7 +45,7 @@ answer: {kind: answer, max_tokens: 50}
 SECRET = "Mrs Smith of Elm Street"
 
 
-class Judge(FakeEngine):
+class GradingEngine(FakeEngine):
     """Grades by the letter that an answer's number ends in: 5 for even rows, 2 for odd ones."""
 
     def __init__(self, name: str = "judge", **faults: Any) -> None:
@@ -68,7 +68,7 @@ class Judge(FakeEngine):
             else {"1": 0.0, "2": 0.0, "3": 0.1, "4": 0.2, "5": 0.7}
         )
         return BranchScores(
-            tuple(math.log(shares.get(tail, 0.5) or 1e-9) for tail in prompt.branches[0].tails)
+            tuple(math.log(shares.get(tail, 0.5) or 1e-9) for tail in prompt.branches[0].candidates)
         )
 
 
@@ -91,41 +91,41 @@ def folder(tmp_path: Path) -> Path:
         f"Q{row}": f"An {'even' if row % 2 == 0 else 'odd'} answer, the {row}th."
         for row in range(1, ROWS + 1)
     }
-    writer = FakeEngine(writes=writes | {"Q5": " "})
+    writer = FakeEngine(generated_texts=writes | {"Q5": " "})
     return run(load_task(home), writer, table, out=tmp_path / "run").folder
 
 
-def put(
+def judge_run(
     folder: Path,
     engine: Any,
     *,
     people: str | None = None,
-    rubric: Rubric = MEDICAL,
+    rubric: Rubric = MEDICAL_RUBRIC,
     **options: Any,
 ) -> JudgeResult:
-    bench = Bench(
+    bench = JudgingInput(
         open_answers(folder, gold="reference"),  # no gold in the task: baselines take their time
         rubric,
-        rival=open_answers(options.pop("rival")) if "rival" in options else None,
-        people=open_answers(folder, gold=people) if people else None,
+        alternative=open_answers(options.pop("rival")) if "rival" in options else None,
+        human_grades=open_answers(folder, gold=people) if people else None,
         limit=options.pop("limit", None),
     )
     return judge(bench, engine, options.pop("out", folder / "judgements.csv"), **options)
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def find_judged(result: JudgeResult) -> Judged:
-    assert isinstance(result.found, Judged)
-    return result.found
+def get_judged(result: JudgeResult) -> JudgeMetrics:
+    assert isinstance(result.metrics, JudgeMetrics)
+    return result.metrics
 
 
 def test_every_answer_gets_a_line(folder: Path) -> None:
-    result = put(folder, Judge())
-    lines = read(result.table)
+    result = judge_run(folder, GradingEngine())
+    lines = read_csv(result.table)
     assert [line["id"] for line in lines] == [f"Q{row}" for row in range(1, ROWS + 1)]
     assert {line["grade"] for line in lines} == {"2", "5", ""}
     assert [(line["id"], line["status"]) for line in lines if not line["grade"]] == [
@@ -133,7 +133,7 @@ def test_every_answer_gets_a_line(folder: Path) -> None:
         ("Q5", "empty_input"),
     ]
     assert lines[1]["expected_grade"] == "4.6"
-    judged = find_judged(result)
+    judged = get_judged(result)
     assert (
         judged.n,
         judged.missing.unanswered,
@@ -148,7 +148,7 @@ def test_every_answer_gets_a_line(folder: Path) -> None:
 
 
 def test_no_text_of_a_record_is_kept_by_a_judge(folder: Path) -> None:
-    result = put(folder, Judge(nan={"7"}))
+    result = judge_run(folder, GradingEngine(nan={"7"}))
     written = [result.table, folder / "judgements.json", *(folder / "judgements").iterdir()]
     assert len(written) >= 4
     assert not [
@@ -160,20 +160,29 @@ def test_no_text_of_a_record_is_kept_by_a_judge(folder: Path) -> None:
 
 
 def test_a_failed_judgement_is_counted_and_no_number(folder: Path) -> None:
-    result = put(folder, Judge(nan={"2", "4"}), max_error_rate=0.5)
-    judged = find_judged(result)
+    result = judge_run(folder, GradingEngine(nan={"2", "4"}), max_error_rate=0.5)
+    judged = get_judged(result)
     assert (judged.missing.failed, judged.n, judged.missing_rate) == (2, ROWS - 4, 2 / (ROWS - 2))
     assert judged.mean and judged.mean.n == ROWS - 4
-    assert [line["grade"] for line in read(result.table) if line["status"] == "failed"] == ["", ""]
+    assert [line["grade"] for line in read_csv(result.table) if line["status"] == "failed"] == [
+        "",
+        "",
+    ]
     assert result.exit_code == 0
-    assert put(folder, Judge(nan={"2", "4"}), max_error_rate=0.01).exit_code == 3
+    assert judge_run(folder, GradingEngine(nan={"2", "4"}), max_error_rate=0.01).exit_code == 3
 
 
 def test_a_judge_that_fails_always_gives_no_figure(folder: Path) -> None:
-    result = put(folder, Judge(nan={str(row) for row in range(ROWS + 1)}), people="people")
-    judged = find_judged(result)
+    result = judge_run(
+        folder, GradingEngine(nan={str(row) for row in range(ROWS + 1)}), people="people"
+    )
+    judged = get_judged(result)
     assert (judged.n, judged.mean, judged.acceptable, judged.missing_rate) == (0, None, None, 1.0)
-    assert judged.against and (judged.against.n, judged.against.lost, judged.against.kappa) == (
+    assert judged.human_agreement and (
+        judged.human_agreement.n,
+        judged.human_agreement.lost,
+        judged.human_agreement.kappa,
+    ) == (
         0,
         ROWS,
         None,
@@ -182,62 +191,67 @@ def test_a_judge_that_fails_always_gives_no_figure(folder: Path) -> None:
 
 
 def test_nothing_is_asked_twice(folder: Path) -> None:
-    broken = Judge(fails_after=9, batch=1)
+    broken = GradingEngine(fails_after=9, batch=1)
     with pytest.raises(EngineError, match="broke down"):
-        put(folder, broken)
-    engine = Judge(batch=1)
-    result = put(folder, engine)
-    assert 0 < engine.asked < ROWS - 2
-    again = Judge()
-    whole = put(folder, again, people="people")  # people's grades come later, and cost nothing
-    assert (again.asked, whole.asked) == (0, 0)
-    assert find_judged(whole).mean == find_judged(result).mean
-    assert find_judged(whole).against
+        judge_run(folder, broken)
+    engine = GradingEngine(batch=1)
+    result = judge_run(folder, engine)
+    assert 0 < engine.prompt_count < ROWS - 2
+    again = GradingEngine()
+    whole = judge_run(
+        folder, again, people="people"
+    )  # people's grades come later, and cost nothing
+    assert (again.prompt_count, whole.new_judgements) == (0, 0)
+    assert get_judged(whole).mean == get_judged(result).mean
+    assert get_judged(whole).human_agreement
 
 
 def test_a_signal_stops_it_and_the_same_command_goes_on(folder: Path) -> None:
-    class Stop(Silence):
+    class StoppingProgress(NullRunObserver):
         def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    stopped = put(folder, Judge(), progress=Stop())
-    assert (stopped.state, stopped.found, stopped.exit_code) == ("interrupted", None, 130)
+    stopped = judge_run(folder, GradingEngine(), progress=StoppingProgress())
+    assert (stopped.state, stopped.metrics, stopped.exit_code) == ("interrupted", None, 130)
     assert not stopped.table.exists()
-    engine = Judge()
-    assert find_judged(put(folder, engine)).n == ROWS - 2
-    assert engine.asked == 0  # all was safe on the disk when the signal came
+    engine = GradingEngine()
+    assert get_judged(judge_run(folder, engine)).n == ROWS - 2
+    assert engine.prompt_count == 0  # all was safe on the disk when the signal came
 
 
 def test_a_larger_limit_goes_on(folder: Path) -> None:
-    first, second = Judge(batch=1), Judge(batch=1)
-    assert find_judged(put(folder, first, limit=8)).n == 6
-    assert find_judged(put(folder, second)).n == ROWS - 2
-    assert first.asked + second.asked == ROWS - 2
+    first, second = GradingEngine(batch=1), GradingEngine(batch=1)
+    assert get_judged(judge_run(folder, first, limit=8)).n == 6
+    assert get_judged(judge_run(folder, second)).n == ROWS - 2
+    assert first.prompt_count + second.prompt_count == ROWS - 2
 
 
 def test_another_judge_or_rubric_needs_another_place(folder: Path) -> None:
-    put(folder, Judge())
+    judge_run(folder, GradingEngine())
     with pytest.raises(RunMismatch) as caught:
-        put(folder, Judge("another"))
+        judge_run(folder, GradingEngine("another"))
     assert "--out" in caught.value.fix
     rubric = Rubric(
-        "short", "Grade it.", (Grade("bad", "wrong", 1), Grade("good", "right", 2)), "good"
+        "short",
+        "Grade it.",
+        (RubricGrade("bad", "wrong", 1), RubricGrade("good", "right", 2)),
+        "good",
     )
     with pytest.raises(RunMismatch):
-        put(folder, Judge(), rubric=rubric)
-    assert put(folder, Judge("another"), out=folder / "second.csv").table.exists()
+        judge_run(folder, GradingEngine(), rubric=rubric)
+    assert judge_run(folder, GradingEngine("another"), out=folder / "second.csv").table.exists()
 
 
 def test_a_model_does_not_judge_itself(folder: Path) -> None:
     with pytest.raises(UsageError, match="itself") as caught:
-        put(folder, FakeEngine(seed=3))
+        judge_run(folder, FakeEngine(seed=3))
     assert "--allow-self" in caught.value.fix
     assert not (folder / "judgements.csv").exists()
-    assert put(folder, FakeEngine(seed=3), allow_self=True).table.exists()
+    assert judge_run(folder, FakeEngine(seed=3), allow_self=True).table.exists()
 
 
 def test_people_and_judge_are_held_together(folder: Path) -> None:
-    against = find_judged(put(folder, Judge(), people="people")).against
+    against = get_judged(judge_run(folder, GradingEngine(), people="people")).human_agreement
     assert against and against.sensitivity and against.specificity
     assert (against.n, against.lost) == (ROWS - 2, 2)
     graded = [row for row in range(1, ROWS + 1) if row not in (3, 5)]
@@ -248,7 +262,7 @@ def test_people_and_judge_are_held_together(folder: Path) -> None:
 def test_people_s_grades_can_come_from_a_file(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "grades.csv"
     path.write_text("id,grade\nQ2,5.0\nQ4,1\nQ6,\n")
-    against = find_judged(put(folder, Judge(), people=str(path))).against
+    against = get_judged(judge_run(folder, GradingEngine(), people=str(path))).human_agreement
     assert against and against.n == 2
 
 
@@ -262,7 +276,7 @@ def test_people_s_grades_are_those_of_the_rubric(
     path = tmp_path / "grades.csv"
     path.write_text(f"id,grade\nQ2,{cell}\n")
     with pytest.raises(InputError, match=message) as caught:
-        put(folder, Judge(), people=str(path))
+        judge_run(folder, GradingEngine(), people=str(path))
     assert "excellent" not in str(caught.value)
 
 
@@ -273,10 +287,10 @@ def test_two_runs_are_compared_in_both_orders(folder: Path, tmp_path: Path) -> N
     }
     task = load_task(tmp_path / "patients")
     rival = run(
-        task, FakeEngine(writes=writes), tmp_path / "questions.csv", out=tmp_path / "rival"
+        task, FakeEngine(generated_texts=writes), tmp_path / "questions.csv", out=tmp_path / "rival"
     ).folder
 
-    class Chooser(Judge):
+    class ComparingEngine(GradingEngine):
         def _grade(self, prompt: Prompt) -> BranchScores:
             first = (
                 prompt.text.index("even answer") < prompt.text.index("[begin of the answer B")
@@ -287,35 +301,45 @@ def test_two_runs_are_compared_in_both_orders(folder: Path, tmp_path: Path) -> N
                 (math.log(0.9), math.log(0.1)) if first else (math.log(0.1), math.log(0.9))
             )
 
-    engine = Chooser(nan={"7 swapped"})
-    result = put(folder, engine, rival=rival, out=folder / "preferences.csv", max_error_rate=0.5)
-    assert isinstance(result.found, Compared)
+    engine = ComparingEngine(nan={"7 swapped"})
+    result = judge_run(
+        folder, engine, rival=rival, out=folder / "preferences.csv", max_error_rate=0.5
+    )
+    assert isinstance(result.metrics, PairwiseJudgeMetrics)
     rows = [row for row in range(1, ROWS + 1) if row not in (3, 5, 7)]
     wins = [row for row in rows if row % 4 == 0]  # ours is even, the rival odd
     same = [row for row in rows if row % 4 == 2]
-    assert (result.found.wins, result.found.losses, result.found.same) == (
+    assert (result.metrics.wins, result.metrics.losses, result.metrics.same) == (
         len(wins),
         len(rows) - len(wins) - len(same),
         len(same),
     )
-    assert (result.found.first, result.found.second, result.found.missing.failed) == (0, 0, 1)
-    lines = {line["id"]: line for line in read(result.table)}
+    assert (
+        result.metrics.first_position_ties,
+        result.metrics.second_position_ties,
+        result.metrics.missing.failed,
+    ) == (0, 0, 1)
+    lines = {line["id"]: line for line in read_csv(result.table)}
     assert lines["Q4"]["winner"] == "run"
     assert lines["Q1"]["winner"] == "rival"
     assert lines["Q7"]["winner"] == ""
-    assert engine.asked == 2 * (len(rows) - len(same)) + 2
+    assert engine.prompt_count == 2 * (len(rows) - len(same)) + 2
 
 
 def test_a_judge_of_the_place_decides_nothing(folder: Path, tmp_path: Path) -> None:
     task = load_task(tmp_path / "patients")
     rival = run(task, FakeEngine(seed=9), tmp_path / "questions.csv", out=tmp_path / "rival").folder
-    result = put(
+    result = judge_run(
         folder, FakeEngine({"A": 0.9}), rival=rival, out=folder / "preferences.csv", allow_self=True
     )
-    assert isinstance(result.found, Compared)
-    assert (result.found.wins, result.found.losses, result.found.first) == (0, 0, ROWS - 2)
-    assert result.found.by_place and result.found.by_place.value == 1.0
-    assert result.found.win_rate and result.found.win_rate.value == 0.5
+    assert isinstance(result.metrics, PairwiseJudgeMetrics)
+    assert (result.metrics.wins, result.metrics.losses, result.metrics.first_position_ties) == (
+        0,
+        0,
+        ROWS - 2,
+    )
+    assert result.metrics.by_place and result.metrics.by_place.value == 1.0
+    assert result.metrics.win_rate and result.metrics.win_rate.value == 0.5
 
 
 def write_table(tmp_path: Path, text: str) -> Path:
@@ -326,9 +350,9 @@ def write_table(tmp_path: Path, text: str) -> Path:
 
 def test_answers_of_another_tool_are_judged_too(tmp_path: Path) -> None:
     table = write_table(tmp_path, "id,answer,gold\n1,an even answer,yes\n2,an odd answer,no\n")
-    bench = Bench(open_answers(table, kind="answer"), MEDICAL)
-    found = judge(bench, Judge(), tmp_path / "judged.csv").found
-    assert isinstance(found, Judged) and found.n == 2
+    bench = JudgingInput(open_answers(table, kind="answer"), MEDICAL_RUBRIC)
+    found = judge(bench, GradingEngine(), tmp_path / "judged.csv").metrics
+    assert isinstance(found, JudgeMetrics) and found.n == 2
 
 
 @pytest.mark.parametrize(
@@ -339,24 +363,25 @@ def test_answers_of_another_tool_are_judged_too(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_judged_at_all_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    bench = Bench(open_answers(write_table(tmp_path, text), kind="answer"), MEDICAL)
+    bench = JudgingInput(open_answers(write_table(tmp_path, text), kind="answer"), MEDICAL_RUBRIC)
     with pytest.raises(InputError, match=message):
-        judge(bench, Judge(), tmp_path / "judged.csv")
+        judge(bench, GradingEngine(), tmp_path / "judged.csv")
 
 
 def test_labels_are_not_for_a_judge(tmp_path: Path) -> None:
-    bench = Bench(
-        open_answers(write_table(tmp_path, "id,answer,gold\n1,a,a\n2,b,b\n"), kind="label"), MEDICAL
+    bench = JudgingInput(
+        open_answers(write_table(tmp_path, "id,answer,gold\n1,a,a\n2,b,b\n"), kind="label"),
+        MEDICAL_RUBRIC,
     )
     with pytest.raises(UsageError, match="of the kind label"):
-        judge(bench, Judge(), tmp_path / "judged.csv")
+        judge(bench, GradingEngine(), tmp_path / "judged.csv")
 
 
 def test_records_of_patients_go_to_no_other_machine(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["task"]["question"]["phi"] = True
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    engine = Judge()
+    engine = GradingEngine()
     engine.info = EngineInfo(
         "http",
         "far away",
@@ -364,15 +389,17 @@ def test_records_of_patients_go_to_no_other_machine(folder: Path) -> None:
         {"remote": True, "url": "https://far", "addresses": ["192.0.2.1"]},
     )
     with pytest.raises(UsageError, match="phi: true"):
-        put(folder, engine)
+        judge_run(folder, engine)
 
 
 @contextmanager
-def serving(rules: Sequence[Rule] = (), **features: Any) -> Iterator[Any]:
-    server = FaultServer("openai", ToyModel([*WORDS, *"12345", *"47AB"]), Features(**features))
+def open_fault_engine(rules: Sequence[FaultRule] = (), **features: Any) -> Iterator[Any]:
+    server = FaultServer(
+        "openai", ToyModel([*PROBE_WORDS, *"12345", *"47AB"]), ServerFeatures(**features)
+    )
     with serve(server) as url:
         engine = load_http(f"{url}/v1", deadline_s=5.0)
-        server.script = Script(rules, seed=1)
+        server.script = FaultScript(rules, seed=1)
         try:
             yield engine
         finally:
@@ -383,26 +410,32 @@ def serving(rules: Sequence[Rule] = (), **features: Any) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("rules", "features"),
     [
-        ([Rule("null_content", rate=0.5)], {}),  # every second judgement is nothing
-        ([Rule("status", rate=0.5, status=500)], {}),  # every second call fails: it is tried again
+        ([FaultRule("null_content", rate=0.5)], {}),  # every second judgement is nothing
+        (
+            [FaultRule("status", rate=0.5, status=500)],
+            {},
+        ),  # every second call fails: it is tried again
         (
             [],
             {"response_format": "ignored", "logprobs": False},
         ),  # a judge that writes what it likes: prose, other scales
-        ([Rule("cut_json", rate=0.5)], {}),
+        ([FaultRule("cut_json", rate=0.5)], {}),
     ],
 )
 def test_a_server_that_fails_or_talks_costs_judgements_and_invents_none(
-    folder: Path, rules: Sequence[Rule], features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    rules: Sequence[FaultRule],
+    features: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pace, "LONGEST_DELAY_S", 0.002)
-    with serving(rules, **features) as engine:
-        result = put(folder, engine, people="people")
-    judged, lines = find_judged(result), read(result.table)
+    monkeypatch.setattr(pace, "MAX_DELAY_S", 0.002)
+    with open_fault_engine(rules, **features) as engine:
+        result = judge_run(folder, engine, people="people")
+    judged, lines = get_judged(result), read_csv(result.table)
     assert judged.n + judged.missing.failed == ROWS - 2
     graded = [line for line in lines if line["grade"]]
     assert len(graded) == judged.n
-    assert {line["grade"] for line in graded} <= set(MEDICAL.names)
+    assert {line["grade"] for line in graded} <= set(MEDICAL_RUBRIC.grade_names)
     others = [line for line in lines if not line["grade"]]
     assert {line["status"] for line in others} <= {
         Status.FAILED,
@@ -413,5 +446,5 @@ def test_a_server_that_fails_or_talks_costs_judgements_and_invents_none(
     assert judged.mean is None or judged.mean.value == pytest.approx(
         sum(float(line["grade"]) for line in graded) / len(graded)
     )
-    assert judged.against and judged.against.n == judged.n
+    assert judged.human_agreement and judged.human_agreement.n == judged.n
     assert result.exit_code == (3 if judged.missing_rate and judged.missing_rate > 0.05 else 0)

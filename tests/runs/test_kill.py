@@ -23,39 +23,45 @@ import pytest
 
 from medtask.engines.fake import FakeEngine
 from medtask.runs.ledger import FLUSH_ROWS
-from medtask.runs.local import run
+from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
-from runs import victim
-from runs.kinds import KINDS, write_kind
+from support import run_process as victim
+from support.tasks_by_kind import ANSWER_SPECS, write_task_and_table
 
 BATCH = 16
 Rows = Callable[[int], Path]
-FORKS = multiprocessing.get_context("forkserver")
+FORKSERVER = multiprocessing.get_context("forkserver")
 # The server imports once what every process needs; polars stays out, because its threads would not
 # survive the fork.
-FORKS.set_forkserver_preload(
-    ["pytest", "scipy.stats", "medtask.evaluate.report", "medtask.runs.local", "medtask.tasks.load"]
+FORKSERVER.set_forkserver_preload(
+    [
+        "pytest",
+        "scipy.stats",
+        "medtask.evaluation.report.run_report",
+        "medtask.runs.local_run",
+        "medtask.tasks.load",
+    ]
 )
 
 
-class Victim:
+class RunProcess:
     """One run in its own process."""
 
     def __init__(self, process: BaseProcess, pipe: Any) -> None:
         self.process, self.pipe = process, pipe
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """What it says next."""
         assert self.pipe.poll(60), "it says nothing"
         return self.pipe.recv()
 
-    def end(self) -> Any:
+    def wait(self) -> Any:
         """Wait until it has ended; its last words."""
         heard = None
         try:
             while True:
-                heard = self.hear()
+                heard = self.receive()
         except EOFError:
             self.process.join(60)
             return heard
@@ -65,26 +71,26 @@ class Victim:
         os.kill(self.process.pid, number)
 
 
-Start = Callable[..., Victim]
+StartRun = Callable[..., RunProcess]
 
 
 @pytest.fixture
-def start(task_folder: Path, tmp_path: Path) -> Iterator[Start]:
+def start_run(task_folder: Path, tmp_path: Path) -> Iterator[StartRun]:
     """Start a run of rows.csv into out/, of the task in ``folder`` or else the plain one; see
     victim.label for the options.
     """
-    started: list[Victim] = []
+    started: list[RunProcess] = []
 
-    def go(folder: Path = task_folder, **options: object) -> Victim:
-        ours, theirs = FORKS.Pipe()
+    def launch(folder: Path = task_folder, **options: object) -> RunProcess:
+        ours, theirs = FORKSERVER.Pipe()
         places = (theirs, str(folder), str(tmp_path / "rows.csv"), str(tmp_path / "out"))
-        process = FORKS.Process(target=victim.label, args=places, kwargs=options)
+        process = FORKSERVER.Process(target=victim.run_in_process, args=places, kwargs=options)
         process.start()
         theirs.close()
-        started.append(Victim(process, ours))
+        started.append(RunProcess(process, ours))
         return started[-1]
 
-    yield go
+    yield launch
     for one in started:
         one.process.kill()
         one.process.join()
@@ -92,12 +98,12 @@ def start(task_folder: Path, tmp_path: Path) -> Iterator[Start]:
         one.pipe.close()
 
 
-def reference(task: Task, rows: Path, folder: Path) -> Path:
+def run_undisturbed(task: Task, rows: Path, folder: Path) -> Path:
     """The folder of an undisturbed run."""
-    return run(task, FakeEngine(**victim.BAD), rows, out=folder / "reference").folder
+    return run(task, FakeEngine(**victim.FAULTY_RECORDS), rows, out=folder / "reference").folder
 
 
-def digest(path: Path) -> str:
+def hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -109,11 +115,11 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 def kill_until_done(
-    start: Start,
-    dice: random.Random,
+    start: StartRun,
+    rng: random.Random,
     kills: int,
     ms_per_row: float,
-    patience: float,
+    max_wait_s: float,
     **options: object,
 ) -> None:
     """Kill runs at random moments, a fifth of them while they write their tables, and let the last
@@ -122,147 +128,149 @@ def kill_until_done(
     done = 0
     for number in range(kills):
         one = start(ms_per_row=ms_per_row, **options)
-        before, done = done, one.hear()
+        before, done = done, one.receive()
         assert done >= before
         if number % 5 == 4 and number > kills // 2:
-            assert one.hear() == "all asked"
-        time.sleep(dice.random() * patience)
+            assert one.receive() == "all asked"
+        time.sleep(rng.random() * max_wait_s)
         one.signal(signal.SIGKILL)
         one.process.join()
     last = start(**options)
-    assert last.end()["state"] == "finished"
+    assert last.wait()["state"] == "finished"
     assert last.process.exitcode in (0, 3)
 
 
 def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
-    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+    task: Task, start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(2000)
-    kill_until_done(start, random.Random(1), kills=12, ms_per_row=0.3, patience=0.15)
-    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+    kill_until_done(start_run, random.Random(1), kills=12, ms_per_row=0.3, max_wait_s=0.15)
+    assert_equal_runs(tmp_path / "out", run_undisturbed(task, rows, tmp_path))
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(ANSWER_SPECS))
 def test_a_run_of_any_kind_killed_again_and_again_ends_like_an_undisturbed_one(
-    kind: str, start: Start, tmp_path: Path
+    kind: str, start_run: StartRun, tmp_path: Path
 ) -> None:
-    folder, rows = write_kind(kind, tmp_path, 300)
+    folder, rows = write_task_and_table(kind, tmp_path, 300)
     kill_until_done(
-        start, random.Random(kind), kills=6, ms_per_row=0.4, patience=0.25, folder=folder
+        start_run, random.Random(kind), kills=6, ms_per_row=0.4, max_wait_s=0.25, folder=folder
     )
-    assert_equal_runs(tmp_path / "out", reference(load_task(folder), rows, tmp_path))
+    assert_equal_runs(tmp_path / "out", run_undisturbed(load_task(folder), rows, tmp_path))
 
 
 @pytest.mark.slow
 def test_a_long_run_killed_two_hundred_times_ends_the_same_way(
-    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+    task: Task, start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(10_000)
-    kill_until_done(start, random.Random(2), kills=200, ms_per_row=0.5, patience=0.1)
-    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+    kill_until_done(start_run, random.Random(2), kills=200, ms_per_row=0.5, max_wait_s=0.1)
+    assert_equal_runs(tmp_path / "out", run_undisturbed(task, rows, tmp_path))
 
 
-def test_a_kill_loses_no_more_than_a_flush_and_a_batch(start: Start, write_rows: Rows) -> None:
+def test_a_kill_loses_no_more_than_a_flush_and_a_batch(
+    start_run: StartRun, write_rows: Rows
+) -> None:
     write_rows(600)
-    one = start(tell_asked=True, ms_per_row=0.2)
-    one.hear()
-    while one.hear() < 300:
+    one = start_run(tell_asked=True, ms_per_row=0.2)
+    one.receive()
+    while one.receive() < 300:
         pass
     one.signal(signal.SIGKILL)
-    asked = one.end() or 300
-    second = start()
-    kept = second.hear()
+    asked = one.wait() or 300
+    second = start_run()
+    kept = second.receive()
     assert kept >= asked - FLUSH_ROWS - BATCH
-    assert second.end()["asked"] == 600 - kept
+    assert second.wait()["asked"] == 600 - kept
 
 
 @pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGUSR1", 143)])
 def test_a_signal_ends_a_run_in_order_and_the_same_command_resumes(
-    name: str, exit_code: int, task: Task, start: Start, write_rows: Rows, tmp_path: Path
+    name: str, exit_code: int, task: Task, start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(300)
-    one = start(tell_asked=True, ms_per_row=20)  # a batch takes 320 ms, the run six seconds
-    one.hear()
-    while one.hear() < 3 * BATCH:
+    one = start_run(tell_asked=True, ms_per_row=20)  # a batch takes 320 ms, the run six seconds
+    one.receive()
+    while one.receive() < 3 * BATCH:
         pass
     sent = time.monotonic()
     one.signal(getattr(signal, name))
-    told = one.end()
+    told = one.wait()
     assert time.monotonic() - sent < 5
     assert one.process.exitcode == exit_code
     assert told["state"] == "interrupted"
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "interrupted"
     assert not (tmp_path / "out" / "answers.csv").exists()
-    second = start()
-    assert second.hear() == told["asked"] > 0
-    second.end()
-    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+    second = start_run()
+    assert second.receive() == told["asked"] > 0
+    second.wait()
+    assert_equal_runs(tmp_path / "out", run_undisturbed(task, rows, tmp_path))
 
 
-def test_a_second_signal_ends_a_run_at_once(start: Start, write_rows: Rows) -> None:
+def test_a_second_signal_ends_a_run_at_once(start_run: StartRun, write_rows: Rows) -> None:
     write_rows(50)
-    one = start(stuck=True)  # what the first signal leads to would take a minute
-    one.hear()
-    assert one.hear() == "stuck"
+    one = start_run(stuck=True)  # what the first signal leads to would take a minute
+    one.receive()
+    assert one.receive() == "stuck"
     one.signal(signal.SIGINT)
-    assert one.hear() == "stuck"
+    assert one.receive() == "stuck"
     one.signal(signal.SIGINT)
     one.process.join(5)
     assert one.process.exitcode == 130
 
 
 def test_a_second_process_is_refused_and_disturbs_nothing(
-    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+    task: Task, start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(200)
-    first = start(ms_per_row=5)
-    first.hear()
-    second = start()
-    assert f"process {first.process.pid} on " in second.end()
+    first = start_run(ms_per_row=5)
+    first.receive()
+    second = start_run()
+    assert f"process {first.process.pid} on " in second.wait()
     assert second.process.exitcode == 6
-    first.end()
+    first.wait()
     assert first.process.exitcode == 0
-    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+    assert_equal_runs(tmp_path / "out", run_undisturbed(task, rows, tmp_path))
 
 
 def test_a_full_disk_keeps_what_there_is_and_the_same_command_goes_on(
-    task: Task, start: Start, write_rows: Rows, tmp_path: Path
+    task: Task, start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(1000)
-    start(limit=50).end()
-    before = digest(tmp_path / "out" / "answers.csv")
-    full = start(file_limit=60_000)
-    full.hear()
+    start_run(limit=50).wait()
+    before = hash_file(tmp_path / "out" / "answers.csv")
+    full = start_run(file_limit=60_000)
+    full.receive()
     begun = time.monotonic()
-    assert str(tmp_path / "out" / "ledger.db") in full.end()
+    assert str(tmp_path / "out" / "ledger.db") in full.wait()
     assert full.process.exitcode == 7
     assert time.monotonic() - begun < 10
-    assert digest(tmp_path / "out" / "answers.csv") == before
-    done = start()
-    assert done.hear() >= 50
-    done.end()
-    assert_equal_runs(tmp_path / "out", reference(task, rows, tmp_path))
+    assert hash_file(tmp_path / "out" / "answers.csv") == before
+    done = start_run()
+    assert done.receive() >= 50
+    done.wait()
+    assert_equal_runs(tmp_path / "out", run_undisturbed(task, rows, tmp_path))
 
 
 def test_a_disk_that_fills_while_answers_are_written_leaves_the_old_tables(
-    start: Start, write_rows: Rows, tmp_path: Path
+    start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
     write_rows(1000)
-    start().end()
+    start_run().wait()
     before = {
-        name: digest(tmp_path / "out" / name)
+        name: hash_file(tmp_path / "out" / name)
         for name in ("answers.csv", "answers.parquet", "ledger.db")
     }
-    full = start(file_limit=10_000)
-    assert str(tmp_path / "out" / "answers.csv") in full.end()
+    full = start_run(file_limit=10_000)
+    assert str(tmp_path / "out" / "answers.csv") in full.wait()
     assert full.process.exitcode == 7
-    assert {name: digest(tmp_path / "out" / name) for name in before} == before
+    assert {name: hash_file(tmp_path / "out" / name) for name in before} == before
 
 
-MEASURE = """
+MEMORY_SCRIPT = """
 import resource, sys
 from medtask.engines.fake import FakeEngine
-from medtask.runs.local import run
+from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
 run(load_task(sys.argv[1]), FakeEngine(batch=256), sys.argv[2], out=sys.argv[3], limit=int(sys.argv[4]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -282,7 +290,7 @@ def test_memory_does_not_grow_with_rows(task_folder: Path, tmp_path: Path) -> No
         command = [
             sys.executable,
             "-c",
-            MEASURE,
+            MEMORY_SCRIPT,
             str(task_folder),
             str(path),
             str(tmp_path / f"out-{limit}"),

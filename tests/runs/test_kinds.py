@@ -12,12 +12,12 @@ import pytest
 
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError
-from medtask.runs.local import run
+from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
-from runs.kinds import KINDS, write_kind
+from support.tasks_by_kind import ANSWER_SPECS, write_task_and_table
 
 
-@pytest.fixture(params=sorted(KINDS))
+@pytest.fixture(params=sorted(ANSWER_SPECS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -27,10 +27,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def answer(
+def run_kind(
     kind: str, folder: Path, rows: int = 40, **options: Any
 ) -> tuple[Path, list[dict[str, str]], pl.DataFrame]:
-    task, table = write_kind(kind, folder, rows)
+    task, table = write_task_and_table(kind, folder, rows)
     result = run(load_task(task), FakeEngine(), table, out=folder / "out", **options)
     assert result.state == "finished"
     return (
@@ -43,7 +43,7 @@ def answer(
 def test_a_run_of_every_kind_leaves_a_status_for_every_row_and_a_report(
     kind: str, tmp_path: Path
 ) -> None:
-    folder, rows, _ = answer(kind, tmp_path)
+    folder, rows, _ = run_kind(kind, tmp_path)
     assert len(rows) == 40
     allowed = {
         "ok",
@@ -62,7 +62,7 @@ def test_a_run_of_every_kind_leaves_a_status_for_every_row_and_a_report(
 
 
 def test_several_labels_are_joined_for_people_and_a_list_for_machines(tmp_path: Path) -> None:
-    _, rows, frame = answer("labels", tmp_path)
+    _, rows, frame = run_kind("labels", tmp_path)
     assert frame["answer"].dtype == pl.List(pl.String)
     for row, given in zip(rows, frame["answer"].to_list(), strict=True):
         assert row["answer"] == "; ".join(given or [])
@@ -70,7 +70,7 @@ def test_several_labels_are_joined_for_people_and_a_list_for_machines(tmp_path: 
 
 
 def test_letters_are_answers_and_each_has_its_probability(tmp_path: Path) -> None:
-    _, rows, frame = answer("choice", tmp_path)
+    _, rows, frame = run_kind("choice", tmp_path)
     for row, shares in zip(rows, frame["probabilities"].to_list(), strict=True):
         if row["answer"]:
             known = {letter: share for letter, share in shares.items() if share is not None}
@@ -80,7 +80,7 @@ def test_letters_are_answers_and_each_has_its_probability(tmp_path: Path) -> Non
 
 
 def test_fields_are_json_for_people_and_structs_for_machines(tmp_path: Path) -> None:
-    _, rows, frame = answer("fields", tmp_path)
+    _, rows, frame = run_kind("fields", tmp_path)
     assert frame["answer"].dtype == pl.Struct(
         {"side": pl.String, "size": pl.Float64, "seen": pl.Boolean}
     )
@@ -94,12 +94,12 @@ def test_fields_are_json_for_people_and_structs_for_machines(tmp_path: Path) -> 
 
 
 def test_a_further_pass_shows_in_the_tables(tmp_path: Path) -> None:
-    _, rows, _ = answer("passes", tmp_path)
+    _, rows, _ = run_kind("passes", tmp_path)
     assert {row["pass"] for row in rows} == {"first", "refine"}
 
 
 def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
-    task, table = write_kind("labels", tmp_path, 200)
+    task, table = write_task_and_table("labels", tmp_path, 200)
     text = (
         (task / "task.yaml")
         .read_text()
@@ -113,7 +113,7 @@ def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
     assert set(manifest["thresholds"]) == {"heart", "lung", "nerves"}
     assert all(0 <= threshold <= 1 for threshold in manifest["thresholds"].values())
     plain = run(
-        load_task(write_kind("labels", tmp_path / "plain", 200)[0]),
+        load_task(write_task_and_table("labels", tmp_path / "plain", 200)[0]),
         FakeEngine(),
         table,
         out=tmp_path / "unfitted",
@@ -131,28 +131,33 @@ def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
 
 
 def test_running_again_asks_nothing_and_derives_the_same(kind: str, tmp_path: Path) -> None:
-    folder, _, _ = answer(kind, tmp_path)
+    folder, _, _ = run_kind(kind, tmp_path)
     before = {name: (folder / name).read_bytes() for name in ("answers.csv", "answers.parquet")}
     task, table = tmp_path / "task", tmp_path / "rows.csv"
     engine = FakeEngine()
     run(load_task(task), engine, table, out=folder)
-    assert engine.asked == 0
+    assert engine.prompt_count == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
 def test_an_answer_that_was_cut_at_a_sentence_is_no_error(tmp_path: Path) -> None:
-    task, table = write_kind("answer", tmp_path, 40)
+    task, table = write_task_and_table("answer", tmp_path, 40)
     cut = {f"c-{row}": "One sentence. " + "word " * 40 for row in range(40)}
-    assert run(load_task(task), FakeEngine(writes=cut), table, out=tmp_path / "cut").exit_code == 0
+    assert (
+        run(load_task(task), FakeEngine(generated_texts=cut), table, out=tmp_path / "cut").exit_code
+        == 0
+    )
     nothing = dict.fromkeys(cut, "")
     assert (
-        run(load_task(task), FakeEngine(writes=nothing), table, out=tmp_path / "nothing").exit_code
+        run(
+            load_task(task), FakeEngine(generated_texts=nothing), table, out=tmp_path / "nothing"
+        ).exit_code
         == 3
     )
 
 
 def test_thresholds_are_fitted_though_a_pass_asks_about_some_labels_only(tmp_path: Path) -> None:
-    task, table = write_kind("labels", tmp_path, 120)
+    task, table = write_task_and_table("labels", tmp_path, 120)
     text = (
         (task / "task.yaml")
         .read_text()

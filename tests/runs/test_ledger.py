@@ -11,16 +11,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from full_disk import full_disk
-from medtask.decision.predictor import RowAnswer
 from medtask.errors import StorageError
-from medtask.records import Answer, Quote, Status, Step
+from medtask.prediction.predictor import RowAnswer
+from medtask.records import Answer, PassStep, Quote, Status
 from medtask.runs.ledger import FLUSH_ROWS, Ledger
+from support.file_size_limit import limit_file_size
 
 LABELS = ("curative", "palliative", "cannot tell")
 
 
-def answer_row(row: int, key: bytes | None = None, share: float = 0.75) -> RowAnswer:
+def make_row_answer(row: int, key: bytes | None = None, share: float = 0.75) -> RowAnswer:
     probabilities = dict(zip(LABELS, (share, 1 - share, 0.0), strict=True))
     answer = Answer(
         f"case-{row}",
@@ -37,8 +37,8 @@ def answer_row(row: int, key: bytes | None = None, share: float = 0.75) -> RowAn
     return RowAnswer(row, key or row.to_bytes(16), answer)
 
 
-def fill(path: Path, rows: int) -> list[RowAnswer]:
-    given = [answer_row(row, share=random.Random(row).random()) for row in range(1, rows + 1)]
+def fill_ledger_file(path: Path, rows: int) -> list[RowAnswer]:
+    given = [make_row_answer(row, share=random.Random(row).random()) for row in range(1, rows + 1)]
     ledger = Ledger(path, LABELS)
     for one in given:
         ledger.add(one)
@@ -55,7 +55,7 @@ fields = st.dictionaries(
 )
 quotes = st.builds(Quote, st.text(), st.integers(0, 9), st.integers(0, 9))
 steps = st.builds(
-    Step, st.text(), st.sampled_from(Status), st.none() | st.text(), st.none() | numbers
+    PassStep, st.text(), st.sampled_from(Status), st.none() | st.text(), st.none() | numbers
 )
 answers = st.builds(
     Answer,
@@ -93,7 +93,7 @@ def test_every_answer_comes_back_as_it_went_in(
     ledger.close()
     ledger = Ledger(path, LABELS)
     assert ledger.damaged == 0
-    assert list(ledger.answers(10)) == [
+    assert list(ledger.read_answers(10)) == [
         RowAnswer(row, None, answer) for row, answer in enumerate(given, 1)
     ]
     ledger.close()
@@ -105,20 +105,20 @@ def test_an_outcome_that_a_row_does_not_have_is_not_there_when_it_comes_back(
     ledger = Ledger(tmp_path / "ledger.db", ("A", "B", "C", "D"))
     answer = Answer("r", Status.OK, "D", 0.75, {"A": 0.25, "D": 0.75})
     ledger.add(RowAnswer(1, b"k" * 16, answer))
-    assert next(ledger.answers(1)).answer == answer
+    assert next(ledger.read_answers(1)).answer == answer
     ledger.close()
 
 
 def test_half_a_surrogate_pair_in_an_id_does_not_stop_a_run(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
     ledger.add(RowAnswer(1, None, Answer("a\ud800", Status.EMPTY_INPUT)))
-    assert [given.answer.record_id for given in ledger.answers(1)] == ["a\\ud800"]
+    assert [given.answer.record_id for given in ledger.read_answers(1)] == ["a\\ud800"]
     ledger.close()
 
 
 def test_answers_are_committed_in_small_transactions(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
-    safe = [ledger.add(answer_row(row)) for row in range(1, 2 * FLUSH_ROWS + 1)]
+    safe = [ledger.add(make_row_answer(row)) for row in range(1, 2 * FLUSH_ROWS + 1)]
     assert safe.count(True) >= 2
     other = sqlite3.connect(tmp_path / "ledger.db")
     assert other.execute("SELECT count(*) FROM answers").fetchone() == (2 * FLUSH_ROWS,)
@@ -130,24 +130,24 @@ def test_a_slow_row_is_committed_after_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
-    assert not ledger.add(answer_row(1))
+    assert not ledger.add(make_row_answer(1))
     monkeypatch.setattr("medtask.runs.ledger.time.monotonic", lambda now=ledger._flushed: now + 1.1)
-    assert ledger.add(answer_row(2))
+    assert ledger.add(make_row_answer(2))
     ledger.close()
 
 
 def test_rows_and_answers_are_found_even_before_they_are_committed(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
     for row in (3, 5, 9):
-        ledger.add(answer_row(row, key=b"same"))
-    assert ledger.rows_between(4, 9) == {5, 9}
-    assert ledger.answers_before(9, [b"same", b"none"]) == {b"same": answer_row(3).answer}
-    assert ledger.answers_before(3, [b"same"]) == {}
+        ledger.add(make_row_answer(row, key=b"same"))
+    assert ledger.list_answered_rows(4, 9) == {5, 9}
+    assert ledger.find_answers_before(9, [b"same", b"none"]) == {b"same": make_row_answer(3).answer}
+    assert ledger.find_answers_before(3, [b"same"]) == {}
     ledger.close()
 
 
 def test_a_ledger_is_private(tmp_path: Path) -> None:
-    fill(tmp_path / "ledger.db", 1)
+    fill_ledger_file(tmp_path / "ledger.db", 1)
     assert (tmp_path / "ledger.db").stat().st_mode & 0o777 == 0o600
 
 
@@ -156,7 +156,7 @@ def test_a_changed_byte_is_found_by_the_checksum_and_the_row_is_forgotten(tmp_pa
     nothing, or an error.
     """
     path = tmp_path / "ledger.db"
-    given = {one.row: one for one in fill(path, 200)}
+    given = {one.row: one for one in fill_ledger_file(path, 200)}
     whole, seed, dropped, refused = path.read_bytes(), random.Random(0), 0, 0
     for _ in range(60):
         torn = bytearray(whole)
@@ -164,8 +164,8 @@ def test_a_changed_byte_is_found_by_the_checksum_and_the_row_is_forgotten(tmp_pa
         path.write_bytes(torn)
         try:
             ledger = Ledger(path, LABELS)
-            found = {one.row: one for one in ledger.answers(1000)}
-            recalled = ledger.answers_before(1000, [row.to_bytes(16) for row in given])
+            found = {one.row: one for one in ledger.read_answers(1000)}
+            recalled = ledger.find_answers_before(1000, [row.to_bytes(16) for row in given])
             dropped += ledger.damaged
             ledger.close()
         except StorageError as error:
@@ -181,7 +181,7 @@ def test_a_changed_byte_is_found_by_the_checksum_and_the_row_is_forgotten(tmp_pa
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 4096, 5000, 20000])
 def test_a_truncated_ledger_is_empty_or_refused_with_the_remedy(tmp_path: Path, size: int) -> None:
     path = tmp_path / "ledger.db"
-    fill(path, 200)
+    fill_ledger_file(path, 200)
     path.write_bytes(path.read_bytes()[:size])
     try:
         ledger = Ledger(path, LABELS)
@@ -189,24 +189,24 @@ def test_a_truncated_ledger_is_empty_or_refused_with_the_remedy(tmp_path: Path, 
         assert str(path) in str(error)
         assert "move the file aside" in error.fix
     else:
-        assert list(ledger.answers(1000)) == []
+        assert list(ledger.read_answers(1000)) == []
         ledger.close()
 
 
 def test_text_that_is_no_longer_utf_8_is_found_by_the_checksum_too(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    fill(path, 3)
+    fill_ledger_file(path, 3)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("UPDATE answers SET id = CAST(x'ff' AS TEXT) WHERE row = 2")
     ledger = Ledger(path, LABELS)
-    assert (ledger.damaged, ledger.rows_between(1, 3)) == (1, {1, 3})
+    assert (ledger.damaged, ledger.list_answered_rows(1, 3)) == (1, {1, 3})
     ledger.close()
 
 
 def test_a_commit_waits_for_the_disk_and_happens_once(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
     before = ledger._db.total_changes
-    ledger.add(answer_row(1))
+    ledger.add(make_row_answer(1))
     ledger.flush()
     ledger.flush()
     assert ledger._db.total_changes - before == 1
@@ -214,7 +214,7 @@ def test_a_commit_waits_for_the_disk_and_happens_once(tmp_path: Path) -> None:
     ledger.close()
 
 
-class Interrupted(list[tuple[object, ...]]):
+class InterruptedRows(list[tuple[object, ...]]):
     """Pending rows of which the first is written when a signal comes."""
 
     def __iter__(self) -> Iterator[tuple[object, ...]]:
@@ -226,20 +226,20 @@ def test_a_signal_in_the_midst_of_a_commit_undoes_it_and_it_can_be_done_again(
     tmp_path: Path,
 ) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
-    ledger.add(answer_row(1))
-    ledger.add(answer_row(2))
+    ledger.add(make_row_answer(1))
+    ledger.add(make_row_answer(2))
     pending = ledger._pending
-    ledger._pending = Interrupted(pending)
+    ledger._pending = InterruptedRows(pending)
     with pytest.raises(KeyboardInterrupt):
         ledger.flush()
     assert ledger._db.execute("SELECT count(*) FROM answers").fetchone() == (0,)
     ledger._pending = pending
-    assert [given.row for given in ledger.answers(9)] == [1, 2]
+    assert [given.row for given in ledger.read_answers(9)] == [1, 2]
     ledger.close()
 
 
 def test_other_labels_are_refused(tmp_path: Path) -> None:
-    fill(tmp_path / "ledger.db", 1)
+    fill_ledger_file(tmp_path / "ledger.db", 1)
     with pytest.raises(StorageError, match="labels"):
         Ledger(tmp_path / "ledger.db", LABELS[:2])
 
@@ -255,9 +255,12 @@ def test_on_a_full_disk_what_was_committed_is_kept_and_the_rest_waits_for_room(
     path = tmp_path / "ledger.db"
     ledger = Ledger(path, LABELS)
     row = 0
-    with full_disk(100_000), pytest.raises(StorageError, match=re.escape(str(path))) as refusal:
+    with (
+        limit_file_size(100_000),
+        pytest.raises(StorageError, match=re.escape(str(path))) as refusal,
+    ):
         while row < 10_000:
-            ledger.add(answer_row(row := row + 1))
+            ledger.add(make_row_answer(row := row + 1))
     assert "free space" in refusal.value.fix
     with closing(sqlite3.connect(path)) as other:
         (kept,) = other.execute("SELECT count(*) FROM answers").fetchone()
@@ -265,5 +268,5 @@ def test_on_a_full_disk_what_was_committed_is_kept_and_the_rest_waits_for_room(
     ledger.flush()
     ledger.close()
     ledger = Ledger(path, LABELS)
-    assert [given.row for given in ledger.answers(10_000)] == list(range(1, row + 1))
+    assert [given.row for given in ledger.read_answers(10_000)] == list(range(1, row + 1))
     ledger.close()

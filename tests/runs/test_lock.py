@@ -15,7 +15,7 @@ import pytest
 from medtask.errors import RunLocked, StorageError
 from medtask.runs.lock import lock_run
 
-HOLD = """
+HOLDER_SCRIPT = """
 import sys, time
 from pathlib import Path
 from medtask.errors import RunLocked
@@ -31,34 +31,36 @@ except RunLocked as error:
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def hold_lock(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Start a process that holds the folder for a minute, or says who does."""
     started: list[subprocess.Popen[str]] = []
 
-    def start() -> subprocess.Popen[str]:
+    def start_holder() -> subprocess.Popen[str]:
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", HOLD, str(tmp_path), "60"], stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", HOLDER_SCRIPT, str(tmp_path), "60"],
+                stdout=subprocess.PIPE,
+                text=True,
             )
         )
         return started[-1]
 
-    yield start
+    yield start_holder
     for process in started:
         process.kill()
         process.communicate()
 
 
-def first_line(process: subprocess.Popen[str]) -> str:
+def read_first_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def test_of_many_processes_exactly_one_proceeds_and_the_others_name_it(
-    hold: Callable[[], subprocess.Popen[str]],
+    hold_lock: Callable[[], subprocess.Popen[str]],
 ) -> None:
-    processes = [hold() for _ in range(5)]
-    lines = [first_line(process) for process in processes]
+    processes = [hold_lock() for _ in range(5)]
+    lines = [read_first_line(process) for process in processes]
     holder = processes[lines.index("held")]
     assert lines.count("held") == 1
     for process, line in zip(processes, lines, strict=True):
@@ -68,10 +70,10 @@ def test_of_many_processes_exactly_one_proceeds_and_the_others_name_it(
 
 
 def test_a_killed_holder_leaves_nothing_to_wait_for(
-    tmp_path: Path, hold: Callable[[], subprocess.Popen[str]]
+    tmp_path: Path, hold_lock: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    holder = hold()
-    assert first_line(holder) == "held"
+    holder = hold_lock()
+    assert read_first_line(holder) == "held"
     started = time.monotonic()
     with pytest.raises(RunLocked, match=f"process {holder.pid} on "), lock_run(tmp_path):
         pass
@@ -89,12 +91,12 @@ def test_the_same_process_cannot_take_a_folder_twice(tmp_path: Path) -> None:
         pass
 
 
-def leave(folder: Path, text: str) -> None:
+def write_lock_file(folder: Path, text: str) -> None:
     (folder / ".lock").write_text(text)
 
 
 def test_a_holder_on_another_host_that_did_not_end_properly_needs_force(tmp_path: Path) -> None:
-    leave(
+    write_lock_file(
         tmp_path,
         json.dumps(
             {"host": "node-17", "boot": "another", "pid": 4, "since": "2026-11-20T14:12:00+00:00"}
@@ -117,7 +119,7 @@ def test_a_holder_on_another_host_that_did_not_end_properly_needs_force(tmp_path
 )
 def test_a_dead_container_on_the_same_machine_needs_no_force(tmp_path: Path) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    leave(
+    write_lock_file(
         tmp_path,
         json.dumps(
             {"host": "3f1c0a", "boot": boot, "pid": 1, "since": "2026-11-20T14:12:00+00:00"}
@@ -128,7 +130,7 @@ def test_a_dead_container_on_the_same_machine_needs_no_force(tmp_path: Path) -> 
 
 
 def test_a_machine_that_was_restarted_needs_no_force(tmp_path: Path) -> None:
-    leave(
+    write_lock_file(
         tmp_path,
         json.dumps(
             {
@@ -145,7 +147,7 @@ def test_a_machine_that_was_restarted_needs_no_force(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torn", ["\0\0\0\0", '{"host": "no', "[]"])
 def test_a_lock_file_torn_by_a_power_cut_is_taken_over(tmp_path: Path, torn: str) -> None:
-    leave(tmp_path, torn)
+    write_lock_file(tmp_path, torn)
     with lock_run(tmp_path):
         pass
 

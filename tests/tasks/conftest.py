@@ -11,24 +11,24 @@ from medtask.errors import TaskFaults
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
-Load = Callable[..., Task]
-Faults = Callable[..., list[tuple[int | None, str]]]
+LoadTask = Callable[..., Task]
+LoadFaults = Callable[..., list[tuple[int | None, str]]]
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Load:
-    def write_and_load(text: str, name: str = "task.yaml") -> Task:
+def load_text(tmp_path: Path) -> LoadTask:
+    def write_and_load_task(text: str, name: str = "task.yaml") -> Task:
         (tmp_path / name).write_text(text, encoding="utf-8")
         return load_task(tmp_path / name)
 
-    return write_and_load
+    return write_and_load_task
 
 
 @pytest.fixture
-def faults(load: Load) -> Faults:
-    def load_and_fail(text: str, name: str = "task.yaml") -> list[tuple[int | None, str]]:
+def load_faults(load_text: LoadTask) -> LoadFaults:
+    def load_and_list_faults(text: str, name: str = "task.yaml") -> list[tuple[int | None, str]]:
         with pytest.raises(TaskFaults) as caught:
-            load(text, name)
+            load_text(text, name)
         return [(fault.line, fault.message) for fault in caught.value.faults]
 
-    return load_and_fail
+    return load_and_list_faults

@@ -12,7 +12,7 @@ from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
 
-def load(tmp_path: Path, examples: object, **keys: object) -> Task:
+def load_examples(tmp_path: Path, examples: object, **keys: object) -> Task:
     labels = {"curative": "removes", "palliative": "relieves"}
     task = {
         "instruction": "x",
@@ -23,22 +23,23 @@ def load(tmp_path: Path, examples: object, **keys: object) -> Task:
     return load_task(tmp_path)
 
 
-def faults(tmp_path: Path, examples: object, **keys: object) -> list[str]:
+def list_faults(tmp_path: Path, examples: object, **keys: object) -> list[str]:
     with pytest.raises(TaskFaults) as caught:
-        load(tmp_path, examples, **keys)
+        load_examples(tmp_path, examples, **keys)
     assert all(fault.line for fault in caught.value.faults)
     return [fault.message for fault in caught.value.faults]
 
 
 def test_an_example_may_show_the_abstention(tmp_path):
     assert (
-        load(tmp_path, [{"text": "see above", "answer": "unsure"}]).examples[0].answer == "unsure"
+        load_examples(tmp_path, [{"text": "see above", "answer": "unsure"}]).examples[0].answer
+        == "unsure"
     )
 
 
 def test_an_example_may_name_its_answer_by_the_gold_column(tmp_path):
     assert (
-        load(tmp_path, [{"text": "stent", "purpose": "palliative"}], gold="purpose")
+        load_examples(tmp_path, [{"text": "stent", "purpose": "palliative"}], gold="purpose")
         .examples[0]
         .answer
         == "palliative"
@@ -46,36 +47,36 @@ def test_an_example_may_name_its_answer_by_the_gold_column(tmp_path):
 
 
 def test_what_an_example_lacks_is_a_fault(tmp_path):
-    assert faults(tmp_path, [{"text": "stent"}]) == ["example 1 has no answer"]
-    assert faults(tmp_path, [{"answer": "curative"}]) == [
+    assert list_faults(tmp_path, [{"text": "stent"}]) == ["example 1 has no answer"]
+    assert list_faults(tmp_path, [{"answer": "curative"}]) == [
         'example 1 lacks "text", which input uses'
     ]
-    assert faults(tmp_path, [{"text": " ", "answer": "curative"}]) == [
+    assert list_faults(tmp_path, [{"text": " ", "answer": "curative"}]) == [
         "example 1 cannot be shown: every column that the input uses is blank"
     ]
-    assert faults(tmp_path, ["stent"]) == [
+    assert list_faults(tmp_path, ["stent"]) == [
         "example 1 is not a row - write the columns that input uses, and answer"
     ]
 
 
 def test_a_column_that_input_does_not_use_is_a_fault(tmp_path):
-    assert faults(tmp_path, [{"text": "stent", "answer": "curative", "note": "x"}]) == [
+    assert list_faults(tmp_path, [{"text": "stent", "answer": "curative", "note": "x"}]) == [
         'unknown key "note" - input uses text'
     ]
 
 
 def test_an_input_column_named_answer_is_refused_beside_examples(tmp_path):
-    (message,) = faults(tmp_path, [{"answer": "curative"}], input="{{ answer }}")
+    (message,) = list_faults(tmp_path, [{"answer": "curative"}], input="{{ answer }}")
     assert "rename the column" in message
 
 
 def test_more_examples_than_a_prompt_should_hold_are_refused(tmp_path):
-    (message,) = faults(tmp_path, [{"text": "stent", "answer": "curative"}] * 201)
+    (message,) = list_faults(tmp_path, [{"text": "stent", "answer": "curative"}] * 201)
     assert message.startswith("more than 200 examples")
 
 
 def test_a_flood_of_wrong_examples_is_cut(tmp_path):
-    messages = faults(
+    messages = list_faults(
         tmp_path, [{"text": "stent", "answer": f"label {number}"} for number in range(200)]
     )
     assert len(messages) == 11
@@ -86,7 +87,7 @@ def test_examples_come_from_a_table_beside_the_task(tmp_path):
     (tmp_path / "shots.csv").write_text(
         "case,text,answer\n1,Left hemicolectomy,curative\n2,Biliary stent,palliative\n"
     )
-    task = load(tmp_path, "shots.csv")
+    task = load_examples(tmp_path, "shots.csv")
     assert [(example.fields, example.answer) for example in task.examples] == [
         ({"text": "Left hemicolectomy"}, "curative"),
         ({"text": "Biliary stent"}, "palliative"),
@@ -95,19 +96,19 @@ def test_examples_come_from_a_table_beside_the_task(tmp_path):
         {"text": "Left hemicolectomy", "answer": "curative"},
         {"text": "Biliary stent", "answer": "palliative"},
     ]
-    assert load(tmp_path, inline).fingerprint == task.fingerprint
+    assert load_examples(tmp_path, inline).fingerprint == task.fingerprint
 
 
 def test_a_table_of_examples_is_checked_row_by_row(tmp_path):
     (tmp_path / "shots.csv").write_text(
         "text,purpose\nLeft hemicolectomy,curativ\nBiliary stent,palliative\n"
     )
-    assert faults(tmp_path, "shots.csv", gold="purpose") == [
+    assert list_faults(tmp_path, "shots.csv", gold="purpose") == [
         'example 1 answers "curativ", which is no label - did you mean "curative"?'
     ]
 
 
 def test_a_table_of_examples_that_is_not_there_is_a_fault_of_the_task(tmp_path):
-    (message,) = faults(tmp_path, "nowhere.csv")
+    (message,) = list_faults(tmp_path, "nowhere.csv")
     assert message.startswith("examples: ")
     assert "nowhere.csv" in message

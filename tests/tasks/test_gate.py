@@ -9,13 +9,15 @@ import pytest
 
 from medtask.records import Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.task import Example, Gate, Label, Pool, Task
+from medtask.tasks.task import Example, ExamplePool, Gate, Label, Task
 
 TASK = Task("t", "Decide.", "{{ text }}", labels=(Label("a", "", "a"), Label("b", "", "b")))
 FILE = base64.b64encode(random.Random(0).randbytes(600)).decode()
 
 
-def gate(text: object, found: Gate | None = None, **facts: object) -> tuple[Status, str] | None:
+def apply_gate(
+    text: object, found: Gate | None = None, **facts: object
+) -> tuple[Status, str] | None:
     task = Task(
         TASK.name, TASK.instruction, TASK.input, labels=TASK.labels, gate=found or Gate(), **facts
     )
@@ -42,7 +44,7 @@ def gate(text: object, found: Gate | None = None, **facts: object) -> tuple[Stat
     ids=range(10),
 )
 def test_text_is_let_pass(text):
-    assert gate(text) is None
+    assert apply_gate(text) is None
 
 
 @pytest.mark.parametrize(
@@ -58,12 +60,12 @@ def test_text_is_let_pass(text):
     ],
 )
 def test_what_is_no_text_is_told_in_figures(text, reason):
-    assert gate(text) == (Status.NOT_TEXT, reason)
+    assert apply_gate(text) == (Status.NOT_TEXT, reason)
 
 
 def test_blank_comes_before_everything_else():
-    assert gate(" \n", Gate(min_words=5))[0] is Status.EMPTY_INPUT
-    assert gate("\x00\x01", Gate(min_words=5))[0] is Status.EMPTY_INPUT
+    assert apply_gate(" \n", Gate(min_words=5))[0] is Status.EMPTY_INPUT
+    assert apply_gate("\x00\x01", Gate(min_words=5))[0] is Status.EMPTY_INPUT
 
 
 @pytest.mark.parametrize(
@@ -71,9 +73,9 @@ def test_blank_comes_before_everything_else():
     [("stent", 1), ("biliary stent", 2), ("5.5 mm - …", 3), ("胆管", 2), ("T-cell's role", 4)],
 )
 def test_a_text_with_too_few_words(text, words):
-    assert gate(text, Gate(min_words=words)) is None
+    assert apply_gate(text, Gate(min_words=words)) is None
     reason = f"{words} word{'' if words == 1 else 's'}, and the task wants {words + 1} or more"
-    assert gate(text, Gate(min_words=words + 1)) == (Status.TOO_SHORT, reason)
+    assert apply_gate(text, Gate(min_words=words + 1)) == (Status.TOO_SHORT, reason)
 
 
 def test_a_text_unlike_any_example():
@@ -81,14 +83,14 @@ def test_a_text_unlike_any_example():
         Example({"text": "biliary stent for obstruction"}, "a"),
         Example({"text": "left hemicolectomy"}, "b"),
     )
-    assert gate("stent in the left duct", Gate(novelty=0.2), examples=examples) is None
-    assert gate("quarterly sales", Gate(novelty=0.2), examples=examples) == (
+    assert apply_gate("stent in the left duct", Gate(novelty=0.2), examples=examples) is None
+    assert apply_gate("quarterly sales", Gate(novelty=0.2), examples=examples) == (
         Status.NOVEL,
         "the nearest example is 0.00 like it, below 0.2",
     )
-    pool = Pool(examples, ("biliary stent for obstruction", "left hemicolectomy"), 1)
-    assert gate("quarterly sales", Gate(novelty=0.2), pool=pool)[0] is Status.NOVEL
-    assert gate("Left hemicolectomy!", Gate(novelty=0.99), pool=pool) is None
+    pool = ExamplePool(examples, ("biliary stent for obstruction", "left hemicolectomy"), 1)
+    assert apply_gate("quarterly sales", Gate(novelty=0.2), pool=pool)[0] is Status.NOVEL
+    assert apply_gate("Left hemicolectomy!", Gate(novelty=0.99), pool=pool) is None
 
 
 def test_a_part_of_a_record_goes_past_the_gate():

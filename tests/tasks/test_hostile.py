@@ -11,9 +11,9 @@ import pytest
 
 from medtask.errors import TaskFaults
 from medtask.records import Fault, Record, Status
+from medtask.tasks.input_template import read_template
 from medtask.tasks.load import load_task
 from medtask.tasks.prompt import render_text
-from medtask.tasks.template import read_template
 
 ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
@@ -22,7 +22,7 @@ ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 
 @pytest.fixture(autouse=True)
-def in_a_second_and_a_hundred_megabytes() -> Iterator[None]:
+def limit_time_and_memory() -> Iterator[None]:
     tracemalloc.start()
     begin = time.perf_counter()
     yield

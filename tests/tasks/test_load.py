@@ -24,15 +24,15 @@ answer:
 """
 
 
-def with_labels(labels: str, rest: str = "") -> str:
+def make_labels_yaml(labels: str, rest: str = "") -> str:
     return (
         'instruction: Decide.\ninput: "{{ text }}"\nanswer:\n  kind: label\n  labels: '
         f"{labels}\n{rest}"
     )
 
 
-def test_a_full_task_is_loaded_as_it_was_written(load, tmp_path):
-    task = load(
+def test_a_full_task_is_loaded_as_it_was_written(load_text, tmp_path):
+    task = load_text(
         GOOD
         + """\
   abstain: not enough information
@@ -47,7 +47,7 @@ examples:
   - {procedure: Left hemicolectomy, answer: curative}
 """
     )
-    assert [(label.name, label.definition, label.say) for label in task.candidates] == [
+    assert [(label.name, label.definition, label.verbalizer) for label in task.candidates] == [
         ("curative", "removes the tumour with intent to cure", "A"),
         ("palliative", "relieves without intent to cure", "B"),
         ("not enough information", "", "C"),
@@ -73,11 +73,11 @@ def test_a_folder_stands_for_its_task_file_and_names_the_task(tmp_path):
     assert load_task(str(folder)).name == "surgery-purpose"
 
 
-def test_a_file_of_any_other_name_names_the_task(load):
-    assert load(GOOD, "radiation_site.yaml").name == "radiation_site"
+def test_a_file_of_any_other_name_names_the_task(load_text):
+    assert load_text(GOOD, "radiation_site.yaml").name == "radiation_site"
 
 
-def test_json_and_yaml_say_the_same(load):
+def test_json_and_yaml_say_the_same(load_text):
     as_json = {
         "instruction": "Decide the main purpose of the cancer operation.",
         "input": "{{ procedure }}",
@@ -89,11 +89,14 @@ def test_json_and_yaml_say_the_same(load):
             },
         },
     }
-    assert load(json.dumps(as_json, indent=2), "task.json").fingerprint == load(GOOD).fingerprint
+    assert (
+        load_text(json.dumps(as_json, indent=2), "task.json").fingerprint
+        == load_text(GOOD).fingerprint
+    )
 
 
-def test_a_byte_order_mark_is_not_part_of_the_first_key(load):
-    assert load("\ufeff" + GOOD).instruction.startswith("Decide")
+def test_a_byte_order_mark_is_not_part_of_the_first_key(load_text):
+    assert load_text("\ufeff" + GOOD).instruction.startswith("Decide")
 
 
 def test_a_missing_path_says_how_to_begin(tmp_path):
@@ -118,8 +121,8 @@ def test_a_table_is_not_taken_for_a_task(tmp_path):
         load_task(tmp_path / "notes.csv")
 
 
-def test_all_faults_come_at_once_with_their_lines(faults):
-    assert faults(
+def test_all_faults_come_at_once_with_their_lines(load_faults):
+    assert load_faults(
         """\
 nme: surgery
 instruction: Decide.
@@ -148,33 +151,34 @@ review:
     ]
 
 
-def test_a_key_at_the_wrong_level_is_shown_its_place(faults):
-    assert (8, 'unknown key "readout" - "readout" belongs under "answer"') in faults(
+def test_a_key_at_the_wrong_level_is_shown_its_place(load_faults):
+    assert (8, 'unknown key "readout" - "readout" belongs under "answer"') in load_faults(
         GOOD + "readout: code\n"
     )
-    assert (8, 'unknown key "model" - "model" belongs beside instruction, at the left') in faults(
-        GOOD + "  model: fake\n"
-    )
+    assert (
+        8,
+        'unknown key "model" - "model" belongs beside instruction, at the left',
+    ) in load_faults(GOOD + "  model: fake\n")
 
 
-def test_an_empty_mapping_lacks_its_three_parts(faults):
-    assert faults("{}") == [
+def test_an_empty_mapping_lacks_its_three_parts(load_faults):
+    assert load_faults("{}") == [
         (None, f'"{key}" is missing') for key in ("instruction", "input", "answer")
     ]
 
 
 @pytest.mark.parametrize("blank", ["", '""', "'  '", "~", "null"])
-def test_a_blank_instruction_is_a_fault(faults, blank):
-    assert faults(GOOD.replace("Decide the main purpose of the cancer operation.", blank)) == [
+def test_a_blank_instruction_is_a_fault(load_faults, blank):
+    assert load_faults(GOOD.replace("Decide the main purpose of the cancer operation.", blank)) == [
         (1, '"instruction" is blank')
     ]
 
 
-def test_a_value_of_the_wrong_shape_is_a_fault(faults):
-    assert faults(GOOD.replace('"{{ procedure }}"', "[a]")) == [
+def test_a_value_of_the_wrong_shape_is_a_fault(load_faults):
+    assert load_faults(GOOD.replace('"{{ procedure }}"', "[a]")) == [
         (2, '"input" must be a text - put " around it')
     ]
-    assert faults(GOOD + "review: high\n") == [
+    assert load_faults(GOOD + "review: high\n") == [
         (8, '"review" holds keys of its own: confidence_below, off_set_above')
     ]
     text = "instruction: x\ninput: '{{ a }}'\nanswer: label\n"
@@ -182,28 +186,28 @@ def test_a_value_of_the_wrong_shape_is_a_fault(faults):
         '"answer" holds keys of its own: kind, and what belongs to it, as in {kind: label, '
         "labels: [yes, no]}"
     )
-    assert faults(text) == [(3, message)]
+    assert load_faults(text) == [(3, message)]
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "inf", "high", "[1]", "{}"])
-def test_a_bound_that_is_no_probability_is_a_fault(faults, value):
-    assert faults(f"{GOOD}review:\n  off_set_above: {value}\n") == [
+def test_a_bound_that_is_no_probability_is_a_fault(load_faults, value):
+    assert load_faults(f"{GOOD}review:\n  off_set_above: {value}\n") == [
         (9, '"off_set_above" must be a number from 0 to 1')
     ]
 
 
-def test_an_unknown_kind_or_readout_says_what_there_is(faults):
+def test_an_unknown_kind_or_readout_says_what_there_is(load_faults):
     kinds = "label, labels, choice, answer, fields"
-    assert faults(GOOD.replace("kind: label", "kind: lable")) == [
+    assert load_faults(GOOD.replace("kind: label", "kind: lable")) == [
         (4, 'unknown kind "lable" - did you mean "label"?')
     ]
-    assert faults(GOOD.replace("kind: label", "kind: essay")) == [
+    assert load_faults(GOOD.replace("kind: label", "kind: essay")) == [
         (4, f'unknown kind "essay" - there are {kinds}')
     ]
-    assert faults(GOOD.replace("  kind: label\n", "")) == [
+    assert load_faults(GOOD.replace("  kind: label\n", "")) == [
         (3, f'"answer" has no "kind" - there are {kinds}')
     ]
-    assert faults(GOOD + "  readout: codes\n") == [
+    assert load_faults(GOOD + "  readout: codes\n") == [
         (8, '"readout" is "codes" - it can be name or code')
     ]
 
@@ -212,11 +216,11 @@ def test_an_unknown_kind_or_readout_says_what_there_is(faults):
 
 
 @pytest.mark.parametrize("empty", ["", "[]", "{}"])
-def test_an_empty_label_set_is_a_fault(faults, empty):
-    assert faults(with_labels(empty)) == [(5, '"labels" is empty - name the answers')]
+def test_an_empty_label_set_is_a_fault(load_faults, empty):
+    assert load_faults(make_labels_yaml(empty)) == [(5, '"labels" is empty - name the answers')]
 
 
-def test_the_words_that_yaml_changes_stay_as_they_were_typed(load):
+def test_the_words_that_yaml_changes_stay_as_they_were_typed(load_text):
     typed = [
         "no",
         "yes",
@@ -235,7 +239,7 @@ def test_the_words_that_yaml_changes_stay_as_they_were_typed(load):
         "=",
     ]
     rest = "examples:\n  - {text: 2024-01-01, answer: null}\n  - {text: 012, answer: off}\n"
-    task = load(with_labels(f"[{', '.join(typed)}]", rest))
+    task = load_text(make_labels_yaml(f"[{', '.join(typed)}]", rest))
     assert [label.name for label in task.labels] == typed
     assert [(example.fields["text"], example.answer) for example in task.examples] == [
         ("2024-01-01", "null"),
@@ -243,14 +247,20 @@ def test_the_words_that_yaml_changes_stay_as_they_were_typed(load):
     ]
     assert [
         label.name
-        for label in load(with_labels("{" + ", ".join(f"{word}: x" for word in typed) + "}")).labels
+        for label in load_text(
+            make_labels_yaml("{" + ", ".join(f"{word}: x" for word in typed) + "}")
+        ).labels
     ] == typed
-    assert load(GOOD + "  abstain: no\n").abstain.name == "no"
+    assert load_text(GOOD + "  abstain: no\n").abstain.name == "no"
     as_json = (
         '{"instruction": "x", "input": "{{ t }}", "answer": {"kind": "label", "labels": '
         "[1.0, true, 1e3]}}"
     )
-    assert [label.name for label in load(as_json, "task.json").labels] == ["1.0", "true", "1e3"]
+    assert [label.name for label in load_text(as_json, "task.json").labels] == [
+        "1.0",
+        "true",
+        "1e3",
+    ]
 
 
 @given(
@@ -270,39 +280,44 @@ def test_a_quoted_label_of_any_letters_keeps_its_name(tmp_path_factory, name):
     assert [label.name for label in load_task(path).labels] == list(labels)
 
 
-def test_labels_that_a_reader_cannot_tell_apart_are_a_fault(faults):
-    assert faults(with_labels("\n    - CT head\n    - MR head\n    - ct  Head\n")) == [
+def test_labels_that_a_reader_cannot_tell_apart_are_a_fault(load_faults):
+    assert load_faults(make_labels_yaml("\n    - CT head\n    - MR head\n    - ct  Head\n")) == [
         (8, 'the labels "CT head" (line 6) and "ct  Head" cannot be told apart')
     ]
 
 
-def test_a_label_without_a_name_is_a_fault(faults):
-    assert faults(with_labels('["a", " ", "b", ""]')) == [(5, "a label has no name")] * 2
+def test_a_label_without_a_name_is_a_fault(load_faults):
+    assert load_faults(make_labels_yaml('["a", " ", "b", ""]')) == [(5, "a label has no name")] * 2
 
 
 @pytest.mark.parametrize(
     "name", [r"a\nb", r"a\tb", r"a\x07b", r"a\u200bb", r"a\u202eb", r"a\u2028b"]
 )
-def test_a_label_with_an_invisible_character_is_a_fault(faults, name):
-    ((line, message),) = faults(with_labels(f'["{name}", "c"]'))
+def test_a_label_with_an_invisible_character_is_a_fault(load_faults, name):
+    ((line, message),) = load_faults(make_labels_yaml(f'["{name}", "c"]'))
     assert line == 5
     assert "invisible" in message
     assert not set(message) & set("\n\t\x07\u200b\u202e\u2028")
 
 
-def test_definitions_in_a_list_of_names_are_a_fault_with_the_way_out(faults):
-    ((line, message),) = faults(with_labels("\n    - curative: removes\n    - palliative\n"))
+def test_definitions_in_a_list_of_names_are_a_fault_with_the_way_out(load_faults):
+    ((line, message),) = load_faults(
+        make_labels_yaml("\n    - curative: removes\n    - palliative\n")
+    )
     assert line == 6
     assert 'leave out the "-"' in message
 
 
-def test_a_semicolon_is_part_of_a_label(load):
-    assert load(with_labels('["CT; with contrast", "CT"]')).labels[0].name == "CT; with contrast"
+def test_a_semicolon_is_part_of_a_label(load_text):
+    assert (
+        load_text(make_labels_yaml('["CT; with contrast", "CT"]')).labels[0].name
+        == "CT; with contrast"
+    )
 
 
-def test_a_definition_of_several_lines_becomes_one(load):
-    task = load(
-        with_labels(
+def test_a_definition_of_several_lines_becomes_one(load_text):
+    task = load_text(
+        make_labels_yaml(
             "\n    curative: |\n      removes the tumour\n      with intent to cure\n    "
             "palliative: 5\n"
         )
@@ -313,67 +328,67 @@ def test_a_definition_of_several_lines_becomes_one(load):
     ]
 
 
-def test_one_label_is_allowed_with_a_warning(load):
-    (warning,) = load(with_labels("{curative: removes}")).warnings
+def test_one_label_is_allowed_with_a_warning(load_text):
+    (warning,) = load_text(make_labels_yaml("{curative: removes}")).warnings
     assert warning == 'task.yaml:5: "curative" is the only label - its confidence will always be 1'
 
 
-def test_labels_without_a_definition_are_warned_of_five_by_name(load):
-    assert load(with_labels("\n    curative: removes\n    palliative:\n")).warnings == (
+def test_labels_without_a_definition_are_warned_of_five_by_name(load_text):
+    assert load_text(make_labels_yaml("\n    curative: removes\n    palliative:\n")).warnings == (
         'task.yaml:7: "palliative" has no definition - the model sees the bare word',
     )
-    warnings = load(
-        with_labels("\n" + "".join(f"    - label {number}\n" for number in range(9)))
+    warnings = load_text(
+        make_labels_yaml("\n" + "".join(f"    - label {number}\n" for number in range(9)))
     ).warnings
     assert len(warnings) == 6
     assert warnings[5] == "task.yaml:11: 4 more labels have no definition"
 
 
-def test_two_thousand_labels_load_at_once(load):
-    text = with_labels(
+def test_two_thousand_labels_load_at_once(load_text):
+    text = make_labels_yaml(
         "\n"
         + "".join(
             f"    protocol {number}: what belongs to protocol {number}\n" for number in range(2000)
         )
     )
     begin = time.perf_counter()
-    assert len(load(text).labels) == 2000
+    assert len(load_text(text).labels) == 2000
     assert time.perf_counter() - begin < 1
 
 
-def test_codes_are_letters_up_to_26_candidates_and_numbers_beyond(load):
-    def says(count: int) -> list[str]:
+def test_codes_are_letters_up_to_26_candidates_and_numbers_beyond(load_text):
+    def list_verbalizers(count: int) -> list[str]:
         names = ", ".join(f"label {number}" for number in range(count))
         return [
-            label.say
-            for label in load(
-                with_labels(f"[{names}]", "  abstain: unsure\n  readout: code\n")
+            label.verbalizer
+            for label in load_text(
+                make_labels_yaml(f"[{names}]", "  abstain: unsure\n  readout: code\n")
             ).candidates
         ]
 
-    assert says(25)[0] == "A"
-    assert says(25)[-1] == "Z"
-    assert says(26) == [str(number) for number in range(1, 28)]
+    assert list_verbalizers(25)[0] == "A"
+    assert list_verbalizers(25)[-1] == "Z"
+    assert list_verbalizers(26) == [str(number) for number in range(1, 28)]
 
 
-def test_the_abstention_may_have_a_definition_but_no_labels_name(load, faults):
-    abstain = load(GOOD + "  abstain: {unsure: the text names no operation}\n").abstain
-    assert (abstain.name, abstain.definition, abstain.say) == (
+def test_the_abstention_may_have_a_definition_but_no_labels_name(load_text, load_faults):
+    abstain = load_text(GOOD + "  abstain: {unsure: the text names no operation}\n").abstain
+    assert (abstain.name, abstain.definition, abstain.verbalizer) == (
         "unsure",
         "the text names no operation",
         "unsure",
     )
-    assert load(GOOD + "  abstain: ~\n").abstain is None
-    assert faults(GOOD + "  abstain: Curative\n") == [
+    assert load_text(GOOD + "  abstain: ~\n").abstain is None
+    assert load_faults(GOOD + "  abstain: Curative\n") == [
         (8, '"Curative" cannot be both a label and the abstention')
     ]
-    assert faults(GOOD + "  abstain: [a, b]\n") == [
+    assert load_faults(GOOD + "  abstain: [a, b]\n") == [
         (8, '"abstain" is one name, or one name with its definition')
     ]
 
 
-def test_the_labels_of_a_draft_must_be_filled_in(faults):
-    ((line, message),) = faults(GOOD.replace("curative:", "<first label>:", 1))
+def test_the_labels_of_a_draft_must_be_filled_in(load_faults):
+    ((line, message),) = load_faults(GOOD.replace("curative:", "<first label>:", 1))
     assert line == 5
     assert message.startswith("fill in the labels")
 
@@ -381,33 +396,33 @@ def test_the_labels_of_a_draft_must_be_filled_in(faults):
 # The input
 
 
-def test_a_template_fault_has_the_line_of_the_block_it_stands_in(faults):
+def test_a_template_fault_has_the_line_of_the_block_it_stands_in(load_faults):
     text = GOOD.replace('"{{ procedure }}"', "|\n  Title:\n\n  {{ procedure }\n")
-    assert faults(text) == [(5, "the template is not Jinja: unexpected '}'")]
+    assert load_faults(text) == [(5, "the template is not Jinja: unexpected '}'")]
 
 
-def test_an_input_that_uses_no_column_is_a_fault(faults):
-    ((line, message),) = faults(GOOD.replace("{{ procedure }}", "procedure"))
+def test_an_input_that_uses_no_column_is_a_fault(load_faults):
+    ((line, message),) = load_faults(GOOD.replace("{{ procedure }}", "procedure"))
     assert (line, message) == (
         2,
         'input uses no column of the table - write one as in "{{ procedure }}"',
     )
 
 
-def test_an_input_that_shows_the_truth_is_warned_of(load):
+def test_an_input_that_shows_the_truth_is_warned_of(load_text):
     warning = 'task.yaml:2: input shows the gold column "purpose" to the model'
-    assert load(
+    assert load_text(
         GOOD.replace("{{ procedure }}", "{{ procedure }} {{ purpose }}") + "gold: purpose\n"
     ).warnings == (warning,)
-    assert load(GOOD.replace("{{ procedure }}", "{{ row }}") + "gold: purpose\n").warnings == (
+    assert load_text(GOOD.replace("{{ procedure }}", "{{ row }}") + "gold: purpose\n").warnings == (
         warning,
     )
-    assert load(GOOD + "gold: purpose\n").warnings == ()
+    assert load_text(GOOD + "gold: purpose\n").warnings == ()
 
 
 @pytest.mark.parametrize("value", ["{{ procedure }}", "{{ procedure }} and more"])
-def test_a_template_without_quotes_says_what_is_missing(faults, value):
-    ((line, message),) = faults(GOOD.replace('"{{ procedure }}"', value))
+def test_a_template_without_quotes_says_what_is_missing(load_faults, value):
+    ((line, message),) = load_faults(GOOD.replace('"{{ procedure }}"', value))
     assert line == 2
     assert 'put " around' in message
 
@@ -432,35 +447,35 @@ def test_a_template_without_quotes_says_what_is_missing(faults, value):
         ("a: &a [*a]\n", 1, "names nothing"),
     ],
 )
-def test_what_is_no_yaml_is_told_with_its_line(faults, text, line, words):
-    ((at_line, message),) = faults(text)
+def test_what_is_no_yaml_is_told_with_its_line(load_faults, text, line, words):
+    ((at_line, message),) = load_faults(text)
     assert at_line == line
     assert words in message
 
 
-def test_what_is_no_json_is_told_with_its_line_and_column(faults):
-    assert faults('{"instruction": "x",\n  "input" "y"}', "task.json") == [
+def test_what_is_no_json_is_told_with_its_line_and_column(load_faults):
+    assert load_faults('{"instruction": "x",\n  "input" "y"}', "task.json") == [
         (2, "not JSON: column 11: Expecting ':' delimiter")
     ]
 
 
-def test_json_faults_have_lines_too(faults):
+def test_json_faults_have_lines_too(load_faults):
     text = (
         '{\n  "instruction": "x",\n  "input": "{{ t }}",\n  "anser": {\n    "kind": '
         '"label",\n    "labels": ["a",\n      "A"]}}'
     )
-    assert faults(text, "task.json") == [
+    assert load_faults(text, "task.json") == [
         (4, 'unknown key "anser" - did you mean "answer"?'),
         (7, 'the labels "a" (line 6) and "A" cannot be told apart'),
     ]
 
 
-def test_half_a_character_is_a_fault(faults):
+def test_half_a_character_is_a_fault(load_faults):
     text = (
         '{"instruction": "\\ud800", "input": "{{ t }}", "answer": {"kind": "label", "labels": '
         '{"a": "x", "b": "y"}}}'
     )
-    assert faults(text, "task.json") == [
+    assert load_faults(text, "task.json") == [
         (1, "half a character (a lone surrogate) - write the character itself")
     ]
 
@@ -475,6 +490,6 @@ def test_a_file_that_is_not_utf8_or_too_large_is_refused(tmp_path):
         load_task(path)
 
 
-def test_an_alias_repeats_a_value(load):
-    task = load(with_labels("{a: &same both mean this, b: *same}"))
+def test_an_alias_repeats_a_value(load_text):
+    task = load_text(make_labels_yaml("{a: &same both mean this, b: *same}"))
     assert [label.definition for label in task.labels] == ["both mean this", "both mean this"]

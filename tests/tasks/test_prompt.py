@@ -11,29 +11,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtask.errors import InputError
-from medtask.records import Branch, Fault, Meaning, Prompt, Record, Status
-from medtask.tasks.hygiene import clean_text
-from medtask.tasks.labels import Entry, assign_says
-from medtask.tasks.prompt import build_prompt, input_columns, prompt_key
-from medtask.tasks.task import Example, OneLabel, Task
+from medtask.records import Branch, Description, Fault, Prompt, Record, Status
+from medtask.tasks.label_definitions import LabelEntry, assign_verbalizers
+from medtask.tasks.prompt import build_prompt, find_prompt_columns, hash_prompt
+from medtask.tasks.task import Example, SingleLabel, Task
+from medtask.tasks.text_cleaning import clean_text
 
 ENTRIES = [
-    Entry("curative", "removes the tumour with intent to cure", ()),
-    Entry("palliative", "", ()),
+    LabelEntry("curative", "removes the tumour with intent to cure", ()),
+    LabelEntry("palliative", "", ()),
 ]
 
 
 def make_task(readout: str = "name", source: str = "{{ procedure }}", **facts: object) -> Task:
-    labels, abstain = assign_says(ENTRIES, Entry("not enough information", "", ()), readout)
+    labels, abstain = assign_verbalizers(
+        ENTRIES, LabelEntry("not enough information", "", ()), readout
+    )
     instruction = (
         "Decide the main purpose of the cancer operation.\r\nBiopsies count as diagnostic.\n"
     )
     return replace(
-        Task("surgery", instruction, source, OneLabel(readout), labels, abstain), **facts
+        Task("surgery", instruction, source, SingleLabel(readout), labels, abstain), **facts
     )
 
 
-def ask(task: Task, **fields: object) -> Prompt | Fault:
+def build_row_prompt(task: Task, **fields: object) -> Prompt | Fault:
     return build_prompt(task, Record("7", fields))
 
 
@@ -44,7 +46,7 @@ def test_the_prompt_reads_as_the_golden_file_says():
     )
     written = ""
     for readout in ("name", "code"):
-        prompt = ask(
+        prompt = build_row_prompt(
             make_task(readout, examples=examples),
             procedure=" Gastric bypass\r\nfor obstruction\x00\n",
         )
@@ -55,19 +57,19 @@ def test_the_prompt_reads_as_the_golden_file_says():
 
 
 def test_without_examples_the_prompt_is_a_single_turn_that_ends_with_the_row():
-    prompt = ask(make_task(), procedure="Biliary stent")
+    prompt = build_row_prompt(make_task(), procedure="Biliary stent")
     assert len(prompt.messages) == 1
     assert prompt.messages[0].content.endswith(
         "Answer with the label alone.\n\nText: Biliary stent"
     )
     assert prompt.text == "Biliary stent"
     meanings = (
-        Meaning(ENTRIES[0].name, ENTRIES[0].definition),
-        Meaning("palliative"),
-        Meaning("not enough information"),
+        Description(ENTRIES[0].name, ENTRIES[0].definition),
+        Description("palliative"),
+        Description("not enough information"),
     )
     assert prompt.branches == (
-        Branch("", ("curative", "palliative", "not enough information"), meanings=meanings),
+        Branch("", ("curative", "palliative", "not enough information"), descriptions=meanings),
     )
 
 
@@ -76,14 +78,14 @@ def test_a_row_and_an_example_of_the_same_text_are_the_same_turn():
         Example({"procedure": "a"}, "curative"),
         Example({"procedure": " b\u200b\r\n"}, "palliative"),
     )
-    prompt = ask(make_task(examples=examples), procedure="b")
+    prompt = build_row_prompt(make_task(examples=examples), procedure="b")
     assert prompt.messages[2] == prompt.messages[4]
     assert [turn.role for turn in prompt.messages] == ["user", "assistant"] * 2 + ["user"]
 
 
 def test_an_example_that_answers_no_label_stops_the_task_and_not_the_row():
     with pytest.raises(InputError, match="example 1"):
-        ask(make_task(examples=(Example({"procedure": "a"}, "cure"),)), procedure="b")
+        build_row_prompt(make_task(examples=(Example({"procedure": "a"}, "cure"),)), procedure="b")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_an_example_that_answers_no_label_stops_the_task_and_not_the_row():
     ],
 )
 def test_a_row_without_input_is_not_asked(blank):
-    fault = ask(
+    fault = build_row_prompt(
         make_task(source="Procedure: {{ procedure }}, {{ note }}"), procedure=blank, note=None
     )
     assert isinstance(fault, Fault)
@@ -113,12 +115,12 @@ def test_a_row_without_input_is_not_asked(blank):
 
 
 def test_a_row_with_one_of_two_inputs_is_asked():
-    assert ask(make_task(source="{{ a }} {{ b }}"), a=None, b="stent").text == "stent"
-    assert ask(make_task(source="{{ a }} {{ b }}"), a=float("nan"), b=0).text == "0"
+    assert build_row_prompt(make_task(source="{{ a }} {{ b }}"), a=None, b="stent").text == "stent"
+    assert build_row_prompt(make_task(source="{{ a }} {{ b }}"), a=float("nan"), b=0).text == "0"
 
 
 def test_a_template_that_prints_nothing_is_an_empty_input():
-    fault = ask(
+    fault = build_row_prompt(
         make_task(source="{% if procedure == 'x' %}{{ procedure }}{% endif %}"), procedure="y"
     )
     assert fault.status is Status.EMPTY_INPUT
@@ -134,7 +136,7 @@ def test_a_template_that_prints_nothing_is_an_empty_input():
     ],
 )
 def test_what_a_row_does_not_have_is_named_without_its_text(source, named):
-    fault = ask(make_task(source=source), procedure="SECRET", visit={"SECRET": 1})
+    fault = build_row_prompt(make_task(source=source), procedure="SECRET", visit={"SECRET": 1})
     assert (fault.status, fault.reason) == (
         Status.FAILED,
         f'the input uses "{named}", which this row does not have',
@@ -151,21 +153,23 @@ def test_what_a_row_does_not_have_is_named_without_its_text(source, named):
     ],
 )
 def test_a_template_that_fails_on_a_row_tells_nothing_of_it(source):
-    fault = ask(make_task(source=source), procedure="SECRET TEXT", visit={"SECRET": "SECRET TEXT"})
+    fault = build_row_prompt(
+        make_task(source=source), procedure="SECRET TEXT", visit={"SECRET": "SECRET TEXT"}
+    )
     assert fault.status is Status.FAILED
     assert "SECRET TEXT" not in fault.reason
 
 
 def test_a_text_of_more_than_five_million_characters_is_too_long():
-    assert ask(make_task(), procedure="a" * 5_000_000).text == "a" * 5_000_000
-    assert ask(make_task(), procedure="a" * 5_000_001).status is Status.TOO_LONG
+    assert build_row_prompt(make_task(), procedure="a" * 5_000_000).text == "a" * 5_000_000
+    assert build_row_prompt(make_task(), procedure="a" * 5_000_001).status is Status.TOO_LONG
 
 
 def test_loops_methods_and_filters_that_a_task_needs_work():
     source = """{% for visit in visits if visit.note is defined %}{{ loop.index }}. {{ visit.get('note')|trim|truncate(20) }}
 {% endfor %}{{ procedure.upper()[:5] ~ '' if procedure else 'none' }} {{ codes|join(', ') }} {{ codes|length }} {{ age|default('?') }}
 {% for name, value in row.items() %}{{ name }} {% endfor %}{# unseen #}{{ procedure|replace('a', 'b') }}"""  # noqa: E501 - data as it is read
-    prompt = ask(
+    prompt = build_row_prompt(
         make_task(source=source),
         visits=[{"note": " a "}, {}, {"note": "b"}],
         procedure="abcdefg",
@@ -177,7 +181,7 @@ def test_loops_methods_and_filters_that_a_task_needs_work():
 def test_the_columns_of_an_input_are_its_names_and_its_subscripts_of_row():
     source = """{{ a.b }}{{ row["Procedure name"] }}{{ row.c }}{{ row.get("d") }}{% if e is defined %}{% endif %}
 {% for f in g %}{{ f }}{{ loop.index }}{% endfor %}{{ row['Eingriff-Text'][:3] }}"""  # noqa: E501 - data as it is read
-    assert input_columns(make_task(source=source)) == {
+    assert find_prompt_columns(make_task(source=source)) == {
         "a",
         "Procedure name",
         "c",
@@ -190,19 +194,21 @@ def test_the_columns_of_an_input_are_its_names_and_its_subscripts_of_row():
 
 def test_equal_prompts_have_equal_keys_and_others_have_not():
     task = make_task()
-    first, same, other = (ask(task, procedure=text) for text in ("stent", " stent\n", "stents"))
-    assert prompt_key(first) == prompt_key(replace(same, record_id="8"))
+    first, same, other = (
+        build_row_prompt(task, procedure=text) for text in ("stent", " stent\n", "stents")
+    )
+    assert hash_prompt(first) == hash_prompt(replace(same, record_id="8"))
     assert (
         len(
             {
-                prompt_key(first),
-                prompt_key(other),
-                prompt_key(ask(make_task("code"), procedure="stent")),
+                hash_prompt(first),
+                hash_prompt(other),
+                hash_prompt(build_row_prompt(make_task("code"), procedure="stent")),
             }
         )
         == 3
     )
-    assert len(prompt_key(first)) == 16
+    assert len(hash_prompt(first)) == 16
 
 
 @given(st.text(st.characters(categories=None)))
@@ -228,5 +234,5 @@ def test_clean_text_keeps_what_people_read():
 
 @given(st.text(st.characters(categories=None)))
 def test_any_text_makes_a_prompt_or_is_none(text):
-    asked = ask(make_task(), procedure=text)
+    asked = build_row_prompt(make_task(), procedure=text)
     assert isinstance(asked, Prompt) or asked.status in (Status.EMPTY_INPUT, Status.NOT_TEXT)

@@ -9,7 +9,7 @@ import pytest
 
 from medtask.errors import TableError, TaskFault
 from medtask.tasks.load import load_task
-from medtask.tasks.rows import UnknownGold, check_columns, read_records, unknown_gold
+from medtask.tasks.rows import UnknownGold, check_columns, find_unknown_gold, read_records
 from medtask.tasks.task import Task
 
 TASK = """\
@@ -93,7 +93,7 @@ def test_gold_that_is_no_label_is_counted_with_its_first_row(task):
     records = read_records(
         task, [{"case_id": str(number), "purpose": value} for number, value in enumerate(gold)]
     )
-    assert unknown_gold(task, records) == {
+    assert find_unknown_gold(task, records) == {
         "Curativ": UnknownGold(2, 2, "curative"),
         "x": UnknownGold(1, 3, None),
     }
@@ -103,41 +103,43 @@ def test_unknown_gold_remembers_twenty_values_at_most(task):
     records = read_records(
         task, ({"case_id": str(number), "purpose": f"g{number}"} for number in range(1000))
     )
-    assert list(unknown_gold(task, records)) == [f"g{number}" for number in range(20)]
+    assert list(find_unknown_gold(task, records)) == [f"g{number}" for number in range(20)]
 
 
-def test_gold_is_read_as_the_tasks_kind(load):
-    task = load(
+def test_gold_is_read_as_the_tasks_kind(load_text):
+    task = load_text(
         'instruction: x\ninput: "{{ q }}"\ngold: right\nanswer: {kind: choice, options: o}\n'
     )
     rows = [{"q": "?", "o": "A) one B) two", "right": gold} for gold in ("b", "one", "D", None)]
     records = list(read_records(task, rows))
     assert [record.gold for record in records] == ["B", "A", "D", None]
-    assert unknown_gold(task, records) == {"D": UnknownGold(1, 3, None)}
+    assert find_unknown_gold(task, records) == {"D": UnknownGold(1, 3, None)}
 
 
-def test_each_name_of_a_list_that_is_no_label_is_counted(load):
-    task = load(
+def test_each_name_of_a_list_that_is_no_label_is_counted(load_text):
+    task = load_text(
         'instruction: x\ninput: "{{ q }}"\ngold: g\nanswer: {kind: labels, labels: [heart, '
         "liver]}\n"
     )
     records = read_records(
         task, [{"g": "heart; livr"}, {"g": "[]"}, {"g": "livr, spleen"}, {"g": "liver"}]
     )
-    assert unknown_gold(task, records) == {
+    assert find_unknown_gold(task, records) == {
         "livr": UnknownGold(2, 1, "liver"),
         "spleen": UnknownGold(1, 3, None),
     }
 
 
-def test_columns_of_options_and_context_must_be_in_the_table(load):
-    task = load(
+def test_columns_of_options_and_context_must_be_in_the_table(load_text):
+    task = load_text(
         'instruction: x\ninput: "{{ q }}"\nanswer:\n  kind: choice\n  options: [opa, opb]\n'
     )
     assert check_columns(task, ["q", "opa", "b"]) == (
         TaskFault(5, 'options names "opb", but the table has q, opa, b - did you mean "opa"?'),
     )
-    task = load('instruction: x\ninput: "{{ q }}"\nanswer:\n  kind: answer\n  context: abstract\n')
+    task = load_text(
+        'instruction: x\ninput: "{{ q }}"\nanswer:\n  kind: answer\n  context: abstract\n'
+    )
     assert check_columns(task, ["q"]) == (
         TaskFault(5, 'context names "abstract", but the table has q'),
     )

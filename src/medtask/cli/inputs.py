@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medtask.cli import show
+from medtask.cli import console as show
 from medtask.errors import TaskFaults, UsageError
 
 if TYPE_CHECKING:
-    from medtask.data.table import Table
     from medtask.engines.base import Engine
+    from medtask.tables.table import Table
     from medtask.tasks.task import Task
 
 TaskPath = Annotated[
@@ -36,7 +36,7 @@ AllowRemote = Annotated[
     bool,
     typer.Option("--allow-remote", help="Let records go to a model server on another machine."),
 ]
-NumberFormat = Annotated[
+ModelDtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16", "file"],
     typer.Option(help="Number format of the weights; file: as a GGUF has them."),
 ]
@@ -102,18 +102,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stand
 
 @contextmanager
 def open_table(
-    task: Task, data: str | None, sheet: str | None, spool: Callable[[], Path] | None = None
+    task: Task,
+    data: str | None,
+    sheet: str | None,
+    get_spool_folder: Callable[[], Path] | None = None,
 ) -> Iterator[Table]:
     """The table that was named, else the task's own.
 
-    For "-", standard input is kept in a private folder below ``spool`` (else below the system's
-    temporary one) until the block ends: a table is passed over more than once.
+    For "-", standard input is kept in a private folder below ``get_spool_folder`` (else below the
+    system's temporary one) until the block ends: a table is passed over more than once.
     """
-    from medtask.data.read import read_table, spool_stdin
+    from medtask.tables.read import read_table, spool_stdin
 
     if data == "-":
         with tempfile.TemporaryDirectory(
-            prefix=".medtask-", dir=spool() if spool else None
+            prefix=".medtask-", dir=get_spool_folder() if get_spool_folder else None
         ) as folder:
             yield read_table(spool_stdin(Path(folder)), sheet=sheet)
         return
@@ -123,10 +126,10 @@ def open_table(
             "no table is named",
             fix="name one after the task, or write `data: TABLE` into the task file",
         )
-    yield read_table(_shorten(Path(source)), sheet=sheet)
+    yield read_table(_normalize_path(Path(source)), sheet=sheet)
 
 
-def _shorten(path: Path) -> Path:
+def _normalize_path(path: Path) -> Path:
     """Without "task/../", unless that would name another file (behind a link it can)."""
     short = Path(os.path.normpath(path))
     return short if short.exists() and short.samefile(path) else path
@@ -148,9 +151,9 @@ def choose_model(task: Task, model: str | None) -> str:
     return model or task.model or DEFAULT_MODEL
 
 
-def forbid_downloads(wanted: bool) -> None:
+def disable_downloads(offline: bool) -> None:
     """Where it is wanted, nothing is fetched by this process, not even the model that is named."""
-    if not wanted:
+    if not offline:
         return
     os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
 
@@ -169,5 +172,6 @@ def describe_table(table: Table, rows: int) -> str:
     """ "procedures.xlsx: 41,230 rows, columns case_id, procedure (UTF-8)"."""
     notes = f" ({', '.join(table.notes)})" if table.notes else ""
     return (
-        f"{table.source}: {show.count(rows, 'row')}, columns {show.listing(table.columns)}{notes}"
+        f"{table.source}: {show.format_count(rows, 'row')}, columns "
+        f"{show.format_list(table.columns)}{notes}"
     )

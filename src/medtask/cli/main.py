@@ -8,23 +8,23 @@ from typing import Annotated
 
 import typer
 
-from medtask.cli import show
-from medtask.cli.verbs.ask import ask
-from medtask.cli.verbs.audit import audit
-from medtask.cli.verbs.check import check
-from medtask.cli.verbs.compare import compare
-from medtask.cli.verbs.data import data
-from medtask.cli.verbs.doctor import doctor
-from medtask.cli.verbs.evaluate import evaluate
-from medtask.cli.verbs.init import init
-from medtask.cli.verbs.judge import judge
-from medtask.cli.verbs.models import models
-from medtask.cli.verbs.run import run
-from medtask.cli.verbs.train import train
-from medtask.cli.verbs.tune import tune
+from medtask.cli import console as show
+from medtask.cli.commands.ask import ask
+from medtask.cli.commands.audit import audit
+from medtask.cli.commands.check import check
+from medtask.cli.commands.compare import compare
+from medtask.cli.commands.data import data
+from medtask.cli.commands.doctor import doctor
+from medtask.cli.commands.evaluate import evaluate
+from medtask.cli.commands.init import init
+from medtask.cli.commands.judge import judge
+from medtask.cli.commands.models import models
+from medtask.cli.commands.run import run
+from medtask.cli.commands.train import train
+from medtask.cli.commands.tune import tune
 from medtask.errors import MedtaskError
 
-VERBS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune, models, doctor)
+COMMANDS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune, models, doctor)
 
 _EXIT_CODES = """\
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,
@@ -39,21 +39,21 @@ app = typer.Typer(
     epilog=_EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in VERBS:
-    app.command(_verb.__name__)(_verb)
+for _command in COMMANDS:
+    app.command(_command.__name__)(_command)
 app.add_typer(data, name="data")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         import medtask
 
-        show.say(f"medtask {medtask.__version__}")
+        show.print_line(f"medtask {medtask.__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _medtask(
+def _main_callback(
     version: Annotated[
         bool,
         typer.Option(
@@ -81,20 +81,20 @@ def main() -> None:
     try:
         app(prog_name="medtask")
     except MedtaskError as error:
-        show.show_error(error)
-        _leave(error.exit_code)
+        show.print_error(error)
+        _exit_process(error.exit_code)
     except KeyboardInterrupt:
-        _leave(130)
+        _exit_process(130)
     except BrokenPipeError:
-        _leave(141)  # what a shell sees of any command whose reader has gone: 128 + SIGPIPE
+        _exit_process(141)  # what a shell sees of any command whose reader has gone: 128 + SIGPIPE
     except SystemExit as error:
-        _leave(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
+        _exit_process(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
     except Exception as error:
-        show.show_bug(error)
-        _leave(1)
+        show.print_bug_report(error)
+        _exit_process(1)
 
 
-def _leave(code: int) -> None:
+def _exit_process(code: int) -> None:
     """Exit with the code; where the reader of our output has gone, without a word about it."""
     try:
         sys.stdout.flush()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medtask.cli import show
+from medtask.cli import console as show
 
 if TYPE_CHECKING:
     from medtask.runs.tracking.tracker import Tracker
     from medtask.tasks.task import Task
 
-TrackWhere = Annotated[
+TrackingStore = Annotated[
     str | None,
     typer.Option(
         "--track",
@@ -25,7 +25,7 @@ TrackWhere = Annotated[
 
 
 def open_tracking(
-    where: str | None, task: Task, folder: Path | None, *, allow_remote: bool = False
+    store: str | None, task: Task, folder: Path | None, *, allow_remote: bool = False
 ) -> Tracker | None:
     """The store that was named, seen to be there before anything is computed; None where none was
     named.
@@ -33,16 +33,18 @@ def open_tracking(
     ``folder``: where the run is or shall be; a store of its own lies beside it (without a folder,
     with the task's runs).
     """
-    from medtask.runs.folder import open_home
+    from medtask.runs.folder import open_runs_folder
     from medtask.runs.tracking.tracker import open_tracker
 
-    if where is None:
+    if store is None:
         return None
-    home = folder.absolute().parent if folder else open_home(task)
-    return open_tracker(where, home=home, task=task.name, phi=task.phi, allow_remote=allow_remote)
+    home = folder.absolute().parent if folder else open_runs_folder(task)
+    return open_tracker(
+        store, runs_folder=home, task=task.name, phi=task.phi, allow_remote=allow_remote
+    )
 
 
-def tell_tracking(
+def report_to_tracker(
     tracker: Tracker | None,
     verb: str,
     task: Task,
@@ -57,13 +59,13 @@ def tell_tracking(
     the work is done and safe, and the document's ``tracked.error`` is there for scripts.
     """
     from medtask.runs.manifest import read_manifest
-    from medtask.runs.tracking.tracker import track
+    from medtask.runs.tracking.tracker import log_run
 
     if tracker is None:
         return dict(document)
     manifest = (read_manifest(folder) if folder.is_dir() else None) or {}
     name = folder.name if folder.is_dir() else folder.stem
-    told = track(
+    tracking_result = log_run(
         tracker,
         verb,
         task=task.name,
@@ -73,6 +75,6 @@ def tell_tracking(
         settings=settings,
         folder=folder,
     )
-    style, head = ("dim", "") if told.error is None else ("yellow", "warning: ")
-    show.say((head, style), told.line, stderr=True)
-    return {**document, "tracked": told.to_json()}
+    style, head = ("dim", "") if tracking_result.error is None else ("yellow", "warning: ")
+    show.print_line((head, style), tracking_result.status_line, stderr=True)
+    return {**document, "tracked": tracking_result.to_json()}

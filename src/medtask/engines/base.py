@@ -63,18 +63,18 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
-    """What a set of prompts will cost, in tokens. ``own``: per prompt, what it does not share.
-    ``label``: mean per row.
+    """What a set of prompts will cost, in tokens. ``own_tokens``: per prompt, what it does not
+    share. ``mean_label_tokens``: mean per row.
 
-    ``bare``: of a prompt nothing is read but its ``text``.
+    ``text_only``: of a prompt nothing is read but its ``text``.
     """
 
-    shared: int
-    own: tuple[int, ...]
-    label: float
-    limit: int
+    shared_tokens: int
+    own_tokens: tuple[int, ...]
+    mean_label_tokens: float
+    max_input_tokens: int
     warnings: tuple[str, ...] = ()
-    bare: bool = False
+    text_only: bool = False
 
 
 class Engine(ABC):
@@ -90,11 +90,11 @@ class Engine(ABC):
 
     @abstractmethod
     def score(
-        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+        self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
         """Score every branch's tails for every prompt, in any order.
 
-        ``known``: record ids whose results the caller already has. Batches are formed as if they
+        ``cached``: record ids whose results the caller already has. Batches are formed as if they
         were asked too and those without anything new are left out, so that an interrupted run,
         resumed, repeats the same arithmetic.
         """
@@ -103,13 +103,13 @@ class Engine(ABC):
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
-        known: Collection[str] = (),
+        cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
         """Go on writing where each prompt's ``written`` ends, for all prompts together; results
         come in any order.
 
-        ``known``: as in score. ``on_text`` is called with each further piece of text as it is
+        ``cached``: as in score. ``on_text`` is called with each further piece of text as it is
         written; it needs a single prompt. EngineError where ``caps`` do not tell of what is asked
         for.
         """

@@ -16,12 +16,12 @@ from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
 from medtask.errors import EngineError, UsageError
 from medtask.records import Branch, BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
-CONTEXT = 1_000_000  # tokens
+CONTEXT_TOKENS = 1_000_000  # tokens
 
-_MASK = 2**64 - 1
+_UINT64_MASK = 2**64 - 1
 # odd multiplier that spreads the bits of a hash (Knuth, TAOCP 3, section 6.4)
-_GOLDEN = 0x9E3779B97F4A7C15
-_SHARPNESS = 6.0  # nats between the likeliest and the unlikeliest tail that a hash can give
+_HASH_MULTIPLIER = 0x9E3779B97F4A7C15
+_LOGIT_RANGE = 6.0  # nats between the likeliest and the unlikeliest tail that a hash can give
 
 
 class FakeEngine(Engine):
@@ -30,9 +30,9 @@ class FakeEngine(Engine):
     ``prefers``: probabilities of some tails (spaces around them do not count); the other tails
     share what is left. ``nan``, ``impossible``, ``too_long``: ids of records whose numbers are NaN,
     whose labels are all impossible (minus infinity), or that do not fit. ``fails_after``: the
-    engine breaks down once it has given so many results. ``writes``: what it writes, by record id;
-    ``restless``: ids of records about which it never stops thinking. ``asked`` counts the prompts
-    that were scored or written for.
+    engine breaks down once it has given so many results. ``generated_texts``: what it writes, by
+    record id; ``endless_thinking_ids``: ids of records about which it never stops thinking.
+    ``prompt_count`` counts the prompts that were scored or written for.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class FakeEngine(Engine):
         too_long: Collection[str] = (),
         fails_after: int | None = None,
         ms_per_row: float = 0.0,
-        writes: Mapping[str, str] | None = None,
-        restless: Collection[str] = (),
+        generated_texts: Mapping[str, str] | None = None,
+        endless_thinking_ids: Collection[str] = (),
     ) -> None:
         self.prefers = dict(prefers or {})
         self.seed = seed
@@ -57,10 +57,10 @@ class FakeEngine(Engine):
         self.too_long = too_long
         self.fails_after = fails_after
         self.ms_per_row = ms_per_row
-        self.writes = dict(writes or {})
-        self.restless = restless
-        self.asked = 0
-        self.context_tokens = CONTEXT
+        self.writes = dict(generated_texts or {})
+        self.restless = endless_thinking_ids
+        self.prompt_count = 0
+        self.context_tokens = CONTEXT_TOKENS
         self.caps = Caps(
             score="exact", generate=True, schema=True, thinking_markers=True, batch_invariant=True
         )
@@ -75,14 +75,14 @@ class FakeEngine(Engine):
         )
 
     def score(
-        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+        self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
-        known = frozenset(known)
+        cached = frozenset(cached)
         readable = []
         for prompt in prompts:
             if prompt.record_id not in self.too_long:
                 readable.append(prompt)
-            elif prompt.record_id not in known:
+            elif prompt.record_id not in cached:
                 yield Fault(
                     prompt.record_id,
                     Status.TOO_LONG,
@@ -91,21 +91,21 @@ class FakeEngine(Engine):
         readable.sort(key=lambda prompt: len(prompt.text))
         for start in range(0, len(readable), self.batch):
             batch = readable[start : start + self.batch]
-            if any(prompt.record_id not in known for prompt in batch):
+            if any(prompt.record_id not in cached for prompt in batch):
                 yield from (
-                    scores for scores in self.score_batch(batch) if scores.record_id not in known
+                    scores for scores in self.score_batch(batch) if scores.record_id not in cached
                 )
 
     def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
         """Score prompts that a real engine would read in one pass."""
-        self._spend(batch)
+        self._simulate_work(batch)
         return [self._score_prompt(prompt) for prompt in batch]
 
-    def _spend(self, batch: Sequence[Prompt]) -> None:
+    def _simulate_work(self, batch: Sequence[Prompt]) -> None:
         if self.ms_per_row:
             time.sleep(self.ms_per_row * len(batch) / 1000)
-        self.asked += len(batch)
-        if self.fails_after is not None and self.asked > self.fails_after:
+        self.prompt_count += len(batch)
+        if self.fails_after is not None and self.prompt_count > self.fails_after:
             raise EngineError(
                 "the fake engine broke down, as it was told to", fix="run the same command again"
             )
@@ -114,11 +114,11 @@ class FakeEngine(Engine):
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
-        known: Collection[str] = (),
+        cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
         for prompt in prompts:
-            if prompt.record_id in known:
+            if prompt.record_id in cached:
                 continue
             if prompt.record_id in self.too_long:
                 yield Fault(
@@ -127,9 +127,9 @@ class FakeEngine(Engine):
                     "the record does not fit into the fake engine's context",
                 )
                 continue
-            self._spend([prompt])
-            words = self._write(prompt, limits).split(" ")
-            ended: Literal["stop", "length"] = (
+            self._simulate_work([prompt])
+            words = self._make_text(prompt, limits).split(" ")
+            finish_reason: Literal["stop", "length"] = (
                 "stop" if len(words) <= limits.max_tokens else "length"
             )
             text = " ".join(words[: limits.max_tokens])
@@ -139,57 +139,59 @@ class FakeEngine(Engine):
             yield Generated(
                 prompt.record_id,
                 text,
-                ended,
+                finish_reason,
                 -0.1 * count,
                 count,
                 len(prompt.text) // 4 + count,
                 ms=self.ms_per_row,
             )
 
-    def _write(self, prompt: Prompt, limits: Limits) -> str:
+    def _make_text(self, prompt: Prompt, limits: Limits) -> str:
         if prompt.record_id in self.writes and not limits.think:
             return self.writes[prompt.record_id]
         if limits.think:
             return "hm " * (limits.max_tokens * 2 if prompt.record_id in self.restless else 5)
         if limits.schema is not None:
             return json.dumps(
-                _invent(limits.schema, prompt.text, _hash(prompt.text) ^ self.seed),
+                _make_value(limits.schema, prompt.text, _hash_text(prompt.text) ^ self.seed),
                 ensure_ascii=False,
             )
         return f"Nobody knows. This was written about {len(prompt.text)} characters of text."
 
     def render(self, prompt: Prompt) -> Rendering:
-        text = _read(prompt)
-        tails = prompt.branches[0].tails if prompt.branches else ()
+        text = _render_prompt(prompt)
+        tails = prompt.branches[0].candidates if prompt.branches else ()
         return Rendering(
             text, tails, tuple(text.encode()), tuple(tuple(tail.encode()) for tail in tails)
         )
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
-        texts = [_read(prompt).encode() for prompt in prompts]
-        shared = _count_shared(min(texts, default=b""), max(texts, default=b""))
+        texts = [_render_prompt(prompt).encode() for prompt in prompts]
+        shared = _count_common_bytes(min(texts, default=b""), max(texts, default=b""))
         tails = [
             tail.encode()
             for prompt in prompts
             for branch in prompt.branches[:1]
-            for tail in branch.tails
+            for tail in branch.candidates
         ]
         mean = sum(map(len, tails)) / max(1, len(tails))
         return PromptPlan(
-            shared=shared,
-            own=tuple(len(text) - shared for text in texts),
-            label=mean,
-            limit=CONTEXT,
+            shared_tokens=shared,
+            own_tokens=tuple(len(text) - shared for text in texts),
+            mean_label_tokens=mean,
+            max_input_tokens=CONTEXT_TOKENS,
         )
 
     def _score_prompt(self, prompt: Prompt) -> Scores:
-        text = _hash(prompt.text) ^ self.seed
+        text_hash = _hash_text(prompt.text) ^ self.seed
         return Scores(
             prompt.record_id,
             # Branches that differ only before their tails (one per label: yes or no) must not score
             # alike.
             tuple(
-                self._score_branch(branch, text ^ _hash(branch.ask + branch.lead), prompt.record_id)
+                self._score_branch(
+                    branch, text_hash ^ _hash_text(branch.ask + branch.prefix), prompt.record_id
+                )
                 for branch in prompt.branches
             ),
             tokens_read=len(prompt.text) // 4 + 1,
@@ -197,26 +199,31 @@ class FakeEngine(Engine):
             ms=self.ms_per_row,
         )
 
-    def _score_branch(self, branch: Branch, text: int, record_id: str) -> BranchScores:
+    def _score_branch(self, branch: Branch, text_hash: int, record_id: str) -> BranchScores:
         if record_id in self.nan:
-            return BranchScores((math.nan,) * len(branch.tails))
+            return BranchScores((math.nan,) * len(branch.candidates))
         if record_id in self.impossible:
-            return BranchScores((-math.inf,) * len(branch.tails))
-        weights = [math.exp(_SHARPNESS * _mix(text, tail)) for tail in _hash_tails(branch.tails)]
-        wanted = (
-            [self.prefers.get(tail.strip()) for tail in branch.tails]
+            return BranchScores((-math.inf,) * len(branch.candidates))
+        weights = [
+            math.exp(_LOGIT_RANGE * _mix_hashes(text_hash, tail))
+            for tail in _hash_candidates(branch.candidates)
+        ]
+        preferred = (
+            [self.prefers.get(tail.strip()) for tail in branch.candidates]
             if self.prefers
             else [None] * len(weights)
         )
-        free = sum(weight for weight, share in zip(weights, wanted, strict=True) if share is None)
-        left = max(0.0, 1.0 - sum(share for share in wanted if share is not None))
+        unassigned_weight = sum(
+            weight for weight, share in zip(weights, preferred, strict=True) if share is None
+        )
+        remaining_share = max(0.0, 1.0 - sum(share for share in preferred if share is not None))
         shares = [
-            weight / free * left if share is None else share
-            for weight, share in zip(weights, wanted, strict=True)
+            weight / unassigned_weight * remaining_share if share is None else share
+            for weight, share in zip(weights, preferred, strict=True)
         ]
         total = sum(shares)
         logprobs = tuple(math.log(share / total) if share > 0 else -math.inf for share in shares)
-        return BranchScores(logprobs, off_set=0.5 * _mix(text, self.seed))
+        return BranchScores(logprobs, off_set=0.5 * _mix_hashes(text_hash, self.seed))
 
 
 def load_fake(reference: str, **options: object) -> FakeEngine:
@@ -229,17 +236,17 @@ def load_fake(reference: str, **options: object) -> FakeEngine:
     for setting in filter(None, reference.removeprefix("fake:").split(",")):
         name, _, value = setting.partition("=")
         try:
-            settings[name] = _SETTINGS[name](value)
+            settings[name] = _REFERENCE_OPTIONS[name](value)
         except (KeyError, ValueError) as error:
-            known = ", ".join(_SETTINGS)
+            option_names = ", ".join(_REFERENCE_OPTIONS)
             raise UsageError(
                 f"the fake engine cannot be set to {setting!r}",
-                fix=f"choose from {known}, as in fake:seed=1",
+                fix=f"choose from {option_names}, as in fake:seed=1",
             ) from error
     return FakeEngine(**settings)
 
 
-_SETTINGS: dict[str, Callable[[str], float]] = {
+_REFERENCE_OPTIONS: dict[str, Callable[[str], float]] = {
     "seed": int,
     "batch": int,
     "fails_after": int,
@@ -247,18 +254,18 @@ _SETTINGS: dict[str, Callable[[str], float]] = {
 }
 
 
-def _mix(text: int, tail: int) -> float:
+def _mix_hashes(text_hash: int, candidate_hash: int) -> float:
     """A number in [0, 1) that looks random and depends on both hashes."""
-    mixed = ((text ^ tail) * _GOLDEN) & _MASK
-    return (((mixed ^ (mixed >> 32)) * _GOLDEN) & _MASK) / 2**64
+    mixed = ((text_hash ^ candidate_hash) * _HASH_MULTIPLIER) & _UINT64_MASK
+    return (((mixed ^ (mixed >> 32)) * _HASH_MULTIPLIER) & _UINT64_MASK) / 2**64
 
 
 @lru_cache(maxsize=64)
-def _hash_tails(tails: tuple[str, ...]) -> tuple[int, ...]:
+def _hash_candidates(tails: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(int.from_bytes(blake2b(tail.encode(), digest_size=8).digest()) for tail in tails)
 
 
-def _count_shared(first: bytes, last: bytes) -> int:
+def _count_common_bytes(first: bytes, last: bytes) -> int:
     """How many bytes the first and the last of sorted texts begin with alike; all texts between
     them do, too.
     """
@@ -268,18 +275,18 @@ def _count_shared(first: bytes, last: bytes) -> int:
     )
 
 
-def _read(prompt: Prompt) -> str:
+def _render_prompt(prompt: Prompt) -> str:
     turns = "".join(f"{message.role}: {message.content}\n" for message in prompt.messages)
     thoughts = "" if prompt.thoughts is None else f"<think>{prompt.thoughts}</think>"
     return (
         turns
         + thoughts
-        + prompt.written
-        + (prompt.branches[0].ask + prompt.branches[0].lead if prompt.branches else "")
+        + prompt.partial_response
+        + (prompt.branches[0].ask + prompt.branches[0].prefix if prompt.branches else "")
     )
 
 
-def _hash(text: str) -> int:
+def _hash_text(text: str) -> int:
     return (
         int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         if text
@@ -287,10 +294,10 @@ def _hash(text: str) -> int:
     )
 
 
-def _invent(schema: Mapping[str, Any], text: str, chance: int) -> object:
+def _make_value(schema: Mapping[str, Any], text: str, random_number: int) -> object:
     """Some value that satisfies a schema of the kinds that tasks hold."""
     if "enum" in schema:
-        return schema["enum"][chance % len(schema["enum"])]
+        return schema["enum"][random_number % len(schema["enum"])]
     kinds = schema.get("type", "string")
     kind = (
         kinds
@@ -300,18 +307,21 @@ def _invent(schema: Mapping[str, Any], text: str, chance: int) -> object:
     match kind:
         case "object":
             parts = schema.get("properties", {}).items()
-            return {name: _invent(part, text, chance ^ _hash(name)) for name, part in parts}
+            return {
+                name: _make_value(part, text, random_number ^ _hash_text(name))
+                for name, part in parts
+            }
         case "array":
             return [
-                _invent(schema["items"], text, chance + at)
+                _make_value(schema["items"], text, random_number + at)
                 for at in range(max(1, int(schema.get("minItems", 1))))
             ]
         case "boolean":
-            return bool(chance % 2)
+            return bool(random_number % 2)
         case "integer" | "number":
-            return schema.get("minimum", schema.get("maximum", chance % 100))
+            return schema.get("minimum", schema.get("maximum", random_number % 100))
         case "null":
             return None
     if schema.get("quote"):
-        return text[: 1 + chance % 20]
+        return text[: 1 + random_number % 20]
     return "2026-11-21" if schema.get("format") == "date" else "something"

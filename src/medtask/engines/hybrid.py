@@ -17,28 +17,39 @@ from typing import Any
 
 import numpy as np
 
-from medtask.data.atomic import replace_text
-from medtask.data.source import show_name, show_path
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
-from medtask.engines.heads import normalise_logs
-from medtask.engines.registry import DEFAULT_MODEL, MINILM, choose_engine, load_model, takes_option
-from medtask.engines.trained import Trained, hash_contract, read_trained, write_trained
+from medtask.engines.label_head import log_softmax
+from medtask.engines.model_metadata import (
+    ModelMetadata,
+    hash_model_metadata,
+    read_model_metadata,
+    write_model_metadata,
+)
+from medtask.engines.registry import (
+    DEFAULT_MODEL,
+    MINILM,
+    accepts_option,
+    choose_engine,
+    load_model,
+)
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import BranchScores, Fault, Prompt, Scores
+from medtask.tables.atomic_files import replace_text
+from medtask.tables.table_part import format_name, format_path
 
-MEMBERS = "hybrid.json"
-_SCHEMES = (
+MEMBERS_FILE = "hybrid.json"
+_ENGINE_SCHEMES = (
     "hf:",
     "llamacpp:",
     "mlx:",
     "vllm:",
     "encoder:",
 )  # engines that can be named before a folder or a file
-_AGAIN = "train the hybrid again"
+_RETRAIN_FIX = "train the hybrid again"
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class HybridMember:
     """One of the models. ``reference``: as for load_model, folders by their absolute paths.
     ``identity``: see EngineInfo, without what only says where the model lies. ``weight``: its share
     of every probability.
@@ -67,17 +78,17 @@ class HybridEngine(Engine):
         )
 
     def score(
-        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+        self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
         for prompt in prompts:
-            self._check(prompt)
-        told = [
-            {said.record_id: said for said in member.score(prompts, known)}
+            self._check_prompt(prompt)
+        member_results = [
+            {said.record_id: said for said in member.score(prompts, cached)}
             for member in self.members
         ]
         for prompt in prompts:
-            if prompt.record_id not in known:
-                yield self._mix([said[prompt.record_id] for said in told])
+            if prompt.record_id not in cached:
+                yield self._combine_results([said[prompt.record_id] for said in member_results])
 
     def render(self, prompt: Prompt) -> Rendering | None:
         """What the heaviest member reads."""
@@ -87,10 +98,10 @@ class HybridEngine(Engine):
         for member in self.members:
             member.close()
 
-    def _check(self, prompt: Prompt) -> None:
+    def _check_prompt(self, prompt: Prompt) -> None:
         texts = tuple(option.text for option in prompt.options)
         if texts and any(
-            branch.weigh == "text" and branch.tails == texts for branch in prompt.branches
+            branch.weigh == "text" and branch.candidates == texts for branch in prompt.branches
         ):
             raise EngineError(
                 f"{self.info.title} weighs probabilities, and the likelihoods of whole texts, "
@@ -98,25 +109,27 @@ class HybridEngine(Engine):
                 fix="set `readout: letter`",
             )
 
-    def _mix(self, said: Sequence[Scores | Fault]) -> Scores | Fault:
-        scores = [one for one in said if isinstance(one, Scores)]
-        if len(scores) < len(said):
+    def _combine_results(self, results: Sequence[Scores | Fault]) -> Scores | Fault:
+        scores = [one for one in results if isinstance(one, Scores)]
+        if len(scores) < len(results):
             return next(
                 replace(one, reason=f"{one.reason} ({member.info.title})")
-                for one, member in zip(said, self.members, strict=True)
+                for one, member in zip(results, self.members, strict=True)
                 if isinstance(one, Fault)
             )
         branches = zip(*(one.branches for one in scores), strict=True)
         return Scores(
             scores[0].record_id,
-            tuple(mix_branches(parts, self.weights) for parts in branches),
+            tuple(average_branch_scores(parts, self.weights) for parts in branches),
             tokens_read=sum(one.tokens_read for one in scores),
             tokens_reused=sum(one.tokens_reused for one in scores),
             ms=math.fsum(one.ms for one in scores),
         )
 
 
-def mix_branches(parts: Sequence[BranchScores], weights: Sequence[float]) -> BranchScores:
+def average_branch_scores(
+    member_scores: Sequence[BranchScores], weights: Sequence[float]
+) -> BranchScores:
     """What several models say of one branch's tails, together.
 
     ``slack`` is the weighted sum, since so far can the mean be off; ``off_set`` the weighted mean
@@ -125,20 +138,22 @@ def mix_branches(parts: Sequence[BranchScores], weights: Sequence[float]) -> Bra
     with np.errstate(
         divide="ignore", invalid="ignore"
     ):  # what all of them rule out is ruled out; NaN stays visible
-        shares = np.exp([normalise_logs(np.asarray(part.logprobs)) for part in parts])
-        logs = np.log(np.asarray(weights) @ shares)
-    telling = [
+        probabilities = np.exp([log_softmax(np.asarray(part.logprobs)) for part in member_scores])
+        logprobs = np.log(np.asarray(weights) @ probabilities)
+    known_off_sets = [
         (weight, part.off_set)
-        for weight, part in zip(weights, parts, strict=True)
+        for weight, part in zip(weights, member_scores, strict=True)
         if part.off_set is not None
     ]
-    total = math.fsum(weight for weight, _ in telling)
+    total = math.fsum(weight for weight, _ in known_off_sets)
     return BranchScores(
-        tuple(np.minimum(logs, 0.0).tolist()),
-        off_set=math.fsum(weight * off_set for weight, off_set in telling) / total
-        if telling
+        tuple(np.minimum(logprobs, 0.0).tolist()),
+        off_set=math.fsum(weight * off_set for weight, off_set in known_off_sets) / total
+        if known_off_sets
         else None,
-        slack=math.fsum(weight * part.slack for weight, part in zip(weights, parts, strict=True)),
+        slack=math.fsum(
+            weight * part.slack for weight, part in zip(weights, member_scores, strict=True)
+        ),
     )
 
 
@@ -151,21 +166,21 @@ def load_hybrid(reference: str, **options: Any) -> HybridEngine:
     members raises comes as it is.
     """
     folder = Path(reference).expanduser()
-    trained = read_trained(folder)
-    if trained.engine != "hybrid":
+    metadata = read_model_metadata(folder)
+    if metadata.engine != "hybrid":
         raise InputError(
-            f"{show_path(folder)} holds no hybrid but a model of the engine {trained.engine}",
+            f"{format_path(folder)} holds no hybrid but a model of the engine {metadata.engine}",
             fix=f"--model {reference}",
         )
     members = [
-        replace(member, reference=_find(member.reference, folder))
-        for member in _read_members(folder, trained)
+        replace(member, reference=_find_member(member.reference, folder))
+        for member in _read_members(folder, metadata)
     ]
     engines: list[Engine] = []
     try:
-        for member, wished in zip(members, _share_out(members, options), strict=True):
-            engines.append(load_model(member.reference, **wished))
-            _compare(folder, member, engines[-1])
+        for member, member_options in zip(members, _assign_options(members, options), strict=True):
+            engines.append(load_model(member.reference, **member_options))
+            _check_identity(folder, member, engines[-1])
     except BaseException:
         for engine in engines:
             engine.close()
@@ -173,24 +188,26 @@ def load_hybrid(reference: str, **options: Any) -> HybridEngine:
     return HybridEngine(
         engines,
         [member.weight for member in members],
-        _describe(reference, folder, trained, members, engines),
+        _build_info(reference, folder, metadata, members, engines),
     )
 
 
-def save_hybrid(folder: Path, members: Sequence[Member], trained: Trained) -> Trained:
+def save_hybrid(
+    folder: Path, members: Sequence[HybridMember], metadata: ModelMetadata
+) -> ModelMetadata:
     """Write a model folder; returns the contract with its hashes. StorageError where it cannot be
     written.
     """
     content = {"members": [asdict(member) for member in members]}
-    replace_text(folder / MEMBERS, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-    return write_trained(folder, trained)
+    replace_text(folder / MEMBERS_FILE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    return write_model_metadata(folder, metadata)
 
 
-def name_member(reference: str) -> str:
+def normalise_member_reference(reference: str) -> str:
     """The reference by which a hybrid finds a member again, from wherever it is loaded: folders and
     files by absolute paths.
     """
-    scheme, path = _split(reference)
+    scheme, path = _split_scheme(reference)
     return (
         scheme + str(path.resolve())
         if path.exists() and reference not in {DEFAULT_MODEL, MINILM}
@@ -198,50 +215,60 @@ def name_member(reference: str) -> str:
     )
 
 
-def identify_member(engine: Engine, reference: str) -> dict[str, str]:
+def get_member_identity(engine: Engine, reference: str) -> dict[str, str]:
     """What a member's identity is apart from where it lies: a folder's or a file's contents are
     hashed, and may be moved.
     """
-    placed = {"model", "reference"} if _split(reference)[1].is_absolute() else set()
-    return {name: str(value) for name, value in engine.info.identity.items() if name not in placed}
+    location_keys = {"model", "reference"} if _split_scheme(reference)[1].is_absolute() else set()
+    return {
+        name: str(value)
+        for name, value in engine.info.identity.items()
+        if name not in location_keys
+    }
 
 
-def _find(reference: str, folder: Path) -> str:
+def _find_member(reference: str, folder: Path) -> str:
     """Where a member lies: where it was, or beside the hybrid, with which it was moved."""
-    scheme, path = _split(reference)
-    beside = folder.resolve().parent / path.name
+    scheme, path = _split_scheme(reference)
+    sibling = folder.resolve().parent / path.name
     return (
-        scheme + str(beside)
-        if path.is_absolute() and not path.exists() and beside.exists()
+        scheme + str(sibling)
+        if path.is_absolute() and not path.exists() and sibling.exists()
         else reference
     )
 
 
-def _split(reference: str) -> tuple[str, Path]:
+def _split_scheme(reference: str) -> tuple[str, Path]:
     """The engine that is named before a path, if one is, and what would be the path."""
-    scheme = next((scheme for scheme in _SCHEMES if reference.startswith(scheme)), "")
+    scheme = next((scheme for scheme in _ENGINE_SCHEMES if reference.startswith(scheme)), "")
     return scheme, Path(reference.removeprefix(scheme)).expanduser()
 
 
-def _share_out(members: Sequence[Member], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _assign_options(
+    members: Sequence[HybridMember], options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """For each member the options that its engine takes."""
-    wished = {name: value for name, value in options.items() if value not in (None, False, "auto")}
+    given_options = {
+        name: value for name, value in options.items() if value not in (None, False, "auto")
+    }
     engines = [choose_engine(member.reference).engine for member in members]
-    if idle := [
-        name for name in wished if not any(takes_option(engine, name) for engine in engines)
+    if unused := [
+        name
+        for name in given_options
+        if not any(accepts_option(engine, name) for engine in engines)
     ]:
-        option = f"--{idle[0].replace('_', '-')}"
+        option = f"--{unused[0].replace('_', '-')}"
         raise UsageError(
             f"{option} means nothing to any of the models of this hybrid", fix=f"leave {option} out"
         )
     return [
-        {name: value for name, value in wished.items() if takes_option(engine, name)}
+        {name: value for name, value in given_options.items() if accepts_option(engine, name)}
         for engine in engines
     ]
 
 
-def _compare(folder: Path, member: Member, engine: Engine) -> None:
-    found = identify_member(engine, member.reference)
+def _check_identity(folder: Path, member: HybridMember, engine: Engine) -> None:
+    found = get_member_identity(engine, member.reference)
     changed = sorted(
         name
         for name in found.keys() | member.identity.keys()
@@ -249,70 +276,71 @@ def _compare(folder: Path, member: Member, engine: Engine) -> None:
     )
     if changed:
         was, now = (
-            show_name(facts.get(changed[0], "nothing"), 40) for facts in (member.identity, found)
+            format_name(facts.get(changed[0], "nothing"), 40) for facts in (member.identity, found)
         )
         raise InputError(
-            f"{show_name(member.reference)} is not the model that the weights of "
-            f"{show_path(folder)} were fitted for: "
+            f"{format_name(member.reference)} is not the model that the weights of "
+            f"{format_path(folder)} were fitted for: "
             f"its {changed[0]} is {now}, and was {was}",
-            fix=f"take the model as it was, or {_AGAIN}",
+            fix=f"take the model as it was, or {_RETRAIN_FIX}",
         )
 
 
-def _describe(
+def _build_info(
     reference: str,
     folder: Path,
-    trained: Trained,
-    members: Sequence[Member],
+    metadata: ModelMetadata,
+    members: Sequence[HybridMember],
     engines: Sequence[Engine],
 ) -> EngineInfo:
-    facts = [engine.info.details for engine in engines]
+    member_details = [engine.info.details for engine in engines]
     notes = [
         f"{member.reference}: {note}"
-        for member, one in zip(members, facts, strict=True)
-        for note in _list(one.get("notes"))
+        for member, one in zip(members, member_details, strict=True)
+        for note in _as_list(one.get("notes"))
     ]
     details: dict[str, object] = {
         "members": [
             {**asdict(member), "title": engine.info.title}
             for member, engine in zip(members, engines, strict=True)
         ],
-        "labels": list(trained.labels),
-        "trained_for": trained.task_fingerprint,
-        "phi": trained.phi,
+        "labels": list(metadata.labels),
+        "trained_for": metadata.task_fingerprint,
+        "phi": metadata.phi,
         "notes": notes,
     }
-    if distant := [one for one in facts if one.get("remote")]:
-        urls = dict.fromkeys(str(one["url"]) for one in distant)
-        addresses = [address for one in distant for address in _list(one["addresses"])]
+    if remote_details := [one for one in member_details if one.get("remote")]:
+        urls = dict.fromkeys(str(one["url"]) for one in remote_details)
+        addresses = [address for one in remote_details for address in _as_list(one["addresses"])]
         details |= {"remote": True, "url": ", ".join(urls), "addresses": addresses}
-    parts = (f"{member.weight:.0%} {show_name(member.reference)}" for member in members)
+    parts = (f"{member.weight:.0%} {format_name(member.reference)}" for member in members)
     title = f"{reference}, {' + '.join(parts)}"
     return EngineInfo(
-        "hybrid", title, {"model": reference, "contract": hash_contract(folder)}, details
+        "hybrid", title, {"model": reference, "contract": hash_model_metadata(folder)}, details
     )
 
 
-def _list(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def _read_members(folder: Path, trained: Trained) -> list[Member]:
+def _read_members(folder: Path, metadata: ModelMetadata) -> list[HybridMember]:
     try:
-        if MEMBERS not in trained.sha256:
+        if MEMBERS_FILE not in metadata.sha256:
             raise ValueError("the contract does not name it")
-        content = json.loads((folder / MEMBERS).read_text(encoding="utf-8"))
-        members = [Member(**part) for part in content["members"]]
-        sound = all(
+        content = json.loads((folder / MEMBERS_FILE).read_text(encoding="utf-8"))
+        members = [HybridMember(**part) for part in content["members"]]
+        is_valid = all(
             isinstance(one.reference, str) and isinstance(one.identity, dict) and one.weight >= 0
             for one in members
         )
-        if not sound or not math.isclose(
+        if not is_valid or not math.isclose(
             math.fsum(one.weight for one in members), 1.0, abs_tol=1e-6
         ):
             raise ValueError("the weights do not sum to 1")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"the hybrid in {show_path(folder)} cannot be read ({type(error).__name__})", fix=_AGAIN
+            f"the hybrid in {format_path(folder)} cannot be read ({type(error).__name__})",
+            fix=_RETRAIN_FIX,
         ) from None
     return members

@@ -20,16 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from medtask.data.atomic import replace_file, storage_error
-from medtask.data.source import list_names, show_path
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
-from medtask.engines.heads import Head, normalise_logs
-from medtask.engines.trained import Trained, hash_contract, read_trained, write_trained
+from medtask.engines.label_head import LabelHead, log_softmax
+from medtask.engines.model_metadata import (
+    ModelMetadata,
+    hash_model_metadata,
+    read_model_metadata,
+    write_model_metadata,
+)
 from medtask.errors import InputError
 from medtask.records import Fault, Prompt, Scores
+from medtask.tables.atomic_files import make_storage_error, replace_file
+from medtask.tables.table_part import format_names, format_path
 
-WORDS, WEIGHTS = "linear.json", "linear.npz"
-ROWS_AT_ONCE = 1024
+FEATURES_FILE, WEIGHTS_FILE = "linear.json", "linear.npz"
+BATCH_ROWS = 1024
 
 # How the numbers of the labels become probabilities: together ("softmax"), each for itself
 # ("each"), or each for itself and then made to sum to 1 ("shared"), which is what one classifier
@@ -39,7 +44,7 @@ Link = Literal["softmax", "each", "shared"]
 
 # All that decides which terms a text has and what they weigh. Not "input": by it a vectorizer reads
 # files that texts name.
-_SETTINGS = (
+_VECTORIZER_SETTINGS = (
     *(
         "analyzer",
         "binary",
@@ -52,34 +57,34 @@ _SETTINGS = (
     ),
     *("token_pattern", "use_idf"),
 )
-_AGAIN = "train the model again"
+_RETRAIN_FIX = "train the model again"
 
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """``weights``: [terms, labels], the terms of all vectorizers one after the other; ``offsets``:
-    [labels].
+    """``weights``: [terms, labels], the terms of all vectorizers one after the other;
+    ``intercepts``: [labels].
     """
 
     vectorizers: tuple[Any, ...]
     weights: NDArray[np.float64]
-    offsets: NDArray[np.float64]
+    intercepts: NDArray[np.float64]
     link: Link
 
-    def weigh(self, texts: Sequence[str]) -> NDArray[np.float64]:
+    def score_texts(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """[texts, labels]: natural-log probabilities, or of link "each" log-odds."""
         from scipy.sparse import hstack
 
         terms = hstack(
             [vectorizer.transform(texts) for vectorizer in self.vectorizers], format="csr"
         )
-        numbers: NDArray[np.float64] = np.asarray(terms @ self.weights) + self.offsets
+        logits: NDArray[np.float64] = np.asarray(terms @ self.weights) + self.intercepts
         match self.link:
             case "softmax":
-                return normalise_logs(numbers)
+                return log_softmax(logits)
             case "shared":
-                return normalise_logs(-np.logaddexp(0.0, -numbers))
-        return numbers
+                return log_softmax(-np.logaddexp(0.0, -logits))
+        return logits
 
 
 class LinearEngine(Engine):
@@ -87,61 +92,70 @@ class LinearEngine(Engine):
 
     caps = Caps(score="exact", batch_invariant=True)
 
-    def __init__(self, model: LinearModel, head: Head, info: EngineInfo) -> None:
+    def __init__(self, model: LinearModel, head: LabelHead, info: EngineInfo) -> None:
         self.model = model
         self.head = head
         self.info = info
 
     def score(
-        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+        self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
         # No row's numbers depend on another's, so those that are known can be left out.
-        asked = [prompt for prompt in prompts if prompt.record_id not in known]
-        for start in range(0, len(asked), ROWS_AT_ONCE):
-            batch = asked[start : start + ROWS_AT_ONCE]
-            begun = time.perf_counter()
-            rows = self.model.weigh([prompt.text for prompt in batch])
-            scored = [self.head.score(prompt, row) for prompt, row in zip(batch, rows, strict=True)]
-            ms = (time.perf_counter() - begun) * 1000 / len(batch)
+        new_prompts = [prompt for prompt in prompts if prompt.record_id not in cached]
+        for start in range(0, len(new_prompts), BATCH_ROWS):
+            batch = new_prompts[start : start + BATCH_ROWS]
+            start_time = time.perf_counter()
+            rows = self.model.score_texts([prompt.text for prompt in batch])
+            scored = [
+                self.head.score_branches(prompt, row)
+                for prompt, row in zip(batch, rows, strict=True)
+            ]
+            ms = (time.perf_counter() - start_time) * 1000 / len(batch)
             yield from (
                 Scores(prompt.record_id, branches, ms=ms)
                 for prompt, branches in zip(batch, scored, strict=True)
             )
 
     def render(self, prompt: Prompt) -> Rendering:
-        candidates = self.head.describe(prompt.branches[0]) if self.head.find_places(prompt) else ()
+        candidates = (
+            self.head.describe_candidates(prompt.branches[0])
+            if self.head.find_label_indices(prompt)
+            else ()
+        )
         return Rendering(prompt.text, candidates, (), ((),) * len(candidates))
 
 
 def load_linear(reference: str) -> LinearEngine:
     """A LinearEngine for a folder that save_linear wrote; InputError for one that is not whole."""
     folder = Path(reference).expanduser()
-    trained = read_trained(folder)
-    if trained.engine != "linear":
+    metadata = read_model_metadata(folder)
+    if metadata.engine != "linear":
         raise InputError(
-            f"{show_path(folder)} holds no linear model but one of the engine {trained.engine}",
+            f"{format_path(folder)} holds no linear model but one of the engine {metadata.engine}",
             fix=f"--model {reference}",
         )
-    if absent := [name for name in (WORDS, WEIGHTS) if name not in trained.sha256]:
-        raise InputError(f"{show_path(folder)} holds no {absent[0]}", fix=_AGAIN)
-    model = _read_model(folder, trained)
+    if absent := [name for name in (FEATURES_FILE, WEIGHTS_FILE) if name not in metadata.sha256]:
+        raise InputError(f"{format_path(folder)} holds no {absent[0]}", fix=_RETRAIN_FIX)
+    model = _read_model(folder, metadata)
     details = {
         "terms": len(model.weights),
-        "labels": list(trained.labels),
-        "trained_for": trained.task_fingerprint,
-        "base": trained.base,
-        "phi": trained.phi,
+        "labels": list(metadata.labels),
+        "trained_for": metadata.task_fingerprint,
+        "base": metadata.base,
+        "phi": metadata.phi,
         "notes": [],
     }
-    identity = {"model": reference, "contract": hash_contract(folder)}
+    identity = {"model": reference, "contract": hash_model_metadata(folder)}
     return LinearEngine(
         model,
-        Head(reference, trained.kind, trained.labels, trained.abstain, trained.untaught),
+        LabelHead(reference, metadata.kind, metadata.labels, metadata.abstain, metadata.untaught),
         EngineInfo("linear", f"{reference}, TF-IDF and logistic regression", identity, details),
     )
 
 
-def save_linear(folder: Path, vectorizer: Any, classifier: Any, trained: Trained) -> Trained:
+def save_linear(
+    folder: Path, vectorizer: Any, classifier: Any, metadata: ModelMetadata
+) -> ModelMetadata:
     """Write a fitted pipeline as a model folder, without pickle; returns the contract with its
     hashes.
 
@@ -154,8 +168,8 @@ def save_linear(folder: Path, vectorizer: Any, classifier: Any, trained: Trained
     StorageError.
     """
     vectorizers = tuple(vectorizer) if isinstance(vectorizer, list | tuple) else (vectorizer,)
-    link, weights, offsets = _read_classifier(classifier, trained)
-    words = {"link": link, "features": [_describe_words(one) for one in vectorizers]}
+    link, weights, intercepts = _read_classifier(classifier, metadata)
+    features = {"link": link, "features": [_describe_vectorizer(one) for one in vectorizers]}
     arrays = {f"idf_{place}": one.idf_ for place, one in enumerate(vectorizers) if one.use_idf}
     if len(weights) != (terms := sum(len(one.vocabulary_) for one in vectorizers)):
         raise InputError(
@@ -165,64 +179,65 @@ def save_linear(folder: Path, vectorizer: Any, classifier: Any, trained: Trained
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise storage_error(folder, error) from error
-    with replace_file(folder / WORDS) as draft:
-        draft.write_text(json.dumps(words), encoding="utf-8")
-    with replace_file(folder / WEIGHTS) as draft, draft.open("wb") as file:
-        np.savez_compressed(file, weights=weights, offsets=offsets, **arrays)
-    return write_trained(folder, trained)
+        raise make_storage_error(folder, error) from error
+    with replace_file(folder / FEATURES_FILE) as draft:
+        draft.write_text(json.dumps(features), encoding="utf-8")
+    with replace_file(folder / WEIGHTS_FILE) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, weights=weights, offsets=intercepts, **arrays)
+    return write_model_metadata(folder, metadata)
 
 
 def _read_classifier(
-    classifier: Any, trained: Trained
+    classifier: Any, metadata: ModelMetadata
 ) -> tuple[Link, NDArray[np.float64], NDArray[np.float64]]:
     """How its numbers become probabilities, [terms, labels] weights and [labels] offsets."""
-    several = hasattr(classifier, "estimators_")
-    parts = classifier.estimators_ if several else [classifier]
+    one_per_label = hasattr(classifier, "estimators_")
+    parts = classifier.estimators_ if one_per_label else [classifier]
     if not all(hasattr(part, "coef_") for part in parts):
         raise InputError(
             "a label has no example, or nothing but examples",
             fix="leave such labels out before fitting",
         )
     weights = np.concatenate([part.coef_ for part in parts]).astype(np.float64)
-    offsets = np.concatenate([part.intercept_ for part in parts]).astype(np.float64)
-    link: Link = "shared" if several else "softmax"
-    if trained.kind == "labels":
+    intercepts = np.concatenate([part.intercept_ for part in parts]).astype(np.float64)
+    link: Link = "shared" if one_per_label else "softmax"
+    if metadata.kind == "labels":
         if (
-            len(weights) != len(trained.labels)
-            or not several
+            len(weights) != len(metadata.labels)
+            or not one_per_label
             or (len(weights) > 1 and not classifier.multilabel_)
         ):
             raise InputError(
                 "kind labels takes one classifier per label",
                 fix="fit a OneVsRestClassifier on a table of 0 and 1",
             )
-        return "each", weights.T, offsets
+        return "each", weights.T, intercepts
     if len(weights) == 1:
         # Two labels have one row of weights; the softmax over (0, z) is its logistic function.
-        weights, offsets, link = (
+        weights, intercepts, link = (
             np.vstack([0 * weights, weights]),
-            np.concatenate([0 * offsets, offsets]),
+            np.concatenate([0 * intercepts, intercepts]),
             "softmax",
         )
-    elif not several and classifier.solver == "liblinear":
+    elif not one_per_label and classifier.solver == "liblinear":
         raise InputError(
             "liblinear fits one label at a time",
             fix="put the LogisticRegression into a OneVsRestClassifier",
         )
     classes = [str(name) for name in classifier.classes_]
-    if set(classes) != set(trained.labels) or len(classes) != len(trained.labels):
-        odd = sorted(set(classes) ^ set(trained.labels))
+    if set(classes) != set(metadata.labels) or len(classes) != len(metadata.labels):
+        differing_labels = sorted(set(classes) ^ set(metadata.labels))
         raise InputError(
-            f"the classifier was not fitted on the labels that are to be named: {list_names(odd)}",
+            "the classifier was not fitted on the labels that are to be named: "
+            f"{format_names(differing_labels)}",
             fix="name what it knows",
         )
-    order = [classes.index(label) for label in trained.labels]
-    return link, weights[order].T, offsets[order]
+    order = [classes.index(label) for label in metadata.labels]
+    return link, weights[order].T, intercepts[order]
 
 
-def _describe_words(vectorizer: Any) -> dict[str, Any]:
-    settings = {name: getattr(vectorizer, name) for name in _SETTINGS}
+def _describe_vectorizer(vectorizer: Any) -> dict[str, Any]:
+    settings = {name: getattr(vectorizer, name) for name in _VECTORIZER_SETTINGS}
     unusable = [
         name for name in ("tokenizer", "preprocessor") if getattr(vectorizer, name) is not None
     ]
@@ -243,17 +258,18 @@ def _describe_words(vectorizer: Any) -> dict[str, Any]:
     return {"settings": settings, "terms": terms}
 
 
-def _read_model(folder: Path, trained: Trained) -> LinearModel:
+def _read_model(folder: Path, metadata: ModelMetadata) -> LinearModel:
     try:
-        words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
-        with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
-            weights, offsets = arrays["weights"], arrays["offsets"]
+        features = json.loads((folder / FEATURES_FILE).read_text(encoding="utf-8"))
+        with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
+            weights, intercepts = arrays["weights"], arrays["offsets"]
             idfs = [
                 arrays[name] if (name := f"idf_{place}") in arrays else None
-                for place in range(len(words["features"]))
+                for place in range(len(features["features"]))
             ]
         vectorizers = tuple(
-            _make_vectorizer(part, idf) for part, idf in zip(words["features"], idfs, strict=True)
+            _build_vectorizer(part, idf)
+            for part, idf in zip(features["features"], idfs, strict=True)
         )
     except (
         OSError,
@@ -265,24 +281,27 @@ def _read_model(folder: Path, trained: Trained) -> LinearModel:
         zipfile.BadZipFile,
     ) as error:
         raise InputError(
-            f"the linear model in {show_path(folder)} cannot be read ({type(error).__name__})",
-            fix=_AGAIN,
+            f"the linear model in {format_path(folder)} cannot be read ({type(error).__name__})",
+            fix=_RETRAIN_FIX,
         ) from None
-    links = {"label": ("softmax", "shared"), "labels": ("each",)}[trained.kind]
-    shape = (sum(len(vectorizer.vocabulary_) for vectorizer in vectorizers), len(trained.labels))
-    fits = weights.shape == shape and offsets.shape == shape[1:] and words.get("link") in links
+    links = {"label": ("softmax", "shared"), "labels": ("each",)}[metadata.kind]
+    shape = (sum(len(vectorizer.vocabulary_) for vectorizer in vectorizers), len(metadata.labels))
+    fits = (
+        weights.shape == shape and intercepts.shape == shape[1:] and features.get("link") in links
+    )
     if not fits or not all(
-        array.dtype == np.float64 and np.isfinite(array).all() for array in (weights, offsets)
+        array.dtype == np.float64 and np.isfinite(array).all() for array in (weights, intercepts)
     ):
         raise InputError(
-            f"the linear model in {show_path(folder)} does not fit its labels and terms", fix=_AGAIN
+            f"the linear model in {format_path(folder)} does not fit its labels and terms",
+            fix=_RETRAIN_FIX,
         )
-    return LinearModel(vectorizers, weights, offsets, words["link"])
+    return LinearModel(vectorizers, weights, intercepts, features["link"])
 
 
-def _make_vectorizer(part: Mapping[str, Any], idf: NDArray[np.float64] | None) -> Any:
-    settings, terms = part["settings"], part["terms"]
-    if set(settings) != set(_SETTINGS) or len(set(terms)) != len(terms):
+def _build_vectorizer(features: Mapping[str, Any], idf: NDArray[np.float64] | None) -> Any:
+    settings, terms = features["settings"], features["terms"]
+    if set(settings) != set(_VECTORIZER_SETTINGS) or len(set(terms)) != len(terms):
         raise ValueError("settings that are not known, or a term that stands twice")
     kwargs = {**settings, "ngram_range": tuple(settings["ngram_range"])}
     vectorizer = TfidfVectorizer(

@@ -30,7 +30,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
     }
 )
 # The packages without which an engine cannot run, and how to get them.
-NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+ENGINE_REQUIREMENTS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
     {
         "hf": (("torch", "transformers"), "pip install 'medtask[hf]'"),
         "llamacpp": (("llama_cpp",), "pip install 'medtask[gguf]'"),
@@ -63,11 +63,11 @@ _SCHEMES = MappingProxyType(
 
 # Options that the command line calls otherwise: there --context is a text that is shown before a
 # question.
-_FLAGS = MappingProxyType({"context": "--context-tokens"})
+_OPTION_FLAGS = MappingProxyType({"context": "--context-tokens"})
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EngineChoice:
     """The engine of a reference, and a word to the user where it is not the one that comes first to
     mind.
     """
@@ -96,64 +96,66 @@ def load_model(reference: str = DEFAULT_MODEL, **options: Any) -> Engine:
     """
     choice = choose_engine(reference)
     load = _find_loader(choice.engine)
-    engine = load(reference.removeprefix("hf:"), **_fit(load, choice.engine, options))
+    engine = load(reference.removeprefix("hf:"), **_select_options(load, choice.engine, options))
     notes = engine.info.details.get("notes")
     if choice.note and isinstance(notes, list):
         notes.append(choice.note)
     return engine
 
 
-def choose_engine(reference: str) -> Choice:
+def choose_engine(reference: str) -> EngineChoice:
     """Which engine answers for a reference; nothing is loaded for that, and nothing is fetched."""
     scheme = next((scheme for scheme in _SCHEMES if reference.startswith(scheme)), None)
     if scheme:
-        return Choice(_SCHEMES[scheme])
+        return EngineChoice(_SCHEMES[scheme])
     path = Path(reference).expanduser()
     if reference == MINILM:
-        return Choice("encoder")
+        return EngineChoice("encoder")
     if reference == DEFAULT_MODEL:
-        return Choice("hf" if is_installed("hf") or not is_installed("llamacpp") else "llamacpp")
+        return EngineChoice(
+            "hf" if is_installed("hf") or not is_installed("llamacpp") else "llamacpp"
+        )
     if path.suffix == ".gguf":
         if is_installed("llamacpp"):
-            return Choice("llamacpp")
-        return Choice(
+            return EngineChoice("llamacpp")
+        return EngineChoice(
             "hf",
             "llama-cpp-python is not installed: transformers reads the file, and unpacks it once",
         )
-    return Choice(_look_into(path) if reference and path.is_dir() else "hf")
+    return EngineChoice(_detect_folder_engine(path) if reference and path.is_dir() else "hf")
 
 
-def takes_option(engine: str, option: str) -> bool:
+def accepts_option(engine: str, option: str) -> bool:
     """Whether an option of load_model has a meaning for an engine."""
-    return _takes(_find_loader(engine), option)
+    return _accepts_option(_find_loader(engine), option)
 
 
 def is_installed(engine: str) -> bool:
     """Whether the packages are here that an engine takes."""
-    packages, _ = NEEDS.get(engine, ((), ""))
+    packages, _ = ENGINE_REQUIREMENTS.get(engine, ((), ""))
     return all(importlib.util.find_spec(package) for package in packages)
 
 
-def _look_into(folder: Path) -> str:
+def _detect_folder_engine(folder: Path) -> str:
     """The engine of a folder: what training says, else an encoder's own marks, else a causal
     language model.
     """
-    from medtask.engines.files.locate import read_json
-    from medtask.engines.trained import find_engine
+    from medtask.engines.files.model_files import read_model_json
+    from medtask.engines.model_metadata import find_trained_engine
 
-    trained = find_engine(folder)
-    if trained:
-        return trained
+    trained_engine = find_trained_engine(folder)
+    if trained_engine:
+        return trained_engine
     if (folder / "modules.json").is_file():
         return "encoder"
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_model_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     architectures = config.get("architectures")
-    named = (
+    architecture = (
         architectures[0]
         if isinstance(architectures, list) and architectures and isinstance(architectures[0], str)
         else ""
     )
-    return "encoder" if named.endswith("ForSequenceClassification") else "hf"
+    return "encoder" if architecture.endswith("ForSequenceClassification") else "hf"
 
 
 def _find_loader(engine: str) -> Callable[..., Engine]:
@@ -162,21 +164,25 @@ def _find_loader(engine: str) -> Callable[..., Engine]:
     return load
 
 
-def _takes(load: Callable[..., Engine], option: str) -> bool:
+def _accepts_option(load: Callable[..., Engine], option: str) -> bool:
     parameters = inspect.signature(load).parameters
     return option in parameters or any(
         parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
     )
 
 
-def _fit(load: Callable[..., Engine], engine: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _select_options(
+    load: Callable[..., Engine], engine: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """The options that were set; UsageError for one that has no meaning for the engine."""
-    wished = {name: value for name, value in options.items() if value not in (None, False, "auto")}
-    strange = [name for name in wished if not _takes(load, name)]
-    if strange:
-        option = _FLAGS.get(strange[0], f"--{strange[0].replace('_', '-')}")
+    given_options = {
+        name: value for name, value in options.items() if value not in (None, False, "auto")
+    }
+    unsupported = [name for name in given_options if not _accepts_option(load, name)]
+    if unsupported:
+        option = _OPTION_FLAGS.get(unsupported[0], f"--{unsupported[0].replace('_', '-')}")
         raise UsageError(
             f"{option} means nothing to the {engine} engine, which answers here",
             fix=f"leave {option} out",
         )
-    return wished
+    return given_options

@@ -20,33 +20,38 @@ from pathlib import Path
 from typing import Any
 
 from medtask.engines.base import Caps, EngineInfo
-from medtask.engines.files.locate import ModelFiles, locate_model, read_json
+from medtask.engines.decoding.constraints import ConstraintFactory
+from medtask.engines.decoding.generation import SequenceCallback, generate_texts
+from medtask.engines.decoding.grammar import remove_quote_keywords
+from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
+from medtask.engines.decoding.sampling import derive_row_seed
+from medtask.engines.decoding.sequence import DecodingSequence
+from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
 from medtask.engines.files.weights import hash_weights
-from medtask.engines.packed import PROBE, PackedEngine, largest_gap
-from medtask.engines.tokens.batch import Unit
-from medtask.engines.tokens.chat import read_chat
-from medtask.engines.tokens.tokenizer import HubTokenizer
-from medtask.engines.tokens.walk import Reading, Tell, Told, score_told
-from medtask.engines.writing.begin import begin_drafts, find_ends
-from medtask.engines.writing.constrain import Schemas
-from medtask.engines.writing.draft import Draft
-from medtask.engines.writing.grammar import drop_quotes
-from medtask.engines.writing.sample import seed_row
-from medtask.engines.writing.write import Show, write_texts
+from medtask.engines.packed_engine import PROBE_PROMPTS, PackedEngine, compute_max_gap
+from medtask.engines.tokens.chat import detect_chat_format
+from medtask.engines.tokens.prompt_requests import PromptRequest
+from medtask.engines.tokens.tokenizer import HfTokenizer
+from medtask.engines.tokens.trie_scoring import (
+    LogprobQuery,
+    LogprobsFunction,
+    PositionLogprobs,
+    score_branches_from_logprobs,
+)
 from medtask.errors import EngineError, InputError, MissingExtra
-from medtask.privacy import close_egress, no_network
+from medtask.privacy import block_network, disable_telemetry
 from medtask.records import Fault, Generated, Limits, Prompt, Scores
 
-MOST_IDS = 128  # MAX_LOGPROB_TOKEN_IDS of vllm/sampling_params.py
+MAX_LOGPROB_IDS = 128  # MAX_LOGPROB_TOKEN_IDS of vllm/sampling_params.py
 # own tokens of the rows that are handed over together; vLLM forms its own batches from them
-BUDGET = 65_536
-AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.02}
+BUDGET_TOKENS = 65_536
+PROBE_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.02}
 # Its workers are processes of their own, which the network guard does not see. Without an address
 # of ours vLLM asks the network for one.
-CLOSED = {"HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
+OFFLINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
 
 # A sequence of tokens, and some of those whose log-probabilities behind it are wanted.
-Asked = tuple[tuple[int, ...], tuple[int, ...]]
+LogprobKey = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def load_vllm(
@@ -65,47 +70,53 @@ def load_vllm(
     """
     vllm = _import_vllm()
     files = locate_model(reference.removeprefix("vllm:"))
-    lora = Path(adapter) if adapter else files.adapter
+    adapter_folder = Path(adapter) if adapter else files.adapter
     if files.is_gguf:
         raise InputError(
             f"{files.reference} is a GGUF file, which vLLM does not read", fix="leave vllm: out"
         )
-    if lora and not (lora / "adapter_config.json").is_file():
+    if adapter_folder and not (adapter_folder / "adapter_config.json").is_file():
         raise InputError(
-            f"{lora} holds no adapter: adapter_config.json is missing",
+            f"{adapter_folder} holds no adapter: adapter_config.json is missing",
             fix="name a folder that PEFT wrote",
         )
-    llm = _open(
-        vllm, files, lora, {"dtype": dtype, "tensor_parallel_size": gpus, "max_model_len": context}
+    llm = _create_llm(
+        vllm,
+        files,
+        adapter_folder,
+        {"dtype": dtype, "tensor_parallel_size": gpus, "max_model_len": context},
     )
     config = llm.llm_engine.model_config
-    kept = str(config.dtype).removeprefix("torch.")
+    loaded_dtype = str(config.dtype).removeprefix("torch.")
     version = importlib.metadata.version("vllm")
     identity = {
         "model": files.reference,
         "engine": "vllm",
-        "dtype": kept,
+        "dtype": loaded_dtype,
         "weights": hash_weights(files.path),
         "vllm_version": version,
     }
     identity |= {"revision": files.revision} if files.revision else {}
-    identity |= {"adapter": hash_weights(lora)} if lora else {}
+    identity |= {"adapter": hash_weights(adapter_folder)} if adapter_folder else {}
     details: dict[str, object] = {"gpus": gpus, "downloaded": files.downloaded, "notes": []}
-    title = f"{files.reference}{f' + {lora.name}' if lora else ''}, vLLM, {kept}"
+    title = (
+        f"{files.reference}{f' + {adapter_folder.name}' if adapter_folder else ''}, vLLM, "
+        f"{loaded_dtype}"
+    )
     settings = files.path / "generation_config.json"
-    named = read_json(settings).get("eos_token_id") if settings.is_file() else None
-    ends = named if isinstance(named, list) else [named]
+    eos_setting = read_model_json(settings).get("eos_token_id") if settings.is_file() else None
+    eos_token_ids = eos_setting if isinstance(eos_setting, list) else [eos_setting]
     # Whatever is asked, vLLM writes a token behind it.
     engine = VllmEngine(
         llm,
         EngineInfo("vllm", title, identity, details),
-        limit=int(config.max_model_len) - 1,
-        ends=ends,
-        adapter=lora,
+        max_input_tokens=int(config.max_model_len) - 1,
+        eos_token_ids=eos_token_ids,
+        adapter=adapter_folder,
     )
-    details["fast_against_slow"] = gap = engine.compare_with_slow(PROBE)
-    if not gap <= AGREEMENT.get(kept, AGREEMENT["bfloat16"]):
-        engine.tell = engine.tell_slowly
+    details["fast_against_slow"] = gap = engine.compare_logprob_methods(PROBE_PROMPTS)
+    if not gap <= PROBE_TOLERANCES.get(loaded_dtype, PROBE_TOLERANCES["bfloat16"]):
+        engine.compute_logprobs = engine.compute_logprobs_by_prompt
         details["packing"] = (
             f"off: vLLM's two ways to tell a probability differ by {gap:.2g}, so each candidate "
             "reads its prompt anew"
@@ -115,9 +126,9 @@ def load_vllm(
 
 def _import_vllm() -> Any:
     """The package, imported with its telemetry off. MissingExtra where it cannot be."""
-    close_egress()
+    disable_telemetry()
     try:
-        with no_network():
+        with block_network():
             return importlib.import_module("vllm")
     except ImportError as error:
         raise MissingExtra(
@@ -130,20 +141,22 @@ def _import_vllm() -> Any:
         ) from None
 
 
-def _open(vllm: Any, files: ModelFiles, lora: Path | None, options: dict[str, Any]) -> Any:
-    if lora:
+def _create_llm(
+    vllm: Any, files: ModelFiles, adapter_folder: Path | None, options: dict[str, Any]
+) -> Any:
+    if adapter_folder:
         options |= {
             "enable_lora": True,
-            "max_lora_rank": read_json(lora / "adapter_config.json").get("r", 16),
+            "max_lora_rank": read_model_json(adapter_folder / "adapter_config.json").get("r", 16),
         }
     try:
-        with no_network(), _closed():
+        with block_network(), _offline_environment():
             return vllm.LLM(
                 model=str(files.path),
                 load_format="safetensors",
                 trust_remote_code=False,
                 enable_prefix_caching=True,
-                max_logprobs=MOST_IDS,
+                max_logprobs=MAX_LOGPROB_IDS,
                 logprobs_mode="raw_logprobs",  # before temperature and constraint
                 # a model's own settings, a repetition penalty among them, have no voice
                 generation_config="vllm",
@@ -152,9 +165,9 @@ def _open(vllm: Any, files: ModelFiles, lora: Path | None, options: dict[str, An
                 **options,
             )
     except Exception as error:  # whatever its many parts raise
-        said = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         raise EngineError(
-            f"vLLM could not load {files.reference}: {type(error).__name__}: {said}",
+            f"vLLM could not load {files.reference}: {type(error).__name__}: {message}",
             fix=(
                 "see that the GPU is free and that this version of vLLM knows the architecture, "
                 "or leave vllm: out"
@@ -163,147 +176,176 @@ def _open(vllm: Any, files: ModelFiles, lora: Path | None, options: dict[str, An
 
 
 class VllmEngine(PackedEngine):
-    """``llm``: a vllm.LLM; ``limit``: tokens that it reads at most; ``ends``: tokens that end a
-    text by the model's own settings.
+    """``llm``: a vllm.LLM; ``max_input_tokens``: tokens that it reads at most;
+    ``eos_token_ids``: tokens that end a text by the model's own settings.
     """
 
-    budget = BUDGET
+    budget_tokens = BUDGET_TOKENS
 
     def __init__(
         self,
         llm: Any,
         info: EngineInfo,
         *,
-        limit: int,
-        ends: Sequence[int | None],
+        max_input_tokens: int,
+        eos_token_ids: Sequence[int | None],
         adapter: Path | None,
     ) -> None:
         from vllm.lora.request import LoRARequest
 
         self.llm = llm
         self.info = info
-        self.limit = self.context_tokens = limit
-        self.ends = ends
-        self.chat = read_chat(HubTokenizer(llm.get_tokenizer()))
+        self.max_input_tokens = self.context_tokens = max_input_tokens
+        self.ends = eos_token_ids
+        self.chat = detect_chat_format(HfTokenizer(llm.get_tokenizer()))
         self.caps = Caps(
-            score="exact", generate=True, schema=True, thinking_markers=self.chat.thinking.native
+            score="exact", generate=True, schema=True, thinking_markers=self.chat.thinking.is_native
         )
-        self.tell: Tell = self.tell_quickly
+        self.compute_logprobs: LogprobsFunction = self.compute_logprobs_by_id
         self._lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
-        self._read = self._reused = 0
+        self._tokens_read = self._tokens_reused = 0
 
-    def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
+    def score_pack(
+        self, pack: Sequence[PromptRequest], shared_tokens: int
+    ) -> Iterator[Scores | Fault]:
         start = time.perf_counter()
-        self._read = self._reused = 0
+        self._tokens_read = self._tokens_reused = 0
         scores = iter(
-            score_told([question for unit in pack for question in unit.questions], self.tell)
+            score_branches_from_logprobs(
+                [tokenized for request in pack for tokenized in request.tokenized_branches],
+                self.compute_logprobs,
+            )
         )
         ms = (time.perf_counter() - start) * 1000 / len(pack)
-        for place, unit in enumerate(pack):
+        for place, request in enumerate(pack):
             # Shared out evenly; the first row pays for what is left over.
             read, reused = (
                 count // len(pack) + (count % len(pack) if place == 0 else 0)
-                for count in (self._read, self._reused)
+                for count in (self._tokens_read, self._tokens_reused)
             )
             yield Scores(
-                unit.prompt.record_id, tuple(next(scores) for _ in unit.questions), read, reused, ms
+                request.prompt.record_id,
+                tuple(next(scores) for _ in request.tokenized_branches),
+                read,
+                reused,
+                ms,
             )
 
     def generate(
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
-        known: Collection[str] = (),
+        cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
         """See Engine.generate. vLLM shows a text when it is whole, and knows no deadline."""
-        ends = find_ends(self.chat, limits, self.ends)
+        stop_conditions = find_stop_conditions(self.chat, limits, self.ends)
 
-        def begin() -> Sequence[Draft]:
-            return begin_drafts(
-                self.chat, prompts, replace(limits, schema=None), ends, self.limit, _no_schemas
+        def create() -> Sequence[DecodingSequence]:
+            return create_sequences(
+                self.chat,
+                prompts,
+                replace(limits, schema=None),
+                stop_conditions,
+                self.max_input_tokens,
+                _refuse_constraints,
             )
 
-        def write(drafts: Sequence[Draft], show: Show) -> Iterator[Draft]:
-            held = (
-                {"structured_outputs": _hold_to(limits.schema)} if limits.schema is not None else {}
+        def decode(
+            seqs: Sequence[DecodingSequence], on_update: SequenceCallback
+        ) -> Iterator[DecodingSequence]:
+            constraint_options = (
+                {"structured_outputs": _make_structured_outputs(limits.schema)}
+                if limits.schema is not None
+                else {}
             )
             shared = {
                 "max_tokens": limits.max_tokens,
                 "temperature": limits.temperature,
                 "top_p": limits.top_p,
                 "logprobs": 0,
-                **held,
+                **constraint_options,
             }
             stops = {
-                "stop": [stop for stop in ends.stops if stop],
-                "stop_token_ids": sorted(ends.tokens),
+                "stop": [stop for stop in stop_conditions.stop_texts if stop],
+                "stop_token_ids": sorted(stop_conditions.token_ids),
             }
-            asked = [
+            sampling_options = [
                 {
                     **shared,
                     **stops,
                     "skip_special_tokens": not limits.think,
-                    "seed": seed_row(limits.seed, draft.record_id),
+                    "seed": derive_row_seed(limits.seed, seq.record_id),
                 }
-                for draft in drafts
+                for seq in seqs
             ]
-            for draft, output in zip(
-                drafts, self._ask([draft.tokens for draft in drafts], asked), strict=True
+            for seq, output in zip(
+                seqs, self._generate([seq.tokens for seq in seqs], sampling_options), strict=True
             ):
-                _replay(draft, output.outputs[0])
-                draft.reused = output.num_cached_tokens or 0
-                draft.read = len(draft.tokens) - draft.reused
-                yield draft
+                _replay_tokens(seq, output.outputs[0])
+                seq.tokens_reused = output.num_cached_tokens or 0
+                seq.tokens_read = len(seq.tokens) - seq.tokens_reused
+                yield seq
 
-        return write_texts(prompts, known, on_text, begin, write)
+        return generate_texts(prompts, cached, on_text, create, decode)
 
-    def tell_quickly(self, readings: Sequence[Reading]) -> Sequence[Told]:
+    def compute_logprobs_by_id(self, queries: Sequence[LogprobQuery]) -> Sequence[PositionLogprobs]:
         """See tokens.walk.Tell: one request for each place at which something is wanted."""
-        asked = list(dict.fromkeys(_spread(readings, MOST_IDS)))
-        more = [
+        keys = list(dict.fromkeys(_split_queries(queries, MAX_LOGPROB_IDS)))
+        sampling_options = [
             {
                 "max_tokens": 1,
                 "temperature": 0,
                 "logprobs": len(ids),
                 "logprob_token_ids": list(ids),
             }
-            for _, ids in asked
+            for _, ids in keys
         ]
-        found: dict[Asked, Mapping[int, Any]] = {}
+        logprobs_by_key: dict[LogprobKey, Mapping[int, Any]] = {}
         for (tokens, ids), output in zip(
-            asked, self._ask([tokens for tokens, _ in asked], more), strict=True
+            keys, self._generate([tokens for tokens, _ in keys], sampling_options), strict=True
         ):
-            found[tokens, ids] = output.outputs[0].logprobs[0]
-        return _gather(readings, found, MOST_IDS)
+            logprobs_by_key[tokens, ids] = output.outputs[0].logprobs[0]
+        return _collect_logprobs(queries, logprobs_by_key, MAX_LOGPROB_IDS)
 
-    def tell_slowly(self, readings: Sequence[Reading]) -> Sequence[Told]:
+    def compute_logprobs_by_prompt(
+        self, queries: Sequence[LogprobQuery]
+    ) -> Sequence[PositionLogprobs]:
         """As tell_quickly, by one whole prompt for each candidate, read anew."""
-        asked = list(dict.fromkeys(_spread(readings, 1)))
-        more = [{"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}] * len(asked)
-        outputs = self._ask([tokens + ids for tokens, ids in asked], more)
-        return _gather(
-            readings,
-            {one: output.prompt_logprobs[-1] for one, output in zip(asked, outputs, strict=True)},
+        keys = list(dict.fromkeys(_split_queries(queries, 1)))
+        sampling_options = [{"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}] * len(keys)
+        outputs = self._generate([tokens + ids for tokens, ids in keys], sampling_options)
+        return _collect_logprobs(
+            queries,
+            {one: output.prompt_logprobs[-1] for one, output in zip(keys, outputs, strict=True)},
             1,
         )
 
-    def compare_with_slow(self, prompts: Sequence[Prompt]) -> float:
+    def compare_logprob_methods(self, prompts: Sequence[Prompt]) -> float:
         """The largest difference of any probability between the two ways (inf where vLLM does not
         know the fast one).
         """
-        questions = [question for unit in self.encode(prompts) for question in unit.questions]
-        slow = score_told(questions, self.tell_slowly)
+        tokenized_branches = [
+            tokenized
+            for request in self.tokenize_prompts(prompts)
+            for tokenized in request.tokenized_branches
+        ]
+        reference = score_branches_from_logprobs(
+            tokenized_branches, self.compute_logprobs_by_prompt
+        )
         try:
-            return largest_gap(score_told(questions, self.tell_quickly), slow)
+            return compute_max_gap(
+                score_branches_from_logprobs(tokenized_branches, self.compute_logprobs_by_id),
+                reference,
+            )
         except (TypeError, LookupError, EngineError):
             return float("inf")
 
     def close(self) -> None:
         del self.llm
 
-    def _ask(
-        self, prompts: Sequence[Sequence[int]], asked: Sequence[Mapping[str, Any]]
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], sampling_options: Sequence[Mapping[str, Any]]
     ) -> Sequence[Any]:
         """vLLM's RequestOutputs, one per prompt."""
         from vllm import SamplingParams
@@ -311,7 +353,7 @@ class VllmEngine(PackedEngine):
         tokens = [
             {"prompt_token_ids": list(prompt)} for prompt in prompts
         ]  # a TokensPrompt is a TypedDict
-        settings = [SamplingParams(**one) for one in asked]
+        settings = [SamplingParams(**one) for one in sampling_options]
         try:
             outputs: Sequence[Any] = (
                 self.llm.generate(tokens, settings, use_tqdm=False, lora_request=self._lora)
@@ -325,60 +367,62 @@ class VllmEngine(PackedEngine):
             ) from error
         for output in outputs:
             reused = output.num_cached_tokens or 0
-            self._reused += reused
-            self._read += len(output.prompt_token_ids) - reused
+            self._tokens_reused += reused
+            self._tokens_read += len(output.prompt_token_ids) - reused
         return outputs
 
 
-def _spread(readings: Sequence[Reading], most: int) -> Iterator[Asked]:
+def _split_queries(queries: Sequence[LogprobQuery], max_ids: int) -> Iterator[LogprobKey]:
     """What readings want, by place, at most so many tokens at a time."""
-    for reading in readings:
-        for place, wanted in reading.wanted.items():
-            for start in range(0, len(wanted), most):
-                yield reading.tokens[: place + 1], wanted[start : start + most]
+    for query in queries:
+        for place, token_ids in query.target_tokens.items():
+            for start in range(0, len(token_ids), max_ids):
+                yield query.tokens[: place + 1], token_ids[start : start + max_ids]
 
 
-def _gather(
-    readings: Sequence[Reading], found: Mapping[Asked, Mapping[int, Any]], most: int
-) -> Sequence[Told]:
-    told: list[dict[int, dict[int, float]]] = [
-        {place: {} for place in reading.wanted} for reading in readings
+def _collect_logprobs(
+    queries: Sequence[LogprobQuery],
+    logprobs_by_key: Mapping[LogprobKey, Mapping[int, Any]],
+    max_ids: int,
+) -> Sequence[PositionLogprobs]:
+    results: list[dict[int, dict[int, float]]] = [
+        {place: {} for place in query.target_tokens} for query in queries
     ]
-    for reading, by_place in zip(readings, told, strict=True):
-        for tokens, ids in _spread([reading], most):
+    for query, by_place in zip(queries, results, strict=True):
+        for tokens, ids in _split_queries([query], max_ids):
             by_place[len(tokens) - 1] |= {
-                token: float(found[tokens, ids][token].logprob) for token in ids
+                token: float(logprobs_by_key[tokens, ids][token].logprob) for token in ids
             }
-    return told
+    return results
 
 
-def _replay(draft: Draft, output: Any) -> None:
+def _replay_tokens(seq: DecodingSequence, output: Any) -> None:
     """Let a draft take the tokens that vLLM wrote, so that a text ends and is cut as every engine's
     does.
     """
-    for token, told in zip(output.token_ids, output.logprobs, strict=True):
-        if draft.done:
+    for token, candidate_logprobs in zip(output.token_ids, output.logprobs, strict=True):
+        if seq.is_finished:
             return
-        draft.take(token, float(told[token].logprob))
-    if not draft.done:
-        draft.ended = "length" if output.finish_reason == "length" else "stop"
+        seq.append_token(token, float(candidate_logprobs[token].logprob))
+    if not seq.is_finished:
+        seq.finish_reason = "length" if output.finish_reason == "length" else "stop"
 
 
-def _hold_to(schema: Mapping[str, object]) -> Any:
+def _make_structured_outputs(schema: Mapping[str, object]) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
-    return StructuredOutputsParams(json=drop_quotes(schema), disable_any_whitespace=True)
+    return StructuredOutputsParams(json=remove_quote_keywords(schema), disable_any_whitespace=True)
 
 
-def _no_schemas() -> Schemas:
+def _refuse_constraints() -> ConstraintFactory:
     raise AssertionError("vLLM holds texts to a schema by itself")
 
 
 @contextlib.contextmanager
-def _closed() -> Iterator[None]:
+def _offline_environment() -> Iterator[None]:
     """Environment variables for the processes that vLLM starts."""
-    before = {name: os.environ.get(name) for name in CLOSED}
-    os.environ.update(CLOSED)
+    before = {name: os.environ.get(name) for name in OFFLINE_ENVIRONMENT}
+    os.environ.update(OFFLINE_ENVIRONMENT)
     try:
         yield
     finally:

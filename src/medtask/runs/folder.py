@@ -8,24 +8,28 @@ from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
-from medtask.data.atomic import storage_error
 from medtask.errors import StorageError, UsageError
-from medtask.runs.manifest import FILE, read_manifest
+from medtask.runs.manifest import MANIFEST_FILE, read_manifest
+from medtask.tables.atomic_files import make_storage_error
 from medtask.tasks.task import Task
 
 
-def open_folder(out: Path, *, new_run: bool = False) -> Path:
+def open_run_folder(out: Path, *, new_run: bool = False) -> Path:
     """Make the folder, or see that it is a run's or empty. With ``new_run``, the first of OUT,
     OUT-2, OUT-3 ... that is free.
 
     UsageError where something else is there; StorageError where it cannot be made.
     """
     if new_run:
-        out = next(place for place in _name_places(out) if not place.exists() or _is_empty(place))
+        out = next(
+            candidate
+            for candidate in _list_candidate_folders(out)
+            if not candidate.exists() or _is_empty(candidate)
+        )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file", fix="give a folder with --out")
-    _make(out)
-    if not (out / FILE).exists() and not _is_empty(out):
+    _make_folder(out)
+    if not (out / MANIFEST_FILE).exists() and not _is_empty(out):
         raise UsageError(
             f"{out} holds files and is no run folder",
             fix="give an empty or a new folder with --out",
@@ -33,51 +37,53 @@ def open_folder(out: Path, *, new_run: bool = False) -> Path:
     return out
 
 
-def open_home(task: Task) -> Path:
+def open_runs_folder(task: Task) -> Path:
     """The folder of all runs of a task: beside its file, or here for a task that has none."""
-    home = (task.source.parent if task.source else Path()) / "runs"
-    _make(home)
-    return home
+    runs_folder = (task.source.parent if task.source else Path()) / "runs"
+    _make_folder(runs_folder)
+    return runs_folder
 
 
-def find_run(home: Path, identity: Mapping[str, str]) -> Path | None:
-    """The newest run in ``home`` of exactly this task, model and table; None if there is none."""
+def find_run(runs_folder: Path, identity: Mapping[str, str]) -> Path | None:
+    """The newest run in ``runs_folder`` of exactly this task, model and table; None if there is
+    none.
+    """
     found = []
-    for place in home.iterdir():
+    for candidate in runs_folder.iterdir():
         with suppress(StorageError):  # what cannot be read cannot be resumed
-            manifest = read_manifest(place) if place.is_dir() else None
+            manifest = read_manifest(candidate) if candidate.is_dir() else None
             if manifest and manifest["identity"] == identity:
-                found.append((manifest["created"], place))
+                found.append((manifest["created"], candidate))
     return max(found, default=(None, None))[1]
 
 
-def make_run(home: Path) -> Path:
+def create_run_folder(runs_folder: Path) -> Path:
     """A new folder named after this minute. Two processes never get the same one."""
     name = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M")
-    for place in _name_places(home / name):
+    for candidate in _list_candidate_folders(runs_folder / name):
         try:
-            place.mkdir(mode=0o700)
+            candidate.mkdir(mode=0o700)
         except FileExistsError:
             continue
         except OSError as error:
-            raise storage_error(place, error) from error
-        return place
+            raise make_storage_error(candidate, error) from error
+        return candidate
     raise AssertionError("the names do not end")
 
 
-def _name_places(first: Path) -> Iterator[Path]:
+def _list_candidate_folders(first: Path) -> Iterator[Path]:
     return chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
 
 
-def _is_empty(place: Path) -> bool:
+def _is_empty(folder: Path) -> bool:
     """Hidden files do not count: a lock and a draft are all that a run killed in its first moment
     leaves.
     """
-    return place.is_dir() and all(entry.name.startswith(".") for entry in place.iterdir())
+    return folder.is_dir() and all(entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise storage_error(folder, error) from error
+        raise make_storage_error(folder, error) from error

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from medtask.decision.predictor import RowAnswer
 from medtask.errors import StorageError
-from medtask.records import Answer, Quote, Status, Step, Value
+from medtask.prediction.predictor import RowAnswer
+from medtask.records import Answer, PassStep, Quote, Status, Value
 
 FLUSH_ROWS = 64
 FLUSH_SECONDS = 1.0
@@ -58,20 +58,20 @@ class Ledger:
         self._probabilities = struct.Struct(f"<{len(self.labels)}d")
         self._pending: list[tuple[Any, ...]] = []
         self._flushed = time.monotonic()
-        with self._reporting():
+        with self._raise_storage_errors():
             # SQLite gives its journal the mode of the database, so this keeps both from other
             # users.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
             try:
-                self.damaged = self._prepare()
+                self.damaged = self._open_tables()
             except BaseException:
                 self._db.close()
                 raise
 
-    def add(self, given: RowAnswer) -> bool:
+    def add(self, row_answer: RowAnswer) -> bool:
         """Take one answer; True when it, and all before it, are safe on the disk."""
-        self._pending.append(self._encode(given))
+        self._pending.append(self._encode(row_answer))
         if len(self._pending) < FLUSH_ROWS and time.monotonic() - self._flushed < FLUSH_SECONDS:
             return False
         self.flush()
@@ -79,7 +79,7 @@ class Ledger:
 
     def flush(self) -> None:
         """Commit what is pending. After an error it is still pending, and can be flushed again."""
-        with self._reporting():
+        with self._raise_storage_errors():
             if self._pending:
                 with self._transaction():
                     self._db.executemany(_INSERT, self._pending)
@@ -92,10 +92,10 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
-    def rows_between(self, first: int, last: int) -> set[int]:
+    def list_answered_rows(self, first: int, last: int) -> set[int]:
         """The rows from first to last that have an answer."""
         self.flush()
-        with self._reporting():
+        with self._raise_storage_errors():
             return {
                 row
                 for (row,) in self._db.execute(
@@ -103,17 +103,17 @@ class Ledger:
                 )
             }
 
-    def answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
+    def find_answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
         """For each key the answer of the earliest row before ``row`` that was asked it."""
         self.flush()
         query = "SELECT * FROM answers WHERE prompt_key = ? AND row < ? ORDER BY row LIMIT 1"
         found = {}
-        with self._reporting():
+        with self._raise_storage_errors():
             for key in keys:
                 stored = self._db.execute(query, (key, row)).fetchone()
                 # SQLite trusts its index; a damaged one must not hand a row the answer to another
                 # question.
-                if stored and stored[2] == key and _is_sound(stored):
+                if stored and stored[2] == key and _is_intact(stored):
                     found[key] = self._decode(stored)
         return found
 
@@ -122,14 +122,14 @@ class Ledger:
         counted.
         """
         self.flush()
-        with self._reporting():
+        with self._raise_storage_errors():
             counted = self._db.execute(
                 "SELECT status, count(*) FROM answers WHERE row <= ? GROUP BY status", (last,)
             ).fetchall()
         found = {Status(name): count for name, count in counted}
         return {status: found[status] for status in Status if status in found}
 
-    def count_lost(self, last: int, statuses: Collection[Status]) -> int:
+    def count_without_value(self, last: int, statuses: Collection[Status]) -> int:
         """How many of the rows up to ``last`` have one of the statuses, and no value in spite of
         it.
         """
@@ -138,20 +138,20 @@ class Ledger:
         query = (
             f"SELECT count(*) FROM answers WHERE row <= ? AND value IS NULL AND status IN ({marks})"  # noqa: S608 - only marks
         )
-        with self._reporting():
+        with self._raise_storage_errors():
             (count,) = self._db.execute(query, (last, *map(str, statuses))).fetchone()
         return int(count)
 
-    def answers(self, last: int) -> Iterator[RowAnswer]:
+    def read_answers(self, last: int) -> Iterator[RowAnswer]:
         """The answers of the rows up to ``last``, in the order of rows, streamed."""
         self.flush()
-        with self._reporting():
+        with self._raise_storage_errors():
             for stored in self._db.execute(
                 "SELECT * FROM answers WHERE row <= ? ORDER BY row", (last,)
             ):
                 yield RowAnswer(stored[0], stored[2], self._decode(stored))
 
-    def _prepare(self) -> int:
+    def _open_tables(self) -> int:
         """Make the tables, or check those that are there; how many rows had to be forgotten."""
         # A flipped bit can break UTF-8: the CRC must find it, not the decoder.
         self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
@@ -175,13 +175,13 @@ class Ledger:
             labels,
         ):
             raise StorageError(
-                f"{self.path} is damaged: its labels are not the task's", fix=_MOVE_IT
+                f"{self.path} is damaged: its labels are not the task's", fix=_DAMAGED_FIX
             )
         return self._drop_damaged()
 
     def _drop_damaged(self) -> int:
         stored = self._db.execute("SELECT * FROM answers ORDER BY row")
-        damaged = [(row[0],) for row in stored if not _is_sound(row)]
+        damaged = [(row[0],) for row in stored if not _is_intact(row)]
         if damaged:
             with self._transaction():
                 # A damaged row may no longer be what the index says of it.
@@ -190,30 +190,30 @@ class Ledger:
                 self._db.execute(_INDEX)
         return len(damaged)
 
-    def _encode(self, given: RowAnswer) -> tuple[Any, ...]:
-        answer = given.answer
-        shares = answer.probabilities
+    def _encode(self, row_answer: RowAnswer) -> tuple[Any, ...]:
+        answer = row_answer.answer
+        probabilities = answer.probabilities
         stored = (
-            given.row,
+            row_answer.row,
             # A table may hold half of a surrogate pair, SQLite may not.
             answer.record_id.encode("utf-8", "backslashreplace").decode(),
-            given.key,
+            row_answer.key,
             str(answer.status),
             None if answer.value is None else json.dumps(answer.value),
-            _as_real(answer.confidence),
-            self._probabilities.pack(*(shares.get(name, math.nan) for name in self.labels))
-            if shares
+            _normalise_real(answer.confidence),
+            self._probabilities.pack(*(probabilities.get(name, math.nan) for name in self.labels))
+            if probabilities
             else None,
-            _as_real(answer.off_set),
-            _as_real(answer.slack),
+            _normalise_real(answer.off_set),
+            _normalise_real(answer.slack),
             answer.reason,
             answer.pass_name,
-            _as_real(answer.ms),
+            _normalise_real(answer.ms),
             answer.tokens_read,
             answer.tokens_reused,
-            _write_rest(answer),
+            _encode_details(answer),
         )
-        return (*stored, _checksum(stored))
+        return (*stored, _compute_checksum(stored))
 
     def _decode(self, stored: tuple[Any, ...]) -> Answer:
         (
@@ -223,7 +223,7 @@ class Ledger:
             status,
             value,
             confidence,
-            shares,
+            probabilities,
             off_set,
             slack,
             reason,
@@ -231,15 +231,15 @@ class Ledger:
             ms,
             read,
             reused,
-            rest,
+            details,
             _,
         ) = stored
         return Answer(
             record_id,
             Status(status),
-            value=None if value is None else _as_value(json.loads(value)),
+            value=None if value is None else _restore_value(json.loads(value)),
             confidence=confidence,
-            probabilities=self._unpack(shares) if shares else None,
+            probabilities=self._unpack_probabilities(probabilities) if probabilities else None,
             off_set=off_set,
             slack=slack,
             reason=reason,
@@ -247,11 +247,11 @@ class Ledger:
             ms=ms,
             tokens_read=read,
             tokens_reused=reused,
-            **_read_rest(rest),
+            **_decode_details(details),
         )
 
-    def _unpack(self, shares: bytes) -> dict[str, float]:
-        found = zip(self.labels, self._probabilities.unpack(shares), strict=True)
+    def _unpack_probabilities(self, probabilities: bytes) -> dict[str, float]:
+        found = zip(self.labels, self._probabilities.unpack(probabilities), strict=True)
         return {name: share for name, share in found if not math.isnan(share)}
 
     @contextmanager
@@ -266,73 +266,73 @@ class Ledger:
             raise
 
     @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _raise_storage_errors(self) -> Iterator[None]:
         """Tell what happened to the disk or the file in words, with the remedy."""
         try:
             yield
         except OSError as error:
             raise StorageError(
-                f"{self.path} cannot be opened: {error.strerror}", fix=_FREE_IT
+                f"{self.path} cannot be opened: {error.strerror}", fix=_ACCESS_FIX
             ) from error
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                raise StorageError(f"{self.path} is damaged: {error}", fix=_MOVE_IT) from error
+                raise StorageError(f"{self.path} is damaged: {error}", fix=_DAMAGED_FIX) from error
             raise StorageError(
-                f"{self.path} cannot be read or written: {error}", fix=_FREE_IT
+                f"{self.path} cannot be read or written: {error}", fix=_ACCESS_FIX
             ) from error
 
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_NUMBERS = struct.Struct("<3q4d")
-_MOVE_IT = (
+_NUMBER_FORMAT = struct.Struct("<3q4d")
+_DAMAGED_FIX = (
     "move the file aside and run the same command again: its rows are asked again, "
     "nothing else is lost"
 )
-_FREE_IT = (
+_ACCESS_FIX = (
     "free space or give access, then run the same command again: what is in the ledger is "
     "not asked again"
 )
 
 
-def _as_real(number: float | None) -> float | None:
+def _normalise_real(number: float | None) -> float | None:
     """The number as SQLite gives it back: a plain float, and 0.0 in place of -0.0."""
     return None if number is None else float(number) + 0.0
 
 
-def _as_value(value: Any) -> Value:
+def _restore_value(value: Any) -> Value:
     """A value as it was before it was JSON."""
     return tuple(value) if isinstance(value, list) else cast("Value", value)
 
 
-def _write_rest(answer: Answer) -> str | None:
+def _encode_details(answer: Answer) -> str | None:
     """What few answers have, as JSON; None for those that have none of it."""
     steps = [[step.pass_name, step.status, step.value, step.confidence] for step in answer.steps]
     quotes = {
         name: [quote.text, quote.start, quote.end] for name, quote in (answer.quotes or {}).items()
     }
-    rest = {
+    details = {
         "text": answer.text,
         "thoughts": answer.thoughts,
         "quotes": quotes or None,
         "steps": steps or None,
     }
-    kept = {name: value for name, value in rest.items() if value is not None}
+    kept = {name: value for name, value in details.items() if value is not None}
     return json.dumps(kept) if kept else None
 
 
-def _read_rest(written: str | None) -> dict[str, Any]:
-    rest = json.loads(written) if written else {}
-    if "quotes" in rest:
-        rest["quotes"] = {name: Quote(*quote) for name, quote in rest["quotes"].items()}
-    steps = rest.get("steps", ())
-    rest["steps"] = tuple(
-        Step(name, Status(status), _as_value(value), confidence)
+def _decode_details(written: str | None) -> dict[str, Any]:
+    details = json.loads(written) if written else {}
+    if "quotes" in details:
+        details["quotes"] = {name: Quote(*quote) for name, quote in details["quotes"].items()}
+    steps = details.get("steps", ())
+    details["steps"] = tuple(
+        PassStep(name, Status(status), _restore_value(value), confidence)
         for name, status, value, confidence in steps
     )
-    return rest
+    return details
 
 
-def _checksum(stored: tuple[Any, ...]) -> int:
+def _compute_checksum(stored: tuple[Any, ...]) -> int:
     (
         row,
         record_id,
@@ -340,7 +340,7 @@ def _checksum(stored: tuple[Any, ...]) -> int:
         status,
         value,
         confidence,
-        shares,
+        probabilities,
         off_set,
         slack,
         reason,
@@ -348,18 +348,18 @@ def _checksum(stored: tuple[Any, ...]) -> int:
         ms,
         read,
         reused,
-        rest,
+        details,
     ) = stored
     reals = (math.nan if number is None else number for number in (confidence, off_set, slack, ms))
-    texts = repr((record_id, status, value, reason, pass_name, rest)).encode()
+    texts = repr((record_id, status, value, reason, pass_name, details)).encode()
     return zlib.crc32(
-        _NUMBERS.pack(row, read, reused, *reals),
-        zlib.crc32(texts + (shares or b""), zlib.crc32(key or b"")),
+        _NUMBER_FORMAT.pack(row, read, reused, *reals),
+        zlib.crc32(texts + (probabilities or b""), zlib.crc32(key or b"")),
     )
 
 
-def _is_sound(stored: tuple[Any, ...]) -> bool:
+def _is_intact(stored: tuple[Any, ...]) -> bool:
     try:
-        return bool(_checksum(stored[:-1]) == stored[-1])
+        return bool(_compute_checksum(stored[:-1]) == stored[-1])
     except (struct.error, TypeError):  # a flipped bit can make a text of a number
         return False

@@ -45,18 +45,18 @@ def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
     one host: a folder whose last holder was on another host and did not say goodbye is refused too,
     unless ``force``. StorageError where the folder cannot be written or the disk knows no locks.
     """
-    with _reporting(folder):
+    with _raise_storage_errors(folder):
         file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _take_or_refuse(file, folder)
+        _acquire_lock(file, folder)
         holder = _read_holder(file)
-        if holder and not force and not _is_here(holder):
+        if holder and not force and not _is_this_host(holder):
             raise RunLocked(
-                f"{folder} was in use by {_describe(holder)}, which did not end properly or "
+                f"{folder} was in use by {_describe_holder(holder)}, which did not end properly or "
                 "still runs",
                 fix="make sure that it does not run any more, then add --force",
             )
-        with _reporting(folder):
+        with _raise_storage_errors(folder):
             _write_holder(file)
         try:
             yield
@@ -67,7 +67,7 @@ def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
         os.close(file)
 
 
-def _take_or_refuse(file: int, folder: Path) -> None:
+def _acquire_lock(file: int, folder: Path) -> None:
     try:
         _take(file)
     except OSError as error:
@@ -78,7 +78,7 @@ def _take_or_refuse(file: int, folder: Path) -> None:
             ) from error
         holder = _await_holder(file)
         raise RunLocked(
-            f"{folder} is in use by {_describe(holder)}",
+            f"{folder} is in use by {_describe_holder(holder)}",
             fix="wait until it has ended, or give another folder with --out",
         ) from error
 
@@ -103,7 +103,7 @@ def _read_holder(file: int) -> Mapping[str, object]:
 
 def _write_holder(file: int) -> None:
     holder = {
-        **_here(),
+        **_identify_host(),
         "pid": os.getpid(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -112,7 +112,7 @@ def _write_holder(file: int) -> None:
     os.write(file, json.dumps(holder).encode())
 
 
-def _here() -> dict[str, object]:
+def _identify_host() -> dict[str, object]:
     """This machine: by name, and by its boot, which containers on it share while their names
     differ.
     """
@@ -122,21 +122,21 @@ def _here() -> dict[str, object]:
     return {"host": socket.gethostname(), "boot": boot}
 
 
-def _is_here(holder: Mapping[str, object]) -> bool:
-    here = _here()
-    return holder.get("host") == here["host"] or (
-        bool(here["boot"]) and holder.get("boot") == here["boot"]
+def _is_this_host(holder: Mapping[str, object]) -> bool:
+    this_host = _identify_host()
+    return holder.get("host") == this_host["host"] or (
+        bool(this_host["boot"]) and holder.get("boot") == this_host["boot"]
     )
 
 
-def _describe(holder: Mapping[str, object]) -> str:
+def _describe_holder(holder: Mapping[str, object]) -> str:
     if not holder:
         return "another process"
     return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
 
 
 @contextmanager
-def _reporting(folder: Path) -> Iterator[None]:
+def _raise_storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -16,16 +16,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
-from medtask.data.atomic import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine
-from medtask.runs.job import Job
-from medtask.tasks.facts import write_facts
-from medtask.tasks.identity import describe
+from medtask.runs.run_setup import RunSetup
+from medtask.tables.atomic_files import replace_text
+from medtask.tasks.fingerprint import describe_task
+from medtask.tasks.serialization import task_to_dict
 from medtask.tasks.task import Task
 
-FILE = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 
 _PACKAGES = (
@@ -45,20 +45,20 @@ _PACKAGES = (
 )
 
 
-def identify_question(task: Task, digest: str) -> dict[str, str]:
+def identify_task(task: Task, digest: str) -> dict[str, str]:
     """What is asked, and of which rows, as facts that must not change while a run is resumed."""
-    facts = {f"task.{name}": fact for name, fact in describe(task).items()}
+    facts = {f"task.{name}": fact for name, fact in describe_task(task).items()}
     major = version("medtask").partition(".")[0]
     return {**facts, "task.fingerprint": task.fingerprint, "data.sha256": digest, "medtask": major}
 
 
-def identify_model(engine: Engine, others: Mapping[str, Engine]) -> dict[str, str]:
-    """Who is asked, in the same form; ``others`` are the models of further passes."""
+def identify_model(engine: Engine, pass_engines: Mapping[str, Engine]) -> dict[str, str]:
+    """Who is asked, in the same form; ``pass_engines`` are the models of further passes."""
     facts = {f"model.{name}": fact for name, fact in engine.info.identity.items()}
     return facts | {
         f"model.{model}.{name}": fact
-        for model, other in others.items()
-        for name, fact in other.info.identity.items()
+        for model, pass_engine in pass_engines.items()
+        for name, fact in pass_engine.info.identity.items()
     }
 
 
@@ -72,7 +72,8 @@ def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
     if fields != ["task.fingerprint"]:  # a hash says nothing beside the facts that it is made of
         fields = [name for name in fields if name != "task.fingerprint"]
     return [
-        f"{name}: {_quote(old.get(name, ''))} became {_quote(new.get(name, ''))}" for name in fields
+        f"{name}: {_shorten_fact(old.get(name, ''))} became {_shorten_fact(new.get(name, ''))}"
+        for name in fields
     ]
 
 
@@ -99,51 +100,53 @@ def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
         )
 
 
-def start_manifest(
-    job: Job, engine: Engine, others: Mapping[str, Engine], identity: Mapping[str, str]
+def create_manifest(
+    setup: RunSetup, engine: Engine, pass_engines: Mapping[str, Engine], identity: Mapping[str, str]
 ) -> dict[str, Any]:
     """What is known when a run starts; ``state`` is "running" until it is "finished" or
     "interrupted".
     """
     from medtask import __version__
 
-    task, table = job.task, job.table
+    task, table = setup.task, setup.table
     return {
         "format": FORMAT,
         "state": "running",
         "medtask": __version__,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "created": now(),
+        "created": get_timestamp(),
         "finished": None,
         "identity": dict(identity),
         "task": {
             "name": task.name,
             "source": str(task.source) if task.source else None,
             "fingerprint": task.fingerprint,
-            "question": write_facts(task),
+            "question": task_to_dict(task),
         },
         "model": asdict(engine.info),
         "caps": asdict(engine.caps),
-        "models_of_passes": {name: asdict(other.info) for name, other in others.items()},
+        "models_of_passes": {
+            name: asdict(pass_engine.info) for name, pass_engine in pass_engines.items()
+        },
         "data": {
             "source": table.source,
             "sha256": identity["data.sha256"],
-            "rows": job.table_rows,
+            "rows": setup.table_rows,
             "columns": list(table.columns),
             "notes": list(table.notes),
         },
         "settings": {
-            "rows": job.rows,
-            "gold_column": job.gold_column,
-            "formats": list(job.formats),
-            "max_error_rate": job.max_error_rate,
+            "rows": setup.rows,
+            "gold_column": setup.gold_column,
+            "formats": list(setup.formats),
+            "max_error_rate": setup.max_error_rate,
         },
         # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
         "egress": {
             "guard": "on",
             "connections_attempted": 0,
-            "sent_to": list_destinations(engine, *others.values()),
+            "sent_to": list_destinations(engine, *pass_engines.values()),
         },
         "versions": {
             "python": platform.python_version(),
@@ -169,10 +172,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The folder's manifest; None if it has none. StorageError where it cannot be read or is no
     manifest of ours.
     """
-    path = folder / FILE
+    path = folder / MANIFEST_FILE
     try:
         manifest = json.loads(path.read_bytes())
-        known = isinstance(manifest["identity"], dict)
+        is_manifest = isinstance(manifest["identity"], dict)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -181,8 +184,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             fix="make it readable, or give another folder with --out",
         ) from error
     except (ValueError, LookupError, TypeError):
-        known = False
-    if not known:
+        is_manifest = False
+    if not is_manifest:
         raise StorageError(
             f"{path} is damaged", fix="move the folder aside and run the same command again"
         )
@@ -191,10 +194,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
     """Replace the folder's manifest: whole or not at all, for its owner only."""
-    replace_text(folder / FILE, json.dumps(manifest, indent=2, default=str) + "\n")
+    replace_text(folder / MANIFEST_FILE, json.dumps(manifest, indent=2, default=str) + "\n")
 
 
-def now() -> str:
+def get_timestamp() -> str:
     """The time in UTC, to the second, as in "2026-11-21T14:12:00+00:00"."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -209,5 +212,5 @@ def _list_versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _quote(fact: str) -> str:
+def _shorten_fact(fact: str) -> str:
     return repr(fact) if len(fact) <= 160 else f"{fact[:160]!r}…"

@@ -6,11 +6,11 @@ import ast
 import json
 import warnings
 
-MAX_JSON = 1_000_000  # characters
-MAX_LITERAL = 50_000  # characters: Python's parser needs some hundred bytes for each
+MAX_JSON_LENGTH = 1_000_000  # characters
+MAX_LITERAL_LENGTH = 50_000  # characters: Python's parser needs some hundred bytes for each
 
 
-def read_container(value: object) -> list[object] | dict[object, object] | None:
+def parse_container(value: object) -> list[object] | dict[object, object] | None:
     """The list or mapping that a cell is, or whose text it holds; None for anything else.
 
     Text is read as JSON, or else as a Python literal ({'A': 'five'}), which can name values and do
@@ -23,15 +23,15 @@ def read_container(value: object) -> list[object] | dict[object, object] | None:
     text = value.strip() if isinstance(value, str) else ""
     if not (text and text[0] + text[-1] in ("[]", "{}", "()")):
         return None
-    read = _read_json(text) if len(text) <= MAX_JSON else None
-    if read is None and len(text) <= MAX_LITERAL:
-        read = _read_literal(text)
+    read = _parse_json(text) if len(text) <= MAX_JSON_LENGTH else None
+    if read is None and len(text) <= MAX_LITERAL_LENGTH:
+        read = _parse_literal(text)
     return (
         list(read) if isinstance(read, tuple) else read if isinstance(read, list | dict) else None
     )
 
 
-def _read_json(text: str) -> object:
+def _parse_json(text: str) -> object:
     try:
         # NaN and Infinity are not JSON: a blank cell of some table became one of them.
         return json.loads(text, parse_constant=lambda _: None)
@@ -39,7 +39,7 @@ def _read_json(text: str) -> object:
         return None
 
 
-def _read_literal(text: str) -> object:
+def _parse_literal(text: str) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" is no escape, says the parser, on the terminal

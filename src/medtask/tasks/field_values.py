@@ -10,47 +10,49 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from medtask.tasks.source import NullWord
+from medtask.tasks.document import NullScalar
 
-QUOTE = "_quote"  # behind a field's name: the span of the record that says so
-WRONG: Any = object()  # what read_scalar says of a text that is no value of the type
+QUOTE_SUFFIX = "_quote"  # behind a field's name: the span of the record that says so
+INVALID: Any = object()  # what read_scalar says of a text that is no value of the type
 
-_MEASURE = re.compile(r"([-+]?[\d.,]*\d)\s*(\D+)")
+_MEASUREMENT = re.compile(r"([-+]?[\d.,]*\d)\s*(\D+)")
 
 
-def read_scalar(typed: object, kind: str) -> Any:
+def parse_scalar(raw: object, json_type: str) -> Any:
     """A typed text, or a JSON scalar, as a value of a schema's type; WRONG where it is none. Null
     is a value of every type.
     """
-    if typed is None or (isinstance(typed, NullWord) and (kind != "string" or typed == "null")):
+    if raw is None or (isinstance(raw, NullScalar) and (json_type != "string" or raw == "null")):
         return None
-    if kind == "string":
-        return str(typed) if isinstance(typed, str) and typed else WRONG
-    text = json.dumps(typed) if isinstance(typed, bool | int | float) else str(typed).strip()
-    if kind == "boolean":
-        return {"true": True, "yes": True, "false": False, "no": False}.get(text.casefold(), WRONG)
-    if kind not in ("integer", "number"):
-        return WRONG
+    if json_type == "string":
+        return str(raw) if isinstance(raw, str) and raw else INVALID
+    text = json.dumps(raw) if isinstance(raw, bool | int | float) else str(raw).strip()
+    if json_type == "boolean":
+        return {"true": True, "yes": True, "false": False, "no": False}.get(
+            text.casefold(), INVALID
+        )
+    if json_type not in ("integer", "number"):
+        return INVALID
     try:
         value: int | float = int(text)
     except ValueError:
         try:
             value = float(text)
         except ValueError:
-            return WRONG
+            return INVALID
     if not math.isfinite(value):
-        return WRONG
-    if kind == "integer":
-        return int(value) if value == int(value) else WRONG
+        return INVALID
+    if json_type == "integer":
+        return int(value) if value == int(value) else INVALID
     return value
 
 
-def write_json(value: object) -> str:
+def format_json(value: object) -> str:
     """Compact JSON, as constrained decoding writes it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def name_type(value: object) -> str:
+def find_json_type(value: object) -> str:
     """The schema's type of a JSON scalar."""
     match value:
         case bool():
@@ -62,72 +64,72 @@ def name_type(value: object) -> str:
     return "string"
 
 
-def shape_value(
-    part: Mapping[str, Any], value: object, troubles: dict[str, str], place: str = ""
+def coerce_value(
+    part: Mapping[str, Any], value: object, problems: dict[str, str], path: str = ""
 ) -> Any:
     """The value as a schema's ``part`` types it, its keys in the schema's order.
 
-    What does not fit is left as it is and told in ``troubles``, by the field's path; a field that
+    What does not fit is left as it is and told in ``problems``, by the field's path; a field that
     is missing is no trouble.
     """
     kinds = [part["type"]] if isinstance(part.get("type"), str) else list(part.get("type", ()))
-    if (value is None or isinstance(value, NullWord)) and (
+    if (value is None or isinstance(value, NullScalar)) and (
         "null" in kinds or None in part.get("enum", ())
     ):
         return None
     if "enum" in part:
-        return _shape_choice(part["enum"], value, troubles, place)
+        return _coerce_enum(part["enum"], value, problems, path)
     kind = next((kind for kind in kinds if kind != "null"), "string")
     if kind == "object":
-        return _shape_object(part["properties"], value, troubles, place)
+        return _coerce_object(part["properties"], value, problems, path)
     if kind == "array":
         if not isinstance(value, list | tuple):
-            troubles[place] = "is no list"
+            problems[path] = "is no list"
             return value
         return [
-            shape_value(part["items"], item, troubles, f"{place}[{index}]")
+            coerce_value(part["items"], item, problems, f"{path}[{index}]")
             for index, item in enumerate(value)
         ]
-    shaped = read_scalar(value, kind)
-    if shaped is WRONG or shaped is None:
-        troubles[place] = f"is no {kind}"
+    coerced = parse_scalar(value, kind)
+    if coerced is INVALID or coerced is None:
+        problems[path] = f"is no {kind}"
         return value
-    return shaped
+    return coerced
 
 
-def _shape_choice(
-    values: list[object], value: object, troubles: dict[str, str], place: str
+def _coerce_enum(
+    values: list[object], value: object, problems: dict[str, str], path: str
 ) -> object:
     for known in values:
         if (
             known is not None
-            and type(shaped := read_scalar(value, name_type(known))) is type(known)
-            and shaped == known
+            and type(coerced := parse_scalar(value, find_json_type(known))) is type(known)
+            and coerced == known
         ):
             return known
-    troubles[place] = "is none of its values"
+    problems[path] = "is none of its values"
     return value
 
 
-def _shape_object(
-    properties: Mapping[str, Any], value: object, troubles: dict[str, str], place: str
+def _coerce_object(
+    properties: Mapping[str, Any], value: object, problems: dict[str, str], path: str
 ) -> object:
     measure = (
-        _MEASURE.fullmatch(value.strip())
+        _MEASUREMENT.fullmatch(value.strip())
         if isinstance(value, str) and list(properties) == ["value", "unit"]
         else None
     )
     if measure:
         value = {"value": measure[1], "unit": measure[2].strip()}
     if not isinstance(value, Mapping):
-        troubles[place] = "is no object"
+        problems[path] = "is no object"
         return value
-    inside = f"{place}." if place else ""
+    inside = f"{path}." if path else ""
     known = {
-        name: shape_value(part, value[name], troubles, f"{inside}{name}")
+        name: coerce_value(part, value[name], problems, f"{inside}{name}")
         for name, part in properties.items()
         if name in value
     }
-    strange = {str(name): inner for name, inner in value.items() if name not in properties}
-    troubles.update({f"{inside}{name}": "is no field" for name in strange})
-    return known | strange
+    unknown = {str(name): inner for name, inner in value.items() if name not in properties}
+    problems.update({f"{inside}{name}": "is no field" for name in unknown})
+    return known | unknown

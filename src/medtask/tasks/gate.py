@@ -6,25 +6,25 @@ import re
 from collections.abc import Sequence
 
 from medtask.records import Status
-from medtask.tasks.hygiene import WORD
-from medtask.tasks.nearest import find_similarity
+from medtask.tasks.example_selection import find_max_similarity
 from medtask.tasks.task import Gate
+from medtask.tasks.text_cleaning import WORD_PATTERN
 
-LONG_RUN = 200  # characters without a blank: longer than any word or link that people write
+MIN_ENCODED_RUN = 200  # characters without a blank: longer than any word or link that people write
 
-_RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{LONG_RUN},}}")
-_BROKEN = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufffd\ud800-\udfff]")
+_ENCODED_RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{MIN_ENCODED_RUN},}}")
+_UNREADABLE_CHARACTER = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufffd\ud800-\udfff]")
 
 
-def find_unfit(
-    gate: Gate, raw: str, text: str, known: Sequence[str] = ()
+def find_rejection(
+    gate: Gate, raw: str, text: str, example_texts: Sequence[str] = ()
 ) -> tuple[Status, str] | None:
     """Why a record is not asked, as its status and a reason; None where it is fit.
 
-    ``raw``: its input as rendered, ``text``: the same, clean and not blank. ``known``: the
+    ``raw``: its input as rendered, ``text``: the same, clean and not blank. ``example_texts``: the
     examples' texts, for ``gate.novelty``.
     """
-    if reason := _find_noise(raw, text):
+    if reason := _find_not_text_reason(raw, text):
         return Status.NOT_TEXT, reason
     if gate.min_words > 1 and (words := _count_words(text, gate.min_words)) < gate.min_words:
         return (
@@ -33,7 +33,7 @@ def find_unfit(
         )
     if (
         gate.novelty is not None
-        and (similarity := find_similarity(tuple(known), text)) < gate.novelty
+        and (similarity := find_max_similarity(tuple(example_texts), text)) < gate.novelty
     ):
         return (
             Status.NOVEL,
@@ -42,15 +42,24 @@ def find_unfit(
     return None
 
 
-def _find_noise(raw: str, text: str) -> str | None:
+def _find_not_text_reason(raw: str, text: str) -> str | None:
     if not any(map(str.isalnum, text)):
         return "the input has neither a letter nor a digit"
     # What is broken is left out of the clean text, or stands there as U+FFFD: most rows need not be
     # searched for it.
-    broken = len(_BROKEN.findall(raw)) if len(text) * 2 < len(raw) or "\ufffd" in text else 0
+    broken = (
+        len(_UNREADABLE_CHARACTER.findall(raw))
+        if len(text) * 2 < len(raw) or "\ufffd" in text
+        else 0
+    )
     if broken * 2 > len(raw):
         return f"{broken:,} of the input's {len(raw):,} characters are control characters or broken"
-    runs = [run for word in text.split() if len(word) >= LONG_RUN for run in _RUN.findall(word)]
+    runs = [
+        run
+        for word in text.split()
+        if len(word) >= MIN_ENCODED_RUN
+        for run in _ENCODED_RUN.findall(word)
+    ]
     # Only runs of capitals, small letters and digits together: a sequence of bases or a drawn line
     # is none.
     encoded = sum(
@@ -61,11 +70,11 @@ def _find_noise(raw: str, text: str) -> str | None:
     return None
 
 
-def _count_words(text: str, enough: int) -> int:
+def _count_words(text: str, limit: int) -> int:
     """How many words the text has; not counted on where there are enough."""
     count = 0
-    for _ in WORD.finditer(text):
+    for _ in WORD_PATTERN.finditer(text):
         count += 1
-        if count >= enough:
+        if count >= limit:
             break
     return count

@@ -15,13 +15,13 @@ Kind = Literal["label", "labels", "choice", "answer", "fields"]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One allowed answer. ``say`` is what the model would write for it: the name, or a short
+    """One allowed answer. ``verbalizer`` is what the model would write for it: the name, or a short
     code.
     """
 
     name: str
     definition: str
-    say: str
+    verbalizer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
-class OneLabel:
+class SingleLabel:
     """Kind ``label``: exactly one label. ``readout``: whether the model writes its name or a short
     code.
     """
@@ -54,7 +54,7 @@ class OneLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class AnyLabels:
+class MultiLabel:
     """Kind ``labels``: any of the labels, each decided by itself.
 
     A label applies from its threshold on (``thresholds``, by name; 0.5 where it has none). ``fit``:
@@ -70,7 +70,7 @@ class AnyLabels:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class MultipleChoice:
     """Kind ``choice``: the row brings its options, 2 to 26, in one column (mapping, list or text)
     or one column each.
 
@@ -138,7 +138,7 @@ class Fields:
     max_tokens: int = 512
 
 
-Form = OneLabel | AnyLabels | Choice | FreeText | Fields
+AnswerSpec = SingleLabel | MultiLabel | MultipleChoice | FreeText | Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pool:
+class ExamplePool:
     """A table of worked rows from which each row is shown the ``k`` nearest. ``texts``: their
     inputs, as rendered.
     """
@@ -180,7 +180,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class When:
+class PassCondition:
     """Which answers of the pass before are asked about again: those that meet any of the
     conditions.
     """
@@ -197,7 +197,7 @@ class Pass:
     """
 
     name: str
-    when: When
+    when: PassCondition
     task: Task
     model: str | None = None
 
@@ -206,24 +206,24 @@ class Pass:
 class Task:
     """One question, asked of every row.
 
-    ``form`` is what kind of question it is. ``labels`` are all allowed answers of kinds ``label``
-    and ``labels``, in the file's order; the other kinds have none. ``abstain`` is an answer the
-    model may also give; a row that gets it has no value. ``input`` is a Jinja template over the
-    row's columns. ``examples`` are shown to every row, those of ``pool`` to the rows that they
-    resemble. ``phi``: the table holds patients' data, which may go to no other machine. ``passes``
-    come after this one, in their order. ``id_column`` None: rows are numbered. Rows with the same
-    value in ``group_column`` (a patient, say) are not independent. ``fingerprint`` is the SHA-256
-    of everything here that can change an answer.
+    ``answer_spec`` is what kind of question it is. ``labels`` are all allowed answers of kinds
+    ``label`` and ``labels``, in the file's order; the other kinds have none. ``abstain`` is an
+    answer the model may also give; a row that gets it has no value. ``input`` is a Jinja template
+    over the row's columns. ``examples`` are shown to every row, those of ``pool`` to the rows that
+    they resemble. ``phi``: the table holds patients' data, which may go to no other machine.
+    ``passes`` come after this one, in their order. ``id_column`` None: rows are numbered. Rows with
+    the same value in ``group_column`` (a patient, say) are not independent. ``fingerprint`` is the
+    SHA-256 of everything here that can change an answer.
     """
 
     name: str
     instruction: str
     input: str
-    form: Form = field(default_factory=OneLabel)
+    answer_spec: AnswerSpec = field(default_factory=SingleLabel)
     labels: tuple[Label, ...] = ()
     abstain: Label | None = None
     examples: tuple[Example, ...] = ()
-    pool: Pool | None = None
+    pool: ExamplePool | None = None
     reasoning: Reasoning | None = None
     gate: Gate = field(default_factory=Gate)
     phi: bool = False
@@ -244,19 +244,19 @@ class Task:
 
     @property
     def kind(self) -> Kind:
-        return _KINDS[type(self.form)]
+        return _KINDS[type(self.answer_spec)]
 
     @property
     def several(self) -> bool:
         """Whether an answer is a set of names, any number of which may apply; else their
         probabilities sum to 1.
         """
-        return isinstance(self.form, AnyLabels) or (
-            isinstance(self.form, Choice) and self.form.several
+        return isinstance(self.answer_spec, MultiLabel) or (
+            isinstance(self.answer_spec, MultipleChoice) and self.answer_spec.several
         )
 
     @property
-    def abstention(self) -> str | None:
+    def abstain_name(self) -> str | None:
         """The name of the answer that is none; None where the model has to give one."""
         return self.abstain.name if self.abstain else None
 
@@ -270,8 +270,8 @@ class Task:
         """Whatever can get a probability, by name: labels, letters, ``field=value``; nothing for
         free text.
         """
-        match self.form:
-            case Choice():
+        match self.answer_spec:
+            case MultipleChoice():
                 return LETTERS
             case Fields(scored=scored):
                 return tuple(outcome for one in scored for outcome in one.outcomes)
@@ -281,9 +281,9 @@ class Task:
 
 
 _KINDS: Mapping[type, Kind] = {
-    OneLabel: "label",
-    AnyLabels: "labels",
-    Choice: "choice",
+    SingleLabel: "label",
+    MultiLabel: "labels",
+    MultipleChoice: "choice",
     FreeText: "answer",
     Fields: "fields",
 }

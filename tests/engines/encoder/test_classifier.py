@@ -16,13 +16,13 @@ import pytest
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 import medtask
-from medtask.engines.encoder.classifier import Classifier
+from medtask.engines.encoder.classifier import EncoderClassifier
 from medtask.engines.encoder.engine import EncoderEngine
 from medtask.engines.encoder.load import load_encoder
-from medtask.engines.trained import Trained, write_trained
+from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import EngineError, InputError
-from medtask.records import Branch, Fault, Meaning, Prompt, Scores, Status
-from tiny_encoders import save_classifier
+from medtask.records import Branch, Description, Fault, Prompt, Scores, Status
+from support.tiny_encoders import save_classifier
 
 PARTS = ("knee", "wrist", "brain")
 TAGS = ("knee", "wrist", "fall")
@@ -33,35 +33,35 @@ TEXTS = [
     for side in ("left", "right")
     for after in ("", " after a fall")
 ]
-NEW = [
+NEW_TEXTS = [
     "CT of the knee",
     "the wrist, after a fall",
     "brain",
     "MRI of the left knee and the right wrist after a fall",
 ]
 
-Answer = Callable[..., list[medtask.Answer]]
+PredictRows = Callable[..., list[medtask.Answer]]
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
+def single_label_model(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
     table = [[float(part in text) for part in PARTS] for text in TEXTS]
     folder = save_classifier(tmp_path_factory.mktemp("parts"), TEXTS, table, PARTS, several=False)
-    write_trained(folder, Trained("encoder", "label", PARTS, abstain="unclear"))
+    write_model_metadata(folder, ModelMetadata("encoder", "label", PARTS, abstain="unclear"))
     return load_encoder(str(folder))
 
 
 @pytest.fixture(scope="module")
-def tags(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
+def multi_label_model(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
     table = [[float(tag in text) for tag in TAGS] for text in TEXTS]
     folder = save_classifier(tmp_path_factory.mktemp("tags"), TEXTS, table, TAGS, several=True)
-    write_trained(folder, Trained("encoder", "labels", TAGS))
+    write_model_metadata(folder, ModelMetadata("encoder", "labels", TAGS))
     return load_encoder(str(folder))
 
 
 @pytest.fixture
-def answer(tmp_path: Path) -> Answer:
-    def predict(
+def answer_rows(tmp_path: Path) -> PredictRows:
+    def predict_rows(
         model: EncoderEngine, rows: list[dict[str, object]], gate: str = "error", **form: Any
     ) -> list[medtask.Answer]:
         task = {
@@ -73,27 +73,27 @@ def answer(tmp_path: Path) -> Answer:
         (tmp_path / "task.json").write_text(json.dumps(task))
         return list(medtask.predict(medtask.load_task(tmp_path), model, rows))
 
-    return predict
+    return predict_rows
 
 
-def ask(texts: Sequence[str], *branches: Branch) -> list[Prompt]:
+def make_prompts(texts: Sequence[str], *branches: Branch) -> list[Prompt]:
     return [Prompt(f"r{row}", (), branches, text) for row, text in enumerate(texts)]
 
 
-def which(names: Sequence[str]) -> Branch:
-    return Branch("", tuple(names), meanings=tuple(map(Meaning, names)))
+def make_label_branch(names: Sequence[str]) -> Branch:
+    return Branch("", tuple(names), descriptions=tuple(map(Description, names)))
 
 
-def does(names: Sequence[str]) -> list[Branch]:
-    return [Branch(f"{name}: ", ("yes", "no"), meanings=(Meaning(name),)) for name in names]
+def make_yes_no_branches(names: Sequence[str]) -> list[Branch]:
+    return [Branch(f"{name}: ", ("yes", "no"), descriptions=(Description(name),)) for name in names]
 
 
-def read_logits(engine: EncoderEngine, texts: Sequence[str]) -> Any:
+def compute_reference_logits(engine: EncoderEngine, texts: Sequence[str]) -> Any:
     """Each text by itself, as transformers does it."""
     import torch
 
     reader = engine.reader
-    assert isinstance(reader, Classifier)
+    assert isinstance(reader, EncoderClassifier)
     with torch.inference_mode():
         rows = [
             reader.model(**reader.tokenizer(text, return_tensors="pt")).logits[0].double().numpy()
@@ -102,12 +102,18 @@ def read_logits(engine: EncoderEngine, texts: Sequence[str]) -> Any:
     return np.stack(rows)
 
 
-def test_one_label_has_its_share_of_the_softmax(parts: EncoderEngine) -> None:
-    weights = np.exp(read_logits(parts, NEW))
+def test_one_label_has_its_share_of_the_softmax(single_label_model: EncoderEngine) -> None:
+    weights = np.exp(compute_reference_logits(single_label_model, NEW_TEXTS))
     shares = weights / weights.sum(axis=1, keepdims=True)
-    found = {said.record_id: said for said in parts.score(ask(NEW, which(PARTS)))}
+    found = {
+        said.record_id: said
+        for said in single_label_model.score(make_prompts(NEW_TEXTS, make_label_branch(PARTS)))
+    }
     some = {
-        said.record_id: said for said in parts.score(ask(NEW, which(["brain", "unclear", "knee"])))
+        said.record_id: said
+        for said in single_label_model.score(
+            make_prompts(NEW_TEXTS, make_label_branch(["brain", "unclear", "knee"]))
+        )
     }
     for row, (knee, wrist, brain) in enumerate(shares):
         whole, part = found[f"r{row}"], some[f"r{row}"]
@@ -121,9 +127,13 @@ def test_one_label_has_its_share_of_the_softmax(parts: EncoderEngine) -> None:
         assert part.branches[0].off_set == pytest.approx(wrist, abs=1e-5)
 
 
-def test_each_of_several_labels_has_a_probability_of_its_own(tags: EncoderEngine) -> None:
-    logits = read_logits(tags, NEW)
-    for said in tags.score(ask(NEW, *does(["fall", "knee"]))):
+def test_each_of_several_labels_has_a_probability_of_its_own(
+    multi_label_model: EncoderEngine,
+) -> None:
+    logits = compute_reference_logits(multi_label_model, NEW_TEXTS)
+    for said in multi_label_model.score(
+        make_prompts(NEW_TEXTS, *make_yes_no_branches(["fall", "knee"]))
+    ):
         assert isinstance(said, Scores)
         knee, _, fall = logits[int(said.record_id[1:])]
         assert [branch.logprobs[0] for branch in said.branches] == pytest.approx(
@@ -132,9 +142,11 @@ def test_each_of_several_labels_has_a_probability_of_its_own(tags: EncoderEngine
         assert all(sum(np.exp(branch.logprobs)) == pytest.approx(1) for branch in said.branches)
 
 
-def test_known_rows_leave_the_numbers_of_the_others_as_they_were(tags: EncoderEngine) -> None:
-    prompts = ask(TEXTS, *does(TAGS))
-    engine = EncoderEngine(tags.reader, tags.info, budget=48)
+def test_known_rows_leave_the_numbers_of_the_others_as_they_were(
+    multi_label_model: EncoderEngine,
+) -> None:
+    prompts = make_prompts(TEXTS, *make_yes_no_branches(TAGS))
+    engine = EncoderEngine(multi_label_model.reader, multi_label_model.info, budget_tokens=48)
     whole = {
         said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)
     }
@@ -148,28 +160,32 @@ def test_known_rows_leave_the_numbers_of_the_others_as_they_were(tags: EncoderEn
 
 
 def test_it_answers_a_task_of_its_kind(
-    parts: EncoderEngine, tags: EncoderEngine, answer: Answer
+    single_label_model: EncoderEngine, multi_label_model: EncoderEngine, answer_rows: PredictRows
 ) -> None:
     rows: list[dict[str, object]] = [
         {"text": "MRI of the left wrist after a fall"},
         {"text": "CT of the right brain"},
     ]
-    found = answer(parts, rows, kind="label", labels=["brain", "wrist", "knee"], abstain="unclear")
+    found = answer_rows(
+        single_label_model, rows, kind="label", labels=["brain", "wrist", "knee"], abstain="unclear"
+    )
     assert [said.value for said in found] == ["wrist", "brain"]
     assert all(said.status is Status.OK for said in found)
-    found = answer(tags, rows, kind="labels", labels=["fall", "wrist", "knee"])
+    found = answer_rows(multi_label_model, rows, kind="labels", labels=["fall", "wrist", "knee"])
     assert [said.value for said in found] == [("fall", "wrist"), ()]
 
 
 def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_read_it(
-    parts: EncoderEngine, answer: Answer
+    single_label_model: EncoderEngine, answer_rows: PredictRows
 ) -> None:
     rows: list[dict[str, object]] = [{"text": "MRI of the left knee after a fall " * 20}]
-    (refused,) = answer(parts, rows, kind="label", labels=list(PARTS))
+    (refused,) = answer_rows(single_label_model, rows, kind="label", labels=list(PARTS))
     assert refused.status is Status.TOO_LONG
-    (given,) = answer(parts, rows, gate="head_tail", kind="label", labels=list(PARTS))
+    (given,) = answer_rows(
+        single_label_model, rows, gate="head_tail", kind="label", labels=list(PARTS)
+    )
     assert given.value in PARTS
-    (fault,) = parts.score(ask(["knee " * 200], which(PARTS)))
+    (fault,) = single_label_model.score(make_prompts(["knee " * 200], make_label_branch(PARTS)))
     assert fault == Fault("r0", Status.TOO_LONG, "202 tokens; the model reads at most 64")
 
 
@@ -205,28 +221,36 @@ def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_rea
     ],
 )
 def test_what_the_model_was_not_trained_for_is_refused(
-    parts: EncoderEngine, answer: Answer, form: dict[str, Any], error: type[Exception], told: str
+    single_label_model: EncoderEngine,
+    answer_rows: PredictRows,
+    form: dict[str, Any],
+    error: type[Exception],
+    told: str,
 ) -> None:
     with pytest.raises(error, match=told) as refused:
-        answer(parts, [{"text": "CT of the knee", "options": ["secret", "knee"]}], **form)
+        answer_rows(
+            single_label_model, [{"text": "CT of the knee", "options": ["secret", "knee"]}], **form
+        )
     assert "secret" not in str(refused.value)
 
 
-def test_numbers_that_are_none_end_the_loading(parts: EncoderEngine, tmp_path: Path) -> None:
+def test_numbers_that_are_none_end_the_loading(
+    single_label_model: EncoderEngine, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(parts.info.identity["model"], tmp_path / "broken")
+    shutil.copytree(single_label_model.info.identity["model"], tmp_path / "broken")
     held = load_file(tmp_path / "broken" / "model.safetensors")
     held["classifier.bias"] += float("nan")
     save_file(held, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
-    write_trained(tmp_path / "broken", Trained("encoder", "label", PARTS))
+    write_model_metadata(tmp_path / "broken", ModelMetadata("encoder", "label", PARTS))
     with pytest.raises(EngineError, match="gives no numbers"):
         load_encoder(str(tmp_path / "broken"))
 
 
-def test_it_shows_what_it_reads(parts: EncoderEngine) -> None:
-    (prompt,) = ask(["CT of the knee"], which(["knee", "unclear"]))
-    rendering = parts.render(prompt)
+def test_it_shows_what_it_reads(single_label_model: EncoderEngine) -> None:
+    (prompt,) = make_prompts(["CT of the knee"], make_label_branch(["knee", "unclear"]))
+    rendering = single_label_model.render(prompt)
     assert (rendering.prompt, rendering.candidates, len(rendering.prompt_tokens)) == (
         "CT of the knee",
         ("knee", ""),

@@ -15,12 +15,19 @@ import pytest
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 from medtask import similarity
-from medtask.engines.encoder.classifier import Classifier
+from medtask.engines.encoder.classifier import EncoderClassifier
 from medtask.engines.encoder.load import load_encoder
-from medtask.engines.encoder.zero_shot import ZeroShot
-from medtask.engines.trained import Trained, write_trained
-from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound, TooBig, UsageError
-from tiny_encoders import save_classifier, save_sentence_encoder
+from medtask.engines.encoder.zero_shot import ZeroShotScorer
+from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
+from medtask.errors import (
+    EngineError,
+    InputError,
+    MissingExtra,
+    ModelNotFound,
+    ModelTooLarge,
+    UsageError,
+)
+from support.tiny_encoders import save_classifier, save_sentence_encoder
 
 TEXTS = ["MRI of the knee", "CT of the wrist", "the brain"]
 LABELS = ("knee", "wrist", "brain")
@@ -28,37 +35,38 @@ DIAGONAL = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Path:
+def encoder_folder(tmp_path: Path) -> Path:
     return save_sentence_encoder(tmp_path / "plain", TEXTS)
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_classifier(
         tmp_path_factory.mktemp("kept"), TEXTS, DIAGONAL, LABELS, several=False, steps=2
     )
 
 
 @pytest.fixture
-def trained(kept: Path, tmp_path: Path) -> Path:
+def trained_folder(classifier_folder: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "trained"
-    shutil.copytree(kept, folder)
-    write_trained(
-        folder, Trained("encoder", "label", LABELS, base="tiny", task_fingerprint="f00", phi="no")
+    shutil.copytree(classifier_folder, folder)
+    write_model_metadata(
+        folder,
+        ModelMetadata("encoder", "label", LABELS, base="tiny", task_fingerprint="f00", phi="no"),
     )
     return folder
 
 
 def test_a_folder_without_labels_compares_and_one_with_labels_classifies(
-    plain: Path, trained: Path
+    encoder_folder: Path, trained_folder: Path
 ) -> None:
-    for reference in (str(plain), f"encoder:{plain}"):
+    for reference in (str(encoder_folder), f"encoder:{encoder_folder}"):
         engine = load_encoder(reference)
-        assert isinstance(engine.reader, ZeroShot)
-        assert engine.info.identity["model"] == str(plain)
+        assert isinstance(engine.reader, ZeroShotScorer)
+        assert engine.info.identity["model"] == str(encoder_folder)
         assert "not calibrated" in str(engine.info.details["notes"])
-    engine = load_encoder(str(trained))
-    assert isinstance(engine.reader, Classifier)
+    engine = load_encoder(str(trained_folder))
+    assert isinstance(engine.reader, EncoderClassifier)
     assert engine.reader.head.labels == LABELS
     assert engine.info.details["trained_for"] == "f00"
     assert engine.info.details["phi"] == "no"
@@ -67,18 +75,21 @@ def test_a_folder_without_labels_compares_and_one_with_labels_classifies(
 
 
 def test_the_identity_of_a_model_is_that_of_its_files(
-    plain: Path, trained: Path, tmp_path: Path
+    encoder_folder: Path, trained_folder: Path, tmp_path: Path
 ) -> None:
-    before = [load_encoder(str(folder)).info.identity for folder in (plain, trained)]
+    before = [
+        load_encoder(str(folder)).info.identity for folder in (encoder_folder, trained_folder)
+    ]
     save_sentence_encoder(tmp_path / "other", TEXTS, {"Pooling": {"pooling_mode": "cls"}})
-    (plain / "config.json").write_text((plain / "config.json").read_text() + "\n")
-    write_trained(
-        trained, Trained("encoder", "label", LABELS, base="tiny", task_fingerprint="f01", phi="no")
+    (encoder_folder / "config.json").write_text((encoder_folder / "config.json").read_text() + "\n")
+    write_model_metadata(
+        trained_folder,
+        ModelMetadata("encoder", "label", LABELS, base="tiny", task_fingerprint="f01", phi="no"),
     )
-    after = [load_encoder(str(folder)).info.identity for folder in (plain, trained)]
+    after = [load_encoder(str(folder)).info.identity for folder in (encoder_folder, trained_folder)]
     assert all(one != other for one, other in zip(before, after, strict=True))
     assert "weights of 1_Pooling" in load_encoder(str(tmp_path / "other")).info.identity
-    assert load_encoder(str(plain), dtype="bfloat16").info.identity != after[0]
+    assert load_encoder(str(encoder_folder), dtype="bfloat16").info.identity != after[0]
 
 
 @pytest.mark.parametrize(
@@ -86,17 +97,17 @@ def test_the_identity_of_a_model_is_that_of_its_files(
     [("single_label_classification", "label"), ("multi_label_classification", "labels")],
 )
 def test_the_labels_of_a_model_from_elsewhere_are_those_of_its_config(
-    trained: Path, problem: str, kind: str
+    trained_folder: Path, problem: str, kind: str
 ) -> None:
-    (trained / "medtask.json").unlink()
-    config = json.loads((trained / "config.json").read_text())
-    (trained / "config.json").write_text(json.dumps(config | {"problem_type": problem}))
-    reader = load_encoder(f"encoder:{trained}").reader
-    assert isinstance(reader, Classifier)
+    (trained_folder / "medtask.json").unlink()
+    config = json.loads((trained_folder / "config.json").read_text())
+    (trained_folder / "config.json").write_text(json.dumps(config | {"problem_type": problem}))
+    reader = load_encoder(f"encoder:{trained_folder}").reader
+    assert isinstance(reader, EncoderClassifier)
     assert (reader.head.labels, reader.head.kind, reader.head.abstain) == (LABELS, kind, None)
 
 
-def rewrite(name: str, **change: Any) -> Callable[[Path], None]:
+def make_json_edit(name: str, **change: Any) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         path = folder / name
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -122,29 +133,39 @@ def rewrite(name: str, **change: Any) -> Callable[[Path], None]:
             EngineError,
             "could not be loaded as an encoder",
         ),
-        (rewrite("config.json", _attn_implementation_internal="a/b"), InputError, "foreign code"),
         (
-            rewrite("config.json", model_type="strange", auto_map={"AutoModel": "m.M"}),
+            make_json_edit("config.json", _attn_implementation_internal="a/b"),
+            InputError,
+            "foreign code",
+        ),
+        (
+            make_json_edit("config.json", model_type="strange", auto_map={"AutoModel": "m.M"}),
             InputError,
             "brings its own code",
         ),
         (
-            rewrite("config.json", architectures=["BertForSequenceClassification"]),
+            make_json_edit("config.json", architectures=["BertForSequenceClassification"]),
             EngineError,
             "lacks weights",
         ),
-        (rewrite("config.json", model_type="t5"), EngineError, "could not be loaded as an encoder"),
+        (
+            make_json_edit("config.json", model_type="t5"),
+            EngineError,
+            "could not be loaded as an encoder",
+        ),
     ],
 )
 def test_what_cannot_or_must_not_be_loaded_is_refused(
-    plain: Path, damage: Callable[[Path], Any], error: type[Exception], told: str
+    encoder_folder: Path, damage: Callable[[Path], Any], error: type[Exception], told: str
 ) -> None:
-    damage(plain)
+    damage(encoder_folder)
     with pytest.raises(error, match=told):
-        load_encoder(str(plain))
+        load_encoder(str(encoder_folder))
 
 
-def test_a_model_that_cannot_read_a_text_by_itself_is_found_out_at_start(plain: Path) -> None:
+def test_a_model_that_cannot_read_a_text_by_itself_is_found_out_at_start(
+    encoder_folder: Path,
+) -> None:
     from transformers import T5Config, T5Model
 
     # An encoder with a decoder, which wants a text of its own.
@@ -156,44 +177,49 @@ def test_a_model_that_cannot_read_a_text_by_itself_is_found_out_at_start(plain: 
         "num_heads": 2,
         "decoder_start_token_id": 0,
     }
-    T5Model(T5Config(vocab_size=50, **shape)).save_pretrained(plain)
+    T5Model(T5Config(vocab_size=50, **shape)).save_pretrained(encoder_folder)
     with pytest.raises(EngineError, match=r"does not work as an encoder \(ValueError\)"):
-        load_encoder(str(plain))
+        load_encoder(str(encoder_folder))
 
 
-def test_a_trained_folder_that_is_not_whole_is_refused(trained: Path, tmp_path: Path) -> None:
+def test_a_trained_folder_that_is_not_whole_is_refused(
+    trained_folder: Path, tmp_path: Path
+) -> None:
     linear = tmp_path / "linear"
-    shutil.copytree(trained, linear)
-    write_trained(linear, Trained("linear", "label", LABELS))
+    shutil.copytree(trained_folder, linear)
+    write_model_metadata(linear, ModelMetadata("linear", "label", LABELS))
     with pytest.raises(InputError, match="holds a linear model"):
         load_encoder(f"encoder:{linear}")
-    write_trained(trained, Trained("encoder", "label", LABELS[:2]))
+    write_model_metadata(trained_folder, ModelMetadata("encoder", "label", LABELS[:2]))
     with pytest.raises(InputError, match="gives 3 numbers for 2 labels"):
-        load_encoder(str(trained))
-    (trained / "tokenizer.json").unlink()
+        load_encoder(str(trained_folder))
+    (trained_folder / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"is not whole: tokenizer\.json is missing"):
-        load_encoder(str(trained))
+        load_encoder(str(trained_folder))
 
 
-def test_two_labels_of_one_name_are_refused(trained: Path) -> None:
-    (trained / "medtask.json").unlink()
-    rewrite("config.json", id2label={"0": "knee", "1": "knee", "2": "brain"})(trained)
+def test_two_labels_of_one_name_are_refused(trained_folder: Path) -> None:
+    (trained_folder / "medtask.json").unlink()
+    make_json_edit("config.json", id2label={"0": "knee", "1": "knee", "2": "brain"})(trained_folder)
     with pytest.raises(InputError, match="two labels of one name"):
-        load_encoder(str(trained))
+        load_encoder(str(trained_folder))
 
 
-def test_wishes_that_cannot_be_granted_are_refused(plain: Path) -> None:
+def test_unsupported_options_are_refused(encoder_folder: Path) -> None:
     with pytest.raises(UsageError, match="--quantize is not for encoders"):
-        load_encoder(str(plain), quantize="4bit")
+        load_encoder(str(encoder_folder), quantize="4bit")
     with pytest.raises(UsageError, match="--adapter is not for encoders"):
-        load_encoder(str(plain), adapter="a")
+        load_encoder(str(encoder_folder), adapter="a")
     with pytest.raises(UsageError, match="no tpu device"):
-        load_encoder(str(plain), device="tpu")
-    with pytest.raises(TooBig, match=r"in bfloat16; 1\.0 MB may be used here"):
-        load_encoder(str(plain), dtype="bfloat16", memory=1_000_000)
+        load_encoder(str(encoder_folder), device="tpu")
+    with pytest.raises(ModelTooLarge, match=r"in bfloat16; 1\.0 MB may be used here"):
+        load_encoder(str(encoder_folder), dtype="bfloat16", memory=1_000_000)
     with pytest.raises(ModelNotFound, match="there is no model"):
         load_encoder("encoder:")
-    assert load_encoder(str(plain), memory=10**9).info.title == f"{plain}, float32, cpu"
+    assert (
+        load_encoder(str(encoder_folder), memory=10**9).info.title
+        == f"{encoder_folder}, float32, cpu"
+    )
 
 
 def test_a_missing_minilm_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,16 @@ import medtask
 from medtask.engines.base import EngineInfo
 from medtask.engines.encoder.engine import EncoderEngine
 from medtask.engines.encoder.load import load_encoder
-from medtask.engines.encoder.zero_shot import TEMPERATURE, YES_MIDDLE, YES_WIDTH, ZeroShot
+from medtask.engines.encoder.zero_shot import (
+    TEMPERATURE,
+    YES_NO_MIDPOINT,
+    YES_NO_SCALE,
+    ZeroShotScorer,
+)
 from medtask.errors import EngineError
-from medtask.records import Branch, Fault, Meaning, Prompt, Scores, Status
+from medtask.records import Branch, Description, Fault, Prompt, Scores, Status
 from medtask.similarity import find_minilm, load_sentence_encoder
-from tiny_encoders import save_sentence_encoder
+from support.tiny_encoders import save_sentence_encoder
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 TEXTS = [
@@ -34,49 +39,53 @@ TEXTS = [
     "wrist",
     "the knee of the brain, and the left wrist",
 ]
-LABELS = [Meaning("knee", "the joint of the leg"), Meaning("brain"), Meaning("wrist")]
+LABELS = [Description("knee", "the joint of the leg"), Description("brain"), Description("wrist")]
 ROWS: list[dict[str, object]] = [
     {"text": "CT of the brain after a fall", "options": {"A": "brain", "B": "knee"}},
     {"text": "MRI of the left knee", "options": ["liver", "knee", "nose"]},
 ]
 
-Load = Callable[..., medtask.Task]
+LoadTask = Callable[..., medtask.Task]
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
     folder = save_sentence_encoder(tmp_path_factory.mktemp("plain"), TEXTS)
     return EncoderEngine(
-        ZeroShot(load_sentence_encoder(folder), "tiny"),
+        ZeroShotScorer(load_sentence_encoder(folder), "tiny"),
         EngineInfo("encoder", "tiny", {}),
-        budget=40,
+        budget_tokens=40,
     )
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Load:
-    def make(answer: dict[str, Any], **more: Any) -> medtask.Task:
+def make_task(tmp_path: Path) -> LoadTask:
+    def write_and_load(answer: dict[str, Any], **more: Any) -> medtask.Task:
         task = {"instruction": "Decide.", "input": "{{ text }}", "answer": answer, **more}
         (tmp_path / "task.json").write_text(json.dumps(task))
         return medtask.load_task(tmp_path)
 
-    return make
+    return write_and_load
 
 
-def ask(texts: Sequence[str], *branches: Branch) -> list[Prompt]:
+def make_prompts(texts: Sequence[str], *branches: Branch) -> list[Prompt]:
     return [Prompt(f"r{row}", (), branches, text) for row, text in enumerate(texts)]
 
 
-def which(meanings: Sequence[Meaning]) -> Branch:
-    return Branch("", tuple(f" {meaning.name}" for meaning in meanings), meanings=tuple(meanings))
+def make_label_branch(descriptions: Sequence[Description]) -> Branch:
+    return Branch(
+        "", tuple(f" {meaning.name}" for meaning in descriptions), descriptions=tuple(descriptions)
+    )
 
 
-def compare(engine: EncoderEngine, texts: Sequence[str], others: Sequence[str]) -> Any:
+def compute_similarities(
+    engine: EncoderEngine, texts: Sequence[str], candidates: Sequence[str]
+) -> Any:
     reader = engine.reader
-    assert isinstance(reader, ZeroShot)
+    assert isinstance(reader, ZeroShotScorer)
     one, other = (
-        np.concatenate([reader.encoder.embed([row]) for row in reader.encoder.tokenise(part)])
-        for part in (texts, others)
+        np.concatenate([reader.encoder.embed([row]) for row in reader.encoder.tokenize(part)])
+        for part in (texts, candidates)
     )
     return one @ other.T
 
@@ -84,10 +93,15 @@ def compare(engine: EncoderEngine, texts: Sequence[str], others: Sequence[str]) 
 def test_probabilities_are_similarities_spread_by_the_stated_constants(
     engine: EncoderEngine,
 ) -> None:
-    yes_no = [Branch(f"{meaning.name}: ", ("yes", "no"), meanings=(meaning,)) for meaning in LABELS]
-    near = compare(engine, TEXTS, ["knee: the joint of the leg", "brain", "wrist"])
+    yes_no = [
+        Branch(f"{meaning.name}: ", ("yes", "no"), descriptions=(meaning,)) for meaning in LABELS
+    ]
+    near = compute_similarities(engine, TEXTS, ["knee: the joint of the leg", "brain", "wrist"])
     weights = np.exp(near / TEMPERATURE)
-    found = {said.record_id: said for said in engine.score(ask(TEXTS, which(LABELS), *yes_no))}
+    found = {
+        said.record_id: said
+        for said in engine.score(make_prompts(TEXTS, make_label_branch(LABELS), *yes_no))
+    }
     for row, (text, shares) in enumerate(
         zip(TEXTS, weights / weights.sum(axis=1, keepdims=True), strict=True)
     ):
@@ -99,13 +113,13 @@ def test_probabilities_are_similarities_spread_by_the_stated_constants(
         for branch, likeness in zip(rest, near[row], strict=True):
             yes, no = np.exp(branch.logprobs)
             assert yes == pytest.approx(
-                1 / (1 + math.exp(-(likeness - YES_MIDDLE) / YES_WIDTH)), abs=1e-4
+                1 / (1 + math.exp(-(likeness - YES_NO_MIDPOINT) / YES_NO_SCALE)), abs=1e-4
             )
             assert yes + no == pytest.approx(1)
 
 
 def test_known_rows_leave_the_numbers_of_the_others_as_they_were(engine: EncoderEngine) -> None:
-    prompts = ask(TEXTS, which(LABELS))
+    prompts = make_prompts(TEXTS, make_label_branch(LABELS))
     whole = {
         said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)
     }
@@ -136,19 +150,19 @@ def test_known_rows_leave_the_numbers_of_the_others_as_they_were(engine: Encoder
     ids=["label", "labels", "choice", "permuted", "several"],
 )
 def test_every_kind_that_is_scored_is_answered(
-    engine: EncoderEngine, load: Load, answer: dict[str, Any], names: set[str] | None
+    engine: EncoderEngine, make_task: LoadTask, answer: dict[str, Any], names: set[str] | None
 ) -> None:
     for given, letters in zip(
-        medtask.predict(load(answer), engine, ROWS), ("AB", "ABC"), strict=True
+        medtask.predict(make_task(answer), engine, ROWS), ("AB", "ABC"), strict=True
     ):
         assert given.status in (Status.OK, Status.REVIEW, Status.ABSTAINED)
         assert given.probabilities is not None
         assert set(given.probabilities) == (names or set(letters))
 
 
-def test_the_order_of_options_does_not_matter(engine: EncoderEngine, load: Load) -> None:
-    task = load({"kind": "choice", "options": "options", "debias": "permute"})
-    plain = load({"kind": "choice", "options": "options"})
+def test_the_order_of_options_does_not_matter(engine: EncoderEngine, make_task: LoadTask) -> None:
+    task = make_task({"kind": "choice", "options": "options", "debias": "permute"})
+    plain = make_task({"kind": "choice", "options": "options"})
     for one, other in zip(
         medtask.predict(task, engine, ROWS), medtask.predict(plain, engine, ROWS), strict=True
     ):
@@ -171,10 +185,10 @@ def test_the_order_of_options_does_not_matter(engine: EncoderEngine, load: Load)
     ],
 )
 def test_what_an_encoder_cannot_do_is_refused_with_a_remedy(
-    engine: EncoderEngine, load: Load, answer: dict[str, Any], told: str
+    engine: EncoderEngine, make_task: LoadTask, answer: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(EngineError, match=told) as refused:
-        list(medtask.predict(load(answer), engine, ROWS))
+        list(medtask.predict(make_task(answer), engine, ROWS))
     assert refused.value.fix
 
 
@@ -184,20 +198,25 @@ def test_candidates_without_meaning_are_refused_with_engines_that_can(
     with pytest.raises(
         EngineError, match="cannot tell what the candidates of this question stand for"
     ) as refused:
-        list(engine.score(ask(TEXTS, Branch("", ("yes", "no")))))
+        list(engine.score(make_prompts(TEXTS, Branch("", ("yes", "no")))))
     assert "hf" in refused.value.fix
-    assert list(engine.score(ask(["knee"]))) == [Scores("r0", ())]
+    assert list(engine.score(make_prompts(["knee"]))) == [Scores("r0", ())]
 
 
 def test_a_text_or_a_candidate_beyond_the_context_is_too_long(engine: EncoderEngine) -> None:
-    (text,) = engine.score(ask(["knee " * 63], which(LABELS)))
-    (candidate,) = engine.score(ask(["knee"], which([Meaning("knee"), Meaning("of " * 80)])))
+    (text,) = engine.score(make_prompts(["knee " * 63], make_label_branch(LABELS)))
+    (candidate,) = engine.score(
+        make_prompts(["knee"], make_label_branch([Description("knee"), Description("of " * 80)]))
+    )
     assert text == Fault("r0", Status.TOO_LONG, "65 tokens; the model reads at most 64")
     assert candidate == Fault(
         "r0", Status.TOO_LONG, "a candidate has 82 tokens; the model reads at most 64"
     )
-    assert list(engine.score(ask(["knee " * 63], which(LABELS)), known=["r0"])) == []
-    (whole,) = engine.score(ask(["knee " * 62], which(LABELS)))
+    assert (
+        list(engine.score(make_prompts(["knee " * 63], make_label_branch(LABELS)), cached=["r0"]))
+        == []
+    )
+    (whole,) = engine.score(make_prompts(["knee " * 62], make_label_branch(LABELS)))
     assert isinstance(whole, Scores)
 
 
@@ -206,10 +225,10 @@ def test_a_text_or_a_candidate_beyond_the_context_is_too_long(engine: EncoderEng
     [("head_tail", "its beginning and its end"), ("chunk", r"read in \d+ overlapping parts")],
 )
 def test_a_long_record_is_read_in_parts_whatever_the_instruction_takes(
-    engine: EncoderEngine, load: Load, gate: str, reason: str
+    engine: EncoderEngine, make_task: LoadTask, gate: str, reason: str
 ) -> None:
     answer = {"kind": "label", "labels": ["knee", "brain"]}
-    task = load(answer, gate={"too_long": gate}, instruction="Decide with great care. " * 40)
+    task = make_task(answer, gate={"too_long": gate}, instruction="Decide with great care. " * 40)
     (given,) = medtask.predict(
         task, engine, [{"text": "the left knee and the brain after a fall " * 30}]
     )
@@ -222,7 +241,7 @@ def test_a_long_record_is_read_in_parts_whatever_the_instruction_takes(
 
 
 def test_it_shows_what_it_reads_and_counts_its_tokens(engine: EncoderEngine) -> None:
-    (prompt,) = ask(["MRI of the knee"], which(LABELS))
+    (prompt,) = make_prompts(["MRI of the knee"], make_label_branch(LABELS))
     rendering = engine.render(prompt)
     assert (rendering.prompt, rendering.candidates) == (
         "MRI of the knee",
@@ -230,8 +249,13 @@ def test_it_shows_what_it_reads_and_counts_its_tokens(engine: EncoderEngine) -> 
     )
     assert len(rendering.prompt_tokens) == 6
     plan = engine.plan([prompt])
-    assert (plan.shared, plan.own, plan.limit, plan.bare) == (0, (6,), 64, True)
-    (asked,) = ask(["knee"], Branch("knee: ", ("yes", "no"), meanings=(LABELS[0],)))
+    assert (plan.shared_tokens, plan.own_tokens, plan.max_input_tokens, plan.text_only) == (
+        0,
+        (6,),
+        64,
+        True,
+    )
+    (asked,) = make_prompts(["knee"], Branch("knee: ", ("yes", "no"), descriptions=(LABELS[0],)))
     assert engine.render(asked).candidates == ("knee: the joint of the leg", "")
 
 
@@ -239,10 +263,10 @@ def test_it_shows_what_it_reads_and_counts_its_tokens(engine: EncoderEngine) -> 
 @pytest.mark.skipif(
     find_minilm() is None or not DATA.is_dir(), reason="MiniLM or the public sets are not here"
 )
-def test_minilm_reaches_on_real_titles_what_it_is_said_to_reach(load: Load) -> None:
+def test_minilm_reaches_on_real_titles_what_it_is_said_to_reach(make_task: LoadTask) -> None:
     with gzip.open(DATA / "icd9_procedures" / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    task = load(
+    task = make_task(
         {
             "kind": "label",
             "labels": json.loads((DATA / "icd9_procedures" / "labels.json").read_text()),

@@ -16,11 +16,11 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from by_hand import assert_exact
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.records import Branch, Message, Prompt, Scores
-from tiny_models import save_model
+from support.reference_scores import assert_scores_exact
+from support.tiny_models import save_model
 
 TEXTS = (
     "headache after a fall",
@@ -28,13 +28,13 @@ TEXTS = (
     "MRI knee. Operations on the eye, Operations on the ear.",
 )
 HEAD = "Which of these apply?\n- eye\n- ear\n- nose\n\nText: "
-LEADS = tuple(
+PREFIXED_BRANCHES = tuple(
     Branch(f"{name}: ", ("yes", "no")) for name in ("eye", "ear", "Operations on the nose; mouth")
 )
 OPTIONS = ("CT Brain", "CT Brain without contrast", "MRI knee", "MRI knee", "none")
 
 
-def ask(text: str, *branches: Branch, row: str = "1", head: str = HEAD) -> Prompt:
+def make_prompt(text: str, *branches: Branch, row: str = "1", head: str = HEAD) -> Prompt:
     return Prompt(row, (Message("user", head + text),), branches, text)
 
 
@@ -44,10 +44,10 @@ def list_options(order: tuple[str, ...]) -> str:
     )
 
 
-def rotate(text: str, row: str) -> Prompt:
+def make_rotated_prompt(text: str, row: str) -> Prompt:
     """One branch for each cyclic order of the options."""
     orders = [OPTIONS[start:] + OPTIONS[:start] for start in range(len(OPTIONS))]
-    return ask(
+    return make_prompt(
         text,
         *(Branch("", tuple("ABCDE"), list_options(order), "text") for order in orders),
         row=row,
@@ -57,12 +57,14 @@ def rotate(text: str, row: str) -> Prompt:
 def make_prompts(kind: str) -> list[Prompt]:
     """A few prompts of each kind that tasks write."""
     if kind == "labels":
-        return [ask(text, *LEADS, row=str(row)) for row, text in enumerate(TEXTS)]
+        return [
+            make_prompt(text, *PREFIXED_BRANCHES, row=str(row)) for row, text in enumerate(TEXTS)
+        ]
     if kind == "rotated letters":
-        return [rotate(text, str(row)) for row, text in enumerate(TEXTS)]
+        return [make_rotated_prompt(text, str(row)) for row, text in enumerate(TEXTS)]
     if kind == "option texts":  # one begins another, two are the same
         return [
-            ask(text, Branch("", OPTIONS, list_options(OPTIONS), "text"), row=str(row))
+            make_prompt(text, Branch("", OPTIONS, list_options(OPTIONS), "text"), row=str(row))
             for row, text in enumerate(TEXTS)
         ]
     if kind == "thoughts":
@@ -84,18 +86,18 @@ def make_prompts(kind: str) -> list[Prompt]:
             Branch('"left", "seen": ', ("true", "false")),
         )
         return [
-            replace(ask(text, *both, row=str(row)), written=written)
+            replace(make_prompt(text, *both, row=str(row)), partial_response=written)
             for row, text in enumerate(TEXTS)
         ]
     sets = (
         Branch("", OPTIONS[:3]),
         Branch("", OPTIONS[:1]),
         Branch("CT ", ("Brain", "x")),
-        LEADS[0],
-        LEADS[0],
+        PREFIXED_BRANCHES[0],
+        PREFIXED_BRANCHES[0],
     )
     return [
-        ask(text, *sets, Branch("", OPTIONS, "", "text"), row=str(row))
+        make_prompt(text, *sets, Branch("", OPTIONS, "", "text"), row=str(row))
         for row, text in enumerate(TEXTS)
     ]
 
@@ -115,7 +117,9 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module", params=["chatml", "thinking", "inst", None])
-def speaker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
+def chat_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> HfEngine:
     return load_hf(
         str(save_model(tmp_path_factory.mktemp("speaker"), "llama", request.param)),
         dtype="float32",
@@ -126,35 +130,35 @@ def speaker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_prompt_is_scored_as_by_plain_passes(engine: HfEngine, kind: str) -> None:
     assert engine.packed
-    assert_exact(engine, make_prompts(kind))
-    assert engine.compare_with_plain(make_prompts(kind)) < 1e-4
+    assert_scores_exact(engine, make_prompts(kind))
+    assert engine.compare_with_reference(make_prompts(kind)) < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_every_chat_format(speaker: HfEngine, kind: str) -> None:
-    assert_exact(speaker, make_prompts(kind))
+def test_in_every_chat_format(chat_engine: HfEngine, kind: str) -> None:
+    assert_scores_exact(chat_engine, make_prompts(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prompt_above_the_budget_is_read_in_pieces_with_the_same_numbers(
     engine: HfEngine, kind: str
 ) -> None:
-    budget, engine.budget = engine.budget, 20
+    budget, engine.budget_tokens = engine.budget_tokens, 20
     try:
-        assert_exact(engine, make_prompts(kind))
+        assert_scores_exact(engine, make_prompts(kind))
     finally:
-        engine.budget = budget
+        engine.budget_tokens = budget
 
 
 def test_long_prompts_read_in_blocks_give_the_same_numbers(
     engine: HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medtask.engines.hf.pack.SCORES_AT_ONCE", 6000)
-    assert_exact(engine, make_prompts("rotated letters"))
-    assert_exact(engine, make_prompts("labels"))
+    monkeypatch.setattr("medtask.engines.hf.packed_attention.MAX_SCORE_ELEMENTS", 6000)
+    assert_scores_exact(engine, make_prompts("rotated letters"))
+    assert_scores_exact(engine, make_prompts("labels"))
 
 
-def read_numbers(engine: HfEngine, prompts: list[Prompt]) -> dict[str, np.ndarray]:
+def score_to_arrays(engine: HfEngine, prompts: list[Prompt]) -> dict[str, np.ndarray]:
     return {
         scores.record_id: np.concatenate(
             [[*branch.logprobs, branch.off_set] for branch in scores.branches]
@@ -164,7 +168,7 @@ def read_numbers(engine: HfEngine, prompts: list[Prompt]) -> dict[str, np.ndarra
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
+def gemma_engine(tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
     return load_hf(
         str(save_model(tmp_path_factory.mktemp("quick"), "gemma3", "gemma")),
         dtype="float32",
@@ -181,13 +185,13 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
     kind=st.sampled_from(KINDS),
 )
 def test_neither_order_nor_budget_changes_a_number(
-    quick: HfEngine, order: list[int], budget: int, kind: str
+    gemma_engine: HfEngine, order: list[int], budget: int, kind: str
 ) -> None:
     prompts = make_prompts(kind)
-    expected = read_numbers(quick, prompts)
-    whole, quick.budget = quick.budget, budget
-    found = read_numbers(quick, [prompts[place] for place in order])
-    quick.budget = whole
+    expected = score_to_arrays(gemma_engine, prompts)
+    whole, gemma_engine.budget_tokens = gemma_engine.budget_tokens, budget
+    found = score_to_arrays(gemma_engine, [prompts[place] for place in order])
+    gemma_engine.budget_tokens = whole
     for prompt in (prompts[place] for place in order):
         assert (
             np.abs(np.exp(found[prompt.record_id]) - np.exp(expected[prompt.record_id])).max()
@@ -198,23 +202,27 @@ def test_neither_order_nor_budget_changes_a_number(
 def test_what_branches_share_is_read_once_and_told_so(engine: HfEngine) -> None:
     prompts = make_prompts("labels")[:1]
     alone = [
-        next(iter(engine.score([replace(prompts[0], branches=(branch,))]))) for branch in LEADS
+        next(iter(engine.score([replace(prompts[0], branches=(branch,))])))
+        for branch in PREFIXED_BRANCHES
     ]
     together = next(iter(engine.score(prompts)))
     assert together.tokens_read + together.tokens_reused == sum(
         scores.tokens_read + scores.tokens_reused for scores in alone
     )
     assert together.tokens_read < alone[0].tokens_read + 40
-    assert engine.plan(prompts).own[0] + engine.plan(prompts).shared == together.tokens_read
+    assert (
+        engine.plan(prompts).own_tokens[0] + engine.plan(prompts).shared_tokens
+        == together.tokens_read
+    )
 
 
 def test_letters_take_no_token_more_than_the_prompt(engine: HfEngine) -> None:
-    letters = ask(TEXTS[0], Branch("", tuple("ABCD"), list_options(OPTIONS), "text"))
+    letters = make_prompt(TEXTS[0], Branch("", tuple("ABCD"), list_options(OPTIONS), "text"))
     (scores,) = engine.score([letters])
     assert scores.tokens_read + scores.tokens_reused == len(engine.render(letters).prompt_tokens)
 
 
-def with_examples(row: int, *examples: str) -> Prompt:
+def make_few_shot_prompt(row: int, *examples: str) -> Prompt:
     turns = [
         turn
         for text in examples
@@ -222,15 +230,18 @@ def with_examples(row: int, *examples: str) -> Prompt:
     ]
     turns[0] = replace(turns[0], content=HEAD + turns[0].content)
     return Prompt(
-        str(row), (*turns, Message("user", f"Text: {TEXTS[row % 3]}")), LEADS[:2], TEXTS[row % 3]
+        str(row),
+        (*turns, Message("user", f"Text: {TEXTS[row % 3]}")),
+        PREFIXED_BRANCHES[:2],
+        TEXTS[row % 3],
     )
 
 
 def test_rows_with_the_same_examples_share_them(engine: HfEngine) -> None:
     near, far = "Operations on the eye " * 4, "MRI knee joint " * 6
-    prompts = [with_examples(row, *([near, far] if row % 3 else [far])) for row in range(9)]
-    prompts += [with_examples(9, "CT Brain"), with_examples(10, "Ultrasound")]
-    assert_exact(engine, prompts)
+    prompts = [make_few_shot_prompt(row, *([near, far] if row % 3 else [far])) for row in range(9)]
+    prompts += [make_few_shot_prompt(9, "CT Brain"), make_few_shot_prompt(10, "Ultrasound")]
+    assert_scores_exact(engine, prompts)
     found = {scores.record_id: scores for scores in engine.score(prompts)}
     turns = {
         row: len(
@@ -246,10 +257,10 @@ def test_rows_with_the_same_examples_share_them(engine: HfEngine) -> None:
 
 
 def test_a_prompt_without_branches_has_nothing_to_score_and_a_cost(engine: HfEngine) -> None:
-    prompt = ask(TEXTS[0])
+    prompt = make_prompt(TEXTS[0])
     assert list(engine.score([prompt])) == [Scores("1", ())]
     plan = engine.plan([prompt])
-    assert plan.shared + plan.own[0] == len(engine.render(prompt).prompt_tokens)
+    assert plan.shared_tokens + plan.own_tokens[0] == len(engine.render(prompt).prompt_tokens)
 
 
 def test_a_model_that_cannot_be_packed_scores_every_kind(tmp_path: Path) -> None:

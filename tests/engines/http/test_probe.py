@@ -11,16 +11,16 @@ from uuid import UUID
 
 import pytest
 
-from fault_dialects import Features
-from fault_server import FaultServer, Rule, Script, serve
-from medtask.engines.http.address import find_endpoint
-from medtask.engines.http.client import Client, Refused
+from medtask.engines.http.client import HttpClient, RequestRejected
+from medtask.engines.http.endpoint import find_endpoint
 from medtask.engines.http.load import load_http
-from medtask.engines.http.probe import WORDS, attempt, choose_model, probe_openai
+from medtask.engines.http.probe import PROBE_WORDS, call_or_none, choose_model, probe_openai
 from medtask.errors import EngineError, UsageError
 from medtask.records import Fault, Scores
-from served import LABELS, Opener, ask_about
-from toy_model import ToyModel
+from support.fault_server import FaultRule, FaultScript, FaultServer, serve
+from support.http_engines import BRANCH_LABELS, EngineOpener, make_row_prompt
+from support.server_dialects import ServerFeatures
+from support.toy_model import ToyModel
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,16 @@ from toy_model import ToyModel
     ],
 )
 def test_each_kind_of_server_is_known_by_what_it_does(
-    open_engine: Opener, dialect: str, kind: str, counts: str | None, goes_on: bool, score: str
+    open_engine: EngineOpener,
+    dialect: str,
+    kind: str,
+    counts: str | None,
+    goes_on: bool,
+    score: str,
 ) -> None:
     engine, _ = open_engine(dialect)
     traits = engine.traits
-    assert (traits.kind, traits.counts, traits.goes_on, engine.caps.score) == (
+    assert (traits.server_type, traits.counts, traits.goes_on, engine.caps.score) == (
         kind,
         counts,
         goes_on,
@@ -51,7 +56,7 @@ def test_each_kind_of_server_is_known_by_what_it_does(
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
 def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
-    open_engine: Opener, dialect: str
+    open_engine: EngineOpener, dialect: str
 ) -> None:
     engine, _ = open_engine(dialect, response_format="ignored")
     assert engine.traits.hold is engine.traits.schema is None
@@ -59,26 +64,26 @@ def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
     assert "cannot be held" in str(engine.info.details["notes"])
 
 
-def test_a_server_that_tells_five_tokens_is_asked_for_five(open_engine: Opener) -> None:
+def test_a_server_that_tells_five_tokens_is_asked_for_five(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", top_limit=5)
     assert engine.traits.top == 5
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "llama-server"])
 def test_the_context_is_the_servers_or_the_users_if_that_is_smaller(
-    open_engine: Opener, dialect: str
+    open_engine: EngineOpener, dialect: str
 ) -> None:
     assert open_engine(dialect)[0].context_tokens == 4096
     assert open_engine(dialect, context=1000)[0].context_tokens == 1000
 
 
-def test_degraded_abilities_are_told(open_engine: Opener) -> None:
+def test_degraded_abilities_are_told(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", logprobs=False)
     assert "no confidence" in str(engine.info.details["notes"])
 
 
 def test_which_model_is_meant() -> None:
-    with serve(FaultServer("openai")) as url, Client(find_endpoint(f"{url}/v1")) as client:
+    with serve(FaultServer("openai")) as url, HttpClient(find_endpoint(f"{url}/v1")) as client:
         assert choose_model(client, "named", ["a", "b"]) == "named"
         assert choose_model(client, None, ["only"]) == "only"
         for served in ([], ["a", "b"]):
@@ -91,7 +96,7 @@ def test_a_server_that_is_not_there_is_an_error_with_its_address() -> None:
     with serve(FaultServer("openai")) as url:
         pass
     with (
-        Client(find_endpoint(f"{url}/v1"), attempts=1) as client,
+        HttpClient(find_endpoint(f"{url}/v1"), attempts=1) as client,
         pytest.raises(EngineError) as caught,
     ):
         probe_openai(client, None, None)
@@ -100,25 +105,25 @@ def test_a_server_that_is_not_there_is_an_error_with_its_address() -> None:
 
 def test_what_a_server_refuses_it_cannot_do_and_what_breaks_is_an_error() -> None:
     def refuse() -> Any:
-        raise Refused(422, None)
+        raise RequestRejected(422, None)
 
     def gone() -> Any:
         raise EngineError("no usable answer", fix="start it")
 
-    assert attempt(lambda: 5) == 5
-    assert attempt(refuse) is None
+    assert call_or_none(lambda: 5) == 5
+    assert call_or_none(refuse) is None
     with pytest.raises(EngineError):
-        attempt(gone)
+        call_or_none(gone)
 
 
-class LlamaCppPython:
+class LlamaCppPythonServer:
     """As llama-cpp-python's server: a tokenizer for texts, grammars, and no structured outputs of
     any other name.
     """
 
     def __init__(self, **features: Any) -> None:
-        self.model = ToyModel([*LABELS, *WORDS, *"47"])
-        self._server = FaultServer("openai", self.model, Features(**features))
+        self.model = ToyModel([*BRANCH_LABELS, *PROBE_WORDS, *"47"])
+        self._server = FaultServer("openai", self.model, ServerFeatures(**features))
         self.bodies: list[Any] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -150,15 +155,15 @@ class LlamaCppPython:
 
 
 def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_counted() -> None:
-    app = LlamaCppPython()
+    app = LlamaCppPythonServer()
     with serve(app) as url:
         engine = load_http(f"{url}/v1")
-        assert (engine.traits.kind, engine.traits.hold, engine.traits.counts) == (
+        assert (engine.traits.server_type, engine.traits.hold, engine.traits.counts) == (
             "llama-cpp-python",
             "grammar",
             "text",
         )
-        rows = [ask_about(row) for row in range(4)]
+        rows = [make_row_prompt(row) for row in range(4)]
         assert all(isinstance(said, Scores) for said in engine.score(rows))
         # Its default would make what the prompt says, labels above all, less likely to be said
         # again.
@@ -170,11 +175,11 @@ def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_count
         engine.close()
 
 
-class NewWords:
+class NewParameterServer:
     """A server of the newest models: it knows no max_tokens, and no temperature."""
 
     def __init__(self) -> None:
-        self._server = FaultServer("openai", ToyModel([*LABELS, "4", "7"]))
+        self._server = FaultServer("openai", ToyModel([*BRANCH_LABELS, "4", "7"]))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
@@ -198,12 +203,15 @@ class NewWords:
 
 
 def test_a_server_is_asked_in_the_words_that_it_knows() -> None:
-    with serve(NewWords()) as url, Client(find_endpoint(f"{url}/v1"), attempts=1) as client:
+    with (
+        serve(NewParameterServer()) as url,
+        HttpClient(find_endpoint(f"{url}/v1"), attempts=1) as client,
+    ):
         traits = probe_openai(client, None, None)
     assert (traits.limit_name, traits.temperature) == ("max_completion_tokens", False)
 
 
-class Refusing:
+class UuidCheckingServer:
     """A server that refuses, with HTTP 400, calls whose id is no UUID: llama-cpp-python's does."""
 
     def __init__(self, server: FaultServer) -> None:
@@ -222,17 +230,19 @@ class Refusing:
 
 def test_calls_carry_ids_that_strict_servers_take() -> None:
     with (
-        serve(Refusing(FaultServer("openai", ToyModel([*LABELS, "4", "7"])))) as url,
-        Client(find_endpoint(f"{url}/v1")) as client,
+        serve(
+            UuidCheckingServer(FaultServer("openai", ToyModel([*BRANCH_LABELS, "4", "7"])))
+        ) as url,
+        HttpClient(find_endpoint(f"{url}/v1")) as client,
     ):
         assert probe_openai(client, None, None).usage
 
 
 def test_a_server_that_cannot_list_its_models_can_be_asked_for_one_by_name() -> None:
     """`transformers serve` is one, on a machine whose Hub cache was never used."""
-    script = Script([Rule("status", rate=1.0, path="/v1/models")])
-    server = FaultServer("openai", ToyModel([*LABELS, "4", "7"]), script=script)
-    with serve(server) as url, Client(find_endpoint(f"{url}/v1"), attempts=1) as client:
+    script = FaultScript([FaultRule("status", rate=1.0, path="/v1/models")])
+    server = FaultServer("openai", ToyModel([*BRANCH_LABELS, "4", "7"]), script=script)
+    with serve(server) as url, HttpClient(find_endpoint(f"{url}/v1"), attempts=1) as client:
         assert probe_openai(client, server.features.name, None).model == server.features.name
         with pytest.raises(EngineError, match="HTTP 500"):
             probe_openai(client, None, None)

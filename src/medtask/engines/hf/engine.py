@@ -9,52 +9,56 @@ from typing import Any
 import torch
 
 from medtask.engines.base import Caps, EngineInfo
-from medtask.engines.hf.generate import Writer
-from medtask.engines.hf.head import read_head
+from medtask.engines.hf.generator import HfGenerator
+from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.memory import free_memory, is_out_of_memory
-from medtask.engines.hf.pack import ATTENTION, attend
-from medtask.engines.hf.plain import score_plainly
-from medtask.engines.hf.reader import Reader
-from medtask.engines.packed import PackedEngine
-from medtask.engines.tokens.batch import Unit
-from medtask.engines.tokens.chat import Question, read_chat
-from medtask.engines.tokens.tokenizer import HubTokenizer
+from medtask.engines.hf.model_runner import HfModelRunner
+from medtask.engines.hf.packed_attention import ATTENTION, compute_attention
+from medtask.engines.hf.reference_scoring import score_branch_reference
+from medtask.engines.packed_engine import PackedEngine
+from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format
+from medtask.engines.tokens.prompt_requests import PromptRequest
+from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import EngineError
 from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
-SMALLEST_BUDGET = 64
+MIN_BUDGET_TOKENS = 64
 
 
 class HfEngine(PackedEngine):
-    """``model`` and ``tokenizer`` as transformers loads them; ``budget``: tokens of one forward
-    pass.
+    """``model`` and ``tokenizer`` as transformers loads them; ``budget_tokens``: tokens of one
+    forward pass.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, info: EngineInfo, *, budget: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, info: EngineInfo, *, budget_tokens: int) -> None:
         self.model = model.eval()
         self.info = info
-        self.budget = budget
-        self.chat = read_chat(HubTokenizer(tokenizer))
-        self.limit = self.context_tokens = _context_length(model, tokenizer)
+        self.budget_tokens = budget_tokens
+        self.chat = detect_chat_format(HfTokenizer(tokenizer))
+        self.max_input_tokens = self.context_tokens = _find_context_length(model, tokenizer)
         self.caps = Caps(
             score="exact",
             generate=True,
             schema=bool(tokenizer.is_fast),
-            thinking_markers=self.chat.thinking.native,
+            thinking_markers=self.chat.thinking.is_native,
             batch_invariant=model.dtype == torch.float32,
         )
-        self.reader = Reader(model.get_decoder(), read_head(model), model.device)
-        self.writer = Writer(model, self.chat, self.reader, self.limit)
-        self.packed = _pack_attention(model)
+        self.runner = HfModelRunner(model.get_decoder(), get_lm_head(model), model.device)
+        self.generator = HfGenerator(model, self.chat, self.runner, self.max_input_tokens)
+        self.packed = _install_packed_attention(model)
 
-    def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
-        return self._score_packed(pack, shared) if self.packed else self._score_apart(pack)
+    def score_pack(
+        self, pack: Sequence[PromptRequest], shared_tokens: int
+    ) -> Iterator[Scores | Fault]:
+        return (
+            self._score_packed(pack, shared_tokens) if self.packed else self._score_unpacked(pack)
+        )
 
     def generate(
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
-        known: Collection[str] = (),
+        cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
         """See Engine.generate. A text begins with its first character that is not blank, unless it
@@ -62,18 +66,20 @@ class HfEngine(PackedEngine):
         with its first round. Known rows are written too where another is not: what stands beside a
         row decides the last digits of its numbers.
         """
-        return self.writer.write(
-            prompts, limits, known, on_text, self.budget if self.packed else None
+        return self.generator.generate(
+            prompts, limits, cached, on_text, self.budget_tokens if self.packed else None
         )
 
     def close(self) -> None:
-        del self.model, self.reader, self.writer
+        del self.model, self.runner, self.generator
         free_memory()
 
-    def _score_packed(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
+    def _score_packed(
+        self, pack: Sequence[PromptRequest], shared_tokens: int
+    ) -> Iterator[Scores | Fault]:
         """One pack; where memory does not hold it, its halves, and smaller packs from then on."""
         try:
-            yield from self._read_pack(pack, shared)
+            yield from self._forward_pack(pack, shared_tokens)
             return
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -83,30 +89,43 @@ class HfEngine(PackedEngine):
                 ) from error
         free_memory()
         if len(pack) == 1:
-            reason = f"out of memory on this row alone ({pack[0].own_tokens(shared):,} tokens)"
+            reason = (
+                "out of memory on this row alone "
+                f"({pack[0].count_own_tokens(shared_tokens):,} tokens)"
+            )
             yield Fault(pack[0].prompt.record_id, Status.FAILED, reason)
             return
-        self.budget = max(
-            SMALLEST_BUDGET, min(self.budget, sum(unit.own_tokens(shared) for unit in pack)) // 2
+        self.budget_tokens = max(
+            MIN_BUDGET_TOKENS,
+            min(
+                self.budget_tokens, sum(request.count_own_tokens(shared_tokens) for request in pack)
+            )
+            // 2,
         )
         middle = len(pack) // 2
-        yield from self._score_packed(pack[:middle], shared)
-        yield from self._score_packed(pack[middle:], shared)
+        yield from self._score_packed(pack[:middle], shared_tokens)
+        yield from self._score_packed(pack[middle:], shared_tokens)
 
-    def _read_pack(self, pack: Sequence[Unit], shared: int) -> list[Scores]:
+    def _forward_pack(self, pack: Sequence[PromptRequest], shared_tokens: int) -> list[Scores]:
         start = time.perf_counter()
-        fresh = self.reader.keep_prefix(pack[0].paths[0][:shared])
-        read = self.reader.read([unit.questions for unit in pack], self.budget)
+        prefix_tokens_read = self.runner.cache_prefix(pack[0].paths[0][:shared_tokens])
+        read = self.runner.score_requests(
+            [request.tokenized_branches for request in pack], self.budget_tokens
+        )
         ms_per_token = (
-            (time.perf_counter() - start) * 1000 / (sum(tokens for _, tokens in read) + fresh)
+            (time.perf_counter() - start)
+            * 1000
+            / (sum(tokens for _, tokens in read) + prefix_tokens_read)
         )
         results: list[Scores] = []
-        for unit, (branches, tokens) in zip(pack, read, strict=True):
-            first = fresh if not results else 0  # the row for which the prefix was read pays for it
-            reused = unit.asked_apart - unit.own_tokens(shared) - first
+        for request, (branches, tokens) in zip(pack, read, strict=True):
+            first = (
+                prefix_tokens_read if not results else 0
+            )  # the row for which the prefix was read pays for it
+            reused = request.unshared_tokens - request.count_own_tokens(shared_tokens) - first
             results.append(
                 Scores(
-                    unit.prompt.record_id,
+                    request.prompt.record_id,
                     branches,
                     tokens + first,
                     reused,
@@ -115,37 +134,43 @@ class HfEngine(PackedEngine):
             )
         return results
 
-    def _score_apart(self, pack: Sequence[Unit]) -> Iterator[Scores]:
-        for unit in pack:
+    def _score_unpacked(self, pack: Sequence[PromptRequest]) -> Iterator[Scores]:
+        for request in pack:
             start = time.perf_counter()
             branches, tokens = zip(
-                *(score_plainly(self.model, question) for question in unit.questions), strict=True
+                *(
+                    score_branch_reference(self.model, tokenized)
+                    for tokenized in request.tokenized_branches
+                ),
+                strict=True,
             )
             yield Scores(
-                unit.prompt.record_id,
+                request.prompt.record_id,
                 branches,
                 sum(tokens),
                 ms=(time.perf_counter() - start) * 1000,
             )
 
-    def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
+    def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
         self.model.set_attn_implementation("eager")
         try:
-            return [score_plainly(self.model, question)[0] for question in questions]
+            return [
+                score_branch_reference(self.model, tokenized)[0] for tokenized in tokenized_branches
+            ]
         finally:
             if self.packed:
                 self.model.set_attn_implementation(ATTENTION)
 
-    def give_up_packing(self, reason: str) -> None:
-        super().give_up_packing(reason)
+    def disable_packing(self, reason: str) -> None:
+        super().disable_packing(reason)
         self.model.set_attn_implementation("eager")
 
 
-def _pack_attention(model: Any) -> bool:
+def _install_packed_attention(model: Any) -> bool:
     """Give the model our attention; False where its code does not let attention be replaced."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(ATTENTION, attend)
+    AttentionInterface.register(ATTENTION, compute_attention)
     try:
         model.set_attn_implementation(ATTENTION)
     except (ValueError, KeyError, AttributeError):
@@ -153,7 +178,7 @@ def _pack_attention(model: Any) -> bool:
     return bool(model.config.get_text_config()._attn_implementation == ATTENTION)
 
 
-def _context_length(model: Any, tokenizer: Any) -> int:
+def _find_context_length(model: Any, tokenizer: Any) -> int:
     limits = [
         getattr(model.config.get_text_config(), "max_position_embeddings", None),
         tokenizer.model_max_length,

@@ -11,31 +11,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.files.locate import ModelFiles, locate_model, read_json
-from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
-from medtask.engines.trained import find_engine, read_trained
-from medtask.errors import EngineError, InputError, MissingExtra, TooBig, UsageError
+from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
+from medtask.engines.files.weights import count_parameters, dequantize_gguf, hash_weights
+from medtask.engines.model_metadata import find_trained_engine, read_model_metadata
+from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge, UsageError
 from medtask.hardware import Machine, choose_device, format_bytes, inspect_machine
-from medtask.privacy import no_network
+from medtask.privacy import block_network
 
 if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
-WORKING_MEMORY = 600_000_000  # Python, torch and one pack's intermediate results
-CPU_BUDGET, ACCELERATOR_BUDGET = 1024, 8192
-AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
+BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
+WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and one pack's intermediate results
+CPU_BUDGET_TOKENS, ACCELERATOR_BUDGET_TOKENS = 1024, 8192
+PROBE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class HfLoadPlan:
     """How a model will be loaded; ``notes`` tell what was chosen for the user and why."""
 
     device: str
     dtype: Literal["float32", "bfloat16", "float16"]
     quantize: Literal["4bit", "8bit"] | None
-    budget: int
+    budget_tokens: int
     notes: tuple[str, ...]
 
 
@@ -65,74 +65,80 @@ def load_hf(
 
     files = locate_model(reference)
     if adapter is not None:
-        files = _add_adapter(files, Path(adapter))
-    _check_contract(files)
-    plan = plan_loading(files, inspect_machine(), dtype, device, quantize, memory)
-    if adapter is not None and (said := _name_base(Path(adapter))) not in ("", reference):
+        files = _with_adapter(files, Path(adapter))
+    _check_trained_model(files)
+    plan = plan_hf_load(files, inspect_machine(), dtype, device, quantize, memory)
+    if adapter is not None and (adapter_base := _read_base_model(Path(adapter))) not in (
+        "",
+        reference,
+    ):
         plan = replace(
             plan,
             notes=(
                 *plan.notes,
-                f"the adapter was trained on {said}: on another model its answers mean little",
+                (
+                    f"the adapter was trained on {adapter_base}: on another model its answers mean "
+                    "little"
+                ),
             ),
         )
-    with no_network(), warnings.catch_warnings():
+    with block_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
-        model, tokenizer, hashes = _load(files, plan, torch)
-    return _start(model, tokenizer, files, plan, hashes)
+        model, tokenizer, hashes = _load_model(files, plan, torch)
+    return _build_engine(model, tokenizer, files, plan, hashes)
 
 
-def plan_loading(
+def plan_hf_load(
     files: ModelFiles,
     machine: Machine,
     dtype: Dtype,
     device: str,
     quantize: Literal["4bit", "8bit"] | None,
     memory: int | None,
-) -> Plan:
+) -> HfLoadPlan:
     """Choose device, number format and token budget; TooBig where nothing that was allowed fits."""
-    if dtype not in {"auto", *BYTES}:
+    if dtype not in {"auto", *BYTES_PER_WEIGHT}:
         raise UsageError(
             f"--dtype {dtype} is for GGUF files that llama.cpp reads",
             fix="leave --dtype out, or name a number format",
         )
-    chosen = choose_device(device, machine)
-    kind = chosen.partition(":")[0]
-    if quantize and kind != "cuda":
+    chosen_device = choose_device(device, machine)
+    device_type = chosen_device.partition(":")[0]
+    if quantize and device_type != "cuda":
         raise UsageError(
             "4-bit and 8-bit weights need a CUDA GPU",
             fix="leave --quantize out, or name a quantised .gguf file as the model",
         )
-    natural: Literal["float32", "bfloat16"] = (
-        "bfloat16" if kind != "cpu" or machine.native_bf16 else "float32"
+    default_dtype: Literal["float32", "bfloat16"] = (
+        "bfloat16" if device_type != "cpu" or machine.native_bf16 else "float32"
     )
-    wanted = natural if dtype == "auto" else dtype
-    free = machine.accelerator_bytes if kind == "cuda" else machine.available_bytes
+    chosen_dtype = default_dtype if dtype == "auto" else dtype
+    free = machine.accelerator_bytes if device_type == "cuda" else machine.available_bytes
     allowed = min(free, memory) if memory is not None else free
-    weights = count_weights(files)
+    weights = count_parameters(files)
     notes: list[str] = []
-    needed = weights * BYTES[quantize or wanted] + WORKING_MEMORY
-    if needed > allowed and dtype == "auto" and wanted == "float32" and not quantize:
-        smaller = weights * BYTES["bfloat16"] + WORKING_MEMORY
+    needed = weights * BYTES_PER_WEIGHT[quantize or chosen_dtype] + WORKING_MEMORY_BYTES
+    if needed > allowed and dtype == "auto" and chosen_dtype == "float32" and not quantize:
+        smaller = weights * BYTES_PER_WEIGHT["bfloat16"] + WORKING_MEMORY_BYTES
         if smaller <= allowed:
             notes.append(
                 f"--dtype bfloat16, to stay below {format_bytes(allowed)} (slower and a little "
                 "less exact on this processor)"
             )
-            wanted, needed = "bfloat16", smaller
+            chosen_dtype, needed = "bfloat16", smaller
     if needed > allowed:
-        raise TooBig(
-            f"{files.reference} needs about {format_bytes(needed)} in {quantize or wanted}; "
+        raise ModelTooLarge(
+            f"{files.reference} needs about {format_bytes(needed)} in {quantize or chosen_dtype}; "
             f"{format_bytes(allowed)} may be used here",
             fix="take a smaller model or a quantised .gguf file"
             + (", or raise --memory" if memory is not None else "")
-            + (", or add --quantize 4bit" if kind == "cuda" and quantize != "4bit" else ""),
+            + (", or add --quantize 4bit" if device_type == "cuda" and quantize != "4bit" else ""),
         )
-    budget = CPU_BUDGET if kind == "cpu" else ACCELERATOR_BUDGET
-    return Plan(chosen, wanted, quantize, budget, tuple(notes))
+    budget_tokens = CPU_BUDGET_TOKENS if device_type == "cpu" else ACCELERATOR_BUDGET_TOKENS
+    return HfLoadPlan(chosen_device, chosen_dtype, quantize, budget_tokens, tuple(notes))
 
 
-def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str, str]]:
+def _load_model(files: ModelFiles, plan: HfLoadPlan, torch: Any) -> tuple[Any, Any, dict[str, str]]:
     from huggingface_hub.errors import (
         StrictDataclassError,
     )  # a config.json whose values have the wrong types
@@ -142,16 +148,16 @@ def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str
     hashes = {}
     try:
         if files.is_gguf:
-            source, hashes["file"] = unpack_gguf(files.path)
+            source, hashes["file"] = dequantize_gguf(files.path)
         else:
             source, hashes["weights"] = files.path, hash_weights(files.path)
         if plan.quantize:
-            options["quantization_config"] = _quantisation(plan, torch)
+            options["quantization_config"] = _make_quantization_config(plan, torch)
             options["device_map"] = plan.device
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         if files.adapter:
-            model, hashes["adapter"] = _put_on_adapter(model, files.adapter, plan)
+            model, hashes["adapter"] = _apply_adapter(model, files.adapter, plan)
     except (
         OSError,
         ValueError,
@@ -161,9 +167,9 @@ def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str
         RuntimeError,
         StrictDataclassError,
     ) as error:
-        said = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         raise EngineError(
-            f"{files.reference} could not be loaded: {type(error).__name__}: {said}",
+            f"{files.reference} could not be loaded: {type(error).__name__}: {message}",
             fix=(
                 "check that the folder is whole and that this version of transformers knows the "
                 "architecture (`medtask doctor`)"
@@ -172,7 +178,7 @@ def _load(files: ModelFiles, plan: Plan, torch: Any) -> tuple[Any, Any, dict[str
     return model if plan.quantize else model.to(plan.device), tokenizer, hashes
 
 
-def _quantisation(plan: Plan, torch: Any) -> Any:
+def _make_quantization_config(plan: HfLoadPlan, torch: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
     try:
@@ -191,7 +197,7 @@ def _quantisation(plan: Plan, torch: Any) -> Any:
     )
 
 
-def _add_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
+def _with_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
     if not (adapter / "adapter_config.json").is_file():
         raise InputError(
             f"{adapter} holds no adapter: adapter_config.json is missing",
@@ -200,14 +206,14 @@ def _add_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
     return ModelFiles(files.reference, files.path, files.revision, adapter, files.downloaded)
 
 
-def _check_contract(files: ModelFiles) -> None:
+def _check_trained_model(files: ModelFiles) -> None:
     """InputError where what medtask has trained is not whole, or its training has not ended."""
     folder = files.adapter or files.path
-    if folder.is_dir() and find_engine(folder):
-        read_trained(folder)
+    if folder.is_dir() and find_trained_engine(folder):
+        read_model_metadata(folder)
 
 
-def _put_on_adapter(model: Any, adapter: Path, plan: Plan) -> tuple[Any, str]:
+def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> tuple[Any, str]:
     try:
         from peft import PeftModel
     except ImportError:
@@ -222,60 +228,62 @@ def _put_on_adapter(model: Any, adapter: Path, plan: Plan) -> tuple[Any, str]:
             "ignore", UserWarning
         )  # about what is missing in an adapter: it is looked at below
         try:
-            tuned = PeftModel.from_pretrained(model, str(adapter))
+            adapted_model = PeftModel.from_pretrained(model, str(adapter))
         except (RuntimeError, ValueError) as error:
-            raise _not_its_base(adapter, type(error).__name__) from error
-    _check_fit(tuned, adapter)
+            raise _make_adapter_error(adapter, type(error).__name__) from error
+    _check_adapter_weights(adapted_model, adapter)
     # In float32 merging costs no precision and spares two products per layer; in shorter formats it
     # would round the adapter away.
     return (
-        tuned.merge_and_unload()
+        adapted_model.merge_and_unload()
         if plan.dtype == "float32" and not plan.quantize
-        else tuned.base_model.model
+        else adapted_model.base_model.model
     ), hash_weights(adapter)
 
 
-def _check_fit(tuned: Any, adapter: Path) -> None:
+def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
     """InputError where not every matrix of an adapter has its place in the model, or the other way
     round: PEFT only warns of it.
     """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    given: set[str] = set()
+    stored_names: set[str] = set()
     for file in adapter.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
-            given |= {name for name in content.keys() if ".lora_" in name}  # noqa: SIM118 - a reader, no mapping
+            stored_names |= {name for name in content.keys() if ".lora_" in name}  # noqa: SIM118 - a reader, no mapping
     # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up on
     # the Hub.
-    wanted = {
+    expected_names = {
         name
-        for name in get_peft_model_state_dict(tuned, save_embedding_layers=False)
+        for name in get_peft_model_state_dict(adapted_model, save_embedding_layers=False)
         if ".lora_" in name
     }
-    if given != wanted:
-        raise _not_its_base(
+    if stored_names != expected_names:
+        raise _make_adapter_error(
             adapter,
-            f"{len(given - wanted)} of its {len(given)} matrices have no place, "
-            f"{len(wanted - given)} are missing",
+            f"{len(stored_names - expected_names)} of its {len(stored_names)} matrices have no "
+            "place, "
+            f"{len(expected_names - stored_names)} are missing",
         )
 
 
-def _not_its_base(adapter: Path, why: str) -> InputError:
-    base = _name_base(adapter) or "it was trained with"
+def _make_adapter_error(adapter: Path, reason: str) -> InputError:
+    base = _read_base_model(adapter) or "it was trained with"
     return InputError(
-        f"the adapter {adapter} does not fit this model ({why})", fix=f"put it on the model {base}"
+        f"the adapter {adapter} does not fit this model ({reason})",
+        fix=f"put it on the model {base}",
     )
 
 
-def _name_base(adapter: Path) -> str:
+def _read_base_model(adapter: Path) -> str:
     """The model that an adapter was trained on, as it says itself; "" where it does not."""
-    said = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
-    return said if isinstance(said, str) else ""
+    base_model = read_model_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    return base_model if isinstance(base_model, str) else ""
 
 
-def _start(
-    model: Any, tokenizer: Any, files: ModelFiles, plan: Plan, hashes: dict[str, str]
+def _build_engine(
+    model: Any, tokenizer: Any, files: ModelFiles, plan: HfLoadPlan, hashes: dict[str, str]
 ) -> Any:
     import torch
 
@@ -292,22 +300,25 @@ def _start(
     details: dict[str, object] = {
         "device": plan.device,
         "threads": torch.get_num_threads(),
-        "token_budget": plan.budget,
+        "token_budget": plan.budget_tokens,
         "downloaded": files.downloaded,
         "notes": list(plan.notes),
     }
-    beside = (
+    separate_adapter = (
         files.adapter if files.adapter != Path(files.reference).expanduser() else None
     )  # an adapter's own folder names both
     title = (
-        f"{files.reference}{f' + {beside.name}' if beside else ''}, "
+        f"{files.reference}{f' + {separate_adapter.name}' if separate_adapter else ''}, "
         f"{plan.quantize or plan.dtype}, {plan.device}"
     )
     engine = HfEngine(
-        model, tokenizer, EngineInfo("hf", title, identity, details), budget=plan.budget
+        model,
+        tokenizer,
+        EngineInfo("hf", title, identity, details),
+        budget_tokens=plan.budget_tokens,
     )
     if engine.packed:
-        engine.check_packing(AGREEMENT[plan.dtype])
+        engine.check_packing(PROBE_TOLERANCES[plan.dtype])
     else:
-        engine.give_up_packing("this architecture does not let its attention be replaced")
+        engine.disable_packing("this architecture does not let its attention be replaced")
     return engine

@@ -9,7 +9,9 @@ import torch
 
 from medtask.hardware import inspect_machine
 
-SHARE = 4  # keys and values may take one part in so many of the memory that the model leaves
+KV_MEMORY_DIVISOR = (
+    4  # keys and values may take one part in so many of the memory that the model leaves
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -25,10 +27,10 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def measure_room(model: Any) -> int:
+def measure_kv_budget_bytes(model: Any) -> int:
     """Bytes that keys and values of rows may take: by what a model and a machine have, not by what
     is free, or runs would differ.
     """
     machine = inspect_machine(accelerator=model.device.type != "cpu")
-    whole = machine.memory_bytes if model.device.type == "cpu" else machine.accelerator_bytes
-    return max(0, (whole - int(model.get_memory_footprint())) // SHARE)
+    total_bytes = machine.memory_bytes if model.device.type == "cpu" else machine.accelerator_bytes
+    return max(0, (total_bytes - int(model.get_memory_footprint())) // KV_MEMORY_DIVISOR)

@@ -8,67 +8,69 @@ from dataclasses import replace
 from typing import Any
 
 from medtask.engines.base import Caps, Engine, EngineInfo
-from medtask.engines.http.ask import Ask, send
-from medtask.engines.http.client import Client, Malformed
-from medtask.engines.http.closed import name_choices, read_closed
-from medtask.engines.http.counting import Counter
-from medtask.engines.http.probe import THINKING_ROOM, writes_json
-from medtask.engines.http.server import Dialect, Reply, Traits, Wish
-from medtask.engines.http.turns import insist, write_turns
-from medtask.engines.http.vllm import ExactReader
-from medtask.engines.http.write import Writer
+from medtask.engines.http.choice_scores import normalise_choices, score_reply
+from medtask.engines.http.client import HttpClient, InvalidResponse
+from medtask.engines.http.messages import build_messages, list_choices
+from medtask.engines.http.probe import THINKING_TOKENS, wraps_in_json
+from medtask.engines.http.prompt_logprobs import PromptLogprobScorer
+from medtask.engines.http.protocol import ChatRequest, ChatResponse, Dialect, ServerCaps
+from medtask.engines.http.queries import ServerQuery, send_queries
+from medtask.engines.http.text_generation import HttpGenerator
+from medtask.engines.http.token_counting import PromptTokenCounter
 from medtask.errors import EngineError
 from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
-AT_ONCE = 256  # prompts that are counted before the first of them is asked
+WINDOW_PROMPTS = 256  # prompts that are counted before the first of them is asked
 
 
 class HttpEngine(Engine):
-    """``client`` and ``dialect``: how the server is spoken to; ``traits``: what it was found able
-    to do.
+    """``client`` and ``dialect``: how the server is spoken to; ``server_caps``: what it was found
+    able to do.
 
-    ``exact``: reads whole candidates, where the server lets it; otherwise probabilities are those
-    of ``closed.py``.
+    ``exact_scorer``: reads whole candidates, where the server lets it; otherwise probabilities are
+    those of ``closed.py``.
     """
 
     def __init__(
         self,
-        client: Client,
+        client: HttpClient,
         dialect: Dialect,
-        traits: Traits,
-        counter: Counter,
+        server_caps: ServerCaps,
+        token_counter: PromptTokenCounter,
         info: EngineInfo,
-        exact: ExactReader | None = None,
+        exact_scorer: PromptLogprobScorer | None = None,
     ) -> None:
         self.client, self.dialect, self.traits, self.counter, self.exact = (
             client,
             dialect,
-            traits,
-            counter,
-            exact,
+            server_caps,
+            token_counter,
+            exact_scorer,
         )
         self.info = info
-        self.context_tokens = traits.context
+        self.context_tokens = server_caps.context
         self.caps = Caps(
-            score="exact" if exact else "first_token" if traits.top else "none",
+            score="exact" if exact_scorer else "first_token" if server_caps.top else "none",
             choose=True,
             generate=True,
-            schema=traits.schema is not None,
-            thinking_markers=traits.thinks,
+            schema=server_caps.schema is not None,
+            thinking_markers=server_caps.thinks,
         )
-        self.writer = Writer(client, dialect, traits, counter)
+        self.generator = HttpGenerator(client, dialect, server_caps, token_counter)
 
     def score(
-        self, prompts: Sequence[Prompt], known: Collection[str] = ()
+        self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
         """See Engine.score. Every branch is one request; a row is a fault if one of its branches
         is.
 
         EngineError where texts are to be weighed and the server tells too little for it.
         """
-        asked = sorted((prompt for prompt in prompts if prompt.record_id not in known), key=_size)
-        for start in range(0, len(asked), AT_ONCE):
-            window = asked[start : start + AT_ONCE]
+        new_prompts = sorted(
+            (prompt for prompt in prompts if prompt.record_id not in cached), key=_count_characters
+        )
+        for start in range(0, len(new_prompts), WINDOW_PROMPTS):
+            window = new_prompts[start : start + WINDOW_PROMPTS]
             yield from (Scores(prompt.record_id, ()) for prompt in window if not prompt.branches)
             yield from self._score_window([prompt for prompt in window if prompt.branches])
 
@@ -76,168 +78,191 @@ class HttpEngine(Engine):
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
-        known: Collection[str] = (),
+        cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
         """See Engine.generate. Repeated text is not noticed, and a row's deadline is the whole
         request's.
         """
-        return self.writer.write(
-            [prompt for prompt in prompts if prompt.record_id not in known], limits, on_text
+        return self.generator.generate(
+            [prompt for prompt in prompts if prompt.record_id not in cached], limits, on_text
         )
 
     def close(self) -> None:
         self.client.close()
 
     def _score_window(self, prompts: Sequence[Prompt]) -> Iterator[Scores | Fault]:
-        rows = {prompt.record_id: _Row(prompt) for prompt in prompts}
-        asks = [
-            self._make_ask(prompt, place)
+        rows = {prompt.record_id: _PendingScores(prompt) for prompt in prompts}
+        queries = [
+            self._build_query(prompt, branch_index)
             for prompt in prompts
-            for place in range(len(prompt.branches))
+            for branch_index in range(len(prompt.branches))
         ]
-        outcomes = self._score_exactly(asks) if self.exact else self._choose(asks)
-        for ask, outcome in outcomes:
-            row = rows.get(ask.record_id)
+        outcomes = self._score_exact(queries) if self.exact else self._score_choices(queries)
+        for query, outcome in outcomes:
+            row = rows.get(query.record_id)
             if row is None:  # another branch of it has failed
                 continue
             if isinstance(outcome, Fault):
-                del rows[ask.record_id]
+                del rows[query.record_id]
                 yield outcome
                 continue
-            row.take(ask.place, *outcome)
-            if row.done:
-                del rows[ask.record_id]
-                yield row.finish()
+            row.add_branch(query.branch_index, *outcome)
+            if row.is_complete:
+                del rows[query.record_id]
+                yield row.build_scores()
 
-    def _make_ask(self, prompt: Prompt, place: int) -> Ask:
-        branch = prompt.branches[place]
-        turns, lead = write_turns(prompt, branch, goes_on=self.traits.goes_on)
-        choices = name_choices(branch.tails)
+    def _build_query(self, prompt: Prompt, branch_index: int) -> ServerQuery:
+        branch = prompt.branches[branch_index]
+        messages, prefix = build_messages(prompt, branch, can_continue=self.traits.goes_on)
+        choices = normalise_choices(branch.candidates)
         if branch.weigh == "text" and not self.exact and any(len(choice) > 1 for choice in choices):
             raise EngineError(
-                f"{self.traits.kind} cannot weigh whole texts",
+                f"{self.traits.server_type} cannot weigh whole texts",
                 fix="set `readout: letter`, or use a vLLM server or a model in this process",
             )
         # No candidate has more tokens than bytes.
-        room = (
+        max_tokens = (
             max(len(choice.encode()) for choice in choices)
             + 24
-            + (THINKING_ROOM if self.traits.muses else 0)
+            + (THINKING_TOKENS if self.traits.always_thinks else 0)
         )
-        return Ask(
-            prompt, Wish(turns, room, lead=lead, choices=choices, top=self.traits.top), place
+        return ServerQuery(
+            prompt,
+            ChatRequest(
+                messages, max_tokens, prefix=prefix, choices=choices, top_logprobs=self.traits.top
+            ),
+            branch_index,
         )
 
-    def _score_exactly(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, _Told | Fault]]:
+    def _score_exact(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault]]:
         assert self.exact
-        for ask, weighed in self.exact.score(asks):
+        for query, result in self.exact.score(queries):
             yield (
-                ask,
-                weighed if isinstance(weighed, Fault) else (weighed.scores, weighed.tokens, 0),
+                query,
+                result if isinstance(result, Fault) else (result.scores, result.tokens, 0),
             )
 
-    def _choose(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, _Told | Fault]]:
+    def _score_choices(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault]]:
         """Let the server write one of the choices; whoever writes something else is asked once
         more, with all choices listed.
         """
-        astray: list[Ask] = []
-        for ask, outcome in self._ask_each(asks):
+        off_set_queries: list[ServerQuery] = []
+        for query, outcome in self._send_queries(queries):
             if outcome is None:
-                astray.append(
+                off_set_queries.append(
                     replace(
-                        ask,
-                        wish=replace(
-                            ask.wish, messages=insist(ask.wish.messages, ask.wish.choices)
+                        query,
+                        request=replace(
+                            query.request,
+                            messages=list_choices(query.request.messages, query.request.choices),
                         ),
-                        expected=None,
+                        expected_tokens=None,
                     )
                 )
             else:
-                yield ask, outcome
-        for ask, outcome in self._ask_each(astray):
+                yield query, outcome
+        for query, outcome in self._send_queries(off_set_queries):
             yield (
-                ask,
+                query,
                 outcome
                 or Fault(
-                    ask.record_id,
+                    query.record_id,
                     Status.UNPARSABLE,
                     "the model answered something outside the set, twice",
                 ),
             )
 
-    def _ask_each(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, _Told | Fault | None]]:
-        ready: list[Ask] = []
-        for ask, counted in self.counter.count(asks):
+    def _send_queries(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault | None]]:
+        ready: list[ServerQuery] = []
+        for query, counted in self.counter.count_tokens(queries):
             if isinstance(counted, Fault):
-                yield ask, counted
+                yield query, counted
             else:
                 ready.append(counted)
-        yield from send(
+        yield from send_queries(
             self.client,
             ready,
-            lambda ask: (self.dialect.path, self.dialect.write(ask.wish, self.traits)),
-            self._read,
+            lambda ask: (self.dialect.path, self.dialect.build_body(ask.request, self.traits)),
+            self._parse_answer,
         )
 
-    def _read(self, ask: Ask, body: Any) -> _Told | Fault | None:
-        reply = self.dialect.read(body, self.traits)
-        wrong = self.counter.judge(ask, reply.prompt_tokens, reply.written_tokens or 0)
-        if wrong:
-            return Fault(ask.record_id, Status.FAILED, f"truncated_by_engine: {wrong}")
-        if reply.ended == "length" and self.traits.hold:
-            raise Malformed("its answer was cut")
-        if self.traits.top and reply.steps is None:
-            raise Malformed("it holds no log-probabilities")
-        reply = self._drop_lead(reply, ask.wish)
-        scores = read_closed(
-            reply,
-            ask.branch,
-            ask.wish.choices,
-            json_object=writes_json(self.traits.hold),
-            raw=self.traits.raw,
+    def _parse_answer(self, query: ServerQuery, body: Any) -> _BranchResult | Fault | None:
+        response = self.dialect.parse_response(body, self.traits)
+        truncation = self.counter.find_truncation(
+            query, response.prompt_tokens, response.completion_tokens or 0
+        )
+        if truncation:
+            return Fault(query.record_id, Status.FAILED, f"truncated_by_engine: {truncation}")
+        if response.finish_reason == "length" and self.traits.hold:
+            raise InvalidResponse("its answer was cut")
+        if self.traits.top and response.token_logprobs is None:
+            raise InvalidResponse("it holds no log-probabilities")
+        response = self._strip_prefix(response, query.request)
+        scores = score_reply(
+            response,
+            query.branch,
+            query.request.choices,
+            json_object=wraps_in_json(self.traits.hold),
+            unmasked=self.traits.raw,
         )
         if scores is None:
             return None
         return (
             scores,
-            (reply.prompt_tokens or 0) - reply.cached_tokens + (reply.written_tokens or 0),
-            reply.cached_tokens,
+            (response.prompt_tokens or 0)
+            - response.cached_tokens
+            + (response.completion_tokens or 0),
+            response.cached_tokens,
         )
 
     @staticmethod
-    def _drop_lead(reply: Reply, wish: Wish) -> Reply:
+    def _strip_prefix(response: ChatResponse, request: ChatRequest) -> ChatResponse:
         """The reply without the begun answer, which some servers repeat."""
-        return replace(reply, text=reply.text.removeprefix(wish.lead)) if wish.lead else reply
+        return (
+            replace(response, text=response.text.removeprefix(request.prefix))
+            if request.prefix
+            else response
+        )
 
 
-_Told = tuple[BranchScores, int, int]
+_BranchResult = tuple[BranchScores, int, int]
 
 
-class _Row:
+class _PendingScores:
     """A prompt whose branches come in one by one."""
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt = prompt
         self._branches: dict[int, BranchScores] = {}
-        self._read = self._reused = 0
+        self._tokens_read = self._tokens_reused = 0
         self._started = time.perf_counter()
 
     @property
-    def done(self) -> bool:
+    def is_complete(self) -> bool:
         return len(self._branches) == len(self._prompt.branches)
 
-    def take(self, place: int, scores: BranchScores, read: int, reused: int) -> None:
-        self._branches[place] = scores
-        self._read += read
-        self._reused += reused
+    def add_branch(
+        self, branch_index: int, scores: BranchScores, tokens_read: int, tokens_reused: int
+    ) -> None:
+        self._branches[branch_index] = scores
+        self._tokens_read += tokens_read
+        self._tokens_reused += tokens_reused
 
-    def finish(self) -> Scores:
-        branches = tuple(self._branches[place] for place in range(len(self._branches)))
+    def build_scores(self) -> Scores:
+        branches = tuple(
+            self._branches[branch_index] for branch_index in range(len(self._branches))
+        )
         ms = (time.perf_counter() - self._started) * 1000
-        return Scores(self._prompt.record_id, branches, self._read, self._reused, ms)
+        return Scores(self._prompt.record_id, branches, self._tokens_read, self._tokens_reused, ms)
 
 
-def _size(prompt: Prompt) -> int:
+def _count_characters(prompt: Prompt) -> int:
     """Shorter prompts first: what they cost bounds what longer ones can."""
     return sum(len(turn.content) for turn in prompt.messages)

@@ -6,16 +6,21 @@ import math
 from typing import Any
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.http.address import Endpoint, find_endpoint
-from medtask.engines.http.client import Client, Malformed
-from medtask.engines.http.counting import Counter, check_usage
+from medtask.engines.http.client import HttpClient, InvalidResponse
+from medtask.engines.http.endpoint import Endpoint, find_endpoint
 from medtask.engines.http.engine import HttpEngine
-from medtask.engines.http.ollama import Ollama
-from medtask.engines.http.openai import OpenAI
-from medtask.engines.http.probe import attempt, describe, note_traits, probe_openai
+from medtask.engines.http.ollama import OllamaDialect
+from medtask.engines.http.openai import OpenAIDialect
+from medtask.engines.http.probe import (
+    call_or_none,
+    describe_server_caps,
+    list_limitations,
+    probe_openai,
+)
 from medtask.engines.http.probe_ollama import probe_ollama
-from medtask.engines.http.server import Dialect, Traits
-from medtask.engines.http.vllm import ExactReader
+from medtask.engines.http.prompt_logprobs import PromptLogprobScorer
+from medtask.engines.http.protocol import Dialect, ServerCaps
+from medtask.engines.http.token_counting import PromptTokenCounter, require_usage
 from medtask.errors import EngineError, UsageError
 from medtask.records import Branch, Fault, Message, Prompt, Scores
 
@@ -24,8 +29,14 @@ DEADLINE_S = 120.0
 _PROBE_ATTEMPTS = 2  # a probe that fails twice shows what the server cannot do
 
 # What other engines can be told, with the value that means nothing.
-_ELSEWHERE = {"dtype": "auto", "device": "auto", "quantize": None, "memory": None, "adapter": None}
-_SUM = Prompt(
+_OTHER_ENGINE_DEFAULTS = {
+    "dtype": "auto",
+    "device": "auto",
+    "quantize": None,
+    "memory": None,
+    "adapter": None,
+}
+_PROBE_PROMPT = Prompt(
     "probe",
     (Message("user", "What is 2+2? Answer with the number alone."),),
     (Branch("", ("4", "7")),),
@@ -42,7 +53,7 @@ def load_http(
     context: int | None = None,
     allow_unverified_context: bool = False,
     tokenizer: str | None = None,
-    **others: Any,
+    **other_options: Any,
 ) -> HttpEngine:
     """An HttpEngine for a server's reference (see find_endpoint), probed.
 
@@ -55,79 +66,98 @@ def load_http(
     Raises UsageError, ModelNotFound, or EngineError where the server cannot be reached or cannot be
     trusted.
     """
-    for name, value in others.items():
-        if name not in _ELSEWHERE or value != _ELSEWHERE[name]:
+    for name, value in other_options.items():
+        if name not in _OTHER_ENGINE_DEFAULTS or value != _OTHER_ENGINE_DEFAULTS[name]:
             raise UsageError(
                 f"--{name.replace('_', '-')} means nothing to a model server",
                 fix="leave it out: the server decides how it runs its model",
             )
     endpoint = find_endpoint(reference, allow_remote=allow_remote)
-    with Client(endpoint, concurrency=1, deadline_s=deadline_s, attempts=_PROBE_ATTEMPTS) as prober:
-        dialect, traits, digest = _probe(prober, endpoint, context)
-        check_usage(traits, allow_unverified_context)
-    client = Client(endpoint, concurrency=concurrency, deadline_s=deadline_s)
+    with HttpClient(
+        endpoint, concurrency=1, deadline_s=deadline_s, attempts=_PROBE_ATTEMPTS
+    ) as probe_client:
+        dialect, server_caps, digest = _probe_server(probe_client, endpoint, context)
+        require_usage(server_caps, allow_unverified_context)
+    client = HttpClient(endpoint, concurrency=concurrency, deadline_s=deadline_s)
     try:
-        return _start(client, reference, dialect, traits, digest, tokenizer)
+        return _start_engine(client, reference, dialect, server_caps, digest, tokenizer)
     except BaseException:
         client.close()
         raise
 
 
-def _probe(client: Client, endpoint: Endpoint, context: int | None) -> tuple[Dialect, Traits, str]:
-    if endpoint.dialect == "ollama":
-        return Ollama(), *probe_ollama(client, endpoint.model, context)
-    return OpenAI(), probe_openai(client, endpoint.model, context), ""
+def _probe_server(
+    client: HttpClient, endpoint: Endpoint, context: int | None
+) -> tuple[Dialect, ServerCaps, str]:
+    if endpoint.api_type == "ollama":
+        return OllamaDialect(), *probe_ollama(client, endpoint.model, context)
+    return OpenAIDialect(), probe_openai(client, endpoint.model, context), ""
 
 
-def _start(
-    client: Client,
+def _start_engine(
+    client: HttpClient,
     reference: str,
     dialect: Dialect,
-    traits: Traits,
+    server_caps: ServerCaps,
     digest: str,
     tokenizer: str | None,
 ) -> HttpEngine:
-    counter = Counter(client, dialect, traits, tokenizer)
-    info = _describe(client.endpoint, reference, traits, digest, counter, held=False)
-    exact = (
-        attempt(lambda: _try_exact(client, dialect, traits, counter, info))
-        if traits.kind == "vLLM"
+    token_counter = PromptTokenCounter(client, dialect, server_caps, tokenizer)
+    info = _build_info(client.endpoint, reference, server_caps, digest, token_counter, exact=False)
+    exact_scorer = (
+        call_or_none(
+            lambda: _probe_exact_scoring(client, dialect, server_caps, token_counter, info)
+        )
+        if server_caps.server_type == "vLLM"
         else None
     )
-    info = _describe(client.endpoint, reference, traits, digest, counter, held=exact is not None)
-    engine = HttpEngine(client, dialect, traits, counter, info, exact)
-    _check_sum(engine)
+    info = _build_info(
+        client.endpoint,
+        reference,
+        server_caps,
+        digest,
+        token_counter,
+        exact=exact_scorer is not None,
+    )
+    engine = HttpEngine(client, dialect, server_caps, token_counter, info, exact_scorer)
+    _check_answer(engine)
     return engine
 
 
-def _try_exact(
-    client: Client, dialect: Dialect, traits: Traits, counter: Counter, info: EngineInfo
-) -> ExactReader | None:
+def _probe_exact_scoring(
+    client: HttpClient,
+    dialect: Dialect,
+    server_caps: ServerCaps,
+    token_counter: PromptTokenCounter,
+    info: EngineInfo,
+) -> PromptLogprobScorer | None:
     """A reader of whole candidates, if the server gives it what it needs for one question."""
     try:
-        exact = ExactReader(client, traits, counter)
-    except Malformed:
+        scorer = PromptLogprobScorer(client, server_caps, token_counter)
+    except InvalidResponse:
         return None
-    said = next(HttpEngine(client, dialect, traits, counter, info, exact).score([_SUM]))
-    return exact if isinstance(said, Scores) else None
+    result = next(
+        HttpEngine(client, dialect, server_caps, token_counter, info, scorer).score([_PROBE_PROMPT])
+    )
+    return scorer if isinstance(result, Scores) else None
 
 
-def _check_sum(engine: HttpEngine) -> None:
+def _check_answer(engine: HttpEngine) -> None:
     """EngineError unless the server answers an easy question in a way that can be used: no run
     scores at chance.
     """
-    said = next(engine.score([_SUM]))
-    if isinstance(said, Fault):
+    result = next(engine.score([_PROBE_PROMPT]))
+    if isinstance(result, Fault):
         if engine.traits.hold or engine.exact:
             raise EngineError(
-                f"{engine.traits.kind} did not answer an easy question ({said.reason})",
+                f"{engine.traits.server_type} did not answer an easy question ({result.reason})",
                 fix="see that the server works, or use a model in this process (hf, llamacpp)",
             )
         return  # a model that is free to answer anything may: rows tell
-    four, seven = said.branches[0].logprobs
+    four, seven = result.branches[0].logprobs
     if not math.isfinite(max(four, seven)) or four == seven:
         raise EngineError(
-            f"{engine.traits.kind} tells log-probabilities that mean nothing",
+            f"{engine.traits.server_type} tells log-probabilities that mean nothing",
             fix=(
                 "use a vLLM server, or a model in this process (hf, llamacpp), for answers with "
                 "a probability"
@@ -135,29 +165,35 @@ def _check_sum(engine: HttpEngine) -> None:
         )
 
 
-def _describe(
-    endpoint: Endpoint, reference: str, traits: Traits, digest: str, counter: Counter, *, held: bool
+def _build_info(
+    endpoint: Endpoint,
+    reference: str,
+    server_caps: ServerCaps,
+    digest: str,
+    token_counter: PromptTokenCounter,
+    *,
+    exact: bool,
 ) -> EngineInfo:
-    score = "exact" if held else "first_token" if traits.top else "none"
+    score = "exact" if exact else "first_token" if server_caps.top else "none"
     # The address is none of the facts that change an answer: the same model may come to another
     # port.
     identity = {
         "reference": reference,
-        "server": traits.kind,
-        "model": traits.answers_as or traits.model,
+        "server": server_caps.server_type,
+        "model": server_caps.response_model or server_caps.model,
         "score": score,
-        "held_by": str(traits.hold or "nothing"),
+        "held_by": str(server_caps.hold or "nothing"),
     }
-    identity |= {"context": str(traits.context)} if traits.context else {}
+    identity |= {"context": str(server_caps.context)} if server_caps.context else {}
     identity |= {"file": digest} if digest else {}
     details: dict[str, Any] = {
         "url": endpoint.url,
         "remote": endpoint.remote,
         "addresses": list(endpoint.addresses),
-        "server_version": traits.version,
-        "prompts_counted_by": counter.method,
-        "probe": describe(traits),
-        "notes": list(note_traits(traits, held) + counter.notes),
+        "server_version": server_caps.version,
+        "prompts_counted_by": token_counter.method,
+        "probe": describe_server_caps(server_caps),
+        "notes": list(list_limitations(server_caps, exact) + token_counter.notes),
     }
-    title = f"{traits.model} ({traits.kind} at {endpoint.url})"
+    title = f"{server_caps.model} ({server_caps.server_type} at {endpoint.url})"
     return EngineInfo("http", title, identity, details)

@@ -12,87 +12,89 @@ from __future__ import annotations
 
 from typing import Any
 
-from medtask.engines.http.client import Malformed
+from medtask.engines.http.client import InvalidResponse
 from medtask.engines.http.openai import (
-    check_model,
-    hold_to_schema,
-    one_of,
-    read_count,
-    read_end,
-    read_steps,
+    build_choice_schema,
+    check_model_name,
+    constrain_to_schema,
+    parse_count,
+    parse_finish_reason,
+    parse_token_logprobs,
 )
-from medtask.engines.http.server import Piece, Reply, Traits, Wish
+from medtask.engines.http.protocol import ChatChunk, ChatRequest, ChatResponse, ServerCaps
 
 # how long the model stays in memory behind a request; the default of 5 minutes loads it anew in a
 # slow run
 KEEP_ALIVE = "30m"
 
 
-class Ollama:
+class OllamaDialect:
     """Ollama's chat."""
 
     path = "api/chat"
 
-    def write(self, wish: Wish, traits: Traits) -> dict[str, Any]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in wish.messages]
-        if wish.lead:
-            turns.append({"role": "assistant", "content": wish.lead})
+    def build_body(self, request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
+        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        if request.prefix:
+            turns.append({"role": "assistant", "content": request.prefix})
         options: dict[str, Any] = {
-            "num_ctx": traits.context,
-            "num_predict": wish.max_tokens,
-            "temperature": wish.temperature,
+            "num_ctx": server_caps.context,
+            "num_predict": request.max_tokens,
+            "temperature": request.temperature,
         }
-        options |= {"repeat_penalty": 1.0, "min_p": 0.0, "top_k": 0, "top_p": wish.top_p}
-        if wish.seed is not None:
-            options["seed"] = wish.seed
-        if wish.stop:
-            options["stop"] = list(wish.stop)
+        options |= {"repeat_penalty": 1.0, "min_p": 0.0, "top_k": 0, "top_p": request.top_p}
+        if request.seed is not None:
+            options["seed"] = request.seed
+        if request.stop:
+            options["stop"] = list(request.stop)
         body = {
-            "model": traits.model,
+            "model": server_caps.model,
             "messages": turns,
             "options": options,
-            "stream": wish.stream,
+            "stream": request.stream,
             "keep_alive": KEEP_ALIVE,
             "truncate": False,
             "shift": False,
         }
-        if traits.thinks:
-            body["think"] = wish.think
-        if wish.choices and traits.hold:
-            body |= hold_to_schema(traits.hold, one_of(wish.choices))
-        if wish.schema is not None:
-            body |= hold_to_schema(traits.schema, wish.schema)
-        if wish.top:
-            body |= {"logprobs": True, "top_logprobs": wish.top}
+        if server_caps.thinks:
+            body["think"] = request.think
+        if request.choices and server_caps.hold:
+            body |= constrain_to_schema(server_caps.hold, build_choice_schema(request.choices))
+        if request.schema is not None:
+            body |= constrain_to_schema(server_caps.schema, request.schema)
+        if request.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         return body
 
-    def read(self, body: Any, traits: Traits) -> Reply:
-        piece = self.read_piece(body, traits)
-        if piece.ended is None:
-            raise Malformed("its text has no end")
-        return Reply(
-            text=piece.text,
-            ended=piece.ended,
-            model=piece.model,
-            steps=read_steps(body.get("logprobs")),
-            prompt_tokens=piece.prompt_tokens,
-            written_tokens=piece.written_tokens,
-            thoughts=piece.thoughts,
+    def parse_response(self, body: Any, server_caps: ServerCaps) -> ChatResponse:
+        chunk = self.parse_chunk(body, server_caps)
+        if chunk.finish_reason is None:
+            raise InvalidResponse("its text has no end")
+        return ChatResponse(
+            text=chunk.text,
+            finish_reason=chunk.finish_reason,
+            model=chunk.model,
+            token_logprobs=parse_token_logprobs(body.get("logprobs")),
+            prompt_tokens=chunk.prompt_tokens,
+            completion_tokens=chunk.completion_tokens,
+            thoughts=chunk.thoughts,
         )
 
-    def read_piece(self, event: Any, traits: Traits) -> Piece:
+    def parse_chunk(self, event: Any, server_caps: ServerCaps) -> ChatChunk:
         if not isinstance(event, dict) or event.get("error"):
-            raise Malformed("the server broke off in the middle of its answer")
+            raise InvalidResponse("the server broke off in the middle of its answer")
         message = event.get("message")
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise Malformed("message is missing or has no text")
-        return Piece(
+            raise InvalidResponse("message is missing or has no text")
+        return ChatChunk(
             text=message["content"],
             thoughts=str(message.get("thinking") or ""),
             # Versions before 0.1.40 tell no reason; the number of tokens is not told to decide
             # then.
-            ended=read_end(event.get("done_reason", "stop")) if event.get("done") else None,
-            model=check_model(event.get("model"), traits),
-            prompt_tokens=read_count(event.get("prompt_eval_count")),
-            written_tokens=read_count(event.get("eval_count")),
+            finish_reason=parse_finish_reason(event.get("done_reason", "stop"))
+            if event.get("done")
+            else None,
+            model=check_model_name(event.get("model"), server_caps),
+            prompt_tokens=parse_count(event.get("prompt_eval_count")),
+            completion_tokens=parse_count(event.get("eval_count")),
         )

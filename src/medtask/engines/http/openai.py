@@ -14,100 +14,112 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from medtask.engines.http.client import Malformed
-from medtask.engines.http.closed import KEY
-from medtask.engines.http.server import Hold, Piece, Reply, Step, Traits, Wish
+from medtask.engines.http.choice_scores import ANSWER_KEY
+from medtask.engines.http.client import InvalidResponse
+from medtask.engines.http.protocol import (
+    ChatChunk,
+    ChatRequest,
+    ChatResponse,
+    ConstraintMode,
+    ServerCaps,
+    TokenLogprob,
+)
 
 # Their templates are given what `chat_template_kwargs` says: Qwen 3 reads the first switch, Granite
 # the second.
-SWITCHED = frozenset({"vLLM", "llama-server"})
+THINKING_SWITCH_SERVERS = frozenset({"vLLM", "llama-server"})
 
 
-class OpenAI:
+class OpenAIDialect:
     """The chat completions of any server that calls itself OpenAI-compatible."""
 
     path = "chat/completions"
 
-    def write(self, wish: Wish, traits: Traits) -> dict[str, Any]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in wish.messages]
+    def build_body(self, request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
+        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
         body: dict[str, Any] = {
-            "model": traits.model,
+            "model": server_caps.model,
             "messages": turns,
-            traits.limit_name: wish.max_tokens,
-            **dict(traits.more),
+            server_caps.limit_name: request.max_tokens,
+            **dict(server_caps.extra_body),
         }
-        if traits.temperature:
-            body["temperature"] = wish.temperature
-        if wish.lead:
-            turns.append({"role": "assistant", "content": wish.lead})
-            if traits.kind == "vLLM":
+        if server_caps.temperature:
+            body["temperature"] = request.temperature
+        if request.prefix:
+            turns.append({"role": "assistant", "content": request.prefix})
+            if server_caps.server_type == "vLLM":
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-        if traits.kind in SWITCHED:
-            body["chat_template_kwargs"] = {"enable_thinking": wish.think, "thinking": wish.think}
-        if wish.temperature > 0:
-            body |= {"top_p": wish.top_p, "seed": wish.seed}
-        if wish.stop:
-            body["stop"] = list(wish.stop)
-        if wish.choices:
-            body |= hold_to_choices(traits.hold, wish.choices)
-        if wish.schema is not None:
-            body |= hold_to_schema(traits.schema, wish.schema)
-        if wish.top:
-            body |= {"logprobs": True, "top_logprobs": wish.top}
-        if wish.stream:
+        if server_caps.server_type in THINKING_SWITCH_SERVERS:
+            body["chat_template_kwargs"] = {
+                "enable_thinking": request.think,
+                "thinking": request.think,
+            }
+        if request.temperature > 0:
+            body |= {"top_p": request.top_p, "seed": request.seed}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.choices:
+            body |= constrain_to_choices(server_caps.hold, request.choices)
+        if request.schema is not None:
+            body |= constrain_to_schema(server_caps.schema, request.schema)
+        if request.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        if request.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
 
-    def read(self, body: Any, traits: Traits) -> Reply:
-        told = _expect(body, dict, "its body")
-        choices = _expect(told.get("choices"), list, "choices")
+    def parse_response(self, body: Any, server_caps: ServerCaps) -> ChatResponse:
+        payload = _require_type(body, dict, "its body")
+        choices = _require_type(payload.get("choices"), list, "choices")
         if len(choices) != 1:
-            raise Malformed(f"it holds {len(choices)} answers in place of one")
-        choice = _expect(choices[0], dict, "choices")
-        message = _expect(choice.get("message"), dict, "message")
-        ended = read_end(choice.get("finish_reason"))
+            raise InvalidResponse(f"it holds {len(choices)} answers in place of one")
+        choice = _require_type(choices[0], dict, "choices")
+        message = _require_type(choice.get("message"), dict, "message")
+        finish_reason = parse_finish_reason(choice.get("finish_reason"))
         thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
         text = message.get("content")
-        if text is None and ended == "length" and thoughts:
+        if text is None and finish_reason == "length" and thoughts:
             text = ""  # the tokens were spent on thinking
-        usage = told.get("usage") or {}
-        return Reply(
-            text=_expect(text, str, "content"),
-            ended=ended,
-            model=check_model(told.get("model"), traits),
-            steps=read_steps((choice.get("logprobs") or {}).get("content")),
-            prompt_tokens=read_count(usage.get("prompt_tokens")),
-            written_tokens=read_count(usage.get("completion_tokens")),
-            cached_tokens=read_count(
+        usage = payload.get("usage") or {}
+        return ChatResponse(
+            text=_require_type(text, str, "content"),
+            finish_reason=finish_reason,
+            model=check_model_name(payload.get("model"), server_caps),
+            token_logprobs=parse_token_logprobs((choice.get("logprobs") or {}).get("content")),
+            prompt_tokens=parse_count(usage.get("prompt_tokens")),
+            completion_tokens=parse_count(usage.get("completion_tokens")),
+            cached_tokens=parse_count(
                 (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
             )
             or 0,
             thoughts=str(thoughts),
         )
 
-    def read_piece(self, event: Any, traits: Traits) -> Piece:
-        told = _expect(event, dict, "an event")
-        if told.get("error"):
-            raise Malformed("the server broke off in the middle of its answer")
-        usage = told.get("usage") or {}
-        choice: dict[str, Any] = next(iter(told.get("choices") or ()), {})
+    def parse_chunk(self, event: Any, server_caps: ServerCaps) -> ChatChunk:
+        payload = _require_type(event, dict, "an event")
+        if payload.get("error"):
+            raise InvalidResponse("the server broke off in the middle of its answer")
+        usage = payload.get("usage") or {}
+        choice: dict[str, Any] = next(iter(payload.get("choices") or ()), {})
         delta = choice.get("delta") or {}
         reason = choice.get("finish_reason")
-        return Piece(
+        return ChatChunk(
             text=delta.get("content") or "",
             thoughts=delta.get("reasoning_content") or delta.get("reasoning") or "",
-            ended=read_end(reason) if reason else None,
-            model=check_model(told.get("model"), traits),
-            prompt_tokens=read_count(usage.get("prompt_tokens")),
-            written_tokens=read_count(usage.get("completion_tokens")),
+            finish_reason=parse_finish_reason(reason) if reason else None,
+            model=check_model_name(payload.get("model"), server_caps),
+            prompt_tokens=parse_count(usage.get("prompt_tokens")),
+            completion_tokens=parse_count(usage.get("completion_tokens")),
         )
 
 
-def hold_to_choices(hold: Hold | None, choices: Sequence[str]) -> dict[str, Any]:
+def constrain_to_choices(
+    constraint: ConstraintMode | None, choices: Sequence[str]
+) -> dict[str, Any]:
     """What a request carries so that its answer is one of the choices; nothing for a server that
     cannot be held to any.
     """
-    match hold:
+    match constraint:
         case "choice":
             return {"structured_outputs": {"choice": list(choices)}}
         case "grammar":
@@ -117,23 +129,25 @@ def hold_to_choices(hold: Hold | None, choices: Sequence[str]) -> dict[str, Any]
             }
         case None:
             return {}
-    return hold_to_schema(hold, one_of(choices))
+    return constrain_to_schema(constraint, build_choice_schema(choices))
 
 
-def one_of(choices: Sequence[str]) -> dict[str, Any]:
+def build_choice_schema(choices: Sequence[str]) -> dict[str, Any]:
     """The JSON schema of an object whose only member is one of the choices."""
-    members = {KEY: {"type": "string", "enum": list(choices)}}
+    members = {ANSWER_KEY: {"type": "string", "enum": list(choices)}}
     return {
         "type": "object",
         "properties": members,
-        "required": [KEY],
+        "required": [ANSWER_KEY],
         "additionalProperties": False,
     }
 
 
-def hold_to_schema(hold: Hold | None, schema: Mapping[str, Any]) -> dict[str, Any]:
+def constrain_to_schema(
+    constraint: ConstraintMode | None, schema: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a request carries so that its answer satisfies a JSON schema."""
-    match hold:
+    match constraint:
         case "json_object":
             return {"response_format": {"type": "json_object", "schema": schema}}
         case "format":
@@ -146,24 +160,24 @@ def hold_to_schema(hold: Hold | None, schema: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def read_steps(told: Any) -> tuple[Step, ...] | None:
+def parse_token_logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:
     """Tokens with their log-probabilities, as OpenAI writes them and Ollama too; None where there
     are none.
     """
-    if told is None:
+    if value is None:
         return None
-    steps = []
-    for token in _expect(told, list, "logprobs"):
-        top = tuple(
-            _read_token(other)
-            for other in _expect(token, dict, "logprobs").get("top_logprobs") or ()
+    token_logprobs = []
+    for token in _require_type(value, list, "logprobs"):
+        alternatives = tuple(
+            _parse_token(other)
+            for other in _require_type(token, dict, "logprobs").get("top_logprobs") or ()
         )
-        steps.append(Step(*_read_token(token), top))
-    return tuple(steps)
+        token_logprobs.append(TokenLogprob(*_parse_token(token), alternatives))
+    return tuple(token_logprobs)
 
 
-def _read_token(told: Any) -> tuple[bytes, float]:
-    token = _expect(told, dict, "logprobs")
+def _parse_token(value: Any) -> tuple[bytes, float]:
+    token = _require_type(value, dict, "logprobs")
     logprob = token.get("logprob")
     if (
         isinstance(logprob, bool)
@@ -171,39 +185,39 @@ def _read_token(told: Any) -> tuple[bytes, float]:
         or math.isnan(logprob)
         or logprob > 0.01
     ):
-        raise Malformed("a log-probability is none")
-    spelled = token.get("bytes")
+        raise InvalidResponse("a log-probability is none")
+    token_bytes = token.get("bytes")
     try:
-        return (bytes(spelled) if spelled is not None else str(token["token"]).encode()), float(
-            logprob
-        )
+        return (
+            bytes(token_bytes) if token_bytes is not None else str(token["token"]).encode()
+        ), float(logprob)
     except (KeyError, ValueError, TypeError):
-        raise Malformed("its logprobs have another form") from None
+        raise InvalidResponse("its logprobs have another form") from None
 
 
-def read_count(told: Any) -> int | None:
+def parse_count(value: Any) -> int | None:
     """A count of tokens; None where none is told."""
-    return told if isinstance(told, int) and not isinstance(told, bool) and told >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def read_end(reason: Any) -> Literal["stop", "length"]:
+def parse_finish_reason(reason: Any) -> Literal["stop", "length"]:
     """Why a text ended; Malformed where it did not, or was taken away."""
     if reason == "length":
         return "length"
     if not isinstance(reason, str) or reason in {"content_filter", "load", "unload", "error"}:
-        raise Malformed("its text has no end" if reason is None else "its text was held back")
+        raise InvalidResponse("its text has no end" if reason is None else "its text was held back")
     return "stop"
 
 
-def check_model(told: Any, traits: Traits) -> str:
+def check_model_name(value: Any, server_caps: ServerCaps) -> str:
     """The model's name in a response; Malformed where it is not the one that answered at start."""
-    name = told if isinstance(told, str) else ""
-    if traits.answers_as and name != traits.answers_as:
-        raise Malformed("another model answered")
+    name = value if isinstance(value, str) else ""
+    if server_caps.response_model and name != server_caps.response_model:
+        raise InvalidResponse("another model answered")
     return name
 
 
-def _expect(value: Any, kind: type, name: str) -> Any:
-    if not isinstance(value, kind):
-        raise Malformed(f"{name} is missing or no {kind.__name__}")
+def _require_type(value: Any, expected_type: type, name: str) -> Any:
+    if not isinstance(value, expected_type):
+        raise InvalidResponse(f"{name} is missing or no {expected_type.__name__}")
     return value

@@ -13,72 +13,89 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from medtask.engines.http.client import Client, Refused
-from medtask.engines.http.closed import find_choice
-from medtask.engines.http.counting import read_ids, write_tokenize
-from medtask.engines.http.openai import SWITCHED, OpenAI
-from medtask.engines.http.server import Dialect, Hold, Reply, Step, Traits, Wish
+from medtask.engines.http.choice_scores import match_choice
+from medtask.engines.http.client import HttpClient, RequestRejected
+from medtask.engines.http.openai import THINKING_SWITCH_SERVERS, OpenAIDialect
+from medtask.engines.http.protocol import (
+    ChatRequest,
+    ChatResponse,
+    ConstraintMode,
+    Dialect,
+    ServerCaps,
+    TokenLogprob,
+)
+from medtask.engines.http.token_counting import build_tokenize_body, parse_token_ids
 from medtask.errors import EngineError, ModelNotFound, UsageError
 from medtask.records import Message
 
 T = TypeVar("T")
 
 # No model says these by itself.
-WORDS = ("quorfblat", "zinblemog")
+PROBE_WORDS = ("quorfblat", "zinblemog")
 _SCHEMA = {
     "type": "object",
-    "properties": {WORDS[0]: {"type": "boolean"}},
-    "required": [WORDS[0]],
+    "properties": {PROBE_WORDS[0]: {"type": "boolean"}},
+    "required": [PROBE_WORDS[0]],
     "additionalProperties": False,
 }
-HELLO = (Message("user", "Say hello."),)
-ROOM = 32  # tokens for an answer to a probe
-THINKING_ROOM = 1024  # more for a server whose model thinks whether it was asked to or not
-TOPS = (20, 5)  # OpenAI and Ollama tell 20 at most, some servers 5
-_HALF = math.log(
+PROBE_MESSAGES = (Message("user", "Say hello."),)
+PROBE_MAX_TOKENS = 32  # tokens for an answer to a probe
+THINKING_TOKENS = 1024  # more for a server whose model thinks whether it was asked to or not
+TOP_LOGPROBS = (20, 5)  # OpenAI and Ollama tell 20 at most, some servers 5
+_MASKED_LOGPROB = math.log(
     0.45
 )  # of two words the greedy one has half at least, where only those two are left
 
 
-def probe_openai(client: Client, model: str | None, context: int | None) -> Traits:
+def probe_openai(client: HttpClient, model: str | None, context: int | None) -> ServerCaps:
     """The traits of an OpenAI-compatible server.
 
     Raises ModelNotFound or UsageError where it is not clear which model is meant, EngineError where
     the server cannot chat.
     """
-    dialect = OpenAI()
-    azure = client.endpoint.dialect == "azure"
+    dialect = OpenAIDialect()
+    azure = client.endpoint.api_type == "azure"
     # `transformers serve` answers with HTTP 500 where its cache was never used; whoever names the
     # model needs no list.
     listed = (
-        None if azure else attempt(lambda: client.get("models")) if model else client.get("models")
+        None
+        if azure
+        else call_or_none(lambda: client.get("models"))
+        if model
+        else client.get("models")
     )
     entries = [
         entry
         for entry in (listed or {}).get("data") or ()
         if isinstance(entry, dict) and isinstance(entry.get("id"), str)
     ]
-    traits = _find_kind(client, choose_model(client, model, [entry["id"] for entry in entries]))
-    entry = next((entry for entry in entries if entry["id"] == traits.model), {})
-    traits, reply = _greet(client, dialect, traits, [entry["id"] for entry in entries])
-    told = traits.context or entry.get("max_model_len")
-    known = [size for size in (told, context) if isinstance(size, int) and size > 0]
-    traits = replace(
-        traits,
-        answers_as=reply.model,
-        usage=reply.prompt_tokens is not None,
-        muses=bool(reply.thoughts),
-        thinks=bool(reply.thoughts),
-        context=min(known, default=None),
+    server_caps = _detect_server_type(
+        client, choose_model(client, model, [entry["id"] for entry in entries])
     )
-    if traits.kind in SWITCHED and not traits.thinks:
-        traits = replace(traits, thinks=_can_think(client, dialect, traits))
-    holds: tuple[Hold, ...] = ("choice", "grammar", "json_schema", "json_object")
-    traits = find_hold(client, dialect, traits, holds)
-    return find_logprobs(client, dialect, _find_tokenizer(client, traits))
+    entry = next((entry for entry in entries if entry["id"] == server_caps.model), {})
+    server_caps, response = _send_first_request(
+        client, dialect, server_caps, [entry["id"] for entry in entries]
+    )
+    context_tokens = server_caps.context or entry.get("max_model_len")
+    context_sizes = [
+        size for size in (context_tokens, context) if isinstance(size, int) and size > 0
+    ]
+    server_caps = replace(
+        server_caps,
+        response_model=response.model,
+        usage=response.prompt_tokens is not None,
+        always_thinks=bool(response.thoughts),
+        thinks=bool(response.thoughts),
+        context=min(context_sizes, default=None),
+    )
+    if server_caps.server_type in THINKING_SWITCH_SERVERS and not server_caps.thinks:
+        server_caps = replace(server_caps, thinks=_probe_thinking(client, dialect, server_caps))
+    modes: tuple[ConstraintMode, ...] = ("choice", "grammar", "json_schema", "json_object")
+    server_caps = probe_constraints(client, dialect, server_caps, modes)
+    return probe_logprobs(client, dialect, _probe_continuation(client, server_caps))
 
 
-def choose_model(client: Client, wanted: str | None, served: list[str]) -> str:
+def choose_model(client: HttpClient, wanted: str | None, served: list[str]) -> str:
     """The name of the model to ask for: the one that was named, or the only one there is."""
     if wanted:
         return wanted
@@ -90,18 +107,18 @@ def choose_model(client: Client, wanted: str | None, served: list[str]) -> str:
             fix=f"name one: {client.endpoint.url}#MODEL",
         )
     raise UsageError(
-        f"{client.endpoint.url} serves {len(served)} models: {_list(served)}",
+        f"{client.endpoint.url} serves {len(served)} models: {_join_names(served)}",
         fix=f"name one: {client.endpoint.url}#{served[0]}",
     )
 
 
-def attempt(work: Callable[[], T]) -> T | None:
+def call_or_none(call: Callable[[], T]) -> T | None:
     """What the work gives; None where the server does not take it or answers something else. A
     server that is gone is an error.
     """
     try:
-        return work()
-    except Refused:
+        return call()
+    except RequestRejected:
         return None
     except EngineError as error:
         # llama-cpp-python answers what it cannot do with HTTP 500, as if it were broken.
@@ -111,103 +128,145 @@ def attempt(work: Callable[[], T]) -> T | None:
         raise
 
 
-def ask(client: Client, dialect: Dialect, traits: Traits, wish: Wish) -> Reply:
+def send_request(
+    client: HttpClient, dialect: Dialect, server_caps: ServerCaps, request: ChatRequest
+) -> ChatResponse:
     """One question outside a run."""
-    roomy = replace(wish, max_tokens=wish.max_tokens + (THINKING_ROOM if traits.muses else 0))
+    extended = replace(
+        request,
+        max_tokens=request.max_tokens + (THINKING_TOKENS if server_caps.always_thinks else 0),
+    )
     return client.post(
         dialect.path,
-        dialect.write(roomy, traits),
-        lambda body: dialect.read(body, traits),
-        retries_of_parse=1,
+        dialect.build_body(extended, server_caps),
+        lambda body: dialect.parse_response(body, server_caps),
+        parse_retries=1,
     )
 
 
-def find_hold(client: Client, dialect: Dialect, traits: Traits, holds: Iterable[Hold]) -> Traits:
+def probe_constraints(
+    client: HttpClient, dialect: Dialect, server_caps: ServerCaps, modes: Iterable[ConstraintMode]
+) -> ServerCaps:
     """By what the server can be held to a closed set and to a JSON schema, if by anything."""
-    holds = tuple(holds)
-    for hold in holds:
-        trial = replace(traits, hold=hold)
-        reply = attempt(partial(ask, client, dialect, trial, Wish(HELLO, ROOM, choices=WORDS)))
-        if reply and find_choice(reply.text, WORDS, json_object=writes_json(hold)) is not None:
-            traits = trial
+    modes = tuple(modes)
+    for mode in modes:
+        trial = replace(server_caps, hold=mode)
+        response = call_or_none(
+            partial(
+                send_request,
+                client,
+                dialect,
+                trial,
+                ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, choices=PROBE_WORDS),
+            )
+        )
+        if (
+            response
+            and match_choice(response.text, PROBE_WORDS, json_object=wraps_in_json(mode))
+            is not None
+        ):
+            server_caps = trial
             break
-    for hold in holds:
-        if not writes_json(hold):
+    for mode in modes:
+        if not wraps_in_json(mode):
             continue
-        trial = replace(traits, schema=hold)
-        reply = attempt(partial(ask, client, dialect, trial, Wish(HELLO, ROOM, schema=_SCHEMA)))
-        if reply and _satisfies(reply.text):
+        trial = replace(server_caps, schema=mode)
+        response = call_or_none(
+            partial(
+                send_request,
+                client,
+                dialect,
+                trial,
+                ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, schema=_SCHEMA),
+            )
+        )
+        if response and _satisfies_probe_schema(response.text):
             return trial
-    return traits
+    return server_caps
 
 
-def find_logprobs(client: Client, dialect: Dialect, traits: Traits) -> Traits:
+def probe_logprobs(client: HttpClient, dialect: Dialect, server_caps: ServerCaps) -> ServerCaps:
     """How many of the likeliest tokens the server tells, and whether they are the model's own or
     what a constraint left.
     """
-    for top in TOPS:
-        wish = Wish(HELLO, ROOM, choices=WORDS if traits.hold else (), top=top)
-        reply = attempt(lambda wish=wish: ask(client, dialect, traits, wish))  # type: ignore[misc]
-        if reply and reply.steps and all(map(_makes_sense, reply.steps)):
-            return replace(traits, top=top, raw=not traits.hold or not _is_masked(reply.steps))
-    return traits
+    for top_logprobs in TOP_LOGPROBS:
+        request = ChatRequest(
+            PROBE_MESSAGES,
+            PROBE_MAX_TOKENS,
+            choices=PROBE_WORDS if server_caps.hold else (),
+            top_logprobs=top_logprobs,
+        )
+        response = call_or_none(partial(send_request, client, dialect, server_caps, request))
+        if (
+            response
+            and response.token_logprobs
+            and all(map(_is_plausible, response.token_logprobs))
+        ):
+            return replace(
+                server_caps,
+                top=top_logprobs,
+                raw=not server_caps.hold or not _is_masked(response.token_logprobs),
+            )
+    return server_caps
 
 
-def writes_json(hold: Hold | None) -> bool:
+def wraps_in_json(constraint: ConstraintMode | None) -> bool:
     """Whether an answer that is held in this way is a JSON object around the choice."""
-    return hold in {"json_schema", "json_object", "format"}
+    return constraint in {"json_schema", "json_object", "format"}
 
 
-def _makes_sense(step: Step) -> bool:
+def _is_plausible(token_logprob: TokenLogprob) -> bool:
     """Whether these can be the likeliest tokens of one place: their probabilities differ, and are
     no more than 1 together.
     """
-    told = [logprob for _, logprob in step.top]
-    total = math.fsum(math.exp(min(logprob, 0.0)) for logprob in told)
-    return bool(told) and total < 1.05 and (len(told) == 1 or max(told) > min(told))
+    logprobs = [logprob for _, logprob in token_logprob.top_logprobs]
+    total = math.fsum(math.exp(min(logprob, 0.0)) for logprob in logprobs)
+    return bool(logprobs) and total < 1.05 and (len(logprobs) == 1 or max(logprobs) > min(logprobs))
 
 
-def _is_masked(steps: tuple[Step, ...]) -> bool:
+def _is_masked(token_logprobs: tuple[TokenLogprob, ...]) -> bool:
     # A model by itself gives a made-up word next to nothing, at its first token at least.
-    return all(step.logprob > _HALF for step in steps)
+    return all(token_logprob.logprob > _MASKED_LOGPROB for token_logprob in token_logprobs)
 
 
-def _satisfies(text: str) -> bool:
+def _satisfies_probe_schema(text: str) -> bool:
     try:
         value = json.loads(text)
     except ValueError:
         return False
     return (
-        isinstance(value, dict) and list(value) == [WORDS[0]] and isinstance(value[WORDS[0]], bool)
+        isinstance(value, dict)
+        and list(value) == [PROBE_WORDS[0]]
+        and isinstance(value[PROBE_WORDS[0]], bool)
     )
 
 
-def _find_kind(client: Client, model: str) -> Traits:
+def _detect_server_type(client: HttpClient, model: str) -> ServerCaps:
     """Which software answers, by the endpoints that only it has."""
     if client.endpoint.remote and not client.endpoint.url.endswith("/v1"):
-        return Traits("OpenAI-compatible server", model)
+        return ServerCaps("OpenAI-compatible server", model)
     version = client.get("/version")
     chat = [{"role": "user", "content": "?"}]
-    if version and attempt(
-        lambda: client.post("/tokenize", {"model": model, "messages": chat}, read_ids)
+    if version and call_or_none(
+        lambda: client.post("/tokenize", {"model": model, "messages": chat}, parse_token_ids)
     ):
-        return Traits("vLLM", model, version=str(version.get("version", "")), counts="chat")
+        return ServerCaps("vLLM", model, version=str(version.get("version", "")), counts="chat")
     props = client.get("/props")
     if props and isinstance(props.get("default_generation_settings"), dict):
         context = props["default_generation_settings"].get("n_ctx")
-        rendered = attempt(
+        rendered = call_or_none(
             lambda: client.post(
                 "/apply-template", {"messages": chat}, lambda body: str(body["prompt"])
             )
         )
-        return Traits(
+        return ServerCaps(
             "llama-server",
             model,
             version=str(props.get("build_info", "")),
             counts="template" if rendered else None,
             context=context if isinstance(context, int) else None,
         )
-    if attempt(
+    if call_or_none(
         lambda: client.post(
             "/extras/tokenize/count",
             {"model": model, "input": "?"},
@@ -216,91 +275,101 @@ def _find_kind(client: Client, model: str) -> Traits:
     ):
         # Its default of 1.1 makes what the prompt says less likely to be said again: labels, above
         # all.
-        return Traits(
-            "llama-cpp-python", model, counts="text", more={"repeat_penalty": 1.0, "min_p": 0.0}
+        return ServerCaps(
+            "llama-cpp-python",
+            model,
+            counts="text",
+            extra_body={"repeat_penalty": 1.0, "min_p": 0.0},
         )
-    return Traits("OpenAI-compatible server", model)
+    return ServerCaps("OpenAI-compatible server", model)
 
 
-def _greet(
-    client: Client, dialect: OpenAI, traits: Traits, served: list[str]
-) -> tuple[Traits, Reply]:
+def _send_first_request(
+    client: HttpClient, dialect: OpenAIDialect, server_caps: ServerCaps, served: list[str]
+) -> tuple[ServerCaps, ChatResponse]:
     """The first answer, and in which words the server wants to be told how long it may be."""
-    wish = Wish(HELLO, ROOM)
+    request = ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
     refusals = []
     for limit_name, temperature in (
         ("max_tokens", True),
         ("max_completion_tokens", True),
         ("max_completion_tokens", False),
     ):
-        trial = replace(traits, limit_name=limit_name, temperature=temperature)
+        trial = replace(server_caps, limit_name=limit_name, temperature=temperature)
         try:
             return trial, client.post(
                 dialect.path,
-                dialect.write(wish, trial),
-                partial(dialect.read, traits=trial),
+                dialect.build_body(request, trial),
+                partial(dialect.parse_response, server_caps=trial),
             )
-        except Refused as refused:
+        except RequestRejected as refused:
             refusals.append(refused)
             if refused.status not in {400, 422}:
                 break
-    if served and traits.model not in served:
+    if served and server_caps.model not in served:
         raise ModelNotFound(
-            f"{client.endpoint.url} serves no model called {traits.model}, but {_list(served)}",
+            f"{client.endpoint.url} serves no model called {server_caps.model}, but "
+            f"{_join_names(served)}",
             fix="name one of those behind the #",
         )
     raise refusals[0]
 
 
-def _find_tokenizer(client: Client, traits: Traits) -> Traits:
+def _probe_continuation(client: HttpClient, server_caps: ServerCaps) -> ServerCaps:
     """Whether the server goes on with an assistant's turn, as its own template shows."""
-    lead = "The word is"
-    if traits.kind == "vLLM":
-        body = write_tokenize(Wish(HELLO, 1, lead=lead), traits)
-        ids = attempt(lambda: client.post("/tokenize", body, read_ids))
-        spoken = {"model": traits.model, "tokens": list(ids or ())}
-        text = ids and attempt(
-            lambda: client.post("/detokenize", spoken, lambda told: str(told["prompt"]))
+    prefix = "The word is"
+    if server_caps.server_type == "vLLM":
+        body = build_tokenize_body(ChatRequest(PROBE_MESSAGES, 1, prefix=prefix), server_caps)
+        ids = call_or_none(lambda: client.post("/tokenize", body, parse_token_ids))
+        detokenize_body = {"model": server_caps.model, "tokens": list(ids or ())}
+        text = ids and call_or_none(
+            lambda: client.post("/detokenize", detokenize_body, lambda told: str(told["prompt"]))
         )
-        return replace(traits, goes_on=bool(text and text.endswith(lead)))
-    if traits.kind == "llama-server":
-        body = OpenAI().write(Wish(HELLO, 1, lead=lead), traits)
-        text = attempt(
+        return replace(server_caps, goes_on=bool(text and text.endswith(prefix)))
+    if server_caps.server_type == "llama-server":
+        body = OpenAIDialect().build_body(
+            ChatRequest(PROBE_MESSAGES, 1, prefix=prefix), server_caps
+        )
+        text = call_or_none(
             lambda: client.post("/apply-template", body, lambda told: str(told["prompt"]))
         )
-        return replace(traits, goes_on=bool(text and text.endswith(lead)))
-    return traits
+        return replace(server_caps, goes_on=bool(text and text.endswith(prefix)))
+    return server_caps
 
 
-def _can_think(client: Client, dialect: OpenAI, traits: Traits) -> bool:
+def _probe_thinking(client: HttpClient, dialect: OpenAIDialect, server_caps: ServerCaps) -> bool:
     """Whether thoughts come apart from the answer where they are wanted."""
-    reply = attempt(lambda: ask(client, dialect, traits, Wish(HELLO, ROOM, think=True)))
-    return bool(reply and reply.thoughts)
+    response = call_or_none(
+        lambda: send_request(
+            client, dialect, server_caps, ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, think=True)
+        )
+    )
+    return bool(response and response.thoughts)
 
 
-def _list(names: list[str], most: int = 5) -> str:
+def _join_names(names: list[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
-def note_traits(traits: Traits, held: bool) -> tuple[str, ...]:
+def list_limitations(server_caps: ServerCaps, exact: bool) -> tuple[str, ...]:
     """What does not work as one might think, in words for the manifest."""
-    notes = list(traits.notes)
-    if not traits.hold:
+    notes = list(server_caps.notes)
+    if not server_caps.hold:
         notes.append(
             "it cannot be held to a set of answers: one outside the set is asked again once, and "
             "is a fault then"
         )
-    if not held and traits.top:
+    if not exact and server_caps.top:
         notes.append(
             "probabilities are those of the likeliest tokens along one answer (first_token), not "
             "of whole labels"
         )
-    if not held and not traits.top:
+    if not exact and not server_caps.top:
         notes.append("it tells no probabilities: answers carry no confidence")
-    if not traits.schema:
+    if not server_caps.schema:
         notes.append("it cannot be held to a JSON schema")
-    if not traits.goes_on:
+    if not server_caps.goes_on:
         notes.append(
             "it does not go on with an answer that was begun: what leads to it is told in words "
             "in the question"
@@ -308,7 +377,7 @@ def note_traits(traits: Traits, held: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def describe(traits: Traits) -> dict[str, Any]:
+def describe_server_caps(server_caps: ServerCaps) -> dict[str, Any]:
     """The traits as the manifest tells them."""
     names = (
         "hold",
@@ -323,4 +392,4 @@ def describe(traits: Traits) -> dict[str, Any]:
         "limit_name",
         "temperature",
     )
-    return {name: getattr(traits, name) for name in names}
+    return {name: getattr(server_caps, name) for name in names}

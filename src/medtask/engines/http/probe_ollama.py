@@ -10,82 +10,98 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from medtask.engines.http.client import Client, Refused, Unanswered
-from medtask.engines.http.ollama import Ollama
+from medtask.engines.http.client import HttpClient, NoUsableAnswer, RequestRejected
+from medtask.engines.http.ollama import OllamaDialect
 from medtask.engines.http.probe import (
-    HELLO,
-    ROOM,
-    ask,
-    attempt,
+    PROBE_MAX_TOKENS,
+    PROBE_MESSAGES,
+    call_or_none,
     choose_model,
-    find_hold,
-    find_logprobs,
+    probe_constraints,
+    probe_logprobs,
+    send_request,
 )
-from medtask.engines.http.server import Traits, Wish
+from medtask.engines.http.protocol import ChatRequest, ServerCaps
 from medtask.errors import EngineError, ModelNotFound, UsageError
 
 DEFAULT_CONTEXT = 8192  # tokens; more takes more memory, whether it is used or not
 SAFE_VERSION = (0, 17, 1)  # earlier ones can be made to hand out memory by a crafted model file
 LOGPROBS_VERSION = (0, 12, 11)
-UNCUT_VERSION = (
+NO_TRUNCATION_VERSION = (
     0,
     12,
     6,
 )  # earlier ones know no `truncate`: they cut long prompts off without a word
 
 
-def probe_ollama(client: Client, model: str | None, context: int | None) -> tuple[Traits, str]:
+def probe_ollama(
+    client: HttpClient, model: str | None, context: int | None
+) -> tuple[ServerCaps, str]:
     """The traits of an Ollama server and the digest of the model's file.
 
     Raises ModelNotFound where the model is not there, UsageError where it runs in Ollama's cloud.
     """
-    dialect = Ollama()
-    version = _ask_version(client)
+    dialect = OllamaDialect()
+    version = _fetch_version(client)
     entries = [
         entry
         for entry in (client.get("api/tags") or {}).get("models") or ()
         if isinstance(entry, dict)
     ]
     name = choose_model(client, model, [str(entry.get("name")) for entry in entries])
-    entry = next((entry for entry in entries if _same(str(entry.get("name")), name)), {})
-    shown = _show(client, name)
+    entry = next((entry for entry in entries if _is_same_model(str(entry.get("name")), name)), {})
+    model_info = _fetch_model_info(client, name)
     if (
         entry.get("remote_host")
-        or shown.get("remote_host")
+        or model_info.get("remote_host")
         or entry.get("remote_model")
-        or shown.get("remote_model")
+        or model_info.get("remote_model")
     ):
         raise UsageError(
             f"{name} runs in Ollama's cloud, not on this machine",
             fix="name a model that the server runs itself",
         )
-    told = str(version.get("version", ""))
-    able = shown.get("capabilities") or ()
-    traits = Traits(
+    version_text = str(version.get("version", ""))
+    capabilities = model_info.get("capabilities") or ()
+    server_caps = ServerCaps(
         "Ollama",
         name,
-        version=told,
-        context=_choose_context(shown, context),
-        thinks="thinking" in able,
-        notes=_note_version(told),
+        version=version_text,
+        context=_choose_context(model_info, context),
+        thinks="thinking" in capabilities,
+        notes=_list_version_notes(version_text),
     )
-    reply = ask(client, dialect, traits, Wish(HELLO, ROOM))
-    again = ask(client, dialect, traits, Wish(HELLO, ROOM))
+    response = send_request(
+        client, dialect, server_caps, ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
+    )
+    second_response = send_request(
+        client, dialect, server_caps, ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
+    )
     # Old versions tell only the tokens that were not in the cache of the question before, or none
     # where all were.
-    counted = reply.prompt_tokens is not None and reply.prompt_tokens == again.prompt_tokens
-    counted = counted and (_read_version(told) or (0,)) >= UNCUT_VERSION
-    traits = replace(
-        traits, answers_as=reply.model, usage=counted, goes_on=_goes_on(client, dialect, traits)
+    reports_usage = (
+        response.prompt_tokens is not None
+        and response.prompt_tokens == second_response.prompt_tokens
     )
-    traits = find_logprobs(client, dialect, find_hold(client, dialect, traits, ("format",)))
-    return traits, str(entry.get("digest", ""))
+    reports_usage = (
+        reports_usage and (_parse_version(version_text) or (0,)) >= NO_TRUNCATION_VERSION
+    )
+    server_caps = replace(
+        server_caps,
+        response_model=response.model,
+        usage=reports_usage,
+        goes_on=_probe_continuation(client, dialect, server_caps),
+    )
+    server_caps = probe_logprobs(
+        client, dialect, probe_constraints(client, dialect, server_caps, ("format",))
+    )
+    return server_caps, str(entry.get("digest", ""))
 
 
-def _ask_version(client: Client) -> dict[str, Any]:
+def _fetch_version(client: HttpClient) -> dict[str, Any]:
     try:
         version = client.get("api/version")
-    except Unanswered:
+    except NoUsableAnswer:
         version = None
     if version is None:
         raise EngineError(
@@ -95,24 +111,24 @@ def _ask_version(client: Client) -> dict[str, Any]:
     return version
 
 
-def _show(client: Client, name: str) -> dict[str, Any]:
+def _fetch_model_info(client: HttpClient, name: str) -> dict[str, Any]:
     try:
-        shown: dict[str, Any] = client.post("api/show", {"model": name}, dict)
-    except Refused as refused:
+        model_info: dict[str, Any] = client.post("api/show", {"model": name}, dict)
+    except RequestRejected as refused:
         if refused.status != 404:
             raise
         raise ModelNotFound(
             f"the Ollama server at {client.endpoint.url} has no model called {name}",
             fix=f"ollama pull {name}",
         ) from None
-    return shown
+    return model_info
 
 
-def _choose_context(shown: dict[str, Any], wanted: int | None) -> int:
+def _choose_context(model_info: dict[str, Any], wanted: int | None) -> int:
     """Tokens of context to ask for: as wanted, or a size that machines have memory for; never more
     than the model has.
     """
-    facts = shown.get("model_info") or {}
+    facts = model_info.get("model_info") or {}
     sizes = [
         size
         for name, size in facts.items()
@@ -127,34 +143,38 @@ def _choose_context(shown: dict[str, Any], wanted: int | None) -> int:
     return wanted or min(DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
 
 
-def _goes_on(client: Client, dialect: Ollama, traits: Traits) -> bool:
+def _probe_continuation(
+    client: HttpClient, dialect: OllamaDialect, server_caps: ServerCaps
+) -> bool:
     """Whether the model's template leaves a last turn of the assistant open; the server renders it
     without asking the model.
     """
-    lead = "The word is"
-    body = dialect.write(Wish(HELLO, 1, lead=lead), traits) | {"_debug_render_only": True}
+    prefix = "The word is"
+    body = dialect.build_body(ChatRequest(PROBE_MESSAGES, 1, prefix=prefix), server_caps) | {
+        "_debug_render_only": True
+    }
 
-    def read(told: Any) -> str:
+    def parse_template(value: Any) -> str:
         info = (
-            told.get("_debug_info") if isinstance(told, dict) else None
+            value.get("_debug_info") if isinstance(value, dict) else None
         )  # versions before 0.11.5 just answer
         return str(info.get("rendered_template", "")) if isinstance(info, dict) else ""
 
-    text = attempt(lambda: client.post(dialect.path, body, read, retries_of_parse=0))
-    return bool(text and text.endswith(lead))
+    text = call_or_none(lambda: client.post(dialect.path, body, parse_template, parse_retries=0))
+    return bool(text and text.endswith(prefix))
 
 
-def _read_version(told: str) -> tuple[int, ...] | None:
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", told)
+def _parse_version(version: str) -> tuple[int, ...] | None:
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     return tuple(map(int, found.groups())) if found else None
 
 
-def _note_version(told: str) -> tuple[str, ...]:
-    version = _read_version(told)
+def _list_version_notes(version_text: str) -> tuple[str, ...]:
+    version = _parse_version(version_text)
     notes = []
     if version is None or version < SAFE_VERSION:
         notes.append(
-            f"Ollama {told or 'of unknown version'} has known holes: update it to "
+            f"Ollama {version_text or 'of unknown version'} has known holes: update it to "
             f"{'.'.join(map(str, SAFE_VERSION))} or later"
         )
     if version is not None and version < LOGPROBS_VERSION:
@@ -162,6 +182,6 @@ def _note_version(told: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _same(one: str, other: str) -> bool:
+def _is_same_model(one: str, other: str) -> bool:
     """Whether two names mean the same model: without a tag, the tag is ``latest``."""
     return one.removesuffix(":latest") == other.removesuffix(":latest")

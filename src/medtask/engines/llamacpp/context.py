@@ -13,29 +13,31 @@ from numpy.typing import NDArray
 
 from medtask.errors import EngineError
 
-SEQUENCES = 256  # the most that llama.cpp knows; the first one holds the shared prefix
-BATCH = 2048  # tokens of one call of llama_decode
-UBATCH = 512  # tokens of one pass through the model: more costs memory and wins nothing on a CPU
-NO_ROOM = 1  # llama_decode: no place for the batch among the keys and values
+MAX_SEQUENCES = 256  # the most that llama.cpp knows; the first one holds the shared prefix
+MAX_BATCH_TOKENS = 2048  # tokens of one call of llama_decode
+MAX_UBATCH_TOKENS = (
+    512  # tokens of one pass through the model: more costs memory and wins nothing on a CPU
+)
+NO_KV_SLOT = 1  # llama_decode: no place for the batch among the keys and values
 
 
-class Full(Exception):
+class ContextFullError(Exception):
     """The keys and values of a batch do not fit into the context."""
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a batch. ``sequences``: all whose past it is to be part of; ``wanted``: whether
-    its logits are.
+class BatchToken:
+    """One token of a batch. ``sequence_ids``: all whose past it is to be part of;
+    ``needs_logits``: whether its logits are.
     """
 
-    token: int
+    token_id: int
     position: int
-    sequences: tuple[int, ...]
-    wanted: bool = False
+    sequence_ids: tuple[int, ...]
+    needs_logits: bool = False
 
 
-class Context:
+class LlamaContext:
     """``cells``: tokens whose keys and values it holds, all sequences together. It grows where
     ``reserve`` asks for more.
     """
@@ -43,7 +45,7 @@ class Context:
     def __init__(
         self,
         model: Any,
-        vocabulary: int,
+        vocabulary_size: int,
         *,
         cells: int,
         threads: int,
@@ -51,13 +53,13 @@ class Context:
         adapter: Any = None,
     ) -> None:
         self.model = model
-        self.vocabulary = vocabulary
+        self.vocabulary = vocabulary_size
         self.threads = threads
         self.offload = offload
         self.adapter = adapter
         self.cells = 0
         self._context: Any = None
-        self._open(cells)
+        self._create_context(cells)
 
     def reserve(self, cells: int) -> bool:
         """Have room for so many tokens at least. True where all that was read before is gone for
@@ -66,34 +68,34 @@ class Context:
         if cells <= self.cells:
             return False
         size = 1 << (cells - 1).bit_length()
-        self._open(size)
+        self._create_context(size)
         return True
 
-    def decode(self, tokens: Sequence[Token]) -> NDArray[np.float32]:
+    def decode(self, tokens: Sequence[BatchToken]) -> NDArray[np.float32]:
         """Read tokens, each behind all that its sequences hold; logits [wanted, vocabulary] of
         those that are wanted, in order.
 
         Full where there is no room for them: then nothing of the last batch was read.
         """
         logits = np.empty(
-            (sum(token.wanted for token in tokens), self.vocabulary), dtype=np.float32
+            (sum(token.needs_logits for token in tokens), self.vocabulary), dtype=np.float32
         )
         row = 0
-        for start in range(0, len(tokens), BATCH):
-            part = tokens[start : start + BATCH]
+        for start in range(0, len(tokens), MAX_BATCH_TOKENS):
+            part = tokens[start : start + MAX_BATCH_TOKENS]
             self._decode(part)
             for place, token in enumerate(part):
-                if token.wanted:
+                if token.needs_logits:
                     found = llama_cpp.llama_get_logits_ith(self._context, place)
                     logits[row] = np.ctypeslib.as_array(found, shape=(self.vocabulary,))
                     row += 1
         return logits
 
-    def copy(self, source: int, target: int) -> None:
+    def copy_sequence(self, source: int, target: int) -> None:
         """Let a sequence begin with all that another one holds; nothing is read or moved for it."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
-    def drop(self, sequence: int) -> None:
+    def drop_sequence(self, sequence: int) -> None:
         """Forget a sequence. What others share with it stays."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
@@ -110,14 +112,14 @@ class Context:
     def _memory(self) -> Any:
         return llama_cpp.llama_get_memory(self._context)
 
-    def _open(self, cells: int) -> None:
+    def _create_context(self, cells: int) -> None:
         self.close()
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = (
             cells,
-            BATCH,
-            UBATCH,
-            SEQUENCES,
+            MAX_BATCH_TOKENS,
+            MAX_UBATCH_TOKENS,
+            MAX_SEQUENCES,
         )
         settings.n_threads = settings.n_threads_batch = self.threads
         # One buffer for all sequences: only then can a token belong to several, and a copy cost
@@ -148,11 +150,11 @@ class Context:
             adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self.adapter)
             llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
 
-    def _decode(self, tokens: Sequence[Token]) -> None:
-        batch, _kept = _fill_batch(tokens)
+    def _decode(self, tokens: Sequence[BatchToken]) -> None:
+        batch, _kept = _make_batch(tokens)
         code = llama_cpp.llama_decode(self._context, batch)
-        if code == NO_ROOM:
-            raise Full
+        if code == NO_KV_SLOT:
+            raise ContextFullError
         if code != 0:
             raise EngineError(
                 f"llama.cpp failed on a batch (llama_decode: {code})",
@@ -160,15 +162,17 @@ class Context:
             )
 
 
-def _fill_batch(tokens: Sequence[Token]) -> tuple[Any, tuple[NDArray[Any], ...]]:
+def _make_batch(tokens: Sequence[BatchToken]) -> tuple[Any, tuple[NDArray[Any], ...]]:
     """A llama_batch over arrays of our own, which must live as long as it does."""
     count = len(tokens)
-    ids = np.fromiter((token.token for token in tokens), np.int32, count)
+    ids = np.fromiter((token.token_id for token in tokens), np.int32, count)
     positions = np.fromiter((token.position for token in tokens), np.int32, count)
-    wanted = np.fromiter((token.wanted for token in tokens), np.int8, count)
-    sizes = np.fromiter((len(token.sequences) for token in tokens), np.int32, count)
+    wanted = np.fromiter((token.needs_logits for token in tokens), np.int8, count)
+    sizes = np.fromiter((len(token.sequence_ids) for token in tokens), np.int32, count)
     sequences = np.fromiter(
-        (sequence for token in tokens for sequence in token.sequences), np.int32, int(sizes.sum())
+        (sequence for token in tokens for sequence in token.sequence_ids),
+        np.int32,
+        int(sizes.sum()),
     )
     starts = np.zeros(count, dtype=np.uintp)
     starts[1:] = np.cumsum(sizes[:-1], dtype=np.uintp)

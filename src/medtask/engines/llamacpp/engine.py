@@ -9,78 +9,81 @@ from typing import Any
 import llama_cpp
 
 from medtask.engines.base import Caps, EngineInfo
-from medtask.engines.llamacpp.context import SEQUENCES, Context
-from medtask.engines.llamacpp.reader import Reader
-from medtask.engines.llamacpp.vocabulary import GgufTokenizer
-from medtask.engines.llamacpp.writer import write_drafts
-from medtask.engines.packed import PackedEngine
-from medtask.engines.tokens.batch import Unit
-from medtask.engines.tokens.chat import Question, read_chat
-from medtask.engines.tokens.walk import score_questions
-from medtask.engines.writing.begin import begin_drafts, find_ends
-from medtask.engines.writing.constrain import Schemas
-from medtask.engines.writing.draft import Draft
-from medtask.engines.writing.write import Show, write_texts
+from medtask.engines.decoding.constraints import ConstraintFactory
+from medtask.engines.decoding.generation import SequenceCallback, generate_texts
+from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
+from medtask.engines.decoding.sequence import DecodingSequence
+from medtask.engines.llamacpp.context import MAX_SEQUENCES, LlamaContext
+from medtask.engines.llamacpp.model_runner import LlamaCppModelRunner
+from medtask.engines.llamacpp.scheduler import decode_sequences
+from medtask.engines.llamacpp.tokenizer import GgufTokenizer
+from medtask.engines.packed_engine import PackedEngine
+from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format
+from medtask.engines.tokens.prompt_requests import PromptRequest
+from medtask.engines.tokens.trie_scoring import score_branches
 from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores
 
 # Own tokens of the rows that are read together. A token is compared with all that the context
 # holds, so more costs a CPU time.
-CPU_BUDGET, GPU_BUDGET = 256, 2048
-LATER = 1024  # tokens that further levels of the tries may take besides
+CPU_BUDGET_TOKENS, GPU_BUDGET_TOKENS = 256, 2048
+TRIE_RESERVE_TOKENS = 1024  # tokens that further levels of the tries may take besides
 
 
 class LlamaCppEngine(PackedEngine):
-    """``model``: a llama_cpp.llama_model_p, which this engine frees. ``most_cells``: tokens whose
+    """``model``: a llama_cpp.llama_model_p, which this engine frees. ``max_cells``: tokens whose
     keys and values memory holds.
     """
 
-    most_paths = SEQUENCES // 2  # the other half is for what the tries branch into
+    max_sequences = MAX_SEQUENCES // 2  # the other half is for what the tries branch into
 
     def __init__(
         self,
         model: Any,
-        context: Context,
+        context: LlamaContext,
         tokenizer: GgufTokenizer,
         info: EngineInfo,
         *,
-        limit: int,
-        most_cells: int,
+        max_input_tokens: int,
+        max_cells: int,
     ) -> None:
         self.model = model
         self.info = info
-        self.budget = GPU_BUDGET if context.offload else CPU_BUDGET
-        self.chat = read_chat(tokenizer)
-        self.limit = self.context_tokens = limit
-        self.most_cells = most_cells
+        self.budget_tokens = GPU_BUDGET_TOKENS if context.offload else CPU_BUDGET_TOKENS
+        self.chat = detect_chat_format(tokenizer)
+        self.max_input_tokens = self.context_tokens = max_input_tokens
+        self.max_cells = max_cells
         self.caps = Caps(
-            score="exact", generate=True, schema=True, thinking_markers=self.chat.thinking.native
+            score="exact", generate=True, schema=True, thinking_markers=self.chat.thinking.is_native
         )
-        self.reader = Reader(context)
+        self.runner = LlamaCppModelRunner(context)
         self._tokenizer = tokenizer
-        self._schemas: Schemas | None = None
+        self._constraint_factory: ConstraintFactory | None = None
 
-    def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
+    def score_pack(
+        self, pack: Sequence[PromptRequest], shared_tokens: int
+    ) -> Iterator[Scores | Fault]:
         start = time.perf_counter()
-        own = sum(unit.own_tokens(shared) for unit in pack)
-        fresh = self.reader.keep_prefix(
-            pack[0].paths[0][:shared], min(own + LATER, self.most_cells - shared)
+        own_tokens = sum(request.count_own_tokens(shared_tokens) for request in pack)
+        prefix_tokens_read = self.runner.cache_prefix(
+            pack[0].paths[0][:shared_tokens],
+            min(own_tokens + TRIE_RESERVE_TOKENS, self.max_cells - shared_tokens),
         )
-        scored = self._score_units(pack)
-        spare = max(0, self.reader.tokens_read - own)
-        ms = (time.perf_counter() - start) * 1000 / (own + spare + fresh)
-        for place, (unit, branches) in enumerate(zip(pack, scored, strict=True)):
+        scored = self._score_requests(pack)
+        trie_tokens = max(0, self.runner.tokens_read - own_tokens)
+        ms = (time.perf_counter() - start) * 1000 / (own_tokens + trie_tokens + prefix_tokens_read)
+        for place, (request, branches) in enumerate(zip(pack, scored, strict=True)):
             # What the tries took is shared out evenly; the row for which the prefix was read pays
             # for it.
             tokens = (
-                unit.own_tokens(shared)
-                + spare // len(pack)
-                + (spare % len(pack) + fresh if place == 0 else 0)
+                request.count_own_tokens(shared_tokens)
+                + trie_tokens // len(pack)
+                + (trie_tokens % len(pack) + prefix_tokens_read if place == 0 else 0)
             )
             yield Scores(
-                unit.prompt.record_id,
+                request.prompt.record_id,
                 branches,
                 tokens,
-                unit.asked_apart - unit.own_tokens(shared),
+                request.unshared_tokens - request.count_own_tokens(shared_tokens),
                 ms * tokens,
             )
 
@@ -88,43 +91,60 @@ class LlamaCppEngine(PackedEngine):
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
-        known: Collection[str] = (),
+        cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
-        def begin() -> Sequence[Draft]:
-            ends = find_ends(self.chat, limits, self._tokenizer.ends)
-            return begin_drafts(self.chat, prompts, limits, ends, self.limit, self._read_schemas)
+        def create() -> Sequence[DecodingSequence]:
+            stop_conditions = find_stop_conditions(self.chat, limits, self._tokenizer.eos_token_ids)
+            return create_sequences(
+                self.chat,
+                prompts,
+                limits,
+                stop_conditions,
+                self.max_input_tokens,
+                self._get_constraint_factory,
+            )
 
-        def write(drafts: Sequence[Draft], show: Show) -> Iterator[Draft]:
-            return write_drafts(self.reader, drafts, limits.max_tokens, self.most_cells, show)
+        def decode(
+            seqs: Sequence[DecodingSequence], on_update: SequenceCallback
+        ) -> Iterator[DecodingSequence]:
+            return decode_sequences(self.runner, seqs, limits.max_tokens, self.max_cells, on_update)
 
-        return write_texts(prompts, known, on_text, begin, write)
+        return generate_texts(prompts, cached, on_text, create, decode)
 
-    def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
-        longest = max(len(question.base) + question.longest for question in questions)
-        self.reader.keep_prefix((), longest + LATER)
-        return [score_questions([question], self.reader.read_apart)[0] for question in questions]
+    def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
+        longest = max(
+            len(tokenized.prefix_tokens) + tokenized.max_candidate_tokens
+            for tokenized in tokenized_branches
+        )
+        self.runner.cache_prefix((), longest + TRIE_RESERVE_TOKENS)
+        return [
+            score_branches([tokenized], self.runner.compute_logits_separately)[0]
+            for tokenized in tokenized_branches
+        ]
 
     def close(self) -> None:
-        self.reader.context.close()
+        self.runner.context.close()
         if self.model is not None:
             llama_cpp.llama_model_free(self.model)
             self.model = None
 
-    def _score_units(self, pack: Sequence[Unit]) -> list[tuple[BranchScores, ...]]:
-        self.reader.tokens_read = 0
-        questions = [question for unit in pack for question in unit.questions]
+    def _score_requests(self, pack: Sequence[PromptRequest]) -> list[tuple[BranchScores, ...]]:
+        self.runner.tokens_read = 0
+        tokenized_branches = [
+            tokenized for request in pack for tokenized in request.tokenized_branches
+        ]
         scores = iter(
-            score_questions(questions, self.reader.read)
+            score_branches(tokenized_branches, self.runner.compute_logits)
             if self.packed
-            else self.score_plainly(questions)
+            else self.score_reference(tokenized_branches)
         )
-        found = [tuple(next(scores) for _ in unit.questions) for unit in pack]
-        self.reader.drop_rows()
+        found = [tuple(next(scores) for _ in request.tokenized_branches) for request in pack]
+        self.runner.drop_sequences()
         return found
 
-    def _read_schemas(self) -> Schemas:
-        self._schemas = self._schemas or Schemas(
-            self._tokenizer, self._tokenizer.size, self._tokenizer.ends
+    def _get_constraint_factory(self) -> ConstraintFactory:
+        self._constraint_factory = self._constraint_factory or ConstraintFactory(
+            self._tokenizer, self._tokenizer.vocabulary_size, self._tokenizer.eos_token_ids
         )
-        return self._schemas
+        return self._constraint_factory

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.files.gguf import count_gguf_weights
-from medtask.engines.files.locate import locate_model
-from medtask.engines.files.weights import hash_once
-from medtask.errors import EngineError, MissingExtra, ModelNotFound, TooBig, UsageError
+from medtask.engines.files.gguf_header import count_gguf_parameters
+from medtask.engines.files.model_files import locate_model
+from medtask.engines.files.weights import hash_file_cached
+from medtask.errors import EngineError, MissingExtra, ModelNotFound, ModelTooLarge, UsageError
 from medtask.hardware import Machine, format_bytes, inspect_machine
-from medtask.privacy import no_network
+from medtask.privacy import block_network
 
 if TYPE_CHECKING:
     from medtask.engines.llamacpp.engine import LlamaCppEngine
 
 SCHEME = "llamacpp:"
-FIRST_CELLS = 4096  # tokens of keys and values at the start; they grow where rows need more
-WORKING_MEMORY = 400_000_000  # bytes: Python, logits, llama.cpp's own buffers
+INITIAL_CELLS = 4096  # tokens of keys and values at the start; they grow where rows need more
+WORKING_MEMORY_BYTES = 400_000_000  # bytes: Python, logits, llama.cpp's own buffers
 # What the shape of a batch may do to a probability: keys and values are kept in float16, and
 # kernels for quantised weights round.
-AGREEMENT = {"float16": 0.02, "file": 0.1}
+PROBE_TOLERANCES = {"float16": 0.02, "file": 0.1}
 ALL_LAYERS = 999
 
 
@@ -69,59 +69,59 @@ def load_llamacpp(
             f"{name} is no GGUF file, and llama.cpp reads nothing else",
             fix=f"leave {SCHEME} out, or name a .gguf file",
         )
-    weights = count_gguf_weights(files.path)  # before the parser in C sees a foreign file
-    llama_cpp.llama_log_set(_silence(), None)
+    weights = count_gguf_parameters(files.path)  # before the parser in C sees a foreign file
+    llama_cpp.llama_log_set(_get_silent_log_callback(), None)
     machine = inspect_machine(accelerator=False)
-    plan = plan_loading(
+    plan = plan_llamacpp_load(
         files.path, weights, machine, dtype, device, memory, llama_cpp.llama_supports_gpu_offload()
     )
-    with no_network():
-        return _open(name, files.path, plan, _check_adapter(adapter), machine.cores)
+    with block_network():
+        return _build_engine(name, files.path, plan, _check_adapter(adapter), machine.cores)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How a file will be loaded. ``allowed``: bytes that the model and its work may take;
-    ``needed`` of them by the weights.
+class LlamaCppLoadPlan:
+    """How a file will be loaded. ``allowed_bytes``: bytes that the model and its work may take;
+    ``needed_bytes`` of them by the weights.
     """
 
     offload: bool
-    unpack: bool
-    allowed: int
-    needed: int
+    dequantize: bool
+    allowed_bytes: int
+    needed_bytes: int
 
 
-def plan_loading(
+def plan_llamacpp_load(
     path: Path,
     weights: int,
     machine: Machine,
     dtype: str,
     device: str,
     memory: int | None,
-    gpu: bool,
-) -> Plan:
-    """Choose where and in which format; TooBig where nothing that was allowed fits. ``gpu``:
-    llama.cpp was built for one.
+    gpu_supported: bool,
+) -> LlamaCppLoadPlan:
+    """Choose where and in which format; TooBig where nothing that was allowed fits.
+    ``gpu_supported``: llama.cpp was built for one.
     """
-    from medtask.engines.llamacpp.unpack import BYTES, wants_unpacking
+    from medtask.engines.llamacpp.dequantization import FLOAT16_BYTES, should_dequantize
 
-    offload = _choose_offload(device, gpu)
+    offload = _choose_offload(device, gpu_supported)
     size = path.stat().st_size
-    allowed = (
+    allowed_bytes = (
         min(machine.available_bytes, memory) if memory is not None else machine.available_bytes
     )
-    unpack = dtype == "float16" or (
-        dtype == "auto" and not offload and wants_unpacking(weights, size, allowed)
+    dequantize = dtype == "float16" or (
+        dtype == "auto" and not offload and should_dequantize(weights, size, allowed_bytes)
     )
-    needed = weights * BYTES if unpack else size
-    if not offload and needed + WORKING_MEMORY > allowed:
+    needed_bytes = weights * FLOAT16_BYTES if dequantize else size
+    if not offload and needed_bytes + WORKING_MEMORY_BYTES > allowed_bytes:
         fix = "take a smaller file" + (", or raise --memory" if memory is not None else "")
-        raise TooBig(
-            f"{path.name} needs about {format_bytes(needed + WORKING_MEMORY)}; "
-            f"{format_bytes(allowed)} may be used here",
+        raise ModelTooLarge(
+            f"{path.name} needs about {format_bytes(needed_bytes + WORKING_MEMORY_BYTES)}; "
+            f"{format_bytes(allowed_bytes)} may be used here",
             fix=fix,
         )
-    return Plan(offload, unpack, allowed, needed)
+    return LlamaCppLoadPlan(offload, dequantize, allowed_bytes, needed_bytes)
 
 
 def _choose_offload(device: str, supported: bool) -> bool:
@@ -146,23 +146,23 @@ def _check_adapter(adapter: str | None) -> Path | None:
             f"{adapter} is no adapter that llama.cpp can read",
             fix="convert it to a .gguf file, or use the hf engine",
         )
-    count_gguf_weights(path)
+    count_gguf_parameters(path)
     return path
 
 
-def _open(
-    reference: str, path: Path, plan: Plan, adapter: Path | None, threads: int
+def _build_engine(
+    reference: str, path: Path, plan: LlamaCppLoadPlan, adapter: Path | None, threads: int
 ) -> LlamaCppEngine:
     import llama_cpp
 
-    from medtask.engines.llamacpp.context import Context
+    from medtask.engines.llamacpp.context import LlamaContext
+    from medtask.engines.llamacpp.dequantization import dequantize_weights
     from medtask.engines.llamacpp.engine import LlamaCppEngine
-    from medtask.engines.llamacpp.unpack import unpack_weights
-    from medtask.engines.llamacpp.vocabulary import GgufTokenizer
+    from medtask.engines.llamacpp.tokenizer import GgufTokenizer
 
     settings = llama_cpp.llama_model_default_params()
     settings.n_gpu_layers = ALL_LAYERS if plan.offload else 0
-    loaded = unpack_weights(path) if plan.unpack else path
+    loaded = dequantize_weights(path) if plan.dequantize else path
     model = llama_cpp.llama_model_load_from_file(str(loaded).encode(), settings)
     if not model:
         fix = (
@@ -170,16 +170,18 @@ def _open(
             "architecture yet"
         )
         raise EngineError(f"llama.cpp could not load {reference}", fix=fix)
-    facts = _read_facts(model)
+    gguf_metadata = _read_gguf_metadata(model)
     limit = llama_cpp.llama_model_n_ctx_train(model)
-    room = int((plan.allowed - plan.needed - WORKING_MEMORY) * 0.8)
-    most = 4 * limit if plan.offload else max(FIRST_CELLS, room // _count_cell_bytes(model))
-    tokenizer = GgufTokenizer(model, facts.get("general.name", path.stem), facts)
+    kv_bytes = int((plan.allowed_bytes - plan.needed_bytes - WORKING_MEMORY_BYTES) * 0.8)
+    max_cells = (
+        4 * limit if plan.offload else max(INITIAL_CELLS, kv_bytes // _count_cell_bytes(model))
+    )
+    tokenizer = GgufTokenizer(model, gguf_metadata.get("general.name", path.stem), gguf_metadata)
     lora = _load_adapter(model, adapter) if adapter else None
-    context = Context(
+    context = LlamaContext(
         model,
-        tokenizer.size,
-        cells=FIRST_CELLS,
+        tokenizer.vocabulary_size,
+        cells=INITIAL_CELLS,
         threads=threads,
         offload=plan.offload,
         adapter=lora,
@@ -188,39 +190,39 @@ def _open(
         model,
         context,
         tokenizer,
-        _describe(reference, path, plan, adapter, facts, threads),
-        limit=min(limit, most),
-        most_cells=most,
+        _build_info(reference, path, plan, adapter, gguf_metadata, threads),
+        max_input_tokens=min(limit, max_cells),
+        max_cells=max_cells,
     )
-    engine.check_packing(AGREEMENT["float16" if plan.unpack else "file"])
+    engine.check_packing(PROBE_TOLERANCES["float16" if plan.dequantize else "file"])
     return engine
 
 
-def _describe(
+def _build_info(
     reference: str,
     path: Path,
-    plan: Plan,
+    plan: LlamaCppLoadPlan,
     adapter: Path | None,
-    facts: Mapping[str, str],
+    gguf_metadata: Mapping[str, str],
     threads: int,
 ) -> EngineInfo:
     import llama_cpp
 
-    weights = "float16" if plan.unpack else "as in the file"
+    weights = "float16" if plan.dequantize else "as in the file"
     identity = {
         "model": reference,
         "engine": "llamacpp",
-        "file": hash_once(path),
+        "file": hash_file_cached(path),
         "weights": weights,
     }
     identity["llama_cpp_python"] = llama_cpp.__version__
     if adapter:
-        identity["adapter"] = hash_once(adapter)
+        identity["adapter"] = hash_file_cached(adapter)
     device = "gpu" if plan.offload else "cpu"
     details: dict[str, object] = {
         "device": device,
         "threads": threads,
-        "architecture": facts.get("general.architecture", ""),
+        "architecture": gguf_metadata.get("general.architecture", ""),
         "build": llama_cpp.llama_print_system_info().decode(),
         "notes": [],
     }
@@ -232,7 +234,7 @@ def _describe(
 
 
 @lru_cache(maxsize=1)
-def _silence() -> Any:
+def _get_silent_log_callback() -> Any:
     """What llama.cpp calls with every line of its log. It keeps a pointer to it, so it must never
     be collected.
     """
@@ -241,18 +243,18 @@ def _silence() -> Any:
     return llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
-def _read_facts(model: Any) -> dict[str, str]:
+def _read_gguf_metadata(model: Any) -> dict[str, str]:
     """The file's metadata that is text or a number."""
     import llama_cpp
 
-    facts = {}
+    gguf_metadata = {}
     buffer = ctypes.create_string_buffer(1 << 20)
     for index in range(llama_cpp.llama_model_meta_count(model)):
         if llama_cpp.llama_model_meta_key_by_index(model, index, buffer, len(buffer)) >= 0:
             key = buffer.value.decode("utf-8", "replace")
             if llama_cpp.llama_model_meta_val_str_by_index(model, index, buffer, len(buffer)) >= 0:
-                facts[key] = buffer.value.decode("utf-8", "replace")
-    return facts
+                gguf_metadata[key] = buffer.value.decode("utf-8", "replace")
+    return gguf_metadata
 
 
 def _count_cell_bytes(model: Any) -> int:

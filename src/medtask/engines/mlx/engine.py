@@ -13,70 +13,92 @@ import mlx.core as mx
 import numpy as np
 
 from medtask.engines.base import Caps, EngineInfo
-from medtask.engines.mlx.reader import BUDGET, ROWS_AT_ONCE, Reader, cut
-from medtask.engines.packed import PackedEngine
-from medtask.engines.tokens.batch import Unit
-from medtask.engines.tokens.chat import Question, count_shared, read_chat
-from medtask.engines.tokens.tokenizer import HubTokenizer
-from medtask.engines.tokens.walk import Reading, score_questions
-from medtask.engines.writing.begin import begin_drafts, find_ends, find_prefix
-from medtask.engines.writing.constrain import Schemas
-from medtask.engines.writing.draft import Draft
-from medtask.engines.writing.step import go_on
-from medtask.engines.writing.write import Show, write_texts
+from medtask.engines.decoding.constraints import ConstraintFactory
+from medtask.engines.decoding.generation import SequenceCallback, generate_texts
+from medtask.engines.decoding.preparation import (
+    create_sequences,
+    find_common_prefix,
+    find_stop_conditions,
+)
+from medtask.engines.decoding.sequence import DecodingSequence
+from medtask.engines.decoding.token_selection import advance_sequences
+from medtask.engines.mlx.model_runner import (
+    BUDGET_TOKENS,
+    MAX_BATCH_ROWS,
+    MlxModelRunner,
+    split_rows,
+)
+from medtask.engines.packed_engine import PackedEngine
+from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix, detect_chat_format
+from medtask.engines.tokens.prompt_requests import PromptRequest
+from medtask.engines.tokens.tokenizer import HfTokenizer
+from medtask.engines.tokens.trie_scoring import LogprobQuery, score_branches
 from medtask.errors import EngineError
 from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores
 
 
 class MlxEngine(PackedEngine):
-    """``model`` as mlx-lm and ``tokenizer`` as transformers loads it; ``limit``: tokens that it
-    reads at most; ``ends``: the tokens that end a text by the model's own settings.
+    """``model`` as mlx-lm and ``tokenizer`` as transformers loads it; ``max_input_tokens``:
+    tokens that it reads at most; ``eos_token_ids``: the tokens that end a text by the model's
+    own settings.
     """
 
-    most_paths = ROWS_AT_ONCE
+    max_sequences = MAX_BATCH_ROWS
 
     def __init__(
-        self, model: Any, tokenizer: Any, info: EngineInfo, *, limit: int, ends: Sequence[int]
+        self,
+        model: Any,
+        tokenizer: Any,
+        info: EngineInfo,
+        *,
+        max_input_tokens: int,
+        eos_token_ids: Sequence[int],
     ) -> None:
-        self.reader = Reader(model)
+        self.runner = MlxModelRunner(model)
         self.info = info
-        self.budget = BUDGET
-        self.chat = read_chat(HubTokenizer(tokenizer))
-        self.limit = self.context_tokens = limit
-        self.ends = ends
+        self.budget_tokens = BUDGET_TOKENS
+        self.chat = detect_chat_format(HfTokenizer(tokenizer))
+        self.max_input_tokens = self.context_tokens = max_input_tokens
+        self.ends = eos_token_ids
         self.caps = Caps(
             score="exact",
             generate=True,
             schema=bool(tokenizer.is_fast),
-            thinking_markers=self.chat.thinking.native,
+            thinking_markers=self.chat.thinking.is_native,
             batch_invariant=info.identity["dtype"] == "float32",
         )
-        self._schemas: Schemas | None = None
+        self._constraint_factory: ConstraintFactory | None = None
 
-    def score_pack(self, pack: Sequence[Unit], shared: int) -> Iterator[Scores | Fault]:
+    def score_pack(
+        self, pack: Sequence[PromptRequest], shared_tokens: int
+    ) -> Iterator[Scores | Fault]:
         start = time.perf_counter()
-        self.reader.tokens_read = 0
-        with _failures():
-            if self.reader.batched:
-                self.reader.keep_prefix(pack[0].paths[0][:shared])
-                self.reader.read(
-                    [Reading(stem, 0, {len(stem) - 1: ()}) for stem in _find_stems(pack, shared)]
+        self.runner.tokens_read = 0
+        with _translate_errors():
+            if self.runner.batched:
+                self.runner.cache_prefix(pack[0].paths[0][:shared_tokens])
+                self.runner.compute_logits(
+                    [
+                        LogprobQuery(stem, 0, {len(stem) - 1: ()})
+                        for stem in _find_row_prefixes(pack, shared_tokens)
+                    ]
                 )
             scores = iter(
-                score_questions(
-                    [question for unit in pack for question in unit.questions], self.reader.read
+                score_branches(
+                    [tokenized for request in pack for tokenized in request.tokenized_branches],
+                    self.runner.compute_logits,
                 )
             )
-        read, ms = self.reader.tokens_read, (time.perf_counter() - start) * 1000
-        for place, unit in enumerate(pack):
+        tokens_read, ms = self.runner.tokens_read, (time.perf_counter() - start) * 1000
+        for place, request in enumerate(pack):
             # Shared out evenly; the first row pays for what is left over.
-            tokens = read // len(pack) + (read % len(pack) if place == 0 else 0)
-            branches = tuple(next(scores) for _ in unit.questions)
+            tokens = tokens_read // len(pack) + (tokens_read % len(pack) if place == 0 else 0)
+            branches = tuple(next(scores) for _ in request.tokenized_branches)
             yield Scores(
-                unit.prompt.record_id,
+                request.prompt.record_id,
                 branches,
                 tokens,
-                max(0, unit.asked_apart - tokens),
+                max(0, request.unshared_tokens - tokens),
                 ms / len(pack),
             )
 
@@ -84,92 +106,101 @@ class MlxEngine(PackedEngine):
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
-        known: Collection[str] = (),
+        cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
-        def begin() -> Sequence[Draft]:
-            return begin_drafts(
+        def create() -> Sequence[DecodingSequence]:
+            return create_sequences(
                 self.chat,
                 prompts,
                 limits,
-                find_ends(self.chat, limits, self.ends),
-                self.limit,
-                self._make_schemas,
+                find_stop_conditions(self.chat, limits, self.ends),
+                self.max_input_tokens,
+                self._get_constraint_factory,
             )
 
-        def write(drafts: Sequence[Draft], show: Show) -> Iterator[Draft]:
-            with _failures():
-                yield from self._write(drafts, limits.max_tokens, show) if drafts else ()
+        def decode(
+            seqs: Sequence[DecodingSequence], on_update: SequenceCallback
+        ) -> Iterator[DecodingSequence]:
+            with _translate_errors():
+                yield from self._decode(seqs, limits.max_tokens, on_update) if seqs else ()
 
-        return write_texts(prompts, known, on_text, begin, write)
+        return generate_texts(prompts, cached, on_text, create, decode)
 
-    def score_plainly(self, questions: Sequence[Question]) -> list[BranchScores]:
-        return score_questions(
-            questions, lambda readings: [self.reader.read_plainly(reading) for reading in readings]
+    def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
+        return score_branches(
+            tokenized_branches,
+            lambda readings: [self.runner.compute_logits_uncached(reading) for reading in readings],
         )
 
-    def give_up_packing(self, reason: str) -> None:
-        super().give_up_packing(reason)
-        self.reader.batched = False
+    def disable_packing(self, reason: str) -> None:
+        super().disable_packing(reason)
+        self.runner.batched = False
 
     def close(self) -> None:
-        del self.reader
+        del self.runner
         mx.clear_cache()
 
-    def _make_schemas(self) -> Schemas:
-        if self._schemas is None:
-            vocabulary = self.reader.model(mx.array([[0]])).shape[-1]
-            self._schemas = Schemas(
-                self.chat.tokenizer, vocabulary, find_ends(self.chat, Limits(1), self.ends).tokens
+    def _get_constraint_factory(self) -> ConstraintFactory:
+        if self._constraint_factory is None:
+            vocabulary = self.runner.model(mx.array([[0]])).shape[-1]
+            self._constraint_factory = ConstraintFactory(
+                self.chat.tokenizer,
+                vocabulary,
+                find_stop_conditions(self.chat, Limits(1), self.ends).token_ids,
             )
-        return self._schemas
+        return self._constraint_factory
 
-    def _write(self, drafts: Sequence[Draft], max_tokens: int, show: Show) -> Iterator[Draft]:
+    def _decode(
+        self, seqs: Sequence[DecodingSequence], max_tokens: int, on_update: SequenceCallback
+    ) -> Iterator[DecodingSequence]:
         """Rows in batches, the longest first; those that are done leave their batch."""
-        ordered = sorted(drafts, key=lambda draft: -draft.asked)
-        if not self.reader.batched:
-            for draft in ordered:
-                yield from self._write_batch([draft], 0, show)
+        ordered = sorted(seqs, key=lambda seq: -seq.prompt_length)
+        if not self.runner.batched:
+            for seq in ordered:
+                yield from self._decode_batch([seq], 0, on_update)
             return
         start = time.perf_counter()
-        prefix = find_prefix(drafts)
-        ordered[0].read += self.reader.keep_prefix(prefix)
+        prefix = find_common_prefix(seqs)
+        ordered[0].tokens_read += self.runner.cache_prefix(prefix)
         ordered[0].ms += (time.perf_counter() - start) * 1000
-        for part in cut([draft.asked for draft in ordered], len(prefix), max_tokens):
-            yield from self._write_batch(ordered[part], len(prefix), show)
+        for part in split_rows([seq.prompt_length for seq in ordered], len(prefix), max_tokens):
+            yield from self._decode_batch(ordered[part], len(prefix), on_update)
 
-    def _write_batch(self, live: list[Draft], shared: int, show: Show) -> Iterator[Draft]:
+    def _decode_batch(
+        self, running: list[DecodingSequence], shared_tokens: int, on_update: SequenceCallback
+    ) -> Iterator[DecodingSequence]:
         start = time.perf_counter()
-        for draft in live:
-            draft.start()
-            draft.read += draft.asked - shared
-            draft.reused += shared
-        caches, found = self.reader.read_rows(
-            [tuple(draft.tokens) for draft in live], [1] * len(live)
+        for seq in running:
+            seq.start_timer()
+            seq.tokens_read += seq.prompt_length - shared_tokens
+            seq.tokens_reused += shared_tokens
+        caches, found = self.runner.prefill_rows(
+            [tuple(seq.tokens) for seq in running], [1] * len(running)
         )
         logits = np.concatenate(found)
         while True:
-            go_on(live, logits)
+            advance_sequences(running, logits)
             now = time.perf_counter()
-            for draft in live:
-                draft.ms += (now - start) * 1000 / len(live)
+            for seq in running:
+                seq.ms += (now - start) * 1000 / len(running)
             start = now
-            show(live[0])
-            yield from (draft for draft in live if draft.done)
-            left = [place for place, draft in enumerate(live) if not draft.done]
+            on_update(running[0])
+            yield from (seq for seq in running if seq.is_finished)
+            left = [place for place, seq in enumerate(running) if not seq.is_finished]
             if not left:
                 return
-            if len(left) < len(live):
+            if len(left) < len(running):
                 for cache in caches:
                     cache.filter(left)
-            live = [live[place] for place in left]
-            logits = self.reader.step(caches, [draft.tokens[-1] for draft in live])
-            for draft in live:
-                draft.read += 1
+            running = [running[place] for place in left]
+            logits = self.runner.decode_step(caches, [seq.tokens[-1] for seq in running])
+            for seq in running:
+                seq.tokens_read += 1
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -179,13 +210,16 @@ def _failures() -> Iterator[None]:
         ) from error
 
 
-def _find_stems(pack: Sequence[Unit], shared: int) -> list[tuple[int, ...]]:
+def _find_row_prefixes(pack: Sequence[PromptRequest], shared_tokens: int) -> list[tuple[int, ...]]:
     """What the questions of a row have in common beyond what all rows share; each keeps the token
     behind which its answer begins.
     """
-    stems = []
-    for unit in pack:
-        common = min(count_shared(unit.paths), *(question.ask for question in unit.questions))
-        if len(set(unit.paths)) > 1 and common > shared:
-            stems.append(unit.paths[0][:common])
-    return stems
+    row_prefixes = []
+    for request in pack:
+        common_tokens = min(
+            count_common_prefix(request.paths),
+            *(tokenized.answer_position for tokenized in request.tokenized_branches),
+        )
+        if len(set(request.paths)) > 1 and common_tokens > shared_tokens:
+            row_prefixes.append(request.paths[0][:common_tokens])
+    return row_prefixes

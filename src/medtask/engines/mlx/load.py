@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.files.locate import ModelFiles, locate_model, read_json
-from medtask.engines.files.weights import count_weights, hash_weights, unpack_gguf
-from medtask.errors import EngineError, InputError, MissingExtra, TooBig
+from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
+from medtask.engines.files.weights import count_parameters, dequantize_gguf, hash_weights
+from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge
 from medtask.hardware import format_bytes, inspect_machine
-from medtask.privacy import no_network
+from medtask.privacy import block_network
 
 if TYPE_CHECKING:
     from medtask.engines.mlx.engine import MlxEngine
 
-AGREEMENT = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
-WORKING_MEMORY = 1_000_000_000  # Python, mlx and the keys and values of a pack
+PROBE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
+WORKING_MEMORY_BYTES = 1_000_000_000  # Python, mlx and the keys and values of a pack
 
 
 def load_mlx(
@@ -49,13 +49,15 @@ def load_mlx(
             f"{files.adapter} is a PEFT adapter, which mlx-lm cannot read",
             fix="leave mlx: out: the hf engine reads it",
         )
-    with no_network():
+    with block_network():
         try:
-            return _load(files, _check_adapter(Path(adapter)) if adapter else None, dtype, memory)
+            return _build_engine(
+                files, _check_adapter(Path(adapter)) if adapter else None, dtype, memory
+            )
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-            said = str(error).partition("\n")[0]
+            message = str(error).partition("\n")[0]
             raise EngineError(
-                f"{files.reference} could not be loaded: {type(error).__name__}: {said}",
+                f"{files.reference} could not be loaded: {type(error).__name__}: {message}",
                 fix=(
                     "check that the folder is whole and that this version of mlx-lm knows the "
                     "architecture, or leave mlx: out"
@@ -70,58 +72,62 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Most of its architectures read what is missing as their default, without a word: a model then
     runs, and is another one.
     """
-    found: dict[str, Any] = {}
+    translated: dict[str, Any] = {}
     ropes = config.get("rope_parameters") or {}
     rope = ropes.get("full_attention", ropes)
     if "rope_theta" in rope:
-        found["rope_theta"] = rope["rope_theta"]
-        found |= {"rope_scaling": rope} if rope.get("rope_type", "default") != "default" else {}
-        found |= (
+        translated["rope_theta"] = rope["rope_theta"]
+        translated |= (
+            {"rope_scaling": rope} if rope.get("rope_type", "default") != "default" else {}
+        )
+        translated |= (
             {"partial_rotary_factor": rope["partial_rotary_factor"]}
             if "partial_rotary_factor" in rope
             else {}
         )
-        found |= (
+        translated |= (
             {"rope_local_base_freq": ropes["sliding_attention"]["rope_theta"]}
             if "sliding_attention" in ropes
             else {}
         )
     layers = config.get("layer_types") or []
     if "sliding_attention" in layers and "full_attention" in layers:
-        found["sliding_window_pattern"] = pattern = layers.index("full_attention") + 1
+        translated["sliding_window_pattern"] = pattern = layers.index("full_attention") + 1
         regular = all(
             (kind == "full_attention") == (place % pattern == 0)
             for place, kind in enumerate(layers, 1)
         )
         if str(config.get("model_type")).startswith("gemma3") and not regular:
             raise ValueError("its layers do not alternate as mlx-lm thinks they do")
-    found = {key: value for key, value in found.items() if config.get(key) is None}
+    translated = {key: value for key, value in translated.items() if config.get(key) is None}
     inner = config.get("text_config")
-    return found | (
+    return translated | (
         {"text_config": {**inner, **translate_config(inner)}} if isinstance(inner, dict) else {}
     )
 
 
-def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | None) -> MlxEngine:
+def _build_engine(
+    files: ModelFiles, adapter: Path | None, dtype: str, memory: int | None
+) -> MlxEngine:
     import mlx.core as mx
     from mlx_lm.utils import load_adapters, load_model
     from transformers import AutoTokenizer
 
     from medtask.engines.mlx.engine import MlxEngine
 
-    folder, hashes = _unpack(files)
+    folder, hashes = _resolve_weights(files)
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    wanted = "float32" if dtype == "auto" and on_cpu else dtype
-    _check_memory(replace(files, path=folder), wanted, memory)
+    target_dtype = "float32" if dtype == "auto" and on_cpu else dtype
+    _check_memory(replace(files, path=folder), target_dtype, memory)
     model, config = load_model(
-        folder, model_config=translate_config(read_json(folder / "config.json"))
+        folder, model_config=translate_config(read_model_json(folder / "config.json"))
     )
     if adapter:
         load_adapters(model, str(adapter)).eval()
         hashes["adapter"] = hash_weights(adapter)
-    if wanted != "auto":
-        model.set_dtype(getattr(mx, wanted))
-    kept = _read_dtype(model)
+    if target_dtype != "auto":
+        model.set_dtype(getattr(mx, target_dtype))
+    loaded_dtype = _read_dtype(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     bits = (config.get("quantization") or {}).get("bits")
     versions = {
@@ -131,7 +137,7 @@ def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | Non
     identity = {
         "model": files.reference,
         "engine": "mlx",
-        "dtype": kept,
+        "dtype": loaded_dtype,
         "quantize": f"{bits}bit" if bits else "no",
         **hashes,
         **versions,
@@ -145,24 +151,28 @@ def _load(files: ModelFiles, adapter: Path | None, dtype: str, memory: int | Non
     }
     title = (
         f"{files.reference}{f' + {adapter.name}' if adapter else ''}, mlx, "
-        f"{f'{bits}bit' if bits else kept}, {details['device']}"
+        f"{f'{bits}bit' if bits else loaded_dtype}, {details['device']}"
     )
-    named = config.get("eos_token_id")
+    eos_setting = config.get("eos_token_id")
     engine = MlxEngine(
         model,
         tokenizer,
         EngineInfo("mlx", title, identity, details),
-        limit=_find_limit(config, tokenizer),
-        ends=named if isinstance(named, list) else [] if named is None else [named],
+        max_input_tokens=_find_context_length(config, tokenizer),
+        eos_token_ids=eos_setting
+        if isinstance(eos_setting, list)
+        else []
+        if eos_setting is None
+        else [eos_setting],
     )
-    engine.check_packing(AGREEMENT[kept])
+    engine.check_packing(PROBE_TOLERANCES[loaded_dtype])
     return engine
 
 
-def _unpack(files: ModelFiles) -> tuple[Path, dict[str, str]]:
+def _resolve_weights(files: ModelFiles) -> tuple[Path, dict[str, str]]:
     if not files.is_gguf:
         return files.path, {"weights": hash_weights(files.path)}
-    folder, sha256 = unpack_gguf(files.path)
+    folder, sha256 = dequantize_gguf(files.path)
     return folder, {"file": sha256}
 
 
@@ -181,13 +191,16 @@ def _check_adapter(adapter: Path) -> Path:
 
 
 def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
-    available = inspect_machine(accelerator=False).available_bytes
-    allowed = available if memory is None else min(available, memory)
-    held = sum(path.stat().st_size for path in files.path.glob("*.safetensors"))
-    needed = (count_weights(files) * 4 if dtype == "float32" else held) + WORKING_MEMORY
-    if needed > allowed:
-        raise TooBig(
-            f"{files.reference} needs about {format_bytes(needed)}; {format_bytes(allowed)} may "
+    available_bytes = inspect_machine(accelerator=False).available_bytes
+    allowed_bytes = available_bytes if memory is None else min(available_bytes, memory)
+    file_bytes = sum(path.stat().st_size for path in files.path.glob("*.safetensors"))
+    needed_bytes = (
+        count_parameters(files) * 4 if dtype == "float32" else file_bytes
+    ) + WORKING_MEMORY_BYTES
+    if needed_bytes > allowed_bytes:
+        raise ModelTooLarge(
+            f"{files.reference} needs about {format_bytes(needed_bytes)}; "
+            f"{format_bytes(allowed_bytes)} may "
             "be used here",
             fix="take a smaller model, or one that mlx-lm has quantised"
             + (", or raise --memory" if memory is not None else ""),
@@ -202,10 +215,10 @@ def _read_dtype(model: Any) -> str:
     leaves: Any = tree_flatten(model.parameters())
     for _, weights in leaves:
         counts[str(weights.dtype).removeprefix("mlx.core.")] += weights.size
-    return max(AGREEMENT, key=lambda name: counts[name])
+    return max(PROBE_TOLERANCES, key=lambda name: counts[name])
 
 
-def _find_limit(config: Mapping[str, Any], tokenizer: Any) -> int:
+def _find_context_length(config: Mapping[str, Any], tokenizer: Any) -> int:
     inner = config.get("text_config") or {}
     limits = (
         config.get("max_position_embeddings"),

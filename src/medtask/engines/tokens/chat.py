@@ -8,157 +8,187 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medtask.engines.base import Rendering
-from medtask.engines.tokens.thinking import Thinking, find_thinking
+from medtask.engines.tokens.thinking import ThinkingFormat, detect_thinking_format
 from medtask.engines.tokens.tokenizer import Tokenizer
-from medtask.engines.tokens.trie import Node, grow_trie
+from medtask.engines.tokens.trie import TrieNode, build_trie
 from medtask.errors import InputError
 from medtask.records import Branch, Message, Prompt
 
 # stands for an answer while a template is looked at; no template treats it specially
-_MARK = "\u2042 answer \u2042"
+_ANSWER_PLACEHOLDER = "\u2042 answer \u2042"
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
-    """How a model is spoken to. ``lead`` stands between the prompt and an answer, ``closing`` ends
-    the answer's turn.
+class ChatFormat:
+    """How a model is spoken to. ``answer_prefix`` stands between the prompt and an answer,
+    ``turn_end`` ends the answer's turn.
 
-    ``template`` False: the tokenizer has no chat template; turns are written as plain paragraphs
-    and an answer ends with its line. ``opening``: text of the token that the tokenizer would put
-    first by itself. ``thinking``: how it thinks.
+    ``has_template`` False: the tokenizer has no chat template; turns are written as plain
+    paragraphs and an answer ends with its line. ``bos_text``: text of the token that the tokenizer
+    would put first by itself. ``thinking``: how it thinks.
     """
 
     tokenizer: Tokenizer
-    template: bool
-    opening: str
-    lead: str
-    closing: str
-    thinking: Thinking
+    has_template: bool
+    bos_text: str
+    answer_prefix: str
+    turn_end: str
+    thinking: ThinkingFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A tokenised prompt. ``base``: all tokens up to the first branching of ``trie``, or to the
-    ``tails`` of a branch that is weighed as text, which has no trie.
+class TokenizedBranch:
+    """A tokenised prompt. ``prefix_tokens``: all tokens up to the first branching of ``trie``, or
+    to the ``candidates`` of a branch that is weighed as text, which has no trie.
 
-    ``ask``: index into ``base`` of the token after which the answer begins (the place that tells
-    the off-set mass). ``first``: the tokens with which an answer of the set can begin. ``longest``:
-    tokens of the longest tail.
+    ``answer_position``: index into ``prefix_tokens`` of the token after which the answer begins
+    (the place that tells the off-set mass). ``first_tokens``: the tokens with which an answer of
+    the set can begin. ``max_candidate_tokens``: tokens of the longest tail.
     """
 
-    base: tuple[int, ...]
-    trie: Node | None
-    tails: tuple[tuple[int, ...], ...]
-    ask: int
-    first: tuple[int, ...]
-    longest: int
+    prefix_tokens: tuple[int, ...]
+    trie: TrieNode | None
+    candidates: tuple[tuple[int, ...], ...]
+    answer_position: int
+    first_tokens: tuple[int, ...]
+    max_candidate_tokens: int
 
     @property
     def paths(self) -> tuple[tuple[int, ...], ...]:
         """What must be read before anything can be weighed: the base, then for every tail all that
         stands before its last token.
         """
-        return (self.base, *(self.base + tail[:-1] for tail in self.tails))
+        return (
+            self.prefix_tokens,
+            *(self.prefix_tokens + candidate[:-1] for candidate in self.candidates),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Border:
+class SharedSuffix:
     """What the end of every prompt of a run has in common: from its last special token on, tokens
     cannot merge backwards.
     """
 
-    suffix: str
-    stem: tuple[int, ...]
-    tails: tuple[tuple[int, ...], ...]
+    text: str
+    tokens: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...]
 
 
-def read_chat(tokenizer: Tokenizer) -> Chat:
+def detect_chat_format(tokenizer: Tokenizer) -> ChatFormat:
     """Find out how this tokenizer's model is spoken to."""
-    thinking = find_thinking(tokenizer.name, tokenizer.template, tokenizer.vocabulary)
-    plain = Chat(tokenizer, False, tokenizer.opening, "", "\n", thinking)
-    if not tokenizer.template:
+    thinking = detect_thinking_format(tokenizer.name, tokenizer.chat_template, tokenizer.vocabulary)
+    plain = ChatFormat(tokenizer, False, tokenizer.bos_text, "", "\n", thinking)
+    if not tokenizer.chat_template:
         return plain
-    asked = [Message("user", "?")]
+    user_turns = [Message("user", "?")]
     try:
-        before = _apply(tokenizer, asked, generate=True)
-        whole = _apply(tokenizer, [*asked, Message("assistant", _MARK)], generate=False)
+        before = _apply_chat_template(tokenizer, user_turns, add_generation_prompt=True)
+        full_text = _apply_chat_template(
+            tokenizer,
+            [*user_turns, Message("assistant", _ANSWER_PLACEHOLDER)],
+            add_generation_prompt=False,
+        )
     except Exception as error:
         raise InputError(
             f"the model's chat template cannot be used ({type(error).__name__})",
             fix="take another model, or repair chat_template in its tokenizer_config.json",
         ) from None
-    head, found, tail = whole.partition(_MARK)
-    lead = head.removeprefix(before) if found and head.startswith(before) else ""
-    ends = [token for token in tokenizer.specials if tail.lstrip().startswith(token)]
-    closing = (
-        tail[: tail.index(max(ends, key=len)) + len(max(ends, key=len))]
+    head, found, candidate = full_text.partition(_ANSWER_PLACEHOLDER)
+    answer_prefix = head.removeprefix(before) if found and head.startswith(before) else ""
+    ends = [token for token in tokenizer.special_tokens if candidate.lstrip().startswith(token)]
+    turn_end = (
+        candidate[: candidate.index(max(ends, key=len)) + len(max(ends, key=len))]
         if ends
-        else tokenizer.end or "\n"
+        else tokenizer.eos_token or "\n"
     )
-    return replace(plain, template=True, opening="", lead=lead, closing=closing)
+    return replace(
+        plain, has_template=True, bos_text="", answer_prefix=answer_prefix, turn_end=turn_end
+    )
 
 
-def write_thinking(chat: Chat, prompt: Prompt, ask: str = "") -> str:
+def render_thinking_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") -> str:
     """The exact text up to where the model's thoughts begin."""
-    turns = _write_turns(chat, prompt, ask, thinking=True)
-    opened = chat.thinking.open if chat.thinking.native else chat.lead + chat.thinking.open
+    turns = _render_turns(chat, prompt, ask, enable_thinking=True)
+    thinking_start = (
+        chat.thinking.start_text
+        if chat.thinking.is_native
+        else chat.answer_prefix + chat.thinking.start_text
+    )
     # Some templates (DeepSeek R1) open the thoughts by themselves.
-    return turns if turns.rstrip().endswith(opened.rstrip()) else turns + opened
+    return turns if turns.rstrip().endswith(thinking_start.rstrip()) else turns + thinking_start
 
 
-def write_opening(chat: Chat, prompt: Prompt, ask: str = "") -> str:
+def render_generation_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") -> str:
     """The exact text up to where the model goes on with its answer: behind its thoughts and what it
     has written.
     """
     if prompt.thoughts is None:
-        opening = _write_turns(chat, prompt, ask, thinking=False) + chat.lead
+        text = _render_turns(chat, prompt, ask, enable_thinking=False) + chat.answer_prefix
     else:
-        opening = (
-            write_thinking(chat, prompt, ask) + defuse(chat, prompt.thoughts) + chat.thinking.close
+        text = (
+            render_thinking_prompt(chat, prompt, ask)
+            + escape_special_tokens(chat, prompt.thoughts)
+            + chat.thinking.end_text
         )
     return (
-        opening + _space(chat, prompt) + defuse(chat, prompt.written) if prompt.written else opening
+        text
+        + _get_answer_space(chat, prompt)
+        + escape_special_tokens(chat, prompt.partial_response)
+        if prompt.partial_response
+        else text
     )
 
 
-def write_prompt(chat: Chat, prompt: Prompt, branch: Branch) -> tuple[str, tuple[str, ...]]:
+def render_branch(chat: ChatFormat, prompt: Prompt, branch: Branch) -> tuple[str, tuple[str, ...]]:
     """The text of the prompt up to its answer, and each tail as the text that would continue it.
 
     A tail that is weighed within its set is closed by the end of the turn, one that is weighed as
     text is not.
     """
-    space = "" if prompt.written else _space(chat, prompt)
-    opening = write_opening(chat, prompt, branch.ask) + space + defuse(chat, branch.lead)
+    space = "" if prompt.partial_response else _get_answer_space(chat, prompt)
+    text = (
+        render_generation_prompt(chat, prompt, branch.ask)
+        + space
+        + escape_special_tokens(chat, branch.prefix)
+    )
     # " A" and "A" are different tokens: a tail owns its leading space.
-    bare = opening.rstrip(" ")
-    space = opening[len(bare) :]
-    closing = chat.closing if branch.weigh == "set" else ""
-    return bare, tuple(f"{space}{defuse(chat, tail)}{closing}" for tail in branch.tails)
+    stripped = text.rstrip(" ")
+    space = text[len(stripped) :]
+    turn_end = chat.turn_end if branch.weigh == "set" else ""
+    return stripped, tuple(
+        f"{space}{escape_special_tokens(chat, candidate)}{turn_end}"
+        for candidate in branch.candidates
+    )
 
 
-def defuse(chat: Chat, text: str) -> str:
+def escape_special_tokens(chat: ChatFormat, text: str) -> str:
     """Break up whatever the tokenizer would read as one of its special tokens: a record must not
     end its own turn.
     """
-    for token in chat.tokenizer.specials:
+    for token in chat.tokenizer.special_tokens:
         if len(token) > 1 and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
 
 
-def render(chat: Chat, prompt: Prompt) -> Rendering:
+def render_prompt(chat: ChatFormat, prompt: Prompt) -> Rendering:
     """The exact text of a prompt and the tails of its first branch, with their tokens."""
     if not prompt.branches:
-        text = write_opening(chat, prompt)
+        text = render_generation_prompt(chat, prompt)
         return Rendering(text, (), chat.tokenizer.encode([text])[0], ())
-    text, tails = write_prompt(chat, prompt, prompt.branches[0])
+    text, candidates = render_branch(chat, prompt, prompt.branches[0])
     base = chat.tokenizer.encode([text])[0]
-    wholes = chat.tokenizer.encode([text + tail for tail in tails])
-    shared = count_shared([base, *wholes])
-    return Rendering(text, tails, base[:shared], tuple(whole[shared:] for whole in wholes))
+    full_sequences = chat.tokenizer.encode([text + candidate for candidate in candidates])
+    shared = count_common_prefix([base, *full_sequences])
+    return Rendering(
+        text, candidates, base[:shared], tuple(whole[shared:] for whole in full_sequences)
+    )
 
 
-def ask_questions(chat: Chat, asked: Sequence[tuple[Prompt, Branch]]) -> list[Question]:
+def tokenize_branches(
+    chat: ChatFormat, pairs: Sequence[tuple[Prompt, Branch]]
+) -> list[TokenizedBranch]:
     """Tokenise prompts with their tails: whole, since a tokenizer may merge across any border that
     text only looks to have.
 
@@ -166,54 +196,68 @@ def ask_questions(chat: Chat, asked: Sequence[tuple[Prompt, Branch]]) -> list[Qu
     done once for all prompts that end alike behind a special token, because nothing merges across
     one; others pay the full price.
     """
-    written = [write_prompt(chat, prompt, branch) for prompt, branch in asked]
-    tokens = chat.tokenizer.encode([prompt for prompt, _ in written])
-    borders: dict[tuple[str, tuple[str, ...]], Border | None] = {}
-    tries: dict[tuple[tuple[int, ...], ...], Node] = {}
-    questions = []
-    for (_, branch), (prompt, tails), base in zip(asked, written, tokens, strict=True):
+    rendered = [render_branch(chat, prompt, branch) for prompt, branch in pairs]
+    tokens = chat.tokenizer.encode([prompt for prompt, _ in rendered])
+    shared_suffixes: dict[tuple[str, tuple[str, ...]], SharedSuffix | None] = {}
+    tries: dict[tuple[tuple[int, ...], ...], TrieNode] = {}
+    tokenized_branches = []
+    for (_, branch), (prompt, candidates), prompt_tokens in zip(
+        pairs, rendered, tokens, strict=True
+    ):
         kind = (
-            branch.lead,
-            tails,
+            branch.prefix,
+            candidates,
         )  # prompts of one kind end alike, unless they bring thoughts or text of their own
-        if kind not in borders:
-            borders[kind] = _find_border(chat, prompt, base, tails)
-        border = borders[kind]
+        if kind not in shared_suffixes:
+            shared_suffixes[kind] = _find_shared_suffix(chat, prompt, prompt_tokens, candidates)
+        shared_suffix = shared_suffixes[kind]
         if (
-            border
-            and prompt.endswith(border.suffix)
-            and base[len(base) - len(border.stem) :] == border.stem
+            shared_suffix
+            and prompt.endswith(shared_suffix.text)
+            and prompt_tokens[len(prompt_tokens) - len(shared_suffix.tokens) :]
+            == shared_suffix.tokens
         ):
-            start, tail_tokens = len(base) - len(border.stem), border.tails
+            start, candidate_tokens = (
+                len(prompt_tokens) - len(shared_suffix.tokens),
+                shared_suffix.candidates,
+            )
         else:
-            wholes = chat.tokenizer.encode([prompt + tail for tail in tails])
-            start = count_shared([base, *wholes])
-            tail_tokens = tuple(whole[start:] for whole in wholes)
-        stem = count_shared([base[start:], *tail_tokens])
-        trie, reads, weighed = (
+            full_sequences = chat.tokenizer.encode([prompt + candidate for candidate in candidates])
+            start = count_common_prefix([prompt_tokens, *full_sequences])
+            candidate_tokens = tuple(whole[start:] for whole in full_sequences)
+        stem = count_common_prefix([prompt_tokens[start:], *candidate_tokens])
+        trie, reads, text_candidates = (
             None,
-            tail_tokens[0][:stem],
-            tuple(tail[stem:] for tail in tail_tokens),
+            candidate_tokens[0][:stem],
+            tuple(candidate[stem:] for candidate in candidate_tokens),
         )
         if branch.weigh == "set":
-            if tail_tokens not in tries:
-                tries[tail_tokens] = grow_trie(tail_tokens, stem)
-            trie, reads, weighed = tries[tail_tokens], tries[tail_tokens].reads, ()
-        first = tuple(dict.fromkeys(tail[stem] for tail in tail_tokens if len(tail) > stem))
-        questions.append(
-            Question(
-                (*base[:start], *reads),
-                trie,
-                weighed,
-                start + stem - 1,
-                first,
-                max(map(len, tail_tokens)),
+            if candidate_tokens not in tries:
+                tries[candidate_tokens] = build_trie(candidate_tokens, stem)
+            trie, reads, text_candidates = (
+                tries[candidate_tokens],
+                tries[candidate_tokens].edge_tokens,
+                (),
+            )
+        first = tuple(
+            dict.fromkeys(
+                candidate[stem] for candidate in candidate_tokens if len(candidate) > stem
             )
         )
-    return questions
+        tokenized_branches.append(
+            TokenizedBranch(
+                (*prompt_tokens[:start], *reads),
+                trie,
+                text_candidates,
+                start + stem - 1,
+                first,
+                max(map(len, candidate_tokens)),
+            )
+        )
+    return tokenized_branches
 
 
-def count_shared(sequences: Sequence[tuple[int, ...]]) -> int:
+def count_common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
     """How many tokens all sequences begin with alike. Between the first and the last in order lie
     all others.
     """
@@ -228,42 +272,53 @@ def count_shared(sequences: Sequence[tuple[int, ...]]) -> int:
     )
 
 
-def _find_border(
-    chat: Chat, prompt: str, base: tuple[int, ...], tails: Sequence[str]
-) -> Border | None:
+def _find_shared_suffix(
+    chat: ChatFormat, prompt: str, prompt_tokens: tuple[int, ...], candidates: Sequence[str]
+) -> SharedSuffix | None:
     cut = next(
         (
             place + 1
-            for place in range(len(base) - 1, -1, -1)
-            if base[place] in chat.tokenizer.special_ids
+            for place in range(len(prompt_tokens) - 1, -1, -1)
+            if prompt_tokens[place] in chat.tokenizer.special_token_ids
         ),
         0,
     )
     if cut == 0:
         return None
-    mark = chat.tokenizer.spell(base[cut - 1])
-    wholes = chat.tokenizer.encode([prompt + tail for tail in tails])
-    if mark not in prompt or any(whole[:cut] != base[:cut] for whole in wholes):
+    special_token = chat.tokenizer.convert_id_to_token(prompt_tokens[cut - 1])
+    full_sequences = chat.tokenizer.encode([prompt + candidate for candidate in candidates])
+    if special_token not in prompt or any(
+        whole[:cut] != prompt_tokens[:cut] for whole in full_sequences
+    ):
         return None
-    return Border(prompt[prompt.rindex(mark) :], base[cut:], tuple(whole[cut:] for whole in wholes))
+    return SharedSuffix(
+        prompt[prompt.rindex(special_token) :],
+        prompt_tokens[cut:],
+        tuple(whole[cut:] for whole in full_sequences),
+    )
 
 
-def _space(chat: Chat, prompt: Prompt) -> str:
+def _get_answer_space(chat: ChatFormat, prompt: Prompt) -> str:
     """What stands before the first word of the model's own turn: a plain one ends with
     "Answer:".
     """
-    return "" if chat.template or prompt.thoughts is not None else " "
+    return "" if chat.has_template or prompt.thoughts is not None else " "
 
 
-def _write_turns(chat: Chat, prompt: Prompt, ask: str, *, thinking: bool) -> str:
-    clean = [Message(turn.role, defuse(chat, turn.content)) for turn in _add(prompt.messages, ask)]
-    if chat.template:
-        return _apply(chat.tokenizer, clean, generate=True, thinking=thinking)
-    plain = chat.opening + _write_plain(clean)
-    return plain.removesuffix("Answer:") if thinking else plain
+def _render_turns(chat: ChatFormat, prompt: Prompt, ask: str, *, enable_thinking: bool) -> str:
+    escaped = [
+        Message(turn.role, escape_special_tokens(chat, turn.content))
+        for turn in _append_to_last_turn(prompt.messages, ask)
+    ]
+    if chat.has_template:
+        return _apply_chat_template(
+            chat.tokenizer, escaped, add_generation_prompt=True, enable_thinking=enable_thinking
+        )
+    plain = chat.bos_text + _render_plain_turns(escaped)
+    return plain.removesuffix("Answer:") if enable_thinking else plain
 
 
-def _add(messages: Sequence[Message], ask: str) -> tuple[Message, ...]:
+def _append_to_last_turn(messages: Sequence[Message], ask: str) -> tuple[Message, ...]:
     """The messages with ``ask`` at the end of the last one."""
     return (
         (*messages[:-1], replace(messages[-1], content=messages[-1].content + ask))
@@ -272,14 +327,20 @@ def _add(messages: Sequence[Message], ask: str) -> tuple[Message, ...]:
     )
 
 
-def _apply(
-    tokenizer: Tokenizer, messages: Sequence[Message], *, generate: bool, thinking: bool = False
+def _apply_chat_template(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool,
+    enable_thinking: bool = False,
 ) -> str:
     turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    return tokenizer.write_chat(turns, generate=generate, thinking=thinking)
+    return tokenizer.apply_chat_template(
+        turns, add_generation_prompt=add_generation_prompt, enable_thinking=enable_thinking
+    )
 
 
-def _write_plain(messages: Sequence[Message]) -> str:
+def _render_plain_turns(messages: Sequence[Message]) -> str:
     turns = [
         turn.content if turn.role != "assistant" else f"Answer: {turn.content}" for turn in messages
     ]

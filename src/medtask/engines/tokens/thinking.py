@@ -12,83 +12,94 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Thinking:
-    """``open`` begins the thoughts, each of ``stops`` ends them, ``close`` stands between them and
-    the answer.
+class ThinkingFormat:
+    """``start_text`` begins the thoughts, each of ``stop_texts`` ends them, ``end_text`` stands
+    between them and the answer.
 
-    ``native``: the family was trained to think so. ``template``: text in the chat template, and
-    ``tokens``: tokens of the vocabulary, of which any one tells the family; ``name``: or a part of
-    the model's name, where tokens do not.
+    ``is_native``: the family was trained to think so. ``template_marker``: text in the chat
+    template, and ``marker_tokens``: tokens of the vocabulary, of which any one tells the family;
+    ``model_name_part``: or a part of the model's name, where tokens do not.
     """
 
     family: str
-    open: str
-    close: str
-    stops: tuple[str, ...]
-    template: str = ""
-    tokens: tuple[str, ...] = ()
-    name: str = ""
-    native: bool = True
+    start_text: str
+    end_text: str
+    stop_texts: tuple[str, ...]
+    template_marker: str = ""
+    marker_tokens: tuple[str, ...] = ()
+    model_name_part: str = ""
+    is_native: bool = True
 
 
-FAMILIES = (
-    Thinking(
+THINKING_FORMATS = (
+    ThinkingFormat(
         "Harmony (GPT-OSS)",
         "<|channel|>analysis<|message|>",
         "<|end|><|start|>assistant<|channel|>final<|message|>",
         ("<|end|>", "<|channel|>final"),
-        template="<|channel|>analysis",
+        template_marker="<|channel|>analysis",
     ),
-    Thinking(
-        "Gemma 4", "<|channel>thought\n", "<channel|>", ("<channel|>",), tokens=("<|channel>",)
+    ThinkingFormat(
+        "Gemma 4",
+        "<|channel>thought\n",
+        "<channel|>",
+        ("<channel|>",),
+        marker_tokens=("<|channel>",),
     ),
-    Thinking(
+    ThinkingFormat(
         "MedGemma",
         "<unused94>thought\n",
         "<unused95>",
         ("<unused95>",),
-        tokens=("<unused94>",),
-        name="medgemma",
+        marker_tokens=("<unused94>",),
+        model_name_part="medgemma",
     ),
-    Thinking(
-        "Magistral", "[THINK]", "[/THINK]", ("[/THINK]",), template="[THINK]", tokens=("[THINK]",)
+    ThinkingFormat(
+        "Magistral",
+        "[THINK]",
+        "[/THINK]",
+        ("[/THINK]",),
+        template_marker="[THINK]",
+        marker_tokens=("[THINK]",),
     ),
-    Thinking(
+    ThinkingFormat(
         "Command A",
         "<|START_THINKING|>",
         "<|END_THINKING|><|START_RESPONSE|>",
         ("<|END_THINKING|>",),
-        tokens=("<|START_THINKING|>",),
+        marker_tokens=("<|START_THINKING|>",),
     ),
-    Thinking(
+    ThinkingFormat(
         "Seed-OSS",
         "<seed:think>",
         "</seed:think>",
         ("</seed:think>",),
-        template="<seed:think>",
-        tokens=("<seed:think>",),
+        template_marker="<seed:think>",
+        marker_tokens=("<seed:think>",),
     ),
     # Qwen 3, DeepSeek R1, SmolLM3, Granite and most others.
-    Thinking(
+    ThinkingFormat(
         "<think>",
         "<think>\n",
         "\n</think>\n\n",
         ("</think>",),
-        template="<think>",
-        tokens=("<think>",),
+        template_marker="<think>",
+        marker_tokens=("<think>",),
     ),
 )
-ALOUD = Thinking("aloud", "Reasoning: ", "\n\nAnswer: ", ("\nAnswer:", "\n\nAnswer"), native=False)
+PROMPTED_THINKING = ThinkingFormat(
+    "aloud", "Reasoning: ", "\n\nAnswer: ", ("\nAnswer:", "\n\nAnswer"), is_native=False
+)
 
 
-def find_thinking(name: str, template: str, vocabulary: Container[str]) -> Thinking:
+def detect_thinking_format(name: str, template: str, vocabulary: Container[str]) -> ThinkingFormat:
     """The family of a model by its name, chat template and vocabulary; ALOUD where it has no
     markers of its own.
     """
-    for family in FAMILIES:
-        known = any(token in vocabulary for token in family.tokens) or bool(
-            family.template and family.template in template
+    for thinking_format in THINKING_FORMATS:
+        has_markers = any(token in vocabulary for token in thinking_format.marker_tokens) or bool(
+            thinking_format.template_marker and thinking_format.template_marker in template
         )
-        if known and family.name in name.casefold():
-            return family
-    return ALOUD
+        if has_markers and thinking_format.model_name_part in name.casefold():
+            return thinking_format
+    return PROMPTED_THINKING

@@ -8,23 +8,23 @@ from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back. ``template``: the model's chat template, "" where it has none.
+    """Text to tokens and back. ``chat_template``: the model's chat template, "" where it has none.
 
-    ``specials``: texts of the special tokens, the longest first. ``opening``: text of the token
-    that the model wants before everything else, "" where it wants none. ``end``, ``end_id``: the
-    token that ends a text. ``size``: of the vocabulary.
+    ``special_tokens``: texts of the special tokens, the longest first. ``bos_text``: text of the
+    token that the model wants before everything else, "" where it wants none. ``eos_token``,
+    ``eos_token_id``: the token that ends a text. ``vocabulary_size``: of the vocabulary.
     """
 
     name: str
-    template: str
-    specials: tuple[str, ...]
-    special_ids: frozenset[int]
-    opening: str
-    end: str | None
-    end_id: int | None
+    chat_template: str
+    special_tokens: tuple[str, ...]
+    special_token_ids: frozenset[int]
+    bos_text: str
+    eos_token: str | None
+    eos_token_id: int | None
 
     @property
-    def size(self) -> int: ...
+    def vocabulary_size(self) -> int: ...
 
     @property
     def vocabulary(self) -> Container[str]:
@@ -35,51 +35,55 @@ class Tokenizer(Protocol):
         added.
         """
 
-    def decode(self, tokens: Sequence[int], *, specials: bool = False) -> str:
+    def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
         """The text of tokens; of special ones only where they are wanted."""
 
-    def spell(self, token: int) -> str:
+    def convert_id_to_token(self, token: int) -> str:
         """A single token as the vocabulary spells it."""
 
-    def write_chat(
-        self, turns: Sequence[Mapping[str, str]], *, generate: bool, thinking: bool
+    def apply_chat_template(
+        self,
+        turns: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
     ) -> str:
-        """The chat template's text for turns (role, content); ``generate``: up to where the model's
-        turn begins.
+        """The chat template's text for turns (role, content); ``add_generation_prompt``: up to
+        where the model's turn begins.
         """
 
-    def guide(self, vocabulary: int, ends: Sequence[int]) -> Any:
+    def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
         """The same tokenizer for llguidance (an LLTokenizer) over so many token ids, of which
-        ``ends`` may close a text.
+        ``eos_token_ids`` may close a text.
         """
 
 
-class HubTokenizer:
+class HfTokenizer:
     """A tokenizer of transformers."""
 
     def __init__(self, tokenizer: Any) -> None:
         added = tokenizer.added_tokens_decoder
-        specials = {str(token.content) for token in added.values() if token.special} | set(
+        special_tokens = {str(token.content) for token in added.values() if token.special} | set(
             map(str, tokenizer.all_special_tokens)
         )
         self.tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path)
-        self.template = str(tokenizer.chat_template or "")
-        self.specials = tuple(sorted(specials, key=len, reverse=True))
-        self.special_ids = frozenset(
+        self.chat_template = str(tokenizer.chat_template or "")
+        self.special_tokens = tuple(sorted(special_tokens, key=len, reverse=True))
+        self.special_token_ids = frozenset(
             number for number, token in added.items() if token.special
         ) | frozenset(tokenizer.all_special_ids)
-        self.end = str(tokenizer.eos_token) if tokenizer.eos_token else None
-        self.end_id: int | None = tokenizer.eos_token_id
+        self.eos_token = str(tokenizer.eos_token) if tokenizer.eos_token else None
+        self.eos_token_id: int | None = tokenizer.eos_token_id
         bos = tokenizer.bos_token_id
-        self.opening = (
+        self.bos_text = (
             str(tokenizer.bos_token)
             if bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
             else ""
         )
 
     @property
-    def size(self) -> int:
+    def vocabulary_size(self) -> int:
         return len(self.tokenizer)
 
     @cached_property
@@ -96,31 +100,39 @@ class HubTokenizer:
             else []
         )
 
-    def decode(self, tokens: Sequence[int], *, specials: bool = False) -> str:
+    def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
         return str(
             self.tokenizer.decode(
-                tokens, skip_special_tokens=not specials, clean_up_tokenization_spaces=False
+                tokens,
+                skip_special_tokens=not keep_special_tokens,
+                clean_up_tokenization_spaces=False,
             )
         )
 
-    def spell(self, token: int) -> str:
+    def convert_id_to_token(self, token: int) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(token))
 
-    def write_chat(
-        self, turns: Sequence[Mapping[str, str]], *, generate: bool, thinking: bool
+    def apply_chat_template(
+        self,
+        turns: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
     ) -> str:
         # Families that can think take one of these switches (Qwen 3 the first, Granite the second);
         # other templates ignore them.
         text: str = self.tokenizer.apply_chat_template(
             [dict(turn) for turn in turns],
             tokenize=False,
-            add_generation_prompt=generate,
-            enable_thinking=thinking,
-            thinking=thinking,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=enable_thinking,
+            thinking=enable_thinking,
         )
         return text
 
-    def guide(self, vocabulary: int, ends: Sequence[int]) -> Any:
+    def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
         from llguidance.hf import from_tokenizer
 
-        return from_tokenizer(self.tokenizer, n_vocab=vocabulary, eos_token=list(ends))
+        return from_tokenizer(
+            self.tokenizer, n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
+        )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medtask.errors import InputError
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 # A branching is read while reading it can still move a reported probability by more than this. Half
 # of the 1e-4 that is promised: the other half is left to rounding.
@@ -23,44 +23,57 @@ TOLERANCE = 5e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """A branching. ``reads``: tokens from the parent's branching to this one; ``tokens[i]`` leads
-    to ``children[i]``: a further branching, or the index of the one label that is left. ``labels``:
-    all labels below, by index.
+class TrieNode:
+    """A branching. ``edge_tokens``: tokens from the parent's branching to this one;
+    ``tokens[i]`` leads to ``children[i]``: a further branching, or the index of the one label
+    that is left. ``candidate_indices``: all labels below, by index.
     """
 
-    reads: tuple[int, ...]
+    edge_tokens: tuple[int, ...]
     tokens: tuple[int, ...]
-    children: tuple[Node | int, ...]
-    labels: tuple[int, ...]
+    children: tuple[TrieNode | int, ...]
+    candidate_indices: tuple[int, ...]
 
 
-def grow_trie(tails: Sequence[Sequence[int]], ask: int = 0) -> Node:
+def build_trie(candidates: Sequence[Sequence[int]], prefix_length: int = 0) -> TrieNode:
     """The trie of tokenised tails. Its root's ``reads`` are what all of them share.
 
-    ``ask``: tokens at the start of every tail that still belong to the prompt. A lone tail is a
-    root with one branch. InputError where two tails have the same tokens or one is the beginning of
-    another: nothing could tell them apart.
+    ``prefix_length``: tokens at the start of every tail that still belong to the prompt. A lone
+    tail is a root with one branch. InputError where two tails have the same tokens or one is the
+    beginning of another: nothing could tell them apart.
     """
-    root = _grow(tails, tuple(range(len(tails))), 0)
-    if isinstance(root, Node):
+    root = _build_node(candidates, tuple(range(len(candidates))), 0)
+    if isinstance(root, TrieNode):
         return root
-    return Node(reads=tuple(tails[0][:ask]), tokens=(tails[0][ask],), children=(0,), labels=(0,))
+    return TrieNode(
+        edge_tokens=tuple(candidates[0][:prefix_length]),
+        tokens=(candidates[0][prefix_length],),
+        children=(0,),
+        candidate_indices=(0,),
+    )
 
 
-def _grow(tails: Sequence[Sequence[int]], labels: tuple[int, ...], start: int) -> Node | int:
-    if len(labels) == 1:
-        return labels[0]
+def _build_node(
+    candidates: Sequence[Sequence[int]], candidate_indices: tuple[int, ...], start: int
+) -> TrieNode | int:
+    if len(candidate_indices) == 1:
+        return candidate_indices[0]
     depth = start
     while True:
         groups: dict[int | None, list[int]] = {}
-        for label in labels:
-            tail = tails[label]
-            groups.setdefault(tail[depth] if depth < len(tail) else None, []).append(label)
+        for candidate_index in candidate_indices:
+            candidate = candidates[candidate_index]
+            groups.setdefault(candidate[depth] if depth < len(candidate) else None, []).append(
+                candidate_index
+            )
         if None in groups:
             first, second = (
                 groups[None][0],
-                next(label for label in labels if label != groups[None][0]),
+                next(
+                    candidate_index
+                    for candidate_index in candidate_indices
+                    if candidate_index != groups[None][0]
+                ),
             )
             raise InputError(
                 f"labels {first + 1} and {second + 1} of the task are the same, or one ends "
@@ -70,50 +83,52 @@ def _grow(tails: Sequence[Sequence[int]], labels: tuple[int, ...], start: int) -
         if len(groups) > 1:
             break
         depth += 1
-    reads = tuple(tails[labels[0]][start:depth])
+    reads = tuple(candidates[candidate_indices[0]][start:depth])
     tokens = tuple(token for token in groups if token is not None)
-    children = tuple(_grow(tails, tuple(groups[token]), depth) for token in tokens)
-    return Node(reads, tokens, children, labels)
+    children = tuple(_build_node(candidates, tuple(groups[token]), depth) for token in tokens)
+    return TrieNode(reads, tokens, children, candidate_indices)
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class NodeVisit:
     """A branching reached by ``rows`` (indices into the pack), each with the log-probability of
     having come here.
     """
 
-    node: Node
+    node: TrieNode
     rows: NDArray[np.intp]
-    arrived: Floats
+    logprobs: FloatArray
 
 
 @dataclass(slots=True)
-class Tally:
+class TrieScores:
     """Log-probabilities of all labels for the rows of one pack [rows, labels], and the bound on
     what was not read [rows].
     """
 
-    logprobs: Floats
-    slack: Floats
+    logprobs: FloatArray
+    slack: FloatArray
 
     @classmethod
-    def blank(cls, rows: int, labels: int) -> Tally:
-        return cls(np.full((rows, labels), -np.inf), np.zeros(rows))
+    def empty(cls, rows: int, candidate_count: int) -> TrieScores:
+        return cls(np.full((rows, candidate_count), -np.inf), np.zeros(rows))
 
 
-def settle(tally: Tally, visit: Visit, branches: Floats) -> Iterator[Visit]:
+def expand_node(
+    scores: TrieScores, visit: NodeVisit, child_logprobs: FloatArray
+) -> Iterator[NodeVisit]:
     """Note what one branching decides and yield the further branchings that must be read.
 
-    ``branches`` [rows of the visit, tokens of the node]: log-probabilities over the node's tokens,
-    renormalised.
+    ``child_logprobs`` [rows of the visit, tokens of the node]: log-probabilities over the node's
+    tokens, renormalised.
     """
-    arrived = visit.arrived[:, None] + branches
+    logprobs = visit.logprobs[:, None] + child_logprobs
     for column, child in enumerate(visit.node.children):
-        mass = arrived[:, column]
+        mass = logprobs[:, column]
         if isinstance(child, int):
-            tally.logprobs[visit.rows, child] = mass
+            scores.logprobs[visit.rows, child] = mass
             continue
-        count = len(child.labels)
+        count = len(child.candidate_indices)
         # Unread, each label below is reported with an equal share; the true one may have all of it,
         # or nothing.
         error = np.exp(mass) * (count - 1) / count
@@ -121,21 +136,25 @@ def settle(tally: Tally, visit: Visit, branches: Floats) -> Iterator[Visit]:
             error > TOLERANCE
         )  # NaN is not worth reading either: the row fails whatever comes
         rows = visit.rows[unread]
-        tally.logprobs[rows[:, None], list(child.labels)] = (mass[unread] - np.log(count))[:, None]
-        tally.slack[rows] = np.fmax(tally.slack[rows], error[unread])
+        scores.logprobs[rows[:, None], list(child.candidate_indices)] = (
+            mass[unread] - np.log(count)
+        )[:, None]
+        scores.slack[rows] = np.fmax(scores.slack[rows], error[unread])
         if not unread.all():
-            yield Visit(child, visit.rows[~unread], mass[~unread])
+            yield NodeVisit(child, visit.rows[~unread], mass[~unread])
 
 
-def mean_reads(root: Node) -> float:
+def compute_mean_label_tokens(root: TrieNode) -> float:
     """Tokens read, on average over the labels, to tell a label from all others (the label's own
     branch token not counted).
     """
 
-    def walk(node: Node, depth: int) -> int:
+    def walk(node: TrieNode, depth: int) -> int:
         total = 0
         for child in node.children:
-            total += depth if isinstance(child, int) else walk(child, depth + len(child.reads))
+            total += (
+                depth if isinstance(child, int) else walk(child, depth + len(child.edge_tokens))
+            )
         return total
 
-    return walk(root, 0) / max(1, len(root.labels))
+    return walk(root, 0) / max(1, len(root.candidate_indices))

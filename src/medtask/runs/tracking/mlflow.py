@@ -14,76 +14,87 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from medtask.data.atomic import storage_error
 from medtask.errors import MissingExtra, StorageError, UsageError
-from medtask.privacy import close_egress, no_network
-from medtask.runs.tracking.place import Place, find_place
-from medtask.runs.tracking.tracked import Tracked
-from medtask.runs.tracking.tracker import name_error
+from medtask.privacy import block_network, disable_telemetry
+from medtask.runs.tracking.store import TrackingStore, find_tracking_store
+from medtask.runs.tracking.tracked_run import TrackedRun
+from medtask.runs.tracking.tracker import describe_error
+from medtask.tables.atomic_files import make_storage_error
 
-STORE = "mlflow.db"
-ARTEFACTS = "mlflow-artefacts"
-PARAMETERS_A_CALL = 100  # MLflow's own bound
-LONGEST = 5000  # characters of a parameter: MLflow refuses more than 6000
+STORE_FILE = "mlflow.db"
+ARTEFACT_FOLDER = "mlflow-artefacts"
+PARAMETERS_PER_CALL = 100  # MLflow's own bound
+MAX_PARAMETER_CHARACTERS = 5000  # characters of a parameter: MLflow refuses more than 6000
 _KEY = "medtask.key"
 
 # MLflow asks a server that does not answer seven times more, for some four minutes.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_RETRY_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 @dataclass(frozen=True, slots=True)
 class MlflowTracker:
-    """An MLflow store with its experiment. ``bare``: see Tracker."""
+    """An MLflow store with its experiment. ``metrics_only``: see Tracker."""
 
     client: Any
     experiment_id: str
-    place: Place
-    bare: bool = False
+    store: TrackingStore
+    metrics_only: bool = False
 
-    def track(self, told: Tracked) -> None:
+    def track(self, tracked_run: TrackedRun) -> None:
         """One MLflow run for each of ours: told again, it gets the figures of this time beside the
         earlier ones.
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        with _quietly(self.place):
-            at = int(time.time() * 1000)
-            run = self._find_run(told) or self.client.create_run(
+        with _silence_mlflow(self.store):
+            timestamp_ms = int(time.time() * 1000)
+            run = self._find_run(tracked_run) or self.client.create_run(
                 self.experiment_id,
-                run_name=told.name,
-                tags={_KEY: told.key, "medtask.verb": told.verb},
+                run_name=tracked_run.name,
+                tags={_KEY: tracked_run.key, "medtask.verb": tracked_run.verb},
             )
-            name = run.info.run_id
-            parameters = [Param(key, value[:LONGEST]) for key, value in told.parameters.items()]
-            for start in range(0, len(parameters), PARAMETERS_A_CALL):
-                self.client.log_batch(name, params=parameters[start : start + PARAMETERS_A_CALL])
+            run_id = run.info.run_id
+            parameters = [
+                Param(key, value[:MAX_PARAMETER_CHARACTERS])
+                for key, value in tracked_run.parameters.items()
+            ]
+            for start in range(0, len(parameters), PARAMETERS_PER_CALL):
+                self.client.log_batch(
+                    run_id, params=parameters[start : start + PARAMETERS_PER_CALL]
+                )
             self.client.log_batch(
-                name, metrics=[Metric(key, value, at, 0) for key, value in told.figures.items()]
+                run_id,
+                metrics=[
+                    Metric(key, value, timestamp_ms, 0)
+                    for key, value in tracked_run.metrics.items()
+                ],
             )
             tags = {
-                "medtask.folder": told.folder,
-                "medtask.figures_left_out": str(told.left_out or ""),
+                "medtask.folder": tracked_run.folder,
+                "medtask.figures_left_out": str(tracked_run.omitted_metrics or ""),
             }
             self.client.log_batch(
-                name, tags=[RunTag(key, value) for key, value in tags.items() if value]
+                run_id, tags=[RunTag(key, value) for key, value in tags.items() if value]
             )
-            if _takes_files(run.info.artifact_uri, self.place):
-                for file, text in told.documents.items():
-                    self.client.log_text(name, text, file)
-            self.client.set_terminated(name, "FINISHED")
+            if _accepts_files(run.info.artifact_uri, self.store):
+                for file, text in tracked_run.documents.items():
+                    self.client.log_text(run_id, text, file)
+            self.client.set_terminated(run_id, "FINISHED")
 
-    def _find_run(self, told: Tracked) -> Any:
+    def _find_run(self, tracked_run: TrackedRun) -> Any:
         found = self.client.search_runs(
-            [self.experiment_id], filter_string=f"tags.`{_KEY}` = '{told.key}'", max_results=1
+            [self.experiment_id],
+            filter_string=f"tags.`{_KEY}` = '{tracked_run.key}'",
+            max_results=1,
         )
         return found[0] if found else None
 
 
 def open_mlflow(
-    uri: str, *, home: Path, experiment: str, phi: bool = False, allow_remote: bool = False
+    uri: str, *, runs_folder: Path, experiment: str, phi: bool = False, allow_remote: bool = False
 ) -> MlflowTracker:
-    """The store at ``uri``, else at MLFLOW_TRACKING_URI, else a new one in ``home``; with the
-    experiment in it.
+    """The store at ``uri``, else at MLFLOW_TRACKING_URI, else a new one in ``runs_folder``; with
+    the experiment in it.
 
     Its own store lies beside the runs, because it is there that they are compared, and has their
     owner's rights alone. Raises MissingExtra, UsageError for an address that may not be told
@@ -99,24 +110,26 @@ def open_mlflow(
     uri = (
         uri
         or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-        or f"sqlite:///{(home / STORE).resolve()}"
+        or f"sqlite:///{(runs_folder / STORE_FILE).resolve()}"
     )
-    file = _find_file(uri)
-    place = Place(f"MLflow at sqlite:///{file}") if file else _find_server(uri, allow_remote)
-    close_egress()  # before the import: what is set later, MLflow does not read
-    for name, value in _PATIENCE.items():
+    file = _find_sqlite_file(uri)
+    store = (
+        TrackingStore(f"MLflow at sqlite:///{file}") if file else _find_server(uri, allow_remote)
+    )
+    disable_telemetry()  # before the import: what is set later, MLflow does not read
+    for name, value in _RETRY_SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
-        with _quietly(place):
+        with _silence_mlflow(store):
             from mlflow.tracking import MlflowClient
     except ImportError as error:
         raise MissingExtra(
             "MLflow is not installed here", fix="pip install 'medtask[track]'"
         ) from error
     # Without a place of its own, MLflow would keep files in the current folder.
-    location = _make_private(file) if file else None
+    location = _create_private_store(file) if file else None
     try:
-        with _quietly(place):
+        with _silence_mlflow(store):
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
             identity = (
@@ -129,12 +142,12 @@ def open_mlflow(
     ) as error:  # whatever the store's drivers raise; their words may hold a password
         fix = "start the server, or leave the address out: a store beside the runs is made"
         raise StorageError(
-            f"{place.shown} cannot be opened ({name_error(error)})", fix=fix
+            f"{store.display_name} cannot be opened ({describe_error(error)})", fix=fix
         ) from error
-    return MlflowTracker(client, str(identity), place, bare=phi and place.remote)
+    return MlflowTracker(client, str(identity), store, metrics_only=phi and store.remote)
 
 
-def _find_file(uri: str) -> Path | None:
+def _find_sqlite_file(uri: str) -> Path | None:
     parts = urlsplit(uri)
     named = (
         parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1 and not parts.query
@@ -142,11 +155,11 @@ def _find_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if named else None
 
 
-def _find_server(uri: str, allow_remote: bool) -> Place:
+def _find_server(uri: str, allow_remote: bool) -> TrackingStore:
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
-        place = find_place(uri, allow_remote=allow_remote)
-        return replace(place, shown=f"MLflow at {place.shown}")
+        store = find_tracking_store(uri, allow_remote=allow_remote)
+        return replace(store, display_name=f"MLflow at {store.display_name}")
     fix = (
         "name a server (http://127.0.0.1:5000) or a file (sqlite:////home/me/mlflow.db); other "
         "databases are reached through a server"
@@ -156,30 +169,30 @@ def _find_server(uri: str, allow_remote: bool) -> Place:
     )
 
 
-def _make_private(file: Path) -> str:
+def _create_private_store(file: Path) -> str:
     """The folder for a store's files, and the store, both for their owner only; SQLite takes an
     empty file for a new database.
     """
-    folder = file.parent / ARTEFACTS
+    folder = file.parent / ARTEFACT_FOLDER
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise storage_error(file, error) from error
+        raise make_storage_error(file, error) from error
     return folder.resolve().as_uri()
 
 
-def _takes_files(location: str, place: Place) -> bool:
+def _accepts_files(location: str, store: TrackingStore) -> bool:
     """Whether files go where the figures go: a server may keep them elsewhere (a bucket, say),
     which nobody has checked.
     """
     scheme = urlsplit(location).scheme
-    return scheme == "mlflow-artifacts" if place.addresses else scheme in ("", "file")
+    return scheme == "mlflow-artifacts" if store.addresses else scheme in ("", "file")
 
 
 @contextmanager
-def _quietly(place: Place) -> Iterator[None]:
+def _silence_mlflow(store: TrackingStore) -> Iterator[None]:
     """MLflow's notes off standard error, its links off standard output, which is for results; and
     no other machine within reach.
 
@@ -193,8 +206,8 @@ def _quietly(place: Place) -> Iterator[None]:
             logger.setLevel(logging.ERROR)
             with (
                 nullcontext()
-                if place.remote and place.named
-                else no_network(place.addresses if place.remote else ())
+                if store.remote and store.by_host_name
+                else block_network(store.addresses if store.remote else ())
             ):
                 yield
         finally:

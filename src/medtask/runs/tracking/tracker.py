@@ -10,36 +10,36 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medtask.errors import UsageError
-from medtask.runs.tracking.place import Place
-from medtask.runs.tracking.tracked import Tracked, describe
+from medtask.runs.tracking.store import TrackingStore
+from medtask.runs.tracking.tracked_run import TrackedRun, build_tracked_run
 
-WHERE = ("mlflow", "weave")
+TRACKER_NAMES = ("mlflow", "weave")
 
 
 class Tracker(Protocol):
     """A store that was seen to be there."""
 
     @property
-    def place(self) -> Place: ...
+    def store(self) -> TrackingStore: ...
 
     @property
-    def bare(self) -> bool:
+    def metrics_only(self) -> bool:
         """Whether it may be told figures alone (see tracked.describe)."""
         ...
 
-    def track(self, told: Tracked) -> None:
+    def track(self, tracked_run: TrackedRun) -> None:
         """Tell it, whole. May raise anything that the store's library raises."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TrackingResult:
     """What became of it: ``place`` in words; ``error``: why it was not told, None if it was."""
 
     place: str
     error: str | None = None
 
     @property
-    def line(self) -> str:
+    def status_line(self) -> str:
         """For a terminal."""
         return (
             f"tracked in {self.place}"
@@ -52,31 +52,33 @@ class Told:
 
 
 def open_tracker(
-    where: str, *, home: Path, task: str, phi: bool = False, allow_remote: bool = False
+    spec: str, *, runs_folder: Path, task: str, phi: bool = False, allow_remote: bool = False
 ) -> Tracker:
     """The store that ``--track`` names: ``mlflow``, ``mlflow:URI``, ``weave`` or
     ``weave:ENTITY/PROJECT``. Before a run, not after.
 
-    ``home``: the folder of the runs, where a store of their own is made. ``task``: its name, under
-    which runs stand together. ``phi``: the task says that its records are patients' (a store on
-    another machine is then told figures alone). Raises UsageError for another place or a machine
+    ``runs_folder``: the folder of the runs, where a store of their own is made. ``task``: its name,
+    under which runs stand together. ``phi``: the task says that its records are patients' (a store
+    on another machine is then told figures alone). Raises UsageError for another place or a machine
     that was not allowed, MissingExtra, StorageError where the store cannot be opened.
     """
-    name, _, address = where.partition(":")
+    name, _, address = spec.partition(":")
     if name == "mlflow":
         from medtask.runs.tracking.mlflow import open_mlflow
 
-        return open_mlflow(address, home=home, experiment=task, phi=phi, allow_remote=allow_remote)
+        return open_mlflow(
+            address, runs_folder=runs_folder, experiment=task, phi=phi, allow_remote=allow_remote
+        )
     if name == "weave":
         from medtask.runs.tracking.weave import open_weave
 
         return open_weave(address, task=task, phi=phi, allow_remote=allow_remote)
     raise UsageError(
-        f"nothing is known of tracking in {name!r}", fix=f"name one of {', '.join(WHERE)}"
+        f"nothing is known of tracking in {name!r}", fix=f"name one of {', '.join(TRACKER_NAMES)}"
     )
 
 
-def track(
+def log_run(
     tracker: Tracker,
     verb: str,
     *,
@@ -86,7 +88,7 @@ def track(
     manifest: Mapping[str, Any],
     settings: Mapping[str, object] | None = None,
     folder: Path | None = None,
-) -> Told:
+) -> TrackingResult:
     """Tell a tracker what a verb has done; whatever goes wrong is told and not raised, because the
     work itself is done and safe.
 
@@ -94,28 +96,28 @@ def track(
     --json. ``manifest``: the run's, empty for another tool's answers. ``settings``: of the verb,
     which tell one evaluation of a run from another.
     """
-    shown = str(folder.resolve()) if folder and not tracker.place.remote else ""
+    folder_name = str(folder.resolve()) if folder and not tracker.store.remote else ""
     try:
         tracker.track(
-            describe(
+            build_tracked_run(
                 verb,
                 task,
                 name,
                 document,
                 manifest,
                 settings=settings,
-                folder=shown,
-                bare=tracker.bare,
+                folder=folder_name,
+                metrics_only=tracker.metrics_only,
             )
         )
     except (
         Exception
     ) as error:  # a store may fail in any way; its words may hold passwords and are not shown
-        return Told(tracker.place.shown, name_error(error))
-    return Told(tracker.place.shown)
+        return TrackingResult(tracker.store.display_name, describe_error(error))
+    return TrackingResult(tracker.store.display_name)
 
 
-def name_error(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An error by its type and code, without its words."""
     code = getattr(error, "error_code", None)
     inner = next((cause for cause in (error.__cause__, error.__context__) if cause), None)

@@ -13,18 +13,18 @@ from importlib.util import find_spec
 from typing import Any
 
 from medtask.errors import MissingExtra, StorageError, UsageError
-from medtask.privacy import no_network
-from medtask.runs.tracking.place import Place, find_place
-from medtask.runs.tracking.tracked import Tracked
-from medtask.runs.tracking.tracker import name_error
+from medtask.privacy import block_network
+from medtask.runs.tracking.store import TrackingStore, find_tracking_store
+from medtask.runs.tracking.tracked_run import TrackedRun
+from medtask.runs.tracking.tracker import describe_error
 
-CLOUD = "https://api.wandb.ai"
-CLOUD_TRACES = "https://trace.wandb.ai"
+CLOUD_URL = "https://api.wandb.ai"
+CLOUD_TRACES_URL = "https://trace.wandb.ai"
 
 # Weave is told these facts and nothing of its own accord: no code, no machine, no patched
 # libraries, no copies on disk. privacy.SWITCHES keeps it shut; it is opened for the moments in
 # which it is told something.
-_OPEN = {
+_WEAVE_SETTINGS = {
     "WEAVE_DISABLED": "false",
     "WANDB_MODE": "online",
     "WANDB_ERROR_REPORTING": "false",
@@ -44,54 +44,63 @@ _OPEN = {
 
 @dataclass(frozen=True, slots=True)
 class WeaveTracker:
-    """A Weave project. ``servers``: the environment variables that lead there. ``bare``: see
-    Tracker.
+    """A Weave project. ``server_variables``: the environment variables that lead there.
+    ``metrics_only``: see Tracker.
     """
 
     project: str
-    place: Place
-    servers: Mapping[str, str]
-    guard: tuple[str, ...] | None
-    bare: bool = False
+    store: TrackingStore
+    server_variables: Mapping[str, str]
+    allowed_addresses: tuple[str, ...] | None
+    metrics_only: bool = False
 
-    def track(self, told: Tracked) -> None:
+    def track(self, tracked_run: TrackedRun) -> None:
         """One call for each time that it is told; read back, because Weave sends in the background
         and swallows what fails.
         """
         import weave
 
-        with self.open():
+        with self.connect():
             client: Any = weave.init(self.project)
             try:
                 call = client.create_call(
-                    op=f"medtask.{told.verb}",
-                    inputs={"experiment": told.experiment, "parameters": dict(told.parameters)},
+                    op=f"medtask.{tracked_run.verb}",
+                    inputs={
+                        "experiment": tracked_run.experiment,
+                        "parameters": dict(tracked_run.parameters),
+                    },
                     attributes={
                         "medtask": {
-                            "key": told.key,
-                            "folder": told.folder,
-                            "figures_left_out": told.left_out,
+                            "key": tracked_run.key,
+                            "folder": tracked_run.folder,
+                            "figures_left_out": tracked_run.omitted_metrics,
                         }
                     },
-                    display_name=told.name,
+                    display_name=tracked_run.name,
                     use_stack=False,
                 )
-                client.finish_call(call, output={"figures": dict(told.figures), **told.documents})
+                client.finish_call(
+                    call, output={"figures": dict(tracked_run.metrics), **tracked_run.documents}
+                )
                 client.flush()
                 client.get_call(call.id)
             finally:
                 weave.finish()
 
     @contextmanager
-    def open(self) -> Iterator[None]:
+    def connect(self) -> Iterator[None]:
         """Weave's switches open and its servers named, for the length of the block; no other
         machine within reach.
         """
-        wanted = {**_OPEN, **self.servers}
-        before = {name: os.environ.get(name) for name in wanted}
-        os.environ.update(wanted)
+        settings = {**_WEAVE_SETTINGS, **self.server_variables}
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
         try:
-            guard = nullcontext() if self.guard is None else no_network(self.guard)
+            guard = (
+                nullcontext()
+                if self.allowed_addresses is None
+                else block_network(self.allowed_addresses)
+            )
             with (
                 warnings.catch_warnings(),
                 redirect_stdout(io.StringIO()),
@@ -127,38 +136,42 @@ def open_weave(
             "it is not settled whose Weave project it is",
             fix="write --track weave:ENTITY/PROJECT, or set WANDB_ENTITY",
         )
-    base = (os.environ.get("WANDB_BASE_URL", "").strip() or CLOUD).rstrip("/")
+    base = (os.environ.get("WANDB_BASE_URL", "").strip() or CLOUD_URL).rstrip("/")
     traces = os.environ.get("WF_TRACE_SERVER_URL", "").strip() or (
-        CLOUD_TRACES if base == CLOUD else f"{base}/traces"
+        CLOUD_TRACES_URL if base == CLOUD_URL else f"{base}/traces"
     )
-    places = [find_place(url, allow_remote=allow_remote) for url in (base, traces)]
+    stores = [find_tracking_store(url, allow_remote=allow_remote) for url in (base, traces)]
     if find_spec("weave") is None:
         raise MissingExtra("Weave is not installed here", fix="pip install weave")
     if not os.environ.get("WANDB_API_KEY", "").strip():
         fix = "set it to the key of your W&B server: nobody is asked for it in the middle of a run"
         raise UsageError("WANDB_API_KEY is not set", fix=fix)
-    remote = [place for place in places if place.remote]
-    guard = (
+    remote = [place for place in stores if place.remote]
+    allowed_addresses = (
         None
-        if any(place.named for place in remote)
+        if any(place.by_host_name for place in remote)
         else tuple(address for place in remote for address in place.addresses)
     )
-    whole = f"{entity}/{re.sub(r'[^A-Za-z0-9_.-]', '-', project)}"
-    place = Place(f"Weave project {whole} at {places[0].shown}", bool(remote), guard or ())
-    tracker = WeaveTracker(
-        whole,
-        place,
-        {"WANDB_BASE_URL": base, "WF_TRACE_SERVER_URL": traces},
-        guard,
-        bare=phi and bool(remote),
+    project_path = f"{entity}/{re.sub(r'[^A-Za-z0-9_.-]', '-', project)}"
+    store = TrackingStore(
+        f"Weave project {project_path} at {stores[0].display_name}",
+        bool(remote),
+        allowed_addresses or (),
     )
-    _try(tracker)
+    tracker = WeaveTracker(
+        project_path,
+        store,
+        {"WANDB_BASE_URL": base, "WF_TRACE_SERVER_URL": traces},
+        allowed_addresses,
+        metrics_only=phi and bool(remote),
+    )
+    _check_connection(tracker)
     return tracker
 
 
-def _try(tracker: WeaveTracker) -> None:
+def _check_connection(tracker: WeaveTracker) -> None:
     try:
-        with tracker.open():
+        with tracker.connect():
             import weave
 
             weave.init(tracker.project)
@@ -168,5 +181,5 @@ def _try(tracker: WeaveTracker) -> None:
     ) as error:  # whatever its server and libraries raise; their words may hold a key
         fix = "check WANDB_BASE_URL, WANDB_API_KEY and the project's name"
         raise StorageError(
-            f"{tracker.place.shown} cannot be opened ({name_error(error)})", fix=fix
+            f"{tracker.store.display_name} cannot be opened ({describe_error(error)})", fix=fix
         ) from error

@@ -1,0 +1,261 @@
+"""`medtask ask`: one question and its answer, or one after the other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli.inputs import AllowRemote, load_engine
+from medtask.errors import InputError, MedtaskError, UsageError
+
+if TYPE_CHECKING:
+    from medtask.engines.base import Engine
+    from medtask.records import Generated, Limits, Prompt
+    from medtask.tasks.task import Task
+
+_INSTRUCTION = "Answer the question."
+_USAGE_HINT = (
+    "Each line is a question of its own. An empty line or Ctrl-D ends; Ctrl-C stops an answer."
+)
+_STOP_REASONS = {
+    "length": "it reached {tokens} before its end; --max-tokens allows more",
+    "loop": "it repeated itself",
+    "deadline": "its time was over",
+}
+
+TextCallback = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AskReply:
+    """What came of one question. ``text`` ends with a whole sentence, also where the model was
+    stopped (``truncated``).
+    """
+
+    text: str
+    finish_reason: str
+    thoughts: str | None
+    tokens: int
+    seconds: float
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason != "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class AskSession:
+    """Everything that is the same for all questions of one call."""
+
+    task: Task
+    engine: Engine
+    context: str
+    thinking_tokens: int | None
+
+
+def ask(
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="Default: standard input, or a prompt.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Default: smollm2-135m.")
+    ] = None,
+    context: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A text that is shown before the question.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="The longest answer.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest word.")] = 0.0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of chance, where the temperature is above 0.")
+    ] = 0,
+    think: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Think first, for at most N tokens.")
+    ] = None,
+    allow_remote: AllowRemote = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document in place of the text.")
+    ] = False,
+) -> None:
+    """Ask a model one question, and watch the answer being written.
+
+    Without a question it asks for one after the other; none knows of those before it.
+    """
+    from medtask.engines.registry import DEFAULT_MODEL
+    from medtask.privacy import block_network
+    from medtask.runs.manifest import list_destinations
+    from medtask.tasks.task import FreeText, Task
+
+    if question is None and not sys.stdin.isatty():
+        question = sys.stdin.buffer.read().decode("utf-8", "replace")
+    if question is None and as_json:
+        raise UsageError(
+            "--json needs a question", fix='name it, as in: medtask ask "What is glaucoma?" --json'
+        )
+    if question is not None and not question.strip():
+        raise UsageError(
+            "there is no question", fix='name one, as in: medtask ask "What is glaucoma?"'
+        )
+    answer_spec = FreeText(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        context="context" if context else None,
+    )
+    task = Task(
+        name="ask", instruction=_INSTRUCTION, input="{{ question }}", answer_spec=answer_spec
+    )
+    context_text = _read_context(context) if context else ""
+    if sys.stderr.isatty():
+        show.print_line((f"Loading {model or DEFAULT_MODEL}", "dim"), stderr=True)
+    with ExitStack() as stack:
+        engine = stack.enter_context(
+            closing(load_engine(model or DEFAULT_MODEL, allow_remote=allow_remote))
+        )
+        # To a remote model the question is sent on purpose, and to no other machine.
+        stack.enter_context(
+            block_network(
+                [
+                    address
+                    for addresses in list_destinations(engine).values()
+                    for address in addresses
+                ]
+            )
+        )
+        session = AskSession(task, engine, context_text, think)
+        if question is None:
+            _answer_interactively(session)
+        elif as_json:
+            show.print_json(
+                _describe_reply(question, answer_question(session, question), engine.info.title)
+            )
+        else:
+            _print_answer(session, question)
+
+
+def _answer_interactively(session: AskSession) -> None:
+    """Answer line by line until there is no more."""
+    with suppress(ImportError):
+        import readline  # noqa: F401 - gives input() its keys and its memory of earlier lines
+    show.print_line((_USAGE_HINT, "dim"), stderr=True)
+    while True:
+        try:
+            line = input("? ")
+        except EOFError:
+            show.print_line()
+            return
+        except KeyboardInterrupt:
+            show.print_line()
+            continue
+        if not line.strip():
+            return
+        try:
+            _print_answer(session, line)
+        except KeyboardInterrupt:
+            show.print_line()
+            show.print_line(("stopped", "dim"), stderr=True)
+        except MedtaskError as error:
+            show.print_error(error)
+        show.print_line()
+
+
+def _print_answer(session: AskSession, question: str) -> None:
+    """Write the answer while it comes, on a terminal; elsewhere when it is whole."""
+    is_terminal = sys.stdout.isatty()
+    reply = answer_question(
+        session,
+        question,
+        show.print_chunk if is_terminal else None,
+        _print_thoughts if sys.stderr.isatty() else None,
+    )
+    show.print_verbatim("" if is_terminal else reply.text)
+    if reply.truncated:
+        reason = _STOP_REASONS[reply.finish_reason].format(
+            tokens=show.format_count(reply.tokens, "token")
+        )
+        show.print_line(("note: ", "yellow"), f"the answer was stopped: {reason}", stderr=True)
+
+
+def answer_question(
+    session: AskSession,
+    question: str,
+    on_text: TextCallback | None = None,
+    on_thought: TextCallback | None = None,
+) -> AskReply:
+    """Think, where that is wanted, and answer; ``on_text`` and ``on_thought`` get each piece as it
+    is written.
+
+    InputError where the question cannot be asked: it does not fit, say.
+    """
+    from medtask.prediction.asking import build_limits
+    from medtask.prediction.truncation import cut_at_sentence
+    from medtask.records import Fault, Limits, Record
+    from medtask.tasks.prompt import build_prompt
+    from medtask.tasks.task import FreeText
+
+    prompt = build_prompt(
+        session.task, Record("question", {"question": question, "context": session.context})
+    )
+    if isinstance(prompt, Fault):
+        raise InputError(f"the question cannot be asked: {prompt.reason}", fix="write it in words")
+    assert isinstance(session.task.answer_spec, FreeText)
+    thought = None
+    if session.thinking_tokens:
+        thought = _generate(
+            session.engine, prompt, Limits(session.thinking_tokens, think=True), on_thought
+        )
+        prompt = replace(prompt, thoughts=thought.text)
+        if on_thought:
+            on_thought("\n\n")
+    written = _generate(session.engine, prompt, build_limits(session.task.answer_spec), on_text)
+    parts = [part for part in (thought, written) if part]
+    return AskReply(
+        written.text.strip() if written.finish_reason == "stop" else cut_at_sentence(written.text),
+        written.finish_reason,
+        thought.text if thought else None,
+        sum(part.tokens for part in parts),
+        sum(part.ms for part in parts) / 1000,
+    )
+
+
+def _generate(
+    engine: Engine, prompt: Prompt, limits: Limits, on_text: TextCallback | None
+) -> Generated:
+    from medtask.records import Fault
+
+    (result,) = engine.generate([prompt], limits, on_text=on_text)
+    if isinstance(result, Fault):
+        raise InputError(
+            f"the question cannot be asked: {result.reason}",
+            fix="shorten it, or the text of --context",
+        )
+    return result
+
+
+def _read_context(path: Path) -> str:
+    from medtask.tables.encoding import detect_encoding, read_lines
+
+    return "".join(read_lines(path, detect_encoding(path)[0]))
+
+
+def _print_thoughts(piece: str) -> None:
+    show.print_chunk(piece, "dim", stderr=True)
+
+
+def _describe_reply(question: str, reply: AskReply, title: str) -> dict[str, Any]:
+    return {
+        "question": question.strip(),
+        "answer": reply.text,
+        "truncated": reply.truncated,
+        "ended": reply.finish_reason,
+        "thoughts": reply.thoughts,
+        "model": title,
+        "tokens": reply.tokens,
+        "seconds": round(reply.seconds, 3),
+    }

@@ -1,0 +1,277 @@
+"""`medtask check`: what a run would do, before it does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli.inputs import (
+    AllowRemote,
+    DataSource,
+    ModelName,
+    SheetName,
+    TaskPath,
+    check_table,
+    choose_model,
+    describe_table,
+    load_engine,
+    open_table,
+)
+from medtask.errors import TableError, TaskFaults
+
+if TYPE_CHECKING:
+    from medtask.cli.dataset_statistics import DatasetStatistics
+    from medtask.engines.base import Engine
+    from medtask.records import Prompt
+    from medtask.tables.table import Table
+    from medtask.tasks.rows import UnknownGold
+    from medtask.tasks.task import Task
+
+_NEIGHBOUR_ROWS = 64  # rows that are read beside the one that is shown, to find what they share
+_TIMED_ROWS = (
+    8,
+    32,
+)  # rows that are timed: a few first, since a big model may need minutes for many
+_MAX_TIMING_S = 3.0
+
+
+def check(
+    task: TaskPath,
+    data: DataSource = None,
+    row: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Show the exact text that is read for row K."),
+    ] = None,
+    record_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The same, for the row with this id.")
+    ] = None,
+    model: ModelName = None,
+    sheet: SheetName = None,
+    measure: Annotated[
+        bool, typer.Option(help="Time a few rows, to tell how long a run takes.")
+    ] = True,
+    allow_remote: AllowRemote = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="One JSON document about one row (the first, if none is named)."
+        ),
+    ] = False,
+) -> None:
+    """Try a task on its table before it is run."""
+    from medtask.tasks.load import load_task
+
+    try:
+        loaded_task = load_task(task)
+        with open_table(loaded_task, data, sheet) as table:
+            check_table(loaded_task, table)
+            load_model = partial(
+                load_engine, choose_model(loaded_task, model), allow_remote=allow_remote
+            )
+            if as_json or row is not None or record_id is not None:
+                _print_prompt_preview(loaded_task, table, load_model, row or 1, record_id, as_json)
+            else:
+                _print_task_check(loaded_task, table, load_model, measure)
+    except TaskFaults as error:
+        if as_json:
+            from medtask.cli.prompt_preview import describe_faults
+
+            show.print_json(describe_faults(error))
+        raise
+
+
+def _print_prompt_preview(
+    task: Task,
+    table: Table,
+    load_model: Callable[[], Engine],
+    row: int,
+    record_id: str | None,
+    as_json: bool,
+) -> None:
+    from medtask.cli.prompt_preview import (
+        describe_preview,
+        find_record,
+        preview_prompt,
+        print_preview,
+    )
+    from medtask.records import Prompt
+    from medtask.tasks.prompt import build_prompt
+    from medtask.tasks.rows import read_records
+
+    record = find_record(task, table, row, record_id)
+    neighbours = [
+        build_prompt(task, neighbour)
+        for neighbour in islice(read_records(task, table), _NEIGHBOUR_ROWS)
+    ]
+    with closing(load_model()) as engine:
+        preview = preview_prompt(
+            task, engine, record, [other for other in neighbours if isinstance(other, Prompt)]
+        )
+    if as_json:
+        show.print_json(describe_preview(preview))
+    else:
+        print_preview(preview)
+
+
+def _print_task_check(
+    task: Task, table: Table, load_model: Callable[[], Engine], measure: bool
+) -> None:
+    from medtask.cli.dataset_statistics import DatasetStatistics, collect_statistics
+    from medtask.tables.read import validate_table
+    from medtask.tasks.rows import find_unknown_gold, read_records
+
+    validate_table(table, task.id_column)
+    statistics = DatasetStatistics()
+    unknown = find_unknown_gold(
+        task, collect_statistics(task, read_records(task, table), statistics)
+    )
+    _print_task(task, table, statistics)
+    for warning in (*task.warnings, *_list_gold_warnings(task, unknown)):
+        show.print_warning(warning)
+    if not statistics.prompt_count:
+        raise TableError(
+            f"{table.source} has no row with a text to ask about",
+            fix="check which column the task's input uses",
+        )
+    with closing(load_model()) as engine:
+        _print_prompt_cost(task, engine, statistics)
+        _print_time_estimate(task, engine, statistics, measure)
+
+
+def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None:
+    from medtask.cli.task_summary import describe_answer_spec, describe_passes, list_input_columns
+
+    names = f"id {task.id_column}" if task.id_column else "rows numbered"
+    show.print_line(
+        f"{task.name}: {task.kind}, {describe_answer_spec(task)}, input "
+        f"{list_input_columns(task)}, {names}"
+    )
+    show.print_fact("table", describe_table(table, statistics.rows))
+    for status, rows in sorted(statistics.faults_by_status.items()):
+        show.print_fact(
+            status.value.replace("_input", "").replace("_", " "),
+            f"{show.format_count(rows, 'row')} cannot be asked",
+        )
+    repeats = statistics.prompt_count - statistics.count_distinct_prompts()
+    if repeats:
+        many = (
+            "repeat an earlier text: they are" if repeats > 1 else "repeats an earlier text: it is"
+        )
+        show.print_fact(
+            "duplicates",
+            f"{repeats:,} of {show.format_count(statistics.rows, 'row')} {many} asked once",
+        )
+    if task.gold_column:
+        show.print_fact(
+            "gold",
+            f"{show.format_count(statistics.gold_rows, 'row')} with gold in column "
+            f'"{task.gold_column}"',
+        )
+    if task.reasoning:
+        show.print_fact(
+            "reasoning",
+            f"the model thinks for at most {show.format_count(task.reasoning.budget, 'token')} "
+            "before "
+            "it answers",
+        )
+    for line in describe_passes(task):
+        show.print_fact("pass", line)
+
+
+def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator[str]:
+    from medtask.cli.task_summary import describe_invalid_gold
+
+    for value, found in unknown.items():
+        meant = f' - did you mean "{found.suggestion}"?' if found.suggestion else ""
+        yield (
+            f"{describe_invalid_gold(task, value)}: {show.format_count(found.count, 'row')}, the "
+            f"first is row {found.first_row:,}{meant}"
+        )
+
+
+def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics) -> None:
+    """Tokens of the sample, and warnings about the longest rows."""
+    from medtask.tasks.task import Fields, FreeText
+
+    plan, longest, rendering = (
+        engine.plan(statistics.sample),
+        engine.plan(statistics.longest),
+        engine.render(statistics.longest[0]),
+    )
+    if plan is None or longest is None or rendering is None:
+        show.print_fact("prompt", f"{engine.info.title} does not tell its tokens")
+        return
+    row_tokens = sum(plan.own_tokens) / len(plan.own_tokens)
+    sizes = [longest.shared_tokens + tokens for tokens in longest.own_tokens]
+    tokens = (
+        f"{plan.shared_tokens:,} shared + {row_tokens:.0f} own tokens a row (longest "
+        f"{max(sizes):,})"
+    )
+    if isinstance(task.answer_spec, FreeText | Fields):
+        more = f"at most {task.answer_spec.max_tokens:,} to write"
+    else:
+        more = (
+            f"{plan.mean_label_tokens:.1f} more to tell the "
+            f"{'options' if task.kind == 'choice' else 'labels'} apart"
+        )
+    show.print_fact("prompt", f"{tokens}, {more}")
+    for warning in plan.warnings:
+        show.print_warning(warning)
+    answer = max(map(len, rendering.candidate_tokens), default=1)
+    too_long = sum(size + answer > plan.max_input_tokens for size in sizes)
+    if too_long:
+        least = "at least " if too_long == len(sizes) else ""
+        consequence = {
+            "error": "be too long",
+            "head_tail": "lose their middle",
+            "chunk": "be read in parts",
+        }[task.gate.too_long]
+        show.print_warning(
+            f"{least}{show.format_count(too_long, 'row')} will {consequence}: the model reads at "
+            "most "
+            f"{plan.max_input_tokens:,} tokens"
+        )
+
+
+def _print_time_estimate(
+    task: Task, engine: Engine, statistics: DatasetStatistics, measure: bool
+) -> None:
+    distinct = statistics.count_distinct_prompts()
+    if not measure:
+        show.print_fact(
+            "plan", f"{engine.info.title}: {show.format_count(distinct, 'prompt')} to ask"
+        )
+        return
+    rows, seconds = _time_rows(task, engine, statistics.sample)
+    expected = show.format_duration(distinct * seconds / rows)
+    first = " for the first pass" if task.passes else ""
+    show.print_fact(
+        "plan",
+        f"{engine.info.title}: {expected} on this machine{first} (measured on "
+        f"{show.format_count(rows, 'row')})",
+    )
+
+
+def _time_rows(task: Task, engine: Engine, sample: Sequence[Prompt]) -> tuple[int, float]:
+    """How many different prompts were asked, and in how many seconds."""
+    from medtask.prediction.asking import ask_prompts
+    from medtask.tasks.prompt import hash_prompt
+
+    distinct = list({hash_prompt(prompt): prompt for prompt in sample}.values())
+    rows, seconds = 1, 0.0
+    for size in _TIMED_ROWS:
+        trial = distinct[:size]
+        start = time.perf_counter()
+        for _ in ask_prompts(task, engine, trial):
+            pass
+        rows, seconds = len(trial), time.perf_counter() - start
+        if seconds > _MAX_TIMING_S or len(trial) < size:
+            break
+    return rows, seconds

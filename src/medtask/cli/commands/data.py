@@ -1,0 +1,127 @@
+"""`medtask data`: rows with gold made ready for a trainer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli.inputs import (
+    AsJson,
+    DataSource,
+    GoldColumn,
+    Quiet,
+    SheetName,
+    TaskPath,
+    open_table,
+)
+from medtask.cli.training_options import (
+    MaxLabelRows,
+    MinLabelRows,
+    ValidationShare,
+    ValidationTable,
+)
+
+if TYPE_CHECKING:
+    from medtask.training.training_data import TrainingData
+
+data = typer.Typer(
+    name="data",
+    help="Make rows with gold ready for a trainer.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@data.callback()
+def _data_callback() -> None:
+    """Make rows with gold ready for a trainer."""
+
+
+@data.command()
+def prepare(
+    task: TaskPath,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Where the files go: a new folder, or one of an earlier preparation.",
+        ),
+    ],
+    data: DataSource = None,
+    validation: ValidationTable = None,
+    share: ValidationShare = 0.1,
+    min_count: MinLabelRows = 1,
+    cap: MaxLabelRows = None,
+    gold: GoldColumn = None,
+    form: Annotated[
+        Literal["messages", "prompt-completion"],
+        typer.Option("--format", help="A line is the whole chat, or question and answer apart."),
+    ] = "messages",
+    sheet: SheetName = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the rows that are set aside.")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write rows with gold as chats that trainers read, cleaned and divided.
+
+    Duplicates, contradictions and rows without gold are left out (cleaning.csv says why); no
+    patient, no text and no near duplicate is in both parts.
+    """
+    from medtask.privacy import block_network
+    from medtask.tables.read import read_table
+    from medtask.tasks.load import load_task
+    from medtask.training.chat_data import check_data_folder, prepare_chat_data
+    from medtask.training.training_data import RowSelection, build_training_data
+
+    loaded_task = load_task(task)
+    with block_network(), open_table(loaded_task, data, sheet) as table:
+        check_data_folder(out)
+        validation_table = read_table(validation) if validation is not None else None
+        selection = RowSelection(share, min_count, cap)
+        training_data = build_training_data(
+            loaded_task,
+            table,
+            gold_column=gold,
+            validation=validation_table,
+            selection=selection,
+            seed=seed,
+        )
+        document = prepare_chat_data(out, training_data, form)
+    if as_json:
+        show.print_json({"folder": str(out), **document})
+    elif not quiet:
+        _print_result(out, training_data, document)
+
+
+def _print_result(folder: Path, training_data: TrainingData, document: dict[str, Any]) -> None:
+    from medtask.training.training_data import describe_training_data
+
+    lines = [
+        ("rows", line)
+        for line in (training_data.cleaning.describe() if training_data.cleaning else [])
+    ]
+    if training_data.validation_cleaning:
+        lines += [("validation", line) for line in training_data.validation_cleaning.describe()]
+    lines += [("split", line) for line in describe_training_data(training_data)]
+    lines += [("split", training_data.split.describe())] if training_data.split else []
+    lines += [
+        ("leaks", line)
+        for line in (training_data.leakage.describe() if training_data.leakage else [])
+    ]
+    last = ""
+    for name, line in lines:
+        show.print_fact(name if name != last else "", line)
+        last = name
+    for note in training_data.notes:
+        show.print_warning(note)
+    if document["phi"] == "yes":
+        show.print_warning(
+            "these files hold patients' texts in plain words: keep them where the table may be kept"
+        )
+    show.print_line(
+        (f"{folder}{os.sep}", "bold"), f"   {'  '.join([*document['files'], 'data.json'])}"
+    )

@@ -1,0 +1,169 @@
+"""`medtask doctor`: is everything here that a run needs, and are a task's labels fit to be told
+apart?
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli.inputs import AllowRemote, AsJson, GoldSource, load_engine
+from medtask.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from medtask.evaluation.labels.content_free_bias import ContentFreeBias
+    from medtask.evaluation.labels.label_set_report import LabelSetReport
+    from medtask.runs.answer_table import AnswerTable
+
+_STATE_STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
+_SEVERITY_STYLES = {"act": "bold red", "look": "yellow", "note": "dim"}
+_BAR_WIDTH = 30  # characters
+
+
+def doctor(
+    task: Annotated[
+        Path | None,
+        typer.Argument(metavar="[TASK]", help="Examine its labels; without it, this machine."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Its answers too: a run's folder, or a table with id and answer."
+        ),
+    ] = None,
+    gold: GoldSource = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Load this model and try it; with TASK: its tokens, and what it prefers.",
+        ),
+    ] = None,
+    prior: Annotated[
+        bool, typer.Option("--prior", help="The same with the run's own model, or the task's.")
+    ] = False,
+    allow_remote: AllowRemote = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find what is wrong with this machine, or with a task's labels."""
+    if task is None:
+        if run or gold or prior:
+            raise UsageError(
+                "a run is examined by its task's labels, and no task is named",
+                fix="medtask doctor TASK --run RUN",
+            )
+        _check_environment(model, allow_remote, as_json)
+    else:
+        _check_labels(task, run, gold, model, prior, allow_remote, as_json)
+
+
+def _check_environment(model: str | None, allow_remote: bool, as_json: bool) -> None:
+    from medtask.cli.environment import check_environment, check_model
+
+    checks = list(check_environment())
+    if model:
+        checks += check_model(model, allow_remote=allow_remote)
+    passed = all(finding.state != "bad" for finding in checks)
+    if as_json:
+        show.print_json({"ok": passed, "findings": [asdict(finding) for finding in checks]})
+    else:
+        for result in checks:
+            show.print_line(
+                (f"{result.state:<4}  ", _STATE_STYLES[result.state]),
+                (f"{result.name:<9}  ", "dim"),
+                result.detail,
+            )
+            if result.fix:
+                show.print_line(" " * 17, ("fix: ", "bold"), result.fix)
+        show.print_line(
+            "All that a run needs is here."
+            if passed
+            else "Runs do not work until what is marked bad is mended."
+        )
+    raise typer.Exit(0 if passed else EngineError.exit_code)
+
+
+def _check_labels(
+    path: Path,
+    run: Path | None,
+    gold: str | None,
+    model: str | None,
+    prior: bool,
+    allow_remote: bool,
+    as_json: bool,
+) -> None:
+    from medtask.cli.label_checks import check_task_labels
+    from medtask.evaluation.labels.label_set_report import to_json
+    from medtask.runs.answer_table import open_answers
+    from medtask.tasks.load import load_task
+
+    task = load_task(path)
+    if gold and not run:
+        raise UsageError(
+            "gold is held against answers, and none are named", fix="name them with --run"
+        )
+    answers = open_answers(run, gold=gold, task=task) if run else None
+    reference = model or (_find_reference(answers, task.model) if prior else None)
+    if reference is None:
+        report = check_task_labels(task, answers)
+    else:
+        with closing(load_engine(reference, allow_remote=allow_remote)) as engine:
+            report = check_task_labels(task, answers, engine)
+    if as_json:
+        show.print_json({"task": task.name, "kind": task.kind, **to_json(report)})
+    else:
+        _print_label_report(task.name, report)
+
+
+def _find_reference(answers: AnswerTable | None, default: str | None) -> str:
+    """The reference of the model that gave the answers, else the task's."""
+    identity = answers.manifest.get("model", {}).get("identity", {}) if answers else {}
+    reference = identity.get("model") or identity.get("reference") or default
+    if not reference:
+        raise UsageError(
+            "neither the run nor the task tells which model answers", fix="name it with --model"
+        )
+    return str(reference)
+
+
+def _print_label_report(name: str, report: LabelSetReport) -> None:
+    from medtask.evaluation.labels.label_set_report import list_finding_lines, summarise_findings
+
+    show.print_line((name, "bold"), f": {summarise_findings(report)}")
+    for severity, observation, advice in list_finding_lines(report):
+        show.print_line((f"{severity:<6}", _SEVERITY_STYLES[severity]), observation)
+        show.print_line(" " * 6, ("fix: ", "bold"), advice)
+    if report.bias:
+        _print_label_bias(report.bias)
+    for gap in report.skipped_checks:
+        show.print_line(("not examined: ", "dim"), gap)
+
+
+def _print_label_bias(bias: ContentFreeBias) -> None:
+    from medtask.evaluation.labels.label_set_report import list_bias_shares
+    from medtask.evaluation.report.formatting import format_percent, shorten
+
+    show.print_line(
+        (
+            (
+                f"with nothing to read (mean of {len(bias.inputs)} empty inputs; "
+                f"{format_percent(bias.uniform_share)} would be even)"
+            ),
+            "dim",
+        )
+    )
+    shares = list_bias_shares(bias)
+    width = min(40, max(len(shorten(name, 40)) for name, _, _ in shares))
+    for name, share, in_gold in shares:
+        bar = "█" * round(_BAR_WIDTH * share)
+        figures = f"{format_percent(share):>8}" + (f"   gold {in_gold}" if in_gold else "")
+        show.print_line(
+            f"  {show.escape_control_characters(shorten(name, 40), keep=''):<{width}}  ",
+            (f"{bar:<{_BAR_WIDTH}}", "cyan"),
+            figures,
+        )

@@ -1,0 +1,64 @@
+"""`medtask init`: the first draft of a task file, from the columns of a table."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli.inputs import SheetName, describe_table
+from medtask.errors import UsageError
+
+_SAMPLE_ROWS = 200  # rows that are looked at to guess which column holds the text, and which the id
+
+
+def init(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NAME_OR_DIR", help="The task's folder; its last part is the task's name."
+        ),
+    ],
+    table: Annotated[
+        str,
+        typer.Option("--from", metavar="TABLE", help="The table that the task will be asked of."),
+    ],
+    sheet: SheetName = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a task file that is there.")
+    ] = False,
+) -> None:
+    """Draft a task file from a table."""
+    from medtask.tables.read import read_table, validate_table
+    from medtask.tasks.task_draft import draft_task_file
+
+    file = folder / "task.yaml"
+    if file.exists() and not force:
+        raise UsageError(
+            f"{file} is already there", fix="choose another name, or replace it with --force"
+        )
+    source_table = read_table(table, sheet=sheet)
+    rows = validate_table(source_table, None).rows
+    show.print_line(f"Read {describe_table(source_table, rows)}.")
+    draft = draft_task_file(
+        folder.resolve().name,
+        source_table.columns,
+        list(islice(source_table, _SAMPLE_ROWS)),
+        data=os.path.relpath(table, folder),
+    )
+    _write_task_file(file, draft)
+    show.print_line(f"Wrote {file} - fill in the labels, then: medtask check {folder}")
+
+
+def _write_task_file(file: Path, text: str) -> None:
+    from medtask.tables.atomic_files import make_storage_error, replace_text
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise make_storage_error(file, error) from error
+    replace_text(file, text)

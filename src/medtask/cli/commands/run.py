@@ -1,0 +1,281 @@
+"""`medtask run`: a task's question, put to every row of a table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli.inputs import (
+    AllowRemote,
+    AllowUnverified,
+    AsJson,
+    ContextTokens,
+    DataSource,
+    GoldColumn,
+    ModelDtype,
+    ModelName,
+    Offline,
+    Quiet,
+    SheetName,
+    TaskPath,
+    TokenizerName,
+    choose_model,
+    disable_downloads,
+    load_engine,
+    open_table,
+)
+from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
+from medtask.errors import UsageError
+
+if TYPE_CHECKING:
+    from medtask.cli.progress import RunProgressDisplay
+    from medtask.engines.base import Engine
+    from medtask.runs.local_run import RunResult
+    from medtask.tasks.task import Task
+
+_ACTIVITIES = {
+    "label": "Labelling",
+    "labels": "Labelling",
+    "choice": "Answering",
+    "answer": "Answering",
+    "fields": "Reading the fields of",
+}
+
+
+def run(
+    task: TaskPath,
+    data: DataSource = None,
+    model: ModelName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's folder; default: a new one in TASK/runs."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Ask the first N rows only.")
+    ] = None,
+    gold: GoldColumn = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMATS", help="Tables of answers to write: csv, parquet, xlsx, jsonl."
+        ),
+    ] = "csv,parquet",
+    sheet: SheetName = None,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on the model.")
+    ] = None,
+    dtype: ModelDtype = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")
+    ] = "auto",
+    quantize: Annotated[
+        Literal["4bit", "8bit"] | None, typer.Option(help="Smaller weights, on CUDA.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="What the model may take, as in 8GB.")
+    ] = None,
+    allow_remote: AllowRemote = False,
+    context_tokens: ContextTokens = None,
+    tokenizer: TokenizerName = None,
+    allow_unverified_context: AllowUnverified = False,
+    uncalibrated: Annotated[
+        bool,
+        typer.Option("--uncalibrated", help="Leave a calibration of this task and model aside."),
+    ] = False,
+    track: TrackingStore = None,
+    max_error_rate: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer."),
+    ] = 0.05,
+    new_run: Annotated[
+        bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Take a run over whose process on another host has died."),
+    ] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a task's question for every row of a table.
+
+    Run the same command again to go on where it was stopped: nothing is asked twice.
+    """
+    from medtask.cli.progress import make_run_display
+    from medtask.runs.local_run import run as run_locally
+    from medtask.tasks.load import load_task
+
+    disable_downloads(offline)
+    loaded_task = load_task(task)
+    display = make_run_display(quiet=quiet, activity=_ACTIVITIES[loaded_task.kind])
+    local_options = {
+        "dtype": dtype,
+        "device": device,
+        "quantize": quantize,
+        "adapter": adapter,
+        "memory": memory,
+    }
+    server_options = {
+        "context": context_tokens,
+        "tokenizer": tokenizer,
+        "allow_unverified_context": allow_unverified_context,
+    }
+    options, tracker = (
+        {**local_options, **server_options, "allow_remote": allow_remote},
+        open_tracking(track, loaded_task, out, allow_remote=allow_remote),
+    )
+    with (
+        open_table(
+            loaded_task, data, sheet, partial(_open_spool_folder, loaded_task, out, new_run)
+        ) as table,
+        display,
+        redirect_stdout(sys.stderr),
+    ):
+        result = run_locally(
+            loaded_task,
+            lambda: _load_engine(loaded_task, model, options, display),
+            table,
+            out=out,
+            limit=limit,
+            gold_column=gold,
+            formats=_split_formats(to),
+            max_error_rate=max_error_rate,
+            new_run=new_run,
+            force_lock=force,
+            progress=display,
+            allow_remote=allow_remote,
+            calibrated=not uncalibrated,
+        )
+    document = report_to_tracker(
+        tracker if result.summary else None,
+        "run",
+        loaded_task,
+        result.folder,
+        _describe_result(result, display),
+    )
+    show.print_json(document) if as_json else _print_result(
+        result, resume_note=" without --new-run" if new_run else ""
+    )
+    raise typer.Exit(result.exit_code)
+
+
+def _split_formats(to: str) -> list[str]:
+    return [name.strip().lower() for name in to.split(",") if name.strip()]
+
+
+def _load_engine(
+    task: Task, model: str | None, options: dict[str, Any], display: RunProgressDisplay
+) -> Engine:
+    from medtask.hardware import parse_bytes
+
+    reference = choose_model(task, model)
+    if not (model or task.model):
+        display.on_note(
+            f"no model is named: {reference} answers, which knows little without training; name "
+            "one with --model"
+        )
+    if task.phi and options["allow_remote"]:
+        fix = "leave --allow-remote out: such a task is answered on this machine"
+        raise UsageError(
+            "the task says `phi: true`: its records may go to no other machine", fix=fix
+        )
+    display.on_load(reference)
+    adapter, memory = options["adapter"], options["memory"]
+    converted = {
+        "adapter": str(adapter) if adapter else None,
+        "memory": parse_bytes(memory) if memory else None,
+    }
+    engine = load_engine(reference, **options | converted)
+    display.model_title = engine.info.title
+    notes = engine.info.details.get("notes")
+    for note in notes if isinstance(notes, list) else ():
+        display.on_note(str(note))
+    return engine
+
+
+def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:
+    """Where standard input is kept meanwhile: with the run, so that even a killed one leaves no
+    text elsewhere.
+    """
+    from medtask.runs.folder import open_run_folder, open_runs_folder
+
+    return open_run_folder(out, new_run=new_run) if out else open_runs_folder(task)
+
+
+def _describe_result(result: RunResult, display: RunProgressDisplay) -> dict[str, Any]:
+    return {
+        "folder": str(result.folder),
+        "state": result.state,
+        "model": display.model_title,
+        "rows": result.rows,
+        "statuses": {status.value: rows for status, rows in result.status_counts.items()},
+        "metrics": _describe_metrics(result),
+        "asked": result.new_answers,
+        "seconds": round(result.seconds, 3),
+        "seconds_to_first_answer": None
+        if display.first_answer_s is None
+        else round(display.first_answer_s, 3),
+        "rows_per_s": round(display.rows_per_second(), 3),
+        "tokens_read": result.tokens_read,
+        "tokens_reused": result.tokens_reused,
+        "notes": list(result.notes),
+        "exit_code": result.exit_code,
+    }
+
+
+def _describe_metrics(result: RunResult) -> dict[str, Any] | None:
+    """Estimates as value, n, low and high (95 %), and for the kinds with more than one part what
+    those are; None without gold.
+    """
+    gold = result.summary.gold if result.summary else None
+    if result.summary is None or gold is None or gold.evaluation is None:
+        return None
+    figures = {
+        measure: asdict(figure) if figure else None
+        for measure, figure in gold.evaluation.metrics.items()
+    }
+    details = {} if result.summary.kind == "label" else {"details": gold.evaluation.to_json()}
+    passes = (
+        {"passes": [asdict(pass_summary) for pass_summary in result.summary.passes]}
+        if result.summary.passes
+        else {}
+    )
+    return {
+        **figures,
+        "baselines": {baseline.name: baseline.to_json() for baseline in result.baselines},
+        **details,
+        **passes,
+    }
+
+
+def _print_result(result: RunResult, resume_note: str) -> None:
+    if result.summary is None:
+        answered = sum(result.status_counts.values())
+        show.print_line(
+            f"Stopped: {answered:,} of {show.format_count(result.rows, 'row')} have their "
+            "answers, in "
+            f"{result.folder}"
+        )
+        show.print_line(f"Run the same command again{resume_note}: nothing is asked twice.")
+        return
+    from medtask.evaluation.report.run_summary import format_summary_lines
+
+    for line in format_summary_lines(result.summary, result.baselines):
+        show.print_line(line)
+    files = [*sorted(file.name for file in result.folder.glob("answers.*")), "report.html"]
+    show.print_line((f"{result.folder}{os.sep}", "bold"), f"   {'  '.join(files)}")
+    if result.exit_code == 3:
+        show.print_line(
+            ("warning: ", "yellow"),
+            "more rows than --max-error-rate allows got no answer; the report tells why",
+            stderr=True,
+        )

@@ -1,0 +1,212 @@
+"""`medtask train`: a better model for a task, from rows with gold."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli import training_options as options
+from medtask.cli.inputs import (
+    AsJson,
+    DataSource,
+    GoldColumn,
+    Offline,
+    Quiet,
+    SheetName,
+    TaskPath,
+    disable_downloads,
+    open_table,
+)
+from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
+
+if TYPE_CHECKING:
+    from medtask.tasks.task import Task
+    from medtask.training.recipe import Recipe
+    from medtask.training.train import TaskData, TrainResult
+
+
+def train(
+    context: typer.Context,
+    task: TaskPath,
+    data: DataSource = None,
+    out: options.OutputFolder = None,
+    base: options.BaseModels = None,
+    method: options.TrainingMethod = "rslora",
+    also: options.FurtherTasks = None,
+    gold: GoldColumn = None,
+    validation: options.ValidationTable = None,
+    share: options.ValidationShare = 0.1,
+    min_count: options.MinLabelRows = 1,
+    cap: options.MaxLabelRows = None,
+    sheet: SheetName = None,
+    epochs: options.EpochCount = 3.0,
+    rate: options.LearningRate = None,
+    batch: options.BatchRows = 32,
+    rank: options.AdapterRank = 16,
+    alpha: options.AdapterAlpha = None,
+    dropout: options.AdapterDropout = 0.0,
+    patience: options.EarlyStoppingPatience = 3,
+    validations: options.ValidationsPerEpoch = 1,
+    row_tokens: options.MaxRowTokens = 2048,
+    seed: options.RandomSeed = 0,
+    no_pack: options.DisablePacking = False,
+    checkpointing: options.GradientCheckpointing = False,
+    dtype: options.BaseDtype = "auto",
+    device: options.Device = "auto",
+    memory: options.MemoryLimit = None,
+    dry_run: options.DryRun = False,
+    demonstration: options.MarkAsDemonstration = False,
+    track: TrackingStore = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a better model on rows with gold.
+
+    What comes out is a folder that run, evaluate and compare take like any model. Ctrl-C keeps what
+    was best until then; the same command goes on where it stopped, after a crash too.
+    """
+    from medtask.tasks.load import load_task
+    from medtask.training.train import TaskData, preview_training
+    from medtask.training.training_data import RowSelection
+
+    disable_downloads(offline)
+    loaded_task = load_task(task)
+    folder = out or _default_folder(loaded_task, method)
+    with open_table(loaded_task, data, sheet) as table:
+        task_data = [
+            TaskData(loaded_task, table, gold, validation),
+            *map(_open_task_data, also or ()),
+        ]
+        recipe, selection = (
+            options.build_recipe(loaded_task, context.params),
+            RowSelection(share, min_count, cap),
+        )
+        if dry_run:
+            show.print_line(
+                "\n".join(preview_training(task_data, recipe, out=folder, selection=selection))
+            )
+            return
+        tracker = open_tracking(track, loaded_task, folder)
+        result = _train_model(
+            task_data,
+            recipe,
+            quiet=quiet,
+            out=folder,
+            selection=selection,
+            demonstration=demonstration,
+        )
+    document = (
+        report_to_tracker(tracker, "train", loaded_task, folder, _describe_result(result))
+        if result.task_results
+        else None
+    )
+    if document is not None:  # of several processes that train together the first one speaks
+        show.print_json(document) if as_json else _print_result(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _train_model(
+    task_data: Sequence[TaskData], recipe: Recipe, *, quiet: bool, **settings: Any
+) -> TrainResult:
+    from medtask.cli.training_progress import make_training_display
+    from medtask.training.train import train as learn
+    from medtask.training.validation_metrics import name_score
+
+    with make_training_display(quiet=quiet) as display, redirect_stdout(sys.stderr):
+        display.model_title = " + ".join(recipe.bases) or "TF-IDF"
+        display.score_name = name_score(data.task for data in task_data)
+        return learn(task_data, recipe, observer=display, **settings)
+
+
+def _default_folder(task: Task, method: str) -> Path:
+    """Beside the task, one for each method."""
+    home = task.source.parent if task.source else Path()
+    return home / "models" / method
+
+
+def _open_task_data(argument: str) -> TaskData:
+    """ "TASK=TABLE", or a task that names its own table."""
+    from medtask.errors import UsageError
+    from medtask.tables.read import read_table
+    from medtask.tasks.load import load_task
+    from medtask.training.train import TaskData
+
+    path, _, table = argument.partition("=")
+    task = load_task(Path(path))
+    if not table and task.data is None:
+        raise UsageError(
+            f"{path} names no table",
+            fix=f"name one, as in --also {path}=TABLE, or write `data: TABLE` into its task file",
+        )
+    return TaskData(task, read_table(Path(table) if table else task.data))
+
+
+def _describe_result(result: TrainResult) -> dict[str, Any]:
+    return {
+        "folder": str(result.folder),
+        "state": result.state,
+        "tasks": [
+            {
+                "task": task_result.task,
+                "measure": task_result.headline_metric,
+                "metrics": {
+                    name: asdict(figure) if figure else None
+                    for name, figure in task_result.metrics.items()
+                },
+                "rivals": {name: asdict(figure) for name, figure in task_result.baselines.items()},
+                "calibration": task_result.calibration,
+            }
+            for task_result in result.task_results
+        ],
+        "validation_loss": result.validation_loss,
+        "untrained": result.base_score,
+        "seconds": result.seconds,
+        "notes": list(result.notes),
+        "exit_code": result.exit_code,
+    }
+
+
+def _print_result(result: TrainResult) -> None:
+    from medtask.evaluation.report import formatting as words
+
+    for task_result in result.task_results:
+        if task_result.score is not None:
+            name = f"{task_result.task}: " if len(result.task_results) > 1 else ""
+            baselines = "".join(
+                f"   {baseline} {figure.value:.3f}"
+                for baseline, figure in task_result.baselines.items()
+            )
+            # While it trains, several labels are judged by all yes-or-no decisions: that is no
+            # figure to stand beside an F1.
+            comparable = len(result.task_results) == 1 and task_result.headline_metric == "accuracy"
+            untrained = (
+                f"   untrained {result.base_score:.3f}"
+                if comparable and result.base_score is not None
+                else ""
+            )
+            metric = task_result.headline_metric
+            show.print_line(
+                f"{name}{words.METRIC_NAMES.get(metric, metric)} on rows kept for validation"
+                f" {task_result.score}{baselines}{untrained}"
+            )
+        if task_result.calibration:
+            show.print_line((task_result.calibration, "dim"))
+    if result.state == "interrupted":
+        show.print_line(
+            "Stopped: the folder holds the best state until then. Run the same command again to "
+            "go on."
+        )
+    show.print_line(
+        (f"{result.folder}/", "bold"),
+        "   "
+        + "  ".join(sorted(path.name for path in result.folder.iterdir() if path.name[0] != ".")),
+    )
+    show.print_line(f"medtask run TASK TABLE --model {result.folder}")

@@ -1,0 +1,159 @@
+"""What people see: lines, facts, errors and progress, with nothing from a file able to steer the
+terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from medtask.errors import MedtaskError, TaskFaults
+
+_LABEL_WIDTH = 12
+
+
+class _PipeSafeConsole(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """A reader that has gone (`| head`) is no error of ours; rich would exit with 1, which
+        means a bug here.
+        """
+        raise BrokenPipeError
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console on the stream as it is at this moment; colours only on a terminal, and never with
+    NO_COLOR.
+    """
+    return _PipeSafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def escape_control_characters(text: str, keep: str = "\n") -> str:
+    """Text with control, direction-changing and unprintable characters made visible ("\\x1b"), but
+    for those to keep.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char in keep or not _is_control_character(char)
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def _is_control_character(char: str) -> bool:
+    # Format characters (Cf) turn the direction of a line; the joiners among them are part of emoji
+    # and of Indic scripts.
+    return (
+        unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d"
+    )
+
+
+def print_line(*parts: str | tuple[str, str], stderr: bool = False) -> None:
+    """Print one line from plain parts and (text, style) parts; whatever they hold, it is shown and
+    not obeyed.
+    """
+    safe = [
+        escape_control_characters(part)
+        if isinstance(part, str)
+        else (escape_control_characters(part[0]), part[1])
+        for part in parts
+    ]
+    make_console(stderr=stderr).print(Text.assemble(*safe), soft_wrap=True)
+
+
+def print_chunk(text: str, style: str = "", *, stderr: bool = False) -> None:
+    """Print a piece of a text that is still being written; the next piece goes on where it ends."""
+    make_console(stderr=stderr).print(
+        Text(escape_control_characters(text, keep="\n\t"), style=style), end="", soft_wrap=True
+    )
+
+
+def print_fact(label: str, text: str, style: str = "dim") -> None:
+    """Print a fact under its label, in two columns."""
+    print_line(
+        (f"  {label:<{_LABEL_WIDTH}}", style), text.replace("\n", "\n" + " " * (_LABEL_WIDTH + 2))
+    )
+
+
+def print_warning(text: str) -> None:
+    print_fact("warning", text, "yellow")
+
+
+def print_verbatim(text: str) -> None:
+    """Print text with its own line breaks and tabs; rich would turn tabs into spaces."""
+    sys.stdout.write(escape_control_characters(text, keep="\n\t") + "\n")
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document. It is pure ASCII: JSON's own escapes keep raw control characters
+    from a terminal.
+    """
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def print_error(error: MedtaskError) -> None:
+    """What happened, and below it what to do; a list of faults speaks for itself."""
+    head = [] if isinstance(error, TaskFaults) else [("error: ", "bold red")]
+    print_line(*head, str(error), stderr=True)
+    print_line(("  fix: ", "bold"), error.fix, stderr=True)
+
+
+def print_bug_report(error: BaseException) -> None:
+    """Report an error that nobody foresaw by its type and place only: its message may quote a
+    record.
+    """
+    import traceback
+
+    if os.environ.get("MEDTASK_DEBUG") == "1":
+        print_line("".join(traceback.format_exception(error)), stderr=True)
+    package_folder = Path(__file__).parents[1]
+    frames = [
+        (Path(frame.f_code.co_filename), line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    locations = [
+        f"{path.relative_to(package_folder).as_posix()}:{line}"
+        for path, line in frames
+        if path.is_relative_to(package_folder)
+    ]
+    print_line(
+        ("error: ", "bold red"),
+        f"this is a bug in medtask: {type(error).__name__} at {locations[-1]}",
+        stderr=True,
+    )
+    print_line(
+        ("  fix: ", "bold"),
+        "report this line; MEDTASK_DEBUG=1 shows the whole traceback (it may quote records)",
+        stderr=True,
+    )
+
+
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """ "1 row", "41,230 rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def format_list(items: tuple[str, ...] | list[str], limit: int = 12) -> str:
+    """ "a, b, c", and how many more where there are too many."""
+    more = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def format_duration(seconds: float) -> str:
+    """A length of time for people: "about 8 seconds", "about 22 minutes", "about 3.5 hours"."""
+    if seconds < 1:
+        return "under a second"
+    if seconds < 90:
+        return f"about {format_count(round(seconds), 'second')}"
+    if seconds < 5400:
+        return f"about {format_count(round(seconds / 60), 'minute')}"
+    return f"about {seconds / 3600:.1f} hours"

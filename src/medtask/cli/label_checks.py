@@ -1,0 +1,263 @@
+"""A task's labels, examined with all that is at hand: their words, a run's answers, a model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from medtask.engines.base import Engine
+from medtask.errors import InputError, MissingExtra, UsageError
+from medtask.evaluation.labels.content_free_bias import ContentFreeBias
+from medtask.evaluation.labels.label_set_report import (
+    LabelSetReport,
+    check_label_set,
+    check_option_letters,
+)
+from medtask.evaluation.labels.pair_counts import GoldAnswerCounts
+from medtask.evaluation.labels.usage import OffSetCounts
+from medtask.evaluation.statistics.intervals import Estimate, estimate_proportion
+from medtask.prediction.label_prior import CONTENT_FREE_INPUTS, OPTION_COUNT, measure_prior
+from medtask.records import Description, Fault, Record, Value, comparable_value
+from medtask.similarity import encode_texts, format_description
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.task import MultiLabel, MultipleChoice, SingleLabel, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medtask.runs.answer_table import AnsweredRow, AnswerTable
+
+_GAP_NO_RUN = (
+    "answers: name a run with --run to see which labels are never answered, and which are confused"
+)
+_GAP_NO_GOLD = (
+    "gold: without it nothing can be said of confused pairs and merges; name its column with --gold"
+)
+_GAP_GROUPS = (
+    "groups: their rows count as independent here, so that intervals are too narrow where "
+    "they are not"
+)
+_GAP_NO_MODEL = (
+    "a model's tokens, and what it prefers with nothing to read: name it with --model, "
+    "or the run's own with --prior"
+)
+
+
+def check_task_labels(
+    task: Task, answers: AnswerTable | None = None, engine: Engine | None = None
+) -> LabelSetReport:
+    """What is wrong with a task's labels. Of kind ``choice``, whose options come with the rows,
+    what the model prefers by letter.
+
+    UsageError for kinds without a set to choose from; MedtaskError for a model that cannot be
+    asked.
+    """
+    if isinstance(task.answer_spec, MultipleChoice):
+        return _check_choice_letters(task, task.answer_spec, answers, engine)
+    if not isinstance(task.answer_spec, SingleLabel | MultiLabel):
+        fix = "name a task of the kind label, labels or choice"
+        raise UsageError(
+            f"{task.name} is of the kind {task.kind}: it has no set of labels that could be "
+            "examined",
+            fix=fix,
+        )
+    gaps = [] if engine else [_GAP_NO_MODEL]
+    vectors = _encode_labels(task, gaps)
+    pair_counts = None
+    if answers is None:
+        gaps.append(_GAP_NO_RUN)
+    else:
+        pair_counts = count_label_pairs(task, answers.rows())
+        gaps += _find_changed_labels(task, answers)
+        if not pair_counts.gold_rows:
+            gaps.append(_GAP_NO_GOLD)
+        if task.group_column or answers.task.group_column:
+            gaps.append(_GAP_GROUPS)
+    tokens, lowercase_tokens = tokenize_labels(task, engine) if engine else ({}, {})
+    if engine and not tokens:
+        gaps.append(f"tokens: {engine.info.title} reads none")
+    return check_label_set(
+        [Description(label.name, label.definition) for label in task.labels],
+        abstain=task.abstain_name,
+        exclusive=isinstance(task.answer_spec, SingleLabel) or task.answer_spec.at_least_one,
+        vectors=vectors,
+        pair_counts=pair_counts,
+        off_set=_read_off_set_counts(answers, task.review.off_set_above) if answers else None,
+        tokens=tokens,
+        lowercase_counts=lowercase_tokens,
+        bias=_measure_label_bias(task, engine, pair_counts) if engine else None,
+        skipped_checks=gaps,
+    )
+
+
+def count_label_pairs(task: Task, rows: Iterable[AnsweredRow]) -> GoldAnswerCounts:
+    """Rows of the kinds ``label`` and ``labels``, counted; an abstention is the answer whose name
+    the abstention has.
+    """
+    names = tuple(label.name for label in task.candidates)
+    pair_counts = GoldAnswerCounts(
+        names, task.abstain_name, confidence_threshold=task.review.confidence_below
+    )
+    for row in rows:
+        pair_counts.add(
+            _to_label_tuple(
+                comparable_value(row.answer.status, row.answer.value, task.abstain_name)
+            ),
+            _to_label_tuple(row.gold),
+            row.answer.confidence,
+        )
+    return pair_counts
+
+
+def tokenize_labels(
+    task: Task, engine: Engine
+) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """Each label's tokens as a continuation of the prompt, and how many it would take in lower case
+    where it is written otherwise.
+
+    Both empty for engines that read no tokens. Of kind ``labels`` it is the names at the head of
+    their yes-or-no questions.
+    """
+    named = {
+        label.name: label.verbalizer if isinstance(task.answer_spec, SingleLabel) else label.name
+        for label in task.candidates
+    }
+    tokens = _render_labels(task, engine, list(named.values()))
+    if tokens is None:
+        return {}, {}
+    used_texts = set(named.values())
+    # By text: a candidate may not stand twice in a branch.
+    lower = {text.lower(): name for name, text in named.items() if text.lower() not in used_texts}
+    variants = _render_labels(task, engine, list(lower)) if lower else ()
+    lowercase_counts = {
+        name: len(label_tokens)
+        for name, label_tokens in zip(lower.values(), variants or (), strict=False)
+    }
+    return dict(zip(named, tokens, strict=True)), lowercase_counts
+
+
+def _render_labels(
+    task: Task, engine: Engine, texts: list[str]
+) -> tuple[tuple[int, ...], ...] | None:
+    prompt = build_prompt(
+        replace(task, reasoning=None), Record("content-free", {}), CONTENT_FREE_INPUTS[0]
+    )
+    if isinstance(prompt, Fault):
+        raise InputError(
+            f"the task's prompt cannot be made: {prompt.reason}", fix="medtask check says more"
+        )
+    branch = replace(
+        prompt.branches[0],
+        prefix="",
+        candidates=tuple(texts),
+        descriptions=tuple(map(Description, texts)),
+    )
+    rendering = engine.render(replace(prompt, branches=(branch,)))
+    return rendering.candidate_tokens if rendering else None
+
+
+def _check_choice_letters(
+    task: Task, form: MultipleChoice, answers: AnswerTable | None, engine: Engine | None
+) -> LabelSetReport:
+    gap = "the options themselves: they come with the rows, and there is no set of labels"
+    if engine is None:
+        raise UsageError(
+            f"{task.name} is of the kind choice: its options come with the rows, and only a "
+            "model's leaning to letters can be examined",
+            fix="name a model with --model, or the run's own with --prior",
+        )
+    letters: Counter[str] = Counter()
+    sizes: Counter[int] = Counter()
+    answered = 0
+    for row in answers.rows() if answers else ():
+        answered += row.answer.value is not None
+        sizes[len(row.options)] += 1
+        letters.update(_to_label_tuple(row.gold) or ())
+    options = next((size for size, _ in sizes.most_common() if size > 1), OPTION_COUNT)
+    prior = measure_prior(task, engine, option_count=options)
+    n = letters.total() if not form.several else 0
+    gold = (
+        {letter: estimate_proportion(letters[letter], n) for letter in prior.probabilities}
+        if n
+        else {}
+    )
+    bias = ContentFreeBias(
+        prior.probabilities,
+        not form.several,
+        prior.by_input,
+        {letter: share for letter, share in gold.items() if share},
+        noun="letter",
+    )
+    return check_option_letters(bias, answered, [gap])
+
+
+def _measure_label_bias(
+    task: Task, engine: Engine, pair_counts: GoldAnswerCounts | None
+) -> ContentFreeBias:
+    prior = measure_prior(task, engine)
+    return ContentFreeBias(
+        prior.probabilities,
+        isinstance(task.answer_spec, SingleLabel),
+        prior.by_input,
+        dict(_estimate_prevalence(pair_counts, prior.probabilities)),
+    )
+
+
+def _estimate_prevalence(
+    pair_counts: GoldAnswerCounts | None, prior: Mapping[str, float]
+) -> Iterator[tuple[str, Estimate]]:
+    rows: Counter[str] = Counter()
+    for (gold, _), count in pair_counts.pairs.items() if pair_counts else ():
+        rows.update(dict.fromkeys(gold, count))
+    for name in prior:
+        share = estimate_proportion(rows[name], pair_counts.gold_rows) if pair_counts else None
+        if share:
+            yield name, share
+
+
+def _encode_labels(task: Task, gaps: list[str]) -> NDArray[np.float32] | None:
+    try:
+        return encode_texts(
+            [format_description(label.name, label.definition) for label in task.labels]
+        )
+    except MissingExtra as error:
+        gaps.append(f"meanings: {error} ({error.fix})")
+        return None
+
+
+def _find_changed_labels(task: Task, answers: AnswerTable) -> list[str]:
+    """Where the run was asked about other labels than the task has today."""
+    asked = answers.manifest.get("task", {}).get("question", {}).get("labels")
+    if asked is None or {label["name"] for label in asked} == {label.name for label in task.labels}:
+        return []
+    return [
+        "answers whose labels the task no longer has: the run was asked about another set of labels"
+    ]
+
+
+def _to_label_tuple(value: Value | None) -> tuple[str, ...] | None:
+    if value is None or isinstance(value, Mapping):
+        return None
+    return (value,) if isinstance(value, str) else value
+
+
+def _read_off_set_counts(answers: AnswerTable, threshold: float) -> OffSetCounts | None:
+    """From the numbers of the run's report; None where it has none. The bound is that of the bin
+    that it lies in.
+    """
+    if answers.folder is None:
+        return None
+    try:
+        report = json.loads((answers.folder / "report.json").read_bytes())["off_set"]
+        bins, mean = [int(count) for count in report["bins"]], report["mean"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not sum(bins) or mean is None:
+        return None
+    first = min(len(bins) - 1, math.ceil(threshold * len(bins) - 1e-9))
+    return OffSetCounts(sum(bins), sum(bins[first:]), first / len(bins), float(mean))

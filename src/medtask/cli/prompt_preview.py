@@ -1,0 +1,231 @@
+"""One row as a model reads it: the exact text, each candidate's continuation, and what they cost in
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from medtask.cli import console as show
+from medtask.engines.base import Engine, Rendering
+from medtask.errors import EngineError, TaskFaults, UsageError
+from medtask.records import Fault, Prompt, Record
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.rows import read_records
+from medtask.tasks.task import Fields, Task
+
+if TYPE_CHECKING:
+    from medtask.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedCandidates:
+    """The text up to where the candidates begin, and by name the exact text with which each goes
+    on; both with their tokens.
+    """
+
+    prompt: str
+    prompt_tokens: int
+    texts: Mapping[str, str]
+    tokens: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPreview:
+    """``rendered``: in the task's order, or why the row cannot be asked. ``shared_tokens``: of the
+    prompt, with the other rows. ``schema``: of kind ``fields``, what may be written. ``notes``:
+    what the prompt does not show.
+    """
+
+    record_id: str
+    model: str
+    rendered: RenderedCandidates | Fault
+    shared_tokens: int
+    warnings: tuple[str, ...]
+    schema: Mapping[str, object] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_record(task: Task, table: Table, row: int, record_id: str | None) -> Record:
+    """The record of a row (from 1), or with an id. UsageError where there is none."""
+    for number, record in enumerate(read_records(task, table), 1):
+        if record.id == record_id if record_id is not None else number == row:
+            return record
+    if record_id is not None:
+        raise UsageError(
+            f"no row of {table.source} has the id {record_id}",
+            fix="look the id up, or name the row's number with --row",
+        )
+    raise UsageError(
+        f"{table.source} has no row {row}", fix="rows count from 1, without the header"
+    )
+
+
+def preview_prompt(
+    task: Task, engine: Engine, record: Record, neighbours: Sequence[Prompt]
+) -> PromptPreview:
+    """Render a record's prompt; ``neighbours`` are prompts of the same table, for what they have in
+    common with it.
+    """
+    prompt = build_prompt(task, record)
+    title = engine.info.title
+    if isinstance(prompt, Fault):
+        return PromptPreview(record.id, title, prompt, 0, task.warnings)
+    plan = engine.plan(
+        [
+            prompt,
+            *(neighbour for neighbour in neighbours if neighbour.record_id != prompt.record_id),
+        ]
+    )
+    return PromptPreview(
+        record.id,
+        title,
+        render_candidates(task, engine, prompt),
+        plan.shared_tokens if plan else 0,
+        (*task.warnings, *(plan.warnings if plan else ())),
+        schema=task.answer_spec.schema if isinstance(task.answer_spec, Fields) else None,
+        notes=_list_notes(task, prompt),
+    )
+
+
+def render_candidates(task: Task, engine: Engine, prompt: Prompt) -> RenderedCandidates:
+    """What can follow a prompt, by name: a label, an option's letter, "<label>: yes"; nothing where
+    the model writes freely.
+
+    Where options are shown in several orders it is the first of them.
+    """
+    if any(branch.prefix for branch in prompt.branches):
+        without_candidates = _render_prompt(engine, replace(prompt, branches=()))
+        texts, tokens = {}, {}
+        for branch in prompt.branches:
+            rendered = _render_prompt(engine, replace(prompt, branches=(branch,)))
+            for candidate, text, candidate_tokens in zip(
+                branch.candidates, rendered.candidates, rendered.candidate_tokens, strict=True
+            ):
+                # Which of both owns the space between them is the engine's affair.
+                texts[branch.prefix + candidate] = (rendered.prompt + text)[
+                    len(without_candidates.prompt) :
+                ]
+                tokens[branch.prefix + candidate] = (
+                    len(rendered.prompt_tokens)
+                    + len(candidate_tokens)
+                    - len(without_candidates.prompt_tokens)
+                )
+        return RenderedCandidates(
+            without_candidates.prompt, len(without_candidates.prompt_tokens), texts, tokens
+        )
+    rendered = _render_prompt(engine, prompt)
+    names = [option.letter for option in prompt.options] or [
+        label.name for label in task.candidates
+    ]
+    texts = dict(zip(names, rendered.candidates, strict=True)) if prompt.branches else {}
+    tokens = (
+        dict(zip(names, map(len, rendered.candidate_tokens), strict=True))
+        if prompt.branches
+        else {}
+    )
+    return RenderedCandidates(rendered.prompt, len(rendered.prompt_tokens), texts, tokens)
+
+
+def _render_prompt(engine: Engine, prompt: Prompt) -> Rendering:
+    rendering = engine.render(prompt)
+    if rendering is None:
+        raise EngineError(
+            f"{engine.info.title} does not tell what it reads",
+            fix="choose a model of the hf engine",
+        )
+    return rendering
+
+
+def _list_notes(task: Task, prompt: Prompt) -> tuple[str, ...]:
+    notes = []
+    if task.reasoning:
+        budget = show.format_count(task.reasoning.budget, "token")
+        notes.append(
+            f"before it answers the model thinks, for at most {budget}, which are not shown here"
+        )
+    orders = len({branch.ask for branch in prompt.branches})
+    if orders > 1:
+        notes.append(f"the options are shown in {orders} orders, of which this is the first")
+    return tuple(notes)
+
+
+def describe_preview(preview: PromptPreview) -> dict[str, Any]:
+    """The JSON document of a look."""
+    rendered = preview.rendered
+    if isinstance(rendered, Fault):
+        prompt_fields: dict[str, Any] = {
+            "prompt": None,
+            "candidates": {},
+            "prompt_tokens": 0,
+            "candidate_tokens": {},
+            "shared_tokens": 0,
+        }
+        faults = [
+            {"record_id": rendered.record_id, "status": rendered.status, "message": rendered.reason}
+        ]
+    else:
+        prompt_fields = {
+            "prompt": rendered.prompt,
+            "candidates": dict(rendered.texts),
+            "prompt_tokens": rendered.prompt_tokens,
+            "candidate_tokens": dict(rendered.tokens),
+            "shared_tokens": preview.shared_tokens,
+        }
+        faults = []
+    schema = {"schema": preview.schema} if preview.schema else {}
+    return {
+        "record_id": preview.record_id,
+        "model": preview.model,
+        **prompt_fields,
+        **schema,
+        "notes": list(preview.notes),
+        "warnings": list(preview.warnings),
+        "faults": faults,
+    }
+
+
+def describe_faults(error: TaskFaults) -> dict[str, Any]:
+    """The same document where the task's faults allow no look."""
+    listed = [{"line": fault.line, "message": fault.message} for fault in error.faults]
+    return {"prompt": None, "candidates": {}, "warnings": [], "faults": listed}
+
+
+def print_preview(preview: PromptPreview) -> None:
+    rendered = preview.rendered
+    if isinstance(rendered, Fault):
+        show.print_line(f"{preview.record_id} is not asked: {rendered.status}, {rendered.reason}")
+        return
+    shared = f"{preview.shared_tokens:,} of them shared with other rows"
+    show.print_line(
+        ("row ", "dim"),
+        preview.record_id,
+        (
+            (
+                f" as {preview.model} reads it: "
+                f"{show.format_count(rendered.prompt_tokens, 'token')}, {shared}\n"
+            ),
+            "dim",
+        ),
+    )
+    show.print_verbatim(rendered.prompt)
+    if rendered.texts:
+        show.print_line(("\nand how each answer continues it", "dim"))
+        width = min(40, max(map(len, rendered.texts)))
+        for name, text in rendered.texts.items():
+            cost = show.format_count(rendered.tokens[name], "token")
+            show.print_line(
+                f"  {show.escape_control_characters(name, keep=''):<{width}}  {text!r}",
+                (f"  {cost}", "dim"),
+            )
+    elif preview.schema:
+        show.print_line(("\nand the JSON schema that what follows satisfies", "dim"))
+        show.print_json(preview.schema)
+    else:
+        show.print_line(("\nand then the model writes", "dim"))
+    for note in preview.notes:
+        show.print_fact("note", note)
+    for warning in preview.warnings:
+        show.print_warning(warning)

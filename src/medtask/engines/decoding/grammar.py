@@ -1,0 +1,243 @@
+"""JSON schemas as grammars: compact JSON, and quotes that stand in the row's text letter by letter.
+
+Grammars are written in llguidance's dialect of Lark (its docs/syntax.md). Whatever has no quote in
+it is handed over as a JSON schema; what has one is spelled out, since JSON Schema has no word for
+"a part of this text".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from medtask.errors import InputError
+
+JsonSchema = Mapping[str, Any]
+
+# No \u: half of a surrogate pair is valid JSON and no text.
+_GUIDANCE_OPTIONS = {"whitespace_flexible": False, "json_allowed_escapes": 'nrbtf\\"'}
+_ANNOTATION_KEYS = frozenset(
+    {
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "$comment",
+        "$defs",
+        "$schema",
+        "$id",
+    }
+)
+_SUPPORTED_KEYS = {
+    "anyOf": frozenset({"anyOf"}),
+    "oneOf": frozenset({"oneOf"}),
+    "$ref": frozenset({"$ref"}),
+    "object": frozenset({"type", "properties", "required", "additionalProperties"}),
+    "array": frozenset({"type", "items", "minItems", "maxItems"}),
+    "string": frozenset({"type", "quote", "minLength", "maxLength"}),
+}
+
+
+def has_quotes(schema: object) -> bool:
+    """Whether any string of the schema has to be a quote."""
+    if isinstance(schema, Mapping):
+        return schema.get("quote") is True or any(has_quotes(part) for part in schema.values())
+    return isinstance(schema, list | tuple) and any(map(has_quotes, schema))
+
+
+def remove_quote_keywords(schema: JsonSchema) -> dict[str, Any]:
+    """A schema without medtask's own word "quote", for engines that cannot hold a text to its
+    record. A property of that name stays.
+    """
+    return {
+        name: _remove_nested_quote_keywords(value)
+        for name, value in schema.items()
+        if not (name == "quote" and isinstance(value, bool))
+    }
+
+
+def _remove_nested_quote_keywords(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return remove_quote_keywords(value)
+    return (
+        [_remove_nested_quote_keywords(part) for part in value]
+        if isinstance(value, list | tuple)
+        else value
+    )
+
+
+def build_grammar(schema: JsonSchema, text: str, *, leading_space: bool = False) -> str:
+    """The grammar of what satisfies the schema for a record with this text. ``leading_space``: a
+    space may stand before it.
+
+    A quote is never empty, unless the text is. Its escapes are those of json.dumps(...,
+    ensure_ascii=False), so what json.loads reads from it is a part of the text. InputError for a
+    schema that asks for a quote within what is not known here (allOf, patternProperties and the
+    like).
+    """
+    return _GrammarBuilder(schema, text).build(leading_space)
+
+
+class _GrammarBuilder:
+    """Rules in the making: each part of the schema becomes a rule of its own, each $ref one for all
+    its uses.
+    """
+
+    def __init__(self, schema: JsonSchema, text: str) -> None:
+        self.schema = schema
+        self.text = text
+        self.rules: list[str] = []
+        self.rule_names: dict[str, str] = {}
+
+    def build(self, leading_space: bool) -> str:
+        start = self._add_rule(self.schema)
+        return "\n".join(
+            [
+                f"start: {_quote_literal(' ') + '? ' if leading_space else ''}{start}",
+                *self.rules,
+                "",
+            ]
+        )
+
+    def _add_rule(self, schema: JsonSchema) -> str:
+        """The name of the rule for a part of the schema."""
+        ref = schema.get("$ref") if self._has_quotes(schema, frozenset()) else None
+        if ref in self.rule_names:
+            return self.rule_names[ref]
+        place = len(self.rules)
+        name = f"part_{place}"
+        self.rules.append("")  # kept free: the parts of this part come behind it
+        if ref is not None:
+            self.rule_names[ref] = name
+        self.rules[place] = f"{name}: {self._build_expression(schema)}"
+        return name
+
+    def _build_expression(self, schema: JsonSchema) -> str:
+        if not self._has_quotes(schema, frozenset()):
+            shared = {"$defs": self.schema["$defs"]} if "$defs" in self.schema else {}
+            return f"%json {json.dumps({**shared, **schema, 'x-guidance': _GUIDANCE_OPTIONS})}"
+        kinds = schema.get("type")
+        if isinstance(kinds, list | tuple):
+            return " | ".join(self._add_rule({**schema, "type": kind}) for kind in kinds)
+        kind = next((key for key in ("anyOf", "oneOf", "$ref") if key in schema), kinds)
+        if kind == "null":
+            return _quote_literal("null")
+        if (
+            unsupported := set(schema)
+            - _ANNOTATION_KEYS
+            - _SUPPORTED_KEYS.get(str(kind), frozenset({"quote", "type"}))
+        ):
+            raise _make_unsupported_error(", ".join(sorted(unsupported)))
+        if kind not in _SUPPORTED_KEYS:
+            raise _make_unsupported_error(f"the type {kind}" if kind else "no type")
+        match kind:
+            case "anyOf" | "oneOf":
+                return " | ".join(self._add_rule(part) for part in schema[kind])
+            case "$ref":
+                return self._add_rule(self._resolve_reference(schema["$ref"]))
+            case "object":
+                return self._build_object(schema)
+            case "array":
+                return self._build_array(schema)
+        return self._build_quote(schema)
+
+    def _build_object(self, schema: JsonSchema) -> str:
+        parts = schema.get("properties", {})
+        required = set(schema.get("required", ()))
+        if schema.get("additionalProperties", False) is not False:
+            raise _make_unsupported_error("additionalProperties")
+        if unknown := sorted(required - set(parts)):
+            raise InputError(
+                f"the schema requires {unknown[0]}, which is none of its properties",
+                fix="add it to properties",
+            )
+        pairs = [
+            (
+                (
+                    f"{_quote_literal(json.dumps(key, ensure_ascii=False) + ':')} "
+                    f"{self._add_rule(part)}"
+                ),
+                key in required,
+            )
+            for key, part in parts.items()
+        ]
+        # A comma stands before every pair but the first one that is there, so that one has to be
+        # known.
+        bodies = [""] if not any(needed for _, needed in pairs) else []
+        for first, (pair, needed) in enumerate(pairs):
+            more = (f'("," {other})' + ("" if must else "?") for other, must in pairs[first + 1 :])
+            bodies.append(" ".join([pair, *more]))
+            if needed:
+                break
+        return f'"{{" ({" | ".join(body or _quote_literal("") for body in bodies)}) "}}"'
+
+    def _build_array(self, schema: JsonSchema) -> str:
+        item = self._add_rule(schema["items"])
+        min_items, max_items = int(schema.get("minItems", 0)), schema.get("maxItems")
+        if max_items is not None and max_items < min_items:
+            raise InputError(
+                f"the schema asks for at least {min_items} and at most {max_items} items",
+                fix="correct minItems or maxItems",
+            )
+        max_further = "" if max_items is None else max(0, int(max_items) - 1)
+        further_items = f'("," {item}){{{max(0, min_items - 1)},{max_further}}}'
+        body = f"({item} {further_items})"
+        return (
+            f'"[" {_quote_literal("") if max_items == 0 else body if min_items else body + "?"} "]"'
+        )
+
+    def _build_quote(self, schema: JsonSchema) -> str:
+        min_length, max_length = schema.get("minLength", 1), schema.get("maxLength", "")
+        if not self.text:
+            return _quote_literal('""')
+        name = f"QUOTE_{min_length}_{max_length}"
+        if name not in self.rule_names:
+            chunks = [json.dumps(character, ensure_ascii=False)[1:-1] for character in self.text]
+            # An escape counts as the one character that it stands for.
+            length = rf"/(?s:[^\\]|\\u[0-9a-f]{{4}}|\\[^u]){{{max(1, min_length)},{max_length}}}/"
+            self.rules.append(
+                f"{name}: %regex {json.dumps({'substring_chunks': chunks})} & {length}"
+            )
+            self.rule_names[name] = name
+        return f'"\\"" {name} "\\""'
+
+    def _has_quotes(self, schema: object, seen: frozenset[str]) -> bool:
+        """As has_quotes, and through references."""
+        if isinstance(schema, Mapping):
+            ref = schema.get("$ref")
+            if (
+                isinstance(ref, str)
+                and ref not in seen
+                and self._has_quotes(self._resolve_reference(ref), seen | {ref})
+            ):
+                return True
+            return schema.get("quote") is True or any(
+                self._has_quotes(part, seen) for key, part in schema.items() if key != "$defs"
+            )
+        return isinstance(schema, list | tuple) and any(
+            self._has_quotes(part, seen) for part in schema
+        )
+
+    def _resolve_reference(self, ref: str) -> JsonSchema:
+        target: Any = self.schema
+        for key in ref.removeprefix("#").strip("/").split("/"):
+            target = target.get(key) if isinstance(target, Mapping) else None
+        if not ref.startswith("#/") or not isinstance(target, Mapping):
+            raise InputError(
+                f"the schema refers to {ref}, which it does not hold",
+                fix="put it under $defs of the same schema",
+            )
+        return target
+
+
+def _make_unsupported_error(what: str) -> InputError:
+    return InputError(
+        f"the schema asks for a quote where it also has {what}",
+        fix="quote plain strings of closed objects and of lists",
+    )
+
+
+def _quote_literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

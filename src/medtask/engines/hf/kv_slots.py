@@ -1,0 +1,144 @@
+"""Rows that are being written, side by side: their keys and values in place, and one token for each
+of them in a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from medtask.engines.hf.packed_attention import KvCache, KvPair, compute_attention_eager
+
+GROWTH_TOKENS = 64  # tokens by which the slots grow at least
+
+
+class KvSlots:
+    """Keys and values of the rows' own tokens, per layer [key-value heads, slots, capacity, head
+    size].
+
+    Rows stand in slots 0 to len(lengths) - 1, without gaps; ``lengths``: tokens of each. What lies
+    behind a row's end is hidden from it and has to be finite all the same: weight 0 times NaN is
+    NaN.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.lengths: list[int] = []
+        self.capacity = 0
+        self.layers: dict[int, KvPair] = {}
+
+    def admit(self, rows: Sequence[Sequence[int]], cache: KvCache) -> None:
+        """Put rows into the next free slots. Each is given by the indices of its tokens in
+        ``cache``.
+        """
+        first, longest = len(self.lengths), max(map(len, rows))
+        self._ensure_capacity(longest)
+        device = next(iter(cache.layers.values()))[0].device
+        index = torch.tensor(
+            [[*row, *row[:1] * (longest - len(row))] for row in map(list, rows)], device=device
+        )
+        for layer, sides in cache.layers.items():
+            if layer not in self.layers:
+                keys, values = (
+                    side.new_zeros(side.shape[1], self.count, self.capacity, side.shape[2])
+                    for side in sides
+                )
+                self.layers[layer] = keys, values
+            for kept, side in zip(self.layers[layer], sides, strict=True):
+                kept[:, first : first + len(rows), :longest] = side[index].permute(2, 0, 1, 3)
+        self.lengths += map(len, rows)
+
+    def release(self, slot: int) -> None:
+        """Free a slot; the row of the last one moves into it."""
+        max_length, last = max(self.lengths), len(self.lengths) - 1
+        for sides in self.layers.values():
+            for side in sides:
+                side[:, slot, :max_length] = side[:, last, :max_length]
+                side[:, last, :max_length] = 0
+        self.lengths[slot] = self.lengths[last]
+        self.lengths.pop()
+
+    def extend(self) -> None:
+        """Make room for one more token of every row, and count it."""
+        self._ensure_capacity(max(self.lengths) + 1)
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def _ensure_capacity(self, tokens: int) -> None:
+        if tokens <= self.capacity:
+            return
+        self.capacity = max(tokens, self.capacity * 3 // 2) + GROWTH_TOKENS
+        for layer, (keys, values) in self.layers.items():
+            self.layers[layer] = self._grow(keys), self._grow(values)
+
+    def _grow(self, side: Tensor) -> Tensor:
+        wider = side.new_zeros(side.shape[0], self.count, self.capacity, side.shape[3])
+        wider[:, :, : side.shape[2]] = side
+        return wider
+
+
+class DecodePass:
+    """A pass that reads one token of every row in the slots, each behind its own; it sees the
+    prefix and its own row.
+    """
+
+    def __init__(
+        self, tokens: Sequence[int], slots: KvSlots, prefix_cache: KvCache, device: torch.device
+    ) -> None:
+        slots.extend()
+        self.slots = slots
+        self.prefix = prefix_cache
+        self.max_length = max(slots.lengths)
+        self.row_indices = torch.arange(len(tokens), device=device)
+        self.token_offsets = torch.tensor(slots.lengths, device=device) - 1
+        self.tokens = torch.tensor(tokens, device=device)
+        self.positions = self.token_offsets + prefix_cache.tokens
+        self._masks: dict[int | None, tuple[Tensor | None, Tensor]] = {}
+
+    def compute_attention(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """See pack.attend. Tensors come as [1, heads, rows, head size]."""
+        own = []
+        for kept, side in zip(self.slots.layers[layer], (key, value), strict=True):
+            kept[:, self.row_indices, self.token_offsets] = side[0]
+            own.append(kept[:, : len(self.row_indices), : self.max_length].permute(1, 2, 0, 3))
+        queries = query[0].transpose(0, 1) * (
+            scaling if scaling is not None else query.shape[3] ** -0.5
+        )
+        out = compute_attention_eager(
+            queries[:, None],
+            self.prefix.layers.get(layer),
+            (own[0], own[1]),
+            self._get_masks(window),
+            softcap,
+            sinks,
+        )
+        return out.transpose(0, 1)
+
+    def _get_masks(self, window: int | None) -> tuple[Tensor | None, Tensor]:
+        """What each row may not see of the prefix (None: it sees all of it) and of the slots,
+        [rows, 1, keys].
+        """
+        if window not in self._masks:
+            at = self.token_offsets[:, None, None]
+            slot = torch.arange(self.max_length, device=at.device)
+            masked, prefix_masked = slot > at, None
+            if window is not None:
+                masked |= at - slot >= window
+                if self.prefix.tokens + self.max_length > window:
+                    prefix_masked = (
+                        at + self.prefix.tokens - torch.arange(self.prefix.tokens, device=at.device)
+                        >= window
+                    )
+            self._masks[window] = prefix_masked, masked
+        return self._masks[window]

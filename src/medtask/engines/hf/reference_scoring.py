@@ -1,0 +1,90 @@
+"""The slow way to score: plain forward passes. The fast way is held against it, and it answers
+where packing fails.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from medtask.engines.tokens.chat import TokenizedBranch
+from medtask.engines.tokens.trie import TrieNode
+from medtask.records import BranchScores
+
+
+@torch.inference_mode()
+def score_branch_reference(model: Any, tokenized: TokenizedBranch) -> tuple[BranchScores, int]:
+    """Scores of one question, and the tokens that were read for them: every label reads everything
+    anew.
+
+    Labels that part at the last branching have the same tokens before it, and share a pass.
+    """
+    if tokenized.trie is None:
+        return _score_text_branch(model, tokenized)
+    logprobs = [0.0] * len(tokenized.trie.candidate_indices)
+    off_set, read = 0.0, 0
+    before: tuple[int, ...] | None = None
+    for label, path, choices in sorted(
+        _list_candidate_paths(tokenized.trie, len(tokenized.prefix_tokens), (), ()),
+        key=lambda found: found[1],
+    ):
+        if path != before:
+            logits = _compute_logits(model, tokenized.prefix_tokens + path)
+            before, read = path, read + len(logits)
+        for place, node, token in choices:
+            allowed = torch.log_softmax(logits[place - 1, list(node.tokens)], dim=-1)
+            logprobs[label] += float(allowed[node.tokens.index(token)])
+        off_set = _compute_off_set(logits[tokenized.answer_position], tokenized.first_tokens)
+    return BranchScores(tuple(logprobs), off_set), read
+
+
+def _score_text_branch(model: Any, tokenized: TokenizedBranch) -> tuple[BranchScores, int]:
+    logprobs, off_set, read = [], 0.0, 0
+    before: tuple[int, ...] | None = None
+    for path, candidate in zip(tokenized.paths[1:], tokenized.candidates, strict=True):
+        if path != before:
+            logits = _compute_logits(model, path)
+            before, read = path, read + len(logits)
+        own = torch.log_softmax(logits[tokenized.answer_position :], dim=-1)
+        logprobs.append(
+            math.fsum(float(own[place, token]) for place, token in enumerate(candidate))
+        )
+        off_set = _compute_off_set(logits[tokenized.answer_position], tokenized.first_tokens)
+    return BranchScores(tuple(logprobs), off_set), read
+
+
+def _compute_logits(model: Any, tokens: tuple[int, ...]) -> torch.Tensor:
+    logits: torch.Tensor = (
+        model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+        .logits[0]
+        .double()
+    )
+    return logits
+
+
+def _compute_off_set(logits: torch.Tensor, tokens: tuple[int, ...]) -> float:
+    inside = float(torch.softmax(logits, dim=-1)[list(tokens)].sum())
+    return max(0.0, 1.0 - inside) if math.isfinite(inside) else math.nan
+
+
+def _list_candidate_paths(
+    node: TrieNode,
+    place: int,
+    path: tuple[int, ...],
+    choices: tuple[tuple[int, TrieNode, int], ...],
+) -> list[tuple[int, tuple[int, ...], tuple[tuple[int, TrieNode, int], ...]]]:
+    """Every label with the tokens that lead to its last branching, and the choices (place,
+    branching, token) on the way.
+    """
+    found = []
+    for token, child in zip(node.tokens, node.children, strict=True):
+        taken = (*choices, (place, node, token))
+        if isinstance(child, int):
+            found.append((child, path, taken))
+        else:
+            found += _list_candidate_paths(
+                child, place + len(child.edge_tokens), (*path, *child.edge_tokens), taken
+            )
+    return found

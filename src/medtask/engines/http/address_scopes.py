@@ -1,0 +1,100 @@
+"""What kind of place an IP address is: this machine, a private network, the internet, or none where
+a model server can be.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+
+
+class AddressScope(Enum):
+    LOOPBACK = "this machine"
+    PRIVATE = "a private network"
+    PUBLIC = "the internet"
+    FORBIDDEN = "no place for a server"
+
+
+# RFC 1918, shared address space of carriers and overlay networks (RFC 6598), benchmarking (RFC
+# 2544), unique local (RFC 4193). Not `is_private`: what that means has changed between Python
+# releases, and it counts places that
+# are nobody's network.
+_PRIVATE = tuple(
+    map(
+        ip_network,
+        (
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+            "198.18.0.0/15",
+            "fc00::/7",
+        ),
+    )
+)
+_FORBIDDEN = tuple(
+    map(
+        ip_network,
+        (
+            # "this network"; Linux connects it to this machine, past a check for 127.0.0.0/8
+            "0.0.0.0/8",
+            "169.254.0.0/16",  # link-local, with most clouds' metadata services
+            "192.0.0.0/24",  # protocol assignments, with Oracle's metadata service
+            "224.0.0.0/3",  # multicast, reserved, broadcast
+            "100.100.100.200/32",  # Alibaba's metadata service
+            "168.63.129.16/32",  # Azure's channel to the host
+            "::/128",
+            "100::/64",  # discard
+            "fe80::/9",  # link-local and the former site-local
+            "ff00::/8",
+            # local NAT64: where the IPv4 address stands is the gateway's own business
+            "64:ff9b:1::/48",
+            "2001::/32",  # Teredo: two IPv4 addresses in one, the second in disguise
+            "fd00:ec2::/32",  # Amazon's metadata services
+            "fd20:ce::254/128",  # Google's
+            "fd00:42::42/128",  # Scaleway's
+        ),
+    )
+)
+
+
+def unmap_ipv4(address: Address) -> Address:
+    """The IPv4 address that an IPv4-mapped one is; any other as it stands."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def classify_address(address: Address) -> AddressScope:
+    """What kind of place an address is. An IPv6 address that carries an IPv4 one to a gateway
+    counts by the IPv4 one too.
+    """
+    address = unmap_ipv4(address)
+    if any(address in network for network in _FORBIDDEN if network.version == address.version):
+        return AddressScope.FORBIDDEN
+    if address.is_loopback:
+        return AddressScope.LOOPBACK
+    embedded = _extract_embedded_ipv4(address) if isinstance(address, IPv6Address) else None
+    if embedded is not None and classify_address(embedded) is not AddressScope.PUBLIC:
+        return (
+            AddressScope.FORBIDDEN
+        )  # nobody has an honest reason to write this machine or a private address that way
+    if any(address in network for network in _PRIVATE if network.version == address.version):
+        return AddressScope.PRIVATE
+    return AddressScope.PUBLIC
+
+
+def _extract_embedded_ipv4(address: IPv6Address) -> Address | None:
+    """The IPv4 address inside: 6to4 (RFC 3056), NAT64 (RFC 6052), IPv4-compatible (RFC 4291),
+    ISATAP (RFC 5214).
+    """
+    if address.sixtofour is not None:
+        return address.sixtofour
+    last = ip_address(int(address) & 0xFFFFFFFF)
+    if (
+        address in ip_network("64:ff9b::/96")
+        or address in ip_network("::/96")
+        or (int(address) >> 32) & 0xFDFFFFFF == 0x5EFE
+    ):
+        return last
+    return None

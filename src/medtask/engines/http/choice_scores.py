@@ -1,0 +1,327 @@
+"""From one constrained answer, and the likeliest tokens along it, to the probabilities of a whole
+set of candidates.
+
+A server tells, at each place of what it wrote, some of the likeliest tokens. Those with which a
+candidate could go on share the probability there; the answer is followed from token to token. What
+other tokens lead to is not seen: their share is split equally among the candidates that they could
+still become, and how wrong that may be, with all that the server left untold, is the ``slack``.
+Candidates are compared as bytes, since tokens may end anywhere, even inside a character.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medtask.engines.http.client import InvalidResponse
+from medtask.engines.http.protocol import ChatResponse, TokenLogprob, is_control_token
+from medtask.records import Branch, BranchScores
+
+ANSWER_KEY = "answer"  # a JSON schema must be an object for OpenAI
+_JSON_START = re.compile(r'\s*\{\s*"' + ANSWER_KEY + r'"\s*:\s*"')
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceSpelling:
+    """How the candidates would have been written in a reply.
+
+    ``start``: where they begin, in bytes; ``texts``: the whole reply for each, up to where it is
+    told from all others. ``self_terminated``: a text has an end of its own (the closing quote of
+    JSON); else the end of the turn is its end.
+    """
+
+    start: int
+    texts: tuple[bytes, ...]
+    self_terminated: bool
+
+
+def normalise_choices(candidates: Sequence[str]) -> tuple[str, ...]:
+    """What a branch's tails are called between medtask and a server: without blanks around them,
+    and without quotes of JSON.
+    """
+    bare = tuple(tail.strip() for tail in candidates)
+    unquoted = tuple(
+        name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' and "\\" not in name else name
+        for name in bare
+    )
+    return unquoted if len(set(unquoted)) == len(unquoted) else bare
+
+
+def match_choice(text: str, choices: Sequence[str], *, json_object: bool) -> int | None:
+    """Which of the choices a reply names; None where it names none, or not clearly."""
+    if json_object:
+        try:
+            value = json.loads(text)
+            answer = value[ANSWER_KEY] if len(value) == 1 else None
+        except (ValueError, TypeError, KeyError):
+            return None
+        return choices.index(answer) if answer in choices else None
+    answer = text.strip()
+    if answer in choices:
+        return choices.index(answer)
+    # A model that is not held to the set likes to add a full stop or quotes, or to begin with a
+    # capital.
+    folded_choices = [choice.strip(" .\"'`*").casefold() for choice in choices]
+    matches = [
+        at
+        for at, choice in enumerate(folded_choices)
+        if choice == answer.strip(" .\"'`*").casefold()
+    ]
+    return matches[0] if len(matches) == 1 else None
+
+
+def score_reply(
+    response: ChatResponse,
+    branch: Branch,
+    choices: Sequence[str],
+    *,
+    json_object: bool,
+    unmasked: bool,
+) -> BranchScores | None:
+    """The scores that a reply means for a branch; None where it names none of its choices.
+
+    Malformed where the log-probabilities are not those of the answer.
+    """
+    chosen = match_choice(response.text, choices, json_object=json_object)
+    if chosen is None:
+        return None
+    if response.token_logprobs is None:
+        return BranchScores(
+            tuple(0.0 if at == chosen else -math.inf for at in range(len(choices))),
+            choice_only=True,
+        )
+    spelling = spell_choices(response.text, choices, chosen, json_object=json_object)
+    token_logprobs = _align_tokens(response.token_logprobs, response.text)
+    if branch.weigh == "text":
+        return _score_first_tokens(token_logprobs, spelling, unmasked)
+    return _score_along_answer(token_logprobs, spelling, chosen, unmasked)
+
+
+def spell_choices(
+    text: str, choices: Sequence[str], chosen: int, *, json_object: bool
+) -> ChoiceSpelling:
+    """How each choice would stand in a reply that is written like ``text``, which names
+    ``chosen``.
+    """
+    if not json_object:
+        start = len(text) - len(text.lstrip())
+        # Unconstrained, it may be in other letters or in quotes; there is no telling how the others
+        # would be written then.
+        choices = [text.strip() if at == chosen else choice for at, choice in enumerate(choices)]
+        return ChoiceSpelling(
+            len(text[:start].encode()),
+            tuple((text[:start] + choice).encode() for choice in choices),
+            self_terminated=False,
+        )
+    found = _JSON_START.match(text)
+    if found is None:
+        raise InvalidResponse("its JSON is not written as its schema has it")
+    json_start = found[0]
+    # Some servers escape whatever is not ASCII, most do not.
+    escaped = not text.startswith(json_start + json.dumps(choices[chosen], ensure_ascii=False)[1:])
+    texts = tuple(
+        (json_start + json.dumps(choice, ensure_ascii=escaped)[1:]).encode() for choice in choices
+    )
+    return ChoiceSpelling(len(json_start.encode()), texts, self_terminated=True)
+
+
+def _align_tokens(token_logprobs: Sequence[TokenLogprob], text: str) -> tuple[TokenLogprob, ...]:
+    """The steps that wrote the text: without those of thoughts before it; the end of the turn may
+    follow.
+
+    Servers that tell tokens as text alone lose those that end inside a character: what stands
+    before the first of them is all that can be followed then.
+    """
+    target = text.encode()
+    for start in range(len(token_logprobs)):
+        written = b""
+        for at in range(start, len(token_logprobs)):
+            if written == target and is_control_token(token_logprobs[at].token):
+                return tuple(token_logprobs[start : at + 1])
+            if not target.startswith(written + token_logprobs[at].token):
+                break
+            written += token_logprobs[at].token
+        if written == target:
+            return tuple(token_logprobs[start:])
+        if start == 0 and target[len(written) : len(written) + 1] > b"\x7f":
+            return tuple(token_logprobs[:at])
+    raise InvalidResponse("its log-probabilities are not those of its text")
+
+
+def _can_follow(remaining: bytes, token: bytes, self_terminated: bool) -> bool:
+    """Whether a token could be the next one of a candidate of which ``remaining`` is left."""
+    if not remaining:
+        return not self_terminated and is_control_token(token)
+    return bool(token) and (
+        remaining.startswith(token) or (self_terminated and token.startswith(remaining))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenPosition:
+    """One place of the answer: the probability of each token with which a candidate could go on,
+    and those candidates.
+
+    ``written_index``: the index of the token that was written. ``unseen_bound``: bound on the
+    probability of such tokens that were not told.
+    """
+
+    tokens: tuple[tuple[float, frozenset[int]], ...]
+    written_index: int
+    unseen_bound: float
+
+    @property
+    def seen_mass(self) -> float:
+        return math.fsum(share for share, _ in self.tokens)
+
+
+def _read_position(
+    token_logprob: TokenLogprob, remaining: dict[int, bytes], self_terminated: bool
+) -> _TokenPosition:
+    logprobs = dict(token_logprob.top_logprobs)
+    logprobs[token_logprob.token] = max(
+        token_logprob.logprob, logprobs.get(token_logprob.token, -math.inf)
+    )
+    tokens = []
+    for token_bytes, logprob in logprobs.items():
+        members = frozenset(
+            at for at, rest in remaining.items() if _can_follow(rest, token_bytes, self_terminated)
+        )
+        if members:
+            tokens.append((token_bytes, math.exp(min(logprob, 0.0)), members))
+    written_index = next(
+        (at for at, token in enumerate(tokens) if token[0] == token_logprob.token), None
+    )
+    if written_index is None:
+        raise InvalidResponse("its log-probabilities are not those of its text")
+    # No token that was left untold is likelier than the unlikeliest of the likeliest, and all of
+    # them share what is left.
+    min_probability = (
+        math.exp(min(logprob for _, logprob in token_logprob.top_logprobs))
+        if token_logprob.top_logprobs
+        else 1.0
+    )
+    untold_mass = max(
+        0.0, 1.0 - math.fsum(math.exp(min(logprob, 0.0)) for logprob in logprobs.values())
+    )
+    possible = {rest[:end] for rest in remaining.values() for end in range(1, len(rest) + 1)} | (
+        {b""} if b"" in remaining.values() else set()
+    )
+    unseen_bound = min(untold_mass, min_probability * max(0, len(possible) - len(tokens)))
+    return _TokenPosition(
+        tuple((share, members) for _, share, members in tokens), written_index, unseen_bound
+    )
+
+
+def _score_along_answer(
+    token_logprobs: Sequence[TokenLogprob], spelling: ChoiceSpelling, chosen: int, unmasked: bool
+) -> BranchScores:
+    remaining = frozenset(range(len(spelling.texts)))
+    probabilities, errors = [0.0] * len(remaining), [0.0] * len(remaining)
+    mass, offset, off_set, lost_mass = 1.0, 0, None, 0.0
+    for token_logprob in token_logprobs:
+        if (len(remaining) == 1 and offset > spelling.start) or (
+            not token_logprob.token and offset < len(spelling.texts[chosen])
+        ):
+            break  # all is said, or a token's half character was lost
+        position = _read_position(
+            token_logprob,
+            {index: spelling.texts[index][offset:] for index in remaining},
+            spelling.self_terminated,
+        )
+        reaches_choice = offset + len(token_logprob.token) > spelling.start
+        if unmasked and off_set is None and reaches_choice:
+            off_set = min(1.0, max(0.0, 1.0 - position.seen_mass))
+        if reaches_choice:
+            lost_mass += (
+                mass * position.unseen_bound / (position.seen_mass + position.unseen_bound)
+                if position.seen_mass + position.unseen_bound
+                else mass
+            )
+        followed_mass, remaining = 0.0, position.tokens[position.written_index][1]
+        for share, members in position.tokens:
+            token_mass = (
+                share / position.seen_mass if position.seen_mass else 1 / len(position.tokens)
+            )
+            if (
+                members == remaining
+            ):  # other pieces of the same words: the answer tells how those go on, too
+                followed_mass += token_mass
+                continue
+            for index in members:
+                probabilities[index] += mass * token_mass / len(members)
+                errors[index] += mass * token_mass * (len(members) - 1) / len(members)
+        mass *= followed_mass
+        offset += len(token_logprob.token)
+    _assign_remaining_mass(
+        probabilities, errors, mass, remaining, chosen, ended=offset == len(spelling.texts[chosen])
+    )
+    return BranchScores(
+        tuple(map(_log_or_minus_inf, probabilities)),
+        off_set,
+        min(1.0, max(errors) + lost_mass) if len(probabilities) > 1 else 0.0,
+    )
+
+
+def _assign_remaining_mass(
+    probabilities: list[float],
+    errors: list[float],
+    mass: float,
+    remaining: frozenset[int],
+    chosen: int,
+    *,
+    ended: bool,
+) -> None:
+    """Give what has arrived to the candidate that was written.
+
+    Where the answer ends inside another candidate (``ended``) and the server does not tell how
+    likely the end was, it was at least as likely as any other way to go on: of n candidates, the
+    one that was written has between one part in n and all of it.
+    """
+    count = len(remaining)
+    chosen_part = (1 + 1 / count) / 2
+    for index in remaining:
+        probabilities[index] += mass * (
+            chosen_part if index == chosen else (1 - chosen_part) / max(1, count - 1)
+        )
+        errors[index] += mass * (1 - chosen_part if ended or count == 1 else chosen_part)
+
+
+def _score_first_tokens(
+    token_logprobs: Sequence[TokenLogprob], spelling: ChoiceSpelling, unmasked: bool
+) -> BranchScores:
+    """The log-likelihood of each candidate's first token of its own; for those that were not told,
+    that of the unlikeliest told.
+    """
+    offset = 0
+    all_choices = frozenset(range(len(spelling.texts)))
+    for token_logprob in token_logprobs:
+        position = _read_position(
+            token_logprob,
+            {one: text[offset:] for one, text in enumerate(spelling.texts)},
+            spelling.self_terminated,
+        )
+        if any(members != all_choices for _, members in position.tokens) or len(all_choices) == 1:
+            break
+        offset += len(token_logprob.token)
+    probabilities = [
+        math.fsum(share for share, members in position.tokens if members == {one})
+        for one in all_choices
+    ]
+    min_logprob = min(
+        [logprob for _, logprob in token_logprob.top_logprobs] or [token_logprob.logprob]
+    )
+    missing = sum(not share for share in probabilities)
+    untold_mass = missing * math.exp(min_logprob)
+    logprobs = tuple(_log_or_minus_inf(share) if share else min_logprob for share in probabilities)
+    off_set = min(1.0, max(0.0, 1.0 - position.seen_mass)) if unmasked else None
+    return BranchScores(
+        logprobs, off_set, untold_mass / (position.seen_mass + untold_mass) if untold_mass else 0.0
+    )
+
+
+def _log_or_minus_inf(probability: float) -> float:
+    return math.log(min(probability, 1.0)) if probability > 0 else -math.inf

@@ -1,0 +1,126 @@
+"""How fast a server is asked: places that grow and shrink, pauses that it asks for, and when to
+stop asking at all.
+
+Places grow by one per round of successes and halve when the server is overloaded, as TCP's
+congestion window does (RFC 5681). Delays grow exponentially with full jitter (M. Brooker,
+"Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+
+from medtask.errors import EngineError
+
+MAX_DELAY_S = 60.0
+MAX_WAIT_S = 600.0  # a server that asks for more has no quota left today
+MAX_FAILURES = 20
+_FIRST_DELAY_S = 0.5
+_FAILURES_TO_PAUSE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncClock:
+    """Time as the engine sees it: seconds that only grow, and a way to let them pass."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+
+
+class ConcurrencyLimiter:
+    """One for all calls to a server. Lives in one event loop."""
+
+    def __init__(self, max_limit: int, *, seed: int, clock: AsyncClock) -> None:
+        self._max_limit = max_limit
+        self._limit = float(max_limit)
+        self._in_flight = 0
+        self._paused_until = clock.now()
+        self._reduced_at = clock.now()
+        self._failed_at = clock.now()
+        self._failures = 0  # in a row, over all calls
+        self._released = anyio.Event()
+        self._clock = clock
+        self._random = random.Random(seed)  # noqa: S311 - spreads calls over time, keeps no secret
+
+    @property
+    def limit(self) -> int:
+        """How many calls may be under way at once, as things are."""
+        return max(1, int(self._limit))
+
+    async def acquire(self) -> float:
+        """Wait until nothing holds the calls and a place is free, and take it; the time at which
+        that was.
+        """
+        while True:
+            wait_s = self._paused_until - self._clock.now()
+            if wait_s > 0:
+                await self._clock.sleep(wait_s)
+            elif self._in_flight < self.limit:
+                self._in_flight += 1
+                return self._clock.now()
+            else:
+                await self._released.wait()
+
+    def release(self) -> None:
+        self._in_flight -= 1
+        released, self._released = self._released, anyio.Event()
+        released.set()
+
+    def record_success(self) -> None:
+        self._failures = 0
+        self._limit = min(self._max_limit, self._limit + 1 / self._limit)
+
+    def reduce_limit(self, started_at: float) -> None:
+        """The server is overloaded, as a call that began at ``started_at`` found out: half the
+        places.
+        """
+        if (
+            started_at >= self._reduced_at
+        ):  # calls that were under way together tell of one overload, not of many
+            self._limit = max(1.0, self._limit / 2)
+            self._reduced_at = self._clock.now()
+
+    def pause(self, wait_s: float) -> None:
+        """No call begins for so many seconds. EngineError where that is too long to sit out."""
+        if wait_s > MAX_WAIT_S:
+            raise EngineError(
+                f"the server asks to be left alone for {wait_s:,.0f} seconds",
+                fix="run the same command again when that time is over: nothing is asked twice",
+            )
+        self._paused_until = max(self._paused_until, self._clock.now() + wait_s)
+
+    def record_failure(self, started_at: float, reason: str) -> None:
+        """One more failure in a row, of a call that began at ``started_at``. Some in a row: then
+        one call at a time looks after the server.
+
+        Calls that were under way together when the server went down count once, however many they
+        were.
+        """
+        if started_at < self._failed_at:
+            return
+        self._failed_at = self._clock.now()
+        self._failures += 1
+        if self._failures >= MAX_FAILURES:
+            raise EngineError(
+                f"{MAX_FAILURES} calls to the server in a row failed, the last one so: {reason}",
+                fix=(
+                    "see that the server works, then run the same command again: nothing is "
+                    "asked twice"
+                ),
+            )
+        if self._failures >= _FAILURES_TO_PAUSE:
+            self._limit = 1.0
+            self.pause(self.draw_delay_s(self._failures - _FAILURES_TO_PAUSE))
+
+    def draw_delay_s(self, failed_attempts: int) -> float:
+        """Seconds to wait before the next try, of which ``failed_attempts`` went wrong before
+        this one.
+        """
+        return self._random.uniform(
+            0, min(MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failed_attempts, 30))
+        )

@@ -1,0 +1,101 @@
+"""A prompt as the turns of a chat, with what the model's own turn already holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from medtask.engines.http.protocol import break_control_tokens
+from medtask.engines.tokens.thinking import PROMPTED_THINKING
+from medtask.records import Branch, Message, Prompt
+
+# For servers that do not go on with an assistant's turn, in words at the end of the question.
+_THOUGHTS_INTRO = "\n\nThis was thought about it before:\n"
+_WRITTEN_INTRO = (
+    "\n\nThe answer begins as follows. Go on right behind it and repeat nothing of it:\n"
+)
+_PREFIX_INTRO = "\n\nAnswer for: "
+_THINK_INSTRUCTION = (
+    "\n\nDo not answer yet. Reason about it first, step by step and in plain sentences."
+)
+_CHOICES_INSTRUCTION = "\n\nAnswer with exactly one of these and nothing else:\n"
+
+
+def build_messages(
+    prompt: Prompt, branch: Branch | None, *, can_continue: bool
+) -> tuple[tuple[Message, ...], str]:
+    """The turns, and what the assistant's turn begins with ("" where the server cannot go on with
+    one).
+
+    Thoughts, what is written so far and a branch's lead stand in the assistant's turn where the
+    server goes on with it, as engines in this process have it; elsewhere in words at the end of the
+    question.
+    """
+    messages = _append_text(prompt.messages, branch.ask if branch else "")
+    prefix = branch.prefix if branch else ""
+    if can_continue:
+        thoughts = (
+            ""
+            if prompt.thoughts is None
+            else PROMPTED_THINKING.start_text
+            + break_control_tokens(prompt.thoughts)
+            + PROMPTED_THINKING.end_text
+        )
+        return messages, thoughts + break_control_tokens(
+            prompt.partial_response
+        ) + break_control_tokens(prefix)
+    continuation = (
+        "" if prompt.thoughts is None else _THOUGHTS_INTRO + break_control_tokens(prompt.thoughts)
+    )
+    continuation += (
+        _WRITTEN_INTRO + break_control_tokens(prompt.partial_response)
+        if prompt.partial_response
+        else ""
+    )
+    continuation += (
+        _PREFIX_INTRO + break_control_tokens(prefix).strip().removesuffix(":") if prefix else ""
+    )
+    return _append_text(messages, continuation, escaped=True), ""
+
+
+def build_thinking_messages(
+    prompt: Prompt, *, can_continue: bool, native: bool
+) -> tuple[tuple[Message, ...], str]:
+    """The turns that ask for thoughts: by the server's own means, or else aloud."""
+    # The options of a choice stand in what its first branch asks: there is nothing to think about
+    # without them.
+    messages = _append_text(prompt.messages, prompt.branches[0].ask if prompt.branches else "")
+    if native:
+        return messages, ""
+    return (
+        (messages, PROMPTED_THINKING.start_text)
+        if can_continue
+        else (_append_text(messages, _THINK_INSTRUCTION, escaped=True), "")
+    )
+
+
+def list_choices(messages: Sequence[Message], choices: Sequence[str]) -> tuple[Message, ...]:
+    """The same turns with all that may be answered listed at their end: for a second try where
+    nothing holds the server to it.
+    """
+    return _append_text(messages, _CHOICES_INSTRUCTION + "\n".join(choices), escaped=True)
+
+
+def _append_text(
+    turns: Sequence[Message], text: str, *, escaped: bool = False
+) -> tuple[Message, ...]:
+    """The turns, broken up where they look like control tokens (``escaped``: they are already),
+    with ``text`` at their end.
+    """
+    messages = (
+        list(turns)
+        if escaped
+        else [Message(message.role, break_control_tokens(message.content)) for message in turns]
+    )
+    return (
+        *messages[:-1],
+        replace(
+            messages[-1],
+            content=messages[-1].content + (text if escaped else break_control_tokens(text)),
+        ),
+    )

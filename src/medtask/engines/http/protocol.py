@@ -1,0 +1,155 @@
+"""What a server is asked and what it answers, in words of no wire format, and the face that every
+dialect shows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from medtask.records import Message
+
+# How a server can be held to a closed set, the best first: a list of texts (vLLM), a GBNF grammar
+# (llama.cpp), a JSON schema (OpenAI), the same in the words of llama-cpp-python, and Ollama's
+# `format`.
+ConstraintMode = Literal["choice", "grammar", "json_schema", "json_object", "format"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request. ``prefix``: what the assistant's turn holds already; only for servers that go on
+    with it.
+
+    ``choices``: the texts to which the answer is held, if the server can; ``schema``: or the JSON
+    schema. ``top_logprobs``: how many of the likeliest tokens to tell at each place; 0 for none.
+    ``think``: thoughts are wanted, not wanted, or the server decides.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    prefix: str = ""
+    choices: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    top_logprobs: int = 0
+    think: bool = False
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token that was written: its bytes and natural log-probability, and those of the likeliest
+    at its place.
+    """
+
+    token: bytes
+    logprob: float
+    top_logprobs: tuple[tuple[bytes, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """What a server answered. ``token_logprobs``: None where no probabilities came.
+    ``prompt_tokens``: those that it says it read.
+    """
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    model: str
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int = 0
+    thoughts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatChunk:
+    """A piece of a reply that is shown while it is written; the last one has ``finish_reason``
+    and, where told, the counts.
+    """
+
+    text: str = ""
+    thoughts: str = ""
+    finish_reason: Literal["stop", "length"] | None = None
+    model: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCaps:
+    """What a server can do, as found out at start.
+
+    ``server_type``: which software answers, for people. ``model``: the name under which it serves
+    the model; ``response_model``: the name in its responses. ``hold``: how it is held to a closed
+    set; ``schema``: to a JSON schema. ``goes_on``: it goes on with an assistant's turn. ``top``:
+    likeliest tokens told at a place; 0: no log-probabilities. ``raw``: these are the model's own,
+    not those that a constraint left over. ``usage``: it tells, always alike, how many tokens it
+    read. ``counts``: how a prompt's tokens are counted beforehand. ``context``: tokens of prompt
+    and answer together. ``thinks``: thoughts can be asked for and come apart from the answer;
+    ``always_thinks``: they come unasked. ``limit_name``, ``temperature``: how the length is
+    limited, and whether a temperature may be set. ``extra_body``: what every request to this kind
+    of server carries besides.
+    """
+
+    server_type: str
+    model: str
+    response_model: str = ""
+    version: str = ""
+    hold: ConstraintMode | None = None
+    schema: ConstraintMode | None = None
+    goes_on: bool = False
+    top: int = 0
+    raw: bool = True
+    usage: bool = False
+    counts: Literal["chat", "template", "text"] | None = None
+    context: int | None = None
+    thinks: bool = False
+    always_thinks: bool = False
+    limit_name: str = "max_tokens"
+    temperature: bool = True
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Dialect(Protocol):
+    """A wire format: pure functions from wishes to bodies and from bodies to replies."""
+
+    path: str
+
+    def build_body(self, request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
+        """The body of a request."""
+
+    def parse_response(self, body: Any, server_caps: ServerCaps) -> ChatResponse:
+        """What the body of a response says; Malformed where it is none, or is cut, or is another
+        model's.
+        """
+
+    def parse_chunk(self, event: Any, server_caps: ServerCaps) -> ChatChunk:
+        """What one event of a streamed response says."""
+
+
+# The control tokens of the chat templates of common model families. The server's tokenizer is not
+# known here, so everything that looks like one is broken up: a record must not end its own turn.
+_CONTROL = re.compile(
+    r"<\|[^<>|\s]{1,40}\|?>|<[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|<unused\d+>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|THINK)\]|<</?SYS>>|</?think>|</?seed:think>|<\uff5c[^<>]{1,40}\uff5c>"
+)
+
+
+def break_control_tokens(text: str) -> str:
+    """Break up what a chat template's control tokens look like, by a space behind the first
+    character.
+    """
+    return _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def is_control_token(token: bytes) -> bool:
+    """Whether a token's text is that of a control token, or empty, as ends of a turn are told."""
+    return not token or _CONTROL.fullmatch(token.decode(errors="replace").strip()) is not None

@@ -1,0 +1,188 @@
+"""Writing over the wire: texts, JSON objects and thoughts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from medtask.engines.decoding.grammar import remove_quote_keywords
+from medtask.engines.decoding.sampling import derive_row_seed
+from medtask.engines.http.client import HttpClient, InvalidResponse
+from medtask.engines.http.messages import build_messages, build_thinking_messages
+from medtask.engines.http.probe import THINKING_TOKENS
+from medtask.engines.http.protocol import ChatChunk, ChatRequest, ChatResponse, Dialect, ServerCaps
+from medtask.engines.http.queries import ServerQuery, send_queries
+from medtask.engines.http.token_counting import PromptTokenCounter
+from medtask.engines.tokens.thinking import PROMPTED_THINKING
+from medtask.errors import EngineError
+from medtask.records import Fault, Generated, Limits, Prompt, Status
+
+
+class HttpGenerator:
+    """A server that writes."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        dialect: Dialect,
+        server_caps: ServerCaps,
+        token_counter: PromptTokenCounter,
+    ) -> None:
+        self._client, self._dialect, self._server_caps, self._token_counter = (
+            client,
+            dialect,
+            server_caps,
+            token_counter,
+        )
+
+    def generate(
+        self, prompts: Sequence[Prompt], limits: Limits, on_text: Callable[[str], None] | None
+    ) -> Iterator[Generated | Fault]:
+        """See HttpEngine.generate."""
+        if on_text and len(prompts) > 1:
+            raise EngineError(
+                "only one text can be shown while it is written",
+                fix="ask about one prompt at a time",
+            )
+        if limits.schema is not None and not self._server_caps.schema:
+            raise EngineError(
+                f"{self._server_caps.server_type} cannot be held to a JSON schema",
+                fix="choose a model that runs in this process",
+            )
+        ready: list[ServerQuery] = []
+        for _, counted in self._token_counter.count_tokens(
+            [self._build_query(prompt, limits) for prompt in prompts]
+        ):
+            if isinstance(counted, Fault):
+                yield counted
+            else:
+                ready.append(counted)
+        started = time.perf_counter()
+        for query, outcome in (
+            self._stream_queries(ready, on_text) if on_text else self._send_queries(ready)
+        ):
+            if isinstance(outcome, Fault):
+                yield outcome
+            else:
+                yield self._build_generated(
+                    query, outcome, limits, (time.perf_counter() - started) * 1000
+                )
+
+    def _build_query(self, prompt: Prompt, limits: Limits) -> ServerQuery:
+        native = limits.think and self._server_caps.thinks
+        if limits.think:
+            messages, prefix = build_thinking_messages(
+                prompt, can_continue=self._server_caps.goes_on, native=native
+            )
+        else:
+            messages, prefix = build_messages(prompt, None, can_continue=self._server_caps.goes_on)
+        stop = (
+            *limits.stop,
+            *(PROMPTED_THINKING.stop_texts if limits.think and not native else ()),
+        )
+        request = ChatRequest(
+            messages,
+            limits.max_tokens
+            + (THINKING_TOKENS if self._server_caps.always_thinks and not limits.think else 0),
+            prefix=prefix,
+            schema=None if limits.schema is None else remove_quote_keywords(limits.schema),
+            stop=stop,
+            temperature=limits.temperature,
+            top_p=limits.top_p,
+            seed=derive_row_seed(limits.seed, prompt.record_id) if limits.temperature > 0 else None,
+            think=native,
+        )
+        return ServerQuery(prompt, request)
+
+    def _send_queries(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, ChatResponse | Fault]]:
+        return send_queries(
+            self._client,
+            queries,
+            lambda ask: (
+                self._dialect.path,
+                self._dialect.build_body(ask.request, self._server_caps),
+            ),
+            self._parse_response,
+        )
+
+    def _parse_response(self, query: ServerQuery, body: Any) -> ChatResponse | Fault:
+        response = self._dialect.parse_response(body, self._server_caps)
+        return self._check_truncation(query, response)
+
+    def _check_truncation(self, query: ServerQuery, response: ChatResponse) -> ChatResponse | Fault:
+        truncation = self._token_counter.find_truncation(
+            query, response.prompt_tokens, response.completion_tokens or 0
+        )
+        return (
+            Fault(query.record_id, Status.FAILED, f"truncated_by_engine: {truncation}")
+            if truncation
+            else response
+        )
+
+    def _stream_queries(
+        self, queries: Sequence[ServerQuery], on_text: Callable[[str], None]
+    ) -> Iterator[tuple[ServerQuery, ChatResponse | Fault]]:
+        for query in queries:
+            body = self._dialect.build_body(replace(query.request, stream=True), self._server_caps)
+            try:
+                response = self._join_chunks(self._client.stream(self._dialect.path, body), on_text)
+                yield query, self._check_truncation(query, response)
+            except InvalidResponse as malformed:
+                yield query, Fault(query.record_id, Status.FAILED, f"engine_protocol: {malformed}")
+
+    def _join_chunks(self, events: Iterator[Any], on_text: Callable[[str], None]) -> ChatResponse:
+        """One reply from the pieces of a stream, each shown as it comes."""
+        total = ChatChunk()
+        for event in events:
+            chunk = self._dialect.parse_chunk(event, self._server_caps)
+            if chunk.text:
+                on_text(chunk.text)
+            total = ChatChunk(
+                total.text + chunk.text,
+                total.thoughts + chunk.thoughts,
+                chunk.finish_reason or total.finish_reason,
+                chunk.model or total.model,
+                total.prompt_tokens if chunk.prompt_tokens is None else chunk.prompt_tokens,
+                total.completion_tokens
+                if chunk.completion_tokens is None
+                else chunk.completion_tokens,
+            )
+        if total.finish_reason is None:
+            raise InvalidResponse("its text has no end")
+        return ChatResponse(
+            total.text,
+            total.finish_reason,
+            total.model,
+            prompt_tokens=total.prompt_tokens,
+            completion_tokens=total.completion_tokens,
+            thoughts=total.thoughts,
+        )
+
+    def _build_generated(
+        self, query: ServerQuery, response: ChatResponse, limits: Limits, ms: float
+    ) -> Generated:
+        continues_text = not limits.think and query.prompt.partial_response[-1:].strip() != ""
+        text = response.thoughts if query.request.think else response.text
+        if query.request.prefix:  # some servers repeat what the answer began with
+            text = text.removeprefix(query.request.prefix)
+        elif query.prompt.partial_response and not limits.think:
+            text = text.removeprefix(query.prompt.partial_response)
+        text = text.rstrip() if continues_text else text.strip()
+        if limits.think and not query.request.think:
+            text = text.removeprefix(PROMPTED_THINKING.start_text.strip()).lstrip()
+        completion_tokens = response.completion_tokens or 0
+        tokens_read = (response.prompt_tokens or 0) - response.cached_tokens + completion_tokens
+        return Generated(
+            query.record_id,
+            text,
+            response.finish_reason,
+            0.0,
+            completion_tokens,
+            tokens_read,
+            response.cached_tokens,
+            ms,
+        )

@@ -1,0 +1,320 @@
+"""Whether a server read the whole prompt: tokens counted before it is sent against those that it
+says it read.
+
+Servers cut prompts that do not fit, some of them without a word. Four ways of counting, the best
+first: by the server's own chat template and tokenizer (vLLM, llama-server), by a tokenizer on this
+machine that the user names, by the server's tokenizer with the template's share measured once
+(llama-cpp-python); and where nobody can count, by bounds that only show large losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medtask.engines.http.client import HttpClient, InvalidResponse
+from medtask.engines.http.openai import THINKING_SWITCH_SERVERS
+from medtask.engines.http.protocol import ChatRequest, ChatResponse, Dialect, ServerCaps
+from medtask.engines.http.queries import ServerQuery, send_queries
+from medtask.engines.tokens.chat import ChatFormat, detect_chat_format, render_prompt
+from medtask.engines.tokens.tokenizer import HfTokenizer
+from medtask.errors import EngineError, MissingExtra, ModelNotFound
+from medtask.records import Fault, Message, Prompt, Status
+
+TOKEN_TOLERANCE = 2  # tokens by which counts may differ
+MAX_BYTES_PER_TOKEN = (
+    16  # a token of ordinary text has fewer bytes than that: what a bound can rest on
+)
+
+
+class PromptTokenCounter:
+    """Counts prompts beforehand and judges replies by it."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        dialect: Dialect,
+        server_caps: ServerCaps,
+        tokenizer: str | None = None,
+    ) -> None:
+        self._client, self._dialect, self._server_caps = client, dialect, server_caps
+        self._chat = load_chat(tokenizer) if tokenizer else None
+        self._template_tokens: dict[tuple[str, ...], int] = {}
+        self._shortest: tuple[int, int] | None = (
+            None  # (bytes, tokens) of the shortest prompt that was read so far
+        )
+
+    @property
+    def method(self) -> str:
+        """How prompts are counted, for the manifest."""
+        return "local tokenizer" if self._chat else self._server_caps.counts or "bounds"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What this way of counting leaves unseen."""
+        if not self._server_caps.usage:
+            return ("nobody can tell whether prompts are read to their end",)
+        if self.method == "bounds":
+            return (
+                (
+                    "nobody counts prompts beforehand: only large losses would be noticed; "
+                    "--tokenizer MODEL counts them exactly"
+                ),
+            )
+        return ()
+
+    def count_tokens(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, ServerQuery | Fault]]:
+        """Each ask, and the same with its tokens counted where they can be; a Fault for one that
+        does not fit, or cannot be counted.
+        """
+        if self._chat:
+            counted: Iterator[tuple[ServerQuery, int | Fault]] = (
+                (ask, self._count_locally(self._chat, ask)) for ask in queries
+            )
+        elif self._server_caps.counts is None:
+            yield from ((ask, ask) for ask in queries)
+            return
+        else:
+            counted = {
+                "chat": self._count_by_chat,
+                "template": self._count_by_template,
+                "text": self._count_by_text,
+            }[self._server_caps.counts](queries)
+        for query, tokens in counted:
+            yield query, tokens if isinstance(tokens, Fault) else self.check_length(query, tokens)
+
+    def check_length(self, query: ServerQuery, tokens: int) -> ServerQuery | Fault:
+        """The ask with its tokens, or a Fault where the context does not hold them and the
+        answer.
+        """
+        limit, needed = self._server_caps.context, tokens + query.request.max_tokens
+        if limit is not None and needed > limit:
+            reason = (
+                f"{needed:,} tokens with the {query.request.max_tokens:,} that may be written; "
+                f"the server reads at most {limit:,}"
+            )
+            return Fault(query.record_id, Status.TOO_LONG, reason)
+        return query.with_expected_tokens(tokens)
+
+    def find_truncation(
+        self, query: ServerQuery, prompt_tokens: int | None, completion_tokens: int
+    ) -> str | None:
+        """Why a reply cannot be trusted to be about the whole prompt; None where nothing speaks
+        against it.
+        """
+        if not self._server_caps.usage:
+            return None
+        if prompt_tokens is None:
+            raise InvalidResponse("it does not tell how many tokens were read")
+        if query.expected_tokens is not None:
+            tolerance = TOKEN_TOLERANCE + (
+                len(query.request.messages) - 1
+                if self._server_caps.counts == "text" and not self._chat
+                else 0
+            )
+            return (
+                None
+                if abs(prompt_tokens - query.expected_tokens) <= tolerance
+                else (
+                    f"the server read {prompt_tokens:,} tokens of {query.expected_tokens:,} "
+                    "that were sent"
+                )
+            )
+        size = sum(len(turn.content.encode()) for turn in query.request.messages) + len(
+            query.request.prefix.encode()
+        )
+        limit = self._server_caps.context
+        if limit is not None and prompt_tokens + completion_tokens >= limit:
+            return (
+                f"the server read {prompt_tokens:,} tokens, which leave no room in a context "
+                f"of {limit:,}"
+            )
+        shortest_size, shortest_tokens = self._shortest or (0, 0)
+        if (
+            size > shortest_size
+            and prompt_tokens
+            < shortest_tokens + (size - shortest_size) / MAX_BYTES_PER_TOKEN - TOKEN_TOLERANCE
+        ):
+            return (
+                f"the server read {prompt_tokens:,} tokens of a prompt of {size:,} bytes, fewer "
+                "than "
+                "those can be"
+            )
+        if self._shortest is None or size < shortest_size:
+            self._shortest = size, prompt_tokens
+        return None
+
+    def _count_locally(self, chat: ChatFormat, query: ServerQuery) -> int:
+        prompt = Prompt(
+            query.record_id, query.request.messages, (), "", partial_response=query.request.prefix
+        )
+        return len(render_prompt(chat, prompt).prompt_tokens)
+
+    def _count_by_chat(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, int | Fault]]:
+        def build_call(query: ServerQuery) -> tuple[str, dict[str, Any]]:
+            return "/tokenize", build_tokenize_body(query.request, self._server_caps)
+
+        for query, ids in send_queries(
+            self._client, queries, build_call, lambda _, body: parse_token_ids(body)
+        ):
+            yield query, ids if isinstance(ids, Fault) else len(ids)
+
+    def _count_by_template(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, int | Fault]]:
+        def build_call(query: ServerQuery) -> tuple[str, dict[str, Any]]:
+            return "/apply-template", self._dialect.build_body(query.request, self._server_caps)
+
+        rendered = []
+        for query, text in send_queries(self._client, queries, build_call, _parse_rendered_prompt):
+            if isinstance(text, Fault):
+                yield query, text
+            else:
+                rendered.append(_RenderedQuery(query, text))
+        for rendered_query, ids in send_queries(
+            self._client, rendered, _build_tokenize_call, lambda _, body: parse_token_ids(body)
+        ):
+            yield rendered_query.query, ids if isinstance(ids, Fault) else len(ids)
+
+    def _count_by_text(
+        self, queries: Sequence[ServerQuery]
+    ) -> Iterator[tuple[ServerQuery, int | Fault]]:
+        for query in queries:
+            self._measure_template_tokens(query.request.messages)
+
+        def build_call(query: ServerQuery) -> tuple[str, dict[str, Any]]:
+            return _COUNT_PATH, self._build_text_body(query.request.messages)
+
+        for query, tokens in send_queries(
+            self._client, queries, build_call, lambda _, body: _parse_token_count(body)
+        ):
+            yield (
+                query,
+                tokens
+                if isinstance(tokens, Fault)
+                else tokens + self._template_tokens[_roles(query.request.messages)],
+            )
+
+    def _measure_template_tokens(self, messages: Sequence[Message]) -> None:
+        """What the chat template adds to turns of these roles: seen once, on turns of one word
+        each.
+        """
+        roles = _roles(messages)
+        if roles in self._template_tokens:
+            return
+        one_word_messages = tuple(Message(turn.role, "word") for turn in messages)
+        body = self._dialect.build_body(ChatRequest(one_word_messages, 1), self._server_caps)
+        response: ChatResponse = self._client.post(
+            self._dialect.path,
+            body,
+            lambda told: self._dialect.parse_response(told, self._server_caps),
+        )
+        text_tokens = self._client.post(
+            _COUNT_PATH, self._build_text_body(one_word_messages), _parse_token_count
+        )
+        self._template_tokens[roles] = (response.prompt_tokens or 0) - text_tokens
+
+    def _build_text_body(self, messages: Sequence[Message]) -> dict[str, Any]:
+        return {
+            "model": self._server_caps.model,
+            "input": "\n".join(turn.content for turn in messages),
+        }
+
+
+_COUNT_PATH = "/extras/tokenize/count"
+
+
+@dataclass(frozen=True, slots=True)
+class _RenderedQuery:
+    """An ask with the text that llama-server's template makes of it."""
+
+    query: ServerQuery
+    text: str
+
+    @property
+    def record_id(self) -> str:
+        return self.query.record_id
+
+
+def _build_tokenize_call(rendered: _RenderedQuery) -> tuple[str, dict[str, Any]]:
+    return "/tokenize", {"content": rendered.text, "add_special": True, "parse_special": True}
+
+
+def build_tokenize_body(request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
+    """vLLM's /tokenize for a chat: TokenizeChatRequest of
+    vllm/entrypoints/serve/tokenize/protocol.py.
+    """
+    messages = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+    continues = bool(request.prefix)
+    if continues:
+        messages.append({"role": "assistant", "content": request.prefix})
+    body: dict[str, Any] = {
+        "model": server_caps.model,
+        "messages": messages,
+        "add_generation_prompt": not continues,
+    }
+    body |= {"continue_final_message": True} if continues else {}
+    if server_caps.server_type in THINKING_SWITCH_SERVERS:
+        body["chat_template_kwargs"] = {"enable_thinking": request.think, "thinking": request.think}
+    return body
+
+
+def parse_token_ids(body: Any) -> tuple[int, ...]:
+    """The ``tokens`` of a response of vLLM's or llama-server's /tokenize."""
+    tokens = body.get("tokens") if isinstance(body, dict) else None
+    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        raise InvalidResponse("its tokens are no numbers")
+    return tuple(tokens)
+
+
+def load_chat(name: str) -> ChatFormat:
+    """The tokenizer and chat template of a model, by its name or folder, to count with."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra(
+            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
+        ) from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(
+            f"no tokenizer called {name} can be loaded ({type(error).__name__})",
+            fix="name a model of the Hub or a folder",
+        ) from None
+    return detect_chat_format(HfTokenizer(tokenizer))
+
+
+def require_usage(server_caps: ServerCaps, allowed: bool) -> None:
+    """EngineError where a server does not tell what it read, unless the user has allowed that."""
+    if not server_caps.usage and not allowed:
+        raise EngineError(
+            f"{server_caps.server_type} does not tell reliably how many tokens it reads: a "
+            "prompt that it "
+            "cuts off would go unnoticed",
+            fix="update the server or use one that reports usage, "
+            "or add --allow-unverified-context",
+        )
+
+
+def _roles(messages: Sequence[Message]) -> tuple[str, ...]:
+    return tuple(turn.role for turn in messages)
+
+
+def _parse_rendered_prompt(_ask: ServerQuery, body: Any) -> str:
+    text = body.get("prompt") if isinstance(body, dict) else None
+    if not isinstance(text, str):
+        raise InvalidResponse("its prompt is no text")
+    return text
+
+
+def _parse_token_count(body: Any) -> int:
+    count = body.get("count") if isinstance(body, dict) else None
+    if not isinstance(count, int):
+        raise InvalidResponse("its count is no number")
+    return count

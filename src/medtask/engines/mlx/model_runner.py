@@ -1,0 +1,159 @@
+"""Reads rows of tokens with a model of mlx-lm, many at once.
+
+What rows share is read once into a prompt cache. Each goes on in a copy of its own, padded on the
+right and then moved so that all end together: mlx-lm's own way to batch caches of any kind
+(BatchGenerator in mlx_lm/generate.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
+
+from medtask.engines.tokens.trie_scoring import Logits, LogprobQuery
+
+BUDGET_TOKENS = 2048  # tokens of one pass, padding included
+MAX_KV_TOKENS = (
+    32_768  # tokens whose keys and values are kept at once, copies of the prefix included
+)
+MAX_BATCH_ROWS = 64
+
+TokenIds = tuple[int, ...]
+LayerCaches = list[Any]  # one of mlx-lm's caches for each layer, of one row or of several
+
+
+class MlxModelRunner:
+    """Keeps the last shared prefix, and behind it what was read of rows. ``batched``: several rows
+    at once; ``tokens_read`` counts.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.batched = True
+        self.tokens_read = 0
+        self.prefix_tokens: TokenIds = ()
+        self._prefix_caches: LayerCaches = []
+        self._cached_rows: dict[
+            TokenIds, tuple[LayerCaches, int]
+        ] = {}  # by all its tokens: where a row stands, in which caches
+
+    def cache_prefix(self, tokens: TokenIds) -> int:
+        """Have a shared prefix ready, and nothing behind it; how many tokens had to be read for
+        it.
+        """
+        self._cached_rows.clear()
+        if self._prefix_caches and tokens == self.prefix_tokens:
+            return 0
+        self._prefix_caches = []
+        caches = make_prompt_cache(self.model)
+        self._forward(caches, [tokens])
+        self.prefix_tokens, self._prefix_caches = tokens, caches
+        return len(tokens)
+
+    def compute_logits(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
+        """See tokens.walk.Read."""
+        if not self.batched:
+            return [self.compute_logits_uncached(query) for query in queries]
+        keeps: dict[TokenIds, int] = {}  # candidates of one token each ask for the same reading
+        for query in queries:
+            keeps[query.tokens] = max(query.logits_to_keep, keeps.get(query.tokens, 0))
+        found: dict[TokenIds, Logits] = {}
+        ordered = sorted(keeps, key=len, reverse=True)
+        for part in split_rows([len(row) for row in ordered], len(self.prefix_tokens)):
+            rows = ordered[part]
+            caches, logits = self.prefill_rows(rows, [keeps[row] for row in rows])
+            self._cached_rows |= {row: (caches, place) for place, row in enumerate(rows)}
+            found |= dict(zip(rows, logits, strict=True))
+        return [found[query.tokens][-query.logits_to_keep :] for query in queries]
+
+    def compute_logits_uncached(self, query: LogprobQuery) -> Logits:
+        """The slow way: one row, from its first token and without any cache."""
+        self.tokens_read += len(query.tokens)
+        return _to_numpy(self.model(mx.array([query.tokens]))[0, -query.logits_to_keep :])
+
+    def prefill_rows(
+        self, rows: Sequence[TokenIds], keeps: Sequence[int]
+    ) -> tuple[LayerCaches, list[Logits]]:
+        """The caches of rows that were read to their ends, and the logits [keep, vocabulary] behind
+        the last tokens of each.
+        """
+        if self.batched:
+            starts = [
+                self._find_cached_start(row, keep) for row, keep in zip(rows, keeps, strict=True)
+            ]
+            caches = [
+                layer[0].merge(list(layer))
+                for layer in zip(*(found for _, found in starts), strict=True)
+            ]
+            own = [row[read:] for row, (read, _) in zip(rows, starts, strict=True)]
+        else:
+            caches, own = make_prompt_cache(self.model), list(rows)
+        # Nobody wants the logits of the first pass, and what nobody wants mlx does not compute.
+        self._forward(caches, [tokens[:-keep] for tokens, keep in zip(own, keeps, strict=True)])
+        logits = self._forward(
+            caches, [tokens[-keep:] for tokens, keep in zip(own, keeps, strict=True)]
+        )
+        return caches, [_to_numpy(logits[place, :keep]) for place, keep in enumerate(keeps)]
+
+    def decode_step(self, caches: LayerCaches, tokens: Sequence[int]) -> Logits:
+        """Logits [rows, vocabulary] behind one more token of each row."""
+        self.tokens_read += len(tokens)
+        return _to_numpy(self.model(mx.array([[token] for token in tokens]), cache=caches)[:, -1])
+
+    def _find_cached_start(self, row: TokenIds, keep: int) -> tuple[int, LayerCaches]:
+        """How much of a row was read before, at least without its last ``keep`` tokens, and the
+        caches that hold it.
+        """
+        for length in sorted({len(tokens) for tokens in self._cached_rows}, reverse=True):
+            if length <= len(row) - keep and (found := self._cached_rows.get(row[:length])):
+                return length, [cache.extract(found[1]) for cache in found[0]]
+        return len(self.prefix_tokens), self._prefix_caches
+
+    def _forward(self, caches: LayerCaches, rows: Sequence[TokenIds]) -> Any:
+        """Read rows of any lengths, each behind what its cache holds; logits [rows, longest,
+        vocabulary], of padding too.
+        """
+        lengths = [len(row) for row in rows]
+        self.tokens_read += sum(lengths)
+        padding = [max(lengths) - length for length in lengths]
+        if any(padding):
+            for cache in caches:
+                cache.prepare(lengths=lengths, right_padding=padding)
+        padded = mx.array([[*row, *[0] * more] for row, more in zip(rows, padding, strict=True)])
+        logits = []
+        for start in range(0, max(lengths), BUDGET_TOKENS):
+            logits.append(self.model(padded[:, start : start + BUDGET_TOKENS], cache=caches))
+            mx.eval([cache.state for cache in caches])
+        if any(padding):
+            for cache in caches:
+                cache.finalize()
+        return mx.concatenate(logits, axis=1) if logits else None
+
+
+def split_rows(
+    lengths: Sequence[int], shared_tokens: int, extra_tokens: int = 0
+) -> Iterator[slice]:
+    """Parts of rows, the longest first, that one pass can take; of a single row always.
+    ``extra_tokens``: tokens that each will get yet.
+    """
+    start = 0
+    while start < len(lengths):
+        longest = lengths[start]
+        stop = start + max(
+            1,
+            min(
+                MAX_BATCH_ROWS,
+                BUDGET_TOKENS // max(1, longest - shared_tokens),
+                MAX_KV_TOKENS // (longest + extra_tokens),
+            ),
+        )
+        yield slice(start, stop)
+        start = stop
+
+
+def _to_numpy(logits: Any) -> Logits:
+    return np.array(logits.astype(mx.float32))

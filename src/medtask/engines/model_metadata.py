@@ -1,0 +1,261 @@
+"""The contract of a model folder that training writes: a label list, what it was trained for, and a
+hash of every file.
+
+    medtask.json   {"format": 1, "engine": "linear", "kind": "label", "labels": [...], ...,
+    "sha256": {file: hash}} linear.json, linear.npz                        of a linear model, or
+    config.json, model.safetensors, tokenizer.json, ...       of an encoder or a whole language
+    model, or adapter_config.json, adapter_model.safetensors            of a language model's
+    adapter, or hybrid.json                                               of several models together
+
+``medtask.json`` is written last and holds the hashes of all files that are read with the model: a
+folder that was only half written, or changed since, is refused. What people read (README.md,
+loss.csv, pictures) may be edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any, Literal, cast, get_args
+
+from medtask.errors import InputError
+from medtask.tables.atomic_files import replace_file
+from medtask.tables.table_part import format_name, format_names, format_path
+
+METADATA_FORMAT = 1
+METADATA_FILE = "medtask.json"
+TRAINING_FILE = "training.json"  # what a training notes from its first step on
+CALIBRATION_FILE = (
+    "calibration.json"  # made after the model and looked at by itself: it may come, change and go
+)
+
+EngineName = Literal["linear", "encoder", "hf", "hybrid"]
+Kind = Literal["label", "labels", "choice", "answer", "fields"]
+PhiStatus = Literal["yes", "no", "unknown"]
+
+_RETRAIN_FIX = "train the model again, or take a whole copy of its folder"
+# What a loader may read without being told its name: it must not come into the folder afterwards.
+_EDITABLE_SUFFIXES = frozenset({".md", ".csv", ".svg"})
+_MODEL_SUFFIXES = frozenset({".json", ".jinja", ".model", ".npz", ".safetensors", ".txt"})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """What a trained model is.
+
+    ``labels``: in the order of the model's outputs; none of a language model, which reads its
+    labels in the prompt. ``kind``: of the task; a head knows one label that is right ("label"), or
+    any ("labels"). ``abstain``: the task's answer for "cannot tell", where the model was not
+    trained to give it. ``untaught``: the task's labels that had no example, to which the model
+    gives no probability. ``base``: what the training began with. ``task_fingerprint``: of the task
+    that it was trained for. ``phi``: whether it was trained on texts of patients. ``sha256``: by
+    file, with ``/`` between folders; write_trained fills it in.
+    """
+
+    engine: EngineName
+    kind: Kind
+    labels: tuple[str, ...]
+    abstain: str | None = None
+    untaught: tuple[str, ...] = ()
+    base: str = ""
+    task_fingerprint: str = ""
+    phi: PhiStatus = "unknown"
+    sha256: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def find_trained_engine(folder: Path) -> EngineName | None:
+    """Which engine a folder's model was trained for; None where the folder holds no contract.
+
+    InputError where it holds one that cannot be read, or none yet because a training in it has not
+    ended.
+    """
+    if (folder / METADATA_FILE).is_file():
+        return _parse_metadata(folder).engine
+    if (folder / TRAINING_FILE).is_file():
+        fix = "run the same `medtask train` command again: it goes on where it stopped"
+        raise InputError(
+            f"{format_path(folder)} holds no finished model: its training has not ended", fix=fix
+        )
+    return None
+
+
+def read_model_metadata(folder: Path) -> ModelMetadata:
+    """The contract of a folder, all of whose files are there and as they were written.
+
+    InputError where there is none, where it has an unknown format or says what cannot be, and where
+    a file is missing, was changed or has come in since.
+    """
+    metadata = _parse_metadata(folder)
+    for name, expected in metadata.sha256.items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(
+                f"{format_path(folder)} is not whole: {format_name(name)} is missing",
+                fix=_RETRAIN_FIX,
+            )
+        if _hash_file(path) != expected:
+            raise InputError(
+                f"{format_path(path)} is not the file that training wrote", fix=_RETRAIN_FIX
+            )
+    if unknown := sorted(
+        name
+        for name in _list_hashed_files(folder)
+        if _is_model_file(name) and name not in metadata.sha256
+    ):
+        raise InputError(
+            f"{format_path(folder)} holds files that training did not write: "
+            f"{format_names(unknown)}",
+            fix=f"take them away, or {_RETRAIN_FIX}",
+        )
+    return metadata
+
+
+def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata:
+    """Hash all files of a folder and write its contract, last of all; returns it with the hashes.
+
+    InputError for labels that cannot be told apart; StorageError where the folder cannot be
+    written.
+    """
+    hashed = replace(
+        metadata, sha256={name: _hash_file(folder / name) for name in _list_hashed_files(folder)}
+    )
+    content = {
+        "format": METADATA_FORMAT,
+        **{key: value for key, value in asdict(hashed).items() if value is not None},
+    }
+    _check_metadata(folder / METADATA_FILE, json.loads(json.dumps(content)))
+    with replace_file(folder / METADATA_FILE) as draft:
+        draft.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return hashed
+
+
+def hash_model_metadata(folder: Path) -> str:
+    """One SHA-256 that stands for the whole model, since the contract holds the hashes of all other
+    files.
+    """
+    return _hash_file(folder / METADATA_FILE)
+
+
+def _parse_metadata(folder: Path) -> ModelMetadata:
+    path = folder / METADATA_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{format_path(folder)} holds no trained model: {METADATA_FILE} is missing",
+            fix=_RETRAIN_FIX,
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{format_path(path)} cannot be read ({type(error).__name__})", fix=_RETRAIN_FIX
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{format_path(path)} holds no JSON object", fix=_RETRAIN_FIX)
+    _check_metadata(path, content)
+    del content["format"]
+    lists = {key: tuple(content.get(key, ())) for key in ("labels", "untaught")}
+    return ModelMetadata(**{**content, **lists, "sha256": MappingProxyType(content["sha256"])})
+
+
+def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
+    if content.get("format") != METADATA_FORMAT:
+        found_format = content.get("format")
+        raise InputError(
+            f"{format_path(path)} has the format {format_name(repr(found_format))}; this version "
+            "of medtask "
+            f"reads format {METADATA_FORMAT}",
+            fix="take the version that wrote it",
+        )
+    allowed = {"engine": EngineName, "kind": Kind, "phi": PhiStatus}
+    invalid_keys = [
+        key
+        for key in content
+        if key not in {"format", *(part.name for part in fields(ModelMetadata))}
+    ]
+    invalid_keys += [
+        key for key, choice in allowed.items() if content.get(key) not in get_args(choice)
+    ]
+    invalid_keys += [
+        key for key in ("base", "task_fingerprint") if not isinstance(content.get(key), str)
+    ]
+    invalid_keys += ["abstain"] if not isinstance(content.get("abstain", ""), str) else []
+    sha256, labels = content.get("sha256"), content.get("labels")
+    if not isinstance(sha256, dict) or not all(
+        isinstance(value, str) and _is_relative_path(name) for name, value in sha256.items()
+    ):
+        invalid_keys.append("sha256")
+    untaught = content.get("untaught", [])
+    invalid_keys += [
+        key
+        for key, names in (("labels", labels), ("untaught", untaught))
+        if not _is_label_list(names)
+    ]
+    if content.get("engine") in (
+        "linear",
+        "encoder",
+    ):  # these have a head, which knows its labels and nothing else
+        invalid_keys += ["labels"] if not labels else []
+        invalid_keys += ["kind"] if content.get("kind") not in ("label", "labels") else []
+    if not invalid_keys and (
+        duplicates := [
+            label
+            for label, count in Counter([*cast("list[str]", labels), *untaught]).items()
+            if count > 1
+        ]
+    ):
+        raise InputError(
+            f"{format_path(path)} names the label {format_names(duplicates[:1])} twice",
+            fix="give every label a name of its own",
+        )
+    if invalid_keys:
+        raise InputError(
+            f"{format_path(path)} says nothing usable under "
+            f"{format_names(sorted(set(invalid_keys)))}",
+            fix=_RETRAIN_FIX,
+        )
+
+
+def _is_label_list(names: object) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+
+
+def _is_relative_path(name: str) -> bool:
+    path = PurePosixPath(name)
+    return (
+        bool(name)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and "\\" not in name
+        and "\0" not in name
+    )
+
+
+def _list_hashed_files(folder: Path) -> list[str]:
+    """Every file but the contract, hidden ones and those for people, by its path from the
+    folder.
+    """
+    found = [
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in _EDITABLE_SUFFIXES
+    ]
+    names = [
+        path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)
+    ]
+    return sorted(
+        name for name in names if name not in {METADATA_FILE, CALIBRATION_FILE, TRAINING_FILE}
+    )
+
+
+def _is_model_file(name: str) -> bool:
+    return "/" not in name and PurePosixPath(name).suffix in _MODEL_SUFFIXES
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,214 @@
+"""What engines have in common that read many rows together, behind what the rows share."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from medtask.engines.base import Engine, PromptPlan, Rendering
+from medtask.engines.tokens.chat import (
+    ChatFormat,
+    TokenizedBranch,
+    render_prompt,
+    tokenize_branches,
+)
+from medtask.engines.tokens.prompt_requests import (
+    PromptRequest,
+    group_requests,
+    make_prompt_request,
+    split_into_packs,
+)
+from medtask.engines.tokens.trie import compute_mean_label_tokens
+from medtask.errors import EngineError
+from medtask.records import Branch, BranchScores, Fault, Message, Prompt, Scores, Status
+
+# Read at every start, together and plainly. Unlike lengths, and labels that begin alike, so that a
+# leak between rows shows; two branches, so that one between branches does.
+_PROBE_BRANCHES = (
+    Branch("", ("wrist", "knee", "knee joint")),
+    Branch("Side: ", ("left", "right"), weigh="text"),
+)
+PROBE_PROMPTS = tuple(
+    Prompt(
+        str(number),
+        (Message("user", f"Name the body part.\n\nText: {text}"),),
+        _PROBE_BRANCHES,
+        text,
+    )
+    for number, text in enumerate(("Broken left wrist after a fall on ice.", "Torn meniscus"))
+)
+
+
+class PackedEngine(Engine):
+    """``chat``: how its model is spoken to; ``max_input_tokens``: tokens that it reads at most;
+    ``budget_tokens``: tokens of one pack, and ``max_sequences``: how many sequences one may
+    hold, None for any number. ``packed``: whether rows are read together at all.
+    """
+
+    chat: ChatFormat
+    max_input_tokens: int
+    budget_tokens: int
+    max_sequences: int | None = None
+    packed: bool = True
+
+    @abstractmethod
+    def score_pack(
+        self, pack: Sequence[PromptRequest], shared_tokens: int
+    ) -> Iterator[Scores | Fault]:
+        """Scores of units that begin with the same ``shared_tokens`` tokens; a fault for one
+        that cannot be read.
+        """
+
+    def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
+        """The slow way, against which packs are held: every label reads everything anew."""
+        raise NotImplementedError
+
+    def check_packing(self, tolerance: float) -> None:
+        """Read the probe both ways, and give packing up where a probability differs by more than
+        ``tolerance``.
+        """
+        gap = self.compare_with_reference(PROBE_PROMPTS)
+        self.info = replace(self.info, details={**self.info.details, "packed_against_plain": gap})
+        if not gap <= tolerance:
+            self.disable_packing(
+                f"rows read together and alone differ by {gap:.2g} in a probability"
+            )
+
+    def compare_with_reference(self, prompts: Sequence[Prompt]) -> float:
+        """Score prompts together and plainly: the largest difference of any probability (inf where
+        packing fails).
+        """
+        requests = self.tokenize_prompts(prompts)
+        try:
+            results = [
+                result
+                for group in group_requests(requests)
+                for result in self.score_pack(group.requests, group.shared_tokens)
+            ]
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, EngineError):
+            return float("inf")
+        branches = {
+            result.record_id: result.branches for result in results if isinstance(result, Scores)
+        }
+        if len(branches) < len(prompts):
+            return float("inf")
+        reference = self.score_reference(
+            [tokenized for request in requests for tokenized in request.tokenized_branches]
+        )
+        return compute_max_gap(
+            [branch for request in requests for branch in branches[request.prompt.record_id]],
+            reference,
+        )
+
+    def disable_packing(self, reason: str) -> None:
+        """Read every row by itself from here on; the manifest tells why."""
+        self.packed = False
+        self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
+
+    def render(self, prompt: Prompt) -> Rendering:
+        return render_prompt(self.chat, prompt)
+
+    def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
+        requests = self.tokenize_prompts(prompts)
+        groups = group_requests(requests)
+        shared = {
+            request.prompt.record_id: group.shared_tokens
+            for group in groups
+            for request in group.requests
+        }
+        reads = [
+            compute_mean_label_tokens(tokenized.trie) if tokenized.trie else 0.0
+            for request in requests
+            for tokenized in request.tokenized_branches
+        ]
+        return PromptPlan(
+            shared_tokens=groups[0].shared_tokens if groups else 0,
+            own_tokens=tuple(
+                request.count_own_tokens(shared[request.prompt.record_id]) for request in requests
+            ),
+            mean_label_tokens=float(np.mean(reads)) if reads else 0.0,
+            max_input_tokens=self.max_input_tokens,
+            warnings=_find_prefix_labels(self.render(prompts[0]), prompts[0].branches[0])
+            if prompts and prompts[0].branches
+            else (),
+        )
+
+    def score(
+        self, prompts: Sequence[Prompt], cached: Collection[str] = ()
+    ) -> Iterator[Scores | Fault]:
+        requests = []
+        for request in self.tokenize_prompts(prompts):
+            if not request.tokenized_branches:
+                yield Scores(request.prompt.record_id, ())
+            elif request.max_sequence_tokens > self.max_input_tokens:
+                reason = (
+                    f"{request.max_sequence_tokens:,} tokens with the longest label; the model "
+                    "reads at "
+                    f"most {self.max_input_tokens:,}"
+                )
+                yield Fault(request.prompt.record_id, Status.TOO_LONG, reason)
+            else:
+                requests.append(request)
+        for group in group_requests(requests):
+            for pack in split_into_packs(group, self.budget_tokens, self.max_sequences):
+                if any(request.prompt.record_id not in cached for request in pack):
+                    yield from self.score_pack(pack, group.shared_tokens)
+
+    def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[PromptRequest]:
+        """The prompts as units of tokenised questions."""
+        tokenized_branches = iter(
+            tokenize_branches(
+                self.chat, [(prompt, branch) for prompt in prompts for branch in prompt.branches]
+            )
+        )
+        return [
+            make_prompt_request(
+                prompt, list(itertools.islice(tokenized_branches, len(prompt.branches)))
+            )
+            if prompt.branches
+            else make_prompt_request(prompt, (), self.render(prompt).prompt_tokens)
+            for prompt in prompts
+        ]
+
+
+def compute_max_gap(first: Sequence[BranchScores], second: Sequence[BranchScores]) -> float:
+    """The largest difference of any probability between scores of the same branches; infinite where
+    a number is none.
+    """
+    gaps = [
+        np.abs(np.exp(one.logprobs) - np.exp(other.logprobs)).max()
+        for one, other in zip(first, second, strict=True)
+    ]
+    gaps += [
+        abs((one.off_set or 0.0) - (other.off_set or 0.0))
+        for one, other in zip(first, second, strict=True)
+    ]
+    max_gap = float(np.max(gaps))
+    return max_gap if np.isfinite(max_gap) else float("inf")
+
+
+def _find_prefix_labels(rendering: Rendering, branch: Branch) -> tuple[str, ...]:
+    """Labels of a set whose tokens begin another label: only the end of the turn tells them
+    apart.
+    """
+    if branch.weigh == "text":
+        return ()
+    names = branch.candidates
+    label_tokens = [
+        tokens[:-1] for tokens in rendering.candidate_tokens
+    ]  # without the closing token
+    order = sorted(range(len(label_tokens)), key=lambda index: label_tokens[index])
+    # In sorted order everything that begins with a label comes right behind it.
+    return tuple(
+        (
+            f'the tokens of "{names[one]}" begin "{names[other]}": they are told apart only by '
+            "where "
+            "the answer ends"
+        )
+        for one, other in itertools.pairwise(order)
+        if label_tokens[other][: len(label_tokens[one])] == label_tokens[one]
+    )

@@ -1,0 +1,136 @@
+"""Which prompts are read together: those that begin alike share a prefix, and of them as many as
+fit into one pass a pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix
+from medtask.engines.tokens.token_tree import count_tree_tokens
+from medtask.records import Message, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """A prompt with its questions, one per branch: what is never torn apart between packs.
+
+    ``paths``: all that it makes the model read (without questions, the prompt itself); as a tree
+    they have ``tree_tokens``.
+    """
+
+    prompt: Prompt
+    tokenized_branches: tuple[TokenizedBranch, ...]
+    paths: tuple[tuple[int, ...], ...]
+    tree_tokens: int
+
+    def count_own_tokens(self, shared_tokens: int) -> int:
+        return self.tree_tokens - shared_tokens
+
+    @property
+    def max_sequence_tokens(self) -> int:
+        """Tokens of the longest question with its longest tail."""
+        return max(
+            (
+                len(tokenized.prefix_tokens) + tokenized.max_candidate_tokens
+                for tokenized in self.tokenized_branches
+            ),
+            default=len(self.paths[0]),
+        )
+
+    @property
+    def unshared_tokens(self) -> int:
+        """Tokens that would be read if each question were read for itself."""
+        return sum(
+            len(tokenized.prefix_tokens)
+            + sum(len(candidate) - 1 for candidate in tokenized.candidates if candidate)
+            for tokenized in self.tokenized_branches
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixGroup:
+    """Units that begin with the same ``shared_tokens`` tokens."""
+
+    shared_tokens: int
+    requests: tuple[PromptRequest, ...]
+
+
+def make_prompt_request(
+    prompt: Prompt,
+    tokenized_branches: Sequence[TokenizedBranch],
+    prompt_tokens: tuple[int, ...] = (),
+) -> PromptRequest:
+    """``prompt_tokens``: the tokens of a prompt that has no questions."""
+    paths = tuple(path for tokenized in tokenized_branches for path in tokenized.paths) or (
+        prompt_tokens,
+    )
+    return PromptRequest(prompt, tuple(tokenized_branches), paths, count_tree_tokens(paths))
+
+
+def group_requests(requests: Sequence[PromptRequest]) -> list[PrefixGroup]:
+    """Units with the same finished turns, the largest group first.
+
+    A prefix of its own has to save more than it costs to read; where it does not (examples that few
+    rows have in common) units share what all such units begin with.
+    """
+    if not requests:
+        return []
+    by_turns: dict[tuple[Message, ...], list[PromptRequest]] = {}
+    for request in requests:
+        by_turns.setdefault(request.prompt.messages[:-1], []).append(request)
+    common_tokens = _count_shared_tokens(requests)
+    groups, ungrouped = [], []
+    for same_turns in by_turns.values():
+        shared = _count_shared_tokens(same_turns)
+        if len(by_turns) == 1 or len(same_turns) * (shared - common_tokens) > shared:
+            groups.append(PrefixGroup(shared, tuple(same_turns)))
+        else:
+            ungrouped += same_turns
+    if ungrouped:
+        groups.append(PrefixGroup(_count_shared_tokens(ungrouped), tuple(ungrouped)))
+    return sorted(groups, key=lambda group: -len(group.requests))
+
+
+def split_into_packs(
+    group: PrefixGroup, budget_tokens: int, max_sequences: int | None = None
+) -> Iterator[list[PromptRequest]]:
+    """Longest rows first, so that memory runs out at the start or not at all; like lengths together
+    waste no padding.
+
+    A pack has at most ``budget_tokens`` tokens of its own and ``max_sequences`` paths, or one unit.
+    """
+    pack: list[PromptRequest] = []
+    tokens = paths = 0
+    for request in sorted(group.requests, key=lambda request: -request.tree_tokens):
+        tokens += request.count_own_tokens(group.shared_tokens)
+        paths += len(request.paths)
+        if pack and (
+            tokens > budget_tokens or (max_sequences is not None and paths > max_sequences)
+        ):
+            yield pack
+            pack, tokens, paths = (
+                [],
+                request.count_own_tokens(group.shared_tokens),
+                len(request.paths),
+            )
+        pack.append(request)
+    if pack:
+        yield pack
+
+
+def _count_shared_tokens(requests: Sequence[PromptRequest]) -> int:
+    """Length of the prefix that all units share; each question keeps at least the token after which
+    its answer begins.
+    """
+    max_shared = min(
+        min(
+            (tokenized.answer_position for tokenized in request.tokenized_branches),
+            default=len(request.paths[0]) - 1,
+        )
+        for request in requests
+    )
+    return min(
+        max_shared, count_common_prefix([path for request in requests for path in request.paths])
+    )

@@ -1,0 +1,499 @@
+"""Which answers may be accepted without a look: the lowest confidence at which a promised error
+holds.
+
+Learn-then-Test (Angelopoulos et al. 2021): "more than ``max_error`` of the rows at or above this
+threshold are wrong" is a hypothesis for every threshold, tested on gold by the exact binomial tail
+and walked through from the surest rows down, so that thousands of thresholds cost no correction. A
+walk from one place dies of one early error; so there are several starts, each 1.7 times as many
+rows as the one before, that share the risk (Wiens' fallback procedure: where a walk reaches the
+next start it takes its own share along).
+
+Why it holds. The walk passes one first threshold t0 that is bad; everything it does is wrong only
+if it rejects there, or at a later start. Given how many gold rows reach t0, their errors are
+binomial, so the tail is a valid p-value there whatever happened before; a start (the k-th surest
+row) above t0 brings its share of the risk to t0, one below it spends it itself: together they are
+the whole. The argument takes for granted that below t0 all thresholds are bad, that is: the error
+of the accepted grows as the threshold sinks. Where a model is wrong most often where it is surest,
+only the tests at the starts are as safe as they look; the curve shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.errors import UsageError
+from medtask.evaluation.calibration.reliability import (
+    BoolArray,
+    GroupCodes,
+    RiskCurve,
+    compute_risk_curve,
+)
+from medtask.evaluation.report.blocks import (
+    ColumnStyle,
+    Paragraph,
+    ReportBlock,
+    ReportPlot,
+    ReportTable,
+)
+from medtask.evaluation.report.curves import draw_risk
+from medtask.evaluation.report.formatting import capitalise_first, format_percent
+from medtask.evaluation.statistics.intervals import Estimate, FloatArray, estimate_proportion
+from medtask.evaluation.statistics.refusal import Refusal
+
+# Tried from 1.3 to 3 on the sets of benchmarks/guarantees.py, at 371 and 2,000 rows: all accept
+# about as much from 1.5 on.
+START_GROWTH = 1.7
+ClassCodes = NDArray[np.int64]
+_CLASS_TABLE_HEAD: tuple[tuple[str, ColumnStyle], ...] = (
+    ("Answer", "l"),
+    ("Threshold", "n"),
+    ("Accepted", "n"),
+    ("Wrong", "n"),
+    ("Gold rows", "n"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassThreshold:
+    """What becomes of the answers of one class. ``threshold``: None where none of them is accepted;
+    ``rows``: its gold rows.
+    """
+
+    name: str
+    threshold: float | None
+    rows: int
+    accepted: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Answers with a confidence of at least ``threshold`` are wrong in at most ``max_error`` of the
+    cases, with probability ``level`` over the draw of the gold rows. ``class_thresholds``: a
+    threshold for each class of the answer, by its number, all promises at once; then ``threshold``
+    is None.
+
+    ``coverage``: the share of the gold rows that is accepted; ``accepted`` and ``errors``: counts
+    among them. ``rows``: gold rows that were used, one of each group where ``grouped``;
+    ``rows_without_confidence``: those that have no confidence, never accepted.
+    """
+
+    threshold: float | None
+    class_thresholds: Mapping[int, ClassThreshold]
+    coverage: Estimate
+    accepted: int
+    errors: int
+    rows: int
+    rows_without_confidence: int
+    grouped: bool
+    max_error: float
+    level: float
+    risk_curve: RiskCurve
+
+    def select_accepted(
+        self, confidence: FloatArray, classes: ClassCodes | None = None
+    ) -> BoolArray:
+        """Which rows are accepted [n]; one without a confidence (NaN) never is. By-class rules need
+        each answer's class.
+        """
+        if self.class_thresholds and classes is None:
+            raise UsageError(
+                "these thresholds are by class, and the classes of the answers are not given",
+                fix="pass the classes",
+            )
+        return _apply_thresholds(confidence, classes, self.threshold, self.class_thresholds)
+
+    def to_json(self) -> dict[str, object]:
+        """A plain dict without record text. ``confidence`` is the probability with which the
+        promise holds.
+        """
+        by_class = (
+            {"by_class": {rule.name: asdict(rule) for rule in self.class_thresholds.values()}}
+            if self.class_thresholds
+            else {}
+        )
+        return {
+            "threshold": self.threshold,
+            "coverage": self.coverage.value,
+            "coverage_interval": [self.coverage.low, self.coverage.high],
+            "max_error": self.max_error,
+            "confidence": self.level,
+            "accepted": self.accepted,
+            "errors": self.errors,
+            "rows": self.rows,
+            "without_confidence": self.rows_without_confidence,
+            "grouped": self.grouped,
+            **by_class,
+        }
+
+    def describe(self) -> str:
+        """The promise in one sentence."""
+        which = "that reach the threshold of their class"
+        if self.threshold is not None:
+            which = f"with a confidence of {self.threshold:.4g} or more"
+        whose = " of every class" if self.class_thresholds else ""
+        unit = " groups, one row of each" if self.grouped else ""
+        low, high = (100 * (bound or 0.0) for bound in (self.coverage.low, self.coverage.high))
+        return (
+            f"accept answers {which}: {format_percent(self.coverage.value)} of the rows "
+            f"({low:.1f}-{high:.1f} %, n = {self.rows:,}{unit}), and "
+            f"at most {100 * self.max_error:g} % of the accepted{whose} are wrong, with "
+            f"{100 * self.level:g} % confidence "
+            f"(of the gold rows {self.accepted:,} are accepted, {self.errors:,} of them wrong)"
+        )
+
+    def build_blocks(self) -> list[ReportBlock]:
+        """For a report: the promise, the curve with the threshold, what it rests on."""
+        unit = "groups, one row drawn from each" if self.grouped else "rows"
+        picture = draw_risk(
+            self.risk_curve.coverage,
+            self.risk_curve.error,
+            "Error and coverage",
+            max_error=self.max_error,
+            accepted=self.coverage.value,
+        )
+        blocks: list[ReportBlock] = [
+            Paragraph(f"{capitalise_first(self.describe())}."),
+            ReportPlot(
+                "Error among the accepted, the more are accepted; the upright line is the "
+                "threshold's coverage",
+                picture,
+            ),
+        ]
+        if self.class_thresholds:
+            lines = [
+                (
+                    rule.name,
+                    _format_threshold(rule.threshold),
+                    f"{rule.accepted:,}",
+                    f"{rule.errors:,}",
+                    f"{rule.rows:,}",
+                )
+                for rule in sorted(
+                    self.class_thresholds.values(),
+                    key=lambda rule: (-rule.accepted, -rule.rows, rule.name),
+                )
+            ]
+            caption = (
+                "Thresholds by class, on gold; without one, all answers of the class go to review"
+            )
+            blocks.append(ReportTable("Thresholds by class", _CLASS_TABLE_HEAD, lines, caption))
+        blocks.append(
+            Paragraph(
+                f"This holds for rows like the {self.rows:,} gold {unit}: they must be a random "
+                "sample of the rows that are sorted by it, "
+                "labelled without regard to the answer. Of a hundred such samples at most some "
+                f"{100 * (1 - self.level):g} give a "
+                "threshold that lets more errors through. New sources, new wording, another "
+                "model or prompt need new gold. It speaks "
+                "of all accepted answers together; a single one may be wrong at any confidence.",
+                "caution",
+            )
+        )
+        return blocks
+
+
+def find_acceptance(
+    confidence: FloatArray,
+    right: BoolArray,
+    *,
+    classes: ClassCodes | None = None,
+    names: Sequence[str] = (),
+    max_error: float = 0.05,
+    level: float = 0.95,
+    groups: GroupCodes | None = None,
+    seed: int = 0,
+) -> Acceptance | Refusal:
+    """The lowest threshold whose promise holds, from gold rows: confidences [n] (NaN: none),
+    whether each answer is right [n].
+
+    ``classes`` [n]: the class of each answer, for one threshold a class; the risk is divided
+    (Bonferroni) by the classes that have rows enough to be accepted at all, which only their
+    numbers of rows decide; ``names``: of the classes by number. ``groups`` [n]: rows of a group (a
+    patient) are not independent, so one of each, drawn with ``seed``, is used: that is exact, and
+    the promise is then for a row drawn at random from a group drawn at random. Refusal where no
+    threshold holds. UsageError unless 0 < max_error < 1 and 0 < level < 1.
+    """
+    for name, value in (("max_error", max_error), ("level", level)):
+        if not 0 < value < 1:
+            raise UsageError(
+                f"{name} is {value:g}, and must lie between 0 and 1",
+                fix=f"give {name} as a share, such as 0.05 or 0.95",
+            )
+    chosen = np.arange(len(confidence)) if groups is None else sample_one_per_group(groups, seed)
+    sure, correct = (
+        np.asarray(confidence, dtype=np.float64)[chosen],
+        np.asarray(right, dtype=bool)[chosen],
+    )
+    given = None if classes is None else np.asarray(classes)[chosen]
+    known = ~np.isnan(sure)
+    risk = 1 - level
+    if given is None:
+        threshold = _find_threshold(sure[known], correct[known], max_error, risk)
+        class_thresholds: dict[int, ClassThreshold] = {}
+    else:
+        threshold = None
+        class_thresholds = _find_class_thresholds(sure, correct, given, names, max_error, risk)
+    if threshold is None and not any(
+        rule.threshold is not None for rule in class_thresholds.values()
+    ):
+        most = max((rule.rows for rule in class_thresholds.values()), default=0)
+        return _build_refusal(
+            sure[known],
+            correct[known],
+            len(chosen),
+            max_error,
+            risk,
+            most if class_thresholds else None,
+        )
+    taken = _apply_thresholds(sure, given, threshold, class_thresholds)
+    coverage = estimate_proportion(int(taken.sum()), len(chosen))
+    assert coverage is not None
+    return Acceptance(
+        threshold=threshold,
+        class_thresholds=class_thresholds,
+        coverage=coverage,
+        accepted=int(taken.sum()),
+        errors=int((~correct[taken]).sum()),
+        rows=len(chosen),
+        rows_without_confidence=int((~known).sum()),
+        grouped=groups is not None,
+        max_error=max_error,
+        level=level,
+        risk_curve=compute_risk_curve(sure, correct),
+    )
+
+
+def rank_for_review(
+    confidence: FloatArray,
+    *,
+    duplicate_codes: NDArray[np.int64] | None = None,
+    off_set: FloatArray | None = None,
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """The order in which rows are worth a look, most first, and each row's worth: the errors that
+    one look is expected to mend.
+
+    An answer is right with ``confidence`` (NaN: never seen to be) times 1 - ``off_set``, the
+    probability that the truth is in the set at all (NaN or not given: 1). Rows of equal text share
+    a number in ``duplicate_codes``: one look settles all of them, so their expected errors are
+    added up and they come one after the other. Ties keep the table's order.
+    """
+    inside = (
+        np.ones(len(confidence))
+        if off_set is None
+        else 1 - np.nan_to_num(np.clip(off_set, 0, 1), nan=0.0)
+    )
+    wrong = 1 - np.nan_to_num(np.clip(confidence, 0, 1), nan=0.0) * inside
+    unit = (
+        np.arange(len(confidence))
+        if duplicate_codes is None
+        else np.unique(duplicate_codes, return_inverse=True)[1].ravel()
+    )
+    worth = np.bincount(unit, wrong)[unit]
+    first = np.full(int(unit.max(initial=-1)) + 1, len(unit))
+    np.minimum.at(first, unit, np.arange(len(unit)))
+    # Sums of equal rows differ in their last digits by the order of adding; such ties go by place.
+    order = np.lexsort((np.arange(len(unit)), first[unit], -np.round(worth, 9))).astype(np.int64)
+    return order, np.asarray(worth[order], dtype=np.float64)
+
+
+def sample_one_per_group(groups: GroupCodes, seed: int) -> NDArray[np.int64]:
+    """The places of one row of each group, each of its rows with equal probability, in the table's
+    order.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(groups))
+    _, first = np.unique(np.asarray(groups)[shuffled], return_index=True)
+    return np.sort(shuffled[first])
+
+
+def compute_min_rows(max_error: float, risk: float) -> int:
+    """The fewest rows whose being all right shows an error of at most ``max_error``: 59 for 0.05
+    and 0.05.
+    """
+    return math.ceil(math.log(risk) / math.log1p(-max_error) - 1e-9)
+
+
+def _apply_thresholds(
+    confidence: FloatArray,
+    classes: ClassCodes | None,
+    threshold: float | None,
+    class_thresholds: Mapping[int, ClassThreshold],
+) -> BoolArray:
+    limits = np.full(len(confidence), np.inf if threshold is None else threshold)
+    for number, rule in class_thresholds.items() if classes is not None else ():
+        limits[classes == number] = np.inf if rule.threshold is None else rule.threshold
+    return np.asarray(confidence >= limits)  # NaN compares as False
+
+
+def _find_threshold(
+    confidence: FloatArray, right: BoolArray, max_error: float, risk: float
+) -> float | None:
+    """The threshold of these rows, all of which have a confidence; None where no test rejects."""
+    from scipy.stats import binom
+
+    order = np.argsort(-confidence, kind="stable")
+    sure, n = confidence[order], len(order)
+    starts = _choose_start_sizes(n, max_error, risk)
+    if not starts:
+        return None
+    # Equal confidences are accepted together: thresholds lie behind the last of them.
+    ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
+    wrong = np.cumsum(~right[order])[ends]
+    tails = binom.cdf(wrong, ends + 1, max_error)
+    shares = np.zeros(len(ends))
+    np.add.at(shares, np.searchsorted(ends, np.array(starts) - 1), risk / len(starts))
+    best, carried = None, 0.0
+    for place in range(int(np.flatnonzero(shares)[0]), len(ends)):
+        carried += shares[place]
+        if carried and tails[place] <= carried:
+            best = place
+        else:
+            carried = 0.0
+    if best is None:
+        return None
+    last = float(sure[ends[best]])
+    if best + 1 == len(ends):
+        # The tests say the same for all lower thresholds; a fourth decimal below, so that a number
+        # computed again passes.
+        return max(0.0, math.floor(last * 1e4) / 1e4)
+    return (last + float(sure[ends[best + 1]])) / 2
+
+
+def _choose_start_sizes(n: int, max_error: float, risk: float) -> list[int]:
+    """How many of the surest rows each walk starts with: as many walks as fit, none where no test
+    could reject.
+    """
+    for walks in range(40, 0, -1):
+        starts = [
+            round(compute_min_rows(max_error, risk / walks) * START_GROWTH**walk)
+            for walk in range(walks)
+        ]
+        if starts[-1] <= n:
+            return starts
+    return []
+
+
+def _find_class_thresholds(
+    confidence: FloatArray,
+    right: BoolArray,
+    classes: ClassCodes,
+    names: Sequence[str],
+    max_error: float,
+    risk: float,
+) -> dict[int, ClassThreshold]:
+    known = ~np.isnan(confidence)
+    numbers = np.unique(classes).tolist()
+    sizes = {number: int((known & (classes == number)).sum()) for number in numbers}
+    able: list[int] = []
+    for count in range(len(numbers), 0, -1):
+        able = [
+            number
+            for number in numbers
+            if sizes[number] >= compute_min_rows(max_error, risk / count)
+        ]
+        if len(able) >= count:
+            break
+        able = []
+    rules = {}
+    for number in numbers:
+        mine = known & (classes == number)
+        threshold = (
+            _find_threshold(confidence[mine], right[mine], max_error, risk / len(able))
+            if number in able
+            else None
+        )
+        taken = (
+            mine & (confidence >= threshold)
+            if threshold is not None
+            else np.zeros(len(mine), dtype=bool)
+        )
+        name = names[number] if 0 <= number < len(names) else str(number)
+        rules[number] = ClassThreshold(
+            name, threshold, sizes[number], int(taken.sum()), int((taken & ~right).sum())
+        )
+    return rules
+
+
+def _build_refusal(
+    confidence: FloatArray,
+    right: BoolArray,
+    rows: int,
+    max_error: float,
+    risk: float,
+    largest_class_rows: int | None,
+) -> Refusal:
+    """``largest_class_rows``: the gold rows of the most frequent class, where each class has a
+    threshold of its own.
+    """
+    fewest = compute_min_rows(max_error, risk)
+    promise = f"at most {100 * max_error:g} % error with {100 * (1 - risk):g} % confidence"
+    if not rows:
+        return Refusal(
+            f"no row has gold; {promise} needs at least {fewest:,}, all of them right", 0, fewest
+        )
+    if not len(confidence):
+        return Refusal("no answer has a confidence to set a threshold by", rows)
+    needed = _estimate_rows_needed(confidence, right, rows, max_error, risk)
+    if len(confidence) < fewest:
+        short = (
+            f"{promise} cannot be shown with fewer than {fewest:,} gold rows, even if all are right"
+        )
+        return Refusal(short, rows, max(needed or 0, fewest))
+    if largest_class_rows is not None:
+        short = (
+            f"no class has gold rows enough, or few enough errors, to show {promise}; the most "
+            f"frequent has {largest_class_rows:,}"
+        )
+        return Refusal(
+            short,
+            rows,
+            math.ceil(rows * fewest / largest_class_rows)
+            if 0 < largest_class_rows < fewest
+            else None,
+        )
+    if np.ptp(confidence) == 0:
+        wrong = format_percent(float((~right).mean()))
+        return Refusal(
+            f"all answers have the same confidence, and {wrong} of them are wrong: no threshold "
+            f"can promise {promise}",
+            rows,
+        )
+    hope = (
+        ""
+        if needed
+        else "; not even the surest answers are right often enough, so more rows would hardly help"
+    )
+    return Refusal(f"no threshold can promise {promise} on these rows{hope}", rows, needed)
+
+
+def _estimate_rows_needed(
+    confidence: FloatArray, right: BoolArray, rows: int, max_error: float, risk: float
+) -> int | None:
+    """About how many gold rows would do at the error rates seen so far; None where no part of the
+    rows is good enough.
+    """
+    from scipy.stats import binom
+
+    wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
+    found = []
+    for share in np.unique(np.geomspace(1, len(wrong), 60).astype(np.int64)).tolist():
+        # Half an error more than was seen, so that the first rows' luck is not believed.
+        rate = (wrong[share - 1] + 0.5) / (share + 1)
+        if rate >= max_error:
+            continue
+        sizes = np.unique(
+            np.geomspace(compute_min_rows(max_error, risk / 2), 1e6, 400).astype(np.int64)
+        )
+        enough = sizes[binom.cdf(np.ceil(rate * sizes), sizes, max_error) <= risk / 2]
+        if len(enough):
+            found.append(math.ceil(int(enough[0]) * rows / share))
+    return max(math.ceil(1.1 * rows), min(found)) if found else None
+
+
+def _format_threshold(threshold: float | None) -> str:
+    return "–" if threshold is None else f"{threshold:.4g}"

@@ -1,0 +1,186 @@
+"""Sets of labels that miss the truth at most as often as promised: split conformal prediction on
+gold rows.
+
+The promise is an average over the draw of gold and of one further row like it. It is not a promise
+for each class, nor for rows of which the model is sure: of those that get one label only, more may
+be wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.errors import UsageError
+from medtask.evaluation.calibration.acceptance import sample_one_per_group
+from medtask.evaluation.calibration.reliability import BoolArray, GroupCodes
+from medtask.evaluation.report.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.report.formatting import capitalise_first, format_row_count
+from medtask.evaluation.statistics.intervals import Estimate, FloatArray, estimate_proportion
+from medtask.evaluation.statistics.refusal import Refusal
+
+ConformalMethod = Literal["lac", "crc"]
+_SIZE_TABLE_HEAD: tuple[tuple[str, ColumnStyle], ...] = (
+    ("Labels in the set", "l"),
+    ("Gold rows", "n"),
+    ("Share (95 %)", "n"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSets:
+    """The truth is missed by at most ``miss`` of the sets, on average.
+
+    A set has the labels whose share is at least ``threshold``. ``method``: lac where one label
+    applies; crc where each stands by itself, so that of a row's true labels at most ``miss`` are
+    missed on average. ``sizes``: gold rows by the number of labels in their set; ``rows``: all of
+    them, one of each group where ``grouped``.
+    """
+
+    method: ConformalMethod
+    threshold: float
+    miss: float
+    rows: int
+    grouped: bool
+    sizes: tuple[int, ...]
+
+    @property
+    def mean_size(self) -> float:
+        return sum(size * rows for size, rows in enumerate(self.sizes)) / self.rows
+
+    def apply(self, probabilities: FloatArray) -> BoolArray:
+        """The sets [n, k] of shares [n, k]; NaN is no option, and in no set. A set may be empty:
+        then no label is likely enough, and the row is for a person.
+        """
+        return np.asarray(probabilities >= self.threshold - 1e-12)  # NaN compares as False
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "sizes": list(self.sizes), "mean_size": self.mean_size}
+
+    def describe(self) -> str:
+        single = (
+            f"{self._estimate_size_proportion(1)} of the rows get one label"
+            if len(self.sizes) > 1
+            else "no row gets a label"
+        )
+        unit = " groups, one row of each" if self.grouped else ""
+        what = "true labels" if self.method == "crc" else "truths"
+        return (
+            f"sets of {self.mean_size:.2f} labels on average (n = {self.rows:,}{unit}) miss at "
+            f"most {100 * self.miss:g} % of the {what} "
+            f"on average; {single}"
+        )
+
+    def build_blocks(self) -> list[ReportBlock]:
+        """For a report."""
+        lines = [
+            (str(size), f"{rows:,}", str(self._estimate_size_proportion(size)))
+            for size, rows in enumerate(self.sizes)
+            if rows
+        ]
+        scope_note = (
+            "The promise is for all rows together: not for every class, and not for the rows "
+            "with one label only."
+        )
+        caption = f"How large the sets of {format_row_count(self.rows)} with gold are"
+        return [
+            Paragraph(f"{capitalise_first(self.describe())}. {scope_note}"),
+            ReportTable("Sizes of the sets", _SIZE_TABLE_HEAD, lines, caption),
+        ]
+
+    def _estimate_size_proportion(self, size: int) -> Estimate:
+        found = estimate_proportion(self.sizes[size], self.rows)
+        assert found is not None
+        return found
+
+
+def fit_prediction_sets(
+    probabilities: FloatArray,
+    gold: NDArray[Any],
+    *,
+    miss: float = 0.1,
+    groups: GroupCodes | None = None,
+    seed: int = 0,
+) -> PredictionSets | Refusal:
+    """Prediction sets from gold rows: shares [n, k] (NaN: no option of the row), gold [n] (a
+    label's column, -1 unknown) where one label applies, else [n, k] of truth values.
+
+    lac (Sadinle et al. 2019), which makes the smallest sets of all that keep the promise; for
+    labels each by itself crc, conformal risk control of the share of true labels missed
+    (Angelopoulos et al. 2024; a row without true labels misses none). One row of each of ``groups``
+    [n] is used. Refusal with fewer than 1/miss - 1 rows.
+    """
+    single = gold.ndim == 1
+    if not 0 < miss < 1:
+        raise UsageError(
+            f"miss is {miss:g}, and must lie between 0 and 1", fix="give it as a share, such as 0.1"
+        )
+    drawn = np.arange(len(probabilities)) if groups is None else sample_one_per_group(groups, seed)
+    known = ~np.isnan(probabilities[drawn]).all(axis=1)
+    if single:
+        known &= (gold[drawn] >= 0) & (gold[drawn] < probabilities.shape[1])
+    used, truth = (
+        np.asarray(probabilities, dtype=np.float64)[drawn][known],
+        np.asarray(gold)[drawn][known],
+    )
+    rows, fewest = len(used), math.ceil(1 / miss - 1 - 1e-9)
+    if rows < fewest:
+        return Refusal(
+            f"sets that miss at most {100 * miss:g} % need {fewest:,} gold rows or more",
+            rows,
+            fewest,
+        )
+    threshold = (
+        _find_conformal_threshold(used, truth, miss)
+        if single
+        else _find_risk_controlled_threshold(used, truth.astype(bool), miss)
+    )
+    if threshold is None:
+        return Refusal(
+            f"the truth is no option of its row in more than {100 * miss:g} % of the rows", rows
+        )
+    draft = PredictionSets(
+        "lac" if single else "crc", threshold, miss, rows, groups is not None, ()
+    )
+    return replace(draft, sizes=tuple(np.bincount(draft.apply(used).sum(axis=1)).tolist()))
+
+
+def _find_conformal_threshold(
+    probabilities: FloatArray, gold: NDArray[np.int64], miss: float
+) -> float | None:
+    """The share that (n + 1)(1 - miss) of the truths reach, rounded up: the n + 1st is the row to
+    come.
+    """
+    truths = np.nan_to_num(
+        probabilities[np.arange(len(gold)), gold], nan=-np.inf
+    )  # a truth that is no option is missed by every set
+    rank = math.ceil((len(gold) + 1) * (1 - miss) - 1e-9)
+    level = float(np.sort(truths)[::-1][rank - 1])
+    return None if math.isinf(level) else level
+
+
+def _find_risk_controlled_threshold(
+    probabilities: FloatArray, gold: BoolArray, miss: float
+) -> float:
+    """The highest threshold at which (the misses of all rows + 1) / (n + 1) is at most ``miss``; a
+    row's misses are a share.
+    """
+    true = gold.sum(axis=1)
+    row, column = np.nonzero(gold)
+    value = np.nan_to_num(
+        probabilities[row, column], nan=-1.0
+    )  # a true label that is no option is missed by every set
+    order = np.argsort(value, kind="stable")
+    value = value[order]
+    missed = np.concatenate(
+        [[0.0], np.cumsum(1 / true[row[order]])]
+    )  # with the lowest so many true labels missed
+    room = miss * (len(gold) + 1) - 1 + 1e-9
+    allowed = int(np.searchsorted(missed, room, side="right")) - 1
+    if allowed >= len(value):
+        return 1.0  # there are so few true labels that sets may miss them all
+    return max(0.0, float(value[allowed]))

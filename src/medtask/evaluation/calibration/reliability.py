@@ -1,0 +1,416 @@
+"""Whether a confidence means what it says: reliability, its error, proper scores, and the error at
+each coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.evaluation.report.blocks import Paragraph, ReportBlock, ReportPlot, ReportTable
+from medtask.evaluation.report.curves import draw_reliability, draw_risk
+from medtask.evaluation.report.formatting import capitalise_first, format_row_count
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    FloatArray,
+    bootstrap_interval,
+    estimate_proportion,
+    estimate_ratio,
+)
+
+N_BINS = 10
+MIN_PROBABILITY = (
+    1e-6  # a probability below is read as this: a table's rounding must not make a loss infinite
+)
+MAX_CURVE_POINTS = 100  # of a curve that are kept
+_N_SIMULATIONS = 1000
+_MAX_CELLS = 2000
+
+BoolArray = NDArray[np.bool_]
+GroupCodes = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Rows whose confidence lies in [low, high): their mean confidence, and the share of them that
+    was right.
+    """
+
+    low: float
+    high: float
+    confidence: float
+    right: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCurve:
+    """The error among accepted rows by their coverage, from the surest rows on; at most 100 points.
+    ``aurc``: its area (Geifman and El-Yaniv 2017), the mean error over all coverages.
+    """
+
+    coverage: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    error: tuple[Estimate, ...]
+    aurc: float
+
+    def to_json(self) -> dict[str, object]:
+        points = zip(self.coverage, self.thresholds, self.error, strict=True)
+        return {
+            "aurc": self.aurc,
+            "points": [
+                {"coverage": share, "threshold": at, "error": asdict(error)}
+                for share, at, error in points
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How far the confidence of ``rows`` rows can be believed; ``rows_without_confidence`` further
+    rows have none.
+
+    ``ece``: expected calibration error over ten equal bins. It is never 0 on few rows: a model
+    whose confidence is exactly right would show ``ece_by_chance`` on average, and exceed
+    ``ece_chance_limit`` once in twenty times; ``p`` is its chance of an error this large.
+    ``brier``, ``log_loss``: of the confidence that the answer is right (0.25 and 0.69: what 0.5 for
+    every row has). ``distribution_scores``: scores of the whole distribution, where it is known.
+    """
+
+    rows: int
+    rows_without_confidence: int
+    bins: tuple[ReliabilityBin, ...]
+    mean_confidence: float
+    accuracy: Estimate
+    ece: Estimate
+    ece_by_chance: float
+    ece_chance_limit: float
+    p: float
+    brier: Estimate
+    log_loss: Estimate
+    distribution_scores: Mapping[str, Estimate]
+    risk_curve: RiskCurve
+
+    def to_json(self) -> dict[str, object]:
+        """A plain dict without record text."""
+        return {
+            "rows": self.rows,
+            "without_confidence": self.rows_without_confidence,
+            "mean_confidence": self.mean_confidence,
+            "accuracy": asdict(self.accuracy),
+            "ece": {
+                **asdict(self.ece),
+                "by_chance": self.ece_by_chance,
+                "chance_limit": self.ece_chance_limit,
+                "p": self.p,
+            },
+            "brier": asdict(self.brier),
+            "log_loss": asdict(self.log_loss),
+            "all_labels": {
+                name: asdict(figure) for name, figure in self.distribution_scores.items()
+            },
+            "bins": [asdict(one) for one in self.bins],
+            "risk": self.risk_curve.to_json(),
+        }
+
+    def describe(self) -> str:
+        """The finding in a sentence or two."""
+        gap = self.mean_confidence - self.accuracy.value
+        summary = f"expected calibration error {self.ece} on {format_row_count(self.rows)}"
+        if self.p >= 0.05:
+            return (
+                f"{summary}; a perfect confidence would show {self.ece_by_chance:.3f} by chance: "
+                "no sign that it misleads"
+            )
+        way = "surer than it is right" if gap > 0 else "less sure than it could be"
+        means = f"mean confidence {self.mean_confidence:.3f}, right {self.accuracy.value:.3f}"
+        return (
+            f"{summary}, where chance would show {self.ece_by_chance:.3f}: on the whole the "
+            f"model is {way} ({means})"
+        )
+
+    def build_blocks(self, *, include_risk: bool = True) -> list[ReportBlock]:
+        """For a report: the diagram, with ``include_risk`` the curve, the figures."""
+        named = {"brier": "Brier score", "log_loss": "log loss"}
+        lines = [
+            (
+                "Expected calibration error",
+                str(self.ece),
+                f"a perfect confidence would show {self.ece_by_chance:.3f} by chance",
+            ),
+            (
+                "Brier score of the confidence",
+                str(self.brier),
+                "0 is best; 0.25 is saying 0.5 of every row",
+            ),
+            (
+                "Log loss of the confidence",
+                str(self.log_loss),
+                "0 is best; 0.693 is saying 0.5 of every row",
+            ),
+            *(
+                (f"{named.get(name, name).capitalize()}, all labels", str(one), "0 is best")
+                for name, one in self.distribution_scores.items()
+            ),
+            (
+                "Area under the error curve",
+                f"{self.risk_curve.aurc:.3f}",
+                "mean error over all coverages; 0 is best",
+            ),
+        ]
+        left = (
+            (
+                f" {format_row_count(self.rows_without_confidence)} with gold have no confidence "
+                "and "
+                "are not here."
+            )
+            if self.rows_without_confidence
+            else ""
+        )
+        caption = f"n = {self.rows:,} rows with gold and a confidence"
+        bins = [(one.confidence, one.right) for one in self.bins]
+        return [
+            Paragraph(f"{capitalise_first(self.describe())}.{left}"),
+            ReportPlot(
+                "Share right by confidence, with 95 % intervals; the bars below count rows",
+                draw_reliability(bins, "Reliability"),
+            ),
+            *(self.build_risk_blocks() if include_risk else []),
+            ReportTable(
+                "Figures of the confidence",
+                (("Figure", "l"), ("Value (95 %)", "n"), ("How to read it", "w")),
+                lines,
+                caption,
+            ),
+        ]
+
+    def build_risk_blocks(self) -> list[ReportBlock]:
+        """For a report: what acceptance could reach."""
+        drawn = draw_risk(self.risk_curve.coverage, self.risk_curve.error, "Risk")
+        return [
+            ReportPlot(
+                "Error among the surest rows, the more of them are accepted; the band is its 95 "
+                "% interval",
+                drawn,
+            )
+        ]
+
+
+def compute_reliability(
+    confidence: FloatArray,
+    right: BoolArray,
+    *,
+    scores: Mapping[str, FloatArray] | None = None,
+    groups: GroupCodes | None = None,
+    seed: int = 0,
+) -> Reliability | None:
+    """How well confidences [n] in [0, 1] (NaN: none) foretell whether answers are right [n].
+
+    ``scores``: further scores by row (see score_shares), whose means are told. ``groups`` [n]: rows
+    of one group are drawn together by the bootstrap. Binned calibration error is biased upwards
+    (Roelofs et al. 2022), so the value of a perfectly calibrated model on these very confidences is
+    simulated beside it (a consistency test, Bröcker and Smith 2007), and the interval is the
+    reverse percentile bootstrap's, which takes the bias off; it begins at 0 where the test does not
+    reject. The simulation takes rows as independent. None without a row that has a confidence.
+    """
+    known = ~np.isnan(confidence)
+    confidence_, right_ = np.clip(confidence[known], 0.0, 1.0), np.asarray(right, dtype=bool)[known]
+    rows = len(confidence_)
+    accuracy = estimate_proportion(int(right_.sum()), rows)
+    if accuracy is None:
+        return None
+    units = groups[known] if groups is not None else None
+    bin_indices = np.minimum((confidence_ * N_BINS).astype(np.int64), N_BINS - 1)
+    sure = np.clip(confidence_, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    ece, by_chance, limit, p = _estimate_ece(confidence_, right_, bin_indices, units, seed)
+    return Reliability(
+        rows=rows,
+        rows_without_confidence=int((~known).sum()),
+        bins=tuple(
+            _build_bin(at, confidence_[bin_indices == at], right_[bin_indices == at])
+            for at in np.unique(bin_indices).tolist()
+        ),
+        mean_confidence=float(confidence_.mean()),
+        accuracy=accuracy
+        if units is None
+        else estimate_mean(right_.astype(np.float64), units, seed),
+        ece=ece,
+        ece_by_chance=by_chance,
+        ece_chance_limit=limit,
+        p=p,
+        brier=estimate_mean((confidence_ - right_) ** 2, units, seed),
+        log_loss=estimate_mean(-np.log(np.where(right_, sure, 1 - sure)), units, seed),
+        distribution_scores={
+            name: estimate_mean(values[known], units, seed)
+            for name, values in (scores or {}).items()
+        },
+        risk_curve=compute_risk_curve(np.asarray(confidence), np.asarray(right, dtype=bool)),
+    )
+
+
+def compute_proper_scores(probabilities: FloatArray, gold: NDArray[Any]) -> dict[str, FloatArray]:
+    """Log loss and Brier score of each row's whole distribution [n, k]; columns that are NaN are no
+    options of the row.
+
+    ``gold``: [n] column of the truth (the log loss of its probability; the sum of squares over the
+    options), or [n, k] whether a label applies (both are means over the row's labels).
+    Probabilities below 1e-6 are read as that.
+    """
+    known = ~np.isnan(probabilities)
+    filled = np.where(known, probabilities, 0.0)
+    if gold.ndim == 1:
+        truth = np.zeros(probabilities.shape, dtype=bool)
+        truth[np.arange(len(gold)), gold] = True
+        loss = -np.log(np.maximum(filled[truth], MIN_PROBABILITY))
+        return {"log_loss": loss, "brier": np.where(known, (filled - truth) ** 2, 0.0).sum(axis=1)}
+    options = np.maximum(known.sum(axis=1), 1)
+    sure = np.clip(filled, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    each = -np.log(np.where(gold, sure, 1 - sure))
+    return {
+        "log_loss": np.where(known, each, 0.0).sum(axis=1) / options,
+        "brier": np.where(known, (filled - gold) ** 2, 0.0).sum(axis=1) / options,
+    }
+
+
+def compute_risk_curve(confidence: FloatArray, right: BoolArray) -> RiskCurve:
+    """The error among the surest rows at every coverage, with Clopper-Pearson's exact 95 % bands
+    (each for itself).
+
+    Rows of equal confidence are accepted together; rows without one never are, so the curve may end
+    before 1.
+    """
+    from scipy.stats import beta
+
+    n = len(confidence)
+    order = np.argsort(-confidence, kind="stable")[
+        : int((~np.isnan(confidence)).sum())
+    ]  # NaN sorts last
+    sure = confidence[order]
+    ends = (
+        np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
+        if len(sure)
+        else np.zeros(0, dtype=np.int64)
+    )
+    accepted, wrong = ends + 1, np.cumsum(~right[order])[ends]
+    error = wrong / np.maximum(accepted, 1)
+    aurc = float((error * np.diff(accepted, prepend=0)).sum() / max(1, len(sure)))
+    if len(ends) > MAX_CURVE_POINTS:
+        # Evenly spaced in coverage, and the last.
+        kept = np.unique(
+            np.searchsorted(accepted, np.linspace(accepted[0], accepted[-1], MAX_CURVE_POINTS))
+        )
+        ends, accepted, wrong, error = ends[kept], accepted[kept], wrong[kept], error[kept]
+    low = np.where(wrong > 0, beta.ppf(0.025, np.maximum(wrong, 1), accepted - wrong + 1), 0.0)
+    high = np.where(
+        wrong < accepted, beta.ppf(0.975, wrong + 1, np.maximum(accepted - wrong, 1)), 1.0
+    )
+    figures = zip(error.tolist(), accepted.tolist(), low.tolist(), high.tolist(), strict=True)
+    return RiskCurve(
+        tuple((accepted / max(1, n)).tolist()),
+        tuple(sure[ends].tolist()),
+        tuple(Estimate(*one) for one in figures),
+        aurc,
+    )
+
+
+def _estimate_ece(
+    confidence: FloatArray,
+    right: BoolArray,
+    bin_indices: NDArray[np.int64],
+    groups: GroupCodes | None,
+    seed: int,
+) -> tuple[Estimate, float, float, float]:
+    """The error with its interval; its mean and 95th percentile under perfect calibration; the
+    test's p-value.
+    """
+    rows = len(confidence)
+    # Rows that are alike to three digits are one cell: the time depends on the cells.
+    alike = np.stack([bin_indices, np.round(confidence * 1000).astype(np.int64), right], axis=1)
+    _, cell, counts = np.unique(alike, axis=0, return_inverse=True, return_counts=True)
+    unit, cells = (
+        (cell.ravel(), counts)
+        if groups is None
+        else (np.unique(groups, return_inverse=True)[1].ravel(), None)
+    )
+    gaps = np.zeros((int(unit.max()) + 1, N_BINS))
+    np.add.at(gaps, (unit, bin_indices), confidence - right)
+    sizes = np.bincount(unit).astype(np.float64)
+    if cells is None:
+        cells = np.ones(len(sizes), dtype=np.int64)
+    else:
+        gaps, sizes = gaps / cells[:, None], np.ones(len(cells))
+
+    def figure(drawn: NDArray[np.int64] | FloatArray) -> FloatArray:
+        return np.asarray(np.abs(drawn @ gaps).sum(axis=1) / np.maximum(drawn @ sizes, 1e-12))
+
+    value = float(figure(cells[None, :].astype(np.float64))[0])
+    chance = _simulate_calibrated_ece(confidence, bin_indices, seed)
+    p = float((1 + (chance >= value - 1e-12).sum()) / (1 + len(chance)))
+    drawn = bootstrap_interval(cells, figure, width=N_BINS, seed=seed)
+    interval: tuple[float | None, float | None] = (None, None)
+    if drawn is not None:
+        low = 0.0 if p >= 0.05 else min(value, max(0.0, 2 * value - drawn[1]))
+        interval = low, min(1.0, max(value, 2 * value - drawn[0]))
+    return (
+        Estimate(value, rows, *interval),
+        float(chance.mean()),
+        float(np.percentile(chance, 95)),
+        p,
+    )
+
+
+def _simulate_calibrated_ece(
+    confidence: FloatArray, bin_indices: NDArray[np.int64], seed: int
+) -> FloatArray:
+    """The error that these confidences show when each row is right with exactly its confidence,
+    [draws].
+    """
+    random = np.random.default_rng([seed, 1])
+    chance = np.zeros(_N_SIMULATIONS)
+    for at in np.unique(bin_indices):
+        shares, counts = np.unique(np.round(confidence[bin_indices == at], 3), return_counts=True)
+        right = random.binomial(counts, shares, size=(_N_SIMULATIONS, len(counts))).sum(axis=1)
+        chance += np.abs(right - (shares * counts).sum())
+    return chance / len(confidence)
+
+
+def estimate_mean(values: FloatArray, groups: GroupCodes | None, seed: int) -> Estimate:
+    """The mean of at least one row [n], with the bootstrap's interval over groups, or over rows of
+    about equal value.
+    """
+    if groups is not None:
+        unit = np.unique(groups, return_inverse=True)[1].ravel()
+        found = estimate_ratio(
+            np.bincount(unit, values), np.bincount(unit).astype(np.float64), seed=seed
+        )
+    else:
+        parts = np.array_split(np.sort(values), min(len(values), _MAX_CELLS))
+        found = estimate_ratio(
+            np.array([part.mean() for part in parts]),
+            np.ones(len(parts)),
+            np.array(list(map(len, parts))),
+            seed=seed,
+        )
+    assert found is not None
+    return replace(found, value=float(values.mean()), n=len(values))
+
+
+def compute_ece(confidence: FloatArray, right: NDArray[Any]) -> float:
+    """The expected calibration error over ten equal bins, of rows all of which have a confidence;
+    NaN without rows.
+    """
+    if not len(confidence):
+        return float("nan")
+    place = np.minimum((np.clip(confidence, 0, 1) * N_BINS).astype(np.int64), N_BINS - 1)
+    return float(np.abs(np.bincount(place, confidence - right)).sum() / len(confidence))
+
+
+def _build_bin(bin_index: int, confidence: FloatArray, right: BoolArray) -> ReliabilityBin:
+    share = estimate_proportion(int(right.sum()), len(right))
+    assert share is not None
+    return ReliabilityBin(
+        bin_index / N_BINS, (bin_index + 1) / N_BINS, float(confidence.mean()), share
+    )

@@ -1,0 +1,238 @@
+"""A calibration: how probabilities are changed so that they mean what they say. See calibrate.py
+for how it is fitted.
+
+Every method works on the shares of a row's labels [n, k]. A share that is NaN is no option of its
+row, and stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from medtask.errors import InputError
+from medtask.evaluation.statistics.intervals import Estimate, FloatArray
+
+CalibrationMethod = Literal["none", "temperature", "bias", "batch", "isotonic"]
+Knots = tuple[tuple[float, ...], tuple[float, ...]]
+
+FORMAT = "medtask-calibration-1"
+MIN_PROBABILITY = (
+    1e-6  # a share below is read as this, or one that a table rounded to 0 could never rise again
+)
+_MAX_LABELS = 10_000
+_MAX_BIAS = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationScores:
+    """What probabilities are worth on the gold rows. ``accuracy``: of the likeliest label; with
+    each label by itself, of all yes-or-no decisions at one half.
+    """
+
+    log_loss: Estimate
+    brier: Estimate
+    ece: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How shares are changed. ``exclusive``: one label applies, and a row's shares sum to 1; else
+    each label stands by itself.
+
+    ``temperature``, ``bias``: log shares (or log odds) are divided by the one, the other is added,
+    one a label. ``knots``: share before and after, a label each, for method isotonic. ``rows``:
+    those it was fitted on. ``before``, ``after``: on rows that the fit had not seen (five folds);
+    None for batch, which saw no gold. Method none changes nothing, and ``reason`` says why.
+    """
+
+    method: CalibrationMethod
+    labels: tuple[str, ...]
+    exclusive: bool
+    rows: int
+    temperature: float = 1.0
+    bias: tuple[float, ...] = ()
+    knots: tuple[Knots, ...] = ()
+    reason: str = ""
+    before: CalibrationScores | None = None
+    after: CalibrationScores | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        return self.method != "none"
+
+    def apply(self, probabilities: FloatArray) -> FloatArray:
+        """The shares [n, k], calibrated; rows without any option stay as they are. InputError for
+        another number of labels.
+        """
+        if probabilities.ndim != 2 or probabilities.shape[1] != len(self.labels):
+            message = (
+                f"the calibration is for {len(self.labels)} labels, and the answers have "
+                f"{probabilities.shape[-1]}"
+            )
+            raise InputError(message, fix="use the calibration that was fitted for this task")
+        if not self.calibrated:
+            return probabilities.copy()
+        if self.method == "isotonic":
+            return (
+                _renormalize(_apply_isotonic(probabilities, self.knots), probabilities)
+                if self.exclusive
+                else _apply_isotonic(probabilities, self.knots)
+            )
+        bias = np.array(self.bias) if self.bias else np.zeros(len(self.labels))
+        return scale_probabilities(probabilities, self.temperature, bias, exclusive=self.exclusive)
+
+    def describe(self) -> str:
+        """In a line or two, for a person."""
+        if not self.calibrated:
+            return f"uncalibrated: {self.reason}"
+        if self.before is None or self.after is None:
+            return (
+                f"batch calibration without gold, from {self.rows:,} rows: each label's mean "
+                "share was divided out, as if all labels were "
+                "about equally frequent; do not use it where they are not"
+            )
+        temperature_text, before, after = (
+            f"temperature {self.temperature:.2f}",
+            self.before,
+            self.after,
+        )
+        way = {
+            "temperature": temperature_text,
+            "bias": f"{temperature_text} and a bias for each label",
+        }.get(self.method, "isotonic regression")
+        return (
+            f"calibrated by {way}, fitted on {self.rows:,} rows; on rows it had not seen log "
+            f"loss {before.log_loss.value:.3f} -> "
+            f"{after.log_loss}, calibration error {before.ece:.3f} -> {after.ece:.3f}, "
+            f"accuracy {before.accuracy.value:.3f} -> {after.accuracy.value:.3f}"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, as JSON; it holds labels and numbers, and no text of a record."""
+        return {
+            "format": FORMAT,
+            "method": self.method,
+            "labels": list(self.labels),
+            "exclusive": self.exclusive,
+            "rows": self.rows,
+            "temperature": self.temperature,
+            "bias": list(self.bias),
+            "knots": [[list(x), list(y)] for x, y in self.knots],
+            "reason": self.reason,
+            "before": asdict(self.before) if self.before else None,
+            "after": asdict(self.after) if self.after else None,
+        }
+
+
+def parse_calibration(document: object) -> Calibration:
+    """A calibration from what to_json made. InputError for everything else, such as a damaged file,
+    or one made to mislead.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+        raise _build_read_error(f"it is no {FORMAT} document")
+    try:
+        found = TypeAdapter(Calibration).validate_python(
+            {name: value for name, value in document.items() if name != "format"}
+        )
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors(include_input=False, include_url=False)[0]["loc"]))
+        raise _build_read_error(f"its {place} is missing or no such value") from error
+    fault = _find_invalid_value(found)
+    if fault:
+        raise _build_read_error(fault)
+    return found
+
+
+def scale_probabilities(
+    probabilities: FloatArray, temperature: float, bias: FloatArray, *, exclusive: bool
+) -> FloatArray:
+    """softmax(log share / temperature + bias) over a row's options; with each label by itself, the
+    same of its log odds.
+    """
+    from scipy.special import expit, logit
+
+    known = ~np.isnan(probabilities)
+    if not exclusive:
+        moved = expit(
+            logit(
+                np.clip(np.where(known, probabilities, 0.5), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+            )
+            / temperature
+            + bias
+        )
+        return np.where(known, moved, np.nan)
+    logs = np.where(
+        known,
+        np.log(np.clip(np.where(known, probabilities, 1.0), MIN_PROBABILITY, 1.0)) / temperature
+        + bias,
+        -np.inf,
+    )
+    top = logs.max(axis=1, keepdims=True, initial=-np.inf)
+    weights = np.exp(logs - np.where(np.isfinite(top), top, 0.0))
+    return np.where(known, weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300), np.nan)
+
+
+def _apply_isotonic(probabilities: FloatArray, knots: Sequence[Knots]) -> FloatArray:
+    columns = [
+        np.interp(column, np.array(x), np.array(y))
+        for column, (x, y) in zip(probabilities.T, knots, strict=True)
+    ]
+    return np.where(
+        np.isnan(probabilities), np.nan, np.array(columns).T.reshape(probabilities.shape)
+    )
+
+
+def _renormalize(calibrated: FloatArray, probabilities: FloatArray) -> FloatArray:
+    """Rows that sum to 1 again. A row all of whose labels fell to 0 keeps its shares."""
+    known = ~np.isnan(calibrated)
+    total = np.where(known, calibrated, 0.0).sum(axis=1, keepdims=True)
+    plain = scale_probabilities(
+        probabilities, 1.0, np.zeros(probabilities.shape[1]), exclusive=True
+    )
+    return np.where(total > 0, calibrated / np.where(total > 0, total, 1.0), plain)
+
+
+def _find_invalid_value(calibration: Calibration) -> str | None:
+    count = len(calibration.labels)
+    if not 1 <= count <= _MAX_LABELS or len(set(calibration.labels)) < count:
+        return "its labels are none, too many or repeated"
+    # NaN is in no range.
+    if (
+        calibration.rows < 0
+        or not 0.01 <= calibration.temperature <= 100
+        or not all(abs(one) <= _MAX_BIAS for one in calibration.bias)
+    ):
+        return "one of its numbers is out of range"
+    if len(calibration.bias) not in (0, count) or (
+        calibration.method in ("bias", "batch") and not calibration.bias
+    ):
+        return f"it has {len(calibration.bias)} biases for {count} labels"
+    if len(calibration.knots) != (count if calibration.method == "isotonic" else 0):
+        return f"it has {len(calibration.knots)} curves for {count} labels"
+    if not all(_is_increasing(*knot) for knot in calibration.knots):
+        return "one of its curves does not rise from 0 to 1"
+    return None
+
+
+def _is_increasing(before: Sequence[float], after: Sequence[float]) -> bool:
+    inside = all(0 <= one <= 1 for one in (*before, *after))
+    return (
+        inside
+        and 0 < len(before) == len(after)
+        and all(a < b for a, b in pairwise(before))
+        and all(a <= b for a, b in pairwise(after))
+    )
+
+
+def _build_read_error(reason: str) -> InputError:
+    return InputError(
+        f"the calibration cannot be read: {reason}", fix="fit it again on rows with gold"
+    )

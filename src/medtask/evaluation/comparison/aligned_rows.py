@@ -1,0 +1,307 @@
+"""The rows on which several systems are held against each other: those that all have, with gold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from medtask.errors import InputError
+from medtask.evaluation.kinds.choice import parse_letters
+from medtask.evaluation.kinds.protocols import Grader, Kind, create_accumulator_and_grader
+from medtask.evaluation.report.formatting import format_row_count, shorten
+from medtask.evaluation.report.gold_summary import SAMPLE_SIZE
+from medtask.records import Answer, Option, Value
+
+
+class SystemRow(Protocol):
+    """One row of one system."""
+
+    @property
+    def row(self) -> int: ...
+    @property
+    def answer(self) -> Answer: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def gold(self) -> Value | None: ...
+    @property
+    def options(self) -> tuple[Option, ...]: ...
+    @property
+    def group(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSource:
+    """A system's answers: ``rows`` gives them from the first, each time that it is called.
+    ``manifest`` is empty for other tools.
+    """
+
+    name: str
+    rows: Callable[[], Iterable[SystemRow]]
+    manifest: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RowCoverage:
+    """Which rows are compared. ``rows``: of each system; ``absent``: rows that some other has, with
+    gold, and this one lacks.
+
+    ``union``: different ids in all; ``compared``: those that are used, of ``eligible`` that all
+    have with gold. ``ungraded``: rows that all have, without gold; ``unknown``: with gold that is
+    no truth of the kind. ``outside``: answers of each system, on compared rows, that the task does
+    not allow: they count as none.
+    """
+
+    rows: Mapping[str, int]
+    absent: Mapping[str, int]
+    union: int
+    eligible: int
+    compared: int
+    ungraded: int
+    unknown: int
+    outside: Mapping[str, int]
+
+    def describe(self) -> list[str]:
+        """What is not compared, and why, in sentences."""
+        sentences = [
+            (
+                f"{shorten(name)} lacks {format_row_count(n)} with gold that another system has: "
+                "left "
+                "out "
+                "of the comparison."
+            )
+            for name, n in self.absent.items()
+            if n
+        ]
+        sentences += [
+            (
+                f"{shorten(name)} has {n:,} answer{'s' * (n != 1)} that the task does not allow: "
+                "counted as no answer."
+            )
+            for name, n in self.outside.items()
+            if n
+        ]
+        if self.unknown:
+            sentences.append(
+                f"In {format_row_count(self.unknown)} gold is not of the task’s form: left out."
+            )
+        if self.ungraded:
+            sentences.append(
+                f"{format_row_count(self.ungraded)} {'have' if self.ungraded != 1 else 'has'} no "
+                "gold: "
+                "left out."
+            )
+        if self.compared < self.eligible:
+            sentences.append(
+                f"{self.compared:,} random rows of {self.eligible:,} are compared, as texts take "
+                "long to hold against gold."
+            )
+        return sentences
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class System:
+    """One system on the contest's rows. ``values``: what stands for each answer where it is
+    compared, None where there is none.
+    """
+
+    name: str
+    manifest: Mapping[str, object]
+    rows: tuple[int, ...]
+    answers: tuple[Answer, ...]
+    values: tuple[Any, ...]
+    right: tuple[bool | None, ...]
+    invalid_answers: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparisonRows:
+    """Rows in a random order that depends on their ids alone, column by column, and the systems
+    that answered all of them.
+
+    ``labels`` without the abstention. ``groups``: None for a row that belongs to none.
+    """
+
+    kind: Kind
+    labels: tuple[str, ...]
+    abstain: str | None
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    gold: tuple[Any, ...]
+    options: tuple[tuple[Option, ...], ...]
+    groups: tuple[str | None, ...]
+    systems: tuple[System, ...]
+    row_coverage: RowCoverage
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels if self.abstain is None else (*self.labels, self.abstain)
+
+    def to_json(self) -> dict[str, object]:
+        """Without record text."""
+        groups = {group for group in self.groups if group is not None}
+        return {
+            "kind": self.kind,
+            "n": len(self.ids),
+            "groups": len(groups) or None,
+            "rows": asdict(self.row_coverage),
+        }
+
+
+def align_rows(
+    kind: Kind, labels: Sequence[str], abstain: str | None, sources: Sequence[SystemSource]
+) -> ComparisonRows:
+    """Every row that all ``sources`` have and whose gold any of them tells. Each source is read
+    twice; what is kept in memory grows with the rows that have gold, and with the number of ids.
+
+    InputError for an id that comes twice in one source, for gold that differs between two, and
+    where no row is left.
+    """
+    grader = create_accumulator_and_grader(kind, labels, abstain, 0)[1]
+    ids, gold_by_id, unknown = _collect_gold(grader, sources)
+    shared = set.intersection(*(set(rows) for rows in ids))
+    eligible = sorted(shared & gold_by_id.keys(), key=_compute_shuffle_key)
+    if not eligible:
+        raise _build_no_rows_error(sources, shared, gold_by_id)
+    kept = eligible[:SAMPLE_SIZE] if kind == "answer" else eligible
+    found = [_collect_rows(source, frozenset(kept)) for source in sources]
+    rows = [[seen[name] for seen in found] for name in kept]
+    multiple = kind == "choice" and _has_multiple_labels(
+        gold_by_id[name] for name in kept
+    ) | _has_multiple_labels(one.answer.value for row in rows for one in row)
+    gold = tuple(parse_letters(gold_by_id[name]) if multiple else gold_by_id[name] for name in kept)
+    systems = tuple(
+        _build_system(source, kind, [row[place] for row in rows], gold, grader, multiple)
+        for place, source in enumerate(sources)
+    )
+    return ComparisonRows(
+        kind=kind,
+        labels=tuple(labels),
+        abstain=abstain,
+        ids=tuple(kept),
+        texts=tuple(next((one.text for one in row if one.text), "") for row in rows),
+        gold=gold,
+        options=tuple(next((tuple(one.options) for one in row if one.options), ()) for row in rows),
+        groups=tuple(next((one.group for one in row if one.group), None) for row in rows),
+        systems=systems,
+        row_coverage=RowCoverage(
+            rows={source.name: len(each) for source, each in zip(sources, ids, strict=True)},
+            absent={
+                source.name: len(gold_by_id.keys() - set(each))
+                for source, each in zip(sources, ids, strict=True)
+            },
+            union=len(set.union(*(set(each) for each in ids))),
+            eligible=len(eligible),
+            compared=len(kept),
+            ungraded=len(shared - gold_by_id.keys() - unknown),
+            unknown=len(unknown - gold_by_id.keys()),
+            outside={entrant.name: entrant.invalid_answers for entrant in systems},
+        ),
+    )
+
+
+def _collect_gold(
+    grader: Grader, sources: Sequence[SystemSource]
+) -> tuple[list[dict[str, int]], dict[str, Value], set[str]]:
+    """The rows of each source by id, gold by id, and the ids whose gold is no truth."""
+    ids: list[dict[str, int]] = []
+    gold_by_id: dict[str, Value] = {}
+    unknown: set[str] = set()
+    for source in sources:
+        rows: dict[str, int] = {}
+        differs: list[int] = []
+        for seen in source.rows():
+            name = seen.answer.record_id
+            if name in rows:
+                fix = "give every row an id of its own"
+                raise InputError(
+                    f"{source.name} has one id in two rows, {rows[name]:,} and {seen.row:,}",
+                    fix=fix,
+                )
+            rows[name] = seen.row
+            if seen.gold is None or seen.gold in ("", {}):
+                continue
+            truth = grader.parse_gold(seen.gold, seen.options)
+            if truth is None:
+                unknown.add(name)
+            elif gold_by_id.setdefault(name, truth) != truth:
+                differs.append(seen.row)
+        if differs:
+            message = (
+                f"{source.name} has other gold than the systems before it, in "
+                f"{format_row_count(len(differs))} (first: row {differs[0]:,})"
+            )
+            raise InputError(
+                message, fix="give the gold that counts, as one file for all, with --gold FILE"
+            )
+        ids.append(rows)
+    return ids, gold_by_id, unknown
+
+
+def _build_no_rows_error(
+    sources: Sequence[SystemSource], shared: set[str], gold_by_id: Mapping[str, Value]
+) -> InputError:
+    names = " and ".join(source.name for source in sources)
+    if not shared:
+        return InputError(
+            f"no row is in all of {names}: their ids have nothing in common",
+            fix="compare answers to the same table",
+        )
+    if gold_by_id:
+        return InputError(
+            f"none of the rows that are in all of {names} has gold",
+            fix="give gold for rows that all have answered",
+        )
+    return InputError(
+        f"no row of {names} has gold",
+        fix="say where the truth stands, with --gold COLUMN or --gold FILE",
+    )
+
+
+def _collect_rows(source: SystemSource, record_ids: frozenset[str]) -> dict[str, SystemRow]:
+    return {
+        seen.answer.record_id: seen for seen in source.rows() if seen.answer.record_id in record_ids
+    }
+
+
+def _has_multiple_labels(values: Iterable[object]) -> bool:
+    return any(isinstance(value, tuple) for value in values)
+
+
+def _build_system(
+    source: SystemSource,
+    kind: Kind,
+    rows: Sequence[SystemRow],
+    gold: Sequence[Any],
+    grader: Grader,
+    multiple: bool,
+) -> System:
+    values = [grader.comparable_value(one.answer.status, one.answer.value) for one in rows]
+    # Another tool may have answered with what is no label of the task, or no option of the row.
+    closed = kind in ("label", "labels", "choice")
+    invalid = [
+        bool(closed and value and grader.parse_gold(value, one.options) is None)
+        for value, one in zip(values, rows, strict=True)
+    ]
+    given: list[Any] = [
+        None if strange else value for strange, value in zip(invalid, values, strict=True)
+    ]
+    if multiple:
+        given = [parse_letters(value) for value in given]
+    return System(
+        name=source.name,
+        manifest=source.manifest,
+        rows=tuple(one.row for one in rows),
+        answers=tuple(one.answer for one in rows),
+        values=tuple(given),
+        right=tuple(
+            grader.is_right(value, truth) for value, truth in zip(given, gold, strict=True)
+        ),
+        invalid_answers=sum(invalid),
+    )
+
+
+def _compute_shuffle_key(record_id: str) -> tuple[bytes, str]:
+    return blake2b(record_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), record_id

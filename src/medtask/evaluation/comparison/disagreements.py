@@ -1,0 +1,149 @@
+"""Rows on which one of two systems is right and the other is not, or nearer to gold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
+from medtask.evaluation.report.report_rows import ReportRow, TextSpan, build_report_row, cut_text
+from medtask.evaluation.statistics.intervals import FloatArray, divide_or_nan
+from medtask.evaluation.statistics.metric_sums import build_metric_sums
+
+MAX_ROWS_PER_DIRECTION = 12  # rows of each direction
+
+
+@dataclass(frozen=True, slots=True)
+class SystemAnswer:
+    """What one system made of a row; ``right`` is None where there is no right and wrong."""
+
+    name: str
+    value: str
+    confidence: float | None
+    right: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemDisagreement:
+    """One row: its text, what gold says, and what each of the two systems said."""
+
+    row: int
+    record_id: str
+    pieces: tuple[TextSpan, ...]
+    options: tuple[str, ...]
+    gold: str
+    said: tuple[SystemAnswer, SystemAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectedDisagreements:
+    """The rows on which ``ahead`` is nearer to gold than ``behind``: ``count`` in all, the clearest
+    shown first.
+    """
+
+    ahead: str
+    behind: str
+    count: int
+    shown: tuple[SystemDisagreement, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Without record text."""
+        rows = [{"row": one.row, "id": one.record_id} for one in self.shown]
+        return {"ahead": self.ahead, "behind": self.behind, "rows": self.count, "first": rows}
+
+
+def find_disagreements(
+    comparison: ComparisonRows, first: str, second: str
+) -> tuple[DirectedDisagreements, DirectedDisagreements]:
+    """Both directions. The clearest are those with the largest difference; of equal ones those of
+    which the wrong one is surest.
+    """
+    one, other = (
+        next(entrant for entrant in comparison.systems if entrant.name == name)
+        for name in (first, second)
+    )
+    gaps = _compute_row_scores(comparison, one) - _compute_row_scores(comparison, other)
+    return _build_disagreements(comparison, one, other, gaps), _build_disagreements(
+        comparison, other, one, -gaps
+    )
+
+
+def _compute_row_scores(comparison: ComparisonRows, system: System) -> FloatArray:
+    """Each row's headline figure, in [0, 1]."""
+    headline = next(
+        iter(
+            build_metric_sums(
+                comparison.kind, comparison.classes, comparison.gold, system.values
+            ).values()
+        )
+    )
+    over, under = headline.row_sums.toarray().T
+    shares = divide_or_nan(over, under)
+    return np.where(
+        np.isnan(shares), 1.0, shares
+    )  # neither gold nor the answer names anything: they agree
+
+
+def _build_disagreements(
+    comparison: ComparisonRows, ahead: System, behind: System, gaps: FloatArray
+) -> DirectedDisagreements:
+    places = np.flatnonzero(gaps > 1e-9).tolist()
+    ranked = sorted(
+        places,
+        key=lambda place: (
+            -gaps[place],
+            -(behind.answers[place].confidence or 0.0),
+            ahead.rows[place],
+        ),
+    )
+    return DirectedDisagreements(
+        ahead.name,
+        behind.name,
+        len(places),
+        tuple(
+            _build_disagreement(comparison, ahead, behind, place)
+            for place in ranked[:MAX_ROWS_PER_DIRECTION]
+        ),
+    )
+
+
+def _build_disagreement(
+    comparison: ComparisonRows, ahead: System, behind: System, place: int
+) -> SystemDisagreement:
+    cases = [
+        build_report_row(
+            entrant.rows[place],
+            entrant.answers[place],
+            comparison.texts[place],
+            comparison.gold[place],
+            kind=comparison.kind,
+            options=comparison.options[place],
+        )
+        for entrant in (ahead, behind)
+    ]
+    answers = [
+        SystemAnswer(entrant.name, _format_value(case), case.confidence, entrant.right[place])
+        for entrant, case in zip((ahead, behind), cases, strict=True)
+    ]
+    case = cases[0]
+    return SystemDisagreement(
+        case.row,
+        cut_text(case.record_id, 80),
+        case.pieces,
+        case.options,
+        case.gold or "none applies",
+        (answers[0], answers[1]),
+    )
+
+
+def _format_value(case: ReportRow) -> str:
+    if case.value is not None:
+        return case.value
+    return f"no answer ({case.status.replace('_', ' ')})"
+
+
+def list_system_pairs(names: Sequence[str], limit: int = 3) -> list[tuple[str, str]]:
+    """The best system beside each of the next ones."""
+    return [(names[0], other) for other in names[1 : limit + 1]]

@@ -1,0 +1,246 @@
+"""Which of two systems is better on the same rows, by how much, and how many rows would tell where
+these do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import ceil, sqrt
+from typing import Literal
+
+import numpy as np
+
+from medtask.evaluation.comparison.significance import (
+    ALPHA,
+    adjust_p_values,
+    compare_by_randomisation,
+    compute_mcnemar_p,
+    format_p_value,
+)
+from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count, shorten
+from medtask.evaluation.statistics.intervals import Z_VALUE, Estimate
+from medtask.evaluation.statistics.metric_sums import MetricSums, estimate_difference
+from medtask.evaluation.statistics.resampling import build_resampling_units
+
+POWER = 0.8
+_PROPORTION_METRICS = frozenset(
+    {"accuracy", "exact_match"}
+)  # headlines that are the share of right rows, for which there is an exact test
+
+
+@dataclass(frozen=True, slots=True)
+class SystemMetrics:
+    """What a pair is made of: one system's figures as sums over rows (see weigh.weigh_answers), and
+    which rows are right.
+
+    ``right`` is None for kinds that know no right and wrong. All entries begin with the same rows
+    in the same order; one that read fewer is compared on these.
+    """
+
+    name: str
+    metric_sums: Mapping[str, MetricSums]
+    right: Sequence[bool] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return int(next(iter(self.metric_sums.values())).row_sums.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """Two systems on the same ``n`` rows (in ``groups`` groups; None where rows are independent).
+
+    ``differences``: by measure, how far ``first`` is ahead of ``second``, with the paired
+    bootstrap's interval; the first is the headline, whose ``p`` is tested as ``test`` says.
+    ``p_holm``: the same, corrected for the number of pairs that were looked at. ``only_first``,
+    ``only_second``: rows that just one of them has right, and ``p_rows``, McNemar's exact test of
+    these; None for kinds without right and wrong. ``more_rows``: about how many further rows with
+    gold would show the difference with a power of 80 %, were it as large as it is here; None where
+    it is clear already, and where there is none at all.
+    """
+
+    first: str
+    second: str
+    n: int
+    groups: int | None
+    differences: Mapping[str, Estimate]
+    test: str
+    p: float
+    only_first: int | None = None
+    only_second: int | None = None
+    p_rows: float | None = None
+    p_holm: float = field(default=1.0)
+    more_rows: int | None = None
+
+    @property
+    def headline(self) -> tuple[str, Estimate]:
+        return next(iter(self.differences.items()))
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no clear difference"]:
+        """The first's, against the second."""
+        if self.p_holm >= ALPHA:
+            return "no clear difference"
+        return "better" if self.headline[1].value > 0 else "worse"
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[SystemMetrics, SystemMetrics]],
+    groups: Sequence[str | None] = (),
+    *,
+    seed: int = 0,
+) -> tuple[PairedComparison, ...]:
+    """Every pair, and each p corrected for the others (Holm 1979). Pairs without a row in common
+    are an error of the caller.
+    """
+    found = [compare_pair(first, second, groups, seed=seed) for first, second in pairs]
+    adjusted = adjust_p_values([pair.p for pair in found])
+    strict = ALPHA / max(
+        1, len(found)
+    )  # what the smallest p of a family has to be below, so that rows suffice for any of them
+    judged = [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
+    return tuple(replace(pair, more_rows=_compute_more_rows(pair, strict)) for pair in judged)
+
+
+def compare_pair(
+    first: SystemMetrics, second: SystemMetrics, groups: Sequence[str | None] = (), *, seed: int = 0
+) -> PairedComparison:
+    """Two systems on the rows that both have read. Rows of one group are drawn, and change hands,
+    together.
+    """
+    n = min(first.n_rows, second.n_rows)
+    units = build_resampling_units(groups[:n], n)
+    measures = [measure for measure in first.metric_sums if measure in second.metric_sums]
+    sides = [
+        {measure: entry.metric_sums[measure].take_first(n) for measure in measures}
+        for entry in (first, second)
+    ]
+    differences = {
+        measure: estimate_difference(sides[0][measure], sides[1][measure], units, seed=seed)
+        for measure in measures
+    }
+    pair = PairedComparison(first.name, second.name, n, units.n_groups, differences, "", 1.0)
+    if first.right is not None and second.right is not None:
+        one, other = (np.array(right[:n], dtype=bool) for right in (first.right, second.right))
+        wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
+        p = compute_mcnemar_p(wins, losses)
+        pair = replace(pair, only_first=wins, only_second=losses, p_rows=p)
+        if measures[0] in _PROPORTION_METRICS and units.n_groups is None:
+            return replace(pair, test="McNemar's exact test", p=p)
+    totals = [units.sum_per_unit(side[measures[0]].row_sums).toarray().T for side in sides]
+    ratios = [(np.asarray(over), np.asarray(under)) for over, under in totals]
+    test = f"randomisation of {'rows' if units.n_groups is None else 'whole groups'}"
+    return replace(pair, test=test, p=compare_by_randomisation(*ratios, seed=seed).p)
+
+
+def compute_mcnemar_sample_size(
+    only_first: float, only_second: float, *, alpha: float = ALPHA, power: float = POWER
+) -> int | None:
+    """Rows that McNemar's test needs to find such a difference. The shares are those of rows that
+    just one of two systems has right.
+
+    None where the shares are equal: then no number of rows will show a difference. Miettinen 1968,
+    as Connor 1987 has it ("Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43).
+    """
+    from scipy.stats import norm
+
+    gap, apart = abs(only_first - only_second), only_first + only_second
+    if gap == 0:
+        return None
+    reach = norm.ppf(1 - alpha / 2) * sqrt(apart) + norm.ppf(power) * sqrt(max(0.0, apart - gap**2))
+    return ceil(float(reach / gap) ** 2)
+
+
+def compute_difference_sample_size(
+    difference: Estimate, *, alpha: float = ALPHA, power: float = POWER
+) -> int | None:
+    """Rows that a difference of any figure needs to be found, by its normal approximation: its
+    standard error, which is read from its interval, shrinks with the root of the rows. None where
+    there is no difference, or no interval.
+    """
+    from scipy.stats import norm
+
+    if difference.low is None or difference.high is None or abs(difference.value) < 1e-12:
+        return None
+    error = (difference.high - difference.low) / (2 * Z_VALUE)
+    return ceil(
+        difference.n
+        * float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error / difference.value) ** 2
+    )
+
+
+def describe_pair(pair: PairedComparison) -> str:
+    """One sentence on who is better, or how many rows would tell."""
+    measure, gap = pair.headline
+    ahead, behind = (
+        (shorten(pair.first), shorten(pair.second))
+        if gap.value >= 0
+        else (shorten(pair.second), shorten(pair.first))
+    )
+    size = (
+        f"{METRIC_NAMES[measure]} differs by {format_difference(_orient_difference(gap))} on "
+        f"{format_row_count(pair.n)}"
+    )
+    size += f" in {pair.groups:,} groups" if pair.groups is not None else ""
+    if pair.verdict != "no clear difference":
+        return f"{ahead} is better than {behind}: {size}, {format_p_value(pair.p_holm)}."
+    sentence = (
+        f"{shorten(pair.first)} and {shorten(pair.second)} show no clear difference: {size}, "
+        f"{format_p_value(pair.p_holm)}."
+    )
+    return f"{sentence} {describe_rows_needed(pair)}"
+
+
+def describe_rows_needed(pair: PairedComparison) -> str:
+    """What it would take to tell the two apart; "" where they are told apart."""
+    if pair.verdict != "no clear difference":
+        return ""
+    if pair.more_rows is None:
+        return (
+            "These rows show no difference at all: no number of rows would tell apart what is "
+            "equal."
+        )
+    return (
+        f"It needs about {round_up_rows(pair.more_rows):,} more rows with gold to tell these "
+        "apart, if they differ as they do here."
+    )
+
+
+def format_difference(difference: Estimate) -> str:
+    interval = (
+        f" ({difference.low:.3f} to {difference.high:.3f})"
+        if difference.low is not None and difference.high is not None
+        else ""
+    )
+    return f"{difference.value:.3f}{interval}"
+
+
+def round_up_rows(rows: int) -> int:
+    """To two digits: more would say that the number is known."""
+    step: int = 10 ** max(0, len(str(rows)) - 2)
+    return -(-rows // step) * step
+
+
+def _orient_difference(difference: Estimate) -> Estimate:
+    """The difference as the one who is ahead sees it."""
+    if difference.value >= 0 or difference.low is None or difference.high is None:
+        return replace(difference, value=abs(difference.value))
+    return Estimate(-difference.value, difference.n, -difference.high, -difference.low)
+
+
+def _compute_more_rows(pair: PairedComparison, alpha: float) -> int | None:
+    if pair.verdict != "no clear difference":
+        return None
+    if pair.test.startswith("McNemar"):
+        assert pair.only_first is not None and pair.only_second is not None
+        needed = compute_mcnemar_sample_size(
+            pair.only_first / pair.n, pair.only_second / pair.n, alpha=alpha
+        )
+    else:
+        needed = compute_difference_sample_size(pair.headline[1], alpha=alpha)
+    return None if needed is None else max(1, needed - pair.n)

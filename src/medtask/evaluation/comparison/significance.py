@@ -1,0 +1,207 @@
+"""Whether the model is better than a simple method, or a later pass than an earlier one, on the
+same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from medtask.evaluation.report.formatting import METRIC_NAMES
+from medtask.evaluation.statistics.intervals import Estimate, FloatArray
+
+ALPHA = 0.05
+N_SHUFFLES = 5000
+RatioTerms = tuple[
+    FloatArray, FloatArray
+]  # what is summed over rows, and what it is divided by, [rows] each
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineComparison:
+    """A baseline against the model, row by row.
+
+    ``verdict`` is the baseline's; it is "no clear difference" where ``p`` is 0.05 or more.
+    ``model``: the model's figure on these rows.
+    """
+
+    verdict: Literal["better", "worse", "no clear difference"]
+    p: float
+    model: float
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One simple method on the rows with gold. ``note`` says why there are no numbers; else it is
+    empty.
+
+    ``metrics``: by measure (see words.MEASURES); the first is the one that is compared. ``role``: a
+    "floor" is what any model must clearly beat; one that "learned" has seen gold, which a model
+    that is only prompted has not.
+    """
+
+    name: str
+    method: str
+    metrics: Mapping[str, Estimate | None] = field(default_factory=dict)
+    comparison: BaselineComparison | None = None
+    note: str = ""
+    role: Literal["floor", "learned", "untrained"] = "untrained"
+
+    @property
+    def headline(self) -> tuple[str, Estimate] | None:
+        """The measure that is compared, and its figure."""
+        return next(((measure, figure) for measure, figure in self.metrics.items() if figure), None)
+
+    def to_json(self) -> dict[str, object]:
+        figures = {
+            measure: asdict(figure) if figure else None for measure, figure in self.metrics.items()
+        }
+        versus = asdict(self.comparison) if self.comparison else None
+        return {
+            "name": self.name,
+            "method": self.method,
+            **figures,
+            "versus": versus,
+            "note": self.note,
+        }
+
+
+def compare_by_mcnemar(
+    gold: Sequence[object], baseline: Sequence[object], model: Sequence[object]
+) -> BaselineComparison:
+    """Two methods on the same rows (at least one), each right where it says what gold says, by
+    McNemar's exact test.
+    """
+    one = np.array([given == truth for given, truth in zip(baseline, gold, strict=True)])
+    other = np.array([given == truth for given, truth in zip(model, gold, strict=True)])
+    wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
+    return _build_comparison(wins - losses, compute_mcnemar_p(wins, losses), float(other.mean()))
+
+
+def compute_mcnemar_p(wins: int, losses: int) -> float:
+    """McNemar's exact test: p of so uneven a split of the rows where only one of two methods is
+    right.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def compare_by_randomisation(
+    baseline: RatioTerms, model: RatioTerms, *, seed: int = 0
+) -> BaselineComparison:
+    """Two methods on the same rows (at least one) by a figure that is a ratio of sums over rows,
+    such as a mean or micro-F1.
+
+    Approximate randomisation (Noreen 1989; Yeh 2000): how often does a difference as large come
+    about where each row's two answers change hands by chance?
+    """
+    ours, theirs = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
+    gap = _compute_ratio(theirs) - _compute_ratio(ours)
+    rows = np.stack(
+        [one - other for one, other in zip(baseline, model, strict=True)]
+    )  # what a swap moves, [over and under, rows]
+    rows = rows[:, rows.any(axis=0)]  # a row on which both are alike moves nothing
+    random = np.random.default_rng(seed)
+    as_large, step = 0, max(1, 4_000_000 // max(1, rows.shape[1]))
+    for first in range(0, N_SHUFFLES, step):
+        moved = rows @ (random.random((rows.shape[1], min(step, N_SHUFFLES - first))) < 0.5)
+        gaps = _compute_ratio(theirs[:, None] - moved) - _compute_ratio(ours[:, None] + moved)
+        as_large += int((np.abs(gaps) >= abs(gap) - 1e-12).sum())
+    return _build_comparison(
+        float(gap), (as_large + 1) / (N_SHUFFLES + 1), float(_compute_ratio(ours))
+    )
+
+
+def adjust_p_values(p_values: Sequence[float]) -> list[float]:
+    """Each p for a family of tests, none of which shall be called clear by chance in more than 5 %
+    of such families.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    adjusted, highest = [1.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def compare_to_guessing(
+    expected: float, gold: Sequence[object], model: Sequence[object]
+) -> BaselineComparison:
+    """Guessing, which is right with probability ``expected``, against the model on the same rows,
+    by an exact binomial test.
+    """
+    from scipy.stats import binomtest
+
+    hits = sum(given == truth for given, truth in zip(model, gold, strict=True))
+    share = hits / len(gold)
+    return _build_comparison(
+        expected - share, float(binomtest(hits, len(gold), expected).pvalue), share
+    )
+
+
+def describe_baseline_comparison(baseline: Baseline) -> str | None:
+    """One sentence on how a baseline compares with the model; None where they were not compared."""
+    versus, own = baseline.comparison, baseline.headline
+    if versus is None or own is None:
+        return None
+    measure, reached = own
+    named = "" if measure == "accuracy" else f"{METRIC_NAMES[measure]} "
+    figures = (
+        f"{named}{reached.value:.3f} against {versus.model:.3f} on {reached.n:,} rows, "
+        f"{format_p_value(versus.p)}"
+    )
+    who = f"{baseline.name[0].upper()}{baseline.name[1:]} ({baseline.method})"
+    if versus.verdict == "no clear difference":
+        return f"{who} shows no clear difference from the model here: {figures}."
+    caveat = (
+        " It learned from gold, which a model that is only prompted does not see."
+        if baseline.role == "learned"
+        else ""
+    )
+    return f"{who} is {versus.verdict} than the model here: {figures}.{caveat}"
+
+
+def format_p_value(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def list_baseline_warnings(baselines: Sequence[Baseline], kind: str = "label") -> list[str]:
+    """A sentence for each baseline that the model should have beaten and did not, and what to do
+    about it.
+    """
+    verdicts = (
+        (baseline, baseline.comparison.verdict) for baseline in baselines if baseline.comparison
+    )
+    ahead = (
+        one
+        for one, verdict in verdicts
+        if verdict == "better" or (one.role == "floor" and verdict != "worse")
+    )
+    sentences = [
+        sentence for baseline in ahead if (sentence := describe_baseline_comparison(baseline))
+    ]
+    trained = "on these labels" if kind in ("label", "labels") else "for this question"
+    return (
+        [
+            *sentences,
+            f"Use a stronger model, or one trained {trained}, before relying on the answers.",
+        ]
+        if sentences
+        else []
+    )
+
+
+def _build_comparison(difference: float, p: float, model: float) -> BaselineComparison:
+    """``difference``: by how much the baseline is ahead."""
+    verdict: Literal["better", "worse"] = "better" if difference > 0 else "worse"
+    return BaselineComparison(verdict if p < ALPHA else "no clear difference", p, model)
+
+
+def _compute_ratio(sums: FloatArray) -> FloatArray:
+    """[over and under, ...] -> [...]"""
+    return np.asarray(sums[0] / np.maximum(sums[1], 1e-12))

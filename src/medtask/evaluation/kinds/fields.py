@@ -1,0 +1,264 @@
+"""Kind ``fields``: an object by a JSON schema."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medtask.evaluation.kinds.label import MAX_LABELS_SHOWN, sort_by_frequency
+from medtask.evaluation.kinds.metric_report import (
+    build_metric_table,
+    describe_intervals,
+    warn_about_few_groups,
+)
+from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.report.blocks import (
+    BarChart,
+    BarRow,
+    Heading,
+    Paragraph,
+    ReportBlock,
+    ReportTable,
+)
+from medtask.evaluation.report.formatting import format_percent, format_row_count
+from medtask.evaluation.report.report_rows import format_outcome
+from medtask.evaluation.statistics.extraction import (
+    ExtractionAccumulator,
+    ExtractionMetrics,
+    flatten,
+    is_absent,
+    is_fully_correct,
+)
+from medtask.evaluation.statistics.intervals import Estimate
+from medtask.records import Answer, Option, Status, Value
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCoverage:
+    """One field, by its dotted path: rows in which it is ``filled``, and in which of these it has a
+    quote. ``values``: rows by value, of fields whose values the schema names.
+    """
+
+    field: str
+    filled: int
+    quoted: int
+    values: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsStatistics:
+    answered: int
+    fields: tuple[FieldCoverage, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return {"answered": self.answered, "fields": [asdict(one) for one in self.fields]}
+
+    def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
+        if not self.answered:
+            return [Paragraph("No row got an answer.")]
+        quoted = any(one.quoted for one in self.fields)
+        lines = [
+            BarRow(
+                one.field,
+                one.filled / self.answered,
+                (
+                    f"{one.filled:,}",
+                    format_percent(one.filled / self.answered),
+                    *([_format_quoted_share(one)] if quoted else []),
+                ),
+            )
+            for one in self.fields
+        ]
+        blocks: list[ReportBlock] = [
+            BarChart(
+                ("Field", "Filled", "Share", *(["Quoted"] if quoted else [])),
+                tuple(lines[: 2 * MAX_LABELS_SHOWN]),
+            )
+        ]
+        values = [
+            (
+                one.field,
+                "; ".join(
+                    f"{value} {rows:,}"
+                    for value, rows in list(one.values.items())[:MAX_LABELS_SHOWN]
+                ),
+            )
+            for one in self.fields
+            if one.values
+        ]
+        if values:
+            blocks += [
+                Heading("Values"),
+                ReportTable("Values of fields", (("Field", "l"), ("Rows by value", "w")), values),
+            ]
+        return blocks
+
+    def format_summary(self) -> None:
+        return None
+
+
+def _format_quoted_share(one: FieldCoverage) -> str:
+    return format_percent(one.quoted / one.filled) if one.quoted and one.filled else "–"
+
+
+class FieldsAccumulator:
+    """Counts fields that have a value, and their quotes."""
+
+    def __init__(self) -> None:
+        self._answered = 0
+        self._filled: Counter[tuple[str, ...]] = Counter()
+        self._quoted: Counter[str] = Counter()
+        self._values: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        if not isinstance(answer.value, Mapping):
+            return
+        self._answered += 1
+        for path, leaf in flatten(answer.value).items():
+            self._filled[path] += not is_absent(leaf)
+            name = format_outcome(path, leaf)
+            if name in (answer.probabilities or {}):  # only what the schema names has a probability
+                field = ".".join(path)
+                self._values[field][name[len(field) + 1 :]] += 1
+        self._quoted.update(list(answer.quotes or ()))
+
+    def finish(self) -> FieldsStatistics:
+        wholes = {path[:length] for path in self._filled for length in range(1, len(path))}
+        paths = [".".join(path) for path in sorted(self._filled) if path not in wholes]
+        rows = {".".join(path): count for path, count in self._filled.items()}
+        return FieldsStatistics(
+            self._answered,
+            tuple(
+                FieldCoverage(
+                    path,
+                    rows[path],
+                    self._quoted[path],
+                    sort_by_frequency(self._values.get(path, {})),
+                )
+                for path in paths
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsEvaluation:
+    quality: ExtractionMetrics
+
+    @property
+    def metrics(self) -> Mapping[str, Estimate | None]:
+        quality = self.quality
+        return {
+            "fields_right": quality.fields_right,
+            "rows_right": quality.rows_right,
+            "rows_right_answered": quality.rows_right_answered,
+        }
+
+    @property
+    def headline_metrics(self) -> tuple[str, ...]:
+        return ("fields_right", "rows_right")
+
+    @property
+    def accuracy_answered(self) -> None:
+        return None  # confidence is that of some fields, and never of the numbers and texts
+
+    def to_json(self) -> dict[str, object]:
+        return {"quality": asdict(self.quality)}
+
+    def describe(self) -> list[str]:
+        quality = self.quality
+        rows, answered = quality.rows_right, quality.rows_right_answered
+        without = rows.n - (answered.n if answered else 0)
+        right = round(rows.value * rows.n)
+        sentences = [
+            (
+                f"Of {format_row_count(rows.n)} with gold, {right:,} have every field right: "
+                f"{rows}. Of "
+                f"all fields, {quality.fields_right} are right."
+            )
+        ]
+        if without:
+            sentences.append(
+                f"{format_row_count(without)} without an answer count as wrong in every field."
+            )
+        sentences.append(
+            f"In {quality.missed:,} fields gold has a value and the answer none; in "
+            f"{quality.invented:,} the answer has one and gold none."
+        )
+        return sentences
+
+    def describe_caveats(self) -> list[str]:
+        return warn_about_few_groups(self.quality.groups)
+
+    def describe_methods(self) -> str:
+        groups = self.quality.groups
+        return (
+            f"{describe_intervals('rows and single fields', 'all fields together', groups)} "
+            "Numbers agree within a billionth "
+            "of their size, text but for case and blanks, lists whatever their order. "
+            "Differences in fields right are judged by "
+            "approximate randomisation (p below 0.05)."
+        )
+
+    def build_blocks(self) -> list[ReportBlock]:
+        lines = [
+            (
+                one.field,
+                f"{one.rows:,}",
+                f"{one.gold:,}",
+                f"{one.filled:,}",
+                str(one.agreement),
+                f"{one.missed:,}",
+                f"{one.invented:,}",
+            )
+            for one in self.quality.fields
+        ]
+        figures = ("Rows", "In gold", "Filled", "Right", "Missed", "Invented")
+        head: list[tuple[str, Any]] = [("Field", "l"), *((title, "n") for title in figures)]
+        told = (
+            "Missed: gold has a value, the answer none. Invented: the answer has one, gold "
+            "says that there is none."
+        )
+        fields: list[ReportBlock] = [
+            Heading("Field by field"),
+            Paragraph(told, "quiet small"),
+            ReportTable("Quality by field", tuple(head), lines),
+        ]
+        return [*build_metric_table(self.metrics), *fields]
+
+
+class FieldsGrader:
+    """Fields that gold speaks of; a row is right where all of them are."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._counts = ExtractionAccumulator()
+
+    def parse_gold(self, gold: Value, options: Sequence[Option]) -> Value | None:
+        return gold if isinstance(gold, Mapping) and gold else None
+
+    def comparable_value(self, status: Status, value: Value | None) -> Value | None:
+        return value
+
+    def is_right(self, predicted: Value | None, truth: Value) -> bool:
+        assert isinstance(truth, Mapping)
+        return is_fully_correct(truth, predicted if isinstance(predicted, Mapping) else None)
+
+    def add(
+        self,
+        predicted: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
+    ) -> RowGrade:
+        assert isinstance(truth, Mapping)
+        wrong = self._counts.add(
+            truth, predicted if isinstance(predicted, Mapping) else None, group
+        )
+        return RowGrade(predicted is not None and not wrong, wrong)
+
+    def finish(self, sample: GoldSample) -> FieldsEvaluation | None:
+        quality = self._counts.compute_metrics(seed=self._seed)
+        return FieldsEvaluation(quality) if quality else None

@@ -1,0 +1,421 @@
+"""Kind ``label``: one of the task's labels a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from medtask.evaluation.kinds.metric_report import (
+    build_metric_table,
+    describe_intervals,
+    warn_about_few_groups,
+)
+from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.report.blocks import (
+    BarChart,
+    BarRow,
+    ColumnStyle,
+    ConfusionTable,
+    ConfusionTableRow,
+    Heading,
+    Paragraph,
+    ReportBlock,
+    ReportTable,
+)
+from medtask.evaluation.report.formatting import (
+    capitalise_first,
+    format_percent,
+    format_row_count,
+    isolate_name,
+)
+from medtask.evaluation.report.plots import style_matrix_cell
+from medtask.evaluation.statistics.classification import (
+    NOT_IN_TOP_K,
+    TOP_K,
+    ClassificationMetrics,
+    PerClassMetrics,
+    compute_metrics_from_cells,
+)
+from medtask.evaluation.statistics.intervals import Estimate, IntArray, ResamplingUnits
+from medtask.evaluation.statistics.resampling import CellCounter
+from medtask.records import Answer, Option, Status, Value, comparable_value
+
+MAX_LABELS_SHOWN = (
+    40  # how many labels a table shows: with 2,000 labels the page must stay readable, and small
+)
+MIN_GOLD_ROWS = 10  # gold rows of a label, with fewer of which its F1 is mostly luck
+
+
+@dataclass(frozen=True, slots=True)
+class SingleLabelStatistics:
+    """``rows_by_label`` by label, the most frequent first. ``labels`` are all that the task has."""
+
+    rows_by_label: Mapping[str, int]
+    labels: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return dict(self.rows_by_label)
+
+    def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
+        answered = sum(self.rows_by_label.values())
+        return (
+            build_label_bars(self.rows_by_label, answered, self.labels)
+            if answered
+            else [Paragraph("No row got a label.")]
+        )
+
+    def format_summary(self) -> None:
+        return None
+
+
+class SingleLabelAccumulator:
+    """Counts rows by label."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = tuple(labels)
+        self._rows: Counter[str] = Counter()
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        if isinstance(answer.value, str):
+            self._rows[answer.value] += 1
+
+    def finish(self) -> SingleLabelStatistics:
+        return SingleLabelStatistics(sort_by_frequency(self._rows), self._labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SingleLabelEvaluation:
+    """``confusion`` counts rows by gold and answer, [classes, classes + 1], the last column for "no
+    answer".
+    """
+
+    quality: ClassificationMetrics
+    classes: tuple[str, ...]
+    confusion: IntArray
+
+    @property
+    def accuracy(self) -> Estimate:
+        return self.quality.accuracy
+
+    @property
+    def metrics(self) -> Mapping[str, Estimate | None]:
+        return list_metrics(self.quality)
+
+    @property
+    def headline_metrics(self) -> tuple[str, ...]:
+        return ("accuracy", "macro_f1")
+
+    @property
+    def accuracy_answered(self) -> Estimate | None:
+        return self.quality.accuracy_answered
+
+    def to_json(self) -> dict[str, object]:
+        cells = np.argwhere(self.confusion)
+        return {
+            "quality": asdict(self.quality),
+            "classes": [*self.classes, None],
+            # [gold, answer, rows]: the first two are places in "classes", whose last stands for "no
+            # answer"
+            "confusion": [
+                [truth, given, int(self.confusion[truth, given])] for truth, given in cells.tolist()
+            ],
+        }
+
+    def describe(self) -> list[str]:
+        return describe_accuracy(self.quality, "a label")
+
+    def describe_caveats(self) -> list[str]:
+        return [
+            *warn_about_rare_labels(self.quality.labels, len(self.classes)),
+            *warn_about_few_groups(self.quality.groups),
+        ]
+
+    def describe_methods(self) -> str:
+        return (
+            f"{describe_metrics(self.quality)} Differences are judged row by row (McNemar’s "
+            "exact test, p below 0.05)."
+        )
+
+    def build_blocks(self) -> list[ReportBlock]:
+        return [
+            *build_metric_table(self.metrics),
+            *build_confusion_table(self.confusion, self.classes),
+            *build_label_table(self.quality.labels),
+        ]
+
+
+class SingleLabelGrader:
+    """Rows by gold and answer; gold that is no class (no label, and not the abstention) is no
+    truth.
+    """
+
+    def __init__(self, labels: Sequence[str], abstain: str | None, seed: int) -> None:
+        self._classes = tuple(labels) if abstain is None else (*labels, abstain)
+        self._index = {name: place for place, name in enumerate(self._classes)}
+        self._abstain, self._seed = abstain, seed
+        self._cell_counts = CellCounter()  # of gold, answer, and which of TOPS gold is among
+        # With k labels or fewer, the top k say nothing.
+        self._top_sizes = tuple(size for size in TOP_K if size < len(labels))
+        self._has_probabilities = False
+
+    def parse_gold(self, gold: Value, options: Sequence[Option]) -> str | None:
+        return gold if isinstance(gold, str) and gold in self._index else None
+
+    def comparable_value(self, status: Status, value: Value | None) -> Value | None:
+        return comparable_value(status, value, self._abstain)
+
+    def is_right(self, predicted: Value | None, truth: Value) -> bool:
+        return predicted == truth
+
+    def add(
+        self,
+        predicted: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
+    ) -> RowGrade:
+        column = self._index[predicted] if isinstance(predicted, str) else len(self._classes)
+        top = (
+            find_top_k_index(str(truth), answer.probabilities, self._index)
+            if self._top_sizes
+            else NOT_IN_TOP_K
+        )
+        self._has_probabilities |= bool(answer.probabilities)
+        self._cell_counts.add((self._index[str(truth)], column, top), group)
+        return RowGrade(self.is_right(predicted, truth), answer.confidence or 0.0)
+
+    def finish(self, sample: GoldSample) -> SingleLabelEvaluation | None:
+        cells, units = self._cell_counts.finish()
+        tops = self._top_sizes if self._has_probabilities else ()
+        quality = compute_metrics_from_cells(
+            cells, units, self._classes, abstain=self._abstain, top_k=tops, seed=self._seed
+        )
+        return (
+            SingleLabelEvaluation(
+                quality, self._classes, build_confusion_matrix(cells, units, len(self._classes))
+            )
+            if quality
+            else None
+        )
+
+
+def find_top_k_index(
+    truth: str, probabilities: Mapping[str, float] | None, class_order: Mapping[str, int]
+) -> int:
+    """The place in TOPS of the first that has the truth among its likeliest outcomes; NOT_IN_TOPS
+    where none has, and of a row without probabilities. Between equally likely ones the earlier in
+    ``class_order`` is ahead, as it is when one is chosen.
+    """
+    share = probabilities.get(truth) if probabilities else None
+    if probabilities is None or share is None or share != share:  # NaN is likelier than nothing
+        return NOT_IN_TOP_K
+    ahead = sum(map(share.__lt__, probabilities.values()))
+    if ahead < TOP_K[-1]:
+        last = len(class_order)
+        ahead += sum(
+            other == share and class_order.get(name, last) < class_order.get(truth, last)
+            for name, other in probabilities.items()
+        )
+    return next((place for place, size in enumerate(TOP_K) if ahead < size), NOT_IN_TOP_K)
+
+
+def build_confusion_matrix(cells: IntArray, units: ResamplingUnits, class_count: int) -> IntArray:
+    """Rows by gold and answer, [classes, classes + 1], of cells that begin with both."""
+    counts = np.zeros((class_count, class_count + 1), dtype=np.int64)
+    np.add.at(counts, (cells[:, 0], cells[:, 1]), units.count_rows_per_cell())
+    return counts
+
+
+def list_metrics(quality: ClassificationMetrics) -> dict[str, Estimate | None]:
+    """All of them by measure; the tops only where they were asked."""
+    figures: dict[str, Estimate | None] = {
+        "accuracy": quality.accuracy,
+        "accuracy_answered": quality.accuracy_answered,
+        "macro_f1": quality.macro_f1,
+        "weighted_f1": quality.weighted_f1,
+        "balanced_accuracy": quality.balanced_accuracy,
+        "kappa": quality.kappa,
+        "mcc": quality.mcc,
+    }
+    return figures | {
+        measure: top for measure, top in (("top_3", quality.top_3), ("top_5", quality.top_5)) if top
+    }
+
+
+def describe_metrics(quality: ClassificationMetrics) -> str:
+    """How list_figures were made."""
+    shares = "accuracy, precision, recall and what is in the top k"
+    top = (
+        (
+            " Gold is in the top k where it is among the k likeliest; a row without "
+            "probabilities is "
+            "not."
+        )
+        if quality.top_3 or quality.top_5
+        else ""
+    )
+    return (
+        f"{describe_intervals(shares, 'the others', quality.groups)} Macro-F1 is the mean of F1 "
+        "over the labels that occur in gold, "
+        "weighted F1 the same by how often they do, balanced accuracy the mean of their recall. "
+        "Cohen’s kappa and Matthews "
+        "correlation are 0 where answers agree with gold as often as chance would, 1 where "
+        "always; no answer counts as one of its "
+        f"own.{top}"
+    )
+
+
+def sort_by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent name first, equal ones in alphabetical order."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def build_label_bars(
+    rows_by_label: Mapping[str, int], answered: int, labels: Sequence[str]
+) -> list[ReportBlock]:
+    """A bar for each label, by the share of the answered rows that have it; which of ``labels``
+    none has.
+    """
+    peak = max(rows_by_label.values(), default=1)
+    lines = [
+        BarRow(name, n / peak, (f"{n:,}", format_percent(n / answered)))
+        for name, n in rows_by_label.items()
+    ]
+    blocks: list[ReportBlock] = [
+        BarChart(("Label", "Rows", "Share"), tuple(lines[:MAX_LABELS_SHOWN]))
+    ]
+    if len(lines) > MAX_LABELS_SHOWN:
+        others = sum(list(rows_by_label.values())[MAX_LABELS_SHOWN:])
+        blocks.append(
+            Paragraph(
+                f"The {MAX_LABELS_SHOWN} most frequent labels; {len(lines) - MAX_LABELS_SHOWN:,} "
+                "more share "
+                f"{others:,} rows.",
+                "quiet",
+            )
+        )
+    unused = [name for name in labels if not rows_by_label.get(name)]
+    if unused:
+        listed = (
+            f" ({', '.join(map(isolate_name, unused))})" if len(unused) <= MAX_LABELS_SHOWN else ""
+        )
+        blocks.append(
+            Paragraph(f"Never given: {len(unused):,} of {len(labels):,} labels{listed}.", "quiet")
+        )
+    return blocks
+
+
+def describe_accuracy(quality: ClassificationMetrics, answer_noun: str) -> list[str]:
+    accuracy, answered = quality.accuracy, quality.accuracy_answered
+    without = accuracy.n - (answered.n if answered else 0)
+    right = round(accuracy.value * accuracy.n)
+    sentences = [
+        (
+            f"Of {format_row_count(accuracy.n)} with gold, {right:,} have the right answer: "
+            "accuracy "
+            f"{accuracy}."
+        )
+    ]
+    if without:
+        agreed = right - (round(answered.value * answered.n) if answered else 0)
+        but = f", but for {agreed:,} where gold abstains too" if agreed else ""
+        sentences.append(f"{format_row_count(without)} without {answer_noun} count as wrong{but}.")
+    if without and answered:
+        sentences.append(
+            f"Among the {answered.n:,} that got {answer_noun}, accuracy is {answered}."
+        )
+    return sentences
+
+
+def warn_about_rare_labels(labels: Sequence[PerClassMetrics], class_count: int) -> list[str]:
+    never = class_count - sum(one.gold > 0 for one in labels)
+    few = sum(0 < one.gold < MIN_GOLD_ROWS for one in labels)
+    if not never and not few:
+        return []
+    scarce = [f"{never:,} never"] * bool(never) + [
+        f"{few:,} in fewer than {MIN_GOLD_ROWS} rows"
+    ] * bool(few)
+    those = "it" if never + few == 1 else "these"
+    return [
+        (
+            f"Of {class_count:,} possible answers, gold has {' and '.join(scarce)}: macro-F1 says "
+            "little "
+            f"of {those}."
+        )
+    ]
+
+
+def build_confusion_table(counts: IntArray, classes: Sequence[str]) -> list[ReportBlock]:
+    """The confusion matrix of the most frequent labels, in the task's order; the others share one
+    column.
+    """
+    used = counts.sum(axis=1) + counts[:, :-1].sum(axis=0)
+    ranked = np.argsort(-used, kind="stable")[: np.count_nonzero(used)]
+    kept, others = np.sort(ranked[:MAX_LABELS_SHOWN]), ranked[MAX_LABELS_SHOWN:]
+    lines = []
+    for place, truth in enumerate(kept.tolist()):
+        row = counts[truth]
+        shown = [
+            *row[kept].tolist(),
+            *([int(row[others].sum())] if len(others) else []),
+            int(row[-1]),
+        ]
+        total = max(1, sum(shown))
+        tones = ["blue" if column == place else "orange" for column in range(len(shown) - 1)] + [
+            "grey"
+        ]
+        cells = tuple(
+            (rows, style_matrix_cell(rows / total, tone))
+            for rows, tone in zip(shown, tones, strict=True)
+        )
+        lines.append(ConfusionTableRow(classes[truth], cells))
+    only = f"; the {MAX_LABELS_SHOWN} most frequent labels only" if len(others) else ""
+    told = f"Rows: what gold says. Columns: what was answered, by the same numbers{only}."
+    return [
+        Heading("Gold against answers"),
+        Paragraph(told, "quiet small"),
+        ConfusionTable(tuple(lines), len(others)),
+    ]
+
+
+def build_label_table(labels: Sequence[PerClassMetrics], noun: str = "label") -> list[ReportBlock]:
+    """Precision, recall and F1 by label (or what else they are: ``noun``), those with most gold
+    rows first.
+    """
+    ranked = sorted(labels, key=lambda one: -one.gold)
+    lines = [
+        (
+            one.label,
+            f"{one.gold:,}",
+            f"{one.answered:,}",
+            *(
+                (f"{figure.value:.3f}", figure.interval_text) if figure else "–"
+                for figure in (one.precision, one.recall, one.f1)
+            ),
+        )
+        for one in ranked[:MAX_LABELS_SHOWN]
+    ]
+    caption = (
+        f"The {MAX_LABELS_SHOWN} {noun}s with most gold rows; report.json has all {len(ranked):,}."
+        if len(ranked) > MAX_LABELS_SHOWN
+        else ""
+    )
+    figures = ("In gold", "Answered", "Precision", "Recall", "F1")
+    head: list[tuple[str, ColumnStyle]] = [
+        (capitalise_first(noun), "l"),
+        *((title, "n") for title in figures),
+    ]
+    bars = tuple(
+        BarRow(one.label, one.f1.value, (f"{one.f1.value:.3f}", one.f1.interval_text))
+        for one in ranked[:MAX_LABELS_SHOWN]
+        if one.f1
+    )
+    return [
+        Heading(f"{capitalise_first(noun)} by {noun}"),
+        *([BarChart((capitalise_first(noun), "F1", "95 %"), bars)] if bars else []),
+        ReportTable(f"Quality by {noun}", tuple(head), lines, caption),
+    ]

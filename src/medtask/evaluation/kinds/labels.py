@@ -1,0 +1,248 @@
+"""Kind ``labels``: any of the task's labels a row, or none of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from medtask.evaluation.kinds.label import (
+    MAX_LABELS_SHOWN,
+    build_label_bars,
+    build_label_table,
+    sort_by_frequency,
+    warn_about_rare_labels,
+)
+from medtask.evaluation.kinds.metric_report import (
+    build_metric_table,
+    describe_intervals,
+    warn_about_few_groups,
+)
+from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.report.blocks import Heading, Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.report.formatting import format_row_count
+from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
+from medtask.records import Answer, Option, Status, Value
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelStatistics:
+    """``rows_by_label`` by label, the most frequent first; ``rows_by_label_count``: rows by how
+    many labels they have.
+    """
+
+    rows_by_label: Mapping[str, int]
+    rows_by_label_count: Mapping[int, int]
+    labels: tuple[str, ...]
+
+    @property
+    def answered(self) -> int:
+        return sum(self.rows_by_label_count.values())
+
+    @property
+    def mean_label_count(self) -> float:
+        """Labels a row, of the rows with an answer."""
+        return sum(self.rows_by_label.values()) / max(1, self.answered)
+
+    def to_json(self) -> dict[str, object]:
+        sizes = {str(size): rows for size, rows in self.rows_by_label_count.items()}
+        return {
+            "labels": dict(self.rows_by_label),
+            "rows_by_number_of_labels": sizes,
+            "mean_number_of_labels": self.mean_label_count if self.answered else None,
+        }
+
+    def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
+        if not self.answered:
+            return [Paragraph("No row got an answer.")]
+        said = self.format_summary()
+        return [
+            *build_label_bars(self.rows_by_label, self.answered, self.labels),
+            Paragraph(f"{said}."),
+            *_build_threshold_blocks(manifest),
+        ]
+
+    def format_summary(self) -> str:
+        none = self.rows_by_label_count.get(0, 0)
+        return (
+            (
+                f"{self.mean_label_count:.2f} labels a row in the mean; {format_row_count(none)} "
+                f"{'have' if none != 1 else 'has'} none"
+            )
+            if self.answered
+            else ""
+        )
+
+
+class MultiLabelAccumulator:
+    """Counts rows by label and by number of labels."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = tuple(labels)
+        self._rows: Counter[str] = Counter()
+        self._sizes: Counter[int] = Counter()
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        if isinstance(answer.value, tuple):
+            self._rows.update(answer.value)
+            self._sizes[len(answer.value)] += 1
+
+    def finish(self) -> MultiLabelStatistics:
+        return MultiLabelStatistics(
+            sort_by_frequency(self._rows), dict(sorted(self._sizes.items())), self._labels
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelEvaluation:
+    quality: MultiLabelMetrics
+    class_count: int
+
+    @property
+    def metrics(self) -> Mapping[str, Estimate | None]:
+        return list_set_metrics(self.quality)
+
+    @property
+    def headline_metrics(self) -> tuple[str, ...]:
+        return ("micro_f1", "macro_f1", "exact_match", "jaccard")
+
+    @property
+    def accuracy_answered(self) -> Estimate | None:
+        return self.quality.exact_answered
+
+    def to_json(self) -> dict[str, object]:
+        return {"quality": asdict(self.quality)}
+
+    def describe(self) -> list[str]:
+        micro = self.quality.micro_f1
+        return [
+            *describe_set_results(self.quality),
+            *([f"All decisions together: micro-F1 {micro}."] if micro else []),
+        ]
+
+    def describe_caveats(self) -> list[str]:
+        return [
+            *warn_about_rare_labels(self.quality.labels, self.class_count),
+            *warn_about_few_groups(self.quality.groups),
+        ]
+
+    def describe_methods(self) -> str:
+        return (
+            f"{describe_set_metrics(self.quality)} Differences in micro-F1 are judged by "
+            "approximate "
+            "randomisation (p below 0.05)."
+        )
+
+    def build_blocks(self) -> list[ReportBlock]:
+        return [*build_metric_table(self.metrics), *build_label_table(self.quality.labels)]
+
+
+class MultiLabelGrader:
+    """Gold with a name that is no label is no truth: whoever wrote it may have meant one of
+    ours.
+    """
+
+    def __init__(self, labels: Sequence[str], seed: int) -> None:
+        self._labels, self._seed = tuple(labels), seed
+        self._index = {name: place for place, name in enumerate(self._labels)}
+        self._counts = MultiLabelMetricsAccumulator(self._labels)
+
+    def parse_gold(self, gold: Value, options: Sequence[Option]) -> tuple[str, ...] | None:
+        if not isinstance(gold, tuple) or any(name not in self._index for name in gold):
+            return None
+        return tuple(sorted(dict.fromkeys(gold), key=self._index.__getitem__))
+
+    def comparable_value(self, status: Status, value: Value | None) -> Value | None:
+        return value
+
+    def is_right(self, predicted: Value | None, truth: Value) -> bool:
+        return predicted is not None and set(predicted) == set(truth)
+
+    def add(
+        self,
+        predicted: Value | None,
+        truth: Value,
+        answer: Answer,
+        group: str | None = None,
+        options: Sequence[Option] = (),
+    ) -> RowGrade:
+        self._counts.add(tuple(truth), None if predicted is None else tuple(predicted), group)
+        return RowGrade(self.is_right(predicted, truth), answer.confidence or 0.0)
+
+    def finish(self, sample: GoldSample) -> MultiLabelEvaluation | None:
+        quality = self._counts.compute_metrics(
+            sample.gold, sample.answers, sample.groups, seed=self._seed
+        )
+        return MultiLabelEvaluation(quality, len(self._labels)) if quality else None
+
+
+def list_set_metrics(quality: MultiLabelMetrics) -> dict[str, Estimate | None]:
+    """All of them by measure; Hamming loss only where it is known."""
+    figures: dict[str, Estimate | None] = {
+        "micro_f1": quality.micro_f1,
+        "macro_f1": quality.macro_f1,
+        "sample_f1": quality.sample_f1,
+        "exact_match": quality.exact_match,
+        "exact_match_answered": quality.exact_answered,
+        "jaccard": quality.jaccard,
+    }
+    return figures | ({"hamming_loss": quality.hamming_loss} if quality.hamming_loss else {})
+
+
+def describe_set_metrics(quality: MultiLabelMetrics) -> str:
+    """How list_set_figures were made."""
+    return (
+        f"{describe_intervals('exact match, precision and recall', 'the others', quality.groups)} "
+        "Micro-F1 counts every pair of row and "
+        "label, macro-F1 is the mean over the labels that occur in gold, F1 by row the mean over "
+        "rows. Jaccard: what gold and answer "
+        "share, of all that either has. Hamming loss, of which less is better: the share of "
+        "labels, given or not, that are wrong in a "
+        "row; all of them where there is no answer."
+    )
+
+
+def describe_set_results(quality: MultiLabelMetrics) -> list[str]:
+    """How many answers are exactly gold's, and how many names there are on both sides."""
+    exact = quality.exact_match
+    right = round(exact.value * exact.n)
+    sentences = [
+        f"Of {format_row_count(exact.n)} with gold, {right:,} have exactly the right set: {exact}."
+    ]
+    without = exact.n - (quality.exact_answered.n if quality.exact_answered else 0)
+    if without:
+        sentences.append(
+            f"{format_row_count(without)} without an answer count as wrong, and as finding nothing."
+        )
+    if quality.answered_mean is not None:
+        sentences.append(
+            f"Gold has {quality.gold_mean:.2f} a row in the mean, the answers "
+            f"{quality.answered_mean:.2f}."
+        )
+    return sentences
+
+
+def _build_threshold_blocks(manifest: Mapping[str, object]) -> list[ReportBlock]:
+    """From which probability on a label applied, where the manifest tells."""
+    thresholds, fitted = manifest.get("thresholds"), manifest.get("thresholds_fitted")
+    if not isinstance(thresholds, Mapping) or not thresholds:
+        return []
+    lines = [
+        (str(name), f"{share:.3f}" if isinstance(share, int | float) else str(share))
+        for name, share in thresholds.items()
+    ]
+    caption = (
+        f"The first {MAX_LABELS_SHOWN} of {len(lines):,} labels."
+        if len(lines) > MAX_LABELS_SHOWN
+        else ""
+    )
+    sentence = fitted if isinstance(fitted, str) else ""
+    told = f"A label applies from this probability on. {sentence}".strip()
+    return [
+        Heading("Thresholds"),
+        Paragraph(told, "quiet small"),
+        ReportTable(
+            "Thresholds", (("Label", "l"), ("Threshold", "n")), lines[:MAX_LABELS_SHOWN], caption
+        ),
+    ]

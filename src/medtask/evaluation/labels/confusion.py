@@ -1,0 +1,159 @@
+"""Pairs of labels that are taken for one another more often than chance has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.evaluation.comparison.significance import ALPHA
+from medtask.evaluation.labels.finding import LabelFinding, format_share
+from medtask.evaluation.labels.pair_counts import PairCells
+from medtask.evaluation.report.formatting import isolate_name
+from medtask.evaluation.statistics.intervals import Estimate, IntArray, estimate_proportion
+
+MAX_PAIRS_LISTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfusion:
+    """Where gold has the label at place ``gold`` and not the one at ``answer``, the answer has the
+    latter in ``share`` of the rows.
+
+    ``reverse_share``: the same the other way round; None where gold never has the other without the
+    first. ``p``: of the two directions' p-values the smaller, adjusted for all that were looked at.
+    """
+
+    gold: int
+    answer: int
+    share: Estimate
+    reverse_share: Estimate | None
+    p: float
+
+    @property
+    def rows(self) -> int:
+        return _count_confused_rows(self.share) + _count_confused_rows(self.reverse_share)
+
+
+def find_confused_pairs(cells: PairCells) -> list[LabelConfusion]:
+    """Pairs that are confused more often than by chance, most rows first; the direction with more
+    rows is told first.
+
+    Of the rows whose gold lacks B, is B answered more often where gold has A than elsewhere? That
+    is Fisher's exact test, one-sided, for every ordered pair; p-values are adjusted as Benjamini
+    and Yekutieli (2001) do, whatever their dependence: of the pairs that are told, 5 % at most are
+    chance. With two labels there is no elsewhere, and nothing is told.
+    """
+    from scipy.stats import false_discovery_control, hypergeom
+
+    labels = cells.gold.shape[1]
+    if not cells.n or labels < 3:
+        return []
+    hits, at_risk = count_confusions(cells)
+    lacking, wrongly = _count_false_positives(cells)
+    # A cell of the 2 x 2 table, given its margins, is hypergeometric. What happened once at most is
+    # taken for chance unseen.
+    p, seen = np.ones((labels, labels)), np.nonzero(hits > 1)
+    p[seen] = hypergeom.sf(hits[seen] - 1, lacking[seen[1]], at_risk[seen], wrongly[seen[1]])
+    off_diagonal = ~np.eye(labels, dtype=np.bool_)
+    adjusted = np.ones((labels, labels))
+    adjusted[off_diagonal] = false_discovery_control(
+        np.clip(p[off_diagonal], 0.0, 1.0), method="by"
+    )
+    pairs = {
+        tuple(sorted(pair))
+        for pair in np.argwhere((adjusted <= ALPHA) & off_diagonal & (hits > 1)).tolist()
+    }
+    found = [
+        _build_confusion(
+            one, other, hits, at_risk, float(min(adjusted[one, other], adjusted[other, one]))
+        )
+        for one, other in pairs
+    ]
+    return sorted(found, key=lambda pair: (-pair.rows, pair.gold, pair.answer))
+
+
+def count_confusions(cells: PairCells) -> tuple[IntArray, IntArray]:
+    """[A, B]: rows whose gold has A and not B and whose answer has B; and rows whose gold has A and
+    not B.
+    """
+    gold, answer = (
+        cells.gold.astype(np.float64),
+        cells.answer.astype(np.float64),
+    )  # which multiply fast, and count exactly
+    weighed = (gold * cells.rows[:, None]).T
+    return (weighed @ (answer * (1 - gold))).astype(np.int64), (weighed @ (1 - gold)).astype(
+        np.int64
+    )
+
+
+def build_confusion_findings(
+    pairs: Sequence[LabelConfusion], labels: Sequence[str], abstain: str | None
+) -> list[LabelFinding]:
+    """Findings of the pairs that most rows are lost to, at most ten."""
+    return [_build_finding(pair, labels, abstain) for pair in pairs[:MAX_PAIRS_LISTED]]
+
+
+def _count_false_positives(cells: PairCells) -> tuple[IntArray, IntArray]:
+    """[labels]: rows whose gold lacks the label, and those of them whose answer has it."""
+    without = ~cells.gold * cells.rows[:, None]
+    return without.sum(axis=0), (without * cells.answer).sum(axis=0)
+
+
+def _build_confusion(
+    gold: int, answer: int, hits: NDArray[np.int64], at_risk: NDArray[np.int64], p: float
+) -> LabelConfusion:
+    if hits[answer, gold] > hits[gold, answer]:
+        gold, answer = answer, gold
+    share = estimate_proportion(int(hits[gold, answer]), int(at_risk[gold, answer]))
+    assert share is not None  # there are hits
+    return LabelConfusion(
+        gold,
+        answer,
+        share,
+        estimate_proportion(int(hits[answer, gold]), int(at_risk[answer, gold])),
+        p,
+    )
+
+
+def _build_finding(
+    pair: LabelConfusion, labels: Sequence[str], abstain: str | None
+) -> LabelFinding:
+    gold, answer = labels[pair.gold], labels[pair.answer]
+    one, other = isolate_name(gold), isolate_name(answer)
+    rows = (
+        f"{_count_confused_rows(pair.share):,} of {pair.share.n:,} rows "
+        f"({format_share(pair.share)})"
+    )
+    seen = f"where gold is {one}, the answer is {other} in {rows}"
+    seen += (
+        (
+            f"; the other way round in {_count_confused_rows(pair.reverse_share):,} of "
+            f"{pair.reverse_share.n:,}"
+        )
+        if pair.reverse_share
+        else ""
+    )
+    if abstain in (gold, answer):
+        advice = (
+            f"say in the definition of {other if gold == abstain else one} how little of it "
+            "in a text is enough"
+        )
+    else:
+        advice = (
+            "say in both definitions what tells them apart, show an example of each, or merge them"
+        )
+    figures = {
+        "gold": gold,
+        "answer": answer,
+        "share": asdict(pair.share),
+        "back": asdict(pair.reverse_share) if pair.reverse_share else None,
+        "p_adjusted": pair.p,
+    }
+    return LabelFinding("confused", "act", (gold, answer), seen, advice, figures, float(pair.rows))
+
+
+def _count_confused_rows(share: Estimate | None) -> int:
+    return round(share.value * share.n) if share else 0

@@ -1,0 +1,88 @@
+"""What a model prefers before it has read anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from medtask.evaluation.labels.finding import LabelFinding
+from medtask.evaluation.report.formatting import format_percent, isolate_name
+from medtask.evaluation.statistics.intervals import Estimate
+
+# a share is told where it is so many times the even one, or so many times smaller than gold's or
+# larger
+MIN_PREFERENCE_RATIO = 2.0
+MIN_TOTAL_VARIATION = 0.25  # total variation from even shares: from here on the whole is told
+
+
+@dataclass(frozen=True, slots=True)
+class ContentFreeBias:
+    """The mean probability of each outcome on inputs without content (Zhao et al. 2021, "Calibrate
+    Before Use").
+
+    ``exclusive``: exactly one outcome applies, so that shares sum to 1 and even ones are 1 through
+    their number; otherwise each is the probability that the outcome applies, and an even one is
+    0.5. ``inputs``: the shares for each of the inputs by itself. ``gold``: how frequent each
+    outcome is in gold, where that is known. ``noun``: what outcomes are called.
+    """
+
+    shares: Mapping[str, float]
+    exclusive: bool
+    inputs: Mapping[str, Mapping[str, float]]
+    gold: Mapping[str, Estimate] = field(default_factory=dict)
+    noun: str = "label"
+
+    @property
+    def uniform_share(self) -> float:
+        return 1 / len(self.shares) if self.exclusive else 0.5
+
+    @property
+    def distance_from_uniform(self) -> float:
+        """Total variation from even shares, in [0, 1); of outcomes that do not exclude each other
+        the mean distance.
+        """
+        apart = sum(abs(share - self.uniform_share) for share in self.shares.values())
+        return apart / 2 if self.exclusive else apart / len(self.shares)
+
+
+def find_bias(bias: ContentFreeBias) -> list[LabelFinding]:
+    """Outcomes that a model leans to, most first; none where it leans to nothing much."""
+    found = []
+    for name, share in sorted(bias.shares.items(), key=lambda item: -item[1]):
+        always = all(shares[name] > bias.uniform_share for shares in bias.inputs.values())
+        high = (
+            share >= MIN_PREFERENCE_RATIO * bias.uniform_share if bias.exclusive else share >= 0.75
+        )
+        if high and always and len(bias.shares) > 1:
+            found.append(_build_finding(bias, name, share))
+    if not found and bias.exclusive and bias.distance_from_uniform >= MIN_TOTAL_VARIATION:
+        most = max(bias.shares, key=bias.shares.__getitem__)
+        found.append(_build_finding(bias, most, bias.shares[most]))
+    return found
+
+
+def _build_finding(bias: ContentFreeBias, name: str, share: float) -> LabelFinding:
+    even = (
+        f"{format_percent(bias.uniform_share)} would be even"
+        if bias.exclusive
+        else "50 % would be even"
+    )
+    gold = bias.gold.get(name)
+    frequent = f"; gold has it in {format_percent(gold.value)} of {gold.n:,} rows" if gold else ""
+    seen = (
+        f"with nothing to read the model gives {isolate_name(name)} {format_percent(share)} "
+        f"({even}{frequent})"
+    )
+    advice = (
+        "calibrate its answers (a bias for each label takes this out), or write definitions "
+        "and examples of equal weight"
+    )
+    if bias.noun == "letter":
+        advice = "write `debias: permute`: letters are then asked for in every order and averaged"
+    figures = {
+        "share": share,
+        "even": bias.uniform_share,
+        "gold": asdict(gold) if gold else None,
+        "inputs": len(bias.inputs),
+    }
+    return LabelFinding("prior", "look", (name,), seen, advice, figures, share / bias.uniform_share)

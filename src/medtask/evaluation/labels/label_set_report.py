@@ -1,0 +1,301 @@
+"""What is wrong with a set of labels: found from their names, from answers and gold, from a model's
+tokens and leanings.
+
+names            labels that say nearly the same                          findings/names.py answers
+labels that nobody uses; signs that one is missing       findings/use.py answers, gold    pairs that
+are confused; what merging them would bring   findings/confusion.py, findings/merges.py tokens
+names that begin alike, or are long, or odd              findings/tokens.py nothing to read  what
+the model prefers before it has read anything       findings/bias.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.evaluation.labels.confusion import build_confusion_findings, find_confused_pairs
+from medtask.evaluation.labels.content_free_bias import ContentFreeBias, find_bias
+from medtask.evaluation.labels.finding import SEVERITIES, LabelFinding
+from medtask.evaluation.labels.label_tokens import find_token_problems
+from medtask.evaluation.labels.merges import build_merge_findings, evaluate_merges
+from medtask.evaluation.labels.name_overlap import find_similar_labels
+from medtask.evaluation.labels.pair_counts import GoldAnswerCounts, build_pair_cells
+from medtask.evaluation.labels.usage import OffSetCounts, find_missing_label, find_usage_problems
+from medtask.evaluation.report.blocks import (
+    BarChart,
+    BarRow,
+    Heading,
+    Paragraph,
+    ReportBlock,
+    ReportTable,
+)
+from medtask.evaluation.report.formatting import (
+    capitalise_first,
+    format_count,
+    format_percent,
+    isolate_name,
+)
+from medtask.records import Description
+
+MAX_FINDINGS_PER_TOPIC = 10  # findings of one topic that are told; JSON has all
+
+TOPIC_TITLES = {
+    "never_predicted": "Never the answer",
+    "answered_too_often": "Answered too often",
+    "confused": "Taken for one another",
+    "missing_label": "Is a label missing?",
+    "overlap": "Nearly the same",
+    "prior": "Preferred with nothing to read",
+    "tokens": "Hard for the model's tokens",
+    "merge": "As one label",
+    "never_in_gold": "Never in gold",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSetReport:
+    """``findings``: worst first. ``label_count``, ``answered`` and ``gold_rows`` count what was
+    looked at. ``bias``: see Bias, None where no model was asked. ``skipped_checks``: what was
+    not looked at, and what it takes.
+    """
+
+    label_count: int
+    answered: int
+    gold_rows: int
+    findings: tuple[LabelFinding, ...]
+    bias: ContentFreeBias | None = None
+    skipped_checks: tuple[str, ...] = ()
+
+
+def check_label_set(
+    labels: Sequence[Description],
+    *,
+    abstain: str | None = None,
+    exclusive: bool = True,
+    vectors: NDArray[np.float32] | None = None,
+    pair_counts: GoldAnswerCounts | None = None,
+    off_set: OffSetCounts | None = None,
+    tokens: Mapping[str, Sequence[int]] | None = None,
+    lowercase_counts: Mapping[str, int] | None = None,
+    bias: ContentFreeBias | None = None,
+    skipped_checks: Sequence[str] = (),
+    seed: int = 0,
+) -> LabelSetReport:
+    """All that can be found with what is given; what is None is not looked at.
+
+    ``labels``: without the abstention, whose name is ``abstain``. ``exclusive``: every row gets
+    exactly one. ``vectors``: see compare_labels. ``tokens``, ``lowercase_counts``: see find_traps.
+    ``skipped_checks``: what the caller could not give, for the reader.
+    """
+    names = [label.name for label in labels]
+    overlaps = find_similar_labels(labels, vectors)
+    found = [*overlaps, *find_missing_label(names, abstain, exclusive, pair_counts, off_set)]
+    if pair_counts:
+        found += _check_answers(pair_counts, overlaps, seed)
+    if tokens:
+        found += find_token_problems(tokens, lowercase_counts)
+    if bias:
+        found += find_bias(bias)
+    gold_rows = pair_counts.gold_rows if pair_counts else 0
+    return LabelSetReport(
+        len(names),
+        pair_counts.answered if pair_counts else 0,
+        gold_rows,
+        tuple(_sort_findings(found)),
+        bias,
+        tuple(skipped_checks),
+    )
+
+
+def check_option_letters(
+    bias: ContentFreeBias, answered: int = 0, skipped_checks: Sequence[str] = ()
+) -> LabelSetReport:
+    """Of options that come with the rows, only what the model prefers by their letter can be
+    told.
+    """
+    return LabelSetReport(
+        len(bias.shares),
+        answered,
+        0,
+        tuple(_sort_findings(find_bias(bias))),
+        bias,
+        tuple(skipped_checks),
+    )
+
+
+def _check_answers(
+    pair_counts: GoldAnswerCounts, overlaps: Sequence[LabelFinding], seed: int
+) -> Iterator[LabelFinding]:
+    cells = build_pair_cells(pair_counts)
+    yield from find_usage_problems(pair_counts, cells)
+    confused = find_confused_pairs(cells)
+    yield from build_confusion_findings(confused, pair_counts.labels, pair_counts.abstain)
+    places = {name: place for place, name in enumerate(pair_counts.labels)}
+    pairs = [(pair.gold, pair.answer) for pair in confused]
+    pairs += [
+        (places[one], places[other]) for one, other in (finding.labels for finding in overlaps)
+    ]
+    abstain_index = places.get(pair_counts.abstain) if pair_counts.abstain else None
+    yield from build_merge_findings(
+        evaluate_merges(cells, pairs, abstain=abstain_index, seed=seed), pair_counts.labels
+    )
+
+
+def _sort_findings(found: Sequence[LabelFinding]) -> list[LabelFinding]:
+    """Worst first: by weight, then by topic, then by score."""
+    topics = list(TOPIC_TITLES)
+    return sorted(
+        found,
+        key=lambda finding: (
+            SEVERITIES.index(finding.weight),
+            topics.index(finding.topic),
+            -finding.score,
+        ),
+    )
+
+
+def to_json(label_set_report: LabelSetReport) -> dict[str, Any]:
+    """A plain dict; it holds names of labels and no text of a record."""
+    bias = label_set_report.bias
+    return {
+        "labels": label_set_report.label_count,
+        "answered": label_set_report.answered,
+        "gold_rows": label_set_report.gold_rows,
+        "findings": [
+            {
+                **asdict(finding),
+                "seen": _replace_isolates(finding.seen),
+                "advice": _replace_isolates(finding.advice),
+            }
+            for finding in label_set_report.findings
+        ],
+        "prior": {
+            **asdict(bias),
+            "even": bias.uniform_share,
+            "distance": bias.distance_from_uniform,
+        }
+        if bias
+        else None,
+        "not_examined": list(label_set_report.skipped_checks),
+    }
+
+
+def build_blocks(label_set_report: LabelSetReport) -> list[ReportBlock]:
+    """The examination as a section of a report."""
+    blocks: list[ReportBlock] = [Paragraph(summarise_findings(label_set_report))]
+    for topic, found in _group_by_topic(label_set_report):
+        blocks.append(Heading(TOPIC_TITLES[topic]))
+        lines = [
+            (capitalise_first(finding.seen), capitalise_first(finding.advice))
+            for finding in found[:MAX_FINDINGS_PER_TOPIC]
+        ]
+        caption = (
+            f"{len(found) - MAX_FINDINGS_PER_TOPIC:,} more are in the report's JSON."
+            if len(found) > MAX_FINDINGS_PER_TOPIC
+            else ""
+        )
+        if topic == "merge":
+            caption = f"{_MERGE_CAVEAT} {caption}".strip()
+        blocks.append(
+            ReportTable(
+                TOPIC_TITLES[topic], (("What was seen", "w"), ("What to do", "w")), lines, caption
+            )
+        )
+    if label_set_report.bias:
+        blocks += [
+            Heading("What the model prefers with nothing to read"),
+            *_build_bias_blocks(label_set_report.bias),
+        ]
+    blocks += [Paragraph(capitalise_first(gap), "quiet") for gap in label_set_report.skipped_checks]
+    return blocks
+
+
+_MERGE_CAVEAT = (
+    "These are the best of the pairs that were tried, on the rows that chose them: expect "
+    "less of new rows."
+)
+
+
+def summarise_findings(label_set_report: LabelSetReport) -> str:
+    """What was looked at and how much was found, in one sentence."""
+    looked = [
+        (
+            f"{format_count(label_set_report.label_count)} "
+            f"{label_set_report.bias.noun if label_set_report.bias else 'label'}"
+            f"{'s' * (label_set_report.label_count != 1)}"
+        )
+    ]
+    if label_set_report.answered:
+        looked.append(
+            f"{format_count(label_set_report.answered)} answers, "
+            f"{format_count(label_set_report.gold_rows)} rows with gold"
+        )
+    costs, may, notes = (
+        sum(finding.weight == weight for finding in label_set_report.findings)
+        for weight in SEVERITIES
+    )
+    told = [f"{costs} cost{'s' * (costs == 1)} right answers"] * bool(costs)
+    told += [f"{may} may cost some"] * bool(may)
+    told += [f"{notes} {'is' if notes == 1 else 'are'} good to know"] * bool(notes)
+    found = f"findings: {', '.join(told)}" if told else "nothing was found"
+    return f"{', '.join(looked)}; {found}."
+
+
+def list_finding_lines(label_set_report: LabelSetReport) -> Iterator[tuple[str, str, str]]:
+    """(weight, what was seen, what to do) for a terminal: at most ten of each topic and weight,
+    then how many more.
+    """
+    for (weight, topic), group in groupby(
+        label_set_report.findings, key=lambda finding: (finding.weight, finding.topic)
+    ):
+        found = list(group)
+        for finding in found[:MAX_FINDINGS_PER_TOPIC]:
+            yield weight, _replace_isolates(finding.seen), _replace_isolates(finding.advice)
+        if len(found) > MAX_FINDINGS_PER_TOPIC:
+            yield (
+                weight,
+                f"{len(found) - MAX_FINDINGS_PER_TOPIC:,} more: {TOPIC_TITLES[topic].lower()}",
+                "--json lists all",
+            )
+
+
+def list_bias_shares(bias: ContentFreeBias) -> list[tuple[str, float, str]]:
+    """(outcome, share, its gold share or "") for bars, largest first."""
+    ordered = sorted(bias.shares.items(), key=lambda item: -item[1])
+    return [
+        (name, share, format_percent(bias.gold[name].value) if name in bias.gold else "")
+        for name, share in ordered
+    ]
+
+
+def _replace_isolates(sentence: str) -> str:
+    """Names in quotes, where the marks that keep a name's direction of writing to itself would be
+    shown or not be known.
+    """
+    return sentence.replace("\u2068", '"').replace("\u2069", '"')
+
+
+def _group_by_topic(label_set_report: LabelSetReport) -> Iterator[tuple[str, list[LabelFinding]]]:
+    """Findings by topic, the topic of the worst finding first."""
+    for topic in dict.fromkeys(finding.topic for finding in label_set_report.findings):
+        yield topic, [finding for finding in label_set_report.findings if finding.topic == topic]
+
+
+def _build_bias_blocks(bias: ContentFreeBias) -> Iterator[ReportBlock]:
+    told = ("probability", "in gold") if bias.gold else ("probability",)
+    lines = [
+        BarRow(isolate_name(name), share, (format_percent(share), gold)[: len(told)])
+        for name, share, gold in list_bias_shares(bias)
+    ]
+    yield BarChart((bias.noun, *told), tuple(lines))
+    yield Paragraph(
+        f"The mean over {len(bias.inputs)} inputs without content. Even would be "
+        f"{format_percent(bias.uniform_share)} for each; "
+        f"the {bias.noun}s are {bias.distance_from_uniform:.2f} away from that (total variation, "
+        "0 is even)."
+    )

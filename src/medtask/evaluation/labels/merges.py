@@ -1,0 +1,212 @@
+"""What the figures would be if two labels were one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import median
+
+import numpy as np
+
+from medtask.evaluation.labels.confusion import count_confusions
+from medtask.evaluation.labels.finding import LabelFinding
+from medtask.evaluation.labels.pair_counts import Flags, PairCells
+from medtask.evaluation.report.formatting import isolate_name
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    FloatArray,
+    IntArray,
+    bootstrap_interval,
+    compute_macro_f1,
+    estimate_proportion,
+)
+
+MAX_PAIRS_TRIED = 10  # pairs, those that are confused most
+MAX_PAIRS_SAMPLED = 300  # pairs at most whose merge tells what any merge brings
+
+LabelPair = tuple[int, int]
+F1Terms = list[FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMerge:
+    """Labels at two places as one. ``macro_f1``, ``accuracy``: the change, with intervals over the
+    rows with gold.
+
+    ``median_change``: the median change of macro-F1 over all pairs: what merging brings without any
+    reason. ``rows``: whose gold has either; ``distinguished_rows`` of them have the right answer
+    today, a difference that would be lost.
+    """
+
+    first: int
+    second: int
+    macro_f1: Estimate
+    accuracy: Estimate
+    median_change: float
+    rows: int
+    distinguished_rows: int
+
+
+def evaluate_merges(
+    cells: PairCells, pairs: Iterable[LabelPair], *, abstain: int | None = None, seed: int = 0
+) -> list[LabelMerge]:
+    """Of ``pairs``, which there is a reason to merge, those whose merge raises macro-F1 more than
+    merging any two does; best first.
+
+    A reason is needed: a label that the model answers to everything would gain from being merged
+    with any other. Both figures are computed from the same draws of rows, with and without the
+    merge: the interval is one of their difference. Accuracy is over all rows with gold; macro-F1
+    over the labels that gold has (see metrics.Quality).
+    """
+    labels = cells.gold.shape[1]
+    if not cells.n or labels < 3:
+        return []
+    hits, _ = count_confusions(cells)
+    both_ways = hits + hits.T
+    confused = {(min(pair), max(pair)) for pair in pairs if both_ways[pair] and abstain not in pair}
+    candidates = sorted(sorted(confused), key=lambda pair: -both_ways[pair])
+    totals = _compute_f1_terms(cells.gold, cells.answer)
+    median_change = _compute_median_change(
+        cells,
+        [pair for pair in combinations(range(labels), 2) if abstain not in pair],
+        totals,
+        seed,
+    )
+    merges = [
+        _evaluate_merge(cells, pair, median_change, totals, seed)
+        for pair in candidates[:MAX_PAIRS_TRIED]
+    ]
+    gains = [
+        merge
+        for merge in merges
+        if merge.macro_f1.value > max(0.0, median_change) and (merge.macro_f1.low or 0.0) >= 0
+    ]
+    return sorted(
+        gains,
+        key=lambda merge: (
+            -(merge.macro_f1.low or 0.0),
+            -merge.macro_f1.value,
+            merge.first,
+            merge.second,
+        ),
+    )
+
+
+def build_merge_findings(merges: Sequence[LabelMerge], labels: Sequence[str]) -> list[LabelFinding]:
+    return [_build_finding(merge, labels) for merge in merges[:MAX_PAIRS_TRIED]]
+
+
+def _evaluate_merge(
+    cells: PairCells, pair: LabelPair, median_change: float, totals: F1Terms, seed: int
+) -> LabelMerge:
+    change = _make_change_function(cells, pair, totals)
+    before, after = (
+        (cells.gold, cells.answer),
+        (_merge_flags(cells.gold, pair), _merge_flags(cells.answer, pair)),
+    )
+    value = float(change(cells.rows[None, :])[0])
+    interval = bootstrap_interval(cells.rows, change, width=cells.gold.shape[1], seed=seed) or (
+        None,
+        None,
+    )
+    right, merged = (_find_exact_matches(gold, answer, cells) for gold, answer in (before, after))
+    gained = estimate_proportion(int(cells.rows[merged & ~right].sum()), cells.n)
+    assert gained is not None
+    either = cells.gold[:, list(pair)].any(axis=1)
+    kept = either & (cells.gold == cells.answer)[:, list(pair)].all(axis=1) & cells.answered
+    return LabelMerge(
+        *pair,
+        macro_f1=Estimate(value, cells.n, *interval),
+        accuracy=gained,
+        median_change=median_change,
+        rows=int(cells.rows[either].sum()),
+        distinguished_rows=int(cells.rows[kept].sum()),
+    )
+
+
+def _make_change_function(
+    cells: PairCells, pair: LabelPair, totals: F1Terms
+) -> Callable[[IntArray], FloatArray]:
+    """Macro-F1 of each draw with the pair as one label, less macro-F1 as it is. ``totals``: of all
+    labels as they are.
+    """
+    places = list(pair)
+    joined = _compute_f1_terms(
+        _merge_flags(cells.gold[:, places], (0, 1)), _merge_flags(cells.answer[:, places], (0, 1))
+    )
+
+    def change(drawn: IntArray) -> FloatArray:
+        rows = drawn.astype(np.float64)
+        sums = [rows @ columns for columns in totals]
+        was = compute_macro_f1(*sums)
+        for total, columns in zip(sums, joined, strict=True):
+            total[:, places] = rows @ columns
+        return np.asarray(compute_macro_f1(*sums) - was, dtype=np.float64)
+
+    return change
+
+
+def _compute_median_change(
+    cells: PairCells, pairs: Sequence[LabelPair], totals: F1Terms, seed: int
+) -> float:
+    """The median change of macro-F1 over pairs of labels, a sample of them where they are many."""
+    if len(pairs) > MAX_PAIRS_SAMPLED:
+        places = np.random.default_rng(seed).choice(len(pairs), MAX_PAIRS_SAMPLED, replace=False)
+        pairs = [pairs[place] for place in places]
+    return median(
+        [float(_make_change_function(cells, pair, totals)(cells.rows[None])[0]) for pair in pairs]
+        or [0.0]
+    )
+
+
+def _merge_flags(flags: Flags, pair: LabelPair) -> Flags:
+    """The second label of the pair becomes the first; it stays as one that nobody has, which
+    macro-F1 does not count.
+    """
+    joined = flags.copy()
+    joined[:, pair[0]] |= flags[:, pair[1]]
+    joined[:, pair[1]] = False
+    return joined
+
+
+def _find_exact_matches(gold: Flags, answer: Flags, cells: PairCells) -> Flags:
+    return np.asarray((gold == answer).all(axis=1) & cells.answered, dtype=np.bool_)
+
+
+def _compute_f1_terms(gold: Flags, answer: Flags) -> F1Terms:
+    """What macro-F1 is made of, [cells, labels] each: in both, in gold, in either (twice where in
+    both). As floats, which multiply fast.
+    """
+    return [
+        (gold & answer).astype(np.float64),
+        gold.astype(np.float64),
+        gold.astype(np.float64) + answer,
+    ]
+
+
+def _build_finding(merge: LabelMerge, labels: Sequence[str]) -> LabelFinding:
+    first, second = labels[merge.first], labels[merge.second]
+    f1, accuracy = merge.macro_f1, merge.accuracy
+    interval = "no interval" if f1.low is None else f"{f1.low:+.3f} to {f1.high:+.3f}"
+    seen = (
+        f"with {isolate_name(first)} and {isolate_name(second)} as one label macro-F1 would "
+        "change by "
+        f"{f1.value:+.3f} ({interval}, n = {f1.n:,}; "
+        f"merging any two: {merge.median_change:+.3f}) and accuracy by {accuracy.value:+.3f} "
+        f"({accuracy.low:+.3f} to {accuracy.high:+.3f})"
+    )
+    advice = (
+        "merge them only if nobody needs the difference: today it is told rightly in "
+        f"{merge.distinguished_rows:,} of {merge.rows:,} rows, "
+        "and that is lost; a merge raises these figures by itself, and the texts are no better "
+        "understood"
+    )
+    figures = {
+        "macro_f1_change": asdict(f1),
+        "accuracy_change": asdict(accuracy),
+        "usual_change": merge.median_change,
+        "rows": merge.rows,
+        "told_apart": merge.distinguished_rows,
+    }
+    return LabelFinding("merge", "look", (first, second), seen, advice, figures, f1.low or 0.0)

@@ -1,0 +1,96 @@
+"""What a section of the report is made of; report.html.j2 draws each of these in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from markupsafe import Markup
+
+from medtask.evaluation.report.plots import HistogramLayer
+
+ColumnStyle = Literal[
+    "", "n", "v", "w", "l"
+]  # classes of the style sheet: figures, short words, sentences, labels
+TableCell = str | tuple[str, str]  # with a second, quieter line
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """One paragraph; ``tone``: classes of the style sheet."""
+
+    draw: ClassVar[str] = "text"
+    body: str
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    draw: ClassVar[str] = "heading"
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class BarRow:
+    """``length`` in [0, 1]; ``cells`` stand behind the bar."""
+
+    name: str
+    length: float
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BarChart:
+    """A bar for each name. ``head``: over the names, then over the cells."""
+
+    draw: ClassVar[str] = "bars"
+    head: tuple[str, ...]
+    lines: tuple[BarRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTable:
+    """``head``: title and alignment of each column, the first of which names the lines."""
+
+    draw: ClassVar[str] = "table"
+    about: str
+    head: tuple[tuple[str, ColumnStyle], ...]
+    lines: Sequence[Sequence[TableCell]]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionTableRow:
+    name: str
+    cells: tuple[tuple[int, Markup], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionTable:
+    """Gold by answer: a numbered column for each line, one for ``others`` if there are any, one for
+    no answer.
+    """
+
+    draw: ClassVar[str] = "matrix"
+    lines: tuple[ConfusionTableRow, ...]
+    others: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPlot:
+    draw: ClassVar[str] = "picture"
+    caption: str
+    drawn: Markup
+    layers: tuple[HistogramLayer, ...] = ()
+
+
+ReportBlock = Paragraph | Heading | BarChart | ReportTable | ConfusionTable | ReportPlot
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSection:
+    """One question of the report, as its heading, and what answers it."""
+
+    title: str
+    blocks: Sequence[ReportBlock]

@@ -1,0 +1,404 @@
+"""The report of a comparison: one HTML file for people that needs no network and no script, and its
+numbers as JSON beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medtask.evaluation.comparison.aligned_rows import ComparisonRows
+from medtask.evaluation.comparison.disagreements import (
+    DirectedDisagreements,
+    find_disagreements,
+    list_system_pairs,
+)
+from medtask.evaluation.comparison.leaderboard import (
+    Leaderboard,
+    LeaderboardEntry,
+    describe_leaderboard,
+    format_costs,
+    get_model_name,
+)
+from medtask.evaluation.comparison.paired import (
+    PairedComparison,
+    describe_pair,
+    format_difference,
+    round_up_rows,
+)
+from medtask.evaluation.comparison.significance import format_p_value
+from medtask.evaluation.report.blocks import (
+    ColumnStyle,
+    Paragraph,
+    ReportBlock,
+    ReportPlot,
+    ReportTable,
+    TableCell,
+)
+from medtask.evaluation.report.comparison_plots import draw_differences, draw_scatter
+from medtask.evaluation.report.formatting import (
+    METRIC_NAMES,
+    capitalise_first,
+    format_row_count,
+    format_time,
+    shorten,
+)
+from medtask.evaluation.report.plots import draw_intervals
+from medtask.evaluation.report.run_report import create_template_environment
+from medtask.evaluation.report.sections import MAX_METRIC_COLUMNS, find_manifest_value
+from medtask.tables.atomic_files import replace_text
+
+MAX_PAIR_SENTENCES = 3  # pairs that are told in a sentence each
+MAX_PARTS_SHOWN = 40  # labels or fields that the page shows
+
+
+def write_comparison(
+    path: Path, contest: ComparisonRows, leaderboard: Leaderboard, notes: Sequence[str] = ()
+) -> None:
+    """Write ``path`` and, beside it, the same numbers without record text as .json; both for their
+    owner only.
+
+    StorageError where the files cannot be written.
+    """
+    disagreements = _find_disagreements(contest, leaderboard)
+    numbers = {
+        **contest.to_json(),
+        **leaderboard.to_json(),
+        "notes": [*notes, *contest.row_coverage.describe()],
+        "disagreements": [one.to_json() for pair in disagreements for one in pair],
+    }
+    replace_text(path.with_suffix(".json"), json.dumps(numbers, default=str) + "\n")
+    replace_text(path, render_comparison(contest, leaderboard, notes, disagreements))
+
+
+def render_comparison(
+    contest: ComparisonRows,
+    leaderboard: Leaderboard,
+    notes: Sequence[str] = (),
+    disagreements: Sequence[tuple[DirectedDisagreements, DirectedDisagreements]] | None = None,
+) -> str:
+    """The report as HTML."""
+    names = [entrant.name for entrant in contest.systems]
+    return (
+        create_template_environment()
+        .get_template("comparison.html.j2")
+        .render(
+            name=" against ".join(names)
+            if len(names) == 2
+            else f"{len(names)} systems, side by side",
+            lead=_describe_comparison(contest),
+            tiles=_list_tiles(contest, leaderboard),
+            warnings=[*notes, *contest.row_coverage.describe()],
+            leaderboard=_build_leaderboard_blocks(contest, leaderboard),
+            speed=_build_speed_blocks(leaderboard),
+            pairs=_build_pair_blocks(leaderboard),
+            simple=[_build_pair_table(leaderboard.baseline_pairs, "Systems against simple methods")]
+            if leaderboard.baseline_pairs
+            else [],
+            disputes=_find_disagreements(contest, leaderboard)
+            if disagreements is None
+            else disagreements,
+            parts=_build_part_blocks(contest, leaderboard),
+            systems=_build_system_blocks(contest, leaderboard),
+            methods=_build_method_blocks(contest, leaderboard),
+        )
+    )
+
+
+def _find_disagreements(
+    contest: ComparisonRows, leaderboard: Leaderboard
+) -> list[tuple[DirectedDisagreements, DirectedDisagreements]]:
+    named = [line.name for line in leaderboard.entries if not line.baseline]
+    return [
+        find_disagreements(contest, first, second) for first, second in list_system_pairs(named)
+    ]
+
+
+def _describe_comparison(contest: ComparisonRows) -> str:
+    groups = len({group for group in contest.groups if group})
+    grouped = f", in {groups:,} groups" if groups else ""
+    both = "both systems" if len(contest.systems) == 2 else f"all {len(contest.systems)} systems"
+    return (
+        f"{capitalise_first(format_row_count(len(contest.ids)))} with gold{grouped}, which "
+        f"{both} have."
+    )
+
+
+def _list_tiles(contest: ComparisonRows, leaderboard: Leaderboard) -> list[tuple[str, str]]:
+    tiles = [(f"{len(contest.ids):,}", "rows compared")]
+    for line in [line for line in leaderboard.entries if not line.baseline][:3]:
+        reached = leaderboard.headline(line)
+        if reached:
+            tiles.append(
+                (
+                    f"{reached.value:.3f}",
+                    (
+                        f"{METRIC_NAMES[leaderboard.metric]} of {shorten(line.name, 40)} "
+                        f"({reached.interval_text})"
+                    ),
+                )
+            )
+    return tiles
+
+
+def _build_leaderboard_blocks(
+    contest: ComparisonRows, leaderboard: Leaderboard
+) -> list[ReportBlock]:
+    name = capitalise_first(METRIC_NAMES[leaderboard.metric])
+    ranked = [
+        (f"{place} {shorten(line.name, 60)}", leaderboard.headline(line))
+        for place, line in enumerate(leaderboard.entries, 1)
+    ]
+    reached = [(who, figure) for who, figure in ranked if figure]
+    further_metrics = [
+        measure for measure in _list_metrics(leaderboard) if measure != leaderboard.metric
+    ][:2]
+    head: list[tuple[str, ColumnStyle]] = [
+        ("System", "l"),
+        ("Family", "v"),
+        (name, "n"),
+        *((capitalise_first(METRIC_NAMES[one]), "n") for one in further_metrics),
+    ]
+    head += [("Rows/s", "n"), ("Memory", "n"), ("Per 1,000 rows", "n"), ("Against the best", "v")]
+    lines = [
+        _list_cells(place, line, leaderboard, further_metrics)
+        for place, line in enumerate(leaderboard.entries, 1)
+    ]
+    blocks: list[ReportBlock] = [
+        Paragraph(describe_leaderboard(leaderboard, len(contest.ids))),
+        ReportPlot(
+            f"{name} with 95 % intervals, the best first.",
+            draw_intervals(reached, f"{name} of all systems"),
+        ),
+        ReportTable("Leaderboard", tuple(head), lines),
+    ]
+    trained_baselines = [
+        line.name
+        for line in leaderboard.entries
+        if line.baseline and line.family == "TF-IDF" and not line.note
+    ]
+    if trained_baselines:
+        told = (
+            f"{trained_baselines[0]} is computed here. It learned from the gold of these rows, in "
+            "cross-validation, as prompted models have not."
+        )
+        blocks.append(Paragraph(told, "quiet small"))
+    return blocks
+
+
+def _list_metrics(leaderboard: Leaderboard) -> list[str]:
+    """The measures that tests are made for, as far as lines have them."""
+    tested = [
+        measure
+        for pair in (*leaderboard.pairs, *leaderboard.baseline_pairs)
+        for measure in pair.differences
+    ]
+    return list(dict.fromkeys([leaderboard.metric, *tested]))
+
+
+def _list_cells(
+    place: int, line: LeaderboardEntry, leaderboard: Leaderboard, further_metrics: Sequence[str]
+) -> list[TableCell]:
+    cells: list[TableCell] = []
+    for measure in (leaderboard.metric, *further_metrics):
+        figure = line.figures.get(measure)
+        cells.append((f"{figure.value:.3f}", figure.interval_text) if figure else "–")
+    versus: TableCell = (
+        "the best"
+        if line is leaderboard.best
+        else "–"
+        if line.p is None
+        else format_p_value(line.p)
+    )
+    if line.note:
+        versus = f"not measured: {line.note}"
+    family = (line.family, "baseline" if line.baseline else shorten(get_model_name(line), 30))
+    return [f"{place} {line.name}", family, *cells, *format_costs(line), versus]
+
+
+def _build_speed_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
+    points = [
+        (place, line.name, line.rows_per_s, figure)
+        for place, line in enumerate(leaderboard.entries, 1)
+        if line.rows_per_s and (figure := leaderboard.headline(line))
+    ]
+    if not points:
+        return [
+            Paragraph(
+                "No system’s speed is known: runs of medtask tell it, other tools’ tables do not.",
+                "quiet",
+            )
+        ]
+    numbered = ", ".join(f"{place} is {shorten(name, 60)}" for place, name, *_ in points)
+    measure = capitalise_first(METRIC_NAMES[leaderboard.metric])
+    caption = f"{measure} with 95 % intervals, over rows answered per second: {numbered}."
+    blocks: list[ReportBlock] = [
+        ReportPlot(caption, draw_scatter(points, f"{measure} by speed", measure))
+    ]
+    if leaderboard.price_per_hour is not None:
+        told = (
+            f"Costs are of a machine at {leaderboard.price_per_hour:g} an hour, in the currency in "
+            "which that was given, while it answers."
+        )
+        blocks.append(Paragraph(told, "quiet small"))
+    return blocks
+
+
+def _build_pair_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
+    measure = capitalise_first(METRIC_NAMES[leaderboard.metric])
+    # With many pairs the verdicts of the table are quicker to read than sentences.
+    blocks: list[ReportBlock] = (
+        [Paragraph(describe_pair(pair)) for pair in leaderboard.pairs[:MAX_PAIR_SENTENCES]]
+        if len(leaderboard.pairs) <= MAX_PAIR_SENTENCES
+        else []
+    )
+    drawn = [
+        (f"{shorten(pair.first, 30)} − {shorten(pair.second, 30)}", pair.headline[1])
+        for pair in leaderboard.pairs
+    ]
+    caption = (
+        f"Differences in {METRIC_NAMES[leaderboard.metric]} with 95 % intervals; those in blue "
+        "leave zero out."
+    )
+    blocks.append(ReportPlot(caption, draw_differences(drawn, f"{measure}: differences")))
+    return [*blocks, _build_pair_table(leaderboard.pairs, "Systems against each other")]
+
+
+def _build_pair_table(pairs: Sequence[PairedComparison], title: str) -> ReportTable:
+    measures = list(dict.fromkeys(measure for pair in pairs for measure in pair.differences))[
+        :MAX_METRIC_COLUMNS
+    ]
+    judged = any(pair.only_first is not None for pair in pairs)
+    head: list[tuple[str, ColumnStyle]] = [
+        ("Pair", "l"),
+        *((f"Δ {METRIC_NAMES[one]}", "n") for one in measures),
+    ]
+    head += [("Only one right", "n")] if judged else []
+    head += [("p (Holm)", "n"), ("Verdict", "w"), ("Rows", "n")]
+    lines: list[list[TableCell]] = []
+    for pair in pairs:
+        cells: list[TableCell] = [f"{shorten(pair.first, 40)} − {shorten(pair.second, 40)}"]
+        for measure in measures:
+            value, _, interval = format_difference(pair.differences[measure]).partition(" (")
+            cells.append((value, interval.rstrip(")")))
+        if judged:
+            cells.append(
+                "–" if pair.only_first is None else f"{pair.only_first:,} / {pair.only_second:,}"
+            )
+        cells += [
+            format_p_value(pair.p_holm).removeprefix("p = ").removeprefix("p "),
+            _describe_verdict(pair),
+            f"{pair.n:,}",
+        ]
+        lines.append(cells)
+    return ReportTable(title, tuple(head), lines)
+
+
+def _describe_verdict(pair: PairedComparison) -> str:
+    if pair.verdict != "no clear difference":
+        return f"the {'first' if pair.verdict == 'better' else 'second'} is better"
+    if pair.more_rows is None:
+        return "no difference at all"
+    return (
+        f"no clear difference; about {round_up_rows(pair.more_rows):,} more rows with gold "
+        "would tell"
+    )
+
+
+def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
+    """F1 by label, or how often each field is right, systems side by side."""
+    lines = [line for line in leaderboard.entries if line.parts]
+    if not lines:
+        return []
+    gold: dict[str, int] = {}
+    for line in lines:
+        gold.update({name: n for name, (n, _) in line.parts.items()})
+    ranked = sorted(gold, key=lambda name: (-gold[name], name))
+    head: list[tuple[str, ColumnStyle]] = [
+        ("Field" if contest.kind == "fields" else "Label", "l"),
+        ("In gold", "n"),
+    ]
+    head += [(shorten(line.name, 30), "n") for line in lines]
+    rows: list[list[TableCell]] = []
+    for name in ranked[:MAX_PARTS_SHOWN]:
+        figures = [line.parts.get(name, (0, None))[1] for line in lines]
+        rows.append(
+            [
+                name,
+                f"{gold[name]:,}",
+                *((f"{one.value:.3f}", one.interval_text) if one else "–" for one in figures),
+            ]
+        )
+    what = (
+        "How often each field is right"
+        if contest.kind == "fields"
+        else "F1 of each label that gold has"
+    )
+    caption = (
+        (
+            f"The {MAX_PARTS_SHOWN} with most rows in gold, of {len(ranked):,}; the JSON beside "
+            "this page "
+            "has "
+            "all."
+        )
+        if len(ranked) > MAX_PARTS_SHOWN
+        else ""
+    )
+    return [
+        Paragraph(f"{what}, with 95 % intervals. Few rows in gold make wide intervals."),
+        ReportTable(what, tuple(head), rows, caption),
+    ]
+
+
+def _build_system_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
+    lines: list[list[TableCell]] = []
+    by_name: Mapping[str, LeaderboardEntry] = {line.name: line for line in leaderboard.entries}
+    for system in contest.systems:
+        line, manifest = by_name[system.name], system.manifest
+        ran = format_time(manifest.get("created")) or "–"
+        asked = str(find_manifest_value(manifest, "task", "name") or "–")
+        absent = contest.row_coverage.absent[system.name]
+        rows = f"{contest.row_coverage.rows[system.name]:,}"
+        lines.append(
+            [system.name, line.title, asked, ran, rows, f"{absent:,}", f"{line.unanswered or 0:,}"]
+        )
+    head: tuple[tuple[str, ColumnStyle], ...] = (
+        *(("System", "l"), ("Model", "w"), ("Task", "l"), ("Started", "v")),
+        *(("Rows", "n"), ("Rows it lacks", "n"), ("Without an answer", "n")),
+    )
+    told = (
+        f"Of {contest.row_coverage.union:,} different rows, {contest.row_coverage.eligible:,} "
+        "are in "
+        "every system and have gold. "
+    )
+    told += "Rows without an answer are not left out: they count as wrong."
+    return [Paragraph(told), ReportTable("Systems", head, lines)]
+
+
+def _build_method_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
+    tests = " or ".join(
+        dict.fromkeys(pair.test for pair in (*leaderboard.pairs, *leaderboard.baseline_pairs))
+    )
+    units = "groups" if any(contest.groups) else "rows"
+    return [
+        Paragraph(
+            f"Every pair is tested on the same rows, by {tests}. McNemar’s test looks at the "
+            "rows that only one of two has right; "
+            "randomisation asks how often so large a difference comes about where answers change "
+            "hands by chance (Noreen 1989). "
+            f"Intervals of differences are a paired bootstrap of 1,000 resamples of {units}."
+        ),
+        Paragraph(
+            "Δ is how far the first of a pair is ahead of the second. p (Holm) is corrected for "
+            "the number of pairs in its family: of "
+            "families without any difference at most 5 % show one. Systems are one family, "
+            "systems against simple methods another."
+        ),
+        Paragraph(
+            "How many more rows it takes is for a power of 80 %, were the difference as large as "
+            "it is here (Miettinen 1968, Connor 1987; "
+            "where the test is not McNemar’s, by the width of the interval). It is a rough "
+            "guide, as the difference itself is uncertain."
+        ),
+    ]

@@ -1,0 +1,207 @@
+"""Curves as inline SVG, in the manner of plots.py: reliability, error against coverage, and what
+any other curve is drawn with.
+
+Lines are drawn piece by piece, since a path cannot have its places in percentages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from medtask.evaluation.report.plots import AXIS_TICKS, TICK_LABELS, draw_ticks
+from medtask.evaluation.statistics.intervals import Estimate
+
+_PLOT_HEIGHT = 200  # height of the area that is drawn in, in pixels
+_PLOT_TOP = 22
+_STRIP_HEIGHT = 34  # height of the strip that shows how many rows a bin has
+AXIS_Y = _PLOT_TOP + _PLOT_HEIGHT  # where the axis lies
+
+
+def draw_reliability(bins: Sequence[tuple[float, Estimate]], title: str) -> Markup:
+    """For each bin of rows a dot: mean confidence along, share that was right (with its interval)
+    up. Below it, its rows.
+
+    A confidence that means what it says lies on the diagonal.
+    """
+    peak = max((right.n for _, right in bins), default=1)
+    base = AXIS_Y + 12 + _STRIP_HEIGHT
+    dot = Markup('<circle class="blue" cx="{:.2f}%" cy="{:.1f}" r="4.5"><title>{}</title></circle>')
+    rows = Markup(
+        '<rect class="grey" x="{:.2f}%" y="{:.1f}" width="4%" height="{:.1f}"><title>{:,} '
+        "rows</title></rect>"
+    )
+    diagonal = Markup(
+        '<line class="axis" stroke-dasharray="5 4" x1="0" y1="{}" x2="100%" y2="{}"/>'
+    ).format(AXIS_Y, _PLOT_TOP)
+    parts = []
+    for confidence, right in bins:
+        x = 100 * confidence
+        if right.low is not None and right.high is not None:
+            parts.append(
+                draw_line("whisker blue", x, compute_y(right.low), x, compute_y(right.high))
+            )
+        tooltip = f"confidence {confidence:.2f}, right {right} of {right.n:,} rows"
+        parts.append(dot.format(x, compute_y(right.value), tooltip))
+        tall = max(1.0, _STRIP_HEIGHT * right.n / peak)
+        parts.append(rows.format(min(max(x - 2, 0), 96), base - tall, tall, right.n))
+    description = "; ".join(
+        f"confidence {confidence:.2f}: right {right}, {right.n:,} rows"
+        for confidence, right in bins
+    )
+    return draw_axes(
+        base,
+        title,
+        description,
+        [*draw_gridlines(1.0), diagonal, *parts],
+        "share right",
+        "confidence",
+        12 + _STRIP_HEIGHT,
+    )
+
+
+def draw_risk(
+    coverage: Sequence[float],
+    error: Sequence[Estimate],
+    title: str,
+    *,
+    max_error: float | None = None,
+    accepted: float | None = None,
+) -> Markup:
+    """The error among the accepted rows, the more of them are accepted, inside its band.
+
+    ``coverage``: shares of the rows, rising; ``error``: one for each. ``max_error``: the promise,
+    ``accepted``: the coverage at which it holds.
+    """
+    # The few rows at the far left have bands up to 1, which would press everything else to the
+    # floor.
+    reach = 1.1 * max([max_error or 0.0, *(one.value for one in error if one.n >= 20)])
+    top = next((4 * step for step in (0.01, 0.02, 0.025, 0.05, 0.1, 0.2) if 4 * step >= reach), 1.0)
+    parts = []
+    band = Markup(
+        '<rect class="grey" fill-opacity="0.35" x="{:.2f}%" y="{:.1f}" width="{:.2f}%" '
+        'height="{:.1f}"/>'
+    )
+    points = list(zip(coverage, error, strict=True))
+    start = 0.0
+    for share, one in points:
+        if one.low is not None and one.high is not None:
+            upper, lower = compute_y(one.high / top), compute_y(one.low / top)
+            parts.append(band.format(100 * start, upper, 100 * (share - start), lower - upper))
+        start = share
+    parts += draw_gridlines(top)
+    parts += draw_curve([(share, one.value / top) for share, one in points], "blue")
+    if max_error is not None:
+        parts.append(
+            draw_line(
+                "whisker orange",
+                0,
+                compute_y(max_error / top),
+                100,
+                compute_y(max_error / top),
+            )
+        )
+        text_element = Markup(
+            '<text x="{:.1f}%" y="{:.1f}">{}</text>'
+        )  # right of the numbers, left of where the error rises
+        crossed = accepted is not None and 0.17 < accepted < 0.5
+        left = 100 * (accepted or 0.0) + 1.5 if crossed else 18
+        parts.append(
+            text_element.format(
+                left, compute_y(max_error / top) - 6, f"promised: at most {100 * max_error:g} %"
+            )
+        )
+    if accepted is not None:
+        parts.append(draw_line("whisker ink", 100 * accepted, _PLOT_TOP, 100 * accepted, AXIS_Y))
+    description = _describe_risk(points, max_error, accepted)
+    return draw_axes(
+        AXIS_Y, title, description, parts, "error among the accepted", "share of rows accepted", 0
+    )
+
+
+def _describe_risk(
+    points: Sequence[tuple[float, Estimate]], max_error: float | None, accepted: float | None
+) -> str:
+    sentences = [
+        f"{share:.0%} accepted: error {one}" for share, one in points[:: max(1, len(points) // 8)]
+    ]
+    sentences += [f"promised error {max_error:g}"] if max_error is not None else []
+    return "; ".join(
+        sentences + ([f"threshold at {accepted:.0%} accepted"] if accepted is not None else [])
+    )
+
+
+def draw_axes(
+    base: float,
+    title: str,
+    description: str,
+    parts: Iterable[Markup],
+    y_title: str,
+    x_title: str,
+    label_offset: int = 0,
+    ticks: Mapping[float, str] = TICK_LABELS,
+) -> Markup:
+    """What is drawn, with its axes named. ``base``: where it ends, FLOOR where nothing is drawn
+    below the axis; ``label_offset``: pixels between the axis and its numbers; ``ticks``: these,
+    by their places in [0, 1].
+    """
+    numbers = draw_ticks(AXIS_Y + label_offset + 17, ticks)
+    return Markup(
+        '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>'
+        '<text class="quiet" x="100%" y="12" text-anchor="end">{}</text>{}'
+        '<line class="axis" x1="0" x2="100%" y1="{}" y2="{}"/>{}<text class="quiet" x="50%" '
+        'y="{}" text-anchor="middle">{}</text></svg>'
+    ).format(
+        int(base) + 42,
+        title,
+        description,
+        y_title,
+        Markup("").join(parts),
+        AXIS_Y,
+        AXIS_Y,
+        numbers,
+        AXIS_Y + label_offset + 36,
+        x_title,
+    )
+
+
+def draw_gridlines(
+    maximum: float, format_level: Callable[[float], str] = lambda level: f"{100 * level:.3g} %"
+) -> list[Markup]:
+    """Lines across at quarters of ``maximum``, each with its number on it."""
+    grid = Markup(
+        '<line class="grid" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/><text class="quiet" '
+        'x="0" y="{1:.1f}">{2}</text>'
+    )
+    return [
+        grid.format(compute_y(at), compute_y(at) - 4, format_level(at * maximum))
+        for at in AXIS_TICKS[1:]
+    ]
+
+
+def draw_curve(points: Sequence[tuple[float, float]], css_class: str) -> list[Markup]:
+    """Lines between places in [0, 1], along and up; a dot where there is but one. ``css_class``: a
+    colour class.
+    """
+    if len(points) == 1:
+        along, up = points[0]
+        return [
+            Markup('<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="4.5"/>').format(
+                css_class, 100 * along, compute_y(up)
+            )
+        ]
+    ends = pairwise((100 * along, compute_y(up)) for along, up in points)
+    return [draw_line(f"whisker {css_class}", *left, *right) for left, right in ends]
+
+
+def draw_line(css_class: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    """From one place to another; x in percent, y in pixels."""
+    line = Markup('<line class="{}" x1="{:.2f}%" y1="{:.1f}" x2="{:.2f}%" y2="{:.1f}"/>')
+    return line.format(css_class, x1, y1, x2, y2)
+
+
+def compute_y(fraction: float) -> float:
+    """Where a share of the height lies, in pixels; what is outside [0, 1] lies on the edge."""
+    return AXIS_Y - _PLOT_HEIGHT * min(1.0, max(0.0, fraction))

@@ -1,0 +1,171 @@
+"""What gold says of a run's answers, gathered row by row in bounded memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+from medtask.evaluation.calibration.reliability import Reliability
+from medtask.evaluation.calibration.scored_rows import ScoredRowAccumulator, ScoredRows
+from medtask.evaluation.kinds.protocols import GoldSample, Grader, Kind, KindEvaluation
+from medtask.evaluation.report.formatting import format_value
+from medtask.evaluation.report.report_rows import ReportRow, TopK, build_report_row, cut_text
+from medtask.records import Answer, Option, Status, Value
+
+MAX_ERROR_ROWS = 30
+SAMPLE_SIZE = 2000
+MAX_UNKNOWN_VALUES = 100
+MAX_SAMPLE_CHARACTERS = 20_000  # characters of one text in the sample
+
+GoldVerdict = Literal["right", "wrong", "unknown"]
+_GOLD_VERDICTS: Mapping[bool | None, GoldVerdict] = {True: "right", False: "wrong", None: "unknown"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GoldSummary:
+    """``evaluation``: see the kind's own room; None where no row could be graded.
+
+    ``missing`` and ``unknown`` count rows whose gold is empty, or no truth of the kind;
+    ``unknown_values`` are such values, the most frequent first. ``mean_confidence`` is over the
+    rows with gold that got an answer that has one. ``errors``: the wrong rows that a person should
+    see, such as the most confident ones. ``scored_rows``: all rows with gold, as columns.
+    ``reliability``: whether confidence can be believed; None where there is none.
+    """
+
+    evaluation: KindEvaluation | None
+    mean_confidence: float | None
+    missing: int
+    unknown: int
+    unknown_values: Mapping[str, int]
+    errors: tuple[ReportRow, ...]
+    sample: GoldSample
+    scored_rows: ScoredRows
+    reliability: Reliability | None
+
+    @property
+    def rows(self) -> int:
+        """Rows whose gold counts."""
+        return (
+            max((figure.n for figure in self.evaluation.metrics.values() if figure), default=0)
+            if self.evaluation
+            else 0
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """A plain dict without record text, and without gold values that are no truth: they may be
+        text.
+        """
+        return {
+            "rows": self.rows,
+            "missing": self.missing,
+            "unknown": self.unknown,
+            "mean_confidence": self.mean_confidence,
+            **(self.evaluation.to_json() if self.evaluation else {"quality": None}),
+            "reliability": self.reliability.to_json() if self.reliability else None,
+            "errors": [case.to_json() for case in self.errors],
+        }
+
+
+class GoldAccumulator:
+    """The part of a Gatherer that compares answers with gold."""
+
+    def __init__(self, kind: Kind, grader: Grader, seed: int) -> None:
+        self._kind, self._grader, self._seed = kind, grader, seed
+        self._missing = self._unknown = self._confidence_count = 0
+        self._confidence_sum = 0.0
+        self._unknown_values: Counter[str] = Counter()
+        self._errors: TopK[ReportRow] = TopK(MAX_ERROR_ROWS)
+        self._scored_rows = ScoredRowAccumulator()
+        self._sample: TopK[tuple[str, Any, Any, tuple[Option, ...], str | None]] = TopK(SAMPLE_SIZE)
+
+    def parse_gold(self, gold: Value | None, options: Sequence[Option]) -> Value | None:
+        """Gold as a truth that answers are held against; None, and counted, where it is missing or
+        none.
+        """
+        if gold is None or gold in ("", {}):
+            self._missing += 1
+            return None
+        truth = self._grader.parse_gold(gold, options)
+        if truth is None:
+            self._unknown += 1
+            value = cut_text(format_value(gold), 80)
+            if value in self._unknown_values or len(self._unknown_values) < MAX_UNKNOWN_VALUES:
+                self._unknown_values[value] += 1
+        return truth
+
+    def is_right(self, status: Status, value: Value | None, truth: Value) -> bool | None:
+        return self._grader.is_right(self._grader.comparable_value(status, value), truth)
+
+    def add(
+        self,
+        row: int,
+        answer: Answer,
+        text: str,
+        truth: Value,
+        options: Sequence[Option],
+        group: str | None = None,
+    ) -> GoldVerdict:
+        """What gold says of this answer; "unknown" where the kind knows no right and wrong."""
+        predicted = self._grader.comparable_value(answer.status, answer.value)
+        grade = self._grader.add(predicted, truth, answer, group, options)
+        self._scored_rows.add(row, answer, bool(grade.right), truth, group)
+        # The rows with the smallest hashes are a random sample that does not depend on the order of
+        # arrival.
+        chance = int.from_bytes(
+            blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big"
+        )
+        self._sample.push(
+            (-float(chance), -float(row)),
+            lambda: (
+                cut_text(text, MAX_SAMPLE_CHARACTERS),
+                _truncate_value(truth),
+                _truncate_value(predicted),
+                tuple(options),
+                group or None,
+            ),
+        )
+        if answer.value is None:
+            return "wrong"
+        if answer.confidence is not None:
+            self._confidence_count += 1
+            self._confidence_sum += answer.confidence
+        if not grade.right:
+            self._errors.push(
+                (grade.review_priority, -float(row)),
+                lambda: build_report_row(
+                    row, answer, text, truth, kind=self._kind, options=options
+                ),
+            )
+        return _GOLD_VERDICTS[grade.right]
+
+    def finish(self) -> GoldSummary:
+        columns = tuple(zip(*self._sample.to_sorted(), strict=True))
+        sample = GoldSample(*columns) if columns else GoldSample()
+        marks = self._scored_rows.finish()
+        return GoldSummary(
+            evaluation=self._grader.finish(sample),
+            mean_confidence=self._confidence_sum / self._confidence_count
+            if self._confidence_count
+            else None,
+            missing=self._missing,
+            unknown=self._unknown,
+            unknown_values=dict(self._unknown_values.most_common(10)),
+            errors=self._errors.to_sorted(),
+            sample=sample,
+            scored_rows=marks,
+            reliability=marks.compute_reliability(seed=self._seed)
+            if self._kind != "answer"
+            else None,
+        )
+
+
+def _truncate_value(value: Value | None) -> Value | None:
+    """A value for the sample: long text is cut, as the row's own is."""
+    return (
+        cut_text(value, MAX_SAMPLE_CHARACTERS)
+        if isinstance(value, str) and len(value) > MAX_SAMPLE_CHARACTERS
+        else value
+    )

@@ -1,0 +1,289 @@
+"""Rows that a person should see, and the best few of any number of things in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappush, heappushpop
+from itertools import pairwise
+from typing import Generic, TypeVar
+
+from medtask.evaluation.report.formatting import format_field_value, format_value
+from medtask.evaluation.statistics.extraction import compare_objects, flatten
+from medtask.records import Answer, Option, PassStep, Quote, Status, Value
+
+UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]"
+)  # controls, overrides of the direction, lone surrogates
+MAX_TEXT_CHARACTERS = 600  # characters of a record that a case shows
+MAX_ANSWER_CHARACTERS = 1500  # of an answer, and of gold
+MAX_THOUGHTS_CHARACTERS = 4000
+QUOTE_CONTEXT_CHARACTERS = (
+    80  # characters shown beside a quote that stands behind the text's first 600
+)
+MAX_FIELDS_SHOWN = 40
+MAX_OUTCOMES_SHOWN = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpan:
+    """A part of a record's text; ``field`` is whose quote it is."""
+
+    text: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldComparison:
+    """One field of an answer that is an object, beside gold's where there is gold; ``right`` unless
+    gold says otherwise.
+    """
+
+    field: str
+    value: str
+    gold: str | None
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """One row: its text (600 characters of it, and the surroundings of each quote) and the five
+    likeliest outcomes.
+
+    ``value`` and ``gold`` are readable text, whatever the kind. ``top``: of a choice with what the
+    options say; of fields the outcomes that were chosen, the least sure first. ``in_gold``,
+    ``in_answer``: which of these gold says, and the answer. ``parts``: of an answer with fields.
+    ``earlier``: what each pass said before the last one.
+    """
+
+    row: int
+    record_id: str
+    status: Status
+    value: str | None
+    confidence: float | None
+    pieces: tuple[TextSpan, ...]
+    top: tuple[tuple[str, float], ...]
+    reason: str | None
+    gold: str | None
+    kind: str = "label"
+    in_gold: frozenset[str] = frozenset()
+    in_answer: frozenset[str] = frozenset()
+    options: tuple[str, ...] = ()
+    parts: tuple[FieldComparison, ...] = ()
+    thoughts: str | None = None
+    thoughts_cut: bool = False
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def short(self) -> bool:
+        """Whether answer and gold are a few words."""
+        return self.kind != "answer" and not self.parts
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    def tone(self, name: str) -> str:
+        """The colour of an outcome's bar: blue for what gold says, orange for an answer that it
+        does not.
+        """
+        if self.gold is None or name in self.in_gold:
+            return "blue"
+        return "orange" if name in self.in_answer else "grey"
+
+    def to_json(self) -> dict[str, object]:
+        """Which row it is, without its text."""
+        return {
+            "row": self.row,
+            "id": self.record_id,
+            "status": str(self.status),
+            "confidence": self.confidence,
+        }
+
+
+def build_report_row(
+    row: int,
+    answer: Answer,
+    text: str,
+    gold: Value | None,
+    *,
+    kind: str = "label",
+    options: Sequence[Option] = (),
+) -> ReportRow:
+    option_texts = {
+        option.letter: cut_text(f"{option.letter}: {option.text}", 200) for option in options
+    }
+    limit = MAX_ANSWER_CHARACTERS if kind in ("answer", "fields") else 200 if option_texts else 80
+    return ReportRow(
+        row=row,
+        record_id=answer.record_id,
+        status=answer.status,
+        value=_format_outcome_text(answer.value, option_texts, max(limit, 200)),
+        confidence=answer.confidence,
+        pieces=mark_quotes(text, answer.quotes or {}),
+        top=tuple(
+            (option_texts.get(name, name), share) for name, share in _list_top_outcomes(answer)
+        ),
+        reason=answer.reason,
+        gold=_format_outcome_text(gold, option_texts, limit),
+        kind=kind,
+        in_gold=_list_outcomes(gold, option_texts),
+        in_answer=_list_outcomes(answer.value, option_texts),
+        options=tuple(option_texts.values()),
+        parts=_compare_fields(answer.value, gold) if kind == "fields" else (),
+        thoughts=cut_text(answer.thoughts, MAX_THOUGHTS_CHARACTERS) if answer.thoughts else None,
+        thoughts_cut=len((answer.thoughts or "").strip()) > MAX_THOUGHTS_CHARACTERS,
+        earlier=tuple(_format_step(step, option_texts) for step in answer.steps),
+    )
+
+
+def mark_quotes(text: str, quotes: Mapping[str, Quote]) -> tuple[TextSpan, ...]:
+    """A record's text for a page, cut short, in pieces: what is quoted, by field, and what is
+    not.
+    """
+    first = len(text) - len(text.lstrip())
+    last = max(first, len(text.rstrip()))
+    spans = [
+        (max(first, quote.start), min(last, quote.end), field) for field, quote in quotes.items()
+    ]
+    pieces: list[TextSpan] = []
+    windows = _find_windows(first, last, [(start, end) for start, end, _ in spans])
+    for place, (start, end) in enumerate(windows):
+        if place:
+            pieces.append(TextSpan(" … "))
+        cuts = sorted(
+            {start, end, *(edge for span in spans for edge in span[:2] if start < edge < end)}
+        )
+        for left, right in pairwise(cuts):
+            fields = [field for begin, stop, field in spans if begin <= left and right <= stop]
+            pieces.append(
+                TextSpan(_replace_unprintable(text[left:right]), ", ".join(fields) or None)
+            )
+    if windows[-1][1] < last:
+        pieces[-1] = TextSpan(pieces[-1].text.rstrip(), pieces[-1].field)
+        pieces.append(TextSpan(" …"))
+    return tuple(pieces)
+
+
+def _find_windows(first: int, last: int, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Which parts of a text are shown: its beginning, and the surroundings of each span behind
+    that.
+    """
+    windows = [(first, min(last, first + MAX_TEXT_CHARACTERS))]
+    for start, end in sorted(spans):
+        start, end = (
+            max(first, start - QUOTE_CONTEXT_CHARACTERS),
+            min(last, end + QUOTE_CONTEXT_CHARACTERS),
+        )
+        if end <= windows[-1][1]:
+            continue
+        if start <= windows[-1][1]:
+            windows[-1] = windows[-1][0], end
+        else:
+            windows.append((start, end))
+    return windows
+
+
+def cut_text(text: str, limit: int) -> str:
+    """The text's first ``limit`` characters, with U+FFFD for every one that a page cannot show, or
+    not honestly.
+    """
+    text = text.strip()
+    return _replace_unprintable(text if len(text) <= limit else text[:limit].rstrip() + " …")
+
+
+def _replace_unprintable(text: str) -> str:
+    return UNPRINTABLE.sub("\ufffd", text)
+
+
+def _format_outcome_text(
+    value: Value | None, option_texts: Mapping[str, str], limit: int
+) -> str | None:
+    """Readable text of an answer or of gold; None where there is none."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, tuple):
+        value = tuple(option_texts.get(name, name) for name in value)
+    return cut_text(
+        option_texts.get(value, value) if isinstance(value, str) else format_value(value), limit
+    )
+
+
+def _list_outcomes(value: Value | None, option_texts: Mapping[str, str]) -> frozenset[str]:
+    """The outcomes that a value stands for, as a case shows them."""
+    if isinstance(value, Mapping):
+        return frozenset(format_outcome(path, leaf) for path, leaf in flatten(value).items())
+    return frozenset(
+        option_texts.get(name, name)
+        for name in ((value,) if isinstance(value, str) else value or ())
+    )
+
+
+def format_outcome(path: Sequence[str], leaf: object) -> str:
+    """``stage=II``, as an answer's probabilities name what was chosen for a field."""
+    return f"{'.'.join(path)}={leaf if isinstance(leaf, str) else json.dumps(leaf, default=str)}"
+
+
+def _list_top_outcomes(answer: Answer) -> list[tuple[str, float]]:
+    shares = answer.probabilities or {}
+    if isinstance(answer.value, Mapping):
+        chosen = _list_outcomes(answer.value, {})
+        return sorted(
+            ((name, share) for name, share in shares.items() if name in chosen),
+            key=lambda item: item[1],
+        )[:MAX_OUTCOMES_SHOWN]
+    return sorted(shares.items(), key=lambda item: -item[1])[:MAX_OUTCOMES_SHOWN]
+
+
+def _format_step(step: PassStep, option_texts: Mapping[str, str]) -> str:
+    said = _format_outcome_text(step.value, option_texts, 80) or step.status.replace("_", " ")
+    sure = f" ({step.confidence:.2f})" if step.confidence is not None else ""
+    return f"{step.pass_name}: {said}{sure}"
+
+
+def _compare_fields(value: Value | None, gold: Value | None) -> tuple[FieldComparison, ...]:
+    given, truth = (flatten(one) if isinstance(one, Mapping) else {} for one in (value, gold))
+    findings = (
+        compare_objects(gold, value if isinstance(value, Mapping) else None)
+        if isinstance(gold, Mapping)
+        else ()
+    )
+    wrong = {path for path, finding, _, _ in findings if finding != "right"}
+    return tuple(
+        FieldComparison(
+            field=cut_text(".".join(path), 80),
+            value=cut_text(format_field_value(given.get(path)), 300),
+            gold=cut_text(format_field_value(truth.get(path)), 300)
+            if isinstance(gold, Mapping)
+            else None,
+            right=path not in wrong,
+        )
+        for path in list(dict.fromkeys((*given, *truth)))[:MAX_FIELDS_SHOWN]
+    )
+
+
+class TopK(Generic[T]):
+    """The ``size`` things with the largest keys, whatever the order in which they come; keys must
+    differ.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._heap: list[tuple[tuple[float, ...], T]] = []
+
+    def push(self, key: tuple[float, ...], make: Callable[[], T]) -> None:
+        """``make`` is called only if the thing is kept."""
+        if len(self._heap) < self._size:
+            heappush(self._heap, (key, make()))
+        elif key > self._heap[0][0]:
+            heappushpop(self._heap, (key, make()))
+
+    def to_sorted(self) -> tuple[T, ...]:
+        """What is kept, the largest key first."""
+        return tuple(
+            thing for _, thing in sorted(self._heap, key=lambda kept: kept[0], reverse=True)
+        )

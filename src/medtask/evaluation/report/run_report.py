@@ -1,0 +1,112 @@
+"""The report of a run: one HTML file for people that needs no network and no script, and its
+numbers as JSON beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from medtask.evaluation.comparison.significance import Baseline, list_baseline_warnings
+from medtask.evaluation.report import formatting as words
+from medtask.evaluation.report import sections
+from medtask.evaluation.report.blocks import ReportSection
+from medtask.evaluation.report.plots import draw_bar
+from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
+from medtask.evaluation.statistics.intervals import estimate_proportion
+from medtask.tables.atomic_files import replace_text
+
+MAX_ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
+
+
+def write_report(
+    path: Path,
+    summary: RunSummary,
+    manifest: Mapping[str, object],
+    baselines: Sequence[Baseline] = (),
+    extra_sections: Sequence[ReportSection] = (),
+    extra_numbers: Mapping[str, object] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write ``path`` and, beside it, the same numbers without record text as .json; both for their
+    owner only.
+
+    ``manifest`` may lack anything: what it has is shown. ``extra_sections``: what an evaluation
+    found out besides, ``extra_numbers``: of that, ``notes``: what has to be known before any of it
+    is read. StorageError where the files cannot be written.
+    """
+    document = {
+        **summary.to_json(),
+        "baselines": [baseline.to_json() for baseline in baselines],
+        **(extra_numbers or {}),
+    }
+    replace_text(path.with_suffix(".json"), json.dumps(document) + "\n")
+    replace_text(path, render_report(summary, manifest, baselines, extra_sections, notes))
+
+
+def render_report(
+    summary: RunSummary,
+    manifest: Mapping[str, object],
+    baselines: Sequence[Baseline] = (),
+    extra_sections: Sequence[ReportSection] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """The report as HTML."""
+    return (
+        create_template_environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            manifest=manifest,
+            name=sections.find_manifest_value(manifest, "task", "name") or "A run without a name",
+            lead=sections.describe_run(summary, manifest),
+            tiles=sections.list_tiles(summary),
+            warnings=[
+                *(f"{words.capitalise_first(note)}." for note in notes),
+                *list_baseline_warnings(baselines, summary.kind),
+            ],
+            facts=sections.list_run_facts(manifest),
+            statuses=sections.build_status_table(summary),
+            answers=summary.answer_statistics.build_blocks(manifest),
+            doubt=sections.draw_confidence_histograms(summary),
+            quality=sections.build_quality_blocks(summary.gold, baselines),
+            belief=sections.build_reliability_blocks(
+                summary, with_risk_curve=not extra_sections
+            ),  # an evaluation draws it where it tells of acceptance
+            further=extra_sections,
+            passes=sections.build_pass_blocks(summary),
+            gaps=sections.build_missing_gold_blocks(summary),
+            errors=sections.describe_errors(summary),
+            doubtful=sections.describe_doubtful_rows(summary),
+            promise=estimate_proportion(96, 120),
+            costs=sections.list_costs(summary, manifest),
+            pace=sections.build_throughput_blocks(summary),
+        )
+    )
+
+
+def create_template_environment() -> Environment:
+    """Everything is escaped but what plots.py has drawn; a name that is not there is an error."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals.update(draw_bar=draw_bar, status_words=STATUS_NAMES, entry_limit=MAX_ENTRIES)
+    templates.filters.update(
+        count=words.format_count,
+        percent=words.format_percent,
+        decimals=lambda value, digits: f"{value:.{digits}f}",
+        shorten=words.shorten,
+        words=lambda name: str(name).replace("_", " "),
+        plain=words.format_manifest_value,
+        first_entries=lambda mapping: islice(mapping.items(), MAX_ENTRIES),
+        first_items=lambda items: items[:MAX_ENTRIES],
+    )
+    return templates

@@ -1,0 +1,358 @@
+"""Everything that a report tells about a run, gathered in one pass over its answers in bounded
+memory.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import insort
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.evaluation.comparison.significance import (
+    Baseline,
+    format_p_value,
+    list_baseline_warnings,
+)
+from medtask.evaluation.kinds.protocols import AnswerStatistics, Kind, create_accumulator_and_grader
+from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count
+from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
+from medtask.evaluation.report.report_rows import ReportRow, TopK, build_report_row
+from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary
+from medtask.evaluation.statistics.throughput import ThroughputAccumulator, ThroughputSpan
+from medtask.records import Answer, Option, Status, Value
+
+HISTOGRAM_BINS = 20
+MAX_DOUBTFUL_ROWS = 50
+MAX_CAUSES = 100
+STATUS_NAMES = {
+    Status.OK: "ok",
+    Status.REVIEW: "review",
+    Status.ABSTAINED: "abstained",
+    Status.EMPTY_INPUT: "empty",
+    Status.NOT_TEXT: "not text",
+    Status.TOO_SHORT: "too short",
+    Status.NOVEL: "unlike the examples",
+    Status.TOO_LONG: "too long",
+    Status.TRUNCATED: "truncated",
+    Status.UNPARSABLE: "unparsable",
+    Status.FAILED: "failed",
+}
+_NO_REVIEW_STATUSES = (
+    Status.OK,
+    Status.EMPTY_INPUT,
+    Status.NOT_TEXT,
+)  # nobody has to look at these
+_GOLD_DESCRIPTIONS = {
+    "label": "label of the task",
+    "labels": "set of the task's labels",
+    "choice": "option of the row",
+    "answer": "text",
+    "fields": "object with fields",
+}
+_NUMBER = re.compile(r"\d[\d.,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCause:
+    """Why rows are not plainly ok; reasons that differ in their figures only are one.
+
+    ``example``: the reason of the first of the rows. ``first_rows``: at most five.
+    """
+
+    status: Status
+    example: str
+    count: int
+    first_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunSummary:
+    """What a run's answers look like.
+
+    ``answered`` rows got an answer; ``answer_statistics``: see the kind's own room.
+    ``confidence_bins``: 20 bins over [0, 1] of the rows whose answer has one, by what gold says of
+    them. ``off_set_bins``: 20 bins of the rows whose engine could tell; their mean. ``doubtful``:
+    up to 50 of the ``doubtful_rows`` rows that need a person (all but ok and empty ones), the least
+    sure first. ``pace``: how fast, along the table. ``passes``: the further passes that any row
+    went through. ``total_ms``: the sum of the rows' shares of the time.
+    """
+
+    kind: Kind
+    rows: int
+    answered: int
+    statuses: Mapping[Status, int]
+    causes: tuple[StatusCause, ...]
+    answer_statistics: AnswerStatistics
+    confidence_bins: Mapping[GoldVerdict, NDArray[np.int64]]
+    off_set_bins: NDArray[np.int64]
+    off_set_mean: float | None
+    slack_max: float
+    doubtful: tuple[ReportRow, ...]
+    doubtful_rows: int
+    tokens_read: int
+    tokens_reused: int
+    total_ms: float
+    pace: tuple[ThroughputSpan, ...]
+    passes: tuple[PassSummary, ...]
+    gold: GoldSummary | None
+
+    def to_json(self) -> dict[str, object]:
+        """A plain dict without record text."""
+        return {
+            "rows": self.rows,
+            "answered": self.answered,
+            "statuses": {str(status): count for status, count in self.statuses.items()},
+            "causes": [asdict(cause) for cause in self.causes],
+            "answers": self.answer_statistics.to_json(),
+            "confidence": {
+                verdict: bins.tolist() for verdict, bins in self.confidence_bins.items()
+            },
+            "off_set": {"bins": self.off_set_bins.tolist(), "mean": self.off_set_mean},
+            "slack_max": self.slack_max,
+            "doubtful": {
+                "rows": self.doubtful_rows,
+                "first": [case.to_json() for case in self.doubtful],
+            },
+            "cost": {
+                "tokens_read": self.tokens_read,
+                "tokens_reused": self.tokens_reused,
+                "ms": self.total_ms,
+            },
+            "pace": [span.to_json() for span in self.pace],
+            **({"passes": [asdict(one) for one in self.passes]} if self.passes else {}),
+            "gold": self.gold.to_json() if self.gold else None,
+        }
+
+
+class SummaryAccumulator:
+    """Takes a run's answers one by one and sums them up; memory does not grow with their number.
+
+    ``labels`` are the task's, without its abstention; only the kinds that have labels use them.
+    What comes out does not depend on the order of the rows.
+    """
+
+    def __init__(
+        self, kind: Kind, labels: Sequence[str], abstain: str | None, has_gold: bool, seed: int = 0
+    ) -> None:
+        self._kind = kind
+        self._answer_statistics, grader = create_accumulator_and_grader(kind, labels, abstain, seed)
+        self._statuses: Counter[Status] = Counter()
+        self._causes: dict[tuple[Status, str], _CauseCounter] = {}
+        verdicts: tuple[GoldVerdict, ...] = ("right", "wrong", "unknown")
+        self._confidence = {
+            verdict: np.zeros(HISTOGRAM_BINS, dtype=np.int64) for verdict in verdicts
+        }
+        self._off_set = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
+        self._off_set_sum = self._slack_max = self._ms = 0.0
+        self._answered = self._tokens_read = self._tokens_reused = self._doubtful_rows = 0
+        self._doubtful: TopK[ReportRow] = TopK(MAX_DOUBTFUL_ROWS)
+        self._pace = ThroughputAccumulator()
+        self._passes = PassAccumulator()
+        self._gold = GoldAccumulator(kind, grader, seed) if has_gold else None
+
+    def add(
+        self,
+        row: int,
+        answer: Answer,
+        text: str,
+        gold: Value | None,
+        options: Sequence[Option] = (),
+        group: str | None = None,
+    ) -> None:
+        """``row`` comes once; ``text`` is what was asked about; ``options`` are the row's own,
+        where it brings some.
+
+        ``gold``: None or "" where it is not known; what is no truth of the task's kind is counted,
+        and not used.
+        """
+        self._statuses[answer.status] += 1
+        self._tokens_read += answer.tokens_read
+        self._tokens_reused += answer.tokens_reused
+        self._ms += answer.ms
+        self._pace.add(row, answer.ms)
+        self._slack_max = max(self._slack_max, answer.slack)
+        if answer.off_set is not None:
+            self._off_set[_find_bin(answer.off_set)] += 1
+            self._off_set_sum += answer.off_set
+        self._answered += answer.value is not None
+        self._answer_statistics.add(answer, options)
+        verdict = self._grade(row, answer, text, gold, options, group)
+        # Kind label has always had a probability; an engine that gives none counts as wholly
+        # unsure.
+        if answer.value is not None and (answer.confidence is not None or self._kind == "label"):
+            self._confidence[verdict][_find_bin(answer.confidence or 0.0)] += 1
+        if answer.status is not Status.OK:
+            self._count_cause(row, answer.status, answer.reason or "")
+        if answer.status not in _NO_REVIEW_STATUSES:
+            self._doubtful_rows += 1
+            # Rows without any probability come last: what failed is told by its cause, not by its
+            # text.
+            key = (float(bool(answer.probabilities)), -_find_top_probability(answer), -float(row))
+            shown = gold if self._gold else None
+            self._doubtful.push(
+                key,
+                lambda: build_report_row(
+                    row, answer, text, shown, kind=self._kind, options=options
+                ),
+            )
+
+    def _grade(
+        self,
+        row: int,
+        answer: Answer,
+        text: str,
+        gold: Value | None,
+        options: Sequence[Option],
+        group: str | None,
+    ) -> GoldVerdict:
+        accumulator = self._gold
+        truth = accumulator.parse_gold(gold, options) if accumulator else None
+        if accumulator is None or truth is None:
+            self._passes.add(answer, None)
+            return "unknown"
+        self._passes.add(answer, lambda status, value: accumulator.is_right(status, value, truth))
+        return accumulator.add(row, answer, text, truth, options, group)
+
+    def finish(self) -> RunSummary:
+        seen = int(self._off_set.sum())
+        causes = sorted(self._causes.items(), key=lambda item: (-item[1].count, item[0]))
+        return RunSummary(
+            kind=self._kind,
+            rows=self._statuses.total(),
+            answered=self._answered,
+            statuses={
+                status: self._statuses[status] for status in Status if self._statuses[status]
+            },
+            causes=tuple(tally.to_cause(status) for (status, _), tally in causes),
+            answer_statistics=self._answer_statistics.finish(),
+            confidence_bins=self._confidence,
+            off_set_bins=self._off_set,
+            off_set_mean=self._off_set_sum / seen if seen else None,
+            slack_max=self._slack_max,
+            doubtful=self._doubtful.to_sorted(),
+            doubtful_rows=self._doubtful_rows,
+            tokens_read=self._tokens_read,
+            tokens_reused=self._tokens_reused,
+            total_ms=self._ms,
+            pace=self._pace.finish(),
+            passes=self._passes.finish(),
+            gold=self._gold.finish() if self._gold else None,
+        )
+
+    def _count_cause(self, row: int, status: Status, reason: str) -> None:
+        key = status, _NUMBER.sub("#", reason)
+        if key not in self._causes and len(self._causes) >= MAX_CAUSES:
+            reason = "other reasons"
+            key = status, reason
+        self._causes.setdefault(key, _CauseCounter()).add(row, reason)
+
+
+class _CauseCounter:
+    """How many rows have one cause; the first five of them with their reasons."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[tuple[int, str]] = []
+
+    def add(self, row: int, reason: str) -> None:
+        self.count += 1
+        insort(self._first, (row, reason))
+        del self._first[5:]
+
+    def to_cause(self, status: Status) -> StatusCause:
+        return StatusCause(
+            status, self._first[0][1], self.count, tuple(row for row, _ in self._first)
+        )
+
+
+def format_summary_lines(summary: RunSummary, baselines: Sequence[Baseline] = ()) -> list[str]:
+    """The result in a few lines for a terminal: rows by status, quality with its interval, what to
+    be warned of.
+    """
+    always = {Status.OK, Status.REVIEW, Status.FAILED}
+    counts = {status: summary.statuses.get(status, 0) for status in STATUS_NAMES}
+    lines = [
+        "   ".join(
+            f"{STATUS_NAMES[status]} {n:,}" for status, n in counts.items() if n or status in always
+        )
+    ]
+    shape, gold = summary.answer_statistics.format_summary(), summary.gold
+    lines += [shape] if shape else []
+    lines += [_format_pass(one) for one in summary.passes]
+    if gold is None:
+        return lines
+    if gold.unknown:
+        lines.append(
+            f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no "
+            f"{_GOLD_DESCRIPTIONS[summary.kind]}: not counted"
+        )
+    if gold.evaluation is None:
+        return [
+            *lines,
+            (
+                "no row has gold that counts: no "
+                f"{'accuracy' if summary.kind == 'label' else 'figures'}"
+            ),
+        ]
+    known = gold.evaluation.metrics
+    (measure, first), *others = [
+        (measure, figure)
+        for measure in gold.evaluation.headline_metrics
+        if (figure := known[measure])
+    ]
+    figures = [
+        (
+            f"{METRIC_NAMES[measure]} {first.value:.3f} ({_format_interval(first)}n = {first.n:,} "
+            "with gold)"
+        )
+    ]
+    graded = {
+        baseline.name: reached
+        for baseline in baselines
+        if (reached := baseline.metrics.get(measure))
+    }
+    figures += [f"{name} {reached.value:.3f}" for name, reached in graded.items()]
+    sampled = min((reached.n for reached in graded.values()), default=first.n)
+    figures += [f"(baselines on {sampled:,} random rows of them)"] if sampled < first.n else []
+    lines.append("   ".join(figures))
+    further = [
+        f"{METRIC_NAMES[name]} {figure.value:.3f} ({_format_interval(figure)}n = {figure.n:,})"
+        for name, figure in others
+    ]
+    if further and summary.kind != "label":
+        lines.append("   ".join(further))
+    caveats = gold.evaluation.describe_caveats() if summary.kind in ("choice", "answer") else []
+    return [*lines, *caveats, *list_baseline_warnings(baselines, summary.kind)]
+
+
+def _format_interval(figure: Estimate) -> str:
+    return "" if figure.low is None else f"{figure.low:.3f}-{figure.high:.3f}, "
+
+
+def _format_pass(one: PassSummary) -> str:
+    told = f'pass "{one.name}" asked {format_row_count(one.asked)} again: {one.changed:,} changed'
+    told += f", {one.gained:,} gained an answer, {one.lost:,} lost it"
+    if one.before_after is None or one.p is None:
+        return told
+    (_, mended), (spoilt, right) = one.before_after
+    return (
+        f"{told}; right {spoilt + right:,} -> {mended + right:,} of {one.graded:,} with gold "
+        f"({format_p_value(one.p)})"
+    )
+
+
+def _find_bin(share: float) -> int:
+    return min(HISTOGRAM_BINS - 1, max(0, int(share * HISTOGRAM_BINS)))
+
+
+def _find_top_probability(answer: Answer) -> float:
+    """The probability of the answer; of the likeliest candidate where there is none."""
+    if answer.confidence is not None:
+        return answer.confidence
+    return max(answer.probabilities.values(), default=0.0) if answer.probabilities else 0.0

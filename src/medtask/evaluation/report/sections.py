@@ -1,0 +1,521 @@
+"""What each section of the report says: facts and figures, in the words that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medtask.evaluation.comparison.significance import Baseline, format_p_value
+from medtask.evaluation.report.blocks import (
+    ColumnStyle,
+    Paragraph,
+    ReportBlock,
+    ReportPlot,
+    ReportTable,
+    TableCell,
+)
+from medtask.evaluation.report.formatting import (
+    METRIC_NAMES,
+    capitalise_first,
+    format_duration,
+    format_percent,
+    format_row_count,
+    format_time,
+    isolate_name,
+    shorten,
+)
+from medtask.evaluation.report.gold_summary import GoldSummary
+from medtask.evaluation.report.plots import (
+    HistogramLayer,
+    draw_histogram,
+    draw_intervals,
+    draw_stacked_bar,
+    draw_throughput_bars,
+)
+from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
+from medtask.evaluation.statistics.intervals import Estimate
+from medtask.hardware import format_bytes
+from medtask.records import Status
+
+MAX_METRIC_COLUMNS = (
+    2  # measures beside each other, with more of which a table would not fit on a page
+)
+CALIBRATION_MARGIN = 0.05  # how far mean confidence may be from accuracy on however many rows
+
+_STATUS_DESCRIPTIONS = {
+    Status.OK: "has an answer",
+    Status.REVIEW: "has an answer, but a person should look at it",
+    Status.ABSTAINED: "the model chose the task’s way to give no answer",
+    Status.EMPTY_INPUT: "there was nothing to read, so nothing was asked",
+    Status.NOT_TEXT: "no words were found in it, so nothing was asked",
+    Status.TOO_SHORT: "fewer words than the task asks for, so nothing was asked",
+    Status.NOVEL: "too little like the task’s examples, so nothing was asked",
+    Status.TOO_LONG: "more text than the model can read; nothing was cut off, nothing was asked",
+    Status.TRUNCATED: "the model was stopped by a limit before its answer had come to an end",
+    Status.UNPARSABLE: "the answer was not in the form that the task asks for",
+    Status.FAILED: "the engine could not answer",
+}
+_STATUS_TONES = {Status.OK: "blue", Status.REVIEW: "orange"}
+_VERDICT_LAYERS = {
+    "right": ("right, says gold", "blue"),
+    "wrong": ("wrong, says gold", "orange"),
+    "unknown": ("with no usable gold", "grey"),
+}
+
+
+def find_manifest_value(manifest: Mapping[str, object], *path: str) -> Any:
+    """What the manifest holds at a path; None where it holds nothing there."""
+    found: object = manifest
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def describe_run(summary: RunSummary, manifest: Mapping[str, object]) -> str:
+    model, source = (
+        find_manifest_value(manifest, "model", "title"),
+        find_manifest_value(manifest, "data", "source"),
+    )
+    of_source = f" of {source}" if source else ""
+    by_model = f", answered by {model}" if model else ""
+    return f"{format_row_count(summary.rows)}{of_source}{by_model}."
+
+
+def list_tiles(summary: RunSummary) -> list[tuple[str, str]]:
+    """The few figures that stand on top, each with its words."""
+    tiles = [
+        (f"{summary.rows:,}", "rows"),
+        (
+            format_percent(summary.answered / summary.rows) if summary.rows else "–",
+            "have an answer",
+        ),
+        (f"{summary.statuses.get(Status.REVIEW, 0):,}", "of these for review"),
+    ]
+    if summary.gold and summary.gold.evaluation:
+        measure, first = next(
+            (measure, figure)
+            for measure, figure in summary.gold.evaluation.metrics.items()
+            if figure
+        )
+        interval = f"{first.low:.3f}-{first.high:.3f}, " if first.low is not None else ""
+        tiles.append((f"{first.value:.3f}", f"{METRIC_NAMES[measure]} ({interval}n = {first.n:,})"))
+    return tiles
+
+
+def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What ran, on what, when, and whether anything left the machine; what the manifest lacks is
+    left out.
+    """
+    rows, columns = (
+        find_manifest_value(manifest, "data", "rows"),
+        find_manifest_value(manifest, "data", "columns"),
+    )
+    table = [
+        find_manifest_value(manifest, "data", "source"),
+        format_row_count(rows) if isinstance(rows, int) else None,
+        _describe_columns(columns) if isinstance(columns, Sequence) else None,
+    ]
+    cores, memory = (
+        find_manifest_value(manifest, "hardware", "cores"),
+        find_manifest_value(manifest, "hardware", "memory_bytes"),
+    )
+    machine = [
+        find_manifest_value(manifest, "hardware", "processor"),
+        f"{cores} cores" if cores else None,
+        format_bytes(memory) if isinstance(memory, int) else None,
+        find_manifest_value(manifest, "hardware", "accelerator_name"),
+    ]
+    facts = [
+        ("Task", find_manifest_value(manifest, "task", "name")),
+        (
+            "Model",
+            find_manifest_value(manifest, "model", "title")
+            or find_manifest_value(manifest, "model", "name"),
+        ),
+        ("Table", "; ".join(str(part) for part in table if part)),
+        ("Started", format_time(manifest.get("created"))),
+        ("Finished", format_time(manifest.get("finished"))),
+        ("Machine", ", ".join(str(part) for part in machine if part)),
+        (
+            "Left the machine",
+            _describe_egress(
+                *(
+                    find_manifest_value(manifest, "egress", fact)
+                    for fact in ("connections_attempted", "sent_to")
+                )
+            ),
+        ),
+    ]
+    return [(term, shorten(str(fact), 600)) for term, fact in facts if fact]
+
+
+def _describe_columns(columns: Sequence[object]) -> str:
+    """The columns by name, but for those of single labels' probabilities, which are counted."""
+    names = [str(name) for name in columns]
+    shown = [name for name in names if not name.startswith("p:")]
+    several = len(names) - len(shown) > 1
+    return f"columns {', '.join(shown if several else names)}" + (
+        f" and {len(names) - len(shown):,} of probabilities" if several else ""
+    )
+
+
+def _describe_egress(attempts: object, sent_to: object) -> str:
+    if not isinstance(attempts, int):
+        return "Not recorded."
+    servers = " and ".join(str(url) for url in sent_to) if isinstance(sent_to, Mapping) else ""
+    tried = (
+        f"{attempts:,} connection{'s' * (attempts != 1)} to other machines were tried and "
+        "refused while records were read"
+    )
+    if servers:
+        return (
+            f"The text of every row that was asked: it was sent to {servers}, as was allowed. "
+            + (
+                f"Besides, {tried}."
+                if attempts
+                else "Connections to any other machine were blocked, and none was tried."
+            )
+        )
+    if attempts == 0:
+        return (
+            "Nothing. Connections to other machines were blocked while records were read, and "
+            "none was tried."
+        )
+    return f"Nothing, but {tried}."
+
+
+def build_status_table(summary: RunSummary) -> dict[str, Any]:
+    lines = [
+        {
+            "word": STATUS_NAMES[status],
+            "rows": n,
+            "share": n / summary.rows,
+            "meaning": _STATUS_DESCRIPTIONS[status],
+        }
+        for status, n in summary.statuses.items()
+    ]
+    parts = [
+        (STATUS_NAMES[status], n / summary.rows, _STATUS_TONES.get(status, "grey"))
+        for status, n in summary.statuses.items()
+    ]
+    return {"lines": lines, "bar": draw_stacked_bar(parts, "Rows by status")}
+
+
+def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:
+    """Histograms of confidence and of off-set mass; None where no row has any."""
+    layers = [
+        HistogramLayer(*_VERDICT_LAYERS[verdict], bins)
+        for verdict, bins in summary.confidence_bins.items()
+        if bins.any()
+    ]
+    if summary.gold is None:
+        layers = [HistogramLayer("rows", "blue", layer.counts) for layer in layers]
+    off_set = [HistogramLayer("rows", "blue", summary.off_set_bins)]
+    return {
+        "layers": layers,
+        "confidence": draw_histogram(layers, "Rows by confidence", "confidence")
+        if layers
+        else None,
+        "off_set": draw_histogram(off_set, "Rows by off-set mass", "off-set mass")
+        if summary.off_set_bins.any()
+        else None,
+    }
+
+
+def build_quality_blocks(
+    gold: GoldSummary | None, baselines: Sequence[Baseline]
+) -> list[ReportBlock]:
+    """The figures in words, and the model beside its baselines; nothing where nothing can be said
+    without gold.
+    """
+    if gold is None or gold.evaluation is None:
+        return []
+    quality = gold.evaluation
+    figures = {measure: quality.metrics[measure] for measure in quality.headline_metrics}
+    headline = next(measure for measure, figure in figures.items() if figure)
+    name = capitalise_first(METRIC_NAMES[headline])
+    compared = [
+        ("the model", figures[headline]),
+        *((one.name, one.metrics.get(headline)) for one in baselines),
+    ]
+    reached = [(who, figure) for who, figure in compared if figure]
+    measures, stack_intervals = tuple(figures), len(figures) > MAX_METRIC_COLUMNS
+    head: list[tuple[str, ColumnStyle]] = [
+        ("Who", ""),
+        *((capitalise_first(METRIC_NAMES[measure]), "n") for measure in measures),
+    ]
+    lines = [
+        _list_cells(
+            "the model", figures, measures, stack_intervals, ("–", ""), "all rows with gold"
+        )
+    ]
+    lines += [_list_baseline_cells(one, measures, stack_intervals) for one in baselines]
+    return [
+        Paragraph(
+            " ".join(
+                [
+                    *quality.describe(),
+                    *_describe_calibration(gold.mean_confidence, quality.accuracy_answered),
+                    *quality.describe_caveats(),
+                ]
+            )
+        ),
+        ReportPlot(
+            f"{name} with 95 % intervals, the model first.",
+            draw_intervals(reached, f"{name} of the model and its baselines"),
+        ),
+        ReportTable(
+            "The model and its baselines",
+            (*head, ("Rows", "n"), ("Against the model", "v"), ("How", "w")),
+            lines,
+        ),
+        Paragraph(quality.describe_methods(), "quiet small"),
+        *quality.build_blocks(),
+    ]
+
+
+def _list_baseline_cells(
+    one: Baseline, metric_keys: Sequence[str], stack_intervals: bool
+) -> list[TableCell]:
+    how = f"not measured: {one.note}" if one.note else one.method
+    verdict = (
+        (one.comparison.verdict, format_p_value(one.comparison.p)) if one.comparison else ("–", "")
+    )
+    return _list_cells(one.name, one.metrics, metric_keys, stack_intervals, verdict, how)
+
+
+def _list_cells(
+    who: str,
+    metrics: Mapping[str, Estimate | None],
+    metric_keys: Sequence[str],
+    stack_intervals: bool,
+    verdict: tuple[str, str],
+    how: str,
+) -> list[TableCell]:
+    """``stack_intervals``: intervals stand below their figures."""
+    known = [figure for measure in metric_keys if (figure := metrics.get(measure))]
+    cells: list[TableCell] = []
+    for measure in metric_keys:
+        value, _, interval = str(metrics.get(measure) or "–").partition(" ")
+        cells.append(
+            (value, interval.strip("()")) if stack_intervals else f"{value} {interval}".strip()
+        )
+    return [who, *cells, f"{max(figure.n for figure in known):,}" if known else "–", verdict, how]
+
+
+def build_reliability_blocks(
+    summary: RunSummary, *, with_risk_curve: bool = True
+) -> list[ReportBlock]:
+    """Whether confidence means what it says; nothing without gold or confidences.
+    ``with_risk_curve``: with the error at each coverage.
+    """
+    found = summary.gold.reliability if summary.gold else None
+    return found.build_blocks(include_risk=with_risk_curve) if found else []
+
+
+def build_throughput_blocks(summary: RunSummary) -> list[ReportBlock]:
+    """How fast rows were answered along the table; nothing where too few of them tell."""
+    if len(summary.pace) < 4:
+        return []
+    rates = [(span.first, span.rows_per_s) for span in summary.pace]
+    return [
+        ReportPlot(
+            "Rows a second along the table. Rows that repeat earlier ones cost nothing.",
+            draw_throughput_bars(rates, "Throughput"),
+        )
+    ]
+
+
+def build_pass_blocks(summary: RunSummary) -> list[ReportBlock]:
+    """What each further pass changed; nothing where there was none."""
+    if not summary.passes:
+        return []
+    graded = any(one.before_after for one in summary.passes)
+    head: list[tuple[str, ColumnStyle]] = [
+        ("Pass", ""),
+        ("Asked", "n"),
+        ("Changed", "n"),
+        ("Gained", "n"),
+        ("Lost", "n"),
+    ]
+    head += [("Right before", "n"), ("Right after", "n"), ("Difference", "v")] if graded else []
+    lines: list[list[TableCell]] = []
+    for one in summary.passes:
+        cells: list[TableCell] = [
+            one.name,
+            f"{one.asked:,}",
+            f"{one.changed:,}",
+            f"{one.gained:,}",
+            f"{one.lost:,}",
+        ]
+        if graded and one.before_after and one.p is not None:
+            (_, mended), (spoilt, right) = one.before_after
+            cells += [(f"{n:,}", f"of {one.graded:,}") for n in (spoilt + right, mended + right)]
+            cells.append((f"{mended:,} mended, {spoilt:,} spoilt", format_p_value(one.p)))
+        elif graded:
+            cells += ["–"] * 3
+        lines.append(cells)
+    told = (
+        "Each further pass asks again about the rows that its condition picks. Changed: from one "
+        "answer to another. Gained: there was no "
+        "answer, and there is one. Lost: the reverse."
+    )
+    more = (
+        " Right: of the rows with gold. Mended rows were wrong and are right, spoilt rows the "
+        "reverse; p is McNemar’s exact test."
+    )
+    return [Paragraph(told + more * graded), ReportTable("What passes changed", tuple(head), lines)]
+
+
+_CONFIDENT_ERRORS = (
+    "Where was it sure, and wrong?",
+    "most confident answers that gold contradicts",
+    "the task’s words mislead it",
+)
+# Title, which answers, why gold may say otherwise although the model is not to blame, and what the
+# colours mean.
+_ERROR_SECTIONS = {
+    "label": (*_CONFIDENT_ERRORS, "Gold’s label is blue, the answer orange."),
+    "labels": (*_CONFIDENT_ERRORS, "Gold’s labels are blue, others that were given orange."),
+    "choice": (*_CONFIDENT_ERRORS, "Gold’s option is blue, the answer orange."),
+    "answer": (
+        "Where is it farthest from gold?",
+        "answers that share the fewest words with gold",
+        "it is right in other words",
+        "",
+    ),
+    "fields": (
+        "Where does gold contradict it most?",
+        "answers with the most fields that gold contradicts",
+        "the task’s words mislead it",
+        "Such fields are orange.",
+    ),
+}
+
+
+def describe_errors(summary: RunSummary) -> tuple[str, str]:
+    """Title and words of the section of answers that gold contradicts."""
+    title, which, excuse, tones = _ERROR_SECTIONS[summary.kind]
+    shown = len(summary.gold.errors) if summary.gold else 0
+    told = f"The {shown} {which}. Either the model is wrong, or {excuse}, or gold is wrong. {tones}"
+    return title, told.strip()
+
+
+def describe_doubtful_rows(summary: RunSummary) -> str:
+    """What is shown of the rows that need a person."""
+    n, shown = summary.doubtful_rows, len(summary.doubtful)
+    least = f"; these are the {shown} least sure" if n > shown else ""
+    bars = {
+        "label": "The bars are the likeliest labels with their probabilities",
+        "labels": "The bars are the likeliest labels, each with the probability that it applies",
+        "choice": "The bars are the likeliest options with their probabilities",
+        "answer": "",
+        "fields": (
+            "The bars are the values that were chosen where the task names the possible "
+            "ones, the least sure first"
+        ),
+    }[summary.kind]
+    one = "its label is" if summary.kind == "label" else "what it says is"
+    tones = (
+        f"; where gold is known, {one} blue and a wrong answer orange"
+        if summary.gold and bars
+        else ""
+    )
+    return " ".join(
+        part
+        for part in (
+            f"{format_row_count(n)} {'need' if n != 1 else 'needs'} a person{least}.",
+            f"{bars}{tones}." if bars else "",
+        )
+        if part
+    )
+
+
+def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
+    """Rows whose gold says nothing, or nothing that can be used."""
+    gold = summary.gold
+    if gold is None:
+        return []
+    blocks: list[ReportBlock] = []
+    if gold.unknown:
+        what = {
+            "label": "no label of the task",
+            "labels": "no set of the task’s labels",
+            "choice": "none of the row’s options",
+        }
+        told = what.get(summary.kind, "not of the task’s form")
+        values = ", ".join(
+            f"“{isolate_name(value)}” ({rows:,})" for value, rows in gold.unknown_values.items()
+        )
+        blocks.append(
+            Paragraph(
+                f"In {format_row_count(gold.unknown)} gold is {told}; these rows are not used "
+                "above. "
+                f"The most frequent of such values: {values}.",
+                "note",
+            )
+        )
+    if gold.missing:
+        blocks.append(
+            Paragraph(
+                f"{format_row_count(gold.missing)} {'have' if gold.missing != 1 else 'has'} no "
+                "gold.",
+                "quiet",
+            )
+        )
+    return blocks
+
+
+def _describe_calibration(
+    confidence: float | None, accuracy_answered: Estimate | None
+) -> list[str]:
+    if (
+        confidence is None
+        or accuracy_answered is None
+        or accuracy_answered.low is None
+        or accuracy_answered.high is None
+    ):
+        return []
+    verdict = "which fits"
+    if confidence > max(accuracy_answered.high, accuracy_answered.value + CALIBRATION_MARGIN):
+        verdict = (
+            "so it is surer than it should be: let its confidence put rows in order, not "
+            "stand for a chance of being right"
+        )
+    elif confidence < min(accuracy_answered.low, accuracy_answered.value - CALIBRATION_MARGIN):
+        verdict = "so it is less sure than it could be"
+    return [
+        (
+            f"Its mean confidence on these rows is {confidence:.2f}, and it is right in "
+            f"{accuracy_answered.value:.2f} of them, {verdict}."
+        )
+    ]
+
+
+def list_costs(summary: RunSummary, manifest: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Time, speed and tokens; the manifest's time where it has one, else the sum of the rows'
+    shares.
+    """
+    measured = find_manifest_value(manifest, "timing", "seconds")
+    seconds = (
+        measured if isinstance(measured, int | float) and measured > 0 else summary.total_ms / 1000
+    )
+    given = find_manifest_value(manifest, "timing", "rows_per_s")
+    speed = given if isinstance(given, int | float) else summary.rows / seconds if seconds else 0.0
+    costs = (
+        [("Time", format_duration(seconds)), ("Speed", f"{speed:,.1f} rows/s")] if seconds else []
+    )
+    tokens = summary.tokens_read + summary.tokens_reused
+    if summary.rows and tokens:
+        share = format_percent(summary.tokens_reused / tokens)
+        costs += [
+            (
+                "Tokens read",
+                f"{summary.tokens_read:,} ({summary.tokens_read / summary.rows:,.1f} a row)",
+            ),
+            (
+                "Tokens reused",
+                f"{summary.tokens_reused:,} ({share} of all): read once for many rows",
+            ),
+        ]
+    return costs or [("Time", "not measured")]

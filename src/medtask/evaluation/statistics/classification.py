@@ -1,0 +1,295 @@
+"""How good the answers are, from a table of gold by answer. Scikit-learn does the arithmetic of
+what is told, and the bootstrap does it again on every draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    FloatArray,
+    IntArray,
+    ResamplingUnits,
+    bootstrap_intervals,
+    build_estimate,
+    compute_wilson_bounds,
+    divide_or_nan,
+    estimate_clustered_proportion,
+)
+from medtask.evaluation.statistics.resampling import CellCounter
+
+TOP_K = (3, 5)
+NOT_IN_TOP_K = len(
+    TOP_K
+)  # the last part of a cell: the place in TOPS of the first that gold is among
+
+
+@dataclass(frozen=True, slots=True)
+class PerClassMetrics:
+    """One label's precision, recall and F1, None where undefined: of a label that was never
+    answered, or is never in gold. ``gold`` and ``answered`` count its rows.
+    """
+
+    label: str
+    gold: int
+    answered: int
+    precision: Estimate | None
+    recall: Estimate | None
+    f1: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationMetrics:
+    """What answers are worth against gold.
+
+    All figures are over all rows with gold, and a row without an answer counts as wrong, but
+    ``accuracy_answered``: that is over the rows that got a label, None where there is none.
+    ``macro_f1``, ``weighted_f1`` and ``balanced_accuracy`` (the mean of recall) are over the labels
+    that occur in gold; a row without an answer lowers its label's recall. For ``kappa`` (Cohen
+    1960) and ``mcc`` (Matthews' correlation of many classes, Gorodkin 2004) no answer is one more
+    thing to answer; they are None where gold has one label only, ``mcc`` also where the answers
+    have: then nothing can be told from chance. ``top_3``, ``top_5``: rows whose gold is among the
+    likeliest so many labels, None where that was not asked. ``labels``: those that occur in gold or
+    in the answers. ``groups``: see Units.
+    """
+
+    accuracy: Estimate
+    accuracy_answered: Estimate | None
+    macro_f1: Estimate
+    balanced_accuracy: Estimate
+    weighted_f1: Estimate
+    kappa: Estimate | None
+    mcc: Estimate | None
+    top_3: Estimate | None
+    top_5: Estimate | None
+    labels: tuple[PerClassMetrics, ...]
+    groups: int | None
+
+
+def compute_classification_metrics(
+    gold: Sequence[str],
+    answers: Sequence[str | None],
+    classes: Sequence[str],
+    *,
+    groups: Sequence[str | None] = (),
+    abstain: str | None = None,
+    seed: int = 0,
+) -> ClassificationMetrics | None:
+    """The quality of these very rows (see grade_cells); what is no class counts as no answer.
+    ``groups``: the rows', if any has one.
+
+    KeyError for gold that is none of the classes.
+    """
+    counter = CellCounter()
+    places = _encode_pairs(gold, answers, classes)
+    for place, group in zip(places, groups or [None] * len(places), strict=True):
+        counter.add(place, group)
+    return compute_metrics_from_cells(*counter.finish(), classes, abstain=abstain, seed=seed)
+
+
+def compute_metrics_from_cells(
+    cells: IntArray,
+    units: ResamplingUnits,
+    classes: Sequence[str],
+    *,
+    abstain: str | None = None,
+    top_k: Sequence[int] = (),
+    seed: int = 0,
+) -> ClassificationMetrics | None:
+    """The quality of rows by gold and answer, ``cells`` [cells, 2] of places in ``classes`` (an
+    answer's one further: no answer).
+
+    ``units``: how many rows each cell has, and which belong together. ``abstain``: the class that
+    means "the model gave no label". Where gold says the same it is right, but it is not among the
+    answered rows. ``top_k``: of TOPS, for which a third part of the cells tells where gold is. None
+    without rows.
+    """
+    rows = units.count_rows_per_cell()
+    n = int(rows.sum())
+    if n == 0:
+        return None
+    truth, given = cells[:, 0], cells[:, 1]
+    unit_sums = _ClassificationSums(truth, given, units, len(classes))
+    bounds = bootstrap_intervals(
+        units.counts, unit_sums.compute_metrics, width=unit_sums.width, seed=seed
+    )
+    values = _compute_with_sklearn(truth, given, rows, unit_sums)
+    answered = given < len(classes)
+    if abstain is not None and abstain in classes:
+        answered &= given != list(classes).index(abstain)
+    hits, every = truth == given, np.ones(len(cells), dtype=bool)
+    top = {
+        size: estimate_clustered_proportion(
+            cells[:, 2] <= TOP_K.index(size), every, units, seed=seed
+        )
+        for size in top_k
+    }
+    accuracy = estimate_clustered_proportion(hits, every, units, seed=seed)
+    macro, balanced, weighted, kappa, mcc = (
+        build_estimate(value, n, bounds[:, place]) for place, value in enumerate(values)
+    )
+    assert accuracy is not None
+    assert macro is not None
+    assert balanced is not None
+    assert weighted is not None
+    return ClassificationMetrics(
+        accuracy=accuracy,
+        accuracy_answered=estimate_clustered_proportion(hits, answered, units, seed=seed),
+        macro_f1=macro,
+        balanced_accuracy=balanced,
+        weighted_f1=weighted,
+        kappa=kappa,
+        mcc=mcc,
+        top_3=top.get(3),
+        top_5=top.get(5),
+        labels=_compute_per_class_metrics(unit_sums, classes, bounds[:, len(values) :], units),
+        groups=units.n_groups,
+    )
+
+
+def compute_class_metrics(
+    name: str,
+    counts: Sequence[int],
+    bounds: FloatArray,
+    group_counts: tuple[int, int] | None = None,
+) -> PerClassMetrics:
+    """One label by its rows in both gold and answer, in gold, in the answer. ``bounds`` [2, 3]: the
+    bootstrap's, of precision, recall and F1; of the first two they are used where rows have
+    ``group_counts``: how many of these have the label in an answer, and in gold.
+    """
+    both, gold, answered = counts
+    shares = []
+    for place, n in enumerate((answered, gold)):
+        if group_counts is None:
+            low, high = compute_wilson_bounds(np.array([both]), np.array([n]))[:, 0]
+        else:
+            low, high = bounds[:, place]
+            if np.isnan(low) and n:  # all groups are alike: see estimate_rate
+                low, high = compute_wilson_bounds(
+                    np.array([round(both / n * group_counts[place])]),
+                    np.array([group_counts[place]]),
+                )[:, 0]
+        shares.append(build_estimate(both / n if n else None, n, np.array([low, high])))
+    either = gold + answered - both
+    f1 = build_estimate(
+        2 * both / (gold + answered) if gold + answered else None, either, bounds[:, 2]
+    )
+    return PerClassMetrics(name, gold, answered, shares[0], shares[1], f1)
+
+
+class _ClassificationSums:
+    """What a unit of each kind adds to the rows of each label in use: in gold, in the answer, in
+    both.
+    """
+
+    def __init__(
+        self, truth: IntArray, given: IntArray, units: ResamplingUnits, classes: int
+    ) -> None:
+        from scipy.sparse import csr_array
+
+        self.places = np.setdiff1d(np.union1d(truth, given), [classes])
+        column = np.full(classes + 1, len(self.places))
+        column[self.places] = np.arange(len(self.places))
+        self.width = len(self.places) + 1  # the last column of the answers: none
+        each, ones, shape = np.arange(len(truth)), np.ones(len(truth)), (len(truth), self.width)
+        self.gold = units.sum_per_unit(csr_array((ones, (each, column[truth])), shape=shape))
+        self.given = units.sum_per_unit(csr_array((ones, (each, column[given])), shape=shape))
+        self.both = units.sum_per_unit(
+            csr_array(((truth == given).astype(float), (each, column[truth])), shape=shape)
+        )
+        self.units = units
+
+    def compute_metrics(self, drawn: Any) -> FloatArray:
+        """[draws, kinds] to [draws, 5 + 3 x labels]: macro-F1, balanced accuracy, weighted F1,
+        kappa, MCC; then precision, recall and F1 of each label. NaN where undefined.
+        """
+        both, gold, given = (
+            np.asarray(drawn @ one, dtype=np.float64) for one in (self.both, self.gold, self.given)
+        )
+        n = gold.sum(axis=1)
+        recall, precision, f1 = (
+            divide_or_nan(both, gold),
+            divide_or_nan(both, given),
+            divide_or_nan(2 * both, gold + given),
+        )
+        occurs = gold > 0
+        several = occurs.sum(axis=1)
+        known = np.where(occurs, f1, 0)
+        right, chance = both.sum(axis=1) * n, (gold * given).sum(axis=1)
+        spread_gold, spread_given = n**2 - (gold**2).sum(axis=1), n**2 - (given**2).sum(axis=1)
+        whole = [
+            divide_or_nan(known.sum(axis=1), several),
+            divide_or_nan(np.where(occurs, recall, 0).sum(axis=1), several),
+            divide_or_nan((known * gold).sum(axis=1), n),
+            divide_or_nan(right - chance, np.where(several > 1, n**2 - chance, 0)),
+            divide_or_nan(
+                right - chance,
+                np.sqrt(np.maximum(spread_gold, 0)) * np.sqrt(np.maximum(spread_given, 0)),
+            ),
+        ]
+        return np.column_stack([*whole, precision[:, :-1], recall[:, :-1], f1[:, :-1]])
+
+
+def _compute_with_sklearn(
+    truth: IntArray, given: IntArray, rows: IntArray, unit_sums: _ClassificationSums
+) -> list[float | None]:
+    """The first five of _Spread.measure for all rows."""
+    from sklearn.metrics import cohen_kappa_score, f1_score, matthews_corrcoef, recall_score
+
+    in_gold, kept = np.unique(truth), rows > 0
+    truth, given, weights = truth[kept], given[kept], {"sample_weight": rows[kept]}
+    label_options: dict[str, Any] = {"labels": in_gold, "zero_division": 0.0, **weights}
+    several = len(in_gold) > 1
+    return [
+        float(f1_score(truth, given, average="macro", **label_options)),
+        # balanced_accuracy_score is the same, and warns where an answer is never in gold.
+        float(recall_score(truth, given, average="macro", **label_options)),
+        float(f1_score(truth, given, average="weighted", **label_options)),
+        float(cohen_kappa_score(truth, given, **weights)) if several else None,
+        float(matthews_corrcoef(truth, given, **weights))
+        if several and len(np.unique(given)) > 1
+        else None,
+    ]
+
+
+def _compute_per_class_metrics(
+    unit_sums: _ClassificationSums,
+    classes: Sequence[str],
+    bounds: FloatArray,
+    units: ResamplingUnits,
+) -> tuple[PerClassMetrics, ...]:
+    sums = [
+        np.asarray(units.counts @ one, dtype=np.int64)
+        for one in (unit_sums.both, unit_sums.gold, unit_sums.given)
+    ]
+    groups = None
+    if units.n_groups is not None:
+        groups = [
+            (units.counts @ (one > 0)).astype(np.int64).tolist()
+            for one in (unit_sums.given, unit_sums.gold)
+        ]
+    by_label = bounds.reshape(2, 3, -1)
+    return tuple(
+        compute_class_metrics(
+            classes[place],
+            [int(one[column]) for one in sums],
+            by_label[:, :, column],
+            (groups[0][column], groups[1][column]) if groups else None,
+        )
+        for column, place in enumerate(unit_sums.places.tolist())
+    )
+
+
+def _encode_pairs(
+    gold: Sequence[str], answers: Sequence[str | None], classes: Sequence[str]
+) -> list[tuple[int, int]]:
+    index, none = {name: place for place, name in enumerate(classes)}, len(classes)
+    return [
+        (index[truth], none if given is None else index.get(given, none))
+        for truth, given in zip(gold, answers, strict=True)
+    ]

@@ -1,0 +1,330 @@
+"""Whether an object with fields says what gold says, field by field."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    FloatArray,
+    ResamplingUnits,
+    estimate_clustered_proportion,
+    estimate_ratio,
+)
+from medtask.evaluation.statistics.resampling import CellCounter, GroupCounts, combine_units
+
+FieldPath = tuple[str, ...]
+FieldOutcome = Literal["right", "wrong", "missed", "invented"]
+_NOT_FOUND = object()
+
+
+@dataclass(frozen=True, slots=True)
+class PerFieldMetrics:
+    """One field, by its dotted path, in the ``rows`` whose gold speaks of it. ``filled`` and
+    ``gold`` count those in which the answer, or gold, has a value; ``missed`` and ``invented``
+    those in which gold alone, or the answer alone, has one.
+    """
+
+    field: str
+    rows: int
+    gold: int
+    filled: int
+    missed: int
+    invented: int
+    agreement: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionMetrics:
+    """What objects are worth against gold, over all rows with gold; without an answer all fields of
+    a row are wrong.
+
+    ``fields_right``: the share of fields that are right, all rows together. ``rows_right``: rows
+    without a wrong field; ``rows_right_answered``: of those with an answer. ``groups``: see Units.
+    """
+
+    fields_right: Estimate
+    rows_right: Estimate
+    rows_right_answered: Estimate | None
+    missed: int
+    invented: int
+    fields: tuple[PerFieldMetrics, ...]
+    groups: int | None
+
+
+@dataclass(slots=True)
+class _FieldCounts:
+    rows: int = 0
+    right: int = 0
+    gold: int = 0
+    filled: int = 0
+    missed: int = 0
+    invented: int = 0
+
+    def add(self, other: _FieldCounts) -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+class ExtractionAccumulator:
+    """Sums up pairs of objects, row by row; memory grows with the fields, and with the rows only
+    where these have groups.
+    """
+
+    def __init__(self) -> None:
+        self._fields: dict[FieldPath, _FieldCounts] = {}
+        self._rows = CellCounter()  # of (fields right, fields graded, answered)
+        self._sums = GroupCounts()  # of (path, whether it is right)
+
+    def add(
+        self,
+        gold: Mapping[str, object],
+        answer: Mapping[str, object] | None,
+        group: str | None = None,
+    ) -> int:
+        """How many fields are not right. ``answer`` is None where there is none."""
+        right = graded = 0
+        for path, finding, in_gold, in_answer in compare_objects(gold, answer):
+            counts = self._fields.setdefault(path, _FieldCounts())
+            counts.rows += 1
+            counts.right += finding == "right"
+            counts.gold += in_gold
+            counts.filled += in_answer
+            counts.missed += finding == "missed"
+            counts.invented += finding == "invented"
+            graded += 1
+            right += finding == "right"
+            if group:
+                self._sums.add(group, [(path, finding == "right")])
+        self._rows.add((right, graded, int(answer is not None)), group)
+        return graded - right
+
+    def compute_metrics(self, *, seed: int = 0) -> ExtractionMetrics | None:
+        """None where no row had a field to grade."""
+        cells, units = self._rows.finish()
+        if not self._fields:
+            return None
+        right, graded, answered = cells.T
+        whole, every = right == graded, np.ones(len(cells), dtype=np.int64)
+        share = estimate_ratio(right, graded, units, seed=seed)
+        rows = estimate_clustered_proportion(whole & (answered > 0), every, units, seed=seed)
+        assert share is not None
+        assert rows is not None
+        found = _merge_nested_counts(self._fields)
+        return ExtractionMetrics(
+            fields_right=share,
+            rows_right=rows,
+            rows_right_answered=estimate_clustered_proportion(whole, answered, units, seed=seed),
+            missed=sum(one.missed for one in found.values()),
+            invented=sum(one.invented for one in found.values()),
+            fields=tuple(self._compute_per_field_metrics(found, units, seed)),
+            groups=units.n_groups,
+        )
+
+    def _compute_per_field_metrics(
+        self, counts_by_path: Mapping[FieldPath, _FieldCounts], units: ResamplingUnits, seed: int
+    ) -> Iterator[PerFieldMetrics]:
+        outcomes = [(path, right) for path in self._fields for right in (False, True)]
+        column = {fate: place for place, fate in enumerate(outcomes)}
+        table = self._sums.to_sparse(outcomes).tocsc() if units.n_groups is not None else None
+        for path, one in counts_by_path.items():
+            alone, of_groups = np.array([one.rows - one.right, one.right], dtype=np.int64), None
+            if table is not None:
+                parts = [above for above in _list_path_prefixes(path) if above in self._fields]
+                of_groups = sum(
+                    table[:, [column[above, False], column[above, True]]] for above in parts
+                ).tocsr()
+                alone = alone - np.asarray(of_groups.sum(axis=0)).ravel()
+            agreement = estimate_clustered_proportion(
+                [False, True], [True, True], combine_units(alone, of_groups), seed=seed
+            )
+            assert agreement is not None
+            yield PerFieldMetrics(
+                ".".join(path), one.rows, one.gold, one.filled, one.missed, one.invented, agreement
+            )
+
+
+def flatten(value: Mapping[str, object], prefix: FieldPath = ()) -> dict[FieldPath, object]:
+    """Every value that is no object, by its path."""
+    found: dict[FieldPath, object] = {}
+    for key, inner in value.items():
+        path = (*prefix, str(key))
+        found |= (
+            flatten(inner, path)
+            if isinstance(inner, Mapping) and inner
+            else {path: None if isinstance(inner, Mapping) else inner}
+        )
+    return found
+
+
+def unflatten(leaves: Mapping[FieldPath, object]) -> dict[str, object]:
+    """The object whose values these are."""
+    found: dict[str, object] = {}
+    for path, leaf in leaves.items():
+        home = found
+        for key in path[:-1]:
+            inner = home.setdefault(key, {})
+            home = inner if isinstance(inner, dict) else home
+        home[path[-1]] = leaf
+    return found
+
+
+def is_fully_correct(gold: Mapping[str, object], answer: Mapping[str, object] | None) -> bool:
+    """Whether the answer is right in every field that gold speaks of; False without an answer."""
+    return answer is not None and all(
+        finding == "right" for _, finding, _, _ in compare_objects(gold, answer)
+    )
+
+
+def compare_objects(
+    gold: Mapping[str, object], answer: Mapping[str, object] | None
+) -> Iterator[tuple[FieldPath, FieldOutcome, bool, bool]]:
+    """Path, finding, whether gold has a value there, whether the answer has one, of every field
+    that gold speaks of.
+
+    Gold that is null says that there is nothing, so a value there is invented; of a key that it
+    lacks it says nothing. Without an answer no field is right, even where gold has nothing.
+    """
+    paths = dict.fromkeys((*flatten(gold), *flatten(answer or {})))
+    inner = {path[:length] for path in paths for length in range(1, len(path))}
+    for path in paths:
+        truth = _look_up(gold, path)
+        if truth is _NOT_FOUND or (path in inner and (truth is None or isinstance(truth, Mapping))):
+            continue
+        given = _look_up(answer or {}, path)
+        in_gold, in_answer = not is_absent(truth), given is not _NOT_FOUND and not is_absent(given)
+        finding: FieldOutcome = (
+            "missed"
+            if in_gold and not in_answer
+            else "invented"
+            if in_answer and not in_gold
+            else "wrong"
+        )
+        if answer is not None and (
+            is_equal_value(truth, given) if in_gold and in_answer else in_gold == in_answer
+        ):
+            finding = "right"
+        yield path, finding, in_gold, in_answer
+
+
+def is_equal_value(gold: object, answer: object) -> bool:
+    """Whether two values say the same: whole numbers and booleans exactly, other numbers within
+    1e-9 of their size, text but for case and blanks, lists as sets. A number or boolean may stand
+    as text.
+    """
+    if isinstance(gold, list) or isinstance(answer, list):
+        left, right = (value if isinstance(value, list) else [value] for value in (gold, answer))
+        return all(any(is_equal_value(a, b) for b in right) for a in left) and all(
+            any(is_equal_value(a, b) for a in left) for b in right
+        )
+    if isinstance(gold, Mapping) and isinstance(answer, Mapping):
+        return gold.keys() == answer.keys() and all(
+            is_equal_value(gold[key], answer[key]) for key in gold
+        )
+    if isinstance(gold, bool) or isinstance(answer, bool):
+        return normalize_text(gold) == normalize_text(answer)
+    if isinstance(gold, int) and isinstance(answer, int):
+        return gold == answer
+    one, other = _parse_number(gold), _parse_number(answer)
+    if (
+        one is not None
+        and other is not None
+        and not (isinstance(gold, str) and isinstance(answer, str))
+    ):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return normalize_text(gold) == normalize_text(answer)
+
+
+def normalize_text(value: object) -> str:
+    """What of a value counts when values are compared as text."""
+    text = (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    )
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def compute_field_terms(
+    gold: Sequence[Mapping[str, object]], answers: Iterable[Mapping[str, object] | None]
+) -> tuple[FloatArray, FloatArray]:
+    """Each row's fields that are right, and that are graded, as comparison.compare_ratios wants
+    it.
+    """
+    rows = [
+        [finding == "right" for _, finding, _, _ in compare_objects(truth, given)]
+        for truth, given in zip(gold, answers, strict=True)
+    ]
+    return np.array([float(sum(row)) for row in rows]), np.array([float(len(row)) for row in rows])
+
+
+def compute_extraction_metrics(
+    gold: Sequence[Mapping[str, object]],
+    answers: Iterable[Mapping[str, object] | None],
+    groups: Sequence[str | None] = (),
+    *,
+    seed: int = 0,
+) -> ExtractionMetrics | None:
+    """The quality of these very rows; ``groups``: the rows', if any of them has one."""
+    accumulator = ExtractionAccumulator()
+    for truth, given, group in zip(gold, answers, groups or [None] * len(gold), strict=True):
+        accumulator.add(truth, given, group)
+    return accumulator.compute_metrics(seed=seed)
+
+
+def _look_up(value: object, path: FieldPath) -> object:
+    """What stands at a path; None below a null, _NOWHERE where the object has no such key."""
+    for depth, key in enumerate(path):
+        if depth and (value is None or value == {}):
+            return None
+        if not isinstance(value, Mapping) or key not in value:
+            return _NOT_FOUND
+        value = value[key]
+    return None if isinstance(value, Mapping) and not value else value
+
+
+def is_absent(value: object) -> bool:
+    """Whether a field says nothing: null, or empty."""
+    return value is None or value == "" or value == []
+
+
+def _parse_number(value: object) -> float | None:
+    try:
+        return float(value) if isinstance(value, int | float | str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _merge_nested_counts(
+    counts_by_path: Mapping[FieldPath, _FieldCounts],
+) -> dict[FieldPath, _FieldCounts]:
+    """Where an object was null in some rows, and so a field without parts, those rows count for
+    each of its parts.
+    """
+    merged: dict[FieldPath, _FieldCounts] = {}
+    for path in sorted(counts_by_path):
+        parts = [
+            other
+            for other in counts_by_path
+            if len(other) > len(path) and other[: len(path)] == path
+        ]
+        if parts:
+            continue
+        whole = _FieldCounts()
+        for above in _list_path_prefixes(path):
+            if above in counts_by_path:
+                whole.add(counts_by_path[above])
+        merged[path] = whole
+    return merged
+
+
+def _list_path_prefixes(path: FieldPath) -> list[FieldPath]:
+    """A field's path, and those of the objects that it is in."""
+    return [path[:length] for length in range(1, len(path) + 1)]

@@ -1,0 +1,110 @@
+"""What a judge's figures are once its errors, measured against people, are taken out: Rogan and
+Gladen's share, and the mean by prediction-powered inference. Plain formulas: neither scipy nor
+scikit-learn has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+
+from medtask.evaluation.statistics.intervals import Z_VALUE, Estimate
+
+# answers of either sort that people graded: with fewer, the judge's error rates are anyone's guess
+MIN_GRADES_PER_CLASS = 5
+MIN_GRADES = 30  # for a mean, whose interval rests on the normal distribution
+
+
+def correct_proportion(
+    judged_acceptable: tuple[int, int],
+    human_acceptable: tuple[int, int],
+    human_unacceptable: tuple[int, int],
+) -> Estimate | None:
+    """The true share of good answers, from what a judge with known errors calls good.
+
+    Each pair is hits and rows: ``judged_acceptable``, what the judge calls good among answers that
+    no person has graded; ``human_acceptable``, the same among answers that people call good
+    (sensitivity); ``human_unacceptable``, what it calls bad among those that people call bad
+    (specificity). Rogan and Gladen 1978; the interval is that of Lang and Reiczigel 2014 (Prev Vet
+    Med 113:13-22, equations 15 to 17), which holds for three independent samples. None where a
+    sample is empty, the judge says no more than chance (sensitivity + specificity <= 1), or no
+    share at all fits the three samples.
+    """
+    if not (judged_acceptable[1] and human_acceptable[1] and human_unacceptable[1]):
+        return None
+    (share, sensitivity, specificity) = (
+        hits / rows for hits, rows in (judged_acceptable, human_acceptable, human_unacceptable)
+    )
+    z = Z_VALUE
+    # "Add successes and failures" (Agresti and Coull 1998), without which the interval is as poor
+    # as Wald's.
+    p, n = (
+        (judged_acceptable[0] + z**2 / 2) / (judged_acceptable[1] + z**2),
+        judged_acceptable[1] + z**2,
+    )
+    (se, n_se), (sp, n_sp) = (
+        ((hits + 1) / (rows + 2), rows + 2) for hits, rows in (human_acceptable, human_unacceptable)
+    )
+    skill = se + sp - 1
+    if sensitivity + specificity <= 1 or skill <= 0:
+        return None
+    value = min(1.0, max(0.0, (share + specificity - 1) / (sensitivity + specificity - 1)))
+    middle = (p + sp - 1) / skill
+    of_se, of_sp = se * (1 - se) / n_se, sp * (1 - sp) / n_sp
+    shift = 2 * z**2 * (middle * of_se - (1 - middle) * of_sp)
+    reach = z * sqrt(p * (1 - p) / n + middle**2 * of_se + (1 - middle) ** 2 * of_sp) / skill
+    if middle + shift + reach < 0 or middle + shift - reach > 1:
+        return (
+            None  # cut off at 0 or 1 it would be an interval without width, and pass for certainty
+        )
+    low, high = (min(1.0, max(0.0, middle + shift + side * reach)) for side in (-1, 1))
+    return Estimate(
+        value,
+        judged_acceptable[1] + human_acceptable[1] + human_unacceptable[1],
+        min(low, value),
+        max(high, value),
+    )
+
+
+def correct_mean(
+    human_grades: Sequence[float], judge_grades: Sequence[float], judge_only_grades: Sequence[float]
+) -> Estimate | None:
+    """The mean that people would give, from their grades of some rows and the judge's of all.
+
+    ``human_grades`` and ``judge_grades``: of the same rows, a random sample of all.
+    ``judge_only_grades``: the judge's of the rows that no person graded. Prediction-powered
+    inference with the weight of the judge chosen for the narrowest interval (PPI++, Angelopoulos,
+    Duchi and Zrnic 2023, arXiv:2311.01453), so it is never much wider than that of people's grades
+    alone. None without rows.
+    """
+    truth, judge_values, judge_only_values = (
+        np.asarray(numbers, dtype=np.float64)
+        for numbers in (human_grades, judge_grades, judge_only_grades)
+    )
+    if not len(truth):
+        return None
+    weight = compute_ppi_weight(truth, judge_values, judge_only_values)
+    value = float(truth.mean()) + (
+        weight * float(judge_only_values.mean() - judge_values.mean()) if weight else 0.0
+    )
+    spread = float((truth - weight * judge_values).var()) / len(truth) + (
+        weight**2 * float(judge_only_values.var()) / len(judge_only_values) if weight else 0.0
+    )
+    n = len(truth) + len(judge_only_values)
+    if not spread:
+        return Estimate(value, n)
+    reach = Z_VALUE * sqrt(spread)
+    return Estimate(value, n, value - reach, value + reach)
+
+
+def compute_ppi_weight(
+    truth: np.ndarray, judge_values: np.ndarray, judge_only_values: np.ndarray
+) -> float:
+    """PPI++'s weight, from 0 (the judge tells nothing, or nothing that people have not) to 1."""
+    spread = float(np.concatenate([judge_values, judge_only_values]).var())
+    if not len(judge_only_values) or not spread:
+        return 0.0
+    together = float(np.mean((truth - truth.mean()) * (judge_values - judge_values.mean())))
+    return min(1.0, max(0.0, together / (spread * (1 + len(truth) / len(judge_only_values)))))

@@ -1,0 +1,561 @@
+"""What a judge's grades say of free text, and what people's grades say of the judge.
+
+Every figure is over the rows that were judged, and the others are counted beside it: a failed
+judgement is no grade, no verdict and no agreement. Without people's grades a judge's own error is
+unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from medtask.evaluation.report.formatting import format_count, format_percent, format_row_count
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    ResamplingUnits,
+    estimate_clustered_proportion,
+    estimate_ratio,
+)
+from medtask.evaluation.statistics.judge_correction import (
+    MIN_GRADES,
+    MIN_GRADES_PER_CLASS,
+    correct_mean,
+    correct_proportion,
+)
+from medtask.evaluation.statistics.kappa import estimate_kappa
+from medtask.evaluation.statistics.refusal import Refusal
+from medtask.evaluation.statistics.resampling import build_resampling_units
+
+# Landis and Koch 1977 call agreement up to 0.2 slight. What is corrected there is mostly the
+# correction: with sensitivity 0.6 and specificity 0.6 the interval is five times as wide as that of
+# a judge without errors.
+MIN_KAPPA = 0.2
+_GROUPED_REASON = (
+    "rows that belong together (of one patient, say) are not independent, as the "
+    "correction takes them to be"
+)
+_NO_FIT_REASON = (
+    "no true share fits both the judge's error rates and its other grades: were the rows "
+    "that people graded drawn at random?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GradeScale:
+    """Grades from the worst to the best, with their numbers; ``passing_index``: the place, from
+    0, of the lowest acceptable one.
+    """
+
+    names: tuple[str, ...]
+    points: tuple[float, ...]
+    passing_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class GradedAnswer:
+    """One answer. ``grade`` and ``human_grade``: places on the scale; None where the judgement
+    failed, or no person graded it.
+
+    ``expected_grade``: the mean of the judge's grades weighed by their probabilities; None where
+    there are none.
+    """
+
+    grade: int | None
+    expected_grade: float | None = None
+    human_grade: int | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingJudgements:
+    """Rows without a judgement: no answer to judge, no reference to judge it by, a judgement that
+    failed.
+    """
+
+    unanswered: int = 0
+    unreferenced: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeAgreement:
+    """The judge against people, on the ``n`` rows that both graded; ``lost``: people's grades of
+    rows that the judge did not grade.
+
+    ``sensitivity``: of the answers that people accept, the share that the judge accepts;
+    ``specificity`` the same of the others. ``kappa``: of the grades, with quadratic weights;
+    ``kappa_acceptable``: of acceptable or not. ``human_share`` and ``human_mean``: what people
+    alone say. ``share`` and ``mean``: corrected, or why they are not.
+    """
+
+    n: int
+    lost: int
+    sensitivity: Estimate | None
+    specificity: Estimate | None
+    kappa: Estimate | None
+    kappa_acceptable: Estimate | None
+    human_share: Estimate | None
+    human_mean: Estimate | None
+    share: Estimate | Refusal
+    mean: Estimate | Refusal
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; the reason why a figure is not corrected is under ``no_share``,
+        ``no_mean``.
+        """
+        corrected = {"share": self.share, "mean": self.mean}
+        figures = {
+            name: asdict(one) if isinstance(one, Estimate) else None
+            for name, one in corrected.items()
+        }
+        reasons = {
+            f"no_{name}": one.reason if isinstance(one, Refusal) else None
+            for name, one in corrected.items()
+        }
+        return {**asdict(self), **figures, **reasons}
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeMetrics:
+    """What the grades of a judge say. ``grades``: rows by grade. ``mean``: of the likeliest grades;
+    ``expected``: of the expected ones, over the rows that have them. ``acceptable``: the share that
+    passes. ``human_agreement``: None without people's grades.
+    """
+
+    scale: GradeScale
+    n: int
+    missing: MissingJudgements
+    grades: Mapping[str, int]
+    mean: Estimate | None
+    expected: Estimate | None
+    acceptable: Estimate | None
+    human_agreement: JudgeAgreement | None
+
+    @property
+    def missing_rate(self) -> float | None:
+        """The share of the rows that were put to the judge and got no judgement; None where none
+        was.
+        """
+        asked = self.n + self.missing.failed
+        return self.missing.failed / asked if asked else None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict without record text."""
+        figures = {
+            name: _to_dict(getattr(self, name)) for name in ("mean", "expected", "acceptable")
+        }
+        return {
+            "n": self.n,
+            "missing": asdict(self.missing),
+            "missing_rate": self.missing_rate,
+            "grades": dict(self.grades),
+            "passing": self.scale.names[self.scale.passing_index],
+            "metrics": {name: figure for name, figure in figures.items() if figure},
+            "against_people": self.human_agreement.to_json() if self.human_agreement else None,
+        }
+
+
+def compute_judge_metrics(
+    scale: GradeScale,
+    rows: Sequence[GradedAnswer],
+    *,
+    unanswered: int = 0,
+    unreferenced: int = 0,
+    lost: int = 0,
+    seed: int = 0,
+) -> JudgeMetrics:
+    """What the grades say. ``rows``: every answer that was put to the judge; ``lost``: people's
+    grades of other answers; ``seed``: of the bootstraps.
+    """
+    judged = [row for row in rows if row.grade is not None]
+    units = _build_units(judged)
+    points = np.array([scale.points[row.grade] for row in judged if row.grade is not None])
+    passes = np.array(
+        [row.grade is not None and row.grade >= scale.passing_index for row in judged],
+        dtype=np.int64,
+    )
+    with_expected = [row for row in judged if row.expected_grade is not None]
+    human_grades = lost + sum(row.human_grade is not None for row in rows)
+    return JudgeMetrics(
+        scale=scale,
+        n=len(judged),
+        missing=MissingJudgements(unanswered, unreferenced, len(rows) - len(judged)),
+        grades={
+            name: sum(row.grade == place for row in judged)
+            for place, name in enumerate(scale.names)
+        },
+        mean=_estimate_mean(points, units, seed),
+        expected=_estimate_mean(
+            np.array([row.expected_grade for row in with_expected]),
+            _build_units(with_expected),
+            seed,
+        ),
+        acceptable=estimate_clustered_proportion(passes, np.ones(len(judged)), units, seed=seed),
+        human_agreement=_compare_with_people(scale, judged, human_grades, seed)
+        if human_grades
+        else None,
+    )
+
+
+def _compare_with_people(
+    scale: GradeScale, judged_rows: Sequence[GradedAnswer], human_grades: int, seed: int
+) -> JudgeAgreement:
+    both = [row for row in judged_rows if row.human_grade is not None]
+    units = _build_units(both)
+    truth = np.array([row.human_grade for row in both], dtype=np.int64)
+    grade = np.array([row.grade for row in both], dtype=np.int64)
+    acceptable, passes = truth >= scale.passing_index, grade >= scale.passing_index
+    sensitivity, specificity = (
+        estimate_clustered_proportion(said, true, units, seed=seed)
+        for said, true in ((passes, acceptable), (~passes, ~acceptable))
+    )
+    kappa = estimate_kappa(acceptable.tolist(), passes.tolist(), units, seed=seed)
+    share: Estimate | Refusal = Refusal(_GROUPED_REASON, len(both))
+    mean: Estimate | Refusal = share
+    if _build_units(judged_rows).n_groups is None:
+        others = [row for row in judged_rows if row.human_grade is None]
+        share = _refuse_correction(
+            acceptable, sensitivity, specificity, kappa
+        ) or _correct_proportion(scale, acceptable, passes, others)
+        mean = _correct_mean(scale, both, others)
+    return JudgeAgreement(
+        n=len(both),
+        lost=human_grades - len(both),
+        sensitivity=sensitivity,
+        specificity=specificity,
+        kappa=estimate_kappa(truth.tolist(), grade.tolist(), units, quadratic=True, seed=seed),
+        kappa_acceptable=kappa,
+        human_share=estimate_clustered_proportion(acceptable, np.ones(len(both)), units, seed=seed),
+        human_mean=_estimate_mean(
+            np.array([scale.points[place] for place in truth.tolist()]), units, seed
+        ),
+        share=share,
+        mean=mean,
+    )
+
+
+def _refuse_correction(
+    acceptable: np.ndarray,
+    sensitivity: Estimate | None,
+    specificity: Estimate | None,
+    kappa: Estimate | None,
+) -> Refusal | None:
+    """Why a judge that errs so cannot be corrected; None where it can. ``acceptable`` [rows]: which
+    answers people accept.
+    """
+    n, accepted = len(acceptable), int(acceptable.sum())
+    if min(accepted, n - accepted) < MIN_GRADES_PER_CLASS:
+        counted = (
+            f"{format_count(accepted)} acceptable and {format_count(n - accepted)} other answers"
+        )
+        return Refusal(
+            f"people have graded {counted}, and it takes {MIN_GRADES_PER_CLASS} of each to know "
+            "how the judge "
+            "errs",
+            n,
+        )
+    assert sensitivity and specificity
+    if sensitivity.value + specificity.value <= 1:
+        return Refusal(
+            "the judge accepts bad answers at least as often as good ones: nothing can be "
+            "concluded from its grades",
+            n,
+        )
+    if kappa is None or kappa.value < MIN_KAPPA:
+        kappa_text = "unknown" if kappa is None else f"{kappa.value:.2f}"
+        return Refusal(
+            f"the judge hardly agrees with people (kappa {kappa_text}, it takes {MIN_KAPPA}): a "
+            "correction would be guesswork",
+            n,
+        )
+    if kappa.low is not None and kappa.low <= 0:
+        return Refusal(
+            f"on {format_row_count(n)} the judge's agreement with people (kappa {kappa}) cannot be "
+            "told from chance",
+            n,
+        )
+    return None
+
+
+def _correct_proportion(
+    scale: GradeScale,
+    acceptable: np.ndarray,
+    passes: np.ndarray,
+    judge_only: Sequence[GradedAnswer],
+) -> Estimate | Refusal:
+    """The corrected share of acceptable answers. ``acceptable``, ``passes`` [rows]: which of
+    the answers that people graded they, and the judge, accept; ``judge_only``: those that only
+    the judge graded.
+    """
+    if not judge_only:
+        return Refusal(
+            "people have graded every judged row: their own share is the answer", len(acceptable)
+        )
+    judged_acceptable = (
+        sum(row.grade is not None and row.grade >= scale.passing_index for row in judge_only),
+        len(judge_only),
+    )
+    share = correct_proportion(
+        judged_acceptable,
+        (int(passes[acceptable].sum()), int(acceptable.sum())),
+        (int((~passes[~acceptable]).sum()), int((~acceptable).sum())),
+    )
+    return share or Refusal(_NO_FIT_REASON, len(acceptable))
+
+
+def _correct_mean(
+    scale: GradeScale, human_graded: Sequence[GradedAnswer], judge_only: Sequence[GradedAnswer]
+) -> Estimate | Refusal:
+    """The corrected mean grade, or why there is none."""
+    if len(human_graded) < MIN_GRADES:
+        reason = (
+            f"{format_row_count(len(human_graded))} graded by people: it takes {MIN_GRADES} for an "
+            "interval that holds"
+        )
+        return Refusal(reason, len(human_graded), MIN_GRADES)
+    if not judge_only:
+        return Refusal(
+            "people have graded every judged row: their own mean is the answer", len(human_graded)
+        )
+    human = [scale.points[row.human_grade] for row in human_graded if row.human_grade is not None]
+    mean = correct_mean(
+        human,
+        [_get_points(scale, row) for row in human_graded],
+        [_get_points(scale, row) for row in judge_only],
+    )
+    assert mean is not None  # there are rows
+    return mean
+
+
+def _get_points(scale: GradeScale, row: GradedAnswer) -> float:
+    assert row.grade is not None
+    return row.expected_grade if row.expected_grade is not None else scale.points[row.grade]
+
+
+@dataclass(frozen=True, slots=True)
+class PairwiseJudgeMetrics:
+    """What a judge says of pairs of answers, each shown in both orders, on the ``n`` pairs for
+    which it gave both verdicts.
+
+    ``wins`` and ``losses``: pairs in which both orders agree. ``first_position_ties`` and
+    ``second_position_ties``: ties because the answer shown in that place won both times. ``same``:
+    ties because both answers are the same text, which the judge is not asked about. ``win_rate``:
+    wins and half of the ties. ``by_place``: of the pairs that were asked about, the share that the
+    place decided. ``p``: of the exact sign test of wins against losses; None without any.
+    """
+
+    n: int
+    missing: MissingJudgements
+    wins: int
+    losses: int
+    first_position_ties: int
+    second_position_ties: int
+    same: int
+    win_rate: Estimate | None
+    by_place: Estimate | None
+    p: float | None
+
+    @property
+    def missing_rate(self) -> float | None:
+        asked = self.n - self.same + self.missing.failed
+        return self.missing.failed / asked if asked else None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict without record text."""
+        figures = {name: _to_dict(getattr(self, name)) for name in ("win_rate", "by_place")}
+        counts = {name: getattr(self, name) for name in ("wins", "losses", "same")}
+        return {
+            "n": self.n,
+            "missing": asdict(self.missing),
+            "missing_rate": self.missing_rate,
+            **counts,
+            "decided_by_place": {
+                "first": self.first_position_ties,
+                "second": self.second_position_ties,
+            },
+            "metrics": {name: figure for name, figure in figures.items() if figure},
+            "p": self.p,
+        }
+
+
+PAIR_OUTCOMES = ("win", "loss", "first", "second", "same")
+
+
+def compute_pairwise_judge_metrics(
+    outcomes: Sequence[str | None],
+    groups: Sequence[str | None] = (),
+    *,
+    unanswered: int = 0,
+    unreferenced: int = 0,
+    seed: int = 0,
+) -> PairwiseJudgeMetrics:
+    """What verdicts say: each one of OUTCOMES, or None where a judgement failed. ``groups``: one a
+    pair, or none at all.
+    """
+    from scipy.stats import binomtest
+
+    known = [place for place, outcome in enumerate(outcomes) if outcome is not None]
+    units = build_resampling_units([groups[place] for place in known] if groups else [], len(known))
+    counts = {outcome: sum(one == outcome for one in outcomes) for outcome in PAIR_OUTCOMES}
+    worth = {"win": 1.0, "loss": 0.0}
+    wins, losses = counts["win"], counts["loss"]
+    found = [outcomes[place] for place in known]
+    return PairwiseJudgeMetrics(
+        n=len(known),
+        missing=MissingJudgements(unanswered, unreferenced, len(outcomes) - len(known)),
+        wins=wins,
+        losses=losses,
+        first_position_ties=counts["first"],
+        second_position_ties=counts["second"],
+        same=counts["same"],
+        win_rate=_estimate_mean(
+            np.array([worth.get(str(outcome), 0.5) for outcome in found]), units, seed
+        ),
+        by_place=estimate_clustered_proportion(
+            [one in ("first", "second") for one in found],
+            [one != "same" for one in found],
+            units,
+            seed=seed,
+        ),
+        p=float(binomtest(wins, wins + losses).pvalue) if wins + losses else None,
+    )
+
+
+def _build_units(rows: Sequence[GradedAnswer]) -> ResamplingUnits:
+    return build_resampling_units([row.group for row in rows], len(rows))
+
+
+def _estimate_mean(values: np.ndarray, units: ResamplingUnits, seed: int) -> Estimate | None:
+    return estimate_ratio(values, np.ones(len(values)), units, seed=seed) if len(values) else None
+
+
+def _to_dict(estimate: Estimate | None) -> dict[str, Any] | None:
+    return asdict(estimate) if estimate else None
+
+
+UNKNOWN_ERROR = (
+    "no person has graded any of these answers, so how often the judge errs is not known: quote "
+    "none of these figures alone. "
+    "Grade a random sample, 100 rows say, and name it with --human"
+)
+
+
+def format_judge_metrics(metrics: JudgeMetrics) -> list[str]:
+    """What a person should read of it, line by line."""
+    lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
+    if not metrics.n:
+        return [line for line in [*lines, "no judgement: there are no figures"] if line]
+    lines.append(
+        "grades   "
+        + "   ".join(f"{name}: {format_count(rows)}" for name, rows in metrics.grades.items())
+    )
+    lines.append(_format_metric("mean grade", metrics.mean))
+    lines.append(_format_metric("mean of the expected grades", metrics.expected))
+    lines.append(
+        _format_metric(
+            f"acceptable (grade {metrics.scale.names[metrics.scale.passing_index]} or better)",
+            metrics.acceptable,
+        )
+    )
+    lines += (
+        _format_agreement(metrics.human_agreement) if metrics.human_agreement else [UNKNOWN_ERROR]
+    )
+    return [line for line in lines if line]
+
+
+_RANDOM_SAMPLE_NOTE = "  corrected figures hold if the rows that people graded were drawn at random"
+
+
+def _format_agreement(agreement: JudgeAgreement) -> list[str | None]:
+    lost = f", {format_count(agreement.lost)} more without a judgement" if agreement.lost else ""
+    unknown = "not known"
+    return [
+        f"against people, on {format_row_count(agreement.n)} that they graded{lost}:",
+        _format_error_rates(agreement),
+        (
+            f"  kappa of the grades (quadratic) {agreement.kappa or unknown}   of acceptable or "
+            "not "
+            f"{agreement.kappa_acceptable or unknown}"
+        ),
+        _format_metric("  people alone: acceptable", agreement.human_share),
+        _format_corrected("share", "acceptable", agreement.share, agreement.n),
+        _format_metric("  people alone: mean grade", agreement.human_mean),
+        _format_corrected("mean grade", "mean grade", agreement.mean, agreement.n),
+        _RANDOM_SAMPLE_NOTE
+        if any(isinstance(one, Estimate) for one in (agreement.share, agreement.mean))
+        else None,
+    ]
+
+
+def _format_error_rates(agreement: JudgeAgreement) -> str:
+    rates = [
+        ("sensitivity", "acceptable", agreement.sensitivity),
+        ("specificity", "not acceptable", agreement.specificity),
+    ]
+    parts = [
+        f"{name} {rate}, n = {format_count(rate.n)} {those}" if rate else f"{name} not known"
+        for name, those, rate in rates
+    ]
+    return f"  {'   '.join(parts)}"
+
+
+def format_pairwise_metrics(metrics: PairwiseJudgeMetrics, answers: str, other: str) -> list[str]:
+    """What a person should read of it, line by line; ``answers`` and ``other`` are the names of the
+    two.
+    """
+    ties = metrics.first_position_ties + metrics.second_position_ties
+    lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
+    if not metrics.n:
+        return [line for line in [*lines, "no verdict: there are no figures"] if line]
+    sentence = (
+        f"{answers} is better in {format_count(metrics.wins)} pairs, {other} in "
+        f"{format_count(metrics.losses)}"
+    )
+    p = f" (sign test p = {metrics.p:.3g})" if metrics.p is not None else ""
+    lines.append(
+        f"{sentence}{p}; {format_count(ties)} decided by the place alone, "
+        f"{format_count(metrics.same)} with the "
+        "same text"
+    )
+    lines.append(_format_metric(f"win rate of {answers} (a tie is half a win)", metrics.win_rate))
+    lines.append(_format_metric("decided by the place", metrics.by_place))
+    lines.append(
+        "how often the judge errs is not known: people's verdicts on some of these pairs would tell"
+    )
+    return [line for line in lines if line]
+
+
+def _format_corrected(figure: str, name: str, found: Estimate | Refusal, by_people: int) -> str:
+    if isinstance(found, Refusal):
+        return f"  no corrected {figure}: {found.reason}"
+    return (
+        f"  corrected: {name} {found}, {format_count(by_people)} graded by people too and "
+        f"{format_count(found.n - by_people)} by the judge alone"
+    )
+
+
+def _format_metric(name: str, estimate: Estimate | None) -> str | None:
+    return f"{name} {estimate}, n = {format_count(estimate.n)}" if estimate else None
+
+
+def _describe_missing(missing: MissingJudgements, rate: float | None) -> str | None:
+    """ "3 rows without an answer to judge; 12 judgements failed (5.0 % of those that were asked
+    for)"; None where nothing is missing.
+    """
+    failed = f"{format_count(missing.failed)} judgement{'s' * (missing.failed != 1)} failed"
+    parts = (
+        f"{format_row_count(missing.unanswered)} without an answer to judge"
+        if missing.unanswered
+        else None,
+        f"{format_row_count(missing.unreferenced)} without a reference to judge by"
+        if missing.unreferenced
+        else None,
+        f"{failed} ({format_percent(rate)} of those that were asked for)"
+        if missing.failed and rate is not None
+        else None,
+    )
+    return "; ".join(part for part in parts if part) or None

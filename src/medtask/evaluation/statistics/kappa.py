@@ -1,0 +1,92 @@
+"""Cohen's kappa of two readers of the same rows: agreement, with what chance alone would give taken
+off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    FloatArray,
+    ResamplingUnits,
+    divide_or_nan,
+)
+from medtask.evaluation.statistics.metric_sums import MetricSums, estimate_metric
+
+
+def estimate_kappa(
+    ratings_a: Sequence[Any],
+    ratings_b: Sequence[Any],
+    units: ResamplingUnits,
+    *,
+    quadratic: bool = False,
+    seed: int = 0,
+) -> Estimate | None:
+    """Kappa (Cohen 1960) with the bootstrap's interval; None without rows, and where both always
+    say one and the same thing.
+
+    ``quadratic``: what is said are numbers, and disagreement counts with the square of its distance
+    (Cohen 1968). Otherwise anything that can be compared, None (no answer) being one more thing to
+    say.
+    """
+    if not len(ratings_a):
+        return None
+    found = estimate_metric(
+        build_quadratic_kappa_sums(ratings_a, ratings_b)
+        if quadratic
+        else build_kappa_sums(ratings_a, ratings_b),
+        units,
+        seed=seed,
+    )
+    return None if np.isnan(found.value) else found
+
+
+def build_kappa_sums(ratings_a: Sequence[Any], ratings_b: Sequence[Any]) -> MetricSums:
+    """Kappa as sums over rows: rows, rows that agree, and each column's rows by what they say. NaN
+    where it is undefined.
+    """
+    from scipy.sparse import csr_array
+
+    index: dict[Any, int] = {}
+    for value in (*ratings_a, *ratings_b):
+        index.setdefault(value, len(index))
+    left, right = (
+        np.array([index[value] for value in column], dtype=np.int64)
+        for column in (ratings_a, ratings_b)
+    )
+    rows, width = len(left), len(index)
+    ones, each = np.ones(rows), np.arange(rows)
+    cells = np.concatenate([ones, left == right, ones, ones])
+    columns = np.concatenate([0 * each, 0 * each + 1, 2 + left, 2 + width + right])
+    sums = csr_array((cells, (np.tile(each, 4), columns)), shape=(rows, 2 + 2 * width))
+
+    def figure(totals: FloatArray) -> FloatArray:
+        n, alike = totals[:, 0], totals[:, 1]
+        chance = (totals[:, 2 : 2 + width] * totals[:, 2 + width :]).sum(axis=1)
+        return divide_or_nan(n * alike - chance, n**2 - chance)
+
+    return MetricSums(sums, figure)
+
+
+def build_quadratic_kappa_sums(
+    ratings_a: Sequence[float], ratings_b: Sequence[float]
+) -> MetricSums:
+    """Quadratically weighted kappa as sums over rows. By chance two numbers are E x² + E y² - 2 E x
+    E y apart in the square.
+    """
+    from scipy.sparse import csr_array
+
+    left, right = np.array(ratings_a, dtype=np.float64), np.array(ratings_b, dtype=np.float64)
+    sums = csr_array(
+        np.stack([np.ones(len(left)), (left - right) ** 2, left, right, left**2 + right**2], axis=1)
+    )
+
+    def figure(totals: FloatArray) -> FloatArray:
+        n, apart, first, second, squares = totals.T
+        return np.asarray(1 - divide_or_nan(n * apart, n * squares - 2 * first * second))
+
+    return MetricSums(sums, figure)

@@ -1,0 +1,225 @@
+"""Figures as sums over rows, so that what two systems reach can be drawn again together, by rows or
+by whole groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from medtask.evaluation.kinds.answer import compute_token_f1_terms
+from medtask.evaluation.kinds.choice import parse_letters
+from medtask.evaluation.kinds.protocols import Kind
+from medtask.evaluation.statistics.extraction import compute_field_terms, is_fully_correct
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    FloatArray,
+    IntArray,
+    ResamplingUnits,
+    bootstrap_interval,
+    compute_macro_f1,
+    divide_or_nan,
+    estimate_clustered_proportion,
+)
+from medtask.evaluation.statistics.multilabel import LabelNames, compute_micro_f1_terms
+from medtask.evaluation.statistics.text_overlap import compute_rouge_l
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetricSums:
+    """One figure of one system. ``row_sums``: what each row adds, sparse, [rows, columns];
+    ``compute`` makes [draws, columns] of their totals into [draws] figures.
+    """
+
+    row_sums: Any
+    compute: Callable[[FloatArray], FloatArray]
+
+    def take_first(self, rows: int) -> MetricSums:
+        """The same of the first rows alone."""
+        return (
+            self
+            if self.row_sums.shape[0] == rows
+            else MetricSums(self.row_sums[:rows], self.compute)
+        )
+
+    def compute_value(self) -> float:
+        return float(
+            self.compute(np.asarray(self.row_sums.sum(axis=0), dtype=np.float64).reshape(1, -1))[0]
+        )
+
+
+def build_metric_sums(
+    kind: Kind, labels: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+) -> dict[str, MetricSums]:
+    """The figures of these rows, by measure (see words.MEASURES); the first is the headline, which
+    is a ratio of sums.
+
+    ``labels``: every class of kinds ``label`` and ``labels``. An answer is None where there is
+    none.
+    """
+    match kind:
+        case "label":
+            right = [given == truth for truth, given in zip(gold, answers, strict=True)]
+            pairs = [
+                ((truth,), () if given is None else (given,))
+                for truth, given in zip(gold, answers, strict=True)
+            ]
+            return {
+                "accuracy": _build_mean_sums(right),
+                "macro_f1": _build_macro_f1_sums(labels, pairs),
+            }
+        case "labels":
+            pairs = [(truth, given or ()) for truth, given in zip(gold, answers, strict=True)]
+            sets = _build_set_match_sums(gold, answers)
+            return {
+                "micro_f1": _build_ratio_sums(*compute_micro_f1_terms(gold, answers)),
+                "macro_f1": _build_macro_f1_sums(labels, pairs),
+                **sets,
+            }
+        case "choice":
+            if not any(isinstance(value, tuple) for value in (*gold, *answers)):
+                return {
+                    "accuracy": _build_mean_sums(
+                        [given == truth for truth, given in zip(gold, answers, strict=True)]
+                    )
+                }
+            truths, letters = (
+                [parse_letters(truth) or () for truth in gold],
+                [parse_letters(given) for given in answers],
+            )
+            return {
+                **_build_set_match_sums(truths, letters),
+                "micro_f1": _build_ratio_sums(*compute_micro_f1_terms(truths, letters)),
+            }
+        case "answer":
+            order = [
+                0.0 if given is None else compute_rouge_l(truth, given)
+                for truth, given in zip(gold, answers, strict=True)
+            ]
+            return {
+                "token_f1": _build_ratio_sums(*compute_token_f1_terms(gold, answers)),
+                "rouge_l": _build_mean_sums(order),
+            }
+        case "fields":
+            return {
+                "fields_right": _build_ratio_sums(*compute_field_terms(gold, answers)),
+                "rows_right": _build_mean_sums(list(map(is_fully_correct, gold, answers))),
+            }
+
+
+def estimate_metric(metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0) -> Estimate:
+    """The figure and its interval by a bootstrap of ``units`` (see tally.group_rows)."""
+    return _bootstrap_metric(metric_sums.row_sums, metric_sums.compute, units, seed)
+
+
+def estimate_proportion_metric(
+    metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0
+) -> Estimate:
+    """A share of rows, such as accuracy: its interval is Wilson's where rows are independent (see
+    intervals.estimate_rate).
+    """
+    hits = metric_sums.row_sums.toarray()[:, 0] > 0
+    found = estimate_clustered_proportion(hits, np.ones(len(hits), dtype=bool), units, seed=seed)
+    return found or estimate_metric(metric_sums, units, seed=seed)
+
+
+def estimate_difference(
+    first: MetricSums, second: MetricSums, units: ResamplingUnits, *, seed: int = 0
+) -> Estimate:
+    """By how much the first is ahead, and the paired bootstrap's interval: both are drawn again on
+    the same rows, or groups.
+    """
+    from scipy.sparse import hstack
+
+    split = first.row_sums.shape[1]
+
+    def gap(totals: FloatArray) -> FloatArray:
+        return first.compute(totals[:, :split]) - second.compute(totals[:, split:])
+
+    return _bootstrap_metric(hstack([first.row_sums, second.row_sums]).tocsr(), gap, units, seed)
+
+
+def _bootstrap_metric(
+    sums: Any, compute: Callable[[FloatArray], FloatArray], units: ResamplingUnits, seed: int
+) -> Estimate:
+    each, counts = _merge_identical_units(units.sum_per_unit(sums).tocsr(copy=True), units.counts)
+
+    def draw(drawn: IntArray | FloatArray) -> FloatArray:
+        return compute(np.asarray(drawn @ each, dtype=np.float64))
+
+    interval = bootstrap_interval(counts, draw, width=each.shape[1], seed=seed) or (None, None)
+    return Estimate(float(draw(counts[None])[0]), sums.shape[0], *interval)
+
+
+def _merge_identical_units(sums: Any, counts: IntArray) -> tuple[Any, IntArray]:
+    """Units that add the same are one cell of the bootstrap: its time depends on how many different
+    ones there are.
+    """
+    sums.sum_duplicates()
+    sums.eliminate_zeros()
+    cells: dict[tuple[bytes, bytes], int] = {}
+    place = np.array(
+        [
+            cells.setdefault(
+                (sums.indices[start:end].tobytes(), sums.data[start:end].tobytes()), len(cells)
+            )
+            for start, end in pairwise(sums.indptr.tolist())
+        ],
+        dtype=np.int64,
+    )
+    merged = np.zeros(len(cells), dtype=np.int64)
+    np.add.at(merged, place, counts)
+    return sums[np.unique(place, return_index=True)[1]], merged
+
+
+def _build_mean_sums(values: Sequence[float]) -> MetricSums:
+    return _build_ratio_sums(np.array(values, dtype=np.float64), np.ones(len(values)))
+
+
+def _build_ratio_sums(numerator: FloatArray, denominator: FloatArray) -> MetricSums:
+    from scipy.sparse import csr_array
+
+    return MetricSums(
+        csr_array(np.stack([numerator, denominator], axis=1)),
+        lambda totals: divide_or_nan(totals[:, 0], totals[:, 1]),
+    )
+
+
+def _build_set_match_sums(
+    gold: Sequence[LabelNames], answers: Sequence[LabelNames | None]
+) -> dict[str, MetricSums]:
+    exact, jaccard = [], []
+    for truth, given in zip(gold, answers, strict=True):
+        one, other = frozenset(truth), frozenset(given or ())
+        exact.append(float(given is not None and one == other))
+        jaccard.append(exact[-1] if exact[-1] else len(one & other) / max(1, len(one | other)))
+    return {"exact_match": _build_mean_sums(exact), "jaccard": _build_mean_sums(jaccard)}
+
+
+def _build_macro_f1_sums(
+    labels: Sequence[str], pairs: Sequence[tuple[LabelNames, LabelNames]]
+) -> MetricSums:
+    """Three columns a label: in gold and answer, in gold, and both numbers added up (see
+    intervals.mean_f1).
+    """
+    from scipy.sparse import coo_array
+
+    index, width = {name: place for place, name in enumerate(labels)}, len(labels)
+    cells: list[tuple[int, int]] = []
+    for row, (truth, given) in enumerate(pairs):
+        both = set(truth) & set(given)
+        cells += [(row, index[name]) for name in both]
+        cells += [(row, block * width + index[name]) for name in truth for block in (1, 2)]
+        cells += [(row, 2 * width + index[name]) for name in given]
+    rows, columns = np.array(cells, dtype=np.int64).reshape(-1, 2).T
+    sums = coo_array((np.ones(len(cells)), (rows, columns)), shape=(len(pairs), 3 * width)).tocsr()
+    return MetricSums(
+        sums,
+        lambda totals: compute_macro_f1(
+            *(totals[:, block * width : (block + 1) * width] for block in range(3))
+        ),
+    )

@@ -1,0 +1,292 @@
+"""How well sets of names agree with gold's: exact match, Jaccard, Hamming loss, F1 by row, micro-
+and macro-F1, label by label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medtask.evaluation.statistics.classification import PerClassMetrics, compute_class_metrics
+from medtask.evaluation.statistics.intervals import (
+    Estimate,
+    FloatArray,
+    IntArray,
+    ResamplingUnits,
+    bootstrap_intervals,
+    build_estimate,
+    divide_or_nan,
+    estimate_clustered_proportion,
+    estimate_ratio,
+)
+from medtask.evaluation.statistics.resampling import CellCounter, GroupCounts
+
+LabelNames = Collection[str]
+_BOTH, _GOLD, _ANSWER = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelMetrics:
+    """What answers that are sets of names are worth against gold, over all rows with gold.
+
+    A row without an answer is never an exact match, has a Jaccard and an F1 of 0, misses all that
+    gold has, and is wrong of every name (a Hamming loss of 1). ``exact_answered`` is over the rows
+    that got an answer. ``micro_f1`` is that of all decisions together, ``macro_f1`` the plain mean
+    over the labels that occur in gold, ``sample_f1`` the mean of each row's own; the first two are
+    None where there is nothing to find. Jaccard: what both have, of what either has; two empty sets
+    agree wholly. ``hamming_loss``: the share of names, in or out, that are wrong in a row; None
+    where it is not known of all rows how many there were to choose from. ``groups``: see Units.
+    """
+
+    exact_match: Estimate
+    exact_answered: Estimate | None
+    jaccard: Estimate
+    hamming_loss: Estimate | None
+    sample_f1: Estimate
+    micro_f1: Estimate | None
+    macro_f1: Estimate | None
+    labels: tuple[PerClassMetrics, ...]
+    gold_mean: float
+    answered_mean: float | None
+    groups: int | None
+
+
+class MultiLabelMetricsAccumulator:
+    """Sums up pairs of sets, row by row; memory grows with the names and with how large the sets
+    get, and with the rows only where these have groups.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = tuple(classes)
+        self._index = {name: place for place, name in enumerate(self._classes)}
+        self._table = np.zeros(
+            (3, len(self._classes)), dtype=np.int64
+        )  # in both, in gold, in the answer
+        self._tally = (
+            CellCounter()
+        )  # of (in both, in gold, in the answer, answered, names to choose from)
+        self._alone = 0
+        self._sums = GroupCounts()
+
+    def add(
+        self,
+        gold: LabelNames,
+        given: LabelNames | None,
+        group: str | None = None,
+        *,
+        n_options: int | None = None,
+    ) -> None:
+        """``given`` is None where there is no answer. All names must be classes (else
+        KeyError). ``n_options``: how many names there were to choose from, 0 where that is not
+        known; all classes where it is left out.
+        """
+        gold_names, answer_names = frozenset(gold), frozenset(given or ())
+        found = [
+            (line, self._index[name])
+            for line, names in enumerate((gold_names & answer_names, gold_names, answer_names))
+            for name in names
+        ]
+        for line, place in found:
+            self._table[line, place] += 1
+        n_options = len(self._classes) if n_options is None else n_options
+        self._tally.add(
+            (
+                len(gold_names & answer_names),
+                len(gold_names),
+                len(answer_names),
+                int(given is not None),
+                n_options,
+            ),
+            group,
+        )
+        if group:
+            self._sums.add(group, found)
+        else:
+            self._alone += 1
+
+    def compute_metrics(
+        self,
+        gold: Sequence[LabelNames],
+        answers: Sequence[LabelNames | None],
+        groups: Sequence[str | None] = (),
+        *,
+        seed: int = 0,
+    ) -> MultiLabelMetrics | None:
+        """The quality of all rows that were added; ``gold``, ``answers`` and ``groups`` are a
+        random sample of them (or all), in a fixed order, from which the intervals of labels and of
+        macro-F1 are drawn where rows have no group. None without rows.
+        """
+        cells, units = self._tally.finish()
+        if not units.n_rows:
+            return None
+        both, gold_sizes, answer_sizes, answered, n_options = cells.T
+        exact = (both == gold_sizes) & (gold_sizes == answer_sizes) & (answered > 0)
+        every = np.ones(len(cells), dtype=np.int64)
+        either, sizes = gold_sizes + answer_sizes - both, gold_sizes + answer_sizes
+        jaccard = np.where(exact, 1.0, both / np.maximum(1, either))
+        by_row = np.where(exact, 1.0, 2 * both / np.maximum(1, sizes))
+        wrong = np.where(answered > 0, (either - both) / np.maximum(1, n_options), 1.0)
+        whole = estimate_clustered_proportion(exact, every, units, seed=seed)
+        means = [
+            estimate_ratio(values, every, units, seed=seed) for values in (jaccard, by_row, wrong)
+        ]
+        assert whole is not None
+        assert means[0] is not None
+        assert means[1] is not None
+        macro, labels = self._compute_per_label_metrics(gold, answers, groups, units, seed)
+        with_answer = int(units.count_rows_per_cell()[answered > 0].sum())
+        return MultiLabelMetrics(
+            exact_match=whole,
+            exact_answered=estimate_clustered_proportion(exact, answered, units, seed=seed),
+            jaccard=means[0],
+            hamming_loss=means[2] if (n_options[answered > 0] > 0).all() else None,
+            sample_f1=means[1],
+            micro_f1=estimate_ratio(2 * both, sizes, units, seed=seed),
+            macro_f1=macro,
+            labels=labels,
+            gold_mean=float(self._table[_GOLD].sum() / units.n_rows),
+            answered_mean=float(self._table[_ANSWER].sum() / with_answer) if with_answer else None,
+            groups=units.n_groups,
+        )
+
+    def _compute_per_label_metrics(
+        self,
+        gold: Sequence[LabelNames],
+        answers: Sequence[LabelNames | None],
+        groups: Sequence[str | None],
+        units: ResamplingUnits,
+        seed: int,
+    ) -> tuple[Estimate | None, tuple[PerClassMetrics, ...]]:
+        """Macro-F1, and the labels in use, of all rows. Intervals are those of draws of so many
+        units from the sampled rows (and all groups), moved to where all rows have their figures.
+        """
+        used = np.flatnonzero(self._table.any(axis=0))
+        sums, counts, n = self._build_unit_sums(gold, answers, groups, units)
+        sums = [one[:, used] for one in sums]
+
+        def measure(drawn: Any) -> FloatArray:
+            return _compute_f1_metrics([np.asarray(drawn @ one, dtype=np.float64) for one in sums])
+
+        bounds = bootstrap_intervals(counts, measure, n_units=n, width=max(1, len(used)), seed=seed)
+        values = _compute_f1_metrics([line[None, used].astype(np.float64) for line in self._table])[
+            0
+        ]
+        if bounds.shape[1] != len(values):  # no row to draw
+            bounds = np.full((2, len(values)), np.nan)
+        else:
+            bounds = np.clip(bounds + values - measure(counts[None])[0], 0, 1)
+        by_label = bounds[:, 1:].reshape(2, 3, -1)
+        having = [
+            np.asarray(counts @ (sums[line] > 0)).round().astype(np.int64).tolist()
+            for line in (_ANSWER, _GOLD)
+        ]
+        labels = tuple(
+            compute_class_metrics(
+                self._classes[place],
+                self._table[:, place].tolist(),
+                by_label[:, :, column],
+                None if units.n_groups is None else (having[0][column], having[1][column]),
+            )
+            for column, place in enumerate(used.tolist())
+        )
+        return build_estimate(values[0], units.n_rows, bounds[:, 0]), labels
+
+    def _build_unit_sums(
+        self,
+        gold: Sequence[LabelNames],
+        answers: Sequence[LabelNames | None],
+        groups: Sequence[str | None],
+        units: ResamplingUnits,
+    ) -> tuple[list[Any], IntArray | FloatArray, int]:
+        """What each kind of unit has of each label (in both, in gold, in the answer: three times
+        [kinds, labels], sparse), how many units it stands for, and how many there are. A sampled
+        row without a group stands for its share of all such rows.
+        """
+        from scipy.sparse import vstack
+
+        grouped = units.n_groups is not None
+        lone = [row for row in range(len(gold)) if not (grouped and groups and groups[row])]
+        rows = [(frozenset(gold[row]), frozenset(answers[row] or ())) for row in lone]
+        marks = (
+            [one & other for one, other in rows],
+            [one for one, _ in rows],
+            [other for _, other in rows],
+        )
+        sums = [self._build_indicator_matrix(names) for names in marks]
+        if not grouped:
+            return sums, np.ones(len(lone), dtype=np.int64), units.n_rows
+        width = len(self._classes)
+        table = self._sums.to_sparse([(line, place) for line in range(3) for place in range(width)])
+        of_groups = [table[:, line * width : (line + 1) * width] for line in range(3)]
+        share = np.full(
+            len(lone), 1 if self._alone == len(lone) else self._alone / max(1, len(lone))
+        )
+        counts = np.concatenate([share, np.ones(of_groups[0].shape[0], dtype=np.int64)])
+        return (
+            [
+                vstack([one, other], format="csr")
+                for one, other in zip(sums, of_groups, strict=True)
+            ],
+            counts,
+            round(float(counts.sum())),
+        )
+
+    def _build_indicator_matrix(self, rows: Sequence[LabelNames]) -> Any:
+        """[rows, classes], 1 where the row has the name; sparse."""
+        from scipy.sparse import csr_array
+
+        places = [
+            (row, self._index[name]) for row, names in enumerate(rows) for name in sorted(names)
+        ]
+        row, column = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        return csr_array(
+            (np.ones(len(places)), (row, column)), shape=(len(rows), len(self._classes))
+        )
+
+
+def _compute_f1_metrics(sums: Sequence[FloatArray]) -> FloatArray:
+    """Macro-F1 over the labels that occur in gold, then precision, recall and F1 of each label:
+    [draws, labels] in both, in gold and in the answer make [draws, 1 + 3 x labels], NaN where
+    undefined.
+    """
+    both, gold, predicted = sums
+    f1, occurs = divide_or_nan(2 * both, gold + predicted), gold > 0
+    macro = divide_or_nan(np.where(occurs, f1, 0).sum(axis=1), occurs.sum(axis=1))
+    return np.column_stack([macro, divide_or_nan(both, predicted), divide_or_nan(both, gold), f1])
+
+
+def compute_micro_f1_terms(
+    gold: Sequence[LabelNames], answers: Sequence[LabelNames | None]
+) -> tuple[FloatArray, FloatArray]:
+    """Each row's part in micro-F1, as comparison.compare_ratios wants it."""
+    pairs = [
+        (frozenset(truth), frozenset(given or ()))
+        for truth, given in zip(gold, answers, strict=True)
+    ]
+    return np.array([2.0 * len(truth & said) for truth, said in pairs]), np.array(
+        [float(len(truth) + len(said)) for truth, said in pairs]
+    )
+
+
+def compute_multilabel_metrics(
+    classes: Sequence[str],
+    gold: Sequence[LabelNames],
+    answers: Sequence[LabelNames | None],
+    groups: Sequence[str | None] = (),
+    *,
+    n_options: Sequence[int] | None = None,
+    seed: int = 0,
+) -> MultiLabelMetrics | None:
+    """The quality of these very rows; ``groups`` and ``n_options``: see SetCounts.add."""
+    accumulator = MultiLabelMetricsAccumulator(classes)
+    for row, (truth, given) in enumerate(zip(gold, answers, strict=True)):
+        accumulator.add(
+            truth,
+            given,
+            groups[row] if groups else None,
+            n_options=n_options[row] if n_options else None,
+        )
+    return accumulator.compute_metrics(gold, answers, groups, seed=seed)

@@ -1,0 +1,95 @@
+"""What each further pass of a run changed, for better and for worse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from medtask.evaluation.comparison.significance import compute_mcnemar_p
+from medtask.records import Answer, Status, Value
+
+CorrectnessCheck = Callable[[Status, Value | None], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PassSummary:
+    """Rows that a pass asked again. ``changed``: from one value to another; ``gained``: had none
+    and has one; ``lost``: had one and has none. With gold, ``right_before`` and ``right_after``
+    count by [before][after], False first, and ``p`` is McNemar's exact test of the difference; None
+    where no such row has gold that knows right from wrong.
+    """
+
+    name: str
+    asked: int
+    changed: int
+    gained: int
+    lost: int
+    before_after: tuple[tuple[int, int], tuple[int, int]] | None
+    p: float | None
+
+    @property
+    def graded(self) -> int:
+        return sum(map(sum, self.before_after)) if self.before_after else 0
+
+
+class _PassCounts:
+    def __init__(self) -> None:
+        self.asked = self.changed = self.gained = self.lost = self.place = 0
+        self.before_after = [[0, 0], [0, 0]]
+
+
+class PassAccumulator:
+    """Counts, for each pass, what stood before it and behind it."""
+
+    def __init__(self) -> None:
+        self._passes: dict[str, _PassCounts] = {}
+
+    def add(self, answer: Answer, is_right: CorrectnessCheck | None) -> None:
+        """``is_right`` tells of a value of this row whether gold agrees; None where the row has no
+        gold that counts.
+        """
+        if not answer.steps:
+            return
+        for place, (name, (before, after)) in enumerate(_list_changes(answer)):
+            counts = self._passes.setdefault(name, _PassCounts())
+            counts.place = max(counts.place, place)
+            counts.asked += 1
+            counts.changed += None not in (before[1], after[1]) and before[1] != after[1]
+            counts.gained += before[1] is None and after[1] is not None
+            counts.lost += before[1] is not None and after[1] is None
+            was, became = (is_right(*before), is_right(*after)) if is_right else (None, None)
+            if was is not None and became is not None:
+                counts.before_after[was][became] += 1
+
+    def finish(self) -> tuple[PassSummary, ...]:
+        """In the order in which they were asked."""
+        ranked = sorted(self._passes.items(), key=lambda item: (item[1].place, item[0]))
+        return tuple(_build_summary(name, tally) for name, tally in ranked)
+
+
+def _build_summary(name: str, counts: _PassCounts) -> PassSummary:
+    (wrong, mended), (spoilt, right) = counts.before_after
+    graded = bool(wrong + mended + spoilt + right)
+    return PassSummary(
+        name=name,
+        asked=counts.asked,
+        changed=counts.changed,
+        gained=counts.gained,
+        lost=counts.lost,
+        before_after=((wrong, mended), (spoilt, right)) if graded else None,
+        p=compute_mcnemar_p(mended, spoilt) if graded else None,
+    )
+
+
+AnswerState = tuple[Status, Value | None]
+
+
+def _list_changes(answer: Answer) -> Iterator[tuple[str, tuple[AnswerState, AnswerState]]]:
+    """Each further pass with what was said before it and then."""
+    names = [*(step.pass_name for step in answer.steps[1:]), answer.pass_name]
+    states: list[AnswerState] = [
+        *((step.status, step.value) for step in answer.steps),
+        (answer.status, answer.value),
+    ]
+    yield from zip(names, pairwise(states), strict=True)

@@ -1,0 +1,68 @@
+"""How much of one text's wording is in another: exact match, token F1 and ROUGE-L.
+
+The library rouge_score gives the same ROUGE-L on English (tests hold ours against it). It is not
+used here because it drops every letter that is not ASCII, takes 1.4 s for two texts of 2,000 words
+(here 3 ms), and brings nltk and absl with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+_WORD = re.compile(r"\w+")
+_ARTICLES = frozenset({"a", "an", "the"})
+MAX_WORDS = 2000  # of a text, that are compared
+
+
+def compute_token_f1(gold: str, answer: str) -> float:
+    """The F1 of the words that both texts have, as often as they have them; case, punctuation and
+    articles do not count.
+
+    SQuAD's measure (Rajpurkar et al. 2016), with words as runs of letters and digits of any script.
+    In [0, 1].
+    """
+    truth, given = _drop_articles(gold), _drop_articles(answer)
+    return _compute_f1(sum((Counter(truth) & Counter(given)).values()), len(truth), len(given))
+
+
+def is_exact_match(gold: str, answer: str) -> bool:
+    """Whether both texts are the same words in the same order, by what counts for token F1."""
+    return _drop_articles(gold) == _drop_articles(answer)
+
+
+def compute_rouge_l(gold: str, answer: str) -> float:
+    """The F1 of the longest run of words, gaps allowed, that both texts have in the same order (Lin
+    2004). In [0, 1].
+    """
+    truth, given = split_words(gold), split_words(answer)
+    return _compute_f1(_compute_lcs_length(truth, given), len(truth), len(given))
+
+
+def split_words(text: str) -> list[str]:
+    """The first 2,000 words, folded."""
+    return _WORD.findall(text.casefold())[:MAX_WORDS]
+
+
+def _drop_articles(text: str) -> list[str]:
+    return [word for word in split_words(text) if word not in _ARTICLES]
+
+
+def _compute_f1(n_common: int, n_gold: int, n_answer: int) -> float:
+    return 2 * n_common / (n_gold + n_answer) if n_gold + n_answer else 1.0
+
+
+def _compute_lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence, a row of the table at a time as bits of one integer
+    (Hyyrö 2004).
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(first):
+        places[word] = places.get(word, 0) | 1 << place
+    full = (1 << len(first)) - 1
+    row = full
+    for word in second:
+        shared = row & places.get(word, 0)
+        row = (row + shared | row - shared) & full
+    return len(first) - row.bit_count()

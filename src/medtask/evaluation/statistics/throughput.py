@@ -1,0 +1,66 @@
+"""How fast rows were answered along the table, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MAX_SPANS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughputSpan:
+    """``rows`` neighbouring rows from ``first`` on (from 1), and the milliseconds that they
+    took.
+    """
+
+    first: int
+    rows: int
+    ms: float
+
+    @property
+    def rows_per_s(self) -> float | None:
+        """Rows a second; None where they took no time."""
+        return 1000 * self.rows / self.ms if self.ms > 0 else None
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"first": self.first, "rows": self.rows, "rows_per_s": self.rows_per_s}
+
+
+@dataclass(slots=True)
+class ThroughputAccumulator:
+    """Adds up the time of rows by spans of neighbouring rows; spans get longer as the table does.
+    The order of calls is free.
+    """
+
+    span_rows: int = 16
+    _sums: dict[int, list[float]] = field(default_factory=dict)
+
+    def add(self, row: int, ms: float) -> None:
+        """``row`` from 1; ``ms``: its share of the time, 0 where it cost none (it repeats an
+        earlier one, say).
+        """
+        sums = self._sums.setdefault((row - 1) // self.span_rows, [0, 0.0])
+        sums[0] += 1
+        sums[1] += ms
+        if len(self._sums) > 2 * MAX_SPANS:
+            self._merge_spans()
+
+    def finish(self) -> tuple[ThroughputSpan, ...]:
+        """The spans in the order of rows; nothing where no row tells its time."""
+        while len(self._sums) > MAX_SPANS:
+            self._merge_spans()
+        if not any(ms for _, ms in self._sums.values()):
+            return ()
+        return tuple(
+            ThroughputSpan(place * self.span_rows + 1, int(rows), ms)
+            for place, (rows, ms) in sorted(self._sums.items())
+        )
+
+    def _merge_spans(self) -> None:
+        merged: dict[int, list[float]] = {}
+        for place, (rows, ms) in self._sums.items():
+            sums = merged.setdefault(place // 2, [0, 0.0])
+            sums[0] += rows
+            sums[1] += ms
+        self.span_rows, self._sums = 2 * self.span_rows, merged

@@ -1,0 +1,105 @@
+"""The object that a model wrote: read, its enums and booleans asked about again, its quotes found
+in the record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from medtask.records import Branch, Quote
+from medtask.tasks.field_values import QUOTE_SUFFIX, format_json
+from medtask.tasks.task import Fields, ScoredField
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that ``text`` is; None where it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def build_field_branches(
+    form: Fields, value: Mapping[str, Any]
+) -> list[tuple[ScoredField, Branch]]:
+    """For each enum and boolean field of what was written, its values as candidates behind
+    everything written before it.
+
+    Fields of an object that is null are left out.
+    """
+    found = []
+    for field in form.scored:
+        prefix = _write_prefix(value, field.path)
+        if prefix is not None:
+            found.append(
+                (field, Branch(prefix, tuple(format_json(outcome) for outcome in field.values)))
+            )
+    return found
+
+
+def find_outcome(field: ScoredField, value: Mapping[str, Any]) -> str:
+    """The name (see ScoredField.outcomes) of what was written into a field."""
+    inner: Any = value
+    for key in field.path:
+        inner = inner[key]
+    # JSON tells true from 1, Python does not.
+    return next(
+        name
+        for name, outcome in zip(field.outcomes, field.values, strict=True)
+        if format_json(outcome) == format_json(inner)
+    )
+
+
+def extract_quotes(
+    form: Fields, value: Mapping[str, Any], text: str
+) -> tuple[dict[str, Any], dict[str, Quote], list[str]]:
+    """What was written without its quotes; the quotes by field (dotted path); the fields whose
+    quote is not in ``text``.
+    """
+    unquoted = json.loads(json.dumps(value))
+    quotes: dict[str, Quote] = {}
+    missing = []
+    for path in form.quoted:
+        parent = unquoted
+        for key in path[:-1]:
+            parent = parent.get(key) if isinstance(parent, dict) else None
+        quote = parent.pop(path[-1] + QUOTE_SUFFIX, None) if isinstance(parent, dict) else None
+        if not quote:
+            continue
+        start = text.find(quote)
+        if start < 0:
+            missing.append(".".join(path))
+        else:
+            quotes[".".join(path)] = Quote(quote, start, start + len(quote))
+    return unquoted, quotes, missing
+
+
+def build_answer_schema(form: Fields) -> dict[str, Any]:
+    """The schema of the answer: what is written, without the quotes that stand beside their
+    fields.
+    """
+    schema: dict[str, Any] = json.loads(json.dumps(form.schema))
+    for path in form.quoted:
+        parent = schema
+        for key in path[:-1]:
+            parent = parent["properties"][key]
+        del parent["properties"][path[-1] + QUOTE_SUFFIX]
+    return schema
+
+
+def _write_prefix(value: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
+    """The JSON text of ``value`` up to the value at ``path``; None where there is no such place."""
+    written = "{"
+    for key, inner in value.items():
+        if key != path[0]:
+            written += f"{format_json(key)}:{format_json(inner)},"
+            continue
+        written += f"{format_json(key)}:"
+        if len(path) == 1:
+            return written
+        rest = _write_prefix(inner, path[1:]) if isinstance(inner, dict) else None
+        return None if rest is None else written + rest
+    return None

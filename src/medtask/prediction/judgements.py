@@ -1,0 +1,199 @@
+"""A judge is a task too: its labels are the grades. What is asked about answers, and what the
+judge's own answers mean.
+
+A failed judgement stays a failed judgement, with its status and reason: it is no grade, no verdict
+and no agreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from medtask.engines.base import Engine
+from medtask.errors import EngineError
+from medtask.records import Answer, Record, Status
+from medtask.tasks.rubric import FIRST_ANSWER, Rubric, make_comparison_record, make_grading_record
+
+_ENGINES_WITHOUT_INSTRUCTIONS = ("encoder", "linear")  # engines that read bare texts
+NO_ANSWER = "there is no answer to judge"
+NO_REFERENCE = "there is no reference to judge it by"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCase:
+    """One answer that is to be judged. ``row`` counts from 1; texts are "" where there are none.
+    ``alternative``: another answer to the same question, with which it is compared.
+    """
+
+    row: int
+    record_id: str
+    question: str
+    reference: str
+    answer: str
+    context: str = ""
+    alternative: str = ""
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge says about one answer.
+
+    ``status``: OK or REVIEW with a grade; EMPTY_INPUT for what was not asked about; else why there
+    is none. ``grade``: the likeliest, by name. ``expected_grade``: the mean of the grades' numbers,
+    weighed by their probabilities; None where the judge tells no probabilities. ``confidence``: the
+    probability of ``grade``.
+    """
+
+    case: JudgeCase
+    status: Status
+    grade: str | None = None
+    expected_grade: float | None = None
+    confidence: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairwiseJudgement:
+    """Which of two answers a judge prefers when it is asked in both orders.
+
+    ``winner``: "answer" or "rival"; "tie" where the orders disagree (``winning_position`` decided
+    then) or the texts are the same; None where a judgement failed. ``winning_position``: of answers
+    that lost and won by their place alone, the place that won. ``preference``: the mean
+    probability, of both orders, that ``case.answer`` is better; None where it is not known.
+    """
+
+    case: JudgeCase
+    status: Status
+    winner: Literal["answer", "rival", "tie"] | None = None
+    winning_position: Literal["first", "second"] | None = None
+    preference: float | None = None
+    reason: str | None = None
+
+
+def build_grading_records(rubric: Rubric, cases: Iterable[JudgeCase]) -> Iterator[Record]:
+    """The rows of ``rubric.grading_task``: one for each case that can be judged."""
+    for case in cases:
+        if not _find_missing_input(rubric, case):
+            yield make_grading_record(
+                str(case.row),
+                question=case.question,
+                context=case.context,
+                reference=_get_reference(rubric, case),
+                answer=case.answer,
+            )
+
+
+def parse_judgements(
+    rubric: Rubric, cases: Iterable[JudgeCase], answers: Iterable[Answer]
+) -> Iterator[Judgement]:
+    """One judgement per case, from the same cases and the answers to ``list_gradings``, in its
+    order.
+    """
+    remaining = iter(answers)
+    points = {grade.name: grade.points for grade in rubric.grades}
+    for case in cases:
+        if missing_input := _find_missing_input(rubric, case):
+            yield Judgement(case, Status.EMPTY_INPUT, reason=missing_input)
+            continue
+        answer = next(remaining)
+        if not isinstance(answer.value, str):
+            yield Judgement(case, answer.status, reason=answer.reason)
+            continue
+        probabilities = answer.probabilities
+        expected_grade = (
+            sum(points[name] * share for name, share in probabilities.items())
+            if probabilities
+            else None
+        )
+        yield Judgement(
+            case, answer.status, answer.value, expected_grade, answer.confidence, answer.reason
+        )
+
+
+def build_comparison_records(rubric: Rubric, cases: Iterable[JudgeCase]) -> Iterator[Record]:
+    """The rows of ``rubric.comparing_task``: two for each case that can be judged, the second with
+    the answers swapped.
+    """
+    for case in cases:
+        if not _find_missing_input(rubric, case, paired=True) and not _are_same_answers(case):
+            shared = {
+                "question": case.question,
+                "context": case.context,
+                "reference": _get_reference(rubric, case),
+            }
+            yield make_comparison_record(
+                f"{case.row} as is", **shared, first=case.answer, second=case.alternative
+            )
+            yield make_comparison_record(
+                f"{case.row} swapped", **shared, first=case.alternative, second=case.answer
+            )
+
+
+def parse_pairwise_judgements(
+    rubric: Rubric, cases: Iterable[JudgeCase], answers: Iterable[Answer]
+) -> Iterator[PairwiseJudgement]:
+    """One verdict per case, from the same cases and the answers to ``list_comparisons``, in its
+    order.
+    """
+    remaining = iter(answers)
+    for case in cases:
+        if missing_input := _find_missing_input(rubric, case, paired=True):
+            yield PairwiseJudgement(case, Status.EMPTY_INPUT, reason=missing_input)
+        elif _are_same_answers(case):
+            yield PairwiseJudgement(case, Status.OK, "tie", reason="both answers are the same")
+        else:
+            yield _combine_orders(case, next(remaining), next(remaining))
+
+
+def _combine_orders(case: JudgeCase, plain: Answer, swapped: Answer) -> PairwiseJudgement:
+    failed = next((answer for answer in (plain, swapped) if answer.value is None), None)
+    if failed:
+        return PairwiseJudgement(case, failed.status, reason=failed.reason)
+    doubted = Status.REVIEW in (plain.status, swapped.status)
+    reason = (
+        "; ".join(dict.fromkeys(answer.reason for answer in (plain, swapped) if answer.reason))
+        or None
+    )
+    status = Status.REVIEW if doubted else Status.OK
+    preference = None
+    if plain.probabilities and swapped.probabilities:
+        preference = (
+            plain.probabilities[FIRST_ANSWER] + 1 - swapped.probabilities[FIRST_ANSWER]
+        ) / 2
+    first_each_time = plain.value == FIRST_ANSWER
+    if plain.value == swapped.value:
+        return PairwiseJudgement(
+            case, status, "tie", "first" if first_each_time else "second", preference, reason
+        )
+    return PairwiseJudgement(
+        case, status, "answer" if first_each_time else "rival", None, preference, reason
+    )
+
+
+def _find_missing_input(rubric: Rubric, case: JudgeCase, *, paired: bool = False) -> str | None:
+    """Why a case cannot be judged. An empty reference shown to a judge would be one to which
+    nothing compares well.
+    """
+    if not case.answer or (paired and not case.alternative):
+        return NO_ANSWER
+    return NO_REFERENCE if rubric.reference and not case.reference else None
+
+
+def _get_reference(rubric: Rubric, case: JudgeCase) -> str:
+    return case.reference if rubric.reference else ""
+
+
+def _are_same_answers(case: JudgeCase) -> bool:
+    return " ".join(case.answer.split()) == " ".join(case.alternative.split())
+
+
+def check_judge_engine(engine: Engine) -> None:
+    """EngineError where an engine does not read what a judge is asked."""
+    if engine.info.name in _ENGINES_WITHOUT_INSTRUCTIONS:
+        raise EngineError(
+            f"{engine.info.title} reads no instruction, so it cannot judge",
+            fix="choose a language model (`medtask models` lists them)",
+        )

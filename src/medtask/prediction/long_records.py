@@ -1,0 +1,166 @@
+"""Records that are too long for the model: read by their two ends, or in overlapping parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from medtask.engines.base import Engine
+from medtask.prediction.asking import EngineOutput, ask_prompts
+from medtask.prediction.deciding import decide_answer, decide_from_probabilities
+from medtask.prediction.probabilities import combine_probabilities, to_probabilities
+from medtask.records import Answer, Fault, Prompt, Record, Status
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.task import Gate, Task
+
+ELLIPSIS = "\n[…]\n"
+OVERLAP_DIVISOR = 8  # a part shares one eighth of its length with the next
+_MAX_TRIES = 12
+_SHRINK_FACTOR = 0.85
+
+_WORD = re.compile(r"\S+")
+
+
+def answer_long_record(
+    task: Task, engine: Engine, record: Record, prompt: Prompt, fault: Fault
+) -> Answer:
+    """Answer a record that the engine found too long, as the task's gate wants it; ``fault`` is
+    what the engine said.
+    """
+    characters = _estimate_max_characters(task, engine, prompt)
+    for _ in range(_MAX_TRIES if characters else 0):
+        texts = list(split_text(prompt.text, task.gate, characters))
+        outputs = _ask_parts(task, engine, record, texts)
+        if not isinstance(outputs, Fault):
+            return _combine_parts(task, record.id, outputs, prompt.text, texts)
+        if outputs.status is not Status.TOO_LONG:
+            return decide_answer(task, record.id, outputs)
+        characters = int(characters * _SHRINK_FACTOR)
+    return decide_answer(task, record.id, fault)
+
+
+def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
+    """What is read of a text that may have about so many characters: its ends as one text, or parts
+    that overlap.
+
+    Cuts are made between words where there are any.
+    """
+    if gate.too_long == "head_tail":
+        half = max(1, (characters - len(ELLIPSIS)) // 2)
+        yield (
+            text[: _find_word_end(text, half)].rstrip()
+            + ELLIPSIS
+            + text[_find_word_start(text, len(text) - half) :].lstrip()
+        )
+        return
+    step = max(1, characters - characters // OVERLAP_DIVISOR)
+    start = 0
+    while start < len(text):
+        end = (
+            len(text)
+            if start + characters >= len(text)
+            else max(_find_word_end(text, start + characters), start + 1)
+        )
+        yield text[start:end].strip()
+        if end == len(text):
+            return
+        start = max(_find_word_start(text, start + step), start + 1) if start + step < end else end
+
+
+def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
+    """About how many characters of the text fit beside everything else; 0 where the engine cannot
+    tell.
+    """
+    plan = engine.plan([prompt])
+    if plan is None:
+        return 0
+    tokens = plan.shared_tokens + plan.own_tokens[0]
+    characters = (
+        len(prompt.text)
+        if plan.text_only
+        else sum(len(turn.content) for turn in prompt.messages) or 1
+    )
+    reserve = (
+        (task.reasoning.budget if task.reasoning else 0)
+        + int(getattr(task.answer_spec, "max_tokens", 0))
+        + int(plan.mean_label_tokens)
+        + 16
+    )
+    max_characters = int((plan.max_input_tokens - reserve) * 0.95 * characters / tokens) - (
+        characters - len(prompt.text)
+    )
+    return max(0, min(max_characters, len(prompt.text) - 1))
+
+
+def _ask_parts(
+    task: Task, engine: Engine, record: Record, texts: list[str]
+) -> list[EngineOutput] | Fault:
+    """What the engine says of each part, in order; the first fault where there is one."""
+    prompts = []
+    for number, text in enumerate(texts, 1):
+        built = build_prompt(task, record, text)
+        if isinstance(built, Fault):
+            return built
+        prompts.append(replace(built, record_id=f"{record.id}\0{number}"))
+    outputs = {}
+    for output in ask_prompts(task, engine, prompts):
+        if isinstance(output, Fault):
+            return replace(output, record_id=record.id)
+        outputs[output.prompt.record_id] = output
+    return [outputs[prompt.record_id] for prompt in prompts]
+
+
+def _combine_parts(
+    task: Task, record_id: str, outputs: list[EngineOutput], text: str, texts: list[str]
+) -> Answer:
+    if len(outputs) == 1:
+        words = sum(1 for _ in _WORD.finditer(texts[0])) - 1
+        note = (
+            f"too long for the model: only its beginning and its end were read, {words:,} of "
+            f"{len(text.split()):,} words"
+        )
+        return decide_answer(task, record_id, outputs[0].add_note(note))
+    part_probabilities = [
+        to_probabilities(task, one.prompt, one.scores) if one.scores else None for one in outputs
+    ]
+    known_probabilities = [one for one in part_probabilities if one is not None]
+    merged = (
+        combine_probabilities(known_probabilities, task.gate.combine, exclusive=not task.several)
+        if len(known_probabilities) == len(part_probabilities)
+        else None
+    )
+    answer = decide_from_probabilities(task, record_id, merged)
+    rule = {
+        "mean": "the mean of their probabilities",
+        "max": "their largest probabilities",
+        "vote": "one vote each",
+    }[task.gate.combine]
+    notes = [
+        answer.reason,
+        f"too long for the model: read in {len(outputs)} overlapping parts, combined by {rule}",
+    ]
+    thoughts = [one.prompt.thoughts for one in outputs if one.prompt.thoughts is not None]
+    return replace(
+        answer,
+        reason="; ".join(
+            note
+            for note in [*notes, *dict.fromkeys(note for one in outputs for note in one.notes)]
+            if note
+        ),
+        thoughts="\n\n".join(thoughts) if thoughts else None,
+        ms=sum(one.ms for one in outputs),
+        tokens_read=sum(one.tokens_read for one in outputs),
+        tokens_reused=sum(one.tokens_reused for one in outputs),
+    )
+
+
+def _find_word_end(text: str, position: int) -> int:
+    """The end of the last whole word before ``position``, unless that is far off."""
+    space = text.rfind(" ", max(0, position - 50), position + 1)
+    return space if space > 0 else position
+
+
+def _find_word_start(text: str, position: int) -> int:
+    space = text.find(" ", position, position + 50)
+    return space + 1 if space >= 0 else position

@@ -1,0 +1,67 @@
+"""Further passes: which answers are asked about again, and what becomes of what was said before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medtask.records import Answer, PassStep, Status
+from medtask.tasks.task import Pass, PassCondition
+
+# A pass that ends so said nothing that could take the place of an answer.
+_STATUSES_WITHOUT_ANSWER = frozenset(
+    {Status.FAILED, Status.TOO_LONG, Status.UNPARSABLE, Status.TRUNCATED}
+)
+# Rows that never reached the model have nothing that a second look could change.
+_UNASKED_STATUSES = frozenset({Status.EMPTY_INPUT, Status.NOT_TEXT, Status.TOO_SHORT, Status.NOVEL})
+
+
+def meets_condition(condition: PassCondition, answer: Answer) -> bool:
+    """Whether an answer meets any of the conditions."""
+    if answer.status in _UNASKED_STATUSES:
+        return False
+    unsure = (
+        condition.confidence_below is not None
+        and answer.confidence is not None
+        and answer.confidence < condition.confidence_below
+    )
+    given = (
+        (answer.value,)
+        if isinstance(answer.value, str)
+        else answer.value
+        if isinstance(answer.value, tuple)
+        else ()
+    )
+    return (
+        unsure
+        or answer.status in condition.status
+        or any(name in condition.answer_in for name in given)
+    )
+
+
+def went_through_pass(further: Pass, answer: Answer) -> bool:
+    """Whether a finished answer went through this pass."""
+    return answer.pass_name == further.name or any(
+        step.pass_name == further.name for step in answer.steps
+    )
+
+
+def merge_pass_answer(before: Answer, after: Answer, name: str) -> Answer:
+    """The answer once a further pass has said ``after``: that, unless it is no answer at all and
+    there was one before.
+    """
+    step = PassStep(before.pass_name, before.status, before.value, before.confidence)
+    kept = after
+    if after.status in _STATUSES_WITHOUT_ANSWER and before.status not in _STATUSES_WITHOUT_ANSWER:
+        note = (
+            f'the pass "{name}" gave no answer ({after.reason or after.status}): the one '
+            "before it stands"
+        )
+        kept = replace(before, reason="; ".join(part for part in (before.reason, note) if part))
+    return replace(
+        kept,
+        pass_name=name,
+        steps=(*before.steps, step),
+        ms=before.ms + after.ms,
+        tokens_read=before.tokens_read + after.tokens_read,
+        tokens_reused=before.tokens_reused + after.tokens_reused,
+    )

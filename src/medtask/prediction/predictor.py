@@ -1,0 +1,321 @@
+"""A task, an engine and rows: which prompts are asked, and which rows each answer is for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import Protocol, cast
+
+from medtask.engines.base import Engine
+from medtask.engines.registry import choose_engine, load_model
+from medtask.errors import InputError, TableError
+from medtask.prediction.asking import ask_prompts, check_engine
+from medtask.prediction.deciding import decide_answer
+from medtask.prediction.long_records import answer_long_record
+from medtask.prediction.passes import meets_condition, merge_pass_answer, went_through_pass
+from medtask.records import Answer, Fault, Prompt, Record, Status
+from medtask.tasks.prompt import build_prompt, hash_prompt
+from medtask.tasks.rows import read_records
+from medtask.tasks.task import MultiLabel, Pass, Task
+
+WINDOW = 1024  # rows: enough to sort them into batches of equal length, few enough to hold
+CACHED_PROMPTS = 50_000  # different prompts whose answers predict remembers ...
+CACHED_PROBABILITIES = 500_000  # ... and their probabilities: together some 50 MB
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer:
+    """One row's answer. ``row`` counts from 1; ``key`` tells what was asked (see prompt_key), None
+    where nothing was.
+    """
+
+    row: int
+    key: bytes | None
+    answer: Answer
+
+
+class AnswerCache(Protocol):
+    """The answers that were given so far, as answer_rows looks them up."""
+
+    def list_answered_rows(self, first: int, last: int) -> Set[int]:
+        """The rows from first to last that have an answer."""
+
+    def find_answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
+        """For each key the answer of the earliest row before ``row`` that was asked it; keys
+        without one are left out.
+        """
+
+
+def predict(
+    task: Task,
+    model: Engine,
+    rows: Iterable[Record] | Iterable[Mapping[str, object]],
+    *,
+    window: int = WINDOW,
+) -> Iterator[Answer]:
+    """Answer every row, in the order of the rows.
+
+    Rows are a table, mappings from column to value, or Records. They are read and answered
+    ``window`` at a time, so memory does not grow with their number. TableError where two rows of a
+    window have the same id; EngineError where the model cannot answer; InputError where thresholds
+    are to be fitted, which takes a run with gold.
+    """
+    if isinstance(task.answer_spec, MultiLabel) and task.answer_spec.fit:
+        fix = (
+            "run the task (medtask run, medtask.run), or write the thresholds that a run has "
+            "fitted into the task"
+        )
+        raise InputError(
+            "thresholds are fitted on the gold of a whole table, not row by row", fix=fix
+        )
+    cache = _RecentAnswers(
+        limit=min(CACHED_PROMPTS, CACHED_PROBABILITIES // (len(task.outcomes) or 100))
+    )
+    waiting: dict[int, Answer] = {}
+    turn = 1
+    with ExitStack() as stack:
+        pass_engines = load_pass_engines(task)
+        for pass_engine in pass_engines.values():
+            stack.callback(pass_engine.close)
+        for row_answer in answer_rows(
+            task, model, _read_rows(task, rows), cache, window=window, pass_engines=pass_engines
+        ):
+            cache.add(row_answer)
+            waiting[row_answer.row] = row_answer.answer
+            while turn in waiting:
+                yield waiting.pop(turn)
+                turn += 1
+
+
+def load_pass_engines(task: Task, *, allow_remote: bool = False) -> dict[str, Engine]:
+    """The models that further passes name, by their references. ``allow_remote``: they may be on
+    other machines.
+    """
+    names = dict.fromkeys(further.model for further in task.passes if further.model is not None)
+    return {
+        name: load_model(name, allow_remote=allow_remote and choose_engine(name).engine == "http")
+        for name in names
+    }
+
+
+def check_engines(task: Task, engine: Engine, pass_engines: Mapping[str, Engine]) -> None:
+    """EngineError, or InputError, where a model can never answer what its pass asks."""
+    check_engine(task, engine)
+    for further in task.passes:
+        check_engine(further.task, pass_engines[further.model] if further.model else engine)
+
+
+def answer_rows(
+    task: Task,
+    engine: Engine,
+    records: Iterable[Record],
+    cache: AnswerCache,
+    *,
+    window: int = WINDOW,
+    pass_engines: Mapping[str, Engine] | None = None,
+) -> Generator[RowAnswer, None, None]:
+    """Answer every row that has no answer in memory, as the engine gets to it: out of order within
+    a window.
+
+    Equal prompts are asked once. ``pass_engines``: the models that further passes name. What is
+    asked, and in which batches, depends on the task and the records alone: a run that was
+    interrupted and resumed does the same arithmetic as one that was not.
+    """
+    pass_engines = pass_engines or {}
+    check_engines(task, engine, pass_engines)
+    pending = iter(records)
+    first = 1
+    while window_records := list(islice(pending, window)):
+        yield from _answer_window(
+            _PassRunner(task, engine, pass_engines), first, window_records, cache
+        )
+        first += len(window_records)
+
+
+@dataclass(frozen=True, slots=True)
+class _PassRunner:
+    """Who is asked what."""
+
+    task: Task
+    engine: Engine
+    pass_engines: Mapping[str, Engine]
+
+    def answer_prompts(
+        self,
+        records: Mapping[str, Record],
+        prompts: Sequence[Prompt],
+        cached: Mapping[str, Answer],
+    ) -> Iterator[Answer]:
+        """One final answer per prompt that has none in ``cached``, as they become final."""
+        waiting: dict[str, Answer] = {}
+        for answer in _answer_prompts(self.task, self.engine, records, prompts, cached):
+            if self._is_final(answer, self.task.passes):
+                yield answer
+            else:
+                waiting[answer.record_id] = answer
+        for index, further in enumerate(self.task.passes):
+            chosen = {
+                name: answer
+                for name, answer in waiting.items()
+                if meets_condition(further.when, answer)
+            }
+            for answer in self._run_pass(further, records, prompts, chosen, cached):
+                waiting[answer.record_id] = answer
+            for name in list(waiting):
+                if self._is_final(waiting[name], self.task.passes[index + 1 :]):
+                    yield waiting.pop(name)
+
+    def _is_final(self, answer: Answer, later_passes: Sequence[Pass]) -> bool:
+        return not any(meets_condition(further.when, answer) for further in later_passes)
+
+    def _run_pass(
+        self,
+        further: Pass,
+        records: Mapping[str, Record],
+        prompts: Sequence[Prompt],
+        chosen: Mapping[str, Answer],
+        cached: Mapping[str, Answer],
+    ) -> Iterator[Answer]:
+        engine = self.pass_engines[further.model] if further.model else self.engine
+        # As in the first pass: rows that an interrupted session has finished take their places in
+        # the batches.
+        pass_cached = {
+            name: answer for name, answer in cached.items() if went_through_pass(further, answer)
+        }
+        pass_prompts = []
+        for prompt in prompts:
+            if prompt.record_id in chosen or prompt.record_id in pass_cached:
+                pass_prompt = build_prompt(further.task, records[prompt.record_id])
+                if isinstance(pass_prompt, Prompt):
+                    pass_prompts.append(pass_prompt)
+                elif prompt.record_id in chosen:
+                    yield merge_pass_answer(
+                        chosen[prompt.record_id],
+                        decide_answer(further.task, prompt.record_id, pass_prompt),
+                        further.name,
+                    )
+        for answer in _answer_prompts(further.task, engine, records, pass_prompts, pass_cached):
+            yield merge_pass_answer(chosen[answer.record_id], answer, further.name)
+
+
+def _answer_prompts(
+    task: Task,
+    engine: Engine,
+    records: Mapping[str, Record],
+    prompts: Sequence[Prompt],
+    cached: Collection[str],
+) -> Iterator[Answer]:
+    """One pass over the prompts: an answer to each that is not known."""
+    too_long: list[Fault] = []
+    for output in ask_prompts(task, engine, prompts, cached):
+        if isinstance(output, Fault):
+            if output.status is Status.TOO_LONG and task.gate.too_long != "error":
+                too_long.append(output)
+            else:
+                yield decide_answer(task, output.record_id, output)
+        else:
+            yield decide_answer(task, output.prompt.record_id, output)
+    by_id = {prompt.record_id: prompt for prompt in prompts} if too_long else {}
+    for fault in too_long:  # each by itself: they are long enough to fill a batch
+        yield answer_long_record(
+            task, engine, records[fault.record_id], by_id[fault.record_id], fault
+        )
+
+
+def _answer_window(
+    runner: _PassRunner, first: int, records: Sequence[Record], cache: AnswerCache
+) -> Iterator[RowAnswer]:
+    last = first + len(records) - 1
+    answered_rows = cache.list_answered_rows(first, last)
+    if len(answered_rows) == len(records):
+        return
+    ids = {row: record.id for row, record in enumerate(records, first)}
+    _check_unique_ids(ids.values())
+    prompts: dict[bytes, Prompt] = {}
+    rows: dict[bytes, list[int]] = {}
+    for row, record in enumerate(records, first):
+        prompt = build_prompt(runner.task, record)
+        if isinstance(prompt, Prompt):
+            key = hash_prompt(prompt)
+            prompts.setdefault(key, prompt)
+            rows.setdefault(key, []).append(row)
+        elif row not in answered_rows:
+            yield RowAnswer(row, None, decide_answer(runner.task, record.id, prompt))
+    # The trap: a prompt that this window's interrupted pass has answered is still one of those
+    # asked, as "known". Left out, it would change the batches of the others, and with them the last
+    # digits of their
+    # numbers.
+    earlier = cache.find_answers_before(first, prompts)
+    asked = {prompt.record_id: key for key, prompt in prompts.items() if key not in earlier}
+    cached_by_key = earlier | cache.find_answers_before(
+        last + 1, [key for key in asked.values() if rows[key][0] in answered_rows]
+    )
+    for key, answer in cached_by_key.items():
+        yield from (
+            _copy_answer(answer, row, key, ids[row])
+            for row in rows[key]
+            if row not in answered_rows
+        )
+    cached = {
+        record_id: cached_by_key[key] for record_id, key in asked.items() if key in cached_by_key
+    }
+    if len(cached) == len(asked):
+        return
+    by_id = {record.id: record for record in records}
+    for answer in runner.answer_prompts(by_id, [prompts[key] for key in asked.values()], cached):
+        key = asked[answer.record_id]
+        yield RowAnswer(rows[key][0], key, answer)
+        yield from (
+            _copy_answer(answer, row, key, ids[row])
+            for row in rows[key][1:]
+            if row not in answered_rows
+        )
+
+
+def _copy_answer(answer: Answer, row: int, key: bytes, record_id: str) -> RowAnswer:
+    return RowAnswer(
+        row, key, replace(answer, record_id=record_id, ms=0.0, tokens_read=0, tokens_reused=0)
+    )
+
+
+def _check_unique_ids(ids: Collection[str]) -> None:
+    repeated = next((name for name, count in Counter(ids).items() if count > 1), None)
+    if repeated is not None:
+        raise TableError(
+            f"two rows have the id {repeated!r}",
+            fix="give every row its own id, or leave `id:` out of the task",
+        )
+
+
+def _read_rows(
+    task: Task, rows: Iterable[Record] | Iterable[Mapping[str, object]]
+) -> Iterator[Record]:
+    pending = iter(rows)
+    head = list(islice(pending, 1))
+    if head and isinstance(head[0], Record):
+        return cast("Iterator[Record]", chain(head, pending))
+    return read_records(task, cast("Iterator[Mapping[str, object]]", chain(head, pending)))
+
+
+@dataclass(slots=True)
+class _RecentAnswers:
+    """The last ``limit`` different prompts and their answers: bounded, unlike a run's ledger."""
+
+    limit: int
+    answers: dict[bytes, Answer] = field(default_factory=dict)
+
+    def list_answered_rows(self, first: int, last: int) -> Set[int]:
+        return frozenset()
+
+    def find_answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
+        return {key: self.answers[key] for key in keys if key in self.answers}
+
+    def add(self, row_answer: RowAnswer) -> None:
+        if row_answer.key is None:
+            return
+        self.answers[row_answer.key] = self.answers.pop(row_answer.key, row_answer.answer)
+        if len(self.answers) > self.limit:
+            del self.answers[next(iter(self.answers))]

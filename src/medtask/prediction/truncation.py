@@ -1,0 +1,49 @@
+"""What a model wrote, cut where it broke off."""
+
+from __future__ import annotations
+
+import re
+
+_SENTENCE_END = re.compile(r"[.!?…؟।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
+_WORD_BEFORE = re.compile(r"[\w.]*$")
+_ABBREVIATIONS = frozenset(
+    {
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "st",
+        "vs",
+        "cf",
+        "ca",
+        "approx",
+        "no",
+        "fig",
+        "e.g",
+        "i.e",
+        "etc",
+    }
+)
+
+
+def cut_at_sentence(text: str) -> str:
+    """The text up to the end of its last whole sentence; of its last whole word where it has none.
+
+    For text that was stopped by a limit. A line that is followed by another one counts as whole.
+    """
+    sentence = max(
+        (found.end() for found in _SENTENCE_END.finditer(text) if _is_sentence_end(text, found)),
+        default=0,
+    )
+    line = text.rstrip("\n").rfind("\n")
+    end = max(sentence, line if line > 0 and text[:line].strip() else 0)
+    return (text[:end] if end else text.rpartition(" ")[0]).strip()
+
+
+def _is_sentence_end(text: str, stop: re.Match[str]) -> bool:
+    """Whether a full stop is the end of a sentence and not of "Dr." or of an initial."""
+    before = _WORD_BEFORE.search(text, max(0, stop.start() - 20), stop.start())
+    word = before[0] if before else ""
+    short = (len(word) == 1 and word.isalpha()) or (len(word) < 3 and word.isdigit())
+    return stop[0] != "." or not (short or word.casefold() in _ABBREVIATIONS)

@@ -1,0 +1,185 @@
+"""Calibrations that were fitted on gold: kept beside the task, found again for the same task and
+model, applied to answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtask.errors import InputError
+from medtask.prediction.deciding import apply_probabilities
+from medtask.records import Answer
+from medtask.tables.atomic_files import replace_text
+from medtask.tasks.task import Task
+
+if TYPE_CHECKING:
+    from medtask.evaluation.calibration.transforms import Calibration
+
+CALIBRATION_FILE = "calibration.json"
+FORMAT = 1
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCalibration:
+    """A calibration as it stands in a file. ``task``: the fingerprint of the question, ``model``:
+    the identity of who answered it; it holds for these alone. ``title``: of the model. ``run``: the
+    answers that it was fitted on, ``fitted``: when.
+    """
+
+    calibration: Calibration
+    task: str
+    model: Mapping[str, str]
+    title: str
+    run: str
+    fitted: str
+
+    def to_manifest(self) -> dict[str, Any]:
+        """What the manifest of a run says of it."""
+        return {"fitted": self.fitted, "on": self.run, **self.calibration.to_json()}
+
+
+def describe_gold_reuse(applied: Mapping[str, Any] | None, run: str) -> str:
+    """What is to be told where a calibration that can change the order of rows has seen the gold by
+    which they are graded; else "".
+
+    ``applied``: what the manifest says of it. A temperature alone leaves the order as it is.
+    """
+    if not applied or applied.get("method") == "temperature" or applied.get("on") != run:
+        return ""
+    return (
+        "the probabilities were calibrated on this run's own gold, on which its figures and any "
+        "promise about accepted rows rest too: "
+        "they may be too good; for strict ones use other gold rows, or run with --uncalibrated"
+    )
+
+
+def locate_calibration_file(task: Task) -> Path | None:
+    """The file beside the task's own; None for a task that has none."""
+    return task.source.parent / CALIBRATION_FILE if task.source else None
+
+
+def save_calibration(path: Path, saved: SavedCalibration) -> None:
+    """Add it to a file, in the place of an earlier one of the same task and model; the file is its
+    owner's only.
+    """
+    other_calibrations = [
+        other
+        for other in _read_file(path)
+        if (other.task, other.model) != (saved.task, saved.model)
+    ]
+    document = {
+        "format": FORMAT,
+        "calibrations": [_write_entry(other) for other in (*other_calibrations, saved)],
+    }
+    replace_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibration | None, str]:
+    """The calibration of this very task and model, beside the task or else in the model's own
+    folder (training fits one); else None, and a note where there are some beside the task, but none
+    of it.
+    """
+    path = locate_calibration_file(task)
+    candidates = _read_file(path) if path else []
+    folder = Path(model.get("model.model", ""))
+    match = _find_match(candidates, task, model) or (
+        _find_match(_read_file(folder / CALIBRATION_FILE), task, model) if folder.is_dir() else None
+    )
+    if match or not candidates:
+        return match, ""
+    why = (
+        "of another model"
+        if any(one.task == task.fingerprint for one in candidates)
+        else "of the task as it was before"
+    )
+    return None, f"{path} holds calibrations {why}: probabilities are the model's own"
+
+
+def _find_match(
+    candidates: Sequence[SavedCalibration], task: Task, model: Mapping[str, str]
+) -> SavedCalibration | None:
+    return next(
+        (
+            candidate
+            for candidate in candidates
+            if candidate.task == task.fingerprint
+            and _select_identifying_facts(candidate.model) == _select_identifying_facts(model)
+        ),
+        None,
+    )
+
+
+def _select_identifying_facts(model: Mapping[str, str]) -> Mapping[str, str]:
+    """By what a model is known: where hashes say which one it is, its name does not matter, which
+    changes with its folder's.
+    """
+    hashed = any(_HASH.fullmatch(fact) for fact in model.values())
+    return {name: fact for name, fact in model.items() if not (hashed and name == "model.model")}
+
+
+def select_model_facts(identity: Mapping[str, str]) -> dict[str, str]:
+    """Of the facts that must not change while a run is resumed, those of who answers."""
+    return {name: fact for name, fact in identity.items() if name.startswith("model.")}
+
+
+def calibrate_answer(task: Task, answer: Answer, calibration: Calibration) -> Answer:
+    """The answer by calibrated probabilities; as it is where its outcomes are not those of the
+    calibration.
+    """
+    probabilities = answer.probabilities
+    if probabilities is None or not probabilities.keys() <= set(calibration.labels):
+        return answer
+    row = np.array([[probabilities.get(name, np.nan) for name in calibration.labels]])
+    calibrated = calibration.apply(row)[0].tolist()
+    return apply_probabilities(
+        task,
+        answer,
+        {
+            name: share
+            for name, share in zip(calibration.labels, calibrated, strict=True)
+            if name in probabilities
+        },
+    )
+
+
+def _read_file(path: Path) -> list[SavedCalibration]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}")
+        return [_read_entry(entry) for entry in document["calibrations"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        fix = "move the file aside; medtask evaluate RUN --calibrate writes it anew"
+        raise InputError(
+            f"{path} is no file of calibrations ({type(error).__name__})", fix=fix
+        ) from error
+
+
+def _read_entry(entry: Mapping[str, Any]) -> SavedCalibration:
+    from medtask.evaluation.calibration.transforms import parse_calibration
+
+    facts = {name: str(entry[name]) for name in ("task", "title", "run", "fitted")}
+    return SavedCalibration(
+        parse_calibration(entry["calibration"]), model=dict(entry["model"]), **facts
+    )
+
+
+def _write_entry(saved: SavedCalibration) -> dict[str, Any]:
+    facts = {
+        "task": saved.task,
+        "model": dict(saved.model),
+        "title": saved.title,
+        "run": saved.run,
+        "fitted": saved.fitted,
+    }
+    return {**facts, "calibration": saved.calibration.to_json()}

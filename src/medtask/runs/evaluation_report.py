@@ -1,0 +1,184 @@
+"""What an evaluation found out, for people: lines for a terminal, the report, and a calibration
+where runs will find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medtask.errors import MedtaskError, StorageError
+from medtask.evaluation.calibration.acceptance import Acceptance
+from medtask.evaluation.report.blocks import Paragraph, ReportBlock, ReportSection
+from medtask.evaluation.report.formatting import capitalise_first
+from medtask.evaluation.report.run_report import write_report
+from medtask.evaluation.statistics.refusal import Refusal
+from medtask.runs.answer_table import AnswerTable
+from medtask.runs.calibration_store import (
+    CALIBRATION_FILE,
+    locate_calibration_file,
+    save_calibration,
+)
+from medtask.runs.run_evaluation import Evaluation
+
+_ACCEPTANCE_HINT = (
+    "Nothing was promised here. With gold for some hundred random rows, medtask evaluate RUN "
+    "--gold COLUMN --max-error 0.05 finds the "
+    "confidence from which answers may be accepted, and writes accepted.csv and review.csv."
+)
+_TRIAGE_TEXT = (
+    "accepted.csv beside this page holds the accepted answers, review.csv all others, first "
+    "those where a look is worth most."
+)
+
+
+def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
+    """Write report.html and report.json into the folder; their names."""
+    numbers = {
+        name: part
+        for name, part in evaluation.to_json().items()
+        if name not in ("details", "baselines")
+    }
+    sections, source = (
+        [*build_report_sections(evaluation), *_build_audit_sections(evaluation.answers)],
+        _describe_answer_source(evaluation.answers),
+    )
+    write_report(
+        folder / "report.html",
+        evaluation.summary,
+        source,
+        evaluation.baselines,
+        sections,
+        numbers,
+        evaluation.notes,
+    )
+    return ["report.html", "report.json"]
+
+
+def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
+    """What the report says besides the figures, by question."""
+    sections = (
+        [
+            ReportSection(
+                "Which answers may be accepted without a look?",
+                _build_acceptance_blocks(evaluation),
+            )
+        ]
+        if evaluation.summary.gold
+        else []
+    )
+    if evaluation.calibration is not None:
+        sections.append(
+            ReportSection("What does calibration change?", _build_blocks(evaluation.calibration))
+        )
+    if evaluation.prediction_sets is not None:
+        sections.append(
+            ReportSection(
+                "Which answers remain possible?", _build_blocks(evaluation.prediction_sets)
+            )
+        )
+    if evaluation.annotators is not None:
+        sections.append(
+            ReportSection("How far do people agree?", evaluation.annotators.build_blocks())
+        )
+    return sections
+
+
+def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """The same for a terminal, in one line each."""
+    gold = evaluation.summary.gold
+    lines = [f"confidence: {gold.reliability.describe()}"] if gold and gold.reliability else []
+    for name, part in (
+        ("acceptance", evaluation.acceptance),
+        ("calibration", evaluation.calibration),
+        ("prediction sets", evaluation.prediction_sets),
+    ):
+        if part is not None:
+            lines.append(
+                f"{name}: {f'refused: {part}' if isinstance(part, Refusal) else part.describe()}"
+            )
+    if evaluation.saved_calibration:
+        runs = (
+            "Runs of this task with this model apply the calibration from now on; to apply it "
+            "to this run, repeat its "
+        )
+        runs += "`medtask run` command: nothing is asked anew."
+        lines.append(
+            runs
+            if evaluation.answers.folder
+            else "Runs apply a calibration; a table's own probabilities stay as they are."
+        )
+    return [*lines, *(evaluation.annotators.format_lines() if evaluation.annotators else [])]
+
+
+def save_evaluation_calibration(evaluation: Evaluation, folder: Path) -> Path:
+    """Keep the calibration beside the task's file, where `medtask run` looks for it; in ``folder``
+    where there is none, and where it is of another tool's answers, which no run of ours gives.
+    """
+    assert evaluation.saved_calibration is not None
+    path = (
+        locate_calibration_file(evaluation.answers.task) if evaluation.answers.folder else None
+    ) or folder / CALIBRATION_FILE
+    try:
+        save_calibration(path, evaluation.saved_calibration)
+    except StorageError:
+        if path.parent == folder:
+            raise
+        path = folder / CALIBRATION_FILE
+        save_calibration(path, evaluation.saved_calibration)
+    return path
+
+
+def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
+    """What people's labels of the audit's sample say, where the run has such a sample."""
+    from medtask.runs.audit_sample import estimate_from_labels, read_audit_sample
+
+    if answers.folder is None:
+        return []
+    try:
+        sample = read_audit_sample(answers.folder / "audit")
+        blocks = (
+            estimate_from_labels(answers, sample.folder).build_blocks()
+            if sample and sample.labelled_rows
+            else []
+        )
+    except MedtaskError as error:
+        blocks = [Paragraph(f"The audit is left out: {error}.", "note")]
+    return [ReportSection("What does the audit say of all rows?", blocks)] if blocks else []
+
+
+def _build_acceptance_blocks(evaluation: Evaluation) -> list[ReportBlock]:
+    gold = evaluation.summary.gold
+    curve = (
+        gold.reliability.build_risk_blocks()
+        if gold and gold.reliability and not isinstance(evaluation.acceptance, Acceptance)
+        else []
+    )
+    triage_blocks = (
+        [Paragraph(_TRIAGE_TEXT)] if isinstance(evaluation.acceptance, Acceptance) else []
+    )
+    return [*_build_blocks(evaluation.acceptance), *triage_blocks, *curve]
+
+
+def _build_blocks(part: Any) -> list[ReportBlock]:
+    if part is None:
+        return [Paragraph(_ACCEPTANCE_HINT)]
+    if isinstance(part, Refusal):
+        return [Paragraph(f"Refused: {part}.", "note")]
+    return (
+        list(part.build_blocks())
+        if hasattr(part, "build_blocks")
+        else [Paragraph(f"{capitalise_first(part.describe())}.")]
+    )
+
+
+def _describe_answer_source(answers: AnswerTable) -> Mapping[str, object]:
+    if answers.manifest:
+        return answers.manifest
+    data = {
+        "source": answers.table.source,
+        "columns": list(answers.table.columns),
+        "notes": list(answers.table.notes),
+    }
+    return {"task": {"name": answers.name}, "data": data}

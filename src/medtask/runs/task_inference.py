@@ -1,0 +1,138 @@
+"""What was asked, found out from answers that another tool wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from medtask.errors import TableError, UsageError
+from medtask.tasks.containers import parse_container
+from medtask.tasks.display import quote_text
+from medtask.tasks.serialization import make_minimal_task
+from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import read_cell
+
+PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
+INFERABLE_KINDS = ("label", "labels", "answer", "fields")
+MAX_LABELS = 2000
+MAX_LABEL_CHARACTERS = 120  # characters: what is longer is a text
+
+
+@dataclass(slots=True)
+class CellStatistics:
+    """What a table's cells show, gathered in one pass. ``values``: different answers and gold
+    values, up to 2,001 of them.
+    """
+
+    values: dict[str, None] = field(default_factory=dict)
+    parts: dict[str, None] = field(default_factory=dict)
+    rows: int = 0
+    list_cells: int = 0
+    object_cells: int = 0
+    max_characters: int = 0
+
+    def add(self, cell: object) -> None:
+        text = read_cell(cell)
+        if text is None:
+            return
+        self.rows += 1
+        container = parse_container(cell)
+        self.list_cells += isinstance(container, list)
+        self.object_cells += isinstance(container, dict)
+        self.max_characters = max(self.max_characters, len(text))
+        parts = (
+            [read_cell(item) for item in container]
+            if isinstance(container, list)
+            else text.split("; ")
+        )
+        if len(self.values) <= MAX_LABELS:
+            self.values.setdefault(text)
+            self.parts.update(dict.fromkeys(part for part in parts if part))
+
+
+def infer_task(
+    name: str,
+    cells: Iterable[tuple[object, object]],
+    label_names: Iterable[str],
+    sums_to_one: bool,
+    kind: str | None,
+) -> Task:
+    """The question that answers (``cells``: answer and gold of every row) are taken for.
+
+    ``label_names``: the names of the labels that have probabilities; where those sum to 1, one
+    label was chosen. ``kind`` settles what else is found out. UsageError for a kind that takes more
+    than a table to know.
+    """
+    if kind is not None and kind not in INFERABLE_KINDS:
+        fix = f"choose one of {', '.join(INFERABLE_KINDS)}, or name the task with --task"
+        raise UsageError(
+            f"a table alone does not make answers of the kind {quote_text(kind)}", fix=fix
+        )
+    statistics = CellStatistics()
+    for pair in cells:
+        for cell in pair:
+            statistics.add(cell)
+    known_labels = tuple(label_names)
+    kind = kind or _infer_kind(statistics, known_labels, sums_to_one)
+    found = statistics.parts if kind == "labels" else statistics.values
+    labels = (
+        (*known_labels, *sorted(found.keys() - set(known_labels)))
+        if kind in ("label", "labels")
+        else ()
+    )
+    if len(labels) > MAX_LABELS:
+        fix = "say --kind answer if these are texts, or name the task with --task"
+        raise UsageError(f"there are more than {MAX_LABELS:,} different labels", fix=fix)
+    return make_minimal_task(name, kind, labels)
+
+
+def _infer_kind(statistics: CellStatistics, label_names: tuple[str, ...], sums_to_one: bool) -> str:
+    if label_names:
+        return "label" if sums_to_one else "labels"
+    if 2 * statistics.object_cells > statistics.rows:  # a model's object may be broken
+        return "fields"
+    if statistics.list_cells:
+        return "labels"
+    if len(statistics.values) > MAX_LABELS or statistics.max_characters > MAX_LABEL_CHARACTERS:
+        return "answer"
+    return "label" if len(statistics.values) <= max(20, statistics.rows / 4) else "answer"
+
+
+def read_probability(cell: object, column: str, row: int) -> float | None:
+    """A probability, None where the cell is blank; TableError where it is something else."""
+    text = read_cell(cell)
+    if text is None or text.lower() in ("nan", "null", "none"):
+        return None
+    try:
+        probability = float(text)
+    except ValueError:
+        probability = math.nan
+    if not 0 <= probability <= 1 + 1e-6:
+        fix = "write probabilities as numbers from 0 to 1, or leave the cell blank"
+        raise TableError(f"row {row}: {quote_text(column)} holds no probability", fix=fix)
+    return min(1.0, probability)
+
+
+def read_probabilities(
+    cells: Mapping[str, object], column: str, row: int
+) -> dict[str, float] | None:
+    """Probabilities by outcome: a column that holds mappings, or columns named p:LABEL; None where
+    the row has none.
+    """
+    cell_value = cells.get(column)
+    if isinstance(cell_value, str):
+        cell_value = parse_container(cell_value)
+    if not isinstance(cell_value, Mapping):
+        if column != "probabilities":
+            return None
+        cell_value = {
+            name.removeprefix(PROBABILITY_PREFIX): cell
+            for name, cell in cells.items()
+            if name.startswith(PROBABILITY_PREFIX)
+        }
+    found = {
+        str(name): read_probability(cell, f"{PROBABILITY_PREFIX}{name}", row)
+        for name, cell in cell_value.items()
+    }
+    return {name: share for name, share in found.items() if share is not None} or None

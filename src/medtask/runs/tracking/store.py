@@ -1,0 +1,83 @@
+"""Where a tracking server is, and whether it may be told anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from medtask.engines.http.address_scopes import AddressScope, classify_address
+from medtask.engines.http.endpoint import resolve_host
+from medtask.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingStore:
+    """``display_name``: for people, without user name and password. ``remote``: another machine, at
+    ``addresses``. ``by_host_name``: its URL has a name in place of an address.
+    """
+
+    display_name: str
+    remote: bool = False
+    addresses: tuple[str, ...] = ()
+    by_host_name: bool = False
+
+
+def find_tracking_store(
+    url: str, *, allow_remote: bool, resolve: Callable[[str, int], Sequence[str]] = resolve_host
+) -> TrackingStore:
+    """The server at an http(s) URL. UsageError where that is another machine and ``allow_remote``
+    is not given, or where no server can be.
+    """
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        host = None
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(
+            "the tracking server has no address of the form http://HOST:PORT",
+            fix="write it as http://127.0.0.1:5000",
+        )
+    shown_host = f"[{host}]" if ":" in host else host
+    shown_port = f":{parts.port}" if parts.port else ""
+    display_name = f"{parts.scheme}://{shown_host}{shown_port}{parts.path.rstrip('/')}"
+    literal_addresses = _parse_ip_address(host)
+    if not allow_remote and not literal_addresses and host != "localhost":
+        raise _make_remote_error(
+            display_name
+        )  # before its name is looked up: that, too, would leave this machine
+    addresses = literal_addresses or tuple(resolve(host, port))
+    scopes = {classify_address(ip_address(text.partition("%")[0])) for text in addresses}
+    if AddressScope.FORBIDDEN in scopes or not scopes:
+        raise UsageError(
+            f"{display_name} leads to an address where no tracking server can be",
+            fix="name the server by its own address",
+        )
+    remote = scopes != {AddressScope.LOOPBACK}
+    if remote and not allow_remote:
+        raise _make_remote_error(display_name)
+    if AddressScope.PUBLIC in scopes and parts.scheme == "http":
+        raise UsageError(
+            f"what is tracked would travel to {display_name} in clear text over the internet",
+            fix="use https://",
+        )
+    return TrackingStore(display_name, remote, addresses, by_host_name=not literal_addresses)
+
+
+def _parse_ip_address(host: str) -> tuple[str, ...]:
+    try:
+        return (str(ip_address(host)),)
+    except ValueError:
+        return ()
+
+
+def _make_remote_error(display_name: str) -> UsageError:
+    fix = (
+        "if facts and figures may go there, add --allow-remote; else leave the address out: a "
+        "store beside the runs is made"
+    )
+    return UsageError(
+        f"{display_name} is another machine: what is tracked would leave this one", fix=fix
+    )

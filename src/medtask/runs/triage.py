@@ -1,0 +1,125 @@
+"""Two piles: the answers that may be accepted without a look, and the rest, what is most worth a
+look first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.evaluation.calibration.acceptance import Acceptance, rank_for_review
+from medtask.evaluation.calibration.prediction_sets import PredictionSets
+from medtask.runs.answer_table import AnsweredRow, AnswerTable
+from medtask.runs.outputs import format_cell
+from medtask.runs.run_evaluation import collect_probabilities, list_outcomes
+from medtask.tables.table import Column
+from medtask.tables.write import write_answers
+
+CHUNK_ROWS = 50_000  # rows that are put in order at a time
+_ANSWER_COLUMNS = ("answer", "confidence", "status", "reason")
+RowNumbers = NDArray[np.int64]
+
+
+def write_triage(folder: Path, answers: AnswerTable, acceptance: Acceptance) -> tuple[int, int]:
+    """Write accepted.csv and review.csv with the table's columns and the answers; how many rows
+    each has.
+
+    In review.csv the rows come in the order in which they are worth a look; ``expected_errors`` is
+    how many errors one look is expected to mend (rows with the same text count together).
+    """
+    accepted, review, expected_errors = triage_rows(answers, acceptance)
+    inputs = [name for name in answers.table.columns if name in answers.source_columns]
+    output_columns = [
+        Column(name, "float" if name == "confidence" else "text") for name in _ANSWER_COLUMNS
+    ]
+    columns = [*(Column(name) for name in inputs), *output_columns]
+    taken = frozenset(accepted.tolist())
+    chosen = (row for row in answers.rows() if row.row in taken)
+    write_answers(
+        folder / "accepted.csv", columns, (_list_cells(answers, row, inputs) for row in chosen)
+    )
+    ranked = zip(_fetch_rows(answers, review), expected_errors.tolist(), strict=True)
+    cells = ([*_list_cells(answers, row, inputs), round(value, 4)] for row, value in ranked)
+    write_answers(folder / "review.csv", [*columns, Column("expected_errors", "float")], cells)
+    return len(accepted), len(review)
+
+
+def write_prediction_sets(folder: Path, answers: AnswerTable, sets: PredictionSets) -> None:
+    """Write sets.csv: for every row its id, how many answers remain possible, and which; blank
+    where a row has no probabilities.
+    """
+    names = list_outcomes(answers.task)
+    columns = [Column("id", "text"), Column("size", "int"), Column("possible", "text")]
+    write_answers(
+        folder / "sets.csv",
+        columns,
+        (_list_possible_answers(answers, row, names, sets) for row in answers.rows()),
+    )
+
+
+def _list_possible_answers(
+    answers: AnswerTable, row: AnsweredRow, names: Sequence[str], sets: PredictionSets
+) -> Sequence[object]:
+    probabilities, _, _ = collect_probabilities(
+        answers, [row], names, with_gold=False, uncalibrated=False
+    )
+    if not len(probabilities):
+        return [row.answer.record_id, None, None]
+    inside = [
+        name
+        for name, held in zip(names, sets.apply(probabilities)[0].tolist(), strict=True)
+        if held
+    ]
+    return [row.answer.record_id, len(inside), "; ".join(inside)]
+
+
+def triage_rows(
+    answers: AnswerTable, acceptance: Acceptance
+) -> tuple[RowNumbers, RowNumbers, NDArray[np.float64]]:
+    """The numbers of the rows that are accepted, in their order; of the others, those most worth a
+    look first, and that worth.
+    """
+    codes = {rule.name: number for number, rule in acceptance.class_thresholds.items()}
+    rows, confidences, off_set, classes, same = [], [], [], [], []
+    texts: dict[str, int] = {}
+    for row in answers.rows():
+        answer = row.answer
+        rows.append(row.row)
+        confidences.append(
+            np.nan if answer.confidence is None or answer.value is None else answer.confidence
+        )
+        off_set.append(np.nan if answer.off_set is None else answer.off_set)
+        classes.append(codes.get(answer.value, -1) if isinstance(answer.value, str) else -1)
+        same.append(texts.setdefault(row.text, len(texts)) if row.text else -row.row)
+    numbers, confidence = np.array(rows, dtype=np.int64), np.array(confidences, dtype=np.float64)
+    taken = acceptance.select_accepted(
+        confidence, np.array(classes, dtype=np.int64) if acceptance.class_thresholds else None
+    )
+    left = np.flatnonzero(~taken)
+    order, expected_errors = rank_for_review(
+        confidence[left],
+        duplicate_codes=np.array(same, dtype=np.int64)[left],
+        off_set=np.array(off_set)[left],
+    )
+    return numbers[taken], numbers[left[order]], expected_errors
+
+
+def _fetch_rows(answers: AnswerTable, order: RowNumbers) -> Iterator[AnsweredRow]:
+    """The rows in this order; of a long table a part at a time, so that memory does not grow with
+    it.
+    """
+    for start in range(0, len(order), CHUNK_ROWS):
+        part = order[start : start + CHUNK_ROWS]
+        wanted = frozenset(part.tolist())
+        found = {row.row: row for row in answers.rows() if row.row in wanted}
+        yield from (found[number] for number in part.tolist())
+
+
+def _list_cells(answers: AnswerTable, row: AnsweredRow, inputs: Iterable[str]) -> Sequence[object]:
+    return [
+        *(row.fields[answers.source_columns[name]] for name in inputs),
+        *(format_cell(name, row.answer, True) for name in _ANSWER_COLUMNS),
+    ]

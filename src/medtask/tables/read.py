@@ -1,0 +1,159 @@
+"""Tables in: which files they are, which reader reads them, and many of them as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from medtask.errors import TableError
+from medtask.tables.read_csv import read_csv
+from medtask.tables.read_excel import read_excel
+from medtask.tables.read_json import read_json, read_jsonl
+from medtask.tables.read_objects import read_objects
+from medtask.tables.read_parquet import read_parquet
+from medtask.tables.stdin import spool_stdin
+from medtask.tables.table import Table
+from medtask.tables.table_part import (
+    TablePart,
+    format_names,
+    format_path,
+    make_table_error,
+    suggest_name,
+)
+from medtask.tables.validation import TableCounts, validate_table
+
+__all__ = ["Table", "TableCounts", "read_table", "spool_stdin", "validate_table"]
+
+_TEXT_READERS: dict[str, Callable[[Path], TablePart]] = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+}
+_READERS = {
+    **_TEXT_READERS,
+    **{f"{suffix}.gz": reader for suffix, reader in _TEXT_READERS.items()},
+    ".parquet": read_parquet,
+}
+_EXCEL_SUFFIXES = (".xlsx", ".xlsm")
+_READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet or XLSX"
+
+
+def read_table(source: object, *, sheet: str | None = None) -> Table:
+    """A table from a file, from all tables of a folder, from a list of files, or from an object in
+    memory.
+
+    Files: CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX (``sheet`` names the sheet).
+    Several files need the same columns; a folder's are read in the order of their names. Objects: a
+    pandas or polars frame, a pyarrow table, a Hugging Face dataset, or mappings from column to
+    value. Raises TableError; reading rows later can raise it too.
+    """
+    if isinstance(source, Table):
+        return source
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return _read_files(
+            format_path(path), _find_tables(path) if path.is_dir() else [path], sheet
+        )
+    if (
+        isinstance(source, Sequence)
+        and source
+        and all(isinstance(item, str | os.PathLike) for item in source)
+    ):
+        return _read_files(f"{len(source)} files", [Path(item) for item in source], sheet)
+    title, part = read_objects(source)
+    return Table(title, (), part.columns, part.notes, (part,))
+
+
+def _read_files(title: str, paths: Sequence[Path], sheet: str | None) -> Table:
+    parts = [_read_file(path, sheet) for path in paths]
+    columns = parts[0].columns
+    for path, part in zip(paths[1:], parts[1:], strict=True):
+        if different := set(columns) ^ set(part.columns):
+            problem = (
+                f"its columns are not those of {format_path(paths[0])}: "
+                f"{format_names(sorted(different))} on one side only"
+            )
+            raise make_table_error(
+                path, problem, fix="give all files the same columns, or read them one by one"
+            )
+    notes = parts[0].notes
+    if any(part.notes != notes for part in parts):
+        notes = tuple(
+            f"{format_path(path)}: {', '.join(part.notes)}"
+            for path, part in zip(paths, parts, strict=True)
+        )
+    return Table(title, tuple(paths), columns, notes, tuple(parts))
+
+
+def _read_file(path: Path, sheet: str | None) -> TablePart:
+    if not path.exists():
+        raise _make_not_found_error(path)
+    if not path.is_file():
+        raise make_table_error(
+            path,
+            "this is no file",
+            fix="name a file; what comes out of another program is read with -",
+        )
+    kind = _read_suffix(path)
+    if kind in _EXCEL_SUFFIXES:
+        return read_excel(path, sheet)
+    if sheet is not None:
+        raise make_table_error(
+            path,
+            f"only XLSX files have sheets like {format_names([sheet])}",
+            fix="leave the sheet out",
+        )
+    if kind in _READERS:
+        return _READERS[kind](path)
+    raise make_table_error(
+        path,
+        f"no known kind of table ({kind or 'its name has no ending'})",
+        fix=f"save it as {_READABLE_FORMATS}",
+    )
+
+
+def _read_suffix(path: Path) -> str:
+    """The end of the file's name that says what it is: ".csv", ".csv.gz"; "" if there is none."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
+def _find_tables(folder: Path) -> list[Path]:
+    # "~$name.xlsx" is Excel's mark that somebody has name.xlsx open.
+    try:
+        files = sorted(
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith((".", "~$")) and path.is_file()
+        )
+    except PermissionError as error:
+        raise make_table_error(
+            folder, "you may not list this folder", fix="ask its owner for read access"
+        ) from error
+    if tables := [
+        path
+        for path in files
+        if _read_suffix(path) in _READERS or _read_suffix(path) in _EXCEL_SUFFIXES
+    ]:
+        return tables
+    raise make_table_error(
+        folder, "there is no table in this folder", fix=f"put tables into it as {_READABLE_FORMATS}"
+    )
+
+
+def _make_not_found_error(path: Path) -> TableError:
+    folder = path.parent
+    if not folder.is_dir():
+        return make_table_error(
+            path, f"there is no folder {format_path(folder)}", fix="check the path"
+        )
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except PermissionError:
+        names = []
+    return make_table_error(
+        path, "there is no such file", fix=suggest_name(path.name, names) or "check the path"
+    )

@@ -1,0 +1,244 @@
+"""XLSX: one sheet as a table, checked before it is unpacked."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtask.errors import TableError
+from medtask.tables.table_part import (
+    ReadStats,
+    Row,
+    TablePart,
+    describe_unnamed_columns,
+    format_names,
+    make_table_error,
+    make_unnamed_column_error,
+    read_column_names,
+    suggest_name,
+)
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineSheet, CalamineWorkbook
+
+MAX_UNPACKED_BYTES = 200 * 2**20
+"""Bytes that the parts of a workbook may have together, unpacked."""
+
+# what Excel wraps around a workbook with a password, and all of an old .xls
+_OLE_MAGIC = b"\xd0\xcf\x11\xe0"
+_MAX_EXACT_INTEGER = 2**53
+_SHEET_ELEMENT = re.compile(rb'<(?:\w+:)?sheet [^>]*:id="([^"]+)"')
+_RELATION_ELEMENT = re.compile(rb"<(?:\w+:)?Relationship [^>]*>")
+_ATTRIBUTE = re.compile(rb'(\w+)="([^"]*)"')
+_ERROR_CELL = re.compile(rb'<(?:\w+:)?c [^>]*\bt="e"')
+_FORMULA_MARKS = (b"<f>", b"<f ", b":f>", b":f ")
+_FORMULA_WITHOUT_VALUE = re.compile(
+    # a formula that gave "" has t="str"
+    rb'<(?:\w+:)?c (?![^>]*\bt="str")[^>]*\br="([A-Z]+\d+)"[^>]*>\s*'
+    rb"<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _SheetPreview:
+    """A sheet's header, with its row number, and how many areas of merged cells the sheet has. An
+    empty sheet has no header.
+    """
+
+    header_row: int
+    header: tuple[object, ...]
+    merged_areas: int
+
+
+def read_excel(path: Path, sheet: str | None = None) -> TablePart:
+    """The named sheet, or else the first visible one with anything in it. The first row that is not
+    empty is the header.
+
+    Whole numbers become int, dates ISO strings, cells with an Excel error None.
+    """
+    _check_archive(path)
+    with _open_workbook(path) as workbook:
+        names = workbook.sheet_names
+        previews = {
+            name: _preview_sheet(workbook.get_sheet_by_name(name))
+            for name in _list_visible_sheets(workbook)
+        }
+        filled = [name for name, look in previews.items() if look.header]
+        if sheet is not None and sheet not in names:
+            fix = suggest_name(sheet, names) or f"it has {format_names(names)}"
+            raise make_table_error(path, f"there is no sheet {format_names([sheet])}", fix=fix)
+        if sheet is None and not filled:
+            raise make_table_error(
+                path,
+                "no visible sheet has anything in it",
+                fix="show the sheet with the table, or name it",
+            )
+        name = sheet or filled[0]
+        preview = previews.get(name) or _preview_sheet(workbook.get_sheet_by_name(name))
+    notes = [f"sheet {format_names([name])}"]
+    if ignored := [other for other in filled if other != name]:
+        notes.append(f"not read: sheet{'s' if len(ignored) > 1 else ''} {format_names(ignored)}")
+    if preview.merged_areas:
+        notes.append(
+            f"merged areas: {preview.merged_areas:,} (only the first cell of each has the value)"
+        )
+    if errors := _count_error_cells(path, names.index(name)):
+        notes.append(f"cells with an Excel error such as #N/A, read as missing: {errors:,}")
+    columns = read_column_names(
+        path, ["" if cell is None else str(cell) for cell in preview.header], preview.header_row
+    )
+
+    def rows(stats: ReadStats) -> Iterator[Row]:
+        with _open_workbook(path) as workbook:
+            for number, cells in _iter_filled_rows(
+                workbook.get_sheet_by_name(name), stats, after_row=preview.header_row
+            ):
+                for place, cell in enumerate(cells[len(columns) :], len(columns) + 1):
+                    if cell is not None:
+                        raise make_unnamed_column_error(path, place, number)
+                yield dict(zip(columns, cells, strict=False))
+
+    return TablePart(
+        columns,
+        (*notes, *describe_unnamed_columns(columns, preview.header)),
+        rows,
+        sheet="" if filled[:1] == [name] else name,
+    )
+
+
+def _list_visible_sheets(workbook: CalamineWorkbook) -> list[str]:
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
+    shown = (SheetTypeEnum.WorkSheet, SheetVisibleEnum.Visible)
+    return [sheet.name for sheet in workbook.sheets_metadata if (sheet.typ, sheet.visible) == shown]
+
+
+def _preview_sheet(sheet: CalamineSheet) -> _SheetPreview:
+    line, header = next(_iter_filled_rows(sheet, ReadStats()), (1, []))
+    return _SheetPreview(line, tuple(header), len(sheet.merged_cell_ranges or ()))
+
+
+def _iter_filled_rows(
+    sheet: CalamineSheet, stats: ReadStats, after_row: int = 0
+) -> Iterator[tuple[int, list[object]]]:
+    """The rows below row ``after_row`` with their numbers. A row without any value is no row,
+    but it is counted.
+    """
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        if number <= after_row:
+            continue
+        values = [_convert_cell(cell) for cell in cells]
+        if any(value is not None for value in values):
+            yield number, values
+        else:
+            stats.blank_lines += 1
+
+
+def _convert_cell(cell: object) -> object:
+    if cell == "":
+        return None
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) <= _MAX_EXACT_INTEGER:
+        return int(cell)
+    if isinstance(cell, datetime.date | datetime.time):
+        return cell.isoformat()
+    return str(cell) if isinstance(cell, datetime.timedelta) else cell
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses what is no workbook, is damaged, or would grow too big: told from the archive's
+    directory, nothing unpacked.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4)
+        if head == _OLE_MAGIC:
+            problem = (
+                "the workbook is protected with a password, or it is an old .xls under a new name"
+            )
+            raise make_table_error(
+                path, problem, fix="save it in Excel as .xlsx without a password"
+            )
+        with zipfile.ZipFile(path) as archive:
+            expanded = sum(part.file_size for part in archive.infolist())
+            if expanded > MAX_UNPACKED_BYTES:
+                problem = (
+                    f"unpacked it has {expanded >> 20:,} MB; the most is "
+                    f"{MAX_UNPACKED_BYTES >> 20} MB"
+                )
+                raise make_table_error(path, problem, fix="save the sheet as CSV")
+            # The directory can lie about sizes: what a part has beyond its own is found here, by
+            # its checksum.
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(damaged)
+    except PermissionError as error:
+        raise make_table_error(
+            path, "you may not read this file", fix="ask its owner for read access"
+        ) from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise _make_damaged_error(path) from error
+
+
+@contextmanager
+def _open_workbook(path: Path) -> Iterator[CalamineWorkbook]:
+    from python_calamine import CalamineError, CalamineWorkbook
+
+    try:
+        with CalamineWorkbook.from_path(path) as workbook:
+            yield workbook
+    except (CalamineError, OSError) as error:
+        raise _make_damaged_error(path) from error
+
+
+def _count_error_cells(path: Path, index: int) -> int:
+    """How many cells of the sheet with that place in the workbook hold an Excel error.
+
+    Raises TableError for formulas that nobody has computed: their cells would read as empty without
+    a word.
+    """
+    with zipfile.ZipFile(path) as archive:
+        try:
+            relation = _SHEET_ELEMENT.findall(archive.read("xl/workbook.xml"))[index]
+            relations = (
+                dict(_ATTRIBUTE.findall(found))
+                for found in _RELATION_ELEMENT.findall(archive.read("xl/_rels/workbook.xml.rels"))
+            )
+            target = next(
+                found[b"Target"] for found in relations if found[b"Id"] == relation
+            ).decode()
+            cells = archive.read(target.lstrip("/") if target.startswith("/") else f"xl/{target}")
+        except (LookupError, StopIteration) as error:
+            raise _make_damaged_error(path) from error
+    if any(mark in cells for mark in _FORMULA_MARKS) and (
+        formulas := _FORMULA_WITHOUT_VALUE.findall(cells)
+    ):
+        problem = (
+            f"{len(formulas):,} formulas have no stored result (the first is in cell "
+            f"{formulas[0].decode()})"
+        )
+        raise make_table_error(
+            path,
+            problem,
+            fix="open the workbook in Excel or LibreOffice, save it there, and try again",
+        )
+    return len(_ERROR_CELL.findall(cells)) if b't="e"' in cells else 0
+
+
+def _make_damaged_error(path: Path) -> TableError:
+    return make_table_error(
+        path, "the file is cut off, damaged, or no XLSX workbook", fix="copy or export it again"
+    )

@@ -1,0 +1,141 @@
+"""JSON Lines, read line by line, and JSON, which has to be loaded whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from medtask.tables.encoding import detect_encoding, open_bytes, read_lines
+from medtask.tables.table_part import ReadStats, Row, TablePart, collect_columns, make_table_error
+
+MAX_JSON_BYTES = 200 * 2**20
+"""Bytes, unpacked, of a file that has to be loaded whole."""
+
+
+class _JsonError(ValueError):
+    """Says what is wrong without quoting the text."""
+
+
+def read_jsonl(path: Path) -> TablePart:
+    """One object a line; the columns are all keys of all lines, which takes one pass when the file
+    is opened.
+    """
+    encoding, note = detect_encoding(path)
+    keys: dict[str, None] = {}
+    for row in _read_json_lines(path, encoding, ReadStats()):
+        keys.update(dict.fromkeys(row))
+    columns = collect_columns(path, keys)
+
+    def rows(stats: ReadStats) -> Iterator[Row]:
+        for row in _read_json_lines(path, encoding, stats):
+            yield {column: row.get(column) for column in columns}
+
+    return TablePart(columns, (note,), rows)
+
+
+def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Row]:
+    for number, line in enumerate(read_lines(path, encoding), 1):
+        if not line.strip():
+            stats.blank_lines += 1
+            continue
+        try:
+            value = _parse_json(line)
+        except _JsonError as error:
+            raise make_table_error(
+                path,
+                f"not valid JSON: {error}",
+                fix="write one JSON object on each line",
+                line=number,
+            ) from None
+        if not isinstance(value, dict):
+            problem = f"a JSON {_find_json_type(value)} where an object belongs"
+            raise make_table_error(
+                path, problem, fix="write one JSON object on each line", line=number
+            )
+        yield value
+
+
+def read_json(path: Path) -> TablePart:
+    """A list of objects, or one object that holds a list for each column."""
+    encoding, note = detect_encoding(path)
+    with open_bytes(path) as stream:
+        data = stream.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        problem = (
+            f"more than {MAX_JSON_BYTES >> 20} MB of JSON, which would have to be loaded whole"
+        )
+        raise make_table_error(
+            path, problem, fix="write it as JSON Lines (.jsonl), one object on each line"
+        )
+    try:
+        table = _to_rows(_parse_json(data.decode(encoding)))
+    except _JsonError as error:
+        fix = "correct it; if each line is an object of its own, let the file's name end in .jsonl"
+        raise make_table_error(path, f"not a JSON table: {error}", fix=fix) from None
+    columns = collect_columns(path, (key for row in table for key in row))
+
+    def rows(stats: ReadStats) -> Iterator[Row]:
+        for row in table:
+            yield {column: row.get(column) for column in columns}
+
+    return TablePart(columns, (note,), rows)
+
+
+def _to_rows(value: object) -> list[Row]:
+    if isinstance(value, list):
+        for place, row in enumerate(value, 1):
+            if not isinstance(row, dict):
+                raise _JsonError(
+                    f"item {place} of the list is a JSON {_find_json_type(row)}, not an object"
+                )
+        return value
+    if (
+        isinstance(value, Mapping)
+        and value
+        and all(isinstance(cells, list) for cells in value.values())
+    ):
+        lengths = {len(cells) for cells in value.values()}
+        if len(lengths) > 1:
+            raise _JsonError(
+                f"its columns are of different lengths, {min(lengths):,} to {max(lengths):,}"
+            )
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+    raise _JsonError(
+        f"a JSON {_find_json_type(value)} where a list of objects, or an object of lists, belongs"
+    )
+
+
+def _parse_json(text: str) -> object:
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _JsonError(
+            f"{error.msg} (line {error.lineno}, column {error.colno})"
+            if error.lineno > 1
+            else error.msg
+        ) from None
+    except RecursionError:
+        raise _JsonError("nested too deeply") from None
+    except _JsonError:
+        raise
+    except ValueError:
+        raise _JsonError("a number of too many digits") from None
+
+
+def _build_object(pairs: list[tuple[str, object]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise _JsonError("an object has the same key twice")
+    return row
+
+
+_CONSTANTS: dict[str, float | None] = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
+# json.loads() with options builds a decoder for every call.
+_DECODER = json.JSONDecoder(parse_constant=_CONSTANTS.get, object_pairs_hook=_build_object)
+
+
+def _find_json_type(value: object) -> str:
+    kinds = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return kinds.get(type(value), "number")

@@ -1,0 +1,111 @@
+"""Tables that are already in memory, recognised by what they can do: their libraries are not
+imported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from medtask.errors import TableError
+from medtask.tables.cell_values import to_cell_value
+from medtask.tables.table_part import ReadStats, Row, TablePart, format_names
+
+_BATCH_ROWS = 10_000
+
+_RowIterable = Callable[[], Iterable[Mapping[Any, object]]]
+
+
+def read_objects(table: Any) -> tuple[str, TablePart]:
+    """What the object is, in words, and its rows. Values become what cells may hold; see
+    ``values.plain``.
+    """
+    title = f"a {type(table).__module__.partition('.')[0]} {type(table).__name__}".replace(
+        "builtins ", ""
+    )
+    if hasattr(table, "lazy") and hasattr(table, "collect"):  # a polars LazyFrame
+        table = table.collect()
+    if isinstance(table, Iterator):
+        table = list(table)
+    iter_rows = _find_row_iterator(table, title)
+    keys = _find_keys(table, iter_rows)
+    columns = tuple(map(str, keys))
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise TableError(
+            f"{title} has more than one column {format_names(twice)}",
+            fix="give every column its own name",
+        )
+    if not columns:
+        raise TableError(
+            f"{title} has no columns", fix="pass rows that map each column to its value"
+        )
+
+    def rows(stats: ReadStats) -> Iterator[Row]:
+        for row in iter_rows():
+            yield {
+                column: _convert_cell(row.get(key), title, column)
+                for key, column in zip(keys, columns, strict=True)
+            }
+
+    return title, TablePart(columns, (), rows)
+
+
+def _find_row_iterator(table: Any, title: str) -> _RowIterable:
+    """A function that starts a pass over the object's rows, each a mapping."""
+    if hasattr(table, "iter_rows"):  # polars
+        return lambda: table.iter_rows(named=True)
+    if hasattr(table, "iloc"):  # pandas
+        return lambda: (
+            row
+            for part in _iter_slices(table, table.iloc.__getitem__)
+            for row in part.to_dict(orient="records")
+        )
+    if hasattr(table, "to_pylist"):  # pyarrow
+        return lambda: (
+            row
+            for part in _iter_slices(table, lambda rows: table.slice(rows.start, _BATCH_ROWS))
+            for row in part.to_pylist()
+        )
+    if isinstance(table, Iterable) and not isinstance(table, Mapping | str | bytes):
+        return lambda: _check_mappings(table, title)
+    fix = (
+        "pass a path, a data frame, one split of a dataset, or a list of mappings from column "
+        "to value"
+    )
+    raise TableError(f"{title} is no table", fix=fix)
+
+
+def _iter_slices(table: Any, take_slice: Callable[[slice], Any]) -> Iterator[Any]:
+    return (
+        take_slice(slice(start, start + _BATCH_ROWS)) for start in range(0, len(table), _BATCH_ROWS)
+    )
+
+
+def _find_keys(table: Any, iter_rows: _RowIterable) -> list[object]:
+    named = getattr(table, "column_names", None)
+    if named is None:
+        named = getattr(table, "columns", None)
+    return list(
+        dict.fromkeys(key for row in iter_rows() for key in row) if named is None else named
+    )
+
+
+def _check_mappings(rows: Iterable[object], title: str) -> Iterator[Mapping[Any, object]]:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise TableError(
+                f"{title}: row {number} is a {type(row).__name__}",
+                fix="pass rows that map each column to its value",
+            )
+        yield row
+
+
+def _convert_cell(value: object, title: str, column: str) -> object:
+    try:
+        return to_cell_value(value)
+    except TypeError as error:
+        raise TableError(
+            f"{title}: column {format_names([column])} holds {error}",
+            fix="leave that column out, or make it text",
+        ) from None

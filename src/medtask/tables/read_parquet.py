@@ -1,0 +1,75 @@
+"""Parquet: the types stay what they are, and only a slice of the file is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medtask.tables.cell_values import to_cell_value
+from medtask.tables.table_part import (
+    ReadStats,
+    Row,
+    TablePart,
+    collect_columns,
+    format_names,
+    make_table_error,
+)
+
+_SLICE_ROWS = 20_000
+
+
+def read_parquet(path: Path) -> TablePart:
+    """Dates become ISO strings, decimals int or str; whole numbers stay whole at any size."""
+    import polars as pl
+
+    with _translate_errors(path):
+        # A glob or a hive folder is a pattern in the name to polars; here a name is a name.
+        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        schema = frame.collect_schema()
+        height = int(frame.select(pl.len()).collect().item())
+    columns = collect_columns(path, schema)
+    converted = [
+        name
+        for name, dtype in schema.items()
+        if not (dtype.is_integer() or dtype in (pl.String, pl.Boolean))
+    ]
+
+    def rows(stats: ReadStats) -> Iterator[Row]:
+        for start in range(0, height, _SLICE_ROWS):
+            with _translate_errors(path):
+                # collect_batches() reads so far ahead that it needs three times the memory.
+                part = frame.slice(start, _SLICE_ROWS).collect()
+            for row in part.iter_rows(named=True):
+                for name in converted:
+                    row[name] = _convert_cell(path, name, row[name])
+                yield row
+
+    return TablePart(columns, ("Parquet",), rows)
+
+
+def _convert_cell(path: Path, column: str, value: object) -> object:
+    try:
+        return to_cell_value(value)
+    except TypeError as error:
+        raise make_table_error(
+            path,
+            f"column {format_names([column])} holds {error}",
+            fix="leave that column out, or write it as text",
+        ) from None
+
+
+@contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
+    from polars.exceptions import PolarsError
+
+    try:
+        yield
+    except PermissionError as error:
+        raise make_table_error(
+            path, "you may not read this file", fix="ask its owner for read access"
+        ) from error
+    except (PolarsError, OSError) as error:
+        raise make_table_error(
+            path, "the file is cut off, damaged, or no Parquet file", fix="copy or export it again"
+        ) from error

@@ -1,0 +1,68 @@
+"""Answers out: whole or not at all, row by row, safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from medtask.errors import UsageError
+from medtask.tables.atomic_files import replace_file
+from medtask.tables.cell_values import format_cell, format_json_cell, replace_surrogates
+from medtask.tables.formula_escaping import escape_formula, unescape_formula
+from medtask.tables.table import Column
+from medtask.tables.table_part import format_path
+from medtask.tables.write_excel import write_excel
+from medtask.tables.write_parquet import write_parquet
+
+__all__ = ["FORMATS", "Column", "unescape_formula", "write_answers"]
+
+Rows = Iterable[Sequence[object]]
+
+
+def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
+    """Writes the rows (one value a column) in the format that the file's name ends in, mode 0600,
+    and only then replaces the old file.
+
+    In CSV and XLSX, text that a spreadsheet could run begins with an apostrophe, which ``unguard``
+    takes away. Raises StorageError, and UsageError for what XLSX cannot hold.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"{format_path(path)}: no format for answers", fix=f"choose one of {', '.join(FORMATS)}"
+        )
+    with replace_file(path) as draft:
+        FORMATS[path.suffix.lower()](draft, columns, rows)
+
+
+def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        # csv quotes \r and \n in cells only if they are in the line's end: with \r\n (RFC 4180)
+        # both are.
+        writer = csv.writer(stream, lineterminator="\r\n")
+        for row in itertools.chain([[column.name for column in columns]], rows):
+            writer.writerow([_format_csv_cell(value) for value in row])
+
+
+def _format_csv_cell(value: object) -> object:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value if value == value else None  # NaN is missing
+    # NUL would make the file unreadable, here too.
+    return escape_formula(replace_surrogates(format_cell(value)).replace("\0", "\ufffd"))
+
+
+def _write_jsonl(path: Path, columns: Sequence[Column], rows: Rows) -> None:
+    names = [column.name for column in columns]
+    # Half a surrogate pair cannot be encoded; its backslash escape is JSON's own.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+        for row in rows:
+            stream.write(format_json_cell(dict(zip(names, row, strict=True))) + "\n")
+
+
+FORMATS: dict[str, Callable[[Path, Sequence[Column], Rows], None]] = {
+    ".csv": _write_csv,
+    ".parquet": write_parquet,
+    ".xlsx": write_excel,
+    ".jsonl": _write_jsonl,
+}

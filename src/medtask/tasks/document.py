@@ -1,0 +1,333 @@
+"""Task files as text with line numbers: YAML and JSON are read without deciding what any word
+means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import yaml
+
+from medtask.errors import InputError, TaskFault, TaskFaults
+from medtask.tasks.display import quote_text
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+MAX_NODES = 20_000  # aliases count with everything that they repeat
+
+KeyPath = tuple[str | int, ...]
+
+_CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_JSON_TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+')
+_TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
+
+
+class NullScalar(str):
+    """What YAML reads as null, as it was typed: no value where one may be left out, a word where a
+    name is due.
+    """
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A task file. Every scalar in ``data`` is the text that was typed (or None where nothing was).
+
+    ``lines``: 1-based line of every key and list item; ``block_lines``: where the text of a ``|``
+    block begins. ``faults``: those that did not keep the rest from being read.
+    """
+
+    source: str
+    data: dict[str, object]
+    lines: Mapping[KeyPath, int] = field(repr=False)
+    block_lines: Mapping[KeyPath, int] = field(repr=False)
+    faults: tuple[TaskFault, ...] = ()
+
+    def get_value(self, *path: str | int) -> object:
+        """What stands at ``path``; None where nothing does."""
+        value: object = self.data
+        for key in path:
+            if isinstance(value, dict):
+                value = value.get(key)
+            elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+                value = value[key]
+            else:
+                return None
+        return value
+
+    def find_line(self, *path: str | int, text_line: int = 1) -> int | None:
+        """Where the value at ``path`` stands, or else what holds it; ``text_line`` counts within
+        its text.
+        """
+        if path in self.block_lines:
+            return self.block_lines[path] + text_line - 1
+        known = (path[:length] for length in range(len(path), 0, -1))
+        return next((self.lines[prefix] for prefix in known if prefix in self.lines), None)
+
+    def make_fault(self, message: str, *path: str | int, text_line: int = 1) -> TaskFault:
+        return TaskFault(self.find_line(*path, text_line=text_line), message)
+
+
+class _ParseEvent(NamedTuple):
+    kind: Literal["scalar", "map", "list", "end", "alias"]
+    line: int
+    value: str | None = None
+    anchor: str | None = None
+    tag: str | None = None
+    is_block: bool = False
+
+
+def read_document(path: Path) -> Document:
+    """Read a task file by its suffix. Raises TaskFaults where it cannot be read to its end."""
+    source = str(path)
+    text = _read_text(path)
+    events = (
+        _iter_json_events(text, source)
+        if path.suffix.lower() == ".json"
+        else _iter_yaml_events(text, source)
+    )
+    builder = _DocumentBuilder(source, events)
+    first = next(events, None)
+    if first is None:
+        raise TaskFaults(source, [TaskFault(None, "the file is empty")])
+    data = builder.build(first, (), 0)
+    if next(events, None) is not None:
+        raise TaskFaults(
+            source,
+            [TaskFault(None, "the file holds more than one document - write one task per file")],
+        )
+    if not isinstance(data, dict):
+        raise TaskFaults(
+            source, [TaskFault(first.line, "a task is a mapping: instruction, input, answer")]
+        )
+    return Document(source, data, builder.lines, builder.blocks, tuple(builder.faults))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", fix="check the path and its permissions"
+        ) from None
+    if len(raw) > MAX_BYTES:
+        message = (
+            f"the file is larger than {MAX_BYTES:,} bytes - move long examples into a "
+            "table and name it under examples"
+        )
+        raise TaskFaults(str(path), [TaskFault(None, message)])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise TaskFaults(
+            str(path), [TaskFault(line, "not UTF-8 - save the file with the encoding UTF-8")]
+        ) from None
+    if unwanted := _CONTROL_CHARACTER.search(text):
+        line = text.count("\n", 0, unwanted.start()) + 1
+        message = f"a control character (U+{ord(unwanted[0]):04X}) does not belong into a task file"
+        raise TaskFaults(str(path), [TaskFault(line, message)])
+    return text
+
+
+class _DocumentBuilder:
+    """Makes a tree from events, and notes where everything stood."""
+
+    def __init__(self, source: str, events: Iterator[_ParseEvent]) -> None:
+        self.source = source
+        self.events = events
+        self.lines: dict[KeyPath, int] = {}
+        self.blocks: dict[KeyPath, int] = {}
+        self.faults: list[TaskFault] = []
+        self.anchors: dict[str, tuple[object, int]] = {}
+        self.nodes = 0
+
+    def build(self, event: _ParseEvent, path: KeyPath, depth: int) -> object:
+        if depth > MAX_DEPTH:
+            raise self._make_error(event, f"nested more than {MAX_DEPTH} deep")
+        self._count_nodes(event, 1)
+        before = self.nodes
+        if event.kind == "alias":
+            return self._resolve_alias(event)
+        if event.tag not in _TEXT_TAGS:
+            self.faults.append(
+                TaskFault(
+                    event.line,
+                    f"the YAML tag {quote_text(event.tag)} has no meaning in a task file - leave "
+                    "it out",
+                )
+            )
+        value: object
+        if event.kind == "map":
+            value = self._build_mapping(path, depth)
+        elif event.kind == "list":
+            value = self._build_list(path, depth)
+        else:
+            value = self._check_scalar(event)
+            if event.is_block:
+                self.blocks[path] = event.line + 1
+        if event.anchor:
+            self.anchors[event.anchor] = (value, self.nodes - before)
+        return value
+
+    def _build_mapping(self, path: KeyPath, depth: int) -> dict[str, object]:
+        mapping: dict[str, object] = {}
+        while (key := next(self.events)).kind != "end":
+            if key.kind != "scalar":
+                hint = '" around a value that begins with "{", as in input: "{{ procedure }}"'
+                raise self._make_error(
+                    key, f"a key must be plain text - if this is a template, put {hint}"
+                )
+            name = str(self._check_scalar(key) or "")
+            key_path = (*path, name)
+            if name in mapping:
+                message = (
+                    f"the key {quote_text(name)} stands here a second time, first in line "
+                    f"{self.lines[key_path]}"
+                )
+                self.faults.append(TaskFault(key.line, message))
+                # The first one counts; the second is read, and left out.
+                self.build(next(self.events), (*path, name, -1), depth + 1)
+                continue
+            self.lines[key_path] = key.line
+            mapping[name] = self.build(next(self.events), key_path, depth + 1)
+        return mapping
+
+    def _build_list(self, path: KeyPath, depth: int) -> list[object]:
+        items: list[object] = []
+        while (item := next(self.events)).kind != "end":
+            item_path = (*path, len(items))
+            self.lines[item_path] = item.line
+            items.append(self.build(item, item_path, depth + 1))
+        return items
+
+    def _resolve_alias(self, event: _ParseEvent) -> object:
+        # An anchor is known once it is complete, so nothing can hold itself; and the tree is
+        # shared, never copied.
+        value, nodes = self.anchors.get(event.value or "", (None, -1))
+        if nodes < 0:
+            raise self._make_error(
+                event, f"the alias *{event.value} names nothing that stands before it"
+            )
+        self._count_nodes(event, nodes)
+        return value
+
+    def _count_nodes(self, event: _ParseEvent, nodes: int) -> None:
+        self.nodes += nodes
+        if self.nodes > MAX_NODES:
+            raise self._make_error(
+                event, f"more than {MAX_NODES:,} values, counting what aliases repeat"
+            )
+
+    def _check_scalar(self, event: _ParseEvent) -> str | None:
+        if event.value is None or not _LONE_SURROGATE.search(event.value):
+            return event.value
+        self.faults.append(
+            TaskFault(
+                event.line, "half a character (a lone surrogate) - write the character itself"
+            )
+        )
+        return _LONE_SURROGATE.sub("\ufffd", event.value)
+
+    def _make_error(self, event: _ParseEvent, message: str) -> TaskFaults:
+        return TaskFaults(self.source, [*self.faults, TaskFault(event.line, message)])
+
+
+def _iter_yaml_events(text: str, source: str) -> Iterator[_ParseEvent]:
+    # Events are below everything that makes objects in PyYAML: nothing is resolved, expanded or
+    # constructed.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            match event:
+                case yaml.ScalarEvent():
+                    yield _ParseEvent(
+                        "scalar",
+                        line,
+                        _read_yaml_scalar(event),
+                        event.anchor,
+                        event.tag,
+                        event.style == "|",
+                    )
+                case yaml.MappingStartEvent():
+                    yield _ParseEvent("map", line, None, event.anchor, event.tag)
+                case yaml.SequenceStartEvent():
+                    yield _ParseEvent("list", line, None, event.anchor, event.tag)
+                case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                    yield _ParseEvent("end", line)
+                case yaml.AliasEvent():
+                    yield _ParseEvent("alias", line, event.anchor)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at_line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        hint = _suggest_yaml_fix(error.problem or "", text.splitlines(), at_line)
+        raise TaskFaults(
+            source, [TaskFault(at_line, f"not YAML: column {column}: {error.problem}{hint}")]
+        ) from None
+    except yaml.YAMLError:
+        raise TaskFaults(
+            source, [TaskFault(None, "not YAML: it holds a character that YAML does not allow")]
+        ) from None
+
+
+def _read_yaml_scalar(event: yaml.ScalarEvent) -> str | None:
+    """The text as typed: ``no``, ``1e3`` and ``2024-01-01`` are words like any other."""
+    value = str(event.value)
+    if not event.style and event.tag is None:
+        if not value:
+            return None
+        if value in ("~", "null", "Null", "NULL"):
+            return NullScalar(value)
+    return value
+
+
+def _suggest_yaml_fix(problem: str, lines: list[str], line: int) -> str:
+    """The three slips that people make, from the problem that YAML reports and the lines around
+    it.
+    """
+    near = lines[max(0, line - 2) : line]
+    if any(re.search(r":\s+\{[{%]", text) for text in near):
+        return ' - put " around a template, as in input: "{{ procedure }}"'
+    if "mapping values are not allowed" in problem:
+        return ' - put " around a text that holds a colon'
+    if "cannot start any token" in problem and any(
+        text[: len(text) - len(text.lstrip())].count("\t") for text in near
+    ):
+        return " - indent with spaces, not with tabs"
+    return ""
+
+
+def _iter_json_events(text: str, source: str) -> Iterator[_ParseEvent]:
+    try:
+        json.loads(text, parse_int=str, parse_float=str)
+    except json.JSONDecodeError as error:
+        raise TaskFaults(
+            source, [TaskFault(error.lineno, f"not JSON: column {error.colno}: {error.msg}")]
+        ) from None
+    except RecursionError:
+        raise TaskFaults(source, [TaskFault(None, f"nested more than {MAX_DEPTH} deep")]) from None
+    # The syntax is right from here on, so tokens can be told apart by how they begin.
+    number, counted = 1, 0
+    for token in _JSON_TOKEN.finditer(text):
+        number += text.count("\n", counted, token.start())
+        counted = token.start()
+        match token[0][0]:
+            case "{":
+                yield _ParseEvent("map", number)
+            case "[":
+                yield _ParseEvent("list", number)
+            case "}" | "]":
+                yield _ParseEvent("end", number)
+            case '"':
+                yield _ParseEvent("scalar", number, json.loads(token[0]))
+            case _:
+                yield _ParseEvent("scalar", number, None if token[0] == "null" else token[0])

@@ -1,0 +1,96 @@
+"""What makes a task the same task: every fact that can change an answer, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+
+from medtask.tasks.prompt import PROMPT_VERSION
+from medtask.tasks.task import Example, Task
+
+_MAX_VALUE_LENGTH = 80
+
+
+def fingerprint_task(task: Task) -> str:
+    """SHA-256, in hex, over everything that can change an answer or its status.
+
+    The name, the id and gold columns, the table and the model are not in it.
+    """
+    return _hash_value(_list_properties(task))
+
+
+def describe_task(task: Task) -> dict[str, str]:
+    """The same facts, short enough to be stored and compared: two tasks differ here if their
+    fingerprints do.
+
+    Long values are cut and carry a hash; examples, which are rows, are told by their number and
+    hash alone.
+    """
+    return {name: _abbreviate(fact) for name, fact in _list_properties(task).items()}
+
+
+def _list_properties(task: Task) -> dict[str, str]:
+    """Of a further pass only what differs from the first one, under ``passes.<name>.``."""
+    properties = _list_pass_properties(task)
+    for one in task.passes:
+        changed = {
+            name: fact
+            for name, fact in _list_pass_properties(one.task).items()
+            if properties.get(name) != fact
+        }
+        changed |= {"when": _dump_canonical_json(asdict(one.when)), "model": one.model or ""}
+        properties |= {f"passes.{one.name}.{name}": fact for name, fact in changed.items()}
+    return properties | {
+        "passes": ", ".join(one.name for one in task.passes),
+        "prompt_version": str(PROMPT_VERSION),
+    }
+
+
+def _list_pass_properties(task: Task) -> dict[str, str]:
+    return {
+        "kind": task.kind,
+        "instruction": task.instruction,
+        "input": task.input,
+        "labels": ", ".join(json.dumps(label.name, ensure_ascii=False) for label in task.labels),
+        **{f"labels.{label.name}": label.definition for label in task.labels},
+        "abstain": f"{task.abstain.name}: {task.abstain.definition}" if task.abstain else "",
+        **{
+            name: fact if isinstance(fact, str) else _dump_canonical_json(fact)
+            for name, fact in asdict(task.answer_spec).items()
+        },
+        "examples": _summarize_examples(task.examples),
+        "pool": f"{task.pool.k} by {task.pool.by} of {_summarize_examples(task.pool.examples)}"
+        if task.pool
+        else "",
+        "reasoning": _dump_canonical_json(asdict(task.reasoning)) if task.reasoning else "",
+        **{f"gate.{name}": _dump_canonical_json(fact) for name, fact in asdict(task.gate).items()},
+        **{
+            f"review.{name}": _dump_canonical_json(fact)
+            for name, fact in asdict(task.review).items()
+        },
+    }
+
+
+def _summarize_examples(examples: Sequence[Example]) -> str:
+    return (
+        f"{len(examples)} (sha256 "
+        f"{_hash_value([[dict(example.fields), example.answer] for example in examples])[:32]})"
+    )
+
+
+def _abbreviate(value: str) -> str:
+    return (
+        value
+        if len(value) <= _MAX_VALUE_LENGTH
+        else f"{value[:_MAX_VALUE_LENGTH]}… (sha256 {_hash_value(value)[:16]})"
+    )
+
+
+def _hash_value(value: object) -> str:
+    return sha256(_dump_canonical_json(value).encode()).hexdigest()
+
+
+def _dump_canonical_json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)

@@ -1,0 +1,184 @@
+"""The options that a row brings with it, and the letters that its gold means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from medtask.records import LETTERS, Option
+from medtask.tasks.containers import parse_container
+from medtask.tasks.display import quote_text
+from medtask.tasks.label_definitions import normalize_name
+from medtask.tasks.task import MultipleChoice
+from medtask.tasks.text_cleaning import clean_text, read_cell
+
+MAX_OPTIONS_LENGTH = 200_000  # characters of one cell of options
+
+# "A)", "(b)", "C.", "4:" before an option, at the beginning of a line or behind a blank.
+_LINE_MARK = re.compile(
+    r"^[ \t]*(?:[-*•][ \t]+)?\(?([A-Za-z]|\d{1,2})(?:\)[ \t]*|(?:[.:]|[ \t]-)[ \t]+)", re.MULTILINE
+)
+_INLINE_MARK = re.compile(r"(?:^|(?<=\s))\(?([A-Za-z]|\d{1,2})(?:\)\s*|[.:]\s+)")
+_BULLET = re.compile(r"^[-*•]\s+")
+_LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
+
+
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """A row's options. ``keys``: what they are called where they come from (folded) -> letter,
+    where that is no letter.
+    """
+
+    options: tuple[Option, ...]
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        return tuple(option.letter for option in self.options)
+
+
+def read_options(answer_spec: MultipleChoice, fields: Mapping[str, object]) -> RowOptions | str:
+    """The row's options, or why it has none that can be asked about.
+
+    Keys that are single letters stay the options' letters; otherwise they get A, B, ... in their
+    order, several columns by their place: a blank one leaves a gap, so that a letter always means
+    the same column. Blank options are left out.
+    """
+    if missing := [column for column in answer_spec.columns if column not in fields]:
+        return f"the row has no column {quote_text(missing[0])}, which should hold options"
+    if len(answer_spec.columns) > 1:
+        named: list[tuple[str | None, object]] = [
+            (column, fields[column]) for column in answer_spec.columns
+        ]
+    else:
+        found = _read_one_column(fields[answer_spec.columns[0]])
+        if isinstance(found, str):
+            return found
+        named = [(key, value) for key, value in found if read_cell(value) is not None]
+    if any(isinstance(value, dict | list | tuple) for _, value in named):
+        return "an option holds more than a text"
+    texts = [" ".join(clean_text(read_cell(value) or "").split()) for _, value in named]
+    if len([text for text in texts if text]) > len(LETTERS):
+        return f"the row has {len(texts)} options, and {len(LETTERS)} letters are all there are"
+    keys = [(key or "").strip() for key, _ in named]
+    if _are_letters(keys) and len(answer_spec.columns) == 1:
+        shown = sorted(
+            (Option(key.upper(), text) for key, text in zip(keys, texts, strict=True) if text),
+            key=lambda option: option.letter,
+        )
+        return _check_options(RowOptions(tuple(shown)))
+    lettered = [
+        (letter, key, text) for letter, key, text in zip(LETTERS, keys, texts, strict=False) if text
+    ]
+    known = {normalize_name(key): letter for letter, key, _ in lettered if key}
+    return _check_options(
+        RowOptions(tuple(Option(letter, text) for letter, _, text in lettered), known)
+    )
+
+
+def _check_options(options: RowOptions) -> RowOptions | str:
+    if len(options.options) < 2:
+        return "the row has no options" if not options.options else "the row has a single option"
+    if len({normalize_name(option.text) for option in options.options}) < len(options.options):
+        return "two of the row's options say the same"
+    return options
+
+
+def _are_letters(keys: Sequence[str]) -> bool:
+    upper = [key.upper() for key in keys]
+    return (
+        bool(keys) and all(letter in LETTERS for letter in upper) and len(set(upper)) == len(upper)
+    )
+
+
+def _read_one_column(value: object) -> list[tuple[str | None, object]] | str:
+    """Options as (key, text) from a mapping, a list, or text."""
+    if isinstance(value, str) and len(value) > MAX_OPTIONS_LENGTH:
+        return f"the options take more than {MAX_OPTIONS_LENGTH:,} characters"
+    if read_cell(value) is None:
+        return "the row has no options"
+    read = parse_container(value)
+    if isinstance(read, dict):
+        return [(str(key), text) for key, text in read.items()]
+    if isinstance(read, list):
+        return [(None, text) for text in read]
+    if str(value).lstrip()[:1] in ("{", "["):
+        return "the options can be read neither as JSON nor as what Python prints"
+    return list(_read_lines(clean_text(str(value))))
+
+
+def _read_lines(text: str) -> Iterator[tuple[str | None, object]]:
+    """Options that are marked A), B), ... or 1., 2., ..., each on a line of its own or one behind
+    the other; else every line is one.
+    """
+    for pattern in (_LINE_MARK, _INLINE_MARK):
+        marks = _find_marks(pattern, text)
+        if len(marks) > 1:
+            ends = [mark.start() for mark in marks[1:]] + [len(text)]
+            yield from (
+                (mark[1], text[mark.end() : end]) for mark, end in zip(marks, ends, strict=True)
+            )
+            return
+    yield from ((None, _BULLET.sub("", line.strip())) for line in text.split("\n"))
+
+
+def _find_marks(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """Those that count on from the first: in "A) vitamin K B) vitamin A) C) none" the second A) is
+    no mark.
+    """
+    marks: list[re.Match[str]] = []
+    for mark in pattern.finditer(text):
+        wanted = _next_marks(marks[-1][1]) if marks else ("A", "1")
+        if mark[1].upper() in wanted:
+            marks.append(mark)
+    return marks
+
+
+def _next_marks(mark: str) -> tuple[str, ...]:
+    return (str(int(mark) + 1),) if mark.isdigit() else (chr(ord(mark.upper()) + 1),)
+
+
+def find_letters(value: object, options: RowOptions, several: bool) -> tuple[str, ...] | None:
+    """The letters that a gold cell means, in the options' order; None where it means no option, or
+    too many.
+
+    An option is told by its letter, by its key in the row's mapping, or by its text. ``several``:
+    as a list, as its text, separated by ";", "|", "," or "/", or as letters in a row ("ACD") where
+    that is nothing else.
+    """
+    listed = parse_container(value)
+    if isinstance(listed, list):
+        found = [_find_letter(read_cell(item) or "", options) for item in listed]
+    else:
+        text = read_cell(value) or ""
+        whole = _find_letter(text, options)
+        found = [whole] if whole or not several else _split_letters(text, options)
+    letters = {letter for letter in found if letter}
+    if None in found or not letters or (len(letters) > 1 and not several):
+        return None
+    return tuple(letter for letter in options.letters if letter in letters)
+
+
+def _find_letter(text: str, options: RowOptions) -> str | None:
+    mark = _LETTER.fullmatch(text)
+    if mark and mark[1].upper() in options.letters:
+        return mark[1].upper()
+    folded = normalize_name(text)
+    by_text = {normalize_name(option.text): option.letter for option in options.options}
+    return options.keys.get(folded) or by_text.get(folded)
+
+
+def _split_letters(text: str, options: RowOptions) -> list[str | None]:
+    for separator in (";", "|", ",", "/"):
+        parts = [part.strip() for part in text.split(separator) if part.strip()]
+        found = [_find_letter(part, options) for part in parts]
+        if len(parts) > 1 and None not in found:
+            return list(found)
+    letters = list("".join(text.upper().split()))
+    return (
+        list(letters)
+        if len(set(letters)) == len(letters)
+        and all(letter in options.letters for letter in letters)
+        else [None]
+    )

@@ -1,0 +1,47 @@
+"""Text made fit for a model to read and for a terminal to show: nothing invisible, no broken
+characters.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LINE_ENDS = "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+# Control, zero-width, bidi and tag characters: a person who reads the record does not see them, a
+# model does.
+_INVISIBLE = (
+    "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+)
+_UNWANTED_CHARACTER = re.compile(f"[{_LINE_ENDS}{_INVISIBLE}\ud800-\udfff]")
+
+# One word; of scripts without blanks between words, one character.
+WORD_PATTERN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|(?:(?![\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])\w)+"
+)
+
+
+def clean_text(text: str) -> str:
+    """The text with line ends as ``\\n``, without invisible characters, lone surrogates as U+FFFD,
+    stripped.
+    """
+    return _UNWANTED_CHARACTER.sub(_replace_character, text.replace("\r\n", "\n")).strip()
+
+
+def _replace_character(found: re.Match[str]) -> str:
+    character = found[0]
+    if character in _LINE_ENDS:
+        return "\n"
+    return "\ufffd" if "\ud800" <= character <= "\udfff" else ""
+
+
+def is_clean_line(text: str) -> bool:
+    """Whether the text is one line that shows everything it holds."""
+    return "\n" not in text and "\t" not in text and clean_text(text) == text.strip()
+
+
+def read_cell(value: object) -> str | None:
+    """A table's cell as stripped text; None where it is missing (None, NaN) or blank."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    return str(value).strip() or None

@@ -1,0 +1,190 @@
+"""Rows to learn from as other trainers read them: the conversation that a run would hold, with the
+right answer at its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from medtask.errors import UsageError
+from medtask.records import Message
+from medtask.tables.atomic_files import make_storage_error, replace_text
+from medtask.tables.cell_values import replace_surrogates
+from medtask.tables.table import Column
+from medtask.tables.table_part import format_path
+from medtask.tables.write import write_answers
+from medtask.tasks.prompt_text import write_answer
+from medtask.tasks.task import Task
+from medtask.training.cleaning import CleaningReport, write_cleaning_report
+from medtask.training.leakage import LeakageReport
+from medtask.training.split import SplitReport
+from medtask.training.training_data import TrainingData, determine_phi
+from medtask.training.training_example import TrainingExample
+
+ChatFormat = Literal["messages", "prompt-completion"]
+
+FORMAT_VERSION = 1
+REPORT_FILE = "data.json"
+TRAIN_FILE, VALIDATION_FILE = "train.jsonl", "validation.jsonl"
+CLEANING_FILE, VALIDATION_CLEANING_FILE = "cleaning.csv", "validation-cleaning.csv"
+
+
+def build_chat_turns(task: Task, example: TrainingExample) -> tuple[list[Message], Message]:
+    """The turns of a lesson's question, with its options as they stand in the table, and the
+    assistant's turn that answers it.
+    """
+    *before, last = example.prompt.messages
+    # The options of a choice stand in what its first branch asks; a debiased one asks in further
+    # orders.
+    ask = example.prompt.branches[0].ask if example.prompt.branches else ""
+    gold = example.record.gold
+    if gold is None:
+        raise ValueError("a lesson has gold")
+    answer = replace_surrogates(write_answer(task, gold, example.prompt.options))
+    return [*before, Message(last.role, last.content + ask)], Message("assistant", answer)
+
+
+def write_chat_file(
+    path: Path,
+    task: Task,
+    examples: Sequence[TrainingExample],
+    chat_format: ChatFormat = "messages",
+) -> None:
+    """A line of JSON for each lesson: ``{"messages": [{"role": "user", "content": "..."}, ...]}``,
+    or the same turns as ``prompt`` and ``completion``. There is no system turn. The file is its
+    owner's only, and replaced whole.
+    """
+    names = ("messages",) if chat_format == "messages" else ("prompt", "completion")
+    write_answers(path, [Column(name) for name in names], _build_cells(task, examples, chat_format))
+
+
+def prepare_chat_data(
+    folder: Path, data: TrainingData, chat_format: ChatFormat = "messages"
+) -> dict[str, Any]:
+    """Write the two parts, what was left out, and what is known about it all (returned, too) into a
+    folder.
+
+    Files of an earlier preparation are replaced. UsageError where the folder holds anything else;
+    StorageError. Until all is written, data.json says ``"state": "writing"``.
+    """
+    check_data_folder(folder)
+    _create_folder(folder)
+    replace_text(
+        folder / REPORT_FILE, json.dumps({"format": FORMAT_VERSION, "state": "writing"}) + "\n"
+    )
+    for name, examples in ((TRAIN_FILE, data.train), (VALIDATION_FILE, data.validation)):
+        write_chat_file(folder / name, data.task, examples, chat_format)
+    files = {
+        name: {"rows": len(examples)}
+        for name, examples in ((TRAIN_FILE, data.train), (VALIDATION_FILE, data.validation))
+    }
+    for name, cleaning in (
+        (CLEANING_FILE, data.cleaning),
+        (VALIDATION_CLEANING_FILE, data.validation_cleaning),
+    ):
+        if cleaning:
+            write_cleaning_report(folder / name, cleaning)
+            files[name] = {"rows": len(cleaning.dropped)}
+    report = _build_report(
+        data,
+        chat_format,
+        {name: {**facts, "sha256": _hash(folder / name)} for name, facts in files.items()},
+    )
+    replace_text(folder / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def check_data_folder(folder: Path) -> None:
+    """See that the folder is not there yet, is empty, or holds data that were prepared here;
+    UsageError where it is in other use.
+    """
+    fix = "give an empty or a new folder with --out"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{format_path(folder)} is a file", fix=fix)
+    try:
+        used = folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir())
+    except OSError as error:
+        raise make_storage_error(folder, error) from error
+    if used and not _is_prepared_data(folder / REPORT_FILE):
+        raise UsageError(
+            f"{format_path(folder)} holds files, and they are no data prepared by medtask", fix=fix
+        )
+
+
+def _create_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What an earlier table to validate by left; it would tell of rows that are not there any
+        # more.
+        (folder / VALIDATION_CLEANING_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise make_storage_error(folder, error) from error
+
+
+def _is_prepared_data(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return (
+        isinstance(found, dict)
+        and found.get("format") == FORMAT_VERSION
+        and found.get("state") in ("writing", "whole")
+    )
+
+
+def _build_cells(
+    task: Task, examples: Sequence[TrainingExample], chat_format: ChatFormat
+) -> Iterator[list[object]]:
+    for example in examples:
+        turns, answer = build_chat_turns(task, example)
+        prompt_turns, answer_turn = [_format_turn(turn) for turn in turns], _format_turn(answer)
+        yield (
+            [[*prompt_turns, answer_turn]]
+            if chat_format == "messages"
+            else [prompt_turns, [answer_turn]]
+        )
+
+
+def _format_turn(turn: Message) -> dict[str, str]:
+    return {"role": turn.role, "content": turn.content}
+
+
+def _build_report(
+    data: TrainingData, chat_format: ChatFormat, files: Mapping[str, object]
+) -> dict[str, Any]:
+    task = data.task
+    search_data: dict[str, CleaningReport | SplitReport | LeakageReport | None] = {
+        "cleaning": data.cleaning,
+        "validation_cleaning": data.validation_cleaning,
+        "split": data.split,
+        "leaks": data.leakage,
+    }
+    tables = {
+        "table": (data.source, data.sha256),
+        "validation_table": (data.validation_source, data.validation_sha256),
+    }
+    return {
+        "format": FORMAT_VERSION,
+        "state": "whole",
+        "task": {"name": task.name, "kind": task.kind, "fingerprint": task.fingerprint},
+        **{
+            name: {"source": source, "sha256": sha256}
+            for name, (source, sha256) in tables.items()
+            if sha256
+        },
+        "phi": determine_phi(task),
+        "rows": chat_format,
+        "files": files,
+        **{name: part.to_json() for name, part in search_data.items() if part},
+        "notes": list(data.notes),
+    }
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,362 @@
+"""Which rows of a table can be learnt from; of every other row, why not."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from medtask.records import Fault, Prompt, Record, Status
+from medtask.tables.table import Column
+from medtask.tables.write import write_answers
+from medtask.tasks.display import find_closest, quote_text
+from medtask.tasks.gold_values import find_invalid_gold
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.rows import MAX_LISTED_GOLD
+from medtask.tasks.task import FreeText, Gate, Task
+from medtask.tasks.text_cleaning import clean_text
+from medtask.training.training_example import (
+    NO_LABEL,
+    TrainingExample,
+    has_labels,
+    hash_question,
+    list_labels,
+    shuffle_by_hash,
+)
+
+_LISTED_ROWS = 5
+
+
+class DropReason(StrEnum):
+    """Why a row is left out, in the order in which it is asked."""
+
+    NO_GOLD = "no gold"
+    UNKNOWN_GOLD = "unknown gold"
+    EMPTY = "empty"
+    NOT_ASKABLE = "not askable"
+    WORKED_EXAMPLE = "worked example"
+    DUPLICATE = "duplicate"
+    OUTVOTED = "outvoted"
+    CONFLICT = "conflict"
+    RARE_LABEL = "rare label"
+    ABOVE_CAP = "above the cap"
+
+
+_REASON_DESCRIPTIONS: Mapping[DropReason, str] = {
+    DropReason.NO_GOLD: "no gold",
+    DropReason.UNKNOWN_GOLD: "gold is no answer of the task",
+    DropReason.EMPTY: "no text",
+    DropReason.NOT_ASKABLE: "a run would not ask about them either",
+    DropReason.WORKED_EXAMPLE: "the task shows them in every prompt, as worked examples",
+    DropReason.DUPLICATE: "same question and same gold as an earlier row",
+    DropReason.OUTVOTED: "two thirds or more of the rows with the same question have other gold",
+    DropReason.CONFLICT: "same question, contradicting gold",
+    DropReason.RARE_LABEL: "too few rows of a label",
+    DropReason.ABOVE_CAP: "other rows of the label were drawn",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedRow:
+    """A row that is left out. ``explanation`` says so in a sentence that holds no text of the
+    record.
+    """
+
+    row: int
+    id: str
+    reason: DropReason
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningReport:
+    """What became of the rows of a table: each was kept or dropped, for one reason.
+    ``label_counts``: kept rows by label, in the task's order, those without a row too; empty
+    for kinds without labels. ``label_suggestions``: labels that unknown gold probably meant.
+    """
+
+    rows: int
+    kept: int
+    dropped: tuple[DroppedRow, ...]
+    label_counts: Mapping[str, int] = field(default_factory=dict)
+    label_suggestions: tuple[str, ...] = ()
+
+    @property
+    def dropped_counts(self) -> dict[DropReason, int]:
+        """Dropped rows by reason; reasons without a row are left out."""
+        found = Counter(one.reason for one in self.dropped)
+        return {why: found[why] for why in DropReason if found[why]}
+
+    def describe(self) -> list[str]:
+        """A line of what there is, and one for each reason to leave rows out."""
+        lines = [f"{self.rows:,} row{'s' * (self.rows != 1)} read, {self.kept:,} of use"]
+        for why, count in self.dropped_counts.items():
+            hint = (
+                f" (perhaps {', '.join(map(quote_text, self.label_suggestions))} is meant)"
+                if why is DropReason.UNKNOWN_GOLD and self.label_suggestions
+                else ""
+            )
+            lines.append(f"{count:,} left out: {_REASON_DESCRIPTIONS[why]}{hint}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "kept": self.kept,
+            "dropped": {why.value: count for why, count in self.dropped_counts.items()},
+            "labels": dict(self.label_counts),
+        }
+
+
+def clean_rows(
+    task: Task,
+    records: Iterable[Record],
+    *,
+    min_count: int = 1,
+    cap: int | None = None,
+    seed: int = 0,
+) -> tuple[tuple[TrainingExample, ...], CleaningReport]:
+    """The rows to learn from, in the table's order, and what became of the others.
+
+    Of rows with the same question (see hash_question) and the same gold the first is kept. Where
+    gold differs, the gold of two thirds or more of them is believed; without such a majority none
+    is kept. Kind ``answer`` has no contradictions: a question may have several good answers.
+    ``min_count``: rows with a label that fewer rows have are dropped; ``cap``: a row is dropped
+    once all its labels have so many rows, in an order drawn by ``seed`` alone. Both are for kinds
+    with labels.
+    """
+    book = _RowCleaner(task)
+    examples = book.read_examples(records)
+    examples = book.resolve_duplicates(examples)
+    if has_labels(task):
+        examples = book.drop_rare_labels(examples, min_count)
+        examples = book.apply_label_cap(examples, cap, seed) if cap is not None else examples
+    counts = Counter(
+        name for example in examples for name in list_labels(task, example.record.gold)
+    )
+    names = [label.name for label in task.labels] if has_labels(task) else []
+    names += [task.abstain.name] if task.abstain and counts[task.abstain.name] else []
+    dropped = tuple(sorted(book.dropped, key=lambda one: one.row))
+    return tuple(examples), CleaningReport(
+        book.rows,
+        len(examples),
+        dropped,
+        {name: counts[name] for name in names},
+        book.list_label_suggestions(),
+    )
+
+
+def write_cleaning_report(path: Path, report: CleaningReport) -> None:
+    """A line for each row that was left out: row, id, what, why. The file is its owner's only, and
+    replaced whole.
+    """
+    columns = [Column("row", "int"), *(Column(name, "text") for name in ("id", "what", "why"))]
+    write_answers(
+        path,
+        columns,
+        ([one.row, one.id, one.reason.value, one.explanation] for one in report.dropped),
+    )
+
+
+class _RowCleaner:
+    """Cleaning under way."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.rows = 0
+        self.dropped: list[DroppedRow] = []
+        self.keys: dict[int, bytes] = {}
+        self.label_suggestions: dict[str, str | None] = {}
+
+    def drop(self, row: int, record: Record, reason: DropReason, explanation: str) -> None:
+        self.dropped.append(DroppedRow(row, record.id, reason, explanation))
+
+    def list_label_suggestions(self) -> tuple[str, ...]:
+        return tuple(sorted({name for name in self.label_suggestions.values() if name}))
+
+    def read_examples(self, records: Iterable[Record]) -> list[TrainingExample]:
+        """The rows that have a question and an answer to it."""
+        example_keys = _hash_worked_examples(self.task)
+        examples: list[TrainingExample] = []
+        for self.rows, record in enumerate(records, 1):
+            example = self._read_one(record, examples[-1].prompt if examples else None)
+            if example is None:
+                continue
+            key = hash_question(self.task, example.record, example.prompt)
+            if key in example_keys:
+                self.drop(
+                    self.rows,
+                    record,
+                    DropReason.WORKED_EXAMPLE,
+                    "every prompt of the task shows this row with its answer",
+                )
+                continue
+            self.keys[self.rows] = key
+            examples.append(example)
+        return examples
+
+    def _read_one(self, record: Record, previous_prompt: Prompt | None) -> TrainingExample | None:
+        gold = record.gold
+        if isinstance(self.task.answer_spec, FreeText) and isinstance(gold, str):
+            gold = clean_text(gold) or None
+        if gold is None:
+            self.drop(self.rows, record, DropReason.NO_GOLD, "the gold column is blank")
+            return None
+        if unknown_values := find_invalid_gold(self.task, record.fields, gold):
+            self.drop(
+                self.rows,
+                record,
+                DropReason.UNKNOWN_GOLD,
+                self._explain_unknown_gold(unknown_values),
+            )
+            return None
+        prompt = build_prompt(self.task, record)
+        if isinstance(prompt, Fault):
+            self.drop(
+                self.rows,
+                record,
+                DropReason.EMPTY if prompt.status is Status.EMPTY_INPUT else DropReason.NOT_ASKABLE,
+                prompt.reason,
+            )
+            return None
+        if previous_prompt is not None and prompt.branches == previous_prompt.branches:
+            # A hundred thousand copies of thirty labels and their meanings would take gigabytes.
+            prompt = replace(prompt, branches=previous_prompt.branches)
+        return TrainingExample(self.rows, replace(record, gold=gold), prompt)
+
+    def _explain_unknown_gold(self, unknown_values: Sequence[str]) -> str:
+        """Without the gold itself, which in a wrong column would be somebody's words."""
+        names = [label.name for label in self.task.candidates]
+        for value in unknown_values:
+            if (
+                names
+                and value not in self.label_suggestions
+                and len(self.label_suggestions) < MAX_LISTED_GOLD
+            ):
+                self.label_suggestions[value] = find_closest(value, names)
+        suggestions = sorted(
+            {name for value in unknown_values if (name := self.label_suggestions.get(value))}
+        )
+        what = {"choice": "option of the row", "fields": "object of the schema"}.get(
+            self.task.kind, "label of the task"
+        )
+        return f"gold is no {what}" + (
+            f", perhaps {', '.join(map(quote_text, suggestions))}" if suggestions else ""
+        )
+
+    def resolve_duplicates(self, examples: Sequence[TrainingExample]) -> list[TrainingExample]:
+        """One row for each question; for each question and answer where questions may have
+        several.
+        """
+        alike: dict[bytes, list[TrainingExample]] = defaultdict(list)
+        for example in examples:
+            alike[self.keys[example.row]].append(example)
+        kept = [
+            example
+            for same in alike.values()
+            for example in (same if len(same) == 1 else self._resolve_duplicate_question(same))
+        ]
+        return sorted(kept, key=lambda lesson: example.row)
+
+    def _resolve_duplicate_question(
+        self, duplicates: Sequence[TrainingExample]
+    ) -> list[TrainingExample]:
+        by_gold: dict[str, list[TrainingExample]] = defaultdict(list)
+        for example in duplicates:
+            by_gold[json.dumps(example.record.gold, sort_keys=True, default=str)].append(example)
+        groups = list(by_gold.values())
+        if len(by_gold) > 1 and not isinstance(self.task.answer_spec, FreeText):
+            majority = max(groups, key=len)
+            if 3 * len(majority) < 2 * len(duplicates):
+                row_list = ", ".join(
+                    f"{example.row:,}" for example in duplicates[:_LISTED_ROWS]
+                ) + (", …" if len(duplicates) > _LISTED_ROWS else "")
+                why = f"the rows {row_list} ask the same and have {len(by_gold):,} different golds"
+                for example in duplicates:
+                    self.drop(example.row, example.record, DropReason.CONFLICT, why)
+                return []
+            majority_rows = {example.row for example in majority}
+            for example in duplicates:
+                if example.row not in majority_rows:
+                    why = (
+                        f"{len(majority):,} of {len(duplicates):,} rows that ask the same have "
+                        "other "
+                        f"gold, as row {majority[0].row:,} does"
+                    )
+                    self.drop(example.row, example.record, DropReason.OUTVOTED, why)
+            groups = [majority]
+        for first, *others in groups:
+            for example in others:
+                self.drop(
+                    example.row,
+                    example.record,
+                    DropReason.DUPLICATE,
+                    f"row {first.row:,} asks the same and has the same gold",
+                )
+        return [examples[0] for examples in groups]
+
+    def drop_rare_labels(
+        self, examples: list[TrainingExample], min_count: int
+    ) -> list[TrainingExample]:
+        """Rows that have a rare label, all of them: without that label their gold would be wrong.
+        Until no label is rare.
+        """
+        while True:
+            counts = Counter(
+                name for example in examples for name in list_labels(self.task, example.record.gold)
+            )
+            rare = {
+                name for name, count in counts.items() if count < min_count and name != NO_LABEL
+            }
+            if not rare:
+                return examples
+            kept = []
+            for example in examples:
+                own = [name for name in list_labels(self.task, example.record.gold) if name in rare]
+                if own:
+                    why = (
+                        f"its label {quote_text(own[0])} has {counts[own[0]]:,} of the "
+                        f"{min_count:,} rows that are wanted"
+                    )
+                    self.drop(example.row, example.record, DropReason.RARE_LABEL, why)
+                else:
+                    kept.append(example)
+            examples = kept
+
+    def apply_label_cap(
+        self, examples: Sequence[TrainingExample], cap: int, seed: int
+    ) -> list[TrainingExample]:
+        taken: Counter[str] = Counter()
+        kept = []
+        for index in shuffle_by_hash([self.keys[example.row] for example in examples], seed):
+            example = examples[index]
+            own = list_labels(self.task, example.record.gold)
+            if all(taken[name] >= cap for name in own):
+                self.drop(
+                    example.row,
+                    example.record,
+                    DropReason.ABOVE_CAP,
+                    f"{cap:,} other rows of {quote_text(own[0] or 'no label')} were drawn",
+                )
+            else:
+                taken.update(own)
+                kept.append(example)
+        return sorted(kept, key=lambda lesson: example.row)
+
+
+def _hash_worked_examples(task: Task) -> frozenset[bytes]:
+    """The questions that every prompt of the task answers already. A pool's rows are not shown to
+    themselves.
+    """
+    bare = replace(task, examples=(), pool=None, gate=Gate())
+    records = [Record("", example.fields) for example in task.examples]
+    asked = [(record, build_prompt(bare, record)) for record in records]
+    return frozenset(
+        hash_question(task, record, prompt)
+        for record, prompt in asked
+        if isinstance(prompt, Prompt)
+    )

@@ -1,0 +1,76 @@
+"""Which rows are learnt from in which step: the same for the same seed, on any machine, after any
+interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from medtask.training.language.tokenized_example import TokenizedExample
+
+# Batches of one stretch are filled by length: rows of like length waste nothing, and a stretch is
+# long enough to stay mixed.
+BATCHES_PER_BUCKET = 8
+
+
+def order_batches(
+    tasks: Sequence[int], lengths: Sequence[int], batch: int, steps: int, seed: int
+) -> list[list[int]]:
+    """Rows (by index) for each of ``steps`` steps: every row once an epoch, grouped by task and
+    length, the groups in random order.
+
+    ``tasks``: which task a row is of: a batch holds rows of one task, that they may share a prefix.
+    ``lengths``: in tokens.
+    """
+    batches: list[list[int]] = []
+    epoch = 0
+    while len(batches) < steps:
+        draw = np.random.default_rng([seed, epoch])
+        rows = draw.permutation(len(lengths)).tolist()
+        made = [
+            one
+            for task in sorted(set(tasks))
+            for one in _bucket_by_length(
+                [row for row in rows if tasks[row] == task], lengths, batch
+            )
+        ]
+        batches += [made[index] for index in draw.permutation(len(made))]
+        epoch += 1
+    return batches[:steps]
+
+
+def _bucket_by_length(
+    rows: Sequence[int], lengths: Sequence[int], batch: int
+) -> Iterator[list[int]]:
+    for start in range(0, len(rows), batch * BATCHES_PER_BUCKET):
+        stretch = sorted(
+            rows[start : start + batch * BATCHES_PER_BUCKET], key=lambda row: (-lengths[row], row)
+        )
+        for at in range(0, len(stretch), batch):
+            yield stretch[at : at + batch]
+
+
+def count_batches(tasks: Sequence[int], batch: int) -> int:
+    """Steps of an epoch."""
+    return sum(-(-list(tasks).count(task) // batch) for task in set(tasks))
+
+
+def split_into_packs(
+    examples: Sequence[TokenizedExample], max_tokens: int
+) -> Iterator[list[TokenizedExample]]:
+    """Passages of one step in packs of at most ``max_tokens`` tokens, or one passage; the longest
+    first.
+    """
+    pack: list[TokenizedExample] = []
+    tokens = 0
+    for example in sorted(examples, key=lambda example: -example.max_length):
+        own = sum(len(path.tokens) - example.max_prefix_tokens for path in example.paths)
+        if pack and tokens + own > max_tokens:
+            yield pack
+            pack, tokens = [], 0
+        pack.append(example)
+        tokens += own
+    if pack:
+        yield pack

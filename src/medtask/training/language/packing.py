@@ -1,0 +1,280 @@
+"""Passages laid into one sequence for a forward and a backward pass: what they share once, then
+each row's own tokens.
+
+The attention is that of engines.hf.pack with gradients: the prefix attends to itself, every row to
+the prefix and to its own ancestors. So the gradients are those of rows that are read one by one,
+and the prefix is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from medtask.engines.hf.packed_attention import compute_attention_eager, compute_attention_fused
+from medtask.engines.tokens.chat import count_common_prefix
+from medtask.engines.tokens.token_tree import TokenTree, build_token_tree
+from medtask.training.language.tokenized_example import TokenizedExample
+
+# Rows of at least so many own tokens are attended to by torch's fused kernel, which keeps no scores
+# for the backward pass.
+MIN_FUSED_LENGTH = 96
+
+
+@dataclass(frozen=True, slots=True)
+class PackedExamples:
+    """A pack of passages as it stands in a sequence. ``path_positions``: for each passage and
+    each of its lines, where the line's tokens stand in the sequence (an index for every token
+    that was read; the last token of a line is not). ``forward_pass``: the pass that is to be
+    made, None for passages that are read apart.
+    """
+
+    examples: tuple[TokenizedExample, ...]
+    forward_pass: TrainingForwardPass | None
+    path_positions: tuple[tuple[list[int], ...], ...]
+
+
+@dataclass(slots=True)
+class TrainingForwardPass:
+    """A pass of one sequence: ``prefix_length`` tokens that all rows share, then each row's own.
+
+    ``queries`` [rows, longest]: where a row's tokens stand behind the prefix (slots past its end
+    point at 0); ``filled`` tells them apart. ``hidden`` [rows, longest, longest]: which of its
+    row's tokens a token may not see; ``depths`` [rows, longest]: how far from the prefix's end it
+    stands.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    prefix_length: int
+    queries: Tensor
+    filled: Tensor
+    hidden: Tensor
+    depths: Tensor
+    gather_index: Tensor
+    _masks: dict[tuple[int, bool], Tensor | None] = field(default_factory=dict)
+
+    def compute_attention(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """See engines.hf.pack.Step. Tensors are [1, heads, tokens, head size]; the result is [1,
+        tokens, heads, head size].
+        """
+        scale = scaling if scaling is not None else query.shape[3] ** -0.5
+        asked, keys, values = ((side[0].transpose(0, 1)) for side in (query * scale, key, value))
+        first = self.prefix_length
+        before = (keys[:first], values[:first]) if first else None
+        own = keys[first:][self.queries], values[first:][self.queries]
+        hidden = self._mask_prefix(window), self._mask_own(window)
+        row_queries = asked[first:][self.queries]
+        plain = softcap is None and sinks is None
+        if plain and self.queries.shape[1] >= MIN_FUSED_LENGTH:
+            rows = compute_attention_fused(row_queries, before, own, hidden)
+        else:
+            rows = compute_attention_eager(row_queries, before, own, hidden, softcap, sinks)
+        # Back from padded rows to the sequence: an index costs less in the backward pass than a
+        # mask.
+        out = rows.reshape(-1, *rows.shape[2:])[self.gather_index]
+        if not first:
+            return out[None]
+        return torch.cat(
+            (
+                self._attend_prefix(
+                    asked[:first], keys[:first], values[:first], window, softcap, sinks
+                ),
+                out,
+            )
+        )[None]
+
+    def _attend_prefix(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """The prefix over itself: [prefix, heads, head size]."""
+        count = len(queries)
+        if softcap is None and sinks is None and (window is None or window >= count):
+            group = queries.shape[1] // keys.shape[1]
+            keys, values = (
+                side.transpose(0, 1).repeat_interleave(group, dim=0)[None]
+                for side in (keys, values)
+            )
+            out = scaled_dot_product_attention(
+                queries.transpose(0, 1)[None], keys, values, is_causal=True, scale=1.0
+            )
+            return out[0].transpose(0, 1)
+        step = torch.arange(count, device=queries.device)
+        hidden = step[None, :] > step[:, None]
+        if window is not None:
+            hidden |= step[:, None] - step[None, :] >= window
+        return compute_attention_eager(
+            queries[None], None, (keys[None], values[None]), (None, hidden[None]), softcap, sinks
+        )[0]
+
+    def _mask_own(self, window: int | None) -> Tensor:
+        if window is None:
+            return self.hidden
+        return self._cache_mask(
+            window,
+            True,
+            lambda: self.hidden | (self.depths[:, :, None] - self.depths[:, None, :] >= window),
+        )
+
+    def _mask_prefix(self, window: int | None) -> Tensor | None:
+        if (
+            window is None
+            or not self.prefix_length
+            or self.prefix_length + int(self.depths.max()) < window
+        ):
+            return None
+        slots = torch.arange(self.prefix_length, device=self.depths.device)
+        return self._cache_mask(
+            window, False, lambda: self.prefix_length + self.depths[:, :, None] - slots >= window
+        )
+
+    def _cache_mask(self, window: int, own: bool, build_mask: Any) -> Tensor:
+        """Masks of a window are the same in every layer."""
+        found = self._masks.get((window, own))
+        if found is None:
+            found = self._masks[window, own] = build_mask()
+        return found
+
+
+def pack_examples(
+    examples: Sequence[TokenizedExample], device: torch.device, *, share_prefix: bool = True
+) -> PackedExamples:
+    """Plan one pass over passages. ``share_prefix`` False: every row reads all of its tokens
+    itself.
+    """
+    paths = [[line.tokens[:-1] for line in example.paths] for example in examples]
+    prefix_length = 0
+    if share_prefix and len(examples) > 1:
+        prefix_length = min(
+            *(example.max_prefix_tokens for example in examples),
+            count_common_prefix([path for row in paths for path in row]),
+        )
+    trees = [build_token_tree(row, prefix_length, sum(map(len, row)) + 1) for row in paths]
+    prefix = paths[0][0][:prefix_length]
+    longest = max(len(tree.tokens) for tree in trees)
+    queries = torch.zeros(len(trees), longest, dtype=torch.long)
+    filled = torch.zeros(len(trees), longest, dtype=torch.bool)
+    depths = torch.zeros(len(trees), longest, dtype=torch.long)
+    hidden = torch.ones(len(trees), longest, longest, dtype=torch.bool).triu_(1)
+    start = 0
+    for row, tree in enumerate(trees):
+        count = len(tree.tokens)
+        queries[row, :count] = torch.arange(start, start + count)
+        filled[row, :count] = True
+        depths[row, :count] = torch.tensor(_compute_depths(tree))
+        _mask_other_paths(hidden[row], tree)
+        start += count
+    tokens = [*prefix, *(token for tree in trees for token in tree.tokens)]
+    positions = torch.cat((torch.arange(prefix_length), (prefix_length + depths)[filled]))
+    forward_pass = TrainingForwardPass(
+        torch.tensor(tokens, device=device),
+        positions.to(device),
+        prefix_length,
+        queries.to(device),
+        filled.to(device),
+        hidden.to(device),
+        depths.to(device),
+        filled.flatten().nonzero()[:, 0].to(device),
+    )
+    offsets = _iterate_offsets(examples, trees, prefix_length)
+    return PackedExamples(
+        tuple(examples),
+        forward_pass,
+        tuple(
+            _find_path_positions(example, tree, prefix_length, first)
+            for example, tree, first in offsets
+        ),
+    )
+
+
+def pad_examples(
+    examples: Sequence[TokenizedExample], device: torch.device
+) -> tuple[PackedExamples, Tensor, Tensor]:
+    """The slow way, for models whose attention cannot be replaced: every line of a passage a row of
+    its own, padded on the right.
+
+    What was laid, the tokens [rows, longest] and the mask of what is none. Places are those in the
+    rows laid end to end.
+    """
+    paths = [path.tokens[:-1] for example in examples for path in example.paths]
+    longest = max(map(len, paths))
+    tokens = torch.tensor(
+        [[*path, *(path[-1:] * (longest - len(path)))] for path in paths], device=device
+    )
+    mask = torch.tensor(
+        [[1] * len(path) + [0] * (longest - len(path)) for path in paths], device=device
+    )
+    rows = iter(range(0, len(paths) * longest, longest))
+    indices = tuple(
+        tuple(_count_from(next(rows), len(path.tokens) - 1) for path in example.paths)
+        for example in examples
+    )
+    return PackedExamples(tuple(examples), None, indices), tokens, mask
+
+
+def _count_from(first: int, count: int) -> list[int]:
+    return list(range(first, first + count))
+
+
+def _iterate_offsets(
+    examples: Sequence[TokenizedExample], trees: Sequence[TokenTree], prefix_length: int
+) -> Iterator[tuple[TokenizedExample, TokenTree, int]]:
+    start = prefix_length
+    for example, tree in zip(examples, trees, strict=True):
+        yield example, tree, start
+        start += len(tree.tokens)
+
+
+def _find_path_positions(
+    example: TokenizedExample, tree: TokenTree, prefix_length: int, start: int
+) -> tuple[list[int], ...]:
+    shared = list(range(prefix_length))
+    return tuple(
+        [*shared, *(start + index for index in tree.get_path(tree.path_ends[path]))]
+        for path in range(len(example.paths))
+    )
+
+
+def _compute_depths(tree: TokenTree) -> list[int]:
+    depths: list[int] = []
+    for parent in tree.parents:
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+    return depths
+
+
+def _mask_other_paths(hidden: Tensor, tree: TokenTree) -> None:
+    """In a tree a token does not see its row's other lines, though they stand before it: hide what
+    is no ancestor.
+
+    In preorder a token's descendants come right behind it: it is hidden from whatever comes after
+    the last of them.
+    """
+    count = len(tree.tokens)
+    ends = list(range(1, count + 1))
+    for at in range(count - 1, 0, -1):
+        if (parent := tree.parents[at]) >= 0:
+            ends[parent] = max(ends[parent], ends[at])
+    for index, end in enumerate(ends):
+        if end < count:
+            hidden[end:, index] = True

@@ -1,0 +1,55 @@
+"""What training a language model would take: steps, memory, and the command for several GPUs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from medtask.engines.files.model_files import locate_model
+from medtask.engines.files.weights import count_parameters, dequantize_gguf
+from medtask.hardware import choose_device, inspect_machine
+from medtask.training.language.batching import count_batches
+from medtask.training.language.fit import check_language_base
+from medtask.training.language.memory_plan import plan_memory, read_model_dimensions
+from medtask.training.recipe import Recipe
+from medtask.training.training_data import TrainingData
+
+
+def preview_language(training_data: Sequence[TrainingData], recipe: Recipe) -> list[str]:
+    """Lines for a person. The base is located and its configuration is read, its weights are not.
+    TooBig, UsageError as in training.
+    """
+    from transformers import AutoConfig
+
+    check_language_base(recipe)
+    machine = inspect_machine()
+    files = locate_model(recipe.base)
+    source = dequantize_gguf(files.path)[0] if files.is_gguf else files.path
+    layout = read_model_dimensions(AutoConfig.from_pretrained(source), count_parameters(files))
+    device = choose_device(recipe.device, machine)
+    natural = "bfloat16" if not device.startswith("cpu") or machine.native_bf16 else "float32"
+    number = (
+        "4bit" if recipe.method == "qlora" else natural if recipe.dtype == "auto" else recipe.dtype
+    )
+    free = machine.accelerator_bytes if device.startswith("cuda") else machine.available_bytes
+    plan = plan_memory(
+        layout,
+        recipe,
+        weight_format=number,
+        device=device,
+        allowed_bytes=min(free, recipe.memory) if recipe.memory is not None else free,
+        max_row_tokens=recipe.row_tokens,
+    )
+    tasks = [index for index, data in enumerate(training_data) for _ in data.train]
+    steps = max(1, round(count_batches(tasks, recipe.batch) * recipe.epochs))
+    command = shlex.join(["-m", "medtask", *[word for word in sys.argv[1:] if word != "--dry-run"]])
+    return [
+        (
+            f"{recipe.base} by {recipe.method} on {device}, {number}: {steps:,} steps of "
+            f"{recipe.batch} rows, rate {recipe.learning_rate:g}"
+        ),
+        f"{plan.describe()}, for rows of up to {recipe.row_tokens:,} tokens",
+        *plan.notes,
+        f"on several GPUs: accelerate launch --num_processes N {command}",
+    ]

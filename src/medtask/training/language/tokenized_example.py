@@ -1,0 +1,273 @@
+"""Lessons as tokens: what is read, which tokens the model should have said, and between which it
+had to choose.
+
+A passage is all that one row makes the model read: its prompt once, behind it each branch's gold
+answer (and, where candidates are weighed as texts, the other candidates too). As a tree of tokens,
+what branches have in common is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medtask.engines.tokens.chat import (
+    ChatFormat,
+    TokenizedBranch,
+    escape_special_tokens,
+    render_branch,
+    render_generation_prompt,
+    tokenize_branches,
+)
+from medtask.engines.tokens.trie import TrieNode
+from medtask.errors import EngineError
+from medtask.records import Branch, Prompt, Value
+from medtask.tasks.prompt_text import write_answer
+from medtask.tasks.task import Fields, FreeText, MultiLabel, MultipleChoice, Task
+from medtask.training.training_data import TrainingExample
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A choice: behind token ``position`` of a path, one of ``allowed_tokens`` follows, of
+    which ``gold_index`` (an index) is right.
+    """
+
+    position: int
+    allowed_tokens: Tokens
+    gold_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPath:
+    """A path of tokens, and what is learnt along it.
+
+    ``answer_start``: from which token on the answer begins; each from there to the end should have
+    followed the one before it. ``token_choices``: at which of them the model has to choose within a
+    set.
+    """
+
+    tokens: Tokens
+    answer_start: int
+    token_choices: tuple[TokenChoice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceChoice:
+    """Candidates that are weighed by their whole text: ``path_indices`` (indices into a passage's
+    lines), of which ``gold_index`` is right.
+
+    ``scales``: by what each one's log-likelihood is multiplied (see decision.shares: per
+    character).
+    """
+
+    path_indices: tuple[int, ...]
+    gold_index: int
+    scales: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedExample:
+    """One lesson as tokens. ``paths``: the paths that are read. ``gold_paths``: those of them
+    that are gold's. ``max_prefix_tokens``: how many tokens lie before anything is learnt; a
+    prefix that passages share may not be longer.
+    """
+
+    paths: tuple[TokenPath, ...]
+    gold_paths: tuple[int, ...]
+    sequence_choices: tuple[SequenceChoice, ...] = ()
+
+    @property
+    def max_prefix_tokens(self) -> int:
+        return min(path.answer_start for path in self.paths) - 1
+
+    @property
+    def max_length(self) -> int:
+        return max(len(path.tokens) for path in self.paths)
+
+
+def tokenize_examples(
+    task: Task, chat: ChatFormat, examples: Sequence[TrainingExample]
+) -> list[TokenizedExample]:
+    """The lessons as a model's tokens: prompts and answers as a run of the task would read and
+    weigh them.
+    """
+    if isinstance(task.answer_spec, FreeText | Fields):
+        return _tokenize_generated(task, chat, examples)
+    branches = [
+        (example.prompt, branch) for example in examples for branch in example.prompt.branches
+    ]
+    questions = iter(tokenize_branches(chat, branches))
+    golds = [
+        gold
+        for example in examples
+        for gold in find_gold_indices(task, example.prompt, _require_gold(example.record.gold))
+    ]
+    texts = [render_branch(chat, prompt, branch) for prompt, branch in branches]
+    wholes = iter(
+        chat.tokenizer.encode(
+            [text + tails[gold] for (text, tails), gold in zip(texts, golds, strict=True)]
+        )
+    )
+    turn = iter(golds)
+    return [
+        _merge_branches(
+            [
+                _tokenize_branch(task, prompt, branch, next(questions), next(wholes), next(turn))
+                for branch in prompt.branches
+            ]
+        )
+        for prompt in (example.prompt for example in examples)
+    ]
+
+
+def find_gold_indices(task: Task, prompt: Prompt, gold: Value) -> list[int]:
+    """For each branch of a prompt which of its tails gold says is right."""
+    match task.answer_spec:
+        case MultiLabel():
+            return [0 if label.name in gold else 1 for label in task.labels]
+        case MultipleChoice(several=True):
+            return [0 if option.letter in gold else 1 for option in prompt.options]
+        case MultipleChoice():
+            index = [option.letter for option in prompt.options].index(str(gold))
+            # In cyclic order j, place i shows option (i + j) mod n (see decision.shares).
+            return [(index - shift) % len(prompt.options) for shift in range(len(prompt.branches))]
+    return [[label.name for label in task.candidates].index(str(gold))]
+
+
+def _tokenize_generated(
+    task: Task, chat: ChatFormat, examples: Sequence[TrainingExample]
+) -> list[TokenizedExample]:
+    openings = [render_generation_prompt(chat, example.prompt) for example in examples]
+    answers = [
+        write_answer(task, _require_gold(example.record.gold), example.prompt.options)
+        for example in examples
+    ]
+    # A plain prompt ends with "Answer:", and its answer begins with a blank; a template ends with
+    # its own border.
+    space = "" if chat.has_template else " "
+    bases = chat.tokenizer.encode(openings)
+    pairs = zip(openings, answers, strict=True)
+    wholes = chat.tokenizer.encode(
+        [
+            opening + space + escape_special_tokens(chat, answer) + chat.turn_end
+            for opening, answer in pairs
+        ]
+    )
+    return [
+        TokenizedExample(
+            (
+                TokenPath(
+                    whole,
+                    next(
+                        (at for at, (a, b) in enumerate(zip(base, whole, strict=False)) if a != b),
+                        len(base),
+                    ),
+                ),
+            ),
+            (0,),
+        )
+        for base, whole in zip(bases, wholes, strict=True)
+    ]
+
+
+def _tokenize_branch(
+    task: Task,
+    prompt: Prompt,
+    branch: Branch,
+    question: TokenizedBranch,
+    answer_tokens: Tokens,
+    gold: int,
+) -> TokenizedExample:
+    answer_start = question.answer_position + 1
+    if question.trie is not None:
+        return TokenizedExample(
+            (
+                TokenPath(
+                    answer_tokens,
+                    answer_start,
+                    _find_token_choices(
+                        question.trie, len(question.prefix_tokens), answer_tokens, gold
+                    ),
+                ),
+            ),
+            (0,),
+        )
+    if all(len(tail) == 1 for tail in question.candidates):
+        # Letters: the share of each among all of them, after the same token.
+        tokens = tuple(tail[0] for tail in question.candidates)
+        return TokenizedExample(
+            (
+                TokenPath(
+                    (*question.prefix_tokens, tokens[gold]),
+                    answer_start,
+                    (TokenChoice(len(question.prefix_tokens) - 1, tokens, gold),),
+                ),
+            ),
+            (0,),
+        )
+    paths = tuple(
+        TokenPath(question.prefix_tokens + tail, len(question.prefix_tokens))
+        for tail in question.candidates
+    )
+    scales = (1.0,) * len(paths)
+    if (
+        isinstance(task.answer_spec, MultipleChoice)
+        and task.answer_spec.readout == "text"
+        and task.answer_spec.normalise
+    ):
+        lengths = [len(option.text) for option in prompt.options]
+        scales = tuple(sum(lengths) / len(lengths) / length for length in lengths)
+    return TokenizedExample(
+        paths, (gold,), (SequenceChoice(tuple(range(len(paths))), gold, scales),)
+    )
+
+
+def _find_token_choices(
+    trie: TrieNode, start: int, answer_tokens: Tokens, gold: int
+) -> tuple[TokenChoice, ...]:
+    """The branchings on gold's way through the trie, whose root stands behind the first ``start``
+    tokens.
+    """
+    forks = []
+    node: TrieNode | int = trie
+    index = start
+    while isinstance(node, TrieNode):
+        at = next(
+            at
+            for at, child in enumerate(node.children)
+            if gold == child or (isinstance(child, TrieNode) and gold in child.candidate_indices)
+        )
+        if answer_tokens[index] != node.tokens[at]:
+            raise EngineError(
+                "the answer's tokens are not those of its label", fix="report the model's name"
+            )
+        if len(node.tokens) > 1:
+            forks.append(TokenChoice(index - 1, node.tokens, at))
+        node = node.children[at]
+        index += len(node.edge_tokens) if isinstance(node, TrieNode) else 0
+    return tuple(forks)
+
+
+def _merge_branches(parts: Sequence[TokenizedExample]) -> TokenizedExample:
+    paths: list[TokenPath] = []
+    answers: list[int] = []
+    sequence_choices: list[SequenceChoice] = []
+    for part in parts:
+        first = len(paths)
+        paths += part.paths
+        answers += [first + index for index in part.gold_paths]
+        sequence_choices += [
+            SequenceChoice(
+                tuple(first + index for index in one.path_indices), one.gold_index, one.scales
+            )
+            for one in part.sequence_choices
+        ]
+    return TokenizedExample(tuple(paths), tuple(answers), tuple(sequence_choices))
+
+
+def _require_gold(gold: Value | None) -> Value:
+    assert gold is not None, "a lesson has gold"
+    return gold

@@ -1,0 +1,61 @@
+"""Names and sentences of other people inside Markdown of ours: they are shown, and obeyed by
+nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from medtask.tables.table_part import format_name
+
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$^]|!(?=\\?\[)")
+_LINKED = re.compile(r"://|(?<=\bwww)\.|@")
+_LIST = re.compile(r"^(=|[-+](?=\s|$|-)|\d+(?=[.)](?:\s|$)))")
+_PIPE = re.compile(r"(?<!\\)\|")
+
+
+def escape_markdown(text: object, limit: int = 200) -> str:
+    """Text on one line, shortened, that Markdown shows as it is: no markup, link, entity, formula,
+    list or control character.
+    """
+    shown = format_name(" ".join(str(text).split()), limit)
+    escaped = _LINKED.sub(
+        lambda found: "".join(f"&#{ord(char)};" for char in found[0]),
+        _SPECIAL.sub(lambda found: "\\" + found[0], shown),
+    )
+    # At the beginning of a line these make a list or a heading of it.
+    return _LIST.sub(
+        lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}", escaped
+    )
+
+
+def format_code(text: object, limit: int = 4000) -> str:
+    """Text as code inside a line, whatever backticks it holds; a dash for none."""
+    shown = format_name(" ".join(str(text).split()), limit)
+    if not shown:
+        return "–"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    edge = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{edge}{shown}{edge}{fence}"
+
+
+def write_fence(lines: Sequence[str], language: str = "") -> str:
+    """A block of code, a line each; ``language`` for its colours."""
+    shown = [format_name(line, 4000) for line in lines]
+    fence = "`" * max(
+        3, 1 + max((len(run) for line in shown for run in re.findall("`+", line)), default=0)
+    )
+    return "\n".join([f"{fence}{language}", *shown, fence])
+
+
+def format_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], align_right: bool = True
+) -> str:
+    """A table of cells that are Markdown already; all columns but the first to the right where they
+    are ``align_right``.
+    """
+    rule = ["---", *(["---:" if align_right else "---"] * (len(head) - 1))]
+    # A table takes its pipes before anything else is read: even those inside code.
+    lines = [[_PIPE.sub(r"\|", cell) for cell in cells] for cells in [head, rule, *rows]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

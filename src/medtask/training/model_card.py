@@ -1,0 +1,359 @@
+"""The model card: README.md of a model folder, for who wants to use the model, and for who has to
+answer for it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+
+from medtask.engines.model_metadata import Kind, PhiStatus
+from medtask.evaluation.report import formatting as words
+from medtask.tables.table_part import format_name
+from medtask.training.loss_curve import format_epochs_markdown
+from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
+from medtask.training.model_card_content import CardContent, CardLabel, CardTask
+from medtask.training.model_card_front_matter import write_front_matter
+
+MAX_LISTED_LABELS = 40  # how many labels are listed
+FEW_ROWS = 20  # with fewer rows, hardly anything is learnt about a label
+_MAX_TEXT_CHARACTERS = 1500  # characters of an instruction
+
+_KIND_DESCRIPTIONS = {
+    "label": "gives each row one of its labels",
+    "labels": "gives each row any of its labels",
+    "choice": "picks among the options that each row brings",
+    "answer": "writes an answer to each row",
+    "fields": "fills in the fields of a schema for each row",
+}
+_CLASSIFIER_KINDS: tuple[Kind, ...] = ("label", "labels")
+
+_PHI_NOTICES: dict[PhiStatus, str] = {
+    "yes": (
+        "> **Trained on patients’ data.** Weights, vocabularies and calibrations can hold pieces "
+        "of the texts that they were made from, "
+        "and others can get them out again. Keep this folder where its table may be kept, and "
+        "give it to nobody who may not see the "
+        "table.\n>\n"
+        "> Before it is shared: have the person who is responsible for data protection agree; "
+        "ask whether the same can be learnt from "
+        "texts without names, dates and numbers, and train again on those; look for passages of "
+        "the table in what the model writes."
+    ),
+    "no": (
+        "> The task says that its table holds no patients’ data. medtask has not checked that: "
+        "look before the folder is shared."
+    ),
+    "unknown": (
+        "> **Nobody has said whether the table holds patients’ data.** Until somebody has, treat "
+        "this folder as if it does: weights, "
+        "vocabularies and calibrations can hold pieces of the texts that they were made from, "
+        "and others can get them out again. "
+        "Keep it where the table may be kept, and ask before it is shared."
+    ),
+}
+
+
+def write_card(content: CardContent) -> str:
+    """The card as Markdown with front matter as the Hub reads it. It names labels and tables, and
+    holds no text of a row.
+
+    Whatever the names hold, they are shown and not obeyed: see markdown.py.
+    """
+    sections = (
+        _write_summary,
+        _write_usage,
+        _write_limitations,
+        _write_data,
+        _write_training,
+        _write_metrics,
+        _write_provenance,
+    )
+    blocks = [block for section in sections for block in section(content) if block]
+    return write_front_matter(content) + "\n" + "\n\n".join(blocks) + "\n"
+
+
+def _write_summary(content: CardContent) -> Iterator[str]:
+    yield f"# {escape_markdown(content.name)}"
+    if content.demonstration:
+        yield (
+            "**This model is a demonstration and not for real work.** It shows what training "
+            "does; do not use its answers."
+        )
+    base = f", from {_join_code(content.bases)}" if content.bases else ""
+    for task in content.tasks:
+        yield (
+            f"It {_KIND_DESCRIPTIONS[task.kind]}: task {format_code(task.name)}, learnt from "
+            f"{words.format_row_count(task.train_rows)} of "
+            f"{format_code(task.table)} by the method {format_code(content.method)}{base}."
+        )
+    yield _PHI_NOTICES[content.phi]
+    for task in content.tasks:
+        name = f": {escape_markdown(task.name)}" if len(content.tasks) > 1 else ""
+        yield f"## What it is asked{name}"
+        yield (
+            f"> {escape_markdown(task.instruction, _MAX_TEXT_CHARACTERS)}"
+            if task.instruction.strip()
+            else ""
+        )
+        yield from _write_labels(task)
+
+
+def _write_labels(task: CardTask) -> Iterator[str]:
+    if not task.labels:
+        return
+    rows = [
+        [
+            escape_markdown(label.name),
+            escape_markdown(label.definition) or "–",
+            "–" if label.rows is None else f"{label.rows:,}",
+        ]
+        for label in task.labels[:MAX_LISTED_LABELS]
+    ]
+    yield format_table(["label", "definition", "rows learnt from"], rows, align_right=False)
+    more = len(task.labels) - MAX_LISTED_LABELS
+    yield f"And {more:,} more: `medtask.json` has all of them." if more > 0 else ""
+    yield (
+        (
+            f"Where it cannot tell, it answers “{escape_markdown(task.abstain)}”, and the row "
+            "has no "
+            "value."
+        )
+        if task.abstain
+        else ""
+    )
+
+
+def _write_usage(content: CardContent) -> Iterator[str]:
+    first = content.tasks[0]
+    task, folder = format_name(first.name), format_name(content.folder, 400)
+    yield "## How to use it"
+    yield write_fence(
+        [f"medtask run {shlex.quote(task)} TABLE --model {shlex.quote(folder)}"], "sh"
+    )
+    yield (
+        f"The task is the folder or file that it was trained for ({format_code(first.name)}): it "
+        "holds the words in which the model is "
+        "asked, and a model that was trained on other words answers worse. From Python:"
+    )
+    yield write_fence(
+        [
+            "import medtask",
+            "",
+            f"task = medtask.load_task({json.dumps(task)})",
+            f"model = medtask.load_model({json.dumps(folder)})",
+            'for answer in medtask.predict(task, model, medtask.read_table("table.csv")):',
+            "    print(answer.record_id, answer.value, answer.confidence, answer.status)",
+        ],
+        "python",
+    )
+    if len(content.tasks) == 1 and first.kind in _CLASSIFIER_KINDS:
+        yield (
+            "With scikit-learn, `medtask.sklearn.MedtaskClassifier` trains such a model by `fit` "
+            "and answers by `predict` and "
+            "`predict_proba`."
+        )
+
+
+def _write_limitations(content: CardContent) -> Iterator[str]:
+    yield "## Intended use, and limits"
+    yield (
+        "It is meant for tables like the one that it was trained on: for research, registries "
+        "and quality work, with people who look at "
+        "the doubtful rows. It is not a medical device. Do not let it decide about a single "
+        "patient without a person who has read the text."
+    )
+    yield "\n".join(f"- {one}" for one in _list_limitations(content))
+
+
+def _list_limitations(content: CardContent) -> Iterator[str]:
+    for task in content.tasks:
+        where = f" ({escape_markdown(task.name)})" if len(content.tasks) > 1 else ""
+        yield (
+            f"It has learnt from {words.format_row_count(task.train_rows)}{where}. Other "
+            "hospitals, "
+            "other years and other ways of writing were "
+            "not among them unless the table had them."
+        )
+        none, few = (
+            [label for label in task.labels if label.rows == 0],
+            [label for label in task.labels if label.rows and label.rows < FEW_ROWS],
+        )
+        if none:
+            yield (
+                f"No row to learn from{where}: {_join_label_names(none)}. What it says about these "
+                "is not learnt."
+            )
+        if few:
+            yield f"Fewer than {FEW_ROWS} rows to learn from{where}: {_join_label_names(few)}."
+        if task.kind not in _CLASSIFIER_KINDS:
+            yield f"What it writes{where} can be wrong and read well. Every text needs a reader."
+    if content.languages:
+        yield (
+            f"Its rows are said to be in: {_join_code(content.languages)}. How it does on other "
+            "languages was not measured."
+        )
+    else:
+        yield (
+            "Nobody has said in which languages its rows are, and how it does on others was "
+            "not measured."
+        )
+    yield "How it does on groups of patients (age, sex, origin, rare diseases) was not measured."
+    yield from map(escape_markdown, content.notes)
+
+
+def _write_data(content: CardContent) -> Iterator[str]:
+    yield "## Data"
+    for task in content.tasks:
+        yield f"### {escape_markdown(task.name)}" if len(content.tasks) > 1 else ""
+        rows = [["rows in the table", f"{task.rows:,}"]]
+        rows += [
+            [f"left out: {escape_markdown(reason)}", f"{count:,}"]
+            for reason, count in task.dropped.items()
+        ]
+        rows += [
+            ["learnt from", f"{task.train_rows:,}"],
+            ["kept for validation", f"{task.validation_rows:,}"],
+        ]
+        yield f"Table {format_code(task.table)}, SHA-256 {format_code(task.sha256)}."
+        yield format_table(["", "rows"], rows)
+        yield words.capitalise_first(_format_sentence(task.split))
+        leaks = "\n".join(
+            f"- {words.capitalise_first(_format_sentence(leak))}" for leak in task.leaks
+        )
+        yield leaks or "Whether rows of the two parts resemble each other was not looked at."
+    yield f"On the Hub: {_join_code(content.datasets)}." if content.datasets else ""
+
+
+def _write_training(content: CardContent) -> Iterator[str]:
+    yield "## Training"
+    where = f" on {escape_markdown(content.hardware)}" if content.hardware else ""
+    ended = (
+        " It was stopped early by hand, and is the best state until then."
+        if content.interrupted
+        else ""
+    )
+    yield (
+        f"Method {format_code(content.method)}, "
+        f"{words.format_duration(content.seconds)}{where}.{ended}"
+    )
+    if content.points:
+        yield (
+            f"![Losses by epoch]({escape_markdown(content.loss_plot)})" if content.loss_plot else ""
+        )
+        yield format_epochs_markdown(content.points, escape_markdown(content.score_name)).rstrip()
+        yield (
+            "Losses are means per row, in nats. The state with the lowest validation loss was "
+            "kept. `loss.csv` has every point."
+        )
+    if content.recipe:
+        yield format_table(
+            ["choice", "value"],
+            [
+                [escape_markdown(name.replace("_", " ")), escape_markdown(_format_value(value))]
+                for name, value in content.recipe.items()
+            ],
+        )
+
+
+def _write_metrics(content: CardContent) -> Iterator[str]:
+    yield "## How good it is"
+    for task in content.tasks:
+        yield f"### {escape_markdown(task.name)}" if len(content.tasks) > 1 else ""
+        if not task.metrics:
+            yield (
+                "Nothing was measured: measure it on rows of your own, as below, before it is used."
+            )
+            continue
+        rivals = list(task.baselines.items())
+        head = [
+            "validation rows",
+            "n",
+            "this model",
+            *(escape_markdown(name) for name, _ in rivals),
+        ]
+        rows = []
+        for measure, figure in task.metrics.items():
+            others = [str(figures[measure]) if measure in figures else "–" for _, figures in rivals]
+            rows.append(
+                [
+                    escape_markdown(words.METRIC_NAMES.get(measure, measure)),
+                    f"{figure.n:,}",
+                    f"**{figure}**",
+                    *others,
+                ]
+            )
+        yield format_table(head, rows)
+        yield (
+            f"Its confidence: {_format_sentence(task.calibration)}"
+            if task.calibration
+            else "Its confidence was not calibrated."
+        )
+    yield (
+        "In brackets are 95 % intervals. **These rows also chose when training stopped, and "
+        "fitted the calibration where there is one, "
+        "so the figures are a little too good.** For an honest number, label rows that training "
+        "has not seen, and:"
+    )
+    folder = shlex.quote(format_name(content.folder, 400))
+    run = (
+        f"medtask run {shlex.quote(format_name(content.tasks[0].name))} NEW_TABLE --model {folder} "
+        "--gold COLUMN --out RUN"
+    )
+    yield write_fence([run, "medtask evaluate RUN"], "sh")
+
+
+def _write_provenance(content: CardContent) -> Iterator[str]:
+    yield "## Where it comes from"
+    if content.license:
+        yield (
+            f"Its base has the licence {format_code(content.license)}, which holds for this "
+            "model too."
+        )
+    elif content.bases:
+        yield (
+            "The licence of its base is not known to medtask: read it before the model is used "
+            "or shared. It holds for this model too."
+        )
+    else:
+        yield "No licence was chosen for it: whoever owns the table decides."
+    if content.command:
+        yield "The command that makes it again:"
+        yield write_fence([" ".join(content.command.split())], "sh")
+    prints = {
+        **{f"task {task.name}": task.fingerprint for task in content.tasks if task.fingerprint},
+        **content.fingerprints,
+    }
+    if prints:
+        rows = [[escape_markdown(name), format_code(value)] for name, value in prints.items()]
+        yield format_table(["of what", "fingerprint"], rows, align_right=False)
+    if content.versions:
+        rows = [
+            [escape_markdown(name), escape_markdown(value)]
+            for name, value in content.versions.items()
+        ]
+        yield format_table(["software", "version"], rows, align_right=False)
+
+
+def _join_code(names: Sequence[str]) -> str:
+    return ", ".join(map(format_code, names))
+
+
+def _join_label_names(labels: Sequence[CardLabel]) -> str:
+    more = len(labels) - 12
+    return ", ".join(escape_markdown(label.name) for label in labels[:12]) + (
+        f" and {more:,} more" if more > 0 else ""
+    )
+
+
+def _format_sentence(text: str) -> str:
+    """What somebody else found out, with a full stop."""
+    shown = escape_markdown(text, _MAX_TEXT_CHARACTERS)
+    return f"{shown}." if shown and shown[-1] not in ".!?" else shown
+
+
+def _format_value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "–"
+    return "–" if value is None else words.format_manifest_value(value)

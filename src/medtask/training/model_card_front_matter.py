@@ -1,0 +1,109 @@
+"""The front matter of a model card: what the Hub, and people's scripts, read of a model folder's
+README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medtask.engines.model_metadata import Kind
+from medtask.evaluation.report import formatting as words
+from medtask.evaluation.statistics.intervals import Estimate
+from medtask.tables.table_part import format_name
+from medtask.training.model_card_content import CardContent
+
+_ADAPTER_METHODS = ("lora", "rslora", "qlora", "dora")
+_PIPELINE_TAGS = {
+    "label": "text-classification",
+    "labels": "text-classification",
+    "choice": "multiple-choice",
+}
+# The Hub's metric ids, where they are not our names.
+_HUB_METRICS = {"mcc": "matthews_correlation", "rouge_l": "rouge", "kappa": "cohen_kappa"}
+
+
+def write_front_matter(content: CardContent) -> str:
+    """YAML between its two lines of dashes, by huggingface_hub, whose schema it follows."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type=name_pipeline(task.kind),
+            task_name=_plain(task.name),
+            dataset_type=content.datasets[0] if len(content.datasets) == 1 else "private",
+            dataset_name=_plain(task.table),
+            dataset_split="validation",
+            metric_type=name_metric(measure),
+            metric_name=_describe(measure, figure),
+            metric_value=round(figure.value, 4),
+            # The Hub takes results of one task and one data set together; two tasks on one table
+            # are not that.
+            dataset_config=_plain(task.name) if len(content.tasks) > 1 else None,
+        )
+        for task in content.tasks
+        for measure, figure in task.metrics.items()
+    ]
+    front = ModelCardData(
+        base_model=_one_or_all(content.base_models),
+        library_name=name_library(content.method),
+        license=content.license or "other",
+        language=list(content.languages) or None,
+        pipeline_tag="text-generation"
+        if name_library(content.method) == "peft" or content.method == "full"
+        else "text-classification",
+        tags=_list_tags(content),
+        datasets=list(content.datasets) or None,
+        metrics=sorted({result.metric_type for result in results}) or None,
+        model_name=_plain(content.name),
+        eval_results=results or None,
+    )
+    if content.base_models:
+        front["base_model_relation"] = (
+            "adapter" if content.method in _ADAPTER_METHODS else "finetune"
+        )
+    if not results:  # else the Hub's class puts it into the model index
+        front.pop("model_name")
+    return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n"
+
+
+def name_pipeline(kind: Kind) -> str:
+    """What the Hub calls a kind of question."""
+    return _PIPELINE_TAGS.get(kind, "text-generation")
+
+
+def name_library(method: str) -> str:
+    """The library that can load the files, as the Hub calls it."""
+    if method in _ADAPTER_METHODS:
+        return "peft"
+    return "transformers" if method in ("full", "encoder") else "medtask"
+
+
+def name_metric(metric: str) -> str:
+    """The Hub's id of one of our measures; the measure's own name where the Hub has none."""
+    return "f1" if "f1" in metric else _HUB_METRICS.get(metric, metric)
+
+
+def _describe(metric: str, estimate: Estimate) -> str:
+    interval = (
+        f"95 % interval {estimate.interval_text}" if estimate.low is not None else "no interval"
+    )
+    return f"{words.METRIC_NAMES.get(metric, metric)} ({interval}, n = {estimate.n:,})"
+
+
+def _list_tags(content: CardContent) -> list[str]:
+    kinds = sorted({task.kind for task in content.tasks})
+    return [
+        "medtask",
+        "medical",
+        content.method,
+        *kinds,
+        *(["demonstration"] if content.demonstration else []),
+    ]
+
+
+def _one_or_all(names: Sequence[str]) -> str | list[str] | None:
+    return None if not names else names[0] if len(names) == 1 else list(names)
+
+
+def _plain(text: str) -> str:
+    return format_name(" ".join(text.split()), 200) or "unnamed"

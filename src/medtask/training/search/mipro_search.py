@@ -1,0 +1,236 @@
+"""Instructions and examples together, by DSPy's MIPROv2: the search is its own, the questions and
+the measure are the task's.
+
+Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for Multi-Stage Language Model
+Programs" (arXiv 2406.11695). DSPy asks nobody: its program is answered by the bench (the very
+prompts that a run asks, scored exactly), its language model is an engine of ours, its caches, which
+keep prompts as pickles on the disk, are switched off, and litellm is never loaded.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+from medtask.errors import MissingExtra, UsageError
+from medtask.tasks.task import Example
+from medtask.training.search.candidate_evaluator import CandidateEvaluator
+from medtask.training.search.prompt_candidate import (
+    PromptCandidate,
+    clean_instruction,
+    make_example,
+    supports_examples,
+)
+from medtask.training.search.proposer import Proposer
+from medtask.training.search.search_budget import SearchStopped
+from medtask.training.training_data import TrainingExample
+
+_EXAMPLES_PER_SET = 4  # examples of a set
+_TRIAL_RANGE = (6, 40)  # at least and at most
+_MAX_TRAINING_ROWS = (
+    60  # training rows that it looks at, to summarise them and to find examples among them
+)
+
+
+def check_dspy() -> None:
+    """MissingExtra where dspy, or optuna which it searches with, is not installed."""
+    if not (find_spec("dspy") and find_spec("optuna")):
+        raise MissingExtra(
+            "DSPy is not installed here, which holds MIPROv2.", fix="pip install 'medtask[dspy]'"
+        )
+
+
+def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int = 0) -> None:
+    """Look for a better instruction and examples until the trials that the clock has room for are
+    done; the bench keeps the best.
+
+    MissingExtra where dspy is not installed; Halt where time is up, or where what the proposer
+    writes cannot be read.
+    """
+    check_dspy()
+    if not supports_examples(evaluator.task):
+        fix = (
+            "rename that column in the table and the task, or search for instructions alone: "
+            "--what prompt"
+        )
+        raise UsageError(
+            'input uses a column named "answer", but in an example that is the right answer',
+            fix=fix,
+        )
+    import dspy
+
+    shown, train = _choose_examples(evaluator)
+    room = int(
+        0.8
+        * evaluator.clock.remaining_s()
+        / max(1e-9, len(evaluator.validation) * evaluator.seconds_per_row)
+    )
+    trials = max(_TRIAL_RANGE[0], min(_TRIAL_RANGE[1], room))
+    rows = [
+        _build_dspy_example(dspy, row, index)
+        for index, row in enumerate([*train, *evaluator.validation])
+    ]
+    with _silence_dspy(dspy), dspy.context(disable_history=True, adapter=dspy.ChatAdapter()):
+        model = dspy.LM(
+            "medtask/proposer", engine=_make_engine(dspy, proposer), cache=False, num_retries=0
+        )
+        optimizer = dspy.MIPROv2(
+            metric=lambda example, prediction, trace=None: prediction.score,
+            prompt_model=model,
+            task_model=model,
+            auto=None,
+            num_candidates=max(4, min(10, trials // 2)),
+            num_threads=1,
+            max_bootstrapped_demos=min(_EXAMPLES_PER_SET, len(train)),
+            max_labeled_demos=min(_EXAMPLES_PER_SET, len(train)),
+            max_errors=1,
+            # a training row becomes an example where it is answered rightly, or else as gold has it
+            metric_threshold=0.999,
+            seed=seed,
+        )
+        program = _make_program(dspy, evaluator, shown, train)
+        split = {"trainset": rows[: len(train)], "valset": rows[len(train) :]}
+        try:
+            # The program's source would tell a model about our classes, and nothing about the task.
+            optimizer.compile(
+                program, **split, num_trials=trials, minibatch=False, program_aware_proposer=False
+            )
+        except Exception as error:
+            raise SearchStopped(
+                f"MIPROv2 could not go on ({type(error).__name__}): what the proposer writes may "
+                "not be what it asks for"
+            ) from error
+
+
+def _choose_examples(evaluator: CandidateEvaluator) -> tuple[list[Example], list[TrainingExample]]:
+    """Training rows that can be examples, and these examples."""
+    found = [
+        (example, row)
+        for row in evaluator.train
+        if (example := make_example(evaluator.task, row.record)) is not None
+    ]
+    return [example for example, _ in found[:_MAX_TRAINING_ROWS]], [
+        row for _, row in found[:_MAX_TRAINING_ROWS]
+    ]
+
+
+def _build_dspy_example(dspy: Any, row: TrainingExample, index: int) -> Any:
+    """A row as DSPy holds it; ``row`` leads back to the lesson."""
+    gold = row.record.gold
+    answer = "; ".join(gold) if isinstance(gold, tuple) else str(gold)
+    return dspy.Example(text=row.prompt.text, row=str(index), answer=answer).with_inputs(
+        "text", "row"
+    )
+
+
+def _make_program(
+    dspy: Any,
+    evaluator: CandidateEvaluator,
+    examples_pool: Sequence[Example],
+    train: Sequence[TrainingExample],
+) -> Any:
+    """A program of one step, which the bench answers.
+
+    Its classes hold what they need from outside: DSPy copies programs deeply, and would copy the
+    engine with them.
+    """
+    indices = {str(len(train) + place): place for place in range(len(evaluator.validation))}
+    start = evaluator.best
+
+    def to_candidate(instruction: str, demos: Sequence[Any]) -> PromptCandidate:
+        examples = tuple(dict.fromkeys(int(demo["row"]) for demo in demos))
+        words = clean_instruction(instruction) or start.instruction
+        return replace(
+            start,
+            instruction=words,
+            examples=tuple(examples_pool[index] for index in examples)
+            if examples
+            else start.examples,
+        )
+
+    def answer(candidate: PromptCandidate, row: str) -> Any:
+        if row in indices:
+            # The whole of validation is asked at once, and known from then on: row by row nothing
+            # would be shared.
+            evaluation, index = (
+                evaluator.evaluate(candidate, evaluator.validation, "instruction and examples"),
+                indices[row],
+            )
+        else:
+            evaluation, index = evaluator.evaluate(candidate, [train[int(row)]]), 0
+        return dspy.Prediction(
+            answer=str(evaluation.answers[index].value), score=evaluation.scores[index]
+        )
+
+    class _CandidatePredict(dspy.Predict):
+        def forward(self, **inputs: Any) -> Any:
+            output = answer(to_candidate(self.signature.instructions, self.demos), inputs["row"])
+            if dspy.settings.trace is not None:
+                dspy.settings.trace.append((self, {**inputs}, output))
+            return output
+
+    class _CandidateProgram(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = _CandidatePredict(dspy.Signature("text -> answer", start.instruction))
+
+        def forward(self, text: str, row: str) -> Any:
+            return self.ask(text=text, row=row)
+
+    return _CandidateProgram()
+
+
+def _make_engine(dspy: Any, proposer: Proposer) -> Any:
+    """Our proposer as DSPy's engine."""
+    from dspy.lm15 import Message, Response, TextPart, Usage, response_to_events
+
+    class _ProposerEngine:
+        def complete(self, request: Any) -> Any:
+            system = request.system
+            turns = (
+                []
+                if system is None
+                else [system if isinstance(system, str) else "".join(part.text for part in system)]
+            )
+            turns += [message.text or "" for message in request.messages]
+            output = proposer.generate_text("\n\n".join(turns))
+            usage = Usage(input_tokens=0, output_tokens=0, total_tokens=0)
+            message = Message.assistant([TextPart(output or "nothing")])
+            return Response(
+                id=None, model="medtask", message=message, finish_reason="stop", usage=usage
+            )
+
+        def stream(self, request: Any) -> Any:
+            return response_to_events(self.complete(request))
+
+        def close(self) -> None: ...
+
+    return _ProposerEngine()
+
+
+@contextmanager
+def _silence_dspy(dspy: Any) -> Iterator[None]:
+    """Nothing of what DSPy prints and logs comes out, as it quotes rows; nothing is kept on the
+    disk.
+    """
+    from dspy.teleprompt import bootstrap
+
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    logger = logging.getLogger("dspy")
+    level, bars = logger.level, bootstrap.tqdm
+    logger.setLevel(logging.CRITICAL + 1)
+    bootstrap.tqdm = SimpleNamespace(
+        tqdm=lambda rows: rows
+    )  # it takes no setting that leaves its bars out
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+        bootstrap.tqdm = bars

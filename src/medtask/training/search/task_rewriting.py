@@ -1,0 +1,164 @@
+"""A task file with other words in it: comments and order stay where they can, and what it says is
+read again before it is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medtask.errors import InputError, TaskFaults
+from medtask.records import Value
+from medtask.tasks.document import Document, KeyPath, read_document
+from medtask.tasks.task import Example, Task
+from medtask.tasks.text_cleaning import read_cell
+from medtask.training.search.prompt_candidate import PromptCandidate, extract_candidate
+
+WIDTH = 110
+KeyChange = tuple[KeyPath, object]
+
+
+def rewrite_task(task: Task, candidate: PromptCandidate, comments: Sequence[str]) -> str:
+    """The text of the task's file with a candidate's words in it, as YAML. ``comments``: comment
+    lines for its head.
+
+    InputError where the task was not read from a file.
+    """
+    if task.source is None:
+        raise InputError("the task was not read from a file", fix="write it into a file first")
+    document = read_document(task.source)
+    changes = list(_list_changes(task, candidate, document))
+    head = "".join(f"# {line}\n" for line in comments)
+    expected = _apply(document.data, changes)
+    if task.source.suffix.lower() != ".json":
+        text = head + _replace_spans(task.source.read_text(encoding="utf-8-sig"), document, changes)
+        if _parses_as(text, expected, task.source):
+            return text
+    # JSON, or a file in another style than ours: its comments are lost, what it says is not.
+    return head + yaml.safe_dump(expected, sort_keys=False, allow_unicode=True, width=WIDTH)
+
+
+def write_example(example: Example) -> dict[str, object]:
+    """An example as a task file lists it."""
+    return {
+        **{column: _plain(value) for column, value in example.fields.items()},
+        "answer": _plain_answer(example.answer),
+    }
+
+
+def _list_changes(task: Task, candidate: PromptCandidate, document: Document) -> list[KeyChange]:
+    before = extract_candidate(task)
+    changes: list[KeyChange] = []
+    if candidate.instruction != before.instruction:
+        changes.append((("instruction",), candidate.instruction))
+    if candidate.definitions is not None and candidate.definitions != before.definitions:
+        changes.append(
+            (
+                ("answer", "labels"),
+                {name: definition or None for name, definition in candidate.definitions.items()},
+            )
+        )
+    if candidate.examples is not None:
+        changes.append((("examples",), [write_example(example) for example in candidate.examples]))
+    return changes
+
+
+def _apply(data: Mapping[str, object], changes: Sequence[KeyChange]) -> dict[str, object]:
+    """What the file is to say."""
+    wanted: dict[str, Any] = _copy(data)
+    for path, value in changes:
+        inner = wanted
+        for key in path[:-1]:
+            inner = inner[str(key)]
+        inner[str(path[-1])] = value
+    return wanted
+
+
+def _replace_spans(text: str, document: Document, changes: Sequence[KeyChange]) -> str:
+    lines = text.splitlines()
+    if lines and lines[-1].strip() == "...":
+        lines.pop()
+    spans = [(_find_span(document, path, lines), path, value) for path, value in changes]
+    # From the end on, so that the lines before keep their numbers.
+    for span, path, value in sorted(spans, key=lambda found: -found[0][0]):
+        first, last = span
+        indent = len(lines[first]) - len(lines[first].lstrip()) if first < len(lines) else 0
+        block = yaml.safe_dump({path[-1]: value}, sort_keys=False, allow_unicode=True, width=WIDTH)
+        lines[first:last] = [" " * indent + line if line else line for line in block.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _find_span(document: Document, path: KeyPath, lines: Sequence[str]) -> tuple[int, int]:
+    """The lines of a key and its value, from the first to before the last, counted from 0; behind
+    the file's end where it has none. Comments and blank lines before the next key belong to that.
+    """
+    if path not in document.lines:
+        return len(lines), len(lines)
+    first = document.lines[path]
+    later = [
+        line
+        for other, line in document.lines.items()
+        if other[: len(path)] != path and line > first
+    ]
+    last = min(later, default=len(lines) + 1) - 1
+    while last > first and (
+        not lines[last - 1].strip() or lines[last - 1].lstrip().startswith("#")
+    ):
+        last -= 1
+    return first - 1, last
+
+
+def _parses_as(text: str, expected: Mapping[str, object], source: Path) -> bool:
+    """Whether the text is read as it was meant; a file of one line, or with anchors, may not be."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix=".medtask-") as folder:
+        draft = Path(folder) / source.name
+        draft.write_text(text, encoding="utf-8")
+        try:
+            return _normalize_value(read_document(draft).data) == _normalize_value(expected)
+        except TaskFaults:
+            return False
+
+
+def _normalize_value(value: object) -> object:
+    """As a task file reads it: every scalar is text, nothing and an empty text are the same."""
+    if isinstance(value, Mapping):
+        return {str(key): _normalize_value(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_normalize_value(part) for part in value]
+    return "" if value is None else str(value).strip()
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _copy(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_copy(part) for part in value]
+    return None if value is None else str(value)
+
+
+def _plain(value: object) -> object:
+    """A cell as YAML takes it; an absent one is an empty text, since a row without a column is no
+    example.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return read_cell(value) or ""
+
+
+def _plain_answer(answer: Value) -> object:
+    if isinstance(answer, Mapping):
+        return {name: _plain_part(part) for name, part in answer.items()}
+    return list(answer) if isinstance(answer, tuple) else answer
+
+
+def _plain_part(part: object) -> object:
+    if isinstance(part, Mapping):
+        return {str(name): _plain_part(inner) for name, inner in part.items()}
+    return [_plain_part(inner) for inner in part] if isinstance(part, list | tuple) else part

@@ -1,0 +1,102 @@
+"""Headers of GGUF files from strangers: read whole or refused, never trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gguf", reason="gguf is not installed")
+
+import numpy as np
+from gguf import GGUFWriter
+
+from medtask.engines.files.gguf_header import count_gguf_parameters
+from medtask.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    writer = GGUFWriter(str(path), "llama")
+    writer.add_context_length(128)
+    writer.add_token_list(["a", "b", "ab"])
+    writer.add_chat_template("{{ messages }}")
+    for number in range(3):
+        writer.add_tensor(f"block.{number}", np.zeros((8, 32), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+def count_weights(tmp_path: Path, content: bytes) -> int:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(content)
+    return count_gguf_parameters(file)
+
+
+def test_weights_are_counted(gguf_bytes: bytes, tmp_path: Path) -> None:
+    assert count_weights(tmp_path, gguf_bytes) == 3 * 8 * 32
+
+
+def test_a_file_that_was_cut_is_refused(gguf_bytes: bytes, tmp_path: Path) -> None:
+    for length in range(0, len(gguf_bytes) - 8 * 32 * 2, 7):
+        with pytest.raises(InputError, match="no whole GGUF"):
+            count_weights(tmp_path, gguf_bytes[:length])
+
+
+@pytest.mark.parametrize(
+    ("find", "add", "value"),
+    [
+        (b"block.0", 7, struct.pack("<I", 99)),  # more dimensions than there can be
+        (
+            b"block.0",
+            11,
+            struct.pack("<Q", 2**62),
+        ),  # a length that overflows what it is multiplied with
+        (b"block.0", 31, struct.pack("<Q", 2**63)),  # data far behind the end of the file
+        (
+            b"llama.context_length",
+            -8,
+            struct.pack("<Q", 2**60),
+        ),  # a name that is longer than the file
+        (b"GGUF", 8, struct.pack("<Q", 2**40)),  # more tensors than can be
+        (b"GGUF", 16, struct.pack("<Q", 2**40)),  # more facts than can be
+        (b"GGUF", 4, struct.pack("<I", 99)),  # a version of the future
+        (b"tokenizer.ggml.tokens", 29, struct.pack("<Q", 2**50)),  # a list without end
+    ],
+)
+def test_known_shapes_of_attack_are_refused(
+    gguf_bytes: bytes, tmp_path: Path, find: bytes, add: int, value: bytes
+) -> None:
+    place = gguf_bytes.index(find) + add
+    with pytest.raises(InputError, match="no whole GGUF"):
+        count_weights(tmp_path, gguf_bytes[:place] + value + gguf_bytes[place + len(value) :])
+
+
+@pytest.mark.slow
+def test_ten_thousand_mutated_headers_neither_crash_nor_allocate(
+    gguf_bytes: bytes, tmp_path: Path
+) -> None:
+    """S5 of the security goals; what is let through is counted as a file of that size can be."""
+    chance = random.Random(0)
+    tracemalloc.start()
+    try:
+        for _ in range(10_000):
+            content = bytearray(gguf_bytes)
+            for _ in range(chance.randint(1, 4)):
+                place = chance.randrange(min(len(content), 700))
+                content[place : place + chance.choice((1, 4, 8))] = chance.randbytes(
+                    chance.choice((1, 4, 8))
+                )
+            with contextlib.suppress(InputError):
+                assert 0 <= count_weights(tmp_path, bytes(content)) <= 8 * len(content)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,141 @@
+"""The contract of a model folder: what it says is so, and nothing half-written or changed is
+loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtask.engines.model_metadata import (
+    ModelMetadata,
+    find_trained_engine,
+    hash_model_metadata,
+    read_model_metadata,
+    write_model_metadata,
+)
+from medtask.errors import InputError, StorageError
+
+MODEL = ModelMetadata(
+    "linear",
+    "label",
+    ("knee", "wrist"),
+    abstain="unclear",
+    base="tf-idf",
+    task_fingerprint="f00",
+    phi="no",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "linear.json").write_text("{}")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "weights.safetensors").write_bytes(b"\0\1")
+    (tmp_path / "README.md").write_text("a model")
+    write_model_metadata(tmp_path, MODEL)
+    return tmp_path
+
+
+def test_what_was_written_is_read_with_a_hash_of_every_file(folder: Path) -> None:
+    found = read_model_metadata(folder)
+    assert (found.engine, found.kind, found.labels, found.abstain) == (
+        "linear",
+        "label",
+        ("knee", "wrist"),
+        "unclear",
+    )
+    assert (found.base, found.task_fingerprint, found.phi) == ("tf-idf", "f00", "no")
+    assert set(found.sha256) == {"linear.json", "part/weights.safetensors"}
+    (folder / "README.md").write_text("words for people, which people may change")
+    assert read_model_metadata(folder) == found
+    assert found == write_model_metadata(folder, MODEL)
+    assert find_trained_engine(folder) == "linear"
+    assert json.loads((folder / "medtask.json").read_text())["format"] == 1
+
+
+def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(
+    tmp_path: Path,
+) -> None:
+    assert find_trained_engine(tmp_path) is None
+    with pytest.raises(InputError, match=r"holds no trained model: medtask\.json is missing"):
+        read_model_metadata(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (
+            lambda folder: (folder / "linear.json").unlink(),
+            r"is not whole: linear\.json is missing",
+        ),
+        (
+            lambda folder: (folder / "part" / "weights.safetensors").write_bytes(b"\0\2"),
+            "is not the file that training wrote",
+        ),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{}"),
+            r'files that training did not write: "tokenizer\.json"',
+        ),
+        (lambda folder: (folder / "medtask.json").write_text('{"format": 1'), "cannot be read"),
+        (lambda folder: (folder / "medtask.json").write_text("[" * 100_000), "cannot be read"),
+        (lambda folder: (folder / "medtask.json").write_text("[1]"), "holds no JSON object"),
+    ],
+)
+def test_a_folder_that_is_not_as_it_was_written_is_refused(
+    folder: Path, damage: Callable[[Path], Any], told: str
+) -> None:
+    damage(folder)
+    with pytest.raises(InputError, match=told):
+        read_model_metadata(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"format": 2}, "has the format 2; this version of medtask reads format 1"),
+        ({"labels": ["knee", "knee"]}, 'names the label "knee" twice'),
+        ({"labels": []}, 'nothing usable under "labels"'),
+        ({"labels": ["knee", " "]}, 'nothing usable under "labels"'),
+        ({"labels": ["knee", 3]}, 'nothing usable under "labels"'),
+        ({"engine": "pickle"}, 'nothing usable under "engine"'),
+        ({"kind": "choice", "phi": "maybe"}, 'nothing usable under "kind", "phi"'),
+        ({"sha256": {"../../etc/passwd": "0"}}, 'nothing usable under "sha256"'),
+        ({"sha256": {"/etc/passwd": "0"}}, 'nothing usable under "sha256"'),
+        ({"abstain": 1, "base": None}, 'nothing usable under "abstain", "base"'),
+        ({"temperature": 2}, 'nothing usable under "temperature"'),
+    ],
+)
+def test_a_contract_that_says_what_cannot_be_is_refused(
+    folder: Path, change: dict[str, Any], told: str
+) -> None:
+    path = folder / "medtask.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=told):
+        read_model_metadata(folder)
+    with pytest.raises(InputError):
+        find_trained_engine(folder)
+
+
+def test_labels_that_cannot_be_told_apart_are_never_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="twice"):
+        write_model_metadata(tmp_path, ModelMetadata("encoder", "labels", ("a", "a")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_contract_that_cannot_be_written_says_so_and_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "medtask.json").mkdir()
+    with pytest.raises(StorageError):
+        write_model_metadata(tmp_path, MODEL)
+    assert find_trained_engine(tmp_path) is None
+
+
+def test_the_contract_stands_for_every_byte_of_the_model(folder: Path) -> None:
+    before = hash_model_metadata(folder)
+    (folder / "linear.json").write_text("{ }")
+    write_model_metadata(folder, MODEL)
+    assert hash_model_metadata(folder) != before

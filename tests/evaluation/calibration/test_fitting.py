@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import accuracy_score, log_loss
+
+from medtask.errors import UsageError
+from medtask.evaluation.calibration.fitting import (
+    fit_batch_calibration,
+    fit_bias,
+    fit_calibration,
+    fit_isotonic,
+    fit_temperature,
+)
+from medtask.evaluation.calibration.transforms import Calibration
+from medtask.evaluation.statistics.refusal import Refusal
+
+RANDOM = np.random.default_rng(20261120)
+NAMES = ("a", "b", "c")
+PLAIN = Calibration("none", NAMES, True, 0)
+PLAIN_EACH = Calibration("none", NAMES, False, 0)
+
+
+def draw_probabilities(
+    n: int, overconfidence: float = 1.0, bias: tuple[float, ...] = (0, 0, 0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of a model that is ``overconfidence`` times as sure as it may be and likes labels
+    by ``bias``; and the truth.
+    """
+    logs = RANDOM.normal(0, 1.5, (n, 3))
+    true = softmax(logs, axis=1)
+    gold = np.array([RANDOM.choice(3, p=row) for row in true])
+    return softmax(overconfidence * logs + np.array(bias), axis=1), gold
+
+
+def fit_probabilities(shares: np.ndarray, gold: np.ndarray, **more: object) -> Calibration:
+    found = fit_calibration(
+        shares, gold, NAMES[: shares.shape[1]], exclusive=gold.ndim == 1, **more
+    )  # type: ignore[arg-type]
+    assert isinstance(found, Calibration), found
+    return found
+
+
+class IdentityClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier whose inputs are its answers."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> IdentityClassifier:
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return x.argmax(axis=1)
+
+
+def test_the_temperature_is_scikit_learns() -> None:
+    shares, gold = draw_probabilities(600, overconfidence=2.5)
+    shares = np.clip(shares, 1e-5, None)  # below 1e-6 ours reads them as that
+    shares /= shares.sum(axis=1, keepdims=True)
+    peer = CalibratedClassifierCV(
+        FrozenEstimator(IdentityClassifier().fit(shares, gold)), method="temperature"
+    ).fit(shares, gold)
+    found = fit_temperature(shares, gold, PLAIN, prior=0.0)
+    assert found.temperature == pytest.approx(2.5, rel=0.15)
+    assert found.apply(shares) == pytest.approx(peer.predict_proba(shares), abs=1e-3)
+    assert fit_temperature(shares, gold, PLAIN).temperature == pytest.approx(
+        found.temperature, rel=0.01
+    )
+
+
+def test_a_bias_is_found_and_taken_off() -> None:
+    shares, gold = draw_probabilities(1500, overconfidence=1.5, bias=(2.0, 0.0, -1.0))
+    found = fit_bias(shares, gold, PLAIN)
+    assert found.temperature == pytest.approx(1.5, rel=0.15)
+    assert np.subtract(found.bias, found.bias[1]) == pytest.approx([-2 / 1.5, 0, 1 / 1.5], abs=0.3)
+    # No point nearby has less loss: the slope that is handed to the optimiser is right.
+    best = (
+        log_loss(gold, found.apply(shares)) * len(gold)
+        + (np.log(found.temperature) ** 2 + np.square(found.bias).sum()) / 2
+    )
+    for step in np.vstack([np.eye(4), -np.eye(4)]) * 0.02:
+        heat, bias = found.temperature * np.exp(step[0]), np.array(found.bias) + step[1:]
+        near = softmax(np.log(shares) / heat + bias, axis=1)
+        assert (
+            best
+            <= log_loss(gold, near) * len(gold)
+            + (np.log(heat) ** 2 + np.square(bias).sum()) / 2
+            + 1e-6
+        )
+
+
+def test_labels_by_themselves_are_scaled_on_their_odds() -> None:
+    odds = RANDOM.normal(0, 1.5, (800, 3))
+    truth = RANDOM.random((800, 3)) < expit(odds)
+    shares = expit(2 * odds)
+    found = fit_temperature(shares, truth, PLAIN_EACH, prior=0.0)
+    direct = minimize_scalar(
+        lambda heat: log_loss(truth.ravel(), expit(logit(shares) / heat).ravel()),
+        bounds=(0.2, 5),
+        method="bounded",
+    )
+    assert found.temperature == pytest.approx(direct.x, rel=1e-3)
+    shares[::5, 1] = np.nan
+    told = fit_probabilities(shares, truth)
+    assert told.method in ("temperature", "bias")
+    moved = told.apply(shares)
+    assert np.isnan(moved[::5, 1]).all()
+    assert not np.isnan(np.delete(moved, np.s_[::5], axis=0)).any()
+    assert told.after is not None
+    assert told.before is not None
+    assert told.after.log_loss.value < told.before.log_loss.value
+
+
+def test_isotonic_is_scikit_learns_summed_to_one() -> None:
+    shares, gold = draw_probabilities(1200, overconfidence=2)
+    found = fit_isotonic(shares, gold, PLAIN)
+    rows = len(gold)
+    columns = [
+        IsotonicRegression(
+            y_min=1 / (rows + 2), y_max=(rows + 1) / (rows + 2), out_of_bounds="clip"
+        ).fit_transform(shares[:, k], gold == k)
+        for k in range(3)
+    ]
+    bent = np.array(columns).T
+    assert found.apply(shares) == pytest.approx(bent / bent.sum(axis=1, keepdims=True), abs=1e-6)
+
+
+def test_a_temperature_never_changes_the_answer_and_rows_sum_to_one() -> None:
+    shares, gold = draw_probabilities(300, overconfidence=4)
+    shares[:, 2] = np.where(np.arange(300) % 3 == 0, np.nan, shares[:, 2])
+    shares[5] = [1.0, 0.0, np.nan]
+    shares /= np.nansum(shares, axis=1, keepdims=True)
+    found = fit_probabilities(shares, gold, method="temperature")
+    moved = found.apply(shares)
+    assert np.array_equal(np.isnan(moved), np.isnan(shares))
+    assert np.nansum(moved, axis=1) == pytest.approx(np.ones(300))
+    assert np.array_equal(np.nanargmax(moved, axis=1), np.nanargmax(shares, axis=1))
+    unknown = np.full((1, 3), np.nan)
+    assert np.isnan(found.apply(unknown)).all()
+
+
+def test_figures_are_of_rows_that_the_fit_had_not_seen() -> None:
+    shares, gold = draw_probabilities(500, overconfidence=3, bias=(1, 0, 0))
+    found = fit_probabilities(shares, gold)
+    assert found.method == "bias"
+    assert found.before is not None
+    assert found.after is not None
+    assert found.before.log_loss.value == pytest.approx(log_loss(gold, shares), rel=1e-3)
+    assert found.before.accuracy.value == pytest.approx(accuracy_score(gold, shares.argmax(axis=1)))
+    fresh, truth = draw_probabilities(20_000, overconfidence=3, bias=(1, 0, 0))
+    seen = log_loss(gold, found.apply(shares))
+    assert seen < found.after.log_loss.value < found.before.log_loss.value
+    assert log_loss(truth, found.apply(fresh)) == pytest.approx(found.after.log_loss.value, abs=0.1)
+    assert found.after.ece < found.before.ece
+    assert "bias for each label" in found.describe()
+
+
+def test_what_is_calibrated_already_stays_as_it_is() -> None:
+    shares, gold = draw_probabilities(400)
+    found = fit_probabilities(shares, gold)
+    assert (found.method, found.calibrated) == ("none", False)
+    assert found.apply(shares) == pytest.approx(shares)
+    assert found.describe().startswith("uncalibrated: no method lowers")
+
+
+def test_groups_are_kept_together() -> None:
+    # Thirty texts, each forty times: by rows the folds know the answers, by groups they do not.
+    shares, gold = draw_probabilities(30)
+    many, truths, groups = (np.repeat(one, 40, axis=0) for one in (shares, gold, np.arange(30)))
+    alone, grouped = (
+        fit_probabilities(many, truths, method="isotonic"),
+        fit_probabilities(many, truths, method="isotonic", groups=groups),
+    )
+    assert alone.after is not None
+    assert grouped.after is not None
+    assert grouped.after.log_loss.value > 1.5 * alone.after.log_loss.value
+    few = fit_calibration(many, truths, NAMES, exclusive=True, groups=np.repeat(np.arange(4), 300))
+    assert isinstance(few, Refusal)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 29])
+def test_tiny_samples_are_refused(n: int) -> None:
+    shares, gold = draw_probabilities(60)
+    found = fit_calibration(shares[:n], gold[:n], NAMES, exclusive=True)
+    assert isinstance(found, Refusal)
+    assert found.rows == n
+
+
+@pytest.mark.parametrize(
+    ("gold", "constant", "why"),
+    [
+        (np.zeros(200, dtype=int), False, "one class"),
+        (np.arange(200) % 3, True, "same shares"),
+        (np.full(200, -1), False, "no row has gold"),
+    ],
+)
+def test_what_teaches_nothing_is_refused(gold: np.ndarray, constant: bool, why: str) -> None:
+    shares, _ = draw_probabilities(200)
+    if constant:
+        shares[:] = shares[0]
+    found = fit_calibration(shares, gold, NAMES, exclusive=True)
+    assert isinstance(found, Refusal)
+    assert why in found.reason
+    assert str(found)
+
+
+def test_answers_that_are_all_right_do_not_become_certain() -> None:
+    gold = np.arange(60) % 3
+    truth = gold[:, None] == np.arange(3)
+    shares = np.where(truth, 0.8, 0.1) + RANDOM.random((60, 1)) * np.where(truth, 0.02, -0.01)
+    found = fit_probabilities(shares, gold)
+    assert found.apply(shares).max() < 0.999
+
+
+def test_a_label_that_gold_never_has_keeps_a_small_share() -> None:
+    shares, gold = draw_probabilities(400)
+    gold = np.where(gold == 2, 0, gold)
+    found = fit_probabilities(shares, gold, method="bias")
+    assert -8 < found.bias[2] - found.bias[0] < 0
+    assert found.apply(shares)[:, 2].min() > 0
+
+
+def test_isotonic_and_bias_wait_for_rows() -> None:
+    shares, gold = draw_probabilities(60)
+    found = fit_calibration(shares, gold, NAMES, exclusive=True, method="isotonic")
+    assert isinstance(found, Refusal)
+    assert found.needed == 1000
+    with pytest.raises(UsageError):
+        fit_calibration(shares, gold, NAMES, exclusive=True, method="batch")
+    with pytest.raises(UsageError):
+        fit_calibration(shares, gold, NAMES, exclusive=False)
+
+
+def test_batch_calibration_divides_by_the_mean() -> None:
+    shares, gold = draw_probabilities(3000, bias=(2, 0, -1))
+    found = fit_batch_calibration(shares, NAMES)
+    assert isinstance(found, Calibration)
+    expected = shares / shares.mean(axis=0)
+    assert found.apply(shares) == pytest.approx(
+        expected / expected.sum(axis=1, keepdims=True), rel=1e-6
+    )
+    assert (
+        accuracy_score(gold, found.apply(shares).argmax(axis=1))
+        > accuracy_score(gold, shares.argmax(axis=1)) + 0.05
+    )
+    assert "equally frequent" in found.describe()
+
+
+def test_batch_calibration_refuses_too_little() -> None:
+    shares, _ = draw_probabilities(100)
+    assert isinstance(fit_batch_calibration(shares[:49], NAMES), Refusal)
+    assert isinstance(fit_batch_calibration(np.repeat(shares[:1], 100, axis=0), NAMES), Refusal)
+    shares[:, 1] = np.nan
+    shares /= np.nansum(shares, axis=1, keepdims=True)
+    found = fit_batch_calibration(shares, NAMES)
+    assert isinstance(found, Calibration)
+    assert found.bias[1] == 0

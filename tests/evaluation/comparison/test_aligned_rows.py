@@ -1,0 +1,145 @@
+"""Which rows are compared: those that all systems have, with gold; what is left out is counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from medtask.errors import InputError
+from medtask.records import Answer, Option, Status
+from support.comparison_rows import LABELS, AnsweredTestRow, join_systems, make_answer, make_rows
+
+GOLD = ["curative", "staging", "palliative", "curative"]
+
+
+def test_rows_are_joined_by_id_wherever_they_stand() -> None:
+    ours = make_rows(GOLD, ["curative", "curative", "palliative", None])
+    theirs = [row._replace(row=9 - row.row, gold=None, text="") for row in reversed(ours)]
+    contest = join_systems("label", {"ours": ours, "theirs": theirs})
+    assert sorted(contest.ids) == ["c0", "c1", "c2", "c3"]
+    for place, name in enumerate(contest.ids):
+        number = int(name[1:])
+        assert contest.gold[place] == GOLD[number]
+        assert contest.texts[place].endswith(f" {number}")
+        one, other = contest.systems
+        assert one.values[place] == other.values[place]
+        assert one.right[place] is (one.values[place] == GOLD[number])
+        assert (one.rows[place], other.rows[place]) == (number + 1, 8 - number)
+    assert contest.row_coverage.describe() == []
+
+
+def test_the_order_of_rows_depends_on_ids_alone() -> None:
+    ours = make_rows(GOLD, GOLD)
+    assert (
+        join_systems("label", {"x": ours, "y": ours}).ids
+        == join_systems("label", {"y": ours[::-1], "x": ours}).ids
+    )
+
+
+def test_what_only_some_systems_have_is_counted() -> None:
+    ours = make_rows(GOLD, GOLD)
+    extra = AnsweredTestRow(9, make_answer("other", "curative"), "text")
+    contest = join_systems("label", {"ours": ours, "theirs": [*ours[:3], extra]})
+    assert len(contest.ids) == 3
+    assert contest.row_coverage.absent == {"ours": 0, "theirs": 1}
+    assert contest.row_coverage.union == 5
+    assert contest.row_coverage.describe() == [
+        "theirs lacks 1 row with gold that another system has: left out of the comparison."
+    ]
+
+
+def test_rows_without_gold_or_with_strange_gold_are_told() -> None:
+    gold = ["curative", None, "", "cure"]
+    contest = join_systems("label", {"x": make_rows(gold, GOLD), "y": make_rows(gold, GOLD)})
+    assert contest.ids == ("c0",)
+    assert (contest.row_coverage.ungraded, contest.row_coverage.unknown) == (2, 1)
+    assert len(contest.row_coverage.describe()) == 2
+
+
+def test_what_the_task_does_not_allow_is_no_answer() -> None:
+    rows = make_rows(GOLD, ["curative", "invented", "palliative", "curative"])
+    contest = join_systems("label", {"x": rows, "y": make_rows(GOLD, GOLD)})
+    assert contest.systems[0].invalid_answers == 1
+    assert contest.systems[0].values.count(None) == 1
+    assert any("does not allow" in told for told in contest.row_coverage.describe())
+
+
+def test_an_abstention_is_held_against_gold_that_abstains() -> None:
+    from medtask.evaluation.comparison.aligned_rows import SystemSource, align_rows
+
+    rows = [
+        AnsweredTestRow(1, Answer("a", Status.ABSTAINED), "text", "unclear"),
+        AnsweredTestRow(2, Answer("b", Status.ABSTAINED), "text", "staging"),
+    ]
+    contest = align_rows(
+        "label", LABELS, "unclear", [SystemSource(name, lambda: rows) for name in "xy"]
+    )
+    assert sorted(zip(contest.ids, contest.systems[0].right, strict=True)) == [
+        ("a", True),
+        ("b", False),
+    ]
+    assert contest.classes == (*LABELS, "unclear")
+
+
+def test_letters_become_sets_where_any_are() -> None:
+    options = tuple(Option(letter, letter) for letter in "ABC")
+    one = [AnsweredTestRow(1, make_answer("q", "A"), "?", ("A", "B"), options)]
+    contest = join_systems(
+        "choice",
+        {"x": one, "y": [AnsweredTestRow(1, make_answer("q", ("A", "B")), "?", None, options)]},
+        (),
+    )
+    assert contest.gold == (("A", "B"),)
+    assert [entrant.values for entrant in contest.systems] == [(("A",),), (("A", "B"),)]
+    assert [entrant.right for entrant in contest.systems] == [(False,), (True,)]
+
+
+def test_groups_come_from_whoever_knows_them() -> None:
+    rows = make_rows(GOLD, GOLD)
+    contest = join_systems(
+        "label", {"x": rows, "y": make_rows(GOLD, GOLD, groups=["p", "p", None, "q"])}
+    )
+    assert sorted(contest.groups, key=str) == [None, "p", "p", "q"]
+    assert contest.to_json()["groups"] == 2
+
+
+def test_an_id_that_comes_twice_is_an_error() -> None:
+    rows = make_rows(GOLD, GOLD)
+    with pytest.raises(InputError, match="x has one id in two rows, 1 and 7") as caught:
+        join_systems("label", {"x": [*rows, rows[0]._replace(row=7)], "y": rows})
+    assert caught.value.fix
+
+
+def test_gold_that_differs_is_an_error() -> None:
+    rows = make_rows(GOLD, GOLD)
+    with pytest.raises(
+        InputError, match=r"y has other gold than the systems before it, in 1 row \(first: row 2\)"
+    ):
+        join_systems(
+            "label",
+            {
+                "x": rows,
+                "y": [row._replace(gold="curative" if row.row == 2 else None) for row in rows],
+            },
+        )
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ([AnsweredTestRow(1, make_answer("z", "curative"), "", "curative")], "nothing in common"),
+        (
+            [AnsweredTestRow(1, make_answer("c3", "curative"))],
+            "none of the rows that are in all of x and y has gold",
+        ),
+    ],
+)
+def test_nothing_to_compare_is_an_error(other: list[AnsweredTestRow], message: str) -> None:
+    mine = make_rows(["curative", "staging", "staging", None], GOLD)
+    with pytest.raises(InputError, match=message):
+        join_systems("label", {"x": mine, "y": other})
+
+
+def test_no_gold_at_all_is_an_error() -> None:
+    rows = make_rows([None] * 4, GOLD)
+    with pytest.raises(InputError, match="no row of x and y has gold"):
+        join_systems("label", {"x": rows, "y": rows})

@@ -1,0 +1,202 @@
+"""One leaderboard over all kinds of systems: nothing that was not measured is on it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from medtask.evaluation.comparison.leaderboard import (
+    describe_leaderboard,
+    format_leaderboard,
+    infer_system_family,
+    rank_systems,
+)
+from support.comparison_rows import LABELS, join_systems, make_comparison, make_rows
+
+DEFINITIONS = [(name, f"of the {name} kind") for name in LABELS]
+SHOWN: dict[str, Any] = {"task.examples": "6 (sha256 00)"}
+POOL: dict[str, Any] = {"task.pool": "3 by bm25 of 40 (sha256 00)"}
+
+
+def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) -> dict[str, Any]:
+    return {
+        "model": {"name": engine, "title": f"a model of {engine}"},
+        "identity": {"task.examples": "0 (sha256 00)", **facts},
+        "settings": {"rows": 200},
+        "timing": {"sessions": 1, "seconds": seconds},
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "family"),
+    [
+        (make_manifest("linear"), "TF-IDF"),
+        (make_manifest("encoder"), "encoder"),
+        (make_manifest("hf"), "prompted"),
+        (make_manifest("llamacpp", **SHOWN), "few-shot"),
+        (make_manifest("http", **POOL), "few-shot"),
+        (make_manifest("hf", **{"model.adapter": "ab12", **SHOWN}), "fine-tuned"),
+        (make_manifest("fake"), "no model"),
+        ({}, "another tool"),
+        ({"model": "broken", "identity": []}, "another tool"),
+    ],
+)
+def test_a_family_is_found_in_the_manifest(told: dict[str, Any], family: str) -> None:
+    assert infer_system_family(told) == family
+
+
+def test_lines_are_ranked_and_their_figures_sklearns() -> None:
+    contest = make_comparison()
+    board = rank_systems(contest, baselines=False)
+    assert [line.name for line in board.entries] == ["good", "fair", "poor"]
+    for line in board.entries:
+        entrant = next(one for one in contest.systems if one.name == line.name)
+        told = [value or "none" for value in entrant.values]
+        accuracy, macro_f1 = line.figures["accuracy"], line.figures["macro_f1"]
+        assert accuracy is not None
+        assert macro_f1 is not None
+        assert accuracy.value == pytest.approx(accuracy_score(contest.gold, told))
+        assert macro_f1.value == pytest.approx(
+            f1_score(contest.gold, told, labels=LABELS, average="macro", zero_division=0)
+        )
+        assert line.unanswered == told.count("none")
+        assert set(line.parts) == set(LABELS)
+    assert [line.p for line in board.entries] == [
+        None,
+        board.pairs[0].p_holm,
+        board.pairs[1].p_holm,
+    ]
+    assert len(board.pairs) == 3
+    assert board.entries[2].p is not None
+    assert board.entries[2].p < 0.001
+
+
+def test_the_order_in_which_systems_are_named_changes_nothing() -> None:
+    contest = make_comparison()
+    systems = {entrant.name: make_rows(contest.gold, entrant.values) for entrant in contest.systems}
+    boards = [
+        rank_systems(join_systems("label", dict(each)), baselines=False)
+        for each in (systems.items(), reversed(systems.items()))
+    ]
+    assert boards[0].to_json() == boards[1].to_json()
+
+
+def test_what_was_not_measured_is_not_there() -> None:
+    board = rank_systems(make_comparison(), baselines=False, price_per_hour=4)
+    for line in board.entries:
+        assert (line.rows_per_s, line.memory_bytes, line.accelerator_bytes, line.cost_per_1000) == (
+            None,
+            None,
+            None,
+            None,
+        )
+    lines = format_leaderboard(board)
+    assert "rows/s" not in lines[0]
+    assert "memory" not in lines[0]
+
+
+def test_speed_memory_and_cost_come_from_the_manifest() -> None:
+    told = make_manifest("hf", seconds=10.0)
+    told["timing"] |= {"peak_memory_bytes": 2_500_000_000, "peak_accelerator_bytes": 7_000_000_000}
+    contest = make_comparison(
+        manifests={"good": told, "fair": make_manifest("linear", seconds=0.0)}
+    )
+    board = rank_systems(contest, baselines=False, price_per_hour=3.6)
+    good, fair = board.entries[:2]
+    assert good.rows_per_s == 20
+    assert good.memory_bytes == 2_500_000_000
+    assert good.cost_per_1000 == pytest.approx(1000 / 20 / 3600 * 3.6)
+    assert (fair.rows_per_s, fair.cost_per_1000) == (None, None)
+    head, first, *_ = format_leaderboard(board)
+    assert "per 1,000 rows" in head
+    assert "2.5 GB + 7.0 GB GPU" in first
+    assert (
+        rank_systems(make_comparison(manifests={"good": told}), baselines=False)
+        .entries[0]
+        .cost_per_1000
+        is None
+    )
+
+
+def test_simple_methods_stand_beside_the_systems_on_the_same_rows() -> None:
+    contest = make_comparison(90)
+    board = rank_systems(contest, DEFINITIONS)
+    baselines = {line.name: line for line in board.entries if line.baseline}
+    assert {"TF-IDF", "MiniLM", "majority"} == set(baselines)
+    most = max(contest.gold.count(name) for name in LABELS) / 90
+    majority = baselines["majority"].figures["accuracy"]
+    assert majority is not None
+    assert majority.value == pytest.approx(most)
+    assert len(board.pairs) == 3
+    assert len(board.baseline_pairs) == 9
+    assert baselines["majority"].p is not None or board.best.baseline
+    values = [figure.value for line in board.entries if (figure := board.headline(line))]
+    assert values == sorted(values, reverse=True)
+
+
+def test_without_texts_the_simple_methods_say_why_they_are_missing() -> None:
+    gold = ["curative", "staging"] * 10
+    rows = make_rows(gold, gold, texts=[""] * 20)
+    board = rank_systems(join_systems("label", {"x": rows, "y": rows}), DEFINITIONS)
+    assert board.entries[-1].note == "the texts of the rows are not known"
+    assert "not measured" in format_leaderboard(board)[3]
+
+
+def test_groups_make_wider_intervals() -> None:
+    alone, grouped = (
+        rank_systems(make_comparison(groups=each), baselines=False) for each in (False, True)
+    )
+    assert [pair.groups for pair in alone.pairs] == [None] * 3
+    assert [pair.groups for pair in grouped.pairs] == [50] * 3
+    assert [line.name for line in alone.entries] == [line.name for line in grouped.entries]
+
+
+@pytest.mark.parametrize("kind", ["labels", "choice", "answer", "fields"])
+def test_every_kind_has_its_leaderboard(kind: Any) -> None:
+    gold: dict[str, list[Any]] = {
+        "labels": [("curative", "staging"), (), ("palliative",)] * 8,
+        "choice": ["A", "B", "C"] * 8,
+        "answer": ["rest and fluids", "see the clinic today", "call 112"] * 8,
+        "fields": [{"side": "left"}, {"side": "right"}, {"side": None}] * 8,
+    }
+    wrong: dict[str, Any] = {
+        "labels": ("curative",),
+        "choice": "A",
+        "answer": "rest",
+        "fields": {"side": "left"},
+    }
+    truth = gold[kind]
+    systems = {
+        "right": make_rows(truth, truth),
+        "half": make_rows(truth, [wrong[kind]] * 12 + truth[12:]),
+    }
+    systems["silent"] = make_rows(truth, [None] * 24)
+    board = rank_systems(join_systems(kind, systems), baselines=False)
+    assert [line.name for line in board.entries] == ["right", "half", "silent"]
+    first = board.headline(board.best)
+    assert first is not None
+    assert first.value == 1
+    assert board.pairs[1].verdict == "better"
+    assert json.loads(json.dumps(board.to_json()))["measure"] == board.metric
+    assert len(format_leaderboard(board)) == 4 + 1 + 3
+
+
+def test_one_row_and_one_class_are_no_trouble() -> None:
+    for gold in (["curative"], ["curative"] * 5):
+        board = rank_systems(
+            join_systems(
+                "label", {"x": make_rows(gold, gold), "y": make_rows(gold, [None] * len(gold))}
+            ),
+            DEFINITIONS,
+        )
+        assert board.pairs[0].verdict == "no clear difference"
+        assert "has the highest accuracy" in describe_leaderboard(board, len(gold))
+
+
+def test_no_record_text_is_in_the_numbers() -> None:
+    assert "a text about" not in json.dumps(
+        rank_systems(make_comparison(40), DEFINITIONS).to_json()
+    )

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+
+from medtask.prediction.field_answers import (
+    build_answer_schema,
+    build_field_branches,
+    extract_quotes,
+    find_outcome,
+    parse_object,
+)
+from medtask.tasks.field_values import format_json
+from medtask.tasks.task import Fields, ScoredField
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "side": {"enum": ["left", "right", None]},
+        "side_quote": {"type": ["string", "null"], "quote": True},
+        "tumour": {
+            "type": ["object", "null"],
+            "properties": {"seen": {"type": "boolean"}, "size": {"type": "number"}},
+        },
+    },
+}
+FORM = Fields(
+    SCHEMA,
+    scored=(
+        ScoredField(("side",), ("left", "right", None)),
+        ScoredField(("tumour", "seen"), (True, False)),
+    ),
+    quoted=(("side",),),
+)
+
+
+def test_each_choice_is_asked_behind_everything_that_was_written_before_it() -> None:
+    value = {"side": "left", "side_quote": 'the "left" flank', "tumour": {"seen": True, "size": 3}}
+    (side, first), (seen, second) = build_field_branches(FORM, value)
+    assert (first.prefix, first.candidates) == ('{"side":', ('"left"', '"right"', "null"))
+    assert (second.prefix, second.candidates) == (
+        '{"side":"left","side_quote":"the \\"left\\" flank","tumour":{"seen":',
+        ("true", "false"),
+    )
+    for field, branch in ((side, first), (seen, second)):
+        chosen = field.outcomes.index(find_outcome(field, value))
+        assert format_json(value).startswith(branch.prefix + branch.candidates[chosen])
+
+
+def test_fields_of_an_absent_object_are_not_asked_about() -> None:
+    assert [
+        field.path
+        for field, _ in build_field_branches(
+            FORM, {"side": None, "side_quote": None, "tumour": None}
+        )
+    ] == [("side",)]
+
+
+def test_outcomes_are_named_by_field_and_value() -> None:
+    assert FORM.scored[0].outcomes == ("side=left", "side=right", "side=null")
+    assert FORM.scored[1].outcomes == ("tumour.seen=true", "tumour.seen=false")
+
+
+def test_a_quote_has_its_place_in_the_text() -> None:
+    bare, quotes, missing = extract_quotes(
+        FORM, {"side": "left", "side_quote": "left flank"}, "Pain in the left flank."
+    )
+    assert (bare, missing) == ({"side": "left"}, [])
+    assert (quotes["side"].start, quotes["side"].end) == (12, 22)
+
+
+def test_a_quote_that_is_not_in_the_text_is_no_quote() -> None:
+    assert extract_quotes(FORM, {"side": "left", "side_quote": "Left"}, "left")[1:] == (
+        {},
+        ["side"],
+    )
+
+
+def test_the_schema_of_the_answer_has_no_quotes() -> None:
+    assert list(build_answer_schema(FORM)["properties"]) == ["side", "tumour"]
+    assert "side_quote" in json.dumps(FORM.schema)
+
+
+def test_only_an_object_is_read() -> None:
+    assert parse_object('{"a": 1}') == {"a": 1}
+    assert [parse_object(text) for text in ("[1]", "{", "", "null")] == [None] * 4

@@ -1,0 +1,278 @@
+"""Answers read again: from the folder of a run of every kind, and from tables of other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from medtask.engines.fake import FakeEngine
+from medtask.errors import InputError, MedtaskError, TableError, UsageError
+from medtask.records import Status
+from medtask.runs.answer_table import open_answers
+from medtask.runs.ledger import Ledger
+from medtask.runs.local_run import run
+from medtask.runs.run_evaluation import summarize_answers
+from medtask.tables.read import read_table
+from medtask.tasks.load import load_task
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.rows import read_records
+from medtask.tasks.serialization import task_from_dict, task_to_dict
+from medtask.tasks.task import Task
+from support.tasks_by_kind import ANSWER_SPECS, write_task_and_table
+
+
+@pytest.mark.parametrize("kind", sorted(ANSWER_SPECS))
+def test_a_run_reads_as_it_was_answered(kind: str, tmp_path: Path) -> None:
+    folder, table = write_task_and_table(kind, tmp_path, 60)
+    task = load_task(folder)
+    out = run(task, FakeEngine(), table, out=tmp_path / "out").folder
+    found = open_answers(out)
+    ledger = Ledger(out / "ledger.db", task.outcomes)
+    kept = [given.answer for given in ledger.read_answers(60)]
+    ledger.close()
+    assert found.task.kind == task.kind and found.task.labels == task.labels and not found.has_gold
+    rows = list(found.rows())
+    assert [
+        (row.answer.record_id, row.answer.status, row.answer.value, row.answer.confidence)
+        for row in rows
+    ] == [(answer.record_id, answer.status, answer.value, answer.confidence) for answer in kept]
+    shown = [row.answer.probabilities for row in rows]
+    assert shown == [answer.probabilities for answer in kept] or task.kind in ("choice", "fields")
+    prompts = [
+        build_prompt(replace(task, gate=found.task.gate), record)
+        for record in read_records(task, read_table(table))
+    ]
+    assert [row.text for row in rows] == [getattr(prompt, "text", "") for prompt in prompts]
+    assert [row.options for row in rows] == [getattr(prompt, "options", ()) for prompt in prompts]
+
+
+@pytest.mark.parametrize("kind", sorted(ANSWER_SPECS))
+def test_facts_are_the_question_again(kind: str, tmp_path: Path) -> None:
+    task = load_task(write_task_and_table(kind, tmp_path, 1)[0])
+    again = task_from_dict(
+        task.name, json.loads(json.dumps(task_to_dict(task))), fingerprint=task.fingerprint
+    )
+    assert (again.answer_spec, again.labels, again.abstain, again.outcomes) == (
+        task.answer_spec,
+        task.labels,
+        task.abstain,
+        task.outcomes,
+    )
+
+
+@pytest.fixture
+def folder(task: Task, write_rows: Callable[[int], Path], tmp_path: Path) -> Path:
+    return run(task, FakeEngine(), write_rows(30), out=tmp_path / "out").folder
+
+
+def test_gold_from_a_file_meets_its_rows_by_id(folder: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.csv"
+    gold.write_text("case_id,reader\nc-7,staging\nc-3,curative\nc-99,curative\n")
+    found = open_answers(folder, gold=str(gold))
+    assert {row.answer.record_id: row.gold for row in found.rows() if row.gold} == {
+        "c-3": "curative",
+        "c-7": "staging",
+    }
+    assert found.notes == (f"1 of the 3 ids of {gold} are not among the answers",)
+    gold.write_text("id,note,label\nc-7,x,staging\n")
+    assert {row.gold for row in open_answers(folder, gold=str(gold)).rows()} == {None, "staging"}
+    assert {row.gold for row in open_answers(folder, gold=f"{gold}#note").rows()} == {None, "x"}
+
+
+def test_gold_filled_into_a_table_of_ours_meets_ids_that_look_like_formulas(tmp_path: Path) -> None:
+    path, gold = tmp_path / "other.csv", tmp_path / "review.csv"
+    path.write_text("id,answer\n-1,a\n2,b\n")
+    gold.write_text("id,gold\n'-1,a\n2,a\n")
+    assert [row.gold for row in open_answers(path, gold=str(gold), kind="label").rows()] == [
+        "a",
+        "a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("case_id,a,b\nc-1,x,y\n", "does not tell which column"),
+        ("a,b\nx,y\n", "no column"),
+        ("case_id,gold\nz-1,x\n", "none of the 1 ids"),
+        ("case_id,gold\nc-1,x\nc-1,y\n", "repeats the id"),
+    ],
+)
+def test_a_gold_file_that_cannot_be_joined_is_refused(
+    folder: Path, tmp_path: Path, table: str, fault: str
+) -> None:
+    gold = tmp_path / "gold.csv"
+    gold.write_text(table)
+    with pytest.raises(MedtaskError, match=fault):
+        open_answers(folder, gold=str(gold))
+
+
+def test_what_is_neither_column_nor_file_is_told_with_what_was_meant(folder: Path) -> None:
+    with pytest.raises(UsageError, match='did you mean "procedure"'):
+        open_answers(folder, gold="proceedure")
+    with pytest.raises(TableError, match="no column"):
+        open_answers(folder, group="patient")
+
+
+def test_a_table_in_the_run_is_the_run(folder: Path) -> None:
+    assert open_answers(folder / "answers.csv").folder == folder
+
+
+def test_an_unfinished_run_has_no_answers_to_look_at(folder: Path) -> None:
+    (folder / "answers.parquet").unlink()
+    with pytest.raises(InputError, match="no answers yet"):
+        open_answers(folder)
+
+
+def test_the_folder_of_a_task_is_no_run(task_folder: Path) -> None:
+    (task_folder / "runs").mkdir()
+    with pytest.raises(UsageError, match="not a run's"):
+        open_answers(task_folder)
+
+
+FOREIGN_TABLES = {
+    "label": (
+        "id,answer,gold\n" + "".join(f"{row},{'ab'[row % 2]},a\n" for row in range(60)),
+        ("a", "b"),
+    ),
+    "label by probabilities": (
+        "id,answer,p:yes,p:no\n1,yes,0.7,0.3\n2,no,0.4,0.6\n",
+        ("yes", "no"),
+    ),
+    "labels by probabilities": ("id,answer,p:x,p:y\n1,x; y,0.7,0.8\n2,,0.4,0.1\n", ("x", "y")),
+    "labels": (
+        (
+            '{"id": "1", "answer": ["x", "y"], "gold": ["x"]}\n{"id": "2", "answer": [], "gold": '
+            '["z"]}\n'
+        ),
+        ("x", "y", "z"),
+    ),
+    "answer": (
+        "id,answer,gold\n"
+        + "".join(f"{row},{'it is a long story ' * 9}{row},so\n" for row in range(9)),
+        (),
+    ),
+    "fields": ('{"id": "1", "answer": {"side": "left"}}\n', ()),
+    "fields, one broken": (
+        (
+            '{"id": "1", "answer": {"side": "left"}}\n{"id": "2", "answer": "{side:", "gold": '
+            '{"side": "left"}}\n'
+        ),
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_TABLES)
+def test_a_foreign_table_is_understood(name: str, tmp_path: Path) -> None:
+    text, labels = FOREIGN_TABLES[name]
+    path = tmp_path / f"other.{'jsonl' if text.startswith('{') else 'csv'}"
+    path.write_text(text)
+    found = open_answers(path)
+    assert (
+        found.task.kind == name.replace(",", "").split()[0]
+        and tuple(label.name for label in found.task.labels) == labels
+    )
+    assert f"kind {found.task.kind}" in found.notes[0]
+    rows = list(found.rows())
+    assert all(row.answer.status is Status.OK for row in rows) or name == "labels by probabilities"
+    if labels == ("yes", "no"):
+        assert [row.answer.confidence for row in rows] == [0.7, 0.6]
+
+
+def test_a_blank_answer_is_counted_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,confidence,gold\n1,a,0.5,a\n2,,0.9,b\n3,b,,b\n")
+    rows = [row.answer for row in open_answers(path, kind="label").rows()]
+    assert [(answer.status, answer.value, answer.confidence) for answer in rows] == [
+        (Status.OK, "a", 0.5),
+        (Status.FAILED, None, None),
+        (Status.OK, "b", None),
+    ]
+
+
+def test_what_stands_beside_a_failure_is_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text(
+        "id,answer,status,confidence,gold\n1,a,failed,0.9,a\n2,b,too_long,0.9,b\n3,a,truncated,0.9,a\n4,b,Review,0.9,b\n"
+    )
+    rows = [row.answer for row in open_answers(path, kind="label").rows()]
+    assert [(answer.value, answer.confidence) for answer in rows] == [
+        (None, None),
+        (None, None),
+        ("a", 0.9),
+        ("b", 0.9),
+    ]
+    path.write_text('{"id": "1", "answer": [], "status": "failed"}\n')
+    assert (
+        next(open_answers(path.rename(tmp_path / "other.jsonl"), kind="labels").rows()).answer.value
+        is None
+    )
+
+
+@pytest.mark.parametrize("kind", ["label", "labels"])
+def test_an_answer_that_the_task_does_not_have_is_counted_and_wrong(
+    tmp_path: Path, kind: str
+) -> None:
+    task, path = tmp_path / "task.yaml", tmp_path / "other.csv"
+    task.write_text(
+        f"instruction: Which?\ninput: '{{{{ text }}}}'\nanswer:\n  kind: {kind}\n  labels:\n    "
+        "a: one\n    b: two\n"
+    )
+    path.write_text("id,text,answer,gold\n1,x,a,a\n2,y,strange,b\n")
+    found = summarize_answers(open_answers(path, task=load_task(task)))
+    assert found.statuses == {Status.OK: 1, Status.UNPARSABLE: 1}
+    assert (
+        found.gold is not None
+        and found.gold.scored_rows.right.tolist() == [True, False]
+        and found.gold.rows == 2
+    )
+
+
+def test_labels_that_differ_in_capital_letters_only_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,gold\n1,Benign,benign\n2,Malignant,Malignant\n")
+    assert open_answers(path).notes[1].startswith("1 of the labels differ")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("id,result\n1,a\n", 'no column "answer"'),
+        ("number,answer\n1,a\n", 'no column "id"'),
+        ("id,answer,confidence\n1,a,7\n", "row 1: .confidence. holds no probability"),
+        ("id,answer,p:a\n1,a,-0.1\n", "row 1: .p:a. holds no probability"),
+        ("id,answer,status\n1,a,fine\n", "row 1: what the column status says is not known"),
+        ("id,answer\n1,a\n1,b\n", "repeats the id"),
+    ],
+)
+def test_a_foreign_table_with_a_fault_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text(text)
+    with pytest.raises(TableError, match=fault):
+        list(open_answers(path).rows())
+
+
+def test_a_kind_that_a_table_cannot_tell_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer\n1,A\n")
+    with pytest.raises(UsageError, match="a table alone"):
+        open_answers(path, kind="choice")
+
+
+def test_parquet_keeps_labels_and_probabilities(tmp_path: Path) -> None:
+    path = tmp_path / "other.parquet"
+    pl.DataFrame(
+        {
+            "id": [1, 2],
+            "answer": ["x", "y"],
+            "probabilities": [{"x": 0.9, "y": 0.1}, {"x": 0.2, "y": 0.8}],
+        }
+    ).write_parquet(path)
+    rows = list(open_answers(path).rows())
+    assert [row.answer.confidence for row in rows] == [0.9, 0.8]

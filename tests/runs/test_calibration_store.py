@@ -1,0 +1,179 @@
+"""A calibration that was fitted on a run's gold is kept beside the task and applied by the next run
+of the same task and model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medtask.engines.fake import FakeEngine
+from medtask.errors import InputError
+from medtask.evaluation.calibration.transforms import Calibration
+from medtask.prediction.deciding import apply_probabilities
+from medtask.records import Answer, Status
+from medtask.runs.answer_table import open_answers
+from medtask.runs.calibration_store import (
+    CALIBRATION_FILE,
+    SavedCalibration,
+    calibrate_answer,
+    find_calibration,
+    save_calibration,
+)
+from medtask.runs.evaluation_report import save_evaluation_calibration
+from medtask.runs.local_run import run
+from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
+from medtask.tasks.load import load_task
+from medtask.tasks.task import Task
+
+LABELS = ("curative", "palliative", "staging")
+SHARP_CALIBRATION = Calibration("temperature", LABELS, True, 100, temperature=0.5)
+
+
+@pytest.fixture
+def folder(task: Task, write_rows: Callable[[int], Path], tmp_path: Path) -> Path:
+    return run(task, FakeEngine(), write_rows(300), out=tmp_path / "first").folder
+
+
+def write_gold(folder: Path, path: Path) -> Path:
+    """The model's answers, but for every fifth: so there is something to calibrate."""
+    rows = [row.answer for row in open_answers(folder).rows() if row.answer.value]
+    lines = [
+        f"{answer.record_id},{LABELS[place % 3] if place % 5 == 0 else answer.value}"
+        for place, answer in enumerate(rows)
+    ]
+    path.write_text("\n".join(["case_id,gold", *lines]))
+    return path
+
+
+def test_the_next_run_applies_it_and_asks_nothing_again(
+    folder: Path, task: Task, tmp_path: Path
+) -> None:
+    gold = write_gold(folder, tmp_path / "gold.csv")
+    found = evaluate_answers(
+        open_answers(folder, gold=str(gold)),
+        EvaluationOptions(calibrate="temperature", baselines=False),
+    )
+    assert isinstance(
+        found.calibration, Calibration
+    ) and found.calibration.temperature != pytest.approx(1.0, abs=0.01)
+    assert save_evaluation_calibration(found, folder) == task.source.parent / CALIBRATION_FILE  # type: ignore[union-attr]
+    before = list(open_answers(folder).rows())
+    again = run(task, FakeEngine(), tmp_path / "rows.csv", out=folder)
+    assert again.new_answers == 0 and any("calibrated" in note for note in again.notes)
+    after = list(open_answers(folder).rows())
+    changed = 0
+    for old, new in zip(before, after, strict=True):
+        assert (old.answer.value, old.answer.status is Status.EMPTY_INPUT) == (
+            new.answer.value,
+            new.answer.status is Status.EMPTY_INPUT,
+        )
+        if old.answer.probabilities is None or new.answer.probabilities is None:
+            continue
+        assert new.answer.uncalibrated == old.answer.probabilities
+        raw = np.array(list(old.answer.probabilities.values())) ** (
+            1 / found.calibration.temperature
+        )
+        assert list(new.answer.probabilities.values()) == pytest.approx(
+            (raw / raw.sum()).tolist(), abs=1e-6
+        )
+        changed += new.answer.confidence != old.answer.confidence
+    assert changed > 200
+    assert open_answers(folder).manifest["calibration"]["method"] == "temperature"
+    run(task, FakeEngine(), tmp_path / "rows.csv", out=folder, calibrated=False)
+    assert [row.answer for row in open_answers(folder).rows()] == [row.answer for row in before]
+    assert open_answers(folder).manifest["calibration"] is None
+
+
+def test_fitting_again_starts_from_the_models_own_numbers(
+    folder: Path, task: Task, tmp_path: Path
+) -> None:
+    gold = write_gold(folder, tmp_path / "gold.csv")
+    wanted = EvaluationOptions(calibrate="temperature", baselines=False)
+    first = evaluate_answers(open_answers(folder, gold=str(gold)), wanted)
+    save_evaluation_calibration(first, folder)
+    run(task, FakeEngine(), tmp_path / "rows.csv", out=folder)
+    second = evaluate_answers(open_answers(folder, gold=str(gold)), wanted)
+    assert isinstance(first.calibration, Calibration) and isinstance(
+        second.calibration, Calibration
+    )
+    assert second.calibration.temperature == pytest.approx(first.calibration.temperature, rel=1e-6)
+
+
+def test_it_holds_for_its_own_task_and_model_only(task: Task, tmp_path: Path) -> None:
+    path = task.source.parent / CALIBRATION_FILE  # type: ignore[union-attr]
+    mine = SavedCalibration(
+        SHARP_CALIBRATION, task.fingerprint, {"model.name": "a"}, "a", "run", "now"
+    )
+    save_calibration(path, mine)
+    save_calibration(path, replace(mine, model={"model.name": "b"}))
+    save_calibration(path, replace(mine, run="later"))
+    assert find_calibration(task, {"model.name": "a"})[0] == replace(mine, run="later")
+    kept, note = find_calibration(task, {"model.name": "c"})
+    assert kept is None and "of another model" in note
+    other = tmp_path / "purpose" / "task.yaml"
+    other.write_text(other.read_text().replace("Decide the main purpose", "Say the purpose"))
+    kept, note = find_calibration(load_task(other), {"model.name": "a"})
+    assert kept is None and "as it was before" in note
+    path.unlink()
+    assert find_calibration(task, {"model.name": "a"}) == (None, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 9}',
+        '{"format": 1, "calibrations": [{}]}',
+        '{"format": 1, "calibrations": 7}',
+    ],
+)
+def test_a_damaged_file_is_refused(task: Task, text: str) -> None:
+    (task.source.parent / CALIBRATION_FILE).write_text(text)  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="no file of calibrations"):
+        find_calibration(task, {})
+
+
+def test_a_hostile_calibration_is_refused(task: Task) -> None:
+    path = task.source.parent / CALIBRATION_FILE  # type: ignore[union-attr]
+    save_calibration(
+        path, SavedCalibration(SHARP_CALIBRATION, task.fingerprint, {}, "a", "run", "now")
+    )
+    document = json.loads(path.read_text())
+    document["calibrations"][0]["calibration"]["temperature"] = -1
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError):
+        find_calibration(task, {})
+
+
+def test_an_answer_with_other_labels_is_not_calibrated(task: Task) -> None:
+    narrowed = Answer("1", Status.OK, "curative", 0.9, {"curative": 0.9, "palliative": 0.1})
+    assert (
+        calibrate_answer(task, narrowed, replace(SHARP_CALIBRATION, labels=("x", "y", "z")))
+        is narrowed
+    )
+    assert apply_probabilities(task, narrowed, {"curative": 1.0}) is narrowed
+    assert (
+        calibrate_answer(task, Answer("1", Status.FAILED), SHARP_CALIBRATION).probabilities is None
+    )
+
+
+def test_other_parts_of_the_reason_are_kept(task: Task) -> None:
+    shares = dict(zip(LABELS, (0.45, 0.35, 0.2), strict=True))
+    doubtful = Answer(
+        "1",
+        Status.REVIEW,
+        "curative",
+        0.45,
+        shares,
+        reason="confidence 0.45 is below 0.5; read in 3 parts",
+    )
+    sharper = calibrate_answer(task, doubtful, SHARP_CALIBRATION)
+    assert (sharper.status, sharper.reason) == (Status.OK, "read in 3 parts")
+    assert sharper.confidence == pytest.approx(0.45**2 / (0.45**2 + 0.35**2 + 0.2**2))

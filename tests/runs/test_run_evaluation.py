@@ -1,0 +1,334 @@
+"""Evaluations of runs and tables, held against arithmetic of the test's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
+
+from medtask.engines.fake import FakeEngine
+from medtask.errors import UsageError
+from medtask.evaluation.calibration.acceptance import Acceptance
+from medtask.evaluation.calibration.prediction_sets import PredictionSets
+from medtask.evaluation.calibration.transforms import Calibration
+from medtask.evaluation.statistics.refusal import Refusal
+from medtask.runs.answer_table import open_answers
+from medtask.runs.evaluation_report import (
+    build_report_sections,
+    list_evaluation_lines,
+    write_evaluation_report,
+)
+from medtask.runs.local_run import run
+from medtask.runs.run_evaluation import (
+    EvaluationOptions,
+    collect_probabilities,
+    evaluate_answers,
+    list_outcomes,
+)
+from medtask.runs.triage import CHUNK_ROWS, triage_rows, write_prediction_sets, write_triage
+from medtask.tasks.load import load_task
+from support.tasks_by_kind import ANSWER_SPECS, write_task_and_table
+
+LABELS = ("benign", "malignant", "unclear")
+NO_BASELINES = EvaluationOptions(baselines=False)
+
+
+def write_table(
+    path: Path,
+    rows: int = 800,
+    *,
+    seed: int = 0,
+    sharpness: float = 3.0,
+    blank: float = 0.05,
+    groups: int = 0,
+) -> Path:
+    """Answers of a model whose probabilities are right before they are sharpened."""
+    chance, random_ = random.Random(seed), np.random.default_rng(seed)
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            [
+                "id",
+                "text",
+                "group",
+                "gold",
+                "second",
+                "answer",
+                "confidence",
+                *(f"p:{name}" for name in LABELS),
+            ]
+        )
+        for row in range(rows):
+            shares = random_.dirichlet([0.4] * 3)
+            gold = LABELS[random_.choice(3, p=shares)]
+            told = shares**sharpness / (shares**sharpness).sum()
+            answer = LABELS[int(told.argmax())]
+            second = gold if chance.random() < 0.9 else chance.choice(LABELS)
+            group = f"g{row % groups}" if groups else ""
+            if chance.random() < blank:
+                writer.writerow([row, f"text {row % 500}", group, gold, second, "", "", "", "", ""])
+            else:
+                writer.writerow(
+                    [row, f"text {row % 500}", group, gold, second, answer, told.max(), *told]
+                )
+    return path
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_figures_of_a_foreign_table_are_scikit_learns(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "other.csv")
+    found = evaluate_answers(open_answers(path), NO_BASELINES)
+    rows = read_csv(path)
+    gold, said = [row["gold"] for row in rows], [row["answer"] or "none" for row in rows]
+    told: dict[str, Any] = found.to_json()
+    assert told["n"] == 800 and told["statuses"] == {
+        "ok": 800 - said.count("none"),
+        "failed": said.count("none"),
+    }
+    figures = {name: figure["value"] for name, figure in told["metrics"].items() if figure}
+    assert figures["accuracy"] == pytest.approx(accuracy_score(gold, said))
+    assert figures["macro_f1"] == pytest.approx(
+        f1_score(gold, said, average="macro", labels=sorted(set(gold)), zero_division=0)
+    )
+    assert figures["kappa"] == pytest.approx(cohen_kappa_score(gold, said))
+    assert figures["mcc"] == pytest.approx(matthews_corrcoef(gold, said))
+    assert all(
+        figure["low"] <= figure["value"] <= figure["high"]
+        for figure in told["metrics"].values()
+        if figure
+    )
+    assert told["acceptance"] is None and told["calibration"] is None
+    json.dumps(told)
+
+
+def test_accepted_and_review_together_are_the_table(tmp_path: Path) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", 2000, sharpness=1.0))
+    found = evaluate_answers(answers, EvaluationOptions(max_error=0.1, baselines=False))
+    assert isinstance(found.acceptance, Acceptance) and found.acceptance.threshold is not None
+    accepted, review = write_triage(tmp_path, answers, found.acceptance)
+    first, second = read_csv(tmp_path / "accepted.csv"), read_csv(tmp_path / "review.csv")
+    assert (len(first), len(second), accepted + review) == (accepted, review, 2000)
+    assert {row["id"] for row in first} | {row["id"] for row in second} == {
+        str(row) for row in range(2000)
+    }
+    assert all(float(row["confidence"]) >= found.acceptance.threshold - 1e-4 for row in first)
+    assert all(
+        not row["confidence"] or float(row["confidence"]) <= found.acceptance.threshold + 1e-4
+        for row in second
+    )
+    worth = [float(row["expected_errors"]) for row in second]
+    assert worth == sorted(worth, reverse=True)
+    wrong = sum(row["answer"] != row["gold"] for row in first)
+    assert (
+        wrong / accepted <= 0.1
+        and found.acceptance.accepted == accepted
+        and found.acceptance.errors == wrong
+    )
+
+
+def test_a_long_review_table_is_sorted_in_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", sharpness=1.0))
+    found = evaluate_answers(answers, EvaluationOptions(max_error=0.2, baselines=False)).acceptance
+    assert isinstance(found, Acceptance) and CHUNK_ROWS > 800
+    write_triage(tmp_path, answers, found)
+    whole = (tmp_path / "review.csv").read_bytes()
+    monkeypatch.setattr("medtask.runs.triage.CHUNK_ROWS", 7)
+    write_triage(tmp_path, answers, found)
+    assert (tmp_path / "review.csv").read_bytes() == whole
+
+
+def test_by_class_every_row_is_held_against_the_threshold_of_its_answer(tmp_path: Path) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", 3000, sharpness=1.0))
+    found = evaluate_answers(
+        answers, EvaluationOptions(max_error=0.15, by_class=True, baselines=False)
+    ).acceptance
+    assert isinstance(found, Acceptance) and found.class_thresholds
+    limits = {rule.name: rule.threshold for rule in found.class_thresholds.values()}
+    accepted, _, _ = triage_rows(answers, found)
+    expected = [
+        row.row
+        for row in answers.rows()
+        if row.answer.value in limits
+        and (limit := limits[str(row.answer.value)]) is not None
+        and (row.answer.confidence or 0) >= limit
+    ]
+    assert accepted.tolist() == expected and expected
+
+
+def test_calibration_undoes_what_was_sharpened(tmp_path: Path) -> None:
+    found = evaluate_answers(
+        open_answers(write_table(tmp_path / "other.csv", 3000)),
+        EvaluationOptions(calibrate="temperature", baselines=False),
+    )
+    assert isinstance(
+        found.calibration, Calibration
+    ) and found.calibration.temperature == pytest.approx(3.0, rel=0.15)
+    assert found.saved_calibration is not None and found.saved_calibration.run == "other"
+    assert "a table's own probabilities stay as they are" in list_evaluation_lines(found)[-1]
+
+
+def test_batch_calibration_needs_no_gold(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text(
+        "id,answer,p:a,p:b\n"
+        + "".join(f"{row},a,{0.6 + row % 7 / 20},{0.4 - row % 7 / 20}\n" for row in range(90))
+    )
+    found = evaluate_answers(open_answers(path), EvaluationOptions(calibrate="batch"))
+    assert (
+        isinstance(found.calibration, Calibration)
+        and found.calibration.method == "batch"
+        and found.summary.gold is None
+    )
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        EvaluationOptions(max_error=0.1),
+        EvaluationOptions(calibrate="auto"),
+        EvaluationOptions(sets=0.1),
+    ],
+)
+def test_what_needs_gold_says_so(tmp_path: Path, wanted: EvaluationOptions) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,confidence\n1,a,0.5\n")
+    with pytest.raises(UsageError, match="needs rows with gold"):
+        evaluate_answers(open_answers(path), wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("id,answer,gold\n1,a,a\n2,b,b\n", "no answer has a confidence"),
+        ("id,answer,confidence,gold\n1,a,0.5,\n", "no row has gold that counts"),
+        ("id,answer,confidence,gold\n1,a,0.9,a\n2,a,0.8,a\n", "gold rows"),
+        ("id,answer,confidence,gold\n1,,,a\n2,,,a\n", "no answer has a confidence"),
+        ("id,answer,confidence,gold\n", "no row has gold that counts"),
+    ],
+)
+def test_too_little_is_refused_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text(text)
+    wanted = EvaluationOptions(max_error=0.05, calibrate="auto", sets=0.1, baselines=False)
+    found = evaluate_answers(open_answers(path, kind="label"), wanted)
+    assert isinstance(found.acceptance, Refusal) and why in str(found.acceptance)
+    assert (
+        isinstance(found.calibration, Refusal)
+        and isinstance(found.prediction_sets, Refusal)
+        and found.saved_calibration is None
+    )
+    assert found.to_json()["acceptance"] is None
+    assert sum("refused" in line for line in list_evaluation_lines(found)) == 3
+    write_evaluation_report(tmp_path, found)
+
+
+def test_groups_widen_the_intervals_and_one_row_of_each_is_promised_for(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "other.csv", 900, sharpness=1.0, groups=30)
+    told = evaluate_answers(open_answers(path), EvaluationOptions(max_error=0.2, baselines=False))
+    assert told.summary.gold is not None and told.summary.gold.scored_rows.groups is not None
+    grouped = told.acceptance
+    assert isinstance(grouped, Refusal | Acceptance)
+    assert grouped.rows == 30
+
+
+def test_two_readers_and_the_model(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "other.csv", blank=0.0)
+    found = evaluate_answers(
+        open_answers(path), EvaluationOptions(readers=("gold", "second"), baselines=False)
+    ).annotators
+    rows = read_csv(path)
+    assert found is not None and found.inter_annotator.kappa is not None
+    assert found.inter_annotator.kappa.value == pytest.approx(
+        cohen_kappa_score([row["gold"] for row in rows], [row["second"] for row in rows])
+    )
+    assert found.n_disagreements == sum(row["gold"] != row["second"] for row in rows)
+    with pytest.raises(UsageError, match='no column "third" for a reader'):
+        evaluate_answers(open_answers(path), EvaluationOptions(readers=("gold", "third")))
+
+
+def test_readers_who_read_no_row_together_are_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,answer,one,two\n1,a,a,\n2,b,,b\n")
+    found = evaluate_answers(
+        open_answers(path), EvaluationOptions(readers=("one", "two"), baselines=False)
+    )
+    assert found.annotators is None and found.notes[-1].startswith(
+        "no row has an answer of both one and two"
+    )
+
+
+def test_prediction_sets_hold_the_truth_as_often_as_promised(tmp_path: Path) -> None:
+    answers = open_answers(write_table(tmp_path / "other.csv", 2000))
+    found = evaluate_answers(answers, EvaluationOptions(sets=0.1, baselines=False)).prediction_sets
+    assert isinstance(found, PredictionSets)
+    fresh = open_answers(write_table(tmp_path / "fresh.csv", 4000, seed=7))
+    shares, gold, _ = collect_probabilities(fresh, fresh.rows(), LABELS, with_gold=True)
+    held = found.apply(shares)[np.arange(len(gold)), gold].mean()
+    assert held == pytest.approx(0.9, abs=0.025)
+    write_prediction_sets(tmp_path, fresh, found)
+    listed = read_csv(tmp_path / "sets.csv")
+    told = [
+        row["gold"] in row_set["possible"].split("; ")
+        for row, row_set in zip(read_csv(tmp_path / "fresh.csv"), listed, strict=True)
+    ]
+    assert sum(told) == round(held * len(gold))
+    assert all(
+        int(row["size"]) == len(row["possible"].split("; ")) for row in listed if row["possible"]
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(ANSWER_SPECS))
+def test_a_run_of_every_kind_is_evaluated(kind: str, tmp_path: Path) -> None:
+    folder, table = write_task_and_table(kind, tmp_path, 60)
+    task = load_task(folder)
+    out = run(task, FakeEngine(), table, out=tmp_path / "out").folder
+    rows = [row.answer for row in open_answers(out).rows()]
+    truths = {answer.record_id: answer.value for answer in rows if answer.value is not None}
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text(
+        "".join(
+            json.dumps({"case": name, "gold": value or "[]"}) + "\n"
+            for name, value in truths.items()
+        )
+    )
+    found = evaluate_answers(open_answers(out, gold=str(gold)), EvaluationOptions(max_error=0.2))
+    assert found.summary.gold is not None and found.summary.gold.evaluation is not None
+    headline = next(figure for figure in found.summary.gold.evaluation.metrics.values() if figure)
+    assert headline.value == pytest.approx(1.0) or kind in ("several", "labels")
+    assert found.summary.tokens_read > 0
+    write_evaluation_report(tmp_path, found)
+    page = (tmp_path / "report.html").read_text()
+    assert all(section.title in page for section in build_report_sections(found))
+    json.loads((tmp_path / "report.json").read_text())
+
+
+def test_kinds_without_probabilities_cannot_be_calibrated(tmp_path: Path) -> None:
+    task = load_task(write_task_and_table("answer", tmp_path, 1)[0])
+    with pytest.raises(UsageError, match="no probabilities"):
+        list_outcomes(task)
+
+
+def test_evaluation_is_available_from_python(tmp_path: Path) -> None:
+    import medtask
+
+    path = write_table(tmp_path / "other.csv")
+    found = medtask.evaluate_answers(medtask.open_answers(str(path)))
+    assert found.summary.gold is not None and found.acceptance is None
+    assert isinstance(
+        medtask.evaluate_answers(
+            medtask.open_answers(path), medtask.EvaluationOptions(max_error=0.3)
+        ).acceptance,
+        Acceptance,
+    )

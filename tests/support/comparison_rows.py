@@ -1,0 +1,83 @@
+"""Made-up contests: systems of a known quality on the same rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
+from medtask.evaluation.kinds.protocols import Kind
+from medtask.records import Answer, Option, Status
+
+LABELS = ("curative", "palliative", "staging")
+
+
+class AnsweredTestRow(NamedTuple):
+    row: int
+    answer: Answer
+    text: str = ""
+    gold: Any = None
+    options: tuple[Option, ...] = ()
+    group: str | None = None
+
+
+def make_answer(name: str, value: Any, confidence: float | None = 0.8) -> Answer:
+    if value is None:
+        return Answer(name, Status.FAILED, reason="no answer")
+    return Answer(name, Status.OK, value, confidence)
+
+
+def make_rows(
+    gold: Sequence[Any],
+    given: Sequence[Any],
+    *,
+    texts: Sequence[str] = (),
+    groups: Sequence[str | None] = (),
+) -> list[AnsweredTestRow]:
+    return [
+        AnsweredTestRow(
+            place + 1,
+            make_answer(f"c{place}", value),
+            texts[place] if texts else f"a text about {truth} {place}",
+            truth,
+            group=groups[place] if groups else None,
+        )
+        for place, (truth, value) in enumerate(zip(gold, given, strict=True))
+    ]
+
+
+def join_systems(
+    kind: Kind,
+    systems: dict[str, list[AnsweredTestRow]],
+    labels: Sequence[str] = LABELS,
+    manifests: dict[str, dict[str, Any]] | None = None,
+) -> ComparisonRows:
+    def make_rows_factory(rows: list[AnsweredTestRow]) -> Callable[[], list[AnsweredTestRow]]:
+        return lambda: rows
+
+    return align_rows(
+        kind,
+        labels,
+        None,
+        [
+            SystemSource(name, make_rows_factory(rows), (manifests or {}).get(name, {}))
+            for name, rows in systems.items()
+        ],
+    )
+
+
+def make_comparison(
+    rows: int = 150, *, groups: bool = False, manifests: dict[str, dict[str, Any]] | None = None
+) -> ComparisonRows:
+    """A good, a fair and a poor system; each leaves some rows without an answer."""
+    chance = random.Random(7)
+    gold = [chance.choice(LABELS) for _ in range(rows)]
+    grouped = [f"patient {place // 3}" for place in range(rows)] if groups else ()
+    systems = {}
+    for name, quality in (("good", 0.9), ("fair", 0.8), ("poor", 0.4)):
+        given = [truth if chance.random() < quality else chance.choice(LABELS) for truth in gold]
+        systems[name] = make_rows(
+            gold, [None if chance.random() < 0.03 else value for value in given], groups=grouped
+        )
+    return join_systems("label", systems, manifests=manifests)

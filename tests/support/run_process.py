@@ -1,0 +1,98 @@
+"""A run in a process of its own, for tests that kill it; it tells through a pipe how it gets on."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from medtask.engines.fake import FakeEngine
+from medtask.errors import MedtaskError
+from medtask.records import Prompt, Scores
+from medtask.runs.ledger import Ledger
+from medtask.runs.local_run import run
+from medtask.tasks.load import load_task
+
+FAULTY_RECORDS = {"nan": {"c-77"}, "too_long": {"c-99"}}
+
+
+class ReportingEngine(FakeEngine):
+    """Sends how many prompts it was asked, before it answers."""
+
+    pipe: Connection | None = None
+
+    def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+        if self.pipe:
+            self.pipe.send(self.prompt_count + len(batch))
+        return super().score_batch(batch)
+
+
+@dataclass
+class PipeProgress:
+    """``file_limit``: no file may grow beyond so many bytes. ``blocks_commits``: nothing can be
+    committed for a minute.
+    """
+
+    pipe: Connection
+    file_limit: int | None
+    blocks_commits: bool
+
+    def on_note(self, text: str) -> None:
+        pass
+
+    def on_start(self, rows: int, done: int) -> None:
+        if self.file_limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_limit, self.file_limit))
+        self.pipe.send(done)
+        if self.blocks_commits:
+            Ledger.flush = self.block_commit  # type: ignore[method-assign, assignment]
+
+    def block_commit(self, *_: object) -> None:
+        self.pipe.send("stuck")
+        time.sleep(60)
+
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
+        pass
+
+    def on_finish(self) -> None:
+        self.pipe.send("all asked")
+
+
+def run_in_process(
+    pipe: Connection,
+    task: str,
+    rows: str,
+    out: str,
+    *,
+    ms_per_row: float = 0.0,
+    limit: int | None = None,
+    file_limit: int | None = None,
+    stuck: bool = False,
+    tell_asked: bool = False,
+) -> None:
+    """Send how many rows are done at the start, "all asked", and last the result or the error's
+    words; exit with its code.
+
+    ``tell_asked``: send how many prompts were asked before each batch, too.
+    """
+    engine = ReportingEngine(ms_per_row=ms_per_row, **FAULTY_RECORDS)
+    engine.pipe = pipe if tell_asked else None
+    try:
+        result = run(
+            load_task(task),
+            engine,
+            rows,
+            out=out,
+            limit=limit,
+            progress=PipeProgress(pipe, file_limit, stuck),
+        )
+    except MedtaskError as error:
+        pipe.send(f"{error} | {error.fix}")
+        sys.exit(error.exit_code)
+    told: dict[str, Any] = {"state": result.state, "asked": result.new_answers}
+    pipe.send(told)
+    sys.exit(result.exit_code)

@@ -1,0 +1,65 @@
+"""A file is there whole or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from medtask.errors import StorageError, TableError
+from medtask.tables.atomic_files import replace_file
+
+
+def test_a_file_is_replaced_at_the_end_for_its_owner_only(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    with replace_file(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+        assert draft.stat().st_mode & 0o777 == 0o600
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    "error", [TableError("a row is wrong", fix="mend it"), KeyboardInterrupt()]
+)
+def test_after_an_error_the_old_file_is_untouched(tmp_path, error):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    with pytest.raises(type(error)), replace_file(path) as draft:
+        draft.write_text("ne")
+        raise error
+    assert path.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_the_draft_of_a_killed_process_is_replaced(tmp_path):
+    (tmp_path / ".a.csv.draft").write_text("half of something")
+    with replace_file(tmp_path / "a.csv") as draft:
+        assert draft.read_text() == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_planted_link_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / ".a.csv.draft").symlink_to(tmp_path / "victim")
+    with replace_file(tmp_path / "a.csv") as draft:
+        draft.write_text("new")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_folder_that_does_not_exist_is_told(tmp_path):
+    with (
+        pytest.raises(StorageError, match=r"a\.csv cannot be written: No such file") as raised,
+        replace_file(tmp_path / "no" / "a.csv"),
+    ):
+        pass
+    assert "choose a folder" in raised.value.fix
+
+
+def test_a_full_disk_is_told_with_what_is_free(tmp_path):
+    with (
+        pytest.raises(StorageError, match=r"No space left on device \([\d,]+ bytes free\)"),
+        replace_file(tmp_path / "a.csv"),
+    ):
+        raise OSError(28, "No space left on device")

@@ -1,0 +1,241 @@
+"""CSV: each file gives exactly its table, or an error that names the line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medtask.errors import TableError
+from medtask.tables import encoding as decode
+from medtask.tables import read_csv
+from medtask.tables.read import read_table, validate_table
+
+TABLE = [{"id": "1", "text": "café; a, b"}, {"id": "2", "text": 'the "left"\nlung'}]
+TEXT = 'id,text\n1,"café; a, b"\n2,"the ""left""\nlung"\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (TEXT.encode("utf-8"), "UTF-8"),
+        (TEXT.encode("utf-8-sig"), "UTF-8 with BOM"),
+        (TEXT.encode("utf-16"), "UTF-16"),
+        (b"\xfe\xff" + TEXT.encode("utf-16-be"), "UTF-16"),
+        (
+            TEXT.encode("cp1252"),
+            (
+                "not UTF-8: read as Windows-1252, a guess - look at accented letters (the first is "
+                "in line 2)"
+            ),
+        ),
+    ],
+)
+def test_every_usual_encoding_gives_the_same_table_and_is_told(write_file, content, note):
+    table = read_table(write_file(content))
+    assert list(table) == TABLE
+    assert table.columns == ("id", "text")
+    assert table.notes == (note, "delimiter ,")
+
+
+def test_an_alphabet_that_is_not_western_is_guessed_and_told(write_file):
+    text = (
+        "id,text\n1,Пациент жалуется на боль в левом колене после падения\n2,Осложнений не "
+        "было и нет\n"
+    )
+    table = read_table(write_file(text.encode("cp1251")))
+    assert [row["text"] for row in table] == [line.split(",")[1] for line in text.splitlines()[1:]]
+    assert "cp1251" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "offset"),
+    [
+        (b"id,text\n1,caf\xc3\xa9\n2,\xff\xc3\xa9\n", 3, 18),
+        (b"id,text\r1,caf\xc3\xa9\r2,\xc3\xa9\xc3", 3, 20),
+        (b"id,text\n" + b"1,\xc3\xa9\n" * 300_000 + b"2,\xff\n", 300_002, 1_500_010),
+        ("id,text\n1,é\n".encode("utf-16") + b"\x00", 3, 26),
+    ],
+)
+def test_an_undecodable_byte_is_refused_with_its_place(write_file, content, line, offset):
+    with pytest.raises(
+        TableError, match=f"line {line}: byte {offset:,} is not valid UTF"
+    ) as raised:
+        read_table(write_file(content))
+    assert "save the file again as UTF-8" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "title"), [(",", ","), (";", ";"), ("\t", "tab"), ("|", "|")]
+)
+def test_the_delimiter_is_detected_and_told(write_file, delimiter, title):
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(
+        [["id", "text"], ["1", "a,b;c|d\te"], ["2", "70,5"]]
+    )
+    table = read_table(write_file(text.getvalue()))
+    assert list(table) == [{"id": "1", "text": "a,b;c|d\te"}, {"id": "2", "text": "70,5"}]
+    assert table.notes[1] == f"delimiter {title}"
+
+
+def test_decimal_commas_do_not_outvote_the_semicolon(write_file):
+    table = read_table(write_file("id;weight;height\n1;70,5;1,80\n2;81,0;1,75\n"))
+    assert next(iter(table)) == {"id": "1", "weight": "70,5", "height": "1,80"}
+
+
+def test_one_column_needs_no_delimiter_and_keeps_its_blank_lines_as_cells(write_file):
+    table = read_table(write_file('text\nleft lung\nknee, left\n\n"a, ""b"""\n\n\n'))
+    assert [row["text"] for row in table] == ["left lung", "knee, left", "", 'a, "b"']
+    assert table.notes[1] == "one column, no delimiter"
+    assert validate_table(table, None).blank_lines == 2
+
+
+def test_a_header_of_one_cell_over_rows_of_two_is_refused(write_file):
+    with pytest.raises(TableError, match="line 2: 2 cells, but the header has 1"):
+        list(read_table(write_file("id\n1,a\n2,b\n")))
+
+
+def test_cells_stay_strings(write_file):
+    cells = ["007", "1e5", "TRUE", "NaN", "", " x ", "9007199254740993"]
+    table = read_table(write_file("a,b,c,d,e,f,g\n" + ",".join(cells) + "\n"))
+    assert [list(row.values()) for row in table] == [cells]
+
+
+def test_newlines_of_all_kinds_may_be_mixed(write_file):
+    table = read_table(write_file('a,b\r1,2\n3,4\r\n5,"6\r7\n8"\r9,10'))
+    assert [tuple(row.values()) for row in table] == [
+        ("1", "2"),
+        ("3", "4"),
+        ("5", "6\r7\n8"),
+        ("9", "10"),
+    ]
+
+
+def test_blank_lines_are_counted_and_rows_of_empty_cells_are_rows(write_file):
+    table = read_table(write_file("\n\na,b\n1,2\n\n   \n,\n3,4\n\n"))
+    assert [tuple(row.values()) for row in table] == [("1", "2"), ("", ""), ("3", "4")]
+    found = validate_table(table, None)
+    assert (found.rows, found.empty_rows, found.blank_lines) == (3, 1, 3)
+
+
+def test_a_header_alone_is_a_table_without_rows(write_file):
+    table = read_table(write_file("id,text\n"))
+    assert table.columns == ("id", "text")
+    assert list(table) == []
+    assert validate_table(table, "id").rows == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ("\n\n", "there are no column names"),
+        ("a,b\n1,2\n3,4,5\n", "line 3: 3 cells, but the header has 2"),
+        ('a,b\n1,"x\ny"\n3\n', "line 4: 1 cell, but the header has 2"),
+        ("a,b,a\n", 'line 1: the header names "a" more than once'),
+        ("a,,c\n1,2,3\n", "line 1: the header has no name for column 2"),
+        ("a,b\n1,x\0y\n", "line 2: a NUL character"),
+        ('a,b\n1,"x\n2,y\n', "line 2: the quoted cell that begins here is not closed properly"),
+        ('a,b\n1,x\n"2\n","y ""\n""z\n', "line 4: the quoted cell that begins here"),
+        (
+            'a,b\n1,"x\n2,"y"\n',
+            r"line 2: the quoted cell that begins here is not closed properly \(noticed in line 3\)",  # noqa: E501 - data as it is read
+        ),
+        ('a,b\n1,"5" tube"\n', "line 2: the quoted cell that begins here"),
+        (
+            "id,text\n1,a\n".encode("utf-16-le"),
+            "a NUL character: the file is damaged, or UTF-16 without its mark",
+        ),
+        (b"PK\x03\x04rest", "this is no text but a .xlsx file"),
+    ],
+)
+def test_what_cannot_be_read_without_loss_is_refused_with_its_line(write_file, content, message):
+    with pytest.raises(TableError, match=message) as raised:
+        list(read_table(write_file(content)))
+    assert raised.value.fix
+
+
+def test_quotes_inside_a_bare_cell_are_text(write_file):
+    assert [row["b"] for row in read_table(write_file('a,b\n1,5" tube\n'))] == ['5" tube']
+
+
+def test_nameless_empty_columns_at_the_end_are_left_out_and_told(write_file):
+    table = read_table(write_file("a,b,,\n1,2,,\n"))
+    assert list(table) == [{"a": "1", "b": "2"}]
+    assert table.notes[2] == "2 nameless empty columns at the end left out"
+    with pytest.raises(TableError, match="line 3: there is a value in column 4, which has no name"):
+        list(read_table(write_file("a,b,,\n1,2,,\n1,2,,x\n")))
+
+
+def test_a_cell_may_be_far_longer_than_the_csv_module_allows_at_first(write_file):
+    csv.field_size_limit(131_072)  # the module's own, which stays as the last caller set it
+    text = "x" * 2_000_000
+    assert [row["b"] == text for row in read_table(write_file(f'a,b\n1,"{text}"\n'))] == [True]
+
+
+def test_a_cell_or_line_without_end_is_refused(write_file, monkeypatch):
+    monkeypatch.setattr(read_csv, "MAX_CELL_LENGTH", 1000)
+    with pytest.raises(TableError, match="line 2: a cell of more than 1,000 characters") as raised:
+        list(read_table(write_file('a,b\n1,"' + "x\n" * 1000)))
+    assert "close the quote that begins here" in raised.value.fix
+    monkeypatch.setattr(decode, "MAX_CELL_LENGTH", 1000)
+    with pytest.raises(TableError, match="line 2: longer than 1,000 characters"):
+        list(read_table(write_file("a,b\n1," + "x" * 1000)))
+
+
+def test_memory_does_not_grow_with_rows(write_file):
+    table = read_table(write_file("id,text\n" + "1,some words about a knee\n" * 20_000))
+    tracemalloc.start()
+    assert sum(1 for _ in table) == 20_000
+    assert tracemalloc.get_traced_memory()[1] < 200_000
+    tracemalloc.stop()
+
+
+names = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+    min_size=2,
+    max_size=4,
+)
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+def test_tabs_in_the_quoted_cells_of_a_header_are_no_delimiters(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text('"0","1\t\t"\r\n')
+    assert read_table(path).columns == ("0", "1")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_what_the_csv_module_writes_is_read_back_exactly(tmp_path_factory, data):
+    header = data.draw(
+        names.filter(
+            lambda drawn: (
+                all(map(str.strip, drawn)) and len({name.strip() for name in drawn}) == len(drawn)
+            )
+        )
+    )
+    rows = data.draw(
+        st.lists(st.lists(cells, min_size=len(header), max_size=len(header)), max_size=5)
+    )
+    path = tmp_path_factory.mktemp("csv") / "notes.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([header, *rows])
+    table = read_table(path)
+    assert table.columns == tuple(name.strip() for name in header)
+    assert [list(row.values()) for row in table] == rows
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_file_whatever_makes_it_crash(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("csv") / "notes.csv"
+    path.write_bytes(content)
+    try:
+        list(read_table(path))
+    except TableError as error:
+        assert error.fix

@@ -1,0 +1,174 @@
+"""XLSX: the right sheet, whole numbers whole, nothing empty that was not, and no bombs."""
+
+from __future__ import annotations
+
+import datetime
+import time
+import zipfile
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from medtask.errors import TableError
+from medtask.tables.read import read_table, validate_table
+
+
+@pytest.fixture
+def save_workbook(tmp_path: Path):
+    def save(**sheets: list[list[object]]) -> Path:
+        book = openpyxl.Workbook()
+        book.remove(book.active)
+        for title, rows in sheets.items():
+            sheet = book.create_sheet(title)
+            if title.startswith("hidden"):
+                sheet.sheet_state = "hidden"
+            for row in rows:
+                sheet.append(row)
+        book.save(tmp_path / "notes.xlsx")
+        return tmp_path / "notes.xlsx"
+
+    return save
+
+
+def test_cells_become_what_cells_may_hold(save_workbook):
+    day = datetime.datetime(2026, 1, 2, 3, 4, 5)
+    row = [3.0, 1.5, "007", True, day.date(), day, day.time(), None, " x\n"]
+    table = read_table(save_workbook(Export=[[*"abcdefgh", 2024], row]))
+    assert [list(cells.values()) for cells in table] == [
+        [3, 1.5, "007", True, "2026-01-02", "2026-01-02T03:04:05", "03:04:05", None, " x\n"]
+    ]
+    assert [type(cell) for cell in next(iter(table)).values()][:3] == [int, float, str]
+    assert table.columns[-1] == "2024"
+
+
+def test_the_first_visible_sheet_with_anything_in_it_is_read_and_told(save_workbook):
+    path = save_workbook(
+        empty=[], hidden=[["no"], [1]], Export=[["id"], [1]], Codes=[["code"], ["x"]]
+    )
+    table = read_table(path)
+    assert (table.columns, table.notes) == (("id",), ('sheet "Export"', 'not read: sheet "Codes"'))
+    assert read_table(path, sheet="hidden").columns == ("no",)
+    assert read_table(path, sheet="Codes").digest() != table.digest()
+    assert read_table(path, sheet="Export").digest() == table.digest()
+
+
+def test_a_sheet_that_does_not_exist_is_refused_with_the_nearest(save_workbook):
+    path = save_workbook(Export=[["id"], [1]])
+    with pytest.raises(TableError, match='there is no sheet "Exprt"') as raised:
+        read_table(path, sheet="Exprt")
+    assert raised.value.fix == 'did you mean "Export"?'
+
+
+@pytest.mark.parametrize("sheets", [{"empty": []}, {"hidden": [["id"], [1]], "empty": []}])
+def test_a_workbook_without_anything_to_see_is_refused(save_workbook, sheets):
+    with pytest.raises(TableError, match="no visible sheet has anything in it"):
+        read_table(save_workbook(**sheets))
+
+
+def test_rows_without_any_value_are_counted_and_the_header_may_come_late(save_workbook):
+    table = read_table(save_workbook(Export=[[], ["id", "text"], [1, "a"], [], [None, "b"]]))
+    assert list(table) == [{"id": 1, "text": "a"}, {"id": None, "text": "b"}]
+    assert validate_table(table, None).blank_lines == 1
+
+
+def test_a_value_below_no_name_is_refused_with_its_row(save_workbook):
+    with pytest.raises(TableError, match="line 3: there is a value in column 2, which has no name"):
+        list(read_table(save_workbook(Export=[["id"], [1], [2, "x"]])))
+
+
+def test_a_formula_without_its_result_is_refused_with_its_cell(save_workbook):
+    with pytest.raises(
+        TableError, match=r"2 formulas have no stored result \(the first is in cell B2\)"
+    ) as raised:
+        read_table(
+            save_workbook(Other=[["x"]], Export=[["id", "text"], [1, "=A2"], [2, "=A3+1"]]),
+            sheet="Export",
+        )
+    assert "LibreOffice" in raised.value.fix
+
+
+def test_a_formula_with_its_result_is_its_result(save_workbook):
+    path = save_workbook(Export=[["id", "a", "b"], [1, "=A2+1", '=""']])
+    replace_in(path, b"<f>A2+1</f><v />", b"<f>A2+1</f><v>2</v>")
+    replace_in(path, b'<c r="C2"><f>""</f><v />', b'<c r="C2" t="str"><f>""</f><v></v>')
+    assert list(read_table(path)) == [{"id": 1, "a": 2, "b": None}]
+
+
+def replace_in(path: Path, old: bytes, new: bytes) -> None:
+    with zipfile.ZipFile(path) as archive:
+        # openpyxl writes through lxml where that is installed, which spells an empty element in
+        # full.
+        parts = {
+            name: archive.read(name).replace(b"<v></v>", b"<v />") for name in archive.namelist()
+        }
+    assert old in parts["xl/worksheets/sheet1.xml"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(old, new))
+
+
+def test_error_cells_and_merged_cells_are_told(save_workbook, tmp_path):
+    path = save_workbook(Export=[["id", "text"], [1, "#N/A"], [2, "a"], [None, "b"]])
+    book = openpyxl.load_workbook(path)
+    book["Export"]["B2"].data_type = "e"
+    book["Export"].merge_cells("A3:A4")
+    book.save(path)
+    table = read_table(path)
+    assert [row["text"] for row in table] == [None, "a", "b"]
+    assert table.notes[1:] == (
+        "merged areas: 1 (only the first cell of each has the value)",
+        "cells with an Excel error such as #N/A, read as missing: 1",
+    )
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500, -1])
+def test_a_damaged_workbook_is_refused(save_workbook, keep):
+    path = save_workbook(Export=[["id"], [1]])
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(TableError, match="cut off, damaged"):
+        read_table(path)
+
+
+def test_every_flipped_byte_is_refused_or_harmless(save_workbook):
+    path = save_workbook(Export=[["id"], [1]])
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            assert list(read_table(path)) == [{"id": 1}]
+        except TableError as error:
+            assert error.fix
+
+
+def test_a_password_is_named(tmp_path):
+    path = tmp_path / "notes.xlsx"
+    path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512))
+    with pytest.raises(TableError, match="protected with a password"):
+        read_table(path)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(save_workbook):
+    path = save_workbook(Export=[["id"], [1]])
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("xl/worksheets/sheet2.xml", "w") as part,
+    ):
+        for _ in range(201):
+            part.write(bytes(2**20))
+    started = time.monotonic()
+    with pytest.raises(TableError, match="unpacked it has 201 MB; the most is 200 MB"):
+        read_table(path)
+    assert time.monotonic() - started < 2
+
+
+def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path, save_workbook):
+    path = save_workbook(Export=[["id"], [1]])
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/media/image.png", bytes(5_000_000))
+        real = archive.getinfo("xl/media/image.png").file_size
+    path.write_bytes(
+        path.read_bytes().replace(real.to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    )
+    with pytest.raises(TableError, match="cut off, damaged"):
+        read_table(path)

@@ -1,0 +1,83 @@
+"""Parquet: types stay, every row comes once, and the file is never in memory whole."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+
+import polars as pl
+import pytest
+
+from medtask.errors import TableError
+from medtask.tables import read_parquet
+from medtask.tables.read import read_table
+
+
+def test_values_become_what_cells_may_hold(tmp_path):
+    day = datetime.datetime(2026, 1, 2, 3, 4, 5)
+    frame = pl.DataFrame(
+        {
+            "id": [9007199254740993, None],
+            "f": [1.5, float("nan")],
+            "t": [True, None],
+            "text": ["café", None],
+            "day": [day.date(), None],
+            "at": [day, None],
+            "time": [day.time(), None],
+            "took": [datetime.timedelta(hours=30), None],
+            "dose": [Decimal("1.10"), None],
+            "whole": [Decimal("12345678901234567890.00"), None],
+            "list": [[1, None], None],
+            "struct": [{"a": day.date(), "b": "x"}, None],
+            "kind": pl.Series(["a", None], dtype=pl.Categorical),
+            "bytes": [b"caf\xc3\xa9", None],
+        }
+    )
+    frame.write_parquet(tmp_path / "a[1]*.parquet")
+    table = read_table(tmp_path / "a[1]*.parquet")
+    assert list(table) == [
+        {
+            "id": 9007199254740993,
+            "f": 1.5,
+            "t": True,
+            "text": "café",
+            "day": "2026-01-02",
+            "at": "2026-01-02T03:04:05",
+            "time": "03:04:05",
+            "took": "1 day, 6:00:00",
+            "dose": "1.10",
+            "whole": 12345678901234567890,
+            "list": [1, None],
+            "struct": {"a": "2026-01-02", "b": "x"},
+            "kind": "a",
+            "bytes": "café",
+        },
+        dict.fromkeys(table.columns),
+    ]
+
+
+def test_bytes_that_are_no_text_are_refused_by_column(tmp_path):
+    pl.DataFrame({"id": [1], "scan": [b"\xff\x00"]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TableError, match='column "scan" holds bytes that are not text'):
+        list(read_table(tmp_path / "a.parquet"))
+
+
+def test_slices_meet_without_a_gap(tmp_path, monkeypatch):
+    monkeypatch.setattr(read_parquet, "_SLICE_ROWS", 7)
+    pl.DataFrame({"id": range(50)}).write_parquet(tmp_path / "a.parquet", row_group_size=20)
+    assert [row["id"] for row in read_table(tmp_path / "a.parquet")] == list(range(50))
+
+
+def test_no_rows_are_no_fault(tmp_path):
+    pl.DataFrame(schema={"id": pl.Int64}).write_parquet(tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    assert (table.columns, list(table)) == (("id",), [])
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1])
+def test_a_damaged_file_is_refused(tmp_path, keep):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"id": range(50)}).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(TableError, match="cut off, damaged"):
+        read_table(path)

@@ -1,0 +1,83 @@
+"""Counting rows and finding ids that are missing or repeated."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from medtask.errors import TableError
+from medtask.tables import validation as module
+from medtask.tables.read import read_table, validate_table
+from medtask.tables.validation import TableCounts
+
+
+def test_rows_and_empty_rows_are_counted():
+    table = read_table(
+        [{"id": "1", "text": "a"}, {"id": " ", "text": None}, {"id": "2", "text": " "}]
+    )
+    assert validate_table(table) == TableCounts(rows=3, empty_rows=1, blank_lines=0)
+
+
+def test_repeated_and_missing_ids_are_reported_together():
+    ids = ["1", " 1 ", 1, None, "x", "", "x", "\t", "y"]
+    with pytest.raises(TableError) as raised:
+        validate_table(read_table([{"id": value, "text": "private"} for value in ids]), "id")
+    assert str(raised.value) == (
+        'a list, id column "id": 3 rows have no id (rows 4, 6, 8); '
+        '3 rows repeat the id of an earlier row: "1" (rows 1, 2, 3), "x" (rows 5, 7)'
+    )
+
+
+def test_the_first_20_faults_are_named_in_the_order_of_the_rows():
+    ids = [f"n{number}" for number in range(30)]
+    with pytest.raises(TableError) as raised:
+        validate_table(read_table([{"id": value} for value in [*ids, *ids, *[None] * 25]]), "id")
+    text = str(raised.value)
+    assert "25 rows have no id (rows 61, 62, " in text
+    assert text.count("80, …") == 1
+    assert '30 rows repeat the id of an earlier row: "n0" (rows 1, 31), "n1" ' in text
+    assert text.endswith('"n19" (rows 20, 50), …')
+
+
+def test_whole_numbers_beyond_a_float_are_different_ids(write_file):
+    table = read_table(
+        write_file('{"id": 9007199254740992}\n{"id": 9007199254740993}\n', "a.jsonl")
+    )
+    assert validate_table(table, "id").rows == 2
+
+
+def test_case_tells_ids_apart():
+    assert validate_table(read_table([{"id": "a"}, {"id": "A"}]), "id").rows == 2
+
+
+def test_equal_hashes_of_different_ids_are_no_fault(monkeypatch):
+    monkeypatch.setattr(module, "hash", len, raising=False)
+    assert validate_table(read_table([{"id": "a"}, {"id": "b"}]), "id").rows == 2
+    with pytest.raises(TableError, match='"b"'):
+        validate_table(read_table([{"id": "a"}, {"id": "b"}, {"id": "b"}]), "id")
+
+
+def test_an_id_column_that_is_not_there_is_told_with_its_nearest_neighbour():
+    with pytest.raises(TableError, match='has no column "case_it"') as raised:
+        validate_table(read_table([{"case_id": 1}]), "case_it")
+    assert raised.value.fix == 'did you mean "case_id"?'
+
+
+def test_ids_are_shown_without_control_characters():
+    with pytest.raises(TableError) as raised:
+        validate_table(read_table([{"id": "\x1b[31m"}, {"id": "\x1b[31m"}]), "id")
+    assert str(raised.value).isprintable()
+
+
+def test_memory_is_at_most_20_bytes_a_row(write_file):
+    rows = 20_000
+    table = read_table(
+        write_file("id,text\n" + "".join(f"case-{number},a\n" for number in range(rows)))
+    )
+    validate_table(table, "id")  # numpy is imported
+    tracemalloc.start()
+    validate_table(table, "id")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * rows + 100_000

@@ -1,0 +1,224 @@
+"""Options as rows bring them, and the letters that gold means."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medtask.records import LETTERS, Option
+from medtask.tasks.containers import parse_container
+from medtask.tasks.label_definitions import normalize_name
+from medtask.tasks.row_options import RowOptions, find_letters, read_options
+from medtask.tasks.task import MultipleChoice
+
+ONE = MultipleChoice(("options",))
+WORDS = st.text(
+    st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20
+)
+TEXTS = st.lists(WORDS, min_size=2, max_size=26, unique_by=normalize_name)
+
+
+def list_options(cell: object) -> list[str]:
+    found = read_options(ONE, {"options": cell})
+    assert isinstance(found, RowOptions), found
+    return [f"{option.letter} {option.text}" for option in found.options]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"A": "five", "B": "six", "C": "seven"},
+        {"C": "seven", "a": " five ", "b": "six"},
+        ["five", "six", "seven"],
+        ("five", "six", "seven"),
+        {"first": "five", "second": "six", "third": "seven"},
+        '{"A": "five", "B": "six", "C": "seven"}',
+        "{'A': 'five', 'B': 'six', 'C': 'seven'}",
+        "['five', 'six', 'seven']",
+        "('five', 'six', 'seven')",
+        "A) five B) six C) seven",
+        "(A) five (B) six (C) seven",
+        "Options:\nA. five\nB. six\nC. seven",
+        "a: five\nb: six\nc: seven\n",
+        "1. five\r\n2. six\r\n3. seven",
+        "A)five\nB)six\nC)seven",
+        "- five\n- six\n\n- seven",
+        "five\nsix\nseven",
+        ["", "five", None, "six", float("nan"), "seven"],
+        {"first": "five", "none": None, "second": "six", "third": "seven"},
+    ],
+    ids=str,
+)
+def test_options_from_one_column(cell):
+    assert list_options(cell) == ["A five", "B six", "C seven"]
+
+
+def test_letters_of_a_mapping_stay_when_an_option_is_blank():
+    assert list_options({"A": "five", "B": None, "C": "seven", "D": " "}) == ["A five", "C seven"]
+    assert list_options("{'B': 'six', 'D': 'eight'}") == ["B six", "D eight"]
+
+
+def test_a_mark_counts_only_in_its_order():
+    assert list_options("A) vitamin K B) vitamin A) in oil C) none") == [
+        "A vitamin K",
+        "B vitamin A) in oil",
+        "C none",
+    ]
+    assert list_options("A. vitamin B. complex\nB. vitamin K\nC. none") == [
+        "A vitamin B. complex",
+        "B vitamin K",
+        "C none",
+    ]
+
+
+def test_options_from_several_columns_keep_their_places():
+    form = MultipleChoice(("opa", "opb", "opc"))
+    found = read_options(form, {"opa": "five", "opb": None, "opc": 7})
+    assert isinstance(found, RowOptions)
+    assert found.options == (Option("A", "five"), Option("C", "7"))
+    assert find_letters("opc", found, False) == ("C",)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (None, "the row has no options"),
+        ("", "the row has no options"),
+        ([], "the row has no options"),
+        ({"A": ""}, "the row has no options"),
+        (["five"], "the row has a single option"),
+        ("five", "the row has a single option"),
+        (["five", "six", " FIVE"], "two of the row's options say the same"),
+        (
+            [f"option {number}" for number in range(40)],
+            "the row has 40 options, and 26 letters are all there are",
+        ),
+        (["five", ["six"]], "an option holds more than a text"),
+        (
+            "{'A': 'five', 'B': open('x')}",
+            "the options can be read neither as JSON nor as what Python prints",
+        ),
+        (
+            "[" * 10_000 + "]" * 10_000,
+            "the options can be read neither as JSON nor as what Python prints",
+        ),
+        (
+            "{'A': 'five', 'B': " + "9" * 10_000 + "}",
+            "the options can be read neither as JSON nor as what Python prints",
+        ),
+        ("x" * 300_000, "the options take more than 200,000 characters"),
+    ],
+)
+def test_a_row_without_options_says_why_and_tells_no_text(cell, reason):
+    begin = time.perf_counter()
+    assert read_options(ONE, {"options": cell}) == reason
+    assert time.perf_counter() - begin < 1
+
+
+def test_a_row_without_the_column_says_so():
+    assert read_options(ONE, {}) == 'the row has no column "options", which should hold options'
+
+
+@given(TEXTS)
+def test_every_way_to_write_options_reads_the_same(texts):
+    wanted = [
+        f"{letter} {' '.join(text.split())}" for letter, text in zip(LETTERS, texts, strict=False)
+    ]
+    lettered = dict(zip(LETTERS, texts, strict=False))
+    for cell in (
+        texts,
+        lettered,
+        json.dumps(texts),
+        json.dumps(lettered),
+        repr(texts),
+        repr(lettered),
+    ):
+        assert list_options(cell) == wanted
+
+
+@given(st.text(st.characters(categories=None), max_size=200))
+def test_any_cell_is_options_or_a_reason(cell):
+    found = read_options(ONE, {"options": cell})
+    if isinstance(found, RowOptions):
+        assert 2 <= len(found.options) <= 26
+        assert list(found.letters) == sorted(set(found.letters))
+    else:
+        assert not cell.strip() or cell.strip() not in found or len(cell.strip()) < 3
+
+
+OPTIONS = read_options(ONE, {"options": {"yes": "it is", "no": "it, is; not", "maybe": "B"}})
+
+
+@pytest.mark.parametrize(
+    ("cell", "letters"),
+    [
+        ("A", "A"),
+        (" b ", "B"),  # a letter before a text that is one
+        ("(C)", "C"),
+        ("c.", "C"),
+        ("maybe", "C"),
+        ("NO", "B"),
+        ("It  IS", "A"),
+        ("it, is; not", "B"),
+        (["A"], "A"),
+        ('["maybe"]', "C"),
+        ("D", None),
+        ("neither", None),
+        ("A, B", None),
+        (["A", "B"], None),
+        ([], None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_letter_that_gold_means(cell, letters):
+    assert find_letters(cell, OPTIONS, False) == (tuple(letters) if letters else None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "letters"),
+    [
+        ("A", "A"),
+        ("C, A", "AC"),
+        ("a;b", "AB"),
+        ("A|B|C", "ABC"),
+        ("A/C", "AC"),
+        ("CA", "AC"),
+        ("A C", "AC"),
+        ("yes; maybe", "AC"),
+        ("it, is; not", "B"),
+        ("['C', 'A']", "AC"),
+        (["yes", "A"], "A"),
+        ("AA", None),
+        ("AD", None),
+        ("A, D", None),
+        ("A and neither", None),
+    ],
+)
+def test_the_letters_that_gold_means_where_several_may_be_right(cell, letters):
+    assert find_letters(cell, OPTIONS, True) == (tuple(letters) if letters else None)
+
+
+@given(TEXTS, st.data())
+def test_gold_is_found_by_its_text_unless_that_is_a_letter(texts, data):
+    options = read_options(ONE, {"options": texts})
+    assert isinstance(options, RowOptions)
+    place = data.draw(st.integers(0, len(texts) - 1))
+    text = options.options[place].text
+    found = find_letters([text], options, False)
+    assert found == (LETTERS[place],) or text.strip("(). :").upper() in LETTERS
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+
+
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_containers_are_read_from_their_own_text(value):
+    wanted = value if isinstance(value, list | dict) else None
+    assert parse_container(value) == wanted
+    if wanted is not None:
+        assert parse_container(json.dumps(value)) == parse_container(repr(value)) == value

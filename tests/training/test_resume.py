@@ -1,0 +1,103 @@
+"""Trainings in processes of their own that are killed, interrupted or starved of disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import medtask
+from medtask.errors import InputError
+from medtask.training.training_log import TrainingPoint, read_points
+from support.tiny_models import save_model
+
+TRAINING_SCRIPT = Path(__file__).parents[1] / "support" / "training_process.py"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+def start_training(folder: Path, base: Path, pause: float = 0.0) -> subprocess.Popen[bytes]:
+    words = [sys.executable, str(TRAINING_SCRIPT), str(folder), str(base), str(pause)]
+    return subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(TRAINING_SCRIPT.parents[1])},
+    )
+
+
+def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
+    _, said = process.communicate(timeout=300)
+    assert b"Traceback" not in said, said.decode()
+    return process.returncode
+
+
+def list_losses(points: tuple[TrainingPoint, ...]) -> list[tuple[int, float | None, float | None]]:
+    return [(point.step, point.loss, point.validation_loss) for point in points]
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    curve = folder / "out" / "loss.csv"
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        if curve.exists() and curve.read_text().count("\n") > step + 1:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the training did not get there")
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
+    tmp_path: Path, base: Path
+) -> None:
+    assert wait_for_exit(start_training(tmp_path / "calm", base)) == 0
+    calm = read_points(tmp_path / "calm" / "out" / "loss.csv")
+    draw = random.Random(11)
+    for step in (2, 5, 9):
+        process = start_training(tmp_path / "killed", base, pause=0.05)
+        wait_for_step(tmp_path / "killed", step)
+        time.sleep(draw.random() * 0.2)
+        process.kill()
+        process.communicate(timeout=60)
+        with pytest.raises(InputError, match="training has not ended"):
+            medtask.load_model(str(tmp_path / "killed" / "out"))
+    assert wait_for_exit(start_training(tmp_path / "killed", base)) == 0
+    killed = read_points(tmp_path / "killed" / "out" / "loss.csv")
+    assert [step for step, _, _ in list_losses(killed)] == [
+        step for step, _, _ in list_losses(calm)
+    ]
+    for one, other in zip(list_losses(killed), list_losses(calm), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    weights = [
+        (tmp_path / name / "out" / "adapter_model.safetensors").read_bytes()
+        for name in ("calm", "killed")
+    ]
+    assert len(weights[0]) == len(weights[1])
+    assert not (tmp_path / "killed" / "out" / ".training").exists()
+    medtask.load_model(str(tmp_path / "killed" / "out"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(
+    tmp_path: Path, base: Path
+) -> None:
+    process = start_training(tmp_path, base, pause=0.2)
+    wait_for_step(tmp_path, 4)
+    process.send_signal(signal.SIGINT)
+    assert wait_for_exit(process) == 130
+    stopped = read_points(tmp_path / "out" / "loss.csv")
+    engine = medtask.load_model(str(tmp_path / "out"))
+    assert engine.info.name == "hf"
+    assert wait_for_exit(start_training(tmp_path, base)) == 0
+    whole = read_points(tmp_path / "out" / "loss.csv")
+    for one, other in zip(list_losses(whole), list_losses(stopped), strict=False):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert whole[-1].step == whole[-1].steps > stopped[-1].step

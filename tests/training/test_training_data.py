@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import medtask
+from medtask.errors import InputError, MedtaskError, TableError, TaskFaults, UsageError
+from medtask.tables.read import read_table
+from medtask.tasks.label_definitions import normalize_name
+from medtask.tasks.task import Task
+from medtask.training.cleaning import DropReason
+from medtask.training.near_duplicates import NEAR_DUPLICATE_SIMILARITY
+from medtask.training.training_data import (
+    RowSelection,
+    TrainingData,
+    build_training_data,
+    describe_training_data,
+    determine_phi,
+)
+from support.small_trainings import make_task
+from support.text_shingles import WORDS, compute_jaccard, list_shingles
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BODY_PARTS = ("knee", "wrist", "brain")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return make_task(tmp_path)
+
+
+def gather_rows(task: Task, rows: Sequence[dict[str, Any]], **more: Any) -> TrainingData:
+    chosen = {name: more.pop(name) for name in ("share", "min_count", "cap") if name in more}
+    return build_training_data(task, read_table(rows), selection=RowSelection(**chosen), **more)
+
+
+def make_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Notes that hardly resemble each other, of three labels."""
+    chance = random.Random(seed)
+    return [
+        {
+            "text": " ".join(f"{chance.randrange(10**6):x}" for _ in range(6)),
+            "gold": BODY_PARTS[number % 3],
+            "patient": f"p{number // 3}",
+        }
+        for number in range(count)
+    ]
+
+
+def test_rows_are_divided_and_accounted_for(task: Task) -> None:
+    rows = make_rows(60)
+    rows[7] |= {"gold": None}
+    rows[8] |= {"text": rows[2]["text"]}
+    material = gather_rows(task, rows)
+    assert (len(material.train), len(material.validation)) == (52, 6)
+    assert (
+        material.cleaning is not None
+        and material.split is not None
+        and material.leakage is not None
+    )
+    assert material.cleaning.dropped_counts == {DropReason.NO_GOLD: 1, DropReason.DUPLICATE: 1}
+    assert material.split.to_json() == {"given": False, "share": 0.1, "seed": 0, "joined": 0}
+    assert material.leakage.describe()[0].startswith("none")
+    assert material.sha256 == read_table(rows).digest()
+    assert describe_training_data(material) == [
+        "52 rows to learn from, 3 labels with 17 to 18 rows each",
+        "6 rows to validate by, 3 labels with 2 rows each",
+    ]
+    assert [lesson.row for lesson in material.train] == sorted(
+        lesson.row for lesson in material.train
+    )
+    assert material.notes == ()
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent.name for path in EXAMPLES.glob("*/task.yaml"))
+)
+def test_every_kind_of_question_can_be_learnt(folder: str) -> None:
+    task = medtask.load_task(EXAMPLES / folder)
+    assert task.data is not None
+    material = build_training_data(task, read_table(task.data))
+    assert material.cleaning is not None and material.leakage is not None
+    assert len(material.train) + len(material.validation) == material.cleaning.kept
+    assert (
+        round(0.1 * material.cleaning.kept) - 1
+        <= len(material.validation)
+        <= 0.1 * material.cleaning.kept + 1
+    )
+    assert material.leakage.share == 0
+
+
+NOTES = st.lists(st.sampled_from(WORDS), min_size=3, max_size=14).map(" ".join)
+ROWS = st.lists(
+    st.tuples(NOTES, st.sampled_from(BODY_PARTS), st.sampled_from([None, *"pqrstuv"])),
+    min_size=12,
+    max_size=60,
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    rows=ROWS,
+    copies=st.lists(st.tuples(st.integers(0, 11), st.sampled_from(WORDS)), max_size=20),
+    share=st.sampled_from([0.1, 0.3]),
+    order=st.randoms(use_true_random=False),
+)
+def test_no_group_and_no_text_is_on_both_sides(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Any],
+    copies: list[tuple[int, str]],
+    share: float,
+    order: random.Random,
+) -> None:
+    task = replace(make_task(tmp_path_factory.getbasetemp() / "any"), group_column="patient")
+    notes = [
+        *rows,
+        *((f"{rows[place][0]} {word}".title(), *rows[place][1:2], None) for place, word in copies),
+    ]
+    table = [{"text": text, "gold": gold, "patient": group} for text, gold, group in notes]
+    try:
+        material = gather_rows(task, table, share=share)
+    except InputError:
+        return
+    assert (
+        material.cleaning is not None
+        and material.split is not None
+        and material.leakage is not None
+    )
+    train, aside = material.train, material.validation
+    assert train and aside
+    assert len(train) + len(aside) == material.cleaning.kept
+    assert not {lesson.row for lesson in train} & {lesson.row for lesson in aside}
+    groups = [{lesson.record.group for lesson in part} - {None} for part in (train, aside)]
+    assert not groups[0] & groups[1]
+    texts = [{normalize_name(lesson.prompt.text) for lesson in part} for part in (train, aside)]
+    assert not texts[0] & texts[1]
+    assert {lesson.record.gold for lesson in aside} <= {lesson.record.gold for lesson in train}
+    pieces = [[list_shingles(lesson.prompt.text) for lesson in part] for part in (train, aside)]
+    nearest = max(compute_jaccard(one, other) for one in pieces[0] for other in pieces[1])
+    # The report says what is there: nothing, unless near duplicates had to be parted.
+    assert (nearest >= NEAR_DUPLICATE_SIMILARITY) == bool(material.leakage.near)
+    if material.split.near_duplicate_rows is not None:
+        assert nearest < NEAR_DUPLICATE_SIMILARITY
+    if not material.cleaning.dropped:  # which of two equal rows is the first depends on the order
+        order.shuffle(table)
+        again = gather_rows(task, table, share=share)
+        assert {lesson.prompt.text for lesson in again.validation} == {
+            lesson.prompt.text for lesson in aside
+        }
+
+
+def test_near_duplicates_are_parted_where_all_are_some(task: Task) -> None:
+    sentence = (
+        "request for an examination of the chest, patient number {}, on the ward of the third floor"
+    )
+    rows = [
+        {"text": sentence.format(number), "gold": BODY_PARTS[number % 3]} for number in range(50)
+    ]
+    material = gather_rows(task, rows)
+    assert material.split is not None and material.leakage is not None
+    assert material.split.near_duplicate_rows is None
+    assert material.leakage.near == len(material.validation) > 0
+    assert "near duplicates of one another" in material.notes[0]
+
+
+def test_a_table_to_validate_by_is_left_as_it_is(task: Task) -> None:
+    task = replace(task, group_column="patient")
+    rows, others = make_rows(40), make_rows(12, seed=1)
+    others[0] |= {"text": rows[3]["text"].upper()}
+    others[1] |= {"text": rows[4]["text"] + " x"}
+    others[2] |= {"gold": "nose"}
+    for row in others:
+        row["patient"] = "p0" if row["gold"] == "knee" else None
+    material = gather_rows(task, rows, validation=read_table(others), min_count=13, cap=14)
+    assert (
+        material.cleaning is not None
+        and material.validation_cleaning is not None
+        and material.leakage is not None
+    )
+    assert len(material.train) == 40 and material.cleaning.rows == 40
+    assert len(material.validation) == 11 and material.validation_cleaning.dropped_counts == {
+        DropReason.UNKNOWN_GOLD: 1
+    }
+    assert (
+        material.leakage.equal,
+        material.leakage.near,
+        material.leakage.groups,
+        material.leakage.group_rows,
+    ) == (1, 1, 1, 4)
+    assert (material.leakage.worst[0].train_row, material.leakage.worst[0].validation_row) == (4, 1)
+    assert material.split is not None and material.split.has_own_table
+    assert material.validation_sha256 == read_table(others).digest()
+
+
+def test_labels_without_rows_are_told(tmp_path: Path) -> None:
+    task = make_task(tmp_path, labels=[*BODY_PARTS, "elbow", "hip", "toe"])
+    rows = [*make_rows(40), {"text": "the only elbow", "gold": "elbow"}]
+    notes = gather_rows(task, rows).notes
+    assert notes == (
+        'no row to learn from has the labels "hip", "toe"',
+        'no row to validate by has the label "elbow"',
+    )
+    held = [{"text": "a new hip", "gold": "hip"}, {"text": "a new knee", "gold": "knee"}]
+    notes = gather_rows(task, rows, validation=read_table(held)).notes
+    assert notes[-1] == "1 row to validate by has a label that no row to learn from has"
+
+
+def test_letters_that_never_change_are_told(tmp_path: Path) -> None:
+    task = make_task(tmp_path, "choice", options="options")
+    rows = [{"text": row["text"], "options": ["yes", "no"], "gold": "A"} for row in make_rows(20)]
+    assert "same option letter" in gather_rows(task, rows).notes[0]
+
+
+def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
+    return [row | cells for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "told"),
+    [
+        (set_cells(make_rows(20), gold=None), {}, 'no row of .* has gold in the column "gold"'),
+        (
+            set_cells(make_rows(20), gold="nose"),
+            {},
+            'no gold in the column "gold" is an answer of the task .row 1: gold is no label',
+        ),
+        (
+            set_cells(make_rows(20), gold="knee"),
+            {},
+            '"knee" is the gold of all 20 rows to learn from: there is nothing to tell apart',
+        ),
+        (make_rows(3), {}, "3 rows to learn from are too few: 3 rows read"),
+        (
+            set_cells(make_rows(20), text="equal"),
+            {},
+            "0 rows to learn from are too few: 20 rows read, left out: 20 conflict",
+        ),
+        (make_rows(20), {"min_count": 8}, "too few: 20 rows read, left out: 20 rare label"),
+        (
+            [*make_rows(20), *set_cells(make_rows(20, 1), gold="knee")],
+            {"min_count": 8},
+            '"knee" is the gold of all 27 rows',
+        ),
+        (
+            set_cells(make_rows(30), patient="p"),
+            {},
+            'cannot be divided: they belong to 1 group of the column "patient"',
+        ),
+        (make_rows(20), {"row_limit": 4}, "4 rows to learn from are too few"),
+        (
+            make_rows(20),
+            {"validation": read_table(set_cells(make_rows(5), gold=None))},
+            "no row to validate by: 5 rows read, left out: 5",
+        ),
+        (
+            make_rows(20),
+            {"validation": read_table([{"text": "a"}])},
+            'gold is "gold", but the table has text',
+        ),
+        (make_rows(20), {"gold_column": "truth"}, 'gold is "truth", but the table has text'),
+        (make_rows(20), {"share": 0.0}, "a validation share of 0 cannot be"),
+        (make_rows(20), {"share": 0.9}, "a validation share of 0.9 cannot be"),
+        (make_rows(20), {"min_count": 0}, "min-count is 0"),
+        (make_rows(20), {"cap": 0}, "cap is 0"),
+        (make_rows(20), {"row_limit": 0}, "limit is 0"),
+    ],
+)
+def test_what_cannot_be_learnt_is_said(
+    task: Task, rows: list[dict[str, Any]], more: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(MedtaskError) as caught:
+        gather_rows(
+            replace(task, group_column=None if "validation" in more else "patient"), rows, **more
+        )
+    assert re.search(told, str(caught.value))
+    assert isinstance(caught.value, InputError | UsageError | TaskFaults)
+    assert caught.value.fix
+
+
+def test_a_task_without_a_gold_column_says_so(task: Task) -> None:
+    with pytest.raises(InputError, match="no column is named that holds gold"):
+        gather_rows(replace(task, gold_column=None), make_rows(20))
+    assert gather_rows(replace(task, gold_column=None), make_rows(20), gold_column="gold").train
+
+
+def test_an_empty_table_has_no_rows(task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "empty.csv"
+    path.write_text("text,gold\n")
+    with pytest.raises(TableError, match="has no rows"):
+        build_training_data(task, read_table(path))
+
+
+@pytest.mark.parametrize("more", [{"min_count": 2}, {"cap": 3}])
+def test_counts_of_labels_need_labels(tmp_path: Path, more: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="is about labels, and a task of kind answer has none"):
+        gather_rows(make_task(tmp_path, "answer"), make_rows(20), **more)
+
+
+def test_hostile_cells_are_rows_like_others(task: Task) -> None:
+    hostile = [
+        "=HYPERLINK(1)",
+        "\u202eright to left",
+        "😀" * 50,
+        "a\x00b\ud800 c",
+        "رضّ على الرأس",
+        "pain " * 60_000,
+        "x" * 300_000,
+    ]
+    rows = [*make_rows(30), *({"text": text, "gold": "knee"} for text in hostile)]
+    material = gather_rows(task, rows)
+    assert material.cleaning is not None
+    assert len(material.train) + len(material.validation) == material.cleaning.kept
+    assert material.cleaning.kept >= 34
+    assert all(one.reason is DropReason.NOT_ASKABLE for one in material.cleaning.dropped)
+
+
+@pytest.mark.parametrize(
+    ("said", "phi"), [("phi: true", "yes"), ("phi: false", "no"), ("", "unknown")]
+)
+def test_whether_the_table_holds_patients_texts(tmp_path: Path, said: str, phi: str) -> None:
+    lines = [
+        "name: x",
+        "instruction: Decide.",
+        "input: '{{ text }}'",
+        "answer: {kind: label, labels: [a, b]}",
+        said,
+    ]
+    (tmp_path / "task.yaml").write_text("\n".join(lines))
+    assert determine_phi(medtask.load_task(tmp_path)) == phi
