@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.engines.model_metadata import Kind
 from medtask.errors import EngineError, InputError
+from medtask.kinds import KindName
 from medtask.records import Branch, BranchScores, Prompt
 from medtask.tables.table_part import format_names
 
@@ -23,7 +23,7 @@ class LabelHead:
     """
 
     title: str
-    kind: Kind
+    kind: KindName
     labels: tuple[str, ...]
     abstain: str | None = None
     untaught: tuple[str, ...] = ()

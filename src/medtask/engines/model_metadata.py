@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from medtask.errors import InputError
+from medtask.kinds import KindName
 from medtask.tables.atomic_files import replace_file
 from medtask.tables.table_part import format_name, format_names, format_path
 
@@ -35,7 +36,6 @@ CALIBRATION_FILE = (
 )
 
 EngineName = Literal["linear", "encoder", "hf", "hybrid"]
-Kind = Literal["label", "labels", "choice", "answer", "fields"]
 PhiStatus = Literal["yes", "no", "unknown"]
 
 _RETRAIN_FIX = "train the model again, or take a whole copy of its folder"
@@ -58,7 +58,7 @@ class ModelMetadata:
     """
 
     engine: EngineName
-    kind: Kind
+    kind: KindName
     labels: tuple[str, ...]
     abstain: str | None = None
     untaught: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
             f"reads format {METADATA_FORMAT}",
             fix="take the version that wrote it",
         )
-    allowed = {"engine": EngineName, "kind": Kind, "phi": PhiStatus}
+    allowed = {"engine": EngineName, "kind": KindName, "phi": PhiStatus}
     invalid_keys = [
         key
         for key in content

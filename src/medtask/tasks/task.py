@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from medtask.kinds import KINDS, KindName, KindSpec
 from medtask.records import LETTERS, Status, Value
-
-Kind = Literal["label", "labels", "choice", "answer", "fields"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +242,13 @@ class Task:
         return hash((self.name, self.fingerprint))
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> KindName:
         return _KINDS[type(self.answer_spec)]
+
+    @property
+    def kind_spec(self) -> KindSpec:
+        """What code of every layer may know about the kind of this question."""
+        return KINDS[self.kind]
 
     @property
     def several(self) -> bool:
@@ -280,7 +284,7 @@ class Task:
         return tuple(label.name for label in self.candidates)
 
 
-_KINDS: Mapping[type, Kind] = {
+_KINDS: Mapping[type, KindName] = {
     SingleLabel: "label",
     MultiLabel: "labels",
     MultipleChoice: "choice",

@@ -8,8 +8,9 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 
-from medtask.engines.model_metadata import Kind, PhiStatus
+from medtask.engines.model_metadata import PhiStatus
 from medtask.evaluation.report import formatting as words
+from medtask.kinds import KindName
 from medtask.tables.table_part import format_name
 from medtask.training.loss_curve import format_epochs_markdown
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
@@ -27,7 +28,7 @@ _KIND_DESCRIPTIONS = {
     "answer": "writes an answer to each row",
     "fields": "fills in the fields of a schema for each row",
 }
-_CLASSIFIER_KINDS: tuple[Kind, ...] = ("label", "labels")
+_CLASSIFIER_KINDS: tuple[KindName, ...] = ("label", "labels")
 
 _PHI_NOTICES: dict[PhiStatus, str] = {
     "yes": (

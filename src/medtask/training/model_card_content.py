@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtask.engines.model_metadata import Kind, PhiStatus
+from medtask.engines.model_metadata import PhiStatus
 from medtask.evaluation.statistics.intervals import Estimate
+from medtask.kinds import KindName
 from medtask.training.training_data import TrainingData, determine_phi
 from medtask.training.training_example import list_labels
 from medtask.training.training_log import TrainingPoint
@@ -36,7 +37,7 @@ class CardTask:
     """
 
     name: str
-    kind: Kind
+    kind: KindName
     instruction: str
     table: str
     sha256: str

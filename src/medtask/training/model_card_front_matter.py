@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medtask.engines.model_metadata import Kind
 from medtask.evaluation.report import formatting as words
 from medtask.evaluation.statistics.intervals import Estimate
+from medtask.kinds import KindName
 from medtask.tables.table_part import format_name
 from medtask.training.model_card_content import CardContent
 
@@ -66,7 +66,7 @@ def write_front_matter(content: CardContent) -> str:
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n"
 
 
-def name_pipeline(kind: Kind) -> str:
+def name_pipeline(kind: KindName) -> str:
     """What the Hub calls a kind of question."""
     return _PIPELINE_TAGS.get(kind, "text-generation")
 

@@ -41,14 +41,6 @@ if TYPE_CHECKING:
     from medtask.runs.local_run import RunResult
     from medtask.tasks.task import Task
 
-_ACTIVITIES = {
-    "label": "Labelling",
-    "labels": "Labelling",
-    "choice": "Answering",
-    "answer": "Answering",
-    "fields": "Reading the fields of",
-}
-
 
 def run(
     task: TaskPath,
@@ -116,7 +108,7 @@ def run(
 
     disable_downloads(offline)
     loaded_task = load_task(task)
-    display = make_run_display(quiet=quiet, activity=_ACTIVITIES[loaded_task.kind])
+    display = make_run_display(quiet=quiet, activity=loaded_task.kind_spec.activity)
     local_options = {
         "dtype": dtype,
         "device": device,

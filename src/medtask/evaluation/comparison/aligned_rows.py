@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from medtask.errors import InputError
 from medtask.evaluation.kinds.choice import parse_letters
-from medtask.evaluation.kinds.protocols import Grader, Kind, create_accumulator_and_grader
+from medtask.evaluation.kinds.protocols import Grader, create_accumulator_and_grader
 from medtask.evaluation.report.formatting import format_row_count, shorten
 from medtask.evaluation.report.gold_summary import SAMPLE_SIZE
+from medtask.kinds import KindName
 from medtask.records import Answer, Option, Value
 
 
@@ -124,7 +125,7 @@ class ComparisonRows:
     ``labels`` without the abstention. ``groups``: None for a row that belongs to none.
     """
 
-    kind: Kind
+    kind: KindName
     labels: tuple[str, ...]
     abstain: str | None
     ids: tuple[str, ...]
@@ -151,7 +152,7 @@ class ComparisonRows:
 
 
 def align_rows(
-    kind: Kind, labels: Sequence[str], abstain: str | None, sources: Sequence[SystemSource]
+    kind: KindName, labels: Sequence[str], abstain: str | None, sources: Sequence[SystemSource]
 ) -> ComparisonRows:
     """Every row that all ``sources`` have and whose gold any of them tells. Each source is read
     twice; what is kept in memory grows with the rows that have gold, and with the number of ids.
@@ -272,7 +273,7 @@ def _has_multiple_labels(values: Iterable[object]) -> bool:
 
 def _build_system(
     source: SystemSource,
-    kind: Kind,
+    kind: KindName,
     rows: Sequence[SystemRow],
     gold: Sequence[Any],
     grader: Grader,

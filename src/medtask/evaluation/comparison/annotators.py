@@ -11,7 +11,6 @@ from typing import Any
 from medtask.evaluation.comparison.paired import SystemMetrics, compare_pair, format_difference
 from medtask.evaluation.comparison.significance import ALPHA, format_p_value
 from medtask.evaluation.kinds.choice import parse_letters
-from medtask.evaluation.kinds.protocols import Kind
 from medtask.evaluation.report.blocks import (
     ColumnStyle,
     Heading,
@@ -38,6 +37,7 @@ from medtask.evaluation.statistics.metric_sums import (
     estimate_proportion_metric,
 )
 from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.kinds import KindName
 
 MAX_DISAGREEMENTS = 100  # disagreements that a report lists
 MAX_LABELS_SHOWN = 40  # labels whose kappa a report lists
@@ -103,7 +103,7 @@ class AnnotatorAgreement:
     """
 
     names: tuple[str, str]
-    kind: Kind
+    kind: KindName
     inter_annotator: PairwiseAgreement
     model_agreements: tuple[PairwiseAgreement, PairwiseAgreement]
     consensus: PairwiseAgreement | None
@@ -203,7 +203,7 @@ def compare_annotators(
     model: Sequence[Any],
     *,
     names: tuple[str, str] = ("A", "B"),
-    kind: Kind = "label",
+    kind: KindName = "label",
     labels: Sequence[str] = (),
     ids: Sequence[str] = (),
     rows: Sequence[int] = (),
@@ -290,7 +290,7 @@ def compare_annotators(
 class _AgreementCalculator:
     """How columns of one kind are held against each other."""
 
-    def __init__(self, kind: Kind, classes: Sequence[str], seed: int) -> None:
+    def __init__(self, kind: KindName, classes: Sequence[str], seed: int) -> None:
         self._kind, self._classes, self._seed = kind, classes, seed
 
     def __call__(
@@ -380,7 +380,7 @@ class _AgreementCalculator:
 
 
 def _list_classes(
-    kind: Kind, labels: Sequence[str], columns: Sequence[Sequence[Any]]
+    kind: KindName, labels: Sequence[str], columns: Sequence[Sequence[Any]]
 ) -> tuple[str, ...]:
     if kind not in ("label", "labels"):
         return tuple(labels)
@@ -446,7 +446,7 @@ def _describe_difference(annotator: str, other: str, difference: Estimate, p: fl
     )
 
 
-def _build_cells(agreement: PairwiseAgreement, kind: Kind) -> list[TableCell]:
+def _build_cells(agreement: PairwiseAgreement, kind: KindName) -> list[TableCell]:
     cells: list[TableCell] = [
         f"{agreement.one} and {agreement.other}",
         (f"{agreement.share.value:.3f}", agreement.share.interval_text),

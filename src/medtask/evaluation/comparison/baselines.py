@@ -26,7 +26,7 @@ from medtask.evaluation.comparison.tfidf import (
 )
 from medtask.evaluation.kinds.answer import compute_token_f1_terms, grade_texts
 from medtask.evaluation.kinds.choice import parse_letters
-from medtask.evaluation.kinds.protocols import GoldSample, Kind
+from medtask.evaluation.kinds.protocols import GoldSample
 from medtask.evaluation.report.formatting import format_value
 from medtask.evaluation.statistics.classification import compute_classification_metrics
 from medtask.evaluation.statistics.extraction import (
@@ -42,6 +42,7 @@ from medtask.evaluation.statistics.multilabel import (
     compute_micro_f1_terms,
     compute_multilabel_metrics,
 )
+from medtask.kinds import KindName
 from medtask.records import LETTERS, Value
 from medtask.similarity import encode_texts, format_description
 
@@ -55,7 +56,7 @@ BaselineResult = tuple[Mapping[str, Estimate | None], BaselineComparison | None]
 
 
 def run_baselines(
-    kind: Kind, sample: GoldSample, labels: LabelDefinitions = (), *, seed: int = 0
+    kind: KindName, sample: GoldSample, labels: LabelDefinitions = (), *, seed: int = 0
 ) -> tuple[Baseline, ...]:
     """Simple methods on a sample of rows with gold (see GoldSummary.sample), each compared with the
     model's answers there.
@@ -69,7 +70,7 @@ def run_baselines(
 
 
 def run_baselines_with_answers(
-    kind: Kind, sample: GoldSample, labels: LabelDefinitions = (), *, seed: int = 0
+    kind: KindName, sample: GoldSample, labels: LabelDefinitions = (), *, seed: int = 0
 ) -> list[tuple[Baseline, Sequence[Any] | None]]:
     """The same, each with its answers to the sample's first rows; None where it answers none, as
     guessing does.

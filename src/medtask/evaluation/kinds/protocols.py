@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from medtask.evaluation.report.blocks import ReportBlock
 from medtask.evaluation.statistics.intervals import Estimate
+from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
-
-Kind = Literal["label", "labels", "choice", "answer", "fields"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class Grader(Protocol):
 
 
 def create_accumulator_and_grader(
-    kind: Kind, labels: Sequence[str], abstain: str | None, seed: int
+    kind: KindName, labels: Sequence[str], abstain: str | None, seed: int
 ) -> tuple[StatisticsAccumulator, Grader]:
     """What counts and grades the answers of one run."""
     # Each kind is a room of its own, and only the one that is used is loaded.

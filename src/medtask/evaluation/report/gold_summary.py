@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from medtask.evaluation.calibration.reliability import Reliability
 from medtask.evaluation.calibration.scored_rows import ScoredRowAccumulator, ScoredRows
-from medtask.evaluation.kinds.protocols import GoldSample, Grader, Kind, KindEvaluation
+from medtask.evaluation.kinds.protocols import GoldSample, Grader, KindEvaluation
 from medtask.evaluation.report.formatting import format_value
 from medtask.evaluation.report.report_rows import ReportRow, TopK, build_report_row, cut_text
+from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
 
 MAX_ERROR_ROWS = 30
@@ -72,7 +73,7 @@ class GoldSummary:
 class GoldAccumulator:
     """The part of a Gatherer that compares answers with gold."""
 
-    def __init__(self, kind: Kind, grader: Grader, seed: int) -> None:
+    def __init__(self, kind: KindName, grader: Grader, seed: int) -> None:
         self._kind, self._grader, self._seed = kind, grader, seed
         self._missing = self._unknown = self._confidence_count = 0
         self._confidence_sum = 0.0

@@ -18,13 +18,14 @@ from medtask.evaluation.comparison.significance import (
     format_p_value,
     list_baseline_warnings,
 )
-from medtask.evaluation.kinds.protocols import AnswerStatistics, Kind, create_accumulator_and_grader
+from medtask.evaluation.kinds.protocols import AnswerStatistics, create_accumulator_and_grader
 from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count
 from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
 from medtask.evaluation.report.report_rows import ReportRow, TopK, build_report_row
 from medtask.evaluation.statistics.intervals import Estimate
 from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary
 from medtask.evaluation.statistics.throughput import ThroughputAccumulator, ThroughputSpan
+from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
 
 HISTOGRAM_BINS = 20
@@ -83,7 +84,7 @@ class RunSummary:
     went through. ``total_ms``: the sum of the rows' shares of the time.
     """
 
-    kind: Kind
+    kind: KindName
     rows: int
     answered: int
     statuses: Mapping[Status, int]
@@ -138,7 +139,12 @@ class SummaryAccumulator:
     """
 
     def __init__(
-        self, kind: Kind, labels: Sequence[str], abstain: str | None, has_gold: bool, seed: int = 0
+        self,
+        kind: KindName,
+        labels: Sequence[str],
+        abstain: str | None,
+        has_gold: bool,
+        seed: int = 0,
     ) -> None:
         self._kind = kind
         self._answer_statistics, grader = create_accumulator_and_grader(kind, labels, abstain, seed)
@@ -183,7 +189,7 @@ class SummaryAccumulator:
         self._answered += answer.value is not None
         self._answer_statistics.add(answer, options)
         verdict = self._grade(row, answer, text, gold, options, group)
-        # Kind label has always had a probability; an engine that gives none counts as wholly
+        # KindName label has always had a probability; an engine that gives none counts as wholly
         # unsure.
         if answer.value is not None and (answer.confidence is not None or self._kind == "label"):
             self._confidence[verdict][_find_bin(answer.confidence or 0.0)] += 1

@@ -13,7 +13,6 @@ import numpy as np
 
 from medtask.evaluation.kinds.answer import compute_token_f1_terms
 from medtask.evaluation.kinds.choice import parse_letters
-from medtask.evaluation.kinds.protocols import Kind
 from medtask.evaluation.statistics.extraction import compute_field_terms, is_fully_correct
 from medtask.evaluation.statistics.intervals import (
     Estimate,
@@ -27,6 +26,7 @@ from medtask.evaluation.statistics.intervals import (
 )
 from medtask.evaluation.statistics.multilabel import LabelNames, compute_micro_f1_terms
 from medtask.evaluation.statistics.text_overlap import compute_rouge_l
+from medtask.kinds import KindName
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class MetricSums:
 
 
 def build_metric_sums(
-    kind: Kind, labels: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+    kind: KindName, labels: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
 ) -> dict[str, MetricSums]:
     """The figures of these rows, by measure (see words.MEASURES); the first is the headline, which
     is a ratio of sums.
