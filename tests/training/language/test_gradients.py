@@ -136,13 +136,8 @@ def test_packed_gradients_are_those_of_rows_read_one_by_one(
     tmp_path: Path, family: str, kind: str
 ) -> None:
     task, lessons = make_training_task(tmp_path, kind)
-    engine = load_hf(
-        str(
-            save_model(
-                tmp_path / "model", family, "gemma" if family.startswith("gemma") else "chatml"
-            )
-        )
-    )
+    template = "gemma" if family.startswith("gemma") else "chatml"
+    engine = load_hf(str(save_model(tmp_path / "model", family, template)), dtype="float32")
     assert engine.packed
     passages = tokenize_examples(task, engine.chat, lessons)
     model = engine.model.requires_grad_(True)
@@ -172,7 +167,7 @@ def test_models_that_cannot_be_packed_are_read_apart_with_the_same_losses(
     tmp_path: Path, share: bool
 ) -> None:
     task, lessons = make_training_task(tmp_path, "labels")
-    engine = load_hf(str(save_model(tmp_path / "model", "llama")))
+    engine = load_hf(str(save_model(tmp_path / "model", "llama")), dtype="float32")
     passages = tokenize_examples(task, engine.chat, lessons)
     together = LanguageLossModel(engine.model, engine.model, packed=True, share_prefix=share)(
         passages
@@ -189,7 +184,7 @@ def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(
     from medtask.training.language.tokenized_example import find_gold_indices
 
     task, lessons = make_training_task(tmp_path, kind)
-    engine = load_hf(str(save_model(tmp_path / "model", "llama")))
+    engine = load_hf(str(save_model(tmp_path / "model", "llama")), dtype="float32")
     with torch.no_grad():
         losses = LanguageLossModel(engine.model, engine.model, packed=True)(
             tokenize_examples(task, engine.chat, lessons)
@@ -219,7 +214,7 @@ def test_what_rows_share_is_read_once_and_nothing_of_the_prompt_is_learnt(tmp_pa
     from medtask.training.language.packing import pack_examples
 
     task, lessons = make_training_task(tmp_path, "label")
-    engine = load_hf(str(save_model(tmp_path / "model", "llama")))
+    engine = load_hf(str(save_model(tmp_path / "model", "llama")), dtype="float32")
     passages = tokenize_examples(task, engine.chat, lessons)
     read = pack_examples(passages, engine.model.device)
     assert read.forward_pass is not None
