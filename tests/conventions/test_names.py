@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import medtask
+from support.source_tree import find_duplicate_classes
 
 TREE = ast.parse(Path(medtask.__file__).read_text("utf-8"))
 
@@ -46,3 +47,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert medtask.__version__ == version("medtask")
+
+
+def test_a_class_name_exists_once() -> None:
+    assert find_duplicate_classes() == {}
