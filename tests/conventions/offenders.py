@@ -58,7 +58,7 @@ MANY_PARAMETERS = {
     "evaluation/calibration/fitting.py:fit_calibration",
     "evaluation/comparison/annotators.py:compare_annotators",
     "evaluation/labels/label_set_report.py:check_label_set",
-    "evaluation/report/curves.py:draw_axes",
+    "evaluation/presentation/curves.py:draw_axes",
     "evaluation/report/run_report.py:write_report",
     "evaluation/statistics/audit.py:estimate_audit",
     "runs/execution.py:fill_ledger",

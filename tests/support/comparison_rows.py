@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
-from medtask.evaluation.kinds.protocols import Kind
+from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status
 
 LABELS = ("curative", "palliative", "staging")
@@ -48,7 +48,7 @@ def make_rows(
 
 
 def join_systems(
-    kind: Kind,
+    kind: KindName,
     systems: dict[str, list[AnsweredTestRow]],
     labels: Sequence[str] = LABELS,
     manifests: dict[str, dict[str, Any]] | None = None,

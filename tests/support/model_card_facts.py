@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.training.model_card_content import CardContent, CardLabel, CardTask
 from medtask.training.training_log import TrainingPoint
 
@@ -29,12 +29,12 @@ CARD_TASK = CardTask(
         "3 of 114 validation rows are near duplicates of rows learnt from",
     ),
     metrics={
-        "accuracy": Estimate(0.912, 114, 0.846, 0.952),
-        "macro_f1": Estimate(0.874, 114, 0.79, 0.93),
+        "accuracy": Metric(0.912, 114, 0.846, 0.952),
+        "macro_f1": Metric(0.874, 114, 0.79, 0.93),
     },
     baselines={
-        "TF-IDF": {"accuracy": Estimate(0.833, 114, 0.754, 0.891)},
-        "majority": {"accuracy": Estimate(0.439, 114, 0.351, 0.53)},
+        "TF-IDF": {"accuracy": Metric(0.833, 114, 0.754, 0.891)},
+        "majority": {"accuracy": Metric(0.439, 114, 0.351, 0.53)},
     },
     calibration="calibrated by temperature 1.31, fitted on 114 rows",
     fingerprint="ab" * 32,

@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
 from medtask.training.model_card import FEW_ROWS, MAX_LISTED_LABELS, write_card
 from medtask.training.model_card_content import CardContent, CardLabel
@@ -197,7 +197,7 @@ def test_several_tasks_have_a_part_each() -> None:
         name="protocol",
         table="orders.csv",
         kind="labels",
-        metrics={"micro_f1": Estimate(0.5, 10)},
+        metrics={"micro_f1": Metric(0.5, 10)},
     )
     card = write_card(replace(CARD_FACTS, tasks=(CARD_TASK, second)))
     results = ModelCard(card).data.eval_results
@@ -232,7 +232,7 @@ def test_no_name_breaks_out(name: str) -> None:
         dropped={name: 1},
         split=name,
         leaks=(name,),
-        baselines={name: {"accuracy": Estimate(0.5, 4, 0.2, 0.8)}},
+        baselines={name: {"accuracy": Metric(0.5, 4, 0.2, 0.8)}},
         calibration=name,
     )
     facts = replace(

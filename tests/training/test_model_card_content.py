@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import medtask
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.training.model_card_content import CardLabel, build_card_task
 from medtask.training.training_data import build_training_data
 
@@ -16,7 +16,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "surgery_purpose"
 def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     task = medtask.load_task(EXAMPLE)
     material = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
-    figure = Estimate(0.9, 20, 0.7, 0.97)
+    figure = Metric(0.9, 20, 0.7, 0.97)
     told = build_card_task(
         material,
         {"accuracy": figure, "kappa": None},

@@ -19,7 +19,7 @@ from medtask.evaluation.labels.label_set_report import (
 )
 from medtask.evaluation.labels.pair_counts import GoldAnswerCounts
 from medtask.evaluation.labels.usage import OffSetCounts
-from medtask.evaluation.statistics.intervals import Estimate, estimate_proportion
+from medtask.evaluation.statistics.intervals import Metric, estimate_proportion
 from medtask.prediction.label_prior import CONTENT_FREE_INPUTS, OPTION_COUNT, measure_prior
 from medtask.records import Description, Fault, Record, Value, comparable_value
 from medtask.similarity import encode_texts, format_description
@@ -210,7 +210,7 @@ def _measure_label_bias(
 
 def _estimate_prevalence(
     pair_counts: GoldAnswerCounts | None, prior: Mapping[str, float]
-) -> Iterator[tuple[str, Estimate]]:
+) -> Iterator[tuple[str, Metric]]:
     rows: Counter[str] = Counter()
     for (gold, _), count in pair_counts.pairs.items() if pair_counts else ():
         rows.update(dict.fromkeys(gold, count))

@@ -10,7 +10,7 @@ from typing import Any
 
 from medtask.errors import MedtaskError, StorageError
 from medtask.evaluation.calibration.acceptance import Acceptance
-from medtask.evaluation.report.blocks import Paragraph, ReportBlock, ReportSection
+from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportSection
 from medtask.evaluation.report.formatting import capitalise_first
 from medtask.evaluation.report.run_report import write_report
 from medtask.evaluation.statistics.refusal import Refusal

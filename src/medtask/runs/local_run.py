@@ -50,8 +50,8 @@ from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.thresholds import FittedThresholds
-    from medtask.evaluation.comparison.significance import Baseline
     from medtask.evaluation.report.run_summary import RunSummary
+    from medtask.evaluation.statistics.significance import Baseline
 
 # What counts as an error where it leaves a row without a value: text that was cut at a sentence is
 # an answer.

@@ -27,8 +27,8 @@ from medtask.tasks.task import Fields, FreeText, MultiLabel, Task
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.thresholds import FittedThresholds
     from medtask.evaluation.calibration.transforms import Calibration
-    from medtask.evaluation.comparison.significance import Baseline
     from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
+    from medtask.evaluation.statistics.significance import Baseline
 
 DEFAULT_FORMATS = ("csv", "parquet")
 _ROUNDED_FORMATS = ("csv", "xlsx")  # no probabilities, and confidence with four decimals

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from medtask.evaluation.calibration.prediction_sets import PredictionSets
     from medtask.evaluation.calibration.transforms import Calibration
     from medtask.evaluation.comparison.annotators import AnnotatorAgreement
-    from medtask.evaluation.comparison.significance import Baseline
+    from medtask.evaluation.statistics.significance import Baseline
 
 MAX_PROBABILITIES = 50_000_000  # probabilities that are held at once: 400 MB
 

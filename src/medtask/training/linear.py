@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.engines.linear import save_linear
-from medtask.evaluation.comparison.tfidf import build_classifier, build_vectorizer, hash_row
+from medtask.evaluation.baselines.tfidf import build_classifier, build_vectorizer, hash_row
 from medtask.runs.signals import Interrupted
 from medtask.training.recipe import Recipe
 from medtask.training.targets import (

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from medtask.evaluation.report.curves import (
+from medtask.evaluation.presentation.curves import (
     AXIS_Y,
     compute_y,
     draw_axes,
@@ -24,7 +24,7 @@ from medtask.evaluation.report.curves import (
     draw_gridlines,
     draw_line,
 )
-from medtask.evaluation.report.plots import combine_plots
+from medtask.evaluation.presentation.plots import combine_plots
 from medtask.tables.atomic_files import replace_text
 from medtask.training.markdown import format_table
 from medtask.training.training_log import TrainingPoint

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medtask.engines.model_metadata import PhiStatus
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
 from medtask.training.training_data import TrainingData, determine_phi
 from medtask.training.training_example import list_labels
@@ -49,8 +49,8 @@ class CardTask:
     dropped: Mapping[str, int] = field(default_factory=dict)
     split: str = ""
     leaks: tuple[str, ...] = ()
-    metrics: Mapping[str, Estimate] = field(default_factory=dict)
-    baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     calibration: str = ""
     fingerprint: str = ""
     phi: PhiStatus = "unknown"
@@ -99,8 +99,8 @@ class CardContent:
 
 def build_card_task(
     data: TrainingData,
-    metrics: Mapping[str, Estimate | None],
-    baselines: Mapping[str, Mapping[str, Estimate | None]],
+    metrics: Mapping[str, Metric | None],
+    baselines: Mapping[str, Mapping[str, Metric | None]],
     calibration: str = "",
 ) -> CardTask:
     """What there is to tell of a task from what was learnt from it. Figures that are None were
@@ -137,7 +137,7 @@ def build_card_task(
     )
 
 
-def _drop_undefined(metrics: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+def _drop_undefined(metrics: Mapping[str, Metric | None]) -> dict[str, Metric]:
     return {measure: figure for measure, figure in metrics.items() if figure is not None}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtask.evaluation.report import formatting as words
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
 from medtask.tables.table_part import format_name
 from medtask.training.model_card_content import CardContent
@@ -83,7 +83,7 @@ def name_metric(metric: str) -> str:
     return "f1" if "f1" in metric else _HUB_METRICS.get(metric, metric)
 
 
-def _describe(metric: str, estimate: Estimate) -> str:
+def _describe(metric: str, estimate: Metric) -> str:
     interval = (
         f"95 % interval {estimate.interval_text}" if estimate.low is not None else "no interval"
     )

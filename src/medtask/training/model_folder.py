@@ -49,7 +49,7 @@ from medtask.training.training_log import NullTrainingObserver, TrainingLog
 from medtask.training.validation_metrics import name_score
 
 if TYPE_CHECKING:
-    from medtask.evaluation.statistics.intervals import Estimate
+    from medtask.evaluation.statistics.intervals import Metric
 
 # Rows of the kinds that are written which are written for: a text takes seconds.
 MAX_GENERATED_ROWS = 100
@@ -66,10 +66,10 @@ class TaskValidation:
 
     data: TrainingData
     evaluation: Evaluation
-    baselines: Mapping[str, Mapping[str, Estimate]]
+    baselines: Mapping[str, Mapping[str, Metric]]
 
     @property
-    def metrics(self) -> dict[str, Estimate | None]:
+    def metrics(self) -> dict[str, Metric | None]:
         gold = self.evaluation.summary.gold
         return dict(gold.evaluation.metrics) if gold and gold.evaluation else {}
 
@@ -154,7 +154,7 @@ def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData) -> Evalua
 
 def _evaluate_linear_baseline(
     engine: Engine, folder: Path, data: TrainingData
-) -> Mapping[str, Mapping[str, Estimate]]:
+) -> Mapping[str, Mapping[str, Metric]]:
     """TF-IDF and logistic regression that learnt from the same rows: what every other method has to
     beat.
     """

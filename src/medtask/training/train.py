@@ -53,7 +53,7 @@ from medtask.training.training_manifest import (
 )
 
 if TYPE_CHECKING:
-    from medtask.evaluation.statistics.intervals import Estimate
+    from medtask.evaluation.statistics.intervals import Metric
 
 LOSS_FILE = "loss.csv"
 _NO_GAIN_NOTE = (
@@ -74,12 +74,12 @@ class TaskTrainingResult:
 
     task: str
     headline_metric: str
-    metrics: Mapping[str, Estimate | None]
-    baselines: Mapping[str, Estimate]
+    metrics: Mapping[str, Metric | None]
+    baselines: Mapping[str, Metric]
     calibration: str
 
     @property
-    def score(self) -> Estimate | None:
+    def score(self) -> Metric | None:
         """The headline."""
         return self.metrics.get(self.headline_metric)
 
@@ -102,7 +102,7 @@ class TrainResult:
     notes: tuple[str, ...] = ()
 
     @property
-    def score(self) -> Estimate | None:
+    def score(self) -> Metric | None:
         """The headline figure of the first task."""
         return self.task_results[0].score if self.task_results else None
 
@@ -261,17 +261,17 @@ def _find_resume_step(work_folder: Path) -> int:
 
 def _read_result(folder: Path, exit_code: int) -> TrainResult:
     """The result of a training that has ended, as its folder tells it."""
-    from medtask.evaluation.statistics.intervals import Estimate
+    from medtask.evaluation.statistics.intervals import Metric
 
     facts = read_training_manifest(folder)
     assert facts is not None, "a training notes how it ended"
     task_results = []
     for one in facts["measured"]:
         metrics = {
-            name: Estimate(**figure) if figure else None for name, figure in one["figures"].items()
+            name: Metric(**figure) if figure else None for name, figure in one["figures"].items()
         }
         baselines = {
-            name: Estimate(**rival[one["measure"]])
+            name: Metric(**rival[one["measure"]])
             for name, rival in one["rivals"].items()
             if one["measure"] in rival
         }

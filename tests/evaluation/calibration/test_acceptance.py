@@ -17,7 +17,7 @@ from medtask.evaluation.calibration.acceptance import (
     rank_for_review,
     sample_one_per_group,
 )
-from medtask.evaluation.report.blocks import ReportTable
+from medtask.evaluation.presentation.blocks import ReportTable
 from medtask.evaluation.statistics.refusal import Refusal
 
 RANDOM = np.random.default_rng(20261120)

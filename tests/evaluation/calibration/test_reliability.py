@@ -15,7 +15,7 @@ from medtask.evaluation.calibration.reliability import (
     compute_reliability,
     compute_risk_curve,
 )
-from medtask.evaluation.report.blocks import ReportPlot, ReportTable
+from medtask.evaluation.presentation.blocks import ReportPlot, ReportTable
 
 RANDOM = np.random.default_rng(20261120)
 

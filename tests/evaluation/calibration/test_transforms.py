@@ -13,10 +13,10 @@ from medtask.evaluation.calibration.transforms import (
     CalibrationScores,
     parse_calibration,
 )
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 
 CALIBRATION_SCORES = CalibrationScores(
-    Estimate(0.5, 90, 0.4, 0.6), Estimate(0.2, 90), 0.05, Estimate(0.8, 90, 0.7, 0.9)
+    Metric(0.5, 90, 0.4, 0.6), Metric(0.2, 90), 0.05, Metric(0.8, 90, 0.7, 0.9)
 )
 TEMPERATURE_CALIBRATION = Calibration(
     "temperature",

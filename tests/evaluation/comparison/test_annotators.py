@@ -13,8 +13,8 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from medtask.evaluation.comparison.annotators import AnnotatorAgreement, compare_annotators
-from medtask.evaluation.comparison.significance import compare_by_mcnemar
-from medtask.evaluation.report.blocks import ReportTable
+from medtask.evaluation.presentation.blocks import ReportTable
+from medtask.evaluation.statistics.significance import compare_by_mcnemar
 
 LABELS = ["curative", "palliative", "staging"]
 

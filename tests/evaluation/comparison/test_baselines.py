@@ -9,14 +9,14 @@ import pytest
 from scipy.stats import binomtest
 
 from medtask import similarity
+from medtask.evaluation.baselines.tfidf import cross_validate_labels
 from medtask.evaluation.comparison.baselines import run_baselines
-from medtask.evaluation.comparison.significance import (
+from medtask.evaluation.kinds.protocols import GoldSample
+from medtask.evaluation.statistics.significance import (
     Baseline,
     describe_baseline_comparison,
     list_baseline_warnings,
 )
-from medtask.evaluation.comparison.tfidf import cross_validate_labels
-from medtask.evaluation.kinds.protocols import GoldSample
 from medtask.records import Option
 from support.imaging_run import ABSTAIN, DEFINITIONS, make_imaging_run
 from support.runs_by_kind import DOMAIN_DEFINITIONS, RUNS_BY_KIND

@@ -21,7 +21,7 @@ from medtask.evaluation.comparison.paired import (
     describe_rows_needed,
     round_up_rows,
 )
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import build_metric_sums
 
 GOLD = ["a"] * 100
@@ -148,7 +148,7 @@ def test_rows_by_the_width_of_an_interval_are_statsmodels() -> None:
     spread, gap, n = 0.4, 0.03, 500
     error = spread / n**0.5
     reach = float(norm.ppf(0.975)) * error
-    found = compute_difference_sample_size(Estimate(gap, n, gap - reach, gap + reach))
+    found = compute_difference_sample_size(Metric(gap, n, gap - reach, gap + reach))
     expected = NormalIndPower().solve_power(
         effect_size=gap / spread, power=0.8, alpha=0.05, ratio=0
     )
@@ -158,8 +158,8 @@ def test_rows_by_the_width_of_an_interval_are_statsmodels() -> None:
 def test_no_number_of_rows_tells_apart_what_is_equal() -> None:
     assert compute_mcnemar_sample_size(0.1, 0.1) is None
     assert compute_mcnemar_sample_size(0, 0) is None
-    assert compute_difference_sample_size(Estimate(0.0, 10, -0.1, 0.1)) is None
-    assert compute_difference_sample_size(Estimate(0.1, 1)) is None
+    assert compute_difference_sample_size(Metric(0.0, 10, -0.1, 0.1)) is None
+    assert compute_difference_sample_size(Metric(0.1, 1)) is None
     one = [True] * 5 + [False] * 5
     (pair,) = compare_pairs([(make_label_entry("one", one), make_label_entry("other", one[::-1]))])
     assert pair.more_rows is None

@@ -14,7 +14,7 @@ from sklearn.metrics import top_k_accuracy_score
 from medtask import similarity
 from medtask.evaluation.kinds.answer import OVERLAP_CAVEAT, SIMILARITY_CAVEAT
 from medtask.evaluation.kinds.protocols import KindEvaluation
-from medtask.evaluation.report.blocks import ReportTable
+from medtask.evaluation.presentation.blocks import ReportTable
 from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.run_summary import (
     RunSummary,

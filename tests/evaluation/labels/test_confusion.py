@@ -8,13 +8,13 @@ from scipy.stats import fisher_exact
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from medtask.evaluation.comparison.significance import ALPHA
 from medtask.evaluation.labels.confusion import (
     build_confusion_findings,
     count_confusions,
     find_confused_pairs,
 )
 from medtask.evaluation.labels.pair_counts import build_pair_cells
+from medtask.evaluation.statistics.significance import ALPHA
 from support.label_pairs import LABELS, count_label_pairs, make_confused_rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medtask.evaluation.labels.content_free_bias import ContentFreeBias, find_bias
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 
 
 def make_bias(
@@ -26,7 +26,7 @@ def test_even_shares_lean_to_nothing() -> None:
 
 def test_a_label_of_twice_its_share_is_told_beside_gold() -> None:
     one = make_bias(
-        {"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1}, gold={"a": Estimate(0.1, 50, 0.04, 0.2)}
+        {"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1}, gold={"a": Metric(0.1, 50, 0.04, 0.2)}
     )
     (found,) = find_bias(one)
     assert found.labels == ("a",)

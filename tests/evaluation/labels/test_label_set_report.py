@@ -19,8 +19,8 @@ from medtask.evaluation.labels.label_set_report import (
     summarise_findings,
     to_json,
 )
-from medtask.evaluation.report.blocks import BarChart, Heading, Paragraph, ReportTable
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.presentation.blocks import BarChart, Heading, Paragraph, ReportTable
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.records import Description
 from support.label_pairs import LABELS, count_label_pairs, make_confused_rows
 
@@ -114,7 +114,7 @@ def test_of_letters_only_the_model_is_examined() -> None:
 
 
 def test_shares_stand_beside_golds() -> None:
-    bias = ContentFreeBias({"a": 0.2, "b": 0.8}, True, {}, {"b": Estimate(0.5, 10, 0.2, 0.8)})
+    bias = ContentFreeBias({"a": 0.2, "b": 0.8}, True, {}, {"b": Metric(0.5, 10, 0.2, 0.8)})
     assert list_bias_shares(bias) == [("b", 0.8, "50.0 %"), ("a", 0.2, "")]
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from medtask import similarity
 from medtask.errors import StorageError
-from medtask.evaluation.comparison.significance import Baseline, BaselineComparison
-from medtask.evaluation.report.blocks import ReportSection
+from medtask.evaluation.presentation.blocks import ReportSection
 from medtask.evaluation.report.run_report import render_report, write_report
 from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
 from medtask.records import Answer, Option, PassStep, Quote, Status
 from support.imaging_run import ABSTAIN, HOSTILE_TEXTS, LABELS, MANIFEST, make_imaging_run
 from support.runs_by_kind import DOMAINS, RUNS_BY_KIND
@@ -25,7 +25,7 @@ BASELINES = (
     Baseline(
         "TF-IDF",
         "learned",
-        {"accuracy": Estimate(0.861, 300, 0.81, 0.9), "macro_f1": Estimate(0.8, 300, 0.7, 0.9)},
+        {"accuracy": Metric(0.861, 300, 0.81, 0.9), "macro_f1": Metric(0.8, 300, 0.7, 0.9)},
         BaselineComparison("better", 1e-9, 0.222),
         role="learned",
     ),

@@ -11,13 +11,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from medtask.evaluation.comparison.significance import Baseline, BaselineComparison
 from medtask.evaluation.report.run_summary import (
     RunSummary,
     SummaryAccumulator,
     format_summary_lines,
 )
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
 from medtask.records import Answer, Status
 from support.imaging_run import ABSTAIN, HOSTILE_TEXTS, LABELS, make_imaging_run
 
@@ -242,7 +242,7 @@ def test_one_class_in_gold_is_no_error() -> None:
     summary = make_gatherer(*((make_answer("a", 0.9), "a") for _ in range(5)))
     assert summary.gold is not None
     assert summary.gold.evaluation is not None
-    assert summary.gold.evaluation.metrics["macro_f1"] == Estimate(1.0, 5)
+    assert summary.gold.evaluation.metrics["macro_f1"] == Metric(1.0, 5)
 
 
 def test_the_json_has_no_text_of_records() -> None:
@@ -264,7 +264,7 @@ def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
         Baseline(
             "TF-IDF",
             "learned",
-            {"accuracy": Estimate(0.861, 20, 0.7, 0.9)},
+            {"accuracy": Metric(0.861, 20, 0.7, 0.9)},
             BaselineComparison("worse", 0.01, 0.9),
             role="learned",
         ),
@@ -272,7 +272,7 @@ def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
         Baseline(
             "majority",
             "always 'a'",
-            {"accuracy": Estimate(0.9, 20, 0.7, 0.9)},
+            {"accuracy": Metric(0.9, 20, 0.7, 0.9)},
             BaselineComparison("no clear difference", 1.0, 0.9),
             role="floor",
         ),
@@ -290,7 +290,7 @@ def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
 
 
 def test_baselines_on_a_part_of_the_gold_rows_say_so() -> None:
-    baseline = Baseline("TF-IDF", "learned", {"accuracy": Estimate(0.8, 10, 0.5, 0.9)})
+    baseline = Baseline("TF-IDF", "learned", {"accuracy": Metric(0.8, 10, 0.5, 0.9)})
     assert (
         "(baselines on 10 random rows of them)"
         in format_summary_lines(make_gatherer(*[(make_answer("a", 0.9), "a")] * 20), [baseline])[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medtask.errors import UsageError
-from medtask.evaluation.report.blocks import ReportTable
+from medtask.evaluation.presentation.blocks import ReportTable
 from medtask.evaluation.statistics.audit import (
     AuditPlan,
     AuditResult,

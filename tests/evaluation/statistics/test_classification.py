@@ -25,7 +25,7 @@ from medtask.evaluation.statistics.classification import (
     compute_classification_metrics,
     compute_metrics_from_cells,
 )
-from medtask.evaluation.statistics.intervals import Estimate, estimate_proportion
+from medtask.evaluation.statistics.intervals import Metric, estimate_proportion
 from medtask.evaluation.statistics.resampling import CellCounter
 
 CLASSES = ("a", "b", "c", "d")
@@ -182,8 +182,8 @@ def test_groups_that_are_all_alike_count_as_one_row_each() -> None:
     one = estimate_proportion(1, 1)
     assert two is not None
     assert one is not None
-    assert quality.accuracy == Estimate(1.0, 4, two.low, two.high)
-    assert quality.labels[0].recall == Estimate(1.0, 2, one.low, one.high)
+    assert quality.accuracy == Metric(1.0, 4, two.low, two.high)
+    assert quality.labels[0].recall == Metric(1.0, 2, one.low, one.high)
 
 
 def test_macro_f1_is_over_the_labels_that_occur_in_gold() -> None:
@@ -236,7 +236,7 @@ def test_of_one_class_nothing_can_be_told_from_chance(answers: list[str | None],
     assert (
         quality.accuracy.value == quality.macro_f1.value == quality.balanced_accuracy.value == right
     )
-    assert quality.macro_f1 == Estimate(right, n)
+    assert quality.macro_f1 == Metric(right, n)
 
 
 def test_no_rows_have_no_quality() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
     IntArray,
+    Metric,
     ResamplingUnits,
     bootstrap_interval,
     bootstrap_intervals,
@@ -116,7 +116,7 @@ def test_draws_that_leave_a_figure_undefined_are_left_out_unless_they_are_most()
 
 
 def test_rows_that_show_no_spread_give_no_interval() -> None:
-    assert estimate_ratio(np.ones(5), np.ones(5)) == Estimate(1.0, 5)
+    assert estimate_ratio(np.ones(5), np.ones(5)) == Metric(1.0, 5)
     assert bootstrap_interval(np.zeros(3, dtype=np.int64), lambda drawn: drawn.sum(axis=1)) is None
 
 
@@ -175,7 +175,7 @@ def test_a_rate_is_wilsons_where_rows_are_independent_and_of_groups_otherwise() 
     always = estimate_clustered_proportion(np.ones(6), np.ones(6), units)
     three = estimate_proportion(3, 3)
     assert three is not None
-    assert always == Estimate(1.0, 6, three.low, three.high)  # six rows, but three patients
+    assert always == Metric(1.0, 6, three.low, three.high)  # six rows, but three patients
     some = estimate_clustered_proportion([1, 0, 0, 0, 0, 0], [1, 1, 0, 1, 0, 0], units)
     assert (
         some is not None
@@ -205,6 +205,6 @@ def test_intervals_of_grouped_rows_hold_the_truth() -> None:
 
 
 def test_an_estimate_is_told_with_its_interval() -> None:
-    assert str(Estimate(0.9134, 420, 0.8841, 0.9362)) == "0.913 (0.884-0.936)"
-    assert str(Estimate(1.0, 5)) == "1.000 (no interval)"
-    assert str(Estimate(-0.05, 420, -0.11, -0.01)) == "-0.050 (-0.110 to -0.010)"
+    assert str(Metric(0.9134, 420, 0.8841, 0.9362)) == "0.913 (0.884-0.936)"
+    assert str(Metric(1.0, 5)) == "1.000 (no interval)"
+    assert str(Metric(-0.05, 420, -0.11, -0.01)) == "-0.050 (-0.110 to -0.010)"

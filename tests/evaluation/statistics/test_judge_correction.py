@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from medtask.evaluation.statistics.intervals import Estimate, estimate_proportion
+from medtask.evaluation.statistics.intervals import Metric, estimate_proportion
 from medtask.evaluation.statistics.judge_correction import (
     compute_ppi_weight,
     correct_mean,
@@ -124,7 +124,7 @@ def test_a_judge_that_tells_nothing_leaves_the_mean_of_people() -> None:
 
 def test_a_mean_without_rows_or_without_spread() -> None:
     assert correct_mean([], [], [1.0]) is None
-    assert correct_mean([4.0, 4.0], [4.0, 4.0], []) == Estimate(4.0, 2)
+    assert correct_mean([4.0, 4.0], [4.0, 4.0], []) == Metric(4.0, 2)
 
 
 def simulate_coverage(seed: int, human: int) -> tuple[bool, bool, bool, float]:
@@ -156,7 +156,7 @@ def simulate_coverage(seed: int, human: int) -> tuple[bool, bool, bool, float]:
     return covers(share, true_share), covers(naive, true_share), covers(mean, true_share), shorter
 
 
-def covers(estimate: Estimate | None, truth: float) -> bool:
+def covers(estimate: Metric | None, truth: float) -> bool:
     return (
         estimate is not None
         and estimate.low is not None

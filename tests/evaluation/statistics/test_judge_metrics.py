@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.judge_metrics import (
     MIN_KAPPA,
     UNKNOWN_ERROR,
@@ -97,7 +97,7 @@ def test_agreement_with_people_is_that_of_scikit_learn(seed: int) -> None:
     assert against.kappa_acceptable.value == pytest.approx(
         cohen_kappa_score(human >= 3, grade >= 3)
     )
-    assert isinstance(against.share, Estimate) and isinstance(against.mean, Estimate)
+    assert isinstance(against.share, Metric) and isinstance(against.mean, Metric)
     assert against.share.n == count_judged(rows)
 
 
@@ -205,7 +205,7 @@ def test_a_judge_at_chance_gets_no_corrected_share(hits: tuple[int, int], reason
     assert isinstance(against.share, Refusal) and reason in against.share.reason
     assert against.kappa_acceptable and against.kappa_acceptable.value < MIN_KAPPA
     assert isinstance(
-        against.mean, Estimate
+        against.mean, Metric
     )  # people's own grades still hold, and the judge's weigh next to nothing
 
 

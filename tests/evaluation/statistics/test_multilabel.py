@@ -16,7 +16,7 @@ from sklearn.metrics import (
 from sklearn.preprocessing import MultiLabelBinarizer
 from statsmodels.stats.proportion import proportion_confint
 
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.multilabel import (
     MultiLabelMetrics,
     MultiLabelMetricsAccumulator,
@@ -27,7 +27,7 @@ CLASSES = ("a", "b", "c")
 SETS = st.sets(st.sampled_from(CLASSES)).map(lambda names: tuple(sorted(names)))
 
 
-def get_value(figure: Estimate | None) -> float:
+def get_value(figure: Metric | None) -> float:
     assert figure is not None
     return figure.value
 
@@ -137,7 +137,7 @@ def test_a_name_that_is_no_class_is_refused() -> None:
         compute_multilabel_metrics(CLASSES, [("z",)], [()])
 
 
-def get_width(figure: Estimate | None) -> float:
+def get_width(figure: Metric | None) -> float:
     assert figure is not None
     assert figure.low is not None
     assert figure.high is not None

@@ -33,16 +33,16 @@ from medtask.evaluation.calibration.reliability import (
     RiskCurve,
     compute_risk_curve,
 )
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,
     ReportBlock,
     ReportPlot,
     ReportTable,
 )
-from medtask.evaluation.report.curves import draw_risk
+from medtask.evaluation.presentation.curves import draw_risk
 from medtask.evaluation.report.formatting import capitalise_first, format_percent
-from medtask.evaluation.statistics.intervals import Estimate, FloatArray, estimate_proportion
+from medtask.evaluation.statistics.intervals import FloatArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.refusal import Refusal
 
 # Tried from 1.3 to 3 on the sets of benchmarks/guarantees.py, at 371 and 2,000 rows: all accept
@@ -85,7 +85,7 @@ class Acceptance:
 
     threshold: float | None
     class_thresholds: Mapping[int, ClassThreshold]
-    coverage: Estimate
+    coverage: Metric
     accepted: int
     errors: int
     rows: int

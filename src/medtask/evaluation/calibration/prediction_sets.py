@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.acceptance import sample_one_per_group
 from medtask.evaluation.calibration.reliability import BoolArray, GroupCodes
-from medtask.evaluation.report.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.presentation.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
 from medtask.evaluation.report.formatting import capitalise_first, format_row_count
-from medtask.evaluation.statistics.intervals import Estimate, FloatArray, estimate_proportion
+from medtask.evaluation.statistics.intervals import FloatArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.refusal import Refusal
 
 ConformalMethod = Literal["lac", "crc"]
@@ -92,7 +92,7 @@ class PredictionSets:
             ReportTable("Sizes of the sets", _SIZE_TABLE_HEAD, lines, caption),
         ]
 
-    def _estimate_size_proportion(self, size: int) -> Estimate:
+    def _estimate_size_proportion(self, size: int) -> Metric:
         found = estimate_proportion(self.sizes[size], self.rows)
         assert found is not None
         return found

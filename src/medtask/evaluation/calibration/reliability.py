@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.report.blocks import Paragraph, ReportBlock, ReportPlot, ReportTable
-from medtask.evaluation.report.curves import draw_reliability, draw_risk
+from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportPlot, ReportTable
+from medtask.evaluation.presentation.curves import draw_reliability, draw_risk
 from medtask.evaluation.report.formatting import capitalise_first, format_row_count
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
+    Metric,
     bootstrap_interval,
     estimate_proportion,
     estimate_ratio,
@@ -43,7 +43,7 @@ class ReliabilityBin:
     low: float
     high: float
     confidence: float
-    right: Estimate
+    right: Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class RiskCurve:
 
     coverage: tuple[float, ...]
     thresholds: tuple[float, ...]
-    error: tuple[Estimate, ...]
+    error: tuple[Metric, ...]
     aurc: float
 
     def to_json(self) -> dict[str, object]:
@@ -84,14 +84,14 @@ class Reliability:
     rows_without_confidence: int
     bins: tuple[ReliabilityBin, ...]
     mean_confidence: float
-    accuracy: Estimate
-    ece: Estimate
+    accuracy: Metric
+    ece: Metric
     ece_by_chance: float
     ece_chance_limit: float
     p: float
-    brier: Estimate
-    log_loss: Estimate
-    distribution_scores: Mapping[str, Estimate]
+    brier: Metric
+    log_loss: Metric
+    distribution_scores: Mapping[str, Metric]
     risk_curve: RiskCurve
 
     def to_json(self) -> dict[str, object]:
@@ -311,7 +311,7 @@ def compute_risk_curve(confidence: FloatArray, right: BoolArray) -> RiskCurve:
     return RiskCurve(
         tuple((accepted / max(1, n)).tolist()),
         tuple(sure[ends].tolist()),
-        tuple(Estimate(*one) for one in figures),
+        tuple(Metric(*one) for one in figures),
         aurc,
     )
 
@@ -322,7 +322,7 @@ def _estimate_ece(
     bin_indices: NDArray[np.int64],
     groups: GroupCodes | None,
     seed: int,
-) -> tuple[Estimate, float, float, float]:
+) -> tuple[Metric, float, float, float]:
     """The error with its interval; its mean and 95th percentile under perfect calibration; the
     test's p-value.
     """
@@ -355,7 +355,7 @@ def _estimate_ece(
         low = 0.0 if p >= 0.05 else min(value, max(0.0, 2 * value - drawn[1]))
         interval = low, min(1.0, max(value, 2 * value - drawn[0]))
     return (
-        Estimate(value, rows, *interval),
+        Metric(value, rows, *interval),
         float(chance.mean()),
         float(np.percentile(chance, 95)),
         p,
@@ -377,7 +377,7 @@ def _simulate_calibrated_ece(
     return chance / len(confidence)
 
 
-def estimate_mean(values: FloatArray, groups: GroupCodes | None, seed: int) -> Estimate:
+def estimate_mean(values: FloatArray, groups: GroupCodes | None, seed: int) -> Metric:
     """The mean of at least one row [n], with the bootstrap's interval over groups, or over rows of
     about equal value.
     """

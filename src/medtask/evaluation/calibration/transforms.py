@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from medtask.errors import InputError
-from medtask.evaluation.statistics.intervals import Estimate, FloatArray
+from medtask.evaluation.statistics.intervals import FloatArray, Metric
 
 CalibrationMethod = Literal["none", "temperature", "bias", "batch", "isotonic"]
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
@@ -34,10 +34,10 @@ class CalibrationScores:
     each label by itself, of all yes-or-no decisions at one half.
     """
 
-    log_loss: Estimate
-    brier: Estimate
+    log_loss: Metric
+    brier: Metric
     ece: float
-    accuracy: Estimate
+    accuracy: Metric
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from medtask.evaluation.comparison.paired import SystemMetrics, compare_pair, format_difference
-from medtask.evaluation.comparison.significance import ALPHA, format_p_value
 from medtask.evaluation.kinds.choice import parse_letters
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Heading,
     Paragraph,
@@ -20,15 +19,15 @@ from medtask.evaluation.report.blocks import (
     ReportTable,
     TableCell,
 )
+from medtask.evaluation.presentation.plots import draw_intervals
+from medtask.evaluation.presentation.report_rows import cut_text
 from medtask.evaluation.report.formatting import (
     capitalise_first,
     format_row_count,
     format_value,
     shorten,
 )
-from medtask.evaluation.report.plots import draw_intervals
-from medtask.evaluation.report.report_rows import cut_text
-from medtask.evaluation.statistics.intervals import Estimate, ResamplingUnits
+from medtask.evaluation.statistics.intervals import Metric, ResamplingUnits
 from medtask.evaluation.statistics.kappa import estimate_kappa
 from medtask.evaluation.statistics.metric_sums import (
     MetricSums,
@@ -37,6 +36,7 @@ from medtask.evaluation.statistics.metric_sums import (
     estimate_proportion_metric,
 )
 from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.evaluation.statistics.significance import ALPHA, format_p_value
 from medtask.kinds import KindName
 
 MAX_DISAGREEMENTS = 100  # disagreements that a report lists
@@ -72,10 +72,10 @@ class PairwiseAgreement:
     one: str
     other: str
     rows: int
-    share: Estimate
-    exact: Estimate | None = None
-    kappa: Estimate | None = None
-    labels: Mapping[str, Estimate | None] = field(default_factory=dict)
+    share: Metric
+    exact: Metric | None = None
+    kappa: Metric | None = None
+    labels: Mapping[str, Metric | None] = field(default_factory=dict)
     note: str = ""
 
 
@@ -107,7 +107,7 @@ class AnnotatorAgreement:
     inter_annotator: PairwiseAgreement
     model_agreements: tuple[PairwiseAgreement, PairwiseAgreement]
     consensus: PairwiseAgreement | None
-    model_differences: Mapping[str, tuple[Estimate, float]]
+    model_differences: Mapping[str, tuple[Metric, float]]
     single_annotated: int
     n_groups: int | None
     n_disagreements: int
@@ -343,7 +343,7 @@ class _AgreementCalculator:
         annotator: Sequence[Any],
         gold: Sequence[Any],
         groups: Sequence[str | None],
-    ) -> tuple[Estimate, float]:
+    ) -> tuple[Metric, float]:
         """The model and a reader as two systems, with the other reader as gold: the difference and
         its p.
         """
@@ -367,7 +367,7 @@ class _AgreementCalculator:
 
     def _estimate_label_kappas(
         self, first: Sequence[Any], second: Sequence[Any], units: ResamplingUnits
-    ) -> dict[str, Estimate | None]:
+    ) -> dict[str, Metric | None]:
         """By label that either has, each a question of its own: does it apply?"""
         found = {}
         for name in self._classes:
@@ -402,7 +402,7 @@ def _format_value(value: Any) -> str:
     return NO_ANSWER if value is None else cut_text(format_value(value), 300)
 
 
-def _format_estimate(value: Estimate) -> str:
+def _format_estimate(value: Metric) -> str:
     interval = (
         f" ({value.low:.2f}-{value.high:.2f})"
         if value.low is not None and value.high is not None
@@ -433,7 +433,7 @@ def _describe_kappa(agreement: PairwiseAgreement) -> str:
     )
 
 
-def _describe_difference(annotator: str, other: str, difference: Estimate, p: float) -> str:
+def _describe_difference(annotator: str, other: str, difference: Metric, p: float) -> str:
     result = f"by {format_difference(difference)}, {format_p_value(p)}"
     if p >= ALPHA:
         return (

@@ -11,14 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.errors import MissingExtra
-from medtask.evaluation.comparison.significance import (
-    Baseline,
-    BaselineComparison,
-    compare_by_mcnemar,
-    compare_by_randomisation,
-    compare_to_guessing,
-)
-from medtask.evaluation.comparison.tfidf import (
+from medtask.evaluation.baselines.tfidf import (
     FOLDS,
     cross_validate_label_sets,
     cross_validate_labels,
@@ -37,10 +30,17 @@ from medtask.evaluation.statistics.extraction import (
     normalize_text,
     unflatten,
 )
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.multilabel import (
     compute_micro_f1_terms,
     compute_multilabel_metrics,
+)
+from medtask.evaluation.statistics.significance import (
+    Baseline,
+    BaselineComparison,
+    compare_by_mcnemar,
+    compare_by_randomisation,
+    compare_to_guessing,
 )
 from medtask.kinds import KindName
 from medtask.records import LETTERS, Value
@@ -52,7 +52,7 @@ LabelDefinitions = Sequence[tuple[str, str]]
 BaselineRun = tuple[
     Baseline, Any
 ]  # a baseline without figures, and its answers; or in their place the reason why there are none
-BaselineResult = tuple[Mapping[str, Estimate | None], BaselineComparison | None]
+BaselineResult = tuple[Mapping[str, Metric | None], BaselineComparison | None]
 
 
 def run_baselines(
@@ -200,7 +200,7 @@ def _score_choice_baseline(
     sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
 ) -> BaselineResult:
     if isinstance(outcome, float):
-        return {"accuracy": Estimate(outcome, len(sample.gold))}, compare_to_guessing(
+        return {"accuracy": Metric(outcome, len(sample.gold))}, compare_to_guessing(
             outcome, sample.gold, sample.answers
         )
     gold, answers = sample.gold[: len(outcome)], sample.answers[: len(outcome)]

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
-from medtask.evaluation.report.report_rows import ReportRow, TextSpan, build_report_row, cut_text
+from medtask.evaluation.presentation.report_rows import (
+    ReportRow,
+    TextSpan,
+    build_report_row,
+    cut_text,
+)
 from medtask.evaluation.statistics.intervals import FloatArray, divide_or_nan
 from medtask.evaluation.statistics.metric_sums import build_metric_sums
 

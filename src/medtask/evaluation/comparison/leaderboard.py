@@ -16,7 +16,6 @@ from medtask.evaluation.comparison.paired import (
     compare_pairs,
     describe_pair,
 )
-from medtask.evaluation.comparison.significance import ALPHA, Baseline, format_p_value
 from medtask.evaluation.kinds.protocols import (
     GoldSample,
     KindEvaluation,
@@ -25,14 +24,15 @@ from medtask.evaluation.kinds.protocols import (
 from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count, shorten
 from medtask.evaluation.report.gold_summary import SAMPLE_SIZE
 from medtask.evaluation.report.sections import find_manifest_value
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import build_metric_sums
+from medtask.evaluation.statistics.significance import ALPHA, Baseline, format_p_value
 from medtask.hardware import format_bytes
 
 _FAMILY_BY_ENGINE = {"linear": "TF-IDF", "encoder": "encoder", "fake": "no model"}
 _FAMILY_BY_BASELINE = {"TF-IDF": "TF-IDF", "nearest question": "TF-IDF", "MiniLM": "encoder"}
 OTHER_TOOL = "another tool"
-PartMetric = tuple[int, Estimate | None]  # rows with gold, and the figure
+PartMetric = tuple[int, Metric | None]  # rows with gold, and the figure
 MAX_NAME_LENGTH = 36  # characters of a name on a terminal
 
 
@@ -50,7 +50,7 @@ class LeaderboardEntry:
     title: str
     family: str
     baseline: bool
-    figures: Mapping[str, Estimate | None]
+    figures: Mapping[str, Metric | None]
     p: float | None = None
     unanswered: int | None = None
     rows_per_s: float | None = None
@@ -78,7 +78,7 @@ class Leaderboard:
     def best(self) -> LeaderboardEntry:
         return self.entries[0]
 
-    def headline(self, entry: LeaderboardEntry) -> Estimate | None:
+    def headline(self, entry: LeaderboardEntry) -> Metric | None:
         return entry.figures.get(self.metric)
 
     def to_json(self) -> dict[str, object]:

@@ -11,17 +11,17 @@ from typing import Literal
 
 import numpy as np
 
-from medtask.evaluation.comparison.significance import (
+from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count, shorten
+from medtask.evaluation.statistics.intervals import Z_VALUE, Metric
+from medtask.evaluation.statistics.metric_sums import MetricSums, estimate_difference
+from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.evaluation.statistics.significance import (
     ALPHA,
     adjust_p_values,
     compare_by_randomisation,
     compute_mcnemar_p,
     format_p_value,
 )
-from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count, shorten
-from medtask.evaluation.statistics.intervals import Z_VALUE, Estimate
-from medtask.evaluation.statistics.metric_sums import MetricSums, estimate_difference
-from medtask.evaluation.statistics.resampling import build_resampling_units
 
 POWER = 0.8
 _PROPORTION_METRICS = frozenset(
@@ -64,7 +64,7 @@ class PairedComparison:
     second: str
     n: int
     groups: int | None
-    differences: Mapping[str, Estimate]
+    differences: Mapping[str, Metric]
     test: str
     p: float
     only_first: int | None = None
@@ -74,7 +74,7 @@ class PairedComparison:
     more_rows: int | None = None
 
     @property
-    def headline(self) -> tuple[str, Estimate]:
+    def headline(self) -> tuple[str, Metric]:
         return next(iter(self.differences.items()))
 
     @property
@@ -157,7 +157,7 @@ def compute_mcnemar_sample_size(
 
 
 def compute_difference_sample_size(
-    difference: Estimate, *, alpha: float = ALPHA, power: float = POWER
+    difference: Metric, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
     """Rows that a difference of any figure needs to be found, by its normal approximation: its
     standard error, which is read from its interval, shrinks with the root of the rows. None where
@@ -211,7 +211,7 @@ def describe_rows_needed(pair: PairedComparison) -> str:
     )
 
 
-def format_difference(difference: Estimate) -> str:
+def format_difference(difference: Metric) -> str:
     interval = (
         f" ({difference.low:.3f} to {difference.high:.3f})"
         if difference.low is not None and difference.high is not None
@@ -226,11 +226,11 @@ def round_up_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def _orient_difference(difference: Estimate) -> Estimate:
+def _orient_difference(difference: Metric) -> Metric:
     """The difference as the one who is ahead sees it."""
     if difference.value >= 0 or difference.low is None or difference.high is None:
         return replace(difference, value=abs(difference.value))
-    return Estimate(-difference.value, difference.n, -difference.high, -difference.low)
+    return Metric(-difference.value, difference.n, -difference.high, -difference.low)
 
 
 def _compute_more_rows(pair: PairedComparison, alpha: float) -> int | None:

@@ -14,12 +14,12 @@ from medtask.evaluation.kinds.metric_report import (
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
-from medtask.evaluation.report.blocks import Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportTable
 from medtask.evaluation.report.formatting import format_row_count
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
     IntArray,
+    Metric,
     estimate_clustered_proportion,
     estimate_ratio,
 )
@@ -144,19 +144,19 @@ class FreeTextEvaluation:
     not installed. ``groups``: see Units.
     """
 
-    token_f1: Estimate
-    rouge_l: Estimate
-    exact_match: Estimate
-    similarity: Estimate | None
-    token_f1_answered: Estimate | None
-    exact_answered: Estimate | None
+    token_f1: Metric
+    rouge_l: Metric
+    exact_match: Metric
+    similarity: Metric | None
+    token_f1_answered: Metric | None
+    exact_answered: Metric | None
     note: str
     of: int
     without: int
     groups: int | None
 
     @property
-    def metrics(self) -> Mapping[str, Estimate | None]:
+    def metrics(self) -> Mapping[str, Metric | None]:
         return {
             "token_f1": self.token_f1,
             "rouge_l": self.rouge_l,
@@ -326,7 +326,7 @@ def _score_pairs(
 
 def _score_similarity(
     pairs: Sequence[tuple[str, str | None]], groups: Sequence[str | None], seed: int
-) -> tuple[Estimate | None, str]:
+) -> tuple[Metric | None, str]:
     texts = [text for pair in pairs for text in pair if text is not None]
     try:
         vectors = dict(zip(texts, encode_texts(texts), strict=True))

@@ -24,7 +24,7 @@ from medtask.evaluation.kinds.labels import (
 )
 from medtask.evaluation.kinds.metric_report import build_metric_table, warn_about_few_groups
 from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
     Heading,
@@ -38,7 +38,7 @@ from medtask.evaluation.statistics.classification import (
     ClassificationMetrics,
     compute_metrics_from_cells,
 )
-from medtask.evaluation.statistics.intervals import Estimate, IntArray, estimate_proportion
+from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
 from medtask.evaluation.statistics.resampling import CellCounter
 from medtask.records import LETTERS, Answer, Option, Status, Value
@@ -130,7 +130,7 @@ class MultipleChoiceEvaluation:
     confusion: IntArray | None
 
     @property
-    def metrics(self) -> Mapping[str, Estimate | None]:
+    def metrics(self) -> Mapping[str, Metric | None]:
         if isinstance(self.quality, ClassificationMetrics):
             return list_metrics(self.quality)
         figures = list_set_metrics(self.quality)
@@ -148,7 +148,7 @@ class MultipleChoiceEvaluation:
         )
 
     @property
-    def accuracy_answered(self) -> Estimate | None:
+    def accuracy_answered(self) -> Metric | None:
         return (
             self.quality.accuracy_answered
             if isinstance(self.quality, ClassificationMetrics)

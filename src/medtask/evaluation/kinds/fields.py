@@ -14,7 +14,7 @@ from medtask.evaluation.kinds.metric_report import (
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
     Heading,
@@ -22,8 +22,8 @@ from medtask.evaluation.report.blocks import (
     ReportBlock,
     ReportTable,
 )
+from medtask.evaluation.presentation.report_rows import format_outcome
 from medtask.evaluation.report.formatting import format_percent, format_row_count
-from medtask.evaluation.report.report_rows import format_outcome
 from medtask.evaluation.statistics.extraction import (
     ExtractionAccumulator,
     ExtractionMetrics,
@@ -31,7 +31,7 @@ from medtask.evaluation.statistics.extraction import (
     is_absent,
     is_fully_correct,
 )
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.records import Answer, Option, Status, Value
 
 
@@ -147,7 +147,7 @@ class FieldsEvaluation:
     quality: ExtractionMetrics
 
     @property
-    def metrics(self) -> Mapping[str, Estimate | None]:
+    def metrics(self) -> Mapping[str, Metric | None]:
         quality = self.quality
         return {
             "fields_right": quality.fields_right,

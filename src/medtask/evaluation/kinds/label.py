@@ -14,7 +14,7 @@ from medtask.evaluation.kinds.metric_report import (
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
     ColumnStyle,
@@ -25,13 +25,13 @@ from medtask.evaluation.report.blocks import (
     ReportBlock,
     ReportTable,
 )
+from medtask.evaluation.presentation.plots import style_matrix_cell
 from medtask.evaluation.report.formatting import (
     capitalise_first,
     format_percent,
     format_row_count,
     isolate_name,
 )
-from medtask.evaluation.report.plots import style_matrix_cell
 from medtask.evaluation.statistics.classification import (
     NOT_IN_TOP_K,
     TOP_K,
@@ -39,7 +39,7 @@ from medtask.evaluation.statistics.classification import (
     PerClassMetrics,
     compute_metrics_from_cells,
 )
-from medtask.evaluation.statistics.intervals import Estimate, IntArray, ResamplingUnits
+from medtask.evaluation.statistics.intervals import IntArray, Metric, ResamplingUnits
 from medtask.evaluation.statistics.resampling import CellCounter
 from medtask.records import Answer, Option, Status, Value, comparable_value
 
@@ -97,11 +97,11 @@ class SingleLabelEvaluation:
     confusion: IntArray
 
     @property
-    def accuracy(self) -> Estimate:
+    def accuracy(self) -> Metric:
         return self.quality.accuracy
 
     @property
-    def metrics(self) -> Mapping[str, Estimate | None]:
+    def metrics(self) -> Mapping[str, Metric | None]:
         return list_metrics(self.quality)
 
     @property
@@ -109,7 +109,7 @@ class SingleLabelEvaluation:
         return ("accuracy", "macro_f1")
 
     @property
-    def accuracy_answered(self) -> Estimate | None:
+    def accuracy_answered(self) -> Metric | None:
         return self.quality.accuracy_answered
 
     def to_json(self) -> dict[str, object]:
@@ -230,9 +230,9 @@ def build_confusion_matrix(cells: IntArray, units: ResamplingUnits, class_count:
     return counts
 
 
-def list_metrics(quality: ClassificationMetrics) -> dict[str, Estimate | None]:
+def list_metrics(quality: ClassificationMetrics) -> dict[str, Metric | None]:
     """All of them by measure; the tops only where they were asked."""
-    figures: dict[str, Estimate | None] = {
+    figures: dict[str, Metric | None] = {
         "accuracy": quality.accuracy,
         "accuracy_answered": quality.accuracy_answered,
         "macro_f1": quality.macro_f1,

@@ -19,9 +19,9 @@ from medtask.evaluation.kinds.metric_report import (
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
-from medtask.evaluation.report.blocks import Heading, Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.presentation.blocks import Heading, Paragraph, ReportBlock, ReportTable
 from medtask.evaluation.report.formatting import format_row_count
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
 from medtask.records import Answer, Option, Status, Value
 
@@ -100,7 +100,7 @@ class MultiLabelEvaluation:
     class_count: int
 
     @property
-    def metrics(self) -> Mapping[str, Estimate | None]:
+    def metrics(self) -> Mapping[str, Metric | None]:
         return list_set_metrics(self.quality)
 
     @property
@@ -108,7 +108,7 @@ class MultiLabelEvaluation:
         return ("micro_f1", "macro_f1", "exact_match", "jaccard")
 
     @property
-    def accuracy_answered(self) -> Estimate | None:
+    def accuracy_answered(self) -> Metric | None:
         return self.quality.exact_answered
 
     def to_json(self) -> dict[str, object]:
@@ -177,9 +177,9 @@ class MultiLabelGrader:
         return MultiLabelEvaluation(quality, len(self._labels)) if quality else None
 
 
-def list_set_metrics(quality: MultiLabelMetrics) -> dict[str, Estimate | None]:
+def list_set_metrics(quality: MultiLabelMetrics) -> dict[str, Metric | None]:
     """All of them by measure; Hamming loss only where it is known."""
-    figures: dict[str, Estimate | None] = {
+    figures: dict[str, Metric | None] = {
         "micro_f1": quality.micro_f1,
         "macro_f1": quality.macro_f1,
         "sample_f1": quality.sample_f1,

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medtask.evaluation.report.blocks import Heading, ReportBlock, ReportTable
+from medtask.evaluation.presentation.blocks import Heading, ReportBlock, ReportTable
 from medtask.evaluation.report.formatting import METRIC_NAMES, capitalise_first
-from medtask.evaluation.statistics.intervals import MIN_GROUPS, N_RESAMPLES, Estimate
+from medtask.evaluation.statistics.intervals import MIN_GROUPS, N_RESAMPLES, Metric
 
 BOOTSTRAP_DESCRIPTION = f"a bootstrap of {N_RESAMPLES:,} resamples"
 
 
-def build_metric_table(metrics: Mapping[str, Estimate | None]) -> list[ReportBlock]:
+def build_metric_table(metrics: Mapping[str, Metric | None]) -> list[ReportBlock]:
     """Every figure with its interval and rows; a dash where these rows leave it undefined."""
     lines = [
         (

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from medtask.evaluation.report.blocks import ReportBlock
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.presentation.blocks import ReportBlock
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
 
@@ -54,7 +54,7 @@ class KindEvaluation(Protocol):
     """What a run's answers are worth against gold."""
 
     @property
-    def metrics(self) -> Mapping[str, Estimate | None]:
+    def metrics(self) -> Mapping[str, Metric | None]:
         """All of them by measure (see words.MEASURES), the headline first. Each names the rows that
         it is over; None where these leave it undefined.
         """
@@ -64,7 +64,7 @@ class KindEvaluation(Protocol):
         """The few measures that stand in the lead, the headline first."""
 
     @property
-    def accuracy_answered(self) -> Estimate | None:
+    def accuracy_answered(self) -> Metric | None:
         """The share of answered rows that are right, which their confidence should be; None where
         there is no such thing.
         """

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.comparison.significance import ALPHA
 from medtask.evaluation.labels.finding import LabelFinding, format_share
 from medtask.evaluation.labels.pair_counts import PairCells
 from medtask.evaluation.report.formatting import isolate_name
-from medtask.evaluation.statistics.intervals import Estimate, IntArray, estimate_proportion
+from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
+from medtask.evaluation.statistics.significance import ALPHA
 
 MAX_PAIRS_LISTED = 10
 
@@ -28,8 +28,8 @@ class LabelConfusion:
 
     gold: int
     answer: int
-    share: Estimate
-    reverse_share: Estimate | None
+    share: Metric
+    reverse_share: Metric | None
     p: float
 
     @property
@@ -155,5 +155,5 @@ def _build_finding(
     return LabelFinding("confused", "act", (gold, answer), seen, advice, figures, float(pair.rows))
 
 
-def _count_confused_rows(share: Estimate | None) -> int:
+def _count_confused_rows(share: Metric | None) -> int:
     return round(share.value * share.n) if share else 0

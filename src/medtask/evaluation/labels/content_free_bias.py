@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from medtask.evaluation.labels.finding import LabelFinding
 from medtask.evaluation.report.formatting import format_percent, isolate_name
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 
 # a share is told where it is so many times the even one, or so many times smaller than gold's or
 # larger
@@ -29,7 +29,7 @@ class ContentFreeBias:
     shares: Mapping[str, float]
     exclusive: bool
     inputs: Mapping[str, Mapping[str, float]]
-    gold: Mapping[str, Estimate] = field(default_factory=dict)
+    gold: Mapping[str, Metric] = field(default_factory=dict)
     noun: str = "label"
 
     @property

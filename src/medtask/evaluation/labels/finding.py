@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medtask.evaluation.report.formatting import format_percent
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 
 Severity = Literal["act", "look", "note"]
 SEVERITIES: tuple[Severity, ...] = ("act", "look", "note")
@@ -32,7 +32,7 @@ class LabelFinding:
     score: float = 0.0
 
 
-def format_share(share: Estimate) -> str:
+def format_share(share: Metric) -> str:
     """ "12.5 %, 8.0-18.9 %": a share of rows and its interval."""
     low, high = share.low or 0.0, share.high or 0.0
     return f"{format_percent(share.value)}, {100 * low:.1f}-{100 * high:.1f} %"

@@ -26,7 +26,7 @@ from medtask.evaluation.labels.merges import build_merge_findings, evaluate_merg
 from medtask.evaluation.labels.name_overlap import find_similar_labels
 from medtask.evaluation.labels.pair_counts import GoldAnswerCounts, build_pair_cells
 from medtask.evaluation.labels.usage import OffSetCounts, find_missing_label, find_usage_problems
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
     Heading,

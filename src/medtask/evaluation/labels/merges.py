@@ -14,9 +14,9 @@ from medtask.evaluation.labels.finding import LabelFinding
 from medtask.evaluation.labels.pair_counts import Flags, PairCells
 from medtask.evaluation.report.formatting import isolate_name
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
     IntArray,
+    Metric,
     bootstrap_interval,
     compute_macro_f1,
     estimate_proportion,
@@ -41,8 +41,8 @@ class LabelMerge:
 
     first: int
     second: int
-    macro_f1: Estimate
-    accuracy: Estimate
+    macro_f1: Metric
+    accuracy: Metric
     median_change: float
     rows: int
     distinguished_rows: int
@@ -117,7 +117,7 @@ def _evaluate_merge(
     kept = either & (cells.gold == cells.answer)[:, list(pair)].all(axis=1) & cells.answered
     return LabelMerge(
         *pair,
-        macro_f1=Estimate(value, cells.n, *interval),
+        macro_f1=Metric(value, cells.n, *interval),
         accuracy=gained,
         median_change=median_change,
         rows=int(cells.rows[either].sum()),

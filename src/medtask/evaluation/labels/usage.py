@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from medtask.evaluation.comparison.significance import ALPHA, adjust_p_values
 from medtask.evaluation.labels.finding import LabelFinding, Severity, format_share
 from medtask.evaluation.labels.pair_counts import GoldAnswerCounts, PairCells
 from medtask.evaluation.report.formatting import (
@@ -15,7 +14,8 @@ from medtask.evaluation.report.formatting import (
     format_row_count,
     isolate_name,
 )
-from medtask.evaluation.statistics.intervals import Estimate, IntArray, estimate_proportion
+from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
+from medtask.evaluation.statistics.significance import ALPHA, adjust_p_values
 
 MAX_NAMES_LISTED = 12  # labels that a sentence names
 MAX_OFF_SET_SHARE = 0.2  # of the rows: the model wanted to say something that is no label
@@ -260,7 +260,7 @@ def _list_missing_label_signs(
     return signs, figures
 
 
-def _format_rows(share: Estimate, rows: int) -> str:
+def _format_rows(share: Metric, rows: int) -> str:
     return f"{rows:,} of {format_row_count(share.n)} ({format_share(share)})"
 
 

@@ -27,8 +27,7 @@ from medtask.evaluation.comparison.paired import (
     format_difference,
     round_up_rows,
 )
-from medtask.evaluation.comparison.significance import format_p_value
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,
     ReportBlock,
@@ -36,7 +35,8 @@ from medtask.evaluation.report.blocks import (
     ReportTable,
     TableCell,
 )
-from medtask.evaluation.report.comparison_plots import draw_differences, draw_scatter
+from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
+from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.report.formatting import (
     METRIC_NAMES,
     capitalise_first,
@@ -44,9 +44,9 @@ from medtask.evaluation.report.formatting import (
     format_time,
     shorten,
 )
-from medtask.evaluation.report.plots import draw_intervals
 from medtask.evaluation.report.run_report import create_template_environment
 from medtask.evaluation.report.sections import MAX_METRIC_COLUMNS, find_manifest_value
+from medtask.evaluation.statistics.significance import format_p_value
 from medtask.tables.atomic_files import replace_text
 
 MAX_PAIR_SENTENCES = 3  # pairs that are told in a sentence each

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from medtask.evaluation.calibration.reliability import Reliability
 from medtask.evaluation.calibration.scored_rows import ScoredRowAccumulator, ScoredRows
 from medtask.evaluation.kinds.protocols import GoldSample, Grader, KindEvaluation
+from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row, cut_text
 from medtask.evaluation.report.formatting import format_value
-from medtask.evaluation.report.report_rows import ReportRow, TopK, build_report_row, cut_text
 from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
 

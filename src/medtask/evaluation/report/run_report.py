@@ -11,13 +11,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medtask.evaluation.comparison.significance import Baseline, list_baseline_warnings
+from medtask.evaluation import presentation
+from medtask.evaluation.presentation.blocks import ReportSection
+from medtask.evaluation.presentation.plots import draw_bar
 from medtask.evaluation.report import formatting as words
 from medtask.evaluation.report import sections
-from medtask.evaluation.report.blocks import ReportSection
-from medtask.evaluation.report.plots import draw_bar
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import estimate_proportion
+from medtask.evaluation.statistics.significance import Baseline, list_baseline_warnings
 from medtask.tables.atomic_files import replace_text
 
 MAX_ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
@@ -92,7 +93,7 @@ def render_report(
 def create_template_environment() -> Environment:
     """Everything is escaped but what plots.py has drawn; a name that is not there is an error."""
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, Path(presentation.__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

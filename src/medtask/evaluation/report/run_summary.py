@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.comparison.significance import (
+from medtask.evaluation.kinds.protocols import AnswerStatistics, create_accumulator_and_grader
+from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row
+from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count
+from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
+from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary
+from medtask.evaluation.statistics.significance import (
     Baseline,
     format_p_value,
     list_baseline_warnings,
 )
-from medtask.evaluation.kinds.protocols import AnswerStatistics, create_accumulator_and_grader
-from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count
-from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
-from medtask.evaluation.report.report_rows import ReportRow, TopK, build_report_row
-from medtask.evaluation.statistics.intervals import Estimate
-from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary
 from medtask.evaluation.statistics.throughput import ThroughputAccumulator, ThroughputSpan
 from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
@@ -337,7 +337,7 @@ def format_summary_lines(summary: RunSummary, baselines: Sequence[Baseline] = ()
     return [*lines, *caveats, *list_baseline_warnings(baselines, summary.kind)]
 
 
-def _format_interval(figure: Estimate) -> str:
+def _format_interval(figure: Metric) -> str:
     return "" if figure.low is None else f"{figure.low:.3f}-{figure.high:.3f}, "
 
 

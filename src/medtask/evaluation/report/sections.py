@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medtask.evaluation.comparison.significance import Baseline, format_p_value
-from medtask.evaluation.report.blocks import (
+from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,
     ReportBlock,
     ReportPlot,
     ReportTable,
     TableCell,
+)
+from medtask.evaluation.presentation.plots import (
+    HistogramLayer,
+    draw_histogram,
+    draw_intervals,
+    draw_stacked_bar,
+    draw_throughput_bars,
 )
 from medtask.evaluation.report.formatting import (
     METRIC_NAMES,
@@ -25,15 +31,9 @@ from medtask.evaluation.report.formatting import (
     shorten,
 )
 from medtask.evaluation.report.gold_summary import GoldSummary
-from medtask.evaluation.report.plots import (
-    HistogramLayer,
-    draw_histogram,
-    draw_intervals,
-    draw_stacked_bar,
-    draw_throughput_bars,
-)
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.significance import Baseline, format_p_value
 from medtask.hardware import format_bytes
 from medtask.records import Status
 
@@ -286,7 +286,7 @@ def _list_baseline_cells(
 
 def _list_cells(
     who: str,
-    metrics: Mapping[str, Estimate | None],
+    metrics: Mapping[str, Metric | None],
     metric_keys: Sequence[str],
     stack_intervals: bool,
     verdict: tuple[str, str],
@@ -466,9 +466,7 @@ def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
     return blocks
 
 
-def _describe_calibration(
-    confidence: float | None, accuracy_answered: Estimate | None
-) -> list[str]:
+def _describe_calibration(confidence: float | None, accuracy_answered: Metric | None) -> list[str]:
     if (
         confidence is None
         or accuracy_answered is None

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.reliability import BoolArray
-from medtask.evaluation.report.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.presentation.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
 from medtask.evaluation.report.formatting import format_row_count, shorten
-from medtask.evaluation.statistics.intervals import Estimate, FloatArray, compute_wilson_bounds
+from medtask.evaluation.statistics.intervals import FloatArray, Metric, compute_wilson_bounds
 from medtask.evaluation.statistics.refusal import Refusal
 
 MIN_LABELLED_ROWS = 30
@@ -91,8 +91,8 @@ class Prevalence:
 
     label: str
     answered: float
-    estimate: Estimate
-    alone: Estimate
+    estimate: Metric
+    alone: Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class AuditResult:
     rows: int
     looks: int
     missing: int
-    accuracy: Estimate
-    alone: Estimate
+    accuracy: Metric
+    alone: Metric
     power: float
     prevalences: tuple[Prevalence, ...]
 
@@ -302,7 +302,7 @@ class _StratifiedEstimator:
 
     def estimate_mean(
         self, truth: FloatArray, predicted: FloatArray, power: float | None = None
-    ) -> tuple[Estimate, float]:
+    ) -> tuple[Metric, float]:
         """The mean of what is true [m], helped by what is believed of all rows [n], and the power
         with which that was done.
         """
@@ -344,7 +344,7 @@ class _StratifiedEstimator:
         )
         return self._build_estimate(min(1.0, max(0.0, value)), variance), power
 
-    def estimate_without_predictions(self, truth: FloatArray) -> Estimate:
+    def estimate_without_predictions(self, truth: FloatArray) -> Metric:
         """The same from the looked-at rows only: their weighted mean, for as many rows as unequal
         weights leave (Kish 1965).
         """
@@ -355,7 +355,7 @@ class _StratifiedEstimator:
         low, high = compute_wilson_bounds(np.array([value * worth]), np.array([worth]))[
             :, 0
         ].tolist()
-        return Estimate(value, len(truth), low, high)
+        return Metric(value, len(truth), low, high)
 
     def _compute_stratum_means(self, values: FloatArray) -> FloatArray:
         return np.asarray(
@@ -395,19 +395,19 @@ class _StratifiedEstimator:
         pooled = (seen.sum() + 1) / (len(residuals) + 1)
         return np.asarray(pooled * (seen + 1) / (self.labelled_counts * pooled + 1))
 
-    def _build_estimate(self, value: float, variance: float) -> Estimate:
+    def _build_estimate(self, value: float, variance: float) -> Metric:
         from scipy.stats import norm, t
 
         n = len(self.labelled_rows)
         if variance <= 0:
-            return Estimate(value, n, value, value)  # every row was looked at
+            return Metric(value, n, value, value)  # every row was looked at
         held = (value * n + 1) / (n + 2)
         freedom = max(1, n - len(self.stratum_sizes))
         worth = held * (1 - held) / variance * float(norm.ppf(0.975) / t.ppf(0.975, freedom)) ** 2
         low, high = compute_wilson_bounds(np.array([value * worth]), np.array([worth]))[
             :, 0
         ].tolist()
-        return Estimate(value, n, low, high)
+        return Metric(value, n, low, high)
 
 
 def _stratify_rows(

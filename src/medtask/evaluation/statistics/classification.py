@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
     IntArray,
+    Metric,
     ResamplingUnits,
     bootstrap_intervals,
     build_estimate,
@@ -38,9 +38,9 @@ class PerClassMetrics:
     label: str
     gold: int
     answered: int
-    precision: Estimate | None
-    recall: Estimate | None
-    f1: Estimate | None
+    precision: Metric | None
+    recall: Metric | None
+    f1: Metric | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class ClassificationMetrics:
     in the answers. ``groups``: see Units.
     """
 
-    accuracy: Estimate
-    accuracy_answered: Estimate | None
-    macro_f1: Estimate
-    balanced_accuracy: Estimate
-    weighted_f1: Estimate
-    kappa: Estimate | None
-    mcc: Estimate | None
-    top_3: Estimate | None
-    top_5: Estimate | None
+    accuracy: Metric
+    accuracy_answered: Metric | None
+    macro_f1: Metric
+    balanced_accuracy: Metric
+    weighted_f1: Metric
+    kappa: Metric | None
+    mcc: Metric | None
+    top_3: Metric | None
+    top_5: Metric | None
     labels: tuple[PerClassMetrics, ...]
     groups: int | None
 

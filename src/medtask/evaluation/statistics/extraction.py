@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
+    Metric,
     ResamplingUnits,
     estimate_clustered_proportion,
     estimate_ratio,
@@ -38,7 +38,7 @@ class PerFieldMetrics:
     filled: int
     missed: int
     invented: int
-    agreement: Estimate
+    agreement: Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class ExtractionMetrics:
     without a wrong field; ``rows_right_answered``: of those with an answer. ``groups``: see Units.
     """
 
-    fields_right: Estimate
-    rows_right: Estimate
-    rows_right_answered: Estimate | None
+    fields_right: Metric
+    rows_right: Metric
+    rows_right_answered: Metric | None
     missed: int
     invented: int
     fields: tuple[PerFieldMetrics, ...]

@@ -23,7 +23,7 @@ MIN_GROUPS = 10  # with fewer, a bootstrap of groups is too sure of itself
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Metric:
     """A number measured on ``n`` rows and its 95 % interval; ``low`` and ``high`` are None where
     the rows give none.
     """
@@ -77,12 +77,12 @@ class ResamplingUnits:
         return values if self.cell_counts is None else self.cell_counts @ values
 
 
-def estimate_proportion(hits: int, n: int) -> Estimate | None:
+def estimate_proportion(hits: int, n: int) -> Metric | None:
     """The share ``hits / n`` with Wilson's score interval; None without rows."""
     if n == 0:
         return None
     low, high = compute_wilson_bounds(np.array([hits]), np.array([n]))[:, 0].tolist()
-    return Estimate(hits / n, n, low, high)
+    return Metric(hits / n, n, low, high)
 
 
 def compute_wilson_bounds(hits: IntArray, n: IntArray) -> FloatArray:
@@ -100,7 +100,7 @@ def compute_wilson_bounds(hits: IntArray, n: IntArray) -> FloatArray:
 
 def estimate_clustered_proportion(
     is_hit: Any, is_eligible: Any, units: ResamplingUnits, *, seed: int = 0
-) -> Estimate | None:
+) -> Metric | None:
     """The share of the rows in the cells ``is_eligible`` that are in the cells ``is_hit``, both
     [cells] of truth values; None without rows.
 
@@ -119,7 +119,7 @@ def estimate_clustered_proportion(
         return replace(drawn, n=plain.n)
     groups = int(units.counts[units.sum_per_unit(inside.astype(np.int64)) > 0].sum())
     alike = estimate_proportion(round(plain.value * groups), groups)
-    return Estimate(plain.value, plain.n, alike.low, alike.high) if alike else plain
+    return Metric(plain.value, plain.n, alike.low, alike.high) if alike else plain
 
 
 def bootstrap_interval(
@@ -227,7 +227,7 @@ def estimate_ratio(
     cells: IntArray | FloatArray | ResamplingUnits | None = None,
     *,
     seed: int = 0,
-) -> Estimate | None:
+) -> Metric | None:
     """The sum of ``numerator`` through that of ``denominator``, one of each per cell (a cell is a
     row where none are given).
 
@@ -257,7 +257,7 @@ def estimate_ratio(
         return divide_or_nan(drawn @ sums[:, 0], drawn @ sums[:, 1])
 
     interval = bootstrap_interval(counts, compute_ratio, seed=seed) or (None, None)
-    return Estimate(float(compute_ratio(counts[None])[0]), units.n_rows, *interval)
+    return Metric(float(compute_ratio(counts[None])[0]), units.n_rows, *interval)
 
 
 def divide_or_nan(numerator: Any, denominator: Any) -> FloatArray:
@@ -273,12 +273,12 @@ def divide_or_nan(numerator: Any, denominator: Any) -> FloatArray:
     )
 
 
-def build_estimate(value: float | None, n: int, bounds: FloatArray) -> Estimate | None:
+def build_estimate(value: float | None, n: int, bounds: FloatArray) -> Metric | None:
     """A value (None or NaN where undefined) and a column of bootstrap_all as an estimate."""
     if value is None or np.isnan(value):
         return None
     low, high = bounds.tolist()
-    return Estimate(float(value), n) if np.isnan(low) else Estimate(float(value), n, low, high)
+    return Metric(float(value), n) if np.isnan(low) else Metric(float(value), n, low, high)
 
 
 def compute_macro_f1(

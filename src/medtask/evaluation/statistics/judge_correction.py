@@ -10,7 +10,7 @@ from math import sqrt
 
 import numpy as np
 
-from medtask.evaluation.statistics.intervals import Z_VALUE, Estimate
+from medtask.evaluation.statistics.intervals import Z_VALUE, Metric
 
 # answers of either sort that people graded: with fewer, the judge's error rates are anyone's guess
 MIN_GRADES_PER_CLASS = 5
@@ -21,7 +21,7 @@ def correct_proportion(
     judged_acceptable: tuple[int, int],
     human_acceptable: tuple[int, int],
     human_unacceptable: tuple[int, int],
-) -> Estimate | None:
+) -> Metric | None:
     """The true share of good answers, from what a judge with known errors calls good.
 
     Each pair is hits and rows: ``judged_acceptable``, what the judge calls good among answers that
@@ -60,7 +60,7 @@ def correct_proportion(
             None  # cut off at 0 or 1 it would be an interval without width, and pass for certainty
         )
     low, high = (min(1.0, max(0.0, middle + shift + side * reach)) for side in (-1, 1))
-    return Estimate(
+    return Metric(
         value,
         judged_acceptable[1] + human_acceptable[1] + human_unacceptable[1],
         min(low, value),
@@ -70,7 +70,7 @@ def correct_proportion(
 
 def correct_mean(
     human_grades: Sequence[float], judge_grades: Sequence[float], judge_only_grades: Sequence[float]
-) -> Estimate | None:
+) -> Metric | None:
     """The mean that people would give, from their grades of some rows and the judge's of all.
 
     ``human_grades`` and ``judge_grades``: of the same rows, a random sample of all.
@@ -94,9 +94,9 @@ def correct_mean(
     )
     n = len(truth) + len(judge_only_values)
     if not spread:
-        return Estimate(value, n)
+        return Metric(value, n)
     reach = Z_VALUE * sqrt(spread)
-    return Estimate(value, n, value - reach, value + reach)
+    return Metric(value, n, value - reach, value + reach)
 
 
 def compute_ppi_weight(

@@ -15,7 +15,7 @@ import numpy as np
 
 from medtask.evaluation.report.formatting import format_count, format_percent, format_row_count
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
+    Metric,
     ResamplingUnits,
     estimate_clustered_proportion,
     estimate_ratio,
@@ -94,14 +94,14 @@ class JudgeAgreement:
 
     n: int
     lost: int
-    sensitivity: Estimate | None
-    specificity: Estimate | None
-    kappa: Estimate | None
-    kappa_acceptable: Estimate | None
-    human_share: Estimate | None
-    human_mean: Estimate | None
-    share: Estimate | Refusal
-    mean: Estimate | Refusal
+    sensitivity: Metric | None
+    specificity: Metric | None
+    kappa: Metric | None
+    kappa_acceptable: Metric | None
+    human_share: Metric | None
+    human_mean: Metric | None
+    share: Metric | Refusal
+    mean: Metric | Refusal
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; the reason why a figure is not corrected is under ``no_share``,
@@ -109,7 +109,7 @@ class JudgeAgreement:
         """
         corrected = {"share": self.share, "mean": self.mean}
         figures = {
-            name: asdict(one) if isinstance(one, Estimate) else None
+            name: asdict(one) if isinstance(one, Metric) else None
             for name, one in corrected.items()
         }
         reasons = {
@@ -130,9 +130,9 @@ class JudgeMetrics:
     n: int
     missing: MissingJudgements
     grades: Mapping[str, int]
-    mean: Estimate | None
-    expected: Estimate | None
-    acceptable: Estimate | None
+    mean: Metric | None
+    expected: Metric | None
+    acceptable: Metric | None
     human_agreement: JudgeAgreement | None
 
     @property
@@ -214,8 +214,8 @@ def _compare_with_people(
         for said, true in ((passes, acceptable), (~passes, ~acceptable))
     )
     kappa = estimate_kappa(acceptable.tolist(), passes.tolist(), units, seed=seed)
-    share: Estimate | Refusal = Refusal(_GROUPED_REASON, len(both))
-    mean: Estimate | Refusal = share
+    share: Metric | Refusal = Refusal(_GROUPED_REASON, len(both))
+    mean: Metric | Refusal = share
     if _build_units(judged_rows).n_groups is None:
         others = [row for row in judged_rows if row.human_grade is None]
         share = _refuse_correction(
@@ -240,9 +240,9 @@ def _compare_with_people(
 
 def _refuse_correction(
     acceptable: np.ndarray,
-    sensitivity: Estimate | None,
-    specificity: Estimate | None,
-    kappa: Estimate | None,
+    sensitivity: Metric | None,
+    specificity: Metric | None,
+    kappa: Metric | None,
 ) -> Refusal | None:
     """Why a judge that errs so cannot be corrected; None where it can. ``acceptable`` [rows]: which
     answers people accept.
@@ -286,7 +286,7 @@ def _correct_proportion(
     acceptable: np.ndarray,
     passes: np.ndarray,
     judge_only: Sequence[GradedAnswer],
-) -> Estimate | Refusal:
+) -> Metric | Refusal:
     """The corrected share of acceptable answers. ``acceptable``, ``passes`` [rows]: which of
     the answers that people graded they, and the judge, accept; ``judge_only``: those that only
     the judge graded.
@@ -309,7 +309,7 @@ def _correct_proportion(
 
 def _correct_mean(
     scale: GradeScale, human_graded: Sequence[GradedAnswer], judge_only: Sequence[GradedAnswer]
-) -> Estimate | Refusal:
+) -> Metric | Refusal:
     """The corrected mean grade, or why there is none."""
     if len(human_graded) < MIN_GRADES:
         reason = (
@@ -355,8 +355,8 @@ class PairwiseJudgeMetrics:
     first_position_ties: int
     second_position_ties: int
     same: int
-    win_rate: Estimate | None
-    by_place: Estimate | None
+    win_rate: Metric | None
+    by_place: Metric | None
     p: float | None
 
     @property
@@ -429,11 +429,11 @@ def _build_units(rows: Sequence[GradedAnswer]) -> ResamplingUnits:
     return build_resampling_units([row.group for row in rows], len(rows))
 
 
-def _estimate_mean(values: np.ndarray, units: ResamplingUnits, seed: int) -> Estimate | None:
+def _estimate_mean(values: np.ndarray, units: ResamplingUnits, seed: int) -> Metric | None:
     return estimate_ratio(values, np.ones(len(values)), units, seed=seed) if len(values) else None
 
 
-def _to_dict(estimate: Estimate | None) -> dict[str, Any] | None:
+def _to_dict(estimate: Metric | None) -> dict[str, Any] | None:
     return asdict(estimate) if estimate else None
 
 
@@ -486,7 +486,7 @@ def _format_agreement(agreement: JudgeAgreement) -> list[str | None]:
         _format_metric("  people alone: mean grade", agreement.human_mean),
         _format_corrected("mean grade", "mean grade", agreement.mean, agreement.n),
         _RANDOM_SAMPLE_NOTE
-        if any(isinstance(one, Estimate) for one in (agreement.share, agreement.mean))
+        if any(isinstance(one, Metric) for one in (agreement.share, agreement.mean))
         else None,
     ]
 
@@ -529,7 +529,7 @@ def format_pairwise_metrics(metrics: PairwiseJudgeMetrics, answers: str, other: 
     return [line for line in lines if line]
 
 
-def _format_corrected(figure: str, name: str, found: Estimate | Refusal, by_people: int) -> str:
+def _format_corrected(figure: str, name: str, found: Metric | Refusal, by_people: int) -> str:
     if isinstance(found, Refusal):
         return f"  no corrected {figure}: {found.reason}"
     return (
@@ -538,7 +538,7 @@ def _format_corrected(figure: str, name: str, found: Estimate | Refusal, by_peop
     )
 
 
-def _format_metric(name: str, estimate: Estimate | None) -> str | None:
+def _format_metric(name: str, estimate: Metric | None) -> str | None:
     return f"{name} {estimate}, n = {format_count(estimate.n)}" if estimate else None
 
 

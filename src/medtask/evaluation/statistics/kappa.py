@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
+    Metric,
     ResamplingUnits,
     divide_or_nan,
 )
@@ -25,7 +25,7 @@ def estimate_kappa(
     *,
     quadratic: bool = False,
     seed: int = 0,
-) -> Estimate | None:
+) -> Metric | None:
     """Kappa (Cohen 1960) with the bootstrap's interval; None without rows, and where both always
     say one and the same thing.
 

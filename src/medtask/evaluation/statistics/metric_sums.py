@@ -15,9 +15,9 @@ from medtask.evaluation.kinds.answer import compute_token_f1_terms
 from medtask.evaluation.kinds.choice import parse_letters
 from medtask.evaluation.statistics.extraction import compute_field_terms, is_fully_correct
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
     IntArray,
+    Metric,
     ResamplingUnits,
     bootstrap_interval,
     compute_macro_f1,
@@ -111,14 +111,14 @@ def build_metric_sums(
             }
 
 
-def estimate_metric(metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0) -> Estimate:
+def estimate_metric(metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0) -> Metric:
     """The figure and its interval by a bootstrap of ``units`` (see tally.group_rows)."""
     return _bootstrap_metric(metric_sums.row_sums, metric_sums.compute, units, seed)
 
 
 def estimate_proportion_metric(
     metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0
-) -> Estimate:
+) -> Metric:
     """A share of rows, such as accuracy: its interval is Wilson's where rows are independent (see
     intervals.estimate_rate).
     """
@@ -129,7 +129,7 @@ def estimate_proportion_metric(
 
 def estimate_difference(
     first: MetricSums, second: MetricSums, units: ResamplingUnits, *, seed: int = 0
-) -> Estimate:
+) -> Metric:
     """By how much the first is ahead, and the paired bootstrap's interval: both are drawn again on
     the same rows, or groups.
     """
@@ -145,14 +145,14 @@ def estimate_difference(
 
 def _bootstrap_metric(
     sums: Any, compute: Callable[[FloatArray], FloatArray], units: ResamplingUnits, seed: int
-) -> Estimate:
+) -> Metric:
     each, counts = _merge_identical_units(units.sum_per_unit(sums).tocsr(copy=True), units.counts)
 
     def draw(drawn: IntArray | FloatArray) -> FloatArray:
         return compute(np.asarray(drawn @ each, dtype=np.float64))
 
     interval = bootstrap_interval(counts, draw, width=each.shape[1], seed=seed) or (None, None)
-    return Estimate(float(draw(counts[None])[0]), sums.shape[0], *interval)
+    return Metric(float(draw(counts[None])[0]), sums.shape[0], *interval)
 
 
 def _merge_identical_units(sums: Any, counts: IntArray) -> tuple[Any, IntArray]:

@@ -12,9 +12,9 @@ import numpy as np
 
 from medtask.evaluation.statistics.classification import PerClassMetrics, compute_class_metrics
 from medtask.evaluation.statistics.intervals import (
-    Estimate,
     FloatArray,
     IntArray,
+    Metric,
     ResamplingUnits,
     bootstrap_intervals,
     build_estimate,
@@ -41,13 +41,13 @@ class MultiLabelMetrics:
     where it is not known of all rows how many there were to choose from. ``groups``: see Units.
     """
 
-    exact_match: Estimate
-    exact_answered: Estimate | None
-    jaccard: Estimate
-    hamming_loss: Estimate | None
-    sample_f1: Estimate
-    micro_f1: Estimate | None
-    macro_f1: Estimate | None
+    exact_match: Metric
+    exact_answered: Metric | None
+    jaccard: Metric
+    hamming_loss: Metric | None
+    sample_f1: Metric
+    micro_f1: Metric | None
+    macro_f1: Metric | None
     labels: tuple[PerClassMetrics, ...]
     gold_mean: float
     answered_mean: float | None
@@ -159,7 +159,7 @@ class MultiLabelMetricsAccumulator:
         groups: Sequence[str | None],
         units: ResamplingUnits,
         seed: int,
-    ) -> tuple[Estimate | None, tuple[PerClassMetrics, ...]]:
+    ) -> tuple[Metric | None, tuple[PerClassMetrics, ...]]:
         """Macro-F1, and the labels in use, of all rows. Intervals are those of draws of so many
         units from the sampled rows (and all groups), moved to where all rows have their figures.
         """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from medtask.evaluation.comparison.significance import compute_mcnemar_p
+from medtask.evaluation.statistics.significance import compute_mcnemar_p
 from medtask.records import Answer, Status, Value
 
 CorrectnessCheck = Callable[[Status, Value | None], bool | None]

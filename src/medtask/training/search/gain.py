@@ -19,11 +19,11 @@ from medtask.evaluation.comparison.paired import (
     describe_rows_needed,
     format_difference,
 )
-from medtask.evaluation.comparison.significance import format_p_value
 from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import estimate_metric, estimate_proportion_metric
 from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.evaluation.statistics.significance import format_p_value
 from medtask.records import Answer, Option, Value
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
@@ -47,12 +47,12 @@ class Gain:
     """
 
     metric: str
-    before: Estimate
-    after: Estimate
+    before: Metric
+    after: Metric
     pair: PairedComparison
 
     @property
-    def value(self) -> Estimate:
+    def value(self) -> Metric:
         """By how much the result is ahead, with the paired bootstrap's 95 % interval."""
         return self.pair.headline[1]
 

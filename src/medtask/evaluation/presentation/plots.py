@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from medtask.evaluation.statistics.intervals import Estimate, IntArray
+from medtask.evaluation.statistics.intervals import IntArray, Metric
 
 AXIS_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TICK_LABELS = {tick: f"{tick:g}" for tick in AXIS_TICKS}
@@ -108,7 +108,7 @@ def draw_histogram(layers: Sequence[HistogramLayer], title: str, axis: str) -> M
     )
 
 
-def draw_intervals(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup:
+def draw_intervals(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
     """A dot with its whiskers for each number in [0, 1], its name above it on the left and its
     figures on the right.
     """

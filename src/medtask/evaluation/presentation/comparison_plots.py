@@ -9,7 +9,7 @@ from math import ceil, floor, log10
 
 from markupsafe import Markup
 
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.statistics.intervals import Metric
 
 _PLOT_HEIGHT = 220  # of the scatter's field, in pixels
 _PLOT_TOP = 26
@@ -18,7 +18,7 @@ _PLOT_LEFT, _PLOT_RIGHT = 8.0, 96.0  # where the scatter's field begins and ends
 
 
 def draw_scatter(
-    points: Sequence[tuple[int, str, float, Estimate]], title: str, metric_name: str
+    points: Sequence[tuple[int, str, float, Metric]], title: str, metric_name: str
 ) -> Markup:
     """Quality in [0, 1] with its interval over speed: the number that stands beside a point, its
     name, rows/s, quality.
@@ -75,7 +75,7 @@ def draw_scatter(
     return _wrap_svg(base + 26, title, described, parts)
 
 
-def draw_differences(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup:
+def draw_differences(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
     """A dot with its whiskers on either side of zero for each difference, its name above it and its
     figures on the right.
     """
@@ -137,7 +137,7 @@ def draw_differences(rows: Sequence[tuple[str, Estimate]], title: str) -> Markup
     return _wrap_svg(bottom + 20, title, described, parts)
 
 
-def _round_axis_limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
+def _round_axis_limits(estimates: Sequence[Metric]) -> tuple[float, float]:
     """The smallest and largest value on the axis: tenths around all intervals."""
     ends = [end for one in estimates for end in (one.value, one.low, one.high) if end is not None]
     bottom, top = floor(10 * min(ends) + 1e-9) / 10, ceil(10 * max(ends) - 1e-9) / 10

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from medtask.evaluation.report.formatting import METRIC_NAMES
-from medtask.evaluation.statistics.intervals import Estimate, FloatArray
+from medtask.evaluation.statistics.intervals import FloatArray, Metric
 
 ALPHA = 0.05
 N_SHUFFLES = 5000
@@ -45,13 +45,13 @@ class Baseline:
 
     name: str
     method: str
-    metrics: Mapping[str, Estimate | None] = field(default_factory=dict)
+    metrics: Mapping[str, Metric | None] = field(default_factory=dict)
     comparison: BaselineComparison | None = None
     note: str = ""
     role: Literal["floor", "learned", "untrained"] = "untrained"
 
     @property
-    def headline(self) -> tuple[str, Estimate] | None:
+    def headline(self) -> tuple[str, Metric] | None:
         """The measure that is compared, and its figure."""
         return next(((measure, figure) for measure, figure in self.metrics.items() if figure), None)
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
-from medtask.evaluation.report.plots import HistogramLayer
+from medtask.evaluation.presentation.plots import HistogramLayer
 
 ColumnStyle = Literal[
     "", "n", "v", "w", "l"

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.multitest import multipletests
 
-from medtask.evaluation.comparison.significance import (
+from medtask.evaluation.statistics.significance import (
     adjust_p_values,
     compare_by_mcnemar,
     compare_by_randomisation,

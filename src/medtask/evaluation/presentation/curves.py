@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from medtask.evaluation.report.plots import AXIS_TICKS, TICK_LABELS, draw_ticks
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.presentation.plots import AXIS_TICKS, TICK_LABELS, draw_ticks
+from medtask.evaluation.statistics.intervals import Metric
 
 _PLOT_HEIGHT = 200  # height of the area that is drawn in, in pixels
 _PLOT_TOP = 22
@@ -20,7 +20,7 @@ _STRIP_HEIGHT = 34  # height of the strip that shows how many rows a bin has
 AXIS_Y = _PLOT_TOP + _PLOT_HEIGHT  # where the axis lies
 
 
-def draw_reliability(bins: Sequence[tuple[float, Estimate]], title: str) -> Markup:
+def draw_reliability(bins: Sequence[tuple[float, Metric]], title: str) -> Markup:
     """For each bin of rows a dot: mean confidence along, share that was right (with its interval)
     up. Below it, its rows.
 
@@ -64,7 +64,7 @@ def draw_reliability(bins: Sequence[tuple[float, Estimate]], title: str) -> Mark
 
 def draw_risk(
     coverage: Sequence[float],
-    error: Sequence[Estimate],
+    error: Sequence[Metric],
     title: str,
     *,
     max_error: float | None = None,
@@ -122,7 +122,7 @@ def draw_risk(
 
 
 def _describe_risk(
-    points: Sequence[tuple[float, Estimate]], max_error: float | None, accepted: float | None
+    points: Sequence[tuple[float, Metric]], max_error: float | None, accepted: float | None
 ) -> str:
     sentences = [
         f"{share:.0%} accepted: error {one}" for share, one in points[:: max(1, len(points) // 8)]

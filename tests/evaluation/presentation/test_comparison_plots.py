@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medtask.evaluation.report.comparison_plots import draw_differences, draw_scatter
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
+from medtask.evaluation.statistics.intervals import Metric
 
 
 def read_positions(svg: str, name: str) -> list[float]:
@@ -18,15 +18,15 @@ def read_positions(svg: str, name: str) -> list[float]:
 @pytest.mark.parametrize(
     "points",
     [
-        [(1, "only", 1.0, Estimate(1.0, 5))],
+        [(1, "only", 1.0, Metric(1.0, 5))],
         [
-            (1, "zero", 0.001, Estimate(0.0, 5, 0.0, 0.4)),
-            (2, "fast", 120_000.0, Estimate(0.5, 5, 0.2, 0.8)),
+            (1, "zero", 0.001, Metric(0.0, 5, 0.0, 0.4)),
+            (2, "fast", 120_000.0, Metric(0.5, 5, 0.2, 0.8)),
         ],
-        [(1, "<b>", 10.0, Estimate(0.3, 5, 0.3, 0.3)), (2, "same", 10.0, Estimate(0.3, 5))],
+        [(1, "<b>", 10.0, Metric(0.3, 5, 0.3, 0.3)), (2, "same", 10.0, Metric(0.3, 5))],
     ],
 )
-def test_a_scatter_stays_in_its_field(points: list[tuple[int, str, float, Estimate]]) -> None:
+def test_a_scatter_stays_in_its_field(points: list[tuple[int, str, float, Metric]]) -> None:
     drawn = draw_scatter(points, "a <title>", "Accuracy")
     root = ElementTree.fromstring(drawn)
     assert len([node for node in root if node.tag == "circle"]) == len(points)
@@ -39,8 +39,8 @@ def test_a_scatter_stays_in_its_field(points: list[tuple[int, str, float, Estima
 def test_the_faster_stands_to_the_right_and_the_better_above() -> None:
     drawn = draw_scatter(
         [
-            (1, "slow", 2.0, Estimate(0.9, 50, 0.8, 0.95)),
-            (2, "fast", 300.0, Estimate(0.6, 50, 0.5, 0.7)),
+            (1, "slow", 2.0, Metric(0.9, 50, 0.8, 0.95)),
+            (2, "fast", 300.0, Metric(0.6, 50, 0.5, 0.7)),
         ],
         "t",
         "Accuracy",
@@ -52,9 +52,9 @@ def test_the_faster_stands_to_the_right_and_the_better_above() -> None:
 
 def test_differences_stand_on_their_side_of_zero_and_are_blue_where_they_leave_it_out() -> None:
     rows = [
-        ("x − y", Estimate(0.2, 9, 0.1, 0.3)),
-        ("x − z", Estimate(-0.1, 9, -0.3, 0.1)),
-        ("same", Estimate(0.0, 9)),
+        ("x − y", Metric(0.2, 9, 0.1, 0.3)),
+        ("x − z", Metric(-0.1, 9, -0.3, 0.1)),
+        ("same", Metric(0.0, 9)),
     ]
     drawn = draw_differences(rows, "differences")
     circles = [node for node in ElementTree.fromstring(drawn) if node.tag == "circle"]
@@ -66,13 +66,13 @@ def test_differences_stand_on_their_side_of_zero_and_are_blue_where_they_leave_i
 @pytest.mark.parametrize(
     "gap",
     [
-        Estimate(0.0, 1),
-        Estimate(1.0, 1),
-        Estimate(-1.0, 4, -1.0, -1.0),
-        Estimate(0.0004, 9, -0.0001, 0.0009),
+        Metric(0.0, 1),
+        Metric(1.0, 1),
+        Metric(-1.0, 4, -1.0, -1.0),
+        Metric(0.0004, 9, -0.0001, 0.0009),
     ],
 )
-def test_differences_of_any_size_fit(gap: Estimate) -> None:
+def test_differences_of_any_size_fit(gap: Metric) -> None:
     drawn = draw_differences([("x − y", gap)], "differences")
     assert all(
         0 <= place <= 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.evaluation.report.report_rows import (
+from medtask.evaluation.presentation.report_rows import (
     TextSpan,
     TopK,
     build_report_row,

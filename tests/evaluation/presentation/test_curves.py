@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from medtask.evaluation.report.curves import draw_reliability, draw_risk
-from medtask.evaluation.statistics.intervals import Estimate
+from medtask.evaluation.presentation.curves import draw_reliability, draw_risk
+from medtask.evaluation.statistics.intervals import Metric
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -14,7 +14,7 @@ def find_elements(drawn: str, tag: str) -> list[dict[str, str]]:
 
 def test_dots_stand_where_confidence_and_share_meet() -> None:
     drawn = draw_reliability(
-        [(0.25, Estimate(0.5, 40, 0.35, 0.65)), (0.95, Estimate(1.0, 60, 0.94, 1.0))], "Reliability"
+        [(0.25, Metric(0.5, 40, 0.35, 0.65)), (0.95, Metric(1.0, 60, 0.94, 1.0))], "Reliability"
     )
     dots = find_elements(drawn, "circle")
     assert [(dot["cx"], dot["cy"]) for dot in dots] == [("25.00%", "122.0"), ("95.00%", "22.0")]
@@ -29,9 +29,9 @@ def test_names_cannot_break_out() -> None:
 
 def test_the_promise_and_the_threshold_are_marked() -> None:
     errors = [
-        Estimate(0.0, 20, 0.0, 0.1),
-        Estimate(0.04, 50, 0.01, 0.1),
-        Estimate(0.1, 100, 0.05, 0.2),
+        Metric(0.0, 20, 0.0, 0.1),
+        Metric(0.04, 50, 0.01, 0.1),
+        Metric(0.1, 100, 0.05, 0.2),
     ]
     drawn = draw_risk([0.2, 0.5, 1.0], errors, "Risk", max_error=0.05, accepted=0.5)
     assert "promised: at most 5 %" in drawn
@@ -42,4 +42,4 @@ def test_the_promise_and_the_threshold_are_marked() -> None:
 
 
 def test_one_point_is_a_dot() -> None:
-    assert len(find_elements(draw_risk([1.0], [Estimate(0.2, 5)], "Risk"), "circle")) == 1
+    assert len(find_elements(draw_risk([1.0], [Metric(0.2, 5)], "Risk"), "circle")) == 1
