@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medtask.errors import UsageError
-from medtask.hardware import count_usable_cores, format_bytes, inspect_machine, parse_bytes
+from medtask.hardware import count_usable_cores, inspect_machine, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -26,14 +26,6 @@ def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_bytes(text)
     assert "8GB" in caught.value.fix
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(8.04e9, "8.0 GB"), (94_300_000, "94 MB"), (12, "12 bytes"), (54e9, "54 GB")],
-)
-def test_amounts_are_written_for_people(count: float, text: str) -> None:
-    assert format_bytes(count) == text
 
 
 def test_this_machine_is_seen() -> None:

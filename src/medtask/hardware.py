@@ -94,14 +94,6 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * unit)
 
 
-def format_bytes(count: float) -> str:
-    """A count of bytes for people, in powers of 1000: "94 MB", "8.0 GB"."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.{0 if count >= 10 * size else 1}f} {unit}"
-    return f"{count:.0f} bytes"
-
-
 def measure_peak_memory() -> dict[str, int]:
     """The most memory that this process has held, in bytes, as ``memory`` and, where torch is in
     use on CUDA, ``accelerator``; nothing where the system does not tell.

@@ -16,7 +16,6 @@ LONG_FILES = {
     "evaluation/comparison/baselines.py",
     "evaluation/comparison/leaderboard.py",
     "evaluation/kinds/label.py",
-    "evaluation/report/comparison_report.py",
     "evaluation/report/sections.py",
     "evaluation/statistics/audit.py",
     "evaluation/statistics/judge_metrics.py",

@@ -11,7 +11,6 @@ import pytest
 
 from medtask.errors import TableError
 from medtask.tables.read import read_table
-from medtask.tables.table_part import format_name
 
 
 @pytest.mark.parametrize(
@@ -154,4 +153,3 @@ def test_no_control_sequence_reaches_the_terminal(write_file, tmp_path):
     assert str(raised.value).isprintable()
     assert "\\x1b]0;owned\\x07.csv" in str(raised.value)
     assert read_table(write_file("a\n1\n", "\x1b.csv")).source.isprintable()
-    assert format_name("x" * 100) == "x" * 79 + "…"

@@ -289,7 +289,7 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
         (
             '"a\\u200bb": {type: string}',
             8,
-            '"ab" cannot be a field: it is blank, too long, or holds an invisible character',
+            '"a\\u200bb" cannot be a field: it is blank, too long, or holds an invisible ',
         ),
     ],
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from medtask.display import escape_control_characters
 from medtask.errors import MedtaskError, TaskFaults
 
 _LABEL_WIDTH = 12
@@ -33,28 +33,6 @@ def make_console(*, stderr: bool = False) -> Console:
     NO_COLOR.
     """
     return _PipeSafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-
-def escape_control_characters(text: str, keep: str = "\n") -> str:
-    """Text with control, direction-changing and unprintable characters made visible ("\\x1b"), but
-    for those to keep.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char
-        if char in keep or not _is_control_character(char)
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )
-
-
-def _is_control_character(char: str) -> bool:
-    # Format characters (Cf) turn the direction of a line; the joiners among them are part of emoji
-    # and of Indic scripts.
-    return (
-        unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d"
-    )
 
 
 def print_line(*parts: str | tuple[str, str], stderr: bool = False) -> None:
@@ -135,25 +113,3 @@ def print_bug_report(error: BaseException) -> None:
         "report this line; MEDTASK_DEBUG=1 shows the whole traceback (it may quote records)",
         stderr=True,
     )
-
-
-def format_count(number: int, noun: str, plural: str | None = None) -> str:
-    """ "1 row", "41,230 rows"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def format_list(items: tuple[str, ...] | list[str], limit: int = 12) -> str:
-    """ "a, b, c", and how many more where there are too many."""
-    more = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
-
-
-def format_duration(seconds: float) -> str:
-    """A length of time for people: "about 8 seconds", "about 22 minutes", "about 3.5 hours"."""
-    if seconds < 1:
-        return "under a second"
-    if seconds < 90:
-        return f"about {format_count(round(seconds), 'second')}"
-    if seconds < 5400:
-        return f"about {format_count(round(seconds / 60), 'minute')}"
-    return f"about {seconds / 3600:.1f} hours"

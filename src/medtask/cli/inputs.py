@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medtask.cli import console as show
+from medtask.display import format_count, format_list
 from medtask.errors import TaskFaults, UsageError
 
 if TYPE_CHECKING:
@@ -172,6 +172,5 @@ def describe_table(table: Table, rows: int) -> str:
     """ "procedures.xlsx: 41,230 rows, columns case_id, procedure (UTF-8)"."""
     notes = f" ({', '.join(table.notes)})" if table.notes else ""
     return (
-        f"{table.source}: {show.format_count(rows, 'row')}, columns "
-        f"{show.format_list(table.columns)}{notes}"
+        f"{table.source}: {format_count(rows, 'row')}, columns {format_list(table.columns)}{notes}"
     )

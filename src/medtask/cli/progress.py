@@ -14,6 +14,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from medtask.cli import console as show
+from medtask.display import format_clock, format_count
 
 LINE_INTERVAL_S = 10.0
 
@@ -138,7 +139,7 @@ class RunProgressLines(ProgressPrinter, RunProgressDisplay):
         super().on_start(rows, done)
         self._printed_at = self._started_at
         show.print_line(
-            f"{self.activity} {show.format_count(rows, 'row')} with {self.model_title}", stderr=True
+            f"{self.activity} {format_count(rows, 'row')} with {self.model_title}", stderr=True
         )
 
     def on_finish(self) -> None:
@@ -196,10 +197,3 @@ def make_run_display(*, quiet: bool, activity: str = "Labelling") -> RunProgress
     )
     display.activity = activity
     return display
-
-
-def format_clock(seconds: float) -> str:
-    """A length of time: "6:02", "1:06:02"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

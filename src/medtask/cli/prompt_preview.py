@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from medtask.cli import console as show
+from medtask.display import escape_control_characters, format_count
 from medtask.engines.base import Engine, Rendering
 from medtask.errors import EngineError, TaskFaults, UsageError
 from medtask.records import Fault, Prompt, Record
@@ -142,7 +143,7 @@ def _render_prompt(engine: Engine, prompt: Prompt) -> Rendering:
 def _list_notes(task: Task, prompt: Prompt) -> tuple[str, ...]:
     notes = []
     if task.reasoning:
-        budget = show.format_count(task.reasoning.budget, "token")
+        budget = format_count(task.reasoning.budget, "token")
         notes.append(
             f"before it answers the model thinks, for at most {budget}, which are not shown here"
         )
@@ -205,7 +206,7 @@ def print_preview(preview: PromptPreview) -> None:
         (
             (
                 f" as {preview.model} reads it: "
-                f"{show.format_count(rendered.prompt_tokens, 'token')}, {shared}\n"
+                f"{format_count(rendered.prompt_tokens, 'token')}, {shared}\n"
             ),
             "dim",
         ),
@@ -215,9 +216,9 @@ def print_preview(preview: PromptPreview) -> None:
         show.print_line(("\nand how each answer continues it", "dim"))
         width = min(40, max(map(len, rendered.texts)))
         for name, text in rendered.texts.items():
-            cost = show.format_count(rendered.tokens[name], "token")
+            cost = format_count(rendered.tokens[name], "token")
             show.print_line(
-                f"  {show.escape_control_characters(name, keep=''):<{width}}  {text!r}",
+                f"  {escape_control_characters(name, keep=''):<{width}}  {text!r}",
                 (f"  {cost}", "dim"),
             )
     elif preview.schema:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import cast
 
-from medtask.cli import console as show
+from medtask.display import format_count, format_list, join_alternatives, quote
 from medtask.tasks.prompt import find_extra_columns, find_prompt_columns
 from medtask.tasks.task import Fields, FreeText, MultipleChoice, Task
 
@@ -19,22 +19,22 @@ def describe_answer_spec(task: Task) -> str:
         case MultipleChoice(columns=columns, several=several):
             where = (
                 f"the column{'s' if len(columns) > 1 else ''} "
-                f"{show.format_list([_quote(column) for column in columns])}"
+                f"{format_list([quote(column) for column in columns])}"
             )
             return f"{'any number' if several else 'one'} of the options in {where}"
         case FreeText(max_tokens=most, sections=sections):
-            return f"at most {show.format_count(most, 'token')}" + (
-                f", sections {show.format_list(sections)}" if sections else ""
+            return f"at most {format_count(most, 'token')}" + (
+                f", sections {format_list(sections)}" if sections else ""
             )
         case Fields(schema=schema, quoted=quoted):
             written = cast("Mapping[str, object]", schema["properties"])
             fields = len(written) - sum(
                 len(path) == 1 for path in quoted
             )  # a quote is written beside its field
-            return show.format_count(fields, "field") + (
+            return format_count(fields, "field") + (
                 f", {len(quoted)} with a quote" if quoted else ""
             )
-    return show.format_count(len(task.labels), "label")
+    return format_count(len(task.labels), "label")
 
 
 def describe_passes(task: Task) -> Iterator[str]:
@@ -48,8 +48,8 @@ def describe_passes(task: Task) -> Iterator[str]:
             if when.confidence_below is not None
             else []
         )
-        reasons += [f"the status is {_join_alternatives(when.status)}"] if when.status else []
-        reasons += [f"the answer is {_join_alternatives(when.answer_in)}"] if when.answer_in else []
+        reasons += [f"the status is {join_alternatives(when.status)}"] if when.status else []
+        reasons += [f"the answer is {join_alternatives(when.answer_in)}"] if when.answer_in else []
         yield f"{task_pass.name}: asks again where {' or '.join(reasons)}" + (
             f", with {task_pass.model}" if task_pass.model else ""
         )
@@ -59,9 +59,7 @@ def describe_invalid_gold(task: Task, value: str) -> str:
     """What is wrong with gold that the task could not answer; ``value``: as find_strange tells
     it.
     """
-    shown = _quote(
-        value if len(value) <= _MAX_GOLD_CHARACTERS else f"{value[:_MAX_GOLD_CHARACTERS]}…"
-    )
+    shown = quote(value, _MAX_GOLD_CHARACTERS)
     match task.answer_spec:
         case MultipleChoice():
             return f"gold {shown} is no option of its row"
@@ -82,13 +80,4 @@ def describe_invalid_gold(task: Task, value: str) -> str:
 def list_input_columns(task: Task) -> str:
     """The columns that the task's input names, in alphabetical order."""
     columns = sorted(find_prompt_columns(task) - set(find_extra_columns(task.answer_spec)))
-    return ", ".join(map(_quote, columns)) or "all columns"
-
-
-def _join_alternatives(items: Sequence[str]) -> str:
-    *rest, last = items
-    return f"{', '.join(rest)} or {last}" if rest else last
-
-
-def _quote(name: str) -> str:
-    return f'"{name}"'
+    return ", ".join(map(quote, columns)) or "all columns"

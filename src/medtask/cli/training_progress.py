@@ -10,13 +10,8 @@ from math import isfinite
 from types import TracebackType
 
 from medtask.cli import console as show
-from medtask.cli.progress import (
-    LINE_INTERVAL_S,
-    ProgressBar,
-    ProgressDisplay,
-    ProgressPrinter,
-    format_clock,
-)
+from medtask.cli.progress import LINE_INTERVAL_S, ProgressBar, ProgressDisplay, ProgressPrinter
+from medtask.display import format_clock, format_count
 from medtask.training.training_log import TrainingPoint
 
 
@@ -132,7 +127,7 @@ class TrainingProgressLines(ProgressPrinter, TrainingProgressDisplay):
         extent = (
             f"goes on behind step {done:,} of {steps:,}"
             if done
-            else f"{show.format_count(steps, 'step')}"
+            else f"{format_count(steps, 'step')}"
         )
         show.print_line(f"{what}: {extent}", stderr=True)
 

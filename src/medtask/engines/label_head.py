@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import quote_names
 from medtask.errors import EngineError, InputError
 from medtask.kinds import KindName
 from medtask.records import Branch, BranchScores, Prompt
-from medtask.tables.table_part import format_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class LabelHead:
             dict.fromkeys(name for branch in names for name in branch if name not in index_by_label)
         ):
             raise InputError(
-                f"{self.title} was not trained on {format_names(unknown)}; it knows "
-                f"{format_names(self.labels)}",
+                f"{self.title} was not trained on {quote_names(unknown)}; it knows "
+                f"{quote_names(self.labels)}",
                 fix=(
                     "give the task's labels the names that the model knows, take away the "
                     "others, or train a model for this task"

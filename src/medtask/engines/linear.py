@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from medtask.display import format_path, quote_names
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
 from medtask.engines.label_head import LabelHead, log_softmax
 from medtask.engines.model_metadata import (
@@ -31,7 +32,6 @@ from medtask.engines.model_metadata import (
 from medtask.errors import InputError
 from medtask.records import Fault, Prompt, Scores
 from medtask.tables.atomic_files import make_storage_error, replace_file
-from medtask.tables.table_part import format_names, format_path
 
 FEATURES_FILE, WEIGHTS_FILE = "linear.json", "linear.npz"
 BATCH_ROWS = 1024
@@ -229,7 +229,7 @@ def _read_classifier(
         differing_labels = sorted(set(classes) ^ set(metadata.labels))
         raise InputError(
             "the classifier was not fitted on the labels that are to be named: "
-            f"{format_names(differing_labels)}",
+            f"{quote_names(differing_labels)}",
             fix="name what it knows",
         )
     order = [classes.index(label) for label in metadata.labels]

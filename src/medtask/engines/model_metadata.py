@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
+from medtask.display import format_name, format_path, quote_names
 from medtask.errors import InputError
 from medtask.kinds import KindName
 from medtask.tables.atomic_files import replace_file
-from medtask.tables.table_part import format_name, format_names, format_path
 
 METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"
@@ -109,7 +109,7 @@ def read_model_metadata(folder: Path) -> ModelMetadata:
     ):
         raise InputError(
             f"{format_path(folder)} holds files that training did not write: "
-            f"{format_names(unknown)}",
+            f"{quote_names(unknown)}",
             fix=f"take them away, or {_RETRAIN_FIX}",
         )
     return metadata
@@ -209,13 +209,13 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
         ]
     ):
         raise InputError(
-            f"{format_path(path)} names the label {format_names(duplicates[:1])} twice",
+            f"{format_path(path)} names the label {quote_names(duplicates[:1])} twice",
             fix="give every label a name of its own",
         )
     if invalid_keys:
         raise InputError(
             f"{format_path(path)} says nothing usable under "
-            f"{format_names(sorted(set(invalid_keys)))}",
+            f"{quote_names(sorted(set(invalid_keys)))}",
             fix=_RETRAIN_FIX,
         )
 

@@ -12,6 +12,7 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medtask.display import format_columns, format_suggestion, quote
 from medtask.errors import InputError, StorageError, TableError, UsageError
 from medtask.records import Answer, Option, Prompt, Record, Status, Value
 from medtask.runs.ledger import Ledger
@@ -26,7 +27,6 @@ from medtask.runs.task_inference import (
 from medtask.tables.formula_escaping import unescape_formula
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.table import Table
-from medtask.tasks.display import format_columns, format_suggestion, quote_text
 from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.prompt import build_prompt, find_prompt_columns
 from medtask.tasks.serialization import task_from_dict
@@ -334,7 +334,7 @@ def _open_gold(answers: AnswerTable, gold: str | None) -> AnswerTable:
     if not Path(path).is_file():
         fix = f"name a column ({format_columns(columns)}), or a file with the columns id and gold"
         raise UsageError(
-            f"{quote_text(gold)} is no column of {answers.table.source}, and no "
+            f"{quote(gold)} is no column of {answers.table.source}, and no "
             f"file{format_suggestion(gold, columns)}",
             fix=fix,
         )
@@ -521,7 +521,7 @@ def _read_status(cell: object, number: int) -> Status | None:
 
 def _make_missing_column_error(what: str, column: str, table: Table) -> TableError:
     message = (
-        f"{table.source} has no column {quote_text(column)} for the "
+        f"{table.source} has no column {quote(column)} for the "
         f"{what}{format_suggestion(column, table.columns)}"
     )
     way = "name another" if what == "groups" else f"rename the column that holds the {what}"

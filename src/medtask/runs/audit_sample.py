@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import format_columns, quote
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.audit import AuditPlan, AuditResult, estimate_audit, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
@@ -24,7 +25,6 @@ from medtask.tables.atomic_files import replace_text
 from medtask.tables.read import read_table
 from medtask.tables.table import Column
 from medtask.tables.write import unescape_formula, write_answers
-from medtask.tasks.display import format_columns, quote_text
 from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import MultiLabel, MultipleChoice, Task
@@ -381,4 +381,4 @@ def _format_choices(task: Task) -> str:
         if isinstance(task.answer_spec, MultiLabel)
         else ""
     )
-    return f"write one of {', '.join(map(quote_text, names))}{several}"
+    return f"write one of {', '.join(map(quote, names))}{several}"

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medtask.display import capitalise_first
 from medtask.errors import MedtaskError, StorageError
 from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportSection
-from medtask.evaluation.report.formatting import capitalise_first
 from medtask.evaluation.report.run_report import write_report
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.runs.answer_table import AnswerTable

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import format_columns, quote
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.acceptance import Acceptance, find_acceptance
 from medtask.evaluation.report.run_summary import RunSummary
@@ -21,7 +22,6 @@ from medtask.runs.answer_table import AnsweredRow, AnswerTable
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
 from medtask.runs.manifest import get_timestamp
 from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
-from medtask.tasks.display import format_columns, quote_text
 from medtask.tasks.task import MultipleChoice, Task
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def _compare_annotators(
             f"{format_columns(answers.table.columns)}"
         )
         raise UsageError(
-            f"{answers.table.source} has no column {quote_text(unknown[0])} for a reader", fix=fix
+            f"{answers.table.source} has no column {quote(unknown[0])} for a reader", fix=fix
         )
     task, rows = answers.task, list(answers.rows())
     first, second = (

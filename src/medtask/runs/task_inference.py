@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from medtask.display import quote
 from medtask.errors import TableError, UsageError
 from medtask.tasks.containers import parse_container
-from medtask.tasks.display import quote_text
 from medtask.tasks.serialization import make_minimal_task
 from medtask.tasks.task import Task
 from medtask.tasks.text_cleaning import read_cell
@@ -66,9 +66,7 @@ def infer_task(
     """
     if kind is not None and kind not in INFERABLE_KINDS:
         fix = f"choose one of {', '.join(INFERABLE_KINDS)}, or name the task with --task"
-        raise UsageError(
-            f"a table alone does not make answers of the kind {quote_text(kind)}", fix=fix
-        )
+        raise UsageError(f"a table alone does not make answers of the kind {quote(kind)}", fix=fix)
     statistics = CellStatistics()
     for pair in cells:
         for cell in pair:
@@ -110,7 +108,7 @@ def read_probability(cell: object, column: str, row: int) -> float | None:
         probability = math.nan
     if not 0 <= probability <= 1 + 1e-6:
         fix = "write probabilities as numbers from 0 to 1, or leave the cell blank"
-        raise TableError(f"row {row}: {quote_text(column)} holds no probability", fix=fix)
+        raise TableError(f"row {row}: {quote(column)} holds no probability", fix=fix)
     return min(1.0, probability)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from medtask.display import format_path, quote, quote_names, suggest
 from medtask.errors import TableError
 from medtask.tables.read_csv import read_csv
 from medtask.tables.read_excel import read_excel
@@ -14,13 +15,7 @@ from medtask.tables.read_objects import read_objects
 from medtask.tables.read_parquet import read_parquet
 from medtask.tables.stdin import spool_stdin
 from medtask.tables.table import Table
-from medtask.tables.table_part import (
-    TablePart,
-    format_names,
-    format_path,
-    make_table_error,
-    suggest_name,
-)
+from medtask.tables.table_part import TablePart, make_table_error
 from medtask.tables.validation import TableCounts, validate_table
 
 __all__ = ["Table", "TableCounts", "read_table", "spool_stdin", "validate_table"]
@@ -74,7 +69,7 @@ def _read_files(title: str, paths: Sequence[Path], sheet: str | None) -> Table:
         if different := set(columns) ^ set(part.columns):
             problem = (
                 f"its columns are not those of {format_path(paths[0])}: "
-                f"{format_names(sorted(different))} on one side only"
+                f"{quote_names(sorted(different))} on one side only"
             )
             raise make_table_error(
                 path, problem, fix="give all files the same columns, or read them one by one"
@@ -103,7 +98,7 @@ def _read_file(path: Path, sheet: str | None) -> TablePart:
     if sheet is not None:
         raise make_table_error(
             path,
-            f"only XLSX files have sheets like {format_names([sheet])}",
+            f"only XLSX files have sheets like {quote(sheet)}",
             fix="leave the sheet out",
         )
     if kind in _READERS:
@@ -155,5 +150,5 @@ def _make_not_found_error(path: Path) -> TableError:
     except PermissionError:
         names = []
     return make_table_error(
-        path, "there is no such file", fix=suggest_name(path.name, names) or "check the path"
+        path, "there is no such file", fix=suggest(path.name, names) or "check the path"
     )

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medtask.display import quote, quote_names, suggest
 from medtask.errors import TableError
 from medtask.tables.table_part import (
     ReadStats,
     Row,
     TablePart,
     describe_unnamed_columns,
-    format_names,
     make_table_error,
     make_unnamed_column_error,
     read_column_names,
-    suggest_name,
 )
 
 if TYPE_CHECKING:
@@ -73,8 +72,8 @@ def read_excel(path: Path, sheet: str | None = None) -> TablePart:
         }
         filled = [name for name, look in previews.items() if look.header]
         if sheet is not None and sheet not in names:
-            fix = suggest_name(sheet, names) or f"it has {format_names(names)}"
-            raise make_table_error(path, f"there is no sheet {format_names([sheet])}", fix=fix)
+            fix = suggest(sheet, names) or f"it has {quote_names(names)}"
+            raise make_table_error(path, f"there is no sheet {quote(sheet)}", fix=fix)
         if sheet is None and not filled:
             raise make_table_error(
                 path,
@@ -83,9 +82,9 @@ def read_excel(path: Path, sheet: str | None = None) -> TablePart:
             )
         name = sheet or filled[0]
         preview = previews.get(name) or _preview_sheet(workbook.get_sheet_by_name(name))
-    notes = [f"sheet {format_names([name])}"]
+    notes = [f"sheet {quote(name)}"]
     if ignored := [other for other in filled if other != name]:
-        notes.append(f"not read: sheet{'s' if len(ignored) > 1 else ''} {format_names(ignored)}")
+        notes.append(f"not read: sheet{'s' if len(ignored) > 1 else ''} {quote_names(ignored)}")
     if preview.merged_areas:
         notes.append(
             f"merged areas: {preview.merged_areas:,} (only the first cell of each has the value)"

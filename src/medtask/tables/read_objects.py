@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from medtask.display import quote, quote_names
 from medtask.errors import TableError
 from medtask.tables.cell_values import to_cell_value
-from medtask.tables.table_part import ReadStats, Row, TablePart, format_names
+from medtask.tables.table_part import ReadStats, Row, TablePart
 
 _BATCH_ROWS = 10_000
 
@@ -33,7 +34,7 @@ def read_objects(table: Any) -> tuple[str, TablePart]:
     columns = tuple(map(str, keys))
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
         raise TableError(
-            f"{title} has more than one column {format_names(twice)}",
+            f"{title} has more than one column {quote_names(twice)}",
             fix="give every column its own name",
         )
     if not columns:
@@ -106,6 +107,6 @@ def _convert_cell(value: object, title: str, column: str) -> object:
         return to_cell_value(value)
     except TypeError as error:
         raise TableError(
-            f"{title}: column {format_names([column])} holds {error}",
+            f"{title}: column {quote(column)} holds {error}",
             fix="leave that column out, or make it text",
         ) from None

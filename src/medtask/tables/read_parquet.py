@@ -6,15 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from medtask.display import quote
 from medtask.tables.cell_values import to_cell_value
-from medtask.tables.table_part import (
-    ReadStats,
-    Row,
-    TablePart,
-    collect_columns,
-    format_names,
-    make_table_error,
-)
+from medtask.tables.table_part import ReadStats, Row, TablePart, collect_columns, make_table_error
 
 _SLICE_ROWS = 20_000
 
@@ -54,7 +48,7 @@ def _convert_cell(path: Path, column: str, value: object) -> object:
     except TypeError as error:
         raise make_table_error(
             path,
-            f"column {format_names([column])} holds {error}",
+            f"column {quote(column)} holds {error}",
             fix="leave that column out, or write it as text",
         ) from None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medtask.display import format_path, quote_names
 from medtask.errors import TableError
 
 Row = dict[str, object]
@@ -33,33 +33,6 @@ class TablePart:
     notes: tuple[str, ...]
     rows: Callable[[ReadStats], Iterator[Row]]
     sheet: str = ""
-
-
-def format_name(name: object, limit: int = 80) -> str:
-    """A file's, column's or record's name for messages: nothing in it reaches a terminal as a
-    control sequence.
-    """
-    text = str(name)
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
-def format_path(path: Path) -> str:
-    return format_name(path, limit=4096)
-
-
-def format_names(names: Iterable[str]) -> str:
-    return ", ".join(f'"{format_name(name)}"' for name in names)
-
-
-def suggest_name(name: str, known: Iterable[str]) -> str:
-    """'did you mean "x"?' for the closest of the known names, or ""."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {format_names(close)}?" if close else ""
 
 
 def make_table_error(path: Path, problem: str, *, fix: str, line: int | None = None) -> TableError:
@@ -89,7 +62,7 @@ def read_column_names(path: Path, cells: Sequence[str], line: int | None = None)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise make_table_error(
             path,
-            f"the header names {format_names(twice)} more than once",
+            f"the header names {quote_names(twice)} more than once",
             fix="give every column its own name",
             line=line,
         )

@@ -7,10 +7,11 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+from medtask.display import format_first, format_name, quote, quote_names, suggest
 from medtask.errors import TableError
 from medtask.tables.cell_values import is_blank
 from medtask.tables.table import Table
-from medtask.tables.table_part import ReadStats, format_name, format_names, suggest_name
+from medtask.tables.table_part import ReadStats
 
 _MAX_LISTED = 20
 _MAX_REPEATED_HASHES = 1000
@@ -35,10 +36,8 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     repeated ids.
     """
     if id_column is not None and id_column not in table.columns:
-        fix = suggest_name(id_column, table.columns) or f"it has {format_names(table.columns)}"
-        raise TableError(
-            f"{format_name(table.source)} has no column {format_names([id_column])}", fix=fix
-        )
+        fix = suggest(id_column, table.columns) or f"it has {quote_names(table.columns)}"
+        raise TableError(f"{format_name(table.source)} has no column {quote(id_column)}", fix=fix)
     stats = ReadStats()
     rows = empty = missing = 0
     missing_rows: list[str] = []
@@ -56,7 +55,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
                 missing_rows.append(str(rows))
     faults = []
     if missing:
-        shown = _join_limited(missing_rows, _MAX_LISTED)
+        shown = format_first(missing_rows, _MAX_LISTED)
         faults.append(
             f"{missing:,} rows have no id (rows {shown})"
             if missing > 1
@@ -65,10 +64,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     if id_column is not None and (repeated := _find_repeated(table, id_column, hashes)):
         faults.append(repeated)
     if faults:
-        problem = (
-            f'{format_name(table.source)}, id column "{format_name(id_column)}": '
-            f"{'; '.join(faults)}"
-        )
+        problem = f"{format_name(table.source)}, id column {quote(id_column)}: {'; '.join(faults)}"
         raise TableError(
             problem,
             fix=(
@@ -107,14 +103,10 @@ def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:
     if not found:
         return ""
     shown = [
-        f'"{format_name(text)}" (rows {_join_limited([str(row) for row in rows], 3)})'
+        f"{quote(text)} (rows {format_first([str(row) for row in rows], 3)})"
         for text, rows in found.items()
     ]
     return (
         f"{extra:,} row{'s repeat' if extra > 1 else ' repeats'} the id of an earlier row: "
-        f"{_join_limited(shown, _MAX_LISTED)}"
+        f"{format_first(shown, _MAX_LISTED)}"
     )
-
-
-def _join_limited(words: list[str], limit: int) -> str:
-    return ", ".join(words if len(words) <= limit else [*words[:limit], "…"])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from medtask.display import format_suggestion, quote
 from medtask.errors import TaskFault
 from medtask.records import LETTERS
 from medtask.tasks.config import (
@@ -16,7 +17,6 @@ from medtask.tasks.config import (
     MultipleChoiceConfig,
     SingleLabelConfig,
 )
-from medtask.tasks.display import format_suggestion, quote_text
 from medtask.tasks.document import Document, NullScalar
 from medtask.tasks.field_schema import read_fields
 from medtask.tasks.task import AnswerSpec, FreeText, MultiLabel, MultipleChoice, SingleLabel
@@ -74,7 +74,7 @@ def _read_multi_label(
         unknown = [name for name in raw if names and name not in names]
         faults += (
             document.make_fault(
-                f"{quote_text(name)} is no label{format_suggestion(name, names)}", *path, name
+                f"{quote(name)} is no label{format_suggestion(name, names)}", *path, name
             )
             for name in unknown
         )
@@ -91,7 +91,7 @@ def _read_multi_label(
         if threshold is None:
             faults.append(
                 document.make_fault(
-                    f"the threshold of {quote_text(name)} must be a number from 0 to 1", *path, name
+                    f"the threshold of {quote(name)} must be a number from 0 to 1", *path, name
                 )
             )
             if isinstance(raw, str):
@@ -109,15 +109,13 @@ def _read_threshold_fit(
     path = ("answer", "thresholds")
     unknown = [key for key in raw if key not in ("fit", "floor")]
     faults += (
-        document.make_fault(f"unknown key {quote_text(key)} - there are fit, floor", *path, key)
+        document.make_fault(f"unknown key {quote(key)} - there are fit, floor", *path, key)
         for key in unknown
     )
     fit, floor = raw["fit"], _parse_fraction(raw.get("floor", "0.9"))
     if fit not in ("f1", "recall"):
         faults.append(
-            document.make_fault(
-                f'"fit" is {quote_text(fit)} - it can be f1 or recall', *path, "fit"
-            )
+            document.make_fault(f'"fit" is {quote(fit)} - it can be f1 or recall', *path, "fit")
         )
     if "floor" in raw and fit == "f1":
         faults.append(
@@ -156,9 +154,7 @@ def _read_multiple_choice(
             )
         )
     faults += (
-        document.make_fault(
-            f"the column {quote_text(column)} stands here a second time", *path, place
-        )
+        document.make_fault(f"the column {quote(column)} stands here a second time", *path, place)
         for place, column in enumerate(columns)
         if column in columns[:place]
     )
@@ -211,7 +207,7 @@ def _read_sections(document: Document, raw: object, faults: list[TaskFault]) -> 
     for place, name in enumerate(names):
         if not isinstance(name, str) or not _SECTION_NAME.fullmatch(name):
             message = (
-                f"the section {quote_text(name)} cannot be a tag - use small letters, digits, - "
+                f"the section {quote(name)} cannot be a tag - use small letters, digits, - "
                 "and _, as in <analysis>"
             )
             faults.append(document.make_fault(message, "answer", "sections", place))

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from medtask.display import find_closest, format_suggestion, quote
 from medtask.errors import TaskFault
-from medtask.tasks.display import find_closest, format_suggestion, quote_text
 from medtask.tasks.document import Document, KeyPath, NullScalar
 
 MAX_LISTED_FAULTS = 50
@@ -275,19 +275,19 @@ def _explain_key(key: str, path: KeyPath, known: Sequence[str], document: Docume
             else f"the kinds {' and '.join(kinds_with_key)}"
         )
         return (
-            f"{quote_text(key)} belongs to {kinds}, and this task is of the kind "
+            f"{quote(key)} belongs to {kinds}, and this task is of the kind "
             f"{find_kind(document.get_value(*path))}"
         )
     if near := format_suggestion(key, () if key in _KEY_SECTIONS else known):
-        return f"unknown key {quote_text(key)}{near}"
+        return f"unknown key {quote(key)}{near}"
     if suggestion := find_closest(key, _KEY_SECTIONS):
         home = (
-            f"under {quote_text(_KEY_SECTIONS[suggestion])}"
+            f"under {quote(_KEY_SECTIONS[suggestion])}"
             if _KEY_SECTIONS[suggestion]
             else "beside instruction, at the left"
         )
-        return f"unknown key {quote_text(key)} - {quote_text(suggestion)} belongs {home}"
-    return f"unknown key {quote_text(key)} - there are {', '.join(known)}"
+        return f"unknown key {quote(key)} - {quote(suggestion)} belongs {home}"
+    return f"unknown key {quote(key)} - there are {', '.join(known)}"
 
 
 def _replace_value(data: Any, path: KeyPath, value: object) -> Any:
@@ -348,7 +348,7 @@ def read_answer_config(document: Document, faults: list[TaskFault]) -> AnswerCon
             or f" - there are {', '.join(ANSWER_CONFIGS)}"
         )
         message = (
-            f"unknown kind {quote_text(given_kind)}{hint}"
+            f"unknown kind {quote(given_kind)}{hint}"
             if "kind" in answer
             else f'"answer" has no "kind" - there are {", ".join(ANSWER_CONFIGS)}'
         )
@@ -388,7 +388,7 @@ def _explain_value(
     value: object,
     context: Mapping[str, Any],
 ) -> str:
-    key = quote_text(path[-1])
+    key = quote(path[-1])
     match error_type:
         case "missing":
             return (
@@ -397,10 +397,7 @@ def _explain_value(
                 else f"{key} is missing"
             )
         case "literal_error":
-            return (
-                f"{key} is {quote_text(value)} - it can be "
-                f"{context['expected'].replace(chr(39), '')}"
-            )
+            return f"{key} is {quote(value)} - it can be {context['expected'].replace(chr(39), '')}"
         case "model_type":
             return f"{key} holds keys of its own: {', '.join(list_keys(config_type))}"
         case "string_type" if isinstance(value, dict | list):
@@ -411,4 +408,4 @@ def _explain_value(
 
 
 def _describe_path(path: KeyPath) -> str:
-    return f"pass {path[-1] + 1}" if isinstance(path[-1], int) else quote_text(path[-1])
+    return f"pass {path[-1] + 1}" if isinstance(path[-1], int) else quote(path[-1])

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 import yaml
 
+from medtask.display import quote
 from medtask.errors import InputError, TaskFault, TaskFaults
-from medtask.tasks.display import quote_text
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -161,8 +161,7 @@ class _DocumentBuilder:
             self.faults.append(
                 TaskFault(
                     event.line,
-                    f"the YAML tag {quote_text(event.tag)} has no meaning in a task file - leave "
-                    "it out",
+                    f"the YAML tag {quote(event.tag)} has no meaning in a task file - leave it out",
                 )
             )
         value: object
@@ -190,7 +189,7 @@ class _DocumentBuilder:
             key_path = (*path, name)
             if name in mapping:
                 message = (
-                    f"the key {quote_text(name)} stands here a second time, first in line "
+                    f"the key {quote(name)} stands here a second time, first in line "
                     f"{self.lines[key_path]}"
                 )
                 self.faults.append(TaskFault(key.line, message))

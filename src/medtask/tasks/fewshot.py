@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from medtask.display import format_suggestion, quote
 from medtask.errors import InputError, TaskFault
 from medtask.records import Fault, Record, Value
 from medtask.tasks.config import ExamplesConfig, read_config
-from medtask.tasks.display import format_suggestion, quote_text
 from medtask.tasks.document import Document, KeyPath, NullScalar
 from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value
 from medtask.tasks.gold_values import find_invalid_gold, read_gold
@@ -126,7 +126,7 @@ def _read_table(folder: Path, raw: object, task: Task, max_rows: int) -> Sequenc
     wanted = [name for name in ("answer", task.gold_column) if name]
     if not set(wanted) & set(table.columns):
         message = (
-            f"{Path(raw).name} has no column {' or '.join(map(quote_text, wanted))} that holds "
+            f"{Path(raw).name} has no column {' or '.join(map(quote, wanted))} that holds "
             "the answers"
         )
         raise InputError(message, fix="name the column answer, or name it under gold")
@@ -199,7 +199,7 @@ def _read_pool(
         reason = f": the first one {next(iter(left_out))}" if left_out else ""
         faults.append(
             document.make_fault(
-                f"{quote_text(config.file)} holds no row that can be an example{reason}",
+                f"{quote(config.file)} holds no row that can be an example{reason}",
                 *path,
                 "file",
             )
@@ -209,7 +209,7 @@ def _read_pool(
     if left_out:
         place = f"{Path(document.source).name}:{document.find_line(*path, 'file')}"
         counts = (
-            f"{left_out.total():,} of {len(rows):,} rows of {quote_text(config.file)} are not used "
+            f"{left_out.total():,} of {len(rows):,} rows of {quote(config.file)} are not used "
             "as examples"
         )
         warnings = (
@@ -237,7 +237,7 @@ def _check_keys(
     for key in row:
         if key not in known:
             hint = format_suggestion(key, known) or f" - input uses {', '.join(template.columns)}"
-            yield document.make_fault(f"unknown key {quote_text(key)}{hint}", *path, index, key)
+            yield document.make_fault(f"unknown key {quote(key)}{hint}", *path, index, key)
 
 
 def _list_columns(task: Task) -> list[str]:
@@ -264,7 +264,7 @@ def read_example(row: _Row, task: Task, answers_known: bool = True) -> tuple[Exa
     problems = list(_find_problems(fields, answer, task, answers_known))
     if isinstance(task.answer_spec, Fields) and isinstance(answer, Mapping):
         answer, missing = _fill_missing_fields(task.answer_spec.schema, answer)
-        problems += [f"answers no {quote_text(name)}" for name in missing] if answers_known else []
+        problems += [f"answers no {quote(name)}" for name in missing] if answers_known else []
         problems += _check_quotes(answer, fields, task)
     return Example(fields, answer if answer is not None else ""), problems
 
@@ -276,7 +276,7 @@ def _find_problems(
         yield "has no answer"
     template = read_template(task.input)
     if missing := [column for column in template.columns if column not in fields]:
-        yield f"lacks {', '.join(map(quote_text, missing))}, which input uses"
+        yield f"lacks {', '.join(map(quote, missing))}, which input uses"
     elif not (template.columns or template.whole_row):
         return  # the input itself is at fault, and that is told already
     elif isinstance(text := render_text(task.input, Record("", fields)), Fault):
@@ -285,7 +285,7 @@ def _find_problems(
         column for column in find_extra_columns(task.answer_spec) if column not in fields
     ]:
         use = "holds options" if isinstance(task.answer_spec, MultipleChoice) else "context names"
-        yield f"lacks {quote_text(missing[0])}, which {use}"
+        yield f"lacks {quote(missing[0])}, which {use}"
         return
     if isinstance(task.answer_spec, MultipleChoice) and isinstance(
         options := read_options(task.answer_spec, fields), str
@@ -300,15 +300,15 @@ def _find_answer_problems(fields: _Row, answer: Value, task: Task) -> Iterator[s
     for invalid in find_invalid_gold(task, fields, answer):
         match task.answer_spec:
             case Fields() if isinstance(answer, Mapping):
-                yield f"answers {quote_text(invalid)} with what the schema does not allow"
+                yield f"answers {quote(invalid)} with what the schema does not allow"
             case Fields():
                 yield "answers with something that is no mapping of fields"
             case MultipleChoice():
-                yield f"answers {quote_text(invalid)}, which is none of its options"
+                yield f"answers {quote(invalid)}, which is none of its options"
             case _:
                 names = [label.name for label in task.candidates]
                 yield (
-                    f"answers {quote_text(invalid)}, which is no "
+                    f"answers {quote(invalid)}, which is no "
                     f"label{format_suggestion(invalid, names)}"
                 )
 
@@ -346,6 +346,4 @@ def _check_quotes(answer: Mapping[str, object], fields: _Row, task: Task) -> Ite
             value = value.get(key) if isinstance(value, Mapping) else None
         span = read_cell(value)
         if span and isinstance(text, str) and clean_text(span) not in text:
-            yield (
-                f"quotes for {quote_text('.'.join(path))} what its text does not say in these words"
-            )
+            yield (f"quotes for {quote('.'.join(path))} what its text does not say in these words")

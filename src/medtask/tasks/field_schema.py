@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medtask.display import format_name, format_suggestion, quote
 from medtask.errors import TaskFault
-from medtask.tasks.display import format_inline, format_suggestion, quote_text
 from medtask.tasks.document import Document, KeyPath, NullScalar
 from medtask.tasks.field_values import INVALID, QUOTE_SUFFIX, find_json_type, parse_scalar
 from medtask.tasks.task import Fields, ScoredField
@@ -115,7 +115,7 @@ def find_schema_problem(schema: Mapping[str, Any]) -> str | None:
     # "regex parse error:\n    [a-\n    ^\nerror: unclosed character class": the last line says it.
     detail = messages[0].strip().split("\n")[-1] if failed else ""
     return (
-        format_inline(detail.removeprefix("error: ").removeprefix("Unsatisfiable schema: "), 200)
+        format_name(detail.removeprefix("error: ").removeprefix("Unsatisfiable schema: "), 200)
         if failed
         else None
     )
@@ -123,9 +123,7 @@ def find_schema_problem(schema: Mapping[str, Any]) -> str | None:
 
 def _read_schema_file(reader: _SchemaReader, path: Path) -> object:
     if path.suffix.lower() != ".json":
-        reader.add_fault(
-            f"the schema {quote_text(path.name)} is no .json file", (), omit_file_name=True
-        )
+        reader.add_fault(f"the schema {quote(path.name)} is no .json file", (), omit_file_name=True)
         return None
     try:
         with path.open("rb") as file:
@@ -193,8 +191,8 @@ class _SchemaReader:
         if self.file and not omit_file_name:
             dotted_path = ".".join(map(str, path))
             message = (
-                f"{format_inline(self.file)}: "
-                f"{f'{format_inline(dotted_path)}: ' if dotted_path else ''}{message}"
+                f"{format_name(self.file)}: "
+                f"{f'{format_name(dotted_path)}: ' if dotted_path else ''}{message}"
             )
         self.faults.append(
             self.document.make_fault(
@@ -289,7 +287,7 @@ class _SchemaReader:
             ]
             if len(others) != 1 or not isinstance(others[0], dict):
                 self.add_fault(
-                    f'{quote_text(joint)} may only join one part with {{type: "null"}}',
+                    f'{quote(joint)} may only join one part with {{type: "null"}}',
                     (*location.path, joint),
                 )
                 return None
@@ -303,7 +301,7 @@ class _SchemaReader:
         path = (*location.path, "$ref")
         if reference in location.visited_refs or reference == "#":
             self.add_fault(
-                f"{quote_text(reference)} leads back to itself: what it describes would never end",
+                f"{quote(reference)} leads back to itself: what it describes would never end",
                 path,
             )
             return None
@@ -315,7 +313,7 @@ class _SchemaReader:
                 else None
             )
         if not str(reference).startswith("#/") or not isinstance(target, dict):
-            self.add_fault(f"{quote_text(reference)} names nothing in this schema", path)
+            self.add_fault(f"{quote(reference)} names nothing in this schema", path)
             return None
         return target
 
@@ -350,7 +348,7 @@ class _SchemaReader:
             return None
         if others[0] not in _KEYWORDS:
             hint = format_suggestion(others[0], _KEYWORDS) or f" - there are {', '.join(_KEYWORDS)}"
-            self.add_fault(f"unknown type {quote_text(others[0])}{hint}", (*location.path, "type"))
+            self.add_fault(f"unknown type {quote(others[0])}{hint}", (*location.path, "type"))
             return None
         return others[0], "null" in types
 
@@ -363,13 +361,13 @@ class _SchemaReader:
             owners = [other for other, keys in _KEYWORDS.items() if key in keys]
             if owners:
                 message = (
-                    f"{quote_text(key)} belongs to the type {' or '.join(owners)}, and this is "
-                    f"{quote_text(json_type)}"
+                    f"{quote(key)} belongs to the type {' or '.join(owners)}, and this is "
+                    f"{quote(json_type)}"
                 )
             else:
                 known = [*_KEYWORDS[json_type], *_COMMON_KEYWORDS]
                 hint = format_suggestion(key, known) or " - there are " + ", ".join(known)
-                message = f"unknown key {quote_text(key)}{hint}"
+                message = f"unknown key {quote(key)}{hint}"
             self.add_fault(message, (*location.path, key))
 
     def _build_enum(
@@ -393,12 +391,10 @@ class _SchemaReader:
         for index, typed in enumerate(listed):
             value = parse_scalar(typed, json_type if "type" in raw else find_json_type(typed))
             if value is INVALID:
-                self.add_fault(
-                    f"{quote_text(typed)} is no {json_type}", (*location.path, key, index)
-                )
+                self.add_fault(f"{quote(typed)} is no {json_type}", (*location.path, key, index))
             elif any(value == other and type(value) is type(other) for other in values):
                 self.add_fault(
-                    f"{quote_text(typed)} stands here a second time", (*location.path, key, index)
+                    f"{quote(typed)} stands here a second time", (*location.path, key, index)
                 )
             values.append(value)
         if nullable and None not in values:
@@ -459,7 +455,7 @@ class _SchemaReader:
             )
         if not name.strip() or not is_clean_line(name) or len(name) > 200:
             self.add_fault(
-                f"{quote_text(name)} cannot be a field: it is blank, too long, or holds an "
+                f"{quote(name)} cannot be a field: it is blank, too long, or holds an "
                 "invisible "
                 "character",
                 location.path,
@@ -479,7 +475,7 @@ class _SchemaReader:
         for index, name in enumerate(required):
             if name not in properties:
                 message = (
-                    f"{quote_text(name)} is required, but no field of the "
+                    f"{quote(name)} is required, but no field of the "
                     f"object{format_suggestion(str(name), properties)}"
                 )
                 self.add_fault(message, (*location.path, "required", index))
@@ -497,8 +493,7 @@ class _SchemaReader:
             self.quoted.append(location.field_path)
         if name + QUOTE_SUFFIX in properties:
             self.add_fault(
-                f"the quote would be called {quote_text(name + QUOTE_SUFFIX)}, which is a field "
-                "already",
+                f"the quote would be called {quote(name + QUOTE_SUFFIX)}, which is a field already",
                 (*location.path, "quote"),
             )
         return {"type": ["string", "null"], "quote": True}
@@ -538,7 +533,7 @@ class _SchemaReader:
             value = parse_scalar(raw[key], "integer" if key in _SIZE_BOUNDS else "number")
             if value is INVALID or value is None or (key in _SIZE_BOUNDS and value < 0):
                 self.add_fault(
-                    f"{quote_text(key)} must be a "
+                    f"{quote(key)} must be a "
                     f"{'whole number from 0 on' if key in _SIZE_BOUNDS else 'number'}",
                     (*location.path, key),
                 )
@@ -554,14 +549,14 @@ class _SchemaReader:
                 continue
             if not isinstance(raw[key], str) or not 0 < len(raw[key]) <= limit:
                 self.add_fault(
-                    f"{quote_text(key)} must be a text of at most {limit:,} characters",
+                    f"{quote(key)} must be a text of at most {limit:,} characters",
                     (*location.path, key),
                 )
             elif key == "format" and raw[key] not in _FORMATS:
                 known = f" - there are {', '.join(_FORMATS)}"
                 self.add_fault(
                     "unknown format "
-                    f"{quote_text(raw[key])}{format_suggestion(raw[key], _FORMATS) or known}",
+                    f"{quote(raw[key])}{format_suggestion(raw[key], _FORMATS) or known}",
                     (*location.path, key),
                 )
             else:
@@ -590,5 +585,5 @@ class _SchemaReader:
     def _read_flag(self, raw: Mapping[str, Any], key: str, location: _SchemaLocation) -> bool:
         text = str(raw.get(key, False)).casefold()
         if text not in ("true", "false"):
-            self.add_fault(f"{quote_text(key)} must be true or false", (*location.path, key))
+            self.add_fault(f"{quote(key)} must be true or false", (*location.path, key))
         return text == "true"

@@ -19,7 +19,7 @@ from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from medtask.tasks.display import format_suggestion, quote_text
+from medtask.display import format_suggestion, quote
 
 MAX_TEMPLATE_LENGTH = 10_000  # characters
 MAX_DEPTH = (
@@ -306,11 +306,11 @@ def _find_faults(tree: nodes.Template) -> Iterator[tuple[int, str]]:
                 format_suggestion(node.name, _ALLOWED_FILTERS)
                 or f" - there are {', '.join(sorted(_ALLOWED_FILTERS))}"
             )
-            yield node.lineno, f"unknown filter {quote_text(node.name)}{hint}"
+            yield node.lineno, f"unknown filter {quote(node.name)}{hint}"
         elif isinstance(node, nodes.Test) and node.name not in _ENVIRONMENT.tests:
             yield (
                 node.lineno,
-                f"unknown test {quote_text(node.name)}"
+                f"unknown test {quote(node.name)}"
                 f"{format_suggestion(node.name, _ENVIRONMENT.tests)}",
             )
         elif isinstance(node, nodes.Call) and not _is_plain_method(node):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Literal
 
+from medtask.display import quote
 from medtask.errors import TaskFault
-from medtask.tasks.display import quote_text
 from medtask.tasks.document import Document, KeyPath, NullScalar
 from medtask.tasks.task import Label
 from medtask.tasks.text_cleaning import is_clean_line
@@ -70,9 +70,9 @@ def read_labels(document: Document, raw: object) -> tuple[list[LabelEntry], list
             entries.append(entry)
         else:
             message = (
-                f"the labels {quote_text(duplicate.name)} (line "
+                f"the labels {quote(duplicate.name)} (line "
                 f"{document.find_line(*duplicate.path)}) and "
-                f"{quote_text(entry.name)} cannot be told apart"
+                f"{quote(entry.name)} cannot be told apart"
             )
             faults.append(document.make_fault(message, *entry.path))
     return entries, faults
@@ -95,7 +95,7 @@ def read_abstain_label(
     if entry and any(normalize_name(entry.name) == normalize_name(label.name) for label in labels):
         return None, [
             document.make_fault(
-                f"{quote_text(entry.name)} cannot be both a label and the abstention", *path
+                f"{quote(entry.name)} cannot be both a label and the abstention", *path
             )
         ]
     return entry, faults
@@ -121,13 +121,13 @@ def _read_label_entry(
     elif not is_clean_line(str(name)):
         faults.append(
             document.make_fault(
-                f"the label {quote_text(name)} holds a line break or an invisible character", *path
+                f"the label {quote(name)} holds a line break or an invisible character", *path
             )
         )
     elif isinstance(definition, dict | list):
         faults.append(
             document.make_fault(
-                f'the definition of {quote_text(name)} must be a text - put " around it', *path
+                f'the definition of {quote(name)} must be a text - put " around it', *path
             )
         )
     else:
@@ -172,13 +172,13 @@ def find_label_warnings(
     if exclusive and len(labels) == 1:
         line = document.find_line("answer", "labels")
         yield (
-            f"{file_name}:{line}: {quote_text(labels[0].name)} is the only label - its confidence "
+            f"{file_name}:{line}: {quote(labels[0].name)} is the only label - its confidence "
             "will always be 1"
         )
     bare = [label for label in labels if not label.definition]
     for label in bare[:MAX_LISTED_WARNINGS]:
         yield (
-            f"{file_name}:{document.find_line(*label.path)}: {quote_text(label.name)} has no "
+            f"{file_name}:{document.find_line(*label.path)}: {quote(label.name)} has no "
             "definition "
             "- the model sees the bare word"
         )

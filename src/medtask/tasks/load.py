@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medtask.display import quote
 from medtask.errors import InputError, TaskFault, TaskFaults
 from medtask.tasks.answer_spec import read_answer_spec
 from medtask.tasks.config import (
@@ -20,7 +21,6 @@ from medtask.tasks.config import (
     read_config,
     resolve_keys,
 )
-from medtask.tasks.display import quote_text
 from medtask.tasks.document import Document, NullScalar, read_document
 from medtask.tasks.fewshot import read_examples
 from medtask.tasks.fingerprint import fingerprint_task
@@ -221,12 +221,12 @@ def _find_gold_leaks(document: Document, file_name: str, task: Task) -> Iterator
     if gold and (gold in template.columns or template.whole_row):
         yield (
             f"{file_name}:{document.find_line('input')}: input shows the gold column "
-            f"{quote_text(gold)} "
+            f"{quote(gold)} "
             "to the model"
         )
     elif gold and gold in find_extra_columns(task.answer_spec):
         yield (
-            f"{file_name}:{document.find_line('answer')}: the gold column {quote_text(gold)} is "
+            f"{file_name}:{document.find_line('answer')}: the gold column {quote(gold)} is "
             "shown to "
             "the model"
         )

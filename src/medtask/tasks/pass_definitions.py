@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from medtask.display import format_suggestion, quote
 from medtask.errors import TaskFault
 from medtask.records import LETTERS, Status
 from medtask.tasks.config import (
@@ -16,7 +17,6 @@ from medtask.tasks.config import (
     read_config,
     read_pass_configs,
 )
-from medtask.tasks.display import format_suggestion, quote_text
 from medtask.tasks.document import Document, KeyPath, NullScalar
 from medtask.tasks.fewshot import read_examples
 from medtask.tasks.fingerprint import fingerprint_task
@@ -56,7 +56,7 @@ def derive_passes(
             )
             faults.append(
                 document.make_fault(
-                    f"{quote_text(part.name)} {what}: give this one another name", *path, "name"
+                    f"{quote(part.name)} {what}: give this one another name", *path, "name"
                 )
             )
         names.add(part.name)
@@ -137,7 +137,7 @@ def _read_status(
     for word in _read_names(document, path, raw, faults):
         if word not in known:
             hint = format_suggestion(word, known) or f" - there are {', '.join(known)}"
-            faults.append(document.make_fault(f"unknown status {quote_text(word)}{hint}", *path))
+            faults.append(document.make_fault(f"unknown status {quote(word)}{hint}", *path))
         elif Status(word) in _GATE_STATUSES:
             faults.append(
                 document.make_fault(f"rows with the status {word} are asked in no pass", *path)
@@ -156,7 +156,7 @@ def _read_names(
     words = raw if isinstance(raw, list) else [raw]
     if not words or not all(isinstance(word, str) and word.strip() for word in words):
         faults.append(
-            document.make_fault(f"{quote_text(path[-1])} is a name, or a list of names", *path)
+            document.make_fault(f"{quote(path[-1])} is a name, or a list of names", *path)
         )
         return ()
     return tuple(str(word).strip() for word in words)
@@ -176,7 +176,7 @@ def _find_invalid_answers(task: Task, answer_names: tuple[str, ...]) -> list[str
     hint = ' - rows that abstained are asked by "status: abstained"'
     return [
         (
-            f"answer_in names {quote_text(word)}, which is no "
+            f"answer_in names {quote(word)}, which is no "
             f"{'letter' if isinstance(task.answer_spec, MultipleChoice) else 'label'}"
         )
         + (hint if word == abstention else format_suggestion(word, known))
@@ -244,7 +244,7 @@ def _restrict_labels(
         if answers_known:
             faults += (
                 document.make_fault(
-                    f"{quote_text(name)} is no label of the task{format_suggestion(name, known)}",
+                    f"{quote(name)} is no label of the task{format_suggestion(name, known)}",
                     *path,
                 )
                 for name in unknown

@@ -23,9 +23,9 @@ from hashlib import blake2b
 
 import jinja2
 
+from medtask.display import quote
 from medtask.errors import InputError
 from medtask.records import Branch, Description, Fault, Message, Option, Prompt, Record, Status
-from medtask.tasks.display import quote_text
 from medtask.tasks.example_selection import select_examples
 from medtask.tasks.gate import find_rejection
 from medtask.tasks.input_template import (
@@ -183,7 +183,7 @@ def _read_context(task: Task, record: Record) -> str | Fault:
         return Fault(
             record.id,
             Status.FAILED,
-            f"the row has no column {quote_text(column)}, which should hold the context",
+            f"the row has no column {quote(column)}, which should hold the context",
         )
     value = record.fields[column]
     return "" if _is_blank(value) else clean_text(str(value))
@@ -307,7 +307,7 @@ def _render_input(source: str, record: Record) -> str | Fault:
     except jinja2.UndefinedError as error:
         # Only names that the template itself spells out may be told: others can come from the row's
         # text.
-        missing = quote_text(template.value_paths.get(str(error), "a value"))
+        missing = quote(template.value_paths.get(str(error), "a value"))
         return Fault(
             record.id, Status.FAILED, f"the input uses {missing}, which this row does not have"
         )

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from medtask.display import quote
 from medtask.records import LETTERS, Option
 from medtask.tasks.containers import parse_container
-from medtask.tasks.display import quote_text
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import MultipleChoice
 from medtask.tasks.text_cleaning import clean_text, read_cell
@@ -46,7 +46,7 @@ def read_options(answer_spec: MultipleChoice, fields: Mapping[str, object]) -> R
     the same column. Blank options are left out.
     """
     if missing := [column for column in answer_spec.columns if column not in fields]:
-        return f"the row has no column {quote_text(missing[0])}, which should hold options"
+        return f"the row has no column {quote(missing[0])}, which should hold options"
     if len(answer_spec.columns) > 1:
         named: list[tuple[str | None, object]] = [
             (column, fields[column]) for column in answer_spec.columns

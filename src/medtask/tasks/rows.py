@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from medtask.display import find_closest, format_columns, format_suggestion, quote
 from medtask.errors import InputError, TableError, TaskFault
 from medtask.records import Record
-from medtask.tasks.display import find_closest, format_columns, format_suggestion, quote_text
 from medtask.tasks.document import Document, read_document
 from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.input_template import read_template
@@ -47,7 +47,7 @@ def read_records(
     for number, row in enumerate(rows, first_row):
         name = str(number) if task.id_column is None else read_cell(row.get(task.id_column))
         if name is None:
-            message = f"row {number} has no id in the column {quote_text(task.id_column)}"
+            message = f"row {number} has no id in the column {quote(task.id_column)}"
             raise TableError(message, fix="fill it in, or leave id out of the task file")
         group = read_cell(row.get(task.group_column)) if task.group_column else None
         yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None, group)
@@ -66,9 +66,7 @@ def check_columns(
     wanted += _list_answer_columns(task)
     gold = gold_column or task.gold_column
     named = (("id", task.id_column), ("gold", gold), ("group", task.group_column))
-    wanted += [
-        (key, f"{key} is {quote_text(column)}", column, 1) for key, column in named if column
-    ]
+    wanted += [(key, f"{key} is {quote(column)}", column, 1) for key, column in named if column]
     missing = [want for want in wanted if want[2] not in known]
     if not missing:
         return ()
@@ -91,7 +89,7 @@ def _list_answer_columns(task: Task) -> list[tuple[str, str, str, int]]:
     """
     key = "answer.options" if isinstance(task.answer_spec, MultipleChoice) else "answer.context"
     return [
-        (key, f"{key.removeprefix('answer.')} names {quote_text(column)}", column, 1)
+        (key, f"{key.removeprefix('answer.')} names {quote(column)}", column, 1)
         for column in find_extra_columns(task.answer_spec)
     ]
 
@@ -117,7 +115,7 @@ def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, Unknow
 
 
 def _format_column_use(column: str) -> str:
-    return f"{{{{ {column} }}}}" if column.isidentifier() else f"row[{quote_text(column)}]"
+    return f"{{{{ {column} }}}}" if column.isidentifier() else f"row[{quote(column)}]"
 
 
 def _reread_document(task: Task) -> Document | None:

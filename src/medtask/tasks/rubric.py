@@ -19,10 +19,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from medtask.display import find_closest, format_suggestion, quote
 from medtask.errors import TaskFault, TaskFaults
 from medtask.records import Record
 from medtask.tasks.config import ConfigModel, list_keys, read_config
-from medtask.tasks.display import find_closest, format_suggestion, quote_text
 from medtask.tasks.document import Document, NullScalar, read_document
 from medtask.tasks.fingerprint import fingerprint_task
 from medtask.tasks.label_definitions import normalize_name
@@ -253,7 +253,7 @@ def _resolve_keys(document: Document) -> tuple[Document, list[TaskFault]]:
     faults = []
     for key in document.data.keys() - resolved.keys():
         hint = format_suggestion(key, known) or f" - there are {', '.join(known)}"
-        faults.append(document.make_fault(f"unknown key {quote_text(key)}{hint}", key))
+        faults.append(document.make_fault(f"unknown key {quote(key)}{hint}", key))
         if suggestion := find_closest(key, known):
             resolved.setdefault(suggestion, document.data[key])
     return replace(document, data=resolved), [*faults, *document.faults]
@@ -276,15 +276,12 @@ def _read_grades(document: Document, faults: list[TaskFault]) -> tuple[RubricGra
         duplicate = seen.setdefault(normalize_name(name), name)
         if not name.strip() or not is_clean_line(name):
             faults.append(
-                document.make_fault(
-                    f"the grade {quote_text(name)} is no plain word", "grades", name
-                )
+                document.make_fault(f"the grade {quote(name)} is no plain word", "grades", name)
             )
         elif duplicate != name:
             faults.append(
                 document.make_fault(
-                    f"the grades {quote_text(duplicate)} and {quote_text(name)} cannot be told "
-                    "apart",
+                    f"the grades {quote(duplicate)} and {quote(name)} cannot be told apart",
                     "grades",
                     name,
                 )
@@ -294,9 +291,7 @@ def _read_grades(document: Document, faults: list[TaskFault]) -> tuple[RubricGra
             or isinstance(definition, NullScalar)
             or not definition.strip()
         ):
-            message = (
-                f"the grade {quote_text(name)} has no meaning - say in a sentence what deserves it"
-            )
+            message = f"the grade {quote(name)} has no meaning - say in a sentence what deserves it"
             faults.append(document.make_fault(message, "grades", name))
     points = list(_assign_points([name.strip() for name in raw]))
     if any(low >= high for low, high in pairwise(points)):
@@ -331,11 +326,10 @@ def _check_passing(
     if config.passing not in names:
         hint = format_suggestion(config.passing, names) or f" - there are {', '.join(names)}"
         yield document.make_fault(
-            f'"passing" is {quote_text(config.passing)}, which is no grade{hint}', "passing"
+            f'"passing" is {quote(config.passing)}, which is no grade{hint}', "passing"
         )
     elif config.passing == names[0]:
         yield document.make_fault(
-            f'"passing" is the worst grade, {quote_text(names[0])}: every answer would be '
-            "acceptable",
+            f'"passing" is the worst grade, {quote(names[0])}: every answer would be acceptable',
             "passing",
         )

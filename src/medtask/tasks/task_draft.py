@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from medtask.tasks.display import format_columns
+from medtask.display import format_columns
 from medtask.tasks.input_template import read_template
 from medtask.tasks.label_definitions import PLACEHOLDER_LABELS
 from medtask.tasks.text_cleaning import read_cell

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from medtask.display import format_path
 from medtask.errors import UsageError
 from medtask.records import Message
 from medtask.tables.atomic_files import make_storage_error, replace_text
 from medtask.tables.cell_values import replace_surrogates
 from medtask.tables.table import Column
-from medtask.tables.table_part import format_path
 from medtask.tables.write import write_answers
 from medtask.tasks.prompt_text import write_answer
 from medtask.tasks.task import Task

@@ -10,10 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from medtask.display import find_closest, quote
 from medtask.records import Fault, Prompt, Record, Status
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
-from medtask.tasks.display import find_closest, quote_text
 from medtask.tasks.gold_values import find_invalid_gold
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import MAX_LISTED_GOLD
@@ -96,7 +96,7 @@ class CleaningReport:
         lines = [f"{self.rows:,} row{'s' * (self.rows != 1)} read, {self.kept:,} of use"]
         for why, count in self.dropped_counts.items():
             hint = (
-                f" (perhaps {', '.join(map(quote_text, self.label_suggestions))} is meant)"
+                f" (perhaps {', '.join(map(quote, self.label_suggestions))} is meant)"
                 if why is DropReason.UNKNOWN_GOLD and self.label_suggestions
                 else ""
             )
@@ -245,7 +245,7 @@ class _RowCleaner:
             self.task.kind, "label of the task"
         )
         return f"gold is no {what}" + (
-            f", perhaps {', '.join(map(quote_text, suggestions))}" if suggestions else ""
+            f", perhaps {', '.join(map(quote, suggestions))}" if suggestions else ""
         )
 
     def resolve_duplicates(self, examples: Sequence[TrainingExample]) -> list[TrainingExample]:
@@ -319,7 +319,7 @@ class _RowCleaner:
                 own = [name for name in list_labels(self.task, example.record.gold) if name in rare]
                 if own:
                     why = (
-                        f"its label {quote_text(own[0])} has {counts[own[0]]:,} of the "
+                        f"its label {quote(own[0])} has {counts[own[0]]:,} of the "
                         f"{min_count:,} rows that are wanted"
                     )
                     self.drop(example.row, example.record, DropReason.RARE_LABEL, why)
@@ -340,7 +340,7 @@ class _RowCleaner:
                     example.row,
                     example.record,
                     DropReason.ABOVE_CAP,
-                    f"{cap:,} other rows of {quote_text(own[0] or 'no label')} were drawn",
+                    f"{cap:,} other rows of {quote(own[0] or 'no label')} were drawn",
                 )
             else:
                 taken.update(own)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import format_bytes, format_name
 from medtask.engines.registry import DEFAULT_MODEL, MINILM, choose_engine
 from medtask.errors import (
     EngineError,
@@ -22,9 +23,8 @@ from medtask.errors import (
     ModelTooLarge,
     UsageError,
 )
-from medtask.hardware import choose_device, format_bytes, inspect_machine
+from medtask.hardware import choose_device, inspect_machine
 from medtask.privacy import block_network
-from medtask.tables.table_part import format_name
 from medtask.training.recipe import Recipe
 from medtask.training.targets import LabelTargets, build_label_targets, compute_loss_and_accuracy
 from medtask.training.training_context import MethodResult, TrainingContext

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import format_name
 from medtask.engines.base import Engine
 from medtask.engines.hybrid import (
     HybridMember,
@@ -26,7 +27,6 @@ from medtask.errors import EngineError, InputError, StorageError, UsageError
 from medtask.prediction.asking import EngineOutput, ask_prompts, check_engine
 from medtask.prediction.probabilities import OutcomeProbabilities, to_probabilities
 from medtask.records import Prompt, Scores, Value
-from medtask.tables.table_part import format_name
 from medtask.tasks.task import MultiLabel, MultipleChoice, SingleLabel, Task
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import MethodResult, TrainingContext

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from medtask.tables.table_part import format_name
+from medtask.display import format_name
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$^]|!(?=\\?\[)")
 _LINKED = re.compile(r"://|(?<=\bwww)\.|@")

@@ -8,10 +8,10 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 
+from medtask.display import capitalise_first, format_duration, format_name, format_row_count
 from medtask.engines.model_metadata import PhiStatus
 from medtask.evaluation.report import formatting as words
 from medtask.kinds import KindName
-from medtask.tables.table_part import format_name
 from medtask.training.loss_curve import format_epochs_markdown
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
 from medtask.training.model_card_content import CardContent, CardLabel, CardTask
@@ -86,7 +86,7 @@ def _write_summary(content: CardContent) -> Iterator[str]:
     for task in content.tasks:
         yield (
             f"It {_KIND_DESCRIPTIONS[task.kind]}: task {format_code(task.name)}, learnt from "
-            f"{words.format_row_count(task.train_rows)} of "
+            f"{format_row_count(task.train_rows)} of "
             f"{format_code(task.table)} by the method {format_code(content.method)}{base}."
         )
     yield _PHI_NOTICES[content.phi]
@@ -172,7 +172,7 @@ def _list_limitations(content: CardContent) -> Iterator[str]:
     for task in content.tasks:
         where = f" ({escape_markdown(task.name)})" if len(content.tasks) > 1 else ""
         yield (
-            f"It has learnt from {words.format_row_count(task.train_rows)}{where}. Other "
+            f"It has learnt from {format_row_count(task.train_rows)}{where}. Other "
             "hospitals, "
             "other years and other ways of writing were "
             "not among them unless the table had them."
@@ -219,10 +219,8 @@ def _write_data(content: CardContent) -> Iterator[str]:
         ]
         yield f"Table {format_code(task.table)}, SHA-256 {format_code(task.sha256)}."
         yield format_table(["", "rows"], rows)
-        yield words.capitalise_first(_format_sentence(task.split))
-        leaks = "\n".join(
-            f"- {words.capitalise_first(_format_sentence(leak))}" for leak in task.leaks
-        )
+        yield capitalise_first(_format_sentence(task.split))
+        leaks = "\n".join(f"- {capitalise_first(_format_sentence(leak))}" for leak in task.leaks)
         yield leaks or "Whether rows of the two parts resemble each other was not looked at."
     yield f"On the Hub: {_join_code(content.datasets)}." if content.datasets else ""
 
@@ -236,8 +234,7 @@ def _write_training(content: CardContent) -> Iterator[str]:
         else ""
     )
     yield (
-        f"Method {format_code(content.method)}, "
-        f"{words.format_duration(content.seconds)}{where}.{ended}"
+        f"Method {format_code(content.method)}, {format_duration(content.seconds)}{where}.{ended}"
     )
     if content.points:
         yield (

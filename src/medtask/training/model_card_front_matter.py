@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medtask.display import format_name
 from medtask.evaluation.report import formatting as words
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
-from medtask.tables.table_part import format_name
 from medtask.training.model_card_content import CardContent
 
 _ADAPTER_METHODS = ("lora", "rslora", "qlora", "dora")

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtask.display import format_bytes
 from medtask.engines.base import Engine
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
 from medtask.engines.model_metadata import (
@@ -28,7 +29,7 @@ from medtask.engines.model_metadata import (
 )
 from medtask.engines.registry import load_model
 from medtask.errors import MedtaskError
-from medtask.hardware import format_bytes, inspect_machine
+from medtask.hardware import inspect_machine
 from medtask.runs.answer_table import open_answers
 from medtask.runs.calibration_store import save_calibration
 from medtask.runs.local_run import run

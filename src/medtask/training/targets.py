@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import quote_names
 from medtask.engines.model_metadata import EngineName, ModelMetadata
 from medtask.errors import InputError, UsageError
-from medtask.tables.table_part import format_names
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
 from medtask.training.validation_metrics import MIN_PROBABILITY
@@ -108,7 +108,7 @@ def build_label_targets(training_data: Sequence[TrainingData], method: str) -> L
     notes = []
     if untaught:
         notes.append(
-            f"no example to learn from: {format_names(untaught)}. The model never gives "
+            f"no example to learn from: {quote_names(untaught)}. The model never gives "
             f"{'it' if len(untaught) == 1 else 'them'}."
         )
     return LabelTargets(
@@ -125,7 +125,7 @@ def _check_label_variety(
     task: Task, labels: Sequence[str], counts: dict[str, int], rows: int
 ) -> None:
     if not labels or (len(labels) < 2 and not task.several):
-        held = f"only {format_names(labels)} stands" if labels else "no label stands"
+        held = f"only {quote_names(labels)} stands" if labels else "no label stands"
         raise InputError(
             f"{held} in the gold of the {rows:,} rows to learn from: "
             "there is nothing to tell apart",
@@ -136,7 +136,7 @@ def _check_label_variety(
     always = [name for name in labels if counts[name] == rows]
     if task.several and always:
         raise InputError(
-            f"every row to learn from has {format_names(always)}: what a row without would look "
+            f"every row to learn from has {quote_names(always)}: what a row without would look "
             "like cannot be learnt",
             fix="add rows without, or take the label out of the task",
         )

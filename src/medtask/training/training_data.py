@@ -12,12 +12,11 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import quote, quote_names
 from medtask.engines.model_metadata import PhiStatus
 from medtask.errors import InputError, TableError, TaskFaults, UsageError
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
-from medtask.tables.table_part import format_names
-from medtask.tasks.display import quote_text
 from medtask.tasks.document import read_document
 from medtask.tasks.rows import check_columns, read_records
 from medtask.tasks.task import Fields, Task
@@ -227,14 +226,14 @@ def _check_learnable(
     counts = cleaning.dropped_counts
     if counts.get(DropReason.NO_GOLD, 0) == cleaning.rows:
         raise InputError(
-            f"no row of {table.source} has gold in the column {quote_text(gold)}",
+            f"no row of {table.source} has gold in the column {quote(gold)}",
             fix="name the right column with --gold",
         )
     if not examples and counts.get(DropReason.UNKNOWN_GOLD):
         first = next(one for one in cleaning.dropped if one.reason is DropReason.UNKNOWN_GOLD)
         fix = "name the right column with --gold, or write gold as the task has it"
         raise InputError(
-            f"no gold in the column {quote_text(gold)} is an answer of the task (row "
+            f"no gold in the column {quote(gold)} is an answer of the task (row "
             f"{first.row:,}: "
             f"{first.explanation})",
             fix=fix,
@@ -257,7 +256,7 @@ def _check_learnable(
     gold_names = {list_labels(task, example.record.gold) for example in examples}
     if has_labels(task) and len(gold_names) == 1:
         (only,) = gold_names
-        name = format_names(only) if only != (NO_LABEL,) else "no label"
+        name = quote_names(only) if only != (NO_LABEL,) else "no label"
         fix = "add rows with other gold"
         fix = (
             f"lower --min-count (it is {min_count:,}), or {fix}"
@@ -322,8 +321,7 @@ def _explain_failed_split(task: Task, examples: Sequence[TrainingExample]) -> st
     if task.group_column and len(groups) < len(examples):
         many = f"{len(groups):,} group{'s' * (len(groups) != 1)}"
         return (
-            f"they belong to {many} of the column {quote_text(task.group_column)}, too few to "
-            "share out"
+            f"they belong to {many} of the column {quote(task.group_column)}, too few to share out"
         )
     return "no row can be spared of any label"
 
@@ -351,14 +349,14 @@ def _list_notes(
         if untaught := [name for name in names if not train_counts[name]]:
             notes.append(
                 f"no row to learn from has the label{'s' * (len(untaught) > 1)} "
-                f"{format_names(untaught)}"
+                f"{quote_names(untaught)}"
             )
         if untested := [
             name for name in names if train_counts[name] and not validation_counts[name]
         ]:
             notes.append(
                 f"no row to validate by has the label{'s' * (len(untested) > 1)} "
-                f"{format_names(untested)}"
+                f"{quote_names(untested)}"
             )
         if unseen_count := sum(
             validation_counts[name]

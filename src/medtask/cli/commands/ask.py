@@ -13,6 +13,7 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import AllowRemote, load_engine
+from medtask.display import format_count
 from medtask.errors import InputError, MedtaskError, UsageError
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _print_answer(session: AskSession, question: str) -> None:
     show.print_verbatim("" if is_terminal else reply.text)
     if reply.truncated:
         reason = _STOP_REASONS[reply.finish_reason].format(
-            tokens=show.format_count(reply.tokens, "token")
+            tokens=format_count(reply.tokens, "token")
         )
         show.print_line(("note: ", "yellow"), f"the answer was stopped: {reason}", stderr=True)
 

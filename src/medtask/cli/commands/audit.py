@@ -9,6 +9,7 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import AnswersPath, AsJson, TaskFile
+from medtask.display import format_count
 
 if TYPE_CHECKING:
     from medtask.evaluation.statistics.audit import AuditResult
@@ -107,7 +108,7 @@ def _print_result(result: AuditResult) -> None:
 
 def _print_sample(sample: AuditSample, source: Path) -> None:
     summary = (
-        f"{sample.drawn_rows:,} of {show.format_count(sample.rows, 'row')} to look at, in random "
+        f"{sample.drawn_rows:,} of {format_count(sample.rows, 'row')} to look at, in random "
         "order, "
         "without their answers"
     )

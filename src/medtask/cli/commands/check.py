@@ -24,6 +24,7 @@ from medtask.cli.inputs import (
     load_engine,
     open_table,
 )
+from medtask.display import format_count, format_estimated_duration
 from medtask.errors import TableError, TaskFaults
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None
     for status, rows in sorted(statistics.faults_by_status.items()):
         show.print_fact(
             status.value.replace("_input", "").replace("_", " "),
-            f"{show.format_count(rows, 'row')} cannot be asked",
+            f"{format_count(rows, 'row')} cannot be asked",
         )
     repeats = statistics.prompt_count - statistics.count_distinct_prompts()
     if repeats:
@@ -166,18 +167,17 @@ def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None
         )
         show.print_fact(
             "duplicates",
-            f"{repeats:,} of {show.format_count(statistics.rows, 'row')} {many} asked once",
+            f"{repeats:,} of {format_count(statistics.rows, 'row')} {many} asked once",
         )
     if task.gold_column:
         show.print_fact(
             "gold",
-            f"{show.format_count(statistics.gold_rows, 'row')} with gold in column "
-            f'"{task.gold_column}"',
+            f'{format_count(statistics.gold_rows, "row")} with gold in column "{task.gold_column}"',
         )
     if task.reasoning:
         show.print_fact(
             "reasoning",
-            f"the model thinks for at most {show.format_count(task.reasoning.budget, 'token')} "
+            f"the model thinks for at most {format_count(task.reasoning.budget, 'token')} "
             "before "
             "it answers",
         )
@@ -191,7 +191,7 @@ def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator
     for value, found in unknown.items():
         meant = f' - did you mean "{found.suggestion}"?' if found.suggestion else ""
         yield (
-            f"{describe_invalid_gold(task, value)}: {show.format_count(found.count, 'row')}, the "
+            f"{describe_invalid_gold(task, value)}: {format_count(found.count, 'row')}, the "
             f"first is row {found.first_row:,}{meant}"
         )
 
@@ -234,7 +234,7 @@ def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics
             "chunk": "be read in parts",
         }[task.gate.too_long]
         show.print_warning(
-            f"{least}{show.format_count(too_long, 'row')} will {consequence}: the model reads at "
+            f"{least}{format_count(too_long, 'row')} will {consequence}: the model reads at "
             "most "
             f"{plan.max_input_tokens:,} tokens"
         )
@@ -245,17 +245,15 @@ def _print_time_estimate(
 ) -> None:
     distinct = statistics.count_distinct_prompts()
     if not measure:
-        show.print_fact(
-            "plan", f"{engine.info.title}: {show.format_count(distinct, 'prompt')} to ask"
-        )
+        show.print_fact("plan", f"{engine.info.title}: {format_count(distinct, 'prompt')} to ask")
         return
     rows, seconds = _time_rows(task, engine, statistics.sample)
-    expected = show.format_duration(distinct * seconds / rows)
+    expected = format_estimated_duration(distinct * seconds / rows)
     first = " for the first pass" if task.passes else ""
     show.print_fact(
         "plan",
         f"{engine.info.title}: {expected} on this machine{first} (measured on "
-        f"{show.format_count(rows, 'row')})",
+        f"{format_count(rows, 'row')})",
     )
 
 

@@ -13,6 +13,7 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import AllowRemote, AsJson, GoldSource, load_engine
+from medtask.display import escape_control_characters
 from medtask.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -145,8 +146,8 @@ def _print_label_report(name: str, report: LabelSetReport) -> None:
 
 
 def _print_label_bias(bias: ContentFreeBias) -> None:
+    from medtask.display import format_percent, shorten
     from medtask.evaluation.labels.label_set_report import list_bias_shares
-    from medtask.evaluation.report.formatting import format_percent, shorten
 
     show.print_line(
         (
@@ -163,7 +164,7 @@ def _print_label_bias(bias: ContentFreeBias) -> None:
         bar = "█" * round(_BAR_WIDTH * share)
         figures = f"{format_percent(share):>8}" + (f"   gold {in_gold}" if in_gold else "")
         show.print_line(
-            f"  {show.escape_control_characters(shorten(name, 40), keep=''):<{width}}  ",
+            f"  {escape_control_characters(shorten(name, 40), keep=''):<{width}}  ",
             (f"{bar:<{_BAR_WIDTH}}", "cyan"),
             figures,
         )

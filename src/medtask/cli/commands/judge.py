@@ -23,6 +23,7 @@ from medtask.cli.inputs import (
     disable_downloads,
     load_engine,
 )
+from medtask.display import format_count
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _print_result(result: JudgeResult, judge_inputs: JudgingInput) -> None:
         show.print_line("Stopped. Run the same command again: nothing is asked twice.")
         return
     show.print_line(
-        show.format_count(result.metrics.n, "pair" if judge_inputs.alternative else "answer")
+        format_count(result.metrics.n, "pair" if judge_inputs.alternative else "answer")
         + f" judged by {result.judge}"
     )
     if isinstance(result.metrics, JudgeMetrics):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from medtask.cli import console as show
 from medtask.cli.inputs import AsJson
+from medtask.display import format_count
 from medtask.errors import MedtaskError
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class EngineState:
 
 def models(as_json: AsJson = False) -> None:
     """List the models here, and whether they fit."""
-    from medtask.hardware import format_bytes, inspect_machine
+    from medtask.display import format_bytes
+    from medtask.hardware import inspect_machine
 
     machine = inspect_machine()
     local_models = [_check_fit(files, size, machine) for files, size in _find_local_models()]
@@ -99,7 +101,7 @@ def models(as_json: AsJson = False) -> None:
 
 def describe_machine(machine: Machine) -> str:
     """ "2 cores, 8.0 GB memory, 6.1 GB of it free, no GPU"."""
-    from medtask.hardware import format_bytes
+    from medtask.display import format_bytes
 
     memory = (
         f"{format_bytes(machine.memory_bytes)} memory, "
@@ -110,7 +112,7 @@ def describe_machine(machine: Machine) -> str:
         if machine.accelerator
         else "no GPU"
     )
-    return f"{show.format_count(machine.cores, 'core')}, {memory}, {gpu}"
+    return f"{format_count(machine.cores, 'core')}, {memory}, {gpu}"
 
 
 def _list_engines() -> list[EngineState]:

@@ -33,6 +33,7 @@ from medtask.cli.inputs import (
     open_table,
 )
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
+from medtask.display import format_count
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _print_result(result: RunResult, resume_note: str) -> None:
     if result.summary is None:
         answered = sum(result.status_counts.values())
         show.print_line(
-            f"Stopped: {answered:,} of {show.format_count(result.rows, 'row')} have their "
+            f"Stopped: {answered:,} of {format_count(result.rows, 'row')} have their "
             "answers, in "
             f"{result.folder}"
         )

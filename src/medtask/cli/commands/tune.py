@@ -31,6 +31,7 @@ from medtask.cli.inputs import (
     open_table,
 )
 from medtask.cli.training_options import SearchMethod
+from medtask.display import format_count, format_estimated_duration
 from medtask.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -267,8 +268,8 @@ def _describe_tuned_training(tuned: HyperparameterSearchResult) -> dict[str, Any
 def _print_result(document: dict[str, Any]) -> None:
     show.print_line((document["verdict"], "bold"))
     tried, rows = (
-        show.format_count(document["trials"], "candidate"),
-        show.format_count(document["rows"]["validation"], "validation row"),
+        format_count(document["trials"], "candidate"),
+        format_count(document["rows"]["validation"], "validation row"),
     )
     show.print_fact("search", f"{tried} on {rows}; {document['ended']}")
     if document["what"] == "training":
@@ -339,7 +340,7 @@ class SearchProgressLines(SearchProgressDisplay):
         if not better and time.monotonic() - self._printed_at < SEARCH_LINE_INTERVAL_S:
             return
         self._best_value, self._printed_at = trial.best, time.monotonic()
-        left = show.format_duration(max(0.0, trial.remaining_s))
+        left = format_estimated_duration(max(0.0, trial.remaining_s))
         show.print_line(
             f"  {trial.number:>4}   {trial.value:.3f}   best {trial.best:.3f}   {left} left   "
             f"{trial.description}",

@@ -8,6 +8,7 @@ import math
 import warnings
 from typing import Literal
 
+from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
 from medtask.engines.encoder.classifier import HEAD_FILE, EncoderClassifier
 from medtask.engines.encoder.engine import EncoderEngine, EncoderScorer
@@ -35,7 +36,7 @@ from medtask.errors import (
     ModelTooLarge,
     UsageError,
 )
-from medtask.hardware import choose_device, format_bytes, inspect_machine
+from medtask.hardware import choose_device, inspect_machine
 from medtask.privacy import block_network
 from medtask.records import Branch, Description, Message, Prompt, Scores
 from medtask.similarity import (

@@ -4,7 +4,6 @@ and allows it, on the Hub.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import re
@@ -12,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medtask.display import find_closest
 from medtask.errors import InputError, MissingExtra, ModelNotFound
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
 
@@ -247,5 +247,5 @@ def read_model_json(path: Path) -> dict[str, Any]:
 
 def _suggest_file(path: Path) -> str:
     here = [file.name for file in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, here, n=1, cutoff=0.3)
-    return f"did you mean {path.parent / close[0]}?" if close else "check the path"
+    closest = find_closest(path.name, here, cutoff=0.3)
+    return f"did you mean {path.parent / closest}?" if closest else "check the path"

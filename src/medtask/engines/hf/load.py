@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
 from medtask.engines.files.weights import count_parameters, dequantize_gguf, hash_weights
 from medtask.engines.model_metadata import find_trained_engine, read_model_metadata
 from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge, UsageError
-from medtask.hardware import Machine, choose_device, format_bytes, inspect_machine
+from medtask.hardware import Machine, choose_device, inspect_machine
 from medtask.privacy import block_network
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from medtask.display import format_list
 from medtask.engines.http.choice_scores import match_choice
 from medtask.engines.http.client import HttpClient, RequestRejected
 from medtask.engines.http.openai import THINKING_SWITCH_SERVERS, OpenAIDialect
@@ -107,7 +108,7 @@ def choose_model(client: HttpClient, wanted: str | None, served: list[str]) -> s
             fix=f"name one: {client.endpoint.url}#MODEL",
         )
     raise UsageError(
-        f"{client.endpoint.url} serves {len(served)} models: {_join_names(served)}",
+        f"{client.endpoint.url} serves {len(served)} models: {format_list(served, 5)}",
         fix=f"name one: {client.endpoint.url}#{served[0]}",
     )
 
@@ -309,7 +310,7 @@ def _send_first_request(
     if served and server_caps.model not in served:
         raise ModelNotFound(
             f"{client.endpoint.url} serves no model called {server_caps.model}, but "
-            f"{_join_names(served)}",
+            f"{format_list(served, 5)}",
             fix="name one of those behind the #",
         )
     raise refusals[0]
@@ -345,11 +346,6 @@ def _probe_thinking(client: HttpClient, dialect: OpenAIDialect, server_caps: Ser
         )
     )
     return bool(response and response.thoughts)
-
-
-def _join_names(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def list_limitations(server_caps: ServerCaps, exact: bool) -> tuple[str, ...]:

@@ -9,12 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.gguf_header import count_gguf_parameters
 from medtask.engines.files.model_files import locate_model
 from medtask.engines.files.weights import hash_file_cached
 from medtask.errors import EngineError, MissingExtra, ModelNotFound, ModelTooLarge, UsageError
-from medtask.hardware import Machine, format_bytes, inspect_machine
+from medtask.hardware import Machine, inspect_machine
 from medtask.privacy import block_network
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import capitalise_first, format_percent
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.reliability import (
     BoolArray,
@@ -41,7 +42,6 @@ from medtask.evaluation.presentation.blocks import (
     ReportTable,
 )
 from medtask.evaluation.presentation.curves import draw_risk
-from medtask.evaluation.report.formatting import capitalise_first, format_percent
 from medtask.evaluation.statistics.intervals import FloatArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.refusal import Refusal
 

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import capitalise_first, format_row_count
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.acceptance import sample_one_per_group
 from medtask.evaluation.calibration.reliability import BoolArray, GroupCodes
 from medtask.evaluation.presentation.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
-from medtask.evaluation.report.formatting import capitalise_first, format_row_count
 from medtask.evaluation.statistics.intervals import FloatArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.refusal import Refusal
 

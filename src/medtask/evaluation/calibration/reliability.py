@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import capitalise_first, format_row_count
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportPlot, ReportTable
 from medtask.evaluation.presentation.curves import draw_reliability, draw_risk
-from medtask.evaluation.report.formatting import capitalise_first, format_row_count
 from medtask.evaluation.statistics.intervals import (
     FloatArray,
     Metric,

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from medtask.display import format_row_count, shorten
 from medtask.errors import InputError
 from medtask.evaluation.kinds.choice import parse_letters
 from medtask.evaluation.kinds.protocols import Grader, create_accumulator_and_grader
-from medtask.evaluation.report.formatting import format_row_count, shorten
 from medtask.evaluation.report.gold_summary import SAMPLE_SIZE
 from medtask.kinds import KindName
 from medtask.records import Answer, Option, Value

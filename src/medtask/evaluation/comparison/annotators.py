@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from medtask.display import capitalise_first, format_row_count, shorten
 from medtask.evaluation.comparison.paired import SystemMetrics, compare_pair, format_difference
 from medtask.evaluation.kinds.choice import parse_letters
 from medtask.evaluation.presentation.blocks import (
@@ -21,12 +22,7 @@ from medtask.evaluation.presentation.blocks import (
 )
 from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.presentation.report_rows import cut_text
-from medtask.evaluation.report.formatting import (
-    capitalise_first,
-    format_row_count,
-    format_value,
-    shorten,
-)
+from medtask.evaluation.report.formatting import format_value
 from medtask.evaluation.statistics.intervals import Metric, ResamplingUnits
 from medtask.evaluation.statistics.kappa import estimate_kappa
 from medtask.evaluation.statistics.metric_sums import (

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from medtask.display import format_bytes, format_row_count, shorten
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
 from medtask.evaluation.comparison.baselines import LabelDefinitions, run_baselines_with_answers
 from medtask.evaluation.comparison.paired import (
@@ -21,13 +22,12 @@ from medtask.evaluation.kinds.protocols import (
     KindEvaluation,
     create_accumulator_and_grader,
 )
-from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count, shorten
+from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.gold_summary import SAMPLE_SIZE
 from medtask.evaluation.report.sections import find_manifest_value
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import build_metric_sums
 from medtask.evaluation.statistics.significance import ALPHA, Baseline, format_p_value
-from medtask.hardware import format_bytes
 
 _FAMILY_BY_ENGINE = {"linear": "TF-IDF", "encoder": "encoder", "fake": "no model"}
 _FAMILY_BY_BASELINE = {"TF-IDF": "TF-IDF", "nearest question": "TF-IDF", "MiniLM": "encoder"}

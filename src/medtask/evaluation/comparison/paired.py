@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count, shorten
+from medtask.display import format_row_count, shorten
+from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.statistics.intervals import Z_VALUE, Metric
 from medtask.evaluation.statistics.metric_sums import MetricSums, estimate_difference
 from medtask.evaluation.statistics.resampling import build_resampling_units

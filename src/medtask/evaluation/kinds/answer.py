@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from medtask.display import format_row_count
 from medtask.errors import MissingExtra
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
@@ -15,7 +16,6 @@ from medtask.evaluation.kinds.metric_report import (
 )
 from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportTable
-from medtask.evaluation.report.formatting import format_row_count
 from medtask.evaluation.statistics.intervals import (
     FloatArray,
     IntArray,

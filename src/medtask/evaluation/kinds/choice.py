@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from medtask.display import format_percent
 from medtask.evaluation.kinds.label import (
     build_confusion_matrix,
     build_confusion_table,
@@ -32,7 +33,6 @@ from medtask.evaluation.presentation.blocks import (
     ReportBlock,
     ReportTable,
 )
-from medtask.evaluation.report.formatting import format_percent
 from medtask.evaluation.statistics.classification import (
     TOP_K,
     ClassificationMetrics,

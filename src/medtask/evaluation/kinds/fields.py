@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from medtask.display import format_percent, format_row_count
 from medtask.evaluation.kinds.label import MAX_LABELS_SHOWN, sort_by_frequency
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
@@ -23,7 +24,6 @@ from medtask.evaluation.presentation.blocks import (
     ReportTable,
 )
 from medtask.evaluation.presentation.report_rows import format_outcome
-from medtask.evaluation.report.formatting import format_percent, format_row_count
 from medtask.evaluation.statistics.extraction import (
     ExtractionAccumulator,
     ExtractionMetrics,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from medtask.display import capitalise_first, format_percent, format_row_count, isolate_name
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
@@ -26,12 +27,6 @@ from medtask.evaluation.presentation.blocks import (
     ReportTable,
 )
 from medtask.evaluation.presentation.plots import style_matrix_cell
-from medtask.evaluation.report.formatting import (
-    capitalise_first,
-    format_percent,
-    format_row_count,
-    isolate_name,
-)
 from medtask.evaluation.statistics.classification import (
     NOT_IN_TOP_K,
     TOP_K,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from medtask.display import format_row_count
 from medtask.evaluation.kinds.label import (
     MAX_LABELS_SHOWN,
     build_label_bars,
@@ -20,7 +21,6 @@ from medtask.evaluation.kinds.metric_report import (
 )
 from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
 from medtask.evaluation.presentation.blocks import Heading, Paragraph, ReportBlock, ReportTable
-from medtask.evaluation.report.formatting import format_row_count
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
 from medtask.records import Answer, Option, Status, Value

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from medtask.display import capitalise_first
 from medtask.evaluation.presentation.blocks import Heading, ReportBlock, ReportTable
-from medtask.evaluation.report.formatting import METRIC_NAMES, capitalise_first
+from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.statistics.intervals import MIN_GROUPS, N_RESAMPLES, Metric
 
 BOOTSTRAP_DESCRIPTION = f"a bootstrap of {N_RESAMPLES:,} resamples"

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import isolate_name
 from medtask.evaluation.labels.finding import LabelFinding, format_share
 from medtask.evaluation.labels.pair_counts import PairCells
-from medtask.evaluation.report.formatting import isolate_name
 from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.significance import ALPHA
 

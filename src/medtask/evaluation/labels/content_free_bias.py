@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from medtask.display import format_percent, isolate_name
 from medtask.evaluation.labels.finding import LabelFinding
-from medtask.evaluation.report.formatting import format_percent, isolate_name
 from medtask.evaluation.statistics.intervals import Metric
 
 # a share is told where it is so many times the even one, or so many times smaller than gold's or

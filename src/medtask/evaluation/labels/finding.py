@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medtask.evaluation.report.formatting import format_percent
+from medtask.display import format_percent
 from medtask.evaluation.statistics.intervals import Metric
 
 Severity = Literal["act", "look", "note"]

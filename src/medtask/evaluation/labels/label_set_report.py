@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import capitalise_first, format_count, format_percent, isolate_name
 from medtask.evaluation.labels.confusion import build_confusion_findings, find_confused_pairs
 from medtask.evaluation.labels.content_free_bias import ContentFreeBias, find_bias
 from medtask.evaluation.labels.finding import SEVERITIES, LabelFinding
@@ -33,12 +34,6 @@ from medtask.evaluation.presentation.blocks import (
     Paragraph,
     ReportBlock,
     ReportTable,
-)
-from medtask.evaluation.report.formatting import (
-    capitalise_first,
-    format_count,
-    format_percent,
-    isolate_name,
 )
 from medtask.records import Description
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
+from medtask.display import isolate_name
 from medtask.evaluation.labels.finding import LabelFinding
 from medtask.evaluation.labels.usage import format_names
-from medtask.evaluation.report.formatting import isolate_name
 
 MIN_LENGTH_RATIO = 2.0  # times the median number of tokens
 MIN_EXTRA_TOKENS = 4  # tokens more than the median

@@ -9,10 +9,10 @@ from statistics import median
 
 import numpy as np
 
+from medtask.display import isolate_name
 from medtask.evaluation.labels.confusion import count_confusions
 from medtask.evaluation.labels.finding import LabelFinding
 from medtask.evaluation.labels.pair_counts import Flags, PairCells
-from medtask.evaluation.report.formatting import isolate_name
 from medtask.evaluation.statistics.intervals import (
     FloatArray,
     IntArray,

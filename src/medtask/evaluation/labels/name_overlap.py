@@ -10,8 +10,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import isolate_name
 from medtask.evaluation.labels.finding import LabelFinding, Severity
-from medtask.evaluation.report.formatting import isolate_name
 from medtask.records import Description
 
 # MiniLM cosines. Of the 876 pairs within 13 label sets (medical abstracts to ICD-9 procedures,

@@ -6,14 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from medtask.display import format_count, format_percent, format_row_count, isolate_name
 from medtask.evaluation.labels.finding import LabelFinding, Severity, format_share
 from medtask.evaluation.labels.pair_counts import GoldAnswerCounts, PairCells
-from medtask.evaluation.report.formatting import (
-    format_count,
-    format_percent,
-    format_row_count,
-    isolate_name,
-)
 from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.significance import ALPHA, adjust_p_values
 

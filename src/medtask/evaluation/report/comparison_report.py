@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medtask.display import capitalise_first, format_row_count, format_time, shorten
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows
 from medtask.evaluation.comparison.disagreements import (
     DirectedDisagreements,
@@ -37,13 +38,7 @@ from medtask.evaluation.presentation.blocks import (
 )
 from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
 from medtask.evaluation.presentation.plots import draw_intervals
-from medtask.evaluation.report.formatting import (
-    METRIC_NAMES,
-    capitalise_first,
-    format_row_count,
-    format_time,
-    shorten,
-)
+from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.run_report import create_template_environment
 from medtask.evaluation.report.sections import MAX_METRIC_COLUMNS, find_manifest_value
 from medtask.evaluation.statistics.significance import format_p_value

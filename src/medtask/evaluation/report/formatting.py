@@ -1,11 +1,11 @@
-"""Numbers, times and long names as the report writes them."""
+"""Metric names, and values of the manifest and of answers, as reports write them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 
+from medtask.display import shorten
 from medtask.evaluation.statistics.extraction import flatten
 
 # What figures are called, wherever they are told.
@@ -36,27 +36,6 @@ METRIC_NAMES = {
 MAX_VALUE_CHARACTERS = 2000  # how much of one value of the manifest is shown
 
 
-def format_count(number: int) -> str:
-    return f"{number:,}"
-
-
-def format_row_count(number: int) -> str:
-    return f"{number:,} row{'s' * (number != 1)}"
-
-
-def format_percent(share: float) -> str:
-    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def isolate_name(text: str) -> str:
-    """A name inside a sentence of ours: shortened, and its direction of writing kept to itself."""
-    return f"\u2068{shorten(text)}\u2069"
-
-
 def format_manifest_value(value: object) -> str:
     """One value of the manifest, in words."""
     if isinstance(value, bool):
@@ -64,30 +43,6 @@ def format_manifest_value(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 10_000:
         return f"{value:,}"
     return shorten(str(value), MAX_VALUE_CHARACTERS)
-
-
-def format_time(text: object) -> str | None:
-    """An ISO time in words, such as "21 November 2026, 14:12 UTC"; whatever else it is, as it
-    is.
-    """
-    try:
-        at = datetime.fromisoformat(str(text)) if text else None
-    except ValueError:
-        return str(text)
-    return f"{at.day} {at:%B %Y, %H:%M %Z}".strip() if at else None
-
-
-def format_duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def capitalise_first(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def format_value(value: object) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from medtask.display import capitalise_first, format_count, format_percent, shorten
 from medtask.evaluation import presentation
 from medtask.evaluation.presentation.blocks import ReportSection
 from medtask.evaluation.presentation.plots import draw_bar
@@ -67,7 +68,7 @@ def render_report(
             lead=sections.describe_run(summary, manifest),
             tiles=sections.list_tiles(summary),
             warnings=[
-                *(f"{words.capitalise_first(note)}." for note in notes),
+                *(f"{capitalise_first(note)}." for note in notes),
                 *list_baseline_warnings(baselines, summary.kind),
             ],
             facts=sections.list_run_facts(manifest),
@@ -101,10 +102,10 @@ def create_template_environment() -> Environment:
     )
     templates.globals.update(draw_bar=draw_bar, status_words=STATUS_NAMES, entry_limit=MAX_ENTRIES)
     templates.filters.update(
-        count=words.format_count,
-        percent=words.format_percent,
+        count=format_count,
+        percent=format_percent,
         decimals=lambda value, digits: f"{value:.{digits}f}",
-        shorten=words.shorten,
+        shorten=shorten,
         words=lambda name: str(name).replace("_", " "),
         plain=words.format_manifest_value,
         first_entries=lambda mapping: islice(mapping.items(), MAX_ENTRIES),

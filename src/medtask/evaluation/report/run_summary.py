@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import format_row_count
 from medtask.evaluation.kinds.protocols import AnswerStatistics, create_accumulator_and_grader
 from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row
-from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count
+from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary

@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medtask.display import (
+    capitalise_first,
+    format_bytes,
+    format_duration,
+    format_percent,
+    format_row_count,
+    format_time,
+    isolate_name,
+    shorten,
+)
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,
@@ -20,21 +30,11 @@ from medtask.evaluation.presentation.plots import (
     draw_stacked_bar,
     draw_throughput_bars,
 )
-from medtask.evaluation.report.formatting import (
-    METRIC_NAMES,
-    capitalise_first,
-    format_duration,
-    format_percent,
-    format_row_count,
-    format_time,
-    isolate_name,
-    shorten,
-)
+from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.gold_summary import GoldSummary
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, format_p_value
-from medtask.hardware import format_bytes
 from medtask.records import Status
 
 MAX_METRIC_COLUMNS = (

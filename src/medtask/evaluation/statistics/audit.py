@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import format_row_count, shorten
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.reliability import BoolArray
 from medtask.evaluation.presentation.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
-from medtask.evaluation.report.formatting import format_row_count, shorten
 from medtask.evaluation.statistics.intervals import FloatArray, Metric, compute_wilson_bounds
 from medtask.evaluation.statistics.refusal import Refusal
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medtask.evaluation.report.formatting import format_count, format_percent, format_row_count
+from medtask.display import format_count, format_percent, format_row_count
 from medtask.evaluation.statistics.intervals import (
     Metric,
     ResamplingUnits,

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from medtask.display import format_bytes
 from medtask.errors import ModelTooLarge
-from medtask.hardware import format_bytes
 from medtask.training.recipe import Recipe
 
 PACK_TOKENS = {

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from medtask.display import format_duration
 from medtask.engines.base import Engine
 from medtask.errors import UsageError
-from medtask.evaluation.report.formatting import format_duration
 from medtask.prediction.predictor import predict
 from medtask.records import Answer
 from medtask.runs.signals import SignalState

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medtask.display import format_row_count
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
 from medtask.evaluation.comparison.leaderboard import compute_system_metrics
 from medtask.evaluation.comparison.paired import (
@@ -19,7 +20,7 @@ from medtask.evaluation.comparison.paired import (
     describe_rows_needed,
     format_difference,
 )
-from medtask.evaluation.report.formatting import METRIC_NAMES, format_row_count
+from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import estimate_metric, estimate_proportion_metric
 from medtask.evaluation.statistics.resampling import build_resampling_units
