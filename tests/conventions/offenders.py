@@ -7,7 +7,6 @@ Delete the line of what you have mended, and rename the line of what you have re
 from __future__ import annotations
 
 LONG_FILES = {
-    "engines/hf/packed_attention.py",
     "engines/http/client.py",
     "engines/vllm.py",
     "evaluation/calibration/acceptance.py",
@@ -48,9 +47,6 @@ MANY_PARAMETERS = {
     "cli/commands/tune.py:_tune_hyperparameters",
     "cli/commands/tune.py:_tune_prompt",
     "engines/fake.py:FakeEngine.__init__",
-    "engines/hf/kv_slots.py:DecodePass.compute_attention",
-    "engines/hf/packed_attention.py:AttentionPass.compute_attention",
-    "engines/hf/packed_attention.py:compute_attention",
     "engines/http/load.py:load_http",
     "engines/llamacpp/load.py:plan_llamacpp_load",
     "evaluation/calibration/acceptance.py:find_acceptance",
@@ -71,7 +67,6 @@ MANY_PARAMETERS = {
     "tasks/pass_definitions.py:_derive_task",
     "training/encoder.py:_build_trainer",
     "training/language/fit.py:_build_trainer",
-    "training/language/packing.py:TrainingForwardPass.compute_attention",
     "training/loss_curve.py:_draw_chart",
     "training/model_folder.py:_build_model_card",
     "training/model_folder.py:write_model_folder",

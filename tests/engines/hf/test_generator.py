@@ -17,12 +17,12 @@ import torch
 from medtask.engines.base import EngineInfo
 from medtask.engines.decoding.repetition import MIN_LOOP_TOKENS
 from medtask.engines.hf import scheduler as desk_module
+from medtask.engines.hf.attention import ATTENTION
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.generator import MAX_RUNNING
 from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.load import load_hf
 from medtask.engines.hf.memory import measure_kv_budget_bytes
-from medtask.engines.hf.packed_attention import ATTENTION
 from medtask.engines.hf.scheduler import measure_token_bytes
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status

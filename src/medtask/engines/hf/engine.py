@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from medtask.engines.base import Caps, EngineInfo
+from medtask.engines.hf.attention import ATTENTION, compute_attention
 from medtask.engines.hf.generator import HfGenerator
 from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.memory import free_memory, is_out_of_memory
 from medtask.engines.hf.model_runner import HfModelRunner
-from medtask.engines.hf.packed_attention import ATTENTION, compute_attention
 from medtask.engines.hf.reference_scoring import score_branch_reference
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from medtask.engines.hf.packed_attention import KvCache, KvPair, compute_attention_eager
+from medtask.engines.hf.attention import (
+    AttentionCall,
+    KvPair,
+    MaskPair,
+    compute_attention_eager,
+)
+from medtask.engines.hf.packed_attention import KvCache
 
 GROWTH_TOKENS = 64  # tokens by which the slots grow at least
 
@@ -94,41 +100,26 @@ class DecodePass:
         self.token_offsets = torch.tensor(slots.lengths, device=device) - 1
         self.tokens = torch.tensor(tokens, device=device)
         self.positions = self.token_offsets + prefix_cache.tokens
-        self._masks: dict[int | None, tuple[Tensor | None, Tensor]] = {}
+        self._masks: dict[int | None, MaskPair] = {}
 
-    def compute_attention(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float | None,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        """See pack.attend. Tensors come as [1, heads, rows, head size]."""
+    def compute_attention(self, call: AttentionCall) -> Tensor:
+        """See AttentionPass; writes the call's keys and values into the slots."""
         own = []
-        for kept, side in zip(self.slots.layers[layer], (key, value), strict=True):
+        for kept, side in zip(self.slots.layers[call.layer], (call.key, call.value), strict=True):
             kept[:, self.row_indices, self.token_offsets] = side[0]
             own.append(kept[:, : len(self.row_indices), : self.max_length].permute(1, 2, 0, 3))
-        queries = query[0].transpose(0, 1) * (
-            scaling if scaling is not None else query.shape[3] ** -0.5
-        )
+        queries = call.query[0].transpose(0, 1) * call.scale
         out = compute_attention_eager(
             queries[:, None],
-            self.prefix.layers.get(layer),
+            self.prefix.layers.get(call.layer),
             (own[0], own[1]),
-            self._get_masks(window),
-            softcap,
-            sinks,
+            self._get_masks(call.window),
+            call,
         )
         return out.transpose(0, 1)
 
-    def _get_masks(self, window: int | None) -> tuple[Tensor | None, Tensor]:
-        """What each row may not see of the prefix (None: it sees all of it) and of the slots,
-        [rows, 1, keys].
-        """
+    def _get_masks(self, window: int | None) -> MaskPair:
+        """What each row may not see of the prefix and of the slots, [rows, 1, keys]."""
         if window not in self._masks:
             at = self.token_offsets[:, None, None]
             slot = torch.arange(self.max_length, device=at.device)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medtask.engines.hf.attention import run_forward_pass
 from medtask.engines.hf.lm_head import LmHead
-from medtask.engines.hf.packed_attention import KvCache, Segment, build_pass, run_forward_pass
+from medtask.engines.hf.packed_attention import KvCache, Segment, build_pass
 from medtask.engines.tokens.chat import TokenizedBranch
 from medtask.engines.tokens.token_tree import TokenTree, build_token_tree
 from medtask.engines.tokens.trie import NodeVisit, TrieScores, expand_node

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from medtask.engines.decoding.preparation import find_common_prefix
 from medtask.engines.decoding.sequence import DecodingSequence
+from medtask.engines.hf.attention import run_forward_pass
 from medtask.engines.hf.kv_slots import DecodePass, KvSlots
 from medtask.engines.hf.model_runner import HfModelRunner
-from medtask.engines.hf.packed_attention import KvCache, Segment, build_pass, run_forward_pass
+from medtask.engines.hf.packed_attention import KvCache, Segment, build_pass
 from medtask.engines.hf.token_selection import advance_sequences_torch
 
 # rows wait until one slot in so many is free: a pass for a single row costs almost as much as one

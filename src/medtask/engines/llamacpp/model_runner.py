@@ -17,7 +17,7 @@ from medtask.engines.llamacpp.context import (
     ContextFullError,
     LlamaContext,
 )
-from medtask.engines.tokens.token_tree import build_token_tree
+from medtask.engines.tokens.token_tree import build_token_tree, compute_depths
 from medtask.engines.tokens.trie_scoring import Logits, LogprobQuery
 
 PREFIX_SEQUENCE = 0  # the sequence that holds the shared prefix
@@ -143,11 +143,10 @@ def _append_tree(
         for place in chain:
             owners[place].append(sequence)
         places[path] = [start + place for place in chain]
-    depths: list[int] = []
-    for parent in tree.parents:
-        depths.append(depths[parent] + 1 if parent >= 0 else prefix_length)
     tokens += [
-        BatchToken(token, depth, tuple(whose))
-        for token, depth, whose in zip(tree.tokens, depths, owners, strict=True)
+        BatchToken(token, prefix_length + depth, tuple(sequence_ids))
+        for token, depth, sequence_ids in zip(
+            tree.tokens, compute_depths(tree.parents), owners, strict=True
+        )
     ]
     return places

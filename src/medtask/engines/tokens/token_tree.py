@@ -75,6 +75,27 @@ def count_tree_tokens(paths: Sequence[tuple[int, ...]]) -> int:
     return sum(len(paths[index]) - shared for index, shared in _sort_paths(paths))
 
 
+def compute_depths(parents: Sequence[int]) -> list[int]:
+    """The number of ancestors of each token of a tree (see TokenTree.parents)."""
+    depths: list[int] = []
+    for parent in parents:
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+    return depths
+
+
+def compute_subtree_ends(parents: Sequence[int]) -> list[int]:
+    """The index behind the last descendant of each token of a tree.
+
+    In preorder a token's descendants come right behind it, so the tokens that may see a token are
+    those from it up to this index.
+    """
+    ends = list(range(1, len(parents) + 1))
+    for index in range(len(parents) - 1, 0, -1):
+        if (parent := parents[index]) >= 0:
+            ends[parent] = max(ends[parent], ends[index])
+    return ends
+
+
 def _sort_paths(paths: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
     """Paths in order, which is the tree's preorder, by index: each with the number of tokens that
     it shares with the one before.

@@ -16,9 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from medtask.engines.hf.packed_attention import compute_attention_eager, compute_attention_fused
+from medtask.engines.hf.attention import (
+    AttentionCall,
+    compute_attention_eager,
+    compute_attention_fused,
+)
 from medtask.engines.tokens.chat import count_common_prefix
-from medtask.engines.tokens.token_tree import TokenTree, build_token_tree
+from medtask.engines.tokens.token_tree import (
+    TokenTree,
+    build_token_tree,
+    compute_depths,
+    compute_subtree_ends,
+)
 from medtask.training.language.tokenized_example import TokenizedExample
 
 # Rows of at least so many own tokens are attended to by torch's fused kernel, which keeps no scores
@@ -59,74 +68,29 @@ class TrainingForwardPass:
     gather_index: Tensor
     _masks: dict[tuple[int, bool], Tensor | None] = field(default_factory=dict)
 
-    def compute_attention(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float | None,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        """See engines.hf.pack.Step. Tensors are [1, heads, tokens, head size]; the result is [1,
-        tokens, heads, head size].
-        """
-        scale = scaling if scaling is not None else query.shape[3] ** -0.5
-        asked, keys, values = ((side[0].transpose(0, 1)) for side in (query * scale, key, value))
-        first = self.prefix_length
-        before = (keys[:first], values[:first]) if first else None
-        own = keys[first:][self.queries], values[first:][self.queries]
-        hidden = self._mask_prefix(window), self._mask_own(window)
-        row_queries = asked[first:][self.queries]
-        plain = softcap is None and sinks is None
-        if plain and self.queries.shape[1] >= MIN_FUSED_LENGTH:
-            rows = compute_attention_fused(row_queries, before, own, hidden)
-        else:
-            rows = compute_attention_eager(row_queries, before, own, hidden, softcap, sinks)
+    def compute_attention(self, call: AttentionCall) -> Tensor:
+        """See AttentionPass."""
+        queries, keys, values = (
+            side[0].transpose(0, 1) for side in (call.query * call.scale, call.key, call.value)
+        )
+        prefix = slice(0, self.prefix_length)
+        prefix_pair = (keys[prefix], values[prefix]) if self.prefix_length else None
+        own_queries, own_keys, own_values = (
+            side[self.prefix_length :][self.queries] for side in (queries, keys, values)
+        )
+        masked = self._mask_prefix(call.window), self._mask_own(call.window)
+        pairs = prefix_pair, (own_keys, own_values)
+        rows = (
+            compute_attention_fused(own_queries, *pairs, masked)
+            if call.is_plain and self.queries.shape[1] >= MIN_FUSED_LENGTH
+            else compute_attention_eager(own_queries, *pairs, masked, call)
+        )
         # Back from padded rows to the sequence: an index costs less in the backward pass than a
         # mask.
         out = rows.reshape(-1, *rows.shape[2:])[self.gather_index]
-        if not first:
+        if prefix_pair is None:
             return out[None]
-        return torch.cat(
-            (
-                self._attend_prefix(
-                    asked[:first], keys[:first], values[:first], window, softcap, sinks
-                ),
-                out,
-            )
-        )[None]
-
-    def _attend_prefix(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        """The prefix over itself: [prefix, heads, head size]."""
-        count = len(queries)
-        if softcap is None and sinks is None and (window is None or window >= count):
-            group = queries.shape[1] // keys.shape[1]
-            keys, values = (
-                side.transpose(0, 1).repeat_interleave(group, dim=0)[None]
-                for side in (keys, values)
-            )
-            out = scaled_dot_product_attention(
-                queries.transpose(0, 1)[None], keys, values, is_causal=True, scale=1.0
-            )
-            return out[0].transpose(0, 1)
-        step = torch.arange(count, device=queries.device)
-        hidden = step[None, :] > step[:, None]
-        if window is not None:
-            hidden |= step[:, None] - step[None, :] >= window
-        return compute_attention_eager(
-            queries[None], None, (keys[None], values[None]), (None, hidden[None]), softcap, sinks
-        )[0]
+        return torch.cat((_attend_prefix(queries[prefix], *prefix_pair, call), out))[None]
 
     def _mask_own(self, window: int | None) -> Tensor:
         if window is None:
@@ -157,6 +121,27 @@ class TrainingForwardPass:
         return found
 
 
+def _attend_prefix(queries: Tensor, keys: Tensor, values: Tensor, call: AttentionCall) -> Tensor:
+    """Causal attention of the prefix over itself, [prefix, heads, head size]."""
+    count, window = len(queries), call.window
+    if call.is_plain and (window is None or window >= count):
+        group = queries.shape[1] // keys.shape[1]
+        keys, values = (
+            side.transpose(0, 1).repeat_interleave(group, dim=0)[None] for side in (keys, values)
+        )
+        out = scaled_dot_product_attention(
+            queries.transpose(0, 1)[None], keys, values, is_causal=True, scale=1.0
+        )
+        return out[0].transpose(0, 1)
+    step = torch.arange(count, device=queries.device)
+    hidden = step[None, :] > step[:, None]
+    if window is not None:
+        hidden |= step[:, None] - step[None, :] >= window
+    return compute_attention_eager(
+        queries[None], None, (keys[None], values[None]), (None, hidden[None]), call
+    )[0]
+
+
 def pack_examples(
     examples: Sequence[TokenizedExample], device: torch.device, *, share_prefix: bool = True
 ) -> PackedExamples:
@@ -182,8 +167,10 @@ def pack_examples(
         count = len(tree.tokens)
         queries[row, :count] = torch.arange(start, start + count)
         filled[row, :count] = True
-        depths[row, :count] = torch.tensor(_compute_depths(tree))
-        _mask_other_paths(hidden[row], tree)
+        depths[row, :count] = torch.tensor(compute_depths(tree.parents))
+        # A token does not see its row's other paths, though they stand before it.
+        for index, end in enumerate(compute_subtree_ends(tree.parents)):
+            hidden[row, end:count, index] = True
         start += count
     tokens = [*prefix, *(token for tree in trees for token in tree.tokens)]
     positions = torch.cat((torch.arange(prefix_length), (prefix_length + depths)[filled]))
@@ -254,27 +241,3 @@ def _find_path_positions(
         [*shared, *(start + index for index in tree.get_path(tree.path_ends[path]))]
         for path in range(len(example.paths))
     )
-
-
-def _compute_depths(tree: TokenTree) -> list[int]:
-    depths: list[int] = []
-    for parent in tree.parents:
-        depths.append(0 if parent < 0 else depths[parent] + 1)
-    return depths
-
-
-def _mask_other_paths(hidden: Tensor, tree: TokenTree) -> None:
-    """In a tree a token does not see its row's other lines, though they stand before it: hide what
-    is no ancestor.
-
-    In preorder a token's descendants come right behind it: it is hidden from whatever comes after
-    the last of them.
-    """
-    count = len(tree.tokens)
-    ends = list(range(1, count + 1))
-    for at in range(count - 1, 0, -1):
-        if (parent := tree.parents[at]) >= 0:
-            ends[parent] = max(ends[parent], ends[at])
-    for index, end in enumerate(ends):
-        if end < count:
-            hidden[end:, index] = True
