@@ -101,9 +101,10 @@ def test_a_change_shows_in_the_fingerprint_and_under_its_name(change, names):
         ),
     ],
 )
-def test_every_key_of_a_kind_is_in_the_fingerprint(form, other, names):
+def test_every_key_of_a_kind_is_in_the_fingerprint(answer_spec, other, names):
     assert (
-        list_differences(replace(TASK, answer_spec=form), replace(TASK, answer_spec=other)) == names
+        list_differences(replace(TASK, answer_spec=answer_spec), replace(TASK, answer_spec=other))
+        == names
     )
 
 

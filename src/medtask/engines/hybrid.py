@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from medtask.atomic_files import replace_text
 from medtask.display import format_name, format_path
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
 from medtask.engines.label_head import log_softmax
@@ -35,7 +36,6 @@ from medtask.engines.registry import (
 )
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import BranchScores, Fault, Prompt, Scores
-from medtask.tables.atomic_files import replace_text
 
 MEMBERS_FILE = "hybrid.json"
 _ENGINE_SCHEMES = (

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from medtask.atomic_files import make_storage_error, replace_file
 from medtask.display import format_path, quote_names
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
 from medtask.engines.label_head import LabelHead, log_softmax
@@ -31,7 +32,6 @@ from medtask.engines.model_metadata import (
 )
 from medtask.errors import InputError
 from medtask.records import Fault, Prompt, Scores
-from medtask.tables.atomic_files import make_storage_error, replace_file
 
 FEATURES_FILE, WEIGHTS_FILE = "linear.json", "linear.npz"
 BATCH_ROWS = 1024

@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
+from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
 from medtask.errors import InputError
 from medtask.kinds import KindName
-from medtask.tables.atomic_files import replace_file
 
 METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"

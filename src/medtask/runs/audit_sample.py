@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.atomic_files import replace_text
 from medtask.display import format_columns, quote
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.audit import AuditPlan, AuditResult, estimate_audit, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.records import Answer, Value, comparable_value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnsweredRow, AnswerTable
-from medtask.tables.atomic_files import replace_text
+from medtask.tables.cell_values import read_cell
 from medtask.tables.read import read_table
 from medtask.tables.table import Column
 from medtask.tables.write import unescape_formula, write_answers
 from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import MultiLabel, MultipleChoice, Task
-from medtask.tasks.text_cleaning import read_cell
 
 SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"
 LABEL_COLUMN = "gold"  # the column that a person fills in

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtask.atomic_files import replace_text
 from medtask.errors import InputError
 from medtask.prediction.deciding import apply_probabilities
 from medtask.records import Answer
-from medtask.tables.atomic_files import replace_text
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
+from medtask.atomic_files import make_storage_error
 from medtask.errors import StorageError, UsageError
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
-from medtask.tables.atomic_files import make_storage_error
 from medtask.tasks.task import Task
 
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import InputError, MedtaskError, RunMismatch, UsageError
 from medtask.evaluation.statistics.judge_metrics import (
@@ -57,7 +58,6 @@ from medtask.runs.manifest import (
     write_manifest,
 )
 from medtask.runs.signals import Interrupted, catch_signals
-from medtask.tables.atomic_files import replace_text
 from medtask.tables.table import Column
 from medtask.tables.write import FORMATS, write_answers
 from medtask.tasks.rubric import Rubric, make_comparison_task, make_grading_task

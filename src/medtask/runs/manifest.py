@@ -16,11 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
+from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine
 from medtask.runs.run_setup import RunSetup
-from medtask.tables.atomic_files import replace_text
 from medtask.tasks.fingerprint import describe_task
 from medtask.tasks.serialization import task_to_dict
 from medtask.tasks.task import Task

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from medtask.display import quote
 from medtask.errors import TableError, UsageError
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.containers import parse_container
 from medtask.tasks.serialization import make_minimal_task
 from medtask.tasks.task import Task
-from medtask.tasks.text_cleaning import read_cell
 
 PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
 INFERABLE_KINDS = ("label", "labels", "answer", "fields")

@@ -1,6 +1,4 @@
-"""What a cell may hold, and how it reads as text: str, int, float, bool, None, list or dict, and
-nothing else.
-"""
+"""Values of cells (str, int, float, bool, None, list or dict), and how they are written as text."""
 
 from __future__ import annotations
 
@@ -15,14 +13,19 @@ from collections.abc import Mapping
 # json.dumps() with options builds an encoder for every call.
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Apostrophes before the character count too: otherwise "'=1" and an escaped "=1" would be equal.
+_FORMULA_START = re.compile("'*[=+\\-@\t\r\0]")
+_FORMULA_CHARACTERS = frozenset("=+-@\t\r\0'")
 
 
 def to_cell_value(value: object) -> object:
-    """The value as one of the types that a cell may hold.
+    """Converts a value to one of the types of a cell.
 
     Missing values of every library (NaN, NaT, NA) become None, dates and times ISO strings,
-    decimals int or str (never float). Raises TypeError for what no table holds (images, tensors,
-    raw bytes).
+    decimals int or str, never float.
+
+    Raises:
+        TypeError: The value has a type that tables do not hold (images, tensors, raw bytes).
     """
     if value is None or isinstance(value, (str, int)):
         return value
@@ -55,20 +58,30 @@ def _convert_decimal(value: decimal.Decimal) -> object:
 
 
 def _decode_bytes(value: bytes) -> str:
-    # Old writers of Parquet leave out that a byte column is text.
+    # Old Parquet writers do not mark a byte column as text.
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         raise TypeError("bytes that are not text") from None
 
 
+def is_missing(value: object) -> bool:
+    """Whether the value is None or NaN."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
 def is_blank(value: object) -> bool:
-    """True for None and for text without any visible character."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    """Whether the value is missing or a text without visible characters."""
+    return is_missing(value) or (isinstance(value, str) and not value.strip())
+
+
+def read_cell(value: object) -> str | None:
+    """The value as stripped text; None if it is missing or blank."""
+    return None if is_missing(value) else str(value).strip() or None
 
 
 def format_cell(value: object) -> str:
-    """The value as a person would read it; "" for None, JSON for lists and mappings."""
+    """The value as text: "" for None, JSON for lists, mappings and booleans."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -79,11 +92,16 @@ def format_cell(value: object) -> str:
 
 
 def format_json_cell(value: object) -> str:
-    """Compact JSON; NaN and infinities, which JSON cannot say, become null."""
+    """JSON on one line; NaN and infinities become null."""
     try:
         return _encode_json(value)
     except ValueError:
         return _encode_json(_replace_non_finite(value))
+
+
+def format_canonical_json(value: object) -> str:
+    """JSON with sorted keys and without spaces: equal values have equal texts, for hashes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
 def _replace_non_finite(value: object) -> object:
@@ -97,5 +115,22 @@ def _replace_non_finite(value: object) -> object:
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with halves of surrogate pairs, which UTF-8 cannot say, replaced by U+FFFD."""
+    """The text with lone surrogates, which UTF-8 cannot encode, replaced by U+FFFD."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def escape_formula(text: str) -> str:
+    """The text, with an apostrophe before it if a spreadsheet could run it as a formula.
+
+    Source: OWASP, CSV injection.
+    """
+    return (
+        f"'{text}"
+        if text and text[0] in _FORMULA_CHARACTERS and _FORMULA_START.match(text)
+        else text
+    )
+
+
+def unescape_formula(text: str) -> str:
+    """The text that `escape_formula` was called with."""
+    return text[1:] if text.startswith("'") and _FORMULA_START.match(text) else text

@@ -12,8 +12,8 @@ import sys
 import zlib
 from pathlib import Path
 
+from medtask.atomic_files import replace_file
 from medtask.errors import TableError
-from medtask.tables.atomic_files import replace_file
 from medtask.tables.encoding import BINARY_SUFFIXES
 
 _HEAD_BYTES = 2**16

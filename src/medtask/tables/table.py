@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from medtask.tables.cell_values import format_canonical_json
 from medtask.tables.encoding import open_bytes
 from medtask.tables.table_part import ReadStats, Row, TablePart
 
@@ -62,9 +62,7 @@ class Table:
             digest.update(part.sheet.encode())
         if not self.paths:
             for row in self.rows():
-                digest.update(
-                    json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-                )
+                digest.update(format_canonical_json(row).encode() + b"\n")
         return digest.hexdigest()
 
 

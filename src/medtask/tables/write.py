@@ -7,11 +7,16 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from medtask.atomic_files import replace_file
 from medtask.display import format_path
 from medtask.errors import UsageError
-from medtask.tables.atomic_files import replace_file
-from medtask.tables.cell_values import format_cell, format_json_cell, replace_surrogates
-from medtask.tables.formula_escaping import escape_formula, unescape_formula
+from medtask.tables.cell_values import (
+    escape_formula,
+    format_cell,
+    format_json_cell,
+    replace_surrogates,
+    unescape_formula,
+)
 from medtask.tables.table import Column
 from medtask.tables.write_excel import write_excel
 from medtask.tables.write_parquet import write_parquet

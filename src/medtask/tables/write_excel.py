@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.errors import UsageError
-from medtask.tables.cell_values import format_cell
-from medtask.tables.formula_escaping import escape_formula
+from medtask.tables.cell_values import escape_formula, format_cell
 from medtask.tables.table import Column
 
 _MAX_ROWS = 1_048_576

@@ -13,6 +13,7 @@ from pathlib import Path
 from medtask.display import format_suggestion, quote
 from medtask.errors import InputError, TaskFault
 from medtask.records import Fault, Record, Value
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.config import ExamplesConfig, read_config
 from medtask.tasks.document import Document, KeyPath, NullScalar
 from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value
@@ -21,7 +22,7 @@ from medtask.tasks.input_template import read_template
 from medtask.tasks.prompt import find_extra_columns, render_text
 from medtask.tasks.row_options import read_options
 from medtask.tasks.task import Example, ExamplePool, Fields, MultiLabel, MultipleChoice, Task
-from medtask.tasks.text_cleaning import clean_text, read_cell
+from medtask.tasks.text_cleaning import clean_text
 
 MAX_EXAMPLES = 200
 MAX_POOL_SIZE = 20_000

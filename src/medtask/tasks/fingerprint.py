@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 
+from medtask.tables.cell_values import format_canonical_json
 from medtask.tasks.prompt import PROMPT_VERSION
 from medtask.tasks.task import Example, Task
 
@@ -40,7 +41,7 @@ def _list_properties(task: Task) -> dict[str, str]:
             for name, fact in _list_pass_properties(one.task).items()
             if properties.get(name) != fact
         }
-        changed |= {"when": _dump_canonical_json(asdict(one.when)), "model": one.model or ""}
+        changed |= {"when": format_canonical_json(asdict(one.when)), "model": one.model or ""}
         properties |= {f"passes.{one.name}.{name}": fact for name, fact in changed.items()}
     return properties | {
         "passes": ", ".join(one.name for one in task.passes),
@@ -57,17 +58,17 @@ def _list_pass_properties(task: Task) -> dict[str, str]:
         **{f"labels.{label.name}": label.definition for label in task.labels},
         "abstain": f"{task.abstain.name}: {task.abstain.definition}" if task.abstain else "",
         **{
-            name: fact if isinstance(fact, str) else _dump_canonical_json(fact)
+            name: fact if isinstance(fact, str) else format_canonical_json(fact)
             for name, fact in asdict(task.answer_spec).items()
         },
         "examples": _summarize_examples(task.examples),
         "pool": f"{task.pool.k} by {task.pool.by} of {_summarize_examples(task.pool.examples)}"
         if task.pool
         else "",
-        "reasoning": _dump_canonical_json(asdict(task.reasoning)) if task.reasoning else "",
-        **{f"gate.{name}": _dump_canonical_json(fact) for name, fact in asdict(task.gate).items()},
+        "reasoning": format_canonical_json(asdict(task.reasoning)) if task.reasoning else "",
+        **{f"gate.{name}": format_canonical_json(fact) for name, fact in asdict(task.gate).items()},
         **{
-            f"review.{name}": _dump_canonical_json(fact)
+            f"review.{name}": format_canonical_json(fact)
             for name, fact in asdict(task.review).items()
         },
     }
@@ -89,8 +90,4 @@ def _abbreviate(value: str) -> str:
 
 
 def _hash_value(value: object) -> str:
-    return sha256(_dump_canonical_json(value).encode()).hexdigest()
-
-
-def _dump_canonical_json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return sha256(format_canonical_json(value).encode()).hexdigest()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from medtask.records import Value
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.containers import parse_container
 from medtask.tasks.field_values import coerce_value
 from medtask.tasks.row_options import find_letters, read_options
 from medtask.tasks.task import Fields, MultiLabel, MultipleChoice, Task
-from medtask.tasks.text_cleaning import read_cell
 
 LABEL_SEPARATORS = (";", "|", ",")
 MAX_LABEL_LIST_LENGTH = 20_000  # characters: a longer text is no list of labels

@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from medtask.display import format_suggestion, quote
+from medtask.tables.cell_values import is_missing
 
 MAX_TEMPLATE_LENGTH = 10_000  # characters
 MAX_DEPTH = (
@@ -165,8 +166,8 @@ def _join(items: Iterable[object], separator: str = "") -> str:
 
 
 def _format_value(value: object) -> str:
-    """The value as text; nothing for a missing one."""
-    return "" if value is None or (isinstance(value, float) and value != value) else str(value)
+    """The value as text; "" if it is missing."""
+    return "" if is_missing(value) else str(value)
 
 
 def _build_environment() -> ImmutableSandboxedEnvironment:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from medtask.display import quote
 from medtask.records import LETTERS, Option
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.containers import parse_container
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import MultipleChoice
-from medtask.tasks.text_cleaning import clean_text, read_cell
+from medtask.tasks.text_cleaning import clean_text
 
 MAX_OPTIONS_LENGTH = 200_000  # characters of one cell of options
 

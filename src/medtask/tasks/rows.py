@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from medtask.display import find_closest, format_columns, format_suggestion, quote
 from medtask.errors import InputError, TableError, TaskFault
 from medtask.records import Record
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.document import Document, read_document
 from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.input_template import read_template
 from medtask.tasks.prompt import find_extra_columns
 from medtask.tasks.task import MultipleChoice, Task
-from medtask.tasks.text_cleaning import read_cell
 
 MAX_LISTED_GOLD = 20
 

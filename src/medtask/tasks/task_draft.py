@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from medtask.display import format_columns
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.input_template import read_template
 from medtask.tasks.label_definitions import PLACEHOLDER_LABELS
-from medtask.tasks.text_cleaning import read_cell
 
 _TASK_FILE_TEMPLATE = """\
 # What is asked about every row. Fill in the labels, then: medtask check {name}

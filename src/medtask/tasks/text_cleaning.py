@@ -38,10 +38,3 @@ def _replace_character(found: re.Match[str]) -> str:
 def is_clean_line(text: str) -> bool:
     """Whether the text is one line that shows everything it holds."""
     return "\n" not in text and "\t" not in text and clean_text(text) == text.strip()
-
-
-def read_cell(value: object) -> str | None:
-    """A table's cell as stripped text; None where it is missing (None, NaN) or blank."""
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    return str(value).strip() or None

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_path
 from medtask.errors import UsageError
 from medtask.records import Message
-from medtask.tables.atomic_files import make_storage_error, replace_text
 from medtask.tables.cell_values import replace_surrogates
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers

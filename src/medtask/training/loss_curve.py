@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from medtask.atomic_files import replace_text
 from medtask.evaluation.presentation.curves import (
     AXIS_Y,
     compute_y,
@@ -25,7 +26,6 @@ from medtask.evaluation.presentation.curves import (
     draw_line,
 )
 from medtask.evaluation.presentation.plots import combine_plots
-from medtask.tables.atomic_files import replace_text
 from medtask.training.markdown import format_table
 from medtask.training.training_log import TrainingPoint
 

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_bytes
 from medtask.engines.base import Engine
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
@@ -35,7 +36,6 @@ from medtask.runs.calibration_store import save_calibration
 from medtask.runs.local_run import run
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
 from medtask.runs.signals import Interrupted, SignalState
-from medtask.tables.atomic_files import make_storage_error, replace_text
 from medtask.tables.read import read_table
 from medtask.tasks.task import Fields, FreeText
 from medtask.training.recipe import LANGUAGE_METHODS, Recipe

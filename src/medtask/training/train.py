@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medtask.atomic_files import make_storage_error
 from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, find_trained_engine
 from medtask.errors import MedtaskError, UsageError
 from medtask.runs.lock import lock_run
 from medtask.runs.manifest import get_timestamp
 from medtask.runs.signals import SignalState, catch_signals
-from medtask.tables.atomic_files import make_storage_error
 from medtask.tables.read import read_table
 from medtask.tasks.serialization import task_to_dict
 from medtask.tasks.task import Task

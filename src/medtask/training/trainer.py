@@ -30,9 +30,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from medtask.atomic_files import make_storage_error, replace_text
 from medtask.engines.hf.memory import is_out_of_memory
 from medtask.errors import EngineError
-from medtask.tables.atomic_files import make_storage_error, replace_text
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import TrainingContext, is_main_process
 from medtask.training.training_log import TrainingPoint

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from medtask.records import Prompt, Record, Value
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import FreeText, MultiLabel, SingleLabel, Task
-from medtask.tasks.text_cleaning import read_cell
 
 # stands for a label where there is none: a row to which no label applies, or a kind without labels
 NO_LABEL = ""

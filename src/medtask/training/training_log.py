@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
+from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_path
 from medtask.errors import InputError
-from medtask.tables.atomic_files import make_storage_error, replace_text
 
 _MOVE_IT = "move the file aside; a training that is resumed goes on without its earlier points"
 

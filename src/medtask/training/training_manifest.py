@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medtask.atomic_files import replace_text
 from medtask.engines.model_metadata import TRAINING_FILE
 from medtask.errors import RunMismatch, StorageError
 from medtask.runs.manifest import list_differences
-from medtask.tables.atomic_files import replace_text
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import is_main_process
 from medtask.training.training_data import RowSelection, TrainingData

@@ -55,7 +55,7 @@ def init(
 
 
 def _write_task_file(file: Path, text: str) -> None:
-    from medtask.tables.atomic_files import make_storage_error, replace_text
+    from medtask.atomic_files import make_storage_error, replace_text
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

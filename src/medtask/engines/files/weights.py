@@ -16,10 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from medtask.atomic_files import replace_file
 from medtask.engines.files.gguf_header import count_gguf_parameters
 from medtask.engines.files.model_files import ModelFiles, read_model_json
 from medtask.errors import InputError, StorageError
-from medtask.tables.atomic_files import replace_file
 
 
 def count_parameters(files: ModelFiles) -> int:

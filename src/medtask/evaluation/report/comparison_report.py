@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medtask.atomic_files import replace_text
 from medtask.display import capitalise_first, format_row_count, format_time, shorten
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows
 from medtask.evaluation.comparison.disagreements import (
@@ -42,7 +43,6 @@ from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.run_report import create_template_environment
 from medtask.evaluation.report.sections import MAX_METRIC_COLUMNS, find_manifest_value
 from medtask.evaluation.statistics.significance import format_p_value
-from medtask.tables.atomic_files import replace_text
 
 MAX_PAIR_SENTENCES = 3  # pairs that are told in a sentence each
 MAX_PARTS_SHOWN = 40  # labels or fields that the page shows

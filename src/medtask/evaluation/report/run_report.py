@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from medtask.atomic_files import replace_text
 from medtask.display import capitalise_first, format_count, format_percent, shorten
 from medtask.evaluation import presentation
 from medtask.evaluation.presentation.blocks import ReportSection
@@ -20,7 +21,6 @@ from medtask.evaluation.report import sections
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import estimate_proportion
 from medtask.evaluation.statistics.significance import Baseline, list_baseline_warnings
-from medtask.tables.atomic_files import replace_text
 
 MAX_ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Literal
 
+from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, UsageError
 from medtask.prediction.asking import check_engine
 from medtask.privacy import block_network
 from medtask.runs.manifest import list_destinations
 from medtask.runs.signals import Interrupted, catch_signals
-from medtask.tables.atomic_files import replace_text
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 from medtask.training.search.candidate_evaluator import (

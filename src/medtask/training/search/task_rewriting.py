@@ -12,9 +12,9 @@ import yaml
 
 from medtask.errors import InputError, TaskFaults
 from medtask.records import Value
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.document import Document, KeyPath, read_document
 from medtask.tasks.task import Example, Task
-from medtask.tasks.text_cleaning import read_cell
 from medtask.training.search.prompt_candidate import PromptCandidate, extract_candidate
 
 WIDTH = 110

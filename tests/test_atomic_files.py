@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from medtask.atomic_files import replace_file
 from medtask.errors import StorageError, TableError
-from medtask.tables.atomic_files import replace_file
 
 
 def test_a_file_is_replaced_at_the_end_for_its_owner_only(tmp_path):

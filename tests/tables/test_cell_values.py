@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.tables.formula_escaping import escape_formula, unescape_formula
+from medtask.tables.cell_values import escape_formula, unescape_formula
 
 DANGEROUS = "=+-@\t\r\0"
 
