@@ -11,7 +11,7 @@ from medtask.tasks.load import load_task
 from support.example_files import EXAMPLE_NAMES, EXAMPLES
 
 README = (EXAMPLES.parent / "README.md").read_text("utf-8")
-BLOCK = README[README.index("What `answer:` can be") : README.index("And what any kind may add")]
+BLOCK = README[README.index("The `answer:` section") : README.index("Every kind also accepts")]
 ANSWERS = {
     found[2]: found[1]
     for found in re.finditer(
