@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medtask.prediction.predictor import predict
     from medtask.records import Answer, Status
     from medtask.runs.answer_table import open_answers
+    from medtask.runs.judging import judge
     from medtask.runs.local_run import run
     from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
     from medtask.tables.read import read_table
@@ -39,6 +40,7 @@ _PUBLIC_MODULES = {
     "Task": "medtask.tasks.task",
     "EvaluationOptions": "medtask.runs.run_evaluation",
     "evaluate_answers": "medtask.runs.run_evaluation",
+    "judge": "medtask.runs.judging",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
     "open_answers": "medtask.runs.answer_table",
@@ -57,6 +59,7 @@ __all__ = [
     "Task",
     "__version__",
     "evaluate_answers",
+    "judge",
     "load_model",
     "load_task",
     "open_answers",

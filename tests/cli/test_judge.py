@@ -54,7 +54,7 @@ def test_a_table_is_judged(medtask: RunCommand, tables: Path) -> None:
     assert "60 answers judged by fake engine" in outcome.out
     assert "mean grade" in outcome.out
     assert "how often the judge errs is not known" in outcome.out
-    assert "does not tell which model gave the answers" in outcome.err
+    assert "does not say which model gave the answers" in outcome.err
     with Path("ours.judgements.csv").open(newline="") as file:
         assert [line["id"] for line in csv.DictReader(file)] == [str(row) for row in range(ROWS)]
 
@@ -124,8 +124,8 @@ def test_faults_of_a_rubric_are_told_with_their_lines(medtask: RunCommand, table
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--against", "theirs.csv", "--human", "people"], 2, "say nothing about comparisons"),
-        (["--human", "question"], 4, "are no grades of the rubric"),
+        (["--against", "theirs.csv", "--human", "people"], 2, "do not apply to comparisons"),
+        (["--human", "question"], 4, "are not grades of the rubric"),
         (["--gold", "nonsense"], 2, "no column"),
         (["--out", "x.doc"], 2, "no format"),
     ],

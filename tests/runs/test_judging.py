@@ -24,12 +24,12 @@ from medtask.engines.registry import is_installed
 from medtask.errors import EngineError, InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.judge_metrics import JudgeMetrics, PairwiseJudgeMetrics
 from medtask.records import BranchScores, Prompt, Scores, Status
-from medtask.runs.answer_table import open_answers
-from medtask.runs.execution import NullRunObserver
-from medtask.runs.judging import JudgeResult, JudgingInput, judge
+from medtask.runs.judging import JudgeResult, judge
 from medtask.runs.local_run import run
+from medtask.runs.session import NullRunObserver
 from medtask.tasks.load import load_task
 from medtask.tasks.rubric import MEDICAL_RUBRIC, Rubric, RubricGrade
+from medtask.tasks.serialization import make_minimal_task
 from support.fault_server import FaultRule, FaultScript, FaultServer, serve
 from support.server_dialects import ServerFeatures
 from support.toy_model import ToyModel
@@ -99,18 +99,11 @@ def judge_run(
     folder: Path,
     engine: Any,
     *,
-    people: str | None = None,
     rubric: Rubric = MEDICAL_RUBRIC,
     **options: Any,
 ) -> JudgeResult:
-    bench = JudgingInput(
-        open_answers(folder, gold="reference"),  # no gold in the task: baselines take their time
-        rubric,
-        alternative=open_answers(options.pop("rival")) if "rival" in options else None,
-        human_grades=open_answers(folder, gold=people) if people else None,
-        limit=options.pop("limit", None),
-    )
-    return judge(bench, engine, options.pop("out", folder / "judgements.csv"), **options)
+    # The task names no gold: baselines would take their time.
+    return judge(folder, engine, rubric=rubric, gold="reference", **options)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -121,6 +114,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def get_judged(result: JudgeResult) -> JudgeMetrics:
     assert isinstance(result.metrics, JudgeMetrics)
     return result.metrics
+
+
+def test_judging_again_keeps_the_time_of_the_first_start(folder: Path) -> None:
+    judge_run(folder, GradingEngine(), limit=5)
+    path = folder / "judgements" / "manifest.json"
+    first = "2026-01-01T00:00:00+00:00"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "created": first}))
+    judge_run(folder, GradingEngine())
+    assert json.loads((folder / "judgements.json").read_text())["created"] == first
 
 
 def test_every_answer_gets_a_line(folder: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_failed_judgement_is_counted_and_no_number(folder: Path) -> None:
 
 def test_a_judge_that_fails_always_gives_no_figure(folder: Path) -> None:
     result = judge_run(
-        folder, GradingEngine(nan={str(row) for row in range(ROWS + 1)}), people="people"
+        folder, GradingEngine(nan={str(row) for row in range(ROWS + 1)}), human="people"
     )
     judged = get_judged(result)
     assert (judged.n, judged.mean, judged.acceptable, judged.missing_rate) == (0, None, None, 1.0)
@@ -198,9 +200,7 @@ def test_nothing_is_asked_twice(folder: Path) -> None:
     result = judge_run(folder, engine)
     assert 0 < engine.prompt_count < ROWS - 2
     again = GradingEngine()
-    whole = judge_run(
-        folder, again, people="people"
-    )  # people's grades come later, and cost nothing
+    whole = judge_run(folder, again, human="people")  # people's grades come later, and cost nothing
     assert (again.prompt_count, whole.new_judgements) == (0, 0)
     assert get_judged(whole).mean == get_judged(result).mean
     assert get_judged(whole).human_agreement
@@ -251,7 +251,7 @@ def test_a_model_does_not_judge_itself(folder: Path) -> None:
 
 
 def test_people_and_judge_are_held_together(folder: Path) -> None:
-    against = get_judged(judge_run(folder, GradingEngine(), people="people")).human_agreement
+    against = get_judged(judge_run(folder, GradingEngine(), human="people")).human_agreement
     assert against and against.sensitivity and against.specificity
     assert (against.n, against.lost) == (ROWS - 2, 2)
     graded = [row for row in range(1, ROWS + 1) if row not in (3, 5)]
@@ -262,13 +262,13 @@ def test_people_and_judge_are_held_together(folder: Path) -> None:
 def test_people_s_grades_can_come_from_a_file(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "grades.csv"
     path.write_text("id,grade\nQ2,5.0\nQ4,1\nQ6,\n")
-    against = get_judged(judge_run(folder, GradingEngine(), people=str(path))).human_agreement
+    against = get_judged(judge_run(folder, GradingEngine(), human=str(path))).human_agreement
     assert against and against.n == 2
 
 
 @pytest.mark.parametrize(
     ("cell", "message"),
-    [("excellent", "are no grades of the rubric"), ("6", "are no grades of the rubric")],
+    [("excellent", "are not grades of the rubric"), ("6", "are not grades of the rubric")],
 )
 def test_people_s_grades_are_those_of_the_rubric(
     folder: Path, tmp_path: Path, cell: str, message: str
@@ -276,7 +276,7 @@ def test_people_s_grades_are_those_of_the_rubric(
     path = tmp_path / "grades.csv"
     path.write_text(f"id,grade\nQ2,{cell}\n")
     with pytest.raises(InputError, match=message) as caught:
-        judge_run(folder, GradingEngine(), people=str(path))
+        judge_run(folder, GradingEngine(), human=str(path))
     assert "excellent" not in str(caught.value)
 
 
@@ -303,7 +303,7 @@ def test_two_runs_are_compared_in_both_orders(folder: Path, tmp_path: Path) -> N
 
     engine = ComparingEngine(nan={"7 swapped"})
     result = judge_run(
-        folder, engine, rival=rival, out=folder / "preferences.csv", max_error_rate=0.5
+        folder, engine, against=rival, out=folder / "preferences.csv", max_error_rate=0.5
     )
     assert isinstance(result.metrics, PairwiseJudgeMetrics)
     rows = [row for row in range(1, ROWS + 1) if row not in (3, 5, 7)]
@@ -330,7 +330,11 @@ def test_a_judge_of_the_place_decides_nothing(folder: Path, tmp_path: Path) -> N
     task = load_task(tmp_path / "patients")
     rival = run(task, FakeEngine(seed=9), tmp_path / "questions.csv", out=tmp_path / "rival").folder
     result = judge_run(
-        folder, FakeEngine({"A": 0.9}), rival=rival, out=folder / "preferences.csv", allow_self=True
+        folder,
+        FakeEngine({"A": 0.9}),
+        against=rival,
+        out=folder / "preferences.csv",
+        allow_self=True,
     )
     assert isinstance(result.metrics, PairwiseJudgeMetrics)
     assert (result.metrics.wins, result.metrics.losses, result.metrics.first_position_ties) == (
@@ -350,8 +354,7 @@ def write_table(tmp_path: Path, text: str) -> Path:
 
 def test_answers_of_another_tool_are_judged_too(tmp_path: Path) -> None:
     table = write_table(tmp_path, "id,answer,gold\n1,an even answer,yes\n2,an odd answer,no\n")
-    bench = JudgingInput(open_answers(table, kind="answer"), MEDICAL_RUBRIC)
-    found = judge(bench, GradingEngine(), tmp_path / "judged.csv").metrics
+    found = judge(table, GradingEngine(), out=tmp_path / "judged.csv").metrics
     assert isinstance(found, JudgeMetrics) and found.n == 2
 
 
@@ -363,18 +366,15 @@ def test_answers_of_another_tool_are_judged_too(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_judged_at_all_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    bench = JudgingInput(open_answers(write_table(tmp_path, text), kind="answer"), MEDICAL_RUBRIC)
     with pytest.raises(InputError, match=message):
-        judge(bench, GradingEngine(), tmp_path / "judged.csv")
+        judge(write_table(tmp_path, text), GradingEngine(), out=tmp_path / "judged.csv")
 
 
 def test_labels_are_not_for_a_judge(tmp_path: Path) -> None:
-    bench = JudgingInput(
-        open_answers(write_table(tmp_path, "id,answer,gold\n1,a,a\n2,b,b\n"), kind="label"),
-        MEDICAL_RUBRIC,
-    )
+    table = write_table(tmp_path, "id,answer,gold\n1,a,a\n2,b,b\n")
+    task = make_minimal_task("letters", "label", ["a", "b"])
     with pytest.raises(UsageError, match="of the kind label"):
-        judge(bench, GradingEngine(), tmp_path / "judged.csv")
+        judge(table, GradingEngine(), task=task, out=tmp_path / "judged.csv")
 
 
 def test_records_of_patients_go_to_no_other_machine(folder: Path) -> None:
@@ -430,7 +430,7 @@ def test_a_server_that_fails_or_talks_costs_judgements_and_invents_none(
 ) -> None:
     monkeypatch.setattr(pace, "MAX_DELAY_S", 0.002)
     with open_fault_engine(rules, **features) as engine:
-        result = judge_run(folder, engine, people="people")
+        result = judge_run(folder, engine, human="people")
     judged, lines = get_judged(result), read_csv(result.table)
     assert judged.n + judged.missing.failed == ROWS - 2
     graded = [line for line in lines if line["grade"]]

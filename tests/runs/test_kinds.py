@@ -106,9 +106,9 @@ def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
         .replace("kind: labels", "kind: labels\n  thresholds: {fit: f1}")
     )
     (task / "task.yaml").write_text(text)
-    with pytest.raises(InputError, match="no column is named"):
+    with pytest.raises(InputError, match="no gold column is named"):
         run(load_task(task), FakeEngine(), table, out=tmp_path / "refused")
-    result = run(load_task(task), FakeEngine(), table, out=tmp_path / "fitted", gold_column="gold")
+    result = run(load_task(task), FakeEngine(), table, out=tmp_path / "fitted", gold="gold")
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert set(manifest["thresholds"]) == {"heart", "lung", "nerves"}
     assert all(0 <= threshold <= 1 for threshold in manifest["thresholds"].values())
@@ -165,7 +165,7 @@ def test_thresholds_are_fitted_though_a_pass_asks_about_some_labels_only(tmp_pat
     )
     again = "passes:\n  - {name: again, when: {answer_in: [heart]}, labels: [heart, lung]}\n"
     (task / "task.yaml").write_text(text + again)
-    result = run(load_task(task), FakeEngine(), table, out=tmp_path / "out", gold_column="gold")
+    result = run(load_task(task), FakeEngine(), table, out=tmp_path / "out", gold="gold")
     assert result.state == "finished"
     assert {row["pass"] for row in read_csv(result.folder / "answers.csv")} == {"first", "again"}
     assert json.loads((result.folder / "manifest.json").read_text())["thresholds"]

@@ -23,7 +23,7 @@ from medtask.errors import (
     UsageError,
 )
 from medtask.records import Prompt, Scores, Status
-from medtask.runs.local_run import RunResult, run
+from medtask.runs.local_run import Run, run
 from medtask.runs.lock import lock_run
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
@@ -71,7 +71,7 @@ def digest_folder(folder: Path) -> dict[str, str]:
     }
 
 
-def read_run_manifest(result: RunResult) -> dict[str, object]:
+def read_run_manifest(result: Run) -> dict[str, object]:
     return dict(json.loads((result.folder / "manifest.json").read_text()))
 
 
@@ -331,7 +331,7 @@ def test_an_answer_to_a_text_that_the_row_no_longer_has_is_never_given_out(
             rows[-1]["procedure"] = "resection 1099" if self.done else "another"
             return super().score_batch(batch)
 
-    with pytest.raises(RunMismatch, match="row 1,100 is not what was answered"):
+    with pytest.raises(RunMismatch, match="text of row 1,100 is not the one that was answered"):
         run(task, RowChangingEngine(), rows, out=tmp_path / "out")
     assert not (tmp_path / "out" / "answers.csv").exists()
 
@@ -453,8 +453,8 @@ def test_progress_is_told_only_of_rows_that_are_safe(
     [
         ({"limit": 0}, UsageError),
         ({"formats": ["docx"]}, UsageError),
-        ({"gold_column": "truth"}, TaskFaults),
-        ({"gold_column": "procedure"}, InputError),
+        ({"gold": "truth"}, TaskFaults),
+        ({"gold": "procedure"}, InputError),
     ],
 )
 def test_invalid_arguments_are_refused_before_a_folder_is_made(
@@ -548,7 +548,7 @@ def test_gold_is_compared_with_answers_and_baselines(
         FakeEngine(prefers={"curative": 0.9}),
         rows,
         out=tmp_path / "out",
-        gold_column="purpose",
+        gold="purpose",
     )
     assert result.summary is not None
     assert result.summary.gold is not None
@@ -557,7 +557,7 @@ def test_gold_is_compared_with_answers_and_baselines(
     assert {baseline.name for baseline in result.baselines} >= {"majority", "TF-IDF"}
     (note,) = result.notes
     assert note == (
-        'gold in the column "purpose" is no label of the task in 1 row, which is not graded '
+        'gold in the column "purpose" is not a label of the task in 1 row, left out of the metrics '
         '(row 5, perhaps "curative")'
     )
 

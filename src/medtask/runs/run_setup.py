@@ -1,4 +1,4 @@
-"""What one session of a run is about: everything that can be known before it costs anything."""
+"""Checks of a task, its table and a run's options, before anything is asked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 from medtask.errors import InputError, TableError, TaskFaults, UsageError
 from medtask.records import Record
-from medtask.runs.execution import RunObserver, SessionCost
-from medtask.runs.outputs import rename_columns
+from medtask.runs.manifest import describe_task_and_table
+from medtask.runs.output_columns import DEFAULT_FORMATS, rename_columns
+from medtask.runs.session import SessionRequest
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import FORMATS
@@ -20,121 +22,155 @@ from medtask.tasks.rows import check_columns, find_unknown_gold, read_records
 from medtask.tasks.task import MultiLabel, Task
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of a run; see `medtask.run`."""
+
+    out: Path | None = None
+    limit: int | None = None
+    gold_column: str | None = None
+    formats: Sequence[str] = DEFAULT_FORMATS
+    max_error_rate: float = 0.05
+    new_run: bool = False
+    force_lock: bool = False
+    allow_remote: bool = False
+    calibrated: bool = True
+    baselines: bool = True
+
+
 @dataclass(slots=True)
 class RunSetup:
-    """One session's facts, settled before anything is asked. ``rows`` of the table's ``table_rows``
-    are to be answered.
-    """
+    """A checked run: its first ``rows`` of the table's ``table_rows`` rows are to be answered."""
 
     task: Task
     table: Table
+    options: RunOptions
+    gold_column: str | None
     table_rows: int
     rows: int
-    gold_column: str | None
-    formats: Sequence[str]
-    max_error_rate: float
-    progress: RunObserver
     notes: list[str] = field(default_factory=list)
-    cost: SessionCost = field(default_factory=SessionCost)
     started: float = field(default_factory=time.monotonic)
-
-    def add_note(self, text: str) -> None:
-        self.notes.append(text)
-        self.progress.on_note(text)
 
     def iter_records(self) -> Iterator[Record]:
         return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
 
-    def get_elapsed_s(self) -> float:
-        return time.monotonic() - self.started
-
-
-def prepare_run(
-    task: Task,
-    table: Table,
-    limit: int | None,
-    gold_column: str | None,
-    formats: Sequence[str],
-    max_error_rate: float,
-    progress: RunObserver,
-) -> RunSetup:
-    """Find everything that is wrong with what was asked for, before it costs anything."""
-    if limit is not None and limit < 1:
-        raise UsageError(f"a limit of {limit} leaves no row", fix="ask for one row or more")
-    if unknown := [name for name in formats if f".{name}" not in FORMATS]:
-        known = ", ".join(suffix.removeprefix(".") for suffix in FORMATS)
-        raise UsageError(
-            f"there is no format {unknown[0]!r} for answers", fix=f"choose from {known}"
+    def build_request(self) -> SessionRequest:
+        """The session that this run needs."""
+        digest = self.table.digest()
+        settings = {
+            "rows": self.rows,
+            "gold_column": self.gold_column,
+            "formats": list(self.options.formats),
+            "max_error_rate": self.options.max_error_rate,
+        }
+        facts = describe_task_and_table(self.task, self.table, self.table_rows, digest)
+        return SessionRequest(
+            task=self.task,
+            data_digest=digest,
+            rows=self.rows,
+            out=self.options.out,
+            new_run=self.options.new_run,
+            force_lock=self.options.force_lock,
+            allow_remote=self.options.allow_remote,
+            manifest_facts={**facts, "settings": settings},
+            notes=tuple(self.notes),
+            started=self.started,
         )
-    if faults := check_columns(task, table.columns, gold_column=gold_column):
+
+
+def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
+    """Check a run before it costs anything.
+
+    Raises:
+        UsageError: The limit or a format is not valid.
+        TaskFaults: The task uses columns that the table does not have.
+        TableError: The table has no rows, or ids that are blank or repeated.
+        InputError: No gold value is an answer of the task, or gold is needed and missing.
+    """
+    started = time.monotonic()
+    _check_options(options)
+    refuse_remote_phi(task, allow_remote=options.allow_remote)
+    if faults := check_columns(task, table.columns, gold_column=options.gold_column):
         raise TaskFaults(str(task.source or task.name), faults)
     table_survey = validate_table(table, task.id_column)
     if not table_survey.rows:
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"
         )
-    rows = min(table_survey.rows, limit or table_survey.rows)
     setup = RunSetup(
         task,
         table,
-        table_survey.rows,
-        rows,
-        gold_column or task.gold_column,
-        formats,
-        max_error_rate,
-        progress,
+        options,
+        gold_column=options.gold_column or task.gold_column,
+        table_rows=table_survey.rows,
+        rows=min(table_survey.rows, options.limit or table_survey.rows),
+        started=started,
     )
     if table_survey.blank_lines:
-        setup.add_note(f"{table_survey.blank_lines:,} blank line(s) of {table.source} are no rows")
+        setup.notes.append(
+            f"{table_survey.blank_lines:,} blank line(s) of {table.source} are skipped"
+        )
     for column, name in rename_columns(task, table.columns).items():
         if column != name:
-            setup.add_note(
+            setup.notes.append(
                 f'the table has a column "{column}": among the answers it is called "{name}"'
             )
     if setup.gold_column is not None:
         _check_gold(setup)
     elif isinstance(task.answer_spec, MultiLabel) and task.answer_spec.fit:
-        fix = "name the column with --gold, or under `gold:` in the task"
         raise InputError(
-            "thresholds are to be fitted on gold, and no column is named that holds any", fix=fix
+            "thresholds are fitted on gold, and no gold column is named",
+            fix="name the column with --gold, or under `gold:` in the task",
         )
     return setup
 
 
+def refuse_remote_phi(task: Task, *, allow_remote: bool) -> None:
+    """Raise UsageError where records of patients could leave this machine."""
+    if task.phi and allow_remote:
+        raise UsageError(
+            "the task says `phi: true`: its records must not leave this machine",
+            fix="leave --allow-remote out: such a task is answered on this machine",
+        )
+
+
+def _check_options(options: RunOptions) -> None:
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(
+            f"a limit of {options.limit} leaves no row", fix="set the limit to 1 row or more"
+        )
+    if unknown := [name for name in options.formats if f".{name}" not in FORMATS]:
+        known = ", ".join(suffix.removeprefix(".") for suffix in FORMATS)
+        raise UsageError(f"{unknown[0]!r} is not a format for answers", fix=f"choose from {known}")
+
+
 def _check_gold(setup: RunSetup) -> None:
-    """InputError where no gold value is an answer that the task could give; a note where some are
-    not.
-    """
-    known_counts: Counter[bool] = Counter()
+    """Note gold values that the task cannot answer. InputError where all of them are such."""
+    valid_counts: Counter[bool] = Counter()
 
     def count(records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
             if record.gold is not None:
-                known_counts[not find_invalid_gold(setup.task, record.fields, record.gold)] += 1
+                valid_counts[not find_invalid_gold(setup.task, record.fields, record.gold)] += 1
             yield record
 
     unknown_values = find_unknown_gold(setup.task, count(setup.iter_records()))
     if not unknown_values:
         return
-    value_name = {"choice": "option of its row", "fields": "value of the schema"}.get(
-        setup.task.kind, "label of the task"
-    )
-    # Not the values themselves: with the wrong column they would be somebody's words.
-    places = [
+    noun = setup.task.kind_spec.gold_noun
+    # Not the values themselves: in the wrong column they would be text of records.
+    found_in = [
         f"row {one.first_row:,}" + (f', perhaps "{one.suggestion}"' if one.suggestion else "")
         for one in unknown_values.values()
     ]
-    shown = f"{'; '.join(places[:5])}{'; ...' if len(places) > 5 else ''}"
-    if not known_counts[True]:
-        fix = f"name the right column with --gold, or write every {value_name} as it stands there"
+    examples = f"{'; '.join(found_in[:5])}{'; ...' if len(found_in) > 5 else ''}"
+    if not valid_counts[True]:
         raise InputError(
-            f'no value of the gold column "{setup.gold_column}" is a {value_name} ({shown})',
-            fix=fix,
+            f'no value of the gold column "{setup.gold_column}" is a {noun} ({examples})',
+            fix=f"name the right column with --gold, or write each {noun} as the task has it",
         )
-    rows = (
-        f"{known_counts[False]:,} rows, which are" if known_counts[False] > 1 else "1 row, which is"
-    )
-    setup.add_note(
-        f'gold in the column "{setup.gold_column}" is no {value_name} in {rows} not graded '
-        f"({shown})"
+    rows = f"{valid_counts[False]:,} row{'s' * (valid_counts[False] > 1)}"
+    setup.notes.append(
+        f'gold in the column "{setup.gold_column}" is not a {noun} in {rows}, left out of the '
+        f"metrics ({examples})"
     )

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from medtask.evaluation.calibration.acceptance import Acceptance, rank_for_review
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.runs.answer_table import AnsweredRow, AnswerTable
-from medtask.runs.outputs import format_cell
+from medtask.runs.output_columns import ANSWER_COLUMNS, format_cell
 from medtask.runs.run_evaluation import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 
 CHUNK_ROWS = 50_000  # rows that are put in order at a time
-_ANSWER_COLUMNS = ("answer", "confidence", "status", "reason")
 RowNumbers = NDArray[np.int64]
 
 
@@ -33,7 +32,7 @@ def write_triage(folder: Path, answers: AnswerTable, acceptance: Acceptance) -> 
     accepted, review, expected_errors = triage_rows(answers, acceptance)
     inputs = [name for name in answers.table.columns if name in answers.source_columns]
     output_columns = [
-        Column(name, "float" if name == "confidence" else "text") for name in _ANSWER_COLUMNS
+        Column(name, "float" if name == "confidence" else "text") for name in ANSWER_COLUMNS
     ]
     columns = [*(Column(name) for name in inputs), *output_columns]
     taken = frozenset(accepted.tolist())
@@ -121,5 +120,5 @@ def _fetch_rows(answers: AnswerTable, order: RowNumbers) -> Iterator[AnsweredRow
 def _list_cells(answers: AnswerTable, row: AnsweredRow, inputs: Iterable[str]) -> Sequence[object]:
     return [
         *(row.fields[answers.source_columns[name]] for name in inputs),
-        *(format_cell(name, row.answer, True) for name in _ANSWER_COLUMNS),
+        *(format_cell(name, row.answer, True) for name in ANSWER_COLUMNS),
     ]

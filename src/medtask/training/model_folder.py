@@ -134,14 +134,14 @@ def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData) -> Evalua
     # Without further passes and thresholds that would be fitted on the very rows: it is the model
     # that is measured.
     single_pass_task = replace(task, passes=(), id_column=None, source=None)
-    once: dict[str, Any] = {"max_error_rate": 1.0, "calibrated": False, "compared": False}
+    once: dict[str, Any] = {"max_error_rate": 1.0, "calibrated": False, "baselines": False}
     if (
         run(
             single_pass_task,
             engine,
             read_table(rows),
             out=folder,
-            gold_column=task.gold_column,
+            gold=task.gold_column,
             **once,
         ).state
         == "interrupted"

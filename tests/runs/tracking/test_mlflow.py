@@ -13,7 +13,7 @@ import pytest
 
 from medtask.engines.fake import FakeEngine
 from medtask.errors import MissingExtra, StorageError, UsageError
-from medtask.runs.local_run import RunResult, run
+from medtask.runs.local_run import Run, run
 from medtask.runs.manifest import read_manifest
 from medtask.runs.tracking.mlflow import ARTEFACT_FOLDER, STORE_FILE
 from medtask.runs.tracking.tracker import log_run, open_tracker
@@ -37,7 +37,7 @@ def isolated_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.chdir(tmp_path)
 
 
-def run_once(folder: Path, phi: bool = False) -> RunResult:
+def run_once(folder: Path, phi: bool = False) -> Run:
     rows = [
         {"id": f"{number}", "text": f"{CANARY} {number}", "gold": "first"} for number in range(4)
     ]
@@ -48,13 +48,13 @@ def run_once(folder: Path, phi: bool = False) -> RunResult:
         labels=LABELS,
         examples=(Example({"text": f"{CANARY} example"}, "second"),),
         id_column="id",
-        gold_column="gold",
+        gold="gold",
         phi=phi,
     )
     return run(task, FakeEngine(), read_table(rows), out=folder)
 
 
-def track_run(result: RunResult, where: str = "mlflow", **more: Any) -> Any:
+def track_run(result: Run, where: str = "mlflow", **more: Any) -> Any:
     tracker = open_tracker(where, runs_folder=result.folder.parent, task="canaries", **more)
     manifest = read_manifest(result.folder) or {}
     told = log_run(

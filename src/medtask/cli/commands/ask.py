@@ -89,8 +89,7 @@ def ask(
     Without a question it asks for one after the other; none knows of those before it.
     """
     from medtask.engines.registry import DEFAULT_MODEL
-    from medtask.privacy import block_network
-    from medtask.runs.manifest import list_destinations
+    from medtask.runs.manifest import guard_network
     from medtask.tasks.task import FreeText, Task
 
     if question is None and not sys.stdin.isatty():
@@ -120,15 +119,7 @@ def ask(
             closing(load_engine(model or DEFAULT_MODEL, allow_remote=allow_remote))
         )
         # To a remote model the question is sent on purpose, and to no other machine.
-        stack.enter_context(
-            block_network(
-                [
-                    address
-                    for addresses in list_destinations(engine).values()
-                    for address in addresses
-                ]
-            )
-        )
+        stack.enter_context(guard_network(engine))
         session = AskSession(task, engine, context_text, think)
         if question is None:
             _answer_interactively(session)

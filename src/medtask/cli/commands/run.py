@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,12 +33,11 @@ from medtask.cli.inputs import (
 )
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.display import format_count
-from medtask.errors import UsageError
 
 if TYPE_CHECKING:
     from medtask.cli.progress import RunProgressDisplay
     from medtask.engines.base import Engine
-    from medtask.runs.local_run import RunResult
+    from medtask.runs.local_run import Run
     from medtask.tasks.task import Task
 
 
@@ -104,7 +102,7 @@ def run(
     Run the same command again to go on where it was stopped: nothing is asked twice.
     """
     from medtask.cli.progress import make_run_display
-    from medtask.runs.local_run import run as run_locally
+    from medtask.runs.local_run import run as run_task
     from medtask.tasks.load import load_task
 
     disable_downloads(offline)
@@ -133,13 +131,13 @@ def run(
         display,
         redirect_stdout(sys.stderr),
     ):
-        result = run_locally(
+        result = run_task(
             loaded_task,
             lambda: _load_engine(loaded_task, model, options, display),
             table,
             out=out,
             limit=limit,
-            gold_column=gold,
+            gold=gold,
             formats=_split_formats(to),
             max_error_rate=max_error_rate,
             new_run=new_run,
@@ -153,7 +151,7 @@ def run(
         "run",
         loaded_task,
         result.folder,
-        _describe_result(result, display),
+        result.to_json(),
     )
     show.print_json(document) if as_json else _print_result(
         result, resume_note=" without --new-run" if new_run else ""
@@ -175,11 +173,6 @@ def _load_engine(
         display.on_note(
             f"no model is named: {reference} answers, which knows little without training; name "
             "one with --model"
-        )
-    if task.phi and options["allow_remote"]:
-        fix = "leave --allow-remote out: such a task is answered on this machine"
-        raise UsageError(
-            "the task says `phi: true`: its records may go to no other machine", fix=fix
         )
     display.on_load(reference)
     adapter, memory = options["adapter"], options["memory"]
@@ -204,53 +197,7 @@ def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:
     return open_run_folder(out, new_run=new_run) if out else open_runs_folder(task)
 
 
-def _describe_result(result: RunResult, display: RunProgressDisplay) -> dict[str, Any]:
-    return {
-        "folder": str(result.folder),
-        "state": result.state,
-        "model": display.model_title,
-        "rows": result.rows,
-        "statuses": {status.value: rows for status, rows in result.status_counts.items()},
-        "metrics": _describe_metrics(result),
-        "asked": result.new_answers,
-        "seconds": round(result.seconds, 3),
-        "seconds_to_first_answer": None
-        if display.first_answer_s is None
-        else round(display.first_answer_s, 3),
-        "rows_per_s": round(display.rows_per_second(), 3),
-        "tokens_read": result.tokens_read,
-        "tokens_reused": result.tokens_reused,
-        "notes": list(result.notes),
-        "exit_code": result.exit_code,
-    }
-
-
-def _describe_metrics(result: RunResult) -> dict[str, Any] | None:
-    """Estimates as value, n, low and high (95 %), and for the kinds with more than one part what
-    those are; None without gold.
-    """
-    gold = result.summary.gold if result.summary else None
-    if result.summary is None or gold is None or gold.evaluation is None:
-        return None
-    figures = {
-        measure: asdict(figure) if figure else None
-        for measure, figure in gold.evaluation.metrics.items()
-    }
-    details = {} if result.summary.kind == "label" else {"details": gold.evaluation.to_json()}
-    passes = (
-        {"passes": [asdict(pass_summary) for pass_summary in result.summary.passes]}
-        if result.summary.passes
-        else {}
-    )
-    return {
-        **figures,
-        "baselines": {baseline.name: baseline.to_json() for baseline in result.baselines},
-        **details,
-        **passes,
-    }
-
-
-def _print_result(result: RunResult, resume_note: str) -> None:
+def _print_result(result: Run, resume_note: str) -> None:
     if result.summary is None:
         answered = sum(result.status_counts.values())
         show.print_line(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Literal
@@ -16,8 +17,7 @@ from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, UsageError
 from medtask.prediction.asking import check_engine
-from medtask.privacy import block_network
-from medtask.runs.manifest import list_destinations
+from medtask.runs.manifest import guard_network
 from medtask.runs.signals import Interrupted, catch_signals
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
@@ -105,9 +105,8 @@ def tune_prompt(
     stages = _plan_stages(
         narrowed, engine, proposer or engine, search_targets, budget, seed, observer
     )
-    destinations = list_destinations(engine, proposer or engine)
-    allowed = [address for addresses in destinations.values() for address in addresses]
-    with block_network(allowed), catch_signals() as signals:
+    guard = partial(guard_network, engine, proposer or engine)
+    with guard(), catch_signals() as signals:
         evaluator = CandidateEvaluator(narrowed, engine, search_data, budget, observer, signals)
         ended, interrupted = _run_stages(evaluator, stages)
     notes = _list_notes(task, narrowed)
@@ -124,7 +123,7 @@ def tune_prompt(
             "found"
         )
         # Further passes may name models that have still to be fetched.
-        with nullcontext() if any(one.model for one in task.passes) else block_network(allowed):
+        with nullcontext() if any(one.model for one in task.passes) else guard():
             gain, text = _evaluate_on_test(search_data, engine, evaluator, seed)
         text = text if gain.is_significant or keep_anyway else None
     before, after = (

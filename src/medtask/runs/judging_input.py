@@ -1,0 +1,201 @@
+"""What a judge is asked: the answers, the rubric, and people's grades, checked before any call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from medtask.engines.base import Engine
+from medtask.errors import InputError, UsageError
+from medtask.prediction.judgements import (
+    JudgeCase,
+    build_comparison_records,
+    build_grading_records,
+)
+from medtask.prediction.model_identity import find_same_model
+from medtask.records import Answer, Record
+from medtask.runs.answer_table import AnswerTable
+from medtask.tasks.rubric import Rubric, make_comparison_task, make_grading_task
+from medtask.tasks.task import FreeText, Task
+
+
+@dataclass(frozen=True, slots=True)
+class JudgingInput:
+    """What is judged, and by which rubric.
+
+    Attributes:
+        answers: The answers.
+        rubric: The grades and what deserves them.
+        alternative: Other answers to the same questions; those of ``answers`` are then compared
+            with them and not graded.
+        human_grades: The same answers with people's grades as their gold.
+        limit: How many rows are judged; None for all.
+    """
+
+    answers: AnswerTable
+    rubric: Rubric
+    alternative: AnswerTable | None = None
+    human_grades: AnswerTable | None = None
+    limit: int | None = None
+
+    def iter_cases(self) -> Iterator[JudgeCase]:
+        """Every row as a case; reads the tables again at every call."""
+        alternatives = (
+            {row.answer.record_id: _get_text(row.answer) for row in self.alternative.rows()}
+            if self.alternative
+            else {}
+        )
+        context = (
+            self.answers.task.answer_spec.context
+            if isinstance(self.answers.task.answer_spec, FreeText)
+            else None
+        )
+        for row in self.answers.rows():
+            if self.limit is not None and row.row > self.limit:
+                return
+            yield JudgeCase(
+                row=row.row,
+                record_id=row.answer.record_id,
+                question=row.text,
+                reference=row.gold if isinstance(row.gold, str) else "",
+                answer=_get_text(row.answer),
+                context=str(row.fields.get(context) or "") if context else "",
+                alternative=alternatives.get(row.answer.record_id, ""),
+                group=row.group,
+            )
+
+    @property
+    def task(self) -> Task:
+        """The task that the judge answers."""
+        phi = self.answers.task.phi or (self.alternative is not None and self.alternative.task.phi)
+        return (make_comparison_task if self.alternative else make_grading_task)(
+            self.rubric, phi=phi
+        )
+
+    def iter_records(self) -> Iterator[Record]:
+        return (build_comparison_records if self.alternative else build_grading_records)(
+            self.rubric, self.iter_cases()
+        )
+
+    def list_missing_facts(self) -> Iterator[str]:
+        """What the answers do not say and a judge should know, one note each."""
+        if not self.answers.manifest:
+            yield (
+                f"{self.answers.name} does not say which model gave the answers: make sure that it "
+                "is not the judge"
+            )
+        if not self.answers.task.input:
+            yield (
+                "no column holds the question (text, input, question, or what --task names): the "
+                "judge reads only answer and reference"
+            )
+
+
+def refuse_self_judging(engine: Engine, *judged: AnswerTable) -> None:
+    """Raise UsageError where, by the runs' manifests, the judge's model gave the answers."""
+    for answers in judged:
+        models = [
+            answers.manifest.get("model"),
+            *dict(answers.manifest.get("models_of_passes") or {}).values(),
+        ]
+        for model in filter(None, models):
+            if same_model := find_same_model(engine.info.identity, model["identity"]):
+                raise UsageError(
+                    f"the judge itself gave the answers of {answers.name} ({same_model})",
+                    fix="choose another model as the judge, or add --allow-self",
+                )
+
+
+def check_answers(judging_input: JudgingInput) -> tuple[int, str]:
+    """The number of judgements to ask for, and SHA-256 of everything that they are about.
+
+    UsageError for answers that are not free text; InputError where nothing can be judged.
+    """
+    for answers in filter(None, (judging_input.answers, judging_input.alternative)):
+        if answers.task.kind != "answer":
+            raise UsageError(
+                f"a judge reads free text, and the answers of {answers.name} are of the kind "
+                f"{answers.task.kind}",
+                fix="compare them with gold: medtask evaluate",
+            )
+    digest = hashlib.sha256()
+    # All rows, so that a larger limit resumes what a smaller one began.
+    for record in replace(judging_input, limit=None).iter_records():
+        digest.update(json.dumps(dict(record.fields), sort_keys=True).encode() + b"\n")
+    rows = sum(1 for _ in judging_input.iter_records())
+    if not rows and not any(case.answer for case in judging_input.iter_cases()):
+        raise InputError(
+            f"{judging_input.answers.name} has no answer to judge",
+            fix="its report says why its rows have none",
+        )
+    if (
+        not rows
+        and judging_input.rubric.reference
+        and not any(case.reference for case in judging_input.iter_cases())
+    ):
+        raise InputError(
+            "the rubric compares answers with a reference, and no row has one",
+            fix="name the column with --gold, or use a rubric with `reference: false`",
+        )
+    if not rows and judging_input.alternative:
+        raise InputError(
+            f"{judging_input.answers.name} and {judging_input.alternative.name} have no pair of "
+            "answers to compare",
+            fix="compare two runs over the same table, whose answers differ",
+        )
+    return rows, digest.hexdigest()
+
+
+def read_human_grades(judging_input: JudgingInput) -> dict[int, int]:
+    """People's grades as positions on the rubric's scale, by row number.
+
+    InputError where a grade is not one of the rubric's, or there is none.
+    """
+    if judging_input.human_grades is None:
+        return {}
+    grades = judging_input.rubric.grades
+    positions = {grade.name: position for position, grade in enumerate(grades)}
+    found, unknown_rows = {}, []
+    for row in judging_input.human_grades.rows():
+        if row.gold is None:
+            continue
+        text = str(row.gold)
+        by_points = (
+            position for position, grade in enumerate(grades) if _equals_points(text, grade.points)
+        )
+        position = positions.get(text, next(by_points, None))
+        if position is None:
+            unknown_rows.append(row.row)
+        else:
+            found[row.row] = position
+    source = (
+        judging_input.human_grades.gold.source if judging_input.human_grades.gold else "the column"
+    )
+    if unknown_rows:
+        # Not the values themselves: in the wrong column they would be text of records.
+        listed = ", ".join(map(str, unknown_rows[:5])) + (" ..." if len(unknown_rows) > 5 else "")
+        fix = f"write one of {', '.join(judging_input.rubric.grade_names)}, or leave the cell blank"
+        raise InputError(
+            f"{source}: {len(unknown_rows):,} of people's grades are not grades of the rubric (row "
+            f"{listed})",
+            fix=fix,
+        )
+    if not found:
+        raise InputError(
+            f"{source} holds no grade",
+            fix="grade a random sample of the rows, 100 say, or leave --human out",
+        )
+    return found
+
+
+def _equals_points(text: str, points: float) -> bool:
+    try:
+        return float(text) == points
+    except ValueError:
+        return False
+
+
+def _get_text(answer: Answer) -> str:
+    return answer.value if isinstance(answer.value, str) else ""

@@ -1,0 +1,81 @@
+"""The columns that a run adds to its table, and how an answer fills their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from medtask.prediction.field_answers import build_answer_schema
+from medtask.records import Answer
+from medtask.tables.cell_values import format_json_cell
+from medtask.tables.table import Column
+from medtask.tasks.task import Fields, FreeText, Task
+
+DEFAULT_FORMATS = ("csv", "parquet")
+ROUNDED_FORMATS = ("csv", "xlsx")  # without probabilities, and with 4 decimals
+ANSWER_COLUMNS = ("answer", "confidence", "status", "reason")
+_PROBABILITY_COLUMNS = ("probabilities", "uncalibrated")
+# Names that every run may add, whether or not this one does.
+_RESERVED_COLUMNS = frozenset((*ANSWER_COLUMNS, "pass", *_PROBABILITY_COLUMNS))
+OUTPUT_COLUMNS = _RESERVED_COLUMNS | {"written", "quotes"}
+
+
+def list_output_columns(task: Task, *, rounded: bool, calibrated: bool = False) -> list[Column]:
+    """The columns that answers to this task add to a table.
+
+    ``rounded``: for formats that people read. ``calibrated``: with the probabilities before
+    calibration.
+    """
+    answer_spec = task.answer_spec
+    columns = [
+        Column("answer", "nested", schema=build_answer_schema(answer_spec))
+        if isinstance(answer_spec, Fields)
+        else Column("answer", "texts" if task.several else "text"),
+        Column("confidence", "float"),
+        Column("status", "text"),
+        Column("reason", "text"),
+        Column("pass", "text"),
+    ]
+    if task.outcomes and not rounded:
+        names = _PROBABILITY_COLUMNS if calibrated else _PROBABILITY_COLUMNS[:1]
+        columns += [Column(name, "probabilities", task.outcomes) for name in names]
+    if isinstance(answer_spec, FreeText) and answer_spec.sections:
+        columns.append(Column("written", "text"))
+    if isinstance(answer_spec, Fields) and answer_spec.quoted:
+        columns.append(Column("quotes", "text"))
+    return columns
+
+
+def rename_columns(task: Task, columns: Sequence[str]) -> dict[str, str]:
+    """The table's columns -> their names among the answers, where some names are taken."""
+    output_columns = _RESERVED_COLUMNS | {
+        column.name for column in list_output_columns(task, rounded=False)
+    }
+    names: dict[str, str] = {}
+    for column in columns:
+        name = column
+        while name in output_columns or (name != column and name in columns):
+            name = f"input_{name}"
+        names[column] = name
+    return names
+
+
+def format_cell(name: str, answer: Answer, rounded: bool) -> object:
+    """The cell of an output column; ``rounded``: 4 decimals, and several labels as one text."""
+    match name:
+        case "answer":
+            several = rounded and isinstance(answer.value, tuple)
+            return "; ".join(map(str, answer.value or ())) if several else answer.value
+        case "confidence":
+            exact = answer.confidence is None or not rounded
+            return answer.confidence if exact else round(answer.confidence or 0.0, 4)
+        case "status":
+            return str(answer.status)
+        case "pass":
+            return answer.pass_name
+        case "written":
+            return answer.text
+        case "quotes":
+            quotes = {field: asdict(quote) for field, quote in (answer.quotes or {}).items()}
+            return format_json_cell(quotes) if quotes else None
+    return getattr(answer, name)

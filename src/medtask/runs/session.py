@@ -1,0 +1,400 @@
+"""One process's work on a run folder: everything that a run and a judging have in common.
+
+A session owns the folder's lock, the models, the identity, the manifest, the network guard, the
+ledger and the signals. What is written from the ledger (tables, reports) is the caller's work:
+
+    with open_session(request, model, observer) as session:
+        session.answer(records)
+        write_tables(session.ledger, session.finish())
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from medtask.engines.base import Engine
+from medtask.errors import EngineError, MedtaskError, RunMismatch
+from medtask.hardware import measure_peak_memory
+from medtask.prediction.predictor import answer_rows, check_engines, load_pass_engines
+from medtask.privacy import NetworkGuard
+from medtask.records import Record, Status
+from medtask.runs.folder import create_run_folder, find_run, open_run_folder, open_runs_folder
+from medtask.runs.ledger import Ledger
+from medtask.runs.lock import lock_run
+from medtask.runs.manifest import (
+    create_manifest,
+    get_timestamp,
+    guard_network,
+    identify_model,
+    identify_task,
+    read_manifest,
+    refuse_mismatch,
+    write_manifest,
+)
+from medtask.runs.signals import Interrupted, SignalState, catch_signals
+from medtask.tasks.task import Task
+
+SessionState = Literal["finished", "interrupted"]
+
+
+class RunObserver(Protocol):
+    """What a session reports while it works."""
+
+    def on_note(self, text: str) -> None:
+        """A fact that the user should know, in one line."""
+
+    def on_start(self, rows: int, done: int) -> None:
+        """The number of rows, and how many of them earlier sessions have answered."""
+
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
+        """The number of rows whose answers are on the disk, and this session's tokens so far."""
+
+    def on_finish(self) -> None:
+        """All rows are answered; tables and report are written next."""
+
+
+class NullRunObserver:
+    """Ignores everything that a session reports."""
+
+    def on_note(self, text: str) -> None: ...
+    def on_start(self, rows: int, done: int) -> None: ...
+    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None: ...
+    def on_finish(self) -> None: ...
+
+
+@dataclass(slots=True)
+class SessionCost:
+    """What one session did.
+
+    Attributes:
+        rows: Rows answered, with copies of earlier answers and faults.
+        tokens_read: Tokens that the models read.
+        tokens_reused: Tokens that were read before and taken from a cache.
+        seconds: Time of answering, without loading a model and writing tables.
+        first_answer_s: Seconds from the session's start to the first answers on the disk.
+    """
+
+    rows: int = 0
+    tokens_read: int = 0
+    tokens_reused: int = 0
+    seconds: float = 0.0
+    first_answer_s: float | None = None
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """What a session is to work on.
+
+    Attributes:
+        task: The task; the ledger keeps probabilities of its outcomes.
+        data_digest: SHA-256 of all rows that the task is asked about.
+        rows: How many rows are to be answered.
+        out: The run folder; None resumes the newest run of the same identity beside the task
+            file, or makes a folder there.
+        new_run: Whether to start beside earlier runs.
+        force_lock: Whether to take over a folder that a process on another host has locked.
+        allow_remote: Whether the models of further passes may be on other machines.
+        check_model: Raises an error for a model that may not do this work.
+        mismatch_fix: The remedy where the folder belongs to other work; "" for that of runs.
+        manifest_facts: Entries that the manifest gets besides those of every session.
+        notes: Notes that are known before the session starts.
+        started: Start of the command by `time.monotonic`.
+    """
+
+    task: Task
+    data_digest: str
+    rows: int
+    out: Path | None = None
+    new_run: bool = False
+    force_lock: bool = False
+    allow_remote: bool = False
+    check_model: Callable[[Engine], None] | None = None
+    mismatch_fix: str = ""
+    manifest_facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class Session:
+    """An open session; see `open_session`.
+
+    Attributes:
+        request: What the session works on.
+        folder: The run folder, locked for this process.
+        engine: The model.
+        pass_engines: The models that further passes name, by their references.
+        manifest: This session's manifest, as of its start and, after `finish`, as of its end.
+        ledger: The answers of this and earlier sessions.
+        state: None while it works.
+        exit_code: 130 or 143 after a signal.
+        status_counts: Rows by status at the end; empty while it works.
+        notes: What the user should know.
+        cost: What this session did.
+    """
+
+    request: SessionRequest
+    observer: RunObserver
+    folder: Path
+    engine: Engine
+    pass_engines: Mapping[str, Engine]
+    manifest: dict[str, Any]
+    ledger: Ledger
+    guard: NetworkGuard
+    signals: SignalState
+    state: SessionState | None = None
+    exit_code: int = 0
+    status_counts: Mapping[Status, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    cost: SessionCost = field(default_factory=SessionCost)
+
+    def add_note(self, text: str) -> None:
+        """Show a note and keep it for the manifest."""
+        self.notes.append(text)
+        self.observer.on_note(text)
+
+    def answer(self, records: Iterable[Record]) -> None:
+        """Answer all records that the ledger has no answer for.
+
+        Args:
+            records: The rows in their order; row 1 is the first.
+
+        Raises:
+            Interrupted: A signal asked the process to stop.
+            EngineError: A model cannot answer.
+            StorageError: The ledger cannot be written.
+        """
+        if self.ledger.damaged:
+            self.add_note(
+                f"{self.ledger.damaged:,} damaged row(s) of {self.ledger.path} are asked again"
+            )
+        done = sum(self.count_statuses().values())
+        if done:
+            self.add_note(
+                f"resuming {self.folder}: {done:,} of {self.request.rows:,} rows have an answer"
+            )
+        self.observer.on_start(self.request.rows, done)
+        started, cost = time.monotonic(), self.cost
+        answers = answer_rows(
+            self.request.task, self.engine, records, self.ledger, pass_engines=self.pass_engines
+        )
+        with closing(answers):
+            for row_answer in answers:
+                cost.rows += 1
+                cost.tokens_read += row_answer.answer.tokens_read
+                cost.tokens_reused += row_answer.answer.tokens_reused
+                cost.seconds = time.monotonic() - started
+                if self.ledger.add(row_answer):
+                    self._report_batch(done)
+                self.signals.raise_if_caught()
+        self.ledger.flush()
+        self._report_batch(done)
+        self.observer.on_finish()
+
+    def count_statuses(self) -> dict[Status, int]:
+        """The number of answered rows by status."""
+        return self.ledger.count_statuses(self.request.rows)
+
+    def get_elapsed_s(self) -> float:
+        """Seconds since the command was started."""
+        return time.monotonic() - self.request.started
+
+    def finish(self, **facts: Any) -> dict[str, Any]:
+        """End the work.
+
+        Args:
+            **facts: Entries that the manifest gets at the end.
+
+        Returns:
+            The final manifest. It is written when the ``with`` block ends without an error.
+        """
+        self.state = "finished"
+        self.manifest = self._describe_end("finished") | facts
+        return self.manifest
+
+    def interrupt(self, **facts: Any) -> None:
+        """Keep what was answered, and note in the manifest that rows are missing."""
+        self.state = "interrupted"
+        self.ledger.flush()
+        write_manifest(self.folder, self._describe_end("interrupted") | facts)
+
+    def _report_batch(self, done: int) -> None:
+        if self.cost.rows and self.cost.first_answer_s is None:
+            self.cost.first_answer_s = self.get_elapsed_s()
+        self.observer.on_batch(
+            done + self.cost.rows, self.cost.tokens_read, self.cost.tokens_reused
+        )
+
+    def _describe_end(self, state: SessionState) -> dict[str, Any]:
+        self.status_counts = self.count_statuses()
+        before = self.manifest["egress"]["connections_attempted"]
+        return {
+            **self.manifest,
+            "state": state,
+            "finished": get_timestamp(),
+            "counts": dict(self.status_counts),
+            "notes": list(self.notes),
+            "timing": self._sum_timing(),
+            "egress": {
+                **self.manifest["egress"],
+                "connections_attempted": before + self.guard.attempts,
+            },
+        }
+
+    def _sum_timing(self) -> dict[str, Any]:
+        """Time and memory of all sessions; speed without loading a model and writing tables."""
+        timing = self.manifest["timing"]
+        rows = timing.get("asked", 0) + self.cost.rows
+        seconds = timing.get("asking_seconds", 0.0) + self.cost.seconds
+        peaks = {f"peak_{what}_bytes": peak for what, peak in measure_peak_memory().items()}
+        return {
+            **timing,
+            "seconds": round(timing["seconds"] + self.get_elapsed_s(), 1),
+            "asked": rows,
+            "asking_seconds": round(seconds, 3),
+            "rows_per_s": round(rows / seconds, 3) if rows and seconds else None,
+            **{name: max(peak, timing.get(name, 0)) for name, peak in peaks.items()},
+        }
+
+
+@contextmanager
+def open_session(
+    request: SessionRequest,
+    model: Engine | Callable[[], Engine],
+    observer: RunObserver | None = None,
+) -> Iterator[Session]:
+    """Open a session on a run folder, and close it whatever happens.
+
+    A signal ends the ``with`` block without an exception; `Session.state` is then "interrupted".
+    After an error the ledger keeps what was answered, the manifest says what stopped the session,
+    and the error is raised; running out of memory becomes an `EngineError`.
+
+    Args:
+        request: What is to be worked on.
+        model: An engine, or a function that loads one; it is called when the folder is known to be
+            usable, and what it returns is closed at the end.
+        observer: Receives notes and progress.
+
+    Raises:
+        UsageError: The folder holds something else.
+        RunLocked: Another process works on the folder.
+        RunMismatch: The folder belongs to another task, model or table.
+        EngineError: A model cannot be loaded or cannot answer.
+        StorageError: The folder cannot be written.
+    """
+    observer = observer or NullRunObserver()
+    for note in request.notes:
+        observer.on_note(note)
+    with ExitStack() as stack:
+        folder, engine, pass_engines, identity = _open_folder(request, model, stack)
+        manifest = _open_manifest(request, folder, (engine, pass_engines), identity)
+        session = Session(
+            request,
+            observer,
+            folder,
+            engine,
+            pass_engines,
+            manifest,
+            guard=stack.enter_context(guard_network(engine, *pass_engines.values())),
+            ledger=stack.enter_context(
+                closing(Ledger(folder / "ledger.db", request.task.outcomes))
+            ),
+            signals=stack.enter_context(catch_signals()),
+            notes=list(request.notes),
+        )
+        try:
+            yield session
+            if session.state is None:
+                session.finish()
+            write_manifest(folder, session.manifest)
+        except Interrupted as stop:
+            session.exit_code = stop.exit_code
+            session.manifest = manifest
+            session.interrupt()
+        except Exception as error:
+            session.manifest = manifest
+            with suppress(MedtaskError):  # a full disk takes neither; `error` is what matters
+                session.interrupt(stopped_by=type(error).__name__)
+            if isinstance(error, MemoryError):
+                raise EngineError(
+                    "this machine ran out of memory",
+                    fix=(
+                        "use a smaller model or more memory (--memory), then run the same "
+                        "command again: it asks only for the missing rows"
+                    ),
+                ) from error
+            raise
+
+
+def _open_folder(
+    request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
+) -> tuple[Path, Engine, dict[str, Engine], dict[str, str]]:
+    """The locked folder, the models, and the identity that the folder was compared with."""
+    identity = identify_task(request.task, request.data_digest)
+    if request.out is not None:
+        # Loading a model can take minutes: before it, the folder is locked and compared.
+        folder = open_run_folder(request.out, new_run=request.new_run)
+        stack.enter_context(lock_run(folder, force=request.force_lock))
+        _refuse_mismatch(request, folder, identity)
+        engine, pass_engines = _load_engines(request, model, stack)
+        identity |= identify_model(engine, pass_engines)
+    else:
+        runs_folder = open_runs_folder(request.task)
+        engine, pass_engines = _load_engines(request, model, stack)
+        identity |= identify_model(engine, pass_engines)
+        found = None if request.new_run else find_run(runs_folder, identity)
+        folder = found or create_run_folder(runs_folder)
+        stack.enter_context(lock_run(folder, force=request.force_lock))
+    _refuse_mismatch(request, folder, identity)
+    return folder, engine, pass_engines, identity
+
+
+def _refuse_mismatch(request: SessionRequest, folder: Path, identity: Mapping[str, str]) -> None:
+    try:
+        refuse_mismatch(folder, identity)
+    except RunMismatch as error:
+        error.fix = request.mismatch_fix or error.fix
+        raise
+
+
+def _load_engines(
+    request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
+) -> tuple[Engine, dict[str, Engine]]:
+    """The model and those of further passes; ``stack`` closes those that are loaded here."""
+    engine = model if isinstance(model, Engine) else stack.enter_context(closing(model()))
+    pass_engines = load_pass_engines(request.task, allow_remote=request.allow_remote)
+    for pass_engine in pass_engines.values():
+        stack.callback(pass_engine.close)
+    if request.check_model:
+        request.check_model(engine)
+    check_engines(request.task, engine, pass_engines)
+    return engine, pass_engines
+
+
+def _open_manifest(
+    request: SessionRequest,
+    folder: Path,
+    engines: tuple[Engine, Mapping[str, Engine]],
+    identity: Mapping[str, str],
+) -> dict[str, Any]:
+    """This session's manifest, which adds to those of earlier sessions.
+
+    It is written at once, so that the folder is known to be this run's.
+    """
+    manifest = create_manifest(*engines, identity) | dict(request.manifest_facts)
+    if before := read_manifest(folder):
+        timing = before.get("timing") or {"sessions": 1, "seconds": 0.0}
+        manifest["created"] = before["created"]
+        manifest["timing"] = {**timing, "sessions": timing["sessions"] + 1}
+        manifest["egress"]["connections_attempted"] = before["egress"]["connections_attempted"]
+    write_manifest(folder, manifest)
+    return manifest
