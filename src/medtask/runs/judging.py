@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import UsageError
 from medtask.evaluation.statistics.judge_metrics import JudgeMetrics, PairwiseJudgeMetrics
@@ -33,7 +34,6 @@ from medtask.runs.session import (
     SessionState,
     open_session,
 )
-from medtask.atomic_files import replace_text
 from medtask.tables.write import FORMATS
 from medtask.tasks.rubric import MEDICAL_RUBRIC, Rubric, load_rubric
 from medtask.tasks.task import Task

@@ -30,9 +30,9 @@ from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.thresholds import FittedThresholds
-    from medtask.evaluation.statistics.significance import Baseline
     from medtask.evaluation.report.run_summary import RunSummary
     from medtask.evaluation.statistics.intervals import Metric
+    from medtask.evaluation.statistics.significance import Baseline
 
 # Text that was cut at a sentence is an answer: rows with these statuses are errors only where they
 # have no value.

@@ -15,11 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
+from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine
 from medtask.privacy import NetworkGuard, block_network
-from medtask.atomic_files import replace_text
 from medtask.tables.table import Table
 from medtask.tasks.fingerprint import describe_task
 from medtask.tasks.serialization import task_to_dict
