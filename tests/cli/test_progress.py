@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medtask.cli import progress
-from medtask.cli.progress import RunProgressDisplay, RunProgressLines
+from medtask.cli.progress import RunProgressDisplay
 
 
 @pytest.fixture
@@ -15,41 +15,43 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_the_pace_is_told_in_four_facts(clock: list[float]) -> None:
-    meter = RunProgressDisplay()
-    meter.on_start(1000, 0)
+    display = RunProgressDisplay(quiet=True)
+    display.on_start(1000, 0)
     clock[0] += 10
-    meter.on_batch(200, 1800, 18200)
-    assert meter.describe(1800, 18200) == " 20 %   20.0 rows/s   91 % of tokens reused   0:40 left"
+    display.on_batch(200, 1800, 18200)
+    assert (
+        display.describe(1800, 18200) == " 20 %   20.0 rows/s   91 % of tokens reused   0:40 left"
+    )
 
 
 def test_rows_of_an_earlier_session_do_not_count_as_speed(clock: list[float]) -> None:
-    meter = RunProgressDisplay()
+    display = RunProgressDisplay()
     clock[0] += 3
-    meter.on_start(1000, 500)
+    display.on_start(1000, 500)
     clock[0] += 10
-    meter.on_batch(600, 0, 0)
-    assert meter.rows_per_second() == pytest.approx(10)
-    assert meter.first_answer_s == pytest.approx(13)
-    assert meter.describe(0, 0) == " 60 %   10.0 rows/s   0:40 left"
+    display.on_batch(600, 0, 0)
+    assert display.rows_per_second() == pytest.approx(10)
+    assert display.first_answer_s == pytest.approx(13)
+    assert display.describe(0, 0) == " 60 %   10.0 rows/s   0:40 left"
 
 
 def test_a_run_that_has_nothing_to_ask_has_no_pace(clock: list[float]) -> None:
-    meter = RunProgressDisplay()
-    meter.on_start(5, 5)
-    meter.on_batch(5, 0, 0)
-    assert (meter.rows_per_second(), meter.first_answer_s) == (0.0, None)
-    assert meter.describe(0, 0) == "100 %   0.0 rows/s"
+    display = RunProgressDisplay()
+    display.on_start(5, 5)
+    display.on_batch(5, 0, 0)
+    assert (display.rows_per_second(), display.first_answer_s) == (0.0, None)
+    assert display.describe(0, 0) == "100 %   0.0 rows/s"
 
 
 def test_a_log_gets_a_line_every_ten_seconds(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    meter = RunProgressLines()
-    meter.model_title = "a model"
-    meter.on_start(7200, 0)
+    display = RunProgressDisplay()
+    display.model_title = "a model"
+    display.on_start(7200, 0)
     for done in range(1, 26):
         clock[0] += 1
-        meter.on_batch(done, 10, 90)
+        display.on_batch(done, 10, 90)
     assert capsys.readouterr().err.splitlines() == [
         "Labelling 7,200 rows with a model",
         "10 of 7,200     0 %   1.0 rows/s   90 % of tokens reused   1:59:50 left",

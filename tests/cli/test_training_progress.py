@@ -11,12 +11,7 @@ import sys
 import pytest
 
 from medtask.cli import training_progress as training
-from medtask.cli.training_progress import (
-    TrainingProgressBar,
-    TrainingProgressDisplay,
-    TrainingProgressLines,
-    make_training_display,
-)
+from medtask.cli.training_progress import TrainingProgressDisplay
 from medtask.training.training_log import TrainingObserver, TrainingPoint
 
 
@@ -60,63 +55,63 @@ def simulate_training(
 
 
 def test_the_facts_of_a_training_stand_in_one_line(clock: list[float]) -> None:
-    meter = TrainingProgressDisplay()
-    meter.on_start(30, 0)
-    assert meter.describe() == ""
-    simulate_training(meter, clock, 1, 5)
-    assert meter.describe() == "loss 0.200   1,204 tokens/s   0:50 left"
-    simulate_training(meter, clock, 6, 12)
+    display = TrainingProgressDisplay()
+    display.on_start(30, 0)
+    assert display.describe() == ""
+    simulate_training(display, clock, 1, 5)
+    assert display.describe() == "loss 0.200   1,204 tokens/s   0:50 left"
+    simulate_training(display, clock, 6, 12)
     assert (
-        meter.describe()
+        display.describe()
         == "loss 0.083   validation 0.500 (accuracy 0.871)   1,204 tokens/s   1:36 left"
     )
-    simulate_training(meter, clock, 13, 30)
-    assert meter.describe() == "loss 0.033   validation 0.500 (accuracy 0.871)   1,204 tokens/s"
+    simulate_training(display, clock, 13, 30)
+    assert display.describe() == "loss 0.033   validation 0.500 (accuracy 0.871)   1,204 tokens/s"
 
 
 @pytest.mark.parametrize("done", range(10, 30))
 def test_validations_are_counted_once_wherever_the_training_is(
     clock: list[float], done: int
 ) -> None:
-    meter = TrainingProgressDisplay()
-    meter.on_start(30, 0)
-    simulate_training(meter, clock, 1, done)
+    display = TrainingProgressDisplay()
+    display.on_start(30, 0)
+    simulate_training(display, clock, 1, done)
     then = clock[0]
-    left = meter.estimate_seconds_left()
-    simulate_training(meter, clock, done + 1, 30)
+    left = display.estimate_seconds_left()
+    simulate_training(display, clock, done + 1, 30)
     assert left == pytest.approx(clock[0] - then)
-    assert meter.estimate_seconds_left() is None
+    assert display.estimate_seconds_left() is None
 
 
 def test_a_resumed_training_is_timed_by_its_own_steps(clock: list[float]) -> None:
-    meter = TrainingProgressDisplay()
+    display = TrainingProgressDisplay()
     clock[0] += 500  # the model is loaded
-    meter.on_start(30, 13)
-    assert meter.estimate_seconds_left() is None
-    simulate_training(meter, clock, 14, 15)
-    assert meter.estimate_seconds_left() == pytest.approx(15 * 2)  # no validation was timed yet
-    simulate_training(meter, clock, 16, 22)
-    assert meter.estimate_seconds_left() == pytest.approx(8 * 2 + 30)
+    display.on_start(30, 13)
+    assert display.estimate_seconds_left() is None
+    simulate_training(display, clock, 14, 15)
+    assert display.estimate_seconds_left() == pytest.approx(15 * 2)  # no validation was timed yet
+    simulate_training(display, clock, 16, 22)
+    assert display.estimate_seconds_left() == pytest.approx(8 * 2 + 30)
 
 
 def test_a_step_that_brings_its_validation_along_is_a_step(clock: list[float]) -> None:
-    meter = TrainingProgressDisplay()
-    meter.on_start(20, 0)
+    display = TrainingProgressDisplay()
+    display.on_start(20, 0)
     for step in range(1, 6):
         clock[0] += 3
-        meter.on_point(TrainingPoint(step, 20, step / 20, validation_loss=0.6, score=0.9))
-    assert meter.describe() == "validation 0.600 (accuracy 0.900)   0:45 left"
+        display.on_point(TrainingPoint(step, 20, step / 20, validation_loss=0.6, score=0.9))
+    assert display.describe() == "validation 0.600 (accuracy 0.900)   0:45 left"
 
 
 def test_non_finite_numbers_are_shown_as_words(clock: list[float]) -> None:
-    meter = TrainingProgressDisplay()
-    meter.score_name = "macro-F1"
-    meter.on_start(2, 0)
+    display = TrainingProgressDisplay()
+    display.score_name = "macro-F1"
+    display.on_start(2, 0)
     clock[0] += 1
-    meter.on_point(TrainingPoint(1, 2, 0.5, loss=math.nan, rows_per_s=12.34))
-    meter.on_point(TrainingPoint(1, 2, 0.5, validation_loss=math.inf, score=0.1))
+    display.on_point(TrainingPoint(1, 2, 0.5, loss=math.nan, rows_per_s=12.34))
+    display.on_point(TrainingPoint(1, 2, 0.5, validation_loss=math.inf, score=0.1))
     assert (
-        meter.describe()
+        display.describe()
         == "loss not finite   validation not finite (macro-F1 0.100)   12.3 rows/s   0:01 left"
     )
 
@@ -124,14 +119,14 @@ def test_non_finite_numbers_are_shown_as_words(clock: list[float]) -> None:
 def test_a_log_gets_a_line_every_ten_seconds_and_at_every_validation(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    meter = TrainingProgressLines()
-    meter.on_load("smollm2-135m")
-    meter.on_note("3 rows are left out")
-    meter.model_title = "smollm2-135m"
-    meter.on_start(30, 0)
-    simulate_training(meter, clock, 1, 12, validation_s=4)
-    meter.on_finish()
-    meter.on_finish()
+    display = TrainingProgressDisplay()
+    display.on_load("smollm2-135m")
+    display.on_note("3 rows are left out")
+    display.model_title = "smollm2-135m"
+    display.on_start(30, 0)
+    simulate_training(display, clock, 1, 12, validation_s=4)
+    display.on_finish()
+    display.on_finish()
     assert capsys.readouterr().err.splitlines() == [
         "Loading smollm2-135m",
         "note: 3 rows are left out",
@@ -143,41 +138,45 @@ def test_a_log_gets_a_line_every_ten_seconds_and_at_every_validation(
             "0:48 "
             "left"
         ),
-        "The training is over; the model is saved and measured",
+        "Training finished; saving and evaluating the model",
     ]
 
 
 def test_a_resumed_training_says_where_it_goes_on(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    TrainingProgressLines().on_start(294, 120)
-    assert capsys.readouterr().err == "Training: goes on behind step 120 of 294\n"
+    TrainingProgressDisplay().on_start(294, 120)
+    assert capsys.readouterr().err == "Training: resumes after step 120 of 294\n"
 
 
 def test_quiet_is_silent(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    with make_training_display(quiet=True) as meter:
-        meter.on_load("a model")
-        meter.on_note("a note")
-        meter.on_start(30, 0)
-        simulate_training(meter, clock, 1, 30)
-        meter.on_finish()
+    with TrainingProgressDisplay(quiet=True) as display:
+        display.on_load("a model")
+        display.on_note("a note")
+        display.on_start(30, 0)
+        simulate_training(display, clock, 1, 30)
+        display.on_finish()
     assert capsys.readouterr() == ("", "")
 
 
-def test_standard_error_decides_between_bar_and_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(make_training_display(quiet=False)) is TrainingProgressLines
+def test_only_a_terminal_has_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert type(make_training_display(quiet=False)) is TrainingProgressBar
+    for quiet, has_bar in ((False, True), (True, False)):
+        with TrainingProgressDisplay(quiet=quiet) as display:
+            display.on_start(30, 0)
+        assert ("━" in capsys.readouterr().err) == has_bar
 
 
 TERMINAL_SCRIPT = """
-from medtask.cli.training_progress import make_training_display
+from medtask.cli.training_progress import TrainingProgressDisplay
 from medtask.training.training_log import TrainingPoint
-with make_training_display(quiet=False) as meter:
-    meter.on_start(294, 0)
-    meter.on_point(TrainingPoint(98, 294, 1.0, loss=0.412, tokens_per_s=1204.0))
-    meter.on_point(TrainingPoint(98, 294, 1.0, validation_loss=0.389, score=0.871))
-    meter.on_finish()
+with TrainingProgressDisplay(quiet=False) as display:
+    display.on_start(294, 0)
+    display.on_point(TrainingPoint(98, 294, 1.0, loss=0.412, tokens_per_s=1204.0))
+    display.on_point(TrainingPoint(98, 294, 1.0, validation_loss=0.389, score=0.871))
+    display.on_finish()
 """
 
 

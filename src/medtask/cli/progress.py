@@ -1,31 +1,45 @@
-"""How a run is followed: a bar on a terminal, a line every ten seconds elsewhere, and the times
-that a script wants.
-
-What the meters of runs and of trainings have in common: Follower, Teller, Bar, clock.
-"""
+"""Progress on standard error: a bar on a terminal, elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from medtask.cli import console as show
-from medtask.display import format_clock, format_count
+from medtask.display import format_clock, format_count, format_estimated_duration
+
+if TYPE_CHECKING:
+    from medtask.training.search.candidate_evaluator import SearchTrial
 
 LINE_INTERVAL_S = 10.0
 
 
 class ProgressDisplay:
-    """Follows something long in silence. ``model_title`` is the model's; whoever loads it fills
-    it in.
+    """What the displays of runs, trainings and searches have in common.
+
+    Attributes:
+        quiet: Whether nothing is printed.
+        model_title: The name of the model; set by the code that loads it.
     """
 
-    def __init__(self) -> None:
+    bar_width: int | None = None  # characters; None: lines on a terminal too
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.model_title = ""
+        self._printed_at = time.monotonic()
+        self._bar: Progress | None = None
+        self._bar_task = TaskID(0)
+        if self.bar_width is not None and not quiet and sys.stderr.isatty():
+            columns = BarColumn(bar_width=self.bar_width), TextColumn("{task.fields[facts]}")
+            # What libraries print to standard error meanwhile appears above the bar.
+            self._bar = Progress(
+                *columns, console=show.make_console(stderr=True), redirect_stdout=False
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -36,57 +50,62 @@ class ProgressDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        return None
-
-    def on_load(self, model: str) -> None: ...
-
-    def on_note(self, text: str) -> None: ...
-
-    def on_finish(self) -> None: ...
-
-
-class ProgressPrinter(ProgressDisplay):
-    """Tells on standard error what is loaded, and what people should know."""
+        self.stop_bar()
 
     def on_load(self, model: str) -> None:
-        show.print_line(f"Loading {model}", stderr=True)
+        self.print_line(f"Loading {model}")
 
     def on_note(self, text: str) -> None:
-        show.print_line(("note: ", "yellow"), text, stderr=True)
+        self.print_line(("note: ", "yellow"), text)
 
+    def on_stage(self, text: str) -> None:
+        self.print_line(text)
 
-class ProgressBar:
-    """A bar on standard error, so wide in characters, with facts behind it."""
+    def print_line(self, *parts: str | tuple[str, str]) -> None:
+        """Print a line on standard error, unless the display is quiet."""
+        if not self.quiet:
+            show.print_line(*parts, stderr=True)
 
-    def __init__(self, width: int = 44) -> None:
-        columns = BarColumn(bar_width=width), TextColumn("{task.fields[facts]}", markup=False)
-        # What others print to standard error meanwhile appears above the bar.
-        self._progress = Progress(
-            *columns, console=show.make_console(stderr=True), redirect_stdout=False
-        )
-        self._task = TaskID(0)
+    def start_bar(self, total: int, done: int) -> None:
+        self._printed_at = time.monotonic()
+        if self._bar is not None:
+            self._bar_task = self._bar.add_task("", total=total, completed=done, facts="")
+            self._bar.start()
 
-    def start(self, total: int, done: int) -> None:
-        self._task = self._progress.add_task("", total=total, completed=done, facts="")
-        self._progress.start()
+    def stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
-    def update(self, done: int, facts: str) -> None:
-        self._progress.update(self._task, completed=done, facts=facts)
+    def show_progress(self, done: int, facts: str, position: str, *, now: bool = False) -> None:
+        """Update the bar, or print a line if ten seconds have passed since the last one.
 
-    def stop(self) -> None:
-        self._progress.stop()
+        Args:
+            done: Completed units, for the bar.
+            facts: Text behind the bar.
+            position: What a line has before the facts, such as "step 5 of 30".
+            now: Print the line in any case.
+        """
+        if self._bar is not None:
+            self._bar.update(self._bar_task, completed=done, facts=facts)
+        elif now or time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
+            self._printed_at = time.monotonic()
+            self.print_line(f"{position}   {facts}")
 
 
 class RunProgressDisplay(ProgressDisplay):
-    """Follows a run in silence. ``activity``: what is done to the rows.
+    """Progress of a run.
 
-    ``first_answer_s``: seconds from the meter's making, which is the command's start, to the first
-    answers on the disk.
+    Attributes:
+        activity: What is done to the rows, such as "Labelling".
+        rows: Number of rows of the run.
+        first_answer_s: Seconds from the start of the command to the first stored answers.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.activity = "Labelling"
+    bar_width = 44
+
+    def __init__(self, *, quiet: bool = False, activity: str = "Labelling") -> None:
+        super().__init__(quiet=quiet)
+        self.activity = activity
         self.rows = 0
         self.first_answer_s: float | None = None
         self._created_at = self._started_at = self._updated_at = time.monotonic()
@@ -95,105 +114,47 @@ class RunProgressDisplay(ProgressDisplay):
     def on_start(self, rows: int, done: int) -> None:
         self.rows, self._rows_before, self._rows_done = rows, done, done
         self._started_at = self._updated_at = time.monotonic()
+        self.print_line(f"{self.activity} {format_count(rows, 'row')} with {self.model_title}")
+        self.start_bar(rows, done)
 
     def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
         self._rows_done, self._updated_at = done, time.monotonic()
         if self.first_answer_s is None and done > self._rows_before:
             self.first_answer_s = self._updated_at - self._created_at
-        self.show_progress(tokens_read, tokens_reused)
+        self.show_progress(
+            done, self.describe(tokens_read, tokens_reused), f"{done:,} of {self.rows:,}"
+        )
 
-    def show_progress(self, tokens_read: int, tokens_reused: int) -> None: ...
+    def on_finish(self) -> None:
+        self.stop_bar()
+        self.print_line("All rows are answered; writing the tables and the report")
 
     def rows_per_second(self) -> float:
-        """Rows a second since the first was asked, loading and reporting left out; 0 before any is
-        answered.
-        """
+        """Rows per second of this session, without loading and reporting; 0 before the first."""
         seconds = self._updated_at - self._started_at
         return (self._rows_done - self._rows_before) / seconds if seconds > 0 else 0.0
 
     def describe(self, tokens_read: int, tokens_reused: int) -> str:
         """ "74 %   17.1 rows/s   91 % of tokens reused   6:02 left"."""
-        facts = [
-            f"{self._rows_done / max(1, self.rows):4.0%}".replace("%", " %"),
-            f"{self.rows_per_second():,.1f} rows/s",
-        ]
+        speed = self.rows_per_second()
+        facts = [f"{100 * self._rows_done / max(1, self.rows):3.0f} %", f"{speed:,.1f} rows/s"]
         if tokens_reused:
-            facts.append(
-                f"{tokens_reused / (tokens_read + tokens_reused):.0%}".replace(
-                    "%", " % of tokens reused"
-                )
-            )
-        if self._rows_done < self.rows and self.rows_per_second():
-            facts.append(
-                f"{format_clock((self.rows - self._rows_done) / self.rows_per_second())} left"
-            )
+            share = tokens_reused / (tokens_read + tokens_reused)
+            facts.append(f"{100 * share:.0f} % of tokens reused")
+        if self._rows_done < self.rows and speed:
+            facts.append(f"{format_clock((self.rows - self._rows_done) / speed)} left")
         return "   ".join(facts)
 
 
-class RunProgressLines(ProgressPrinter, RunProgressDisplay):
-    """Follows a run in plain lines on standard error: for logs and schedulers."""
+class SearchProgressDisplay(ProgressDisplay):
+    """Progress of a search: each better candidate at once, others every ten seconds."""
 
-    _printed_at = 0.0
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._best_value: float | None = None
 
-    def on_start(self, rows: int, done: int) -> None:
-        super().on_start(rows, done)
-        self._printed_at = self._started_at
-        show.print_line(
-            f"{self.activity} {format_count(rows, 'row')} with {self.model_title}", stderr=True
-        )
-
-    def on_finish(self) -> None:
-        show.print_line(
-            "All rows have their answers; writing the tables and the report", stderr=True
-        )
-
-    def show_progress(self, tokens_read: int, tokens_reused: int) -> None:
-        if self._updated_at - self._printed_at >= LINE_INTERVAL_S:
-            self._printed_at = self._updated_at
-            show.print_line(
-                f"{self._rows_done:,} of {self.rows:,}   "
-                f"{self.describe(tokens_read, tokens_reused)}",
-                stderr=True,
-            )
-
-
-class RunProgressBar(RunProgressLines):
-    """The same on a terminal, with a bar in place of a line every ten seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bar = ProgressBar()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def on_start(self, rows: int, done: int) -> None:
-        super().on_start(rows, done)
-        self._bar.start(rows, done)
-
-    def on_finish(self) -> None:
-        self._bar.stop()
-        super().on_finish()
-
-    def show_progress(self, tokens_read: int, tokens_reused: int) -> None:
-        self._bar.update(self._rows_done, self.describe(tokens_read, tokens_reused))
-
-
-def make_run_display(*, quiet: bool, activity: str = "Labelling") -> RunProgressDisplay:
-    """Silent if asked to be; else what suits standard error. ``activity``: what is told to be done
-    with the rows.
-    """
-    display = (
-        RunProgressDisplay()
-        if quiet
-        else RunProgressBar()
-        if sys.stderr.isatty()
-        else RunProgressLines()
-    )
-    display.activity = activity
-    return display
+    def on_trial(self, trial: SearchTrial) -> None:
+        left = format_estimated_duration(max(0.0, trial.remaining_s))
+        facts = f"{trial.value:.3f}   best {trial.best:.3f}   {left} left   {trial.description}"
+        is_better, self._best_value = trial.best != self._best_value, trial.best
+        self.show_progress(trial.number, facts, f"  {trial.number:>4}", now=is_better)

@@ -1,28 +1,32 @@
-"""How a training is followed: a bar on a terminal, else a line every ten seconds and at every
-validation.
-"""
+"""Progress of a training: loss, validation score, speed and the estimated time left."""
 
 from __future__ import annotations
 
-import sys
 import time
 from math import isfinite
-from types import TracebackType
 
-from medtask.cli import console as show
-from medtask.cli.progress import LINE_INTERVAL_S, ProgressBar, ProgressDisplay, ProgressPrinter
+from medtask.cli.progress import ProgressDisplay
 from medtask.display import format_clock, format_count
 from medtask.training.training_log import TrainingPoint
 
 
 class TrainingProgressDisplay(ProgressDisplay):
-    """Follows a training in silence. ``score_name``: what the score of a validation is."""
+    """Progress of a training; a line at every validation too.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Attributes:
+        score_name: Name of the validation score.
+        steps: Number of steps of the training.
+        done: Number of steps taken.
+    """
+
+    bar_width = 24
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
         self.score_name = "accuracy"
         self.steps = self.done = 0
-        self._steps_before = 0  # steps of earlier sessions: they say nothing about this one's pace
+        self._steps_before = 0  # steps of earlier sessions, which are not timed
+        self._finished = False
         self._updated_at = time.monotonic()
         self._step_seconds = self._validation_seconds = 0.0
         self._validations = self._last_validation_step = self._validation_interval = 0
@@ -34,11 +38,16 @@ class TrainingProgressDisplay(ProgressDisplay):
         self.steps, self.done, self._steps_before = steps, done, done
         self._step_seconds = self._validation_seconds = 0.0
         self._validations = self._last_validation_step = self._validation_interval = 0
-        self._updated_at = time.monotonic()
+        self._updated_at, self._finished = time.monotonic(), False
+        extent = (
+            f"resumes after step {done:,} of {steps:,}" if done else format_count(steps, "step")
+        )
+        self.print_line(f"{f'Training {self.model_title}'.strip()}: {extent}")
+        self.start_bar(steps, done)
 
     def on_point(self, point: TrainingPoint) -> None:
         spent, self._updated_at = time.monotonic() - self._updated_at, time.monotonic()
-        # A validation stands at the step before it, or brings its step along.
+        # A validation has its step's number: alone after the step, or together with it.
         if point.step > self.done:
             self._step_seconds += spent
         else:
@@ -51,22 +60,30 @@ class TrainingProgressDisplay(ProgressDisplay):
             self._speed_point = point
         if point.validation_loss is not None or point.score is not None:
             self._record_validation(point)
-        self.show_point(is_validation=self._validation_point is point)
+        self.show_progress(
+            self.done,
+            self.describe(),
+            f"step {self.done:,} of {self.steps:,}",
+            now=self._validation_point is point,
+        )
 
-    def show_point(self, *, is_validation: bool) -> None:
-        """``is_validation``: the point is a validation."""
+    def on_finish(self) -> None:
+        self.stop_bar()
+        if not self._finished:  # reported by the method, and again by the training around it
+            self._finished = True
+            self.print_line("Training finished; saving and evaluating the model")
 
     def estimate_seconds_left(self) -> float | None:
-        """Until the last step and the validations before it, as long as this session's were; None
-        before a step was taken.
+        """Estimate the seconds left, from the steps and validations of this session.
 
-        A training that stops early has less.
+        Returns:
+            The seconds without early stopping; None before the first step and after the last.
         """
         steps_taken = self.done - self._steps_before
         if steps_taken <= 0 or self.done >= self.steps:
             return None
         steps = (self.steps - self.done) * self._step_seconds / steps_taken
-        # Behind each interval comes a validation, and one at the end.
+        # One validation after each interval, and one at the end.
         validations = (
             -((self._last_validation_step - self.steps) // self._validation_interval)
             if self._validation_interval
@@ -109,77 +126,9 @@ class TrainingProgressDisplay(ProgressDisplay):
         elif not self._steps_before:
             self._validation_interval = point.step
         elif point.epoch > 0:
-            # A resumed session began between two validations: the distance is not known.
+            # A resumed session starts between two validations, so the interval is estimated.
             self._validation_interval = round(point.step / point.epoch)
         self._last_validation_step, self._validation_point = point.step, point
-
-
-class TrainingProgressLines(ProgressPrinter, TrainingProgressDisplay):
-    """Follows a training in plain lines on standard error: for logs and schedulers."""
-
-    _printed_at = 0.0
-    _finished = False
-
-    def on_start(self, steps: int, done: int) -> None:
-        super().on_start(steps, done)
-        self._printed_at, self._finished = self._updated_at, False
-        what = f"Training {self.model_title}".strip()
-        extent = (
-            f"goes on behind step {done:,} of {steps:,}"
-            if done
-            else f"{format_count(steps, 'step')}"
-        )
-        show.print_line(f"{what}: {extent}", stderr=True)
-
-    def on_finish(self) -> None:
-        if not self._finished:  # a method says so, and so does the training around it
-            self._finished = True
-            show.print_line("The training is over; the model is saved and measured", stderr=True)
-
-    def show_point(self, *, is_validation: bool) -> None:
-        if is_validation or self._updated_at - self._printed_at >= LINE_INTERVAL_S:
-            self._printed_at = self._updated_at
-            show.print_line(
-                f"step {self.done:,} of {self.steps:,}   {self.describe()}", stderr=True
-            )
-
-
-class TrainingProgressBar(TrainingProgressLines):
-    """The same on a terminal, with a bar in place of the lines."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bar = ProgressBar(width=24)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def on_start(self, steps: int, done: int) -> None:
-        super().on_start(steps, done)
-        self._bar.start(steps, done)
-
-    def on_finish(self) -> None:
-        self._bar.stop()
-        super().on_finish()
-
-    def show_point(self, *, is_validation: bool) -> None:
-        self._bar.update(self.done, self.describe())
-
-
-def make_training_display(*, quiet: bool) -> TrainingProgressDisplay:
-    """Silent if asked to be; else what suits standard error."""
-    return (
-        TrainingProgressDisplay()
-        if quiet
-        else TrainingProgressBar()
-        if sys.stderr.isatty()
-        else TrainingProgressLines()
-    )
 
 
 def _format_decimal(value: float | None) -> str:

@@ -88,12 +88,12 @@ def judge(
     same command again to go on where it was stopped, or to add people's grades: nothing is asked
     twice.
     """
-    from medtask.cli.progress import make_run_display
+    from medtask.cli.progress import RunProgressDisplay
     from medtask.runs.judging import judge as judge_answers
     from medtask.tasks.load import load_task
 
     disable_downloads(offline)
-    display = make_run_display(quiet=quiet, activity="Judging")
+    display = RunProgressDisplay(quiet=quiet, activity="Judging")
     with display, redirect_stdout(sys.stderr):
         result = judge_answers(
             run,

@@ -101,13 +101,13 @@ def run(
 
     Run the same command again to go on where it was stopped: nothing is asked twice.
     """
-    from medtask.cli.progress import make_run_display
+    from medtask.cli.progress import RunProgressDisplay
     from medtask.runs.local_run import run as run_task
     from medtask.tasks.load import load_task
 
     disable_downloads(offline)
     loaded_task = load_task(task)
-    display = make_run_display(quiet=quiet, activity=loaded_task.kind_spec.activity)
+    display = RunProgressDisplay(quiet=quiet, activity=loaded_task.kind_spec.activity)
     local_options = {
         "dtype": dtype,
         "device": device,

@@ -116,11 +116,11 @@ def train(
 def _train_model(
     task_data: Sequence[TaskData], recipe: Recipe, *, quiet: bool, **settings: Any
 ) -> TrainResult:
-    from medtask.cli.training_progress import make_training_display
+    from medtask.cli.training_progress import TrainingProgressDisplay
     from medtask.training.train import train as learn
     from medtask.training.validation_metrics import name_score
 
-    with make_training_display(quiet=quiet) as display, redirect_stdout(sys.stderr):
+    with TrainingProgressDisplay(quiet=quiet) as display, redirect_stdout(sys.stderr):
         display.model_title = " + ".join(recipe.bases) or "TF-IDF"
         display.score_name = name_score(data.task for data in task_data)
         return learn(task_data, recipe, observer=display, **settings)

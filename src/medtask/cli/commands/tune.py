@@ -5,7 +5,6 @@ better than chance would have it.
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -31,20 +30,18 @@ from medtask.cli.inputs import (
     open_table,
 )
 from medtask.cli.training_options import SearchMethod
-from medtask.display import format_count, format_estimated_duration
+from medtask.display import format_count
 from medtask.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from medtask.cli.progress import SearchProgressDisplay
     from medtask.engines.base import Engine
     from medtask.tasks.task import Task
     from medtask.training.recipe import Method
-    from medtask.training.search.candidate_evaluator import SearchTrial
     from medtask.training.search.hyperparameter_search import HyperparameterSearchResult
     from medtask.training.search.prompt_tuning import PromptTuningResult, SearchTarget
     from medtask.training.search.search_budget import SearchBudget
     from medtask.training.search.search_data import SearchData
-
-SEARCH_LINE_INTERVAL_S = 10.0
 
 
 def tune(
@@ -99,6 +96,7 @@ def tune(
     by the second; the third, which no search sees, tells at the end what it has brought. Ctrl-C
     ends the search, and the best so far is measured.
     """
+    from medtask.cli.progress import SearchProgressDisplay
     from medtask.tasks.load import load_task
     from medtask.training.search.search_budget import SearchBudget, parse_duration
 
@@ -112,7 +110,7 @@ def tune(
             "--method is how a model is trained, and words are searched for",
             fix="leave out --method, or --what",
         )
-    display = SearchProgressDisplay() if quiet else SearchProgressLines()
+    display = SearchProgressDisplay(quiet=quiet)
     with open_table(loaded_task, data, sheet) as table, redirect_stdout(sys.stderr):
         if loaded_task.gold_column is None:
             fix = "name it with --gold COLUMN, or write `gold: COLUMN` into the task file"
@@ -302,47 +300,4 @@ def _print_result(document: dict[str, Any]) -> None:
         show.print_warning(
             "texts of rows, or what a model wrote after reading them, stand in this file: read "
             "it before you pass it on"
-        )
-
-
-class SearchProgressDisplay:
-    """Follows a search in silence."""
-
-    def on_note(self, text: str) -> None: ...
-
-    def on_load(self, model: str) -> None: ...
-
-    def on_stage(self, text: str) -> None: ...
-
-    def on_trial(self, trial: SearchTrial) -> None: ...
-
-
-class SearchProgressLines(SearchProgressDisplay):
-    """Follows a search in plain lines on standard error: whatever is better at once, the rest every
-    ten seconds.
-    """
-
-    def __init__(self) -> None:
-        self._best_value: float | None = None
-        self._printed_at = 0.0
-
-    def on_load(self, model: str) -> None:
-        show.print_line(f"Loading {model}", stderr=True)
-
-    def on_note(self, text: str) -> None:
-        show.print_line(("note: ", "yellow"), text, stderr=True)
-
-    def on_stage(self, text: str) -> None:
-        show.print_line(text, stderr=True)
-
-    def on_trial(self, trial: SearchTrial) -> None:
-        better = trial.best != self._best_value
-        if not better and time.monotonic() - self._printed_at < SEARCH_LINE_INTERVAL_S:
-            return
-        self._best_value, self._printed_at = trial.best, time.monotonic()
-        left = format_estimated_duration(max(0.0, trial.remaining_s))
-        show.print_line(
-            f"  {trial.number:>4}   {trial.value:.3f}   best {trial.best:.3f}   {left} left   "
-            f"{trial.description}",
-            stderr=True,
         )
