@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medtask.cli.task_summary import describe_invalid_gold
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.load import load_task
 from support.command_line import RunCommand
 
@@ -139,8 +139,8 @@ def test_a_row_without_options_says_so(medtask: RunCommand, kinds_folder: Path) 
 @pytest.mark.parametrize(
     ("name", "warning"),
     [
-        ("labels", 'gold "toe" is no label: 1 row, the first is row 2'),
-        ("one", 'gold "D" is no option of its row: 1 row, the first is row 2'),
+        ("labels", 'gold "toe" is not a label: 1 row, the first is row 2'),
+        ("one", 'gold "D" is not an option of its row: 1 row, the first is row 2'),
         ("fields", 'gold of the field "side" does not fit the schema: 1 row, the first is row 3'),
     ],
 )
@@ -153,11 +153,17 @@ def test_strange_gold_is_told_in_the_words_of_its_kind(
 def test_gold_that_should_be_fields_and_is_a_text_is_not_quoted(kinds_folder: Path) -> None:
     task = load_task("fields.yaml")
     assert (
-        describe_invalid_gold(task, '{"side": "left", "name": "Jane Doe"')
-        == "gold that is no object of the schema"
+        get_task_kind(task).describe_invalid_gold('{"side": "left", "name": "Jane Doe"')
+        == "gold that is not an object of the schema"
     )
-    assert describe_invalid_gold(task, "size") == 'gold of the field "size" does not fit the schema'
-    assert describe_invalid_gold(task, "Jane Doe") == "gold that is no object of the schema"
+    assert (
+        get_task_kind(task).describe_invalid_gold("size")
+        == 'gold of the field "size" does not fit the schema'
+    )
+    assert (
+        get_task_kind(task).describe_invalid_gold("Jane Doe")
+        == "gold that is not an object of the schema"
+    )
 
 
 def test_thinking_and_further_passes_are_told(medtask: RunCommand, kinds_folder: Path) -> None:

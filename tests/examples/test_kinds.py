@@ -18,9 +18,8 @@ from medtask.cli.prompt_preview import render_candidates
 from medtask.engines.fake import FakeEngine
 from medtask.engines.files.model_files import find_built_in_model
 from medtask.records import Answer, Prompt, Record, Status
-from medtask.tasks.gold_values import find_invalid_gold
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.rows import read_records
+from medtask.tasks.rows import find_invalid_gold, read_records
 from medtask.tasks.task import Fields, FreeText, MultiLabel, MultipleChoice, SingleLabel, Task
 from support.example_files import EXAMPLE_NAMES, EXAMPLES, read_rows
 

@@ -215,7 +215,7 @@ def test_the_first_rows_of_a_table(load_text, tmp_path):
         (
             ("{{ text }}", "{{ note }}"),
             (
-                '"gold.csv" holds no row that can be an example: the first one lacks "note", which '
+                '"gold.csv" has no row that can be an example: the first one lacks "note", which '
                 "input uses"
             ),
         ),

@@ -80,7 +80,7 @@ def test_a_flood_of_wrong_examples_is_cut(tmp_path):
         tmp_path, [{"text": "stent", "answer": f"label {number}"} for number in range(200)]
     )
     assert len(messages) == 11
-    assert messages[-1] == "the examples after this one were not looked at"
+    assert messages[-1] == "the examples after this one were not checked"
 
 
 def test_examples_come_from_a_table_beside_the_task(tmp_path):
@@ -104,7 +104,7 @@ def test_a_table_of_examples_is_checked_row_by_row(tmp_path):
         "text,purpose\nLeft hemicolectomy,curativ\nBiliary stent,palliative\n"
     )
     assert list_faults(tmp_path, "shots.csv", gold="purpose") == [
-        'example 1 answers "curativ", which is no label - did you mean "curative"?'
+        'example 1 answers "curativ", which is not a label - did you mean "curative"?'
     ]
 
 

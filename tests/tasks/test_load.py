@@ -117,7 +117,7 @@ def test_a_folder_with_two_task_files_is_ambiguous(tmp_path):
 
 def test_a_table_is_not_taken_for_a_task(tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n")
-    with pytest.raises(InputError, match="no task file"):
+    with pytest.raises(InputError, match="not a task file"):
         load_task(tmp_path / "notes.csv")
 
 
@@ -144,7 +144,7 @@ review:
         (1, 'unknown key "nme" - did you mean "name"?'),
         (6, 'unknown key "lables" - did you mean "labels"?'),
         (8, 'the key "curative" stands here a second time, first in line 7'),
-        (12, 'example 2 answers "paliative", which is no label - did you mean "palliative"?'),
+        (12, 'example 2 answers "paliative", which is not a label - did you mean "palliative"?'),
         (13, 'unknown key "procedre" - did you mean "procedure"?'),
         (13, 'example 3 lacks "procedure", which input uses'),
         (15, '"confidence_below" must be a number from 0 to 1'),
@@ -179,12 +179,12 @@ def test_a_value_of_the_wrong_shape_is_a_fault(load_faults):
         (2, '"input" must be a text - put " around it')
     ]
     assert load_faults(GOOD + "review: high\n") == [
-        (8, '"review" holds keys of its own: confidence_below, off_set_above')
+        (8, '"review" must be a mapping with the keys confidence_below, off_set_above')
     ]
     text = "instruction: x\ninput: '{{ a }}'\nanswer: label\n"
     message = (
-        '"answer" holds keys of its own: kind, and what belongs to it, as in {kind: label, '
-        "labels: [yes, no]}"
+        '"answer" must be a mapping: a kind, and the keys of that kind, as in '
+        "{kind: label, labels: [yes, no]}"
     )
     assert load_faults(text) == [(3, message)]
 

@@ -113,7 +113,7 @@ def test_letters_are_the_answers_of_a_choice(load_text, load_faults):
         "[{name: again, when: {answer_in: [A, %s]}}]\n"
     )
     assert load_text(text % "E").passes[0].when.answer_in == ("A", "E")
-    assert load_faults(text % "five") == [(4, 'answer_in names "five", which is no letter')]
+    assert load_faults(text % "five") == [(4, 'answer_in names "five", which is not a letter')]
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,12 @@ def test_letters_are_the_answers_of_a_choice(load_text, load_faults):
     [
         (
             "when: {}",
-            '"when" says which rows are asked again: confidence_below, status or answer_in',
+            '"when" selects the rows of a pass: confidence_below, status or answer_in',
         ),
-        ("when: always", '"when" holds keys of its own: confidence_below, status, answer_in'),
+        (
+            "when: always",
+            '"when" must be a mapping with the keys confidence_below, status, answer_in',
+        ),
         ("instruction: x", 'pass 1 has no "when"'),
         (
             "when: {pass: first}",
@@ -136,19 +139,19 @@ def test_letters_are_the_answers_of_a_choice(load_text, load_faults):
         ("when: {status: [too_short]}", "rows with the status too_short are asked in no pass"),
         (
             "when: {answer_in: [othr]}",
-            'answer_in names "othr", which is no label - did you mean "other"?',
+            'answer_in names "othr", which is not a label - did you mean "other"?',
         ),
         (
             "when: {answer_in: unsure}",
             (
-                'answer_in names "unsure", which is no label - rows that abstained are asked by '
+                'answer_in names "unsure", which is not a label - rows that abstained are asked by '
                 '"status: abstained"'
             ),
         ),
         ("when: {answer_in: []}", '"answer_in" is a name, or a list of names'),
         (
             "when: {status: review}, labels: [curativ]",
-            '"curativ" is no label of the task - did you mean "curative"?',
+            '"curativ" is not a label of the task - did you mean "curative"?',
         ),
         ("when: {status: review}, labels: {curative: x}", '"labels" is a name, or a list of names'),
         (
@@ -157,7 +160,7 @@ def test_letters_are_the_answers_of_a_choice(load_text, load_faults):
         ),
         (
             "when: {status: review}, examples: [{text: a, answer: b}]",
-            'example 1 answers "b", which is no label',
+            'example 1 answers "b", which is not a label',
         ),
         (
             "when: {status: review}, abstain: x",
@@ -180,7 +183,7 @@ def test_passes_have_names_of_their_own(load_faults):
         (17, '"again" is the name of an earlier pass: give this one another name')
     ]
     assert load_faults(TASK + "  - {name: first, when: {status: review}}\n") == [
-        (16, '"first" is what the first pass is called: give this one another name')
+        (16, '"first" is the name of the first pass: give this one another name')
     ]
     assert load_faults(TASK + "  - {when: {status: review}}\n") == [(16, 'pass 1 has no "name"')]
     assert load_faults(TASK.replace("passes:\n", "passes: {name: x}\n")) == [
@@ -194,7 +197,7 @@ def test_passes_have_names_of_their_own(load_faults):
         (
             "{kind: answer}",
             "{confidence_below: 0.5}",
-            "free text has no confidence: leave confidence_below out",
+            "free text has no confidence: remove confidence_below",
         ),
         (
             "{kind: answer}",
@@ -204,7 +207,7 @@ def test_passes_have_names_of_their_own(load_faults):
         (
             "{kind: fields, schema: {properties: {a: {type: string}}}}",
             "{confidence_below: 0.5}",
-            "only enum and boolean fields have a confidence: leave confidence_below out",
+            "only enum and boolean fields have a confidence: remove confidence_below",
         ),
     ],
 )
@@ -231,7 +234,7 @@ def test_labels_belong_to_tasks_of_labels(load_faults):
         "when: {status: truncated}, labels: [a]}]\n"
     )
     assert load_faults(text) == [
-        (4, '"labels" belongs to tasks of labels, and this one is of the kind answer')
+        (4, '"labels" belongs to tasks with labels, and this one is of the kind answer')
     ]
 
 
@@ -241,8 +244,8 @@ input: "{{ text }}"
 answer: {kind: choice, options: o, debias: permute}
 """
 PERMUTE_FAULT = (
-    '"debias: permute" shows the options in other orders, and thoughts name them by the '
-    "letters of one: leave out either"
+    '"debias: permute" shows the options in several orders, and thoughts name them by the '
+    "letters of one order: remove one of the two"
 )
 
 

@@ -90,11 +90,11 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
-        (("passing: fine", "passing: fien"), 3, 'no grade - did you mean "fine"?'),
+        (("passing: fine", "passing: fien"), 3, 'not a grade - did you mean "fine"?'),
         (("passing: fine", "passing: poor"), 3, "every answer would be acceptable"),
         (("passing: fine\n", ""), None, '"passing" is missing'),
         (("  fine: right\n", ""), 5, "two grades or more"),
-        (("poor: wrong\n  fine: right", "2: wrong\n  1: right"), 5, "stand in their order"),
+        (("poor: wrong\n  fine: right", "2: wrong\n  1: right"), 5, "must be in order"),
         (("grades:\n  poor: wrong\n  fine: right", "grades: [poor, fine]"), 5, "mapping"),
         (("name:", "nonsense:"), 1, "there are name, instruction, grades, passing, reference"),
     ],

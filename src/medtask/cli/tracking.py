@@ -40,7 +40,7 @@ def open_tracking(
         return None
     home = folder.absolute().parent if folder else open_runs_folder(task)
     return open_tracker(
-        store, runs_folder=home, task=task.name, phi=task.phi, allow_remote=allow_remote
+        store, runs_folder=home, task=task.name, phi=bool(task.phi), allow_remote=allow_remote
     )
 
 

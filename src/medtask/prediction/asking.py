@@ -10,7 +10,7 @@ from medtask.engines.base import Engine
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.prediction.field_answers import build_field_branches, parse_object
 from medtask.records import Fault, Generated, Limits, Prompt, Scores, Status
-from medtask.tasks.prompt_text import format_close_tag, format_open_tag
+from medtask.tasks.kinds.answer import format_close_tag, format_open_tag
 from medtask.tasks.task import Fields, FreeText, MultipleChoice, Reasoning, ScoredField, Task
 
 # Prompts that are written for together. What one is written next to can move its last digits, so a

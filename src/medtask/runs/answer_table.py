@@ -27,8 +27,8 @@ from medtask.runs.task_inference import (
 from medtask.tables.cell_values import read_cell, unescape_formula
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.table import Table
-from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.prompt import build_prompt, find_prompt_columns
+from medtask.tasks.rows import find_invalid_gold, read_gold
 from medtask.tasks.serialization import task_from_dict
 from medtask.tasks.task import Task
 

@@ -26,8 +26,8 @@ from medtask.tables.cell_values import read_cell
 from medtask.tables.read import read_table
 from medtask.tables.table import Column
 from medtask.tables.write import unescape_formula, write_answers
-from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.prompt import find_prompt_columns
+from medtask.tasks.rows import find_invalid_gold, read_gold
 from medtask.tasks.task import MultiLabel, MultipleChoice, Task
 
 SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"

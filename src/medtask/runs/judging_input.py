@@ -69,7 +69,8 @@ class JudgingInput:
     @property
     def task(self) -> Task:
         """The task that the judge answers."""
-        phi = self.answers.task.phi or (self.alternative is not None and self.alternative.task.phi)
+        sources = (self.answers, self.alternative)
+        phi = any(source.task.phi for source in sources if source is not None)
         return (make_comparison_task if self.alternative else make_grading_task)(
             self.rubric, phi=phi
         )

@@ -338,7 +338,7 @@ def _compare_annotators(
     answers: AnswerTable, options: EvaluationOptions
 ) -> AnnotatorAgreement | None:
     from medtask.evaluation.comparison.annotators import compare_annotators
-    from medtask.tasks.gold_values import read_gold
+    from medtask.tasks.rows import read_gold
 
     assert options.readers is not None
     if unknown := [

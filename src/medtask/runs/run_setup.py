@@ -17,8 +17,7 @@ from medtask.runs.session import SessionRequest
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import FORMATS
-from medtask.tasks.gold_values import find_invalid_gold
-from medtask.tasks.rows import check_columns, find_unknown_gold, read_records
+from medtask.tasks.rows import check_columns, find_invalid_gold, find_unknown_gold, read_records
 from medtask.tasks.task import MultiLabel, Task
 
 

@@ -37,21 +37,40 @@ class NullScalar(str):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A task file. Every scalar in ``data`` is the text that was typed (or None where nothing was).
+class SourceLines:
+    """Line numbers of a file, from 1.
 
-    ``lines``: 1-based line of every key and list item; ``block_lines``: where the text of a ``|``
-    block begins. ``faults``: those that did not keep the rest from being read.
+    ``lines``: of every key and list item; ``block_lines``: of the first line of each ``|`` block.
+    """
+
+    lines: Mapping[KeyPath, int]
+    block_lines: Mapping[KeyPath, int]
+
+    def find(self, *path: str | int, text_line: int = 1) -> int | None:
+        """The line of the value at ``path``, or of what contains it; None where there is neither.
+
+        ``text_line`` counts within the value's text.
+        """
+        if path in self.block_lines:
+            return self.block_lines[path] + text_line - 1
+        known = (path[:length] for length in range(len(path), 0, -1))
+        return next((self.lines[prefix] for prefix in known if prefix in self.lines), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A task file. Every scalar in ``data`` is the text that was typed; None where it is empty.
+
+    ``faults``: those found while reading the file to its end.
     """
 
     source: str
     data: dict[str, object]
-    lines: Mapping[KeyPath, int] = field(repr=False)
-    block_lines: Mapping[KeyPath, int] = field(repr=False)
+    source_lines: SourceLines = field(repr=False)
     faults: tuple[TaskFault, ...] = ()
 
     def get_value(self, *path: str | int) -> object:
-        """What stands at ``path``; None where nothing does."""
+        """The value at ``path``; None where there is none."""
         value: object = self.data
         for key in path:
             if isinstance(value, dict):
@@ -62,17 +81,13 @@ class Document:
                 return None
         return value
 
-    def find_line(self, *path: str | int, text_line: int = 1) -> int | None:
-        """Where the value at ``path`` stands, or else what holds it; ``text_line`` counts within
-        its text.
-        """
-        if path in self.block_lines:
-            return self.block_lines[path] + text_line - 1
-        known = (path[:length] for length in range(len(path), 0, -1))
-        return next((self.lines[prefix] for prefix in known if prefix in self.lines), None)
+    def find_line(self, *path: str | int) -> int | None:
+        """The line of the value at ``path``, or of what contains it."""
+        return self.source_lines.find(*path)
 
     def make_fault(self, message: str, *path: str | int, text_line: int = 1) -> TaskFault:
-        return TaskFault(self.find_line(*path, text_line=text_line), message)
+        """A fault with the line of the value at ``path``."""
+        return TaskFault(self.source_lines.find(*path, text_line=text_line), message)
 
 
 class _ParseEvent(NamedTuple):
@@ -107,7 +122,7 @@ def read_document(path: Path) -> Document:
         raise TaskFaults(
             source, [TaskFault(first.line, "a task is a mapping: instruction, input, answer")]
         )
-    return Document(source, data, builder.lines, builder.blocks, tuple(builder.faults))
+    return Document(source, data, SourceLines(builder.lines, builder.blocks), tuple(builder.faults))
 
 
 def _read_text(path: Path) -> str:

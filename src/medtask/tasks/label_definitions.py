@@ -1,6 +1,4 @@
-"""The answers that a task allows: names that a reader can tell apart, and what the model would
-write for each.
-"""
+"""The labels of a task: names that a reader can tell apart, and what the model writes for each."""
 
 from __future__ import annotations
 
@@ -11,58 +9,49 @@ from string import ascii_uppercase
 from typing import Literal
 
 from medtask.display import quote
-from medtask.errors import TaskFault
-from medtask.tasks.document import Document, KeyPath, NullScalar
+from medtask.tasks.document import KeyPath
+from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Label
 from medtask.tasks.text_cleaning import is_clean_line
 
-PLACEHOLDER_LABELS = (
-    "<first label>",
-    "<second label>",
-)  # what a drafted task holds until someone fills in the labels
+PLACEHOLDER_LABELS = ("<first label>", "<second label>")  # of a drafted task file
 MAX_LISTED_WARNINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class LabelEntry:
-    """One label as it stands in the file."""
+    """One label as the file has it."""
 
     name: str
     definition: str
     path: KeyPath
 
 
-def read_labels(document: Document, raw: object) -> tuple[list[LabelEntry], list[TaskFault]]:
-    """The labels of ``answer: labels``, a mapping to definitions or a list of names; faulty ones
-    are left out.
+def read_labels(reader: TaskReader, raw: object) -> list[LabelEntry]:
+    """The labels under ``labels``: a mapping to definitions, or a list of names.
+
+    Invalid ones are left out, with a fault for each.
     """
     path = ("answer", "labels")
-    if not isinstance(raw, dict | list):
-        message = (
-            '"labels" is a list of names, or a mapping of names to definitions'
-            if raw
-            else '"labels" is empty - name the answers'
-        )
-        return [], [document.make_fault(message, *path)]
-    if not raw:
-        return [], [document.make_fault('"labels" is empty - name the answers', *path)]
+    if raw and not isinstance(raw, dict | list):
+        message = '"labels" is a list of names, or a mapping of names to definitions'
+        reader.add_fault(message, *path)
+        return []
+    if not isinstance(raw, dict | list) or not raw:
+        reader.add_fault('"labels" is empty - name the answers', *path)
+        return []
     if any(name in PLACEHOLDER_LABELS for name in raw):
-        return [], [
-            document.make_fault(
-                "fill in the labels: the names and definitions that stand here are only "
-                "placeholders",
-                *path,
-            )
-        ]
+        message = "fill in the labels: these names and definitions are placeholders"
+        reader.add_fault(message, *path)
+        return []
     if isinstance(raw, dict):
         typed = [(key, key, definition) for key, definition in raw.items()]
     else:
         typed = [(index, name, None) for index, name in enumerate(raw)]
     entries: list[LabelEntry] = []
-    faults: list[TaskFault] = []
     seen: dict[str, LabelEntry] = {}
     for key, name, definition in typed:
-        entry = _read_label_entry(document, name, definition, (*path, key), faults)
+        entry = _read_label_entry(reader, name, definition, (*path, key))
         if entry is None:
             continue
         duplicate = seen.setdefault(normalize_name(entry.name), entry)
@@ -71,34 +60,30 @@ def read_labels(document: Document, raw: object) -> tuple[list[LabelEntry], list
         else:
             message = (
                 f"the labels {quote(duplicate.name)} (line "
-                f"{document.find_line(*duplicate.path)}) and "
-                f"{quote(entry.name)} cannot be told apart"
+                f"{reader.document.find_line(*duplicate.path)}) and {quote(entry.name)} "
+                "cannot be told apart"
             )
-            faults.append(document.make_fault(message, *entry.path))
-    return entries, faults
+            reader.add_fault(message, *entry.path)
+    return entries
 
 
 def read_abstain_label(
-    document: Document, raw: object, labels: Sequence[LabelEntry]
-) -> tuple[LabelEntry | None, list[TaskFault]]:
-    """The answer of ``answer: abstain``: a name, or a mapping of one name to its definition."""
+    reader: TaskReader, raw: object, labels: Sequence[LabelEntry]
+) -> LabelEntry | None:
+    """The answer under ``abstain``: a name, or a mapping of one name to its definition."""
     path = ("answer", "abstain")
-    if raw is None or isinstance(raw, NullScalar):
-        return None, []
+    if is_null(raw):
+        return None
     if isinstance(raw, list) or (isinstance(raw, dict) and len(raw) != 1):
-        return None, [
-            document.make_fault('"abstain" is one name, or one name with its definition', *path)
-        ]
+        reader.add_fault('"abstain" is one name, or one name with its definition', *path)
+        return None
     name, definition = next(iter(raw.items())) if isinstance(raw, dict) else (raw, None)
-    faults: list[TaskFault] = []
-    entry = _read_label_entry(document, name, definition, path, faults)
+    entry = _read_label_entry(reader, name, definition, path)
     if entry and any(normalize_name(entry.name) == normalize_name(label.name) for label in labels):
-        return None, [
-            document.make_fault(
-                f"{quote(entry.name)} cannot be both a label and the abstention", *path
-            )
-        ]
-    return entry, faults
+        message = f"{quote(entry.name)} cannot be both a label and the abstention"
+        reader.add_fault(message, *path)
+        return None
+    return entry
 
 
 def normalize_name(name: str) -> str:
@@ -107,36 +92,25 @@ def normalize_name(name: str) -> str:
 
 
 def _read_label_entry(
-    document: Document, name: object, definition: object, path: KeyPath, faults: list[TaskFault]
+    reader: TaskReader, name: object, definition: object, path: KeyPath
 ) -> LabelEntry | None:
+    fault = _find_label_fault(name, definition)
+    if fault:
+        reader.add_fault(fault, *path)
+        return None
+    text = "" if is_null(definition) else " ".join(str(definition).split())
+    return LabelEntry(str(name).strip(), text, path)
+
+
+def _find_label_fault(name: object, definition: object) -> str | None:
     if isinstance(name, dict | list):
-        faults.append(
-            document.make_fault(
-                'a list of labels holds names only - to define them, leave out the "-" before each',
-                *path,
-            )
-        )
-    elif name is None or not str(name).strip():
-        faults.append(document.make_fault("a label has no name", *path))
-    elif not is_clean_line(str(name)):
-        faults.append(
-            document.make_fault(
-                f"the label {quote(name)} holds a line break or an invisible character", *path
-            )
-        )
-    elif isinstance(definition, dict | list):
-        faults.append(
-            document.make_fault(
-                f'the definition of {quote(name)} must be a text - put " around it', *path
-            )
-        )
-    else:
-        words = (
-            ""
-            if definition is None or isinstance(definition, NullScalar)
-            else " ".join(str(definition).split())
-        )
-        return LabelEntry(str(name).strip(), words, path)
+        return 'a list of labels holds names only - to define them, leave out the "-" before each'
+    if name is None or not str(name).strip():
+        return "a label has no name"
+    if not is_clean_line(str(name)):
+        return f"the label {quote(name)} holds a line break or an invisible character"
+    if isinstance(definition, dict | list):
+        return f'the definition of {quote(name)} must be a text - put " around it'
     return None
 
 
@@ -145,9 +119,7 @@ def assign_verbalizers(
     abstain: LabelEntry | Label | None,
     readout: Literal["name", "code"],
 ) -> tuple[tuple[Label, ...], Label | None]:
-    """Labels with what the model would write: their names, or codes A to Z (1, 2, ... where there
-    are more).
-    """
+    """Labels with what the model writes: names, or codes A to Z (beyond 26: 1, 2, ...)."""
     entries = [*labels, abstain] if abstain else list(labels)
     names = [entry.name for entry in entries]
     codes = (
@@ -164,24 +136,17 @@ def assign_verbalizers(
 
 
 def find_label_warnings(
-    document: Document, file_name: str, labels: Sequence[LabelEntry], exclusive: bool
+    reader: TaskReader, labels: Sequence[LabelEntry], *, exclusive: bool
 ) -> Iterator[str]:
-    """What is allowed but probably not meant: a single label to choose from (``exclusive``), labels
-    without a definition.
-    """
+    """A single label to choose from (``exclusive``), and labels without a definition."""
     if exclusive and len(labels) == 1:
-        line = document.find_line("answer", "labels")
-        yield (
-            f"{file_name}:{line}: {quote(labels[0].name)} is the only label - its confidence "
-            "will always be 1"
-        )
+        name = quote(labels[0].name)
+        message = f"{name} is the only label - its confidence will always be 1"
+        yield reader.format_warning(message, "answer", "labels")
     bare = [label for label in labels if not label.definition]
     for label in bare[:MAX_LISTED_WARNINGS]:
-        yield (
-            f"{file_name}:{document.find_line(*label.path)}: {quote(label.name)} has no "
-            "definition "
-            "- the model sees the bare word"
-        )
+        message = f"{quote(label.name)} has no definition - the model sees the bare word"
+        yield reader.format_warning(message, *label.path)
     if rest := bare[MAX_LISTED_WARNINGS:]:
-        line = document.find_line(*rest[0].path)
-        yield f"{file_name}:{line}: {len(rest):,} more labels have no definition"
+        message = f"{len(rest):,} more labels have no definition"
+        yield reader.format_warning(message, *rest[0].path)

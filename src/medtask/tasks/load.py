@@ -1,30 +1,21 @@
-"""Task files into tasks: everything that is wrong with one is told at once, each fault with its
-line.
-"""
+"""Task files into tasks; all faults of a file are reported at once, each with its line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from medtask.display import quote
+from medtask.display import format_suggestion, quote
 from medtask.errors import InputError, TaskFault, TaskFaults
-from medtask.tasks.answer_spec import read_answer_spec
-from medtask.tasks.config import (
-    ConfigModel,
-    GateConfig,
-    ReviewConfig,
-    TaskConfig,
-    read_answer_config,
-    read_config,
-    resolve_keys,
-)
-from medtask.tasks.document import Document, NullScalar, read_document
+from medtask.tasks.config import ConfigModel, GateConfig, ReviewConfig, TaskConfig
+from medtask.tasks.document import read_document
 from medtask.tasks.fewshot import read_examples
 from medtask.tasks.fingerprint import fingerprint_task
 from medtask.tasks.input_template import read_template
+from medtask.tasks.keys import find_kind, resolve_keys
+from medtask.tasks.kinds import TASK_KINDS, get_task_kind
 from medtask.tasks.label_definitions import (
     LabelEntry,
     assign_verbalizers,
@@ -32,156 +23,172 @@ from medtask.tasks.label_definitions import (
     read_abstain_label,
     read_labels,
 )
-from medtask.tasks.pass_definitions import check_debiasing, derive_passes, read_reasoning
-from medtask.tasks.prompt import find_extra_columns
-from medtask.tasks.task import Fields, FreeText, Gate, Review, SingleLabel, Task
+from medtask.tasks.pass_definitions import check_reasoning, derive_passes, read_reasoning
+from medtask.tasks.reader import TaskReader
+from medtask.tasks.task import AnswerSpec, Gate, Label, Review, SingleLabel, Task
 from medtask.tasks.text_cleaning import clean_text
 
 FILE_NAMES = ("task.yaml", "task.yml", "task.json")
 MAX_LISTED_FAULTS = 50
 
+T = TypeVar("T")
+
 
 def load_task(path: str | Path) -> Task:
-    """Load a task from its file, or from the folder that holds ``task.yaml`` (``task.yml``,
-    ``task.json``).
+    """Load a task.
 
-    Raises TaskFaults with all faults of the file, InputError where there is no such file.
+    Args:
+        path: The task's file, or the folder that holds its ``task.yaml``, ``task.yml`` or
+            ``task.json``.
+
+    Returns:
+        The task. Its ``warnings`` name what is allowed but probably not meant.
+
+    Raises:
+        TaskFaults: With all faults of the file.
+        InputError: There is no such file, or it cannot be read.
     """
     file = _find_file(Path(path))
-    document, faults = resolve_keys(read_document(file))
-    faults += document.faults
-    part = read_config(document, (), TaskConfig, faults)
-    parsed = _parse_task(document, file, faults)
+    reader = TaskReader(read_document(file))
+    resolve_keys(reader)
+    reader.faults += reader.document.faults
+    config = reader.read_config((), TaskConfig)
+    answer = _read_answer(reader)
     task = replace(
-        parsed.task,
-        name=_choose_task_name(_read_text(document.data, "name"), file),
-        review=_read_optional(document, "review", ReviewConfig, Review, faults) or Review(),
-        gate=_read_gate(document, parsed.task, faults),
-        reasoning=read_reasoning(document, ("reasoning",), faults),
-        phi=part.phi if part else False,
-        data=file.parent / part.data if part and part.data else None,
-        model=part.model if part else None,
-        source=file,
+        _build_task(reader, file, config, answer),
+        review=_read_section(reader, "review", ReviewConfig, Review) or Review(),
+        reasoning=read_reasoning(reader, ("reasoning",)),
     )
-    few_shot = read_examples(
-        document, ("examples",), file.parent, parsed.task, parsed.answers_known, faults
-    )
+    task = replace(task, gate=_read_gate(reader, task))
+    few_shot = read_examples(reader, ("examples",), task)
     task = replace(task, examples=few_shot.examples, pool=few_shot.pool)
-    check_debiasing(document, ("reasoning",), task, faults)
-    passes = derive_passes(document, task, file.parent, parsed.answers_known, faults)
-    if faults or part is None:
-        raise TaskFaults(str(file), _limit_faults(faults))
-    own = find_label_warnings(
-        document, file.name, parsed.label_entries, isinstance(task.answer_spec, SingleLabel)
+    check_reasoning(reader, ("reasoning",), task)
+    passes = derive_passes(reader, task)
+    if reader.faults or config is None:
+        raise TaskFaults(str(file), _limit_faults(reader.faults))
+    warnings = (
+        *find_label_warnings(reader, answer.label_entries, exclusive=task.kind_spec.exclusive),
+        *_find_gold_leaks(reader, task),
+        *few_shot.warnings,
+        *(warning for one in passes for warning in one.task.warnings),
     )
-    more = (warning for one in passes for warning in one.task.warnings)
-    task = replace(
-        task,
-        passes=passes,
-        warnings=(*own, *_find_gold_leaks(document, file.name, task), *few_shot.warnings, *more),
-    )
+    task = replace(task, passes=passes, warnings=warnings)
     return replace(task, fingerprint=fingerprint_task(task))
 
 
 @dataclass(frozen=True, slots=True)
-class _ParsedTask:
-    """What is asked, as far as the file tells. ``label_entries``: its labels;
-    ``answers_known``: whether its answers are known for sure.
-    """
+class _AnswerSection:
+    """The answer section: its spec, the labels as the file has them, and as the model does."""
 
-    task: Task
+    spec: AnswerSpec
     label_entries: list[LabelEntry]
-    answers_known: bool
+    labels: tuple[Label, ...]
+    abstain: Label | None
 
 
-def _parse_task(document: Document, file: Path, faults: list[TaskFault]) -> _ParsedTask:
-    before = len(faults)
-    answer, part = document.get_value("answer"), read_answer_config(document, faults)
-    answer = answer if isinstance(answer, dict) else {}
-    entries, label_faults = (
-        read_labels(document, answer["labels"]) if "labels" in answer else ([], [])
-    )
-    abstain, abstain_faults = read_abstain_label(document, answer.get("abstain"), entries)
-    faults += label_faults + abstain_faults
-    answer_spec = (
-        read_answer_spec(
-            document,
-            part,
-            [] if label_faults else [entry.name for entry in entries],
-            file.parent,
-            faults,
+def _read_answer(reader: TaskReader) -> _AnswerSection:
+    before = len(reader.faults)
+    kind, config = _read_answer_config(reader)
+    raw = reader.document.get_value("answer")
+    raw = raw if isinstance(raw, dict) else {}
+    before_labels = len(reader.faults)
+    entries = read_labels(reader, raw["labels"]) if "labels" in raw else []
+    names = [entry.name for entry in entries] if len(reader.faults) == before_labels else []
+    abstain = read_abstain_label(reader, raw.get("abstain"), entries)
+    spec: AnswerSpec = SingleLabel()
+    if kind and config:
+        spec = TASK_KINDS[kind].read_spec(reader, config, names)
+    readout = TASK_KINDS[spec.kind].get_readout(spec)
+    labels, abstention = assign_verbalizers(entries, abstain, readout)
+    reader.answers_known = config is not None and len(reader.faults) == before
+    return _AnswerSection(spec, entries, labels, abstention)
+
+
+def _read_answer_config(reader: TaskReader) -> tuple[str | None, ConfigModel | None]:
+    """The kind that the answer section names, and its plain values."""
+    answer = reader.document.get_value("answer")
+    if not isinstance(answer, dict):
+        if "answer" in reader.document.data:
+            message = (
+                '"answer" must be a mapping: a kind, and the keys of that kind, as in '
+                "{kind: label, labels: [yes, no]}"
+            )
+            reader.add_fault(message, "answer")
+        return None, None
+    given_kind, kind = answer.get("kind"), find_kind(answer)
+    if given_kind not in TASK_KINDS:
+        kinds = ", ".join(TASK_KINDS)
+        hint = format_suggestion(str(given_kind), TASK_KINDS) or f" - there are {kinds}"
+        message = (
+            f"unknown kind {quote(given_kind)}{hint}"
+            if "kind" in answer
+            else f'"answer" has no "kind" - there are {kinds}'
         )
-        if part
-        else SingleLabel()
-    )
-    labels, abstention = assign_verbalizers(
-        entries, abstain, answer_spec.readout if isinstance(answer_spec, SingleLabel) else "name"
-    )
-    answers_known = part is not None and len(faults) == before
-    faults += _check_input(document)
-    data = document.data
-    task = Task(
-        "",
-        _read_text(data, "instruction"),
-        _read_text(data, "input"),
-        answer_spec,
-        labels,
-        abstention,
-    )
-    columns: dict[str, Any] = {
-        f"{key}_column": _read_text(data, key) or None for key in ("id", "gold", "group")
-    }
-    return _ParsedTask(replace(task, **columns), entries, answers_known)
+        reader.add_fault(message, "answer", "kind")
+    if not kind or "kind" not in answer:
+        return None, None
+    return kind, reader.read_config(("answer",), TASK_KINDS[kind].config_type)
 
 
-def _read_gate(document: Document, task: Task, faults: list[TaskFault]) -> Gate:
-    gate = _read_optional(document, "gate", GateConfig, Gate, faults)
+def _build_task(
+    reader: TaskReader, file: Path, config: TaskConfig | None, answer: _AnswerSection
+) -> Task:
+    """The task without examples, gate and passes."""
+    _check_input(reader)
+    return Task(
+        name=_choose_task_name(reader.get_text("name"), file),
+        instruction=reader.get_text("instruction"),
+        input=reader.get_text("input"),
+        answer_spec=answer.spec,
+        labels=answer.labels,
+        abstain=answer.abstain,
+        phi=config.phi if config else None,
+        id_column=reader.get_text("id") or None,
+        gold_column=reader.get_text("gold") or None,
+        group_column=reader.get_text("group") or None,
+        data=file.parent / config.data if config and config.data else None,
+        model=config.model if config else None,
+        source=file,
+        source_lines=reader.document.source_lines,
+    )
+
+
+def _read_gate(reader: TaskReader, task: Task) -> Gate:
+    gate = _read_section(reader, "gate", GateConfig, Gate)
     if gate is None:
         return Gate()
-    if gate.too_long == "chunk" and isinstance(task.answer_spec, FreeText | Fields):
+    if gate.too_long == "chunk" and task.kind_spec.generated:
         message = (
-            f"chunk combines scores, and a task of the kind {task.kind} has none: choose "
-            "error or head_tail"
+            f"chunk combines scores, and a task of the kind {task.kind} has none: choose error or "
+            "head_tail"
         )
-        faults.append(document.make_fault(message, "gate", "too_long"))
-    if gate.too_long != "chunk" and document.get_value("gate", "combine") is not None:
-        faults.append(
-            document.make_fault('"combine" belongs to "too_long: chunk"', "gate", "combine")
-        )
-    if gate.novelty is not None and document.get_value("examples") is None:
-        faults.append(
-            document.make_fault(
-                '"novelty" is likeness to the examples, and the task has none', "gate", "novelty"
-            )
+        reader.add_fault(message, "gate", "too_long")
+    if gate.too_long != "chunk" and reader.document.get_value("gate", "combine") is not None:
+        reader.add_fault('"combine" belongs to "too_long: chunk"', "gate", "combine")
+    if gate.novelty is not None and reader.document.get_value("examples") is None:
+        reader.add_fault(
+            '"novelty" compares rows with the examples, and the task has none', "gate", "novelty"
         )
     return gate
 
 
-T = TypeVar("T")
-
-
-def _read_optional(
-    document: Document,
-    key: str,
-    config_type: type[ConfigModel],
-    factory: Callable[..., T],
-    faults: list[TaskFault],
+def _read_section(
+    reader: TaskReader, key: str, config_type: type[ConfigModel], factory: Callable[..., T]
 ) -> T | None:
-    """The record that ``factory`` makes of an optional part; None where there is none, or a
-    fault in it.
+    """The record that ``factory`` makes of an optional section; None where it is missing or
+    invalid.
     """
-    raw = document.get_value(key)
-    if raw is None or isinstance(raw, NullScalar):
+    if reader.is_missing(key):
         return None
-    read = read_config(document, (key,), config_type, faults)
-    return factory(**read.model_dump()) if read else None
+    config = reader.read_config((key,), config_type)
+    return factory(**config.model_dump()) if config else None
 
 
 def _find_file(path: Path) -> Path:
     if path.is_file():
         if path.suffix.lower() not in (".yaml", ".yml", ".json"):
             raise InputError(
-                f"{path} is no task file: it ends in neither .yaml, .yml nor .json",
+                f"{path} is not a task file: its name must end in .yaml, .yml or .json",
                 fix="name the task's file or its folder",
             )
         return path
@@ -196,40 +203,28 @@ def _find_file(path: Path) -> Path:
         )
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
-        raise InputError(f"the folder {path} holds {names}", fix="name the file that is meant")
+        raise InputError(f"the folder {path} holds {names}", fix="name one of the files")
     return found[0]
 
 
-def _read_text(data: dict[str, object], key: str) -> str:
-    value = data.get(key)
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _check_input(document: Document) -> Iterator[TaskFault]:
-    source = _read_text(document.data, "input")
+def _check_input(reader: TaskReader) -> None:
+    source = reader.get_text("input")
     template = read_template(source)
     for line, message in template.faults:
-        yield document.make_fault(message, "input", text_line=line)
+        reader.add_fault(message, "input", text_line=line)
     if source and not template.faults and not template.columns and not template.whole_row:
-        yield document.make_fault(
-            'input uses no column of the table - write one as in "{{ procedure }}"', "input"
-        )
+        message = 'input uses no column of the table - write one as in "{{ procedure }}"'
+        reader.add_fault(message, "input")
 
 
-def _find_gold_leaks(document: Document, file_name: str, task: Task) -> Iterator[str]:
+def _find_gold_leaks(reader: TaskReader, task: Task) -> Iterator[str]:
     template, gold = read_template(task.input), task.gold_column
     if gold and (gold in template.columns or template.whole_row):
-        yield (
-            f"{file_name}:{document.find_line('input')}: input shows the gold column "
-            f"{quote(gold)} "
-            "to the model"
-        )
-    elif gold and gold in find_extra_columns(task.answer_spec):
-        yield (
-            f"{file_name}:{document.find_line('answer')}: the gold column {quote(gold)} is "
-            "shown to "
-            "the model"
-        )
+        message = f"input shows the gold column {quote(gold)} to the model"
+        yield reader.format_warning(message, "input")
+    elif gold and gold in get_task_kind(task).columns:
+        message = f"the gold column {quote(gold)} is shown to the model"
+        yield reader.format_warning(message, "answer")
 
 
 def _choose_task_name(name: str, file: Path) -> str:
@@ -240,8 +235,6 @@ def _choose_task_name(name: str, file: Path) -> str:
 def _limit_faults(faults: Sequence[TaskFault]) -> list[TaskFault]:
     shown = sorted(faults, key=lambda fault: fault.line or 0)[:MAX_LISTED_FAULTS]
     hidden = len(faults) - len(shown)
-    return (
-        [*shown, TaskFault(shown[-1].line, f"and {hidden:,} more faults after it")]
-        if hidden
-        else shown
-    )
+    if not hidden:
+        return shown
+    return [*shown, TaskFault(shown[-1].line, f"and {hidden:,} more faults after it")]

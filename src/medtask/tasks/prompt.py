@@ -1,5 +1,4 @@
-"""The only place that writes prompts. Its words stand in wording.py; this is what stands where, and
-which rows are not asked.
+"""Prompts: the order of their parts, and the rows that are not asked.
 
     <instruction>
 
@@ -9,14 +8,14 @@ which rows are not asked.
 
 One user turn, in which everything that is the same for every row of a task stands first, so that an
 engine reads it once. Examples are turns before it, in the same form; roles alternate and there is
-no system turn, because some chat templates refuse one. What the row brings besides its text
-(options) follows its text.
+no system turn, because some chat templates reject one. A row's options follow its text. The words
+of each kind of question are in `medtask.tasks.kinds`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -25,7 +24,7 @@ import jinja2
 
 from medtask.display import quote
 from medtask.errors import InputError
-from medtask.records import Branch, Description, Fault, Message, Option, Prompt, Record, Status
+from medtask.records import Fault, Message, Prompt, Record, Status
 from medtask.tasks.example_selection import select_examples
 from medtask.tasks.gate import find_rejection
 from medtask.tasks.input_template import (
@@ -36,34 +35,17 @@ from medtask.tasks.input_template import (
     read_template,
     render_template,
 )
-from medtask.tasks.prompt_text import (
-    YES_NO,
-    write_answer,
-    write_instructions,
-    write_options,
-    write_question,
-)
-from medtask.tasks.row_options import RowOptions, read_options
-from medtask.tasks.task import (
-    AnswerSpec,
-    FreeText,
-    Gate,
-    Label,
-    MultiLabel,
-    MultipleChoice,
-    SingleLabel,
-    Task,
-)
-from medtask.tasks.text_cleaning import clean_text
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.kinds.base import RowExtras
+from medtask.tasks.task import Gate, Task
+from medtask.tasks.text_cleaning import clean_text, is_blank
 
 PROMPT_VERSION = 1  # goes up with every change that alters a prompt
-
-_MISSING_VALUES = frozenset({"", "nan", "null", "none", "n/a", "#n/a", "<na>"})
 
 
 @dataclass(frozen=True, slots=True)
 class _PromptPrefix:
-    """What the prompts of a task have in common: finished turns, and the head of the last one."""
+    """What the prompts of a task share: complete turns, and the beginning of the last one."""
 
     messages: tuple[Message, ...]
     instructions: str
@@ -74,15 +56,13 @@ class _PromptInputs:
     """What one row brings to its prompt."""
 
     text: str
-    context: str
-    options: tuple[Option, ...]
+    extras: RowExtras
 
 
 def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt | Fault:
     """The question about one record, or why it cannot be asked.
 
-    ``text``: a part of the record's input, about which the prompt is then; the gate has let the
-    whole record pass.
+    ``text`` is a part of the record's input that is shown in its place, without the gate.
     """
     inputs = _read_prompt_inputs(task, record, text)
     if isinstance(inputs, Fault):
@@ -90,17 +70,10 @@ def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt 
     prefix = _build_prompt_prefix(
         task, select_examples(task.pool, inputs.text) if task.pool else ()
     )
-    content = prefix.instructions + write_question(task, inputs.text, inputs.context)
-    if isinstance(task.answer_spec, MultipleChoice) and task.answer_spec.several:
-        content += write_options(task.answer_spec, inputs.options)
-    branches = _build_branches(task, inputs.options)
-    return Prompt(
-        record.id,
-        (*prefix.messages, Message("user", content)),
-        branches,
-        inputs.text,
-        inputs.options,
-    )
+    kind, options = get_task_kind(task), inputs.extras.options
+    content = prefix.instructions + kind.write_question(inputs.text, inputs.extras)
+    messages = (*prefix.messages, Message("user", content))
+    return Prompt(record.id, messages, kind.build_branches(options), inputs.text, options)
 
 
 def render_text(source: str, record: Record) -> str | Fault:
@@ -112,24 +85,12 @@ def render_text(source: str, record: Record) -> str | Fault:
 
 
 def find_prompt_columns(task: Task) -> frozenset[str]:
-    """The columns that a prompt shows: those that the input names, as variables or as
-    ``row["..."]``, options and context.
-    """
-    return frozenset(read_template(task.input).columns).union(find_extra_columns(task.answer_spec))
-
-
-def find_extra_columns(answer_spec: AnswerSpec) -> tuple[str, ...]:
-    """The columns that a prompt shows besides its input."""
-    match answer_spec:
-        case MultipleChoice(columns=columns):
-            return columns
-        case FreeText(context=str(column)):
-            return (column,)
-    return ()
+    """The columns that a prompt shows: those that the input names, options and context."""
+    return frozenset(read_template(task.input).columns).union(get_task_kind(task).columns)
 
 
 def hash_prompt(prompt: Prompt) -> bytes:
-    """16 bytes, equal for prompts that ask the same: such rows need be asked once."""
+    """16 bytes, equal for prompts that ask the same."""
     asked = [
         [[turn.role, turn.content] for turn in prompt.messages],
         [
@@ -148,10 +109,10 @@ def _read_prompt_inputs(
     text = given_text if given_text is not None else _read_text(task, record)
     if isinstance(text, Fault):
         return text
-    options, context = _read_options(task, record), _read_context(task, record)
-    if isinstance(options, Fault):
-        return options
-    return context if isinstance(context, Fault) else _PromptInputs(text, context, options.options)
+    extras = get_task_kind(task).read_extras(record.fields)
+    if isinstance(extras, str):
+        return Fault(record.id, Status.FAILED, extras)
+    return _PromptInputs(text, extras)
 
 
 def _read_text(task: Task, record: Record) -> str | Fault:
@@ -168,87 +129,6 @@ def _read_text(task: Task, record: Record) -> str | Fault:
     return Fault(record.id, *unfit) if unfit else text
 
 
-def _read_options(task: Task, record: Record) -> RowOptions | Fault:
-    if not isinstance(task.answer_spec, MultipleChoice):
-        return RowOptions(())
-    found = read_options(task.answer_spec, record.fields)
-    return Fault(record.id, Status.FAILED, found) if isinstance(found, str) else found
-
-
-def _read_context(task: Task, record: Record) -> str | Fault:
-    column = task.answer_spec.context if isinstance(task.answer_spec, FreeText) else None
-    if column is None:
-        return ""
-    if column not in record.fields:
-        return Fault(
-            record.id,
-            Status.FAILED,
-            f"the row has no column {quote(column)}, which should hold the context",
-        )
-    value = record.fields[column]
-    return "" if _is_blank(value) else clean_text(str(value))
-
-
-def _build_branches(task: Task, options: Sequence[Option]) -> tuple[Branch, ...]:
-    match task.answer_spec:
-        case SingleLabel():
-            return (
-                Branch(
-                    "",
-                    tuple(label.verbalizer for label in task.candidates),
-                    descriptions=tuple(map(_describe_label, task.candidates)),
-                ),
-            )
-        case MultiLabel():
-            return tuple(
-                Branch(f"{label.name}: ", YES_NO, descriptions=(_describe_label(label),))
-                for label in task.labels
-            )
-        case MultipleChoice(several=True):
-            return tuple(
-                Branch(f"{option.letter}: ", YES_NO, descriptions=(Description(option.text),))
-                for option in options
-            )
-        case MultipleChoice(readout="text"):
-            texts = tuple(option.text for option in options)
-            return (
-                Branch(
-                    "",
-                    texts,
-                    write_options(task.answer_spec, options),
-                    "text",
-                    tuple(map(Description, texts)),
-                ),
-            )
-        case MultipleChoice(debias=debias):
-            letters = tuple(option.letter for option in options)
-            orders = _rotate_options(options) if debias == "permute" else [options]
-            return tuple(
-                Branch(
-                    "",
-                    letters,
-                    write_options(task.answer_spec, order),
-                    "text",
-                    tuple(Description(option.text) for option in order),
-                )
-                for order in orders
-            )
-    return ()
-
-
-def _describe_label(label: Label) -> Description:
-    return Description(label.name, label.definition)
-
-
-def _rotate_options(options: Sequence[Option]) -> list[list[Option]]:
-    """All cyclic orders: in order j, the i-th letter shows the text of option (i + j) mod n."""
-    orders = ([*options[shift:], *options[:shift]] for shift in range(len(options)))
-    return [
-        [Option(option.letter, shown.text) for option, shown in zip(options, order, strict=True)]
-        for order in orders
-    ]
-
-
 @lru_cache(maxsize=8)
 def _render_examples(task: Task) -> tuple[str, ...]:
     if task.pool:
@@ -262,31 +142,26 @@ def _render_examples(task: Task) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)  # one for every group of a pool
 def _build_prompt_prefix(task: Task, example_indices: tuple[int, ...]) -> _PromptPrefix:
-    """``example_indices``: places in the task's pool; without one, all its examples are shown."""
+    """The examples at ``example_indices`` of the task's pool, or all examples without a pool."""
     examples = (
-        [task.pool.examples[place] for place in example_indices] if task.pool else task.examples
+        [task.pool.examples[index] for index in example_indices] if task.pool else task.examples
     )
-    instructions = clean_text(write_instructions(task)) + "\n\n"
+    kind, ungated = get_task_kind(task), replace(task, gate=Gate())
+    lines = [task.instruction.strip(), "", *kind.write_choices()]
+    instructions = clean_text("\n".join(lines)) + "\n\n"
     messages: list[Message] = []
     for number, example in enumerate(examples, 1):
-        inputs = _read_prompt_inputs(
-            replace(task, gate=Gate()), Record(f"example {number}", example.fields), None
-        )
+        inputs = _read_prompt_inputs(ungated, Record(f"example {number}", example.fields), None)
         if isinstance(inputs, Fault):
             raise InputError(f"example {number}: {inputs.reason}", fix="correct the example")
         try:
-            answer = write_answer(task, example.answer, inputs.options)
+            answer = kind.write_answer(example.answer, inputs.extras.options)
         except (KeyError, ValueError):
             raise InputError(
                 f"example {number} gives an answer that the task does not have",
                 fix="correct the example",
             ) from None
-        content = instructions + write_question(task, inputs.text, inputs.context)
-        content += (
-            write_options(task.answer_spec, inputs.options)
-            if isinstance(task.answer_spec, MultipleChoice)
-            else ""
-        )
+        content = instructions + kind.write_example_question(inputs.text, inputs.extras)
         messages += [Message("user", content), Message("assistant", answer)]
         instructions = ""
     return _PromptPrefix(tuple(messages), instructions)
@@ -305,8 +180,7 @@ def _render_input(source: str, record: Record) -> str | Fault:
         )
         return Fault(record.id, Status.TOO_LONG, reason)
     except jinja2.UndefinedError as error:
-        # Only names that the template itself spells out may be told: others can come from the row's
-        # text.
+        # Only names in the template may be reported: others can come from the row's text.
         missing = quote(template.value_paths.get(str(error), "a value"))
         return Fault(
             record.id, Status.FAILED, f"the input uses {missing}, which this row does not have"
@@ -325,13 +199,4 @@ def _has_only_blanks(template: InputTemplate, fields: Mapping[str, object]) -> b
         if template.whole_row
         else [column for column in template.columns if column in fields]
     )
-    return bool(used) and all(_is_blank(fields[column]) for column in used)
-
-
-def _is_blank(value: object) -> bool:
-    if isinstance(value, str):
-        text = value.strip()
-        return len(text) < 100 and clean_text(text).casefold() in _MISSING_VALUES
-    if isinstance(value, list | tuple | dict):
-        return not value
-    return value is None or str(value).casefold() in _MISSING_VALUES
+    return bool(used) and all(is_blank(fields[column]) for column in used)

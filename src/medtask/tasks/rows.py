@@ -1,6 +1,4 @@
-"""Rows of a table into records of a task, and what must be true of a table before its rows are
-asked about.
-"""
+"""Rows of a table as records of a task: ids, gold, groups, and whether the columns are there."""
 
 from __future__ import annotations
 
@@ -8,22 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medtask.display import find_closest, format_columns, format_suggestion, quote
-from medtask.errors import InputError, TableError, TaskFault
-from medtask.records import Record
+from medtask.errors import TableError, TaskFault
+from medtask.records import Record, Value
 from medtask.tables.cell_values import read_cell
-from medtask.tasks.document import Document, read_document
-from medtask.tasks.gold_values import find_invalid_gold, read_gold
 from medtask.tasks.input_template import read_template
-from medtask.tasks.prompt import find_extra_columns
-from medtask.tasks.task import MultipleChoice, Task
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.task import Task
 
 MAX_LISTED_GOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownGold:
-    """Gold that the task could not answer (see find_strange): in how many rows, which is the first
-    (from 1), which label is near.
+    """Gold that the task cannot answer.
+
+    ``count``: in how many rows. ``first_row``: from 1. ``suggestion``: the label that is meant.
     """
 
     count: int
@@ -38,10 +35,16 @@ def read_records(
     gold_column: str | None = None,
     first_row: int = 1,
 ) -> Iterator[Record]:
-    """One record per row. Without an id column the id is the row's number; ``gold_column`` replaces
-    the task's own.
+    """One record per row. Without an id column the id is the row's number.
 
-    Raises TableError for a row without an id.
+    Args:
+        task: Names the columns of ids, gold and groups.
+        rows: Mappings from column to value.
+        gold_column: Replaces the task's own gold column.
+        first_row: The number of the first row.
+
+    Raises:
+        TableError: A row has no id.
     """
     gold = gold_column or task.gold_column
     for number, row in enumerate(rows, first_row):
@@ -53,51 +56,56 @@ def read_records(
         yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None, group)
 
 
+def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | None:
+    """A row's gold as a value of the task; the cell's text where it is not one; None where blank.
+
+    Several labels: a list, a list as text, or names separated by ";", "|" or ","; unknown names
+    stay. An option: its letter, its key in the row's mapping, or its text. Fields: a mapping, or
+    one as text.
+    """
+    text = read_cell(cell)
+    return None if text is None else get_task_kind(task).parse_gold(row, cell, text)
+
+
+def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
+    """The parts of a row's gold, from `read_gold`, that the task cannot answer.
+
+    They are names that are not labels, a text that is not an option, or names of fields.
+    """
+    return get_task_kind(task).find_invalid_gold(row, gold)
+
+
 def check_columns(
     task: Task, columns: Sequence[str], *, gold_column: str | None = None
 ) -> tuple[TaskFault, ...]:
-    """What the task needs and the table does not have; nothing if all is there."""
-    known = set(columns)
-    template = read_template(task.input)
-    wanted = [
-        ("input", f"input uses {_format_column_use(column)}", column, line)
-        for column, line in template.columns.items()
+    """A fault for each column that the task needs and the table does not have."""
+    kind, gold = get_task_kind(task), gold_column or task.gold_column
+    needed: list[tuple[tuple[str, ...], str, str, int]] = [
+        (("input",), f"input uses {_format_column_use(column)}", column, line)
+        for column, line in read_template(task.input).columns.items()
     ]
-    wanted += _list_answer_columns(task)
-    gold = gold_column or task.gold_column
+    needed += [
+        (("answer", kind.columns_key), f"{kind.columns_key} names {quote(column)}", column, 1)
+        for column in kind.columns
+    ]
     named = (("id", task.id_column), ("gold", gold), ("group", task.group_column))
-    wanted += [(key, f"{key} is {quote(column)}", column, 1) for key, column in named if column]
-    missing = [want for want in wanted if want[2] not in known]
-    if not missing:
-        return ()
-    document = _reread_document(task)
+    needed += [((key,), f"{key} is {quote(column)}", column, 1) for key, column in named if column]
+    lines = task.source_lines
     return tuple(
         TaskFault(
-            document.find_line(*key.split("."), text_line=line)
-            if document and not (key == "gold" and gold_column)
+            lines.find(*path, text_line=line)
+            if lines and not (path == ("gold",) and gold_column)
             else None,
             f"{message}, but the table has "
             f"{format_columns(columns)}{format_suggestion(column, columns)}",
         )
-        for key, message, column, line in missing
+        for path, message, column, line in needed
+        if column not in columns
     )
 
 
-def _list_answer_columns(task: Task) -> list[tuple[str, str, str, int]]:
-    """What the answer's columns are, as check_columns wants them: (key, what names it, column, line
-    of its text).
-    """
-    key = "answer.options" if isinstance(task.answer_spec, MultipleChoice) else "answer.context"
-    return [
-        (key, f"{key.removeprefix('answer.')} names {quote(column)}", column, 1)
-        for column in find_extra_columns(task.answer_spec)
-    ]
-
-
 def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold]:
-    """Gold that is no answer of the task, the first 20 different ones, from one pass over the
-    records.
-    """
+    """The first 20 different gold values that the task cannot answer."""
     names = [label.name for label in task.candidates]
     counts: dict[str, list[int]] = {}
     for number, record in enumerate(records, 1):
@@ -116,11 +124,3 @@ def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, Unknow
 
 def _format_column_use(column: str) -> str:
     return f"{{{{ {column} }}}}" if column.isidentifier() else f"row[{quote(column)}]"
-
-
-def _reread_document(task: Task) -> Document | None:
-    """The task's file again, for its line numbers: a task does not carry them."""
-    try:
-        return read_document(task.source) if task.source else None
-    except InputError:
-        return None

@@ -20,12 +20,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from medtask.display import find_closest, format_suggestion, quote
-from medtask.errors import TaskFault, TaskFaults
+from medtask.errors import TaskFaults
 from medtask.records import Record
-from medtask.tasks.config import ConfigModel, list_keys, read_config
-from medtask.tasks.document import Document, NullScalar, read_document
+from medtask.tasks.config import ConfigModel, list_keys
+from medtask.tasks.document import read_document
 from medtask.tasks.fingerprint import fingerprint_task
 from medtask.tasks.label_definitions import normalize_name
+from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Label, Review, Task
 from medtask.tasks.text_cleaning import clean_text, is_clean_line
 
@@ -129,12 +130,13 @@ def load_rubric(path: str | Path) -> Rubric:
     """
     file = Path(path)
     try:
-        document, faults = _resolve_keys(read_document(file))
-        config = read_config(document, (), RubricConfig, faults)
-        grades = _read_grades(document, faults)
-        faults += _check_passing(document, config, grades)
-        if faults or config is None:
-            raise TaskFaults(str(file), faults)
+        reader = TaskReader(read_document(file))
+        _resolve_keys(reader)
+        config = reader.read_config((), RubricConfig)
+        grades = _read_grades(reader)
+        _check_passing(reader, config, grades)
+        if reader.faults or config is None:
+            raise TaskFaults(str(file), reader.faults)
     except TaskFaults as error:
         error.fix = (
             f"correct {'it' if len(error.faults) == 1 else 'them'}, then run the same command again"
@@ -244,64 +246,50 @@ def _make_record(record_id: str, parts: Mapping[str, str]) -> Record:
     return Record(record_id, {"id": record_id, **parts, "code": code})
 
 
-def _resolve_keys(document: Document) -> tuple[Document, list[TaskFault]]:
-    """The document with known keys only. One that is nearly right is read as the one that was
-    meant: what it holds is checked too.
-    """
-    known = list_keys(RubricConfig)
+def _resolve_keys(reader: TaskReader) -> None:
+    """Remove unknown keys, with a fault for each; a key with a typing error is renamed."""
+    document, known = reader.document, list_keys(RubricConfig)
     resolved = {key: value for key, value in document.data.items() if key in known}
-    faults = []
     for key in document.data.keys() - resolved.keys():
         hint = format_suggestion(key, known) or f" - there are {', '.join(known)}"
-        faults.append(document.make_fault(f"unknown key {quote(key)}{hint}", key))
+        reader.add_fault(f"unknown key {quote(key)}{hint}", key)
         if suggestion := find_closest(key, known):
             resolved.setdefault(suggestion, document.data[key])
-    return replace(document, data=resolved), [*faults, *document.faults]
+    reader.document = replace(document, data=resolved)
+    reader.faults += document.faults
 
 
-def _read_grades(document: Document, faults: list[TaskFault]) -> tuple[RubricGrade, ...]:
-    raw = document.get_value("grades")
-    if "grades" not in document.data:
-        return ()  # told already
+def _read_grades(reader: TaskReader) -> tuple[RubricGrade, ...]:
+    raw = reader.document.get_value("grades")
+    if "grades" not in reader.document.data:
+        return ()  # reported already
     if not isinstance(raw, dict) or len(raw) < 2:
         message = (
-            '"grades" is a mapping of two grades or more to what they mean, from the worst '
-            "to the best"
+            '"grades" is a mapping of two grades or more to what they mean, from the worst to the '
+            "best"
         )
-        faults.append(document.make_fault(message, "grades"))
+        reader.add_fault(message, "grades")
         return ()
-    before = len(faults)
+    before = len(reader.faults)
     seen: dict[str, str] = {}
     for name, definition in raw.items():
         duplicate = seen.setdefault(normalize_name(name), name)
         if not name.strip() or not is_clean_line(name):
-            faults.append(
-                document.make_fault(f"the grade {quote(name)} is no plain word", "grades", name)
-            )
+            message = f"the grade {quote(name)} is blank or holds an invisible character"
         elif duplicate != name:
-            faults.append(
-                document.make_fault(
-                    f"the grades {quote(duplicate)} and {quote(name)} cannot be told apart",
-                    "grades",
-                    name,
-                )
+            message = f"the grades {quote(duplicate)} and {quote(name)} cannot be told apart"
+        elif is_null(definition) or not isinstance(definition, str) or not definition.strip():
+            message = (
+                f"the grade {quote(name)} has no meaning - say in a sentence which answers get it"
             )
-        elif (
-            not isinstance(definition, str)
-            or isinstance(definition, NullScalar)
-            or not definition.strip()
-        ):
-            message = f"the grade {quote(name)} has no meaning - say in a sentence what deserves it"
-            faults.append(document.make_fault(message, "grades", name))
+        else:
+            continue
+        reader.add_fault(message, "grades", name)
     points = list(_assign_points([name.strip() for name in raw]))
     if any(low >= high for low, high in pairwise(points)):
-        faults.append(
-            document.make_fault(
-                "grades that are numbers stand in their order, the worst (the lowest) first",
-                "grades",
-            )
-        )
-    if len(faults) > before:
+        message = "grades that are numbers must be in order, the lowest (the worst) first"
+        reader.add_fault(message, "grades")
+    if len(reader.faults) > before:
         return ()
     return tuple(
         RubricGrade(name.strip(), " ".join(str(raw[name]).split()), point)
@@ -318,18 +306,15 @@ def _assign_points(names: Sequence[str]) -> Iterator[float]:
 
 
 def _check_passing(
-    document: Document, config: RubricConfig | None, grades: Sequence[RubricGrade]
-) -> Iterator[TaskFault]:
+    reader: TaskReader, config: RubricConfig | None, grades: Sequence[RubricGrade]
+) -> None:
     names = [grade.name for grade in grades]
     if config is None or not names:
         return
+    passing = quote(config.passing)
     if config.passing not in names:
         hint = format_suggestion(config.passing, names) or f" - there are {', '.join(names)}"
-        yield document.make_fault(
-            f'"passing" is {quote(config.passing)}, which is no grade{hint}', "passing"
-        )
+        reader.add_fault(f'"passing" is {passing}, which is not a grade{hint}', "passing")
     elif config.passing == names[0]:
-        yield document.make_fault(
-            f'"passing" is the worst grade, {quote(names[0])}: every answer would be acceptable',
-            "passing",
-        )
+        message = f'"passing" is the worst grade, {passing}: every answer would be acceptable'
+        reader.add_fault(message, "passing")

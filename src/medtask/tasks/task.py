@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from medtask.kinds import KINDS, KindName, KindSpec
 from medtask.records import LETTERS, Status, Value
+from medtask.tasks.document import SourceLines
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,14 @@ class SingleLabel:
     code.
     """
 
+    kind: ClassVar[KindName] = "label"
+    several: ClassVar[bool] = False
+    max_tokens: ClassVar[int] = 0
     readout: Literal["name", "code"] = "name"
+
+    def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """The names of the candidates."""
+        return tuple(candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +69,18 @@ class MultiLabel:
     ``recall_floor`` of its gold rows.
     """
 
+    kind: ClassVar[KindName] = "labels"
+    several: ClassVar[bool] = True
+    max_tokens: ClassVar[int] = 0
     at_least_one: bool = False
     at_most: int | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     fit: Literal["f1", "recall"] | None = None
     recall_floor: float = 0.9
+
+    def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """The names of the labels."""
+        return tuple(candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +94,17 @@ class MultipleChoice:
     order of the options, and averaged.
     """
 
+    kind: ClassVar[KindName] = "choice"
+    max_tokens: ClassVar[int] = 0
     columns: tuple[str, ...]
     several: bool = False
     readout: Literal["letter", "text"] = "letter"
     normalise: bool = True
     debias: Literal["none", "permute"] = "none"
+
+    def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """All letters that a row may use."""
+        return LETTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +114,8 @@ class FreeText:
     Sampling: see Limits.
     """
 
+    kind: ClassVar[KindName] = "answer"
+    several: ClassVar[bool] = False
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
@@ -100,6 +123,10 @@ class FreeText:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """Nothing: a text has no probability."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +158,16 @@ class Fields:
     ``<field>_quote`` in what the model writes and not in the answer.
     """
 
+    kind: ClassVar[KindName] = "fields"
+    several: ClassVar[bool] = False
     schema: Mapping[str, object]
     scored: tuple[ScoredField, ...] = ()
     quoted: tuple[tuple[str, ...], ...] = ()
     max_tokens: int = 512
+
+    def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """``field=value`` for each value of the fields that are scored."""
+        return tuple(outcome for one in self.scored for outcome in one.outcomes)
 
 
 AnswerSpec = SingleLabel | MultiLabel | MultipleChoice | FreeText | Fields
@@ -225,7 +258,7 @@ class Task:
     pool: ExamplePool | None = None
     reasoning: Reasoning | None = None
     gate: Gate = field(default_factory=Gate)
-    phi: bool = False
+    phi: bool | None = None
     passes: tuple[Pass, ...] = ()
     review: Review = field(default_factory=Review)
     id_column: str | None = None
@@ -234,6 +267,7 @@ class Task:
     data: Path | None = None
     model: str | None = None
     source: Path | None = None
+    source_lines: SourceLines | None = field(default=None, repr=False, compare=False)
     warnings: tuple[str, ...] = ()
     fingerprint: str = ""
 
@@ -243,7 +277,7 @@ class Task:
 
     @property
     def kind(self) -> KindName:
-        return _KINDS[type(self.answer_spec)]
+        return self.answer_spec.kind
 
     @property
     def kind_spec(self) -> KindSpec:
@@ -255,9 +289,7 @@ class Task:
         """Whether an answer is a set of names, any number of which may apply; else their
         probabilities sum to 1.
         """
-        return isinstance(self.answer_spec, MultiLabel) or (
-            isinstance(self.answer_spec, MultipleChoice) and self.answer_spec.several
-        )
+        return self.answer_spec.several
 
     @property
     def abstain_name(self) -> str | None:
@@ -274,20 +306,4 @@ class Task:
         """Whatever can get a probability, by name: labels, letters, ``field=value``; nothing for
         free text.
         """
-        match self.answer_spec:
-            case MultipleChoice():
-                return LETTERS
-            case Fields(scored=scored):
-                return tuple(outcome for one in scored for outcome in one.outcomes)
-            case FreeText():
-                return ()
-        return tuple(label.name for label in self.candidates)
-
-
-_KINDS: Mapping[type, KindName] = {
-    SingleLabel: "label",
-    MultiLabel: "labels",
-    MultipleChoice: "choice",
-    FreeText: "answer",
-    Fields: "fields",
-}
+        return self.answer_spec.list_outcomes([label.name for label in self.candidates])

@@ -21,6 +21,9 @@ WORD_PATTERN = re.compile(
 )
 
 
+_MISSING_VALUES = frozenset({"", "nan", "null", "none", "n/a", "#n/a", "<na>"})
+
+
 def clean_text(text: str) -> str:
     """The text with line ends as ``\\n``, without invisible characters, lone surrogates as U+FFFD,
     stripped.
@@ -38,3 +41,13 @@ def _replace_character(found: re.Match[str]) -> str:
 def is_clean_line(text: str) -> bool:
     """Whether the text is one line that shows everything it holds."""
     return "\n" not in text and "\t" not in text and clean_text(text) == text.strip()
+
+
+def is_blank(value: object) -> bool:
+    """Whether a table's cell shows nothing to a model: empty, or a word for a missing value."""
+    if isinstance(value, str):
+        text = value.strip()
+        return len(text) < 100 and clean_text(text).casefold() in _MISSING_VALUES
+    if isinstance(value, list | tuple | dict):
+        return not value
+    return value is None or str(value).casefold() in _MISSING_VALUES

@@ -17,7 +17,7 @@ from medtask.records import Message
 from medtask.tables.cell_values import replace_surrogates
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
-from medtask.tasks.prompt_text import write_answer
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
 from medtask.training.cleaning import CleaningReport, write_cleaning_report
 from medtask.training.leakage import LeakageReport
@@ -44,7 +44,7 @@ def build_chat_turns(task: Task, example: TrainingExample) -> tuple[list[Message
     gold = example.record.gold
     if gold is None:
         raise ValueError("a lesson has gold")
-    answer = replace_surrogates(write_answer(task, gold, example.prompt.options))
+    answer = replace_surrogates(get_task_kind(task).write_answer(gold, example.prompt.options))
     return [*before, Message(last.role, last.content + ask)], Message("assistant", answer)
 
 

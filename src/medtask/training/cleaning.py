@@ -14,9 +14,8 @@ from medtask.display import find_closest, quote
 from medtask.records import Fault, Prompt, Record, Status
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
-from medtask.tasks.gold_values import find_invalid_gold
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.rows import MAX_LISTED_GOLD
+from medtask.tasks.rows import MAX_LISTED_GOLD, find_invalid_gold
 from medtask.tasks.task import FreeText, Gate, Task
 from medtask.tasks.text_cleaning import clean_text
 from medtask.training.training_example import (

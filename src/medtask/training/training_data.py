@@ -17,7 +17,6 @@ from medtask.engines.model_metadata import PhiStatus
 from medtask.errors import InputError, TableError, TaskFaults, UsageError
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
-from medtask.tasks.document import read_document
 from medtask.tasks.rows import check_columns, read_records
 from medtask.tasks.task import Fields, Task
 from medtask.training.cleaning import CleaningReport, DropReason, clean_rows
@@ -192,13 +191,9 @@ def describe_training_data(data: TrainingData) -> list[str]:
 
 def determine_phi(task: Task) -> PhiStatus:
     """Whether the task's table holds texts of patients; "unknown" where its file does not say."""
-    if task.phi:
-        return "yes"
-    try:
-        value = read_document(task.source).get_value("phi") if task.source else None
-    except InputError:
+    if task.phi is None:
         return "unknown"
-    return "unknown" if value is None else "no"
+    return "yes" if task.phi else "no"
 
 
 def _read_examples(

@@ -181,7 +181,7 @@ def test_models_that_cannot_be_packed_are_read_apart_with_the_same_losses(
 def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(
     tmp_path: Path, kind: str
 ) -> None:
-    from medtask.training.language.tokenized_example import find_gold_indices
+    from medtask.tasks.kinds import get_task_kind
 
     task, lessons = make_training_task(tmp_path, kind)
     engine = load_hf(str(save_model(tmp_path / "model", "llama")), dtype="float32")
@@ -193,7 +193,9 @@ def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(
     expected = 0.0
     for lesson in lessons:
         branches = scores[lesson.record.id].branches
-        golds = find_gold_indices(task, lesson.prompt, lesson.record.gold or ())
+        golds = get_task_kind(task).find_gold_indices(
+            lesson.prompt.options, lesson.record.gold or ()
+        )
         for branch, gold in zip(branches, golds, strict=True):
             logs = list(branch.logprobs)
             if kind == "text":

@@ -147,11 +147,12 @@ def _print_task_check(
 
 
 def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None:
-    from medtask.cli.task_summary import describe_answer_spec, describe_passes, list_input_columns
+    from medtask.cli.task_summary import describe_passes, list_input_columns
+    from medtask.tasks.kinds import get_task_kind
 
     names = f"id {task.id_column}" if task.id_column else "rows numbered"
     show.print_line(
-        f"{task.name}: {task.kind}, {describe_answer_spec(task)}, input "
+        f"{task.name}: {task.kind}, {get_task_kind(task).describe_answers()}, input "
         f"{list_input_columns(task)}, {names}"
     )
     show.print_fact("table", describe_table(table, statistics.rows))
@@ -186,13 +187,14 @@ def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None
 
 
 def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator[str]:
-    from medtask.cli.task_summary import describe_invalid_gold
+    from medtask.tasks.kinds import get_task_kind
 
+    kind = get_task_kind(task)
     for value, found in unknown.items():
         meant = f' - did you mean "{found.suggestion}"?' if found.suggestion else ""
         yield (
-            f"{describe_invalid_gold(task, value)}: {format_count(found.count, 'row')}, the "
-            f"first is row {found.first_row:,}{meant}"
+            f"{kind.describe_invalid_gold(value)}: {format_count(found.count, 'row')}, the first "
+            f"is row {found.first_row:,}{meant}"
         )
 
 

@@ -22,8 +22,8 @@ from medtask.engines.tokens.chat import (
 from medtask.engines.tokens.trie import TrieNode
 from medtask.errors import EngineError
 from medtask.records import Branch, Prompt, Value
-from medtask.tasks.prompt_text import write_answer
-from medtask.tasks.task import Fields, FreeText, MultiLabel, MultipleChoice, Task
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
 
 Tokens = tuple[int, ...]
@@ -94,16 +94,19 @@ def tokenize_examples(
     """The lessons as a model's tokens: prompts and answers as a run of the task would read and
     weigh them.
     """
-    if isinstance(task.answer_spec, FreeText | Fields):
+    if task.kind_spec.generated:
         return _tokenize_generated(task, chat, examples)
     branches = [
         (example.prompt, branch) for example in examples for branch in example.prompt.branches
     ]
     questions = iter(tokenize_branches(chat, branches))
+    kind = get_task_kind(task)
     golds = [
         gold
         for example in examples
-        for gold in find_gold_indices(task, example.prompt, _require_gold(example.record.gold))
+        for gold in kind.find_gold_indices(
+            example.prompt.options, _require_gold(example.record.gold)
+        )
     ]
     texts = [render_branch(chat, prompt, branch) for prompt, branch in branches]
     wholes = iter(
@@ -123,26 +126,13 @@ def tokenize_examples(
     ]
 
 
-def find_gold_indices(task: Task, prompt: Prompt, gold: Value) -> list[int]:
-    """For each branch of a prompt which of its tails gold says is right."""
-    match task.answer_spec:
-        case MultiLabel():
-            return [0 if label.name in gold else 1 for label in task.labels]
-        case MultipleChoice(several=True):
-            return [0 if option.letter in gold else 1 for option in prompt.options]
-        case MultipleChoice():
-            index = [option.letter for option in prompt.options].index(str(gold))
-            # In cyclic order j, place i shows option (i + j) mod n (see decision.shares).
-            return [(index - shift) % len(prompt.options) for shift in range(len(prompt.branches))]
-    return [[label.name for label in task.candidates].index(str(gold))]
-
-
 def _tokenize_generated(
     task: Task, chat: ChatFormat, examples: Sequence[TrainingExample]
 ) -> list[TokenizedExample]:
+    kind = get_task_kind(task)
     openings = [render_generation_prompt(chat, example.prompt) for example in examples]
     answers = [
-        write_answer(task, _require_gold(example.record.gold), example.prompt.options)
+        kind.write_answer(_require_gold(example.record.gold), example.prompt.options)
         for example in examples
     ]
     # A plain prompt ends with "Answer:", and its answer begins with a blank; a template ends with
@@ -212,14 +202,7 @@ def _tokenize_branch(
         TokenPath(question.prefix_tokens + tail, len(question.prefix_tokens))
         for tail in question.candidates
     )
-    scales = (1.0,) * len(paths)
-    if (
-        isinstance(task.answer_spec, MultipleChoice)
-        and task.answer_spec.readout == "text"
-        and task.answer_spec.normalise
-    ):
-        lengths = [len(option.text) for option in prompt.options]
-        scales = tuple(sum(lengths) / len(lengths) / length for length in lengths)
+    scales = get_task_kind(task).get_length_scales(prompt.options) or (1.0,) * len(paths)
     return TokenizedExample(
         paths, (gold,), (SequenceChoice(tuple(range(len(paths))), gold, scales),)
     )

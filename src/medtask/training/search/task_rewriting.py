@@ -95,12 +95,12 @@ def _find_span(document: Document, path: KeyPath, lines: Sequence[str]) -> tuple
     """The lines of a key and its value, from the first to before the last, counted from 0; behind
     the file's end where it has none. Comments and blank lines before the next key belong to that.
     """
-    if path not in document.lines:
+    if path not in document.source_lines.lines:
         return len(lines), len(lines)
-    first = document.lines[path]
+    first = document.source_lines.lines[path]
     later = [
         line
-        for other, line in document.lines.items()
+        for other, line in document.source_lines.lines.items()
         if other[: len(path)] != path and line > first
     ]
     last = min(later, default=len(lines) + 1) - 1

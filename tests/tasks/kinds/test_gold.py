@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.tasks.gold_values import find_invalid_gold, read_gold
+from medtask.tasks.rows import find_invalid_gold, read_gold
 from medtask.tasks.task import (
     AnswerSpec,
     Fields,

@@ -214,7 +214,7 @@ def test_an_example_whose_letter_the_row_lacks_stops_the_task_and_not_the_row():
         ),
         (
             CHOICE.replace("answer: CO2", "answer: C"),
-            'example 1 answers "C", which is none of its options',
+            'example 1 answers "C", which is not one of its options',
         ),
         (
             CHOICE.replace("options: [O2, CO2], ", ""),
@@ -226,24 +226,24 @@ def test_an_example_whose_letter_the_row_lacks_stops_the_task_and_not_the_row():
         ),
         (
             LABELS.replace("neurological; k", "neural; k"),
-            'example 1 answers "neural", which is no label - did you mean "neurological"?',
+            'example 1 answers "neural", which is not a label - did you mean "neurological"?',
         ),
         (
             FIELDS.replace("{stage: II,", "{stage: IV,"),
-            'example 1 answers "stage" with what the schema does not allow',
+            'example 1 answers "stage" with a value that the schema does not allow',
         ),
         (FIELDS.replace("clear: yes, ", ""), 'example 1 answers no "clear"'),
         (
             FIELDS.replace("Stage II, d", "stage 2, d"),
-            'example 1 quotes for "stage" what its text does not say in these words',
+            'example 1 has a quote for "stage" that is not in its text',
         ),
         (
             FIELDS.replace("notes: []", "note: []"),
-            'example 1 answers "note" with what the schema does not allow',
+            'example 1 answers "note" with a value that the schema does not allow',
         ),
         (
             FIELDS.partition("    answer: {stage")[0] + "    answer: none\n",
-            "example 1 answers with something that is no mapping of fields",
+            "example 1 answers with something that is not a mapping of fields",
         ),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_label_called_fit_may_have_a_threshold(load_text):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("thresholds: {hart: 0.3}", '"hart" is no label - did you mean "heart"?'),
+        ("thresholds: {hart: 0.3}", '"hart" is not a label - did you mean "heart"?'),
         ("thresholds: {heart: 1.3}", 'the threshold of "heart" must be a number from 0 to 1'),
         ("thresholds: high", 'the threshold of "heart" must be a number from 0 to 1'),
         ("thresholds: [0.3]", '"thresholds" is a number, or one for each label, or {fit: f1}'),
@@ -112,22 +112,22 @@ def test_the_keys_of_a_choice(load_text, keys, form):
             "options: [a, ' ']",
             '"options" is the column that holds them, or a list of columns with one option each',
         ),
-        ("options: [a, b, a]", 'the column "a" stands here a second time'),
+        ("options: [a, b, a]", 'the column "a" is named twice'),
         (
             f"options: [{', '.join(f'o{number}' for number in range(40))}]",
-            "40 columns of options, and 26 letters are all there are",
+            "40 columns of options, but there are only 26 letters",
         ),
         (
             "options: o, several: true, readout: text",
-            '"several" asks about every option by itself: leave out "readout: text"',
+            '"several" asks about every option by itself: remove "readout: text"',
         ),
         (
             "options: o, several: true, debias: permute",
-            '"several" asks about every option by itself: leave out "debias: permute"',
+            '"several" asks about every option by itself: remove "debias: permute"',
         ),
         (
             "options: o, readout: text, debias: permute",
-            '"debias: permute" is about letters: leave it out, or "readout: text"',
+            '"debias: permute" is about letters: remove it, or "readout: text"',
         ),
         (
             "options: o, normalise: false",
@@ -203,7 +203,7 @@ def test_the_keys_of_an_answer(load_text, keys, form):
         ),
         ("temperature: -1", '"temperature" must be a number from 0 to 5'),
         ("top_p: 0", '"top_p" must be a number above 0, up to 1'),
-        ("seed: -3", '"seed" must be a whole number from 0 on'),
+        ("seed: -3", '"seed" must be a whole number, 0 or more'),
         ("schema: {}", '"schema" belongs to the kind fields, and this task is of the kind answer'),
     ],
 )
@@ -233,7 +233,7 @@ def test_reasoning_and_gate_are_read(load_text):
     ("rest", "message"),
     [
         ("reasoning: {}", '"reasoning" has no "budget"'),
-        ("reasoning: 512", '"reasoning" holds keys of its own: budget, deadline_s'),
+        ("reasoning: 512", '"reasoning" must be a mapping with the keys budget, deadline_s'),
         ("reasoning: {budget: 0}", '"budget" must be a whole number from 1 to 1,000,000'),
         (
             "reasoning: {budget: 9, deadline_s: 0}",
@@ -242,7 +242,10 @@ def test_reasoning_and_gate_are_read(load_text):
         ("reasoning: {budjet: 9}", 'unknown key "budjet" - did you mean "budget"?'),
         ("gate: {min_words: -1}", '"min_words" must be a whole number of words'),
         ("gate: {novelty: 1.5}", '"novelty" must be a number from 0 to 1'),
-        ("gate: {novelty: 0.1}", '"novelty" is likeness to the examples, and the task has none'),
+        (
+            "gate: {novelty: 0.1}",
+            '"novelty" compares rows with the examples, and the task has none',
+        ),
         ("gate: {too_long: cut}", '"too_long" is "cut" - it can be error, head_tail or chunk'),
         ("gate: {combine: mean}", '"combine" belongs to "too_long: chunk"'),
         ("gate: {budget: 3}", 'unknown key "budget" - "budget" belongs under "reasoning"'),

@@ -1,0 +1,27 @@
+"""What is asked, kind by kind: one module for each kind of question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medtask.tasks.kinds.answer import AnswerKind
+from medtask.tasks.kinds.base import TaskKind
+from medtask.tasks.kinds.choice import ChoiceKind
+from medtask.tasks.kinds.fields import FieldsKind
+from medtask.tasks.kinds.label import LabelKind
+from medtask.tasks.kinds.labels import LabelsKind
+from medtask.tasks.task import Task
+
+TASK_KINDS: Mapping[str, type[TaskKind[Any]]] = {
+    "label": LabelKind,
+    "labels": LabelsKind,
+    "choice": ChoiceKind,
+    "answer": AnswerKind,
+    "fields": FieldsKind,
+}
+
+
+def get_task_kind(task: Task) -> TaskKind[Any]:
+    """What depends on the kind of a task's question, for this task."""
+    return TASK_KINDS[task.kind](task)

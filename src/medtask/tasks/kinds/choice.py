@@ -1,0 +1,217 @@
+"""Kind ``choice``: options that each row brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from medtask.display import format_list, format_suggestion, quote
+from medtask.records import LETTERS, Branch, Description, Option, Value
+from medtask.tasks.config import BOOLEAN, ConfigModel
+from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, RowExtras, TaskKind
+from medtask.tasks.kinds.labels import YES_NO, ask_for_each, write_yes_no_lines
+from medtask.tasks.reader import TaskReader
+from medtask.tasks.row_options import find_letters, read_options
+from medtask.tasks.task import MultipleChoice
+
+
+class MultipleChoiceConfig(ConfigModel):
+    kind: Any
+    options: Any
+    several: Annotated[bool, BOOLEAN] = False
+    readout: Literal["letter", "text"] = "letter"
+    normalise: Annotated[bool, BOOLEAN] = True
+    debias: Literal["none", "permute"] = "none"
+
+
+class ChoiceKind(TaskKind[MultipleChoice]):
+    """Branches over the letters or the texts of a row's options."""
+
+    config_type = MultipleChoiceConfig
+    spec_type = MultipleChoice
+    columns_key = "options"
+    columns_use = "holds options"
+
+    @classmethod
+    def read_spec(
+        cls, reader: TaskReader, config: MultipleChoiceConfig, label_names: Sequence[str]
+    ) -> MultipleChoice:
+        for key, message in _find_contradictions(config):
+            reader.add_fault(message, "answer", key)
+        return MultipleChoice(
+            _read_columns(reader, config.options),
+            config.several,
+            config.readout,
+            config.normalise,
+            config.debias,
+        )
+
+    @classmethod
+    def make_minimal_spec(cls) -> MultipleChoice:
+        return MultipleChoice(())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.spec.columns
+
+    def read_extras(self, fields: Mapping[str, object]) -> RowExtras | str:
+        found = read_options(self.spec, fields)
+        return found if isinstance(found, str) else RowExtras(options=found.options)
+
+    def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
+        """Letters, from the letter, the key or the text of options."""
+        options = read_options(self.spec, row)
+        if isinstance(options, str):
+            return text
+        letters = find_letters(cell, options, self.spec.several)
+        if letters is None:
+            return text
+        return letters if self.spec.several else letters[0]
+
+    def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
+        options = read_options(self.spec, row)
+        if isinstance(options, str):
+            return ()  # reported when the row is asked
+        names = gold if isinstance(gold, tuple) else (str(gold),)
+        valid = isinstance(gold, tuple) == self.spec.several and set(names) <= set(options.letters)
+        return () if valid else (str(gold),)
+
+    def describe_invalid_gold(self, value: str) -> str:
+        return f"gold {quote(value, MAX_GOLD_CHARACTERS)} is not an option of its row"
+
+    def write_choices(self) -> list[str]:
+        if self.spec.several:
+            return [
+                "Any number of the options can be right.",
+                ask_for_each("option", "its letter"),
+            ]
+        what = "that option" if self.spec.readout == "text" else "its letter"
+        return [f"Exactly one of the options is right. Answer with {what} alone."]
+
+    def write_question(self, text: str, extras: RowExtras) -> str:
+        # Where one option is right, branches show the options: each in an order of its own.
+        if self.spec.several:
+            return self.write_example_question(text, extras)
+        return f"Question: {text}"
+
+    def write_example_question(self, text: str, extras: RowExtras) -> str:
+        return f"Question: {text}{self._write_options(extras.options)}"
+
+    def write_answer(self, answer: Value, options: Sequence[Option] = ()) -> str:
+        if self.spec.several:
+            return write_yes_no_lines([option.letter for option in options], answer)
+        texts = {
+            option.letter: option.text if self.spec.readout == "text" else option.letter
+            for option in options
+        }
+        return texts[str(answer)]
+
+    def build_branches(self, options: Sequence[Option]) -> tuple[Branch, ...]:
+        if self.spec.several:
+            return tuple(
+                Branch(f"{option.letter}: ", YES_NO, descriptions=(Description(option.text),))
+                for option in options
+            )
+        if self.spec.readout == "text":
+            return (self._build_branch([option.text for option in options], options),)
+        orders = _rotate_options(options) if self.spec.debias == "permute" else [options]
+        letters = [option.letter for option in options]
+        return tuple(self._build_branch(letters, order) for order in orders)
+
+    def find_gold_indices(self, options: Sequence[Option], gold: Value) -> list[int]:
+        if self.spec.several:
+            return [0 if option.letter in gold else 1 for option in options]
+        index = [option.letter for option in options].index(str(gold))
+        permuted = self.spec.readout == "letter" and self.spec.debias == "permute"
+        # In cyclic order j, the i-th letter shows option (i + j) mod n: see _rotate_options.
+        return [(index - shift) % len(options) for shift in range(len(options) if permuted else 1)]
+
+    def get_length_scales(self, options: Sequence[Option]) -> tuple[float, ...] | None:
+        """Log-likelihoods per character, times the row's mean length.
+
+        The order is that of lm-evaluation-harness's acc_norm; the mean keeps the probabilities as
+        sharp as those of whole texts.
+        """
+        if self.spec.several or self.spec.readout == "letter" or not self.spec.normalise:
+            return None
+        lengths = [len(option.text) for option in options]
+        mean = sum(lengths) / len(lengths)
+        return tuple(mean / length for length in lengths)
+
+    def describe_invalid_answer(self, invalid: str, answer: Value) -> str:
+        return f"answers {quote(invalid)}, which is not one of its options"
+
+    def find_reasoning_conflict(self) -> str | None:
+        # Thoughts name options by their letters, so letters cannot change places after them.
+        if self.spec.debias == "none":
+            return None
+        return (
+            '"debias: permute" shows the options in several orders, and thoughts name them by the '
+            "letters of one order: remove one of the two"
+        )
+
+    def find_unknown_answers(self, names: Sequence[str]) -> list[str]:
+        return [
+            f"answer_in names {quote(name)}, which is not a "
+            f"letter{format_suggestion(name, LETTERS)}"
+            for name in names
+            if name not in LETTERS
+        ]
+
+    def describe_answers(self) -> str:
+        columns = self.spec.columns
+        return (
+            f"{'any number' if self.spec.several else 'one'} of the options in the "
+            f"column{'s' if len(columns) > 1 else ''} {format_list(list(map(quote, columns)))}"
+        )
+
+    def _build_branch(self, candidates: Sequence[str], order: Sequence[Option]) -> Branch:
+        descriptions = tuple(Description(option.text) for option in order)
+        return Branch("", tuple(candidates), self._write_options(order), "text", descriptions)
+
+    def _write_options(self, options: Sequence[Option]) -> str:
+        """The block that lists a row's options, after the question."""
+        bare = self.spec.readout == "text"
+        lines = [
+            f"- {option.text}" if bare else f"{option.letter}. {option.text}" for option in options
+        ]
+        return "\n".join(["\n\nOptions:", *lines])
+
+
+def _read_columns(reader: TaskReader, raw: object) -> tuple[str, ...]:
+    path = ("answer", "options")
+    given = [raw] if isinstance(raw, str) else raw if isinstance(raw, list) else []
+    columns = [column.strip() for column in given if isinstance(column, str) and column.strip()]
+    if not columns or len(columns) < len(given):
+        reader.add_fault(
+            '"options" is the column that holds them, or a list of columns with one option each',
+            *path,
+        )
+    elif len(columns) > len(LETTERS):
+        reader.add_fault(
+            f"{len(columns)} columns of options, but there are only {len(LETTERS)} letters", *path
+        )
+    for index, column in enumerate(columns):
+        if column in columns[:index]:
+            reader.add_fault(f"the column {quote(column)} is named twice", *path, index)
+    return tuple(columns)
+
+
+def _find_contradictions(config: MultipleChoiceConfig) -> Iterator[tuple[str, str]]:
+    if config.several and config.readout == "text":
+        yield "readout", '"several" asks about every option by itself: remove "readout: text"'
+    if config.several and config.debias == "permute":
+        yield "debias", '"several" asks about every option by itself: remove "debias: permute"'
+    if not config.several and config.readout == "text" and config.debias == "permute":
+        yield "debias", '"debias: permute" is about letters: remove it, or "readout: text"'
+    if "normalise" in config.model_fields_set and config.readout == "letter":
+        yield "normalise", '"normalise" is about the length of texts: it belongs to "readout: text"'
+
+
+def _rotate_options(options: Sequence[Option]) -> list[list[Option]]:
+    """All cyclic orders: in order j, the i-th letter shows the text of option (i + j) mod n."""
+    orders = ([*options[shift:], *options[:shift]] for shift in range(len(options)))
+    return [
+        [Option(option.letter, shown.text) for option, shown in zip(options, order, strict=True)]
+        for order in orders
+    ]

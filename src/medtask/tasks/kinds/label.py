@@ -1,0 +1,126 @@
+"""Kind ``label``: exactly one of the task's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from medtask.display import format_count, format_suggestion, quote
+from medtask.records import Branch, Description, Option, Value
+from medtask.tasks.config import ConfigModel
+from medtask.tasks.kinds.base import TaskKind
+from medtask.tasks.label_definitions import assign_verbalizers
+from medtask.tasks.reader import TaskReader
+from medtask.tasks.task import Label, SingleLabel, Task
+
+ABSTAIN_DEFINITION = "if the text does not say enough to decide"
+
+
+class SingleLabelConfig(ConfigModel):
+    kind: Any
+    labels: Any
+    abstain: Any = None
+    readout: Literal["name", "code"] = "name"
+
+
+class LabelKind(TaskKind[SingleLabel]):
+    """One branch, whose candidates are the labels."""
+
+    config_type = SingleLabelConfig
+    spec_type = SingleLabel
+
+    @classmethod
+    def read_spec(
+        cls, reader: TaskReader, config: SingleLabelConfig, label_names: Sequence[str]
+    ) -> SingleLabel:
+        return SingleLabel(config.readout)
+
+    @classmethod
+    def get_readout(cls, spec: SingleLabel) -> Literal["name", "code"]:
+        return spec.readout
+
+    def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
+        names = {label.name for label in self.task.candidates}
+        return () if not names or gold in names else (str(gold),)
+
+    def write_choices(self) -> list[str]:
+        noun = "code" if self.spec.readout == "code" else "label"
+        return [
+            "Choose exactly one of these labels:",
+            *list_labels(self.task, coded=self.spec.readout == "code"),
+            "",
+            f"Answer with the {noun} alone.",
+        ]
+
+    def write_answer(self, answer: Value, options: Sequence[Option] = ()) -> str:
+        return {label.name: label.verbalizer for label in self.task.candidates}[str(answer)]
+
+    def build_branches(self, options: Sequence[Option]) -> tuple[Branch, ...]:
+        candidates = self.task.candidates
+        return (
+            Branch(
+                "",
+                tuple(label.verbalizer for label in candidates),
+                descriptions=tuple(map(describe_label, candidates)),
+            ),
+        )
+
+    def find_gold_indices(self, options: Sequence[Option], gold: Value) -> list[int]:
+        return [[label.name for label in self.task.candidates].index(str(gold))]
+
+    def describe_invalid_answer(self, invalid: str, answer: Value) -> str:
+        return describe_unknown_label(self.task, invalid)
+
+    def find_unknown_answers(self, names: Sequence[str]) -> list[str]:
+        return list(find_unknown_labels(self.task, names))
+
+    def select_labels(self, names: Sequence[str]) -> Task:
+        return select_labels(self.task, names, self.spec.readout)
+
+    def describe_answers(self) -> str:
+        return format_count(len(self.task.labels), "label")
+
+
+def list_labels(task: Task, *, coded: bool = False) -> list[str]:
+    """The lines of a prompt that name the labels, with their definitions and codes."""
+    shown = list(task.labels)
+    if task.abstain:
+        definition = task.abstain.definition or ABSTAIN_DEFINITION
+        shown.append(replace(task.abstain, definition=definition))
+    return [
+        (f"{label.verbalizer} = {label.name}" if coded else f"- {label.name}")
+        + (f": {label.definition}" if label.definition else "")
+        for label in shown
+    ]
+
+
+def describe_label(label: Label) -> Description:
+    """What engines that read no chat are shown of a label."""
+    return Description(label.name, label.definition)
+
+
+def describe_unknown_label(task: Task, name: str) -> str:
+    """What is wrong with an example whose answer is not a label."""
+    suggestion = format_suggestion(name, [label.name for label in task.candidates])
+    return f"answers {quote(name)}, which is not a label{suggestion}"
+
+
+def find_unknown_labels(task: Task, names: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the names under ``answer_in`` that are not labels."""
+    known = [label.name for label in task.labels]
+    for name in names:
+        if name not in known:
+            hint = (
+                ' - rows that abstained are asked by "status: abstained"'
+                if name == task.abstain_name
+                else format_suggestion(name, known)
+            )
+            yield f"answer_in names {quote(name)}, which is not a label{hint}"
+
+
+def select_labels(task: Task, names: Sequence[str], readout: Literal["name", "code"]) -> Task:
+    """The task with the labels of these names, and codes for them."""
+    kept = [label for label in task.labels if label.name in names]
+    labels, abstain = assign_verbalizers(kept, task.abstain, readout)
+    return replace(task, labels=labels, abstain=abstain)
