@@ -199,7 +199,7 @@ def compare_with_hf(
     found: dict[str, Any] = {
         "can": describe_caps(
             engine_run.engine.caps,
-            trained="not calibrated" not in str(engine_run.engine.info.details.get("notes")),
+            trained="not calibrated" not in str(engine_run.engine.info.notes),
         ),
         "answered": f"{len(answered)} of {len(engine_run.results)}",
         "same_labels": None,

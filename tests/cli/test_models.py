@@ -8,7 +8,7 @@ import pytest
 
 from medtask.cli.commands import models as verb
 from medtask.engines.files import model_files as locate
-from medtask.engines.registry import ENGINES
+from medtask.engines.specs import BUILT_IN_ENGINES
 from support.command_line import RunCommand
 
 
@@ -16,7 +16,7 @@ def test_the_built_in_model_and_the_engines_are_listed(medtask: RunCommand) -> N
     document = json.loads(medtask("models", "--json").out)
     built_in = next(model for model in document["models"] if model["reference"] == "smollm2-135m")
     assert Path(built_in["path"]).stat().st_size == built_in["bytes"]
-    assert [engine["name"] for engine in document["engines"]] == list(ENGINES)
+    assert [engine["name"] for engine in document["engines"]] == list(BUILT_IN_ENGINES)
     outcome = medtask("models")
     assert outcome.code == 0
     assert "  smollm2-135m" in outcome.out

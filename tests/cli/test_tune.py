@@ -4,11 +4,11 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from medtask.engines import fake
+from medtask.engines.load_options import LoadOptions
 from support.command_line import RunCommand
 from support.prompt_search import (
     TASK,
@@ -53,7 +53,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PromptSensitiveEngine]:
 
     closed: list[bool] = []
 
-    def load(reference: str, **options: Any) -> PromptSensitiveEngine:
+    def load(reference: str, options: LoadOptions) -> PromptSensitiveEngine:
         closed.clear()
         return made
 
@@ -147,7 +147,7 @@ def test_a_proposer_of_its_own_writes_the_instructions(
     monkeypatch.setattr(
         fake,
         "load_fake",
-        lambda reference, **options: writer if reference == "fake:seed=7" else engine,
+        lambda reference, options: writer if reference == "fake:seed=7" else engine,
     )
     words = ("--model", "fake:", "--proposer", "fake:seed=7", "--what", "prompt", "--budget", "1h")
     done = medtask("tune", "planted", "operations.csv", *words)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtask.engines.fake import FakeEngine, load_fake
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError, UsageError
 from medtask.records import Branch, Fault, Message, Prompt, Scores, Status
 
@@ -115,7 +116,9 @@ def test_rendering_and_plan_agree_on_lengths() -> None:
 
 
 def test_its_reference_may_carry_settings() -> None:
-    engine = load_fake("fake:seed=3,batch=8,ms_per_row=0.5,fails_after=7", dtype="auto")
+    engine = load_fake(
+        "fake:seed=3,batch=8,ms_per_row=0.5,fails_after=7", LoadOptions(dtype="auto")
+    )
     assert (engine.seed, engine.batch, engine.ms_per_row, engine.fails_after) == (3, 8, 0.5, 7)
     assert load_fake("fake:").info.identity == FakeEngine().info.identity
 

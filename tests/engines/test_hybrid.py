@@ -21,6 +21,7 @@ from medtask.engines.hybrid import (
     normalise_member_reference,
     save_hybrid,
 )
+from medtask.engines.load_options import LoadOptions
 from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import Branch, BranchScores, Description, Fault, Option, Prompt, Scores
@@ -267,9 +268,7 @@ def test_options_go_to_the_members_that_have_a_use_for_them(
         reference, get_member_identity(medtask.load_model(reference), reference), 1.0
     )
     alone = save_members(tmp_path / "alone", member)
-    with pytest.raises(
-        UsageError, match="--device means nothing to any of the models of this hybrid"
-    ):
+    with pytest.raises(UsageError, match="no model of this hybrid supports --device"):
         medtask.load_model(str(alone), device="cpu")
     both = save_members(
         tmp_path / "both", HybridMember(reference, member.identity, 0.5), make_fake_member(1, 0.5)
@@ -284,23 +283,20 @@ def test_the_manifest_can_tell_what_it_is_made_of_and_where_records_go(
     info = load_hybrid(str(folder)).info
     assert info.title == f"{folder}, 25% fake:seed=1 + 75% fake:seed=2"
     assert info.identity["contract"]
-    assert "remote" not in info.details
+    assert not info.remote
     assert json.loads(json.dumps(info.details))["members"][1]["weight"] == 0.75
 
-    def load(reference: str, **options: object) -> FakeEngine:
+    def load(reference: str, options: LoadOptions) -> FakeEngine:
         engine = FakeEngine(seed=int(reference[-1]))
         engine.info = EngineInfo(
             "http",
             "far away",
             engine.info.identity,
-            {"remote": True, "url": "https://far", "addresses": ["1.2.3.4"]},
+            destinations={f"https://far/{reference[-1]}": ("1.2.3.4",)},
         )
         return engine
 
     monkeypatch.setattr("medtask.engines.hybrid.load_model", load)
-    details = load_hybrid(str(folder)).info.details
-    assert (details["remote"], details["url"], details["addresses"]) == (
-        True,
-        "https://far",
-        ["1.2.3.4", "1.2.3.4"],
-    )
+    info = load_hybrid(str(folder)).info
+    assert info.remote
+    assert info.destinations == {"https://far/1": ("1.2.3.4",), "https://far/2": ("1.2.3.4",)}

@@ -23,6 +23,7 @@ from mlx_lm.utils import dequantize_model, load_model, quantize_model, save
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import LoadOptions
 from medtask.engines.mlx import model_runner as reader_module
 from medtask.engines.mlx.engine import MlxEngine
 from medtask.engines.mlx.load import load_mlx, translate_config
@@ -233,7 +234,7 @@ def test_adapters_of_mlx_are_put_on(folder: Path, tmp_path: Path, engine: MlxEng
     adapter.mkdir()
     mx.save_safetensors(str(adapter / "adapters.safetensors"), weights)
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
-    tuned = load_mlx(f"mlx:{folder}", adapter=str(adapter))
+    tuned = load_mlx(f"mlx:{folder}", LoadOptions(adapter=str(adapter)))
     assert tuned.info.identity.keys() - engine.info.identity.keys() == {"adapter"}
     model.load_weights(list(weights.items()), strict=False)
     model.update_modules(
@@ -254,11 +255,11 @@ def test_adapters_of_mlx_are_put_on(folder: Path, tmp_path: Path, engine: MlxEng
     )
     assert np.abs(moved).max() > 1e-3
     with pytest.raises(InputError, match="no adapter of mlx-lm"):
-        load_mlx(f"mlx:{folder}", adapter=str(folder))
+        load_mlx(f"mlx:{folder}", LoadOptions(adapter=str(folder)))
 
 
 def test_the_short_formats_are_kept_where_they_are_asked_for(folder: Path) -> None:
-    engine = load_mlx(f"mlx:{folder}", dtype="bfloat16")
+    engine = load_mlx(f"mlx:{folder}", LoadOptions(dtype="bfloat16"))
     assert engine.info.identity["dtype"] == "bfloat16"
     assert not engine.caps.batch_invariant
     assert len(score_prompts(engine, make_prompts(BRANCHES))) == len(TEXTS)
@@ -390,7 +391,7 @@ def test_what_cannot_be_loaded_says_what_to_do(
     with pytest.raises(ModelNotFound):
         load_mlx(f"mlx:{tmp_path / 'nowhere'}")
     with pytest.raises(ModelTooLarge, match="may be used here"):
-        load_mlx(f"mlx:{folder}", memory=1000)
+        load_mlx(f"mlx:{folder}", LoadOptions(memory=1000))
     with pytest.raises(EngineError, match="could not be loaded"):
         load_mlx(str(save_model(tmp_path / "bloom", "bloom")))
     peft = tmp_path / "peft"
@@ -411,7 +412,7 @@ def test_what_cannot_be_loaded_says_what_to_do(
 def test_the_built_in_model_answers_as_it_does_elsewhere() -> None:
     engine, plain = (
         load_mlx("mlx:smollm2-135m"),
-        load_hf("smollm2-135m", dtype="float32", device="cpu"),
+        load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu")),
     )
     prompts = make_prompts(BRANCHES[:2], TEXTS[:2])
     one, other = score_prompts(engine, prompts), score_prompts(plain, prompts)

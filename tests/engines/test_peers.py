@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def stack_probabilities(scores: Sequence[Scores]) -> np.ndarray:
 
 
 @contextmanager
-def open_local_model(reference: str, engine: str, **options: object) -> Iterator[Engine]:
+def open_local_model(reference: str, engine: str, **options: Any) -> Iterator[Engine]:
     if not is_installed(engine):
         pytest.skip(f"the packages of the {engine} engine are not installed")
     with closing(load_model(reference, **options)) as model:
@@ -200,7 +201,7 @@ def test_a_server_of_llama_cpp_python_tells_what_it_can(llama_server: Engine) ->
     )
     assert llama_server.info.identity["server"] == "llama-cpp-python"
     assert llama_server.info.identity["held_by"] == "grammar"
-    assert llama_server.info.details["remote"] is False
+    assert llama_server.info.remote is False
 
 
 def test_its_first_tokens_bound_the_exact_probabilities(

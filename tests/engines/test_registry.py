@@ -1,35 +1,29 @@
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from medtask.engines import registry
 from medtask.engines.base import EngineInfo
 from medtask.engines.fake import FakeEngine
+from medtask.engines.load_options import ALL_OPTIONS, LoadOptions, LoadOptionValues
 from medtask.engines.model_metadata import METADATA_FILE
-from medtask.engines.registry import (
-    ENGINE_REQUIREMENTS,
-    ENGINES,
-    EngineChoice,
-    choose_engine,
-    is_installed,
-    load_model,
-)
+from medtask.engines.registry import EngineChoice, choose_engine, is_installed, load_model
+from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import InputError, UsageError
-
-FINISHED = [name for name in ENGINES if importlib.util.find_spec(ENGINES[name].partition(":")[0])]
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
     """Which engines' packages are here: all but those that a test sets to False."""
-    here = dict.fromkeys(ENGINES, True)
+    here = dict.fromkeys(BUILT_IN_ENGINES, True)
     monkeypatch.setattr(registry, "is_installed", lambda engine: here[engine])
     return here
 
@@ -170,11 +164,11 @@ def test_the_engine_of_a_reference_is_the_one_that_the_docs_name(
 
 
 def test_the_docs_tell_of_every_engine_and_how_to_install_it() -> None:
-    for name in ENGINES:
+    for name in BUILT_IN_ENGINES:
         assert f"| `{name}`" in DOCUMENT
-    for name, (_, remedy) in ENGINE_REQUIREMENTS.items():
-        (extra,) = re.findall(r"medtask\[\w+\]", remedy)
-        assert re.search(rf"^\| `{name}`.*{re.escape(extra)}", DOCUMENT, re.MULTILINE)
+    for spec in BUILT_IN_ENGINES.values():
+        for extra in re.findall(r"medtask\[\w+\]", spec.install):
+            assert re.search(rf"^\| `{spec.name}`.*{re.escape(extra)}", DOCUMENT, re.MULTILINE)
 
 
 def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> None:
@@ -204,39 +198,43 @@ def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> Non
     assert set(re.findall(r"--[a-z][a-z_-]+", DOCUMENT)) <= ours | theirs
 
 
-def test_every_engine_says_what_it_needs_and_how_to_get_it() -> None:
-    assert set(ENGINES) - set(ENGINE_REQUIREMENTS) == {
-        "linear",
-        "hybrid",
-        "fake",
-    }  # those need no more than medtask itself
-    for packages, remedy in ENGINE_REQUIREMENTS.values():
-        assert packages
-        assert "pip install" in remedy
+def test_every_engine_states_what_it_needs_and_how_to_install_it() -> None:
+    without_packages = {spec.name for spec in BUILT_IN_ENGINES.values() if not spec.packages}
+    assert without_packages == {"linear", "hybrid", "fake"}
+    for spec in BUILT_IN_ENGINES.values():
+        assert spec.description
+        assert spec.option_fields <= ALL_OPTIONS
+        assert bool(spec.packages) == ("pip install" in spec.install)
+
+
+def test_the_keyword_arguments_of_load_model_are_the_fields_of_its_options() -> None:
+    assert set(LoadOptionValues.__annotations__) == ALL_OPTIONS
+    hints = get_type_hints(LoadOptions)
+    assert get_type_hints(LoadOptionValues) == hints
 
 
 def test_what_is_installed_is_looked_up_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        registry.importlib.util, "find_spec", lambda name: None if name == "transformers" else name
+        importlib.util, "find_spec", lambda name: None if name == "transformers" else name
     )
     assert not is_installed("hf")
     assert is_installed("llamacpp")
     assert is_installed("fake")
 
 
-@pytest.mark.parametrize("name", FINISHED)
-def test_the_name_of_an_engine_leads_to_a_function(name: str) -> None:
-    module, _, function = ENGINES[name].partition(":")
-    if name in {"llamacpp", "mlx", "http", "encoder", "hf"} and not is_installed(name):
+@pytest.mark.parametrize("name", BUILT_IN_ENGINES)
+def test_the_loader_of_an_engine_takes_a_reference_and_options(name: str) -> None:
+    if not is_installed(name):
         pytest.skip(f"the packages of {name} are not installed")
-    assert callable(getattr(importlib.import_module(module), function))
+    parameters = inspect.signature(BUILT_IN_ENGINES[name].import_loader()).parameters
+    assert list(parameters) == ["reference", "options"]
 
 
 @pytest.mark.parametrize(
     ("reference", "options", "option"),
     [
         ("smollm2-135m", {"allow_remote": True}, "--allow-remote"),
-        ("smollm2-135m", {"context": 4096}, "--context-tokens"),
+        ("smollm2-135m", {"context_tokens": 4096}, "--context-tokens"),
         ("minilm", {"tokenizer": "org/name"}, "--tokenizer"),
         ("llamacpp:smollm2-135m", {"deadline_s": 3.0}, "--deadline-s"),
         ("llamacpp:smollm2-135m", {"quantize": "4bit"}, "--quantize"),
@@ -246,7 +244,7 @@ def test_the_name_of_an_engine_leads_to_a_function(name: str) -> None:
         ("groq:m", {"adapter": "somewhere", "allow_remote": True}, "--adapter"),
     ],
 )
-def test_an_option_that_means_nothing_to_the_engine_is_refused(
+def test_an_option_that_the_engine_does_not_support_is_refused(
     reference: str, options: Mapping[str, Any], option: str
 ) -> None:
     engine = choose_engine(reference).engine
@@ -257,33 +255,33 @@ def test_an_option_that_means_nothing_to_the_engine_is_refused(
     assert option in f"{caught.value} {caught.value.fix}"
 
 
-def test_options_that_were_left_alone_are_refused_by_nobody() -> None:
-    untouched = {
+def test_options_at_their_defaults_are_never_refused() -> None:
+    untouched: dict[str, Any] = {
         "dtype": "auto",
         "device": "auto",
         "quantize": None,
         "memory": None,
         "adapter": None,
         "allow_remote": False,
+        "context_tokens": None,
     }
-    engine = load_model("fake:", context=None, **untouched)
-    assert engine.info.name == "fake"
+    engine = load_model("minilm" if is_installed("encoder") else "fake:", **untouched)
+    assert engine.caps.score == "exact"
 
 
-def test_the_word_about_a_choice_is_among_the_engines_notes(
+def test_the_note_about_a_choice_is_among_the_notes_of_the_engine(
     installed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(reference: str) -> FakeEngine:
+    def load(reference: str, options: LoadOptions) -> FakeEngine:
         assert reference == "model.gguf"
         return engine
 
     engine = FakeEngine()
     installed["llamacpp"] = False
-    notes: list[str] = []
-    monkeypatch.setattr(engine, "info", EngineInfo("hf", "a model", {}, {"notes": notes}))
+    monkeypatch.setattr(engine, "info", EngineInfo("hf", "a model", {}, notes=("large",)))
     monkeypatch.setattr("medtask.engines.hf.load.load_hf", load)
     assert load_model("model.gguf") is engine
-    assert notes == [choose_engine("model.gguf").note]
+    assert engine.info.notes == ("large", choose_engine("model.gguf").note)
 
 
 def test_every_preset_of_servers_is_a_reference_of_the_http_engine() -> None:

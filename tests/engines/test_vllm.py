@@ -30,6 +30,7 @@ from medtask.engines.decoding.constraints import (
 )
 from medtask.engines.decoding.grammar import has_quotes
 from medtask.engines.hf.engine import HfEngine
+from medtask.engines.load_options import LoadOptions
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.vllm import MAX_LOGPROB_IDS, VllmEngine, load_vllm
 from medtask.errors import EngineError, InputError, MissingExtra
@@ -248,7 +249,7 @@ def reference_engine(folder: Path) -> HfEngine:
 
 @pytest.fixture
 def engine(fake_vllm: ModuleType, folder: Path) -> VllmEngine:
-    return load_vllm(f"vllm:{folder}", dtype="float32")
+    return load_vllm(f"vllm:{folder}", LoadOptions(dtype="float32"))
 
 
 def make_prompts(branches: tuple[Branch, ...] = (), texts: tuple[str, ...] = TEXTS) -> list[Prompt]:
@@ -295,7 +296,7 @@ def test_a_vllm_that_cannot_tell_chosen_tokens_is_asked_for_whole_prompts(
         return SamplingParams(**more)
 
     monkeypatch.setattr(fake_vllm, "SamplingParams", refuse)
-    engine = load_vllm(str(folder), dtype="float32")
+    engine = load_vllm(str(folder), LoadOptions(dtype="float32"))
     assert "off" in str(engine.info.details["packing"])
     assert_scores_match(engine, reference_engine, make_prompts(BRANCHES[1:], TEXTS[:2]))
 
@@ -308,7 +309,7 @@ def test_a_vllm_whose_two_ways_differ_is_asked_the_slow_one(
         return [{place: dict.fromkeys(found, -1.0) for place, found in one.items()} for one in told]
 
     monkeypatch.setattr(VllmEngine, "compute_logprobs_by_id", score_wrongly)
-    engine = load_vllm(str(folder), dtype="float32")
+    engine = load_vllm(str(folder), LoadOptions(dtype="float32"))
     assert "off" in str(engine.info.details["packing"])
     assert_scores_match(engine, reference_engine, make_prompts(BRANCHES[1:2], TEXTS[:2]))
 
@@ -363,7 +364,7 @@ def test_a_schema_is_handed_over_without_what_vllm_does_not_know(engine: VllmEng
 
 
 def test_thoughts_end_where_the_family_ends_them(fake_vllm: ModuleType, tmp_path: Path) -> None:
-    engine = load_vllm(str(save_model(tmp_path, "llama", "thinking")), dtype="float32")
+    engine = load_vllm(str(save_model(tmp_path, "llama", "thinking")), LoadOptions(dtype="float32"))
     assert engine.caps.thinking_markers
     free = generate_texts(
         engine, make_prompts()[2:3], Limits(24, think=True, stop_repetition=False)
@@ -437,7 +438,7 @@ def test_the_engine_tells_what_decides_its_answers(
     fake_vllm: ModuleType, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "x"}')
-    engine = load_vllm(f"vllm:{folder}", dtype="float32", adapter=str(tmp_path))
+    engine = load_vllm(f"vllm:{folder}", LoadOptions(dtype="float32", adapter=str(tmp_path)))
     assert engine.info.identity.keys() == {
         "model",
         "engine",
@@ -448,7 +449,7 @@ def test_the_engine_tells_what_decides_its_answers(
     }
     assert LLM.made[0]["max_lora_rank"] == 8
     assert engine._lora == ("adapter", 1, str(tmp_path))
-    other = load_vllm(f"vllm:{folder}", dtype="bfloat16", context=100)
+    other = load_vllm(f"vllm:{folder}", LoadOptions(dtype="bfloat16", context_tokens=100))
     assert (other.info.identity["dtype"], other.max_input_tokens) == ("bfloat16", 99)
 
 
@@ -467,7 +468,7 @@ def test_what_vllm_cannot_load_is_an_error_with_a_way_out(
     fake_vllm: ModuleType, folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="no adapter"):
-        load_vllm(str(folder), adapter=str(tmp_path))
+        load_vllm(str(folder), LoadOptions(adapter=str(tmp_path)))
     broken = save_model(tmp_path / "broken", "llama")
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(EngineError, match="could not load"):
@@ -484,5 +485,7 @@ def test_real_vllm_scores_as_plain_passes_do(folder: Path, reference_engine: HfE
     if not torch.cuda.is_available():
         pytest.skip("vLLM needs a GPU")
     assert_scores_match(
-        load_vllm(f"vllm:{folder}", dtype="float32"), reference_engine, make_prompts(BRANCHES)
+        load_vllm(f"vllm:{folder}", LoadOptions(dtype="float32")),
+        reference_engine,
+        make_prompts(BRANCHES),
     )

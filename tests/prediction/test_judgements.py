@@ -11,6 +11,7 @@ import pytest
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.fake import FakeEngine
+from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import EngineError
 from medtask.prediction.judgements import (
     NO_ANSWER,
@@ -208,6 +209,6 @@ def test_records_are_made_while_they_are_asked_for() -> None:
 
 def test_an_engine_that_reads_no_instruction_is_no_judge() -> None:
     engine = FakeEngine()
-    engine.info = EngineInfo("encoder", "MiniLM", {})
-    with pytest.raises(EngineError, match="MiniLM reads no instruction"):
+    engine.info = EngineInfo("encoder", "MiniLM", {}, BUILT_IN_ENGINES["encoder"].traits)
+    with pytest.raises(EngineError, match="MiniLM does not read instructions"):
         check_judge_engine(engine)

@@ -20,6 +20,7 @@ from medtask.engines.fake import FakeEngine
 from medtask.engines.http import concurrency as pace
 from medtask.engines.http.load import load_http
 from medtask.engines.http.probe import PROBE_WORDS
+from medtask.engines.load_options import LoadOptions
 from medtask.engines.registry import is_installed
 from medtask.errors import EngineError, InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.judge_metrics import JudgeMetrics, PairwiseJudgeMetrics
@@ -386,7 +387,7 @@ def test_records_of_patients_go_to_no_other_machine(folder: Path) -> None:
         "http",
         "far away",
         {"model": "far"},
-        {"remote": True, "url": "https://far", "addresses": ["192.0.2.1"]},
+        destinations={"https://far": ("192.0.2.1",)},
     )
     with pytest.raises(UsageError, match="phi: true"):
         judge_run(folder, engine)
@@ -398,7 +399,7 @@ def open_fault_engine(rules: Sequence[FaultRule] = (), **features: Any) -> Itera
         "openai", ToyModel([*PROBE_WORDS, *"12345", *"47AB"]), ServerFeatures(**features)
     )
     with serve(server) as url:
-        engine = load_http(f"{url}/v1", deadline_s=5.0)
+        engine = load_http(f"{url}/v1", LoadOptions(deadline_s=5.0))
         server.script = FaultScript(rules, seed=1)
         try:
             yield engine

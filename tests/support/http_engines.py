@@ -11,6 +11,7 @@ import pytest
 from medtask.engines.http.engine import HttpEngine
 from medtask.engines.http.load import load_http
 from medtask.engines.http.probe import PROBE_WORDS
+from medtask.engines.load_options import LoadOptions
 from medtask.records import Branch, Message, Prompt
 from support.fault_server import FaultRule, FaultScript, FaultServer, serve
 from support.server_dialects import ServerFeatures
@@ -45,7 +46,7 @@ class EngineOpener:
         if "window" in options_and_features:  # what the server reads at most
             options_and_features["context"] = options_and_features.pop("window")
             load_options |= (
-                {"context": options_and_features["context"]} if dialect == "ollama" else {}
+                {"context_tokens": options_and_features["context"]} if dialect == "ollama" else {}
             )
         server = FaultServer(
             dialect,
@@ -54,7 +55,9 @@ class EngineOpener:
         )
         url = self._stack.enter_context(serve(server))
         self._monkeypatch.setenv("OLLAMA_HOST", url)
-        engine = load_http("ollama:toy-1" if dialect == "ollama" else f"{url}/v1", **load_options)
+        engine = load_http(
+            "ollama:toy-1" if dialect == "ollama" else f"{url}/v1", LoadOptions(**load_options)
+        )
         self._stack.callback(engine.close)
         server.script = FaultScript(rules, seed)
         server.log.clear()
@@ -67,7 +70,7 @@ class EngineOpener:
 _LOAD_OPTIONS = frozenset(
     {
         "allow_unverified_context",
-        "context",
+        "context_tokens",
         "tokenizer",
         "concurrency",
         "deadline_s",

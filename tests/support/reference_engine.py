@@ -10,11 +10,12 @@ import pytest
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import LoadOptions
 from medtask.records import Generated, Limits, Prompt, Scores
 
 
 def load_reference_engine(folder: Path) -> HfEngine:
-    engine = load_hf(str(folder), dtype="float32", device="cpu")
+    engine = load_hf(str(folder), LoadOptions(dtype="float32", device="cpu"))
     engine.disable_packing("it is the plain way that others are held against")
     return engine
 

@@ -214,7 +214,7 @@ def test_an_adapter_is_put_on_no_other_base(trained_model_home: Path, tmp_path: 
     engine = medtask.load_model(
         str(save_model(tmp_path / "qwen", "qwen2")), adapter=str(trained_model_home / "model")
     )
-    assert any("was trained on" in note for note in engine.info.details["notes"])  # type: ignore[attr-defined]
+    assert any("was trained on" in note for note in engine.info.notes)
 
 
 def test_a_disk_that_fills_up_at_a_checkpoint_is_told_and_the_training_goes_on_later(

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from medtask.cli.commands.models import describe_machine
-from medtask.cli.inputs import load_engine
+from medtask.cli.model_options import load_engine
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError
 
 
@@ -154,12 +155,12 @@ def _check_caches() -> Iterator[EnvironmentCheck]:
             yield EnvironmentCheck("cache", "bad", f"{folder} cannot be written", fix)
 
 
-def check_model(reference: str, *, allow_remote: bool) -> Iterator[EnvironmentCheck]:
+def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentCheck]:
     """Load a model and let it score three labels."""
     from medtask.records import Branch, Fault, Message, Prompt
 
     try:
-        engine = load_engine(reference, allow_remote=allow_remote)
+        engine = load_engine(reference, options)
     except EngineError as error:
         yield EnvironmentCheck("load", "bad", str(error), error.fix)
         return
@@ -172,7 +173,9 @@ def check_model(reference: str, *, allow_remote: bool) -> Iterator[EnvironmentCh
     )
     with closing(engine):
         yield EnvironmentCheck("load", "ok", engine.info.title)
-        for name, value in engine.info.details.items():
+        info = engine.info
+        facts = {"device": info.device, **info.details, "notes": info.notes}
+        for name, value in facts.items():
             if text := _format_detail(value):
                 yield EnvironmentCheck("load", "ok", f"{name.replace('_', ' ')}: {text}")
         outcome = next(iter(engine.score([prompt])))

@@ -5,12 +5,11 @@ asked.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +17,6 @@ from medtask.display import format_count, format_list
 from medtask.errors import TaskFaults, UsageError
 
 if TYPE_CHECKING:
-    from medtask.engines.base import Engine
     from medtask.tables.table import Table
     from medtask.tasks.task import Task
 
@@ -31,34 +29,6 @@ DataSource = Annotated[
 ]
 ModelName = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")
-]
-AllowRemote = Annotated[
-    bool,
-    typer.Option("--allow-remote", help="Let records go to a model server on another machine."),
-]
-ModelDtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16", "file"],
-    typer.Option(help="Number format of the weights; file: as a GGUF has them."),
-]
-ContextTokens = Annotated[
-    int | None,
-    typer.Option(
-        min=256,
-        metavar="N",
-        help="Tokens of prompt and answer, where a server can be told (Ollama).",
-    ),
-]
-TokenizerName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL", help="Whose tokenizer counts prompts here, where a server cannot."
-    ),
-]
-AllowUnverified = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unverified-context", help="Take a server that does not tell what it has read."
-    ),
 ]
 GoldColumn = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")
@@ -146,26 +116,15 @@ def check_table(task: Task, table: Table, gold_column: str | None = None) -> Non
 
 def choose_model(task: Task, model: str | None) -> str:
     """The model that was asked for, else the task's, else the built-in one."""
-    from medtask.engines.registry import DEFAULT_MODEL
+    from medtask.engines.files.model_files import BUILT_IN_MODEL
 
-    return model or task.model or DEFAULT_MODEL
+    return model or task.model or BUILT_IN_MODEL
 
 
 def disable_downloads(offline: bool) -> None:
-    """Where it is wanted, nothing is fetched by this process, not even the model that is named."""
-    if not offline:
-        return
-    os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
-
-
-def load_engine(reference: str, **options: Any) -> Engine:
-    """Load a model; what libraries print meanwhile goes to standard error, because standard output
-    is for results.
-    """
-    from medtask.engines.registry import load_model
-
-    with redirect_stdout(sys.stderr):
-        return load_model(reference, **options)
+    """With ``offline``, forbid every download of this process, also of the named model."""
+    if offline:
+        os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
 
 
 def describe_table(table: Table, rows: int) -> str:

@@ -76,12 +76,6 @@ BaseDtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="Number format of the base's weights."),
 ]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")
-]
-MemoryLimit = Annotated[
-    str | None, typer.Option(metavar="AMOUNT", help="What training may take, as in 8GB.")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 MarkAsDemonstration = Annotated[
     bool, typer.Option("--demonstration", help="The model card says that it is none for real work.")
@@ -106,14 +100,14 @@ def build_recipe(task: Task, options: Mapping[str, Any]) -> Recipe:
     """The recipe of a command's options, by their names. Without a base training begins with what
     suits the method.
     """
-    from medtask.engines.registry import DEFAULT_MODEL, MINILM
+    from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM
     from medtask.hardware import parse_bytes
     from medtask.training.recipe import Recipe
 
     default_bases = {"linear": (), "encoder": (MINILM,), "hybrid": ()}
     return Recipe(
         bases=tuple(
-            options["base"] or default_bases.get(options["method"], (task.model or DEFAULT_MODEL,))
+            options["base"] or default_bases.get(options["method"], (task.model or BUILT_IN_MODEL,))
         ),
         **{name: options[name] for name in (*_RECIPE_FIELDS, "checkpointing", "dtype", "device")},
         pack=not options["no_pack"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Literal
 
 from medtask.errors import EngineError
@@ -34,19 +35,65 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """Which model answers, in words for people (``title``) and as facts that decide whether a run
-    may be resumed.
+class EngineTraits:
+    """What kind of model an engine loads.
 
-    ``identity``: everything about the model that can change an answer (reference, revision, hashes,
-    quantisation, dtype). ``details``: what else a manifest should tell (device, threads, versions,
-    egress).
+    Attributes:
+        family: "language" for models that read chats, "encoder", "linear", "hybrid", or "none" for
+            an engine without a model.
+        reads_instructions: Whether the model reads the prompt's messages. Otherwise it reads
+            ``Prompt.text`` and the names or definitions of labels.
+        trainable: Whether a training can start from the engine's weights.
+        server: Whether records are sent to a model server, which may be another machine.
+    """
+
+    family: Literal["language", "encoder", "linear", "hybrid", "none"] = "language"
+    reads_instructions: bool = True
+    trainable: bool = False
+    server: bool = False
+
+
+LANGUAGE_MODEL = EngineTraits()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Which model answers, and on what.
+
+    Attributes:
+        name: The engine's name, as in `EngineSpec`.
+        title: The model in words, for people.
+        identity: Everything about the model that can change an answer (reference, revision,
+            hashes, quantisation, dtype). A run is resumed only with an equal identity.
+        traits: What kind of model it is.
+        device: Where the model computes; None where that is not known.
+        destinations: URL of each server that records are sent to, with its checked IP addresses.
+        notes: What the user should know about this model, as sentences.
+        details: Further facts for the manifest, as plain JSON values.
     """
 
     name: str
     title: str
     identity: Mapping[str, str]
+    traits: EngineTraits = LANGUAGE_MODEL
+    device: str | None = None
+    destinations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def remote_destinations(self) -> dict[str, tuple[str, ...]]:
+        """The destinations on other machines."""
+        return {
+            url: addresses
+            for url, addresses in self.destinations.items()
+            if not all(ip_address(address).is_loopback for address in addresses)
+        }
+
+    @property
+    def remote(self) -> bool:
+        """Whether records leave this machine."""
+        return bool(self.remote_destinations)
 
 
 @dataclass(frozen=True, slots=True)

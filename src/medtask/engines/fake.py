@@ -13,6 +13,8 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import EngineError, UsageError
 from medtask.records import Branch, BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
@@ -72,6 +74,7 @@ class FakeEngine(Engine):
                 "seed": str(seed),
                 "prefers": json.dumps(self.prefers, sort_keys=True),
             },
+            traits=BUILT_IN_ENGINES["fake"].traits,
         )
 
     def score(
@@ -226,11 +229,10 @@ class FakeEngine(Engine):
         return BranchScores(logprobs, off_set=0.5 * _mix_hashes(text_hash, self.seed))
 
 
-def load_fake(reference: str, **options: object) -> FakeEngine:
-    """The engine of ``fake:``, or of ``fake:ms_per_row=5,fails_after=100``; options for real models
-    have no meaning here.
+def load_fake(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> FakeEngine:
+    """The engine of ``fake:`` or ``fake:ms_per_row=5,fails_after=100``; ``options`` are ignored.
 
-    UsageError for settings that it does not have.
+    Raises UsageError for settings that it does not have.
     """
     settings: dict[str, Any] = {}
     for setting in filter(None, reference.removeprefix("fake:").split(",")):

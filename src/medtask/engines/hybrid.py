@@ -13,38 +13,34 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_name, format_path
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
+from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM
 from medtask.engines.label_head import log_softmax
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions, format_option
 from medtask.engines.model_metadata import (
     ModelMetadata,
     hash_model_metadata,
     read_model_metadata,
     write_model_metadata,
 )
-from medtask.engines.registry import (
-    DEFAULT_MODEL,
-    MINILM,
-    accepts_option,
-    choose_engine,
-    load_model,
-)
+from medtask.engines.registry import choose_engine, load_model
+from medtask.engines.specs import BUILT_IN_ENGINES, EngineSpec
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import BranchScores, Fault, Prompt, Scores
 
 MEMBERS_FILE = "hybrid.json"
-_ENGINE_SCHEMES = (
-    "hf:",
-    "llamacpp:",
-    "mlx:",
-    "vllm:",
-    "encoder:",
-)  # engines that can be named before a folder or a file
+# Engines that can be named before a folder or a file.
+_LOCAL_PREFIXES = tuple(
+    prefix
+    for spec in BUILT_IN_ENGINES.values()
+    if spec.packages and not spec.traits.server
+    for prefix in spec.prefixes
+)
 _RETRAIN_FIX = "train the hybrid again"
 
 
@@ -157,13 +153,12 @@ def average_branch_scores(
     )
 
 
-def load_hybrid(reference: str, **options: Any) -> HybridEngine:
-    """A HybridEngine for a folder that save_hybrid wrote. ``options`` are given to the members that
-    have a use for them.
+def load_hybrid(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HybridEngine:
+    """Load a folder that save_hybrid wrote. Each member gets the options that its engine supports.
 
-    InputError for a folder that is not whole, and for a member that is not what it was when the
-    weights were fitted. UsageError for an option that no member has a use for. What loading the
-    members raises comes as it is.
+    Raises InputError for an incomplete folder, and for a member that is not what it was when the
+    weights were fitted; UsageError for an option that no member supports; and whatever loading a
+    member raises.
     """
     folder = Path(reference).expanduser()
     metadata = read_model_metadata(folder)
@@ -178,8 +173,10 @@ def load_hybrid(reference: str, **options: Any) -> HybridEngine:
     ]
     engines: list[Engine] = []
     try:
-        for member, member_options in zip(members, _assign_options(members, options), strict=True):
-            engines.append(load_model(member.reference, **member_options))
+        specs = [choose_engine(member.reference).spec for member in members]
+        _check_options(specs, options)
+        for member, spec in zip(members, specs, strict=True):
+            engines.append(load_model(member.reference, options.select(spec.option_fields)))
             _check_identity(folder, member, engines[-1])
     except BaseException:
         for engine in engines:
@@ -210,7 +207,7 @@ def normalise_member_reference(reference: str) -> str:
     scheme, path = _split_scheme(reference)
     return (
         scheme + str(path.resolve())
-        if path.exists() and reference not in {DEFAULT_MODEL, MINILM}
+        if path.exists() and reference not in {BUILT_IN_MODEL, MINILM}
         else reference
     )
 
@@ -240,31 +237,16 @@ def _find_member(reference: str, folder: Path) -> str:
 
 def _split_scheme(reference: str) -> tuple[str, Path]:
     """The engine that is named before a path, if one is, and what would be the path."""
-    scheme = next((scheme for scheme in _ENGINE_SCHEMES if reference.startswith(scheme)), "")
+    scheme = next((scheme for scheme in _LOCAL_PREFIXES if reference.startswith(scheme)), "")
     return scheme, Path(reference.removeprefix(scheme)).expanduser()
 
 
-def _assign_options(
-    members: Sequence[HybridMember], options: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """For each member the options that its engine takes."""
-    given_options = {
-        name: value for name, value in options.items() if value not in (None, False, "auto")
-    }
-    engines = [choose_engine(member.reference).engine for member in members]
-    if unused := [
-        name
-        for name in given_options
-        if not any(accepts_option(engine, name) for engine in engines)
-    ]:
-        option = f"--{unused[0].replace('_', '-')}"
-        raise UsageError(
-            f"{option} means nothing to any of the models of this hybrid", fix=f"leave {option} out"
-        )
-    return [
-        {name: value for name, value in given_options.items() if accepts_option(engine, name)}
-        for engine in engines
-    ]
+def _check_options(specs: Sequence[EngineSpec], options: LoadOptions) -> None:
+    """Raise UsageError for an option that no member supports."""
+    supported = frozenset().union(*(spec.option_fields for spec in specs))
+    if unused := [name for name in options.list_given() if name not in supported]:
+        option = format_option(unused[0])
+        raise UsageError(f"no model of this hybrid supports {option}", fix=f"leave {option} out")
 
 
 def _check_identity(folder: Path, member: HybridMember, engine: Engine) -> None:
@@ -293,13 +275,12 @@ def _build_info(
     members: Sequence[HybridMember],
     engines: Sequence[Engine],
 ) -> EngineInfo:
-    member_details = [engine.info.details for engine in engines]
-    notes = [
+    notes = tuple(
         f"{member.reference}: {note}"
-        for member, one in zip(members, member_details, strict=True)
-        for note in _as_list(one.get("notes"))
-    ]
-    details: dict[str, object] = {
+        for member, engine in zip(members, engines, strict=True)
+        for note in engine.info.notes
+    )
+    details = {
         "members": [
             {**asdict(member), "title": engine.info.title}
             for member, engine in zip(members, engines, strict=True)
@@ -307,21 +288,24 @@ def _build_info(
         "labels": list(metadata.labels),
         "trained_for": metadata.task_fingerprint,
         "phi": metadata.phi,
-        "notes": notes,
     }
-    if remote_details := [one for one in member_details if one.get("remote")]:
-        urls = dict.fromkeys(str(one["url"]) for one in remote_details)
-        addresses = [address for one in remote_details for address in _as_list(one["addresses"])]
-        details |= {"remote": True, "url": ", ".join(urls), "addresses": addresses}
     parts = (f"{member.weight:.0%} {format_name(member.reference)}" for member in members)
-    title = f"{reference}, {' + '.join(parts)}"
     return EngineInfo(
-        "hybrid", title, {"model": reference, "contract": hash_model_metadata(folder)}, details
+        "hybrid",
+        f"{reference}, {' + '.join(parts)}",
+        {"model": reference, "contract": hash_model_metadata(folder)},
+        replace(
+            BUILT_IN_ENGINES["hybrid"].traits,
+            reads_instructions=all(engine.info.traits.reads_instructions for engine in engines),
+        ),
+        destinations={
+            url: addresses
+            for engine in engines
+            for url, addresses in engine.info.remote_destinations.items()
+        },
+        notes=notes,
+        details=details,
     )
-
-
-def _as_list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _read_members(folder: Path, metadata: ModelMetadata) -> list[HybridMember]:

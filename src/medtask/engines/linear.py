@@ -24,12 +24,14 @@ from medtask.atomic_files import make_storage_error, replace_file
 from medtask.display import format_path, quote_names
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
 from medtask.engines.label_head import LabelHead, log_softmax
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import (
     ModelMetadata,
     hash_model_metadata,
     read_model_metadata,
     write_model_metadata,
 )
+from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import InputError
 from medtask.records import Fault, Prompt, Scores
 
@@ -125,8 +127,8 @@ class LinearEngine(Engine):
         return Rendering(prompt.text, candidates, (), ((),) * len(candidates))
 
 
-def load_linear(reference: str) -> LinearEngine:
-    """A LinearEngine for a folder that save_linear wrote; InputError for one that is not whole."""
+def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> LinearEngine:
+    """Load a folder that save_linear wrote; InputError for an incomplete one. It has no options."""
     folder = Path(reference).expanduser()
     metadata = read_model_metadata(folder)
     if metadata.engine != "linear":
@@ -143,13 +145,18 @@ def load_linear(reference: str) -> LinearEngine:
         "trained_for": metadata.task_fingerprint,
         "base": metadata.base,
         "phi": metadata.phi,
-        "notes": [],
     }
     identity = {"model": reference, "contract": hash_model_metadata(folder)}
     return LinearEngine(
         model,
         LabelHead(reference, metadata.kind, metadata.labels, metadata.abstain, metadata.untaught),
-        EngineInfo("linear", f"{reference}, TF-IDF and logistic regression", identity, details),
+        EngineInfo(
+            "linear",
+            f"{reference}, TF-IDF and logistic regression",
+            identity,
+            BUILT_IN_ENGINES["linear"].traits,
+            details=details,
+        ),
     )
 
 

@@ -14,7 +14,6 @@ loss.csv, pictures) may be edited.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from typing import Any, Literal, cast, get_args
 
 from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
+from medtask.engines.files.weights import hash_file
 from medtask.errors import InputError
 from medtask.kinds import KindName
 
@@ -98,7 +98,7 @@ def read_model_metadata(folder: Path) -> ModelMetadata:
                 f"{format_path(folder)} is not whole: {format_name(name)} is missing",
                 fix=_RETRAIN_FIX,
             )
-        if _hash_file(path) != expected:
+        if hash_file(path) != expected:
             raise InputError(
                 f"{format_path(path)} is not the file that training wrote", fix=_RETRAIN_FIX
             )
@@ -122,7 +122,7 @@ def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata
     written.
     """
     hashed = replace(
-        metadata, sha256={name: _hash_file(folder / name) for name in _list_hashed_files(folder)}
+        metadata, sha256={name: hash_file(folder / name) for name in _list_hashed_files(folder)}
     )
     content = {
         "format": METADATA_FORMAT,
@@ -138,7 +138,7 @@ def hash_model_metadata(folder: Path) -> str:
     """One SHA-256 that stands for the whole model, since the contract holds the hashes of all other
     files.
     """
-    return _hash_file(folder / METADATA_FILE)
+    return hash_file(folder / METADATA_FILE)
 
 
 def _parse_metadata(folder: Path) -> ModelMetadata:
@@ -254,8 +254,3 @@ def _list_hashed_files(folder: Path) -> list[str]:
 
 def _is_model_file(name: str) -> bool:
     return "/" not in name and PurePosixPath(name).suffix in _MODEL_SUFFIXES
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,6 +32,8 @@ _PROBE_BRANCHES = (
     Branch("", ("wrist", "knee", "knee joint")),
     Branch("Side: ", ("left", "right"), weigh="text"),
 )
+# Largest difference of a probability between rows read together and alone, by number format.
+PROBE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 PROBE_PROMPTS = tuple(
     Prompt(
         str(number),

@@ -28,7 +28,13 @@ from medtask.engines.decoding.sampling import derive_row_seed
 from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
 from medtask.engines.files.weights import hash_weights
-from medtask.engines.packed_engine import PROBE_PROMPTS, PackedEngine, compute_max_gap
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.packed_engine import (
+    PROBE_PROMPTS,
+    PROBE_TOLERANCES,
+    PackedEngine,
+    compute_max_gap,
+)
 from medtask.engines.tokens.chat import detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.tokenizer import HfTokenizer
@@ -45,7 +51,8 @@ from medtask.records import Fault, Generated, Limits, Prompt, Scores
 MAX_LOGPROB_IDS = 128  # MAX_LOGPROB_TOKEN_IDS of vllm/sampling_params.py
 # own tokens of the rows that are handed over together; vLLM forms its own batches from them
 BUDGET_TOKENS = 65_536
-PROBE_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.02}
+# Its kernels for float32 are less exact than those of transformers on a CPU.
+VLLM_PROBE_TOLERANCES = PROBE_TOLERANCES | {"float32": 1e-3}
 # Its workers are processes of their own, which the network guard does not see. Without an address
 # of ours vLLM asks the network for one.
 OFFLINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
@@ -54,23 +61,14 @@ OFFLINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
 LogprobKey = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def load_vllm(
-    reference: str,
-    *,
-    dtype: str = "auto",
-    adapter: str | None = None,
-    context: int | None = None,
-    gpus: int = 1,
-) -> VllmEngine:
-    """A VllmEngine for ``vllm:REFERENCE``, a folder or a model of the Hub. ``adapter``: a PEFT
-    folder; ``context``: tokens that a prompt and its answer may have together; ``gpus``: over how
-    many the model is spread.
+def load_vllm(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> VllmEngine:
+    """Load ``vllm:REFERENCE``, a folder or a model of the Hub, with vLLM.
 
     Raises ModelNotFound, MissingExtra, InputError or EngineError.
     """
     vllm = _import_vllm()
     files = locate_model(reference.removeprefix("vllm:"))
-    adapter_folder = Path(adapter) if adapter else files.adapter
+    adapter_folder = Path(options.adapter) if options.adapter else files.adapter
     if files.is_gguf:
         raise InputError(
             f"{files.reference} is a GGUF file, which vLLM does not read", fix="leave vllm: out"
@@ -84,7 +82,11 @@ def load_vllm(
         vllm,
         files,
         adapter_folder,
-        {"dtype": dtype, "tensor_parallel_size": gpus, "max_model_len": context},
+        {
+            "dtype": options.dtype,
+            "tensor_parallel_size": options.gpus,
+            "max_model_len": options.context_tokens,
+        },
     )
     config = llm.llm_engine.model_config
     loaded_dtype = str(config.dtype).removeprefix("torch.")
@@ -98,7 +100,7 @@ def load_vllm(
     }
     identity |= {"revision": files.revision} if files.revision else {}
     identity |= {"adapter": hash_weights(adapter_folder)} if adapter_folder else {}
-    details: dict[str, object] = {"gpus": gpus, "downloaded": files.downloaded, "notes": []}
+    details: dict[str, object] = {"gpus": options.gpus, "downloaded": files.downloaded}
     title = (
         f"{files.reference}{f' + {adapter_folder.name}' if adapter_folder else ''}, vLLM, "
         f"{loaded_dtype}"
@@ -109,13 +111,13 @@ def load_vllm(
     # Whatever is asked, vLLM writes a token behind it.
     engine = VllmEngine(
         llm,
-        EngineInfo("vllm", title, identity, details),
+        EngineInfo("vllm", title, identity, details=details),
         max_input_tokens=int(config.max_model_len) - 1,
         eos_token_ids=eos_token_ids,
         adapter=adapter_folder,
     )
     details["fast_against_slow"] = gap = engine.compare_logprob_methods(PROBE_PROMPTS)
-    if not gap <= PROBE_TOLERANCES.get(loaded_dtype, PROBE_TOLERANCES["bfloat16"]):
+    if not gap <= VLLM_PROBE_TOLERANCES.get(loaded_dtype, VLLM_PROBE_TOLERANCES["bfloat16"]):
         engine.compute_logprobs = engine.compute_logprobs_by_prompt
         details["packing"] = (
             f"off: vLLM's two ways to tell a probability differ by {gap:.2g}, so each candidate "

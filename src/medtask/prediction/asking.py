@@ -95,7 +95,7 @@ def check_engine(task: Task, engine: Engine) -> None:
     apart).
     """
     caps, title = engine.caps, engine.info.title
-    if task.phi and engine.info.details.get("remote"):
+    if task.phi and engine.info.remote:
         fix = (
             "choose a model on this machine, or take `phi: true` out if the table holds no "
             "patient's data"

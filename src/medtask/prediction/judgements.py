@@ -16,7 +16,6 @@ from medtask.errors import EngineError
 from medtask.records import Answer, Record, Status
 from medtask.tasks.rubric import FIRST_ANSWER, Rubric, make_comparison_record, make_grading_record
 
-_ENGINES_WITHOUT_INSTRUCTIONS = ("encoder", "linear")  # engines that read bare texts
 NO_ANSWER = "there is no answer to judge"
 NO_REFERENCE = "there is no reference to judge it by"
 
@@ -192,8 +191,8 @@ def _are_same_answers(case: JudgeCase) -> bool:
 
 def check_judge_engine(engine: Engine) -> None:
     """EngineError where an engine does not read what a judge is asked."""
-    if engine.info.name in _ENGINES_WITHOUT_INSTRUCTIONS:
+    if not engine.info.traits.reads_instructions:
         raise EngineError(
-            f"{engine.info.title} reads no instruction, so it cannot judge",
+            f"{engine.info.title} does not read instructions, so it cannot judge",
             fix="choose a language model (`medtask models` lists them)",
         )

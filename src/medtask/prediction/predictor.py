@@ -96,7 +96,7 @@ def load_pass_engines(task: Task, *, allow_remote: bool = False) -> dict[str, En
     """
     names = dict.fromkeys(further.model for further in task.passes if further.model is not None)
     return {
-        name: load_model(name, allow_remote=allow_remote and choose_engine(name).engine == "http")
+        name: load_model(name, allow_remote=allow_remote and choose_engine(name).spec.traits.server)
         for name in names
     }
 

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from medtask.atomic_files import replace_text
-from medtask.engines.base import Engine
+from medtask.engines.base import Engine, EngineInfo
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine
 from medtask.privacy import NetworkGuard, block_network
@@ -116,10 +116,10 @@ def create_manifest(
         "created": get_timestamp(),
         "finished": None,
         "identity": dict(identity),
-        "model": asdict(engine.info),
+        "model": describe_model(engine.info),
         "caps": asdict(engine.caps),
         "models_of_passes": {
-            name: asdict(pass_engine.info) for name, pass_engine in pass_engines.items()
+            name: describe_model(pass_engine.info) for name, pass_engine in pass_engines.items()
         },
         # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
@@ -158,10 +158,30 @@ def describe_task_and_table(task: Task, table: Table, rows: int, digest: str) ->
 
 
 def list_destinations(*engines: Engine) -> dict[str, list[str]]:
-    """The servers that records are sent to: the checked addresses by URL."""
-    remote = (engine.info.details for engine in engines if engine.info.details.get("remote"))
+    """The servers on other machines that records are sent to: URLs with their checked addresses."""
     return {
-        str(details["url"]): list(cast("list[str]", details["addresses"])) for details in remote
+        url: list(addresses)
+        for engine in engines
+        for url, addresses in engine.info.remote_destinations.items()
+    }
+
+
+def describe_model(info: EngineInfo) -> dict[str, Any]:
+    """The "model" object of a manifest; its keys are part of the file format."""
+    details: dict[str, Any] = {} if info.device is None else {"device": info.device}
+    if info.destinations:
+        addresses = [address for found in info.destinations.values() for address in found]
+        details |= {
+            "url": ", ".join(info.destinations),
+            "remote": info.remote,
+            "addresses": addresses,
+        }
+    return {
+        "name": info.name,
+        "title": info.title,
+        "identity": dict(info.identity),
+        "family": info.traits.family,
+        "details": {**details, **info.details, "notes": list(info.notes)},
     }
 
 

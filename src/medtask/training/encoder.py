@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.display import format_bytes, format_name
-from medtask.engines.registry import DEFAULT_MODEL, MINILM, choose_engine
+from medtask.engines.files.model_files import (
+    BUILT_IN_MODEL,
+    MINILM,
+)
+from medtask.engines.registry import choose_engine
 from medtask.errors import (
     EngineError,
     InputError,
@@ -163,16 +167,16 @@ def check_encoder_base(recipe: Recipe) -> None:
             fix="name it with --base, once",
         )
     name = recipe.base or MINILM
-    engine = choose_engine(name).engine
+    spec = choose_engine(name).spec
     reason = None
     if name.endswith(".gguf"):
         reason = "a GGUF file holds a language model's weights, rounded for answering"
-    elif name == DEFAULT_MODEL:
-        reason = "it is a language model, and no encoder"
-    elif engine in ("linear", "hybrid"):
-        reason = f"it is a {engine} model, and no encoder"
-    elif engine not in ("hf", "encoder"):
-        reason = f"the {engine} engine has no weights here that could change"
+    elif name == BUILT_IN_MODEL:
+        reason = "it is a language model, not an encoder"
+    elif spec.traits.family in ("linear", "hybrid"):
+        reason = f"it is a {spec.name} model, not an encoder"
+    elif not spec.traits.trainable:
+        reason = f"the {spec.name} engine cannot train weights"
     if reason:
         raise UsageError(
             f"{format_name(name)} cannot be trained by --method encoder: {reason}",

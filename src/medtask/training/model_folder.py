@@ -22,6 +22,7 @@ from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_bytes
 from medtask.engines.base import Engine
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import (
     CALIBRATION_FILE,
     METADATA_FILE,
@@ -93,12 +94,12 @@ def validate_model(
     calibrations on them (into the draft).
     """
     options = (
-        {"dtype": recipe.dtype, "device": recipe.device, "memory": recipe.memory}
+        LoadOptions(dtype=recipe.dtype, device=recipe.device, memory=recipe.memory)
         if recipe.method in LANGUAGE_METHODS
-        else {}
+        else DEFAULT_OPTIONS
     )
     found = []
-    with closing(load_model(str(draft_folder), **options)) as engine:
+    with closing(load_model(str(draft_folder), options)) as engine:
         for index, data in enumerate(training_data, 1):
             task_validation = _validate_task(engine, work_folder / f"validation-{index}", data)
             if task_validation.evaluation.saved_calibration is not None:
@@ -161,7 +162,7 @@ def _evaluate_linear_baseline(
     """
     from medtask.training.linear import fit_linear
 
-    if engine.info.name == "linear" or data.task.kind not in ("label", "labels"):
+    if engine.info.traits.family == "linear" or data.task.kind not in ("label", "labels"):
         return {}
     draft, work = (
         folder.with_name(f"{folder.name}-linear"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from medtask.engines.load_options import Dtype
 from medtask.errors import UsageError
 
 Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
@@ -45,7 +46,7 @@ class Recipe:
     seed: int = 0
     pack: bool = True
     checkpointing: bool = False
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device: str = "auto"
     memory: int | None = None
 

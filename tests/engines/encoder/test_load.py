@@ -18,6 +18,7 @@ from medtask import similarity
 from medtask.engines.encoder.classifier import EncoderClassifier
 from medtask.engines.encoder.load import load_encoder
 from medtask.engines.encoder.zero_shot import ZeroShotScorer
+from medtask.engines.load_options import LoadOptions
 from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import (
     EngineError,
@@ -64,7 +65,7 @@ def test_a_folder_without_labels_compares_and_one_with_labels_classifies(
         engine = load_encoder(reference)
         assert isinstance(engine.reader, ZeroShotScorer)
         assert engine.info.identity["model"] == str(encoder_folder)
-        assert "not calibrated" in str(engine.info.details["notes"])
+        assert "not calibrated" in str(engine.info.notes)
     engine = load_encoder(str(trained_folder))
     assert isinstance(engine.reader, EncoderClassifier)
     assert engine.reader.head.labels == LABELS
@@ -89,7 +90,9 @@ def test_the_identity_of_a_model_is_that_of_its_files(
     after = [load_encoder(str(folder)).info.identity for folder in (encoder_folder, trained_folder)]
     assert all(one != other for one, other in zip(before, after, strict=True))
     assert "weights of 1_Pooling" in load_encoder(str(tmp_path / "other")).info.identity
-    assert load_encoder(str(encoder_folder), dtype="bfloat16").info.identity != after[0]
+    assert (
+        load_encoder(str(encoder_folder), LoadOptions(dtype="bfloat16")).info.identity != after[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,18 +209,16 @@ def test_two_labels_of_one_name_are_refused(trained_folder: Path) -> None:
 
 
 def test_unsupported_options_are_refused(encoder_folder: Path) -> None:
-    with pytest.raises(UsageError, match="--quantize is not for encoders"):
-        load_encoder(str(encoder_folder), quantize="4bit")
-    with pytest.raises(UsageError, match="--adapter is not for encoders"):
-        load_encoder(str(encoder_folder), adapter="a")
+    with pytest.raises(UsageError, match="does not support --dtype file"):
+        load_encoder(str(encoder_folder), LoadOptions(dtype="file"))
     with pytest.raises(UsageError, match="no tpu device"):
-        load_encoder(str(encoder_folder), device="tpu")
+        load_encoder(str(encoder_folder), LoadOptions(device="tpu"))
     with pytest.raises(ModelTooLarge, match=r"in bfloat16; 1\.0 MB may be used here"):
-        load_encoder(str(encoder_folder), dtype="bfloat16", memory=1_000_000)
+        load_encoder(str(encoder_folder), LoadOptions(dtype="bfloat16", memory=1_000_000))
     with pytest.raises(ModelNotFound, match="there is no model"):
         load_encoder("encoder:")
     assert (
-        load_encoder(str(encoder_folder), memory=10**9).info.title
+        load_encoder(str(encoder_folder), LoadOptions(memory=10**9)).info.title
         == f"{encoder_folder}, float32, cpu"
     )
 

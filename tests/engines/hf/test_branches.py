@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import LoadOptions
 from medtask.records import Branch, Message, Prompt, Scores
 from support.reference_scores import assert_scores_exact
 from support.tiny_models import save_model
@@ -111,8 +112,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     template = "gemma" if request.param.startswith("gemma") else "chatml"
     return load_hf(
         str(save_model(tmp_path_factory.mktemp(request.param), request.param, template)),
-        dtype="float32",
-        device="cpu",
+        LoadOptions(dtype="float32", device="cpu"),
     )
 
 
@@ -122,8 +122,7 @@ def chat_engine(
 ) -> HfEngine:
     return load_hf(
         str(save_model(tmp_path_factory.mktemp("speaker"), "llama", request.param)),
-        dtype="float32",
-        device="cpu",
+        LoadOptions(dtype="float32", device="cpu"),
     )
 
 
@@ -171,8 +170,7 @@ def score_to_arrays(engine: HfEngine, prompts: list[Prompt]) -> dict[str, np.nda
 def gemma_engine(tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
     return load_hf(
         str(save_model(tmp_path_factory.mktemp("quick"), "gemma3", "gemma")),
-        dtype="float32",
-        device="cpu",
+        LoadOptions(dtype="float32", device="cpu"),
     )
 
 
@@ -264,7 +262,7 @@ def test_a_prompt_without_branches_has_nothing_to_score_and_a_cost(engine: HfEng
 
 
 def test_a_model_that_cannot_be_packed_scores_every_kind(tmp_path: Path) -> None:
-    engine = load_hf(str(save_model(tmp_path, "bloom")), dtype="float32", device="cpu")
+    engine = load_hf(str(save_model(tmp_path, "bloom")), LoadOptions(dtype="float32", device="cpu"))
     prompts = make_prompts("mixed")[:1]
     (scores,) = engine.score(prompts)
     assert len(scores.branches) == len(prompts[0].branches)

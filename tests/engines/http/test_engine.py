@@ -13,7 +13,7 @@ import pytest
 
 from medtask.engines.http.engine import HttpEngine
 from medtask.engines.http.load import load_http
-from medtask.errors import EngineError, ModelNotFound, UsageError
+from medtask.errors import EngineError, ModelNotFound
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
 from support.fault_server import FaultRule, FaultServer, serve
 from support.http_engines import BRANCH_LABELS, EngineOpener, make_row_prompt
@@ -210,7 +210,7 @@ def test_a_large_loss_is_found_even_where_nobody_counts(
     for said in score_by_id(engine, whole).values():
         assert isinstance(said, Fault)
         assert said.reason.startswith("truncated_by_engine")
-    assert any("large losses" in note for note in engine.info.details["notes"])  # type: ignore[attr-defined]
+    assert any("large losses" in note for note in engine.info.notes)
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
@@ -396,20 +396,13 @@ def test_the_identity_holds_what_changes_an_answer_and_no_secret(
     monkeypatch.setenv("MEDTASK_API_KEY", "sk-secret-key")
     engine, _ = open_engine("openai")
     assert engine.info.identity["model"] == "toy-1"
-    assert engine.info.details["remote"] is False
-    assert engine.info.details["addresses"] == ["127.0.0.1"]
+    assert engine.info.remote is False
+    assert [*engine.info.destinations.values()] == [("127.0.0.1",)]
     assert "sk-secret-key" not in repr(engine.info)
     assert engine.info.name == "http"
 
 
-def test_options_of_other_engines_are_refused_unless_they_mean_nothing() -> None:
-    with serve(FaultServer("openai", ToyModel([*BRANCH_LABELS]), ServerFeatures())) as url:
-        load_http(
-            f"{url}/v1", dtype="auto", device="auto", quantize=None, memory=None, adapter=None
-        ).close()
-        with pytest.raises(UsageError, match="--device"):
-            load_http(f"{url}/v1", device="cuda")
-        with pytest.raises(UsageError, match="--anything"):
-            load_http(f"{url}/v1", anything=1)
-        with pytest.raises(ModelNotFound, match="toy-1"):
-            load_http(f"{url}/v1#other").close()
+def test_a_model_that_the_server_does_not_have_is_refused() -> None:
+    server = FaultServer("openai", ToyModel([*BRANCH_LABELS]), ServerFeatures())
+    with serve(server) as url, pytest.raises(ModelNotFound, match="toy-1"):
+        load_http(f"{url}/v1#other").close()

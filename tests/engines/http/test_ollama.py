@@ -125,14 +125,14 @@ def test_the_context_is_asked_for_with_every_question(open_engine: EngineOpener)
     list(engine.score([make_row_prompt(1)]))
     list(engine.generate([make_row_prompt(1)], Limits(5)))
     assert [call.body["options"]["num_ctx"] for call in server.log] == [8192, 8192]
-    engine, server = open_engine("ollama", context=2048)
+    engine, server = open_engine("ollama", context_tokens=2048)
     list(engine.score([make_row_prompt(1)]))
     assert server.log[-1].body["options"]["num_ctx"] == 2048
 
 
 def test_more_context_than_the_model_has_is_refused(open_engine: EngineOpener) -> None:
     with pytest.raises(UsageError, match="131,072"):
-        open_engine("ollama", context=200_000)
+        open_engine("ollama", context_tokens=200_000)
 
 
 def test_a_missing_model_is_named_with_the_command_that_fetches_it(
@@ -153,7 +153,7 @@ def test_old_versions_are_warned_of(
     open_engine: EngineOpener, version: str, words: str | None
 ) -> None:
     engine, _ = open_engine("ollama", version=version)
-    notes = str(engine.info.details["notes"])
+    notes = str(engine.info.notes)
     assert (words in notes) if words else ("update" not in notes)
 
 

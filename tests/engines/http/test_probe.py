@@ -61,7 +61,7 @@ def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
     engine, _ = open_engine(dialect, response_format="ignored")
     assert engine.traits.hold is engine.traits.schema is None
     assert not engine.caps.schema
-    assert "cannot be held" in str(engine.info.details["notes"])
+    assert "cannot be held" in str(engine.info.notes)
 
 
 def test_a_server_that_tells_five_tokens_is_asked_for_five(open_engine: EngineOpener) -> None:
@@ -74,12 +74,12 @@ def test_the_context_is_the_servers_or_the_users_if_that_is_smaller(
     open_engine: EngineOpener, dialect: str
 ) -> None:
     assert open_engine(dialect)[0].context_tokens == 4096
-    assert open_engine(dialect, context=1000)[0].context_tokens == 1000
+    assert open_engine(dialect, context_tokens=1000)[0].context_tokens == 1000
 
 
 def test_degraded_abilities_are_told(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", logprobs=False)
-    assert "no confidence" in str(engine.info.details["notes"])
+    assert "no confidence" in str(engine.info.notes)
 
 
 def test_which_model_is_meant() -> None:

@@ -158,7 +158,7 @@ def test_without_prompt_logprobs_the_likeliest_tokens_are_used_and_that_is_told(
 ) -> None:
     engine, _ = open_engine("vllm", prompt_logprobs=False)
     assert engine.caps.score == "first_token"
-    assert any("first_token" in note for note in engine.info.details["notes"])  # type: ignore[attr-defined]
+    assert any("first_token" in note for note in engine.info.notes)
 
 
 def test_a_cut_prompt_is_found_by_its_tokens(open_engine: EngineOpener) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ pytest.importorskip("llama_cpp", reason="the llamacpp engine is not installed")
 from medtask.engines.files.model_files import find_built_in_model
 from medtask.engines.llamacpp.dequantization import dequantize_weights, should_dequantize
 from medtask.engines.llamacpp.load import load_llamacpp, plan_llamacpp_load
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.errors import InputError, ModelNotFound, ModelTooLarge, UsageError
 from medtask.hardware import Machine
 
@@ -38,18 +40,22 @@ def test_weights_are_unpacked_where_that_wins_something(
 def test_a_plan_says_where_and_how(tmp_path: Path) -> None:
     path = find_built_in_model()
     assert path is not None
-    auto = plan_llamacpp_load(path, 135_000_000, MACHINE, "auto", "auto", None, gpu_supported=False)
+    auto = plan_llamacpp_load(path, 135_000_000, MACHINE, DEFAULT_OPTIONS, gpu_supported=False)
     assert (auto.offload, auto.dequantize, auto.needed_bytes) == (False, True, 270_000_000)
-    kept = plan_llamacpp_load(path, 135_000_000, MACHINE, "file", "auto", None, gpu_supported=False)
+    kept = plan_llamacpp_load(
+        path, 135_000_000, MACHINE, LoadOptions(dtype="file"), gpu_supported=False
+    )
     assert (kept.dequantize, kept.needed_bytes) == (False, path.stat().st_size)
     assert plan_llamacpp_load(
-        path, 135_000_000, MACHINE, "auto", "auto", None, gpu_supported=True
+        path, 135_000_000, MACHINE, DEFAULT_OPTIONS, gpu_supported=True
     ).offload
     assert not plan_llamacpp_load(
-        path, 135_000_000, MACHINE, "auto", "cpu", None, gpu_supported=True
+        path, 135_000_000, MACHINE, LoadOptions(device="cpu"), gpu_supported=True
     ).offload
     with pytest.raises(ModelTooLarge, match=r"kB|MB"):
-        plan_llamacpp_load(path, 135_000_000, MACHINE, "auto", "auto", 100_000, gpu_supported=False)
+        plan_llamacpp_load(
+            path, 135_000_000, MACHINE, LoadOptions(memory=100_000), gpu_supported=False
+        )
 
 
 @needs_model
@@ -74,16 +80,15 @@ def test_unpacked_weights_are_kept_and_found_again(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"dtype": "bfloat16"}, "number format"),
-        ({"quantize": "4bit"}, "number format"),
+        ({"dtype": "bfloat16"}, "does not support --dtype bfloat16"),
         ({"device": "cuda"}, "without cuda"),
         ({"memory": 1000}, "needs about"),
         ({"adapter": "nowhere.gguf"}, "no adapter"),
     ],
 )
-def test_unsupported_options_are_explained(options: dict[str, object], words: str) -> None:
+def test_unsupported_options_are_explained(options: dict[str, Any], words: str) -> None:
     with pytest.raises((UsageError, ModelTooLarge, ModelNotFound), match=words) as caught:
-        load_llamacpp("smollm2-135m", **options)  # type: ignore[arg-type]
+        load_llamacpp("smollm2-135m", LoadOptions(**options))
     assert caught.value.fix
 
 
@@ -122,5 +127,5 @@ def test_a_broken_model_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     from medtask.errors import EngineError
 
     with pytest.raises(EngineError, match="could not load") as caught:
-        load_llamacpp(str(file), dtype="file")
+        load_llamacpp(str(file), LoadOptions(dtype="file"))
     assert "update llama-cpp-python" in caught.value.fix

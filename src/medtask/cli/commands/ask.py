@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medtask.cli import console as show
-from medtask.cli.inputs import AllowRemote, load_engine
+from medtask.cli.model_options import add_load_options, load_engine
 from medtask.display import format_count
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import InputError, MedtaskError, UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class AskSession:
     thinking_tokens: int | None
 
 
+@add_load_options
 def ask(
     question: Annotated[
         str | None, typer.Argument(metavar="QUESTION", help="Default: standard input, or a prompt.")
@@ -79,7 +81,8 @@ def ask(
     think: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Think first, for at most N tokens.")
     ] = None,
-    allow_remote: AllowRemote = False,
+    *,
+    load_options: LoadOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document in place of the text.")
     ] = False,
@@ -88,7 +91,7 @@ def ask(
 
     Without a question it asks for one after the other; none knows of those before it.
     """
-    from medtask.engines.registry import DEFAULT_MODEL
+    from medtask.engines.files.model_files import BUILT_IN_MODEL
     from medtask.runs.manifest import guard_network
     from medtask.tasks.task import FreeText, Task
 
@@ -113,11 +116,9 @@ def ask(
     )
     context_text = _read_context(context) if context else ""
     if sys.stderr.isatty():
-        show.print_line((f"Loading {model or DEFAULT_MODEL}", "dim"), stderr=True)
+        show.print_line((f"Loading {model or BUILT_IN_MODEL}", "dim"), stderr=True)
     with ExitStack() as stack:
-        engine = stack.enter_context(
-            closing(load_engine(model or DEFAULT_MODEL, allow_remote=allow_remote))
-        )
+        engine = stack.enter_context(closing(load_engine(model or BUILT_IN_MODEL, load_options)))
         # To a remote model the question is sent on purpose, and to no other machine.
         stack.enter_context(guard_network(engine))
         session = AskSession(task, engine, context_text, think)

@@ -13,7 +13,6 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import (
-    AllowRemote,
     DataSource,
     ModelName,
     SheetName,
@@ -21,10 +20,11 @@ from medtask.cli.inputs import (
     check_table,
     choose_model,
     describe_table,
-    load_engine,
     open_table,
 )
+from medtask.cli.model_options import add_load_options, load_engine
 from medtask.display import format_count, format_estimated_duration
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import TableError, TaskFaults
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _TIMED_ROWS = (
 _MAX_TIMING_S = 3.0
 
 
+@add_load_options
 def check(
     task: TaskPath,
     data: DataSource = None,
@@ -55,10 +56,11 @@ def check(
     ] = None,
     model: ModelName = None,
     sheet: SheetName = None,
+    *,
     measure: Annotated[
         bool, typer.Option(help="Time a few rows, to tell how long a run takes.")
     ] = True,
-    allow_remote: AllowRemote = False,
+    load_options: LoadOptions,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -73,9 +75,7 @@ def check(
         loaded_task = load_task(task)
         with open_table(loaded_task, data, sheet) as table:
             check_table(loaded_task, table)
-            load_model = partial(
-                load_engine, choose_model(loaded_task, model), allow_remote=allow_remote
-            )
+            load_model = partial(load_engine, choose_model(loaded_task, model), load_options)
             if as_json or row is not None or record_id is not None:
                 _print_prompt_preview(loaded_task, table, load_model, row or 1, record_id, as_json)
             else:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtask.cli import console as show
-from medtask.cli.inputs import AllowRemote, AsJson, GoldSource, load_engine
+from medtask.cli.inputs import AsJson, GoldSource
+from medtask.cli.model_options import add_load_options, load_engine
 from medtask.display import escape_control_characters
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _SEVERITY_STYLES = {"act": "bold red", "look": "yellow", "note": "dim"}
 _BAR_WIDTH = 30  # characters
 
 
+@add_load_options
 def doctor(
     task: Annotated[
         Path | None,
@@ -48,27 +51,47 @@ def doctor(
     prior: Annotated[
         bool, typer.Option("--prior", help="The same with the run's own model, or the task's.")
     ] = False,
-    allow_remote: AllowRemote = False,
+    *,
+    load_options: LoadOptions,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with this machine, or with a task's labels."""
     if task is None:
         if run or gold or prior:
             raise UsageError(
-                "a run is examined by its task's labels, and no task is named",
-                fix="medtask doctor TASK --run RUN",
+                "--run, --gold and --prior need a task", fix="medtask doctor TASK --run RUN"
             )
-        _check_environment(model, allow_remote, as_json)
+        _check_environment(model, load_options, as_json)
+        return
+    from medtask.cli.label_checks import check_task_labels
+    from medtask.evaluation.labels.label_set_report import to_json
+    from medtask.runs.answer_table import open_answers
+    from medtask.tasks.load import load_task
+
+    loaded_task = load_task(task)
+    if gold and not run:
+        raise UsageError(
+            "--gold needs answers to compare with", fix="name a run or a table with --run"
+        )
+    answers = open_answers(run, gold=gold, task=loaded_task) if run else None
+    reference = model or (_find_reference(answers, loaded_task.model) if prior else None)
+    if reference is None:
+        report = check_task_labels(loaded_task, answers)
     else:
-        _check_labels(task, run, gold, model, prior, allow_remote, as_json)
+        with closing(load_engine(reference, load_options)) as engine:
+            report = check_task_labels(loaded_task, answers, engine)
+    if as_json:
+        show.print_json({"task": loaded_task.name, "kind": loaded_task.kind, **to_json(report)})
+    else:
+        _print_label_report(loaded_task.name, report)
 
 
-def _check_environment(model: str | None, allow_remote: bool, as_json: bool) -> None:
+def _check_environment(model: str | None, options: LoadOptions, as_json: bool) -> None:
     from medtask.cli.environment import check_environment, check_model
 
     checks = list(check_environment())
     if model:
-        checks += check_model(model, allow_remote=allow_remote)
+        checks += check_model(model, options)
     passed = all(finding.state != "bad" for finding in checks)
     if as_json:
         show.print_json({"ok": passed, "findings": [asdict(finding) for finding in checks]})
@@ -87,38 +110,6 @@ def _check_environment(model: str | None, allow_remote: bool, as_json: bool) -> 
             else "Runs do not work until what is marked bad is mended."
         )
     raise typer.Exit(0 if passed else EngineError.exit_code)
-
-
-def _check_labels(
-    path: Path,
-    run: Path | None,
-    gold: str | None,
-    model: str | None,
-    prior: bool,
-    allow_remote: bool,
-    as_json: bool,
-) -> None:
-    from medtask.cli.label_checks import check_task_labels
-    from medtask.evaluation.labels.label_set_report import to_json
-    from medtask.runs.answer_table import open_answers
-    from medtask.tasks.load import load_task
-
-    task = load_task(path)
-    if gold and not run:
-        raise UsageError(
-            "gold is held against answers, and none are named", fix="name them with --run"
-        )
-    answers = open_answers(run, gold=gold, task=task) if run else None
-    reference = model or (_find_reference(answers, task.model) if prior else None)
-    if reference is None:
-        report = check_task_labels(task, answers)
-    else:
-        with closing(load_engine(reference, allow_remote=allow_remote)) as engine:
-            report = check_task_labels(task, answers, engine)
-    if as_json:
-        show.print_json({"task": task.name, "kind": task.kind, **to_json(report)})
-    else:
-        _print_label_report(task.name, report)
 
 
 def _find_reference(answers: AnswerTable | None, default: str | None) -> str:

@@ -13,20 +13,18 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import (
-    AllowRemote,
     AsJson,
     GroupName,
     Offline,
     Quiet,
     TaskFile,
     disable_downloads,
-    load_engine,
 )
+from medtask.cli.model_options import add_load_options, load_shown_engine
 from medtask.display import format_count
+from medtask.engines.load_options import LoadOptions
 
 if TYPE_CHECKING:
-    from medtask.cli.progress import RunProgressDisplay
-    from medtask.engines.base import Engine
     from medtask.runs.judging import JudgeResult
 
 JudgedPath = Annotated[
@@ -37,6 +35,7 @@ JudgedPath = Annotated[
 ]
 
 
+@add_load_options
 def judge(
     run: JudgedPath,
     model: Annotated[
@@ -73,7 +72,8 @@ def judge(
     allow_self: Annotated[
         bool, typer.Option("--allow-self", help="Let a model judge its own answers.")
     ] = False,
-    allow_remote: AllowRemote = False,
+    *,
+    load_options: LoadOptions,
     max_error_rate: Annotated[
         float,
         typer.Option(min=0, max=1, help="Exit with 3 where more judgements than this failed."),
@@ -97,7 +97,7 @@ def judge(
     with display, redirect_stdout(sys.stderr):
         result = judge_answers(
             run,
-            lambda: _load_judge(model, display, allow_remote=allow_remote),
+            lambda: load_shown_engine(model, load_options, display),
             rubric=rubric,
             gold=gold,
             human=human,
@@ -107,22 +107,12 @@ def judge(
             limit=limit,
             out=out,
             allow_self=allow_self,
-            allow_remote=allow_remote,
+            allow_remote=load_options.allow_remote,
             max_error_rate=max_error_rate,
             progress=display,
         )
     show.print_json(result.to_json()) if as_json else _print_result(result)
     raise typer.Exit(result.exit_code)
-
-
-def _load_judge(model: str, display: RunProgressDisplay, *, allow_remote: bool) -> Engine:
-    display.on_load(model)
-    engine = load_engine(model, allow_remote=allow_remote)
-    display.model_title = engine.info.title
-    notes = engine.info.details.get("notes")
-    for note in notes if isinstance(notes, list) else ():
-        display.on_note(str(note))
-    return engine
 
 
 def _print_result(result: JudgeResult) -> None:

@@ -17,20 +17,6 @@ if TYPE_CHECKING:
     from medtask.engines.files.model_files import ModelFiles
     from medtask.hardware import Machine
 
-_ENGINE_DESCRIPTIONS = {
-    "hf": "models of transformers: exact probabilities, text, fields",
-    "llamacpp": ".gguf files: exact probabilities, text, fields",
-    "mlx": "mlx:MODEL, for Apple silicon: exact probabilities, text, fields",
-    "vllm": "vllm:MODEL, for CUDA: exact probabilities, text, fields",
-    "http": (
-        "model servers (ollama:NAME, http://HOST:PORT/v1#MODEL): what the server can, seen at start"
-    ),
-    "encoder": "minilm, encoder:MODEL: labels and options by meaning, or a trained head",
-    "linear": "folders of TF-IDF models: the labels that they were trained on",
-    "hybrid": "folders of several models, weighed against each other",
-    "fake": "fake: no model, for tests",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
@@ -116,16 +102,16 @@ def describe_machine(machine: Machine) -> str:
 
 
 def _list_engines() -> list[EngineState]:
-    from medtask.engines.registry import ENGINE_REQUIREMENTS, ENGINES, is_installed
+    from medtask.engines.specs import list_engines
 
     return [
         EngineState(
-            name,
-            is_installed(name),
-            None if is_installed(name) else ENGINE_REQUIREMENTS[name][1],
-            _ENGINE_DESCRIPTIONS[name],
+            spec.name,
+            spec.is_installed(),
+            None if spec.is_installed() else spec.install,
+            spec.description,
         )
-        for name in ENGINES
+        for spec in list_engines()
     ]
 
 
@@ -141,8 +127,12 @@ def _find_served_models() -> list[str]:
 
 def _find_local_models() -> Iterator[tuple[ModelFiles, int]]:
     """The built-in models and those of the Hugging Face cache, with their size on disk in bytes."""
-    from medtask.engines.files.model_files import BUILT_IN_MODEL, ModelFiles, find_built_in_model
-    from medtask.engines.registry import MINILM
+    from medtask.engines.files.model_files import (
+        BUILT_IN_MODEL,
+        MINILM,
+        ModelFiles,
+        find_built_in_model,
+    )
     from medtask.similarity import find_minilm
 
     built_in = find_built_in_model()
@@ -172,11 +162,12 @@ def _find_local_models() -> Iterator[tuple[ModelFiles, int]]:
 def _check_fit(files: ModelFiles, size: int, machine: Machine) -> LocalModel:
     from medtask.engines.files.model_files import check_model_folder
     from medtask.engines.hf.load import plan_hf_load
+    from medtask.engines.load_options import DEFAULT_OPTIONS
 
     try:
         if not files.is_gguf:
             check_model_folder(files.path)
-        plan = plan_hf_load(files, machine, "auto", "auto", None, None)
+        plan = plan_hf_load(files, machine, DEFAULT_OPTIONS)
         fits, note = True, f"{plan.dtype} on {plan.device}"
     except MedtaskError as error:
         fits, note = False, str(error)

@@ -7,32 +7,28 @@ import sys
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import (
-    AllowRemote,
-    AllowUnverified,
     AsJson,
-    ContextTokens,
     DataSource,
     GoldColumn,
-    ModelDtype,
     ModelName,
     Offline,
     Quiet,
     SheetName,
     TaskPath,
-    TokenizerName,
     choose_model,
     disable_downloads,
-    load_engine,
     open_table,
 )
+from medtask.cli.model_options import add_load_options, load_shown_engine
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.display import format_count
+from medtask.engines.load_options import LoadOptions
 
 if TYPE_CHECKING:
     from medtask.cli.progress import RunProgressDisplay
@@ -41,6 +37,7 @@ if TYPE_CHECKING:
     from medtask.tasks.task import Task
 
 
+@add_load_options
 def run(
     task: TaskPath,
     data: DataSource = None,
@@ -60,23 +57,8 @@ def run(
         ),
     ] = "csv,parquet",
     sheet: SheetName = None,
-    adapter: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on the model.")
-    ] = None,
-    dtype: ModelDtype = "auto",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")
-    ] = "auto",
-    quantize: Annotated[
-        Literal["4bit", "8bit"] | None, typer.Option(help="Smaller weights, on CUDA.")
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(metavar="AMOUNT", help="What the model may take, as in 8GB.")
-    ] = None,
-    allow_remote: AllowRemote = False,
-    context_tokens: ContextTokens = None,
-    tokenizer: TokenizerName = None,
-    allow_unverified_context: AllowUnverified = False,
+    *,
+    load_options: LoadOptions,
     uncalibrated: Annotated[
         bool,
         typer.Option("--uncalibrated", help="Leave a calibration of this task and model aside."),
@@ -108,22 +90,8 @@ def run(
     disable_downloads(offline)
     loaded_task = load_task(task)
     display = RunProgressDisplay(quiet=quiet, activity=loaded_task.kind_spec.activity)
-    local_options = {
-        "dtype": dtype,
-        "device": device,
-        "quantize": quantize,
-        "adapter": adapter,
-        "memory": memory,
-    }
-    server_options = {
-        "context": context_tokens,
-        "tokenizer": tokenizer,
-        "allow_unverified_context": allow_unverified_context,
-    }
-    options, tracker = (
-        {**local_options, **server_options, "allow_remote": allow_remote},
-        open_tracking(track, loaded_task, out, allow_remote=allow_remote),
-    )
+    allow_remote = load_options.allow_remote
+    tracker = open_tracking(track, loaded_task, out, allow_remote=allow_remote)
     with (
         open_table(
             loaded_task, data, sheet, partial(_open_spool_folder, loaded_task, out, new_run)
@@ -133,7 +101,7 @@ def run(
     ):
         result = run_task(
             loaded_task,
-            lambda: _load_engine(loaded_task, model, options, display),
+            lambda: _load_engine(loaded_task, model, load_options, display),
             table,
             out=out,
             limit=limit,
@@ -164,28 +132,15 @@ def _split_formats(to: str) -> list[str]:
 
 
 def _load_engine(
-    task: Task, model: str | None, options: dict[str, Any], display: RunProgressDisplay
+    task: Task, model: str | None, options: LoadOptions, display: RunProgressDisplay
 ) -> Engine:
-    from medtask.hardware import parse_bytes
-
     reference = choose_model(task, model)
     if not (model or task.model):
         display.on_note(
             f"no model is named: {reference} answers, which knows little without training; name "
             "one with --model"
         )
-    display.on_load(reference)
-    adapter, memory = options["adapter"], options["memory"]
-    converted = {
-        "adapter": str(adapter) if adapter else None,
-        "memory": parse_bytes(memory) if memory else None,
-    }
-    engine = load_engine(reference, **options | converted)
-    display.model_title = engine.info.title
-    notes = engine.info.details.get("notes")
-    for note in notes if isinstance(notes, list) else ():
-        display.on_note(str(note))
-    return engine
+    return load_shown_engine(reference, options, display)
 
 
 def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:

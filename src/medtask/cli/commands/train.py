@@ -24,6 +24,7 @@ from medtask.cli.inputs import (
     disable_downloads,
     open_table,
 )
+from medtask.cli.model_options import Device, MemoryLimit
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def train(
     no_pack: options.DisablePacking = False,
     checkpointing: options.GradientCheckpointing = False,
     dtype: options.BaseDtype = "auto",
-    device: options.Device = "auto",
-    memory: options.MemoryLimit = None,
+    device: Device = "auto",
+    memory: MemoryLimit = None,
     dry_run: options.DryRun = False,
     demonstration: options.MarkAsDemonstration = False,
     track: TrackingStore = None,

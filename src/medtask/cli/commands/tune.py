@@ -14,7 +14,6 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import (
-    AllowRemote,
     AsJson,
     DataSource,
     GoldColumn,
@@ -26,11 +25,15 @@ from medtask.cli.inputs import (
     check_table,
     choose_model,
     disable_downloads,
-    load_engine,
     open_table,
+)
+from medtask.cli.model_options import (
+    add_load_options,
+    load_engine,
 )
 from medtask.cli.training_options import SearchMethod
 from medtask.display import format_count
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from medtask.training.search.search_data import SearchData
 
 
+@add_load_options
 def tune(
     task: TaskPath,
     data: DataSource = None,
@@ -84,7 +88,8 @@ def tune(
     acknowledge_phi: Annotated[
         bool, typer.Option("--acknowledge-phi", help="With phi: true, let rows stand in the file.")
     ] = False,
-    allow_remote: AllowRemote = False,
+    *,
+    load_options: LoadOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -121,14 +126,14 @@ def tune(
         parts = _split_rows(loaded_task, table, tunes_training, test_share, seed, display)
         if tunes_training:
             tuned_training = _tune_hyperparameters(
-                parts, method or "rslora", base or model, clock, display, out, seed
+                parts, method or "rslora", base or model, clock, display, out, seed, load_options
             )
             document = _describe_tuned_training(tuned_training)
         else:
             target = _choose_task_file(loaded_task, out, force)
             options = {"seed": seed, "keep_anyway": keep_anyway, "allow_phi": acknowledge_phi}
             names = (choose_model(loaded_task, model), proposer)
-            tuned = _tune_prompt(parts, names, what, clock, display, allow_remote, options)
+            tuned = _tune_prompt(parts, names, what, clock, display, load_options, options)
             document = _write_tuned_prompt(tuned, target)
     show.print_json(document) if as_json else _print_result(document)
     raise typer.Exit(130 if document["interrupted"] else 0)
@@ -180,25 +185,20 @@ def _tune_prompt(
     what: str | None,
     clock: SearchBudget,
     display: SearchProgressDisplay,
-    allow_remote: bool,
+    load_options: LoadOptions,
     options: dict[str, Any],
 ) -> PromptTuningResult:
+    from medtask.runs.run_setup import refuse_remote_phi
     from medtask.training.search.prompt_tuning import tune_prompt
 
-    if parts.task.phi and allow_remote:
-        fix = "leave --allow-remote out: such a task is answered on this machine"
-        raise UsageError(
-            "the task says `phi: true`: its records may go to no other machine", fix=fix
-        )
+    refuse_remote_phi(parts.task, allow_remote=load_options.allow_remote)
     search_kinds: tuple[SearchTarget, ...] = ("examples", "prompt") if what is None else (what,)  # type: ignore[assignment]
     engines: list[Engine] = []
     with ExitStack() as stack:
         # Who writes may be who answers: then it is one engine, and closed once.
         for name in dict.fromkeys(filter(None, names)):
             display.on_load(name)
-            engines.append(
-                stack.enter_context(closing(load_engine(name, allow_remote=allow_remote)))
-            )
+            engines.append(stack.enter_context(closing(load_engine(name, load_options))))
         return tune_prompt(
             parts, engines[0], search_kinds, clock, display, proposer=engines[-1], **options
         )
@@ -212,16 +212,23 @@ def _tune_hyperparameters(
     display: SearchProgressDisplay,
     out: Path | None,
     seed: int,
+    load_options: LoadOptions,
 ) -> HyperparameterSearchResult:
-    from medtask.engines.registry import MINILM
+    from medtask.engines.files.model_files import MINILM
     from medtask.training.recipe import Recipe
     from medtask.training.search.hyperparameter_search import search_hyperparameters
 
     folder = out or (parts.task.source.parent if parts.task.source else Path()) / f"tuned-{method}"
     base_model = base or (MINILM if method == "encoder" else choose_model(parts.task, None))
-    return search_hyperparameters(
-        parts, Recipe(method=method, bases=(base_model,), seed=seed), clock, display, out=folder
+    recipe = Recipe(
+        method=method,
+        bases=(base_model,),
+        seed=seed,
+        dtype=load_options.dtype,
+        device=load_options.device,
+        memory=load_options.memory,
     )
+    return search_hyperparameters(parts, recipe, clock, display, out=folder)
 
 
 def _write_tuned_prompt(tuned: PromptTuningResult, target: Path) -> dict[str, Any]:

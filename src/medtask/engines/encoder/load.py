@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal
 
 from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
@@ -19,15 +18,17 @@ from medtask.engines.encoder.zero_shot import (
     YES_NO_SCALE,
     ZeroShotScorer,
 )
-from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
-from medtask.engines.files.weights import count_parameters, hash_weights
+from medtask.engines.files.model_files import MINILM, ModelFiles, locate_model, read_model_json
+from medtask.engines.files.weights import BYTES_PER_WEIGHT, count_parameters, hash_weights
 from medtask.engines.label_head import LabelHead
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import (
     METADATA_FILE,
     ModelMetadata,
     hash_model_metadata,
     read_model_metadata,
 )
+from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import (
     EngineError,
     InputError,
@@ -47,35 +48,20 @@ from medtask.similarity import (
 )
 
 SCHEME = "encoder:"
-MINILM = "minilm"
 WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and one batch's intermediate results
-_BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CLASSIFIER_SUFFIX = "ForSequenceClassification"
 
 
-def load_encoder(
-    reference: str,
-    *,
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    device: str = "auto",
-    quantize: str | None = None,
-    memory: int | None = None,
-    adapter: str | None = None,
-) -> EncoderEngine:
-    """An EncoderEngine for ``minilm``, ``encoder:org/name[@revision]``, ``encoder:FOLDER``, or a
-    folder that training wrote.
+def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> EncoderEngine:
+    """Load ``minilm``, ``encoder:org/name[@revision]``, ``encoder:FOLDER``, or a trained folder.
 
     A folder with a label list (``medtask.json``, or the names in the config of a model for sequence
-    classification) is asked for its labels; any other is a sentence encoder, which compares texts
-    with definitions. ``dtype`` "auto" is float32. ``memory``: bytes that the model and its work may
-    take.
+    classification) scores its labels; any other is a sentence encoder, which compares texts with
+    definitions. ``options.dtype`` "auto" is float32.
 
-    Raises ModelNotFound, MissingExtra, TooBig, InputError, EngineError, or UsageError for a wish
-    that cannot be granted.
+    Raises ModelNotFound, MissingExtra, ModelTooLarge, InputError, EngineError, or UsageError for an
+    option that this machine does not support.
     """
-    if quantize is not None or adapter is not None:
-        option = "--quantize" if quantize is not None else "--adapter"
-        raise UsageError(f"{option} is not for encoders", fix=f"leave {option} out")
     try:
         import torch
         import transformers
@@ -91,33 +77,36 @@ def load_encoder(
     if files.is_gguf or files.adapter is not None:
         raise EngineError(f"{name} is no encoder", fix=f"leave {SCHEME} out: `--model {name}`")
     metadata = read_model_metadata(files.path) if (files.path / METADATA_FILE).is_file() else None
-    chosen_dtype = "float32" if dtype == "auto" else dtype
-    chosen_device = choose_device(device, inspect_machine())
-    _check_memory(files, chosen_dtype, memory)
+    dtype = "float32" if options.dtype == "auto" else options.dtype
+    if dtype not in BYTES_PER_WEIGHT:
+        raise UsageError(
+            f"the encoder engine does not support --dtype {dtype}", fix="leave --dtype out"
+        )
+    device = choose_device(options.device, inspect_machine())
+    _check_memory(files, dtype, options.memory)
     with block_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
-        scorer, scorer_details = _load_scorer(files, metadata, chosen_device, chosen_dtype)
-    details: dict[str, object] = {
-        "device": chosen_device,
-        "threads": torch.get_num_threads(),
-        "downloaded": files.downloaded,
-        **scorer_details,
-    }
-    engine = EncoderEngine(
-        scorer,
-        EngineInfo(
-            "encoder",
-            f"{name}, {chosen_dtype}, {chosen_device}",
-            _build_identity(files, metadata, chosen_dtype),
-            details,
-        ),
+        scorer, scorer_details = _load_scorer(files, metadata, device, dtype)
+    info = EngineInfo(
+        "encoder",
+        f"{name}, {dtype}, {device}",
+        _build_identity(files, metadata, dtype),
+        BUILT_IN_ENGINES["encoder"].traits,
+        device,
+        notes=(CALIBRATION_NOTE,) if isinstance(scorer, ZeroShotScorer) else (),
+        details={
+            "threads": torch.get_num_threads(),
+            "downloaded": files.downloaded,
+            **scorer_details,
+        },
     )
+    engine = EncoderEngine(scorer, info)
     _check_engine(engine, name)
     return engine
 
 
 def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
-    needed_bytes = count_parameters(files) * _BYTES_PER_WEIGHT[dtype] + WORKING_MEMORY_BYTES
+    needed_bytes = count_parameters(files) * BYTES_PER_WEIGHT[dtype] + WORKING_MEMORY_BYTES
     if memory is not None and needed_bytes > memory:
         raise ModelTooLarge(
             f"{files.reference} needs about {format_bytes(needed_bytes)} in {dtype}; "
@@ -134,10 +123,7 @@ def _load_scorer(
         head = _read_head(files, metadata)
         if head is None:
             encoder = load_sentence_encoder(files.path, device=device, dtype=dtype)
-            return ZeroShotScorer(encoder, files.reference), {
-                "pooling": encoder.pooling,
-                "notes": [CALIBRATION_NOTE],
-            }
+            return ZeroShotScorer(encoder, files.reference), {"pooling": encoder.pooling}
         from transformers import AutoModelForSequenceClassification
 
         if metadata is not None and HEAD_FILE in metadata.sha256:
@@ -178,7 +164,6 @@ def _load_scorer(
     return EncoderClassifier(model, tokenizer, head, find_max_tokens(model, tokenizer)), {
         "labels": list(head.labels),
         **metadata_details,
-        "notes": [],
     }
 
 

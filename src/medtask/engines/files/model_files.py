@@ -16,6 +16,7 @@ from medtask.errors import InputError, MissingExtra, ModelNotFound
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
 
 BUILT_IN_MODEL = "smollm2-135m"
+MINILM = "minilm"
 BUILT_IN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # Code (*.py) and pickles (*.bin, *.pt) are never asked for.
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]

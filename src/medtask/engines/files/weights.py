@@ -21,6 +21,9 @@ from medtask.engines.files.gguf_header import count_gguf_parameters
 from medtask.engines.files.model_files import ModelFiles, read_model_json
 from medtask.errors import InputError, StorageError
 
+# By number format or quantisation, of the weights in memory.
+BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
+
 
 def count_parameters(files: ModelFiles) -> int:
     """How many numbers a model holds, from the headers of its files."""
@@ -68,7 +71,7 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
     marker = cached_folder / "unpacked.json"
     if marker.is_file():
         return cached_folder, str(read_model_json(marker)["sha256"])
-    sha256 = _hash_file(path)
+    sha256 = hash_file(path)
     try:
         models.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary_folder = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
@@ -110,7 +113,7 @@ def hash_weights(folder: Path) -> str:
         ]
     ):
         target = path.resolve().name if path.is_symlink() else ""
-        digest.update(f"{path.name}:{target if len(target) == 64 else _hash_file(path)}\n".encode())
+        digest.update(f"{path.name}:{target if len(target) == 64 else hash_file(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -129,7 +132,7 @@ def hash_file_cached(path: Path) -> str:
         cached_hash = cache_file.read_text(encoding="ascii")
         if len(cached_hash) == 64:
             return cached_hash
-    sha256 = _hash_file(path)
+    sha256 = hash_file(path)
     with contextlib.suppress(
         OSError, StorageError
     ):  # a cache that cannot be written costs time, nothing else
@@ -139,6 +142,7 @@ def hash_file_cached(path: Path) -> str:
     return sha256
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """A file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
-from medtask.engines.files.weights import count_parameters, dequantize_gguf, hash_weights
+from medtask.engines.files.weights import (
+    BYTES_PER_WEIGHT,
+    count_parameters,
+    dequantize_gguf,
+    hash_weights,
+)
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import find_trained_engine, read_model_metadata
+from medtask.engines.packed_engine import PROBE_TOLERANCES
 from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge, UsageError
 from medtask.hardware import Machine, choose_device, inspect_machine
 from medtask.privacy import block_network
@@ -22,16 +29,13 @@ from medtask.privacy import block_network
 if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
 WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and one pack's intermediate results
 CPU_BUDGET_TOKENS, ACCELERATOR_BUDGET_TOKENS = 1024, 8192
-PROBE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 
 
 @dataclass(frozen=True, slots=True)
 class HfLoadPlan:
-    """How a model will be loaded; ``notes`` tell what was chosen for the user and why."""
+    """How a model will be loaded. ``notes``: what was chosen for the user, and why."""
 
     device: str
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -40,19 +44,11 @@ class HfLoadPlan:
     notes: tuple[str, ...]
 
 
-def load_hf(
-    reference: str,
-    *,
-    dtype: Dtype = "auto",
-    device: str = "auto",
-    quantize: Literal["4bit", "8bit"] | None = None,
-    memory: int | None = None,
-    adapter: str | None = None,
-) -> HfEngine:
-    """An HfEngine for a model reference. ``memory``: bytes that the model and its work may take.
+def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
+    """Load a model with transformers.
 
-    Raises ModelNotFound, MissingExtra, TooBig, or UsageError for a wish that this machine cannot
-    grant.
+    Raises ModelNotFound, MissingExtra, ModelTooLarge, EngineError, or UsageError for an option that
+    this machine does not support.
     """
     try:
         import torch
@@ -65,45 +61,33 @@ def load_hf(
     transformers.utils.logging.set_verbosity_error()
 
     files = locate_model(reference)
-    if adapter is not None:
-        files = _with_adapter(files, Path(adapter))
+    if options.adapter is not None:
+        files = _with_adapter(files, Path(options.adapter))
     _check_trained_model(files)
-    plan = plan_hf_load(files, inspect_machine(), dtype, device, quantize, memory)
-    if adapter is not None and (adapter_base := _read_base_model(Path(adapter))) not in (
-        "",
-        reference,
-    ):
-        plan = replace(
-            plan,
-            notes=(
-                *plan.notes,
-                (
-                    f"the adapter was trained on {adapter_base}: on another model its answers mean "
-                    "little"
-                ),
-            ),
-        )
+    plan = plan_hf_load(files, inspect_machine(), options)
+    if options.adapter is not None:
+        adapter_base = _read_base_model(Path(options.adapter))
+        if adapter_base not in ("", reference):
+            note = (
+                f"the adapter was trained on {adapter_base}: its answers on another model are "
+                "not reliable"
+            )
+            plan = replace(plan, notes=(*plan.notes, note))
     with block_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
         model, tokenizer, hashes = _load_model(files, plan, torch)
     return _build_engine(model, tokenizer, files, plan, hashes)
 
 
-def plan_hf_load(
-    files: ModelFiles,
-    machine: Machine,
-    dtype: Dtype,
-    device: str,
-    quantize: Literal["4bit", "8bit"] | None,
-    memory: int | None,
-) -> HfLoadPlan:
-    """Choose device, number format and token budget; TooBig where nothing that was allowed fits."""
-    if dtype not in {"auto", *BYTES_PER_WEIGHT}:
+def plan_hf_load(files: ModelFiles, machine: Machine, options: LoadOptions) -> HfLoadPlan:
+    """Choose device, number format and token budget; ModelTooLarge where nothing allowed fits."""
+    dtype, quantize, memory = options.dtype, options.quantize, options.memory
+    if dtype == "file":
         raise UsageError(
-            f"--dtype {dtype} is for GGUF files that llama.cpp reads",
+            "--dtype file is for GGUF files that llama.cpp reads",
             fix="leave --dtype out, or name a number format",
         )
-    chosen_device = choose_device(device, machine)
+    chosen_device = choose_device(options.device, machine)
     device_type = chosen_device.partition(":")[0]
     if quantize and device_type != "cuda":
         raise UsageError(
@@ -298,12 +282,10 @@ def _build_engine(
     }
     if files.revision:
         identity["revision"] = files.revision
-    details: dict[str, object] = {
-        "device": plan.device,
+    details = {
         "threads": torch.get_num_threads(),
         "token_budget": plan.budget_tokens,
         "downloaded": files.downloaded,
-        "notes": list(plan.notes),
     }
     separate_adapter = (
         files.adapter if files.adapter != Path(files.reference).expanduser() else None
@@ -315,7 +297,7 @@ def _build_engine(
     engine = HfEngine(
         model,
         tokenizer,
-        EngineInfo("hf", title, identity, details),
+        EngineInfo("hf", title, identity, device=plan.device, notes=plan.notes, details=details),
         budget_tokens=plan.budget_tokens,
     )
     if engine.packed:

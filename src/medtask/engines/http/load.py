@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.http.client import HttpClient, InvalidResponse
@@ -21,21 +20,14 @@ from medtask.engines.http.probe_ollama import probe_ollama
 from medtask.engines.http.prompt_logprobs import PromptLogprobScorer
 from medtask.engines.http.protocol import Dialect, ServerCaps
 from medtask.engines.http.token_counting import PromptTokenCounter, require_usage
-from medtask.errors import EngineError, UsageError
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Message, Prompt, Scores
 
 CONCURRENCY = 8
 DEADLINE_S = 120.0
 _PROBE_ATTEMPTS = 2  # a probe that fails twice shows what the server cannot do
 
-# What other engines can be told, with the value that means nothing.
-_OTHER_ENGINE_DEFAULTS = {
-    "dtype": "auto",
-    "device": "auto",
-    "quantize": None,
-    "memory": None,
-    "adapter": None,
-}
 _PROBE_PROMPT = Prompt(
     "probe",
     (Message("user", "What is 2+2? Answer with the number alone."),),
@@ -44,43 +36,24 @@ _PROBE_PROMPT = Prompt(
 )
 
 
-def load_http(
-    reference: str,
-    *,
-    allow_remote: bool = False,
-    deadline_s: float = DEADLINE_S,
-    concurrency: int = CONCURRENCY,
-    context: int | None = None,
-    allow_unverified_context: bool = False,
-    tokenizer: str | None = None,
-    **other_options: Any,
-) -> HttpEngine:
-    """An HttpEngine for a server's reference (see find_endpoint), probed.
+def load_http(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HttpEngine:
+    """Connect to a model server (for references see find_endpoint) and probe it.
 
-    ``deadline_s``: for one request; ``concurrency``: most requests at a time. ``context``: tokens
-    of prompt and answer together, where the server does not tell or can be told (Ollama).
-    ``allow_unverified_context``: take a server that does not tell how many tokens it read.
-    ``tokenizer``: a model whose tokenizer counts prompts here. Options of other engines are
-    refused, unless they have their default.
-
-    Raises UsageError, ModelNotFound, or EngineError where the server cannot be reached or cannot be
-    trusted.
+    Raises UsageError, ModelNotFound, or EngineError for a server that cannot be reached or cannot
+    be trusted.
     """
-    for name, value in other_options.items():
-        if name not in _OTHER_ENGINE_DEFAULTS or value != _OTHER_ENGINE_DEFAULTS[name]:
-            raise UsageError(
-                f"--{name.replace('_', '-')} means nothing to a model server",
-                fix="leave it out: the server decides how it runs its model",
-            )
-    endpoint = find_endpoint(reference, allow_remote=allow_remote)
+    endpoint = find_endpoint(reference, allow_remote=options.allow_remote)
+    deadline_s = options.deadline_s or DEADLINE_S
     with HttpClient(
         endpoint, concurrency=1, deadline_s=deadline_s, attempts=_PROBE_ATTEMPTS
     ) as probe_client:
-        dialect, server_caps, digest = _probe_server(probe_client, endpoint, context)
-        require_usage(server_caps, allow_unverified_context)
-    client = HttpClient(endpoint, concurrency=concurrency, deadline_s=deadline_s)
+        dialect, server_caps, digest = _probe_server(probe_client, endpoint, options.context_tokens)
+        require_usage(server_caps, options.allow_unverified_context)
+    client = HttpClient(
+        endpoint, concurrency=options.concurrency or CONCURRENCY, deadline_s=deadline_s
+    )
     try:
-        return _start_engine(client, reference, dialect, server_caps, digest, tokenizer)
+        return _start_engine(client, reference, dialect, server_caps, digest, options.tokenizer)
     except BaseException:
         client.close()
         raise
@@ -186,14 +159,17 @@ def _build_info(
     }
     identity |= {"context": str(server_caps.context)} if server_caps.context else {}
     identity |= {"file": digest} if digest else {}
-    details: dict[str, Any] = {
-        "url": endpoint.url,
-        "remote": endpoint.remote,
-        "addresses": list(endpoint.addresses),
+    details = {
         "server_version": server_caps.version,
         "prompts_counted_by": token_counter.method,
         "probe": describe_server_caps(server_caps),
-        "notes": list(list_limitations(server_caps, exact) + token_counter.notes),
     }
     title = f"{server_caps.model} ({server_caps.server_type} at {endpoint.url})"
-    return EngineInfo("http", title, identity, details)
+    return EngineInfo(
+        "http",
+        title,
+        identity,
+        destinations={endpoint.url: endpoint.addresses},
+        notes=(*list_limitations(server_caps, exact), *token_counter.notes),
+        details=details,
+    )

@@ -14,6 +14,8 @@ from medtask.engines.base import EngineInfo
 from medtask.engines.files.gguf_header import count_gguf_parameters
 from medtask.engines.files.model_files import locate_model
 from medtask.engines.files.weights import hash_file_cached
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.packed_engine import PROBE_TOLERANCES
 from medtask.errors import EngineError, MissingExtra, ModelNotFound, ModelTooLarge, UsageError
 from medtask.hardware import Machine, inspect_machine
 from medtask.privacy import block_network
@@ -24,31 +26,19 @@ if TYPE_CHECKING:
 SCHEME = "llamacpp:"
 INITIAL_CELLS = 4096  # tokens of keys and values at the start; they grow where rows need more
 WORKING_MEMORY_BYTES = 400_000_000  # bytes: Python, logits, llama.cpp's own buffers
-# What the shape of a batch may do to a probability: keys and values are kept in float16, and
-# kernels for quantised weights round.
-PROBE_TOLERANCES = {"float16": 0.02, "file": 0.1}
+QUANTIZED_PROBE_TOLERANCE = 0.1  # of a probability: kernels for quantised weights round
 ALL_LAYERS = 999
 
 
-def load_llamacpp(
-    reference: str,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    quantize: str | None = None,
-    memory: int | None = None,
-    adapter: str | None = None,
-) -> LlamaCppEngine:
-    """A LlamaCppEngine for a .gguf file, or ``smollm2-135m`` (with or without ``llamacpp:`` before
-    it).
+def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> LlamaCppEngine:
+    """Load a .gguf file, or ``smollm2-135m``, with llama.cpp.
 
-    ``dtype``: "file" takes the weights as they are, "float16" unpacks them (see unpack.py), "auto"
-    does so on a CPU where there is room for them. ``device``: "cuda" and "mps" move all layers
-    there, "auto" too where llama.cpp was built for it. ``memory``: bytes that the model and its
-    work may take. ``adapter``: a LoRA adapter in a .gguf file.
+    ``options.dtype``: "file" takes the weights as they are, "float16" unpacks them (see
+    dequantization.py), "auto" unpacks them on a CPU with enough memory. ``options.device``: "cuda"
+    and "mps" move all layers there, "auto" too where llama.cpp was built for it.
 
-    Raises ModelNotFound, MissingExtra, InputError, TooBig, EngineError, or UsageError for a wish
-    that cannot be granted.
+    Raises ModelNotFound, MissingExtra, InputError, ModelTooLarge, EngineError, or UsageError for an
+    option that this machine does not support.
     """
     try:
         import llama_cpp
@@ -58,26 +48,26 @@ def load_llamacpp(
             "some minutes)"
         )
         raise MissingExtra("llama-cpp-python is not installed here", fix=fix) from None
-    if dtype not in {"auto", "file", "float16"} or quantize:
+    if options.dtype not in {"auto", "file", "float16"}:
         raise UsageError(
-            "a GGUF file has its number format already",
-            fix="leave --quantize out; --dtype can be file or float16",
+            f"llama.cpp does not support --dtype {options.dtype}",
+            fix="leave --dtype out, or choose file or float16",
         )
     name = reference.removeprefix(SCHEME)
     files = locate_model(name)
     if not files.is_gguf:
         raise UsageError(
-            f"{name} is no GGUF file, and llama.cpp reads nothing else",
+            f"{name} is not a GGUF file, and llama.cpp reads only those",
             fix=f"leave {SCHEME} out, or name a .gguf file",
         )
     weights = count_gguf_parameters(files.path)  # before the parser in C sees a foreign file
     llama_cpp.llama_log_set(_get_silent_log_callback(), None)
     machine = inspect_machine(accelerator=False)
-    plan = plan_llamacpp_load(
-        files.path, weights, machine, dtype, device, memory, llama_cpp.llama_supports_gpu_offload()
-    )
+    gpu_supported = llama_cpp.llama_supports_gpu_offload()
+    plan = plan_llamacpp_load(files.path, weights, machine, options, gpu_supported=gpu_supported)
     with block_network():
-        return _build_engine(name, files.path, plan, _check_adapter(adapter), machine.cores)
+        adapter = _check_adapter(options.adapter)
+        return _build_engine(name, files.path, plan, adapter, machine.cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +86,24 @@ def plan_llamacpp_load(
     path: Path,
     weights: int,
     machine: Machine,
-    dtype: str,
-    device: str,
-    memory: int | None,
+    options: LoadOptions,
+    *,
     gpu_supported: bool,
 ) -> LlamaCppLoadPlan:
-    """Choose where and in which format; TooBig where nothing that was allowed fits.
-    ``gpu_supported``: llama.cpp was built for one.
+    """Choose device and number format; ModelTooLarge where nothing allowed fits.
+
+    ``gpu_supported``: llama.cpp was built for a GPU.
     """
     from medtask.engines.llamacpp.dequantization import FLOAT16_BYTES, should_dequantize
 
-    offload = _choose_offload(device, gpu_supported)
+    offload = _choose_offload(options.device, gpu_supported)
+    memory = options.memory
     size = path.stat().st_size
     allowed_bytes = (
         min(machine.available_bytes, memory) if memory is not None else machine.available_bytes
     )
-    dequantize = dtype == "float16" or (
-        dtype == "auto" and not offload and should_dequantize(weights, size, allowed_bytes)
+    dequantize = options.dtype == "float16" or (
+        options.dtype == "auto" and not offload and should_dequantize(weights, size, allowed_bytes)
     )
     needed_bytes = weights * FLOAT16_BYTES if dequantize else size
     if not offload and needed_bytes + WORKING_MEMORY_BYTES > allowed_bytes:
@@ -195,7 +186,9 @@ def _build_engine(
         max_input_tokens=min(limit, max_cells),
         max_cells=max_cells,
     )
-    engine.check_packing(PROBE_TOLERANCES["float16" if plan.dequantize else "file"])
+    engine.check_packing(
+        PROBE_TOLERANCES["float16"] if plan.dequantize else QUANTIZED_PROBE_TOLERANCE
+    )
     return engine
 
 
@@ -220,18 +213,16 @@ def _build_info(
     if adapter:
         identity["adapter"] = hash_file_cached(adapter)
     device = "gpu" if plan.offload else "cpu"
-    details: dict[str, object] = {
-        "device": device,
+    details = {
         "threads": threads,
         "architecture": gguf_metadata.get("general.architecture", ""),
         "build": llama_cpp.llama_print_system_info().decode(),
-        "notes": [],
     }
     title = (
         f"{reference}{f' + {adapter.stem}' if adapter else ''}, llama.cpp, weights "
         f"{weights}, {device}"
     )
-    return EngineInfo("llamacpp", title, identity, details)
+    return EngineInfo("llamacpp", title, identity, device=device, details=details)
 
 
 @lru_cache(maxsize=1)

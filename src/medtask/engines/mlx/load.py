@@ -8,12 +8,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
-from medtask.engines.files.weights import count_parameters, dequantize_gguf, hash_weights
+from medtask.engines.files.weights import (
+    BYTES_PER_WEIGHT,
+    count_parameters,
+    dequantize_gguf,
+    hash_weights,
+)
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.packed_engine import PROBE_TOLERANCES
 from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge
 from medtask.hardware import inspect_machine
 from medtask.privacy import block_network
@@ -21,23 +28,15 @@ from medtask.privacy import block_network
 if TYPE_CHECKING:
     from medtask.engines.mlx.engine import MlxEngine
 
-PROBE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 WORKING_MEMORY_BYTES = 1_000_000_000  # Python, mlx and the keys and values of a pack
 
 
-def load_mlx(
-    reference: str,
-    *,
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    memory: int | None = None,
-    adapter: str | None = None,
-) -> MlxEngine:
-    """An MlxEngine for ``mlx:REFERENCE``: whatever locate_model finds, or a folder that mlx-lm
-    quantised.
+def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngine:
+    """Load ``mlx:REFERENCE``, or a folder that mlx-lm quantised, with mlx-lm.
 
-    ``dtype`` "auto": float32 on a CPU, what the files hold on a GPU. ``memory``: bytes that the
-    model may take. ``adapter``: a folder that mlx-lm's training wrote. Raises ModelNotFound,
-    MissingExtra, TooBig, InputError or EngineError.
+    ``options.dtype`` "auto": float32 on a CPU, the format of the files on a GPU.
+    ``options.adapter``: a folder that mlx-lm's training wrote. Raises ModelNotFound, MissingExtra,
+    ModelTooLarge, InputError, UsageError or EngineError.
     """
     if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
         raise MissingExtra(
@@ -52,9 +51,7 @@ def load_mlx(
         )
     with block_network():
         try:
-            return _build_engine(
-                files, _check_adapter(Path(adapter)) if adapter else None, dtype, memory
-            )
+            return _build_engine(files, options)
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
             message = str(error).partition("\n")[0]
             raise EngineError(
@@ -107,9 +104,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _build_engine(
-    files: ModelFiles, adapter: Path | None, dtype: str, memory: int | None
-) -> MlxEngine:
+def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
     import mlx.core as mx
     from mlx_lm.utils import load_adapters, load_model
     from transformers import AutoTokenizer
@@ -118,8 +113,9 @@ def _build_engine(
 
     folder, hashes = _resolve_weights(files)
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    target_dtype = "float32" if dtype == "auto" and on_cpu else dtype
-    _check_memory(replace(files, path=folder), target_dtype, memory)
+    adapter = _check_adapter(Path(options.adapter)) if options.adapter else None
+    target_dtype = "float32" if options.dtype == "auto" and on_cpu else options.dtype
+    _check_memory(replace(files, path=folder), target_dtype, options.memory)
     model, config = load_model(
         folder, model_config=translate_config(read_model_json(folder / "config.json"))
     )
@@ -145,20 +141,16 @@ def _build_engine(
     }
     if files.revision:
         identity["revision"] = files.revision
-    details: dict[str, object] = {
-        "device": "cpu" if on_cpu else "gpu",
-        "downloaded": files.downloaded,
-        "notes": [],
-    }
+    device = "cpu" if on_cpu else "gpu"
     title = (
         f"{files.reference}{f' + {adapter.name}' if adapter else ''}, mlx, "
-        f"{f'{bits}bit' if bits else loaded_dtype}, {details['device']}"
+        f"{f'{bits}bit' if bits else loaded_dtype}, {device}"
     )
     eos_setting = config.get("eos_token_id")
     engine = MlxEngine(
         model,
         tokenizer,
-        EngineInfo("mlx", title, identity, details),
+        EngineInfo("mlx", title, identity, device=device, details={"downloaded": files.downloaded}),
         max_input_tokens=_find_context_length(config, tokenizer),
         eos_token_ids=eos_setting
         if isinstance(eos_setting, list)
@@ -196,7 +188,7 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
     allowed_bytes = available_bytes if memory is None else min(available_bytes, memory)
     file_bytes = sum(path.stat().st_size for path in files.path.glob("*.safetensors"))
     needed_bytes = (
-        count_parameters(files) * 4 if dtype == "float32" else file_bytes
+        count_parameters(files) * BYTES_PER_WEIGHT[dtype] if dtype == "float32" else file_bytes
     ) + WORKING_MEMORY_BYTES
     if needed_bytes > allowed_bytes:
         raise ModelTooLarge(

@@ -29,7 +29,8 @@ from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import build_metric_sums
 from medtask.evaluation.statistics.significance import ALPHA, Baseline, format_p_value
 
-_FAMILY_BY_ENGINE = {"linear": "TF-IDF", "encoder": "encoder", "fake": "no model"}
+# By the model's family; manifests without one name the engine, in the same words but for "fake".
+_FAMILY_NAMES = {"linear": "TF-IDF", "encoder": "encoder", "none": "no model", "fake": "no model"}
 _FAMILY_BY_BASELINE = {"TF-IDF": "TF-IDF", "nearest question": "TF-IDF", "MiniLM": "encoder"}
 OTHER_TOOL = "another tool"
 PartMetric = tuple[int, Metric | None]  # rows with gold, and the figure
@@ -151,14 +152,13 @@ def infer_system_family(manifest: Mapping[str, object]) -> str:
     make it few-shot. A model that was fine-tuned and merged elsewhere looks like any other, and
     counts as prompted.
     """
-    engine, identity = (
-        find_manifest_value(manifest, "model", "name"),
-        find_manifest_value(manifest, "identity"),
-    )
+    engine = find_manifest_value(manifest, "model", "name")
+    family = find_manifest_value(manifest, "model", "family") or engine
+    identity = find_manifest_value(manifest, "identity")
     if not isinstance(engine, str) or not isinstance(identity, Mapping):
         return OTHER_TOOL
-    if engine in _FAMILY_BY_ENGINE:
-        return _FAMILY_BY_ENGINE[engine]
+    if family in _FAMILY_NAMES:
+        return _FAMILY_NAMES[family]
     if any(identity.get(f"model.{mark}") for mark in ("adapter", "contract")):
         return "fine-tuned"
     shown = str(identity.get("task.examples") or "0 ")

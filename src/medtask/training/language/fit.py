@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from medtask.engines.files.model_files import BUILT_IN_MODEL
+from medtask.engines.load_options import LoadOptions
 from medtask.engines.model_metadata import ModelMetadata, PhiStatus
 from medtask.engines.registry import choose_engine
 from medtask.errors import InputError, UsageError
@@ -147,7 +149,7 @@ def check_language_base(recipe: Recipe) -> None:
             f"--method {recipe.method} takes one base, and {len(recipe.bases)} are named",
             fix="name it with --base, once",
         )
-    name, engine = recipe.base, choose_engine(recipe.base).engine
+    name, spec = recipe.base, choose_engine(recipe.base).spec
     path = Path(name.removeprefix("hf:")).expanduser()
     if path.suffix == ".gguf":
         fix = (
@@ -158,19 +160,21 @@ def check_language_base(recipe: Recipe) -> None:
             f"{name} cannot be trained: a GGUF file holds weights that were rounded for answering",
             fix=fix,
         )
-    if engine in ("http", "vllm", "mlx", "fake"):
+    is_language_model = spec.traits.family in ("language", "none")
+    # Without transformers llamacpp reads the built-in model: the loader reports what is missing.
+    if is_language_model and not spec.traits.trainable and name != BUILT_IN_MODEL:
         fix = "name a model on this machine: org/name, a folder, or smollm2-135m"
         raise UsageError(
-            f"{name} cannot be trained: the {engine} engine has no weights here that could change",
+            f"{name} cannot be trained: the {spec.name} engine cannot train weights",
             fix=fix,
         )
-    if engine in ("encoder", "linear", "hybrid"):
+    if not is_language_model:
         fix = (
             "add --method encoder, or name another base"
-            if engine == "encoder"
+            if spec.traits.family == "encoder"
             else "name a language model with --base"
         )
-        raise UsageError(f"{name} is no language model", fix=fix)
+        raise UsageError(f"{name} is not a language model", fix=fix)
     if (path / "adapter_config.json").is_file():
         fix = (
             "name the adapter's own base, or merge the two first (PEFT's merge_and_unload) and "
@@ -182,14 +186,13 @@ def check_language_base(recipe: Recipe) -> None:
 def _load(recipe: Recipe) -> HfEngine:
     from medtask.engines.registry import load_model
 
-    quantize = "4bit" if recipe.method == "qlora" else None
-    engine = load_model(
-        recipe.base,
+    options = LoadOptions(
         dtype=recipe.dtype,
         device=_choose_device(recipe),
-        quantize=quantize,
+        quantize="4bit" if recipe.method == "qlora" else None,
         memory=recipe.memory,
     )
+    engine = load_model(recipe.base, options)
     return cast("HfEngine", engine)
 
 

@@ -49,7 +49,7 @@ def check_proposer(task: Task, engine: Engine) -> None:
     """EngineError where the engine cannot write; UsageError where it may not read the rows: it is
     shown some of them.
     """
-    if task.phi and engine.info.details.get("remote"):
+    if task.phi and engine.info.remote:
         fix = (
             "choose a --proposer on this machine, or take `phi: true` out if the table holds "
             "no patient's data"

@@ -1,0 +1,122 @@
+"""The command-line options of how a model is loaded, shared by every verb that loads one."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from medtask.engines.load_options import LoadOptions
+from medtask.hardware import parse_bytes
+
+if TYPE_CHECKING:
+    from medtask.cli.progress import RunProgressDisplay
+    from medtask.engines.base import Engine
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")
+]
+MemoryLimit = Annotated[
+    str | None, typer.Option(metavar="AMOUNT", help="Memory that the model may use, as in 8GB.")
+]
+
+
+def _declare_options(
+    *,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A PEFT adapter to apply to the model.")
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "file"],
+        typer.Option(help="Number format of the weights; file: as a GGUF file stores them."),
+    ] = "auto",
+    device: Device = "auto",
+    quantize: Annotated[
+        Literal["4bit", "8bit"] | None, typer.Option(help="Quantize the weights (CUDA only).")
+    ] = None,
+    memory: MemoryLimit = None,
+    allow_remote: Annotated[
+        bool,
+        typer.Option(
+            "--allow-remote", help="Allow records to be sent to a model server on another machine."
+        ),
+    ] = False,
+    context_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=256,
+            metavar="N",
+            help="Tokens of prompt and answer, for engines that can set them (Ollama, vLLM).",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The model whose tokenizer counts prompts for a server that does not.",
+        ),
+    ] = None,
+    allow_unverified_context: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unverified-context",
+            help="Accept a server that does not report how many tokens it read.",
+        ),
+    ] = False,
+) -> LoadOptions:
+    return LoadOptions(
+        adapter=str(adapter) if adapter else None,
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        memory=parse_bytes(memory) if memory else None,
+        allow_remote=allow_remote,
+        context_tokens=context_tokens,
+        tokenizer=tokenizer,
+        allow_unverified_context=allow_unverified_context,
+    )
+
+
+def add_load_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a command's parameter ``load_options`` by the shared options, for typer to read."""
+    shared = inspect.signature(_declare_options, eval_str=True).parameters
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == "load_options":
+            parameters += [one.replace(kind=parameter.kind) for one in shared.values()]
+        else:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+
+    @wraps(command)
+    def call(**arguments: Any) -> None:
+        values = {name: arguments.pop(name) for name in shared}
+        command(**arguments, load_options=_declare_options(**values))
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def load_engine(reference: str, options: LoadOptions) -> Engine:
+    """Load a model. Output of libraries goes to standard error: standard output is for results."""
+    from medtask.engines.registry import load_model
+
+    with redirect_stdout(sys.stderr):
+        return load_model(reference, options)
+
+
+def load_shown_engine(reference: str, options: LoadOptions, display: RunProgressDisplay) -> Engine:
+    """Load a model, and show its title and notes on the display."""
+    display.on_load(reference)
+    engine = load_engine(reference, options)
+    display.model_title = engine.info.title
+    for note in engine.info.notes:
+        display.on_note(note)
+    return engine
