@@ -137,8 +137,8 @@ def test_tasks_without_labels_are_refused(medtask: RunCommand, project_folder: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--run", "r1"), "no task is named"),
-        (("surgery", "--gold", "purpose"), "none are named"),
+        (("--run", "r1"), "need a task"),
+        (("surgery", "--gold", "purpose"), "needs answers to compare with"),
         (("surgery", "--prior"), "neither the run nor the task tells which model answers"),
     ],
 )

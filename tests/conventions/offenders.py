@@ -35,12 +35,9 @@ LONG_BODIES = {
     "training/language/fit.py:fit_language",
 }
 MANY_PARAMETERS = {
-    "cli/commands/doctor.py:_check_labels",
     "cli/commands/tune.py:_tune_hyperparameters",
     "cli/commands/tune.py:_tune_prompt",
     "engines/fake.py:FakeEngine.__init__",
-    "engines/http/load.py:load_http",
-    "engines/llamacpp/load.py:plan_llamacpp_load",
     "evaluation/calibration/acceptance.py:find_acceptance",
     "evaluation/calibration/fitting.py:fit_calibration",
     "evaluation/comparison/annotators.py:compare_annotators",

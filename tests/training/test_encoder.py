@@ -298,10 +298,10 @@ def test_a_trained_encoder_can_be_trained_for_other_labels(base: str, tmp_path: 
     [
         ("smollm2-135m", "it is a language model"),
         ("model.gguf", "a GGUF file holds a language model's weights"),
-        ("ollama:llama3.2", "the http engine has no weights here"),
-        ("http://127.0.0.1:1/v1#m", "the http engine has no weights here"),
-        ("vllm:org/name", "the vllm engine has no weights here"),
-        ("fake:", "the fake engine has no weights here"),
+        ("ollama:llama3.2", "the http engine cannot train weights"),
+        ("http://127.0.0.1:1/v1#m", "the http engine cannot train weights"),
+        ("vllm:org/name", "the vllm engine cannot train weights"),
+        ("fake:", "the fake engine cannot train weights"),
     ],
 )
 def test_what_is_no_encoder_is_refused_by_its_name(name: str, told: str, tmp_path: Path) -> None:
@@ -322,14 +322,14 @@ def test_what_is_no_encoder_is_refused_by_its_files(base: str, tmp_path: Path) -
         make_training_context(tmp_path / "desk"),
     )
     write_model_metadata(tmp_path / "task", ModelMetadata("linear", "label", PARTS))
-    with pytest.raises(UsageError, match="it is a linear model, and no encoder"):
+    with pytest.raises(UsageError, match="it is a linear model, not an encoder"):
         fit_encoder([material], make_recipe(str(tmp_path / "task")), desk)
     llama = tmp_path / "llama"
     shutil.copytree(base, llama)
     (llama / "config.json").write_text(
         json.dumps(json.loads((llama / "config.json").read_text()) | {"model_type": "llama"})
     )
-    with pytest.raises(UsageError, match="llama is a llama model, and no encoder"):
+    with pytest.raises(UsageError, match="llama is a llama model, not an encoder"):
         fit_encoder([material], make_recipe(str(llama)), desk)
     (llama / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
     with pytest.raises(UsageError, match="is an adapter of a language model"):

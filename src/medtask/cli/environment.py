@@ -158,6 +158,7 @@ def _check_caches() -> Iterator[EnvironmentCheck]:
 def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentCheck]:
     """Load a model and let it score three labels."""
     from medtask.records import Branch, Fault, Message, Prompt
+    from medtask.runs.manifest import describe_model
 
     try:
         engine = load_engine(reference, options)
@@ -173,9 +174,7 @@ def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentChe
     )
     with closing(engine):
         yield EnvironmentCheck("load", "ok", engine.info.title)
-        info = engine.info
-        facts = {"device": info.device, **info.details, "notes": info.notes}
-        for name, value in facts.items():
+        for name, value in describe_model(engine.info)["details"].items():
             if text := _format_detail(value):
                 yield EnvironmentCheck("load", "ok", f"{name.replace('_', ' ')}: {text}")
         outcome = next(iter(engine.score([prompt])))

@@ -200,7 +200,7 @@ def _locate(reference: str) -> ModelFiles:
     files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
     if files.adapter is not None:
         raise UsageError(
-            f"{format_name(name)} is an adapter of a language model, and no encoder",
+            f"{format_name(name)} is an adapter of a language model, not an encoder",
             fix=f"{_ENCODER_HINT}, or {_LORA_HINT}",
         )
     kind = str(read_model_json(files.path / "config.json").get("model_type"))
@@ -212,7 +212,7 @@ def _locate(reference: str) -> ModelFiles:
     )
     if not all(kind in names for names in known):
         raise UsageError(
-            f"{format_name(name)} is a {format_name(kind)} model, and no encoder",
+            f"{format_name(name)} is a {format_name(kind)} model, not an encoder",
             fix=f"{_ENCODER_HINT}, or {_LORA_HINT}",
         )
     return files

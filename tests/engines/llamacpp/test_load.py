@@ -111,7 +111,7 @@ def test_a_file_that_is_no_gguf_never_reaches_the_parser_in_c(
 def test_a_model_that_is_no_file_is_left_to_the_others(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UsageError, match="no GGUF file"):
+    with pytest.raises(UsageError, match="is not a GGUF file"):
         load_llamacpp(f"llamacpp:{tmp_path}")
 
 
