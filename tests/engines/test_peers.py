@@ -182,6 +182,7 @@ def test_llama_cpp_says_what_hf_says(
     assert apart.max() < MAX_KERNEL_DIFFERENCE
 
 
+@pytest.mark.scale
 def test_mlx_says_what_hf_says(hf_probabilities: np.ndarray) -> None:
     """Measured: 7 of 7 labels. Both compute in float32 from the same weights. Few rows: on a CPU
     mlx is slow.

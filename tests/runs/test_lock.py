@@ -66,7 +66,7 @@ def test_of_many_processes_exactly_one_proceeds_and_the_others_name_it(
     for process, line in zip(processes, lines, strict=True):
         if process is not holder:
             assert f"process {holder.pid} on " in line
-            assert process.wait(5) == 6
+            assert process.wait(60) == 6
 
 
 def test_a_killed_holder_leaves_nothing_to_wait_for(
@@ -77,7 +77,7 @@ def test_a_killed_holder_leaves_nothing_to_wait_for(
     started = time.monotonic()
     with pytest.raises(RunLocked, match=f"process {holder.pid} on "), lock_run(tmp_path):
         pass
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10  # the holder would keep it for a minute
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with lock_run(tmp_path):

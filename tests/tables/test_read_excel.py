@@ -156,10 +156,10 @@ def test_a_bomb_is_refused_before_it_is_unpacked(save_workbook):
     ):
         for _ in range(201):
             part.write(bytes(2**20))
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(TableError, match="unpacked it has 201 MB; the most is 200 MB"):
         read_table(path)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path, save_workbook):

@@ -61,7 +61,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     points = read_points(tmp_path / "out" / "loss.csv")

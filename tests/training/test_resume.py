@@ -35,7 +35,7 @@ def start_training(folder: Path, base: Path, pause: float = 0.0) -> subprocess.P
 
 
 def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=900)
     assert b"Traceback" not in said, said.decode()
     return process.returncode
 

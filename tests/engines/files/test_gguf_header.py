@@ -81,14 +81,15 @@ def test_known_shapes_of_attack_are_refused(
 
 
 @pytest.mark.slow
-def test_ten_thousand_mutated_headers_neither_crash_nor_allocate(
-    gguf_bytes: bytes, tmp_path: Path
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.scale)])
+def test_mutated_headers_neither_crash_nor_allocate(
+    count: int, gguf_bytes: bytes, tmp_path: Path
 ) -> None:
     """S5 of the security goals; what is let through is counted as a file of that size can be."""
     chance = random.Random(0)
     tracemalloc.start()
     try:
-        for _ in range(10_000):
+        for _ in range(count):
             content = bytearray(gguf_bytes)
             for _ in range(chance.randint(1, 4)):
                 place = chance.randrange(min(len(content), 700))

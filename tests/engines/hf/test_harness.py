@@ -25,10 +25,6 @@ from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.records import Branch, Message, Prompt, Scores
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "medmcqa_dev" / "dev.jsonl.gz"
-ROWS = {
-    "chat": 50,
-    "plain text": 12,
-}  # the harness reads every option by itself: 50 rows take a minute
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,12 +89,14 @@ def score_with_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[f
     return [value for value, _ in found]
 
 
+# The harness reads every option by itself: 50 rows take minutes.
+@pytest.mark.parametrize("rows", [4, pytest.param(50, marks=pytest.mark.scale)])
 @pytest.mark.parametrize("readout", ["letter", "text"])
 def test_choices_have_the_log_likelihoods_of_the_harness(
-    chat_engine: HfEngine, readout: str
+    chat_engine: HfEngine, readout: str, rows: int
 ) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed")
-    rows = ROWS["chat" if chat_engine.chat.has_template else "plain text"]
+    rows = rows if chat_engine.chat.has_template else min(rows, 12)
     prompts = read_prompts(readout, rows)
     assert len(prompts) == rows
     by_id = {scores.record_id: scores for scores in chat_engine.score(prompts)}

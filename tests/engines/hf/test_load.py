@@ -224,7 +224,7 @@ def test_the_hubs_refusals_are_explained(
         "HF_HUB_DISABLE_XET": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=400
     )
     server.shutdown()
     server.server_close()
@@ -251,7 +251,7 @@ def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Pa
         env={"HF_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=400,
     )
     assert done.stdout.split() == [commit, "False"], done.stderr
 

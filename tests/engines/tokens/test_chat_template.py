@@ -76,7 +76,7 @@ def test_what_templates_may_call_is_there() -> None:
     ],
 )
 def test_hostile_templates_get_nowhere(source: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises((jinja2.TemplateError, InputError, TypeError)):
         render_chat_template(source, CHAT)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
