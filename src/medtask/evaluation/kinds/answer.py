@@ -34,9 +34,6 @@ from medtask.records import Answer, Option, Status, Value
 from medtask.similarity import encode_texts
 
 MAX_WORDS = 2000  # words, from which on lengths are counted together
-MAX_ENCODED_ROWS = (
-    200  # rows of the sample that MiniLM reads: of long texts it takes a second for some 30
-)
 OVERLAP_CAVEAT = (
     "Likeness to gold is not correctness: an answer in other words can be right, and one "
     "wrong word in the same words can be dangerous."
@@ -138,32 +135,19 @@ def _compute_length_statistics(word_counts: IntArray) -> LengthStatistics | None
 
 @dataclass(frozen=True, slots=True)
 class FreeTextEvaluation:
-    """Figures of rows with gold (a random sample where there are more than 2,000, ``of`` all);
-    without an answer a row counts as 0, but in those of the answered, which are None where there
-    are none. ``similarity`` is over fewer rows; None, with the reason in ``note``, where MiniLM is
-    not installed. ``groups``: see Units.
-    """
+    """Similarity of a run's texts to gold."""
 
-    token_f1: Metric
-    rouge_l: Metric
-    exact_match: Metric
-    similarity: Metric | None
-    token_f1_answered: Metric | None
-    exact_answered: Metric | None
-    note: str
-    of: int
-    without: int
-    groups: int | None
+    quality: FreeTextMetrics
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
         return {
-            "token_f1": self.token_f1,
-            "rouge_l": self.rouge_l,
-            "exact_match": self.exact_match,
-            "similarity": self.similarity,
-            "token_f1_answered": self.token_f1_answered,
-            "exact_match_answered": self.exact_answered,
+            "token_f1": self.quality.token_f1,
+            "rouge_l": self.quality.rouge_l,
+            "exact_match": self.quality.exact_match,
+            "similarity": self.quality.similarity,
+            "token_f1_answered": self.quality.token_f1_answered,
+            "exact_match_answered": self.quality.exact_answered,
         }
 
     @property
@@ -176,43 +160,43 @@ class FreeTextEvaluation:
         return None
 
     def to_json(self) -> dict[str, object]:
-        return {"quality": asdict(self)}
+        return {"quality": asdict(self.quality)}
 
     def describe(self) -> list[str]:
-        n = self.token_f1.n
+        n = self.quality.token_f1.n
         whom = (
-            f"On {n:,} random rows of {self.of:,} with gold"
-            if n < self.of
-            else f"On {format_row_count(self.of)} with gold"
+            f"On {n:,} random rows of {self.quality.of:,} with gold"
+            if n < self.quality.of
+            else f"On {format_row_count(self.quality.of)} with gold"
         )
         sentences = [
-            f"{whom}, answers share words with gold to a token F1 of {self.token_f1} in the mean; "
-            f"{round(self.exact_match.value * n):,} say exactly the same: {self.exact_match}."
+            f"{whom}, answers share words with gold to a token F1 of {self.quality.token_f1} in the mean; "
+            f"{round(self.quality.exact_match.value * n):,} say exactly the same: {self.quality.exact_match}."
         ]
-        if self.similarity:
+        if self.quality.similarity:
             sentences.append(
-                f"Their mean similarity in meaning is {self.similarity}, which is no share of "
+                f"Their mean similarity in meaning is {self.quality.similarity}, which is no share of "
                 "right answers."
             )
-        if self.without:
-            sentences.append(f"{format_row_count(self.without)} without an answer count as 0.")
+        if self.quality.without:
+            sentences.append(f"{format_row_count(self.quality.without)} without an answer count as 0.")
         return sentences
 
     def describe_caveats(self) -> list[str]:
         return [
             OVERLAP_CAVEAT,
-            *([SIMILARITY_CAVEAT] if self.similarity else []),
-            *warn_about_few_groups(self.groups),
+            *([SIMILARITY_CAVEAT] if self.quality.similarity else []),
+            *warn_about_few_groups(self.quality.groups),
         ]
 
     def describe_methods(self) -> str:
         unlike = (
-            f"MiniLM similarity was not measured: {self.note}."
-            if self.note
+            f"MiniLM similarity was not measured: {self.quality.note}."
+            if self.quality.note
             else f"MiniLM reads at most {MAX_ENCODED_ROWS} of the rows."
         )
         return (
-            f"{describe_intervals('exact match', 'the others', self.groups)} Exact match and "
+            f"{describe_intervals('exact match', 'the others', self.quality.groups)} Exact match and "
             "token F1 (as in SQuAD) compare words "
             "without case, punctuation and articles, ROUGE-L counts words in the same order. "
             "MiniLM similarity is the cosine of meaning. "
@@ -256,7 +240,7 @@ class FreeTextGrader:
         return RowGrade(True if likeness == 1 else None, 1 - likeness)
 
     def finish(self, sample: GoldSample) -> FreeTextEvaluation | None:
-        return grade_texts(
+        quality = compute_free_text_metrics(
             sample.gold,
             sample.answers,
             sample.groups,
@@ -264,77 +248,67 @@ class FreeTextGrader:
             unanswered=self._unanswered,
             seed=self._seed,
         )
+        return FreeTextEvaluation(quality) if quality else None
 
 
-def grade_texts(
-    gold: Sequence[str],
-    answers: Sequence[str | None],
-    groups: Sequence[str | None] = (),
-    *,
-    total_rows: int | None = None,
-    unanswered: int = 0,
-    seed: int = 0,
-) -> FreeTextEvaluation | None:
-    """How like gold these rows' answers are; ``groups``: the rows', if any of them has one. None
-    without rows.
-    """
-    pairs = list(zip(gold, answers, strict=True))
-    if not pairs:
-        return None
-    units, every = build_resampling_units(groups, len(pairs)), np.ones(len(pairs))
-    answered = np.array([given is not None for _, given in pairs], dtype=np.int64)
-    shared = _score_pairs(pairs, compute_token_f1)
-    exact = _score_pairs(pairs, is_exact_match)
-    f1 = estimate_ratio(shared, every, units, seed=seed)
-    rouge = estimate_ratio(_score_pairs(pairs, compute_rouge_l), every, units, seed=seed)
-    same = estimate_clustered_proportion(exact, every, units, seed=seed)
-    assert f1 is not None
-    assert rouge is not None
-    assert same is not None
-    similarity, note = _score_similarity(pairs[:MAX_ENCODED_ROWS], groups[:MAX_ENCODED_ROWS], seed)
-    f1_answered = estimate_ratio(shared, answered, units, seed=seed)
-    return FreeTextEvaluation(
-        token_f1=f1,
-        rouge_l=rouge,
-        exact_match=same,
-        similarity=similarity,
-        token_f1_answered=replace(f1_answered, n=int(answered.sum())) if f1_answered else None,
-        exact_answered=estimate_clustered_proportion(exact, answered, units, seed=seed),
-        note=note,
-        of=len(pairs) if total_rows is None else total_rows,
-        without=unanswered,
-        groups=units.n_groups,
+
+
+
+
+
+
+
+
+def _run_baselines(
+    sample: GoldSample, labels: LabelDefinitions, seed: int
+) -> list[BaselineAnswers]:
+    nearest = find_nearest_texts(sample.texts)
+    answers = nearest if isinstance(nearest, str) else [sample.gold[place] for place in nearest]
+    return [
+        (
+            Baseline(
+                "nearest question",
+                "the gold answer of the most similar other question, by TF-IDF",
+                role="learned",
+            ),
+            answers,
+        )
+    ]
+
+
+def _score_baseline(
+    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
+) -> BaselineScores:
+    quality = compute_free_text_metrics(sample.gold, outcome, sample.groups, seed=seed)
+    assert quality is not None
+    metrics = FreeTextEvaluation(quality).metrics
+    return {name: metrics[name] for name in KIND.baselines.metrics}, compare_by_randomisation(
+        compute_token_f1_terms(sample.gold, outcome),
+        compute_token_f1_terms(sample.gold, sample.answers),
+        seed=seed,
     )
 
 
-def compute_token_f1_terms(
-    gold: Sequence[str], answers: Sequence[str | None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's part in the mean token F1, as comparison.compare_ratios wants it."""
-    shares = _score_pairs(list(zip(gold, answers, strict=True)), compute_token_f1)
-    return shares, np.ones(len(shares))
-
-
-def _score_pairs(
-    pairs: Sequence[tuple[str, str | None]], score: Callable[[str, str], float]
-) -> FloatArray:
-    """[rows], 0 where there is no answer."""
-    return np.array(
-        [0.0 if given is None else float(score(truth, given)) for truth, given in pairs]
-    )
-
-
-def _score_similarity(
-    pairs: Sequence[tuple[str, str | None]], groups: Sequence[str | None], seed: int
-) -> tuple[Metric | None, str]:
-    texts = [text for pair in pairs for text in pair if text is not None]
-    try:
-        vectors = dict(zip(texts, encode_texts(texts), strict=True))
-    except MissingExtra as missing:
-        return None, f"{missing} ({missing.fix})"
-    near = _score_pairs(
-        pairs, lambda truth, given: max(0.0, float(vectors[truth] @ vectors[given]))
-    )
-    return estimate_ratio(
-        near, np.ones(len(pairs)), build_resampling_units(groups, len(pairs)), seed=seed
-    ), ""
+KIND = EvaluationKind(
+    name="answer",
+    create_accumulator=lambda labels: FreeTextAccumulator(),
+    create_grader=lambda labels, abstain, seed: FreeTextGrader(seed),
+    baselines=BaselineMethods(
+        ("token_f1", "rouge_l", "exact_match", "similarity"), _run_baselines, _score_baseline
+    ),
+    agreement=AgreementMethod("token_f1", "token F1"),
+    has_right_answers=False,
+    is_closed=False,
+    compares_sample=True,
+    summary_has_caveats=True,
+    row_style=RowStyle(limit=MAX_ANSWER_CHARACTERS, is_text=True),
+    texts=KindTexts(
+        gold_form="text",
+        no_confidence="Generated text has no probability, so there is no confidence to show.",
+        errors=ErrorTexts(
+            "Where is it farthest from gold?",
+            "answers that share the fewest words with gold",
+            "it is right in other words",
+        ),
+    ),
+)

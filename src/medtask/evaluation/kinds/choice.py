@@ -1,6 +1,4 @@
-"""Kind ``choice``: one of the options that a row brings with it, or several of them, by their
-letters.
-"""
+"""Kind ``choice``: one of the options that each row brings, or several of them, by letter."""
 
 from __future__ import annotations
 
@@ -42,217 +40,11 @@ from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_p
 from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
 from medtask.evaluation.statistics.resampling import CellCounter
 from medtask.records import LETTERS, Answer, Option, Status, Value
-
-MAX_LETTERS_SHOWN = 10  # with more, a table of letter by letter is mostly empty
-# by how much a letter's share of the answers is above its share of gold, to be called a leaning
-MIN_LETTER_BIAS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class MultipleChoiceStatistics:
-    """Rows by letter: those that ``offered_by_letter`` it, those whose answer has it
-    (``rows_by_letter``), of ``answered`` rows with an answer.
-    """
-
-    rows_by_letter: Mapping[str, int]
-    offered_by_letter: Mapping[str, int]
-    answered: int
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "letters": dict(self.rows_by_letter),
-            "offered": dict(self.offered_by_letter),
-            "answered": self.answered,
-        }
-
-    def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
-        if not self.answered:
-            return [Paragraph("No row got an answer.")]
-        peak = max(1, *self.rows_by_letter.values(), *self.offered_by_letter.values())
-        lines = [
-            BarRow(
-                letter,
-                self.rows_by_letter.get(letter, 0) / peak,
-                (
-                    f"{offered:,}",
-                    f"{self.rows_by_letter.get(letter, 0):,}",
-                    format_percent(self.rows_by_letter.get(letter, 0) / self.answered),
-                ),
-            )
-            for letter, offered in self.offered_by_letter.items()
-        ]
-        return [
-            BarChart(("Letter", "On offer", "Answered", "Share"), tuple(lines)),
-            Paragraph(
-                "Letters stand for other options in every row; a model that leans to one of them "
-                "answers by place and not by content.",
-                "quiet",
-            ),
-        ]
-
-    def format_summary(self) -> None:
-        return None
-
-
-class MultipleChoiceAccumulator:
-    """Counts rows by letter."""
-
-    def __init__(self) -> None:
-        self._rows: Counter[str] = Counter()
-        self._offered: Counter[str] = Counter()
-        self._answered = 0
-
-    def add(self, answer: Answer, options: Sequence[Option]) -> None:
-        letters = parse_letters(answer.value)
-        if letters is not None:
-            self._answered += 1
-            self._rows.update(letters)
-            self._offered.update({option.letter for option in options} | set(letters))
-
-    def finish(self) -> MultipleChoiceStatistics:
-        return MultipleChoiceStatistics(
-            dict(sorted(self._rows.items())), dict(sorted(self._offered.items())), self._answered
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MultipleChoiceEvaluation:
-    """``quality`` is of kind Quality where one option is right, of kind SetQuality where several
-    may be.
-
-    ``rows_by_letter``: by letter, the rows that have it in gold and in the answer. ``confusion``:
-    gold by answer, the last column for "no answer"; None where several may be right.
-    """
-
-    quality: ClassificationMetrics | MultiLabelMetrics
-    rows_by_letter: Mapping[str, tuple[int, int]]
-    answered: int
-    confusion: IntArray | None
-
-    @property
-    def metrics(self) -> Mapping[str, Metric | None]:
-        if isinstance(self.quality, ClassificationMetrics):
-            return list_metrics(self.quality)
-        figures = list_set_metrics(self.quality)
-        return {
-            measure: figures[measure]
-            for measure in dict.fromkeys((*self.headline_metrics, *figures))
-        }
-
-    @property
-    def headline_metrics(self) -> tuple[str, ...]:
-        return (
-            ("accuracy",)
-            if isinstance(self.quality, ClassificationMetrics)
-            else ("exact_match", "jaccard", "micro_f1")
-        )
-
-    @property
-    def accuracy_answered(self) -> Metric | None:
-        return (
-            self.quality.accuracy_answered
-            if isinstance(self.quality, ClassificationMetrics)
-            else self.quality.exact_answered
-        )
-
-    def to_json(self) -> dict[str, object]:
-        figures = {
-            measure: asdict(figure) if figure else None for measure, figure in self.metrics.items()
-        }
-        letters = {
-            letter: {"gold": gold, "answered": given}
-            for letter, (gold, given) in self.rows_by_letter.items()
-        }
-        return {
-            "quality": figures,
-            "letters": letters,
-            "by_letter": [asdict(one) for one in self.quality.labels],
-        }
-
-    def describe(self) -> list[str]:
-        return (
-            describe_accuracy(self.quality, "an answer")
-            if isinstance(self.quality, ClassificationMetrics)
-            else describe_set_results(self.quality)
-        )
-
-    def describe_caveats(self) -> list[str]:
-        return [*self._describe_letter_bias(), *warn_about_few_groups(self.quality.groups)]
-
-    def _describe_letter_bias(self) -> list[str]:
-        rows = self._gold_rows
-        if not self.answered or not rows:
-            return []
-        gaps = {
-            letter: given / self.answered - gold / rows
-            for letter, (gold, given) in self.rows_by_letter.items()
-        }
-        letter = max(gaps, key=lambda one: (gaps[one], one))
-        gold, given = self.rows_by_letter[letter]
-        chance = estimate_proportion(given, self.answered)
-        if (
-            gaps[letter] < MIN_LETTER_BIAS
-            or chance is None
-            or chance.low is None
-            or chance.low <= gold / rows
-        ):
-            return []
-        return [
-            f"It leans to the letter {letter}: {format_percent(given / self.answered)} of its "
-            "answers, "
-            "where gold has it in "
-            f"{format_percent(gold / rows)} of the rows. debias: permute asks for every order of "
-            "the "
-            "options."
-        ]
-
-    @property
-    def _gold_rows(self) -> int:
-        """Rows with gold that counts."""
-        return next(figure.n for figure in self.metrics.values() if figure)
-
-    def describe_methods(self) -> str:
-        if isinstance(self.quality, ClassificationMetrics):
-            return (
-                f"{describe_metrics(self.quality)} Labels are the options’ letters here. Guessing "
-                "is right as often as one draw from "
-                "each row’s options would be. Differences are judged row by row (McNemar’s exact "
-                "test; guessing by a binomial test; p "
-                "below 0.05)."
-            )
-        return (
-            f"{describe_set_metrics(self.quality)} Labels are the options’ letters here. "
-            "Differences in "
-            "exact match are judged row by row "
-            "(McNemar’s exact test, p below 0.05)."
-        )
-
-    def build_blocks(self) -> list[ReportBlock]:
-        rows, given_rows = self._gold_rows, max(1, self.answered)
-        lines = [
-            (
-                letter,
-                f"{gold:,}",
-                format_percent(gold / rows),
-                f"{given:,}",
-                format_percent(given / given_rows),
-            )
-            for letter, (gold, given) in self.rows_by_letter.items()
-        ]
-        head = ("In gold", "Share", "Answered", "Share of answers")
-        table = ReportTable(
-            "Letters in gold and in answers",
-            (("Letter", ""), *((title, "n") for title in head)),
-            lines,
-        )
-        blocks: list[ReportBlock] = [Heading("Does the place of an option decide?"), table]
-        if self.confusion is not None and 2 < len(self.rows_by_letter) <= MAX_LETTERS_SHOWN:
-            blocks += [
-                *build_confusion_table(self.confusion, LETTERS),
-                *build_label_table(self.quality.labels, "letter"),
-            ]
-        return [*build_metric_table(self.metrics), *blocks]
-
+from medtask.evaluation.kinds.choice_results import (
+    MultipleChoiceAccumulator,
+    MultipleChoiceEvaluation,
+    parse_letters,
+)
 
 class MultipleChoiceGrader:
     """Letters by gold and answer; gold that is none of the row's letters is no truth."""
@@ -346,11 +138,112 @@ class MultipleChoiceGrader:
         )
 
 
-def parse_letters(value: Value | None) -> tuple[str, ...] | None:
-    """The letters of an answer or of gold; None where it is none."""
-    letters = (value,) if isinstance(value, str) else value
-    return (
-        letters
-        if isinstance(letters, tuple) and all(letter in LETTERS for letter in letters)
-        else None
+
+
+def _run_baselines(
+    sample: GoldSample, labels: LabelDefinitions, seed: int
+) -> list[BaselineAnswers]:
+    chances = [1 / max(1, len(options)) for options in sample.options]
+    most = find_most_frequent(sample.gold) or ""
+    return [
+        (
+            Baseline("MiniLM", "the option nearest in meaning to the question"),
+            match_options(sample.texts, sample.options),
+        ),
+        (
+            Baseline("most frequent letter", f"in gold, for every row: {most}", role="floor"),
+            [most] * len(sample.gold),
+        ),
+        (
+            Baseline("guessing", "any of the row's options with the same chance", role="floor"),
+            float(np.mean(chances or [0])),
+        ),
+    ]
+
+
+def _score_baseline(
+    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
+) -> BaselineScores:
+    if isinstance(outcome, float):
+        return {"accuracy": Metric(outcome, len(sample.gold))}, compare_to_guessing(
+            outcome, sample.gold, sample.answers
+        )
+    gold, answers = sample.gold[: len(outcome)], sample.answers[: len(outcome)]
+    quality = compute_classification_metrics(
+        gold, outcome, LETTERS, groups=sample.groups[: len(outcome)], seed=seed
     )
+    assert quality is not None
+    return {"accuracy": quality.accuracy}, compare_by_mcnemar(gold, outcome, answers)
+
+
+def _run_set_baselines(
+    sample: GoldSample, labels: LabelDefinitions, seed: int
+) -> list[BaselineAnswers]:
+    most = find_most_frequent(sample.gold) or ()
+    n_chosen = sum(map(len, sample.gold[:MAX_ENCODED_ROWS]))
+    near = "options near enough in meaning to the question, as many in all as gold has"
+    return [
+        (Baseline("MiniLM", near), match_options(sample.texts, sample.options, n_chosen)),
+        (
+            Baseline(
+                "most frequent letters",
+                f"in gold, for every row: {format_value(most)}",
+                role="floor",
+            ),
+            [most] * len(sample.gold),
+        ),
+    ]
+
+
+def _score_set_baseline(
+    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
+) -> BaselineScores:
+    gold, answers = (
+        [parse_letters(value) for value in column[: len(outcome)]]
+        for column in (sample.gold, sample.answers)
+    )
+    groups = sample.groups[: len(outcome)]
+    quality = compute_multilabel_metrics(
+        LETTERS,
+        [truth or () for truth in gold],
+        [parse_letters(value) for value in outcome],
+        groups,
+        seed=seed,
+    )
+    assert quality is not None
+    figures = {
+        "exact_match": quality.exact_match,
+        "jaccard": quality.jaccard,
+        "micro_f1": quality.micro_f1,
+    }
+    return figures, compare_by_mcnemar(gold, [parse_letters(value) for value in outcome], answers)
+
+
+_TEXTS = KindTexts(
+    gold_form="an option of its row",
+    bars="The bars are the likeliest options with their probabilities",
+    errors=ErrorTexts(colours="Gold’s option is blue, the answer orange."),
+)
+SEVERAL = EvaluationKind(
+    name="several",
+    create_accumulator=lambda labels: MultipleChoiceAccumulator(),
+    create_grader=lambda labels, abstain, seed: MultipleChoiceGrader(seed),
+    baselines=BaselineMethods(
+        ("exact_match", "jaccard", "micro_f1"), _run_set_baselines, _score_set_baseline
+    ),
+    agreement=AgreementMethod("jaccard", "mean Jaccard", kappa="labels"),
+    summary_has_caveats=True,
+    texts=_TEXTS,
+    normalize=parse_letters,
+)
+
+KIND = EvaluationKind(
+    name="choice",
+    create_accumulator=lambda labels: MultipleChoiceAccumulator(),
+    create_grader=lambda labels, abstain, seed: MultipleChoiceGrader(seed),
+    baselines=BaselineMethods(("accuracy",), _run_baselines, _score_baseline),
+    agreement=AgreementMethod("accuracy", "agreement", is_proportion=True, kappa="rows"),
+    summary_has_caveats=True,
+    several=SEVERAL,
+    texts=_TEXTS,
+)

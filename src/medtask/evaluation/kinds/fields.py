@@ -262,3 +262,81 @@ class FieldsGrader:
     def finish(self, sample: GoldSample) -> FieldsEvaluation | None:
         quality = self._counts.compute_metrics(seed=self._seed)
         return FieldsEvaluation(quality) if quality else None
+
+
+def _run_baselines(
+    sample: GoldSample, labels: LabelDefinitions, seed: int
+) -> list[BaselineAnswers]:
+    most = _find_most_frequent_values(sample.gold)
+    return [
+        (
+            Baseline(
+                "most frequent values",
+                "each field's most frequent value in gold, for every row",
+                role="floor",
+            ),
+            [most] * len(sample.gold),
+        )
+    ]
+
+
+def _score_baseline(
+    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
+) -> BaselineScores:
+    quality = compute_extraction_metrics(sample.gold, outcome, sample.groups, seed=seed)
+    if quality is None:
+        return {}, None
+    figures = {"fields_right": quality.fields_right, "rows_right": quality.rows_right}
+    return figures, compare_by_randomisation(
+        compute_field_terms(sample.gold, outcome),
+        compute_field_terms(sample.gold, sample.answers),
+        seed=seed,
+    )
+
+
+def _find_most_frequent_values(gold: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """By field, among the rows whose gold speaks of it; nothing where that is what gold has most
+    often.
+    """
+    seen: dict[FieldPath, Counter[str]] = {}
+    values: dict[tuple[FieldPath, str], object] = {}
+    for truth in gold:
+        for path, leaf in flatten(truth).items():
+            seen.setdefault(path, Counter())[normalize_text(leaf)] += 1
+            values.setdefault((path, normalize_text(leaf)), leaf)
+    wholes = {
+        path[:length] for path in seen for length in range(1, len(path))
+    }  # null in some rows, an object in others
+    most = {
+        path: max(counts.items(), key=lambda item: (item[1], item[0]))[0]
+        for path, counts in seen.items()
+        if path not in wholes
+    }
+    return unflatten({path: values[path, key] for path, key in most.items()})
+
+
+KIND = EvaluationKind(
+    name="fields",
+    create_accumulator=lambda labels: FieldsAccumulator(),
+    create_grader=lambda labels, abstain, seed: FieldsGrader(seed),
+    baselines=BaselineMethods(
+        ("fields_right", "rows_right"), _run_baselines, _score_baseline, need_texts=False
+    ),
+    agreement=AgreementMethod("fields_right", "fields that agree"),
+    is_closed=False,
+    row_style=RowStyle(limit=MAX_ANSWER_CHARACTERS, has_fields=True),
+    texts=KindTexts(
+        gold_form="an object with fields",
+        part_noun="field",
+        part_metric="How often each field is right",
+        bars=(
+            "The bars are the chosen values of fields with a fixed set of values, the least "
+            "certain first"
+        ),
+        errors=ErrorTexts(
+            "Where does gold contradict it most?",
+            "answers with the most fields that gold contradicts",
+            colours="Such fields are orange.",
+        ),
+    ),
+)

@@ -246,3 +246,67 @@ def _build_threshold_blocks(manifest: Mapping[str, object]) -> list[ReportBlock]
             "Thresholds", (("Label", "l"), ("Threshold", "n")), lines[:MAX_LABELS_SHOWN], caption
         ),
     ]
+
+
+def _run_baselines(
+    sample: GoldSample, labels: LabelDefinitions, seed: int
+) -> list[BaselineAnswers]:
+    most = find_most_frequent(sample.gold) or ()
+    learned = (
+        "a logistic regression for each label, trained on these rows' own gold in "
+        f"{FOLDS}-fold cross-validation"
+    )
+    near = "labels whose name and definition are near enough in meaning, as many in all as gold has"
+    return [
+        (
+            Baseline("TF-IDF", learned, role="learned"),
+            cross_validate_label_sets(
+                sample.texts, sample.gold, [name for name, _ in labels], seed
+            ),
+        ),
+        (Baseline("MiniLM", near), match_label_sets(sample.texts, sample.gold, labels)),
+        (
+            Baseline(
+                "most frequent set",
+                f"the most frequent set in gold for every row, {format_value(most)!r}",
+                role="floor",
+            ),
+            [most] * len(sample.gold),
+        ),
+    ]
+
+
+def _score_baseline(
+    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
+) -> BaselineScores:
+    quality = compute_multilabel_metrics(
+        [name for name, _ in labels], sample.gold, outcome, sample.groups, seed=seed
+    )
+    assert quality is not None
+    figures = {
+        "micro_f1": quality.micro_f1,
+        "macro_f1": quality.macro_f1,
+        "exact_match": quality.exact_match,
+        "jaccard": quality.jaccard,
+    }
+    return figures, compare_by_randomisation(
+        compute_micro_f1_terms(sample.gold, outcome),
+        compute_micro_f1_terms(sample.gold, sample.answers),
+        seed=seed,
+    )
+
+
+KIND = EvaluationKind(
+    name="labels",
+    create_accumulator=MultiLabelAccumulator,
+    create_grader=lambda labels, abstain, seed: MultiLabelGrader(labels, seed),
+    baselines=BaselineMethods(
+        ("micro_f1", "macro_f1", "exact_match", "jaccard"), _run_baselines, _score_baseline
+    ),
+    agreement=AgreementMethod("jaccard", "mean Jaccard", kappa="labels"),
+    texts=KindTexts(
+        gold_form="a set of the task’s labels",
+        bars="The bars are the likeliest labels, each with the probability that it applies",
+        errors=ErrorTexts(colours="Gold’s labels are blue, other labels of the answer orange."),
+    ),
+)

@@ -4,14 +4,23 @@ and told.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
+from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.presentation.blocks import ReportBlock
+from medtask.evaluation.presentation.report_rows import RowStyle
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.kinds import KindName
+from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
 from medtask.records import Answer, Option, Status, Value
+
+
+SAMPLE_SIZE = 2000  # rows with gold that baselines and slow metrics are computed on
+
+# A baseline without metrics, and its answers, or the reason why it has none.
+BaselineAnswers = tuple[Baseline, Any]
+BaselineScores = tuple[Mapping[str, Metric | None], BaselineComparison | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +130,119 @@ class Grader(Protocol):
         """None where no row could be graded."""
 
 
-def create_accumulator_and_grader(
-    kind: KindName, labels: Sequence[str], abstain: str | None, seed: int
-) -> tuple[StatisticsAccumulator, Grader]:
-    """What counts and grades the answers of one run."""
-    # Each kind is a room of its own, and only the one that is used is loaded.
-    match kind:
-        case "label":
-            from medtask.evaluation.kinds.label import SingleLabelAccumulator, SingleLabelGrader
+@dataclass(frozen=True, slots=True)
+class BaselineMethods:
+    """The baselines of one kind.
 
-            return SingleLabelAccumulator(labels), SingleLabelGrader(labels, abstain, seed)
-        case "labels":
-            from medtask.evaluation.kinds.labels import MultiLabelAccumulator, MultiLabelGrader
+    Attributes:
+        metrics: Names of the metrics that are computed, the compared one first.
+        answer: Returns each baseline with its answers to the rows of a sample.
+        score: Returns the metrics of such answers and the comparison with the model.
+        need_texts: Whether the baselines read the rows' texts.
+    """
 
-            return MultiLabelAccumulator(labels), MultiLabelGrader(labels, seed)
-        case "choice":
-            from medtask.evaluation.kinds.choice import (
-                MultipleChoiceAccumulator,
-                MultipleChoiceGrader,
-            )
+    metrics: tuple[str, ...]
+    answer: Callable[[GoldSample, LabelDefinitions, int], list[BaselineAnswers]]
+    score: Callable[[GoldSample, Any, LabelDefinitions, int], BaselineScores]
+    need_texts: bool = True
 
-            return MultipleChoiceAccumulator(), MultipleChoiceGrader(seed)
-        case "answer":
-            from medtask.evaluation.kinds.answer import FreeTextAccumulator, FreeTextGrader
 
-            return FreeTextAccumulator(), FreeTextGrader(seed)
-        case "fields":
-            from medtask.evaluation.kinds.fields import FieldsAccumulator, FieldsGrader
+@dataclass(frozen=True, slots=True)
+class AgreementMethod:
+    """How the agreement of two annotators is measured.
 
-            return FieldsAccumulator(), FieldsGrader(seed)
+    Attributes:
+        metric: Name of the metric; see `kinds.metrics`.
+        title: The metric as reports name it.
+        is_proportion: Whether the metric is the share of rows on which both are equal.
+        kappa: Whether Cohen's kappa is computed of whole answers or of each label; None: not at
+            all.
+    """
+
+    metric: str
+    title: str
+    is_proportion: bool = False
+    kappa: Literal["rows", "labels"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorTexts:
+    """The report's section of answers that gold contradicts: title, which answers, an explanation
+    besides errors of model and gold, and what the colours mean.
+    """
+
+    title: str = "Where was it confident and wrong?"
+    which: str = "most confident answers that gold contradicts"
+    explanation: str = "the task’s wording is misleading"
+    colours: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KindTexts:
+    """How reports word what differs between kinds.
+
+    Attributes:
+        gold_form: What a gold value must be, such as "a label of the task".
+        answer_noun: What an answer is called.
+        allowed_noun: What the allowed answers are called.
+        bars: What the bars beside a row show; "" where there are none.
+        gold_mark: What of gold is marked among the bars.
+        no_confidence: Why there is no histogram of confidences.
+        part_noun: What the parts of the evaluation are, such as labels or fields.
+        part_metric: Which metric is shown of each part.
+        errors: The section of answers that gold contradicts.
+    """
+
+    gold_form: str
+    answer_noun: str = "answer"
+    allowed_noun: str = "allowed answers"
+    bars: str = ""
+    gold_mark: str = "its value is"
+    no_confidence: str = "No row has a probability."
+    part_noun: str = "label"
+    part_metric: str = "F1 of each label that gold has"
+    errors: ErrorTexts = field(default_factory=ErrorTexts)
+
+
+def _keep(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationKind:
+    """Everything that evaluation knows about one kind of question.
+
+    Attributes:
+        name: The kind's name, or "several" for kind ``choice`` with several right options.
+        create_accumulator: Returns what counts answers, from the task's labels.
+        create_grader: Returns what grades answers, from labels, abstention and seed.
+        has_right_answers: Whether an answer is right or wrong, rather than more or less similar.
+        is_closed: Whether a value outside the allowed answers counts as no answer.
+        always_has_confidence: Whether an answer without a confidence counts as one of 0.
+        compares_sample: Whether comparisons use a sample of the rows because grading is slow.
+        summary_has_all_headlines: Whether a terminal shows all headline metrics.
+        summary_has_caveats: Whether a terminal shows the caveats of the metrics.
+        several: The kind that applies where any value is a set.
+        normalize: Brings a gold value or an answer into the form that metrics compare.
+    """
+
+    name: str
+    create_accumulator: Callable[[Sequence[str]], StatisticsAccumulator]
+    create_grader: Callable[[Sequence[str], str | None, int], Grader]
+    baselines: BaselineMethods
+    agreement: AgreementMethod
+    texts: KindTexts
+    row_style: RowStyle = field(default_factory=RowStyle)
+    has_right_answers: bool = True
+    is_closed: bool = True
+    always_has_confidence: bool = False
+    compares_sample: bool = False
+    summary_has_all_headlines: bool = True
+    summary_has_caveats: bool = False
+    several: EvaluationKind | None = None
+    normalize: Callable[[Any], Any] = _keep
+
+    def resolve(self, *columns: Sequence[Any]) -> EvaluationKind:
+        """The kind that applies to these columns of gold values and answers."""
+        has_sets = any(isinstance(value, tuple) for column in columns for value in column)
+        return self.several if self.several is not None and has_sets else self

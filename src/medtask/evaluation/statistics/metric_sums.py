@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from medtask.evaluation.kinds.answer import compute_token_f1_terms
-from medtask.evaluation.kinds.choice import parse_letters
-from medtask.evaluation.statistics.extraction import compute_field_terms, is_fully_correct
 from medtask.evaluation.statistics.intervals import (
     FloatArray,
     IntArray,
@@ -24,9 +21,7 @@ from medtask.evaluation.statistics.intervals import (
     divide_or_nan,
     estimate_clustered_proportion,
 )
-from medtask.evaluation.statistics.multilabel import LabelNames, compute_micro_f1_terms
-from medtask.evaluation.statistics.text_overlap import compute_rouge_l
-from medtask.kinds import KindName
+from medtask.evaluation.statistics.multilabel import LabelNames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,63 +47,6 @@ class MetricSums:
         )
 
 
-def build_metric_sums(
-    kind: KindName, labels: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
-) -> dict[str, MetricSums]:
-    """The figures of these rows, by measure (see words.MEASURES); the first is the headline, which
-    is a ratio of sums.
-
-    ``labels``: every class of kinds ``label`` and ``labels``. An answer is None where there is
-    none.
-    """
-    match kind:
-        case "label":
-            right = [given == truth for truth, given in zip(gold, answers, strict=True)]
-            pairs = [
-                ((truth,), () if given is None else (given,))
-                for truth, given in zip(gold, answers, strict=True)
-            ]
-            return {
-                "accuracy": _build_mean_sums(right),
-                "macro_f1": _build_macro_f1_sums(labels, pairs),
-            }
-        case "labels":
-            pairs = [(truth, given or ()) for truth, given in zip(gold, answers, strict=True)]
-            sets = _build_set_match_sums(gold, answers)
-            return {
-                "micro_f1": _build_ratio_sums(*compute_micro_f1_terms(gold, answers)),
-                "macro_f1": _build_macro_f1_sums(labels, pairs),
-                **sets,
-            }
-        case "choice":
-            if not any(isinstance(value, tuple) for value in (*gold, *answers)):
-                return {
-                    "accuracy": _build_mean_sums(
-                        [given == truth for truth, given in zip(gold, answers, strict=True)]
-                    )
-                }
-            truths, letters = (
-                [parse_letters(truth) or () for truth in gold],
-                [parse_letters(given) for given in answers],
-            )
-            return {
-                **_build_set_match_sums(truths, letters),
-                "micro_f1": _build_ratio_sums(*compute_micro_f1_terms(truths, letters)),
-            }
-        case "answer":
-            order = [
-                0.0 if given is None else compute_rouge_l(truth, given)
-                for truth, given in zip(gold, answers, strict=True)
-            ]
-            return {
-                "token_f1": _build_ratio_sums(*compute_token_f1_terms(gold, answers)),
-                "rouge_l": _build_mean_sums(order),
-            }
-        case "fields":
-            return {
-                "fields_right": _build_ratio_sums(*compute_field_terms(gold, answers)),
-                "rows_right": _build_mean_sums(list(map(is_fully_correct, gold, answers))),
-            }
 
 
 def estimate_metric(metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0) -> Metric:
@@ -176,11 +114,11 @@ def _merge_identical_units(sums: Any, counts: IntArray) -> tuple[Any, IntArray]:
     return sums[np.unique(place, return_index=True)[1]], merged
 
 
-def _build_mean_sums(values: Sequence[float]) -> MetricSums:
-    return _build_ratio_sums(np.array(values, dtype=np.float64), np.ones(len(values)))
+def build_mean_sums(values: Sequence[float]) -> MetricSums:
+    return build_ratio_sums(np.array(values, dtype=np.float64), np.ones(len(values)))
 
 
-def _build_ratio_sums(numerator: FloatArray, denominator: FloatArray) -> MetricSums:
+def build_ratio_sums(numerator: FloatArray, denominator: FloatArray) -> MetricSums:
     from scipy.sparse import csr_array
 
     return MetricSums(
@@ -189,18 +127,9 @@ def _build_ratio_sums(numerator: FloatArray, denominator: FloatArray) -> MetricS
     )
 
 
-def _build_set_match_sums(
-    gold: Sequence[LabelNames], answers: Sequence[LabelNames | None]
-) -> dict[str, MetricSums]:
-    exact, jaccard = [], []
-    for truth, given in zip(gold, answers, strict=True):
-        one, other = frozenset(truth), frozenset(given or ())
-        exact.append(float(given is not None and one == other))
-        jaccard.append(exact[-1] if exact[-1] else len(one & other) / max(1, len(one | other)))
-    return {"exact_match": _build_mean_sums(exact), "jaccard": _build_mean_sums(jaccard)}
 
 
-def _build_macro_f1_sums(
+def build_macro_f1_sums(
     labels: Sequence[str], pairs: Sequence[tuple[LabelNames, LabelNames]]
 ) -> MetricSums:
     """Three columns a label: in gold and answer, in gold, and both numbers added up (see

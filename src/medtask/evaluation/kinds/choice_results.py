@@ -1,0 +1,264 @@
+"""What answers to multiple-choice questions look like, and how good they are, by letter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from medtask.evaluation.kinds.label import (
+    build_confusion_matrix,
+    build_confusion_table,
+    build_label_table,
+    describe_accuracy,
+    describe_metrics,
+    find_top_k_index,
+    list_metrics,
+)
+from medtask.evaluation.kinds.labels import (
+    describe_set_metrics,
+    describe_set_results,
+    list_set_metrics,
+)
+from medtask.evaluation.kinds.metric_report import build_metric_table, warn_about_few_groups
+from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.presentation.blocks import (
+    BarChart,
+    BarRow,
+    Heading,
+    Paragraph,
+    ReportBlock,
+    ReportTable,
+)
+from medtask.evaluation.report.formatting import format_percent
+from medtask.evaluation.statistics.classification import (
+    TOP_K,
+    ClassificationMetrics,
+    compute_metrics_from_cells,
+)
+from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
+from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
+from medtask.evaluation.statistics.resampling import CellCounter
+from medtask.records import LETTERS, Answer, Option, Status, Value
+
+MAX_LETTERS_SHOWN = 10  # with more, a table of letter by letter is mostly empty
+
+
+# by how much a letter's share of the answers is above its share of gold, to be called a leaning
+MIN_LETTER_BIAS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MultipleChoiceStatistics:
+    """Rows by letter: those that ``offered_by_letter`` it, those whose answer has it
+    (``rows_by_letter``), of ``answered`` rows with an answer.
+    """
+
+    rows_by_letter: Mapping[str, int]
+    offered_by_letter: Mapping[str, int]
+    answered: int
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "letters": dict(self.rows_by_letter),
+            "offered": dict(self.offered_by_letter),
+            "answered": self.answered,
+        }
+
+    def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
+        if not self.answered:
+            return [Paragraph("No row got an answer.")]
+        peak = max(1, *self.rows_by_letter.values(), *self.offered_by_letter.values())
+        lines = [
+            BarRow(
+                letter,
+                self.rows_by_letter.get(letter, 0) / peak,
+                (
+                    f"{offered:,}",
+                    f"{self.rows_by_letter.get(letter, 0):,}",
+                    format_percent(self.rows_by_letter.get(letter, 0) / self.answered),
+                ),
+            )
+            for letter, offered in self.offered_by_letter.items()
+        ]
+        return [
+            BarChart(("Letter", "On offer", "Answered", "Share"), tuple(lines)),
+            Paragraph(
+                "Letters stand for other options in every row; a model that leans to one of them "
+                "answers by place and not by content.",
+                "quiet",
+            ),
+        ]
+
+    def format_summary(self) -> None:
+        return None
+
+
+class MultipleChoiceAccumulator:
+    """Counts rows by letter."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[str] = Counter()
+        self._offered: Counter[str] = Counter()
+        self._answered = 0
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        letters = parse_letters(answer.value)
+        if letters is not None:
+            self._answered += 1
+            self._rows.update(letters)
+            self._offered.update({option.letter for option in options} | set(letters))
+
+    def finish(self) -> MultipleChoiceStatistics:
+        return MultipleChoiceStatistics(
+            dict(sorted(self._rows.items())), dict(sorted(self._offered.items())), self._answered
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MultipleChoiceEvaluation:
+    """``quality`` is of kind Quality where one option is right, of kind SetQuality where several
+    may be.
+
+    ``rows_by_letter``: by letter, the rows that have it in gold and in the answer. ``confusion``:
+    gold by answer, the last column for "no answer"; None where several may be right.
+    """
+
+    quality: ClassificationMetrics | MultiLabelMetrics
+    rows_by_letter: Mapping[str, tuple[int, int]]
+    answered: int
+    confusion: IntArray | None
+
+    @property
+    def metrics(self) -> Mapping[str, Metric | None]:
+        if isinstance(self.quality, ClassificationMetrics):
+            return list_metrics(self.quality)
+        figures = list_set_metrics(self.quality)
+        return {
+            measure: figures[measure]
+            for measure in dict.fromkeys((*self.headline_metrics, *figures))
+        }
+
+    @property
+    def headline_metrics(self) -> tuple[str, ...]:
+        return (
+            ("accuracy",)
+            if isinstance(self.quality, ClassificationMetrics)
+            else ("exact_match", "jaccard", "micro_f1")
+        )
+
+    @property
+    def accuracy_answered(self) -> Metric | None:
+        return (
+            self.quality.accuracy_answered
+            if isinstance(self.quality, ClassificationMetrics)
+            else self.quality.exact_answered
+        )
+
+    def to_json(self) -> dict[str, object]:
+        figures = {
+            measure: asdict(figure) if figure else None for measure, figure in self.metrics.items()
+        }
+        letters = {
+            letter: {"gold": gold, "answered": given}
+            for letter, (gold, given) in self.rows_by_letter.items()
+        }
+        return {
+            "quality": figures,
+            "letters": letters,
+            "by_letter": [asdict(one) for one in self.quality.labels],
+        }
+
+    def describe(self) -> list[str]:
+        return (
+            describe_accuracy(self.quality, "an answer")
+            if isinstance(self.quality, ClassificationMetrics)
+            else describe_set_results(self.quality)
+        )
+
+    def describe_caveats(self) -> list[str]:
+        return [*self._describe_letter_bias(), *warn_about_few_groups(self.quality.groups)]
+
+    def _describe_letter_bias(self) -> list[str]:
+        rows = self._gold_rows
+        if not self.answered or not rows:
+            return []
+        gaps = {
+            letter: given / self.answered - gold / rows
+            for letter, (gold, given) in self.rows_by_letter.items()
+        }
+        letter = max(gaps, key=lambda one: (gaps[one], one))
+        gold, given = self.rows_by_letter[letter]
+        chance = estimate_proportion(given, self.answered)
+        if (
+            gaps[letter] < MIN_LETTER_BIAS
+            or chance is None
+            or chance.low is None
+            or chance.low <= gold / rows
+        ):
+            return []
+        return [
+            f"It leans to the letter {letter}: {format_percent(given / self.answered)} of its "
+            "answers, "
+            "where gold has it in "
+            f"{format_percent(gold / rows)} of the rows. debias: permute asks for every order of "
+            "the "
+            "options."
+        ]
+
+    @property
+    def _gold_rows(self) -> int:
+        """Rows with gold that counts."""
+        return next(figure.n for figure in self.metrics.values() if figure)
+
+    def describe_methods(self) -> str:
+        if isinstance(self.quality, ClassificationMetrics):
+            return (
+                f"{describe_metrics(self.quality)} Labels are the options’ letters here. Guessing "
+                "is right as often as one draw from "
+                "each row’s options would be. Differences are judged row by row (McNemar’s exact "
+                "test; guessing by a binomial test; p "
+                "below 0.05)."
+            )
+        return (
+            f"{describe_set_metrics(self.quality)} Labels are the options’ letters here. "
+            "Differences in "
+            "exact match are judged row by row "
+            "(McNemar’s exact test, p below 0.05)."
+        )
+
+    def build_blocks(self) -> list[ReportBlock]:
+        rows, given_rows = self._gold_rows, max(1, self.answered)
+        lines = [
+            (
+                letter,
+                f"{gold:,}",
+                format_percent(gold / rows),
+                f"{given:,}",
+                format_percent(given / given_rows),
+            )
+            for letter, (gold, given) in self.rows_by_letter.items()
+        ]
+        head = ("In gold", "Share", "Answered", "Share of answers")
+        table = ReportTable(
+            "Letters in gold and in answers",
+            (("Letter", ""), *((title, "n") for title in head)),
+            lines,
+        )
+        blocks: list[ReportBlock] = [Heading("Does the place of an option decide?"), table]
+        if self.confusion is not None and 2 < len(self.rows_by_letter) <= MAX_LETTERS_SHOWN:
+            blocks += [
+                *build_confusion_table(self.confusion, LETTERS),
+                *build_label_table(self.quality.labels, "letter"),
+            ]
+        return [*build_metric_table(self.metrics), *blocks]
+
+
+def parse_letters(value: Value | None) -> tuple[str, ...] | None:
+    """The letters of an answer or of gold; None where it is none."""
+    letters = (value,) if isinstance(value, str) else value
+    return (
+        letters
+        if isinstance(letters, tuple) and all(letter in LETTERS for letter in letters)
+        else None
+    )

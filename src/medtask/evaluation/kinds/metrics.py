@@ -1,0 +1,189 @@
+"""The table of metrics: how each is named and, for comparisons, computed from sums over rows.
+
+A metric that two systems are compared by is one entry of `METRICS`: it then appears in
+comparisons, leaderboards and gains of a training. Metrics without ``build_sums`` are reported for
+one system only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from medtask.evaluation.kinds.protocols import EvaluationKind
+from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.statistics.extraction import compute_field_terms, is_fully_correct
+from medtask.evaluation.statistics.free_text import compute_token_f1_terms
+from medtask.evaluation.statistics.metric_sums import (
+    MetricSums,
+    build_macro_f1_sums,
+    build_mean_sums,
+    build_ratio_sums,
+)
+from medtask.evaluation.statistics.multilabel import compute_jaccard, compute_micro_f1_terms
+from medtask.evaluation.statistics.text_overlap import compute_rouge_l
+from medtask.kinds import KindName
+
+SumsBuilder = Callable[[Sequence[str], Sequence[Any], Sequence[Any]], MetricSums]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric.
+
+    Attributes:
+        name: The key in reports' JSON.
+        title: The name in reports and on terminals.
+        build_sums: Returns the sums over rows from classes, gold and answers (None: no answer).
+        ranks: By kind, the place among the metrics that comparisons show; 0 is the headline.
+        is_proportion: Whether the metric is a share of right rows, which McNemar's test compares.
+    """
+
+    name: str
+    title: str
+    build_sums: SumsBuilder | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    is_proportion: bool = False
+
+
+def _sum_matches(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
+    return build_mean_sums(
+        [given == truth for truth, given in zip(gold, answers, strict=True)]
+    )
+
+
+def _sum_exact_sets(
+    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+) -> MetricSums:
+    return build_mean_sums(
+        [
+            given is not None and frozenset(given) == frozenset(truth)
+            for truth, given in zip(gold, answers, strict=True)
+        ]
+    )
+
+
+def _sum_jaccard(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
+    return build_mean_sums(
+        [compute_jaccard(truth, given) for truth, given in zip(gold, answers, strict=True)]
+    )
+
+
+def _sum_micro_f1(
+    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+) -> MetricSums:
+    return build_ratio_sums(*compute_micro_f1_terms(gold, answers))
+
+
+def _sum_macro_f1(
+    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+) -> MetricSums:
+    return build_macro_f1_sums(
+        classes,
+        [
+            (_list_names(truth), _list_names(given))
+            for truth, given in zip(gold, answers, strict=True)
+        ],
+    )
+
+
+def _list_names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value or ()
+
+
+def _sum_token_f1(
+    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+) -> MetricSums:
+    return build_ratio_sums(*compute_token_f1_terms(gold, answers))
+
+
+def _sum_rouge_l(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
+    return build_mean_sums(
+        [
+            0.0 if given is None else compute_rouge_l(truth, given)
+            for truth, given in zip(gold, answers, strict=True)
+        ]
+    )
+
+
+def _sum_right_fields(
+    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+) -> MetricSums:
+    return build_ratio_sums(*compute_field_terms(gold, answers))
+
+
+def _sum_right_rows(
+    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
+) -> MetricSums:
+    return build_mean_sums(list(map(is_fully_correct, gold, answers)))
+
+
+METRICS: Mapping[str, MetricSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            MetricSpec("accuracy", "accuracy", _sum_matches, {"label": 0, "choice": 0}, True),
+            MetricSpec("accuracy_answered", "accuracy of answered rows"),
+            MetricSpec("balanced_accuracy", "balanced accuracy"),
+            MetricSpec("micro_f1", "micro-F1", _sum_micro_f1, {"labels": 0, "several": 2}),
+            MetricSpec("macro_f1", "macro-F1", _sum_macro_f1, {"label": 1, "labels": 1}),
+            MetricSpec("weighted_f1", "weighted F1"),
+            MetricSpec("sample_f1", "F1 by row"),
+            MetricSpec("kappa", "Cohen’s kappa"),
+            MetricSpec("mcc", "Matthews correlation"),
+            MetricSpec("top_3", "gold in the top 3"),
+            MetricSpec("top_5", "gold in the top 5"),
+            MetricSpec(
+                "exact_match", "exact match", _sum_exact_sets, {"labels": 2, "several": 0}, True
+            ),
+            MetricSpec("exact_match_answered", "exact match of answered rows"),
+            MetricSpec("jaccard", "mean Jaccard", _sum_jaccard, {"labels": 3, "several": 1}),
+            MetricSpec("hamming_loss", "Hamming loss"),
+            MetricSpec("token_f1", "token F1", _sum_token_f1, {"answer": 0}),
+            MetricSpec("token_f1_answered", "token F1 of answered rows"),
+            MetricSpec("rouge_l", "ROUGE-L", _sum_rouge_l, {"answer": 1}),
+            MetricSpec("similarity", "MiniLM similarity"),
+            MetricSpec("fields_right", "fields right", _sum_right_fields, {"fields": 0}),
+            MetricSpec("rows_right", "rows all right", _sum_right_rows, {"fields": 1}),
+            MetricSpec("rows_right_answered", "answered rows all right"),
+        )
+    }
+)
+
+
+def get_metric_title(name: str) -> str:
+    """Returns the name of a metric as reports show it."""
+    return METRICS[name].title
+
+
+def build_metric_sums(
+    kind: KindName | EvaluationKind,
+    classes: Sequence[str],
+    gold: Sequence[Any],
+    answers: Sequence[Any],
+) -> dict[str, MetricSums]:
+    """Returns the metrics that systems are compared by, the headline first.
+
+    The headline is a ratio of sums.
+
+    Args:
+        kind: The kind of question.
+        classes: Every class of kinds ``label`` and ``labels``.
+        gold: The gold value of each row.
+        answers: The answer to each row; None where there is none.
+    """
+    known = kind if isinstance(kind, EvaluationKind) else get_evaluation_kind(kind)
+    used = known.resolve(gold, answers)
+    gold = [used.normalize(truth) for truth in gold]
+    answers = [used.normalize(given) for given in answers]
+    compared = sorted(
+        (spec for spec in METRICS.values() if used.name in spec.ranks),
+        key=lambda spec: spec.ranks[used.name],
+    )
+    return {
+        spec.name: spec.build_sums(classes, gold, answers)
+        for spec in compared
+        if spec.build_sums is not None
+    }
