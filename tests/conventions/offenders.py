@@ -11,10 +11,7 @@ LONG_FILES = {
     "engines/vllm.py",
     "evaluation/calibration/acceptance.py",
     "evaluation/calibration/reliability.py",
-    "evaluation/comparison/annotators.py",
-    "evaluation/comparison/baselines.py",
     "evaluation/comparison/leaderboard.py",
-    "evaluation/kinds/label.py",
     "evaluation/report/sections.py",
     "evaluation/statistics/audit.py",
     "evaluation/statistics/judge_metrics.py",
@@ -29,7 +26,6 @@ LONG_FILES = {
     "training/training_data.py",
 }
 LONG_BODIES = {
-    "evaluation/comparison/annotators.py:compare_annotators",
     "training/encoder.py:fit_encoder",
     "training/language/fit.py:_build_trainer",
     "training/language/fit.py:fit_language",
@@ -40,7 +36,6 @@ MANY_PARAMETERS = {
     "engines/fake.py:FakeEngine.__init__",
     "evaluation/calibration/acceptance.py:find_acceptance",
     "evaluation/calibration/fitting.py:fit_calibration",
-    "evaluation/comparison/annotators.py:compare_annotators",
     "evaluation/labels/label_set_report.py:check_label_set",
     "evaluation/presentation/curves.py:draw_axes",
     "evaluation/report/run_report.py:write_report",
@@ -59,12 +54,6 @@ MANY_PARAMETERS = {
     "training/training_data.py:build_training_data",
 }
 IMPORT_CYCLES = {
-    "evaluation.kinds.answer",
-    "evaluation.kinds.choice",
-    "evaluation.kinds.fields",
-    "evaluation.kinds.label",
-    "evaluation.kinds.labels",
-    "evaluation.kinds.protocols",
     "runs.tracking.mlflow",
     "runs.tracking.tracker",
     "runs.tracking.weave",

@@ -533,7 +533,7 @@ def test_gold_is_compared_with_answers_and_baselines(
     ) -> None:  # loading MiniLM takes longer than all other tests of this file
         raise MissingExtra("MiniLM is not installed here", fix="install it")
 
-    monkeypatch.setattr("medtask.evaluation.comparison.baselines.encode_texts", refuse)
+    monkeypatch.setattr("medtask.evaluation.baselines.untrained.encode_texts", refuse)
     rows = [
         {
             "case_id": str(row),

@@ -12,6 +12,7 @@ from medtask.display import capitalise_first
 from medtask.errors import MedtaskError, StorageError
 from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportSection
+from medtask.evaluation.report.annotator_report import build_annotator_blocks, list_annotator_lines
 from medtask.evaluation.report.run_report import write_report
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.runs.answer_table import AnswerTable
@@ -80,7 +81,7 @@ def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
         )
     if evaluation.annotators is not None:
         sections.append(
-            ReportSection("How far do people agree?", evaluation.annotators.build_blocks())
+            ReportSection("How far do people agree?", build_annotator_blocks(evaluation.annotators))
         )
     return sections
 
@@ -109,7 +110,7 @@ def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
             if evaluation.answers.folder
             else "Runs apply a calibration; a table's own probabilities stay as they are."
         )
-    return [*lines, *(evaluation.annotators.format_lines() if evaluation.annotators else [])]
+    return [*lines, *(list_annotator_lines(evaluation.annotators) if evaluation.annotators else [])]
 
 
 def save_evaluation_calibration(evaluation: Evaluation, folder: Path) -> Path:

@@ -337,7 +337,7 @@ def _encode_gold(
 def _compare_annotators(
     answers: AnswerTable, options: EvaluationOptions
 ) -> AnnotatorAgreement | None:
-    from medtask.evaluation.comparison.annotators import compare_annotators
+    from medtask.evaluation.comparison.annotators import AnnotatedRows, compare_annotators
     from medtask.tasks.rows import read_gold
 
     assert options.readers is not None
@@ -358,16 +358,19 @@ def _compare_annotators(
         [read_gold(task, row.fields, row.fields.get(name)) for row in rows]
         for name in options.readers
     )
-    return compare_annotators(
+    columns = AnnotatedRows(
         first,
         second,
         [comparable_value(row.answer.status, row.answer.value, task.abstain_name) for row in rows],
-        names=options.readers,
-        kind=task.kind,
-        labels=[label.name for label in task.candidates],
+        groups=[row.group for row in rows] if task.group_column else (),
         ids=[row.answer.record_id for row in rows],
         rows=[row.row for row in rows],
         texts=[row.text for row in rows],
-        groups=[row.group for row in rows] if task.group_column else (),
+    )
+    return compare_annotators(
+        columns,
+        names=options.readers,
+        kind=task.kind,
+        labels=[label.name for label in task.candidates],
         seed=options.seed,
     )

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from medtask.display import capitalise_first, format_duration, format_name, format_row_count
 from medtask.engines.model_metadata import PhiStatus
-from medtask.evaluation.report import formatting as words
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.presentation import formatting as words
 from medtask.kinds import KindName
 from medtask.training.loss_curve import format_epochs_markdown
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
@@ -276,7 +277,7 @@ def _write_metrics(content: CardContent) -> Iterator[str]:
             others = [str(figures[measure]) if measure in figures else "–" for _, figures in rivals]
             rows.append(
                 [
-                    escape_markdown(words.METRIC_NAMES.get(measure, measure)),
+                    escape_markdown(get_metric_title(measure)),
                     f"{figure.n:,}",
                     f"**{figure}**",
                     *others,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtask.display import format_name
-from medtask.evaluation.report import formatting as words
+from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
 from medtask.training.model_card_content import CardContent
@@ -87,7 +87,7 @@ def _describe(metric: str, estimate: Metric) -> str:
     interval = (
         f"95 % interval {estimate.interval_text}" if estimate.low is not None else "no interval"
     )
-    return f"{words.METRIC_NAMES.get(metric, metric)} ({interval}, n = {estimate.n:,})"
+    return f"{get_metric_title(metric)} ({interval}, n = {estimate.n:,})"
 
 
 def _list_tags(content: CardContent) -> list[str]:

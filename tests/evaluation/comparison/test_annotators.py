@@ -12,8 +12,13 @@ from sklearn.metrics import cohen_kappa_score, jaccard_score
 from sklearn.preprocessing import MultiLabelBinarizer
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from medtask.evaluation.comparison.annotators import AnnotatorAgreement, compare_annotators
+from medtask.evaluation.comparison.annotators import (
+    AnnotatedRows,
+    AnnotatorAgreement,
+    compare_annotators,
+)
 from medtask.evaluation.presentation.blocks import ReportTable
+from medtask.evaluation.report.annotator_report import build_annotator_blocks, list_annotator_lines
 from medtask.evaluation.statistics.significance import compare_by_mcnemar
 
 LABELS = ["curative", "palliative", "staging"]
@@ -30,8 +35,10 @@ def draw_readings(seed: int, rows: int = 120) -> tuple[list[str], list[str], lis
     return first, second, [None if chance.random() < 0.05 else one for one in model]
 
 
-def compare_columns(*columns: Any, **options: Any) -> AnnotatorAgreement:
-    found = compare_annotators(*columns, **options)
+def compare_columns(
+    first: Any, second: Any, model: Any, *, columns: dict[str, Any] | None = None, **options: Any
+) -> AnnotatorAgreement:
+    found = compare_annotators(AnnotatedRows(first, second, model, **(columns or {})), **options)
     assert found is not None
     return found
 
@@ -87,7 +94,7 @@ def test_rows_of_one_group_are_drawn_together() -> None:
     first = ["curative", "staging"] * 60
     second = [value if place // 6 % 2 else "palliative" for place, value in enumerate(first)]
     alone, grouped = (
-        compare_columns(first, second, first, groups=each)
+        compare_columns(first, second, first, columns={"groups": each})
         for each in ((), [f"p{place // 6}" for place in range(120)])
     )
     assert grouped.n_groups == 20
@@ -129,7 +136,7 @@ def test_several_letters_are_sets() -> None:
     found = compare_columns(
         [("A", "B"), ("C",)], [("B", "A"), ("D",)], [("A",), "C"], kind="choice"
     )
-    assert found.kind == "labels"
+    assert found.method.kappa == "labels"
     assert found.inter_annotator.exact is not None
     assert found.inter_annotator.exact.value == 0.5
     assert found.n_disagreements == 1
@@ -156,7 +163,7 @@ def test_disagreements_are_listed_with_what_everybody_said() -> None:
         ["curative", "palliative", "staging", "staging"],
     )
     told = {"ids": list("wxyz"), "rows": [11, 12, 13, 14], "texts": ["one", "two", "three", "four"]}
-    found = compare_columns(first, second, ["curative", None, "staging", "curative"], **told)
+    found = compare_columns(first, second, ["curative", None, "staging", "curative"], columns=told)
     (only,) = found.disagreements
     assert (only.row, only.record_id, only.text) == (12, "x", "two")
     assert (only.first, only.second, only.model) == ("staging", "palliative", "no answer")
@@ -164,18 +171,18 @@ def test_disagreements_are_listed_with_what_everybody_said() -> None:
     numbers = found.to_json()
     assert numbers["disagreements"] == {"rows": 1, "first": [{"row": 12, "id": "x"}]}
     assert "two" not in json.dumps(numbers)
-    assert any("left out" in line for line in found.format_lines())
+    assert any("left out" in line for line in list_annotator_lines(found))
 
 
 def test_the_summary_lines_report_inter_annotator_agreement() -> None:
     first, second, model = draw_readings(2)
     found = compare_columns(first, second, model, names=("dr_a", "dr_b"))
-    assert found.format_lines()[0].startswith(
+    assert list_annotator_lines(found)[0].startswith(
         f"dr_a and dr_b agree in {found.inter_annotator.share.value:.2f} ("
     )
-    assert "the model agrees with dr_a in" in found.format_lines()[0]
-    tables = [block for block in found.build_blocks() if isinstance(block, ReportTable)]
-    assert [table.about for table in tables] == ["Readers and model", "Disagreements"]
+    assert "the model agrees with dr_a in" in list_annotator_lines(found)[0]
+    tables = [block for block in build_annotator_blocks(found) if isinstance(block, ReportTable)]
+    assert [table.about for table in tables] == ["Annotators and model", "Disagreements"]
     assert len(tables[0].lines) == 4
 
 
@@ -185,7 +192,7 @@ def test_the_summary_lines_report_inter_annotator_agreement() -> None:
 def test_no_row_that_both_have_read_is_nothing_to_say(
     first: list[str | None], second: list[str | None]
 ) -> None:
-    assert compare_annotators(first, second, ["staging"] * len(first)) is None
+    assert compare_annotators(AnnotatedRows(first, second, ["staging"] * len(first))) is None
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -193,8 +200,8 @@ def test_one_class_for_both_leaves_kappa_undefined(rows: int) -> None:
     found = compare_columns(["staging"] * rows, ["staging"] * rows, ["staging"] * rows)
     assert found.inter_annotator.share.value == 1
     assert found.inter_annotator.kappa is None
-    assert "not defined" in found.format_lines()[1]
-    assert found.build_blocks()
+    assert "not defined" in list_annotator_lines(found)[1]
+    assert build_annotator_blocks(found)
     assert found.n_disagreements == 0
 
 
@@ -207,4 +214,4 @@ def test_one_row_and_no_agreement_at_all() -> None:
     )
     assert found.inter_annotator.kappa is not None
     assert found.inter_annotator.kappa.value == 0
-    assert found.build_blocks()
+    assert build_annotator_blocks(found)

@@ -12,11 +12,11 @@ from medtask import similarity
 from medtask.evaluation.baselines.tfidf import cross_validate_labels
 from medtask.evaluation.comparison.baselines import run_baselines
 from medtask.evaluation.kinds.protocols import GoldSample
-from medtask.evaluation.statistics.significance import (
-    Baseline,
+from medtask.evaluation.report.baseline_text import (
     describe_baseline_comparison,
     list_baseline_warnings,
 )
+from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import Option
 from support.imaging_run import ABSTAIN, DEFINITIONS, make_imaging_run
 from support.runs_by_kind import DOMAIN_DEFINITIONS, RUNS_BY_KIND
@@ -226,7 +226,7 @@ def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch
         "clots": [0.1, 0.9],
     }
     monkeypatch.setattr(
-        "medtask.evaluation.comparison.baselines.encode_texts",
+        "medtask.evaluation.baselines.untrained.encode_texts",
         lambda texts: np.array([places[text] for text in texts]),
     )
     gold = (("stone", "clot"), ("clot",))
@@ -240,7 +240,7 @@ def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch
 def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"q": [1.0, 0.0], "near": [0.9, 0.1], "far": [0.0, 1.0]}
     monkeypatch.setattr(
-        "medtask.evaluation.comparison.baselines.encode_texts",
+        "medtask.evaluation.baselines.untrained.encode_texts",
         lambda texts: np.array([places[text] for text in texts]),
     )
     options = (Option("A", "far"), Option("B", "near"))

@@ -21,8 +21,8 @@ from medtask.evaluation.comparison.paired import (
     describe_rows_needed,
     round_up_rows,
 )
+from medtask.evaluation.kinds.metrics import build_metric_sums
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.metric_sums import build_metric_sums
 
 GOLD = ["a"] * 100
 

@@ -13,14 +13,11 @@ from sklearn.metrics import top_k_accuracy_score
 
 from medtask import similarity
 from medtask.evaluation.kinds.answer import OVERLAP_CAVEAT, SIMILARITY_CAVEAT
+from medtask.evaluation.kinds.metrics import METRICS
 from medtask.evaluation.kinds.protocols import KindEvaluation
 from medtask.evaluation.presentation.blocks import ReportTable
-from medtask.evaluation.report.formatting import METRIC_NAMES
-from medtask.evaluation.report.run_summary import (
-    RunSummary,
-    SummaryAccumulator,
-    format_summary_lines,
-)
+from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
+from medtask.evaluation.report.terminal_summary import format_summary_lines
 from medtask.records import Answer, Option, Quote, Status, Value
 from support.runs_by_kind import RUNS_BY_KIND
 
@@ -244,7 +241,7 @@ def test_all_figures_stand_in_the_report_with_their_rows(kind: str) -> None:
     assert len(every.lines) == len(quality.metrics)
     assert set(quality.headline_metrics) <= set(quality.metrics)
     assert next(iter(quality.metrics)) == quality.headline_metrics[0]
-    assert set(quality.metrics) <= set(METRIC_NAMES)
+    assert set(quality.metrics) <= set(METRICS)
 
 
 GROUPED: dict[str, tuple[Value, Value]] = {
@@ -310,7 +307,7 @@ def test_similarity_never_stands_without_exact_match_and_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "medtask.evaluation.kinds.answer.encode_texts",
+        "medtask.evaluation.statistics.free_text.encode_texts",
         lambda texts: np.ones((len(texts), 2)) / 2**0.5,
     )
     summary = summarise_rows("answer", ("no fracture", "a fracture"), ("fracture", "a fracture"))
@@ -353,7 +350,7 @@ def test_answers_are_measured_in_words_and_likeness() -> None:
         "exact_match_answered": 0.5,
     }
     lines = format_summary_lines(summary)
-    assert lines[1] == "1 word an answer, nine in ten have 1-3; 0 rows stopped by a limit"
+    assert lines[1] == "median 1 word, nine in ten have 1-3; 0 rows stopped by a limit"
     assert OVERLAP_CAVEAT in lines
     assert summary.gold is not None
     assert [case.row for case in summary.gold.errors] == [1]
@@ -427,7 +424,7 @@ def test_a_run_without_gold_is_told_without_it(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["labels", "choice", "answer", "fields"])
 def test_no_rows_are_no_error(kind: str) -> None:
     summary = summarise_rows(kind)
-    assert format_summary_lines(summary)[-1] == "no row has gold that counts: no figures"
+    assert format_summary_lines(summary)[-1] == "no row has usable gold, so there are no metrics"
     json.dumps(summary.to_json())
 
 

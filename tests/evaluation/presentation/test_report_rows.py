@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.report_rows import (
     TextSpan,
     TopK,
@@ -21,6 +22,9 @@ def test_a_shortlist_keeps_the_largest_keys_in_order(keys: list[float], size: in
     for key in keys:
         shortlist.push((key,), lambda key=key: key)  # type: ignore[misc]
     assert list(shortlist.to_sorted()) == sorted(keys, reverse=True)[:size]
+
+
+FIELDS_STYLE = get_evaluation_kind("fields").row_style
 
 
 def test_what_is_not_kept_is_not_made() -> None:
@@ -90,10 +94,15 @@ def test_marked_text_is_what_stands_in_the_record(text: str, spans: list[tuple[i
 def test_values_of_every_kind_are_readable() -> None:
     options = (Option("A", "rest"), Option("B", "aspirin"))
     several = build_report_row(
-        1, Answer("1", Status.OK, ("A", "B")), "text", ("B",), kind="choice", options=options
+        1,
+        Answer("1", Status.OK, ("A", "B")),
+        "text",
+        ("B",),
+        style=get_evaluation_kind("choice").row_style,
+        options=options,
     )
     assert (several.value, several.gold) == ("A: rest; B: aspirin", "B: aspirin")
-    none = build_report_row(1, Answer("1", Status.OK, ()), "text", ("a",), kind="labels")
+    none = build_report_row(1, Answer("1", Status.OK, ()), "text", ("a",))
     assert (none.value, none.gold, none.tone("a"), none.tone("b")) == (
         "none applies",
         "a",
@@ -101,7 +110,13 @@ def test_values_of_every_kind_are_readable() -> None:
         "grey",
     )
     assert (
-        build_report_row(1, Answer("1", Status.OK, ("b",)), "text", (), kind="labels").gold
+        build_report_row(
+            1,
+            Answer("1", Status.OK, ("b",)),
+            "text",
+            (),
+            style=get_evaluation_kind("labels").row_style,
+        ).gold
         == "none applies"
     )
     fields = build_report_row(
@@ -109,7 +124,7 @@ def test_values_of_every_kind_are_readable() -> None:
         Answer("1", Status.OK, {"size": {"mm": 3}, "sites": ["x", "y"], "side": None}),
         "text",
         None,
-        kind="fields",
+        style=FIELDS_STYLE,
     )
     assert fields.value == "size.mm: 3\nsites: x; y\nside: –"
     assert fields.gold is None
@@ -118,7 +133,13 @@ def test_values_of_every_kind_are_readable() -> None:
 def test_of_fields_the_least_sure_choice_comes_first() -> None:
     shares = {"stage=I": 0.1, "stage=II": 0.9, "nodes=true": 0.6, "nodes=false": 0.4}
     answer = Answer("1", Status.OK, {"stage": "II", "nodes": True}, 0.5, shares)
-    case = build_report_row(1, answer, "text", {"stage": "I", "nodes": True}, kind="fields")
+    case = build_report_row(
+        1,
+        answer,
+        "text",
+        {"stage": "I", "nodes": True},
+        style=FIELDS_STYLE,
+    )
     assert case.top == (("nodes=true", 0.6), ("stage=II", 0.9))
     assert (case.tone("nodes=true"), case.tone("stage=II")) == ("blue", "orange")
     assert [(part.field, part.right) for part in case.parts] == [("stage", False), ("nodes", True)]

@@ -39,7 +39,7 @@ QUESTIONS = [
     "How good is it?",
     "Can its confidence be believed?",
     "What should I look at first?",
-    "Where was it sure, and wrong?",
+    "Where was it confident and wrong?",
     "What did it cost?",
     "Everything else, for the auditor",
 ]

@@ -11,11 +11,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from medtask.evaluation.report.run_summary import (
-    RunSummary,
-    SummaryAccumulator,
-    format_summary_lines,
-)
+from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
+from medtask.evaluation.report.terminal_summary import format_summary_lines
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
 from medtask.records import Answer, Status
@@ -224,7 +221,7 @@ def test_a_run_without_gold_has_no_gold() -> None:
 def test_no_rows_and_only_failures_are_no_errors() -> None:
     assert format_summary_lines(make_gatherer()) == [
         "ok 0   review 0   failed 0",
-        "no row has gold that counts: no accuracy",
+        "no row has usable gold, so there are no metrics",
     ]
     failed = make_gatherer(
         (make_answer(None, status=Status.FAILED), "a"),
@@ -279,7 +276,7 @@ def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
     ]
     assert format_summary_lines(make_gatherer(*rows), baselines) == [
         "ok 21   review 0   failed 0",
-        "gold of 1 row is no label of the task: not counted",
+        "gold of 1 row is not a label of the task: not counted",
         "accuracy 0.900 (0.699-0.972, n = 20 with gold)   TF-IDF 0.861   majority 0.900",
         (
             "Majority (always 'a') shows no clear difference from the model here: 0.900 against "

@@ -12,9 +12,9 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from medtask.evaluation.kinds.metrics import build_metric_sums
 from medtask.evaluation.statistics.intervals import ResamplingUnits
 from medtask.evaluation.statistics.metric_sums import (
-    build_metric_sums,
     estimate_difference,
     estimate_metric,
     estimate_proportion_metric,

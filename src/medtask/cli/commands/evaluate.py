@@ -164,7 +164,7 @@ def _write_files(evaluation: Evaluation, folder: Path) -> list[str]:
 
 
 def _print_evaluation(evaluation: Evaluation, folder: Path, files: list[str]) -> None:
-    from medtask.evaluation.report.run_summary import format_summary_lines
+    from medtask.evaluation.report.terminal_summary import format_summary_lines
     from medtask.runs.evaluation_report import list_evaluation_lines
 
     for note in evaluation.notes:

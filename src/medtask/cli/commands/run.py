@@ -162,7 +162,7 @@ def _print_result(result: Run, resume_note: str) -> None:
         )
         show.print_line(f"Run the same command again{resume_note}: nothing is asked twice.")
         return
-    from medtask.evaluation.report.run_summary import format_summary_lines
+    from medtask.evaluation.report.terminal_summary import format_summary_lines
 
     for line in format_summary_lines(result.summary, result.baselines):
         show.print_line(line)

@@ -176,7 +176,7 @@ def _describe_result(result: TrainResult) -> dict[str, Any]:
 
 
 def _print_result(result: TrainResult) -> None:
-    from medtask.evaluation.report import formatting as words
+    from medtask.evaluation.kinds.metrics import get_metric_title
 
     for task_result in result.task_results:
         if task_result.score is not None:
@@ -195,7 +195,7 @@ def _print_result(result: TrainResult) -> None:
             )
             metric = task_result.headline_metric
             show.print_line(
-                f"{name}{words.METRIC_NAMES.get(metric, metric)} on rows kept for validation"
+                f"{name}{get_metric_title(metric)} on rows kept for validation"
                 f" {task_result.score}{baselines}{untrained}"
             )
         if task_result.calibration:

@@ -19,16 +19,13 @@ NO_GOLD = "no row has gold"
 LabelDefinitions = Sequence[tuple[str, str]]  # names and definitions ("" for none)
 
 
-
-
 def find_most_frequent(gold: Sequence[Any]) -> Any:
     """The most frequent value; of equally frequent ones the greatest. None without rows."""
     return max(Counter(gold).items(), key=lambda item: (item[1], item[0]))[0] if gold else None
 
 
 def match_definitions(texts: Sequence[str], labels: LabelDefinitions) -> list[str] | str:
-    """The label whose "name: definition" is nearest to each text, or the reason why there is none.
-    """
+    """The label whose "name: definition" is nearest to each text, or why there is none."""
     near = _compute_definition_similarities(texts, labels)
     return near if isinstance(near, str) else [labels[place][0] for place in near.argmax(axis=1)]
 
@@ -36,9 +33,7 @@ def match_definitions(texts: Sequence[str], labels: LabelDefinitions) -> list[st
 def match_label_sets(
     texts: Sequence[str], gold: Sequence[Sequence[str]], labels: LabelDefinitions
 ) -> list[tuple[str, ...]] | str:
-    """The labels of each text that are near enough, as many in all as gold has, or the reason why
-    there are none.
-    """
+    """The labels near enough to each text, as many in all as gold has, or why there are none."""
     near = _compute_definition_similarities(texts, labels)
     if isinstance(near, str):
         return near
@@ -52,7 +47,7 @@ def match_label_sets(
 def match_options(
     texts: Sequence[str], options: Sequence[Sequence[Option]], n_chosen: int | None = None
 ) -> list[Value] | str:
-    """The nearest option of each of the first 500 rows, or the reason why there is none.
+    """The nearest option of each of the first 500 rows, or why there is none.
 
     With ``n_chosen``: all options that are near enough, so many over all these rows.
     """
@@ -90,7 +85,9 @@ def _compute_definition_similarities(
     if not texts or not labels:
         return NO_GOLD
     try:
-        meanings = encode_texts([format_description(name, definition) for name, definition in labels])
+        meanings = encode_texts(
+            [format_description(name, definition) for name, definition in labels]
+        )
     except MissingExtra as missing:
         return f"{missing} ({missing.fix})"
     return np.asarray(encode_texts(texts) @ meanings.T)

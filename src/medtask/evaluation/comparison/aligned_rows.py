@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 from medtask.display import format_row_count, shorten
 from medtask.errors import InputError
-from medtask.evaluation.kinds.choice import parse_letters
-from medtask.evaluation.kinds.protocols import Grader, create_accumulator_and_grader
-from medtask.evaluation.report.gold_summary import SAMPLE_SIZE
+from medtask.evaluation.kinds.protocols import SAMPLE_SIZE, EvaluationKind, Grader
+from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.kinds import KindName
 from medtask.records import Answer, Option, Value
 
@@ -160,21 +159,22 @@ def align_rows(
     InputError for an id that comes twice in one source, for gold that differs between two, and
     where no row is left.
     """
-    grader = create_accumulator_and_grader(kind, labels, abstain, 0)[1]
+    evaluation_kind = get_evaluation_kind(kind)
+    grader = evaluation_kind.create_grader(labels, abstain, 0)
     ids, gold_by_id, unknown = _collect_gold(grader, sources)
     shared = set.intersection(*(set(rows) for rows in ids))
     eligible = sorted(shared & gold_by_id.keys(), key=_compute_shuffle_key)
     if not eligible:
         raise _build_no_rows_error(sources, shared, gold_by_id)
-    kept = eligible[:SAMPLE_SIZE] if kind == "answer" else eligible
+    kept = eligible[:SAMPLE_SIZE] if evaluation_kind.compares_sample else eligible
     found = [_collect_rows(source, frozenset(kept)) for source in sources]
     rows = [[seen[name] for seen in found] for name in kept]
-    multiple = kind == "choice" and _has_multiple_labels(
-        gold_by_id[name] for name in kept
-    ) | _has_multiple_labels(one.answer.value for row in rows for one in row)
-    gold = tuple(parse_letters(gold_by_id[name]) if multiple else gold_by_id[name] for name in kept)
+    used_kind = evaluation_kind.resolve(
+        [gold_by_id[name] for name in kept], [one.answer.value for row in rows for one in row]
+    )
+    gold = tuple(used_kind.normalize(gold_by_id[name]) for name in kept)
     systems = tuple(
-        _build_system(source, kind, [row[place] for row in rows], gold, grader, multiple)
+        _build_system(source, [row[place] for row in rows], gold, grader, used_kind)
         for place, source in enumerate(sources)
     )
     return ComparisonRows(
@@ -267,30 +267,23 @@ def _collect_rows(source: SystemSource, record_ids: frozenset[str]) -> dict[str,
     }
 
 
-def _has_multiple_labels(values: Iterable[object]) -> bool:
-    return any(isinstance(value, tuple) for value in values)
-
-
 def _build_system(
     source: SystemSource,
-    kind: KindName,
     rows: Sequence[SystemRow],
     gold: Sequence[Any],
     grader: Grader,
-    multiple: bool,
+    kind: EvaluationKind,
 ) -> System:
     values = [grader.comparable_value(one.answer.status, one.answer.value) for one in rows]
-    # Another tool may have answered with what is no label of the task, or no option of the row.
-    closed = kind in ("label", "labels", "choice")
+    # Another tool may have given an answer that the task does not allow.
     invalid = [
-        bool(closed and value and grader.parse_gold(value, one.options) is None)
+        bool(kind.is_closed and value and grader.parse_gold(value, one.options) is None)
         for value, one in zip(values, rows, strict=True)
     ]
-    given: list[Any] = [
-        None if strange else value for strange, value in zip(invalid, values, strict=True)
+    given = [
+        None if is_invalid else kind.normalize(value)
+        for is_invalid, value in zip(invalid, values, strict=True)
     ]
-    if multiple:
-        given = [parse_letters(value) for value in given]
     return System(
         name=source.name,
         manifest=source.manifest,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
+from medtask.evaluation.kinds.metrics import build_metric_sums
+from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.report_rows import (
     ReportRow,
     TextSpan,
@@ -15,7 +17,6 @@ from medtask.evaluation.presentation.report_rows import (
     cut_text,
 )
 from medtask.evaluation.statistics.intervals import FloatArray, divide_or_nan
-from medtask.evaluation.statistics.metric_sums import build_metric_sums
 
 MAX_ROWS_PER_DIRECTION = 12  # rows of each direction
 
@@ -123,7 +124,7 @@ def _build_disagreement(
             entrant.answers[place],
             comparison.texts[place],
             comparison.gold[place],
-            kind=comparison.kind,
+            style=get_evaluation_kind(comparison.kind).row_style,
             options=comparison.options[place],
         )
         for entrant in (ahead, behind)

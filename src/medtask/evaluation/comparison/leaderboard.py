@@ -9,25 +9,26 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from medtask.display import format_bytes, format_row_count, shorten
+from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
-from medtask.evaluation.comparison.baselines import LabelDefinitions, run_baselines_with_answers
+from medtask.evaluation.comparison.baselines import run_baselines_with_answers
 from medtask.evaluation.comparison.paired import (
     PairedComparison,
     SystemMetrics,
     compare_pairs,
     describe_pair,
 )
+from medtask.evaluation.kinds.metrics import build_metric_sums, get_metric_title
 from medtask.evaluation.kinds.protocols import (
+    SAMPLE_SIZE,
     GoldSample,
     KindEvaluation,
-    create_accumulator_and_grader,
 )
-from medtask.evaluation.report.formatting import METRIC_NAMES
-from medtask.evaluation.report.gold_summary import SAMPLE_SIZE
+from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.presentation.formatting import format_p_value
 from medtask.evaluation.report.sections import find_manifest_value
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.metric_sums import build_metric_sums
-from medtask.evaluation.statistics.significance import ALPHA, Baseline, format_p_value
+from medtask.evaluation.statistics.significance import ALPHA, Baseline
 
 # By the model's family; manifests without one name the engine, in the same words but for "fake".
 _FAMILY_NAMES = {"linear": "TF-IDF", "encoder": "encoder", "none": "no model", "fake": "no model"}
@@ -172,7 +173,7 @@ def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
     head = (
         "",
         "family",
-        METRIC_NAMES[leaderboard.metric],
+        get_metric_title(leaderboard.metric),
         "",
         "rows/s",
         "memory",
@@ -248,9 +249,9 @@ def evaluate_system(comparison: ComparisonRows, system: System, seed: int = 0) -
     """What one system's answers are worth on the contest's rows, by the same figures as any
     run's.
     """
-    grader = create_accumulator_and_grader(
-        comparison.kind, comparison.labels, comparison.abstain, seed
-    )[1]
+    grader = get_evaluation_kind(comparison.kind).create_grader(
+        comparison.labels, comparison.abstain, seed
+    )
     for given, truth, answer, group in zip(
         system.values, comparison.gold, system.answers, comparison.groups, strict=True
     ):
@@ -326,9 +327,9 @@ def _compute_metrics(
     """``values``: answers to the contest's first rows."""
     gold = comparison.gold[: len(values)]
     if right is None:
-        grader = create_accumulator_and_grader(
-            comparison.kind, comparison.labels, comparison.abstain, 0
-        )[1]
+        grader = get_evaluation_kind(comparison.kind).create_grader(
+            comparison.labels, comparison.abstain, 0
+        )
         right = [grader.is_right(value, truth) for value, truth in zip(values, gold, strict=True)]
     known = (
         None if any(verdict is None for verdict in right) else [bool(verdict) for verdict in right]
@@ -341,7 +342,7 @@ def _compute_metrics(
 def _run_baselines(
     comparison: ComparisonRows, best: System, definitions: LabelDefinitions, seed: int
 ) -> list[tuple[LeaderboardEntry, SystemMetrics | None]]:
-    if not any(comparison.texts) and comparison.kind != "fields":
+    if not any(comparison.texts) and get_evaluation_kind(comparison.kind).baselines.need_texts:
         note = "the texts of the rows are not known"
         return [(LeaderboardEntry("simple methods", "", "–", True, {}, note=note), None)]
     taken = {entrant.name for entrant in comparison.systems}
@@ -411,7 +412,7 @@ def describe_leaderboard(leaderboard: Leaderboard, rows: int) -> str:
     if reached is None:
         return "Nothing could be measured."
     sentence = (
-        f"{shorten(leaderboard.best.name)} has the highest {METRIC_NAMES[leaderboard.metric]}, "
+        f"{shorten(leaderboard.best.name)} has the highest {get_metric_title(leaderboard.metric)}, "
         f"{reached} on "
         f"{format_row_count(rows)}"
     )

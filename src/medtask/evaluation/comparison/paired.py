@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from medtask.display import format_row_count, shorten
-from medtask.evaluation.report.formatting import METRIC_NAMES
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.presentation.formatting import format_difference, format_p_value
 from medtask.evaluation.statistics.intervals import Z_VALUE, Metric
 from medtask.evaluation.statistics.metric_sums import MetricSums, estimate_difference
 from medtask.evaluation.statistics.resampling import build_resampling_units
@@ -21,7 +22,6 @@ from medtask.evaluation.statistics.significance import (
     adjust_p_values,
     compare_by_randomisation,
     compute_mcnemar_p,
-    format_p_value,
 )
 
 POWER = 0.8
@@ -184,7 +184,7 @@ def describe_pair(pair: PairedComparison) -> str:
         else (shorten(pair.second), shorten(pair.first))
     )
     size = (
-        f"{METRIC_NAMES[measure]} differs by {format_difference(_orient_difference(gap))} on "
+        f"{get_metric_title(measure)} differs by {format_difference(_orient_difference(gap))} on "
         f"{format_row_count(pair.n)}"
     )
     size += f" in {pair.groups:,} groups" if pair.groups is not None else ""
@@ -210,15 +210,6 @@ def describe_rows_needed(pair: PairedComparison) -> str:
         f"It needs about {round_up_rows(pair.more_rows):,} more rows with gold to tell these "
         "apart, if they differ as they do here."
     )
-
-
-def format_difference(difference: Metric) -> str:
-    interval = (
-        f" ({difference.low:.3f} to {difference.high:.3f})"
-        if difference.low is not None and difference.high is not None
-        else ""
-    )
-    return f"{difference.value:.3f}{interval}"
 
 
 def round_up_rows(rows: int) -> int:

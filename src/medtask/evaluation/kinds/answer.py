@@ -1,53 +1,65 @@
-"""Kind ``answer``: text that the model wrote."""
+"""Kind ``answer``: text that the model writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from medtask.display import format_row_count
-from medtask.errors import MissingExtra
+from medtask.display import format_count, format_row_count
+from medtask.evaluation.baselines.tfidf import find_nearest_texts
+from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
     warn_about_few_groups,
 )
-from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.kinds.protocols import (
+    AgreementMethod,
+    BaselineAnswers,
+    BaselineMethods,
+    BaselineScores,
+    ErrorTexts,
+    EvaluationKind,
+    GoldSample,
+    KindTexts,
+    RowGrade,
+)
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.presentation.report_rows import MAX_ANSWER_CHARACTERS, RowStyle
+from medtask.evaluation.statistics.free_text import (
+    MAX_ENCODED_ROWS,
+    FreeTextMetrics,
+    compute_free_text_metrics,
+    compute_token_f1_terms,
+)
 from medtask.evaluation.statistics.intervals import (
-    FloatArray,
     IntArray,
     Metric,
-    estimate_clustered_proportion,
-    estimate_ratio,
 )
-from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
 from medtask.evaluation.statistics.text_overlap import (
-    compute_rouge_l,
     compute_token_f1,
-    is_exact_match,
     split_words,
 )
 from medtask.records import Answer, Option, Status, Value
-from medtask.similarity import encode_texts
 
-MAX_WORDS = 2000  # words, from which on lengths are counted together
+MAX_WORDS = 2000  # longer answers are counted as this long
 OVERLAP_CAVEAT = (
-    "Likeness to gold is not correctness: an answer in other words can be right, and one "
-    "wrong word in the same words can be dangerous."
+    "Similarity to gold is not correctness: an answer in other words can be right, and one wrong "
+    "word among equal words can be dangerous."
 )
-
 SIMILARITY_CAVEAT = (
-    "MiniLM similarity overstates: unrelated texts are near 0.1, not 0, and a wrong "
-    "answer in gold’s own words is near 1."
+    "MiniLM similarity is optimistic: unrelated texts are near 0.1, not 0, and a wrong answer in "
+    "the words of gold is near 1."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class LengthStatistics:
-    """Words an answer: the middle, the shortest and longest, and the 5th and 95th percentile."""
+    """Words of an answer: median, 5th and 95th percentile, shortest and longest."""
 
     median: int
     low: int
@@ -58,8 +70,13 @@ class LengthStatistics:
 
 @dataclass(frozen=True, slots=True)
 class FreeTextStatistics:
-    """``ended``: rows whose answer came to its own end; ``truncated``: those stopped before, of
-    which ``cut`` still have an answer.
+    """How answers ended, and how long they are.
+
+    Attributes:
+        ended: Number of answers that the model ended.
+        truncated: Number of answers stopped by a limit.
+        cut: Number of truncated answers that still have a value.
+        words: Lengths; None without answers.
     """
 
     ended: int
@@ -72,18 +89,18 @@ class FreeTextStatistics:
 
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
         if self.words is None:
-            return [Paragraph("No row got an answer.")]
+            return [Paragraph("No row has an answer.")]
         lines = [
-            ("Came to their own end", f"{self.ended:,}"),
+            ("Ended by the model", f"{self.ended:,}"),
             ("Stopped by a limit", f"{self.truncated:,}"),
-            ("of these with an answer, cut after a whole sentence", f"{self.cut:,}"),
+            ("of these with an answer, cut after a complete sentence", f"{self.cut:,}"),
         ]
         words = self.words
         lengths = [
-            ("the middle one", f"{words.median:,}"),
-            ("nine in ten", f"{words.low:,}-{words.high:,}"),
+            ("median", f"{words.median:,}"),
+            ("5th to 95th percentile", f"{words.low:,}-{words.high:,}"),
             (
-                "the shortest and the longest",
+                "shortest and longest",
                 f"{words.shortest:,}-{words.longest:,}{'+' * (words.longest >= MAX_WORDS)}",
             ),
         ]
@@ -97,7 +114,7 @@ class FreeTextStatistics:
             return None
         words = self.words
         spread = (
-            f"{words.median:,} word{'s' * (words.median != 1)} an answer, nine in ten have "
+            f"median {format_count(words.median, 'word')}, nine in ten have "
             f"{words.low:,}-{words.high:,}"
         )
         return f"{spread}; {format_row_count(self.truncated)} stopped by a limit"
@@ -163,23 +180,24 @@ class FreeTextEvaluation:
         return {"quality": asdict(self.quality)}
 
     def describe(self) -> list[str]:
-        n = self.quality.token_f1.n
-        whom = (
-            f"On {n:,} random rows of {self.quality.of:,} with gold"
-            if n < self.quality.of
-            else f"On {format_row_count(self.quality.of)} with gold"
+        quality, n = self.quality, self.quality.token_f1.n
+        rows = (
+            f"On {n:,} random rows of {quality.of:,} with gold"
+            if n < quality.of
+            else f"On {format_row_count(quality.of)} with gold"
         )
+        equal = round(quality.exact_match.value * n)
         sentences = [
-            f"{whom}, answers share words with gold to a token F1 of {self.quality.token_f1} in the mean; "
-            f"{round(self.quality.exact_match.value * n):,} say exactly the same: {self.quality.exact_match}."
+            f"{rows}, the mean token F1 of answers and gold is {quality.token_f1}; {equal:,} "
+            f"answers are equal to gold: {quality.exact_match}."
         ]
-        if self.quality.similarity:
+        if quality.similarity:
             sentences.append(
-                f"Their mean similarity in meaning is {self.quality.similarity}, which is no share of "
+                f"The mean similarity in meaning is {quality.similarity}; it is not a share of "
                 "right answers."
             )
-        if self.quality.without:
-            sentences.append(f"{format_row_count(self.quality.without)} without an answer count as 0.")
+        if quality.without:
+            sentences.append(f"{format_row_count(quality.without)} without an answer count as 0.")
         return sentences
 
     def describe_caveats(self) -> list[str]:
@@ -190,18 +208,17 @@ class FreeTextEvaluation:
         ]
 
     def describe_methods(self) -> str:
-        unlike = (
+        similarity = (
             f"MiniLM similarity was not measured: {self.quality.note}."
             if self.quality.note
             else f"MiniLM reads at most {MAX_ENCODED_ROWS} of the rows."
         )
         return (
-            f"{describe_intervals('exact match', 'the others', self.quality.groups)} Exact match and "
-            "token F1 (as in SQuAD) compare words "
-            "without case, punctuation and articles, ROUGE-L counts words in the same order. "
-            "MiniLM similarity is the cosine of meaning. "
-            f"{unlike} Differences in token F1 are judged by approximate randomisation (p below "
-            "0.05)."
+            f"{describe_intervals('exact match', 'the others', self.quality.groups)} Exact match "
+            "and token F1 (as in SQuAD) compare words without case, punctuation and articles; "
+            "ROUGE-L counts words in the same order. MiniLM similarity is the cosine similarity "
+            f"of sentence vectors. {similarity} Differences in token F1 are tested by approximate "
+            "randomisation (p below 0.05)."
         )
 
     def build_blocks(self) -> list[ReportBlock]:
@@ -209,9 +226,7 @@ class FreeTextEvaluation:
 
 
 class FreeTextGrader:
-    """Gold is the text that a person would have written. There is no right and wrong, only
-    likeness.
-    """
+    """Compares texts with gold texts; answers are more or less similar, not right or wrong."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -249,14 +264,6 @@ class FreeTextGrader:
             seed=self._seed,
         )
         return FreeTextEvaluation(quality) if quality else None
-
-
-
-
-
-
-
-
 
 
 def _run_baselines(

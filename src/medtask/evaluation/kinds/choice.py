@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from typing import Any
 
-from medtask.display import format_percent
-from medtask.evaluation.kinds.label import (
-    build_confusion_matrix,
-    build_confusion_table,
-    build_label_table,
-    describe_accuracy,
-    describe_metrics,
-    find_top_k_index,
-    list_metrics,
+import numpy as np
+
+from medtask.evaluation.baselines.untrained import (
+    MAX_ENCODED_ROWS,
+    LabelDefinitions,
+    find_most_frequent,
+    match_options,
 )
-from medtask.evaluation.kinds.labels import (
-    describe_set_metrics,
-    describe_set_results,
-    list_set_metrics,
-)
-from medtask.evaluation.kinds.metric_report import build_metric_table, warn_about_few_groups
-from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
-from medtask.evaluation.presentation.blocks import (
-    BarChart,
-    BarRow,
-    Heading,
-    Paragraph,
-    ReportBlock,
-    ReportTable,
-)
-from medtask.evaluation.statistics.classification import (
-    TOP_K,
-    ClassificationMetrics,
-    compute_metrics_from_cells,
-)
-from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
-from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
-from medtask.evaluation.statistics.resampling import CellCounter
-from medtask.records import LETTERS, Answer, Option, Status, Value
 from medtask.evaluation.kinds.choice_results import (
     MultipleChoiceAccumulator,
     MultipleChoiceEvaluation,
     parse_letters,
 )
+from medtask.evaluation.kinds.label import (
+    build_confusion_matrix,
+    find_top_k_index,
+)
+from medtask.evaluation.kinds.protocols import (
+    AgreementMethod,
+    BaselineAnswers,
+    BaselineMethods,
+    BaselineScores,
+    ErrorTexts,
+    EvaluationKind,
+    GoldSample,
+    KindTexts,
+    RowGrade,
+)
+from medtask.evaluation.presentation.formatting import format_value
+from medtask.evaluation.statistics.classification import (
+    TOP_K,
+    ClassificationMetrics,
+    compute_classification_metrics,
+    compute_metrics_from_cells,
+)
+from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.multilabel import (
+    MultiLabelMetrics,
+    MultiLabelMetricsAccumulator,
+    compute_multilabel_metrics,
+)
+from medtask.evaluation.statistics.resampling import CellCounter
+from medtask.evaluation.statistics.significance import (
+    Baseline,
+    compare_by_mcnemar,
+    compare_to_guessing,
+)
+from medtask.records import LETTERS, Answer, Option, Status, Value
+
 
 class MultipleChoiceGrader:
     """Letters by gold and answer; gold that is none of the row's letters is no truth."""
@@ -136,8 +146,6 @@ class MultipleChoiceGrader:
             if quality
             else None
         )
-
-
 
 
 def _run_baselines(

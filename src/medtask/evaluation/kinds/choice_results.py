@@ -6,22 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from medtask.evaluation.kinds.label import (
-    build_confusion_matrix,
-    build_confusion_table,
-    build_label_table,
-    describe_accuracy,
-    describe_metrics,
-    find_top_k_index,
-    list_metrics,
-)
+from medtask.display import format_percent
+from medtask.evaluation.kinds.label import describe_accuracy, describe_metrics, list_metrics
+from medtask.evaluation.kinds.label_blocks import build_confusion_table, build_label_table
 from medtask.evaluation.kinds.labels import (
     describe_set_metrics,
     describe_set_results,
     list_set_metrics,
 )
 from medtask.evaluation.kinds.metric_report import build_metric_table, warn_about_few_groups
-from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
 from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
@@ -30,16 +23,12 @@ from medtask.evaluation.presentation.blocks import (
     ReportBlock,
     ReportTable,
 )
-from medtask.evaluation.report.formatting import format_percent
 from medtask.evaluation.statistics.classification import (
-    TOP_K,
     ClassificationMetrics,
-    compute_metrics_from_cells,
 )
 from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
-from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
-from medtask.evaluation.statistics.resampling import CellCounter
-from medtask.records import LETTERS, Answer, Option, Status, Value
+from medtask.evaluation.statistics.multilabel import MultiLabelMetrics
+from medtask.records import LETTERS, Answer, Option, Value
 
 MAX_LETTERS_SHOWN = 10  # with more, a table of letter by letter is mostly empty
 

@@ -8,13 +8,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medtask.display import format_percent, format_row_count
-from medtask.evaluation.kinds.label import MAX_LABELS_SHOWN, sort_by_frequency
+from medtask.evaluation.baselines.untrained import LabelDefinitions
+from medtask.evaluation.kinds.label_blocks import MAX_LABELS_SHOWN, sort_by_frequency
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
     warn_about_few_groups,
 )
-from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.kinds.protocols import (
+    AgreementMethod,
+    BaselineAnswers,
+    BaselineMethods,
+    BaselineScores,
+    ErrorTexts,
+    EvaluationKind,
+    GoldSample,
+    KindTexts,
+    RowGrade,
+)
 from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
@@ -23,15 +34,25 @@ from medtask.evaluation.presentation.blocks import (
     ReportBlock,
     ReportTable,
 )
-from medtask.evaluation.presentation.report_rows import format_outcome
+from medtask.evaluation.presentation.report_rows import (
+    MAX_ANSWER_CHARACTERS,
+    RowStyle,
+    format_outcome,
+)
 from medtask.evaluation.statistics.extraction import (
     ExtractionAccumulator,
     ExtractionMetrics,
+    FieldPath,
+    compute_extraction_metrics,
+    compute_field_terms,
     flatten,
     is_absent,
     is_fully_correct,
+    normalize_text,
+    unflatten,
 )
 from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
 from medtask.records import Answer, Option, Status, Value
 
 

@@ -5,39 +5,56 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from medtask.display import capitalise_first, format_percent, format_row_count, isolate_name
+from medtask.display import format_row_count
+from medtask.evaluation.baselines.tfidf import FOLDS, cross_validate_labels
+from medtask.evaluation.baselines.untrained import (
+    LabelDefinitions,
+    find_most_frequent,
+    match_definitions,
+)
+from medtask.evaluation.kinds.label_blocks import (
+    build_confusion_table,
+    build_label_bars,
+    build_label_table,
+    sort_by_frequency,
+    warn_about_rare_labels,
+)
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
     warn_about_few_groups,
 )
-from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.kinds.protocols import (
+    AgreementMethod,
+    BaselineAnswers,
+    BaselineMethods,
+    BaselineScores,
+    ErrorTexts,
+    EvaluationKind,
+    GoldSample,
+    KindTexts,
+    RowGrade,
+)
 from medtask.evaluation.presentation.blocks import (
-    BarChart,
-    BarRow,
-    ColumnStyle,
-    ConfusionTable,
-    ConfusionTableRow,
-    Heading,
     Paragraph,
     ReportBlock,
-    ReportTable,
 )
-from medtask.evaluation.presentation.plots import style_matrix_cell
+from medtask.evaluation.presentation.report_rows import RowStyle
 from medtask.evaluation.statistics.classification import (
     NOT_IN_TOP_K,
     TOP_K,
     ClassificationMetrics,
-    PerClassMetrics,
+    compute_classification_metrics,
     compute_metrics_from_cells,
 )
 from medtask.evaluation.statistics.intervals import IntArray, Metric, ResamplingUnits
 from medtask.evaluation.statistics.resampling import CellCounter
+from medtask.evaluation.statistics.significance import Baseline, compare_by_mcnemar
 from medtask.records import Answer, Option, Status, Value, comparable_value
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +275,6 @@ def describe_metrics(quality: ClassificationMetrics) -> str:
         "always; no answer counts as one of its "
         f"own.{top}"
     )
-
-
-
-
 
 
 def describe_accuracy(quality: ClassificationMetrics, answer_noun: str) -> list[str]:

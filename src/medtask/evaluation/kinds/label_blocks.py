@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from medtask.display import capitalise_first, format_percent, isolate_name
 from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
@@ -18,7 +19,6 @@ from medtask.evaluation.presentation.blocks import (
     ReportTable,
 )
 from medtask.evaluation.presentation.plots import style_matrix_cell
-from medtask.evaluation.report.formatting import capitalise_first, format_percent, isolate_name
 from medtask.evaluation.statistics.classification import PerClassMetrics
 from medtask.evaluation.statistics.intervals import IntArray
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from medtask.display import format_row_count
-from medtask.evaluation.kinds.label import (
+from medtask.evaluation.baselines.tfidf import FOLDS, cross_validate_label_sets
+from medtask.evaluation.baselines.untrained import (
+    LabelDefinitions,
+    find_most_frequent,
+    match_label_sets,
+)
+from medtask.evaluation.kinds.label_blocks import (
     MAX_LABELS_SHOWN,
     build_label_bars,
     build_label_table,
@@ -19,10 +26,27 @@ from medtask.evaluation.kinds.metric_report import (
     describe_intervals,
     warn_about_few_groups,
 )
-from medtask.evaluation.kinds.protocols import GoldSample, RowGrade
+from medtask.evaluation.kinds.protocols import (
+    AgreementMethod,
+    BaselineAnswers,
+    BaselineMethods,
+    BaselineScores,
+    ErrorTexts,
+    EvaluationKind,
+    GoldSample,
+    KindTexts,
+    RowGrade,
+)
 from medtask.evaluation.presentation.blocks import Heading, Paragraph, ReportBlock, ReportTable
+from medtask.evaluation.presentation.formatting import format_value
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.multilabel import MultiLabelMetrics, MultiLabelMetricsAccumulator
+from medtask.evaluation.statistics.multilabel import (
+    MultiLabelMetrics,
+    MultiLabelMetricsAccumulator,
+    compute_micro_f1_terms,
+    compute_multilabel_metrics,
+)
+from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
 from medtask.records import Answer, Option, Status, Value
 
 

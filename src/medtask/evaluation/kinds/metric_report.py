@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medtask.display import capitalise_first
+from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.blocks import Heading, ReportBlock, ReportTable
-from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.statistics.intervals import MIN_GROUPS, N_RESAMPLES, Metric
 
 BOOTSTRAP_DESCRIPTION = f"a bootstrap of {N_RESAMPLES:,} resamples"
@@ -18,7 +18,7 @@ def build_metric_table(metrics: Mapping[str, Metric | None]) -> list[ReportBlock
     """Every figure with its interval and rows; a dash where these rows leave it undefined."""
     lines = [
         (
-            capitalise_first(METRIC_NAMES[measure]),
+            capitalise_first(get_metric_title(measure)),
             *((f"{one.value:.3f}", one.interval_text, f"{one.n:,}") if one else ("–", "–", "–")),
         )
         for measure, one in metrics.items()

@@ -49,9 +49,7 @@ class MetricSpec:
 
 
 def _sum_matches(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
-    return build_mean_sums(
-        [given == truth for truth, given in zip(gold, answers, strict=True)]
-    )
+    return build_mean_sums([given == truth for truth, given in zip(gold, answers, strict=True)])
 
 
 def _sum_exact_sets(
@@ -154,8 +152,8 @@ METRICS: Mapping[str, MetricSpec] = MappingProxyType(
 
 
 def get_metric_title(name: str) -> str:
-    """Returns the name of a metric as reports show it."""
-    return METRICS[name].title
+    """Returns the name of a metric as reports show it; names without an entry stay as they are."""
+    return METRICS[name].title if name in METRICS else name
 
 
 def build_metric_sums(

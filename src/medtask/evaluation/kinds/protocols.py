@@ -15,7 +15,6 @@ from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
 from medtask.records import Answer, Option, Status, Value
 
-
 SAMPLE_SIZE = 2000  # rows with gold that baselines and slow metrics are computed on
 
 # A baseline without metrics, and its answers, or the reason why it has none.

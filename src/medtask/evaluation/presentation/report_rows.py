@@ -10,7 +10,7 @@ from heapq import heappush, heappushpop
 from itertools import pairwise
 from typing import Generic, TypeVar
 
-from medtask.evaluation.report.formatting import format_field_value, format_value
+from medtask.evaluation.presentation.formatting import format_field_value, format_value
 from medtask.evaluation.statistics.extraction import compare_objects, flatten
 from medtask.records import Answer, Option, PassStep, Quote, Status, Value
 
@@ -27,6 +27,23 @@ MAX_FIELDS_SHOWN = 40
 MAX_OUTCOMES_SHOWN = 5
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RowStyle:
+    """How the rows of one kind of question are shown.
+
+    Attributes:
+        limit: Characters of an answer that are shown; None: 80, or 200 of options.
+        is_text: Whether answer and gold are shown as paragraphs of text.
+        has_fields: Whether answer and gold are compared field by field.
+        shows_answer: Whether the answer is named in the heading, besides the bars.
+    """
+
+    limit: int | None = None
+    is_text: bool = False
+    has_fields: bool = False
+    shows_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +86,7 @@ class ReportRow:
     top: tuple[tuple[str, float], ...]
     reason: str | None
     gold: str | None
-    kind: str = "label"
+    style: RowStyle = RowStyle()
     in_gold: frozenset[str] = frozenset()
     in_answer: frozenset[str] = frozenset()
     options: tuple[str, ...] = ()
@@ -81,7 +98,7 @@ class ReportRow:
     @property
     def short(self) -> bool:
         """Whether answer and gold are a few words."""
-        return self.kind != "answer" and not self.parts
+        return not self.style.is_text and not self.parts
 
     @property
     def text(self) -> str:
@@ -111,13 +128,13 @@ def build_report_row(
     text: str,
     gold: Value | None,
     *,
-    kind: str = "label",
+    style: RowStyle = RowStyle(),
     options: Sequence[Option] = (),
 ) -> ReportRow:
     option_texts = {
         option.letter: cut_text(f"{option.letter}: {option.text}", 200) for option in options
     }
-    limit = MAX_ANSWER_CHARACTERS if kind in ("answer", "fields") else 200 if option_texts else 80
+    limit = style.limit or (200 if option_texts else 80)
     return ReportRow(
         row=row,
         record_id=answer.record_id,
@@ -130,11 +147,11 @@ def build_report_row(
         ),
         reason=answer.reason,
         gold=_format_outcome_text(gold, option_texts, limit),
-        kind=kind,
+        style=style,
         in_gold=_list_outcomes(gold, option_texts),
         in_answer=_list_outcomes(answer.value, option_texts),
         options=tuple(option_texts.values()),
-        parts=_compare_fields(answer.value, gold) if kind == "fields" else (),
+        parts=_compare_fields(answer.value, gold) if style.has_fields else (),
         thoughts=cut_text(answer.thoughts, MAX_THOUGHTS_CHARACTERS) if answer.thoughts else None,
         thoughts_cut=len((answer.thoughts or "").strip()) > MAX_THOUGHTS_CHARACTERS,
         earlier=tuple(_format_step(step, option_texts) for step in answer.steps),

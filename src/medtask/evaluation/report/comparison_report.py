@@ -23,12 +23,9 @@ from medtask.evaluation.comparison.leaderboard import (
     format_costs,
     get_model_name,
 )
-from medtask.evaluation.comparison.paired import (
-    PairedComparison,
-    describe_pair,
-    format_difference,
-    round_up_rows,
-)
+from medtask.evaluation.comparison.paired import PairedComparison, describe_pair, round_up_rows
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,
@@ -38,11 +35,10 @@ from medtask.evaluation.presentation.blocks import (
     TableCell,
 )
 from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
+from medtask.evaluation.presentation.formatting import format_difference, format_p_value
 from medtask.evaluation.presentation.plots import draw_intervals
-from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.run_report import create_template_environment
 from medtask.evaluation.report.sections import MAX_METRIC_COLUMNS, find_manifest_value
-from medtask.evaluation.statistics.significance import format_p_value
 
 MAX_PAIR_SENTENCES = 3  # pairs that are told in a sentence each
 MAX_PARTS_SHOWN = 40  # labels or fields that the page shows
@@ -129,7 +125,7 @@ def _list_tiles(contest: ComparisonRows, leaderboard: Leaderboard) -> list[tuple
                 (
                     f"{reached.value:.3f}",
                     (
-                        f"{METRIC_NAMES[leaderboard.metric]} of {shorten(line.name, 40)} "
+                        f"{get_metric_title(leaderboard.metric)} of {shorten(line.name, 40)} "
                         f"({reached.interval_text})"
                     ),
                 )
@@ -140,7 +136,7 @@ def _list_tiles(contest: ComparisonRows, leaderboard: Leaderboard) -> list[tuple
 def _build_leaderboard_blocks(
     contest: ComparisonRows, leaderboard: Leaderboard
 ) -> list[ReportBlock]:
-    name = capitalise_first(METRIC_NAMES[leaderboard.metric])
+    name = capitalise_first(get_metric_title(leaderboard.metric))
     ranked = [
         (f"{place} {shorten(line.name, 60)}", leaderboard.headline(line))
         for place, line in enumerate(leaderboard.entries, 1)
@@ -153,7 +149,7 @@ def _build_leaderboard_blocks(
         ("System", "l"),
         ("Family", "v"),
         (name, "n"),
-        *((capitalise_first(METRIC_NAMES[one]), "n") for one in further_metrics),
+        *((capitalise_first(get_metric_title(one)), "n") for one in further_metrics),
     ]
     head += [("Rows/s", "n"), ("Memory", "n"), ("Per 1,000 rows", "n"), ("Against the best", "v")]
     lines = [
@@ -226,7 +222,7 @@ def _build_speed_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
             )
         ]
     numbered = ", ".join(f"{place} is {shorten(name, 60)}" for place, name, *_ in points)
-    measure = capitalise_first(METRIC_NAMES[leaderboard.metric])
+    measure = capitalise_first(get_metric_title(leaderboard.metric))
     caption = f"{measure} with 95 % intervals, over rows answered per second: {numbered}."
     blocks: list[ReportBlock] = [
         ReportPlot(caption, draw_scatter(points, f"{measure} by speed", measure))
@@ -241,7 +237,7 @@ def _build_speed_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
 
 
 def _build_pair_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
-    measure = capitalise_first(METRIC_NAMES[leaderboard.metric])
+    measure = capitalise_first(get_metric_title(leaderboard.metric))
     # With many pairs the verdicts of the table are quicker to read than sentences.
     blocks: list[ReportBlock] = (
         [Paragraph(describe_pair(pair)) for pair in leaderboard.pairs[:MAX_PAIR_SENTENCES]]
@@ -253,7 +249,7 @@ def _build_pair_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
         for pair in leaderboard.pairs
     ]
     caption = (
-        f"Differences in {METRIC_NAMES[leaderboard.metric]} with 95 % intervals; those in blue "
+        f"Differences in {get_metric_title(leaderboard.metric)} with 95 % intervals; those in blue "
         "leave zero out."
     )
     blocks.append(ReportPlot(caption, draw_differences(drawn, f"{measure}: differences")))
@@ -267,7 +263,7 @@ def _build_pair_table(pairs: Sequence[PairedComparison], title: str) -> ReportTa
     judged = any(pair.only_first is not None for pair in pairs)
     head: list[tuple[str, ColumnStyle]] = [
         ("Pair", "l"),
-        *((f"Δ {METRIC_NAMES[one]}", "n") for one in measures),
+        *((f"Δ {get_metric_title(one)}", "n") for one in measures),
     ]
     head += [("Only one right", "n")] if judged else []
     head += [("p (Holm)", "n"), ("Verdict", "w"), ("Rows", "n")]
@@ -306,12 +302,13 @@ def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> lis
     lines = [line for line in leaderboard.entries if line.parts]
     if not lines:
         return []
+    texts = get_evaluation_kind(contest.kind).texts
     gold: dict[str, int] = {}
     for line in lines:
         gold.update({name: n for name, (n, _) in line.parts.items()})
     ranked = sorted(gold, key=lambda name: (-gold[name], name))
     head: list[tuple[str, ColumnStyle]] = [
-        ("Field" if contest.kind == "fields" else "Label", "l"),
+        (capitalise_first(texts.part_noun), "l"),
         ("In gold", "n"),
     ]
     head += [(shorten(line.name, 30), "n") for line in lines]
@@ -325,11 +322,7 @@ def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> lis
                 *((f"{one.value:.3f}", one.interval_text) if one else "–" for one in figures),
             ]
         )
-    what = (
-        "How often each field is right"
-        if contest.kind == "fields"
-        else "F1 of each label that gold has"
-    )
+    what = texts.part_metric
     caption = (
         (
             f"The {MAX_PARTS_SHOWN} with most rows in gold, of {len(ranked):,}; the JSON beside "

@@ -10,14 +10,18 @@ from typing import Any, Literal
 
 from medtask.evaluation.calibration.reliability import Reliability
 from medtask.evaluation.calibration.scored_rows import ScoredRowAccumulator, ScoredRows
-from medtask.evaluation.kinds.protocols import GoldSample, Grader, KindEvaluation
+from medtask.evaluation.kinds.protocols import (
+    SAMPLE_SIZE,
+    EvaluationKind,
+    GoldSample,
+    Grader,
+    KindEvaluation,
+)
+from medtask.evaluation.presentation.formatting import format_value
 from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row, cut_text
-from medtask.evaluation.report.formatting import format_value
-from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
 
 MAX_ERROR_ROWS = 30
-SAMPLE_SIZE = 2000
 MAX_UNKNOWN_VALUES = 100
 MAX_SAMPLE_CHARACTERS = 20_000  # characters of one text in the sample
 
@@ -73,7 +77,7 @@ class GoldSummary:
 class GoldAccumulator:
     """The part of a Gatherer that compares answers with gold."""
 
-    def __init__(self, kind: KindName, grader: Grader, seed: int) -> None:
+    def __init__(self, kind: EvaluationKind, grader: Grader, seed: int) -> None:
         self._kind, self._grader, self._seed = kind, grader, seed
         self._missing = self._unknown = self._confidence_count = 0
         self._confidence_sum = 0.0
@@ -137,7 +141,7 @@ class GoldAccumulator:
             self._errors.push(
                 (grade.review_priority, -float(row)),
                 lambda: build_report_row(
-                    row, answer, text, truth, kind=self._kind, options=options
+                    row, answer, text, truth, style=self._kind.row_style, options=options
                 ),
             )
         return _GOLD_VERDICTS[grade.right]
@@ -158,7 +162,7 @@ class GoldAccumulator:
             sample=sample,
             scored_rows=marks,
             reliability=marks.compute_reliability(seed=self._seed)
-            if self._kind != "answer"
+            if self._kind.has_right_answers
             else None,
         )
 

@@ -14,13 +14,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from medtask.atomic_files import replace_text
 from medtask.display import capitalise_first, format_count, format_percent, shorten
 from medtask.evaluation import presentation
+from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.presentation import formatting as words
 from medtask.evaluation.presentation.blocks import ReportSection
 from medtask.evaluation.presentation.plots import draw_bar
-from medtask.evaluation.report import formatting as words
 from medtask.evaluation.report import sections
+from medtask.evaluation.report.baseline_text import list_baseline_warnings
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import estimate_proportion
-from medtask.evaluation.statistics.significance import Baseline, list_baseline_warnings
+from medtask.evaluation.statistics.significance import Baseline
+from medtask.kinds import KINDS
 
 MAX_ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
 
@@ -63,13 +66,15 @@ def render_report(
         .get_template("report.html.j2")
         .render(
             summary=summary,
+            words=get_evaluation_kind(summary.kind).texts,
+            can_audit=not KINDS[summary.kind].generated,
             manifest=manifest,
             name=sections.find_manifest_value(manifest, "task", "name") or "A run without a name",
             lead=sections.describe_run(summary, manifest),
             tiles=sections.list_tiles(summary),
             warnings=[
                 *(f"{capitalise_first(note)}." for note in notes),
-                *list_baseline_warnings(baselines, summary.kind),
+                *list_baseline_warnings(baselines, KINDS[summary.kind].has_labels),
             ],
             facts=sections.list_run_facts(manifest),
             statuses=sections.build_status_table(summary),

@@ -13,18 +13,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.display import format_row_count
-from medtask.evaluation.kinds.protocols import AnswerStatistics, create_accumulator_and_grader
+from medtask.evaluation.kinds.protocols import AnswerStatistics
+from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row
-from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
-from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary
-from medtask.evaluation.statistics.significance import (
-    Baseline,
-    format_p_value,
-    list_baseline_warnings,
-)
 from medtask.evaluation.statistics.throughput import ThroughputAccumulator, ThroughputSpan
 from medtask.kinds import KindName
 from medtask.records import Answer, Option, Status, Value
@@ -50,13 +43,6 @@ _NO_REVIEW_STATUSES = (
     Status.EMPTY_INPUT,
     Status.NOT_TEXT,
 )  # nobody has to look at these
-_GOLD_DESCRIPTIONS = {
-    "label": "label of the task",
-    "labels": "set of the task's labels",
-    "choice": "option of the row",
-    "answer": "text",
-    "fields": "object with fields",
-}
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
@@ -147,8 +133,9 @@ class SummaryAccumulator:
         has_gold: bool,
         seed: int = 0,
     ) -> None:
-        self._kind = kind
-        self._answer_statistics, grader = create_accumulator_and_grader(kind, labels, abstain, seed)
+        self._kind_name, self._kind = kind, get_evaluation_kind(kind)
+        self._answer_statistics = self._kind.create_accumulator(labels)
+        grader = self._kind.create_grader(labels, abstain, seed)
         self._statuses: Counter[Status] = Counter()
         self._causes: dict[tuple[Status, str], _CauseCounter] = {}
         verdicts: tuple[GoldVerdict, ...] = ("right", "wrong", "unknown")
@@ -161,7 +148,7 @@ class SummaryAccumulator:
         self._doubtful: TopK[ReportRow] = TopK(MAX_DOUBTFUL_ROWS)
         self._pace = ThroughputAccumulator()
         self._passes = PassAccumulator()
-        self._gold = GoldAccumulator(kind, grader, seed) if has_gold else None
+        self._gold = GoldAccumulator(self._kind, grader, seed) if has_gold else None
 
     def add(
         self,
@@ -190,9 +177,10 @@ class SummaryAccumulator:
         self._answered += answer.value is not None
         self._answer_statistics.add(answer, options)
         verdict = self._grade(row, answer, text, gold, options, group)
-        # KindName label has always had a probability; an engine that gives none counts as wholly
-        # unsure.
-        if answer.value is not None and (answer.confidence is not None or self._kind == "label"):
+        # An engine without probabilities counts as uncertain where answers usually have one.
+        if answer.value is not None and (
+            answer.confidence is not None or self._kind.always_has_confidence
+        ):
             self._confidence[verdict][_find_bin(answer.confidence or 0.0)] += 1
         if answer.status is not Status.OK:
             self._count_cause(row, answer.status, answer.reason or "")
@@ -205,7 +193,7 @@ class SummaryAccumulator:
             self._doubtful.push(
                 key,
                 lambda: build_report_row(
-                    row, answer, text, shown, kind=self._kind, options=options
+                    row, answer, text, shown, style=self._kind.row_style, options=options
                 ),
             )
 
@@ -230,7 +218,7 @@ class SummaryAccumulator:
         seen = int(self._off_set.sum())
         causes = sorted(self._causes.items(), key=lambda item: (-item[1].count, item[0]))
         return RunSummary(
-            kind=self._kind,
+            kind=self._kind_name,
             rows=self._statuses.total(),
             answered=self._answered,
             statuses={
@@ -276,82 +264,6 @@ class _CauseCounter:
         return StatusCause(
             status, self._first[0][1], self.count, tuple(row for row, _ in self._first)
         )
-
-
-def format_summary_lines(summary: RunSummary, baselines: Sequence[Baseline] = ()) -> list[str]:
-    """The result in a few lines for a terminal: rows by status, quality with its interval, what to
-    be warned of.
-    """
-    always = {Status.OK, Status.REVIEW, Status.FAILED}
-    counts = {status: summary.statuses.get(status, 0) for status in STATUS_NAMES}
-    lines = [
-        "   ".join(
-            f"{STATUS_NAMES[status]} {n:,}" for status, n in counts.items() if n or status in always
-        )
-    ]
-    shape, gold = summary.answer_statistics.format_summary(), summary.gold
-    lines += [shape] if shape else []
-    lines += [_format_pass(one) for one in summary.passes]
-    if gold is None:
-        return lines
-    if gold.unknown:
-        lines.append(
-            f"gold of {gold.unknown:,} row{'s' * (gold.unknown != 1)} is no "
-            f"{_GOLD_DESCRIPTIONS[summary.kind]}: not counted"
-        )
-    if gold.evaluation is None:
-        return [
-            *lines,
-            (
-                "no row has gold that counts: no "
-                f"{'accuracy' if summary.kind == 'label' else 'figures'}"
-            ),
-        ]
-    known = gold.evaluation.metrics
-    (measure, first), *others = [
-        (measure, figure)
-        for measure in gold.evaluation.headline_metrics
-        if (figure := known[measure])
-    ]
-    figures = [
-        (
-            f"{METRIC_NAMES[measure]} {first.value:.3f} ({_format_interval(first)}n = {first.n:,} "
-            "with gold)"
-        )
-    ]
-    graded = {
-        baseline.name: reached
-        for baseline in baselines
-        if (reached := baseline.metrics.get(measure))
-    }
-    figures += [f"{name} {reached.value:.3f}" for name, reached in graded.items()]
-    sampled = min((reached.n for reached in graded.values()), default=first.n)
-    figures += [f"(baselines on {sampled:,} random rows of them)"] if sampled < first.n else []
-    lines.append("   ".join(figures))
-    further = [
-        f"{METRIC_NAMES[name]} {figure.value:.3f} ({_format_interval(figure)}n = {figure.n:,})"
-        for name, figure in others
-    ]
-    if further and summary.kind != "label":
-        lines.append("   ".join(further))
-    caveats = gold.evaluation.describe_caveats() if summary.kind in ("choice", "answer") else []
-    return [*lines, *caveats, *list_baseline_warnings(baselines, summary.kind)]
-
-
-def _format_interval(figure: Metric) -> str:
-    return "" if figure.low is None else f"{figure.low:.3f}-{figure.high:.3f}, "
-
-
-def _format_pass(one: PassSummary) -> str:
-    told = f'pass "{one.name}" asked {format_row_count(one.asked)} again: {one.changed:,} changed'
-    told += f", {one.gained:,} gained an answer, {one.lost:,} lost it"
-    if one.before_after is None or one.p is None:
-        return told
-    (_, mended), (spoilt, right) = one.before_after
-    return (
-        f"{told}; right {spoilt + right:,} -> {mended + right:,} of {one.graded:,} with gold "
-        f"({format_p_value(one.p)})"
-    )
 
 
 def _find_bin(share: float) -> int:

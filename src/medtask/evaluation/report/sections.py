@@ -15,6 +15,8 @@ from medtask.display import (
     isolate_name,
     shorten,
 )
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,
@@ -23,6 +25,7 @@ from medtask.evaluation.presentation.blocks import (
     ReportTable,
     TableCell,
 )
+from medtask.evaluation.presentation.formatting import format_p_value
 from medtask.evaluation.presentation.plots import (
     HistogramLayer,
     draw_histogram,
@@ -30,11 +33,10 @@ from medtask.evaluation.presentation.plots import (
     draw_stacked_bar,
     draw_throughput_bars,
 )
-from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.report.gold_summary import GoldSummary
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.significance import Baseline, format_p_value
+from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import Status
 
 MAX_METRIC_COLUMNS = (
@@ -98,7 +100,9 @@ def list_tiles(summary: RunSummary) -> list[tuple[str, str]]:
             if figure
         )
         interval = f"{first.low:.3f}-{first.high:.3f}, " if first.low is not None else ""
-        tiles.append((f"{first.value:.3f}", f"{METRIC_NAMES[measure]} ({interval}n = {first.n:,})"))
+        tiles.append(
+            (f"{first.value:.3f}", f"{get_metric_title(measure)} ({interval}n = {first.n:,})")
+        )
     return tiles
 
 
@@ -233,7 +237,7 @@ def build_quality_blocks(
     quality = gold.evaluation
     figures = {measure: quality.metrics[measure] for measure in quality.headline_metrics}
     headline = next(measure for measure, figure in figures.items() if figure)
-    name = capitalise_first(METRIC_NAMES[headline])
+    name = capitalise_first(get_metric_title(headline))
     compared = [
         ("the model", figures[headline]),
         *((one.name, one.metrics.get(headline)) for one in baselines),
@@ -242,7 +246,7 @@ def build_quality_blocks(
     measures, stack_intervals = tuple(figures), len(figures) > MAX_METRIC_COLUMNS
     head: list[tuple[str, ColumnStyle]] = [
         ("Who", ""),
-        *((capitalise_first(METRIC_NAMES[measure]), "n") for measure in measures),
+        *((capitalise_first(get_metric_title(measure)), "n") for measure in measures),
     ]
     lines = [
         _list_cells(
@@ -367,68 +371,31 @@ def build_pass_blocks(summary: RunSummary) -> list[ReportBlock]:
     return [Paragraph(told + more * graded), ReportTable("What passes changed", tuple(head), lines)]
 
 
-_CONFIDENT_ERRORS = (
-    "Where was it sure, and wrong?",
-    "most confident answers that gold contradicts",
-    "the task’s words mislead it",
-)
-# Title, which answers, why gold may say otherwise although the model is not to blame, and what the
-# colours mean.
-_ERROR_SECTIONS = {
-    "label": (*_CONFIDENT_ERRORS, "Gold’s label is blue, the answer orange."),
-    "labels": (*_CONFIDENT_ERRORS, "Gold’s labels are blue, others that were given orange."),
-    "choice": (*_CONFIDENT_ERRORS, "Gold’s option is blue, the answer orange."),
-    "answer": (
-        "Where is it farthest from gold?",
-        "answers that share the fewest words with gold",
-        "it is right in other words",
-        "",
-    ),
-    "fields": (
-        "Where does gold contradict it most?",
-        "answers with the most fields that gold contradicts",
-        "the task’s words mislead it",
-        "Such fields are orange.",
-    ),
-}
-
-
 def describe_errors(summary: RunSummary) -> tuple[str, str]:
-    """Title and words of the section of answers that gold contradicts."""
-    title, which, excuse, tones = _ERROR_SECTIONS[summary.kind]
+    """Title and introduction of the section of answers that gold contradicts."""
+    texts = get_evaluation_kind(summary.kind).texts.errors
     shown = len(summary.gold.errors) if summary.gold else 0
-    told = f"The {shown} {which}. Either the model is wrong, or {excuse}, or gold is wrong. {tones}"
-    return title, told.strip()
+    introduction = (
+        f"The {shown} {texts.which}. Either the model is wrong, or {texts.explanation}, or gold "
+        f"is wrong. {texts.colours}"
+    )
+    return texts.title, introduction.strip()
 
 
 def describe_doubtful_rows(summary: RunSummary) -> str:
-    """What is shown of the rows that need a person."""
+    """The introduction of the section of rows that need a person."""
     n, shown = summary.doubtful_rows, len(summary.doubtful)
-    least = f"; these are the {shown} least sure" if n > shown else ""
-    bars = {
-        "label": "The bars are the likeliest labels with their probabilities",
-        "labels": "The bars are the likeliest labels, each with the probability that it applies",
-        "choice": "The bars are the likeliest options with their probabilities",
-        "answer": "",
-        "fields": (
-            "The bars are the values that were chosen where the task names the possible "
-            "ones, the least sure first"
-        ),
-    }[summary.kind]
-    one = "its label is" if summary.kind == "label" else "what it says is"
+    texts = get_evaluation_kind(summary.kind).texts
+    subset = f"; these are the {shown} with the lowest confidence" if n > shown else ""
+    sentence = f"{format_row_count(n)} {'need' if n != 1 else 'needs'} a person{subset}."
+    if not texts.bars:
+        return sentence
     tones = (
-        f"; where gold is known, {one} blue and a wrong answer orange"
-        if summary.gold and bars
+        f"; where gold is known, {texts.gold_mark} blue and a wrong answer orange"
+        if summary.gold
         else ""
     )
-    return " ".join(
-        part
-        for part in (
-            f"{format_row_count(n)} {'need' if n != 1 else 'needs'} a person{least}.",
-            f"{bars}{tones}." if bars else "",
-        )
-        if part
-    )
+    return f"{sentence} {texts.bars}{tones}."
 
 
 def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
@@ -438,19 +405,14 @@ def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
         return []
     blocks: list[ReportBlock] = []
     if gold.unknown:
-        what = {
-            "label": "no label of the task",
-            "labels": "no set of the task’s labels",
-            "choice": "none of the row’s options",
-        }
-        told = what.get(summary.kind, "not of the task’s form")
+        gold_form = get_evaluation_kind(summary.kind).texts.gold_form
         values = ", ".join(
             f"“{isolate_name(value)}” ({rows:,})" for value, rows in gold.unknown_values.items()
         )
         blocks.append(
             Paragraph(
-                f"In {format_row_count(gold.unknown)} gold is {told}; these rows are not used "
-                "above. "
+                f"In {format_row_count(gold.unknown)} gold is not {gold_form}; these rows are not "
+                "used above. "
                 f"The most frequent of such values: {values}.",
                 "note",
             )

@@ -47,8 +47,6 @@ class MetricSums:
         )
 
 
-
-
 def estimate_metric(metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0) -> Metric:
     """The figure and its interval by a bootstrap of ``units`` (see tally.group_rows)."""
     return _bootstrap_metric(metric_sums.row_sums, metric_sums.compute, units, seed)
@@ -125,8 +123,6 @@ def build_ratio_sums(numerator: FloatArray, denominator: FloatArray) -> MetricSu
         csr_array(np.stack([numerator, denominator], axis=1)),
         lambda totals: divide_or_nan(totals[:, 0], totals[:, 1]),
     )
-
-
 
 
 def build_macro_f1_sums(

@@ -258,6 +258,14 @@ def _compute_f1_metrics(sums: Sequence[FloatArray]) -> FloatArray:
     return np.column_stack([macro, divide_or_nan(both, predicted), divide_or_nan(both, gold), f1])
 
 
+def compute_jaccard(gold: LabelNames, answer: LabelNames | None) -> float:
+    """The share of the names on either side that are on both; 1 where both sets are empty."""
+    truth, given = frozenset(gold), frozenset(answer or ())
+    if answer is not None and truth == given:
+        return 1.0
+    return len(truth & given) / max(1, len(truth | given))
+
+
 def compute_micro_f1_terms(
     gold: Sequence[LabelNames], answers: Sequence[LabelNames | None]
 ) -> tuple[FloatArray, FloatArray]:

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 
-from medtask.evaluation.report.formatting import METRIC_NAMES
 from medtask.evaluation.statistics.intervals import FloatArray, Metric
 
 ALPHA = 0.05
@@ -141,58 +140,6 @@ def compare_to_guessing(
     share = hits / len(gold)
     return _build_comparison(
         expected - share, float(binomtest(hits, len(gold), expected).pvalue), share
-    )
-
-
-def describe_baseline_comparison(baseline: Baseline) -> str | None:
-    """One sentence on how a baseline compares with the model; None where they were not compared."""
-    versus, own = baseline.comparison, baseline.headline
-    if versus is None or own is None:
-        return None
-    measure, reached = own
-    named = "" if measure == "accuracy" else f"{METRIC_NAMES[measure]} "
-    figures = (
-        f"{named}{reached.value:.3f} against {versus.model:.3f} on {reached.n:,} rows, "
-        f"{format_p_value(versus.p)}"
-    )
-    who = f"{baseline.name[0].upper()}{baseline.name[1:]} ({baseline.method})"
-    if versus.verdict == "no clear difference":
-        return f"{who} shows no clear difference from the model here: {figures}."
-    caveat = (
-        " It learned from gold, which a model that is only prompted does not see."
-        if baseline.role == "learned"
-        else ""
-    )
-    return f"{who} is {versus.verdict} than the model here: {figures}.{caveat}"
-
-
-def format_p_value(p: float) -> str:
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
-
-
-def list_baseline_warnings(baselines: Sequence[Baseline], kind: str = "label") -> list[str]:
-    """A sentence for each baseline that the model should have beaten and did not, and what to do
-    about it.
-    """
-    verdicts = (
-        (baseline, baseline.comparison.verdict) for baseline in baselines if baseline.comparison
-    )
-    ahead = (
-        one
-        for one, verdict in verdicts
-        if verdict == "better" or (one.role == "floor" and verdict != "worse")
-    )
-    sentences = [
-        sentence for baseline in ahead if (sentence := describe_baseline_comparison(baseline))
-    ]
-    trained = "on these labels" if kind in ("label", "labels") else "for this question"
-    return (
-        [
-            *sentences,
-            f"Use a stronger model, or one trained {trained}, before relying on the answers.",
-        ]
-        if sentences
-        else []
     )
 
 

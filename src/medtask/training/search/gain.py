@@ -18,13 +18,12 @@ from medtask.evaluation.comparison.paired import (
     PairedComparison,
     compare_pairs,
     describe_rows_needed,
-    format_difference,
 )
-from medtask.evaluation.report.formatting import METRIC_NAMES
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.presentation.formatting import format_difference, format_p_value
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import estimate_metric, estimate_proportion_metric
 from medtask.evaluation.statistics.resampling import build_resampling_units
-from medtask.evaluation.statistics.significance import format_p_value
 from medtask.records import Answer, Option, Value
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
@@ -67,7 +66,7 @@ class Gain:
         one, other = (f"{figure.value:.3f}" for figure in (self.before, self.after))
         gap = f"gain {format_difference(self.value)}, paired, {format_p_value(self.pair.p)}"
         return (
-            f"{METRIC_NAMES[self.metric]} {one} -> {other} on "
+            f"{get_metric_title(self.metric)} {one} -> {other} on "
             f"{format_row_count(self.pair.n).replace('row', 'test row')}: {gap}"
         )
 
