@@ -34,8 +34,7 @@ def test_draw_label_estimate(medtask: RunCommand, table: Path) -> None:
     assert drawn.code == 0
     first, then = drawn.out.splitlines()
     assert first == (
-        "answers-audit/sample.csv   60 of 300 rows to look at, in random order, without their "
-        "answers"
+        "answers-audit/sample.csv   60 of 300 rows to label, in random order, without their answers"
     )
     assert "medtask audit answers.csv" in then
     waiting = medtask("audit", table)

@@ -35,7 +35,7 @@ def test_a_sound_task_is_told_in_one_line_a_fact(medtask: RunCommand, project_fo
     told = {line[2:14].strip(): line[14:] for line in facts}
     assert told["table"].startswith("procedures.csv: 5 rows, columns case_id, procedure, purpose")
     assert told["empty"] == "1 row cannot be asked"
-    assert told["duplicates"] == "1 of 5 rows repeats an earlier text: it is asked once"
+    assert told["duplicates"] == "1 of 5 rows repeats an earlier text and is answered once"
     assert told["gold"] == '5 rows with gold in column "purpose"'
     assert "shared + " in told["prompt"]
     assert told["plan"] == (
@@ -123,7 +123,7 @@ def test_the_document_is_about_the_first_row_unless_one_is_named(
 def test_a_row_that_cannot_be_asked_says_why(medtask: RunCommand, project_folder: Path) -> None:
     assert (
         medtask("check", "surgery", "--row", 3, *FAKE).out
-        == "A3 is not asked: empty_input, every column that the input uses is blank\n"
+        == "A3 is skipped: empty_input, every column that the input uses is blank\n"
     )
     document = json.loads(medtask("check", "surgery", "--row", 3, "--json", *FAKE).out)
     assert document["prompt"] is None
@@ -193,7 +193,7 @@ def test_a_table_without_any_text_is_refused(medtask: RunCommand, project_folder
     Path("procedures.csv").write_text("case_id,procedure,purpose\nA1,,curative\n")
     outcome = medtask("check", "surgery", *FAKE)
     assert outcome.code == 4
-    assert "no row with a text to ask about" in outcome.err
+    assert "no row with a usable text" in outcome.err
 
 
 def test_repeated_ids_are_named(medtask: RunCommand, project_folder: Path) -> None:

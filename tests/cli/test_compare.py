@@ -149,7 +149,7 @@ def test_systems_of_one_name_are_told_apart(comparison_folder: Path, medtask: Ru
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["r1"], 2, "one system cannot be compared"),
+        (["r1"], 2, "a comparison needs at least two systems"),
         (["r1", "r1/answers.csv"], 2, "is named twice"),
         (["r1", "theirs.csv", "--gold", "nothere"], 2, "nothere"),
         (["r1", "theirs.csv", "--out", "page.pdf"], 2, "page.html"),

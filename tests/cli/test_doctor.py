@@ -24,7 +24,7 @@ def test_findings_are_told_in_lines(medtask: RunCommand) -> None:
     outcome = medtask("doctor")
     assert outcome.code == 0
     assert "ok    privacy    all " in outcome.out
-    assert outcome.out.endswith("All that a run needs is here.\n")
+    assert outcome.out.endswith("Everything that a run needs is installed.\n")
 
 
 def test_a_missing_package_is_bad_and_has_its_remedy(
@@ -46,7 +46,7 @@ def test_an_opened_telemetry_switch_is_bad(
     monkeypatch.setenv("DO_NOT_TRACK", "0")
     outcome = medtask("doctor")
     assert outcome.code == 5
-    assert "telemetry switches were opened: DO_NOT_TRACK" in outcome.out
+    assert "telemetry is enabled by: DO_NOT_TRACK" in outcome.out
 
 
 @pytest.mark.skipif(

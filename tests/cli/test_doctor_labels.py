@@ -78,13 +78,13 @@ def test_findings_are_lines_with_their_remedies_and_gaps_are_named(
         in outcome.out
     )
     assert "      fix: give each a definition" in outcome.out
-    assert "not examined: a model's tokens" in outcome.out
+    assert "not checked: model: name one" in outcome.out
 
 
 def test_without_answers_it_says_what_it_takes(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("doctor", "surgery")
     assert outcome.code == 0
-    assert "not examined: answers: name a run with --run" in outcome.out
+    assert "not checked: answers: name a run with --run" in outcome.out
 
 
 def test_a_run_is_examined_with_its_own_model(medtask: RunCommand, project_folder: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_run_is_examined_with_its_own_model(medtask: RunCommand, project_folde
 def test_bars_show_what_a_model_prefers(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("doctor", "surgery", "--model", "fake:")
     assert outcome.code == 0
-    assert "with nothing to read (mean of 3 empty inputs; 33.3 % would be even)" in outcome.out
+    assert "content-free inputs (mean of 3 empty inputs; 33.3 % would be even)" in outcome.out
     assert "█" in outcome.out
 
 
@@ -139,7 +139,7 @@ def test_tasks_without_labels_are_refused(medtask: RunCommand, project_folder: P
     [
         (("--run", "r1"), "need a task"),
         (("surgery", "--gold", "purpose"), "needs answers to compare with"),
-        (("surgery", "--prior"), "neither the run nor the task tells which model answers"),
+        (("surgery", "--prior"), "neither the run nor the task names a model"),
     ],
 )
 def test_conflicting_options_are_refused(
@@ -156,4 +156,4 @@ def test_answers_to_other_labels_are_told(medtask: RunCommand, project_folder: P
     file.write_text(file.read_text().replace("    staging: ", "    diagnostic: "))
     outcome = medtask("doctor", "surgery", "--run", "r1")
     assert outcome.code == 0
-    assert "the run was asked about another set of labels" in outcome.out
+    assert "the run used another set of labels" in outcome.out

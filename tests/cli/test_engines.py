@@ -227,11 +227,11 @@ def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
     _, model = server("ollama")
     outcome = medtask("check", "surgery", "--model", model)
     assert outcome.code == 0
-    assert "does not tell its tokens" in outcome.out
+    assert "does not report token counts" in outcome.out
     assert "on this machine (measured on 3 rows)" in outcome.out
     look = medtask("check", "surgery", "--model", model, "--row", 1)
     assert look.code == 5
-    assert "does not tell what it reads" in look.err
+    assert "does not show its prompts" in look.err
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_models_of_servers_here_are_listed_and_can_be_used_as_they_are_listed(
     )
     document = json.loads(medtask("models", "--json").out)
     assert document["served"] == ["ollama:toy-1:latest", "vllm-server:org/served"]
-    assert "Models of servers on this machine\n  ollama:toy-1:latest\n" in medtask("models").out
+    assert "Models on local servers\n  ollama:toy-1:latest\n" in medtask("models").out
     for reference in document["served"]:
         assert medtask("ask", "What is glaucoma?", "--model", reference).code == 0
 

@@ -49,7 +49,7 @@ def test_a_task_is_not_overwritten_unless_forced(medtask: RunCommand, project_fo
     before = Path("surgery/task.yaml").read_text()
     outcome = medtask("init", "surgery", "--from", "procedures.csv")
     assert outcome.code == errors.UsageError.exit_code
-    assert "surgery/task.yaml is already there" in outcome.err
+    assert "surgery/task.yaml already exists" in outcome.err
     assert Path("surgery/task.yaml").read_text() == before
     assert medtask("init", "surgery", "--from", "procedures.csv", "--force").code == 0
     assert Path("surgery/task.yaml").read_text() != before

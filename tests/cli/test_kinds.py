@@ -124,15 +124,15 @@ def test_the_document_of_a_row_has_the_candidates_of_its_kind(
 
 def test_a_row_of_fields_is_shown_with_its_schema(medtask: RunCommand, kinds_folder: Path) -> None:
     shown = medtask("check", "fields.yaml", "--row", 1, *FAKE).out
-    assert "and the JSON schema that what follows satisfies" in shown
+    assert "JSON schema of the generated text" in shown
     assert '"size_quote"' in shown
-    assert "and then the model writes" in medtask("check", "answer.yaml", "--row", 1, *FAKE).out
+    assert "followed by generated text" in medtask("check", "answer.yaml", "--row", 1, *FAKE).out
 
 
 def test_a_row_without_options_says_so(medtask: RunCommand, kinds_folder: Path) -> None:
     assert (
         medtask("check", "one.yaml", "--row", 3, *FAKE).out
-        == "3 is not asked: failed, the row has no options\n"
+        == "3 is skipped: failed, the row has no options\n"
     )
 
 
@@ -184,7 +184,7 @@ def test_thinking_and_further_passes_are_told(medtask: RunCommand, kinds_folder:
     assert "for the first pass (measured on" in outcome.out
     notes = json.loads(medtask("check", "labels.yaml", "--json", *FAKE).out)["notes"]
     assert notes == [
-        "before it answers the model thinks, for at most 9 tokens, which are not shown here"
+        "the model reasons before it answers, for at most 9 tokens, which are not shown here"
     ]
 
 

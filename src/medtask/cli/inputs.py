@@ -21,20 +21,28 @@ if TYPE_CHECKING:
     from medtask.tasks.task import Task
 
 TaskPath = Annotated[
-    Path, typer.Argument(metavar="TASK", help="A task file, or the folder that holds task.yaml.")
+    Path, typer.Argument(metavar="TASK", help="A task file, or a folder that contains task.yaml.")
 ]
 DataSource = Annotated[
     str | None,
-    typer.Argument(metavar="DATA", help="A table, a folder of tables, or - for standard input."),
+    typer.Argument(
+        metavar="DATA",
+        help="A table, a folder of tables, or - for standard input; default: the task's table.",
+    ),
 ]
 ModelName = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="Default: the task's model, else smollm2-135m.")
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Model reference; default: the task's model, else smollm2-135m."
+    ),
 ]
 GoldColumn = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="The column that holds the truth.")
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column with the reference answers; default: the task's."),
 ]
 SheetName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Sheet of a workbook; default: its first.")
+    str | None,
+    typer.Option(metavar="NAME", help="Sheet of a workbook; default: the first one with content."),
 ]
 AnswersPath = Annotated[
     Path,
@@ -46,28 +54,30 @@ GoldSource = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN|FILE",
-        help="Where the truth stands; default: the column that the run or task names.",
+        help="Column or file with the reference answers; default: that of the run or task.",
     ),
 ]
 TaskFile = Annotated[
     Path | None,
-    typer.Option(
-        "--task", metavar="TASK", help="The question, where the run or table does not tell."
-    ),
+    typer.Option("--task", metavar="TASK", help="The task, if the run or table does not name it."),
 ]
 KindName = Annotated[
     str | None,
-    typer.Option(metavar="KIND", help="What a table's answers are: label, labels, answer, fields."),
+    typer.Option(
+        metavar="KIND", help="Kind of the answers in a table: label, labels, answer or fields."
+    ),
 ]
 GroupName = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Rows that belong together, such as one patient's."),
+    typer.Option(
+        metavar="COLUMN", help="Column that groups dependent rows, such as the rows of one patient."
+    ),
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", help="Download nothing, not even the model that is named.")
+    bool, typer.Option("--offline", help="Disable all downloads, including the named model.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @contextmanager

@@ -32,19 +32,15 @@ if TYPE_CHECKING:
 
     from medtask.runs.answer_table import AnsweredRow, AnswerTable
 
-_GAP_NO_RUN = (
-    "answers: name a run with --run to see which labels are never answered, and which are confused"
-)
-_GAP_NO_GOLD = (
-    "gold: without it nothing can be said of confused pairs and merges; name its column with --gold"
-)
+_GAP_NO_RUN = "answers: name a run with --run to find unused and confused labels"
+_GAP_NO_GOLD = "gold: name its column with --gold to find confused labels and possible merges"
 _GAP_GROUPS = (
-    "groups: their rows count as independent here, so that intervals are too narrow where "
-    "they are not"
+    "groups: rows of a group are treated as independent, so intervals may be too narrow "
+    "where they are not"
 )
 _GAP_NO_MODEL = (
-    "a model's tokens, and what it prefers with nothing to read: name it with --model, "
-    "or the run's own with --prior"
+    "model: name one with --model to check label tokens and label bias, "
+    "or use --prior for the model of the run"
 )
 
 
@@ -60,10 +56,9 @@ def check_task_labels(
     if isinstance(task.answer_spec, MultipleChoice):
         return _check_choice_letters(task, task.answer_spec, answers, engine)
     if not isinstance(task.answer_spec, SingleLabel | MultiLabel):
-        fix = "name a task of the kind label, labels or choice"
+        fix = "name a task of kind label, labels or choice"
         raise UsageError(
-            f"{task.name} is of the kind {task.kind}: it has no set of labels that could be "
-            "examined",
+            f"{task.name} is of kind {task.kind}: it has no set of labels to check",
             fix=fix,
         )
     gaps = [] if engine else [_GAP_NO_MODEL]
@@ -80,7 +75,7 @@ def check_task_labels(
             gaps.append(_GAP_GROUPS)
     tokens, lowercase_tokens = tokenize_labels(task, engine) if engine else ({}, {})
     if engine and not tokens:
-        gaps.append(f"tokens: {engine.info.title} reads none")
+        gaps.append(f"tokens: {engine.info.title} has no tokens")
     return check_label_set(
         [Description(label.name, label.definition) for label in task.labels],
         abstain=task.abstain_name,
@@ -149,7 +144,7 @@ def _render_labels(
     )
     if isinstance(prompt, Fault):
         raise InputError(
-            f"the task's prompt cannot be made: {prompt.reason}", fix="medtask check says more"
+            f"the prompt of the task cannot be built: {prompt.reason}", fix="see medtask check"
         )
     branch = replace(
         prompt.branches[0],
@@ -164,12 +159,12 @@ def _render_labels(
 def _check_choice_letters(
     task: Task, form: MultipleChoice, answers: AnswerTable | None, engine: Engine | None
 ) -> LabelSetReport:
-    gap = "the options themselves: they come with the rows, and there is no set of labels"
+    gap = "options: they come with the rows, so there is no set of labels to check"
     if engine is None:
         raise UsageError(
-            f"{task.name} is of the kind choice: its options come with the rows, and only a "
-            "model's leaning to letters can be examined",
-            fix="name a model with --model, or the run's own with --prior",
+            f"{task.name} is of kind choice: its options come with the rows, and only the "
+            "model's bias towards letters can be checked",
+            fix="name a model with --model, or use --prior for the model of the run",
         )
     letters: Counter[str] = Counter()
     sizes: Counter[int] = Counter()
@@ -235,9 +230,7 @@ def _find_changed_labels(task: Task, answers: AnswerTable) -> list[str]:
     asked = answers.manifest.get("task", {}).get("question", {}).get("labels")
     if asked is None or {label["name"] for label in asked} == {label.name for label in task.labels}:
         return []
-    return [
-        "answers whose labels the task no longer has: the run was asked about another set of labels"
-    ]
+    return ["answers with labels that the task no longer has: the run used another set of labels"]
 
 
 def _to_label_tuple(value: Value | None) -> tuple[str, ...] | None:

@@ -29,7 +29,7 @@ COMMANDS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune,
 _EXIT_CODES = """\
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,
 4 bad input or task, 5 model unavailable, 6 run locked, 7 disk,
-8 run belongs to something else, 130 interrupted (the same command goes on)."""
+8 run belongs to another task, model or table, 130 interrupted (can be resumed)."""
 
 app = typer.Typer(
     name="medtask",

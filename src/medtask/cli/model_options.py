@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medtask.engines.base import Engine
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model computes.")
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Device to compute on.")
 ]
 MemoryLimit = Annotated[
     str | None, typer.Option(metavar="AMOUNT", help="Memory that the model may use, as in 8GB.")

@@ -56,11 +56,11 @@ def find_record(task: Task, table: Table, row: int, record_id: str | None) -> Re
             return record
     if record_id is not None:
         raise UsageError(
-            f"no row of {table.source} has the id {record_id}",
-            fix="look the id up, or name the row's number with --row",
+            f"{table.source} has no row with the id {record_id}",
+            fix="check the id, or give the number of the row with --row",
         )
     raise UsageError(
-        f"{table.source} has no row {row}", fix="rows count from 1, without the header"
+        f"{table.source} has no row {row}", fix="rows are counted from 1, without the header"
     )
 
 
@@ -134,8 +134,8 @@ def _render_prompt(engine: Engine, prompt: Prompt) -> Rendering:
     rendering = engine.render(prompt)
     if rendering is None:
         raise EngineError(
-            f"{engine.info.title} does not tell what it reads",
-            fix="choose a model of the hf engine",
+            f"{engine.info.title} does not show its prompts",
+            fix="use a model of the hf engine",
         )
     return rendering
 
@@ -145,11 +145,11 @@ def _list_notes(task: Task, prompt: Prompt) -> tuple[str, ...]:
     if task.reasoning:
         budget = format_count(task.reasoning.budget, "token")
         notes.append(
-            f"before it answers the model thinks, for at most {budget}, which are not shown here"
+            f"the model reasons before it answers, for at most {budget}, which are not shown here"
         )
     orders = len({branch.ask for branch in prompt.branches})
     if orders > 1:
-        notes.append(f"the options are shown in {orders} orders, of which this is the first")
+        notes.append(f"the options are shown in {orders} orders; this is the first")
     return tuple(notes)
 
 
@@ -197,7 +197,7 @@ def describe_faults(error: TaskFaults) -> dict[str, Any]:
 def print_preview(preview: PromptPreview) -> None:
     rendered = preview.rendered
     if isinstance(rendered, Fault):
-        show.print_line(f"{preview.record_id} is not asked: {rendered.status}, {rendered.reason}")
+        show.print_line(f"{preview.record_id} is skipped: {rendered.status}, {rendered.reason}")
         return
     shared = f"{preview.shared_tokens:,} of them shared with other rows"
     show.print_line(
@@ -213,7 +213,7 @@ def print_preview(preview: PromptPreview) -> None:
     )
     show.print_verbatim(rendered.prompt)
     if rendered.texts:
-        show.print_line(("\nand how each answer continues it", "dim"))
+        show.print_line(("\ncontinuation for each answer", "dim"))
         width = min(40, max(map(len, rendered.texts)))
         for name, text in rendered.texts.items():
             cost = format_count(rendered.tokens[name], "token")
@@ -222,10 +222,10 @@ def print_preview(preview: PromptPreview) -> None:
                 (f"  {cost}", "dim"),
             )
     elif preview.schema:
-        show.print_line(("\nand the JSON schema that what follows satisfies", "dim"))
+        show.print_line(("\nJSON schema of the generated text", "dim"))
         show.print_json(preview.schema)
     else:
-        show.print_line(("\nand then the model writes", "dim"))
+        show.print_line(("\nfollowed by generated text", "dim"))
     for note in preview.notes:
         show.print_fact("note", note)
     for warning in preview.warnings:

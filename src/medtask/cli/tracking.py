@@ -19,7 +19,7 @@ TrackingStore = Annotated[
     typer.Option(
         "--track",
         metavar="WHERE",
-        help="Tell the figures to mlflow, mlflow:URI or weave:ENTITY/PROJECT as well.",
+        help="Log metrics to mlflow, mlflow:URI or weave:ENTITY/PROJECT.",
     ),
 ]
 

@@ -14,71 +14,71 @@ if TYPE_CHECKING:
 
 _TrainingMethod = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
 TrainingMethod = Annotated[
-    _TrainingMethod, typer.Option(help="What is trained: see docs/training.md.")
+    _TrainingMethod, typer.Option(help="Training method: see docs/training.md.")
 ]
 SearchMethod = Annotated[
-    _TrainingMethod | None, typer.Option(help="Search for the settings of such a training.")
+    _TrainingMethod | None, typer.Option(help="Optimize the settings of this training method.")
 ]
 OutputFolder = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR", help="The folder of the model; default: models/METHOD beside the task."
-    ),
+    typer.Option(metavar="DIR", help="Model folder; default: models/METHOD beside the task."),
 ]
 BaseModels = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="MODEL", help="What training begins with; once for each model of a hybrid."
+        metavar="MODEL", help="Base model; repeat the option for the members of a hybrid."
     ),
 ]
 FurtherTasks = Annotated[
     list[str] | None,
-    typer.Option(metavar="TASK[=TABLE]", help="A further task for the same model."),
+    typer.Option(metavar="TASK[=TABLE]", help="Additional task for the same model."),
 ]
 ValidationTable = Annotated[
-    str | None, typer.Option(metavar="TABLE", help="Rows to validate by; default: a share of DATA.")
+    str | None, typer.Option(metavar="TABLE", help="Validation table; default: a share of DATA.")
 ]
 ValidationShare = Annotated[
-    float, typer.Option(metavar="SHARE", help="Of the rows, those that are kept to validate by.")
+    float, typer.Option(metavar="SHARE", help="Share of rows used for validation.")
 ]
 MinLabelRows = Annotated[
     int, typer.Option(min=1, metavar="N", help="Leave out labels with fewer rows.")
 ]
 MaxLabelRows = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="At most so many rows of a label.")
+    int | None, typer.Option(min=1, metavar="N", help="Maximum number of rows per label.")
 ]
-EpochCount = Annotated[float, typer.Option(metavar="N", help="How often every row is read.")]
+EpochCount = Annotated[float, typer.Option(metavar="N", help="Number of epochs.")]
 LearningRate = Annotated[
-    float | None, typer.Option(metavar="RATE", help="Highest learning rate; default: by method.")
+    float | None, typer.Option(metavar="RATE", help="Maximum learning rate; default: by method.")
 ]
-BatchRows = Annotated[int, typer.Option(metavar="ROWS", help="Rows of one step.")]
-AdapterRank = Annotated[int, typer.Option(metavar="R", help="Of an adapter.")]
+BatchRows = Annotated[int, typer.Option(metavar="ROWS", help="Rows per step.")]
+AdapterRank = Annotated[int, typer.Option(metavar="R", help="Rank of the adapter.")]
 AdapterAlpha = Annotated[
     float | None,
-    typer.Option(metavar="A", help="Of an adapter; default: 16, or twice the rank (LoRA)."),
+    typer.Option(metavar="A", help="Alpha of the adapter; default: 16, or twice the rank (LoRA)."),
 ]
-AdapterDropout = Annotated[float, typer.Option(metavar="SHARE", help="Of an adapter.")]
+AdapterDropout = Annotated[float, typer.Option(metavar="SHARE", help="Dropout of the adapter.")]
 EarlyStoppingPatience = Annotated[
-    int, typer.Option(metavar="N", help="Stop after so many validations without a gain.")
+    int, typer.Option(metavar="N", help="Stop after this many validations without improvement.")
 ]
-ValidationsPerEpoch = Annotated[
-    int, typer.Option(metavar="N", help="How often an epoch is validated.")
-]
+ValidationsPerEpoch = Annotated[int, typer.Option(metavar="N", help="Validations per epoch.")]
 MaxRowTokens = Annotated[int, typer.Option(metavar="N", help="Leave out rows with more tokens.")]
-RandomSeed = Annotated[int, typer.Option(metavar="N", help="Of everything that chance decides.")]
+RandomSeed = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
 DisablePacking = Annotated[
-    bool, typer.Option("--no-pack", help="Read the prompt anew for every row.")
+    bool, typer.Option("--no-pack", help="Do not share the prompt prefix between rows.")
 ]
 GradientCheckpointing = Annotated[
-    bool, typer.Option("--checkpointing", help="Less memory, a third more time.")
+    bool,
+    typer.Option(
+        "--checkpointing", help="Gradient checkpointing: less memory, about a third more time."
+    ),
 ]
 BaseDtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Number format of the base's weights."),
+    typer.Option(help="Number format of the base model's weights."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
 MarkAsDemonstration = Annotated[
-    bool, typer.Option("--demonstration", help="The model card says that it is none for real work.")
+    bool,
+    typer.Option("--demonstration", help="Mark the model as a demonstration in its model card."),
 ]
 
 _RECIPE_FIELDS = (

@@ -90,7 +90,7 @@ BUILT_IN_ENGINES: Mapping[str, EngineSpec] = MappingProxyType(
                 option_fields=_LOCAL_OPTIONS | {"quantize", "adapter"},
                 packages=("torch", "transformers"),
                 install="pip install 'medtask[hf]'",
-                description="models of transformers: exact probabilities, text, fields",
+                description="transformers models: exact probabilities, text, fields",
                 traits=EngineTraits(trainable=True),
             ),
             EngineSpec(

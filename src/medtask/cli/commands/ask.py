@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _INSTRUCTION = "Answer the question."
 _USAGE_HINT = (
-    "Each line is a question of its own. An empty line or Ctrl-D ends; Ctrl-C stops an answer."
+    "Each line is a separate question. An empty line or Ctrl-D ends; Ctrl-C stops an answer."
 )
 _STOP_REASONS = {
-    "length": "it reached {tokens} before its end; --max-tokens allows more",
+    "length": "it reached {tokens}; increase --max-tokens",
     "loop": "it repeated itself",
-    "deadline": "its time was over",
+    "deadline": "it reached the time limit",
 }
 
 TextCallback = Callable[[str], None]
@@ -65,31 +65,39 @@ class AskSession:
 @add_load_options
 def ask(
     question: Annotated[
-        str | None, typer.Argument(metavar="QUESTION", help="Default: standard input, or a prompt.")
+        str | None,
+        typer.Argument(
+            metavar="QUESTION", help="Default: standard input, or an interactive prompt."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Default: smollm2-135m.")
     ] = None,
     context: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A text that is shown before the question.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Text file that is shown before the question."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="The longest answer.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest word.")] = 0.0,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Maximum length of the answer.")
+    ] = 256,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Sampling temperature; 0: the most likely token.")
+    ] = 0.0,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of chance, where the temperature is above 0.")
+        int, typer.Option(metavar="N", help="Random seed, for temperatures above 0.")
     ] = 0,
     think: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Think first, for at most N tokens.")
+        int | None, typer.Option(min=1, metavar="N", help="Reason first, for at most N tokens.")
     ] = None,
     *,
     load_options: LoadOptions,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document in place of the text.")
+        bool, typer.Option("--json", help="Print one JSON document instead of the text.")
     ] = False,
 ) -> None:
-    """Ask a model one question, and watch the answer being written.
+    """Ask a model one question.
 
-    Without a question it asks for one after the other; none knows of those before it.
+    Without a question it opens an interactive prompt; each question is independent of earlier ones.
     """
     from medtask.engines.files.model_files import BUILT_IN_MODEL
     from medtask.runs.manifest import guard_network

@@ -23,27 +23,29 @@ def audit(
     budget: Annotated[
         int | None,
         typer.Option(
-            min=30, metavar="N", help=f"How many rows to look at; default: {DEFAULT_AUDIT_ROWS}."
+            min=30, metavar="N", help=f"Number of rows to label; default: {DEFAULT_AUDIT_ROWS}."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the draw; default: 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed of the sample; default: 0.")
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A table with the columns id and gold; default: the sample, filled in.",
+            help="Table with the columns id and gold; default: the filled-in sample.",
         ),
     ] = None,
     task: TaskFile = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the sample lies; default: RUN/audit.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the sample; default: RUN/audit.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which rows to label by hand, and what they tell of all.
+    """Estimate the accuracy from a hand-labelled sample.
 
-    First it writes a sample: fill in its column gold, without looking at the answers. The same
-    command again then reads the labels and tells what they say of the whole table.
+    The first call writes a sample of rows: fill in its column gold without looking at the answers.
+    The same command then reads these labels and estimates the accuracy on the whole table.
     """
     from medtask.privacy import block_network
     from medtask.runs.answer_table import open_answers
@@ -80,8 +82,8 @@ def audit(
         _print_result(result)
         if answers.task.group_column:
             note = (
-                f"rows of one {answers.task.group_column} are taken as independent: where "
-                "they are alike, the intervals are too narrow"
+                f"rows of the same {answers.task.group_column} are treated as independent; if "
+                "they are similar, the intervals are too narrow"
             )
             show.print_fact("note", note)
     elif sample:
@@ -108,11 +110,9 @@ def _print_result(result: AuditResult) -> None:
 
 def _print_sample(sample: AuditSample, source: Path) -> None:
     summary = (
-        f"{sample.drawn_rows:,} of {format_count(sample.rows, 'row')} to look at, in random "
+        f"{sample.drawn_rows:,} of {format_count(sample.rows, 'row')} to label, in random "
         "order, "
         "without their answers"
     )
     show.print_line((str(sample.table_path), "bold"), f"   {summary}")
-    show.print_line(
-        f"Fill in the column gold (as many as you can, from the top), then: medtask audit {source}"
-    )
+    show.print_line(f"Fill in the column gold from the top, then run: medtask audit {source}")

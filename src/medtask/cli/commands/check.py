@@ -49,26 +49,25 @@ def check(
     data: DataSource = None,
     row: Annotated[
         int | None,
-        typer.Option(min=1, metavar="K", help="Show the exact text that is read for row K."),
+        typer.Option(min=1, metavar="K", help="Show the exact prompt of row K."),
     ] = None,
     record_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="The same, for the row with this id.")
+        str | None,
+        typer.Option("--id", metavar="ID", help="Show the exact prompt of the row with this id."),
     ] = None,
     model: ModelName = None,
     sheet: SheetName = None,
     *,
     measure: Annotated[
-        bool, typer.Option(help="Time a few rows, to tell how long a run takes.")
+        bool, typer.Option(help="Time a few rows to estimate the duration of a run.")
     ] = True,
     load_options: LoadOptions,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", help="One JSON document about one row (the first, if none is named)."
-        ),
+        typer.Option("--json", help="Print one JSON document about one row (default: the first)."),
     ] = False,
 ) -> None:
-    """Try a task on its table before it is run."""
+    """Check a task, its table and its model before a run."""
     from medtask.tasks.load import load_task
 
     try:
@@ -138,8 +137,8 @@ def _print_task_check(
         show.print_warning(warning)
     if not statistics.prompt_count:
         raise TableError(
-            f"{table.source} has no row with a text to ask about",
-            fix="check which column the task's input uses",
+            f"{table.source} has no row with a usable text",
+            fix="check the columns that the task's input uses",
         )
     with closing(load_model()) as engine:
         _print_prompt_cost(task, engine, statistics)
@@ -163,12 +162,10 @@ def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None
         )
     repeats = statistics.prompt_count - statistics.count_distinct_prompts()
     if repeats:
-        many = (
-            "repeat an earlier text: they are" if repeats > 1 else "repeats an earlier text: it is"
-        )
+        many = "repeat an earlier text and are" if repeats > 1 else "repeats an earlier text and is"
         show.print_fact(
             "duplicates",
-            f"{repeats:,} of {format_count(statistics.rows, 'row')} {many} asked once",
+            f"{repeats:,} of {format_count(statistics.rows, 'row')} {many} answered once",
         )
     if task.gold_column:
         show.print_fact(
@@ -208,7 +205,7 @@ def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics
         engine.render(statistics.longest[0]),
     )
     if plan is None or longest is None or rendering is None:
-        show.print_fact("prompt", f"{engine.info.title} does not tell its tokens")
+        show.print_fact("prompt", f"{engine.info.title} does not report token counts")
         return
     row_tokens = sum(plan.own_tokens) / len(plan.own_tokens)
     sizes = [longest.shared_tokens + tokens for tokens in longest.own_tokens]

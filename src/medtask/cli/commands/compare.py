@@ -35,26 +35,28 @@ def compare(
     baselines: Annotated[
         bool,
         typer.Option(
-            "--baselines/--no-baselines", help="Simple methods on the same rows, beside them."
+            "--baselines/--no-baselines", help="Include simple baselines on the same rows."
         ),
     ] = True,
     price_per_hour: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="AMOUNT", help="What the machine costs, for a price per 1,000 rows."
+            min=0,
+            metavar="AMOUNT",
+            help="Price of the machine per hour, for the cost of 1,000 rows.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.html", help="Write a report, and its numbers as JSON beside it."
+            metavar="FILE.html", help="Write a report, with its numbers as JSON beside it."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold systems against each other, on the same rows.
+    """Compare systems on the same rows.
 
-    Every pair is tested on the same rows, and every p is corrected for the number of pairs (Holm).
+    Every pair of systems is tested on the same rows; p values are corrected by Holm's method.
     """
     from medtask.evaluation.comparison.leaderboard import (
         describe_leaderboard,
@@ -66,8 +68,8 @@ def compare(
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
-            f"{out} is not the name of a page",
-            fix=f"give it a name that ends in .html, such as {out.with_suffix('.html')}",
+            f"{out} is not a valid name for a report",
+            fix=f"use a name that ends in .html, such as {out.with_suffix('.html')}",
         )
     with block_network():
         answers = _open_systems(systems, gold, kind, group)
@@ -104,7 +106,8 @@ def _open_systems(
     """
     if len(systems) < 2:
         raise UsageError(
-            "one system cannot be compared", fix="name two or more; for one: medtask evaluate"
+            "a comparison needs at least two systems",
+            fix="name two or more; for one: medtask evaluate",
         )
     faults: list[UsageError] = []
     found: dict[Path, AnswerTable] = {}
@@ -153,12 +156,13 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
         (one, first), (other, second), *_ = kinds.items()
         raise UsageError(
             f"{first} answers a question of the kind {one}, {second} one of the kind {other}",
-            fix="compare answers to the same question; for tables of other tools say --kind",
+            fix="compare answers to the same question; for tables of other tools give --kind",
         )
     abstentions = {answers.task.abstain.name for answers in systems if answers.task.abstain}
     if len(abstentions) > 1:
         raise UsageError(
-            "the systems abstain by different names", fix="compare answers to the same question"
+            "the systems use different names for the abstention",
+            fix="compare answers to the same question",
         )
     numbered = [answers for answers in systems if answers.task.id_column is None]
     if (

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 data = typer.Typer(
     name="data",
-    help="Make rows with gold ready for a trainer.",
+    help="Prepare training data.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -38,7 +38,7 @@ data = typer.Typer(
 
 @data.callback()
 def _data_callback() -> None:
-    """Make rows with gold ready for a trainer."""
+    """Prepare training data."""
 
 
 @data.command()
@@ -48,7 +48,7 @@ def prepare(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Where the files go: a new folder, or one of an earlier preparation.",
+            help="Output folder: a new one, or one of an earlier preparation.",
         ),
     ],
     data: DataSource = None,
@@ -59,17 +59,17 @@ def prepare(
     gold: GoldColumn = None,
     form: Annotated[
         Literal["messages", "prompt-completion"],
-        typer.Option("--format", help="A line is the whole chat, or question and answer apart."),
+        typer.Option("--format", help="One chat per line, or prompt and completion as two fields."),
     ] = "messages",
     sheet: SheetName = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the rows that are set aside.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the validation split.")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write rows with gold as chats that trainers read, cleaned and divided.
+    """Write rows with gold as chat data for other trainers.
 
-    Duplicates, contradictions and rows without gold are left out (cleaning.csv says why); no
-    patient, no text and no near duplicate is in both parts.
+    Duplicates, contradictions and rows without gold are left out (see cleaning.csv). No group, no
+    text and no near duplicate is in both parts.
     """
     from medtask.privacy import block_network
     from medtask.tables.read import read_table
@@ -120,7 +120,7 @@ def _print_result(folder: Path, training_data: TrainingData, document: dict[str,
         show.print_warning(note)
     if document["phi"] == "yes":
         show.print_warning(
-            "these files hold patients' texts in plain words: keep them where the table may be kept"
+            "these files contain patients' texts: store them only where the table may be stored"
         )
     show.print_line(
         (f"{folder}{os.sep}", "bold"), f"   {'  '.join([*document['files'], 'data.json'])}"

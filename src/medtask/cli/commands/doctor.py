@@ -32,12 +32,15 @@ _BAR_WIDTH = 30  # characters
 def doctor(
     task: Annotated[
         Path | None,
-        typer.Argument(metavar="[TASK]", help="Examine its labels; without it, this machine."),
+        typer.Argument(
+            metavar="[TASK]", help="Task whose labels are checked; default: check this machine."
+        ),
     ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="Its answers too: a run's folder, or a table with id and answer."
+            metavar="RUN",
+            help="Answers to include: a run folder, or a table with the columns id and answer.",
         ),
     ] = None,
     gold: GoldSource = None,
@@ -45,17 +48,17 @@ def doctor(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Load this model and try it; with TASK: its tokens, and what it prefers.",
+            help="Load and test this model; with TASK: check label tokens and label bias.",
         ),
     ] = None,
     prior: Annotated[
-        bool, typer.Option("--prior", help="The same with the run's own model, or the task's.")
+        bool, typer.Option("--prior", help="Do the same with the model of the run or of the task.")
     ] = False,
     *,
     load_options: LoadOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Find what is wrong with this machine, or with a task's labels."""
+    """Check this machine, or the labels of a task."""
     if task is None:
         if run or gold or prior:
             raise UsageError(
@@ -105,9 +108,9 @@ def _check_environment(model: str | None, options: LoadOptions, as_json: bool) -
             if result.fix:
                 show.print_line(" " * 17, ("fix: ", "bold"), result.fix)
         show.print_line(
-            "All that a run needs is here."
+            "Everything that a run needs is installed."
             if passed
-            else "Runs do not work until what is marked bad is mended."
+            else "Runs do not work until the problems marked bad are fixed."
         )
     raise typer.Exit(0 if passed else EngineError.exit_code)
 
@@ -117,9 +120,7 @@ def _find_reference(answers: AnswerTable | None, default: str | None) -> str:
     identity = answers.manifest.get("model", {}).get("identity", {}) if answers else {}
     reference = identity.get("model") or identity.get("reference") or default
     if not reference:
-        raise UsageError(
-            "neither the run nor the task tells which model answers", fix="name it with --model"
-        )
+        raise UsageError("neither the run nor the task names a model", fix="name it with --model")
     return str(reference)
 
 
@@ -133,7 +134,7 @@ def _print_label_report(name: str, report: LabelSetReport) -> None:
     if report.bias:
         _print_label_bias(report.bias)
     for gap in report.skipped_checks:
-        show.print_line(("not examined: ", "dim"), gap)
+        show.print_line(("not checked: ", "dim"), gap)
 
 
 def _print_label_bias(bias: ContentFreeBias) -> None:
@@ -143,7 +144,7 @@ def _print_label_bias(bias: ContentFreeBias) -> None:
     show.print_line(
         (
             (
-                f"with nothing to read (mean of {len(bias.inputs)} empty inputs; "
+                f"content-free inputs (mean of {len(bias.inputs)} empty inputs; "
                 f"{format_percent(bias.uniform_share)} would be even)"
             ),
             "dim",

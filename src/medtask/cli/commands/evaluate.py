@@ -33,27 +33,26 @@ def evaluate(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Find which answers may be accepted at so many errors, as in 0.05.",
+            help="Find answers that can be accepted at this error rate, for example 0.05.",
         ),
     ] = None,
     level: Annotated[
-        float, typer.Option(metavar="SHARE", help="How surely that must hold.")
+        float, typer.Option(metavar="SHARE", help="Confidence level of this guarantee.")
     ] = 0.95,
     by_class: Annotated[
-        bool, typer.Option("--by-class", help="A threshold for each label that is answered.")
+        bool, typer.Option("--by-class", help="Use one threshold per predicted label.")
     ] = False,
     calibrate: Annotated[
         Literal["auto", "temperature", "bias", "isotonic", "batch"] | None,
-        typer.Option(
-            help="Fit how far confidence can be believed; later runs of the task apply it."
-        ),
+        typer.Option(help="Fit a calibration; later runs of the task apply it."),
     ] = None,
     sets: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Sets of labels that miss the truth in so many rows."),
+        typer.Option(metavar="SHARE", help="Write prediction sets with this rate of misses."),
     ] = None,
     readers: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Two columns in which people have answered.")
+        str | None,
+        typer.Option(metavar="A,B", help="Two columns with the answers of two annotators."),
     ] = None,
     task: TaskFile = None,
     kind: KindName = None,
@@ -61,22 +60,24 @@ def evaluate(
     sheet: SheetName = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where files go; default: the run, or beside the table."),
+        typer.Option(
+            metavar="DIR", help="Output folder; default: the run folder, or beside the table."
+        ),
     ] = None,
     baselines: Annotated[
-        bool, typer.Option(help="Compare with simple methods on the same rows.")
+        bool, typer.Option(help="Include simple baselines on the same rows.")
     ] = True,
     track: TrackingStore = None,
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let figures go to a store on another machine.")
+        bool, typer.Option("--allow-remote", help="Allow a tracking store on another machine.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of resamples and draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of resampling.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure answers against gold, whoever gave them.
+    """Measure answers against gold.
 
-    Every figure has its 95 % interval. With --max-error the answers are parted in two: accepted.csv
-    and review.csv.
+    Every metric has a 95 % interval. With --max-error the answers are split into accepted.csv and
+    review.csv.
     """
     from medtask.privacy import block_network
     from medtask.runs.answer_table import open_answers
@@ -137,7 +138,7 @@ def _check_fractions(options: EvaluationOptions) -> None:
     ):
         if share is not None and not 0 < share < 1:
             raise UsageError(
-                f"{flag} {share:g} is no share", fix="write a number between 0 and 1, such as 0.05"
+                f"{flag} {share:g} is not a share", fix="use a number between 0 and 1, such as 0.05"
             )
 
 

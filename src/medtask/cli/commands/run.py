@@ -44,16 +44,17 @@ def run(
     model: ModelName = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The run's folder; default: a new one in TASK/runs."),
+        typer.Option(metavar="DIR", help="Run folder; default: a new folder in TASK/runs."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Ask the first N rows only.")
+        int | None, typer.Option(min=1, metavar="N", help="Use only the first N rows.")
     ] = None,
     gold: GoldColumn = None,
     to: Annotated[
         str,
         typer.Option(
-            metavar="FORMATS", help="Tables of answers to write: csv, parquet, xlsx, jsonl."
+            metavar="FORMATS",
+            help="Answer tables to write, separated by commas: csv, parquet, xlsx, jsonl.",
         ),
     ] = "csv,parquet",
     sheet: SheetName = None,
@@ -61,19 +62,21 @@ def run(
     load_options: LoadOptions,
     uncalibrated: Annotated[
         bool,
-        typer.Option("--uncalibrated", help="Leave a calibration of this task and model aside."),
+        typer.Option("--uncalibrated", help="Do not apply a stored calibration."),
     ] = False,
     track: TrackingStore = None,
     max_error_rate: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Exit with 3 where more rows than this got no answer."),
+        typer.Option(
+            min=0, max=1, help="Exit with code 3 if the share of rows without an answer is higher."
+        ),
     ] = 0.05,
     new_run: Annotated[
-        bool, typer.Option("--new-run", help="Start afresh beside earlier runs.")
+        bool, typer.Option("--new-run", help="Start a new run instead of resuming.")
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Take a run over whose process on another host has died."),
+        typer.Option("--force", help="Take over a run whose process on another host has died."),
     ] = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -81,7 +84,7 @@ def run(
 ) -> None:
     """Answer a task's question for every row of a table.
 
-    Run the same command again to go on where it was stopped: nothing is asked twice.
+    Running the same command again resumes an interrupted run; answered rows are not repeated.
     """
     from medtask.cli.progress import RunProgressDisplay
     from medtask.runs.local_run import run as run_task
@@ -156,11 +159,11 @@ def _print_result(result: Run, resume_note: str) -> None:
     if result.summary is None:
         answered = sum(result.status_counts.values())
         show.print_line(
-            f"Stopped: {answered:,} of {format_count(result.rows, 'row')} have their "
-            "answers, in "
+            f"Stopped: {answered:,} of {format_count(result.rows, 'row')} are "
+            "answered, in "
             f"{result.folder}"
         )
-        show.print_line(f"Run the same command again{resume_note}: nothing is asked twice.")
+        show.print_line(f"Run the same command again{resume_note} to resume.")
         return
     from medtask.evaluation.report.terminal_summary import format_summary_lines
 
@@ -171,6 +174,6 @@ def _print_result(result: Run, resume_note: str) -> None:
     if result.exit_code == 3:
         show.print_line(
             ("warning: ", "yellow"),
-            "more rows than --max-error-rate allows got no answer; the report tells why",
+            "more rows than --max-error-rate allows have no answer; see the report",
             stderr=True,
         )

@@ -69,10 +69,10 @@ def train(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a better model on rows with gold.
+    """Train a model on rows with gold.
 
-    What comes out is a folder that run, evaluate and compare take like any model. Ctrl-C keeps what
-    was best until then; the same command goes on where it stopped, after a crash too.
+    The result is a folder that can be used as a model. Ctrl-C keeps the best state so far; the same
+    command resumes the training, also after a crash.
     """
     from medtask.tasks.load import load_task
     from medtask.training.train import TaskData, preview_training
@@ -145,7 +145,7 @@ def _open_task_data(argument: str) -> TaskData:
     if not table and task.data is None:
         raise UsageError(
             f"{path} names no table",
-            fix=f"name one, as in --also {path}=TABLE, or write `data: TABLE` into its task file",
+            fix=f"name one with --also {path}=TABLE, or write `data: TABLE` into its task file",
         )
     return TaskData(task, read_table(Path(table) if table else task.data))
 
@@ -202,8 +202,8 @@ def _print_result(result: TrainResult) -> None:
             show.print_line((task_result.calibration, "dim"))
     if result.state == "interrupted":
         show.print_line(
-            "Stopped: the folder holds the best state until then. Run the same command again to "
-            "go on."
+            "Stopped: the folder contains the best state so far. Run the same command again to "
+            "resume."
         )
     show.print_line(
         (f"{result.folder}/", "bold"),

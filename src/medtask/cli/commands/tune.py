@@ -52,54 +52,63 @@ def tune(
     task: TaskPath,
     data: DataSource = None,
     budget: Annotated[
-        str, typer.Option(metavar="TIME", help="How long to search, as in 90s, 20m or 2h.")
+        str,
+        typer.Option(metavar="TIME", help="Time limit of the search, for example 90s, 20m or 2h."),
     ] = "20m",
     what: Annotated[
         Literal["prompt", "examples", "mipro", "training"] | None,
         typer.Option(
-            help="What to search for; default: prompt and examples, with --method training."
+            help="What to optimize; default: prompt and examples, or training with --method."
         ),
     ] = None,
     model: ModelName = None,
     proposer: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Who writes instructions; default: the model itself."),
+        typer.Option(
+            metavar="MODEL", help="Model that writes instructions; default: the model itself."
+        ),
     ] = None,
     method: SearchMethod = None,
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="What the training begins with.")
+        str | None, typer.Option(metavar="MODEL", help="Base model of the training.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE|DIR", help="The new task file, beside the old; or the search’s folder."
+            metavar="FILE|DIR",
+            help="New task file in the task's folder, or the folder of a training search.",
         ),
     ] = None,
     gold: GoldColumn = None,
     sheet: SheetName = None,
     test_share: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Rows that no search sees, to measure with at the end."),
+        typer.Option(
+            metavar="SHARE", help="Share of rows kept out of the search, for the final measurement."
+        ),
     ] = 0.25,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     keep_anyway: Annotated[
-        bool, typer.Option("--keep-anyway", help="Write the new file even where no gain is shown.")
+        bool, typer.Option("--keep-anyway", help="Write the new file even if no gain is shown.")
     ] = False,
     acknowledge_phi: Annotated[
-        bool, typer.Option("--acknowledge-phi", help="With phi: true, let rows stand in the file.")
+        bool,
+        typer.Option(
+            "--acknowledge-phi", help="With phi: true, allow texts of rows in the new file."
+        ),
     ] = False,
     *,
     load_options: LoadOptions,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find better words for a task, or settings of a training.
+    """Optimize the prompt of a task, or the settings of a training.
 
-    The rows with gold are divided in three: what is tried is taken from the first part and chosen
-    by the second; the third, which no search sees, tells at the end what it has brought. Ctrl-C
-    ends the search, and the best so far is measured.
+    The rows with gold are split into three parts: candidates are made from the first and selected
+    on the second; the gain is measured on the third, which the search does not use. Ctrl-C ends
+    the search and measures the best candidate so far.
     """
     from medtask.cli.progress import SearchProgressDisplay
     from medtask.tasks.load import load_task
@@ -112,16 +121,14 @@ def tune(
     tunes_training = what == "training" or (what is None and method is not None)
     if method is not None and not tunes_training:
         raise UsageError(
-            "--method is how a model is trained, and words are searched for",
-            fix="leave out --method, or --what",
+            "--method applies to a training search, not to a prompt search",
+            fix="leave out --method or --what",
         )
     display = SearchProgressDisplay(quiet=quiet)
     with open_table(loaded_task, data, sheet) as table, redirect_stdout(sys.stderr):
         if loaded_task.gold_column is None:
             fix = "name it with --gold COLUMN, or write `gold: COLUMN` into the task file"
-            raise InputError(
-                "a search needs to know what is right, and no gold column is named", fix=fix
-            )
+            raise InputError("a search needs gold answers, and no gold column is named", fix=fix)
         check_table(loaded_task, table)
         parts = _split_rows(loaded_task, table, tunes_training, test_share, seed, display)
         if tunes_training:
@@ -163,18 +170,19 @@ def _choose_task_file(task: Task, out: Path | None, force: bool) -> Path:
     target = out or task.source.with_name(f"{task.source.stem}.tuned.yaml")
     if target.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError(
-            f"{target} is not the name of a task file", fix="give --out a name that ends in .yaml"
+            f"{target} is not a valid name for a task file",
+            fix="give --out a name that ends in .yaml",
         )
     if target.resolve().parent != task.source.resolve().parent:
         fix = (
-            f"give it a name in {task.source.parent}: paths in a task file count from its own "
+            f"choose a name in {task.source.parent}: paths in a task file are relative to its "
             "folder"
         )
         raise UsageError(f"{target} is in another folder than the task", fix=fix)
     if target.exists() and (not force or target.resolve() == task.source.resolve()):
         raise UsageError(
-            f"{target} is already there",
-            fix="give another name with --out, or replace it with --force",
+            f"{target} already exists",
+            fix="choose another name with --out, or replace it with --force",
         )
     return target
 
@@ -300,11 +308,11 @@ def _print_result(document: dict[str, Any]) -> None:
         show.print_fact("note", note)
     if document["written"] is None:
         if document["changed"]:
-            show.print_line("No file was written; --keep-anyway writes what was found.")
+            show.print_line("No file was written; use --keep-anyway to write the result.")
         return
     show.print_line((document["written"], "bold"))
     if document["what"] == "words":
         show.print_warning(
-            "texts of rows, or what a model wrote after reading them, stand in this file: read "
-            "it before you pass it on"
+            "this file contains texts of rows, or text that a model wrote after reading them: read "
+            "it before you share it"
         )
