@@ -27,7 +27,8 @@ from medtask.evaluation.calibration.acceptance import find_acceptance
 from medtask.evaluation.calibration.fitting import fit_calibration
 from medtask.evaluation.calibration.prediction_sets import PredictionSets, fit_prediction_sets
 from medtask.evaluation.calibration.reliability import compute_ece, compute_proper_scores
-from medtask.evaluation.statistics.audit import estimate_audit, plan_audit
+from medtask.evaluation.statistics.audit import estimate_audit
+from medtask.evaluation.statistics.audit_plan import plan_audit
 from medtask.evaluation.statistics.intervals import compute_wilson_bounds
 from medtask.evaluation.statistics.refusal import Refusal
 

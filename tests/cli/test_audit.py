@@ -42,7 +42,7 @@ def test_draw_label_estimate(medtask: RunCommand, table: Path) -> None:
     fill_labels(Path("answers-audit/sample.csv"))
     told = medtask("audit", table)
     assert told.code == 0
-    assert "of all 300 rows, from 60 looks   the looks alone:" in told.out
+    assert "of all 300 rows, from 60 labelled rows   from these rows alone:" in told.out
     document = json.loads(medtask("audit", table, "--json").out)
     assert document["sample"]["labelled"] == document["audit"]["looks"] == 60
     assert document["audit"]["accuracy"]["low"] < 0.67 < document["audit"]["accuracy"]["high"]

@@ -85,7 +85,7 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(
     fill_labels(Path("out/audit/sample.csv"), "curative")
     medtask("evaluate", "out", "--max-error", "0.9", "--no-baselines")
     page = Path("out/report.html").read_text()
-    assert "What does the audit say of all rows?" in page and "from 40 blind looks" in page
+    assert "What does the audit say of all rows?" in page and "from 40 rows labelled" in page
     assert "accepted.csv beside this page" in page and page.count("Error among the") == 1
 
 

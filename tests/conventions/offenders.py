@@ -9,12 +9,7 @@ from __future__ import annotations
 LONG_FILES = {
     "engines/http/client.py",
     "engines/vllm.py",
-    "evaluation/calibration/acceptance.py",
-    "evaluation/calibration/reliability.py",
     "evaluation/comparison/leaderboard.py",
-    "evaluation/report/sections.py",
-    "evaluation/statistics/audit.py",
-    "evaluation/statistics/judge_metrics.py",
     "runs/answer_table.py",
     "sklearn.py",
     "tasks/field_schema.py",

@@ -23,7 +23,8 @@ from medtask.engines.http.probe import PROBE_WORDS
 from medtask.engines.load_options import LoadOptions
 from medtask.engines.registry import is_installed
 from medtask.errors import EngineError, InputError, RunMismatch, UsageError
-from medtask.evaluation.statistics.judge_metrics import JudgeMetrics, PairwiseJudgeMetrics
+from medtask.evaluation.statistics.judge_metrics import JudgeMetrics
+from medtask.evaluation.statistics.pairwise_judge_metrics import PairwiseJudgeMetrics
 from medtask.records import BranchScores, Prompt, Scores, Status
 from medtask.runs.judging import JudgeResult, judge
 from medtask.runs.local_run import run

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from medtask.atomic_files import replace_text
 from medtask.display import format_columns, quote
 from medtask.errors import InputError, RunMismatch, UsageError
-from medtask.evaluation.statistics.audit import AuditPlan, AuditResult, estimate_audit, plan_audit
+from medtask.evaluation.statistics.audit import AuditResult, estimate_audit
+from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.records import Answer, Value, comparable_value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnsweredRow, AnswerTable

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from medtask.display import capitalise_first
 from medtask.errors import MedtaskError, StorageError
 from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportSection
 from medtask.evaluation.report.annotator_report import build_annotator_blocks, list_annotator_lines
+from medtask.evaluation.report.audit_report import build_audit_blocks
+from medtask.evaluation.report.calibration_report import (
+    build_result_blocks,
+    build_risk_blocks,
+    describe_result,
+)
 from medtask.evaluation.report.run_report import write_report
-from medtask.evaluation.statistics.refusal import Refusal
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.calibration_store import (
     CALIBRATION_FILE,
@@ -71,12 +74,14 @@ def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
     )
     if evaluation.calibration is not None:
         sections.append(
-            ReportSection("What does calibration change?", _build_blocks(evaluation.calibration))
+            ReportSection(
+                "What does calibration change?", build_result_blocks(evaluation.calibration)
+            )
         )
     if evaluation.prediction_sets is not None:
         sections.append(
             ReportSection(
-                "Which answers remain possible?", _build_blocks(evaluation.prediction_sets)
+                "Which answers remain possible?", build_result_blocks(evaluation.prediction_sets)
             )
         )
     if evaluation.annotators is not None:
@@ -89,16 +94,16 @@ def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
 def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
     """The same for a terminal, in one line each."""
     gold = evaluation.summary.gold
-    lines = [f"confidence: {gold.reliability.describe()}"] if gold and gold.reliability else []
+    lines = (
+        [f"confidence: {describe_result(gold.reliability)}"] if gold and gold.reliability else []
+    )
     for name, part in (
         ("acceptance", evaluation.acceptance),
         ("calibration", evaluation.calibration),
         ("prediction sets", evaluation.prediction_sets),
     ):
         if part is not None:
-            lines.append(
-                f"{name}: {f'refused: {part}' if isinstance(part, Refusal) else part.describe()}"
-            )
+            lines.append(f"{name}: {describe_result(part)}")
     if evaluation.saved_calibration:
         runs = (
             "Runs of this task with this model apply the calibration from now on; to apply it "
@@ -140,7 +145,7 @@ def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
     try:
         sample = read_audit_sample(answers.folder / "audit")
         blocks = (
-            estimate_from_labels(answers, sample.folder).build_blocks()
+            build_audit_blocks(estimate_from_labels(answers, sample.folder))
             if sample and sample.labelled_rows
             else []
         )
@@ -152,26 +157,19 @@ def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
 def _build_acceptance_blocks(evaluation: Evaluation) -> list[ReportBlock]:
     gold = evaluation.summary.gold
     curve = (
-        gold.reliability.build_risk_blocks()
+        build_risk_blocks(gold.reliability)
         if gold and gold.reliability and not isinstance(evaluation.acceptance, Acceptance)
         else []
+    )
+    acceptance_blocks = (
+        [Paragraph(_ACCEPTANCE_HINT)]
+        if evaluation.acceptance is None
+        else build_result_blocks(evaluation.acceptance)
     )
     triage_blocks = (
         [Paragraph(_TRIAGE_TEXT)] if isinstance(evaluation.acceptance, Acceptance) else []
     )
-    return [*_build_blocks(evaluation.acceptance), *triage_blocks, *curve]
-
-
-def _build_blocks(part: Any) -> list[ReportBlock]:
-    if part is None:
-        return [Paragraph(_ACCEPTANCE_HINT)]
-    if isinstance(part, Refusal):
-        return [Paragraph(f"Refused: {part}.", "note")]
-    return (
-        list(part.build_blocks())
-        if hasattr(part, "build_blocks")
-        else [Paragraph(f"{capitalise_first(part.describe())}.")]
-    )
+    return [*acceptance_blocks, *triage_blocks, *curve]
 
 
 def _describe_answer_source(answers: AnswerTable) -> Mapping[str, object]:

@@ -10,8 +10,10 @@ from medtask.evaluation.statistics.judge_metrics import (
     GradedAnswer,
     GradeScale,
     JudgeMetrics,
-    PairwiseJudgeMetrics,
     compute_judge_metrics,
+)
+from medtask.evaluation.statistics.pairwise_judge_metrics import (
+    PairwiseJudgeMetrics,
     compute_pairwise_judge_metrics,
 )
 from medtask.prediction.judgements import (

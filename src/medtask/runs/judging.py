@@ -16,7 +16,8 @@ from typing import Any
 from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
 from medtask.errors import UsageError
-from medtask.evaluation.statistics.judge_metrics import JudgeMetrics, PairwiseJudgeMetrics
+from medtask.evaluation.statistics.judge_metrics import JudgeMetrics
+from medtask.evaluation.statistics.pairwise_judge_metrics import PairwiseJudgeMetrics
 from medtask.prediction.judgements import check_judge_engine
 from medtask.runs.answer_table import AnswerTable, open_answers
 from medtask.runs.judgement_tables import write_grade_table, write_pair_table

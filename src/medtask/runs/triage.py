@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.calibration.acceptance import Acceptance, rank_for_review
+from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
+from medtask.evaluation.calibration.review_order import rank_for_review
 from medtask.runs.answer_table import AnsweredRow, AnswerTable
 from medtask.runs.output_columns import ANSWER_COLUMNS, format_cell
 from medtask.runs.run_evaluation import collect_probabilities, list_outcomes

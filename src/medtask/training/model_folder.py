@@ -31,6 +31,8 @@ from medtask.engines.model_metadata import (
 )
 from medtask.engines.registry import load_model
 from medtask.errors import MedtaskError
+from medtask.evaluation.report.calibration_report import describe_result
+from medtask.evaluation.statistics.refusal import Refusal
 from medtask.hardware import inspect_machine
 from medtask.runs.answer_table import open_answers
 from medtask.runs.calibration_store import save_calibration
@@ -84,7 +86,9 @@ class TaskValidation:
     @property
     def calibration(self) -> str:
         fit = self.evaluation.calibration
-        return "" if fit is None else fit.describe() if hasattr(fit, "describe") else str(fit)
+        if fit is None:
+            return ""
+        return str(fit) if isinstance(fit, Refusal) else describe_result(fit)
 
 
 def validate_model(

@@ -14,11 +14,12 @@ from medtask.evaluation.calibration.acceptance import (
     Acceptance,
     compute_min_rows,
     find_acceptance,
-    rank_for_review,
-    sample_one_per_group,
 )
+from medtask.evaluation.calibration.review_order import rank_for_review
 from medtask.evaluation.presentation.blocks import ReportTable
+from medtask.evaluation.report.calibration_report import build_result_blocks, describe_result
 from medtask.evaluation.statistics.refusal import Refusal
+from medtask.evaluation.statistics.resampling import sample_one_per_group
 
 RANDOM = np.random.default_rng(20261120)
 
@@ -164,7 +165,7 @@ def test_each_class_has_a_threshold_or_none() -> None:
     ]  # a class that gold never saw
     with pytest.raises(UsageError):
         found.select_accepted(np.array([0.9]))
-    (table,) = [block for block in found.build_blocks() if isinstance(block, ReportTable)]
+    (table,) = [block for block in build_result_blocks(found) if isinstance(block, ReportTable)]
     assert len(table.lines) == 3
 
 
@@ -246,8 +247,8 @@ def test_what_is_written_down() -> None:
     told = json.loads(json.dumps(found.to_json()))
     assert {"threshold", "coverage", "max_error", "confidence"} <= told.keys()
     assert (told["max_error"], told["confidence"], told["coverage"]) == (0.1, 0.9, 1.0)
-    assert "at most 10 % of the accepted are wrong, with 90 % confidence" in found.describe()
-    assert len(found.build_blocks()) == 3
+    assert "at most 10 % of the accepted are wrong, with 90 % confidence" in describe_result(found)
+    assert len(build_result_blocks(found)) == 3
 
 
 def test_review_effort_goes_where_it_removes_most_errors() -> None:

@@ -19,6 +19,7 @@ from medtask.evaluation.calibration.fitting import (
     fit_temperature,
 )
 from medtask.evaluation.calibration.transforms import Calibration
+from medtask.evaluation.report.calibration_report import describe_result
 from medtask.evaluation.statistics.refusal import Refusal
 
 RANDOM = np.random.default_rng(20261120)
@@ -160,7 +161,7 @@ def test_figures_are_of_rows_that_the_fit_had_not_seen() -> None:
     assert seen < found.after.log_loss.value < found.before.log_loss.value
     assert log_loss(truth, found.apply(fresh)) == pytest.approx(found.after.log_loss.value, abs=0.1)
     assert found.after.ece < found.before.ece
-    assert "bias for each label" in found.describe()
+    assert "bias for each label" in describe_result(found)
 
 
 def test_what_is_calibrated_already_stays_as_it_is() -> None:
@@ -168,7 +169,7 @@ def test_what_is_calibrated_already_stays_as_it_is() -> None:
     found = fit_probabilities(shares, gold)
     assert (found.method, found.calibrated) == ("none", False)
     assert found.apply(shares) == pytest.approx(shares)
-    assert found.describe().startswith("uncalibrated: no method lowers")
+    assert describe_result(found).startswith("uncalibrated: no method lowers")
 
 
 def test_groups_are_kept_together() -> None:
@@ -251,7 +252,7 @@ def test_batch_calibration_divides_by_the_mean() -> None:
         accuracy_score(gold, found.apply(shares).argmax(axis=1))
         > accuracy_score(gold, shares.argmax(axis=1)) + 0.05
     )
-    assert "equally frequent" in found.describe()
+    assert "equally frequent" in describe_result(found)
 
 
 def test_batch_calibration_refuses_too_little() -> None:

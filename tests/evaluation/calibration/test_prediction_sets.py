@@ -6,6 +6,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.prediction_sets import PredictionSets, fit_prediction_sets
+from medtask.evaluation.report.calibration_report import build_result_blocks
 from medtask.evaluation.statistics.refusal import Refusal
 
 RANDOM = np.random.default_rng(20261120)
@@ -146,6 +147,6 @@ def test_one_row_of_each_group_and_what_is_told() -> None:
         sum(size * rows for size, rows in enumerate(found.sizes)) / 100
     )
     assert found.to_json()["mean_size"] == found.mean_size
-    assert len(found.build_blocks()) == 2
+    assert len(build_result_blocks(found)) == 2
     constant = fit_valid_sets(np.full((50, 4), 0.25), np.zeros(50, dtype=int))
     assert constant.mean_size == 4

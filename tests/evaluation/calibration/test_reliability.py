@@ -16,6 +16,12 @@ from medtask.evaluation.calibration.reliability import (
     compute_risk_curve,
 )
 from medtask.evaluation.presentation.blocks import ReportPlot, ReportTable
+from medtask.evaluation.report.calibration_report import (
+    build_reliability_blocks,
+    build_result_blocks,
+    build_risk_blocks,
+    describe_result,
+)
 
 RANDOM = np.random.default_rng(20261120)
 
@@ -92,7 +98,7 @@ def test_miscalibration_is_reported_only_where_it_is_significant() -> None:
     assert sum(accused) <= 3  # 0.6 are expected
     overconfident = measure_answers(*draw_confidences(300, 0.2))
     assert overconfident.p < 0.01
-    assert "surer than it is right" in overconfident.describe()
+    assert "is overconfident" in describe_result(overconfident)
     assert overconfident.ece.low is not None
     assert overconfident.ece.low > 0
 
@@ -138,7 +144,7 @@ def test_degenerate_rows(confidence: list[float], right: list[bool]) -> None:
     assert found.rows + found.rows_without_confidence == len(right)
     assert 0 <= found.ece.value <= 1
     assert np.isfinite(found.log_loss.value)
-    assert found.build_blocks()
+    assert build_result_blocks(found)
     assert found.to_json()["rows"] == found.rows
 
 
@@ -178,11 +184,11 @@ def test_what_the_report_shows() -> None:
     assert told["log_loss"] == asdict(found.log_loss) and told["all_labels"] == {
         name: asdict(one) for name, one in found.distribution_scores.items()
     }
-    blocks = found.build_blocks()
+    blocks = build_result_blocks(found)
     pictures = [block.drawn for block in blocks if isinstance(block, ReportPlot)]
     assert len(pictures) == 2
-    assert found.build_blocks(include_risk=False) == [
-        block for block in blocks if block not in found.build_risk_blocks()
+    assert build_reliability_blocks(found, include_risk=False) == [
+        block for block in blocks if block not in build_risk_blocks(found)
     ]
     assert all(
         isinstance(drawn, Markup) and "NaN" not in drawn and "viewBox" not in drawn

@@ -5,12 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.evaluation.calibration.thresholds import (
-    FOLDS,
-    ThresholdFitter,
-    assign_fold,
-    fit_threshold,
-)
+from medtask.evaluation.calibration.thresholds import ThresholdFitter, assign_fold, fit_threshold
+from medtask.evaluation.statistics.resampling import FOLDS
 
 SHARES = np.array([0.1, 0.2, 0.3, 0.35, 0.4, 0.6, 0.7, 0.8])
 TRUTH = np.array([False, False, True, False, True, True, True, True])

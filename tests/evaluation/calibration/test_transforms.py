@@ -13,6 +13,7 @@ from medtask.evaluation.calibration.transforms import (
     CalibrationScores,
     parse_calibration,
 )
+from medtask.evaluation.report.calibration_report import describe_result
 from medtask.evaluation.statistics.intervals import Metric
 
 CALIBRATION_SCORES = CalibrationScores(
@@ -121,6 +122,6 @@ def test_a_row_whose_labels_all_fall_to_nothing_keeps_its_shares() -> None:
 def test_none_changes_nothing_and_says_why() -> None:
     shares = np.array([[0.9, 0.05]])
     assert NO_CALIBRATION.apply(shares).tolist() == shares.tolist()
-    assert NO_CALIBRATION.describe() == "uncalibrated: no method lowers the log loss"
+    assert describe_result(NO_CALIBRATION) == "uncalibrated: no method lowers the log loss"
     assert TEMPERATURE_CALIBRATION.calibrated
-    assert "temperature 1.50" in TEMPERATURE_CALIBRATION.describe()
+    assert "temperature 1.50" in describe_result(TEMPERATURE_CALIBRATION)

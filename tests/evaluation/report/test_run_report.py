@@ -169,7 +169,7 @@ def test_what_has_to_be_known_first_stands_on_top(run_summary: RunSummary) -> No
 
 
 def test_the_error_at_each_coverage_is_drawn_once(run_summary: RunSummary) -> None:
-    curve = "Error among the surest rows"
+    curve = "Error among accepted rows"
     assert render_report(run_summary, MANIFEST).count(curve) == 1
     assert curve not in render_report(
         run_summary,

@@ -7,13 +7,9 @@ import pytest
 
 from medtask.errors import UsageError
 from medtask.evaluation.presentation.blocks import ReportTable
-from medtask.evaluation.statistics.audit import (
-    AuditPlan,
-    AuditResult,
-    _StratifiedEstimator,
-    estimate_audit,
-    plan_audit,
-)
+from medtask.evaluation.report.audit_report import build_audit_blocks, list_audit_lines
+from medtask.evaluation.statistics.audit import AuditResult, _StratifiedEstimator, estimate_audit
+from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
 
 RANDOM = np.random.default_rng(20261120)
@@ -196,7 +192,7 @@ def test_missing_labels_are_told_and_too_few_refused() -> None:
     most = np.sort(RANDOM.choice(plan.sampled_rows, 110, replace=False))
     found = run_audit(plan, answers, confidence, gold, most)
     assert (found.looks, found.missing) == (110, 10)
-    assert any("10 rows of the sample have no label" in line for line in found.format_lines())
+    assert any("10 rows of the sample have no label" in line for line in list_audit_lines(found))
     for rows, why in (
         (plan.sampled_rows[:20], "too few"),
         (plan.sampled_rows[plan.row_strata[plan.sampled_rows] > 0], "fewer than two"),
@@ -228,12 +224,14 @@ def test_rows_without_answer_or_confidence() -> None:
 def test_the_summary_lines_of_an_audit() -> None:
     answers, confidence, gold = draw_answers(1000)
     found = run_audit(plan_audit(answers, confidence, 120), answers, confidence, gold)
-    lines = found.format_lines()
-    assert lines[0].startswith(f"accuracy {found.accuracy} of all 1,000 rows, from 120 looks")
+    lines = list_audit_lines(found)
+    assert lines[0].startswith(
+        f"accuracy {found.accuracy} of all 1,000 rows, from 120 labelled rows"
+    )
     assert len(lines) == 5
     assert "\u2068" not in "".join(
         lines
     )  # a terminal shows the marks of direction as they are written
-    (table,) = [block for block in found.build_blocks() if isinstance(block, ReportTable)]
+    (table,) = [block for block in build_audit_blocks(found) if isinstance(block, ReportTable)]
     assert len(table.lines) == 4
     assert json.loads(json.dumps(found.to_json()))["accuracy"]["n"] == 120

@@ -8,19 +8,21 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
+from medtask.evaluation.report.judge_report import (
+    UNKNOWN_ERROR,
+    format_judge_metrics,
+    format_pairwise_metrics,
+)
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.judge_metrics import (
     MIN_KAPPA,
-    UNKNOWN_ERROR,
     GradedAnswer,
     GradeScale,
     JudgeAgreement,
     JudgeMetrics,
     compute_judge_metrics,
-    compute_pairwise_judge_metrics,
-    format_judge_metrics,
-    format_pairwise_metrics,
 )
+from medtask.evaluation.statistics.pairwise_judge_metrics import compute_pairwise_judge_metrics
 from medtask.evaluation.statistics.refusal import Refusal
 
 SCALE = GradeScale(("1", "2", "3", "4", "5"), (1.0, 2.0, 3.0, 4.0, 5.0), 3)

@@ -12,7 +12,7 @@ from medtask.evaluation.statistics.significance import (
     compare_by_mcnemar,
     compare_by_randomisation,
     compare_to_guessing,
-    compute_mcnemar_p,
+    compute_sign_test_p,
 )
 
 
@@ -52,9 +52,9 @@ def test_equal_answers_show_no_clear_difference() -> None:
 
 
 def test_changes_are_judged_by_how_uneven_they_are() -> None:
-    assert compute_mcnemar_p(0, 0) == 1
-    assert compute_mcnemar_p(5, 5) == 1
-    assert compute_mcnemar_p(12, 2) == pytest.approx(binomtest(2, 14).pvalue)
+    assert compute_sign_test_p(0, 0) == 1
+    assert compute_sign_test_p(5, 5) == 1
+    assert compute_sign_test_p(12, 2) == pytest.approx(binomtest(2, 14).pvalue)
 
 
 def test_means_are_compared_as_scipy_compares_them() -> None:

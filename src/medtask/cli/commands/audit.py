@@ -104,7 +104,9 @@ def _describe_sample(sample: AuditSample | None) -> dict[str, object] | None:
 
 
 def _print_result(result: AuditResult) -> None:
-    for line in result.format_lines():
+    from medtask.evaluation.report.audit_report import list_audit_lines
+
+    for line in list_audit_lines(result):
         show.print_line(line)
 
 

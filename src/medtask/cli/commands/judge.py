@@ -118,11 +118,8 @@ def judge(
 
 
 def _print_result(result: JudgeResult) -> None:
-    from medtask.evaluation.statistics.judge_metrics import (
-        JudgeMetrics,
-        format_judge_metrics,
-        format_pairwise_metrics,
-    )
+    from medtask.evaluation.report.judge_report import format_judge_metrics, format_pairwise_metrics
+    from medtask.evaluation.statistics.judge_metrics import JudgeMetrics
 
     if result.metrics is None:
         show.print_line("Stopped. Run the same command again to resume.")

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-FOLDS = 5
+from medtask.evaluation.statistics.resampling import FOLDS
+
 MIN_ROWS = 20  # with fewer, a fold is too small to learn from
 _NO_WORDS = "the texts hold no words to learn from"
 

@@ -26,36 +26,23 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.display import capitalise_first, format_percent
+from medtask.display import format_percent
 from medtask.errors import UsageError
-from medtask.evaluation.calibration.reliability import (
+from medtask.evaluation.calibration.reliability import RiskCurve, compute_risk_curve
+from medtask.evaluation.statistics.intervals import (
     BoolArray,
+    FloatArray,
     GroupCodes,
-    RiskCurve,
-    compute_risk_curve,
+    Metric,
+    estimate_proportion,
 )
-from medtask.evaluation.presentation.blocks import (
-    ColumnStyle,
-    Paragraph,
-    ReportBlock,
-    ReportPlot,
-    ReportTable,
-)
-from medtask.evaluation.presentation.curves import draw_risk
-from medtask.evaluation.statistics.intervals import FloatArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.refusal import Refusal
+from medtask.evaluation.statistics.resampling import sample_one_per_group
 
 # Tried from 1.3 to 3 on the sets of benchmarks/guarantees.py, at 371 and 2,000 rows: all accept
 # about as much from 1.5 on.
 START_GROWTH = 1.7
 ClassCodes = NDArray[np.int64]
-_CLASS_TABLE_HEAD: tuple[tuple[str, ColumnStyle], ...] = (
-    ("Answer", "l"),
-    ("Threshold", "n"),
-    ("Accepted", "n"),
-    ("Wrong", "n"),
-    ("Gold rows", "n"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,72 +118,6 @@ class Acceptance:
             **by_class,
         }
 
-    def describe(self) -> str:
-        """The promise in one sentence."""
-        which = "that reach the threshold of their class"
-        if self.threshold is not None:
-            which = f"with a confidence of {self.threshold:.4g} or more"
-        whose = " of every class" if self.class_thresholds else ""
-        unit = " groups, one row of each" if self.grouped else ""
-        low, high = (100 * (bound or 0.0) for bound in (self.coverage.low, self.coverage.high))
-        return (
-            f"accept answers {which}: {format_percent(self.coverage.value)} of the rows "
-            f"({low:.1f}-{high:.1f} %, n = {self.rows:,}{unit}), and "
-            f"at most {100 * self.max_error:g} % of the accepted{whose} are wrong, with "
-            f"{100 * self.level:g} % confidence "
-            f"(of the gold rows {self.accepted:,} are accepted, {self.errors:,} of them wrong)"
-        )
-
-    def build_blocks(self) -> list[ReportBlock]:
-        """For a report: the promise, the curve with the threshold, what it rests on."""
-        unit = "groups, one row drawn from each" if self.grouped else "rows"
-        picture = draw_risk(
-            self.risk_curve.coverage,
-            self.risk_curve.error,
-            "Error and coverage",
-            max_error=self.max_error,
-            accepted=self.coverage.value,
-        )
-        blocks: list[ReportBlock] = [
-            Paragraph(f"{capitalise_first(self.describe())}."),
-            ReportPlot(
-                "Error among the accepted, the more are accepted; the upright line is the "
-                "threshold's coverage",
-                picture,
-            ),
-        ]
-        if self.class_thresholds:
-            lines = [
-                (
-                    rule.name,
-                    _format_threshold(rule.threshold),
-                    f"{rule.accepted:,}",
-                    f"{rule.errors:,}",
-                    f"{rule.rows:,}",
-                )
-                for rule in sorted(
-                    self.class_thresholds.values(),
-                    key=lambda rule: (-rule.accepted, -rule.rows, rule.name),
-                )
-            ]
-            caption = (
-                "Thresholds by class, on gold; without one, all answers of the class go to review"
-            )
-            blocks.append(ReportTable("Thresholds by class", _CLASS_TABLE_HEAD, lines, caption))
-        blocks.append(
-            Paragraph(
-                f"This holds for rows like the {self.rows:,} gold {unit}: they must be a random "
-                "sample of the rows that are sorted by it, "
-                "labelled without regard to the answer. Of a hundred such samples at most some "
-                f"{100 * (1 - self.level):g} give a "
-                "threshold that lets more errors through. New sources, new wording, another "
-                "model or prompt need new gold. It speaks "
-                "of all accepted answers together; a single one may be wrong at any confidence.",
-                "caution",
-            )
-        )
-        return blocks
-
 
 def find_acceptance(
     confidence: FloatArray,
@@ -267,48 +188,6 @@ def find_acceptance(
         level=level,
         risk_curve=compute_risk_curve(sure, correct),
     )
-
-
-def rank_for_review(
-    confidence: FloatArray,
-    *,
-    duplicate_codes: NDArray[np.int64] | None = None,
-    off_set: FloatArray | None = None,
-) -> tuple[NDArray[np.int64], FloatArray]:
-    """The order in which rows are worth a look, most first, and each row's worth: the errors that
-    one look is expected to mend.
-
-    An answer is right with ``confidence`` (NaN: never seen to be) times 1 - ``off_set``, the
-    probability that the truth is in the set at all (NaN or not given: 1). Rows of equal text share
-    a number in ``duplicate_codes``: one look settles all of them, so their expected errors are
-    added up and they come one after the other. Ties keep the table's order.
-    """
-    inside = (
-        np.ones(len(confidence))
-        if off_set is None
-        else 1 - np.nan_to_num(np.clip(off_set, 0, 1), nan=0.0)
-    )
-    wrong = 1 - np.nan_to_num(np.clip(confidence, 0, 1), nan=0.0) * inside
-    unit = (
-        np.arange(len(confidence))
-        if duplicate_codes is None
-        else np.unique(duplicate_codes, return_inverse=True)[1].ravel()
-    )
-    worth = np.bincount(unit, wrong)[unit]
-    first = np.full(int(unit.max(initial=-1)) + 1, len(unit))
-    np.minimum.at(first, unit, np.arange(len(unit)))
-    # Sums of equal rows differ in their last digits by the order of adding; such ties go by place.
-    order = np.lexsort((np.arange(len(unit)), first[unit], -np.round(worth, 9))).astype(np.int64)
-    return order, np.asarray(worth[order], dtype=np.float64)
-
-
-def sample_one_per_group(groups: GroupCodes, seed: int) -> NDArray[np.int64]:
-    """The places of one row of each group, each of its rows with equal probability, in the table's
-    order.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(groups))
-    _, first = np.unique(np.asarray(groups)[shuffled], return_index=True)
-    return np.sort(shuffled[first])
 
 
 def compute_min_rows(max_error: float, risk: float) -> int:
@@ -493,7 +372,3 @@ def _estimate_rows_needed(
         if len(enough):
             found.append(math.ceil(int(enough[0]) * rows / share))
     return max(math.ceil(1.1 * rows), min(found)) if found else None
-
-
-def _format_threshold(threshold: float | None) -> str:
-    return "–" if threshold is None else f"{threshold:.4g}"

@@ -13,25 +13,23 @@ from numpy.typing import NDArray
 
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.reliability import (
-    GroupCodes,
     compute_ece,
     compute_proper_scores,
     estimate_mean,
 )
 from medtask.evaluation.calibration.transforms import (
-    MIN_PROBABILITY,
     Calibration,
     CalibrationMethod,
     CalibrationScores,
     scale_probabilities,
 )
-from medtask.evaluation.statistics.intervals import FloatArray
+from medtask.evaluation.statistics.intervals import MIN_PROBABILITY, FloatArray, GroupCodes
 from medtask.evaluation.statistics.refusal import Refusal
+from medtask.evaluation.statistics.resampling import FOLDS
 
 GoldArray = NDArray[Any]  # [rows] of int, or [rows, labels] of bool
 CalibrationFitter = Callable[[FloatArray, GoldArray, Calibration], Calibration]
 
-FOLDS = 5
 MIN_ROWS: dict[CalibrationMethod, int] = {
     "temperature": 30,
     "bias": 100,

@@ -15,20 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.display import capitalise_first, format_row_count
 from medtask.errors import UsageError
-from medtask.evaluation.calibration.acceptance import sample_one_per_group
-from medtask.evaluation.calibration.reliability import BoolArray, GroupCodes
-from medtask.evaluation.presentation.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
-from medtask.evaluation.statistics.intervals import FloatArray, Metric, estimate_proportion
+from medtask.evaluation.statistics.intervals import BoolArray, FloatArray, GroupCodes
 from medtask.evaluation.statistics.refusal import Refusal
+from medtask.evaluation.statistics.resampling import sample_one_per_group
 
 ConformalMethod = Literal["lac", "crc"]
-_SIZE_TABLE_HEAD: tuple[tuple[str, ColumnStyle], ...] = (
-    ("Labels in the set", "l"),
-    ("Gold rows", "n"),
-    ("Share (95 %)", "n"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,42 +52,6 @@ class PredictionSets:
 
     def to_json(self) -> dict[str, object]:
         return {**asdict(self), "sizes": list(self.sizes), "mean_size": self.mean_size}
-
-    def describe(self) -> str:
-        single = (
-            f"{self._estimate_size_proportion(1)} of the rows get one label"
-            if len(self.sizes) > 1
-            else "no row gets a label"
-        )
-        unit = " groups, one row of each" if self.grouped else ""
-        what = "true labels" if self.method == "crc" else "truths"
-        return (
-            f"sets of {self.mean_size:.2f} labels on average (n = {self.rows:,}{unit}) miss at "
-            f"most {100 * self.miss:g} % of the {what} "
-            f"on average; {single}"
-        )
-
-    def build_blocks(self) -> list[ReportBlock]:
-        """For a report."""
-        lines = [
-            (str(size), f"{rows:,}", str(self._estimate_size_proportion(size)))
-            for size, rows in enumerate(self.sizes)
-            if rows
-        ]
-        scope_note = (
-            "The promise is for all rows together: not for every class, and not for the rows "
-            "with one label only."
-        )
-        caption = f"How large the sets of {format_row_count(self.rows)} with gold are"
-        return [
-            Paragraph(f"{capitalise_first(self.describe())}. {scope_note}"),
-            ReportTable("Sizes of the sets", _SIZE_TABLE_HEAD, lines, caption),
-        ]
-
-    def _estimate_size_proportion(self, size: int) -> Metric:
-        found = estimate_proportion(self.sizes[size], self.rows)
-        assert found is not None
-        return found
 
 
 def fit_prediction_sets(

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.display import capitalise_first, format_row_count
-from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportPlot, ReportTable
-from medtask.evaluation.presentation.curves import draw_reliability, draw_risk
 from medtask.evaluation.statistics.intervals import (
+    MIN_PROBABILITY,
+    BoolArray,
     FloatArray,
+    GroupCodes,
     Metric,
     bootstrap_interval,
     estimate_proportion,
@@ -23,15 +23,9 @@ from medtask.evaluation.statistics.intervals import (
 )
 
 N_BINS = 10
-MIN_PROBABILITY = (
-    1e-6  # a probability below is read as this: a table's rounding must not make a loss infinite
-)
 MAX_CURVE_POINTS = 100  # of a curve that are kept
 _N_SIMULATIONS = 1000
 _MAX_CELLS = 2000
-
-BoolArray = NDArray[np.bool_]
-GroupCodes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,88 +109,6 @@ class Reliability:
             "bins": [asdict(one) for one in self.bins],
             "risk": self.risk_curve.to_json(),
         }
-
-    def describe(self) -> str:
-        """The finding in a sentence or two."""
-        gap = self.mean_confidence - self.accuracy.value
-        summary = f"expected calibration error {self.ece} on {format_row_count(self.rows)}"
-        if self.p >= 0.05:
-            return (
-                f"{summary}; a perfect confidence would show {self.ece_by_chance:.3f} by chance: "
-                "no sign that it misleads"
-            )
-        way = "surer than it is right" if gap > 0 else "less sure than it could be"
-        means = f"mean confidence {self.mean_confidence:.3f}, right {self.accuracy.value:.3f}"
-        return (
-            f"{summary}, where chance would show {self.ece_by_chance:.3f}: on the whole the "
-            f"model is {way} ({means})"
-        )
-
-    def build_blocks(self, *, include_risk: bool = True) -> list[ReportBlock]:
-        """For a report: the diagram, with ``include_risk`` the curve, the figures."""
-        named = {"brier": "Brier score", "log_loss": "log loss"}
-        lines = [
-            (
-                "Expected calibration error",
-                str(self.ece),
-                f"a perfect confidence would show {self.ece_by_chance:.3f} by chance",
-            ),
-            (
-                "Brier score of the confidence",
-                str(self.brier),
-                "0 is best; 0.25 is saying 0.5 of every row",
-            ),
-            (
-                "Log loss of the confidence",
-                str(self.log_loss),
-                "0 is best; 0.693 is saying 0.5 of every row",
-            ),
-            *(
-                (f"{named.get(name, name).capitalize()}, all labels", str(one), "0 is best")
-                for name, one in self.distribution_scores.items()
-            ),
-            (
-                "Area under the error curve",
-                f"{self.risk_curve.aurc:.3f}",
-                "mean error over all coverages; 0 is best",
-            ),
-        ]
-        left = (
-            (
-                f" {format_row_count(self.rows_without_confidence)} with gold have no confidence "
-                "and "
-                "are not here."
-            )
-            if self.rows_without_confidence
-            else ""
-        )
-        caption = f"n = {self.rows:,} rows with gold and a confidence"
-        bins = [(one.confidence, one.right) for one in self.bins]
-        return [
-            Paragraph(f"{capitalise_first(self.describe())}.{left}"),
-            ReportPlot(
-                "Share right by confidence, with 95 % intervals; the bars below count rows",
-                draw_reliability(bins, "Reliability"),
-            ),
-            *(self.build_risk_blocks() if include_risk else []),
-            ReportTable(
-                "Figures of the confidence",
-                (("Figure", "l"), ("Value (95 %)", "n"), ("How to read it", "w")),
-                lines,
-                caption,
-            ),
-        ]
-
-    def build_risk_blocks(self) -> list[ReportBlock]:
-        """For a report: what acceptance could reach."""
-        drawn = draw_risk(self.risk_curve.coverage, self.risk_curve.error, "Risk")
-        return [
-            ReportPlot(
-                "Error among the surest rows, the more of them are accepted; the band is its 95 "
-                "% interval",
-                drawn,
-            )
-        ]
 
 
 def compute_reliability(

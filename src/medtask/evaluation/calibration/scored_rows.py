@@ -12,11 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.calibration.reliability import (
-    MIN_PROBABILITY,
-    Reliability,
-    compute_reliability,
-)
+from medtask.evaluation.calibration.reliability import Reliability, compute_reliability
+from medtask.evaluation.statistics.intervals import MIN_PROBABILITY
 from medtask.evaluation.statistics.resampling import assign_singleton_groups
 from medtask.records import Answer, Value
 

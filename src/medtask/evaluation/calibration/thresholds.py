@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-FOLDS = 5
+from medtask.evaluation.statistics.resampling import FOLDS
+
 MIN_LABEL_ROWS = 5  # gold rows of a label: with fewer its threshold would be fitted to chance
 DEFAULT_THRESHOLD = 0.5
 

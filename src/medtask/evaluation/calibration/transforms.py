@@ -15,15 +15,12 @@ from typing import Literal
 import numpy as np
 
 from medtask.errors import InputError
-from medtask.evaluation.statistics.intervals import FloatArray, Metric
+from medtask.evaluation.statistics.intervals import MIN_PROBABILITY, FloatArray, Metric
 
 CalibrationMethod = Literal["none", "temperature", "bias", "batch", "isotonic"]
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
 
 FORMAT = "medtask-calibration-1"
-MIN_PROBABILITY = (
-    1e-6  # a share below is read as this, or one that a table rounded to 0 could never rise again
-)
 _MAX_LABELS = 10_000
 _MAX_BIAS = 50.0
 
@@ -86,32 +83,6 @@ class Calibration:
             )
         bias = np.array(self.bias) if self.bias else np.zeros(len(self.labels))
         return scale_probabilities(probabilities, self.temperature, bias, exclusive=self.exclusive)
-
-    def describe(self) -> str:
-        """In a line or two, for a person."""
-        if not self.calibrated:
-            return f"uncalibrated: {self.reason}"
-        if self.before is None or self.after is None:
-            return (
-                f"batch calibration without gold, from {self.rows:,} rows: each label's mean "
-                "share was divided out, as if all labels were "
-                "about equally frequent; do not use it where they are not"
-            )
-        temperature_text, before, after = (
-            f"temperature {self.temperature:.2f}",
-            self.before,
-            self.after,
-        )
-        way = {
-            "temperature": temperature_text,
-            "bias": f"{temperature_text} and a bias for each label",
-        }.get(self.method, "isotonic regression")
-        return (
-            f"calibrated by {way}, fitted on {self.rows:,} rows; on rows it had not seen log "
-            f"loss {before.log_loss.value:.3f} -> "
-            f"{after.log_loss}, calibration error {before.ece:.3f} -> {after.ece:.3f}, "
-            f"accuracy {before.accuracy.value:.3f} -> {after.accuracy.value:.3f}"
-        )
 
     def to_json(self) -> dict[str, object]:
         """All of it, as JSON; it holds labels and numbers, and no text of a record."""

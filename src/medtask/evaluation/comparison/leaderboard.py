@@ -25,8 +25,7 @@ from medtask.evaluation.kinds.protocols import (
     KindEvaluation,
 )
 from medtask.evaluation.kinds.registry import get_evaluation_kind
-from medtask.evaluation.presentation.formatting import format_p_value
-from medtask.evaluation.report.sections import find_manifest_value
+from medtask.evaluation.presentation.formatting import find_manifest_value, format_p_value
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import ALPHA, Baseline
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from medtask.display import format_row_count, shorten
-from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.kinds.metrics import METRICS, get_metric_title
 from medtask.evaluation.presentation.formatting import format_difference, format_p_value
 from medtask.evaluation.statistics.intervals import Z_VALUE, Metric
 from medtask.evaluation.statistics.metric_sums import MetricSums, estimate_difference
@@ -21,13 +21,11 @@ from medtask.evaluation.statistics.significance import (
     ALPHA,
     adjust_p_values,
     compare_by_randomisation,
-    compute_mcnemar_p,
+    compute_sign_test_p,
+    count_wins,
 )
 
 POWER = 0.8
-_PROPORTION_METRICS = frozenset(
-    {"accuracy", "exact_match"}
-)  # headlines that are the share of right rows, for which there is an exact test
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +125,10 @@ def compare_pair(
     pair = PairedComparison(first.name, second.name, n, units.n_groups, differences, "", 1.0)
     if first.right is not None and second.right is not None:
         one, other = (np.array(right[:n], dtype=bool) for right in (first.right, second.right))
-        wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
-        p = compute_mcnemar_p(wins, losses)
+        wins, losses = count_wins(one, other)
+        p = compute_sign_test_p(wins, losses)
         pair = replace(pair, only_first=wins, only_second=losses, p_rows=p)
-        if measures[0] in _PROPORTION_METRICS and units.n_groups is None:
+        if METRICS[measures[0]].is_proportion and units.n_groups is None:
             return replace(pair, test="McNemar's exact test", p=p)
     totals = [units.sum_per_unit(side[measures[0]].row_sums).toarray().T for side in sides]
     ratios = [(np.asarray(over), np.asarray(under)) for over, under in totals]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medtask.display import format_row_count
-from medtask.evaluation.baselines.tfidf import FOLDS, cross_validate_labels
+from medtask.evaluation.baselines.tfidf import cross_validate_labels
 from medtask.evaluation.baselines.untrained import (
     LabelDefinitions,
     find_most_frequent,
@@ -52,7 +52,7 @@ from medtask.evaluation.statistics.classification import (
     compute_metrics_from_cells,
 )
 from medtask.evaluation.statistics.intervals import IntArray, Metric, ResamplingUnits
-from medtask.evaluation.statistics.resampling import CellCounter
+from medtask.evaluation.statistics.resampling import FOLDS, CellCounter
 from medtask.evaluation.statistics.significance import Baseline, compare_by_mcnemar
 from medtask.records import Answer, Option, Status, Value, comparable_value
 

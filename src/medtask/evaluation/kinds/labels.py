@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medtask.display import format_row_count
-from medtask.evaluation.baselines.tfidf import FOLDS, cross_validate_label_sets
+from medtask.evaluation.baselines.tfidf import cross_validate_label_sets
 from medtask.evaluation.baselines.untrained import (
     LabelDefinitions,
     find_most_frequent,
@@ -46,6 +46,7 @@ from medtask.evaluation.statistics.multilabel import (
     compute_micro_f1_terms,
     compute_multilabel_metrics,
 )
+from medtask.evaluation.statistics.resampling import FOLDS
 from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
 from medtask.records import Answer, Option, Status, Value
 

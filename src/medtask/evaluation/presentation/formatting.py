@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from medtask.display import shorten
 from medtask.evaluation.presentation.blocks import TableCell
@@ -68,3 +69,11 @@ def format_field_value(leaf: object) -> str:
     if isinstance(leaf, list) and not any(isinstance(item, list | Mapping) for item in leaf):
         return "; ".join(map(format_field_value, leaf))
     return json.dumps(leaf, ensure_ascii=False)
+
+
+def find_manifest_value(manifest: Mapping[str, object], *path: str) -> Any:
+    """The value at a path of keys in a manifest; None where there is none."""
+    found: object = manifest
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found

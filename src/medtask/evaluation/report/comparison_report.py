@@ -35,10 +35,14 @@ from medtask.evaluation.presentation.blocks import (
     TableCell,
 )
 from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
-from medtask.evaluation.presentation.formatting import format_difference, format_p_value
+from medtask.evaluation.presentation.formatting import (
+    find_manifest_value,
+    format_difference,
+    format_p_value,
+)
 from medtask.evaluation.presentation.plots import draw_intervals
+from medtask.evaluation.report.quality_sections import MAX_METRIC_COLUMNS
 from medtask.evaluation.report.run_report import create_template_environment
-from medtask.evaluation.report.sections import MAX_METRIC_COLUMNS, find_manifest_value
 
 MAX_PAIR_SENTENCES = 3  # pairs that are told in a sentence each
 MAX_PARTS_SHOWN = 40  # labels or fields that the page shows

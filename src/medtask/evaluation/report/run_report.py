@@ -17,8 +17,9 @@ from medtask.evaluation import presentation
 from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation import formatting as words
 from medtask.evaluation.presentation.blocks import ReportSection
+from medtask.evaluation.presentation.formatting import find_manifest_value
 from medtask.evaluation.presentation.plots import draw_bar
-from medtask.evaluation.report import sections
+from medtask.evaluation.report import quality_sections, sections
 from medtask.evaluation.report.baseline_text import list_baseline_warnings
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import estimate_proportion
@@ -69,7 +70,7 @@ def render_report(
             words=get_evaluation_kind(summary.kind).texts,
             can_audit=not KINDS[summary.kind].generated,
             manifest=manifest,
-            name=sections.find_manifest_value(manifest, "task", "name") or "A run without a name",
+            name=find_manifest_value(manifest, "task", "name") or "A run without a name",
             lead=sections.describe_run(summary, manifest),
             tiles=sections.list_tiles(summary),
             warnings=[
@@ -80,13 +81,13 @@ def render_report(
             statuses=sections.build_status_table(summary),
             answers=summary.answer_statistics.build_blocks(manifest),
             doubt=sections.draw_confidence_histograms(summary),
-            quality=sections.build_quality_blocks(summary.gold, baselines),
-            belief=sections.build_reliability_blocks(
+            quality=quality_sections.build_quality_blocks(summary.gold, baselines),
+            belief=quality_sections.build_confidence_blocks(
                 summary, with_risk_curve=not extra_sections
             ),  # an evaluation draws it where it tells of acceptance
             further=extra_sections,
             passes=sections.build_pass_blocks(summary),
-            gaps=sections.build_missing_gold_blocks(summary),
+            gaps=quality_sections.build_missing_gold_blocks(summary),
             errors=sections.describe_errors(summary),
             doubtful=sections.describe_doubtful_rows(summary),
             promise=estimate_proportion(96, 120),

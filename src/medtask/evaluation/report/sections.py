@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtask.display import (
-    capitalise_first,
     format_bytes,
     format_duration,
     format_percent,
     format_row_count,
     format_time,
-    isolate_name,
     shorten,
 )
 from medtask.evaluation.kinds.metrics import get_metric_title
@@ -25,24 +23,15 @@ from medtask.evaluation.presentation.blocks import (
     ReportTable,
     TableCell,
 )
-from medtask.evaluation.presentation.formatting import format_p_value
+from medtask.evaluation.presentation.formatting import find_manifest_value, format_p_value
 from medtask.evaluation.presentation.plots import (
     HistogramLayer,
     draw_histogram,
-    draw_intervals,
     draw_stacked_bar,
     draw_throughput_bars,
 )
-from medtask.evaluation.report.gold_summary import GoldSummary
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
-from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import Status
-
-MAX_METRIC_COLUMNS = (
-    2  # measures beside each other, with more of which a table would not fit on a page
-)
-CALIBRATION_MARGIN = 0.05  # how far mean confidence may be from accuracy on however many rows
 
 _STATUS_DESCRIPTIONS = {
     Status.OK: "has an answer",
@@ -63,14 +52,6 @@ _VERDICT_LAYERS = {
     "wrong": ("wrong, says gold", "orange"),
     "unknown": ("with no usable gold", "grey"),
 }
-
-
-def find_manifest_value(manifest: Mapping[str, object], *path: str) -> Any:
-    """What the manifest holds at a path; None where it holds nothing there."""
-    found: object = manifest
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
 
 
 def describe_run(summary: RunSummary, manifest: Mapping[str, object]) -> str:
@@ -226,97 +207,6 @@ def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:
     }
 
 
-def build_quality_blocks(
-    gold: GoldSummary | None, baselines: Sequence[Baseline]
-) -> list[ReportBlock]:
-    """The figures in words, and the model beside its baselines; nothing where nothing can be said
-    without gold.
-    """
-    if gold is None or gold.evaluation is None:
-        return []
-    quality = gold.evaluation
-    figures = {measure: quality.metrics[measure] for measure in quality.headline_metrics}
-    headline = next(measure for measure, figure in figures.items() if figure)
-    name = capitalise_first(get_metric_title(headline))
-    compared = [
-        ("the model", figures[headline]),
-        *((one.name, one.metrics.get(headline)) for one in baselines),
-    ]
-    reached = [(who, figure) for who, figure in compared if figure]
-    measures, stack_intervals = tuple(figures), len(figures) > MAX_METRIC_COLUMNS
-    head: list[tuple[str, ColumnStyle]] = [
-        ("Who", ""),
-        *((capitalise_first(get_metric_title(measure)), "n") for measure in measures),
-    ]
-    lines = [
-        _list_cells(
-            "the model", figures, measures, stack_intervals, ("–", ""), "all rows with gold"
-        )
-    ]
-    lines += [_list_baseline_cells(one, measures, stack_intervals) for one in baselines]
-    return [
-        Paragraph(
-            " ".join(
-                [
-                    *quality.describe(),
-                    *_describe_calibration(gold.mean_confidence, quality.accuracy_answered),
-                    *quality.describe_caveats(),
-                ]
-            )
-        ),
-        ReportPlot(
-            f"{name} with 95 % intervals, the model first.",
-            draw_intervals(reached, f"{name} of the model and its baselines"),
-        ),
-        ReportTable(
-            "The model and its baselines",
-            (*head, ("Rows", "n"), ("Against the model", "v"), ("How", "w")),
-            lines,
-        ),
-        Paragraph(quality.describe_methods(), "quiet small"),
-        *quality.build_blocks(),
-    ]
-
-
-def _list_baseline_cells(
-    one: Baseline, metric_keys: Sequence[str], stack_intervals: bool
-) -> list[TableCell]:
-    how = f"not measured: {one.note}" if one.note else one.method
-    verdict = (
-        (one.comparison.verdict, format_p_value(one.comparison.p)) if one.comparison else ("–", "")
-    )
-    return _list_cells(one.name, one.metrics, metric_keys, stack_intervals, verdict, how)
-
-
-def _list_cells(
-    who: str,
-    metrics: Mapping[str, Metric | None],
-    metric_keys: Sequence[str],
-    stack_intervals: bool,
-    verdict: tuple[str, str],
-    how: str,
-) -> list[TableCell]:
-    """``stack_intervals``: intervals stand below their figures."""
-    known = [figure for measure in metric_keys if (figure := metrics.get(measure))]
-    cells: list[TableCell] = []
-    for measure in metric_keys:
-        value, _, interval = str(metrics.get(measure) or "–").partition(" ")
-        cells.append(
-            (value, interval.strip("()")) if stack_intervals else f"{value} {interval}".strip()
-        )
-    return [who, *cells, f"{max(figure.n for figure in known):,}" if known else "–", verdict, how]
-
-
-def build_reliability_blocks(
-    summary: RunSummary, *, with_risk_curve: bool = True
-) -> list[ReportBlock]:
-    """Whether confidence means what it says; nothing without gold or confidences.
-    ``with_risk_curve``: with the error at each coverage.
-    """
-    found = summary.gold.reliability if summary.gold else None
-    return found.build_blocks(include_risk=with_risk_curve) if found else []
-
-
 def build_throughput_blocks(summary: RunSummary) -> list[ReportBlock]:
     """How fast rows were answered along the table; nothing where too few of them tell."""
     if len(summary.pace) < 4:
@@ -396,60 +286,6 @@ def describe_doubtful_rows(summary: RunSummary) -> str:
         else ""
     )
     return f"{sentence} {texts.bars}{tones}."
-
-
-def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
-    """Rows whose gold says nothing, or nothing that can be used."""
-    gold = summary.gold
-    if gold is None:
-        return []
-    blocks: list[ReportBlock] = []
-    if gold.unknown:
-        gold_form = get_evaluation_kind(summary.kind).texts.gold_form
-        values = ", ".join(
-            f"“{isolate_name(value)}” ({rows:,})" for value, rows in gold.unknown_values.items()
-        )
-        blocks.append(
-            Paragraph(
-                f"In {format_row_count(gold.unknown)} gold is not {gold_form}; these rows are not "
-                "used above. "
-                f"The most frequent of such values: {values}.",
-                "note",
-            )
-        )
-    if gold.missing:
-        blocks.append(
-            Paragraph(
-                f"{format_row_count(gold.missing)} {'have' if gold.missing != 1 else 'has'} no "
-                "gold.",
-                "quiet",
-            )
-        )
-    return blocks
-
-
-def _describe_calibration(confidence: float | None, accuracy_answered: Metric | None) -> list[str]:
-    if (
-        confidence is None
-        or accuracy_answered is None
-        or accuracy_answered.low is None
-        or accuracy_answered.high is None
-    ):
-        return []
-    verdict = "which fits"
-    if confidence > max(accuracy_answered.high, accuracy_answered.value + CALIBRATION_MARGIN):
-        verdict = (
-            "so it is surer than it should be: let its confidence put rows in order, not "
-            "stand for a chance of being right"
-        )
-    elif confidence < min(accuracy_answered.low, accuracy_answered.value - CALIBRATION_MARGIN):
-        verdict = "so it is less sure than it could be"
-    return [
-        (
-            f"Its mean confidence on these rows is {confidence:.2f}, and it is right in "
-            f"{accuracy_answered.value:.2f} of them, {verdict}."
-        )
-    ]
 
 
 def list_costs(summary: RunSummary, manifest: Mapping[str, object]) -> list[tuple[str, str]]:

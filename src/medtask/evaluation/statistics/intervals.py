@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+GroupCodes = NDArray[np.int64]  # rows with equal numbers belong together
+# Smaller probabilities are read as this: a table's rounding to 0 must not make a loss infinite.
+MIN_PROBABILITY = 1e-6
 N_RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
 Z_VALUE = NormalDist().inv_cdf(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medtask.display import format_count, format_percent, format_row_count
+from medtask.display import format_count, format_row_count
 from medtask.evaluation.statistics.intervals import (
     Metric,
     ResamplingUnits,
@@ -146,7 +146,7 @@ class JudgeMetrics:
     def to_json(self) -> dict[str, Any]:
         """A plain dict without record text."""
         figures = {
-            name: _to_dict(getattr(self, name)) for name in ("mean", "expected", "acceptable")
+            name: to_metric_dict(getattr(self, name)) for name in ("mean", "expected", "acceptable")
         }
         return {
             "n": self.n,
@@ -188,8 +188,8 @@ def compute_judge_metrics(
             name: sum(row.grade == place for row in judged)
             for place, name in enumerate(scale.names)
         },
-        mean=_estimate_mean(points, units, seed),
-        expected=_estimate_mean(
+        mean=estimate_group_mean(points, units, seed),
+        expected=estimate_group_mean(
             np.array([row.expected_grade for row in with_expected]),
             _build_units(with_expected),
             seed,
@@ -230,7 +230,7 @@ def _compare_with_people(
         kappa=estimate_kappa(truth.tolist(), grade.tolist(), units, quadratic=True, seed=seed),
         kappa_acceptable=kappa,
         human_share=estimate_clustered_proportion(acceptable, np.ones(len(both)), units, seed=seed),
-        human_mean=_estimate_mean(
+        human_mean=estimate_group_mean(
             np.array([scale.points[place] for place in truth.tolist()]), units, seed
         ),
         share=share,
@@ -336,226 +336,13 @@ def _get_points(scale: GradeScale, row: GradedAnswer) -> float:
     return row.expected_grade if row.expected_grade is not None else scale.points[row.grade]
 
 
-@dataclass(frozen=True, slots=True)
-class PairwiseJudgeMetrics:
-    """What a judge says of pairs of answers, each shown in both orders, on the ``n`` pairs for
-    which it gave both verdicts.
-
-    ``wins`` and ``losses``: pairs in which both orders agree. ``first_position_ties`` and
-    ``second_position_ties``: ties because the answer shown in that place won both times. ``same``:
-    ties because both answers are the same text, which the judge is not asked about. ``win_rate``:
-    wins and half of the ties. ``by_place``: of the pairs that were asked about, the share that the
-    place decided. ``p``: of the exact sign test of wins against losses; None without any.
-    """
-
-    n: int
-    missing: MissingJudgements
-    wins: int
-    losses: int
-    first_position_ties: int
-    second_position_ties: int
-    same: int
-    win_rate: Metric | None
-    by_place: Metric | None
-    p: float | None
-
-    @property
-    def missing_rate(self) -> float | None:
-        asked = self.n - self.same + self.missing.failed
-        return self.missing.failed / asked if asked else None
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict without record text."""
-        figures = {name: _to_dict(getattr(self, name)) for name in ("win_rate", "by_place")}
-        counts = {name: getattr(self, name) for name in ("wins", "losses", "same")}
-        return {
-            "n": self.n,
-            "missing": asdict(self.missing),
-            "missing_rate": self.missing_rate,
-            **counts,
-            "decided_by_place": {
-                "first": self.first_position_ties,
-                "second": self.second_position_ties,
-            },
-            "metrics": {name: figure for name, figure in figures.items() if figure},
-            "p": self.p,
-        }
-
-
-PAIR_OUTCOMES = ("win", "loss", "first", "second", "same")
-
-
-def compute_pairwise_judge_metrics(
-    outcomes: Sequence[str | None],
-    groups: Sequence[str | None] = (),
-    *,
-    unanswered: int = 0,
-    unreferenced: int = 0,
-    seed: int = 0,
-) -> PairwiseJudgeMetrics:
-    """What verdicts say: each one of OUTCOMES, or None where a judgement failed. ``groups``: one a
-    pair, or none at all.
-    """
-    from scipy.stats import binomtest
-
-    known = [place for place, outcome in enumerate(outcomes) if outcome is not None]
-    units = build_resampling_units([groups[place] for place in known] if groups else [], len(known))
-    counts = {outcome: sum(one == outcome for one in outcomes) for outcome in PAIR_OUTCOMES}
-    worth = {"win": 1.0, "loss": 0.0}
-    wins, losses = counts["win"], counts["loss"]
-    found = [outcomes[place] for place in known]
-    return PairwiseJudgeMetrics(
-        n=len(known),
-        missing=MissingJudgements(unanswered, unreferenced, len(outcomes) - len(known)),
-        wins=wins,
-        losses=losses,
-        first_position_ties=counts["first"],
-        second_position_ties=counts["second"],
-        same=counts["same"],
-        win_rate=_estimate_mean(
-            np.array([worth.get(str(outcome), 0.5) for outcome in found]), units, seed
-        ),
-        by_place=estimate_clustered_proportion(
-            [one in ("first", "second") for one in found],
-            [one != "same" for one in found],
-            units,
-            seed=seed,
-        ),
-        p=float(binomtest(wins, wins + losses).pvalue) if wins + losses else None,
-    )
-
-
 def _build_units(rows: Sequence[GradedAnswer]) -> ResamplingUnits:
     return build_resampling_units([row.group for row in rows], len(rows))
 
 
-def _estimate_mean(values: np.ndarray, units: ResamplingUnits, seed: int) -> Metric | None:
+def estimate_group_mean(values: np.ndarray, units: ResamplingUnits, seed: int) -> Metric | None:
     return estimate_ratio(values, np.ones(len(values)), units, seed=seed) if len(values) else None
 
 
-def _to_dict(estimate: Metric | None) -> dict[str, Any] | None:
+def to_metric_dict(estimate: Metric | None) -> dict[str, Any] | None:
     return asdict(estimate) if estimate else None
-
-
-UNKNOWN_ERROR = (
-    "no person has graded any of these answers, so how often the judge errs is not known: quote "
-    "none of these figures alone. "
-    "Grade a random sample, 100 rows say, and name it with --human"
-)
-
-
-def format_judge_metrics(metrics: JudgeMetrics) -> list[str]:
-    """What a person should read of it, line by line."""
-    lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
-    if not metrics.n:
-        return [line for line in [*lines, "no judgement: there are no figures"] if line]
-    lines.append(
-        "grades   "
-        + "   ".join(f"{name}: {format_count(rows)}" for name, rows in metrics.grades.items())
-    )
-    lines.append(_format_metric("mean grade", metrics.mean))
-    lines.append(_format_metric("mean of the expected grades", metrics.expected))
-    lines.append(
-        _format_metric(
-            f"acceptable (grade {metrics.scale.names[metrics.scale.passing_index]} or better)",
-            metrics.acceptable,
-        )
-    )
-    lines += (
-        _format_agreement(metrics.human_agreement) if metrics.human_agreement else [UNKNOWN_ERROR]
-    )
-    return [line for line in lines if line]
-
-
-_RANDOM_SAMPLE_NOTE = "  corrected figures hold if the rows that people graded were drawn at random"
-
-
-def _format_agreement(agreement: JudgeAgreement) -> list[str | None]:
-    lost = f", {format_count(agreement.lost)} more without a judgement" if agreement.lost else ""
-    unknown = "not known"
-    return [
-        f"against people, on {format_row_count(agreement.n)} that they graded{lost}:",
-        _format_error_rates(agreement),
-        (
-            f"  kappa of the grades (quadratic) {agreement.kappa or unknown}   of acceptable or "
-            "not "
-            f"{agreement.kappa_acceptable or unknown}"
-        ),
-        _format_metric("  people alone: acceptable", agreement.human_share),
-        _format_corrected("share", "acceptable", agreement.share, agreement.n),
-        _format_metric("  people alone: mean grade", agreement.human_mean),
-        _format_corrected("mean grade", "mean grade", agreement.mean, agreement.n),
-        _RANDOM_SAMPLE_NOTE
-        if any(isinstance(one, Metric) for one in (agreement.share, agreement.mean))
-        else None,
-    ]
-
-
-def _format_error_rates(agreement: JudgeAgreement) -> str:
-    rates = [
-        ("sensitivity", "acceptable", agreement.sensitivity),
-        ("specificity", "not acceptable", agreement.specificity),
-    ]
-    parts = [
-        f"{name} {rate}, n = {format_count(rate.n)} {those}" if rate else f"{name} not known"
-        for name, those, rate in rates
-    ]
-    return f"  {'   '.join(parts)}"
-
-
-def format_pairwise_metrics(metrics: PairwiseJudgeMetrics, answers: str, other: str) -> list[str]:
-    """What a person should read of it, line by line; ``answers`` and ``other`` are the names of the
-    two.
-    """
-    ties = metrics.first_position_ties + metrics.second_position_ties
-    lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
-    if not metrics.n:
-        return [line for line in [*lines, "no verdict: there are no figures"] if line]
-    sentence = (
-        f"{answers} is better in {format_count(metrics.wins)} pairs, {other} in "
-        f"{format_count(metrics.losses)}"
-    )
-    p = f" (sign test p = {metrics.p:.3g})" if metrics.p is not None else ""
-    lines.append(
-        f"{sentence}{p}; {format_count(ties)} decided by the place alone, "
-        f"{format_count(metrics.same)} with the "
-        "same text"
-    )
-    lines.append(_format_metric(f"win rate of {answers} (a tie is half a win)", metrics.win_rate))
-    lines.append(_format_metric("decided by the place", metrics.by_place))
-    lines.append(
-        "how often the judge errs is not known: people's verdicts on some of these pairs would tell"
-    )
-    return [line for line in lines if line]
-
-
-def _format_corrected(figure: str, name: str, found: Metric | Refusal, by_people: int) -> str:
-    if isinstance(found, Refusal):
-        return f"  no corrected {figure}: {found.reason}"
-    return (
-        f"  corrected: {name} {found}, {format_count(by_people)} graded by people too and "
-        f"{format_count(found.n - by_people)} by the judge alone"
-    )
-
-
-def _format_metric(name: str, estimate: Metric | None) -> str | None:
-    return f"{name} {estimate}, n = {format_count(estimate.n)}" if estimate else None
-
-
-def _describe_missing(missing: MissingJudgements, rate: float | None) -> str | None:
-    """ "3 rows without an answer to judge; 12 judgements failed (5.0 % of those that were asked
-    for)"; None where nothing is missing.
-    """
-    failed = f"{format_count(missing.failed)} judgement{'s' * (missing.failed != 1)} failed"
-    parts = (
-        f"{format_row_count(missing.unanswered)} without an answer to judge"
-        if missing.unanswered
-        else None,
-        f"{format_row_count(missing.unreferenced)} without a reference to judge by"
-        if missing.unreferenced
-        else None,
-        f"{failed} ({format_percent(rate)} of those that were asked for)"
-        if missing.failed and rate is not None
-        else None,
-    )
-    return "; ".join(part for part in parts if part) or None

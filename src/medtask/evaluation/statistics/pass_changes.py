@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from medtask.evaluation.statistics.significance import compute_mcnemar_p
+from medtask.evaluation.statistics.significance import compute_sign_test_p
 from medtask.records import Answer, Status, Value
 
 CorrectnessCheck = Callable[[Status, Value | None], bool | None]
@@ -78,7 +78,7 @@ def _build_summary(name: str, counts: _PassCounts) -> PassSummary:
         gained=counts.gained,
         lost=counts.lost,
         before_after=((wrong, mended), (spoilt, right)) if graded else None,
-        p=compute_mcnemar_p(mended, spoilt) if graded else None,
+        p=compute_sign_test_p(mended, spoilt) if graded else None,
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medtask.evaluation.statistics.intervals import IntArray, ResamplingUnits
 
+FOLDS = 5  # of cross-validation and cross-fitting
 CellKey = tuple[int, ...]  # what all is known of a row; rows with the same are alike
 
 
@@ -128,3 +129,12 @@ def combine_units(ungrouped: IntArray, group_table: Any = None) -> ResamplingUni
         rows,
         int(ungrouped.sum()) + groups,
     )
+
+
+def sample_one_per_group(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """The places of one row of each group, each of its rows with equal probability, in the table's
+    order.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(groups))
+    _, first = np.unique(np.asarray(groups)[shuffled], return_index=True)
+    return np.sort(shuffled[first])

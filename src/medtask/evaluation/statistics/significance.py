@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtask.evaluation.statistics.intervals import FloatArray, Metric
 
@@ -74,15 +75,23 @@ def compare_by_mcnemar(
     """Two methods on the same rows (at least one), each right where it says what gold says, by
     McNemar's exact test.
     """
-    one = np.array([given == truth for given, truth in zip(baseline, gold, strict=True)])
-    other = np.array([given == truth for given, truth in zip(model, gold, strict=True)])
-    wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
-    return _build_comparison(wins - losses, compute_mcnemar_p(wins, losses), float(other.mean()))
+    one, other = (
+        np.array([value == truth for value, truth in zip(column, gold, strict=True)])
+        for column in (baseline, model)
+    )
+    wins, losses = count_wins(one, other)
+    return _build_comparison(wins - losses, compute_sign_test_p(wins, losses), float(other.mean()))
 
 
-def compute_mcnemar_p(wins: int, losses: int) -> float:
-    """McNemar's exact test: p of so uneven a split of the rows where only one of two methods is
-    right.
+def count_wins(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+    """The rows that only the first, and only the second of two methods has right."""
+    return int((first & ~second).sum()), int((second & ~first).sum())
+
+
+def compute_sign_test_p(wins: int, losses: int) -> float:
+    """p of so uneven a split of wins and losses by the exact sign test.
+
+    For rows that only one of two methods has right this is McNemar's exact test.
     """
     from scipy.stats import binomtest
 

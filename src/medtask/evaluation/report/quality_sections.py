@@ -1,0 +1,180 @@
+"""The report's sections on how good the answers are, beside baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medtask.display import capitalise_first, format_row_count, isolate_name
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.presentation.blocks import (
+    ColumnStyle,
+    Paragraph,
+    ReportBlock,
+    ReportPlot,
+    ReportTable,
+    TableCell,
+)
+from medtask.evaluation.presentation.formatting import format_p_value
+from medtask.evaluation.presentation.plots import draw_intervals
+from medtask.evaluation.report import calibration_report
+from medtask.evaluation.report.gold_summary import GoldSummary
+from medtask.evaluation.report.run_summary import RunSummary
+from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.significance import Baseline
+
+MAX_METRIC_COLUMNS = (
+    2  # measures beside each other, with more of which a table would not fit on a page
+)
+
+
+CALIBRATION_MARGIN = 0.05  # how far mean confidence may be from accuracy on however many rows
+
+
+def build_quality_blocks(
+    gold: GoldSummary | None, baselines: Sequence[Baseline]
+) -> list[ReportBlock]:
+    """The figures in words, and the model beside its baselines; nothing where nothing can be said
+    without gold.
+    """
+    if gold is None or gold.evaluation is None:
+        return []
+    quality = gold.evaluation
+    figures = {measure: quality.metrics[measure] for measure in quality.headline_metrics}
+    headline = next(measure for measure, figure in figures.items() if figure)
+    name = capitalise_first(get_metric_title(headline))
+    compared = [
+        ("the model", figures[headline]),
+        *((one.name, one.metrics.get(headline)) for one in baselines),
+    ]
+    reached = [(who, figure) for who, figure in compared if figure]
+    measures, stack_intervals = tuple(figures), len(figures) > MAX_METRIC_COLUMNS
+    head: list[tuple[str, ColumnStyle]] = [
+        ("Who", ""),
+        *((capitalise_first(get_metric_title(measure)), "n") for measure in measures),
+    ]
+    lines = [
+        _list_cells(
+            "the model", figures, measures, stack_intervals, ("–", ""), "all rows with gold"
+        )
+    ]
+    lines += [_list_baseline_cells(one, measures, stack_intervals) for one in baselines]
+    return [
+        Paragraph(
+            " ".join(
+                [
+                    *quality.describe(),
+                    *_describe_calibration(gold.mean_confidence, quality.accuracy_answered),
+                    *quality.describe_caveats(),
+                ]
+            )
+        ),
+        ReportPlot(
+            f"{name} with 95 % intervals, the model first.",
+            draw_intervals(reached, f"{name} of the model and its baselines"),
+        ),
+        ReportTable(
+            "The model and its baselines",
+            (*head, ("Rows", "n"), ("Against the model", "v"), ("How", "w")),
+            lines,
+        ),
+        Paragraph(quality.describe_methods(), "quiet small"),
+        *quality.build_blocks(),
+    ]
+
+
+def _list_baseline_cells(
+    one: Baseline, metric_keys: Sequence[str], stack_intervals: bool
+) -> list[TableCell]:
+    how = f"not measured: {one.note}" if one.note else one.method
+    verdict = (
+        (one.comparison.verdict, format_p_value(one.comparison.p)) if one.comparison else ("–", "")
+    )
+    return _list_cells(one.name, one.metrics, metric_keys, stack_intervals, verdict, how)
+
+
+def _list_cells(
+    who: str,
+    metrics: Mapping[str, Metric | None],
+    metric_keys: Sequence[str],
+    stack_intervals: bool,
+    verdict: tuple[str, str],
+    how: str,
+) -> list[TableCell]:
+    """``stack_intervals``: intervals stand below their figures."""
+    known = [figure for measure in metric_keys if (figure := metrics.get(measure))]
+    cells: list[TableCell] = []
+    for measure in metric_keys:
+        value, _, interval = str(metrics.get(measure) or "–").partition(" ")
+        cells.append(
+            (value, interval.strip("()")) if stack_intervals else f"{value} {interval}".strip()
+        )
+    return [who, *cells, f"{max(figure.n for figure in known):,}" if known else "–", verdict, how]
+
+
+def _describe_calibration(confidence: float | None, accuracy_answered: Metric | None) -> list[str]:
+    if (
+        confidence is None
+        or accuracy_answered is None
+        or accuracy_answered.low is None
+        or accuracy_answered.high is None
+    ):
+        return []
+    verdict = "which fits"
+    if confidence > max(accuracy_answered.high, accuracy_answered.value + CALIBRATION_MARGIN):
+        verdict = (
+            "so it is surer than it should be: let its confidence put rows in order, not "
+            "stand for a chance of being right"
+        )
+    elif confidence < min(accuracy_answered.low, accuracy_answered.value - CALIBRATION_MARGIN):
+        verdict = "so it is less sure than it could be"
+    return [
+        (
+            f"Its mean confidence on these rows is {confidence:.2f}, and it is right in "
+            f"{accuracy_answered.value:.2f} of them, {verdict}."
+        )
+    ]
+
+
+def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
+    """Rows whose gold says nothing, or nothing that can be used."""
+    gold = summary.gold
+    if gold is None:
+        return []
+    blocks: list[ReportBlock] = []
+    if gold.unknown:
+        gold_form = get_evaluation_kind(summary.kind).texts.gold_form
+        values = ", ".join(
+            f"“{isolate_name(value)}” ({rows:,})" for value, rows in gold.unknown_values.items()
+        )
+        blocks.append(
+            Paragraph(
+                f"In {format_row_count(gold.unknown)} gold is not {gold_form}; these rows are not "
+                "used above. "
+                f"The most frequent of such values: {values}.",
+                "note",
+            )
+        )
+    if gold.missing:
+        blocks.append(
+            Paragraph(
+                f"{format_row_count(gold.missing)} {'have' if gold.missing != 1 else 'has'} no "
+                "gold.",
+                "quiet",
+            )
+        )
+    return blocks
+
+
+def build_confidence_blocks(
+    summary: RunSummary, *, with_risk_curve: bool = True
+) -> list[ReportBlock]:
+    """Whether confidence means what it says; nothing without gold or confidences.
+    ``with_risk_curve``: with the error at each coverage.
+    """
+    found = summary.gold.reliability if summary.gold else None
+    return (
+        calibration_report.build_reliability_blocks(found, include_risk=with_risk_curve)
+        if found
+        else []
+    )

@@ -1,0 +1,149 @@
+"""Which rows of a table an audit has labelled: a stratified random sample."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.errors import UsageError
+from medtask.evaluation.statistics.intervals import FloatArray
+
+MIN_LABELLED_ROWS = 30
+IndexArray = NDArray[np.int64]
+MIN_ROWS_PER_STRATUM = 5  # rows of a stratum
+
+
+# however sure a model is, its error is not believed to be below this when looks are shared out
+_MIN_ERROR_RATE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Rows of one answer class (None: of all the rarer classes), between two confidences, and how
+    many of them are drawn.
+    """
+
+    answer: int | None
+    low: float
+    high: float
+    rows: int
+    drawn: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditPlan:
+    """Which rows of a table to look at. ``row_strata`` [rows]: of every row; ``sampled_rows``:
+    places of the rows to look at, rising.
+    """
+
+    budget: int
+    seed: int
+    strata: tuple[Stratum, ...]
+    row_strata: IndexArray
+    sampled_rows: IndexArray
+
+    @property
+    def rows(self) -> int:
+        return len(self.row_strata)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "budget": self.budget,
+            "seed": self.seed,
+            "rows": self.rows,
+            "strata": [asdict(one) for one in self.strata],
+            "drawn": self.sampled_rows.tolist(),
+        }
+
+
+def plan_audit(
+    classes: IndexArray, confidence: FloatArray, budget: int, seed: int = 0
+) -> AuditPlan:
+    """Draws ``budget`` rows to look at, or all where there are fewer: the same rows for the same
+    answers and seed.
+
+    ``classes`` [n]: the class of each answer, -1 for none; ``confidence`` [n]: NaN where it is not
+    known. At least five rows are drawn of every stratum, the others by Neyman's rule as if an
+    answer were right with its confidence, which is held between 0.1 and 0.9. UsageError for a
+    budget below 30 and for a table without rows.
+    """
+    if budget < MIN_LABELLED_ROWS:
+        raise UsageError(
+            f"{budget:,} rows are too few for an interval",
+            fix=f"give a budget of {MIN_LABELLED_ROWS} or more, such as 120",
+        )
+    if not len(classes):
+        raise UsageError("there are no answers to audit", fix="audit a run that has answers")
+    sure = np.clip(np.nan_to_num(confidence, nan=0.5), 0.0, 1.0)
+    spread = np.sqrt((error := np.clip(sure, _MIN_ERROR_RATE, 1 - _MIN_ERROR_RATE)) * (1 - error))
+    stratum, answers = _stratify_rows(classes, sure, spread, budget)
+    rows = np.bincount(stratum).astype(np.int64)
+    drawn = _allocate_sample(rows, np.bincount(stratum, spread).astype(np.float64), budget)
+    random = np.random.default_rng(seed)
+    members = [np.flatnonzero(stratum == at) for at in range(len(rows))]
+    chosen = [
+        random.choice(mine, count, replace=False)
+        for mine, count in zip(members, drawn.tolist(), strict=True)
+    ]
+    strata = tuple(
+        Stratum(
+            answers[at], float(sure[mine].min()), float(sure[mine].max()), len(mine), int(drawn[at])
+        )
+        for at, mine in enumerate(members)
+    )
+    return AuditPlan(
+        budget, seed, strata, stratum, np.sort(np.concatenate(chosen)).astype(np.int64)
+    )
+
+
+def _stratify_rows(
+    classes: IndexArray, confidence: FloatArray, deviations: FloatArray, budget: int
+) -> tuple[IndexArray, list[int | None]]:
+    """The stratum of each row [n], and each stratum's class: frequent classes for themselves, then
+    parts of equal expected error along the confidence.
+    """
+    most = budget // (2 * MIN_ROWS_PER_STRATUM)
+    names, at, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    at = at.ravel()
+    frequent = np.argsort(-sizes, kind="stable")[: max(1, most // 2)]
+    own = [
+        int(place)
+        for place in frequent
+        if sizes[place] * budget >= MIN_ROWS_PER_STRATUM * len(classes)
+    ]
+    cell = np.full(len(names), len(own))
+    cell[own] = np.arange(len(own))
+    stratum, answers = np.zeros(len(classes), dtype=np.int64), list[int | None]()
+    for number in range(len(own) + 1):
+        mine = np.flatnonzero(cell[at] == number)
+        if not len(mine):
+            continue
+        parts = int(
+            np.clip(
+                round(most * deviations[mine].sum() / deviations.sum()),
+                1,
+                min(6, max(1, len(mine) // MIN_ROWS_PER_STRATUM)),
+            )
+        )
+        order = mine[np.argsort(confidence[mine], kind="stable")]
+        reached = np.cumsum(deviations[order]) / deviations[order].sum()
+        _, place = np.unique(
+            np.minimum((reached * parts - 1e-9).astype(np.int64), parts - 1), return_inverse=True
+        )
+        stratum[order] = len(answers) + place.ravel()
+        answers += [int(names[own[number]]) if number < len(own) else None] * (int(place.max()) + 1)
+    return stratum, answers
+
+
+def _allocate_sample(rows: IndexArray, deviations: FloatArray, budget: int) -> IndexArray:
+    """Looks by stratum: at least five or all of it, then one by one to where it helps most;
+    ``deviations`` is summed over a stratum's rows.
+    """
+    sample_sizes = np.minimum(rows, MIN_ROWS_PER_STRATUM)
+    while sample_sizes.sum() < min(budget, rows.sum()):
+        sample_sizes[
+            np.argmax(np.where(sample_sizes < rows, deviations / (sample_sizes + 0.5), -1.0))
+        ] += 1
+    return sample_sizes

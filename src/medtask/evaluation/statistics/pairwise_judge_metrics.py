@@ -1,0 +1,105 @@
+"""What a judge says of pairs of answers that it saw in both orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from medtask.evaluation.statistics.intervals import Metric, estimate_clustered_proportion
+from medtask.evaluation.statistics.judge_metrics import (
+    MissingJudgements,
+    estimate_group_mean,
+    to_metric_dict,
+)
+from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.evaluation.statistics.significance import compute_sign_test_p
+
+
+@dataclass(frozen=True, slots=True)
+class PairwiseJudgeMetrics:
+    """What a judge says of pairs of answers, each shown in both orders, on the ``n`` pairs for
+    which it gave both verdicts.
+
+    ``wins`` and ``losses``: pairs in which both orders agree. ``first_position_ties`` and
+    ``second_position_ties``: ties because the answer shown in that place won both times. ``same``:
+    ties because both answers are the same text, which the judge is not asked about. ``win_rate``:
+    wins and half of the ties. ``by_place``: of the pairs that were asked about, the share that the
+    place decided. ``p``: of the exact sign test of wins against losses; None without any.
+    """
+
+    n: int
+    missing: MissingJudgements
+    wins: int
+    losses: int
+    first_position_ties: int
+    second_position_ties: int
+    same: int
+    win_rate: Metric | None
+    by_place: Metric | None
+    p: float | None
+
+    @property
+    def missing_rate(self) -> float | None:
+        asked = self.n - self.same + self.missing.failed
+        return self.missing.failed / asked if asked else None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict without record text."""
+        figures = {name: to_metric_dict(getattr(self, name)) for name in ("win_rate", "by_place")}
+        counts = {name: getattr(self, name) for name in ("wins", "losses", "same")}
+        return {
+            "n": self.n,
+            "missing": asdict(self.missing),
+            "missing_rate": self.missing_rate,
+            **counts,
+            "decided_by_place": {
+                "first": self.first_position_ties,
+                "second": self.second_position_ties,
+            },
+            "metrics": {name: figure for name, figure in figures.items() if figure},
+            "p": self.p,
+        }
+
+
+PAIR_OUTCOMES = ("win", "loss", "first", "second", "same")
+
+
+def compute_pairwise_judge_metrics(
+    outcomes: Sequence[str | None],
+    groups: Sequence[str | None] = (),
+    *,
+    unanswered: int = 0,
+    unreferenced: int = 0,
+    seed: int = 0,
+) -> PairwiseJudgeMetrics:
+    """What verdicts say: each one of OUTCOMES, or None where a judgement failed. ``groups``: one a
+    pair, or none at all.
+    """
+    known = [place for place, outcome in enumerate(outcomes) if outcome is not None]
+    units = build_resampling_units([groups[place] for place in known] if groups else [], len(known))
+    counts = {outcome: sum(one == outcome for one in outcomes) for outcome in PAIR_OUTCOMES}
+    worth = {"win": 1.0, "loss": 0.0}
+    wins, losses = counts["win"], counts["loss"]
+    found = [outcomes[place] for place in known]
+    return PairwiseJudgeMetrics(
+        n=len(known),
+        missing=MissingJudgements(unanswered, unreferenced, len(outcomes) - len(known)),
+        wins=wins,
+        losses=losses,
+        first_position_ties=counts["first"],
+        second_position_ties=counts["second"],
+        same=counts["same"],
+        win_rate=estimate_group_mean(
+            np.array([worth.get(str(outcome), 0.5) for outcome in found]), units, seed
+        ),
+        by_place=estimate_clustered_proportion(
+            [one in ("first", "second") for one in found],
+            [one != "same" for one in found],
+            units,
+            seed=seed,
+        ),
+        p=compute_sign_test_p(wins, losses) if wins + losses else None,
+    )
