@@ -241,7 +241,7 @@ def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
         (
             "ollama",
             {"logprobs": False},
-            "note  score      it chooses one of 3 labels and tells no probabilities: ",
+            "note  score      it chooses one of 3 labels and returns no probabilities: ",
         ),
         ("vllm", {}, "ok    score      the probabilities of 3 labels sum to 1.000000\n"),
     ],

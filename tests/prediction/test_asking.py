@@ -9,8 +9,9 @@ import pytest
 from medtask.engines.base import Caps
 from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, InputError
-from medtask.prediction.asking import GENERATION_BATCH, EngineOutput, ask_prompts, check_engine
+from medtask.prediction.asking import GENERATION_BATCH, ask_prompts, check_engine
 from medtask.prediction.deciding import decide_answer
+from medtask.prediction.engine_output import EngineOutput
 from medtask.records import (
     Answer,
     Branch,

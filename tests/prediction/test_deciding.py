@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtask.errors import EngineError
-from medtask.prediction.asking import EngineOutput
-from medtask.prediction.deciding import apply_thresholds, choose_labels, decide_answer
+from medtask.prediction.deciding import apply_thresholds, decide_answer
+from medtask.prediction.engine_output import EngineOutput
+from medtask.prediction.kinds.labels import choose_labels
 from medtask.records import Answer, Branch, BranchScores, Fault, Option, Prompt, Scores, Status
 from medtask.tasks.task import Label, MultiLabel, MultipleChoice, Review, Task
 
@@ -123,7 +124,7 @@ def test_probabilities_that_are_known_too_loosely_are_not_told() -> None:
         None,
         0.4,
     )
-    assert loose.reason == "no probability: what the server tells leaves 0.40 of it open"
+    assert loose.reason == "no probability: the server's numbers leave 0.40 of it open"
     close = decide_answer(
         TASK, "r", make_output(BranchScores((math.log(0.9), math.log(0.1), -math.inf), slack=0.02))
     )

@@ -114,7 +114,7 @@ def test_what_is_written_has_no_prior() -> None:
 def test_a_model_without_probabilities_is_refused() -> None:
     engine = FakeEngine()
     engine.caps = Caps(score="none", choose=True)
-    with pytest.raises(EngineError, match="tells no probabilities"):
+    with pytest.raises(EngineError, match="returns no probabilities"):
         measure_prior(TASK, engine)
 
 

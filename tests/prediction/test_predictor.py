@@ -270,7 +270,7 @@ def test_an_engine_that_answers_too_much_or_too_little_is_refused(
 def test_an_engine_without_probabilities_is_refused() -> None:
     engine = FakeEngine()
     engine.caps = Caps(score="none")
-    with pytest.raises(EngineError, match="held to a set"):
+    with pytest.raises(EngineError, match="restricted to a set"):
         next(predict(TASK, engine, make_rows("a")))
 
 

@@ -237,7 +237,7 @@ def test_rows_that_a_model_cannot_answer_are_not_used_and_counted(
 
 @pytest.mark.parametrize(
     ("score", "told"),
-    [("first_token", "tells the likeliest tokens only"), ("none", "tells no probabilities")],
+    [("first_token", "tells the likeliest tokens only"), ("none", "returns no probabilities")],
 )
 def test_models_without_exact_probabilities_are_refused(
     score: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

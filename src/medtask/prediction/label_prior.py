@@ -1,6 +1,4 @@
-"""What a model answers when there is nothing to read: its own leaning towards labels, or towards
-letters.
-"""
+"""What a model answers without content: its own preference among labels, or among letters."""
 
 from __future__ import annotations
 
@@ -10,10 +8,13 @@ from dataclasses import dataclass, replace
 
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, UsageError
-from medtask.prediction.probabilities import OutcomeProbabilities, to_probabilities
+from medtask.prediction.deciding import to_probabilities
+from medtask.prediction.kinds import get_kind_prediction
+from medtask.prediction.probabilities import OutcomeProbabilities
 from medtask.records import Fault, Prompt, Record, Scores
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.task import MultiLabel, MultipleChoice, SingleLabel, Task
+from medtask.tasks.task import Task
 
 # The three of Zhao et al. 2021, "Calibrate Before Use" (ICML): their mean is steadier than any of
 # them.
@@ -23,10 +24,10 @@ OPTION_COUNT = 4
 
 @dataclass(frozen=True, slots=True)
 class LabelPrior:
-    """``probabilities``: the probability of each label (or letter), the mean of ``by_input``, which
-    has it for each input by itself.
+    """A model's preference among labels or letters.
 
-    They sum to 1 where exactly one applies, else each is the probability that it applies.
+    ``probabilities``: of each label or letter, the mean of ``by_input``, which holds those for each
+    content-free input. They sum to 1 where exactly one applies.
     """
 
     probabilities: OutcomeProbabilities
@@ -34,27 +35,31 @@ class LabelPrior:
 
 
 def measure_prior(task: Task, engine: Engine, *, option_count: int = OPTION_COUNT) -> LabelPrior:
-    """Score the task's prompt with inputs that say nothing, in place of a record's text.
+    """Score the task's prompt with content-free inputs in place of a record's text.
 
-    Of kind ``choice`` the letters are scored, for ``option_count`` options (as many as there are
-    columns, where each has its own); their texts say nothing either and stand at every place in
-    turn, so that only the places count. Thinking is left out: there is nothing to think about.
-    UsageError for kinds that choose from nothing; EngineError for a model that tells no
-    probabilities.
+    Of kind ``choice`` the letters are scored; the options' texts are content-free too and stand at
+    every position in turn. Thinking is left out.
+
+    Args:
+        task: A task of a kind that chooses among labels or options.
+        engine: A model that returns probabilities.
+        option_count: How many options are shown, unless each has a column.
+
+    Raises:
+        UsageError: The task's kind has no labels or options.
+        EngineError: The model returns no probabilities.
     """
-    if not isinstance(task.answer_spec, SingleLabel | MultiLabel | MultipleChoice):
+    if task.kind_spec.generated:
         raise UsageError(
-            f"a task of the kind {task.kind} has no labels to prefer",
+            f"a task of the kind {task.kind} has no labels or options",
             fix="name a task of the kind label, labels or choice",
         )
     if engine.caps.score == "none":
         raise EngineError(
-            f"{engine.info.title} tells no probabilities",
+            f"{engine.info.title} returns no probabilities",
             fix="name a model in this process with --model",
         )
-    task = replace(task, reasoning=None)
-    if isinstance(task.answer_spec, MultipleChoice):
-        task = replace(task, answer_spec=replace(task.answer_spec, debias="none"))
+    task = replace(get_kind_prediction(task).without_reordering(), reasoning=None)
     prompts = dict(_build_prompts(task, option_count))
     results = {scores.record_id: scores for scores in engine.score(list(prompts.values()))}
     found: dict[str, list[OutcomeProbabilities]] = {text: [] for text in CONTENT_FREE_INPUTS}
@@ -65,9 +70,8 @@ def measure_prior(task: Task, engine: Engine, *, option_count: int = OPTION_COUN
 
 
 def _build_prompts(task: Task, option_count: int) -> Iterator[tuple[tuple[str, int], Prompt]]:
-    """Prompts by input and by turn of the options."""
-    form = task.answer_spec
-    columns = form.columns if isinstance(form, MultipleChoice) else ()
+    """Prompts, by input and by rotation of the options."""
+    columns = get_task_kind(task).columns
     count = len(columns) if len(columns) > 1 else option_count
     texts = [f"Option {number}" for number in range(1, count + 1)] if columns else []
     for number, text in enumerate(CONTENT_FREE_INPUTS, 1):
@@ -93,18 +97,18 @@ def _read_probabilities(
     task: Task, prompt: Prompt, result: Scores | Fault | None
 ) -> OutcomeProbabilities:
     if result is None or isinstance(result, Fault):
-        reason = result.reason if result else "it gave no scores"
+        reason = result.reason if result else "it returned no scores"
         raise EngineError(
             f"the model could not be asked without content: {reason}", fix="take another model"
         )
     if any(branch.choice_only for branch in result.branches):
         raise EngineError(
-            "the model chooses without telling probabilities",
+            "the model chooses without probabilities",
             fix="name a model in this process with --model",
         )
     probabilities = to_probabilities(task, prompt, result)
     if probabilities is None:
-        raise EngineError("the model's scores are no numbers", fix="take another model")
+        raise EngineError("the model's scores are not numbers", fix="take another model")
     return probabilities.by_outcome
 
 

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from medtask.engines.base import Engine
-from medtask.prediction.asking import EngineOutput, ask_prompts
-from medtask.prediction.deciding import decide_answer, decide_from_probabilities
-from medtask.prediction.probabilities import combine_probabilities, to_probabilities
+from medtask.prediction.asking import ask_prompts
+from medtask.prediction.deciding import (
+    decide_answer,
+    decide_from_probabilities,
+    to_probabilities,
+)
+from medtask.prediction.engine_output import EngineOutput
+from medtask.prediction.probabilities import combine_probabilities
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Gate, Task
@@ -83,7 +88,7 @@ def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
     )
     reserve = (
         (task.reasoning.budget if task.reasoning else 0)
-        + int(getattr(task.answer_spec, "max_tokens", 0))
+        + task.answer_spec.max_tokens
         + int(plan.mean_label_tokens)
         + 16
     )

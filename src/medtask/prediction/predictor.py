@@ -17,9 +17,10 @@ from medtask.prediction.deciding import decide_answer
 from medtask.prediction.long_records import answer_long_record
 from medtask.prediction.passes import meets_condition, merge_pass_answer, went_through_pass
 from medtask.records import Answer, Fault, Prompt, Record, Status
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import MultiLabel, Pass, Task
+from medtask.tasks.task import Pass, Task
 
 WINDOW = 1024  # rows: enough to sort them into batches of equal length, few enough to hold
 CACHED_PROMPTS = 50_000  # different prompts whose answers predict remembers ...
@@ -63,7 +64,7 @@ def predict(
     window have the same id; EngineError where the model cannot answer; InputError where thresholds
     are to be fitted, which takes a run with gold.
     """
-    if isinstance(task.answer_spec, MultiLabel) and task.answer_spec.fit:
+    if get_task_kind(task).threshold_fit:
         fix = (
             "run the task (medtask run, medtask.run), or write the thresholds that a run has "
             "fitted into the task"

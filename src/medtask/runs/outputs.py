@@ -23,9 +23,10 @@ from medtask.runs.output_columns import (
 )
 from medtask.tables.table import Column, Table
 from medtask.tables.write import write_answers
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import MultiLabel, Task
+from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.thresholds import FittedThresholds
@@ -68,13 +69,13 @@ class OutputSource:
 
 def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
     """The thresholds that the task fits on gold; None without such a request or usable gold."""
-    task, answer_spec = source.task, source.task.answer_spec
-    if not isinstance(answer_spec, MultiLabel) or answer_spec.fit is None:
+    task, threshold_fit = source.task, get_task_kind(source.task).threshold_fit
+    if threshold_fit is None:
         return None
     from medtask.evaluation.calibration.thresholds import ThresholdFitter
 
     names = [label.name for label in task.labels]
-    fitter = ThresholdFitter(names, answer_spec.fit, answer_spec.recall_floor)
+    fitter = ThresholdFitter(names, *threshold_fit)
     usable_rows = 0
     for record, row_answer in source.iter_pairs():
         probabilities = row_answer.answer.probabilities

@@ -17,8 +17,9 @@ from medtask.runs.session import SessionRequest
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import FORMATS
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.rows import check_columns, find_invalid_gold, find_unknown_gold, read_records
-from medtask.tasks.task import MultiLabel, Task
+from medtask.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
             )
     if setup.gold_column is not None:
         _check_gold(setup)
-    elif isinstance(task.answer_spec, MultiLabel) and task.answer_spec.fit:
+    elif get_task_kind(task).threshold_fit:
         raise InputError(
             "thresholds are fitted on gold, and no gold column is named",
             fix="name the column with --gold, or under `gold:` in the task",

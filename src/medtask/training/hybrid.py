@@ -24,8 +24,10 @@ from medtask.engines.hybrid import (
 from medtask.engines.model_metadata import ModelMetadata
 from medtask.engines.registry import load_model
 from medtask.errors import EngineError, InputError, StorageError, UsageError
-from medtask.prediction.asking import EngineOutput, ask_prompts, check_engine
-from medtask.prediction.probabilities import OutcomeProbabilities, to_probabilities
+from medtask.prediction.asking import ask_prompts, check_engine
+from medtask.prediction.deciding import to_probabilities
+from medtask.prediction.engine_output import EngineOutput
+from medtask.prediction.probabilities import OutcomeProbabilities
 from medtask.records import Prompt, Scores, Value
 from medtask.tasks.task import MultiLabel, MultipleChoice, SingleLabel, Task
 from medtask.training.recipe import Recipe

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from medtask.engines.base import Engine
-from medtask.prediction.asking import EngineOutput, ask_prompts
-from medtask.prediction.probabilities import to_probabilities
+from medtask.prediction.asking import ask_prompts
+from medtask.prediction.deciding import to_probabilities
+from medtask.prediction.engine_output import EngineOutput
 from medtask.records import Value
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample

@@ -194,18 +194,16 @@ def answer_question(
 
     InputError where the question cannot be asked: it does not fit, say.
     """
-    from medtask.prediction.asking import build_limits
+    from medtask.prediction.kinds import get_kind_prediction
     from medtask.prediction.truncation import cut_at_sentence
     from medtask.records import Fault, Limits, Record
     from medtask.tasks.prompt import build_prompt
-    from medtask.tasks.task import FreeText
 
     prompt = build_prompt(
         session.task, Record("question", {"question": question, "context": session.context})
     )
     if isinstance(prompt, Fault):
         raise InputError(f"the question cannot be asked: {prompt.reason}", fix="write it in words")
-    assert isinstance(session.task.answer_spec, FreeText)
     thought = None
     if session.thinking_tokens:
         thought = _generate(
@@ -214,7 +212,9 @@ def answer_question(
         prompt = replace(prompt, thoughts=thought.text)
         if on_thought:
             on_thought("\n\n")
-    written = _generate(session.engine, prompt, build_limits(session.task.answer_spec), on_text)
+    written = _generate(
+        session.engine, prompt, get_kind_prediction(session.task).build_limits(), on_text
+    )
     parts = [part for part in (thought, written) if part]
     return AskReply(
         written.text.strip() if written.finish_reason == "stop" else cut_at_sentence(written.text),

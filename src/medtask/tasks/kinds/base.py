@@ -152,6 +152,17 @@ class TaskKind(Generic[SpecT]):
         """
         return answer, []
 
+    # thresholds
+
+    @property
+    def threshold_fit(self) -> tuple[Literal["f1", "recall"], float] | None:
+        """The objective, and the least recall, of thresholds fitted on gold; None without these."""
+        return None
+
+    def without_threshold_fit(self) -> Task:
+        """The task with thresholds that are not fitted."""
+        return self.task
+
     # passes
 
     def find_confidence_problem(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from medtask.display import format_count, format_suggestion, quote
 from medtask.records import Branch, Option, Value
@@ -106,6 +106,13 @@ class LabelsKind(TaskKind[MultiLabel]):
 
     def describe_invalid_answer(self, invalid: str, answer: Value) -> str:
         return describe_unknown_label(self.task, invalid)
+
+    @property
+    def threshold_fit(self) -> tuple[Literal["f1", "recall"], float] | None:
+        return (self.spec.fit, self.spec.recall_floor) if self.spec.fit else None
+
+    def without_threshold_fit(self) -> Task:
+        return replace(self.task, answer_spec=replace(self.spec, fit=None))
 
     def find_unknown_answers(self, names: Sequence[str]) -> list[str]:
         return list(find_unknown_labels(self.task, names))

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from medtask.records import Record
 from medtask.tasks.fewshot import read_example
 from medtask.tasks.fingerprint import fingerprint_task
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
-from medtask.tasks.task import Example, Label, MultiLabel, SingleLabel, Task
+from medtask.tasks.task import Example, Label, Task
 from medtask.tasks.text_cleaning import clean_text
 
 INSTRUCTION_CHARACTERS = 4000
@@ -31,10 +32,8 @@ class PromptCandidate:
 
 def extract_candidate(task: Task) -> PromptCandidate:
     """The task's own words."""
-    known = isinstance(task.answer_spec, SingleLabel | MultiLabel)
-    return PromptCandidate(
-        task.instruction, {label.name: label.definition for label in task.labels} if known else None
-    )
+    definitions = {label.name: label.definition for label in task.labels}
+    return PromptCandidate(task.instruction, definitions if task.kind_spec.has_labels else None)
 
 
 def apply_candidate(task: Task, candidate: PromptCandidate) -> Task:
@@ -56,12 +55,7 @@ def narrow_task(task: Task) -> Task:
     """The task as searches ask it: its first pass alone, and fixed thresholds, as fitted ones would
     have seen the rows' gold.
     """
-    form = (
-        replace(task.answer_spec, fit=None)
-        if isinstance(task.answer_spec, MultiLabel) and task.answer_spec.fit
-        else task.answer_spec
-    )
-    narrowed = replace(task, answer_spec=form, passes=())
+    narrowed = replace(get_task_kind(task).without_threshold_fit(), passes=())
     return replace(narrowed, fingerprint=fingerprint_task(narrowed))
 
 

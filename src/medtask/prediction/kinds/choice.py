@@ -1,0 +1,80 @@
+"""Asking and deciding kind ``choice``: the likeliest option, or all that apply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from medtask.engines.base import Engine
+from medtask.errors import EngineError
+from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX, DEFAULT_THRESHOLD, KindPrediction
+from medtask.prediction.probabilities import (
+    OutcomeProbabilities,
+    Probabilities,
+    normalise_logprobs,
+)
+from medtask.records import Answer, BranchScores, Prompt, Scores
+from medtask.tasks.task import MultipleChoice, ScoredField, Task
+
+
+class ChoicePrediction(KindPrediction[MultipleChoice]):
+    """Branches over the letters, or the texts, of a row's options."""
+
+    def check_engine(self, engine: Engine) -> None:
+        super().check_engine(engine)
+        if self.spec.readout == "text" and engine.caps.score != "exact":
+            raise EngineError(
+                f"{engine.info.title} cannot score whole texts, which `readout: text` needs",
+                fix=f"set `readout: letter`, or {CAPABLE_ENGINE_FIX}",
+            )
+
+    def without_reordering(self) -> Task:
+        return replace(self.task, answer_spec=replace(self.spec, debias="none"))
+
+    def name_probabilities(
+        self,
+        prompt: Prompt,
+        scores: Scores,
+        rows: Sequence[Sequence[float]],
+        fields: Sequence[ScoredField],
+    ) -> OutcomeProbabilities:
+        letters = [option.letter for option in prompt.options]
+        if self.spec.several:
+            return {letter: row[0] for letter, row in zip(letters, rows, strict=True)}
+        if self.spec.readout == "text" and self.spec.normalise:
+            return dict(zip(letters, _normalise_by_length(scores.branches[0], prompt), strict=True))
+        return dict(zip(letters, _average_orders(rows), strict=True))
+
+    def choose(self, record_id: str, probabilities: Probabilities) -> Answer:
+        if not self.spec.several:
+            return super().choose(record_id, probabilities)
+        value = tuple(
+            letter
+            for letter, probability in probabilities.by_outcome.items()
+            if probability >= DEFAULT_THRESHOLD
+        )
+        return self.choose_several(record_id, value, probabilities)
+
+
+def _average_orders(rows: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over cyclic orders: in order j, the i-th letter shows option (i + j) mod n."""
+    count = len(rows[0])
+    return [
+        math.fsum(row[(option - shift) % count] for shift, row in enumerate(rows)) / len(rows)
+        for option in range(count)
+    ]
+
+
+def _normalise_by_length(branch: BranchScores, prompt: Prompt) -> list[float]:
+    """Probabilities from log-likelihoods per character, as lm-evaluation-harness's acc_norm.
+
+    They are scaled by the row's mean length, so that they stay as sharp as those of whole texts.
+    """
+    lengths = [len(option.text) for option in prompt.options]
+    mean = sum(lengths) / len(lengths)
+    scaled = normalise_logprobs(
+        [logprob / length * mean for logprob, length in zip(branch.logprobs, lengths, strict=True)]
+    )
+    assert scaled is not None
+    return scaled

@@ -1,0 +1,128 @@
+"""Asking and deciding kind ``fields``: the model writes an object, then its enums are scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from medtask.engines.base import Engine
+from medtask.errors import EngineError
+from medtask.prediction.engine_output import (
+    EngineOutput,
+    list_prompts,
+    require_one_each,
+    score_prompts,
+)
+from medtask.prediction.field_answers import (
+    build_field_branches,
+    extract_quotes,
+    find_outcome,
+    parse_object,
+)
+from medtask.prediction.kinds.base import (
+    CAPABLE_ENGINE_FIX,
+    INVALID_SCORES,
+    KindPrediction,
+    find_review_reason,
+)
+from medtask.prediction.probabilities import OutcomeProbabilities
+from medtask.records import Answer, Fault, Limits, Prompt, Scores, Status
+from medtask.tasks.task import Fields, ScoredField
+
+
+class FieldsPrediction(KindPrediction[Fields]):
+    """One branch for each enum and boolean, after everything written before it."""
+
+    def check_engine(self, engine: Engine) -> None:
+        if not engine.caps.generate:
+            raise EngineError(f"{engine.info.title} cannot write text", fix=CAPABLE_ENGINE_FIX)
+        if not engine.caps.schema:
+            raise EngineError(
+                f"{engine.info.title} cannot be restricted to a JSON schema",
+                fix=CAPABLE_ENGINE_FIX,
+            )
+
+    def build_limits(self) -> Limits:
+        return Limits(self.spec.max_tokens, schema=self.spec.schema)
+
+    def ask(
+        self, engine: Engine, outputs: dict[str, EngineOutput]
+    ) -> Iterator[EngineOutput | Fault]:
+        scored: dict[str, EngineOutput] = {}
+        results = engine.generate(list_prompts(outputs), self.build_limits())
+        for result in require_one_each(results, list_prompts(outputs)):
+            if isinstance(result, Fault):
+                yield result
+                continue
+            before = outputs[result.record_id]
+            after = replace(
+                before.add_output(result),
+                text=result.text,
+                last_section=result.text,
+                finish_reason=result.finish_reason,
+            )
+            value = parse_object(result.text) if result.finish_reason == "stop" else None
+            found = [] if value is None else build_field_branches(self.spec, value)
+            if not found:
+                yield after
+                continue
+            fields, branches = zip(*found, strict=True)
+            scored[result.record_id] = replace(
+                after, prompt=replace(before.prompt, branches=branches), fields=fields
+            )
+        for output in score_prompts(engine, scored) if scored else ():
+            if isinstance(output, EngineOutput):
+                yield output
+            else:  # the object is kept, without its probabilities
+                yield replace(scored[output.record_id], fields=()).add_note(
+                    f"its enums were not scored: {output.reason}"
+                )
+
+    def name_probabilities(
+        self,
+        prompt: Prompt,
+        scores: Scores,
+        rows: Sequence[Sequence[float]],
+        fields: Sequence[ScoredField],
+    ) -> OutcomeProbabilities:
+        return {
+            outcome: probability
+            for field, row in zip(fields, rows, strict=True)
+            for outcome, probability in zip(field.outcomes, row, strict=True)
+        }
+
+    def decide(self, record_id: str, output: EngineOutput) -> Answer:
+        if output.finish_reason != "stop":
+            why = (
+                f"did not fit into max_tokens ({self.spec.max_tokens:,})"
+                if output.finish_reason == "length"
+                else "repeated themselves"
+            )
+            return Answer(record_id, Status.TRUNCATED, reason=f"the fields {why}")
+        written = parse_object(output.text or "")
+        if written is None:
+            reason = "what the model wrote is not a JSON object"
+            return Answer(record_id, Status.UNPARSABLE, reason=reason)
+        value, quotes, missing = extract_quotes(self.spec, written, output.prompt.text)
+        answer = Answer(record_id, Status.OK, value=value, quotes=quotes or None)
+        if output.scores and output.fields:
+            probabilities = self.to_probabilities(output.prompt, output.scores, output.fields)
+            if probabilities is None:
+                return Answer(record_id, Status.FAILED, reason=INVALID_SCORES)
+            by_outcome = probabilities.by_outcome
+            answer = replace(
+                answer,
+                # Each field is conditioned on those before it, so the probabilities multiply.
+                confidence=math.prod(
+                    by_outcome[find_outcome(field, written)] for field in output.fields
+                ),
+                probabilities=dict(by_outcome) or None,
+                off_set=probabilities.off_set,
+                slack=probabilities.slack,
+            )
+        doubts = [find_review_reason(self.task.review, answer.confidence, answer.off_set)]
+        if missing:
+            doubts.append(f"the quote of {', '.join(missing)} is not in the record")
+        reason = "; ".join(doubt for doubt in doubts if doubt)
+        return replace(answer, status=Status.REVIEW, reason=reason) if reason else answer
