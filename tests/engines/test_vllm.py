@@ -32,6 +32,7 @@ from medtask.engines.decoding.grammar import has_quotes
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.load_options import LoadOptions
 from medtask.engines.tokens.tokenizer import HfTokenizer
+from medtask.engines.tokens.trie_scoring import QueryLogprobs
 from medtask.engines.vllm import MAX_LOGPROB_IDS, VllmEngine, load_vllm
 from medtask.errors import EngineError, InputError, MissingExtra
 from medtask.records import Branch, Fault, Limits, Message, Prompt, Scores, Status
@@ -305,8 +306,16 @@ def test_a_vllm_whose_two_ways_differ_is_asked_the_slow_one(
     fake_vllm: ModuleType, folder: Path, reference_engine: HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def score_wrongly(self: VllmEngine, readings: Any) -> Any:
-        told = self.compute_logprobs_by_prompt(readings)
-        return [{place: dict.fromkeys(found, -1.0) for place, found in one.items()} for one in told]
+        return [
+            QueryLogprobs(
+                {
+                    position: dict.fromkeys(found, -1.0)
+                    for position, found in answer.targets.items()
+                },
+                [-1.0] * len(answer.choices),
+            )
+            for answer in self.compute_logprobs_by_prompt(readings)
+        ]
 
     monkeypatch.setattr(VllmEngine, "compute_logprobs_by_id", score_wrongly)
     engine = load_vllm(str(folder), LoadOptions(dtype="float32"))

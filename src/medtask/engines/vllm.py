@@ -41,7 +41,7 @@ from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie_scoring import (
     LogprobQuery,
     LogprobsFunction,
-    PositionLogprobs,
+    QueryLogprobs,
     score_branches_from_logprobs,
 )
 from medtask.errors import EngineError, InputError, MissingExtra
@@ -291,7 +291,7 @@ class VllmEngine(PackedEngine):
 
         return generate_texts(prompts, cached, on_text, create, decode)
 
-    def compute_logprobs_by_id(self, queries: Sequence[LogprobQuery]) -> Sequence[PositionLogprobs]:
+    def compute_logprobs_by_id(self, queries: Sequence[LogprobQuery]) -> Sequence[QueryLogprobs]:
         """See tokens.walk.Tell: one request for each place at which something is wanted."""
         keys = list(dict.fromkeys(_split_queries(queries, MAX_LOGPROB_IDS)))
         sampling_options = [
@@ -312,7 +312,7 @@ class VllmEngine(PackedEngine):
 
     def compute_logprobs_by_prompt(
         self, queries: Sequence[LogprobQuery]
-    ) -> Sequence[PositionLogprobs]:
+    ) -> Sequence[QueryLogprobs]:
         """As tell_quickly, by one whole prompt for each candidate, read anew."""
         keys = list(dict.fromkeys(_split_queries(queries, 1)))
         sampling_options = [{"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}] * len(keys)
@@ -377,7 +377,7 @@ class VllmEngine(PackedEngine):
 def _split_queries(queries: Sequence[LogprobQuery], max_ids: int) -> Iterator[LogprobKey]:
     """What readings want, by place, at most so many tokens at a time."""
     for query in queries:
-        for place, token_ids in query.target_tokens.items():
+        for place, token_ids in query.all_targets.items():
             for start in range(0, len(token_ids), max_ids):
                 yield query.tokens[: place + 1], token_ids[start : start + max_ids]
 
@@ -386,15 +386,16 @@ def _collect_logprobs(
     queries: Sequence[LogprobQuery],
     logprobs_by_key: Mapping[LogprobKey, Mapping[int, Any]],
     max_ids: int,
-) -> Sequence[PositionLogprobs]:
-    results: list[dict[int, dict[int, float]]] = [
-        {place: {} for place in query.target_tokens} for query in queries
-    ]
-    for query, by_place in zip(queries, results, strict=True):
+) -> Sequence[QueryLogprobs]:
+    results = []
+    for query in queries:
+        targets: dict[int, dict[int, float]] = {}
         for tokens, ids in _split_queries([query], max_ids):
-            by_place[len(tokens) - 1] |= {
-                token: float(logprobs_by_key[tokens, ids][token].logprob) for token in ids
-            }
+            targets.setdefault(len(tokens) - 1, {}).update(
+                {token: float(logprobs_by_key[tokens, ids][token].logprob) for token in ids}
+            )
+        choices = [targets[len(query.tokens) - 1][token] for token in query.choices]
+        results.append(QueryLogprobs(targets, choices))
     return results
 
 

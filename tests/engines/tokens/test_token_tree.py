@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.engines.hf.model_runner import _make_segment
+from medtask.engines.hf.model_runner import make_segment
 from medtask.engines.hf.packed_attention import KvCache, build_pass
 from medtask.engines.tokens.token_tree import build_token_tree, count_tree_tokens
 
@@ -50,7 +50,7 @@ def test_cut_in_pieces_every_token_stands_behind_its_ancestors_and_sees_no_other
     prefix, own = KvCache(tokens=4), KvCache()
     indices: list[int] = []
     for piece, start in enumerate(tree.chunk_starts):
-        segment = _make_segment(tree, piece, indices)
+        segment = make_segment(tree, piece, indices)
         assert len(segment.tokens) <= max(most, *map(len, paths))
         plan = build_pass([segment], prefix, own, torch.device("cpu"))
         indices += plan.token_indices(0)
@@ -74,5 +74,5 @@ def test_cut_in_pieces_every_token_stands_behind_its_ancestors_and_sees_no_other
 
 
 def test_a_lone_path_is_a_plain_segment() -> None:
-    segment = _make_segment(build_token_tree([(1, 2, 3)], 1, 10), 0, [])
+    segment = make_segment(build_token_tree([(1, 2, 3)], 1, 10), 0, [])
     assert (segment.tokens, segment.ancestors, segment.parents) == ([2, 3], [], None)

@@ -1,6 +1,4 @@
-"""From hidden states to next-token probabilities, over the few tokens that matter or over the whole
-vocabulary.
-"""
+"""From hidden states to logits and log-probabilities, of a few tokens or the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ MAX_LOGIT_ELEMENTS = 1 << 24  # elements; a vocabulary of 262,144 tokens times 6
 
 @dataclass(frozen=True, slots=True)
 class LmHead:
-    """A model's output matrix [vocabulary, hidden size] and what its family does to logits
-    afterwards.
-    """
+    """A model's output matrix [vocabulary, hidden size], and how its family scales logits."""
 
     weight: Tensor
     bias: Tensor | None
@@ -26,41 +22,27 @@ class LmHead:
     softcap: float | None
 
     @torch.inference_mode()
-    def log_softmax_over(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
-        """Log-probabilities [rows, tokens] in float64, renormalised over ``tokens``; only their
-        rows of the matrix are read.
+    def compute_token_logits(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
+        """Logits [rows, tokens] of a few tokens, computed in float32; only their rows of the matrix
+        are read.
         """
         index = torch.tensor(tokens, device=self.weight.device)
         bias = None if self.bias is None else self.bias[index].float()
         logits = torch.nn.functional.linear(hidden.float(), self.weight[index].float(), bias)
-        return torch.log_softmax(self.scale_logits(logits).double(), dim=-1)
+        return self.scale_logits(logits)
 
     @torch.inference_mode()
-    def compute_off_set(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
-        """How much of the next token's probability lies outside ``tokens`` [rows]; reads the whole
-        vocabulary.
-        """
-        index = torch.tensor(tokens, device=self.weight.device)
-        parts = []
-        for rows in hidden.split(max(1, MAX_LOGIT_ELEMENTS // self.weight.shape[0])):
-            logits = self.compute_logits(rows)
-            inside = torch.logsumexp(logits[:, index], dim=-1) - torch.logsumexp(logits, dim=-1)
-            parts.append(-torch.expm1(inside.double().clamp(max=0)))
-        return torch.cat(parts)
-
-    @torch.inference_mode()
-    def log_softmax_at(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities over the whole vocabulary of some ``tokens`` [rows, any], a choice of
-        their own for each row.
+    def compute_logprobs(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities over the whole vocabulary of each row's ``tokens`` [rows, count];
+        float64.
         """
         count = max(1, MAX_LOGIT_ELEMENTS // self.weight.shape[0])
-        pieces = zip(hidden.split(count), tokens.split(count), strict=True)
-        return torch.cat(
-            [
-                torch.log_softmax(self.compute_logits(rows), dim=-1).gather(1, wanted)
-                for rows, wanted in pieces
-            ]
-        )
+        parts = []
+        for rows, own in zip(hidden.split(count), tokens.split(count), strict=True):
+            logits = self.compute_logits(rows)
+            total = torch.logsumexp(logits, dim=-1, keepdim=True)
+            parts.append(logits.gather(1, own).double() - total.double())
+        return torch.cat(parts)
 
     @torch.inference_mode()
     def compute_logits(self, hidden: Tensor) -> Tensor:
@@ -68,7 +50,7 @@ class LmHead:
         return self.scale_logits(torch.nn.functional.linear(hidden, self.weight, self.bias).float())
 
     def scale_logits(self, logits: Tensor) -> Tensor:
-        """What the family does to the products of hidden states and matrix."""
+        """Scale and cap the products of hidden states and matrix, as the family does."""
         logits = logits * self.scale
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 

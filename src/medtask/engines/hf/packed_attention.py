@@ -99,7 +99,7 @@ class PackedPass:
     key_indices: Tensor
     ancestor_counts: Tensor
     last_indices: Tensor
-    first_index: int
+    segment_starts: list[int]
     forks: ForkIndex | None = None
     _masks: dict[int | None, MaskPair] = field(default_factory=dict)
 
@@ -107,10 +107,7 @@ class PackedPass:
         """Where a segment's tokens stand among the pack's own tokens: what its children name as
         ancestors.
         """
-        indices: list[int] = (
-            self.query_indices[segment][self.token_mask[segment]] + self.first_index
-        ).tolist()
-        return indices
+        return list(range(self.segment_starts[segment], self.segment_starts[segment + 1]))
 
     def compute_attention(self, call: AttentionCall) -> Tensor:
         """See AttentionPass; appends the call's keys and values to the pack's."""
@@ -213,7 +210,7 @@ def build_pass(
         key_indices=keys.to(device),
         ancestor_counts=ancestor_counts.to(device),
         last_indices=(starts + lengths - 1).to(device),
-        first_index=first_index,
+        segment_starts=[first_index, *(first_index + starts + lengths).tolist()],
         forks=forks,
     )
 

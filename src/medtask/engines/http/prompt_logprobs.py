@@ -25,9 +25,8 @@ from medtask.engines.http.token_counting import (
     build_tokenize_body,
     parse_token_ids,
 )
-from medtask.engines.tokens.candidate_logprobs import compute_candidate_logprobs
 from medtask.engines.tokens.chat import count_common_prefix
-from medtask.engines.tokens.trie import build_trie
+from medtask.engines.tokens.trie import build_trie, compute_candidate_logprobs
 from medtask.records import Branch, BranchScores, Fault, Message, Status
 
 _PROBE_ANSWER = "\u2042 answer \u2042"

@@ -78,10 +78,7 @@ class MlxEngine(PackedEngine):
             if self.runner.batched:
                 self.runner.cache_prefix(pack[0].paths[0][:shared_tokens])
                 self.runner.compute_logits(
-                    [
-                        LogprobQuery(stem, 0, {len(stem) - 1: ()})
-                        for stem in _find_row_prefixes(pack, shared_tokens)
-                    ]
+                    [LogprobQuery(0, prefix) for prefix in _find_row_prefixes(pack, shared_tokens)]
                 )
             scores = iter(
                 score_branches(

@@ -7,6 +7,7 @@ over the tokens that some label allows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -142,6 +143,53 @@ def expand_node(
         scores.slack[rows] = np.fmax(scores.slack[rows], error[unread])
         if not unread.all():
             yield NodeVisit(child, visit.rows[~unread], mass[~unread])
+
+
+def compute_candidate_logprobs(
+    root: TrieNode, logprobs: Sequence[Sequence[float]]
+) -> tuple[float, ...]:
+    """The log-probability of each candidate from those of all its tokens.
+
+    Every token that a node allows is a token of some candidate that passes the node, so one number
+    per token of the candidates is enough to renormalise at every node.
+
+    Args:
+        root: The trie of the candidates.
+        logprobs: ``logprobs[i][j]`` is the log-probability, over the whole vocabulary, of token j
+            of candidate i behind all tokens before it. Tokens behind a candidate's last node may
+            be missing.
+
+    Returns:
+        One number per candidate; NaN below a node whose tokens are all impossible.
+    """
+    candidate_logprobs = [-math.inf] * len(root.candidate_indices)
+    waiting: list[tuple[TrieNode, int, float]] = [(root, len(root.edge_tokens), 0.0)]
+    while waiting:
+        node, depth, node_logprob = waiting.pop()
+        token_logprobs = [
+            logprobs[child if isinstance(child, int) else child.candidate_indices[0]][depth]
+            for child in node.children
+        ]
+        total = logsumexp(np.array(token_logprobs))
+        for child, logprob in zip(node.children, token_logprobs, strict=True):
+            child_logprob = node_logprob + logprob - total
+            if isinstance(child, int):
+                candidate_logprobs[child] = child_logprob
+            elif child_logprob != -math.inf:
+                # A child's ``edge_tokens`` begin with the token that leads to it.
+                waiting.append((child, depth + len(child.edge_tokens), child_logprob))
+    return tuple(candidate_logprobs)
+
+
+def logsumexp(values: NDArray[np.floating]) -> float:
+    """The logarithm of the sum of exponentials, summed in float64; NaN without a finite maximum.
+
+    The exponentials of a whole vocabulary stay in the format of the values.
+    """
+    peak = values.max()
+    if not np.isfinite(peak):
+        return math.nan
+    return float(peak) + math.log(float(np.exp(values - peak).sum(dtype=np.float64)))
 
 
 def compute_mean_label_tokens(root: TrieNode) -> float:

@@ -1,230 +1,266 @@
-"""Scores of tokenised questions from any model that can read token sequences and tell what follows
-them.
+"""The walk down the label tries: scores of tokenised branches from any model that reads tokens.
 
-The tries are read level by level, for all questions together, and only where a branching can still
-change a reported probability (see trie.settle).
+The tries are read level by level, for all branches together, and only where a node can still change
+a reported probability (see trie.expand_node). An engine supplies the numbers, as logits or as
+log-probabilities.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtask.engines.tokens.chat import TokenizedBranch
-from medtask.engines.tokens.trie import FloatArray, NodeVisit, TrieScores, expand_node
+from medtask.engines.tokens.trie import (
+    FloatArray,
+    NodeVisit,
+    TrieNode,
+    TrieScores,
+    expand_node,
+    logsumexp,
+)
 from medtask.records import BranchScores
 
 Logits = NDArray[np.float32]
+TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LogprobQuery:
-    """A sequence of tokens to be read. ``parent_length``: how many of its first tokens were read
-    before, for this question.
+    """A sequence of tokens to read, and the numbers that are needed behind its tokens.
 
-    ``target_tokens``: by the place of a token in the sequence, the tokens whose log-probabilities
-    behind it are asked for.
-    """
-
-    tokens: tuple[int, ...]
-    parent_length: int
-    target_tokens: Mapping[int, tuple[int, ...]]
-
-    @property
-    def logits_to_keep(self) -> int:
-        """For how many of its last tokens the logits of the token that follows are needed."""
-        return len(self.tokens) - min(self.target_tokens)
-
-
-# Logits [keep, vocabulary] of each reading, in their order.
-LogitsFunction = Callable[[Sequence[LogprobQuery]], Sequence[Logits]]
-
-# Of each reading, by place and token, the log-probabilities over the whole vocabulary that it asks
-# for.
-PositionLogprobs = Mapping[int, Mapping[int, float]]
-LogprobsFunction = Callable[[Sequence[LogprobQuery]], Sequence[PositionLogprobs]]
-
-
-def score_branches(
-    tokenized_branches: Sequence[TokenizedBranch], compute_logits: LogitsFunction
-) -> list[BranchScores]:
-    """Scores of questions that are read together; ``compute_logits`` is called once, and once
-    more for each further level of the tries.
-    """
-
-    def compute_logprobs(queries: Sequence[LogprobQuery]) -> list[PositionLogprobs]:
-        return [
-            extract_logprobs(query, logits)
-            for query, logits in zip(queries, compute_logits(queries), strict=True)
-        ]
-
-    return score_branches_from_logprobs(tokenized_branches, compute_logprobs)
-
-
-def extract_logprobs(query: LogprobQuery, logits: Logits) -> PositionLogprobs:
-    """What a reading asks for, from its logits [keep, vocabulary]."""
-    results: dict[int, dict[int, float]] = {}
-    for place, tokens in query.target_tokens.items():
-        row = logits[place - len(query.tokens)]
-        results[place] = dict(
-            zip(
-                tokens,
-                (row[list(tokens)].astype(np.float64) - _logsumexp(row)).tolist(),
-                strict=True,
-            )
-        )
-    return results
-
-
-def score_branches_from_logprobs(
-    tokenized_branches: Sequence[TokenizedBranch], compute_logprobs: LogprobsFunction
-) -> list[BranchScores]:
-    """As score_questions, by a model that shows no logits but tells the log-probabilities that it
-    is asked for.
-    """
-    first_queries: list[LogprobQuery] = []
-    rows_of_queries: list[int] = []
-    for row, tokenized in enumerate(tokenized_branches):
-        if tokenized.trie is not None:
-            last = len(tokenized.prefix_tokens) - 1
-            first_queries.append(
-                LogprobQuery(
-                    tokenized.prefix_tokens,
-                    0,
-                    _merge_targets(
-                        (tokenized.answer_position, tokenized.first_tokens),
-                        (last, tokenized.trie.tokens),
-                    ),
-                )
-            )
-        else:
-            for path, candidate in zip(tokenized.paths[1:], tokenized.candidates, strict=True):
-                start = len(path) - len(candidate)
-                steps = ((start + place, (token,)) for place, token in enumerate(candidate))
-                first_queries.append(
-                    LogprobQuery(
-                        path,
-                        0,
-                        _merge_targets((tokenized.answer_position, tokenized.first_tokens), *steps),
-                    )
-                )
-        rows_of_queries += [row] * (len(first_queries) - len(rows_of_queries))
-    results_by_row: list[list[PositionLogprobs]] = [[] for _ in tokenized_branches]
-    for row, logprobs in zip(rows_of_queries, compute_logprobs(first_queries), strict=True):
-        results_by_row[row].append(logprobs)
-    trie_scores = _score_tries(tokenized_branches, results_by_row, compute_logprobs)
-    return [
-        _score_text_branch(tokenized, found)
-        if tokenized.trie is None
-        else BranchScores(
-            tuple(trie_scores[row].logprobs[0].tolist()),
-            _compute_off_set(tokenized, found),
-            float(trie_scores[row].slack[0]),
-        )
-        for row, (tokenized, found) in enumerate(
-            zip(tokenized_branches, results_by_row, strict=True)
-        )
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingNode:
-    """A branching that one question's reading has come to: the visit, the tokens read up to it, and
-    what may follow them.
+    Attributes:
+        row: Index of the branch that the query belongs to.
+        tokens: The whole sequence.
+        parent_length: Length of an earlier query of the same row that this one continues, 0 for the
+            first one.
+        targets: By position in ``tokens``, the tokens whose log-probabilities over the whole
+            vocabulary are needed there.
+        choices: The tokens of a trie node behind the last position. They are compared with each
+            other only, so any constant may be added to their log-probabilities.
     """
 
     row: int
+    tokens: TokenIds
+    parent_length: int = 0
+    targets: Mapping[int, TokenIds] = field(default_factory=dict)
+    choices: TokenIds = ()
+
+    @property
+    def all_targets(self) -> Mapping[int, TokenIds]:
+        """``targets`` with the choices among them, each token once."""
+        last = len(self.tokens) - 1
+        merged = tuple(dict.fromkeys((*self.targets.get(last, ()), *self.choices)))
+        return {**self.targets, last: merged} if merged else self.targets
+
+    @property
+    def logits_to_keep(self) -> int:
+        """The number of last tokens of which the logits are needed."""
+        return max([1, *(len(self.tokens) - position for position in self.targets)])
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLogprobs:
+    """The answer to a query: log-probabilities by position and token, and those of the choices."""
+
+    targets: Mapping[int, Mapping[int, float]]
+    choices: Sequence[float]
+
+
+# The logits [logits_to_keep, vocabulary] of each query, in their order.
+LogitsFunction = Callable[[Sequence[LogprobQuery]], Sequence[Logits]]
+LogprobsFunction = Callable[[Sequence[LogprobQuery]], Sequence[QueryLogprobs]]
+
+
+def score_branches(
+    branches: Sequence[TokenizedBranch], compute_logits: LogitsFunction
+) -> list[BranchScores]:
+    """Score branches together; ``compute_logits`` is called once, and once for each further level
+    of the tries.
+    """
+
+    def compute_logprobs(queries: Sequence[LogprobQuery]) -> list[QueryLogprobs]:
+        return [
+            _extract_logprobs(query, logits)
+            for query, logits in zip(queries, compute_logits(queries), strict=True)
+        ]
+
+    return score_branches_from_logprobs(branches, compute_logprobs)
+
+
+def score_branches_from_logprobs(
+    branches: Sequence[TokenizedBranch], compute_logprobs: LogprobsFunction
+) -> list[BranchScores]:
+    """As score_branches, from log-probabilities."""
+    queries = [query for row, branch in enumerate(branches) for query in _start(row, branch)]
+    answers: list[list[QueryLogprobs]] = [[] for _ in branches]
+    for query, answer in zip(queries, compute_logprobs(queries), strict=True):
+        answers[query.row].append(answer)
+    scores = [
+        BranchScores(
+            () if branch.trie is not None else _sum_candidate_logprobs(branch, own),
+            _compute_off_set(branch, own[0]),
+        )
+        for branch, own in zip(branches, answers, strict=True)
+    ]
+    for rows, trie_scores in _walk_tries(branches, answers, compute_logprobs):
+        for row, logprobs, slack in zip(
+            rows, trie_scores.logprobs.tolist(), trie_scores.slack.tolist(), strict=True
+        ):
+            scores[row] = BranchScores(tuple(logprobs), scores[row].off_set, slack)
+    return scores
+
+
+def _start(row: int, branch: TokenizedBranch) -> Iterator[LogprobQuery]:
+    """The queries that need nothing but the branch: its prefix, or each candidate of a text."""
+    if branch.trie is not None:
+        targets = {branch.answer_position: branch.first_tokens}
+        yield LogprobQuery(row, branch.prefix_tokens, 0, targets, branch.trie.tokens)
+        return
+    for path, candidate in zip(branch.paths[1:], branch.candidates, strict=True):
+        targets = dict(_iterate_steps(path, candidate))
+        first = targets.get(branch.answer_position, ())
+        targets[branch.answer_position] = tuple(dict.fromkeys((*branch.first_tokens, *first)))
+        yield LogprobQuery(row, path, 0, targets)
+
+
+def _iterate_steps(path: TokenIds, candidate: TokenIds) -> Iterator[tuple[int, TokenIds]]:
+    """Each token of a candidate with the position behind which it comes; ``path``: all that is
+    read, which is everything but the candidate's last token.
+    """
+    start = len(path) - len(candidate)
+    return ((start + index, (token,)) for index, token in enumerate(candidate))
+
+
+@dataclass(frozen=True, slots=True)
+class _ReachedNode:
+    """A node that rows of one trie have reached.
+
+    ``rows``, ``scores``: the branches with this trie, and their scores in the same order; ``visit``
+    counts in this order too. ``paths``, ``choices``: of each row of the visit, the tokens up to the
+    node and the log-probabilities of the node's tokens.
+    """
+
+    rows: Sequence[int]
+    scores: TrieScores
     visit: NodeVisit
-    tokens: tuple[int, ...]
-    logprobs: Mapping[int, float]
+    paths: Sequence[TokenIds]
+    choices: Sequence[Sequence[float]]
 
 
-def _score_tries(
-    tokenized_branches: Sequence[TokenizedBranch],
-    found: Sequence[Sequence[PositionLogprobs]],
+def _walk_tries(
+    branches: Sequence[TokenizedBranch],
+    answers: Sequence[Sequence[QueryLogprobs]],
     compute_logprobs: LogprobsFunction,
-) -> dict[int, TrieScores]:
-    trie_scores: dict[int, TrieScores] = {}
-    pending_nodes: list[_PendingNode] = []
-    for row, tokenized in enumerate(tokenized_branches):
-        if tokenized.trie is not None:
-            trie_scores[row] = TrieScores.empty(1, len(tokenized.trie.candidate_indices))
-            visit = NodeVisit(tokenized.trie, np.zeros(1, dtype=np.intp), np.zeros(1))
-            pending_nodes.append(
-                _PendingNode(
-                    row,
-                    visit,
-                    tokenized.prefix_tokens,
-                    found[row][0][len(tokenized.prefix_tokens) - 1],
-                )
+) -> Iterable[tuple[Sequence[int], TrieScores]]:
+    """The scores of every trie, with the rows that they belong to."""
+    # All prompts with the same branch have one trie, unless the tokenizer merged the end of some
+    # prompt with the labels.
+    rows_of_tries: dict[int, list[int]] = {}
+    for row, branch in enumerate(branches):
+        if branch.trie is not None:
+            rows_of_tries.setdefault(id(branch.trie), []).append(row)
+    roots = []
+    for rows in rows_of_tries.values():
+        trie = branches[rows[0]].trie
+        assert trie is not None
+        roots.append(
+            _ReachedNode(
+                rows,
+                TrieScores.empty(len(rows), len(trie.candidate_indices)),
+                NodeVisit(trie, np.arange(len(rows)), np.zeros(len(rows))),
+                [branches[row].prefix_tokens for row in rows],
+                [answers[row][0].choices for row in rows],
             )
-    while pending_nodes:
-        unread = [
-            (arrival, visit)
-            for arrival in pending_nodes
-            for visit in expand_node(
-                trie_scores[arrival.row],
-                arrival.visit,
-                _renormalise_logprobs(arrival.logprobs, arrival.visit.node.tokens),
+        )
+    level = roots
+    while level:
+        level = _read_next_level(level, compute_logprobs)
+    return [(root.rows, root.scores) for root in roots]
+
+
+def _read_next_level(
+    level: Sequence[_ReachedNode], compute_logprobs: LogprobsFunction
+) -> list[_ReachedNode]:
+    """Score the nodes of a level, and read the nodes below them that still matter."""
+    unread = [
+        (reached, visit)
+        for reached in level
+        for visit in expand_node(reached.scores, reached.visit, _renormalise(reached.choices))
+    ]
+    if not unread:
+        return []
+    queries = [query for reached, visit in unread for query in _continue_paths(reached, visit)]
+    # By row, as the first queries were: what is read for a row stays together.
+    order = sorted(range(len(queries)), key=lambda index: queries[index].row)
+    found = compute_logprobs([queries[index] for index in order])
+    answers = dict(zip(order, found, strict=True))
+    next_level, start = [], 0
+    for reached, visit in unread:
+        own = range(start, start + len(visit.rows))
+        next_level.append(
+            _ReachedNode(
+                reached.rows,
+                reached.scores,
+                visit,
+                [queries[index].tokens for index in own],
+                [answers[index].choices for index in own],
             )
-        ]
-        if not unread:
-            break
-        paths = [arrival.tokens + visit.node.edge_tokens for arrival, visit in unread]
-        queries = [
-            LogprobQuery(path, len(arrival.tokens), {len(path) - 1: visit.node.tokens})
-            for path, (arrival, visit) in zip(paths, unread, strict=True)
-        ]
-        pending_nodes = [
-            _PendingNode(arrival.row, visit, path, logprobs[len(path) - 1])
-            for (arrival, visit), path, logprobs in zip(
-                unread, paths, compute_logprobs(queries), strict=True
-            )
-        ]
-    return trie_scores
+        )
+        start = own.stop
+    return next_level
 
 
-def _merge_targets(*targets: tuple[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-    """Tokens by place; each place once, and at each place each token once."""
-    merged: dict[int, tuple[int, ...]] = {}
-    for place, tokens in targets:
-        merged[place] = tuple(dict.fromkeys((*merged.get(place, ()), *tokens)))
-    return merged
+def _continue_paths(reached: _ReachedNode, visit: NodeVisit) -> Iterator[LogprobQuery]:
+    node: TrieNode = visit.node
+    paths = dict(zip(reached.visit.rows.tolist(), reached.paths, strict=True))
+    for index in visit.rows.tolist():
+        path = paths[index]
+        yield LogprobQuery(
+            reached.rows[index], path + node.edge_tokens, len(path), choices=node.tokens
+        )
 
 
-def _renormalise_logprobs(logprobs: Mapping[int, float], tokens: Sequence[int]) -> FloatArray:
-    """Log-probabilities [1, tokens] among ``tokens`` alone."""
-    allowed = np.array([logprobs[token] for token in tokens])
-    return (allowed - _logsumexp(allowed))[None]
+def _renormalise(choices: Sequence[Sequence[float]]) -> FloatArray:
+    """Log-probabilities [rows, tokens] among the tokens of a node alone; NaN where none is
+    possible.
+    """
+    logprobs = np.array(choices, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = logprobs - logprobs.max(axis=1, keepdims=True)
+        normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return normalised
 
 
-def _compute_off_set(tokenized: TokenizedBranch, found: Sequence[PositionLogprobs]) -> float:
-    logprobs = found[0][tokenized.answer_position]
-    inside = math.fsum(math.exp(logprobs[token]) for token in tokenized.first_tokens)
+def _extract_logprobs(query: LogprobQuery, logits: Logits) -> QueryLogprobs:
+    targets = {}
+    for position, tokens in query.targets.items():
+        row = logits[position - len(query.tokens)]
+        logprobs = row[list(tokens)].astype(np.float64) - logsumexp(row)
+        targets[position] = dict(zip(tokens, logprobs.tolist(), strict=True))
+    return QueryLogprobs(targets, logits[-1][list(query.choices)].tolist())
+
+
+def _compute_off_set(branch: TokenizedBranch, answer: QueryLogprobs) -> float:
+    logprobs = answer.targets[branch.answer_position]
+    inside = math.fsum(math.exp(logprobs[token]) for token in branch.first_tokens)
     return max(1.0 - inside, 0.0)  # in this order NaN stays NaN
 
 
-def _score_text_branch(
-    tokenized: TokenizedBranch, found: Sequence[PositionLogprobs]
-) -> BranchScores:
-    logprobs = []
-    for path, candidate, token_logprobs in zip(
-        tokenized.paths[1:], tokenized.candidates, found, strict=True
-    ):
-        start = len(path) - len(candidate)
-        logprobs.append(
-            math.fsum(token_logprobs[start + place][token] for place, token in enumerate(candidate))
+def _sum_candidate_logprobs(
+    branch: TokenizedBranch, answers: Sequence[QueryLogprobs]
+) -> tuple[float, ...]:
+    """The log-likelihood of each candidate of a branch that is weighed as text."""
+    return tuple(
+        math.fsum(
+            answer.targets[position][token]
+            for position, (token,) in _iterate_steps(path, candidate)
         )
-    return BranchScores(tuple(logprobs), _compute_off_set(tokenized, found))
-
-
-def _logsumexp(values: NDArray[np.floating]) -> float:
-    """In float64 where it matters: the sum. Exponentials of a whole vocabulary stay in the logits'
-    own format.
-    """
-    peak = values.max()
-    return float(peak) + math.log(float(np.exp(values - peak).sum(dtype=np.float64)))
+        for path, candidate, answer in zip(
+            branch.paths[1:], branch.candidates, answers, strict=True
+        )
+    )

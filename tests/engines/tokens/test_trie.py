@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from medtask.engines.tokens.candidate_logprobs import compute_candidate_logprobs
-from medtask.engines.tokens.trie import build_trie
+from medtask.engines.tokens.trie import build_trie, compute_candidate_logprobs
 from support.toy_model import END_TOKEN, ToyModel, split_tokens
 
 
