@@ -32,8 +32,8 @@ JSONL = b'{"id": "1", "text": "a"}\n' * 1
         (JSONL.strip(), "stdin.jsonl"),
         (b'\xef\xbb\xbf \n[{"id": "1", "text": "a"}]', "stdin.json"),
         (json.dumps({"id": ["1"], "text": ["a"]}, indent=2).encode(), "stdin.json"),
-        (gzip.compress(CSV), "stdin.csv.gz"),
-        (gzip.compress(JSONL), "stdin.jsonl.gz"),
+        (gzip.compress(CSV, mtime=0), "stdin.csv.gz"),
+        (gzip.compress(JSONL, mtime=0), "stdin.jsonl.gz"),
     ],
 )
 def test_text_is_told_by_its_first_bytes(monkeypatch, tmp_path, content, name):

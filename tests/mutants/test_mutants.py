@@ -1,0 +1,142 @@
+"""Faults planted in the code on which every number rests are found by the fast tests beside it.
+
+A mutant is one replacement of a piece of source that occurs once in the package. The tests of its
+area run against a copy of the package that has it, in a process of their own, and must fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.source_tree import MODULES, SOURCE
+
+TESTS = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.scale
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    original: str
+    mutated: str
+
+
+LEDGER_MUTANTS = (
+    Mutant("damaged rows stay", "if not _is_intact(row)]", "if not row]"),
+    Mutant(
+        "the index is trusted",
+        "if stored and stored[2] == key and _is_intact(stored):",
+        "if stored:",
+    ),
+    Mutant("probabilities have no checksum", 'texts + (probabilities or b"")', "texts"),
+    Mutant(
+        "a later row's answer is found", "prompt_key = ? AND row < ?", "prompt_key = ? AND row != ?"
+    ),
+)
+TRIE_MUTANTS = (
+    Mutant(
+        "the bound forgets a label",
+        "error = np.exp(mass) * (count - 1) / count",
+        "error = np.exp(mass) * (count - 2) / count",
+    ),
+    Mutant("unread labels have all of the mass", "mass[unread] - np.log(count)", "mass[unread]"),
+    Mutant(
+        "only the last slack counts",
+        "np.fmax(scores.slack[rows], error[unread])",
+        "error[unread]",
+    ),
+    Mutant(
+        "probabilities are not renormalised",
+        "return (allowed - _logsumexp(allowed))[None]",
+        "return allowed[None]",
+    ),
+)
+ATTENTION_MUTANTS = (
+    Mutant(
+        "a token sees the next one",
+        "masked, prefix_masked = slot > place,",
+        "masked, prefix_masked = slot > place + 1,",
+    ),
+    Mutant(
+        "a window is one token too wide",
+        "place - key_place >= window",
+        "place - key_place > window",
+    ),
+    Mutant("forks see each other", "key_count] <= place", "key_count] < 0"),
+    Mutant(
+        "slots of the padding count",
+        "out[self.token_mask][None]",
+        "out.flatten(0, 1)[: int(self.token_mask.sum())][None]",
+    ),
+)
+ACCEPTANCE_MUTANTS = (
+    Mutant("walks do not share the risk", "risk / len(starts))", "risk)"),
+    Mutant(
+        "a walk goes on after it has failed", "            carried = 0.0\n", "            pass\n"
+    ),
+    Mutant("one error is forgiven", "binom.cdf(wrong, ends + 1,", "binom.cdf(wrong - 1, ends + 1,"),
+    Mutant("the threshold itself is not accepted", "confidence >= limits)", "confidence > limits)"),
+)
+DECIDING_MUTANTS = (
+    Mutant(
+        "any slack is small enough",
+        "if probabilities.slack > MAX_SLACK:",
+        "if probabilities.slack > 1:",
+    ),
+    Mutant(
+        "the label nearest to its threshold wins",
+        "key=lambda name: -margins[name]",
+        "key=lambda name: margins[name]",
+    ),
+    Mutant("an abstention is an answer", "winner == task.abstain.name", "winner == task.name"),
+    Mutant("missing quotes raise no doubt", "if missing else []", "if not missing else []"),
+)
+AREAS: dict[tuple[str, ...], Sequence[Mutant]] = {
+    ("runs/test_ledger.py",): LEDGER_MUTANTS,
+    ("engines/tokens/test_trie_scoring.py", "engines/hf/test_exact.py"): TRIE_MUTANTS,
+    ("engines/hf/test_branches.py", "engines/hf/test_exact.py"): ATTENTION_MUTANTS,
+    ("evaluation/calibration/test_acceptance.py",): ACCEPTANCE_MUTANTS,
+    ("prediction/test_deciding.py", "prediction/test_field_answers.py"): DECIDING_MUTANTS,
+}
+
+
+def plant_mutant(mutant: Mutant, folder: Path) -> Path:
+    """A copy of the package in ``folder`` that has the mutant; returns the path to import from."""
+    homes = [name for name in MODULES if mutant.original in MODULES[name].read_text("utf-8")]
+    assert len(homes) == 1, f"the mutant's source is in {homes or 'no module'}: adapt the mutant"
+    shutil.copytree(SOURCE, folder / SOURCE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    mutated = folder / SOURCE.name / homes[0]
+    source = mutated.read_text("utf-8")
+    assert source.count(mutant.original) == 1, "the mutant's source occurs twice: adapt the mutant"
+    mutated.write_text(source.replace(mutant.original, mutant.mutated), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tests", "mutant"),
+    [
+        pytest.param(tests, mutant, id=mutant.name)
+        for tests, mutants in AREAS.items()
+        for mutant in mutants
+    ],
+)
+def test_a_mutant_is_killed(tests: Sequence[str], mutant: Mutant, tmp_path: Path) -> None:
+    planted = plant_mutant(mutant, tmp_path)
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *(str(TESTS / test) for test in tests)],
+        cwd=TESTS.parent,
+        env={**os.environ, "PYTHONPATH": str(planted)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-2000:]
