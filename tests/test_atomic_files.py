@@ -54,7 +54,7 @@ def test_a_folder_that_does_not_exist_is_told(tmp_path):
         replace_file(tmp_path / "no" / "a.csv"),
     ):
         pass
-    assert "choose a folder" in raised.value.fix
+    assert "choose an existing folder" in raised.value.fix
 
 
 def test_a_full_disk_is_told_with_what_is_free(tmp_path):

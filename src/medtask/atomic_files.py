@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, for their owner only."""
+"""Files that are replaced atomically and are readable by their owner only."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """A draft beside ``path``, mode 0600, which takes its place once the block is done, or is gone.
+    """Yield a draft file (mode 0600) that replaces ``path`` when the block ends without an error.
 
-    Raises StorageError where the disk is full or the place may not be written; what was at ``path``
-    is then as before. One writer a path: drafts have a fixed name, so that one left by a killed
-    process is replaced.
+    Drafts have a fixed name, so that one left by a killed process is replaced: there may be only
+    one writer per path.
+
+    Raises:
+        StorageError: The disk is full or the folder is not writable; ``path`` is unchanged.
     """
     draft = path.with_name(f".{path.name}.draft")
     try:
@@ -30,7 +32,7 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield draft
         _sync_to_disk(draft)
         draft.replace(path)
-        if os.name == "posix":  # a rename is safe from a power cut once its folder is
+        if os.name == "posix":  # a rename survives a power cut once its folder is synced
             _sync_to_disk(path.parent)
     except OSError as error:
         raise make_storage_error(path, error) from error
@@ -40,7 +42,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all: see replace_file."""
+    """Replace a text file atomically: see `replace_file`."""
     with replace_file(path) as draft:
         draft.write_bytes(
             text.encode("utf-8", "replace")
@@ -56,12 +58,12 @@ def _sync_to_disk(path: Path) -> None:
 
 
 def make_storage_error(path: Path, error: OSError) -> StorageError:
-    """What kept ``path`` from being written, and what to do about it."""
+    """The error for a ``path`` that could not be written."""
     problem = f"{format_path(path)} cannot be written: {error.strerror or type(error).__name__}"
     if error.errno not in _DISK_FULL_ERRNOS:
-        return StorageError(problem, fix="choose a folder that exists and that you may write to")
+        return StorageError(problem, fix="choose an existing folder with write permission")
     free = shutil.disk_usage(path.parent).free
     return StorageError(
         f"{problem} ({free:,} bytes free)",
-        fix="free some space or choose another folder, then run the same command again",
+        fix="free disk space or choose another folder, then run the same command again",
     )

@@ -92,7 +92,7 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("nothing.csv",), 4, "no such file"),
+        (("nothing.csv",), 4, "file not found"),
         (("surgery",), 4, "no table"),
         (("out", "--gold", "purpos"), 2, 'did you mean "purpose"'),
         (("out", "--max-error", "1.5"), 2, "no share"),

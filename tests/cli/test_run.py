@@ -128,7 +128,7 @@ def test_a_table_on_standard_input_leaves_no_copy_behind(
 def test_an_empty_standard_input_is_refused(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("run", "surgery", "-", *FAKE)
     assert outcome.code == 4
-    assert "nothing came in on standard input" in outcome.err
+    assert "standard input is empty" in outcome.err
 
 
 def test_another_table_in_the_same_folder_is_refused_with_the_difference(

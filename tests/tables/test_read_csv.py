@@ -29,8 +29,8 @@ TEXT = 'id,text\n1,"café; a, b"\n2,"the ""left""\nlung"\n'
         (
             TEXT.encode("cp1252"),
             (
-                "not UTF-8: read as Windows-1252, a guess - look at accented letters (the first is "
-                "in line 2)"
+                "not UTF-8: read as Windows-1252 (guessed) - check the accented letters "
+                "(first one in line 2)"
             ),
         ),
     ],
@@ -138,19 +138,19 @@ def test_a_header_alone_is_a_table_without_rows(write_file):
         ('a,b\n1,"x\ny"\n3\n', "line 4: 1 cell, but the header has 2"),
         ("a,b,a\n", 'line 1: the header names "a" more than once'),
         ("a,,c\n1,2,3\n", "line 1: the header has no name for column 2"),
-        ("a,b\n1,x\0y\n", "line 2: a NUL character"),
-        ('a,b\n1,"x\n2,y\n', "line 2: the quoted cell that begins here is not closed properly"),
-        ('a,b\n1,x\n"2\n","y ""\n""z\n', "line 4: the quoted cell that begins here"),
+        ("a,b\n1,x\0y\n", "line 2: NUL character"),
+        ('a,b\n1,"x\n2,y\n', "line 2: the quoted cell that starts here is not closed properly"),
+        ('a,b\n1,x\n"2\n","y ""\n""z\n', "line 4: the quoted cell that starts here"),
         (
             'a,b\n1,"x\n2,"y"\n',
-            r"line 2: the quoted cell that begins here is not closed properly \(noticed in line 3\)",  # noqa: E501 - data as it is read
+            r"line 2: the quoted cell that starts here is not closed properly \(detected in line 3\)",  # noqa: E501 - data as it is read
         ),
-        ('a,b\n1,"5" tube"\n', "line 2: the quoted cell that begins here"),
+        ('a,b\n1,"5" tube"\n', "line 2: the quoted cell that starts here"),
         (
             "id,text\n1,a\n".encode("utf-16-le"),
-            "a NUL character: the file is damaged, or UTF-16 without its mark",
+            "NUL character: the file is damaged, or UTF-16 without a byte order mark",
         ),
-        (b"PK\x03\x04rest", "this is no text but a .xlsx file"),
+        (b"PK\x03\x04rest", "not a text file but a .xlsx file"),
     ],
 )
 def test_what_cannot_be_read_without_loss_is_refused_with_its_line(write_file, content, message):
@@ -166,7 +166,7 @@ def test_quotes_inside_a_bare_cell_are_text(write_file):
 def test_nameless_empty_columns_at_the_end_are_left_out_and_told(write_file):
     table = read_table(write_file("a,b,,\n1,2,,\n"))
     assert list(table) == [{"a": "1", "b": "2"}]
-    assert table.notes[2] == "2 nameless empty columns at the end left out"
+    assert table.notes[2] == "2 empty columns without a name left out"
     with pytest.raises(TableError, match="line 3: there is a value in column 4, which has no name"):
         list(read_table(write_file("a,b,,\n1,2,,\n1,2,,x\n")))
 
@@ -181,7 +181,7 @@ def test_a_cell_or_line_without_end_is_refused(write_file, monkeypatch):
     monkeypatch.setattr(read_csv, "MAX_CELL_LENGTH", 1000)
     with pytest.raises(TableError, match="line 2: a cell of more than 1,000 characters") as raised:
         list(read_table(write_file('a,b\n1,"' + "x\n" * 1000)))
-    assert "close the quote that begins here" in raised.value.fix
+    assert "close the quote that starts here" in raised.value.fix
     monkeypatch.setattr(decode, "MAX_CELL_LENGTH", 1000)
     with pytest.raises(TableError, match="line 2: longer than 1,000 characters"):
         list(read_table(write_file("a,b\n1," + "x" * 1000)))

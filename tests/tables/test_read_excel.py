@@ -55,14 +55,14 @@ def test_the_first_visible_sheet_with_anything_in_it_is_read_and_told(save_workb
 
 def test_a_sheet_that_does_not_exist_is_refused_with_the_nearest(save_workbook):
     path = save_workbook(Export=[["id"], [1]])
-    with pytest.raises(TableError, match='there is no sheet "Exprt"') as raised:
+    with pytest.raises(TableError, match='sheet "Exprt" not found') as raised:
         read_table(path, sheet="Exprt")
     assert raised.value.fix == 'did you mean "Export"?'
 
 
 @pytest.mark.parametrize("sheets", [{"empty": []}, {"hidden": [["id"], [1]], "empty": []}])
 def test_a_workbook_without_anything_to_see_is_refused(save_workbook, sheets):
-    with pytest.raises(TableError, match="no visible sheet has anything in it"):
+    with pytest.raises(TableError, match="no visible sheet has content"):
         read_table(save_workbook(**sheets))
 
 
@@ -126,7 +126,7 @@ def test_error_cells_and_merged_cells_are_told(save_workbook, tmp_path):
 def test_a_damaged_workbook_is_refused(save_workbook, keep):
     path = save_workbook(Export=[["id"], [1]])
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(TableError, match="cut off, damaged"):
+    with pytest.raises(TableError, match="truncated, damaged"):
         read_table(path)
 
 
@@ -144,7 +144,7 @@ def test_every_flipped_byte_is_refused_or_harmless(save_workbook):
 def test_a_password_is_named(tmp_path):
     path = tmp_path / "notes.xlsx"
     path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512))
-    with pytest.raises(TableError, match="protected with a password"):
+    with pytest.raises(TableError, match="protected by a password"):
         read_table(path)
 
 
@@ -157,7 +157,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(save_workbook):
         for _ in range(201):
             part.write(bytes(2**20))
     started = time.process_time()
-    with pytest.raises(TableError, match="unpacked it has 201 MB; the most is 200 MB"):
+    with pytest.raises(TableError, match="unpacked it has 201 MB; the limit is 200 MB"):
         read_table(path)
     assert time.process_time() - started < 2
 
@@ -170,5 +170,5 @@ def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path, save_workbook):
     path.write_bytes(
         path.read_bytes().replace(real.to_bytes(4, "little"), (100).to_bytes(4, "little"))
     )
-    with pytest.raises(TableError, match="cut off, damaged"):
+    with pytest.raises(TableError, match="truncated, damaged"):
         read_table(path)

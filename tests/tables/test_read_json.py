@@ -46,11 +46,11 @@ def test_line_separators_of_unicode_do_not_end_a_line(write_file):
     ("line", "message"),
     [
         ('{"a": private}', "not valid JSON: Expecting value"),
-        ('["private"]', "a JSON list where an object belongs"),
-        ("1", "a JSON number where an object belongs"),
+        ('["private"]', "a JSON list instead of an object"),
+        ("1", "a JSON number instead of an object"),
         ('{"a": 1, "a": "private"}', "an object has the same key twice"),
         ('{"a": ' + "[" * 100_000, "nested too deeply"),
-        ('{"a": ' + "1" * 5000 + "}", "a number of too many digits"),
+        ('{"a": ' + "1" * 5000 + "}", "a number with too many digits"),
     ],
 )
 def test_a_faulty_line_is_named_and_not_quoted(write_file, line, message):
@@ -77,7 +77,7 @@ def test_json_is_a_list_of_objects_or_an_object_of_columns(write_file, content, 
     ("content", "message"),
     [
         ('{"a": 1}\n{"a": 2}\n', "not a JSON table: Extra data"),
-        ('{"a": 1}', "a JSON object where a list of objects"),
+        ('{"a": 1}', "a JSON object instead of a list of objects"),
         ('{"a": [1], "b": [1, 2]}', "its columns are of different lengths, 1 to 2"),
         ('[{"a": 1}, 2]', "item 2 of the list is a JSON number"),
         ("[]", "there are no columns"),
@@ -91,6 +91,6 @@ def test_json_that_is_no_table_is_refused(write_file, content, message):
 
 def test_json_that_is_too_large_to_load_is_refused(write_file, monkeypatch):
     monkeypatch.setattr(read_json, "MAX_JSON_BYTES", 100)
-    with pytest.raises(TableError, match="of JSON, which would have to be loaded whole") as raised:
+    with pytest.raises(TableError, match="of JSON, which cannot be read in parts") as raised:
         read_table(write_file(json.dumps([{"a": "x" * 100}]), "notes.json"))
     assert "JSON Lines" in raised.value.fix

@@ -105,8 +105,8 @@ def test_a_frame_without_rows_keeps_its_columns():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (3, "a int is no table"),
-        ({"train": ROWS}, "a dict is no table"),
+        (3, "a int is not a table"),
+        ({"train": ROWS}, "a dict is not a table"),
         ([1, 2], "a list: row 1 is a int"),
         ([], "a list has no columns"),
         ([{"a": object()}], 'a list: column "a" holds a value of type object'),

@@ -79,5 +79,5 @@ def test_a_damaged_file_is_refused(tmp_path, keep):
     path = tmp_path / "a.parquet"
     pl.DataFrame({"id": range(50)}).write_parquet(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(TableError, match="cut off, damaged"):
+    with pytest.raises(TableError, match="truncated, damaged"):
         read_table(path)

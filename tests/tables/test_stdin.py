@@ -61,6 +61,6 @@ def test_parquet_and_xlsx_are_told_by_their_first_bytes(monkeypatch, tmp_path):
 
 def test_nothing_is_refused(monkeypatch, tmp_path):
     set_stdin(monkeypatch, b"")
-    with pytest.raises(TableError, match="nothing came in on standard input"):
+    with pytest.raises(TableError, match="standard input is empty"):
         spool_stdin(tmp_path)
     assert not list(tmp_path.iterdir())

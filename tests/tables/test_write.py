@@ -148,7 +148,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path, suffix):
 
 
 def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no format for answers") as raised:
+    with pytest.raises(UsageError, match="not a supported format for answers") as raised:
         write_answers(tmp_path / "a.docx", COLUMNS, ROWS)
     assert ".parquet" in raised.value.fix
 

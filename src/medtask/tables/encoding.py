@@ -1,4 +1,4 @@
-"""Bytes to lines of text: which encoding a file is in, and its lines, one by one."""
+"""Detection of a text file's encoding, and its lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import IO, cast
 
 from medtask.tables.table_part import make_table_error
 
-# Characters. csv needs 4 bytes for each while it reads a cell; a longer cell is an unclosed quote.
+# Characters. csv needs 4 bytes for each; a longer cell is taken for an unclosed quote.
 MAX_CELL_LENGTH = 64 * 2**20
 
 BINARY_SUFFIXES = {b"PAR1": ".parquet", b"PK\x03\x04": ".xlsx", b"\x1f\x8b": ".gz"}
-"""How files of text are told from others: by their first bytes."""
+"""First bytes of the binary formats."""
 
 _CHUNK_BYTES = 2**20
 _UTF8_REMEDY = "save the file again as UTF-8 (in Excel: CSV UTF-8)"
@@ -28,8 +28,10 @@ _CP1252_BYTES = bytes(set(range(256)) - {0x81, 0x8D, 0x8F, 0x90, 0x9D})
 
 @contextmanager
 def open_bytes(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked if it ends in .gz. What goes wrong while they are read becomes a
-    TableError.
+    """Open a file for reading bytes, decompressed if its name ends in .gz.
+
+    Raises:
+        TableError: The file cannot be read, also later while it is being read.
     """
     try:
         compressed = decompress and path.suffix.lower() == ".gz"
@@ -41,26 +43,28 @@ def open_bytes(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
         ) from error
     except PermissionError as error:
         raise make_table_error(
-            path, "you may not read this file", fix="ask its owner for read access"
+            path, "no permission to read this file", fix="ask its owner for read access"
         ) from error
     except UnicodeDecodeError as error:
-        # The whole file was decoded once before; the error's own text would show bytes of a record.
+        # The whole file was decoded before; the error's own text would contain bytes of a record.
         raise make_table_error(
             path,
-            f"the file is no longer valid {error.encoding}: it changed while it was read",
-            fix="run again",
+            f"the file is no longer valid {error.encoding}: it changed while it was being read",
+            fix="run the command again",
         ) from None
     except OSError as error:
         raise make_table_error(
             path,
             f"cannot be read: {error.strerror or error}",
-            fix="check that the file is still there",
+            fix="check that the file still exists",
         ) from error
 
 
 def read_lines(path: Path, encoding: str) -> Iterator[str]:
-    r"""The file's lines with their ends, which may be \n, \r\n or \r, mixed. NUL characters are
-    refused.
+    r"""The file's lines with their line ends (\n, \r\n or \r, also mixed).
+
+    Raises:
+        TableError: A line contains a NUL character or is too long.
     """
     with open_bytes(path) as stream:
         text = io.TextIOWrapper(stream, encoding, newline="")
@@ -70,7 +74,7 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
             if "\0" in line:
                 raise make_table_error(
                     path,
-                    "a NUL character: the file is damaged, or UTF-16 without its mark",
+                    "NUL character: the file is damaged, or UTF-16 without a byte order mark",
                     fix=_UTF8_REMEDY,
                     line=number,
                 )
@@ -85,10 +89,13 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def detect_encoding(path: Path) -> tuple[str, str]:
-    """The encoding in which the whole file can be read, and a note that says which and how sure
-    that is.
+    """Detect an encoding in which the whole file can be decoded.
 
-    Raises TableError for an empty file and for bytes that no likely encoding explains.
+    Returns:
+        The name of the encoding, and a note about it for users.
+
+    Raises:
+        TableError: The file is empty, or no likely encoding fits its bytes.
     """
     with open_bytes(path) as stream:
         head = stream.read(4)
@@ -98,8 +105,8 @@ def detect_encoding(path: Path) -> tuple[str, str]:
         if head.startswith(magic):
             raise make_table_error(
                 path,
-                f"this is no text but a {suffix} file",
-                fix=f"give the file a name that ends in {suffix}",
+                f"not a text file but a {suffix} file",
+                fix=f"rename the file so that its name ends in {suffix}",
             )
     if head.startswith(codecs.BOM_UTF8):
         encoding, note = "utf-8-sig", "UTF-8 with BOM"
@@ -120,7 +127,7 @@ def detect_encoding(path: Path) -> tuple[str, str]:
         return (
             guess,
             (
-                f"not UTF-8: read as {title}, a guess - look at accented letters (the first is in "
+                f"not UTF-8: read as {title} (guessed) - check the accented letters (first one in "
                 f"line {line})"
             ),
         )
@@ -130,9 +137,7 @@ def detect_encoding(path: Path) -> tuple[str, str]:
 
 
 def _find_undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
-    """Offset (0-based) and line (1-based) of the first byte that does not fit the encoding; None if
-    all do.
-    """
+    """Offset (0-based) and line (1-based) of the first invalid byte; None if there is none."""
     decoder = codecs.getincrementaldecoder(encoding)()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     offset, line = 0, 1
@@ -144,8 +149,7 @@ def _find_undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
                     decoder.decode(chunk, final=not chunk), final=not chunk
                 ).count("\n")
             except UnicodeDecodeError as error:
-                # A decoder keeps the unfinished character of the last chunk and puts it before this
-                # one.
+                # A decoder prepends the unfinished character of the last chunk to this one.
                 start = offset - (len(error.object) - len(chunk))
                 good = error.object[: error.start].decode(error.encoding, "ignore")
                 return start + error.start, line + newlines.decode(good, final=True).count("\n")
@@ -155,9 +159,7 @@ def _find_undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
 
 
 def _guess_legacy_encoding(path: Path) -> str | None:
-    """A one-byte encoding for a file that is not UTF-8; None if it is UTF-8 in the main, and so
-    damaged.
-    """
+    """A one-byte encoding for a file that is not UTF-8; None if it is damaged UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     sample = bytearray()
     whole = broken = 0
@@ -172,8 +174,7 @@ def _guess_legacy_encoding(path: Path) -> str | None:
             sample += chunk[: _CHUNK_BYTES - len(sample)]
     if whole > broken / 100:
         return None
-    # Nearly every byte is something in Windows-1252, but only Western text, mostly ASCII, makes
-    # sense in it.
+    # Nearly every byte is valid in Windows-1252, but only Western text, mostly ASCII, is plausible.
     letters = sample.translate(
         None, bytes(set(range(128)) - set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     )

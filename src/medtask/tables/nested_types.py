@@ -1,6 +1,4 @@
-"""Objects of a JSON schema as a column with a type of its own: structs and lists in place of
-text.
-"""
+"""Column types (structs and lists) for values that a JSON schema describes."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
 def schema_to_dtype(schema: Mapping[str, Any]) -> pl.DataType:
-    """The polars type of what a schema describes; text (JSON) where that is no single type."""
+    """The polars type for a schema; text (JSON) if the schema allows several types."""
     import polars as pl
 
     kind = _find_single_type(schema)
@@ -37,7 +35,7 @@ def schema_to_dtype(schema: Mapping[str, Any]) -> pl.DataType:
 
 
 def cast_to_schema(value: Any, schema: Mapping[str, Any]) -> object:
-    """The value as its column's type holds it; None where it is missing or cannot be held."""
+    """The value converted to its column's type; None if it is missing or out of range."""
     if value is None:
         return None
     match _find_single_type(schema):
@@ -58,7 +56,7 @@ def cast_to_schema(value: Any, schema: Mapping[str, Any]) -> object:
 
 
 def _find_single_type(schema: Mapping[str, Any]) -> str | None:
-    """The one type that all values of a schema have, null apart; None where there is none."""
+    """The single type of a schema's values, apart from null; None if there are several."""
     if "enum" in schema:
         kinds = {_JSON_TYPES.get(type(value)) for value in schema["enum"] if value is not None}
         return kinds.pop() if len(kinds) == 1 else None

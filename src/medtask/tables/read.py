@@ -1,4 +1,4 @@
-"""Tables in: which files they are, which reader reads them, and many of them as one."""
+"""Reading of tables from files, folders and objects in memory."""
 
 from __future__ import annotations
 
@@ -37,13 +37,20 @@ _READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet or XLSX"
 
 
 def read_table(source: object, *, sheet: str | None = None) -> Table:
-    """A table from a file, from all tables of a folder, from a list of files, or from an object in
-    memory.
+    """Open a table from a file, a folder, a list of files, or an object in memory.
 
-    Files: CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX (``sheet`` names the sheet).
-    Several files need the same columns; a folder's are read in the order of their names. Objects: a
-    pandas or polars frame, a pyarrow table, a Hugging Face dataset, or mappings from column to
-    value. Raises TableError; reading rows later can raise it too.
+    Args:
+        source: A path or a list of paths (CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX),
+            a folder whose tables are read in the order of their names, a pandas or polars frame, a
+            pyarrow table, a Hugging Face dataset, or mappings from column to value. Several files
+            need the same columns.
+        sheet: Name of the sheet of a workbook; default: the first visible one with content.
+
+    Returns:
+        The table; its rows are read when they are iterated.
+
+    Raises:
+        TableError: The table cannot be read. Iteration over the rows can raise it too.
     """
     if isinstance(source, Table):
         return source
@@ -68,11 +75,11 @@ def _read_files(title: str, paths: Sequence[Path], sheet: str | None) -> Table:
     for path, part in zip(paths[1:], parts[1:], strict=True):
         if different := set(columns) ^ set(part.columns):
             problem = (
-                f"its columns are not those of {format_path(paths[0])}: "
-                f"{quote_names(sorted(different))} on one side only"
+                f"its columns differ from those of {format_path(paths[0])}: "
+                f"{quote_names(sorted(different))} in one of the files only"
             )
             raise make_table_error(
-                path, problem, fix="give all files the same columns, or read them one by one"
+                path, problem, fix="give all files the same columns, or read them separately"
             )
     notes = parts[0].notes
     if any(part.notes != notes for part in parts):
@@ -89,8 +96,8 @@ def _read_file(path: Path, sheet: str | None) -> TablePart:
     if not path.is_file():
         raise make_table_error(
             path,
-            "this is no file",
-            fix="name a file; what comes out of another program is read with -",
+            "not a regular file",
+            fix="name a file; use - for standard input",
         )
     kind = _read_suffix(path)
     if kind in _EXCEL_SUFFIXES:
@@ -98,26 +105,26 @@ def _read_file(path: Path, sheet: str | None) -> TablePart:
     if sheet is not None:
         raise make_table_error(
             path,
-            f"only XLSX files have sheets like {quote(sheet)}",
-            fix="leave the sheet out",
+            f"only XLSX files have sheets, such as {quote(sheet)}",
+            fix="remove the sheet option",
         )
     if kind in _READERS:
         return _READERS[kind](path)
     raise make_table_error(
         path,
-        f"no known kind of table ({kind or 'its name has no ending'})",
+        f"not a known table format ({kind or 'the name has no suffix'})",
         fix=f"save it as {_READABLE_FORMATS}",
     )
 
 
 def _read_suffix(path: Path) -> str:
-    """The end of the file's name that says what it is: ".csv", ".csv.gz"; "" if there is none."""
+    """The suffix of the format: ".csv", ".csv.gz"; "" if there is none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
 def _find_tables(folder: Path) -> list[Path]:
-    # "~$name.xlsx" is Excel's mark that somebody has name.xlsx open.
+    # "~$name.xlsx" is Excel's lock file of an open name.xlsx.
     try:
         files = sorted(
             path
@@ -126,7 +133,7 @@ def _find_tables(folder: Path) -> list[Path]:
         )
     except PermissionError as error:
         raise make_table_error(
-            folder, "you may not list this folder", fix="ask its owner for read access"
+            folder, "no permission to list this folder", fix="ask its owner for read access"
         ) from error
     if tables := [
         path
@@ -135,7 +142,7 @@ def _find_tables(folder: Path) -> list[Path]:
     ]:
         return tables
     raise make_table_error(
-        folder, "there is no table in this folder", fix=f"put tables into it as {_READABLE_FORMATS}"
+        folder, "no tables in this folder", fix=f"add tables as {_READABLE_FORMATS}"
     )
 
 
@@ -143,12 +150,12 @@ def _make_not_found_error(path: Path) -> TableError:
     folder = path.parent
     if not folder.is_dir():
         return make_table_error(
-            path, f"there is no folder {format_path(folder)}", fix="check the path"
+            path, f"folder {format_path(folder)} not found", fix="check the path"
         )
     try:
         names = [entry.name for entry in folder.iterdir()]
     except PermissionError:
         names = []
     return make_table_error(
-        path, "there is no such file", fix=suggest(path.name, names) or "check the path"
+        path, "file not found", fix=suggest(path.name, names) or "check the path"
     )

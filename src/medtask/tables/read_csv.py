@@ -1,4 +1,4 @@
-"""CSV and TSV: every row or an error that names the line, never a row too few or too many."""
+"""Reading of CSV and TSV files: all rows, or an error that names the line."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ _SAMPLE_LINES = 100
 
 
 def read_csv(path: Path) -> TablePart:
-    """Cells stay the strings that they are. The delimiter and the encoding are detected and
-    told.
-    """
-    # A setting of the whole process, and a low one: 131,072 characters.
+    """Open a CSV file; cells stay strings, delimiter and encoding are detected."""
+    # A setting of the whole process; its default is 131,072 characters.
     csv.field_size_limit(MAX_CELL_LENGTH)
     encoding, encoding_note = detect_encoding(path)
     delimiter = _detect_delimiter(itertools.islice(read_lines(path, encoding), _SAMPLE_LINES))
@@ -62,22 +60,19 @@ def _read_rows(
     records: Iterable[tuple[int, list[str]]],
     stats: ReadStats,
 ) -> Iterator[Row]:
-    """A row with every column, for each record; blank lines are counted, unless they are the cells
-    of a lone column.
-    """
+    """Rows of the records; blank lines are counted, or are empty cells if there is one column."""
     nameless = width - len(columns)
     blank_lines = 0
     for line, cells in records:
         if len(cells) == width:
             if width == 1:
-                # A blank line between rows is an empty cell; those at the end of the file are no
-                # rows.
+                # A blank line between rows is an empty cell; at the end of the file it is not.
                 for _ in range(blank_lines):
                     yield {columns[0]: ""}
                 blank_lines = 0
             if nameless and any(cells[-nameless:]):
                 column = next(
-                    place for place, cell in enumerate(cells, 1) if cell and place > len(columns)
+                    number for number, cell in enumerate(cells, 1) if cell and number > len(columns)
                 )
                 raise make_unnamed_column_error(path, column, line)
             yield dict(zip(columns, cells, strict=False))
@@ -95,20 +90,19 @@ def _read_records(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[i
     try:
         for cells in reader:
             yield first, cells
-            # line_num counts lines taken, not records: it names the last line of the record just
-            # read.
+            # line_num counts lines, not records: it is the last line of the record just read.
             first = reader.line_num + 1
     except csv.Error as error:
         if "field limit" in str(error):
             problem, fix = (
                 f"a cell of more than {MAX_CELL_LENGTH:,} characters",
-                "close the quote that begins here, or split the text",
+                "close the quote that starts here, or split the text",
             )
             raise make_table_error(path, problem, fix=fix, line=first) from None
         record = itertools.islice(read_lines(path, encoding), first - 1, reader.line_num)
         opened = _find_open_quote(record, first, delimiter)
         problem = (
-            "the quoted cell that begins here is not closed properly (noticed in line "
+            "the quoted cell that starts here is not closed properly (detected in line "
             f"{reader.line_num})"
         )
         fix = 'close the quote; a quote inside a quoted cell is written twice ("")'
@@ -129,23 +123,21 @@ def _find_open_quote(record: Iterable[str], first: int, delimiter: str) -> int:
 
 
 def _detect_delimiter(sample: Iterable[str]) -> str:
-    """The delimiter with which most records are as wide as the header; of several, the one that
-    makes it widest.
-    """
+    """The delimiter with which most records have the width of the header; ties: the widest."""
     lines = list(sample)
     best, best_score = _NO_DELIMITER, (0.0, 0)
     for delimiter in _DELIMITERS:
         widths = []
-        with suppress(csv.Error):  # what is wrong with a cell is told when the rows are read
+        with suppress(csv.Error):  # faulty cells are reported when the rows are read
             for cells in csv.reader(lines, delimiter=delimiter, strict=True):
                 widths += [len(cells)] if cells else []
         width, body = (widths[0], widths[1:]) if widths else (0, [])
         if len(lines) == _SAMPLE_LINES:
-            del body[-1:]  # its end may lie beyond the sample
+            del body[-1:]  # it may continue beyond the sample
         if width > 1:
             score = (1 + body.count(width)) / (1 + len(body)), width
         elif body and body[0] > 1 and len(set(body)) == 1:
-            score = 0.0, body[0]  # the header is the one that is wrong: let the ragged rows be told
+            score = 0.0, body[0]  # the header is wrong: reading reports the ragged rows
         else:
             continue
         if score > best_score:
@@ -160,5 +152,5 @@ def _make_ragged_row_error(path: Path, cells: int, width: int, line: int) -> Tab
             path, found, fix="put quotes around cells that contain the delimiter", line=line
         )
     return make_table_error(
-        path, found, fix="give the row as many cells as the header, empty ones too", line=line
+        path, found, fix="give the row as many cells as the header, including empty ones", line=line
     )

@@ -1,4 +1,4 @@
-"""XLSX: one sheet as a table, checked before it is unpacked."""
+"""Reading of XLSX files: one sheet, checked before it is unpacked."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
 MAX_UNPACKED_BYTES = 200 * 2**20
-"""Bytes that the parts of a workbook may have together, unpacked."""
+"""Maximum size of an unpacked workbook."""
 
-# what Excel wraps around a workbook with a password, and all of an old .xls
+# container of encrypted workbooks and of old .xls files
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0"
 _MAX_EXACT_INTEGER = 2**53
 _SHEET_ELEMENT = re.compile(rb'<(?:\w+:)?sheet [^>]*:id="([^"]+)"')
@@ -48,9 +48,7 @@ _FORMULA_WITHOUT_VALUE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _SheetPreview:
-    """A sheet's header, with its row number, and how many areas of merged cells the sheet has. An
-    empty sheet has no header.
-    """
+    """A sheet's header with its row number, and the number of merged areas; no header if empty."""
 
     header_row: int
     header: tuple[object, ...]
@@ -58,10 +56,10 @@ class _SheetPreview:
 
 
 def read_excel(path: Path, sheet: str | None = None) -> TablePart:
-    """The named sheet, or else the first visible one with anything in it. The first row that is not
-    empty is the header.
+    """Open the named sheet, or the first visible one with content.
 
-    Whole numbers become int, dates ISO strings, cells with an Excel error None.
+    The first row that is not empty is the header. Whole numbers become int, dates ISO strings,
+    cells with an Excel error None.
     """
     _check_archive(path)
     with _open_workbook(path) as workbook:
@@ -73,12 +71,12 @@ def read_excel(path: Path, sheet: str | None = None) -> TablePart:
         filled = [name for name, look in previews.items() if look.header]
         if sheet is not None and sheet not in names:
             fix = suggest(sheet, names) or f"it has {quote_names(names)}"
-            raise make_table_error(path, f"there is no sheet {quote(sheet)}", fix=fix)
+            raise make_table_error(path, f"sheet {quote(sheet)} not found", fix=fix)
         if sheet is None and not filled:
             raise make_table_error(
                 path,
-                "no visible sheet has anything in it",
-                fix="show the sheet with the table, or name it",
+                "no visible sheet has content",
+                fix="unhide the sheet with the table, or name it",
             )
         name = sheet or filled[0]
         preview = previews.get(name) or _preview_sheet(workbook.get_sheet_by_name(name))
@@ -128,9 +126,7 @@ def _preview_sheet(sheet: CalamineSheet) -> _SheetPreview:
 def _iter_filled_rows(
     sheet: CalamineSheet, stats: ReadStats, after_row: int = 0
 ) -> Iterator[tuple[int, list[object]]]:
-    """The rows below row ``after_row`` with their numbers. A row without any value is no row,
-    but it is counted.
-    """
+    """Rows below row ``after_row`` with their numbers; rows without values are only counted."""
     for number, cells in enumerate(sheet.iter_rows(), 1):
         if number <= after_row:
             continue
@@ -152,15 +148,13 @@ def _convert_cell(cell: object) -> object:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuses what is no workbook, is damaged, or would grow too big: told from the archive's
-    directory, nothing unpacked.
-    """
+    """Raise TableError for files that are not workbooks, damaged, or too large when unpacked."""
     try:
         with path.open("rb") as stream:
             head = stream.read(4)
         if head == _OLE_MAGIC:
             problem = (
-                "the workbook is protected with a password, or it is an old .xls under a new name"
+                "the workbook is protected by a password, or an old .xls file with a new suffix"
             )
             raise make_table_error(
                 path, problem, fix="save it in Excel as .xlsx without a password"
@@ -169,17 +163,16 @@ def _check_archive(path: Path) -> None:
             expanded = sum(part.file_size for part in archive.infolist())
             if expanded > MAX_UNPACKED_BYTES:
                 problem = (
-                    f"unpacked it has {expanded >> 20:,} MB; the most is "
+                    f"unpacked it has {expanded >> 20:,} MB; the limit is "
                     f"{MAX_UNPACKED_BYTES >> 20} MB"
                 )
                 raise make_table_error(path, problem, fix="save the sheet as CSV")
-            # The directory can lie about sizes: what a part has beyond its own is found here, by
-            # its checksum.
+            # The directory may state wrong sizes: the checksums detect that.
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(damaged)
     except PermissionError as error:
         raise make_table_error(
-            path, "you may not read this file", fix="ask its owner for read access"
+            path, "no permission to read this file", fix="ask its owner for read access"
         ) from error
     except (
         zipfile.BadZipFile,
@@ -204,10 +197,10 @@ def _open_workbook(path: Path) -> Iterator[CalamineWorkbook]:
 
 
 def _count_error_cells(path: Path, index: int) -> int:
-    """How many cells of the sheet with that place in the workbook hold an Excel error.
+    """The number of cells with an Excel error in the sheet at ``index``.
 
-    Raises TableError for formulas that nobody has computed: their cells would read as empty without
-    a word.
+    Raises:
+        TableError: Formulas have no stored result; their cells would be read as empty.
     """
     with zipfile.ZipFile(path) as archive:
         try:
@@ -239,5 +232,7 @@ def _count_error_cells(path: Path, index: int) -> int:
 
 def _make_damaged_error(path: Path) -> TableError:
     return make_table_error(
-        path, "the file is cut off, damaged, or no XLSX workbook", fix="copy or export it again"
+        path,
+        "the file is truncated, damaged, or not an XLSX workbook",
+        fix="copy or export it again",
     )

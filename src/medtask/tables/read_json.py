@@ -1,4 +1,4 @@
-"""JSON Lines, read line by line, and JSON, which has to be loaded whole."""
+"""Reading of JSON Lines, line by line, and of JSON, which is loaded as a whole."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from medtask.tables.encoding import detect_encoding, open_bytes, read_lines
 from medtask.tables.table_part import ReadStats, Row, TablePart, collect_columns, make_table_error
 
 MAX_JSON_BYTES = 200 * 2**20
-"""Bytes, unpacked, of a file that has to be loaded whole."""
+"""Maximum size of a JSON file, uncompressed."""
 
 
 class _JsonError(ValueError):
-    """Says what is wrong without quoting the text."""
+    """An error whose message does not quote the text."""
 
 
 def read_jsonl(path: Path) -> TablePart:
-    """One object a line; the columns are all keys of all lines, which takes one pass when the file
-    is opened.
-    """
+    """Open a JSON Lines file; the columns are the keys of all lines, read in a first pass."""
     encoding, note = detect_encoding(path)
     keys: dict[str, None] = {}
     for row in _read_json_lines(path, encoding, ReadStats()):
@@ -50,7 +48,7 @@ def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Ro
                 line=number,
             ) from None
         if not isinstance(value, dict):
-            problem = f"a JSON {_find_json_type(value)} where an object belongs"
+            problem = f"a JSON {_find_json_type(value)} instead of an object"
             raise make_table_error(
                 path, problem, fix="write one JSON object on each line", line=number
             )
@@ -58,21 +56,19 @@ def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Ro
 
 
 def read_json(path: Path) -> TablePart:
-    """A list of objects, or one object that holds a list for each column."""
+    """Open a JSON file: a list of objects, or one object with a list per column."""
     encoding, note = detect_encoding(path)
     with open_bytes(path) as stream:
         data = stream.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
-        problem = (
-            f"more than {MAX_JSON_BYTES >> 20} MB of JSON, which would have to be loaded whole"
-        )
+        problem = f"more than {MAX_JSON_BYTES >> 20} MB of JSON, which cannot be read in parts"
         raise make_table_error(
             path, problem, fix="write it as JSON Lines (.jsonl), one object on each line"
         )
     try:
         table = _to_rows(_parse_json(data.decode(encoding)))
     except _JsonError as error:
-        fix = "correct it; if each line is an object of its own, let the file's name end in .jsonl"
+        fix = "correct the file; if each line is a JSON object, use a file name that ends in .jsonl"
         raise make_table_error(path, f"not a JSON table: {error}", fix=fix) from None
     columns = collect_columns(path, (key for row in table for key in row))
 
@@ -103,7 +99,7 @@ def _to_rows(value: object) -> list[Row]:
             )
         return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
     raise _JsonError(
-        f"a JSON {_find_json_type(value)} where a list of objects, or an object of lists, belongs"
+        f"a JSON {_find_json_type(value)} instead of a list of objects or an object of lists"
     )
 
 
@@ -121,7 +117,7 @@ def _parse_json(text: str) -> object:
     except _JsonError:
         raise
     except ValueError:
-        raise _JsonError("a number of too many digits") from None
+        raise _JsonError("a number with too many digits") from None
 
 
 def _build_object(pairs: list[tuple[str, object]]) -> Row:

@@ -1,6 +1,4 @@
-"""Tables that are already in memory, recognised by what they can do: their libraries are not
-imported.
-"""
+"""Reading of tables in memory, recognised by their methods without importing their libraries."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _RowIterable = Callable[[], Iterable[Mapping[Any, object]]]
 
 
 def read_objects(table: Any) -> tuple[str, TablePart]:
-    """What the object is, in words, and its rows. Values become what cells may hold; see
-    ``values.plain``.
-    """
+    """A title for the object, and its rows with values converted by `to_cell_value`."""
     title = f"a {type(table).__module__.partition('.')[0]} {type(table).__name__}".replace(
         "builtins ", ""
     )
@@ -53,7 +49,7 @@ def read_objects(table: Any) -> tuple[str, TablePart]:
 
 
 def _find_row_iterator(table: Any, title: str) -> _RowIterable:
-    """A function that starts a pass over the object's rows, each a mapping."""
+    """A function that iterates over the object's rows, each a mapping."""
     if hasattr(table, "iter_rows"):  # polars
         return lambda: table.iter_rows(named=True)
     if hasattr(table, "iloc"):  # pandas
@@ -74,7 +70,7 @@ def _find_row_iterator(table: Any, title: str) -> _RowIterable:
         "pass a path, a data frame, one split of a dataset, or a list of mappings from column "
         "to value"
     )
-    raise TableError(f"{title} is no table", fix=fix)
+    raise TableError(f"{title} is not a table", fix=fix)
 
 
 def _iter_slices(table: Any, take_slice: Callable[[slice], Any]) -> Iterator[Any]:
@@ -108,5 +104,5 @@ def _convert_cell(value: object, title: str, column: str) -> object:
     except TypeError as error:
         raise TableError(
             f"{title}: column {quote(column)} holds {error}",
-            fix="leave that column out, or make it text",
+            fix="remove that column, or convert it to text",
         ) from None

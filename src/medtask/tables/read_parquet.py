@@ -1,4 +1,4 @@
-"""Parquet: the types stay what they are, and only a slice of the file is in memory."""
+"""Reading of Parquet files, one slice at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SLICE_ROWS = 20_000
 
 
 def read_parquet(path: Path) -> TablePart:
-    """Dates become ISO strings, decimals int or str; whole numbers stay whole at any size."""
+    """Open a Parquet file; dates become ISO strings, decimals int or str."""
     import polars as pl
 
     with _translate_errors(path):
-        # A glob or a hive folder is a pattern in the name to polars; here a name is a name.
+        # Without these options polars interprets patterns and hive folders in the path.
         frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         schema = frame.collect_schema()
         height = int(frame.select(pl.len()).collect().item())
@@ -32,7 +32,7 @@ def read_parquet(path: Path) -> TablePart:
     def rows(stats: ReadStats) -> Iterator[Row]:
         for start in range(0, height, _SLICE_ROWS):
             with _translate_errors(path):
-                # collect_batches() reads so far ahead that it needs three times the memory.
+                # collect_batches() reads ahead and needs three times the memory.
                 part = frame.slice(start, _SLICE_ROWS).collect()
             for row in part.iter_rows(named=True):
                 for name in converted:
@@ -49,7 +49,7 @@ def _convert_cell(path: Path, column: str, value: object) -> object:
         raise make_table_error(
             path,
             f"column {quote(column)} holds {error}",
-            fix="leave that column out, or write it as text",
+            fix="remove that column, or write it as text",
         ) from None
 
 
@@ -61,9 +61,11 @@ def _translate_errors(path: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise make_table_error(
-            path, "you may not read this file", fix="ask its owner for read access"
+            path, "no permission to read this file", fix="ask its owner for read access"
         ) from error
     except (PolarsError, OSError) as error:
         raise make_table_error(
-            path, "the file is cut off, damaged, or no Parquet file", fix="copy or export it again"
+            path,
+            "the file is truncated, damaged, or not a Parquet file",
+            fix="copy or export it again",
         ) from error

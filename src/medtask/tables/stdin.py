@@ -1,6 +1,4 @@
-"""What another program pipes into medtask, kept in a file: a table is passed over more than
-once.
-"""
+"""Standard input stored as a file, because a table is read more than once."""
 
 from __future__ import annotations
 
@@ -20,16 +18,20 @@ _HEAD_BYTES = 2**16
 
 
 def spool_stdin(folder: Path) -> Path:
-    """Writes standard input to ``folder``/stdin.csv, .jsonl, .json, .parquet or .xlsx, as its first
-    bytes say; mode 0600.
+    """Write standard input to a file in ``folder``, with a suffix detected from its first bytes.
 
-    Raises TableError where nothing comes in, StorageError where it cannot be kept.
+    Returns:
+        The path of the file: stdin.csv, .jsonl, .json, .parquet or .xlsx, mode 0600.
+
+    Raises:
+        TableError: Standard input is empty.
+        StorageError: The file cannot be written.
     """
     stream = sys.stdin.buffer
     head = stream.read(_HEAD_BYTES)
     if not head:
         raise TableError(
-            "nothing came in on standard input", fix="pipe a table into the command, or name a file"
+            "standard input is empty", fix="pipe a table into the command, or name a file"
         )
     path = folder / f"stdin{_sniff_suffix(head)}"
     with replace_file(path) as draft, draft.open("wb") as spool:
@@ -64,7 +66,6 @@ def _sniff_text(head: bytes) -> str:
     try:
         json.loads(first_line)
     except ValueError:
-        # No end of line within the first bytes: one long object a line, rather than a whole table
-        # on one.
+        # Without a line end in the first bytes: probably one long object per line.
         return ".json" if newline else ".jsonl"
     return ".jsonl"

@@ -1,6 +1,4 @@
-"""A table as medtask sees it: what comes in (Table) and what a column that goes out holds
-(Column).
-"""
+"""Input tables (`Table`) and columns of output tables (`Column`)."""
 
 from __future__ import annotations
 
@@ -17,11 +15,16 @@ from medtask.tables.table_part import ReadStats, Row, TablePart
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows that can be passed over again and again, never all in memory at once (XLSX and JSON
-    excepted).
+    """A table whose rows can be iterated repeatedly without loading all of them into memory.
 
-    ``source``: the table as the user named it. ``paths``: its files; none for objects in memory.
-    ``notes``: what was found out about it (encoding, delimiter, sheet), for people.
+    XLSX and JSON files are the exception: they are loaded as a whole.
+
+    Attributes:
+        source: The table as the user named it.
+        paths: Its files; empty for objects in memory.
+        columns: Names of the columns.
+        notes: Facts about the files for users, such as encoding, delimiter and sheet.
+        parts: The files of the table.
     """
 
     source: str
@@ -31,10 +34,13 @@ class Table:
     parts: tuple[TablePart, ...] = field(repr=False, compare=False)
 
     def rows(self, stats: ReadStats | None = None) -> Iterator[Row]:
-        """Each row with every column; None where a cell is missing. ``stats`` counts what was met
-        that is no row.
+        """Iterate over the rows, each a dict with all columns; missing cells are None.
 
-        Raises TableError, with the line, where a row cannot be read without loss.
+        Args:
+            stats: Counts of skipped lines, updated during iteration.
+
+        Raises:
+            TableError: A row cannot be read without loss; the message names its line.
         """
         for part in self.parts:
             if part.columns == self.columns:
@@ -49,10 +55,10 @@ class Table:
         return self.rows()
 
     def digest(self) -> str:
-        """SHA-256 of the files' bytes, one after the other, as ``cat FILES | sha256sum`` prints it.
+        """SHA-256 (hex) of the concatenated files, as printed by ``cat FILES | sha256sum``.
 
-        The name of a sheet that was asked for is part of it. For objects in memory: of their rows
-        as JSON lines.
+        The name of a selected sheet is included. For objects in memory: of their rows as JSON
+        lines.
         """
         digest = hashlib.sha256()
         for path, part in zip(self.paths, self.parts, strict=False):
@@ -68,11 +74,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table that is written.
+    """A column of an output table.
 
-    "any" is for columns of which nothing is known: one primitive type if all values fit one, else
-    text (lists and mappings as JSON). "probabilities" holds a mapping from each of ``labels`` to a
-    float, "texts" a list of texts, "nested" what the JSON ``schema`` of an object describes.
+    Attributes:
+        name: Name of the column.
+        type: Type of its values. "any": one primitive type if all values have it, else text (lists
+            and mappings as JSON). "probabilities": a mapping from each of ``labels`` to a float.
+            "texts": a list of texts. "nested": values of the JSON ``schema``.
+        labels: Keys of a column of type "probabilities".
+        schema: JSON schema of a column of type "nested".
     """
 
     name: str

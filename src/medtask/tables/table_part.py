@@ -1,4 +1,4 @@
-"""One file of a table, once it was looked at; and the words in which its faults are told."""
+"""One file of a table, and the errors of table files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ Row = dict[str, object]
 
 @dataclass(slots=True)
 class ReadStats:
-    """What one pass over a table met that is not a row."""
+    """Counts of skipped lines in one pass over a table."""
 
     blank_lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TablePart:
-    """``notes``: what was found out about the file, for people. ``rows`` starts a pass over it, row
-    by row.
+    """One file of a table.
 
-    ``sheet``: which of several tables in the same file this is; "" for the one that is read
-    unless asked otherwise.
+    Attributes:
+        columns: Names of the columns.
+        notes: Facts about the file for users.
+        rows: Function that iterates over the rows.
+        sheet: Name of the selected sheet; "" for the default sheet.
     """
 
     columns: tuple[str, ...]
@@ -36,15 +38,16 @@ class TablePart:
 
 
 def make_table_error(path: Path, problem: str, *, fix: str, line: int | None = None) -> TableError:
-    """``line`` is 1-based and counts the file's own lines (in a spreadsheet: its rows)."""
+    """An error of a file; ``line`` is 1-based (in a spreadsheet: the row)."""
     where = format_path(path) if line is None else f"{format_path(path)}, line {line}"
     return TableError(f"{where}: {problem}", fix=fix)
 
 
 def read_column_names(path: Path, cells: Sequence[str], line: int | None = None) -> tuple[str, ...]:
-    """The columns' names from a header's cells, without the nameless cells at its end.
+    """The column names of a header, without empty cells at its end.
 
-    Raises TableError for a name that is blank or used twice.
+    Raises:
+        TableError: A name is blank or occurs twice.
     """
     names = [cell.strip() for cell in cells]
     while names and not names[-1]:
@@ -53,10 +56,10 @@ def read_column_names(path: Path, cells: Sequence[str], line: int | None = None)
         raise make_table_error(
             path,
             "there are no column names",
-            fix="put the columns' names in the first row",
+            fix="put the column names in the first row",
             line=line,
         )
-    if blank := [str(place) for place, name in enumerate(names, 1) if not name]:
+    if blank := [str(number) for number, name in enumerate(names, 1) if not name]:
         problem = f"the header has no name for column {', '.join(blank)}"
         raise make_table_error(path, problem, fix="name every column in the first row", line=line)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -70,9 +73,7 @@ def read_column_names(path: Path, cells: Sequence[str], line: int | None = None)
 
 
 def collect_columns(path: Path, keys: Iterable[str]) -> tuple[str, ...]:
-    """The columns of rows that name their own cells: every key once, in order of appearance,
-    exactly as written.
-    """
+    """The columns of rows with keys: every key once, in order of appearance."""
     columns = tuple(dict.fromkeys(keys))
     if not columns:
         raise make_table_error(path, "there are no columns", fix="export it again")
@@ -82,17 +83,17 @@ def collect_columns(path: Path, keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def describe_unnamed_columns(columns: Sequence[str], cells: Sequence[object]) -> tuple[str, ...]:
-    """Tells that a header ended in nameless cells."""
+    """A note about empty header cells at the end, or nothing."""
     count = len(cells) - len(columns)
     return (
-        (f"{count} nameless empty column{'s' if count > 1 else ''} at the end left out",)
+        (f"{count} empty column{'s' if count > 1 else ''} without a name left out",)
         if count
         else ()
     )
 
 
 def make_unnamed_column_error(path: Path, column: int, line: int) -> TableError:
-    """The fault of a row that has a value where the header has no name. ``column`` is 1-based."""
+    """The error for a value in a column without a name; ``column`` is 1-based."""
     return make_table_error(
         path,
         f"there is a value in column {column}, which has no name",

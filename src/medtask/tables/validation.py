@@ -1,6 +1,4 @@
-"""One pass over a table before anything is computed: how many rows, and does every row have an id
-of its own.
-"""
+"""Validation of a table before a run: number of rows, and unique ids."""
 
 from __future__ import annotations
 
@@ -19,8 +17,12 @@ _MAX_REPEATED_HASHES = 1000
 
 @dataclass(frozen=True, slots=True)
 class TableCounts:
-    """``empty_rows``: rows in which every cell is blank. ``blank_lines``: lines that are no
-    rows and were left out.
+    """Counts of one pass over a table.
+
+    Attributes:
+        rows: Number of rows.
+        empty_rows: Rows in which every cell is blank.
+        blank_lines: Skipped lines.
     """
 
     rows: int
@@ -29,11 +31,12 @@ class TableCounts:
 
 
 def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
-    """Counts the rows and makes sure that ids are there and unique (compared as stripped text: "1"
-    is 1).
+    """Count the rows and check that ids are present and unique, compared as stripped text.
 
-    Needs at most 20 bytes of memory a row. Raises TableError that names the first 20 missing and
-    repeated ids.
+    Needs at most 20 bytes of memory per row.
+
+    Raises:
+        TableError: Ids are missing or repeated; the message names the first 20.
     """
     if id_column is not None and id_column not in table.columns:
         fix = suggest(id_column, table.columns) or f"it has {quote_names(table.columns)}"
@@ -68,17 +71,14 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
         raise TableError(
             problem,
             fix=(
-                "give every row an id of its own, or leave `id` out of the task: rows are then "
-                "numbered"
+                "give every row a unique id, or remove `id` from the task: rows are then numbered"
             ),
         )
     return TableCounts(rows, empty, stats.blank_lines)
 
 
 def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:
-    """The ids that more than one row has, in words; "" if there are none. A second pass tells them
-    from equal hashes.
-    """
+    """A sentence about repeated ids, or "". A second pass excludes mere collisions of hashes."""
     import numpy as np
 
     hashed = np.frombuffer(hashes, dtype=np.int64)

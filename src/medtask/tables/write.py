@@ -1,4 +1,4 @@
-"""Answers out: whole or not at all, row by row, safe to open in a spreadsheet."""
+"""Writing of answer tables: atomic, row by row, safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -27,15 +27,24 @@ Rows = Iterable[Sequence[object]]
 
 
 def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
-    """Writes the rows (one value a column) in the format that the file's name ends in, mode 0600,
-    and only then replaces the old file.
+    """Write rows to a file (mode 0600) that replaces an existing one only when it is complete.
 
-    In CSV and XLSX, text that a spreadsheet could run begins with an apostrophe, which ``unguard``
-    takes away. Raises StorageError, and UsageError for what XLSX cannot hold.
+    In CSV and XLSX, text that a spreadsheet could run as a formula is escaped by an apostrophe (see
+    `unescape_formula`).
+
+    Args:
+        path: File; its suffix selects the format.
+        columns: Columns of the table.
+        rows: Rows with one value per column.
+
+    Raises:
+        StorageError: The file cannot be written.
+        UsageError: The format is unknown, or XLSX cannot hold the rows.
     """
     if path.suffix.lower() not in FORMATS:
         raise UsageError(
-            f"{format_path(path)}: no format for answers", fix=f"choose one of {', '.join(FORMATS)}"
+            f"{format_path(path)}: not a supported format for answers",
+            fix=f"choose one of {', '.join(FORMATS)}",
         )
     with replace_file(path) as draft:
         FORMATS[path.suffix.lower()](draft, columns, rows)
@@ -43,8 +52,7 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
 
 def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        # csv quotes \r and \n in cells only if they are in the line's end: with \r\n (RFC 4180)
-        # both are.
+        # csv quotes \r and \n in cells only if the line end contains them: \r\n (RFC 4180) does.
         writer = csv.writer(stream, lineterminator="\r\n")
         for row in itertools.chain([[column.name for column in columns]], rows):
             writer.writerow([_format_csv_cell(value) for value in row])
@@ -53,13 +61,13 @@ def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
 def _format_csv_cell(value: object) -> object:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value if value == value else None  # NaN is missing
-    # NUL would make the file unreadable, here too.
+    # NUL would make the file unreadable.
     return escape_formula(replace_surrogates(format_cell(value)).replace("\0", "\ufffd"))
 
 
 def _write_jsonl(path: Path, columns: Sequence[Column], rows: Rows) -> None:
     names = [column.name for column in columns]
-    # Half a surrogate pair cannot be encoded; its backslash escape is JSON's own.
+    # A lone surrogate cannot be encoded; its backslash escape is valid JSON.
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
         for row in rows:
             stream.write(format_json_cell(dict(zip(names, row, strict=True))) + "\n")

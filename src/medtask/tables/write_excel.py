@@ -1,4 +1,4 @@
-"""XLSX out, row by row. Every cell has a type and none is a formula."""
+"""Writing of XLSX files, row by row; no cell is a formula."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ from medtask.tables.table import Column
 _MAX_ROWS = 1_048_576
 _MAX_COLUMNS = 16_384
 _MAX_CELL_LENGTH = 32_767  # in UTF-16 units
-_MAX_DIGITS = 15  # a longer number loses its end in Excel
+_MAX_DIGITS = 15  # longer numbers lose digits in Excel
 _FORMAT_REMEDY = "write CSV, JSONL or Parquet instead"
 
 _ILLEGAL_CHARACTER = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_excel(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-    """One sheet, "answers". Raises UsageError for more rows, columns or text in a cell than a sheet
-    can hold.
+    """Write one sheet named "answers".
+
+    Raises:
+        UsageError: The sheet cannot hold the rows, the columns or the text of a cell.
     """
     from xlsxwriter import Workbook
     from xlsxwriter.exceptions import FileCreateError
 
     if len(columns) > _MAX_COLUMNS:
         raise UsageError(
-            f"{len(columns):,} columns do not fit into XLSX: the most is {_MAX_COLUMNS:,}",
+            f"{len(columns):,} columns do not fit into XLSX: the limit is {_MAX_COLUMNS:,}",
             fix=_FORMAT_REMEDY,
         )
-    # Rows wait in a file of their own: beside the table, since the system's folder for such files
-    # is everybody's.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".xlsx-") as waiting:
+    # xlsxwriter buffers rows in a temporary file: beside the table, because the system's temporary
+    # folder is shared between users.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".xlsx-") as buffer_folder:
         try:
-            with Workbook(str(path), {"constant_memory": True, "tmpdir": waiting}) as book:
+            with Workbook(str(path), {"constant_memory": True, "tmpdir": buffer_folder}) as book:
                 sheet = book.add_worksheet("answers")
                 for number, row in enumerate(
                     itertools.chain([[column.name for column in columns]], rows)
@@ -52,7 +54,7 @@ def write_excel(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[o
                     for column_index, value in enumerate(row):
                         _write_cell(sheet, number, column_index, value)
         except FileCreateError as error:
-            raise error.args[0] from None  # the OSError that says what is wrong with the disk
+            raise error.args[0] from None  # the underlying OSError
 
 
 def _write_cell(sheet: Any, row: int, column: int, value: object) -> None:
@@ -68,7 +70,7 @@ def _write_cell(sheet: Any, row: int, column: int, value: object) -> None:
 
 
 def _prepare_text(text: str, row: int, column: int) -> str:
-    """Characters that XML forbids are dropped."""
+    """Escape formulas and drop characters that XML forbids."""
     text = escape_formula(_ILLEGAL_CHARACTER.sub("", text))
     if len(text) > _MAX_CELL_LENGTH // 2 and len(text.encode("utf-16-le")) > 2 * _MAX_CELL_LENGTH:
         from xlsxwriter.utility import xl_rowcol_to_cell
@@ -76,7 +78,7 @@ def _prepare_text(text: str, row: int, column: int) -> str:
         cell = xl_rowcol_to_cell(row, column)
         problem = (
             f"the text for cell {cell} has more than {_MAX_CELL_LENGTH:,} characters, the "
-            "most for a cell of XLSX"
+            "limit of a cell in XLSX"
         )
         raise UsageError(problem, fix=_FORMAT_REMEDY)
     return text

@@ -1,5 +1,6 @@
-"""Parquet out, in constant memory: rows go into small files first, which become one when every
-column's type is known.
+"""Writing of Parquet files in constant memory.
+
+Rows are written to small files first, which are merged when the type of every column is known.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ _TYPE_NAMES = {bool: "bool", int: "int", float: "float", str: "text"}
 
 
 def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-    """Writes the rows to ``path``; "any" columns get the one primitive type that holds all their
-    values, else text.
-    """
+    """Write rows to ``path``; columns of type "any" get a primitive type if all values fit one."""
     import polars as pl
 
     with _unwrap_os_error(), _scratch_folder(path) as folder:
@@ -63,9 +62,7 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence
 
 @contextmanager
 def _unwrap_os_error() -> Iterator[None]:
-    """Polars tells a full disk as an error of the computation; the number in its text is the
-    operating system's.
-    """
+    """Raise OSError for the computation errors that polars raises when the disk is full."""
     from polars.exceptions import PolarsError
 
     try:
@@ -79,7 +76,7 @@ def _unwrap_os_error() -> Iterator[None]:
 @contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
     folder = path.with_name(f"{path.name}.parts")
-    shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     folder.mkdir(mode=0o700)
     try:
         yield folder
@@ -130,9 +127,7 @@ def _choose_dtype(column: Column, types: frozenset[str]) -> pl.DataType:
 
 
 def _is_lossless(types: frozenset[str]) -> bool:
-    """Whether a part's values can be kept in their own type until the type of the whole column is
-    known.
-    """
+    """Whether a part can store values in their type until the type of the column is known."""
     return "other" not in types and len(types - {"wide"}) <= 1
 
 
@@ -166,7 +161,7 @@ def _rewrite_part(
     part_types: Sequence[frozenset[str]],
     final_dtypes: Sequence[pl.DataType],
 ) -> None:
-    """Rewrites a part in which a column does not have the type of the whole column."""
+    """Rewrite a part whose columns differ in type from the whole columns."""
     import polars as pl
 
     todo = [
