@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.calibration.acceptance import find_acceptance
-from medtask.evaluation.calibration.fitting import fit_calibration
+from medtask.evaluation.calibration.acceptance import GoldConfidences, find_acceptance
+from medtask.evaluation.calibration.fitting import LabelSet, fit_calibration
 from medtask.evaluation.calibration.prediction_sets import PredictionSets, fit_prediction_sets
 from medtask.evaluation.calibration.reliability import compute_ece, compute_proper_scores
-from medtask.evaluation.statistics.audit import estimate_audit
+from medtask.evaluation.statistics.audit import LabelColumns, estimate_audit
 from medtask.evaluation.statistics.audit_plan import plan_audit
 from medtask.evaluation.statistics.intervals import compute_wilson_bounds
 from medtask.evaluation.statistics.refusal import Refusal
@@ -138,9 +138,9 @@ def measure_acceptance(
     for seed in range(draws):
         drawn = np.random.default_rng(seed).integers(0, len(right), rows)
         found = find_acceptance(
-            confidence[drawn],
-            right[drawn],
-            classes=answers[drawn] if by_class else None,
+            GoldConfidences(
+                confidence[drawn], right[drawn], classes=answers[drawn] if by_class else None
+            ),
             max_error=max_error,
         )
         if isinstance(found, Refusal):
@@ -183,7 +183,7 @@ def measure_calibration(population: Predictions, draws: int) -> ResultRow:
             len(population.gold), 371, replace=False
         )  # no text in two folds
         found = fit_calibration(
-            population.probabilities[drawn], population.gold[drawn], labels, exclusive=True
+            population.probabilities[drawn], population.gold[drawn], LabelSet(labels, True)
         )
         if isinstance(found, Refusal) or found.before is None or found.after is None:
             continue
@@ -263,9 +263,7 @@ def measure_audit(population: Predictions, draws: int) -> ResultRow:
             rows,
             right[rows],
             confidence,
-            truths=gold_matrix[rows],
-            answers=answer_matrix,
-            labels=list(map(str, labels)),
+            LabelColumns(list(map(str, labels)), gold_matrix[rows], answer_matrix),
         )
         assert not isinstance(found, Refusal)
         low, high = found.accuracy.low or 0.0, found.accuracy.high or 0.0

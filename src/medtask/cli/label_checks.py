@@ -13,6 +13,7 @@ from medtask.engines.base import Engine
 from medtask.errors import InputError, MissingExtra, UsageError
 from medtask.evaluation.labels.content_free_bias import ContentFreeBias
 from medtask.evaluation.labels.label_set_report import (
+    LabelSetInputs,
     LabelSetReport,
     check_label_set,
     check_option_letters,
@@ -77,16 +78,18 @@ def check_task_labels(
     if engine and not tokens:
         gaps.append(f"tokens: {engine.info.title} has no tokens")
     return check_label_set(
-        [Description(label.name, label.definition) for label in task.labels],
-        abstain=task.abstain_name,
-        exclusive=isinstance(task.answer_spec, SingleLabel) or task.answer_spec.at_least_one,
-        vectors=vectors,
-        pair_counts=pair_counts,
-        off_set=_read_off_set_counts(answers, task.review.off_set_above) if answers else None,
-        tokens=tokens,
-        lowercase_counts=lowercase_tokens,
-        bias=_measure_label_bias(task, engine, pair_counts) if engine else None,
-        skipped_checks=gaps,
+        LabelSetInputs(
+            [Description(label.name, label.definition) for label in task.labels],
+            abstain=task.abstain_name,
+            exclusive=isinstance(task.answer_spec, SingleLabel) or task.answer_spec.at_least_one,
+            vectors=vectors,
+            pair_counts=pair_counts,
+            off_set=_read_off_set_counts(answers, task.review.off_set_above) if answers else None,
+            tokens=tokens,
+            lowercase_counts=lowercase_tokens,
+            bias=_measure_label_bias(task, engine, pair_counts) if engine else None,
+            skipped_checks=gaps,
+        )
     )
 
 

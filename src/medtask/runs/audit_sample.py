@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medtask.atomic_files import replace_text
 from medtask.display import format_columns, quote
 from medtask.errors import InputError, RunMismatch, UsageError
-from medtask.evaluation.statistics.audit import AuditResult, estimate_audit
+from medtask.evaluation.statistics.audit import AuditResult, LabelColumns, estimate_audit
 from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.records import Answer, Value, comparable_value
@@ -164,9 +164,7 @@ def estimate_from_labels(
         places,
         right,
         arrays.confidence,
-        truths=shaped,
-        answers=arrays.has_label,
-        labels=arrays.labels,
+        LabelColumns(arrays.labels, shaped, arrays.has_label),
     )
     if isinstance(result, Refusal):
         wanted = f", at least {result.needed:,} must" if result.needed else ""

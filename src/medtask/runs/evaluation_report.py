@@ -17,7 +17,7 @@ from medtask.evaluation.report.calibration_report import (
     build_risk_blocks,
     describe_result,
 )
-from medtask.evaluation.report.run_report import write_report
+from medtask.evaluation.report.run_report import ReportAdditions, write_report
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.calibration_store import (
     CALIBRATION_FILE,
@@ -53,9 +53,7 @@ def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
         evaluation.summary,
         source,
         evaluation.baselines,
-        sections,
-        numbers,
-        evaluation.notes,
+        ReportAdditions(sections, numbers, evaluation.notes),
     )
     return ["report.html", "report.json"]
 

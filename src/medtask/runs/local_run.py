@@ -225,7 +225,7 @@ def _write_outputs(
     setup: RunSetup, session: Session, saved_calibration: SavedCalibration | None
 ) -> tuple[RunSummary, tuple[Baseline, ...]]:
     """Write the tables and the report."""
-    from medtask.evaluation.report.run_report import write_report
+    from medtask.evaluation.report.run_report import ReportAdditions, write_report
 
     source = OutputSource(
         setup.task,
@@ -250,7 +250,7 @@ def _write_outputs(
         summary,
         manifest,
         baselines,
-        notes=[reuse_warning] if reuse_warning else [],
+        ReportAdditions(notes=[reuse_warning] if reuse_warning else []),
     )
     return summary, baselines
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from medtask.display import format_columns, quote
 from medtask.errors import UsageError
-from medtask.evaluation.calibration.acceptance import Acceptance, find_acceptance
+from medtask.evaluation.calibration.acceptance import Acceptance, GoldConfidences, find_acceptance
+from medtask.evaluation.calibration.fitting import LabelSet
 from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.evaluation.statistics.resampling import assign_singleton_groups
@@ -177,13 +178,15 @@ def _find_acceptance(summary: RunSummary, options: EvaluationOptions) -> Accepta
         )
     assert options.max_error is not None
     return find_acceptance(
-        marks.confidence,
-        marks.right,
-        classes=marks.classes if options.by_class else None,
-        names=marks.class_names,
+        GoldConfidences(
+            marks.confidence,
+            marks.right,
+            marks.groups,
+            marks.classes if options.by_class else None,
+            marks.class_names,
+        ),
         max_error=options.max_error,
         level=options.level,
-        groups=marks.groups,
         seed=options.seed,
     )
 
@@ -211,8 +214,7 @@ def _fit_calibration(
         calibration = fit_calibration(
             probabilities,
             gold,
-            names,
-            exclusive=exclusive,
+            LabelSet(names, exclusive),
             method=options.calibrate,
             groups=groups,
             seed=options.seed,

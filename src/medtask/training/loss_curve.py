@@ -19,6 +19,7 @@ from markupsafe import Markup
 from medtask.atomic_files import replace_text
 from medtask.evaluation.presentation.curves import (
     AXIS_Y,
+    Axes,
     compute_y,
     draw_axes,
     draw_curve,
@@ -342,15 +343,8 @@ def _draw_chart(
         for name, (start, first), (end, last) in ends
     ]
     described = "; ".join([*descriptions, *(text for _, text in lines)])
-    return draw_axes(
-        AXIS_Y + 6 + 19 * len(lines),
-        title,
-        described,
-        [*parts, *listed],
-        y_label,
-        axis.unit,
-        ticks=axis.ticks(),
-    )
+    axes = Axes(title, described, y_label, axis.unit, ticks=axis.ticks())
+    return draw_axes(axes, [*parts, *listed], AXIS_Y + 6 + 19 * len(lines))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from medtask.errors import UsageError
 from medtask.evaluation.calibration.acceptance import (
     START_GROWTH,
     Acceptance,
+    GoldConfidences,
     compute_min_rows,
     find_acceptance,
 )
@@ -24,14 +25,27 @@ from medtask.evaluation.statistics.resampling import sample_one_per_group
 RANDOM = np.random.default_rng(20261120)
 
 
+def run_acceptance(
+    confidence: np.ndarray,
+    right: np.ndarray,
+    *,
+    max_error: float = 0.05,
+    level: float = 0.95,
+    seed: int = 0,
+    **columns: object,
+) -> Acceptance | Refusal:
+    gold = GoldConfidences(confidence, right, **columns)  # type: ignore[arg-type]
+    return find_acceptance(gold, max_error=max_error, level=level, seed=seed)
+
+
 def find_accepted(confidence: np.ndarray, right: np.ndarray, **more: object) -> Acceptance:
-    found = find_acceptance(confidence, right, **more)  # type: ignore[arg-type]
+    found = run_acceptance(confidence, right, **more)  # type: ignore[arg-type]
     assert isinstance(found, Acceptance), found
     return found
 
 
 def find_refusal(confidence: np.ndarray, right: np.ndarray, **more: object) -> Refusal:
-    found = find_acceptance(confidence, right, **more)  # type: ignore[arg-type]
+    found = run_acceptance(confidence, right, **more)  # type: ignore[arg-type]
     assert isinstance(found, Refusal), found
     return found
 
@@ -105,7 +119,7 @@ def test_what_is_accepted_on_gold_passes_the_exact_test(
     confidence = random.beta(4, 0.5, n)
     confidence = np.round(confidence, 1) if coarse else confidence
     right = random.random(n) < confidence
-    found = find_acceptance(confidence, right, max_error=max_error)
+    found = run_acceptance(confidence, right, max_error=max_error)
     if isinstance(found, Acceptance):
         taken = found.select_accepted(confidence)
         assert (found.accepted, found.errors) == (taken.sum(), (~right[taken]).sum())
@@ -125,7 +139,7 @@ def test_the_bound_holds(by_class: bool) -> None:
     broken = found = 0
     for seed in range(200):
         rows = np.random.default_rng(seed).integers(0, len(right), 500)
-        result = find_acceptance(
+        result = run_acceptance(
             confidence[rows], right[rows], classes=classes[rows] if by_class else None
         )
         if isinstance(result, Refusal):
@@ -145,7 +159,7 @@ def test_each_class_has_a_threshold_or_none() -> None:
     classes = np.repeat([0, 1, 2], [200, 200, 10])
     right = np.ones(410, dtype=bool)
     right[200:400:2] = False
-    found = find_accepted(confidence, right, classes=classes, names=["a", "b", "c"])
+    found = find_accepted(confidence, right, classes=classes, class_names=["a", "b", "c"])
     assert [(rule.name, rule.accepted) for rule in found.class_thresholds.values()] == [
         ("a", 200),
         ("b", 0),
@@ -196,7 +210,7 @@ def test_of_each_group_one_row_is_used() -> None:
     # Copies of 30 rows are 30 rows.
     copies = np.repeat(np.arange(30), 20)
     assert isinstance(
-        find_acceptance(np.tile(0.9, 600), np.ones(600, dtype=bool), groups=copies), Refusal
+        run_acceptance(np.tile(0.9, 600), np.ones(600, dtype=bool), groups=copies), Refusal
     )
 
 
@@ -237,7 +251,7 @@ def test_a_refusal_foresees_what_would_do() -> None:
 )
 def test_shares_are_checked(more: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        find_acceptance(np.array([0.5]), np.array([True]), **more)  # type: ignore[arg-type]
+        run_acceptance(np.array([0.5]), np.array([True]), **more)  # type: ignore[arg-type]
 
 
 def test_what_is_written_down() -> None:

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.fitting import (
+    LabelSet,
     fit_batch_calibration,
     fit_bias,
     fit_calibration,
@@ -42,7 +43,7 @@ def draw_probabilities(
 
 def fit_probabilities(shares: np.ndarray, gold: np.ndarray, **more: object) -> Calibration:
     found = fit_calibration(
-        shares, gold, NAMES[: shares.shape[1]], exclusive=gold.ndim == 1, **more
+        shares, gold, LabelSet(NAMES[: shares.shape[1]], gold.ndim == 1), **more
     )  # type: ignore[arg-type]
     assert isinstance(found, Calibration), found
     return found
@@ -183,14 +184,14 @@ def test_groups_are_kept_together() -> None:
     assert alone.after is not None
     assert grouped.after is not None
     assert grouped.after.log_loss.value > 1.5 * alone.after.log_loss.value
-    few = fit_calibration(many, truths, NAMES, exclusive=True, groups=np.repeat(np.arange(4), 300))
+    few = fit_calibration(many, truths, LabelSet(NAMES, True), groups=np.repeat(np.arange(4), 300))
     assert isinstance(few, Refusal)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 29])
 def test_tiny_samples_are_refused(n: int) -> None:
     shares, gold = draw_probabilities(60)
-    found = fit_calibration(shares[:n], gold[:n], NAMES, exclusive=True)
+    found = fit_calibration(shares[:n], gold[:n], LabelSet(NAMES, True))
     assert isinstance(found, Refusal)
     assert found.rows == n
 
@@ -207,7 +208,7 @@ def test_what_teaches_nothing_is_refused(gold: np.ndarray, constant: bool, why: 
     shares, _ = draw_probabilities(200)
     if constant:
         shares[:] = shares[0]
-    found = fit_calibration(shares, gold, NAMES, exclusive=True)
+    found = fit_calibration(shares, gold, LabelSet(NAMES, True))
     assert isinstance(found, Refusal)
     assert why in found.reason
     assert str(found)
@@ -231,13 +232,13 @@ def test_a_label_that_gold_never_has_keeps_a_small_share() -> None:
 
 def test_isotonic_and_bias_wait_for_rows() -> None:
     shares, gold = draw_probabilities(60)
-    found = fit_calibration(shares, gold, NAMES, exclusive=True, method="isotonic")
+    found = fit_calibration(shares, gold, LabelSet(NAMES, True), method="isotonic")
     assert isinstance(found, Refusal)
     assert found.needed == 1000
     with pytest.raises(UsageError):
-        fit_calibration(shares, gold, NAMES, exclusive=True, method="batch")
+        fit_calibration(shares, gold, LabelSet(NAMES, True), method="batch")
     with pytest.raises(UsageError):
-        fit_calibration(shares, gold, NAMES, exclusive=False)
+        fit_calibration(shares, gold, LabelSet(NAMES, False))
 
 
 def test_batch_calibration_divides_by_the_mean() -> None:

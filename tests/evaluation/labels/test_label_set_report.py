@@ -10,6 +10,7 @@ from medtask.evaluation.labels.content_free_bias import ContentFreeBias
 from medtask.evaluation.labels.finding import SEVERITIES
 from medtask.evaluation.labels.label_set_report import (
     TOPIC_TITLES,
+    LabelSetInputs,
     LabelSetReport,
     build_blocks,
     check_label_set,
@@ -38,12 +39,14 @@ def make_full_report() -> LabelSetReport:
     vectors[1] = vectors[0]
     tokens = {"a": (1, 2, 0), "b": (1, 3, 0), "c": (4, 0), "d": (5, 0)}
     return check_label_set(
-        MEANINGS,
-        vectors=vectors,
-        pair_counts=count_label_pairs(LABELS, ROWS),
-        tokens=tokens,
-        bias=BIAS,
-        skipped_checks=["rows: none"],
+        LabelSetInputs(
+            MEANINGS,
+            vectors=vectors,
+            pair_counts=count_label_pairs(LABELS, ROWS),
+            tokens=tokens,
+            bias=BIAS,
+            skipped_checks=["rows: none"],
+        )
     )
 
 
@@ -86,7 +89,9 @@ def test_the_document_is_json_and_its_names_are_in_quotes() -> None:
 
 def test_lines_are_at_most_ten_of_a_kind() -> None:
     labels = [Description(f"same {number}") for number in range(8)]
-    examination = check_label_set(labels, exclusive=False, vectors=np.ones((8, 1), np.float32))
+    examination = check_label_set(
+        LabelSetInputs(labels, exclusive=False, vectors=np.ones((8, 1), np.float32))
+    )
     assert len(examination.findings) == 28
     lines = list(list_finding_lines(examination))
     assert len(lines) == 11
@@ -96,7 +101,9 @@ def test_lines_are_at_most_ten_of_a_kind() -> None:
 
 def test_the_summary_counts_what_was_looked_at() -> None:
     assert (
-        summarise_findings(check_label_set([Description("a"), Description("b")], exclusive=False))
+        summarise_findings(
+            check_label_set(LabelSetInputs([Description("a"), Description("b")], exclusive=False))
+        )
         == "2 labels; nothing was found."
     )
     told = summarise_findings(make_full_report())
@@ -119,12 +126,12 @@ def test_shares_stand_beside_golds() -> None:
 
 
 def test_nothing_at_all_can_be_examined() -> None:
-    examination = check_label_set([], exclusive=False)
+    examination = check_label_set(LabelSetInputs([], exclusive=False))
     assert examination.findings == ()
     assert build_blocks(examination) == [Paragraph("0 labels; nothing was found.")]
 
 
 def test_answers_without_gold_and_all_abstained_find_no_pairs() -> None:
     tally = count_label_pairs([*LABELS, "unknown"], [(None, "unknown")] * 30, abstain="unknown")
-    examination = check_label_set(MEANINGS, abstain="unknown", pair_counts=tally)
+    examination = check_label_set(LabelSetInputs(MEANINGS, abstain="unknown", pair_counts=tally))
     assert {finding.topic for finding in examination.findings} == {"never_predicted"}

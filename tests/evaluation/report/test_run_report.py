@@ -13,7 +13,7 @@ import pytest
 from medtask import similarity
 from medtask.errors import StorageError
 from medtask.evaluation.presentation.blocks import ReportSection
-from medtask.evaluation.report.run_report import render_report, write_report
+from medtask.evaluation.report.run_report import ReportAdditions, render_report, write_report
 from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
@@ -164,7 +164,11 @@ def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) ->
 
 
 def test_what_has_to_be_known_first_stands_on_top(run_summary: RunSummary) -> None:
-    page = render_report(run_summary, MANIFEST, notes=["two ids of the gold file are unknown"])
+    page = render_report(
+        run_summary,
+        MANIFEST,
+        additions=ReportAdditions(notes=["two ids of the gold file are unknown"]),
+    )
     assert "<p>Two ids of the gold file are unknown.</p>" in page.split("<main>")[0]
 
 
@@ -174,7 +178,9 @@ def test_the_error_at_each_coverage_is_drawn_once(run_summary: RunSummary) -> No
     assert curve not in render_report(
         run_summary,
         MANIFEST,
-        extra_sections=[ReportSection("Which answers may be accepted without a look?", [])],
+        additions=ReportAdditions(
+            [ReportSection("Which answers may be accepted without a look?", [])]
+        ),
     )
 
 

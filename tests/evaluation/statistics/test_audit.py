@@ -8,7 +8,12 @@ import pytest
 from medtask.errors import UsageError
 from medtask.evaluation.presentation.blocks import ReportTable
 from medtask.evaluation.report.audit_report import build_audit_blocks, list_audit_lines
-from medtask.evaluation.statistics.audit import AuditResult, _StratifiedEstimator, estimate_audit
+from medtask.evaluation.statistics.audit import (
+    AuditResult,
+    LabelColumns,
+    _StratifiedEstimator,
+    estimate_audit,
+)
 from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
 
@@ -41,9 +46,11 @@ def run_audit(
         rows,
         answers[rows] == gold[rows],
         confidence,
-        truths=gold[rows][:, None] == np.arange(4),
-        answers=(answers[:, None] == np.arange(4)).astype(float),
-        labels=LABELS,
+        LabelColumns(
+            LABELS,
+            gold[rows][:, None] == np.arange(4),
+            (answers[:, None] == np.arange(4)).astype(float),
+        ),
     )
     assert isinstance(found, AuditResult), found
     return found

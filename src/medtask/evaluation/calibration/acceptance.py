@@ -119,26 +119,46 @@ class Acceptance:
         }
 
 
-def find_acceptance(
-    confidence: FloatArray,
-    right: BoolArray,
-    *,
-    classes: ClassCodes | None = None,
-    names: Sequence[str] = (),
-    max_error: float = 0.05,
-    level: float = 0.95,
-    groups: GroupCodes | None = None,
-    seed: int = 0,
-) -> Acceptance | Refusal:
-    """The lowest threshold whose promise holds, from gold rows: confidences [n] (NaN: none),
-    whether each answer is right [n].
+@dataclass(frozen=True, slots=True, eq=False)
+class GoldConfidences:
+    """Rows with gold, one entry each.
 
-    ``classes`` [n]: the class of each answer, for one threshold a class; the risk is divided
-    (Bonferroni) by the classes that have rows enough to be accepted at all, which only their
-    numbers of rows decide; ``names``: of the classes by number. ``groups`` [n]: rows of a group (a
-    patient) are not independent, so one of each, drawn with ``seed``, is used: that is exact, and
-    the promise is then for a row drawn at random from a group drawn at random. Refusal where no
-    threshold holds. UsageError unless 0 < max_error < 1 and 0 < level < 1.
+    Attributes:
+        confidence: Confidence of each answer, [n]; NaN for none.
+        right: Whether each answer is right, [n].
+        groups: Group of each row, [n]; rows of one group, such as a patient, are not independent.
+        classes: Class of each answer, [n], for one threshold per class.
+        class_names: Names of the classes by number.
+    """
+
+    confidence: FloatArray
+    right: BoolArray
+    groups: GroupCodes | None = None
+    classes: ClassCodes | None = None
+    class_names: Sequence[str] = ()
+
+
+def find_acceptance(
+    gold: GoldConfidences, *, max_error: float = 0.05, level: float = 0.95, seed: int = 0
+) -> Acceptance | Refusal:
+    """Finds the lowest threshold at which the error of accepted answers is bounded.
+
+    With classes, each class has a threshold, and the risk is divided (Bonferroni) among the
+    classes with enough rows to be accepted at all, which depends only on their numbers of rows.
+    With groups, one row of each group is drawn: the test is exact, and the guarantee is about a
+    random row of a random group.
+
+    Args:
+        gold: Rows with gold.
+        max_error: Share of accepted answers that may be wrong, between 0 and 1.
+        level: Probability with which that holds over draws of the gold rows, between 0 and 1.
+        seed: Of the draw of one row of each group.
+
+    Returns:
+        The acceptance, or a refusal if no threshold holds.
+
+    Raises:
+        UsageError: If max_error or level is not between 0 and 1.
     """
     for name, value in (("max_error", max_error), ("level", level)):
         if not 0 < value < 1:
@@ -146,12 +166,16 @@ def find_acceptance(
                 f"{name} is {value:g}, and must lie between 0 and 1",
                 fix=f"give {name} as a share, such as 0.05 or 0.95",
             )
-    chosen = np.arange(len(confidence)) if groups is None else sample_one_per_group(groups, seed)
-    sure, correct = (
-        np.asarray(confidence, dtype=np.float64)[chosen],
-        np.asarray(right, dtype=bool)[chosen],
+    chosen = (
+        np.arange(len(gold.confidence))
+        if gold.groups is None
+        else sample_one_per_group(gold.groups, seed)
     )
-    given = None if classes is None else np.asarray(classes)[chosen]
+    sure, correct = (
+        np.asarray(gold.confidence, dtype=np.float64)[chosen],
+        np.asarray(gold.right, dtype=bool)[chosen],
+    )
+    given = None if gold.classes is None else np.asarray(gold.classes)[chosen]
     known = ~np.isnan(sure)
     risk = 1 - level
     if given is None:
@@ -159,7 +183,9 @@ def find_acceptance(
         class_thresholds: dict[int, ClassThreshold] = {}
     else:
         threshold = None
-        class_thresholds = _find_class_thresholds(sure, correct, given, names, max_error, risk)
+        class_thresholds = _find_class_thresholds(
+            sure, correct, given, gold.class_names, max_error, risk
+        )
     if threshold is None and not any(
         rule.threshold is not None for rule in class_thresholds.values()
     ):
@@ -183,7 +209,7 @@ def find_acceptance(
         errors=int((~correct[taken]).sum()),
         rows=len(chosen),
         rows_without_confidence=int((~known).sum()),
-        grouped=groups is not None,
+        grouped=gold.groups is not None,
         max_error=max_error,
         level=level,
         risk_curve=compute_risk_curve(sure, correct),

@@ -5,7 +5,7 @@ labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,26 +39,44 @@ MIN_ROWS: dict[CalibrationMethod, int] = {
 _ROWS_PER_LABEL = 5  # rows for each label that a bias is fitted to
 
 
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Labels, and whether exactly one of them applies to each row."""
+
+    names: Sequence[str]
+    exclusive: bool
+
+
 def fit_calibration(
     probabilities: FloatArray,
     gold: GoldArray,
-    labels: Sequence[str],
+    labels: LabelSet,
     *,
-    exclusive: bool,
     method: CalibrationMethod | Literal["auto"] = "auto",
     groups: GroupCodes | None = None,
     seed: int = 0,
 ) -> Calibration | Refusal:
-    """A calibration from gold rows: shares [n, k] (NaN: no option of the row), gold [n] (a label's
-    column, -1 unknown) where one label applies, else [n, k] of truth values.
+    """Fits a calibration on rows with gold.
 
-    temperature: Guo et al. 2017. bias: vector scaling on log shares (one temperature, a bias a
-    label; Kull et al. 2019), held near 0 by a standard normal prior so that rare labels do not run
-    away. isotonic: Zadrozny and Elkan 2002, label by label, rows summed to 1 again. auto: none,
-    then each of these in turn where it lowers the log loss of rows that it was not fitted on (five
-    folds, ``groups`` [n] kept together) by more than one standard error. The figures before and
-    after are from those folds; choosing by them flatters ``after`` a little. Refusal where there
-    are too few rows, gold has one class only, or the shares are the same in every row.
+    Methods: ``temperature`` (Guo et al. 2017); ``bias``, vector scaling of log probabilities with
+    one temperature and a bias for each label (Kull et al. 2019), under a standard normal prior so
+    that the biases of rare labels stay small; ``isotonic``, label by label, renormalised (Zadrozny
+    and Elkan 2002); ``auto``, no calibration, then each of these in turn if it lowers the log loss
+    of held-out rows by more than one standard error. The scores before and after are from five-fold
+    cross-fitting, which keeps groups together; choosing by them flatters ``after`` a little.
+
+    Args:
+        probabilities: Probabilities, [n, k]; NaN where a label is not an option of the row.
+        gold: If exactly one label applies, its column, [n], -1 if unknown; else truth values,
+            [n, k].
+        labels: The k labels.
+        method: The method.
+        groups: Group of each row, [n].
+        seed: Of folds and bootstraps.
+
+    Returns:
+        The calibration, or a refusal if there are too few rows, gold has one class only, or all
+        rows have the same probabilities.
     """
     known = _find_usable_rows(probabilities, gold)
     shares_, truth = np.asarray(probabilities, dtype=np.float64)[known], np.asarray(gold)[known]
@@ -67,9 +85,9 @@ def fit_calibration(
         if groups is None
         else np.unique(groups[known], return_inverse=True)[1].ravel()
     )
-    methods = _list_methods(method, len(shares_), len(labels))
+    methods = _list_methods(method, len(shares_), len(labels.names))
     fault = (
-        _find_unfit_reason(shares_, truth, exclusive)
+        _find_unfit_reason(shares_, truth, labels.exclusive)
         if len(shares_)
         else "no row has gold among its options"
     )
@@ -77,18 +95,22 @@ def fit_calibration(
         return Refusal(fault, len(shares_))
     if not methods or len(np.unique(units)) < FOLDS:
         needed = (
-            MIN_ROWS["temperature"] if method == "auto" else _compute_min_rows(method, len(labels))
+            MIN_ROWS["temperature"]
+            if method == "auto"
+            else _compute_min_rows(method, len(labels.names))
         )
         kind = "rows with gold" if groups is None else "rows with gold, of five groups or more"
         return Refusal(
             f"a calibration that can be believed needs {needed:,} {kind}", len(shares_), needed
         )
-    uncalibrated = Calibration("none", tuple(labels), exclusive, len(shares_))
+    uncalibrated = Calibration("none", tuple(labels.names), labels.exclusive, len(shares_))
     unseen: dict[CalibrationMethod, FloatArray] = {
         name: _cross_fit(_FITTERS[name], shares_, truth, uncalibrated, units, seed)
         for name in methods
     }
-    unseen["none"] = scale_probabilities(shares_, 1.0, np.zeros(len(labels)), exclusive=exclusive)
+    unseen["none"] = scale_probabilities(
+        shares_, 1.0, np.zeros(len(labels.names)), exclusive=labels.exclusive
+    )
     best = _choose_method(unseen, ["none", *methods], truth, units) if method == "auto" else method
     drawn = None if groups is None else units
     before, after = (

@@ -67,43 +67,59 @@ class LabelSetReport:
     skipped_checks: tuple[str, ...] = ()
 
 
-def check_label_set(
-    labels: Sequence[Description],
-    *,
-    abstain: str | None = None,
-    exclusive: bool = True,
-    vectors: NDArray[np.float32] | None = None,
-    pair_counts: GoldAnswerCounts | None = None,
-    off_set: OffSetCounts | None = None,
-    tokens: Mapping[str, Sequence[int]] | None = None,
-    lowercase_counts: Mapping[str, int] | None = None,
-    bias: ContentFreeBias | None = None,
-    skipped_checks: Sequence[str] = (),
-    seed: int = 0,
-) -> LabelSetReport:
-    """All that can be found with what is given; what is None is not looked at.
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelSetInputs:
+    """What a set of labels is checked with; what is None is not checked.
 
-    ``labels``: without the abstention, whose name is ``abstain``. ``exclusive``: every row gets
-    exactly one. ``vectors``: see compare_labels. ``tokens``, ``lowercase_counts``: see find_traps.
-    ``skipped_checks``: what the caller could not give, for the reader.
+    Attributes:
+        labels: The labels, without the abstention.
+        abstain: Name of the abstention.
+        exclusive: Whether every row gets exactly one label.
+        vectors: Sentence vectors of the labels; see `find_similar_labels`.
+        pair_counts: Answers, counted by gold and answer.
+        off_set: How often the model's first choice is outside the set.
+        tokens: Tokens of each label; see `find_token_problems`.
+        lowercase_counts: Number of tokens of each label in lower case.
+        bias: What a model prefers on inputs without content.
+        skipped_checks: What the caller could not provide, as sentences.
     """
-    names = [label.name for label in labels]
-    overlaps = find_similar_labels(labels, vectors)
-    found = [*overlaps, *find_missing_label(names, abstain, exclusive, pair_counts, off_set)]
-    if pair_counts:
-        found += _check_answers(pair_counts, overlaps, seed)
-    if tokens:
-        found += find_token_problems(tokens, lowercase_counts)
-    if bias:
-        found += find_bias(bias)
-    gold_rows = pair_counts.gold_rows if pair_counts else 0
+
+    labels: Sequence[Description]
+    abstain: str | None = None
+    exclusive: bool = True
+    vectors: NDArray[np.float32] | None = None
+    pair_counts: GoldAnswerCounts | None = None
+    off_set: OffSetCounts | None = None
+    tokens: Mapping[str, Sequence[int]] | None = None
+    lowercase_counts: Mapping[str, int] | None = None
+    bias: ContentFreeBias | None = None
+    skipped_checks: Sequence[str] = ()
+
+
+def check_label_set(inputs: LabelSetInputs, *, seed: int = 0) -> LabelSetReport:
+    """Returns everything that can be found with these inputs."""
+    names = [label.name for label in inputs.labels]
+    overlaps = find_similar_labels(inputs.labels, inputs.vectors)
+    found = [
+        *overlaps,
+        *find_missing_label(
+            names, inputs.abstain, inputs.exclusive, inputs.pair_counts, inputs.off_set
+        ),
+    ]
+    if inputs.pair_counts:
+        found += _check_answers(inputs.pair_counts, overlaps, seed)
+    if inputs.tokens:
+        found += find_token_problems(inputs.tokens, inputs.lowercase_counts)
+    if inputs.bias:
+        found += find_bias(inputs.bias)
+    gold_rows = inputs.pair_counts.gold_rows if inputs.pair_counts else 0
     return LabelSetReport(
         len(names),
-        pair_counts.answered if pair_counts else 0,
+        inputs.pair_counts.answered if inputs.pair_counts else 0,
         gold_rows,
         tuple(_sort_findings(found)),
-        bias,
-        tuple(skipped_checks),
+        inputs.bias,
+        tuple(inputs.skipped_checks),
     )
 
 

@@ -7,6 +7,7 @@ Lines are drawn piece by piece, since a path cannot have its places in percentag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from markupsafe import Markup
@@ -51,15 +52,8 @@ def draw_reliability(bins: Sequence[tuple[float, Metric]], title: str) -> Markup
         f"confidence {confidence:.2f}: right {right}, {right.n:,} rows"
         for confidence, right in bins
     )
-    return draw_axes(
-        base,
-        title,
-        description,
-        [*draw_gridlines(1.0), diagonal, *parts],
-        "share right",
-        "confidence",
-        12 + _STRIP_HEIGHT,
-    )
+    axes = Axes(title, description, "share right", "confidence", 12 + _STRIP_HEIGHT)
+    return draw_axes(axes, [*draw_gridlines(1.0), diagonal, *parts], base)
 
 
 def draw_risk(
@@ -116,9 +110,8 @@ def draw_risk(
     if accepted is not None:
         parts.append(draw_line("whisker ink", 100 * accepted, _PLOT_TOP, 100 * accepted, AXIS_Y))
     description = _describe_risk(points, max_error, accepted)
-    return draw_axes(
-        AXIS_Y, title, description, parts, "error among the accepted", "share of rows accepted", 0
-    )
+    axes = Axes(title, description, "error among the accepted", "share of rows accepted")
+    return draw_axes(axes, parts)
 
 
 def _describe_risk(
@@ -133,21 +126,30 @@ def _describe_risk(
     )
 
 
-def draw_axes(
-    base: float,
-    title: str,
-    description: str,
-    parts: Iterable[Markup],
-    y_title: str,
-    x_title: str,
-    label_offset: int = 0,
-    ticks: Mapping[float, str] = TICK_LABELS,
-) -> Markup:
-    """What is drawn, with its axes named. ``base``: where it ends, FLOOR where nothing is drawn
-    below the axis; ``label_offset``: pixels between the axis and its numbers; ``ticks``: these,
-    by their places in [0, 1].
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Titles and ticks of a plot.
+
+    Attributes:
+        title: Title of the plot.
+        description: Text for readers who do not see the plot.
+        y_title: What is drawn upwards.
+        x_title: What is drawn along.
+        label_offset: Pixels between the axis and its numbers.
+        ticks: Labels of the x axis by position in [0, 1].
     """
-    numbers = draw_ticks(AXIS_Y + label_offset + 17, ticks)
+
+    title: str
+    description: str
+    y_title: str
+    x_title: str
+    label_offset: int = 0
+    ticks: Mapping[float, str] = field(default_factory=lambda: TICK_LABELS)
+
+
+def draw_axes(axes: Axes, parts: Iterable[Markup], base: float = AXIS_Y) -> Markup:
+    """A plot with its axes; ``base`` is the lower end of the drawing, in pixels."""
+    numbers = draw_ticks(AXIS_Y + axes.label_offset + 17, axes.ticks)
     return Markup(
         '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>'
         '<text class="quiet" x="100%" y="12" text-anchor="end">{}</text>{}'
@@ -155,15 +157,15 @@ def draw_axes(
         'y="{}" text-anchor="middle">{}</text></svg>'
     ).format(
         int(base) + 42,
-        title,
-        description,
-        y_title,
+        axes.title,
+        axes.description,
+        axes.y_title,
         Markup("").join(parts),
         AXIS_Y,
         AXIS_Y,
         numbers,
-        AXIS_Y + label_offset + 36,
-        x_title,
+        AXIS_Y + axes.label_offset + 36,
+        axes.x_title,
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -29,39 +30,60 @@ from medtask.kinds import KINDS
 MAX_ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
 
 
+@dataclass(frozen=True, slots=True)
+class ReportAdditions:
+    """What an evaluation adds to the report of a run.
+
+    Attributes:
+        sections: Further sections of the page.
+        numbers: Further numbers of the JSON file.
+        notes: Warnings that the page begins with.
+    """
+
+    sections: Sequence[ReportSection] = ()
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
 def write_report(
     path: Path,
     summary: RunSummary,
     manifest: Mapping[str, object],
     baselines: Sequence[Baseline] = (),
-    extra_sections: Sequence[ReportSection] = (),
-    extra_numbers: Mapping[str, object] | None = None,
-    notes: Sequence[str] = (),
+    additions: ReportAdditions | None = None,
 ) -> None:
-    """Write ``path`` and, beside it, the same numbers without record text as .json; both for their
-    owner only.
+    """Writes a report, and its numbers without record text as JSON beside it.
 
-    ``manifest`` may lack anything: what it has is shown. ``extra_sections``: what an evaluation
-    found out besides, ``extra_numbers``: of that, ``notes``: what has to be known before any of it
-    is read. StorageError where the files cannot be written.
+    Both files are readable by their owner only.
+
+    Args:
+        path: The HTML file.
+        summary: What is reported.
+        manifest: The run's manifest; whatever it lacks is left out.
+        baselines: Simple methods on the same rows.
+        additions: What an evaluation found besides.
+
+    Raises:
+        StorageError: If the files cannot be written.
     """
+    added = additions or ReportAdditions()
     document = {
         **summary.to_json(),
         "baselines": [baseline.to_json() for baseline in baselines],
-        **(extra_numbers or {}),
+        **added.numbers,
     }
     replace_text(path.with_suffix(".json"), json.dumps(document) + "\n")
-    replace_text(path, render_report(summary, manifest, baselines, extra_sections, notes))
+    replace_text(path, render_report(summary, manifest, baselines, added))
 
 
 def render_report(
     summary: RunSummary,
     manifest: Mapping[str, object],
     baselines: Sequence[Baseline] = (),
-    extra_sections: Sequence[ReportSection] = (),
-    notes: Sequence[str] = (),
+    additions: ReportAdditions | None = None,
 ) -> str:
-    """The report as HTML."""
+    """Returns the report as HTML."""
+    added = additions or ReportAdditions()
     return (
         create_template_environment()
         .get_template("report.html.j2")
@@ -74,7 +96,7 @@ def render_report(
             lead=sections.describe_run(summary, manifest),
             tiles=sections.list_tiles(summary),
             warnings=[
-                *(f"{capitalise_first(note)}." for note in notes),
+                *(f"{capitalise_first(note)}." for note in added.notes),
                 *list_baseline_warnings(baselines, KINDS[summary.kind].has_labels),
             ],
             facts=sections.list_run_facts(manifest),
@@ -83,9 +105,9 @@ def render_report(
             doubt=sections.draw_confidence_histograms(summary),
             quality=quality_sections.build_quality_blocks(summary.gold, baselines),
             belief=quality_sections.build_confidence_blocks(
-                summary, with_risk_curve=not extra_sections
+                summary, with_risk_curve=not added.sections
             ),  # an evaluation draws it where it tells of acceptance
-            further=extra_sections,
+            further=added.sections,
             passes=sections.build_pass_blocks(summary),
             gaps=quality_sections.build_missing_gold_blocks(summary),
             errors=sections.describe_errors(summary),

@@ -67,24 +67,42 @@ class AuditResult:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelColumns:
+    """Labels whose frequencies are estimated.
+
+    Attributes:
+        names: The k labels.
+        truths: Whether each label applies to each labelled row, [m, k].
+        answers: Whether each answer has the label, or with which probability, [n, k].
+    """
+
+    names: Sequence[str]
+    truths: BoolArray
+    answers: FloatArray | BoolArray
+
+
 def estimate_audit(
     plan: AuditPlan,
     labelled_rows: IndexArray,
     right: BoolArray,
     confidence: FloatArray,
-    *,
-    truths: BoolArray | None = None,
-    answers: FloatArray | BoolArray | None = None,
-    labels: Sequence[str] = (),
+    columns: LabelColumns | None = None,
 ) -> AuditResult | Refusal:
-    """Accuracy, and the share of rows to which each label applies, from labels that people gave to
-    rows of the plan.
+    """Estimates accuracy, and how frequent each label is, from labels of sampled rows.
 
-    ``labelled_rows`` [m]: places of the rows with a label, all of them drawn by the plan; ``right``
-    [m]: whether the answer is; ``confidence`` [n]: of all answers, NaN where not known (a row
-    without an answer: 0). ``truths`` [m, k]: whether a label applies; ``answers`` [n, k]: whether
-    the answer has it, or with what probability. Refusal with fewer than 30 looks, or fewer than two
-    in a stratum.
+    Args:
+        plan: The sample.
+        labelled_rows: Indices of the m rows with a label, all of them sampled by the plan, [m].
+        right: Whether the answer of each is right, [m].
+        confidence: Confidence of all answers, [n]; NaN where unknown, 0 without an answer.
+        columns: Labels whose frequencies are estimated.
+
+    Returns:
+        The result, or a refusal with fewer than 30 labelled rows, or fewer than two in a stratum.
+
+    Raises:
+        UsageError: If a labelled row was not sampled.
     """
     strange = np.setdiff1d(labelled_rows, plan.sampled_rows)
     if len(strange):
@@ -99,10 +117,10 @@ def estimate_audit(
         right.astype(np.float64), np.nan_to_num(confidence, nan=0.5)
     )
     prevalences = []
-    for place, label in enumerate(labels if truths is not None and answers is not None else ()):
-        assert truths is not None
-        assert answers is not None
-        truth, predicted = truths[:, place].astype(np.float64), answers[:, place].astype(np.float64)
+    for place, label in enumerate(columns.names if columns else ()):
+        assert columns is not None
+        truth = columns.truths[:, place].astype(np.float64)
+        predicted = columns.answers[:, place].astype(np.float64)
         estimate, _ = estimator.estimate_mean(truth, predicted)
         prevalences.append(
             Prevalence(
