@@ -206,12 +206,12 @@ def test_known_rows_are_left_out_and_change_nothing(single_label_folder: Path) -
         (
             make_yes_no_branches(["knee"]),
             InputError,
-            "trained for tasks of kind 'label', and this one is of kind 'labels'",
+            "trained for tasks of kind 'label'; this one has the kind 'labels'",
         ),
         (
             (Branch("", ("a", "b")),),
             EngineError,
-            "cannot tell what the candidates of this question stand for",
+            "does not know what the candidates of this question mean",
         ),
     ],
 )
@@ -252,7 +252,7 @@ def test_it_answers_a_task_of_each_kind_and_refuses_the_others(
         )
     ] == [("fall", "wrist"), ()]
     options: list[dict[str, object]] = [{"text": "where?", "options": ["knee", "secret"]}]
-    with pytest.raises(EngineError, match="questions that bring their own options") as refused:
+    with pytest.raises(EngineError, match="questions with their own options") as refused:
         answer(single_label_folder, options, kind="choice", options="options")
     assert "secret" not in str(refused.value)
     with pytest.raises(EngineError, match="cannot write text"):
@@ -347,7 +347,7 @@ def test_pickles_are_not_read(single_label_folder: Path) -> None:
             word_vectorizer,
             SINGLE_CLASSIFIER,
             ModelMetadata("linear", "label", ("knee", "wrist", "elbow")),
-            'labels that are to be named: "brain", "elbow"',
+            'labels of the metadata: "brain", "elbow"',
         ),
         (
             word_vectorizer,

@@ -1,6 +1,4 @@
-"""The seam between medtask and models: one class, two verbs, and a record of what an engine can
-do.
-"""
+"""The interface between medtask and models: `Engine` with two verbs, `Caps` and `EngineInfo`."""
 
 from __future__ import annotations
 
@@ -16,14 +14,18 @@ from medtask.records import Fault, Generated, Limits, Prompt, Scores
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What an engine can do, as found out at start.
+    """What an engine supports, as probed when it is loaded.
 
-    ``score``: "exact" gives the probability of whole candidates; "first_token" what can be told of
-    it from the likeliest tokens along one answer; "none" no probability. ``choose``: without
-    probabilities it can still be held to one of the candidates. ``generate``: it can write;
-    ``schema``: also what a JSON schema allows and nothing else. ``thinking_markers``: the model was
-    made to think between markers of its own; others are asked to think aloud. ``batch_invariant``:
-    the same prompt gets the same numbers whatever it is asked together with.
+    Attributes:
+        score: "exact" for probabilities of whole candidates; "first_token" for estimates from the
+            likeliest tokens along one answer; "none" for no probabilities.
+        choose: Whether answers can be constrained to one of the candidates.
+        generate: Whether it generates text.
+        schema: Whether generated text can be constrained to a JSON schema.
+        thinking_markers: Whether the model was trained to think between its own markers; other
+            models are asked to think aloud.
+        batch_invariant: Whether the numbers of a prompt do not depend on the other prompts of its
+            batch.
     """
 
     score: Literal["exact", "first_token", "none"]
@@ -98,9 +100,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """The exact text that a model reads for one prompt, and the exact continuation of each
-    candidate.
-    """
+    """The exact text that a model reads for a prompt, and the exact text of each candidate."""
 
     prompt: str
     candidates: tuple[str, ...]
@@ -110,10 +110,15 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
-    """What a set of prompts will cost, in tokens. ``own_tokens``: per prompt, what it does not
-    share. ``mean_label_tokens``: mean per row.
+    """What a set of prompts costs, in tokens.
 
-    ``text_only``: of a prompt nothing is read but its ``text``.
+    Attributes:
+        shared_tokens: Tokens that all prompts begin with.
+        own_tokens: For each prompt, the tokens that it does not share.
+        mean_label_tokens: Mean number of further tokens per row that separate the labels.
+        max_input_tokens: Longest input that the model reads.
+        warnings: What the user should change, as sentences.
+        text_only: Whether the engine reads only the ``text`` of a prompt.
     """
 
     shared_tokens: int
@@ -125,10 +130,12 @@ class PromptPlan:
 
 
 class Engine(ABC):
-    """Synchronous; not thread-safe: one thread calls it at a time.
+    """A loaded model. It is synchronous and not thread-safe: one thread calls it at a time.
 
-    ``context_tokens``: what a prompt and its answer may have together; None where that is not
-    known.
+    Attributes:
+        caps: What it supports.
+        info: Which model it is.
+        context_tokens: Tokens of a prompt and its answer together; None where that is not known.
     """
 
     caps: Caps
@@ -139,11 +146,19 @@ class Engine(ABC):
     def score(
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
-        """Score every branch's tails for every prompt, in any order.
+        """Score the candidates of every branch of every prompt.
 
-        ``cached``: record ids whose results the caller already has. Batches are formed as if they
-        were asked too and those without anything new are left out, so that an interrupted run,
-        resumed, repeats the same arithmetic.
+        Args:
+            prompts: What to score.
+            cached: Ids of records whose results the caller already has. Batches are formed as if
+                they were scored too, and batches without a new record are skipped: a resumed run
+                repeats the same arithmetic.
+
+        Yields:
+            Scores, or a Fault, for each prompt that is not cached, in any order.
+
+        Raises:
+            EngineError: The model failed, or cannot score such a prompt.
         """
 
     def generate(
@@ -153,29 +168,32 @@ class Engine(ABC):
         cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
-        """Go on writing where each prompt's ``written`` ends, for all prompts together; results
-        come in any order.
+        """Generate the text that follows each prompt's ``partial_response``.
 
-        ``cached``: as in score. ``on_text`` is called with each further piece of text as it is
-        written; it needs a single prompt. EngineError where ``caps`` do not tell of what is asked
-        for.
+        Args:
+            prompts: What to continue.
+            limits: Length, sampling and constraints of the generated texts.
+            cached: As in `score`.
+            on_text: Called with each piece of text as it is generated; needs a single prompt.
+
+        Yields:
+            Generated text, or a Fault, for each prompt that is not cached, in any order.
+
+        Raises:
+            EngineError: The engine does not support what ``limits`` ask for.
         """
         raise EngineError(
-            f"{self.info.title} cannot write text", fix="choose a model of the hf engine"
+            f"{self.info.title} cannot generate text", fix="choose a model of the hf engine"
         )
 
     def render(self, prompt: Prompt) -> Rendering | None:
-        """The exact text and tokens that are read for the prompt's first branch; None if the engine
-        reads none.
-        """
+        """The text and tokens that are read for the prompt's first branch; None if not known."""
         return None
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan | None:
-        """What scoring the prompts would cost, without running the model; None if the engine cannot
-        tell.
-        """
+        """The cost of scoring the prompts, without running the model; None if not known."""
         return None
 
     def close(self) -> None:
-        """Give back what the engine holds (memory, connections)."""
+        """Release memory and connections."""
         return

@@ -1,6 +1,4 @@
-"""What the numbers of a trained model, one per label that it knows, say about the candidates of a
-prompt.
-"""
+"""Scores of a prompt's candidates from the outputs of a trained model, one per label."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ from medtask.records import Branch, BranchScores, Prompt
 
 @dataclass(frozen=True, slots=True)
 class LabelHead:
-    """``labels``: in the order of the numbers. ``kind``, ``abstain`` and ``untaught``: see
-    Trained.
+    """The labels of a trained model. ``labels``: in the order of its outputs. ``kind``,
+    ``abstain`` and ``untaught``: see `ModelMetadata`.
     """
 
     title: str
@@ -33,37 +31,40 @@ class LabelHead:
     ) -> tuple[BranchScores, ...]:
         """The scores of a prompt's branches.
 
-        ``logits``: [labels]; of kind "label" natural-log probabilities (any constant added to all
-        of them does not matter), of kind "labels" each label's log-odds. Labels that the prompt
-        does not ask about are left out and the rest made to sum to 1; ``off_set`` tells how much
-        that left out.
+        Args:
+            prompt: A prompt of the head's kind, with labels that the head knows.
+            logits: [labels]; for kind "label" natural-log probabilities up to a constant, for kind
+                "labels" the log-odds of each label.
 
-        InputError for a prompt of the other kind or with labels that the model does not know,
-        EngineError for one that asks no such question at all.
+        Returns:
+            One BranchScores per branch. Labels outside the prompt are left out and the others
+            renormalised; ``off_set`` is the probability of the labels that were left out.
+
+        Raises:
+            InputError: The prompt has another kind or unknown labels.
+            EngineError: The prompt does not ask about labels.
         """
         label_indices = self.find_label_indices(prompt)
         if self.kind == "labels":
             return tuple(
                 BranchScores(
-                    compute_yes_no_logprobs(logits[place[0]] if place[0] >= 0 else -np.inf)
+                    compute_yes_no_logprobs(logits[index[0]] if index[0] >= 0 else -np.inf)
                 )
-                for place in label_indices
+                for index in label_indices
             )
-        return tuple(_score_labels(logits, place) for place in label_indices)
+        return tuple(_score_labels(logits, index) for index in label_indices)
 
     def find_label_indices(self, prompt: Prompt) -> list[list[int]]:
-        """For each branch the places of its candidates' numbers, -1 for answers that the model
-        cannot give.
-        """
+        """For each branch the output index of each candidate; -1 for one without an output."""
         if prompt.options:
             raise EngineError(
-                f"{self.title} was trained on labels and cannot answer questions that bring "
+                f"{self.title} was trained on labels and cannot answer questions with "
                 "their own options",
                 fix="choose `minilm`, which compares texts, or a language model (`medtask models`)",
             )
         if any(not branch.descriptions for branch in prompt.branches):
             raise EngineError(
-                f"{self.title} cannot tell what the candidates of this question stand for",
+                f"{self.title} does not know what the candidates of this question mean",
                 fix=(
                     "choose a language model: the hf, llamacpp and mlx engines read the question "
                     "itself (`medtask models`)"
@@ -71,16 +72,18 @@ class LabelHead:
             )
         yes_no_branches = [is_yes_no(branch) for branch in prompt.branches]
         if any(yes_no != (self.kind == "labels") for yes_no in yes_no_branches):
-            wanted, other = ("label", "labels") if self.kind == "label" else ("labels", "label")
+            other = "labels" if self.kind == "label" else "label"
             raise InputError(
-                f"{self.title} was trained for tasks of kind {wanted!r}, and this one is of kind "
+                f"{self.title} was trained for tasks of kind {self.kind!r}; this one has the kind "
                 f"{other!r}",
-                fix=f"set `kind: {wanted}` in the task, or train a model for this task",
+                fix=f"set `kind: {self.kind}` in the task, or train a model for this task",
             )
-        index_by_label = {label: place for place, label in enumerate(self.labels)}
+        index_by_label = {label: index for index, label in enumerate(self.labels)}
         for name in (*self.untaught, *(() if self.abstain is None else (self.abstain,))):
             index_by_label.setdefault(name, -1)
-        names = [[meaning.name for meaning in branch.descriptions] for branch in prompt.branches]
+        names = [
+            [description.name for description in branch.descriptions] for branch in prompt.branches
+        ]
         if unknown := list(
             dict.fromkeys(name for branch in names for name in branch if name not in index_by_label)
         ):
@@ -88,18 +91,17 @@ class LabelHead:
                 f"{self.title} was not trained on {quote_names(unknown)}; it knows "
                 f"{quote_names(self.labels)}",
                 fix=(
-                    "give the task's labels the names that the model knows, take away the "
+                    "give the task's labels the names that the model knows, remove the "
                     "others, or train a model for this task"
                 ),
             )
         return [[index_by_label[name] for name in branch] for branch in names]
 
     def describe_candidates(self, branch: Branch) -> tuple[str, ...]:
-        """The label that each of a branch's candidates is for the model; "" for one that it has no
-        label for.
-        """
+        """The model's label for each candidate of a branch; "" for one without a label."""
         names = tuple(
-            meaning.name if meaning.name in self.labels else "" for meaning in branch.descriptions
+            description.name if description.name in self.labels else ""
+            for description in branch.descriptions
         )
         return (*names, "") if is_yes_no(branch) else names
 
@@ -122,7 +124,7 @@ def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _score_labels(logits: NDArray[np.float64], label_indices: Sequence[int]) -> BranchScores:
-    known_indices = [place for place in label_indices if place >= 0]
+    known_indices = [index for index in label_indices if index >= 0]
     logprobs = log_softmax(logits)
     inside = min(1.0, float(np.exp(logprobs[known_indices]).sum()))
     logprob_by_index = (
@@ -131,5 +133,5 @@ def _score_labels(logits: NDArray[np.float64], label_indices: Sequence[int]) -> 
         else {}
     )
     return BranchScores(
-        tuple(logprob_by_index.get(place, -np.inf) for place in label_indices), off_set=1.0 - inside
+        tuple(logprob_by_index.get(index, -np.inf) for index in label_indices), off_set=1.0 - inside
     )

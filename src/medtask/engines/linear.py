@@ -1,8 +1,8 @@
-"""The `linear` engine: logistic regression on the words of a text, kept in JSON and plain arrays.
+"""The `linear` engine: logistic regression on TF-IDF features, stored as JSON and plain arrays.
 
-A folder holds ``linear.json`` (how texts become words, and all terms), ``linear.npz`` (their
-weights) and the contract of trained.py. What is computed from them is what scikit-learn's
-``predict_proba`` would say of the pipeline that was saved.
+A folder holds ``linear.json`` (settings of the vectorizers, and all terms), ``linear.npz`` (their
+weights) and ``medtask.json`` (see model_metadata.py). Probabilities equal those of scikit-learn's
+``predict_proba`` on the saved pipeline.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ from medtask.records import Fault, Prompt, Scores
 FEATURES_FILE, WEIGHTS_FILE = "linear.json", "linear.npz"
 BATCH_ROWS = 1024
 
-# How the numbers of the labels become probabilities: together ("softmax"), each for itself
-# ("each"), or each for itself and then made to sum to 1 ("shared"), which is what one classifier
-# per label means for labels of which
-# one is right.
+# How decision values become probabilities: "softmax" over the labels, a logistic function per label
+# ("each"), or the same renormalised to sum to 1 ("shared"), as OneVsRestClassifier does for one
+# correct label.
 Link = Literal["softmax", "each", "shared"]
 
-# All that decides which terms a text has and what they weigh. Not "input": by it a vectorizer reads
-# files that texts name.
+# All settings that decide the terms and weights of a text. Not "input": with it a vectorizer reads
+# the files that texts name.
 _VECTORIZER_SETTINGS = (
     *(
         "analyzer",
@@ -90,7 +89,7 @@ class LinearModel:
 
 
 class LinearEngine(Engine):
-    """Reads ``Prompt.text`` and nothing else of a prompt, however long it is."""
+    """Scores labels from ``Prompt.text`` alone, whatever its length."""
 
     caps = Caps(score="exact", batch_invariant=True)
 
@@ -102,7 +101,7 @@ class LinearEngine(Engine):
     def score(
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
-        # No row's numbers depend on another's, so those that are known can be left out.
+        # Rows do not depend on each other: cached ones can be skipped.
         new_prompts = [prompt for prompt in prompts if prompt.record_id not in cached]
         for start in range(0, len(new_prompts), BATCH_ROWS):
             batch = new_prompts[start : start + BATCH_ROWS]
@@ -133,11 +132,12 @@ def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Linea
     metadata = read_model_metadata(folder)
     if metadata.engine != "linear":
         raise InputError(
-            f"{format_path(folder)} holds no linear model but one of the engine {metadata.engine}",
+            f"{format_path(folder)} holds a model of the {metadata.engine} engine, not a linear "
+            "model",
             fix=f"--model {reference}",
         )
     if absent := [name for name in (FEATURES_FILE, WEIGHTS_FILE) if name not in metadata.sha256]:
-        raise InputError(f"{format_path(folder)} holds no {absent[0]}", fix=_RETRAIN_FIX)
+        raise InputError(f"{format_path(folder)} has no file {absent[0]}", fix=_RETRAIN_FIX)
     model = _read_model(folder, metadata)
     details = {
         "terms": len(model.weights),
@@ -163,8 +163,7 @@ def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Linea
 def save_linear(
     folder: Path, vectorizer: Any, classifier: Any, metadata: ModelMetadata
 ) -> ModelMetadata:
-    """Write a fitted pipeline as a model folder, without pickle; returns the contract with its
-    hashes.
+    """Write a fitted pipeline as a model folder, without pickle; returns the metadata with hashes.
 
     ``vectorizer``: a TfidfVectorizer, or several whose terms stand side by side. ``classifier``: a
     LogisticRegression, or a OneVsRestClassifier of them, fitted on what they make of texts. Kind
@@ -202,7 +201,7 @@ def _read_classifier(
     parts = classifier.estimators_ if one_per_label else [classifier]
     if not all(hasattr(part, "coef_") for part in parts):
         raise InputError(
-            "a label has no example, or nothing but examples",
+            "a label has no examples, or all rows have it",
             fix="leave such labels out before fitting",
         )
     weights = np.concatenate([part.coef_ for part in parts]).astype(np.float64)
@@ -235,9 +234,9 @@ def _read_classifier(
     if set(classes) != set(metadata.labels) or len(classes) != len(metadata.labels):
         differing_labels = sorted(set(classes) ^ set(metadata.labels))
         raise InputError(
-            "the classifier was not fitted on the labels that are to be named: "
+            "the classifier was not fitted on the labels of the metadata: "
             f"{quote_names(differing_labels)}",
-            fix="name what it knows",
+            fix="give the labels that it was fitted on",
         )
     order = [classes.index(label) for label in metadata.labels]
     return link, weights[order].T, intercepts[order]
@@ -309,7 +308,7 @@ def _read_model(folder: Path, metadata: ModelMetadata) -> LinearModel:
 def _build_vectorizer(features: Mapping[str, Any], idf: NDArray[np.float64] | None) -> Any:
     settings, terms = features["settings"], features["terms"]
     if set(settings) != set(_VECTORIZER_SETTINGS) or len(set(terms)) != len(terms):
-        raise ValueError("settings that are not known, or a term that stands twice")
+        raise ValueError("unknown settings, or a repeated term")
     kwargs = {**settings, "ngram_range": tuple(settings["ngram_range"])}
     vectorizer = TfidfVectorizer(
         **kwargs, vocabulary={term: place for place, term in enumerate(terms)}

@@ -205,17 +205,17 @@ def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_rea
         (
             {"kind": "labels", "labels": ["knee", "wrist"]},
             InputError,
-            "trained for tasks of kind 'label', and this one is of kind 'labels'",
+            "trained for tasks of kind 'label'; this one has the kind 'labels'",
         ),
         (
             {"kind": "choice", "options": "options"},
             EngineError,
-            "cannot answer questions that bring their own options",
+            "cannot answer questions with their own options",
         ),
         (
             {"kind": "choice", "options": "options", "several": "true"},
             EngineError,
-            "that bring their own options",
+            "with their own options",
         ),
         ({"kind": "answer"}, EngineError, "cannot write text"),
     ],

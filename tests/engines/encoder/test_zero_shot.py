@@ -196,7 +196,7 @@ def test_candidates_without_meaning_are_refused_with_engines_that_can(
     engine: EncoderEngine,
 ) -> None:
     with pytest.raises(
-        EngineError, match="cannot tell what the candidates of this question stand for"
+        EngineError, match="does not know what the candidates of this question mean"
     ) as refused:
         list(engine.score(make_prompts(TEXTS, Branch("", ("yes", "no")))))
     assert "hf" in refused.value.fix

@@ -42,7 +42,7 @@ def compute_true_probabilities(engine: HttpEngine, server: FaultServer, row: int
     to the labels.
     """
     text = render_chat([{"role": "user", "content": make_row_prompt(row).messages[0].content}])
-    written = engine.traits.hold in {"json_schema", "json_object", "format"}
+    written = engine.server_caps.hold in {"json_schema", "json_object", "format"}
     texts = (
         [json.dumps({"answer": label}, separators=(",", ":")) for label in BRANCH_LABELS]
         if written
@@ -58,7 +58,7 @@ def test_no_probability_is_further_off_than_the_slack_tells(
 ) -> None:
     engine, server = open_engine(dialect, masked=masked)
     assert engine.caps.score == "first_token"
-    assert engine.traits.raw is not masked
+    assert engine.server_caps.raw is not masked
     slacks = []
     for name, said in score_by_id(engine, ROWS).items():
         assert isinstance(said, Scores)
@@ -88,7 +88,7 @@ def test_masked_shares_along_the_answer_are_exact(open_engine: EngineOpener, dia
             json.dumps({"answer": tail}, separators=(",", ":")) for tail in two.candidates
         ]
         true = server.model.compute_constrained_probabilities(
-            text, json_texts if engine.traits.hold == "format" else list(two.candidates)
+            text, json_texts if engine.server_caps.hold == "format" else list(two.candidates)
         )
         assert [math.exp(logprob) for logprob in said.branches[0].logprobs] == pytest.approx(true)
         assert said.branches[0].slack == pytest.approx(0, abs=1e-9)
@@ -113,7 +113,7 @@ def test_what_lies_outside_the_set_is_asked_once_more_and_never_becomes_an_answe
     open_engine: EngineOpener, dialect: str, feature: Any
 ) -> None:
     engine, server = open_engine(dialect, response_format=feature)
-    assert engine.traits.hold is None
+    assert engine.server_caps.hold is None
     assert not engine.caps.schema
     for said in score_by_id(engine, ROWS).values():
         assert isinstance(said, Fault)
@@ -252,7 +252,7 @@ def test_a_server_whose_exact_numbers_tell_nothing_ends_the_run_before_it_begins
     ):
         load_http(f"{url}/v1")
     assert caught.value.exit_code == 5
-    assert "mean nothing" in str(caught.value)
+    assert "not usable" in str(caught.value)
     assert "hf" in caught.value.fix
 
 

@@ -78,7 +78,8 @@ def test_drawing_is_repeatable() -> None:
 
 def test_vllm_goes_on_with_a_turn_when_it_is_told_so() -> None:
     body = OpenAIDialect().build_body(
-        ChatRequest(MESSAGES, 5, prefix="The answer is"), ServerCaps("vLLM", "m")
+        ChatRequest(MESSAGES, 5, prefix="The answer is"),
+        ServerCaps("vLLM", "m", continuation_flag=True, thinking_switch=True),
     )
     assert body["messages"][-1] == {"role": "assistant", "content": "The answer is"}
     assert body["continue_final_message"] is True

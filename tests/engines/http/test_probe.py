@@ -14,7 +14,8 @@ import pytest
 from medtask.engines.http.client import HttpClient, RequestRejected
 from medtask.engines.http.endpoint import find_endpoint
 from medtask.engines.http.load import load_http
-from medtask.engines.http.probe import PROBE_WORDS, call_or_none, choose_model, probe_openai
+from medtask.engines.http.probe import PROBE_WORDS, call_or_none, choose_model
+from medtask.engines.http.probe_openai import probe_openai
 from medtask.errors import EngineError, UsageError
 from medtask.records import Fault, Scores
 from support.fault_server import FaultRule, FaultScript, FaultServer, serve
@@ -41,17 +42,13 @@ def test_each_kind_of_server_is_known_by_what_it_does(
     score: str,
 ) -> None:
     engine, _ = open_engine(dialect)
-    traits = engine.traits
-    assert (traits.server_type, traits.counts, traits.goes_on, engine.caps.score) == (
-        kind,
-        counts,
-        goes_on,
-        score,
-    )
-    assert traits.hold is not None
-    assert traits.schema is not None
-    assert (traits.top, traits.raw, traits.usage) == (20, True, True)
-    assert engine.info.details["probe"]["hold"] == traits.hold  # type: ignore[index]
+    server_caps = engine.server_caps
+    found = (server_caps.server_type, server_caps.counts, server_caps.goes_on)
+    assert (*found, engine.caps.score) == (kind, counts, goes_on, score)
+    assert server_caps.hold is not None
+    assert server_caps.schema is not None
+    assert (server_caps.top, server_caps.raw, server_caps.usage) == (20, True, True)
+    assert engine.info.details["probe"]["hold"] == server_caps.hold  # type: ignore[index]
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
@@ -59,14 +56,14 @@ def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
     open_engine: EngineOpener, dialect: str
 ) -> None:
     engine, _ = open_engine(dialect, response_format="ignored")
-    assert engine.traits.hold is engine.traits.schema is None
+    assert engine.server_caps.hold is engine.server_caps.schema is None
     assert not engine.caps.schema
     assert "cannot be held" in str(engine.info.notes)
 
 
 def test_a_server_that_tells_five_tokens_is_asked_for_five(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", top_limit=5)
-    assert engine.traits.top == 5
+    assert engine.server_caps.top == 5
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "llama-server"])
@@ -158,7 +155,11 @@ def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_count
     app = LlamaCppPythonServer()
     with serve(app) as url:
         engine = load_http(f"{url}/v1")
-        assert (engine.traits.server_type, engine.traits.hold, engine.traits.counts) == (
+        assert (
+            engine.server_caps.server_type,
+            engine.server_caps.hold,
+            engine.server_caps.counts,
+        ) == (
             "llama-cpp-python",
             "grammar",
             "text",
@@ -207,8 +208,8 @@ def test_a_server_is_asked_in_the_words_that_it_knows() -> None:
         serve(NewParameterServer()) as url,
         HttpClient(find_endpoint(f"{url}/v1"), attempts=1) as client,
     ):
-        traits = probe_openai(client, None, None)
-    assert (traits.limit_name, traits.temperature) == ("max_completion_tokens", False)
+        server_caps = probe_openai(client, None, None)
+    assert (server_caps.limit_name, server_caps.temperature) == ("max_completion_tokens", False)
 
 
 class UuidCheckingServer:

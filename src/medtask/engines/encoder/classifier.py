@@ -1,4 +1,4 @@
-"""After training: an encoder with a layer on top that gives one number per label."""
+"""Scorer of a trained encoder: a classification head with one output per label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medtask.engines.encoder.encoded_prompt import EncodedPrompt
 from medtask.engines.label_head import LabelHead
 from medtask.records import Branch, BranchScores, Prompt
 
-# the layer on top of a sentence encoder, where that is the model: see pooled.py
+# The head of a pooled sentence encoder: see pooled_classifier.py.
 HEAD_FILE = "head.safetensors"
 
 
@@ -27,9 +27,7 @@ class EncoderClassifier:
         self.max_input_tokens = max_input_tokens
 
     def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        """The tokens of each prompt's text. InputError or EngineError for a prompt that the head
-        cannot answer: see Head.score.
-        """
+        """The tokens of each prompt's text; raises as `LabelHead.score_branches` does."""
         for prompt in prompts:
             self.head.find_label_indices(prompt)
         texts = [prompt.text for prompt in prompts]
@@ -43,7 +41,7 @@ class EncoderClassifier:
         return [EncodedPrompt(prompt, row) for prompt, row in zip(prompts, tokens, strict=True)]
 
     def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
-        """The scores of prompts that are read in one pass."""
+        """The scores of prompts, read in one forward pass."""
         import torch
 
         padded = self.tokenizer.pad(
@@ -60,5 +58,5 @@ class EncoderClassifier:
         ]
 
     def describe_candidates(self, branch: Branch) -> tuple[str, ...]:
-        """See Head.describe."""
+        """See `LabelHead.describe_candidates`."""
         return self.head.describe_candidates(branch)

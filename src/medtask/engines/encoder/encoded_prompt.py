@@ -1,4 +1,4 @@
-"""What an encoder has to read for one prompt."""
+"""The tokens that an encoder reads for one prompt."""
 
 from __future__ import annotations
 

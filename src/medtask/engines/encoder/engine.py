@@ -1,4 +1,4 @@
-"""The `encoder` engine: models that read a whole text at once and write nothing."""
+"""The `encoder` engine: models that embed or classify a text and generate nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from medtask.similarity import BATCH_TOKENS, make_batches
 
 
 class EncoderScorer(Protocol):
-    """How an encoder comes from texts to scores: ZeroShot or Classifier. ``max_input_tokens``:
-    tokens that it reads of a text.
-    """
+    """From texts to scores: ZeroShotScorer or EncoderClassifier."""
 
     max_input_tokens: int
 
@@ -28,12 +26,12 @@ class EncoderScorer(Protocol):
 
 
 class EncoderEngine(Engine):
-    """Reads ``Prompt.text`` and nothing else of a prompt: no instruction and no examples.
+    """Scores candidates from ``Prompt.text`` alone, without instruction and examples.
+
     ``budget_tokens``: tokens of one forward pass.
     """
 
-    # "exact": a candidate's number is never guessed from a part of it. What the number means is for
-    # ``info.details`` to tell.
+    # "exact": a candidate is scored as a whole. ``info.notes`` say whether scores are calibrated.
     caps = Caps(score="exact")
 
     def __init__(
@@ -67,7 +65,7 @@ class EncoderEngine(Engine):
     def render(self, prompt: Prompt) -> Rendering:
         candidates = self.reader.describe_candidates(prompt.branches[0]) if prompt.branches else ()
         (encoded,) = self.reader.tokenize_prompts([prompt])
-        # Nothing is read behind the text: candidates cost no tokens of its context.
+        # Candidates are not read after the text: they cost no tokens of its context.
         return Rendering(prompt.text, candidates, tuple(encoded.tokens), ((),) * len(candidates))
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
@@ -84,7 +82,7 @@ class EncoderEngine(Engine):
         del self.reader
 
     def _describe_excess(self, encoded: EncodedPrompt) -> str | None:
-        """Why a prompt is too long, if it is."""
+        """Why a prompt is too long; None if it fits."""
         if len(encoded.tokens) > self.reader.max_input_tokens:
             return (
                 f"{len(encoded.tokens):,} tokens; the model reads at most "

@@ -1,8 +1,7 @@
-"""A sentence encoder with a layer on top that gives one number per label: its tokens' vectors are
-pooled as they always were.
+"""A sentence encoder with a classification head on its pooled token vectors.
 
-transformers' own heads for BERT read the first token alone, which a sentence encoder was not
-trained to put its meaning into.
+The heads of transformers for BERT read the first token alone, which sentence encoders are not
+trained for.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ from medtask.similarity import load_pretrained, pool_tokens
 
 
 class PooledClassifier(nn.Module):
-    """``body``: a model of transformers' AutoModel. ``pooling``: how its tokens' vectors become
-    one. Called like a model for sequence classification: with ``labels`` (places, or of several
-    labels a table of 0 and 1) it tells the loss too.
+    """Called like a transformers model for sequence classification.
+
+    ``body``: a model of transformers' AutoModel. ``pooling``: how its token vectors are pooled.
+    With ``labels`` (indices, or [rows, labels] of 0 and 1 with ``multi_label``) the output has a
+    loss.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class PooledClassifier(nn.Module):
         return SequenceClassifierOutput(loss=compute_loss(logits.float(), labels), logits=logits)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write it into a folder, for load_pooled."""
+        """Write a folder for load_pooled_classifier."""
         self.body.save_pretrained(folder, safe_serialization=True)
         state = {
             name: weight.detach().contiguous().cpu()
@@ -77,8 +78,8 @@ class PooledClassifier(nn.Module):
 
 
 def load_pooled_classifier(folder: Path, device: str, dtype: str) -> tuple[PooledClassifier, Any]:
-    """What save_pretrained wrote, and the tokenizer beside it. EngineError where weights are
-    missing.
+    """Model and tokenizer from a folder that save_pretrained wrote; EngineError for missing
+    weights.
     """
     from transformers import AutoModel
 

@@ -1,7 +1,7 @@
-"""Without training: how near a text is in meaning to what each candidate stands for.
+"""Zero-shot scorer: similarity between a text and the description of each candidate.
 
-The numbers are similarities, brought into the shape of probabilities by fixed constants. They put
-candidates in an order; how often the first one is right they do not tell.
+Similarities are turned into probabilities by fixed constants. They rank the candidates, but are not
+calibrated.
 """
 
 from __future__ import annotations
@@ -18,36 +18,31 @@ from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Description, Prompt
 from medtask.similarity import SentenceEncoder, format_description
 
-# Fitted to the likelihood of gold, with MiniLM and bare names, on 400 rows of the train split of
-# each of six sets of one label (alone they would want 0.07 to 0.4), and of two sets of several
-# (middle 0.45 and 0.17, width 0.13
-# and 0.12).
+# Maximum likelihood with MiniLM and bare names on 400 rows of the train split of each of six
+# single-label data sets (fitted alone: 0.07 to 0.4) and two multi-label ones (midpoint 0.45 and
+# 0.17, scale 0.13 and 0.12).
 TEMPERATURE = 0.18
 YES_NO_MIDPOINT, YES_NO_SCALE = 0.39, 0.20
 
 CALIBRATION_NOTE = (
     "probabilities are similarities in meaning, spread by fixed constants "
     f"(temperature {TEMPERATURE:g}; yes or no: {YES_NO_MIDPOINT:g}, {YES_NO_SCALE:g}): they "
-    "order the "
-    "answers, but are not calibrated"
+    "rank the answers, but are not calibrated"
 )
 
 
 class ZeroShotScorer:
-    """Reads texts and the meanings of their candidates apart, and compares them."""
+    """Embeds texts and descriptions of candidates separately, and compares them."""
 
     def __init__(self, encoder: SentenceEncoder, title: str) -> None:
         self.encoder = encoder
         self.title = title
         self.max_input_tokens = encoder.max_tokens
-        # A task's labels are the same in every batch; a row's own options are not, and are read
-        # with their batch.
+        # A task's labels are the same in every batch; the options of rows are not.
         self._embed_cached = lru_cache(maxsize=4)(self._embed)
 
     def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        """The tokens of each prompt's text. EngineError for a prompt whose candidates have no
-        meaning that could be compared.
-        """
+        """The tokens of each prompt's text; EngineError for candidates without a description."""
         for prompt in prompts:
             for branch in prompt.branches:
                 self._check_branch(branch)
@@ -71,20 +66,20 @@ class ZeroShotScorer:
         ]
 
     def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
-        """The scores of prompts that are read in one pass."""
+        """The scores of prompts, read in one forward pass."""
         descriptions = tuple(_list_description_texts([encoded.prompt for encoded in batch]))
         similarities = (
             self.encoder.embed([encoded.tokens for encoded in batch])
             @ self._embed_cached(descriptions).T
         )
-        places = {text: place for place, text in enumerate(descriptions)}
+        indices = {text: index for index, text in enumerate(descriptions)}
         return [
             tuple(
                 _score_similarities(
                     branch,
                     row[
                         [
-                            places[_format_description(description)]
+                            indices[_format_description(description)]
                             for description in branch.descriptions
                         ]
                     ],
@@ -95,14 +90,14 @@ class ZeroShotScorer:
         ]
 
     def describe_candidates(self, branch: Branch) -> tuple[str, ...]:
-        """What each of a branch's candidates is compared as; "" where it is not."""
+        """The text that stands for each candidate; "" for one that is not compared."""
         texts = tuple(map(_format_description, branch.descriptions))
         return (*texts, "") if is_yes_no(branch) else texts
 
     def _check_branch(self, branch: Branch) -> None:
         if not is_yes_no(branch) and len(branch.descriptions) != len(branch.candidates):
             raise EngineError(
-                f"{self.title} cannot tell what the candidates of this question stand for",
+                f"{self.title} does not know what the candidates of this question mean",
                 fix=(
                     "choose a language model: the hf, llamacpp and mlx engines read the question "
                     "itself (`medtask models`)"
@@ -112,9 +107,9 @@ class ZeroShotScorer:
             description.name for description in branch.descriptions
         ):
             raise EngineError(
-                f"{self.title} compares texts in meaning, and knows no likelihood of one, which "
-                "`readout: text` takes",
-                fix="set `readout: letter`: this engine compares what the options say in any case",
+                f"{self.title} compares meanings and does not compute the likelihood of a text, "
+                "which `readout: text` needs",
+                fix="set `readout: letter`: this engine compares the options' texts in any case",
             )
 
     def _embed(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
@@ -138,7 +133,7 @@ def _get_descriptions(prompt: Prompt) -> list[Description]:
 
 
 def _list_description_texts(prompts: Sequence[Prompt]) -> list[str]:
-    """What the candidates of the prompts stand for, each text once."""
+    """The descriptions of the prompts' candidates as texts, each once."""
     unique_descriptions = dict.fromkeys(
         description for prompt in prompts for description in _get_descriptions(prompt)
     )

@@ -1,9 +1,8 @@
-"""What kind of place an IP address is: this machine, a private network, the internet, or none where
-a model server can be.
-"""
+"""Scope of an IP address: this machine, a private network, the internet, or forbidden."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -14,13 +13,12 @@ class AddressScope(Enum):
     LOOPBACK = "this machine"
     PRIVATE = "a private network"
     PUBLIC = "the internet"
-    FORBIDDEN = "no place for a server"
+    FORBIDDEN = "not a server's address"
 
 
 # RFC 1918, shared address space of carriers and overlay networks (RFC 6598), benchmarking (RFC
-# 2544), unique local (RFC 4193). Not `is_private`: what that means has changed between Python
-# releases, and it counts places that
-# are nobody's network.
+# 2544), unique local (RFC 4193). Not `is_private`: its meaning has changed between Python releases,
+# and it includes reserved networks.
 _PRIVATE = tuple(
     map(
         ip_network,
@@ -61,14 +59,26 @@ _FORBIDDEN = tuple(
 
 
 def unmap_ipv4(address: Address) -> Address:
-    """The IPv4 address that an IPv4-mapped one is; any other as it stands."""
+    """An IPv4-mapped address as IPv4; any other address unchanged."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
+def is_ip_address(text: str) -> bool:
+    """Whether a host is written as an IP address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_addresses(texts: Iterable[str]) -> list[Address]:
+    """IP addresses as a look-up returns them, without zones, IPv4-mapped ones as IPv4."""
+    return [unmap_ipv4(ip_address(text.partition("%")[0])) for text in texts]
+
+
 def classify_address(address: Address) -> AddressScope:
-    """What kind of place an address is. An IPv6 address that carries an IPv4 one to a gateway
-    counts by the IPv4 one too.
-    """
+    """The scope of an address; an IPv4 address inside an IPv6 address is classified too."""
     address = unmap_ipv4(address)
     if any(address in network for network in _FORBIDDEN if network.version == address.version):
         return AddressScope.FORBIDDEN
@@ -78,7 +88,7 @@ def classify_address(address: Address) -> AddressScope:
     if embedded is not None and classify_address(embedded) is not AddressScope.PUBLIC:
         return (
             AddressScope.FORBIDDEN
-        )  # nobody has an honest reason to write this machine or a private address that way
+        )  # there is no legitimate reason to write a private address that way
     if any(address in network for network in _PRIVATE if network.version == address.version):
         return AddressScope.PRIVATE
     return AddressScope.PUBLIC

@@ -19,7 +19,12 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import parse_qsl
 
-from medtask.engines.http.address_scopes import AddressScope, classify_address, unmap_ipv4
+from medtask.engines.http.address_scopes import (
+    AddressScope,
+    classify_address,
+    is_ip_address,
+    parse_addresses,
+)
 from medtask.errors import EngineError, UsageError
 
 ApiType = Literal["openai", "ollama", "azure"]
@@ -271,13 +276,9 @@ def _check_query(query: str) -> str:
 
 def _check_addresses(endpoint: Endpoint, allow_remote: bool, resolve: _Resolver) -> Endpoint:
     """The endpoint with its addresses, all of which passed."""
-    try:
-        host_addresses: Sequence[str] = [str(ip_address(endpoint.host))]
-    except ValueError:
-        host_addresses = resolve(endpoint.host, endpoint.port)
-    addresses = [unmap_ipv4(ip_address(text.partition("%")[0])) for text in host_addresses]
-    scopes = {classify_address(address) for address in addresses}
     host = endpoint.host
+    addresses = parse_addresses([host] if is_ip_address(host) else resolve(host, endpoint.port))
+    scopes = set(map(classify_address, addresses))
     if not addresses:
         raise EngineError(
             f"no address is known for {host}",
@@ -320,19 +321,11 @@ def _build_ollama_url(value: str) -> str:
     default = 11434 if not separator else {"http": 80, "https": 443}.get(scheme, 11434)
     host, _, port = host_port.rpartition(":")
     bare = host_port.strip("[]")
-    if ":" not in host_port or _is_ip(bare):  # no port, or an IPv6 address without brackets
+    if ":" not in host_port or is_ip_address(bare):  # no port, or an IPv6 address without brackets
         host, port = bare, str(default)
     host = host.strip("[]") or "127.0.0.1"
-    if _is_ip(host) and ip_address(host).is_unspecified:
+    if is_ip_address(host) and ip_address(host).is_unspecified:
         # The variable also tells Ollama's server where to listen; "everywhere" includes this
         # machine.
         host = "127.0.0.1"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{slash}{path}".rstrip("/")
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -11,9 +11,14 @@ from medtask.engines.base import Caps, Engine, EngineInfo
 from medtask.engines.http.choice_scores import normalise_choices, score_reply
 from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.messages import build_messages, list_choices
-from medtask.engines.http.probe import THINKING_TOKENS, wraps_in_json
 from medtask.engines.http.prompt_logprobs import PromptLogprobScorer
-from medtask.engines.http.protocol import ChatRequest, ChatResponse, Dialect, ServerCaps
+from medtask.engines.http.protocol import (
+    ChatRequest,
+    ChatResponse,
+    Dialect,
+    ServerCaps,
+    wraps_in_json,
+)
 from medtask.engines.http.queries import ServerQuery, send_queries
 from medtask.engines.http.text_generation import HttpGenerator
 from medtask.engines.http.token_counting import PromptTokenCounter
@@ -40,13 +45,11 @@ class HttpEngine(Engine):
         info: EngineInfo,
         exact_scorer: PromptLogprobScorer | None = None,
     ) -> None:
-        self.client, self.dialect, self.traits, self.counter, self.exact = (
-            client,
-            dialect,
-            server_caps,
-            token_counter,
-            exact_scorer,
-        )
+        self.client = client
+        self.dialect = dialect
+        self.server_caps = server_caps
+        self.token_counter = token_counter
+        self.exact_scorer = exact_scorer
         self.info = info
         self.context_tokens = server_caps.context
         self.caps = Caps(
@@ -98,7 +101,7 @@ class HttpEngine(Engine):
             for prompt in prompts
             for branch_index in range(len(prompt.branches))
         ]
-        outcomes = self._score_exact(queries) if self.exact else self._score_choices(queries)
+        outcomes = self._score_exact(queries) if self.exact_scorer else self._score_choices(queries)
         for query, outcome in outcomes:
             row = rows.get(query.record_id)
             if row is None:  # another branch of it has failed
@@ -114,23 +117,29 @@ class HttpEngine(Engine):
 
     def _build_query(self, prompt: Prompt, branch_index: int) -> ServerQuery:
         branch = prompt.branches[branch_index]
-        messages, prefix = build_messages(prompt, branch, can_continue=self.traits.goes_on)
+        messages, prefix = build_messages(prompt, branch, can_continue=self.server_caps.goes_on)
         choices = normalise_choices(branch.candidates)
-        if branch.weigh == "text" and not self.exact and any(len(choice) > 1 for choice in choices):
+        if (
+            branch.weigh == "text"
+            and not self.exact_scorer
+            and any(len(choice) > 1 for choice in choices)
+        ):
             raise EngineError(
-                f"{self.traits.server_type} cannot weigh whole texts",
+                f"{self.server_caps.server_type} cannot weigh whole texts",
                 fix="set `readout: letter`, or use a vLLM server or a model in this process",
             )
         # No candidate has more tokens than bytes.
         max_tokens = (
-            max(len(choice.encode()) for choice in choices)
-            + 24
-            + (THINKING_TOKENS if self.traits.always_thinks else 0)
+            max(len(choice.encode()) for choice in choices) + 24 + self.server_caps.thinking_tokens
         )
         return ServerQuery(
             prompt,
             ChatRequest(
-                messages, max_tokens, prefix=prefix, choices=choices, top_logprobs=self.traits.top
+                messages,
+                max_tokens,
+                prefix=prefix,
+                choices=choices,
+                top_logprobs=self.server_caps.top,
             ),
             branch_index,
         )
@@ -138,8 +147,8 @@ class HttpEngine(Engine):
     def _score_exact(
         self, queries: Sequence[ServerQuery]
     ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault]]:
-        assert self.exact
-        for query, result in self.exact.score(queries):
+        assert self.exact_scorer
+        for query, result in self.exact_scorer.score(queries):
             yield (
                 query,
                 result if isinstance(result, Fault) else (result.scores, result.tokens, 0),
@@ -181,7 +190,7 @@ class HttpEngine(Engine):
         self, queries: Sequence[ServerQuery]
     ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault | None]]:
         ready: list[ServerQuery] = []
-        for query, counted in self.counter.count_tokens(queries):
+        for query, counted in self.token_counter.count_tokens(queries):
             if isinstance(counted, Fault):
                 yield query, counted
             else:
@@ -189,28 +198,28 @@ class HttpEngine(Engine):
         yield from send_queries(
             self.client,
             ready,
-            lambda ask: (self.dialect.path, self.dialect.build_body(ask.request, self.traits)),
+            lambda ask: (self.dialect.path, self.dialect.build_body(ask.request, self.server_caps)),
             self._parse_answer,
         )
 
     def _parse_answer(self, query: ServerQuery, body: Any) -> _BranchResult | Fault | None:
-        response = self.dialect.parse_response(body, self.traits)
-        truncation = self.counter.find_truncation(
+        response = self.dialect.parse_response(body, self.server_caps)
+        truncation = self.token_counter.find_truncation(
             query, response.prompt_tokens, response.completion_tokens or 0
         )
         if truncation:
             return Fault(query.record_id, Status.FAILED, f"truncated_by_engine: {truncation}")
-        if response.finish_reason == "length" and self.traits.hold:
+        if response.finish_reason == "length" and self.server_caps.hold:
             raise InvalidResponse("its answer was cut")
-        if self.traits.top and response.token_logprobs is None:
+        if self.server_caps.top and response.token_logprobs is None:
             raise InvalidResponse("it holds no log-probabilities")
         response = self._strip_prefix(response, query.request)
         scores = score_reply(
             response,
             query.branch,
             query.request.choices,
-            json_object=wraps_in_json(self.traits.hold),
-            unmasked=self.traits.raw,
+            json_object=wraps_in_json(self.server_caps.hold),
+            unmasked=self.server_caps.raw,
         )
         if scores is None:
             return None

@@ -1,4 +1,4 @@
-"""From a reference to an engine whose server was seen to work."""
+"""Loading: from a reference to an engine whose server was probed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from medtask.engines.http.probe import (
     call_or_none,
     describe_server_caps,
     list_limitations,
-    probe_openai,
 )
 from medtask.engines.http.probe_ollama import probe_ollama
+from medtask.engines.http.probe_openai import probe_openai
 from medtask.engines.http.prompt_logprobs import PromptLogprobScorer
 from medtask.engines.http.protocol import Dialect, ServerCaps
 from medtask.engines.http.token_counting import PromptTokenCounter, require_usage
@@ -26,7 +26,7 @@ from medtask.records import Branch, Fault, Message, Prompt, Scores
 
 CONCURRENCY = 8
 DEADLINE_S = 120.0
-_PROBE_ATTEMPTS = 2  # a probe that fails twice shows what the server cannot do
+_PROBE_ATTEMPTS = 2  # a probe that fails twice shows a missing feature
 
 _PROBE_PROMPT = Prompt(
     "probe",
@@ -81,7 +81,7 @@ def _start_engine(
         call_or_none(
             lambda: _probe_exact_scoring(client, dialect, server_caps, token_counter, info)
         )
-        if server_caps.server_type == "vLLM"
+        if server_caps.prompt_logprobs
         else None
     )
     info = _build_info(
@@ -104,7 +104,7 @@ def _probe_exact_scoring(
     token_counter: PromptTokenCounter,
     info: EngineInfo,
 ) -> PromptLogprobScorer | None:
-    """A reader of whole candidates, if the server gives it what it needs for one question."""
+    """A scorer of whole candidates, if it works for one question; else None."""
     try:
         scorer = PromptLogprobScorer(client, server_caps, token_counter)
     except InvalidResponse:
@@ -116,21 +116,20 @@ def _probe_exact_scoring(
 
 
 def _check_answer(engine: HttpEngine) -> None:
-    """EngineError unless the server answers an easy question in a way that can be used: no run
-    scores at chance.
-    """
+    """Raise EngineError unless the server returns a usable answer to an easy question."""
+    server = engine.server_caps.server_type
     result = next(engine.score([_PROBE_PROMPT]))
     if isinstance(result, Fault):
-        if engine.traits.hold or engine.exact:
+        if engine.server_caps.hold or engine.exact_scorer:
             raise EngineError(
-                f"{engine.traits.server_type} did not answer an easy question ({result.reason})",
-                fix="see that the server works, or use a model in this process (hf, llamacpp)",
+                f"{server} did not answer an easy question ({result.reason})",
+                fix="check that the server works, or use a model in this process (hf, llamacpp)",
             )
-        return  # a model that is free to answer anything may: rows tell
+        return  # an unconstrained model may answer anything: rows will show it
     four, seven = result.branches[0].logprobs
     if not math.isfinite(max(four, seven)) or four == seven:
         raise EngineError(
-            f"{engine.traits.server_type} tells log-probabilities that mean nothing",
+            f"{server} returns log-probabilities that are not usable",
             fix=(
                 "use a vLLM server, or a model in this process (hf, llamacpp), for answers with "
                 "a probability"
@@ -148,8 +147,7 @@ def _build_info(
     exact: bool,
 ) -> EngineInfo:
     score = "exact" if exact else "first_token" if server_caps.top else "none"
-    # The address is none of the facts that change an answer: the same model may come to another
-    # port.
+    # Without the address: it does not change answers, and a server may move to another port.
     identity = {
         "reference": reference,
         "server": server_caps.server_type,

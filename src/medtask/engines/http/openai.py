@@ -25,10 +25,6 @@ from medtask.engines.http.protocol import (
     TokenLogprob,
 )
 
-# Their templates are given what `chat_template_kwargs` says: Qwen 3 reads the first switch, Granite
-# the second.
-THINKING_SWITCH_SERVERS = frozenset({"vLLM", "llama-server"})
-
 
 class OpenAIDialect:
     """The chat completions of any server that calls itself OpenAI-compatible."""
@@ -47,13 +43,10 @@ class OpenAIDialect:
             body["temperature"] = request.temperature
         if request.prefix:
             turns.append({"role": "assistant", "content": request.prefix})
-            if server_caps.server_type == "vLLM":
+            if server_caps.continuation_flag:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-        if server_caps.server_type in THINKING_SWITCH_SERVERS:
-            body["chat_template_kwargs"] = {
-                "enable_thinking": request.think,
-                "thinking": request.think,
-            }
+        if server_caps.thinking_switch:
+            body |= build_thinking_switch(request)
         if request.temperature > 0:
             body |= {"top_p": request.top_p, "seed": request.seed}
         if request.stop:
@@ -111,6 +104,12 @@ class OpenAIDialect:
             prompt_tokens=parse_count(usage.get("prompt_tokens")),
             completion_tokens=parse_count(usage.get("completion_tokens")),
         )
+
+
+def build_thinking_switch(request: ChatRequest) -> dict[str, Any]:
+    """The fields that switch thoughts: Qwen 3 reads the first switch, Granite the second."""
+    switches = {"enable_thinking": request.think, "thinking": request.think}
+    return {"chat_template_kwargs": switches}
 
 
 def constrain_to_choices(

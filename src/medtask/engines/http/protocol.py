@@ -15,6 +15,7 @@ from medtask.records import Message
 # (llama.cpp), a JSON schema (OpenAI), the same in the words of llama-cpp-python, and Ollama's
 # `format`.
 ConstraintMode = Literal["choice", "grammar", "json_schema", "json_object", "format"]
+THINKING_TOKENS = 1024  # more for a server whose model always thinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +85,31 @@ class ChatChunk:
 
 @dataclass(frozen=True, slots=True)
 class ServerCaps:
-    """What a server can do, as found out at start.
+    """What a server supports, as probed at start.
 
-    ``server_type``: which software answers, for people. ``model``: the name under which it serves
-    the model; ``response_model``: the name in its responses. ``hold``: how it is held to a closed
-    set; ``schema``: to a JSON schema. ``goes_on``: it goes on with an assistant's turn. ``top``:
-    likeliest tokens told at a place; 0: no log-probabilities. ``raw``: these are the model's own,
-    not those that a constraint left over. ``usage``: it tells, always alike, how many tokens it
-    read. ``counts``: how a prompt's tokens are counted beforehand. ``context``: tokens of prompt
-    and answer together. ``thinks``: thoughts can be asked for and come apart from the answer;
-    ``always_thinks``: they come unasked. ``limit_name``, ``temperature``: how the length is
-    limited, and whether a temperature may be set. ``extra_body``: what every request to this kind
-    of server carries besides.
+    Attributes:
+        server_type: Which software answers, for people.
+        model: The name under which it serves the model.
+        response_model: The model's name in its responses.
+        version: The version of the software, where it reports one.
+        hold: How answers are constrained to a closed set; None where they cannot be.
+        schema: How answers are constrained to a JSON schema.
+        goes_on: Whether it continues an assistant's turn.
+        top: Number of likeliest tokens that it reports per position; 0 for no log-probabilities.
+        raw: Whether log-probabilities are those of the model, not of what a constraint left over.
+        usage: Whether it reports, reliably, how many tokens it read.
+        counts: How a prompt's tokens are counted beforehand: by its chat endpoint for tokens, by
+            its rendered template, or by their text.
+        context: Tokens of prompt and answer together.
+        thinks: Whether thoughts can be requested and are reported apart from the answer.
+        always_thinks: Whether thoughts come without a request.
+        limit_name: The request's field for the largest number of tokens.
+        temperature: Whether a temperature may be set.
+        continuation_flag: Whether a request must say that the assistant's turn is continued.
+        thinking_switch: Whether ``chat_template_kwargs`` are passed to the model's template.
+        prompt_logprobs: Whether log-probabilities of the prompt's tokens can be requested.
+        extra_body: Further fields of every request.
+        notes: Limitations of this version, for the manifest.
     """
 
     server_type: str
@@ -114,8 +128,21 @@ class ServerCaps:
     always_thinks: bool = False
     limit_name: str = "max_tokens"
     temperature: bool = True
+    continuation_flag: bool = False
+    thinking_switch: bool = False
+    prompt_logprobs: bool = False
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that every answer needs for thoughts that nobody asked for."""
+        return THINKING_TOKENS if self.always_thinks else 0
+
+
+def wraps_in_json(constraint: ConstraintMode | None) -> bool:
+    """Whether an answer under this constraint is a JSON object around the choice."""
+    return constraint in {"json_schema", "json_object", "format"}
 
 
 class Dialect(Protocol):

@@ -11,7 +11,6 @@ from medtask.engines.decoding.grammar import remove_quote_keywords
 from medtask.engines.decoding.sampling import derive_row_seed
 from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.messages import build_messages, build_thinking_messages
-from medtask.engines.http.probe import THINKING_TOKENS
 from medtask.engines.http.protocol import ChatChunk, ChatRequest, ChatResponse, Dialect, ServerCaps
 from medtask.engines.http.queries import ServerQuery, send_queries
 from medtask.engines.http.token_counting import PromptTokenCounter
@@ -84,8 +83,7 @@ class HttpGenerator:
         )
         request = ChatRequest(
             messages,
-            limits.max_tokens
-            + (THINKING_TOKENS if self._server_caps.always_thinks and not limits.think else 0),
+            limits.max_tokens + (0 if limits.think else self._server_caps.thinking_tokens),
             prefix=prefix,
             schema=None if limits.schema is None else remove_quote_keywords(limits.schema),
             stop=stop,

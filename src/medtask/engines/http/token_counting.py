@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtask.engines.http.client import HttpClient, InvalidResponse
-from medtask.engines.http.openai import THINKING_SWITCH_SERVERS
+from medtask.engines.http.openai import build_thinking_switch
 from medtask.engines.http.protocol import ChatRequest, ChatResponse, Dialect, ServerCaps
 from medtask.engines.http.queries import ServerQuery, send_queries
 from medtask.engines.tokens.chat import ChatFormat, detect_chat_format, render_prompt
@@ -259,8 +259,8 @@ def build_tokenize_body(request: ChatRequest, server_caps: ServerCaps) -> dict[s
         "add_generation_prompt": not continues,
     }
     body |= {"continue_final_message": True} if continues else {}
-    if server_caps.server_type in THINKING_SWITCH_SERVERS:
-        body["chat_template_kwargs"] = {"enable_thinking": request.think, "thinking": request.think}
+    if server_caps.thinking_switch:
+        body |= build_thinking_switch(request)
     return body
 
 

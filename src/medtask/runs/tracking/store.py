@@ -1,13 +1,17 @@
-"""Where a tracking server is, and whether it may be told anything."""
+"""The address of a tracking server, and whether facts may be sent there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from medtask.engines.http.address_scopes import AddressScope, classify_address
+from medtask.engines.http.address_scopes import (
+    AddressScope,
+    classify_address,
+    is_ip_address,
+    parse_addresses,
+)
 from medtask.engines.http.endpoint import resolve_host
 from medtask.errors import UsageError
 
@@ -43,13 +47,13 @@ def find_tracking_store(
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = f":{parts.port}" if parts.port else ""
     display_name = f"{parts.scheme}://{shown_host}{shown_port}{parts.path.rstrip('/')}"
-    literal_addresses = _parse_ip_address(host)
-    if not allow_remote and not literal_addresses and host != "localhost":
+    by_host_name = not is_ip_address(host)
+    if not allow_remote and by_host_name and host != "localhost":
         raise _make_remote_error(
             display_name
         )  # before its name is looked up: that, too, would leave this machine
-    addresses = literal_addresses or tuple(resolve(host, port))
-    scopes = {classify_address(ip_address(text.partition("%")[0])) for text in addresses}
+    addresses = tuple(resolve(host, port)) if by_host_name else (host,)
+    scopes = set(map(classify_address, parse_addresses(addresses)))
     if AddressScope.FORBIDDEN in scopes or not scopes:
         raise UsageError(
             f"{display_name} leads to an address where no tracking server can be",
@@ -63,14 +67,7 @@ def find_tracking_store(
             f"what is tracked would travel to {display_name} in clear text over the internet",
             fix="use https://",
         )
-    return TrackingStore(display_name, remote, addresses, by_host_name=not literal_addresses)
-
-
-def _parse_ip_address(host: str) -> tuple[str, ...]:
-    try:
-        return (str(ip_address(host)),)
-    except ValueError:
-        return ()
+    return TrackingStore(display_name, remote, addresses, by_host_name=by_host_name)
 
 
 def _make_remote_error(display_name: str) -> UsageError:
