@@ -161,7 +161,7 @@ def test_a_run_gives_what_the_server_can_tell_and_says_what_that_is(
     assert manifest["model"]["details"]["probe"]["hold"] == (held_by if held else None)
     assert manifest["egress"] == {"guard": "on", "connections_attempted": 0, "sent_to": {}}
     assert_nothing_left(folder)
-    assert ("answers carry no confidence" in outcome.err) == (score == "none")
+    assert ("answers have no confidence" in outcome.err) == (score == "none")
     assert ("first_token" in outcome.err) == (score == "first_token")
 
 
@@ -241,7 +241,7 @@ def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
         (
             "ollama",
             {"logprobs": False},
-            "note  score      it chooses one of 3 labels and returns no probabilities: ",
+            "note  score      it chooses one of 3 labels and reports no probabilities: ",
         ),
         ("vllm", {}, "ok    score      the probabilities of 3 labels sum to 1.000000\n"),
     ],
@@ -292,7 +292,7 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_written(
     monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
     for model, remedy in (
         ("ollama:toy-1", "ollama serve"),
-        ("http://127.0.0.1:9/v1#toy-1", "see that a model server runs there"),
+        ("http://127.0.0.1:9/v1#toy-1", "check that a model server runs there"),
     ):
         outcome = medtask("run", "surgery", "--model", model)
         assert outcome.code == 5
@@ -318,7 +318,7 @@ def test_a_server_that_does_not_tell_what_it_read_needs_the_users_word(
     assert "--allow-unverified-context" in refused.err
     taken = medtask("run", "surgery", "--model", model, "--allow-unverified-context")
     assert taken.code == 0
-    assert "nobody can tell whether prompts are read to their end" in taken.err
+    assert "it is not known whether prompts are read to their end" in taken.err
 
 
 @pytest.mark.parametrize("fault", ["reset", "status"])
@@ -344,7 +344,7 @@ def test_a_run_whose_server_goes_down_ends_with_5_and_goes_on_with_the_same_comm
     command = ("run", "surgery", "--model", model, "--out", "answers")
     stopped = medtask(*command)
     assert stopped.code == 5
-    assert "20 calls to the server in a row failed" in stopped.err
+    assert "20 consecutive calls to the server failed" in stopped.err
     assert "run the same command again" in stopped.err
     assert "Operation" not in stopped.out + stopped.err
     app, _ = server("ollama")  # it comes back at another port

@@ -202,7 +202,7 @@ def test_the_offline_flag_forbids_downloads(
         monkeypatch.setenv(name, "0")
     outcome = medtask("run", "surgery", "--model", "medtask-tests/no-such-model", "--offline")
     assert outcome.code == 5
-    assert "downloads are switched off" in outcome.err
+    assert "downloads are disabled" in outcome.err
 
 
 def test_no_text_of_a_record_is_in_progress_or_errors(

@@ -170,7 +170,7 @@ def test_likelihoods_of_whole_texts_are_no_probabilities() -> None:
     texts = Prompt(
         "r", (), (Branch("", ("narrow airways", "a virus"), weigh="text"),), "asthma?", options
     )
-    with pytest.raises(EngineError, match="`readout: text` takes") as refused:
+    with pytest.raises(EngineError, match="`readout: text` needs") as refused:
         next(engine.score([texts]))
     assert refused.value.fix == "set `readout: letter`"
 
@@ -189,7 +189,7 @@ def test_a_member_that_is_another_model_by_now_is_named(
     )
     with pytest.raises(
         InputError,
-        match=r"is not the model that the weights of .*h were fitted for: its contract is",
+        match=r"is not the model for which the weights of .*h were fitted: its contract is",
     ) as refused:
         load_hybrid(str(folder))
     assert "train the hybrid again" in refused.value.fix

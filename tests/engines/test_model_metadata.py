@@ -71,7 +71,7 @@ def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(
     [
         (
             lambda folder: (folder / "linear.json").unlink(),
-            r"is not whole: linear\.json is missing",
+            r"is incomplete: linear\.json is missing",
         ),
         (
             lambda folder: (folder / "part" / "weights.safetensors").write_bytes(b"\0\2"),
@@ -99,15 +99,15 @@ def test_a_folder_that_is_not_as_it_was_written_is_refused(
     [
         ({"format": 2}, "has the format 2; this version of medtask reads format 1"),
         ({"labels": ["knee", "knee"]}, 'names the label "knee" twice'),
-        ({"labels": []}, 'nothing usable under "labels"'),
-        ({"labels": ["knee", " "]}, 'nothing usable under "labels"'),
-        ({"labels": ["knee", 3]}, 'nothing usable under "labels"'),
-        ({"engine": "pickle"}, 'nothing usable under "engine"'),
-        ({"kind": "choice", "phi": "maybe"}, 'nothing usable under "kind", "phi"'),
-        ({"sha256": {"../../etc/passwd": "0"}}, 'nothing usable under "sha256"'),
-        ({"sha256": {"/etc/passwd": "0"}}, 'nothing usable under "sha256"'),
-        ({"abstain": 1, "base": None}, 'nothing usable under "abstain", "base"'),
-        ({"temperature": 2}, 'nothing usable under "temperature"'),
+        ({"labels": []}, 'invalid values for "labels"'),
+        ({"labels": ["knee", " "]}, 'invalid values for "labels"'),
+        ({"labels": ["knee", 3]}, 'invalid values for "labels"'),
+        ({"engine": "pickle"}, 'invalid values for "engine"'),
+        ({"kind": "choice", "phi": "maybe"}, 'invalid values for "kind", "phi"'),
+        ({"sha256": {"../../etc/passwd": "0"}}, 'invalid values for "sha256"'),
+        ({"sha256": {"/etc/passwd": "0"}}, 'invalid values for "sha256"'),
+        ({"abstain": 1, "base": None}, 'invalid values for "abstain", "base"'),
+        ({"temperature": 2}, 'invalid values for "temperature"'),
     ],
 )
 def test_a_contract_that_says_what_cannot_be_is_refused(

@@ -244,7 +244,7 @@ def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
     caps = transformers_server.caps
     assert (caps.score, caps.choose, caps.generate, caps.schema) == ("none", True, True, False)
     assert transformers_server.info.identity["held_by"] == "nothing"
-    with pytest.raises(EngineError, match="cannot be held to a JSON schema"):
+    with pytest.raises(EngineError, match="cannot constrain answers to a JSON schema"):
         list(transformers_server.generate([TEXT_PROMPT], Limits(40, schema=SCHEMA)))
 
 

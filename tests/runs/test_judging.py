@@ -196,7 +196,7 @@ def test_a_judge_that_fails_always_gives_no_figure(folder: Path) -> None:
 
 def test_nothing_is_asked_twice(folder: Path) -> None:
     broken = GradingEngine(fails_after=9, batch=1)
-    with pytest.raises(EngineError, match="broke down"):
+    with pytest.raises(EngineError, match="failed"):
         judge_run(folder, broken)
     engine = GradingEngine(batch=1)
     result = judge_run(folder, engine)

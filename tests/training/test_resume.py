@@ -67,7 +67,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
         time.sleep(draw.random() * 0.2)
         process.kill()
         process.communicate(timeout=60)
-        with pytest.raises(InputError, match="training has not ended"):
+        with pytest.raises(InputError, match="training was interrupted"):
             medtask.load_model(str(tmp_path / "killed" / "out"))
     assert wait_for_exit(start_training(tmp_path / "killed", base)) == 0
     killed = read_points(tmp_path / "killed" / "out" / "loss.csv")

@@ -187,7 +187,7 @@ def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentChe
     total = sum(map(math.exp, branch.logprobs))
     if branch.choice_only:
         detail = (
-            f"it chooses one of {len(labels)} labels without probabilities: answers "
+            f"it chooses one of {len(labels)} labels and reports no probabilities: answers "
             "have no confidence"
         )
         yield EnvironmentCheck(

@@ -1,6 +1,4 @@
-"""An engine without a model: instant, repeatable, and faulty on demand. It drives the tests of
-every floor above.
-"""
+"""The `fake` engine: no model, reproducible scores, and failures on demand, for tests."""
 
 from __future__ import annotations
 
@@ -23,18 +21,26 @@ CONTEXT_TOKENS = 1_000_000  # tokens
 _UINT64_MASK = 2**64 - 1
 # odd multiplier that spreads the bits of a hash (Knuth, TAOCP 3, section 6.4)
 _HASH_MULTIPLIER = 0x9E3779B97F4A7C15
-_LOGIT_RANGE = 6.0  # nats between the likeliest and the unlikeliest tail that a hash can give
+_LOGIT_RANGE = 6.0  # nats between the likeliest and the least likely candidate
 
 
 class FakeEngine(Engine):
-    """Scores that depend on nothing but the seed, the prompt's text and the tail.
+    """Scores that depend only on the seed, the prompt's text and the candidate.
 
-    ``prefers``: probabilities of some tails (spaces around them do not count); the other tails
-    share what is left. ``nan``, ``impossible``, ``too_long``: ids of records whose numbers are NaN,
-    whose labels are all impossible (minus infinity), or that do not fit. ``fails_after``: the
-    engine breaks down once it has given so many results. ``generated_texts``: what it writes, by
-    record id; ``endless_thinking_ids``: ids of records about which it never stops thinking.
-    ``prompt_count`` counts the prompts that were scored or written for.
+    ``prompt_count`` is the number of prompts that were scored or continued.
+
+    Args:
+        prefers: Probabilities of some candidates, without surrounding blanks; the others share the
+            remainder.
+        seed: Seed of all numbers.
+        batch: Prompts per batch.
+        nan: Ids of records whose scores are NaN.
+        impossible: Ids of records whose candidates all have the probability 0.
+        too_long: Ids of records that do not fit into the context.
+        fails_after: Number of prompts after which the engine raises an error.
+        ms_per_row: Milliseconds that each prompt takes.
+        generated_texts: Generated text by record id.
+        endless_thinking_ids: Ids of records whose thoughts do not end.
     """
 
     def __init__(
@@ -59,8 +65,8 @@ class FakeEngine(Engine):
         self.too_long = too_long
         self.fails_after = fails_after
         self.ms_per_row = ms_per_row
-        self.writes = dict(generated_texts or {})
-        self.restless = endless_thinking_ids
+        self.generated_texts = dict(generated_texts or {})
+        self.endless_thinking_ids = endless_thinking_ids
         self.prompt_count = 0
         self.context_tokens = CONTEXT_TOKENS
         self.caps = Caps(
@@ -110,7 +116,7 @@ class FakeEngine(Engine):
         self.prompt_count += len(batch)
         if self.fails_after is not None and self.prompt_count > self.fails_after:
             raise EngineError(
-                "the fake engine broke down, as it was told to", fix="run the same command again"
+                "the fake engine failed, as requested", fix="run the same command again"
             )
 
     def generate(
@@ -150,10 +156,12 @@ class FakeEngine(Engine):
             )
 
     def _make_text(self, prompt: Prompt, limits: Limits) -> str:
-        if prompt.record_id in self.writes and not limits.think:
-            return self.writes[prompt.record_id]
+        if prompt.record_id in self.generated_texts and not limits.think:
+            return self.generated_texts[prompt.record_id]
         if limits.think:
-            return "hm " * (limits.max_tokens * 2 if prompt.record_id in self.restless else 5)
+            return "hm " * (
+                limits.max_tokens * 2 if prompt.record_id in self.endless_thinking_ids else 5
+            )
         if limits.schema is not None:
             return json.dumps(
                 _make_value(limits.schema, prompt.text, _hash_text(prompt.text) ^ self.seed),
@@ -163,21 +171,24 @@ class FakeEngine(Engine):
 
     def render(self, prompt: Prompt) -> Rendering:
         text = _render_prompt(prompt)
-        tails = prompt.branches[0].candidates if prompt.branches else ()
+        candidates = prompt.branches[0].candidates if prompt.branches else ()
         return Rendering(
-            text, tails, tuple(text.encode()), tuple(tuple(tail.encode()) for tail in tails)
+            text,
+            candidates,
+            tuple(text.encode()),
+            tuple(tuple(candidate.encode()) for candidate in candidates),
         )
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
         texts = [_render_prompt(prompt).encode() for prompt in prompts]
         shared = _count_common_bytes(min(texts, default=b""), max(texts, default=b""))
-        tails = [
-            tail.encode()
+        candidates = [
+            candidate.encode()
             for prompt in prompts
             for branch in prompt.branches[:1]
-            for tail in branch.candidates
+            for candidate in branch.candidates
         ]
-        mean = sum(map(len, tails)) / max(1, len(tails))
+        mean = sum(map(len, candidates)) / max(1, len(candidates))
         return PromptPlan(
             shared_tokens=shared,
             own_tokens=tuple(len(text) - shared for text in texts),
@@ -189,8 +200,7 @@ class FakeEngine(Engine):
         text_hash = _hash_text(prompt.text) ^ self.seed
         return Scores(
             prompt.record_id,
-            # Branches that differ only before their tails (one per label: yes or no) must not score
-            # alike.
+            # Branches that differ only in their question or prefix must not have equal scores.
             tuple(
                 self._score_branch(
                     branch, text_hash ^ _hash_text(branch.ask + branch.prefix), prompt.record_id
@@ -208,11 +218,11 @@ class FakeEngine(Engine):
         if record_id in self.impossible:
             return BranchScores((-math.inf,) * len(branch.candidates))
         weights = [
-            math.exp(_LOGIT_RANGE * _mix_hashes(text_hash, tail))
-            for tail in _hash_candidates(branch.candidates)
+            math.exp(_LOGIT_RANGE * _mix_hashes(text_hash, candidate))
+            for candidate in _hash_candidates(branch.candidates)
         ]
         preferred = (
-            [self.prefers.get(tail.strip()) for tail in branch.candidates]
+            [self.prefers.get(candidate.strip()) for candidate in branch.candidates]
             if self.prefers
             else [None] * len(weights)
         )
@@ -242,7 +252,7 @@ def load_fake(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> FakeEng
         except (KeyError, ValueError) as error:
             option_names = ", ".join(_REFERENCE_OPTIONS)
             raise UsageError(
-                f"the fake engine cannot be set to {setting!r}",
+                f"{setting!r} is not a valid setting of the fake engine",
                 fix=f"choose from {option_names}, as in fake:seed=1",
             ) from error
     return FakeEngine(**settings)
@@ -263,14 +273,15 @@ def _mix_hashes(text_hash: int, candidate_hash: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def _hash_candidates(tails: tuple[str, ...]) -> tuple[int, ...]:
-    return tuple(int.from_bytes(blake2b(tail.encode(), digest_size=8).digest()) for tail in tails)
+def _hash_candidates(candidates: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(
+        int.from_bytes(blake2b(candidate.encode(), digest_size=8).digest())
+        for candidate in candidates
+    )
 
 
 def _count_common_bytes(first: bytes, last: bytes) -> int:
-    """How many bytes the first and the last of sorted texts begin with alike; all texts between
-    them do, too.
-    """
+    """Length of the common prefix of the first and last of sorted texts, and so of all."""
     return next(
         (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other),
         min(len(first), len(last)),
@@ -297,7 +308,7 @@ def _hash_text(text: str) -> int:
 
 
 def _make_value(schema: Mapping[str, Any], text: str, random_number: int) -> object:
-    """Some value that satisfies a schema of the kinds that tasks hold."""
+    """A value that satisfies a schema of a task."""
     if "enum" in schema:
         return schema["enum"][random_number % len(schema["enum"])]
     kinds = schema.get("type", "string")

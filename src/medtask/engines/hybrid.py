@@ -1,9 +1,8 @@
-"""The `hybrid` engine: several models are asked, and their probabilities are weighed.
+"""The `hybrid` engine: the weighted mean of the probabilities of several models.
 
-A folder holds ``hybrid.json`` (the members: their references, what they were when the weights were
-fitted, their weights) and the contract of trained.py. A hybrid's probability is the weighted mean
-of its members' probabilities (a linear opinion pool): it is never wholly sure of what one of them
-rules out.
+A folder holds ``hybrid.json`` (references, identities and weights of the members) and
+``medtask.json`` (see model_metadata.py). The weighted mean (a linear opinion pool) never gives the
+probability 1 to a candidate that one member excludes.
 """
 
 from __future__ import annotations
@@ -46,9 +45,8 @@ _RETRAIN_FIX = "train the hybrid again"
 
 @dataclass(frozen=True, slots=True)
 class HybridMember:
-    """One of the models. ``reference``: as for load_model, folders by their absolute paths.
-    ``identity``: see EngineInfo, without what only says where the model lies. ``weight``: its share
-    of every probability.
+    """A member. ``reference``: as for load_model, with absolute paths. ``identity``: see
+    EngineInfo, without the model's location. ``weight``: its weight in the mean.
     """
 
     reference: str
@@ -57,7 +55,7 @@ class HybridMember:
 
 
 class HybridEngine(Engine):
-    """Asks all its members the same prompts. ``weights``: one for each, which sum to 1."""
+    """Scores every prompt with all members. ``weights``: one per member, with the sum 1."""
 
     def __init__(
         self, members: Sequence[Engine], weights: Sequence[float], info: EngineInfo
@@ -79,15 +77,17 @@ class HybridEngine(Engine):
         for prompt in prompts:
             self._check_prompt(prompt)
         member_results = [
-            {said.record_id: said for said in member.score(prompts, cached)}
+            {result.record_id: result for result in member.score(prompts, cached)}
             for member in self.members
         ]
         for prompt in prompts:
             if prompt.record_id not in cached:
-                yield self._combine_results([said[prompt.record_id] for said in member_results])
+                yield self._combine_results(
+                    [results[prompt.record_id] for results in member_results]
+                )
 
     def render(self, prompt: Prompt) -> Rendering | None:
-        """What the heaviest member reads."""
+        """What the member with the largest weight reads."""
         return self.members[self.weights.index(max(self.weights))].render(prompt)
 
     def close(self) -> None:
@@ -100,8 +100,8 @@ class HybridEngine(Engine):
             branch.weigh == "text" and branch.candidates == texts for branch in prompt.branches
         ):
             raise EngineError(
-                f"{self.info.title} weighs probabilities, and the likelihoods of whole texts, "
-                "which `readout: text` takes, are none",
+                f"{self.info.title} averages probabilities and has no likelihoods of whole texts, "
+                "which `readout: text` needs",
                 fix="set `readout: letter`",
             )
 
@@ -126,14 +126,12 @@ class HybridEngine(Engine):
 def average_branch_scores(
     member_scores: Sequence[BranchScores], weights: Sequence[float]
 ) -> BranchScores:
-    """What several models say of one branch's tails, together.
+    """The weighted mean of several models' scores of one branch.
 
-    ``slack`` is the weighted sum, since so far can the mean be off; ``off_set`` the weighted mean
-    of those that tell it.
+    ``slack`` is the weighted sum, which bounds the error of the mean; ``off_set`` is the weighted
+    mean of the members that report it.
     """
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # what all of them rule out is ruled out; NaN stays visible
+    with np.errstate(divide="ignore", invalid="ignore"):  # log(0) is -inf; NaN is kept
         probabilities = np.exp([log_softmax(np.asarray(part.logprobs)) for part in member_scores])
         logprobs = np.log(np.asarray(weights) @ probabilities)
     known_off_sets = [
@@ -164,7 +162,7 @@ def load_hybrid(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Hybri
     metadata = read_model_metadata(folder)
     if metadata.engine != "hybrid":
         raise InputError(
-            f"{format_path(folder)} holds no hybrid but a model of the engine {metadata.engine}",
+            f"{format_path(folder)} holds a model of the {metadata.engine} engine, not a hybrid",
             fix=f"--model {reference}",
         )
     members = [
@@ -192,18 +190,14 @@ def load_hybrid(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Hybri
 def save_hybrid(
     folder: Path, members: Sequence[HybridMember], metadata: ModelMetadata
 ) -> ModelMetadata:
-    """Write a model folder; returns the contract with its hashes. StorageError where it cannot be
-    written.
-    """
+    """Write a model folder; returns the metadata with hashes. StorageError on failure."""
     content = {"members": [asdict(member) for member in members]}
     replace_text(folder / MEMBERS_FILE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
     return write_model_metadata(folder, metadata)
 
 
 def normalise_member_reference(reference: str) -> str:
-    """The reference by which a hybrid finds a member again, from wherever it is loaded: folders and
-    files by absolute paths.
-    """
+    """The reference of a member in hybrid.json: folders and files by absolute paths."""
     scheme, path = _split_scheme(reference)
     return (
         scheme + str(path.resolve())
@@ -213,8 +207,8 @@ def normalise_member_reference(reference: str) -> str:
 
 
 def get_member_identity(engine: Engine, reference: str) -> dict[str, str]:
-    """What a member's identity is apart from where it lies: a folder's or a file's contents are
-    hashed, and may be moved.
+    """A member's identity without its path: contents of folders and files are hashed, and they
+    may be moved.
     """
     location_keys = {"model", "reference"} if _split_scheme(reference)[1].is_absolute() else set()
     return {
@@ -225,7 +219,7 @@ def get_member_identity(engine: Engine, reference: str) -> dict[str, str]:
 
 
 def _find_member(reference: str, folder: Path) -> str:
-    """Where a member lies: where it was, or beside the hybrid, with which it was moved."""
+    """The member's reference; if its path does not exist, the same name beside the hybrid."""
     scheme, path = _split_scheme(reference)
     sibling = folder.resolve().parent / path.name
     return (
@@ -236,7 +230,7 @@ def _find_member(reference: str, folder: Path) -> str:
 
 
 def _split_scheme(reference: str) -> tuple[str, Path]:
-    """The engine that is named before a path, if one is, and what would be the path."""
+    """The prefix of a local engine, if the reference has one, and the remaining path."""
     scheme = next((scheme for scheme in _LOCAL_PREFIXES if reference.startswith(scheme)), "")
     return scheme, Path(reference.removeprefix(scheme)).expanduser()
 
@@ -257,14 +251,14 @@ def _check_identity(folder: Path, member: HybridMember, engine: Engine) -> None:
         if found.get(name) != member.identity.get(name)
     )
     if changed:
-        was, now = (
+        expected, current = (
             format_name(facts.get(changed[0], "nothing"), 40) for facts in (member.identity, found)
         )
         raise InputError(
-            f"{format_name(member.reference)} is not the model that the weights of "
-            f"{format_path(folder)} were fitted for: "
-            f"its {changed[0]} is {now}, and was {was}",
-            fix=f"take the model as it was, or {_RETRAIN_FIX}",
+            f"{format_name(member.reference)} is not the model for which the weights of "
+            f"{format_path(folder)} were fitted: "
+            f"its {changed[0]} is {current}, expected {expected}",
+            fix=f"restore the model, or {_RETRAIN_FIX}",
         )
 
 
@@ -311,7 +305,7 @@ def _build_info(
 def _read_members(folder: Path, metadata: ModelMetadata) -> list[HybridMember]:
     try:
         if MEMBERS_FILE not in metadata.sha256:
-            raise ValueError("the contract does not name it")
+            raise ValueError("the metadata do not list it")
         content = json.loads((folder / MEMBERS_FILE).read_text(encoding="utf-8"))
         members = [HybridMember(**part) for part in content["members"]]
         is_valid = all(

@@ -1,15 +1,14 @@
-"""The contract of a model folder that training writes: a label list, what it was trained for, and a
-hash of every file.
+"""Metadata of a trained model: its labels, what it was trained for, and hashes of its files.
 
-    medtask.json   {"format": 1, "engine": "linear", "kind": "label", "labels": [...], ...,
-    "sha256": {file: hash}} linear.json, linear.npz                        of a linear model, or
-    config.json, model.safetensors, tokenizer.json, ...       of an encoder or a whole language
-    model, or adapter_config.json, adapter_model.safetensors            of a language model's
-    adapter, or hybrid.json                                               of several models together
+    medtask.json                                        {"format": 1, "engine": "linear", ...}
+    linear.json, linear.npz                             a linear model, or
+    config.json, model.safetensors, tokenizer.json ...  an encoder or a language model, or
+    adapter_config.json, adapter_model.safetensors      an adapter of a language model, or
+    hybrid.json                                         a hybrid
 
-``medtask.json`` is written last and holds the hashes of all files that are read with the model: a
-folder that was only half written, or changed since, is refused. What people read (README.md,
-loss.csv, pictures) may be edited.
+``medtask.json`` is written last and holds the hashes of all files that are read with the model: an
+incomplete or changed folder is refused. Files for people (README.md, loss.csv, pictures) may be
+edited.
 """
 
 from __future__ import annotations
@@ -30,16 +29,14 @@ from medtask.kinds import KindName
 
 METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"
-TRAINING_FILE = "training.json"  # what a training notes from its first step on
-CALIBRATION_FILE = (
-    "calibration.json"  # made after the model and looked at by itself: it may come, change and go
-)
+TRAINING_FILE = "training.json"  # written from the first step of a training on
+CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
 
 EngineName = Literal["linear", "encoder", "hf", "hybrid"]
 PhiStatus = Literal["yes", "no", "unknown"]
 
 _RETRAIN_FIX = "train the model again, or take a whole copy of its folder"
-# What a loader may read without being told its name: it must not come into the folder afterwards.
+# Loaders may read files of these types by themselves: none may be added to the folder.
 _EDITABLE_SUFFIXES = frozenset({".md", ".csv", ".svg"})
 _MODEL_SUFFIXES = frozenset({".json", ".jinja", ".model", ".npz", ".safetensors", ".txt"})
 
@@ -48,13 +45,16 @@ _MODEL_SUFFIXES = frozenset({".json", ".jinja", ".model", ".npz", ".safetensors"
 class ModelMetadata:
     """What a trained model is.
 
-    ``labels``: in the order of the model's outputs; none of a language model, which reads its
-    labels in the prompt. ``kind``: of the task; a head knows one label that is right ("label"), or
-    any ("labels"). ``abstain``: the task's answer for "cannot tell", where the model was not
-    trained to give it. ``untaught``: the task's labels that had no example, to which the model
-    gives no probability. ``base``: what the training began with. ``task_fingerprint``: of the task
-    that it was trained for. ``phi``: whether it was trained on texts of patients. ``sha256``: by
-    file, with ``/`` between folders; write_trained fills it in.
+    Attributes:
+        engine: The engine that loads it.
+        kind: The kind of the task.
+        labels: In the order of the model's outputs; empty for a language model.
+        abstain: The task's answer for "cannot tell", if the model was not trained to give it.
+        untaught: Labels of the task without training examples; the model gives them no probability.
+        base: The model that the training started from.
+        task_fingerprint: Of the task that it was trained for.
+        phi: Whether it was trained on texts of patients.
+        sha256: Hash by file, with ``/`` between folders; filled in by write_model_metadata.
     """
 
     engine: EngineName
@@ -69,33 +69,32 @@ class ModelMetadata:
 
 
 def find_trained_engine(folder: Path) -> EngineName | None:
-    """Which engine a folder's model was trained for; None where the folder holds no contract.
+    """The engine of a trained folder; None for a folder without metadata.
 
-    InputError where it holds one that cannot be read, or none yet because a training in it has not
-    ended.
+    Raises InputError for metadata that cannot be read, and for an unfinished training.
     """
     if (folder / METADATA_FILE).is_file():
         return _parse_metadata(folder).engine
     if (folder / TRAINING_FILE).is_file():
-        fix = "run the same `medtask train` command again: it goes on where it stopped"
+        fix = "run the same `medtask train` command again: it continues where it stopped"
         raise InputError(
-            f"{format_path(folder)} holds no finished model: its training has not ended", fix=fix
+            f"{format_path(folder)} holds no finished model: its training was interrupted", fix=fix
         )
     return None
 
 
 def read_model_metadata(folder: Path) -> ModelMetadata:
-    """The contract of a folder, all of whose files are there and as they were written.
+    """The metadata of a folder whose files are complete and unchanged.
 
-    InputError where there is none, where it has an unknown format or says what cannot be, and where
-    a file is missing, was changed or has come in since.
+    Raises InputError for absent or invalid metadata, and for files that are missing, were changed
+    or were added.
     """
     metadata = _parse_metadata(folder)
     for name, expected in metadata.sha256.items():
         path = folder / name
         if not path.is_file():
             raise InputError(
-                f"{format_path(folder)} is not whole: {format_name(name)} is missing",
+                f"{format_path(folder)} is incomplete: {format_name(name)} is missing",
                 fix=_RETRAIN_FIX,
             )
         if hash_file(path) != expected:
@@ -110,16 +109,15 @@ def read_model_metadata(folder: Path) -> ModelMetadata:
         raise InputError(
             f"{format_path(folder)} holds files that training did not write: "
             f"{quote_names(unknown)}",
-            fix=f"take them away, or {_RETRAIN_FIX}",
+            fix=f"remove them, or {_RETRAIN_FIX}",
         )
     return metadata
 
 
 def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata:
-    """Hash all files of a folder and write its contract, last of all; returns it with the hashes.
+    """Hash all files of a folder and write its metadata; returns it with the hashes.
 
-    InputError for labels that cannot be told apart; StorageError where the folder cannot be
-    written.
+    Raises InputError for invalid labels, StorageError if the folder cannot be written.
     """
     hashed = replace(
         metadata, sha256={name: hash_file(folder / name) for name in _list_hashed_files(folder)}
@@ -135,9 +133,7 @@ def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata
 
 
 def hash_model_metadata(folder: Path) -> str:
-    """One SHA-256 that stands for the whole model, since the contract holds the hashes of all other
-    files.
-    """
+    """One SHA-256 for the whole model: the metadata hold the hashes of all other files."""
     return hash_file(folder / METADATA_FILE)
 
 
@@ -169,7 +165,7 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
             f"{format_path(path)} has the format {format_name(repr(found_format))}; this version "
             "of medtask "
             f"reads format {METADATA_FORMAT}",
-            fix="take the version that wrote it",
+            fix="use the version that wrote it",
         )
     allowed = {"engine": EngineName, "kind": KindName, "phi": PhiStatus}
     invalid_keys = [
@@ -198,7 +194,7 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
     if content.get("engine") in (
         "linear",
         "encoder",
-    ):  # these have a head, which knows its labels and nothing else
+    ):  # these have one output per label
         invalid_keys += ["labels"] if not labels else []
         invalid_keys += ["kind"] if content.get("kind") not in ("label", "labels") else []
     if not invalid_keys and (
@@ -210,12 +206,11 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
     ):
         raise InputError(
             f"{format_path(path)} names the label {quote_names(duplicates[:1])} twice",
-            fix="give every label a name of its own",
+            fix="give every label a different name",
         )
     if invalid_keys:
         raise InputError(
-            f"{format_path(path)} says nothing usable under "
-            f"{quote_names(sorted(set(invalid_keys)))}",
+            f"{format_path(path)} has invalid values for {quote_names(sorted(set(invalid_keys)))}",
             fix=_RETRAIN_FIX,
         )
 
@@ -236,9 +231,7 @@ def _is_relative_path(name: str) -> bool:
 
 
 def _list_hashed_files(folder: Path) -> list[str]:
-    """Every file but the contract, hidden ones and those for people, by its path from the
-    folder.
-    """
+    """Relative paths of all files but the metadata, hidden files and those for people."""
     found = [
         path.relative_to(folder)
         for path in folder.rglob("*")

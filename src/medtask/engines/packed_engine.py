@@ -1,4 +1,4 @@
-"""What engines have in common that read many rows together, behind what the rows share."""
+"""Base class of engines that read many rows together after a shared prefix."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from medtask.engines.tokens.trie import compute_mean_label_tokens
 from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Fault, Message, Prompt, Scores, Status
 
-# Read at every start, together and plainly. Unlike lengths, and labels that begin alike, so that a
-# leak between rows shows; two branches, so that one between branches does.
+# Scored at every start, packed and by the reference. Different lengths and labels with a common
+# prefix show a leak between rows; two branches show one between branches.
 _PROBE_BRANCHES = (
     Branch("", ("wrist", "knee", "knee joint")),
     Branch("Side: ", ("left", "right"), weigh="text"),
@@ -66,13 +66,11 @@ class PackedEngine(Engine):
         """
 
     def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
-        """The slow way, against which packs are held: every label reads everything anew."""
+        """Reference scores: a separate forward pass for every label."""
         raise NotImplementedError
 
     def check_packing(self, tolerance: float) -> None:
-        """Read the probe both ways, and give packing up where a probability differs by more than
-        ``tolerance``.
-        """
+        """Disable packing if a probability is off by more than ``tolerance``."""
         gap = self.compare_with_reference(PROBE_PROMPTS)
         self.info = replace(self.info, details={**self.info.details, "packed_against_plain": gap})
         if not gap <= tolerance:
@@ -81,8 +79,8 @@ class PackedEngine(Engine):
             )
 
     def compare_with_reference(self, prompts: Sequence[Prompt]) -> float:
-        """Score prompts together and plainly: the largest difference of any probability (inf where
-        packing fails).
+        """The largest difference of a probability between packed and reference scores; inf if
+        packing fails.
         """
         requests = self.tokenize_prompts(prompts)
         try:
@@ -107,7 +105,7 @@ class PackedEngine(Engine):
         )
 
     def disable_packing(self, reason: str) -> None:
-        """Read every row by itself from here on; the manifest tells why."""
+        """Read every row separately from now on; the reason is written to the manifest."""
         self.packed = False
         self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
 

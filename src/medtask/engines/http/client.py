@@ -1,7 +1,7 @@
-"""Calls to one server, many at a time: retries, pauses, and results as they come.
+"""Concurrent calls to one server, with retries, pauses, and results as they arrive.
 
-Synchronous outside. Inside, one event loop in one thread of its own (a notebook's thread has a loop
-already).
+The interface is synchronous. Calls run in an event loop in a separate thread, because the thread of
+a notebook already has a loop.
 """
 
 from __future__ import annotations
@@ -37,19 +37,17 @@ __all__ = ["HttpClient", "InvalidResponse", "NoUsableAnswer", "RequestRejected",
 T = TypeVar("T")
 
 UNAVAILABLE = "engine_unavailable"
-MAX_ATTEMPTS = 8  # at one failure in five calls, one row in 400,000 is given up
+MAX_ATTEMPTS = 8  # if one call in five fails, one row in 400,000 is given up
 _PROBE_ATTEMPTS = 2
 _PROBE_DEADLINE_S = 20.0
-_TIMEOUT_ATTEMPTS = 3  # each has cost a whole deadline
-# the server works, so patience pays; but a row may be too large for a quota, and never get in
+_TIMEOUT_ATTEMPTS = 3  # each costs a whole deadline
+# More than for failures, since the server works; bounded, since a row may exceed a quota.
 _BUSY_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCall:
-    """One row's request: a POST of ``body`` to ``path`` (see Endpoint.locate). The record's id
-    never leaves this process.
-    """
+    """A POST of ``body`` to ``path`` (see Endpoint.build_url). The record's id is not sent."""
 
     record_id: str
     path: str
@@ -57,20 +55,18 @@ class ServerCall:
 
 
 class NoUsableAnswer(EngineError):
-    """A call outside a run was tried as often as it may be. ``reason``: the last trouble, as a
-    Fault would tell it.
-    """
+    """All attempts of a call outside a run failed. ``reason``: that of the last one."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
             f"no usable answer from {url} ({reason.partition(': ')[2]})",
-            fix="see that a model server runs there and that the address is right",
+            fix="check that a model server runs there and that the address is right",
         )
         self.reason = reason
 
 
 class _RetriesExhausted(Exception):
-    """A call was tried as often as it may be. ``reason``: the last trouble."""
+    """All attempts of a call failed. ``reason``: that of the last one."""
 
     def __init__(self, error: RetryableError) -> None:
         super().__init__(error.reason)
@@ -82,14 +78,18 @@ class _RetriesExhausted(Exception):
 
 
 class HttpClient:
-    """All calls to one endpoint. One thread uses it at a time; ``close`` it, or use it as a context
-    manager.
+    """Calls to one endpoint. Not thread-safe. Close it, or use it as a context manager.
 
-    ``concurrency``: most calls under way at once. ``deadline_s``: for one request, from the first
-    byte sent to the last received. ``attempts``: tries of a call that fails; busy servers are asked
-    more often, those that let the deadline pass less. ``seed``: of the random part of delays.
-    Raises EngineError where the server is down, or lets nobody in, and UsageError where it
+    Methods raise EngineError if the server is down or refuses access, and UsageError if it
     redirects.
+
+    Args:
+        endpoint: The server.
+        concurrency: Largest number of simultaneous calls.
+        deadline_s: Seconds for one request, from the first byte sent to the last received.
+        attempts: Attempts of a failing call; more for busy servers, fewer after timeouts.
+        seed: Seed of the random part of delays.
+        clock: Time, replaced in tests.
     """
 
     def __init__(
@@ -111,14 +111,12 @@ class HttpClient:
             "asyncio", name="medtask-http"
         )
         self._portal = self._thread.__enter__()
-        # Both belong to the loop: their locks are bound to the one in which they are first used.
+        # Created in the loop, to which their locks are bound.
         self._limiter = self._portal.call(self._make_limiter, seed)
         self._pool = open_pool(endpoint, self.concurrency)
 
     def get(self, path: str) -> dict[str, Any] | None:
-        """What a GET answers, for finding out what the server is: None where it has no such path,
-        or no JSON object there.
-        """
+        """The JSON object of a GET; None for an unknown path or another kind of content."""
         try:
             value = self._wait_for(
                 self._submit(
@@ -149,11 +147,10 @@ class HttpClient:
         *,
         parse_retries: int = 2,
     ) -> T:
-        """One call outside a run. Refused (an EngineError) where the server does not take the
-        request.
+        """A POST outside a run. Raises RequestRejected if the server refuses the request.
 
-        ``parse``: what to make of the JSON value; called in the client's thread, it raises
-        Malformed where that is wrong.
+        ``parse``: converts the JSON value, in the client's thread; raises InvalidResponse for a
+        wrong one.
         """
         try:
             parse_attempts = parse_retries + 1
@@ -177,13 +174,13 @@ class HttpClient:
         *,
         parse_retries: int = 2,
     ) -> Iterator[tuple[ServerCall, T | Fault]]:
-        """Make all calls, at most ``concurrency`` at a time, and yield each with its result as it
-        comes; a Fault where there is none.
+        """Make all calls, at most ``concurrency`` at a time, and yield each with its result or
+        Fault as it arrives.
 
-        ``calls`` is read as places come free. Leaving the iterator early cancels what is under way.
-        A row that the server did not answer is told once the server has answered another one behind
-        it: of a server that is down for good EngineError tells, and no row, so that all of them can
-        be asked again later.
+        ``calls`` is read lazily. Closing the iterator cancels the pending calls. A call without an
+        answer is yielded only after the server has answered a later one: if the server stays down,
+        EngineError is raised instead and no row is marked as failed, so that a resumed run asks
+        them again.
         """
         unconfirmed: list[tuple[ServerCall, T | Fault]] = []
         for call, result in self._run_calls(calls, parse, parse_retries + 1):
@@ -215,11 +212,9 @@ class HttpClient:
             wait(pending)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
-        """POST and yield the JSON values of the stream that comes back (server-sent events, or one
-        value a line).
+        """POST and yield the JSON values of the response (server-sent events, or one per line).
 
-        Tried again only as long as nothing has come. Malformed where the stream breaks off behind
-        that.
+        Retried until the first value has arrived; after it a broken stream raises InvalidResponse.
         """
         events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         end = object()
@@ -236,7 +231,7 @@ class HttpClient:
             wait([future])
 
     def close(self) -> None:
-        """Cancel what is under way, close all connections, end the thread."""
+        """Cancel pending calls, close all connections and end the thread."""
         if self._thread is None:
             return
         thread, self._thread = self._thread, None
@@ -263,13 +258,13 @@ class HttpClient:
         try:
             return future.result()
         finally:
-            future.cancel()  # on Ctrl-C nothing goes on behind the user's back
+            future.cancel()  # on Ctrl-C
 
     @staticmethod
     def _collect_done(
         pending: dict[Future[T | Fault], ServerCall],
     ) -> Iterator[tuple[ServerCall, T | Fault]]:
-        """Yield what is ready, after waiting for at least one."""
+        """Yield the finished calls, after waiting for at least one."""
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             yield pending.pop(future), future.result()
 
@@ -305,7 +300,7 @@ class HttpClient:
         attempts: int,
         deadline_s: float,
     ) -> T:
-        """Try until the answer can be parsed, or one kind of trouble came too often."""
+        """Retry until the answer can be parsed, or one kind of error was raised too often."""
 
         async def attempt() -> T:
             return _apply_parser(
@@ -332,9 +327,9 @@ class HttpClient:
                 await stream_events(
                     self._pool, self.endpoint, path, body, self.deadline_s, add_event
                 )
-            except RetryableError as trouble:
+            except RetryableError as error:
                 if event_count:
-                    raise _StreamInterrupted(trouble.reason) from None
+                    raise _StreamInterrupted(error.reason) from None
                 raise
 
         try:
@@ -345,8 +340,8 @@ class HttpClient:
     async def _retry(
         self, attempt: Callable[[], Any], attempts_by_error: Mapping[type[RetryableError], int]
     ) -> Any:
-        """Make attempts at the pace that the server can bear. _GivenUp when one kind of trouble has
-        used up its tries.
+        """Retry at the rate that the limiter allows; _RetriesExhausted after too many errors of
+        one kind.
         """
         max_attempts: dict[type[RetryableError], int] = {
             ServerBusy: _BUSY_ATTEMPTS,
@@ -358,10 +353,10 @@ class HttpClient:
             started_at = await self._limiter.acquire()
             try:
                 result = await attempt()
-            except RetryableError as trouble:
-                wait_s = self._record_error(trouble, started_at, attempts)
-                if attempts[type(trouble)] >= max_attempts[type(trouble)]:
-                    raise _RetriesExhausted(trouble) from None
+            except RetryableError as error:
+                wait_s = self._record_error(error, started_at, attempts)
+                if attempts[type(error)] >= max_attempts[type(error)]:
+                    raise _RetriesExhausted(error) from None
             else:
                 self._limiter.record_success()
                 return result
@@ -372,12 +367,11 @@ class HttpClient:
     def _record_error(
         self, error: RetryableError, started_at: float, attempts: Counter[type[RetryableError]]
     ) -> float:
-        """Count a trouble and tell the pace of it; how many seconds the call is to wait before its
-        next try.
+        """Count an error, report it to the limiter, and return the seconds until the next
+        attempt.
         """
         error_type = type(error)
-        # A wrong answer has cost its time already; asking again at once does no harm to a server
-        # that works.
+        # After an invalid answer the server works: no delay is needed.
         wait_s = (
             0.0
             if error_type is InvalidResponse
@@ -389,8 +383,7 @@ class HttpClient:
             self._limiter.reduce_limit(started_at)
         if error_type is ServerBusy or error.wait_s is not None:
             self._limiter.pause(wait_s)
-        # When a server goes down it takes all calls under way with it. Wrong answers and deadlines
-        # come one by one.
+        # A server that goes down fails all pending calls at once; other errors are independent.
         self._limiter.record_failure(
             started_at if error_type in {ServerBusy, ServerUnavailable} else self._clock.now(),
             error.reason,
@@ -399,7 +392,7 @@ class HttpClient:
 
 
 class _StreamInterrupted(Exception):
-    """A stream ended before its end, after part of it had been handed on."""
+    """A stream broke off after part of it had been passed on."""
 
 
 def _return_value(value: Any) -> Any:
@@ -410,4 +403,4 @@ def _apply_parser(value: Any, parse: Callable[[Any], T]) -> T:
     try:
         return parse(value)
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise InvalidResponse("it has another shape than the API tells") from None
+        raise InvalidResponse("its structure differs from the documented API") from None

@@ -1,8 +1,7 @@
-"""How fast a server is asked: places that grow and shrink, pauses that it asks for, and when to
-stop asking at all.
+"""Limit of simultaneous calls to a server, delays between attempts, and when to give up.
 
-Places grow by one per round of successes and halve when the server is overloaded, as TCP's
-congestion window does (RFC 5681). Delays grow exponentially with full jitter (M. Brooker,
+The limit grows by one per round of successes and halves when the server is overloaded, like TCP's
+congestion window (RFC 5681). Delays grow exponentially with full jitter (M. Brooker,
 "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
@@ -26,14 +25,14 @@ _FAILURES_TO_PAUSE = 5
 
 @dataclass(frozen=True, slots=True)
 class AsyncClock:
-    """Time as the engine sees it: seconds that only grow, and a way to let them pass."""
+    """A monotonic clock and a sleep function, replaced in tests."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
 
 class ConcurrencyLimiter:
-    """One for all calls to a server. Lives in one event loop."""
+    """The limit for all calls to one server; belongs to one event loop."""
 
     def __init__(self, max_limit: int, *, seed: int, clock: AsyncClock) -> None:
         self._max_limit = max_limit
@@ -49,13 +48,11 @@ class ConcurrencyLimiter:
 
     @property
     def limit(self) -> int:
-        """How many calls may be under way at once, as things are."""
+        """The current largest number of simultaneous calls."""
         return max(1, int(self._limit))
 
     async def acquire(self) -> float:
-        """Wait until nothing holds the calls and a place is free, and take it; the time at which
-        that was.
-        """
+        """Wait for the end of a pause and for a free slot, take it, and return the time."""
         while True:
             wait_s = self._paused_until - self._clock.now()
             if wait_s > 0:
@@ -76,30 +73,25 @@ class ConcurrencyLimiter:
         self._limit = min(self._max_limit, self._limit + 1 / self._limit)
 
     def reduce_limit(self, started_at: float) -> None:
-        """The server is overloaded, as a call that began at ``started_at`` found out: half the
-        places.
-        """
-        if (
-            started_at >= self._reduced_at
-        ):  # calls that were under way together tell of one overload, not of many
+        """Halve the limit, because a call that began at ``started_at`` found an overload."""
+        if started_at >= self._reduced_at:  # simultaneous calls report one overload
             self._limit = max(1.0, self._limit / 2)
             self._reduced_at = self._clock.now()
 
     def pause(self, wait_s: float) -> None:
-        """No call begins for so many seconds. EngineError where that is too long to sit out."""
+        """Start no call for ``wait_s`` seconds; EngineError if that is too long."""
         if wait_s > MAX_WAIT_S:
             raise EngineError(
-                f"the server asks to be left alone for {wait_s:,.0f} seconds",
+                f"the server asks to wait {wait_s:,.0f} seconds",
                 fix="run the same command again when that time is over: nothing is asked twice",
             )
         self._paused_until = max(self._paused_until, self._clock.now() + wait_s)
 
     def record_failure(self, started_at: float, reason: str) -> None:
-        """One more failure in a row, of a call that began at ``started_at``. Some in a row: then
-        one call at a time looks after the server.
+        """Count a consecutive failure of a call that began at ``started_at``.
 
-        Calls that were under way together when the server went down count once, however many they
-        were.
+        After a few, the limit is one call. Simultaneous calls count once. EngineError after too
+        many failures.
         """
         if started_at < self._failed_at:
             return
@@ -107,9 +99,9 @@ class ConcurrencyLimiter:
         self._failures += 1
         if self._failures >= MAX_FAILURES:
             raise EngineError(
-                f"{MAX_FAILURES} calls to the server in a row failed, the last one so: {reason}",
+                f"{MAX_FAILURES} consecutive calls to the server failed; the last one: {reason}",
                 fix=(
-                    "see that the server works, then run the same command again: nothing is "
+                    "check that the server works, then run the same command again: nothing is "
                     "asked twice"
                 ),
             )
@@ -118,9 +110,7 @@ class ConcurrencyLimiter:
             self.pause(self.draw_delay_s(self._failures - _FAILURES_TO_PAUSE))
 
     def draw_delay_s(self, failed_attempts: int) -> float:
-        """Seconds to wait before the next try, of which ``failed_attempts`` went wrong before
-        this one.
-        """
+        """Random delay in seconds before the attempt after ``failed_attempts`` others."""
         return self._random.uniform(
             0, min(MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failed_attempts, 30))
         )

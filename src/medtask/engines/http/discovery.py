@@ -1,6 +1,4 @@
-"""Model servers that run on this machine, where they run by default, and the models that they
-offer.
-"""
+"""Models of servers on this machine, at their default addresses."""
 
 from __future__ import annotations
 
@@ -21,13 +19,11 @@ _ANSWER_S = 3.0
 
 
 def find_local_models() -> Iterator[str]:
-    """References of the models that a server on this machine offers; servers elsewhere are not
-    asked.
-    """
+    """References of the models that servers on this machine offer."""
     for preset, (path, key, name) in _LOCAL_SERVERS.items():
         try:
             endpoint = find_endpoint(f"{preset}:any")
-            # A refused connection is the usual answer, and the client would try again.
+            # Usually the connection is refused, which the client would retry.
             socket.create_connection(
                 (endpoint.addresses[0], endpoint.port), timeout=_CONNECT_S
             ).close()

@@ -1,10 +1,9 @@
-"""Where a reference leads: from what a user types to a server whose addresses were looked up once
-and checked.
+"""The server of a reference: its URL is parsed, its name resolved once, its addresses checked.
 
-Connections go to the checked addresses alone, never to what a second look-up of the name would give
-(DNS rebinding). The rules are those of OWASP's cheat sheet on server-side request forgery, as an
-allow-list: this machine is fine, any other needs the user's word, and what can only be a trick
-(metadata services, addresses in disguise) is refused whatever the user says.
+Connections go only to the checked addresses, never to the result of a second look-up (DNS
+rebinding). The rules follow OWASP's cheat sheet on server-side request forgery, as an allow-list:
+this machine is allowed, other machines need ``allow_remote``, and addresses that no model server
+has (metadata services, disguised addresses) are always refused.
 """
 
 from __future__ import annotations
@@ -32,12 +31,18 @@ ApiType = Literal["openai", "ollama", "azure"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A checked server. ``url``: what may be shown: the base that paths are added to. ``query``
-    goes with every call.
+    """A checked server.
 
-    ``addresses``: the checked IP addresses of ``host``, in the order in which to try them.
-    ``remote``: not this machine. ``api_key_variable``: the environment variable that holds the key,
-    set or not; None where no key is sent.
+    Attributes:
+        url: Base URL that paths are added to; holds no secret.
+        api_type: The wire format.
+        model: The model that the reference names.
+        host: Name or IP address of the server.
+        port: Its port.
+        addresses: Checked IP addresses of the host, in the order of preference.
+        remote: Whether it is another machine.
+        api_key_variable: Environment variable that may hold the key; None if no key is sent.
+        query: Query string of every call.
     """
 
     url: str
@@ -74,9 +79,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServerPreset:
-    """A server by name. ``base_url_variable``: the environment variable that may name another
-    address for it.
-    """
+    """A server by name. ``base_url_variable``: environment variable with another address."""
 
     url: str
     api_key_variable: str | None
@@ -109,7 +112,7 @@ _NAME = re.compile(
     r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 )
 _PATH = re.compile(r"(/[A-Za-z0-9_~:-][A-Za-z0-9._~:-]*)*/?")
-# Names that clouds give to the service that hands out a machine's credentials.
+# Host names of cloud services that return a machine's credentials.
 _METADATA_LABELS = frozenset({"metadata", "instance-data"})
 _URL_FIX = "write it as http://HOST:PORT/v1#MODEL or https://HOST/v1#MODEL"
 _Resolver = Callable[[str, int], Sequence[str]]
@@ -118,12 +121,12 @@ _Resolver = Callable[[str, int], Sequence[str]]
 def find_endpoint(
     reference: str, *, allow_remote: bool = False, resolve: _Resolver | None = None
 ) -> Endpoint:
-    """The server that a reference means: ``http(s)://HOST[:PORT][/v1]#MODEL``, or a preset:
-    ``ollama:NAME``, ``groq:NAME`` and so on.
+    """The server of a reference: ``http(s)://HOST[:PORT][/v1]#MODEL``, or a preset such as
+    ``ollama:NAME``.
 
-    ``allow_remote``: the user has said that records may go to another machine. ``resolve``: look a
-    name up (tests). Raises UsageError where the address is malformed or forbidden, EngineError
-    where a name has no address.
+    ``allow_remote``: records may be sent to another machine. ``resolve``: look-up of a name,
+    replaced in tests. Raises UsageError for an invalid or forbidden address, EngineError for a name
+    without an address.
     """
     scheme, _, rest = reference.partition(":")
     preset = PRESETS.get(scheme)
@@ -144,7 +147,7 @@ def find_endpoint(
         )
     if any(not character.isprintable() for character in model):
         raise UsageError(
-            "the model's name holds characters that cannot be shown",
+            "the model's name holds characters that are not printable",
             fix="write the name as the server lists it",
         )
     if re.search(r"[:-]cloud$", model.strip(), re.IGNORECASE):
@@ -163,9 +166,7 @@ def find_endpoint(
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """All addresses of a name, in the system's order of preference. EngineError where there are
-    none.
-    """
+    """All addresses of a name in the system's order of preference; EngineError for none."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -179,16 +180,14 @@ def resolve_host(host: str, port: int) -> list[str]:
 def _parse_url(
     url: str, model: str | None, api_key_variable: str | None, preset: ServerPreset | None
 ) -> Endpoint:
-    """The endpoint as it is written, before any look-up: ``addresses`` empty."""
+    """The endpoint before any look-up: ``addresses`` is empty."""
     if not url.isascii() or re.search(r"[\x00-\x20\x7f\\]", url):
-        raise UsageError(
-            "the server's address holds characters that an address cannot have", fix=_URL_FIX
-        )
+        raise UsageError("the server's address holds invalid characters", fix=_URL_FIX)
     url_match = _URL.fullmatch(url)
     if not url_match or url_match["scheme"].lower() not in {"http", "https"}:
         raise UsageError("a model server is reached by http:// or https://", fix=_URL_FIX)
     if "@" in url_match["place"]:
-        # Not shown: what stands before the @ is a password as often as not.
+        # Not shown: the part before the @ may be a password.
         raise UsageError(
             "the server's address holds a user name",
             fix=f"leave it out, and put the key into {api_key_variable or API_KEY_VARIABLE}",
@@ -199,7 +198,7 @@ def _parse_url(
         raise UsageError("the server's address has no valid host and port", fix=_URL_FIX)
     if not _PATH.fullmatch(url_match["path"]):
         raise UsageError(
-            "the path of the server's address is not one of an API",
+            "the path of the server's address is not that of an API",
             fix="end the address in /v1, or in what the server's manual says",
         )
     scheme, path = url_match["scheme"].lower(), url_match["path"].rstrip("/")
@@ -230,13 +229,10 @@ def _parse_url(
 
 
 def _check_host(value: str) -> str:
-    """A host as it is looked up and shown: lower case, without brackets or a final dot; no number
-    in disguise.
-    """
+    """The host in lower case, without brackets or final dot; UsageError for an invalid one."""
     host = value.strip("[]").removesuffix(".").lower()
     if value.startswith("[") or re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)", host.rpartition(".")[2]):
-        # 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1 to some parsers and not to others, so that
-        # checks can be fooled.
+        # 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1 only to some parsers.
         try:
             return str(ip_address(host))
         except ValueError:
@@ -246,7 +242,7 @@ def _check_host(value: str) -> str:
             ) from None
     labels = host.split(".")
     if not _NAME.fullmatch(host):
-        raise UsageError("the server's name is not a valid one", fix=_URL_FIX)
+        raise UsageError("the server's name is not valid", fix=_URL_FIX)
     if labels[0] in _METADATA_LABELS:
         raise UsageError(
             f"{host} is the name of a cloud's metadata service, not of a model server",
@@ -268,14 +264,14 @@ def _check_query(query: str) -> str:
         )
     if not re.fullmatch(r"[A-Za-z0-9=._-]*", query):
         raise UsageError(
-            "the api-version of the server's address is not a valid one",
+            "the api-version of the server's address is not valid",
             fix="write it like ?api-version=2025-04-01-preview",
         )
     return query
 
 
 def _check_addresses(endpoint: Endpoint, allow_remote: bool, resolve: _Resolver) -> Endpoint:
-    """The endpoint with its addresses, all of which passed."""
+    """The endpoint with its checked addresses."""
     host = endpoint.host
     addresses = parse_addresses([host] if is_ip_address(host) else resolve(host, endpoint.port))
     scopes = set(map(classify_address, addresses))
@@ -310,8 +306,8 @@ def _make_remote_error(host: str) -> UsageError:
 
 
 def _build_ollama_url(value: str) -> str:
-    """The server that OLLAMA_HOST means, by Ollama's rules (envconfig/config.go): scheme, port and
-    brackets may be missing.
+    """The URL in OLLAMA_HOST by Ollama's rules (envconfig/config.go): scheme, port and brackets
+    are optional.
     """
     text = value.strip().strip("\"'").strip()
     scheme, separator, host_port = text.partition("://")
@@ -325,7 +321,6 @@ def _build_ollama_url(value: str) -> str:
         host, port = bare, str(default)
     host = host.strip("[]") or "127.0.0.1"
     if is_ip_address(host) and ip_address(host).is_unspecified:
-        # The variable also tells Ollama's server where to listen; "everywhere" includes this
-        # machine.
+        # For Ollama's server the variable is the address to listen on; 0.0.0.0 includes this one.
         host = "127.0.0.1"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{slash}{path}".rstrip("/")

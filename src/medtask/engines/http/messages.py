@@ -1,4 +1,4 @@
-"""A prompt as the turns of a chat, with what the model's own turn already holds."""
+"""Chat messages of a prompt, and the beginning of the model's turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medtask.engines.http.protocol import break_control_tokens
 from medtask.engines.tokens.thinking import PROMPTED_THINKING
 from medtask.records import Branch, Message, Prompt
 
-# For servers that do not go on with an assistant's turn, in words at the end of the question.
+# Added to the question for servers that do not continue an assistant's turn.
 _THOUGHTS_INTRO = "\n\nThis was thought about it before:\n"
 _WRITTEN_INTRO = (
     "\n\nThe answer begins as follows. Go on right behind it and repeat nothing of it:\n"
@@ -24,12 +24,10 @@ _CHOICES_INSTRUCTION = "\n\nAnswer with exactly one of these and nothing else:\n
 def build_messages(
     prompt: Prompt, branch: Branch | None, *, can_continue: bool
 ) -> tuple[tuple[Message, ...], str]:
-    """The turns, and what the assistant's turn begins with ("" where the server cannot go on with
-    one).
+    """The messages, and the beginning of the assistant's turn ("" without ``can_continue``).
 
-    Thoughts, what is written so far and a branch's lead stand in the assistant's turn where the
-    server goes on with it, as engines in this process have it; elsewhere in words at the end of the
-    question.
+    Thoughts, partial response and a branch's prefix are put into the assistant's turn if the server
+    continues one, as local engines do; otherwise at the end of the question, in words.
     """
     messages = _append_text(prompt.messages, branch.ask if branch else "")
     prefix = branch.prefix if branch else ""
@@ -61,9 +59,8 @@ def build_messages(
 def build_thinking_messages(
     prompt: Prompt, *, can_continue: bool, native: bool
 ) -> tuple[tuple[Message, ...], str]:
-    """The turns that ask for thoughts: by the server's own means, or else aloud."""
-    # The options of a choice stand in what its first branch asks: there is nothing to think about
-    # without them.
+    """The messages that request thoughts: natively, or as an instruction to think aloud."""
+    # The options of a choice are part of its first branch's question.
     messages = _append_text(prompt.messages, prompt.branches[0].ask if prompt.branches else "")
     if native:
         return messages, ""
@@ -75,18 +72,14 @@ def build_thinking_messages(
 
 
 def list_choices(messages: Sequence[Message], choices: Sequence[str]) -> tuple[Message, ...]:
-    """The same turns with all that may be answered listed at their end: for a second try where
-    nothing holds the server to it.
-    """
+    """The messages with all choices listed at their end, for a second attempt."""
     return _append_text(messages, _CHOICES_INSTRUCTION + "\n".join(choices), escaped=True)
 
 
 def _append_text(
     turns: Sequence[Message], text: str, *, escaped: bool = False
 ) -> tuple[Message, ...]:
-    """The turns, broken up where they look like control tokens (``escaped``: they are already),
-    with ``text`` at their end.
-    """
+    """The messages with ``text`` at their end, and control tokens broken up unless ``escaped``."""
     messages = (
         list(turns)
         if escaped

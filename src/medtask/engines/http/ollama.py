@@ -1,11 +1,10 @@
 """The wire format of Ollama's own /api/chat.
 
-Source: docs/api.md, api/types.go and server/routes.go of github.com/ollama/ollama. Traps that this
-module is about: `options.num_ctx` is set with every request, because the default (4,096 on many
-machines) cuts longer prompts off in silence; `truncate` and `shift` are false, so that newer
-versions refuse such a prompt instead; `repeat_penalty` and `min_p` are set to do nothing, because
-their defaults change which token is taken even at temperature 0; a model that can think does so
-unless `think` is false.
+Source: docs/api.md, api/types.go and server/routes.go of github.com/ollama/ollama. Traps:
+`options.num_ctx` is set with every request, because the default (4,096 on many machines) silently
+truncates longer prompts; `truncate` and `shift` are false, so that newer versions reject such a
+prompt; `repeat_penalty` and `min_p` are neutral, because their defaults change the chosen token
+even at temperature 0; a model that can think does so unless `think` is false.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from medtask.engines.http.openai import (
 )
 from medtask.engines.http.protocol import ChatChunk, ChatRequest, ChatResponse, ServerCaps
 
-# how long the model stays in memory behind a request; the default of 5 minutes loads it anew in a
-# slow run
+# How long the model stays in memory after a request; with the default of 5 minutes a slow run
+# loads it again.
 KEEP_ALIVE = "30m"
 
 
 class OllamaDialect:
-    """Ollama's chat."""
+    """Ollama's /api/chat."""
 
     path = "api/chat"
 
@@ -82,15 +81,14 @@ class OllamaDialect:
 
     def parse_chunk(self, event: Any, server_caps: ServerCaps) -> ChatChunk:
         if not isinstance(event, dict) or event.get("error"):
-            raise InvalidResponse("the server broke off in the middle of its answer")
+            raise InvalidResponse("the server stopped in the middle of its answer")
         message = event.get("message")
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise InvalidResponse("message is missing or has no text")
         return ChatChunk(
             text=message["content"],
             thoughts=str(message.get("thinking") or ""),
-            # Versions before 0.1.40 tell no reason; the number of tokens is not told to decide
-            # then.
+            # Versions before 0.1.40 report no reason.
             finish_reason=parse_finish_reason(event.get("done_reason", "stop"))
             if event.get("done")
             else None,

@@ -1,10 +1,9 @@
-"""The wire format of OpenAI's chat completions, with what vLLM, llama-server and llama-cpp-python
-add to it.
+"""The wire format of OpenAI's chat completions, with the extensions of vLLM and llama.cpp.
 
 Sources: OpenAI's API reference; vllm/entrypoints/openai/chat_completion/protocol.py; llama.cpp's
 tools/server/README.md; llama_cpp/server/types.py; transformers/cli/serving/chat_completion.py. The
-last refuses fields that it does not know, and hosted servers do too: a request carries only what
-its server was seen to take.
+last rejects unknown fields, and so do hosted servers: a request has only fields that its server
+accepted when it was probed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from medtask.engines.http.protocol import (
 
 
 class OpenAIDialect:
-    """The chat completions of any server that calls itself OpenAI-compatible."""
+    """Chat completions of OpenAI-compatible servers."""
 
     path = "chat/completions"
 
@@ -65,7 +64,7 @@ class OpenAIDialect:
         payload = _require_type(body, dict, "its body")
         choices = _require_type(payload.get("choices"), list, "choices")
         if len(choices) != 1:
-            raise InvalidResponse(f"it holds {len(choices)} answers in place of one")
+            raise InvalidResponse(f"it holds {len(choices)} answers instead of one")
         choice = _require_type(choices[0], dict, "choices")
         message = _require_type(choice.get("message"), dict, "message")
         finish_reason = parse_finish_reason(choice.get("finish_reason"))
@@ -91,7 +90,7 @@ class OpenAIDialect:
     def parse_chunk(self, event: Any, server_caps: ServerCaps) -> ChatChunk:
         payload = _require_type(event, dict, "an event")
         if payload.get("error"):
-            raise InvalidResponse("the server broke off in the middle of its answer")
+            raise InvalidResponse("the server stopped in the middle of its answer")
         usage = payload.get("usage") or {}
         choice: dict[str, Any] = next(iter(payload.get("choices") or ()), {})
         delta = choice.get("delta") or {}
@@ -115,9 +114,7 @@ def build_thinking_switch(request: ChatRequest) -> dict[str, Any]:
 def constrain_to_choices(
     constraint: ConstraintMode | None, choices: Sequence[str]
 ) -> dict[str, Any]:
-    """What a request carries so that its answer is one of the choices; nothing for a server that
-    cannot be held to any.
-    """
+    """The fields of a request that constrain its answer to the choices; none without a mode."""
     match constraint:
         case "choice":
             return {"structured_outputs": {"choice": list(choices)}}
@@ -145,7 +142,7 @@ def build_choice_schema(choices: Sequence[str]) -> dict[str, Any]:
 def constrain_to_schema(
     constraint: ConstraintMode | None, schema: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a request carries so that its answer satisfies a JSON schema."""
+    """The fields of a request that constrain its answer to a JSON schema."""
     match constraint:
         case "json_object":
             return {"response_format": {"type": "json_object", "schema": schema}}
@@ -160,9 +157,7 @@ def constrain_to_schema(
 
 
 def parse_token_logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:
-    """Tokens with their log-probabilities, as OpenAI writes them and Ollama too; None where there
-    are none.
-    """
+    """Tokens with their log-probabilities, as OpenAI and Ollama write them; None for none."""
     if value is None:
         return None
     token_logprobs = []
@@ -184,32 +179,32 @@ def _parse_token(value: Any) -> tuple[bytes, float]:
         or math.isnan(logprob)
         or logprob > 0.01
     ):
-        raise InvalidResponse("a log-probability is none")
+        raise InvalidResponse("a log-probability is not valid")
     token_bytes = token.get("bytes")
     try:
         return (
             bytes(token_bytes) if token_bytes is not None else str(token["token"]).encode()
         ), float(logprob)
     except (KeyError, ValueError, TypeError):
-        raise InvalidResponse("its logprobs have another form") from None
+        raise InvalidResponse("its logprobs have an unknown form") from None
 
 
 def parse_count(value: Any) -> int | None:
-    """A count of tokens; None where none is told."""
+    """A number of tokens; None for an absent or invalid one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def parse_finish_reason(reason: Any) -> Literal["stop", "length"]:
-    """Why a text ended; Malformed where it did not, or was taken away."""
+    """Why a text ended; InvalidResponse for a text without an end."""
     if reason == "length":
         return "length"
     if not isinstance(reason, str) or reason in {"content_filter", "load", "unload", "error"}:
-        raise InvalidResponse("its text has no end" if reason is None else "its text was held back")
+        raise InvalidResponse("its text has no end" if reason is None else "its text was withheld")
     return "stop"
 
 
 def check_model_name(value: Any, server_caps: ServerCaps) -> str:
-    """The model's name in a response; Malformed where it is not the one that answered at start."""
+    """The model's name in a response; InvalidResponse if it differs from that of the probe."""
     name = value if isinstance(value, str) else ""
     if server_caps.response_model and name != server_caps.response_model:
         raise InvalidResponse("another model answered")
@@ -218,5 +213,5 @@ def check_model_name(value: Any, server_caps: ServerCaps) -> str:
 
 def _require_type(value: Any, expected_type: type, name: str) -> Any:
     if not isinstance(value, expected_type):
-        raise InvalidResponse(f"{name} is missing or no {expected_type.__name__}")
+        raise InvalidResponse(f"{name} is missing or not a {expected_type.__name__}")
     return value

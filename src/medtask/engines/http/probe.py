@@ -30,7 +30,7 @@ from medtask.records import Message
 
 T = TypeVar("T")
 
-# No model says these by itself.
+# Words that no model writes by itself.
 PROBE_WORDS = ("quorfblat", "zinblemog")
 _SCHEMA = {
     "type": "object",
@@ -39,22 +39,20 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 PROBE_MESSAGES = (Message("user", "Say hello."),)
-PROBE_MAX_TOKENS = 32  # tokens for an answer to a probe
-TOP_LOGPROBS = (20, 5)  # OpenAI and Ollama tell 20 at most, some servers 5
-_MASKED_LOGPROB = math.log(
-    0.45
-)  # of two words the greedy one has half at least, where only those two are left
+PROBE_MAX_TOKENS = 32  # tokens of an answer to a probe
+TOP_LOGPROBS = (20, 5)  # OpenAI and Ollama report at most 20, some servers 5
+_MASKED_LOGPROB = math.log(0.45)  # with two words left, the greedy one has at least one half
 
 
-def choose_model(client: HttpClient, wanted: str | None, served: list[str]) -> str:
-    """The name of the model to ask for: the one that was named, or the only one there is."""
-    if wanted:
-        return wanted
+def choose_model(client: HttpClient, name: str | None, served: list[str]) -> str:
+    """The name of the model to request: the given one, or the only one that is served."""
+    if name:
+        return name
     if len(served) == 1:
         return served[0]
     if not served:
         raise UsageError(
-            f"{client.endpoint.url} does not tell which models it serves",
+            f"{client.endpoint.url} does not list the models that it serves",
             fix=f"name one: {client.endpoint.url}#MODEL",
         )
     raise UsageError(
@@ -64,15 +62,15 @@ def choose_model(client: HttpClient, wanted: str | None, served: list[str]) -> s
 
 
 def call_or_none(call: Callable[[], T]) -> T | None:
-    """What the work gives; None where the server does not take it or answers something else. A
-    server that is gone is an error.
+    """The result of a call; None if the server rejects it or returns something else. A server
+    that cannot be reached is an error.
     """
     try:
         return call()
     except RequestRejected:
         return None
     except EngineError as error:
-        # llama-cpp-python answers what it cannot do with HTTP 500, as if it were broken.
+        # llama-cpp-python answers unsupported requests with HTTP 500.
         reason = str(getattr(error.__context__, "reason", ""))
         if reason.startswith("engine_protocol") or "HTTP 5" in reason:
             return None
@@ -82,7 +80,7 @@ def call_or_none(call: Callable[[], T]) -> T | None:
 def send_request(
     client: HttpClient, dialect: Dialect, server_caps: ServerCaps, request: ChatRequest
 ) -> ChatResponse:
-    """One question outside a run."""
+    """Send one request outside a run."""
     extended = replace(
         request,
         max_tokens=request.max_tokens + server_caps.thinking_tokens,
@@ -98,7 +96,7 @@ def send_request(
 def probe_constraints(
     client: HttpClient, dialect: Dialect, server_caps: ServerCaps, modes: Iterable[ConstraintMode]
 ) -> ServerCaps:
-    """By what the server can be held to a closed set and to a JSON schema, if by anything."""
+    """Probe how answers can be constrained to a closed set and to a JSON schema."""
     modes = tuple(modes)
     for mode in modes:
         trial = replace(server_caps, hold=mode)
@@ -137,8 +135,8 @@ def probe_constraints(
 
 
 def probe_logprobs(client: HttpClient, dialect: Dialect, server_caps: ServerCaps) -> ServerCaps:
-    """How many of the likeliest tokens the server tells, and whether they are the model's own or
-    what a constraint left.
+    """Probe how many of the likeliest tokens the server reports, and whether a constraint masks
+    them.
     """
     for top_logprobs in TOP_LOGPROBS:
         request = ChatRequest(
@@ -162,8 +160,8 @@ def probe_logprobs(client: HttpClient, dialect: Dialect, server_caps: ServerCaps
 
 
 def _is_plausible(token_logprob: TokenLogprob) -> bool:
-    """Whether these can be the likeliest tokens of one place: their probabilities differ, and are
-    no more than 1 together.
+    """Whether these can be the likeliest tokens of a position: their probabilities differ and sum
+    to at most 1.
     """
     logprobs = [logprob for _, logprob in token_logprob.top_logprobs]
     total = math.fsum(math.exp(min(logprob, 0.0)) for logprob in logprobs)
@@ -171,7 +169,7 @@ def _is_plausible(token_logprob: TokenLogprob) -> bool:
 
 
 def _is_masked(token_logprobs: tuple[TokenLogprob, ...]) -> bool:
-    # A model by itself gives a made-up word next to nothing, at its first token at least.
+    # Without a mask, the first token of a made-up word has almost no probability.
     return all(token_logprob.logprob > _MASKED_LOGPROB for token_logprob in token_logprobs)
 
 
@@ -188,12 +186,12 @@ def _satisfies_probe_schema(text: str) -> bool:
 
 
 def list_limitations(server_caps: ServerCaps, exact: bool) -> tuple[str, ...]:
-    """What does not work as one might think, in words for the manifest."""
+    """Limitations of the server, as sentences for the manifest."""
     notes = list(server_caps.notes)
     if not server_caps.hold:
         notes.append(
-            "it cannot be held to a set of answers: one outside the set is asked again once, and "
-            "is a fault then"
+            "it cannot be held to a set of answers: after an answer outside the set it is asked "
+            "once more, then the row is a fault"
         )
     if not exact and server_caps.top:
         notes.append(
@@ -201,19 +199,18 @@ def list_limitations(server_caps: ServerCaps, exact: bool) -> tuple[str, ...]:
             "of whole labels"
         )
     if not exact and not server_caps.top:
-        notes.append("it tells no probabilities: answers carry no confidence")
+        notes.append("it reports no probabilities: answers have no confidence")
     if not server_caps.schema:
         notes.append("it cannot be held to a JSON schema")
     if not server_caps.goes_on:
         notes.append(
-            "it does not go on with an answer that was begun: what leads to it is told in words "
-            "in the question"
+            "it does not continue a partial answer: its beginning is part of the question instead"
         )
     return tuple(notes)
 
 
 def describe_server_caps(server_caps: ServerCaps) -> dict[str, Any]:
-    """The traits as the manifest tells them."""
+    """The server's features for the manifest."""
     names = (
         "hold",
         "schema",

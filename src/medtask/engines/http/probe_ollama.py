@@ -1,4 +1,4 @@
-"""What an Ollama server can do with a model, found out at start.
+"""Probes of an Ollama server and one of its models.
 
 Source: docs/api.md, api/types.go and server/routes.go of github.com/ollama/ollama: /api/version,
 /api/tags, /api/show, /api/chat.
@@ -24,22 +24,22 @@ from medtask.engines.http.probe import (
 from medtask.engines.http.protocol import ChatRequest, ServerCaps
 from medtask.errors import EngineError, ModelNotFound, UsageError
 
-DEFAULT_CONTEXT = 8192  # tokens; more takes more memory, whether it is used or not
-SAFE_VERSION = (0, 17, 1)  # earlier ones can be made to hand out memory by a crafted model file
+DEFAULT_CONTEXT = 8192  # tokens; a larger context takes more memory even if it is not used
+SAFE_VERSION = (0, 17, 1)  # earlier ones leak memory to a crafted model file
 LOGPROBS_VERSION = (0, 12, 11)
 NO_TRUNCATION_VERSION = (
     0,
     12,
     6,
-)  # earlier ones know no `truncate`: they cut long prompts off without a word
+)  # earlier ones do not know `truncate` and silently truncate long prompts
 
 
 def probe_ollama(
     client: HttpClient, model: str | None, context: int | None
 ) -> tuple[ServerCaps, str]:
-    """The traits of an Ollama server and the digest of the model's file.
+    """Probe an Ollama server; also returns the digest of the model's file.
 
-    Raises ModelNotFound where the model is not there, UsageError where it runs in Ollama's cloud.
+    Raises ModelNotFound for an unknown model, UsageError for one in Ollama's cloud.
     """
     dialect = OllamaDialect()
     version = _fetch_version(client)
@@ -77,8 +77,7 @@ def probe_ollama(
     second_response = send_request(
         client, dialect, server_caps, ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
     )
-    # Old versions tell only the tokens that were not in the cache of the question before, or none
-    # where all were.
+    # Old versions report only the tokens that were not cached, or none if all were.
     reports_usage = (
         response.prompt_tokens is not None
         and response.prompt_tokens == second_response.prompt_tokens
@@ -106,7 +105,7 @@ def _fetch_version(client: HttpClient) -> dict[str, Any]:
     if version is None:
         raise EngineError(
             f"no Ollama server answers at {client.endpoint.url}",
-            fix="start it with `ollama serve`, or say in OLLAMA_HOST where it runs",
+            fix="start it with `ollama serve`, or set OLLAMA_HOST to its address",
         )
     return version
 
@@ -118,16 +117,14 @@ def _fetch_model_info(client: HttpClient, name: str) -> dict[str, Any]:
         if refused.status != 404:
             raise
         raise ModelNotFound(
-            f"the Ollama server at {client.endpoint.url} has no model called {name}",
+            f"the Ollama server at {client.endpoint.url} has no model {name}",
             fix=f"ollama pull {name}",
         ) from None
     return model_info
 
 
-def _choose_context(model_info: dict[str, Any], wanted: int | None) -> int:
-    """Tokens of context to ask for: as wanted, or a size that machines have memory for; never more
-    than the model has.
-    """
+def _choose_context(model_info: dict[str, Any], tokens: int | None) -> int:
+    """Tokens of context to request: the given number or a default, at most that of the model."""
     facts = model_info.get("model_info") or {}
     sizes = [
         size
@@ -135,19 +132,19 @@ def _choose_context(model_info: dict[str, Any], wanted: int | None) -> int:
         if name.endswith(".context_length") and isinstance(size, int)
     ]
     most = min(sizes, default=None)
-    if wanted is not None and most is not None and wanted > most:
+    if tokens is not None and most is not None and tokens > most:
         raise UsageError(
-            f"the model reads at most {most:,} tokens, fewer than {wanted:,}",
+            f"the model reads at most {most:,} tokens, fewer than {tokens:,}",
             fix=f"set --context-tokens to {most} or less",
         )
-    return wanted or min(DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
+    return tokens or min(DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
 
 
 def _probe_continuation(
     client: HttpClient, dialect: OllamaDialect, server_caps: ServerCaps
 ) -> bool:
-    """Whether the model's template leaves a last turn of the assistant open; the server renders it
-    without asking the model.
+    """Whether the model's template leaves the last turn open; rendered without running the
+    model.
     """
     prefix = "The word is"
     body = dialect.build_body(ChatRequest(PROBE_MESSAGES, 1, prefix=prefix), server_caps) | {
@@ -174,11 +171,11 @@ def _list_version_notes(version_text: str) -> tuple[str, ...]:
     notes = []
     if version is None or version < SAFE_VERSION:
         notes.append(
-            f"Ollama {version_text or 'of unknown version'} has known holes: update it to "
-            f"{'.'.join(map(str, SAFE_VERSION))} or later"
+            f"Ollama {version_text or 'of unknown version'} has known vulnerabilities: update it "
+            f"to {'.'.join(map(str, SAFE_VERSION))} or later"
         )
     if version is not None and version < LOGPROBS_VERSION:
-        notes.append(f"Ollama tells probabilities since {'.'.join(map(str, LOGPROBS_VERSION))}")
+        notes.append(f"Ollama reports probabilities since {'.'.join(map(str, LOGPROBS_VERSION))}")
     return tuple(notes)
 
 

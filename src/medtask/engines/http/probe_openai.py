@@ -23,15 +23,14 @@ from medtask.errors import ModelNotFound
 
 
 def probe_openai(client: HttpClient, model: str | None, context: int | None) -> ServerCaps:
-    """The traits of an OpenAI-compatible server.
+    """Probe an OpenAI-compatible server.
 
-    Raises ModelNotFound or UsageError where it is not clear which model is meant, EngineError where
-    the server cannot chat.
+    Raises ModelNotFound or UsageError if the model is not clear, EngineError if the server has no
+    chat completions.
     """
     dialect = OpenAIDialect()
     azure = client.endpoint.api_type == "azure"
-    # `transformers serve` answers with HTTP 500 where its cache was never used; whoever names the
-    # model needs no list.
+    # `transformers serve` answers with HTTP 500 if its cache is empty; a named model needs no list.
     listed = (
         None
         if azure
@@ -71,7 +70,7 @@ def probe_openai(client: HttpClient, model: str | None, context: int | None) -> 
 
 
 def _detect_server_type(client: HttpClient, model: str) -> ServerCaps:
-    """Which software answers, by the endpoints that only it has."""
+    """Detect the server's software by the endpoints that only it has."""
     if client.endpoint.remote and not client.endpoint.url.endswith("/v1"):
         return ServerCaps("OpenAI-compatible server", model)
     version = client.get("/version")
@@ -111,8 +110,7 @@ def _detect_server_type(client: HttpClient, model: str) -> ServerCaps:
             lambda body: int(body["count"]),
         )
     ):
-        # Its default of 1.1 makes what the prompt says less likely to be said again: labels, above
-        # all.
+        # Its default of 1.1 makes words of the prompt, such as labels, less likely.
         return ServerCaps(
             "llama-cpp-python",
             model,
@@ -125,7 +123,7 @@ def _detect_server_type(client: HttpClient, model: str) -> ServerCaps:
 def _send_first_request(
     client: HttpClient, dialect: OpenAIDialect, server_caps: ServerCaps, served: list[str]
 ) -> tuple[ServerCaps, ChatResponse]:
-    """The first answer, and in which words the server wants to be told how long it may be."""
+    """The first answer, and the name of the field that limits the number of tokens."""
     request = ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
     refusals = []
     for limit_name, temperature in (
@@ -148,13 +146,13 @@ def _send_first_request(
         raise ModelNotFound(
             f"{client.endpoint.url} serves no model called {server_caps.model}, but "
             f"{format_list(served, 5)}",
-            fix="name one of those behind the #",
+            fix="name one of those after the #",
         )
     raise refusals[0]
 
 
 def _probe_continuation(client: HttpClient, server_caps: ServerCaps) -> ServerCaps:
-    """Whether the server goes on with an assistant's turn, as its own template shows."""
+    """Probe whether the server continues an assistant's turn, by its rendered template."""
     prefix = "The word is"
     if server_caps.counts == "chat":
         body = build_tokenize_body(ChatRequest(PROBE_MESSAGES, 1, prefix=prefix), server_caps)
@@ -178,7 +176,7 @@ def _probe_continuation(client: HttpClient, server_caps: ServerCaps) -> ServerCa
 
 
 def _probe_thinking(client: HttpClient, dialect: OpenAIDialect, server_caps: ServerCaps) -> bool:
-    """Whether thoughts come apart from the answer where they are wanted."""
+    """Whether requested thoughts are reported apart from the answer."""
     response = call_or_none(
         lambda: send_request(
             client, dialect, server_caps, ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, think=True)

@@ -1,17 +1,16 @@
-"""Exact scores from a server that tells the log-probability of every token of a prompt: vLLM's
-``prompt_logprobs``.
+"""Exact scores from the log-probabilities of a prompt's tokens: vLLM's ``prompt_logprobs``.
 
-Every candidate is sent as a prompt of its own, closed by the token that ends a turn; every token
-that the candidates' trie allows at a branching is some candidate's own token, so their numbers give
-the probabilities exactly. The prompts are sent as token ids and come back with them: what was cut,
-or swapped with another answer, shows. Sources: vllm/entrypoints/openai/completion/protocol.py and
+Each candidate is sent as a separate prompt, followed by the end-of-turn token. Every token that the
+candidates' trie allows at a branching is a token of some candidate, so these numbers give the
+probabilities exactly. Prompts are sent as token ids, and the response holds them: a truncated or
+swapped prompt is detected. Sources: vllm/entrypoints/openai/completion/protocol.py and
 vllm/entrypoints/serve/tokenize/protocol.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,8 +33,8 @@ _PROBE_ANSWER = "\u2042 answer \u2042"
 
 @dataclass(frozen=True, slots=True)
 class CandidateTokenIds:
-    """Candidates as tokens. ``merged_tokens``: how many of a prompt's last tokens merge into
-    them, and are theirs then.
+    """Candidates as tokens. ``merged_tokens``: number of the prompt's last tokens that merge with
+    them and are counted as theirs.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -44,7 +43,7 @@ class CandidateTokenIds:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedQuery:
-    """An ask as tokens: the prompt and the tails behind it."""
+    """A query as tokens: the prompt and its candidates."""
 
     query: ServerQuery
     prompt_ids: tuple[int, ...]
@@ -56,7 +55,7 @@ class TokenizedQuery:
 
     @property
     def sequences(self) -> list[list[int]]:
-        """Each tail as a prompt of its own."""
+        """Each candidate after the prompt."""
         return [[*self.prompt_ids, *candidate] for candidate in self.candidate_ids]
 
 
@@ -69,8 +68,9 @@ class ExactBranchScores:
 
 
 class PromptLogprobScorer:
-    """Scores closed sets by a server's prompt_logprobs. ``end_of_turn``: the token that ends the
-    assistant's turn.
+    """Scores candidates by a server's prompt_logprobs.
+
+    ``end_of_turn``: the token that ends the assistant's turn.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class PromptLogprobScorer:
     def score(
         self, queries: Sequence[ServerQuery]
     ) -> Iterator[tuple[ServerQuery, ExactBranchScores | Fault]]:
-        """The scores of each ask's branch, as they come."""
+        """The scores of each query's branch, as they arrive."""
         ready = []
         for query, ids in send_queries(
             self._client, queries, self._build_tokenize_call, lambda _, body: parse_token_ids(body)
@@ -172,7 +172,7 @@ class PromptLogprobScorer:
                 "/detokenize", {"model": self._server_caps.model, "tokens": list(ids)}, _parse_text
             )
             if self._tokenize(text) != ids:
-                raise InvalidResponse("its tokens and its text do not mean the same")
+                raise InvalidResponse("its tokens and its text differ")
             sequences = [
                 self._tokenize(text + space + break_control_tokens(candidate))
                 for candidate in branch.candidates
@@ -185,11 +185,11 @@ class PromptLogprobScorer:
         return self._candidates[key]
 
     def _find_turn_suffix(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The end of a prompt, from where its template opens the answer's turn: nothing merges
-        across that.
+        """The end of a prompt, from where its template opens the answer's turn; no token merges
+        across that point.
 
-        Prompts that end alike go on alike, so their tails need be tokenised once. The whole prompt
-        where there is no such place.
+        Prompts with the same end share the tokens of their candidates. The whole prompt if there is
+        no such point.
         """
         size = len(self._turn_opening)
         starts = range(len(ids) - size, -1, -1)
@@ -203,9 +203,7 @@ class PromptLogprobScorer:
         )
 
     def _find_turn_opening(self) -> tuple[int, ...]:
-        """The tokens with which the chat template opens the assistant's turn, with the end of the
-        turn before: what two chats end in.
-        """
+        """The tokens that open the assistant's turn: the common suffix of two chats."""
         requests = [ChatRequest((Message("user", text),), 1) for text in ("?", "a word")]
         one, other = (
             self._client.post(
@@ -223,7 +221,7 @@ class PromptLogprobScorer:
         )
 
     def _find_end_of_turn(self) -> int:
-        """The first token behind an answer, where the chat template closes its turn."""
+        """The first token after an answer, with which the chat template closes its turn."""
         user_message, assistant_message = Message("user", "?"), Message("assistant", _PROBE_ANSWER)
         open_turn = self._client.post(
             "/tokenize",
@@ -232,8 +230,8 @@ class PromptLogprobScorer:
             ),
             parse_token_ids,
         )
-        # Some templates write a last turn unlike earlier ones, and some close only those that
-        # another follows.
+        # Some templates write the last turn differently, and some close only turns that another
+        # one follows.
         for messages in (
             (user_message, assistant_message),
             (user_message, assistant_message, user_message),
@@ -244,14 +242,14 @@ class PromptLogprobScorer:
             token_ids = self._client.post("/tokenize", body, parse_token_ids)
             if len(token_ids) > len(open_turn) and token_ids[: len(open_turn)] == open_turn:
                 return token_ids[len(open_turn)]
-        raise InvalidResponse("its chat template does not close a turn with a token of its own")
+        raise InvalidResponse("its chat template does not close a turn with a separate token")
 
 
 def score_candidates(
     branch: Branch, candidates: Sequence[tuple[int, ...]], logprobs: Sequence[Sequence[float]]
 ) -> BranchScores:
-    """Scores from the log-probability of every token of every tail, closed by the end of the turn
-    where it is one of a set.
+    """Scores from the log-probabilities of the candidates' tokens, which end with the end-of-turn
+    token if the branch is weighed as a set.
     """
     firsts = {
         candidate[0]: candidate_logprobs[0]
@@ -260,17 +258,17 @@ def score_candidates(
     }
     off_set = min(1.0, max(0.0, 1.0 - math.fsum(map(math.exp, firsts.values()))))
     if branch.weigh == "text":
-        return BranchScores(tuple(math.fsum(told) for told in logprobs), off_set)
+        return BranchScores(tuple(map(math.fsum, logprobs)), off_set)
     return BranchScores(compute_candidate_logprobs(build_trie(candidates), logprobs), off_set)
 
 
 def _parse_prompt_logprobs(value: Any, prompt: Sequence[int]) -> list[float]:
-    """The log-probability of each token of the prompt; 0 for the first, of which none is told."""
+    """The log-probability of each token of the prompt; 0 for the first, which has none."""
     if not isinstance(value, list) or len(value) != len(prompt):
         raise InvalidResponse("it does not hold a log-probability for each token of the prompt")
     logprobs = [0.0]
-    for place, token in zip(value[1:], prompt[1:], strict=True):
-        entry: Mapping[str, Any] | None = place.get(str(token)) if isinstance(place, dict) else None
+    for position, token in zip(value[1:], prompt[1:], strict=True):
+        entry = position.get(str(token)) if isinstance(position, dict) else None
         logprob = entry.get("logprob") if isinstance(entry, dict) else None
         if isinstance(logprob, bool) or not isinstance(logprob, int | float) or not logprob <= 0.01:
             raise InvalidResponse("its log-probabilities are those of another prompt")
@@ -279,8 +277,8 @@ def _parse_prompt_logprobs(value: Any, prompt: Sequence[int]) -> list[float]:
 
 
 def _strip_prefix_space(request: ChatRequest) -> ChatRequest:
-    """The wish with a lead that no space ends: " A" and "A" are different tokens, so the space
-    belongs to the tail.
+    """The request with a prefix that does not end in a space: " A" and "A" are different tokens,
+    so the space belongs to the candidate.
     """
     return replace(request, prefix=request.prefix.rstrip(" "))
 
@@ -293,5 +291,5 @@ def _get_choice_index(choice: Any) -> int:
 def _parse_text(body: Any) -> str:
     text = body.get("prompt") if isinstance(body, dict) else None
     if not isinstance(text, str):
-        raise InvalidResponse("its text is none")
+        raise InvalidResponse("its text is missing")
     return text

@@ -1,6 +1,4 @@
-"""What a server is asked and what it answers, in words of no wire format, and the face that every
-dialect shows.
-"""
+"""Requests, responses and features of a server, and the interface of wire formats."""
 
 from __future__ import annotations
 
@@ -11,21 +9,19 @@ from typing import Any, Literal, Protocol
 
 from medtask.records import Message
 
-# How a server can be held to a closed set, the best first: a list of texts (vLLM), a GBNF grammar
-# (llama.cpp), a JSON schema (OpenAI), the same in the words of llama-cpp-python, and Ollama's
-# `format`.
+# How answers are constrained to a closed set, the best first: a list of texts (vLLM), a GBNF
+# grammar (llama.cpp), a JSON schema (OpenAI), the same for llama-cpp-python, Ollama's `format`.
 ConstraintMode = Literal["choice", "grammar", "json_schema", "json_object", "format"]
 THINKING_TOKENS = 1024  # more for a server whose model always thinks
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One request. ``prefix``: what the assistant's turn holds already; only for servers that go on
-    with it.
+    """One request.
 
-    ``choices``: the texts to which the answer is held, if the server can; ``schema``: or the JSON
-    schema. ``top_logprobs``: how many of the likeliest tokens to tell at each place; 0 for none.
-    ``think``: thoughts are wanted, not wanted, or the server decides.
+    ``prefix``: beginning of the assistant's turn, only for servers that continue one. ``choices``
+    or ``schema``: constraint of the answer, where supported. ``top_logprobs``: number of likeliest
+    tokens to report per position; 0 for none. ``think``: whether thoughts are requested.
     """
 
     messages: tuple[Message, ...]
@@ -44,8 +40,8 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token that was written: its bytes and natural log-probability, and those of the likeliest
-    at its place.
+    """A token of an answer: its bytes and natural log-probability, and those of the likeliest
+    tokens at its position.
     """
 
     token: bytes
@@ -55,8 +51,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """What a server answered. ``token_logprobs``: None where no probabilities came.
-    ``prompt_tokens``: those that it says it read.
+    """A server's answer. ``token_logprobs``: None if not reported. ``prompt_tokens``: number of
+    tokens that the server reports to have read.
     """
 
     text: str
@@ -71,8 +67,8 @@ class ChatResponse:
 
 @dataclass(frozen=True, slots=True)
 class ChatChunk:
-    """A piece of a reply that is shown while it is written; the last one has ``finish_reason``
-    and, where told, the counts.
+    """A piece of a streamed answer; the last one has ``finish_reason`` and, where reported, the
+    counts.
     """
 
     text: str = ""
@@ -146,7 +142,7 @@ def wraps_in_json(constraint: ConstraintMode | None) -> bool:
 
 
 class Dialect(Protocol):
-    """A wire format: pure functions from wishes to bodies and from bodies to replies."""
+    """A wire format: pure functions from requests to bodies and from bodies to responses."""
 
     path: str
 
@@ -154,16 +150,16 @@ class Dialect(Protocol):
         """The body of a request."""
 
     def parse_response(self, body: Any, server_caps: ServerCaps) -> ChatResponse:
-        """What the body of a response says; Malformed where it is none, or is cut, or is another
-        model's.
+        """The response in a body; InvalidResponse if it is invalid, truncated or from another
+        model.
         """
 
     def parse_chunk(self, event: Any, server_caps: ServerCaps) -> ChatChunk:
-        """What one event of a streamed response says."""
+        """The chunk in one event of a streamed response."""
 
 
-# The control tokens of the chat templates of common model families. The server's tokenizer is not
-# known here, so everything that looks like one is broken up: a record must not end its own turn.
+# Control tokens in the chat templates of common model families. The server's tokenizer is not
+# known, so all of them are broken up: a record must not end its turn.
 _CONTROL = re.compile(
     r"<\|[^<>|\s]{1,40}\|?>|<[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|<unused\d+>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|THINK)\]|<</?SYS>>|</?think>|</?seed:think>|<\uff5c[^<>]{1,40}\uff5c>"
@@ -171,12 +167,10 @@ _CONTROL = re.compile(
 
 
 def break_control_tokens(text: str) -> str:
-    """Break up what a chat template's control tokens look like, by a space behind the first
-    character.
-    """
+    """Break up text that looks like control tokens, with a space after the first character."""
     return _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 def is_control_token(token: bytes) -> bool:
-    """Whether a token's text is that of a control token, or empty, as ends of a turn are told."""
+    """Whether a token is a control token, or empty, as some servers report the end of a turn."""
     return not token or _CONTROL.fullmatch(token.decode(errors="replace").strip()) is not None

@@ -1,4 +1,4 @@
-"""One question on its way to a server and back, and many of them at once."""
+"""Queries to a server, one per branch of a prompt, sent concurrently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class HasRecordId(Protocol):
-    """Whatever is about one record."""
+    """An object about one record."""
 
     @property
     def record_id(self) -> str: ...
@@ -25,10 +25,9 @@ A = TypeVar("A", bound=HasRecordId)
 
 @dataclass(frozen=True, slots=True)
 class ServerQuery:
-    """One branch of a prompt, by its place, or the prompt itself where it has none to be scored.
+    """A request for one branch of a prompt, or for the prompt itself.
 
-    ``expected_tokens``: tokens that the server should read, as counted beforehand; None where
-    nobody can count them.
+    ``expected_tokens``: tokens that the server should read; None if they cannot be counted.
     """
 
     prompt: Prompt
@@ -45,7 +44,7 @@ class ServerQuery:
         return self.prompt.branches[self.branch_index]
 
     def with_expected_tokens(self, tokens: int) -> ServerQuery:
-        """The same with its tokens counted."""
+        """A copy with its number of tokens."""
         return replace(self, expected_tokens=tokens)
 
 
@@ -55,12 +54,13 @@ def send_queries(
     build_call: Callable[[A], tuple[str, dict[str, Any]]],
     parse: Callable[[A, Any], T],
 ) -> Iterator[tuple[A, T | Fault]]:
-    """Send one request for each ask, ``build_call`` giving its path and body; what ``parse``
-    makes of the answers, as they come.
+    """Send one request per query and yield the parsed answers as they arrive.
+
+    ``build_call`` returns path and body of a query's request.
     """
     in_flight: dict[
         int, tuple[ServerCall, A]
-    ] = {}  # the call is kept, so that its id stays its own
+    ] = {}  # keeps the call alive, so that its id stays unique
 
     def build_calls() -> Iterator[ServerCall]:
         for query in queries:

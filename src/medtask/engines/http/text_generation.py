@@ -1,4 +1,4 @@
-"""Writing over the wire: texts, JSON objects and thoughts."""
+"""Text generation by a server: texts, JSON objects and thoughts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medtask.records import Fault, Generated, Limits, Prompt, Status
 
 
 class HttpGenerator:
-    """A server that writes."""
+    """Generates text with a server."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class HttpGenerator:
         """See HttpEngine.generate."""
         if on_text and len(prompts) > 1:
             raise EngineError(
-                "only one text can be shown while it is written",
-                fix="ask about one prompt at a time",
+                "only one text can be shown while it is generated",
+                fix="generate one prompt at a time",
             )
         if limits.schema is not None and not self._server_caps.schema:
             raise EngineError(
-                f"{self._server_caps.server_type} cannot be held to a JSON schema",
+                f"{self._server_caps.server_type} cannot constrain answers to a JSON schema",
                 fix="choose a model that runs in this process",
             )
         ready: list[ServerQuery] = []
@@ -133,7 +133,7 @@ class HttpGenerator:
                 yield query, Fault(query.record_id, Status.FAILED, f"engine_protocol: {malformed}")
 
     def _join_chunks(self, events: Iterator[Any], on_text: Callable[[str], None]) -> ChatResponse:
-        """One reply from the pieces of a stream, each shown as it comes."""
+        """One reply from the chunks of a stream, each shown as it arrives."""
         total = ChatChunk()
         for event in events:
             chunk = self._dialect.parse_chunk(event, self._server_caps)
@@ -165,7 +165,7 @@ class HttpGenerator:
     ) -> Generated:
         continues_text = not limits.think and query.prompt.partial_response[-1:].strip() != ""
         text = response.thoughts if query.request.think else response.text
-        if query.request.prefix:  # some servers repeat what the answer began with
+        if query.request.prefix:  # some servers repeat the prefix
             text = text.removeprefix(query.request.prefix)
         elif query.prompt.partial_response and not limits.think:
             text = text.removeprefix(query.prompt.partial_response)

@@ -1,10 +1,9 @@
-"""Whether a server read the whole prompt: tokens counted before it is sent against those that it
-says it read.
+"""Detection of truncated prompts: the tokens of a prompt compared with those that the server read.
 
-Servers cut prompts that do not fit, some of them without a word. Four ways of counting, the best
-first: by the server's own chat template and tokenizer (vLLM, llama-server), by a tokenizer on this
-machine that the user names, by the server's tokenizer with the template's share measured once
-(llama-cpp-python); and where nobody can count, by bounds that only show large losses.
+Some servers truncate prompts without an error. Prompts are counted, in order of preference, with
+the server's chat template and tokenizer (vLLM, llama-server), with a local tokenizer that the user
+names, or with the server's tokenizer and a measured size of the template (llama-cpp-python).
+Otherwise only bounds are checked, which show large losses.
 """
 
 from __future__ import annotations
@@ -23,13 +22,11 @@ from medtask.errors import EngineError, MissingExtra, ModelNotFound
 from medtask.records import Fault, Message, Prompt, Status
 
 TOKEN_TOLERANCE = 2  # tokens by which counts may differ
-MAX_BYTES_PER_TOKEN = (
-    16  # a token of ordinary text has fewer bytes than that: what a bound can rest on
-)
+MAX_BYTES_PER_TOKEN = 16  # tokens of ordinary text are shorter: the basis of the bounds
 
 
 class PromptTokenCounter:
-    """Counts prompts beforehand and judges replies by it."""
+    """Counts the tokens of prompts, and compares them with what the server reports."""
 
     def __init__(
         self,
@@ -52,9 +49,9 @@ class PromptTokenCounter:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What this way of counting leaves unseen."""
+        """What this way of counting does not detect."""
         if not self._server_caps.usage:
-            return ("nobody can tell whether prompts are read to their end",)
+            return ("it is not known whether prompts are read to their end",)
         if self.method == "bounds":
             return (
                 (
@@ -201,8 +198,8 @@ class PromptTokenCounter:
             )
 
     def _measure_template_tokens(self, messages: Sequence[Message]) -> None:
-        """What the chat template adds to turns of these roles: seen once, on turns of one word
-        each.
+        """Measure the tokens that the chat template adds to turns of these roles, once per roles,
+        on turns of one word.
         """
         roles = _roles(messages)
         if roles in self._template_tokens:
@@ -212,7 +209,7 @@ class PromptTokenCounter:
         response: ChatResponse = self._client.post(
             self._dialect.path,
             body,
-            lambda told: self._dialect.parse_response(told, self._server_caps),
+            lambda value: self._dialect.parse_response(value, self._server_caps),
         )
         text_tokens = self._client.post(
             _COUNT_PATH, self._build_text_body(one_word_messages), _parse_token_count
@@ -231,7 +228,7 @@ _COUNT_PATH = "/extras/tokenize/count"
 
 @dataclass(frozen=True, slots=True)
 class _RenderedQuery:
-    """An ask with the text that llama-server's template makes of it."""
+    """A query with its prompt as rendered by llama-server's template."""
 
     query: ServerQuery
     text: str
@@ -268,12 +265,12 @@ def parse_token_ids(body: Any) -> tuple[int, ...]:
     """The ``tokens`` of a response of vLLM's or llama-server's /tokenize."""
     tokens = body.get("tokens") if isinstance(body, dict) else None
     if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-        raise InvalidResponse("its tokens are no numbers")
+        raise InvalidResponse("its tokens are not numbers")
     return tuple(tokens)
 
 
 def load_chat(name: str) -> ChatFormat:
-    """The tokenizer and chat template of a model, by its name or folder, to count with."""
+    """The tokenizer and chat template of a model, by its name or folder."""
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -291,12 +288,11 @@ def load_chat(name: str) -> ChatFormat:
 
 
 def require_usage(server_caps: ServerCaps, allowed: bool) -> None:
-    """EngineError where a server does not tell what it read, unless the user has allowed that."""
+    """Raise EngineError if a server does not report what it read, unless the user allows that."""
     if not server_caps.usage and not allowed:
         raise EngineError(
-            f"{server_caps.server_type} does not tell reliably how many tokens it reads: a "
-            "prompt that it "
-            "cuts off would go unnoticed",
+            f"{server_caps.server_type} does not report reliably how many tokens it reads: a "
+            "truncated prompt would not be detected",
             fix="update the server or use one that reports usage, "
             "or add --allow-unverified-context",
         )
@@ -309,12 +305,12 @@ def _roles(messages: Sequence[Message]) -> tuple[str, ...]:
 def _parse_rendered_prompt(_ask: ServerQuery, body: Any) -> str:
     text = body.get("prompt") if isinstance(body, dict) else None
     if not isinstance(text, str):
-        raise InvalidResponse("its prompt is no text")
+        raise InvalidResponse("its prompt is not a text")
     return text
 
 
 def _parse_token_count(body: Any) -> int:
     count = body.get("count") if isinstance(body, dict) else None
     if not isinstance(count, int):
-        raise InvalidResponse("its count is no number")
+        raise InvalidResponse("its count is not a number")
     return count

@@ -1,10 +1,9 @@
-"""One call over the wire: a checked address, a deadline, a size limit, and what became of it in
-five words.
+"""One HTTP call: to a checked address, with a deadline and a size limit, and its errors by kind.
 
-A response is used, or the call Failed (try again), or the server is Busy (later), or the answer is
-Malformed (try again, not often), or the request is Refused (do not). What ends a run (a wrong key,
-a redirect) is a UsageError or an EngineError at once. No exception holds text of a request or a
-response: at most a status and an error code that is a single word.
+`ServerUnavailable`, `RequestTimeout`, `ServerBusy` and `InvalidResponse` may be retried;
+`RequestRejected` may not. Errors that end a run (a wrong key, a redirect) are a UsageError or an
+EngineError. No exception holds text of a request or a response: at most a status and an error code
+that is a single word.
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ from medtask.errors import EngineError, UsageError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _CONNECT_S = 10.0
-_IDLE_S = (
-    4.0  # uvicorn closes idle connections after 5: a call sent on one that closes just then is lost
-)
+_IDLE_S = 4.0  # uvicorn closes idle connections after 5 s, and a call sent at that moment is lost
 _TOO_LONG_MESSAGE = re.compile(
     r"context[ _-]?(length|size|window|limit)|maximum "
     r"(context|input|prompt|sequence)|(prompt|input|request) (is )?too (long|large)"
@@ -38,16 +35,14 @@ _TOO_LONG_MESSAGE = re.compile(
     re.IGNORECASE,
 )
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,48}")
-# A UUID, because llama-cpp-python's server refuses any other x-request-id; "medtas" in its first
-# bytes tells ours from a server's own.
+# A UUID, because llama-cpp-python's server rejects any other x-request-id; its first bytes,
+# "medtas", distinguish it from the ids of servers.
 _REQUEST_ID_PREFIX = b"medtas"
 _REQUEST_ID = re.compile(r"6d656474-6173-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 class RetryableError(Exception):
-    """A call that did not succeed and may be made again. ``wait_s``: not before so many seconds, if
-    the server said so.
-    """
+    """A failed call that may be retried. ``wait_s``: seconds that the server asks to wait."""
 
     def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -56,34 +51,30 @@ class RetryableError(Exception):
 
 
 class ServerUnavailable(RetryableError):
-    """The server, or the way to it, did not work."""
+    """The server, or the connection to it, failed."""
 
 
 class RequestTimeout(RetryableError):
-    """No whole answer came before the deadline."""
+    """No complete answer arrived before the deadline."""
 
 
 class ServerBusy(RetryableError):
-    """The server works and asks for fewer calls."""
+    """The server asks for fewer calls."""
 
 
 class InvalidResponse(RetryableError):
-    """The answer is not one to this question. Whoever reads answers raises it with a ``reason``
-    that holds no record's text.
-    """
+    """The answer is not a valid one to this request. ``reason`` holds no text of a record."""
 
 
 class RequestRejected(EngineError):
-    """The server does not take this request, and would not a second time. ``too_long``: for its
-    length.
-    """
+    """The server rejects this request and would reject it again. ``too_long``: for its length."""
 
     def __init__(self, status: int, code: str | None, *, too_long: bool = False) -> None:
         super().__init__(
             f"the server refused a request: HTTP {status}" + (f" ({code})" if code else ""),
             fix=(
-                "see the server's log for what it says about it; it is not repeated here, "
-                "because it may hold text of a record"
+                "see the server's log for its message, which is not repeated here because it may "
+                "hold text of a record"
             ),
         )
         self.status, self.code, self.too_long = status, code, too_long
@@ -96,8 +87,7 @@ class RequestRejected(EngineError):
 
 
 def open_pool(endpoint: Endpoint, connections: int) -> httpcore2.AsyncConnectionPool:
-    """Connections to one server that are kept and used again. No proxy, no cookies, no redirects,
-    no .netrc: httpcore2 knows none.
+    """A connection pool for one server. httpcore2 has no proxies, cookies, redirects or .netrc.
 
     Certificates are checked against the system's authorities, or those of SSL_CERT_FILE.
     """
@@ -111,9 +101,7 @@ def open_pool(endpoint: Endpoint, connections: int) -> httpcore2.AsyncConnection
 
 
 class _PinnedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to the endpoint's checked addresses and to nothing else, whatever host a request
-    names.
-    """
+    """Connects only to the endpoint's checked addresses, whatever host a request names."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -153,9 +141,7 @@ async def send_request(
     body: Mapping[str, Any] | None,
     deadline_s: float,
 ) -> Any:
-    """The JSON value that the server answers with: a POST of ``body``, or a GET where it is None.
-    Raises what the module tells.
-    """
+    """The JSON value of the response to a POST of ``body``, or to a GET where it is None."""
     request_id = _make_request_id()
     async with _open_response(pool, endpoint, path, body, deadline_s, request_id) as response:
         value = _parse_json(await _read_body(response), response)
@@ -172,8 +158,8 @@ async def stream_events(
     deadline_s: float,
     on_event: Callable[[Any], None],
 ) -> None:
-    """POST ``body`` and hand every JSON value of the stream that comes back to ``on_event``:
-    server-sent events, or one value a line.
+    """POST ``body`` and pass each JSON value of the response to ``on_event``: server-sent events,
+    or one value per line.
     """
     request_id = _make_request_id()
     async with _open_response(pool, endpoint, path, body, deadline_s, request_id) as response:
@@ -200,23 +186,21 @@ async def _open_response(
     deadline_s: float,
     request_id: str,
 ) -> AsyncIterator[httpcore2.Response]:
-    """A response with a good status, whose body is still to come; the deadline holds until the
-    block ends.
-    """
+    """A response with a 2xx status and an unread body; the deadline covers the whole block."""
     url = endpoint.build_url(path)
     headers = {
         "host": url.partition("://")[2].partition("/")[0],
         "user-agent": "medtask",
         "accept": "application/json, text/event-stream, application/x-ndjson",
         "accept-encoding": "identity",
-        "x-request-id": request_id,  # random; vLLM and others name their answer after it
+        "x-request-id": request_id,  # random; vLLM and others use it as the id of their answer
         **endpoint.build_auth_headers(),
     }
     content = None
     if body is not None:
         content = json.dumps(
             body, allow_nan=False
-        ).encode()  # in ASCII: half a surrogate pair in a text is no UTF-8
+        ).encode()  # in ASCII: half a surrogate pair is not valid UTF-8
         headers["content-type"] = "application/json"
     timeouts = {"timeout": {"connect": min(_CONNECT_S, deadline_s)}}
     try:
@@ -229,20 +213,20 @@ async def _open_response(
                     raise _classify_status(response, await _read_body(response), endpoint)
                 yield response
     except (TimeoutError, httpcore2.TimeoutException):
-        raise RequestTimeout(f"no whole answer within {deadline_s:g} seconds") from None
+        raise RequestTimeout(f"no complete answer within {deadline_s:g} seconds") from None
     except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
         raise _classify_connection_error(error, endpoint) from None
 
 
 def _classify_status(response: httpcore2.Response, content: bytes, endpoint: Endpoint) -> Exception:
-    """What a status that is no success means."""
+    """The exception of a status other than 2xx."""
     status = response.status
     code, too_long = _parse_error(content)
     label = f"HTTP {status}" + (f" ({code})" if code else "")
     if status < 400:
         return UsageError(
-            f"the server answers that it has moved (HTTP {status}), which is not followed",
-            fix="name the address where it is",
+            f"the server redirects (HTTP {status}), which is not followed",
+            fix="name the new address",
         )
     if status in {401, 403}:
         name = endpoint.api_key_variable
@@ -250,13 +234,13 @@ def _classify_status(response: httpcore2.Response, content: bytes, endpoint: End
         fix = (
             f"put the server's key into the environment variable {name} (it is {state})"
             if name
-            else "see what access the server wants"
+            else "check which access the server requires"
         )
-        return EngineError(f"the server does not let us in: {label}", fix=fix)
+        return EngineError(f"the server denies access: {label}", fix=fix)
     if status == 402 or code == "insufficient_quota":
         return EngineError(
             f"the account has no quota left: {label}",
-            fix="see to it with the provider, then run the same command again",
+            fix="raise the quota with the provider, then run the same command again",
         )
     if too_long or status == 413:
         return RequestRejected(status, code, too_long=True)
@@ -268,7 +252,7 @@ def _classify_status(response: httpcore2.Response, content: bytes, endpoint: End
 
 
 def _parse_error(content: bytes) -> tuple[str | None, bool]:
-    """(error code, whether the prompt was too long), as far as the body of a response tells."""
+    """(error code, whether the prompt was too long), from the body of a response."""
     text = content[:65536].decode("utf-8", "replace")
     try:
         value = json.loads(text)
@@ -292,7 +276,7 @@ def _parse_retry_after(response: httpcore2.Response) -> float | None:
             return float(text) * unit
     try:
         then = parsedate_to_datetime(_get_header(response, "retry-after"))
-        # By the server's own clock, where it tells it: ours may be off.
+        # By the server's clock where it is given: the local one may be wrong.
         date = _get_header(response, "date")
         now = parsedate_to_datetime(date) if date else datetime.now(UTC)
         return max(0.0, (then - now).total_seconds())
@@ -301,14 +285,14 @@ def _parse_retry_after(response: httpcore2.Response) -> float | None:
 
 
 def _classify_connection_error(error: Exception, endpoint: Endpoint) -> Exception:
-    """What a broken connection means, without the words of the library that noticed."""
+    """The exception of a broken connection, without the message of the library."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return EngineError(
                 f"the certificate of {endpoint.host} cannot be trusted (code {cause.verify_code})",
                 fix=(
-                    "if your house has its own certificate authority, name its file in "
+                    "if your institution has its own certificate authority, name its file in "
                     "SSL_CERT_FILE"
                 ),
             )
@@ -336,7 +320,7 @@ async def _iter_lines(response: httpcore2.Response) -> AsyncIterator[bytes]:
 async def _iter_chunks(response: httpcore2.Response) -> AsyncIterator[bytes]:
     size = 0
     if _get_header(response, "content-encoding") not in {"", "identity"}:
-        raise InvalidResponse("it is compressed, which was not asked for")
+        raise InvalidResponse("it is compressed, which was not requested")
     async for part in response.aiter_stream():
         size += len(part)
         if size > MAX_BODY_BYTES:
@@ -351,7 +335,7 @@ def _parse_json(content: bytes, response: httpcore2.Response) -> Any:
         kind = (
             "HTML"
             if "html" in _get_header(response, "content-type") or content.lstrip()[:1] == b"<"
-            else "no whole JSON"
+            else "not complete JSON"
         )
         raise InvalidResponse(f"it is {kind}") from None
 
@@ -376,9 +360,7 @@ def _make_request_id() -> str:
 
 
 def _check_request_id(request_id: str, response_id: object, response: httpcore2.Response) -> None:
-    """Malformed where an answer carries the mark of another request: answers were swapped on the
-    way.
-    """
+    """Raise InvalidResponse for an answer with the id of another request."""
     found = _REQUEST_ID.findall(f"{response_id} {_get_header(response, 'x-request-id')}")
     if any(other != request_id for other in found):
         raise InvalidResponse("it belongs to another request")
