@@ -33,6 +33,8 @@ PUBLIC_FUNCTIONS = {
 PARAMETER_EXCEPTIONS = {
     "sklearn.py:MedtaskClassifier.__init__": "scikit-learn takes settings one by one",
     "cli/model_options.py:_declare_options": "typer has an option per parameter",
+    "training/train.py:train": "a public verb with keyword-only options",
+    "training/search/tune.py:tune": "a public verb with keyword-only options",
 }
 
 

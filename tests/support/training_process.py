@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medtask.training import trainer as loop
 from medtask.training.recipe import Recipe
-from medtask.training.train import TaskData, train
+from medtask.training.train import TaskData, train_tasks
 from medtask.training.training_data import RowSelection
 from medtask.training.training_log import NullTrainingObserver, TrainingPoint
 from support.small_trainings import make_rows, make_task
@@ -30,7 +30,7 @@ def main(folder: Path, base: str, pause: float) -> int:
     loop.CHECKPOINT_SECONDS = 0.0  # one behind every step
     task = make_task(folder / "task")
     recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, alpha=4.0, rate=1e-2)
-    return train(
+    return train_tasks(
         [TaskData(task, make_rows())],
         recipe,
         out=folder / "out",

@@ -20,7 +20,7 @@ from medtask.errors import EngineError, InputError, UsageError
 from medtask.training.hybrid import fit_hybrid, fit_weights
 from medtask.training.linear import fit_linear
 from medtask.training.recipe import Recipe
-from medtask.training.train import TaskData, train
+from medtask.training.train import TaskData, train_tasks
 from medtask.training.training_data import TrainingData
 from support.small_trainings import (
     PARTS,
@@ -162,7 +162,7 @@ def test_a_model_that_is_always_better_takes_it_all_and_this_is_told(
     assert fitted.trained_model.base == "good"
     assert fitted.notes[0] == "bad was left out: it would get less than 0.5% of the weight"
     assert fitted.notes[1].startswith(
-        "the hybrid does not beat good alone on the validation rows (log loss 0.105"
+        "the hybrid is not better than good alone on the validation rows (log loss 0.105"
     )
 
 
@@ -186,21 +186,21 @@ def test_a_model_that_may_have_learnt_from_the_rows_is_named(
     tmp_path: Path, every: int, seed: int, told: int
 ) -> None:
     task = make_task(tmp_path / "task")
-    train(
+    train_tasks(
         [TaskData(task, make_rows()[::every])],
         Recipe(method="linear", seed=seed),
         out=tmp_path / "words",
     )
-    result = train(
+    result = train_tasks(
         [TaskData(task, make_rows())],
         make_recipe(str(tmp_path / "words"), FAKE_REFERENCES[0]),
         out=tmp_path / "both",
     )
-    assert sum("divided otherwise" in note and "words" in note for note in result.notes) == told
+    assert sum("another split" in note and "words" in note for note in result.notes) == told
 
 
 def test_one_model_twice_is_one(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="two models or more"):
+    with pytest.raises(UsageError, match="two or more models"):
         fit_hybrid(
             [make_training_data(make_task(tmp_path / "task"))],
             make_recipe("fake:seed=1", "fake:seed=1"),
@@ -237,7 +237,7 @@ def test_rows_that_a_model_cannot_answer_are_not_used_and_counted(
 
 @pytest.mark.parametrize(
     ("score", "told"),
-    [("first_token", "tells the likeliest tokens only"), ("none", "returns no probabilities")],
+    [("first_token", "reports the most likely tokens only"), ("none", "reports no probabilities")],
 )
 def test_models_without_exact_probabilities_are_refused(
     score: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -261,7 +261,7 @@ def test_models_without_exact_probabilities_are_refused(
 def test_what_cannot_be_weighed_is_refused(tmp_path: Path) -> None:
     desk = make_training_context(tmp_path)
     material = make_training_data(make_task(tmp_path / "task"))
-    with pytest.raises(UsageError, match="two models or more"):
+    with pytest.raises(UsageError, match="two or more models"):
         fit_hybrid([material], make_recipe("fake:"), desk)
     with pytest.raises(UsageError, match="2 tasks were given"):
         fit_hybrid([material, material], make_recipe(*FAKE_REFERENCES), desk)
@@ -269,7 +269,9 @@ def test_what_cannot_be_weighed_is_refused(tmp_path: Path) -> None:
         fit_hybrid(
             [TrainingData(material.task, material.train, ())], make_recipe(*FAKE_REFERENCES), desk
         )
-    with pytest.raises(UsageError, match="of kind answer, and a hybrid weighs probabilities only"):
+    with pytest.raises(
+        UsageError, match="of kind answer, and a hybrid combines probabilities only"
+    ):
         fit_hybrid(
             [TrainingData(make_task(tmp_path / "text", "answer"), (), ())],
             make_recipe(*FAKE_REFERENCES),

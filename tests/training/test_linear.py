@@ -124,7 +124,7 @@ def test_labels_without_examples_are_told_and_never_given(kind: str, tmp_path: P
     fitted = fit_linear([make_training_data(task)], RECIPE, make_training_context(tmp_path))
     assert fitted.trained_model.labels == names[:3]
     assert fitted.trained_model.untaught == ("elbow",)
-    assert fitted.notes == ('no example to learn from: "elbow". The model never gives it.',)
+    assert fitted.notes == ('no training row: "elbow". The model never answers it.',)
     (answer,) = predict_with_draft(task, tmp_path, ["CT of the elbow"])
     assert answer.probabilities is not None
     assert answer.probabilities["elbow"] == 0
@@ -187,10 +187,15 @@ def test_several_tasks_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "gold", "texts", "told"),
     [
-        ("label", "knee", ["a knee", "the knee"], 'only "knee" stands in the gold of the 2 rows'),
-        ("label", None, [], "no label stands in the gold of the 0 rows"),
-        ("labels", ["knee"], ["a knee", "the knee"], 'every row to learn from has "knee"'),
-        ("labels", [], ["a knee", "the knee"], "no label stands in the gold"),
+        (
+            "label",
+            "knee",
+            ["a knee", "the knee"],
+            'the gold of the 2 training rows has only "knee"',
+        ),
+        ("label", None, [], "the gold of the 0 training rows has no label"),
+        ("labels", ["knee"], ["a knee", "the knee"], 'every training row has "knee"'),
+        ("labels", [], ["a knee", "the knee"], "has no label"),
     ],
 )
 def test_gold_that_tells_nothing_apart_is_refused(

@@ -13,10 +13,6 @@ import pytest
 from medtask.training.loss_curve import (
     draw_losses,
     draw_scores,
-    find_best_point,
-    format_epochs,
-    format_epochs_markdown,
-    summarize_epochs,
     write_loss_plot,
 )
 from medtask.training.training_log import TrainingPoint
@@ -68,7 +64,7 @@ def test_few_points_are_joined_as_they_are() -> None:
 
 def test_many_points_are_drawn_lightly_with_their_mean_and_both_are_named() -> None:
     drawn = draw_losses(make_points(100))
-    assert read_legend(drawn)[:2] == ["training loss, as measured", "mean of 9 points around"]
+    assert read_legend(drawn)[:2] == ["training loss, as measured", "mean of the 9 points around"]
     assert len(find_elements(drawn, "circle", "grey")) == 100 + 1
 
 
@@ -116,7 +112,7 @@ def test_a_bad_step_does_not_press_the_others_to_the_floor() -> None:
         TrainingPoint(step, 100, step / 50, loss=40.0 if step == 7 else 0.9)
         for step in range(1, 101)
     ]
-    assert read_legend(draw_losses(points))[-1] == "1 point above the picture"
+    assert read_legend(draw_losses(points))[-1] == "1 point above the plot"
     lowest = max(
         float(dot["cy"]) for dot in find_elements(draw_losses(points), "circle", "grey")[:-1]
     )
@@ -154,7 +150,7 @@ def test_the_file_can_be_read_alone(tmp_path: Path) -> None:
     assert len(outer) == 2
     assert int(outer[0].attrib["y"]) + int(outer[0].attrib["height"]) < int(outer[1].attrib["y"])
     assert int(outer[1].attrib["y"]) + int(outer[1].attrib["height"]) < int(root.attrib["height"])
-    assert "macro-F1 of the validation rows" in [node.text for node in root.iter(f"{SVG}text")]
+    assert "macro-F1 on the validation rows" in [node.text for node in root.iter(f"{SVG}text")]
     assert not any("href" in name for node in root.iter() for name in node.attrib)
 
 
@@ -165,75 +161,3 @@ def test_losses_alone_are_one_picture(tmp_path: Path) -> None:
     )
     root = ElementTree.parse(tmp_path / "loss.svg").getroot()
     assert len([node for node in root if node.tag == f"{SVG}svg"]) == 1
-
-
-def test_the_best_is_the_first_with_the_lowest_loss() -> None:
-    points = [
-        TrainingPoint(1, 4, 1, validation_loss=0.5, score=0.9),
-        TrainingPoint(2, 4, 2, validation_loss=0.4, score=0.8),
-    ]
-    points += [
-        TrainingPoint(3, 4, 3, validation_loss=0.4, score=0.95),
-        TrainingPoint(4, 4, 4, validation_loss=math.nan),
-    ]
-    assert find_best_point(points) == points[1]
-    assert find_best_point(
-        [TrainingPoint(1, 2, 1, score=0.5), TrainingPoint(2, 2, 2, score=0.6)]
-    ) == TrainingPoint(2, 2, 2, score=0.6)
-    assert (
-        find_best_point(
-            [TrainingPoint(1, 2, 1, loss=0.5), TrainingPoint(2, 2, 2, validation_loss=math.nan)]
-        )
-        is None
-    )
-
-
-def test_an_epochs_loss_is_the_mean_over_its_rows() -> None:
-    points = [
-        TrainingPoint(1, 8, 0.25, loss=4.0),
-        TrainingPoint(4, 8, 1.0, loss=2.0),
-        TrainingPoint(4, 8, 1.0, validation_loss=1.5, score=0.5),
-    ]
-    points += [
-        TrainingPoint(6, 8, 1.5, loss=1.0),
-        TrainingPoint(6, 8, 1.5, validation_loss=1.0, score=0.75),
-    ]
-    points += [
-        TrainingPoint(8, 8, 2.0000001, loss=0.5),
-        TrainingPoint(8, 8, 2.0000001, validation_loss=1.25, score=0.75),
-    ]
-    assert format_epochs(points) == (
-        "epoch   step   training loss   validation loss   accuracy",
-        "    1      4           2.500             1.500      0.500",
-        "  1.5      6               –             1.000      0.750   best",
-        "    2      8           0.750             1.250      0.750",
-    )
-
-
-def test_the_table_is_markdown_too() -> None:
-    points = [
-        TrainingPoint(0, 4, 0.0, validation_loss=2.0),
-        TrainingPoint(4, 4, 1.0, loss=math.nan),
-        TrainingPoint(4, 4, 1.0, validation_loss=1.0),
-    ]
-    assert format_epochs_markdown(points, "macro-F1") == (
-        "| epoch | step | training loss | validation loss | macro-F1 |  |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
-        "| 0 | 0 | – | 2.000 | – |  |\n"
-        "| 1 | 4 | not finite | 1.000 | – | best |\n"
-    )
-    assert format_epochs_markdown([]) == "No loss was measured.\n"
-
-
-def test_a_long_training_has_a_short_table() -> None:
-    points = [
-        TrainingPoint(epoch, 1000, epoch, loss=1.0, validation_loss=abs(epoch - 777) + 1.0)
-        for epoch in range(1, 1001)
-    ]
-    assert len(summarize_epochs(points)) == 1000
-    lines = format_epochs(points)
-    assert len(lines) <= 34
-    assert [line for line in lines if "best" in line] == [
-        "  777     777           1.000             1.000          –   best"
-    ]
-    assert lines[-1] == f"Of 1,000 lines {len(lines) - 2} are shown."

@@ -21,7 +21,7 @@ from medtask.errors import (
     UsageError,
 )
 from medtask.training.recipe import Recipe
-from medtask.training.train import TaskData, preview_training, train
+from medtask.training.train import TaskData, preview_training, train_tasks
 from medtask.training.training_data import RowSelection
 from support.file_size_limit import limit_file_size
 from support.small_trainings import make_rows, make_task
@@ -49,7 +49,7 @@ def make_recipe(base: Path, **more: Any) -> Recipe:
 def trained_model_home(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     """A finished model folder, with the task beside it."""
     home = tmp_path_factory.mktemp("made")
-    result = train(
+    result = train_tasks(
         [TaskData(make_task(home / "task"), make_rows())],
         make_recipe(base, epochs=6),
         out=home / "model",
@@ -100,7 +100,7 @@ def test_a_finished_training_is_recalled_and_another_one_refused(
     trained_model_home: Path, base: Path
 ) -> None:
     task = medtask.load_task(trained_model_home / "task")
-    again = train(
+    again = train_tasks(
         [TaskData(task, make_rows())],
         make_recipe(base, epochs=6),
         out=trained_model_home / "model",
@@ -109,7 +109,7 @@ def test_a_finished_training_is_recalled_and_another_one_refused(
     assert again.state == "finished"
     assert again.score is not None
     with pytest.raises(RunMismatch, match=r"recipe\.rank"):
-        train(
+        train_tasks(
             [TaskData(task, make_rows())],
             make_recipe(base, epochs=6, rank=8),
             out=trained_model_home / "model",
@@ -117,7 +117,7 @@ def test_a_finished_training_is_recalled_and_another_one_refused(
         )
     more = [*make_rows(), {"text": "one more knee", "gold": "knee"}]
     with pytest.raises(RunMismatch, match=r"task1\.data"):
-        train(
+        train_tasks(
             [TaskData(task, more)],
             make_recipe(base, epochs=6),
             out=trained_model_home / "model",
@@ -128,9 +128,11 @@ def test_a_finished_training_is_recalled_and_another_one_refused(
 def test_a_training_that_could_not_begin_leaves_its_folder_free(tmp_path: Path, base: Path) -> None:
     task = make_task(tmp_path / "task")
     with pytest.raises(UsageError, match="cannot be trained"):
-        train([TaskData(task, make_rows())], Recipe(bases=("ollama:gemma",)), out=tmp_path / "out")
+        train_tasks(
+            [TaskData(task, make_rows())], Recipe(bases=("ollama:gemma",)), out=tmp_path / "out"
+        )
     assert (
-        train(
+        train_tasks(
             [TaskData(task, make_rows())], make_recipe(base, epochs=0.2), out=tmp_path / "out"
         ).state
         == "finished"
@@ -141,7 +143,7 @@ def test_a_training_that_gained_nothing_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medtask.training.train.has_no_gain", lambda points: True)
-    result = train(
+    result = train_tasks(
         [TaskData(make_task(tmp_path / "task"), make_rows())],
         Recipe(method="linear"),
         out=tmp_path / "out",
@@ -154,7 +156,7 @@ def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("mine")
     with pytest.raises(UsageError, match="in use"):
-        train(
+        train_tasks(
             [TaskData(make_task(tmp_path / "task"), make_rows())],
             make_recipe(base),
             out=tmp_path / "out",
@@ -166,7 +168,7 @@ def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: 
     ("rows", "said"),
     [
         ([{"text": row["text"], "gold": ""} for row in make_rows()], "gold"),
-        ([row for row in make_rows() if row["gold"] == "knee"], "nothing to tell apart"),
+        ([row for row in make_rows() if row["gold"] == "knee"], "nothing to learn to distinguish"),
         (make_rows()[:3], "rows"),
     ],
 )
@@ -174,7 +176,7 @@ def test_tables_that_teach_nothing_are_refused_before_a_model_is_loaded(
     tmp_path: Path, rows: list[dict[str, object]], said: str
 ) -> None:
     with pytest.raises(MedtaskError, match=said) as refusal:
-        train(
+        train_tasks(
             [TaskData(make_task(tmp_path / "task"), rows)],
             Recipe(bases=("no/such-model",)),
             out=tmp_path / "out",
@@ -222,12 +224,12 @@ def test_a_disk_that_fills_up_at_a_checkpoint_is_told_and_the_training_goes_on_l
 ) -> None:
     task = make_task(tmp_path / "task")
     with limit_file_size(20_000), pytest.raises(StorageError) as refusal:
-        train([TaskData(task, make_rows())], make_recipe(base), out=tmp_path / "out")
+        train_tasks([TaskData(task, make_rows())], make_recipe(base), out=tmp_path / "out")
     assert refusal.value.fix
     with pytest.raises(InputError, match="was interrupted"):
         medtask.load_model(str(tmp_path / "out"))
     assert (
-        train([TaskData(task, make_rows())], make_recipe(base), out=tmp_path / "out").state
+        train_tasks([TaskData(task, make_rows())], make_recipe(base), out=tmp_path / "out").state
         == "finished"
     )
 
@@ -238,13 +240,13 @@ def test_several_tasks_are_measured_each(tmp_path: Path, base: Path) -> None:
         make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall")),
     )
     lectures = [TaskData(first, make_rows()), TaskData(second, make_rows(kind="labels"))]
-    result = train(lectures, make_recipe(base, epochs=1), out=tmp_path / "out")
+    result = train_tasks(lectures, make_recipe(base, epochs=1), out=tmp_path / "out")
     assert [one.headline_metric for one in result.task_results] == ["accuracy", "micro_f1"]
 
 
 def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path, base: Path) -> None:
     with pytest.raises(ModelTooLarge) as refusal:
-        train(
+        train_tasks(
             [TaskData(make_task(tmp_path / "task"), make_rows())],
             make_recipe(base, memory=600_100_000, dtype="float32"),
             out=tmp_path / "out",

@@ -71,8 +71,8 @@ def test_rows_are_divided_and_accounted_for(task: Task) -> None:
     assert material.leakage.describe()[0].startswith("none")
     assert material.sha256 == read_table(rows).digest()
     assert describe_training_data(material) == [
-        "52 rows to learn from, 3 labels with 17 to 18 rows each",
-        "6 rows to validate by, 3 labels with 2 rows each",
+        "52 training rows, 3 labels with 17 to 18 rows each",
+        "6 validation rows, 3 labels with 2 rows each",
     ]
     assert [lesson.row for lesson in material.train] == sorted(
         lesson.row for lesson in material.train
@@ -205,12 +205,12 @@ def test_labels_without_rows_are_told(tmp_path: Path) -> None:
     rows = [*make_rows(40), {"text": "the only elbow", "gold": "elbow"}]
     notes = gather_rows(task, rows).notes
     assert notes == (
-        'no row to learn from has the labels "hip", "toe"',
-        'no row to validate by has the label "elbow"',
+        'no training row has the labels "hip", "toe"',
+        'no validation row has the label "elbow"',
     )
     held = [{"text": "a new hip", "gold": "hip"}, {"text": "a new knee", "gold": "knee"}]
     notes = gather_rows(task, rows, validation=read_table(held)).notes
-    assert notes[-1] == "1 row to validate by has a label that no row to learn from has"
+    assert notes[-1] == "1 validation row has a label that no training row has"
 
 
 def test_letters_that_never_change_are_told(tmp_path: Path) -> None:
@@ -235,30 +235,30 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
         (
             set_cells(make_rows(20), gold="knee"),
             {},
-            '"knee" is the gold of all 20 rows to learn from: there is nothing to tell apart',
+            '"knee" is the gold of all 20 training rows: there is nothing to learn to distinguish',
         ),
-        (make_rows(3), {}, "3 rows to learn from are too few: 3 rows read"),
+        (make_rows(3), {}, "3 training rows are too few: 3 rows read"),
         (
             set_cells(make_rows(20), text="equal"),
             {},
-            "0 rows to learn from are too few: 20 rows read, left out: 20 conflict",
+            "0 training rows are too few: 20 rows read, left out: 20 conflict",
         ),
         (make_rows(20), {"min_count": 8}, "too few: 20 rows read, left out: 20 rare label"),
         (
             [*make_rows(20), *set_cells(make_rows(20, 1), gold="knee")],
             {"min_count": 8},
-            '"knee" is the gold of all 27 rows',
+            '"knee" is the gold of all 27 training rows',
         ),
         (
             set_cells(make_rows(30), patient="p"),
             {},
-            'cannot be divided: they belong to 1 group of the column "patient"',
+            'cannot be split: they belong to 1 group of the column "patient"',
         ),
-        (make_rows(20), {"row_limit": 4}, "4 rows to learn from are too few"),
+        (make_rows(20), {"row_limit": 4}, "4 training rows are too few"),
         (
             make_rows(20),
             {"validation": read_table(set_cells(make_rows(5), gold=None))},
-            "no row to validate by: 5 rows read, left out: 5",
+            "no row to validate on: 5 rows read, left out: 5",
         ),
         (
             make_rows(20),
@@ -266,8 +266,8 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
             'gold is "gold", but the table has text',
         ),
         (make_rows(20), {"gold_column": "truth"}, 'gold is "truth", but the table has text'),
-        (make_rows(20), {"share": 0.0}, "a validation share of 0 cannot be"),
-        (make_rows(20), {"share": 0.9}, "a validation share of 0.9 cannot be"),
+        (make_rows(20), {"share": 0.0}, "0 is not a valid validation share"),
+        (make_rows(20), {"share": 0.9}, "0.9 is not a valid validation share"),
         (make_rows(20), {"min_count": 0}, "min-count is 0"),
         (make_rows(20), {"cap": 0}, "cap is 0"),
         (make_rows(20), {"row_limit": 0}, "limit is 0"),
@@ -277,18 +277,18 @@ def test_what_cannot_be_learnt_is_said(
     task: Task, rows: list[dict[str, Any]], more: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(MedtaskError) as caught:
-        gather_rows(
-            replace(task, group_column=None if "validation" in more else "patient"), rows, **more
-        )
+        column = more.pop("gold_column", "gold")
+        grouped = None if "validation" in more else "patient"
+        gather_rows(replace(task, group_column=grouped, gold_column=column), rows, **more)
     assert re.search(told, str(caught.value))
     assert isinstance(caught.value, InputError | UsageError | TaskFaults)
     assert caught.value.fix
 
 
 def test_a_task_without_a_gold_column_says_so(task: Task) -> None:
-    with pytest.raises(InputError, match="no column is named that holds gold"):
+    with pytest.raises(InputError, match="no gold column is named"):
         gather_rows(replace(task, gold_column=None), make_rows(20))
-    assert gather_rows(replace(task, gold_column=None), make_rows(20), gold_column="gold").train
+    assert gather_rows(task, make_rows(20)).train
 
 
 def test_an_empty_table_has_no_rows(task: Task, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_an_empty_table_has_no_rows(task: Task, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [{"min_count": 2}, {"cap": 3}])
 def test_counts_of_labels_need_labels(tmp_path: Path, more: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="is about labels, and a task of kind answer has none"):
+    with pytest.raises(UsageError, match="applies to labels, and a task of kind answer has none"):
         gather_rows(make_task(tmp_path, "answer"), make_rows(20), **more)
 
 

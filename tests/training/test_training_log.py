@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from medtask.training.training_log import (
     NullTrainingObserver,
     TrainingLog,
     TrainingPoint,
+    count_validations_since_best,
+    find_best_point,
     has_no_gain,
     read_points,
 )
@@ -236,3 +239,38 @@ def test_what_is_read_is_what_was_written_to_the_last_bit(
     # By repr, since nan is not equal to itself.
     assert repr(read_points(kept.path)) == repr(kept.points)
     assert repr([replace(point, seconds=0.0) for point in kept.points]) == repr(added)
+
+
+def test_the_best_is_the_first_with_the_lowest_loss() -> None:
+    points = [
+        TrainingPoint(1, 4, 1, validation_loss=0.5, score=0.9),
+        TrainingPoint(2, 4, 2, validation_loss=0.4, score=0.8),
+    ]
+    points += [
+        TrainingPoint(3, 4, 3, validation_loss=0.4, score=0.95),
+        TrainingPoint(4, 4, 4, validation_loss=math.nan),
+    ]
+    assert find_best_point(points) == points[1]
+    assert find_best_point(
+        [TrainingPoint(1, 2, 1, score=0.5), TrainingPoint(2, 2, 2, score=0.6)]
+    ) == TrainingPoint(2, 2, 2, score=0.6)
+    assert (
+        find_best_point(
+            [TrainingPoint(1, 2, 1, loss=0.5), TrainingPoint(2, 2, 2, validation_loss=math.nan)]
+        )
+        is None
+    )
+
+
+def test_patience_counts_from_the_lowest_loss() -> None:
+    def count(*losses: float) -> int:
+        return count_validations_since_best(
+            [
+                TrainingPoint(step, 9, step, validation_loss=loss)
+                for step, loss in enumerate(losses, 1)
+            ]
+        )
+
+    assert count() == 0
+    assert count(3.0, 2.0, 2.0, 2.5) == 2
+    assert count(3.0, 2.0, 1.0) == 0

@@ -1,4 +1,4 @@
-"""The choices of a training as options, and a recipe from what was chosen."""
+"""The settings of a training as command line options, and the recipe that they make."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from medtask.training.methods import Method
+
 if TYPE_CHECKING:
     from medtask.tasks.task import Task
     from medtask.training.recipe import Recipe
 
-_TrainingMethod = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
-TrainingMethod = Annotated[
-    _TrainingMethod, typer.Option(help="Training method: see docs/training.md.")
-]
+TrainingMethod = Annotated[Method, typer.Option(help="The training method: see docs/training.md.")]
 SearchMethod = Annotated[
-    _TrainingMethod | None, typer.Option(help="Optimize the settings of this training method.")
+    Method | None, typer.Option(help="Search for the settings of this training method.")
 ]
 OutputFolder = Annotated[
     Path | None,
@@ -26,7 +25,7 @@ OutputFolder = Annotated[
 BaseModels = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="MODEL", help="Base model; repeat the option for the members of a hybrid."
+        metavar="MODEL", help="The model to start from; repeat it for each model of a hybrid."
     ),
 ]
 FurtherTasks = Annotated[
@@ -34,82 +33,63 @@ FurtherTasks = Annotated[
     typer.Option(metavar="TASK[=TABLE]", help="Additional task for the same model."),
 ]
 ValidationTable = Annotated[
-    str | None, typer.Option(metavar="TABLE", help="Validation table; default: a share of DATA.")
+    str | None, typer.Option(metavar="TABLE", help="Validation rows; default: a share of DATA.")
 ]
 ValidationShare = Annotated[
-    float, typer.Option(metavar="SHARE", help="Share of rows used for validation.")
+    float, typer.Option(metavar="SHARE", help="The share of rows set aside for validation.")
 ]
 MinLabelRows = Annotated[
     int, typer.Option(min=1, metavar="N", help="Leave out labels with fewer rows.")
 ]
 MaxLabelRows = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Maximum number of rows per label.")
+    int | None, typer.Option(min=1, metavar="N", help="Use at most this many rows per label.")
 ]
-EpochCount = Annotated[float, typer.Option(metavar="N", help="Number of epochs.")]
+EpochCount = Annotated[float, typer.Option(metavar="N", help="Passes over the training rows.")]
 LearningRate = Annotated[
-    float | None, typer.Option(metavar="RATE", help="Maximum learning rate; default: by method.")
+    float | None,
+    typer.Option(metavar="RATE", help="The highest learning rate; default: by method."),
 ]
 BatchRows = Annotated[int, typer.Option(metavar="ROWS", help="Rows per step.")]
-AdapterRank = Annotated[int, typer.Option(metavar="R", help="Rank of the adapter.")]
+AdapterRank = Annotated[int, typer.Option(metavar="R", help="The rank of an adapter.")]
 AdapterAlpha = Annotated[
     float | None,
-    typer.Option(metavar="A", help="Alpha of the adapter; default: 16, or twice the rank (LoRA)."),
+    typer.Option(
+        metavar="A", help="The alpha of an adapter; default: 16, or twice the rank (LoRA)."
+    ),
 ]
-AdapterDropout = Annotated[float, typer.Option(metavar="SHARE", help="Dropout of the adapter.")]
+AdapterDropout = Annotated[float, typer.Option(metavar="SHARE", help="The dropout of an adapter.")]
 EarlyStoppingPatience = Annotated[
-    int, typer.Option(metavar="N", help="Stop after this many validations without improvement.")
+    int, typer.Option(metavar="N", help="Stop after this many epochs without a gain.")
 ]
 ValidationsPerEpoch = Annotated[int, typer.Option(metavar="N", help="Validations per epoch.")]
 MaxRowTokens = Annotated[int, typer.Option(metavar="N", help="Leave out rows with more tokens.")]
-RandomSeed = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
+RandomSeed = Annotated[int, typer.Option(metavar="N", help="The seed of all random choices.")]
 DisablePacking = Annotated[
-    bool, typer.Option("--no-pack", help="Do not share the prompt prefix between rows.")
+    bool, typer.Option("--no-pack", help="Read the whole prompt for every row.")
 ]
 GradientCheckpointing = Annotated[
     bool,
-    typer.Option(
-        "--checkpointing", help="Gradient checkpointing: less memory, about a third more time."
-    ),
+    typer.Option("--checkpointing", help="Recompute activations: less memory, a third slower."),
 ]
 BaseDtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Number format of the base model's weights."),
+    typer.Option(help="The number format of the base's weights."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Describe the training, and do nothing.")]
 MarkAsDemonstration = Annotated[
     bool,
-    typer.Option("--demonstration", help="Mark the model as a demonstration in its model card."),
+    typer.Option(
+        "--demonstration", help="State in the model card that the model is not for real work."
+    ),
 ]
-
-_RECIPE_FIELDS = (
-    "method",
-    "epochs",
-    "rate",
-    "batch",
-    "rank",
-    "alpha",
-    "dropout",
-    "patience",
-    "validations",
-    "row_tokens",
-    "seed",
-)
 
 
 def build_recipe(task: Task, options: Mapping[str, Any]) -> Recipe:
-    """The recipe of a command's options, by their names. Without a base training begins with what
-    suits the method.
-    """
-    from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM
+    """The recipe of a command's options, which have the names of its fields."""
     from medtask.hardware import parse_bytes
-    from medtask.training.recipe import Recipe
+    from medtask.training import recipe
 
-    default_bases = {"linear": (), "encoder": (MINILM,), "hybrid": ()}
-    return Recipe(
-        bases=tuple(
-            options["base"] or default_bases.get(options["method"], (task.model or BUILT_IN_MODEL,))
-        ),
-        **{name: options[name] for name in (*_RECIPE_FIELDS, "checkpointing", "dtype", "device")},
-        pack=not options["no_pack"],
-        memory=parse_bytes(options["memory"]) if options["memory"] else None,
-    )
+    settings = {name: options[name] for name in recipe.RECIPE_FIELDS if name in options}
+    settings["pack"] = not options["no_pack"]
+    settings["memory"] = parse_bytes(options["memory"]) if options["memory"] else None
+    return recipe.build_recipe(options["method"], options["base"], settings, task_model=task.model)

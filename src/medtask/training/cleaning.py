@@ -259,7 +259,7 @@ class _RowCleaner:
             for same in alike.values()
             for example in (same if len(same) == 1 else self._resolve_duplicate_question(same))
         ]
-        return sorted(kept, key=lambda lesson: example.row)
+        return sorted(kept, key=lambda example: example.row)
 
     def _resolve_duplicate_question(
         self, duplicates: Sequence[TrainingExample]
@@ -344,7 +344,7 @@ class _RowCleaner:
             else:
                 taken.update(own)
                 kept.append(example)
-        return sorted(kept, key=lambda lesson: example.row)
+        return sorted(kept, key=lambda example: example.row)
 
 
 def _hash_worked_examples(task: Task) -> frozenset[bytes]:

@@ -1,14 +1,13 @@
-"""Training a linear model: logistic regression on a text's words and letters, chosen by what it
-says of other rows.
-"""
+"""Training a linear model: logistic regression on the words and character n-grams of texts."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,7 @@ FEATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"words": ("words",), "letters": ("letters",), "words and letters": ("words", "letters")}
 )
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-# validation rows to choose by; where they are fewer, the rows to learn from take turns at it
+# With fewer validation rows, settings are chosen by cross-validation on the training rows.
 MIN_VALIDATION_ROWS = 100
 FOLDS = 5
 BASE = "tf-idf"
@@ -39,9 +38,7 @@ BASE = "tf-idf"
 
 @dataclass(frozen=True, slots=True)
 class LinearSettings:
-    """One way to train. ``strength``: scikit-learn's C. ``loss`` and ``score``: see judge, on rows
-    that it did not learn from.
-    """
+    """Settings, and their loss and score on held-out rows. ``strength`` is scikit-learn's C."""
 
     features: str
     strength: float
@@ -49,30 +46,52 @@ class LinearSettings:
     score: float = 0.0
 
 
+class SettingsObserver(Protocol):
+    """Receives settings that were evaluated. ``number`` counts from 1 to ``total``; 0 at start."""
+
+    def __call__(self, settings: LinearSettings, number: int, total: int) -> None: ...
+
+
+def _ignore_settings(settings: LinearSettings, number: int, total: int) -> None: ...
+
+
 def fit_linear(
     training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
 ) -> MethodResult:
-    """Train TF-IDF and one logistic regression per label, and save them in the draft (see
-    save_linear).
+    """Train a linear model, and save it in the draft; see `train_linear`.
 
-    Features and strength are those with the lowest loss on the validation rows, or in a cross
-    validation where these are few. Nothing is drawn by chance: the same rows give the same model. A
-    signal ends the search with the best so far.
+    A signal ends the search for settings, and the best so far are used. Raises UsageError and
+    InputError as `build_label_targets` does.
+    """
 
-    UsageError and InputError: see read_targets.
+    def report(settings: LinearSettings, number: int, total: int) -> None:
+        if not number:
+            context.observer.on_start(total, 0)
+            return
+        point = TrainingPoint(number, total, number / total)
+        context.log.add(replace(point, validation_loss=settings.loss, score=settings.score))
+        context.signals.raise_if_caught()
+
+    targets = build_label_targets(training_data, "linear")
+    return train_linear(targets, context.draft_folder, report)
+
+
+def train_linear(
+    targets: LabelTargets, folder: Path, report: SettingsObserver = _ignore_settings
+) -> MethodResult:
+    """Train TF-IDF and one logistic regression per label, and save them in a folder.
+
+    Features and regularisation are those with the lowest loss on the validation rows, or in a
+    cross-validation where these are few. Nothing is random: the same rows give the same model.
     """
     import sklearn
 
-    targets = build_label_targets(training_data, "linear")
     folds = _build_folds(targets)
-    chosen, stopped = _search(targets, folds, context)
+    chosen, interrupted = _search(targets, folds, report)
     vectorizers = _fit_vectorizers(chosen.features, targets, targets.train)
-    classifier = _fit_classifier(
-        targets, targets.train, _vectorize_texts(vectorizers, targets.train.texts), chosen.strength
-    )
-    trained = save_linear(
-        context.draft_folder, vectorizers, classifier, targets.describe_model("linear", BASE)
-    )
+    terms = _vectorize_texts(vectorizers, targets.train.texts)
+    classifier = _fit_classifier(targets, targets.train, terms, chosen.strength)
+    trained = save_linear(folder, vectorizers, classifier, targets.describe_model("linear", BASE))
     facts = {
         "features": chosen.features,
         "terms": sum(len(one.vocabulary_) for one in vectorizers),
@@ -82,26 +101,26 @@ def fit_linear(
         else f"{len(folds)} folds",
         "scikit-learn": sklearn.__version__,
     }
-    return MethodResult(trained, stopped, targets.notes, facts)
+    return MethodResult(trained, interrupted, targets.notes, facts)
 
 
 @dataclass(frozen=True, slots=True)
 class _ValidationFold:
-    """Rows to learn from, and others to judge by."""
+    """Rows to train on, and rows to evaluate on."""
 
     train: LabelledTexts
     validation: LabelledTexts
 
 
 def _build_folds(targets: LabelTargets) -> list[_ValidationFold]:
-    """The rows that choices are judged by; none where there are too few even for folds."""
+    """The folds that settings are evaluated on; none where there are too few rows."""
     from sklearn.model_selection import GroupKFold
 
     train = targets.train
     if len(targets.validation.texts) >= MIN_VALIDATION_ROWS:
         return [_ValidationFold(train, targets.validation)]
-    # A row without a group is its own, named by what it says: the same rows in another order make
-    # the same folds.
+    # A row without a group is its own group, named by its content: the order of rows does not
+    # change the folds.
     groups = [
         group or hash_row(text, gold).hex()
         for group, text, gold in zip(train.groups, train.texts, train.gold.tolist(), strict=True)
@@ -109,38 +128,32 @@ def _build_folds(targets: LabelTargets) -> list[_ValidationFold]:
     folds = min(FOLDS, len(set(groups)))
     if folds < 2:
         return []
-    search_data = GroupKFold(folds).split(train.texts, groups=np.asarray(groups))
+    splits = GroupKFold(folds).split(train.texts, groups=np.asarray(groups))
     validation_folds = [
         _ValidationFold(train.select_rows(train_rows), train.select_rows(validation_rows))
-        for train_rows, validation_rows in search_data
+        for train_rows, validation_rows in splits
     ]
     return [
-        trial
-        for trial in validation_folds
-        if targets.several or len(set(trial.train.gold.tolist())) > 1
+        fold
+        for fold in validation_folds
+        if targets.several or len(set(fold.train.gold.tolist())) > 1
     ]
 
 
 def _search(
-    targets: LabelTargets, folds: Sequence[_ValidationFold], context: TrainingContext
+    targets: LabelTargets, folds: Sequence[_ValidationFold], report: SettingsObserver
 ) -> tuple[LinearSettings, bool]:
-    """The best choice, and whether a signal ended the search."""
-    best = LinearSettings(
-        "letters", 10.0
-    )  # what served most sets best, where there is nothing to choose by
-    steps, tried = len(FEATURES) * len(STRENGTHS), 0
+    """The best settings, and whether a signal ended the search."""
+    # Where there is nothing to choose by: the settings that were best on most data sets.
+    best = LinearSettings("letters", 10.0)
+    total, number = len(FEATURES) * len(STRENGTHS), 0
     try:
-        context.observer.on_start(steps, 0)
-        for tried, choice in _evaluate_settings(targets, folds):
-            context.log.add(
-                TrainingPoint(
-                    tried, steps, tried / steps, validation_loss=choice.loss, score=choice.score
-                )
-            )
-            best = min(best, choice, key=lambda one: one.loss)
-            context.signals.raise_if_caught()
+        report(best, 0, total)
+        for number, settings in _evaluate_settings(targets, folds):
+            best = min(best, settings, key=lambda one: one.loss)
+            report(settings, number, total)
     except Interrupted:
-        if not tried:
+        if not number:
             raise
         return best, True
     return best, False
@@ -149,24 +162,25 @@ def _search(
 def _evaluate_settings(
     targets: LabelTargets, folds: Sequence[_ValidationFold]
 ) -> Iterator[tuple[int, LinearSettings]]:
-    """Each choice as the trials judge it, with its place among all of them.
+    """All settings with their numbers, loss and score.
 
-    Along the strengths the loss falls and then rises: behind the first rise nothing better comes.
+    With growing strength the loss falls and then rises, so larger strengths are skipped after the
+    first rise.
     """
     for index, features in enumerate(FEATURES):
         try:
-            vectorizers = [_fit_vectorizers(features, targets, trial.train) for trial in folds]
+            vectorizers = [_fit_vectorizers(features, targets, fold.train) for fold in folds]
         except ValueError:
             continue  # an empty vocabulary: "a b" has letters and no words
         features_by_fold = [
-            [_vectorize_texts(one, part.texts) for part in (trial.train, trial.validation)]
-            for one, trial in zip(vectorizers, folds, strict=True)
+            [_vectorize_texts(one, part.texts) for part in (fold.train, fold.validation)]
+            for one, fold in zip(vectorizers, folds, strict=True)
         ]
         before = float("inf")
         for number, strength in enumerate(STRENGTHS if folds else (), 1):
             classifiers = [
-                _fit_classifier(targets, trial.train, terms[0], strength)
-                for trial, terms in zip(folds, features_by_fold, strict=True)
+                _fit_classifier(targets, fold.train, terms[0], strength)
+                for fold, terms in zip(folds, features_by_fold, strict=True)
             ]
             probabilities = [
                 _predict(targets, one, terms[1])
@@ -174,7 +188,7 @@ def _evaluate_settings(
             ]
             loss, score = compute_loss_and_accuracy(
                 targets,
-                np.concatenate([trial.validation.gold for trial in folds]),
+                np.concatenate([fold.validation.gold for fold in folds]),
                 np.concatenate(probabilities),
             )
             yield index * len(STRENGTHS) + number, LinearSettings(features, strength, loss, score)
@@ -184,7 +198,7 @@ def _evaluate_settings(
 
 
 def _fit_vectorizers(features: str, targets: LabelTargets, texts: LabelledTexts) -> list[Any]:
-    """Vectorizers that know the terms of texts; ValueError where there are none."""
+    """Vectorizers fitted on texts. Raises ValueError where texts have no terms."""
     make = {"words": build_vectorizer, "letters": _build_char_vectorizer}
     return [make[part](len(targets.labels)).fit(texts.texts) for part in FEATURES[features]]
 
@@ -192,7 +206,7 @@ def _fit_vectorizers(features: str, targets: LabelTargets, texts: LabelledTexts)
 def _build_char_vectorizer(label_count: int) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # Runs of letters inside words, the blanks at their ends included: they see stems ("-ectomy"),
+    # Character n-grams inside words, with the spaces at their ends, match stems ("-ectomy"),
     # compounds and typing errors.
     return TfidfVectorizer(
         analyzer="char_wb",
@@ -203,7 +217,7 @@ def _build_char_vectorizer(label_count: int) -> Any:
 
 
 def _vectorize_texts(vectorizers: Sequence[Any], texts: Sequence[str]) -> Any:
-    """[texts, terms], the terms of all vectorizers side by side."""
+    """The terms of all vectorizers side by side [texts, terms]."""
     from scipy.sparse import hstack
 
     return hstack([one.transform(texts) for one in vectorizers], format="csr")
@@ -212,24 +226,25 @@ def _vectorize_texts(vectorizers: Sequence[Any], texts: Sequence[str]) -> Any:
 def _fit_classifier(
     targets: LabelTargets, texts: LabelledTexts, terms: Any, strength: float
 ) -> Any:
-    """A fitted classifier; of one label among several it was fitted on their names."""
+    """A fitted classifier; for one label per row its classes are the labels' names."""
     gold = (
         texts.gold
         if targets.several
         else np.asarray(targets.labels, dtype=object)[texts.gold].astype(str)
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # a fold may lack a label: that costs the trial, and every choice the same
+        # A fold may lack a label, which affects all settings alike.
+        warnings.simplefilter("ignore", UserWarning)
         return build_classifier(strength).fit(terms, gold)
 
 
 def _predict(targets: LabelTargets, classifier: Any, terms: Any) -> NDArray[np.float64]:
-    """Probabilities [rows, labels]; 0 for labels that it does not know."""
+    """Probabilities [rows, labels]; 0 for labels that the classifier was not fitted on."""
     found: NDArray[np.float64] = classifier.predict_proba(terms)
     if targets.several:
-        return found[:, -len(targets.labels) :]  # a lone label comes with its opposite before it
+        return found[
+            :, -len(targets.labels) :
+        ]  # a single label comes with its complement before it
     probabilities = np.zeros((found.shape[0], len(targets.labels)))
     probabilities[:, [targets.labels.index(str(name)) for name in classifier.classes_]] = found
     return probabilities

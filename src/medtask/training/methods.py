@@ -1,26 +1,79 @@
-"""The methods by name; the heavy modules sleep until one is called."""
+"""The training methods by name, and what distinguishes them; heavy modules load on use."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
-from medtask.training.recipe import LANGUAGE_METHODS, Method
-from medtask.training.training_context import FitFunction
+from medtask.engines.files.model_files import MINILM
 
-METHODS: Mapping[str, str] = MappingProxyType(
+Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
+_FIT_LANGUAGE = "medtask.training.language.fit:fit_language"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """What code may know about a method.
+
+    Attributes:
+        name: The method, as ``--method`` takes it.
+        fit: Its `FitFunction` as "module:function".
+        rate: The default learning rate.
+        language: Whether it trains a causal language model.
+        adapter: Whether it trains an adapter beside frozen weights.
+        scales_by_root: Whether the adapter is scaled by the root of its rank (rsLoRA).
+        quantize: The format that the base's weights are loaded in; None for the recipe's.
+        library: The library that can load the result, as the Hub names it.
+        default_base: The base where none is named; None for the task's model, "" for none.
+        default_base_rate: The learning rate for ``default_base``.
+        untunable: What training fits itself, for methods without settings to search.
+    """
+
+    name: Method
+    fit: str
+    rate: float = 1e-3  # an adapter takes steps a hundred times as large as whole weights
+    language: bool = False
+    adapter: bool = False
+    scales_by_root: bool = False
+    quantize: Literal["4bit"] | None = None
+    library: Literal["peft", "transformers", "medtask"] = "medtask"
+    default_base: str | None = None
+    default_base_rate: float | None = None
+    untunable: str = ""
+
+
+_LORA = MethodSpec("lora", _FIT_LANGUAGE, language=True, adapter=True, library="peft")
+METHODS: Mapping[Method, MethodSpec] = MappingProxyType(
     {
-        **dict.fromkeys(LANGUAGE_METHODS, "medtask.training.language.fit:fit_language"),
-        "encoder": "medtask.training.encoder:fit_encoder",
-        "linear": "medtask.training.linear:fit_linear",
-        "hybrid": "medtask.training.hybrid:fit_hybrid",
+        spec.name: spec
+        for spec in (
+            _LORA,
+            replace(_LORA, name="rslora", scales_by_root=True),
+            replace(_LORA, name="qlora", scales_by_root=True, quantize="4bit"),
+            replace(_LORA, name="dora"),
+            MethodSpec("full", _FIT_LANGUAGE, 2e-5, language=True, library="transformers"),
+            MethodSpec(
+                "encoder",
+                "medtask.training.encoder.fit:fit_encoder",
+                5e-5,
+                library="transformers",
+                default_base=MINILM,
+                default_base_rate=3e-4,  # small models take larger steps than BERT
+            ),
+            MethodSpec(
+                "linear",
+                "medtask.training.linear:fit_linear",
+                default_base="",
+                untunable="the strength of its penalty",
+            ),
+            MethodSpec(
+                "hybrid",
+                "medtask.training.hybrid:fit_hybrid",
+                default_base="",
+                untunable="its weights",
+            ),
+        )
     }
 )
-
-
-def load_fit_function(method: Method) -> FitFunction:
-    """The function that trains by a method."""
-    module, _, name = METHODS[method].partition(":")
-    fit: FitFunction = getattr(importlib.import_module(module), name)
-    return fit

@@ -13,7 +13,7 @@ from medtask.engines.model_metadata import PhiStatus
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation import formatting as words
 from medtask.kinds import KindName
-from medtask.training.loss_curve import format_epochs_markdown
+from medtask.training.epoch_table import format_epochs_markdown
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
 from medtask.training.model_card_content import CardContent, CardLabel, CardTask
 from medtask.training.model_card_front_matter import write_front_matter

@@ -10,6 +10,7 @@ from pathlib import Path
 from medtask.engines.model_metadata import PhiStatus
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
+from medtask.training.methods import Method
 from medtask.training.training_data import TrainingData, determine_phi
 from medtask.training.training_example import list_labels
 from medtask.training.training_log import TrainingPoint
@@ -70,7 +71,7 @@ class CardContent:
 
     name: str
     folder: str
-    method: str
+    method: Method
     tasks: tuple[CardTask, ...]
     bases: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()

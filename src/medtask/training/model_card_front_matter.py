@@ -1,6 +1,4 @@
-"""The front matter of a model card: what the Hub, and people's scripts, read of a model folder's
-README.md.
-"""
+"""The YAML front matter of a model card, as the Hugging Face Hub reads it."""
 
 from __future__ import annotations
 
@@ -10,20 +8,20 @@ from medtask.display import format_name
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
+from medtask.training.methods import METHODS
 from medtask.training.model_card_content import CardContent
 
-_ADAPTER_METHODS = ("lora", "rslora", "qlora", "dora")
 _PIPELINE_TAGS = {
     "label": "text-classification",
     "labels": "text-classification",
     "choice": "multiple-choice",
 }
-# The Hub's metric ids, where they are not our names.
+# The Hub's metric ids that differ from ours.
 _HUB_METRICS = {"mcc": "matthews_correlation", "rouge_l": "rouge", "kappa": "cohen_kappa"}
 
 
 def write_front_matter(content: CardContent) -> str:
-    """YAML between its two lines of dashes, by huggingface_hub, whose schema it follows."""
+    """The front matter between its lines of dashes, written by huggingface_hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -36,8 +34,7 @@ def write_front_matter(content: CardContent) -> str:
             metric_type=name_metric(measure),
             metric_name=_describe(measure, figure),
             metric_value=round(figure.value, 4),
-            # The Hub takes results of one task and one data set together; two tasks on one table
-            # are not that.
+            # The Hub merges results of one task and data set; two tasks on one table are distinct.
             dataset_config=_plain(task.name) if len(content.tasks) > 1 else None,
         )
         for task in content.tasks
@@ -45,11 +42,11 @@ def write_front_matter(content: CardContent) -> str:
     ]
     front = ModelCardData(
         base_model=_one_or_all(content.base_models),
-        library_name=name_library(content.method),
+        library_name=METHODS[content.method].library,
         license=content.license or "other",
         language=list(content.languages) or None,
         pipeline_tag="text-generation"
-        if name_library(content.method) == "peft" or content.method == "full"
+        if METHODS[content.method].language
         else "text-classification",
         tags=_list_tags(content),
         datasets=list(content.datasets) or None,
@@ -58,28 +55,19 @@ def write_front_matter(content: CardContent) -> str:
         eval_results=results or None,
     )
     if content.base_models:
-        front["base_model_relation"] = (
-            "adapter" if content.method in _ADAPTER_METHODS else "finetune"
-        )
-    if not results:  # else the Hub's class puts it into the model index
+        front["base_model_relation"] = "adapter" if METHODS[content.method].adapter else "finetune"
+    if not results:  # otherwise the Hub's class puts it into the model index
         front.pop("model_name")
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n"
 
 
 def name_pipeline(kind: KindName) -> str:
-    """What the Hub calls a kind of question."""
+    """The Hub's pipeline tag of a kind of question."""
     return _PIPELINE_TAGS.get(kind, "text-generation")
 
 
-def name_library(method: str) -> str:
-    """The library that can load the files, as the Hub calls it."""
-    if method in _ADAPTER_METHODS:
-        return "peft"
-    return "transformers" if method in ("full", "encoder") else "medtask"
-
-
 def name_metric(metric: str) -> str:
-    """The Hub's id of one of our measures; the measure's own name where the Hub has none."""
+    """The Hub's id of a metric, or its own name where the Hub has none."""
     return "f1" if "f1" in metric else _HUB_METRICS.get(metric, metric)
 
 

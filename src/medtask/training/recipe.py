@@ -1,33 +1,41 @@
-"""How a model is trained: every choice that can change the result, by name."""
+"""The settings of a training: every choice that can change the result."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
+from medtask.engines.files.model_files import BUILT_IN_MODEL
 from medtask.engines.load_options import Dtype
 from medtask.errors import UsageError
-
-Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
-LANGUAGE_METHODS = ("lora", "rslora", "qlora", "dora", "full")
-
-# What was measured to serve: an adapter takes steps a hundred times as long as the weights
-# themselves.
-_RATES = {"full": 2e-5, "encoder": 5e-5}
-_MINILM_RATE = 3e-4  # small models take longer steps than BERT
-_ADAPTER_RATE = 1e-3
+from medtask.training.methods import METHODS, Method, MethodSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """``bases``: references of what training begins with, one but for a hybrid; ``rate``: the
-    highest learning rate of a cosine schedule, None for what suits the method; ``batch``: rows of
-    one step; ``warmup``: share of the steps in which the rate rises. ``rank``, ``alpha``,
-    ``dropout``: of adapters (``alpha`` None: see scale_adapter). ``patience``: how many validations
-    without a lower loss end the training. ``validations``: how often an epoch is validated.
-    ``row_tokens``: longer rows are left out, and told. ``pack``: rows share one reading of their
-    prefix. ``checkpointing``: activations are computed again in the backward pass, which spares
-    memory and costs a third more time. ``dtype``, ``device``, ``memory`` (bytes): see load_model.
+    """The settings of a training.
+
+    Attributes:
+        method: See `methods`.
+        bases: References of the models to start from: one, or several for a hybrid.
+        epochs: Passes over the training rows.
+        rate: The highest learning rate of the cosine schedule; None for the method's default.
+        batch: Rows per step.
+        warmup: The share of steps in which the learning rate rises, in [0, 1).
+        decay: AdamW's weight decay.
+        rank: The rank of an adapter.
+        alpha: The alpha of an adapter; None for the default of `choose_lora_alpha`.
+        dropout: The dropout of an adapter, in [0, 1).
+        patience: Epochs without a lower validation loss after which training stops.
+        validations: Validations per epoch.
+        row_tokens: Longer rows are left out (language models) or truncated (encoders).
+        seed: The seed of all random choices.
+        pack: Whether rows share one pass over their common prefix.
+        checkpointing: Whether activations are recomputed in the backward pass: less memory, a
+            third slower.
+        dtype: See `load_model`, as for ``device``.
+        memory: The memory that training may use, in bytes; None for all that is free.
     """
 
     method: Method = "rslora"
@@ -51,18 +59,26 @@ class Recipe:
     memory: int | None = None
 
     @property
+    def spec(self) -> MethodSpec:
+        """What distinguishes the method."""
+        return METHODS[self.method]
+
+    @property
     def base(self) -> str:
-        return self.bases[0] if self.bases else ""
+        """The first base, or the method's default one; "" where there is none."""
+        return self.bases[0] if self.bases else self.spec.default_base or ""
 
     @property
     def learning_rate(self) -> float:
+        """The rate, or the default of the method and base."""
         if self.rate is not None:
             return self.rate
-        small = self.method == "encoder" and self.base in ("", "minilm")
-        return _MINILM_RATE if small else _RATES.get(self.method, _ADAPTER_RATE)
+        spec = self.spec
+        uses_default = spec.default_base_rate is not None and self.base == spec.default_base
+        return spec.default_base_rate or spec.rate if uses_default else spec.rate
 
     def check(self) -> None:
-        """UsageError for the first number that no training can have."""
+        """Raise UsageError for the first value that is not valid."""
         positive = {
             name: getattr(self, name)
             for name in ("epochs", "batch", "rank", "patience", "validations", "row_tokens")
@@ -83,5 +99,38 @@ class Recipe:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON, with what was chosen for the user."""
+        """All settings as JSON, with the learning rate that is used."""
         return {**asdict(self), "bases": list(self.bases), "rate": self.learning_rate}
+
+
+DEFAULT_RECIPE = Recipe()
+RECIPE_FIELDS = tuple(field.name for field in fields(Recipe))
+
+
+def build_recipe(
+    method: Method,
+    base: str | Sequence[str] | None,
+    settings: Mapping[str, Any],
+    *,
+    task_model: str | None = None,
+) -> Recipe:
+    """A recipe from settings by name.
+
+    Args:
+        method: The method.
+        base: One base or several; None for the method's default, or else ``task_model``.
+        settings: Further fields of `Recipe`.
+        task_model: The model that the task names.
+
+    Raises UsageError for a setting that `Recipe` does not have.
+    """
+    if unknown := sorted(set(settings) - set(RECIPE_FIELDS)):
+        raise UsageError(
+            f"{unknown[0]!r} is not a setting of a training",
+            fix=f"choose from {', '.join(RECIPE_FIELDS)}",
+        )
+    default = METHODS[method].default_base
+    if not base:
+        base = default if default is not None else task_model or BUILT_IN_MODEL
+    bases = (base,) if isinstance(base, str) else tuple(base)
+    return Recipe(**{"method": method, "bases": tuple(filter(None, bases)), **settings})

@@ -1,10 +1,9 @@
-"""Rows to learn from and rows to stop by: no patient and no text on both sides, every label on both
-where it can be.
+"""Training and validation rows: no group and no text in both, every label in both where possible.
 
-scikit-learn's StratifiedGroupKFold knows one label a row, shares of one k-th alone, and takes
-minutes for 100,000 groups; it is the greedy idea of iterative stratification (Sechidis, Tsoumakas
-and Vlahavas, "On the stratification of multi-label data", 2011) that is done here, on families of
-rows that must not be parted.
+scikit-learn's StratifiedGroupKFold knows one label per row and shares of 1/k, and takes minutes for
+100,000 groups. This is the greedy idea of iterative stratification (Sechidis, Tsoumakas and
+Vlahavas, "On the stratification of multi-label data", 2011) over clusters of rows that must stay
+together.
 """
 
 from __future__ import annotations
@@ -17,17 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.training.near_duplicates import IndexArray, merge_clusters
-from medtask.training.training_example import shuffle_by_hash
+from medtask.display import quote
+from medtask.errors import InputError
+from medtask.tasks.task import Task
+from medtask.training.leakage import QuestionIndex
+from medtask.training.near_duplicates import IndexArray, cluster_near_duplicates, merge_clusters
+from medtask.training.training_example import TrainingExample, list_labels, shuffle_by_hash
 
 RowLabels = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """How rows were divided. ``has_own_table``: the rows to stop by are a table of their own,
-    and nothing was moved. ``near_duplicate_rows``: rows that stay on one side because they are
-    near duplicates of others; None where near duplicates had to be parted.
+    """How rows were split.
+
+    Attributes:
+        has_own_table: The validation rows come from a table of their own.
+        share: The share of validation rows.
+        seed: The seed that chose them.
+        near_duplicate_rows: Rows kept together with their near duplicates; None where near
+            duplicates had to be split.
     """
 
     has_own_table: bool
@@ -36,16 +44,17 @@ class SplitReport:
     near_duplicate_rows: int | None = 0
 
     def describe(self) -> str:
-        """How the rows to validate by were found, in a sentence."""
+        """A phrase about how the validation rows were chosen."""
         if self.has_own_table:
-            return "the rows to validate by are a table of their own"
+            return "the validation rows come from a table of their own"
         near_duplicates = (
-            f"; {self.near_duplicate_rows:,} rows with near duplicates stay with those"
+            f"; {self.near_duplicate_rows:,} rows stay together with their near duplicates"
             if self.near_duplicate_rows
             else ""
         )
         return (
-            f"{self.share:.3g} of the rows are set aside by label, with seed {self.seed}; "
+            f"{self.share:.3g} of the rows are set aside, stratified by label, with seed "
+            f"{self.seed}; "
             f"groups and equal texts stay together{near_duplicates}"
         )
 
@@ -65,10 +74,10 @@ class _RowCluster:
 
 
 def merge_equal_rows(clusters: IndexArray, keys: Iterable[Hashable]) -> IndexArray:
-    """Families as before, but rows with the same mark are of one; a mark of None is none."""
+    """The clusters, joined where rows have the same key. A key of None joins nothing."""
     seen: dict[Hashable, int] = {}
     pairs = [
-        (seen.setdefault(mark, index), index) for index, mark in enumerate(keys) if mark is not None
+        (seen.setdefault(key, index), index) for index, key in enumerate(keys) if key is not None
     ]
     first, second = (
         (np.array(ends, dtype=np.int64) for ends in zip(*pairs, strict=True))
@@ -81,13 +90,18 @@ def merge_equal_rows(clusters: IndexArray, keys: Iterable[Hashable]) -> IndexArr
 def select_validation_rows(
     keys: Sequence[bytes], clusters: IndexArray, labels: RowLabels, share: float, seed: int
 ) -> NDArray[np.bool_] | None:
-    """Which rows to stop by: [rows]; None where there is no way to part them.
+    """Choose validation rows: a mask [rows], or None where no split is possible.
 
-    ``keys``: what tells rows from one another, whatever their order. ``clusters``: rows with the
-    same number stay together. ``labels``: of each row. Each label gives its share, rounded (with a
-    tenth: one row of six, none of five), as far as families allow, and never more than half of its
-    rows; where labels are too rare for that, the rarest wanted first, until the share of all rows
-    is reached.
+    Each label gives its share, rounded (of a tenth: one row of six, none of five), as far as
+    clusters allow, and at most half of its rows. Where labels are too rare for that, the rarest
+    come first until the share of all rows is reached.
+
+    Args:
+        keys: Identify rows independently of their order.
+        clusters: [rows]; rows with the same number stay together.
+        labels: The labels of each row.
+        share: The share of validation rows.
+        seed: Decides the order in which clusters are drawn.
     """
     draw = _StratifiedSampler(keys, clusters, labels, share, seed)
     draw.fill_label_targets()
@@ -100,7 +114,7 @@ def select_validation_rows(
 
 
 class _StratifiedSampler:
-    """A draw under way. Families come in a drawn order; whatever is taken is never given back."""
+    """Greedy selection. Clusters come in random order; a selected cluster stays selected."""
 
     def __init__(
         self,
@@ -124,7 +138,7 @@ class _StratifiedSampler:
         self.selected_rows: list[int] = []
 
     def fill_label_targets(self) -> None:
-        """Label by label, the rarest first: what brings the labels nearer to their goals."""
+        """Take clusters label by label, the rarest first, while counts come nearer the targets."""
         by_label: dict[str, list[int]] = defaultdict(list)
         for number, cluster in self.remaining.items():
             for name in cluster.label_counts:
@@ -141,7 +155,7 @@ class _StratifiedSampler:
                     self._take_cluster(number)
 
     def fill_row_target(self) -> None:
-        """Whatever is wanted most, until the share of all rows is reached."""
+        """Take the clusters with the largest gain until the share of all rows is reached."""
         if 2 * (self.row_target - len(self.selected_rows)) <= 1:
             return
         gains = {number: self._compute_gain(cluster) for number, cluster in self.remaining.items()}
@@ -153,20 +167,20 @@ class _StratifiedSampler:
                 self._take_cluster(number)
 
     def take_smallest_cluster(self) -> None:
-        """The smallest family that may be taken, though it is larger than the share."""
+        """Take the smallest allowed cluster, even if it exceeds the share."""
         fitting = [number for number, cluster in self.remaining.items() if self._can_take(cluster)]
         if fitting:
             self._take_cluster(min(fitting, key=lambda number: len(self.remaining[number].rows)))
 
     def _compute_gain(self, cluster: _RowCluster) -> float:
-        """By how much the squared distances of its labels from their goals shrink, each in units of
-        its goal.
+        """By how much the squared distances of label counts from their targets shrink, relative
+        to the targets.
         """
         needs = (
             (count, self.label_targets[name] - self.selected_labels[name], self.label_targets[name])
             for name, count in cluster.label_counts.items()
         )
-        return sum(count * (2 * need - count) / goal for count, need, goal in needs)
+        return sum(count * (2 * need - count) / target for count, need, target in needs)
 
     def _can_take(self, cluster: _RowCluster) -> bool:
         return all(
@@ -178,3 +192,45 @@ class _StratifiedSampler:
         cluster = self.remaining.pop(number)
         self.selected_rows += cluster.rows
         self.selected_labels.update(cluster.label_counts)
+
+
+def split_questions(
+    task: Task, question_index: QuestionIndex, share: float, seed: int
+) -> tuple[NDArray[np.bool_], SplitReport]:
+    """Which questions are set aside for validation: [questions], and how they were chosen.
+
+    Groups and equal questions always stay together; near duplicates do unless less than half the
+    share could be reached that way. Raises InputError where no split is possible.
+    """
+    examples, keys = question_index.examples, question_index.keys
+    labels = [list_labels(task, example.record.gold) for example in examples]
+    groups = [example.record.group for example in examples]
+    bound = merge_equal_rows(merge_equal_rows(np.arange(len(keys)), keys), groups)
+    near_duplicates = cluster_near_duplicates(question_index.sketches)
+    joined = merge_equal_rows(bound, near_duplicates.tolist())
+    mask = select_validation_rows(keys, joined, labels, share, seed)
+    if mask is not None and mask.sum() >= share * len(keys) / 2:
+        return mask, SplitReport(False, share, seed, _count_near_duplicates(near_duplicates))
+    mask = select_validation_rows(keys, bound, labels, share, seed)
+    if mask is not None:
+        return mask, SplitReport(False, share, seed, near_duplicate_rows=None)
+    raise InputError(
+        f"the {len(keys):,} training rows cannot be split: {_explain_failed_split(task, examples)}",
+        fix="give the validation rows as a table of their own: --validation TABLE",
+    )
+
+
+def _count_near_duplicates(clusters: IndexArray) -> int:
+    """The number of rows that are near duplicates of others."""
+    _, sizes = np.unique(clusters, return_counts=True)
+    return int(sizes[sizes > 1].sum())
+
+
+def _explain_failed_split(task: Task, examples: Sequence[TrainingExample]) -> str:
+    groups = {example.record.group for example in examples}
+    if task.group_column and len(groups) < len(examples):
+        return (
+            f"they belong to {len(groups):,} group{'s' * (len(groups) != 1)} of the column "
+            f"{quote(task.group_column)}, too few to share out"
+        )
+    return "no label has a row to spare"

@@ -1,4 +1,4 @@
-"""What lessons teach, as texts and numbers, for methods that learn a set of labels."""
+"""Training rows as texts and label indices, for methods that learn a fixed set of labels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
 from medtask.training.validation_metrics import MIN_PROBABILITY
 
-SUPPORTED_KINDS = ("label", "labels")
-
 
 @dataclass(frozen=True, slots=True)
 class LabelledTexts:
-    """``texts`` [rows] and what is true of them: of kind "label" the places of their labels [rows],
-    of kind "labels" a table of 0 and 1 [rows, labels]. ``groups``: what keeps rows together that
-    must not be split, None where a row stands alone.
+    """Texts with their labels.
+
+    Attributes:
+        texts: [rows].
+        gold: The index of each row's label [rows]; of several labels a table of 0 and 1
+            [rows, labels].
+        groups: Rows of the same group must not be split; None for a row without a group.
     """
 
     texts: tuple[str, ...]
@@ -30,7 +32,7 @@ class LabelledTexts:
     groups: tuple[str | None, ...]
 
     def select_rows(self, rows: NDArray[np.int64]) -> LabelledTexts:
-        """Some of the rows."""
+        """A selection of the rows."""
         return LabelledTexts(
             tuple(self.texts[row] for row in rows),
             self.gold[rows],
@@ -40,9 +42,11 @@ class LabelledTexts:
 
 @dataclass(frozen=True, slots=True)
 class LabelTargets:
-    """``labels``: the answers that have an example to learn from, in the task's order;
-    ``untaught``: the labels that have none. Rows of ``validation`` whose answer is untaught are not
-    in it: no model of this kind can be chosen by them.
+    """What a method that learns a fixed set of labels trains on.
+
+    Attributes:
+        labels: The outcomes that have a training row, in the task's order.
+        untaught: The labels that have none. Validation rows with such a label are left out.
     """
 
     task: Task
@@ -57,7 +61,7 @@ class LabelTargets:
         return self.task.several
 
     def describe_model(self, engine: EngineName, base: str) -> ModelMetadata:
-        """What a model is that was trained on them, its files' hashes still missing."""
+        """The metadata of a model that was trained on them, without hashes."""
         task = self.task
         return ModelMetadata(
             engine,
@@ -72,10 +76,10 @@ class LabelTargets:
 
 
 def build_label_targets(training_data: Sequence[TrainingData], method: str) -> LabelTargets:
-    """The lessons of the one task that a method of this name can learn.
+    """The targets of the one task that such a method can learn.
 
-    UsageError for several tasks and for kinds without a fixed set of labels; InputError where there
-    is nothing to tell apart.
+    Raises UsageError for several tasks and for kinds without a fixed set of labels, InputError
+    where all rows have the same label.
     """
     if len(training_data) != 1:
         raise UsageError(
@@ -84,7 +88,7 @@ def build_label_targets(training_data: Sequence[TrainingData], method: str) -> L
         )
     data = training_data[0]
     task = data.task
-    if task.kind not in SUPPORTED_KINDS:
+    if not task.kind_spec.has_labels:
         raise UsageError(
             f"{task.name} is a task of kind {task.kind}, and --method {method} learns a fixed "
             "set of labels",
@@ -108,7 +112,7 @@ def build_label_targets(training_data: Sequence[TrainingData], method: str) -> L
     notes = []
     if untaught:
         notes.append(
-            f"no example to learn from: {quote_names(untaught)}. The model never gives "
+            f"no training row: {quote_names(untaught)}. The model never answers "
             f"{'it' if len(untaught) == 1 else 'them'}."
         )
     return LabelTargets(
@@ -125,10 +129,10 @@ def _check_label_variety(
     task: Task, labels: Sequence[str], counts: dict[str, int], rows: int
 ) -> None:
     if not labels or (len(labels) < 2 and not task.several):
-        held = f"only {quote_names(labels)} stands" if labels else "no label stands"
+        found = f"only {quote_names(labels)}" if labels else "no label"
         raise InputError(
-            f"{held} in the gold of the {rows:,} rows to learn from: "
-            "there is nothing to tell apart",
+            f"the gold of the {rows:,} training rows has {found}: "
+            "there is nothing to learn to distinguish",
             fix="add rows with gold of at least two labels"
             if not task.several
             else "add rows with gold",
@@ -136,9 +140,8 @@ def _check_label_variety(
     always = [name for name in labels if counts[name] == rows]
     if task.several and always:
         raise InputError(
-            f"every row to learn from has {quote_names(always)}: what a row without would look "
-            "like cannot be learnt",
-            fix="add rows without, or take the label out of the task",
+            f"every training row has {quote_names(always)}: rows without it cannot be recognised",
+            fix="add rows without it, or remove the label from the task",
         )
 
 
@@ -169,10 +172,12 @@ def _encode_gold(
 def compute_loss_and_accuracy(
     targets: LabelTargets, gold: NDArray[np.int64], probabilities: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Mean loss of a row in nats (of several labels the mean over labels), and the share of rows,
-    or of all yes-or-no decisions, that are right.
+    """What `score_row` computes, as means over many rows at once.
 
-    ``probabilities``: probabilities [rows, labels]; below FLOOR they count as that.
+    Args:
+        targets: Say whether rows have one label or several.
+        gold: See `LabelledTexts`.
+        probabilities: [rows, labels].
     """
     given = (
         np.where(gold == 1, probabilities, 1 - probabilities)

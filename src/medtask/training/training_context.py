@@ -1,7 +1,8 @@
-"""The seam between a training and the methods: what a method is given, and what it gives back."""
+"""The interface between a training and its method: what a method receives and returns."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,28 +11,35 @@ from typing import Protocol
 
 from medtask.engines.model_metadata import ModelMetadata
 from medtask.runs.signals import SignalState
+from medtask.training.methods import METHODS, Method
 from medtask.training.recipe import Recipe
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import TrainingLog, TrainingObserver
 
-# In the folder of a training: what it resumes from, and the finished model before it is put in its
-# place.
+# In the folder of a training: what it resumes from, and the finished model until it is complete.
 WORK_FOLDER, DRAFT_FOLDER = ".training", ".draft"
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes, of those that train together (accelerate launch,
-    torchrun).
-    """
+    """Whether this process writes, of those that train together (accelerate launch, torchrun)."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def count_processes() -> int:
+    """How many processes train together."""
+    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """``draft_folder``: an empty folder for the finished model's files. ``work_folder``: what a
-    killed training resumes from (checkpoints, the best state so far); it lasts until the model
-    is finished. ``log`` keeps points, shows them to ``observer`` too. ``signals``: check()
-    raises Interrupted once a signal came.
+    """Where a method writes, and to whom it reports.
+
+    Attributes:
+        draft_folder: An empty folder for the finished model's files.
+        work_folder: What a killed training resumes from. It is removed with the finished model.
+        log: Keeps points and passes them to ``observer``.
+        observer: Receives events.
+        signals: Knows whether a signal came.
     """
 
     draft_folder: Path
@@ -43,10 +51,13 @@ class TrainingContext:
 
 @dataclass(frozen=True, slots=True)
 class MethodResult:
-    """``trained_model``: the contract of what lies in the draft, its hashes still missing.
-    ``interrupted``: a signal ended the training early, and the draft holds the best state until
-    then. ``facts``: what the model's card and manifest should tell besides (numbers of weights,
-    of steps, versions).
+    """What a method returns.
+
+    Attributes:
+        trained_model: The metadata of the model in the draft folder, without hashes.
+        interrupted: Whether a signal ended training; the draft then holds the best state so far.
+        notes: What the user should know.
+        facts: Further facts for the model card and the manifest, such as counts and versions.
     """
 
     trained_model: ModelMetadata
@@ -56,10 +67,19 @@ class MethodResult:
 
 
 class FitFunction(Protocol):
-    """A method. ``materials``: one for each task; methods that know one task alone raise UsageError
-    for more.
+    """A training method.
+
+    It receives the data of one task or several; a method that supports one task raises
+    UsageError for more.
     """
 
     def __call__(
         self, training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
     ) -> MethodResult: ...
+
+
+def load_fit_function(method: Method) -> FitFunction:
+    """Import the function of a method."""
+    module, _, name = METHODS[method].fit.partition(":")
+    fit: FitFunction = getattr(importlib.import_module(module), name)
+    return fit

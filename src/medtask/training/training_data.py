@@ -1,11 +1,9 @@
-"""What is learnt from: rows with gold, cleaned, divided, and what was found out about them on
-the way.
-"""
+"""Training and validation rows of a task: cleaned, split, and checked for leakage."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -21,8 +19,7 @@ from medtask.tasks.rows import check_columns, read_records
 from medtask.tasks.task import Fields, Task
 from medtask.training.cleaning import CleaningReport, DropReason, clean_rows
 from medtask.training.leakage import LeakageReport, QuestionIndex, find_leakage, index_questions
-from medtask.training.near_duplicates import IndexArray, cluster_near_duplicates
-from medtask.training.split import SplitReport, merge_equal_rows, select_validation_rows
+from medtask.training.split import SplitReport, split_questions
 from medtask.training.training_example import NO_LABEL, TrainingExample, has_labels, list_labels
 
 __all__ = [
@@ -34,16 +31,18 @@ __all__ = [
     "determine_phi",
 ]
 
-# With fewer, a tenth is not one row, and whatever is seen on the rows to stop by is chance.
-# Anything worth using takes hundreds.
+# With fewer rows a tenth is less than one row, and validation results are chance.
 MIN_TRAINING_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """Which rows of a table are learnt from. ``share``: of the rows, those that are set aside
-    to stop by, where no table of its own is given for that. ``min_count``: labels with fewer
-    rows are left out. ``cap``: no label has more rows.
+    """Which rows of a table are used.
+
+    Attributes:
+        share: The share of rows set aside for validation where there is no validation table.
+        min_count: Labels with fewer rows are left out.
+        cap: The maximum number of rows per label; None for no limit.
     """
 
     share: float = 0.1
@@ -51,21 +50,21 @@ class RowSelection:
     cap: int | None = None
 
     def check(self, task: Task) -> None:
-        """UsageError for numbers that cannot be, or that mean nothing for the task."""
+        """Raise UsageError for values that are not valid, or not for this task."""
         if not 0 < self.share <= 0.5:
             raise UsageError(
-                f"a validation share of {self.share:g} cannot be",
+                f"{self.share:g} is not a valid validation share",
                 fix="give a share above 0 and up to 0.5, such as 0.1",
             )
         for name, number in (("min-count", self.min_count), ("cap", self.cap)):
             if number is not None and number < 1:
                 raise UsageError(
-                    f"{name} is {number}", fix=f"give {name} a number from 1 on, or leave it out"
+                    f"{name} is {number}", fix=f"give {name} a number of 1 or more, or leave it out"
                 )
         if (self.min_count > 1 or self.cap is not None) and not has_labels(task):
             name = "min-count" if self.min_count > 1 else "cap"
             raise UsageError(
-                f"{name} is about labels, and a task of kind {task.kind} has none",
+                f"{name} applies to labels, and a task of kind {task.kind} has none",
                 fix=f"leave {name} out",
             )
 
@@ -75,11 +74,16 @@ DEFAULT_SELECTION = RowSelection()
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Rows to learn from and rows to stop by, both in their table's order; divided here, they share
-    no text and no group.
+    """Training and validation rows, both in their table's order.
 
-    ``source`` and ``sha256``: of the table; ``validation_...``: of the table that the rows to stop
-    by come from, where that is one of its own. ``leakage``: what the two parts share.
+    Attributes:
+        train: The rows to train on.
+        validation: The rows that decide when training stops. Split from the same table, they
+            share no text and no group with ``train``.
+        source: The name of the table, and ``sha256`` of its content.
+        notes: What the user should know before training.
+        leakage: What the two parts have in common.
+        validation_source: The name of the validation table, "" without one.
     """
 
     task: Task
@@ -100,105 +104,103 @@ def build_training_data(
     task: Task,
     table: Table,
     *,
-    gold_column: str | None = None,
     validation: Table | None = None,
     selection: RowSelection = DEFAULT_SELECTION,
     row_limit: int | None = None,
     seed: int = 0,
 ) -> TrainingData:
-    """Clean the rows of a table that have gold, divide them, and look for what the two parts share.
+    """Clean the rows of a table that have gold, split them, and look for leakage.
 
-    ``validation``: a table of rows to stop by; without it a share of the rows is set aside,
-    group-safe and duplicate-safe: near duplicates stay on one side. ``row_limit``: of the table's
-    first rows. ``seed``: decides which rows are set aside and which go above a cap; the order of
-    the rows does not.
+    Args:
+        task: Names the gold column.
+        table: The rows.
+        validation: A table of validation rows. Without it, a share of the rows is set aside;
+            groups and near duplicates stay together.
+        selection: Which rows are used.
+        row_limit: Use only that many rows from the start of the table.
+        seed: Decides which rows are set aside and which exceed a cap, independently of their
+            order.
 
-    UsageError for numbers that cannot be; TaskFaults and TableError for tables that cannot be asked
-    about; InputError where there is nothing to learn: no gold, one label, too few rows, rows that
-    all belong together.
+    Raises:
+        UsageError: An option is not valid.
+        TaskFaults, TableError: The task does not fit the table.
+        InputError: There is nothing to learn: no gold, one label, too few rows, or rows that all
+            belong together.
     """
     selection.check(task)
     if row_limit is not None and row_limit < 1:
         raise UsageError(
-            f"limit is {row_limit}", fix="give limit a number from 1 on, or leave it out"
+            f"limit is {row_limit}", fix="give limit a number of 1 or more, or leave it out"
         )
-    gold = gold_column or task.gold_column
-    if gold is None:
+    if task.gold_column is None:
         raise InputError(
-            "no column is named that holds gold to learn from",
+            "no gold column is named",
             fix="name it with --gold, or under `gold:` in the task",
         )
-    task = replace(task, gold_column=gold)
-    examples, cleaning = _read_examples(task, table, gold, selection, row_limit, seed)
-    _check_learnable(task, examples, cleaning, table, gold, selection.min_count)
-    if validation is None:
-        questions = index_questions(task, examples)
-        is_validation, divided = _split_examples(task, questions, selection.share, seed)
-        train, aside = (
-            _select_examples(questions, ~is_validation),
-            _select_examples(questions, is_validation),
-        )
-        return TrainingData(
-            task,
-            train,
-            aside,
-            table.source,
-            table.digest(),
-            _list_notes(task, train, aside, divided),
-            cleaning,
-            find_leakage(questions, is_validation),
-            divided,
-        )
-    aside, found = _read_examples(task, validation, gold, DEFAULT_SELECTION, None, seed)
-    if not aside:
-        fix = "give a table whose gold and input columns are filled in"
+    examples, cleaning = _read_examples(task, table, selection, row_limit, seed)
+    _check_learnable(task, table, examples, cleaning, selection.min_count)
+    data = TrainingData(task, examples, (), table.source, sha256=table.digest(), cleaning=cleaning)
+    return (
+        _split_off_validation(data, selection.share, seed)
+        if validation is None
+        else _add_validation_table(data, validation, seed)
+    )
+
+
+def _split_off_validation(data: TrainingData, share: float, seed: int) -> TrainingData:
+    questions = index_questions(data.task, data.train)
+    is_validation, split = split_questions(data.task, questions, share, seed)
+    split_data = replace(
+        data,
+        train=_select_examples(questions, ~is_validation),
+        validation=_select_examples(questions, is_validation),
+        leakage=find_leakage(questions, is_validation),
+        split=split,
+    )
+    return replace(split_data, notes=_list_notes(split_data, split))
+
+
+def _add_validation_table(data: TrainingData, table: Table, seed: int) -> TrainingData:
+    task, train = data.task, data.train
+    validation, cleaning = _read_examples(task, table, DEFAULT_SELECTION, None, seed)
+    if not validation:
         raise InputError(
-            f"{validation.source} has no row to validate by: {_describe_dropped_rows(found)}",
-            fix=fix,
+            f"{table.source} has no row to validate on: {_describe_dropped_rows(cleaning)}",
+            fix="give a table whose gold and input columns are filled in",
         )
-    questions = index_questions(task, (*examples, *aside))
-    leaks = find_leakage(questions, questions.positions >= len(examples))
-    divided = SplitReport(
-        has_own_table=True, share=len(aside) / (len(examples) + len(aside)), seed=seed
+    questions = index_questions(task, (*train, *validation))
+    share = len(validation) / (len(train) + len(validation))
+    split = SplitReport(has_own_table=True, share=share, seed=seed)
+    both = replace(
+        data,
+        validation=validation,
+        leakage=find_leakage(questions, questions.positions >= len(train)),
+        split=split,
+        validation_source=table.source,
+        validation_sha256=table.digest(),
+        validation_cleaning=cleaning,
     )
-    return TrainingData(
-        task,
-        examples,
-        aside,
-        table.source,
-        table.digest(),
-        _list_notes(task, examples, aside, divided),
-        cleaning,
-        leaks,
-        divided,
-        validation.source,
-        validation.digest(),
-        found,
-    )
+    return replace(both, notes=_list_notes(both, split))
 
 
 def describe_training_data(data: TrainingData) -> list[str]:
-    """How many rows each part has, and how many there are of each label."""
-    search_data = (("to learn from", data.train), ("to validate by", data.validation))
+    """A line for each part: its rows, and their labels."""
     return [
-        (
-            f"{len(examples):,} row{'s' * (len(examples) != 1)} "
-            f"{what}{_describe_label_counts(data.task, examples)}"
-        )
-        for what, examples in search_data
+        f"{len(examples):,} {part} row{'s' * (len(examples) != 1)}"
+        f"{_describe_label_counts(data.task, examples)}"
+        for part, examples in (("training", data.train), ("validation", data.validation))
     ]
 
 
 def determine_phi(task: Task) -> PhiStatus:
-    """Whether the task's table holds texts of patients; "unknown" where its file does not say."""
-    if task.phi is None:
-        return "unknown"
-    return "yes" if task.phi else "no"
+    """Whether the table holds patients' texts; "unknown" where the task file does not say."""
+    return "unknown" if task.phi is None else "yes" if task.phi else "no"
 
 
 def _read_examples(
-    task: Task, table: Table, gold: str, selection: RowSelection, row_limit: int | None, seed: int
+    task: Task, table: Table, selection: RowSelection, row_limit: int | None, seed: int
 ) -> tuple[tuple[TrainingExample, ...], CleaningReport]:
+    gold = task.gold_column
     if faults := check_columns(task, table.columns, gold_column=gold):
         raise TaskFaults(str(task.source or task.name), faults)
     if not validate_table(table, task.id_column).rows:
@@ -211,57 +213,45 @@ def _read_examples(
 
 def _check_learnable(
     task: Task,
+    table: Table,
     examples: Sequence[TrainingExample],
     cleaning: CleaningReport,
-    table: Table,
-    gold: str,
     min_count: int,
 ) -> None:
-    """InputError where nothing can be learnt from what is left."""
-    counts = cleaning.dropped_counts
+    """Raise InputError where nothing can be learnt from the remaining rows."""
+    counts, gold = cleaning.dropped_counts, quote(str(task.gold_column))
     if counts.get(DropReason.NO_GOLD, 0) == cleaning.rows:
         raise InputError(
-            f"no row of {table.source} has gold in the column {quote(gold)}",
+            f"no row of {table.source} has gold in the column {gold}",
             fix="name the right column with --gold",
         )
     if not examples and counts.get(DropReason.UNKNOWN_GOLD):
         first = next(one for one in cleaning.dropped if one.reason is DropReason.UNKNOWN_GOLD)
-        fix = "name the right column with --gold, or write gold as the task has it"
         raise InputError(
-            f"no gold in the column {quote(gold)} is an answer of the task (row "
-            f"{first.row:,}: "
-            f"{first.explanation})",
-            fix=fix,
+            f"no gold in the column {gold} is an answer of the task "
+            f"(row {first.row:,}: {first.explanation})",
+            fix="name the right column with --gold, or write gold as the task spells it",
         )
+    lower = (
+        f"lower --min-count (it is {min_count:,}), or " if counts.get(DropReason.RARE_LABEL) else ""
+    )
     if len(examples) < MIN_TRAINING_ROWS:
-        fix = (
-            f"give at least {MIN_TRAINING_ROWS} rows with a text and gold; some hundreds are where "
-            "training begins to pay"
-        )
-        fix = (
-            f"lower --min-count (it is {min_count:,}), or {fix}"
-            if counts.get(DropReason.RARE_LABEL)
-            else fix
-        )
         raise InputError(
-            f"{len(examples)} row{'s' * (len(examples) != 1)} to learn from are too few: "
+            f"{len(examples)} training row{'s' * (len(examples) != 1)} are too few: "
             f"{_describe_dropped_rows(cleaning)}",
-            fix=fix,
+            fix=(
+                f"{lower}give at least {MIN_TRAINING_ROWS} rows with a text and gold; training "
+                "begins to help with some hundreds"
+            ),
         )
     gold_names = {list_labels(task, example.record.gold) for example in examples}
     if has_labels(task) and len(gold_names) == 1:
         (only,) = gold_names
         name = quote_names(only) if only != (NO_LABEL,) else "no label"
-        fix = "add rows with other gold"
-        fix = (
-            f"lower --min-count (it is {min_count:,}), or {fix}"
-            if counts.get(DropReason.RARE_LABEL)
-            else fix
-        )
         raise InputError(
-            f"{name} is the gold of all {len(examples):,} rows to learn from: there is nothing to "
-            "tell apart",
-            fix=fix,
+            f"{name} is the gold of all {len(examples):,} training rows: there is nothing to "
+            "learn to distinguish",
+            fix=f"{lower}add rows with other gold",
         )
 
 
@@ -273,114 +263,54 @@ def _describe_dropped_rows(cleaning: CleaningReport) -> str:
     )
 
 
-def _split_examples(
-    task: Task, question_index: QuestionIndex, share: float, seed: int
-) -> tuple[NDArray[np.bool_], SplitReport]:
-    """Which of the questions are set aside. Groups and equal questions are never parted; near
-    duplicates are where there is no other way to half the share.
-    """
-    examples, keys = question_index.examples, question_index.keys
-    labels = [list_labels(task, example.record.gold) for example in examples]
-    bound = merge_equal_rows(
-        merge_equal_rows(np.arange(len(keys)), keys), [example.record.group for example in examples]
-    )
-    near_duplicates = cluster_near_duplicates(question_index.sketches)
-    min_rows = share * len(keys) / 2
-    for clusters, joined in (
-        (
-            merge_equal_rows(bound, near_duplicates.tolist()),
-            _count_near_duplicates(near_duplicates),
-        ),
-        (bound, None),
-    ):
-        is_validation = select_validation_rows(keys, clusters, labels, share, seed)
-        if is_validation is not None and (is_validation.sum() >= min_rows or joined is None):
-            return is_validation, SplitReport(
-                has_own_table=False, share=share, seed=seed, near_duplicate_rows=joined
-            )
-    raise InputError(
-        f"the {len(keys):,} rows to learn from cannot be divided: "
-        f"{_explain_failed_split(task, examples)}",
-        fix="give rows to validate by in a table of their own: --validation TABLE",
-    )
-
-
-def _count_near_duplicates(clusters: IndexArray) -> int:
-    """Rows that are near duplicates of others."""
-    _, sizes = np.unique(clusters, return_counts=True)
-    return int(sizes[sizes > 1].sum())
-
-
-def _explain_failed_split(task: Task, examples: Sequence[TrainingExample]) -> str:
-    groups = {example.record.group for example in examples}
-    if task.group_column and len(groups) < len(examples):
-        many = f"{len(groups):,} group{'s' * (len(groups) != 1)}"
-        return (
-            f"they belong to {many} of the column {quote(task.group_column)}, too few to share out"
-        )
-    return "no row can be spared of any label"
-
-
 def _select_examples(
     question_index: QuestionIndex, mask: NDArray[np.bool_]
 ) -> tuple[TrainingExample, ...]:
-    chosen = [
-        example for example, yes in zip(question_index.examples, mask.tolist(), strict=True) if yes
-    ]
+    flags = mask.tolist()
+    chosen = (one for one, yes in zip(question_index.examples, flags, strict=True) if yes)
     return tuple(sorted(chosen, key=lambda example: example.row))
 
 
-def _list_notes(
-    task: Task,
-    train: Sequence[TrainingExample],
-    validation: Sequence[TrainingExample],
-    split: SplitReport,
-) -> tuple[str, ...]:
-    """What people should know before they train."""
-    notes = []
-    train_counts, validation_counts = _count_labels(task, train), _count_labels(task, validation)
-    if has_labels(task):
-        names = [label.name for label in task.labels]
-        if untaught := [name for name in names if not train_counts[name]]:
-            notes.append(
-                f"no row to learn from has the label{'s' * (len(untaught) > 1)} "
-                f"{quote_names(untaught)}"
-            )
-        if untested := [
-            name for name in names if train_counts[name] and not validation_counts[name]
-        ]:
-            notes.append(
-                f"no row to validate by has the label{'s' * (len(untested) > 1)} "
-                f"{quote_names(untested)}"
-            )
-        if unseen_count := sum(
-            validation_counts[name]
-            for name in validation_counts
-            if name != NO_LABEL and not train_counts[name]
-        ):
-            have = "rows to validate by have" if unseen_count > 1 else "row to validate by has"
-            notes.append(f"{unseen_count:,} {have} a label that no row to learn from has")
-    elif task.kind == "choice" and len({str(example.record.gold) for example in train}) == 1:
+def _list_notes(data: TrainingData, split: SplitReport) -> tuple[str, ...]:
+    """What the user should know before training."""
+    task = data.task
+    notes = list(_list_label_notes(data)) if has_labels(task) else []
+    if task.kind == "choice" and len({str(one.record.gold) for one in data.train}) == 1:
         notes.append(
-            "gold is the same option letter in every row: the letter is all that will be learnt; "
+            "gold is the same option letter in every row, so only the letter can be learnt: "
             "put the options in random order"
         )
     if split.near_duplicate_rows is None:
         notes.append(
-            "too many rows are near duplicates of one another to keep them on one side: figures "
-            "of validation will be too good"
+            "too many rows are near duplicates of one another to keep them together: validation "
+            "metrics will be too good"
         )
     if task.reasoning:
         notes.append(
-            "the task lets the model think before it answers, and gold has no thoughts: the rows "
-            "answer at once"
+            "the task lets the model think before it answers, and gold has no thoughts: training "
+            "rows answer at once"
         )
     if isinstance(task.answer_spec, Fields) and task.answer_spec.quoted:
         notes.append(
-            "the task asks for quotes beside fields, and gold has none: the rows answer without "
-            "them"
+            "the task asks for quotes beside fields, and gold has none: training rows answer "
+            "without them"
         )
     return tuple(notes)
+
+
+def _list_label_notes(data: TrainingData) -> Iterator[str]:
+    train, validation = (_count_labels(data.task, part) for part in (data.train, data.validation))
+    names = [label.name for label in data.task.labels]
+    if untrained := [name for name in names if not train[name]]:
+        plural = "s" * (len(untrained) > 1)
+        yield f"no training row has the label{plural} {quote_names(untrained)}"
+    if untested := [name for name in names if train[name] and not validation[name]]:
+        plural = "s" * (len(untested) > 1)
+        yield f"no validation row has the label{plural} {quote_names(untested)}"
+    unseen = sum(validation[name] for name in validation if name != NO_LABEL and not train[name])
+    if unseen:
+        rows = "rows have" if unseen > 1 else "row has"
+        yield f"{unseen:,} validation {rows} a label that no training row has"
 
 
 def _count_labels(task: Task, examples: Sequence[TrainingExample]) -> Counter[str]:
@@ -388,7 +318,7 @@ def _count_labels(task: Task, examples: Sequence[TrainingExample]) -> Counter[st
 
 
 def _describe_label_counts(task: Task, examples: Sequence[TrainingExample]) -> str:
-    """ ", 16 labels with 1 to 71 each"; nothing for kinds without labels."""
+    """ ", 16 labels with 1 to 71 rows each"; "" for kinds without labels."""
     counts = _count_labels(task, examples)
     none = counts.pop(NO_LABEL, 0)
     if not has_labels(task) or not counts:

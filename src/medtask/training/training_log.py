@@ -1,4 +1,4 @@
-"""How a training went, step by step: what is shown meanwhile, and kept as ``loss.csv``."""
+"""The points of a training, step by step: shown to an observer and kept as ``loss.csv``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
@@ -14,15 +15,23 @@ from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_path
 from medtask.errors import InputError
 
-_MOVE_IT = "move the file aside; a training that is resumed goes on without its earlier points"
+_MOVE_FILE = "move the file aside; a resumed training continues without its earlier points"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPoint:
-    """The state behind one step of training (of ``steps``). Losses are means per row, in nats.
-    ``loss``: of the rows since the point before; ``validation_loss`` and ``score`` (accuracy, or
-    what the kind is judged by, in [0, 1]) where validation was done. ``tokens_per_s``: tokens that
-    rows have, read or reused; ``seconds``: since training began, all sessions together.
+    """A measurement after a step of training. Losses are means per row, in nats.
+
+    Attributes:
+        step: Steps taken so far, out of ``steps``.
+        epoch: Passes over the rows so far.
+        loss: On the training rows since the point before; None where it was not measured.
+        validation_loss: On the validation rows, after a validation.
+        score: Accuracy on the validation rows, or the share of right decisions, in [0, 1].
+        rate: The learning rate.
+        rows_per_s: Training rows per second since the point before.
+        tokens_per_s: Tokens of these rows per second, read or reused.
+        seconds: Since training began, over all its sessions.
     """
 
     step: int
@@ -38,26 +47,26 @@ class TrainingPoint:
 
 
 class TrainingObserver(Protocol):
-    """Who wants to know how a training gets on."""
+    """Receives the events of a training."""
 
     def on_note(self, text: str) -> None:
-        """A fact that people should know, in one line."""
+        """A fact that the user should know, in one line."""
 
     def on_load(self, model: str) -> None:
-        """A model is loaded next."""
+        """A model is about to be loaded."""
 
     def on_start(self, steps: int, done: int) -> None:
-        """How many steps there are, and how many of them an earlier session has taken."""
+        """Training starts: its steps, and how many earlier sessions have taken."""
 
     def on_point(self, point: TrainingPoint) -> None:
-        """A step was taken, or a validation done."""
+        """A step was taken, or a validation was done."""
 
     def on_finish(self) -> None:
-        """The last step is taken; the model is saved and measured next."""
+        """The last step was taken; the model is saved and measured next."""
 
 
 class NullTrainingObserver:
-    """The Watch of someone who does not want to know."""
+    """An observer that ignores all events."""
 
     def on_note(self, text: str) -> None: ...
     def on_load(self, model: str) -> None: ...
@@ -67,15 +76,20 @@ class NullTrainingObserver:
 
 
 class TrainingLog:
-    """The points of one training, of all its sessions, in a CSV file that a kill cannot spoil.
+    """The points of all sessions of a training, in a CSV file that survives a kill.
 
-    One column for each field of Point; an empty cell is a number that was not measured. Each point
-    is on the disk, for the owner only, before anybody is shown it. ``resume_step``: the step of the
-    checkpoint that training goes on from; points behind it belong to steps that will be taken again
-    and are dropped, and with 0 the file is begun anew.
+    One column for each field of `TrainingPoint`; an empty cell is a number that was not measured.
+    A point is on the disk, readable for the owner only, before the observer receives it.
 
-    InputError where an earlier session's file cannot be read, StorageError where the file cannot be
-    written.
+    Args:
+        path: The CSV file.
+        observer: Receives every point.
+        resume_step: The step of the checkpoint from which training resumes. Later points are
+            dropped, since their steps are taken again; 0 starts a new file.
+
+    Raises:
+        InputError: An earlier session's file is not readable.
+        StorageError: The file cannot be written.
     """
 
     def __init__(self, path: Path, observer: TrainingObserver, resume_step: int = 0) -> None:
@@ -89,13 +103,11 @@ class TrainingLog:
 
     @property
     def points(self) -> tuple[TrainingPoint, ...]:
-        """All of them, earlier sessions' too, in the order in which they were added."""
+        """All points in the order in which they were added, earlier sessions' included."""
         return tuple(self._points)
 
     def add(self, point: TrainingPoint) -> None:
-        """Keep a point and show it. Its ``seconds`` are set here: those of earlier sessions, and
-        those since this journal was opened.
-        """
+        """Keep a point and pass it to the observer. Its ``seconds`` are set here."""
         timed = replace(point, seconds=self._before + time.monotonic() - self._since)
         self._append(_write_lines([_to_cells(timed)]).encode())
         self._points.append(timed)
@@ -103,26 +115,51 @@ class TrainingLog:
 
     def _append(self, line: bytes) -> None:
         try:
-            # Opened for each point: a training takes hours, and nobody has to remember to close it.
+            # Opened for each point, so that no file stays open for hours.
             with self.path.open("ab", buffering=0) as file:
-                whole = file.tell()
+                size = file.tell()
                 try:
                     if file.write(line) != len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     os.fsync(file.fileno())
                 except OSError:
-                    file.truncate(whole)  # else the next point would be joined to half a line
+                    file.truncate(size)  # else the next point would be appended to half a line
                     raise
         except OSError as error:
             raise make_storage_error(self.path, error) from error
 
 
+def list_validation_losses(points: Iterable[TrainingPoint]) -> list[float]:
+    """The losses of all validations, in order."""
+    return [point.validation_loss for point in points if point.validation_loss is not None]
+
+
+def find_best_point(points: Iterable[TrainingPoint]) -> TrainingPoint | None:
+    """The first validation with the lowest loss.
+
+    Where no validation has a finite loss, the one with the highest score; None without any.
+    """
+    best = by_score = None
+    for point in points:
+        loss, score = point.validation_loss, point.score
+        if loss is not None and isfinite(loss) and (best is None or loss < best[0]):
+            best = loss, point
+        if score is not None and isfinite(score) and (by_score is None or score > by_score[0]):
+            by_score = score, point
+    found = best or by_score
+    return found[1] if found else None
+
+
+def count_validations_since_best(points: Iterable[TrainingPoint]) -> int:
+    """How many validations came after the one with the lowest loss."""
+    losses = list_validation_losses(points)
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
 def has_no_gain(points: Sequence[TrainingPoint]) -> bool:
     """Whether no validation had a lower loss than the one before the first step."""
-    losses = [
-        (point.validation_loss, point.step) for point in points if point.validation_loss is not None
-    ]
-    return len(losses) > 1 and min(losses)[1] == 0
+    best = find_best_point(points)
+    return best is not None and best.step == 0 and len(list_validation_losses(points)) > 1
 
 
 COLUMNS = tuple(field.name for field in fields(TrainingPoint))
@@ -131,19 +168,20 @@ _REQUIRED_COLUMNS = {"step", "steps", "epoch", "seconds"}
 
 
 def read_points(path: Path) -> tuple[TrainingPoint, ...]:
-    """The points of a ``loss.csv``. A last line that a kill broke off is left out; InputError for
-    anything else that is wrong.
+    """The points of a ``loss.csv``. An incomplete last line is left out.
+
+    Raises InputError for a file that is not readable or not valid.
     """
     try:
         content = path.read_bytes()
         lines = content[: content.rfind(b"\n") + 1].decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{format_path(path)} cannot be read ({type(error).__name__})", fix=_MOVE_IT
+            f"{format_path(path)} cannot be read ({type(error).__name__})", fix=_MOVE_FILE
         ) from None
     if lines and lines[0] != ",".join(COLUMNS):
         raise InputError(
-            f"{format_path(path)} has not the columns {', '.join(COLUMNS)}", fix=_MOVE_IT
+            f"{format_path(path)} does not have the columns {', '.join(COLUMNS)}", fix=_MOVE_FILE
         )
     points = []
     for number, line in enumerate(lines[1:], start=2):
@@ -151,14 +189,15 @@ def read_points(path: Path) -> tuple[TrainingPoint, ...]:
             points.append(_from_cells(line.split(",")))
         except ValueError:
             raise InputError(
-                f"{format_path(path)}, line {number}, holds no point of a training", fix=_MOVE_IT
+                f"{format_path(path)}, line {number}, is not a valid point of a training",
+                fix=_MOVE_FILE,
             ) from None
     return tuple(points)
 
 
 def _to_cells(point: TrainingPoint) -> list[str]:
     values = ((name, getattr(point, name)) for name in COLUMNS)
-    # repr is the shortest text that is read back as the very same number, nan and inf among them.
+    # repr is the shortest text that reads back as the same number, also for nan and inf.
     return [
         "" if value is None else str(int(value)) if name in _INTEGER_COLUMNS else repr(float(value))
         for name, value in values

@@ -1,12 +1,10 @@
-"""``training.json``: what a training notes of itself, from its first step on; by it a folder's
-training is known again.
-"""
+"""``training.json``: the identity, settings and result of a training."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +14,47 @@ from medtask.errors import RunMismatch, StorageError
 from medtask.runs.manifest import list_differences
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import is_main_process
-from medtask.training.training_data import RowSelection, TrainingData
+from medtask.training.training_data import DEFAULT_SELECTION, RowSelection, TrainingData
 
 FORMAT = 1
 
 
-def identify_training(
-    training_data: Sequence[TrainingData], recipe: Recipe, selection: RowSelection
-) -> dict[str, str]:
-    """Everything that decides what comes out, by name."""
-    facts: dict[str, object] = {
-        f"recipe.{name}": value
-        for name, value in recipe.to_json().items()
-        if name not in ("memory", "device")
-    }
-    facts |= {f"split.{name}": value for name, value in asdict(selection).items()}
-    for index, data in enumerate(training_data, 1):
-        facts |= {
-            f"task{index}.fingerprint": data.task.fingerprint,
-            f"task{index}.data": data.sha256,
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """One training: its folder, data and settings."""
+
+    folder: Path
+    training_data: Sequence[TrainingData]
+    recipe: Recipe
+    selection: RowSelection = DEFAULT_SELECTION
+    demonstration: bool = False
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Everything that decides the result, by name."""
+        facts: dict[str, object] = {
+            f"recipe.{name}": value
+            for name, value in self.recipe.to_json().items()
+            if name not in ("memory", "device")
         }
-        facts |= {
-            f"task{index}.rows": (
-                f"{len(data.train)} to learn from, {len(data.validation)} to validate by"
-            )
-        }
-        facts |= (
-            {f"task{index}.validation": data.validation_sha256} if data.validation_sha256 else {}
-        )
-    return {name: str(value) for name, value in facts.items()}
+        facts |= {f"split.{name}": value for name, value in asdict(self.selection).items()}
+        for index, data in enumerate(self.training_data, 1):
+            facts |= {
+                f"task{index}.fingerprint": data.task.fingerprint,
+                f"task{index}.data": data.sha256,
+                f"task{index}.rows": (
+                    f"{len(data.train)} to learn from, {len(data.validation)} to validate by"
+                ),
+            }
+            if data.validation_sha256:
+                facts[f"task{index}.validation"] = data.validation_sha256
+        return {name: str(value) for name, value in facts.items()}
 
 
 def read_training_manifest(folder: Path) -> dict[str, Any] | None:
-    """None where there is none, or an earlier format's. StorageError for one that cannot be
-    read.
+    """The manifest; None where there is none, or one in another format.
+
+    Raises StorageError where it is damaged.
     """
     path = folder / TRAINING_FILE
     try:
@@ -68,31 +73,29 @@ def read_training_manifest(folder: Path) -> dict[str, Any] | None:
         ) from None
 
 
-def check_training_identity(folder: Path, identity: Mapping[str, str]) -> None:
-    """RunMismatch where the folder's training was begun with other facts."""
-    facts = read_training_manifest(folder)
+def check_training_identity(training: TrainingRun) -> None:
+    """Raise RunMismatch where the folder belongs to a training with another identity."""
+    facts = read_training_manifest(training.folder)
     if facts is None:
         return
-    if differences := list_differences(facts["identity"], identity):
+    if differences := list_differences(facts["identity"], training.identity):
         listed = "".join(f"\n  {difference}" for difference in differences)
         raise RunMismatch(
-            f"{folder} belongs to another training:{listed}",
+            f"{training.folder} belongs to another training:{listed}",
             fix="give another folder with --out, or undo the change",
         )
 
 
 def write_training_manifest(folder: Path, facts: Mapping[str, object]) -> None:
-    """Of several processes the first one writes. StorageError."""
+    """Write the manifest, in the main process. Raises StorageError."""
     if is_main_process():
         replace_text(folder / TRAINING_FILE, json.dumps(facts, indent=2, default=str) + "\n")
 
 
 def has_same_split(manifest: Mapping[str, Any], data: TrainingData) -> bool:
-    """Whether a training of one task set the same rows aside to validate by as this material
-    does.
-    """
-    theirs, divided = manifest["identity"], data.split
-    mine = {"task1.data": data.sha256, "task1.validation": data.validation_sha256}
-    if divided is not None and not divided.has_own_table:
-        mine |= {"split.share": str(divided.share), "recipe.seed": str(divided.seed)}
-    return all(theirs.get(name, "") == value for name, value in mine.items())
+    """Whether a training of one task set aside the same validation rows as this data."""
+    identity, split = manifest["identity"], data.split
+    expected = {"task1.data": data.sha256, "task1.validation": data.validation_sha256}
+    if split is not None and not split.has_own_table:
+        expected |= {"split.share": str(split.share), "recipe.seed": str(split.seed)}
+    return all(identity.get(name, "") == value for name, value in expected.items())

@@ -1,28 +1,31 @@
-"""How good a model is in the middle of its training, by the very scoring that a run uses."""
+"""Loss and score of a model on validation rows, from the probabilities that a run reports."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from medtask.engines.base import Engine
 from medtask.prediction.asking import ask_prompts
 from medtask.prediction.deciding import to_probabilities
 from medtask.prediction.engine_output import EngineOutput
+from medtask.prediction.probabilities import OutcomeProbabilities
 from medtask.records import Value
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
 
-MIN_PROBABILITY = (
-    1e-6  # a probability below it counts as this: one row must not outweigh all others
-)
+# Lower probabilities count as this one: a single row must not outweigh all others.
+MIN_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """What a validation found: mean loss of a row in nats, and in [0, 1] what the kind is judged by
-    (None: nothing).
+    """The result of a validation.
+
+    Attributes:
+        loss: Mean loss per row, in nats.
+        score: Accuracy, or the share of right decisions, in [0, 1]; None for generated kinds.
     """
 
     loss: float
@@ -30,65 +33,81 @@ class ValidationResult:
 
 
 def name_score(tasks: Iterable[Task]) -> str:
-    """What the score of their validations is, in words."""
+    """What the score of a validation of these tasks is."""
     return "decisions right" if any(task.several for task in tasks) else "accuracy"
 
 
 def validate_examples(
     task: Task, engine: Engine, examples: Sequence[TrainingExample]
 ) -> ValidationResult:
-    """Mean loss of gold among the allowed answers (nats a row; of several labels the mean over
-    labels), and the share of rows whose likeliest answer is gold (of several labels, of all
-    yes-or-no decisions). For the kinds that are scored.
+    """Mean loss and score over rows, for tasks that are scored; see `score_row`.
 
-    A row that the engine cannot answer counts as wrong, at the floor.
+    A row that the engine cannot answer counts as wrong, with the loss of MIN_PROBABILITY.
     """
-    by_id = {str(index): example for index, example in enumerate(examples)}
-    # Ids of lessons may repeat where validation has a table of its own.
-    prompts = [replace(example.prompt, record_id=name) for name, example in by_id.items()]
-    losses = dict.fromkeys(by_id, -math.log(MIN_PROBABILITY))
-    right = dict.fromkeys(by_id, 0.0)
+    failed = ValidationResult(-math.log(MIN_PROBABILITY), 0.0)
+    rows = dict.fromkeys(range(len(examples)), failed)
+    for index, probabilities in predict_examples(task, engine, examples):
+        rows[index] = score_row(task, probabilities, examples[index].record.gold)
+    return average_results(rows.values())
+
+
+def predict_examples(
+    task: Task, engine: Engine, examples: Sequence[TrainingExample]
+) -> Iterator[tuple[int, OutcomeProbabilities]]:
+    """The index and the outcomes' probabilities of each row that the engine can answer."""
+    # Record ids may repeat where the validation rows have a table of their own.
+    prompts = [replace(one.prompt, record_id=str(index)) for index, one in enumerate(examples)]
     for output in ask_prompts(task, engine, prompts):
         if isinstance(output, EngineOutput) and output.scores is not None:
-            name = output.prompt.record_id
-            found = to_probabilities(task, output.prompt, output.scores)
-            if found is not None:
-                gold = by_id[name].record.gold
-                losses[name], right[name] = (
-                    _score_multilabel if task.several else _score_single_label
-                )(found.by_outcome, gold)
-    count = max(1, len(examples))
-    return ValidationResult(math.fsum(losses.values()) / count, math.fsum(right.values()) / count)
+            probabilities = to_probabilities(task, output.prompt, output.scores)
+            if probabilities is not None:
+                yield int(output.prompt.record_id), probabilities.by_outcome
+
+
+def get_gold_probabilities(
+    task: Task, probabilities: Mapping[str, float], gold: Value | None
+) -> list[float]:
+    """The probability of gold, or of several labels of each decision that gold makes."""
+    if not task.several:
+        return [probabilities.get(str(gold), 0.0)]
+    names = gold if isinstance(gold, tuple) else ()
+    return [share if name in names else 1.0 - share for name, share in probabilities.items()]
+
+
+def score_row(
+    task: Task, probabilities: Mapping[str, float], gold: Value | None
+) -> ValidationResult:
+    """The loss of gold, in nats, and whether the most likely outcome is gold.
+
+    Of several labels both are means over the yes-or-no decisions.
+    """
+    given = get_gold_probabilities(task, probabilities, gold)
+    loss = -math.fsum(math.log(max(share, MIN_PROBABILITY)) for share in given) / len(given)
+    if not task.several:
+        return ValidationResult(
+            loss, float(max(probabilities, key=probabilities.__getitem__) == gold)
+        )
+    names = gold if isinstance(gold, tuple) else ()
+    right = sum((share >= 0.5) == (name in names) for name, share in probabilities.items())
+    return ValidationResult(loss, right / len(given))
+
+
+def average_results(rows: Iterable[ValidationResult]) -> ValidationResult:
+    """The mean of the results of single rows."""
+    results = list(rows)
+    count = max(1, len(results))
+    return ValidationResult(
+        math.fsum(one.loss for one in results) / count,
+        math.fsum(one.score or 0.0 for one in results) / count,
+    )
 
 
 def combine_validation_results(results: Sequence[tuple[int, ValidationResult]]) -> ValidationResult:
-    """One verdict over several tasks, each with its number of rows."""
+    """The mean over several tasks, weighted by their numbers of rows."""
     rows = sum(count for count, _ in results)
     scores = [(count, result.score) for count, result in results if result.score is not None]
-    judged = sum(count for count, _ in scores)
+    scored = sum(count for count, _ in scores)
     return ValidationResult(
         sum(count * result.loss for count, result in results) / rows,
-        sum(count * score for count, score in scores) / judged if judged else None,
-    )
-
-
-def _score_single_label(
-    probabilities: Mapping[str, float], gold: Value | None
-) -> tuple[float, float]:
-    return -math.log(max(probabilities.get(str(gold), 0.0), MIN_PROBABILITY)), float(
-        max(probabilities, key=probabilities.__getitem__) == gold
-    )
-
-
-def _score_multilabel(
-    probabilities: Mapping[str, float], gold: Value | None
-) -> tuple[float, float]:
-    right: Collection[object] = gold if isinstance(gold, tuple) else ()
-    applies = {name: name in right for name in probabilities}
-    given = [
-        probabilities[name] if yes else 1.0 - probabilities[name] for name, yes in applies.items()
-    ]
-    loss = -math.fsum(math.log(max(share, MIN_PROBABILITY)) for share in given) / len(given)
-    return loss, sum((probabilities[name] >= 0.5) == yes for name, yes in applies.items()) / len(
-        given
+        sum(count * score for count, score in scores) / scored if scored else None,
     )

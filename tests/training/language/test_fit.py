@@ -150,7 +150,7 @@ def test_written_answers_are_learnt(tmp_path: Path, base: Path) -> None:
         ("http://127.0.0.1:8000/v1#x", "http engine"),
         ("ollama:gemma", "http engine"),
         ("fake:", "fake engine"),
-        ("minilm", "no language model"),
+        ("minilm", "not a language model"),
     ],
 )
 def test_bases_that_cannot_be_trained_are_refused_before_anything_is_loaded(
@@ -183,7 +183,7 @@ def test_rows_that_are_too_long_are_told_and_none_left_is_an_error(
     tmp_path: Path, base: Path
 ) -> None:
     task = make_task(tmp_path / "task")
-    with pytest.raises(InputError, match="no row to learn from fits into 20 tokens"):
+    with pytest.raises(InputError, match="no training row fits into 20 tokens"):
         fit_language(
             [make_training_data(task)],
             make_recipe(base, row_tokens=20),

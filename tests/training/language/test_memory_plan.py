@@ -6,6 +6,7 @@ import pytest
 
 from medtask.errors import ModelTooLarge
 from medtask.training.language.memory_plan import (
+    MemoryLimits,
     ModelDimensions,
     count_trained_weights,
     plan_memory,
@@ -41,10 +42,7 @@ def test_with_room_packs_are_as_large_as_they_are_worth() -> None:
     plan = plan_memory(
         SMALL,
         Recipe(),
-        weight_format="float32",
-        device="cpu",
-        allowed_bytes=24 * GIGABYTE,
-        max_row_tokens=600,
+        MemoryLimits("float32", "cpu", 24 * GIGABYTE, 600),
     )
     assert (plan.pack_tokens, plan.checkpointing, plan.notes) == (2048, False, ())
 
@@ -55,10 +53,7 @@ def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -
         plan_memory(
             SMALL,
             Recipe(),
-            weight_format="float32",
-            device="cpu",
-            allowed_bytes=size,
-            max_row_tokens=600,
+            MemoryLimits("float32", "cpu", size, 600),
         )
         for size in sizes
     ]
@@ -75,29 +70,20 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         plan_memory(
             LARGE,
             Recipe(bases=("a/b",)),
-            weight_format="bfloat16",
-            device="cuda:0",
-            allowed_bytes=24 * GIGABYTE,
-            max_row_tokens=1024,
+            MemoryLimits("bfloat16", "cuda:0", 24 * GIGABYTE, 1024),
         )
     assert "qlora" in (refusal.value.fix or "")
     assert "--row-tokens 512" in (refusal.value.fix or "")
     plan = plan_memory(
         LARGE,
         Recipe(method="qlora"),
-        weight_format="4bit",
-        device="cuda:0",
-        allowed_bytes=48 * GIGABYTE,
-        max_row_tokens=1024,
+        MemoryLimits("4bit", "cuda:0", 48 * GIGABYTE, 1024),
     )
     assert plan.checkpointing
     with pytest.raises(ModelTooLarge) as refusal:
         plan_memory(
             SMALL,
             Recipe(method="full", bases=("x",)),
-            weight_format="float32",
-            device="cpu",
-            allowed_bytes=2 * GIGABYTE,
-            max_row_tokens=64,
+            MemoryLimits("float32", "cpu", 2 * GIGABYTE, 64),
         )
     assert "--method lora" in (refusal.value.fix or "")

@@ -14,14 +14,16 @@ from medtask.errors import InputError, MissingExtra, UsageError
 from medtask.tables.read import read_table
 from medtask.training.recipe import Recipe
 from medtask.training.search import hyperparameter_search as hyper
+from medtask.training.search import hyperparameter_study as study
 from medtask.training.search.hyperparameter_search import (
-    DATABASE,
     HyperparameterSearchResult,
     search_hyperparameters,
 )
+from medtask.training.search.hyperparameter_study import DATABASE
 from medtask.training.search.search_budget import SearchBudget
 from medtask.training.search.search_data import SearchData, build_search_data
-from medtask.training.train import TaskData, TrainResult
+from medtask.training.train import TaskData
+from medtask.training.trained_model import TrainedModel
 from medtask.training.training_data import RowSelection
 from medtask.training.training_log import TrainingObserver, TrainingPoint
 from support.prompt_search import (
@@ -58,7 +60,7 @@ class FakeTrainings:
         out: Path,
         selection: RowSelection,
         observer: TrainingObserver,
-    ) -> TrainResult:
+    ) -> TrainedModel:
         self.ids |= {
             str(row["case_id"]) for one in lectures for row in read_table(one.table).rows()
         }
@@ -77,9 +79,9 @@ class FakeTrainings:
         return PromptSensitiveEngine(lambda prompt: True, accuracy=1.7 - 1.5 * loss)
 
 
-def make_result(out: Path, loss: float | None, exit_code: int = 0) -> TrainResult:
+def make_result(out: Path, loss: float | None, exit_code: int = 0) -> TrainedModel:
     state: Literal["finished", "interrupted"] = "interrupted" if exit_code else "finished"
-    return TrainResult(
+    return TrainedModel(
         out,
         state,
         task_results=(),
@@ -93,8 +95,9 @@ def make_result(out: Path, loss: float | None, exit_code: int = 0) -> TrainResul
 @pytest.fixture
 def fake_trainings(monkeypatch: pytest.MonkeyPatch) -> FakeTrainings:
     made = FakeTrainings()
-    monkeypatch.setattr(hyper, "train", made.train)
+    monkeypatch.setattr(study, "train_tasks", made.train)
     monkeypatch.setattr(hyper, "load_model", made.load)
+    monkeypatch.setattr(study, "MAX_TRIALS", TRIALS)
     monkeypatch.setattr(hyper, "MAX_TRIALS", TRIALS)
     return made
 
@@ -128,7 +131,7 @@ def test_a_better_recipe_is_found_measured_and_kept(
     assert found.gain.is_significant
     assert "rate" in found.changed
     assert found.recipe.learning_rate == pytest.approx(found.changed["rate"])
-    assert float((found.folder / "model").read_text()) == found.best_loss
+    assert float((found.path / "model").read_text()) == found.best_loss
     assert len(list((tmp_path / "search").glob("trial-*"))) == 2
 
 
@@ -196,7 +199,7 @@ def test_a_killed_search_goes_on_where_it_was(
         len(fake_trainings.recipes) == TRIALS - 4
     )  # three were done before, and the killed one counts as begun
     assert found.trials == TRIALS
-    assert any("goes on from there" in note for note in log.notes)
+    assert any("continues there" in note for note in log.notes)
 
 
 @pytest.mark.slow
@@ -246,14 +249,14 @@ def test_a_stopped_training_ends_the_search_with_the_best_so_far(
         out: Path,
         selection: RowSelection,
         observer: TrainingObserver,
-    ) -> TrainResult:
+    ) -> TrainedModel:
         if len(fake_trainings.recipes) == 3:
             return make_result(out, None, exit_code=130)
         return fake_trainings.train(
             lectures, recipe, out=out, selection=selection, observer=observer
         )
 
-    monkeypatch.setattr(hyper, "train", stop)
+    monkeypatch.setattr(study, "train_tasks", stop)
     found = tune_planted_training(parts, tmp_path / "search")
     assert found.interrupted
     assert found.trials <= 3
@@ -263,8 +266,8 @@ def test_methods_without_settings_are_refused(
     parts: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for method in ("linear", "hybrid"):
-        with pytest.raises(UsageError, match="nothing to search"):
+        with pytest.raises(UsageError, match="no settings to search"):
             tune_planted_training(parts, tmp_path / "search", recipe=Recipe(method=method))  # type: ignore[arg-type]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(hyper, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra):
         tune_planted_training(parts, tmp_path / "search")

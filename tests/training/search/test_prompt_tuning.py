@@ -10,6 +10,7 @@ import pytest
 from medtask.errors import EngineError, UsageError
 from medtask.tasks.load import load_task
 from medtask.training.search.prompt_tuning import (
+    PromptTuningOptions,
     PromptTuningResult,
     SearchTarget,
     tune_prompt,
@@ -48,7 +49,7 @@ def tune_planted_words(
         whats,
         SearchBudget(budget_s, now=engine.clock),
         log or RecordingSearchObserver(),
-        **options,
+        PromptTuningOptions(**options),
     )  # type: ignore[arg-type]
 
 
@@ -109,7 +110,7 @@ def test_where_nothing_is_better_the_test_rows_stay_unused(tmp_path: Path) -> No
     engine = PromptSensitiveEngine(prefers_nothing, proposals=("```\nOther words.\n```",))
     tuned = tune_planted_words(parts, engine, "prompt")
     assert (tuned.changed, tuned.gain, tuned.task_text) == ((), None, None)
-    assert "Nothing did better" in tuned.summarize()
+    assert "Nothing was better" in tuned.summarize()
     assert not {lesson.prompt.text for lesson in parts.test} & set(engine.scored_texts)
 
 
@@ -177,7 +178,7 @@ def test_what_shows_no_gain_is_written_only_where_that_is_wanted(tmp_path: Path)
     assert tuned.gain is not None
     assert not tuned.gain.is_significant
     assert (tuned.task_text or "").startswith(
-        "# tuned by medtask tune, without a gain that the rows could show, on 20"
+        "# tuned by medtask tune, without a significant gain, on 20"
     )
 
 
@@ -208,4 +209,4 @@ def test_a_search_that_is_stopped_at_once_claims_nothing(tmp_path: Path) -> None
         parts, PromptSensitiveEngine(prefers_nothing), "examples", log=_InterruptingObserver()
     )
     assert (tuned.trials, tuned.before, tuned.gain) == (0, None, None)
-    assert "Nothing was tried" in tuned.summarize()
+    assert "Nothing but the original task was tried" in tuned.summarize()

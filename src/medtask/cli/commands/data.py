@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -83,9 +84,8 @@ def prepare(
         validation_table = read_table(validation) if validation is not None else None
         selection = RowSelection(share, min_count, cap)
         training_data = build_training_data(
-            loaded_task,
+            replace(loaded_task, gold_column=gold or loaded_task.gold_column),
             table,
-            gold_column=gold,
             validation=validation_table,
             selection=selection,
             seed=seed,

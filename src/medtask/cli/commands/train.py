@@ -1,11 +1,10 @@
-"""`medtask train`: a better model for a task, from rows with gold."""
+"""`medtask train`: train a model for a task on rows with gold."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +25,13 @@ from medtask.cli.inputs import (
 )
 from medtask.cli.model_options import Device, MemoryLimit
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
+from medtask.training.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from medtask.tasks.task import Task
     from medtask.training.recipe import Recipe
-    from medtask.training.train import TaskData, TrainResult
+    from medtask.training.train import TaskData
+    from medtask.training.trained_model import TrainedModel
 
 
 def train(
@@ -39,7 +40,7 @@ def train(
     data: DataSource = None,
     out: options.OutputFolder = None,
     base: options.BaseModels = None,
-    method: options.TrainingMethod = "rslora",
+    method: options.TrainingMethod = DEFAULT_RECIPE.method,
     also: options.FurtherTasks = None,
     gold: GoldColumn = None,
     validation: options.ValidationTable = None,
@@ -47,16 +48,16 @@ def train(
     min_count: options.MinLabelRows = 1,
     cap: options.MaxLabelRows = None,
     sheet: SheetName = None,
-    epochs: options.EpochCount = 3.0,
-    rate: options.LearningRate = None,
-    batch: options.BatchRows = 32,
-    rank: options.AdapterRank = 16,
-    alpha: options.AdapterAlpha = None,
-    dropout: options.AdapterDropout = 0.0,
-    patience: options.EarlyStoppingPatience = 3,
-    validations: options.ValidationsPerEpoch = 1,
-    row_tokens: options.MaxRowTokens = 2048,
-    seed: options.RandomSeed = 0,
+    epochs: options.EpochCount = DEFAULT_RECIPE.epochs,
+    rate: options.LearningRate = DEFAULT_RECIPE.rate,
+    batch: options.BatchRows = DEFAULT_RECIPE.batch,
+    rank: options.AdapterRank = DEFAULT_RECIPE.rank,
+    alpha: options.AdapterAlpha = DEFAULT_RECIPE.alpha,
+    dropout: options.AdapterDropout = DEFAULT_RECIPE.dropout,
+    patience: options.EarlyStoppingPatience = DEFAULT_RECIPE.patience,
+    validations: options.ValidationsPerEpoch = DEFAULT_RECIPE.validations,
+    row_tokens: options.MaxRowTokens = DEFAULT_RECIPE.row_tokens,
+    seed: options.RandomSeed = DEFAULT_RECIPE.seed,
     no_pack: options.DisablePacking = False,
     checkpointing: options.GradientCheckpointing = False,
     dtype: options.BaseDtype = "auto",
@@ -71,8 +72,8 @@ def train(
 ) -> None:
     """Train a model on rows with gold.
 
-    The result is a folder that can be used as a model. Ctrl-C keeps the best state so far; the same
-    command resumes the training, also after a crash.
+    The result is a folder that run, evaluate and compare accept like any model. Ctrl-C keeps the
+    best state so far; the same command resumes, also after a crash.
     """
     from medtask.tasks.load import load_task
     from medtask.training.train import TaskData, preview_training
@@ -105,26 +106,26 @@ def train(
             demonstration=demonstration,
         )
     document = (
-        report_to_tracker(tracker, "train", loaded_task, folder, _describe_result(result))
+        report_to_tracker(tracker, "train", loaded_task, folder, result.to_json())
         if result.task_results
         else None
     )
-    if document is not None:  # of several processes that train together the first one speaks
+    if document is not None:  # of several processes, the main one reports
         show.print_json(document) if as_json else _print_result(result)
     raise typer.Exit(result.exit_code)
 
 
 def _train_model(
     task_data: Sequence[TaskData], recipe: Recipe, *, quiet: bool, **settings: Any
-) -> TrainResult:
+) -> TrainedModel:
     from medtask.cli.training_progress import TrainingProgressDisplay
-    from medtask.training.train import train as learn
+    from medtask.training.train import train_tasks
     from medtask.training.validation_metrics import name_score
 
     with TrainingProgressDisplay(quiet=quiet) as display, redirect_stdout(sys.stderr):
         display.model_title = " + ".join(recipe.bases) or "TF-IDF"
         display.score_name = name_score(data.task for data in task_data)
-        return learn(task_data, recipe, observer=display, **settings)
+        return train_tasks(task_data, recipe, observer=display, **settings)
 
 
 def _default_folder(task: Task, method: str) -> Path:
@@ -150,64 +151,38 @@ def _open_task_data(argument: str) -> TaskData:
     return TaskData(task, read_table(Path(table) if table else task.data))
 
 
-def _describe_result(result: TrainResult) -> dict[str, Any]:
-    return {
-        "folder": str(result.folder),
-        "state": result.state,
-        "tasks": [
-            {
-                "task": task_result.task,
-                "measure": task_result.headline_metric,
-                "metrics": {
-                    name: asdict(figure) if figure else None
-                    for name, figure in task_result.metrics.items()
-                },
-                "rivals": {name: asdict(figure) for name, figure in task_result.baselines.items()},
-                "calibration": task_result.calibration,
-            }
-            for task_result in result.task_results
-        ],
-        "validation_loss": result.validation_loss,
-        "untrained": result.base_score,
-        "seconds": result.seconds,
-        "notes": list(result.notes),
-        "exit_code": result.exit_code,
-    }
-
-
-def _print_result(result: TrainResult) -> None:
+def _print_result(model: TrainedModel) -> None:
     from medtask.evaluation.kinds.metrics import get_metric_title
 
-    for task_result in result.task_results:
+    for task_result in model.task_results:
         if task_result.score is not None:
-            name = f"{task_result.task}: " if len(result.task_results) > 1 else ""
+            name = f"{task_result.task}: " if len(model.task_results) > 1 else ""
             baselines = "".join(
                 f"   {baseline} {figure.value:.3f}"
                 for baseline, figure in task_result.baselines.items()
             )
-            # While it trains, several labels are judged by all yes-or-no decisions: that is no
-            # figure to stand beside an F1.
-            comparable = len(result.task_results) == 1 and task_result.headline_metric == "accuracy"
+            # Validations of several labels report the share of right decisions, which is not
+            # comparable with an F1.
+            comparable = len(model.task_results) == 1 and task_result.headline_metric == "accuracy"
             untrained = (
-                f"   untrained {result.base_score:.3f}"
-                if comparable and result.base_score is not None
+                f"   untrained {model.base_score:.3f}"
+                if comparable and model.base_score is not None
                 else ""
             )
             metric = task_result.headline_metric
             show.print_line(
-                f"{name}{get_metric_title(metric)} on rows kept for validation"
+                f"{name}{get_metric_title(metric)} on validation rows"
                 f" {task_result.score}{baselines}{untrained}"
             )
         if task_result.calibration:
             show.print_line((task_result.calibration, "dim"))
-    if result.state == "interrupted":
+    if model.state == "interrupted":
         show.print_line(
-            "Stopped: the folder contains the best state so far. Run the same command again to "
-            "resume."
+            "Stopped: the folder holds the best state so far. Run the same command again to resume."
         )
     show.print_line(
-        (f"{result.folder}/", "bold"),
+        (f"{model.path}/", "bold"),
         "   "
-        + "  ".join(sorted(path.name for path in result.folder.iterdir() if path.name[0] != ".")),
+        + "  ".join(sorted(path.name for path in model.path.iterdir() if path.name[0] != ".")),
     )
-    show.print_line(f"medtask run TASK TABLE --model {result.folder}")
+    show.print_line(f"medtask run TASK TABLE --model {model.path}")

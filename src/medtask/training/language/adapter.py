@@ -1,6 +1,4 @@
-"""What of a language model is trained: small matrices beside its own (an adapter), or all of its
-weights; and both as files.
-"""
+"""The weights of a language model that are trained, an adapter or all of them, and their files."""
 
 from __future__ import annotations
 
@@ -17,21 +15,20 @@ CONFIG = "adapter_config.json"
 
 
 def choose_lora_alpha(recipe: Recipe) -> float:
-    """LoRA's alpha: what was given, else 16 where it is divided by the rank's root (rsLoRA), twice
-    the rank where by the rank (LoRA).
+    """LoRA's alpha: the recipe's, or 16 for rsLoRA (divided by the root of the rank) and twice the
+    rank for LoRA (divided by the rank).
 
-    Behind AdamW, whose steps are all of one size, what an adapter adds grows with alpha times the
-    root of the rank (rsLoRA): with an alpha as large as the rank, small ranks would hardly learn,
-    and large ones run away.
+    AdamW's steps have a fixed size, so the update of an rsLoRA adapter grows with alpha times the
+    root of the rank: with alpha equal to the rank, small ranks would hardly learn and large ones
+    diverge.
     """
     if recipe.alpha is not None:
         return recipe.alpha
-    return 16.0 if recipe.method in ("rslora", "qlora") else 2.0 * recipe.rank
+    return 16.0 if recipe.spec.scales_by_root else 2.0 * recipe.rank
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
-    """A PeftModel around a causal language model, whose linear layers (but not its head) get
-    adapters; the rest is frozen.
+    """A PeftModel with adapters on all linear layers but the head; the rest is frozen.
 
     LoRA: Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732); DoRA:
     Liu et al. 2024 (arXiv 2402.09353); QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). By PEFT.
@@ -42,21 +39,21 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         r=recipe.rank,
         lora_alpha=choose_lora_alpha(recipe),
         lora_dropout=recipe.dropout,
-        use_rslora=recipe.method in ("rslora", "qlora"),
+        use_rslora=recipe.spec.scales_by_root,
         use_dora=recipe.method == "dora",
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
-        if recipe.method == "qlora":
+        warnings.simplefilter("ignore", FutureWarning)  # libraries warn each other
+        if recipe.spec.quantize:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         return get_peft_model(model, config)
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """An adapter's matrices in checkpoints: float32, by themselves."""
+    """An adapter's matrices in checkpoints, in float32."""
 
     model: Any
 
@@ -64,8 +61,7 @@ class AdapterWeights:
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
-        # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up
-        # on the Hub.
+        # Not "auto": PEFT would ask the Hub whether embeddings were trained too.
         found = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         state = {name: weight.detach().contiguous().cpu() for name, weight in found.items()}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -100,14 +96,14 @@ class FullWeights:
             if hasattr(self.model, "all_tied_weights_keys")
             else set()
         )
-        assert not strange and set(missing) <= tied, "a checkpoint holds the weights of its model"
+        assert not strange and set(missing) <= tied, "a checkpoint does not match its model"
 
 
 def write_adapter(model: Any, base: str, best_folder: Path, draft_folder: Path) -> None:
-    """A PEFT folder of the best state: configuration, and the matrices as they were trained.
+    """Write a PEFT folder of the best state.
 
-    PEFT names the base by a path of its own (the built-in model's would be that of its unpacked
-    copy): it is the user's reference that has to stand there.
+    PEFT would name the base by its local path, for the built-in model that of its unpacked copy;
+    the folder has to hold the user's reference.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.inference_mode = base, True
@@ -116,7 +112,7 @@ def write_adapter(model: Any, base: str, best_folder: Path, draft_folder: Path) 
 
 
 def write_full_model(best_folder: Path, draft_folder: Path, tokenizer: Any) -> None:
-    """A whole model's folder of the best state, with its tokenizer."""
+    """Write a model folder of the best state, with its tokenizer."""
     for file in best_folder.iterdir():
         if file.name != "best.json":
             shutil.copyfile(file, draft_folder / file.name)

@@ -1,6 +1,4 @@
-"""Which rows are learnt from in which step: the same for the same seed, on any machine, after any
-interruption.
-"""
+"""The rows of every step: the same for the same seed, on any machine and after any interruption."""
 
 from __future__ import annotations
 
@@ -10,19 +8,23 @@ import numpy as np
 
 from medtask.training.language.tokenized_example import TokenizedExample
 
-# Batches of one stretch are filled by length: rows of like length waste nothing, and a stretch is
-# long enough to stay mixed.
+# Rows are sorted by length within buckets of this many batches: similar lengths waste no padding,
+# and buckets are large enough to stay mixed.
 BATCHES_PER_BUCKET = 8
 
 
 def order_batches(
     tasks: Sequence[int], lengths: Sequence[int], batch: int, steps: int, seed: int
 ) -> list[list[int]]:
-    """Rows (by index) for each of ``steps`` steps: every row once an epoch, grouped by task and
-    length, the groups in random order.
+    """The rows (indices) of each of ``steps`` steps: every row once per epoch, batches in random
+    order.
 
-    ``tasks``: which task a row is of: a batch holds rows of one task, that they may share a prefix.
-    ``lengths``: in tokens.
+    Args:
+        tasks: The task of each row. A batch holds rows of one task, which share a prefix.
+        lengths: The tokens of each row. Batches hold rows of similar length.
+        batch: Rows per step.
+        steps: The number of steps.
+        seed: Decides the order.
     """
     batches: list[list[int]] = []
     epoch = 0
@@ -53,15 +55,16 @@ def _bucket_by_length(
 
 
 def count_batches(tasks: Sequence[int], batch: int) -> int:
-    """Steps of an epoch."""
+    """The number of batches of an epoch."""
     return sum(-(-list(tasks).count(task) // batch) for task in set(tasks))
 
 
 def split_into_packs(
     examples: Sequence[TokenizedExample], max_tokens: int
 ) -> Iterator[list[TokenizedExample]]:
-    """Passages of one step in packs of at most ``max_tokens`` tokens, or one passage; the longest
-    first.
+    """The examples of a step in packs of at most ``max_tokens`` tokens, or of one example.
+
+    The longest come first.
     """
     pack: list[TokenizedExample] = []
     tokens = 0

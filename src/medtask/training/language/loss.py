@@ -1,9 +1,9 @@
-"""What is learnt: to say gold's answer, and to prefer it to the other answers of the set.
+"""The losses of training: of the choice among the allowed answers, and of the answer's tokens.
 
-Two losses, in nats. *Of the set*: minus the log-probability of gold within the allowed answers, the
-very number that scoring reports (at every branching of the label trie the model's probabilities are
-renormalised over the allowed tokens). *Of the answer*: minus the mean log-probability of the
-answer's tokens over the whole vocabulary. The prompt is never learnt.
+Both are in nats. The *choice loss* is minus the log-probability of gold among the allowed answers,
+the number that scoring reports: at every branching of the label trie, the model's probabilities are
+renormalised over the allowed tokens. The *answer loss* is minus the mean log-probability of the
+answer's tokens over the whole vocabulary. Tokens of the prompt have no loss.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from torch.utils.checkpoint import checkpoint
 from medtask.engines.hf.lm_head import MAX_LOGIT_ELEMENTS, LmHead
 from medtask.training.language.packing import PackedExamples
 
-# What an answer's wording counts beside the choice, where there is one. Without any the model would
-# forget how to say an answer by itself, which servers without exact scoring rely on.
+# The weight of the answer loss beside the choice loss. Without it the model would forget to
+# generate an answer, which servers without exact scoring rely on.
 ANSWER_LOSS_WEIGHT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class PackLosses:
-    """Sums over the rows of a pack. ``total`` carries gradients. ``choice_loss``: of the set,
-    None for kinds that are written.
+    """Sums over the rows of a pack.
+
+    Attributes:
+        total: The loss that is minimised, with gradients.
+        choice_loss: None for kinds that are generated.
     """
 
     total: Tensor
@@ -37,25 +40,25 @@ class PackLosses:
 
     @property
     def reported_loss(self) -> float:
-        """What a validation measures too: of the set, or of the wording where nothing is chosen."""
+        """The loss that validations measure: of the choice, or of the answer without a choice."""
         return self.answer_loss if self.choice_loss is None else self.choice_loss
 
 
 def compute_losses(head: LmHead, hidden: Tensor, packed: PackedExamples) -> PackLosses:
-    """The losses of a pack whose last hidden states [tokens, hidden size] were read."""
-    wording = _compute_answer_loss(head, hidden, packed)
+    """The losses of a pack from its last hidden states [tokens, hidden size]."""
+    answer = _compute_answer_loss(head, hidden, packed)
     choice = _compute_choice_loss(head, hidden, packed)
-    total = wording.sum() if choice is None else choice.sum() + ANSWER_LOSS_WEIGHT * wording.sum()
+    total = answer.sum() if choice is None else choice.sum() + ANSWER_LOSS_WEIGHT * answer.sum()
     return PackLosses(
         total,
         None if choice is None else float(choice.detach().sum()),
-        float(wording.detach().sum()),
+        float(answer.detach().sum()),
         len(packed.examples),
     )
 
 
 def _compute_answer_loss(head: LmHead, hidden: Tensor, packed: PackedExamples) -> Tensor:
-    """[passages]: mean loss of the tokens of gold's lines."""
+    """Mean loss of the tokens of gold's paths [examples]."""
     indices: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
@@ -82,9 +85,7 @@ def _compute_answer_loss(head: LmHead, hidden: Tensor, packed: PackedExamples) -
 
 
 def _compute_choice_loss(head: LmHead, hidden: Tensor, packed: PackedExamples) -> Tensor | None:
-    """[passages]: the mean loss over a passage's branches of the choice within the set; None where
-    nothing is chosen.
-    """
+    """Mean choice loss over an example's branches [examples]; None without a choice."""
     sequence_choices = any(example.sequence_choices for example in packed.examples)
     forks = [
         (
@@ -122,7 +123,7 @@ def _compute_choice_loss(head: LmHead, hidden: Tensor, packed: PackedExamples) -
 
 
 def _compute_sequence_choice_loss(head: LmHead, hidden: Tensor, packed: PackedExamples) -> Tensor:
-    """[passages]: minus the log-share of gold among candidates that are weighed by their text."""
+    """Minus gold's log-probability among candidates scored by their whole text [examples]."""
     rows = []
     for example, paths in zip(packed.examples, packed.path_positions, strict=True):
         row = hidden.new_zeros((), dtype=torch.float32)
@@ -154,9 +155,10 @@ def _score_path(
 
 
 def _log_softmax_at(head: LmHead, states: Tensor, targets: Tensor) -> Tensor:
-    """[rows]: log-probability of each target over the whole vocabulary, in float32. Many rows are
-    read in pieces, whose logits are computed again in the backward pass: over a large vocabulary
-    they are the widest thing there is.
+    """Log-probability of each target over the whole vocabulary, in float32 [rows].
+
+    Many rows are read in chunks whose logits are recomputed in the backward pass: over a large
+    vocabulary, logits are the largest tensors.
     """
 
     def compute(rows: Tensor, row_targets: Tensor) -> Tensor:
@@ -166,7 +168,5 @@ def _log_softmax_at(head: LmHead, states: Tensor, targets: Tensor) -> Tensor:
     count = max(1, MAX_LOGIT_ELEMENTS // head.weight.shape[0])
     if len(states) <= count:
         return compute(states, targets)
-    pieces = zip(states.split(count), targets.split(count), strict=True)
-    return torch.cat(
-        [checkpoint(compute, rows, wanted, use_reentrant=False) for rows, wanted in pieces]
-    )
+    chunks = zip(states.split(count), targets.split(count), strict=True)
+    return torch.cat([checkpoint(compute, *chunk, use_reentrant=False) for chunk in chunks])

@@ -1,6 +1,4 @@
-"""A language model as Trainer trains it: a module whose forward pass takes passages and gives their
-losses.
-"""
+"""A language model as Trainer trains it: a module that maps tokenized examples to their losses."""
 
 from __future__ import annotations
 
@@ -16,14 +14,18 @@ from medtask.training.language.batching import split_into_packs
 from medtask.training.language.loss import PackLosses, compute_losses
 from medtask.training.language.packing import pack_examples, pad_examples
 from medtask.training.language.tokenized_example import TokenizedExample
-from medtask.training.trainer import MedtaskTrainer
+from medtask.training.trainer import MedtaskTrainer, TrainingLoop
 
 
 class LanguageLossModel(torch.nn.Module):
-    """``model``: a causal language model of transformers, or PEFT's wrapper around one.
-    ``packed``: its attention is ours, and passages that share a prefix are read as one
-    sequence; else they are read side by side, padded, by the model's own. ``share_prefix``
-    False: packed, but every row reads its whole prompt.
+    """Computes the losses of a pack of examples.
+
+    Args:
+        model: A causal language model of transformers, or PEFT's wrapper around one.
+        base: The model itself.
+        packed: Whether examples are read as one sequence by medtask's attention; otherwise they
+            are padded and read by the model's own attention.
+        share_prefix: Whether packed examples share one pass over their common prefix.
     """
 
     def __init__(self, model: Any, base: Any, *, packed: bool, share_prefix: bool = True) -> None:
@@ -55,22 +57,26 @@ class LanguageLossModel(torch.nn.Module):
 
 
 class LanguageTrainer(MedtaskTrainer):
-    """Takes a step over one batch of passages, in packs of at most ``pack_tokens`` tokens."""
+    """Trains on one batch per step, in packs of at most ``pack_tokens`` tokens."""
 
     def __init__(
-        self, *, tokenized_examples: Sequence[TokenizedExample], pack_tokens: int, **options: Any
+        self,
+        loop: TrainingLoop,
+        examples: Sequence[TokenizedExample],
+        pack_tokens: int,
+        **options: Any,
     ) -> None:
-        super().__init__(count_batch=self._count_batch, **options)
-        self.passages, self.pack_tokens = tokenized_examples, pack_tokens
+        super().__init__(loop, self._count_batch, **options)
+        self.examples, self.pack_tokens = examples, pack_tokens
 
     def forward_backward(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
         model.train()
-        rows = [self.passages[row] for row in inputs["rows"]]
+        rows = [self.examples[row] for row in inputs["rows"]]
         packs = list(split_into_packs(rows, self.pack_tokens))
         loss = 0.0
         for index, pack in enumerate(packs):
-            # With several processes gradients are exchanged once, behind the last pack: processes
-            # may have unlike numbers of them.
+            # With several processes, gradients are synchronised once, after the last pack:
+            # processes may have different numbers of packs.
             with nullcontext() if index == len(packs) - 1 else self.accelerator.no_sync(model):
                 losses = model(pack)
                 self.accelerator.backward(losses.total / len(rows))
@@ -78,12 +84,12 @@ class LanguageTrainer(MedtaskTrainer):
         return torch.tensor(loss, device=self.args.device)
 
     def _count_batch(self, inputs: Any) -> tuple[int, int]:
-        rows = [self.passages[row] for row in inputs["rows"]]
+        rows = [self.examples[row] for row in inputs["rows"]]
         return len(rows), sum(example.max_length for example in rows)
 
 
 class BatchDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """The rows of every step, in order: Trainer takes one item a step."""
+    """The rows of every step, in order: Trainer takes one item per step."""
 
     def __init__(self, batches: Sequence[Sequence[int]]) -> None:
         self.batches = batches
@@ -96,7 +102,7 @@ class BatchDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def unwrap_batch(items: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
-    """An item is a batch already."""
+    """Return the only item, which is a batch."""
     return items[0]
 
 
@@ -104,7 +110,7 @@ def unwrap_batch(items: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
 def compute_mean_answer_loss(
     loss_model: LanguageLossModel, examples: Sequence[TokenizedExample], pack_tokens: int
 ) -> float:
-    """Mean loss of a row's answer, in nats a token, for kinds that are written."""
+    """Mean loss of the answers, in nats per token, for kinds that are generated."""
     loss_model.eval()
     losses = [loss_model(pack) for pack in split_into_packs(examples, pack_tokens)]
     return sum(loss.answer_loss for loss in losses) / max(1, sum(loss.rows for loss in losses))

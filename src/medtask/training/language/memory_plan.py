@@ -1,6 +1,4 @@
-"""What a training needs of a machine's memory, before anything is loaded; and how it is made to
-fit.
-"""
+"""The memory that a training needs, and the pack size and checkpointing that make it fit."""
 
 from __future__ import annotations
 
@@ -11,24 +9,21 @@ from medtask.display import format_bytes
 from medtask.errors import ModelTooLarge
 from medtask.training.recipe import Recipe
 
-PACK_TOKENS = {
-    "cpu": 2048,
-    "cuda": 16384,
-    "mps": 4096,
-}  # more of them would be no faster, only larger
+# Larger packs take more memory and are no faster.
+PACK_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 WORKING_BYTES = 900_000_000  # Python, torch and the logits of one piece
-# What allocators keep beside what is asked of them: the built-in model's trainings were seen to
-# take up to 1.4 times the sum.
+# For what allocators keep: trainings of the built-in model took up to 1.4 times the sum.
 _MARGIN = 1.5
-# Bytes of a trained weight besides itself: its gradient and AdamW's two moments, in float32.
+# Bytes per trained weight besides itself: its gradient and AdamW's two moments, in float32.
 _OPTIMIZER_BYTES = 12.0
 _WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.65}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDimensions:
-    """The sizes of a model that decide what a token costs. ``weights``: how many there are;
-    ``ffn_size``: of the widest layer between.
+    """The sizes of a model that decide the memory per token.
+
+    ``weights`` is the number of weights, ``ffn_size`` the width of the feed-forward layer.
     """
 
     weights: int
@@ -40,8 +35,12 @@ class ModelDimensions:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """``pack_tokens``: tokens of one forward and backward pass. ``needed_bytes`` and
-    ``allowed_bytes`` in bytes. ``notes``: what was chosen for the user.
+    """How a training fits into memory.
+
+    Attributes:
+        pack_tokens: Tokens per forward and backward pass.
+        checkpointing: Whether activations are recomputed in the backward pass.
+        notes: What was chosen for the user.
     """
 
     pack_tokens: int
@@ -52,8 +51,8 @@ class MemoryPlan:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """In a line, for a person."""
-        again = ", activations computed again" if self.checkpointing else ""
+        """The plan in a line."""
+        again = ", activations recomputed" if self.checkpointing else ""
         return (
             f"memory {format_bytes(self.needed_bytes)} of {format_bytes(self.allowed_bytes)}: "
             f"{self.trained_weights:,} trained weights, "
@@ -72,79 +71,74 @@ def read_model_dimensions(config: Any, weights: int) -> ModelDimensions:
 
 
 def count_trained_weights(dimensions: ModelDimensions, recipe: Recipe) -> int:
-    """How many weights are trained, about: of an adapter's two matrices beside each of a layer's
-    seven.
-    """
-    if recipe.method == "full":
+    """Roughly how many weights are trained: two matrices beside each of a layer's seven."""
+    if not recipe.spec.adapter:
         return dimensions.weights
     ends = 4 * 2 * dimensions.hidden + 3 * (dimensions.hidden + dimensions.ffn_size)
     return recipe.rank * ends * dimensions.layers
 
 
-def plan_memory(
-    dimensions: ModelDimensions,
-    recipe: Recipe,
-    *,
-    weight_format: str,
-    device: str,
-    allowed_bytes: int,
-    max_row_tokens: int,
-) -> MemoryPlan:
-    """How large packs may be, and whether activations have to be computed again.
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """What a training has to fit into, and the format of the base's weights."""
 
-    ``weight_format``: format of the weights; ``allowed_bytes``: bytes; ``max_row_tokens``: tokens
-    of the longest row. TooBig where nothing fits.
+    weight_format: str
+    device: str
+    allowed_bytes: int
+    max_row_tokens: int
+
+
+def plan_memory(dimensions: ModelDimensions, recipe: Recipe, limits: MemoryLimits) -> MemoryPlan:
+    """Choose the pack size, and checkpointing where nothing fits without it.
+
+    Raises ModelTooLarge where nothing fits.
     """
+    longest, allowed_bytes = limits.max_row_tokens, limits.allowed_bytes
     trained = count_trained_weights(dimensions, recipe)
     fixed = (
-        dimensions.weights * _WEIGHT_BYTES[weight_format]
+        dimensions.weights * _WEIGHT_BYTES[limits.weight_format]
         + trained * (_OPTIMIZER_BYTES + 4.0)
         + WORKING_BYTES
     )
-    size = 2.0 if weight_format in ("bfloat16", "float16", "4bit") else 4.0
-    most = PACK_TOKENS[device.partition(":")[0]]
+    most = PACK_TOKENS[limits.device.partition(":")[0]]
     for checkpointing in (True,) if recipe.checkpointing else (False, True):
-        token = _count_token_bytes(dimensions, size, recipe, checkpointing, max_row_tokens)
+        token = _count_token_bytes(dimensions, recipe, limits, checkpointing)
         fits = int((allowed_bytes / _MARGIN - fixed) / token)
-        if fits >= min(max_row_tokens, most):
-            tokens = max(max_row_tokens, min(most, fits))
+        if fits >= min(longest, most):
+            tokens = max(longest, min(most, fits))
             notes = (
                 ()
                 if recipe.checkpointing or not checkpointing
-                else ("--checkpointing, to stay within the memory (a third slower)",)
+                else ("--checkpointing was chosen to stay within the memory (a third slower)",)
             )
             return MemoryPlan(
                 tokens, checkpointing, trained, int(fixed + tokens * token), allowed_bytes, notes
             )
-    needed = int((fixed + max_row_tokens * token) * _MARGIN)
-    lighter = [
-        "--method qlora (on CUDA)"
-        if recipe.method != "qlora" and device.startswith("cuda")
-        else "",
-        "--method lora" if recipe.method == "full" else "",
-        f"--row-tokens {max_row_tokens // 2}" if max_row_tokens > 512 else "",
-        "a smaller base model",
-    ]
+    needed = int((fixed + longest * token) * _MARGIN)
     raise ModelTooLarge(
         f"training {recipe.base} by {recipe.method} needs about {format_bytes(needed)}; "
         f"{format_bytes(allowed_bytes)} may be used here",
-        fix=f"take {', or '.join(filter(None, lighter))}",
+        fix=f"choose {_list_remedies(recipe, limits)}",
     )
 
 
+def _list_remedies(recipe: Recipe, limits: MemoryLimits) -> str:
+    on_cuda = limits.device.startswith("cuda")
+    remedies = ["--method qlora (on CUDA)"] if on_cuda and not recipe.spec.quantize else []
+    remedies += [] if recipe.spec.adapter else ["--method lora"]
+    if limits.max_row_tokens > 512:
+        remedies.append(f"--row-tokens {limits.max_row_tokens // 2}")
+    return ", or ".join([*remedies, "a smaller base model"])
+
+
 def _count_token_bytes(
-    dimensions: ModelDimensions,
-    number_bytes: float,
-    recipe: Recipe,
-    checkpointing: bool,
-    max_row_tokens: int,
+    dimensions: ModelDimensions, recipe: Recipe, limits: MemoryLimits, checkpointing: bool
 ) -> float:
-    """Bytes that one token of a pack keeps until its backward pass: what each layer's products were
-    made of, and its scores.
-    """
+    """Bytes that one token of a pack keeps until its backward pass: inputs of products, scores."""
+    number_bytes = 4.0 if limits.weight_format == "float32" else 2.0
     inner = dimensions.hidden * 12 + dimensions.ffn_size * 5 + recipe.rank * 7
-    scores = dimensions.heads * min(max_row_tokens, 512) * (4.0 / number_bytes)
+    scores = dimensions.heads * min(limits.max_row_tokens, 512) * (4.0 / number_bytes)
     layer = (inner + scores) * number_bytes
-    if checkpointing:  # one layer's at a time, and what went into each
+    if checkpointing:  # one layer's activations at a time, and the inputs of all layers
         return layer + dimensions.layers * dimensions.hidden * number_bytes
     return layer * dimensions.layers

@@ -1,4 +1,4 @@
-"""What training a language model would take: steps, memory, and the command for several GPUs."""
+"""What training a language model would take: steps, memory, the command for several GPUs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from medtask.engines.files.model_files import locate_model
 from medtask.engines.files.weights import count_parameters, dequantize_gguf
 from medtask.hardware import choose_device, inspect_machine
+from medtask.training.language.base_model import check_language_base
 from medtask.training.language.batching import count_batches
-from medtask.training.language.fit import check_language_base
-from medtask.training.language.memory_plan import plan_memory, read_model_dimensions
+from medtask.training.language.memory_plan import MemoryLimits, plan_memory, read_model_dimensions
 from medtask.training.recipe import Recipe
 from medtask.training.training_data import TrainingData
 
 
 def preview_language(training_data: Sequence[TrainingData], recipe: Recipe) -> list[str]:
-    """Lines for a person. The base is located and its configuration is read, its weights are not.
-    TooBig, UsageError as in training.
+    """Describe the training in lines. The base's weights are not read.
+
+    Raises ModelTooLarge and UsageError as training does.
     """
     from transformers import AutoConfig
 
@@ -29,18 +30,10 @@ def preview_language(training_data: Sequence[TrainingData], recipe: Recipe) -> l
     layout = read_model_dimensions(AutoConfig.from_pretrained(source), count_parameters(files))
     device = choose_device(recipe.device, machine)
     natural = "bfloat16" if not device.startswith("cpu") or machine.native_bf16 else "float32"
-    number = (
-        "4bit" if recipe.method == "qlora" else natural if recipe.dtype == "auto" else recipe.dtype
-    )
+    number = recipe.spec.quantize or (natural if recipe.dtype == "auto" else recipe.dtype)
     free = machine.accelerator_bytes if device.startswith("cuda") else machine.available_bytes
-    plan = plan_memory(
-        layout,
-        recipe,
-        weight_format=number,
-        device=device,
-        allowed_bytes=min(free, recipe.memory) if recipe.memory is not None else free,
-        max_row_tokens=recipe.row_tokens,
-    )
+    allowed = min(free, recipe.memory) if recipe.memory is not None else free
+    plan = plan_memory(layout, recipe, MemoryLimits(number, device, allowed, recipe.row_tokens))
     tasks = [index for index, data in enumerate(training_data) for _ in data.train]
     steps = max(1, round(count_batches(tasks, recipe.batch) * recipe.epochs))
     command = shlex.join(["-m", "medtask", *[word for word in sys.argv[1:] if word != "--dry-run"]])

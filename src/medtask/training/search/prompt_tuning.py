@@ -1,6 +1,4 @@
-"""A search of words from beginning to end: rows divided, candidates tried, the best held against
-the task as it was, a file written.
-"""
+"""A search for better words of a task: candidates, the comparison on test rows, the task file."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Literal
+from typing import Any, Literal
 
 from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
@@ -36,20 +34,28 @@ from medtask.training.search.search_data import SearchData
 from medtask.training.search.task_rewriting import rewrite_task
 
 SearchTarget = Literal["prompt", "examples", "mipro"]
-_EXAMPLE_SEARCH_SHARE = 0.5  # of the time, where instructions are searched for after them
+_EXAMPLE_SEARCH_SHARE = 0.5  # of the time, where instructions are searched for afterwards
 _NO_GAIN_TEXT = (
-    "Nothing did better than the task as it is on the {rows} validation rows; the test "
+    "Nothing was better than the original task on the {rows} validation rows; the test "
     "rows were not used."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTuningResult:
-    """What a search of words came to. ``gain``: None where nothing did better on validation, so
-    that nothing was tested. ``task_text``: the new task file, None where it is not to be written;
-    ``changed``: which of its keys are new. ``before`` and ``after``: the headline on validation, by
-    which the result was chosen: the second is too good; None where not even that was asked.
-    ``ended``: why the search ended.
+    """The result of a search for better words.
+
+    Attributes:
+        best: The best candidate.
+        changed: The keys of the task file that it changes.
+        gain: The gain on the test rows; None where nothing was better on validation.
+        task_text: The new task file; None where it is not to be written.
+        before: The headline metric of the original task on validation; None if not measured.
+        after: The same of the best candidate, which is too good because it was chosen by it.
+        trials: How many candidates were tried.
+        ended: Why the search ended.
+        rows: The numbers of training, validation and test rows.
+        path: The new task file, where it was written.
     """
 
     best: PromptCandidate
@@ -63,12 +69,30 @@ class PromptTuningResult:
     rows: dict[str, int]
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    path: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values, without texts of rows."""
+        return {
+            "what": "words",
+            "verdict": self.summarize(),
+            "gain": self.gain.to_json() if self.gain else None,
+            "changed": list(self.changed),
+            "examples": len(self.best.examples or ()),
+            "written": str(self.path) if self.path else None,
+            "validation": {"before": self.before, "after": self.after},
+            "trials": self.trials,
+            "rows": self.rows,
+            "ended": self.ended,
+            "notes": list(self.notes),
+            "interrupted": self.interrupted,
+        }
 
     def summarize(self) -> str:
-        """One or two sentences that a reader may rely on."""
+        """The result in one or two sentences."""
         if self.gain is None and self.trials <= 1:
             return (
-                f"Nothing was tried beside the task as it is, since {self.ended}; the test "
+                f"Nothing but the original task was tried, because {self.ended}; the test "
                 "rows were not used."
             )
         return (
@@ -78,147 +102,153 @@ class PromptTuningResult:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PromptTuningOptions:
+    """Options of a search for words.
+
+    Attributes:
+        seed: The seed of all random choices.
+        keep_anyway: Whether a result without a shown gain is written, too.
+        allow_phi: Whether a task with ``phi: true`` may get texts of rows into its file.
+        proposer: The engine that writes instructions; None for the engine that answers.
+    """
+
+    seed: int = 0
+    keep_anyway: bool = False
+    allow_phi: bool = False
+    proposer: Engine | None = None
+
+
+DEFAULT_TUNING = PromptTuningOptions()
+
+
 def tune_prompt(
     search_data: SearchData,
     engine: Engine,
     search_targets: Sequence[SearchTarget],
     budget: SearchBudget,
     observer: SearchObserver,
-    *,
-    proposer: Engine | None = None,
-    seed: int = 0,
-    keep_anyway: bool = False,
-    allow_phi: bool = False,
+    options: PromptTuningOptions = DEFAULT_TUNING,
 ) -> PromptTuningResult:
-    """Search for other words for the task of ``search_data`` with one engine, and measure what was
-    found on the rows of the test.
+    """Search for better words of a task with one engine, and measure the gain on test rows.
 
-    ``proposer``: who writes instructions; the engine itself where none is given. A Ctrl-C ends the
-    search, and the best so far is measured; a second one ends the process. UsageError for a task of
-    patients' data, whose rows would stand in the file, without ``allow_phi``; EngineError or
-    UsageError where an engine cannot do its part.
+    A Ctrl-C ends the search, and the best candidate so far is measured; a second one ends the
+    process.
+
+    Raises UsageError for a task with ``phi: true`` without ``allow_phi``, and UsageError or
+    EngineError where an engine lacks a capability.
     """
-    task = search_data.task
-    _check_phi(task, allow_phi)
+    task, proposer = search_data.task, options.proposer or engine
+    _check_phi(task, options.allow_phi)
     narrowed = narrow_task(task)
     check_engine(narrowed, engine)
-    stages = _plan_stages(
-        narrowed, engine, proposer or engine, search_targets, budget, seed, observer
-    )
-    guard = partial(guard_network, engine, proposer or engine)
+    guard = partial(guard_network, engine, proposer)
     with guard(), catch_signals() as signals:
         evaluator = CandidateEvaluator(narrowed, engine, search_data, budget, observer, signals)
+        stages = _plan_stages(evaluator, proposer, search_targets, options.seed)
         ended, interrupted = _run_stages(evaluator, stages)
-    notes = _list_notes(task, narrowed)
     changed = _list_changed_keys(extract_candidate(narrowed), evaluator.best)
-    rows = {
-        "train": len(evaluator.train),
-        "validation": len(evaluator.validation),
-        "test": evaluator.test_rows,
-    }
     gain, text = None, None
     if changed:
         observer.on_stage(
-            f"Asking {evaluator.test_rows:,} test rows twice: the task as it was, and the best "
-            "found"
+            f"Answering {evaluator.test_rows:,} test rows twice, with the original task and with "
+            "the best candidate"
         )
-        # Further passes may name models that have still to be fetched.
+        # Further passes may name models that still have to be downloaded.
         with nullcontext() if any(one.model for one in task.passes) else guard():
-            gain, text = _evaluate_on_test(search_data, engine, evaluator, seed)
-        text = text if gain.is_significant or keep_anyway else None
-    before, after = (
-        (evaluator.baseline_value, evaluator.value) if evaluator.evaluated_count else (None, None)
-    )
+            gain, text = _evaluate_on_test(search_data, engine, evaluator, options.seed)
+    measured = evaluator.evaluated_count > 0
     return PromptTuningResult(
         best=evaluator.best,
         changed=changed,
         gain=gain,
-        task_text=text,
-        before=before,
-        after=after,
+        task_text=text if options.keep_anyway or (gain and gain.is_significant) else None,
+        before=evaluator.baseline_value if measured else None,
+        after=evaluator.value if measured else None,
         trials=evaluator.evaluated_count,
         ended=ended,
-        rows=rows,
-        notes=notes,
+        rows={
+            "train": len(evaluator.train),
+            "validation": len(evaluator.validation),
+            "test": evaluator.test_rows,
+        },
+        notes=_list_notes(task, narrowed),
         interrupted=interrupted,
     )
 
 
 def write_tuned_task(path: Path, result: PromptTuningResult) -> None:
-    """Write the new task file, whole or not at all, for its owner only."""
+    """Write the new task file atomically, readable for its owner only."""
     assert result.task_text is not None
     replace_text(path, result.task_text)
 
 
-SearchStage = tuple[str, float, Callable[[CandidateEvaluator], None]]
+@dataclass(frozen=True, slots=True)
+class SearchStage:
+    """One search, and its share of the time that is left when it begins."""
+
+    title: str
+    share: float
+    search: Callable[[CandidateEvaluator], None]
 
 
 def _plan_stages(
-    task: Task,
-    engine: Engine,
+    evaluator: CandidateEvaluator,
     proposer_engine: Engine,
     search_targets: Sequence[SearchTarget],
-    budget: SearchBudget,
     seed: int,
-    observer: SearchObserver,
 ) -> list[SearchStage]:
-    """What is searched for, with its share of the time that is left when it begins."""
     stages: list[SearchStage] = []
     if "examples" in search_targets:
         share = _EXAMPLE_SEARCH_SHARE if len(search_targets) > 1 else 1.0
         stages.append(
-            ("Trying worked examples", share, lambda bench: search_examples(bench, seed=seed))
+            SearchStage("Trying worked examples", share, partial(search_examples, seed=seed))
         )
     if "prompt" in search_targets:
         try:
-            check_proposer(task, proposer_engine)
+            check_proposer(evaluator.task, proposer_engine)
         except EngineError as error:
-            if search_targets == ("prompt",) or proposer_engine is not engine:
+            if search_targets == ("prompt",) or proposer_engine is not evaluator.engine:
                 raise
-            observer.on_note(
-                f"{error}: examples alone are searched for; name a model that can write with "
+            evaluator.viewer.on_note(
+                f"{error}: only examples are searched for; name a model that can write with "
                 "--proposer"
             )
-            return [(title, 1.0, search) for title, _, search in stages]
-        proposer = Proposer(proposer_engine, budget, seed=seed)
+            return [replace(stage, share=1.0) for stage in stages]
+        proposer = Proposer(proposer_engine, evaluator.clock, seed=seed)
         stages.append(
-            (
+            SearchStage(
                 f"{proposer_engine.info.title} writes instructions",
                 1.0,
-                lambda bench: search_with_gepa(bench, proposer, seed=seed),
+                partial(search_with_gepa, proposer=proposer, seed=seed),
             )
         )
     if "mipro" in search_targets:
         from medtask.training.search.mipro_search import check_dspy, search_mipro
 
         check_dspy()
-        check_proposer(task, proposer_engine)
-        dspy_proposer = Proposer(proposer_engine, budget, seed=seed)
-        stages.append(
-            (
-                "MIPROv2 tries instructions and examples",
-                1.0,
-                lambda bench: search_mipro(bench, dspy_proposer, seed=seed),
-            )
-        )
+        check_proposer(evaluator.task, proposer_engine)
+        proposer = Proposer(proposer_engine, evaluator.clock, seed=seed)
+        search = partial(search_mipro, proposer=proposer, seed=seed)
+        stages.append(SearchStage("MIPROv2 tries instructions and examples", 1.0, search))
     return stages
 
 
 def _run_stages(evaluator: CandidateEvaluator, stages: Sequence[SearchStage]) -> tuple[str, bool]:
-    """Why it ended, and whether somebody stopped it."""
-    ended = "nothing better came any more"
+    """Run all stages; returns why the search ended, and whether a signal ended it."""
+    ended = "nothing better was found any more"
     try:
-        evaluator.viewer.on_stage("Asking validation rows as the task is")
+        evaluator.viewer.on_stage("Answering validation rows with the original task")
         evaluator.evaluate_baseline()
-        for title, share, search in stages:
-            evaluator.viewer.on_stage(title)
+        for stage in stages:
+            evaluator.viewer.on_stage(stage.title)
             try:
-                with evaluator.clock.limit_to_share(share):
-                    search(evaluator)
-            except SearchStopped as halt:
-                ended = halt.reason
-    except SearchStopped as halt:
-        ended = halt.reason
+                with evaluator.clock.limit_to_share(stage.share):
+                    stage.search(evaluator)
+            except SearchStopped as stop:
+                ended = stop.reason
+    except SearchStopped as stop:
+        ended = stop.reason
     except Interrupted:
         return "it was stopped", True
     return ended, False
@@ -227,9 +257,7 @@ def _run_stages(evaluator: CandidateEvaluator, stages: Sequence[SearchStage]) ->
 def _evaluate_on_test(
     search_data: SearchData, engine: Engine, evaluator: CandidateEvaluator, seed: int
 ) -> tuple[Gain, str]:
-    """The result as its file will be read, held against the task as it was, on the same rows of the
-    test.
-    """
+    """Compare the result, as its file will be read, with the original task on the test rows."""
     task, examples = search_data.task, search_data.test[: evaluator.test_rows]
     plain = rewrite_task(task, evaluator.best, ())
     after = _reload_task(task, plain)
@@ -240,7 +268,7 @@ def _evaluate_on_test(
     verdict = (
         "tuned by medtask tune"
         if gain.is_significant
-        else "tuned by medtask tune, without a gain that the rows could show,"
+        else "tuned by medtask tune, without a significant gain,"
     )
     return gain, rewrite_task(
         task, evaluator.best, (f"{verdict} on {date.today().isoformat()}: {gain.describe()}",)
@@ -248,11 +276,9 @@ def _evaluate_on_test(
 
 
 def _reload_task(task: Task, text: str) -> Task:
-    """What a loader makes of the new file; it stands beside the old one, where paths in it count
-    from.
-    """
+    """Load the new file from beside the old one: paths in it are relative to that folder."""
     assert task.source is not None
-    # A private name, for its owner only: it may hold texts of rows.
+    # Readable for its owner only: it may hold texts of rows.
     with NamedTemporaryFile(
         "w", encoding="utf-8", prefix=".tuned-", suffix=".yaml", dir=task.source.parent
     ) as draft:
@@ -273,12 +299,12 @@ def _list_changed_keys(before: PromptCandidate, after: PromptCandidate) -> tuple
 
 def _list_notes(task: Task, narrow: Task) -> tuple[str, ...]:
     notes = (
-        ["further passes were left out of the search; the test asked all of them"]
+        ["further passes were left out of the search; the test includes them"]
         if task.passes
         else []
     )
     notes += (
-        ["thresholds were not fitted: every label applies from its own threshold, or 0.5, on"]
+        ["thresholds were not fitted: every label applies from its own threshold, or from 0.5"]
         if task.answer_spec != narrow.answer_spec
         else []
     )
@@ -288,11 +314,11 @@ def _list_notes(task: Task, narrow: Task) -> tuple[str, ...]:
 def _check_phi(task: Task, allowed: bool) -> None:
     if task.phi and not allowed:
         fix = (
-            "add --acknowledge-phi if the new task file may hold such texts; keep it then as "
-            "the table is kept"
+            "add --acknowledge-phi if the new task file may hold such texts, and protect it like "
+            "the table"
         )
         raise UsageError(
             "the task says `phi: true`, and worked examples or instructions would put texts of "
-            "rows into its file",
+            "rows into the new task file",
             fix=fix,
         )

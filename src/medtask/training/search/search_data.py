@@ -1,6 +1,4 @@
-"""The rows of a search in parts that share no text and no group: some to learn from, some to choose
-by, some to measure with at the end.
-"""
+"""The training, validation and test rows of a search, which share no text and no group."""
 
 from __future__ import annotations
 
@@ -14,17 +12,21 @@ from medtask.tables.table import Table
 from medtask.tasks.task import Task
 from medtask.training.training_data import RowSelection, TrainingExample, build_training_data
 
-MAX_TEST_ROWS = (
-    1000  # rows: an interval of a few hundredths, and more would take its time from the search
-)
-MIN_PART_ROWS = 8  # rows of any part, below which nothing can be told
+MAX_TEST_ROWS = 1000  # enough for an interval of a few hundredths
+MIN_PART_ROWS = 8
+_PURPOSES = {"train": "to learn from", "validation": "to choose by", "test": "to measure on"}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchData:
-    """``train``: what examples and reflections are taken from. ``validation``: what candidates are
-    chosen by. ``test``: what no search ever sees; the task as it was and the result are asked about
-    these rows, once each. All in an order by chance. ``notes``: what was left out, and why.
+    """The rows of a search, in random order.
+
+    Attributes:
+        task: The task; it names the gold column.
+        train: The source of worked examples and of reflections.
+        validation: Candidates are chosen by these rows.
+        test: No search sees these rows. The original task and the result answer them once each.
+        notes: What was left out, and why.
     """
 
     task: Task
@@ -34,8 +36,12 @@ class SearchData:
     notes: tuple[str, ...] = ()
 
     def to_training_table(self) -> Table:
-        """All rows but those of the test, as a table to train on."""
+        """All rows except the test rows, as a table."""
         return read_table([example.record.fields for example in (*self.train, *self.validation)])
+
+    def count_rows(self) -> dict[str, int]:
+        """The number of rows of each part."""
+        return {name: len(getattr(self, name)) for name in _PURPOSES}
 
 
 def build_search_data(
@@ -46,14 +52,15 @@ def build_search_data(
     validation_share: float = 0.5,
     seed: int = 0,
 ) -> SearchData:
-    """Divide a table's rows with gold. ``validation_share``: of what is not test.
+    """Split a table's rows with gold into three parts.
 
-    The task names the gold column. InputError where a part would have too few rows.
+    ``validation_share`` is of the rows that are not test rows. Raises InputError where a part has
+    too few rows.
     """
     for name, share in (("test", test_share), ("validation", validation_share)):
         if not 0 < share < 1:
             raise UsageError(
-                f"the share of {name} rows is {share:g}",
+                f"{share:g} is not a valid share of {name} rows",
                 fix="give a share between 0 and 1, such as 0.25",
             )
     whole = build_training_data(task, table, selection=RowSelection(test_share), seed=seed)
@@ -70,29 +77,23 @@ def build_search_data(
         _shuffle_examples(whole.validation, seed, MAX_TEST_ROWS),
         whole.notes,
     )
-    for name in ("train", "validation", "test"):
-        if len(rows := getattr(search_data, name)) < MIN_PART_ROWS:
-            what = {
-                "train": "to learn from",
-                "validation": "to choose by",
-                "test": "to measure with",
-            }[name]
-            fix = (
-                f"give a table with more gold: {8 * MIN_PART_ROWS} rows at least, some hundreds "
-                "to see "
-                "small gains"
+    for name, count in search_data.count_rows().items():
+        if count < MIN_PART_ROWS:
+            raise InputError(
+                f"{count} rows {_PURPOSES[name]} are too few for a search",
+                fix=(
+                    f"give a table with more gold: at least {8 * MIN_PART_ROWS} rows, and some "
+                    "hundreds to see small gains"
+                ),
             )
-            raise InputError(f"{len(rows)} rows {what} are too few for a search", fix=fix)
     return search_data
 
 
 def _shuffle_examples(
     examples: Sequence[TrainingExample], seed: int, max_examples: int | None = None
 ) -> tuple[TrainingExample, ...]:
-    """In an order by chance, so that the first so many of them are a sample: tables are often
-    sorted by what gold says.
-    """
-    rng = random.Random(seed)  # noqa: S311 - no secret
+    """Shuffle, so that any first rows are a sample: tables are often sorted by gold."""
+    rng = random.Random(seed)  # noqa: S311 - not for security
     return tuple(
         rng.sample(
             examples, min(len(examples), len(examples) if max_examples is None else max_examples)

@@ -20,9 +20,9 @@ from medtask.engines.encoder.engine import EncoderEngine
 from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import EngineError, InputError, ModelNotFound, ModelTooLarge, UsageError
 from medtask.runs.signals import SignalState
-from medtask.training.encoder import fit_encoder
+from medtask.training.checkpoints import find_resume_step
+from medtask.training.encoder.fit import fit_encoder
 from medtask.training.recipe import Recipe
-from medtask.training.trainer import find_checkpoint, step_of_checkpoint
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import NullTrainingObserver, TrainingLog, TrainingPoint
 from support.small_trainings import (
@@ -206,7 +206,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
     desk = make_training_context(tmp_path / "parts", StoppingObserver(), signals)
     stopped = fit_encoder([make_training_data(task)], make_recipe(base), desk)
     assert (stopped.interrupted, whole.interrupted) == (True, False)
-    step = step_of_checkpoint(find_checkpoint(desk.work_folder))
+    step = find_resume_step(desk.work_folder)
     assert 0 < step < int(str(whole.facts["steps"]))
     write_model_metadata(desk.draft_folder, stopped.trained_model)
     assert medtask.load_model(str(desk.draft_folder)).info.name == "encoder"
@@ -255,8 +255,8 @@ def test_rows_that_are_too_long_are_cut_and_counted(base: str, tmp_path: Path) -
     assert fitted.facts["rows_cut"] == 1
     assert fitted.notes == tuple(notes)
     assert notes[0].startswith(
-        f"1 of {len(rows)} rows were cut at 64 tokens for training; asked about such a row, the "
-        "model refuses it"
+        f"1 of {len(rows)} rows were truncated to 64 tokens for training; in a run the model "
+        "refuses such rows"
     )
     few = make_training_data(make_task(tmp_path / "task"))
     shorter = fit_encoder(
@@ -269,7 +269,7 @@ def test_labels_without_examples_are_told_and_never_given(base: str, tmp_path: P
     task = make_task(tmp_path / "task", labels=(*PARTS, "elbow"))
     desk = make_training_context(tmp_path)
     fitted = fit_encoder([make_training_data(task)], make_recipe(base, epochs=1), desk)
-    assert fitted.notes == ('no example to learn from: "elbow". The model never gives it.',)
+    assert fitted.notes == ('no training row: "elbow". The model never answers it.',)
     write_model_metadata(desk.draft_folder, fitted.trained_model)
     (answer,) = predict_with_draft(task, tmp_path, ["CT of the knee"])
     assert (answer.probabilities or {})["elbow"] == 0
@@ -297,7 +297,7 @@ def test_a_trained_encoder_can_be_trained_for_other_labels(base: str, tmp_path: 
     ("name", "told"),
     [
         ("smollm2-135m", "it is a language model"),
-        ("model.gguf", "a GGUF file holds a language model's weights"),
+        ("model.gguf", "a GGUF file holds the quantised weights of a language model"),
         ("ollama:llama3.2", "the http engine cannot train weights"),
         ("http://127.0.0.1:1/v1#m", "the http engine cannot train weights"),
         ("vllm:org/name", "the vllm engine cannot train weights"),
@@ -313,7 +313,7 @@ def test_what_is_no_encoder_is_refused_by_its_name(name: str, told: str, tmp_pat
             make_recipe(name),
             make_training_context(tmp_path),
         )
-    assert refused.value.fix.startswith("name an encoder: minilm")
+    assert refused.value.fix.startswith("name an encoder (minilm")
 
 
 def test_what_is_no_encoder_is_refused_by_its_files(base: str, tmp_path: Path) -> None:
@@ -348,9 +348,7 @@ def test_a_folder_that_lacks_weights_is_refused(base: str, tmp_path: Path) -> No
     held = load_file(tmp_path / "broken" / "model.safetensors")
     del held["encoder.layer.1.output.dense.weight"]
     save_file(held, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        EngineError, match=r"lacks weights of its own kind \(bert\.encoder\.layer\.1"
-    ):
+    with pytest.raises(EngineError, match=r"lacks weights \(bert\.encoder\.layer\.1"):
         fit_encoder(
             [make_training_data(make_task(tmp_path / "task"))],
             make_recipe(str(tmp_path / "broken")),
@@ -366,9 +364,9 @@ def test_what_cannot_be_learnt_is_refused(base: str, tmp_path: Path) -> None:
     assert "--checkpointing" in refused.value.fix
     with pytest.raises(UsageError, match="not trained in float16"):
         fit_encoder([material], make_recipe(base, dtype="float16"), desk)
-    with pytest.raises(InputError, match="stopped by validation rows"):
+    with pytest.raises(InputError, match="needs validation rows"):
         fit_encoder([TrainingData(task, material.train, ())], make_recipe(base), desk)
-    with pytest.raises(InputError, match='only "knee" stands in the gold'):
+    with pytest.raises(InputError, match='has only "knee"'):
         fit_encoder(
             [make_training_data(task, [{"text": text, "gold": "knee"} for text in TEXTS])],
             make_recipe(base),

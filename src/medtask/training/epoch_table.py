@@ -1,0 +1,123 @@
+"""Losses and scores by epoch, as lines for a terminal or a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil, isfinite
+
+from medtask.training.markdown import format_table
+from medtask.training.training_log import TrainingPoint, find_best_point
+
+MAX_TABLE_ROWS = 30
+# An epoch's end is a sum of steps, and may differ from the whole number by rounding.
+EPOCH_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSummary:
+    """The end of an epoch, or the best validation where that lies within an epoch.
+
+    ``loss`` is the mean over the epoch's rows.
+    """
+
+    epoch: float
+    step: int
+    loss: float | None
+    validation_loss: float | None
+    score: float | None
+    best: bool
+
+
+def summarize_epochs(points: Sequence[TrainingPoint]) -> tuple[EpochSummary, ...]:
+    """One entry per epoch, with the numbers of its last validation.
+
+    Epoch 0 is the validation before the first step.
+    """
+    best = find_best_point(points)
+    listed, before = [], 0
+    for _, group in groupby(points, key=lambda point: ceil(point.epoch - EPOCH_TOLERANCE)):
+        inside = list(group)
+        total, steps = 0.0, 0
+        for point in inside:
+            if point.loss is not None:
+                # A point's loss is the mean over all steps since the point before.
+                total, steps, before = (
+                    total + point.loss * max(1, point.step - before),
+                    steps + max(1, point.step - before),
+                    point.step,
+                )
+        checked = [
+            point
+            for point in inside
+            if point.validation_loss is not None or point.score is not None
+        ]
+        last = checked[-1] if checked else inside[-1]
+        if best in checked and best is not last and best is not None:
+            listed.append(
+                EpochSummary(
+                    best.epoch, best.step, None, best.validation_loss, best.score, best=True
+                )
+            )
+        end = inside[-1]
+        listed.append(
+            EpochSummary(
+                end.epoch,
+                end.step,
+                total / steps if steps else None,
+                last.validation_loss,
+                last.score,
+                best=last is best,
+            )
+        )
+    return tuple(listed)
+
+
+def format_epochs(points: Sequence[TrainingPoint], score_name: str = "accuracy") -> tuple[str, ...]:
+    """The losses by epoch as aligned lines for a terminal."""
+    head, rows, note = _tabulate(points, score_name)
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "   ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in [head, *rows]
+    ]
+    return (*lines, *note) if rows else note
+
+
+def format_epochs_markdown(points: Sequence[TrainingPoint], score_name: str = "accuracy") -> str:
+    """The losses by epoch as a Markdown table; ``score_name`` is Markdown."""
+    head, rows, note = _tabulate(points, score_name)
+    return "\n\n".join([*([format_table(head, rows)] if rows else []), *note]) + "\n"
+
+
+def _tabulate(
+    points: Sequence[TrainingPoint], score_name: str
+) -> tuple[list[str], list[list[str]], tuple[str, ...]]:
+    """Header, rows and, where rows were left out, a sentence about that."""
+    epochs = summarize_epochs(points)
+    if not epochs:
+        return [], [], ("No loss was measured.",)
+    step = ceil(len(epochs) / MAX_TABLE_ROWS)
+    shown = [
+        one
+        for index, one in enumerate(epochs)
+        if index % step == 0 or one.best or index == len(epochs) - 1
+    ]
+    columns: list[tuple[str, Callable[[EpochSummary], str]]] = [
+        ("epoch", lambda one: f"{one.epoch:.3g}"),
+        ("step", lambda one: f"{one.step:,}"),
+        ("training loss", lambda one: _decimal(one.loss)),
+        ("validation loss", lambda one: _decimal(one.validation_loss)),
+        (score_name, lambda one: _decimal(one.score)),
+        ("", lambda one: "best" if one.best else ""),
+    ]
+    rows = [[write(one) for _, write in columns] for one in shown]
+    note = (
+        (f"{len(shown):,} of {len(epochs):,} lines are shown.",) if len(shown) < len(epochs) else ()
+    )
+    return [name for name, _ in columns], rows, note
+
+
+def _decimal(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if isfinite(value) else "not finite"

@@ -1,0 +1,88 @@
+"""The base of a language model training: whether it can be trained, and loading it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from medtask.engines.files.model_files import BUILT_IN_MODEL
+from medtask.engines.load_options import LoadOptions
+from medtask.engines.registry import choose_engine
+from medtask.errors import UsageError
+from medtask.hardware import inspect_machine
+from medtask.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from medtask.engines.hf.engine import HfEngine
+
+
+def check_language_base(recipe: Recipe) -> None:
+    """Raise UsageError for a base whose reference shows that it cannot be trained."""
+    if len(recipe.bases) != 1:
+        raise UsageError(
+            f"--method {recipe.method} takes one base, and {len(recipe.bases)} are named",
+            fix="name it with --base, once",
+        )
+    name, spec = recipe.base, choose_engine(recipe.base).spec
+    path = Path(name.removeprefix("hf:")).expanduser()
+    if path.suffix == ".gguf":
+        fix = (
+            "name the model that the file was made from (org/name of the Hub, or a folder with "
+            "safetensors)"
+        )
+        raise UsageError(
+            f"{name} cannot be trained: a GGUF file holds quantised weights",
+            fix=fix,
+        )
+    is_language_model = spec.traits.family in ("language", "none")
+    # Without transformers llamacpp reads the built-in model: the loader reports what is missing.
+    if is_language_model and not spec.traits.trainable and name != BUILT_IN_MODEL:
+        fix = "name a model on this machine: org/name, a folder, or smollm2-135m"
+        raise UsageError(
+            f"{name} cannot be trained: the {spec.name} engine cannot train weights",
+            fix=fix,
+        )
+    if not is_language_model:
+        fix = (
+            "add --method encoder, or name another base"
+            if spec.traits.family == "encoder"
+            else "name a language model with --base"
+        )
+        raise UsageError(f"{name} is not a language model", fix=fix)
+    if (path / "adapter_config.json").is_file():
+        fix = (
+            "name the adapter's base, or merge the two first (PEFT's merge_and_unload) and "
+            "name the folder of that"
+        )
+        raise UsageError(f"{name} is an adapter, and adapters are not stacked", fix=fix)
+
+
+def load_language_base(recipe: Recipe) -> HfEngine:
+    """Load the base in the hf engine, which training shares with scoring."""
+    from medtask.engines.registry import load_model
+
+    options = LoadOptions(
+        dtype=recipe.dtype,
+        device=_choose_device(recipe),
+        quantize=recipe.spec.quantize,
+        memory=recipe.memory,
+    )
+    return cast("HfEngine", load_model(recipe.base, options))
+
+
+def _choose_device(recipe: Recipe) -> str:
+    """Of several processes, each takes the GPU of its rank."""
+    index = os.environ.get("LOCAL_RANK")
+    several = (
+        index is not None
+        and recipe.device in ("auto", "cuda")
+        and inspect_machine().accelerator == "cuda"
+    )
+    return f"cuda:{index}" if several else recipe.device
+
+
+def resolve_base_reference(reference: str) -> str:
+    """A base's reference as a model folder stores it: folders by their absolute paths."""
+    path = Path(reference).expanduser()
+    return str(path.resolve()) if path.is_dir() else reference

@@ -1,0 +1,148 @@
+"""The result of a training: a model folder, and its metrics on the validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medtask.training.training_manifest import read_training_manifest
+
+if TYPE_CHECKING:
+    from medtask.evaluation.statistics.intervals import Metric
+
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTrainingResult:
+    """How good a model is at one of its tasks, on the validation rows.
+
+    Attributes:
+        task: The name of the task.
+        headline_metric: The name of the most important metric.
+        metrics: All metrics by name; None where one is undefined.
+        baselines: The headline metric of simpler methods trained on the same rows, by name.
+        calibration: What calibration did, in a sentence; "" without one.
+    """
+
+    task: str
+    headline_metric: str
+    metrics: Mapping[str, Metric | None]
+    baselines: Mapping[str, Metric]
+    calibration: str
+
+    @property
+    def score(self) -> Metric | None:
+        """The headline metric."""
+        return self.metrics.get(self.headline_metric)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model folder as `medtask.train` writes it.
+
+    Attributes:
+        path: The folder; `medtask.load_model` takes it.
+        method: The training method.
+        bases: What training started from.
+        state: "interrupted" after a signal: the folder then holds the best state so far, and the
+            same call resumes.
+        task_results: One result per task.
+        validation_loss: The lowest validation loss, in nats per row.
+        base_score: The score of the untrained base in the same validations, where measured.
+        seconds: The duration of training, over all sessions.
+        exit_code: 0, or 130 or 143 after a signal.
+        notes: What the user should know.
+    """
+
+    path: Path
+    state: Literal["finished", "interrupted"]
+    task_results: tuple[TaskTrainingResult, ...] = ()
+    method: str = ""
+    bases: tuple[str, ...] = ()
+    validation_loss: float | None = None
+    base_score: float | None = None
+    seconds: float = 0.0
+    exit_code: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> str:
+        """The base, or the bases of a hybrid, comma-separated."""
+        return ", ".join(self.bases)
+
+    @property
+    def metrics(self) -> Mapping[str, Metric | None]:
+        """The metrics of the first task."""
+        return self.task_results[0].metrics if self.task_results else {}
+
+    @property
+    def score(self) -> Metric | None:
+        """The headline metric of the first task."""
+        return self.task_results[0].score if self.task_results else None
+
+    @property
+    def report(self) -> Path:
+        """The model card."""
+        return self.path / CARD_FILE
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values, without texts of rows."""
+        return {
+            "folder": str(self.path),
+            "state": self.state,
+            "tasks": [
+                {
+                    "task": result.task,
+                    "measure": result.headline_metric,
+                    "metrics": {
+                        name: asdict(metric) if metric else None
+                        for name, metric in result.metrics.items()
+                    },
+                    "rivals": {name: asdict(metric) for name, metric in result.baselines.items()},
+                    "calibration": result.calibration,
+                }
+                for result in self.task_results
+            ],
+            "validation_loss": self.validation_loss,
+            "untrained": self.base_score,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "exit_code": self.exit_code,
+        }
+
+
+def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
+    """The result of a training that has ended, from its folder."""
+    from medtask.evaluation.statistics.intervals import Metric
+
+    facts = read_training_manifest(folder)
+    assert facts is not None, "a training that has ended has a manifest"
+    results = []
+    for one in facts["measured"]:
+        headline = one["measure"]
+        metrics = {
+            name: Metric(**value) if value else None for name, value in one["figures"].items()
+        }
+        baselines = {
+            name: Metric(**baseline[headline])
+            for name, baseline in one["rivals"].items()
+            if headline in baseline
+        }
+        results.append(
+            TaskTrainingResult(one["task"], headline, metrics, baselines, one["calibration"])
+        )
+    return TrainedModel(
+        folder,
+        facts["state"],
+        tuple(results),
+        method=facts["recipe"]["method"],
+        bases=tuple(facts["recipe"]["bases"]),
+        validation_loss=facts["validation_loss"],
+        base_score=facts["untrained"],
+        seconds=facts["seconds"],
+        exit_code=exit_code if facts["state"] == "interrupted" else 0,
+        notes=tuple(facts["notes"]),
+    )

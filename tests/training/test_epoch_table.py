@@ -1,0 +1,59 @@
+"""Losses by epoch: means over rows, the best validation, and long trainings in short tables."""
+
+from __future__ import annotations
+
+import math
+
+from medtask.training.epoch_table import format_epochs, format_epochs_markdown, summarize_epochs
+from medtask.training.training_log import TrainingPoint
+
+
+def test_an_epochs_loss_is_the_mean_over_its_rows() -> None:
+    points = [
+        TrainingPoint(1, 8, 0.25, loss=4.0),
+        TrainingPoint(4, 8, 1.0, loss=2.0),
+        TrainingPoint(4, 8, 1.0, validation_loss=1.5, score=0.5),
+    ]
+    points += [
+        TrainingPoint(6, 8, 1.5, loss=1.0),
+        TrainingPoint(6, 8, 1.5, validation_loss=1.0, score=0.75),
+    ]
+    points += [
+        TrainingPoint(8, 8, 2.0000001, loss=0.5),
+        TrainingPoint(8, 8, 2.0000001, validation_loss=1.25, score=0.75),
+    ]
+    assert format_epochs(points) == (
+        "epoch   step   training loss   validation loss   accuracy",
+        "    1      4           2.500             1.500      0.500",
+        "  1.5      6               –             1.000      0.750   best",
+        "    2      8           0.750             1.250      0.750",
+    )
+
+
+def test_the_table_is_markdown_too() -> None:
+    points = [
+        TrainingPoint(0, 4, 0.0, validation_loss=2.0),
+        TrainingPoint(4, 4, 1.0, loss=math.nan),
+        TrainingPoint(4, 4, 1.0, validation_loss=1.0),
+    ]
+    assert format_epochs_markdown(points, "macro-F1") == (
+        "| epoch | step | training loss | validation loss | macro-F1 |  |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| 0 | 0 | – | 2.000 | – |  |\n"
+        "| 1 | 4 | not finite | 1.000 | – | best |\n"
+    )
+    assert format_epochs_markdown([]) == "No loss was measured.\n"
+
+
+def test_a_long_training_has_a_short_table() -> None:
+    points = [
+        TrainingPoint(epoch, 1000, epoch, loss=1.0, validation_loss=abs(epoch - 777) + 1.0)
+        for epoch in range(1, 1001)
+    ]
+    assert len(summarize_epochs(points)) == 1000
+    lines = format_epochs(points)
+    assert len(lines) <= 34
+    assert [line for line in lines if "best" in line] == [
+        "  777     777           1.000             1.000          –   best"
+    ]
+    assert lines[-1] == f"{len(lines) - 2} of 1,000 lines are shown."
