@@ -118,7 +118,7 @@ def test_tables_of_other_tools_are_enough(comparison_folder: Path, medtask: RunC
     assert shown.code == 0, shown.err
     assert "two is better than one: accuracy differs by 0.500" in shown.out
     assert "simple methods (baseline)" in shown.out
-    assert "the texts of the rows are not known" in shown.out
+    assert "the rows have no texts" in shown.out
 
 
 def test_a_price_makes_a_cost(comparison_folder: Path, medtask: RunCommand) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 LONG_FILES = {
     "engines/http/client.py",
     "engines/vllm.py",
-    "evaluation/comparison/leaderboard.py",
     "runs/answer_table.py",
     "tasks/field_schema.py",
     "tasks/input_template.py",

@@ -104,7 +104,7 @@ def test_groups_come_from_whoever_knows_them() -> None:
 
 def test_an_id_that_comes_twice_is_an_error() -> None:
     rows = make_rows(GOLD, GOLD)
-    with pytest.raises(InputError, match="x has one id in two rows, 1 and 7") as caught:
+    with pytest.raises(InputError, match="x has the same id in two rows, 1 and 7") as caught:
         join_systems("label", {"x": [*rows, rows[0]._replace(row=7)], "y": rows})
     assert caught.value.fix
 

@@ -11,9 +11,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from medtask.evaluation.comparison.leaderboard import (
     describe_leaderboard,
     format_leaderboard,
-    infer_system_family,
     rank_systems,
 )
+from medtask.evaluation.comparison.system_facts import infer_system_family
 from support.comparison_rows import LABELS, join_systems, make_comparison, make_rows
 
 DEFINITIONS = [(name, f"of the {name} kind") for name in LABELS]
@@ -141,7 +141,7 @@ def test_without_texts_the_simple_methods_say_why_they_are_missing() -> None:
     gold = ["curative", "staging"] * 10
     rows = make_rows(gold, gold, texts=[""] * 20)
     board = rank_systems(join_systems("label", {"x": rows, "y": rows}), DEFINITIONS)
-    assert board.entries[-1].note == "the texts of the rows are not known"
+    assert board.entries[-1].note == "the rows have no texts"
     assert "not measured" in format_leaderboard(board)[3]
 
 

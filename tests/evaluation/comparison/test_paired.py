@@ -172,7 +172,7 @@ def test_what_is_needed_is_more_than_there_is_and_told_in_two_digits() -> None:
     needed = compute_mcnemar_sample_size(0.05, 0.03)
     assert needed is not None
     assert pair.more_rows == needed - 100
-    assert f"about {round_up_rows(pair.more_rows):,} more rows" in describe_pair(pair)
+    assert f"About {round_up_rows(pair.more_rows):,} more rows" in describe_pair(pair)
     assert [round_up_rows(rows) for rows in (7, 99, 101, 1234, 60_001)] == [
         7,
         99,

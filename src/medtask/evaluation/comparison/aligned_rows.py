@@ -1,4 +1,4 @@
-"""The rows on which several systems are held against each other: those that all have, with gold."""
+"""The rows that all compared systems have, with gold."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ class SystemRow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SystemSource:
-    """A system's answers: ``rows`` gives them from the first, each time that it is called.
-    ``manifest`` is empty for other tools.
-    """
+    """A system: ``rows`` returns its rows from the first; ``manifest`` is empty for other tools."""
 
     name: str
     rows: Callable[[], Iterable[SystemRow]]
@@ -45,13 +43,17 @@ class SystemSource:
 
 @dataclass(frozen=True, slots=True)
 class RowCoverage:
-    """Which rows are compared. ``rows``: of each system; ``absent``: rows that some other has, with
-    gold, and this one lacks.
+    """Which rows are compared.
 
-    ``union``: different ids in all; ``compared``: those that are used, of ``eligible`` that all
-    have with gold. ``ungraded``: rows that all have, without gold; ``unknown``: with gold that is
-    no truth of the kind. ``outside``: answers of each system, on compared rows, that the task does
-    not allow: they count as none.
+    Attributes:
+        rows: Number of rows of each system.
+        absent: Number of rows with gold that another system has and this one lacks.
+        union: Number of different ids.
+        eligible: Number of rows that all systems have, with gold.
+        compared: Number of rows that are compared.
+        ungraded: Number of rows that all systems have, without gold.
+        unknown: Number of rows whose gold is not valid.
+        outside: Number of answers of each system that the task does not allow; they count as none.
     """
 
     rows: Mapping[str, int]
@@ -64,7 +66,7 @@ class RowCoverage:
     outside: Mapping[str, int]
 
     def describe(self) -> list[str]:
-        """What is not compared, and why, in sentences."""
+        """Sentences on rows that are left out."""
         sentences = [
             (
                 f"{shorten(name)} lacks {format_row_count(n)} with gold that another system has: "
@@ -84,9 +86,7 @@ class RowCoverage:
             if n
         ]
         if self.unknown:
-            sentences.append(
-                f"In {format_row_count(self.unknown)} gold is not of the task’s form: left out."
-            )
+            sentences.append(f"In {format_row_count(self.unknown)} gold is not valid: left out.")
         if self.ungraded:
             sentences.append(
                 f"{format_row_count(self.ungraded)} {'have' if self.ungraded != 1 else 'has'} no "
@@ -95,17 +95,15 @@ class RowCoverage:
             )
         if self.compared < self.eligible:
             sentences.append(
-                f"{self.compared:,} random rows of {self.eligible:,} are compared, as texts take "
-                "long to hold against gold."
+                f"{self.compared:,} random rows of {self.eligible:,} are compared, because texts "
+                "take long to compare with gold."
             )
         return sentences
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class System:
-    """One system on the contest's rows. ``values``: what stands for each answer where it is
-    compared, None where there is none.
-    """
+    """One system on the compared rows; ``values``: comparable values, None for no answer."""
 
     name: str
     manifest: Mapping[str, object]
@@ -118,10 +116,9 @@ class System:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ComparisonRows:
-    """Rows in a random order that depends on their ids alone, column by column, and the systems
-    that answered all of them.
+    """Compared rows in a random order that depends on their ids alone, and the systems.
 
-    ``labels`` without the abstention. ``groups``: None for a row that belongs to none.
+    ``labels`` excludes the abstention; ``groups`` is None for a row without a group.
     """
 
     kind: KindName
@@ -140,7 +137,7 @@ class ComparisonRows:
         return self.labels if self.abstain is None else (*self.labels, self.abstain)
 
     def to_json(self) -> dict[str, object]:
-        """Without record text."""
+        """Returns a plain dict without record text."""
         groups = {group for group in self.groups if group is not None}
         return {
             "kind": self.kind,
@@ -153,11 +150,13 @@ class ComparisonRows:
 def align_rows(
     kind: KindName, labels: Sequence[str], abstain: str | None, sources: Sequence[SystemSource]
 ) -> ComparisonRows:
-    """Every row that all ``sources`` have and whose gold any of them tells. Each source is read
-    twice; what is kept in memory grows with the rows that have gold, and with the number of ids.
+    """Collects the rows that all sources have and that any of them has gold for.
 
-    InputError for an id that comes twice in one source, for gold that differs between two, and
-    where no row is left.
+    Each source is read twice. Memory grows with the rows that have gold and with the ids.
+
+    Raises:
+        InputError: If an id occurs twice in a source, gold differs between sources, or no row is
+            left.
     """
     evaluation_kind = get_evaluation_kind(kind)
     grader = evaluation_kind.create_grader(labels, abstain, 0)
@@ -206,7 +205,7 @@ def align_rows(
 def _collect_gold(
     grader: Grader, sources: Sequence[SystemSource]
 ) -> tuple[list[dict[str, int]], dict[str, Value], set[str]]:
-    """The rows of each source by id, gold by id, and the ids whose gold is no truth."""
+    """The rows of each source by id, gold by id, and ids with invalid gold."""
     ids: list[dict[str, int]] = []
     gold_by_id: dict[str, Value] = {}
     unknown: set[str] = set()
@@ -216,9 +215,9 @@ def _collect_gold(
         for seen in source.rows():
             name = seen.answer.record_id
             if name in rows:
-                fix = "give every row an id of its own"
+                fix = "give every row a different id"
                 raise InputError(
-                    f"{source.name} has one id in two rows, {rows[name]:,} and {seen.row:,}",
+                    f"{source.name} has the same id in two rows, {rows[name]:,} and {seen.row:,}",
                     fix=fix,
                 )
             rows[name] = seen.row
@@ -257,7 +256,7 @@ def _build_no_rows_error(
         )
     return InputError(
         f"no row of {names} has gold",
-        fix="say where the truth stands, with --gold COLUMN or --gold FILE",
+        fix="name the gold with --gold COLUMN or --gold FILE",
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows on which one of two systems is right and the other is not, or nearer to gold."""
+"""Rows on which one of two systems is right, or nearer to gold, and the other is not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_ROWS_PER_DIRECTION = 12  # rows of each direction
 
 @dataclass(frozen=True, slots=True)
 class SystemAnswer:
-    """What one system made of a row; ``right`` is None where there is no right and wrong."""
+    """One system's answer to a row; ``right`` is None if the kind has no right and wrong."""
 
     name: str
     value: str
@@ -33,7 +33,7 @@ class SystemAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SystemDisagreement:
-    """One row: its text, what gold says, and what each of the two systems said."""
+    """One row: its text, gold, and the answers of two systems."""
 
     row: int
     record_id: str
@@ -45,8 +45,8 @@ class SystemDisagreement:
 
 @dataclass(frozen=True, slots=True)
 class DirectedDisagreements:
-    """The rows on which ``ahead`` is nearer to gold than ``behind``: ``count`` in all, the clearest
-    shown first.
+    """Rows on which ``ahead`` is nearer to gold than ``behind``: their number and the clearest
+    ones.
     """
 
     ahead: str
@@ -63,9 +63,7 @@ class DirectedDisagreements:
 def find_disagreements(
     comparison: ComparisonRows, first: str, second: str
 ) -> tuple[DirectedDisagreements, DirectedDisagreements]:
-    """Both directions. The clearest are those with the largest difference; of equal ones those of
-    which the wrong one is surest.
-    """
+    """Both directions; the largest differences first, then the more confident wrong answers."""
     one, other = (
         next(entrant for entrant in comparison.systems if entrant.name == name)
         for name in (first, second)
@@ -77,7 +75,7 @@ def find_disagreements(
 
 
 def _compute_row_scores(comparison: ComparisonRows, system: System) -> FloatArray:
-    """Each row's headline figure, in [0, 1]."""
+    """Each row's headline metric, in [0, 1]."""
     headline = next(
         iter(
             build_metric_sums(
@@ -151,5 +149,5 @@ def _format_value(case: ReportRow) -> str:
 
 
 def list_system_pairs(names: Sequence[str], limit: int = 3) -> list[tuple[str, str]]:
-    """The best system beside each of the next ones."""
+    """The best system paired with each of the next ones."""
     return [(names[0], other) for other in names[1 : limit + 1]]

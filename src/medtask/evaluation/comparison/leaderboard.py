@@ -1,6 +1,4 @@
-"""One leaderboard over all kinds of systems, from TF-IDF to fine-tuned models: how good, how fast,
-how big, at what cost.
-"""
+"""A leaderboard of systems of any family: quality, speed, memory, cost."""
 
 from __future__ import annotations
 
@@ -18,6 +16,7 @@ from medtask.evaluation.comparison.paired import (
     compare_pairs,
     describe_pair,
 )
+from medtask.evaluation.comparison.system_facts import OTHER_TOOL, read_system_facts
 from medtask.evaluation.kinds.metrics import build_metric_sums, get_metric_title
 from medtask.evaluation.kinds.protocols import (
     SAMPLE_SIZE,
@@ -25,26 +24,34 @@ from medtask.evaluation.kinds.protocols import (
     KindEvaluation,
 )
 from medtask.evaluation.kinds.registry import get_evaluation_kind
-from medtask.evaluation.presentation.formatting import find_manifest_value, format_p_value
+from medtask.evaluation.presentation.formatting import format_p_value
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import ALPHA, Baseline
 
-# By the model's family; manifests without one name the engine, in the same words but for "fake".
-_FAMILY_NAMES = {"linear": "TF-IDF", "encoder": "encoder", "none": "no model", "fake": "no model"}
 _FAMILY_BY_BASELINE = {"TF-IDF": "TF-IDF", "nearest question": "TF-IDF", "MiniLM": "encoder"}
-OTHER_TOOL = "another tool"
 PartMetric = tuple[int, Metric | None]  # rows with gold, and the figure
 MAX_NAME_LENGTH = 36  # characters of a name on a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderboardEntry:
-    """One system. ``figures``: by measure, the headline first. ``p``: of its difference from the
-    best, corrected (Holm); None for the best itself, and where the two were not compared.
+    """One system; what was not measured is None.
 
-    ``baseline``: computed here, on up to 2,000 of the rows. ``unanswered``: compared rows without
-    an answer. ``parts``: rows in gold and F1 by label, or how often a field is right. What was not
-    measured is None. ``note``: why there are no figures.
+    Attributes:
+        name: The system's name.
+        title: The model, or the method of a baseline.
+        family: See `SystemFacts`; "floor" for trivial baselines.
+        baseline: Whether it is a baseline, computed on up to 2,000 of the rows.
+        figures: Metrics by name, the headline first.
+        p: p of the difference from the best system, corrected by Holm's method; None for the best,
+            and if the two were not compared.
+        unanswered: Compared rows without an answer.
+        rows_per_s: Speed.
+        memory_bytes: Peak memory.
+        accelerator_bytes: Peak memory of the accelerator.
+        cost_per_1000: Cost of 1,000 rows.
+        parts: Rows with gold, and F1 by label or the share of right values by field.
+        note: Why there are no metrics.
     """
 
     name: str
@@ -64,9 +71,15 @@ class LeaderboardEntry:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """``entries``: the best first, by ``metric``; those without figures last. ``pairs``: of the
-    systems that were named, the better one first; ``baseline_pairs``: each of these with each
-    baseline. Either family is corrected by itself.
+    """Systems ranked by their headline metric.
+
+    Attributes:
+        metric: The headline metric.
+        entries: The systems, best first; those without metrics last.
+        pairs: Comparisons of the named systems, the better one first.
+        baseline_pairs: Comparisons of each named system with each baseline. p-values are corrected
+            within `pairs` and within `baseline_pairs`.
+        price_per_hour: Price of the machine.
     """
 
     metric: str
@@ -80,10 +93,11 @@ class Leaderboard:
         return self.entries[0]
 
     def headline(self, entry: LeaderboardEntry) -> Metric | None:
+        """The headline metric of one system."""
         return entry.figures.get(self.metric)
 
     def to_json(self) -> dict[str, object]:
-        """Without record text."""
+        """Returns a plain dict without record text."""
         return {
             "measure": self.metric,
             "price_per_hour": self.price_per_hour,
@@ -101,12 +115,15 @@ def rank_systems(
     price_per_hour: float | None = None,
     seed: int = 0,
 ) -> Leaderboard:
-    """Every system of a contest, beside simple methods on the same rows unless ``baselines`` is
-    False.
+    """Ranks systems, and simple methods on the same rows.
 
-    ``definitions``: every allowed answer and what it means, for the baselines. ``price_per_hour``:
-    of the machine, in whatever currency; a cost is told only where it is given and the speed is
-    known.
+    Args:
+        comparison: The rows and the systems' answers.
+        definitions: Every allowed answer with its definition, for the baselines.
+        baselines: Whether baselines are computed.
+        price_per_hour: Of the machine, in any currency; a cost is computed where the speed is
+            known.
+        seed: Of bootstraps and randomisation tests.
     """
     lines = [
         _build_system_entry(comparison, entrant, price_per_hour, seed)
@@ -144,31 +161,8 @@ def rank_systems(
     )
 
 
-def infer_system_family(manifest: Mapping[str, object]) -> str:
-    """What kind of system a run's manifest tells of: TF-IDF, encoder, prompted, few-shot or
-    fine-tuned.
-
-    An adapter makes a model fine-tuned, whatever else it is shown; worked examples in the prompt
-    make it few-shot. A model that was fine-tuned and merged elsewhere looks like any other, and
-    counts as prompted.
-    """
-    engine = find_manifest_value(manifest, "model", "name")
-    family = find_manifest_value(manifest, "model", "family") or engine
-    identity = find_manifest_value(manifest, "identity")
-    if not isinstance(engine, str) or not isinstance(identity, Mapping):
-        return OTHER_TOOL
-    if family in _FAMILY_NAMES:
-        return _FAMILY_NAMES[family]
-    if any(identity.get(f"model.{mark}") for mark in ("adapter", "contract")):
-        return "fine-tuned"
-    shown = str(identity.get("task.examples") or "0 ")
-    return "few-shot" if identity.get("task.pool") or not shown.startswith("0 ") else "prompted"
-
-
 def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
-    """The leaderboard as lines of a terminal, then what is to be told about every pair of named
-    systems.
-    """
+    """The leaderboard as lines for a terminal, then a sentence on each pair."""
     head = (
         "",
         "family",
@@ -225,12 +219,12 @@ def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
 
 
 def get_model_name(entry: LeaderboardEntry) -> str:
-    """The model of a run, without how it was loaded; nothing for a table of another tool."""
+    """The model without how it was loaded; "" for tables of other tools."""
     return "" if entry.family == OTHER_TOOL else entry.title.partition(",")[0].partition(" (")[0]
 
 
 def format_costs(entry: LeaderboardEntry) -> tuple[str, str, str]:
-    """Rows/s, peak memory and cost per 1,000 rows in words; a dash for what was not measured."""
+    """Rows per second, peak memory and cost per 1,000 rows as text; dashes for None."""
     speed = "–" if entry.rows_per_s is None else f"{entry.rows_per_s:,.1f}"
     parts = [format_bytes(entry.memory_bytes)] if entry.memory_bytes else []
     parts += [f"{format_bytes(entry.accelerator_bytes)} GPU"] if entry.accelerator_bytes else []
@@ -245,9 +239,7 @@ def format_costs(entry: LeaderboardEntry) -> tuple[str, str, str]:
 
 
 def evaluate_system(comparison: ComparisonRows, system: System, seed: int = 0) -> KindEvaluation:
-    """What one system's answers are worth on the contest's rows, by the same figures as any
-    run's.
-    """
+    """Evaluates one system's answers like those of a run."""
     grader = get_evaluation_kind(comparison.kind).create_grader(
         comparison.labels, comparison.abstain, seed
     )
@@ -261,7 +253,7 @@ def evaluate_system(comparison: ComparisonRows, system: System, seed: int = 0) -
 
 
 def compute_system_metrics(comparison: ComparisonRows, system: System) -> SystemMetrics:
-    """One system as a side of a pair."""
+    """One side of a paired comparison."""
     return _compute_metrics(comparison, system.name, system.values, system.right)
 
 
@@ -269,49 +261,25 @@ def _build_system_entry(
     comparison: ComparisonRows, system: System, price: float | None, seed: int
 ) -> LeaderboardEntry:
     quality = evaluate_system(comparison, system, seed)
-    manifest = system.manifest
-    speed = _read_rows_per_s(manifest)
-    memory, accelerator = (
-        find_manifest_value(manifest, "timing", f"peak_{what}_bytes")
-        for what in ("memory", "accelerator")
-    )
+    facts = read_system_facts(system.manifest)
+    speed = facts.rows_per_s
     return LeaderboardEntry(
         name=system.name,
-        title=str(find_manifest_value(manifest, "model", "title") or "a table of answers"),
-        family=infer_system_family(manifest),
+        title=facts.title,
+        family=facts.family,
         baseline=False,
         figures=quality.metrics,
         unanswered=sum(given is None for given in system.values),
         rows_per_s=speed,
-        memory_bytes=memory if isinstance(memory, int) else None,
-        accelerator_bytes=accelerator if isinstance(accelerator, int) else None,
+        memory_bytes=facts.memory_bytes,
+        accelerator_bytes=facts.accelerator_bytes,
         cost_per_1000=price * 1000 / 3600 / speed if price is not None and speed else None,
         parts=_list_part_metrics(quality),
     )
 
 
-def _read_rows_per_s(manifest: Mapping[str, object]) -> float | None:
-    """Rows a second of answering; of a run that does not tell, of the whole run, with its
-    loading.
-    """
-    given = find_manifest_value(manifest, "timing", "rows_per_s")
-    if isinstance(given, int | float) and given > 0:
-        return float(given)
-    rows, seconds = (
-        find_manifest_value(manifest, "settings", "rows"),
-        find_manifest_value(manifest, "timing", "seconds"),
-    )
-    return (
-        rows / seconds
-        if isinstance(rows, int) and rows and isinstance(seconds, int | float) and seconds > 0
-        else None
-    )
-
-
 def _list_part_metrics(quality: Any) -> dict[str, PartMetric]:
-    """Rows in gold and F1 by label that gold has, or how often a field is right; nothing for kinds
-    without parts.
-    """
+    """Rows with gold and F1 by label, or share of right values by field; empty for other kinds."""
     inner = getattr(quality, "quality", None)
     labels = {one.label: (one.gold, one.f1) for one in getattr(inner, "labels", ()) if one.gold}
     return labels or {one.field: (one.rows, one.agreement) for one in getattr(inner, "fields", ())}
@@ -323,7 +291,7 @@ def _compute_metrics(
     values: Sequence[Any],
     right: Sequence[bool | None] | None = None,
 ) -> SystemMetrics:
-    """``values``: answers to the contest's first rows."""
+    """``values``: answers to the first rows of the comparison."""
     gold = comparison.gold[: len(values)]
     if right is None:
         grader = get_evaluation_kind(comparison.kind).create_grader(
@@ -342,7 +310,7 @@ def _run_baselines(
     comparison: ComparisonRows, best: System, definitions: LabelDefinitions, seed: int
 ) -> list[tuple[LeaderboardEntry, SystemMetrics | None]]:
     if not any(comparison.texts) and get_evaluation_kind(comparison.kind).baselines.need_texts:
-        note = "the texts of the rows are not known"
+        note = "the rows have no texts"
         return [(LeaderboardEntry("simple methods", "", "–", True, {}, note=note), None)]
     taken = {entrant.name for entrant in comparison.systems}
     found = []
@@ -371,7 +339,7 @@ def _build_baseline_entry(baseline: Baseline, name: str) -> LeaderboardEntry:
 
 
 def _take_sample(comparison: ComparisonRows, values: Sequence[Any]) -> GoldSample:
-    """The contest's first rows, which are random ones."""
+    """The first rows of the comparison, which are in random order."""
     return GoldSample(
         comparison.texts[:SAMPLE_SIZE],
         comparison.gold[:SAMPLE_SIZE],
@@ -406,10 +374,10 @@ def _set_p_value(
 
 
 def describe_leaderboard(leaderboard: Leaderboard, rows: int) -> str:
-    """One sentence on who leads, and whether anybody is as good as far as these rows tell."""
+    """One sentence on the best system and those that are not clearly worse."""
     reached = leaderboard.headline(leaderboard.best)
     if reached is None:
-        return "Nothing could be measured."
+        return "No metric could be computed."
     sentence = (
         f"{shorten(leaderboard.best.name)} has the highest {get_metric_title(leaderboard.metric)}, "
         f"{reached} on "

@@ -1,6 +1,4 @@
-"""Which of two systems is better on the same rows, by how much, and how many rows would tell where
-these do not.
-"""
+"""Paired comparisons of two systems: which is better, by how much, and how many rows would tell."""
 
 from __future__ import annotations
 
@@ -30,11 +28,10 @@ POWER = 0.8
 
 @dataclass(frozen=True, slots=True)
 class SystemMetrics:
-    """What a pair is made of: one system's figures as sums over rows (see weigh.weigh_answers), and
-    which rows are right.
+    """One side of a pair: metrics as sums over rows, and which rows are right.
 
-    ``right`` is None for kinds that know no right and wrong. All entries begin with the same rows
-    in the same order; one that read fewer is compared on these.
+    ``right`` is None for kinds without right and wrong. All sides begin with the same rows in the
+    same order; a side with fewer rows is compared on these.
     """
 
     name: str
@@ -48,15 +45,23 @@ class SystemMetrics:
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """Two systems on the same ``n`` rows (in ``groups`` groups; None where rows are independent).
+    """Two systems on the same rows.
 
-    ``differences``: by measure, how far ``first`` is ahead of ``second``, with the paired
-    bootstrap's interval; the first is the headline, whose ``p`` is tested as ``test`` says.
-    ``p_holm``: the same, corrected for the number of pairs that were looked at. ``only_first``,
-    ``only_second``: rows that just one of them has right, and ``p_rows``, McNemar's exact test of
-    these; None for kinds without right and wrong. ``more_rows``: about how many further rows with
-    gold would show the difference with a power of 80 %, were it as large as it is here; None where
-    it is clear already, and where there is none at all.
+    Attributes:
+        first: Name of the first system.
+        second: Name of the second system.
+        n: Number of rows.
+        groups: Number of groups; None if rows are independent.
+        differences: By metric, how far the first is ahead, with the interval of the paired
+            bootstrap; the first is the headline.
+        test: The test of the headline difference.
+        p: Its p-value.
+        only_first: Rows that only the first has right; None for kinds without right and wrong.
+        only_second: Rows that only the second has right.
+        p_rows: McNemar's exact test of these.
+        p_holm: ``p``, corrected for the number of pairs.
+        more_rows: About how many more rows with gold would show the difference with a power of 80
+            %; None if it is shown already, or if there is none.
     """
 
     first: str
@@ -78,7 +83,7 @@ class PairedComparison:
 
     @property
     def verdict(self) -> Literal["better", "worse", "no clear difference"]:
-        """The first's, against the second."""
+        """Of the first against the second."""
         if self.p_holm >= ALPHA:
             return "no clear difference"
         return "better" if self.headline[1].value > 0 else "worse"
@@ -93,9 +98,7 @@ def compare_pairs(
     *,
     seed: int = 0,
 ) -> tuple[PairedComparison, ...]:
-    """Every pair, and each p corrected for the others (Holm 1979). Pairs without a row in common
-    are an error of the caller.
-    """
+    """Compares pairs, with p-values corrected by the method of Holm (1979)."""
     found = [compare_pair(first, second, groups, seed=seed) for first, second in pairs]
     adjusted = adjust_p_values([pair.p for pair in found])
     strict = ALPHA / max(
@@ -108,9 +111,7 @@ def compare_pairs(
 def compare_pair(
     first: SystemMetrics, second: SystemMetrics, groups: Sequence[str | None] = (), *, seed: int = 0
 ) -> PairedComparison:
-    """Two systems on the rows that both have read. Rows of one group are drawn, and change hands,
-    together.
-    """
+    """Compares two systems on their common rows; groups are resampled as a whole."""
     n = min(first.n_rows, second.n_rows)
     units = build_resampling_units(groups[:n], n)
     measures = [measure for measure in first.metric_sums if measure in second.metric_sums]
@@ -139,12 +140,19 @@ def compare_pair(
 def compute_mcnemar_sample_size(
     only_first: float, only_second: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """Rows that McNemar's test needs to find such a difference. The shares are those of rows that
-    just one of two systems has right.
+    """The rows that McNemar's test needs to show such a difference.
 
-    None where the shares are equal: then no number of rows will show a difference. Miettinen 1968,
-    as Connor 1987 has it ("Sample size for testing differences in proportions for the paired-sample
-    design", Biometrics 43).
+    Args:
+        only_first: Share of rows that only the first system has right.
+        only_second: Share of rows that only the second system has right.
+        alpha: Significance level.
+        power: Probability of showing the difference.
+
+    Returns:
+        The number of rows; None if the shares are equal. Miettinen 1968, in the form of Connor
+            1987,
+        "Sample size for testing differences in proportions for the paired-sample design",
+        Biometrics 43.
     """
     from scipy.stats import norm
 
@@ -158,9 +166,10 @@ def compute_mcnemar_sample_size(
 def compute_difference_sample_size(
     difference: Metric, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """Rows that a difference of any figure needs to be found, by its normal approximation: its
-    standard error, which is read from its interval, shrinks with the root of the rows. None where
-    there is no difference, or no interval.
+    """The rows that are needed to show a difference, by its normal approximation.
+
+    The standard error is read from the interval and shrinks with the square root of the rows. None
+    without a difference or an interval.
     """
     from scipy.stats import norm
 
@@ -174,7 +183,7 @@ def compute_difference_sample_size(
 
 
 def describe_pair(pair: PairedComparison) -> str:
-    """One sentence on who is better, or how many rows would tell."""
+    """One sentence on which is better, or how many rows would tell."""
     measure, gap = pair.headline
     ahead, behind = (
         (shorten(pair.first), shorten(pair.second))
@@ -196,28 +205,25 @@ def describe_pair(pair: PairedComparison) -> str:
 
 
 def describe_rows_needed(pair: PairedComparison) -> str:
-    """What it would take to tell the two apart; "" where they are told apart."""
+    """How many rows would show the difference; "" if it is shown."""
     if pair.verdict != "no clear difference":
         return ""
     if pair.more_rows is None:
-        return (
-            "These rows show no difference at all: no number of rows would tell apart what is "
-            "equal."
-        )
+        return "These rows show no difference at all, so no number of rows can be given."
     return (
-        f"It needs about {round_up_rows(pair.more_rows):,} more rows with gold to tell these "
-        "apart, if they differ as they do here."
+        f"About {round_up_rows(pair.more_rows):,} more rows with gold would be needed to show "
+        "a difference of this size."
     )
 
 
 def round_up_rows(rows: int) -> int:
-    """To two digits: more would say that the number is known."""
+    """Rounded up to two digits: an estimate has no more."""
     step: int = 10 ** max(0, len(str(rows)) - 2)
     return -(-rows // step) * step
 
 
 def _orient_difference(difference: Metric) -> Metric:
-    """The difference as the one who is ahead sees it."""
+    """The difference with a positive sign."""
     if difference.value >= 0 or difference.low is None or difference.high is None:
         return replace(difference, value=abs(difference.value))
     return Metric(-difference.value, difference.n, -difference.high, -difference.low)

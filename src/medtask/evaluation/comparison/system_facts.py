@@ -1,0 +1,77 @@
+"""What a run's manifest tells about a compared system: model, family, speed and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from medtask.evaluation.presentation.formatting import find_manifest_value
+
+OTHER_TOOL = "another tool"
+_FAMILY_NAMES = {"linear": "TF-IDF", "encoder": "encoder", "none": "no model", "fake": "no model"}
+
+
+@dataclass(frozen=True, slots=True)
+class SystemFacts:
+    """Facts about one system; None for what was not measured.
+
+    Attributes:
+        title: The model, or "a table of answers".
+        family: "TF-IDF", "encoder", "prompted", "few-shot", "fine-tuned", or "another tool".
+        rows_per_s: Rows answered per second.
+        memory_bytes: Peak memory.
+        accelerator_bytes: Peak memory of the accelerator.
+    """
+
+    title: str
+    family: str
+    rows_per_s: float | None
+    memory_bytes: int | None
+    accelerator_bytes: int | None
+
+
+def read_system_facts(manifest: Mapping[str, object]) -> SystemFacts:
+    """Returns the facts of a run's manifest; it is empty for tables of other tools."""
+    memory, accelerator = (
+        find_manifest_value(manifest, "timing", f"peak_{part}_bytes")
+        for part in ("memory", "accelerator")
+    )
+    return SystemFacts(
+        title=str(find_manifest_value(manifest, "model", "title") or "a table of answers"),
+        family=infer_system_family(manifest),
+        rows_per_s=_read_rows_per_s(manifest),
+        memory_bytes=memory if isinstance(memory, int) else None,
+        accelerator_bytes=accelerator if isinstance(accelerator, int) else None,
+    )
+
+
+def infer_system_family(manifest: Mapping[str, object]) -> str:
+    """Returns the family of the system that a manifest describes.
+
+    An adapter makes a model fine-tuned whatever its prompt holds; worked examples in the prompt
+    make it few-shot. A model that was fine-tuned and merged elsewhere counts as prompted.
+    """
+    engine = find_manifest_value(manifest, "model", "name")
+    family = find_manifest_value(manifest, "model", "family") or engine
+    identity = find_manifest_value(manifest, "identity")
+    if not isinstance(engine, str) or not isinstance(identity, Mapping):
+        return OTHER_TOOL
+    if family in _FAMILY_NAMES:
+        return _FAMILY_NAMES[family]
+    if any(identity.get(f"model.{part}") for part in ("adapter", "contract")):
+        return "fine-tuned"
+    examples = str(identity.get("task.examples") or "0 ")
+    few_shot = identity.get("task.pool") or not examples.startswith("0 ")
+    return "few-shot" if few_shot else "prompted"
+
+
+def _read_rows_per_s(manifest: Mapping[str, object]) -> float | None:
+    """Rows per second of answering; of a manifest without it, of the whole run with loading."""
+    measured = find_manifest_value(manifest, "timing", "rows_per_s")
+    if isinstance(measured, int | float) and measured > 0:
+        return float(measured)
+    rows = find_manifest_value(manifest, "settings", "rows")
+    seconds = find_manifest_value(manifest, "timing", "seconds")
+    if isinstance(rows, int) and rows and isinstance(seconds, int | float) and seconds > 0:
+        return rows / seconds
+    return None
