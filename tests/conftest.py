@@ -1,13 +1,11 @@
-"""What makes every test process alike: how its threads wait, which number format models load in.
-And marks that imply others.
-"""
+"""Settings of every test process: how threads wait, and which number format models load in."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
-# The threads of torch wait by spinning unless told not to, which takes a core from whoever works.
+# The threads of torch wait by spinning by default, which takes a core from other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one core for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,7 +22,7 @@ def no_native_bf16() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever leaves out slow tests leaves out those of scale, too."""
+    """A run without slow tests is also one without tests of scale."""
     for item in items:
         if item.get_closest_marker("scale"):
             item.add_marker("slow")

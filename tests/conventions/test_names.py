@@ -29,10 +29,9 @@ def test_a_public_name_can_be_imported(name: str) -> None:
 
 
 def test_no_package_has_the_name_of_a_public_function() -> None:
-    rooms = {path.stem for path in Path(medtask.__file__).parent.iterdir()}
-    assert not rooms & set(
-        medtask.__all__
-    )  # once imported, the room would take the function's place
+    modules = {path.stem for path in Path(medtask.__file__).parent.iterdir()}
+    # Once imported, the module would take the function's place.
+    assert not modules & set(medtask.__all__)
 
 
 def test_type_checkers_see_the_names_that_are_loaded() -> None:

@@ -56,8 +56,8 @@ TRIE_MUTANTS = (
     ),
     Mutant(
         "probabilities are not renormalised",
-        "return (allowed - _logsumexp(allowed))[None]",
-        "return allowed[None]",
+        "node_logprob + logprob - total",
+        "node_logprob + logprob",
     ),
 )
 ATTENTION_MUTANTS = (
@@ -89,20 +89,26 @@ ACCEPTANCE_MUTANTS = (
 DECIDING_MUTANTS = (
     Mutant(
         "any slack is small enough",
-        "if probabilities.slack > MAX_SLACK:",
-        "if probabilities.slack > 1:",
+        "probabilities.slack <= MAX_SLACK",
+        "probabilities.slack <= 1",
     ),
     Mutant(
         "the label nearest to its threshold wins",
         "key=lambda name: -margins[name]",
         "key=lambda name: margins[name]",
     ),
-    Mutant("an abstention is an answer", "winner == task.abstain.name", "winner == task.name"),
-    Mutant("missing quotes raise no doubt", "if missing else []", "if not missing else []"),
+    Mutant(
+        "an abstention is an answer", "winner == self.task.abstain_name", "winner == self.task.name"
+    ),
+    Mutant(
+        "missing quotes raise no doubt",
+        "if missing:\n            doubts",
+        "if not missing:\n            doubts",
+    ),
 )
 AREAS: dict[tuple[str, ...], Sequence[Mutant]] = {
     ("runs/test_ledger.py",): LEDGER_MUTANTS,
-    ("engines/tokens/test_trie_scoring.py", "engines/hf/test_exact.py"): TRIE_MUTANTS,
+    ("engines/tokens/test_trie.py", "engines/tokens/test_trie_scoring.py"): TRIE_MUTANTS,
     ("engines/hf/test_branches.py", "engines/hf/test_exact.py"): ATTENTION_MUTANTS,
     ("evaluation/calibration/test_acceptance.py",): ACCEPTANCE_MUTANTS,
     ("prediction/test_deciding.py", "prediction/test_field_answers.py"): DECIDING_MUTANTS,

@@ -26,7 +26,7 @@ from medtask.runs.ledger import FLUSH_ROWS
 from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
-from support import run_process as victim
+from support import run_process
 from support.tasks_by_kind import ANSWER_SPECS, write_task_and_table
 
 BATCH = 16
@@ -52,19 +52,19 @@ class RunProcess:
         self.process, self.pipe = process, pipe
 
     def receive(self) -> Any:
-        """What it says next."""
+        """The next message of the process."""
         assert self.pipe.poll(300), "the process sent nothing"
         return self.pipe.recv()
 
     def wait(self) -> Any:
-        """Wait until it has ended; its last words."""
-        heard = None
+        """Wait until the process has ended and return its last message."""
+        message = None
         try:
             while True:
-                heard = self.receive()
+                message = self.receive()
         except EOFError:
             self.process.join(300)
-            return heard
+            return message
 
     def signal(self, number: int) -> None:
         assert self.process.pid
@@ -76,18 +76,18 @@ StartRun = Callable[..., RunProcess]
 
 @pytest.fixture
 def start_run(task_folder: Path, tmp_path: Path) -> Iterator[StartRun]:
-    """Start a run of rows.csv into out/, of the task in ``folder`` or else the plain one; see
-    victim.label for the options.
-    """
+    """Start a run of rows.csv into out/. The options are those of `run_in_process`."""
     started: list[RunProcess] = []
 
     def launch(folder: Path = task_folder, **options: object) -> RunProcess:
-        ours, theirs = FORKSERVER.Pipe()
-        places = (theirs, str(folder), str(tmp_path / "rows.csv"), str(tmp_path / "out"))
-        process = FORKSERVER.Process(target=victim.run_in_process, args=places, kwargs=options)
+        own_end, process_end = FORKSERVER.Pipe()
+        arguments = (process_end, str(folder), str(tmp_path / "rows.csv"), str(tmp_path / "out"))
+        process = FORKSERVER.Process(
+            target=run_process.run_in_process, args=arguments, kwargs=options
+        )
         process.start()
-        theirs.close()
-        started.append(RunProcess(process, ours))
+        process_end.close()
+        started.append(RunProcess(process, own_end))
         return started[-1]
 
     yield launch
@@ -100,7 +100,9 @@ def start_run(task_folder: Path, tmp_path: Path) -> Iterator[StartRun]:
 
 def run_undisturbed(task: Task, rows: Path, folder: Path) -> Path:
     """The folder of an undisturbed run."""
-    return run(task, FakeEngine(**victim.FAULTY_RECORDS), rows, out=folder / "reference").folder
+    return run(
+        task, FakeEngine(**run_process.FAULTY_RECORDS), rows, out=folder / "reference"
+    ).folder
 
 
 def hash_file(path: Path) -> str:
@@ -195,14 +197,14 @@ def test_a_signal_ends_a_run_in_order_and_the_same_command_resumes(
         pass
     sent = time.monotonic()
     one.signal(getattr(signal, name))
-    told = one.wait()
+    outcome = one.wait()
     assert time.monotonic() - sent < 30
     assert one.process.exitcode == exit_code
-    assert told["state"] == "interrupted"
+    assert outcome["state"] == "interrupted"
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "interrupted"
     assert not (tmp_path / "out" / "answers.csv").exists()
     second = start_run()
-    assert second.receive() == told["asked"] > 0
+    assert second.receive() == outcome["asked"] > 0
     second.wait()
     assert_equal_runs(tmp_path / "out", run_undisturbed(task, rows, tmp_path))
 

@@ -1,4 +1,4 @@
-"""A run in a process of its own, for tests that kill it; it tells through a pipe how it gets on."""
+"""A run in a separate process, for tests that kill it; it reports its progress through a pipe."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def run_in_process(
     stuck: bool = False,
     tell_asked: bool = False,
 ) -> None:
-    """Send how many rows are done at the start, "all asked", and last the result or the error's
-    words; exit with its code.
+    """Send how many rows are done at the start, "all asked", and last the result or the text of the
+    error; exit with its code.
 
-    ``tell_asked``: send how many prompts were asked before each batch, too.
+    ``tell_asked``: also send before each batch how many prompts were asked.
     """
     engine = ReportingEngine(ms_per_row=ms_per_row, **FAULTY_RECORDS)
     engine.pipe = pipe if tell_asked else None
@@ -93,6 +93,6 @@ def run_in_process(
     except MedtaskError as error:
         pipe.send(f"{error} | {error.fix}")
         sys.exit(error.exit_code)
-    told: dict[str, Any] = {"state": result.state, "asked": result.new_answers}
-    pipe.send(told)
+    outcome: dict[str, Any] = {"state": result.state, "asked": result.new_answers}
+    pipe.send(outcome)
     sys.exit(result.exit_code)

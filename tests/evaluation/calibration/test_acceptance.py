@@ -281,3 +281,14 @@ def test_review_effort_goes_where_it_removes_most_errors() -> None:
     assert (
         rank_for_review(np.zeros(0), duplicate_codes=np.zeros(0, dtype=np.int64))[0].tolist() == []
     )
+
+
+def test_a_walk_that_has_failed_is_not_resumed() -> None:
+    """115 rows have room for one walk, which starts with the 59 surest. One of these is wrong, so
+    it ends there, although from 93 rows on the tail of one error is small enough.
+    """
+    confidence = np.linspace(1, 0.5, 115)
+    right = np.arange(115) > 0
+    assert binom.cdf(1, 115, 0.05) < 0.05
+    find_refusal(confidence, right)
+    find_accepted(confidence, np.ones(115, dtype=bool))
