@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 
 from medtask.prediction.field_answers import (
-    build_answer_schema,
     build_field_branches,
     extract_quotes,
     find_outcome,
     parse_object,
 )
 from medtask.tasks.field_values import format_json
-from medtask.tasks.task import Fields, ScoredField
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.task import Fields, ScoredField, Task
 
 SCHEMA = {
     "type": "object",
@@ -76,7 +76,10 @@ def test_a_quote_that_is_not_in_the_text_is_no_quote() -> None:
 
 
 def test_the_schema_of_the_answer_has_no_quotes() -> None:
-    assert list(build_answer_schema(FORM)["properties"]) == ["side", "tumour"]
+    assert list(get_task_kind(Task("t", "", "", FORM)).answer_schema["properties"]) == [
+        "side",
+        "tumour",
+    ]
     assert "side_quote" in json.dumps(FORM.schema)
 
 

@@ -60,7 +60,7 @@ def test_each_reason_is_told_row_by_row(task: Task) -> None:
         (6, DropReason.DUPLICATE),
     ]
     told = {one.row: one.explanation for one in cleaning.dropped}
-    assert told[4] == 'gold is no label of the task, perhaps "brain"'
+    assert told[4] == 'gold is not a label of the task, perhaps "brain"'
     assert told[6] == "row 1 asks the same and has the same gold"
     assert cleaning.label_counts == {"knee": 1, "wrist": 0, "brain": 1}
     assert cleaning.label_suggestions == ("brain",)

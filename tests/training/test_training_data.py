@@ -230,7 +230,7 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
         (
             set_cells(make_rows(20), gold="nose"),
             {},
-            'no gold in the column "gold" is an answer of the task .row 1: gold is no label',
+            'no gold in the column "gold" is an answer of the task .row 1: gold is not a label',
         ),
         (
             set_cells(make_rows(20), gold="knee"),

@@ -24,8 +24,9 @@ from medtask.evaluation.statistics.intervals import Metric, estimate_proportion
 from medtask.prediction.label_prior import CONTENT_FREE_INPUTS, OPTION_COUNT, measure_prior
 from medtask.records import Description, Fault, Record, Value, comparable_value
 from medtask.similarity import encode_texts, format_description
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.task import MultiLabel, MultipleChoice, SingleLabel, Task
+from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +55,9 @@ def check_task_labels(
     UsageError for kinds without a set to choose from; MedtaskError for a model that cannot be
     asked.
     """
-    if isinstance(task.answer_spec, MultipleChoice):
-        return _check_choice_letters(task, task.answer_spec, answers, engine)
-    if not isinstance(task.answer_spec, SingleLabel | MultiLabel):
+    if task.kind_spec.has_options:
+        return _check_choice_letters(task, answers, engine)
+    if not task.kind_spec.has_labels:
         fix = "name a task of kind label, labels or choice"
         raise UsageError(
             f"{task.name} is of kind {task.kind}: it has no set of labels to check",
@@ -81,7 +82,7 @@ def check_task_labels(
         LabelSetInputs(
             [Description(label.name, label.definition) for label in task.labels],
             abstain=task.abstain_name,
-            exclusive=isinstance(task.answer_spec, SingleLabel) or task.answer_spec.at_least_one,
+            exclusive=get_task_kind(task).always_answers,
             vectors=vectors,
             pair_counts=pair_counts,
             off_set=_read_off_set_counts(answers, task.review.off_set_above) if answers else None,
@@ -121,10 +122,7 @@ def tokenize_labels(
     Both empty for engines that read no tokens. Of kind ``labels`` it is the names at the head of
     their yes-or-no questions.
     """
-    named = {
-        label.name: label.verbalizer if isinstance(task.answer_spec, SingleLabel) else label.name
-        for label in task.candidates
-    }
+    named = {label.name: label.verbalizer for label in task.candidates}
     tokens = _render_labels(task, engine, list(named.values()))
     if tokens is None:
         return {}, {}
@@ -160,7 +158,7 @@ def _render_labels(
 
 
 def _check_choice_letters(
-    task: Task, form: MultipleChoice, answers: AnswerTable | None, engine: Engine | None
+    task: Task, answers: AnswerTable | None, engine: Engine | None
 ) -> LabelSetReport:
     gap = "options: they come with the rows, so there is no set of labels to check"
     if engine is None:
@@ -178,7 +176,7 @@ def _check_choice_letters(
         letters.update(_to_label_tuple(row.gold) or ())
     options = next((size for size, _ in sizes.most_common() if size > 1), OPTION_COUNT)
     prior = measure_prior(task, engine, option_count=options)
-    n = letters.total() if not form.several else 0
+    n = letters.total() if not task.several else 0
     gold = (
         {letter: estimate_proportion(letters[letter], n) for letter in prior.probabilities}
         if n
@@ -186,7 +184,7 @@ def _check_choice_letters(
     )
     bias = ContentFreeBias(
         prior.probabilities,
-        not form.several,
+        not task.several,
         prior.by_input,
         {letter: share for letter, share in gold.items() if share},
         noun="letter",
@@ -200,7 +198,7 @@ def _measure_label_bias(
     prior = measure_prior(task, engine)
     return ContentFreeBias(
         prior.probabilities,
-        isinstance(task.answer_spec, SingleLabel),
+        task.kind_spec.exclusive,
         prior.by_input,
         dict(_estimate_prevalence(pair_counts, prior.probabilities)),
     )

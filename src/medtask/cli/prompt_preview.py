@@ -13,9 +13,10 @@ from medtask.display import escape_control_characters, format_count
 from medtask.engines.base import Engine, Rendering
 from medtask.errors import EngineError, TaskFaults, UsageError
 from medtask.records import Fault, Prompt, Record
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import Fields, Task
+from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.tables.table import Table
@@ -86,7 +87,7 @@ def preview_prompt(
         render_candidates(task, engine, prompt),
         plan.shared_tokens if plan else 0,
         (*task.warnings, *(plan.warnings if plan else ())),
-        schema=task.answer_spec.schema if isinstance(task.answer_spec, Fields) else None,
+        schema=get_task_kind(task).written_schema,
         notes=_list_notes(task, prompt),
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medtask.display import quote_names
 from medtask.errors import EngineError, InputError
-from medtask.kinds import KindName
+from medtask.kinds import KINDS, KindName
 from medtask.records import Branch, BranchScores, Prompt
 
 
@@ -45,7 +45,7 @@ class LabelHead:
             EngineError: The prompt does not ask about labels.
         """
         label_indices = self.find_label_indices(prompt)
-        if self.kind == "labels":
+        if not KINDS[self.kind].exclusive:
             return tuple(
                 BranchScores(
                     compute_yes_no_logprobs(logits[index[0]] if index[0] >= 0 else -np.inf)
@@ -71,8 +71,10 @@ class LabelHead:
                 ),
             )
         yes_no_branches = [is_yes_no(branch) for branch in prompt.branches]
-        if any(yes_no != (self.kind == "labels") for yes_no in yes_no_branches):
-            other = "labels" if self.kind == "label" else "label"
+        if any(yes_no == KINDS[self.kind].exclusive for yes_no in yes_no_branches):
+            other = next(
+                name for name, spec in KINDS.items() if spec.has_labels and name != self.kind
+            )
             raise InputError(
                 f"{self.title} was trained for tasks of kind {self.kind!r}; this one has the kind "
                 f"{other!r}",

@@ -33,6 +33,7 @@ from medtask.engines.model_metadata import (
 )
 from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import InputError
+from medtask.kinds import KINDS
 from medtask.records import Fault, Prompt, Scores
 
 FEATURES_FILE, WEIGHTS_FILE = "linear.json", "linear.npz"
@@ -207,7 +208,7 @@ def _read_classifier(
     weights = np.concatenate([part.coef_ for part in parts]).astype(np.float64)
     intercepts = np.concatenate([part.intercept_ for part in parts]).astype(np.float64)
     link: Link = "shared" if one_per_label else "softmax"
-    if metadata.kind == "labels":
+    if not KINDS[metadata.kind].exclusive:
         if (
             len(weights) != len(metadata.labels)
             or not one_per_label
@@ -290,7 +291,7 @@ def _read_model(folder: Path, metadata: ModelMetadata) -> LinearModel:
             f"the linear model in {format_path(folder)} cannot be read ({type(error).__name__})",
             fix=_RETRAIN_FIX,
         ) from None
-    links = {"label": ("softmax", "shared"), "labels": ("each",)}[metadata.kind]
+    links = ("softmax", "shared") if KINDS[metadata.kind].exclusive else ("each",)
     shape = (sum(len(vectorizer.vocabulary_) for vectorizer in vectorizers), len(metadata.labels))
     fits = (
         weights.shape == shape and intercepts.shape == shape[1:] and features.get("link") in links

@@ -25,7 +25,7 @@ from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
 from medtask.engines.files.weights import hash_file
 from medtask.errors import InputError
-from medtask.kinds import KindName
+from medtask.kinds import KINDS, KindName
 
 METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"
@@ -196,7 +196,8 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
         "encoder",
     ):  # these have one output per label
         invalid_keys += ["labels"] if not labels else []
-        invalid_keys += ["kind"] if content.get("kind") not in ("label", "labels") else []
+        kind = KINDS.get(str(content.get("kind")))
+        invalid_keys += [] if kind is not None and kind.has_labels else ["kind"]
     if not invalid_keys and (
         duplicates := [
             label

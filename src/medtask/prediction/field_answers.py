@@ -77,19 +77,6 @@ def extract_quotes(
     return unquoted, quotes, missing
 
 
-def build_answer_schema(form: Fields) -> dict[str, Any]:
-    """The schema of the answer: what is written, without the quotes that stand beside their
-    fields.
-    """
-    schema: dict[str, Any] = json.loads(json.dumps(form.schema))
-    for path in form.quoted:
-        parent = schema
-        for key in path[:-1]:
-            parent = parent["properties"][key]
-        del parent["properties"][path[-1] + QUOTE_SUFFIX]
-    return schema
-
-
 def _write_prefix(value: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
     """The JSON text of ``value`` up to the value at ``path``; None where there is no such place."""
     written = "{"

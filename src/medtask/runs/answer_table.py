@@ -40,7 +40,6 @@ _STATUSES_WITH_ANSWER = (
     Status.REVIEW,
     Status.TRUNCATED,
 )  # statuses of rows that may have an answer
-_NAMED_KINDS = ("label", "labels", "choice")  # kinds whose answers are names of a set
 _UNKNOWN_ANSWER_REASON = "the answer is none that the task has"
 _INFERENCE_ROWS = 1000  # rows whose probabilities tell whether they sum to 1
 
@@ -159,7 +158,7 @@ class AnswerTable:
         if (
             self.external
             and answer.value is not None
-            and task.kind in _NAMED_KINDS
+            and not task.kind_spec.generated
             and find_invalid_gold(task, fields, answer.value)
         ):
             answer = replace(

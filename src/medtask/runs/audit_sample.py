@@ -29,7 +29,7 @@ from medtask.tables.table import Column
 from medtask.tables.write import unescape_formula, write_answers
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.rows import find_invalid_gold, read_gold
-from medtask.tasks.task import MultiLabel, MultipleChoice, Task
+from medtask.tasks.task import Task
 
 SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"
 LABEL_COLUMN = "gold"  # the column that a person fills in
@@ -180,20 +180,16 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
     labelled blindly.
     """
     task = answers.task
-    if task.kind in ("answer", "fields"):
+    if task.kind_spec.generated:
         fix = (
             "have them graded: medtask judge"
-            if task.kind == "answer"
+            if task.kind_spec.free_text
             else "give the truth in a column: medtask evaluate --gold"
         )
         raise UsageError(
             f"answers of the kind {task.kind} cannot be held against one label", fix=fix
         )
-    labels = (
-        ()
-        if isinstance(task.answer_spec, MultipleChoice)
-        else tuple(label.name for label in task.candidates)
-    )
+    labels = tuple(label.name for label in task.candidates)
     codes: dict[frozenset[str], int] = {}
     digest = hashlib.sha256()
     classes, confidence = [], []
@@ -211,7 +207,7 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
             json.dumps(facts, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         )
         # A row's own options share letters, not meanings: they are one class.
-        key = frozenset() if isinstance(task.answer_spec, MultipleChoice) else answer_labels
+        key = frozenset() if task.kind_spec.has_options else answer_labels
         classes.append(
             -1 if answer_labels is None or key is None else codes.setdefault(key, len(codes))
         )
@@ -372,12 +368,10 @@ def _format_rows(numbers: Sequence[int]) -> str:
 
 
 def _format_choices(task: Task) -> str:
-    if isinstance(task.answer_spec, MultipleChoice):
+    if task.kind_spec.has_options:
         return "write the letter of one of the row's own options"
     names: Iterable[str] = (label.name for label in task.candidates)
     several = (
-        f'; several with ";" between them, "{NO_LABEL}" where none applies'
-        if isinstance(task.answer_spec, MultiLabel)
-        else ""
+        f'; several with ";" between them, "{NO_LABEL}" where none applies' if task.several else ""
     )
     return f"write one of {', '.join(map(quote, names))}{several}"

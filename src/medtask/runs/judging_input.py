@@ -17,8 +17,9 @@ from medtask.prediction.judgements import (
 from medtask.prediction.model_identity import find_same_model
 from medtask.records import Answer, Record
 from medtask.runs.answer_table import AnswerTable
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.rubric import Rubric, make_comparison_task, make_grading_task
-from medtask.tasks.task import FreeText, Task
+from medtask.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,9 @@ class JudgingInput:
             if self.alternative
             else {}
         )
-        context = (
-            self.answers.task.answer_spec.context
-            if isinstance(self.answers.task.answer_spec, FreeText)
-            else None
-        )
+        task = self.answers.task
+        columns = get_task_kind(task).columns if task.kind_spec.free_text else ()
+        context = next(iter(columns), None)
         for row in self.answers.rows():
             if self.limit is not None and row.row > self.limit:
                 return
@@ -115,7 +114,7 @@ def check_answers(judging_input: JudgingInput) -> tuple[int, str]:
     UsageError for answers that are not free text; InputError where nothing can be judged.
     """
     for answers in filter(None, (judging_input.answers, judging_input.alternative)):
-        if answers.task.kind != "answer":
+        if not answers.task.kind_spec.free_text:
             raise UsageError(
                 f"a judge reads free text, and the answers of {answers.name} are of the kind "
                 f"{answers.task.kind}",

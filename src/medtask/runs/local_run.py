@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch
+from medtask.kinds import KINDS
 from medtask.records import Status
 from medtask.runs.calibration_store import (
     SavedCalibration,
@@ -119,7 +120,8 @@ class Run:
             name: asdict(estimate) if estimate else None for name, estimate in self.metrics.items()
         }
         document["baselines"] = {baseline.name: baseline.to_json() for baseline in self.baselines}
-        if self.summary.kind != "label":
+        kind = KINDS[self.summary.kind]
+        if not (kind.exclusive and kind.has_labels):  # the metrics above are complete for one label
             document["details"] = gold.evaluation.to_json()
         if self.summary.passes:
             document["passes"] = [asdict(one) for one in self.summary.passes]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from medtask.prediction.field_answers import build_answer_schema
 from medtask.records import Answer
 from medtask.tables.cell_values import format_json_cell
 from medtask.tables.table import Column
-from medtask.tasks.task import Fields, FreeText, Task
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.task import Task
 
 DEFAULT_FORMATS = ("csv", "parquet")
 ROUNDED_FORMATS = ("csv", "xlsx")  # without probabilities, and with 4 decimals
@@ -26,10 +26,10 @@ def list_output_columns(task: Task, *, rounded: bool, calibrated: bool = False) 
     ``rounded``: for formats that people read. ``calibrated``: with the probabilities before
     calibration.
     """
-    answer_spec = task.answer_spec
+    kind = get_task_kind(task)
     columns = [
-        Column("answer", "nested", schema=build_answer_schema(answer_spec))
-        if isinstance(answer_spec, Fields)
+        Column("answer", "nested", schema=kind.answer_schema)
+        if kind.answer_schema is not None
         else Column("answer", "texts" if task.several else "text"),
         Column("confidence", "float"),
         Column("status", "text"),
@@ -39,9 +39,9 @@ def list_output_columns(task: Task, *, rounded: bool, calibrated: bool = False) 
     if task.outcomes and not rounded:
         names = _PROBABILITY_COLUMNS if calibrated else _PROBABILITY_COLUMNS[:1]
         columns += [Column(name, "probabilities", task.outcomes) for name in names]
-    if isinstance(answer_spec, FreeText) and answer_spec.sections:
+    if kind.has_sections:
         columns.append(Column("written", "text"))
-    if isinstance(answer_spec, Fields) and answer_spec.quoted:
+    if kind.has_quotes:
         columns.append(Column("quotes", "text"))
     return columns
 

@@ -18,12 +18,13 @@ from medtask.evaluation.calibration.fitting import LabelSet
 from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.evaluation.statistics.resampling import assign_singleton_groups
-from medtask.records import LETTERS, comparable_value
+from medtask.kinds import KINDS
+from medtask.records import comparable_value
 from medtask.runs.answer_table import AnsweredRow, AnswerTable
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
 from medtask.runs.manifest import get_timestamp
 from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
-from medtask.tasks.task import MultipleChoice, Task
+from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.prediction_sets import PredictionSets
@@ -173,7 +174,9 @@ def _find_acceptance(summary: RunSummary, options: EvaluationOptions) -> Accepta
     if np.isnan(marks.confidence).all():
         reason = "no answer has a confidence: nothing tells sure answers from unsure ones"
         return Refusal(
-            f"{reason} (for free text, see medtask judge)" if summary.kind == "answer" else reason,
+            f"{reason} (for free text, see medtask judge)"
+            if KINDS[summary.kind].free_text
+            else reason,
             len(marks.rows),
         )
     assert options.max_error is not None
@@ -253,16 +256,12 @@ def _fit_prediction_sets(
 
 def list_outcomes(task: Task) -> tuple[str, ...]:
     """The names whose probabilities can be calibrated. UsageError for the kinds that have none."""
-    if task.kind in ("answer", "fields"):
+    if task.kind_spec.generated:
         raise UsageError(
             f"answers of the kind {task.kind} have no probabilities to work on",
             fix="leave --calibrate and --sets out",
         )
-    return (
-        LETTERS
-        if isinstance(task.answer_spec, MultipleChoice)
-        else tuple(label.name for label in task.candidates)
-    )
+    return task.outcomes
 
 
 def collect_probabilities(
@@ -281,10 +280,7 @@ def collect_probabilities(
     memory. Labels that another tool's table has no column for get 0.
     """
     index_by_name = {name: index for index, name in enumerate(names)}
-    exclusive, optional = (
-        not answers.task.several,
-        isinstance(answers.task.answer_spec, MultipleChoice),
-    )
+    exclusive, optional = not answers.task.several, answers.task.kind_spec.has_options
     allow_missing = optional or answers.folder is None
     lines: list[NDArray[np.float64]] = []
     truths: list[Any] = []

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from medtask.display import quote
 from medtask.errors import TableError, UsageError
+from medtask.kinds import KINDS
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.containers import parse_container
 from medtask.tasks.serialization import make_minimal_task
 from medtask.tasks.task import Task
 
 PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
-INFERABLE_KINDS = ("label", "labels", "answer", "fields")
+INFERABLE_KINDS = tuple(name for name, spec in KINDS.items() if not spec.has_options)
 MAX_LABELS = 2000
 MAX_LABEL_CHARACTERS = 120  # characters: what is longer is a text
 
@@ -73,11 +74,10 @@ def infer_task(
             statistics.add(cell)
     known_labels = tuple(label_names)
     kind = kind or _infer_kind(statistics, known_labels, sums_to_one)
-    found = statistics.parts if kind == "labels" else statistics.values
+    several = KINDS[kind].has_labels and not KINDS[kind].exclusive
+    found = statistics.parts if several else statistics.values
     labels = (
-        (*known_labels, *sorted(found.keys() - set(known_labels)))
-        if kind in ("label", "labels")
-        else ()
+        (*known_labels, *sorted(found.keys() - set(known_labels))) if KINDS[kind].has_labels else ()
     )
     if len(labels) > MAX_LABELS:
         fix = "say --kind answer if these are texts, or name the task with --task"

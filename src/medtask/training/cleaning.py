@@ -16,12 +16,11 @@ from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import MAX_LISTED_GOLD, find_invalid_gold
-from medtask.tasks.task import FreeText, Gate, Task
+from medtask.tasks.task import Gate, Task
 from medtask.tasks.text_cleaning import clean_text
 from medtask.training.training_example import (
     NO_LABEL,
     TrainingExample,
-    has_labels,
     hash_question,
     list_labels,
     shuffle_by_hash,
@@ -131,13 +130,13 @@ def clean_rows(
     book = _RowCleaner(task)
     examples = book.read_examples(records)
     examples = book.resolve_duplicates(examples)
-    if has_labels(task):
+    if task.kind_spec.has_labels:
         examples = book.drop_rare_labels(examples, min_count)
         examples = book.apply_label_cap(examples, cap, seed) if cap is not None else examples
     counts = Counter(
         name for example in examples for name in list_labels(task, example.record.gold)
     )
-    names = [label.name for label in task.labels] if has_labels(task) else []
+    names = [label.name for label in task.labels] if task.kind_spec.has_labels else []
     names += [task.abstain.name] if task.abstain and counts[task.abstain.name] else []
     dropped = tuple(sorted(book.dropped, key=lambda one: one.row))
     return tuple(examples), CleaningReport(
@@ -200,7 +199,7 @@ class _RowCleaner:
 
     def _read_one(self, record: Record, previous_prompt: Prompt | None) -> TrainingExample | None:
         gold = record.gold
-        if isinstance(self.task.answer_spec, FreeText) and isinstance(gold, str):
+        if self.task.kind_spec.free_text and isinstance(gold, str):
             gold = clean_text(gold) or None
         if gold is None:
             self.drop(self.rows, record, DropReason.NO_GOLD, "the gold column is blank")
@@ -240,10 +239,7 @@ class _RowCleaner:
         suggestions = sorted(
             {name for value in unknown_values if (name := self.label_suggestions.get(value))}
         )
-        what = {"choice": "option of the row", "fields": "object of the schema"}.get(
-            self.task.kind, "label of the task"
-        )
-        return f"gold is no {what}" + (
+        return f"gold is not {self.task.kind_spec.gold_noun}" + (
             f", perhaps {', '.join(map(quote, suggestions))}" if suggestions else ""
         )
 
@@ -268,7 +264,7 @@ class _RowCleaner:
         for example in duplicates:
             by_gold[json.dumps(example.record.gold, sort_keys=True, default=str)].append(example)
         groups = list(by_gold.values())
-        if len(by_gold) > 1 and not isinstance(self.task.answer_spec, FreeText):
+        if len(by_gold) > 1 and not self.task.kind_spec.free_text:
             majority = max(groups, key=len)
             if 3 * len(majority) < 2 * len(duplicates):
                 row_list = ", ".join(

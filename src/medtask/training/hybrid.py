@@ -24,7 +24,8 @@ from medtask.engines.registry import load_model
 from medtask.errors import EngineError, InputError, StorageError, UsageError
 from medtask.prediction.asking import check_engine
 from medtask.prediction.probabilities import OutcomeProbabilities
-from medtask.tasks.task import MultipleChoice, Task
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.task import Task
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import MethodResult, TrainingContext
 from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
@@ -182,7 +183,7 @@ def _check_inputs(
             f"{task.name} {what}, and a hybrid combines probabilities only",
             fix="train one model: --method lora",
         )
-    if isinstance(task.answer_spec, MultipleChoice) and task.answer_spec.readout == "text":
+    if get_task_kind(task).compares_likelihoods:
         raise UsageError(
             "a hybrid combines probabilities, and `readout: text` compares likelihoods",
             fix="set `readout: letter`",

@@ -12,7 +12,7 @@ from medtask.display import capitalise_first, format_duration, format_name, form
 from medtask.engines.model_metadata import PhiStatus
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation import formatting as words
-from medtask.kinds import KindName
+from medtask.kinds import KINDS
 from medtask.training.epoch_table import format_epochs_markdown
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
 from medtask.training.model_card_content import CardContent, CardLabel, CardTask
@@ -21,15 +21,6 @@ from medtask.training.model_card_front_matter import write_front_matter
 MAX_LISTED_LABELS = 40  # how many labels are listed
 FEW_ROWS = 20  # with fewer rows, hardly anything is learnt about a label
 _MAX_TEXT_CHARACTERS = 1500  # characters of an instruction
-
-_KIND_DESCRIPTIONS = {
-    "label": "gives each row one of its labels",
-    "labels": "gives each row any of its labels",
-    "choice": "picks among the options that each row brings",
-    "answer": "writes an answer to each row",
-    "fields": "fills in the fields of a schema for each row",
-}
-_CLASSIFIER_KINDS: tuple[KindName, ...] = ("label", "labels")
 
 _PHI_NOTICES: dict[PhiStatus, str] = {
     "yes": (
@@ -86,7 +77,7 @@ def _write_summary(content: CardContent) -> Iterator[str]:
     base = f", from {_join_code(content.bases)}" if content.bases else ""
     for task in content.tasks:
         yield (
-            f"It {_KIND_DESCRIPTIONS[task.kind]}: task {format_code(task.name)}, learnt from "
+            f"It {KINDS[task.kind].description}: task {format_code(task.name)}, learnt from "
             f"{format_row_count(task.train_rows)} of "
             f"{format_code(task.table)} by the method {format_code(content.method)}{base}."
         )
@@ -150,7 +141,7 @@ def _write_usage(content: CardContent) -> Iterator[str]:
         ],
         "python",
     )
-    if len(content.tasks) == 1 and first.kind in _CLASSIFIER_KINDS:
+    if len(content.tasks) == 1 and KINDS[first.kind].has_labels:
         yield (
             "With scikit-learn, `medtask.sklearn.MedtaskClassifier` trains such a model by `fit` "
             "and answers by `predict` and "
@@ -189,7 +180,7 @@ def _list_limitations(content: CardContent) -> Iterator[str]:
             )
         if few:
             yield f"Fewer than {FEW_ROWS} rows to learn from{where}: {_join_label_names(few)}."
-        if task.kind not in _CLASSIFIER_KINDS:
+        if not KINDS[task.kind].has_labels:
             yield f"What it writes{where} can be wrong and read well. Every text needs a reader."
     if content.languages:
         yield (

@@ -7,15 +7,10 @@ from collections.abc import Sequence
 from medtask.display import format_name
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.kinds import KindName
+from medtask.kinds import KINDS
 from medtask.training.methods import METHODS
 from medtask.training.model_card_content import CardContent
 
-_PIPELINE_TAGS = {
-    "label": "text-classification",
-    "labels": "text-classification",
-    "choice": "multiple-choice",
-}
 # The Hub's metric ids that differ from ours.
 _HUB_METRICS = {"mcc": "matthews_correlation", "rouge_l": "rouge", "kappa": "cohen_kappa"}
 
@@ -26,7 +21,7 @@ def write_front_matter(content: CardContent) -> str:
 
     results = [
         EvalResult(
-            task_type=name_pipeline(task.kind),
+            task_type=KINDS[task.kind].pipeline_tag,
             task_name=_plain(task.name),
             dataset_type=content.datasets[0] if len(content.datasets) == 1 else "private",
             dataset_name=_plain(task.table),
@@ -59,11 +54,6 @@ def write_front_matter(content: CardContent) -> str:
     if not results:  # otherwise the Hub's class puts it into the model index
         front.pop("model_name")
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n"
-
-
-def name_pipeline(kind: KindName) -> str:
-    """The Hub's pipeline tag of a kind of question."""
-    return _PIPELINE_TAGS.get(kind, "text-generation")
 
 
 def name_metric(metric: str) -> str:

@@ -65,7 +65,7 @@ class LabelTargets:
         task = self.task
         return ModelMetadata(
             engine,
-            "labels" if self.several else "label",
+            task.kind,
             self.labels,
             abstain=None if task.abstain_name in self.labels else task.abstain_name,
             untaught=self.untaught,

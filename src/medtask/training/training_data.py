@@ -15,12 +15,13 @@ from medtask.engines.model_metadata import PhiStatus
 from medtask.errors import InputError, TableError, TaskFaults, UsageError
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.rows import check_columns, read_records
-from medtask.tasks.task import Fields, Task
+from medtask.tasks.task import Task
 from medtask.training.cleaning import CleaningReport, DropReason, clean_rows
 from medtask.training.leakage import LeakageReport, QuestionIndex, find_leakage, index_questions
 from medtask.training.split import SplitReport, split_questions
-from medtask.training.training_example import NO_LABEL, TrainingExample, has_labels, list_labels
+from medtask.training.training_example import NO_LABEL, TrainingExample, list_labels
 
 __all__ = [
     "RowSelection",
@@ -61,7 +62,7 @@ class RowSelection:
                 raise UsageError(
                     f"{name} is {number}", fix=f"give {name} a number of 1 or more, or leave it out"
                 )
-        if (self.min_count > 1 or self.cap is not None) and not has_labels(task):
+        if (self.min_count > 1 or self.cap is not None) and not task.kind_spec.has_labels:
             name = "min-count" if self.min_count > 1 else "cap"
             raise UsageError(
                 f"{name} applies to labels, and a task of kind {task.kind} has none",
@@ -245,7 +246,7 @@ def _check_learnable(
             ),
         )
     gold_names = {list_labels(task, example.record.gold) for example in examples}
-    if has_labels(task) and len(gold_names) == 1:
+    if task.kind_spec.has_labels and len(gold_names) == 1:
         (only,) = gold_names
         name = quote_names(only) if only != (NO_LABEL,) else "no label"
         raise InputError(
@@ -274,8 +275,8 @@ def _select_examples(
 def _list_notes(data: TrainingData, split: SplitReport) -> tuple[str, ...]:
     """What the user should know before training."""
     task = data.task
-    notes = list(_list_label_notes(data)) if has_labels(task) else []
-    if task.kind == "choice" and len({str(one.record.gold) for one in data.train}) == 1:
+    notes = list(_list_label_notes(data)) if task.kind_spec.has_labels else []
+    if task.kind_spec.has_options and len({str(one.record.gold) for one in data.train}) == 1:
         notes.append(
             "gold is the same option letter in every row, so only the letter can be learnt: "
             "put the options in random order"
@@ -290,7 +291,7 @@ def _list_notes(data: TrainingData, split: SplitReport) -> tuple[str, ...]:
             "the task lets the model think before it answers, and gold has no thoughts: training "
             "rows answer at once"
         )
-    if isinstance(task.answer_spec, Fields) and task.answer_spec.quoted:
+    if get_task_kind(task).has_quotes:
         notes.append(
             "the task asks for quotes beside fields, and gold has none: training rows answer "
             "without them"
@@ -321,7 +322,7 @@ def _describe_label_counts(task: Task, examples: Sequence[TrainingExample]) -> s
     """ ", 16 labels with 1 to 71 rows each"; "" for kinds without labels."""
     counts = _count_labels(task, examples)
     none = counts.pop(NO_LABEL, 0)
-    if not has_labels(task) or not counts:
+    if not task.kind_spec.has_labels or not counts:
         return ""
     least, most = min(counts.values()), max(counts.values())
     description = (

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from medtask.records import Prompt, Record, Value
-from medtask.tables.cell_values import read_cell
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.label_definitions import normalize_name
-from medtask.tasks.task import FreeText, MultiLabel, SingleLabel, Task
+from medtask.tasks.task import Task
 
 # stands for a label where there is none: a row to which no label applies, or a kind without labels
 NO_LABEL = ""
@@ -27,16 +27,9 @@ class TrainingExample:
     prompt: Prompt
 
 
-def has_labels(task: Task) -> bool:
-    """Whether rows can be counted by label: the options of a ``choice``, texts and objects differ
-    from row to row.
-    """
-    return isinstance(task.answer_spec, SingleLabel | MultiLabel)
-
-
 def list_labels(task: Task, gold: Value | None) -> tuple[str, ...]:
     """The labels by which a row is counted; NOTHING alone where it has none."""
-    if not has_labels(task) or not gold:
+    if not task.kind_spec.has_labels or not gold:
         return (NO_LABEL,)
     return (gold,) if isinstance(gold, str) else tuple(gold)
 
@@ -74,5 +67,4 @@ def shuffle_by_hash(keys: Sequence[bytes], seed: int) -> list[int]:
 
 
 def _read_context(task: Task, record: Record) -> str:
-    column = task.answer_spec.context if isinstance(task.answer_spec, FreeText) else None
-    return (read_cell(record.fields.get(column)) or "") if column else ""
+    return get_task_kind(task).read_context(record.fields)

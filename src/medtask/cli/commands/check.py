@@ -197,7 +197,6 @@ def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator
 
 def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics) -> None:
     """Tokens of the sample, and warnings about the longest rows."""
-    from medtask.tasks.task import Fields, FreeText
 
     plan, longest, rendering = (
         engine.plan(statistics.sample),
@@ -213,12 +212,12 @@ def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics
         f"{plan.shared_tokens:,} shared + {row_tokens:.0f} own tokens a row (longest "
         f"{max(sizes):,})"
     )
-    if isinstance(task.answer_spec, FreeText | Fields):
+    if task.kind_spec.generated:
         more = f"at most {task.answer_spec.max_tokens:,} to write"
     else:
         more = (
             f"{plan.mean_label_tokens:.1f} more to tell the "
-            f"{'options' if task.kind == 'choice' else 'labels'} apart"
+            f"{'options' if task.kind_spec.has_options else 'labels'} apart"
         )
     show.print_fact("prompt", f"{tokens}, {more}")
     for warning in plan.warnings:

@@ -178,7 +178,7 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
     missing_labels = {
         answers.name: len(all_labels) - len(answers.task.labels)
         for answers in systems
-        if answers.task.kind in ("label", "labels")
+        if answers.task.kind_spec.has_labels
     }
     notes += [
         f"{name} knows {n:,} of {len(all_labels):,} labels fewer than all systems together"

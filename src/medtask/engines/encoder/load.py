@@ -38,6 +38,7 @@ from medtask.errors import (
     UsageError,
 )
 from medtask.hardware import choose_device, inspect_machine
+from medtask.kinds import KINDS
 from medtask.privacy import block_network
 from medtask.records import Branch, Description, Message, Prompt, Scores
 from medtask.similarity import (
@@ -149,7 +150,7 @@ def _load_scorer(
             ),
         ) from error
     if model.config.num_labels != len(head.labels) or len(head.labels) < 2 - (
-        head.kind == "labels"
+        not KINDS[head.kind].exclusive
     ):
         raise InputError(
             f"{files.reference} gives {model.config.num_labels} numbers for {len(head.labels)} "
@@ -224,7 +225,7 @@ def _check_engine(engine: EncoderEngine, name: str) -> None:
         labels = [Description(label) for label in scorer.head.labels]
         candidates = tuple(label.name for label in labels)
         branches = (Branch("", candidates, descriptions=tuple(labels)),)
-        if scorer.head.kind == "labels":
+        if not KINDS[scorer.head.kind].exclusive:
             branches = tuple(Branch("", ("yes", "no"), descriptions=(label,)) for label in labels)
     try:
         (result,) = engine.score(

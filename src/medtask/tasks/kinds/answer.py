@@ -10,6 +10,7 @@ from pydantic import Field
 
 from medtask.display import format_count, quote
 from medtask.records import Option, Value
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.config import COUNT, ConfigModel, OptionalText
 from medtask.tasks.kinds.base import RowExtras, TaskKind
 from medtask.tasks.reader import TaskReader, is_null
@@ -73,6 +74,9 @@ class AnswerKind(TaskKind[FreeText]):
         value = fields[column]
         return RowExtras("" if is_blank(value) else clean_text(str(value)))
 
+    def read_context(self, fields: Mapping[str, object]) -> str:
+        return (read_cell(fields.get(self.spec.context)) or "") if self.spec.context else ""
+
     def write_choices(self) -> list[str]:
         if not self.spec.sections:
             return []
@@ -94,6 +98,10 @@ class AnswerKind(TaskKind[FreeText]):
 
     def find_confidence_problem(self) -> str | None:
         return "free text has no confidence"
+
+    @property
+    def has_sections(self) -> bool:
+        return bool(self.spec.sections)
 
     def describe_answers(self) -> str:
         sections = self.spec.sections

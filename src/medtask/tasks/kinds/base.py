@@ -86,6 +86,10 @@ class TaskKind(Generic[SpecT]):
         """What a row shows besides its input, or why the row cannot be asked about."""
         return RowExtras()
 
+    def read_context(self, fields: Mapping[str, object]) -> str:
+        """The text of the context column as it stands in the row; "" without one."""
+        return ""
+
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """A gold cell as a value of the task; ``text``, the cell's text, where it is not one."""
         return text
@@ -134,6 +138,11 @@ class TaskKind(Generic[SpecT]):
         """Factors of the candidates' log-likelihoods; None where these are not scaled."""
         return None
 
+    @property
+    def compares_likelihoods(self) -> bool:
+        """Whether candidates are texts that are scored over the whole vocabulary."""
+        return False
+
     # examples
 
     def read_example_answer(self, row: Mapping[str, object], cell: object) -> Value | None:
@@ -151,6 +160,11 @@ class TaskKind(Generic[SpecT]):
         ``text`` is the example's input as shown; None where it cannot be shown.
         """
         return answer, []
+
+    @property
+    def always_answers(self) -> bool:
+        """Whether every row gets at least one label."""
+        return self.task.kind_spec.exclusive
 
     # thresholds
 
@@ -182,6 +196,28 @@ class TaskKind(Generic[SpecT]):
     def select_labels(self, names: Sequence[str]) -> Task:
         """The task with some of its labels; only for kinds with labels."""
         raise NotImplementedError
+
+    # outputs
+
+    @property
+    def written_schema(self) -> Mapping[str, Any] | None:
+        """The JSON schema under which the model writes; None where there is none."""
+        return None
+
+    @property
+    def answer_schema(self) -> Mapping[str, Any] | None:
+        """The JSON schema of the answer's value; None where it is not an object."""
+        return None
+
+    @property
+    def has_quotes(self) -> bool:
+        """Whether fields are answered with spans of the record."""
+        return False
+
+    @property
+    def has_sections(self) -> bool:
+        """Whether the model writes more than the answer's value."""
+        return False
 
     # descriptions
 

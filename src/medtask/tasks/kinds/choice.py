@@ -126,6 +126,10 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         # In cyclic order j, the i-th letter shows option (i + j) mod n: see _rotate_options.
         return [(index - shift) % len(options) for shift in range(len(options) if permuted else 1)]
 
+    @property
+    def compares_likelihoods(self) -> bool:
+        return self.spec.readout == "text"
+
     def get_length_scales(self, options: Sequence[Option]) -> tuple[float, ...] | None:
         """Log-likelihoods per character, times the row's mean length.
 

@@ -102,6 +102,25 @@ class FieldsKind(TaskKind[Fields]):
     def find_confidence_problem(self) -> str | None:
         return None if self.spec.scored else "only enum and boolean fields have a confidence"
 
+    @property
+    def written_schema(self) -> Mapping[str, Any]:
+        return self.spec.schema
+
+    @property
+    def answer_schema(self) -> Mapping[str, Any]:
+        """The schema of what is written, without the quotes that stand beside their fields."""
+        schema: dict[str, Any] = json.loads(json.dumps(self.spec.schema))
+        for path in self.spec.quoted:
+            parent = schema
+            for key in path[:-1]:
+                parent = parent["properties"][key]
+            del parent["properties"][path[-1] + QUOTE_SUFFIX]
+        return schema
+
+    @property
+    def has_quotes(self) -> bool:
+        return bool(self.spec.quoted)
+
     def describe_answers(self) -> str:
         quoted = self.spec.quoted
         # A quote is written beside its field.

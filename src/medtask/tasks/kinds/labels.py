@@ -108,6 +108,10 @@ class LabelsKind(TaskKind[MultiLabel]):
         return describe_unknown_label(self.task, invalid)
 
     @property
+    def always_answers(self) -> bool:
+        return self.spec.at_least_one
+
+    @property
     def threshold_fit(self) -> tuple[Literal["f1", "recall"], float] | None:
         return (self.spec.fit, self.spec.recall_floor) if self.spec.fit else None
 

@@ -83,7 +83,7 @@ class _DemonstrationPool:
             example for example in made if example is not None
         )
         indices_by_answer: defaultdict[str, list[int]] = defaultdict(list)
-        if task.kind in ("label", "labels", "choice"):
+        if not task.kind_spec.generated:
             for index, example in enumerate(self.examples):
                 indices_by_answer[str(example.answer)].append(index)
         self.kinds: Mapping[str, Sequence[int]] = indices_by_answer or {
