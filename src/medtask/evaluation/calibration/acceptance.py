@@ -1,20 +1,19 @@
-"""Which answers may be accepted without a look: the lowest confidence at which a promised error
-holds.
+"""Which answers may be accepted without review: the lowest threshold with a bounded error.
 
 Learn-then-Test (Angelopoulos et al. 2021): "more than ``max_error`` of the rows at or above this
 threshold are wrong" is a hypothesis for every threshold, tested on gold by the exact binomial tail
-and walked through from the surest rows down, so that thousands of thresholds cost no correction. A
-walk from one place dies of one early error; so there are several starts, each 1.7 times as many
-rows as the one before, that share the risk (Wiens' fallback procedure: where a walk reaches the
-next start it takes its own share along).
+in a fixed sequence from the most confident rows down, so that many thresholds need no correction. A
+single sequence ends at one early error; therefore there are several starts, each with 1.7 times as
+many rows as the one before, that share the risk (the fallback procedure of Wiens: a sequence that
+reaches the next start adds its share).
 
-Why it holds. The walk passes one first threshold t0 that is bad; everything it does is wrong only
-if it rejects there, or at a later start. Given how many gold rows reach t0, their errors are
-binomial, so the tail is a valid p-value there whatever happened before; a start (the k-th surest
-row) above t0 brings its share of the risk to t0, one below it spends it itself: together they are
-the whole. The argument takes for granted that below t0 all thresholds are bad, that is: the error
-of the accepted grows as the threshold sinks. Where a model is wrong most often where it is surest,
-only the tests at the starts are as safe as they look; the curve shows it.
+Why it holds. Let t0 be the first threshold that is bad. The procedure errs only if it rejects
+there, or at a later start. Given how many gold rows reach t0, their errors are binomial, so the
+tail is a valid p-value there whatever happened before; a start (the k-th most confident row) above
+t0 brings its share of the risk to t0, one below it spends it itself: together they are the whole.
+The argument assumes that all thresholds below t0 are bad, that is, that the error of accepted rows
+grows as the threshold sinks. If a model is wrong most often where it is most confident, only the
+tests at the starts hold; the curve shows it.
 """
 
 from __future__ import annotations
@@ -47,9 +46,7 @@ ClassCodes = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ClassThreshold:
-    """What becomes of the answers of one class. ``threshold``: None where none of them is accepted;
-    ``rows``: its gold rows.
-    """
+    """The threshold of one class (None: no answer is accepted), and its gold rows."""
 
     name: str
     threshold: float | None
@@ -60,14 +57,23 @@ class ClassThreshold:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Answers with a confidence of at least ``threshold`` are wrong in at most ``max_error`` of the
-    cases, with probability ``level`` over the draw of the gold rows. ``class_thresholds``: a
-    threshold for each class of the answer, by its number, all promises at once; then ``threshold``
-    is None.
+    """A threshold that bounds the error of accepted answers.
 
-    ``coverage``: the share of the gold rows that is accepted; ``accepted`` and ``errors``: counts
-    among them. ``rows``: gold rows that were used, one of each group where ``grouped``;
-    ``rows_without_confidence``: those that have no confidence, never accepted.
+    Answers with a confidence of at least ``threshold`` are wrong in at most ``max_error`` of the
+    cases, with probability ``level`` over draws of the gold rows.
+
+    Attributes:
+        threshold: The threshold; None if there is one per class.
+        class_thresholds: Thresholds by class number, which hold together.
+        coverage: Share of the gold rows that is accepted.
+        accepted: Number of accepted gold rows.
+        errors: Number of wrong ones among them.
+        rows: Number of gold rows used, one of each group if ``grouped``.
+        rows_without_confidence: Number of rows without a confidence, which are never accepted.
+        grouped: Whether rows have groups.
+        max_error: The bound.
+        level: The probability.
+        risk_curve: Error at every coverage.
     """
 
     threshold: float | None
@@ -85,8 +91,8 @@ class Acceptance:
     def select_accepted(
         self, confidence: FloatArray, classes: ClassCodes | None = None
     ) -> BoolArray:
-        """Which rows are accepted [n]; one without a confidence (NaN) never is. By-class rules need
-        each answer's class.
+        """Which rows are accepted [n]; NaN never is. With class thresholds, classes are
+        required.
         """
         if self.class_thresholds and classes is None:
             raise UsageError(
@@ -96,9 +102,7 @@ class Acceptance:
         return _apply_thresholds(confidence, classes, self.threshold, self.class_thresholds)
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text. ``confidence`` is the probability with which the
-        promise holds.
-        """
+        """Returns a plain dict without record text; ``confidence`` is ``level``."""
         by_class = (
             {"by_class": {rule.name: asdict(rule) for rule in self.class_thresholds.values()}}
             if self.class_thresholds
@@ -217,8 +221,8 @@ def find_acceptance(
 
 
 def compute_min_rows(max_error: float, risk: float) -> int:
-    """The fewest rows whose being all right shows an error of at most ``max_error``: 59 for 0.05
-    and 0.05.
+    """The fewest rows, all right, that show an error of at most ``max_error``: 59 for 0.05,
+    0.05.
     """
     return math.ceil(math.log(risk) / math.log1p(-max_error) - 1e-9)
 
@@ -238,7 +242,7 @@ def _apply_thresholds(
 def _find_threshold(
     confidence: FloatArray, right: BoolArray, max_error: float, risk: float
 ) -> float | None:
-    """The threshold of these rows, all of which have a confidence; None where no test rejects."""
+    """The threshold of rows with a confidence; None if no test rejects."""
     from scipy.stats import binom
 
     order = np.argsort(-confidence, kind="stable")
@@ -270,9 +274,7 @@ def _find_threshold(
 
 
 def _choose_start_sizes(n: int, max_error: float, risk: float) -> list[int]:
-    """How many of the surest rows each walk starts with: as many walks as fit, none where no test
-    could reject.
-    """
+    """Number of rows of each start; empty if no test could reject."""
     for walks in range(40, 0, -1):
         starts = [
             round(compute_min_rows(max_error, risk / walks) * START_GROWTH**walk)
@@ -332,9 +334,7 @@ def _build_refusal(
     risk: float,
     largest_class_rows: int | None,
 ) -> Refusal:
-    """``largest_class_rows``: the gold rows of the most frequent class, where each class has a
-    threshold of its own.
-    """
+    """``largest_class_rows``: gold rows of the most frequent class, with thresholds by class."""
     fewest = compute_min_rows(max_error, risk)
     promise = f"at most {100 * max_error:g} % error with {100 * (1 - risk):g} % confidence"
     if not rows:
@@ -379,9 +379,7 @@ def _build_refusal(
 def _estimate_rows_needed(
     confidence: FloatArray, right: BoolArray, rows: int, max_error: float, risk: float
 ) -> int | None:
-    """About how many gold rows would do at the error rates seen so far; None where no part of the
-    rows is good enough.
-    """
+    """About how many gold rows would do at the observed error rates; None if no number would."""
     from scipy.stats import binom
 
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])

@@ -1,6 +1,4 @@
-"""Fits a calibration on gold rows, or, without gold, frees shares of a model's liking for some
-labels.
-"""
+"""Fits a calibration on gold rows, or without gold by the labels' mean probabilities."""
 
 from __future__ import annotations
 
@@ -128,12 +126,10 @@ def fit_calibration(
 def fit_batch_calibration(
     probabilities: FloatArray, labels: Sequence[str]
 ) -> Calibration | Refusal:
-    """Batch calibration (Zhou et al. 2023), which needs no gold: every label's share is divided by
-    its mean over the rows.
+    """Batch calibration (Zhou et al. 2023) without gold: divides by each label's mean probability.
 
-    What a model says of a batch on average is taken for its own prior, so the method supposes that
-    all labels are about equally frequent: where one in truth is most of the rows it does harm. For
-    shares of which one label applies, [n, k].
+    The mean over a batch is taken as the model's prior, which assumes that all labels are about
+    equally frequent; it does harm if one label is most of the rows. For exclusive labels, [n, k].
     """
     known = ~np.isnan(probabilities)
     usable = known.sum(axis=1) >= 2
@@ -159,8 +155,10 @@ def fit_batch_calibration(
 def fit_temperature(
     probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibration, *, prior: float = 1.0
 ) -> Calibration:
-    """One temperature in [0.05, 20]. ``prior``: the weight of a standard normal on its logarithm,
-    that is of about one row: without it, rows that are all right would make every answer certain.
+    """Fits one temperature in [0.05, 20].
+
+    ``prior``: weight of a standard normal prior on its logarithm, about one row; without it, rows
+    that are all right would make every answer certain.
     """
     from scipy.optimize import minimize_scalar
 
@@ -179,7 +177,7 @@ def fit_temperature(
 
 
 def fit_bias(probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibration) -> Calibration:
-    """One temperature and a bias for each label, both under standard normal priors."""
+    """Fits a temperature and a bias for each label under standard normal priors."""
     from scipy.optimize import minimize
     from scipy.special import logit
 
@@ -227,9 +225,7 @@ def fit_bias(probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibrati
 def fit_isotonic(
     probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibration
 ) -> Calibration:
-    """For each label the rising step curve from its share to how often it applies; the straight
-    line where no row has it.
-    """
+    """Fits an isotonic curve for each label; the identity if no row has the label."""
     from sklearn.isotonic import IsotonicRegression
 
     truth = _one_hot(gold, probabilities.shape) if uncalibrated.exclusive else gold
@@ -258,9 +254,7 @@ _FITTERS: dict[CalibrationMethod, CalibrationFitter] = {
 
 
 def _find_usable_rows(probabilities: FloatArray, gold: GoldArray) -> NDArray[np.bool_]:
-    """Rows from which anything can be learnt: two options or more, and where one label applies,
-    gold among them.
-    """
+    """Rows with at least two options and, for exclusive labels, gold among them."""
     known = ~np.isnan(probabilities)
     if gold.ndim == 2:
         return np.asarray(known.any(axis=1))
@@ -320,9 +314,7 @@ def _one_hot(gold: GoldArray, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _compute_total_loss(probabilities: FloatArray, gold: GoldArray) -> float:
-    """The log loss as it is minimised: with each label by itself, the sum over labels rather than
-    their mean.
-    """
+    """The minimised log loss; of independent labels their sum, not their mean."""
     losses = compute_proper_scores(probabilities, gold)["log_loss"]
     return float(
         losses.sum() if gold.ndim == 1 else (losses * (~np.isnan(probabilities)).sum(axis=1)).sum()
@@ -335,9 +327,7 @@ def _choose_method(
     gold: GoldArray,
     groups: GroupCodes,
 ) -> CalibrationMethod:
-    """The simplest method that no later one beats by more than a standard error of the
-    difference.
-    """
+    """The simplest method that no later one beats by more than one standard error."""
     best, *others = methods
     losses = {name: compute_proper_scores(unseen[name], gold)["log_loss"] for name in methods}
     for name in others:
@@ -356,7 +346,7 @@ def _cross_fit(
     groups: GroupCodes,
     seed: int,
 ) -> FloatArray:
-    """Every row's shares by a fit that did not see its group."""
+    """Every row's probabilities by a fit on the other folds."""
     from sklearn.model_selection import GroupKFold
 
     found = np.full(probabilities.shape, np.nan)

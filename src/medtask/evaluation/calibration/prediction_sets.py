@@ -1,9 +1,7 @@
-"""Sets of labels that miss the truth at most as often as promised: split conformal prediction on
-gold rows.
+"""Prediction sets with a bounded miss rate: split conformal prediction on gold rows.
 
-The promise is an average over the draw of gold and of one further row like it. It is not a promise
-for each class, nor for rows of which the model is sure: of those that get one label only, more may
-be wrong.
+The bound is an average over draws of gold and of one further row. It does not hold for each class,
+nor for the rows with one label only, of which more may be wrong.
 """
 
 from __future__ import annotations
@@ -25,12 +23,16 @@ ConformalMethod = Literal["lac", "crc"]
 
 @dataclass(frozen=True, slots=True)
 class PredictionSets:
-    """The truth is missed by at most ``miss`` of the sets, on average.
+    """A threshold for sets of labels; on average at most ``miss`` of the sets miss the truth.
 
-    A set has the labels whose share is at least ``threshold``. ``method``: lac where one label
-    applies; crc where each stands by itself, so that of a row's true labels at most ``miss`` are
-    missed on average. ``sizes``: gold rows by the number of labels in their set; ``rows``: all of
-    them, one of each group where ``grouped``.
+    Attributes:
+        method: "lac" if exactly one label applies; else "crc", which bounds the share of a row's
+            true labels that is missed.
+        threshold: A set has the labels with at least this probability.
+        miss: The bound.
+        rows: Number of gold rows, one of each group if ``grouped``.
+        grouped: Whether rows have groups.
+        sizes: Gold rows by the number of labels in their set.
     """
 
     method: ConformalMethod
@@ -45,9 +47,7 @@ class PredictionSets:
         return sum(size * rows for size, rows in enumerate(self.sizes)) / self.rows
 
     def apply(self, probabilities: FloatArray) -> BoolArray:
-        """The sets [n, k] of shares [n, k]; NaN is no option, and in no set. A set may be empty:
-        then no label is likely enough, and the row is for a person.
-        """
+        """The sets [n, k] of probabilities [n, k]; NaN is in no set. A set may be empty."""
         return np.asarray(probabilities >= self.threshold - 1e-12)  # NaN compares as False
 
     def to_json(self) -> dict[str, object]:
@@ -62,13 +62,20 @@ def fit_prediction_sets(
     groups: GroupCodes | None = None,
     seed: int = 0,
 ) -> PredictionSets | Refusal:
-    """Prediction sets from gold rows: shares [n, k] (NaN: no option of the row), gold [n] (a
-    label's column, -1 unknown) where one label applies, else [n, k] of truth values.
+    """Fits prediction sets on gold rows.
 
-    lac (Sadinle et al. 2019), which makes the smallest sets of all that keep the promise; for
-    labels each by itself crc, conformal risk control of the share of true labels missed
-    (Angelopoulos et al. 2024; a row without true labels misses none). One row of each of ``groups``
-    [n] is used. Refusal with fewer than 1/miss - 1 rows.
+    lac (Sadinle et al. 2019) gives the smallest sets; for independent labels crc, conformal risk
+    control of the share of missed labels (Angelopoulos et al. 2024).
+
+    Args:
+        probabilities: [n, k]; NaN where a label is not an option of the row.
+        gold: Column of the label, [n], -1 if unknown; or truth values, [n, k].
+        miss: The bound, between 0 and 1.
+        groups: Group of each row, [n]; one row of each is used.
+        seed: Of the draw of one row of each group.
+
+    Returns:
+        The sets, or a refusal with fewer than 1/miss - 1 rows.
     """
     single = gold.ndim == 1
     if not 0 < miss < 1:
@@ -108,9 +115,7 @@ def fit_prediction_sets(
 def _find_conformal_threshold(
     probabilities: FloatArray, gold: NDArray[np.int64], miss: float
 ) -> float | None:
-    """The share that (n + 1)(1 - miss) of the truths reach, rounded up: the n + 1st is the row to
-    come.
-    """
+    """The probability that (n + 1)(1 - miss) of the truths reach, rounded up."""
     truths = np.nan_to_num(
         probabilities[np.arange(len(gold)), gold], nan=-np.inf
     )  # a truth that is no option is missed by every set
@@ -122,9 +127,7 @@ def _find_conformal_threshold(
 def _find_risk_controlled_threshold(
     probabilities: FloatArray, gold: BoolArray, miss: float
 ) -> float:
-    """The highest threshold at which (the misses of all rows + 1) / (n + 1) is at most ``miss``; a
-    row's misses are a share.
-    """
+    """The highest threshold at which (misses of all rows + 1) / (n + 1) is at most ``miss``."""
     true = gold.sum(axis=1)
     row, column = np.nonzero(gold)
     value = np.nan_to_num(

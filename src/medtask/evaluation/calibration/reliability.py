@@ -1,6 +1,4 @@
-"""Whether a confidence means what it says: reliability, its error, proper scores, and the error at
-each coverage.
-"""
+"""Whether confidences are calibrated: calibration error, proper scores, error at each coverage."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _MAX_CELLS = 2000
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Rows whose confidence lies in [low, high): their mean confidence, and the share of them that
-    was right.
-    """
+    """Rows with a confidence in [low, high): mean confidence and share of right rows."""
 
     low: float
     high: float
@@ -42,8 +38,9 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class RiskCurve:
-    """The error among accepted rows by their coverage, from the surest rows on; at most 100 points.
-    ``aurc``: its area (Geifman and El-Yaniv 2017), the mean error over all coverages.
+    """Error among accepted rows by coverage, at most 100 points.
+
+    ``aurc``: area under the curve (Geifman and El-Yaniv 2017), the mean error over all coverages.
     """
 
     coverage: tuple[float, ...]
@@ -64,14 +61,22 @@ class RiskCurve:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far the confidence of ``rows`` rows can be believed; ``rows_without_confidence`` further
-    rows have none.
+    """How well calibrated confidences are.
 
-    ``ece``: expected calibration error over ten equal bins. It is never 0 on few rows: a model
-    whose confidence is exactly right would show ``ece_by_chance`` on average, and exceed
-    ``ece_chance_limit`` once in twenty times; ``p`` is its chance of an error this large.
-    ``brier``, ``log_loss``: of the confidence that the answer is right (0.25 and 0.69: what 0.5 for
-    every row has). ``distribution_scores``: scores of the whole distribution, where it is known.
+    Attributes:
+        rows: Number of rows with a confidence.
+        rows_without_confidence: Number of rows without one.
+        bins: Ten equal bins.
+        mean_confidence: Mean confidence.
+        accuracy: Share of right rows.
+        ece: Expected calibration error over the bins. It is never 0 on few rows.
+        ece_by_chance: Mean of the error that a perfectly calibrated model would have.
+        ece_chance_limit: Its 95th percentile.
+        p: Probability of an error this large under perfect calibration.
+        brier: Brier score of the confidence (0.25 for a constant 0.5).
+        log_loss: Log loss of the confidence (0.69 for a constant 0.5).
+        distribution_scores: Scores of the whole distribution, if known.
+        risk_curve: Error at every coverage.
     """
 
     rows: int
@@ -89,7 +94,7 @@ class Reliability:
     risk_curve: RiskCurve
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text."""
+        """Returns a plain dict without record text."""
         return {
             "rows": self.rows,
             "without_confidence": self.rows_without_confidence,
@@ -119,14 +124,22 @@ def compute_reliability(
     groups: GroupCodes | None = None,
     seed: int = 0,
 ) -> Reliability | None:
-    """How well confidences [n] in [0, 1] (NaN: none) foretell whether answers are right [n].
+    """Computes the reliability of confidences.
 
-    ``scores``: further scores by row (see score_shares), whose means are told. ``groups`` [n]: rows
-    of one group are drawn together by the bootstrap. Binned calibration error is biased upwards
-    (Roelofs et al. 2022), so the value of a perfectly calibrated model on these very confidences is
-    simulated beside it (a consistency test, Bröcker and Smith 2007), and the interval is the
-    reverse percentile bootstrap's, which takes the bias off; it begins at 0 where the test does not
-    reject. The simulation takes rows as independent. None without a row that has a confidence.
+    Binned calibration error is biased upwards (Roelofs et al. 2022). Therefore the value of a
+    perfectly calibrated model on the same confidences is simulated (consistency test, Bröcker and
+    Smith 2007), and the interval is the reverse percentile bootstrap's, which corrects the bias; it
+    begins at 0 if the test does not reject. The simulation takes rows as independent.
+
+    Args:
+        confidence: Confidences in [0, 1], [n]; NaN for none.
+        right: Whether answers are right, [n].
+        scores: Further scores by row, whose means are estimated; see `compute_proper_scores`.
+        groups: Group of each row, [n]; groups are resampled as a whole.
+        seed: Of bootstrap and simulation.
+
+    Returns:
+        The reliability; None if no row has a confidence.
     """
     known = ~np.isnan(confidence)
     confidence_, right_ = np.clip(confidence[known], 0.0, 1.0), np.asarray(right, dtype=bool)[known]
@@ -164,12 +177,13 @@ def compute_reliability(
 
 
 def compute_proper_scores(probabilities: FloatArray, gold: NDArray[Any]) -> dict[str, FloatArray]:
-    """Log loss and Brier score of each row's whole distribution [n, k]; columns that are NaN are no
-    options of the row.
+    """Log loss and Brier score of each row's distribution.
 
-    ``gold``: [n] column of the truth (the log loss of its probability; the sum of squares over the
-    options), or [n, k] whether a label applies (both are means over the row's labels).
-    Probabilities below 1e-6 are read as that.
+    Args:
+        probabilities: [n, k]; NaN where a label is not an option of the row. Values below 1e-6 are
+            read as 1e-6.
+        gold: Column of the truth, [n], or whether each label applies, [n, k]; then both scores are
+            means over the row's labels.
     """
     known = ~np.isnan(probabilities)
     filled = np.where(known, probabilities, 0.0)
@@ -188,11 +202,9 @@ def compute_proper_scores(probabilities: FloatArray, gold: NDArray[Any]) -> dict
 
 
 def compute_risk_curve(confidence: FloatArray, right: BoolArray) -> RiskCurve:
-    """The error among the surest rows at every coverage, with Clopper-Pearson's exact 95 % bands
-    (each for itself).
+    """Error among the most confident rows at every coverage, with exact (Clopper-Pearson) bands.
 
-    Rows of equal confidence are accepted together; rows without one never are, so the curve may end
-    before 1.
+    Rows of equal confidence are accepted together; rows without one never are.
     """
     from scipy.stats import beta
 
@@ -235,9 +247,7 @@ def _estimate_ece(
     groups: GroupCodes | None,
     seed: int,
 ) -> tuple[Metric, float, float, float]:
-    """The error with its interval; its mean and 95th percentile under perfect calibration; the
-    test's p-value.
-    """
+    """The error with its interval; its mean and 95th percentile under calibration; p."""
     rows = len(confidence)
     # Rows that are alike to three digits are one cell: the time depends on the cells.
     alike = np.stack([bin_indices, np.round(confidence * 1000).astype(np.int64), right], axis=1)
@@ -277,9 +287,7 @@ def _estimate_ece(
 def _simulate_calibrated_ece(
     confidence: FloatArray, bin_indices: NDArray[np.int64], seed: int
 ) -> FloatArray:
-    """The error that these confidences show when each row is right with exactly its confidence,
-    [draws].
-    """
+    """The error [draws] if each row is right with exactly its confidence."""
     random = np.random.default_rng([seed, 1])
     chance = np.zeros(_N_SIMULATIONS)
     for at in np.unique(bin_indices):
@@ -290,9 +298,7 @@ def _simulate_calibrated_ece(
 
 
 def estimate_mean(values: FloatArray, groups: GroupCodes | None, seed: int) -> Metric:
-    """The mean of at least one row [n], with the bootstrap's interval over groups, or over rows of
-    about equal value.
-    """
+    """The mean of at least one row [n] with a bootstrap interval over groups or rows."""
     if groups is not None:
         unit = np.unique(groups, return_inverse=True)[1].ravel()
         found = estimate_ratio(
@@ -311,9 +317,7 @@ def estimate_mean(values: FloatArray, groups: GroupCodes | None, seed: int) -> M
 
 
 def compute_ece(confidence: FloatArray, right: NDArray[Any]) -> float:
-    """The expected calibration error over ten equal bins, of rows all of which have a confidence;
-    NaN without rows.
-    """
+    """Expected calibration error over ten equal bins; NaN without rows."""
     if not len(confidence):
         return float("nan")
     place = np.minimum((np.clip(confidence, 0, 1) * N_BINS).astype(np.int64), N_BINS - 1)

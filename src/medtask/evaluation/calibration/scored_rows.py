@@ -1,6 +1,4 @@
-"""The rows with gold as columns, for what is measured of all of them together: reliability,
-acceptance.
-"""
+"""Rows with gold as columns, for reliability and acceptance."""
 
 from __future__ import annotations
 
@@ -20,13 +18,17 @@ from medtask.records import Answer, Value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredRows:
-    """One entry a row with gold, in the order of rows.
+    """Rows with gold, one entry each, in the order of rows.
 
-    ``rows`` [n] from 1. ``confidence`` [n], NaN where there is no answer, or none with a
-    probability. ``right`` [n]. ``groups`` [n] codes of what belongs together, a row without a group
-    being one of its own; None where no row has one. ``classes`` [n]: places in ``class_names`` of
-    the answers that are one name, -1 elsewhere. ``log_loss``, ``brier`` [n]: of the whole
-    distribution, NaN where it is not known.
+    Attributes:
+        rows: Row numbers from 1, [n].
+        confidence: NaN without an answer or a probability, [n].
+        right: Whether the answer is right, [n].
+        groups: Group numbers, [n]; None if no row has a group.
+        classes: Index in ``class_names`` of answers that are one name, else -1, [n].
+        class_names: Names of the classes.
+        log_loss: Of the whole distribution, [n]; NaN if unknown.
+        brier: Of the whole distribution, [n]; NaN if unknown.
     """
 
     rows: NDArray[np.int64]
@@ -39,7 +41,7 @@ class ScoredRows:
     brier: NDArray[np.float64]
 
     def compute_reliability(self, *, seed: int = 0) -> Reliability | None:
-        """How far confidence can be believed; None where no row has any."""
+        """Reliability of the confidences; None if no row has one."""
         # A distribution may be known where a confidence is not (an abstention): the scores are then
         # of fewer rows.
         known = ~np.isnan(self.confidence)
@@ -51,7 +53,7 @@ class ScoredRows:
 
 
 class ScoredRowAccumulator:
-    """Takes the rows with gold one by one; some 50 bytes each."""
+    """Collects rows with gold; about 50 bytes each."""
 
     def __init__(self) -> None:
         self._rows, self._classes, self._groups = array("q"), array("q"), array("q")
@@ -61,7 +63,7 @@ class ScoredRowAccumulator:
         self._group_codes: dict[str, int] = {}
 
     def add(self, row: int, answer: Answer, right: bool, truth: Value, group: str | None) -> None:
-        """``right``: whether the answer is what gold says."""
+        """``right``: whether the answer equals gold."""
         sure = answer.confidence if answer.value is not None else None
         loss, brier = compute_row_scores(answer.probabilities, truth)
         self._rows.append(row)
@@ -96,9 +98,7 @@ class ScoredRowAccumulator:
 def compute_row_scores(
     probabilities: Mapping[str, float] | None, truth: Value
 ) -> tuple[float, float]:
-    """Log loss and Brier score of one row's probabilities (see reliability.score_shares); NaN where
-    they are not known.
-    """
+    """Log loss and Brier score of one row; NaN if unknown. See `compute_proper_scores`."""
     if not probabilities or isinstance(truth, Mapping):
         return math.nan, math.nan
     if isinstance(truth, str):

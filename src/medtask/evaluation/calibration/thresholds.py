@@ -1,6 +1,4 @@
-"""Thresholds of labels, fitted on gold: for each label's best F1, or so that a promised share of
-its rows is found.
-"""
+"""Thresholds of labels, fitted on gold for the best F1 or for a required recall."""
 
 from __future__ import annotations
 
@@ -22,9 +20,13 @@ ThresholdGoal = Literal["f1", "recall"]
 
 @dataclass(frozen=True, slots=True)
 class FittedThresholds:
-    """Thresholds by label. ``overall`` is fitted on all rows with gold, for the rows without;
-    ``folds[k]`` on all of them but those of fold k, for those: no row is judged by a threshold that
-    has seen its gold. ``unfitted_labels``: labels with too few gold rows, which keep 0.5.
+    """Thresholds by label.
+
+    Attributes:
+        overall: Fitted on all rows with gold, for rows without gold.
+        folds: ``folds[k]`` is fitted on all rows but those of fold k, for these.
+        rows: Number of rows with gold.
+        unfitted_labels: Labels with too few gold rows, which keep 0.5.
     """
 
     overall: Mapping[str, float]
@@ -33,13 +35,13 @@ class FittedThresholds:
     unfitted_labels: tuple[str, ...]
 
     def get_thresholds(self, row: int, has_gold: bool) -> Mapping[str, float]:
-        """The thresholds that a row's labels have to reach."""
+        """The thresholds for one row."""
         return self.folds[assign_fold(row)] if has_gold else self.overall
 
 
 @dataclass(slots=True)
 class ThresholdFitter:
-    """Takes the rows with gold one by one; memory: 9 bytes per row and label."""
+    """Collects rows with gold; 9 bytes per row and label."""
 
     labels: Sequence[str]
     goal: ThresholdGoal
@@ -49,7 +51,7 @@ class ThresholdFitter:
     _folds: list[int] = field(default_factory=list)
 
     def add(self, row: int, probabilities: Mapping[str, float], gold: Sequence[str]) -> None:
-        """One row: each label's probability, and the labels that gold gives it."""
+        """One row: probability of each label, and the gold labels."""
         self._probabilities.append(np.array([probabilities[name] for name in self.labels]))
         self._truth.append(np.array([name in gold for name in self.labels]))
         self._folds.append(assign_fold(row))
@@ -83,9 +85,7 @@ class ThresholdFitter:
 
 
 def assign_fold(row: int) -> int:
-    """Which fifth of the table a row belongs to: random, and the same whatever else is in the
-    table.
-    """
+    """The fold of a row: random, and independent of the rest of the table."""
     return blake2b(row.to_bytes(8, "big"), digest_size=2).digest()[0] % FOLDS
 
 
@@ -95,11 +95,11 @@ def fit_threshold(
     goal: ThresholdGoal,
     recall_floor: float,
 ) -> float:
-    """One label's threshold in [0, 1]: that of the highest F1, or the highest at which
-    ``recall_floor`` of the rows are found.
+    """The threshold of one label in [0, 1].
 
-    It lies half way to the next lower probability, so that equal numbers fall on the same side when
-    they are computed again. 0.5 where fewer than five rows have the label.
+    It has the highest F1, or is the highest with a recall of ``recall_floor``. It lies half way to
+    the next lower probability, so that rounding does not change decisions. 0.5 with fewer than five
+    rows.
     """
     from sklearn.metrics import precision_recall_curve
 

@@ -1,8 +1,6 @@
-"""A calibration: how probabilities are changed so that they mean what they say. See calibrate.py
-for how it is fitted.
+"""Calibrations of probabilities; `fitting` fits them.
 
-Every method works on the shares of a row's labels [n, k]. A share that is NaN is no option of its
-row, and stays so.
+Every method maps probabilities [n, k]. NaN, a label that is not an option of the row, stays NaN.
 """
 
 from __future__ import annotations
@@ -27,9 +25,7 @@ _MAX_BIAS = 50.0
 
 @dataclass(frozen=True, slots=True)
 class CalibrationScores:
-    """What probabilities are worth on the gold rows. ``accuracy``: of the likeliest label; with
-    each label by itself, of all yes-or-no decisions at one half.
-    """
+    """Scores on gold rows; ``accuracy``: of the likeliest label, or of all decisions at 0.5."""
 
     log_loss: Metric
     brier: Metric
@@ -39,13 +35,19 @@ class CalibrationScores:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How shares are changed. ``exclusive``: one label applies, and a row's shares sum to 1; else
-    each label stands by itself.
+    """A map of probabilities.
 
-    ``temperature``, ``bias``: log shares (or log odds) are divided by the one, the other is added,
-    one a label. ``knots``: share before and after, a label each, for method isotonic. ``rows``:
-    those it was fitted on. ``before``, ``after``: on rows that the fit had not seen (five folds);
-    None for batch, which saw no gold. Method none changes nothing, and ``reason`` says why.
+    Attributes:
+        method: "none" changes nothing.
+        labels: The labels.
+        exclusive: Whether exactly one label applies and probabilities sum to 1.
+        rows: Number of rows that it was fitted on.
+        temperature: Divisor of log probabilities (or log odds).
+        bias: Added to them, one per label.
+        knots: Probabilities before and after, per label, for isotonic.
+        reason: Why nothing is changed.
+        before: Scores before, by five-fold cross-fitting; None for batch.
+        after: Scores after.
     """
 
     method: CalibrationMethod
@@ -64,8 +66,10 @@ class Calibration:
         return self.method != "none"
 
     def apply(self, probabilities: FloatArray) -> FloatArray:
-        """The shares [n, k], calibrated; rows without any option stay as they are. InputError for
-        another number of labels.
+        """Returns calibrated probabilities [n, k]; rows without options stay as they are.
+
+        Raises:
+            InputError: If the number of labels differs.
         """
         if probabilities.ndim != 2 or probabilities.shape[1] != len(self.labels):
             message = (
@@ -85,7 +89,7 @@ class Calibration:
         return scale_probabilities(probabilities, self.temperature, bias, exclusive=self.exclusive)
 
     def to_json(self) -> dict[str, object]:
-        """All of it, as JSON; it holds labels and numbers, and no text of a record."""
+        """Returns all of it as JSON, without record text."""
         return {
             "format": FORMAT,
             "method": self.method,
@@ -102,20 +106,22 @@ class Calibration:
 
 
 def parse_calibration(document: object) -> Calibration:
-    """A calibration from what to_json made. InputError for everything else, such as a damaged file,
-    or one made to mislead.
+    """Reads a calibration from what `Calibration.to_json` returned.
+
+    Raises:
+        InputError: If the document is not a valid calibration.
     """
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
-        raise _build_read_error(f"it is no {FORMAT} document")
+        raise _build_read_error(f"it is not a {FORMAT} document")
     try:
         found = TypeAdapter(Calibration).validate_python(
             {name: value for name, value in document.items() if name != "format"}
         )
     except ValidationError as error:
         place = ".".join(map(str, error.errors(include_input=False, include_url=False)[0]["loc"]))
-        raise _build_read_error(f"its {place} is missing or no such value") from error
+        raise _build_read_error(f"its {place} is missing or not valid") from error
     fault = _find_invalid_value(found)
     if fault:
         raise _build_read_error(fault)
@@ -125,8 +131,8 @@ def parse_calibration(document: object) -> Calibration:
 def scale_probabilities(
     probabilities: FloatArray, temperature: float, bias: FloatArray, *, exclusive: bool
 ) -> FloatArray:
-    """softmax(log share / temperature + bias) over a row's options; with each label by itself, the
-    same of its log odds.
+    """softmax(log p / temperature + bias) over the options; of independent labels their log
+    odds.
     """
     from scipy.special import expit, logit
 
@@ -162,7 +168,7 @@ def _apply_isotonic(probabilities: FloatArray, knots: Sequence[Knots]) -> FloatA
 
 
 def _renormalize(calibrated: FloatArray, probabilities: FloatArray) -> FloatArray:
-    """Rows that sum to 1 again. A row all of whose labels fell to 0 keeps its shares."""
+    """Rows that sum to 1; a row whose labels are all 0 keeps its probabilities."""
     known = ~np.isnan(calibrated)
     total = np.where(known, calibrated, 0.0).sum(axis=1, keepdims=True)
     plain = scale_probabilities(

@@ -1,16 +1,16 @@
-"""Accuracy and frequencies of a whole table from some hundred looks, and all of its answers.
+"""Accuracy and label frequencies of a whole table from about a hundred labelled rows.
 
-The table is cut into strata by the class of the answer and its confidence, and more rows are drawn
-where the model is likely to be wrong. What the answers say of all rows is then corrected by what
-the looked-at rows say of the answers: prediction-powered inference (Angelopoulos et al. 2023;
-power-tuned, 2024; stratified, Fisch et al. 2024), which on a finite table is the survey
-statistician's difference estimator. The answers may be as wrong as they like: the estimate is right
-on average whatever they are, and only as narrow as they are good.
+The table is divided into strata by the class of the answer and its confidence, and more rows are
+drawn where the model is likely to be wrong. What the answers say of all rows is corrected by the
+labelled rows: prediction-powered inference (Angelopoulos et al. 2023; power-tuned, 2024;
+stratified, Fisch et al. 2024), which on a finite table is the difference estimator of survey
+statistics. The estimate is unbiased whatever the answers are; its width depends on how good they
+are.
 
 Intervals hold for this table, not for others like it. Normal intervals fail where errors are few,
-since a stratum without an error seen looks as if it had none; here variances are shrunk towards the
-one of all strata, by one event, and the interval is Wilson's for as many rows as the variance is
-worth (Korn and Graubard 1998). Measured in docs/guarantees.md.
+because a stratum without an observed error has no variance. Here variances are shrunk towards the
+pooled one by one event, and the interval is Wilson's for the effective number of rows (Korn and
+Graubard 1998). docs/guarantees.md has measurements.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _PRIOR_ROWS = (
 
 @dataclass(frozen=True, slots=True)
 class Prevalence:
-    """How frequent one label is in truth. ``answered``: its share among the answers; ``alone``:
-    from the looked-at rows only.
+    """How frequent a label is: its share of the answers, the estimate, and the labelled rows
+    alone.
     """
 
     label: str
@@ -50,9 +50,16 @@ class Prevalence:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """What ``looks`` looks at a table of ``rows`` rows tell; ``missing`` rows were drawn and have
-    no label yet. ``power``: how much of the confidences the estimate of accuracy makes use of, from
-    0 to 1.
+    """What an audit found.
+
+    Attributes:
+        rows: Number of rows of the table.
+        looks: Number of labelled rows.
+        missing: Number of sampled rows without a label.
+        accuracy: Estimated accuracy of all answers.
+        alone: Accuracy from the labelled rows alone.
+        power: How much the estimate uses the confidences, from 0 to 1.
+        prevalences: Frequencies of the labels.
     """
 
     rows: int
@@ -143,8 +150,8 @@ def estimate_audit(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _StratifiedEstimator:
-    """Looked-at rows in their strata. ``labelled_rows``: of the looked-at rows; ``row_strata``
-    [n]: of all rows; ``stratum_sizes``, ``labelled_counts``: by stratum.
+    """Labelled rows by stratum: their indices [m], strata of all rows [n], sizes, labelled
+    counts.
     """
 
     labelled_rows: IndexArray
@@ -178,8 +185,8 @@ class _StratifiedEstimator:
     def estimate_mean(
         self, truth: FloatArray, predicted: FloatArray, power: float | None = None
     ) -> tuple[Metric, float]:
-        """The mean of what is true [m], helped by what is believed of all rows [n], and the power
-        with which that was done.
+        """The mean of ``truth`` [m], with predictions for all rows [n], and the power that was
+        used.
         """
         weight, at = (
             self.stratum_sizes / self.stratum_sizes.sum(),
@@ -220,8 +227,8 @@ class _StratifiedEstimator:
         return self._build_estimate(min(1.0, max(0.0, value)), variance), power
 
     def estimate_without_predictions(self, truth: FloatArray) -> Metric:
-        """The same from the looked-at rows only: their weighted mean, for as many rows as unequal
-        weights leave (Kish 1965).
+        """The weighted mean of the labelled rows; its effective sample size is that of Kish
+        1965.
         """
         weight = (self.stratum_sizes / self.stratum_sizes.sum() / self.labelled_counts)[
             self.row_strata[self.labelled_rows]
@@ -243,8 +250,8 @@ class _StratifiedEstimator:
     def _tune_power(
         self, part: FloatArray, truth: FloatArray, predicted: FloatArray, all_predicted: FloatArray
     ) -> float:
-        """The power of least variance (Angelopoulos et al. 2024), pulled towards 1 as if by five
-        more rows.
+        """The power of least variance (Angelopoulos et al. 2024), shrunk towards 1 as if by five
+        rows.
         """
         each = (part / np.maximum(self.labelled_counts - 1, 1))[self.row_strata[self.labelled_rows]]
         spread = np.bincount(
@@ -257,9 +264,7 @@ class _StratifiedEstimator:
         )
 
     def _compute_stratum_variances(self, residuals: FloatArray) -> FloatArray:
-        """Each stratum's variance, shrunk by one event towards that of all rows, which itself
-        counts one event more than was seen.
-        """
+        """Variances by stratum, shrunk by one event towards the pooled variance plus one event."""
         seen = (
             np.bincount(
                 self.row_strata[self.labelled_rows], residuals**2, minlength=len(self.stratum_sizes)

@@ -21,9 +21,7 @@ _MIN_ERROR_RATE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """Rows of one answer class (None: of all the rarer classes), between two confidences, and how
-    many of them are drawn.
-    """
+    """Rows of one answer class (None: all rarer classes) in a range of confidences."""
 
     answer: int | None
     low: float
@@ -34,9 +32,7 @@ class Stratum:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditPlan:
-    """Which rows of a table to look at. ``row_strata`` [rows]: of every row; ``sampled_rows``:
-    places of the rows to look at, rising.
-    """
+    """The sample: ``row_strata`` of every row [n]; ``sampled_rows``: indices, ascending."""
 
     budget: int
     seed: int
@@ -61,13 +57,20 @@ class AuditPlan:
 def plan_audit(
     classes: IndexArray, confidence: FloatArray, budget: int, seed: int = 0
 ) -> AuditPlan:
-    """Draws ``budget`` rows to look at, or all where there are fewer: the same rows for the same
-    answers and seed.
+    """Draws a stratified random sample of rows to label.
 
-    ``classes`` [n]: the class of each answer, -1 for none; ``confidence`` [n]: NaN where it is not
-    known. At least five rows are drawn of every stratum, the others by Neyman's rule as if an
-    answer were right with its confidence, which is held between 0.1 and 0.9. UsageError for a
-    budget below 30 and for a table without rows.
+    At least five rows are drawn of every stratum, the others by Neyman allocation, as if an answer
+    were right with its confidence, limited to 0.1 to 0.9. The same answers and seed give the same
+    rows.
+
+    Args:
+        classes: Class of each answer, [n]; -1 for none.
+        confidence: Confidence of each answer, [n]; NaN where unknown.
+        budget: Number of rows to draw, at least 30.
+        seed: Of the draw.
+
+    Raises:
+        UsageError: If the budget is below 30 or there are no rows.
     """
     if budget < MIN_LABELLED_ROWS:
         raise UsageError(
@@ -101,8 +104,8 @@ def plan_audit(
 def _stratify_rows(
     classes: IndexArray, confidence: FloatArray, deviations: FloatArray, budget: int
 ) -> tuple[IndexArray, list[int | None]]:
-    """The stratum of each row [n], and each stratum's class: frequent classes for themselves, then
-    parts of equal expected error along the confidence.
+    """The stratum of each row [n] and the class of each stratum; strata have equal expected
+    error.
     """
     most = budget // (2 * MIN_ROWS_PER_STRATUM)
     names, at, sizes = np.unique(classes, return_inverse=True, return_counts=True)
@@ -138,9 +141,7 @@ def _stratify_rows(
 
 
 def _allocate_sample(rows: IndexArray, deviations: FloatArray, budget: int) -> IndexArray:
-    """Looks by stratum: at least five or all of it, then one by one to where it helps most;
-    ``deviations`` is summed over a stratum's rows.
-    """
+    """Rows per stratum: at least five, then one by one where they reduce the variance most."""
     sample_sizes = np.minimum(rows, MIN_ROWS_PER_STRATUM)
     while sample_sizes.sum() < min(budget, rows.sum()):
         sample_sizes[

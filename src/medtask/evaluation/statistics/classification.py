@@ -1,5 +1,6 @@
-"""How good the answers are, from a table of gold by answer. Scikit-learn does the arithmetic of
-what is told, and the bootstrap does it again on every draw.
+"""Metrics of single-label answers from a table of gold by answer.
+
+scikit-learn computes the values; the bootstrap computes the same metrics on every draw.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ NOT_IN_TOP_K = len(
 
 @dataclass(frozen=True, slots=True)
 class PerClassMetrics:
-    """One label's precision, recall and F1, None where undefined: of a label that was never
-    answered, or is never in gold. ``gold`` and ``answered`` count its rows.
+    """Precision, recall and F1 of one label (None if undefined), and its rows in gold and
+    answers.
     """
 
     label: str
@@ -45,17 +46,22 @@ class PerClassMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ClassificationMetrics:
-    """What answers are worth against gold.
+    """Metrics over all rows with gold; a row without an answer counts as wrong.
 
-    All figures are over all rows with gold, and a row without an answer counts as wrong, but
-    ``accuracy_answered``: that is over the rows that got a label, None where there is none.
-    ``macro_f1``, ``weighted_f1`` and ``balanced_accuracy`` (the mean of recall) are over the labels
-    that occur in gold; a row without an answer lowers its label's recall. For ``kappa`` (Cohen
-    1960) and ``mcc`` (Matthews' correlation of many classes, Gorodkin 2004) no answer is one more
-    thing to answer; they are None where gold has one label only, ``mcc`` also where the answers
-    have: then nothing can be told from chance. ``top_3``, ``top_5``: rows whose gold is among the
-    likeliest so many labels, None where that was not asked. ``labels``: those that occur in gold or
-    in the answers. ``groups``: see Units.
+    Attributes:
+        accuracy: Share of right rows.
+        accuracy_answered: The same over rows with a label; None without such rows.
+        macro_f1: Mean F1 of the labels that occur in gold.
+        balanced_accuracy: Mean recall of these labels.
+        weighted_f1: Mean F1 weighted by frequency in gold.
+        kappa: Cohen's kappa (1960), with "no answer" as a further class; None if gold has one
+            label.
+        mcc: Matthews correlation of many classes (Gorodkin 2004), likewise; None also if the
+            answers have one label.
+        top_3: Share of rows whose gold is among the three likeliest labels; None if not computed.
+        top_5: The same of five labels.
+        labels: Metrics of the labels that occur.
+        groups: Number of resampling units; see `ResamplingUnits`.
     """
 
     accuracy: Metric
@@ -80,10 +86,10 @@ def compute_classification_metrics(
     abstain: str | None = None,
     seed: int = 0,
 ) -> ClassificationMetrics | None:
-    """The quality of these very rows (see grade_cells); what is no class counts as no answer.
-    ``groups``: the rows', if any has one.
+    """Computes the metrics of these rows; an answer that is not a class counts as none.
 
-    KeyError for gold that is none of the classes.
+    Raises:
+        KeyError: If a gold value is not a class.
     """
     counter = CellCounter()
     places = _encode_pairs(gold, answers, classes)
@@ -101,13 +107,20 @@ def compute_metrics_from_cells(
     top_k: Sequence[int] = (),
     seed: int = 0,
 ) -> ClassificationMetrics | None:
-    """The quality of rows by gold and answer, ``cells`` [cells, 2] of places in ``classes`` (an
-    answer's one further: no answer).
+    """Computes the metrics of rows counted by gold and answer.
 
-    ``units``: how many rows each cell has, and which belong together. ``abstain``: the class that
-    means "the model gave no label". Where gold says the same it is right, but it is not among the
-    answered rows. ``top_k``: of TOPS, for which a third part of the cells tells where gold is. None
-    without rows.
+    Args:
+        cells: Indices of gold and answer in ``classes``, [cells, 2]; len(classes) for no answer. A
+            third column holds the index in `TOP_K` of the first that includes gold.
+        units: Number of rows of each cell, and which belong together.
+        classes: The classes.
+        abstain: The class that means "no label". It is right where gold has it, but such rows are
+            not answered rows.
+        top_k: Members of `TOP_K` to compute.
+        seed: Of the bootstrap.
+
+    Returns:
+        The metrics; None without rows.
     """
     rows = units.count_rows_per_cell()
     n = int(rows.sum())
@@ -158,9 +171,10 @@ def compute_class_metrics(
     bounds: FloatArray,
     group_counts: tuple[int, int] | None = None,
 ) -> PerClassMetrics:
-    """One label by its rows in both gold and answer, in gold, in the answer. ``bounds`` [2, 3]: the
-    bootstrap's, of precision, recall and F1; of the first two they are used where rows have
-    ``group_counts``: how many of these have the label in an answer, and in gold.
+    """Metrics of one label from its rows in gold and answer, in gold, and in the answer.
+
+    ``bounds`` [2, 3]: bootstrap intervals of precision, recall and F1; the first two are used if
+    rows have groups. ``group_counts``: groups with the label in an answer, and in gold.
     """
     both, gold, answered = counts
     shares = []
@@ -183,7 +197,7 @@ def compute_class_metrics(
 
 
 class _ClassificationSums:
-    """What a unit of each kind adds to the rows of each label in use: in gold, in the answer, in
+    """What each kind of unit adds to the rows of each used label: in gold, in the answer, in
     both.
     """
 
@@ -205,8 +219,10 @@ class _ClassificationSums:
         self.units = units
 
     def compute_metrics(self, drawn: Any) -> FloatArray:
-        """[draws, kinds] to [draws, 5 + 3 x labels]: macro-F1, balanced accuracy, weighted F1,
-        kappa, MCC; then precision, recall and F1 of each label. NaN where undefined.
+        """Metrics of draws, [draws, kinds] to [draws, 5 + 3 * labels]; NaN if undefined.
+
+        Macro-F1, balanced accuracy, weighted F1, kappa, MCC; then precision, recall and F1 of each
+        label.
         """
         both, gold, given = (
             np.asarray(drawn @ one, dtype=np.float64) for one in (self.both, self.gold, self.given)
@@ -238,7 +254,7 @@ class _ClassificationSums:
 def _compute_with_sklearn(
     truth: IntArray, given: IntArray, rows: IntArray, unit_sums: _ClassificationSums
 ) -> list[float | None]:
-    """The first five of _Spread.measure for all rows."""
+    """The first five metrics of `_ClassificationSums.compute_metrics` for all rows."""
     from sklearn.metrics import cohen_kappa_score, f1_score, matthews_corrcoef, recall_score
 
     in_gold, kept = np.unique(truth), rows > 0

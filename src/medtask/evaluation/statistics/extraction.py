@@ -1,4 +1,4 @@
-"""Whether an object with fields says what gold says, field by field."""
+"""Whether an object with fields equals gold, field by field."""
 
 from __future__ import annotations
 
@@ -27,9 +27,16 @@ _NOT_FOUND = object()
 
 @dataclass(frozen=True, slots=True)
 class PerFieldMetrics:
-    """One field, by its dotted path, in the ``rows`` whose gold speaks of it. ``filled`` and
-    ``gold`` count those in which the answer, or gold, has a value; ``missed`` and ``invented``
-    those in which gold alone, or the answer alone, has one.
+    """One field in the rows whose gold has it.
+
+    Attributes:
+        field: Dotted path.
+        rows: Number of rows whose gold has the field, even as null.
+        gold: Number of rows whose gold has a value.
+        filled: Number of rows whose answer has a value.
+        missed: Number of rows where only gold has a value.
+        invented: Number of rows where only the answer has a value.
+        agreement: Share of right values.
     """
 
     field: str
@@ -43,11 +50,16 @@ class PerFieldMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionMetrics:
-    """What objects are worth against gold, over all rows with gold; without an answer all fields of
-    a row are wrong.
+    """Metrics of objects over all rows with gold; without an answer all fields of a row are wrong.
 
-    ``fields_right``: the share of fields that are right, all rows together. ``rows_right``: rows
-    without a wrong field; ``rows_right_answered``: of those with an answer. ``groups``: see Units.
+    Attributes:
+        fields_right: Share of right fields, all rows together.
+        rows_right: Share of rows without a wrong field.
+        rows_right_answered: The same over rows with an answer.
+        missed: Fields for which only gold has a value.
+        invented: Fields for which only the answer has a value.
+        fields: Metrics of each field.
+        groups: Number of resampling units; see `ResamplingUnits`.
     """
 
     fields_right: Metric
@@ -74,8 +86,8 @@ class _FieldCounts:
 
 
 class ExtractionAccumulator:
-    """Sums up pairs of objects, row by row; memory grows with the fields, and with the rows only
-    where these have groups.
+    """Counts fields of pairs of objects; memory grows with the fields, with groups also with
+    rows.
     """
 
     def __init__(self) -> None:
@@ -89,7 +101,7 @@ class ExtractionAccumulator:
         answer: Mapping[str, object] | None,
         group: str | None = None,
     ) -> int:
-        """How many fields are not right. ``answer`` is None where there is none."""
+        """Returns the number of fields that are not right; ``answer`` is None if there is none."""
         right = graded = 0
         for path, finding, in_gold, in_answer in compare_objects(gold, answer):
             counts = self._fields.setdefault(path, _FieldCounts())
@@ -107,7 +119,7 @@ class ExtractionAccumulator:
         return graded - right
 
     def compute_metrics(self, *, seed: int = 0) -> ExtractionMetrics | None:
-        """None where no row had a field to grade."""
+        """None if no row had a field to compare."""
         cells, units = self._rows.finish()
         if not self._fields:
             return None
@@ -152,7 +164,7 @@ class ExtractionAccumulator:
 
 
 def flatten(value: Mapping[str, object], prefix: FieldPath = ()) -> dict[FieldPath, object]:
-    """Every value that is no object, by its path."""
+    """All values that are not objects, by path."""
     found: dict[FieldPath, object] = {}
     for key, inner in value.items():
         path = (*prefix, str(key))
@@ -165,7 +177,7 @@ def flatten(value: Mapping[str, object], prefix: FieldPath = ()) -> dict[FieldPa
 
 
 def unflatten(leaves: Mapping[FieldPath, object]) -> dict[str, object]:
-    """The object whose values these are."""
+    """The object with these values."""
     found: dict[str, object] = {}
     for path, leaf in leaves.items():
         home = found
@@ -177,7 +189,7 @@ def unflatten(leaves: Mapping[FieldPath, object]) -> dict[str, object]:
 
 
 def is_fully_correct(gold: Mapping[str, object], answer: Mapping[str, object] | None) -> bool:
-    """Whether the answer is right in every field that gold speaks of; False without an answer."""
+    """Whether the answer is right in every field of gold; False without an answer."""
     return answer is not None and all(
         finding == "right" for _, finding, _, _ in compare_objects(gold, answer)
     )
@@ -186,11 +198,12 @@ def is_fully_correct(gold: Mapping[str, object], answer: Mapping[str, object] | 
 def compare_objects(
     gold: Mapping[str, object], answer: Mapping[str, object] | None
 ) -> Iterator[tuple[FieldPath, FieldOutcome, bool, bool]]:
-    """Path, finding, whether gold has a value there, whether the answer has one, of every field
-    that gold speaks of.
+    """Compares an answer with gold, field by field.
 
-    Gold that is null says that there is nothing, so a value there is invented; of a key that it
-    lacks it says nothing. Without an answer no field is right, even where gold has nothing.
+    A null in gold means that there is no value, so a value there is invented; a key that gold lacks
+    is not compared. Without an answer no field is right.
+
+    Yields Path, outcome, whether gold has a value, whether the answer has one.
     """
     paths = dict.fromkeys((*flatten(gold), *flatten(answer or {})))
     inner = {path[:length] for path in paths for length in range(1, len(path))}
@@ -215,9 +228,10 @@ def compare_objects(
 
 
 def is_equal_value(gold: object, answer: object) -> bool:
-    """Whether two values say the same: whole numbers and booleans exactly, other numbers within
-    1e-9 of their size, text but for case and blanks, lists as sets. A number or boolean may stand
-    as text.
+    """Whether two values are equal.
+
+    Integers and booleans are compared exactly, other numbers within a relative difference of 1e-9,
+    text without case and extra spaces, lists as sets. Numbers and booleans may be written as text.
     """
     if isinstance(gold, list) or isinstance(answer, list):
         left, right = (value if isinstance(value, list) else [value] for value in (gold, answer))
@@ -243,7 +257,7 @@ def is_equal_value(gold: object, answer: object) -> bool:
 
 
 def normalize_text(value: object) -> str:
-    """What of a value counts when values are compared as text."""
+    """A value as text for comparison."""
     text = (
         value
         if isinstance(value, str)
@@ -255,9 +269,7 @@ def normalize_text(value: object) -> str:
 def compute_field_terms(
     gold: Sequence[Mapping[str, object]], answers: Iterable[Mapping[str, object] | None]
 ) -> tuple[FloatArray, FloatArray]:
-    """Each row's fields that are right, and that are graded, as comparison.compare_ratios wants
-    it.
-    """
+    """Right and compared fields of each row; see `compare_by_randomisation`."""
     rows = [
         [finding == "right" for _, finding, _, _ in compare_objects(truth, given)]
         for truth, given in zip(gold, answers, strict=True)
@@ -272,7 +284,7 @@ def compute_extraction_metrics(
     *,
     seed: int = 0,
 ) -> ExtractionMetrics | None:
-    """The quality of these very rows; ``groups``: the rows', if any of them has one."""
+    """Computes the metrics of these rows."""
     accumulator = ExtractionAccumulator()
     for truth, given, group in zip(gold, answers, groups or [None] * len(gold), strict=True):
         accumulator.add(truth, given, group)
@@ -280,7 +292,7 @@ def compute_extraction_metrics(
 
 
 def _look_up(value: object, path: FieldPath) -> object:
-    """What stands at a path; None below a null, _NOWHERE where the object has no such key."""
+    """The value at a path; None below a null, _NOT_FOUND if there is no such key."""
     for depth, key in enumerate(path):
         if depth and (value is None or value == {}):
             return None
@@ -291,7 +303,7 @@ def _look_up(value: object, path: FieldPath) -> object:
 
 
 def is_absent(value: object) -> bool:
-    """Whether a field says nothing: null, or empty."""
+    """Whether a field has no value: null or empty."""
     return value is None or value == "" or value == []
 
 
@@ -305,9 +317,7 @@ def _parse_number(value: object) -> float | None:
 def _merge_nested_counts(
     counts_by_path: Mapping[FieldPath, _FieldCounts],
 ) -> dict[FieldPath, _FieldCounts]:
-    """Where an object was null in some rows, and so a field without parts, those rows count for
-    each of its parts.
-    """
+    """If an object is null in some rows, these rows count for each of its fields."""
     merged: dict[FieldPath, _FieldCounts] = {}
     for path in sorted(counts_by_path):
         parts = [
@@ -326,5 +336,5 @@ def _merge_nested_counts(
 
 
 def _list_path_prefixes(path: FieldPath) -> list[FieldPath]:
-    """A field's path, and those of the objects that it is in."""
+    """A field's path and those of the objects that contain it."""
     return [path[:length] for length in range(1, len(path) + 1)]

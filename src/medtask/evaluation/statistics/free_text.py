@@ -66,9 +66,7 @@ def compute_free_text_metrics(
     unanswered: int = 0,
     seed: int = 0,
 ) -> FreeTextMetrics | None:
-    """How like gold these rows' answers are; ``groups``: the rows', if any of them has one. None
-    without rows.
-    """
+    """Computes the metrics of these rows; None without rows."""
     pairs = list(zip(gold, answers, strict=True))
     if not pairs:
         return None
@@ -101,7 +99,7 @@ def compute_free_text_metrics(
 def compute_token_f1_terms(
     gold: Sequence[str], answers: Sequence[str | None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's part in the mean token F1, as comparison.compare_ratios wants it."""
+    """Token F1 and 1 for each row; see `compare_by_randomisation`."""
     shares = _score_pairs(list(zip(gold, answers, strict=True)), compute_token_f1)
     return shares, np.ones(len(shares))
 
@@ -109,7 +107,7 @@ def compute_token_f1_terms(
 def _score_pairs(
     pairs: Sequence[tuple[str, str | None]], score: Callable[[str, str], float]
 ) -> FloatArray:
-    """[rows], 0 where there is no answer."""
+    """Scores [n]; 0 without an answer."""
     return np.array(
         [0.0 if given is None else float(score(truth, given)) for truth, given in pairs]
     )

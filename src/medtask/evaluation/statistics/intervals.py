@@ -1,5 +1,5 @@
-"""95 % intervals around what a sample shows: Wilson's for a share of independent rows, a bootstrap
-for everything else.
+"""Metrics with 95 % intervals: Wilson intervals for shares of independent rows, else a
+bootstrap.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ MIN_GROUPS = 10  # with fewer, a bootstrap of groups is too sure of itself
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number measured on ``n`` rows and its 95 % interval; ``low`` and ``high`` are None where
-    the rows give none.
+    """A measured number.
+
+    Attributes:
+        value: The number.
+        n: Number of rows that it was measured on.
+        low: Lower end of the 95 % interval; None if the rows give no interval.
+        high: Upper end of the 95 % interval.
     """
 
     value: float
@@ -49,12 +54,13 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResamplingUnits:
-    """What is drawn again: rows that are independent of each other, or groups of rows that are not.
+    """Units of the bootstrap: independent rows, or groups of rows that are not independent.
 
-    ``counts`` [kinds]: units of each kind, alike within it. ``cell_counts`` [kinds, cells], sparse:
-    how many rows of each cell one unit brings; None where a unit is a row, and its kind a cell.
-    ``n_groups``: how many units there are where some have more rows than one; None where rows are
-    independent.
+    Attributes:
+        counts: Number of units of each kind, [kinds]; units of one kind are alike.
+        cell_counts: Rows of each cell in one unit, sparse [kinds, cells]; None if every unit is a
+            row and its kind a cell.
+        n_groups: Number of units if some have more than one row; None if rows are independent.
     """
 
     counts: IntArray
@@ -63,11 +69,11 @@ class ResamplingUnits:
 
     @property
     def n_rows(self) -> int:
-        """Rows in all."""
+        """Number of rows."""
         return int(self.count_rows_per_cell().sum())
 
     def count_rows_per_cell(self) -> IntArray:
-        """[cells]"""
+        """Number of rows of each cell, [cells]."""
         return (
             self.counts
             if self.cell_counts is None
@@ -75,14 +81,14 @@ class ResamplingUnits:
         )
 
     def sum_per_unit(self, values: Any) -> Any:
-        """What one unit of each kind adds up to, [kinds] or [kinds, columns], of what a row of each
-        cell is worth; sparse stays sparse.
+        """Sums per unit, [kinds] or [kinds, columns], of values per row of each cell; sparse stays
+        sparse.
         """
         return values if self.cell_counts is None else self.cell_counts @ values
 
 
 def estimate_proportion(hits: int, n: int) -> Metric | None:
-    """The share ``hits / n`` with Wilson's score interval; None without rows."""
+    """The share ``hits / n`` with a Wilson score interval; None without rows."""
     if n == 0:
         return None
     low, high = compute_wilson_bounds(np.array([hits]), np.array([n]))[:, 0].tolist()
@@ -90,7 +96,7 @@ def estimate_proportion(hits: int, n: int) -> Metric | None:
 
 
 def compute_wilson_bounds(hits: IntArray, n: IntArray) -> FloatArray:
-    """Wilson's score intervals (1927) of many shares at once, [2, shares]; NaN where ``n`` is 0."""
+    """Wilson score intervals (1927) of many shares, [2, shares]; NaN where ``n`` is 0."""
     # scipy.stats.binomtest gives the same, and works out a p-value with each: a millisecond a
     # share, seconds for 2,000 labels.
     z, rows = Z_VALUE, np.where(n > 0, n, np.nan)
@@ -105,12 +111,18 @@ def compute_wilson_bounds(hits: IntArray, n: IntArray) -> FloatArray:
 def estimate_clustered_proportion(
     is_hit: Any, is_eligible: Any, units: ResamplingUnits, *, seed: int = 0
 ) -> Metric | None:
-    """The share of the rows in the cells ``is_eligible`` that are in the cells ``is_hit``, both
-    [cells] of truth values; None without rows.
+    """Returns a share of rows with an interval that respects groups.
 
-    Wilson's interval where rows are independent. Else whole groups are drawn again; where all
-    groups have the same share, and so their draws show no spread, it is Wilson's for as many rows
-    as there are groups.
+    Args:
+        is_hit: Cells that count, [cells].
+        is_eligible: Cells among which the share is taken, [cells].
+        units: Rows, or groups that are resampled as a whole. If all groups have the same share, the
+            draws have no spread; the interval is then Wilson's for as many rows as there are
+            groups.
+        seed: Of the bootstrap.
+
+    Returns:
+        The share; None without eligible rows.
     """
     rows = units.count_rows_per_cell()
     inside = np.asarray(is_eligible, dtype=bool)
@@ -135,9 +147,7 @@ def bootstrap_interval(
     seed: int = 0,
     resamples: int = N_RESAMPLES,
 ) -> tuple[float, float] | None:
-    """The 95 % interval of one figure: see bootstrap_all, of which ``statistic`` makes one number a
-    draw. None where there is none.
-    """
+    """The 95 % interval of one metric; see `bootstrap_intervals`. None if there is none."""
     low, high = bootstrap_intervals(
         counts,
         lambda drawn: statistic(drawn)[:, None],
@@ -158,15 +168,22 @@ def bootstrap_intervals(
     seed: int = 0,
     resamples: int = N_RESAMPLES,
 ) -> FloatArray:
-    """The percentile bootstrap's 95 % intervals, [2, figures], of figures of units that fall into
-    ``counts`` (alike ones are one cell).
+    """Returns percentile bootstrap intervals, [2, metrics].
 
-    Units (rows, or groups of rows) are drawn again as cells, so the time depends on the cells and
-    hardly on the rows. ``statistics`` makes [draws, cells] of counts into [draws, figures], NaN
-    where a draw leaves one undefined, by way of arrays at most ``width`` or ``counts`` wide.
-    ``n_units``: how many units a draw has where the cells are but a sample of them (the bag of
-    little bootstraps, Kleiner et al. 2014). NaN where every draw gives the same number, for then
-    the bootstrap knows nothing of the spread, and where most draws leave the figure undefined.
+    Units are drawn as cells of alike units, so the time depends on the cells and hardly on the
+    rows.
+
+    Args:
+        counts: Number of units of each cell.
+        statistics: Maps counts [draws, cells] to metrics [draws, metrics], NaN if undefined.
+        n_units: Units per draw if the cells are a sample of them (bag of little bootstraps, Kleiner
+            et al. 2014).
+        width: Width of the largest array that ``statistics`` creates.
+        seed: Of the draws.
+        resamples: Number of draws.
+
+    Returns:
+        The intervals; NaN if all draws are equal, or if the metric is undefined in most draws.
     """
     if not counts.sum():
         counts = np.zeros(0, dtype=np.int64)
@@ -187,7 +204,7 @@ def bootstrap_intervals(
 def _draw_resamples(
     counts: IntArray | FloatArray, n_units: int, chunk_sizes: list[int], random: np.random.Generator
 ) -> Iterator[IntArray]:
-    """[draws, cells] of so many draws at a time."""
+    """Yields counts [draws, cells] in chunks."""
     # A multinomial draw takes some 80 ns a cell; units by their numbers some 7 ns each, and 10 us a
     # draw.
     if (
@@ -210,7 +227,7 @@ def _draw_resamples(
 
 
 def _compute_percentile_bounds(resampled: FloatArray) -> FloatArray:
-    """The 2.5th and 97.5th percentiles of each column, over the draws in which it is defined."""
+    """The 2.5th and 97.5th percentiles of each column, over draws that define it."""
     ranked = np.sort(resampled, axis=0)  # NaN come last
     defined = (~np.isnan(ranked)).sum(axis=0)
     bounds = []
@@ -232,12 +249,16 @@ def estimate_ratio(
     *,
     seed: int = 0,
 ) -> Metric | None:
-    """The sum of ``numerator`` through that of ``denominator``, one of each per cell (a cell is a
-    row where none are given).
+    """Returns a ratio of two sums over cells, such as a mean or micro-F1.
 
-    With ``denominator`` all 1 it is a mean, with 2 TP over 2 TP + FP + FN it is micro-F1.
-    ``cells``: rows in each, or the units that bring rows of them. None without rows, and where
-    ``denominator`` sums to 0.
+    Args:
+        numerator: Value of each cell.
+        denominator: Value of each cell; all 1 for a mean.
+        cells: Rows of each cell, or units; default: one row per cell.
+        seed: Of the bootstrap.
+
+    Returns:
+        The ratio; None without rows or if the denominator is 0.
     """
     units = (
         cells
@@ -265,7 +286,7 @@ def estimate_ratio(
 
 
 def divide_or_nan(numerator: Any, denominator: Any) -> FloatArray:
-    """Element by element; NaN where ``denominator`` is 0."""
+    """Elementwise quotient; NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(
         np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     )
@@ -278,7 +299,7 @@ def divide_or_nan(numerator: Any, denominator: Any) -> FloatArray:
 
 
 def build_estimate(value: float | None, n: int, bounds: FloatArray) -> Metric | None:
-    """A value (None or NaN where undefined) and a column of bootstrap_all as an estimate."""
+    """A metric from a value (None or NaN if undefined) and a column of `bootstrap_intervals`."""
     if value is None or np.isnan(value):
         return None
     low, high = bounds.tolist()
@@ -290,8 +311,10 @@ def compute_macro_f1(
     gold: IntArray | FloatArray,
     size_sum: IntArray | FloatArray,
 ) -> FloatArray:
-    """Macro-F1 of each draw, over the labels that occur in its gold: [draws, labels] of rows with
-    the label in gold and answer, in gold, and of both numbers of rows added up.
+    """Macro-F1 of each draw over the labels that occur in gold.
+
+    Each argument is [draws, labels]: rows with the label in gold and answer, in gold, and the sum
+    of the rows with it in gold and in the answer.
     """
     present = gold > 0
     f1 = np.where(present, 2 * true_positives / np.maximum(size_sum, 1), 0)

@@ -1,6 +1,7 @@
-"""What a judge's figures are once its errors, measured against people, are taken out: Rogan and
-Gladen's share, and the mean by prediction-powered inference. Plain formulas: neither scipy nor
-scikit-learn has them.
+"""Corrects a judge's metrics for its errors, measured against people's grades.
+
+Shares by the method of Rogan and Gladen, means by prediction-powered inference; neither is in scipy
+or scikit-learn.
 """
 
 from __future__ import annotations
@@ -22,15 +23,20 @@ def correct_proportion(
     human_acceptable: tuple[int, int],
     human_unacceptable: tuple[int, int],
 ) -> Metric | None:
-    """The true share of good answers, from what a judge with known errors calls good.
+    """Estimates the true share of good answers from a judge with known error rates.
 
-    Each pair is hits and rows: ``judged_acceptable``, what the judge calls good among answers that
-    no person has graded; ``human_acceptable``, the same among answers that people call good
-    (sensitivity); ``human_unacceptable``, what it calls bad among those that people call bad
-    (specificity). Rogan and Gladen 1978; the interval is that of Lang and Reiczigel 2014 (Prev Vet
-    Med 113:13-22, equations 15 to 17), which holds for three independent samples. None where a
-    sample is empty, the judge says no more than chance (sensitivity + specificity <= 1), or no
-    share at all fits the three samples.
+    Rogan and Gladen 1978; the interval is that of Lang and Reiczigel 2014 (Prev Vet Med 113:13-22,
+    equations 15 to 17) for three independent samples.
+
+    Args:
+        judged_acceptable: Hits and rows: what the judge accepts of the answers that no person
+            graded.
+        human_acceptable: Hits and rows: what it accepts of those that people accept (sensitivity).
+        human_unacceptable: Hits and rows: what it rejects of those that people reject
+            (specificity).
+
+    Returns:
+        The share; None if a sample is empty, sensitivity + specificity <= 1, or no share fits.
     """
     if not (judged_acceptable[1] and human_acceptable[1] and human_unacceptable[1]):
         return None
@@ -71,13 +77,19 @@ def correct_proportion(
 def correct_mean(
     human_grades: Sequence[float], judge_grades: Sequence[float], judge_only_grades: Sequence[float]
 ) -> Metric | None:
-    """The mean that people would give, from their grades of some rows and the judge's of all.
+    """Estimates the mean of people's grades from their grades of some rows and a judge's of all.
 
-    ``human_grades`` and ``judge_grades``: of the same rows, a random sample of all.
-    ``judge_only_grades``: the judge's of the rows that no person graded. Prediction-powered
-    inference with the weight of the judge chosen for the narrowest interval (PPI++, Angelopoulos,
-    Duchi and Zrnic 2023, arXiv:2311.01453), so it is never much wider than that of people's grades
-    alone. None without rows.
+    Prediction-powered inference with the weight that gives the narrowest interval (PPI++,
+    Angelopoulos, Duchi and Zrnic 2023, arXiv:2311.01453), so it is never much wider than from
+    people's grades alone.
+
+    Args:
+        human_grades: People's grades of a random sample of the rows.
+        judge_grades: The judge's grades of the same rows.
+        judge_only_grades: The judge's grades of all other rows.
+
+    Returns:
+        The mean; None without rows.
     """
     truth, judge_values, judge_only_values = (
         np.asarray(numbers, dtype=np.float64)
@@ -102,7 +114,7 @@ def correct_mean(
 def compute_ppi_weight(
     truth: np.ndarray, judge_values: np.ndarray, judge_only_values: np.ndarray
 ) -> float:
-    """PPI++'s weight, from 0 (the judge tells nothing, or nothing that people have not) to 1."""
+    """The weight of the judge in PPI++, from 0 (uninformative) to 1."""
     spread = float(np.concatenate([judge_values, judge_only_values]).var())
     if not len(judge_only_values) or not spread:
         return 0.0

@@ -1,8 +1,7 @@
-"""What a judge's grades say of free text, and what people's grades say of the judge.
+"""What a judge's grades of free text show, and how well the judge agrees with people.
 
-Every figure is over the rows that were judged, and the others are counted beside it: a failed
-judgement is no grade, no verdict and no agreement. Without people's grades a judge's own error is
-unknown.
+Every metric is over the judged rows; a failed judgement is not a grade. Without people's grades the
+judge's own error is unknown.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ _NO_FIT_REASON = (
 
 @dataclass(frozen=True, slots=True)
 class GradeScale:
-    """Grades from the worst to the best, with their numbers; ``passing_index``: the place, from
-    0, of the lowest acceptable one.
+    """Grades from worst to best with their points; ``passing_index``: the lowest acceptable
+    grade.
     """
 
     names: tuple[str, ...]
@@ -57,11 +56,13 @@ class GradeScale:
 
 @dataclass(frozen=True, slots=True)
 class GradedAnswer:
-    """One answer. ``grade`` and ``human_grade``: places on the scale; None where the judgement
-    failed, or no person graded it.
+    """One answer.
 
-    ``expected_grade``: the mean of the judge's grades weighed by their probabilities; None where
-    there are none.
+    Attributes:
+        grade: Index on the scale; None if the judgement failed.
+        expected_grade: Mean of the grades weighted by their probabilities; None without these.
+        human_grade: Index on the scale; None if no person graded the answer.
+        group: Group of the row.
     """
 
     grade: int | None
@@ -72,9 +73,7 @@ class GradedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class MissingJudgements:
-    """Rows without a judgement: no answer to judge, no reference to judge it by, a judgement that
-    failed.
-    """
+    """Rows without a judgement: without an answer, without a reference, or failed."""
 
     unanswered: int = 0
     unreferenced: int = 0
@@ -83,13 +82,19 @@ class MissingJudgements:
 
 @dataclass(frozen=True, slots=True)
 class JudgeAgreement:
-    """The judge against people, on the ``n`` rows that both graded; ``lost``: people's grades of
-    rows that the judge did not grade.
+    """The judge compared with people.
 
-    ``sensitivity``: of the answers that people accept, the share that the judge accepts;
-    ``specificity`` the same of the others. ``kappa``: of the grades, with quadratic weights;
-    ``kappa_acceptable``: of acceptable or not. ``human_share`` and ``human_mean``: what people
-    alone say. ``share`` and ``mean``: corrected, or why they are not.
+    Attributes:
+        n: Number of rows graded by both.
+        lost: People's grades of rows without a judgement.
+        sensitivity: Share of the answers that people accept which the judge accepts.
+        specificity: Share of the answers that people reject which the judge rejects.
+        kappa: Kappa of the grades with quadratic weights.
+        kappa_acceptable: Kappa of acceptable or not.
+        human_share: Share of acceptable answers by people's grades alone.
+        human_mean: Mean of people's grades alone.
+        share: Corrected share of acceptable answers, or why there is none.
+        mean: Corrected mean grade, or why there is none.
     """
 
     n: int
@@ -104,9 +109,7 @@ class JudgeAgreement:
     mean: Metric | Refusal
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict; the reason why a figure is not corrected is under ``no_share``,
-        ``no_mean``.
-        """
+        """Returns a plain dict; reasons for a refusal are under ``no_share`` and ``no_mean``."""
         corrected = {"share": self.share, "mean": self.mean}
         figures = {
             name: asdict(one) if isinstance(one, Metric) else None
@@ -121,9 +124,17 @@ class JudgeAgreement:
 
 @dataclass(frozen=True, slots=True)
 class JudgeMetrics:
-    """What the grades of a judge say. ``grades``: rows by grade. ``mean``: of the likeliest grades;
-    ``expected``: of the expected ones, over the rows that have them. ``acceptable``: the share that
-    passes. ``human_agreement``: None without people's grades.
+    """Metrics of a judge's grades.
+
+    Attributes:
+        scale: The grades.
+        n: Number of judged rows.
+        missing: Rows without a judgement.
+        grades: Rows by grade.
+        mean: Mean of the likeliest grades.
+        expected: Mean of the expected grades, over the rows that have them.
+        acceptable: Share of rows with a passing grade.
+        human_agreement: Agreement with people; None without people's grades.
     """
 
     scale: GradeScale
@@ -137,14 +148,12 @@ class JudgeMetrics:
 
     @property
     def missing_rate(self) -> float | None:
-        """The share of the rows that were put to the judge and got no judgement; None where none
-        was.
-        """
+        """Share of the requested judgements that failed; None if none was requested."""
         asked = self.n + self.missing.failed
         return self.missing.failed / asked if asked else None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict without record text."""
+        """Returns a plain dict without record text."""
         figures = {
             name: to_metric_dict(getattr(self, name)) for name in ("mean", "expected", "acceptable")
         }
@@ -168,8 +177,15 @@ def compute_judge_metrics(
     lost: int = 0,
     seed: int = 0,
 ) -> JudgeMetrics:
-    """What the grades say. ``rows``: every answer that was put to the judge; ``lost``: people's
-    grades of other answers; ``seed``: of the bootstraps.
+    """Computes the metrics of a judge.
+
+    Args:
+        scale: The grades.
+        rows: All answers that were judged.
+        unanswered: Number of rows without an answer.
+        unreferenced: Number of rows without a reference.
+        lost: People's grades of other answers.
+        seed: Of the bootstraps.
     """
     judged = [row for row in rows if row.grade is not None]
     units = _build_units(judged)
@@ -244,9 +260,7 @@ def _refuse_correction(
     specificity: Metric | None,
     kappa: Metric | None,
 ) -> Refusal | None:
-    """Why a judge that errs so cannot be corrected; None where it can. ``acceptable`` [rows]: which
-    answers people accept.
-    """
+    """Why the share of a judge with such errors cannot be corrected; None if it can."""
     n, accepted = len(acceptable), int(acceptable.sum())
     if min(accepted, n - accepted) < MIN_GRADES_PER_CLASS:
         counted = (
@@ -287,9 +301,10 @@ def _correct_proportion(
     passes: np.ndarray,
     judge_only: Sequence[GradedAnswer],
 ) -> Metric | Refusal:
-    """The corrected share of acceptable answers. ``acceptable``, ``passes`` [rows]: which of
-    the answers that people graded they, and the judge, accept; ``judge_only``: those that only
-    the judge graded.
+    """The corrected share of acceptable answers.
+
+    ``acceptable`` and ``passes`` [n]: which answers people and the judge accept; ``judge_only``:
+    answers graded by the judge alone.
     """
     if not judge_only:
         return Refusal(

@@ -1,6 +1,4 @@
-"""Cohen's kappa of two readers of the same rows: agreement, with what chance alone would give taken
-off.
-"""
+"""Cohen's kappa of two annotators: agreement beyond chance."""
 
 from __future__ import annotations
 
@@ -26,12 +24,18 @@ def estimate_kappa(
     quadratic: bool = False,
     seed: int = 0,
 ) -> Metric | None:
-    """Kappa (Cohen 1960) with the bootstrap's interval; None without rows, and where both always
-    say one and the same thing.
+    """Kappa (Cohen 1960) with a bootstrap interval.
 
-    ``quadratic``: what is said are numbers, and disagreement counts with the square of its distance
-    (Cohen 1968). Otherwise anything that can be compared, None (no answer) being one more thing to
-    say.
+    Args:
+        ratings_a: Any comparable values; None (no answer) is a value of its own.
+        ratings_b: Values of the same rows.
+        units: Units of the bootstrap.
+        quadratic: Whether the values are numbers and disagreement counts by its square (Cohen
+            1968).
+        seed: Of the bootstrap.
+
+    Returns:
+        Kappa; None without rows, or if both have one and the same value throughout.
     """
     if not len(ratings_a):
         return None
@@ -46,8 +50,8 @@ def estimate_kappa(
 
 
 def build_kappa_sums(ratings_a: Sequence[Any], ratings_b: Sequence[Any]) -> MetricSums:
-    """Kappa as sums over rows: rows, rows that agree, and each column's rows by what they say. NaN
-    where it is undefined.
+    """Kappa as sums over rows: rows, equal rows, and rows by value of each column. NaN if
+    undefined.
     """
     from scipy.sparse import csr_array
 
@@ -75,9 +79,7 @@ def build_kappa_sums(ratings_a: Sequence[Any], ratings_b: Sequence[Any]) -> Metr
 def build_quadratic_kappa_sums(
     ratings_a: Sequence[float], ratings_b: Sequence[float]
 ) -> MetricSums:
-    """Quadratically weighted kappa as sums over rows. By chance two numbers are E x² + E y² - 2 E x
-    E y apart in the square.
-    """
+    """Quadratically weighted kappa as sums over rows; chance: E x² + E y² - 2 E x E y."""
     from scipy.sparse import csr_array
 
     left, right = np.array(ratings_a, dtype=np.float64), np.array(ratings_b, dtype=np.float64)

@@ -1,6 +1,4 @@
-"""Figures as sums over rows, so that what two systems reach can be drawn again together, by rows or
-by whole groups.
-"""
+"""Metrics as functions of sums over rows, so that two systems are resampled together."""
 
 from __future__ import annotations
 
@@ -26,15 +24,18 @@ from medtask.evaluation.statistics.multilabel import LabelNames
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricSums:
-    """One figure of one system. ``row_sums``: what each row adds, sparse, [rows, columns];
-    ``compute`` makes [draws, columns] of their totals into [draws] figures.
+    """One metric of one system.
+
+    Attributes:
+        row_sums: What each row adds, sparse [rows, columns].
+        compute: Maps totals [draws, columns] to metrics [draws].
     """
 
     row_sums: Any
     compute: Callable[[FloatArray], FloatArray]
 
     def take_first(self, rows: int) -> MetricSums:
-        """The same of the first rows alone."""
+        """The same of the first rows."""
         return (
             self
             if self.row_sums.shape[0] == rows
@@ -48,16 +49,14 @@ class MetricSums:
 
 
 def estimate_metric(metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0) -> Metric:
-    """The figure and its interval by a bootstrap of ``units`` (see tally.group_rows)."""
+    """The metric with a bootstrap interval over ``units``."""
     return _bootstrap_metric(metric_sums.row_sums, metric_sums.compute, units, seed)
 
 
 def estimate_proportion_metric(
     metric_sums: MetricSums, units: ResamplingUnits, *, seed: int = 0
 ) -> Metric:
-    """A share of rows, such as accuracy: its interval is Wilson's where rows are independent (see
-    intervals.estimate_rate).
-    """
+    """A share of rows such as accuracy, with Wilson's interval if rows are independent."""
     hits = metric_sums.row_sums.toarray()[:, 0] > 0
     found = estimate_clustered_proportion(hits, np.ones(len(hits), dtype=bool), units, seed=seed)
     return found or estimate_metric(metric_sums, units, seed=seed)
@@ -66,9 +65,7 @@ def estimate_proportion_metric(
 def estimate_difference(
     first: MetricSums, second: MetricSums, units: ResamplingUnits, *, seed: int = 0
 ) -> Metric:
-    """By how much the first is ahead, and the paired bootstrap's interval: both are drawn again on
-    the same rows, or groups.
-    """
+    """How far the first is ahead, with a paired bootstrap interval."""
     from scipy.sparse import hstack
 
     split = first.row_sums.shape[1]
@@ -92,9 +89,7 @@ def _bootstrap_metric(
 
 
 def _merge_identical_units(sums: Any, counts: IntArray) -> tuple[Any, IntArray]:
-    """Units that add the same are one cell of the bootstrap: its time depends on how many different
-    ones there are.
-    """
+    """Merges units that add the same: the time of the bootstrap depends on the different ones."""
     sums.sum_duplicates()
     sums.eliminate_zeros()
     cells: dict[tuple[bytes, bytes], int] = {}
@@ -128,9 +123,7 @@ def build_ratio_sums(numerator: FloatArray, denominator: FloatArray) -> MetricSu
 def build_macro_f1_sums(
     labels: Sequence[str], pairs: Sequence[tuple[LabelNames, LabelNames]]
 ) -> MetricSums:
-    """Three columns a label: in gold and answer, in gold, and both numbers added up (see
-    intervals.mean_f1).
-    """
+    """Three columns per label: in gold and answer, in gold, and the sum of gold and answer."""
     from scipy.sparse import coo_array
 
     index, width = {name: place for place, name in enumerate(labels)}, len(labels)

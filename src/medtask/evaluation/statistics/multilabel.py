@@ -1,6 +1,4 @@
-"""How well sets of names agree with gold's: exact match, Jaccard, Hamming loss, F1 by row, micro-
-and macro-F1, label by label.
-"""
+"""Metrics of answers that are sets of labels: exact match, Jaccard, Hamming loss, F1 scores."""
 
 from __future__ import annotations
 
@@ -248,9 +246,9 @@ class MultiLabelMetricsAccumulator:
 
 
 def _compute_f1_metrics(sums: Sequence[FloatArray]) -> FloatArray:
-    """Macro-F1 over the labels that occur in gold, then precision, recall and F1 of each label:
-    [draws, labels] in both, in gold and in the answer make [draws, 1 + 3 x labels], NaN where
-    undefined.
+    """Macro-F1, then precision, recall and F1 of each label, [draws, 1 + 3 * labels].
+
+    ``sums``: rows with the label in both, in gold and in the answer, [draws, labels] each.
     """
     both, gold, predicted = sums
     f1, occurs = divide_or_nan(2 * both, gold + predicted), gold > 0
@@ -269,7 +267,7 @@ def compute_jaccard(gold: LabelNames, answer: LabelNames | None) -> float:
 def compute_micro_f1_terms(
     gold: Sequence[LabelNames], answers: Sequence[LabelNames | None]
 ) -> tuple[FloatArray, FloatArray]:
-    """Each row's part in micro-F1, as comparison.compare_ratios wants it."""
+    """Numerator and denominator of micro-F1 by row; see `compare_by_randomisation`."""
     pairs = [
         (frozenset(truth), frozenset(given or ()))
         for truth, given in zip(gold, answers, strict=True)
@@ -288,7 +286,7 @@ def compute_multilabel_metrics(
     n_options: Sequence[int] | None = None,
     seed: int = 0,
 ) -> MultiLabelMetrics | None:
-    """The quality of these very rows; ``groups`` and ``n_options``: see SetCounts.add."""
+    """Computes the metrics of these rows; see `MultiLabelMetricsAccumulator.add`."""
     accumulator = MultiLabelMetricsAccumulator(classes)
     for row, (truth, given) in enumerate(zip(gold, answers, strict=True)):
         accumulator.add(

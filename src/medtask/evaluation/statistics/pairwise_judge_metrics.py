@@ -20,14 +20,19 @@ from medtask.evaluation.statistics.significance import compute_sign_test_p
 
 @dataclass(frozen=True, slots=True)
 class PairwiseJudgeMetrics:
-    """What a judge says of pairs of answers, each shown in both orders, on the ``n`` pairs for
-    which it gave both verdicts.
+    """Metrics of pairs of answers, each judged in both orders.
 
-    ``wins`` and ``losses``: pairs in which both orders agree. ``first_position_ties`` and
-    ``second_position_ties``: ties because the answer shown in that place won both times. ``same``:
-    ties because both answers are the same text, which the judge is not asked about. ``win_rate``:
-    wins and half of the ties. ``by_place``: of the pairs that were asked about, the share that the
-    place decided. ``p``: of the exact sign test of wins against losses; None without any.
+    Attributes:
+        n: Number of pairs with both verdicts.
+        missing: Pairs without verdicts.
+        wins: Pairs that the first system wins in both orders.
+        losses: Pairs that it loses in both orders.
+        first_position_ties: Ties because the answer shown first won in both orders.
+        second_position_ties: Ties because the answer shown second won in both orders.
+        same: Ties because both answers are the same text, which is not judged.
+        win_rate: Share of wins, with ties as half.
+        by_place: Share of the judged pairs that position decided.
+        p: Exact sign test of wins against losses; None without any.
     """
 
     n: int
@@ -47,7 +52,7 @@ class PairwiseJudgeMetrics:
         return self.missing.failed / asked if asked else None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict without record text."""
+        """Returns a plain dict without record text."""
         figures = {name: to_metric_dict(getattr(self, name)) for name in ("win_rate", "by_place")}
         counts = {name: getattr(self, name) for name in ("wins", "losses", "same")}
         return {
@@ -75,9 +80,7 @@ def compute_pairwise_judge_metrics(
     unreferenced: int = 0,
     seed: int = 0,
 ) -> PairwiseJudgeMetrics:
-    """What verdicts say: each one of OUTCOMES, or None where a judgement failed. ``groups``: one a
-    pair, or none at all.
-    """
+    """Computes the metrics of outcomes: members of `PAIR_OUTCOMES`, None for failed judgements."""
     known = [place for place, outcome in enumerate(outcomes) if outcome is not None]
     units = build_resampling_units([groups[place] for place in known] if groups else [], len(known))
     counts = {outcome: sum(one == outcome for one in outcomes) for outcome in PAIR_OUTCOMES}

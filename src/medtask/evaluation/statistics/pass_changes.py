@@ -1,4 +1,4 @@
-"""What each further pass of a run changed, for better and for worse."""
+"""What each further pass of a run changed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ CorrectnessCheck = Callable[[Status, Value | None], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class PassSummary:
-    """Rows that a pass asked again. ``changed``: from one value to another; ``gained``: had none
-    and has one; ``lost``: had one and has none. With gold, ``right_before`` and ``right_after``
-    count by [before][after], False first, and ``p`` is McNemar's exact test of the difference; None
-    where no such row has gold that knows right from wrong.
+    """Rows that a pass asked again.
+
+    Attributes:
+        name: The pass.
+        asked: Number of rows.
+        changed: Rows with another value than before.
+        gained: Rows that had no value and have one.
+        lost: Rows that had a value and have none.
+        before_after: Rows by [right before][right after]; None without gold.
+        p: McNemar's exact test of the difference.
     """
 
     name: str
@@ -40,14 +46,14 @@ class _PassCounts:
 
 
 class PassAccumulator:
-    """Counts, for each pass, what stood before it and behind it."""
+    """Counts the states before and after each pass."""
 
     def __init__(self) -> None:
         self._passes: dict[str, _PassCounts] = {}
 
     def add(self, answer: Answer, is_right: CorrectnessCheck | None) -> None:
-        """``is_right`` tells of a value of this row whether gold agrees; None where the row has no
-        gold that counts.
+        """``is_right`` returns whether a value agrees with gold; None for a row without usable
+        gold.
         """
         if not answer.steps:
             return
@@ -63,7 +69,7 @@ class PassAccumulator:
                 counts.before_after[was][became] += 1
 
     def finish(self) -> tuple[PassSummary, ...]:
-        """In the order in which they were asked."""
+        """The passes in the order in which they ran."""
         ranked = sorted(self._passes.items(), key=lambda item: (item[1].place, item[0]))
         return tuple(_build_summary(name, tally) for name, tally in ranked)
 
@@ -86,7 +92,7 @@ AnswerState = tuple[Status, Value | None]
 
 
 def _list_changes(answer: Answer) -> Iterator[tuple[str, tuple[AnswerState, AnswerState]]]:
-    """Each further pass with what was said before it and then."""
+    """Each further pass with the states before and after it."""
     names = [*(step.pass_name for step in answer.steps[1:]), answer.pass_name]
     states: list[AnswerState] = [
         *((step.status, step.value) for step in answer.steps),

@@ -1,4 +1,4 @@
-"""What is said in place of a number that the rows at hand do not support."""
+"""The reason why there is no result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no result. ``rows``: those that there were; ``needed``: about how many it would
-    take, None where no number of rows is known to do.
+    """Why rows do not support a result.
+
+    Attributes:
+        reason: The reason.
+        rows: Number of rows that there are.
+        needed: About how many rows would be enough; None if unknown.
     """
 
     reason: str
@@ -17,7 +21,7 @@ class Refusal:
 
     @property
     def missing(self) -> int | None:
-        """How many more rows it would take."""
+        """How many more rows would be enough."""
         return None if self.needed is None else max(0, self.needed - self.rows)
 
     def __str__(self) -> str:

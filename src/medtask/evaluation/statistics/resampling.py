@@ -1,6 +1,4 @@
-"""Counts rows that are alike, each by itself or in the group that it belongs to, as a bootstrap
-draws them again.
-"""
+"""Counts of equal rows, alone or in groups, for the bootstrap."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ CellKey = tuple[int, ...]  # what all is known of a row; rows with the same are 
 
 
 class GroupCounts:
-    """Counts by column for each group of rows. Sixteen bytes a count, whatever the number of
-    columns.
-    """
+    """Counts by column for each group of rows; 16 bytes per count."""
 
     def __init__(self) -> None:
         self._groups: dict[str, int] = {}
@@ -29,7 +25,7 @@ class GroupCounts:
         self._group_of, self._column_of = array("q"), array("q")
 
     def add(self, group: str, columns: Iterable[Hashable]) -> None:
-        """One more in each of these columns."""
+        """Adds one to each of these columns."""
         place = self._groups.setdefault(group, len(self._groups))
         for column in columns:
             self._group_of.append(place)
@@ -43,7 +39,9 @@ class GroupCounts:
         return self._columns.keys()
 
     def to_sparse(self, columns: Sequence[Hashable]) -> Any:
-        """Sparse, [groups, columns], groups by name: the order in which rows came says nothing."""
+        """Sparse [groups, columns], with groups sorted by name so that the rows' order does not
+        matter.
+        """
         from scipy.sparse import csr_array
 
         line = np.empty(len(self._groups), dtype=np.int64)
@@ -57,8 +55,8 @@ class GroupCounts:
 
 
 class CellCounter:
-    """Rows by cell, and by group where they have one; a row without a group is its own. Memory
-    grows with the cells, and with the rows only where these have groups.
+    """Counts rows by cell, and by group if they have one; a row without a group is its own
+    group.
     """
 
     def __init__(self) -> None:
@@ -72,7 +70,7 @@ class CellCounter:
             self._alone[cell] += 1
 
     def finish(self) -> tuple[IntArray, ResamplingUnits]:
-        """The cells, [cells, parts] in order, and the units that bring rows of them."""
+        """The cells [cells, parts] in order, and the units that consist of their rows."""
         cells = sorted({*self._alone, *self._groups.columns})
         found = np.array(cells, dtype=np.int64).reshape(len(cells), len(cells[0]) if cells else 0)
         alone = np.array([self._alone[cell] for cell in cells], dtype=np.int64)
@@ -82,9 +80,7 @@ class CellCounter:
 
 
 def assign_singleton_groups(codes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Numbers of groups [n], -1 for a row without one, which becomes a group of its own; None where
-    no row has one.
-    """
+    """Group numbers [n]; each -1 becomes a group of its own. None if all are -1."""
     groups = np.array(codes, dtype=np.int64)
     alone = groups < 0
     if alone.all():
@@ -94,9 +90,7 @@ def assign_singleton_groups(codes: Sequence[int] | NDArray[np.int64]) -> NDArray
 
 
 def build_resampling_units(groups: Sequence[str | None], n_rows: int) -> ResamplingUnits:
-    """Units of ``rows`` rows of which each is a cell of its own; ``groups`` may be empty, and has
-    None where a row has no group.
-    """
+    """Units of rows that are cells of their own; ``groups`` may be empty, None: no group."""
     if not any(groups):
         return ResamplingUnits(np.ones(n_rows, dtype=np.int64))
     alone = np.array([not group for group in groups], dtype=np.int64)
@@ -108,9 +102,7 @@ def build_resampling_units(groups: Sequence[str | None], n_rows: int) -> Resampl
 
 
 def combine_units(ungrouped: IntArray, group_table: Any = None) -> ResamplingUnits:
-    """Rows without a group, [cells], and a ``group_table`` of groups, sparse [groups, cells],
-    together.
-    """
+    """Units of rows without a group [cells] and of groups, sparse [groups, cells]."""
     if group_table is None or group_table.sum(axis=1).max(initial=0) <= 1:
         return ResamplingUnits(
             ungrouped
@@ -132,9 +124,7 @@ def combine_units(ungrouped: IntArray, group_table: Any = None) -> ResamplingUni
 
 
 def sample_one_per_group(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The places of one row of each group, each of its rows with equal probability, in the table's
-    order.
-    """
+    """Indices of one random row of each group, in the table's order."""
     shuffled = np.random.default_rng(seed).permutation(len(groups))
     _, first = np.unique(np.asarray(groups)[shuffled], return_index=True)
     return np.sort(shuffled[first])

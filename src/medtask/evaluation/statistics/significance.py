@@ -1,6 +1,4 @@
-"""Whether the model is better than a simple method, or a later pass than an earlier one, on the
-same rows.
-"""
+"""Tests of the difference between two methods on the same rows."""
 
 from __future__ import annotations
 
@@ -22,10 +20,12 @@ RatioTerms = tuple[
 
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
-    """A baseline against the model, row by row.
+    """A baseline compared with the model, row by row.
 
-    ``verdict`` is the baseline's; it is "no clear difference" where ``p`` is 0.05 or more.
-    ``model``: the model's figure on these rows.
+    Attributes:
+        verdict: The baseline's; "no clear difference" if ``p`` is 0.05 or more.
+        p: p-value of the difference.
+        model: The model's metric on these rows.
     """
 
     verdict: Literal["better", "worse", "no clear difference"]
@@ -35,12 +35,15 @@ class BaselineComparison:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """One simple method on the rows with gold. ``note`` says why there are no numbers; else it is
-    empty.
+    """A simple method on the rows with gold.
 
-    ``metrics``: by measure (see words.MEASURES); the first is the one that is compared. ``role``: a
-    "floor" is what any model must clearly beat; one that "learned" has seen gold, which a model
-    that is only prompted has not.
+    Attributes:
+        name: The baseline.
+        method: How it works.
+        metrics: Metrics by name; the first is compared.
+        comparison: Comparison with the model.
+        note: Why there are no metrics; else empty.
+        role: "floor" for what any model must beat, "learned" if it has seen gold, else "untrained".
     """
 
     name: str
@@ -52,7 +55,7 @@ class Baseline:
 
     @property
     def headline(self) -> tuple[str, Metric] | None:
-        """The measure that is compared, and its figure."""
+        """Name and value of the compared metric."""
         return next(((measure, figure) for measure, figure in self.metrics.items() if figure), None)
 
     def to_json(self) -> dict[str, object]:
@@ -72,9 +75,7 @@ class Baseline:
 def compare_by_mcnemar(
     gold: Sequence[object], baseline: Sequence[object], model: Sequence[object]
 ) -> BaselineComparison:
-    """Two methods on the same rows (at least one), each right where it says what gold says, by
-    McNemar's exact test.
-    """
+    """Compares two methods by McNemar's exact test; a row is right if it equals gold."""
     one, other = (
         np.array([value == truth for value, truth in zip(column, gold, strict=True)])
         for column in (baseline, model)
@@ -101,14 +102,13 @@ def compute_sign_test_p(wins: int, losses: int) -> float:
 def compare_by_randomisation(
     baseline: RatioTerms, model: RatioTerms, *, seed: int = 0
 ) -> BaselineComparison:
-    """Two methods on the same rows (at least one) by a figure that is a ratio of sums over rows,
-    such as a mean or micro-F1.
+    """Compares two methods by a metric that is a ratio of sums over rows.
 
-    Approximate randomisation (Noreen 1989; Yeh 2000): how often does a difference as large come
-    about where each row's two answers change hands by chance?
+    Approximate randomisation (Noreen 1989; Yeh 2000): how often is the difference as large if the
+    two answers of each row are swapped at random?
     """
-    ours, theirs = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
-    gap = _compute_ratio(theirs) - _compute_ratio(ours)
+    model_sums, baseline_sums = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
+    gap = _compute_ratio(baseline_sums) - _compute_ratio(model_sums)
     rows = np.stack(
         [one - other for one, other in zip(baseline, model, strict=True)]
     )  # what a swap moves, [over and under, rows]
@@ -117,16 +117,17 @@ def compare_by_randomisation(
     as_large, step = 0, max(1, 4_000_000 // max(1, rows.shape[1]))
     for first in range(0, N_SHUFFLES, step):
         moved = rows @ (random.random((rows.shape[1], min(step, N_SHUFFLES - first))) < 0.5)
-        gaps = _compute_ratio(theirs[:, None] - moved) - _compute_ratio(ours[:, None] + moved)
+        gaps = _compute_ratio(baseline_sums[:, None] - moved) - _compute_ratio(
+            model_sums[:, None] + moved
+        )
         as_large += int((np.abs(gaps) >= abs(gap) - 1e-12).sum())
     return _build_comparison(
-        float(gap), (as_large + 1) / (N_SHUFFLES + 1), float(_compute_ratio(ours))
+        float(gap), (as_large + 1) / (N_SHUFFLES + 1), float(_compute_ratio(model_sums))
     )
 
 
 def adjust_p_values(p_values: Sequence[float]) -> list[float]:
-    """Each p for a family of tests, none of which shall be called clear by chance in more than 5 %
-    of such families.
+    """Corrects p-values for multiple tests.
 
     Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
@@ -140,8 +141,8 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
 def compare_to_guessing(
     expected: float, gold: Sequence[object], model: Sequence[object]
 ) -> BaselineComparison:
-    """Guessing, which is right with probability ``expected``, against the model on the same rows,
-    by an exact binomial test.
+    """Compares the model with a guess that is right with probability ``expected``: binomial
+    test.
     """
     from scipy.stats import binomtest
 

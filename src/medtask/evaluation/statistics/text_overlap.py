@@ -1,8 +1,7 @@
-"""How much of one text's wording is in another: exact match, token F1 and ROUGE-L.
+"""Word overlap of two texts: exact match, token F1 and ROUGE-L.
 
-The library rouge_score gives the same ROUGE-L on English (tests hold ours against it). It is not
-used here because it drops every letter that is not ASCII, takes 1.4 s for two texts of 2,000 words
-(here 3 ms), and brings nltk and absl with it.
+rouge_score gives the same ROUGE-L on English. It is not used because it drops letters outside
+ASCII, takes 1.4 s for two texts of 2,000 words (3 ms here), and depends on nltk and absl.
 """
 
 from __future__ import annotations
@@ -17,31 +16,27 @@ MAX_WORDS = 2000  # of a text, that are compared
 
 
 def compute_token_f1(gold: str, answer: str) -> float:
-    """The F1 of the words that both texts have, as often as they have them; case, punctuation and
-    articles do not count.
+    """F1 of shared words without case, punctuation and articles, in [0, 1].
 
-    SQuAD's measure (Rajpurkar et al. 2016), with words as runs of letters and digits of any script.
-    In [0, 1].
+    SQuAD's metric (Rajpurkar et al. 2016); words are runs of letters and digits of any script.
     """
     truth, given = _drop_articles(gold), _drop_articles(answer)
     return _compute_f1(sum((Counter(truth) & Counter(given)).values()), len(truth), len(given))
 
 
 def is_exact_match(gold: str, answer: str) -> bool:
-    """Whether both texts are the same words in the same order, by what counts for token F1."""
+    """Whether both texts are the same words in the same order, as token F1 compares them."""
     return _drop_articles(gold) == _drop_articles(answer)
 
 
 def compute_rouge_l(gold: str, answer: str) -> float:
-    """The F1 of the longest run of words, gaps allowed, that both texts have in the same order (Lin
-    2004). In [0, 1].
-    """
+    """F1 of the longest common subsequence of words (Lin 2004), in [0, 1]."""
     truth, given = split_words(gold), split_words(answer)
     return _compute_f1(_compute_lcs_length(truth, given), len(truth), len(given))
 
 
 def split_words(text: str) -> list[str]:
-    """The first 2,000 words, folded."""
+    """The first 2,000 words, case-folded."""
     return _WORD.findall(text.casefold())[:MAX_WORDS]
 
 
@@ -54,9 +49,7 @@ def _compute_f1(n_common: int, n_gold: int, n_answer: int) -> float:
 
 
 def _compute_lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a row of the table at a time as bits of one integer
-    (Hyyrö 2004).
-    """
+    """Length of the longest common subsequence, bit-parallel (Hyyrö 2004)."""
     places: dict[str, int] = {}
     for place, word in enumerate(first):
         places[word] = places.get(word, 0) | 1 << place

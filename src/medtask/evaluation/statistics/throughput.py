@@ -1,4 +1,4 @@
-"""How fast rows were answered along the table, in bounded memory."""
+"""Speed along the table, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ MAX_SPANS = 40
 
 @dataclass(frozen=True, slots=True)
 class ThroughputSpan:
-    """``rows`` neighbouring rows from ``first`` on (from 1), and the milliseconds that they
-    took.
-    """
+    """``rows`` neighbouring rows from ``first`` (from 1), and the milliseconds that they took."""
 
     first: int
     rows: int
@@ -20,7 +18,7 @@ class ThroughputSpan:
 
     @property
     def rows_per_s(self) -> float | None:
-        """Rows a second; None where they took no time."""
+        """Rows per second; None if they took no time."""
         return 1000 * self.rows / self.ms if self.ms > 0 else None
 
     def to_json(self) -> Mapping[str, object]:
@@ -29,17 +27,13 @@ class ThroughputSpan:
 
 @dataclass(slots=True)
 class ThroughputAccumulator:
-    """Adds up the time of rows by spans of neighbouring rows; spans get longer as the table does.
-    The order of calls is free.
-    """
+    """Sums the time of rows by spans that grow with the table; rows may come in any order."""
 
     span_rows: int = 16
     _sums: dict[int, list[float]] = field(default_factory=dict)
 
     def add(self, row: int, ms: float) -> None:
-        """``row`` from 1; ``ms``: its share of the time, 0 where it cost none (it repeats an
-        earlier one, say).
-        """
+        """``row`` from 1; ``ms``: its share of the time, 0 for a repeated row."""
         sums = self._sums.setdefault((row - 1) // self.span_rows, [0, 0.0])
         sums[0] += 1
         sums[1] += ms
@@ -47,7 +41,7 @@ class ThroughputAccumulator:
             self._merge_spans()
 
     def finish(self) -> tuple[ThroughputSpan, ...]:
-        """The spans in the order of rows; nothing where no row tells its time."""
+        """The spans in order; empty if no row has a time."""
         while len(self._sums) > MAX_SPANS:
             self._merge_spans()
         if not any(ms for _, ms in self._sums.values()):
