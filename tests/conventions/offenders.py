@@ -15,7 +15,6 @@ LONG_FILES = {
 }
 LONG_BODIES: set[str] = set()
 MANY_PARAMETERS = {
-    "engines/fake.py:FakeEngine.__init__",
     "runs/tracking/tracked_run.py:build_tracked_run",
     "runs/tracking/tracker.py:log_run",
 }

@@ -32,6 +32,7 @@ PUBLIC_FUNCTIONS = {
 # At most ten, each with its reason.
 PARAMETER_EXCEPTIONS = {
     "sklearn.py:MedtaskClassifier.__init__": "scikit-learn takes settings one by one",
+    "engines/fake.py:FakeEngine.__init__": "each keyword is one behaviour, as in fake:seed=3",
     "cli/model_options.py:_declare_options": "typer has an option per parameter",
     "training/train.py:train": "a public verb with keyword-only options",
     "training/search/tune.py:tune": "a public verb with keyword-only options",

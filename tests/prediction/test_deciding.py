@@ -12,7 +12,7 @@ from medtask.prediction.deciding import apply_thresholds, decide_answer
 from medtask.prediction.engine_output import EngineOutput
 from medtask.prediction.kinds.labels import choose_labels
 from medtask.records import Answer, Branch, BranchScores, Fault, Option, Prompt, Scores, Status
-from medtask.tasks.task import Label, MultiLabel, MultipleChoice, Review, Task
+from medtask.tasks.task import Fields, Label, MultiLabel, MultipleChoice, Review, Task
 
 LABELS = tuple(Label(name, "", name) for name in ("curative", "palliative", "staging"))
 TASK = Task(
@@ -344,3 +344,22 @@ def test_several_options_are_decided_each_by_itself() -> None:
         ("A", "D"),
         pytest.approx({"A": 0.9, "B": 0.2, "D": 0.9}),
     )
+
+
+@pytest.mark.parametrize(
+    ("quote", "status", "quotes", "reason"),
+    [
+        ("left flank", Status.OK, ["side"], None),
+        ("right flank", Status.REVIEW, [], "the quote of side is not in the record"),
+    ],
+)
+def test_a_quote_that_is_not_in_the_record_is_a_reason_for_review(
+    quote: str, status: Status, quotes: list[str], reason: str | None
+) -> None:
+    schema = {"type": "object", "properties": {"side": {}, "side_quote": {"quote": True}}}
+    task = Task("side", "?", "{{ text }}", answer_spec=Fields(schema, quoted=(("side",),)))
+    written = f'{{"side": "left", "side_quote": "{quote}"}}'
+    output = EngineOutput(Prompt("r", (), (), "Pain in the left flank."), text=written)
+    answer = decide_answer(task, "r", output)
+    assert (answer.status, answer.value, answer.reason) == (status, {"side": "left"}, reason)
+    assert list(answer.quotes or {}) == quotes
