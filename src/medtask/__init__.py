@@ -1,7 +1,6 @@
 """Label medical text with open language models on your own hardware.
 
-The names below are the public ones. Each is loaded when it is first touched, so that `import
-medtask` stays instant.
+The names below are the public API. Each is loaded on first use, so that `import medtask` is fast.
 """
 
 from __future__ import annotations
@@ -12,15 +11,17 @@ from typing import TYPE_CHECKING
 from medtask.privacy import disable_telemetry
 
 if TYPE_CHECKING:
-    from medtask.engines.base import Engine
+    from medtask.engines.base import Engine as Model
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
     from medtask.prediction.predictor import predict
     from medtask.records import Answer, Status
-    from medtask.runs.answer_table import open_answers
+    from medtask.runs.audit import audit
+    from medtask.runs.comparison import Comparison, compare
+    from medtask.runs.evaluation import evaluate
     from medtask.runs.judging import judge
-    from medtask.runs.local_run import run
-    from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
+    from medtask.runs.local_run import Run, run
+    from medtask.runs.run_evaluation import Evaluation
     from medtask.tables.read import read_table
     from medtask.tables.table import Table
     from medtask.tasks.load import load_task
@@ -33,36 +34,43 @@ disable_telemetry()
 
 _PUBLIC_MODULES = {
     "Answer": "medtask.records",
-    "Engine": "medtask.engines.base",
+    "Comparison": "medtask.runs.comparison",
+    "Evaluation": "medtask.runs.run_evaluation",
     "MedtaskError": "medtask.errors",
+    "Model": "medtask.engines.base",
+    "Run": "medtask.runs.local_run",
     "Status": "medtask.records",
     "Table": "medtask.tables.table",
     "Task": "medtask.tasks.task",
-    "EvaluationOptions": "medtask.runs.run_evaluation",
-    "evaluate_answers": "medtask.runs.run_evaluation",
+    "audit": "medtask.runs.audit",
+    "compare": "medtask.runs.comparison",
+    "evaluate": "medtask.runs.evaluation",
     "judge": "medtask.runs.judging",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
-    "open_answers": "medtask.runs.answer_table",
     "predict": "medtask.prediction.predictor",
     "read_table": "medtask.tables.read",
     "run": "medtask.runs.local_run",
 }
+_NAMES_IN_MODULES = {"Model": "Engine"}  # public names that differ from those of the definition
 
 __all__ = [
     "Answer",
-    "Engine",
-    "EvaluationOptions",
+    "Comparison",
+    "Evaluation",
     "MedtaskError",
+    "Model",
+    "Run",
     "Status",
     "Table",
     "Task",
     "__version__",
-    "evaluate_answers",
+    "audit",
+    "compare",
+    "evaluate",
     "judge",
     "load_model",
     "load_task",
-    "open_answers",
     "predict",
     "read_table",
     "run",
@@ -75,7 +83,7 @@ def __getattr__(name: str) -> object:
 
         value: object = version("medtask")
     elif name in _PUBLIC_MODULES:
-        value = getattr(import_module(_PUBLIC_MODULES[name]), name)
+        value = getattr(import_module(_PUBLIC_MODULES[name]), _NAMES_IN_MODULES.get(name, name))
     else:
         raise AttributeError(f"module 'medtask' has no attribute {name!r}")
     globals()[name] = value

@@ -85,8 +85,8 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(
     fill_labels(Path("out/audit/sample.csv"), "curative")
     medtask("evaluate", "out", "--max-error", "0.9", "--no-baselines")
     page = Path("out/report.html").read_text()
-    assert "What does the audit say of all rows?" in page and "from 40 rows labelled" in page
-    assert "accepted.csv beside this page" in page and page.count("Error among the") == 1
+    assert "What does the audit say about all rows?" in page and "from 40 rows labelled" in page
+    assert "accepted.csv beside this page" in page and page.count("Error among accepted rows") == 1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(
         (("nothing.csv",), 4, "file not found"),
         (("surgery",), 4, "no table"),
         (("out", "--gold", "purpos"), 2, 'did you mean "purpose"'),
-        (("out", "--max-error", "1.5"), 2, "no share"),
+        (("out", "--max-error", "1.5"), 2, "not a share"),
         (("out", "--readers", "one"), 2, "not two"),
         (("out", "--readers", "purpose,purpose"), 2, "not two"),
         (("out", "--readers", "a,b"), 2, "no column"),

@@ -20,7 +20,9 @@ def read_declared_names() -> dict[str, str]:
     """Name -> module, as the imports for type checkers have them."""
     blocks = [node for node in TREE.body if isinstance(node, ast.If)]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {alias.name: str(node.module) for node in imports for alias in node.names}
+    return {
+        alias.asname or alias.name: str(node.module) for node in imports for alias in node.names
+    }
 
 
 @pytest.mark.parametrize("name", medtask.__all__)

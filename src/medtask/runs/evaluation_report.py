@@ -1,6 +1,4 @@
-"""What an evaluation found out, for people: lines for a terminal, the report, and a calibration
-where runs will find it.
-"""
+"""An evaluation for people: lines for a terminal, the report, and the calibration's file."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medtask.errors import MedtaskError, StorageError
-from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportSection
 from medtask.evaluation.report.annotator_report import build_annotator_blocks, list_annotator_lines
 from medtask.evaluation.report.audit_report import build_audit_blocks
@@ -27,18 +24,18 @@ from medtask.runs.calibration_store import (
 from medtask.runs.run_evaluation import Evaluation
 
 _ACCEPTANCE_HINT = (
-    "Nothing was promised here. With gold for some hundred random rows, medtask evaluate RUN "
-    "--gold COLUMN --max-error 0.05 finds the "
-    "confidence from which answers may be accepted, and writes accepted.csv and review.csv."
+    "Not computed. With gold for some hundred random rows, medtask evaluate RUN "
+    "--gold COLUMN --max-error 0.05 finds the confidence from which answers may be accepted, and "
+    "writes accepted.csv and review.csv."
 )
 _TRIAGE_TEXT = (
     "accepted.csv beside this page holds the accepted answers, review.csv all others, first "
-    "those where a look is worth most."
+    "those where a review is expected to correct most errors."
 )
 
 
 def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
-    """Write report.html and report.json into the folder; their names."""
+    """Write report.html and report.json into the folder; return their names."""
     numbers = {
         name: part
         for name, part in evaluation.to_json().items()
@@ -59,29 +56,26 @@ def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
 
 
 def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
-    """What the report says besides the figures, by question."""
+    """The sections that the report has besides those of every run."""
     sections = (
         [
             ReportSection(
-                "Which answers may be accepted without a look?",
+                "Which answers may be accepted without review?",
                 _build_acceptance_blocks(evaluation),
             )
         ]
         if evaluation.summary.gold
         else []
     )
-    if evaluation.calibration is not None:
-        sections.append(
-            ReportSection(
-                "What does calibration change?", build_result_blocks(evaluation.calibration)
-            )
-        )
-    if evaluation.prediction_sets is not None:
-        sections.append(
-            ReportSection(
-                "Which answers remain possible?", build_result_blocks(evaluation.prediction_sets)
-            )
-        )
+    titles = {
+        "calibration": "What does calibration change?",
+        "prediction_sets": "Which answers remain possible?",
+    }
+    sections += [
+        ReportSection(title, build_result_blocks(part))
+        for name, title in titles.items()
+        if (part := evaluation.get_part(name))
+    ]
     if evaluation.annotators is not None:
         sections.append(
             ReportSection("How far do people agree?", build_annotator_blocks(evaluation.annotators))
@@ -90,26 +84,20 @@ def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
 
 
 def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
-    """The same for a terminal, in one line each."""
+    """The same for a terminal, one line each."""
     gold = evaluation.summary.gold
     lines = (
         [f"confidence: {describe_result(gold.reliability)}"] if gold and gold.reliability else []
     )
-    for name, part in (
-        ("acceptance", evaluation.acceptance),
-        ("calibration", evaluation.calibration),
-        ("prediction sets", evaluation.prediction_sets),
-    ):
-        if part is not None:
-            lines.append(f"{name}: {describe_result(part)}")
+    lines += [
+        f"{name.replace('_', ' ')}: {describe_result(part)}"
+        for name in ("acceptance", "calibration", "prediction_sets")
+        if (part := evaluation.get_part(name))
+    ]
     if evaluation.saved_calibration:
-        runs = (
-            "Runs of this task with this model apply the calibration from now on; to apply it "
-            "to this run, repeat its "
-        )
-        runs += "`medtask run` command: nothing is asked anew."
         lines.append(
-            runs
+            "Later runs of this task with this model apply the calibration; to apply it to this "
+            "run, repeat its `medtask run` command: no row is asked again."
             if evaluation.answers.folder
             else "Runs apply a calibration; a table's own probabilities stay as they are."
         )
@@ -117,8 +105,9 @@ def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def save_evaluation_calibration(evaluation: Evaluation, folder: Path) -> Path:
-    """Keep the calibration beside the task's file, where `medtask run` looks for it; in ``folder``
-    where there is none, and where it is of another tool's answers, which no run of ours gives.
+    """Write the calibration beside the task file, where `medtask run` looks for it.
+
+    Without a task file, and for another tool's answers, it is written into ``folder``.
     """
     assert evaluation.saved_calibration is not None
     path = (
@@ -135,7 +124,7 @@ def save_evaluation_calibration(evaluation: Evaluation, folder: Path) -> Path:
 
 
 def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
-    """What people's labels of the audit's sample say, where the run has such a sample."""
+    """The estimate from the labels of the run's audit sample, if it has one."""
     from medtask.runs.audit_sample import estimate_from_labels, read_audit_sample
 
     if answers.folder is None:
@@ -148,26 +137,16 @@ def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
             else []
         )
     except MedtaskError as error:
-        blocks = [Paragraph(f"The audit is left out: {error}.", "note")]
-    return [ReportSection("What does the audit say of all rows?", blocks)] if blocks else []
+        blocks = [Paragraph(f"The audit is not shown: {error}.", "note")]
+    return [ReportSection("What does the audit say about all rows?", blocks)] if blocks else []
 
 
 def _build_acceptance_blocks(evaluation: Evaluation) -> list[ReportBlock]:
-    gold = evaluation.summary.gold
-    curve = (
-        build_risk_blocks(gold.reliability)
-        if gold and gold.reliability and not isinstance(evaluation.acceptance, Acceptance)
-        else []
-    )
-    acceptance_blocks = (
-        [Paragraph(_ACCEPTANCE_HINT)]
-        if evaluation.acceptance is None
-        else build_result_blocks(evaluation.acceptance)
-    )
-    triage_blocks = (
-        [Paragraph(_TRIAGE_TEXT)] if isinstance(evaluation.acceptance, Acceptance) else []
-    )
-    return [*acceptance_blocks, *triage_blocks, *curve]
+    if evaluation.acceptance:
+        return [*build_result_blocks(evaluation.acceptance), Paragraph(_TRIAGE_TEXT)]
+    gold, refusal = evaluation.summary.gold, evaluation.refusals.get("acceptance")
+    curve = build_risk_blocks(gold.reliability) if gold and gold.reliability else []
+    return [*(build_result_blocks(refusal) if refusal else [Paragraph(_ACCEPTANCE_HINT)]), *curve]
 
 
 def _describe_answer_source(answers: AnswerTable) -> Mapping[str, object]:

@@ -1,15 +1,13 @@
-"""How good answers are, and which of them may be accepted without a look: everything that `medtask
-evaluate` finds out.
-"""
+"""Metrics, acceptance, calibration and prediction sets of answers, without writing any file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medtask.display import format_columns, quote
 from medtask.errors import UsageError
@@ -17,33 +15,25 @@ from medtask.evaluation.calibration.acceptance import Acceptance, GoldConfidence
 from medtask.evaluation.calibration.fitting import LabelSet
 from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.refusal import Refusal
-from medtask.evaluation.statistics.resampling import assign_singleton_groups
 from medtask.kinds import KINDS
-from medtask.records import comparable_value
-from medtask.runs.answer_table import AnsweredRow, AnswerTable
+from medtask.records import Status, comparable_value
+from medtask.runs.answer_table import AnswerTable
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
 from medtask.runs.manifest import get_timestamp
 from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
-from medtask.tasks.task import Task
+from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.prediction_sets import PredictionSets
     from medtask.evaluation.calibration.transforms import Calibration
     from medtask.evaluation.comparison.annotators import AnnotatorAgreement
+    from medtask.evaluation.statistics.intervals import Metric
     from medtask.evaluation.statistics.significance import Baseline
-
-MAX_PROBABILITIES = 50_000_000  # probabilities that are held at once: 400 MB
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """What is to be found out besides the figures.
-
-    ``max_error``: of the accepted rows, with probability ``level``; ``by_class``: a threshold for
-    each class of the answer. ``calibrate``: a method of evaluate.calibrate, or "auto". ``sets``:
-    the share of rows whose truth a prediction set may miss. ``readers``: two columns in which
-    people have answered.
-    """
+    """What is computed besides the metrics; see `medtask.evaluate`."""
 
     max_error: float | None = None
     level: float = 0.95
@@ -60,40 +50,86 @@ _METRICS_ONLY = EvaluationOptions()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What was found out; None where it was not asked for. ``saved_calibration``: the
-    calibration, ready to be kept for further runs.
+    """The result of `medtask.evaluate`.
+
+    Attributes:
+        answers: The answers that were evaluated.
+        summary: Statistics of the answers, and of their quality if there is gold.
+        baselines: Simple methods on the same rows.
+        acceptance: Which answers may be accepted; None if not asked for, or refused.
+        calibration: The fitted calibration; None if not asked for, or refused.
+        prediction_sets: The fitted sets of labels; None if not asked for, or refused.
+        refusals: Why a part is missing that was asked for, by the part's name: "acceptance",
+            "calibration", "prediction_sets".
+        saved_calibration: The calibration as later runs apply it.
+        annotators: Agreement of people with each other and with the answers.
+        notes: What the reader should know.
+        folder: The folder of the files; None if none were written.
+        files: The files, by their paths in the folder.
     """
 
     answers: AnswerTable
     summary: RunSummary
     baselines: tuple[Baseline, ...]
-    acceptance: Acceptance | Refusal | None
-    calibration: Calibration | Refusal | None
+    acceptance: Acceptance | None
+    calibration: Calibration | None
+    prediction_sets: PredictionSets | None
+    refusals: Mapping[str, Refusal]
     saved_calibration: SavedCalibration | None
-    prediction_sets: PredictionSets | Refusal | None
     annotators: AnnotatorAgreement | None
     notes: tuple[str, ...]
+    folder: Path | None = None
+    files: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, object]:
-        """A plain dict without record text: the numbers of `medtask evaluate --json`."""
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return self.summary.rows
+
+    @property
+    def statuses(self) -> Mapping[Status, int]:
+        """The number of rows by status."""
+        return self.summary.statuses
+
+    @property
+    def metrics(self) -> Mapping[str, Metric | None]:
+        """Metrics with 95 % intervals by name; empty without gold."""
         gold = self.summary.gold
-        quality = gold.evaluation if gold else None
-        accepted = self.acceptance.to_json() if isinstance(self.acceptance, Acceptance) else None
+        return gold.evaluation.metrics if gold and gold.evaluation else {}
+
+    @property
+    def report(self) -> Path | None:
+        """The page with the results; None if no files were written."""
+        return self.folder / "report.html" if self.folder else None
+
+    def get_part(self, name: str) -> Acceptance | Calibration | PredictionSets | Refusal | None:
+        """A part by its attribute's name, or why it is missing; None if it was not asked for."""
         parts = {
+            "acceptance": self.acceptance,
             "calibration": self.calibration,
             "prediction_sets": self.prediction_sets,
+        }
+        return parts[name] or self.refusals.get(name)
+
+    def with_files(self, folder: Path, files: Sequence[str]) -> Evaluation:
+        """The same evaluation with the files that were written."""
+        return replace(self, folder=folder, files=tuple(files))
+
+    def to_json(self) -> dict[str, object]:
+        """The document that ``medtask evaluate --json`` prints; it has no text of records."""
+        gold, refused = self.summary.gold, self.refusals.get("acceptance")
+        parts: dict[str, Any] = {
+            "calibration": self.get_part("calibration"),
+            "prediction_sets": self.get_part("prediction_sets"),
             "readers": self.annotators,
         }
-        refused = self.acceptance if isinstance(self.acceptance, Refusal) else None
-        return {
-            "n": self.summary.rows,
-            "statuses": {str(status): rows for status, rows in self.summary.statuses.items()},
+        document: dict[str, object] = {
+            "n": self.n,
+            "statuses": {str(status): rows for status, rows in self.statuses.items()},
             "metrics": {
-                name: asdict(figure) if figure else None for name, figure in quality.metrics.items()
-            }
-            if quality
-            else {},
-            "acceptance": accepted,
+                name: asdict(metric) if metric else None for name, metric in self.metrics.items()
+            },
+            "acceptance": self.acceptance.to_json() if self.acceptance else None,
             **({"acceptance_refused": refused.to_json()} if refused else {}),
             "kind": self.summary.kind,
             "gold": {"rows": gold.rows, "missing": gold.missing, "unknown": gold.unknown}
@@ -105,18 +141,24 @@ class Evaluation:
             "details": self.summary.to_json(),
             "notes": list(self.notes),
         }
+        if self.folder:
+            document |= {"folder": str(self.folder), "files": list(self.files)}
+        return document
 
 
 def evaluate_answers(
     answers: AnswerTable, options: EvaluationOptions = _METRICS_ONLY
 ) -> Evaluation:
-    """Everything that was asked for about these answers. UsageError for what needs gold, or
-    probabilities, where there is none.
+    """Compute everything that the options ask for.
+
+    UsageError for what needs gold, or probabilities, where there are none.
     """
     _check_options(answers, options)
     summary = summarize_answers(answers, options.seed)
-    notes = list(answers.notes)
+    notes, refusals = list(answers.notes), dict[str, Refusal]()
     acceptance = _find_acceptance(summary, options) if options.max_error is not None else None
+    if isinstance(acceptance, Refusal):
+        refusals["acceptance"], acceptance = acceptance, None
     if answers.has_gold and (
         reuse_warning := describe_gold_reuse(answers.manifest.get("calibration"), answers.name)
     ):
@@ -124,29 +166,34 @@ def evaluate_answers(
     calibration, saved_calibration = (
         _fit_calibration(answers, options) if options.calibrate else (None, None)
     )
+    if isinstance(calibration, Refusal):
+        refusals["calibration"], calibration = calibration, None
     annotators = _compare_annotators(answers, options) if options.readers else None
     if options.readers and annotators is None:
         notes.append(
             f"no row has an answer of both {options.readers[0]} and {options.readers[1]}: readers "
             "are not compared"
         )
+    baselines = evaluate_baselines(answers.task, summary) if options.baselines else ()
+    prediction_sets = _fit_prediction_sets(answers, options) if options.sets is not None else None
+    if isinstance(prediction_sets, Refusal):
+        refusals["prediction_sets"], prediction_sets = prediction_sets, None
     return Evaluation(
         answers=answers,
         summary=summary,
-        baselines=evaluate_baselines(answers.task, summary) if options.baselines else (),
+        baselines=baselines,
         acceptance=acceptance,
         calibration=calibration,
+        prediction_sets=prediction_sets,
+        refusals=refusals,
         saved_calibration=saved_calibration,
-        prediction_sets=_fit_prediction_sets(answers, options)
-        if options.sets is not None
-        else None,
         annotators=annotators,
         notes=tuple(notes),
     )
 
 
 def summarize_answers(answers: AnswerTable, seed: int = 0) -> RunSummary:
-    """What a report tells of the answers."""
+    """The statistics of a report."""
     accumulator = create_summary_accumulator(answers.task, has_gold=answers.has_gold, seed=seed)
     for row in answers.rows():
         accumulator.add(row.row, row.answer, row.text, row.gold, row.options, row.group)
@@ -162,31 +209,31 @@ def _check_options(answers: AnswerTable, options: EvaluationOptions) -> None:
     requested = [flag for flag, given in needs_gold.items() if given]
     if requested and not answers.has_gold:
         raise UsageError(
-            f"{requested[0]} needs rows with gold, and none are named",
+            f"{requested[0]} needs rows with gold, and no gold is named",
             fix="name them with --gold COLUMN or --gold FILE",
         )
 
 
 def _find_acceptance(summary: RunSummary, options: EvaluationOptions) -> Acceptance | Refusal:
-    marks = summary.gold.scored_rows if summary.gold else None
-    if marks is None or not len(marks.rows):
+    scored_rows = summary.gold.scored_rows if summary.gold else None
+    if scored_rows is None or not len(scored_rows.rows):
         return Refusal("no row has gold that counts", 0)
-    if np.isnan(marks.confidence).all():
-        reason = "no answer has a confidence: nothing tells sure answers from unsure ones"
+    if np.isnan(scored_rows.confidence).all():
+        reason = "no answer has a confidence, so answers cannot be ordered by it"
         return Refusal(
             f"{reason} (for free text, see medtask judge)"
             if KINDS[summary.kind].free_text
             else reason,
-            len(marks.rows),
+            len(scored_rows.rows),
         )
     assert options.max_error is not None
     return find_acceptance(
         GoldConfidences(
-            marks.confidence,
-            marks.right,
-            marks.groups,
-            marks.classes if options.by_class else None,
-            marks.class_names,
+            scored_rows.confidence,
+            scored_rows.right,
+            scored_rows.groups,
+            scored_rows.classes if options.by_class else None,
+            scored_rows.class_names,
         ),
         max_error=options.max_error,
         level=options.level,
@@ -252,84 +299,6 @@ def _fit_prediction_sets(
     return fit_prediction_sets(
         probabilities, gold, miss=options.sets, groups=groups, seed=options.seed
     )
-
-
-def list_outcomes(task: Task) -> tuple[str, ...]:
-    """The names whose probabilities can be calibrated. UsageError for the kinds that have none."""
-    if task.kind_spec.generated:
-        raise UsageError(
-            f"answers of the kind {task.kind} have no probabilities to work on",
-            fix="leave --calibrate and --sets out",
-        )
-    return task.outcomes
-
-
-def collect_probabilities(
-    answers: AnswerTable,
-    rows: Iterable[AnsweredRow],
-    names: Sequence[str],
-    *,
-    with_gold: bool,
-    uncalibrated: bool = True,
-) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.int64] | None]:
-    """Probabilities [n, k] (NaN: no option of the row), gold ([n] places, or [n, k] bool) and
-    groups of the rows that have both.
-
-    ``uncalibrated``: before calibration. Rows of further passes about other outcomes, and gold that
-    is no outcome, are left out. The first rows are taken where all of them would not fit into
-    memory. Labels that another tool's table has no column for get 0.
-    """
-    index_by_name = {name: index for index, name in enumerate(names)}
-    exclusive, optional = not answers.task.several, answers.task.kind_spec.has_options
-    allow_missing = optional or answers.folder is None
-    lines: list[NDArray[np.float64]] = []
-    truths: list[Any] = []
-    codes: list[int] = []
-    places: dict[str, int] = {}
-    for row in rows:
-        probabilities = (
-            row.answer.uncalibrated if uncalibrated else None
-        ) or row.answer.probabilities
-        if not probabilities or not (
-            probabilities.keys() <= index_by_name.keys()
-            if allow_missing
-            else probabilities.keys() == index_by_name.keys()
-        ):
-            continue
-        truth = (
-            _encode_gold(
-                row.gold, probabilities if optional else index_by_name, index_by_name, exclusive
-            )
-            if with_gold
-            else 0
-        )
-        if truth is None:
-            continue
-        line = np.full(len(names), np.nan if optional else 0.0)
-        line[[index_by_name[name] for name in probabilities]] = list(probabilities.values())
-        lines.append(line)
-        truths.append(truth)
-        codes.append(-1 if row.group is None else places.setdefault(row.group, len(places)))
-        if len(lines) * len(names) >= MAX_PROBABILITIES:
-            break
-    return (
-        np.array(lines).reshape(len(lines), len(names)),
-        np.array(truths),
-        assign_singleton_groups(codes),
-    )
-
-
-def _encode_gold(
-    gold: object,
-    probabilities: Mapping[str, object],
-    index_by_name: Mapping[str, int],
-    exclusive: bool,
-) -> Any:
-    if exclusive:
-        return index_by_name[gold] if isinstance(gold, str) and gold in probabilities else None
-    if not isinstance(gold, tuple) or not set(gold) <= probabilities.keys():
-        return None
-    return np.isin(list(index_by_name), gold)
 
 
 def _compare_annotators(

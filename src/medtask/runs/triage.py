@@ -15,7 +15,7 @@ from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.evaluation.calibration.review_order import rank_for_review
 from medtask.runs.answer_table import AnsweredRow, AnswerTable
 from medtask.runs.output_columns import ANSWER_COLUMNS, format_cell
-from medtask.runs.run_evaluation import collect_probabilities, list_outcomes
+from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 

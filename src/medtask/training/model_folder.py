@@ -31,7 +31,6 @@ from medtask.engines.model_metadata import (
 from medtask.engines.registry import load_model
 from medtask.errors import MedtaskError
 from medtask.evaluation.report.calibration_report import describe_result
-from medtask.evaluation.statistics.refusal import Refusal
 from medtask.hardware import inspect_machine
 from medtask.runs.answer_table import open_answers
 from medtask.runs.calibration_store import save_calibration
@@ -81,10 +80,8 @@ class TaskValidation:
     @property
     def calibration(self) -> str:
         """What calibration did, or why it was refused; "" without one."""
-        fit = self.evaluation.calibration
-        if isinstance(fit, Refusal):
-            return str(fit)
-        return "" if fit is None else describe_result(fit)
+        fit, refusal = self.evaluation.calibration, self.evaluation.refusals.get("calibration")
+        return describe_result(fit) if fit else str(refusal or "")
 
 
 def validate_model(

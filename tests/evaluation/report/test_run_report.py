@@ -179,7 +179,7 @@ def test_the_error_at_each_coverage_is_drawn_once(run_summary: RunSummary) -> No
         run_summary,
         MANIFEST,
         additions=ReportAdditions(
-            [ReportSection("Which answers may be accepted without a look?", [])]
+            [ReportSection("Which answers may be accepted without review?", [])]
         ),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +22,7 @@ from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.errors import UsageError
 
 if TYPE_CHECKING:
-    from medtask.runs.run_evaluation import Evaluation, EvaluationOptions
+    from medtask.runs.run_evaluation import Evaluation
 
 
 def evaluate(
@@ -81,13 +80,10 @@ def evaluate(
     """
     from medtask.privacy import block_network
     from medtask.runs.answer_table import open_answers
-    from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
+    from medtask.runs.evaluation import evaluate as evaluate_answers
     from medtask.tasks.load import load_task
 
-    options = EvaluationOptions(
-        max_error, level, by_class, calibrate, sets, _split_annotators(readers), baselines, seed
-    )
-    _check_fractions(options)
+    columns = _split_annotators(readers)
     with block_network():
         answers = open_answers(
             source,
@@ -97,25 +93,23 @@ def evaluate(
             group=group,
             sheet=sheet,
         )
-    tracker = open_tracking(
-        track, answers.task, answers.folder or source, allow_remote=allow_remote
-    )
-    with block_network():
-        evaluation = evaluate_answers(answers, options)
-        folder = out or answers.folder or source.with_name(f"{answers.name}-evaluation")
-        files = _write_files(evaluation, folder)
+    home = answers.folder or source
+    tracker = open_tracking(track, answers.task, home, allow_remote=allow_remote)
+    settings = {
+        "max_error": max_error,
+        "level": level,
+        "by_class": by_class,
+        "calibrate": calibrate,
+        "sets": sets,
+        "readers": columns,
+        "baselines": baselines,
+        "seed": seed,
+    }
+    evaluation = evaluate_answers(answers, out=out, **settings)  # type: ignore[arg-type]
     document = report_to_tracker(
-        tracker,
-        "evaluate",
-        answers.task,
-        answers.folder or source,
-        evaluation.to_json(),
-        asdict(options),
+        tracker, "evaluate", answers.task, home, evaluation.to_json(), settings
     )
-    if as_json:
-        show.print_json({**document, "folder": str(folder), "files": files})
-    else:
-        _print_evaluation(evaluation, folder, files)
+    show.print_json(document) if as_json else _print_evaluation(evaluation)
 
 
 def _split_annotators(columns: str | None) -> tuple[str, str] | None:
@@ -130,41 +124,7 @@ def _split_annotators(columns: str | None) -> tuple[str, str] | None:
     return names[0], names[1]
 
 
-def _check_fractions(options: EvaluationOptions) -> None:
-    for flag, share in (
-        ("--max-error", options.max_error),
-        ("--level", options.level),
-        ("--sets", options.sets),
-    ):
-        if share is not None and not 0 < share < 1:
-            raise UsageError(
-                f"{flag} {share:g} is not a share", fix="use a number between 0 and 1, such as 0.05"
-            )
-
-
-def _write_files(evaluation: Evaluation, folder: Path) -> list[str]:
-    """The report, its numbers and the two piles; the calibration goes beside the task, where runs
-    look for it.
-    """
-    from medtask.evaluation.calibration.acceptance import Acceptance
-    from medtask.evaluation.calibration.prediction_sets import PredictionSets
-    from medtask.runs.evaluation_report import save_evaluation_calibration, write_evaluation_report
-    from medtask.runs.triage import write_prediction_sets, write_triage
-
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files = write_evaluation_report(folder, evaluation)
-    if isinstance(evaluation.acceptance, Acceptance):
-        write_triage(folder, evaluation.answers, evaluation.acceptance)
-        files += ["accepted.csv", "review.csv"]
-    if isinstance(evaluation.prediction_sets, PredictionSets):
-        write_prediction_sets(folder, evaluation.answers, evaluation.prediction_sets)
-        files.append("sets.csv")
-    if evaluation.saved_calibration:
-        files.append(os.path.relpath(save_evaluation_calibration(evaluation, folder), folder))
-    return files
-
-
-def _print_evaluation(evaluation: Evaluation, folder: Path, files: list[str]) -> None:
+def _print_evaluation(evaluation: Evaluation) -> None:
     from medtask.evaluation.report.terminal_summary import format_summary_lines
     from medtask.runs.evaluation_report import list_evaluation_lines
 
@@ -175,4 +135,4 @@ def _print_evaluation(evaluation: Evaluation, folder: Path, files: list[str]) ->
         *list_evaluation_lines(evaluation),
     ):
         show.print_line(line)
-    show.print_line((f"{folder}{os.sep}", "bold"), f"   {'  '.join(files)}")
+    show.print_line((f"{evaluation.folder}{os.sep}", "bold"), f"   {'  '.join(evaluation.files)}")

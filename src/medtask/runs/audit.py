@@ -1,0 +1,113 @@
+"""`medtask.audit`: accuracy without gold, estimated from labels of a random sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtask.evaluation.statistics.audit import AuditResult
+from medtask.privacy import block_network
+from medtask.runs.answer_table import open_answers
+from medtask.runs.audit_sample import (
+    AuditSample,
+    draw_audit_sample,
+    estimate_from_labels,
+    read_audit_sample,
+)
+from medtask.runs.evaluation import choose_folder
+from medtask.tasks.task import Task
+
+DEFAULT_AUDIT_ROWS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The result of `medtask.audit`.
+
+    Attributes:
+        folder: The folder of the sample.
+        sample: The sample that a person labels; None if labels came from another file.
+        result: The estimate for all rows; None until rows of the sample are labelled.
+        notes: What the reader should know.
+    """
+
+    folder: Path
+    sample: AuditSample | None
+    result: AuditResult | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> None:
+        """An audit has no page of its own: the report of `medtask.evaluate` shows it."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``medtask audit --json`` prints; it has no text of records."""
+        sample = self.sample
+        return {
+            "folder": str(self.folder),
+            "sample": {
+                "file": str(sample.table_path),
+                "rows": sample.rows,
+                "looks": sample.drawn_rows,
+                "labelled": sample.labelled_rows,
+            }
+            if sample
+            else None,
+            "audit": self.result.to_json() if self.result else None,
+        }
+
+
+def audit(
+    source: str | Path,
+    *,
+    budget: int | None = None,
+    seed: int | None = None,
+    labels: str | Path | None = None,
+    task: Task | None = None,
+    out: str | Path | None = None,
+) -> Audit:
+    """Draw a sample to be labelled by hand; when it is labelled, estimate the accuracy of all rows.
+
+    Args:
+        source: A run folder, or a table with the columns id and answer.
+        budget: How many rows to label, at least 30; by default 120.
+        seed: Seed of the draw; by default 0.
+        labels: A table with the columns id and gold; by default the filled-in sample.
+        task: The task, where the run or table does not say.
+        out: The folder of the sample; by default RUN/audit.
+
+    Returns:
+        The sample, and the estimate if there are labels.
+
+    Raises:
+        UsageError: The answers cannot be labelled, or the sample has labels and would be replaced.
+        RunMismatch: The answers have changed since the sample was drawn.
+        InputError: Labels are unknown, or too few.
+
+    Example:
+        >>> medtask.audit("runs/2026-11-20-1412").sample.table_path    # fill in its column gold
+        >>> medtask.audit("runs/2026-11-20-1412").result.to_json()
+    """
+    with block_network():
+        answers = open_answers(source, task=task)
+        default = answers.folder / "audit" if answers.folder else choose_folder(answers, "audit")
+        folder = Path(out) if out else default
+        sample = read_audit_sample(folder)
+        if labels is None and (sample is None or budget is not None or seed is not None):
+            sample = draw_audit_sample(
+                answers, folder, budget=budget or DEFAULT_AUDIT_ROWS, seed=seed or 0
+            )
+        labelled = labels is not None or (sample is not None and sample.labelled_rows > 0)
+        result = (
+            estimate_from_labels(answers, folder, Path(labels) if labels else None)
+            if labelled
+            else None
+        )
+    column = answers.task.group_column
+    notes = (
+        f"rows of the same {column} are treated as independent; if they are similar, the "
+        "intervals are too narrow",
+    )
+    return Audit(folder, sample, result, notes if column and result else ())

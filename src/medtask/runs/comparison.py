@@ -1,0 +1,207 @@
+"""`medtask.compare`: several systems on the same rows, with paired tests and a leaderboard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtask.errors import UsageError
+from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
+from medtask.evaluation.comparison.leaderboard import Leaderboard, rank_systems
+from medtask.evaluation.report.comparison_report import write_comparison
+from medtask.privacy import block_network
+from medtask.runs.answer_table import AnswerTable, open_answers
+from medtask.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The result of `medtask.compare`.
+
+    Attributes:
+        rows: The rows that all systems answered, with gold.
+        leaderboard: The systems, best first, and the paired tests between them.
+        notes: What the reader should know.
+        report: The page with the results; None if none was asked for.
+    """
+
+    rows: ComparisonRows
+    leaderboard: Leaderboard
+    notes: tuple[str, ...]
+    report: Path | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of rows that were compared."""
+        return len(self.rows.ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``medtask compare --json`` prints; it has no text of records."""
+        return {**self.rows.to_json(), **self.leaderboard.to_json(), "notes": list(self.notes)}
+
+
+def compare(
+    systems: Sequence[str | Path],
+    *,
+    gold: str | None = None,
+    kind: str | None = None,
+    group: str | None = None,
+    baselines: bool = True,
+    price_per_hour: float | None = None,
+    out: str | Path | None = None,
+) -> Comparison:
+    """Compare systems on the rows that all of them answered.
+
+    Every pair is tested on the same rows; p-values are corrected for the number of pairs (Holm).
+
+    Args:
+        systems: Run folders, or tables with the columns id and answer; at least two.
+        gold: The column with the correct answers, or a file with the same ids.
+        kind: The kind of the tables' answers.
+        group: The column of rows that belong together.
+        baselines: Add simple methods on the same rows.
+        price_per_hour: Cost of the machine, for a price per 1,000 rows.
+        out: A page (.html) to write; its numbers are written as JSON beside it.
+
+    Returns:
+        The leaderboard with paired tests, and the rows that it rests on.
+
+    Raises:
+        UsageError: The systems cannot be compared, or ``out`` is not the name of a page.
+        TableError: A table cannot be read.
+
+    Example:
+        >>> comparison = medtask.compare(["runs/base", "runs/tuned"], gold="purpose")
+        >>> comparison.to_json()["notes"]
+    """
+    page = Path(out) if out else None
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"{page} is not a valid name for a report",
+            fix=f"use a name that ends in .html, such as {page.with_suffix('.html')}",
+        )
+    with block_network():
+        answers = _open_systems([Path(system) for system in systems], gold, kind, group)
+        rows, notes = _join_answers(answers)
+        definitions = [(label.name, label.definition) for label in _choose_task(answers).candidates]
+        leaderboard = rank_systems(
+            rows, definitions, baselines=baselines, price_per_hour=price_per_hour
+        )
+        if page is not None:
+            write_comparison(page, rows, leaderboard, notes)
+    return Comparison(rows, leaderboard, (*notes, *rows.row_coverage.describe()), page)
+
+
+def _open_systems(
+    systems: Sequence[Path], gold: str | None, kind: str | None, group: str | None
+) -> list[AnswerTable]:
+    """The systems' answers. Tables of other tools are read as answers to the first run's task."""
+    if len(systems) < 2:
+        raise UsageError(
+            "a comparison needs at least two systems",
+            fix="name two or more; for one: medtask evaluate",
+        )
+    faults: list[UsageError] = []
+    found: dict[Path, AnswerTable] = {}
+    task: Task | None = None
+    for path in sorted(systems, key=lambda path: not path.is_dir()):
+        found[path] = answers = _open_system(
+            path, gold, kind, group, None if path.is_dir() else task, faults
+        )
+        task = task or (answers.task if answers.folder else None)
+    if len(faults) == len(systems):
+        raise faults[0]
+    path_counts = Counter(str((found[path].folder or path).resolve()) for path in systems)
+    if duplicates := [home for home, count in path_counts.items() if count > 1]:
+        raise UsageError(f"{duplicates[0]} is named twice", fix="name every system once")
+    return [found[path] for path in systems]
+
+
+def _open_system(
+    path: Path,
+    gold: str | None,
+    kind: str | None,
+    group: str | None,
+    task: Task | None,
+    faults: list[UsageError],
+) -> AnswerTable:
+    """One system's answers; without the gold column, it uses the gold of the others."""
+    try:
+        return open_answers(path, gold=gold, kind=kind, group=group, task=task)
+    except UsageError as fault:
+        if gold is None:
+            raise
+        faults.append(fault)
+        return open_answers(path, kind=kind, group=group, task=task)
+
+
+def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[str]]:
+    """The rows that all systems have, and notes about the systems."""
+    kinds = {answers.task.kind: answers.name for answers in systems}
+    if len(kinds) > 1:
+        (one, first), (other, second), *_ = kinds.items()
+        raise UsageError(
+            f"{first} answers a question of the kind {one}, {second} one of the kind {other}",
+            fix="compare answers to the same question; for tables of other tools give --kind",
+        )
+    abstentions = {answers.task.abstain.name for answers in systems if answers.task.abstain}
+    if len(abstentions) > 1:
+        raise UsageError(
+            "the systems use different names for the abstention",
+            fix="compare answers to the same question",
+        )
+    numbered = [answers for answers in systems if answers.task.id_column is None]
+    if (
+        numbered
+        and len({str(answers.manifest.get("data", {}).get("sha256")) for answers in systems}) > 1
+    ):
+        fix = "name an id column in the task, and run again"
+        raise UsageError(
+            f"the rows of {numbered[0].name} have no ids, and the tables differ", fix=fix
+        )
+    all_labels = dict.fromkeys(label.name for answers in systems for label in answers.task.labels)
+    notes = [note for answers in systems for note in answers.notes]
+    missing_labels = {
+        answers.name: len(all_labels) - len(answers.task.labels)
+        for answers in systems
+        if answers.task.kind_spec.has_labels
+    }
+    notes += [
+        f"{name} lacks {n:,} of the {len(all_labels):,} labels of all systems"
+        for name, n in missing_labels.items()
+        if n
+    ]
+    names = _name_systems(systems)
+    sources = [
+        SystemSource(name, answers.rows, answers.manifest)
+        for name, answers in zip(names, systems, strict=True)
+    ]
+    labels = [name for name in all_labels if name not in abstentions]
+    return align_rows(systems[0].task.kind, labels, next(iter(abstentions), None), sources), notes
+
+
+def _name_systems(systems: Sequence[AnswerTable]) -> list[str]:
+    """The systems' names; equal ones are preceded by their parent folder's name."""
+    counts = Counter(answers.name for answers in systems)
+    parents = [
+        (answers.folder or Path(answers.table.source)).resolve().parent.name for answers in systems
+    ]
+    named = [
+        answers.name if counts[answers.name] == 1 else f"{home}/{answers.name}"
+        for answers, home in zip(systems, parents, strict=True)
+    ]
+    return [
+        name if named.count(name) == 1 else f"{name} ({place})"
+        for place, name in enumerate(named, 1)
+    ]
+
+
+def _choose_task(systems: Sequence[AnswerTable]) -> Task:
+    """The task with most label definitions."""
+    return max(
+        (answers.task for answers in systems),
+        key=lambda task: sum(bool(label.definition) for label in task.candidates),
+    )

@@ -1,0 +1,116 @@
+"""`medtask.evaluate`: answers measured against gold, with a report and tables of what to accept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from medtask.errors import UsageError
+from medtask.evaluation.calibration.acceptance import Acceptance
+from medtask.evaluation.calibration.prediction_sets import PredictionSets
+from medtask.privacy import block_network
+from medtask.runs.answer_table import AnswerTable, open_answers
+from medtask.runs.evaluation_report import save_evaluation_calibration, write_evaluation_report
+from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
+from medtask.runs.triage import write_prediction_sets, write_triage
+from medtask.tasks.task import Task
+
+
+def evaluate(
+    source: str | Path | AnswerTable,
+    *,
+    gold: str | None = None,
+    max_error: float | None = None,
+    level: float = 0.95,
+    by_class: bool = False,
+    calibrate: Literal["auto", "temperature", "bias", "isotonic", "batch"] | None = None,
+    sets: float | None = None,
+    readers: tuple[str, str] | None = None,
+    task: Task | None = None,
+    kind: str | None = None,
+    group: str | None = None,
+    sheet: str | None = None,
+    out: str | Path | None = None,
+    baselines: bool = True,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure answers against gold, whichever tool gave them.
+
+    Args:
+        source: A run folder, a table with the columns id and answer, or answers that are open.
+        gold: The column with the correct answers, or a file with the same ids (FILE#COLUMN). By
+            default the column that the run or task names, or one called gold.
+        max_error: Find the confidence from which answers may be accepted with at most this share
+            of errors, and write accepted.csv and review.csv.
+        level: The probability with which ``max_error`` must hold.
+        by_class: Find a threshold for each label that is answered.
+        calibrate: Fit a calibration of the probabilities; later runs of the task apply it.
+        sets: Fit sets of labels that miss the truth in this share of rows, and write sets.csv.
+        readers: Two columns with answers of people, whose agreement is measured.
+        task: The task, where the run or table does not say.
+        kind: The kind of a table's answers: "label", "labels", "answer" or "fields".
+        group: The column of rows that belong together, such as one patient's.
+        sheet: The sheet of a workbook.
+        out: The folder for the files; by default the run folder, or a folder beside the table.
+        baselines: Compare with simple methods on the same rows.
+        seed: Seed of resampling and random draws.
+
+    Returns:
+        The metrics with their intervals, what else was asked for, and the paths of the files.
+
+    Raises:
+        UsageError: An option is not valid, or needs gold or probabilities that are missing.
+        TableError: A table cannot be read.
+        InputError: The run is not finished.
+
+    Example:
+        >>> evaluation = medtask.evaluate("runs/2026-11-20-1412", gold="purpose", max_error=0.05)
+        >>> evaluation.metrics["accuracy"].value
+        >>> evaluation.acceptance.threshold if evaluation.acceptance else evaluation.refusals
+    """
+    options = EvaluationOptions(
+        max_error, level, by_class, calibrate, sets, readers, baselines, seed
+    )
+    _check_fractions(options)
+    with block_network():
+        answers = (
+            source
+            if isinstance(source, AnswerTable)
+            else open_answers(source, gold=gold, task=task, kind=kind, group=group, sheet=sheet)
+        )
+        evaluation = evaluate_answers(answers, options)
+        return _write_files(evaluation, Path(out) if out else choose_folder(answers, "evaluation"))
+
+
+def choose_folder(answers: AnswerTable, name: str) -> Path:
+    """The run folder, or for another tool's table a folder beside it."""
+    return answers.folder or Path(answers.table.source).with_name(f"{answers.name}-{name}")
+
+
+def _check_fractions(options: EvaluationOptions) -> None:
+    for flag, fraction in (
+        ("--max-error", options.max_error),
+        ("--level", options.level),
+        ("--sets", options.sets),
+    ):
+        if fraction is not None and not 0 < fraction < 1:
+            raise UsageError(
+                f"{flag} {fraction:g} is not a share",
+                fix="use a number between 0 and 1, such as 0.05",
+            )
+
+
+def _write_files(evaluation: Evaluation, folder: Path) -> Evaluation:
+    """Write the report and the tables; a calibration goes beside the task, where runs look."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = write_evaluation_report(folder, evaluation)
+    if isinstance(evaluation.acceptance, Acceptance):
+        write_triage(folder, evaluation.answers, evaluation.acceptance)
+        files += ["accepted.csv", "review.csv"]
+    if isinstance(evaluation.prediction_sets, PredictionSets):
+        write_prediction_sets(folder, evaluation.answers, evaluation.prediction_sets)
+        files.append("sets.csv")
+    if evaluation.saved_calibration:
+        files.append(os.path.relpath(save_evaluation_calibration(evaluation, folder), folder))
+    return evaluation.with_files(folder, files)
