@@ -353,13 +353,13 @@ def test_pickles_are_not_read(single_label_folder: Path) -> None:
             word_vectorizer,
             SINGLE_CLASSIFIER,
             ModelMetadata("linear", "labels", PARTS),
-            "takes one classifier per label",
+            "needs one classifier per label",
         ),
         (
             word_vectorizer,
             PER_LABEL_CLASSIFIER,
             ModelMetadata("linear", "labels", PARTS),
-            "takes one classifier per label",
+            "needs one classifier per label",
         ),
         (
             character_vectorizer,

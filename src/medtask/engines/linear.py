@@ -166,13 +166,21 @@ def save_linear(
 ) -> ModelMetadata:
     """Write a fitted pipeline as a model folder, without pickle; returns the metadata with hashes.
 
-    ``vectorizer``: a TfidfVectorizer, or several whose terms stand side by side. ``classifier``: a
-    LogisticRegression, or a OneVsRestClassifier of them, fitted on what they make of texts. Kind
-    "label" wants it fitted on label names, of which ``trained.labels`` gives the order; kind
-    "labels" on a table of 0 and 1 whose columns are ``trained.labels``.
+    Args:
+        folder: Where to write.
+        vectorizer: A fitted TfidfVectorizer, or several whose features are concatenated.
+        classifier: A LogisticRegression, or a OneVsRestClassifier of them, fitted on the features:
+            for kind "label" on label names, for kind "labels" on [rows, labels] of 0 and 1 in the
+            order of ``metadata.labels``.
+        metadata: What the model is; its hashes are filled in.
 
-    InputError for what cannot be kept in numbers (functions as analyzers, labels without examples);
-    StorageError.
+    Returns:
+        The metadata with hashes.
+
+    Raises:
+        InputError: A part cannot be stored as numbers (a function as analyzer, a label without
+            examples).
+        StorageError: The folder cannot be written.
     """
     vectorizers = tuple(vectorizer) if isinstance(vectorizer, list | tuple) else (vectorizer,)
     link, weights, intercepts = _read_classifier(classifier, metadata)
@@ -215,7 +223,7 @@ def _read_classifier(
             or (len(weights) > 1 and not classifier.multilabel_)
         ):
             raise InputError(
-                "kind labels takes one classifier per label",
+                "kind labels needs one classifier per label",
                 fix="fit a OneVsRestClassifier on a table of 0 and 1",
             )
         return "each", weights.T, intercepts

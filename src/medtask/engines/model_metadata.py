@@ -35,7 +35,7 @@ CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed an
 EngineName = Literal["linear", "encoder", "hf", "hybrid"]
 PhiStatus = Literal["yes", "no", "unknown"]
 
-_RETRAIN_FIX = "train the model again, or take a whole copy of its folder"
+_RETRAIN_FIX = "train the model again, or copy its whole folder again"
 # Loaders may read files of these types by themselves: none may be added to the folder.
 _EDITABLE_SUFFIXES = frozenset({".md", ".csv", ".svg"})
 _MODEL_SUFFIXES = frozenset({".json", ".jinja", ".model", ".npz", ".safetensors", ".txt"})

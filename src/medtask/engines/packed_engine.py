@@ -46,9 +46,14 @@ PROBE_PROMPTS = tuple(
 
 
 class PackedEngine(Engine):
-    """``chat``: how its model is spoken to; ``max_input_tokens``: tokens that it reads at most;
-    ``budget_tokens``: tokens of one pack, and ``max_sequences``: how many sequences one may
-    hold, None for any number. ``packed``: whether rows are read together at all.
+    """Scores prompts in packs.
+
+    Attributes:
+        chat: Chat template and tokenizer.
+        max_input_tokens: Longest input that the model reads.
+        budget_tokens: Tokens of one pack.
+        max_sequences: Sequences of one pack; None for any number.
+        packed: Whether rows are read together.
     """
 
     chat: ChatFormat
@@ -61,8 +66,8 @@ class PackedEngine(Engine):
     def score_pack(
         self, pack: Sequence[PromptRequest], shared_tokens: int
     ) -> Iterator[Scores | Fault]:
-        """Scores of units that begin with the same ``shared_tokens`` tokens; a fault for one
-        that cannot be read.
+        """Scores of requests with the same first ``shared_tokens`` tokens; a Fault for one that
+        cannot be read.
         """
 
     def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
@@ -159,7 +164,7 @@ class PackedEngine(Engine):
                     yield from self.score_pack(pack, group.shared_tokens)
 
     def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[PromptRequest]:
-        """The prompts as units of tokenised questions."""
+        """The prompts as requests with tokenized branches."""
         tokenized_branches = iter(
             tokenize_branches(
                 self.chat, [(prompt, branch) for prompt in prompts for branch in prompt.branches]
@@ -176,9 +181,7 @@ class PackedEngine(Engine):
 
 
 def compute_max_gap(first: Sequence[BranchScores], second: Sequence[BranchScores]) -> float:
-    """The largest difference of any probability between scores of the same branches; infinite where
-    a number is none.
-    """
+    """The largest difference of a probability between scores of the same branches; inf for NaN."""
     gaps = [
         np.abs(np.exp(one.logprobs) - np.exp(other.logprobs)).max()
         for one, other in zip(first, second, strict=True)
@@ -192,9 +195,7 @@ def compute_max_gap(first: Sequence[BranchScores], second: Sequence[BranchScores
 
 
 def _find_prefix_labels(rendering: Rendering, branch: Branch) -> tuple[str, ...]:
-    """Labels of a set whose tokens begin another label: only the end of the turn tells them
-    apart.
-    """
+    """Warnings about labels whose tokens are a prefix of another label's."""
     if branch.weigh == "text":
         return ()
     names = branch.candidates
@@ -202,12 +203,11 @@ def _find_prefix_labels(rendering: Rendering, branch: Branch) -> tuple[str, ...]
         tokens[:-1] for tokens in rendering.candidate_tokens
     ]  # without the closing token
     order = sorted(range(len(label_tokens)), key=lambda index: label_tokens[index])
-    # In sorted order everything that begins with a label comes right behind it.
+    # In sorted order, labels with a common prefix are adjacent.
     return tuple(
         (
-            f'the tokens of "{names[one]}" begin "{names[other]}": they are told apart only by '
-            "where "
-            "the answer ends"
+            f'the tokens of "{names[one]}" are a prefix of "{names[other]}": only the end of the '
+            "answer separates them"
         )
         for one, other in itertools.pairwise(order)
         if label_tokens[other][: len(label_tokens[one])] == label_tokens[one]

@@ -92,7 +92,7 @@ def compute_reference_logits(engine: EncoderEngine, texts: Sequence[str]) -> Any
     """Each text by itself, as transformers does it."""
     import torch
 
-    reader = engine.reader
+    reader = engine.scorer
     assert isinstance(reader, EncoderClassifier)
     with torch.inference_mode():
         rows = [
@@ -146,7 +146,7 @@ def test_known_rows_leave_the_numbers_of_the_others_as_they_were(
     multi_label_model: EncoderEngine,
 ) -> None:
     prompts = make_prompts(TEXTS, *make_yes_no_branches(TAGS))
-    engine = EncoderEngine(multi_label_model.reader, multi_label_model.info, budget_tokens=48)
+    engine = EncoderEngine(multi_label_model.scorer, multi_label_model.info, budget_tokens=48)
     whole = {
         said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)
     }
@@ -244,7 +244,7 @@ def test_numbers_that_are_none_end_the_loading(
     held["classifier.bias"] += float("nan")
     save_file(held, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
     write_model_metadata(tmp_path / "broken", ModelMetadata("encoder", "label", PARTS))
-    with pytest.raises(EngineError, match="gives no numbers"):
+    with pytest.raises(EngineError, match="returns no valid numbers"):
         load_encoder(str(tmp_path / "broken"))
 
 

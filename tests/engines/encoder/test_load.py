@@ -63,12 +63,12 @@ def test_a_folder_without_labels_compares_and_one_with_labels_classifies(
 ) -> None:
     for reference in (str(encoder_folder), f"encoder:{encoder_folder}"):
         engine = load_encoder(reference)
-        assert isinstance(engine.reader, ZeroShotScorer)
+        assert isinstance(engine.scorer, ZeroShotScorer)
         assert engine.info.identity["model"] == str(encoder_folder)
         assert "not calibrated" in str(engine.info.notes)
     engine = load_encoder(str(trained_folder))
-    assert isinstance(engine.reader, EncoderClassifier)
-    assert engine.reader.head.labels == LABELS
+    assert isinstance(engine.scorer, EncoderClassifier)
+    assert engine.scorer.head.labels == LABELS
     assert engine.info.details["trained_for"] == "f00"
     assert engine.info.details["phi"] == "no"
     assert engine.context_tokens == 64
@@ -105,7 +105,7 @@ def test_the_labels_of_a_model_from_elsewhere_are_those_of_its_config(
     (trained_folder / "medtask.json").unlink()
     config = json.loads((trained_folder / "config.json").read_text())
     (trained_folder / "config.json").write_text(json.dumps(config | {"problem_type": problem}))
-    reader = load_encoder(f"encoder:{trained_folder}").reader
+    reader = load_encoder(f"encoder:{trained_folder}").scorer
     assert isinstance(reader, EncoderClassifier)
     assert (reader.head.labels, reader.head.kind, reader.head.abstain) == (LABELS, kind, None)
 
@@ -194,7 +194,7 @@ def test_a_trained_folder_that_is_not_whole_is_refused(
     with pytest.raises(InputError, match="holds a linear model"):
         load_encoder(f"encoder:{linear}")
     write_model_metadata(trained_folder, ModelMetadata("encoder", "label", LABELS[:2]))
-    with pytest.raises(InputError, match="gives 3 numbers for 2 labels"):
+    with pytest.raises(InputError, match="has 3 outputs for 2 labels"):
         load_encoder(str(trained_folder))
     (trained_folder / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"is incomplete: tokenizer\.json is missing"):
@@ -204,7 +204,7 @@ def test_a_trained_folder_that_is_not_whole_is_refused(
 def test_two_labels_of_one_name_are_refused(trained_folder: Path) -> None:
     (trained_folder / "medtask.json").unlink()
     make_json_edit("config.json", id2label={"0": "knee", "1": "knee", "2": "brain"})(trained_folder)
-    with pytest.raises(InputError, match="two labels of one name"):
+    with pytest.raises(InputError, match="two labels with the same name"):
         load_encoder(str(trained_folder))
 
 

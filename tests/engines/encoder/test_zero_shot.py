@@ -81,7 +81,7 @@ def make_label_branch(descriptions: Sequence[Description]) -> Branch:
 def compute_similarities(
     engine: EncoderEngine, texts: Sequence[str], candidates: Sequence[str]
 ) -> Any:
-    reader = engine.reader
+    reader = engine.scorer
     assert isinstance(reader, ZeroShotScorer)
     one, other = (
         np.concatenate([reader.encoder.embed([row]) for row in reader.encoder.tokenize(part)])

@@ -400,7 +400,7 @@ def test_minilm_learns_from_a_few_rows(tmp_path: Path) -> None:
     assert fitted.trained_model.base == "minilm"
     write_model_metadata(desk.draft_folder, fitted.trained_model)
     engine = medtask.load_model(str(desk.draft_folder))
-    assert isinstance(engine, EncoderEngine) and isinstance(engine.reader, EncoderClassifier)
+    assert isinstance(engine, EncoderEngine) and isinstance(engine.scorer, EncoderClassifier)
     assert [
         answer.value
         for answer in predict_with_draft(task, tmp_path, ["an old brain", "her knee hurts"])

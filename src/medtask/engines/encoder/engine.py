@@ -37,7 +37,7 @@ class EncoderEngine(Engine):
     def __init__(
         self, scorer: EncoderScorer, info: EngineInfo, *, budget_tokens: int = BATCH_TOKENS
     ) -> None:
-        self.reader = scorer
+        self.scorer = scorer
         self.info = info
         self.budget = budget_tokens
         self.context_tokens = scorer.max_input_tokens
@@ -46,7 +46,7 @@ class EncoderEngine(Engine):
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
         encoded_prompts = []
-        for encoded in self.reader.tokenize_prompts(prompts):
+        for encoded in self.scorer.tokenize_prompts(prompts):
             reason = self._describe_excess(encoded)
             if reason is None and encoded.prompt.branches:
                 encoded_prompts.append(encoded)
@@ -63,42 +63,42 @@ class EncoderEngine(Engine):
                 )
 
     def render(self, prompt: Prompt) -> Rendering:
-        candidates = self.reader.describe_candidates(prompt.branches[0]) if prompt.branches else ()
-        (encoded,) = self.reader.tokenize_prompts([prompt])
+        candidates = self.scorer.describe_candidates(prompt.branches[0]) if prompt.branches else ()
+        (encoded,) = self.scorer.tokenize_prompts([prompt])
         # Candidates are not read after the text: they cost no tokens of its context.
         return Rendering(prompt.text, candidates, tuple(encoded.tokens), ((),) * len(candidates))
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
-        own = tuple(len(encoded.tokens) for encoded in self.reader.tokenize_prompts(prompts))
+        own = tuple(len(encoded.tokens) for encoded in self.scorer.tokenize_prompts(prompts))
         return PromptPlan(
             shared_tokens=0,
             own_tokens=own,
             mean_label_tokens=0.0,
-            max_input_tokens=self.reader.max_input_tokens,
+            max_input_tokens=self.scorer.max_input_tokens,
             text_only=True,
         )
 
     def close(self) -> None:
-        del self.reader
+        del self.scorer
 
     def _describe_excess(self, encoded: EncodedPrompt) -> str | None:
         """Why a prompt is too long; None if it fits."""
-        if len(encoded.tokens) > self.reader.max_input_tokens:
+        if len(encoded.tokens) > self.scorer.max_input_tokens:
             return (
                 f"{len(encoded.tokens):,} tokens; the model reads at most "
-                f"{self.reader.max_input_tokens:,}"
+                f"{self.scorer.max_input_tokens:,}"
             )
-        if encoded.max_candidate_tokens > self.reader.max_input_tokens:
+        if encoded.max_candidate_tokens > self.scorer.max_input_tokens:
             return (
                 f"a candidate has {encoded.max_candidate_tokens:,} tokens; the model reads at "
-                f"most {self.reader.max_input_tokens:,}"
+                f"most {self.scorer.max_input_tokens:,}"
             )
         return None
 
     def _score_batch(self, batch: Sequence[EncodedPrompt]) -> list[Scores]:
         start = time.perf_counter()
         try:
-            scored = self.reader.score_batch(batch)
+            scored = self.scorer.score_batch(batch)
         except (MemoryError, RuntimeError) as error:
             raise EngineError(
                 f"the model failed on a batch ({type(error).__name__})",

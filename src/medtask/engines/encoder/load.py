@@ -1,6 +1,4 @@
-"""From a reference to an encoder that was seen to work: compared with definitions, or with a head
-that was trained.
-"""
+"""Loading: from a reference to a tested encoder, with definitions of labels or a trained head."""
 
 from __future__ import annotations
 
@@ -76,7 +74,7 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
     name = reference.removeprefix(SCHEME)
     files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
     if files.is_gguf or files.adapter is not None:
-        raise EngineError(f"{name} is no encoder", fix=f"leave {SCHEME} out: `--model {name}`")
+        raise EngineError(f"{name} is not an encoder", fix=f"leave {SCHEME} out: `--model {name}`")
     metadata = read_model_metadata(files.path) if (files.path / METADATA_FILE).is_file() else None
     dtype = "float32" if options.dtype == "auto" else options.dtype
     if dtype not in BYTES_PER_WEIGHT:
@@ -86,7 +84,7 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
     device = choose_device(options.device, inspect_machine())
     _check_memory(files, dtype, options.memory)
     with block_network(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
+        warnings.simplefilter("ignore", FutureWarning)  # deprecations between libraries
         scorer, scorer_details = _load_scorer(files, metadata, device, dtype)
     info = EngineInfo(
         "encoder",
@@ -112,14 +110,14 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
         raise ModelTooLarge(
             f"{files.reference} needs about {format_bytes(needed_bytes)} in {dtype}; "
             f"{format_bytes(memory)} may be used here",
-            fix="take a smaller model, or raise --memory",
+            fix="choose a smaller model, or raise --memory",
         )
 
 
 def _load_scorer(
     files: ModelFiles, metadata: ModelMetadata | None, device: str, dtype: str
 ) -> tuple[EncoderScorer, dict[str, object]]:
-    """What reads, and what the manifest should tell of it."""
+    """The scorer, and facts about it for the manifest."""
     try:
         head = _read_head(files, metadata)
         if head is None:
@@ -137,9 +135,7 @@ def _load_scorer(
             )
     except MedtaskError:
         raise
-    except (
-        Exception
-    ) as error:  # files from elsewhere fail in as many ways as there are libraries that read them
+    except Exception as error:  # foreign files can fail in any way
         message = str(error).partition("\n")[0]
         raise EngineError(
             f"{files.reference} could not be loaded as an encoder: {type(error).__name__}: "
@@ -153,9 +149,9 @@ def _load_scorer(
         not KINDS[head.kind].exclusive
     ):
         raise InputError(
-            f"{files.reference} gives {model.config.num_labels} numbers for {len(head.labels)} "
+            f"{files.reference} has {model.config.num_labels} outputs for {len(head.labels)} "
             "labels",
-            fix="take a model that was trained to classify, with a name for each of its labels",
+            fix="choose a model for sequence classification with a name for each label",
         )
     metadata_details = (
         {"trained_for": metadata.task_fingerprint, "base": metadata.base, "phi": metadata.phi}
@@ -169,9 +165,7 @@ def _load_scorer(
 
 
 def _read_head(files: ModelFiles, metadata: ModelMetadata | None) -> LabelHead | None:
-    """The labels that a model was trained on, by medtask or, as its config says, elsewhere; None
-    for a sentence encoder.
-    """
+    """The labels of a trained model, by its metadata or config; None for a sentence encoder."""
     if metadata is not None:
         if metadata.engine != "encoder":
             raise InputError(
@@ -190,7 +184,7 @@ def _read_head(files: ModelFiles, metadata: ModelMetadata | None) -> LabelHead |
     labels = tuple(str(names[key]) for key in sorted(names, key=int))
     if len(set(labels)) < len(labels):
         raise InputError(
-            f"{files.reference} has two labels of one name in its config.json",
+            f"{files.reference} has two labels with the same name in its config.json",
             fix="correct id2label there",
         )
     return LabelHead(
@@ -215,10 +209,8 @@ def _build_identity(
 
 
 def _check_engine(engine: EncoderEngine, name: str) -> None:
-    """One forward pass: models that read no text by themselves, or give no numbers, show it here
-    and not on the first row.
-    """
-    scorer = engine.reader
+    """Raise EngineError if one forward pass fails or returns no valid numbers."""
+    scorer = engine.scorer
     labels = [Description("knee"), Description("wrist")]
     branches: tuple[Branch, ...] = (Branch("", ("knee", "wrist"), descriptions=tuple(labels)),)
     if isinstance(scorer, EncoderClassifier):
@@ -241,5 +233,6 @@ def _check_engine(engine: EncoderEngine, name: str) -> None:
         math.isnan(score.logprobs[0]) for score in result.branches
     ):
         raise EngineError(
-            f"{name} gives no numbers", fix="take another dtype (--dtype float32) or another model"
+            f"{name} returns no valid numbers",
+            fix="choose another dtype (--dtype float32) or another model",
         )

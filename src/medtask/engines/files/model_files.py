@@ -112,7 +112,7 @@ def check_model_folder(folder: Path) -> None:
     if "auto_map" in config and not _is_known_model_type(str(config.get("model_type"))):
         raise InputError(
             f"{folder} brings its own code, which medtask does not run",
-            fix="take a model whose architecture transformers has built in",
+            fix="choose a model whose architecture is part of transformers",
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelNotFound(

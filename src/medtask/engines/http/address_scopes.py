@@ -47,7 +47,7 @@ _FORBIDDEN = tuple(
             "100::/64",  # discard
             "fe80::/9",  # link-local and the former site-local
             "ff00::/8",
-            # local NAT64: where the IPv4 address stands is the gateway's own business
+            # local NAT64: the position of the IPv4 address depends on the gateway
             "64:ff9b:1::/48",
             "2001::/32",  # Teredo: two IPv4 addresses in one, the second in disguise
             "fd00:ec2::/32",  # Amazon's metadata services

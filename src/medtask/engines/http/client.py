@@ -285,7 +285,7 @@ class HttpClient:
                 return Fault(
                     call.record_id,
                     Status.TOO_LONG,
-                    f"the prompt is longer than the server takes: {refused.reason}",
+                    f"the prompt is longer than the server accepts: {refused.reason}",
                 )
             return Fault(call.record_id, Status.FAILED, refused.reason)
         except _RetriesExhausted as given_up:

@@ -56,8 +56,8 @@ class Endpoint:
     query: str = ""
 
     def build_url(self, path: str) -> str:
-        """The URL of a call: ``chat/completions`` is below the base, ``/tokenize`` beside its
-        ``/v1``.
+        """The URL of a call: ``chat/completions`` is relative to the base, ``/tokenize`` to the
+        base without ``/v1``.
         """
         base = self.url.removesuffix("/v1") if path.startswith("/") else self.url
         return f"{base}/{path.removeprefix('/')}" + (f"?{self.query}" if self.query else "")
@@ -199,7 +199,7 @@ def _parse_url(
     if not _PATH.fullmatch(url_match["path"]):
         raise UsageError(
             "the path of the server's address is not that of an API",
-            fix="end the address in /v1, or in what the server's manual says",
+            fix="end the address in /v1, or in the path of the server's documentation",
         )
     scheme, path = url_match["scheme"].lower(), url_match["path"].rstrip("/")
     host = _check_host(host_port["host"])
@@ -260,7 +260,7 @@ def _check_query(query: str) -> str:
     if query and [name for name, _ in parse_qsl(query, keep_blank_values=True)] != ["api-version"]:
         raise UsageError(
             "the server's address has a query that is not sent",
-            fix=f"only ?api-version=... may stand there; keys belong into {API_KEY_VARIABLE}",
+            fix=f"only ?api-version=... is allowed; put keys into {API_KEY_VARIABLE}",
         )
     if not re.fullmatch(r"[A-Za-z0-9=._-]*", query):
         raise UsageError(

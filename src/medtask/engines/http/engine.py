@@ -1,4 +1,4 @@
-"""The `http` engine: a model behind a server, asked over the wire."""
+"""The `http` engine: a model on a server."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ from medtask.engines.http.token_counting import PromptTokenCounter
 from medtask.errors import EngineError
 from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
-WINDOW_PROMPTS = 256  # prompts that are counted before the first of them is asked
+WINDOW_PROMPTS = 256  # prompts whose tokens are counted before the first request
 
 
 class HttpEngine(Engine):
-    """``client`` and ``dialect``: how the server is spoken to; ``server_caps``: what it was found
-    able to do.
+    """Scores and generates with a model server.
 
-    ``exact_scorer``: reads whole candidates, where the server lets it; otherwise probabilities are
-    those of ``closed.py``.
+    ``exact_scorer``: scores whole candidates, if the server supports it; otherwise probabilities
+    are those of choice_scores.py.
     """
 
     def __init__(
@@ -64,11 +63,7 @@ class HttpEngine(Engine):
     def score(
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
-        """See Engine.score. Every branch is one request; a row is a fault if one of its branches
-        is.
-
-        EngineError where texts are to be weighed and the server tells too little for it.
-        """
+        """See `Engine.score`. Every branch is a request; a fault of one is a fault of the row."""
         new_prompts = sorted(
             (prompt for prompt in prompts if prompt.record_id not in cached), key=_count_characters
         )
@@ -84,9 +79,7 @@ class HttpEngine(Engine):
         cached: Collection[str] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> Iterator[Generated | Fault]:
-        """See Engine.generate. Repeated text is not noticed, and a row's deadline is the whole
-        request's.
-        """
+        """See `Engine.generate`. Repetition is not detected; deadlines apply to whole requests."""
         return self.generator.generate(
             [prompt for prompt in prompts if prompt.record_id not in cached], limits, on_text
         )
@@ -157,8 +150,8 @@ class HttpEngine(Engine):
     def _score_choices(
         self, queries: Sequence[ServerQuery]
     ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault]]:
-        """Let the server write one of the choices; whoever writes something else is asked once
-        more, with all choices listed.
+        """Generate one of the choices. After another answer the query is sent once more, with all
+        choices listed.
         """
         off_set_queries: list[ServerQuery] = []
         for query, outcome in self._send_queries(queries):

@@ -55,7 +55,7 @@ class PromptTokenCounter:
         if self.method == "bounds":
             return (
                 (
-                    "nobody counts prompts beforehand: only large losses would be noticed; "
+                    "prompts are not counted beforehand: only large losses are detected; "
                     "--tokenizer MODEL counts them exactly"
                 ),
             )
@@ -64,15 +64,15 @@ class PromptTokenCounter:
     def count_tokens(
         self, queries: Sequence[ServerQuery]
     ) -> Iterator[tuple[ServerQuery, ServerQuery | Fault]]:
-        """Each ask, and the same with its tokens counted where they can be; a Fault for one that
-        does not fit, or cannot be counted.
+        """Each query with a copy that has its number of tokens, if known; a Fault for one that does
+        not fit or cannot be counted.
         """
         if self._chat:
             counted: Iterator[tuple[ServerQuery, int | Fault]] = (
-                (ask, self._count_locally(self._chat, ask)) for ask in queries
+                (query, self._count_locally(self._chat, query)) for query in queries
             )
         elif self._server_caps.counts is None:
-            yield from ((ask, ask) for ask in queries)
+            yield from ((query, query) for query in queries)
             return
         else:
             counted = {
@@ -84,9 +84,7 @@ class PromptTokenCounter:
             yield query, tokens if isinstance(tokens, Fault) else self.check_length(query, tokens)
 
     def check_length(self, query: ServerQuery, tokens: int) -> ServerQuery | Fault:
-        """The ask with its tokens, or a Fault where the context does not hold them and the
-        answer.
-        """
+        """The query with its number of tokens; a Fault if prompt and answer exceed the context."""
         limit, needed = self._server_caps.context, tokens + query.request.max_tokens
         if limit is not None and needed > limit:
             reason = (
@@ -99,13 +97,11 @@ class PromptTokenCounter:
     def find_truncation(
         self, query: ServerQuery, prompt_tokens: int | None, completion_tokens: int
     ) -> str | None:
-        """Why a reply cannot be trusted to be about the whole prompt; None where nothing speaks
-        against it.
-        """
+        """Why the server cannot have read the whole prompt; None if it can."""
         if not self._server_caps.usage:
             return None
         if prompt_tokens is None:
-            raise InvalidResponse("it does not tell how many tokens were read")
+            raise InvalidResponse("it does not report how many tokens were read")
         if query.expected_tokens is not None:
             tolerance = TOKEN_TOLERANCE + (
                 len(query.request.messages) - 1
