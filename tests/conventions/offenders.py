@@ -10,8 +10,6 @@ LONG_FILES = {
     "engines/http/client.py",
     "engines/vllm.py",
     "runs/answer_table.py",
-    "tasks/field_schema.py",
-    "tasks/input_template.py",
 }
 LONG_BODIES: set[str] = set()
 MANY_PARAMETERS = {

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from medtask.tasks.field_schema import find_schema_problem
+from medtask.tasks.schema_keywords import find_schema_problem
 from medtask.tasks.task import Fields, ScoredField
 
 HEAD = 'instruction: Read.\ninput: "{{ text }}"\nanswer:\n  kind: fields\n  schema:\n'
@@ -193,16 +193,16 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
         (
             "a: {type: number, minimum: 5, maximum: 3}",
             8,
-            '"minimum" is above "maximum": nothing is both',
+            '"minimum" is above "maximum"',
         ),
         (
             "a:\n  type: array\n  items: {type: string}\n  minItems: 3\n  maxItems: 1",
             11,
-            '"minItems" is above "maxItems": nothing is both',
+            '"minItems" is above "maxItems"',
         ),
         ("a: {enum: []}", 8, '"enum" is empty - name the values'),
-        ("a: {enum: [x, y, x]}", 8, '"x" stands here a second time'),
-        ("a: {type: integer, enum: [1, two]}", 8, '"two" is no integer'),
+        ("a: {enum: [x, y, x]}", 8, '"x" is listed twice'),
+        ("a: {type: integer, enum: [1, two]}", 8, '"two" is not a valid integer'),
         ("a: {type: nubmer}", 8, 'unknown type "nubmer" - did you mean "number"?'),
         ("a: {type: [number, string]}", 8, 'a part has one type, or one and "null"'),
         (
@@ -217,7 +217,7 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
             '"minimum" belongs to the type number or integer, and this is "string"',
         ),
         ("a: {type: number, minimum: low}", 8, '"minimum" must be a number'),
-        ("a: {type: string, maxLength: -1}", 8, '"maxLength" must be a whole number from 0 on'),
+        ("a: {type: string, maxLength: -1}", 8, '"maxLength" must be a whole number, 0 or more'),
         ("a: {type: string, format: dat}", 8, 'unknown format "dat" - did you mean "date"?'),
         (
             "a: {type: string, pattern: '[a-'}",
@@ -238,18 +238,18 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
         (
             "a: {properties: {b: {type: string}}, additionalProperties: true}",
             8,
-            "only the fields that are named are written",
+            "only named fields are written",
         ),
         (
             "a: {properties: {b: {type: string}}, required: [c]}",
             8,
-            '"c" is required, but no field of the object',
+            '"c" is required, but is not a field of the object',
         ),
         ("a: {type: string, nullable: maybe}", 8, '"nullable" must be true or false'),
         (
             "a: {type: string, quote: true}\na_quote: {type: string}",
             8,
-            'the quote would be called "a_quote", which is a field already',
+            'the quote would have the name "a_quote" of another field',
         ),
         ("a: {type: array, items: {type: string, quote: true}}", None, None),
         (
@@ -275,11 +275,11 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
         (
             "a: {$ref: '#/properties/a'}",
             8,
-            '"#/properties/a" leads back to itself: what it describes would never end',
+            '"#/properties/a" refers to itself: the schema would be endless',
         ),
-        ("a: {$ref: '#'}", 8, '"#" leads back to itself: what it describes would never end'),
-        ("a: {$ref: '#/$defs/b'}", 8, '"#/$defs/b" names nothing in this schema'),
-        ("a: {$ref: 'file.json#/a'}", 8, '"file.json#/a" names nothing in this schema'),
+        ("a: {$ref: '#'}", 8, '"#" refers to itself: the schema would be endless'),
+        ("a: {$ref: '#/$defs/b'}", 8, '"#/$defs/b" is not in this schema'),
+        ("a: {$ref: 'file.json#/a'}", 8, '"file.json#/a" is not in this schema'),
         (
             "a: {anyOf: [{type: string}, {type: number}]}",
             8,
@@ -310,7 +310,7 @@ def test_what_is_wrong_with_a_schema(load_text, load_faults, properties, line, m
             "schema: {type: string}",
             'a schema begins with an object: "type: object" and "properties"',
         ),
-        ("schema: notes.txt", 'the schema "notes.txt" is no .json file'),
+        ("schema: notes.txt", 'the schema "notes.txt" is not a .json file'),
         (
             "schema: nowhere.json",
             "nowhere.json: the file cannot be read: No such file or directory",
@@ -324,7 +324,7 @@ def test_what_is_wrong_with_a_schema(load_text, load_faults, properties, line, m
         ),
         (
             "schema: low.json",
-            'low.json: properties.a.minimum: "minimum" is above "maximum": nothing is both',
+            'low.json: properties.a.minimum: "minimum" is above "maximum"',
         ),
         ("max_tokens: 9", '"answer" has no "schema"'),
     ],
@@ -373,7 +373,7 @@ CIRCLE = {
     [
         (DEEP, "nested more than 10 deep"),
         (DOUBLING, "nested more than 10 deep"),
-        (CIRCLE, "leads back to itself"),
+        (CIRCLE, "refers to itself"),
         (
             {"properties": {f"f{n}": {"type": "string"} for n in range(5_000)}},
             "more than 300 fields",

@@ -27,17 +27,15 @@ from medtask.errors import InputError
 from medtask.records import Fault, Message, Prompt, Record, Status
 from medtask.tasks.example_selection import select_examples
 from medtask.tasks.gate import find_rejection
-from medtask.tasks.input_template import (
-    MAX_LOOP_STEPS,
-    MAX_RENDERED_LENGTH,
-    InputTemplate,
-    RenderBudgetExceeded,
-    read_template,
-    render_template,
-)
+from medtask.tasks.input_template import InputTemplate, read_template, render_template
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.kinds.base import RowExtras
 from medtask.tasks.task import Gate, Task
+from medtask.tasks.template_sandbox import (
+    MAX_LOOP_STEPS,
+    MAX_RENDERED_LENGTH,
+    RenderBudgetExceeded,
+)
 from medtask.tasks.text_cleaning import clean_text, is_blank
 
 PROMPT_VERSION = 1  # goes up with every change that alters a prompt

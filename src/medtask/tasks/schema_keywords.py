@@ -1,0 +1,309 @@
+"""What the keywords of one part of a JSON schema mean: type, references, bounds, flags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from medtask.display import format_name, format_suggestion, quote
+from medtask.tasks.document import KeyPath, NullScalar
+from medtask.tasks.field_values import INVALID, parse_scalar
+from medtask.tasks.reader import TaskReader
+
+MAX_PATTERN_LENGTH = 1_000  # characters
+
+_NUMBER_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_SIZE_BOUNDS = {"minItems", "maxItems", "minLength", "maxLength"}
+_KEYWORDS: Mapping[str, frozenset[str]] = {
+    "string": frozenset({"minLength", "maxLength", "pattern", "format"}),
+    "number": frozenset({*_NUMBER_BOUNDS, "unit"}),
+    "integer": frozenset({*_NUMBER_BOUNDS, "unit"}),
+    "boolean": frozenset(),
+    "array": frozenset({"items", "minItems", "maxItems"}),
+    "object": frozenset({"properties", "required", "additionalProperties"}),
+}
+_COMMON_KEYWORDS = (
+    "type",
+    "enum",
+    "const",
+    "nullable",
+    "quote",
+    "description",
+    "$ref",
+    "anyOf",
+    "oneOf",
+    "allOf",
+)
+_IGNORED_KEYWORDS = (
+    "title",
+    "default",
+    "examples",
+    "$schema",
+    "$id",
+    "$comment",
+    "$defs",
+    "definitions",
+)
+_FORMATS = (
+    "date",
+    "time",
+    "date-time",
+    "duration",
+    "email",
+    "uri",
+    "uuid",
+    "hostname",
+    "ipv4",
+    "ipv6",
+)
+_BOUND_PAIRS = (("minimum", "maximum"), ("minItems", "maxItems"), ("minLength", "maxLength"))
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaLocation:
+    """Where a part of a schema stands: in the file (``path``) and in what is written
+    (``field_path``; None inside a list).
+
+    ``always_present``: it is always written, because nothing around it may be null.
+    ``visited_refs``: the references on the way here.
+    """
+
+    path: KeyPath = ()
+    field_path: tuple[str, ...] | None = ()
+    always_present: bool = True
+    depth: int = 0
+    visited_refs: tuple[str, ...] = ()
+
+    def child(
+        self, *path: str | int, key: str | None = None, always_present: bool = True
+    ) -> SchemaLocation:
+        keys = (*self.field_path, key) if self.field_path is not None and key is not None else None
+        return SchemaLocation(
+            (*self.path, *path),
+            keys,
+            self.always_present and always_present,
+            self.depth + 1,
+            self.visited_refs,
+        )
+
+
+@dataclass(slots=True)
+class SchemaFaults:
+    """Collects the faults of one schema.
+
+    Attributes:
+        task_reader: The task file that holds the schema or names its file.
+        file: The name of the schema's file; None where the task file holds it.
+        root: The whole schema, which references point into.
+        has_faults: Whether there was a fault.
+    """
+
+    task_reader: TaskReader
+    file: str | None = None
+    root: Mapping[str, Any] = field(default_factory=dict)
+    has_faults: bool = False
+
+    def add_fault(self, message: str, path: KeyPath, *, omit_file_name: bool = False) -> None:
+        self.has_faults = True
+        if self.file and not omit_file_name:
+            dotted_path = ".".join(map(str, path))
+            message = (
+                f"{format_name(self.file)}: "
+                f"{f'{format_name(dotted_path)}: ' if dotted_path else ''}{message}"
+            )
+        inner = path if self.file is None else ()
+        self.task_reader.add_fault(message, "answer", "schema", *inner)
+
+
+def find_schema_problem(schema: Mapping[str, Any]) -> str | None:
+    """Why no JSON can satisfy the schema, as llguidance reports it; None if some can."""
+    from llguidance import LLMatcher
+
+    failed, messages = LLMatcher.validate_grammar_with_warnings(
+        LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    )
+    # "regex parse error:\n    [a-\n    ^\nerror: unclosed character class": the last line says it.
+    detail = messages[0].strip().split("\n")[-1] if failed else ""
+    return (
+        format_name(detail.removeprefix("error: ").removeprefix("Unsatisfiable schema: "), 200)
+        if failed
+        else None
+    )
+
+
+def resolve_references(
+    faults: SchemaFaults, raw: Mapping[str, Any], location: SchemaLocation
+) -> tuple[Mapping[str, Any], SchemaLocation, bool] | None:
+    """The mapping that is meant, behind references and around ``anyOf: [..., {type: "null"}]``;
+    whether it may be null.
+    """
+    may_be_null = False
+    while joint := next((key for key in ("$ref", "anyOf", "oneOf", "allOf") if key in raw), None):
+        rest = {key: value for key, value in raw.items() if key != joint}
+        if joint == "$ref":
+            target, name = _resolve_pointer(faults, raw[joint], location), str(raw[joint])
+            if target is None:
+                return None
+            location = SchemaLocation(
+                location.path,
+                location.field_path,
+                location.always_present,
+                location.depth,
+                (*location.visited_refs, name),
+            )
+            raw = {**target, **rest}
+            continue
+        parts = raw[joint] if isinstance(raw[joint], list) else []
+        others = [
+            part for part in parts if not (isinstance(part, dict) and part.get("type") == "null")
+        ]
+        if len(others) != 1 or not isinstance(others[0], dict):
+            faults.add_fault(
+                f'{quote(joint)} may only join one part with {{type: "null"}}',
+                (*location.path, joint),
+            )
+            return None
+        may_be_null = may_be_null or len(others) < len(parts)
+        raw = {**others[0], **rest}
+    return raw, location, may_be_null
+
+
+def _resolve_pointer(
+    faults: SchemaFaults, reference: object, location: SchemaLocation
+) -> Mapping[str, Any] | None:
+    path = (*location.path, "$ref")
+    if reference in location.visited_refs or reference == "#":
+        faults.add_fault(
+            f"{quote(reference)} refers to itself: the schema would be endless",
+            path,
+        )
+        return None
+    target: Any = faults.root
+    for key in str(reference).removeprefix("#/").split("/"):
+        target = (
+            target.get(key.replace("~1", "/").replace("~0", "~"))
+            if isinstance(target, dict)
+            else None
+        )
+    if not str(reference).startswith("#/") or not isinstance(target, dict):
+        faults.add_fault(f"{quote(reference)} is not in this schema", path)
+        return None
+    return target
+
+
+def read_type(
+    faults: SchemaFaults, raw: Mapping[str, Any], location: SchemaLocation
+) -> tuple[str, bool] | None:
+    """The type, declared or inferred from the keywords, and whether null is allowed."""
+    declared = raw.get("type")
+    listed = (
+        declared
+        if isinstance(declared, list)
+        else []
+        if declared is None and not isinstance(declared, NullScalar)
+        else [declared]
+    )
+    types = ["null" if kind is None else str(kind) for kind in listed]
+    others = [kind for kind in types if kind != "null"]
+    if not types:
+        inferred = next(
+            (kind for kind, keys in _KEYWORDS.items() if any(key in raw for key in keys)), None
+        )
+        others = ["string"] if "enum" in raw or "const" in raw else [inferred] if inferred else []
+    if len(others) != 1:
+        message = (
+            'a part has one type, or one and "null"'
+            if types
+            else f"a part of a schema has a type: {', '.join(_KEYWORDS)}"
+        )
+        faults.add_fault(message, location.path)
+        return None
+    if others[0] not in _KEYWORDS:
+        hint = format_suggestion(others[0], _KEYWORDS) or f" - there are {', '.join(_KEYWORDS)}"
+        faults.add_fault(f"unknown type {quote(others[0])}{hint}", (*location.path, "type"))
+        return None
+    return others[0], "null" in types
+
+
+def check_keywords(
+    faults: SchemaFaults, raw: Mapping[str, Any], json_type: str, location: SchemaLocation
+) -> None:
+    for key in raw:
+        if key in _COMMON_KEYWORDS or key in _IGNORED_KEYWORDS or key in _KEYWORDS[json_type]:
+            continue
+        owners = [other for other, keys in _KEYWORDS.items() if key in keys]
+        if owners:
+            message = (
+                f"{quote(key)} belongs to the type {' or '.join(owners)}, and this is "
+                f"{quote(json_type)}"
+            )
+        else:
+            known = [*_KEYWORDS[json_type], *_COMMON_KEYWORDS]
+            hint = format_suggestion(key, known) or " - there are " + ", ".join(known)
+            message = f"unknown key {quote(key)}{hint}"
+        faults.add_fault(message, (*location.path, key))
+
+
+def read_bounds(
+    faults: SchemaFaults, raw: Mapping[str, Any], location: SchemaLocation
+) -> dict[str, Any]:
+    bounds: dict[str, Any] = {}
+    for key in (key for key in raw if key in _NUMBER_BOUNDS | _SIZE_BOUNDS):
+        value = parse_scalar(raw[key], "integer" if key in _SIZE_BOUNDS else "number")
+        if value is INVALID or value is None or (key in _SIZE_BOUNDS and value < 0):
+            faults.add_fault(
+                f"{quote(key)} must be a "
+                f"{'whole number, 0 or more' if key in _SIZE_BOUNDS else 'number'}",
+                (*location.path, key),
+            )
+        else:
+            bounds[key] = value
+    for least, most in _BOUND_PAIRS:
+        if least in bounds and most in bounds and bounds[least] > bounds[most]:
+            faults.add_fault(f'"{least}" is above "{most}"', (*location.path, least))
+    for key, limit in (("pattern", MAX_PATTERN_LENGTH), ("format", 100)):
+        if key not in raw:
+            continue
+        if not isinstance(raw[key], str) or not 0 < len(raw[key]) <= limit:
+            faults.add_fault(
+                f"{quote(key)} must be a text of at most {limit:,} characters",
+                (*location.path, key),
+            )
+        elif key == "format" and raw[key] not in _FORMATS:
+            known = f" - there are {', '.join(_FORMATS)}"
+            faults.add_fault(
+                f"unknown format {quote(raw[key])}{format_suggestion(raw[key], _FORMATS) or known}",
+                (*location.path, key),
+            )
+        else:
+            bounds[key] = raw[key]
+    return bounds
+
+
+def check_satisfiable(
+    faults: SchemaFaults, part: Mapping[str, Any], json_type: str, location: SchemaLocation
+) -> None:
+    """Check one part without null, which would satisfy any part; so the fault has a line."""
+    plain = (
+        json_type in ("string", "number", "integer")
+        and "enum" not in part
+        and "properties" not in part
+    )
+    if (
+        plain
+        and not faults.has_faults
+        and len(part) > 1
+        and (problem := find_schema_problem({**part, "type": json_type}))
+    ):
+        faults.add_fault(f"nothing satisfies this: {problem}", location.path)
+
+
+def read_flag(
+    faults: SchemaFaults, raw: Mapping[str, Any], key: str, location: SchemaLocation
+) -> bool:
+    text = str(raw.get(key, False)).casefold()
+    if text not in ("true", "false"):
+        faults.add_fault(f"{quote(key)} must be true or false", (*location.path, key))
+    return text == "true"
