@@ -392,7 +392,7 @@ def test_what_leaves_the_machine_is_told_in_manifest_and_report(
     }
     assert manifest["model"]["details"]["remote"] is True
     assert read_egress_section(Path("answers")).startswith(
-        f"The text of every row that was asked: it was sent to {url}, as was allowed."
+        f"The text of every row that was asked was sent to {url}, as permitted."
     )
     assert len(app.log) > 4
     say = medtask("ask", "What is glaucoma?", "--model", model, "--allow-remote")

@@ -53,7 +53,7 @@ def test_a_table_is_judged(medtask: RunCommand, tables: Path) -> None:
     assert outcome.code == 0
     assert "60 answers judged by fake engine" in outcome.out
     assert "mean grade" in outcome.out
-    assert "how often the judge errs is not known" in outcome.out
+    assert "error rate is unknown" in outcome.out
     assert "does not say which model gave the answers" in outcome.err
     with Path("ours.judgements.csv").open(newline="") as file:
         assert [line["id"] for line in csv.DictReader(file)] == [str(row) for row in range(ROWS)]
@@ -92,7 +92,7 @@ def test_two_tables_are_compared(medtask: RunCommand, tables: Path) -> None:
     assert outcome.code == 0
     assert "60 pairs judged" in outcome.out
     assert "win rate of ours" in outcome.out
-    assert "decided by the place" in outcome.out
+    assert "decided by position" in outcome.out
     assert Path("ours.preferences.csv").exists()
 
 

@@ -23,14 +23,14 @@ def test_both_directions_are_found_and_the_surest_mistake_comes_first() -> None:
     )
     assert (ahead.ahead, ahead.behind, ahead.count) == ("one", "other", 2)
     assert [dispute.record_id for dispute in ahead.shown] == ["c1", "c0"]
-    said = ahead.shown[0].said
-    assert [(each.name, each.value, each.right) for each in said] == [
+    answers = ahead.shown[0].answers
+    assert [(each.name, each.value, each.right) for each in answers] == [
         ("one", "staging", True),
         ("other", "curative", False),
     ]
     assert {dispute.record_id for dispute in behind.shown} == {"c2", "c4"}
     silent = next(dispute for dispute in behind.shown if dispute.record_id == "c4")
-    assert silent.said[1].value == "no answer (failed)"
+    assert silent.answers[1].value == "no answer (failed)"
     assert "a text about" in "".join(piece.text for piece in silent.pieces)
     assert "text" not in str(ahead.to_json())
 
@@ -47,7 +47,7 @@ def test_texts_are_disputed_by_degrees() -> None:
     )
     ahead, behind = find_disagreements(contest, "near", "far")
     assert (ahead.count, behind.count, behind.shown) == (1, 0, ())
-    assert ahead.shown[0].said[0].right is None
+    assert ahead.shown[0].answers[0].right is None
 
 
 def test_only_the_clearest_are_shown() -> None:

@@ -141,8 +141,8 @@ def test_choices_have_accuracy_and_letters() -> None:
 def test_a_model_that_answers_by_place_is_told_so() -> None:
     leaning = summarise_rows("choice", *[("A", "ABCD"[row % 4]) for row in range(80)], options=FOUR)
     assert (
-        "It leans to the letter A: 100.0 % of its answers, where gold has it in 25.0 % of the rows."
-        in format_summary_lines(leaning)[-1]
+        "The model prefers the letter A: 100.0 % of its answers, where gold has it in 25.0 % of "
+        "the rows." in format_summary_lines(leaning)[-1]
     )
     fair = summarise_rows(
         "choice", *[("ABCD"[row % 4], "ABCD"[row % 4]) for row in range(80)], options=FOUR
@@ -237,7 +237,7 @@ def test_the_top_k_are_told_only_of_more_labels_than_k() -> None:
 def test_all_figures_stand_in_the_report_with_their_rows(kind: str) -> None:
     quality = get_quality(RUNS_BY_KIND[kind]().finish())
     tables = [block for block in quality.build_blocks() if isinstance(block, ReportTable)]
-    every = next(table for table in tables if table.about == "All figures")
+    every = next(table for table in tables if table.about == "All metrics")
     assert len(every.lines) == len(quality.metrics)
     assert set(quality.headline_metrics) <= set(quality.metrics)
     assert next(iter(quality.metrics)) == quality.headline_metrics[0]
@@ -292,12 +292,12 @@ def test_rows_of_one_patient_are_not_independent(kind: str) -> None:
 def test_few_groups_are_said_to_be_few(kind: str) -> None:
     quality = get_quality(summarise_grouped(kind, 4, 30, True))
     assert (
-        "Its rows come from 4 groups only: the intervals are rough, and likely too narrow."
+        "The rows come from 4 groups only: the intervals are rough and probably too narrow."
         in quality.describe_caveats()
     )
     one = get_quality(summarise_grouped(kind, 1, 3, True))
     assert (
-        "Its rows come from 1 group only: the intervals are rough, and likely too narrow."
+        "The rows come from 1 group only: the intervals are rough and probably too narrow."
         in one.describe_caveats()
     )
     json.dumps(one.to_json())

@@ -142,14 +142,14 @@ def test_other_kinds_have_their_page(kind: Any) -> None:
     )
     page = ReportPage(render_comparison(contest, rank_systems(contest, baselines=False)))
     assert "x is better than y" in page.text.replace("\n", " ")
-    assert ("Where is each of them good?" in page.text) is (kind != "answer")
+    assert ("Where is each system good?" in page.text) is (kind != "answer")
 
 
 def test_systems_that_say_the_same_have_nothing_to_disagree_on() -> None:
     rows = make_rows(["curative"] * 3, ["curative"] * 3)
     contest = join_systems("label", {"x": rows, "y": rows})
     page = ReportPage(render_comparison(contest, rank_systems(contest, baselines=False)))
-    assert "There is none." in page.text
+    assert "None." in page.text
     assert "so no number of rows can be given" in page.text
 
 

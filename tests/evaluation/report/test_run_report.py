@@ -149,7 +149,7 @@ def test_a_better_baseline_is_said_on_top(run_summary: RunSummary) -> None:
 
 @pytest.mark.parametrize(
     ("confidence", "verdict"),
-    [(0.95, "surer than it should be"), (0.62, "which fits"), (0.3, "less sure than it could be")],
+    [(0.95, "overconfident"), (0.62, "which agrees"), (0.3, "underconfident")],
 )
 def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) -> None:
     gatherer = SummaryAccumulator("label", ["a", "b"], None, True)
@@ -235,7 +235,7 @@ def test_one_label_that_is_always_right_makes_a_page() -> None:
     page = HtmlPage(render_report(gatherer.finish(), {})).text
     assert "accuracy 1.000 (0.207-1.000)" in page
     assert "1.000 (no interval)" in page
-    assert "The run set no row aside for a person." in page
+    assert "No row needs a person." in page
 
 
 def test_two_thousand_long_labels_do_not_make_a_huge_page(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_passes_are_told_where_there_are_any() -> None:
     page = render_report(RUNS_BY_KIND["labels"]().finish(), MANIFEST)
     heads = re.findall(r"<h2>(.*?)</h2>", page)
     assert heads == [*QUESTIONS[:6], "What did each further pass change?", *QUESTIONS[6:]]
-    assert re.search(r"\d+ mended, \d+ spoilt", HtmlPage(page).text)
+    assert re.search(r"\d+ corrected, \d+ spoiled", HtmlPage(page).text)
     assert "further pass" not in render_report(RUNS_BY_KIND["choice"]().finish(), MANIFEST)
 
 
@@ -365,10 +365,10 @@ def test_thoughts_quotes_and_earlier_answers_stand_in_the_cases() -> None:
     page = HtmlPage(written)
     assert '<mark title="stage">Stage II</mark>' in written
     assert "first: stage: I (0.20)" in page.text
-    assert "What it thought" in page.text
+    assert "Reasoning" in page.text
     assert "<b>hm hm" in page.text
     assert page.text.count("hm ") < 3000
-    assert "Cut here; the ledger has all of it." in page.text
+    assert "Shortened; the ledger has all of it." in page.text
     assert '<td dir="auto" class="off">III</td>' in written
 
 

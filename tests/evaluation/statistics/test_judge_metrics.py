@@ -134,7 +134,7 @@ def test_nothing_judged_is_no_figure() -> None:
     ] == [None] * 5
     assert format_judge_metrics(judged) == [
         "4 rows without an answer to judge",
-        "no judgement: there are no figures",
+        "no judgement, so there are no metrics",
     ]
     assert judged.to_json()["metrics"] == {}
 
@@ -287,5 +287,5 @@ def test_no_verdict_is_no_figure() -> None:
         compared.by_place,
         compared.p,
     ) == (0, 1.0, None, None, None)
-    assert format_pairwise_metrics(compared, "A", "B")[-1] == "no verdict: there are no figures"
+    assert format_pairwise_metrics(compared, "A", "B")[-1] == "no verdict, so there are no metrics"
     assert compute_pairwise_judge_metrics([]).missing_rate is None

@@ -40,7 +40,7 @@ class SystemDisagreement:
     pieces: tuple[TextSpan, ...]
     options: tuple[str, ...]
     gold: str
-    said: tuple[SystemAnswer, SystemAnswer]
+    answers: tuple[SystemAnswer, SystemAnswer]
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ from medtask.records import LETTERS, Answer, Option, Status, Value
 
 
 class MultipleChoiceGrader:
-    """Letters by gold and answer; gold that is none of the row's letters is no truth."""
+    """Grades letters; gold that is not a letter of its row is not valid."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

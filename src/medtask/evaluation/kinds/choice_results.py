@@ -39,9 +39,7 @@ MIN_LETTER_BIAS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class MultipleChoiceStatistics:
-    """Rows by letter: those that ``offered_by_letter`` it, those whose answer has it
-    (``rows_by_letter``), of ``answered`` rows with an answer.
-    """
+    """Answers and offers by letter; ``answered``: rows with an answer."""
 
     rows_by_letter: Mapping[str, int]
     offered_by_letter: Mapping[str, int]
@@ -56,7 +54,7 @@ class MultipleChoiceStatistics:
 
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
         if not self.answered:
-            return [Paragraph("No row got an answer.")]
+            return [Paragraph("No row has an answer.")]
         peak = max(1, *self.rows_by_letter.values(), *self.offered_by_letter.values())
         lines = [
             BarRow(
@@ -73,8 +71,8 @@ class MultipleChoiceStatistics:
         return [
             BarChart(("Letter", "On offer", "Answered", "Share"), tuple(lines)),
             Paragraph(
-                "Letters stand for other options in every row; a model that leans to one of them "
-                "answers by place and not by content.",
+                "Letters denote different options in every row; a model that prefers one of them "
+                "answers by position and not by content.",
                 "quiet",
             ),
         ]
@@ -106,11 +104,13 @@ class MultipleChoiceAccumulator:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultipleChoiceEvaluation:
-    """``quality`` is of kind Quality where one option is right, of kind SetQuality where several
-    may be.
+    """Metrics of multiple-choice answers.
 
-    ``rows_by_letter``: by letter, the rows that have it in gold and in the answer. ``confusion``:
-    gold by answer, the last column for "no answer"; None where several may be right.
+    Attributes:
+        quality: ClassificationMetrics if one option is right, else MultiLabelMetrics.
+        rows_by_letter: By letter, rows that have it in gold and in the answer.
+        answered: Number of rows with an answer.
+        confusion: Gold by answer, the last column for no answer; None for sets.
     """
 
     quality: ClassificationMetrics | MultiLabelMetrics
@@ -187,7 +187,8 @@ class MultipleChoiceEvaluation:
         ):
             return []
         return [
-            f"It leans to the letter {letter}: {format_percent(given / self.answered)} of its "
+            f"The model prefers the letter {letter}: {format_percent(given / self.answered)} of "
+            "its "
             "answers, "
             "where gold has it in "
             f"{format_percent(gold / rows)} of the rows. debias: permute asks for every order of "
@@ -197,7 +198,7 @@ class MultipleChoiceEvaluation:
 
     @property
     def _gold_rows(self) -> int:
-        """Rows with gold that counts."""
+        """Number of rows with usable gold."""
         return next(figure.n for figure in self.metrics.values() if figure)
 
     def describe_methods(self) -> str:
@@ -234,7 +235,7 @@ class MultipleChoiceEvaluation:
             (("Letter", ""), *((title, "n") for title in head)),
             lines,
         )
-        blocks: list[ReportBlock] = [Heading("Does the place of an option decide?"), table]
+        blocks: list[ReportBlock] = [Heading("Does the position of an option matter?"), table]
         if self.confusion is not None and 2 < len(self.rows_by_letter) <= MAX_LETTERS_SHOWN:
             blocks += [
                 *build_confusion_table(self.confusion, LETTERS),
@@ -244,7 +245,7 @@ class MultipleChoiceEvaluation:
 
 
 def parse_letters(value: Value | None) -> tuple[str, ...] | None:
-    """The letters of an answer or of gold; None where it is none."""
+    """The letters of a value; None if it is not letters."""
     letters = (value,) if isinstance(value, str) else value
     return (
         letters

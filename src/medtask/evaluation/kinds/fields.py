@@ -1,4 +1,4 @@
-"""Kind ``fields``: an object by a JSON schema."""
+"""Kind ``fields``: an object that follows a JSON schema."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ from medtask.records import Answer, Option, Status, Value
 
 @dataclass(frozen=True, slots=True)
 class FieldCoverage:
-    """One field, by its dotted path: rows in which it is ``filled``, and in which of these it has a
-    quote. ``values``: rows by value, of fields whose values the schema names.
+    """One field, by its dotted path: rows that fill it, rows with a quote, rows by value
+    of enums.
     """
 
     field: str
@@ -78,7 +78,7 @@ class FieldsStatistics:
 
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
         if not self.answered:
-            return [Paragraph("No row got an answer.")]
+            return [Paragraph("No row has an answer.")]
         quoted = any(one.quoted for one in self.fields)
         lines = [
             BarRow(
@@ -218,7 +218,7 @@ class FieldsEvaluation:
             f"{describe_intervals('rows and single fields', 'all fields together', groups)} "
             "Numbers agree within a billionth "
             "of their size, text but for case and blanks, lists whatever their order. "
-            "Differences in fields right are judged by "
+            "Differences in fields right are tested by "
             "approximate randomisation (p below 0.05)."
         )
 
@@ -237,20 +237,20 @@ class FieldsEvaluation:
         ]
         figures = ("Rows", "In gold", "Filled", "Right", "Missed", "Invented")
         head: list[tuple[str, Any]] = [("Field", "l"), *((title, "n") for title in figures)]
-        told = (
-            "Missed: gold has a value, the answer none. Invented: the answer has one, gold "
-            "says that there is none."
+        note = (
+            "Missed: gold has a value, the answer has none. Invented: the answer has a value, gold "
+            "has none."
         )
         fields: list[ReportBlock] = [
             Heading("Field by field"),
-            Paragraph(told, "quiet small"),
+            Paragraph(note, "quiet small"),
             ReportTable("Quality by field", tuple(head), lines),
         ]
         return [*build_metric_table(self.metrics), *fields]
 
 
 class FieldsGrader:
-    """Fields that gold speaks of; a row is right where all of them are."""
+    """Grades the fields that gold has; a row is right if all of them are."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -316,9 +316,7 @@ def _score_baseline(
 
 
 def _find_most_frequent_values(gold: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """By field, among the rows whose gold speaks of it; nothing where that is what gold has most
-    often.
-    """
+    """The most frequent gold value of each field."""
     seen: dict[FieldPath, Counter[str]] = {}
     values: dict[tuple[FieldPath, str], object] = {}
     for truth in gold:

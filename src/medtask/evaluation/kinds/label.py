@@ -1,4 +1,4 @@
-"""Kind ``label``: one of the task's labels a row."""
+"""Kind ``label``: one of the task's labels per row."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from medtask.records import Answer, Option, Status, Value, comparable_value
 
 @dataclass(frozen=True, slots=True)
 class SingleLabelStatistics:
-    """``rows_by_label`` by label, the most frequent first. ``labels`` are all that the task has."""
+    """Rows by label, the most frequent first; ``labels`` are all labels of the task."""
 
     rows_by_label: Mapping[str, int]
     labels: tuple[str, ...]
@@ -96,8 +96,8 @@ class SingleLabelAccumulator:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SingleLabelEvaluation:
-    """``confusion`` counts rows by gold and answer, [classes, classes + 1], the last column for "no
-    answer".
+    """``confusion``: rows by gold and answer, [classes, classes + 1]; the last column: no
+    answer.
     """
 
     quality: ClassificationMetrics
@@ -156,9 +156,7 @@ class SingleLabelEvaluation:
 
 
 class SingleLabelGrader:
-    """Rows by gold and answer; gold that is no class (no label, and not the abstention) is no
-    truth.
-    """
+    """Grades labels; gold that is not a label or the abstention is not valid."""
 
     def __init__(self, labels: Sequence[str], abstain: str | None, seed: int) -> None:
         self._classes = tuple(labels) if abstain is None else (*labels, abstain)
@@ -214,9 +212,9 @@ class SingleLabelGrader:
 def find_top_k_index(
     truth: str, probabilities: Mapping[str, float] | None, class_order: Mapping[str, int]
 ) -> int:
-    """The place in TOPS of the first that has the truth among its likeliest outcomes; NOT_IN_TOPS
-    where none has, and of a row without probabilities. Between equally likely ones the earlier in
-    ``class_order`` is ahead, as it is when one is chosen.
+    """The index in `TOP_K` of the first k that includes the truth; NOT_IN_TOP_K if none does.
+
+    Of equally likely outcomes the earlier one in ``class_order`` is ahead, as in a decision.
     """
     share = probabilities.get(truth) if probabilities else None
     if probabilities is None or share is None or share != share:  # NaN is likelier than nothing
@@ -232,14 +230,14 @@ def find_top_k_index(
 
 
 def build_confusion_matrix(cells: IntArray, units: ResamplingUnits, class_count: int) -> IntArray:
-    """Rows by gold and answer, [classes, classes + 1], of cells that begin with both."""
+    """Rows by gold and answer, [classes, classes + 1]."""
     counts = np.zeros((class_count, class_count + 1), dtype=np.int64)
     np.add.at(counts, (cells[:, 0], cells[:, 1]), units.count_rows_per_cell())
     return counts
 
 
 def list_metrics(quality: ClassificationMetrics) -> dict[str, Metric | None]:
-    """All of them by measure; the tops only where they were asked."""
+    """All metrics by name; top k only if computed."""
     figures: dict[str, Metric | None] = {
         "accuracy": quality.accuracy,
         "accuracy_answered": quality.accuracy_answered,
@@ -255,7 +253,7 @@ def list_metrics(quality: ClassificationMetrics) -> dict[str, Metric | None]:
 
 
 def describe_metrics(quality: ClassificationMetrics) -> str:
-    """How list_figures were made."""
+    """How the metrics of `list_metrics` are computed."""
     shares = "accuracy, precision, recall and what is in the top k"
     top = (
         (

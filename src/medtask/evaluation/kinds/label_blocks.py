@@ -31,16 +31,14 @@ MIN_GOLD_ROWS = 10  # gold rows of a label, with fewer of which its F1 is mostly
 
 
 def sort_by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
-    """The most frequent name first, equal ones in alphabetical order."""
+    """The most frequent name first, equally frequent ones in alphabetical order."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def build_label_bars(
     rows_by_label: Mapping[str, int], answered: int, labels: Sequence[str]
 ) -> list[ReportBlock]:
-    """A bar for each label, by the share of the answered rows that have it; which of ``labels``
-    none has.
-    """
+    """A bar for each label, and the labels that no row has."""
     peak = max(rows_by_label.values(), default=1)
     lines = [
         BarRow(name, n / peak, (f"{n:,}", format_percent(n / answered)))
@@ -81,17 +79,14 @@ def warn_about_rare_labels(labels: Sequence[PerClassMetrics], class_count: int) 
     those = "it" if never + few == 1 else "these"
     return [
         (
-            f"Of {class_count:,} possible answers, gold has {' and '.join(scarce)}: macro-F1 says "
-            "little "
-            f"of {those}."
+            f"Of {class_count:,} possible answers, gold has {' and '.join(scarce)}: macro-F1 is "
+            f"unreliable for {those}."
         )
     ]
 
 
 def build_confusion_table(counts: IntArray, classes: Sequence[str]) -> list[ReportBlock]:
-    """The confusion matrix of the most frequent labels, in the task's order; the others share one
-    column.
-    """
+    """The confusion matrix of the most frequent labels; the others share one column."""
     used = counts.sum(axis=1) + counts[:, :-1].sum(axis=0)
     ranked = np.argsort(-used, kind="stable")[: np.count_nonzero(used)]
     kept, others = np.sort(ranked[:MAX_LABELS_SHOWN]), ranked[MAX_LABELS_SHOWN:]
@@ -113,18 +108,16 @@ def build_confusion_table(counts: IntArray, classes: Sequence[str]) -> list[Repo
         )
         lines.append(ConfusionTableRow(classes[truth], cells))
     only = f"; the {MAX_LABELS_SHOWN} most frequent labels only" if len(others) else ""
-    told = f"Rows: what gold says. Columns: what was answered, by the same numbers{only}."
+    note = f"Rows: gold. Columns: answers, by the same numbers{only}."
     return [
-        Heading("Gold against answers"),
-        Paragraph(told, "quiet small"),
+        Heading("Gold by answer"),
+        Paragraph(note, "quiet small"),
         ConfusionTable(tuple(lines), len(others)),
     ]
 
 
 def build_label_table(labels: Sequence[PerClassMetrics], noun: str = "label") -> list[ReportBlock]:
-    """Precision, recall and F1 by label (or what else they are: ``noun``), those with most gold
-    rows first.
-    """
+    """Precision, recall and F1 by label, those with most gold rows first."""
     ranked = sorted(labels, key=lambda one: -one.gold)
     lines = [
         (

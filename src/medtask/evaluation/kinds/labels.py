@@ -1,4 +1,4 @@
-"""Kind ``labels``: any of the task's labels a row, or none of them."""
+"""Kind ``labels``: any number of the task's labels per row."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ from medtask.records import Answer, Option, Status, Value
 
 @dataclass(frozen=True, slots=True)
 class MultiLabelStatistics:
-    """``rows_by_label`` by label, the most frequent first; ``rows_by_label_count``: rows by how
-    many labels they have.
-    """
+    """Rows by label, and by number of labels."""
 
     rows_by_label: Mapping[str, int]
     rows_by_label_count: Mapping[int, int]
@@ -67,7 +65,7 @@ class MultiLabelStatistics:
 
     @property
     def mean_label_count(self) -> float:
-        """Labels a row, of the rows with an answer."""
+        """Mean number of labels of answered rows."""
         return sum(self.rows_by_label.values()) / max(1, self.answered)
 
     def to_json(self) -> dict[str, object]:
@@ -80,11 +78,11 @@ class MultiLabelStatistics:
 
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
         if not self.answered:
-            return [Paragraph("No row got an answer.")]
-        said = self.format_summary()
+            return [Paragraph("No row has an answer.")]
+        summary = self.format_summary()
         return [
             *build_label_bars(self.rows_by_label, self.answered, self.labels),
-            Paragraph(f"{said}."),
+            Paragraph(f"{summary}."),
             *_build_threshold_blocks(manifest),
         ]
 
@@ -164,9 +162,7 @@ class MultiLabelEvaluation:
 
 
 class MultiLabelGrader:
-    """Gold with a name that is no label is no truth: whoever wrote it may have meant one of
-    ours.
-    """
+    """Grades sets of labels; gold with an unknown label is not valid."""
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = tuple(labels), seed
@@ -203,7 +199,7 @@ class MultiLabelGrader:
 
 
 def list_set_metrics(quality: MultiLabelMetrics) -> dict[str, Metric | None]:
-    """All of them by measure; Hamming loss only where it is known."""
+    """All metrics by name; Hamming loss only if known."""
     figures: dict[str, Metric | None] = {
         "micro_f1": quality.micro_f1,
         "macro_f1": quality.macro_f1,
@@ -216,7 +212,7 @@ def list_set_metrics(quality: MultiLabelMetrics) -> dict[str, Metric | None]:
 
 
 def describe_set_metrics(quality: MultiLabelMetrics) -> str:
-    """How list_set_figures were made."""
+    """How the metrics of `list_set_metrics` are computed."""
     return (
         f"{describe_intervals('exact match, precision and recall', 'the others', quality.groups)} "
         "Micro-F1 counts every pair of row and "
@@ -229,7 +225,7 @@ def describe_set_metrics(quality: MultiLabelMetrics) -> str:
 
 
 def describe_set_results(quality: MultiLabelMetrics) -> list[str]:
-    """How many answers are exactly gold's, and how many names there are on both sides."""
+    """How many answers are equal to gold, and how many labels both have."""
     exact = quality.exact_match
     right = round(exact.value * exact.n)
     sentences = [
@@ -249,7 +245,7 @@ def describe_set_results(quality: MultiLabelMetrics) -> list[str]:
 
 
 def _build_threshold_blocks(manifest: Mapping[str, object]) -> list[ReportBlock]:
-    """From which probability on a label applied, where the manifest tells."""
+    """The labels' thresholds, if the manifest has them."""
     thresholds, fitted = manifest.get("thresholds"), manifest.get("thresholds_fitted")
     if not isinstance(thresholds, Mapping) or not thresholds:
         return []
@@ -263,10 +259,10 @@ def _build_threshold_blocks(manifest: Mapping[str, object]) -> list[ReportBlock]
         else ""
     )
     sentence = fitted if isinstance(fitted, str) else ""
-    told = f"A label applies from this probability on. {sentence}".strip()
+    note = f"A label applies from this probability on. {sentence}".strip()
     return [
         Heading("Thresholds"),
-        Paragraph(told, "quiet small"),
+        Paragraph(note, "quiet small"),
         ReportTable(
             "Thresholds", (("Label", "l"), ("Threshold", "n")), lines[:MAX_LABELS_SHOWN], caption
         ),

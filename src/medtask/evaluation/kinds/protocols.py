@@ -1,6 +1,4 @@
-"""What each kind of question brings to a report: how its answers are counted, held against gold,
-and told.
-"""
+"""The interface of a kind of question: statistics, grading, baselines, agreement and texts."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ BaselineScores = tuple[Mapping[str, Metric | None], BaselineComparison | None]
 
 @dataclass(frozen=True, slots=True)
 class GoldSample:
-    """Up to 2,000 random rows with gold, column by column, for baselines. An answer is None where
-    there was none, a group where the row has none; without groups the column may be empty.
-    """
+    """Up to 2,000 random rows with gold, column by column; None: no answer, or no group."""
 
     texts: tuple[str, ...] = ()
     gold: tuple[Any, ...] = ()
@@ -36,9 +32,7 @@ class GoldSample:
 
 
 class RowGrade(NamedTuple):
-    """Whether an answer is right (see Grader.is_right), and the larger ``review_priority``, the
-    sooner a person should see that it is not.
-    """
+    """Whether an answer is right (None: more or less similar), and its priority for review."""
 
     right: bool | None
     review_priority: float
@@ -48,49 +42,43 @@ class AnswerStatistics(Protocol):
     """What a run's answers look like."""
 
     def to_json(self) -> Mapping[str, object]:
-        """A plain dict without record text."""
+        """Returns a plain dict without record text."""
 
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]: ...
 
     def format_summary(self) -> str | None:
-        """One line for a terminal, where there is something that changes what the user does
-        next.
-        """
+        """One line for a terminal, if there is something to act on."""
 
 
 class KindEvaluation(Protocol):
-    """What a run's answers are worth against gold."""
+    """How good a run's answers are."""
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
-        """All of them by measure (see words.MEASURES), the headline first. Each names the rows that
-        it is over; None where these leave it undefined.
-        """
+        """All metrics by name, the headline first; None if undefined."""
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:
-        """The few measures that stand in the lead, the headline first."""
+        """The metrics that are shown first."""
 
     @property
     def accuracy_answered(self) -> Metric | None:
-        """The share of answered rows that are right, which their confidence should be; None where
-        there is no such thing.
-        """
+        """Share of right answers, which confidence should equal; None if there is none."""
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text."""
+        """Returns a plain dict without record text."""
 
     def describe(self) -> list[str]:
         """The headline in sentences."""
 
     def describe_caveats(self) -> list[str]:
-        """What the figures do not say, in sentences."""
+        """Limits of the metrics, in sentences."""
 
     def describe_methods(self) -> str:
-        """How the figures and the comparison with baselines were made."""
+        """How metrics and comparisons are computed."""
 
     def build_blocks(self) -> list[ReportBlock]:
-        """Whatever else a report shows."""
+        """Further blocks of the report."""
 
 
 class StatisticsAccumulator(Protocol):
@@ -102,16 +90,16 @@ class StatisticsAccumulator(Protocol):
 
 
 class Grader(Protocol):
-    """Holds answers against gold."""
+    """Compares answers with gold."""
 
     def parse_gold(self, gold: Value, options: Sequence[Option]) -> Value | None:
-        """Gold as a truth of this kind; None where it is none."""
+        """A valid gold value of the kind; None if it is not valid."""
 
     def comparable_value(self, status: Status, value: Value | None) -> Value | None:
-        """What stands for an answer where it is compared; None where it is none."""
+        """The value of an answer in comparisons; None if there is none."""
 
     def is_right(self, predicted: Value | None, truth: Value) -> bool | None:
-        """None where right and wrong are not all there is."""
+        """None if the kind has no right and wrong."""
 
     def add(
         self,
@@ -121,12 +109,12 @@ class Grader(Protocol):
         group: str | None = None,
         options: Sequence[Option] = (),
     ) -> RowGrade:
-        """``predicted``: what settle made of the answer. Rows of one ``group`` (a patient, say)
-        are not independent.
+        """``predicted``: the comparable value of the answer; rows of one ``group`` are not
+        independent.
         """
 
     def finish(self, sample: GoldSample) -> KindEvaluation | None:
-        """None where no row could be graded."""
+        """None if no row was graded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a section of the report is made of; report.html.j2 draws each of these in its own way."""
+"""Blocks that report sections consist of; the templates draw each in its own way."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class BarRow:
-    """``length`` in [0, 1]; ``cells`` stand behind the bar."""
+    """One bar: ``length`` in [0, 1], followed by ``cells``."""
 
     name: str
     length: float
@@ -42,7 +42,7 @@ class BarRow:
 
 @dataclass(frozen=True, slots=True)
 class BarChart:
-    """A bar for each name. ``head``: over the names, then over the cells."""
+    """A bar for each name; ``head``: titles of the names and the cells."""
 
     draw: ClassVar[str] = "bars"
     head: tuple[str, ...]
@@ -51,7 +51,7 @@ class BarChart:
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """``head``: title and alignment of each column, the first of which names the lines."""
+    """A table; ``head``: title and alignment of each column, the first of which names the lines."""
 
     draw: ClassVar[str] = "table"
     about: str
@@ -68,9 +68,7 @@ class ConfusionTableRow:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionTable:
-    """Gold by answer: a numbered column for each line, one for ``others`` if there are any, one for
-    no answer.
-    """
+    """Gold by answer: a numbered column per line, one for ``others`` if any, one for no answer."""
 
     draw: ClassVar[str] = "matrix"
     lines: tuple[ConfusionTableRow, ...]
@@ -90,7 +88,7 @@ ReportBlock = Paragraph | Heading | BarChart | ReportTable | ConfusionTable | Re
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """One question of the report, as its heading, and what answers it."""
+    """One section of a report: its heading, a question, and the blocks that answer it."""
 
     title: str
     blocks: Sequence[ReportBlock]

@@ -1,6 +1,4 @@
-"""Pictures of a comparison, drawn as plots.py draws: percentages along x, pixels along y, text that
-keeps its size.
-"""
+"""Plots of a comparison: quality by speed, and differences."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _PLOT_LEFT, _PLOT_RIGHT = 8.0, 96.0  # where the scatter's field begins and ends
 def draw_scatter(
     points: Sequence[tuple[int, str, float, Metric]], title: str, metric_name: str
 ) -> Markup:
-    """Quality in [0, 1] with its interval over speed: the number that stands beside a point, its
-    name, rows/s, quality.
-    """
+    """Quality in [0, 1] with intervals by speed; points: number, name, rows/s, quality."""
     speeds = [log10(speed) for _, _, speed, _ in points]
     low, high = floor(min(speeds)), max(ceil(max(speeds)), floor(min(speeds)) + 1)
     bottom, top = _round_axis_limits([estimate for *_, estimate in points])
@@ -76,9 +72,7 @@ def draw_scatter(
 
 
 def draw_differences(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
-    """A dot with its whiskers on either side of zero for each difference, its name above it and its
-    figures on the right.
-    """
+    """A dot with whiskers on either side of zero for each difference."""
     reach = max(
         1e-3,
         *(abs(end) for _, gap in rows for end in (gap.value, gap.low, gap.high) if end is not None),
@@ -138,7 +132,7 @@ def draw_differences(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
 
 
 def _round_axis_limits(estimates: Sequence[Metric]) -> tuple[float, float]:
-    """The smallest and largest value on the axis: tenths around all intervals."""
+    """Lowest and highest value on the axis: tenths around all intervals."""
     ends = [end for one in estimates for end in (one.value, one.low, one.high) if end is not None]
     bottom, top = floor(10 * min(ends) + 1e-9) / 10, ceil(10 * max(ends) - 1e-9) / 10
     return (

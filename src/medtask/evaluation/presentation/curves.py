@@ -1,8 +1,4 @@
-"""Curves as inline SVG, in the manner of plots.py: reliability, error against coverage, and what
-any other curve is drawn with.
-
-Lines are drawn piece by piece, since a path cannot have its places in percentages.
-"""
+"""Curves as inline SVG: reliability, error by coverage, and the parts of other curves."""
 
 from __future__ import annotations
 
@@ -22,11 +18,7 @@ AXIS_Y = _PLOT_TOP + _PLOT_HEIGHT  # where the axis lies
 
 
 def draw_reliability(bins: Sequence[tuple[float, Metric]], title: str) -> Markup:
-    """For each bin of rows a dot: mean confidence along, share that was right (with its interval)
-    up. Below it, its rows.
-
-    A confidence that means what it says lies on the diagonal.
-    """
+    """A dot per bin: mean confidence along x, share right up y; bars below count rows."""
     peak = max((right.n for _, right in bins), default=1)
     base = AXIS_Y + 12 + _STRIP_HEIGHT
     dot = Markup('<circle class="blue" cx="{:.2f}%" cy="{:.1f}" r="4.5"><title>{}</title></circle>')
@@ -64,9 +56,9 @@ def draw_risk(
     max_error: float | None = None,
     accepted: float | None = None,
 ) -> Markup:
-    """The error among the accepted rows, the more of them are accepted, inside its band.
+    """The error among accepted rows by coverage, with its band.
 
-    ``coverage``: shares of the rows, rising; ``error``: one for each. ``max_error``: the promise,
+    ``coverage``: ascending shares of the rows; ``error``: one for each; ``max_error``: the bound;
     ``accepted``: the coverage at which it holds.
     """
     # The few rows at the far left have bands up to 1, which would press everything else to the
@@ -172,7 +164,7 @@ def draw_axes(axes: Axes, parts: Iterable[Markup], base: float = AXIS_Y) -> Mark
 def draw_gridlines(
     maximum: float, format_level: Callable[[float], str] = lambda level: f"{100 * level:.3g} %"
 ) -> list[Markup]:
-    """Lines across at quarters of ``maximum``, each with its number on it."""
+    """Horizontal lines at quarters of ``maximum``, with their numbers."""
     grid = Markup(
         '<line class="grid" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/><text class="quiet" '
         'x="0" y="{1:.1f}">{2}</text>'
@@ -184,9 +176,7 @@ def draw_gridlines(
 
 
 def draw_curve(points: Sequence[tuple[float, float]], css_class: str) -> list[Markup]:
-    """Lines between places in [0, 1], along and up; a dot where there is but one. ``css_class``: a
-    colour class.
-    """
+    """Lines between points in [0, 1]; a dot if there is only one. ``css_class``: a colour class."""
     if len(points) == 1:
         along, up = points[0]
         return [
@@ -199,11 +189,11 @@ def draw_curve(points: Sequence[tuple[float, float]], css_class: str) -> list[Ma
 
 
 def draw_line(css_class: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    """From one place to another; x in percent, y in pixels."""
+    """A line; x in percent, y in pixels."""
     line = Markup('<line class="{}" x1="{:.2f}%" y1="{:.1f}" x2="{:.2f}%" y2="{:.1f}"/>')
     return line.format(css_class, x1, y1, x2, y2)
 
 
 def compute_y(fraction: float) -> float:
-    """Where a share of the height lies, in pixels; what is outside [0, 1] lies on the edge."""
+    """The position of a share of the height, in pixels, limited to the plot."""
     return AXIS_Y - _PLOT_HEIGHT * min(1.0, max(0.0, fraction))

@@ -1,7 +1,7 @@
-"""Small pictures as inline SVG that needs no script. All names are escaped by Markup.
+"""Small plots as inline SVG without scripts; all names are escaped by Markup.
 
-Places along the x axis are percentages and there is no viewBox: a picture is as wide as its column,
-on paper and on a phone, and its text keeps its size.
+Positions along x are percentages and there is no viewBox, so that a plot is as wide as its column,
+on paper and on a phone, while its text keeps its size.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ _FILE_WIDTH, _FILE_MARGIN = 720, 24  # of a file of pictures, in pixels
 
 @dataclass(frozen=True, slots=True)
 class HistogramLayer:
-    """One part of a stacked histogram. ``tone``: a colour class of the style sheet (blue, orange,
-    grey).
-    """
+    """One part of a stacked histogram; ``tone``: a colour class of the style sheet."""
 
     name: str
     tone: str
@@ -47,7 +45,7 @@ def draw_bar(length: float, name: str, tone: str = "blue") -> Markup:
 
 
 def draw_stacked_bar(parts: Sequence[tuple[str, float, str]], title: str) -> Markup:
-    """One bar that is split into ``parts``: name, share of the whole, colour class."""
+    """One bar divided into ``parts``: name, share of the whole, colour class."""
     rect = Markup(
         '<rect class="{}" x="{:.2f}%" width="{:.2f}%" height="100%"><title>{}: '
         "{:.1%}</title></rect>"
@@ -63,7 +61,7 @@ def draw_stacked_bar(parts: Sequence[tuple[str, float, str]], title: str) -> Mar
 
 
 def draw_histogram(layers: Sequence[HistogramLayer], title: str, axis: str) -> Markup:
-    """Counts over [0, 1] in equal bins, the layers stacked in their order from the bottom."""
+    """Counts over [0, 1] in equal bins, the layers stacked from the bottom."""
     bins = len(layers[0].counts)
     peak = max(1, int(np.sum([layer.counts for layer in layers], axis=0).max()))
     width, floor = 100 / bins, 22 + _PLOT_HEIGHT
@@ -109,8 +107,8 @@ def draw_histogram(layers: Sequence[HistogramLayer], title: str, axis: str) -> M
 
 
 def draw_intervals(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
-    """A dot with its whiskers for each number in [0, 1], its name above it on the left and its
-    figures on the right.
+    """A dot with whiskers for each number in [0, 1], the name on the left, the value on
+    the right.
     """
     floor = _ROW_HEIGHT * len(rows) + 4
     grid = [
@@ -147,7 +145,7 @@ def draw_intervals(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
 
 
 def draw_throughput_bars(rates: Sequence[tuple[int, float | None]], title: str) -> Markup:
-    """Rows a second by span of rows, each named by its first row; None where rows took no time."""
+    """Rows per second by span of rows, named by its first row; None if rows took no time."""
     known = [rate for _, rate in rates if rate is not None]
     # A span of rows that were nearly all repeated can be a thousand times faster: it must not
     # flatten the others.
@@ -188,14 +186,12 @@ def draw_throughput_bars(rates: Sequence[tuple[int, float | None]], title: str) 
 
 
 def style_matrix_cell(share: float, tone: str) -> Markup:
-    """A style for one cell of a confusion matrix: the deeper, the larger its ``share`` of the
-    row.
-    """
+    """The style of a cell of a confusion matrix, deeper for a larger ``share`` of its row."""
     return Markup("--depth:{:.0f}%;--tone:var(--{})").format(15 + 60 * share, tone)
 
 
 def draw_ticks(y: int, ticks: Mapping[float, str] = TICK_LABELS) -> Markup:
-    """The numbers of an axis at this height, by their places in [0, 1]."""
+    """The numbers of an axis by position in [0, 1]."""
     anchors = {0.0: "start", 1.0: "end"}
     tick = Markup('<text class="quiet" x="{:.6g}%" y="{}" text-anchor="{}">{}</text>')
     return _join(
@@ -204,9 +200,7 @@ def draw_ticks(y: int, ticks: Mapping[float, str] = TICK_LABELS) -> Markup:
 
 
 def combine_plots(plots: Sequence[Markup], title: str) -> str:
-    """Pictures of a known height, one below the other, as an SVG file that can be read without a
-    page around it.
-    """
+    """Plots below each other as an SVG file that needs no page around it."""
     heights = [int(picture.split(' height="', 1)[1].split('"', 1)[0]) for picture in plots]
     style = Markup(Path(__file__).with_name("plots.css").read_text("utf-8"))  # noqa: S704 - our own file
     # Percentages inside are shares of the attribute; the style keeps the style sheet's own width

@@ -1,4 +1,4 @@
-"""Rows that a person should see, and the best few of any number of things in bounded memory."""
+"""Rows shown in reports, and the top k of a stream in bounded memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RowStyle:
 
 @dataclass(frozen=True, slots=True)
 class TextSpan:
-    """A part of a record's text; ``field`` is whose quote it is."""
+    """A part of a record's text; ``field``: the field that it is a quote for."""
 
     text: str
     field: str | None = None
@@ -56,9 +56,7 @@ class TextSpan:
 
 @dataclass(frozen=True, slots=True)
 class FieldComparison:
-    """One field of an answer that is an object, beside gold's where there is gold; ``right`` unless
-    gold says otherwise.
-    """
+    """One field of an answer beside gold; ``right`` unless gold differs."""
 
     field: str
     value: str
@@ -68,13 +66,26 @@ class FieldComparison:
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """One row: its text (600 characters of it, and the surroundings of each quote) and the five
-    likeliest outcomes.
+    """One row as a report shows it: its text, at most 600 characters and the context of quotes.
 
-    ``value`` and ``gold`` are readable text, whatever the kind. ``top``: of a choice with what the
-    options say; of fields the outcomes that were chosen, the least sure first. ``in_gold``,
-    ``in_answer``: which of these gold says, and the answer. ``parts``: of an answer with fields.
-    ``earlier``: what each pass said before the last one.
+    Attributes:
+        row: Row number.
+        record_id: The record's id.
+        status: Status of the answer.
+        value: The answer as text.
+        confidence: Its confidence.
+        pieces: The text; quotes are marked.
+        top: The five likeliest outcomes; of fields the chosen ones, the least certain first.
+        reason: The reason of the status.
+        gold: Gold as text.
+        style: How rows of this kind are shown.
+        in_gold: Outcomes that gold has.
+        in_answer: Outcomes that the answer has.
+        options: The row's options.
+        parts: Fields beside gold.
+        thoughts: What the model wrote before its answer.
+        thoughts_cut: Whether ``thoughts`` is cut.
+        earlier: Answers of earlier passes.
     """
 
     row: int
@@ -105,15 +116,13 @@ class ReportRow:
         return "".join(piece.text for piece in self.pieces)
 
     def tone(self, name: str) -> str:
-        """The colour of an outcome's bar: blue for what gold says, orange for an answer that it
-        does not.
-        """
+        """Colour of an outcome: blue if gold has it, orange for a wrong answer."""
         if self.gold is None or name in self.in_gold:
             return "blue"
         return "orange" if name in self.in_answer else "grey"
 
     def to_json(self) -> dict[str, object]:
-        """Which row it is, without its text."""
+        """Identifies the row, without its text."""
         return {
             "row": self.row,
             "id": self.record_id,
@@ -159,9 +168,7 @@ def build_report_row(
 
 
 def mark_quotes(text: str, quotes: Mapping[str, Quote]) -> tuple[TextSpan, ...]:
-    """A record's text for a page, cut short, in pieces: what is quoted, by field, and what is
-    not.
-    """
+    """A record's text for a page, shortened, in pieces: quotes by field, and the text between."""
     first = len(text) - len(text.lstrip())
     last = max(first, len(text.rstrip()))
     spans = [
@@ -187,9 +194,7 @@ def mark_quotes(text: str, quotes: Mapping[str, Quote]) -> tuple[TextSpan, ...]:
 
 
 def _find_windows(first: int, last: int, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Which parts of a text are shown: its beginning, and the surroundings of each span behind
-    that.
-    """
+    """The shown parts of a text: its beginning, and the context of later quotes."""
     windows = [(first, min(last, first + MAX_TEXT_CHARACTERS))]
     for start, end in sorted(spans):
         start, end = (
@@ -206,9 +211,7 @@ def _find_windows(first: int, last: int, spans: Sequence[tuple[int, int]]) -> li
 
 
 def cut_text(text: str, limit: int) -> str:
-    """The text's first ``limit`` characters, with U+FFFD for every one that a page cannot show, or
-    not honestly.
-    """
+    """The first ``limit`` characters; unprintable characters become U+FFFD."""
     text = text.strip()
     return _replace_unprintable(text if len(text) <= limit else text[:limit].rstrip() + " …")
 
@@ -220,7 +223,7 @@ def _replace_unprintable(text: str) -> str:
 def _format_outcome_text(
     value: Value | None, option_texts: Mapping[str, str], limit: int
 ) -> str | None:
-    """Readable text of an answer or of gold; None where there is none."""
+    """An answer or gold value as text; None if there is none."""
     if value is None or value == "":
         return None
     if isinstance(value, tuple):
@@ -231,7 +234,7 @@ def _format_outcome_text(
 
 
 def _list_outcomes(value: Value | None, option_texts: Mapping[str, str]) -> frozenset[str]:
-    """The outcomes that a value stands for, as a case shows them."""
+    """The outcomes of a value as a row shows them."""
     if isinstance(value, Mapping):
         return frozenset(format_outcome(path, leaf) for path, leaf in flatten(value).items())
     return frozenset(
@@ -241,7 +244,7 @@ def _list_outcomes(value: Value | None, option_texts: Mapping[str, str]) -> froz
 
 
 def format_outcome(path: Sequence[str], leaf: object) -> str:
-    """``stage=II``, as an answer's probabilities name what was chosen for a field."""
+    """``stage=II``: the name of an outcome of a field among the probabilities."""
     return f"{'.'.join(path)}={leaf if isinstance(leaf, str) else json.dumps(leaf, default=str)}"
 
 
@@ -284,23 +287,21 @@ def _compare_fields(value: Value | None, gold: Value | None) -> tuple[FieldCompa
 
 
 class TopK(Generic[T]):
-    """The ``size`` things with the largest keys, whatever the order in which they come; keys must
-    differ.
-    """
+    """The ``size`` items with the largest keys, in any order of arrival; keys must differ."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._heap: list[tuple[tuple[float, ...], T]] = []
 
     def push(self, key: tuple[float, ...], make: Callable[[], T]) -> None:
-        """``make`` is called only if the thing is kept."""
+        """Calls ``make`` only if the item is kept."""
         if len(self._heap) < self._size:
             heappush(self._heap, (key, make()))
         elif key > self._heap[0][0]:
             heappushpop(self._heap, (key, make()))
 
     def to_sorted(self) -> tuple[T, ...]:
-        """What is kept, the largest key first."""
+        """The kept items, the largest key first."""
         return tuple(
             thing for _, thing in sorted(self._heap, key=lambda kept: kept[0], reverse=True)
         )

@@ -1,6 +1,4 @@
-"""The report of a comparison: one HTML file for people that needs no network and no script, and its
-numbers as JSON beside it.
-"""
+"""The report of a comparison: an HTML file without scripts and network, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -51,10 +49,12 @@ MAX_PARTS_SHOWN = 40  # labels or fields that the page shows
 def write_comparison(
     path: Path, contest: ComparisonRows, leaderboard: Leaderboard, notes: Sequence[str] = ()
 ) -> None:
-    """Write ``path`` and, beside it, the same numbers without record text as .json; both for their
-    owner only.
+    """Writes the report, and its numbers without record text as JSON beside it.
 
-    StorageError where the files cannot be written.
+    Both files are readable by their owner only.
+
+    Raises:
+        StorageError: If the files cannot be written.
     """
     disagreements = _find_disagreements(contest, leaderboard)
     numbers = {
@@ -73,7 +73,7 @@ def render_comparison(
     notes: Sequence[str] = (),
     disagreements: Sequence[tuple[DirectedDisagreements, DirectedDisagreements]] | None = None,
 ) -> str:
-    """The report as HTML."""
+    """Returns the report as HTML."""
     names = [entrant.name for entrant in contest.systems]
     return (
         create_template_environment()
@@ -183,7 +183,7 @@ def _build_leaderboard_blocks(
 
 
 def _list_metrics(leaderboard: Leaderboard) -> list[str]:
-    """The measures that tests are made for, as far as lines have them."""
+    """Metrics that systems are compared by."""
     tested = [
         measure
         for pair in (*leaderboard.pairs, *leaderboard.baseline_pairs)
@@ -221,7 +221,7 @@ def _build_speed_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
     if not points:
         return [
             Paragraph(
-                "No system’s speed is known: runs of medtask tell it, other tools’ tables do not.",
+                "No speed is known: runs of medtask record it, tables of other tools do not.",
                 "quiet",
             )
         ]
@@ -302,7 +302,7 @@ def _describe_verdict(pair: PairedComparison) -> str:
 
 
 def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
-    """F1 by label, or how often each field is right, systems side by side."""
+    """F1 by label, or share of right values by field, systems side by side."""
     lines = [line for line in leaderboard.entries if line.parts]
     if not lines:
         return []

@@ -1,4 +1,4 @@
-"""What gold says of a run's answers, gathered row by row in bounded memory."""
+"""Answers compared with gold, row by row in bounded memory."""
 
 from __future__ import annotations
 
@@ -31,13 +31,18 @@ _GOLD_VERDICTS: Mapping[bool | None, GoldVerdict] = {True: "right", False: "wron
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GoldSummary:
-    """``evaluation``: see the kind's own room; None where no row could be graded.
+    """What gold shows about a run's answers.
 
-    ``missing`` and ``unknown`` count rows whose gold is empty, or no truth of the kind;
-    ``unknown_values`` are such values, the most frequent first. ``mean_confidence`` is over the
-    rows with gold that got an answer that has one. ``errors``: the wrong rows that a person should
-    see, such as the most confident ones. ``scored_rows``: all rows with gold, as columns.
-    ``reliability``: whether confidence can be believed; None where there is none.
+    Attributes:
+        evaluation: Metrics of the kind; None if no row has usable gold.
+        mean_confidence: Over answered rows with gold and a confidence.
+        missing: Number of rows without gold.
+        unknown: Number of rows whose gold is not valid.
+        unknown_values: The most frequent invalid values.
+        errors: Wrong rows that a person should see, such as the most confident ones.
+        sample: A random sample of the rows with gold.
+        scored_rows: All rows with gold, as columns.
+        reliability: Calibration of the confidences; None without confidences.
     """
 
     evaluation: KindEvaluation | None
@@ -52,7 +57,7 @@ class GoldSummary:
 
     @property
     def rows(self) -> int:
-        """Rows whose gold counts."""
+        """Number of rows with usable gold."""
         return (
             max((figure.n for figure in self.evaluation.metrics.values() if figure), default=0)
             if self.evaluation
@@ -60,7 +65,7 @@ class GoldSummary:
         )
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text, and without gold values that are no truth: they may be
+        """Returns a plain dict without record text and without invalid gold values, which may be
         text.
         """
         return {
@@ -75,7 +80,7 @@ class GoldSummary:
 
 
 class GoldAccumulator:
-    """The part of a Gatherer that compares answers with gold."""
+    """Compares answers with gold for a summary."""
 
     def __init__(self, kind: EvaluationKind, grader: Grader, seed: int) -> None:
         self._kind, self._grader, self._seed = kind, grader, seed
@@ -87,9 +92,7 @@ class GoldAccumulator:
         self._sample: TopK[tuple[str, Any, Any, tuple[Option, ...], str | None]] = TopK(SAMPLE_SIZE)
 
     def parse_gold(self, gold: Value | None, options: Sequence[Option]) -> Value | None:
-        """Gold as a truth that answers are held against; None, and counted, where it is missing or
-        none.
-        """
+        """A valid gold value; None, and counted, if it is missing or not valid."""
         if gold is None or gold in ("", {}):
             self._missing += 1
             return None
@@ -113,7 +116,7 @@ class GoldAccumulator:
         options: Sequence[Option],
         group: str | None = None,
     ) -> GoldVerdict:
-        """What gold says of this answer; "unknown" where the kind knows no right and wrong."""
+        """Grades one answer; "unknown" if the kind has no right and wrong."""
         predicted = self._grader.comparable_value(answer.status, answer.value)
         grade = self._grader.add(predicted, truth, answer, group, options)
         self._scored_rows.add(row, answer, bool(grade.right), truth, group)
@@ -168,7 +171,7 @@ class GoldAccumulator:
 
 
 def _truncate_value(value: Value | None) -> Value | None:
-    """A value for the sample: long text is cut, as the row's own is."""
+    """A value for the sample; long text is cut."""
     return (
         cut_text(value, MAX_SAMPLE_CHARACTERS)
         if isinstance(value, str) and len(value) > MAX_SAMPLE_CHARACTERS

@@ -1,4 +1,4 @@
-"""What a judge's grades show, in lines for a terminal."""
+"""A judge's metrics in lines for a terminal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from medtask.evaluation.statistics.pairwise_judge_metrics import PairwiseJudgeMe
 from medtask.evaluation.statistics.refusal import Refusal
 
 UNKNOWN_ERROR = (
-    "no person has graded any of these answers, so how often the judge errs is not known: quote "
-    "none of these figures alone. "
-    "Grade a random sample, 100 rows say, and name it with --human"
+    "no person has graded any of these answers, so the judge's error rate is unknown: do not "
+    "report these metrics alone. Grade a random sample, such as 100 rows, and name it with --human"
 )
 
 
 def format_judge_metrics(metrics: JudgeMetrics) -> list[str]:
-    """What a person should read of it, line by line."""
+    """Lines for a terminal."""
     lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
     if not metrics.n:
-        return [line for line in [*lines, "no judgement: there are no figures"] if line]
+        return [line for line in [*lines, "no judgement, so there are no metrics"] if line]
     lines.append(
         "grades   "
         + "   ".join(f"{name}: {format_count(rows)}" for name, rows in metrics.grades.items())
@@ -42,7 +41,7 @@ def format_judge_metrics(metrics: JudgeMetrics) -> list[str]:
     return [line for line in lines if line]
 
 
-_RANDOM_SAMPLE_NOTE = "  corrected figures hold if the rows that people graded were drawn at random"
+_RANDOM_SAMPLE_NOTE = "  corrected metrics hold if the rows that people graded were drawn at random"
 
 
 def _format_agreement(agreement: JudgeAgreement) -> list[str | None]:
@@ -79,27 +78,25 @@ def _format_error_rates(agreement: JudgeAgreement) -> str:
 
 
 def format_pairwise_metrics(metrics: PairwiseJudgeMetrics, answers: str, other: str) -> list[str]:
-    """What a person should read of it, line by line; ``answers`` and ``other`` are the names of the
-    two.
-    """
+    """Lines for a terminal; ``answers`` and ``other`` are the names of the two systems."""
     ties = metrics.first_position_ties + metrics.second_position_ties
     lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
     if not metrics.n:
-        return [line for line in [*lines, "no verdict: there are no figures"] if line]
+        return [line for line in [*lines, "no verdict, so there are no metrics"] if line]
     sentence = (
         f"{answers} is better in {format_count(metrics.wins)} pairs, {other} in "
         f"{format_count(metrics.losses)}"
     )
     p = f" (sign test p = {metrics.p:.3g})" if metrics.p is not None else ""
     lines.append(
-        f"{sentence}{p}; {format_count(ties)} decided by the place alone, "
+        f"{sentence}{p}; {format_count(ties)} decided by position alone, "
         f"{format_count(metrics.same)} with the "
         "same text"
     )
     lines.append(_format_metric(f"win rate of {answers} (a tie is half a win)", metrics.win_rate))
-    lines.append(_format_metric("decided by the place", metrics.by_place))
+    lines.append(_format_metric("decided by position", metrics.by_place))
     lines.append(
-        "how often the judge errs is not known: people's verdicts on some of these pairs would tell"
+        "the judge's error rate is unknown; people's verdicts on some of these pairs would show it"
     )
     return [line for line in lines if line]
 

@@ -34,9 +34,7 @@ CALIBRATION_MARGIN = 0.05  # how far mean confidence may be from accuracy on how
 def build_quality_blocks(
     gold: GoldSummary | None, baselines: Sequence[Baseline]
 ) -> list[ReportBlock]:
-    """The figures in words, and the model beside its baselines; nothing where nothing can be said
-    without gold.
-    """
+    """Metrics in sentences, and the model beside its baselines; empty without usable gold."""
     if gold is None or gold.evaluation is None:
         return []
     quality = gold.evaluation
@@ -50,7 +48,7 @@ def build_quality_blocks(
     reached = [(who, figure) for who, figure in compared if figure]
     measures, stack_intervals = tuple(figures), len(figures) > MAX_METRIC_COLUMNS
     head: list[tuple[str, ColumnStyle]] = [
-        ("Who", ""),
+        ("System", ""),
         *((capitalise_first(get_metric_title(measure)), "n") for measure in measures),
     ]
     lines = [
@@ -75,7 +73,7 @@ def build_quality_blocks(
         ),
         ReportTable(
             "The model and its baselines",
-            (*head, ("Rows", "n"), ("Against the model", "v"), ("How", "w")),
+            (*head, ("Rows", "n"), ("Compared with the model", "v"), ("Method", "w")),
             lines,
         ),
         Paragraph(quality.describe_methods(), "quiet small"),
@@ -101,7 +99,7 @@ def _list_cells(
     verdict: tuple[str, str],
     how: str,
 ) -> list[TableCell]:
-    """``stack_intervals``: intervals stand below their figures."""
+    """``stack_intervals``: intervals are below their values."""
     known = [figure for measure in metric_keys if (figure := metrics.get(measure))]
     cells: list[TableCell] = []
     for measure in metric_keys:
@@ -120,14 +118,14 @@ def _describe_calibration(confidence: float | None, accuracy_answered: Metric | 
         or accuracy_answered.high is None
     ):
         return []
-    verdict = "which fits"
+    verdict = "which agrees"
     if confidence > max(accuracy_answered.high, accuracy_answered.value + CALIBRATION_MARGIN):
         verdict = (
-            "so it is surer than it should be: let its confidence put rows in order, not "
-            "stand for a chance of being right"
+            "so it is overconfident: use its confidence to order rows, not as a probability of "
+            "being right"
         )
     elif confidence < min(accuracy_answered.low, accuracy_answered.value - CALIBRATION_MARGIN):
-        verdict = "so it is less sure than it could be"
+        verdict = "so it is underconfident"
     return [
         (
             f"Its mean confidence on these rows is {confidence:.2f}, and it is right in "
@@ -137,7 +135,7 @@ def _describe_calibration(confidence: float | None, accuracy_answered: Metric | 
 
 
 def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
-    """Rows whose gold says nothing, or nothing that can be used."""
+    """Rows without gold, or with gold that is not valid."""
     gold = summary.gold
     if gold is None:
         return []
@@ -169,9 +167,7 @@ def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
 def build_confidence_blocks(
     summary: RunSummary, *, with_risk_curve: bool = True
 ) -> list[ReportBlock]:
-    """Whether confidence means what it says; nothing without gold or confidences.
-    ``with_risk_curve``: with the error at each coverage.
-    """
+    """Calibration of the confidences; empty without gold or confidences."""
     found = summary.gold.reliability if summary.gold else None
     return (
         calibration_report.build_reliability_blocks(found, include_risk=with_risk_curve)

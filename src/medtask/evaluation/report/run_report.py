@@ -1,6 +1,4 @@
-"""The report of a run: one HTML file for people that needs no network and no script, and its
-numbers as JSON beside it.
-"""
+"""The report of a run: an HTML file without scripts and network, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -120,7 +118,7 @@ def render_report(
 
 
 def create_template_environment() -> Environment:
-    """Everything is escaped but what plots.py has drawn; a name that is not there is an error."""
+    """Escapes everything but drawn plots; an unknown name is an error."""
     templates = Environment(
         loader=FileSystemLoader([Path(__file__).parent, Path(presentation.__file__).parent]),
         autoescape=True,

@@ -1,6 +1,4 @@
-"""Everything that a report tells about a run, gathered in one pass over its answers in bounded
-memory.
-"""
+"""The answers of a run summarised in one pass in bounded memory."""
 
 from __future__ import annotations
 
@@ -48,10 +46,7 @@ _NUMBER = re.compile(r"\d[\d.,]*")
 
 @dataclass(frozen=True, slots=True)
 class StatusCause:
-    """Why rows are not plainly ok; reasons that differ in their figures only are one.
-
-    ``example``: the reason of the first of the rows. ``first_rows``: at most five.
-    """
+    """A reason why rows are not ok; reasons that differ only in numbers are one."""
 
     status: Status
     example: str
@@ -63,12 +58,25 @@ class StatusCause:
 class RunSummary:
     """What a run's answers look like.
 
-    ``answered`` rows got an answer; ``answer_statistics``: see the kind's own room.
-    ``confidence_bins``: 20 bins over [0, 1] of the rows whose answer has one, by what gold says of
-    them. ``off_set_bins``: 20 bins of the rows whose engine could tell; their mean. ``doubtful``:
-    up to 50 of the ``doubtful_rows`` rows that need a person (all but ok and empty ones), the least
-    sure first. ``pace``: how fast, along the table. ``passes``: the further passes that any row
-    went through. ``total_ms``: the sum of the rows' shares of the time.
+    Attributes:
+        kind: The kind of question.
+        rows: Number of rows.
+        answered: Number of rows with an answer.
+        statuses: Rows by status.
+        causes: Why rows are not ok.
+        answer_statistics: Statistics of the kind.
+        confidence_bins: 20 bins over [0, 1], by agreement with gold.
+        off_set_bins: 20 bins of off-set mass, of the rows that have it.
+        off_set_mean: Its mean.
+        slack_max: Largest bound on unread probability.
+        doubtful: Up to 50 rows that need a person, the least certain first.
+        doubtful_rows: Number of rows that need a person.
+        tokens_read: Tokens read.
+        tokens_reused: Tokens reused.
+        total_ms: Sum of the rows' times.
+        pace: Speed along the table.
+        passes: Further passes.
+        gold: Comparison with gold; None without gold.
     """
 
     kind: KindName
@@ -91,7 +99,7 @@ class RunSummary:
     gold: GoldSummary | None
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict without record text."""
+        """Returns a plain dict without record text."""
         return {
             "rows": self.rows,
             "answered": self.answered,
@@ -119,10 +127,10 @@ class RunSummary:
 
 
 class SummaryAccumulator:
-    """Takes a run's answers one by one and sums them up; memory does not grow with their number.
+    """Summarises answers one by one; memory does not grow with their number.
 
-    ``labels`` are the task's, without its abstention; only the kinds that have labels use them.
-    What comes out does not depend on the order of the rows.
+    ``labels`` are the task's, without its abstention. The result does not depend on the order of
+    rows.
     """
 
     def __init__(
@@ -159,11 +167,10 @@ class SummaryAccumulator:
         options: Sequence[Option] = (),
         group: str | None = None,
     ) -> None:
-        """``row`` comes once; ``text`` is what was asked about; ``options`` are the row's own,
-        where it brings some.
+        """Adds one row, which occurs once.
 
-        ``gold``: None or "" where it is not known; what is no truth of the task's kind is counted,
-        and not used.
+        ``text``: what was asked about; ``gold``: None or "" if unknown; invalid gold is counted and
+        not used; ``options``: the row's own.
         """
         self._statuses[answer.status] += 1
         self._tokens_read += answer.tokens_read
@@ -249,7 +256,7 @@ class SummaryAccumulator:
 
 
 class _CauseCounter:
-    """How many rows have one cause; the first five of them with their reasons."""
+    """Number of rows with one cause, and the first five with their reasons."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -271,7 +278,7 @@ def _find_bin(share: float) -> int:
 
 
 def _find_top_probability(answer: Answer) -> float:
-    """The probability of the answer; of the likeliest candidate where there is none."""
+    """The confidence, or the probability of the likeliest candidate."""
     if answer.confidence is not None:
         return answer.confidence
     return max(answer.probabilities.values(), default=0.0) if answer.probabilities else 0.0

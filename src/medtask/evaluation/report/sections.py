@@ -1,4 +1,4 @@
-"""What each section of the report says: facts and figures, in the words that people read."""
+"""Sections of a run report: facts, statuses, histograms, passes, errors, costs."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from medtask.records import Status
 _STATUS_DESCRIPTIONS = {
     Status.OK: "has an answer",
     Status.REVIEW: "has an answer, but a person should look at it",
-    Status.ABSTAINED: "the model chose the task’s way to give no answer",
-    Status.EMPTY_INPUT: "there was nothing to read, so nothing was asked",
-    Status.NOT_TEXT: "no words were found in it, so nothing was asked",
-    Status.TOO_SHORT: "fewer words than the task asks for, so nothing was asked",
-    Status.NOVEL: "too little like the task’s examples, so nothing was asked",
-    Status.TOO_LONG: "more text than the model can read; nothing was cut off, nothing was asked",
-    Status.TRUNCATED: "the model was stopped by a limit before its answer had come to an end",
-    Status.UNPARSABLE: "the answer was not in the form that the task asks for",
+    Status.ABSTAINED: "the model chose the task’s abstention",
+    Status.EMPTY_INPUT: "the input is empty; the model was not asked",
+    Status.NOT_TEXT: "the input has no words; the model was not asked",
+    Status.TOO_SHORT: "fewer words than the task requires; the model was not asked",
+    Status.NOVEL: "too different from the task’s examples; the model was not asked",
+    Status.TOO_LONG: "more text than the model can read; nothing was cut, the model was not asked",
+    Status.TRUNCATED: "a limit stopped the model before its answer was complete",
+    Status.UNPARSABLE: "the answer does not have the form that the task requires",
     Status.FAILED: "the engine could not answer",
 }
 _STATUS_TONES = {Status.OK: "blue", Status.REVIEW: "orange"}
 _VERDICT_LAYERS = {
-    "right": ("right, says gold", "blue"),
-    "wrong": ("wrong, says gold", "orange"),
-    "unknown": ("with no usable gold", "grey"),
+    "right": ("right by gold", "blue"),
+    "wrong": ("wrong by gold", "orange"),
+    "unknown": ("without usable gold", "grey"),
 }
 
 
@@ -65,7 +65,7 @@ def describe_run(summary: RunSummary, manifest: Mapping[str, object]) -> str:
 
 
 def list_tiles(summary: RunSummary) -> list[tuple[str, str]]:
-    """The few figures that stand on top, each with its words."""
+    """The headline numbers with their titles."""
     tiles = [
         (f"{summary.rows:,}", "rows"),
         (
@@ -88,9 +88,7 @@ def list_tiles(summary: RunSummary) -> list[tuple[str, str]]:
 
 
 def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
-    """What ran, on what, when, and whether anything left the machine; what the manifest lacks is
-    left out.
-    """
+    """What ran, on what, when, and whether anything left the machine."""
     rows, columns = (
         find_manifest_value(manifest, "data", "rows"),
         find_manifest_value(manifest, "data", "columns"),
@@ -135,7 +133,7 @@ def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 def _describe_columns(columns: Sequence[object]) -> str:
-    """The columns by name, but for those of single labels' probabilities, which are counted."""
+    """Column names, with the probabilities of single labels counted."""
     names = [str(name) for name in columns]
     shown = [name for name in names if not name.startswith("p:")]
     several = len(names) - len(shown) > 1
@@ -153,13 +151,10 @@ def _describe_egress(attempts: object, sent_to: object) -> str:
         "refused while records were read"
     )
     if servers:
-        return (
-            f"The text of every row that was asked: it was sent to {servers}, as was allowed. "
-            + (
-                f"Besides, {tried}."
-                if attempts
-                else "Connections to any other machine were blocked, and none was tried."
-            )
+        return f"The text of every row that was asked was sent to {servers}, as permitted. " + (
+            f"In addition, {tried}."
+            if attempts
+            else "Connections to any other machine were blocked, and none was tried."
         )
     if attempts == 0:
         return (
@@ -187,7 +182,7 @@ def build_status_table(summary: RunSummary) -> dict[str, Any]:
 
 
 def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:
-    """Histograms of confidence and of off-set mass; None where no row has any."""
+    """Histograms of confidence and off-set mass; None without values."""
     layers = [
         HistogramLayer(*_VERDICT_LAYERS[verdict], bins)
         for verdict, bins in summary.confidence_bins.items()
@@ -208,20 +203,20 @@ def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:
 
 
 def build_throughput_blocks(summary: RunSummary) -> list[ReportBlock]:
-    """How fast rows were answered along the table; nothing where too few of them tell."""
+    """Speed along the table; empty with fewer than four spans."""
     if len(summary.pace) < 4:
         return []
     rates = [(span.first, span.rows_per_s) for span in summary.pace]
     return [
         ReportPlot(
-            "Rows a second along the table. Rows that repeat earlier ones cost nothing.",
+            "Rows per second along the table. Rows that repeat earlier ones take no time.",
             draw_throughput_bars(rates, "Throughput"),
         )
     ]
 
 
 def build_pass_blocks(summary: RunSummary) -> list[ReportBlock]:
-    """What each further pass changed; nothing where there was none."""
+    """What each further pass changed; empty without further passes."""
     if not summary.passes:
         return []
     graded = any(one.before_after for one in summary.passes)
@@ -243,22 +238,22 @@ def build_pass_blocks(summary: RunSummary) -> list[ReportBlock]:
             f"{one.lost:,}",
         ]
         if graded and one.before_after and one.p is not None:
-            (_, mended), (spoilt, right) = one.before_after
-            cells += [(f"{n:,}", f"of {one.graded:,}") for n in (spoilt + right, mended + right)]
-            cells.append((f"{mended:,} mended, {spoilt:,} spoilt", format_p_value(one.p)))
+            (_, corrected), (spoilt, right) = one.before_after
+            cells += [(f"{n:,}", f"of {one.graded:,}") for n in (spoilt + right, corrected + right)]
+            cells.append((f"{corrected:,} corrected, {spoilt:,} spoiled", format_p_value(one.p)))
         elif graded:
             cells += ["–"] * 3
         lines.append(cells)
-    told = (
-        "Each further pass asks again about the rows that its condition picks. Changed: from one "
+    note = (
+        "Each further pass asks again about the rows that its condition selects. Changed: from one "
         "answer to another. Gained: there was no "
         "answer, and there is one. Lost: the reverse."
     )
     more = (
-        " Right: of the rows with gold. Mended rows were wrong and are right, spoilt rows the "
-        "reverse; p is McNemar’s exact test."
+        " Right: of the rows with gold. Corrected rows were wrong and are right, spoiled rows "
+        "the reverse; p is McNemar’s exact test."
     )
-    return [Paragraph(told + more * graded), ReportTable("What passes changed", tuple(head), lines)]
+    return [Paragraph(note + more * graded), ReportTable("What passes changed", tuple(head), lines)]
 
 
 def describe_errors(summary: RunSummary) -> tuple[str, str]:
@@ -289,8 +284,8 @@ def describe_doubtful_rows(summary: RunSummary) -> str:
 
 
 def list_costs(summary: RunSummary, manifest: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Time, speed and tokens; the manifest's time where it has one, else the sum of the rows'
-    shares.
+    """Time, speed and tokens; the manifest's time if it has one, else the sum of the rows'
+    times.
     """
     measured = find_manifest_value(manifest, "timing", "seconds")
     seconds = (
