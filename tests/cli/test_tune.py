@@ -160,12 +160,13 @@ def test_a_proposer_of_its_own_writes_the_instructions(
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("--budget", "soon"), 2, "length of time"),
+        (("--budget", "soon"), 2, "not a valid duration"),
         (("--budget", "1h", "--out", "elsewhere.yaml"), 2, "another folder"),
         (("--budget", "1h", "--out", "planted/new.txt"), 2, "not the name of a task file"),
-        (("--budget", "1h", "--out", "planted/task.yaml", "--force"), 2, "already there"),
+        (("--budget", "1h", "--out", "planted/task.yaml", "--force"), 2, "already exists"),
         (("--budget", "1h", "--what", "examples", "--method", "lora"), 2, "--method"),
-        (("--budget", "1h", "--method", "linear"), 2, "nothing to search"),
+        (("--budget", "1h", "--method", "linear"), 2, "no settings to search"),
+        (("--budget", "1h", "--method", "lora", "--adapter", "a"), 2, "does not support --adapter"),
         (("--budget", "1h", "--gold", "aim"), 4, "aim"),
         (("--budget", "1h", "--test-share", "2"), 2, "share"),
     ],

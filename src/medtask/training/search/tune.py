@@ -10,7 +10,7 @@ from typing import Literal
 
 from medtask.engines.base import Engine
 from medtask.engines.files.model_files import BUILT_IN_MODEL
-from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions, format_option
 from medtask.engines.registry import load_model
 from medtask.errors import InputError, TaskFaults, UsageError
 from medtask.runs.run_setup import refuse_remote_phi
@@ -116,7 +116,14 @@ def tune(
 def _build_recipe(
     task: Task, method: Method, base: str | None, load_options: LoadOptions, seed: int
 ) -> Recipe:
-    settings = {name: getattr(load_options, name) for name in ("dtype", "device", "memory")}
+    used = ("dtype", "device", "memory")
+    unused = [
+        name for name in load_options.list_given() if name not in (*used, "allow_remote")
+    ]  # allow_remote has no effect: nothing is sent
+    if unused:
+        option = format_option(unused[0])
+        raise UsageError(f"a training does not support {option}", fix=f"leave {option} out")
+    settings = {name: getattr(load_options, name) for name in used}
     return build_recipe(method, base, {**settings, "seed": seed}, task_model=task.model)
 
 
