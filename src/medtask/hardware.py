@@ -1,4 +1,4 @@
-"""What this machine has, in cores, bytes and number formats."""
+"""Cores, memory, accelerator and number formats of this machine."""
 
 from __future__ import annotations
 
@@ -28,8 +28,17 @@ _UNIT_BYTES = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``native_bf16``: the CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or Arm BF16).
-    Memory is in bytes.
+    """Hardware of this machine.
+
+    Attributes:
+        cores: Cores that this process may use.
+        memory_bytes: Total memory, or the limit of the control group.
+        available_bytes: Free memory.
+        accelerator: Kind of the accelerator, if any.
+        accelerator_name: Name of the accelerator.
+        accelerator_bytes: Memory of the accelerator.
+        native_bf16: Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX, Arm BF16).
+        processor: Name of the CPU.
     """
 
     cores: int
@@ -43,9 +52,7 @@ class Machine:
 
 
 def inspect_machine(*, accelerator: bool = True) -> Machine:
-    """Look at this machine. An accelerator is seen only where torch is installed: it is imported
-    for that, if at all.
-    """
+    """Inspect this machine; ``accelerator`` imports torch, which is needed to find one."""
     total, available = _measure_memory()
     kind, name, size = _find_accelerator() if accelerator else (None, None, 0)
     return Machine(
@@ -61,42 +68,47 @@ def inspect_machine(*, accelerator: bool = True) -> Machine:
 
 
 def choose_device(requested: str, machine: Machine) -> str:
-    """The device that torch is to compute on: ``requested``, or for "auto" the accelerator if there
-    is one.
+    """The torch device: ``requested``, or for "auto" the accelerator if there is one.
 
-    UsageError for a device that this machine does not have.
+    Raises:
+        UsageError: This machine does not have the requested device.
     """
     chosen = (machine.accelerator or "cpu") if requested == "auto" else requested
     kind = chosen.partition(":")[0]
     if kind not in {"cpu", machine.accelerator}:
         raise UsageError(
             f"this machine has no {kind} device that torch can use",
-            fix="leave --device out, or name cpu",
+            fix="remove --device, or use --device cpu",
         )
     return chosen
 
 
 def count_usable_cores() -> int:
-    """Cores that this process may use; a Slurm job or a container may have fewer than the
-    machine.
-    """
+    """Cores that this process may use; fewer than the machine has in Slurm jobs and containers."""
     with contextlib.suppress(AttributeError):  # macOS has no sched_getaffinity
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes in "8GB", "512 MiB", "1.5g" or "1048576"; UsageError for anything else."""
+    """Bytes of an amount such as "8GB", "512 MiB", "1.5g" or "1048576".
+
+    Raises:
+        UsageError: The text is not an amount of memory.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, flags=re.IGNORECASE)
     unit = _UNIT_BYTES.get(match[2].lower()) if match else None
     if match is None or unit is None:
-        raise UsageError(f"{text!r} is not an amount of memory", fix="write it like 8GB or 512MB")
+        raise UsageError(
+            f"{text!r} is not an amount of memory", fix="use a form such as 8GB or 512MB"
+        )
     return int(float(match[1]) * unit)
 
 
 def measure_peak_memory() -> dict[str, int]:
-    """The most memory that this process has held, in bytes, as ``memory`` and, where torch is in
-    use on CUDA, ``accelerator``; nothing where the system does not tell.
+    """Peak memory of this process in bytes: ``memory`` and, with torch on CUDA, ``accelerator``.
+
+    Values that the system does not provide are missing.
     """
     peaks = {}
     with contextlib.suppress(ImportError):
@@ -111,7 +123,7 @@ def measure_peak_memory() -> dict[str, int]:
 
 
 def _measure_memory() -> tuple[int, int]:
-    """Total and available bytes, within the control group's limit where there is one."""
+    """Total and available bytes, within the limit of the control group."""
     page = os.sysconf("SC_PAGE_SIZE")
     total = page * os.sysconf("SC_PHYS_PAGES")
     available = total
@@ -141,7 +153,7 @@ def _find_accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]
 def _has_native_bf16() -> bool:
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
-        # Arm calls the list "Features", x86 "flags".
+        # The list is called "Features" on Arm, "flags" on x86.
         flags = (
             set(re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, flags=re.MULTILINE)[0].split())
             if "\n" in text

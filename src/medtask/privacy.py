@@ -1,8 +1,6 @@
-"""Nothing leaves the machine: telemetry switches, and a guard that refuses connections while
-records are read.
+"""Telemetry switches, and a guard that blocks network connections while records are processed.
 
-The switches only help; they change between releases of the libraries. The guard is the control that
-lasts.
+The switches change between releases of the libraries; the guard does not depend on them.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ from medtask.errors import MedtaskError
 
 TELEMETRY_VARIABLES: Mapping[str, str] = MappingProxyType(
     {
-        # Each library's own variable: MLflow, for one, takes DO_NOT_TRACK only when it is exactly
-        # "true".
+        # Each library has its own variable: MLflow accepts DO_NOT_TRACK only as "true".
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
@@ -29,7 +26,7 @@ TELEMETRY_VARIABLES: Mapping[str, str] = MappingProxyType(
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "WANDB_MODE": "disabled",  # for "offline", transformers prints a line on standard output
+        "WANDB_MODE": "disabled",  # with "offline", transformers prints to standard output
         "WANDB_ERROR_REPORTING": "false",
         "WEAVE_DISABLED": "true",
         "WEAVE_IMPLICITLY_PATCH_INTEGRATIONS": "false",
@@ -43,27 +40,23 @@ OFFLINE_VARIABLES = ("MEDTASK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"
 
 
 class EgressError(MedtaskError):
-    """Something tried to reach another machine while records were being read."""
+    """A connection to another machine was blocked while records were processed."""
 
 
 def disable_telemetry() -> None:
-    """Set every telemetry switch, over whatever the environment says. Libraries read them when they
-    are imported.
-    """
+    """Disable telemetry in the environment; call it before the libraries are imported."""
     os.environ.update(TELEMETRY_VARIABLES)
 
 
 def find_unset_variables() -> tuple[str, ...]:
-    """Names of the switches that do not have their closing value."""
+    """Names of the telemetry variables that do not have their disabling value."""
     return tuple(
         name for name, value in TELEMETRY_VARIABLES.items() if os.environ.get(name) != value
     )
 
 
 def is_offline() -> bool:
-    """Whether the user forbids downloads (MEDTASK_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE
-    is on).
-    """
+    """Whether downloads are disabled by one of `OFFLINE_VARIABLES`."""
     return any(
         os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
         for name in OFFLINE_VARIABLES
@@ -72,8 +65,11 @@ def is_offline() -> bool:
 
 @dataclass(slots=True)
 class NetworkGuard:
-    """What the network guard saw: how many connections to other machines were tried, and refused.
-    ``allowed_addresses``: IP addresses.
+    """State of a network guard.
+
+    Attributes:
+        attempts: Number of blocked connections.
+        allowed_addresses: IP addresses of other machines that are not blocked.
     """
 
     attempts: int = 0
@@ -86,12 +82,17 @@ _hook_installed = False
 
 @contextmanager
 def block_network(allowed_addresses: Collection[str] = ()) -> Iterator[NetworkGuard]:
-    """Refuse every connection of this process that is not to the machine itself. Child processes
-    are not covered.
+    """Block every connection of this process to other machines; child processes are not covered.
 
-    ``allowed_addresses``: IP addresses that may be reached all the same, by number and not by name:
-    those of the server that the user has let records go to. Of guards inside one another each has
-    to allow an address.
+    Args:
+        allowed_addresses: IP addresses of other machines that are not blocked. An address has to be
+            allowed by every active guard. Names are always blocked.
+
+    Yields:
+        The guard, which counts blocked connections.
+
+    Raises:
+        EgressError: In the code that tries to connect.
     """
     global _hook_installed  # noqa: PLW0603 - an audit hook can be added to a process once and never be removed
     if not _hook_installed:
@@ -102,7 +103,7 @@ def block_network(allowed_addresses: Collection[str] = ()) -> Iterator[NetworkGu
     try:
         yield guard
     finally:
-        # Not remove(): two guards that have seen the same are equal.
+        # Not remove(): guards with equal state are equal.
         _active_guards[:] = [other for other in _active_guards if other is not guard]
 
 
@@ -124,11 +125,10 @@ def _audit_connection(event: str, args: tuple[object, ...]) -> None:
     if not refusing:
         return
     raise EgressError(
-        "a connection to another machine was refused: while records are read, nothing may leave "
-        "this one",
+        "a connection to another machine was blocked while records were processed",
         fix=(
-            "report which command did this; medtask and its libraries have no reason to connect "
-            "here"
+            "report this with the command; medtask and its libraries need no connection at this "
+            "point"
         ),
     )
 

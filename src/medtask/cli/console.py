@@ -1,6 +1,4 @@
-"""What people see: lines, facts, errors and progress, with nothing from a file able to steer the
-terminal.
-"""
+"""Output to the terminal; control characters in file contents are escaped."""
 
 from __future__ import annotations
 
@@ -22,23 +20,17 @@ _LABEL_WIDTH = 12
 
 class _PipeSafeConsole(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """A reader that has gone (`| head`) is no error of ours; rich would exit with 1, which
-        means a bug here.
-        """
+        """Raise for a closed pipe (`| head`); rich would exit with 1, the exit code of a bug."""
         raise BrokenPipeError
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console on the stream as it is at this moment; colours only on a terminal, and never with
-    NO_COLOR.
-    """
+    """A console on the current stream; colours only on a terminal, and not with NO_COLOR."""
     return _PipeSafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def print_line(*parts: str | tuple[str, str], stderr: bool = False) -> None:
-    """Print one line from plain parts and (text, style) parts; whatever they hold, it is shown and
-    not obeyed.
-    """
+    """Print one line from plain parts and (text, style) parts, with control characters escaped."""
     safe = [
         escape_control_characters(part)
         if isinstance(part, str)
@@ -49,7 +41,7 @@ def print_line(*parts: str | tuple[str, str], stderr: bool = False) -> None:
 
 
 def print_chunk(text: str, style: str = "", *, stderr: bool = False) -> None:
-    """Print a piece of a text that is still being written; the next piece goes on where it ends."""
+    """Print a piece of a text that is still being generated, without a line end."""
     make_console(stderr=stderr).print(
         Text(escape_control_characters(text, keep="\n\t"), style=style), end="", soft_wrap=True
     )
@@ -67,28 +59,24 @@ def print_warning(text: str) -> None:
 
 
 def print_verbatim(text: str) -> None:
-    """Print text with its own line breaks and tabs; rich would turn tabs into spaces."""
+    """Print text with its line breaks and tabs; rich would replace tabs by spaces."""
     sys.stdout.write(escape_control_characters(text, keep="\n\t") + "\n")
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document. It is pure ASCII: JSON's own escapes keep raw control characters
-    from a terminal.
-    """
+    """Print one JSON document in ASCII, so that control characters are escaped."""
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
 
 
 def print_error(error: MedtaskError) -> None:
-    """What happened, and below it what to do; a list of faults speaks for itself."""
+    """Print the message of an error, and its remedy on the next line."""
     head = [] if isinstance(error, TaskFaults) else [("error: ", "bold red")]
     print_line(*head, str(error), stderr=True)
     print_line(("  fix: ", "bold"), error.fix, stderr=True)
 
 
 def print_bug_report(error: BaseException) -> None:
-    """Report an error that nobody foresaw by its type and place only: its message may quote a
-    record.
-    """
+    """Report an unexpected error by type and location; its message may quote a record."""
     import traceback
 
     if os.environ.get("MEDTASK_DEBUG") == "1":

@@ -1,6 +1,4 @@
-"""What a run would ask of a table: how many rows, how many different ones, and which of them to
-look at more closely.
-"""
+"""Statistics of a table's prompts: rows, distinct prompts, a sample and the longest ones."""
 
 from __future__ import annotations
 
@@ -21,10 +19,9 @@ LONGEST_PROMPTS = 32
 
 @dataclass(slots=True)
 class DatasetStatistics:
-    """Counts over all rows, a random sample of the prompts, and the longest ones (by characters,
-    longest first).
+    """Counts over all rows, a random sample of prompts, and the longest ones by characters.
 
-    Memory grows by 8 bytes a row, for the hashes that tell different prompts apart.
+    Memory grows by 8 bytes per row, for hashes of the prompts.
     """
 
     rows: int = 0
@@ -39,7 +36,7 @@ class DatasetStatistics:
         return len(self.hashes)
 
     def count_distinct_prompts(self) -> int:
-        """How many different prompts there are: what a model is really asked."""
+        """The number of distinct prompts, which is the number that a model answers."""
         import numpy as np
 
         return len(np.unique(np.frombuffer(self.hashes, dtype=np.uint64)))
@@ -48,9 +45,7 @@ class DatasetStatistics:
 def collect_statistics(
     task: Task, records: Iterable[Record], statistics: DatasetStatistics
 ) -> Iterator[Record]:
-    """Pass records on, each counted in ``statistics``; it is complete when the last one is
-    through.
-    """
+    """Yield the records and count them in ``statistics``, which is complete after the last one."""
     rng = random.Random(0)  # noqa: S311 - the same table gives the same sample
     longest: list[tuple[int, int, Prompt]] = []
     for record in records:

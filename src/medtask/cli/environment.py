@@ -1,4 +1,4 @@
-"""What a run needs of this machine: looked at, and tried with a model."""
+"""Checks of this machine and of a model: packages, caches, privacy, exact scores."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from medtask.cli.commands.models import describe_machine
 from medtask.cli.model_options import load_engine
+from medtask.display import format_bytes, format_count
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError
+
+if TYPE_CHECKING:
+    from medtask.hardware import Machine
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentCheck:
-    """One thing that was looked at. "note": runs work, with less; "bad": runs do not work."""
+    """Result of one check. "note": runs work with restrictions; "bad": runs do not work."""
 
     name: str
     state: Literal["ok", "note", "bad"]
@@ -41,6 +44,20 @@ def check_environment() -> Iterator[EnvironmentCheck]:
         yield from check()
 
 
+def describe_machine(machine: Machine) -> str:
+    """ "2 cores, 8.0 GB memory, 6.1 GB of it free, no GPU"."""
+    memory = (
+        f"{format_bytes(machine.memory_bytes)} memory, "
+        f"{format_bytes(machine.available_bytes)} of it free"
+    )
+    gpu = (
+        f"{machine.accelerator_name} with {format_bytes(machine.accelerator_bytes)}"
+        if machine.accelerator
+        else "no GPU"
+    )
+    return f"{format_count(machine.cores, 'core')}, {memory}, {gpu}"
+
+
 def _check_machine() -> Iterator[EnvironmentCheck]:
     from medtask.hardware import inspect_machine
 
@@ -58,9 +75,7 @@ def _check_machine() -> Iterator[EnvironmentCheck]:
 
 
 def _check_packages() -> Iterator[EnvironmentCheck]:
-    """What the package's own metadata asks for: the core's packages, then those of the `hf`
-    engine.
-    """
+    """Requirements in the metadata of the package: those of the core and of the `hf` engine."""
     required = importlib.metadata.requires("medtask") or []
     for name, extra_name, fix in (
         ("packages", None, "pip install medtask"),
@@ -208,7 +223,7 @@ def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentChe
 
 
 def _format_detail(value: object) -> str:
-    """A detail of an engine in words; "" where there is nothing to tell."""
+    """A detail of an engine as text; "" for None."""
     match value:
         case bool():
             return "yes" if value else "no"

@@ -1,6 +1,4 @@
-"""What a verb is given: a task, its table, its model; checked against each other before anything is
-asked.
-"""
+"""Arguments that several commands share, and the opening of their tables."""
 
 from __future__ import annotations
 
@@ -87,10 +85,10 @@ def open_table(
     sheet: str | None,
     get_spool_folder: Callable[[], Path] | None = None,
 ) -> Iterator[Table]:
-    """The table that was named, else the task's own.
+    """Open the named table, else that of the task.
 
-    For "-", standard input is kept in a private folder below ``get_spool_folder`` (else below the
-    system's temporary one) until the block ends: a table is passed over more than once.
+    For "-", standard input is stored in a private folder below ``get_spool_folder`` (else below the
+    temporary folder of the system) until the block ends, because a table is read more than once.
     """
     from medtask.tables.read import read_table, spool_stdin
 
@@ -110,13 +108,13 @@ def open_table(
 
 
 def _normalize_path(path: Path) -> Path:
-    """Without "task/../", unless that would name another file (behind a link it can)."""
+    """The path without "task/../", unless that names another file because of a link."""
     short = Path(os.path.normpath(path))
     return short if short.exists() and short.samefile(path) else path
 
 
 def check_table(task: Task, table: Table, gold_column: str | None = None) -> None:
-    """Raise TaskFaults where the task uses columns that the table does not have."""
+    """Raise TaskFaults if the task uses columns that the table does not have."""
     from medtask.tasks.rows import check_columns
 
     faults = check_columns(task, table.columns, gold_column=gold_column)
@@ -125,7 +123,7 @@ def check_table(task: Task, table: Table, gold_column: str | None = None) -> Non
 
 
 def choose_model(task: Task, model: str | None) -> str:
-    """The model that was asked for, else the task's, else the built-in one."""
+    """The named model, else that of the task, else the built-in model."""
     from medtask.engines.files.model_files import BUILT_IN_MODEL
 
     return model or task.model or BUILT_IN_MODEL

@@ -1,4 +1,4 @@
-"""A task's labels, examined with all that is at hand: their words, a run's answers, a model."""
+"""Checks of a task's labels by their texts, the answers of a run and a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shell's door: the table of verbs, and what becomes of errors."""
+"""The command-line application: the commands, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(
             stream, "reconfigure"
-        ):  # a terminal of another encoding shows escapes, and does not end the run
+        ):  # unencodable characters are escaped and do not end the run
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="medtask")
@@ -86,7 +86,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _exit_process(130)
     except BrokenPipeError:
-        _exit_process(141)  # what a shell sees of any command whose reader has gone: 128 + SIGPIPE
+        _exit_process(141)  # 128 + SIGPIPE, as for any command with a closed pipe
     except SystemExit as error:
         _exit_process(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
     except Exception as error:
@@ -95,10 +95,10 @@ def main() -> None:
 
 
 def _exit_process(code: int) -> None:
-    """Exit with the code; where the reader of our output has gone, without a word about it."""
+    """Exit with the code, silently if the pipe of standard output is closed."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes once more on its way out and would complain.
+        # The interpreter flushes again at exit and would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -1,6 +1,4 @@
-"""One row as a model reads it: the exact text, each candidate's continuation, and what they cost in
-tokens.
-"""
+"""Preview of one row's prompt: exact text, continuations of the candidates, token counts."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ class PromptPreview:
 
 
 def find_record(task: Task, table: Table, row: int, record_id: str | None) -> Record:
-    """The record of a row (from 1), or with an id. UsageError where there is none."""
+    """The record of a row (from 1), or with an id; raises UsageError if there is none."""
     for number, record in enumerate(read_records(task, table), 1):
         if record.id == record_id if record_id is not None else number == row:
             return record
@@ -155,7 +153,7 @@ def _list_notes(task: Task, prompt: Prompt) -> tuple[str, ...]:
 
 
 def describe_preview(preview: PromptPreview) -> dict[str, Any]:
-    """The JSON document of a look."""
+    """The JSON document of a preview."""
     rendered = preview.rendered
     if isinstance(rendered, Fault):
         prompt_fields: dict[str, Any] = {
@@ -190,7 +188,7 @@ def describe_preview(preview: PromptPreview) -> dict[str, Any]:
 
 
 def describe_faults(error: TaskFaults) -> dict[str, Any]:
-    """The same document where the task's faults allow no look."""
+    """The JSON document of a preview for a task with faults."""
     listed = [{"line": fault.line, "message": fault.message} for fault in error.faults]
     return {"prompt": None, "candidates": {}, "warnings": [], "faults": listed}
 

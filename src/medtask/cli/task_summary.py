@@ -1,4 +1,4 @@
-"""A task in a few words: what there is to answer, from which columns, and in which passes."""
+"""Descriptions of a task for users: kind of answer, columns, passes."""
 
 from __future__ import annotations
 

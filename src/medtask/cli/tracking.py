@@ -1,4 +1,4 @@
-"""`--track`: what a verb has done, told to an experiment store too."""
+"""The option `--track`: logging of results to an experiment store."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ TrackingStore = Annotated[
 def open_tracking(
     store: str | None, task: Task, folder: Path | None, *, allow_remote: bool = False
 ) -> Tracker | None:
-    """The store that was named, seen to be there before anything is computed; None where none was
-    named.
+    """Open the named store before anything is computed; None if no store is named.
 
-    ``folder``: where the run is or shall be; a store of its own lies beside it (without a folder,
-    with the task's runs).
+    ``folder``: the run folder; a default store is created beside it, or in the task's runs.
     """
     from medtask.runs.folder import open_runs_folder
     from medtask.runs.tracking.tracker import open_tracker
@@ -52,11 +50,10 @@ def report_to_tracker(
     document: Mapping[str, Any],
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """Tell the store what the verb prints with --json, and say so on standard error; the same
-    document, with what became of it.
+    """Log the JSON document of a command to the store, and print a line on standard error.
 
-    ``folder``: a run's, or another tool's table. A store that fails does not change the exit code:
-    the work is done and safe, and the document's ``tracked.error`` is there for scripts.
+    ``folder``: a run folder, or the table of another tool. A store that fails does not change the
+    exit code: the returned document has the error under ``tracked.error``.
     """
     from medtask.runs.manifest import read_manifest
     from medtask.runs.tracking.tracker import log_run

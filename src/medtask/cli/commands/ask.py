@@ -1,4 +1,4 @@
-"""`medtask ask`: one question and its answer, or one after the other."""
+"""`medtask ask`: answer a single question, or an interactive sequence of questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`medtask audit`: an honest accuracy without gold, from some hundred looks."""
+"""`medtask audit`: estimate the accuracy without gold from a labelled sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`medtask check`: what a run would do, before it does it."""
+"""`medtask check`: check a task, its table and its model before a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`medtask data`: rows with gold made ready for a trainer."""
+"""`medtask data`: prepare rows with gold for other trainers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`medtask doctor`: is everything here that a run needs, and are a task's labels fit to be told
-apart?
-"""
+"""`medtask doctor`: check this machine, or the labels of a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`medtask evaluate`: how good answers are, and which of them may be accepted without a look."""
+"""`medtask evaluate`: measure answers against gold, and select those to accept."""
 
 from __future__ import annotations
 

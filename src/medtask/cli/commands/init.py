@@ -1,4 +1,4 @@
-"""`medtask init`: the first draft of a task file, from the columns of a table."""
+"""`medtask init`: draft a task file from the columns of a table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`medtask judge`: a model grades the free text of a run, and people's grades tell what that is
-worth.
-"""
+"""`medtask judge`: grade free text with another model, or compare two runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`medtask models`: what could answer here, and whether it fits."""
+"""`medtask models`: list local models, servers and engines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtask.cli import console as show
+from medtask.cli.environment import describe_machine
 from medtask.cli.inputs import AsJson
-from medtask.display import format_count
 from medtask.errors import MedtaskError
 
 if TYPE_CHECKING:
@@ -80,22 +80,6 @@ def models(as_json: AsJson = False) -> None:
             engine.name,
             engine.answers if engine.installed else f"not installed; to install it: {engine.fix}",
         )
-
-
-def describe_machine(machine: Machine) -> str:
-    """ "2 cores, 8.0 GB memory, 6.1 GB of it free, no GPU"."""
-    from medtask.display import format_bytes
-
-    memory = (
-        f"{format_bytes(machine.memory_bytes)} memory, "
-        f"{format_bytes(machine.available_bytes)} of it free"
-    )
-    gpu = (
-        f"{machine.accelerator_name} with {format_bytes(machine.accelerator_bytes)}"
-        if machine.accelerator
-        else "no GPU"
-    )
-    return f"{format_count(machine.cores, 'core')}, {memory}, {gpu}"
 
 
 def _list_engines() -> list[EngineState]:

@@ -1,4 +1,4 @@
-"""`medtask run`: a task's question, put to every row of a table."""
+"""`medtask run`: answer a task for every row of a table."""
 
 from __future__ import annotations
 
