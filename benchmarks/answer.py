@@ -95,7 +95,7 @@ def compare_speed(
     """Each round: medtask on all rows, the others on their share of them, so that every side has
     answered every row at the end.
     """
-    ends = sorted(models.engine.generator.find_stop_conditions(LIMITS).token_ids)
+    ends = sorted(models.engine.find_stop_conditions(LIMITS).token_ids)
     texts_by_method: dict[str, dict[str, str]] = {
         name: {} for name in ("medtask", "row by row", "batches of 16")
     }

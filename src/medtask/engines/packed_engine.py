@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from medtask.engines.base import Engine, PromptPlan, Rendering
+from medtask.engines.decoding.constraints import ConstraintFactory
+from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
+from medtask.engines.decoding.scheduler import SequenceCallback
+from medtask.engines.decoding.sequence import DecodingSequence, StopConditions
 from medtask.engines.tokens.chat import (
     ChatFormat,
     TokenizedBranch,
@@ -24,7 +28,17 @@ from medtask.engines.tokens.prompt_requests import (
 )
 from medtask.engines.tokens.trie import compute_mean_label_tokens
 from medtask.errors import EngineError
-from medtask.records import Branch, BranchScores, Fault, Message, Prompt, Scores, Status
+from medtask.records import (
+    Branch,
+    BranchScores,
+    Fault,
+    Generated,
+    Limits,
+    Message,
+    Prompt,
+    Scores,
+    Status,
+)
 
 # Scored at every start, packed and by the reference. Different lengths and labels with a common
 # prefix show a leak between rows; two branches show one between branches.
@@ -61,6 +75,7 @@ class PackedEngine(Engine):
     budget_tokens: int
     max_sequences: int | None = None
     packed: bool = True
+    _constraint_factory: ConstraintFactory | None = None
 
     @abstractmethod
     def score_pack(
@@ -69,6 +84,20 @@ class PackedEngine(Engine):
         """Scores of requests with the same first ``shared_tokens`` tokens; a Fault for one that
         cannot be read.
         """
+
+    @abstractmethod
+    def decode(
+        self, seqs: Sequence[DecodingSequence], limits: Limits, on_update: SequenceCallback
+    ) -> Iterator[DecodingSequence]:
+        """Generate the text of every sequence; yields each once it is finished."""
+
+    def get_eos_token_ids(self) -> Sequence[int | None]:
+        """The tokens that end a text by the model's own settings."""
+        return ()
+
+    def count_logits(self) -> int:
+        """The number of logits behind a token, which may be more than the tokenizer's tokens."""
+        return self.chat.tokenizer.vocabulary_size
 
     def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
         """Reference scores: a separate forward pass for every label."""
@@ -163,6 +192,60 @@ class PackedEngine(Engine):
                 if any(request.prompt.record_id not in cached for request in pack):
                     yield from self.score_pack(pack, group.shared_tokens)
 
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        limits: Limits,
+        cached: Collection[str] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Generated | Fault]:
+        """See Engine.generate.
+
+        A text begins with its first character that is not blank, unless it continues a partial
+        response, and ends with its last one; the text of a loop ends with its first round. Cached
+        rows are generated too where another row is not cached: the rows of a batch decide the last
+        digits of each other's numbers.
+        """
+        if on_text and len(prompts) > 1:
+            raise EngineError(
+                "only one text can be shown while it is generated",
+                fix="ask about one prompt at a time",
+            )
+        if all(prompt.record_id in cached for prompt in prompts):
+            return
+        on_update = _make_text_callback(on_text)
+        seqs = self.create_sequences(prompts, limits)
+        runnable = [seq for seq in seqs if seq.fault is None]
+        finished = self.decode(runnable, limits, on_update) if runnable else ()
+        for seq in itertools.chain((seq for seq in seqs if seq.fault), finished):
+            on_update(seq)
+            if seq.record_id not in cached:
+                yield seq.to_result()
+
+    def create_sequences(self, prompts: Sequence[Prompt], limits: Limits) -> list[DecodingSequence]:
+        """A sequence for each prompt; one that cannot be generated has a fault."""
+        return create_sequences(
+            self.chat,
+            prompts,
+            limits,
+            self.find_stop_conditions(limits),
+            self.max_input_tokens,
+            self._get_constraint_factory,
+        )
+
+    def find_stop_conditions(self, limits: Limits) -> StopConditions:
+        """What ends a text by itself."""
+        return find_stop_conditions(self.chat, limits, self.get_eos_token_ids())
+
+    def _get_constraint_factory(self) -> ConstraintFactory:
+        if self._constraint_factory is None:
+            self._constraint_factory = ConstraintFactory(
+                self.chat.tokenizer,
+                self.count_logits(),
+                self.find_stop_conditions(Limits(1)).token_ids,
+            )
+        return self._constraint_factory
+
     def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[PromptRequest]:
         """The prompts as requests with tokenized branches."""
         tokenized_branches = iter(
@@ -178,6 +261,19 @@ class PackedEngine(Engine):
             else make_prompt_request(prompt, (), self.render(prompt).prompt_tokens)
             for prompt in prompts
         ]
+
+
+def _make_text_callback(on_text: Callable[[str], None] | None) -> SequenceCallback:
+    """Calls ``on_text`` with each further piece of a text once no token can change it."""
+    sent_length = 0
+
+    def send(seq: DecodingSequence) -> None:
+        nonlocal sent_length
+        if on_text and len(text := seq.get_text()) > sent_length:
+            on_text(text[sent_length:])
+            sent_length = len(text)
+
+    return send
 
 
 def compute_max_gap(first: Sequence[BranchScores], second: Sequence[BranchScores]) -> float:

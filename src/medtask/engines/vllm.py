@@ -1,10 +1,9 @@
-"""The `vllm` engine: vLLM in this process, asked exactly.
+"""The `vllm` engine: vLLM in this process, with exact scores.
 
-What may follow a sequence of tokens is asked for as one further token, of which vLLM tells the
-log-probabilities of the candidates alone (SamplingParams.logprob_token_ids): its prefix cache then
-works, and a row is read once. ``prompt_logprobs`` would not do: requests with it read nothing from
-that cache, so every candidate costs the whole prompt. It is the slow way, which the fast one is
-held against at start, and which answers where vLLM is too old for the fast one. Sources:
+A sequence is continued by one token, for which vLLM returns the log-probabilities of the candidate
+tokens alone (SamplingParams.logprob_token_ids), so its prefix cache works and a row is read once.
+Requests with ``prompt_logprobs`` read nothing from that cache: that is the slow way, which the fast
+one is compared with at start, and which is used where vLLM is too old for it. Sources:
 vllm/sampling_params.py, vllm/v1/sample/sampler.py, vllm/entrypoints/llm.py.
 """
 
@@ -14,17 +13,15 @@ import contextlib
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medtask.engines.base import Caps, EngineInfo
-from medtask.engines.decoding.constraints import ConstraintFactory
-from medtask.engines.decoding.generation import SequenceCallback, generate_texts
 from medtask.engines.decoding.grammar import remove_quote_keywords
-from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
 from medtask.engines.decoding.sampling import derive_row_seed
+from medtask.engines.decoding.scheduler import SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
 from medtask.engines.files.weights import hash_weights
@@ -46,7 +43,7 @@ from medtask.engines.tokens.trie_scoring import (
 )
 from medtask.errors import EngineError, InputError, MissingExtra
 from medtask.privacy import block_network, disable_telemetry
-from medtask.records import Fault, Generated, Limits, Prompt, Scores
+from medtask.records import Fault, Limits, Prompt, Scores
 
 MAX_LOGPROB_IDS = 128  # MAX_LOGPROB_TOKEN_IDS of vllm/sampling_params.py
 # own tokens of the rows that are handed over together; vLLM forms its own batches from them
@@ -57,7 +54,7 @@ VLLM_PROBE_TOLERANCES = PROBE_TOLERANCES | {"float32": 1e-3}
 # of ours vLLM asks the network for one.
 OFFLINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
 
-# A sequence of tokens, and some of those whose log-probabilities behind it are wanted.
+# A sequence of tokens, and tokens whose log-probabilities are needed behind it.
 LogprobKey = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -127,7 +124,7 @@ def load_vllm(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> VllmEng
 
 
 def _import_vllm() -> Any:
-    """The package, imported with its telemetry off. MissingExtra where it cannot be."""
+    """Import the package with its telemetry off; raises MissingExtra."""
     disable_telemetry()
     try:
         with block_network():
@@ -160,7 +157,7 @@ def _create_llm(
                 enable_prefix_caching=True,
                 max_logprobs=MAX_LOGPROB_IDS,
                 logprobs_mode="raw_logprobs",  # before temperature and constraint
-                # a model's own settings, a repetition penalty among them, have no voice
+                # a model's own settings, a repetition penalty among them, are ignored
                 generation_config="vllm",
                 seed=0,
                 disable_log_stats=True,
@@ -198,7 +195,7 @@ class VllmEngine(PackedEngine):
         self.llm = llm
         self.info = info
         self.max_input_tokens = self.context_tokens = max_input_tokens
-        self.ends = eos_token_ids
+        self._eos_token_ids = eos_token_ids
         self.chat = detect_chat_format(HfTokenizer(llm.get_tokenizer()))
         self.caps = Caps(
             score="exact", generate=True, schema=True, thinking_markers=self.chat.thinking.is_native
@@ -220,7 +217,7 @@ class VllmEngine(PackedEngine):
         )
         ms = (time.perf_counter() - start) * 1000 / len(pack)
         for place, request in enumerate(pack):
-            # Shared out evenly; the first row pays for what is left over.
+            # Divided evenly; the first row takes the remainder.
             read, reused = (
                 count // len(pack) + (count % len(pack) if place == 0 else 0)
                 for count in (self._tokens_read, self._tokens_reused)
@@ -233,66 +230,41 @@ class VllmEngine(PackedEngine):
                 ms,
             )
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        limits: Limits,
-        cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
-    ) -> Iterator[Generated | Fault]:
-        """See Engine.generate. vLLM shows a text when it is whole, and knows no deadline."""
-        stop_conditions = find_stop_conditions(self.chat, limits, self.ends)
+    def create_sequences(self, prompts: Sequence[Prompt], limits: Limits) -> list[DecodingSequence]:
+        # vLLM constrains texts to a schema by itself.
+        return super().create_sequences(prompts, replace(limits, schema=None))
 
-        def create() -> Sequence[DecodingSequence]:
-            return create_sequences(
-                self.chat,
-                prompts,
-                replace(limits, schema=None),
-                stop_conditions,
-                self.max_input_tokens,
-                _refuse_constraints,
-            )
+    def decode(
+        self, seqs: Sequence[DecodingSequence], limits: Limits, on_update: SequenceCallback
+    ) -> Iterator[DecodingSequence]:
+        """See PackedEngine. vLLM has no deadline, and returns texts when they are whole."""
+        stop_conditions = self.find_stop_conditions(limits)
+        shared: dict[str, Any] = {
+            "max_tokens": limits.max_tokens,
+            "temperature": limits.temperature,
+            "top_p": limits.top_p,
+            "logprobs": 0,
+            "stop": [stop for stop in stop_conditions.stop_texts if stop],
+            "stop_token_ids": sorted(stop_conditions.token_ids),
+            "skip_special_tokens": not limits.think,
+        }
+        if limits.schema is not None:
+            shared["structured_outputs"] = _make_structured_outputs(limits.schema)
+        sampling_options = [
+            {**shared, "seed": derive_row_seed(limits.seed, seq.record_id)} for seq in seqs
+        ]
+        outputs = self._generate([seq.tokens for seq in seqs], sampling_options)
+        for seq, output in zip(seqs, outputs, strict=True):
+            _replay_tokens(seq, output.outputs[0])
+            seq.tokens_reused = output.num_cached_tokens or 0
+            seq.tokens_read = len(seq.tokens) - seq.tokens_reused
+            yield seq
 
-        def decode(
-            seqs: Sequence[DecodingSequence], on_update: SequenceCallback
-        ) -> Iterator[DecodingSequence]:
-            constraint_options = (
-                {"structured_outputs": _make_structured_outputs(limits.schema)}
-                if limits.schema is not None
-                else {}
-            )
-            shared = {
-                "max_tokens": limits.max_tokens,
-                "temperature": limits.temperature,
-                "top_p": limits.top_p,
-                "logprobs": 0,
-                **constraint_options,
-            }
-            stops = {
-                "stop": [stop for stop in stop_conditions.stop_texts if stop],
-                "stop_token_ids": sorted(stop_conditions.token_ids),
-            }
-            sampling_options = [
-                {
-                    **shared,
-                    **stops,
-                    "skip_special_tokens": not limits.think,
-                    "seed": derive_row_seed(limits.seed, seq.record_id),
-                }
-                for seq in seqs
-            ]
-            for seq, output in zip(
-                seqs, self._generate([seq.tokens for seq in seqs], sampling_options), strict=True
-            ):
-                _replay_tokens(seq, output.outputs[0])
-                seq.tokens_reused = output.num_cached_tokens or 0
-                seq.tokens_read = len(seq.tokens) - seq.tokens_reused
-                yield seq
-
-        return generate_texts(prompts, cached, on_text, create, decode)
+    def get_eos_token_ids(self) -> Sequence[int | None]:
+        return self._eos_token_ids
 
     def compute_logprobs_by_id(self, queries: Sequence[LogprobQuery]) -> Sequence[QueryLogprobs]:
-        """See tokens.walk.Tell: one request for each place at which something is wanted."""
+        """See trie_scoring.LogprobsFunction; one request for each position of a query."""
         keys = list(dict.fromkeys(_split_queries(queries, MAX_LOGPROB_IDS)))
         sampling_options = [
             {
@@ -313,7 +285,7 @@ class VllmEngine(PackedEngine):
     def compute_logprobs_by_prompt(
         self, queries: Sequence[LogprobQuery]
     ) -> Sequence[QueryLogprobs]:
-        """As tell_quickly, by one whole prompt for each candidate, read anew."""
+        """As compute_logprobs_by_id, with a whole prompt read anew for each token."""
         keys = list(dict.fromkeys(_split_queries(queries, 1)))
         sampling_options = [{"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}] * len(keys)
         outputs = self._generate([tokens + ids for tokens, ids in keys], sampling_options)
@@ -324,9 +296,7 @@ class VllmEngine(PackedEngine):
         )
 
     def compare_logprob_methods(self, prompts: Sequence[Prompt]) -> float:
-        """The largest difference of any probability between the two ways (inf where vLLM does not
-        know the fast one).
-        """
+        """The largest difference of a probability between both ways; inf without the fast one."""
         tokenized_branches = [
             tokenized
             for request in self.tokenize_prompts(prompts)
@@ -352,9 +322,7 @@ class VllmEngine(PackedEngine):
         """vLLM's RequestOutputs, one per prompt."""
         from vllm import SamplingParams
 
-        tokens = [
-            {"prompt_token_ids": list(prompt)} for prompt in prompts
-        ]  # a TokensPrompt is a TypedDict
+        tokens = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         settings = [SamplingParams(**one) for one in sampling_options]
         try:
             outputs: Sequence[Any] = (
@@ -375,7 +343,7 @@ class VllmEngine(PackedEngine):
 
 
 def _split_queries(queries: Sequence[LogprobQuery], max_ids: int) -> Iterator[LogprobKey]:
-    """What readings want, by place, at most so many tokens at a time."""
+    """The sequences and tokens that queries ask for, at most so many tokens at a time."""
     for query in queries:
         for place, token_ids in query.all_targets.items():
             for start in range(0, len(token_ids), max_ids):
@@ -400,9 +368,7 @@ def _collect_logprobs(
 
 
 def _replay_tokens(seq: DecodingSequence, output: Any) -> None:
-    """Let a draft take the tokens that vLLM wrote, so that a text ends and is cut as every engine's
-    does.
-    """
+    """Append the tokens that vLLM generated, so that a text ends as with every engine."""
     for token, candidate_logprobs in zip(output.token_ids, output.logprobs, strict=True):
         if seq.is_finished:
             return
@@ -415,10 +381,6 @@ def _make_structured_outputs(schema: Mapping[str, object]) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
     return StructuredOutputsParams(json=remove_quote_keywords(schema), disable_any_whitespace=True)
-
-
-def _refuse_constraints() -> ConstraintFactory:
-    raise AssertionError("vLLM holds texts to a schema by itself")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from medtask.engines.decoding.constraints import GrammarConstraint
 from medtask.engines.decoding.sequence import DecodingSequence, StopConditions
-from medtask.engines.decoding.token_selection import advance_sequences
+from medtask.engines.decoding.token_selection import NumpyLogits, advance_sequences
 from medtask.records import Fault, Generated, Limits, Message, Prompt
 
 LOGITS = np.array([2.0, 1.0, 0.0, -1.0, -30.0, -np.inf], dtype=np.float32)
@@ -59,7 +59,7 @@ def finish_draft(draft: DecodingSequence) -> Generated:
 
 def test_the_likeliest_token_is_taken_with_its_probability_over_the_whole_vocabulary() -> None:
     drafts = [make_draft(), make_draft()]
-    advance_sequences(drafts, np.stack((LOGITS, LOGITS[::-1] + 100)))
+    advance_sequences(drafts, NumpyLogits(np.stack((LOGITS, LOGITS[::-1] + 100))))
     whole = math.log(sum(math.exp(value) for value in LOGITS))
     assert [finish_draft(draft).text for draft in drafts] == ["a", "f"]
     assert [finish_draft(draft).logprob for draft in drafts] == pytest.approx(
@@ -69,7 +69,7 @@ def test_the_likeliest_token_is_taken_with_its_probability_over_the_whole_vocabu
 
 def test_a_constraint_moves_the_choice_and_not_the_probability() -> None:
     drafts = [make_draft(mask=FixedMask(1, 2)), make_draft(mask=FixedMask(4))]
-    advance_sequences(drafts, np.stack((LOGITS, LOGITS)))
+    advance_sequences(drafts, NumpyLogits(np.stack((LOGITS, LOGITS))))
     whole = math.log(sum(math.exp(value) for value in LOGITS))
     assert [finish_draft(draft).text for draft in drafts] == ["b", "e"]
     assert [finish_draft(draft).logprob for draft in drafts] == pytest.approx(
@@ -80,7 +80,7 @@ def test_a_constraint_moves_the_choice_and_not_the_probability() -> None:
 def test_tokens_are_drawn_among_those_that_are_allowed_and_repeatably() -> None:
     def draw(seed: int, only: FixedMask | None) -> str:
         draft = make_draft(mask=only, temperature=1.0, seed=seed)
-        advance_sequences([draft], LOGITS[None])
+        advance_sequences([draft], NumpyLogits(LOGITS[None]))
         return finish_draft(draft).text
 
     free = [draw(seed, None) for seed in range(60)]
@@ -94,6 +94,6 @@ def test_numbers_that_are_none_fail_the_row_alone(broken: float) -> None:
     logits = np.stack((LOGITS, LOGITS))
     logits[0, 2] = broken
     drafts = [make_draft(), make_draft()]
-    advance_sequences(drafts, logits)
+    advance_sequences(drafts, NumpyLogits(logits))
     assert isinstance(drafts[0].to_result(), Fault)
     assert finish_draft(drafts[1]).text == "a"

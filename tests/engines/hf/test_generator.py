@@ -16,14 +16,13 @@ import torch
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.decoding.repetition import MIN_LOOP_TOKENS
-from medtask.engines.hf import scheduler as desk_module
+from medtask.engines.hf import decoding as desk_module
 from medtask.engines.hf.attention import ATTENTION
-from medtask.engines.hf.engine import HfEngine
-from medtask.engines.hf.generator import MAX_RUNNING
+from medtask.engines.hf.decoding import measure_token_bytes
+from medtask.engines.hf.engine import MAX_RUNNING, HfEngine
 from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.load import load_hf
 from medtask.engines.hf.memory import measure_kv_budget_bytes
-from medtask.engines.hf.scheduler import measure_token_bytes
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
@@ -72,7 +71,7 @@ def generate_reference_tokens(engine: HfEngine, prompt: Prompt, count: int) -> l
     prompt.
     """
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
-    ends = sorted(engine.generator.find_stop_conditions(LONG_LIMITS).token_ids)
+    ends = sorted(engine.find_stop_conditions(LONG_LIMITS).token_ids)
     engine.model.set_attn_implementation("eager")
     out = engine.model.generate(
         tokens,
@@ -130,9 +129,9 @@ def llama() -> HfEngine:
 
 @pytest.fixture
 def rows(request: pytest.FixtureRequest, engine: HfEngine) -> Iterator[int]:
-    engine.generator.max_running = request.param
+    engine.max_running = request.param
     yield request.param
-    engine.generator.max_running = MAX_RUNNING
+    engine.max_running = MAX_RUNNING
 
 
 @pytest.fixture(scope="module")
@@ -250,10 +249,10 @@ def test_chance_depends_on_the_seed_and_the_record_alone(llama: HfEngine) -> Non
     warm = replace(LONG_LIMITS, temperature=1.0, top_p=0.9, seed=5)
     together = generate_texts(llama, make_prompts(), warm)
     assert generate_texts(llama, make_prompts(), warm).keys() == together.keys()
-    llama.generator.max_running = 2
+    llama.max_running = 2
     for row, result in generate_texts(llama, make_prompts(), warm).items():
         assert result.text == together[row].text
-    llama.generator.max_running = MAX_RUNNING
+    llama.max_running = MAX_RUNNING
     assert generate_texts(llama, make_prompts()[3:4], warm)["3"].text == together["3"].text
     assert (
         generate_texts(llama, make_prompts()[3:4], replace(warm, seed=6))["3"].text
@@ -423,12 +422,12 @@ def test_out_of_memory_halves_the_rows_and_loses_no_word(
         return run_pass(decoder, plan)
 
     monkeypatch.setattr(desk_module, "run_forward_pass", fail_above_limit)
-    room = llama.generator.kv_budget_bytes
+    room = llama.kv_budget_bytes
     after = generate_texts(llama, make_prompts())
     assert room
-    assert llama.generator.kv_budget_bytes
-    assert llama.generator.kv_budget_bytes < room
-    llama.generator.kv_budget_bytes = room
+    assert llama.kv_budget_bytes
+    assert llama.kv_budget_bytes < room
+    llama.kv_budget_bytes = room
     assert {row: result.text for row, result in after.items()} == {
         row: result.text for row, result in whole.items()
     }
@@ -446,9 +445,9 @@ def test_a_row_that_never_fits_fails_alone(
         return run_pass(decoder, plan)
 
     monkeypatch.setattr(desk_module, "run_forward_pass", fail_on_long_rows)
-    room = llama.generator.kv_budget_bytes
+    room = llama.kv_budget_bytes
     results = {result.record_id: result for result in llama.generate(make_prompts(), LONG_LIMITS)}
-    llama.generator.kv_budget_bytes = room
+    llama.kv_budget_bytes = room
     assert isinstance(results["2"], Fault)
     assert results["2"].status is Status.FAILED
     assert results.keys() == {prompt.record_id for prompt in make_prompts()}
@@ -501,7 +500,7 @@ def test_rows_at_once_follow_from_memory(llama: HfEngine, monkeypatch: pytest.Mo
         (measure_kv_budget_bytes(llama.model), len(TEXTS)),
     ):
         widths.clear()
-        monkeypatch.setattr(llama.generator, "kv_budget_bytes", room)
+        monkeypatch.setattr(llama, "kv_budget_bytes", room)
         assert len(generate_texts(llama, make_prompts())) == len(TEXTS)
         assert max(widths) == rows
 
@@ -560,7 +559,7 @@ def test_thoughts_end_where_the_family_ends_them() -> None:
     free = generate_texts(engine, [prompt], Limits(50, think=True, stop_repetition=False))["2"].text
     at = len(free) // 2
     thinking = replace(engine.chat.thinking, stop_texts=(free[at : at + 4],))
-    engine.generator.chat = replace(engine.chat, thinking=thinking)
+    engine.chat = replace(engine.chat, thinking=thinking)
     thoughts = generate_texts(engine, [prompt], Limits(50, think=True, stop_repetition=False))["2"]
     assert thoughts.finish_reason == "stop"
     assert thoughts.text == free[: free.index(thinking.stop_texts[0])].rstrip()
@@ -572,14 +571,12 @@ def test_a_special_token_can_end_thoughts_and_does_not_show_in_them(llama: HfEng
     token = llama.chat.tokenizer.encode([special])[0][0]
     bias = torch.zeros(llama.model.config.vocab_size)
     bias[token] = 1e4
-    head = llama.runner.head
+    head, chat = llama.runner.head, llama.chat
     for stops, ended in (((special,), "stop"), (("</think>",), "length")):
         llama.runner.head = replace(head, bias=bias)
-        llama.generator.chat = replace(
-            llama.chat, thinking=replace(llama.chat.thinking, stop_texts=stops)
-        )
+        llama.chat = replace(llama.chat, thinking=replace(llama.chat.thinking, stop_texts=stops))
         thoughts = generate_texts(llama, make_prompts()[:1], Limits(5, think=True))["0"]
-        llama.runner.head, llama.generator.chat = head, llama.chat
+        llama.runner.head, llama.chat = head, chat
         assert (thoughts.text, thoughts.finish_reason) == ("", ended)
     assert free.text
 

@@ -1,37 +1,81 @@
-"""The next token of every draft, chosen from logits in numpy: for engines that show them there."""
+"""The next token of every sequence, chosen from the model's logits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtask.engines.decoding.constraints import compute_allowed_tokens
 from medtask.engines.decoding.sequence import DecodingSequence
+from medtask.engines.tokens.trie import logsumexp
 
 
-def advance_sequences(seqs: Sequence[DecodingSequence], logits: NDArray[np.float32]) -> None:
-    """Let every draft take its next token by its row of logits [drafts, vocabulary].
+class NextTokenLogits(Protocol):
+    """Logits [rows, vocabulary], where the engine has them."""
 
-    The drafts are written by the same limits: all of them are held to a constraint, or none is.
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    def mask(self, allowed: NDArray[np.bool_]) -> NextTokenLogits:
+        """The logits with minus infinity where a token is not allowed [rows, vocabulary]."""
+
+    def argmax(self) -> list[int]:
+        """The likeliest token of each row."""
+
+    def to_numpy(self) -> NDArray[np.floating]:
+        """The logits [rows, vocabulary]."""
+
+    def compute_logprobs(self, tokens: Sequence[int]) -> list[float]:
+        """The log-probability of one token per row, over the whole vocabulary; NaN for a row whose
+        numbers are not finite.
+        """
+
+
+class NumpyLogits:
+    """Logits in numpy."""
+
+    def __init__(self, logits: NDArray[np.floating]) -> None:
+        self.logits = logits
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.logits.shape[1])
+
+    def mask(self, allowed: NDArray[np.bool_]) -> NumpyLogits:
+        return NumpyLogits(np.where(allowed, self.logits, -np.inf))
+
+    def argmax(self) -> list[int]:
+        tokens: list[int] = self.logits.argmax(axis=1).tolist()
+        return tokens
+
+    def to_numpy(self) -> NDArray[np.floating]:
+        return self.logits
+
+    def compute_logprobs(self, tokens: Sequence[int]) -> list[float]:
+        return [
+            float(row[token]) - logsumexp(row)
+            for row, token in zip(self.logits, tokens, strict=True)
+        ]
+
+
+def advance_sequences(seqs: Sequence[DecodingSequence], logits: NextTokenLogits) -> None:
+    """Append the next token to every sequence.
+
+    The sequences have the same limits: all of them have a constraint, or none has.
     """
     constraints = [seq.constraint for seq in seqs if seq.constraint]
     allowed = (
-        np.where(compute_allowed_tokens(constraints, logits.shape[1]), logits, -np.inf)
+        logits.mask(compute_allowed_tokens(constraints, logits.vocabulary_size))
         if constraints
         else logits
     )
-    for seq, row, own in zip(seqs, allowed, logits, strict=True):
-        token = int(row.argmax()) if seq.is_greedy else seq.sample_token(row)
-        seq.append_token(token, _compute_logprob(own, token))
-
-
-def _compute_logprob(logits: NDArray[np.float32], token: int) -> float:
-    """Log-probability of one token over the whole vocabulary, whatever was allowed; NaN where no
-    number of the row can be used.
-    """
-    peak = logits.max()
-    if not np.isfinite(peak):
-        return float("nan")
-    return float(logits[token] - peak) - float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+    tokens = (
+        allowed.argmax()
+        if seqs[0].is_greedy
+        else [seq.sample_token(row) for seq, row in zip(seqs, allowed.to_numpy(), strict=True)]
+    )
+    for seq, token, logprob in zip(seqs, tokens, logits.compute_logprobs(tokens), strict=True):
+        seq.append_token(token, logprob)

@@ -1,12 +1,13 @@
-"""The slow way to write: transformers' own generation, one row at a time, told each token by the
-draft.
+"""The slow way to generate: transformers' own loop, one row at a time; the sequence selects each
+token.
 
-The fast way is held against it, and it writes where packing fails: whatever a model keeps of its
-past (keys and values, recurrent states), its own code knows how to carry it on.
+The fast way is compared with it, and it is used where packing fails: a model's own code carries on
+whatever state it keeps (keys and values, recurrent states).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from medtask.engines.decoding.sequence import DecodingSequence
-from medtask.engines.hf.token_selection import advance_sequences_torch
+from medtask.engines.decoding.token_selection import advance_sequences
+from medtask.engines.hf.decoding import TorchLogits
 
 
 @torch.inference_mode()
@@ -24,25 +26,27 @@ def generate_reference(
     max_tokens: int,
     on_update: Callable[[DecodingSequence], None],
 ) -> None:
-    """Write one draft to its end."""
+    """Generate the text of one sequence."""
     from transformers import GenerationConfig
 
     def select_token(tokens: Tensor, logits: Tensor) -> Tensor:
-        advance_sequences_torch([seq], logits.float())
+        advance_sequences([seq], TorchLogits(logits.float()))
         seq.tokens_read += tokens.shape[1] if seq.tokens_read == 0 else 1
         on_update(seq)
         forced_logits = torch.full_like(logits, -torch.inf)
         forced_logits[0, seq.tokens[-1]] = (
-            0  # where the draft is done, any token does: it is dropped
+            0  # once the sequence is finished any token does: it is dropped
         )
         return forced_logits
 
     def is_finished(tokens: Tensor, logits: Tensor, **unused: Any) -> Tensor:
         return torch.tensor([seq.is_finished], device=tokens.device)
 
+    start = time.perf_counter()
+    seq.start_timer()
     tokens = torch.tensor([seq.tokens], device=model.device)
-    # What the model's own settings say fills every gap in those that are passed, and a repetition
-    # penalty among them would be a second voice in the choice.
+    # The model's own settings fill every gap in those that are passed, and a repetition penalty
+    # among them would change the choice.
     settings, model.generation_config = model.generation_config, GenerationConfig()
     try:
         model.generate(
@@ -56,3 +60,4 @@ def generate_reference(
         )
     finally:
         model.generation_config = settings
+    seq.ms += (time.perf_counter() - start) * 1000

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llama_cpp
 
 from medtask.engines.base import Caps, EngineInfo
-from medtask.engines.decoding.constraints import ConstraintFactory
-from medtask.engines.decoding.generation import SequenceCallback, generate_texts
-from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
+from medtask.engines.decoding.preparation import find_common_prefix
+from medtask.engines.decoding.scheduler import Scheduler, SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.llamacpp.context import MAX_SEQUENCES, LlamaContext
+from medtask.engines.llamacpp.decoding import LlamaCppDecodingBackend
 from medtask.engines.llamacpp.model_runner import LlamaCppModelRunner
-from medtask.engines.llamacpp.scheduler import decode_sequences
 from medtask.engines.llamacpp.tokenizer import GgufTokenizer
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.trie_scoring import score_branches
-from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores
+from medtask.records import BranchScores, Fault, Limits, Scores
 
 # Own tokens of the rows that are read together. A token is compared with all that the context
 # holds, so more costs a CPU time.
 CPU_BUDGET_TOKENS, GPU_BUDGET_TOKENS = 256, 2048
+MAX_RUNNING = 64  # rows that are generated together: all that callers ask for at once
 TRIE_RESERVE_TOKENS = 1024  # tokens that further levels of the tries may take besides
 
 
@@ -57,7 +57,6 @@ class LlamaCppEngine(PackedEngine):
         )
         self.runner = LlamaCppModelRunner(context)
         self._tokenizer = tokenizer
-        self._constraint_factory: ConstraintFactory | None = None
 
     def score_pack(
         self, pack: Sequence[PromptRequest], shared_tokens: int
@@ -87,30 +86,30 @@ class LlamaCppEngine(PackedEngine):
                 ms * tokens,
             )
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        limits: Limits,
-        cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
-    ) -> Iterator[Generated | Fault]:
-        def create() -> Sequence[DecodingSequence]:
-            stop_conditions = find_stop_conditions(self.chat, limits, self._tokenizer.eos_token_ids)
-            return create_sequences(
-                self.chat,
-                prompts,
-                limits,
-                stop_conditions,
-                self.max_input_tokens,
-                self._get_constraint_factory,
-            )
+    def decode(
+        self, seqs: Sequence[DecodingSequence], limits: Limits, on_update: SequenceCallback
+    ) -> Iterator[DecodingSequence]:
+        start = time.perf_counter()
+        prefix = find_common_prefix(seqs)
+        longest = max(seq.prompt_length for seq in seqs) - len(prefix) + limits.max_tokens
+        max_running = max(
+            1,
+            min(
+                MAX_RUNNING,
+                MAX_SEQUENCES - 1,
+                len(seqs),
+                (self.max_cells - len(prefix)) // longest,
+            ),
+        )
+        seqs[0].tokens_read += self.runner.cache_prefix(prefix, max_running * longest)
+        seqs[0].ms += (time.perf_counter() - start) * 1000
+        backend = LlamaCppDecodingBackend(self.runner.context, len(prefix), max_running)
+        yield from Scheduler(backend, sorted(seqs, key=lambda seq: -seq.prompt_length)).run(
+            on_update
+        )
 
-        def decode(
-            seqs: Sequence[DecodingSequence], on_update: SequenceCallback
-        ) -> Iterator[DecodingSequence]:
-            return decode_sequences(self.runner, seqs, limits.max_tokens, self.max_cells, on_update)
-
-        return generate_texts(prompts, cached, on_text, create, decode)
+    def get_eos_token_ids(self) -> Sequence[int | None]:
+        return tuple(self._tokenizer.eos_token_ids)
 
     def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
         longest = max(
@@ -142,9 +141,3 @@ class LlamaCppEngine(PackedEngine):
         found = [tuple(next(scores) for _ in request.tokenized_branches) for request in pack]
         self.runner.drop_sequences()
         return found
-
-    def _get_constraint_factory(self) -> ConstraintFactory:
-        self._constraint_factory = self._constraint_factory or ConstraintFactory(
-            self._tokenizer, self._tokenizer.vocabulary_size, self._tokenizer.eos_token_ids
-        )
-        return self._constraint_factory

@@ -4,37 +4,24 @@ exactly.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from medtask.engines.base import Caps, EngineInfo
-from medtask.engines.decoding.constraints import ConstraintFactory
-from medtask.engines.decoding.generation import SequenceCallback, generate_texts
-from medtask.engines.decoding.preparation import (
-    create_sequences,
-    find_common_prefix,
-    find_stop_conditions,
-)
+from medtask.engines.decoding.preparation import find_common_prefix
+from medtask.engines.decoding.scheduler import Scheduler, SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence
-from medtask.engines.decoding.token_selection import advance_sequences
-from medtask.engines.mlx.model_runner import (
-    BUDGET_TOKENS,
-    MAX_BATCH_ROWS,
-    MlxModelRunner,
-    split_rows,
-)
+from medtask.engines.mlx.decoding import MlxDecodingBackend, translate_errors
+from medtask.engines.mlx.model_runner import BUDGET_TOKENS, MAX_BATCH_ROWS, MlxModelRunner
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix, detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie_scoring import LogprobQuery, score_branches
-from medtask.errors import EngineError
-from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores
+from medtask.records import BranchScores, Fault, Limits, Scores
 
 
 class MlxEngine(PackedEngine):
@@ -59,7 +46,7 @@ class MlxEngine(PackedEngine):
         self.budget_tokens = BUDGET_TOKENS
         self.chat = detect_chat_format(HfTokenizer(tokenizer))
         self.max_input_tokens = self.context_tokens = max_input_tokens
-        self.ends = eos_token_ids
+        self._eos_token_ids = eos_token_ids
         self.caps = Caps(
             score="exact",
             generate=True,
@@ -67,14 +54,13 @@ class MlxEngine(PackedEngine):
             thinking_markers=self.chat.thinking.is_native,
             batch_invariant=info.identity["dtype"] == "float32",
         )
-        self._constraint_factory: ConstraintFactory | None = None
 
     def score_pack(
         self, pack: Sequence[PromptRequest], shared_tokens: int
     ) -> Iterator[Scores | Fault]:
         start = time.perf_counter()
         self.runner.tokens_read = 0
-        with _translate_errors():
+        with translate_errors():
             if self.runner.batched:
                 self.runner.cache_prefix(pack[0].paths[0][:shared_tokens])
                 self.runner.compute_logits(
@@ -99,30 +85,25 @@ class MlxEngine(PackedEngine):
                 ms / len(pack),
             )
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        limits: Limits,
-        cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
-    ) -> Iterator[Generated | Fault]:
-        def create() -> Sequence[DecodingSequence]:
-            return create_sequences(
-                self.chat,
-                prompts,
-                limits,
-                find_stop_conditions(self.chat, limits, self.ends),
-                self.max_input_tokens,
-                self._get_constraint_factory,
-            )
+    def decode(
+        self, seqs: Sequence[DecodingSequence], limits: Limits, on_update: SequenceCallback
+    ) -> Iterator[DecodingSequence]:
+        ordered = sorted(seqs, key=lambda seq: -seq.prompt_length)
+        prefix: tuple[int, ...] = ()
+        if self.runner.batched:
+            start = time.perf_counter()
+            prefix = find_common_prefix(seqs)
+            with translate_errors():
+                ordered[0].tokens_read += self.runner.cache_prefix(prefix)
+            ordered[0].ms += (time.perf_counter() - start) * 1000
+        backend = MlxDecodingBackend(self.runner, len(prefix), limits.max_tokens)
+        yield from Scheduler(backend, ordered).run(on_update)
 
-        def decode(
-            seqs: Sequence[DecodingSequence], on_update: SequenceCallback
-        ) -> Iterator[DecodingSequence]:
-            with _translate_errors():
-                yield from self._decode(seqs, limits.max_tokens, on_update) if seqs else ()
+    def get_eos_token_ids(self) -> Sequence[int | None]:
+        return self._eos_token_ids
 
-        return generate_texts(prompts, cached, on_text, create, decode)
+    def count_logits(self) -> int:
+        return int(self.runner.model(mx.array([[0]])).shape[-1])
 
     def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
         return score_branches(
@@ -137,74 +118,6 @@ class MlxEngine(PackedEngine):
     def close(self) -> None:
         del self.runner
         mx.clear_cache()
-
-    def _get_constraint_factory(self) -> ConstraintFactory:
-        if self._constraint_factory is None:
-            vocabulary = self.runner.model(mx.array([[0]])).shape[-1]
-            self._constraint_factory = ConstraintFactory(
-                self.chat.tokenizer,
-                vocabulary,
-                find_stop_conditions(self.chat, Limits(1), self.ends).token_ids,
-            )
-        return self._constraint_factory
-
-    def _decode(
-        self, seqs: Sequence[DecodingSequence], max_tokens: int, on_update: SequenceCallback
-    ) -> Iterator[DecodingSequence]:
-        """Rows in batches, the longest first; those that are done leave their batch."""
-        ordered = sorted(seqs, key=lambda seq: -seq.prompt_length)
-        if not self.runner.batched:
-            for seq in ordered:
-                yield from self._decode_batch([seq], 0, on_update)
-            return
-        start = time.perf_counter()
-        prefix = find_common_prefix(seqs)
-        ordered[0].tokens_read += self.runner.cache_prefix(prefix)
-        ordered[0].ms += (time.perf_counter() - start) * 1000
-        for part in split_rows([seq.prompt_length for seq in ordered], len(prefix), max_tokens):
-            yield from self._decode_batch(ordered[part], len(prefix), on_update)
-
-    def _decode_batch(
-        self, running: list[DecodingSequence], shared_tokens: int, on_update: SequenceCallback
-    ) -> Iterator[DecodingSequence]:
-        start = time.perf_counter()
-        for seq in running:
-            seq.start_timer()
-            seq.tokens_read += seq.prompt_length - shared_tokens
-            seq.tokens_reused += shared_tokens
-        caches, found = self.runner.prefill_rows(
-            [tuple(seq.tokens) for seq in running], [1] * len(running)
-        )
-        logits = np.concatenate(found)
-        while True:
-            advance_sequences(running, logits)
-            now = time.perf_counter()
-            for seq in running:
-                seq.ms += (now - start) * 1000 / len(running)
-            start = now
-            on_update(running[0])
-            yield from (seq for seq in running if seq.is_finished)
-            left = [place for place, seq in enumerate(running) if not seq.is_finished]
-            if not left:
-                return
-            if len(left) < len(running):
-                for cache in caches:
-                    cache.filter(left)
-            running = [running[place] for place in left]
-            logits = self.runner.decode_step(caches, [seq.tokens[-1] for seq in running])
-            for seq in running:
-                seq.tokens_read += 1
-
-
-@contextlib.contextmanager
-def _translate_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        raise EngineError(
-            f"the model failed on a batch ({type(error).__name__})",
-            fix="close other programs, or take a smaller or a quantised model",
-        ) from error
 
 
 def _find_row_prefixes(pack: Sequence[PromptRequest], shared_tokens: int) -> list[tuple[int, ...]]:

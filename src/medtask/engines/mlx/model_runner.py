@@ -134,23 +134,27 @@ class MlxModelRunner:
         return mx.concatenate(logits, axis=1) if logits else None
 
 
-def split_rows(
-    lengths: Sequence[int], shared_tokens: int, extra_tokens: int = 0
-) -> Iterator[slice]:
-    """Parts of rows, the longest first, that one pass can take; of a single row always.
-    ``extra_tokens``: tokens that each will get yet.
+def fits_into_pass(count: int, longest: int, shared_tokens: int, extra_tokens: int = 0) -> bool:
+    """Whether one pass can take ``count`` rows of at most ``longest`` tokens.
+
+    ``shared_tokens`` of each are cached; each will get ``extra_tokens`` more.
     """
+    return (
+        count <= MAX_BATCH_ROWS
+        and count * max(1, longest - shared_tokens) <= BUDGET_TOKENS
+        and count * (longest + extra_tokens) <= MAX_KV_TOKENS
+    )
+
+
+def split_rows(lengths: Sequence[int], shared_tokens: int) -> Iterator[slice]:
+    """Parts of rows, the longest first, that fit into one pass; a single row always does."""
     start = 0
     while start < len(lengths):
-        longest = lengths[start]
-        stop = start + max(
-            1,
-            min(
-                MAX_BATCH_ROWS,
-                BUDGET_TOKENS // max(1, longest - shared_tokens),
-                MAX_KV_TOKENS // (longest + extra_tokens),
-            ),
-        )
+        stop = start + 1
+        while stop < len(lengths) and fits_into_pass(
+            stop + 1 - start, lengths[start], shared_tokens
+        ):
+            stop += 1
         yield slice(start, stop)
         start = stop
 
