@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from medtask.tables.table import Table
     from medtask.tasks.load import load_task
     from medtask.tasks.task import Task
+    from medtask.training.search.tune import tune
+    from medtask.training.train import train
+    from medtask.training.trained_model import TrainedModel
 
     __version__: str
 
@@ -42,6 +45,7 @@ _PUBLIC_MODULES = {
     "Status": "medtask.records",
     "Table": "medtask.tables.table",
     "Task": "medtask.tasks.task",
+    "TrainedModel": "medtask.training.trained_model",
     "audit": "medtask.runs.audit",
     "compare": "medtask.runs.comparison",
     "evaluate": "medtask.runs.evaluation",
@@ -51,6 +55,8 @@ _PUBLIC_MODULES = {
     "predict": "medtask.prediction.predictor",
     "read_table": "medtask.tables.read",
     "run": "medtask.runs.local_run",
+    "train": "medtask.training.train",
+    "tune": "medtask.training.search.tune",
 }
 _NAMES_IN_MODULES = {"Model": "Engine"}  # public names that differ from those of the definition
 
@@ -64,6 +70,7 @@ __all__ = [
     "Status",
     "Table",
     "Task",
+    "TrainedModel",
     "__version__",
     "audit",
     "compare",
@@ -74,6 +81,8 @@ __all__ = [
     "predict",
     "read_table",
     "run",
+    "train",
+    "tune",
 ]
 
 
