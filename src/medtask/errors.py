@@ -9,7 +9,7 @@
       EngineError           5   the model cannot answer
         ModelNotFound       5   no such model here, or it may not be fetched
         MissingExtra        5   an optional package is not installed
-        TooBig              5   the model does not fit into the memory that it may use
+        ModelTooLarge       5   the model does not fit into the memory that it may use
       RunLocked             6   another process works on the same run folder
       StorageError          7   the disk is full, read-only or gone
       RunMismatch           8   the run folder belongs to another task, model or table
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 
 class MedtaskError(Exception):
-    """What happened, in one sentence; ``fix`` says in one sentence what to do about it."""
+    """The message is one sentence; ``fix`` is one sentence about what to do."""
 
     exit_code = 1
 

@@ -1,6 +1,4 @@
-"""The words that all floors share: what goes in, what an engine is asked, what it says, what comes
-out.
-"""
+"""Records shared by all layers: Record, Prompt, Scores, Generated, Answer."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a candidate stands for, for engines that read no chat (encoders, TF-IDF): a label's
-    name, and its definition if any.
-    """
+    """What a candidate means, for engines that read no chat (encoders, TF-IDF)."""
 
     name: str
     definition: str = ""
@@ -49,12 +45,15 @@ class Description:
 class Branch:
     """Candidate continuations of one prompt, of which exactly one is the answer.
 
-    ``ask`` is added to the last user turn, for this branch alone. ``prefix`` is what the model's
-    own turn begins with, before any candidate; ``candidates`` are the candidates. ``weigh``: "set"
-    asks for each tail's share of the probability that the tails have together, each closed by the
-    end of the turn; "text" for the plain log-likelihood of each tail's own tokens, over the whole
-    vocabulary. ``descriptions``: what each tail stands for; a lone one is what the branch asks
-    about, to which the first tail says yes and the second no.
+    Attributes:
+        prefix: The beginning of the model's turn, before any candidate.
+        candidates: The continuations.
+        ask: Text added to the last user turn, for this branch alone.
+        weigh: "set" for the probability of each candidate among all of them, each closed by the
+            end of the turn; "text" for the log-likelihood of each candidate's own tokens over the
+            whole vocabulary.
+        descriptions: What each candidate means. A single one is what the branch asks about: the
+            first candidate is yes, the second no.
     """
 
     prefix: str
@@ -66,9 +65,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One of the answers that a row brings with it. ``letter`` is its name, A to Z, ``text`` what
-    it says.
-    """
+    """One of a row's own answers. ``letter`` is its name, A to Z."""
 
     letter: str
     text: str
@@ -76,12 +73,16 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question to an engine. ``text`` is the bare input, for engines that take no chat
-    (encoders, TF-IDF).
+    """One question to an engine.
 
-    ``options``: the row's own, for whoever reads the scores. ``thoughts``: what the model has
-    thought before it answers; None where it was not asked to think. ``partial_response``: what the
-    model's turn holds so far, behind the thoughts; it goes on from there.
+    Attributes:
+        record_id: The record it is about.
+        messages: Chat turns.
+        branches: What is scored; empty where the model writes.
+        text: The bare input, for engines that read no chat (encoders, TF-IDF).
+        options: The row's own options.
+        thoughts: The model's reasoning; None where it was not asked to think.
+        partial_response: What the model's turn holds so far, after the thoughts.
     """
 
     record_id: str
@@ -95,15 +96,17 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class BranchScores:
-    """What a model thinks of one branch's tails.
+    """A model's scores of one branch's candidates.
 
-    ``logprobs``: natural logarithms, one per tail; their exponentials sum to 1 within ``slack``,
-    unless the branch is weighed by "text": then they are log-likelihoods, of which nothing is known
-    but that none is above 0. ``off_set``: the share of probability, at the first token, that the
-    model gave to something outside the set; None where the engine cannot tell. ``slack``: proven
-    bound on how far any of the probabilities can be from the exact value, because branchings of
-    negligible weight were not read. ``choice_only``: the engine took one tail without telling any
-    probability; its logarithm is 0, the others' minus infinity.
+    Attributes:
+        logprobs: Natural logarithms, one per candidate. Their exponentials sum to 1 within
+            ``slack``; with weigh "text" they are log-likelihoods, at most 0.
+        off_set: The probability, at the first token, of anything outside the set; None where it is
+            not known.
+        slack: Proven bound on the error of any of the probabilities, because branchings of
+            negligible probability were not read.
+        choice_only: Whether the engine chose a candidate without probabilities; its logarithm is
+            0, the others' minus infinity.
     """
 
     logprobs: tuple[float, ...]
@@ -114,10 +117,10 @@ class BranchScores:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """An engine's answer to one prompt: one BranchScores per branch, and what it cost.
+    """An engine's result for a prompt with branches: one BranchScores per branch, and its cost.
 
-    ``tokens_read`` went through the model for this prompt, ``tokens_reused`` did not have to.
-    ``ms``: its share of the time.
+    ``tokens_read`` went through the model for this prompt, ``tokens_reused`` came from a cache.
+    ``ms``: this prompt's part of the time, in milliseconds.
     """
 
     record_id: str
@@ -172,9 +175,7 @@ class Generated:
 
 
 class Status(StrEnum):
-    """What became of a row. Every row gets exactly one; only OK and REVIEW carry a value, and
-    TRUNCATED may.
-    """
+    """The outcome of a row. OK and REVIEW have a value; TRUNCATED may have one."""
 
     OK = "ok"
     REVIEW = "review"
@@ -191,8 +192,9 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A row that could not be asked or whose answer cannot be used. ``reason`` carries no text of
-    the record.
+    """A row that could not be asked, or whose answer cannot be used.
+
+    ``reason`` has no text of the record.
     """
 
     record_id: str
@@ -211,7 +213,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class PassStep:
-    """What an earlier pass said about a record before a later one was asked."""
+    """The answer of an earlier pass."""
 
     pass_name: str
     status: Status
@@ -221,7 +223,7 @@ class PassStep:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What medtask says about one record.
+    """The answer for one record.
 
     ``value``: see Value; None where there is none. ``confidence``: probability of ``value``, in [0,
     1]; None where there is no value, or none that has a probability (free text). ``probabilities``:
@@ -229,7 +231,7 @@ class Answer:
     they sum to 1; of several each is the probability that it applies. ``uncalibrated``: the model's
     own, where these are calibrated. ``off_set`` and ``slack``: see BranchScores. ``text``: what the
     model wrote, where it wrote. ``thoughts``: what it thought before. ``quotes``: by field.
-    ``steps``: what earlier passes said, the first first. ``ms``: this row's share of the time
+    ``steps``: the answers of earlier passes, in their order. ``ms``: this row's share of the time
     spent, in milliseconds.
     """
 
@@ -253,7 +255,5 @@ class Answer:
 
 
 def comparable_value(status: Status, value: Value | None, abstain_name: str | None) -> Value | None:
-    """What stands for an answer where it is compared: of an abstention its name
-    ``abstain_name``. None where there is no answer.
-    """
+    """The value of an answer for comparisons: of an abstention its name; None without an answer."""
     return abstain_name if status is Status.ABSTAINED else value

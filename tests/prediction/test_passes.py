@@ -114,7 +114,7 @@ def test_a_pass_that_gives_no_answer_leaves_the_one_before() -> None:
     assert (after.value, after.status, after.pass_name) == ("other", Status.OK, "refine")
     assert (
         after.reason
-        == 'the pass "refine" gave no answer (9 tokens too many): the one before it stands'
+        == 'the pass "refine" gave no answer (9 tokens too many): the one before it is kept'
     )
 
 

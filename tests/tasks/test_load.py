@@ -143,7 +143,7 @@ review:
     ) == [
         (1, 'unknown key "nme" - did you mean "name"?'),
         (6, 'unknown key "lables" - did you mean "labels"?'),
-        (8, 'the key "curative" stands here a second time, first in line 7'),
+        (8, 'the key "curative" is used twice, first in line 7'),
         (12, 'example 2 answers "paliative", which is not a label - did you mean "palliative"?'),
         (13, 'unknown key "procedre" - did you mean "procedure"?'),
         (13, 'example 3 lacks "procedure", which input uses'),
@@ -443,8 +443,8 @@ def test_a_template_without_quotes_says_what_is_missing(load_faults, value):
         ("a: [1, 2\nb: 3\n", 2, "not YAML: column"),
         ("a: \x07\n", 1, "U+0007"),
         ("? [a]\n: b\n", 1, "a key must be plain text"),
-        ("a: *b\n", 1, "names nothing"),
-        ("a: &a [*a]\n", 1, "names nothing"),
+        ("a: *b\n", 1, "not defined before it"),
+        ("a: &a [*a]\n", 1, "not defined before it"),
     ],
 )
 def test_what_is_no_yaml_is_told_with_its_line(load_faults, text, line, words):

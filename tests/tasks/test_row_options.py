@@ -92,7 +92,7 @@ def test_options_from_several_columns_keep_their_places():
         ({"A": ""}, "the row has no options"),
         (["five"], "the row has a single option"),
         ("five", "the row has a single option"),
-        (["five", "six", " FIVE"], "two of the row's options say the same"),
+        (["five", "six", " FIVE"], "two of the row's options are the same"),
         (
             [f"option {number}" for number in range(40)],
             "the row has 40 options, and 26 letters are all there are",

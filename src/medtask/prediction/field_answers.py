@@ -1,6 +1,4 @@
-"""The object that a model wrote: read, its enums and booleans asked about again, its quotes found
-in the record.
-"""
+"""The JSON object that a model wrote: parsed, with branches for its enums, and its quotes."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from medtask.tasks.task import Fields, ScoredField
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that ``text`` is; None where it is none."""
+    """The JSON object in ``text``; None if it is not one."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -23,7 +21,7 @@ def parse_object(text: str) -> dict[str, Any] | None:
 
 
 def build_field_branches(
-    form: Fields, value: Mapping[str, Any]
+    spec: Fields, value: Mapping[str, Any]
 ) -> list[tuple[ScoredField, Branch]]:
     """For each enum and boolean field of what was written, its values as candidates behind
     everything written before it.
@@ -31,7 +29,7 @@ def build_field_branches(
     Fields of an object that is null are left out.
     """
     found = []
-    for field in form.scored:
+    for field in spec.scored:
         prefix = _write_prefix(value, field.path)
         if prefix is not None:
             found.append(
@@ -45,7 +43,7 @@ def find_outcome(field: ScoredField, value: Mapping[str, Any]) -> str:
     inner: Any = value
     for key in field.path:
         inner = inner[key]
-    # JSON tells true from 1, Python does not.
+    # In Python True == 1, in JSON not.
     return next(
         name
         for name, outcome in zip(field.outcomes, field.values, strict=True)
@@ -54,7 +52,7 @@ def find_outcome(field: ScoredField, value: Mapping[str, Any]) -> str:
 
 
 def extract_quotes(
-    form: Fields, value: Mapping[str, Any], text: str
+    spec: Fields, value: Mapping[str, Any], text: str
 ) -> tuple[dict[str, Any], dict[str, Quote], list[str]]:
     """What was written without its quotes; the quotes by field (dotted path); the fields whose
     quote is not in ``text``.
@@ -62,7 +60,7 @@ def extract_quotes(
     unquoted = json.loads(json.dumps(value))
     quotes: dict[str, Quote] = {}
     missing = []
-    for path in form.quoted:
+    for path in spec.quoted:
         parent = unquoted
         for key in path[:-1]:
             parent = parent.get(key) if isinstance(parent, dict) else None
@@ -78,7 +76,7 @@ def extract_quotes(
 
 
 def _write_prefix(value: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
-    """The JSON text of ``value`` up to the value at ``path``; None where there is no such place."""
+    """The JSON text of ``value`` up to the value at ``path``; None if there is no such value."""
     written = "{"
     for key, inner in value.items():
         if key != path[0]:

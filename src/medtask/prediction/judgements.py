@@ -1,8 +1,7 @@
-"""A judge is a task too: its labels are the grades. What is asked about answers, and what the
-judge's own answers mean.
+"""The records that a judge is asked about, and judgements from its answers.
 
-A failed judgement stays a failed judgement, with its status and reason: it is no grade, no verdict
-and no agreement.
+A judge is a task whose labels are the grades. A failed judgement keeps its status and reason and
+has no grade.
 """
 
 from __future__ import annotations
@@ -38,12 +37,16 @@ class JudgeCase:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge says about one answer.
+    """The judgement of one answer.
 
-    ``status``: OK or REVIEW with a grade; EMPTY_INPUT for what was not asked about; else why there
-    is none. ``grade``: the likeliest, by name. ``expected_grade``: the mean of the grades' numbers,
-    weighed by their probabilities; None where the judge tells no probabilities. ``confidence``: the
-    probability of ``grade``.
+    Attributes:
+        case: What was judged.
+        status: OK or REVIEW with a grade; EMPTY_INPUT for what was not asked; else why it failed.
+        grade: The likeliest, by name.
+        expected_grade: The mean of the grades' numbers, weighted by their probabilities; None
+            without probabilities.
+        confidence: The probability of ``grade``.
+        reason: Why a person should look at it, or why there is no grade.
     """
 
     case: JudgeCase
@@ -60,7 +63,7 @@ class PairwiseJudgement:
 
     ``winner``: "answer" or "rival"; "tie" where the orders disagree (``winning_position`` decided
     then) or the texts are the same; None where a judgement failed. ``winning_position``: of answers
-    that lost and won by their place alone, the place that won. ``preference``: the mean
+    that won by their position alone, the position that won. ``preference``: the mean
     probability, of both orders, that ``case.answer`` is better; None where it is not known.
     """
 

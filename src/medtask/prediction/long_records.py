@@ -1,4 +1,4 @@
-"""Records that are too long for the model: read by their two ends, or in overlapping parts."""
+"""Records that are too long for the model: asked by their two ends, or in overlapping parts."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
 def _ask_parts(
     task: Task, engine: Engine, record: Record, texts: list[str]
 ) -> list[EngineOutput] | Fault:
-    """What the engine says of each part, in order; the first fault where there is one."""
+    """The engine's output for each part, in order; the first fault where there is one."""
     prompts = []
     for number, text in enumerate(texts, 1):
         built = build_prompt(task, record, text)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from medtask.records import Answer, PassStep, Status
 from medtask.tasks.task import Pass, PassCondition
 
-# A pass that ends so said nothing that could take the place of an answer.
+# A pass that ends with one of these does not replace an answer.
 _STATUSES_WITHOUT_ANSWER = frozenset(
     {Status.FAILED, Status.TOO_LONG, Status.UNPARSABLE, Status.TRUNCATED}
 )
@@ -46,15 +46,13 @@ def went_through_pass(further: Pass, answer: Answer) -> bool:
 
 
 def merge_pass_answer(before: Answer, after: Answer, name: str) -> Answer:
-    """The answer once a further pass has said ``after``: that, unless it is no answer at all and
-    there was one before.
-    """
+    """The answer after a further pass: ``after``, unless only ``before`` is an answer."""
     step = PassStep(before.pass_name, before.status, before.value, before.confidence)
     kept = after
     if after.status in _STATUSES_WITHOUT_ANSWER and before.status not in _STATUSES_WITHOUT_ANSWER:
         note = (
             f'the pass "{name}" gave no answer ({after.reason or after.status}): the one '
-            "before it stands"
+            "before it is kept"
         )
         kept = replace(before, reason="; ".join(part for part in (before.reason, note) if part))
     return replace(

@@ -1,4 +1,4 @@
-"""A task, an engine and rows: which prompts are asked, and which rows each answer is for."""
+"""Answers for rows: windows of prompts, equal prompts asked once, and further passes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ CACHED_PROBABILITIES = 500_000  # ... and their probabilities: together some 50 
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
-    """One row's answer. ``row`` counts from 1; ``key`` tells what was asked (see prompt_key), None
-    where nothing was.
+    """One row's answer.
+
+    ``row`` counts from 1; ``key`` is the prompt's hash, None where nothing was asked.
     """
 
     row: int
@@ -138,7 +139,7 @@ def answer_rows(
 
 @dataclass(frozen=True, slots=True)
 class _PassRunner:
-    """Who is asked what."""
+    """A task, its engine, and the engines of its further passes."""
 
     task: Task
     engine: Engine

@@ -1,4 +1,4 @@
-"""Lists and mappings that stand in a cell as text: JSON, or what Python prints."""
+"""Lists and mappings in a cell's text: JSON, or Python literals."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _read_text(path: Path) -> str:
         ) from None
     if unwanted := _CONTROL_CHARACTER.search(text):
         line = text.count("\n", 0, unwanted.start()) + 1
-        message = f"a control character (U+{ord(unwanted[0]):04X}) does not belong into a task file"
+        message = f"a control character (U+{ord(unwanted[0]):04X}) is not allowed in a task file"
         raise TaskFaults(str(path), [TaskFault(line, message)])
     return text
 
@@ -204,8 +204,7 @@ class _DocumentBuilder:
             key_path = (*path, name)
             if name in mapping:
                 message = (
-                    f"the key {quote(name)} stands here a second time, first in line "
-                    f"{self.lines[key_path]}"
+                    f"the key {quote(name)} is used twice, first in line {self.lines[key_path]}"
                 )
                 self.faults.append(TaskFault(key.line, message))
                 # The first one counts; the second is read, and left out.
@@ -229,7 +228,7 @@ class _DocumentBuilder:
         value, nodes = self.anchors.get(event.value or "", (None, -1))
         if nodes < 0:
             raise self._make_error(
-                event, f"the alias *{event.value} names nothing that stands before it"
+                event, f"the alias *{event.value} refers to an anchor that is not defined before it"
             )
         self._count_nodes(event, nodes)
         return value

@@ -1,6 +1,4 @@
-"""Values of fields as their schema types them: what a task file, a gold column or a worked example
-says as text.
-"""
+"""Values of fields from text: task files, gold columns and worked examples, typed by a schema."""
 
 from __future__ import annotations
 
@@ -12,14 +10,14 @@ from typing import Any
 
 from medtask.tasks.document import NullScalar
 
-QUOTE_SUFFIX = "_quote"  # behind a field's name: the span of the record that says so
-INVALID: Any = object()  # what read_scalar says of a text that is no value of the type
+QUOTE_SUFFIX = "_quote"  # after a field's name: the span of the record that supports its value
+INVALID: Any = object()  # returned by parse_scalar for a text that is not a value of the type
 
 _MEASUREMENT = re.compile(r"([-+]?[\d.,]*\d)\s*(\D+)")
 
 
 def parse_scalar(raw: object, json_type: str) -> Any:
-    """A typed text, or a JSON scalar, as a value of a schema's type; WRONG where it is none. Null
+    """A typed text, or a JSON scalar, as a value of a schema's type; INVALID otherwise. Null
     is a value of every type.
     """
     if raw is None or (isinstance(raw, NullScalar) and (json_type != "string" or raw == "null")):
@@ -69,8 +67,8 @@ def coerce_value(
 ) -> Any:
     """The value as a schema's ``part`` types it, its keys in the schema's order.
 
-    What does not fit is left as it is and told in ``problems``, by the field's path; a field that
-    is missing is no trouble.
+    What does not fit is unchanged and reported in ``problems``, by the field's path; missing fields
+    are not reported.
     """
     kinds = [part["type"]] if isinstance(part.get("type"), str) else list(part.get("type", ()))
     if (value is None or isinstance(value, NullScalar)) and (
@@ -84,7 +82,7 @@ def coerce_value(
         return _coerce_object(part["properties"], value, problems, path)
     if kind == "array":
         if not isinstance(value, list | tuple):
-            problems[path] = "is no list"
+            problems[path] = "is not a list"
             return value
         return [
             coerce_value(part["items"], item, problems, f"{path}[{index}]")
@@ -92,7 +90,7 @@ def coerce_value(
         ]
     coerced = parse_scalar(value, kind)
     if coerced is INVALID or coerced is None:
-        problems[path] = f"is no {kind}"
+        problems[path] = f"is not a valid {kind}"
         return value
     return coerced
 
@@ -107,7 +105,7 @@ def _coerce_enum(
             and coerced == known
         ):
             return known
-    problems[path] = "is none of its values"
+    problems[path] = "is not one of its values"
     return value
 
 
@@ -122,7 +120,7 @@ def _coerce_object(
     if measure:
         value = {"value": measure[1], "unit": measure[2].strip()}
     if not isinstance(value, Mapping):
-        problems[path] = "is no object"
+        problems[path] = "is not an object"
         return value
     inside = f"{path}." if path else ""
     known = {
@@ -131,5 +129,5 @@ def _coerce_object(
         if name in value
     }
     unknown = {str(name): inner for name, inner in value.items() if name not in properties}
-    problems.update({f"{inside}{name}": "is no field" for name in unknown})
+    problems.update({f"{inside}{name}": "is not a field" for name in unknown})
     return known | unknown

@@ -1,4 +1,4 @@
-"""The options that a row brings with it, and the letters that its gold means."""
+"""The options of a row, and the letters that its gold means."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _check_options(options: RowOptions) -> RowOptions | str:
     if len(options.options) < 2:
         return "the row has no options" if not options.options else "the row has a single option"
     if len({normalize_name(option.text) for option in options.options}) < len(options.options):
-        return "two of the row's options say the same"
+        return "two of the row's options are the same"
     return options
 
 
@@ -144,7 +144,7 @@ def find_letters(value: object, options: RowOptions, several: bool) -> tuple[str
     """The letters that a gold cell means, in the options' order; None where it means no option, or
     too many.
 
-    An option is told by its letter, by its key in the row's mapping, or by its text. ``several``:
+    An option is given by its letter, by its key in the row's mapping, or by its text. ``several``:
     as a list, as its text, separated by ";", "|", "," or "/", or as letters in a row ("ACD") where
     that is nothing else.
     """

@@ -1,4 +1,4 @@
-"""What a task is once its file was read: every question in it settled."""
+"""`Task` and its parts: the complete result of reading a task file."""
 
 from __future__ import annotations
 
@@ -242,7 +242,8 @@ class Task:
     ``label`` and ``labels``, in the file's order; the other kinds have none. ``abstain`` is an
     answer the model may also give; a row that gets it has no value. ``input`` is a Jinja template
     over the row's columns. ``examples`` are shown to every row, those of ``pool`` to the rows that
-    they resemble. ``phi``: the table holds patients' data, which may go to no other machine.
+    they resemble. ``phi``: the table holds patients' data, which must not leave this machine; None
+    where the file does not say.
     ``passes`` come after this one, in their order. ``id_column`` None: rows are numbered. Rows with
     the same value in ``group_column`` (a patient, say) are not independent. ``fingerprint`` is the
     SHA-256 of everything here that can change an answer.
@@ -293,7 +294,7 @@ class Task:
 
     @property
     def abstain_name(self) -> str | None:
-        """The name of the answer that is none; None where the model has to give one."""
+        """The name of the abstention; None where the model has to answer."""
         return self.abstain.name if self.abstain else None
 
     @property
