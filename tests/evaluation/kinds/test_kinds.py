@@ -147,7 +147,7 @@ def test_a_model_that_answers_by_place_is_told_so() -> None:
     fair = summarise_rows(
         "choice", *[("ABCD"[row % 4], "ABCD"[row % 4]) for row in range(80)], options=FOUR
     )
-    assert "leans" not in format_summary_lines(fair)[-1]
+    assert "prefers" not in format_summary_lines(fair)[-1]
 
 
 def test_of_several_options_the_whole_set_counts() -> None:

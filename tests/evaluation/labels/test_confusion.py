@@ -1,4 +1,4 @@
-"""Pairs of labels that are taken for one another."""
+"""Pairs of labels that are often confused."""
 
 from __future__ import annotations
 

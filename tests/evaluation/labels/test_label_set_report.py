@@ -95,7 +95,7 @@ def test_lines_are_at_most_ten_of_a_kind() -> None:
     assert len(examination.findings) == 28
     lines = list(list_finding_lines(examination))
     assert len(lines) == 11
-    assert lines[-1][1] == "18 more: nearly the same"
+    assert lines[-1][1] == "18 more: nearly the same meaning"
     assert "\u2068" not in "".join(map(str, lines))
 
 

@@ -1,4 +1,4 @@
-"""Pairs of labels that are taken for one another more often than chance has it."""
+"""Pairs of labels that are confused more often than by chance."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ MAX_PAIRS_LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class LabelConfusion:
-    """Where gold has the label at place ``gold`` and not the one at ``answer``, the answer has the
-    latter in ``share`` of the rows.
+    """Two labels that are confused.
 
-    ``reverse_share``: the same the other way round; None where gold never has the other without the
-    first. ``p``: of the two directions' p-values the smaller, adjusted for all that were looked at.
+    Attributes:
+        gold: Index of the label in gold.
+        answer: Index of the label in the answer.
+        share: Of the rows whose gold has the first label and not the second, the share whose answer
+            has the second.
+        reverse_share: The reverse; None if gold never has the second label without the first.
+        p: The smaller p-value of both directions, adjusted for all tests.
     """
 
     gold: int
@@ -38,13 +42,12 @@ class LabelConfusion:
 
 
 def find_confused_pairs(cells: PairCells) -> list[LabelConfusion]:
-    """Pairs that are confused more often than by chance, most rows first; the direction with more
-    rows is told first.
+    """Pairs that are confused more often than by chance, most rows first.
 
-    Of the rows whose gold lacks B, is B answered more often where gold has A than elsewhere? That
-    is Fisher's exact test, one-sided, for every ordered pair; p-values are adjusted as Benjamini
-    and Yekutieli (2001) do, whatever their dependence: of the pairs that are told, 5 % at most are
-    chance. With two labels there is no elsewhere, and nothing is told.
+    Of the rows whose gold lacks B, is B answered more often where gold has A than elsewhere?
+    Fisher's exact test, one-sided, for every ordered pair; p-values are adjusted by the method of
+    Benjamini and Yekutieli (2001), so that at most 5 % of the returned pairs are chance. Needs
+    three labels or more.
     """
     from scipy.stats import false_discovery_control, hypergeom
 
@@ -76,9 +79,7 @@ def find_confused_pairs(cells: PairCells) -> list[LabelConfusion]:
 
 
 def count_confusions(cells: PairCells) -> tuple[IntArray, IntArray]:
-    """[A, B]: rows whose gold has A and not B and whose answer has B; and rows whose gold has A and
-    not B.
-    """
+    """[A, B]: rows with A and not B in gold and B in the answer; rows with A and not B in gold."""
     gold, answer = (
         cells.gold.astype(np.float64),
         cells.answer.astype(np.float64),
@@ -92,7 +93,7 @@ def count_confusions(cells: PairCells) -> tuple[IntArray, IntArray]:
 def build_confusion_findings(
     pairs: Sequence[LabelConfusion], labels: Sequence[str], abstain: str | None
 ) -> list[LabelFinding]:
-    """Findings of the pairs that most rows are lost to, at most ten."""
+    """Findings for the pairs with most confused rows, at most ten."""
     return [_build_finding(pair, labels, abstain) for pair in pairs[:MAX_PAIRS_LISTED]]
 
 

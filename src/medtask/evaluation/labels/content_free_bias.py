@@ -1,4 +1,4 @@
-"""What a model prefers before it has read anything."""
+"""What a model prefers on inputs without content."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ MIN_TOTAL_VARIATION = 0.25  # total variation from even shares: from here on the
 
 @dataclass(frozen=True, slots=True)
 class ContentFreeBias:
-    """The mean probability of each outcome on inputs without content (Zhao et al. 2021, "Calibrate
+    """Mean probability of each outcome on inputs without content (Zhao et al. 2021, "Calibrate
     Before Use").
 
-    ``exclusive``: exactly one outcome applies, so that shares sum to 1 and even ones are 1 through
-    their number; otherwise each is the probability that the outcome applies, and an even one is
-    0.5. ``inputs``: the shares for each of the inputs by itself. ``gold``: how frequent each
-    outcome is in gold, where that is known. ``noun``: what outcomes are called.
+    Attributes:
+        shares: Mean probability of each outcome.
+        exclusive: Whether exactly one outcome applies, so that the probabilities sum to 1.
+        inputs: Probabilities for each input.
+        gold: Frequency of each outcome in gold, if known.
+        noun: What outcomes are called.
     """
 
     shares: Mapping[str, float]
@@ -38,15 +40,13 @@ class ContentFreeBias:
 
     @property
     def distance_from_uniform(self) -> float:
-        """Total variation from even shares, in [0, 1); of outcomes that do not exclude each other
-        the mean distance.
-        """
+        """Total variation from a uniform distribution, or mean distance from 0.5, in [0, 1)."""
         apart = sum(abs(share - self.uniform_share) for share in self.shares.values())
         return apart / 2 if self.exclusive else apart / len(self.shares)
 
 
 def find_bias(bias: ContentFreeBias) -> list[LabelFinding]:
-    """Outcomes that a model leans to, most first; none where it leans to nothing much."""
+    """Outcomes that the model prefers, most first."""
     found = []
     for name, share in sorted(bias.shares.items(), key=lambda item: -item[1]):
         always = all(shares[name] > bias.uniform_share for shares in bias.inputs.values())
@@ -70,7 +70,7 @@ def _build_finding(bias: ContentFreeBias, name: str, share: float) -> LabelFindi
     gold = bias.gold.get(name)
     frequent = f"; gold has it in {format_percent(gold.value)} of {gold.n:,} rows" if gold else ""
     seen = (
-        f"with nothing to read the model gives {isolate_name(name)} {format_percent(share)} "
+        f"without any input the model gives {isolate_name(name)} {format_percent(share)} "
         f"({even}{frequent})"
     )
     advice = (

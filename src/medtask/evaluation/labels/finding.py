@@ -1,4 +1,4 @@
-"""One thing that was found about a set of labels."""
+"""One finding about a set of labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ SEVERITIES: tuple[Severity, ...] = ("act", "look", "note")
 
 @dataclass(frozen=True, slots=True)
 class LabelFinding:
-    """``seen``: what was seen, in one sentence with its numbers. ``advice``: what to do about it.
+    """One finding.
 
-    ``weight``: "act" costs right answers as far as can be measured; "look" may, and a person has to
-    judge; "note" is good to know. ``score`` orders findings of one topic, the greatest first.
-    ``figures``: the numbers of ``seen`` by name; estimates are mappings with value, n, low and
-    high.
+    Attributes:
+        topic: The topic; see `TOPIC_TITLES`.
+        weight: "act": costs right answers; "look": may cost some; "note": good to know.
+        labels: The labels that it is about.
+        seen: The observation in one sentence with its numbers.
+        advice: What to do.
+        figures: The numbers by name; metrics are mappings.
+        score: Orders findings of one topic, greatest first.
     """
 
     topic: str

@@ -1,11 +1,6 @@
-"""What is wrong with a set of labels: found from their names, from answers and gold, from a model's
-tokens and leanings.
+"""Checks a set of labels by names, answers and gold, tokens, and content-free inputs.
 
-names            labels that say nearly the same                          findings/names.py answers
-labels that nobody uses; signs that one is missing       findings/use.py answers, gold    pairs that
-are confused; what merging them would bring   findings/confusion.py, findings/merges.py tokens
-names that begin alike, or are long, or odd              findings/tokens.py nothing to read  what
-the model prefers before it has read anything       findings/bias.py
+Each check has a module: name_overlap, usage, confusion, merges, label_tokens, content_free_bias.
 """
 
 from __future__ import annotations
@@ -42,10 +37,10 @@ MAX_FINDINGS_PER_TOPIC = 10  # findings of one topic that are told; JSON has all
 TOPIC_TITLES = {
     "never_predicted": "Never the answer",
     "answered_too_often": "Answered too often",
-    "confused": "Taken for one another",
+    "confused": "Often confused",
     "missing_label": "Is a label missing?",
-    "overlap": "Nearly the same",
-    "prior": "Preferred with nothing to read",
+    "overlap": "Nearly the same meaning",
+    "prior": "Preferred without any input",
     "tokens": "Hard for the model's tokens",
     "merge": "As one label",
     "never_in_gold": "Never in gold",
@@ -54,9 +49,15 @@ TOPIC_TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class LabelSetReport:
-    """``findings``: worst first. ``label_count``, ``answered`` and ``gold_rows`` count what was
-    looked at. ``bias``: see Bias, None where no model was asked. ``skipped_checks``: what was
-    not looked at, and what it takes.
+    """What the checks found.
+
+    Attributes:
+        label_count: Number of labels.
+        answered: Number of answers that were checked.
+        gold_rows: Number of rows with gold that were checked.
+        findings: Findings, worst first.
+        bias: Content-free bias; None without a model.
+        skipped_checks: Checks that were not possible, and what they need.
     """
 
     label_count: int
@@ -126,9 +127,7 @@ def check_label_set(inputs: LabelSetInputs, *, seed: int = 0) -> LabelSetReport:
 def check_option_letters(
     bias: ContentFreeBias, answered: int = 0, skipped_checks: Sequence[str] = ()
 ) -> LabelSetReport:
-    """Of options that come with the rows, only what the model prefers by their letter can be
-    told.
-    """
+    """Checks options that rows bring: only the preference for letters."""
     return LabelSetReport(
         len(bias.shares),
         answered,
@@ -171,7 +170,7 @@ def _sort_findings(found: Sequence[LabelFinding]) -> list[LabelFinding]:
 
 
 def to_json(label_set_report: LabelSetReport) -> dict[str, Any]:
-    """A plain dict; it holds names of labels and no text of a record."""
+    """Returns a plain dict with names of labels and no record text."""
     bias = label_set_report.bias
     return {
         "labels": label_set_report.label_count,
@@ -197,7 +196,7 @@ def to_json(label_set_report: LabelSetReport) -> dict[str, Any]:
 
 
 def build_blocks(label_set_report: LabelSetReport) -> list[ReportBlock]:
-    """The examination as a section of a report."""
+    """The section of a report."""
     blocks: list[ReportBlock] = [Paragraph(summarise_findings(label_set_report))]
     for topic, found in _group_by_topic(label_set_report):
         blocks.append(Heading(TOPIC_TITLES[topic]))
@@ -219,7 +218,7 @@ def build_blocks(label_set_report: LabelSetReport) -> list[ReportBlock]:
         )
     if label_set_report.bias:
         blocks += [
-            Heading("What the model prefers with nothing to read"),
+            Heading("What the model prefers without any input"),
             *_build_bias_blocks(label_set_report.bias),
         ]
     blocks += [Paragraph(capitalise_first(gap), "quiet") for gap in label_set_report.skipped_checks]
@@ -233,8 +232,8 @@ _MERGE_CAVEAT = (
 
 
 def summarise_findings(label_set_report: LabelSetReport) -> str:
-    """What was looked at and how much was found, in one sentence."""
-    looked = [
+    """What was checked and how much was found, in one sentence."""
+    checked = [
         (
             f"{format_count(label_set_report.label_count)} "
             f"{label_set_report.bias.noun if label_set_report.bias else 'label'}"
@@ -242,7 +241,7 @@ def summarise_findings(label_set_report: LabelSetReport) -> str:
         )
     ]
     if label_set_report.answered:
-        looked.append(
+        checked.append(
             f"{format_count(label_set_report.answered)} answers, "
             f"{format_count(label_set_report.gold_rows)} rows with gold"
         )
@@ -250,16 +249,16 @@ def summarise_findings(label_set_report: LabelSetReport) -> str:
         sum(finding.weight == weight for finding in label_set_report.findings)
         for weight in SEVERITIES
     )
-    told = [f"{costs} cost{'s' * (costs == 1)} right answers"] * bool(costs)
-    told += [f"{may} may cost some"] * bool(may)
-    told += [f"{notes} {'is' if notes == 1 else 'are'} good to know"] * bool(notes)
-    found = f"findings: {', '.join(told)}" if told else "nothing was found"
-    return f"{', '.join(looked)}; {found}."
+    parts = [f"{costs} cost{'s' * (costs == 1)} right answers"] * bool(costs)
+    parts += [f"{may} may cost some"] * bool(may)
+    parts += [f"{notes} {'is' if notes == 1 else 'are'} good to know"] * bool(notes)
+    found = f"findings: {', '.join(parts)}" if parts else "nothing was found"
+    return f"{', '.join(checked)}; {found}."
 
 
 def list_finding_lines(label_set_report: LabelSetReport) -> Iterator[tuple[str, str, str]]:
-    """(weight, what was seen, what to do) for a terminal: at most ten of each topic and weight,
-    then how many more.
+    """(weight, observation, advice) for a terminal: at most ten of each topic, then how
+    many more.
     """
     for (weight, topic), group in groupby(
         label_set_report.findings, key=lambda finding: (finding.weight, finding.topic)
@@ -276,7 +275,7 @@ def list_finding_lines(label_set_report: LabelSetReport) -> Iterator[tuple[str, 
 
 
 def list_bias_shares(bias: ContentFreeBias) -> list[tuple[str, float, str]]:
-    """(outcome, share, its gold share or "") for bars, largest first."""
+    """(outcome, probability, share in gold or "") for bars, largest first."""
     ordered = sorted(bias.shares.items(), key=lambda item: -item[1])
     return [
         (name, share, format_percent(bias.gold[name].value) if name in bias.gold else "")
@@ -285,9 +284,7 @@ def list_bias_shares(bias: ContentFreeBias) -> list[tuple[str, float, str]]:
 
 
 def _replace_isolates(sentence: str) -> str:
-    """Names in quotes, where the marks that keep a name's direction of writing to itself would be
-    shown or not be known.
-    """
+    """Names in quotes instead of direction isolates, which terminals may show."""
     return sentence.replace("\u2068", '"').replace("\u2069", '"')
 
 

@@ -1,4 +1,4 @@
-"""Labels that a model's tokens make hard to tell apart, or dear."""
+"""Labels whose tokens make them hard to tell apart, or expensive."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MIN_GROUP_SIZE = 2  # labels that begin alike
 def find_token_problems(
     tokens: Mapping[str, Sequence[int]], lowercase_counts: Mapping[str, int] | None = None
 ) -> list[LabelFinding]:
-    """What stands in the way of a model that reads the labels as these tokens.
+    """Problems of a model that reads the labels as these tokens.
 
-    ``tokens``: of each label's continuation, the end of the turn included. ``lowercase_counts``:
-    how many tokens it would take in lower case, for labels that are written otherwise.
+    ``tokens``: of each label's continuation with the end of the turn; ``lowercase_counts``: number
+    of tokens in lower case, of labels that are written otherwise.
     """
     return [
         *_find_shared_prefixes(tokens),

@@ -1,4 +1,4 @@
-"""What the figures would be if two labels were one."""
+"""How the metrics would change if two labels were one."""
 
 from __future__ import annotations
 
@@ -31,12 +31,16 @@ F1Terms = list[FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class LabelMerge:
-    """Labels at two places as one. ``macro_f1``, ``accuracy``: the change, with intervals over the
-    rows with gold.
+    """Two labels merged into one.
 
-    ``median_change``: the median change of macro-F1 over all pairs: what merging brings without any
-    reason. ``rows``: whose gold has either; ``distinguished_rows`` of them have the right answer
-    today, a difference that would be lost.
+    Attributes:
+        first: Index of the first label.
+        second: Index of the second label.
+        macro_f1: Change of macro-F1.
+        accuracy: Change of accuracy.
+        median_change: Median change of macro-F1 over all pairs of labels.
+        rows: Number of rows whose gold has either label.
+        distinguished_rows: Number of these that are right today.
     """
 
     first: int
@@ -51,13 +55,10 @@ class LabelMerge:
 def evaluate_merges(
     cells: PairCells, pairs: Iterable[LabelPair], *, abstain: int | None = None, seed: int = 0
 ) -> list[LabelMerge]:
-    """Of ``pairs``, which there is a reason to merge, those whose merge raises macro-F1 more than
-    merging any two does; best first.
+    """Merges of ``pairs`` that raise macro-F1 more than merging any two labels does, best first.
 
-    A reason is needed: a label that the model answers to everything would gain from being merged
-    with any other. Both figures are computed from the same draws of rows, with and without the
-    merge: the interval is one of their difference. Accuracy is over all rows with gold; macro-F1
-    over the labels that gold has (see metrics.Quality).
+    Only given pairs are tried: a label that the model gives to everything would gain from a merge
+    with any other. Both metrics are computed from the same draws, with and without the merge.
     """
     labels = cells.gold.shape[1]
     if not cells.n or labels < 3:
@@ -128,9 +129,7 @@ def _evaluate_merge(
 def _make_change_function(
     cells: PairCells, pair: LabelPair, totals: F1Terms
 ) -> Callable[[IntArray], FloatArray]:
-    """Macro-F1 of each draw with the pair as one label, less macro-F1 as it is. ``totals``: of all
-    labels as they are.
-    """
+    """Macro-F1 of each draw with the pair merged, minus macro-F1 without."""
     places = list(pair)
     joined = _compute_f1_terms(
         _merge_flags(cells.gold[:, places], (0, 1)), _merge_flags(cells.answer[:, places], (0, 1))
@@ -150,7 +149,7 @@ def _make_change_function(
 def _compute_median_change(
     cells: PairCells, pairs: Sequence[LabelPair], totals: F1Terms, seed: int
 ) -> float:
-    """The median change of macro-F1 over pairs of labels, a sample of them where they are many."""
+    """Median change of macro-F1 over pairs of labels, or a sample of them."""
     if len(pairs) > MAX_PAIRS_SAMPLED:
         places = np.random.default_rng(seed).choice(len(pairs), MAX_PAIRS_SAMPLED, replace=False)
         pairs = [pairs[place] for place in places]
@@ -161,9 +160,7 @@ def _compute_median_change(
 
 
 def _merge_flags(flags: Flags, pair: LabelPair) -> Flags:
-    """The second label of the pair becomes the first; it stays as one that nobody has, which
-    macro-F1 does not count.
-    """
+    """The second label becomes the first and stays as an unused label, which macro-F1 ignores."""
     joined = flags.copy()
     joined[:, pair[0]] |= flags[:, pair[1]]
     joined[:, pair[1]] = False
@@ -175,9 +172,7 @@ def _find_exact_matches(gold: Flags, answer: Flags, cells: PairCells) -> Flags:
 
 
 def _compute_f1_terms(gold: Flags, answer: Flags) -> F1Terms:
-    """What macro-F1 is made of, [cells, labels] each: in both, in gold, in either (twice where in
-    both). As floats, which multiply fast.
-    """
+    """Terms of macro-F1 [cells, labels], as floats because these multiply faster."""
     return [
         (gold & answer).astype(np.float64),
         gold.astype(np.float64),

@@ -1,4 +1,4 @@
-"""Labels whose names or definitions say nearly the same."""
+"""Labels whose names or definitions mean nearly the same."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _MAX_UNINFLECTED_LETTERS = 3  # letters: "as" is no plural
 def find_similar_labels(
     labels: Sequence[Description], vectors: NDArray[np.float32] | None = None
 ) -> list[LabelFinding]:
-    """Pairs of labels that say nearly the same, the nearest first.
+    """Pairs of labels with nearly the same meaning, the nearest first.
 
-    ``vectors``: of each label's name and definition, of unit length, [labels, dimensions] (see
-    similarity.encode of describe_meaning); without them only the names' own words are compared.
+    ``vectors``: unit sentence vectors of names with definitions, [labels, dimensions]; without them
+    only the words of the names are compared.
     """
     similarities = (
         None
@@ -50,9 +50,7 @@ def find_similar_labels(
 
 
 def find_name_relation(first: str, second: str) -> str | None:
-    """What two names have in common letter by letter: "variant", "order", "plural", "negation",
-    "contained"; None if nothing.
-    """
+    """How two names are related: "variant", "order", "plural", "negation", "contained", or None."""
     (one, singular), (other, singulars) = _split_words(first), _split_words(second)
     if not one or not other:
         return None

@@ -1,6 +1,4 @@
-"""What the label doctor wants of answers, gathered row by row: memory grows with the different
-pairs of gold and answer alone.
-"""
+"""Answers counted by gold and answer; memory grows with the different pairs only."""
 
 from __future__ import annotations
 
@@ -19,13 +17,19 @@ LabelNameSet = frozenset[str]
 
 @dataclass(slots=True)
 class GoldAnswerCounts:
-    """Answers to one task of the kinds ``label`` or ``labels``, counted.
+    """Counted answers to one task with labels.
 
-    ``labels``: what there is to choose from, the abstention included, whose name ``abstain``
-    repeats. ``pairs``: rows by gold and answer, where gold is known; an answer of None is a row
-    without one. ``answers_by_label``: rows whose answer has the label. ``rows_with_confidence``:
-    answers with a confidence, ``low_confidence`` of them below ``confidence_threshold``.
-    ``unknown_gold``: rows whose gold is no label of the set; they are in no pair.
+    Attributes:
+        labels: All labels, with the abstention.
+        abstain: Name of the abstention.
+        confidence_threshold: Confidences below it are low.
+        rows: Number of rows.
+        answered: Number of answers.
+        rows_with_confidence: Number of answers with a confidence.
+        low_confidence: Number of those that are low.
+        unknown_gold: Number of rows whose gold is not in the set; they are in no pair.
+        pairs: Rows by gold and answer (None: no answer).
+        answers_by_label: Rows whose answer has the label.
     """
 
     labels: tuple[str, ...]
@@ -46,9 +50,7 @@ class GoldAnswerCounts:
     def add(
         self, answer: Collection[str] | None, gold: Collection[str] | None, confidence: float | None
     ) -> None:
-        """One row. ``answer``: its labels, none of which may apply; None where the row has no
-        answer. ``gold``: likewise; None where it is not known.
-        """
+        """Adds one row; None: no answer, or unknown gold."""
         self.rows += 1
         names = None if answer is None else frozenset(answer) & self._label_set
         if names is not None:
@@ -72,9 +74,8 @@ class GoldAnswerCounts:
 
 @dataclass(frozen=True, slots=True)
 class PairCells:
-    """A tally's pairs as arrays: ``gold`` and ``answer`` [cells, labels] say which labels each side
-    has, ``answered`` [cells] whether there is an answer, ``rows`` [cells] how many rows are such a
-    pair.
+    """Pairs as arrays: labels of gold and answer [cells, labels], ``answered`` and ``rows``
+    [cells].
     """
 
     gold: Flags
@@ -88,7 +89,7 @@ class PairCells:
 
 
 def build_pair_cells(pair_counts: GoldAnswerCounts) -> PairCells:
-    """The pairs of a tally, in an order that does not depend on that of the rows."""
+    """The pairs in an order that does not depend on that of the rows."""
     listed = sorted(
         pair_counts.pairs.items(),
         key=lambda item: (sorted(item[0][0]), item[0][1] is None, sorted(item[0][1] or ())),

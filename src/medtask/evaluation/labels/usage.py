@@ -1,4 +1,4 @@
-"""Labels that nobody uses, and signs that the set lacks one."""
+"""Labels that are never or too often used, and signs that a label is missing."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ _FALLBACK_LABEL = (
 
 @dataclass(frozen=True, slots=True)
 class OffSetCounts:
-    """How many of ``rows`` spent more than ``threshold`` of their probability on something that
-    is no label; ``mean`` of all.
-    """
+    """Rows with more than ``threshold`` off-set probability, and the mean over all rows."""
 
     rows: int
     above: int
@@ -53,8 +51,8 @@ def find_usage_problems(pair_counts: GoldAnswerCounts, cells: PairCells) -> list
                 f"{format_names(missing)} {_choose_verb(missing)} not in the gold of "
                 f"{format_row_count(cells.n)} "
                 f"(in at most {format_percent(bound)} of all rows)",
-                "no figure can be told for what gold does not have: add gold rows for it, or "
-                "leave it out of the set",
+                "nothing can be measured for labels without gold: add gold rows for them, or "
+                "leave them out of the set",
                 {"gold_rows": cells.n, "bound": bound},
                 len(missing),
             )
@@ -63,7 +61,7 @@ def find_usage_problems(pair_counts: GoldAnswerCounts, cells: PairCells) -> list
 
 
 def _find_never_answered(pair_counts: GoldAnswerCounts, cells: PairCells) -> Iterator[LabelFinding]:
-    """One finding for the labels that gold has, one for the others."""
+    """One finding for labels that gold has, one for the others."""
     in_gold = dict(zip(pair_counts.labels, count_gold_rows(cells).tolist(), strict=True))
     unused = [
         name
@@ -117,9 +115,8 @@ def _find_never_answered(pair_counts: GoldAnswerCounts, cells: PairCells) -> Ite
 def _find_overused(pair_counts: GoldAnswerCounts, cells: PairCells) -> Iterator[LabelFinding]:
     """Labels that are answered far more often than gold has them.
 
-    Of the rows where gold and answer disagree about a label, as many have it in the answer alone as
-    in gold alone, if the label is answered as often as it should be: McNemar's exact test,
-    one-sided, by Holm's rule for all labels together.
+    If a label is answered as often as it should be, it is as often in the answer alone as in gold
+    alone: McNemar's exact test, one-sided, with Holm's correction over all labels.
     """
     from scipy.stats import binomtest
 
@@ -165,15 +162,13 @@ def _find_overused(pair_counts: GoldAnswerCounts, cells: PairCells) -> Iterator[
 
 
 def count_gold_rows(cells: PairCells) -> IntArray:
-    """[labels]: rows whose gold has the label."""
+    """Rows whose gold has each label, [labels]."""
     rows: IntArray = (cells.gold * cells.rows[:, None]).sum(axis=0)
     return rows
 
 
 def bound_unseen_share(n: int) -> float:
-    """How frequent what was not seen in ``n`` rows can be, with 95 % confidence: Clopper and
-    Pearson's bound for 0 of n, for which 3/n is the rule of thumb.
-    """
+    """Upper 95 % bound of a share with 0 of n hits (Clopper-Pearson; about 3/n)."""
     from scipy.stats import binomtest
 
     return (
@@ -190,10 +185,9 @@ def find_missing_label(
     pair_counts: GoldAnswerCounts | None = None,
     off_set: OffSetCounts | None = None,
 ) -> list[LabelFinding]:
-    """Whether the set lacks an answer for texts that fit none of its labels.
+    """Whether the set lacks an answer for texts that fit no label.
 
-    ``exclusive``: every row gets exactly one label. Without ``pair_counts`` and ``off_set`` there
-    are no signs, only the question.
+    ``exclusive``: every row gets exactly one label. Without counts there are no signs, only advice.
     """
     fallback_label = abstain or next(
         (name for name in names if re.search(_FALLBACK_LABEL, name, re.IGNORECASE)), None
@@ -238,11 +232,10 @@ def _list_missing_label_signs(
     if off_set and (share := estimate_proportion(off_set.above, off_set.rows)):
         figures |= {"off_set": asdict(share), "off_set_mean": off_set.mean}
         if share.value > MAX_OFF_SET_SHARE:
-            wanted = (
-                "the model wanted to say something else than a label with more than "
-                f"{off_set.threshold:g} of its probability"
+            signs.append(
+                "the model gave answers outside the labels more than "
+                f"{off_set.threshold:g} of its probability in {_format_rows(share, off_set.above)}"
             )
-            signs.append(f"{wanted} in {_format_rows(share, off_set.above)}")
     if pair_counts and (
         share := estimate_proportion(pair_counts.low_confidence, pair_counts.rows_with_confidence)
     ):
@@ -273,7 +266,7 @@ def _advise_on_missing_label(fallback_label: str | None) -> str:
 
 
 def format_names(names: Sequence[str], counts: Mapping[str, int] | None = None) -> str:
-    """Names for a sentence, each with its count where there are some, and how many more."""
+    """Names for a sentence, with counts if given, and how many more."""
     shown = ", ".join(
         isolate_name(name) + (f" ({counts[name]:,})" if counts else "")
         for name in names[:MAX_NAMES_LISTED]
