@@ -16,8 +16,8 @@ MAX_LEXER_FUEL = 100_000_000  # some seconds; quotes from a text of 20,000 chara
 
 
 class GrammarConstraint:
-    """One row's way through its grammar. ``is_finished``: nothing can be added; ``error``: why
-    it cannot be gone on with.
+    """The state of one row's grammar. ``is_finished``: no token can follow; ``error``: why the row
+    cannot be continued.
     """
 
     def __init__(self, matcher: Any, vocabulary_size: int) -> None:
@@ -28,7 +28,7 @@ class GrammarConstraint:
         self._update_state()
 
     def accept_token(self, token: int) -> None:
-        """Go on behind a token."""
+        """Advance by a token."""
         self._matcher.consume_token(token)
         self._update_state()
 
@@ -43,8 +43,8 @@ class GrammarConstraint:
 
 
 class ConstraintFactory:
-    """Makes constraints for a tokenizer and the ``vocabulary`` of its model, of which ``ends`` may
-    close a text.
+    """Makes constraints for a tokenizer and a model with ``vocabulary_size`` logits; any of
+    ``eos_token_ids`` may end a text.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class ConstraintFactory:
     def compile_schema(
         self, schema: JsonSchema, *, leading_space: bool
     ) -> Callable[[str], GrammarConstraint]:
-        """What makes the constraint of a record by its text. ``leading_space``: a space may stand
-        before the JSON.
+        """Returns a function from a record's text to its constraint.
 
-        InputError for a schema that is invalid, unsatisfiable or not known to llguidance.
+        Raises InputError for a schema that is invalid, unsatisfiable or unknown to llguidance.
+        ``leading_space``: a space may precede the JSON.
         """
         matcher = self._create_matcher(build_grammar(schema, "x", leading_space=leading_space))
         if error := matcher.get_error():

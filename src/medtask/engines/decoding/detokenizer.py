@@ -1,4 +1,4 @@
-"""Tokens into text while they come: whole characters only, up to the first stop text."""
+"""Decodes tokens while they are generated: whole characters only, up to the first stop text."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Collection
 from medtask.engines.tokens.tokenizer import Tokenizer
 
 REPLACEMENT_CHARACTER = "\ufffd"  # what a decoder writes for bytes that are no character yet
-MAX_CHARACTER_TOKENS = (
-    8  # tokens; whoever waits longer waits for a character that is broken for good
-)
+MAX_CHARACTER_TOKENS = 8  # tokens; a character that is incomplete for longer is broken
 
 
 class Detokenizer:
-    """The text of tokens so far.
+    """The text of the tokens so far.
 
-    The first of ``stops`` that is whole ends it and is not part of it; ``line`` True: so does the
-    end of its first line that is not blank. ``specials``: whether special tokens show.
+    It ends before the first complete stop text; with ``stop_at_newline`` also at the end of its
+    first line that is not blank. ``keep_special_tokens``: special tokens are part of the text.
     """
 
     def __init__(
@@ -48,12 +46,12 @@ class Detokenizer:
             self._emit(decoded)
 
     def flush(self) -> None:
-        """Add what a character was waited for that will not come."""
+        """Add the tokens of a last character that stayed incomplete."""
         if not self.is_stopped and self._emitted_count < len(self._tokens):
             self._emit(self._decode(self._tokens))
 
     def get_stable_text(self) -> str:
-        """The text that no further token can take back: neither the beginning of a stop text nor a
+        """The text that no further token can change: without the beginning of a stop text or a
         blank at its end.
         """
         if self.is_stopped:

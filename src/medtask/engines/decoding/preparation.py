@@ -1,6 +1,4 @@
-"""From prompts to drafts: what the model reads, what ends its text, what a schema allows, and who
-has no room to write.
-"""
+"""Prompts to sequences: what the model reads, what ends its text, and what a schema allows."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ def create_sequences(
     context_tokens: int,
     get_constraint_factory: Callable[[], ConstraintFactory],
 ) -> list[DecodingSequence]:
-    """A draft for each prompt; those that cannot be written bear their fault.
+    """A sequence for each prompt; those that cannot be generated have a fault.
 
-    ``context_tokens``: what the model reads at most, with what it writes.
-    ``get_constraint_factory`` is called where ``limits`` have one.
+    ``context_tokens``: tokens of a prompt and its text at most. ``get_constraint_factory`` is
+    called if ``limits`` have a schema.
     """
     texts = [_render_opening(chat, prompt, limits) for prompt in prompts]
     # " A" and "A" are different tokens: the model writes the space itself.
@@ -59,8 +57,8 @@ def create_sequences(
 def find_stop_conditions(
     chat: ChatFormat, limits: Limits, eos_token_ids: Iterable[int | None] = ()
 ) -> StopConditions:
-    """What ends a text by itself: the end tokens that the model's settings have
-    ``eos_token_ids``, the tokenizer's own, the end of a turn, the stop texts.
+    """What ends a text: the ``eos_token_ids`` of the model's settings, the tokenizer's own, the end
+    of a turn, and the stop texts.
     """
     turn_end_ids = chat.tokenizer.special_token_ids.intersection(
         chat.tokenizer.encode([chat.turn_end])[0]
@@ -81,8 +79,8 @@ def find_stop_conditions(
 
 
 def find_common_prefix(seqs: Sequence[DecodingSequence]) -> tuple[int, ...]:
-    """The tokens that all drafts begin with; each keeps at least its last one, which must be read
-    to go on.
+    """The tokens that all sequences begin with, without the last prompt token of any: it must be
+    read to continue.
     """
     shared = min(
         count_common_prefix([tuple(seq.tokens) for seq in seqs]),
@@ -94,6 +92,5 @@ def find_common_prefix(seqs: Sequence[DecodingSequence]) -> tuple[int, ...]:
 def _render_opening(chat: ChatFormat, prompt: Prompt, limits: Limits) -> str:
     if not limits.think:
         return render_generation_prompt(chat, prompt)
-    # The options of a choice stand in what its first branch asks: there is nothing to think about
-    # without them.
+    # The options of a choice are in its first branch's question.
     return render_thinking_prompt(chat, prompt, prompt.branches[0].ask if prompt.branches else "")

@@ -1,4 +1,4 @@
-"""Text that repeats itself: noticed while it is written."""
+"""Detects repeated text while it is generated."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ MAX_PERIOD = 256
 
 
 class RepetitionDetector:
-    """Tells when a sequence of tokens has run into a loop: its last n tokens repeat a round of p
-    tokens, where
+    """Detects that the last n tokens of a sequence repeat a period of p tokens, where
 
-        n >= LEAST_TOKENS, n >= LEAST_ROUNDS * p and p <= LONGEST_ROUND.
+        n >= MIN_LOOP_TOKENS, n >= MIN_REPETITIONS * p and p <= MAX_PERIOD.
 
     The repetition must be exact, so lists whose entries differ, if only in their numbers, never
-    count; nor does a short run of equal cells, dots or lines, which lists and tables have. A true
-    loop is noticed LEAST_TOKENS or LEAST_ROUNDS rounds after it began, whichever is more. A token
-    costs one comparison with each of the last LONGEST_ROUND.
+    count; nor does a short run of equal cells, dots or lines, as in tables. A token costs one
+    comparison with each of the last MAX_PERIOD.
     """
 
     def __init__(self) -> None:
-        # The last LONGEST_ROUND tokens twice over, so that they can be read backwards from any
-        # place without wrapping.
+        # The last MAX_PERIOD tokens twice, so that they can be read backwards from any index
+        # without wrapping.
         self._recent_tokens = np.full(2 * MAX_PERIOD, -1)
         self._next_index = 0
         periods = np.arange(1, MAX_PERIOD + 1)
@@ -33,8 +31,8 @@ class RepetitionDetector:
         self._min_match_lengths = np.maximum(MIN_LOOP_TOKENS, MIN_REPETITIONS * periods) - periods
 
     def add_token(self, token: int) -> int:
-        """Note the next token; how many of the last tokens do nothing but repeat what stands before
-        them, 0 outside a loop.
+        """Add the next token; returns how many of the last tokens repeat those before them, 0
+        outside a loop.
         """
         previous_tokens = self._recent_tokens[self._next_index : self._next_index + MAX_PERIOD][
             ::-1

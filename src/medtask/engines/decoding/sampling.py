@@ -1,4 +1,4 @@
-"""A token drawn by chance that can be repeated."""
+"""Reproducible sampling of tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUCLEUS_CANDIDATES = (
-    512  # tokens among which a nucleus is looked for before the whole vocabulary is sorted
+    512  # tokens that are searched for a nucleus before the whole vocabulary is sorted
 )
 
 
 def create_row_rng(seed: int, record_id: str) -> np.random.Generator:
-    """A row's own chance: the same for the same seed and record, whatever else is asked."""
+    """A row's random generator, which depends on the seed and the record id alone."""
     digest = blake2b(
         f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=16
     ).digest()
@@ -21,7 +21,7 @@ def create_row_rng(seed: int, record_id: str) -> np.random.Generator:
 
 
 def derive_row_seed(seed: int, record_id: str) -> int:
-    """A row's own seed, 31 bits: the same for the same seed and record, whatever else is asked."""
+    """A row's seed of 31 bits, which depends on the seed and the record id alone."""
     digest = blake2b(
         f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=4
     ).digest()
@@ -31,11 +31,10 @@ def derive_row_seed(seed: int, record_id: str) -> int:
 def sample_token(
     logits: NDArray[np.floating], rng: np.random.Generator, temperature: float, top_p: float
 ) -> int:
-    """Draw from the softmax of one row's logits / temperature [vocabulary], tokens of the nucleus
-    only.
+    """Sample a token of the nucleus from the softmax of logits / temperature [vocabulary].
 
-    The nucleus: the fewest likeliest tokens whose probabilities reach ``top_p`` together (Holtzman
-    et al. 2020, arXiv:1904.09751).
+    The nucleus is the smallest set of the likeliest tokens whose probabilities sum to ``top_p``
+    (Holtzman et al. 2020, arXiv:1904.09751).
     """
     scaled = logits.astype(np.float64) / temperature
     weights = np.exp(scaled - scaled.max())

@@ -1,4 +1,4 @@
-"""One row's text in the making: what was chosen so far, and whether it is done."""
+"""One row whose text is generated: its tokens, and whether it is finished."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ class StopConditions:
 
 
 class DecodingSequence:
-    """A row that is being written. ``tokens``: those of its prompt (``prompt_length`` of them),
-    then those written.
+    """A row whose text is generated.
 
-    ``group_key``: rows of one group begin with the same turns. ``tokens_read``, ``tokens_reused``,
-    ``ms``: its costs so far.
+    Attributes:
+        tokens: Those of the prompt (``prompt_length`` of them), then the generated ones.
+        group_key: Rows of one group begin with the same turns.
+        tokens_read, tokens_reused, ms: Costs so far.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class DecodingSequence:
         self._limits = limits
         self._stop_conditions = stop_conditions
         self._tokenizer = tokenizer
-        # Behind a blank, the text begins like any other: a model may well repeat the space that was
-        # taken from its prompt.
+        # Behind a blank the text begins like any other: a model may repeat the space that was
+        # stripped from its prompt.
         self._continues_text = not limits.think and prompt.partial_response[-1:].strip() != ""
         self._detokenizer = self._create_detokenizer()
         self._repetition_detector = RepetitionDetector() if limits.stop_repetition else None
@@ -79,18 +80,18 @@ class DecodingSequence:
         return self.fault is not None or self.finish_reason is not None
 
     def set_constraint(self, constraint: GrammarConstraint) -> None:
-        """Let nothing be written but what the constraint allows."""
+        """Allow nothing but what the constraint allows."""
         self.constraint = constraint
         if constraint.error:
             self.fail(constraint.error)
 
     def start_timer(self) -> None:
-        """The row's time begins to run; once."""
+        """Start measuring the row's time, if not started."""
         if self._start_time is None:
             self._start_time = time.monotonic()
 
     def fail(self, reason: str, status: Status = Status.FAILED) -> None:
-        """Give the row up. ``reason`` carries no text of the record."""
+        """Fail the row. ``reason`` must not contain text of the record."""
         self.fault = Fault(self.record_id, status, reason)
 
     @property
@@ -98,11 +99,11 @@ class DecodingSequence:
         return self._limits.temperature <= 0
 
     def sample_token(self, logits: NDArray[np.floating]) -> int:
-        """The next token by chance, from the logits [vocabulary] of those that are allowed."""
+        """Sample the next token from the logits [vocabulary] of the allowed ones."""
         return sample_token(logits, self._rng, self._limits.temperature, self._limits.top_p)
 
     def append_token(self, token: int, logprob: float) -> None:
-        """Go on with a token, and find out whether that was the last one."""
+        """Append a token, and finish the row if it was the last one."""
         if not math.isfinite(logprob):
             self.fail("the model's numbers are not finite")
             return
@@ -135,8 +136,8 @@ class DecodingSequence:
             self.finish_reason = "deadline"
 
     def get_text(self) -> str:
-        """What is certain of the text so far; all of it once the row is done. See HfEngine.generate
-        for its blanks.
+        """The text that no further token can change; all of it once the row is finished. For its
+        blanks see PackedEngine.generate.
         """
         if self.is_finished:
             self._detokenizer.flush()
@@ -177,7 +178,7 @@ class DecodingSequence:
         )
 
     def _truncate_text(self, count: int) -> None:
-        """Tell the text of the first ``count`` tokens only."""
+        """Keep the text of the first ``count`` tokens only."""
         self._detokenizer = self._create_detokenizer()
         for token in self.tokens[self.prompt_length : count]:
             self._detokenizer.add_token(token)

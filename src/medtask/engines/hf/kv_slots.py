@@ -1,6 +1,4 @@
-"""Rows that are being written, side by side: their keys and values in place, and one token for each
-of them in a pass.
-"""
+"""Keys and values of the running rows in slots, and the pass that reads one token of each."""
 
 from __future__ import annotations
 
@@ -24,9 +22,8 @@ class KvSlots:
     """Keys and values of the rows' own tokens, per layer [key-value heads, slots, capacity, head
     size].
 
-    Rows stand in slots 0 to len(lengths) - 1, without gaps; ``lengths``: tokens of each. What lies
-    behind a row's end is hidden from it and has to be finite all the same: weight 0 times NaN is
-    NaN.
+    Rows are in slots 0 to len(lengths) - 1, without gaps; ``lengths``: tokens of each. Values
+    behind a row's end are masked, but must be finite: weight 0 times NaN is NaN.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,9 +33,7 @@ class KvSlots:
         self.layers: dict[int, KvPair] = {}
 
     def admit(self, rows: Sequence[Sequence[int]], cache: KvCache) -> None:
-        """Put rows into the next free slots. Each is given by the indices of its tokens in
-        ``cache``.
-        """
+        """Put rows into the next free slots; each row is the indices of its tokens in ``cache``."""
         first, longest = len(self.lengths), max(map(len, rows))
         self._ensure_capacity(longest)
         device = next(iter(cache.layers.values()))[0].device
@@ -85,9 +80,7 @@ class KvSlots:
 
 
 class DecodePass:
-    """A pass that reads one token of every row in the slots, each behind its own; it sees the
-    prefix and its own row.
-    """
+    """A pass that reads one token of every row in the slots; it sees the prefix and its own row."""
 
     def __init__(
         self, tokens: Sequence[int], slots: KvSlots, prefix_cache: KvCache, device: torch.device

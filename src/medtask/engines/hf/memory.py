@@ -1,4 +1,4 @@
-"""What happens when memory runs out, and how much of it rows that are being written may take."""
+"""Out-of-memory errors, and the memory that keys and values of running rows may take."""
 
 from __future__ import annotations
 

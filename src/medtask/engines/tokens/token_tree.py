@@ -1,9 +1,8 @@
-"""What one prompt makes the model read, as a tree of tokens: whatever its questions have in common
-is read once.
+"""The token sequences of one prompt as a tree, so that common beginnings are read once.
 
-Questions of one prompt share the record's text and part in what follows it: a branch's lead, its
-options, a candidate that is weighed by its text. As a tree, they are one segment of a pass in which
-every token sees its own ancestors only.
+The branches of a prompt share the record's text and differ in what follows it: a prefix, options,
+candidates that are scored as text. The tree is one segment of a pass in which every token sees its
+own ancestors only.
 """
 
 from __future__ import annotations
