@@ -1,12 +1,11 @@
-"""Free text, many rows at once, against the same model's `generate`: side by side in one run on
-this machine.
+"""Speed of free text for many rows, compared with `generate` of the same model.
 
     python benchmarks/answer.py --data ../shared/data [--rows 64] [--rounds 2] [--dtype float32]
     [--out answer.json]
 
-Both sides get the same tokens, take the likeliest next one always, and stop at the same end tokens
-or after 64 new ones, so they do the same work: the texts are compared. Shared machines are noisy,
-so the sides take turns and the ratios matter.
+Both methods get the same tokens, decode greedily, and stop at the same end tokens or after 64 new
+tokens, so they do the same work: the texts are compared. Timings on shared machines are noisy, so
+the methods alternate: use the ratios.
 """
 
 from __future__ import annotations

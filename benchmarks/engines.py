@@ -1,11 +1,10 @@
-"""Every engine on the same rows and labels: what it can do, how fast it is, and how far it says
-what `hf` says.
+"""Every engine on the same rows and labels: capabilities, speed, and agreement with `hf`.
 
     python benchmarks/engines.py --data ../shared/data [--rows 64] [--rounds 2] [--out engines.json]
 
 All engines but the last two read the same built-in model, two of them through servers that this
-script starts on loopback. An engine whose packages are missing is left out with a word. Shared
-machines are noisy: the engines take turns, and the ratios matter.
+script starts on loopback. Engines with missing packages are left out with a note. Timings
+on shared machines are noisy, so the engines alternate: use the ratios.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Do the promises of calibration, acceptance, prediction sets and audits hold? Resamples of real
-predictions, and simulated ones.
+"""Verify the guarantees of calibration, acceptance, prediction sets and audits by simulation.
 
     python benchmarks/guarantees.py --data ../shared/data [--quick] [--out guarantees.json]
 
-The predictions: TF-IDF and logistic regression, trained on a part of each public set and asked
-about the rest of its train and dev rows. The rest is the population: its true error and frequencies
-are known, so each resample shows whether a promise was kept. Rows are drawn with replacement, so
-they are exchangeable, which is all that the promises suppose.
+The predictions: TF-IDF and logistic regression, trained on a part of each public set and
+applied to the rest of its train and dev rows. The rest is the population: its true error and
+frequencies are known, so each resample shows whether a guarantee holds. Rows are drawn with
+replacement, so they are exchangeable, which is all that the guarantees assume.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""A made set of imaging orders with 29 protocols: short rows, many labels, long definitions. For
-speed, not for quality.
-"""
+"""Generated imaging orders with 29 protocols, for measurements of speed, not of quality."""
 
 from __future__ import annotations
 

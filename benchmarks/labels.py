@@ -1,11 +1,10 @@
-"""What ten yes/no questions about a record cost, against one: the same prompts and model, side by
-side in one run.
+"""The cost of ten yes/no questions about a record, compared with one.
 
     python benchmarks/labels.py --data ../shared/data [--rows 96] [--rounds 6]
 
-The labels of hallmarks_of_cancer share the abstract, which is read once. The other side reads the
-same prompts and asks one question only, so that its time is that of reading the abstract. Rounds
-alternate; the medians of their ratios count.
+The labels of hallmarks_of_cancer share the abstract, which is read once. The comparison has the
+same prompts with a single question, whose time is that of reading the abstract. Rounds alternate;
+the result is the median of their ratios.
 """
 
 from __future__ import annotations

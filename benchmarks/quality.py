@@ -1,5 +1,4 @@
-"""How good are answers on public sets, before and after training? Runs, trainings and comparisons
-by the command line itself.
+"""Quality on public sets before and after training, measured with the command line.
 
     python benchmarks/quality.py --data ../shared/data --out quality [--sets icd9_procedures ...]
     [--models smollm2-135m minilm]

@@ -3,9 +3,9 @@
     python examples/make_examples.py radiology_protocol --out examples/radiology_protocol/notes.csv
     python examples/make_examples.py surgery_purpose --split train --rows 3000 --out train.csv
 
-The same arguments give the same bytes. ``gold`` is what ships: a few hundred rows or fewer, with
-dirty ones among them. ``train`` is clean, comes from fragments of its own, and holds no text of the
-shipped rows.
+The output is deterministic. ``gold`` reproduces the included tables: at most a few hundred rows,
+some of them faulty. ``train`` has clean rows, which are built from other fragments and share no
+text with the included rows.
 
 A fragment is one line, ``PLACE: text``. In it stand ``[a|b]`` for a choice; ``{m60-80}``,
 ``{f60-80}``, ``{p60-80}`` for a patient ("71M"), ``{man60-80}``, ``{woman60-80}``,

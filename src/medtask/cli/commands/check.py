@@ -209,7 +209,7 @@ def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics
     row_tokens = sum(plan.own_tokens) / len(plan.own_tokens)
     sizes = [longest.shared_tokens + tokens for tokens in longest.own_tokens]
     tokens = (
-        f"{plan.shared_tokens:,} shared + {row_tokens:.0f} own tokens a row (longest "
+        f"{plan.shared_tokens:,} shared + {row_tokens:.0f} own tokens per row (longest "
         f"{max(sizes):,})"
     )
     if task.kind_spec.generated:
