@@ -25,6 +25,7 @@ from medtask.engines.http.transport import (
     RetryableError,
     ServerBusy,
     ServerUnavailable,
+    apply_parser,
     open_pool,
     send_request,
     stream_events,
@@ -303,7 +304,7 @@ class HttpClient:
         """Retry until the answer can be parsed, or one kind of error was raised too often."""
 
         async def attempt() -> T:
-            return _apply_parser(
+            return apply_parser(
                 await send_request(self._pool, self.endpoint, path, body, deadline_s), parse
             )
 
@@ -397,10 +398,3 @@ class _StreamInterrupted(Exception):
 
 def _return_value(value: Any) -> Any:
     return value
-
-
-def _apply_parser(value: Any, parse: Callable[[Any], T]) -> T:
-    try:
-        return parse(value)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        raise InvalidResponse("its structure differs from the documented API") from None

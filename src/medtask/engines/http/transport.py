@@ -16,13 +16,15 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import httpcore2
 
 from medtask.engines.http.endpoint import Endpoint
 from medtask.errors import EngineError, UsageError
+
+T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _CONNECT_S = 10.0
@@ -364,3 +366,11 @@ def _check_request_id(request_id: str, response_id: object, response: httpcore2.
     found = _REQUEST_ID.findall(f"{response_id} {_get_header(response, 'x-request-id')}")
     if any(other != request_id for other in found):
         raise InvalidResponse("it belongs to another request")
+
+
+def apply_parser(value: Any, parse: Callable[[Any], T]) -> T:
+    """The parsed value; InvalidResponse if its structure is unexpected."""
+    try:
+        return parse(value)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise InvalidResponse("its structure differs from the documented API") from None
