@@ -23,15 +23,14 @@ def test_rows_are_prepared_and_told(
     done = medtask("data", "prepare", SURGERY, "--out", "ready")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "  rows        300 rows read, 283 of use",
+        "  rows        300 rows read, 283 usable",
         "              13 left out: no gold",
         "              4 left out: same question and same gold as an earlier row",
-        "  split       255 rows to learn from, 8 labels with 28 to 39 rows each",
-        "              28 rows to validate by, 8 labels with 3 to 6 rows each",
-        "              0.1 of the rows are set aside by label, with seed 0; groups and equal "
-        "texts stay together; "
-        "2 rows with near duplicates stay with those",
-        "  leaks       none: no group and no text (likeness 0.8 or more) is on both sides",
+        "  split       255 training rows, 8 labels with 28 to 39 rows each",
+        "              28 validation rows, 8 labels with 3 to 6 rows each",
+        "              0.1 of the rows are set aside, stratified by label, with seed 0; groups "
+        "and equal texts stay together; 2 rows stay together with their near duplicates",
+        "  leaks       none: no group and no text (similarity 0.8 or more) is in both parts",
         "ready/   train.jsonl  validation.jsonl  cleaning.csv  data.json",
     ]
     lines = read_lines(Path("ready/train.jsonl"))
@@ -65,8 +64,8 @@ def test_a_table_to_validate_by(medtask: RunCommand, tmp_path: Path) -> None:
         "data", "prepare", SURGERY, "--validation", tmp_path / "held.csv", "--out", tmp_path / "out"
     )
     assert done.code == 0
-    assert "validation rows ask what a row to learn from asks" in done.out
-    assert "most alike are the rows" in done.out
+    assert "validation rows ask the same as a training row" in done.out
+    assert "the most similar rows are" in done.out
     assert "validation-cleaning.csv" in done.out
     told = json.loads(
         medtask(
@@ -98,8 +97,8 @@ def test_patients_texts_are_warned_of(medtask: RunCommand, project_folder: Path)
     ]
     Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]) + "\n")
     done = medtask("data", "prepare", "surgery", "--out", "ready")
-    assert "these files hold patients' texts in plain words" in done.out
-    assert 'no row to learn from has the label "palliative"' in done.out
+    assert "these files contain patients' texts" in done.out
+    assert 'no training row has the label "palliative"' in done.out
     assert json.loads(Path("ready/data.json").read_text())["phi"] == "yes"
 
 
@@ -120,9 +119,7 @@ def test_standard_input_is_a_table_too(medtask: RunCommand, tmp_path: Path) -> N
 def test_mistakes_have_a_remedy(medtask: RunCommand, project_folder: Path) -> None:
     few = medtask("data", "prepare", "surgery", "--out", "ready")
     assert few.code == 4
-    assert (
-        "3 rows to learn from are too few: 5 rows read, left out: 1 empty, 1 duplicate" in few.err
-    )
+    assert "3 training rows are too few: 5 rows read, left out: 1 empty, 1 duplicate" in few.err
     assert "fix: give at least 10 rows" in few.err
     assert not Path("ready").exists()
     assert medtask("data", "prepare", SURGERY, "--out", "ready", "--share", 0).code == 2
@@ -130,6 +127,6 @@ def test_mistakes_have_a_remedy(medtask: RunCommand, project_folder: Path) -> No
     assert medtask("data", "prepare", SURGERY).code == 2
     used = medtask("data", "prepare", SURGERY, "--out", "surgery")
     assert used.code == 2
-    assert "surgery holds files, and they are no data prepared by medtask" in used.err
+    assert "surgery holds files that medtask did not prepare" in used.err
     assert medtask("data").code == 2
     assert "prepare" in medtask("data", "--help").out

@@ -132,7 +132,7 @@ def test_where_nothing_helps_no_file_is_written(
         "1h",
     )
     assert done.code == 0
-    assert done.out.startswith("Nothing did better")
+    assert done.out.startswith("Nothing was better")
     assert [path.name for path in Path("planted").iterdir()] == ["task.yaml"]
 
 

@@ -65,8 +65,8 @@ def test_each_reason_is_told_row_by_row(task: Task) -> None:
     assert cleaning.label_counts == {"knee": 1, "wrist": 0, "brain": 1}
     assert cleaning.label_suggestions == ("brain",)
     lines = cleaning.describe()
-    assert lines[0] == "7 rows read, 2 of use"
-    assert '1 left out: gold is no answer of the task (perhaps "brain" is meant)' in lines
+    assert lines[0] == "7 rows read, 2 usable"
+    assert '1 left out: gold is not an answer of the task (perhaps "brain" was meant)' in lines
     assert cleaning.to_json()["dropped"] == {
         "no gold": 1,
         "unknown gold": 1,
@@ -84,7 +84,7 @@ def test_two_thirds_outvote_the_rest(task: Task) -> None:
     assert list_reasons(cleaning) == [(1, DropReason.OUTVOTED), (3, DropReason.DUPLICATE)]
     assert (
         cleaning.dropped[0].explanation
-        == "2 of 3 rows that ask the same have other gold, as row 2 does"
+        == "2 of 3 rows that ask the same have different gold, as row 2 does"
     )
 
 
@@ -101,7 +101,7 @@ def test_without_a_majority_none_is_believed(task: Task) -> None:
     assert set(list_reasons(cleaning)) == {(row, DropReason.CONFLICT) for row in range(1, 8)}
     assert (
         cleaning.dropped[0].explanation
-        == "the rows 1, 2, 3, 4, 5, … ask the same and have 3 different golds"
+        == "the rows 1, 2, 3, 4, 5, … ask the same and have 3 different answers"
     )
 
 

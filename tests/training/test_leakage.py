@@ -46,12 +46,12 @@ def test_equal_and_near_texts_are_told_apart(task: Task) -> None:
     assert [(twin.train_row, twin.validation_row) for twin in leaks.worst] == [(1, 3), (1, 2)]
     assert leaks.worst[0].likeness == 1.0 > leaks.worst[1].likeness >= 0.8
     lines = leaks.describe()
-    assert lines[0] == "1 of 2 validation rows ask what a row to learn from asks"
+    assert lines[0] == "1 of 2 validation rows ask the same as a training row"
     assert (
         lines[1]
-        == "1 more of 2 validation rows nearly repeat a row to learn from (likeness 0.8 or more)"
+        == "1 more of 2 validation rows nearly repeat a training row (similarity 0.8 or more)"
     )
-    assert lines[2].startswith("most alike are the rows 3 and 1 (1.00), 2 and 1 (0.8")
+    assert lines[2].startswith("the most similar rows are 3 and 1 (1.00), 2 and 1 (0.8")
     assert not any("knee" in line for line in lines)
 
 
@@ -59,7 +59,7 @@ def test_no_leak_is_told_too(task: Task) -> None:
     leaks = find_text_leaks(task, TEXTS, [3, 4], ["p", "p", "p", "q", None])
     assert leaks == LeakageReport(validation=2)
     assert leaks.describe() == [
-        "none: no group and no text (likeness 0.8 or more) is on both sides"
+        "none: no group and no text (similarity 0.8 or more) is in both parts"
     ]
     assert leaks.to_json()["worst"] == []
 
@@ -67,7 +67,7 @@ def test_no_leak_is_told_too(task: Task) -> None:
 def test_groups_on_both_sides(task: Task) -> None:
     leaks = find_text_leaks(task, TEXTS, [3, 4], ["p", "q", None, "p", "p"])
     assert (leaks.groups, leaks.group_rows, leaks.equal) == (1, 2, 0)
-    assert leaks.describe() == ["1 group is on both sides, with 2 of 2 validation rows"]
+    assert leaks.describe() == ["1 group is in both parts, with 2 of 2 validation rows"]
 
 
 def test_options_in_another_order_are_a_near_duplicate(tmp_path: Path) -> None:

@@ -147,10 +147,10 @@ def test_a_model_of_nobody_knows_what_has_a_card_without_guesses() -> None:
     assert "model_name" not in yaml.safe_load(card.split("---\n")[1])
     for said in (
         "No licence was chosen",
-        "Nobody has said in which languages",
-        "Nobody has said whether the table holds patients’ data.",
+        "The languages of its rows are not known",
+        "It is not known whether the table has patients’ data.",
         "Nothing was measured",
-        "was not looked at",
+        "was not checked",
     ):
         assert said in card
     assert "loss.svg" not in card
@@ -164,8 +164,8 @@ def test_one_table_of_patients_is_enough_for_the_warning(phi: str) -> None:
     )
     said = {
         "yes": "Trained on patients’ data.",
-        "no": "holds no patients’ data",
-        "unknown": "Nobody has said whether",
+        "no": "has no patients’ data",
+        "unknown": "It is not known whether",
     }
     assert [word for word, text in said.items() if text in card] == [phi]
 
@@ -183,12 +183,12 @@ def test_labels_that_were_hardly_learnt_are_named() -> None:
         CardLabel(f"label {place}", rows=place) for place in range(MAX_LISTED_LABELS + 10)
     )
     card = write_card(replace(CARD_FACTS, tasks=(replace(CARD_TASK, labels=labels),)))
-    assert "No row to learn from: label 0." in card
-    assert f"Fewer than {FEW_ROWS} rows to learn from: label 1, label 2, " in card
+    assert "No training row: label 0." in card
+    assert f"Fewer than {FEW_ROWS} training rows: label 1, label 2, " in card
     assert "label 12 and 7 more." in card
     assert "| label 39 |" in card
     assert "label 40" not in card
-    assert "And 10 more" in card
+    assert "10 more are listed" in card
 
 
 def test_several_tasks_have_a_part_each() -> None:
@@ -216,7 +216,7 @@ def test_a_stopped_and_a_diverged_training_are_told() -> None:
     card = write_card(
         replace(CARD_FACTS, interrupted=True, points=(TrainingPoint(1, 9, 1.0, loss=float("nan")),))
     )
-    assert "stopped early by hand" in card
+    assert "It was interrupted" in card
     assert "| 1 | 1 | not finite |" in card
 
 

@@ -42,8 +42,8 @@ def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     assert told.metrics == {"accuracy": figure}
     assert told.baselines == {"TF-IDF": {"accuracy": figure}}
     assert told.split == (
-        "about 10 % of the rows were kept for validation, drawn by seed 0; equal texts and "
-        "groups stay on one side, near duplicates too"
+        "about 10 % of the rows were set aside for validation, drawn by seed 0; equal texts and "
+        "groups stay together, and so do near duplicates"
     )
     assert told.leaks == tuple(material.leakage.describe() if material.leakage else ("?",))
 
@@ -64,6 +64,4 @@ def test_a_validation_table_is_named() -> None:
     task = medtask.load_task(EXAMPLE)
     table = medtask.read_table(EXAMPLE / "procedures.csv")
     told = build_card_task(build_training_data(task, table, validation=table), {}, {})
-    assert told.split.startswith(
-        "rows to validate by come from a table of their own, procedures.csv, "
-    )
+    assert told.split.startswith("validation rows come from a table of their own, procedures.csv, ")

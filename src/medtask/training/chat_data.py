@@ -1,6 +1,4 @@
-"""Rows to learn from as other trainers read them: the conversation that a run would hold, with the
-right answer at its end.
-"""
+"""Training rows as chat files for other trainers: a run's prompts with gold answers."""
 
 from __future__ import annotations
 
@@ -34,16 +32,13 @@ CLEANING_FILE, VALIDATION_CLEANING_FILE = "cleaning.csv", "validation-cleaning.c
 
 
 def build_chat_turns(task: Task, example: TrainingExample) -> tuple[list[Message], Message]:
-    """The turns of a lesson's question, with its options as they stand in the table, and the
-    assistant's turn that answers it.
-    """
+    """The turns of a question, with options in the table's order, and the turn that answers it."""
     *before, last = example.prompt.messages
-    # The options of a choice stand in what its first branch asks; a debiased one asks in further
-    # orders.
+    # The first branch of a choice lists its options in the table's order.
     ask = example.prompt.branches[0].ask if example.prompt.branches else ""
     gold = example.record.gold
     if gold is None:
-        raise ValueError("a lesson has gold")
+        raise ValueError("an example has no gold")
     answer = replace_surrogates(get_task_kind(task).write_answer(gold, example.prompt.options))
     return [*before, Message(last.role, last.content + ask)], Message("assistant", answer)
 
@@ -54,9 +49,10 @@ def write_chat_file(
     examples: Sequence[TrainingExample],
     chat_format: ChatFormat = "messages",
 ) -> None:
-    """A line of JSON for each lesson: ``{"messages": [{"role": "user", "content": "..."}, ...]}``,
-    or the same turns as ``prompt`` and ``completion``. There is no system turn. The file is its
-    owner's only, and replaced whole.
+    """Write a JSON line per example, ``{"messages": [{"role": "user", "content": "..."}, ...]}``,
+    or the same turns as ``prompt`` and ``completion``.
+
+    There is no system turn. The file is readable for its owner only, and replaced atomically.
     """
     names = ("messages",) if chat_format == "messages" else ("prompt", "completion")
     write_answers(path, [Column(name) for name in names], _build_cells(task, examples, chat_format))
@@ -65,11 +61,11 @@ def write_chat_file(
 def prepare_chat_data(
     folder: Path, data: TrainingData, chat_format: ChatFormat = "messages"
 ) -> dict[str, Any]:
-    """Write the two parts, what was left out, and what is known about it all (returned, too) into a
-    folder.
+    """Write training and validation rows, dropped rows and a report into a folder.
 
-    Files of an earlier preparation are replaced. UsageError where the folder holds anything else;
-    StorageError. Until all is written, data.json says ``"state": "writing"``.
+    Files of an earlier preparation are replaced. Until all is written, data.json has ``"state":
+    "writing"``. Returns the report. Raises UsageError where the folder holds other files, and
+    StorageError.
     """
     check_data_folder(folder)
     _create_folder(folder)
@@ -99,9 +95,7 @@ def prepare_chat_data(
 
 
 def check_data_folder(folder: Path) -> None:
-    """See that the folder is not there yet, is empty, or holds data that were prepared here;
-    UsageError where it is in other use.
-    """
+    """Raise UsageError for a folder that holds anything but prepared data."""
     fix = "give an empty or a new folder with --out"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{format_path(folder)} is a file", fix=fix)
@@ -110,16 +104,13 @@ def check_data_folder(folder: Path) -> None:
     except OSError as error:
         raise make_storage_error(folder, error) from error
     if used and not _is_prepared_data(folder / REPORT_FILE):
-        raise UsageError(
-            f"{format_path(folder)} holds files, and they are no data prepared by medtask", fix=fix
-        )
+        raise UsageError(f"{format_path(folder)} holds files that medtask did not prepare", fix=fix)
 
 
 def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What an earlier table to validate by left; it would tell of rows that are not there any
-        # more.
+        # A report of an earlier validation table would be about other rows.
         (folder / VALIDATION_CLEANING_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise make_storage_error(folder, error) from error
@@ -158,7 +149,7 @@ def _build_report(
     data: TrainingData, chat_format: ChatFormat, files: Mapping[str, object]
 ) -> dict[str, Any]:
     task = data.task
-    search_data: dict[str, CleaningReport | SplitReport | LeakageReport | None] = {
+    reports: dict[str, CleaningReport | SplitReport | LeakageReport | None] = {
         "cleaning": data.cleaning,
         "validation_cleaning": data.validation_cleaning,
         "split": data.split,
@@ -180,7 +171,7 @@ def _build_report(
         "phi": determine_phi(task),
         "rows": chat_format,
         "files": files,
-        **{name: part.to_json() for name, part in search_data.items() if part},
+        **{name: part.to_json() for name, part in reports.items() if part},
         "notes": list(data.notes),
     }
 

@@ -1,4 +1,4 @@
-"""Which rows of a table can be learnt from; of every other row, why not."""
+"""The rows of a table that can be used for training, and why others cannot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LISTED_ROWS = 5
 
 
 class DropReason(StrEnum):
-    """Why a row is left out, in the order in which it is asked."""
+    """Why a row is left out, in the order of the checks."""
 
     NO_GOLD = "no gold"
     UNKNOWN_GOLD = "unknown gold"
@@ -46,13 +46,13 @@ class DropReason(StrEnum):
 
 _REASON_DESCRIPTIONS: Mapping[DropReason, str] = {
     DropReason.NO_GOLD: "no gold",
-    DropReason.UNKNOWN_GOLD: "gold is no answer of the task",
+    DropReason.UNKNOWN_GOLD: "gold is not an answer of the task",
     DropReason.EMPTY: "no text",
-    DropReason.NOT_ASKABLE: "a run would not ask about them either",
-    DropReason.WORKED_EXAMPLE: "the task shows them in every prompt, as worked examples",
+    DropReason.NOT_ASKABLE: "a run would not send them to the model either",
+    DropReason.WORKED_EXAMPLE: "every prompt shows them as worked examples",
     DropReason.DUPLICATE: "same question and same gold as an earlier row",
-    DropReason.OUTVOTED: "two thirds or more of the rows with the same question have other gold",
-    DropReason.CONFLICT: "same question, contradicting gold",
+    DropReason.OUTVOTED: "most rows with the same question (two thirds or more) have other gold",
+    DropReason.CONFLICT: "same question, contradictory gold",
     DropReason.RARE_LABEL: "too few rows of a label",
     DropReason.ABOVE_CAP: "other rows of the label were drawn",
 }
@@ -60,9 +60,7 @@ _REASON_DESCRIPTIONS: Mapping[DropReason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class DroppedRow:
-    """A row that is left out. ``explanation`` says so in a sentence that holds no text of the
-    record.
-    """
+    """A row that is left out. ``explanation`` holds no text of the record."""
 
     row: int
     id: str
@@ -72,9 +70,11 @@ class DroppedRow:
 
 @dataclass(frozen=True, slots=True)
 class CleaningReport:
-    """What became of the rows of a table: each was kept or dropped, for one reason.
-    ``label_counts``: kept rows by label, in the task's order, those without a row too; empty
-    for kinds without labels. ``label_suggestions``: labels that unknown gold probably meant.
+    """How many rows were kept and dropped; each row is dropped for one reason.
+
+    Attributes:
+        label_counts: Kept rows by label, in the task's order; empty for kinds without labels.
+        label_suggestions: Labels that unknown gold probably meant.
     """
 
     rows: int
@@ -85,16 +85,16 @@ class CleaningReport:
 
     @property
     def dropped_counts(self) -> dict[DropReason, int]:
-        """Dropped rows by reason; reasons without a row are left out."""
+        """Dropped rows by reason, for reasons with at least one row."""
         found = Counter(one.reason for one in self.dropped)
         return {why: found[why] for why in DropReason if found[why]}
 
     def describe(self) -> list[str]:
-        """A line of what there is, and one for each reason to leave rows out."""
-        lines = [f"{self.rows:,} row{'s' * (self.rows != 1)} read, {self.kept:,} of use"]
+        """A line about all rows, and one for each reason to leave rows out."""
+        lines = [f"{self.rows:,} row{'s' * (self.rows != 1)} read, {self.kept:,} usable"]
         for why, count in self.dropped_counts.items():
             hint = (
-                f" (perhaps {', '.join(map(quote, self.label_suggestions))} is meant)"
+                f" (perhaps {', '.join(map(quote, self.label_suggestions))} was meant)"
                 if why is DropReason.UNKNOWN_GOLD and self.label_suggestions
                 else ""
             )
@@ -118,39 +118,44 @@ def clean_rows(
     cap: int | None = None,
     seed: int = 0,
 ) -> tuple[tuple[TrainingExample, ...], CleaningReport]:
-    """The rows to learn from, in the table's order, and what became of the others.
+    """The usable rows in the table's order, and a report about the others.
 
-    Of rows with the same question (see hash_question) and the same gold the first is kept. Where
-    gold differs, the gold of two thirds or more of them is believed; without such a majority none
-    is kept. Kind ``answer`` has no contradictions: a question may have several good answers.
-    ``min_count``: rows with a label that fewer rows have are dropped; ``cap``: a row is dropped
-    once all its labels have so many rows, in an order drawn by ``seed`` alone. Both are for kinds
-    with labels.
+    Of rows with the same question (see `hash_question`) and the same gold, the first is kept. Where
+    gold differs, the gold of a majority of two thirds is used; without one, no row is kept. Free
+    text has no contradictions: a question may have several good answers.
+
+    Args:
+        task: The task.
+        records: The rows.
+        min_count: Rows with a label that fewer rows have are dropped (kinds with labels).
+        cap: A row is dropped once all its labels have so many rows (kinds with labels).
+        seed: Decides which rows exceed a cap.
     """
-    book = _RowCleaner(task)
-    examples = book.read_examples(records)
-    examples = book.resolve_duplicates(examples)
+    cleaner = _RowCleaner(task)
+    examples = cleaner.read_examples(records)
+    examples = cleaner.resolve_duplicates(examples)
     if task.kind_spec.has_labels:
-        examples = book.drop_rare_labels(examples, min_count)
-        examples = book.apply_label_cap(examples, cap, seed) if cap is not None else examples
+        examples = cleaner.drop_rare_labels(examples, min_count)
+        examples = cleaner.apply_label_cap(examples, cap, seed) if cap is not None else examples
     counts = Counter(
         name for example in examples for name in list_labels(task, example.record.gold)
     )
     names = [label.name for label in task.labels] if task.kind_spec.has_labels else []
     names += [task.abstain.name] if task.abstain and counts[task.abstain.name] else []
-    dropped = tuple(sorted(book.dropped, key=lambda one: one.row))
+    dropped = tuple(sorted(cleaner.dropped, key=lambda one: one.row))
     return tuple(examples), CleaningReport(
-        book.rows,
+        cleaner.rows,
         len(examples),
         dropped,
         {name: counts[name] for name in names},
-        book.list_label_suggestions(),
+        cleaner.list_label_suggestions(),
     )
 
 
 def write_cleaning_report(path: Path, report: CleaningReport) -> None:
-    """A line for each row that was left out: row, id, what, why. The file is its owner's only, and
-    replaced whole.
+    """Write a CSV file with a line per dropped row: row, id, what, why.
+
+    The file is readable for its owner only, and replaced atomically.
     """
     columns = [Column("row", "int"), *(Column(name, "text") for name in ("id", "what", "why"))]
     write_answers(
@@ -161,7 +166,7 @@ def write_cleaning_report(path: Path, report: CleaningReport) -> None:
 
 
 class _RowCleaner:
-    """Cleaning under way."""
+    """Drops rows in several steps and collects the reasons."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -177,7 +182,7 @@ class _RowCleaner:
         return tuple(sorted({name for name in self.label_suggestions.values() if name}))
 
     def read_examples(self, records: Iterable[Record]) -> list[TrainingExample]:
-        """The rows that have a question and an answer to it."""
+        """The rows that have a question and a valid answer."""
         example_keys = _hash_worked_examples(self.task)
         examples: list[TrainingExample] = []
         for self.rows, record in enumerate(records, 1):
@@ -222,12 +227,12 @@ class _RowCleaner:
             )
             return None
         if previous_prompt is not None and prompt.branches == previous_prompt.branches:
-            # A hundred thousand copies of thirty labels and their meanings would take gigabytes.
+            # 100,000 copies of thirty labels and definitions would take gigabytes.
             prompt = replace(prompt, branches=previous_prompt.branches)
         return TrainingExample(self.rows, replace(record, gold=gold), prompt)
 
     def _explain_unknown_gold(self, unknown_values: Sequence[str]) -> str:
-        """Without the gold itself, which in a wrong column would be somebody's words."""
+        """An explanation without gold itself, which in a wrong column would be a patient's text."""
         names = [label.name for label in self.task.candidates]
         for value in unknown_values:
             if (
@@ -244,9 +249,7 @@ class _RowCleaner:
         )
 
     def resolve_duplicates(self, examples: Sequence[TrainingExample]) -> list[TrainingExample]:
-        """One row for each question; for each question and answer where questions may have
-        several.
-        """
+        """One row per question, or per question and answer where several answers are allowed."""
         alike: dict[bytes, list[TrainingExample]] = defaultdict(list)
         for example in examples:
             alike[self.keys[example.row]].append(example)
@@ -270,7 +273,9 @@ class _RowCleaner:
                 row_list = ", ".join(
                     f"{example.row:,}" for example in duplicates[:_LISTED_ROWS]
                 ) + (", …" if len(duplicates) > _LISTED_ROWS else "")
-                why = f"the rows {row_list} ask the same and have {len(by_gold):,} different golds"
+                why = (
+                    f"the rows {row_list} ask the same and have {len(by_gold):,} different answers"
+                )
                 for example in duplicates:
                     self.drop(example.row, example.record, DropReason.CONFLICT, why)
                 return []
@@ -279,8 +284,7 @@ class _RowCleaner:
                 if example.row not in majority_rows:
                     why = (
                         f"{len(majority):,} of {len(duplicates):,} rows that ask the same have "
-                        "other "
-                        f"gold, as row {majority[0].row:,} does"
+                        f"different gold, as row {majority[0].row:,} does"
                     )
                     self.drop(example.row, example.record, DropReason.OUTVOTED, why)
             groups = [majority]
@@ -297,8 +301,9 @@ class _RowCleaner:
     def drop_rare_labels(
         self, examples: list[TrainingExample], min_count: int
     ) -> list[TrainingExample]:
-        """Rows that have a rare label, all of them: without that label their gold would be wrong.
-        Until no label is rare.
+        """Drop all rows with a rare label, until no label is rare.
+
+        Removing only the label would make the gold of such rows wrong.
         """
         while True:
             counts = Counter(
@@ -315,7 +320,7 @@ class _RowCleaner:
                 if own:
                     why = (
                         f"its label {quote(own[0])} has {counts[own[0]]:,} of the "
-                        f"{min_count:,} rows that are wanted"
+                        f"required {min_count:,} rows"
                     )
                     self.drop(example.row, example.record, DropReason.RARE_LABEL, why)
                 else:
@@ -344,9 +349,7 @@ class _RowCleaner:
 
 
 def _hash_worked_examples(task: Task) -> frozenset[bytes]:
-    """The questions that every prompt of the task answers already. A pool's rows are not shown to
-    themselves.
-    """
+    """The questions of the task's worked examples. A pool never shows a row to itself."""
     bare = replace(task, examples=(), pool=None, gate=Gate())
     records = [Record("", example.fields) for example in task.examples]
     asked = [(record, build_prompt(bare, record)) for record in records]

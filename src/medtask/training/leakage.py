@@ -1,4 +1,4 @@
-"""What the rows to stop by share with the rows to learn from: figures on them would be too good."""
+"""Texts and groups that validation rows share with training rows, which flatter metrics."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _WORST = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuestionIndex:
-    """Lessons made comparable, in an order that does not depend on that of the rows: ``lessons[i]``
-    was at ``places[i]``.
+    """Examples made comparable, in an order that does not depend on the rows' order.
 
-    ``keys``: equal where the questions are (see hash_question).
+    Attributes:
+        positions: The original index of each example.
+        keys: Equal for equal questions; see `hash_question`.
     """
 
     examples: tuple[TrainingExample, ...]
@@ -37,9 +38,7 @@ class QuestionIndex:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """Two rows that say nearly the same, one on each side, by their numbers; ``likeness`` in [0,
-    1].
-    """
+    """The numbers of two similar rows, one of each part; ``likeness`` is in [0, 1]."""
 
     train_row: int
     validation_row: int
@@ -48,10 +47,16 @@ class NearDuplicate:
 
 @dataclass(frozen=True, slots=True)
 class LeakageReport:
-    """What of ``validation`` rows is known from training. ``equal``: rows whose question is learnt
-    from, too; ``near``: further rows with a near duplicate there (likeness ``bound`` or more).
-    ``groups``: groups on both sides, with ``group_rows`` validation rows. ``worst``: the pairs most
-    alike.
+    """What validation rows have in common with training rows.
+
+    Attributes:
+        validation: The number of validation rows.
+        equal: Validation rows whose question is also a training row's.
+        near: Further validation rows with a near duplicate among training rows.
+        groups: Groups in both parts.
+        group_rows: Validation rows of these groups.
+        worst: The most similar pairs.
+        bound: The similarity from which two texts are near duplicates.
     """
 
     validation: int
@@ -64,19 +69,19 @@ class LeakageReport:
 
     @property
     def share(self) -> float:
-        """The share of validation rows whose question, or nearly it, is learnt from."""
+        """The share of validation rows with an equal or nearly equal training row."""
         return (self.equal + self.near) / self.validation if self.validation else 0.0
 
     def describe(self) -> list[str]:
-        """A line for each kind of leak; one where there is none."""
+        """A line for each kind of leakage, or one line where there is none."""
         of = f"of {self.validation:,} validation row{'s' * (self.validation != 1)}"
         lines = []
         if self.equal:
-            lines.append(f"{self.equal:,} {of} ask what a row to learn from asks")
+            lines.append(f"{self.equal:,} {of} ask the same as a training row")
         if self.near:
             more = "more " if self.equal else ""
             lines.append(
-                f"{self.near:,} {more}{of} nearly repeat a row to learn from (likeness "
+                f"{self.near:,} {more}{of} nearly repeat a training row (similarity "
                 f"{self.bound:g} or more)"
             )
         if self.worst:
@@ -88,15 +93,15 @@ class LeakageReport:
                 for near_duplicate in self.worst[:3]
             )
             lines.append(
-                f"most alike are the rows {pairs}, validation first: take such rows out of one side"
+                f"the most similar rows are {pairs}, validation first: remove them from one part"
             )
         if self.groups:
             lines.append(
-                f"{self.groups:,} group{'s are' if self.groups > 1 else ' is'} on both sides, "
+                f"{self.groups:,} group{'s are' if self.groups > 1 else ' is'} in both parts, "
                 f"with {self.group_rows:,} {of}"
             )
         return lines or [
-            f"none: no group and no text (likeness {self.bound:g} or more) is on both sides"
+            f"none: no group and no text (similarity {self.bound:g} or more) is in both parts"
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -112,7 +117,7 @@ class LeakageReport:
 
 
 def index_questions(task: Task, examples: Sequence[TrainingExample]) -> QuestionIndex:
-    """Read what the lessons ask, once for all comparisons; seconds for 100,000 short rows."""
+    """Prepare examples for comparison, in seconds for 100,000 short rows."""
     keys = [hash_question(task, example.record, example.prompt) for example in examples]
     order = sorted(
         range(len(examples)),
@@ -128,7 +133,7 @@ def index_questions(task: Task, examples: Sequence[TrainingExample]) -> Question
 
 
 def find_leakage(question_index: QuestionIndex, is_validation: NDArray[np.bool_]) -> LeakageReport:
-    """What the rows of ``is_validation`` ([questions]) share with the others."""
+    """What validation questions, by a mask [questions], have in common with the others."""
     validation_flags = is_validation.tolist()
     train_keys = {
         key for key, aside in zip(question_index.keys, validation_flags, strict=True) if not aside

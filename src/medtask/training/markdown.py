@@ -1,6 +1,4 @@
-"""Names and sentences of other people inside Markdown of ours: they are shown, and obeyed by
-nothing.
-"""
+"""Untrusted texts in Markdown: they are displayed and never act as markup."""
 
 from __future__ import annotations
 
@@ -16,22 +14,20 @@ _PIPE = re.compile(r"(?<!\\)\|")
 
 
 def escape_markdown(text: object, limit: int = 200) -> str:
-    """Text on one line, shortened, that Markdown shows as it is: no markup, link, entity, formula,
-    list or control character.
-    """
+    """Escape a text for Markdown: one short line without markup, links or control characters."""
     shown = format_name(" ".join(str(text).split()), limit)
     escaped = _LINKED.sub(
         lambda found: "".join(f"&#{ord(char)};" for char in found[0]),
         _SPECIAL.sub(lambda found: "\\" + found[0], shown),
     )
-    # At the beginning of a line these make a list or a heading of it.
+    # At the start of a line these would make a list or a heading.
     return _LIST.sub(
         lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}", escaped
     )
 
 
 def format_code(text: object, limit: int = 4000) -> str:
-    """Text as code inside a line, whatever backticks it holds; a dash for none."""
+    """Text as inline code, whatever backticks it holds; a dash for an empty text."""
     shown = format_name(" ".join(str(text).split()), limit)
     if not shown:
         return "–"
@@ -41,7 +37,7 @@ def format_code(text: object, limit: int = 4000) -> str:
 
 
 def write_fence(lines: Sequence[str], language: str = "") -> str:
-    """A block of code, a line each; ``language`` for its colours."""
+    """A fenced code block; ``language`` is for syntax highlighting."""
     shown = [format_name(line, 4000) for line in lines]
     fence = "`" * max(
         3, 1 + max((len(run) for line in shown for run in re.findall("`+", line)), default=0)
@@ -52,10 +48,8 @@ def write_fence(lines: Sequence[str], language: str = "") -> str:
 def format_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], align_right: bool = True
 ) -> str:
-    """A table of cells that are Markdown already; all columns but the first to the right where they
-    are ``align_right``.
-    """
+    """A table of Markdown cells. ``align_right`` applies to all columns but the first."""
     rule = ["---", *(["---:" if align_right else "---"] * (len(head) - 1))]
-    # A table takes its pipes before anything else is read: even those inside code.
+    # Tables are parsed before inline code: pipes inside code split cells, too.
     lines = [[_PIPE.sub(r"\|", cell) for cell in cells] for cells in [head, rule, *rows]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

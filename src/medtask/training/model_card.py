@@ -1,6 +1,4 @@
-"""The model card: README.md of a model folder, for who wants to use the model, and for who has to
-answer for it.
-"""
+"""The model card: README.md of a model folder, for its users and for those responsible for it."""
 
 from __future__ import annotations
 
@@ -18,41 +16,37 @@ from medtask.training.markdown import escape_markdown, format_code, format_table
 from medtask.training.model_card_content import CardContent, CardLabel, CardTask
 from medtask.training.model_card_front_matter import write_front_matter
 
-MAX_LISTED_LABELS = 40  # how many labels are listed
+MAX_LISTED_LABELS = 40
 FEW_ROWS = 20  # with fewer rows, hardly anything is learnt about a label
-_MAX_TEXT_CHARACTERS = 1500  # characters of an instruction
+_MAX_TEXT_CHARACTERS = 1500  # of an instruction
 
 _PHI_NOTICES: dict[PhiStatus, str] = {
     "yes": (
-        "> **Trained on patients’ data.** Weights, vocabularies and calibrations can hold pieces "
-        "of the texts that they were made from, "
-        "and others can get them out again. Keep this folder where its table may be kept, and "
-        "give it to nobody who may not see the "
-        "table.\n>\n"
-        "> Before it is shared: have the person who is responsible for data protection agree; "
-        "ask whether the same can be learnt from "
-        "texts without names, dates and numbers, and train again on those; look for passages of "
-        "the table in what the model writes."
+        "> **Trained on patients’ data.** Weights, vocabularies and calibrations can contain parts "
+        "of the texts that they were trained on, and others can extract them. Store this folder "
+        "only where its table may be stored, and give it only to people who may see the table.\n"
+        ">\n"
+        "> Before sharing it, ask the person responsible for data protection. Check whether the "
+        "same can be learnt from texts without names, dates and numbers, and train again on those. "
+        "Look for parts of the table in what the model writes."
     ),
     "no": (
-        "> The task says that its table holds no patients’ data. medtask has not checked that: "
-        "look before the folder is shared."
+        "> The task states that its table has no patients’ data. medtask has not checked this: "
+        "check it before sharing the folder."
     ),
     "unknown": (
-        "> **Nobody has said whether the table holds patients’ data.** Until somebody has, treat "
-        "this folder as if it does: weights, "
-        "vocabularies and calibrations can hold pieces of the texts that they were made from, "
-        "and others can get them out again. "
-        "Keep it where the table may be kept, and ask before it is shared."
+        "> **It is not known whether the table has patients’ data.** Until it is, treat this "
+        "folder as if it had: weights, vocabularies and calibrations can contain parts of the "
+        "texts that they were trained on, and others can extract them. Store it only where the "
+        "table may be stored, and ask before sharing it."
     ),
 }
 
 
 def write_card(content: CardContent) -> str:
-    """The card as Markdown with front matter as the Hub reads it. It names labels and tables, and
-    holds no text of a row.
+    """The card as Markdown with front matter for the Hub. It holds no text of a row.
 
-    Whatever the names hold, they are shown and not obeyed: see markdown.py.
+    Names of labels and tables are escaped; see markdown.py.
     """
     sections = (
         _write_summary,
@@ -71,20 +65,20 @@ def _write_summary(content: CardContent) -> Iterator[str]:
     yield f"# {escape_markdown(content.name)}"
     if content.demonstration:
         yield (
-            "**This model is a demonstration and not for real work.** It shows what training "
-            "does; do not use its answers."
+            "**This model is a demonstration and not for real work.** It shows how training works; "
+            "do not use its answers."
         )
     base = f", from {_join_code(content.bases)}" if content.bases else ""
     for task in content.tasks:
         yield (
-            f"It {KINDS[task.kind].description}: task {format_code(task.name)}, learnt from "
+            f"It {KINDS[task.kind].description}: task {format_code(task.name)}, trained on "
             f"{format_row_count(task.train_rows)} of "
             f"{format_code(task.table)} by the method {format_code(content.method)}{base}."
         )
     yield _PHI_NOTICES[content.phi]
     for task in content.tasks:
         name = f": {escape_markdown(task.name)}" if len(content.tasks) > 1 else ""
-        yield f"## What it is asked{name}"
+        yield f"## Task{name}"
         yield (
             f"> {escape_markdown(task.instruction, _MAX_TEXT_CHARACTERS)}"
             if task.instruction.strip()
@@ -104,14 +98,13 @@ def _write_labels(task: CardTask) -> Iterator[str]:
         ]
         for label in task.labels[:MAX_LISTED_LABELS]
     ]
-    yield format_table(["label", "definition", "rows learnt from"], rows, align_right=False)
+    yield format_table(["label", "definition", "training rows"], rows, align_right=False)
     more = len(task.labels) - MAX_LISTED_LABELS
-    yield f"And {more:,} more: `medtask.json` has all of them." if more > 0 else ""
+    yield f"{more:,} more are listed in `medtask.json`." if more > 0 else ""
     yield (
         (
-            f"Where it cannot tell, it answers “{escape_markdown(task.abstain)}”, and the row "
-            "has no "
-            "value."
+            f"When it cannot decide, it answers “{escape_markdown(task.abstain)}”, and the row has "
+            "no value."
         )
         if task.abstain
         else ""
@@ -126,9 +119,8 @@ def _write_usage(content: CardContent) -> Iterator[str]:
         [f"medtask run {shlex.quote(task)} TABLE --model {shlex.quote(folder)}"], "sh"
     )
     yield (
-        f"The task is the folder or file that it was trained for ({format_code(first.name)}): it "
-        "holds the words in which the model is "
-        "asked, and a model that was trained on other words answers worse. From Python:"
+        f"The task is the folder or file that it was trained for ({format_code(first.name)}): the "
+        "model answers worse with other instructions. From Python:"
     )
     yield write_fence(
         [
@@ -143,19 +135,17 @@ def _write_usage(content: CardContent) -> Iterator[str]:
     )
     if len(content.tasks) == 1 and KINDS[first.kind].has_labels:
         yield (
-            "With scikit-learn, `medtask.sklearn.MedtaskClassifier` trains such a model by `fit` "
-            "and answers by `predict` and "
-            "`predict_proba`."
+            "With scikit-learn, `medtask.sklearn.MedtaskClassifier` trains such a model with `fit` "
+            "and answers with `predict` and `predict_proba`."
         )
 
 
 def _write_limitations(content: CardContent) -> Iterator[str]:
-    yield "## Intended use, and limits"
+    yield "## Intended use and limitations"
     yield (
-        "It is meant for tables like the one that it was trained on: for research, registries "
-        "and quality work, with people who look at "
-        "the doubtful rows. It is not a medical device. Do not let it decide about a single "
-        "patient without a person who has read the text."
+        "It is meant for tables like the one that it was trained on, in research, registries and "
+        "quality assurance, with people who review doubtful rows. It is not a medical device. Do "
+        "not use it for decisions about a patient unless a person has read the text."
     )
     yield "\n".join(f"- {one}" for one in _list_limitations(content))
 
@@ -164,10 +154,8 @@ def _list_limitations(content: CardContent) -> Iterator[str]:
     for task in content.tasks:
         where = f" ({escape_markdown(task.name)})" if len(content.tasks) > 1 else ""
         yield (
-            f"It has learnt from {format_row_count(task.train_rows)}{where}. Other "
-            "hospitals, "
-            "other years and other ways of writing were "
-            "not among them unless the table had them."
+            f"It was trained on {format_row_count(task.train_rows)}{where}. Other hospitals, years "
+            "and writing styles are covered only if the table has them."
         )
         none, few = (
             [label for label in task.labels if label.rows == 0],
@@ -175,24 +163,20 @@ def _list_limitations(content: CardContent) -> Iterator[str]:
         )
         if none:
             yield (
-                f"No row to learn from{where}: {_join_label_names(none)}. What it says about these "
-                "is not learnt."
+                f"No training row{where}: {_join_label_names(none)}. The model has not learnt them."
             )
         if few:
-            yield f"Fewer than {FEW_ROWS} rows to learn from{where}: {_join_label_names(few)}."
+            yield f"Fewer than {FEW_ROWS} training rows{where}: {_join_label_names(few)}."
         if not KINDS[task.kind].has_labels:
-            yield f"What it writes{where} can be wrong and read well. Every text needs a reader."
+            yield f"What it writes{where} can be wrong even if it reads well: check it."
     if content.languages:
         yield (
-            f"Its rows are said to be in: {_join_code(content.languages)}. How it does on other "
-            "languages was not measured."
+            f"The languages of its rows: {_join_code(content.languages)}. Other languages were not "
+            "evaluated."
         )
     else:
-        yield (
-            "Nobody has said in which languages its rows are, and how it does on others was "
-            "not measured."
-        )
-    yield "How it does on groups of patients (age, sex, origin, rare diseases) was not measured."
+        yield ("The languages of its rows are not known, and other languages were not evaluated.")
+    yield "Groups of patients (age, sex, origin, rare diseases) were not evaluated separately."
     yield from map(escape_markdown, content.notes)
 
 
@@ -206,25 +190,21 @@ def _write_data(content: CardContent) -> Iterator[str]:
             for reason, count in task.dropped.items()
         ]
         rows += [
-            ["learnt from", f"{task.train_rows:,}"],
-            ["kept for validation", f"{task.validation_rows:,}"],
+            ["training", f"{task.train_rows:,}"],
+            ["validation", f"{task.validation_rows:,}"],
         ]
         yield f"Table {format_code(task.table)}, SHA-256 {format_code(task.sha256)}."
         yield format_table(["", "rows"], rows)
         yield capitalise_first(_format_sentence(task.split))
         leaks = "\n".join(f"- {capitalise_first(_format_sentence(leak))}" for leak in task.leaks)
-        yield leaks or "Whether rows of the two parts resemble each other was not looked at."
+        yield leaks or "Leakage between training and validation rows was not checked."
     yield f"On the Hub: {_join_code(content.datasets)}." if content.datasets else ""
 
 
 def _write_training(content: CardContent) -> Iterator[str]:
     yield "## Training"
     where = f" on {escape_markdown(content.hardware)}" if content.hardware else ""
-    ended = (
-        " It was stopped early by hand, and is the best state until then."
-        if content.interrupted
-        else ""
-    )
+    ended = " It was interrupted, and is the best state so far." if content.interrupted else ""
     yield (
         f"Method {format_code(content.method)}, {format_duration(content.seconds)}{where}.{ended}"
     )
@@ -235,11 +215,11 @@ def _write_training(content: CardContent) -> Iterator[str]:
         yield format_epochs_markdown(content.points, escape_markdown(content.score_name)).rstrip()
         yield (
             "Losses are means per row, in nats. The state with the lowest validation loss was "
-            "kept. `loss.csv` has every point."
+            "kept. `loss.csv` has all points."
         )
     if content.recipe:
         yield format_table(
-            ["choice", "value"],
+            ["setting", "value"],
             [
                 [escape_markdown(name.replace("_", " ")), escape_markdown(_format_value(value))]
                 for name, value in content.recipe.items()
@@ -248,13 +228,11 @@ def _write_training(content: CardContent) -> Iterator[str]:
 
 
 def _write_metrics(content: CardContent) -> Iterator[str]:
-    yield "## How good it is"
+    yield "## Metrics"
     for task in content.tasks:
         yield f"### {escape_markdown(task.name)}" if len(content.tasks) > 1 else ""
         if not task.metrics:
-            yield (
-                "Nothing was measured: measure it on rows of your own, as below, before it is used."
-            )
+            yield ("Nothing was measured: evaluate it on your own rows, as below, before using it.")
             continue
         rivals = list(task.baselines.items())
         head = [
@@ -276,15 +254,14 @@ def _write_metrics(content: CardContent) -> Iterator[str]:
             )
         yield format_table(head, rows)
         yield (
-            f"Its confidence: {_format_sentence(task.calibration)}"
+            f"Confidence: {_format_sentence(task.calibration)}"
             if task.calibration
-            else "Its confidence was not calibrated."
+            else "Confidences were not calibrated."
         )
     yield (
-        "In brackets are 95 % intervals. **These rows also chose when training stopped, and "
-        "fitted the calibration where there is one, "
-        "so the figures are a little too good.** For an honest number, label rows that training "
-        "has not seen, and:"
+        "In brackets are 95 % intervals. **These rows also decided when training stopped, and "
+        "fitted the calibration where there is one, so the metrics are slightly too good.** For an "
+        "unbiased estimate, label rows that training has not seen, and run:"
     )
     folder = shlex.quote(format_name(content.folder, 400))
     run = (
@@ -295,21 +272,20 @@ def _write_metrics(content: CardContent) -> Iterator[str]:
 
 
 def _write_provenance(content: CardContent) -> Iterator[str]:
-    yield "## Where it comes from"
+    yield "## Provenance"
     if content.license:
         yield (
-            f"Its base has the licence {format_code(content.license)}, which holds for this "
-            "model too."
+            f"The licence of its base, {format_code(content.license)}, also applies to this model."
         )
     elif content.bases:
         yield (
-            "The licence of its base is not known to medtask: read it before the model is used "
-            "or shared. It holds for this model too."
+            "The licence of its base is not known to medtask, and also applies to this model: read "
+            "it before using or sharing the model."
         )
     else:
-        yield "No licence was chosen for it: whoever owns the table decides."
+        yield "No licence was chosen: the owner of the table decides."
     if content.command:
-        yield "The command that makes it again:"
+        yield "The command that reproduces it:"
         yield write_fence([" ".join(content.command.split())], "sh")
     prints = {
         **{f"task {task.name}": task.fingerprint for task in content.tasks if task.fingerprint},
@@ -317,7 +293,7 @@ def _write_provenance(content: CardContent) -> Iterator[str]:
     }
     if prints:
         rows = [[escape_markdown(name), format_code(value)] for name, value in prints.items()]
-        yield format_table(["of what", "fingerprint"], rows, align_right=False)
+        yield format_table(["item", "fingerprint"], rows, align_right=False)
     if content.versions:
         rows = [
             [escape_markdown(name), escape_markdown(value)]
@@ -338,7 +314,7 @@ def _join_label_names(labels: Sequence[CardLabel]) -> str:
 
 
 def _format_sentence(text: str) -> str:
-    """What somebody else found out, with a full stop."""
+    """An escaped sentence with a full stop."""
     shown = escape_markdown(text, _MAX_TEXT_CHARACTERS)
     return f"{shown}." if shown and shown[-1] not in ".!?" else shown
 

@@ -1,4 +1,4 @@
-"""What a model card tells, as plain values: whoever trains a model fills them in."""
+"""The content of a model card, as plain values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medtask.training.training_log import TrainingPoint
 
 @dataclass(frozen=True, slots=True)
 class CardLabel:
-    """``rows``: those it was learnt from; None where labels are not counted."""
+    """A label and its number of training rows; None where labels are not counted."""
 
     name: str
     definition: str = ""
@@ -27,14 +27,17 @@ class CardLabel:
 
 @dataclass(frozen=True, slots=True)
 class CardTask:
-    """One of the tasks that a model was trained for, its rows, and how good the model is on those
-    that it was stopped by.
+    """A task that a model was trained for, its rows, and the metrics on validation rows.
 
-    ``table``: the name of its table, no path; ``rows``: in the table; ``dropped``: rows by the
-    reason for which they were left out. ``split``: how validation rows were found, in a sentence;
-    ``leaks``: what the leak report found, a sentence each. ``metrics``: by measure (words.MEASURES)
-    on the validation rows; ``baselines``: the same of simple methods on the same rows.
-    ``calibration``: what it did, in a sentence; "" where there is none.
+    Attributes:
+        table: The name of the table, without its path.
+        rows: The rows of the table.
+        dropped: Rows that were left out, by reason.
+        split: How validation rows were chosen, in a sentence.
+        leaks: Sentences about leakage.
+        metrics: By name, on the validation rows.
+        baselines: The same of simpler methods, by name.
+        calibration: What calibration did, in a sentence; "" without one.
     """
 
     name: str
@@ -59,14 +62,23 @@ class CardTask:
 
 @dataclass(frozen=True, slots=True)
 class CardContent:
-    """All that a model card tells. ``name``: the model's; ``folder``: as commands should name it.
+    """The content of a model card.
 
-    ``bases``: as the user named them; ``base_models``: their ids on the Hub, where they have one.
-    ``license``: the Hub's id of the base's licence; "" where it is not known. ``languages``: ISO
-    639 codes; none where nobody has said. ``datasets``: ids on the Hub. ``recipe``: every choice,
-    by name. ``points``: of the journal; ``score_name``: what their score is; ``loss_plot``: its
-    file's name, "" for none. ``seconds``: of training, all sessions. ``interrupted``: ended by a
-    signal, with the best state until then. ``demonstration``: to be looked at, not for real work.
+    Attributes:
+        name: The name of the model.
+        folder: The model folder, as commands name it.
+        bases: The bases as the user named them.
+        base_models: Their ids on the Hub, where they have one.
+        license: The Hub's id of the base's licence; "" where it is unknown.
+        languages: ISO 639 codes; empty where they are unknown.
+        datasets: Ids on the Hub.
+        recipe: All settings by name.
+        points: The points of the training log.
+        score_name: What the points' score is.
+        loss_plot: The file name of the plot; "" without one.
+        seconds: The duration of training, over all sessions.
+        interrupted: Whether a signal ended training.
+        demonstration: Whether the model is not for real work.
     """
 
     name: str
@@ -104,9 +116,7 @@ def build_card_task(
     baselines: Mapping[str, Mapping[str, Metric | None]],
     calibration: str = "",
 ) -> CardTask:
-    """What there is to tell of a task from what was learnt from it. Figures that are None were
-    undefined, and are left out.
-    """
+    """The card's content about one task. Undefined metrics (None) are left out."""
     task, cleaning = data.task, data.cleaning
     label_counts = Counter(
         name for example in data.train for name in list_labels(task, example.record.gold)
@@ -148,16 +158,16 @@ def _describe_split(data: TrainingData) -> str:
         return ""
     if divided.has_own_table:
         return (
-            "rows to validate by come from a table of their own, "
+            "validation rows come from a table of their own, "
             f"{Path(data.validation_source).name}, {data.validation_sha256}"
         )
     description = (
-        f"about {divided.share:.0%} of the rows were kept for validation, drawn by seed "
+        f"about {divided.share:.0%} of the rows were set aside for validation, drawn by seed "
         f"{divided.seed}"
     ).replace("%", " %")
     parted = (
-        "; some near duplicates had to be parted"
+        "; some near duplicates had to be split"
         if divided.near_duplicate_rows is None
-        else ", near duplicates too"
+        else ", and so do near duplicates"
     )
-    return f"{description}; equal texts and groups stay on one side{parted}"
+    return f"{description}; equal texts and groups stay together{parted}"

@@ -1,13 +1,11 @@
-"""Texts that say nearly the same: found among 100,000 short ones in seconds, and compared piece by
-piece.
+"""Near duplicates: nearly equal texts, found among 100,000 short texts in seconds.
 
-Two texts are as alike as the share of their pieces (runs of five characters, once case,
-punctuation, width and runs of blanks are levelled) that both have: Jaccard's index, in [0, 1].
-Candidates come from MinHash (Broder, 1997) with banding (Leskovec, Rajaraman and Ullman, "Mining of
-Massive Datasets", chapter 3): a pair of likeness 0.8 meets with probability 0.9996, and every
-candidate is then compared on its pieces, so that nothing is called a twin by chance. Where more
-than 17 texts meet in one band, which takes hundreds of texts of one pattern, each is compared with
-its 16 neighbours on either side.
+The similarity of two texts is the Jaccard index of their shingles (five characters each, ignoring
+case, punctuation, width and repeated spaces), in [0, 1]. Candidate pairs come from MinHash (Broder,
+1997) with banding (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3), which
+finds a pair of similarity 0.8 with probability 0.9996. Every candidate pair is then compared by its
+shingles, so that there are no false positives. Where more than 17 texts share a band, which takes
+hundreds of texts of one pattern, each is compared with its 16 neighbours on either side.
 """
 
 from __future__ import annotations
@@ -21,21 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NEAR_DUPLICATE_SIMILARITY = (
-    0.8  # likeness from which two texts are near duplicates: about one word in ten was changed
-)
+NEAR_DUPLICATE_SIMILARITY = 0.8  # about one word in ten differs
 SHINGLE_SIZE = 5  # characters
-MAX_SHINGLES = (
-    1024  # kept of a text: of longer ones likeness is estimated, with a standard error of 0.013
-)
+# Kept of a text: the similarity of longer texts is estimated, with a standard error of 0.013.
+MAX_SHINGLES = 1024
 
 _BANDS, _ROWS_PER_BAND = 20, 5
-_BITS = 31  # of a hash: what an index of a sparse table can be
+_BITS = 31  # of a hash: the maximum index of a sparse matrix
 _NEIGHBOURS = 16
-_CHUNK = (
-    100_000  # characters that are worked on at once: their hashes stay in the processor's cache
-)
-_PAIRS = 20_000  # that are compared at once
+_CHUNK = 100_000  # characters hashed at once, to stay in the processor's cache
+_PAIRS = 20_000  # compared at once
 
 IndexArray = NDArray[np.int64]
 _HashArray = NDArray[np.uint64]
@@ -45,9 +38,7 @@ _GAP = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicatePairs:
-    """Pairs of texts, by their places (``first`` < ``second``), and how alike they are: all
-    [pairs].
-    """
+    """Pairs of text indices (``first`` < ``second``) and their similarity, all [pairs]."""
 
     first: IndexArray
     second: IndexArray
@@ -56,9 +47,12 @@ class NearDuplicatePairs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MinHashSketch:
-    """Texts made comparable. ``shingles``: a sparse table [texts, hashes] with a 1 for every
-    piece of a text, up to its MOST_PIECES smallest hashes. ``bands`` [bands, texts]: texts with
-    equal numbers in a band are candidates.
+    """Texts prepared for comparison.
+
+    Attributes:
+        shingles: A sparse matrix [texts, hashes] with a 1 for each shingle, of which a text has
+            at most its MAX_SHINGLES smallest hashes.
+        bands: [bands, texts]; texts with equal numbers in a band are candidates.
     """
 
     shingles: Any
@@ -69,15 +63,15 @@ class MinHashSketch:
 
 
 def normalize_text(text: str) -> str:
-    """The text as its words, in small letters, with one blank between two and at both ends."""
+    """The words of a text in lower case, with single spaces between them and at both ends."""
     return f" {_GAP.sub(' ', unicodedata.normalize('NFKC', text).casefold()).strip()} "
 
 
 def sketch_texts(texts: Sequence[str]) -> MinHashSketch:
-    """Read the texts once. Memory: at most 5 KB a text."""
+    """Hash the texts. Takes at most 5 KB of memory per text."""
     from scipy.sparse import csr_array
 
-    counts, pieces, bands = (
+    counts, shingles, bands = (
         [np.zeros(1, np.int64)],
         [np.zeros(0, np.int32)],
         [np.zeros((_BANDS, 0), np.uint64)],
@@ -86,9 +80,9 @@ def sketch_texts(texts: Sequence[str]) -> MinHashSketch:
         hashes, starts = _hash_shingles(chunk)
         bands.append(_compute_bands(hashes, starts))
         kept, sizes = _keep_smallest_hashes(hashes, starts)
-        pieces.append(kept)
+        shingles.append(kept)
         counts.append(sizes)
-    columns, starts = np.concatenate(pieces), np.cumsum(np.concatenate(counts))
+    columns, starts = np.concatenate(shingles), np.cumsum(np.concatenate(counts))
     table = csr_array(
         (np.ones(len(columns), np.int8), columns, starts), shape=(len(starts) - 1, 2**_BITS)
     )
@@ -98,13 +92,14 @@ def sketch_texts(texts: Sequence[str]) -> MinHashSketch:
 def cluster_near_duplicates(
     sketch: MinHashSketch, threshold: float = NEAR_DUPLICATE_SIMILARITY
 ) -> IndexArray:
-    """The family of each text, as the place of its first member: texts that a chain of near twins
-    joins are of one family.
+    """The cluster of each text, named by the index of its first member.
+
+    Texts that are connected by a chain of near duplicates are in one cluster.
     """
     cluster = np.arange(len(sketch))
     for first, second in _list_candidate_pairs(sketch):
-        # Whoever is of one family already need not be compared: that keeps thousands of texts of
-        # one pattern cheap.
+        # Texts of one cluster are not compared again, which keeps thousands of texts of one
+        # pattern cheap.
         apart = cluster[first] != cluster[second]
         near = _filter_similar_pairs(sketch, first[apart], second[apart], threshold)
         cluster = merge_clusters(cluster, near.first, near.second)
@@ -112,9 +107,7 @@ def cluster_near_duplicates(
 
 
 def merge_clusters(clusters: IndexArray, first: IndexArray, second: IndexArray) -> IndexArray:
-    """Families as before, but those of ``first[i]`` and ``second[i]`` are one; each is named by its
-    first member's place.
-    """
+    """The clusters, with those of ``first[i]`` and ``second[i]`` joined."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -125,16 +118,14 @@ def merge_clusters(clusters: IndexArray, first: IndexArray, second: IndexArray) 
     _, names = connected_components(
         coo_array((np.ones(len(ends[0]), bool), ends), shape=(count, count)), directed=False
     )
-    _, founders, member = np.unique(names, return_index=True, return_inverse=True)
-    return np.asarray(founders[member], dtype=np.int64)
+    _, first_members, member = np.unique(names, return_index=True, return_inverse=True)
+    return np.asarray(first_members[member], dtype=np.int64)
 
 
 def find_cross_split_duplicates(
     sketch: MinHashSketch, side: NDArray[np.bool_], threshold: float = NEAR_DUPLICATE_SIMILARITY
 ) -> NearDuplicatePairs:
-    """All near twins of which one is on each side, most alike first. The candidates are those that
-    find_families looks at.
-    """
+    """Near duplicates between two parts, by a mask [texts], the most similar first."""
     found: list[IndexArray] = []
     for first, second in _list_candidate_pairs(sketch):
         across = side[first] != side[second]
@@ -165,9 +156,7 @@ def _chunk_texts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _hash_shingles(texts: Sequence[str]) -> tuple[NDArray[np.int32], IndexArray]:
-    """The different pieces of each text, hashed and ascending, one text after the other; and where
-    each text's begin.
-    """
+    """The sorted distinct shingle hashes of each text, concatenated, and each text's start."""
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(
         np.uint64
     )
@@ -178,7 +167,7 @@ def _hash_shingles(texts: Sequence[str]) -> tuple[NDArray[np.int32], IndexArray]
         mixed = (mixed + points[index : index + count]) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    # Not the pieces that begin in one text and end in the next.
+    # Without the shingles that span two texts.
     ends = np.cumsum(lengths)
     whole = np.ones(count, bool)
     for back in range(1, SHINGLE_SIZE):
@@ -190,9 +179,7 @@ def _hash_shingles(texts: Sequence[str]) -> tuple[NDArray[np.int32], IndexArray]
 
 
 def _compute_bands(shingles: NDArray[np.int32], starts: IndexArray) -> _HashArray:
-    """One number per band and text, made of the smallest piece under each of the band's hash
-    functions.
-    """
+    """One number per band and text, from the smallest shingle under each of its hash functions."""
     factors = np.random.default_rng(5).integers(
         0, 2**63, (_BANDS, _ROWS_PER_BAND), dtype=np.uint64
     ) * np.uint64(2) + np.uint64(1)
@@ -210,18 +197,16 @@ def _compute_bands(shingles: NDArray[np.int32], starts: IndexArray) -> _HashArra
 def _keep_smallest_hashes(
     shingles: NDArray[np.int32], starts: IndexArray
 ) -> tuple[NDArray[np.int32], IndexArray]:
-    """The MOST_PIECES smallest hashes of each text, and how many that are: a sample of the pieces
-    that is the same in all texts.
-    """
+    """The MAX_SHINGLES smallest hashes of each text and their number: a consistent sample."""
     sizes = np.diff(np.append(starts, len(shingles)))
     rank = np.arange(len(shingles)) - np.repeat(starts, sizes)
     return shingles[rank < MAX_SHINGLES], np.minimum(sizes, MAX_SHINGLES)
 
 
 def _list_candidate_pairs(sketch: MinHashSketch) -> Iterator[tuple[IndexArray, IndexArray]]:
-    """Band by band, the pairs of texts that meet in it, the earlier text first."""
+    """The pairs of texts that share a band, band by band, the earlier text first."""
     for band, after in zip(sketch.bands, np.roll(sketch.bands, -1, axis=0), strict=True):
-        # In a full band, neighbours are those that meet in the next one too.
+        # Sorting by the next band makes texts that share both neighbours.
         order = np.lexsort((after, band))
         keys = band[order]
         for step in range(1, _NEIGHBOURS + 1):
@@ -239,18 +224,18 @@ def _list_candidate_pairs(sketch: MinHashSketch) -> Iterator[tuple[IndexArray, I
 def _filter_similar_pairs(
     sketch: MinHashSketch, first: IndexArray, second: IndexArray, threshold: float
 ) -> NearDuplicatePairs:
-    """Those of the pairs that are near twins."""
-    search_data = [
+    """The pairs that are near duplicates."""
+    similarities = [
         _compute_jaccard(sketch.shingles, first[at : at + _PAIRS], second[at : at + _PAIRS])
         for at in range(0, len(first), _PAIRS)
     ]
-    likeness = np.concatenate(search_data) if search_data else np.zeros(0)
-    near = likeness >= threshold
-    return NearDuplicatePairs(first[near], second[near], likeness[near])
+    similarity = np.concatenate(similarities) if similarities else np.zeros(0)
+    near = similarity >= threshold
+    return NearDuplicatePairs(first[near], second[near], similarity[near])
 
 
 def _compute_jaccard(shingles: Any, first: IndexArray, second: IndexArray) -> NDArray[np.float64]:
-    """Jaccard's index of each pair, over the hashes up to the largest that is known of both."""
+    """The Jaccard index of each pair, over the hashes up to the largest that both have."""
     both = shingles[first].multiply(shingles[second]).sum(axis=1)
     either = (
         _count_comparable_hashes(shingles, first, second)
@@ -261,9 +246,7 @@ def _compute_jaccard(shingles: Any, first: IndexArray, second: IndexArray) -> ND
 
 
 def _count_comparable_hashes(shingles: Any, first: IndexArray, second: IndexArray) -> IndexArray:
-    """How many hashes of each ``first`` could be known of ``second`` too: all, unless
-    ``second`` was cut before them.
-    """
+    """How many hashes of each ``first`` could occur in ``second``: all, unless it was truncated."""
     sizes = np.diff(shingles.indptr)
     counts = np.array(sizes[first], dtype=np.int64)
     for index in np.flatnonzero(sizes[second] == MAX_SHINGLES):

@@ -32,7 +32,11 @@ def test_a_better_candidate_is_kept_and_one_that_is_as_good_is_not(tmp_path: Pat
     assert bench.validate(better, "first") > bench.baseline_value + 0.2
     assert bench.validate(equal, "second") == bench.value
     assert bench.best == better
-    assert [trial.description for trial in bench.viewer.trials] == ["as it was", "first", "second"]  # type: ignore[attr-defined]
+    assert [trial.description for trial in bench.observer.trials] == [
+        "original task",
+        "first",
+        "second",
+    ]  # type: ignore[attr-defined]
 
 
 def test_a_part_of_the_rows_decides_nothing_and_the_same_words_are_asked_once(
@@ -72,12 +76,12 @@ def test_a_slow_model_is_asked_fewer_rows_and_leaves_time_for_the_test(tmp_path:
     bench.evaluate_baseline()
     assert MIN_EVALUATION_ROWS <= len(bench.validation) < 100
     assert MIN_EVALUATION_ROWS <= bench.test_rows <= 100
-    assert bench.clock.reserved_s > 0
+    assert bench.budget.reserved_s > 0
     candidate = extract_candidate(task)
     with pytest.raises(SearchStopped):
         for number in range(10_000):
             bench.validate(replace(candidate, instruction=f"Words {number}."), "")
-    assert engine.clock.seconds <= 3000 - bench.clock.reserved_s
+    assert engine.clock.seconds <= 3000 - bench.budget.reserved_s
     assert engine.clock.seconds + 4.0 * 2 * bench.test_rows <= 3000
 
 

@@ -43,7 +43,7 @@ def test_a_search_without_anything_better_tires(tmp_path: Path) -> None:
 
 def test_it_ends_with_the_clock(tmp_path: Path) -> None:
     bench = make_evaluator(write_task(tmp_path), PromptSensitiveEngine(prefers_nothing))
-    bench.clock = SearchBudget(0.0)
+    bench.budget = SearchBudget(0.0)
     with pytest.raises(SearchStopped):
         search_examples(bench)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_an_instruction_that_helps_is_found(
     )
     engine = PromptSensitiveEngine(prefers_care, accuracy=1.0, proposals=proposals)
     bench = make_evaluator(write_task(tmp_path), engine)
-    search_with_gepa(bench, Proposer(engine, bench.clock))
+    search_with_gepa(bench, Proposer(engine, bench.budget))
     assert bench.best.instruction == "Decide it carefully, by its aim."
     assert bench.value > 0.8
     assert capsys.readouterr().out == ""
@@ -39,7 +40,7 @@ def test_better_definitions_are_found_and_a_label_keeps_its_name(tmp_path: Path)
     proposals = ("```\ncurative: looked at carefully\nunknown: x\n```",)
     engine = PromptSensitiveEngine(prefers_care, accuracy=1.0, proposals=proposals)
     bench = make_evaluator(write_task(tmp_path), engine)
-    search_with_gepa(bench, Proposer(engine, bench.clock))
+    search_with_gepa(bench, Proposer(engine, bench.budget))
     assert bench.value > 0.8
     words = [bench.best.instruction, *(bench.best.definitions or {}).values()]
     assert any("carefully" in text for text in words)
@@ -49,7 +50,7 @@ def test_better_definitions_are_found_and_a_label_keeps_its_name(tmp_path: Path)
 def test_it_reflects_on_training_rows_alone(tmp_path: Path) -> None:
     engine = PromptSensitiveEngine(prefers_nothing, proposals=("```\nOther words.\n```",))
     bench = make_evaluator(write_task(tmp_path), engine)
-    search_with_gepa(bench, Proposer(engine, bench.clock))
+    search_with_gepa(bench, Proposer(engine, bench.budget))
     shown = "\n".join(engine.generation_texts)
     assert any(lesson.prompt.text in shown for lesson in bench.train)
     assert not any(lesson.prompt.text in shown for lesson in bench.validation)
@@ -64,7 +65,7 @@ def test_a_proposer_that_fails_ends_the_search_with_the_reason(tmp_path: Path) -
     engine = _FailingEngine(prefers_nothing)
     bench = make_evaluator(write_task(tmp_path), engine)
     with pytest.raises(SearchStopped, match="the server is gone"):
-        search_with_gepa(bench, Proposer(engine, bench.clock))
+        search_with_gepa(bench, Proposer(engine, bench.budget))
 
 
 def test_a_proposer_has_to_write_and_may_not_be_elsewhere_for_patients_texts(
@@ -72,7 +73,8 @@ def test_a_proposer_has_to_write_and_may_not_be_elsewhere_for_patients_texts(
 ) -> None:
     engine = PromptSensitiveEngine(prefers_nothing)
     check_proposer(write_task(tmp_path), engine)
-    engine.info = type(engine.info)("fake", "far away", {}, {"remote": True})
+    destinations = {"https://far.example": ("203.0.113.7",)}
+    engine.info = replace(engine.info, destinations=destinations)
     check_proposer(write_task(tmp_path), engine)
     with pytest.raises(UsageError, match="phi"):
         check_proposer(write_task(tmp_path, "phi: true\n"), engine)

@@ -48,7 +48,7 @@ def test_it_finds_examples_asks_nobody_else_and_leaves_nothing_behind(
     engine = PromptSensitiveEngine(prefers_examples, proposals=(PROPOSER_ANSWER,))
     bench = make_evaluator(write_task(tmp_path), engine, budget_s=60)
     with block_network() as guard:
-        mipro.search_mipro(bench, Proposer(engine, bench.clock))
+        mipro.search_mipro(bench, Proposer(engine, bench.budget))
     assert guard.attempts == 0
     assert bench.value > bench.baseline_value + 0.3
     train = {str(lesson.record.fields["procedure"]) for lesson in bench.train}
@@ -70,4 +70,4 @@ def test_a_proposer_that_cannot_keep_to_a_form_ends_it_in_good_order(tmp_path: P
     engine = PromptSensitiveEngine(prefers_nothing, proposals=("anything",))
     bench = make_evaluator(write_task(tmp_path), engine, budget_s=60)
     with pytest.raises(SearchStopped, match="MIPROv2 could not go on"):
-        mipro.search_mipro(bench, Proposer(engine, bench.clock))
+        mipro.search_mipro(bench, Proposer(engine, bench.budget))

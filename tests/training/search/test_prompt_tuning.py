@@ -102,7 +102,7 @@ def test_noise_is_no_gain(tmp_path: Path, seed: int) -> None:
     assert tuned.gain is not None
     assert not tuned.gain.is_significant
     assert tuned.task_text is None
-    assert tuned.summarize().startswith("No gain that these rows can show: accuracy 0.")
+    assert tuned.summarize().startswith("No significant gain on these rows: accuracy 0.")
 
 
 def test_where_nothing_is_better_the_test_rows_stay_unused(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Passages laid into one sequence for a forward and a backward pass: what they share once, then
-each row's own tokens.
+"""Packs examples into one sequence for training: the shared prefix once, then each row's tokens.
 
-The attention is that of engines.hf.pack with gradients: the prefix attends to itself, every row to
-the prefix and to its own ancestors. So the gradients are those of rows that are read one by one,
-and the prefix is read once.
+The attention is that of engines.hf.packed_attention with gradients: the prefix attends to itself,
+every row to the prefix and to its own ancestors. The gradients equal those of rows that are read
+one by one.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from medtask.engines.tokens.token_tree import (
 )
 from medtask.training.language.tokenized_example import TokenizedExample
 
-# Rows of at least so many own tokens are attended to by torch's fused kernel, which keeps no scores
-# for the backward pass.
+# Longer rows use torch's fused attention, which keeps no scores for the backward pass.
 MIN_FUSED_LENGTH = 96
 
 
 @dataclass(frozen=True, slots=True)
 class PackedExamples:
-    """A pack of passages as it stands in a sequence. ``path_positions``: for each passage and
-    each of its lines, where the line's tokens stand in the sequence (an index for every token
-    that was read; the last token of a line is not). ``forward_pass``: the pass that is to be
-    made, None for passages that are read apart.
+    """Examples in a sequence.
+
+    Attributes:
+        forward_pass: The pass over the sequence; None for examples that are padded.
+        path_positions: For each example and path, the position of each of its tokens but the last.
     """
 
     examples: tuple[TokenizedExample, ...]
@@ -50,12 +49,14 @@ class PackedExamples:
 
 @dataclass(slots=True)
 class TrainingForwardPass:
-    """A pass of one sequence: ``prefix_length`` tokens that all rows share, then each row's own.
+    """A pass over one sequence: ``prefix_length`` tokens that all rows share, then each row's own.
 
-    ``queries`` [rows, longest]: where a row's tokens stand behind the prefix (slots past its end
-    point at 0); ``filled`` tells them apart. ``hidden`` [rows, longest, longest]: which of its
-    row's tokens a token may not see; ``depths`` [rows, longest]: how far from the prefix's end it
-    stands.
+    Attributes:
+        queries: The positions of each row's tokens after the prefix, 0 for padding
+            [rows, longest].
+        filled: Which of these are not padding [rows, longest].
+        hidden: The tokens of its row that a token may not attend to [rows, longest, longest].
+        depths: The distance of each token from the prefix's end [rows, longest].
     """
 
     tokens: Tensor
@@ -145,9 +146,7 @@ def _attend_prefix(queries: Tensor, keys: Tensor, values: Tensor, call: Attentio
 def pack_examples(
     examples: Sequence[TokenizedExample], device: torch.device, *, share_prefix: bool = True
 ) -> PackedExamples:
-    """Plan one pass over passages. ``share_prefix`` False: every row reads all of its tokens
-    itself.
-    """
+    """Plan one pass over examples. Without ``share_prefix``, every row reads all of its tokens."""
     paths = [[line.tokens[:-1] for line in example.paths] for example in examples]
     prefix_length = 0
     if share_prefix and len(examples) > 1:
@@ -198,11 +197,10 @@ def pack_examples(
 def pad_examples(
     examples: Sequence[TokenizedExample], device: torch.device
 ) -> tuple[PackedExamples, Tensor, Tensor]:
-    """The slow way, for models whose attention cannot be replaced: every line of a passage a row of
-    its own, padded on the right.
+    """Every path as a row, padded on the right: for models whose attention cannot be replaced.
 
-    What was laid, the tokens [rows, longest] and the mask of what is none. Places are those in the
-    rows laid end to end.
+    Returns the packed examples, the tokens [rows, longest] and the attention mask. Positions are
+    those in the flattened rows.
     """
     paths = [path.tokens[:-1] for example in examples for path in example.paths]
     longest = max(map(len, paths))

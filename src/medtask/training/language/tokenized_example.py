@@ -1,9 +1,8 @@
-"""Lessons as tokens: what is read, which tokens the model should have said, and between which it
-had to choose.
+"""Training examples as tokens: paths to read, gold tokens, and choices between tokens.
 
-A passage is all that one row makes the model read: its prompt once, behind it each branch's gold
-answer (and, where candidates are weighed as texts, the other candidates too). As a tree of tokens,
-what branches have in common is read once.
+A tokenized example is everything that the model reads for one row: the prompt once, followed by
+each branch's gold answer and, where candidates are scored by their whole text, the other
+candidates. As a tree of tokens, what branches have in common is read once.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:
-    """A choice: behind token ``position`` of a path, one of ``allowed_tokens`` follows, of
-    which ``gold_index`` (an index) is right.
-    """
+    """After token ``position`` of a path, one of ``allowed_tokens`` follows; one is gold."""
 
     position: int
     allowed_tokens: Tokens
@@ -42,11 +39,12 @@ class TokenChoice:
 
 @dataclass(frozen=True, slots=True)
 class TokenPath:
-    """A path of tokens, and what is learnt along it.
+    """A path of tokens.
 
-    ``answer_start``: from which token on the answer begins; each from there to the end should have
-    followed the one before it. ``token_choices``: at which of them the model has to choose within a
-    set.
+    Attributes:
+        tokens: The prompt and the answer.
+        answer_start: The index of the answer's first token.
+        token_choices: Where the model chooses among allowed tokens.
     """
 
     tokens: Tokens
@@ -56,11 +54,12 @@ class TokenPath:
 
 @dataclass(frozen=True, slots=True)
 class SequenceChoice:
-    """Candidates that are weighed by their whole text: ``path_indices`` (indices into a passage's
-    lines), of which ``gold_index`` is right.
+    """A choice among candidates that are scored by their whole text.
 
-    ``scales``: by what each one's log-likelihood is multiplied (see decision.shares: per
-    character).
+    Attributes:
+        path_indices: The candidates' paths.
+        gold_index: The index of gold among them.
+        scales: Factors of the candidates' log-likelihoods, for normalisation by length.
     """
 
     path_indices: tuple[int, ...]
@@ -70,9 +69,12 @@ class SequenceChoice:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """One lesson as tokens. ``paths``: the paths that are read. ``gold_paths``: those of them
-    that are gold's. ``max_prefix_tokens``: how many tokens lie before anything is learnt; a
-    prefix that passages share may not be longer.
+    """One example as tokens.
+
+    Attributes:
+        paths: The paths that are read.
+        gold_paths: The indices of the paths with gold answers.
+        sequence_choices: The choices among whole paths.
     """
 
     paths: tuple[TokenPath, ...]
@@ -81,19 +83,19 @@ class TokenizedExample:
 
     @property
     def max_prefix_tokens(self) -> int:
+        """The maximum length of a prefix shared with other examples: tokens without a loss."""
         return min(path.answer_start for path in self.paths) - 1
 
     @property
     def max_length(self) -> int:
+        """Tokens of the longest path."""
         return max(len(path.tokens) for path in self.paths)
 
 
 def tokenize_examples(
     task: Task, chat: ChatFormat, examples: Sequence[TrainingExample]
 ) -> list[TokenizedExample]:
-    """The lessons as a model's tokens: prompts and answers as a run of the task would read and
-    weigh them.
-    """
+    """Tokenize examples: prompts and answers as a run would read and score them."""
     if task.kind_spec.generated:
         return _tokenize_generated(task, chat, examples)
     branches = [
@@ -135,8 +137,8 @@ def _tokenize_generated(
         kind.write_answer(_require_gold(example.record.gold), example.prompt.options)
         for example in examples
     ]
-    # A plain prompt ends with "Answer:", and its answer begins with a blank; a template ends with
-    # its own border.
+    # A plain prompt ends with "Answer:", and its answer begins with a space; chat templates end
+    # with a delimiter.
     space = "" if chat.has_template else " "
     bases = chat.tokenizer.encode(openings)
     pairs = zip(openings, answers, strict=True)
@@ -186,7 +188,7 @@ def _tokenize_branch(
             (0,),
         )
     if all(len(tail) == 1 for tail in question.candidates):
-        # Letters: the share of each among all of them, after the same token.
+        # Letters are a choice among single tokens after the same token.
         tokens = tuple(tail[0] for tail in question.candidates)
         return TokenizedExample(
             (
@@ -211,9 +213,7 @@ def _tokenize_branch(
 def _find_token_choices(
     trie: TrieNode, start: int, answer_tokens: Tokens, gold: int
 ) -> tuple[TokenChoice, ...]:
-    """The branchings on gold's way through the trie, whose root stands behind the first ``start``
-    tokens.
-    """
+    """The branchings on gold's path through the trie, whose root follows ``start`` tokens."""
     forks = []
     node: TrieNode | int = trie
     index = start
@@ -225,7 +225,8 @@ def _find_token_choices(
         )
         if answer_tokens[index] != node.tokens[at]:
             raise EngineError(
-                "the answer's tokens are not those of its label", fix="report the model's name"
+                "the tokens of an answer differ from those of its label",
+                fix="report the model's name",
             )
         if len(node.tokens) > 1:
             forks.append(TokenChoice(index - 1, node.tokens, at))
@@ -252,5 +253,5 @@ def _merge_branches(parts: Sequence[TokenizedExample]) -> TokenizedExample:
 
 
 def _require_gold(gold: Value | None) -> Value:
-    assert gold is not None, "a lesson has gold"
+    assert gold is not None, "a training example has gold"
     return gold

@@ -1,6 +1,4 @@
-"""Candidates asked about rows with gold: how good each is, how long it takes, and which is the best
-so far.
-"""
+"""Evaluates candidates on validation rows within a time budget, and keeps the best."""
 
 from __future__ import annotations
 
@@ -25,23 +23,28 @@ from medtask.training.search.search_budget import SearchBudget
 from medtask.training.search.search_data import SearchData
 from medtask.training.training_data import TrainingExample
 
-MIN_EVALUATION_ROWS = 24  # of validation or test: with fewer a search only finds chance
+MIN_EVALUATION_ROWS = 24  # of validation or test; with fewer rows a search finds only noise
 _WARMUP_ROWS, _TIMED = (
     8,
     16,
 )  # rows that are asked before anything is timed, and rows that are timed
-_MIN_CANDIDATES = 12  # that a budget has to have room for before validation takes more rows
-_MAX_TEST_SHARE = 0.4  # of the budget that the test may take at most
-# how much longer than the task as it was a result may take a row: worked examples are read, too
+_MIN_CANDIDATES = 12  # that fit into a budget before validation uses more rows
+_MAX_TEST_SHARE = 0.4  # of the budget, for the test at the end
+# How much longer a row may take with the result than with the original task: prompts have examples.
 _MAX_SLOWDOWN = 1.5
 _MAX_VALIDATION_ROWS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class SearchTrial:
-    """A candidate that was asked about all rows of validation. ``number`` counts from 0, which
-    is the task as it was. ``value``: the kind's headline; ``best``: the highest so far.
-    ``description``: how it was made, in a word.
+    """A candidate that was evaluated on all validation rows.
+
+    Attributes:
+        number: From 0, which is the original task.
+        description: How the candidate was made.
+        value: The headline metric of the kind.
+        best: The highest value so far.
+        remaining_s: The seconds that are left.
     """
 
     number: int
@@ -52,23 +55,23 @@ class SearchTrial:
 
 
 class SearchObserver(Protocol):
-    """Who wants to know how a search gets on."""
+    """Receives the events of a search."""
 
     def on_note(self, text: str) -> None:
-        """A fact that people should know, in one line."""
+        """A fact that the user should know, in one line."""
 
     def on_load(self, model: str) -> None:
-        """A model is loaded next."""
+        """A model is about to be loaded."""
 
     def on_stage(self, text: str) -> None:
-        """What is done next, in a line."""
+        """The next stage of the search, in a line."""
 
     def on_trial(self, trial: SearchTrial) -> None:
-        """One more was tried."""
+        """A candidate was tried."""
 
 
 class NullSearchObserver:
-    """The Viewer of someone who does not want to know."""
+    """An observer that ignores all events."""
 
     def on_note(self, text: str) -> None: ...
     def on_load(self, model: str) -> None: ...
@@ -78,9 +81,7 @@ class NullSearchObserver:
 
 @dataclass(frozen=True, slots=True)
 class CandidateEvaluation:
-    """``value``: the kind's headline; ``scores``: each row's own, in [0, 1] (see
-    gain.score_rows).
-    """
+    """The headline metric of a candidate, and each row's score in [0, 1]; see `score_answers`."""
 
     value: float
     scores: tuple[float, ...]
@@ -88,10 +89,10 @@ class CandidateEvaluation:
 
 
 class CandidateEvaluator:
-    """Asks one engine, keeps to one clock, and remembers the best.
+    """Evaluates candidates with one engine and one budget, and keeps the best.
 
-    What decides is the whole of validation; ties go to the candidate that came first, so that a
-    search without a gain ends in the task as it was. Rows of the test are not here.
+    Candidates are compared on all validation rows. Ties go to the earlier candidate, so that a
+    search without a gain returns the original task. Test rows are not used here.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class CandidateEvaluator:
         observer: SearchObserver,
         signals: SignalState,
     ) -> None:
-        self.task, self.engine, self.clock, self.viewer, self.signals = (
+        self.task, self.engine, self.budget, self.observer, self.signals = (
             task,
             engine,
             budget,
@@ -115,75 +116,73 @@ class CandidateEvaluator:
             search_data.validation,
             len(search_data.test),
         )
-        self.seconds_per_row = 0.0  # seconds a row
+        self.seconds_per_row = 0.0
         self._trial_count = 0
         self.best, self.value, self.baseline_value = extract_candidate(task), -1.0, -1.0
         self._cached: dict[str, CandidateEvaluation] = {}
         self._evaluated: set[str] = set()
 
     def evaluate_baseline(self) -> None:
-        """Ask the task as it is; how long that takes decides how many rows the budget has room for.
+        """Evaluate the original task; its duration decides how many rows fit into the budget.
 
-        UsageError where it has room for none; Halt as in ``measure``.
+        Raises UsageError where none do, and SearchStopped as `evaluate` does.
         """
         first = self.validation[: _WARMUP_ROWS + _TIMED]
         self._answer_rows(self.task, first[:_WARMUP_ROWS])
         self.seconds_per_row = self._measure_seconds_per_row(first[_WARMUP_ROWS:] or first)
-        room = self.clock.remaining_s()
+        room = self.budget.remaining_s()
         self.test_rows = _limit_rows(
             self.test_rows, _MAX_TEST_SHARE * room / (2 * _MAX_SLOWDOWN * self.seconds_per_row)
         )
-        self.clock.reserved_s = 2 * _MAX_SLOWDOWN * self.test_rows * self.seconds_per_row
-        wanted = _limit_rows(
+        self.budget.reserved_s = 2 * _MAX_SLOWDOWN * self.test_rows * self.seconds_per_row
+        rows = _limit_rows(
             min(len(self.validation), _MAX_VALIDATION_ROWS),
-            self.clock.remaining_s() / (_MIN_CANDIDATES * self.seconds_per_row),
+            self.budget.remaining_s() / (_MIN_CANDIDATES * self.seconds_per_row),
         )
-        if self.clock.remaining_s() < 2 * wanted * self.seconds_per_row:
+        if self.budget.remaining_s() < 2 * rows * self.seconds_per_row:
             least = (
-                2 * _MAX_SLOWDOWN * self.test_rows + 2 * wanted
-            ) * self.seconds_per_row + self.clock.elapsed_s()
+                2 * _MAX_SLOWDOWN * self.test_rows + 2 * rows
+            ) * self.seconds_per_row + self.budget.elapsed_s()
             message = (
-                f"{self.engine.info.title} takes {self.seconds_per_row:.2g} s a row: the budget "
-                "has "
-                "no room for a search"
+                f"{self.engine.info.title} takes {self.seconds_per_row:.2g} s per row: the budget "
+                "is too small for a search"
             )
             raise UsageError(
                 message,
                 fix=f"give --budget {format_duration(1.5 * least)} or more, or a faster model",
             )
-        self.validation = self.validation[:wanted]
-        self.baseline_value = self.validate(self.best, "as it was")
+        self.validation = self.validation[:rows]
+        self.baseline_value = self.validate(self.best, "original task")
 
     @property
     def evaluated_count(self) -> int:
-        """How many different candidates were asked, the task as it is among them."""
+        """How many different candidates were evaluated, including the original task."""
         return len(self._evaluated)
 
     def validate(self, candidate: PromptCandidate, description: str) -> float:
-        """A candidate's headline on all of validation."""
+        """The headline metric of a candidate on all validation rows."""
         return self.evaluate(candidate, self.validation, description).value
 
     def evaluate(
         self, candidate: PromptCandidate, rows: Sequence[TrainingExample], description: str = ""
     ) -> CandidateEvaluation:
-        """A candidate on some rows; on all of validation it becomes the best where none before it
-        was as good.
+        """Evaluate a candidate on some rows. On all validation rows it may become the best.
 
-        Halt where the clock has no time for that; Interrupted where a signal came.
+        Raises SearchStopped where the budget is too small, and Interrupted after a signal.
         """
         task = apply_candidate(self.task, candidate)
         whole = len(rows) == len(self.validation) and all(map(_is_same, rows, self.validation))
         if whole and task.fingerprint in self._cached:
             return self._cached[task.fingerprint]
         self.signals.raise_if_caught()
-        self.clock.check_time_left(len(rows) * self.seconds_per_row)
+        self.budget.check_time_left(len(rows) * self.seconds_per_row)
         self._evaluated.add(task.fingerprint)
-        began = self.clock.now()
+        began = self.budget.now()
         answers = self._answer_rows(task, rows)
         if rows:
-            # Candidates with more examples take longer: the pace follows them.
+            # Candidates with more examples take longer, so the estimate is updated.
             self.seconds_per_row = 0.5 * self.seconds_per_row + 0.5 * (
-                self.clock.now() - began
+                self.budget.now() - began
             ) / len(rows)
         value, scores = score_answers(task, rows, answers)
         evaluation = CandidateEvaluation(value, tuple(scores), answers)
@@ -197,9 +196,9 @@ class CandidateEvaluator:
     ) -> None:
         if best_value > self.value:
             self.best, self.value = candidate, best_value
-        self.viewer.on_trial(
+        self.observer.on_trial(
             SearchTrial(
-                self._trial_count, description, best_value, self.value, self.clock.remaining_s()
+                self._trial_count, description, best_value, self.value, self.budget.remaining_s()
             )
         )
         self._trial_count += 1
@@ -208,20 +207,18 @@ class CandidateEvaluator:
         return answer_rows(task, self.engine, rows)
 
     def _measure_seconds_per_row(self, rows: Sequence[TrainingExample]) -> float:
-        began = self.clock.now()
+        began = self.budget.now()
         self._answer_rows(self.task, rows)
-        return max(1e-6, (self.clock.now() - began) / len(rows))
+        return max(1e-6, (self.budget.now() - began) / len(rows))
 
 
 def answer_rows(task: Task, engine: Engine, rows: Sequence[TrainingExample]) -> tuple[Answer, ...]:
-    """The engine's answers, in the lessons' order. It is not told the gold."""
+    """The engine's answers in the rows' order, without access to gold."""
     return tuple(predict(task, engine, [replace(row.record, gold=None) for row in rows]))
 
 
 def _limit_rows(rows: int, affordable_rows: float) -> int:
-    """As many of the rows as there is room for, but never so few that nothing could be told by
-    them.
-    """
+    """As many rows as are affordable, but at least MIN_EVALUATION_ROWS."""
     return min(rows, max(MIN_EVALUATION_ROWS, int(affordable_rows)))
 
 

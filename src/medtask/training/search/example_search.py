@@ -1,9 +1,8 @@
-"""Worked examples, found by trying: sets of training rows, of which the better half goes on to more
-rows of validation.
+"""A search for worked examples among the training rows, by successive halving.
 
-Successive halving (Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and
-hyperparameter optimization"), over sets that are drawn balanced and sets that change one row of the
-best so far. No model has to write anything.
+Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter
+optimization". Candidates are balanced random sets of rows and variations of the best set so far.
+The better half of the sets continues on more validation rows. No model has to generate text.
 """
 
 from __future__ import annotations
@@ -23,24 +22,21 @@ from medtask.training.search.prompt_candidate import (
 )
 from medtask.training.training_data import TrainingExample
 
-PATIENCE = 6  # rounds in a row that bring nothing better end the search, whatever time is left
-SETS_PER_ROUND = 8  # of a round
-INITIAL_ROWS = 24  # of validation that a set is first tried on
-_MAX_EXAMPLES = 12  # examples: every row's prompt repeats them all
-_LENGTH_QUANTILE = (
-    0.75  # quantile of the texts' lengths: longer rows are too dear to be repeated with every row
-)
-_MAX_POOL_ROWS = 400  # training rows that are looked at
+PATIENCE = 6  # rounds without a gain that end the search
+SETS_PER_ROUND = 8
+INITIAL_ROWS = 24  # validation rows that a set is first evaluated on
+_MAX_EXAMPLES = 12  # every row's prompt repeats them all
+_LENGTH_QUANTILE = 0.75  # of texts' lengths: longer texts are too expensive as examples
+_MAX_POOL_ROWS = 400
 
-ExampleIndices = tuple[int, ...]  # places in the pool
+ExampleIndices = tuple[int, ...]  # indices into the pool
 
 
 def search_examples(evaluator: CandidateEvaluator, *, seed: int = 0) -> None:
-    """Look for better worked examples until the clock or patience ends it; the bench keeps the
-    best.
+    """Search for better worked examples; the evaluator keeps the best.
 
-    UsageError where the task cannot show rows as examples, InputError where no training row can be
-    one. Halt where time is up.
+    Raises UsageError where the task cannot show rows as examples, InputError where no training row
+    can be one, and SearchStopped where time is up.
     """
     if not supports_examples(evaluator.task):
         fix = (
@@ -69,7 +65,7 @@ def search_examples(evaluator: CandidateEvaluator, *, seed: int = 0) -> None:
 
 
 class _DemonstrationPool:
-    """Training rows that can be examples, by what is true of them."""
+    """Training rows that can be worked examples, grouped by their answer."""
 
     def __init__(self, task: Task, rows: Sequence[TrainingExample]) -> None:
         lengths = sorted(len(row.prompt.text) for row in rows)
@@ -91,9 +87,7 @@ class _DemonstrationPool:
         }
 
     def sample_indices(self, count: int, rng: random.Random) -> ExampleIndices:
-        """So many different examples, of as many different answers as possible, in an order by
-        chance.
-        """
+        """Random different examples with as many different answers as possible."""
         groups = [rng.sample(list(group), len(group)) for group in self.kinds.values()]
         rng.shuffle(groups)
         drawn: list[int] = []
@@ -108,9 +102,7 @@ class _DemonstrationPool:
 def _propose_sets(
     pool: _DemonstrationPool, best: ExampleIndices | None, rng: random.Random
 ) -> list[ExampleIndices]:
-    """Half of a round's sets are drawn afresh, the others change one thing of the best set; the
-    first round has fresh ones alone.
-    """
+    """The sets of a round: half are random, half vary the best set; at first all are random."""
     sizes = sorted({2, 4, 8, min(_MAX_EXAMPLES, max(2, len(pool.kinds)))})
     fresh = SETS_PER_ROUND if best is None else SETS_PER_ROUND // 2
     drawn = [pool.sample_indices(sizes[turn % len(sizes)], rng) for turn in range(fresh)]
@@ -122,21 +114,21 @@ def _propose_sets(
 def _mutate_set(
     pool: _DemonstrationPool, indices: ExampleIndices, rng: random.Random
 ) -> ExampleIndices:
-    """The set with one example more, one less, one other, or two in each other's place."""
+    """The set with one example added, removed or replaced, or two swapped."""
     others = [index for index in pool.sample_indices(len(indices) + 1, rng) if index not in indices]
-    places = list(indices)
-    at = rng.randrange(len(places))
+    mutated = list(indices)
+    at = rng.randrange(len(mutated))
     operation = rng.choice(("add", "drop", "swap", "turn"))
-    if operation == "add" and others and len(places) < _MAX_EXAMPLES:
-        places.insert(at, others[0])
-    elif operation == "drop" and len(places) > 1:
-        del places[at]
-    elif operation == "turn" and len(places) > 1:
-        other = rng.randrange(len(places))
-        places[at], places[other] = places[other], places[at]
+    if operation == "add" and others and len(mutated) < _MAX_EXAMPLES:
+        mutated.insert(at, others[0])
+    elif operation == "drop" and len(mutated) > 1:
+        del mutated[at]
+    elif operation == "turn" and len(mutated) > 1:
+        other = rng.randrange(len(mutated))
+        mutated[at], mutated[other] = mutated[other], mutated[at]
     elif others:
-        places[at] = others[0]
-    return tuple(places)
+        mutated[at] = others[0]
+    return tuple(mutated)
 
 
 def _run_halving_round(
@@ -145,9 +137,7 @@ def _run_halving_round(
     pool: _DemonstrationPool,
     sets: Sequence[ExampleIndices],
 ) -> ExampleIndices:
-    """The better half goes on to twice the rows, until all of validation decides between the last
-    of them.
-    """
+    """Evaluate sets; the better half continues on twice the rows, up to all validation rows."""
     rows = min(INITIAL_ROWS, len(evaluator.validation))
     remaining = list(sets)
     while rows < len(evaluator.validation) and len(remaining) > 1:

@@ -1,6 +1,4 @@
-"""What a search has brought: two systems on the same rows, held against each other as `medtask
-compare` does.
-"""
+"""The gain of a search: the original task and the result, compared on the same test rows."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ from medtask.records import Answer, Option, Value
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
 
-BEFORE, AFTER = "as it was", "tuned"
+BEFORE, AFTER = "original", "tuned"
 
 
 class _AnsweredExample(NamedTuple):
@@ -42,9 +40,7 @@ class _AnsweredExample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """``before`` and ``after``: the kind's headline (``metric``) with its interval; ``pair``: the
-    second held against the first.
-    """
+    """The headline metric before and after a search, and the paired comparison."""
 
     metric: str
     before: Metric
@@ -53,12 +49,12 @@ class Gain:
 
     @property
     def value(self) -> Metric:
-        """By how much the result is ahead, with the paired bootstrap's 95 % interval."""
+        """The gain, with the 95 % interval of a paired bootstrap."""
         return self.pair.headline[1]
 
     @property
     def is_significant(self) -> bool:
-        """Whether the rows show a gain: the paired test and the interval both have to say so."""
+        """Whether both the paired test and the interval show a gain."""
         return self.pair.verdict == "better" and self.value.low is not None and self.value.low > 0
 
     def describe(self) -> str:
@@ -71,29 +67,29 @@ class Gain:
         )
 
     def summarize(self) -> str:
-        """One or two sentences that a reader may rely on."""
+        """The gain in one or two sentences."""
         return (
             f"{self.describe()}."
             if self.is_significant
             else (
-                f"No gain that these rows can show: {self.describe()}. "
+                f"No significant gain on these rows: {self.describe()}. "
                 f"{self.explain_missing_gain()}"
             ).strip()
         )
 
     def explain_missing_gain(self) -> str:
-        """What it would take to see a gain, where none is shown; "" where one is."""
+        """Why there is no significant gain, or how many rows would show one; "" for a gain."""
         if self.is_significant:
             return ""
         if self.pair.verdict == "worse":
             return (
-                "The result is worse than the task as it was: what did better on the "
-                "validation rows did so by chance."
+                "The result is worse than the original task: it was better on the validation rows "
+                "by chance."
             )
         return describe_rows_needed(self.pair)
 
     def to_json(self) -> dict[str, object]:
-        """Without record text."""
+        """The gain as JSON values, without texts of rows."""
         figures = {"before": asdict(self.before), "after": asdict(self.after)}
         return {
             "measure": self.metric,
@@ -111,11 +107,11 @@ def measure_gain(
     *,
     seed: int = 0,
 ) -> Gain:
-    """Answers to the same rows, in the rows' order: what the second is worth beside the first."""
-    contest = join_answers(task, examples, {BEFORE: before, AFTER: after})
-    one, other = (compute_system_metrics(contest, entrant) for entrant in contest.systems)
-    (pair,) = compare_pairs([(other, one)], contest.groups, seed=seed)
-    measure, units = pair.headline[0], build_resampling_units(contest.groups, len(contest.ids))
+    """The gain of the second answers over the first, both in the rows' order."""
+    rows = join_answers(task, examples, {BEFORE: before, AFTER: after})
+    one, other = (compute_system_metrics(rows, system) for system in rows.systems)
+    (pair,) = compare_pairs([(other, one)], rows.groups, seed=seed)
+    measure, units = pair.headline[0], build_resampling_units(rows.groups, len(rows.ids))
     tell = estimate_proportion_metric if measure == "accuracy" else estimate_metric
     figures = [tell(side.metric_sums[measure], units, seed=seed) for side in (one, other)]
     return Gain(measure, figures[0], figures[1], pair)
@@ -124,22 +120,26 @@ def measure_gain(
 def score_answers(
     task: Task, examples: Sequence[TrainingExample], answers: Sequence[Answer]
 ) -> tuple[float, list[float]]:
-    """The kind's headline over all rows, and each row's own part of it, in [0, 1]: right or wrong,
-    F1 of its names, of its words, or the share of its fields that are right.
+    """The headline metric over all rows, and each row's score in [0, 1].
+
+    A row's score is whether it is right, the F1 of its labels or words, or the share of its fields
+    that are right.
     """
-    contest = join_answers(task, examples, {AFTER: answers})
-    weighed = next(iter(compute_system_metrics(contest, contest.systems[0]).metric_sums.values()))
-    over, under = np.asarray(weighed.row_sums.toarray(), dtype=np.float64).T
-    # Nothing to find and nothing found is right.
-    scores = np.divide(over, under, out=np.ones_like(over), where=under > 0)
-    by_id = dict(zip(contest.ids, scores.tolist(), strict=True))
-    return weighed.compute_value(), [by_id.get(example.record.id, 0.0) for example in examples]
+    rows = join_answers(task, examples, {AFTER: answers})
+    sums = next(iter(compute_system_metrics(rows, rows.systems[0]).metric_sums.values()))
+    numerators, denominators = np.asarray(sums.row_sums.toarray(), dtype=np.float64).T
+    # A row with nothing to find and nothing found is right.
+    scores = np.divide(
+        numerators, denominators, out=np.ones_like(numerators), where=denominators > 0
+    )
+    by_id = dict(zip(rows.ids, scores.tolist(), strict=True))
+    return sums.compute_value(), [by_id.get(example.record.id, 0.0) for example in examples]
 
 
 def join_answers(
     task: Task, examples: Sequence[TrainingExample], systems: Mapping[str, Sequence[Answer]]
 ) -> ComparisonRows:
-    """Systems' answers to lessons, each in the lessons' order, as a contest on these rows."""
+    """Align the answers of systems, each in the rows' order."""
     sources = [
         SystemSource(name, partial(_build_answered_examples, examples, answers))
         for name, answers in systems.items()

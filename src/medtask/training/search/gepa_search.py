@@ -1,9 +1,7 @@
-"""Instructions and definitions, found by GEPA: a model reads how a question was answered, row by
-row, and writes it anew.
+"""A search for instructions and definitions by GEPA: a model reflects on answers and rewrites them.
 
 Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning"
-(arXiv 2507.19457), by its authors' library. Nothing is written to the disk: its run folder would
-hold rows.
+(arXiv 2507.19457), by its authors' library. It has no run folder, which would hold rows.
 """
 
 from __future__ import annotations
@@ -28,11 +26,9 @@ from medtask.training.training_data import TrainingExample
 if TYPE_CHECKING:
     from gepa.core.adapter import EvaluationBatch
 
-PATIENCE = 40  # proposals in a row that bring nothing better end the search, whatever time is left
-# rows of one reflection: mistakes enough to learn from, and short enough for a small model's
-# context
-_REFLECTION_ROWS = 8
-_CHARACTERS = 600  # of one row's text that a reflection shows
+PATIENCE = 40  # proposals without a gain that end the search
+_REFLECTION_ROWS = 8  # enough mistakes to learn from, and short enough for a small context
+_CHARACTERS = 600  # of a row's text in a reflection
 
 _INSTRUCTION = """\
 A model is given this instruction, and then a text, which it has to answer as the instruction says:
@@ -68,27 +64,26 @@ Write all lines between ``` and ```, as `name: definition`, and nothing else."""
 
 
 def search_with_gepa(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int = 0) -> None:
-    """Look for a better instruction and, where the task has labels, better definitions, until the
-    clock or patience ends it.
+    """Search for a better instruction and, where the task has labels, better definitions.
 
-    The bench keeps the best. MissingExtra where gepa is not installed; Halt where the proposer
-    fails, or time is up within a step.
+    The evaluator keeps the best. Raises MissingExtra where gepa is not installed, and SearchStopped
+    where the proposer fails or time is up.
     """
     try:
         from gepa.api import optimize
     except ImportError as error:
         raise MissingExtra(
-            "gepa is not installed here, which writes instructions anew.",
+            "gepa is not installed",
             fix="pip install 'medtask[tune]'",
         ) from error
     start = evaluator.best
     adapter = _GepaAdapter(evaluator, start)
-    search_data = {"instruction": start.instruction}
+    seed_texts = {"instruction": start.instruction}
     if start.definitions is not None:
-        search_data["definitions"] = write_definitions(start.definitions)
-    run: Any = optimize  # its types ask for classes where it takes functions
+        seed_texts["definitions"] = write_definitions(start.definitions)
+    run: Any = optimize  # its annotations require classes where it accepts functions
     run(
-        seed_candidate=search_data,
+        seed_candidate=seed_texts,
         trainset=list(evaluator.train),
         valset=list(evaluator.validation),
         adapter=adapter,
@@ -103,16 +98,14 @@ def search_with_gepa(evaluator: CandidateEvaluator, proposer: Proposer, *, seed:
 
 
 class _NullLogger:
-    """GEPA tells of its proposals, which may repeat what stands in rows."""
+    """Discards GEPA's messages: proposals may repeat texts of rows."""
 
     def log(self, message: str) -> None: ...
 
 
 @dataclass
 class _GepaAdapter:
-    """What GEPA asks of a system: how good a candidate is on some rows, and what there is to learn
-    from them.
-    """
+    """GEPA's interface to a system: evaluates candidates and shows what to learn from."""
 
     evaluator: CandidateEvaluator
     base_candidate: PromptCandidate
@@ -127,7 +120,7 @@ class _GepaAdapter:
 
         rows = list(
             {row.record.id: row for row in batch}.values()
-        )  # GEPA fills a short batch up with rows that it has
+        )  # GEPA fills short batches with repeated rows
         evaluation = self.evaluator.evaluate(self.to_candidate(candidate), rows, "instruction")
         formatted_answers = _format_answers(self.evaluator, evaluation)
         traces_by_id = {
@@ -159,9 +152,7 @@ class _GepaAdapter:
         return dict.fromkeys(components_to_update, rows)
 
     def to_candidate(self, texts: Mapping[str, str]) -> PromptCandidate:
-        """The candidate that GEPA's texts mean; a text that cannot stand in a task file leaves what
-        was there.
-        """
+        """The candidate of GEPA's texts. Texts that are not valid in a task file are ignored."""
         found = replace(
             self.base_candidate,
             instruction=clean_instruction(texts["instruction"]) or self.base_candidate.instruction,
@@ -178,7 +169,7 @@ class _GepaAdapter:
         if self.evaluator.value > self._best_value:
             self._best_value, self._best_iteration = self.evaluator.value, state.i
         return (
-            self.evaluator.clock.remaining_s() <= 0
+            self.evaluator.budget.remaining_s() <= 0
             or state.i - self._best_iteration >= PATIENCE
             or self.evaluator.value >= 1.0
         )
@@ -192,11 +183,11 @@ class _Trajectory:
 
 
 def _format_answers(evaluator: CandidateEvaluator, evaluation: CandidateEvaluation) -> list[str]:
-    settled = [
+    values = [
         comparable_value(answer.status, answer.value, evaluator.task.abstain_name)
         for answer in evaluation.answers
     ]
-    return ["no answer" if value is None else _write(value) for value in settled]
+    return ["no answer" if value is None else _write(value) for value in values]
 
 
 def _write(value: object) -> str:

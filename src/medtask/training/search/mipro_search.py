@@ -1,10 +1,9 @@
-"""Instructions and examples together, by DSPy's MIPROv2: the search is its own, the questions and
-the measure are the task's.
+"""A search for instructions and examples together, by DSPy's MIPROv2.
 
 Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for Multi-Stage Language Model
-Programs" (arXiv 2406.11695). DSPy asks nobody: its program is answered by the bench (the very
-prompts that a run asks, scored exactly), its language model is an engine of ours, its caches, which
-keep prompts as pickles on the disk, are switched off, and litellm is never loaded.
+Programs" (arXiv 2406.11695). DSPy calls no model itself: candidates are answered by the evaluator
+with the prompts of a run, and its language model is a medtask engine. Its caches, which store
+prompts as pickles, are disabled, and litellm is never imported.
 """
 
 from __future__ import annotations
@@ -31,27 +30,26 @@ from medtask.training.search.proposer import Proposer
 from medtask.training.search.search_budget import SearchStopped
 from medtask.training.training_data import TrainingExample
 
-_EXAMPLES_PER_SET = 4  # examples of a set
-_TRIAL_RANGE = (6, 40)  # at least and at most
+_EXAMPLES_PER_SET = 4
+_TRIAL_RANGE = (6, 40)  # minimum and maximum
 _MAX_TRAINING_ROWS = (
     60  # training rows that it looks at, to summarise them and to find examples among them
 )
 
 
 def check_dspy() -> None:
-    """MissingExtra where dspy, or optuna which it searches with, is not installed."""
+    """Raise MissingExtra where dspy or optuna, which it uses, is not installed."""
     if not (find_spec("dspy") and find_spec("optuna")):
         raise MissingExtra(
-            "DSPy is not installed here, which holds MIPROv2.", fix="pip install 'medtask[dspy]'"
+            "DSPy, which MIPROv2 is part of, is not installed", fix="pip install 'medtask[dspy]'"
         )
 
 
 def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int = 0) -> None:
-    """Look for a better instruction and examples until the trials that the clock has room for are
-    done; the bench keeps the best.
+    """Search for a better instruction and examples; the evaluator keeps the best.
 
-    MissingExtra where dspy is not installed; Halt where time is up, or where what the proposer
-    writes cannot be read.
+    The number of trials depends on the remaining time. Raises MissingExtra where dspy is not
+    installed, and SearchStopped where time is up or the proposer's output is not valid.
     """
     check_dspy()
     if not supports_examples(evaluator.task):
@@ -68,7 +66,7 @@ def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int
     shown, train = _choose_examples(evaluator)
     room = int(
         0.8
-        * evaluator.clock.remaining_s()
+        * evaluator.budget.remaining_s()
         / max(1e-9, len(evaluator.validation) * evaluator.seconds_per_row)
     )
     trials = max(_TRIAL_RANGE[0], min(_TRIAL_RANGE[1], room))
@@ -90,21 +88,21 @@ def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int
             max_bootstrapped_demos=min(_EXAMPLES_PER_SET, len(train)),
             max_labeled_demos=min(_EXAMPLES_PER_SET, len(train)),
             max_errors=1,
-            # a training row becomes an example where it is answered rightly, or else as gold has it
+            # a training row becomes an example where it is answered correctly
             metric_threshold=0.999,
             seed=seed,
         )
         program = _make_program(dspy, evaluator, shown, train)
         split = {"trainset": rows[: len(train)], "valset": rows[len(train) :]}
         try:
-            # The program's source would tell a model about our classes, and nothing about the task.
+            # The program's source would describe our classes and not the task.
             optimizer.compile(
                 program, **split, num_trials=trials, minibatch=False, program_aware_proposer=False
             )
         except Exception as error:
             raise SearchStopped(
-                f"MIPROv2 could not go on ({type(error).__name__}): what the proposer writes may "
-                "not be what it asks for"
+                f"MIPROv2 failed ({type(error).__name__}): the proposer's output may not have the "
+                "format that it requires"
             ) from error
 
 
@@ -121,7 +119,7 @@ def _choose_examples(evaluator: CandidateEvaluator) -> tuple[list[Example], list
 
 
 def _build_dspy_example(dspy: Any, row: TrainingExample, index: int) -> Any:
-    """A row as DSPy holds it; ``row`` leads back to the lesson."""
+    """A row as a DSPy example; ``row`` is its index."""
     gold = row.record.gold
     answer = "; ".join(gold) if isinstance(gold, tuple) else str(gold)
     return dspy.Example(text=row.prompt.text, row=str(index), answer=answer).with_inputs(
@@ -135,12 +133,11 @@ def _make_program(
     examples_pool: Sequence[Example],
     train: Sequence[TrainingExample],
 ) -> Any:
-    """A program of one step, which the bench answers.
+    """A program of one step, which the evaluator answers.
 
-    Its classes hold what they need from outside: DSPy copies programs deeply, and would copy the
-    engine with them.
+    Its classes use closures: DSPy deep-copies programs, and would copy the engine with them.
     """
-    indices = {str(len(train) + place): place for place in range(len(evaluator.validation))}
+    indices = {str(len(train) + index): index for index in range(len(evaluator.validation))}
     start = evaluator.best
 
     def to_candidate(instruction: str, demos: Sequence[Any]) -> PromptCandidate:
@@ -156,8 +153,7 @@ def _make_program(
 
     def answer(candidate: PromptCandidate, row: str) -> Any:
         if row in indices:
-            # The whole of validation is asked at once, and known from then on: row by row nothing
-            # would be shared.
+            # All validation rows are answered at once and cached, so that they share prefixes.
             evaluation, index = (
                 evaluator.evaluate(candidate, evaluator.validation, "instruction and examples"),
                 indices[row],
@@ -187,7 +183,7 @@ def _make_program(
 
 
 def _make_engine(dspy: Any, proposer: Proposer) -> Any:
-    """Our proposer as DSPy's engine."""
+    """The proposer as DSPy's engine."""
     from dspy.lm15 import Message, Response, TextPart, Usage, response_to_events
 
     class _ProposerEngine:
@@ -216,9 +212,7 @@ def _make_engine(dspy: Any, proposer: Proposer) -> Any:
 
 @contextmanager
 def _silence_dspy(dspy: Any) -> Iterator[None]:
-    """Nothing of what DSPy prints and logs comes out, as it quotes rows; nothing is kept on the
-    disk.
-    """
+    """Suppress DSPy's output and logs, which quote rows, and disable its caches."""
     from dspy.teleprompt import bootstrap
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
@@ -227,7 +221,7 @@ def _silence_dspy(dspy: Any) -> Iterator[None]:
     logger.setLevel(logging.CRITICAL + 1)
     bootstrap.tqdm = SimpleNamespace(
         tqdm=lambda rows: rows
-    )  # it takes no setting that leaves its bars out
+    )  # it has no setting to hide its progress bars
     try:
         with redirect_stdout(io.StringIO()):
             yield

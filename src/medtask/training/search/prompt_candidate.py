@@ -1,4 +1,4 @@
-"""What a search of words may change in a question, and the task with it changed."""
+"""What a search for words may change in a task, and the changed task."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ DEFINITION_CHARACTERS = 400
 
 @dataclass(frozen=True, slots=True)
 class PromptCandidate:
-    """``instruction``: the task's. ``definitions``: by label, in the task's order; None for kinds
-    without labels. ``examples``: those that every row is shown; None for those that the task has,
-    or chooses from.
+    """The words of a task.
+
+    Attributes:
+        instruction: The instruction.
+        definitions: By label, in the task's order; None for kinds without labels.
+        examples: The worked examples of every prompt; None for the task's own.
     """
 
     instruction: str
@@ -31,15 +34,13 @@ class PromptCandidate:
 
 
 def extract_candidate(task: Task) -> PromptCandidate:
-    """The task's own words."""
+    """The words of the original task."""
     definitions = {label.name: label.definition for label in task.labels}
     return PromptCandidate(task.instruction, definitions if task.kind_spec.has_labels else None)
 
 
 def apply_candidate(task: Task, candidate: PromptCandidate) -> Task:
-    """The task with a candidate's words. Its further passes stay as they are: they are made anew
-    when the file is read.
-    """
+    """The task with a candidate's words. Further passes are derived again when a file is loaded."""
     labels: tuple[Label, ...] = task.labels
     if candidate.definitions is not None:
         labels = tuple(
@@ -52,45 +53,41 @@ def apply_candidate(task: Task, candidate: PromptCandidate) -> Task:
 
 
 def narrow_task(task: Task) -> Task:
-    """The task as searches ask it: its first pass alone, and fixed thresholds, as fitted ones would
-    have seen the rows' gold.
-    """
+    """The task in a search: only its first pass, and thresholds that were not fitted on gold."""
     narrowed = replace(get_task_kind(task).without_threshold_fit(), passes=())
     return replace(narrowed, fingerprint=fingerprint_task(narrowed))
 
 
 def supports_examples(task: Task) -> bool:
-    """Whether rows can be worked examples: in those the column ``answer`` holds the truth."""
+    """Whether rows can be worked examples, in which the column ``answer`` holds gold."""
     return "answer" not in find_prompt_columns(task)
 
 
 def make_example(task: Task, record: Record) -> Example | None:
-    """A row as a worked example, read as a task file's would be; None where it cannot be one."""
+    """A row as a worked example, as a task file would define it; None where it is not valid."""
     assert task.gold_column is not None
     row = {**record.fields, "answer": record.fields.get(task.gold_column)}
-    example, troubles = read_example(row, replace(task, examples=(), pool=None))
-    return None if troubles else example
+    example, faults = read_example(row, replace(task, examples=(), pool=None))
+    return None if faults else example
 
 
 def clean_instruction(text: str) -> str | None:
-    """An instruction that a model wrote, fit to stand in a task file; None where it is none."""
+    """A generated instruction, cleaned for a task file; None where it is empty or too long."""
     cleaned = clean_text(text).strip().strip('"').strip()
     return cleaned if 0 < len(cleaned) <= INSTRUCTION_CHARACTERS else None
 
 
 def write_definitions(definitions: Mapping[str, str]) -> str:
-    """One line a label, as a proposer reads and writes them."""
+    """One line per label, as proposers read and write them."""
     return "\n".join(f"{name}: {definition}" for name, definition in definitions.items())
 
 
 def read_definitions(text: str, previous: Mapping[str, str]) -> dict[str, str]:
-    """Definitions from a proposer's lines; labels that it does not name, or names wrongly, keep
-    theirs.
-    """
+    """Definitions from a proposer's lines. Labels that it does not name correctly keep theirs."""
     found: dict[str, str] = {}
     for line in clean_text(text).splitlines():
         bare = re.sub(r"^\s*(?:[-*•]|\d+[.)])?\s*", "", line).replace("**", "")
-        # The longest name first: one may begin with another.
+        # The longest name first: names may be prefixes of others.
         name = next(
             (
                 name

@@ -210,12 +210,12 @@ def _plan_stages(
         except EngineError as error:
             if search_targets == ("prompt",) or proposer_engine is not evaluator.engine:
                 raise
-            evaluator.viewer.on_note(
+            evaluator.observer.on_note(
                 f"{error}: only examples are searched for; name a model that can write with "
                 "--proposer"
             )
             return [replace(stage, share=1.0) for stage in stages]
-        proposer = Proposer(proposer_engine, evaluator.clock, seed=seed)
+        proposer = Proposer(proposer_engine, evaluator.budget, seed=seed)
         stages.append(
             SearchStage(
                 f"{proposer_engine.info.title} writes instructions",
@@ -228,7 +228,7 @@ def _plan_stages(
 
         check_dspy()
         check_proposer(evaluator.task, proposer_engine)
-        proposer = Proposer(proposer_engine, evaluator.clock, seed=seed)
+        proposer = Proposer(proposer_engine, evaluator.budget, seed=seed)
         search = partial(search_mipro, proposer=proposer, seed=seed)
         stages.append(SearchStage("MIPROv2 tries instructions and examples", 1.0, search))
     return stages
@@ -238,12 +238,12 @@ def _run_stages(evaluator: CandidateEvaluator, stages: Sequence[SearchStage]) ->
     """Run all stages; returns why the search ended, and whether a signal ended it."""
     ended = "nothing better was found any more"
     try:
-        evaluator.viewer.on_stage("Answering validation rows with the original task")
+        evaluator.observer.on_stage("Answering validation rows with the original task")
         evaluator.evaluate_baseline()
         for stage in stages:
-            evaluator.viewer.on_stage(stage.title)
+            evaluator.observer.on_stage(stage.title)
             try:
-                with evaluator.clock.limit_to_share(stage.share):
+                with evaluator.budget.limit_to_share(stage.share):
                     stage.search(evaluator)
             except SearchStopped as stop:
                 ended = stop.reason

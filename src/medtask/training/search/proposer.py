@@ -1,4 +1,4 @@
-"""A model that writes what is tried next: any engine that can write, asked one thing at a time."""
+"""A model that writes new instructions: any engine that generates text."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from medtask.tasks.task import Task
 from medtask.training.search.search_budget import SearchBudget, SearchStopped
 
 _MAX_NEW_TOKENS = 700  # for an instruction of four paragraphs, or the definitions of twenty labels
-_TEMPERATURE = 0.9  # the same question is asked many times, and a new answer is wanted each time
+_TEMPERATURE = 0.9  # the same prompt is sent many times and needs different answers
 
 
 class Proposer:
-    """Writes; repeatable, as every question is drawn from a seed of its own. ``call_count`` counts
-    them.
-    """
+    """Generates text reproducibly: every call has its own seed, counted by ``call_count``."""
 
     def __init__(self, engine: Engine, budget: SearchBudget, *, seed: int = 0) -> None:
-        self.engine, self.clock, self.seed = engine, budget, seed
+        self.engine, self.budget, self.seed = engine, budget, seed
         self.call_count = 0
 
     def generate_text(self, prompt_text: str) -> str:
-        """What the model says to a user's turn. Halt where there is no time left, and where the
-        model cannot be asked any more: libraries would count that as one more bad proposal, and go
-        on asking.
+        """The model's answer to a user turn.
+
+        Raises SearchStopped where no time is left or the model fails: libraries would count an
+        error as a bad proposal and continue.
         """
-        self.clock.check_time_left()
+        self.budget.check_time_left()
         self.call_count += 1
         prompt = Prompt(
             f"proposal {self.call_count}", (Message("user", prompt_text),), (), prompt_text
@@ -41,18 +40,18 @@ class Proposer:
         try:
             output = next(iter(self.engine.generate([prompt], limits)))
         except MedtaskError as error:
-            raise SearchStopped(f"{self.engine.info.title} writes no more: {error}") from error
+            raise SearchStopped(f"{self.engine.info.title} failed: {error}") from error
         return "" if isinstance(output, Fault) else output.text
 
 
 def check_proposer(task: Task, engine: Engine) -> None:
-    """EngineError where the engine cannot write; UsageError where it may not read the rows: it is
-    shown some of them.
+    """Raise EngineError for an engine that cannot generate, UsageError for one that may not read
+    rows: proposers are shown some of them.
     """
     if task.phi and engine.info.remote:
         fix = (
-            "choose a --proposer on this machine, or take `phi: true` out if the table holds "
-            "no patient's data"
+            "choose a --proposer on this machine, or remove `phi: true` if the table has no "
+            "patients' data"
         )
         raise UsageError(
             f"the task says `phi: true`, and {engine.info.title} is not on this machine", fix=fix

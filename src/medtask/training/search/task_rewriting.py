@@ -1,6 +1,4 @@
-"""A task file with other words in it: comments and order stay where they can, and what it says is
-read again before it is believed.
-"""
+"""Writes a task file with other words; comments and order are kept where possible."""
 
 from __future__ import annotations
 
@@ -22,10 +20,9 @@ KeyChange = tuple[KeyPath, object]
 
 
 def rewrite_task(task: Task, candidate: PromptCandidate, comments: Sequence[str]) -> str:
-    """The text of the task's file with a candidate's words in it, as YAML. ``comments``: comment
-    lines for its head.
+    """The task's file as YAML with a candidate's words and comment lines at its start.
 
-    InputError where the task was not read from a file.
+    Raises InputError where the task was not read from a file.
     """
     if task.source is None:
         raise InputError("the task was not read from a file", fix="write it into a file first")
@@ -37,7 +34,7 @@ def rewrite_task(task: Task, candidate: PromptCandidate, comments: Sequence[str]
         text = head + _replace_spans(task.source.read_text(encoding="utf-8-sig"), document, changes)
         if _parses_as(text, expected, task.source):
             return text
-    # JSON, or a file in another style than ours: its comments are lost, what it says is not.
+    # JSON, or YAML in a style that spans cannot replace: comments are lost, content is not.
     return head + yaml.safe_dump(expected, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
@@ -67,14 +64,14 @@ def _list_changes(task: Task, candidate: PromptCandidate, document: Document) ->
 
 
 def _apply(data: Mapping[str, object], changes: Sequence[KeyChange]) -> dict[str, object]:
-    """What the file is to say."""
-    wanted: dict[str, Any] = _copy(data)
+    """The content with all changes."""
+    changed: dict[str, Any] = _copy(data)
     for path, value in changes:
-        inner = wanted
+        inner = changed
         for key in path[:-1]:
             inner = inner[str(key)]
         inner[str(path[-1])] = value
-    return wanted
+    return changed
 
 
 def _replace_spans(text: str, document: Document, changes: Sequence[KeyChange]) -> str:
@@ -82,7 +79,7 @@ def _replace_spans(text: str, document: Document, changes: Sequence[KeyChange]) 
     if lines and lines[-1].strip() == "...":
         lines.pop()
     spans = [(_find_span(document, path, lines), path, value) for path, value in changes]
-    # From the end on, so that the lines before keep their numbers.
+    # From the end, so that earlier lines keep their numbers.
     for span, path, value in sorted(spans, key=lambda found: -found[0][0]):
         first, last = span
         indent = len(lines[first]) - len(lines[first].lstrip()) if first < len(lines) else 0
@@ -92,8 +89,9 @@ def _replace_spans(text: str, document: Document, changes: Sequence[KeyChange]) 
 
 
 def _find_span(document: Document, path: KeyPath, lines: Sequence[str]) -> tuple[int, int]:
-    """The lines of a key and its value, from the first to before the last, counted from 0; behind
-    the file's end where it has none. Comments and blank lines before the next key belong to that.
+    """The lines of a key and its value as a half-open range from 0; the file's end if missing.
+
+    Comments and blank lines before the next key belong to that key.
     """
     if path not in document.source_lines.lines:
         return len(lines), len(lines)
@@ -112,7 +110,7 @@ def _find_span(document: Document, path: KeyPath, lines: Sequence[str]) -> tuple
 
 
 def _parses_as(text: str, expected: Mapping[str, object], source: Path) -> bool:
-    """Whether the text is read as it was meant; a file of one line, or with anchors, may not be."""
+    """Whether the text parses as expected, which files of one line or with anchors may not."""
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix=".medtask-") as folder:
@@ -125,7 +123,7 @@ def _parses_as(text: str, expected: Mapping[str, object], source: Path) -> bool:
 
 
 def _normalize_value(value: object) -> object:
-    """As a task file reads it: every scalar is text, nothing and an empty text are the same."""
+    """Normalise as a task file does: scalars are texts, and null is an empty text."""
     if isinstance(value, Mapping):
         return {str(key): _normalize_value(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -142,9 +140,7 @@ def _copy(value: Any) -> Any:
 
 
 def _plain(value: object) -> object:
-    """A cell as YAML takes it; an absent one is an empty text, since a row without a column is no
-    example.
-    """
+    """A cell for YAML. A missing one is an empty text, as examples need all columns."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
