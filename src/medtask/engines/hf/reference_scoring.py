@@ -1,4 +1,4 @@
-"""The slow way to score: plain forward passes. The fast way is held against it, and it answers
+"""The slow way to score: plain forward passes. The fast way is compared with it, and it is used
 where packing fails.
 """
 
@@ -16,10 +16,9 @@ from medtask.records import BranchScores
 
 @torch.inference_mode()
 def score_branch_reference(model: Any, tokenized: TokenizedBranch) -> tuple[BranchScores, int]:
-    """Scores of one question, and the tokens that were read for them: every label reads everything
-    anew.
+    """Scores of one branch, and the number of tokens read: every label reads everything anew.
 
-    Labels that part at the last branching have the same tokens before it, and share a pass.
+    Labels that differ at the last node only have the same tokens before it, and share a pass.
     """
     if tokenized.trie is None:
         return _score_text_branch(model, tokenized)

@@ -62,9 +62,7 @@ class LlamaContext:
         self._create_context(cells)
 
     def reserve(self, cells: int) -> bool:
-        """Have room for so many tokens at least. True where all that was read before is gone for
-        it.
-        """
+        """Make room for so many tokens; returns whether all sequences were dropped for it."""
         if cells <= self.cells:
             return False
         size = 1 << (cells - 1).bit_length()
@@ -72,10 +70,10 @@ class LlamaContext:
         return True
 
     def decode(self, tokens: Sequence[BatchToken]) -> NDArray[np.float32]:
-        """Read tokens, each behind all that its sequences hold; logits [wanted, vocabulary] of
-        those that are wanted, in order.
+        """Read tokens, each behind all that its sequences hold.
 
-        Full where there is no room for them: then nothing of the last batch was read.
+        Returns the logits [tokens that need them, vocabulary] in order. Raises ContextFullError
+        where there is no room; then nothing of the last batch was read.
         """
         logits = np.empty(
             (sum(token.needs_logits for token in tokens), self.vocabulary), dtype=np.float32
@@ -92,15 +90,15 @@ class LlamaContext:
         return logits
 
     def copy_sequence(self, source: int, target: int) -> None:
-        """Let a sequence begin with all that another one holds; nothing is read or moved for it."""
+        """Copy a sequence's tokens to another one; nothing is read or moved."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def drop_sequence(self, sequence: int) -> None:
-        """Forget a sequence. What others share with it stays."""
+        """Drop a sequence; tokens that others share stay."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all sequences."""
         llama_cpp.llama_memory_clear(self._memory, True)
 
     def close(self) -> None:

@@ -37,8 +37,8 @@ class LlamaCppModelRunner:
         self._sequence_ids: dict[tuple[int, ...], int] = {}
 
     def cache_prefix(self, tokens: tuple[int, ...], cells: int) -> int:
-        """Have a shared prefix ready, and room for ``cells`` tokens behind it; how many tokens had
-        to be read for it.
+        """Read a shared prefix unless it is cached, with room for ``cells`` tokens behind it; the
+        number of tokens read.
         """
         self.drop_sequences()
         if not self.context.reserve(len(tokens) + cells) and tokens == self.prefix_tokens:
@@ -53,15 +53,13 @@ class LlamaCppModelRunner:
         return len(tokens)
 
     def drop_sequences(self) -> None:
-        """Forget everything behind the prefix."""
+        """Drop all sequences but the prefix."""
         for sequence in self._sequence_ids.values():
             self.context.drop_sequence(sequence)
         self._sequence_ids.clear()
 
     def compute_logits(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
-        """See tokens.walk.Read. All readings begin with the prefix; those that go on behind an
-        earlier one continue it.
-        """
+        """See trie_scoring.LogitsFunction. All queries begin with the prefix."""
         parents = {query.tokens[: query.parent_length] for query in queries if query.parent_length}
         self._drop_except(parents)
         free = MAX_SEQUENCES - 1 - len(self._sequence_ids)
@@ -82,7 +80,7 @@ class LlamaCppModelRunner:
             self.context.drop_sequence(self._sequence_ids.pop(path))
 
     def _compute_logits_batch(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
-        """One batch: behind each kept sequence, the tree of the readings that continue it."""
+        """One batch: behind each kept sequence, the tree of the queries that continue it."""
         groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
         free = iter(sorted(set(range(1, MAX_SEQUENCES)) - set(self._sequence_ids.values())))
         for query in queries:

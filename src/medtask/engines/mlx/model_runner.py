@@ -42,9 +42,7 @@ class MlxModelRunner:
         ] = {}  # by all its tokens: where a row stands, in which caches
 
     def cache_prefix(self, tokens: TokenIds) -> int:
-        """Have a shared prefix ready, and nothing behind it; how many tokens had to be read for
-        it.
-        """
+        """Read a shared prefix unless it is cached; returns the number of tokens read."""
         self._cached_rows.clear()
         if self._prefix_caches and tokens == self.prefix_tokens:
             return 0
@@ -55,7 +53,7 @@ class MlxModelRunner:
         return len(tokens)
 
     def compute_logits(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
-        """See tokens.walk.Read."""
+        """See trie_scoring.LogitsFunction."""
         if not self.batched:
             return [self.compute_logits_uncached(query) for query in queries]
         keeps: dict[TokenIds, int] = {}  # candidates of one token each ask for the same reading
@@ -92,7 +90,7 @@ class MlxModelRunner:
             own = [row[read:] for row, (read, _) in zip(rows, starts, strict=True)]
         else:
             caches, own = make_prompt_cache(self.model), list(rows)
-        # Nobody wants the logits of the first pass, and what nobody wants mlx does not compute.
+        # The logits of the first pass are not used, so mlx does not compute them.
         self._forward(caches, [tokens[:-keep] for tokens, keep in zip(own, keeps, strict=True)])
         logits = self._forward(
             caches, [tokens[-keep:] for tokens, keep in zip(own, keeps, strict=True)]

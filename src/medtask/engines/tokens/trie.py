@@ -37,11 +37,11 @@ class TrieNode:
 
 
 def build_trie(candidates: Sequence[Sequence[int]], prefix_length: int = 0) -> TrieNode:
-    """The trie of tokenised tails. Its root's ``reads`` are what all of them share.
+    """The trie of tokenised candidates. Its root's ``edge_tokens`` are what all of them share.
 
-    ``prefix_length``: tokens at the start of every tail that still belong to the prompt. A lone
-    tail is a root with one branch. InputError where two tails have the same tokens or one is the
-    beginning of another: nothing could tell them apart.
+    ``prefix_length``: tokens at the start of every candidate that still belong to the prompt. A
+    single candidate is a root with one child. Raises InputError where two candidates have the same
+    tokens or one begins with another: they could not be told apart.
     """
     root = _build_node(candidates, tuple(range(len(candidates))), 0)
     if isinstance(root, TrieNode):
@@ -118,7 +118,7 @@ class TrieScores:
 def expand_node(
     scores: TrieScores, visit: NodeVisit, child_logprobs: FloatArray
 ) -> Iterator[NodeVisit]:
-    """Note what one branching decides and yield the further branchings that must be read.
+    """Score the children of a node, and yield the further nodes that must be read.
 
     ``child_logprobs`` [rows of the visit, tokens of the node]: log-probabilities over the node's
     tokens, renormalised.
@@ -133,9 +133,7 @@ def expand_node(
         # Unread, each label below is reported with an equal share; the true one may have all of it,
         # or nothing.
         error = np.exp(mass) * (count - 1) / count
-        unread = ~(
-            error > TOLERANCE
-        )  # NaN is not worth reading either: the row fails whatever comes
+        unread = ~(error > TOLERANCE)  # NaN is not read either: the row fails in any case
         rows = visit.rows[unread]
         scores.logprobs[rows[:, None], list(child.candidate_indices)] = (
             mass[unread] - np.log(count)
