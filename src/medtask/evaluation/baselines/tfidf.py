@@ -1,6 +1,4 @@
-"""What a table's own words tell: simple models on TF-IDF, trained and asked on the same rows, never
-on the row itself.
-"""
+"""Baselines that learn from TF-IDF features in cross-validation."""
 
 from __future__ import annotations
 
@@ -15,11 +13,11 @@ import numpy as np
 from medtask.evaluation.statistics.resampling import FOLDS
 
 MIN_ROWS = 20  # with fewer, a fold is too small to learn from
-_NO_WORDS = "the texts hold no words to learn from"
+_NO_WORDS = "the texts have no words to learn from"
 
 
 def cross_validate_labels(texts: Sequence[str], gold: Sequence[str], seed: int) -> list[str] | str:
-    """Each row's label by a model that was trained on the other folds, or why there is none."""
+    """Each row's label by a model trained on the other folds, or why there is none."""
     from sklearn.model_selection import StratifiedKFold
 
     rows = Counter(gold)
@@ -35,7 +33,7 @@ def cross_validate_labels(texts: Sequence[str], gold: Sequence[str], seed: int) 
 def cross_validate_label_sets(
     texts: Sequence[str], gold: Sequence[Sequence[str]], names: Sequence[str], seed: int
 ) -> list[tuple[str, ...]] | str:
-    """Each row's labels by models, one a label, that were trained on the other folds, or why there
+    """Each row's labels by one model per label, trained on the other folds, or why there
     are none.
     """
     from sklearn.model_selection import KFold
@@ -56,7 +54,7 @@ def cross_validate_label_sets(
 
 
 def find_nearest_texts(texts: Sequence[str]) -> list[int] | str:
-    """The place of each row's most similar row with another text, or why there is none."""
+    """The index of the most similar row with another text, or why there is none."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if len(texts) < 2:
@@ -77,7 +75,7 @@ def find_nearest_texts(texts: Sequence[str]) -> list[int] | str:
 
 
 def build_vectorizer(n_labels: int) -> Any:
-    """What makes words of texts, for models of so many labels."""
+    """TF-IDF features for models of so many labels."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # Single words: on short clinical texts as good as word pairs. The weights are a dense table of
@@ -86,9 +84,7 @@ def build_vectorizer(n_labels: int) -> Any:
 
 
 def build_classifier(inverse_regularization: float = 10) -> Any:
-    """One logistic regression per label. ``inverse_regularization``: scikit-learn's C, how
-    little the weights are held back.
-    """
+    """One logistic regression per label; ``inverse_regularization``: scikit-learn's C."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 
@@ -97,14 +93,12 @@ def build_classifier(inverse_regularization: float = 10) -> Any:
 
 
 def hash_row(text: str, gold: object) -> bytes:
-    """What decides which fold a row falls into. That must not depend on who put the rows in
-    order.
-    """
+    """The key that assigns a row to a fold, independent of the order of rows."""
     return blake2b(f"{gold} {text}".encode("utf-8", "replace")).digest()
 
 
 def _predict_folds(texts: Sequence[str], gold: Any, folds: Any, n_labels: int) -> Any:
-    """One prediction a row, whatever order the rows come in; None where the texts hold no words."""
+    """One prediction per row, in any order of rows; None if the texts have no words."""
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
 
