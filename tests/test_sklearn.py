@@ -179,7 +179,7 @@ def test_a_copy_and_a_pickle_share_the_model_and_the_last_one_removes_it() -> No
     copies.clear()
     gc.collect()
     assert not folder.exists()
-    with pytest.raises(InputError, match="is no longer there") as refused:
+    with pytest.raises(InputError, match="was not found") as refused:
         pickle.loads(kept).predict(NEW_TEXTS)
     assert "`out`" in refused.value.fix
 
@@ -232,9 +232,9 @@ def test_the_recipe_is_that_of_the_command(
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:
-    with pytest.raises(UsageError, match="options names 'speed', which no recipe has"):
+    with pytest.raises(UsageError, match="'speed' is not a setting of a training"):
         make_linear_classifier(options={"speed": 3}).fit(TEXTS, GOLD)
-    with pytest.raises(ValueError, match="all of one class"):
+    with pytest.raises(ValueError, match="needs 2 or more"):
         make_linear_classifier().fit(TEXTS, ["knee"] * len(TEXTS))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         make_linear_classifier().fit(TEXTS, GOLD[:-1])

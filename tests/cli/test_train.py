@@ -17,7 +17,7 @@ def test_a_linear_model_is_trained_told_and_used(medtask: RunCommand, tmp_path: 
     done = medtask("train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0].startswith("accuracy on rows kept for validation 0.")
+    assert lines[0].startswith("accuracy on validation rows 0.")
     assert lines[-1] == f"medtask run TASK TABLE --model {tmp_path / 'model'}"
     ran = medtask(
         "run", SURGERY, "--model", tmp_path / "model", "--out", tmp_path / "run", "-q", "--json"
@@ -72,7 +72,7 @@ def test_a_dry_run_tells_steps_memory_and_the_command_for_several_gpus(
     )
     assert done.code == 0
     said = done.out.splitlines()
-    assert any("rows to learn from" in line for line in said)
+    assert any("training rows" in line for line in said)
     assert any(line.startswith("memory ") for line in said)
     assert any(
         "accelerate launch --num_processes N -m medtask train" in line and "--dry-run" not in line
