@@ -13,9 +13,9 @@ import pytest
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError, MedtaskError, TableError, UsageError
 from medtask.records import Status
-from medtask.runs.answer_table import open_answers
 from medtask.runs.ledger import Ledger
 from medtask.runs.local_run import run
+from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import summarize_answers
 from medtask.tables.read import read_table
 from medtask.tasks.load import load_task

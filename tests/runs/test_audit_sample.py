@@ -9,7 +9,7 @@ import pytest
 
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError, RunMismatch, UsageError
-from medtask.runs.answer_table import AnswerTable, open_answers
+from medtask.runs.answer_table import AnswerTable
 from medtask.runs.audit_sample import (
     LABEL_COLUMN,
     PLAN_FILE,
@@ -19,6 +19,7 @@ from medtask.runs.audit_sample import (
     read_audit_sample,
 )
 from medtask.runs.local_run import run
+from medtask.runs.open_answers import open_answers
 from medtask.tables.read import read_table
 from medtask.tasks.load import load_task
 from support.tasks_by_kind import write_task_and_table

@@ -17,7 +17,6 @@ from medtask.errors import InputError
 from medtask.evaluation.calibration.transforms import Calibration
 from medtask.prediction.deciding import apply_probabilities
 from medtask.records import Answer, Status
-from medtask.runs.answer_table import open_answers
 from medtask.runs.calibration_store import (
     CALIBRATION_FILE,
     SavedCalibration,
@@ -27,6 +26,7 @@ from medtask.runs.calibration_store import (
 )
 from medtask.runs.evaluation_report import save_evaluation_calibration
 from medtask.runs.local_run import run
+from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task

@@ -19,13 +19,13 @@ from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.evaluation.calibration.transforms import Calibration
 from medtask.evaluation.statistics.refusal import Refusal
-from medtask.runs.answer_table import open_answers
 from medtask.runs.evaluation_report import (
     build_report_sections,
     list_evaluation_lines,
     write_evaluation_report,
 )
 from medtask.runs.local_run import run
+from medtask.runs.open_answers import open_answers
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.runs.run_evaluation import (
     EvaluationOptions,

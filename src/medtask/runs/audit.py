@@ -8,7 +8,6 @@ from typing import Any
 
 from medtask.evaluation.statistics.audit import AuditResult
 from medtask.privacy import block_network
-from medtask.runs.answer_table import open_answers
 from medtask.runs.audit_sample import (
     AuditSample,
     draw_audit_sample,
@@ -16,6 +15,7 @@ from medtask.runs.audit_sample import (
     read_audit_sample,
 )
 from medtask.runs.evaluation import choose_folder
+from medtask.runs.open_answers import open_answers
 from medtask.tasks.task import Task
 
 DEFAULT_AUDIT_ROWS = 120

@@ -13,7 +13,8 @@ from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSou
 from medtask.evaluation.comparison.leaderboard import Leaderboard, rank_systems
 from medtask.evaluation.report.comparison_report import write_comparison
 from medtask.privacy import block_network
-from medtask.runs.answer_table import AnswerTable, open_answers
+from medtask.runs.answer_table import AnswerTable
+from medtask.runs.open_answers import open_answers
 from medtask.tasks.task import Task
 
 

@@ -10,8 +10,9 @@ from medtask.errors import UsageError
 from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.privacy import block_network
-from medtask.runs.answer_table import AnswerTable, open_answers
+from medtask.runs.answer_table import AnswerTable
 from medtask.runs.evaluation_report import save_evaluation_calibration, write_evaluation_report
+from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
 from medtask.runs.triage import write_prediction_sets, write_triage
 from medtask.tasks.task import Task

@@ -19,7 +19,7 @@ from medtask.errors import UsageError
 from medtask.evaluation.statistics.judge_metrics import JudgeMetrics
 from medtask.evaluation.statistics.pairwise_judge_metrics import PairwiseJudgeMetrics
 from medtask.prediction.judgements import check_judge_engine
-from medtask.runs.answer_table import AnswerTable, open_answers
+from medtask.runs.answer_table import AnswerTable
 from medtask.runs.judgement_tables import write_grade_table, write_pair_table
 from medtask.runs.judging_input import (
     JudgingInput,
@@ -27,6 +27,7 @@ from medtask.runs.judging_input import (
     read_human_grades,
     refuse_self_judging,
 )
+from medtask.runs.open_answers import open_answers
 from medtask.runs.run_setup import refuse_remote_phi
 from medtask.runs.session import (
     RunObserver,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from medtask.display import quote
-from medtask.errors import TableError, UsageError
+from medtask.errors import UsageError
 from medtask.kinds import KINDS
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.containers import parse_container
 from medtask.tasks.serialization import make_minimal_task
 from medtask.tasks.task import Task
 
-PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
 INFERABLE_KINDS = tuple(name for name, spec in KINDS.items() if not spec.has_options)
 MAX_LABELS = 2000
 MAX_LABEL_CHARACTERS = 120  # characters: what is longer is a text
@@ -95,42 +93,3 @@ def _infer_kind(statistics: CellStatistics, label_names: tuple[str, ...], sums_t
     if len(statistics.values) > MAX_LABELS or statistics.max_characters > MAX_LABEL_CHARACTERS:
         return "answer"
     return "label" if len(statistics.values) <= max(20, statistics.rows / 4) else "answer"
-
-
-def read_probability(cell: object, column: str, row: int) -> float | None:
-    """A probability, None where the cell is blank; TableError where it is something else."""
-    text = read_cell(cell)
-    if text is None or text.lower() in ("nan", "null", "none"):
-        return None
-    try:
-        probability = float(text)
-    except ValueError:
-        probability = math.nan
-    if not 0 <= probability <= 1 + 1e-6:
-        fix = "write probabilities as numbers from 0 to 1, or leave the cell blank"
-        raise TableError(f"row {row}: {quote(column)} holds no probability", fix=fix)
-    return min(1.0, probability)
-
-
-def read_probabilities(
-    cells: Mapping[str, object], column: str, row: int
-) -> dict[str, float] | None:
-    """Probabilities by outcome: a column that holds mappings, or columns named p:LABEL; None where
-    the row has none.
-    """
-    cell_value = cells.get(column)
-    if isinstance(cell_value, str):
-        cell_value = parse_container(cell_value)
-    if not isinstance(cell_value, Mapping):
-        if column != "probabilities":
-            return None
-        cell_value = {
-            name.removeprefix(PROBABILITY_PREFIX): cell
-            for name, cell in cells.items()
-            if name.startswith(PROBABILITY_PREFIX)
-        }
-    found = {
-        str(name): read_probability(cell, f"{PROBABILITY_PREFIX}{name}", row)
-        for name, cell in cell_value.items()
-    }
-    return {name: share for name, share in found.items() if share is not None} or None

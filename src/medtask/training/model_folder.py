@@ -32,9 +32,9 @@ from medtask.engines.registry import load_model
 from medtask.errors import MedtaskError
 from medtask.evaluation.report.calibration_report import describe_result
 from medtask.hardware import inspect_machine
-from medtask.runs.answer_table import open_answers
 from medtask.runs.calibration_store import save_calibration
 from medtask.runs.local_run import run
+from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
 from medtask.runs.signals import Interrupted
 from medtask.tables.read import read_table

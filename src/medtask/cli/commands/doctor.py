@@ -66,7 +66,7 @@ def doctor(
         return
     from medtask.cli.label_checks import check_task_labels
     from medtask.evaluation.labels.label_set_report import to_json
-    from medtask.runs.answer_table import open_answers
+    from medtask.runs.open_answers import open_answers
     from medtask.tasks.load import load_task
 
     loaded_task = load_task(task)

@@ -79,8 +79,8 @@ def evaluate(
     review.csv.
     """
     from medtask.privacy import block_network
-    from medtask.runs.answer_table import open_answers
     from medtask.runs.evaluation import evaluate as evaluate_answers
+    from medtask.runs.open_answers import open_answers
     from medtask.tasks.load import load_task
 
     columns = _split_annotators(readers)

@@ -1,0 +1,121 @@
+"""Cells of a table of answers as answers, statuses and probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from medtask.display import quote
+from medtask.errors import TableError
+from medtask.records import Answer, Status
+from medtask.tables.cell_values import read_cell
+from medtask.tasks.containers import parse_container
+from medtask.tasks.rows import read_gold
+from medtask.tasks.task import Task
+
+PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
+_STATUSES_WITH_ANSWER = (
+    None,
+    Status.OK,
+    Status.REVIEW,
+    Status.TRUNCATED,
+)  # statuses of rows that may have an answer
+
+
+def read_id(task: Task, cells: Mapping[str, object], number: int) -> str:
+    return str(number) if task.id_column is None else read_cell(cells.get(task.id_column)) or ""
+
+
+def read_answer(
+    task: Task, name: str, cells: Mapping[str, object], fields: Mapping[str, object], number: int
+) -> Answer:
+    cell = cells.get("answer")
+    status = _read_status(cells.get("status"), number)
+    # None of them applies: an answer like any other.
+    is_empty_set = task.several and (
+        cell == [] or (read_cell(cell) is None and status in (Status.OK, Status.REVIEW))
+    )
+    # What stands beside "failed" or "too long" is no answer, whatever it says.
+    value = (
+        None
+        if status not in _STATUSES_WITH_ANSWER
+        else ()
+        if is_empty_set
+        else read_gold(task, fields, cell)
+    )
+    probabilities = read_probabilities(cells, "probabilities", number)
+    confidence = (
+        read_probability(cells.get("confidence"), "confidence", number)
+        if value is not None
+        else None
+    )
+    if confidence is None and isinstance(value, str) and probabilities:
+        confidence = probabilities.get(value)
+    reason = read_cell(cells.get("reason"))
+    if status in (None, Status.OK, Status.REVIEW) and value is None:
+        status, reason = Status.FAILED, reason or "the table has no answer in this row"
+    written, passed = read_cell(cells.get("written")), read_cell(cells.get("pass")) or "first"
+    raw = read_probabilities(cells, "uncalibrated", number)
+    return Answer(
+        name,
+        status or Status.OK,
+        value,
+        confidence,
+        probabilities,
+        text=written,
+        reason=reason,
+        pass_name=passed,
+        uncalibrated=raw,
+    )
+
+
+def _read_status(cell: object, number: int) -> Status | None:
+    text = read_cell(cell)
+    if text is None:
+        return None
+    try:
+        return Status(text.lower())
+    except ValueError:
+        fix = f"write one of {', '.join(Status)}, or leave the column out"
+        raise TableError(
+            f"row {number}: what the column status says is not known", fix=fix
+        ) from None
+
+
+def read_probability(cell: object, column: str, row: int) -> float | None:
+    """A probability, None where the cell is blank; TableError where it is something else."""
+    text = read_cell(cell)
+    if text is None or text.lower() in ("nan", "null", "none"):
+        return None
+    try:
+        probability = float(text)
+    except ValueError:
+        probability = math.nan
+    if not 0 <= probability <= 1 + 1e-6:
+        fix = "write probabilities as numbers from 0 to 1, or leave the cell blank"
+        raise TableError(f"row {row}: {quote(column)} holds no probability", fix=fix)
+    return min(1.0, probability)
+
+
+def read_probabilities(
+    cells: Mapping[str, object], column: str, row: int
+) -> dict[str, float] | None:
+    """Probabilities by outcome: a column that holds mappings, or columns named p:LABEL; None where
+    the row has none.
+    """
+    cell_value = cells.get(column)
+    if isinstance(cell_value, str):
+        cell_value = parse_container(cell_value)
+    if not isinstance(cell_value, Mapping):
+        if column != "probabilities":
+            return None
+        cell_value = {
+            name.removeprefix(PROBABILITY_PREFIX): cell
+            for name, cell in cells.items()
+            if name.startswith(PROBABILITY_PREFIX)
+        }
+    found = {
+        str(name): read_probability(cell, f"{PROBABILITY_PREFIX}{name}", row)
+        for name, cell in cell_value.items()
+    }
+    return {name: share for name, share in found.items() if share is not None} or None
