@@ -99,8 +99,7 @@ def test_an_answer_that_is_cut_off_ends_with_a_whole_sentence_and_says_so(
     outcome = medtask("ask", "What is glaucoma?", "--max-tokens", 8, *FAKE)
     assert outcome.out == "It harms the optic nerve.\n"
     assert outcome.err == (
-        "note: the answer was stopped: it reached 8 tokens before its end; --max-tokens "
-        "allows more\n"
+        "note: the answer was stopped: it reached 8 tokens; increase --max-tokens\n"
     )
 
 
