@@ -56,22 +56,15 @@ def report_to_tracker(
     exit code: the returned document has the error under ``tracked.error``.
     """
     from medtask.runs.manifest import read_manifest
+    from medtask.runs.tracking.tracked_run import TrackingRecord
     from medtask.runs.tracking.tracker import log_run
 
     if tracker is None:
         return dict(document)
     manifest = (read_manifest(folder) if folder.is_dir() else None) or {}
     name = folder.name if folder.is_dir() else folder.stem
-    tracking_result = log_run(
-        tracker,
-        verb,
-        task=task.name,
-        name=name,
-        document=document,
-        manifest=manifest,
-        settings=settings,
-        folder=folder,
-    )
+    record = TrackingRecord(verb, task.name, name, document, manifest, settings, folder)
+    tracking_result = log_run(tracker, record)
     style, head = ("dim", "") if tracking_result.error is None else ("yellow", "warning: ")
     show.print_line((head, style), tracking_result.status_line, stderr=True)
     return {**document, "tracked": tracking_result.to_json()}

@@ -16,6 +16,7 @@ from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.runs.local_run import Run, run
 from medtask.runs.manifest import read_manifest
 from medtask.runs.tracking.mlflow import ARTEFACT_FOLDER, STORE_FILE
+from medtask.runs.tracking.tracked_run import TrackingRecord
 from medtask.runs.tracking.tracker import log_run, open_tracker
 from medtask.tables.read import read_table
 from medtask.tasks.task import Example, Label, Task
@@ -59,12 +60,14 @@ def track_run(result: Run, where: str = "mlflow", **more: Any) -> Any:
     manifest = read_manifest(result.folder) or {}
     told = log_run(
         tracker,
-        "run",
-        task="canaries",
-        name=result.folder.name,
-        document=DOCUMENT,
-        manifest=manifest,
-        folder=result.folder,
+        TrackingRecord(
+            "run",
+            task="canaries",
+            name=result.folder.name,
+            document=DOCUMENT,
+            manifest=manifest,
+            folder=result.folder,
+        ),
     )
     assert told.error is None
     assert told.status_line.startswith("tracked in MLflow at sqlite:///")
@@ -144,7 +147,9 @@ def test_a_store_that_fails_afterwards_is_told_and_does_not_raise(tmp_path: Path
     result = run_once(tmp_path / "r1")
     tracker = open_tracker("mlflow", runs_folder=tmp_path, task="canaries")
     (tmp_path / STORE_FILE).write_bytes(b"no database at all")
-    told = log_run(tracker, "run", task="canaries", name="r1", document=DOCUMENT, manifest={})
+    told = log_run(
+        tracker, TrackingRecord("run", task="canaries", name="r1", document=DOCUMENT, manifest={})
+    )
     assert told.error
     assert "the run itself is whole" in told.status_line
     assert result.exit_code == 0

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from medtask.runs.tracking.tracked_run import MAX_METRICS, build_tracked_run
+from medtask.runs.tracking.tracked_run import MAX_METRICS, TrackingRecord, build_tracked_run
 
 CANARY = "Mrs Canary has a rare illness"
 MANIFEST = {
@@ -47,7 +47,7 @@ DOCUMENT = {
 
 
 def test_no_text_of_a_record_is_told() -> None:
-    told = build_tracked_run("run", "purpose", "r1", DOCUMENT, MANIFEST)
+    told = build_tracked_run(TrackingRecord("run", "purpose", "r1", DOCUMENT, MANIFEST))
     assert CANARY not in repr(told)
     assert json.loads(told.documents["run.json"])["metrics"]["accuracy"]["value"] == 0.5
     assert json.loads(told.documents["manifest.json"])["task"] == {
@@ -57,7 +57,7 @@ def test_no_text_of_a_record_is_told() -> None:
 
 
 def test_figures_are_the_numbers_by_their_paths() -> None:
-    told = build_tracked_run("run", "purpose", "r1", DOCUMENT, MANIFEST)
+    told = build_tracked_run(TrackingRecord("run", "purpose", "r1", DOCUMENT, MANIFEST))
     assert dict(told.metrics) == {
         "accuracy": 0.5,
         "accuracy.low": 0.1,
@@ -73,7 +73,14 @@ def test_figures_are_the_numbers_by_their_paths() -> None:
 
 def test_parameters_are_facts_of_the_manifest_and_settings_of_the_verb() -> None:
     told = build_tracked_run(
-        "evaluate", "purpose", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.05, "none": None}
+        TrackingRecord(
+            "evaluate",
+            "purpose",
+            "r1",
+            DOCUMENT,
+            MANIFEST,
+            settings={"max_error": 0.05, "none": None},
+        )
     )
     assert told.parameters == {
         "verb": "evaluate",
@@ -96,11 +103,7 @@ def test_where_labels_are_not_declared_or_a_place_is_not_trusted_figures_are_tol
     manifest: dict[str, object],
 ) -> None:
     told = build_tracked_run(
-        "evaluate",
-        "purpose",
-        "r1",
-        DOCUMENT,
-        manifest,
+        TrackingRecord("evaluate", "purpose", "r1", DOCUMENT, manifest),
         folder="/home/me",
         metrics_only=bool(manifest),
     )
@@ -117,13 +120,15 @@ def test_where_labels_are_not_declared_or_a_place_is_not_trusted_figures_are_tol
 
 def test_the_same_run_has_the_same_key_and_another_setting_another() -> None:
     first = build_tracked_run(
-        "evaluate", "t", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.05}
+        TrackingRecord("evaluate", "t", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.05})
     )
     again = build_tracked_run(
-        "evaluate", "t", "r1", {**DOCUMENT, "rows": 4}, MANIFEST, settings={"max_error": 0.05}
+        TrackingRecord(
+            "evaluate", "t", "r1", {**DOCUMENT, "rows": 4}, MANIFEST, settings={"max_error": 0.05}
+        )
     )
     other = build_tracked_run(
-        "evaluate", "t", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.01}
+        TrackingRecord("evaluate", "t", "r1", DOCUMENT, MANIFEST, settings={"max_error": 0.01})
     )
     assert first.key == again.key != other.key
 
@@ -131,11 +136,13 @@ def test_the_same_run_has_the_same_key_and_another_setting_another() -> None:
 def test_too_many_figures_leave_out_those_of_single_labels() -> None:
     labels = {f"label {number}": {"f1": 0.5} for number in range(2 * MAX_METRICS)}
     told = build_tracked_run(
-        "run",
-        "t",
-        "r1",
-        {"metrics": {"details": labels, "accuracy": {"value": 1, "n": 5}}},
-        MANIFEST,
+        TrackingRecord(
+            "run",
+            "t",
+            "r1",
+            {"metrics": {"details": labels, "accuracy": {"value": 1, "n": 5}}},
+            MANIFEST,
+        )
     )
     assert len(told.metrics) == MAX_METRICS
     assert {"accuracy", "accuracy.n"} <= set(told.metrics)
@@ -143,5 +150,7 @@ def test_too_many_figures_leave_out_those_of_single_labels() -> None:
 
 
 def test_names_that_become_alike_stay_apart() -> None:
-    told = build_tracked_run("run", "t", "r1", {"metrics": {"a/b": 0.25, "a|b": 0.75}}, MANIFEST)
+    told = build_tracked_run(
+        TrackingRecord("run", "t", "r1", {"metrics": {"a/b": 0.25, "a|b": 0.75}}, MANIFEST)
+    )
     assert dict(told.metrics) == {"a_b": 0.25, "a_b_": 0.75}

@@ -19,6 +19,7 @@ import pytest
 from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.privacy import find_unset_variables
 from medtask.runs.tracking import weave as room
+from medtask.runs.tracking.tracked_run import TrackingRecord
 from medtask.runs.tracking.tracker import log_run, open_tracker
 
 MANIFEST = {
@@ -102,7 +103,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubWeaveServer]]:
 
 def track_run(where: str = "weave:team/purpose") -> Any:
     tracker = open_tracker(where, runs_folder=None, task="purpose")  # type: ignore[arg-type]
-    return log_run(tracker, "run", task="purpose", name="r1", document=DOCUMENT, manifest=MANIFEST)
+    return log_run(
+        tracker,
+        TrackingRecord("run", task="purpose", name="r1", document=DOCUMENT, manifest=MANIFEST),
+    )
 
 
 @pytest.mark.slow

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 from medtask.atomic_files import make_storage_error
 from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.privacy import block_network, disable_telemetry
-from medtask.runs.tracking.store import TrackingStore, find_tracking_store
+from medtask.runs.tracking.store import TrackingStore, describe_error, find_tracking_store
 from medtask.runs.tracking.tracked_run import TrackedRun
-from medtask.runs.tracking.tracker import describe_error
 
 STORE_FILE = "mlflow.db"
 ARTEFACT_FOLDER = "mlflow-artefacts"

@@ -78,3 +78,12 @@ def _make_remote_error(display_name: str) -> UsageError:
     return UsageError(
         f"{display_name} is another machine: what is tracked would leave this one", fix=fix
     )
+
+
+def describe_error(error: Exception) -> str:
+    """An error by its type and code, without its words."""
+    code = getattr(error, "error_code", None)
+    inner = next((cause for cause in (error.__cause__, error.__context__) if cause), None)
+    parts = [type(error).__name__, code if isinstance(code, str) and code.isidentifier() else None]
+    parts += [type(inner).__name__] if inner else []
+    return ", ".join(part for part in parts if part)

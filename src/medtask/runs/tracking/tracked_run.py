@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 MAX_METRICS = 1000  # told of one run: what MLflow takes in one call
@@ -68,26 +69,39 @@ class TrackedRun:
         return sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def build_tracked_run(
-    verb: str,
-    task: str,
-    name: str,
-    document: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    *,
-    settings: Mapping[str, object] | None = None,
-    folder: str = "",
-    metrics_only: bool = False,
-) -> TrackedRun:
-    """What is told of a ``document`` (what the verb prints with --json) and the ``manifest`` of the
-    run that it is about.
+@dataclass(frozen=True, slots=True)
+class TrackingRecord:
+    """What a verb has done, before it is reduced to what a tracker may receive.
 
-    ``settings``: of the verb, where the manifest does not have them; no path among them.
+    Attributes:
+        verb: The verb, such as "run".
+        task: The name of the task.
+        name: The name of the run.
+        document: What the verb prints with ``--json``.
+        manifest: The manifest of the run; empty for the answers of another tool.
+        settings: Options of the verb that the manifest does not have; no path among them.
+        folder: The run folder.
+    """
+
+    verb: str
+    task: str
+    name: str
+    document: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    settings: Mapping[str, object] | None = None
+    folder: Path | None = None
+
+
+def build_tracked_run(
+    record: TrackingRecord, *, folder: str = "", metrics_only: bool = False
+) -> TrackedRun:
+    """Returns what a tracker receives of a record.
 
     Without a manifest the answers are another tool's, whose labels nobody has declared: then, and
-    with ``metrics_only``, figures are told alone, without those of single labels and without
+    with ``metrics_only``, only metrics are sent, without those of single labels and without
     documents.
     """
+    document, manifest = record.document, record.manifest
     metrics_only = metrics_only or not manifest
     metrics = _flatten_metrics(document, metrics_only)
     kept_metrics = dict(list(metrics.items())[:MAX_METRICS])
@@ -96,19 +110,23 @@ def build_tracked_run(
         if metrics_only
         else {
             "manifest.json": _format_manifest(manifest),
-            f"{verb}.json": _format_value(_drop_texts(document)),
+            f"{record.verb}.json": _format_value(_drop_texts(document)),
         }
     )
     extra_parameters = {
         _clean_name(name): _format_value(fact)
-        for name, fact in (settings or {}).items()
+        for name, fact in (record.settings or {}).items()
         if fact is not None
     }
-    parameters = {"verb": verb, **_list_parameters(manifest, metrics_only), **extra_parameters}
+    parameters = {
+        "verb": record.verb,
+        **_list_parameters(manifest, metrics_only),
+        **extra_parameters,
+    }
     return TrackedRun(
-        task,
-        name,
-        verb,
+        record.task,
+        record.name,
+        record.verb,
         parameters,
         kept_metrics,
         documents,

@@ -4,14 +4,13 @@ the run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from medtask.errors import UsageError
-from medtask.runs.tracking.store import TrackingStore
-from medtask.runs.tracking.tracked_run import TrackedRun, build_tracked_run
+from medtask.runs.tracking.store import TrackingStore, describe_error
+from medtask.runs.tracking.tracked_run import TrackedRun, TrackingRecord, build_tracked_run
 
 TRACKER_NAMES = ("mlflow", "weave")
 
@@ -78,49 +77,17 @@ def open_tracker(
     )
 
 
-def log_run(
-    tracker: Tracker,
-    verb: str,
-    *,
-    task: str,
-    name: str,
-    document: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    settings: Mapping[str, object] | None = None,
-    folder: Path | None = None,
-) -> TrackingResult:
-    """Tell a tracker what a verb has done; whatever goes wrong is told and not raised, because the
-    work itself is done and safe.
+def log_run(tracker: Tracker, record: TrackingRecord) -> TrackingResult:
+    """Sends a record to a tracker.
 
-    ``task`` and ``name``: of the task and of the run. ``document``: what the verb prints with
-    --json. ``manifest``: the run's, empty for another tool's answers. ``settings``: of the verb,
-    which tell one evaluation of a run from another.
+    Errors are returned, not raised, because the work itself is complete.
     """
-    folder_name = str(folder.resolve()) if folder and not tracker.store.remote else ""
+    sends_folder = record.folder and not tracker.store.remote
+    folder = str(record.folder.resolve()) if record.folder and sends_folder else ""
     try:
-        tracker.track(
-            build_tracked_run(
-                verb,
-                task,
-                name,
-                document,
-                manifest,
-                settings=settings,
-                folder=folder_name,
-                metrics_only=tracker.metrics_only,
-            )
-        )
+        tracker.track(build_tracked_run(record, folder=folder, metrics_only=tracker.metrics_only))
     except (
         Exception
     ) as error:  # a store may fail in any way; its words may hold passwords and are not shown
         return TrackingResult(tracker.store.display_name, describe_error(error))
     return TrackingResult(tracker.store.display_name)
-
-
-def describe_error(error: Exception) -> str:
-    """An error by its type and code, without its words."""
-    code = getattr(error, "error_code", None)
-    inner = next((cause for cause in (error.__cause__, error.__context__) if cause), None)
-    parts = [type(error).__name__, code if isinstance(code, str) and code.isidentifier() else None]
-    parts += [type(inner).__name__] if inner else []
-    return ", ".join(part for part in parts if part)

@@ -14,9 +14,8 @@ from typing import Any
 
 from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.privacy import block_network
-from medtask.runs.tracking.store import TrackingStore, find_tracking_store
+from medtask.runs.tracking.store import TrackingStore, describe_error, find_tracking_store
 from medtask.runs.tracking.tracked_run import TrackedRun
-from medtask.runs.tracking.tracker import describe_error
 
 CLOUD_URL = "https://api.wandb.ai"
 CLOUD_TRACES_URL = "https://trace.wandb.ai"
