@@ -1,4 +1,4 @@
-"""Cells of a table of answers as answers, statuses and probabilities."""
+"""Parsing of answers, statuses and probabilities in table cells."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def read_answer(
 ) -> Answer:
     cell = cells.get("answer")
     status = _read_status(cells.get("status"), number)
-    # None of them applies: an answer like any other.
+    # No label applies: this is a valid answer.
     is_empty_set = task.several and (
         cell == [] or (read_cell(cell) is None and status in (Status.OK, Status.REVIEW))
     )
-    # What stands beside "failed" or "too long" is no answer, whatever it says.
+    # In rows with a status such as "failed" or "too long" the answer cell is ignored.
     value = (
         None
         if status not in _STATUSES_WITH_ANSWER
@@ -83,7 +83,7 @@ def _read_status(cell: object, number: int) -> Status | None:
 
 
 def read_probability(cell: object, column: str, row: int) -> float | None:
-    """A probability, None where the cell is blank; TableError where it is something else."""
+    """The probability in a cell; None if it is blank. Raises TableError if it is not valid."""
     text = read_cell(cell)
     if text is None or text.lower() in ("nan", "null", "none"):
         return None
@@ -100,8 +100,9 @@ def read_probability(cell: object, column: str, row: int) -> float | None:
 def read_probabilities(
     cells: Mapping[str, object], column: str, row: int
 ) -> dict[str, float] | None:
-    """Probabilities by outcome: a column that holds mappings, or columns named p:LABEL; None where
-    the row has none.
+    """Probabilities by outcome, from a column of mappings or columns named p:LABEL.
+
+    Returns None if the row has no probabilities.
     """
     cell_value = cells.get(column)
     if isinstance(cell_value, str):

@@ -1,6 +1,4 @@
-"""Answers to be looked at: those of a run's folder, or a table that any tool wrote, with gold
-beside them.
-"""
+"""Answers of a run folder or of another tool's table, with gold."""
 
 from __future__ import annotations
 
@@ -32,10 +30,16 @@ _UNKNOWN_ANSWER_REASON = "the answer is none that the task has"
 
 
 class AnsweredRow(NamedTuple):
-    """One row's answer, and what is known of the row.
+    """The answer for one row, with the row's data.
 
-    ``row`` counts from 1. ``text``: the bare input, "" where it is not known. ``gold``: None where
-    there is none. ``fields``: the columns of the table that was asked about.
+    Attributes:
+        row: The number of the row, from 1.
+        answer: The answer.
+        text: The bare input; "" if it is unknown.
+        gold: The correct answer; None without gold.
+        options: The row's options.
+        group: The value of the group column.
+        fields: The columns of the input table.
     """
 
     row: int
@@ -49,8 +53,12 @@ class AnsweredRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GoldLocation:
-    """Where the truth stands: in a ``column`` of the answers' own table, or ``by_id``, out of
-    another file.
+    """Where gold values are read from.
+
+    Attributes:
+        source: The source as it is shown to the user.
+        column: A column of the answer table.
+        by_id: Gold values by id, from another file.
     """
 
     source: str
@@ -63,12 +71,19 @@ class GoldLocation:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTable:
-    """Answers that can be passed over again and again.
+    """Answers that can be read any number of times.
 
-    ``folder``: the run's, None for another tool's table; ``manifest`` is empty for those. ``task``:
-    what was asked, as far as it is known; its columns are those of ``table``. ``renamed_columns``:
-    names that a run had to change, as they were. ``external``: another tool's answers, held against
-    a task that was not found out from them: it may not have them.
+    Attributes:
+        name: The name of the answers.
+        folder: The run folder; None for another tool's table.
+        manifest: The manifest of the run; empty for another tool's table.
+        task: The task, as far as it is known. Its columns are those of ``table``.
+        table: The table of answers.
+        gold: Where gold is read from; None without gold.
+        renamed_columns: Original names of the columns that the run renamed.
+        notes: What the user should know.
+        external: Whether another tool's answers are read for a task that was not inferred from
+            them, so that answers may be unknown to the task.
     """
 
     name: str
@@ -87,9 +102,7 @@ class AnswerTable:
 
     @property
     def source_columns(self) -> dict[str, str]:
-        """The columns that were asked about, as they are called in this table -> as the row's
-        fields call them.
-        """
+        """Names of the input columns in this table -> names in the row's fields."""
         return {
             name: self.renamed_columns.get(name, name)
             for name in self.table.columns
@@ -97,13 +110,11 @@ class AnswerTable:
         }
 
     def find_column_name(self, column: str) -> str:
-        """What a column that was asked about is called in ``table``; the name itself where a run
-        did not change it.
-        """
+        """The name in ``table`` of an input column; the same name unless the run renamed it."""
         return {name: here for here, name in self.renamed_columns.items()}.get(column, column)
 
     def rows(self) -> Iterator[AnsweredRow]:
-        """Every row, streamed. TableError where a cell cannot be what its column says."""
+        """Yield every row. Raises TableError if a cell is not valid for its column."""
         ledger = self._open_ledger()
         with closing(ledger) if ledger else nullcontext():
             ledger_answers = ledger.read_answers(sys.maxsize) if ledger else repeat(None)
@@ -119,15 +130,13 @@ class AnswerTable:
                 )
 
     def _open_ledger(self) -> Ledger | None:
-        """What the tables leave out (off-set mass, thoughts, earlier passes, costs) stands in the
-        run's ledger alone.
-        """
+        """Open the ledger: off-set mass, thoughts, earlier passes and costs are stored only there."""
         path = self.folder / "ledger.db" if self.folder else None
         if path is None or not path.exists():
             return None
         with suppress(
             StorageError
-        ):  # another user's run, say, that may be read and not opened for writing
+        ):  # for example another user's run, which is readable but not writable
             return Ledger(path, self.task.outcomes)
         return None
 
@@ -159,9 +168,7 @@ class AnswerTable:
 
 
 def _add_details(answer: Answer, stored: Answer) -> Answer:
-    """The answer as the tables tell it (by thresholds and calibration), with what else is known of
-    it.
-    """
+    """The answer from the tables (after thresholds and calibration) with details from the ledger."""
     decided: Any = {
         name: getattr(answer, name)
         for name in ("status", "value", "confidence", "probabilities", "uncalibrated", "reason")

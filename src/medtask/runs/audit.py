@@ -27,9 +27,9 @@ class Audit:
 
     Attributes:
         folder: The folder of the sample.
-        sample: The sample that a person labels; None if labels came from another file.
+        sample: The sample for manual labelling; None if labels came from another file.
         result: The estimate for all rows; None until rows of the sample are labelled.
-        notes: What the reader should know.
+        notes: What the user should know.
     """
 
     folder: Path
@@ -39,11 +39,11 @@ class Audit:
 
     @property
     def report(self) -> None:
-        """An audit has no page of its own: the report of `medtask.evaluate` shows it."""
+        """None: an audit has no page. The report of `medtask.evaluate` shows its result."""
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """The document that ``medtask audit --json`` prints; it has no text of records."""
+        """The JSON document that ``medtask audit --json`` prints; it contains no record text."""
         sample = self.sample
         return {
             "folder": str(self.folder),
@@ -68,23 +68,23 @@ def audit(
     task: Task | None = None,
     out: str | Path | None = None,
 ) -> Audit:
-    """Draw a sample to be labelled by hand; when it is labelled, estimate the accuracy of all rows.
+    """Draw a sample for manual labelling; once it is labelled, estimate the accuracy of all rows.
 
     Args:
         source: A run folder, or a table with the columns id and answer.
         budget: How many rows to label, at least 30; by default 120.
         seed: Seed of the draw; by default 0.
         labels: A table with the columns id and gold; by default the filled-in sample.
-        task: The task, where the run or table does not say.
+        task: The task; required if it cannot be read from the run or inferred from the table.
         out: The folder of the sample; by default RUN/audit.
 
     Returns:
         The sample, and the estimate if there are labels.
 
     Raises:
-        UsageError: The answers cannot be labelled, or the sample has labels and would be replaced.
+        UsageError: The answers cannot be labelled, or the existing sample already has labels.
         RunMismatch: The answers have changed since the sample was drawn.
-        InputError: Labels are unknown, or too few.
+        InputError: Labels are not valid, or there are too few.
 
     Example:
         >>> medtask.audit("runs/2026-11-20-1412").sample.table_path    # fill in its column gold

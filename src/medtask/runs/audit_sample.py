@@ -1,6 +1,4 @@
-"""An audit of answers without gold: a sample to be labelled by a person, and what its labels say of
-the whole table.
-"""
+"""Audit samples: rows for manual labelling, and the estimate from their labels."""
 
 from __future__ import annotations
 
@@ -34,15 +32,20 @@ from medtask.tasks.task import Task
 SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"
 LABEL_COLUMN = "gold"  # the column that a person fills in
 FORMAT = 1
-NO_LABEL = "none"  # what a person writes where no label applies
+NO_LABEL = "none"  # entered by the annotator if no label applies
 _MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerArrays:
-    """What answers claim of all rows: their class [n] (-1: no answer), confidence [n] (0 without an
-    answer, NaN unknown), and the labels that they have [n, k]. ``digest`` tells these answers from
-    all others.
+    """The answers of all n rows as arrays.
+
+    Attributes:
+        classes: Class indices [n]; -1 without an answer.
+        confidence: Confidences [n]; 0 without an answer, NaN if unknown.
+        labels: The k label names.
+        has_label: Whether an answer includes a label [n, k].
+        digest: Hash that identifies these answers.
     """
 
     classes: NDArray[np.int64]
@@ -54,9 +57,7 @@ class AnswerArrays:
 
 @dataclass(frozen=True, slots=True)
 class AuditSample:
-    """A sample that was drawn: ``drawn_rows`` rows of ``rows``, of which ``labelled_rows`` have
-    their label so far.
-    """
+    """A sample of ``drawn_rows`` of ``rows`` rows; ``labelled_rows`` of them have a label so far."""
 
     folder: Path
     rows: int
@@ -71,10 +72,9 @@ class AuditSample:
 def draw_audit_sample(
     answers: AnswerTable, folder: Path, *, budget: int, seed: int = 0
 ) -> AuditSample:
-    """Write sample.csv (the rows to look at, shuffled, without their answers) and audit.json (the
-    plan) into ``folder``.
+    """Write sample.csv (the drawn rows, shuffled, without answers) and audit.json (the plan).
 
-    A sample with labels in it is never replaced (UsageError).
+    Raises UsageError if the existing sample has labels: they are never overwritten.
     """
     before = read_audit_sample(folder)
     if before and before.labelled_rows:
@@ -105,9 +105,7 @@ def draw_audit_sample(
 
 
 def read_audit_sample(folder: Path) -> AuditSample | None:
-    """The sample that was drawn into ``folder``; None where there is none. InputError where its
-    plan cannot be read.
-    """
+    """The sample in ``folder``; None if there is none. Raises InputError if its plan is not valid."""
     if not (folder / PLAN_FILE).exists():
         return None
     plan = _read_plan(folder)["plan"]
@@ -121,11 +119,16 @@ def read_audit_sample(folder: Path) -> AuditSample | None:
 def estimate_from_labels(
     answers: AnswerTable, folder: Path, labels: Path | None = None
 ) -> AuditResult:
-    """What the labels of the sample, or of another file with the columns id and gold, say of all
-    answers.
+    """Estimate the accuracy of all answers from the labels of the sample or of another file.
 
-    RunMismatch where the answers are not those that the sample was drawn from; InputError for
-    labels that the task does not know, with their rows, and where there are too few.
+    Args:
+        answers: The answers that the sample was drawn from.
+        folder: The folder of the sample.
+        labels: A table with the columns id and gold; by default the sample itself.
+
+    Raises:
+        RunMismatch: The answers are not those that the sample was drawn from.
+        InputError: Labels are not valid (their rows are named), or there are too few.
     """
     document, arrays = _read_plan(folder), collect_answer_arrays(answers)
     plan_document = document["plan"]
@@ -176,9 +179,7 @@ def estimate_from_labels(
 
 
 def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
-    """What the answers claim, in one pass. UsageError for the kinds whose answers cannot be
-    labelled blindly.
-    """
+    """Read the answers as arrays. Raises UsageError for kinds that cannot be labelled blindly."""
     task = answers.task
     if task.kind_spec.generated:
         fix = (
@@ -196,7 +197,7 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
     for row in answers.rows():
         answer_labels = _get_answer_labels(row.answer, task)
         row_confidence = row.answer.confidence
-        # To six digits: what a file rounds must not look like another answer.
+        # Rounded to six digits, so that values rounded in a file give the same digest.
         facts = [
             row.answer.record_id,
             row.answer.status,
@@ -206,7 +207,7 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
         digest.update(
             json.dumps(facts, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         )
-        # A row's own options share letters, not meanings: they are one class.
+        # Letters of options have another meaning in every row, so they form a single class.
         key = frozenset() if task.kind_spec.has_options else answer_labels
         classes.append(
             -1 if answer_labels is None or key is None else codes.setdefault(key, len(codes))
@@ -215,7 +216,7 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
             0.0 if answer_labels is None else np.nan if row_confidence is None else row_confidence
         )
     numbers = np.array(classes, dtype=np.int64)
-    # The last line is for rows without an answer, whose number is -1.
+    # The last row of the table is for class -1: rows without an answer.
     table = np.array(
         [[name in said for name in labels] for said in (*codes, frozenset())], dtype=bool
     ).reshape(len(codes) + 1, len(labels))
@@ -225,7 +226,7 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
 
 
 def _get_answer_labels(answer: Answer, task: Task) -> frozenset[str] | None:
-    """The labels that an answer gives, or the letters; None where there is no answer."""
+    """The labels or letters of an answer; None without an answer."""
     value = comparable_value(answer.status, answer.value, task.abstain_name)
     return None if value is None else _to_label_set(value)
 
@@ -239,9 +240,7 @@ def _is_correct(answer: Answer, truth: Value, task: Task) -> bool:
 
 
 def _list_input_columns(answers: AnswerTable) -> list[str]:
-    """The columns of a row's fields that a person needs to see: those that the model saw; all but
-    gold where that is not known.
-    """
+    """The columns to show the annotator: those of the prompt, or all but gold if it is unknown."""
     task = answers.task
     seen = find_prompt_columns(task) if task.input else frozenset()
     names = list(answers.source_columns.values())
@@ -292,9 +291,7 @@ def _are_counts(numbers: Sequence[object]) -> bool:
 
 
 def _read_labels(path: Path) -> dict[str, tuple[int, object]]:
-    """The cells that are filled in, by id, with their row's number in the file. InputError for
-    files that are no such table.
-    """
+    """Row number and cell by id, for non-blank cells. Raises InputError if columns are missing."""
     table = read_table(path)
     names = [name for name in GOLD_COLUMN_NAMES if name in table.columns]
     if "id" not in table.columns or not names:
@@ -320,9 +317,7 @@ def _match_labels(
     labels_by_id: Mapping[str, tuple[int, object]],
     source: Path,
 ) -> tuple[dict[int, Value], dict[int, AnsweredRow]]:
-    """The truths by the place of their row, and those rows. InputError, with rows of the file, for
-    ids and labels that are unknown.
-    """
+    """Gold values and rows by row position. Raises InputError for unknown ids and labels."""
     drawn = frozenset(plan.sampled_rows.tolist())
     rows = {row.row - 1: row for row in answers.rows() if row.row - 1 in drawn}
     place = {row.answer.record_id: at for at, row in rows.items()}
@@ -352,7 +347,7 @@ def _match_labels(
 
 
 def _read_truth(task: Task, fields: Mapping[str, object], cell: object) -> Value | None:
-    """A cell as a truth of the task; None where it is none."""
+    """A cell as a gold value of the task; None if it is not valid."""
     if task.several and str(cell).strip().casefold() == NO_LABEL:
         return ()
     truth = read_gold(task, fields, unescape_formula(cell) if isinstance(cell, str) else cell)
@@ -360,7 +355,7 @@ def _read_truth(task: Task, fields: Mapping[str, object], cell: object) -> Value
 
 
 def _format_rows(numbers: Sequence[int]) -> str:
-    """``rows 2, 5 and 9``; the heading is no row."""
+    """``rows 2, 5 and 9``; the header is not counted."""
     shown = ", ".join(f"{number:,}" for number in sorted(numbers)[:_MAX_LISTED])
     return f"row{'s' * (len(numbers) != 1)} {shown}" + (
         f" and {len(numbers) - _MAX_LISTED:,} more" if len(numbers) > _MAX_LISTED else ""

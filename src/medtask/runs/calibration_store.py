@@ -1,6 +1,4 @@
-"""Calibrations that were fitted on gold: kept beside the task, found again for the same task and
-model, applied to answers.
-"""
+"""Storage of fitted calibrations, and their lookup by task and model."""
 
 from __future__ import annotations
 
@@ -29,9 +27,15 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class SavedCalibration:
-    """A calibration as it stands in a file. ``task``: the fingerprint of the question, ``model``:
-    the identity of who answered it; it holds for these alone. ``title``: of the model. ``run``: the
-    answers that it was fitted on, ``fitted``: when.
+    """A calibration as stored in a file; it is valid for one task and model only.
+
+    Attributes:
+        calibration: The calibration.
+        task: The fingerprint of the task.
+        model: The identity of the model.
+        title: The display name of the model.
+        run: The answers that it was fitted on.
+        fitted: When it was fitted.
     """
 
     calibration: Calibration
@@ -42,15 +46,14 @@ class SavedCalibration:
     fitted: str
 
     def to_manifest(self) -> dict[str, Any]:
-        """What the manifest of a run says of it."""
+        """The entries of a run's manifest about this calibration."""
         return {"fitted": self.fitted, "on": self.run, **self.calibration.to_json()}
 
 
 def describe_gold_reuse(applied: Mapping[str, Any] | None, run: str) -> str:
-    """What is to be told where a calibration that can change the order of rows has seen the gold by
-    which they are graded; else "".
+    """A warning if the applied calibration was fitted on the evaluated gold; "" otherwise.
 
-    ``applied``: what the manifest says of it. A temperature alone leaves the order as it is.
+    ``applied`` is the manifest's entry. A temperature alone is exempt: it preserves the ranking.
     """
     if not applied or applied.get("method") == "temperature" or applied.get("on") != run:
         return ""
@@ -62,14 +65,12 @@ def describe_gold_reuse(applied: Mapping[str, Any] | None, run: str) -> str:
 
 
 def locate_calibration_file(task: Task) -> Path | None:
-    """The file beside the task's own; None for a task that has none."""
+    """The calibration file next to the task file; None if the task has no file."""
     return task.source.parent / CALIBRATION_FILE if task.source else None
 
 
 def save_calibration(path: Path, saved: SavedCalibration) -> None:
-    """Add it to a file, in the place of an earlier one of the same task and model; the file is its
-    owner's only.
-    """
+    """Add a calibration to a file, or replace that of the same task and model (mode 0600)."""
     other_calibrations = [
         other
         for other in _read_file(path)
@@ -83,9 +84,10 @@ def save_calibration(path: Path, saved: SavedCalibration) -> None:
 
 
 def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibration | None, str]:
-    """The calibration of this very task and model, beside the task or else in the model's own
-    folder (training fits one); else None, and a note where there are some beside the task, but none
-    of it.
+    """Find the calibration of exactly this task and model.
+
+    The file next to the task is searched first, then the model folder, where training writes one.
+    Returns None and a note if the task's file holds only calibrations for other models or tasks.
     """
     path = locate_calibration_file(task)
     candidates = _read_file(path) if path else []
@@ -118,22 +120,18 @@ def _find_match(
 
 
 def _select_identifying_facts(model: Mapping[str, str]) -> Mapping[str, str]:
-    """By what a model is known: where hashes say which one it is, its name does not matter, which
-    changes with its folder's.
-    """
+    """The facts that identify a model: hashes if present, because names change with folders."""
     hashed = any(_HASH.fullmatch(fact) for fact in model.values())
     return {name: fact for name, fact in model.items() if not (hashed and name == "model.model")}
 
 
 def select_model_facts(identity: Mapping[str, str]) -> dict[str, str]:
-    """Of the facts that must not change while a run is resumed, those of who answers."""
+    """The facts about the model among those that are compared before a run is resumed."""
     return {name: fact for name, fact in identity.items() if name.startswith("model.")}
 
 
 def calibrate_answer(task: Task, answer: Answer, calibration: Calibration) -> Answer:
-    """The answer by calibrated probabilities; as it is where its outcomes are not those of the
-    calibration.
-    """
+    """The answer with calibrated probabilities; unchanged if its outcomes differ."""
     probabilities = answer.probabilities
     if probabilities is None or not probabilities.keys() <= set(calibration.labels):
         return answer

@@ -23,10 +23,10 @@ class Comparison:
     """The result of `medtask.compare`.
 
     Attributes:
-        rows: The rows that all systems answered, with gold.
+        rows: The rows with gold that all systems answered.
         leaderboard: The systems, best first, and the paired tests between them.
-        notes: What the reader should know.
-        report: The page with the results; None if none was asked for.
+        notes: What the user should know.
+        report: The page with the results; None if none was requested.
     """
 
     rows: ComparisonRows
@@ -40,7 +40,7 @@ class Comparison:
         return len(self.rows.ids)
 
     def to_json(self) -> dict[str, Any]:
-        """The document that ``medtask compare --json`` prints; it has no text of records."""
+        """The JSON document that ``medtask compare --json`` prints; it contains no record text."""
         return {**self.rows.to_json(), **self.leaderboard.to_json(), "notes": list(self.notes)}
 
 
@@ -201,7 +201,7 @@ def _name_systems(systems: Sequence[AnswerTable]) -> list[str]:
 
 
 def _choose_task(systems: Sequence[AnswerTable]) -> Task:
-    """The task with most label definitions."""
+    """The task with the most label definitions."""
     return max(
         (answers.task for answers in systems),
         key=lambda task: sum(bool(label.definition) for label in task.candidates),

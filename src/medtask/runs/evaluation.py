@@ -1,4 +1,4 @@
-"""`medtask.evaluate`: answers measured against gold, with a report and tables of what to accept."""
+"""`medtask.evaluate`: evaluate answers against gold, with a report and triage tables."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def evaluate(
     baselines: bool = True,
     seed: int = 0,
 ) -> Evaluation:
-    """Measure answers against gold, whichever tool gave them.
+    """Evaluate the answers of a run or of any other tool against gold.
 
     Args:
-        source: A run folder, a table with the columns id and answer, or answers that are open.
+        source: A run folder, a table with the columns id and answer, or an `AnswerTable`.
         gold: The column with the correct answers, or a file with the same ids (FILE#COLUMN). By
-            default the column that the run or task names, or one called gold.
-        max_error: Find the confidence from which answers may be accepted with at most this share
-            of errors, and write accepted.csv and review.csv.
-        level: The probability with which ``max_error`` must hold.
-        by_class: Find a threshold for each label that is answered.
+            default the column named by the run or task, or one called gold.
+        max_error: Find the confidence threshold above which at most this share of accepted answers
+            is wrong, and write accepted.csv and review.csv.
+        level: The confidence level at which ``max_error`` must hold.
+        by_class: Find a threshold for each predicted label.
         calibrate: Fit a calibration of the probabilities; later runs of the task apply it.
-        sets: Fit sets of labels that miss the truth in this share of rows, and write sets.csv.
-        readers: Two columns with answers of people, whose agreement is measured.
-        task: The task, where the run or table does not say.
+        sets: Fit prediction sets that miss the correct label in this share of rows; write sets.csv.
+        readers: Two columns with answers of human annotators, whose agreement is measured.
+        task: The task; required if it cannot be read from the run or inferred from the table.
         kind: The kind of a table's answers: "label", "labels", "answer" or "fields".
-        group: The column of rows that belong together, such as one patient's.
+        group: The column that identifies dependent rows, such as those of one patient.
         sheet: The sheet of a workbook.
-        out: The folder for the files; by default the run folder, or a folder beside the table.
+        out: The output folder; by default the run folder, or a folder next to the table.
         baselines: Compare with simple methods on the same rows.
         seed: Seed of resampling and random draws.
 
     Returns:
-        The metrics with their intervals, what else was asked for, and the paths of the files.
+        The metrics with confidence intervals, the requested parts, and the paths of the files.
 
     Raises:
-        UsageError: An option is not valid, or needs gold or probabilities that are missing.
+        UsageError: An option is not valid, or gold or probabilities that it needs are missing.
         TableError: A table cannot be read.
         InputError: The run is not finished.
 
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def choose_folder(answers: AnswerTable, name: str) -> Path:
-    """The run folder, or for another tool's table a folder beside it."""
+    """The run folder; for another tool's table, a folder next to it."""
     return answers.folder or Path(answers.table.source).with_name(f"{answers.name}-{name}")
 
 
@@ -103,7 +103,7 @@ def _check_fractions(options: EvaluationOptions) -> None:
 
 
 def _write_files(evaluation: Evaluation, folder: Path) -> Evaluation:
-    """Write the report and the tables; a calibration goes beside the task, where runs look."""
+    """Write the report and the tables; a calibration is written next to the task file."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = write_evaluation_report(folder, evaluation)
     if isinstance(evaluation.acceptance, Acceptance):

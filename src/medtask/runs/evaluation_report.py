@@ -1,4 +1,4 @@
-"""An evaluation for people: lines for a terminal, the report, and the calibration's file."""
+"""Presentation of an evaluation: terminal output, report, and calibration file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
 
 
 def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
-    """The sections that the report has besides those of every run."""
+    """The report sections that are specific to an evaluation."""
     sections = (
         [
             ReportSection(
@@ -84,7 +84,7 @@ def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
 
 
 def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
-    """The same for a terminal, one line each."""
+    """The same results for a terminal, one line each."""
     gold = evaluation.summary.gold
     lines = (
         [f"confidence: {describe_result(gold.reliability)}"] if gold and gold.reliability else []
@@ -105,7 +105,7 @@ def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def save_evaluation_calibration(evaluation: Evaluation, folder: Path) -> Path:
-    """Write the calibration beside the task file, where `medtask run` looks for it.
+    """Write the calibration next to the task file, where `medtask run` looks for it.
 
     Without a task file, and for another tool's answers, it is written into ``folder``.
     """
@@ -124,7 +124,7 @@ def save_evaluation_calibration(evaluation: Evaluation, folder: Path) -> Path:
 
 
 def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
-    """The estimate from the labels of the run's audit sample, if it has one."""
+    """The section for the run's audit sample, if it has labels."""
     from medtask.runs.audit_sample import estimate_from_labels, read_audit_sample
 
     if answers.folder is None:

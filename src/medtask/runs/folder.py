@@ -1,4 +1,4 @@
-"""Where a run lives: a new folder, or the one of the run that is resumed."""
+"""Run folders: creating a new one, or finding the one to resume."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from medtask.tasks.task import Task
 
 
 def open_run_folder(out: Path, *, new_run: bool = False) -> Path:
-    """Make the folder, or see that it is a run's or empty. With ``new_run``, the first of OUT,
-    OUT-2, OUT-3 ... that is free.
+    """Create the folder, or check that it is a run folder or empty.
 
-    UsageError where something else is there; StorageError where it cannot be made.
+    With ``new_run``, the first unused name of OUT, OUT-2, OUT-3 ... is created. Raises UsageError
+    if the folder holds something else, StorageError if it cannot be created.
     """
     if new_run:
         out = next(
@@ -38,19 +38,17 @@ def open_run_folder(out: Path, *, new_run: bool = False) -> Path:
 
 
 def open_runs_folder(task: Task) -> Path:
-    """The folder of all runs of a task: beside its file, or here for a task that has none."""
+    """The folder of all runs of a task: next to its file, or in the current folder without one."""
     runs_folder = (task.source.parent if task.source else Path()) / "runs"
     _make_folder(runs_folder)
     return runs_folder
 
 
 def find_run(runs_folder: Path, identity: Mapping[str, str]) -> Path | None:
-    """The newest run in ``runs_folder`` of exactly this task, model and table; None if there is
-    none.
-    """
+    """The newest run in ``runs_folder`` of exactly this task, model and table; None if not found."""
     found = []
     for candidate in runs_folder.iterdir():
-        with suppress(StorageError):  # what cannot be read cannot be resumed
+        with suppress(StorageError):  # a run that cannot be read cannot be resumed
             manifest = read_manifest(candidate) if candidate.is_dir() else None
             if manifest and manifest["identity"] == identity:
                 found.append((manifest["created"], candidate))
@@ -58,7 +56,7 @@ def find_run(runs_folder: Path, identity: Mapping[str, str]) -> Path | None:
 
 
 def create_run_folder(runs_folder: Path) -> Path:
-    """A new folder named after this minute. Two processes never get the same one."""
+    """Create a folder named after the current minute; the name is unique across processes."""
     name = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M")
     for candidate in _list_candidate_folders(runs_folder / name):
         try:
@@ -76,9 +74,7 @@ def _list_candidate_folders(first: Path) -> Iterator[Path]:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Hidden files do not count: a lock and a draft are all that a run killed in its first moment
-    leaves.
-    """
+    """Whether a folder has no visible files; a run killed at its start leaves only hidden ones."""
     return folder.is_dir() and all(entry.name.startswith(".") for entry in folder.iterdir())
 
 

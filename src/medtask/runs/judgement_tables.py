@@ -1,4 +1,4 @@
-"""Tables of judgements, and the metrics that are computed while they are written."""
+"""Tables of judgements, with metrics computed while they are written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_grade_table(
     human_grades: Mapping[int, int],
     out: Path,
 ) -> JudgeMetrics:
-    """Write the table of grades; return their metrics."""
+    """Write the table of grades; returns their metrics."""
     rubric, unjudged = judging_input.rubric, _UnjudgedCounts()
     rows: list[GradedAnswer] = []
     positions = {name: position for position, name in enumerate(rubric.grade_names)}
@@ -98,7 +98,7 @@ def write_grade_table(
 def write_pair_table(
     judging_input: JudgingInput, answers: Iterable[Answer], out: Path
 ) -> PairwiseJudgeMetrics:
-    """Write the table of preferences; return their metrics."""
+    """Write the table of preferences; returns their metrics."""
     unjudged, outcomes, groups = _UnjudgedCounts(), list[str | None](), list[str | None]()
     names = {
         "answer": judging_input.answers.name,
@@ -141,13 +141,13 @@ def _name_outcome(judgement: PairwiseJudgement) -> str | None:
 
 @dataclass(slots=True)
 class _UnjudgedCounts:
-    """Counts the rows that the judge was not asked about."""
+    """Counts the rows that were not sent to the judge."""
 
     unanswered: int = 0
     unreferenced: int = 0
 
     def add(self, judgement: Judgement | PairwiseJudgement) -> bool:
-        """Count a judgement; whether the judge was asked."""
+        """Count a judgement; returns whether the judge was asked."""
         self.unanswered += judgement.reason == NO_ANSWER
         self.unreferenced += judgement.reason == NO_REFERENCE
         return judgement.reason not in (NO_ANSWER, NO_REFERENCE)

@@ -1,8 +1,8 @@
 """`medtask.judge`: a model grades the free text of a run, or compares two runs.
 
-RUN/judgements.csv     one line for each row
+RUN/judgements.csv     one line per row
 RUN/judgements.json    the metrics
-RUN/judgements/        ledger and manifest: the same command again asks only for what is missing
+RUN/judgements/        ledger and manifest; they let the same command resume
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ class JudgeResult:
     """The result of `medtask.judge`.
 
     Attributes:
-        table: The table of judgements; the metrics are in a JSON file beside it.
-        judge: The judging model's name.
+        table: The table of judgements; the metrics are in a JSON file next to it.
+        judge: The name of the judge model.
         answers: The name of the judged answers.
-        alternative: The name of the answers that they were compared with; "" for grades.
+        alternative: The name of the answers they were compared with; "" for grading.
         state: "finished", or "interrupted" after a signal; the same call then resumes.
-        metrics: Grades or preferences with intervals; None where it was interrupted.
-        new_judgements: Judgements that this call asked for.
+        metrics: Grades or preferences with confidence intervals; None if interrupted.
+        new_judgements: Number of judgements made by this call.
         seconds: Duration of this call.
-        exit_code: 0; 3 where more judgements than ``max_error_rate`` are missing; 130 or 143 after
-            a signal.
+        exit_code: 0; 3 if a larger share of judgements than ``max_error_rate`` is missing; 130 or
+            143 after a signal.
     """
 
     table: Path
@@ -70,11 +70,11 @@ class JudgeResult:
 
     @property
     def report(self) -> None:
-        """Judgements have no page."""
+        """None: judgements have no page."""
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """The document that ``medtask judge --json`` prints; it has no text of records."""
+        """The JSON document that ``medtask judge --json`` prints; it contains no record text."""
         return {
             "table": str(self.table),
             "state": self.state,
@@ -104,34 +104,34 @@ def judge(
     force_lock: bool = False,
     progress: RunObserver | None = None,
 ) -> JudgeResult:
-    """Have a model grade free text, or say which of two runs answers better.
+    """Grade free text with a model, or compare the answers of two runs.
 
-    The same call again resumes what was interrupted, or adds people's grades.
+    The same call again resumes an interrupted judging, or adds human grades.
 
     Args:
         source: A run folder, or a table with the columns id and answer.
-        model: The judge, or a function that loads it; it is called after the answers were checked.
+        model: The judge, or a function that loads it; it is called after the answers are checked.
         rubric: A rubric or its file; by default one for medical answers.
         gold: The column or file with the reference answers; by default the run's gold.
-        human: The column or file with people's grades of a random sample of the rows. Only they
-            tell how often the judge errs.
-        against: Another run or table: compare its answers with those of ``source``.
-        task: The task, where ``source`` does not say.
-        group: The column of rows that belong together.
+        human: The column or file with human grades of a random sample of the rows. They are needed
+            to estimate the error rate of the judge.
+        against: Another run or table whose answers are compared with those of ``source``.
+        task: The task; required if it cannot be read from ``source``.
+        group: The column that identifies dependent rows, such as those of one patient.
         limit: Judge the first ``limit`` rows only.
-        out: The table to write; by default beside the answers.
-        allow_self: Let a model judge its own answers.
-        allow_remote: The judge may be on another machine; refused for a task with ``phi: true``.
-        max_error_rate: The result's ``exit_code`` is 3 where a larger share of judgements failed.
-        force_lock: Take over a folder that a process on another host has locked.
+        out: The output table; by default next to the answers.
+        allow_self: Allow a model to judge its own answers.
+        allow_remote: Allow a judge on another machine; refused for a task with ``phi: true``.
+        max_error_rate: ``exit_code`` is 3 if a larger share of judgements failed.
+        force_lock: Take over a folder that is locked by a process on another host.
         progress: Receives notes and progress.
 
     Returns:
-        The metrics of the grades or preferences, and where the judgements are.
+        The metrics of the grades or preferences, and the paths of the judgements.
 
     Raises:
         UsageError: The model would judge its own answers, or the answers are not free text.
-        InputError: Nothing can be judged.
+        InputError: No row can be judged.
         RunMismatch: ``out`` belongs to another judge, rubric or answers.
         EngineError: The judge cannot be loaded or cannot answer.
 
@@ -200,7 +200,7 @@ def _choose_table(source: Path, judging_input: JudgingInput) -> Path:
 def _build_request(
     judging_input: JudgingInput, table: Path, *, allow_self: bool, force_lock: bool
 ) -> SessionRequest:
-    """The session of a judging. Raises an error where nothing can be judged."""
+    """The session request for judging. Raises InputError if no row can be judged."""
     judged = [judging_input.answers]
     judged += [judging_input.alternative] if judging_input.alternative else []
 
@@ -229,7 +229,7 @@ def _write_metrics(
     metrics: JudgeMetrics | PairwiseJudgeMetrics,
     path: Path,
 ) -> None:
-    """Write the metrics with the facts that a reader needs to trust them."""
+    """Write the metrics, with the facts needed to interpret them."""
     manifest, rubric = session.finish(), judging_input.rubric
     document = {
         "answers": judging_input.answers.name,

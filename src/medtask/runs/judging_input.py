@@ -1,4 +1,4 @@
-"""What a judge is asked: the answers, the rubric, and people's grades, checked before any call."""
+"""Input of a judge: answers, rubric and human grades, checked before any call."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from medtask.tasks.task import Task
 
 @dataclass(frozen=True, slots=True)
 class JudgingInput:
-    """What is judged, and by which rubric.
+    """The answers to judge, and the rubric.
 
     Attributes:
         answers: The answers.
-        rubric: The grades and what deserves them.
-        alternative: Other answers to the same questions; those of ``answers`` are then compared
-            with them and not graded.
-        human_grades: The same answers with people's grades as their gold.
+        rubric: The grades and their definitions.
+        alternative: Other answers to the same questions. If given, ``answers`` are compared with
+            them and not graded.
+        human_grades: The same answers with human grades as gold.
         limit: How many rows are judged; None for all.
     """
 
@@ -42,7 +42,7 @@ class JudgingInput:
     limit: int | None = None
 
     def iter_cases(self) -> Iterator[JudgeCase]:
-        """Every row as a case; reads the tables again at every call."""
+        """Yield every row as a case; every call reads the tables again."""
         alternatives = (
             {row.answer.record_id: _get_text(row.answer) for row in self.alternative.rows()}
             if self.alternative
@@ -80,7 +80,7 @@ class JudgingInput:
         )
 
     def list_missing_facts(self) -> Iterator[str]:
-        """What the answers do not say and a judge should know, one note each."""
+        """A note for each fact about the answers that is missing and relevant to a judge."""
         if not self.answers.manifest:
             yield (
                 f"{self.answers.name} does not say which model gave the answers: make sure that it "
@@ -94,7 +94,7 @@ class JudgingInput:
 
 
 def refuse_self_judging(engine: Engine, *judged: AnswerTable) -> None:
-    """Raise UsageError where, by the runs' manifests, the judge's model gave the answers."""
+    """Raise UsageError if, according to the manifests, the judge model gave the answers."""
     for answers in judged:
         models = [
             answers.manifest.get("model"),
@@ -109,9 +109,9 @@ def refuse_self_judging(engine: Engine, *judged: AnswerTable) -> None:
 
 
 def check_answers(judging_input: JudgingInput) -> tuple[int, str]:
-    """The number of judgements to ask for, and SHA-256 of everything that they are about.
+    """The number of judgements to make, and the SHA-256 of their input.
 
-    UsageError for answers that are not free text; InputError where nothing can be judged.
+    Raises UsageError if the answers are not free text, InputError if no row can be judged.
     """
     for answers in filter(None, (judging_input.answers, judging_input.alternative)):
         if not answers.task.kind_spec.free_text:
@@ -121,7 +121,7 @@ def check_answers(judging_input: JudgingInput) -> tuple[int, str]:
                 fix="compare them with gold: medtask evaluate",
             )
     digest = hashlib.sha256()
-    # All rows, so that a larger limit resumes what a smaller one began.
+    # All rows are hashed, so that a run with a smaller limit can be resumed with a larger one.
     for record in replace(judging_input, limit=None).iter_records():
         digest.update(json.dumps(dict(record.fields), sort_keys=True).encode() + b"\n")
     rows = sum(1 for _ in judging_input.iter_records())
@@ -149,9 +149,9 @@ def check_answers(judging_input: JudgingInput) -> tuple[int, str]:
 
 
 def read_human_grades(judging_input: JudgingInput) -> dict[int, int]:
-    """People's grades as positions on the rubric's scale, by row number.
+    """Human grades as positions on the rubric's scale, by row number.
 
-    InputError where a grade is not one of the rubric's, or there is none.
+    Raises InputError if a grade is not in the rubric, or if there are no grades.
     """
     if judging_input.human_grades is None:
         return {}
@@ -174,7 +174,7 @@ def read_human_grades(judging_input: JudgingInput) -> dict[int, int]:
         judging_input.human_grades.gold.source if judging_input.human_grades.gold else "the column"
     )
     if unknown_rows:
-        # Not the values themselves: in the wrong column they would be text of records.
+        # The values are not shown: if the column is wrong, they are record text.
         listed = ", ".join(map(str, unknown_rows[:5])) + (" ..." if len(unknown_rows) > 5 else "")
         fix = f"write one of {', '.join(judging_input.rubric.grade_names)}, or leave the cell blank"
         raise InputError(

@@ -1,6 +1,4 @@
-"""The durable record of a run: one SQLite file that survives kill -9, a full disk and flipped
-bits.
-"""
+"""The ledger of a run: answers in one SQLite file that survives kills and disk faults."""
 
 from __future__ import annotations
 
@@ -39,17 +37,17 @@ _INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 
 
 class Ledger:
-    """The answers of one run, by row. One process writes it; others may read it meanwhile.
+    """The answers of one run, by row, with one writing process and any number of readers.
 
-    Answers are committed ``FLUSH_ROWS`` at a time, or sooner when ``FLUSH_SECONDS`` have passed, so
-    a kill loses no more than these and the batch that the engine is at. Each row carries a CRC of
-    all that it holds; a row whose CRC is wrong is forgotten when the ledger is opened (``damaged``
-    counts them), so that it is asked again.
+    Answers are committed every ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds, so a kill loses at
+    most these and the engine's current batch. Each row has a CRC of its content. Rows with a wrong
+    CRC are deleted when the ledger is opened (``damaged`` counts them), and are asked again.
 
-    ``labels``: the names of all outcomes that can have a probability, in the order in which
-    probabilities are kept; one that a row does not have (an option, say) is kept as NaN. What has
-    no column of its own, thoughts for one, is JSON under ``written``. StorageError where the file
-    cannot be read or written, or where it holds other labels.
+    Probabilities are stored in the order of ``labels``, the names of all outcomes; NaN for outcomes
+    that a row does not have. Values without a column, such as thoughts, are JSON under ``written``.
+
+    Raises:
+        StorageError: The file cannot be read or written, or was created with other labels.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
@@ -59,8 +57,7 @@ class Ledger:
         self._pending: list[tuple[Any, ...]] = []
         self._flushed = time.monotonic()
         with self._raise_storage_errors():
-            # SQLite gives its journal the mode of the database, so this keeps both from other
-            # users.
+            # SQLite creates its journal with the mode of the database: both are private.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
             try:
@@ -70,7 +67,7 @@ class Ledger:
                 raise
 
     def add(self, row_answer: RowAnswer) -> bool:
-        """Take one answer; True when it, and all before it, are safe on the disk."""
+        """Add an answer; returns whether it and all earlier ones are committed."""
         self._pending.append(self._encode(row_answer))
         if len(self._pending) < FLUSH_ROWS and time.monotonic() - self._flushed < FLUSH_SECONDS:
             return False
@@ -78,7 +75,7 @@ class Ledger:
         return True
 
     def flush(self) -> None:
-        """Commit what is pending. After an error it is still pending, and can be flushed again."""
+        """Commit pending answers. After an error they stay pending and can be flushed again."""
         with self._raise_storage_errors():
             if self._pending:
                 with self._transaction():
@@ -87,7 +84,7 @@ class Ledger:
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Close the file; what was not flushed is not kept."""
+        """Close the file; pending answers are discarded."""
         with suppress(sqlite3.Error):
             self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
@@ -104,23 +101,21 @@ class Ledger:
             }
 
     def find_answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
-        """For each key the answer of the earliest row before ``row`` that was asked it."""
+        """For each key, the answer of the earliest row before ``row`` that has this key."""
         self.flush()
         query = "SELECT * FROM answers WHERE prompt_key = ? AND row < ? ORDER BY row LIMIT 1"
         found = {}
         with self._raise_storage_errors():
             for key in keys:
                 stored = self._db.execute(query, (key, row)).fetchone()
-                # SQLite trusts its index; a damaged one must not hand a row the answer to another
+                # SQLite trusts its index; with a damaged one, a row could get the answer to another
                 # question.
                 if stored and stored[2] == key and _is_intact(stored):
                     found[key] = self._decode(stored)
         return found
 
     def count_statuses(self, last: int) -> dict[Status, int]:
-        """How many of the rows up to ``last`` have which status; rows without an answer are not
-        counted.
-        """
+        """The number of answered rows up to ``last``, by status."""
         self.flush()
         with self._raise_storage_errors():
             counted = self._db.execute(
@@ -130,9 +125,7 @@ class Ledger:
         return {status: found[status] for status in Status if status in found}
 
     def count_without_value(self, last: int, statuses: Collection[Status]) -> int:
-        """How many of the rows up to ``last`` have one of the statuses, and no value in spite of
-        it.
-        """
+        """The number of rows up to ``last`` with one of the statuses and no value."""
         self.flush()
         marks = ", ".join("?" * len(statuses))
         query = (
@@ -143,7 +136,7 @@ class Ledger:
         return int(count)
 
     def read_answers(self, last: int) -> Iterator[RowAnswer]:
-        """The answers of the rows up to ``last``, in the order of rows, streamed."""
+        """Yield the answers of the rows up to ``last``, in row order."""
         self.flush()
         with self._raise_storage_errors():
             for stored in self._db.execute(
@@ -152,12 +145,12 @@ class Ledger:
                 yield RowAnswer(stored[0], stored[2], self._decode(stored))
 
     def _open_tables(self) -> int:
-        """Make the tables, or check those that are there; how many rows had to be forgotten."""
-        # A flipped bit can break UTF-8: the CRC must find it, not the decoder.
+        """Create or check the tables; returns the number of deleted damaged rows."""
+        # A flipped bit can break UTF-8. The CRC check reports it, so the decoder must not fail.
         self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         self._db.execute("PRAGMA synchronous = FULL")
-        # A rollback journal that is emptied, not removed, after each commit: a third of the time,
-        # and as safe.
+        # PERSIST empties the rollback journal instead of deleting it: as safe, in a third of the
+        # time.
         self._db.execute("PRAGMA journal_mode = PERSIST")
         labels = json.dumps(self.labels)
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -184,7 +177,7 @@ class Ledger:
         damaged = [(row[0],) for row in stored if not _is_intact(row)]
         if damaged:
             with self._transaction():
-                # A damaged row may no longer be what the index says of it.
+                # The index may not match a damaged row.
                 self._db.execute("DROP INDEX answers_by_prompt")
                 self._db.executemany("DELETE FROM answers WHERE row = ?", damaged)
                 self._db.execute(_INDEX)
@@ -195,7 +188,7 @@ class Ledger:
         probabilities = answer.probabilities
         stored = (
             row_answer.row,
-            # A table may hold half of a surrogate pair, SQLite may not.
+            # A table can contain lone surrogates, which SQLite rejects.
             answer.record_id.encode("utf-8", "backslashreplace").decode(),
             row_answer.key,
             str(answer.status),
@@ -267,7 +260,7 @@ class Ledger:
 
     @contextmanager
     def _raise_storage_errors(self) -> Iterator[None]:
-        """Tell what happened to the disk or the file in words, with the remedy."""
+        """Convert SQLite errors into a StorageError with a remedy."""
         try:
             yield
         except OSError as error:
@@ -295,17 +288,17 @@ _ACCESS_FIX = (
 
 
 def _normalise_real(number: float | None) -> float | None:
-    """The number as SQLite gives it back: a plain float, and 0.0 in place of -0.0."""
+    """The number as SQLite returns it: a plain float, with 0.0 for -0.0."""
     return None if number is None else float(number) + 0.0
 
 
 def _restore_value(value: Any) -> Value:
-    """A value as it was before it was JSON."""
+    """A value as it was before JSON encoding."""
     return tuple(value) if isinstance(value, list) else cast("Value", value)
 
 
 def _encode_details(answer: Answer) -> str | None:
-    """What few answers have, as JSON; None for those that have none of it."""
+    """The details that few answers have, as JSON; None without any."""
     steps = [[step.pass_name, step.status, step.value, step.confidence] for step in answer.steps]
     quotes = {
         name: [quote.text, quote.start, quote.end] for name, quote in (answer.quotes or {}).items()
@@ -361,5 +354,5 @@ def _compute_checksum(stored: tuple[Any, ...]) -> int:
 def _is_intact(stored: tuple[Any, ...]) -> bool:
     try:
         return bool(_compute_checksum(stored[:-1]) == stored[-1])
-    except (struct.error, TypeError):  # a flipped bit can make a text of a number
+    except (struct.error, TypeError):  # a flipped bit can turn a number into text
         return False

@@ -1,4 +1,4 @@
-"""`medtask.run`: from a task, a model and a table to a folder with answers and a report."""
+"""`medtask.run`: answers a table with a model and writes a run folder with a report."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from medtask.evaluation.statistics.intervals import Metric
     from medtask.evaluation.statistics.significance import Baseline
 
-# Text that was cut at a sentence is an answer: rows with these statuses are errors only where they
-# have no value.
+# Rows with these statuses are errors only if they have no value: text that was cut at a sentence
+# end is an answer.
 ERROR_STATUSES = (Status.FAILED, Status.UNPARSABLE, Status.TRUNCATED, Status.TOO_LONG)
 
 
@@ -47,19 +47,19 @@ class Run:
     Attributes:
         folder: The run folder.
         state: "finished", or "interrupted" after a signal; the same call then resumes the run.
-        model: The model's name.
-        rows: Rows that the run is to answer.
-        status_counts: Rows by status.
-        new_answers: Rows that this call answered.
-        tokens_read: Tokens that the models read in this call.
-        tokens_reused: Tokens that this call took from a cache in place of reading them.
+        model: The name of the model.
+        rows: Number of rows in the run.
+        status_counts: Number of rows by status.
+        new_answers: Number of rows answered by this call.
+        tokens_read: Tokens that the models processed in this call.
+        tokens_reused: Tokens taken from a cache in this call.
         seconds: Duration of this call.
-        first_answer_s: Seconds until the first answers were on the disk; None without new answers.
-        rows_per_s: New answers per second, without loading a model and writing tables.
-        exit_code: 0; 3 where more rows than ``max_error_rate`` have no answer; 130 or 143 after a
-            signal.
+        first_answer_s: Seconds until the first answers were on disk; None without new answers.
+        rows_per_s: New answers per second, excluding model loading and writing of tables.
+        exit_code: 0; 3 if a larger share of rows than ``max_error_rate`` has no answer; 130 or 143
+            after a signal.
         summary: Statistics of the answers; None unless the run is finished.
-        baselines: Simple methods on the same rows, if there is gold.
+        baselines: Simple methods on the same rows; empty without gold.
         notes: What the user should know.
     """
 
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
-        """Metrics with 95 % intervals by name; empty without gold."""
+        """Metrics with 95 % confidence intervals by name; empty without gold."""
         gold = self.summary.gold if self.summary else None
         return gold.evaluation.metrics if gold and gold.evaluation else {}
 
@@ -91,7 +91,7 @@ class Run:
         return self.folder / "report.html" if self.state == "finished" else None
 
     def to_json(self) -> dict[str, Any]:
-        """The document that ``medtask run --json`` prints; it has no text of records."""
+        """The JSON document that ``medtask run --json`` prints; it contains no record text."""
         return {
             "folder": str(self.folder),
             "state": self.state,
@@ -112,7 +112,7 @@ class Run:
         }
 
     def _describe_metrics(self) -> dict[str, Any] | None:
-        """Metrics as value, n, low and high, with the parts of kinds that have several."""
+        """Metrics as value, n, low and high, with further metrics for some kinds."""
         gold = self.summary.gold if self.summary else None
         if self.summary is None or gold is None or gold.evaluation is None:
             return None
@@ -121,7 +121,7 @@ class Run:
         }
         document["baselines"] = {baseline.name: baseline.to_json() for baseline in self.baselines}
         kind = KINDS[self.summary.kind]
-        if not (kind.exclusive and kind.has_labels):  # the metrics above are complete for one label
+        if not (kind.exclusive and kind.has_labels):  # kind label has no further metrics
             document["details"] = gold.evaluation.to_json()
         if self.summary.passes:
             document["passes"] = [asdict(one) for one in self.summary.passes]
@@ -149,33 +149,33 @@ def run(
 
     Args:
         task: The task.
-        model: A model, or a function that loads one; it is called after the table was checked.
-        table: A path, a table, or anything else that `read_table` takes.
-        out: The run folder. By default the newest run of this task, model and table beside the
-            task file is resumed, or a folder named after the time is made there.
+        model: A model, or a function that loads one; it is called after the table is checked.
+        table: A path, a table, or any other input of `read_table`.
+        out: The run folder. By default the newest run of this task, model and table next to the
+            task file is resumed, or a new folder named after the time is created there.
         limit: Answer the first ``limit`` rows only.
         gold: The column with the correct answers; by default the task's.
-        formats: Tables of answers to write: "csv", "parquet", "xlsx", "jsonl". CSV and Parquet are
-            always written.
-        max_error_rate: The result's ``exit_code`` is 3 where a larger share of rows has no answer.
-        new_run: Start beside earlier runs.
-        force_lock: Take over a folder that a process on another host has locked.
-        allow_remote: Let further passes use models on other machines.
-        calibrated: Apply a calibration of this task and model, if there is one beside the task.
+        formats: Output formats: "csv", "parquet", "xlsx", "jsonl". CSV and Parquet are always
+            written.
+        max_error_rate: ``exit_code`` is 3 if a larger share of rows has no answer.
+        new_run: Start a new run instead of resuming an earlier one.
+        force_lock: Take over a folder that is locked by a process on another host.
+        allow_remote: Allow models on other machines for further passes.
+        calibrated: Apply the calibration of this task and model, if there is one.
         baselines: With gold, compare with simple methods on the same rows.
         progress: Receives notes and progress.
 
     Returns:
-        Counts, metrics, and the paths of what was written.
+        Counts, metrics, and the paths of the written files.
 
     Raises:
-        TaskFaults: The task uses columns that the table does not have.
+        TaskFaults: The task uses columns that are missing in the table.
         TableError: The table cannot be read.
         RunMismatch: The folder belongs to another task, model or table.
-        RunLocked: Another process works on the folder.
+        RunLocked: Another process uses the folder.
         StorageError: The disk is full or read-only.
-        EngineError: The model cannot be loaded or cannot answer. What was answered before is kept
-            and is not asked again.
+        EngineError: The model cannot be loaded or cannot answer. Earlier answers are kept and are
+            not asked again.
 
     Example:
         >>> task = medtask.load_task("surgery-purpose")
@@ -290,7 +290,7 @@ def _describe_thresholds(fitted: FittedThresholds) -> dict[str, Any]:
 
 
 def _check_unchanged(setup: RunSetup, digest: str) -> None:
-    """Raise RunMismatch for a changed table: answers are kept by row number."""
+    """Raise RunMismatch if the table has changed: answers are stored by row number."""
     if setup.table.digest() != digest:
         raise RunMismatch(
             f"{setup.table.source} was changed during the run",

@@ -1,4 +1,4 @@
-"""One process per run folder."""
+"""The lock of a run folder: one process per folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,16 @@ from pathlib import Path
 
 from medtask.errors import RunLocked, StorageError
 
-# Why the kernel's lock and not a file whose existence is the lock: the kernel drops it when the
-# process ends, however it ends. Nothing goes stale, no pid is compared that another process may
-# have got since, no clock is trusted. The file itself is never removed: whoever had it open would
-# go on to lock a file that
-# nobody else
-# can see.
+# A kernel lock is used, not the existence of a lock file: the kernel releases it however the
+# process ends, so there are no stale locks, reused process ids or clocks to check. The file is
+# never removed: a process that has it open would lock a file that no other process can see.
 if sys.platform == "win32":
     import msvcrt
 
     def _take(file: int) -> None:
         os.lseek(
             file, 2**30, os.SEEK_SET
-        )  # a byte that nobody reads: Windows locks also forbid reading
+        )  # a byte that is never read: Windows locks also block reading
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
 else:
@@ -39,11 +36,14 @@ else:
 
 @contextmanager
 def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
-    """Hold the run folder for this process until the block ends.
+    """Hold the lock of a run folder until the block ends.
 
-    RunLocked, naming the holder, where another process has it. Some network disks keep locks within
-    one host: a folder whose last holder was on another host and did not say goodbye is refused too,
-    unless ``force``. StorageError where the folder cannot be written or the disk knows no locks.
+    Some network disks do not share locks between hosts. A folder that was last locked on another
+    host and not released is therefore refused as well, unless ``force`` is set.
+
+    Raises:
+        RunLocked: Another process holds the lock; the message names it.
+        StorageError: The folder is not writable, or the disk does not support locks.
     """
     with _raise_storage_errors(folder):
         file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -84,7 +84,7 @@ def _acquire_lock(file: int, folder: Path) -> None:
 
 
 def _await_holder(file: int) -> Mapping[str, object]:
-    """What the holder wrote; it may have taken the lock a moment ago and not have written yet."""
+    """The holder's entry in the lock file; waits, because it is written just after locking."""
     for _ in range(20):
         if holder := _read_holder(file):
             return holder
@@ -96,7 +96,7 @@ def _read_holder(file: int) -> Mapping[str, object]:
     os.lseek(file, 0, os.SEEK_SET)
     try:
         holder = json.loads(os.read(file, 4096) or b"{}")
-    except ValueError:  # torn by a power cut: that process is gone
+    except ValueError:  # cut off by a power failure, so that process has ended
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -113,9 +113,7 @@ def _write_holder(file: int) -> None:
 
 
 def _identify_host() -> dict[str, object]:
-    """This machine: by name, and by its boot, which containers on it share while their names
-    differ.
-    """
+    """This machine's name and boot id; containers on one host share the boot id only."""
     boot = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

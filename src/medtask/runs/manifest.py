@@ -1,4 +1,4 @@
-"""manifest.json of a run, and the identity that is compared before a run is resumed."""
+"""The manifest of a run, and the identity that is compared before a run is resumed."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ _PACKAGES = (
 
 
 def identify_task(task: Task, digest: str) -> dict[str, str]:
-    """What is asked, and of which rows, as facts that must be equal when a run is resumed."""
+    """The task and its rows as facts that must be equal when a run is resumed."""
     facts = {f"task.{name}": fact for name, fact in describe_task(task).items()}
     major = version("medtask").partition(".")[0]
     return {**facts, "task.fingerprint": task.fingerprint, "data.sha256": digest, "medtask": major}
 
 
 def identify_model(engine: Engine, pass_engines: Mapping[str, Engine]) -> dict[str, str]:
-    """The models in the same form; ``pass_engines`` are those of further passes."""
+    """The models as facts that must be equal; ``pass_engines`` are those of further passes."""
     facts = {f"model.{name}": fact for name, fact in engine.info.identity.items()}
     return facts | {
         f"model.{model}.{name}": fact
@@ -66,13 +66,13 @@ def identify_model(engine: Engine, pass_engines: Mapping[str, Engine]) -> dict[s
 
 
 def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """The differing fields, one line each; a missing fact counts as empty."""
+    """The facts that differ, one line each; a missing fact counts as empty."""
     fields = [
         name
         for name in (*old, *(name for name in new if name not in old))
         if old.get(name, "") != new.get(name, "")
     ]
-    if fields != ["task.fingerprint"]:  # a hash says nothing beside the facts that it is made of
+    if fields != ["task.fingerprint"]:  # a hash is redundant if the facts that it covers are listed
         fields = [name for name in fields if name != "task.fingerprint"]
     return [
         f"{name}: {_shorten_fact(old.get(name, ''))} became {_shorten_fact(new.get(name, ''))}"
@@ -81,9 +81,9 @@ def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
 
 
 def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
-    """Raise RunMismatch, with the differences, for a folder of another task, model or table.
+    """Raise RunMismatch, with the differences, if the folder is of another task, model or table.
 
-    Models are not compared where ``identity`` has no facts about one.
+    Models are compared only if ``identity`` has facts about one.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -105,9 +105,7 @@ def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
 def create_manifest(
     engine: Engine, pass_engines: Mapping[str, Engine], identity: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The manifest at the start of a session; ``state`` is "running" until it is "finished" or
-    "interrupted".
-    """
+    """The manifest at the start of a session, with ``state`` "running"."""
     return {
         "format": FORMAT,
         "state": "running",
@@ -121,7 +119,7 @@ def create_manifest(
         "models_of_passes": {
             name: describe_model(pass_engine.info) for name, pass_engine in pass_engines.items()
         },
-        # torch is not loaded for this: an engine that runs on an accelerator has loaded it.
+        # torch is not imported for this: engines that use an accelerator have imported it already.
         "hardware": asdict(inspect_machine(accelerator="torch" in sys.modules)),
         "egress": {
             "guard": "on",
@@ -139,7 +137,7 @@ def create_manifest(
 
 
 def describe_task_and_table(task: Task, table: Table, rows: int, digest: str) -> dict[str, Any]:
-    """The manifest's entries about what is asked, and of which rows; ``rows``: of the table."""
+    """The manifest's entries about the task and the table; ``rows`` is the table's row count."""
     return {
         "task": {
             "name": task.name,
@@ -158,7 +156,7 @@ def describe_task_and_table(task: Task, table: Table, rows: int, digest: str) ->
 
 
 def list_destinations(*engines: Engine) -> dict[str, list[str]]:
-    """The servers on other machines that records are sent to: URLs with their checked addresses."""
+    """The remote servers that receive records: URLs with their checked addresses."""
     return {
         url: list(addresses)
         for engine in engines
@@ -186,13 +184,13 @@ def describe_model(info: EngineInfo) -> dict[str, Any]:
 
 
 def guard_network(*engines: Engine) -> AbstractContextManager[NetworkGuard]:
-    """Refuse every connection that leaves this machine, except to the servers of these engines."""
+    """Block all connections to other machines, except to the servers of these engines."""
     destinations = list_destinations(*engines)
     return block_network([address for addresses in destinations.values() for address in addresses])
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest; None if it has none. StorageError where it cannot be read."""
+    """The manifest of a folder; None if not found. Raises StorageError if it cannot be read."""
     path = folder / MANIFEST_FILE
     try:
         manifest = json.loads(path.read_bytes())
@@ -214,7 +212,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
-    """Replace the folder's manifest atomically; only its owner can read it."""
+    """Replace the manifest of a folder atomically (mode 0600)."""
     replace_text(folder / MANIFEST_FILE, json.dumps(manifest, indent=2, default=str) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Open the answers of a run or of another tool's table, with gold beside them."""
+"""Opening the answers of a run or of another tool's table, with gold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from medtask.tasks.serialization import task_from_dict
 from medtask.tasks.task import Task
 
 TEXT_COLUMN_NAMES = ("text", "input", "question")
-_INFERENCE_ROWS = 1000  # rows whose probabilities tell whether they sum to 1
+_INFERENCE_ROWS = 1000  # rows used to find out whether probabilities sum to 1
 
 
 def open_answers(
@@ -38,13 +38,22 @@ def open_answers(
     group: str | None = None,
     sheet: str | None = None,
 ) -> AnswerTable:
-    """The answers of a run's folder (or one of its tables), or of a table with the columns id and
+    """Open the answers of a run folder (or of a table in it), or a table with columns id and
     answer.
 
-    ``gold``: a column, or a file (FILE#COLUMN) with the same ids; without it the column that the
-    run or task names, or one called gold. ``task`` takes the place of what the manifest says, or of
-    what can be found out about a table; ``kind`` says that one thing. ``group``: the column of what
-    belongs together. Raises UsageError, TableError, InputError.
+    Args:
+        source: The run folder or table.
+        gold: A column, or a file (FILE#COLUMN) with the same ids. By default the column named by
+            the run or task, or one called gold.
+        task: Replaces the task from the manifest, or the one inferred from the table.
+        kind: Replaces the inferred kind of the answers.
+        group: The column that identifies dependent rows, such as those of one patient.
+        sheet: The sheet of a workbook.
+
+    Raises:
+        UsageError: The source or an option is not valid.
+        TableError: A table cannot be read.
+        InputError: The run is not finished.
     """
     source = Path(source)
     folder = _find_run_folder(source)
@@ -61,7 +70,7 @@ def open_answers(
 
 
 def _find_run_folder(source: Path) -> Path | None:
-    """The run's folder, where ``source`` is one, or one of the tables in it."""
+    """The run folder if ``source`` is one, or a table in one; else None."""
     if (source / MANIFEST_FILE).is_file():
         return source
     if source.name.startswith("answers.") and (source.parent / MANIFEST_FILE).is_file():
@@ -113,7 +122,7 @@ def _open_run(folder: Path, task: Task | None) -> AnswerTable:
 
 
 def _find_task_file(folder: Path, task_source: str | None) -> Path | None:
-    """The task's file, where it still lies as the run was told, or above the run's folder."""
+    """The task file, at its recorded path or above the run folder; None if not found."""
     if task_source is None:
         return None
     return next(
@@ -209,8 +218,8 @@ def _read_gold_file(answers: AnswerTable, path: Path, column: str) -> AnswerTabl
     answer_ids = {
         read_id(answers.task, cells, number) for number, cells in enumerate(answers.table.rows(), 1)
     }
-    # Gold may be filled into a table that medtask wrote, where an id that looks like a formula has
-    # its apostrophe.
+    # Gold may have been filled into a table written by medtask, which escapes ids that look like
+    # formulas with an apostrophe.
     ids = ((read_cell(row[id_column]) or "", row[truth]) for row in table.rows())
     gold_by_id = {
         name if name in answer_ids else unescape_formula(name): cell for name, cell in ids
@@ -236,7 +245,7 @@ def _read_gold_file(answers: AnswerTable, path: Path, column: str) -> AnswerTabl
 
 
 def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
-    """What was asked, from the cells themselves."""
+    """Infer the task from the cells of the table."""
     sums = [
         sum(probabilities.values())
         for row in islice(_list_probabilities(answers), _INFERENCE_ROWS)

@@ -1,4 +1,4 @@
-"""The columns that a run adds to its table, and how an answer fills their cells."""
+"""The columns that a run adds to its table, and their cell values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_FORMATS = ("csv", "parquet")
 ROUNDED_FORMATS = ("csv", "xlsx")  # without probabilities, and with 4 decimals
 ANSWER_COLUMNS = ("answer", "confidence", "status", "reason")
 _PROBABILITY_COLUMNS = ("probabilities", "uncalibrated")
-# Names that every run may add, whether or not this one does.
+# All names that a run may add.
 _RESERVED_COLUMNS = frozenset((*ANSWER_COLUMNS, "pass", *_PROBABILITY_COLUMNS))
 OUTPUT_COLUMNS = _RESERVED_COLUMNS | {"written", "quotes"}
 
@@ -23,8 +23,7 @@ OUTPUT_COLUMNS = _RESERVED_COLUMNS | {"written", "quotes"}
 def list_output_columns(task: Task, *, rounded: bool, calibrated: bool = False) -> list[Column]:
     """The columns that answers to this task add to a table.
 
-    ``rounded``: for formats that people read. ``calibrated``: with the probabilities before
-    calibration.
+    ``rounded`` is for formats read by people; ``calibrated`` adds the uncalibrated probabilities.
     """
     kind = get_task_kind(task)
     columns = [
@@ -47,7 +46,7 @@ def list_output_columns(task: Task, *, rounded: bool, calibrated: bool = False) 
 
 
 def rename_columns(task: Task, columns: Sequence[str]) -> dict[str, str]:
-    """The table's columns -> their names among the answers, where some names are taken."""
+    """The table's columns -> their output names, which differ if an output column has that name."""
     output_columns = _RESERVED_COLUMNS | {
         column.name for column in list_output_columns(task, rounded=False)
     }
@@ -61,7 +60,7 @@ def rename_columns(task: Task, columns: Sequence[str]) -> dict[str, str]:
 
 
 def format_cell(name: str, answer: Answer, rounded: bool) -> object:
-    """The cell of an output column; ``rounded``: 4 decimals, and several labels as one text."""
+    """The cell of an output column; if ``rounded``, with 4 decimals and labels joined as text."""
     match name:
         case "answer":
             several = rounded and isinstance(answer.value, tuple)

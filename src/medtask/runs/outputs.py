@@ -1,4 +1,4 @@
-"""The tables of answers, and their summary, made from the ledger."""
+"""Output tables of a run and their summary, from the ledger."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _RecordAnswer = tuple[Record, RowAnswer]
 
 @dataclass(frozen=True, slots=True)
 class OutputSource:
-    """What the tables of a run are made from: its first ``rows`` rows, all of them answered."""
+    """The source of a run's output tables: its first ``rows`` rows, all answered."""
 
     task: Task
     table: Table
@@ -52,7 +52,7 @@ class OutputSource:
         return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
 
     def iter_answers(self) -> Iterator[RowAnswer]:
-        """The answers of the tables: by calibrated probabilities where there is a calibration."""
+        """Yield the answers, with calibrated probabilities if there is a calibration."""
         for row_answer in self.ledger.read_answers(self.rows):
             yield (
                 replace(
@@ -68,7 +68,7 @@ class OutputSource:
 
 
 def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
-    """The thresholds that the task fits on gold; None without such a request or usable gold."""
+    """Fit the task's thresholds on gold; None if it requests none or gold is missing."""
     task, threshold_fit = source.task, get_task_kind(source.task).threshold_fit
     if threshold_fit is None:
         return None
@@ -79,7 +79,7 @@ def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
     usable_rows = 0
     for record, row_answer in source.iter_pairs():
         probabilities = row_answer.answer.probabilities
-        # A further pass may have been asked about some of the labels only.
+        # A further pass may cover only some of the labels.
         if probabilities and probabilities.keys() >= set(names) and _has_usable_gold(record, names):
             fitter.add(row_answer.row, probabilities, cast("tuple[str, ...]", record.gold))
             usable_rows += 1
@@ -87,7 +87,7 @@ def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
 
 
 def create_summary_accumulator(task: Task, *, has_gold: bool, seed: int = 0) -> SummaryAccumulator:
-    """An accumulator of a task's answers for its report."""
+    """Create the accumulator for a task's summary."""
     from medtask.evaluation.report.run_summary import SummaryAccumulator
 
     return SummaryAccumulator(
@@ -96,7 +96,7 @@ def create_summary_accumulator(task: Task, *, has_gold: bool, seed: int = 0) -> 
 
 
 def evaluate_baselines(task: Task, summary: RunSummary) -> tuple[Baseline, ...]:
-    """Simple methods on the rows with gold; empty without such rows or their texts."""
+    """Simple methods on the rows with gold; empty if gold or texts are missing."""
     if summary.gold is None or not summary.gold.sample.gold or not any(summary.gold.sample.texts):
         return ()
     from medtask.evaluation.comparison.baselines import run_baselines
@@ -114,9 +114,9 @@ def write_answer_tables(
     formats: Sequence[str],
     thresholds: FittedThresholds | None = None,
 ) -> RunSummary:
-    """Write answers.csv, answers.parquet and the other formats; return their summary.
+    """Write answers.csv, answers.parquet and the other formats; returns their summary.
 
-    RunMismatch where the ledger's answer is to another text than the row now has.
+    Raises RunMismatch if the text of a row has changed since it was answered.
     """
     task, table = source.task, source.table
     accumulator = create_summary_accumulator(task, has_gold=source.gold_column is not None)
@@ -156,7 +156,7 @@ def _has_usable_gold(record: Record, labels: Sequence[str]) -> bool:
 def _collect_pairs(
     task: Task, pairs: Iterable[_RecordAnswer], accumulator: SummaryAccumulator
 ) -> Iterator[_RecordAnswer]:
-    """Yield the pairs after adding them to the summary; the answer must be to this record."""
+    """Yield the pairs after adding them to the summary. Raises RunMismatch for changed texts."""
     for record, row_answer in pairs:
         prompt = build_prompt(task, record)
         prompt_or_none = prompt if isinstance(prompt, Prompt) else None

@@ -17,7 +17,7 @@ MAX_PROBABILITIES = 50_000_000  # probabilities in memory at once: 400 MB
 
 
 def list_outcomes(task: Task) -> tuple[str, ...]:
-    """The names of the outcomes with probabilities. UsageError for kinds without any."""
+    """The names of the outcomes with probabilities. Raises UsageError for kinds without any."""
     if task.kind_spec.generated:
         raise UsageError(
             f"answers of the kind {task.kind} have no probabilities",
@@ -38,11 +38,11 @@ def collect_probabilities(
 
     Args:
         answers: The answers that the rows belong to.
-        rows: The rows to read; the first ones where all would not fit into memory. Rows of further
-            passes about other outcomes, and gold that is not an outcome, are left out.
-        names: The outcomes, k of them.
+        rows: The rows; only the first ones if not all fit into memory. Rows of further passes over
+            other outcomes, and gold that is not an outcome, are left out.
+        names: The k outcomes.
         with_gold: Whether rows without gold are left out.
-        uncalibrated: Whether probabilities are those before calibration.
+        uncalibrated: Whether to return the probabilities before calibration.
 
     Returns:
         Probabilities [n, k] (NaN: not an option of the row; 0: no column in another tool's table),

@@ -1,4 +1,4 @@
-"""Metrics, acceptance, calibration and prediction sets of answers, without writing any file."""
+"""Metrics, acceptance, calibration and prediction sets of answers, without writing files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """What is computed besides the metrics; see `medtask.evaluate`."""
+    """The parts to compute in addition to the metrics; see `medtask.evaluate`."""
 
     max_error: float | None = None
     level: float = 0.95
@@ -53,19 +53,19 @@ class Evaluation:
     """The result of `medtask.evaluate`.
 
     Attributes:
-        answers: The answers that were evaluated.
+        answers: The evaluated answers.
         summary: Statistics of the answers, and of their quality if there is gold.
         baselines: Simple methods on the same rows.
-        acceptance: Which answers may be accepted; None if not asked for, or refused.
-        calibration: The fitted calibration; None if not asked for, or refused.
-        prediction_sets: The fitted sets of labels; None if not asked for, or refused.
-        refusals: Why a part is missing that was asked for, by the part's name: "acceptance",
-            "calibration", "prediction_sets".
-        saved_calibration: The calibration as later runs apply it.
-        annotators: Agreement of people with each other and with the answers.
-        notes: What the reader should know.
+        acceptance: The acceptance thresholds; None if not requested, or refused.
+        calibration: The fitted calibration; None if not requested, or refused.
+        prediction_sets: The fitted prediction sets; None if not requested, or refused.
+        refusals: Why a requested part is missing, by its name: "acceptance", "calibration",
+            "prediction_sets".
+        saved_calibration: The calibration in the form that later runs apply.
+        annotators: Agreement of human annotators with each other and with the answers.
+        notes: What the user should know.
         folder: The folder of the files; None if none were written.
-        files: The files, by their paths in the folder.
+        files: The files, as paths relative to the folder.
     """
 
     answers: AnswerTable
@@ -93,7 +93,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
-        """Metrics with 95 % intervals by name; empty without gold."""
+        """Metrics with 95 % confidence intervals by name; empty without gold."""
         gold = self.summary.gold
         return gold.evaluation.metrics if gold and gold.evaluation else {}
 
@@ -103,7 +103,7 @@ class Evaluation:
         return self.folder / "report.html" if self.folder else None
 
     def get_part(self, name: str) -> Acceptance | Calibration | PredictionSets | Refusal | None:
-        """A part by its attribute's name, or why it is missing; None if it was not asked for."""
+        """A part by its attribute's name, or why it is missing; None if it was not requested."""
         parts = {
             "acceptance": self.acceptance,
             "calibration": self.calibration,
@@ -112,11 +112,11 @@ class Evaluation:
         return parts[name] or self.refusals.get(name)
 
     def with_files(self, folder: Path, files: Sequence[str]) -> Evaluation:
-        """The same evaluation with the files that were written."""
+        """The same evaluation with the written files."""
         return replace(self, folder=folder, files=tuple(files))
 
     def to_json(self) -> dict[str, object]:
-        """The document that ``medtask evaluate --json`` prints; it has no text of records."""
+        """The JSON document that ``medtask evaluate --json`` prints; it contains no record text."""
         gold, refused = self.summary.gold, self.refusals.get("acceptance")
         parts: dict[str, Any] = {
             "calibration": self.get_part("calibration"),
@@ -149,9 +149,9 @@ class Evaluation:
 def evaluate_answers(
     answers: AnswerTable, options: EvaluationOptions = _METRICS_ONLY
 ) -> Evaluation:
-    """Compute everything that the options ask for.
+    """Compute all parts that the options request.
 
-    UsageError for what needs gold, or probabilities, where there are none.
+    Raises UsageError if gold or probabilities that a part needs are missing.
     """
     _check_options(answers, options)
     summary = summarize_answers(answers, options.seed)
@@ -193,7 +193,7 @@ def evaluate_answers(
 
 
 def summarize_answers(answers: AnswerTable, seed: int = 0) -> RunSummary:
-    """The statistics of a report."""
+    """Compute the statistics for a report."""
     accumulator = create_summary_accumulator(answers.task, has_gold=answers.has_gold, seed=seed)
     for row in answers.rows():
         accumulator.add(row.row, row.answer, row.text, row.gold, row.options, row.group)

@@ -1,4 +1,4 @@
-"""Checks of a task, its table and a run's options, before anything is asked."""
+"""Checks of a task, its table and a run's options before any model call."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RunOptions:
 
 @dataclass(slots=True)
 class RunSetup:
-    """A checked run: its first ``rows`` of the table's ``table_rows`` rows are to be answered."""
+    """A checked run over the first ``rows`` of the table's ``table_rows`` rows."""
 
     task: Task
     table: Table
@@ -55,7 +55,7 @@ class RunSetup:
         return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
 
     def build_request(self) -> SessionRequest:
-        """The session that this run needs."""
+        """The session request of this run."""
         digest = self.table.digest()
         settings = {
             "rows": self.rows,
@@ -79,13 +79,13 @@ class RunSetup:
 
 
 def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
-    """Check a run before it costs anything.
+    """Check a run before a model is loaded.
 
     Raises:
         UsageError: The limit or a format is not valid.
-        TaskFaults: The task uses columns that the table does not have.
+        TaskFaults: The task uses columns that are missing in the table.
         TableError: The table has no rows, or ids that are blank or repeated.
-        InputError: No gold value is an answer of the task, or gold is needed and missing.
+        InputError: No gold value is a valid answer of the task, or gold is required and missing.
     """
     started = time.monotonic()
     _check_options(options)
@@ -126,7 +126,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
 
 
 def refuse_remote_phi(task: Task, *, allow_remote: bool) -> None:
-    """Raise UsageError where records of patients could leave this machine."""
+    """Raise UsageError if patient records could leave this machine."""
     if task.phi and allow_remote:
         raise UsageError(
             "the task says `phi: true`: its records must not leave this machine",
@@ -145,7 +145,7 @@ def _check_options(options: RunOptions) -> None:
 
 
 def _check_gold(setup: RunSetup) -> None:
-    """Note gold values that the task cannot answer. InputError where all of them are such."""
+    """Note gold values that are not valid answers. Raises InputError if none is valid."""
     valid_counts: Counter[bool] = Counter()
 
     def count(records: Iterator[Record]) -> Iterator[Record]:
@@ -158,7 +158,7 @@ def _check_gold(setup: RunSetup) -> None:
     if not unknown_values:
         return
     noun = setup.task.kind_spec.gold_noun
-    # Not the values themselves: in the wrong column they would be text of records.
+    # The values are not shown: if the column is wrong, they are record text.
     found_in = [
         f"row {one.first_row:,}" + (f', perhaps "{one.suggestion}"' if one.suggestion else "")
         for one in unknown_values.values()

@@ -1,7 +1,7 @@
-"""One process's work on a run folder: everything that a run and a judging have in common.
+"""Sessions: the work of one process on a run folder, shared by runs and judging.
 
-A session owns the folder's lock, the models, the identity, the manifest, the network guard, the
-ledger and the signals. What is written from the ledger (tables, reports) is the caller's work:
+A session manages the folder's lock, the models, the identity, the manifest, the network guard, the
+ledger and the signals. The caller writes the output (tables, reports) from the ledger:
 
     with open_session(request, model, observer) as session:
         session.answer(records)
@@ -43,23 +43,23 @@ SessionState = Literal["finished", "interrupted"]
 
 
 class RunObserver(Protocol):
-    """What a session reports while it works."""
+    """Receives the notes and progress of a session."""
 
     def on_note(self, text: str) -> None:
-        """A fact that the user should know, in one line."""
+        """Receive a fact that the user should know, in one line."""
 
     def on_start(self, rows: int, done: int) -> None:
-        """The number of rows, and how many of them earlier sessions have answered."""
+        """Receive the number of rows, and of those answered by earlier sessions."""
 
     def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
-        """The number of rows whose answers are on the disk, and this session's tokens so far."""
+        """Receive the number of rows with committed answers, and this session's token counts."""
 
     def on_finish(self) -> None:
-        """All rows are answered; tables and report are written next."""
+        """Called when all rows are answered, before tables and report are written."""
 
 
 class NullRunObserver:
-    """Ignores everything that a session reports."""
+    """An observer that does nothing."""
 
     def on_note(self, text: str) -> None: ...
     def on_start(self, rows: int, done: int) -> None: ...
@@ -69,14 +69,14 @@ class NullRunObserver:
 
 @dataclass(slots=True)
 class SessionCost:
-    """What one session did.
+    """The time and tokens of one session.
 
     Attributes:
-        rows: Rows answered, with copies of earlier answers and faults.
-        tokens_read: Tokens that the models read.
-        tokens_reused: Tokens that were read before and taken from a cache.
-        seconds: Time of answering, without loading a model and writing tables.
-        first_answer_s: Seconds from the session's start to the first answers on the disk.
+        rows: Rows answered, including copies of earlier answers and faults.
+        tokens_read: Tokens that the models processed.
+        tokens_reused: Tokens taken from a cache.
+        seconds: Time for answering, excluding model loading and writing of tables.
+        first_answer_s: Seconds from the session's start until the first answers were on disk.
     """
 
     rows: int = 0
@@ -92,21 +92,21 @@ class SessionCost:
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a session is to work on.
+    """The work of a session.
 
     Attributes:
-        task: The task; the ledger keeps probabilities of its outcomes.
-        data_digest: SHA-256 of all rows that the task is asked about.
+        task: The task; the ledger stores probabilities of its outcomes.
+        data_digest: SHA-256 of all rows.
         rows: How many rows are to be answered.
-        out: The run folder; None resumes the newest run of the same identity beside the task
-            file, or makes a folder there.
-        new_run: Whether to start beside earlier runs.
-        force_lock: Whether to take over a folder that a process on another host has locked.
-        allow_remote: Whether the models of further passes may be on other machines.
-        check_model: Raises an error for a model that may not do this work.
-        mismatch_fix: The remedy where the folder belongs to other work; "" for that of runs.
-        manifest_facts: Entries that the manifest gets besides those of every session.
-        notes: Notes that are known before the session starts.
+        out: The run folder; None resumes the newest run of the same identity next to the task file,
+            or creates a folder there.
+        new_run: Whether to start a new run instead of resuming one.
+        force_lock: Whether to take over a folder locked by a process on another host.
+        allow_remote: Whether models of further passes may be on other machines.
+        check_model: Raises an error if the model is not allowed for this work.
+        mismatch_fix: The remedy if the folder belongs to other work; "" for that of runs.
+        manifest_facts: Entries to add to the manifest.
+        notes: Notes known before the session starts.
         started: Start of the command by `time.monotonic`.
     """
 
@@ -129,17 +129,17 @@ class Session:
     """An open session; see `open_session`.
 
     Attributes:
-        request: What the session works on.
+        request: The work of the session.
         folder: The run folder, locked for this process.
         engine: The model.
-        pass_engines: The models that further passes name, by their references.
+        pass_engines: The models of further passes, by their references.
         manifest: This session's manifest, as of its start and, after `finish`, as of its end.
         ledger: The answers of this and earlier sessions.
-        state: None while it works.
+        state: None until the session ends.
         exit_code: 130 or 143 after a signal.
-        status_counts: Rows by status at the end; empty while it works.
+        status_counts: Rows by status; empty until the session ends.
         notes: What the user should know.
-        cost: What this session did.
+        cost: Time and tokens of this session.
     """
 
     request: SessionRequest
@@ -163,13 +163,13 @@ class Session:
         self.observer.on_note(text)
 
     def answer(self, records: Iterable[Record]) -> None:
-        """Answer all records that the ledger has no answer for.
+        """Answer all records that have no answer in the ledger.
 
         Args:
-            records: The rows in their order; row 1 is the first.
+            records: The rows in order, starting with row 1.
 
         Raises:
-            Interrupted: A signal asked the process to stop.
+            Interrupted: A signal requested the process to stop.
             EngineError: A model cannot answer.
             StorageError: The ledger cannot be written.
         """
@@ -209,10 +209,10 @@ class Session:
         return time.monotonic() - self.request.started
 
     def finish(self, **facts: Any) -> dict[str, Any]:
-        """End the work.
+        """End the session.
 
         Args:
-            **facts: Entries that the manifest gets at the end.
+            **facts: Entries to add to the final manifest.
 
         Returns:
             The final manifest. It is written when the ``with`` block ends without an error.
@@ -222,7 +222,7 @@ class Session:
         return self.manifest
 
     def interrupt(self, **facts: Any) -> None:
-        """Keep what was answered, and note in the manifest that rows are missing."""
+        """Keep the answers, and record in the manifest that rows are missing."""
         self.state = "interrupted"
         self.ledger.flush()
         write_manifest(self.folder, self._describe_end("interrupted") | facts)
@@ -251,7 +251,7 @@ class Session:
         }
 
     def _sum_timing(self) -> dict[str, Any]:
-        """Time and memory of all sessions; speed without loading a model and writing tables."""
+        """Time and memory of all sessions; speed excludes model loading and writing of tables."""
         timing = self.manifest["timing"]
         rows = timing.get("asked", 0) + self.cost.rows
         seconds = timing.get("asking_seconds", 0.0) + self.cost.seconds
@@ -272,21 +272,21 @@ def open_session(
     model: Engine | Callable[[], Engine],
     observer: RunObserver | None = None,
 ) -> Iterator[Session]:
-    """Open a session on a run folder, and close it whatever happens.
+    """Open a session on a run folder and close it at the end of the block.
 
     A signal ends the ``with`` block without an exception; `Session.state` is then "interrupted".
-    After an error the ledger keeps what was answered, the manifest says what stopped the session,
-    and the error is raised; running out of memory becomes an `EngineError`.
+    After an error the ledger keeps the answers, the manifest records the cause, and the error is
+    raised; running out of memory becomes an `EngineError`.
 
     Args:
-        request: What is to be worked on.
-        model: An engine, or a function that loads one; it is called when the folder is known to be
-            usable, and what it returns is closed at the end.
+        request: The work of the session.
+        model: An engine, or a function that loads one; it is called after the folder is checked,
+            and its result is closed at the end.
         observer: Receives notes and progress.
 
     Raises:
         UsageError: The folder holds something else.
-        RunLocked: Another process works on the folder.
+        RunLocked: Another process uses the folder.
         RunMismatch: The folder belongs to another task, model or table.
         EngineError: A model cannot be loaded or cannot answer.
         StorageError: The folder cannot be written.
@@ -322,7 +322,7 @@ def open_session(
             session.interrupt()
         except Exception as error:
             session.manifest = manifest
-            with suppress(MedtaskError):  # a full disk takes neither; `error` is what matters
+            with suppress(MedtaskError):  # both fail on a full disk; `error` is the cause to report
                 session.interrupt(stopped_by=type(error).__name__)
             if isinstance(error, MemoryError):
                 raise EngineError(
@@ -338,10 +338,10 @@ def open_session(
 def _open_folder(
     request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
 ) -> tuple[Path, Engine, dict[str, Engine], dict[str, str]]:
-    """The locked folder, the models, and the identity that the folder was compared with."""
+    """The locked folder, the models, and the identity that was checked."""
     identity = identify_task(request.task, request.data_digest)
     if request.out is not None:
-        # Loading a model can take minutes: before it, the folder is locked and compared.
+        # Loading a model can take minutes, so the folder is locked and checked first.
         folder = open_run_folder(request.out, new_run=request.new_run)
         stack.enter_context(lock_run(folder, force=request.force_lock))
         _refuse_mismatch(request, folder, identity)
@@ -369,7 +369,7 @@ def _refuse_mismatch(request: SessionRequest, folder: Path, identity: Mapping[st
 def _load_engines(
     request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
 ) -> tuple[Engine, dict[str, Engine]]:
-    """The model and those of further passes; ``stack`` closes those that are loaded here."""
+    """The model and those of further passes; ``stack`` closes those loaded here."""
     engine = model if isinstance(model, Engine) else stack.enter_context(closing(model()))
     pass_engines = load_pass_engines(request.task, allow_remote=request.allow_remote)
     for pass_engine in pass_engines.values():
@@ -386,9 +386,9 @@ def _open_manifest(
     engines: tuple[Engine, Mapping[str, Engine]],
     identity: Mapping[str, str],
 ) -> dict[str, Any]:
-    """This session's manifest, which adds to those of earlier sessions.
+    """Write this session's manifest, which extends those of earlier sessions.
 
-    It is written at once, so that the folder is known to be this run's.
+    It is written at once, to mark the folder as belonging to this run.
     """
     manifest = create_manifest(*engines, identity) | dict(request.manifest_facts)
     if before := read_manifest(folder):

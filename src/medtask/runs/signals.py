@@ -1,6 +1,4 @@
-"""Signals that ask a run to stop, turned into an exception that lets it put its affairs in
-order.
-"""
+"""Signals that stop a run, turned into an exception so that it can shut down in order."""
 
 from __future__ import annotations
 
@@ -12,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-# SIGUSR1 is what Slurm can be told to send a few minutes before it ends a job.
+# Slurm can be configured to send SIGUSR1 a few minutes before it ends a job.
 _SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class Interrupted(KeyboardInterrupt):
-    """No Exception, so that libraries that survive errors of all kinds do not survive this one."""
+    """Not a subclass of Exception, so that libraries that catch Exception do not swallow it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -30,17 +28,17 @@ def _get_exit_code(number: int) -> int:
 
 @dataclass(slots=True)
 class SignalState:
-    """The first signal that came, if any."""
+    """The first signal received, if any."""
 
     number: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """What the process should leave with; 0 where none came."""
+        """The exit code for the process; 0 without a signal."""
         return 0 if self.number is None else _get_exit_code(self.number)
 
     def raise_if_caught(self) -> None:
-        """Raise Interrupted if a signal came. The one that its handler raised can get lost in a
+        """Raise Interrupted after a signal; an exception from the handler can be lost in a
         finalizer.
         """
         if self.number is not None:
@@ -49,13 +47,10 @@ class SignalState:
 
 @contextmanager
 def catch_signals(*, raising: bool = True) -> Iterator[SignalState]:
-    """Raise Interrupted in the block at the first SIGINT, SIGTERM or SIGUSR1; end the process at
-    the second.
+    """Raise Interrupted at the first SIGINT, SIGTERM or SIGUSR1; end the process at the second.
 
-    Not ``raising``: the first is only noted, for a block that looks for it where it can stop in
-    good order.
-
-    In the main thread only: Python delivers signals to no other, and elsewhere this does nothing.
+    Without ``raising``, the first signal is only recorded, for blocks that check for it. Outside
+    the main thread this does nothing, because Python delivers signals to the main thread only.
     """
     state = SignalState()
 

@@ -1,4 +1,4 @@
-"""What was asked, found out from answers that another tool wrote."""
+"""Inference of the task from answers that another tool wrote."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from medtask.tasks.task import Task
 
 INFERABLE_KINDS = tuple(name for name, spec in KINDS.items() if not spec.has_options)
 MAX_LABELS = 2000
-MAX_LABEL_CHARACTERS = 120  # characters: what is longer is a text
+MAX_LABEL_CHARACTERS = 120  # characters: longer values are free text
 
 
 @dataclass(slots=True)
 class CellStatistics:
-    """What a table's cells show, gathered in one pass. ``values``: different answers and gold
-    values, up to 2,001 of them.
+    """Statistics of a table's cells, collected in one pass.
+
+    ``values`` holds up to 2,001 different answers and gold values.
     """
 
     values: dict[str, None] = field(default_factory=dict)
@@ -57,11 +58,17 @@ def infer_task(
     sums_to_one: bool,
     kind: str | None,
 ) -> Task:
-    """The question that answers (``cells``: answer and gold of every row) are taken for.
+    """Infer the task from the answer and gold of every row (``cells``).
 
-    ``label_names``: the names of the labels that have probabilities; where those sum to 1, one
-    label was chosen. ``kind`` settles what else is found out. UsageError for a kind that takes more
-    than a table to know.
+    Args:
+        name: The name of the task.
+        cells: Answer and gold cell of every row.
+        label_names: The labels that have probabilities.
+        sums_to_one: Whether these probabilities sum to 1, so that one label was chosen.
+        kind: The kind of the answers; None infers it.
+
+    Raises:
+        UsageError: A task of this kind cannot be inferred from a table.
     """
     if kind is not None and kind not in INFERABLE_KINDS:
         fix = f"choose one of {', '.join(INFERABLE_KINDS)}, or name the task with --task"
@@ -86,7 +93,7 @@ def infer_task(
 def _infer_kind(statistics: CellStatistics, label_names: tuple[str, ...], sums_to_one: bool) -> str:
     if label_names:
         return "label" if sums_to_one else "labels"
-    if 2 * statistics.object_cells > statistics.rows:  # a model's object may be broken
+    if 2 * statistics.object_cells > statistics.rows:  # some may be malformed
         return "fields"
     if statistics.list_cells:
         return "labels"

@@ -1,6 +1,4 @@
-"""Two piles: the answers that may be accepted without a look, and the rest, what is most worth a
-look first.
-"""
+"""Triage of answers: tables of accepted rows, and of rows to review with the most urgent first."""
 
 from __future__ import annotations
 
@@ -19,16 +17,15 @@ from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 
-CHUNK_ROWS = 50_000  # rows that are put in order at a time
+CHUNK_ROWS = 50_000  # rows that are sorted at a time
 RowNumbers = NDArray[np.int64]
 
 
 def write_triage(folder: Path, answers: AnswerTable, acceptance: Acceptance) -> tuple[int, int]:
-    """Write accepted.csv and review.csv with the table's columns and the answers; how many rows
-    each has.
+    """Write accepted.csv and review.csv; returns the number of rows in each.
 
-    In review.csv the rows come in the order in which they are worth a look; ``expected_errors`` is
-    how many errors one look is expected to mend (rows with the same text count together).
+    review.csv is sorted by ``expected_errors``, the number of errors that reviewing the row is
+    expected to correct (rows with the same text count together), highest first.
     """
     accepted, review, expected_errors = triage_rows(answers, acceptance)
     inputs = [name for name in answers.table.columns if name in answers.source_columns]
@@ -48,9 +45,7 @@ def write_triage(folder: Path, answers: AnswerTable, acceptance: Acceptance) -> 
 
 
 def write_prediction_sets(folder: Path, answers: AnswerTable, sets: PredictionSets) -> None:
-    """Write sets.csv: for every row its id, how many answers remain possible, and which; blank
-    where a row has no probabilities.
-    """
+    """Write sets.csv: id, set size and labels of every row; blank without probabilities."""
     names = list_outcomes(answers.task)
     columns = [Column("id", "text"), Column("size", "int"), Column("possible", "text")]
     write_answers(
@@ -79,9 +74,7 @@ def _list_possible_answers(
 def triage_rows(
     answers: AnswerTable, acceptance: Acceptance
 ) -> tuple[RowNumbers, RowNumbers, NDArray[np.float64]]:
-    """The numbers of the rows that are accepted, in their order; of the others, those most worth a
-    look first, and that worth.
-    """
+    """The numbers of the accepted rows, and of the others sorted by review benefit, with it."""
     codes = {rule.name: number for number, rule in acceptance.class_thresholds.items()}
     rows, confidences, off_set, classes, same = [], [], [], [], []
     texts: dict[str, int] = {}
@@ -108,9 +101,7 @@ def triage_rows(
 
 
 def _fetch_rows(answers: AnswerTable, order: RowNumbers) -> Iterator[AnsweredRow]:
-    """The rows in this order; of a long table a part at a time, so that memory does not grow with
-    it.
-    """
+    """Yield the rows in this order, in chunks, so that memory does not grow with the table."""
     for start in range(0, len(order), CHUNK_ROWS):
         part = order[start : start + CHUNK_ROWS]
         wanted = frozenset(part.tolist())

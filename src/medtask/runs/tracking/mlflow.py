@@ -1,4 +1,4 @@
-"""Runs as runs of MLflow: in a SQLite store beside them, or on a server."""
+"""Tracking with MLflow, in a SQLite store next to the runs or on a server."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from medtask.runs.tracking.tracked_run import TrackedRun
 
 STORE_FILE = "mlflow.db"
 ARTEFACT_FOLDER = "mlflow-artefacts"
-PARAMETERS_PER_CALL = 100  # MLflow's own bound
-MAX_PARAMETER_CHARACTERS = 5000  # characters of a parameter: MLflow refuses more than 6000
+PARAMETERS_PER_CALL = 100  # a limit of MLflow
+MAX_PARAMETER_CHARACTERS = 5000  # characters of a parameter: MLflow rejects more than 6000
 _KEY = "medtask.key"
 
-# MLflow asks a server that does not answer seven times more, for some four minutes.
+# By default MLflow retries an unreachable server seven times, for about four minutes.
 _RETRY_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 @dataclass(frozen=True, slots=True)
 class MlflowTracker:
-    """An MLflow store with its experiment. ``metrics_only``: see Tracker."""
+    """A tracker for one MLflow experiment. ``metrics_only``: see `Tracker`."""
 
     client: Any
     experiment_id: str
@@ -40,9 +40,7 @@ class MlflowTracker:
     metrics_only: bool = False
 
     def track(self, tracked_run: TrackedRun) -> None:
-        """One MLflow run for each of ours: told again, it gets the figures of this time beside the
-        earlier ones.
-        """
+        """Log to one MLflow run per run; logging it again adds metrics to the earlier ones."""
         from mlflow.entities import Metric, Param, RunTag
 
         with _silence_mlflow(self.store):
@@ -92,15 +90,17 @@ class MlflowTracker:
 def open_mlflow(
     uri: str, *, runs_folder: Path, experiment: str, phi: bool = False, allow_remote: bool = False
 ) -> MlflowTracker:
-    """The store at ``uri``, else at MLFLOW_TRACKING_URI, else a new one in ``runs_folder``; with
-    the experiment in it.
+    """Open the store at ``uri`` and its experiment.
 
-    Its own store lies beside the runs, because it is there that they are compared, and has their
-    owner's rights alone. Raises MissingExtra, UsageError for an address that may not be told
-    anything, StorageError for a store that cannot be opened.
+    Without ``uri``, MLFLOW_TRACKING_URI is used, or a store in ``runs_folder`` (mode 0600).
+
+    Raises:
+        MissingExtra: MLflow is not installed.
+        UsageError: The address is not valid or not allowed.
+        StorageError: The store cannot be opened.
     """
     if uri and urlsplit(uri).username:
-        # Not shown: the command line stands in the manifest, and in the shell's history.
+        # The command line is stored in the manifest and in the shell's history.
         fix = (
             "write user name and password into MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD"
@@ -115,7 +115,7 @@ def open_mlflow(
     store = (
         TrackingStore(f"MLflow at sqlite:///{file}") if file else _find_server(uri, allow_remote)
     )
-    disable_telemetry()  # before the import: what is set later, MLflow does not read
+    disable_telemetry()  # before the import: MLflow ignores later changes
     for name, value in _RETRY_SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
@@ -125,7 +125,7 @@ def open_mlflow(
         raise MissingExtra(
             "MLflow is not installed here", fix="pip install 'medtask[track]'"
         ) from error
-    # Without a place of its own, MLflow would keep files in the current folder.
+    # By default MLflow stores files in the current folder.
     location = _create_private_store(file) if file else None
     try:
         with _silence_mlflow(store):
@@ -138,7 +138,7 @@ def open_mlflow(
             )
     except (
         Exception
-    ) as error:  # whatever the store's drivers raise; their words may hold a password
+    ) as error:  # any error of the store's drivers; its message may contain a password
         fix = "start the server, or leave the address out: a store beside the runs is made"
         raise StorageError(
             f"{store.display_name} cannot be opened ({describe_error(error)})", fix=fix
@@ -169,9 +169,7 @@ def _find_server(uri: str, allow_remote: bool) -> TrackingStore:
 
 
 def _create_private_store(file: Path) -> str:
-    """The folder for a store's files, and the store, both for their owner only; SQLite takes an
-    empty file for a new database.
-    """
+    """Create the store and its file folder (mode 0600); SQLite accepts an empty file as new."""
     folder = file.parent / ARTEFACT_FOLDER
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -183,24 +181,21 @@ def _create_private_store(file: Path) -> str:
 
 
 def _accepts_files(location: str, store: TrackingStore) -> bool:
-    """Whether files go where the figures go: a server may keep them elsewhere (a bucket, say),
-    which nobody has checked.
-    """
+    """Whether files go to the checked server or disk, not elsewhere such as a bucket."""
     scheme = urlsplit(location).scheme
     return scheme == "mlflow-artifacts" if store.addresses else scheme in ("", "file")
 
 
 @contextmanager
 def _silence_mlflow(store: TrackingStore) -> Iterator[None]:
-    """MLflow's notes off standard error, its links off standard output, which is for results; and
-    no other machine within reach.
+    """Suppress MLflow's log and its links on standard output, and block other machines.
 
-    The guard knows numbers and not names: a server that is named by its name is reached without it.
+    The network guard knows addresses only, so it is off for a server given by host name.
     """
     logger = logging.getLogger("mlflow")
     before = logger.level
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # its libraries' deprecations
+        warnings.simplefilter("ignore")  # deprecations in its dependencies
         try:
             logger.setLevel(logging.ERROR)
             with (

@@ -1,4 +1,4 @@
-"""The address of a tracking server, and whether facts may be sent there."""
+"""Addresses of tracking servers, and whether data may be sent there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from medtask.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class TrackingStore:
-    """``display_name``: for people, without user name and password. ``remote``: another machine, at
-    ``addresses``. ``by_host_name``: its URL has a name in place of an address.
+    """A tracking store.
+
+    Attributes:
+        display_name: The name to show, without user name and password.
+        remote: Whether it is on another machine.
+        addresses: The IP addresses of the server.
+        by_host_name: Whether its URL has a host name instead of an address.
     """
 
     display_name: str
@@ -31,8 +36,9 @@ class TrackingStore:
 def find_tracking_store(
     url: str, *, allow_remote: bool, resolve: Callable[[str, int], Sequence[str]] = resolve_host
 ) -> TrackingStore:
-    """The server at an http(s) URL. UsageError where that is another machine and ``allow_remote``
-    is not given, or where no server can be.
+    """The server at an http(s) URL.
+
+    Raises UsageError if the URL is not valid, or the server is remote without ``allow_remote``.
     """
     parts = urlsplit(url)
     try:
@@ -51,7 +57,7 @@ def find_tracking_store(
     if not allow_remote and by_host_name and host != "localhost":
         raise _make_remote_error(
             display_name
-        )  # before its name is looked up: that, too, would leave this machine
+        )  # before the name is resolved, because a DNS query also leaves this machine
     addresses = tuple(resolve(host, port)) if by_host_name else (host,)
     scopes = set(map(classify_address, parse_addresses(addresses)))
     if AddressScope.FORBIDDEN in scopes or not scopes:
@@ -81,7 +87,7 @@ def _make_remote_error(display_name: str) -> UsageError:
 
 
 def describe_error(error: Exception) -> str:
-    """An error by its type and code, without its words."""
+    """The type and code of an error, without its message."""
     code = getattr(error, "error_code", None)
     inner = next((cause for cause in (error.__cause__, error.__context__) if cause), None)
     parts = [type(error).__name__, code if isinstance(code, str) and code.isidentifier() else None]

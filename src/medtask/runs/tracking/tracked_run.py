@@ -1,9 +1,8 @@
-"""What is told of a run or an evaluation that has finished: its facts and figures, and no text of a
-record.
+"""The facts and metrics of a finished run that tracking receives, without record text.
 
-A tracking store is read by more people than a run's folder is, and kept longer. So only what is on
-the lists below goes there: neither the tables of answers nor the report, both of which show
-records; no command line and no path of a table, which may name patients; no prompt and no example.
+More people can read a tracking store than a run folder, and it is kept longer. Only the fields
+listed below are sent: no answer tables and no report (both show records), no command line and no
+table path (which may name patients), no prompts and no examples.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-MAX_METRICS = 1000  # told of one run: what MLflow takes in one call
-MAX_NAME_CHARACTERS = 200  # characters of a figure's name
+MAX_METRICS = 1000  # per run: the maximum of one MLflow call
+MAX_NAME_CHARACTERS = 200  # characters of a metric's name
 
-# Of the manifest: what ran and on what, not what was asked of whom.
+# Manifest keys about software and hardware, not about the task's content or the records.
 _MANIFEST_KEYS = (
     *(
         "format",
@@ -43,9 +42,15 @@ _MANIFEST_KEYS = (
 class TrackedRun:
     """One finished run, evaluation or training.
 
-    ``experiment``: the task's name; ``name``: the run's. ``parameters`` do not change when the same
-    is done again, ``metrics`` may. ``documents``: by file name, JSON without record text. ``key``:
-    the same for the same run, so that it is not told twice.
+    Attributes:
+        experiment: The name of the task.
+        name: The name of the run.
+        verb: The command.
+        parameters: Facts that are equal when the same is done again.
+        metrics: Numbers, which may differ when the same is done again.
+        documents: JSON without record text, by file name.
+        folder: The name of the run folder.
+        omitted_metrics: How many metrics exceeded the limit.
     """
 
     experiment: str
@@ -71,15 +76,15 @@ class TrackedRun:
 
 @dataclass(frozen=True, slots=True)
 class TrackingRecord:
-    """What a verb has done, before it is reduced to what a tracker may receive.
+    """A finished command, before it is reduced to what a tracker may receive.
 
     Attributes:
-        verb: The verb, such as "run".
+        verb: The command, such as "run".
         task: The name of the task.
         name: The name of the run.
-        document: What the verb prints with ``--json``.
-        manifest: The manifest of the run; empty for the answers of another tool.
-        settings: Options of the verb that the manifest does not have; no path among them.
+        document: The document that the command prints with ``--json``.
+        manifest: The manifest of the run; empty for another tool's answers.
+        settings: Options of the command that the manifest does not have, without paths.
         folder: The run folder.
     """
 
@@ -95,11 +100,10 @@ class TrackingRecord:
 def build_tracked_run(
     record: TrackingRecord, *, folder: str = "", metrics_only: bool = False
 ) -> TrackedRun:
-    """Returns what a tracker receives of a record.
+    """The facts and metrics of a record that a tracker receives.
 
-    Without a manifest the answers are another tool's, whose labels nobody has declared: then, and
-    with ``metrics_only``, only metrics are sent, without those of single labels and without
-    documents.
+    Without a manifest (answers of another tool, whose labels may be record text) and with
+    ``metrics_only``, only overall metrics are kept: none of single labels, and no documents.
     """
     document, manifest = record.document, record.manifest
     metrics_only = metrics_only or not manifest
@@ -162,9 +166,7 @@ def _list_parameters(manifest: Mapping[str, Any], metrics_only: bool) -> dict[st
 
 
 def _flatten_metrics(document: Mapping[str, Any], metrics_only: bool) -> dict[str, float]:
-    """Numbers by the path of their keys; an estimate as its value, and its interval and n below
-    that.
-    """
+    """Numbers by their dotted path; an estimate by its own path, its interval and n below it."""
     found: dict[str, float] = {}
     numbers = list(_iter_numbers(document.get("metrics"), (), 2 if metrics_only else 99))
     numbers += (
@@ -176,7 +178,7 @@ def _flatten_metrics(document: Mapping[str, Any], metrics_only: bool) -> dict[st
     )
     for path, number in sorted(
         numbers, key=lambda one: len(one[0])
-    ):  # those of the whole before those of single labels
+    ):  # overall metrics before those of single labels
         name = _clean_name(".".join(path[:-1] if path[-1] == "value" else path))
         while name in found:
             name += "_"
@@ -200,7 +202,7 @@ def _iter_numbers(
 
 
 def _drop_texts(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Without sentences and places: notes name files, and what is a list may be cases."""
+    """The document's numbers only: notes name files, and lists may contain records."""
     return {
         name: inner
         for name, inner in ((name, _keep_numbers(value)) for name, value in document.items())
@@ -233,5 +235,5 @@ def _format_value(value: object) -> str:
 
 
 def _clean_name(name: str) -> str:
-    """A name that stores take: MLflow reads "/" as a folder and refuses most marks."""
+    """A valid metric name: MLflow reads "/" as a folder and rejects most punctuation."""
     return re.sub(r"[^\w\-. :]", "_", name).strip()[:MAX_NAME_CHARACTERS] or "_"

@@ -1,6 +1,4 @@
-"""The seam to experiment tracking: told once, when all is done; a store that fails does not touch
-the run.
-"""
+"""Interface to experiment tracking, called once after a run; its errors do not affect the run."""
 
 from __future__ import annotations
 
@@ -16,30 +14,30 @@ TRACKER_NAMES = ("mlflow", "weave")
 
 
 class Tracker(Protocol):
-    """A store that was seen to be there."""
+    """A tracking store that is known to be reachable."""
 
     @property
     def store(self) -> TrackingStore: ...
 
     @property
     def metrics_only(self) -> bool:
-        """Whether it may be told figures alone (see tracked.describe)."""
+        """Whether the store receives metrics only; see `build_tracked_run`."""
         ...
 
     def track(self, tracked_run: TrackedRun) -> None:
-        """Tell it, whole. May raise anything that the store's library raises."""
+        """Log a complete run. May raise any exception of the store's library."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackingResult:
-    """What became of it: ``place`` in words; ``error``: why it was not told, None if it was."""
+    """The result of logging: the ``place`` for display, and the ``error`` if it failed."""
 
     place: str
     error: str | None = None
 
     @property
     def status_line(self) -> str:
-        """For a terminal."""
+        """One line for a terminal."""
         return (
             f"tracked in {self.place}"
             if self.error is None
@@ -53,13 +51,19 @@ class TrackingResult:
 def open_tracker(
     spec: str, *, runs_folder: Path, task: str, phi: bool = False, allow_remote: bool = False
 ) -> Tracker:
-    """The store that ``--track`` names: ``mlflow``, ``mlflow:URI``, ``weave`` or
-    ``weave:ENTITY/PROJECT``. Before a run, not after.
+    """Open the store that ``--track`` names, before a run.
 
-    ``runs_folder``: the folder of the runs, where a store of their own is made. ``task``: its name,
-    under which runs stand together. ``phi``: the task says that its records are patients' (a store
-    on another machine is then told figures alone). Raises UsageError for another place or a machine
-    that was not allowed, MissingExtra, StorageError where the store cannot be opened.
+    Args:
+        spec: ``mlflow``, ``mlflow:URI``, ``weave`` or ``weave:ENTITY/PROJECT``.
+        runs_folder: The folder of the runs, in which a local store is created.
+        task: The name of the task, which groups its runs.
+        phi: Whether records are patient data; a remote store then receives metrics only.
+        allow_remote: Whether the store may be on another machine.
+
+    Raises:
+        UsageError: The store is not valid, or on another machine that is not allowed.
+        MissingExtra: The store's library is not installed.
+        StorageError: The store cannot be opened.
     """
     name, _, address = spec.partition(":")
     if name == "mlflow":
@@ -78,16 +82,13 @@ def open_tracker(
 
 
 def log_run(tracker: Tracker, record: TrackingRecord) -> TrackingResult:
-    """Sends a record to a tracker.
-
-    Errors are returned, not raised, because the work itself is complete.
-    """
+    """Send a record to a tracker. Errors are returned, not raised, because the work is complete."""
     sends_folder = record.folder and not tracker.store.remote
     folder = str(record.folder.resolve()) if record.folder and sends_folder else ""
     try:
         tracker.track(build_tracked_run(record, folder=folder, metrics_only=tracker.metrics_only))
     except (
         Exception
-    ) as error:  # a store may fail in any way; its words may hold passwords and are not shown
+    ) as error:  # any error of the store; its message may contain passwords and is not shown
         return TrackingResult(tracker.store.display_name, describe_error(error))
     return TrackingResult(tracker.store.display_name)

@@ -1,4 +1,4 @@
-"""Runs as calls of W&B Weave: one call each, its inputs the facts and its output the figures."""
+"""Tracking with W&B Weave: one call per run, with facts as inputs and metrics as output."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from medtask.runs.tracking.tracked_run import TrackedRun
 CLOUD_URL = "https://api.wandb.ai"
 CLOUD_TRACES_URL = "https://trace.wandb.ai"
 
-# Weave is told these facts and nothing of its own accord: no code, no machine, no patched
-# libraries, no copies on disk. privacy.SWITCHES keeps it shut; it is opened for the moments in
-# which it is told something.
+# Weave must send nothing but these facts: no code, no system information, no patched libraries, no
+# copies on disk. medtask.privacy disables it; it is enabled only while a run is logged.
 _WEAVE_SETTINGS = {
     "WEAVE_DISABLED": "false",
     "WANDB_MODE": "online",
@@ -43,8 +42,9 @@ _WEAVE_SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class WeaveTracker:
-    """A Weave project. ``server_variables``: the environment variables that lead there.
-    ``metrics_only``: see Tracker.
+    """A tracker for one Weave project. ``metrics_only``: see `Tracker`.
+
+    ``server_variables`` are the environment variables that select the server.
     """
 
     project: str
@@ -54,9 +54,7 @@ class WeaveTracker:
     metrics_only: bool = False
 
     def track(self, tracked_run: TrackedRun) -> None:
-        """One call for each time that it is told; read back, because Weave sends in the background
-        and swallows what fails.
-        """
+        """Log one call and read it back, because Weave sends in the background and hides errors."""
         import weave
 
         with self.connect():
@@ -88,9 +86,7 @@ class WeaveTracker:
 
     @contextmanager
     def connect(self) -> Iterator[None]:
-        """Weave's switches open and its servers named, for the length of the block; no other
-        machine within reach.
-        """
+        """Enable Weave with its servers within the block, and block all other machines."""
         settings = {**_WEAVE_SETTINGS, **self.server_variables}
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
@@ -104,7 +100,7 @@ class WeaveTracker:
                 warnings.catch_warnings(),
                 redirect_stdout(io.StringIO()),
                 guard,
-            ):  # standard output is for results
+            ):  # standard output is reserved for results
                 warnings.simplefilter("ignore")
                 yield
         finally:
@@ -118,12 +114,14 @@ class WeaveTracker:
 def open_weave(
     address: str, *, task: str, phi: bool = False, allow_remote: bool = False
 ) -> WeaveTracker:
-    """The project ``ENTITY/PROJECT``; without one, the task's name below WANDB_ENTITY. The server
-    is WANDB_BASE_URL's, else W&B's own.
+    """Open the project ``ENTITY/PROJECT``; by default the task's name below WANDB_ENTITY.
 
-    Raises UsageError where it is not settled whose project it is, where WANDB_API_KEY is not set,
-    or for a machine that was not allowed; MissingExtra; StorageError where the server does not open
-    the project.
+    The server is that of WANDB_BASE_URL, or W&B's cloud.
+
+    Raises:
+        UsageError: The entity or WANDB_API_KEY is missing, or the machine is not allowed.
+        MissingExtra: Weave is not installed.
+        StorageError: The server does not open the project.
     """
     entity, _, project = (
         address.rpartition("/")
@@ -177,7 +175,7 @@ def _check_connection(tracker: WeaveTracker) -> None:
             weave.finish()
     except (
         Exception
-    ) as error:  # whatever its server and libraries raise; their words may hold a key
+    ) as error:  # any error of the server or libraries; its message may contain a key
         fix = "check WANDB_BASE_URL, WANDB_API_KEY and the project's name"
         raise StorageError(
             f"{tracker.store.display_name} cannot be opened ({describe_error(error)})", fix=fix
