@@ -130,13 +130,11 @@ class AnswerTable:
                 )
 
     def _open_ledger(self) -> Ledger | None:
-        """Open the ledger: off-set mass, thoughts, earlier passes and costs are stored only there."""
+        """Open the ledger, the only place of off-set mass, thoughts, earlier passes and costs."""
         path = self.folder / "ledger.db" if self.folder else None
         if path is None or not path.exists():
             return None
-        with suppress(
-            StorageError
-        ):  # for example another user's run, which is readable but not writable
+        with suppress(StorageError):  # e.g. another user's run: readable, not writable
             return Ledger(path, self.task.outcomes)
         return None
 
@@ -168,7 +166,7 @@ class AnswerTable:
 
 
 def _add_details(answer: Answer, stored: Answer) -> Answer:
-    """The answer from the tables (after thresholds and calibration) with details from the ledger."""
+    """The answer from the tables (after thresholds and calibration), with the ledger's details."""
     decided: Any = {
         name: getattr(answer, name)
         for name in ("status", "value", "confidence", "probabilities", "uncalibrated", "reason")

@@ -57,7 +57,7 @@ class AnswerArrays:
 
 @dataclass(frozen=True, slots=True)
 class AuditSample:
-    """A sample of ``drawn_rows`` of ``rows`` rows; ``labelled_rows`` of them have a label so far."""
+    """A sample of ``drawn_rows`` of ``rows`` rows; ``labelled_rows`` of them have a label."""
 
     folder: Path
     rows: int
@@ -105,7 +105,7 @@ def draw_audit_sample(
 
 
 def read_audit_sample(folder: Path) -> AuditSample | None:
-    """The sample in ``folder``; None if there is none. Raises InputError if its plan is not valid."""
+    """The sample in ``folder``; None if not found. Raises InputError if its plan is not valid."""
     if not (folder / PLAN_FILE).exists():
         return None
     plan = _read_plan(folder)["plan"]

@@ -45,7 +45,7 @@ def open_runs_folder(task: Task) -> Path:
 
 
 def find_run(runs_folder: Path, identity: Mapping[str, str]) -> Path | None:
-    """The newest run in ``runs_folder`` of exactly this task, model and table; None if not found."""
+    """The newest run in ``runs_folder`` of this task, model and table; None if not found."""
     found = []
     for candidate in runs_folder.iterdir():
         with suppress(StorageError):  # a run that cannot be read cannot be resumed
