@@ -1,20 +1,19 @@
-"""Every error that medtask raises on purpose, each with its remedy.
+"""The exceptions of medtask, each with its remedy.
 
-    MedtaskError                what happened; .fix: what to do about it; .exit_code: what a shell
-    sees
-      UsageError            2   the command or the call asks for something that cannot be
-      InputError            4   a task, a table or a gold column is wrong
+    MedtaskError                what happened; .fix: the remedy; .exit_code: for a shell
+      UsageError            2   the command or the call is not valid
+      InputError            4   a task, a table or a gold column is not valid
         TaskFaults          4   all faults of one task file, each with its line
         TableError          4   a table cannot be read, or not without losing rows
       EngineError           5   the model cannot answer
-        ModelNotFound       5   no such model here, or it may not be fetched
+        ModelNotFound       5   the model is not found, or may not be downloaded
         MissingExtra        5   an optional package is not installed
         ModelTooLarge       5   the model does not fit into the memory that it may use
-      RunLocked             6   another process works on the same run folder
-      StorageError          7   the disk is full, read-only or gone
+      RunLocked             6   another process uses the same run folder
+      StorageError          7   the disk is full, read-only or not available
       RunMismatch           8   the run folder belongs to another task, model or table
 
-No message carries text of a record: messages end up in terminals, logs and tickets.
+Messages contain no record text, because they end up in terminals, logs and tickets.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 
 
 class MedtaskError(Exception):
-    """The message is one sentence; ``fix`` is one sentence about what to do."""
+    """Base class of all medtask errors: a message of one sentence, and a remedy in ``fix``."""
 
     exit_code = 1
 
@@ -43,14 +42,14 @@ class InputError(MedtaskError):
 
 @dataclass(frozen=True, slots=True)
 class TaskFault:
-    """One fault of a task file. ``line`` is 1-based; None where no line can be named."""
+    """One fault of a task file. ``line`` is 1-based; None if the line is unknown."""
 
     line: int | None
     message: str
 
 
 class TaskFaults(InputError):
-    """All faults of one task file at once, in the order of their lines."""
+    """All faults of one task file, sorted by line."""
 
     def __init__(self, source: str, faults: Sequence[TaskFault]) -> None:
         self.source = source

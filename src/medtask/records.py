@@ -8,16 +8,16 @@ from enum import StrEnum
 from string import ascii_uppercase
 from typing import Literal
 
-# What an answer can be: one label, one option's letter or a text; several labels or letters; or a
-# record's fields.
+# The value of an answer: a label, an option's letter or a text; several labels or letters; or an
+# object of fields.
 Value = str | tuple[str, ...] | Mapping[str, object]
 
-LETTERS = tuple(ascii_uppercase)  # what the options of a row are called, in their order
+LETTERS = tuple(ascii_uppercase)  # names of a row's options, in order
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a table. ``group`` (a patient, say) keeps rows together that must not be split."""
+    """One row of a table. Rows with the same ``group`` (such as a patient) are never split."""
 
     id: str
     fields: Mapping[str, object]
@@ -35,7 +35,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a candidate means, for engines that read no chat (encoders, TF-IDF)."""
+    """The meaning of a candidate, for engines that do not read chat (encoders, TF-IDF)."""
 
     name: str
     definition: str = ""
@@ -48,12 +48,12 @@ class Branch:
     Attributes:
         prefix: The beginning of the model's turn, before any candidate.
         candidates: The continuations.
-        ask: Text added to the last user turn, for this branch alone.
-        weigh: "set" for the probability of each candidate among all of them, each closed by the
-            end of the turn; "text" for the log-likelihood of each candidate's own tokens over the
-            whole vocabulary.
-        descriptions: What each candidate means. A single one is what the branch asks about: the
-            first candidate is yes, the second no.
+        ask: Text added to the last user turn, for this branch only.
+        weigh: "set" for the probability of each candidate among all of them, each followed by the
+            end of the turn; "text" for the log-likelihood of each candidate's tokens over the whole
+            vocabulary.
+        descriptions: The meaning of each candidate. A single description is what the branch asks
+            about: the first candidate is yes, the second no.
     """
 
     prefix: str
@@ -65,7 +65,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One of a row's own answers. ``letter`` is its name, A to Z."""
+    """One of a row's options. ``letter`` is its name, A to Z."""
 
     letter: str
     text: str
@@ -76,13 +76,13 @@ class Prompt:
     """One question to an engine.
 
     Attributes:
-        record_id: The record it is about.
+        record_id: The id of the record.
         messages: Chat turns.
-        branches: What is scored; empty where the model writes.
-        text: The bare input, for engines that read no chat (encoders, TF-IDF).
-        options: The row's own options.
-        thoughts: The model's reasoning; None where it was not asked to think.
-        partial_response: What the model's turn holds so far, after the thoughts.
+        branches: The branches to score; empty if the model generates text.
+        text: The bare input, for engines that do not read chat (encoders, TF-IDF).
+        options: The row's options.
+        thoughts: The model's reasoning; None without reasoning.
+        partial_response: The model's turn so far, after the thoughts.
     """
 
     record_id: str
@@ -101,12 +101,11 @@ class BranchScores:
     Attributes:
         logprobs: Natural logarithms, one per candidate. Their exponentials sum to 1 within
             ``slack``; with weigh "text" they are log-likelihoods, at most 0.
-        off_set: The probability, at the first token, of anything outside the set; None where it is
-            not known.
-        slack: Proven bound on the error of any of the probabilities, because branchings of
-            negligible probability were not read.
-        choice_only: Whether the engine chose a candidate without probabilities; its logarithm is
-            0, the others' minus infinity.
+        off_set: The probability of any first token outside the set; None if unknown.
+        slack: Proven bound on the error of each probability, because continuations of negligible
+            probability were not evaluated.
+        choice_only: Whether the engine chose a candidate without probabilities; its logarithm is 0,
+            the others' minus infinity.
     """
 
     logprobs: tuple[float, ...]
@@ -117,10 +116,14 @@ class BranchScores:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """An engine's result for a prompt with branches: one BranchScores per branch, and its cost.
+    """An engine's result for a prompt with branches.
 
-    ``tokens_read`` went through the model for this prompt, ``tokens_reused`` came from a cache.
-    ``ms``: this prompt's part of the time, in milliseconds.
+    Attributes:
+        record_id: The id of the record.
+        branches: The scores of each branch.
+        tokens_read: Tokens that the model processed for this prompt.
+        tokens_reused: Tokens taken from a cache.
+        ms: This prompt's share of the time, in milliseconds.
     """
 
     record_id: str
@@ -132,15 +135,20 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How an engine is to write: up to ``max_tokens``, or one of ``stop`` (which is not part of the
-    text), or its own end.
+    """Limits and sampling parameters of text generation.
 
-    ``temperature`` 0 takes the likeliest token always; above it tokens are drawn, repeatably from
-    ``seed`` and the record's id. ``top_p``: only from the likeliest tokens with so much probability
-    together. ``schema``: a JSON schema that the text must satisfy; a string with ``"quote": true``
-    must stand in the prompt's ``text``, letter by letter. ``think``: thoughts are wanted, between
-    the model family's own markers, and nothing else. ``stop_repetition``: whether to stop text that
-    repeats itself. ``deadline_s``: seconds after which a row is stopped.
+    Attributes:
+        max_tokens: The maximum number of tokens.
+        stop: Texts that end generation; they are not part of the result.
+        temperature: 0 for greedy decoding; above 0, tokens are sampled reproducibly from ``seed``
+            and the record's id.
+        top_p: Sample only from the most probable tokens with this total probability.
+        seed: The seed of sampling.
+        schema: A JSON schema that the text must satisfy. A string with ``"quote": true`` must be a
+            verbatim part of the prompt's ``text``.
+        think: Generate only thoughts, between the markers of the model family.
+        stop_repetition: Stop text that repeats itself.
+        deadline_s: The time limit per row, in seconds.
     """
 
     max_tokens: int
@@ -156,12 +164,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What an engine wrote for one prompt. ``finish_reason``: at its own end or a stop text
-    ("stop"), or why before that.
+    """The text that an engine generated for one prompt.
 
-    ``logprob``: sum of the tokens' natural log-probabilities, before temperature and constraint;
-    ``tokens`` of them. ``tokens_read``, ``tokens_reused`` and ``ms``: see Scores; ``tokens_read``
-    includes those that were written.
+    Attributes:
+        record_id: The id of the record.
+        text: The generated text.
+        finish_reason: "stop" at the end of the turn or a stop text; else why it was cut off.
+        logprob: Sum of the tokens' natural log-probabilities, before temperature and constraint.
+        tokens: Number of generated tokens.
+        tokens_read: Tokens that the model processed, including generated ones.
+        tokens_reused: Tokens taken from a cache.
+        ms: This prompt's share of the time, in milliseconds.
     """
 
     record_id: str
@@ -192,9 +205,9 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A row that could not be asked, or whose answer cannot be used.
+    """Why a row could not be asked, or its answer cannot be used.
 
-    ``reason`` has no text of the record.
+    ``reason`` contains no record text.
     """
 
     record_id: str
@@ -225,14 +238,25 @@ class PassStep:
 class Answer:
     """The answer for one record.
 
-    ``value``: see Value; None where there is none. ``confidence``: probability of ``value``, in [0,
-    1]; None where there is no value, or none that has a probability (free text). ``probabilities``:
-    of every outcome that is scored (labels, letters, ``field=value``); of one label, or one option,
-    they sum to 1; of several each is the probability that it applies. ``uncalibrated``: the model's
-    own, where these are calibrated. ``off_set`` and ``slack``: see BranchScores. ``text``: what the
-    model wrote, where it wrote. ``thoughts``: what it thought before. ``quotes``: by field.
-    ``steps``: the answers of earlier passes, in their order. ``ms``: this row's share of the time
-    spent, in milliseconds.
+    Attributes:
+        record_id: The id of the record.
+        status: The status of the row.
+        value: The value (see `Value`); None without an answer.
+        confidence: The probability of ``value``, in [0, 1]; None without a value, or for free text.
+        probabilities: By outcome (label, letter or ``field=value``). For a single label or option
+            they sum to 1; for several, each is the probability that it applies.
+        off_set: See `BranchScores`.
+        slack: See `BranchScores`.
+        text: The text that the model generated, if any.
+        thoughts: The reasoning before it.
+        quotes: Quotes by field.
+        reason: Why there is no value, or why a person should review it.
+        pass_name: The pass that gave the answer.
+        steps: The answers of earlier passes, in order.
+        ms: This row's share of the time, in milliseconds.
+        tokens_read: Tokens that the models processed for this row.
+        tokens_reused: Tokens taken from a cache.
+        uncalibrated: The model's probabilities, if ``probabilities`` are calibrated.
     """
 
     record_id: str
@@ -255,5 +279,5 @@ class Answer:
 
 
 def comparable_value(status: Status, value: Value | None, abstain_name: str | None) -> Value | None:
-    """The value of an answer for comparisons: of an abstention its name; None without an answer."""
+    """The value for comparisons: the name of an abstention, None without an answer."""
     return abstain_name if status is Status.ABSTAINED else value

@@ -1,7 +1,7 @@
-"""A scikit-learn classifier of texts with medtask's prompts, trainings and probabilities.
+"""A scikit-learn text classifier with medtask's prompts, training and probabilities.
 
-classifier = MedtaskClassifier(model="google/gemma-2-2b-it", method="lora")
-classifier.fit(texts, labels).predict_proba(more_texts)
+classifier = MedtaskClassifier(model="google/gemma-2-2b-it", method="lora") classifier.fit(texts,
+labels).predict_proba(more_texts)
 """
 
 from __future__ import annotations
@@ -162,8 +162,9 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
-        """The most likely label of each text [texts]; where y was a table, a table of 0 and 1
-        [texts, classes] by a threshold of 0.5.
+        """The most probable label of each text [texts].
+
+        If y was a table, returns a table of 0 and 1 [texts, classes] with a threshold of 0.5.
         """
         probabilities = self.predict_proba(X)
         if self.multilabel_:
@@ -173,7 +174,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        # Not one_d_array, by which scikit-learn means arrays of numbers.
+        # Not the tag one_d_array, which means numeric arrays in scikit-learn.
         tags.input_tags.string = True
         tags.classifier_tags.multi_label = True
         return tags

@@ -1,4 +1,4 @@
-"""A question put to an engine: thoughts where the task asks for them, then the kind's steps."""
+"""Prompting an engine: optional reasoning, then the steps of the task's kind."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX
 from medtask.records import Fault, Limits, Prompt
 from medtask.tasks.task import Reasoning, Task
 
-# Prompts that are written together. The composition of a batch can change the last digits of
-# numbers, so a resumed run writes a whole batch again unless all of it is in the ledger.
+# Prompts that are generated together. The composition of a batch can change the last digits of
+# numbers, so a resumed run repeats a whole batch unless all of it is in the ledger.
 GENERATION_BATCH = 64
 
 
 def ask_prompts(
     task: Task, engine: Engine, prompts: Sequence[Prompt], cached: Collection[str] = ()
 ) -> Iterator[EngineOutput | Fault]:
-    """Ask each prompt of the task that is not ``cached``, once; results come in any order.
+    """Ask each prompt of the task that is not ``cached`` once; results come in any order.
 
-    ``cached``: ids of records, see Engine.score.
+    ``cached`` holds ids of records; see `Engine.score`.
 
     Raises:
-        EngineError: The engine cannot do what the task's kind needs.
+        EngineError: The engine does not support the task's kind.
     """
     check_engine(task, engine)
     if task.reasoning is None and not task.kind_spec.generated:
@@ -45,12 +45,12 @@ def ask_prompts(
 
 
 def check_engine(task: Task, engine: Engine) -> None:
-    """Check that an engine can answer a task; its further passes are not checked.
+    """Check that an engine can answer a task; further passes are not checked.
 
     Raises:
-        EngineError: The engine cannot do what the task's kind needs.
+        EngineError: The engine does not support the task's kind.
         InputError: The task needs more tokens than the model's context has.
-        UsageError: The task's data may not leave this machine, and the engine is elsewhere.
+        UsageError: The task's data may not leave this machine, and the engine is remote.
     """
     if task.phi and engine.info.remote:
         raise UsageError(
@@ -80,7 +80,7 @@ def check_engine(task: Task, engine: Engine) -> None:
 
 
 def _make_batches(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
-    """Batches of prompts that share their examples where possible, since those share a prefix."""
+    """Batches of prompts with equal examples where possible, because these share a prefix."""
     groups: dict[object, list[Prompt]] = {}
     for prompt in prompts:
         groups.setdefault(prompt.messages[:-1], []).append(prompt)
@@ -101,7 +101,7 @@ def _ask_batch(
 def _generate_thoughts(
     engine: Engine, outputs: dict[str, EngineOutput], reasoning: Reasoning
 ) -> None:
-    """Add the model's thoughts to each prompt; without room or time for them there are none."""
+    """Add the model's thoughts to each prompt; none if the context or the time is too short."""
     limits = Limits(reasoning.budget, think=True, deadline_s=reasoning.deadline_s)
     results = engine.generate(list_prompts(outputs), limits)
     for result in require_one_each(results, list_prompts(outputs)):

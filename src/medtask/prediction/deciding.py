@@ -1,4 +1,4 @@
-"""From an engine's output to an answer: an allowed value or none, never an invented one."""
+"""Decisions: an engine's output becomes an answer that is a valid value or none."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from medtask.tasks.task import ScoredField, Task
 
 
 def decide_answer(task: Task, record_id: str, output: EngineOutput | Fault) -> Answer:
-    """The answer that an engine's output, or a fault in its place, means for one record.
+    """The answer for one record from an engine's output or fault.
 
-    The likeliest candidate wins, the earlier one on a tie; of several labels or options all that
-    reach their thresholds. A record whose scores are NaN or all infinite fails: it gets no value.
+    The most probable candidate is chosen, the earlier one on a tie; of several labels or options,
+    all that reach their thresholds. If scores are NaN or all infinite, the record fails without a
+    value.
 
     Raises:
-        EngineError: The engine scored other candidates than asked.
+        EngineError: The engine scored other candidates than requested.
     """
     if isinstance(output, Fault):
         return Answer(record_id, output.status, reason=output.reason)
@@ -40,19 +41,19 @@ def decide_answer(task: Task, record_id: str, output: EngineOutput | Fault) -> A
 def to_probabilities(
     task: Task, prompt: Prompt, scores: Scores, fields: Sequence[ScoredField] = ()
 ) -> Probabilities | None:
-    """The probabilities of a prompt's outcomes: see `KindPrediction.to_probabilities`."""
+    """The probabilities of a prompt's outcomes; see `KindPrediction.to_probabilities`."""
     return get_kind_prediction(task).to_probabilities(prompt, scores, fields)
 
 
 def decide_from_probabilities(
     task: Task, record_id: str, probabilities: Probabilities | None
 ) -> Answer:
-    """The answer that probabilities mean: see `KindPrediction.decide_from_probabilities`."""
+    """The answer from probabilities; see `KindPrediction.decide_from_probabilities`."""
     return get_kind_prediction(task).decide_from_probabilities(record_id, probabilities)
 
 
 def apply_thresholds(task: Task, answer: Answer, thresholds: Mapping[str, float]) -> Answer:
-    """An answer decided again by other thresholds; unchanged where there are none to apply."""
+    """An answer decided again with other thresholds; unchanged for kinds without thresholds."""
     if answer.probabilities is None or answer.value is None:
         return answer
     adjusted = get_kind_prediction(task).replace_thresholds(thresholds)
@@ -60,9 +61,9 @@ def apply_thresholds(task: Task, answer: Answer, thresholds: Mapping[str, float]
 
 
 def apply_probabilities(task: Task, answer: Answer, probabilities: OutcomeProbabilities) -> Answer:
-    """An answer of a scored kind decided again by other probabilities, such as calibrated ones.
+    """An answer of a scored kind decided again with other probabilities, such as calibrated ones.
 
-    One without probabilities, or of a pass that asked about other outcomes, is unchanged.
+    It is unchanged without probabilities, or if its pass covered other outcomes.
     """
     if (
         task.kind_spec.generated
@@ -77,7 +78,7 @@ def _redecide(task: Task, answer: Answer, probabilities: OutcomeProbabilities) -
     decided = decide_from_probabilities(
         task, answer.record_id, Probabilities(probabilities, answer.off_set, answer.slack)
     )
-    # Other parts of the reason (that a record was read in parts, say) are kept.
+    # Other parts of the reason are kept, such as the note that a record was read in parts.
     earlier_reason = (
         describe_abstention(max(answer.probabilities.values()))
         if answer.status is Status.ABSTAINED and answer.probabilities

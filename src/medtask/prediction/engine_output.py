@@ -1,4 +1,4 @@
-"""Everything an engine returned for a prompt, and the steps that every kind shares."""
+"""The output of an engine for one prompt, and the steps that all kinds share."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ _PROTOCOL_FIX = "report this: an engine must give exactly one result per prompt"
 
 @dataclass(frozen=True, slots=True)
 class EngineOutput:
-    """Everything that an engine returned for one prompt.
+    """The output of an engine for one prompt.
 
     Attributes:
-        prompt: As it was asked last, with thoughts and branches.
-        scores: Of the prompt's branches.
-        text: What was written; ``last_section`` is its last section.
-        finish_reason: Why writing ended (see Generated).
-        fields: Of kind ``fields``, those that the prompt's branches ask about.
-        notes: What did not go as the task asks.
+        prompt: The prompt as asked last, with thoughts and branches.
+        scores: The scores of the prompt's branches.
+        text: The generated text.
+        last_section: The last section of the generated text.
+        finish_reason: Why generation ended (see `Generated`).
+        fields: For kind ``fields``, the fields of the prompt's branches.
+        notes: Deviations from the task, such as missing thoughts.
+        ms: Time, in milliseconds.
+        tokens_read: Tokens that the model processed.
+        tokens_reused: Tokens taken from a cache.
     """
 
     prompt: Prompt
@@ -40,7 +44,7 @@ class EngineOutput:
     tokens_reused: int = 0
 
     def add_output(self, result: Scores | Generated) -> EngineOutput:
-        """The same with one more result of the engine; costs add up."""
+        """A copy with one more result of the engine; costs are summed."""
         return replace(
             self,
             scores=result if isinstance(result, Scores) else self.scores,
@@ -50,19 +54,19 @@ class EngineOutput:
         )
 
     def add_note(self, text: str) -> EngineOutput:
-        """The same with one more note."""
+        """A copy with one more note."""
         return replace(self, notes=(*self.notes, text))
 
 
 def list_prompts(outputs: dict[str, EngineOutput]) -> list[Prompt]:
-    """The prompts of the outputs, in their order."""
+    """The prompts of the outputs, in order."""
     return [output.prompt for output in outputs.values()]
 
 
 def score_prompts(
     engine: Engine, outputs: dict[str, EngineOutput]
 ) -> Iterator[EngineOutput | Fault]:
-    """Score the outputs' prompts; those too long with their thoughts are scored without."""
+    """Score the outputs' prompts; those too long with thoughts are scored without them."""
     retried: dict[str, EngineOutput] = {}
     for result in require_one_each(engine.score(list_prompts(outputs)), list_prompts(outputs)):
         before = outputs[result.record_id]
@@ -83,7 +87,7 @@ def score_prompts(
 def require_one_each(
     results: Iterator[OutputT], prompts: Sequence[Prompt], cached: Collection[str] = ()
 ) -> Iterator[OutputT]:
-    """The results for prompts that are not cached; EngineError unless there is one for each."""
+    """Yield the results of uncached prompts. Raises EngineError unless each has exactly one."""
     missing = {prompt.record_id for prompt in prompts} - set(cached)
     for result in results:
         if result.record_id in missing:

@@ -1,4 +1,4 @@
-"""The JSON object that a model wrote: parsed, with branches for its enums, and its quotes."""
+"""JSON objects written by a model: parsing, branches for their enums, and quotes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def parse_object(text: str) -> dict[str, Any] | None:
 def build_field_branches(
     spec: Fields, value: Mapping[str, Any]
 ) -> list[tuple[ScoredField, Branch]]:
-    """For each enum and boolean field of what was written, its values as candidates behind
-    everything written before it.
+    """The enum and boolean fields of a written object, each with a branch over its values.
 
-    Fields of an object that is null are left out.
+    The prefix of a branch is everything written before the value. Fields in a null object are
+    omitted.
     """
     found = []
     for field in spec.scored:
@@ -39,11 +39,11 @@ def build_field_branches(
 
 
 def find_outcome(field: ScoredField, value: Mapping[str, Any]) -> str:
-    """The name (see ScoredField.outcomes) of what was written into a field."""
+    """The outcome (see `ScoredField.outcomes`) of a written field value."""
     inner: Any = value
     for key in field.path:
         inner = inner[key]
-    # In Python True == 1, in JSON not.
+    # True == 1 in Python, but not in JSON.
     return next(
         name
         for name, outcome in zip(field.outcomes, field.values, strict=True)
@@ -54,8 +54,9 @@ def find_outcome(field: ScoredField, value: Mapping[str, Any]) -> str:
 def extract_quotes(
     spec: Fields, value: Mapping[str, Any], text: str
 ) -> tuple[dict[str, Any], dict[str, Quote], list[str]]:
-    """What was written without its quotes; the quotes by field (dotted path); the fields whose
-    quote is not in ``text``.
+    """The object without its quotes, the quotes by dotted path, and the fields with a wrong quote.
+
+    A quote is wrong if it is not in ``text``.
     """
     unquoted = json.loads(json.dumps(value))
     quotes: dict[str, Quote] = {}

@@ -1,7 +1,7 @@
-"""The records that a judge is asked about, and judgements from its answers.
+"""Records for a judge, and judgements from its answers.
 
-A judge is a task whose labels are the grades. A failed judgement keeps its status and reason and
-has no grade.
+A judge is a task whose labels are the grades. A failed judgement has a status and a reason, but no
+grade.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ NO_REFERENCE = "there is no reference to judge it by"
 
 @dataclass(frozen=True, slots=True)
 class JudgeCase:
-    """One answer that is to be judged. ``row`` counts from 1; texts are "" where there are none.
-    ``alternative``: another answer to the same question, with which it is compared.
-    """
+    """One answer to judge, or to compare with ``alternative``; missing texts are ""."""
 
     row: int
     record_id: str
@@ -40,13 +38,13 @@ class Judgement:
     """The judgement of one answer.
 
     Attributes:
-        case: What was judged.
-        status: OK or REVIEW with a grade; EMPTY_INPUT for what was not asked; else why it failed.
-        grade: The likeliest, by name.
-        expected_grade: The mean of the grades' numbers, weighted by their probabilities; None
-            without probabilities.
+        case: The judged answer.
+        status: OK or REVIEW with a grade; EMPTY_INPUT if the judge was not asked; else the failure.
+        grade: The name of the most probable grade.
+        expected_grade: The mean of the grades' points, weighted by probability; None without
+            probabilities.
         confidence: The probability of ``grade``.
-        reason: Why a person should look at it, or why there is no grade.
+        reason: Why a person should review it, or why there is no grade.
     """
 
     case: JudgeCase
@@ -61,10 +59,15 @@ class Judgement:
 class PairwiseJudgement:
     """Which of two answers a judge prefers when it is asked in both orders.
 
-    ``winner``: "answer" or "rival"; "tie" where the orders disagree (``winning_position`` decided
-    then) or the texts are the same; None where a judgement failed. ``winning_position``: of answers
-    that won by their position alone, the position that won. ``preference``: the mean
-    probability, of both orders, that ``case.answer`` is better; None where it is not known.
+    Attributes:
+        case: The compared answers.
+        status: The status, as in `Judgement`.
+        winner: "answer" or "rival" (the alternative); "tie" if the orders disagree or the texts are
+            equal; None if a judgement failed.
+        winning_position: The preferred position, if the orders disagree.
+        preference: The mean probability over both orders that ``case.answer`` is better; None if
+            unknown.
+        reason: Why there is no winner.
     """
 
     case: JudgeCase
@@ -76,7 +79,7 @@ class PairwiseJudgement:
 
 
 def build_grading_records(rubric: Rubric, cases: Iterable[JudgeCase]) -> Iterator[Record]:
-    """The rows of ``rubric.grading_task``: one for each case that can be judged."""
+    """Records for `make_grading_task`: one for each case that can be judged."""
     for case in cases:
         if not _find_missing_input(rubric, case):
             yield make_grading_record(
@@ -91,9 +94,7 @@ def build_grading_records(rubric: Rubric, cases: Iterable[JudgeCase]) -> Iterato
 def parse_judgements(
     rubric: Rubric, cases: Iterable[JudgeCase], answers: Iterable[Answer]
 ) -> Iterator[Judgement]:
-    """One judgement per case, from the same cases and the answers to ``list_gradings``, in its
-    order.
-    """
+    """One judgement per case, from the answers to `build_grading_records` of the same cases."""
     remaining = iter(answers)
     points = {grade.name: grade.points for grade in rubric.grades}
     for case in cases:
@@ -116,9 +117,7 @@ def parse_judgements(
 
 
 def build_comparison_records(rubric: Rubric, cases: Iterable[JudgeCase]) -> Iterator[Record]:
-    """The rows of ``rubric.comparing_task``: two for each case that can be judged, the second with
-    the answers swapped.
-    """
+    """Records for `make_comparison_task`: two per case, the second with answers swapped."""
     for case in cases:
         if not _find_missing_input(rubric, case, paired=True) and not _are_same_answers(case):
             shared = {
@@ -137,9 +136,7 @@ def build_comparison_records(rubric: Rubric, cases: Iterable[JudgeCase]) -> Iter
 def parse_pairwise_judgements(
     rubric: Rubric, cases: Iterable[JudgeCase], answers: Iterable[Answer]
 ) -> Iterator[PairwiseJudgement]:
-    """One verdict per case, from the same cases and the answers to ``list_comparisons``, in its
-    order.
-    """
+    """One judgement per case, from the answers to `build_comparison_records` of the same cases."""
     remaining = iter(answers)
     for case in cases:
         if missing_input := _find_missing_input(rubric, case, paired=True):
@@ -176,9 +173,7 @@ def _combine_orders(case: JudgeCase, plain: Answer, swapped: Answer) -> Pairwise
 
 
 def _find_missing_input(rubric: Rubric, case: JudgeCase, *, paired: bool = False) -> str | None:
-    """Why a case cannot be judged. An empty reference shown to a judge would be one to which
-    nothing compares well.
-    """
+    """Why a case cannot be judged; with an empty reference, a judge would reject every answer."""
     if not case.answer or (paired and not case.alternative):
         return NO_ANSWER
     return NO_REFERENCE if rubric.reference and not case.reference else None
@@ -193,7 +188,7 @@ def _are_same_answers(case: JudgeCase) -> bool:
 
 
 def check_judge_engine(engine: Engine) -> None:
-    """EngineError where an engine does not read what a judge is asked."""
+    """Raise EngineError if an engine does not read instructions."""
     if not engine.info.traits.reads_instructions:
         raise EngineError(
             f"{engine.info.title} does not read instructions, so it cannot judge",

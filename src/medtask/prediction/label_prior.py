@@ -1,4 +1,4 @@
-"""What a model answers without content: its own preference among labels, or among letters."""
+"""The prior of a model over labels or letters, measured on content-free inputs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Task
 
-# The three of Zhao et al. 2021, "Calibrate Before Use" (ICML): their mean is steadier than any of
-# them.
+# The three inputs of Zhao et al. 2021, "Calibrate Before Use" (ICML): their mean is more stable
+# than any one of them.
 CONTENT_FREE_INPUTS = ("N/A", "", "[MASK]")
 OPTION_COUNT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LabelPrior:
-    """A model's preference among labels or letters.
+    """A model's prior over labels or letters.
 
-    ``probabilities``: of each label or letter, the mean of ``by_input``, which holds those for each
-    content-free input. They sum to 1 where exactly one applies.
+    Attributes:
+        probabilities: The mean of ``by_input``, by label or letter; they sum to 1 if exactly one
+            applies.
+        by_input: The probabilities for each content-free input.
     """
 
     probabilities: OutcomeProbabilities
@@ -35,13 +37,13 @@ class LabelPrior:
 
 
 def measure_prior(task: Task, engine: Engine, *, option_count: int = OPTION_COUNT) -> LabelPrior:
-    """Score the task's prompt with content-free inputs in place of a record's text.
+    """Score the task's prompt with content-free inputs instead of a record's text.
 
-    Of kind ``choice`` the letters are scored; the options' texts are content-free too and stand at
-    every position in turn. Thinking is left out.
+    For kind ``choice`` the letters are scored; the options' texts are also content-free, and each
+    is shown at every position. Reasoning is omitted.
 
     Args:
-        task: A task of a kind that chooses among labels or options.
+        task: A task of a kind with labels or options.
         engine: A model that returns probabilities.
         option_count: How many options are shown, unless each has a column.
 

@@ -1,4 +1,4 @@
-"""Records that are too long for the model: asked by their two ends, or in overlapping parts."""
+"""Records that are too long for the model: shortened, or read in overlapping parts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ _WORD = re.compile(r"\S+")
 def answer_long_record(
     task: Task, engine: Engine, record: Record, prompt: Prompt, fault: Fault
 ) -> Answer:
-    """Answer a record that the engine found too long, as the task's gate wants it; ``fault`` is
-    what the engine said.
-    """
+    """Answer a record whose prompt was too long (``fault``), as the task's gate defines."""
     characters = _estimate_max_characters(task, engine, prompt)
     for _ in range(_MAX_TRIES if characters else 0):
         texts = list(split_text(prompt.text, task.gate, characters))
@@ -46,10 +44,9 @@ def answer_long_record(
 
 
 def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
-    """What is read of a text that may have about so many characters: its ends as one text, or parts
-    that overlap.
+    """Split a text into overlapping parts, or shorten it to its beginning and end.
 
-    Cuts are made between words where there are any.
+    Each result has about ``characters`` characters and is cut between words if possible.
     """
     if gate.too_long == "head_tail":
         half = max(1, (characters - len(ELLIPSIS)) // 2)
@@ -74,9 +71,7 @@ def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
 
 
 def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
-    """About how many characters of the text fit beside everything else; 0 where the engine cannot
-    tell.
-    """
+    """About how many characters of the text fit into the prompt; 0 if the engine cannot tell."""
     plan = engine.plan([prompt])
     if plan is None:
         return 0
@@ -101,7 +96,7 @@ def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
 def _ask_parts(
     task: Task, engine: Engine, record: Record, texts: list[str]
 ) -> list[EngineOutput] | Fault:
-    """The engine's output for each part, in order; the first fault where there is one."""
+    """The engine's output for each part, in order, or the first fault."""
     prompts = []
     for number, text in enumerate(texts, 1):
         built = build_prompt(task, record, text)
@@ -161,7 +156,7 @@ def _combine_parts(
 
 
 def _find_word_end(text: str, position: int) -> int:
-    """The end of the last whole word before ``position``, unless that is far off."""
+    """The end of the last whole word before ``position``, unless it is too far away."""
     space = text.rfind(" ", max(0, position - 50), position + 1)
     return space if space > 0 else position
 

@@ -1,6 +1,4 @@
-"""Whether two models are one, as far as their identities tell: a model is no judge of its own
-answers.
-"""
+"""Comparison of model identities, so that a model does not judge its own answers."""
 
 from __future__ import annotations
 
@@ -10,23 +8,22 @@ from collections.abc import Mapping
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
 
 _SCHEME = re.compile(r"^(?:hf|llamacpp|mlx|vllm|ollama|groq|openai|llama-server|vllm-server):")
-# How a name tells in which form the same weights are packed.
+# The parts of a name that describe the format of the same weights.
 _FORMAT_SUFFIX = re.compile(
     r"[-_.:@](?:i?q[2-8](?:_\w+)?|f16|fp16|bf16|fp8|f32|[248]bit|int[48]|awq|gptq|nf4|bnb|gguf|mlx|latest)(?![a-z0-9])"
 )
 _HASH = re.compile(r"[0-9a-f]{32,}")
 _GENERIC_NAME = re.compile(
     r"(?:model|adapter|merged|final|best|output|checkpoint)[-_\d]*"
-)  # names of folders that name no model
+)  # folder names that do not identify a model
 
 
 def find_same_model(judge: Mapping[str, str], judged: Mapping[str, str]) -> str | None:
-    """Why two models count as one, by what ``EngineInfo.identity`` tells of each; None where
-    nothing says so.
+    """Why two models are the same, according to their `EngineInfo.identity`; None if they differ.
 
-    They share weights, or their names differ only in where the model lies and how it is packed:
-    organisation, revision, number format, quantisation. A tuned model whose base neither a hash nor
-    its name tells is not found out.
+    They are the same if they share weights, or if their names differ only in location and
+    packaging: organisation, revision, number format, quantisation. A fine-tuned model is not
+    detected if neither a hash nor its name identifies the base model.
     """
     hashes = {value for value in judged.values() if _HASH.fullmatch(value)}
     if any(value in hashes for value in judge.values()):
@@ -36,9 +33,9 @@ def find_same_model(judge: Mapping[str, str], judged: Mapping[str, str]) -> str 
 
 
 def _list_model_names(identity: Mapping[str, str]) -> dict[str, str]:
-    """The bare names of a model, each with the reference that it is from."""
+    """The normalised names of a model, each with the reference that it is from."""
     references = [identity[key] for key in ("model", "reference") if identity.get(key)]
-    # The address of a server names no model, unless it says which of the server's it is.
+    # The address of a server does not identify a model, unless it includes the model's name.
     return {
         normalise_model_name(reference): reference
         for reference in references

@@ -1,4 +1,4 @@
-"""Further passes: which answers are asked about again, and what becomes of what was said before."""
+"""Further passes: which answers are asked again, and how results are merged."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from medtask.records import Answer, PassStep, Status
 from medtask.tasks.task import Pass, PassCondition
 
-# A pass that ends with one of these does not replace an answer.
+# A pass with one of these statuses does not replace an answer.
 _STATUSES_WITHOUT_ANSWER = frozenset(
     {Status.FAILED, Status.TOO_LONG, Status.UNPARSABLE, Status.TRUNCATED}
 )
-# Rows that never reached the model have nothing that a second look could change.
+# Rows that the gate rejected never reached the model: another pass cannot change them.
 _UNASKED_STATUSES = frozenset({Status.EMPTY_INPUT, Status.NOT_TEXT, Status.TOO_SHORT, Status.NOVEL})
 
 
@@ -46,7 +46,7 @@ def went_through_pass(further: Pass, answer: Answer) -> bool:
 
 
 def merge_pass_answer(before: Answer, after: Answer, name: str) -> Answer:
-    """The answer after a further pass: ``after``, unless only ``before`` is an answer."""
+    """The answer after a further pass: ``after``, unless only ``before`` has an answer."""
     step = PassStep(before.pass_name, before.status, before.value, before.confidence)
     kept = after
     if after.status in _STATUSES_WITHOUT_ANSWER and before.status not in _STATUSES_WITHOUT_ANSWER:

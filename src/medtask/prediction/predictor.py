@@ -1,4 +1,4 @@
-"""Answers for rows: windows of prompts, equal prompts asked once, and further passes."""
+"""Prediction for rows, in windows: equal prompts are asked once, and further passes follow."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.rows import read_records
 from medtask.tasks.task import Pass, Task
 
-WINDOW = 1024  # rows: enough to sort them into batches of equal length, few enough to hold
-CACHED_PROMPTS = 50_000  # different prompts whose answers predict remembers ...
+WINDOW = 1024  # rows: enough to form batches of similar length, few enough for memory
+CACHED_PROMPTS = 50_000  # different prompts whose answers predict caches ...
 CACHED_PROBABILITIES = 500_000  # ... and their probabilities: together some 50 MB
 
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
-    """One row's answer.
+    """The answer for one row.
 
-    ``row`` counts from 1; ``key`` is the prompt's hash, None where nothing was asked.
+    Attributes:
+        row: The number of the row, from 1.
+        key: The hash of the prompt; None if the model was not asked.
+        answer: The answer.
     """
 
     row: int
@@ -40,14 +43,15 @@ class RowAnswer:
 
 
 class AnswerCache(Protocol):
-    """The answers that were given so far, as answer_rows looks them up."""
+    """The earlier answers, as `answer_rows` looks them up."""
 
     def list_answered_rows(self, first: int, last: int) -> Set[int]:
         """The rows from first to last that have an answer."""
 
     def find_answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
-        """For each key the answer of the earliest row before ``row`` that was asked it; keys
-        without one are left out.
+        """For each key, the answer of the earliest row before ``row`` that has this key.
+
+        Keys without an answer are omitted.
         """
 
 
@@ -58,12 +62,20 @@ def predict(
     *,
     window: int = WINDOW,
 ) -> Iterator[Answer]:
-    """Answer every row, in the order of the rows.
+    """Answer every row, in order.
 
-    Rows are a table, mappings from column to value, or Records. They are read and answered
-    ``window`` at a time, so memory does not grow with their number. TableError where two rows of a
-    window have the same id; EngineError where the model cannot answer; InputError where thresholds
-    are to be fitted, which takes a run with gold.
+    Rows are read and answered ``window`` at a time, so memory does not grow with their number.
+
+    Args:
+        task: The task.
+        model: The model.
+        rows: A table, mappings from column to value, or Records.
+        window: How many rows are answered at a time.
+
+    Raises:
+        TableError: Two rows of a window have the same id.
+        EngineError: The model cannot answer.
+        InputError: The task fits thresholds, which requires a run with gold.
     """
     if get_task_kind(task).threshold_fit:
         fix = (
@@ -93,8 +105,9 @@ def predict(
 
 
 def load_pass_engines(task: Task, *, allow_remote: bool = False) -> dict[str, Engine]:
-    """The models that further passes name, by their references. ``allow_remote``: they may be on
-    other machines.
+    """Load the models of further passes, by their references.
+
+    ``allow_remote`` permits models on other machines.
     """
     names = dict.fromkeys(further.model for further in task.passes if further.model is not None)
     return {
@@ -104,7 +117,7 @@ def load_pass_engines(task: Task, *, allow_remote: bool = False) -> dict[str, En
 
 
 def check_engines(task: Task, engine: Engine, pass_engines: Mapping[str, Engine]) -> None:
-    """EngineError, or InputError, where a model can never answer what its pass asks."""
+    """Raise EngineError or InputError if a model cannot answer the questions of its pass."""
     check_engine(task, engine)
     for further in task.passes:
         check_engine(further.task, pass_engines[further.model] if further.model else engine)
@@ -119,12 +132,11 @@ def answer_rows(
     window: int = WINDOW,
     pass_engines: Mapping[str, Engine] | None = None,
 ) -> Generator[RowAnswer, None, None]:
-    """Answer every row that has no answer in memory, as the engine gets to it: out of order within
-    a window.
+    """Yield an answer for every row that is not in ``cache``; out of order within a window.
 
-    Equal prompts are asked once. ``pass_engines``: the models that further passes name. What is
-    asked, and in which batches, depends on the task and the records alone: a run that was
-    interrupted and resumed does the same arithmetic as one that was not.
+    Equal prompts are asked once. ``pass_engines`` are the models of further passes. Prompts and
+    batches depend on the task and the records only, so a resumed run does the same arithmetic as
+    one that was not interrupted.
     """
     pass_engines = pass_engines or {}
     check_engines(task, engine, pass_engines)
@@ -151,7 +163,7 @@ class _PassRunner:
         prompts: Sequence[Prompt],
         cached: Mapping[str, Answer],
     ) -> Iterator[Answer]:
-        """One final answer per prompt that has none in ``cached``, as they become final."""
+        """Yield one final answer per prompt that is not in ``cached``, as soon as it is final."""
         waiting: dict[str, Answer] = {}
         for answer in _answer_prompts(self.task, self.engine, records, prompts, cached):
             if self._is_final(answer, self.task.passes):
@@ -182,8 +194,8 @@ class _PassRunner:
         cached: Mapping[str, Answer],
     ) -> Iterator[Answer]:
         engine = self.pass_engines[further.model] if further.model else self.engine
-        # As in the first pass: rows that an interrupted session has finished take their places in
-        # the batches.
+        # As in the first pass, rows finished by an interrupted session keep their places in the
+        # batches.
         pass_cached = {
             name: answer for name, answer in cached.items() if went_through_pass(further, answer)
         }
@@ -210,7 +222,7 @@ def _answer_prompts(
     prompts: Sequence[Prompt],
     cached: Collection[str],
 ) -> Iterator[Answer]:
-    """One pass over the prompts: an answer to each that is not known."""
+    """One pass over the prompts: yield an answer for each that is not cached."""
     too_long: list[Fault] = []
     for output in ask_prompts(task, engine, prompts, cached):
         if isinstance(output, Fault):
@@ -221,7 +233,7 @@ def _answer_prompts(
         else:
             yield decide_answer(task, output.prompt.record_id, output)
     by_id = {prompt.record_id: prompt for prompt in prompts} if too_long else {}
-    for fault in too_long:  # each by itself: they are long enough to fill a batch
+    for fault in too_long:  # one at a time: each is long enough to fill a batch
         yield answer_long_record(
             task, engine, records[fault.record_id], by_id[fault.record_id], fault
         )
@@ -246,9 +258,8 @@ def _answer_window(
             rows.setdefault(key, []).append(row)
         elif row not in answered_rows:
             yield RowAnswer(row, None, decide_answer(runner.task, record.id, prompt))
-    # The trap: a prompt that this window's interrupted pass has answered is still one of those
-    # asked, as "known". Left out, it would change the batches of the others, and with them the last
-    # digits of their
+    # Prompts of this window that an interrupted session has answered are still passed on, as
+    # cached. Without them, the other batches would change, and with them the last digits of their
     # numbers.
     earlier = cache.find_answers_before(first, prompts)
     asked = {prompt.record_id: key for key, prompt in prompts.items() if key not in earlier}
@@ -304,7 +315,7 @@ def _read_rows(
 
 @dataclass(slots=True)
 class _RecentAnswers:
-    """The last ``limit`` different prompts and their answers: bounded, unlike a run's ledger."""
+    """A cache of the last ``limit`` different prompts; unlike a run's ledger, it is bounded."""
 
     limit: int
     answers: dict[bytes, Answer] = field(default_factory=dict)

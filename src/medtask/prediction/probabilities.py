@@ -1,4 +1,4 @@
-"""Probabilities of outcomes: from log-probabilities, and combined over the parts of a record."""
+"""Probabilities of outcomes: from log-probabilities, and combined over parts of a record."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ OutcomeProbabilities = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """The probability of each outcome (see Answer.probabilities).
+    """The probability of each outcome (see `Answer.probabilities`).
 
-    ``off_set``, ``slack``: see BranchScores; of several branches the mean and the maximum.
+    ``off_set`` and ``slack`` (see `BranchScores`) are the mean and the maximum over branches.
     """
 
     by_outcome: OutcomeProbabilities
@@ -26,9 +26,9 @@ class Probabilities:
 def combine_probabilities(
     parts: Sequence[Probabilities], rule: str, exclusive: bool
 ) -> Probabilities:
-    """The probabilities of a record that was read in parts, by a rule of Gate.combine.
+    """Combine the probabilities of a record's parts by a rule of `Gate.combine`.
 
-    ``exclusive``: whether the outcomes' probabilities sum to 1.
+    ``exclusive`` states whether the outcomes' probabilities sum to 1.
     """
     names = list(parts[0].by_outcome)
     columns = [[part.by_outcome[name] for part in parts] for name in names]
@@ -54,7 +54,7 @@ def combine_probabilities(
 
 
 def normalise_logprobs(logprobs: Sequence[float]) -> list[float] | None:
-    """Probabilities that sum to 1; None where a logarithm is NaN or all are infinite."""
+    """Probabilities that sum to 1; None if a logarithm is NaN or all are infinite."""
     peak = max(logprobs)
     if not math.isfinite(peak) or any(map(math.isnan, logprobs)):
         return None
@@ -64,7 +64,7 @@ def normalise_logprobs(logprobs: Sequence[float]) -> list[float] | None:
 
 
 def summarize_branches(branches: Sequence[BranchScores]) -> tuple[float | None, float]:
-    """The mean off-set mass, where it is known, and the largest slack."""
+    """The mean off-set mass over branches where it is known, and the largest slack."""
     off_sets = [branch.off_set for branch in branches if branch.off_set is not None]
     return (math.fsum(off_sets) / len(off_sets) if off_sets else None), max(
         (branch.slack for branch in branches), default=0.0

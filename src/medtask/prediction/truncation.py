@@ -1,4 +1,4 @@
-"""What a model wrote, cut where it broke off."""
+"""Truncated model output: cutting it at the end of a sentence."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ _ABBREVIATIONS = frozenset(
 
 
 def cut_at_sentence(text: str) -> str:
-    """The text up to the end of its last whole sentence; of its last whole word where it has none.
+    """The text up to the end of its last complete sentence, or else its last complete word.
 
-    For text that was stopped by a limit. A line that is followed by another one counts as whole.
+    This is for text that was stopped by a limit. A line that is followed by another one is
+    complete.
     """
     sentence = max(
         (found.end() for found in _SENTENCE_END.finditer(text) if _is_sentence_end(text, found)),
@@ -42,7 +43,7 @@ def cut_at_sentence(text: str) -> str:
 
 
 def _is_sentence_end(text: str, stop: re.Match[str]) -> bool:
-    """Whether a full stop is the end of a sentence and not of "Dr." or of an initial."""
+    """Whether a full stop ends a sentence, and not "Dr." or an initial."""
     before = _WORD_BEFORE.search(text, max(0, stop.start() - 20), stop.start())
     word = before[0] if before else ""
     short = (len(word) == 1 and word.isalpha()) or (len(word) < 3 and word.isdigit())

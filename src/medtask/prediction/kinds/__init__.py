@@ -1,4 +1,4 @@
-"""How a question is asked and decided, kind by kind: one module for each kind of question."""
+"""Prompting and deciding, with one module for each kind of question."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ _PREDICTIONS: Mapping[str, type[KindPrediction[Any]]] = {
 
 
 def get_kind_prediction(task: Task) -> KindPrediction[Any]:
-    """How a task is asked and decided, by the kind of its question."""
+    """The `KindPrediction` for a task's kind."""
     return _PREDICTIONS[task.kind](task)

@@ -1,4 +1,4 @@
-"""Asking and deciding kind ``answer``: the model writes, section by section."""
+"""Prediction for kind ``answer``: the model writes text, section by section."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TRUNCATION_REASONS = {
 
 
 class AnswerPrediction(KindPrediction[FreeText]):
-    """The value is the last section."""
+    """Generates the sections; the value is the last one."""
 
     def check_engine(self, engine: Engine) -> None:
         if not engine.caps.generate:
@@ -43,7 +43,9 @@ class AnswerPrediction(KindPrediction[FreeText]):
     def ask(
         self, engine: Engine, outputs: dict[str, EngineOutput]
     ) -> Iterator[EngineOutput | Fault]:
-        """A section that does not end by itself is closed, so that the last one always begins."""
+        """Generate each section; one that does not end by itself is closed, so the last always
+        begins.
+        """
         sections = self.spec.sections or ("",)
         for index, section in enumerate(sections):
             last = index == len(sections) - 1

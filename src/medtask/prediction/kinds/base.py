@@ -1,4 +1,4 @@
-"""`KindPrediction`: the steps of asking and the rule of deciding that a kind of question has."""
+"""`KindPrediction`: how questions of a kind are asked and decided."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SpecT = TypeVar("SpecT", bound=AnswerSpec)
 
 
 class KindPrediction(Generic[SpecT]):
-    """A kind of question, for one task: asked by scoring candidates, unless a kind overrides it."""
+    """Prediction for one task of a kind; by default, candidates are scored."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.spec: SpecT = task.answer_spec  # type: ignore[assignment]  # its kind is this class's
+        self.spec: SpecT = task.answer_spec  # type: ignore[assignment]  # of this class's kind
 
     # asking
 
     def check_engine(self, engine: Engine) -> None:
-        """EngineError where the engine cannot answer this kind of question."""
+        """Raise EngineError if the engine cannot answer this kind of question."""
         if engine.caps.score == "none" and not engine.caps.choose:
             raise EngineError(
                 f"{engine.info.title} cannot be restricted to a set of answers",
@@ -49,11 +49,11 @@ class KindPrediction(Generic[SpecT]):
     def ask(
         self, engine: Engine, outputs: dict[str, EngineOutput]
     ) -> Iterator[EngineOutput | Fault]:
-        """Ask a batch of prompts, which may hold thoughts; one result for each, in any order."""
+        """Ask a batch of prompts, with or without thoughts; one result each, in any order."""
         return score_prompts(engine, outputs)
 
     def build_limits(self) -> Limits:
-        """How an engine is to write the answer."""
+        """The generation limits for the answer."""
         raise TypeError(f"answers of the kind {self.task.kind} are not written")
 
     def without_reordering(self) -> Task:
@@ -65,15 +65,15 @@ class KindPrediction(Generic[SpecT]):
     def to_probabilities(
         self, prompt: Prompt, scores: Scores, fields: Sequence[ScoredField] = ()
     ) -> Probabilities | None:
-        """The probabilities of a prompt's outcomes; None where scores are NaN or all infinite.
+        """The probabilities of a prompt's outcomes; None if scores are NaN or all infinite.
 
         Args:
-            prompt: The prompt that was scored.
+            prompt: The scored prompt.
             scores: Natural logarithms of its candidates' probabilities.
-            fields: Of kind ``fields``, those that the prompt's branches ask about.
+            fields: For kind ``fields``, the fields of the prompt's branches.
 
         Raises:
-            EngineError: Other candidates were scored than asked.
+            EngineError: The engine scored other candidates than requested.
         """
         expected = [len(branch.candidates) for branch in prompt.branches]
         given = [len(branch.logprobs) for branch in scores.branches]
@@ -103,7 +103,7 @@ class KindPrediction(Generic[SpecT]):
     # deciding
 
     def decide(self, record_id: str, output: EngineOutput) -> Answer:
-        """The answer that an engine's output means."""
+        """The answer from an engine's output."""
         scores = output.scores
         probabilities = self.to_probabilities(output.prompt, scores) if scores else None
         answer = self.decide_from_probabilities(record_id, probabilities)
@@ -114,9 +114,9 @@ class KindPrediction(Generic[SpecT]):
     def decide_from_probabilities(
         self, record_id: str, probabilities: Probabilities | None
     ) -> Answer:
-        """The answer that probabilities mean; a failed one without probabilities.
+        """The answer from probabilities; a failed one if they are None.
 
-        Where their error bound is too large the value is kept without probabilities.
+        If their error bound is too large, the value is kept without probabilities.
         """
         if probabilities is None:
             return Answer(record_id, Status.FAILED, reason=INVALID_SCORES)
@@ -128,7 +128,7 @@ class KindPrediction(Generic[SpecT]):
         return replace(unscored, slack=probabilities.slack, reason=reason)
 
     def choose(self, record_id: str, probabilities: Probabilities) -> Answer:
-        """The likeliest outcome, the earlier one on a tie; an abstention has no value."""
+        """The most probable outcome, the earlier one on a tie; an abstention has no value."""
         winner = max(probabilities.by_outcome, key=probabilities.by_outcome.__getitem__)
         confidence = probabilities.by_outcome[winner]
         if winner == self.task.abstain_name:
@@ -142,8 +142,8 @@ class KindPrediction(Generic[SpecT]):
     def choose_several(
         self, record_id: str, value: tuple[str, ...], probabilities: Probabilities
     ) -> Answer:
-        """Outcomes that were decided one by one."""
-        # The probability that all of these yes-or-no decisions are right, if they are independent.
+        """The answer with outcomes that were decided independently."""
+        # The probability that all of these binary decisions are correct, if they are independent.
         confidence = math.prod(
             probability if name in value else 1 - probability
             for name, probability in probabilities.by_outcome.items()
@@ -182,7 +182,7 @@ def describe_abstention(probability: float) -> str:
 def find_review_reason(
     review: Review, confidence: float | None, off_set: float | None
 ) -> str | None:
-    """Why a person should look at the answer, with the numbers; None where there is no reason."""
+    """Why a person should review the answer, with the numbers; None without a reason."""
     doubts = []
     if confidence is not None and confidence < review.confidence_below:
         doubts.append(
@@ -198,7 +198,7 @@ def find_review_reason(
 
 
 def _format_beside_bound(value: float, bound: float) -> str:
-    """Two decimals, or as many as show that the value is not the bound."""
+    """Two decimals, or as many as needed to show that the value differs from the bound."""
     return next(
         (text for digits in range(2, 7) if float(text := f"{value:.{digits}f}") != bound),
         repr(value),
@@ -206,7 +206,7 @@ def _format_beside_bound(value: float, bound: float) -> str:
 
 
 def _drop_probabilities(answer: Answer) -> Answer:
-    """The answer of an engine that chose without probabilities."""
+    """The answer without probabilities, for an engine that returns only a choice."""
     status = Status.OK if answer.status is Status.REVIEW else answer.status
     reason = "the model chose to abstain" if status is Status.ABSTAINED else None
     return replace(

@@ -1,4 +1,4 @@
-"""Asking and deciding kind ``choice``: the likeliest option, or all that apply."""
+"""Prediction for kind ``choice``: the most probable option, or all that apply."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medtask.tasks.task import MultipleChoice, ScoredField, Task
 
 
 class ChoicePrediction(KindPrediction[MultipleChoice]):
-    """Branches over the letters, or the texts, of a row's options."""
+    """Scores branches over the letters or the texts of a row's options."""
 
     def check_engine(self, engine: Engine) -> None:
         super().check_engine(engine)
@@ -67,7 +67,7 @@ def _average_orders(rows: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _normalise_by_length(branch: BranchScores, prompt: Prompt) -> list[float]:
-    """Probabilities from log-likelihoods per character, as lm-evaluation-harness's acc_norm.
+    """Probabilities from log-likelihoods per character, as in lm-evaluation-harness (acc_norm).
 
     They are scaled by the row's mean length, so that they stay as sharp as those of whole texts.
     """

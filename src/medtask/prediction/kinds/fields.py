@@ -1,4 +1,4 @@
-"""Asking and deciding kind ``fields``: the model writes an object, then its enums are scored."""
+"""Prediction for kind ``fields``: the model writes an object, then its enums are scored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from medtask.tasks.task import Fields, ScoredField
 
 
 class FieldsPrediction(KindPrediction[Fields]):
-    """One branch for each enum and boolean, after everything written before it."""
+    """Scores one branch for each enum and boolean, after everything written before it."""
 
     def check_engine(self, engine: Engine) -> None:
         if not engine.caps.generate:

@@ -1,4 +1,4 @@
-"""Asking and deciding kind ``label``: the likeliest label."""
+"""Prediction for kind ``label``: the most probable label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medtask.tasks.task import ScoredField, SingleLabel
 
 
 class LabelPrediction(KindPrediction[SingleLabel]):
-    """One branch over the labels, whose probabilities sum to 1."""
+    """Scores one branch over the labels, whose probabilities sum to 1."""
 
     def name_probabilities(
         self,

@@ -1,4 +1,4 @@
-"""Asking and deciding kind ``labels``: all labels that reach their thresholds."""
+"""Prediction for kind ``labels``: all labels that reach their thresholds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medtask.tasks.task import MultiLabel, ScoredField, Task
 
 
 class LabelsPrediction(KindPrediction[MultiLabel]):
-    """One branch for each label, over yes and no."""
+    """Scores one branch for each label, over yes and no."""
 
     def name_probabilities(
         self,
@@ -32,10 +32,10 @@ class LabelsPrediction(KindPrediction[MultiLabel]):
 
 
 def choose_labels(spec: MultiLabel, probabilities: OutcomeProbabilities) -> tuple[str, ...]:
-    """The labels that reach their thresholds, within ``at_most`` and ``at_least_one``.
+    """The labels that reach their thresholds, in the task's order.
 
-    Between labels the larger distance above the threshold decides, then the earlier label. They
-    are returned in the task's order.
+    ``at_most`` and ``at_least_one`` select by the margin above the threshold, then by the task's
+    order.
     """
     margins = {
         name: probability - spec.thresholds.get(name, DEFAULT_THRESHOLD)
