@@ -14,14 +14,14 @@ NullAsNone = BeforeValidator(lambda value: None if isinstance(value, NullScalar)
 RequiredText = Annotated[str, Field(min_length=1), NullAsNone]
 OptionalText = Annotated[Annotated[str, Field(min_length=1)] | None, NullAsNone]
 
-# A description ends the sentence '"key" must be ...'.
+# Descriptions complete the error message '"key" must be ...'.
 FRACTION = Field(ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")
 COUNT = Field(ge=1, le=MAX_TOKEN_COUNT, description=f"a whole number from 1 to {MAX_TOKEN_COUNT:,}")
 BOOLEAN = Field(description="true or false")
 
 
 class ConfigModel(BaseModel):
-    """One mapping of a task file."""
+    """A mapping of a task file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
@@ -91,5 +91,5 @@ class TaskConfig(ConfigModel):
 
 
 def list_keys(config_type: type[ConfigModel]) -> list[str]:
-    """The keys of a section as they are written in a file."""
+    """The keys of a section as written in a file."""
     return [field.alias or name for name, field in config_type.model_fields.items()]

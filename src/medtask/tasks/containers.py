@@ -1,4 +1,4 @@
-"""Lists and mappings in a cell's text: JSON, or Python literals."""
+"""Lists and mappings in the text of a cell, as JSON or Python literals."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import json
 import warnings
 
 MAX_JSON_LENGTH = 1_000_000  # characters
-MAX_LITERAL_LENGTH = 50_000  # characters: Python's parser needs some hundred bytes for each
+MAX_LITERAL_LENGTH = 50_000  # characters: Python's parser needs some hundred bytes per character
 
 
 def parse_container(value: object) -> list[object] | dict[object, object] | None:
-    """The list or mapping that a cell is, or whose text it holds; None for anything else.
+    """The list or mapping in a cell, or in its text; None for anything else.
 
-    Text is read as JSON, or else as a Python literal ({'A': 'five'}), which can name values and do
-    nothing.
+    Text is read as JSON, or else as a Python literal such as {'A': 'five'}; no code is run.
     """
     if isinstance(value, dict):
         return value
@@ -33,7 +32,7 @@ def parse_container(value: object) -> list[object] | dict[object, object] | None
 
 def _parse_json(text: str) -> object:
     try:
-        # NaN and Infinity are not JSON: a blank cell of some table became one of them.
+        # NaN and Infinity are not valid JSON; they come from blank cells.
         return json.loads(text, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
@@ -42,7 +41,7 @@ def _parse_json(text: str) -> object:
 def _parse_literal(text: str) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" is no escape, says the parser, on the terminal
+            warnings.simplefilter("ignore")  # the parser warns about invalid escapes such as "\d"
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None

@@ -1,6 +1,4 @@
-"""Task files as text with line numbers: YAML and JSON are read without deciding what any word
-means.
-"""
+"""Task files as text with line numbers, from YAML or JSON without type conversion."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from medtask.errors import InputError, TaskFault, TaskFaults
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-MAX_NODES = 20_000  # aliases count with everything that they repeat
+MAX_NODES = 20_000  # including everything that aliases repeat
 
 KeyPath = tuple[str | int, ...]
 
@@ -29,9 +27,7 @@ _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
 
 
 class NullScalar(str):
-    """What YAML reads as null, as it was typed: no value where one may be left out, a word where a
-    name is due.
-    """
+    """A YAML null as typed: null where a value is optional, text where a name is required."""
 
     __slots__ = ()
 
@@ -40,16 +36,18 @@ class NullScalar(str):
 class SourceLines:
     """Line numbers of a file, from 1.
 
-    ``lines``: of every key and list item; ``block_lines``: of the first line of each ``|`` block.
+    Attributes:
+        lines: The line of every key and list item.
+        block_lines: The first line of the text of each ``|`` block.
     """
 
     lines: Mapping[KeyPath, int]
     block_lines: Mapping[KeyPath, int]
 
     def find(self, *path: str | int, text_line: int = 1) -> int | None:
-        """The line of the value at ``path``, or of what contains it; None where there is neither.
+        """The line of the value at ``path``, or else of its container; None if not found.
 
-        ``text_line`` counts within the value's text.
+        ``text_line`` is a line within the value's text, from 1.
         """
         if path in self.block_lines:
             return self.block_lines[path] + text_line - 1
@@ -59,9 +57,13 @@ class SourceLines:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A task file. Every scalar in ``data`` is the text that was typed; None where it is empty.
+    """A task file as text.
 
-    ``faults``: those found while reading the file to its end.
+    Attributes:
+        source: The name of the file.
+        data: The content; every scalar is the text as typed, or None if it is empty.
+        source_lines: The line numbers.
+        faults: The faults found while reading.
     """
 
     source: str
@@ -70,7 +72,7 @@ class Document:
     faults: tuple[TaskFault, ...] = ()
 
     def get_value(self, *path: str | int) -> object:
-        """The value at ``path``; None where there is none."""
+        """The value at ``path``; None if not found."""
         value: object = self.data
         for key in path:
             if isinstance(value, dict):
@@ -82,7 +84,7 @@ class Document:
         return value
 
     def find_line(self, *path: str | int) -> int | None:
-        """The line of the value at ``path``, or of what contains it."""
+        """The line of the value at ``path``, or else of its container."""
         return self.source_lines.find(*path)
 
     def make_fault(self, message: str, *path: str | int, text_line: int = 1) -> TaskFault:
@@ -100,7 +102,7 @@ class _ParseEvent(NamedTuple):
 
 
 def read_document(path: Path) -> Document:
-    """Read a task file by its suffix. Raises TaskFaults where it cannot be read to its end."""
+    """Read a task file by its suffix. Raises TaskFaults if it cannot be parsed."""
     source = str(path)
     text = _read_text(path)
     events = (
@@ -154,7 +156,7 @@ def _read_text(path: Path) -> str:
 
 
 class _DocumentBuilder:
-    """Makes a tree from events, and notes where everything stood."""
+    """Builds a tree from parse events and records line numbers."""
 
     def __init__(self, source: str, events: Iterator[_ParseEvent]) -> None:
         self.source = source
@@ -207,7 +209,7 @@ class _DocumentBuilder:
                     f"the key {quote(name)} is used twice, first in line {self.lines[key_path]}"
                 )
                 self.faults.append(TaskFault(key.line, message))
-                # The first one counts; the second is read, and left out.
+                # The first value is kept; the repeated one is parsed and discarded.
                 self.build(next(self.events), (*path, name, -1), depth + 1)
                 continue
             self.lines[key_path] = key.line
@@ -223,8 +225,8 @@ class _DocumentBuilder:
         return items
 
     def _resolve_alias(self, event: _ParseEvent) -> object:
-        # An anchor is known once it is complete, so nothing can hold itself; and the tree is
-        # shared, never copied.
+        # An anchor is registered when it is complete, so no value can contain itself; the tree is
+        # shared, not copied.
         value, nodes = self.anchors.get(event.value or "", (None, -1))
         if nodes < 0:
             raise self._make_error(
@@ -255,7 +257,7 @@ class _DocumentBuilder:
 
 
 def _iter_yaml_events(text: str, source: str) -> Iterator[_ParseEvent]:
-    # Events are below everything that makes objects in PyYAML: nothing is resolved, expanded or
+    # PyYAML's event level comes before object construction: nothing is resolved, expanded or
     # constructed.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -293,7 +295,7 @@ def _iter_yaml_events(text: str, source: str) -> Iterator[_ParseEvent]:
 
 
 def _read_yaml_scalar(event: yaml.ScalarEvent) -> str | None:
-    """The text as typed: ``no``, ``1e3`` and ``2024-01-01`` are words like any other."""
+    """The text as typed: ``no``, ``1e3`` and ``2024-01-01`` are not converted."""
     value = str(event.value)
     if not event.style and event.tag is None:
         if not value:
@@ -304,9 +306,7 @@ def _read_yaml_scalar(event: yaml.ScalarEvent) -> str | None:
 
 
 def _suggest_yaml_fix(problem: str, lines: list[str], line: int) -> str:
-    """The three slips that people make, from the problem that YAML reports and the lines around
-    it.
-    """
+    """A remedy for the three most common mistakes, from the YAML error and nearby lines."""
     near = lines[max(0, line - 2) : line]
     if any(re.search(r":\s+\{[{%]", text) for text in near):
         return ' - put " around a template, as in input: "{{ procedure }}"'
@@ -328,7 +328,7 @@ def _iter_json_events(text: str, source: str) -> Iterator[_ParseEvent]:
         ) from None
     except RecursionError:
         raise TaskFaults(source, [TaskFault(None, f"nested more than {MAX_DEPTH} deep")]) from None
-    # The syntax is right from here on, so tokens can be told apart by how they begin.
+    # The syntax is valid at this point, so the first character identifies each token.
     number, counted = 1, 0
     for token in _JSON_TOKEN.finditer(text):
         number += text.count("\n", counted, token.start())

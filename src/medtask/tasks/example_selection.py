@@ -1,12 +1,11 @@
-"""Which examples a row is shown: those that resemble it, and the same ones for rows that resemble
-each other.
+"""Selection of examples: those similar to a row, equal for rows that are similar.
 
-Every row could be shown its own nearest examples; then no two rows' prompts would begin alike, and
-a model would read all examples again for every row. So the pool is divided into at most 64 groups,
-once per task, and a row is shown the examples nearest to the centre of its group (grouping by
-k-means: Lloyd, 1982; choice of examples by similarity: Liu et al., 2022, "What makes good
-in-context examples for GPT-3?"). What that costs in likeness buys prefixes that are read once per
-group. Which group a row is in depends on the pool and on its own text, never on other rows.
+If every row were shown its own nearest examples, no two prompts would share a prefix, and a model
+would process all examples again for every row. Therefore the pool is divided into at most 64
+groups, once per task, and a row is shown the examples nearest to the centre of its group (grouping
+by k-means: Lloyd, 1982; selection of examples by similarity: Liu et al., 2022, "What makes good
+in-context examples for GPT-3?"). The examples are slightly less similar, but a prefix is processed
+once per group. The group of a row depends on the pool and on its own text, never on other rows.
 """
 
 from __future__ import annotations
@@ -25,14 +24,16 @@ MAX_CLUSTERS = 64
 _MAX_ITERATIONS = 25
 _MAX_FEATURES = 30_000
 
-# Vectors of unit length, one a row: dense or sparse.
+# Vectors of unit length, one per row: dense or sparse.
 _EncodeFunction = Callable[[Sequence[str]], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ExampleIndex:
-    """``ranking``: for each group, the pool's different texts from nearest to its centre to
-    farthest. ``normalized_texts``: their texts, folded.
+    """The groups of a pool.
+
+    ``ranking`` holds for each group the pool's distinct texts, nearest to its centre first.
+    ``normalized_texts`` are these texts, case-folded.
     """
 
     encode: _EncodeFunction
@@ -42,13 +43,13 @@ class _ExampleIndex:
 
 
 def select_examples(pool: ExamplePool, text: str) -> tuple[int, ...]:
-    """Places in the pool of the examples that a row with this text is shown, the nearest last.
+    """Indices in the pool of the examples for a row with this text, the nearest last.
 
-    An example that is the row itself, or says the same, is not shown to it: the next nearest one
-    stands in its place.
+    An example with the same text as the row is replaced by the next nearest one.
     """
     index = _build_index(pool)
-    # Text that shares no word with the pool is equally near to every centre; it gets the first.
+    # Text that shares no word with the pool is equally near to all centres; it gets the first
+    # group.
     cluster = int((index.encode([text]) @ index.centres.T).argmax())
     own = normalize_name(text)
     order = [int(place) for place in index.ranking[cluster]]
@@ -61,7 +62,7 @@ def select_examples(pool: ExamplePool, text: str) -> tuple[int, ...]:
 
 
 def find_max_similarity(references: tuple[str, ...], text: str) -> float:
-    """The greatest TF-IDF cosine between the text and any known one, in [0, 1]."""
+    """The maximum TF-IDF cosine between the text and the references, in [0, 1]."""
     if not references:
         return 0.0
     encode, vectors = _fit_tfidf(references)
@@ -79,26 +80,26 @@ def _build_index(pool: ExamplePool) -> _ExampleIndex:
     encode, vectors = _fit_encoder(tuple(pool.texts[place] for place in distinct), pool.by)
     centres = _fit_centres(vectors, min(MAX_CLUSTERS, len(distinct)))
     similarity = np.asarray(centres @ vectors.T)
-    # Stable, so that equally near examples keep the pool's order; rounded, because sums differ in
-    # their last digits.
+    # A stable sort keeps the pool's order for equally near examples; rounding removes differences
+    # in the last digits of sums.
     ranking = np.argsort(-similarity.round(6), axis=1, kind="stable")
-    # No row is shown more than k, and at most one of the pool's different texts is its own.
+    # A row is shown at most k examples, and at most one of the pool's distinct texts is its own.
     return _ExampleIndex(
         encode, centres, np.asarray(distinct)[ranking[:, : pool.k + 1]], normalized_texts
     )
 
 
 def _fit_centres(vectors: Any, cluster_count: int) -> Any:
-    """The groups' mean vectors, of unit length: [groups, dimensions]."""
+    """The groups' mean vectors of unit length [groups, dimensions]."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import normalize
     from threadpoolctl import threadpool_limits
 
-    # One thread: how a sum is split among threads decides its last digits, and those decide between
+    # One thread: the split of a sum among threads changes its last digits, which can decide between
     # two near groups.
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different vectors than groups
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than groups
         found = KMeans(cluster_count, n_init=1, max_iter=_MAX_ITERATIONS, random_state=0).fit(
             vectors
         )
@@ -123,7 +124,7 @@ def _fit_tfidf(texts: tuple[str, ...]) -> tuple[_EncodeFunction, Any]:
     vectorizer = TfidfVectorizer(
         token_pattern=WORD_PATTERN.pattern, sublinear_tf=True, max_features=_MAX_FEATURES
     )
-    # Texts without a single word have no vocabulary, and that is an error; one of nothing else
-    # resembles nothing.
+    # TF-IDF raises an error if no text has a word; with this placeholder vocabulary, similarity is
+    # 0.
     vectorizer.fit(texts if any(map(WORD_PATTERN.search, texts)) else ["none"])
     return vectorizer.transform, vectorizer.transform(texts)

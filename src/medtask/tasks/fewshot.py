@@ -1,4 +1,4 @@
-"""Worked examples from the task file or a table: all of them, or a pool to choose from."""
+"""Worked examples from the task file or a table: a fixed list, or a pool to select from."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _Row = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class FewShotExamples:
-    """What a prompt shows besides the question: the same examples for every row, or a pool.
+    """The examples of a task: the same for every row, or a pool.
 
-    ``warnings``: rows that were left out of the pool.
+    ``warnings`` describes rows that were left out of the pool.
     """
 
     examples: tuple[Example, ...] = ()
@@ -39,7 +39,7 @@ class FewShotExamples:
 
 
 def read_examples(reader: TaskReader, path: KeyPath, task: Task) -> FewShotExamples:
-    """The examples at ``path``: a list of rows, a table's path, or a table and how to select.
+    """Read the examples at ``path``: a list of rows, a table's path, or a table with a selection.
 
     ``task`` is the task without examples.
     """
@@ -120,7 +120,7 @@ def _read_table(folder: Path, raw: object, task: Task, max_rows: int) -> Sequenc
 def _read_example_rows(
     reader: TaskReader, path: KeyPath, rows: Sequence[object], task: Task
 ) -> tuple[Example, ...]:
-    """Rows that are all shown: anything wrong with one of them is a fault."""
+    """Read rows that are all shown; an invalid row is a fault."""
     examples: list[Example] = []
     before = len(reader.faults)
     for index, row in enumerate(rows):
@@ -142,7 +142,7 @@ def _read_example_rows(
 def _read_pool(
     reader: TaskReader, path: KeyPath, config: ExamplesConfig, rows: Sequence[object], task: Task
 ) -> FewShotExamples:
-    """Rows to choose from: invalid ones are left out, with a warning that counts them."""
+    """Read a pool of rows; invalid ones are left out, and a warning counts them."""
     examples: list[Example] = []
     texts: list[str] = []
     left_out: Counter[str] = Counter()
@@ -194,9 +194,9 @@ def _list_columns(task: Task) -> list[str]:
 
 
 def read_example(row: _Row, task: Task, answers_known: bool = True) -> tuple[Example, list[str]]:
-    """A row as an example, and what is wrong with it.
+    """A row as an example, and its problems.
 
-    ``answers_known``: whether the task's answers are known, so that this one can be checked.
+    ``answers_known``: whether the task's answers are valid, so that the example's can be checked.
     """
     kind = get_task_kind(task)
     columns, whole_row = _list_columns(task), read_template(task.input).whole_row
@@ -223,7 +223,7 @@ def _find_row_problems(fields: _Row, text: str | Fault, task: Task) -> Iterator[
     if missing := [column for column in template.columns if column not in fields]:
         yield f"lacks {', '.join(map(quote, missing))}, which input uses"
     elif not (template.columns or template.whole_row):
-        return  # the input itself has a fault, which is reported already
+        return  # the input has a fault that is already reported
     elif isinstance(text, Fault):
         yield f"cannot be shown: {text.reason}"
     if missing := [column for column in kind.columns if column not in fields]:

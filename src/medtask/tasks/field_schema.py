@@ -1,11 +1,11 @@
-"""The JSON schema of a task of kind ``fields``: read, checked, and completed for engines.
+"""The JSON schema of a task of kind ``fields``: reading, checking and normalising.
 
 A task file is text (see `document`), so a schema's keywords determine the types of their values:
-``maximum: 10`` is a number, ``enum: [1, 2]`` holds words unless ``type: integer`` is beside it.
+``maximum: 10`` is a number, ``enum: [1, 2]`` contains strings unless ``type: integer`` is given.
 
-The result is closed and complete: every object has only its own properties, all of them required
-and in their order. A property that is missing in an object's ``required`` may be null. ``$ref`` is
-replaced by what it points to.
+The result is closed and complete: every object has only its own properties, all required and in
+order. A property that is not in an object's ``required`` may be null. ``$ref`` is replaced by its
+target.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAX_FILE_BYTES = 1_000_000  # bytes
 
 
 def read_fields(reader: TaskReader, raw: object, max_tokens: int) -> Fields:
-    """The fields of ``answer: schema``: a JSON schema as a mapping, or the path of a JSON file."""
+    """Read ``answer: schema``: a JSON schema as a mapping, or the path of a JSON file."""
     schema_reader = _SchemaReader(reader)
     if isinstance(raw, str) and not is_null(raw):
         schema_reader.file = Path(raw.strip()).name
@@ -89,7 +89,7 @@ def _read_schema_file(reader: _SchemaReader, path: Path) -> object:
 
 @dataclass(slots=True)
 class _SchemaReader(SchemaFaults):
-    """One walk through a schema. ``field_count``: of fields so far."""
+    """Reads one schema recursively. ``field_count`` is the number of fields so far."""
 
     field_count: int = 0
     scored: list[ScoredField] = field(default_factory=list)
@@ -98,7 +98,7 @@ class _SchemaReader(SchemaFaults):
     def read_schema(
         self, raw: object, location: SchemaLocation, optional: bool = False
     ) -> dict[str, Any] | None:
-        """The part as engines receive it; None where it cannot be read."""
+        """The part in the form for engines; None if it is not valid."""
         if not isinstance(raw, dict):
             self.add_fault("a part of a schema is a mapping, as in {type: number}", location.path)
             return None

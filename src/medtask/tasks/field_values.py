@@ -1,4 +1,4 @@
-"""Values of fields from text: task files, gold columns and worked examples, typed by a schema."""
+"""Field values from text (task files, gold, examples), typed by a JSON schema."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _MEASUREMENT = re.compile(r"([-+]?[\d.,]*\d)\s*(\D+)")
 
 
 def parse_scalar(raw: object, json_type: str) -> Any:
-    """A typed text, or a JSON scalar, as a value of a schema's type; INVALID otherwise. Null
-    is a value of every type.
+    """Convert text or a JSON scalar to a schema type; INVALID if not possible.
+
+    Null is valid for every type.
     """
     if raw is None or (isinstance(raw, NullScalar) and (json_type != "string" or raw == "null")):
         return None
@@ -46,12 +47,12 @@ def parse_scalar(raw: object, json_type: str) -> Any:
 
 
 def format_json(value: object) -> str:
-    """Compact JSON, as constrained decoding writes it."""
+    """Compact JSON, in the format of constrained decoding."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def find_json_type(value: object) -> str:
-    """The schema's type of a JSON scalar."""
+    """The JSON schema type of a scalar."""
     match value:
         case bool():
             return "boolean"
@@ -65,10 +66,10 @@ def find_json_type(value: object) -> str:
 def coerce_value(
     part: Mapping[str, Any], value: object, problems: dict[str, str], path: str = ""
 ) -> Any:
-    """The value as a schema's ``part`` types it, its keys in the schema's order.
+    """The value typed by a schema's ``part``, with keys in the schema's order.
 
-    What does not fit is unchanged and reported in ``problems``, by the field's path; missing fields
-    are not reported.
+    Invalid parts are unchanged and reported in ``problems``, by field path. Missing fields are not
+    reported.
     """
     kinds = [part["type"]] if isinstance(part.get("type"), str) else list(part.get("type", ()))
     if (value is None or isinstance(value, NullScalar)) and (

@@ -1,4 +1,4 @@
-"""What makes a task the same task: every fact that can change an answer, by name."""
+"""Fingerprints of tasks: all facts that can change an answer, by name."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ _MAX_VALUE_LENGTH = 80
 
 
 def fingerprint_task(task: Task) -> str:
-    """SHA-256, in hex, over everything that can change an answer or its status.
+    """SHA-256 (hex) over all facts that can change an answer or its status.
 
-    The name, the id and gold columns, the table and the model are not in it.
+    The name, the id and gold columns, the table and the model are excluded.
     """
     return _hash_value(_list_properties(task))
 
 
 def describe_task(task: Task) -> dict[str, str]:
-    """The same facts, short enough to be stored and compared: two tasks differ here if their
-    fingerprints do.
+    """The same facts in a short form; they differ for two tasks if the fingerprints differ.
 
-    Long values are cut and carry a hash; examples, which are rows, are told by their number and
-    hash alone.
+    Long values are cut and include a hash. Examples are represented by their number and hash only.
     """
     return {name: _abbreviate(fact) for name, fact in _list_properties(task).items()}
 
 
 def _list_properties(task: Task) -> dict[str, str]:
-    """Of a further pass only what differs from the first one, under ``passes.<name>.``."""
+    """All facts; for a further pass only those that differ, under ``passes.<name>.``."""
     properties = _list_pass_properties(task)
     for one in task.passes:
         changed = {

@@ -1,4 +1,4 @@
-"""Rows that are not worth asking: they get a status of their own and never reach a model."""
+"""The gate: rows that are rejected with a status before they reach a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medtask.tasks.example_selection import find_max_similarity
 from medtask.tasks.task import Gate
 from medtask.tasks.text_cleaning import WORD_PATTERN
 
-MIN_ENCODED_RUN = 200  # characters without a blank: longer than any word or link that people write
+MIN_ENCODED_RUN = 200  # characters without whitespace: longer than any word or link
 
 _ENCODED_RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{MIN_ENCODED_RUN},}}")
 _UNREADABLE_CHARACTER = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufffd\ud800-\udfff]")
@@ -19,10 +19,13 @@ _UNREADABLE_CHARACTER = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\uf
 def find_rejection(
     gate: Gate, raw: str, text: str, example_texts: Sequence[str] = ()
 ) -> tuple[Status, str] | None:
-    """Why a record is not asked, as its status and a reason; None where it is fit.
+    """Why a record is rejected, as status and reason; None if it is accepted.
 
-    ``raw``: its input as rendered, ``text``: the same, clean and not blank. ``example_texts``: the
-    examples' texts, for ``gate.novelty``.
+    Args:
+        gate: The gate.
+        raw: The rendered input.
+        text: The same input, cleaned and not blank.
+        example_texts: The texts of the examples, for ``gate.novelty``.
     """
     if reason := _find_not_text_reason(raw, text):
         return Status.NOT_TEXT, reason
@@ -45,8 +48,8 @@ def find_rejection(
 def _find_not_text_reason(raw: str, text: str) -> str | None:
     if not any(map(str.isalnum, text)):
         return "the input has neither a letter nor a digit"
-    # What is broken is left out of the clean text, or stands there as U+FFFD: most rows need not be
-    # searched for it.
+    # Broken characters are missing in the clean text or replaced by U+FFFD, so most rows need no
+    # search.
     broken = (
         len(_UNREADABLE_CHARACTER.findall(raw))
         if len(text) * 2 < len(raw) or "\ufffd" in text
@@ -60,8 +63,7 @@ def _find_not_text_reason(raw: str, text: str) -> str | None:
         if len(word) >= MIN_ENCODED_RUN
         for run in _ENCODED_RUN.findall(word)
     ]
-    # Only runs of capitals, small letters and digits together: a sequence of bases or a drawn line
-    # is none.
+    # Only runs with upper case, lower case and digits count; DNA sequences and drawn lines do not.
     encoded = sum(
         len(run) for run in runs if not (run.islower() or run.isupper()) and re.search(r"\d", run)
     )
@@ -71,7 +73,7 @@ def _find_not_text_reason(raw: str, text: str) -> str | None:
 
 
 def _count_words(text: str, limit: int) -> int:
-    """How many words the text has; not counted on where there are enough."""
+    """The number of words in the text; counting stops at ``limit``."""
     count = 0
     for _ in WORD_PATTERN.finditer(text):
         count += 1

@@ -1,8 +1,8 @@
 """Input templates: a small subset of Jinja over the columns of a row.
 
-A template's syntax tree is checked before it is compiled, because Jinja evaluates constants while
-it compiles. Only a few nodes, filters and methods are allowed; loops and joined texts are limited
-per row by `template_sandbox`. So a task file from a stranger can neither run code nor stall.
+The syntax tree of a template is checked before compilation, because Jinja evaluates constants while
+compiling. Only a few nodes, filters and methods are allowed; `template_sandbox` limits loops and
+text per row. An untrusted task file can therefore neither run code nor block the process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medtask.tasks.template_sandbox import (
 )
 
 MAX_TEMPLATE_LENGTH = 10_000  # characters
-# Of expressions and blocks; the time to compile grows with the cube of it.
+# Depth of expressions and blocks; compile time grows with its cube.
 MAX_DEPTH = 40
 
 _ALLOWED_METHODS = frozenset(
@@ -47,8 +47,8 @@ _ALLOWED_METHODS = frozenset(
         "values",
     }
 )
-# Not allowed: arithmetic that grows (* ** %), set, macro, include, import, block, and calls of
-# anything but the methods above.
+# Not allowed: arithmetic with unbounded results (* ** %), set, macro, include, import, block, and
+# calls other than the methods above.
 _ALLOWED_NODES = (
     *(
         nodes.Template,
@@ -85,14 +85,14 @@ _STATEMENT_NAMES: Mapping[type[nodes.Node], str] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputTemplate:
-    """A template that was read.
+    """A parsed template.
 
     Attributes:
-        columns: Every column it names, with the line of the template.
+        columns: Every column that it names, with the line in the template.
         whole_row: Whether it also uses ``row`` without naming a column.
-        value_paths: What a row may lack: name -> how the template writes it.
+        value_paths: Names that a row may lack -> how the template writes them.
         faults: (line, message) pairs.
-        compiled: None if there are faults.
+        compiled: The compiled template; None if there are faults.
     """
 
     columns: Mapping[str, int]
@@ -104,7 +104,7 @@ class InputTemplate:
 
 @lru_cache(maxsize=64)
 def read_template(source: str) -> InputTemplate:
-    """Parse, check and compile a task's input; errors become ``faults``."""
+    """Parse, check and compile an input template; errors are collected in ``faults``."""
     if len(source) > MAX_TEMPLATE_LENGTH:
         return _make_invalid_template(
             1, f"the template is longer than {MAX_TEMPLATE_LENGTH:,} characters"
@@ -135,8 +135,9 @@ def read_template(source: str) -> InputTemplate:
 
 
 def render_template(template: InputTemplate, fields: Mapping[str, object]) -> str:
-    """The input of one row. Raises RenderBudgetExceeded, jinja2.UndefinedError, or whatever the
-    row's values raise.
+    """Render the input of one row.
+
+    Raises RenderBudgetExceeded, jinja2.UndefinedError, or any exception of the row's values.
     """
     if template.compiled is None:
         raise jinja2.TemplateRuntimeError("the template has faults")

@@ -1,4 +1,4 @@
-"""The keys that each section of a task file may hold, and what a wrong key was meant to be."""
+"""The valid keys of each section of a task file, and suggestions for unknown keys."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SECTION_CONFIGS: Mapping[str, type[ConfigModel]] = {
 _ANSWER_KEYS = list(
     dict.fromkeys(key for kind in TASK_KINDS.values() for key in list_keys(kind.config_type))
 )
-# Where a key belongs; of keys with several places the first one counts, which stands last here.
+# The section of each key. For keys of several sections the first one wins, so it is added last.
 _KEY_SECTIONS: Mapping[str, str] = {
     **{
         key: name
@@ -49,7 +49,7 @@ _KEY_SECTIONS: Mapping[str, str] = {
 
 
 def find_kind(answer: object) -> str | None:
-    """The kind that an answer section names, or the one that is probably meant."""
+    """The kind that an answer section names, or the most similar one."""
     kind = answer.get("kind") if isinstance(answer, dict) else None
     if kind in TASK_KINDS:
         return str(kind)
@@ -59,7 +59,7 @@ def find_kind(answer: object) -> str | None:
 def resolve_keys(reader: TaskReader) -> None:
     """Remove unknown keys from the document of ``reader``, with a fault for each.
 
-    A key with a typing error is renamed, so that the faults of its value are found as well.
+    A misspelled key is renamed, so that faults of its value are found as well.
     """
     waiting: list[KeyPath] = [()]
     while waiting:
@@ -144,7 +144,7 @@ def _explain_key(key: str, path: KeyPath, known: Sequence[str], document: Docume
 
 
 def _replace_value(data: Any, path: KeyPath, value: object) -> Any:
-    """``data`` with ``value`` at ``path``; what is on the way is copied, not changed."""
+    """A copy of ``data`` with ``value`` at ``path``; only containers on the path are copied."""
     if not path:
         return value
     copy: Any = dict(data) if isinstance(data, dict) else list(data)

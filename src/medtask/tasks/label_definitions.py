@@ -1,4 +1,4 @@
-"""The labels of a task: names that a reader can tell apart, and what the model writes for each."""
+"""The labels of a task: distinguishable names, definitions, and verbalizers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Label
 from medtask.tasks.text_cleaning import is_clean_line
 
-PLACEHOLDER_LABELS = ("<first label>", "<second label>")  # of a drafted task file
+PLACEHOLDER_LABELS = ("<first label>", "<second label>")  # in drafts of task files
 MAX_LISTED_WARNINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class LabelEntry:
-    """One label as the file has it."""
+    """One label as in the task file."""
 
     name: str
     definition: str
@@ -70,7 +70,7 @@ def read_labels(reader: TaskReader, raw: object) -> list[LabelEntry]:
 def read_abstain_label(
     reader: TaskReader, raw: object, labels: Sequence[LabelEntry]
 ) -> LabelEntry | None:
-    """The answer under ``abstain``: a name, or a mapping of one name to its definition."""
+    """Read ``abstain``: a name, or a mapping of one name to its definition."""
     path = ("answer", "abstain")
     if is_null(raw):
         return None
@@ -87,7 +87,7 @@ def read_abstain_label(
 
 
 def normalize_name(name: str) -> str:
-    """Equal for names that a reader cannot tell apart: case, blanks and width do not count."""
+    """A name in a form that ignores case, whitespace and character width."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
@@ -119,7 +119,7 @@ def assign_verbalizers(
     abstain: LabelEntry | Label | None,
     readout: Literal["name", "code"],
 ) -> tuple[tuple[Label, ...], Label | None]:
-    """Labels with what the model writes: names, or codes A to Z (beyond 26: 1, 2, ...)."""
+    """Labels with their verbalizers: names, or codes A to Z (for more than 26: 1, 2, ...)."""
     entries = [*labels, abstain] if abstain else list(labels)
     names = [entry.name for entry in entries]
     codes = (
@@ -138,7 +138,7 @@ def assign_verbalizers(
 def find_label_warnings(
     reader: TaskReader, labels: Sequence[LabelEntry], *, exclusive: bool
 ) -> Iterator[str]:
-    """A single label to choose from (``exclusive``), and labels without a definition."""
+    """Warnings for a single label (if ``exclusive``), and for labels without a definition."""
     if exclusive and len(labels) == 1:
         name = quote(labels[0].name)
         message = f"{name} is the only label - its confidence will always be 1"

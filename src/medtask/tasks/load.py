@@ -1,4 +1,4 @@
-"""Task files into tasks; all faults of a file are reported at once, each with its line."""
+"""Loading of task files; all faults of a file are reported at once, each with its line."""
 
 from __future__ import annotations
 
@@ -35,18 +35,17 @@ T = TypeVar("T")
 
 
 def load_task(path: str | Path) -> Task:
-    """Load a task.
+    """Load a task file.
 
     Args:
-        path: The task's file, or the folder that holds its ``task.yaml``, ``task.yml`` or
-            ``task.json``.
+        path: The task file, or the folder with its ``task.yaml``, ``task.yml`` or ``task.json``.
 
     Returns:
-        The task. Its ``warnings`` name what is allowed but probably not meant.
+        The task. Its ``warnings`` describe settings that are valid but probably unintended.
 
     Raises:
-        TaskFaults: With all faults of the file.
-        InputError: There is no such file, or it cannot be read.
+        TaskFaults: The file has faults; the exception lists all of them.
+        InputError: The file is not found or cannot be read.
     """
     file = _find_file(Path(path))
     reader = TaskReader(read_document(file))
@@ -78,7 +77,7 @@ def load_task(path: str | Path) -> Task:
 
 @dataclass(frozen=True, slots=True)
 class _AnswerSection:
-    """The answer section: its spec, the labels as the file has them, and as the model does."""
+    """The answer section: its specification, and the labels of the file and of the task."""
 
     spec: AnswerSpec
     label_entries: list[LabelEntry]
@@ -105,7 +104,7 @@ def _read_answer(reader: TaskReader) -> _AnswerSection:
 
 
 def _read_answer_config(reader: TaskReader) -> tuple[str | None, ConfigModel | None]:
-    """The kind that the answer section names, and its plain values."""
+    """The kind of the answer section, and its values before interpretation."""
     answer = reader.document.get_value("answer")
     if not isinstance(answer, dict):
         if "answer" in reader.document.data:
@@ -133,7 +132,7 @@ def _read_answer_config(reader: TaskReader) -> tuple[str | None, ConfigModel | N
 def _build_task(
     reader: TaskReader, file: Path, config: TaskConfig | None, answer: _AnswerSection
 ) -> Task:
-    """The task without examples, gate and passes."""
+    """Build the task without examples, gate and passes."""
     _check_input(reader)
     return Task(
         name=_choose_task_name(reader.get_text("name"), file),
@@ -175,9 +174,7 @@ def _read_gate(reader: TaskReader, task: Task) -> Gate:
 def _read_section(
     reader: TaskReader, key: str, config_type: type[ConfigModel], factory: Callable[..., T]
 ) -> T | None:
-    """The record that ``factory`` makes of an optional section; None where it is missing or
-    invalid.
-    """
+    """The object that ``factory`` makes of an optional section; None if missing or not valid."""
     if reader.is_missing(key):
         return None
     config = reader.read_config((key,), config_type)

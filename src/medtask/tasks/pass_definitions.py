@@ -1,4 +1,4 @@
-"""Further passes: the whole question again, with changes, for the rows that ``when`` selects."""
+"""Definitions of further passes, which ask the selected rows again with changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import ExamplePool, Pass, PassCondition, Reasoning, Task
 
 FIRST_PASS = "first"  # noqa: S105 - the name of the pass that asks every row
-# The gate's decision about a row is the same in every pass.
+# The gate's decision for a row is the same in every pass.
 _GATE_STATUSES = (Status.EMPTY_INPUT, Status.NOT_TEXT, Status.TOO_SHORT, Status.NOVEL)
 
 
 def derive_passes(reader: TaskReader, task: Task) -> tuple[Pass, ...]:
-    """The passes under ``passes:``; ``task`` is the first pass, complete."""
+    """Read ``passes:``; ``task`` is the complete first pass."""
     passes: list[Pass] = []
     names = {FIRST_PASS}
     for path, config in _read_pass_configs(reader):
@@ -41,7 +41,7 @@ def derive_passes(reader: TaskReader, task: Task) -> tuple[Pass, ...]:
 
 
 def read_reasoning(reader: TaskReader, path: KeyPath) -> Reasoning | None:
-    """The reasoning section of a task or a pass; None where there is none."""
+    """Read the reasoning section of a task or a pass; None if missing."""
     if reader.is_missing(*path):
         return None
     config = reader.read_config(path, ReasoningConfig)
@@ -49,13 +49,13 @@ def read_reasoning(reader: TaskReader, path: KeyPath) -> Reasoning | None:
 
 
 def check_reasoning(reader: TaskReader, path: KeyPath, task: Task) -> None:
-    """Add a fault where the task's answers cannot follow thoughts."""
+    """Add a fault if the task does not allow reasoning."""
     if task.reasoning and (conflict := get_task_kind(task).find_reasoning_conflict()):
         reader.add_fault(conflict, *path)
 
 
 def _read_pass_configs(reader: TaskReader) -> list[tuple[KeyPath, PassConfig]]:
-    """The plain values of every valid pass, with its path."""
+    """The values of every valid pass before interpretation, with its path."""
     if reader.is_missing("passes"):
         return []
     raw = reader.document.get_value("passes")
@@ -113,7 +113,7 @@ def _read_names(reader: TaskReader, path: KeyPath, raw: object) -> tuple[str, ..
 
 
 def _derive_task(reader: TaskReader, path: KeyPath, config: PassConfig, task: Task) -> Task:
-    """The first pass with the changes of this one."""
+    """The task of the first pass with the changes of this one."""
     derived = replace(
         task,
         name=f"{task.name}/{config.name}",
@@ -138,7 +138,7 @@ def _derive_task(reader: TaskReader, path: KeyPath, config: PassConfig, task: Ta
 
 
 def _restrict_labels(reader: TaskReader, path: KeyPath, raw: object, task: Task) -> Task:
-    """The task with some of its labels, and without examples of the others."""
+    """The task with some of its labels, without examples of the others."""
     if not task.kind_spec.has_labels:
         message = f'"labels" belongs to tasks with labels, and this one is of the kind {task.kind}'
         reader.add_fault(message, *path)

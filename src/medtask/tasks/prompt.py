@@ -1,15 +1,15 @@
-"""Prompts: the order of their parts, and the rows that are not asked.
+"""Prompts: the order of their parts, and the rejection of rows.
 
     <instruction>
 
-    <what there is to choose from, and how to answer>
+    <the possible answers, and their format>
 
     Text: <the rendered input>
 
-One user turn, in which everything that is the same for every row of a task stands first, so that an
-engine reads it once. Examples are turns before it, in the same form; roles alternate and there is
-no system turn, because some chat templates reject one. A row's options follow its text. The words
-of each kind of question are in `medtask.tasks.kinds`.
+The prompt is one user turn, which starts with the parts that are equal for all rows of a task, so
+that an engine processes them once. Examples are earlier turns in the same form. Roles alternate and
+there is no system turn, because some chat templates reject one. A row's options follow its text.
+The text for each kind of question is in `medtask.tasks.kinds`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from medtask.tasks.template_sandbox import (
 )
 from medtask.tasks.text_cleaning import clean_text, is_blank
 
-PROMPT_VERSION = 1  # goes up with every change that alters a prompt
+PROMPT_VERSION = 1  # incremented with every change that alters a prompt
 
 
 @dataclass(frozen=True, slots=True)
 class _PromptPrefix:
-    """What the prompts of a task share: complete turns, and the beginning of the last one."""
+    """The common part of a task's prompts: complete turns, and the beginning of the last one."""
 
     messages: tuple[Message, ...]
     instructions: str
@@ -51,16 +51,16 @@ class _PromptPrefix:
 
 @dataclass(frozen=True, slots=True)
 class _PromptInputs:
-    """What one row brings to its prompt."""
+    """The parts of a prompt that depend on the row."""
 
     text: str
     extras: RowExtras
 
 
 def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt | Fault:
-    """The question about one record, or why it cannot be asked.
+    """The prompt for one record, or why the record is rejected.
 
-    ``text`` is a part of the record's input that is shown in its place, without the gate.
+    ``text`` replaces the record's input with a part of it; the gate is then skipped.
     """
     inputs = _read_prompt_inputs(task, record, text)
     if isinstance(inputs, Fault):
@@ -75,7 +75,7 @@ def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt 
 
 
 def render_text(source: str, record: Record) -> str | Fault:
-    """The clean text that the input template ``source`` makes of a record, or why there is none."""
+    """The cleaned text of a record by the input template ``source``, or why there is none."""
     raw = _render_input(source, record)
     if isinstance(raw, Fault):
         return raw
@@ -83,12 +83,12 @@ def render_text(source: str, record: Record) -> str | Fault:
 
 
 def find_prompt_columns(task: Task) -> frozenset[str]:
-    """The columns that a prompt shows: those that the input names, options and context."""
+    """The columns that a prompt shows: those of the input, the options and the context."""
     return frozenset(read_template(task.input).columns).union(get_task_kind(task).columns)
 
 
 def hash_prompt(prompt: Prompt) -> bytes:
-    """16 bytes, equal for prompts that ask the same."""
+    """A 16-byte hash, equal for equal prompts."""
     asked = [
         [[turn.role, turn.content] for turn in prompt.messages],
         [
@@ -114,7 +114,7 @@ def _read_prompt_inputs(
 
 
 def _read_text(task: Task, record: Record) -> str | Fault:
-    """The record's input, if the gate lets it pass."""
+    """The record's input, or a Fault if the gate rejects it."""
     raw = _render_input(task.input, record)
     if isinstance(raw, Fault):
         return raw
@@ -138,7 +138,7 @@ def _render_examples(task: Task) -> tuple[str, ...]:
     return tuple(text for text in texts if isinstance(text, str))
 
 
-@lru_cache(maxsize=256)  # one for every group of a pool
+@lru_cache(maxsize=256)  # one per group of a pool
 def _build_prompt_prefix(task: Task, example_indices: tuple[int, ...]) -> _PromptPrefix:
     """The examples at ``example_indices`` of the task's pool, or all examples without a pool."""
     examples = (
@@ -178,12 +178,12 @@ def _render_input(source: str, record: Record) -> str | Fault:
         )
         return Fault(record.id, Status.TOO_LONG, reason)
     except jinja2.UndefinedError as error:
-        # Only names in the template may be reported: others can come from the row's text.
+        # Only names in the template may be reported; others can be record text.
         missing = quote(template.value_paths.get(str(error), "a value"))
         return Fault(
             record.id, Status.FAILED, f"the input uses {missing}, which this row does not have"
         )
-    except Exception as error:  # values of any type meet operators of any kind here
+    except Exception as error:  # any operator can be applied to values of any type here
         return Fault(
             record.id,
             Status.FAILED,

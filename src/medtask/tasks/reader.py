@@ -19,12 +19,12 @@ ConfigT = TypeVar("ConfigT", bound=ConfigModel)
 
 @dataclass(slots=True)
 class TaskReader:
-    """One task file while it is read.
+    """Reads one task file and collects its faults.
 
     Attributes:
         document: The file, with known keys only.
-        faults: Everything found to be wrong so far.
-        answers_known: Whether the answer section has no fault, so that answers named elsewhere in
+        faults: The faults found so far.
+        answers_known: Whether the answer section has no faults, so that answers named elsewhere in
             the file can be checked.
     """
 
@@ -34,7 +34,7 @@ class TaskReader:
 
     @property
     def folder(self) -> Path:
-        """The folder of the file: paths in it are relative to this."""
+        """The folder of the file; paths in the file are relative to it."""
         return Path(self.document.source).parent
 
     def add_fault(self, message: str, *path: str | int, text_line: int = 1) -> None:
@@ -47,16 +47,16 @@ class TaskReader:
         return f"{file_name}:{line}: {message}"
 
     def is_missing(self, *path: str | int) -> bool:
-        """Whether there is no value, or null, at ``path``."""
+        """Whether the value at ``path`` is missing or null."""
         return is_null(self.document.get_value(*path))
 
     def get_text(self, key: str) -> str:
-        """The stripped text under a top-level key; "" where there is none."""
+        """The stripped text under a top-level key; "" if missing."""
         value = self.document.data.get(key)
         return value.strip() if isinstance(value, str) else ""
 
     def read_config(self, path: KeyPath, config_type: type[ConfigT]) -> ConfigT | None:
-        """The plain values of the mapping at ``path``; None, with faults, where one is invalid."""
+        """Validate the mapping at ``path``; None, with faults, if a value is not valid."""
         try:
             return config_type.model_validate(self.document.get_value(*path))
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The options of a row, and the letters that its gold means."""
+"""The options of a row, and the letters of its gold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medtask.tasks.text_cleaning import clean_text
 
 MAX_OPTIONS_LENGTH = 200_000  # characters of one cell of options
 
-# "A)", "(b)", "C.", "4:" before an option, at the beginning of a line or behind a blank.
+# "A)", "(b)", "C.", "4:" before an option, at the beginning of a line or after a blank.
 _LINE_MARK = re.compile(
     r"^[ \t]*(?:[-*•][ \t]+)?\(?([A-Za-z]|\d{1,2})(?:\)[ \t]*|(?:[.:]|[ \t]-)[ \t]+)", re.MULTILINE
 )
@@ -27,9 +27,7 @@ _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """A row's options. ``keys``: what they are called where they come from (folded) -> letter,
-    where that is no letter.
-    """
+    """A row's options. ``keys`` maps their case-folded keys in the row to letters, if different."""
 
     options: tuple[Option, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -40,11 +38,11 @@ class RowOptions:
 
 
 def read_options(answer_spec: MultipleChoice, fields: Mapping[str, object]) -> RowOptions | str:
-    """The row's options, or why it has none that can be asked about.
+    """The row's options, or why they are not valid.
 
-    Keys that are single letters stay the options' letters; otherwise they get A, B, ... in their
-    order, several columns by their place: a blank one leaves a gap, so that a letter always means
-    the same column. Blank options are left out.
+    Keys that are single letters are kept as letters; otherwise options get A, B, ... in order. With
+    several columns the position determines the letter, so a blank column leaves a gap and a letter
+    always means the same column. Blank options are omitted.
     """
     if missing := [column for column in answer_spec.columns if column not in fields]:
         return f"the row has no column {quote(missing[0])}, which should hold options"
@@ -110,9 +108,7 @@ def _read_one_column(value: object) -> list[tuple[str | None, object]] | str:
 
 
 def _read_lines(text: str) -> Iterator[tuple[str | None, object]]:
-    """Options that are marked A), B), ... or 1., 2., ..., each on a line of its own or one behind
-    the other; else every line is one.
-    """
+    """Options marked A), B), ... or 1., 2., ..., on separate lines or in one; else one per line."""
     for pattern in (_LINE_MARK, _INLINE_MARK):
         marks = _find_marks(pattern, text)
         if len(marks) > 1:
@@ -125,9 +121,7 @@ def _read_lines(text: str) -> Iterator[tuple[str | None, object]]:
 
 
 def _find_marks(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
-    """Those that count on from the first: in "A) vitamin K B) vitamin A) C) none" the second A) is
-    no mark.
-    """
+    """Marks in sequence; in "A) vitamin K B) vitamin A) C) none" the second A) is not a mark."""
     marks: list[re.Match[str]] = []
     for mark in pattern.finditer(text):
         wanted = _next_marks(marks[-1][1]) if marks else ("A", "1")
@@ -141,12 +135,11 @@ def _next_marks(mark: str) -> tuple[str, ...]:
 
 
 def find_letters(value: object, options: RowOptions, several: bool) -> tuple[str, ...] | None:
-    """The letters that a gold cell means, in the options' order; None where it means no option, or
-    too many.
+    """The letters of a gold cell, in the options' order; None for no option or too many.
 
-    An option is given by its letter, by its key in the row's mapping, or by its text. ``several``:
-    as a list, as its text, separated by ";", "|", "," or "/", or as letters in a row ("ACD") where
-    that is nothing else.
+    An option is given by its letter, by its key in the row's mapping, or by its text. With
+    ``several``: a list, a list as text, options separated by ";", "|", "," or "/", or consecutive
+    letters ("ACD") if that is not an option.
     """
     listed = parse_container(value)
     if isinstance(listed, list):

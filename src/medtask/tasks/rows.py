@@ -1,4 +1,4 @@
-"""Rows of a table as records of a task: ids, gold, groups, and whether the columns are there."""
+"""Rows of a table as records of a task: ids, gold, groups, and checks of columns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ MAX_LISTED_GOLD = 20
 
 @dataclass(frozen=True, slots=True)
 class UnknownGold:
-    """Gold that the task cannot answer.
+    """A gold value that is not a valid answer of the task.
 
-    ``count``: in how many rows. ``first_row``: from 1. ``suggestion``: the label that is meant.
+    Attributes:
+        count: The number of rows with this value.
+        first_row: The first such row, from 1.
+        suggestion: The most similar label; None without one.
     """
 
     count: int
@@ -38,7 +41,7 @@ def read_records(
     """One record per row. Without an id column the id is the row's number.
 
     Args:
-        task: Names the columns of ids, gold and groups.
+        task: The task, which names the columns of ids, gold and groups.
         rows: Mappings from column to value.
         gold_column: Replaces the task's own gold column.
         first_row: The number of the first row.
@@ -57,18 +60,18 @@ def read_records(
 
 
 def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | None:
-    """A row's gold as a value of the task; the cell's text where it is not one; None where blank.
+    """A row's gold as a value of the task; the cell's text if not valid; None if blank.
 
-    Several labels: a list, a list as text, or names separated by ";", "|" or ","; unknown names
-    stay. An option: its letter, its key in the row's mapping, or its text. Fields: a mapping, or
-    one as text.
+    Several labels are a list, a list as text, or names separated by ";", "|" or ","; unknown names
+    are kept. An option is its letter, its key in the row's mapping, or its text. Fields are a
+    mapping, or a mapping as text.
     """
     text = read_cell(cell)
     return None if text is None else get_task_kind(task).parse_gold(row, cell, text)
 
 
 def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
-    """The parts of a row's gold, from `read_gold`, that the task cannot answer.
+    """The invalid parts of a row's gold from `read_gold`.
 
     They are names that are not labels, a text that is not an option, or names of fields.
     """
@@ -78,7 +81,7 @@ def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tup
 def check_columns(
     task: Task, columns: Sequence[str], *, gold_column: str | None = None
 ) -> tuple[TaskFault, ...]:
-    """A fault for each column that the task needs and the table does not have."""
+    """A fault for each column that the task requires and that is missing in the table."""
     kind, gold = get_task_kind(task), gold_column or task.gold_column
     needed: list[tuple[tuple[str, ...], str, str, int]] = [
         (("input",), f"input uses {_format_column_use(column)}", column, line)
@@ -105,7 +108,7 @@ def check_columns(
 
 
 def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold]:
-    """The first 20 different gold values that the task cannot answer."""
+    """The first 20 distinct gold values that are not valid answers of the task."""
     names = [label.name for label in task.candidates]
     counts: dict[str, list[int]] = {}
     for number, record in enumerate(records, 1):

@@ -1,9 +1,8 @@
-"""What a judge is asked about an answer: a rubric, and the tasks of kind ``label`` that it makes.
-The grades are the labels.
+"""Rubrics for a judge, and the tasks of kind ``label`` made from them.
 
-Question, reference and answer are shown between lines that carry a code, which is a hash of all of
-them: it is the same whenever the same is asked, and nobody can write a text that holds the code by
-which it will be enclosed.
+The grades are the labels. Question, reference and answer are shown between lines with a code, which
+is a hash of all of them: it is the same for the same input, and no text can contain the code that
+will enclose it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Label, Review, Task
 from medtask.tasks.text_cleaning import clean_text, is_clean_line
 
-FIRST_ANSWER, SECOND_ANSWER = "A", "B"  # the two answers of a comparison, by their places
+FIRST_ANSWER, SECOND_ANSWER = "A", "B"  # the two answers of a comparison, by position
 _SHOWN_COLUMNS = ("question", "context", "reference", "answer")
 
 _INJECTION_GUARD = """\
@@ -49,9 +48,7 @@ Decide which of them is better. Their order means nothing, and neither does thei
 
 @dataclass(frozen=True, slots=True)
 class RubricGrade:
-    """One grade. ``points`` is its number: what it is called if the grades are numbers, else its
-    place, from 1.
-    """
+    """One grade. ``points`` is its name if all names are numbers, else its position from 1."""
 
     name: str
     definition: str
@@ -60,11 +57,16 @@ class RubricGrade:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """How answers are judged.
+    """Instructions and grades for a judge.
 
-    ``instruction``: what is judged and by what standard. ``grades``: from the worst to the best.
-    ``passing``: the lowest one that is acceptable. ``reference``: the judge is shown the right
-    answer, and an answer without one is not judged.
+    Attributes:
+        name: The name of the rubric.
+        instruction: What is judged, and by what standard.
+        grades: The grades, from worst to best.
+        passing: The lowest acceptable grade.
+        reference: Whether the judge is shown the reference answer; answers without one are then not
+            judged.
+        source: The file of the rubric.
     """
 
     name: str
@@ -125,8 +127,9 @@ def load_rubric(path: str | Path) -> Rubric:
     """Read a rubric from YAML or JSON: instruction, grades, passing, and optionally name and
     reference.
 
-    Raises TaskFaults with all faults of the file, each with its line, and InputError where it
-    cannot be read.
+    Raises:
+        TaskFaults: The file has faults; the exception lists all of them with their lines.
+        InputError: The file is not found or cannot be read.
     """
     file = Path(path)
     try:
@@ -154,9 +157,9 @@ def load_rubric(path: str | Path) -> Rubric:
 
 
 def make_grading_task(rubric: Rubric, *, phi: bool = False) -> Task:
-    """The question which grade an answer deserves; its records are those of ``grading_record``.
+    """The task of grading an answer, for records of `make_grading_record`.
 
-    ``phi``: the answers are about patients and may go to no other machine.
+    ``phi``: the answers are patient data and must not be sent to another machine.
     """
     guard = _INJECTION_GUARD.format(verdict="grade")
     labels = tuple(Label(grade.name, grade.definition, grade.name) for grade in rubric.grades)
@@ -166,9 +169,7 @@ def make_grading_task(rubric: Rubric, *, phi: bool = False) -> Task:
 
 
 def make_comparison_task(rubric: Rubric, *, phi: bool = False) -> Task:
-    """The question which of two answers is better; its records are those of
-    ``comparing_record``.
-    """
+    """The task of choosing the better of two answers, for records of `make_comparison_record`."""
     standard = "\n".join(
         [rubric.instruction, *(f"- {grade.name}: {grade.definition}" for grade in rubric.grades)]
     )
@@ -189,7 +190,7 @@ def make_comparison_task(rubric: Rubric, *, phi: bool = False) -> Task:
 def make_grading_record(
     record_id: str, *, question: str, context: str, reference: str, answer: str
 ) -> Record:
-    """What is to be graded, as a row of ``grading_task``. Parts that are "" are not shown."""
+    """A record for `make_grading_task`. Parts that are "" are not shown."""
     return _make_record(
         record_id,
         {"question": question, "context": context, "reference": reference, "answer": answer},
@@ -199,7 +200,7 @@ def make_grading_record(
 def make_comparison_record(
     record_id: str, *, question: str, context: str, reference: str, first: str, second: str
 ) -> Record:
-    """What is to be compared, as a row of ``comparing_task``: ``first`` is shown as A."""
+    """A record for `make_comparison_task`; ``first`` is shown as A."""
     parts = {
         "question": question,
         "context": context,
@@ -214,8 +215,7 @@ def _make_task(
     name: str, instruction: str, columns: Sequence[str], labels: tuple[Label, ...], *, phi: bool
 ) -> Task:
     shown = "".join(_write_part_template(part) for part in columns)
-    # A judge that hesitates between two grades is no reason for a person to look: its grade is one
-    # of a sum.
+    # A low confidence between two grades needs no review, because grades are averaged.
     review = Review(confidence_below=0.0)
     task = Task(
         name=name,
@@ -237,7 +237,7 @@ def _write_part_template(part: str) -> str:
 def _make_record(record_id: str, parts: Mapping[str, str]) -> Record:
     seed = json.dumps(
         sorted(parts.values())
-    ).encode()  # sorted, so that a swapped pair differs in nothing but its order
+    ).encode()  # sorted, so that a swapped pair differs only in its order
     codes = (
         blake2b(seed, digest_size=6, salt=turn.to_bytes(8, "big")).hexdigest()
         for turn in range(2**16)
@@ -247,7 +247,7 @@ def _make_record(record_id: str, parts: Mapping[str, str]) -> Record:
 
 
 def _resolve_keys(reader: TaskReader) -> None:
-    """Remove unknown keys, with a fault for each; a key with a typing error is renamed."""
+    """Remove unknown keys, with a fault for each; a misspelled key is renamed."""
     document, known = reader.document, list_keys(RubricConfig)
     resolved = {key: value for key, value in document.data.items() if key in known}
     for key in document.data.keys() - resolved.keys():
@@ -262,7 +262,7 @@ def _resolve_keys(reader: TaskReader) -> None:
 def _read_grades(reader: TaskReader) -> tuple[RubricGrade, ...]:
     raw = reader.document.get_value("grades")
     if "grades" not in reader.document.data:
-        return ()  # reported already
+        return ()  # already reported
     if not isinstance(raw, dict) or len(raw) < 2:
         message = (
             '"grades" is a mapping of two grades or more to what they mean, from the worst to the '

@@ -1,4 +1,4 @@
-"""What the keywords of one part of a JSON schema mean: type, references, bounds, flags."""
+"""The keywords of one part of a JSON schema: type, references, bounds, flags."""
 
 from __future__ import annotations
 
@@ -63,11 +63,14 @@ _BOUND_PAIRS = (("minimum", "maximum"), ("minItems", "maxItems"), ("minLength", 
 
 @dataclass(frozen=True, slots=True)
 class SchemaLocation:
-    """Where a part of a schema stands: in the file (``path``) and in what is written
-    (``field_path``; None inside a list).
+    """The location of a part in a schema.
 
-    ``always_present``: it is always written, because nothing around it may be null.
-    ``visited_refs``: the references on the way here.
+    Attributes:
+        path: The path in the file.
+        field_path: The path in the generated object; None inside a list.
+        always_present: Whether the part is always written, because no parent may be null.
+        depth: The nesting depth.
+        visited_refs: The references on the way to this part.
     """
 
     path: KeyPath = ()
@@ -118,13 +121,14 @@ class SchemaFaults:
 
 
 def find_schema_problem(schema: Mapping[str, Any]) -> str | None:
-    """Why no JSON can satisfy the schema, as llguidance reports it; None if some can."""
+    """Why no JSON can satisfy the schema, as reported by llguidance; None if some can."""
     from llguidance import LLMatcher
 
     failed, messages = LLMatcher.validate_grammar_with_warnings(
         LLMatcher.grammar_from_json_schema(json.dumps(schema))
     )
-    # "regex parse error:\n    [a-\n    ^\nerror: unclosed character class": the last line says it.
+    # "regex parse error:\n    [a-\n    ^\nerror: unclosed character class": the last line is the
+    # cause.
     detail = messages[0].strip().split("\n")[-1] if failed else ""
     return (
         format_name(detail.removeprefix("error: ").removeprefix("Unsatisfiable schema: "), 200)
@@ -136,9 +140,7 @@ def find_schema_problem(schema: Mapping[str, Any]) -> str | None:
 def resolve_references(
     faults: SchemaFaults, raw: Mapping[str, Any], location: SchemaLocation
 ) -> tuple[Mapping[str, Any], SchemaLocation, bool] | None:
-    """The mapping that is meant, behind references and around ``anyOf: [..., {type: "null"}]``;
-    whether it may be null.
-    """
+    """The target of references and of ``anyOf: [..., {type: "null"}]``, and if it may be null."""
     may_be_null = False
     while joint := next((key for key in ("$ref", "anyOf", "oneOf", "allOf") if key in raw), None):
         rest = {key: value for key, value in raw.items() if key != joint}
@@ -285,7 +287,7 @@ def read_bounds(
 def check_satisfiable(
     faults: SchemaFaults, part: Mapping[str, Any], json_type: str, location: SchemaLocation
 ) -> None:
-    """Check one part without null, which would satisfy any part; so the fault has a line."""
+    """Check one part without null, which would satisfy any part, so that the fault has a line."""
     plain = (
         json_type in ("string", "number", "integer")
         and "enum" not in part

@@ -1,4 +1,4 @@
-"""A task's question as JSON, and a task from it: enough to read answers and gold, not to ask."""
+"""Serialization of a task's question as JSON, for reading answers and gold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medtask.tasks.task import Label, Task
 
 
 def task_to_dict(task: Task) -> dict[str, Any]:
-    """A task's question as a JSON object. Its examples and further passes are not kept."""
+    """A task's question as a JSON object, without its examples and further passes."""
     content = {
         "kind": task.kind,
         "instruction": task.instruction,
@@ -27,7 +27,7 @@ def task_to_dict(task: Task) -> dict[str, Any]:
 
 
 def task_from_dict(name: str, content: Mapping[str, Any], *, fingerprint: str = "") -> Task:
-    """The task from `task_to_dict`; LookupError, TypeError or ValueError for other content."""
+    """The task from `task_to_dict`. Raises LookupError, TypeError or ValueError if not valid."""
     columns, abstain = content["columns"], content["abstain"]
     return Task(
         name=name,
@@ -36,7 +36,7 @@ def task_from_dict(name: str, content: Mapping[str, Any], *, fingerprint: str = 
         answer_spec=TASK_KINDS[content["kind"]].spec_from_dict(content["form"]),
         labels=tuple(map(_label_from_dict, content["labels"])),
         abstain=_label_from_dict(abstain) if abstain else None,
-        phi=content["phi"] or None,  # false may mean that the task file did not say
+        phi=content["phi"] or None,  # false can mean that the task file did not state it
         id_column=columns["id"],
         gold_column=columns["gold"],
         group_column=columns["group"],
@@ -45,7 +45,7 @@ def task_from_dict(name: str, content: Mapping[str, Any], *, fingerprint: str = 
 
 
 def make_minimal_task(name: str, kind: str, labels: tuple[str, ...] = ()) -> Task:
-    """The task of answers about which only the kind, and perhaps the labels, are known."""
+    """A task for answers of which only the kind, and possibly the labels, are known."""
     return Task(
         name=name,
         instruction="",
@@ -56,7 +56,7 @@ def make_minimal_task(name: str, kind: str, labels: tuple[str, ...] = ()) -> Tas
 
 
 def _label_to_dict(label: Label) -> dict[str, str]:
-    # Manifests and trained folders have the verbalizer under the key "say".
+    # Manifests and model folders store the verbalizer under the key "say".
     return {"name": label.name, "definition": label.definition, "say": label.verbalizer}
 
 

@@ -15,9 +15,7 @@ from medtask.tasks.document import SourceLines
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One allowed answer. ``verbalizer`` is what the model would write for it: the name, or a short
-    code.
-    """
+    """One allowed answer. ``verbalizer`` is the text that a model writes for it: name or code."""
 
     name: str
     definition: str
@@ -26,9 +24,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A worked row that is shown to the model: the columns that the task uses, and the right
-    answer.
-    """
+    """A worked example: the columns that the task uses, and the correct answer."""
 
     fields: Mapping[str, object]
     answer: Value
@@ -36,9 +32,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """When a row goes to a person although it has an answer. Both bounds are probabilities in [0,
-    1].
-    """
+    """The probabilities in [0, 1] beyond which an answer is marked for human review."""
 
     confidence_below: float = 0.5
     off_set_above: float = 0.9
@@ -46,9 +40,7 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class SingleLabel:
-    """Kind ``label``: exactly one label. ``readout``: whether the model writes its name or a short
-    code.
-    """
+    """Kind ``label``: exactly one label. ``readout``: the model writes the name or a short code."""
 
     kind: ClassVar[KindName] = "label"
     several: ClassVar[bool] = False
@@ -62,11 +54,15 @@ class SingleLabel:
 
 @dataclass(frozen=True, slots=True)
 class MultiLabel:
-    """Kind ``labels``: any of the labels, each decided by itself.
+    """Kind ``labels``: any number of the labels, each decided independently.
 
-    A label applies from its threshold on (``thresholds``, by name; 0.5 where it has none). ``fit``:
-    thresholds are fitted on gold, for each label's best F1, or for the highest one that still finds
-    ``recall_floor`` of its gold rows.
+    Attributes:
+        at_least_one: Whether every row gets at least one label.
+        at_most: The maximum number of labels; None for no limit.
+        thresholds: The probability from which a label applies, by name; 0.5 for others.
+        fit: Thresholds are fitted on gold: "f1" for each label's best F1, "recall" for the highest
+            one with a recall of ``recall_floor``.
+        recall_floor: The minimum recall for ``fit``.
     """
 
     kind: ClassVar[KindName] = "labels"
@@ -85,13 +81,14 @@ class MultiLabel:
 
 @dataclass(frozen=True, slots=True)
 class MultipleChoice:
-    """Kind ``choice``: the row brings its options, 2 to 26, in one column (mapping, list or text)
-    or one column each.
+    """Kind ``choice``: 2 to 26 options given in each row.
 
-    ``several``: more than one may be right; each is then decided by itself. ``readout``: by the
-    probability of the option's letter, or of its text; ``normalise`` divides a text's
-    log-likelihood by its number of characters. ``debias``: letters are asked for in every cyclic
-    order of the options, and averaged.
+    Attributes:
+        columns: One column with a mapping, list or text, or one column per option.
+        several: Whether more than one option may be correct; each is then decided independently.
+        readout: Score the option's letter, or its text.
+        normalise: Divide a text's log-likelihood by its number of characters.
+        debias: "permute" scores letters in every cyclic order of the options and averages.
     """
 
     kind: ClassVar[KindName] = "choice"
@@ -109,9 +106,16 @@ class MultipleChoice:
 
 @dataclass(frozen=True, slots=True)
 class FreeText:
-    """Kind ``answer``: the model writes. ``sections``: tagged parts that it writes one after the
-    other, the last of which is the answer. ``context``: a column that is shown before the input.
-    Sampling: see Limits.
+    """Kind ``answer``: the model writes text.
+
+    Attributes:
+        max_tokens: The maximum number of tokens.
+        stop: Texts that end generation.
+        sections: Tagged parts that are written in order; the last one is the answer.
+        context: A column that is shown before the input.
+        temperature: See `Limits`.
+        top_p: See `Limits`.
+        seed: See `Limits`.
     """
 
     kind: ClassVar[KindName] = "answer"
@@ -125,22 +129,20 @@ class FreeText:
     seed: int = 0
 
     def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
-        """Nothing: a text has no probability."""
+        """No outcomes: free text has no probability."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredField:
-    """An enum or boolean field: ``path`` of its keys from the root, and its values (JSON scalars)
-    in the schema's order.
-    """
+    """An enum or boolean field: its ``path`` from the root, and its values in schema order."""
 
     path: tuple[str, ...]
     values: tuple[object, ...]
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """``stage=II`` for each value: the names under which their probabilities are kept."""
+        """The names of its outcomes, such as ``stage=II``, one per value."""
         path = ".".join(self.path)
         return tuple(
             f"{path}={value if isinstance(value, str) else json.dumps(value)}"
@@ -150,12 +152,15 @@ class ScoredField:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Kind ``fields``: an object that satisfies a JSON ``schema``.
+    """Kind ``fields``: an object that satisfies a JSON schema.
 
-    The schema is as engines get it (see Limits): every object closed, keys in the order in which
-    they are written. ``scored``: the enum and boolean fields that get probabilities. ``quoted``:
-    paths of the fields whose span of the record is asked for, which stands beside them under
-    ``<field>_quote`` in what the model writes and not in the answer.
+    Attributes:
+        schema: The schema for engines (see `Limits`): every object is closed, with keys in the
+            order in which they are written.
+        scored: The enum and boolean fields that get probabilities.
+        quoted: Paths of the fields with a supporting quote. The model writes it as
+            ``<field>_quote`` after the field; it is not part of the answer.
+        max_tokens: The maximum number of tokens.
     """
 
     kind: ClassVar[KindName] = "fields"
@@ -166,7 +171,7 @@ class Fields:
     max_tokens: int = 512
 
     def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
-        """``field=value`` for each value of the fields that are scored."""
+        """``field=value`` for each value of the scored fields."""
         return tuple(outcome for one in self.scored for outcome in one.outcomes)
 
 
@@ -175,9 +180,7 @@ AnswerSpec = SingleLabel | MultiLabel | MultipleChoice | FreeText | Fields
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """The model thinks before it answers: at most ``budget`` tokens, and ``deadline_s`` seconds a
-    row where given.
-    """
+    """Reasoning before the answer: at most ``budget`` tokens and ``deadline_s`` seconds per row."""
 
     budget: int
     deadline_s: float | None = None
@@ -185,12 +188,15 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Which rows never reach the model, and what becomes of those that are too long for it.
+    """Which rows are rejected before the model, and how too long ones are handled.
 
-    ``novelty``: rows whose greatest similarity (TF-IDF cosine, in [0, 1]) to any example is below
-    it are not asked. ``too_long``: give up, keep the beginning and the end, or read overlapping
-    parts and combine their scores: their mean, the greatest (then made to sum to 1), or each part's
-    decision counted as one vote.
+    Attributes:
+        min_words: The minimum number of words.
+        novelty: Rows whose maximum similarity (TF-IDF cosine, in [0, 1]) to any example is lower
+            are rejected.
+        too_long: Fail, keep the beginning and the end, or read overlapping parts.
+        combine: How scores of parts are combined: their mean, their maximum (normalised to sum to
+            1), or a majority vote of the parts' decisions.
     """
 
     min_words: int = 0
@@ -201,8 +207,9 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExamplePool:
-    """A table of worked rows from which each row is shown the ``k`` nearest. ``texts``: their
-    inputs, as rendered.
+    """A table of worked examples, of which each row is shown the ``k`` nearest.
+
+    ``texts`` are their rendered inputs.
     """
 
     examples: tuple[Example, ...]
@@ -213,9 +220,7 @@ class ExamplePool:
 
 @dataclass(frozen=True, slots=True)
 class PassCondition:
-    """Which answers of the pass before are asked about again: those that meet any of the
-    conditions.
-    """
+    """Which answers of the previous pass are asked again: those that meet any of the conditions."""
 
     confidence_below: float | None = None
     status: tuple[Status, ...] = ()
@@ -224,7 +229,7 @@ class PassCondition:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A further pass: ``task`` is the whole question as this pass asks it, of the same kind as the
+    """A further pass. ``task`` is the complete question of this pass, of the same kind as the
     first.
     """
 
@@ -236,17 +241,32 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One question, asked of every row.
+    """One question for every row of a table.
 
-    ``answer_spec`` is what kind of question it is. ``labels`` are all allowed answers of kinds
-    ``label`` and ``labels``, in the file's order; the other kinds have none. ``abstain`` is an
-    answer the model may also give; a row that gets it has no value. ``input`` is a Jinja template
-    over the row's columns. ``examples`` are shown to every row, those of ``pool`` to the rows that
-    they resemble. ``phi``: the table holds patients' data, which must not leave this machine; None
-    where the file does not say.
-    ``passes`` come after this one, in their order. ``id_column`` None: rows are numbered. Rows with
-    the same value in ``group_column`` (a patient, say) are not independent. ``fingerprint`` is the
-    SHA-256 of everything here that can change an answer.
+    Attributes:
+        name: The name of the task.
+        instruction: The instruction at the beginning of the prompt.
+        input: A Jinja template over the row's columns.
+        answer_spec: The kind of the question and its settings.
+        labels: All labels of kinds ``label`` and ``labels``, in the file's order; else empty.
+        abstain: An answer for rows without a suitable label; such rows have no value.
+        examples: Examples that are shown for every row.
+        pool: Examples of which each row is shown the most similar.
+        reasoning: The limits of reasoning; None without reasoning.
+        gate: Which rows are rejected before the model.
+        phi: Whether records are patient data, which must not leave this machine; None if not
+            stated.
+        passes: Further passes, in order.
+        review: Which answers are marked for human review.
+        id_column: The column of ids; None numbers the rows.
+        gold_column: The column with the correct answers.
+        group_column: Rows with the same value (such as a patient) are not independent.
+        data: The table of the task.
+        model: The reference of the task's model.
+        source: The task file.
+        source_lines: The line numbers of the task file.
+        warnings: Settings that are valid but probably unintended.
+        fingerprint: SHA-256 of everything here that can change an answer.
     """
 
     name: str
@@ -273,7 +293,7 @@ class Task:
     fingerprint: str = ""
 
     def __hash__(self) -> int:
-        # Examples hold mappings, which have no hash of their own.
+        # Examples contain mappings, which are not hashable.
         return hash((self.name, self.fingerprint))
 
     @property
@@ -282,29 +302,27 @@ class Task:
 
     @property
     def kind_spec(self) -> KindSpec:
-        """What code of every layer may know about the kind of this question."""
+        """The properties of the question's kind for code of all layers."""
         return KINDS[self.kind]
 
     @property
     def several(self) -> bool:
-        """Whether an answer is a set of names, any number of which may apply; else their
-        probabilities sum to 1.
-        """
+        """Whether an answer is a set of names; if not, their probabilities sum to 1."""
         return self.answer_spec.several
 
     @property
     def abstain_name(self) -> str | None:
-        """The name of the abstention; None where the model has to answer."""
+        """The name of the abstention; None if the task has none."""
         return self.abstain.name if self.abstain else None
 
     @property
     def candidates(self) -> tuple[Label, ...]:
-        """The labels, and the abstention where there is one: what the model chooses from."""
+        """The labels and, if there is one, the abstention."""
         return (*self.labels, self.abstain) if self.abstain else self.labels
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Whatever can get a probability, by name: labels, letters, ``field=value``; nothing for
-        free text.
+        """The names that can get a probability: labels, letters, ``field=value``; none for free
+        text.
         """
         return self.answer_spec.list_outcomes([label.name for label in self.candidates])

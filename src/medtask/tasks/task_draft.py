@@ -1,4 +1,4 @@
-"""The first draft of a task file: what a table tells already, and what the user must still say."""
+"""Drafts of task files from a table, with placeholders for the user."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ answer:
 
 
 def guess_id_column(columns: Sequence[str], sample: Sequence[Mapping[str, object]]) -> str | None:
-    """The column that tells rows apart: named like an id, or else short, different in every row,
-    without blanks.
-    """
+    """The id column by its name, or else one with short, unique values without blanks."""
     distinct = [column for column in columns if _is_distinct([row.get(column) for row in sample])]
     named = sorted(
         filter(_is_named_id, distinct),
@@ -50,7 +48,7 @@ def guess_id_column(columns: Sequence[str], sample: Sequence[Mapping[str, object
 
 
 def guess_text_column(columns: Sequence[str], sample: Sequence[Mapping[str, object]]) -> str | None:
-    """The column that holds the longest text on average; the first one where there is no sample."""
+    """The column with the longest text on average; the first one without a sample."""
     others = [column for column in columns if not _is_named_id(column)] or columns
     return max(
         others,
@@ -65,11 +63,17 @@ def draft_task_file(
     sample: Sequence[Mapping[str, object]] = (),
     data: str | None = None,
 ) -> str:
-    """The YAML text of a task over a table with ``columns``; ``sample`` is some of its rows (a
-    hundred will do).
+    """Draft the YAML text of a task over a table.
 
-    ``data`` is the table's path as the task file should name it. The two labels of a draft are
-    placeholders: load_task refuses them until they are filled in.
+    Args:
+        name: The name of the task.
+        columns: The columns of the table.
+        sample: Some of its rows; a hundred are enough.
+        data: The table's path as written in the task file.
+
+    Returns:
+        The text. Its two labels are placeholders, which `load_task` rejects until they are
+        replaced.
     """
     text = guess_text_column(columns, sample)
     known_id = guess_id_column([column for column in columns if column != text], sample)
@@ -94,14 +98,14 @@ def draft_task_file(
 
 def _format_input(column: str) -> str:
     plain = f"{{{{ {column} }}}}"
-    # What cannot be written as a name ("Procedure name", "True") is looked up in the row.
+    # Columns that are not valid names ("Procedure name", "True") are looked up in ``row``.
     if list(read_template(plain).columns) == [column]:
         return plain
     return f"{{{{ row[{json.dumps(column, ensure_ascii=False)}] }}}}"
 
 
 def _format_yaml_scalar(text: str) -> str:
-    """The text as one YAML word: bare where that is safe, else in quotes."""
+    """The text as a YAML scalar, quoted if necessary."""
     if not text.isprintable():
         return yaml.safe_dump(text, default_style='"', width=10**6).strip()
     return yaml.safe_dump(text, allow_unicode=True, width=10**6).removesuffix("...\n").strip()

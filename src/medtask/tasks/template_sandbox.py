@@ -1,4 +1,4 @@
-"""The Jinja environment of input templates: few filters, and a budget for what can grow."""
+"""The Jinja environment of input templates: few filters, and limits on output and loops."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ ALLOWED_FILTERS = frozenset(
 
 
 class RenderBudgetExceeded(jinja2.TemplateRuntimeError):
-    """A row exceeds the limit of loop steps or of text."""
+    """The limit of loop steps or of text was exceeded for a row."""
 
 
 class _MissingValue(jinja2.StrictUndefined):
-    """A value that a row lacks. Its message is the bare name, never a value."""
+    """A missing value of a row. Its message is the bare name, never a value."""
 
     @property
     def _undefined_message(self) -> str:
@@ -57,7 +57,7 @@ class _MissingValue(jinja2.StrictUndefined):
 
 
 class _RenderBudget:
-    """How much one row may still produce, in characters."""
+    """The remaining number of characters for one row."""
 
     __slots__ = ("left",)
 
@@ -98,7 +98,7 @@ def _join(items: Iterable[object], separator: str = "") -> str:
 
 
 def _format_value(value: object) -> str:
-    """The value as text; "" if it is missing."""
+    """The value as text; "" if missing."""
     return "" if is_missing(value) else str(value)
 
 
@@ -121,7 +121,7 @@ ENVIRONMENT = _build_environment()
 
 
 class BudgetTransformer(NodeTransformer):
-    """Wraps what can grow in filters that count it; templates cannot name these filters."""
+    """Wraps growing expressions in counting filters, which templates cannot name themselves."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         node.iter = _make_filter_node(node.iter, "count turns")
@@ -141,7 +141,7 @@ def _make_filter_node(value: nodes.Node, name: str, *arguments: nodes.Node) -> n
 
 
 def render_with_budget(template: jinja2.Template, variables: Mapping[str, object]) -> str:
-    """The rendered text. Raises RenderBudgetExceeded, or whatever the variables' values raise."""
+    """The rendered text. Raises RenderBudgetExceeded, or any exception of the values."""
     budget = _RenderBudget()
     token = _current_budget.set(budget)
     try:

@@ -1,4 +1,4 @@
-"""What is asked, kind by kind: one module for each kind of question."""
+"""Kinds of questions in task files and prompts, with one module for each kind."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ TASK_KINDS: Mapping[str, type[TaskKind[Any]]] = {
 
 
 def get_task_kind(task: Task) -> TaskKind[Any]:
-    """What depends on the kind of a task's question, for this task."""
+    """The `TaskKind` of a task."""
     return TASK_KINDS[task.kind](task)

@@ -1,4 +1,4 @@
-"""Kind ``answer``: free text, in tagged sections if wanted."""
+"""Kind ``answer``: free text, optionally in tagged sections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FreeTextConfig(ConfigModel):
 
 
 class AnswerKind(TaskKind[FreeText]):
-    """No branches: the model writes, section by section."""
+    """Free text without branches: the model writes section by section."""
 
     config_type = FreeTextConfig
     spec_type = FreeText

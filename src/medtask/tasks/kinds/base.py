@@ -1,4 +1,4 @@
-"""`TaskKind`: everything about tasks and their files that differs between kinds of question."""
+"""`TaskKind`: the parts of tasks and task files that depend on the kind of question."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SpecT = TypeVar("SpecT", bound=AnswerSpec)
 
 @dataclass(frozen=True, slots=True)
 class RowExtras:
-    """What a row shows besides its input."""
+    """The parts of a row that a prompt shows in addition to the input."""
 
     context: str = ""
     options: tuple[Option, ...] = ()
@@ -30,14 +30,14 @@ class RowExtras:
 class TaskKind(Generic[SpecT]):
     """A kind of question, for one task.
 
-    The methods of this class are those of a kind without columns, labels or candidates; a kind
-    overrides what differs.
+    The methods of this class implement a kind without columns, labels or candidates; subclasses
+    override what differs.
 
     Attributes:
         config_type: The keys of ``answer:``.
-        spec_type: What the keys are read into.
+        spec_type: The class of the specification that is read from them.
         columns_key: The key of ``answer:`` that names further columns.
-        columns_use: How a fault describes what such a column is for, after "which".
+        columns_use: The purpose of such a column, as completed after "which" in a fault.
     """
 
     config_type: ClassVar[type[ConfigModel]]
@@ -47,23 +47,23 @@ class TaskKind(Generic[SpecT]):
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.spec: SpecT = task.answer_spec  # type: ignore[assignment]  # its kind is this class's
+        self.spec: SpecT = task.answer_spec  # type: ignore[assignment]  # of this class's kind
 
     # task files and manifests
 
     @classmethod
     def read_spec(cls, reader: TaskReader, config: Any, label_names: Sequence[str]) -> AnswerSpec:
-        """The answer section of a task file; ``label_names`` is empty where they are not known."""
+        """Read the answer section of a task file; ``label_names`` is empty if not valid."""
         raise NotImplementedError
 
     @classmethod
     def make_minimal_spec(cls) -> AnswerSpec:
-        """The spec of answers about which nothing but their kind is known."""
+        """The specification if only the kind of the answers is known."""
         return cls.spec_type()  # type: ignore[call-arg]  # kinds without defaults override this
 
     @classmethod
     def spec_from_dict(cls, content: Mapping[str, Any]) -> AnswerSpec:
-        """The spec from its JSON object, in which tuples are lists."""
+        """The specification from its JSON object, in which tuples are lists."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in content.items()
@@ -72,92 +72,92 @@ class TaskKind(Generic[SpecT]):
 
     @classmethod
     def get_readout(cls, spec: SpecT) -> Literal["name", "code"]:
-        """Whether the model writes the names of labels, or codes for them."""
+        """Whether the model writes the names of labels or their codes."""
         return "name"
 
     # rows
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a prompt shows besides its input."""
+        """The columns that a prompt shows in addition to the input."""
         return ()
 
     def read_extras(self, fields: Mapping[str, object]) -> RowExtras | str:
-        """What a row shows besides its input, or why the row cannot be asked about."""
+        """The further parts of a row for a prompt, or why the row cannot be asked."""
         return RowExtras()
 
     def read_context(self, fields: Mapping[str, object]) -> str:
-        """The text of the context column as it stands in the row; "" without one."""
+        """The text of the context column; "" without one."""
         return ""
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
-        """A gold cell as a value of the task; ``text``, the cell's text, where it is not one."""
+        """A gold cell as a value of the task; ``text``, the cell's text, if it is not valid."""
         return text
 
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
-        """The parts of a row's gold that the task cannot answer: names, a text, or fields."""
+        """The invalid parts of a row's gold: names, a text, or fields."""
         return ()
 
     def describe_invalid_gold(self, value: str) -> str:
-        """A warning about gold found by `find_invalid_gold`, without a record's own words."""
+        """A warning about a result of `find_invalid_gold`, without record text."""
         return f"gold {quote(value, MAX_GOLD_CHARACTERS)} is not a label"
 
     # prompts
 
     def write_choices(self) -> list[str]:
-        """The lines of a prompt after the instruction: what can be answered, and how."""
+        """The lines of a prompt after the instruction: the possible answers and their format."""
         return []
 
     def write_question(self, text: str, extras: RowExtras) -> str:
-        """The row's part of the user's turn."""
+        """The row's part of the user turn."""
         return f"Text: {text}"
 
     def write_example_question(self, text: str, extras: RowExtras) -> str:
-        """The same of a worked example, whose prompt has no branches."""
+        """The same for a worked example, whose prompt has no branches."""
         return self.write_question(text, extras)
 
     def write_answer(self, answer: Value, options: Sequence[Option] = ()) -> str:
         """The model's turn of a worked example.
 
         Raises:
-            KeyError, ValueError: The task has no such answer.
+            KeyError, ValueError: The answer is not valid for the task.
         """
         return str(answer)
 
     def build_branches(self, options: Sequence[Option]) -> tuple[Branch, ...]:
-        """The candidates that are scored; none where the model writes first."""
+        """The branches to score; empty if the model writes first."""
         return ()
 
     def find_gold_indices(self, options: Sequence[Option], gold: Value) -> list[int]:
-        """For each branch of a prompt the index of the candidate that is right."""
+        """For each branch of a prompt, the index of the correct candidate."""
         raise UsageError(
             f"a task of kind {self.task.kind} has no candidates", fix="name a task of another kind"
         )
 
     def get_length_scales(self, options: Sequence[Option]) -> tuple[float, ...] | None:
-        """Factors of the candidates' log-likelihoods; None where these are not scaled."""
+        """Factors of the candidates' log-likelihoods; None if these are not scaled."""
         return None
 
     @property
     def compares_likelihoods(self) -> bool:
-        """Whether candidates are texts that are scored over the whole vocabulary."""
+        """Whether candidates are texts scored over the whole vocabulary."""
         return False
 
     # examples
 
     def read_example_answer(self, row: Mapping[str, object], cell: object) -> Value | None:
-        """The answer of a worked example; None where the cell is blank."""
+        """The answer of a worked example; None if the cell is blank."""
         text = read_cell(cell)
         return None if text is None else self.parse_gold(row, cell, text)
 
     def describe_invalid_answer(self, invalid: str, answer: Value) -> str:
-        """What is wrong with an example's answer, by a part that `find_invalid_gold` returned."""
+        """The problem of an example's answer, for a part returned by `find_invalid_gold`."""
         raise NotImplementedError
 
     def complete_answer(self, answer: Value, text: str | None) -> tuple[Value, list[str]]:
-        """An example's answer with what may be left out, and what is wrong with it.
+        """An example's answer with optional parts added, and its problems.
 
-        ``text`` is the example's input as shown; None where it cannot be shown.
+        ``text`` is the example's rendered input; None if it cannot be rendered.
         """
         return answer, []
 
@@ -170,25 +170,25 @@ class TaskKind(Generic[SpecT]):
 
     @property
     def threshold_fit(self) -> tuple[Literal["f1", "recall"], float] | None:
-        """The objective, and the least recall, of thresholds fitted on gold; None without these."""
+        """Objective and minimum recall of thresholds fitted on gold; None without fitting."""
         return None
 
     def without_threshold_fit(self) -> Task:
-        """The task with thresholds that are not fitted."""
+        """The task without fitting of thresholds."""
         return self.task
 
     # passes
 
     def find_confidence_problem(self) -> str | None:
-        """Why answers have no confidence; None where they have one."""
+        """Why answers have no confidence; None if they have one."""
         return None
 
     def find_reasoning_conflict(self) -> str | None:
-        """Why the model cannot think before it answers; None where it can."""
+        """Why the task does not allow reasoning; None if it does."""
         return None
 
     def find_unknown_answers(self, names: Sequence[str]) -> list[str]:
-        """What is wrong with the names of answers under ``answer_in``."""
+        """The problems of the names under ``answer_in``."""
         return [
             f"answer_in is about labels and letters, and this task is of the kind {self.task.kind}"
         ]
@@ -201,17 +201,17 @@ class TaskKind(Generic[SpecT]):
 
     @property
     def written_schema(self) -> Mapping[str, Any] | None:
-        """The JSON schema under which the model writes; None where there is none."""
+        """The JSON schema of generated text; None without one."""
         return None
 
     @property
     def answer_schema(self) -> Mapping[str, Any] | None:
-        """The JSON schema of the answer's value; None where it is not an object."""
+        """The JSON schema of the answer's value; None if it is not an object."""
         return None
 
     @property
     def has_quotes(self) -> bool:
-        """Whether fields are answered with spans of the record."""
+        """Whether fields have supporting quotes from the record."""
         return False
 
     @property
@@ -222,5 +222,5 @@ class TaskKind(Generic[SpecT]):
     # descriptions
 
     def describe_answers(self) -> str:
-        """What there is to answer: "3 labels", "options in the columns a, b", "6 fields"."""
+        """The possible answers: "3 labels", "options in the columns a, b", "6 fields"."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Kind ``choice``: options that each row brings."""
+"""Kind ``choice``: options that are given in each row."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ChoiceKind(TaskKind[MultipleChoice]):
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         options = read_options(self.spec, row)
         if isinstance(options, str):
-            return ()  # reported when the row is asked
+            return ()  # reported when the prompt is built
         names = gold if isinstance(gold, tuple) else (str(gold),)
         valid = isinstance(gold, tuple) == self.spec.several and set(names) <= set(options.letters)
         return () if valid else (str(gold),)
@@ -89,7 +89,7 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         return [f"Exactly one of the options is right. Answer with {what} alone."]
 
     def write_question(self, text: str, extras: RowExtras) -> str:
-        # Where one option is right, branches show the options: each in an order of its own.
+        # If exactly one option is correct, each branch shows the options, in its own order.
         if self.spec.several:
             return self.write_example_question(text, extras)
         return f"Question: {text}"
@@ -131,10 +131,10 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         return self.spec.readout == "text"
 
     def get_length_scales(self, options: Sequence[Option]) -> tuple[float, ...] | None:
-        """Log-likelihoods per character, times the row's mean length.
+        """Factors for log-likelihoods per character, times the row's mean length.
 
-        The order is that of lm-evaluation-harness's acc_norm; the mean keeps the probabilities as
-        sharp as those of whole texts.
+        This gives the order of lm-evaluation-harness's acc_norm; the mean keeps the probabilities
+        as sharp as those of whole texts.
         """
         if self.spec.several or self.spec.readout == "letter" or not self.spec.normalise:
             return None
@@ -146,7 +146,7 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         return f"answers {quote(invalid)}, which is not one of its options"
 
     def find_reasoning_conflict(self) -> str | None:
-        # Thoughts name options by their letters, so letters cannot change places after them.
+        # Thoughts refer to options by letter, so letters must not be permuted after them.
         if self.spec.debias == "none":
             return None
         return (

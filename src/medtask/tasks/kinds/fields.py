@@ -31,7 +31,7 @@ class FieldsConfig(ConfigModel):
 
 
 class FieldsKind(TaskKind[Fields]):
-    """No branches at first: they follow what the model has written."""
+    """No initial branches: they depend on the generated object."""
 
     config_type = FieldsConfig
     spec_type = Fields
@@ -55,7 +55,7 @@ class FieldsKind(TaskKind[Fields]):
         return Fields(**{**content, "scored": scored, "quoted": quoted})
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
-        """A mapping, or one as text, with values as the schema types them."""
+        """A mapping, or a mapping as text, with values typed by the schema."""
         parsed = parse_container(cell)
         coerced = coerce_value(self.spec.schema, parsed, {}) if isinstance(parsed, dict) else None
         return coerced if isinstance(coerced, dict) else text
@@ -68,7 +68,7 @@ class FieldsKind(TaskKind[Fields]):
         return tuple(problems)
 
     def describe_invalid_gold(self, value: str) -> str:
-        # The name of a field (stage.t, nodes[0]) may be shown; other gold is a record's text.
+        # Names of fields (stage.t, nodes[0]) may be shown; other gold is record text.
         if re.split(r"[.\[]", value)[0] in _get_properties(self.spec.schema):
             return f"gold of the field {quote(value, MAX_GOLD_CHARACTERS)} does not fit the schema"
         return "gold that is not an object of the schema"
@@ -92,7 +92,7 @@ class FieldsKind(TaskKind[Fields]):
         return "answers with something that is not a mapping of fields"
 
     def complete_answer(self, answer: Value, text: str | None) -> tuple[Value, list[str]]:
-        """Fields that may be null can be left out; quotes must be in the text."""
+        """Add missing nullable fields; quotes must be in the text."""
         if not isinstance(answer, Mapping):
             return answer, []
         completed, missing = _fill_missing_fields(self.spec.schema, answer)
@@ -108,7 +108,7 @@ class FieldsKind(TaskKind[Fields]):
 
     @property
     def answer_schema(self) -> Mapping[str, Any]:
-        """The schema of what is written, without the quotes that stand beside their fields."""
+        """The schema of the generated object without the quote fields."""
         schema: dict[str, Any] = json.loads(json.dumps(self.spec.schema))
         for path in self.spec.quoted:
             parent = schema
@@ -123,7 +123,7 @@ class FieldsKind(TaskKind[Fields]):
 
     def describe_answers(self) -> str:
         quoted = self.spec.quoted
-        # A quote is written beside its field.
+        # A quote is written right after its field.
         count = len(_get_properties(self.spec.schema)) - sum(len(path) == 1 for path in quoted)
         quotes = f", {len(quoted)} with a quote" if quoted else ""
         return f"{format_count(count, 'field')}{quotes}"
@@ -146,7 +146,7 @@ def _get_properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 def _fill_missing_fields(
     schema: Mapping[str, Any], answer: Mapping[str, object]
 ) -> tuple[Mapping[str, object], list[str]]:
-    """The answer with null for fields that are left out, and the names of those that may not be."""
+    """The answer with null for missing fields, and the names of those that must not be null."""
     full: dict[str, object] = {}
     missing: list[str] = []
     for name, part in _get_properties(schema).items():
@@ -164,8 +164,9 @@ def _fill_missing_fields(
 
 
 def _list_fields(schema: Mapping[str, Any], indent: str) -> Iterator[str]:
-    """``- size: number from 0 to 300, or null; in mm`` for every field, nested ones below
-    theirs.
+    """One line per field, nested below its parent.
+
+    Example: ``- size: number from 0 to 300, or null; in mm``.
     """
     for name, part in schema["properties"].items():
         note = part.get("description", "")

@@ -96,18 +96,18 @@ def list_labels(task: Task, *, coded: bool = False) -> list[str]:
 
 
 def describe_label(label: Label) -> Description:
-    """What engines that read no chat are shown of a label."""
+    """The description of a label for engines that do not read chat."""
     return Description(label.name, label.definition)
 
 
 def describe_unknown_label(task: Task, name: str) -> str:
-    """What is wrong with an example whose answer is not a label."""
+    """The fault of an example whose answer is not a label."""
     suggestion = format_suggestion(name, [label.name for label in task.candidates])
     return f"answers {quote(name)}, which is not a label{suggestion}"
 
 
 def find_unknown_labels(task: Task, names: Sequence[str]) -> Iterator[str]:
-    """What is wrong with the names under ``answer_in`` that are not labels."""
+    """The faults of names under ``answer_in`` that are not labels."""
     known = [label.name for label in task.labels]
     for name in names:
         if name not in known:
@@ -120,7 +120,7 @@ def find_unknown_labels(task: Task, names: Sequence[str]) -> Iterator[str]:
 
 
 def select_labels(task: Task, names: Sequence[str], readout: Literal["name", "code"]) -> Task:
-    """The task with the labels of these names, and codes for them."""
+    """The task with only the labels of these names, and codes assigned to them."""
     kept = [label for label in task.labels if label.name in names]
     labels, abstain = assign_verbalizers(kept, task.abstain, readout)
     return replace(task, labels=labels, abstain=abstain)

@@ -1,4 +1,4 @@
-"""Kind ``labels``: any number of the task's labels, each decided by itself."""
+"""Kind ``labels``: any number of the task's labels, each decided independently."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LabelsKind(TaskKind[MultiLabel]):
         return replace(spec, thresholds=_read_thresholds(reader, raw, label_names))
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
-        """Names from a list, a list as text, or a text with separators; unknown ones stay."""
+        """Names from a list, a list as text, or a text with separators; unknown names are kept."""
         index = _index_labels(self.task)
         listed = parse_container(cell)
         if isinstance(listed, list):
@@ -134,12 +134,12 @@ class LabelsKind(TaskKind[MultiLabel]):
 
 
 def ask_for_each(what: str, name: str) -> str:
-    """How a model answers several yes-or-no questions."""
+    """The answer format for several yes-or-no questions."""
     return f"For each {what} write {name}, a colon, and {' or '.join(YES_NO)}."
 
 
 def write_yes_no_lines(names: Sequence[str], answer: Value) -> str:
-    """The model's turn that answers yes for the names in ``answer``; KeyError for other names."""
+    """A model turn that answers yes for the names in ``answer``; KeyError for unknown names."""
     if unknown := set(answer) - set(names):
         raise KeyError(*unknown)
     return "\n".join(f"{name}: {YES_NO[0] if name in answer else YES_NO[1]}" for name in names)
@@ -148,7 +148,7 @@ def write_yes_no_lines(names: Sequence[str], answer: Value) -> str:
 def _read_thresholds(
     reader: TaskReader, raw: Mapping[str, object] | str, names: Sequence[str]
 ) -> dict[str, float]:
-    """One number for all labels, or one for each that is named."""
+    """Thresholds by label, from one number for all or a mapping."""
     if not isinstance(raw, str):
         for name in raw:
             if names and name not in names:
@@ -197,10 +197,10 @@ def _parse_fraction(value: object) -> float | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _LabelIndex:
-    """A task's labels for look-ups.
+    """An index of a task's labels.
 
-    ``positions``: in the task's order. By separator: ``spellings`` (see `_normalize_spacing`), and
-    how many parts the longest name has.
+    ``positions`` are in the task's order. By separator, ``spellings`` maps the result of
+    `_normalize_spacing` to the name, and ``max_parts`` is the number of parts of the longest name.
     """
 
     positions: Mapping[str, int]
@@ -225,7 +225,7 @@ def _index_labels(task: Task) -> _LabelIndex:
 
 
 def _split_names(index: _LabelIndex, text: str) -> list[str]:
-    """The names in a text, by the separator that finds most labels: names may hold others."""
+    """Split a text by the separator that finds most labels; names may contain separators."""
     splits = [
         _join_names(index, text.split(separator), separator)
         for separator in LABEL_SEPARATORS
@@ -239,7 +239,7 @@ def _split_names(index: _LabelIndex, text: str) -> list[str]:
 
 
 def _join_names(index: _LabelIndex, parts: Sequence[str], separator: str) -> list[str]:
-    """The parts; those that make a label together are joined, the longest such run first."""
+    """The parts, with those that form a label together joined; the longest match first."""
     joined: list[str] = []
     start = 0
     while start < len(parts):
@@ -255,5 +255,5 @@ def _join_names(index: _LabelIndex, parts: Sequence[str], separator: str) -> lis
 
 
 def _normalize_spacing(name: str, separator: str) -> str:
-    """Equal for "a, b" and "a,b"."""
+    """A name in a form that is equal for "a, b" and "a,b"."""
     return separator.join(part.strip() for part in name.split(separator))
