@@ -1,4 +1,4 @@
-"""The interface between medtask and models: `Engine` with two verbs, `Caps` and `EngineInfo`."""
+"""The interface between medtask and models: `Engine`, `Caps` and `EngineInfo`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Caps:
 
     Attributes:
         score: "exact" for probabilities of whole candidates; "first_token" for estimates from the
-            likeliest tokens along one answer; "none" for no probabilities.
+            most probable tokens at the positions of one answer; "none" for no probabilities.
         choose: Whether answers can be constrained to one of the candidates.
         generate: Whether it generates text.
         schema: Whether generated text can be constrained to a JSON schema.
         thinking_markers: Whether the model was trained to think between its own markers; other
-            models are asked to think aloud.
-        batch_invariant: Whether the numbers of a prompt do not depend on the other prompts of its
+            models are prompted to think aloud.
+        batch_invariant: Whether the numbers of a prompt are independent of the other prompts in its
             batch.
     """
 
@@ -60,17 +60,17 @@ LANGUAGE_MODEL = EngineTraits()
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """Which model answers, and on what.
+    """Identity and properties of a loaded model.
 
     Attributes:
         name: The engine's name, as in `EngineSpec`.
-        title: The model in words, for people.
-        identity: Everything about the model that can change an answer (reference, revision,
+        title: Description of the model for people.
+        identity: All properties of the model that can change an answer (reference, revision,
             hashes, quantisation, dtype). A run is resumed only with an equal identity.
-        traits: What kind of model it is.
-        device: Where the model computes; None where that is not known.
+        traits: The kind of model.
+        device: The device on which the model runs; None if it is not known.
         destinations: URL of each server that records are sent to, with its checked IP addresses.
-        notes: What the user should know about this model, as sentences.
+        notes: Notes about this model for the user, as sentences.
         details: Further facts for the manifest, as plain JSON values.
     """
 
@@ -110,14 +110,14 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
-    """What a set of prompts costs, in tokens.
+    """Token counts of a set of prompts.
 
     Attributes:
-        shared_tokens: Tokens that all prompts begin with.
-        own_tokens: For each prompt, the tokens that it does not share.
-        mean_label_tokens: Mean number of further tokens per row that separate the labels.
+        shared_tokens: Number of tokens with which all prompts begin.
+        own_tokens: For each prompt, the number of tokens that it does not share.
+        mean_label_tokens: Mean number of further tokens per row that distinguish the labels.
         max_input_tokens: Longest input that the model reads.
-        warnings: What the user should change, as sentences.
+        warnings: Recommended changes for the user, as sentences.
         text_only: Whether the engine reads only the ``text`` of a prompt.
     """
 
@@ -133,9 +133,9 @@ class Engine(ABC):
     """A loaded model. It is synchronous and not thread-safe: one thread calls it at a time.
 
     Attributes:
-        caps: What it supports.
-        info: Which model it is.
-        context_tokens: Tokens of a prompt and its answer together; None where that is not known.
+        caps: The features that it supports.
+        info: Identity and properties of the model.
+        context_tokens: Tokens of a prompt and its answer together; None if not known.
     """
 
     caps: Caps
@@ -149,10 +149,10 @@ class Engine(ABC):
         """Score the candidates of every branch of every prompt.
 
         Args:
-            prompts: What to score.
+            prompts: The prompts to score.
             cached: Ids of records whose results the caller already has. Batches are formed as if
-                they were scored too, and batches without a new record are skipped: a resumed run
-                repeats the same arithmetic.
+                they were scored too, and batches without a new record are skipped, so that a
+                resumed run repeats the same arithmetic.
 
         Yields:
             Scores, or a Fault, for each prompt that is not cached, in any order.
@@ -171,7 +171,7 @@ class Engine(ABC):
         """Generate the text that follows each prompt's ``partial_response``.
 
         Args:
-            prompts: What to continue.
+            prompts: The prompts to continue.
             limits: Length, sampling and constraints of the generated texts.
             cached: As in `score`.
             on_text: Called with each piece of text as it is generated; needs a single prompt.
@@ -180,7 +180,7 @@ class Engine(ABC):
             Generated text, or a Fault, for each prompt that is not cached, in any order.
 
         Raises:
-            EngineError: The engine does not support what ``limits`` ask for.
+            EngineError: The engine does not support ``limits``.
         """
         raise EngineError(
             f"{self.info.title} cannot generate text", fix="choose a model of the hf engine"
@@ -191,7 +191,7 @@ class Engine(ABC):
         return None
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan | None:
-        """The cost of scoring the prompts, without running the model; None if not known."""
+        """The token counts of the prompts, without running the model; None if not known."""
         return None
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The `fake` engine: no model, reproducible scores, and failures on demand, for tests."""
+"""The `fake` engine for tests: no model, reproducible scores, and failures on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTEXT_TOKENS = 1_000_000  # tokens
 _UINT64_MASK = 2**64 - 1
 # odd multiplier that spreads the bits of a hash (Knuth, TAOCP 3, section 6.4)
 _HASH_MULTIPLIER = 0x9E3779B97F4A7C15
-_LOGIT_RANGE = 6.0  # nats between the likeliest and the least likely candidate
+_LOGIT_RANGE = 6.0  # nats between the most and the least probable candidate
 
 
 class FakeEngine(Engine):
@@ -30,8 +30,8 @@ class FakeEngine(Engine):
     ``prompt_count`` is the number of prompts that were scored or continued.
 
     Args:
-        prefers: Probabilities of some candidates, without surrounding blanks; the others share the
-            remainder.
+        prefers: Probabilities of some candidates, without surrounding whitespace; the others share
+            the remainder.
         seed: Seed of all numbers.
         batch: Prompts per batch.
         nan: Ids of records whose scores are NaN.
@@ -40,7 +40,7 @@ class FakeEngine(Engine):
         fails_after: Number of prompts after which the engine raises an error.
         ms_per_row: Milliseconds that each prompt takes.
         generated_texts: Generated text by record id.
-        endless_thinking_ids: Ids of records whose thoughts do not end.
+        endless_thinking_ids: Ids of records with thoughts that do not end.
     """
 
     def __init__(
@@ -240,9 +240,9 @@ class FakeEngine(Engine):
 
 
 def load_fake(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> FakeEngine:
-    """The engine of ``fake:`` or ``fake:ms_per_row=5,fails_after=100``; ``options`` are ignored.
+    """Load ``fake:`` or ``fake:ms_per_row=5,fails_after=100``; ``options`` are ignored.
 
-    Raises UsageError for settings that it does not have.
+    Raises UsageError for an unknown setting.
     """
     settings: dict[str, Any] = {}
     for setting in filter(None, reference.removeprefix("fake:").split(",")):
@@ -267,7 +267,7 @@ _REFERENCE_OPTIONS: dict[str, Callable[[str], float]] = {
 
 
 def _mix_hashes(text_hash: int, candidate_hash: int) -> float:
-    """A number in [0, 1) that looks random and depends on both hashes."""
+    """A pseudo-random number in [0, 1) that depends on both hashes."""
     mixed = ((text_hash ^ candidate_hash) * _HASH_MULTIPLIER) & _UINT64_MASK
     return (((mixed ^ (mixed >> 32)) * _HASH_MULTIPLIER) & _UINT64_MASK) / 2**64
 
@@ -281,7 +281,7 @@ def _hash_candidates(candidates: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _count_common_bytes(first: bytes, last: bytes) -> int:
-    """Length of the common prefix of the first and last of sorted texts, and so of all."""
+    """Length of the common prefix of the first and last of sorted texts, and thus of all."""
     return next(
         (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other),
         min(len(first), len(last)),
@@ -308,7 +308,7 @@ def _hash_text(text: str) -> int:
 
 
 def _make_value(schema: Mapping[str, Any], text: str, random_number: int) -> object:
-    """A value that satisfies a schema of a task."""
+    """A value that satisfies a task's schema."""
     if "enum" in schema:
         return schema["enum"][random_number % len(schema["enum"])]
     kinds = schema.get("type", "string")

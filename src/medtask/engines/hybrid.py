@@ -1,7 +1,7 @@
 """The `hybrid` engine: the weighted mean of the probabilities of several models.
 
-A folder holds ``hybrid.json`` (references, identities and weights of the members) and
-``medtask.json`` (see model_metadata.py). The weighted mean (a linear opinion pool) never gives the
+A folder contains ``hybrid.json`` (references, identities and weights of the members) and
+``medtask.json`` (see model_metadata.py). The weighted mean (a linear opinion pool) does not give
 probability 1 to a candidate that one member excludes.
 """
 
@@ -33,7 +33,7 @@ from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import BranchScores, Fault, Prompt, Scores
 
 MEMBERS_FILE = "hybrid.json"
-# Engines that can be named before a folder or a file.
+# Engines whose prefix may precede a folder or a file.
 _LOCAL_PREFIXES = tuple(
     prefix
     for spec in BUILT_IN_ENGINES.values()
@@ -45,8 +45,12 @@ _RETRAIN_FIX = "train the hybrid again"
 
 @dataclass(frozen=True, slots=True)
 class HybridMember:
-    """A member. ``reference``: as for load_model, with absolute paths. ``identity``: see
-    EngineInfo, without the model's location. ``weight``: its weight in the mean.
+    """A member of a hybrid.
+
+    Attributes:
+        reference: As for load_model, with absolute paths.
+        identity: See EngineInfo; without the model's location.
+        weight: The weight in the mean.
     """
 
     reference: str
@@ -55,7 +59,7 @@ class HybridMember:
 
 
 class HybridEngine(Engine):
-    """Scores every prompt with all members. ``weights``: one per member, with the sum 1."""
+    """Scores each prompt with all members; ``weights`` are one per member, with sum 1."""
 
     def __init__(
         self, members: Sequence[Engine], weights: Sequence[float], info: EngineInfo
@@ -87,7 +91,7 @@ class HybridEngine(Engine):
                 )
 
     def render(self, prompt: Prompt) -> Rendering | None:
-        """What the member with the largest weight reads."""
+        """The rendering of the member with the largest weight."""
         return self.members[self.weights.index(max(self.weights))].render(prompt)
 
     def close(self) -> None:
@@ -152,11 +156,12 @@ def average_branch_scores(
 
 
 def load_hybrid(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HybridEngine:
-    """Load a folder that save_hybrid wrote. Each member gets the options that its engine supports.
+    """Load a folder saved by save_hybrid. Each member gets the options that its engine supports.
 
-    Raises InputError for an incomplete folder, and for a member that is not what it was when the
-    weights were fitted; UsageError for an option that no member supports; and whatever loading a
-    member raises.
+    Raises:
+        InputError: The folder is incomplete, or a member has changed since the weights were fitted.
+        UsageError: No member supports an option.
+        MedtaskError: As raised when a member is loaded.
     """
     folder = Path(reference).expanduser()
     metadata = read_model_metadata(folder)
@@ -190,7 +195,7 @@ def load_hybrid(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Hybri
 def save_hybrid(
     folder: Path, members: Sequence[HybridMember], metadata: ModelMetadata
 ) -> ModelMetadata:
-    """Write a model folder; returns the metadata with hashes. StorageError on failure."""
+    """Write a model folder; returns the metadata with hashes. Raises StorageError on failure."""
     content = {"members": [asdict(member) for member in members]}
     replace_text(folder / MEMBERS_FILE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
     return write_model_metadata(folder, metadata)
@@ -207,8 +212,8 @@ def normalise_member_reference(reference: str) -> str:
 
 
 def get_member_identity(engine: Engine, reference: str) -> dict[str, str]:
-    """A member's identity without its path: contents of folders and files are hashed, and they
-    may be moved.
+    """A member's identity without its path: folders and files may be moved, so their contents are
+    hashed instead.
     """
     location_keys = {"model", "reference"} if _split_scheme(reference)[1].is_absolute() else set()
     return {
@@ -219,7 +224,7 @@ def get_member_identity(engine: Engine, reference: str) -> dict[str, str]:
 
 
 def _find_member(reference: str, folder: Path) -> str:
-    """The member's reference; if its path does not exist, the same name beside the hybrid."""
+    """The member's reference; if its path is missing, the same name in the hybrid's parent."""
     scheme, path = _split_scheme(reference)
     sibling = folder.resolve().parent / path.name
     return (

@@ -1,4 +1,4 @@
-"""Scores of a prompt's candidates from the outputs of a trained model, one per label."""
+"""Computes scores of candidates from the outputs of a trained model, one per label."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from medtask.records import Branch, BranchScores, Prompt
 
 @dataclass(frozen=True, slots=True)
 class LabelHead:
-    """The labels of a trained model. ``labels``: in the order of its outputs. ``kind``,
-    ``abstain`` and ``untaught``: see `ModelMetadata`.
+    """The labels of a trained model.
+
+    Attributes:
+        title: Description of the model for people.
+        kind: See `ModelMetadata`.
+        labels: In the order of the model's outputs.
+        abstain: See `ModelMetadata`.
+        untaught: See `ModelMetadata`.
     """
 
     title: str
@@ -32,7 +38,7 @@ class LabelHead:
         """The scores of a prompt's branches.
 
         Args:
-            prompt: A prompt of the head's kind, with labels that the head knows.
+            prompt: A prompt of the head's kind, with labels of the head.
             logits: [labels]; for kind "label" natural-log probabilities up to a constant, for kind
                 "labels" the log-odds of each label.
 
@@ -109,7 +115,7 @@ class LabelHead:
 
 
 def is_yes_no(branch: Branch) -> bool:
-    """Whether a branch asks if one thing applies, rather than which of several does."""
+    """Whether a branch asks if one label applies, not which of several does."""
     return len(branch.descriptions) == 1 and len(branch.candidates) == 2
 
 

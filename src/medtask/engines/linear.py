@@ -1,8 +1,8 @@
-"""The `linear` engine: logistic regression on TF-IDF features, stored as JSON and plain arrays.
+"""The `linear` engine: logistic regression on TF-IDF features, stored without pickle.
 
-A folder holds ``linear.json`` (settings of the vectorizers, and all terms), ``linear.npz`` (their
-weights) and ``medtask.json`` (see model_metadata.py). Probabilities equal those of scikit-learn's
-``predict_proba`` on the saved pipeline.
+A folder contains ``linear.json`` (settings of the vectorizers, and all terms), ``linear.npz``
+(their weights) and ``medtask.json`` (see model_metadata.py). Probabilities equal those of
+scikit-learn's ``predict_proba`` on the saved pipeline.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from medtask.records import Fault, Prompt, Scores
 FEATURES_FILE, WEIGHTS_FILE = "linear.json", "linear.npz"
 BATCH_ROWS = 1024
 
-# How decision values become probabilities: "softmax" over the labels, a logistic function per label
-# ("each"), or the same renormalised to sum to 1 ("shared"), as OneVsRestClassifier does for one
-# correct label.
+# The link from decision values to probabilities: "softmax" over the labels, a logistic function per
+# label ("each"), or the same renormalised to sum to 1 ("shared"), as OneVsRestClassifier does for
+# one correct label.
 Link = Literal["softmax", "each", "shared"]
 
-# All settings that decide the terms and weights of a text. Not "input": with it a vectorizer reads
-# the files that texts name.
+# All settings that affect the terms and weights of a text. Not "input": with it a vectorizer would
+# read files named by the texts.
 _VECTORIZER_SETTINGS = (
     *(
         "analyzer",
@@ -64,8 +64,13 @@ _RETRAIN_FIX = "train the model again"
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """``weights``: [terms, labels], the terms of all vectorizers one after the other;
-    ``intercepts``: [labels].
+    """A fitted pipeline of vectorizers and a linear classifier.
+
+    Attributes:
+        vectorizers: The vectorizers whose features are concatenated.
+        weights: [terms, labels], with the terms of all vectorizers concatenated.
+        intercepts: [labels].
+        link: The link from decision values to probabilities.
     """
 
     vectorizers: tuple[Any, ...]
@@ -74,7 +79,7 @@ class LinearModel:
     link: Link
 
     def score_texts(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """[texts, labels]: natural-log probabilities, or of link "each" log-odds."""
+        """[texts, labels]: natural-log probabilities, or log-odds for link "each"."""
         from scipy.sparse import hstack
 
         terms = hstack(
@@ -90,7 +95,7 @@ class LinearModel:
 
 
 class LinearEngine(Engine):
-    """Scores labels from ``Prompt.text`` alone, whatever its length."""
+    """Scores labels from ``Prompt.text`` alone, of any length."""
 
     caps = Caps(score="exact", batch_invariant=True)
 
@@ -102,7 +107,7 @@ class LinearEngine(Engine):
     def score(
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
-        # Rows do not depend on each other: cached ones can be skipped.
+        # Rows are independent of each other: cached ones can be skipped.
         new_prompts = [prompt for prompt in prompts if prompt.record_id not in cached]
         for start in range(0, len(new_prompts), BATCH_ROWS):
             batch = new_prompts[start : start + BATCH_ROWS]
@@ -128,7 +133,7 @@ class LinearEngine(Engine):
 
 
 def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> LinearEngine:
-    """Load a folder that save_linear wrote; InputError for an incomplete one. It has no options."""
+    """Load a folder saved by save_linear; InputError if it is incomplete. Supports no options."""
     folder = Path(reference).expanduser()
     metadata = read_model_metadata(folder)
     if metadata.engine != "linear":
@@ -167,12 +172,12 @@ def save_linear(
     """Write a fitted pipeline as a model folder, without pickle; returns the metadata with hashes.
 
     Args:
-        folder: Where to write.
+        folder: The folder to write.
         vectorizer: A fitted TfidfVectorizer, or several whose features are concatenated.
         classifier: A LogisticRegression, or a OneVsRestClassifier of them, fitted on the features:
             for kind "label" on label names, for kind "labels" on [rows, labels] of 0 and 1 in the
             order of ``metadata.labels``.
-        metadata: What the model is; its hashes are filled in.
+        metadata: The metadata of the model, without hashes.
 
     Returns:
         The metadata with hashes.
@@ -205,7 +210,7 @@ def save_linear(
 def _read_classifier(
     classifier: Any, metadata: ModelMetadata
 ) -> tuple[Link, NDArray[np.float64], NDArray[np.float64]]:
-    """How its numbers become probabilities, [terms, labels] weights and [labels] offsets."""
+    """The link, the weights [terms, labels] and the intercepts [labels] of a classifier."""
     one_per_label = hasattr(classifier, "estimators_")
     parts = classifier.estimators_ if one_per_label else [classifier]
     if not all(hasattr(part, "coef_") for part in parts):
@@ -322,7 +327,7 @@ def _build_vectorizer(features: Mapping[str, Any], idf: NDArray[np.float64] | No
     vectorizer = TfidfVectorizer(
         **kwargs, vocabulary={term: place for place, term in enumerate(terms)}
     )
-    vectorizer.fit(["any text"])  # the vocabulary is given and stays; the settings are checked here
+    vectorizer.fit(["any text"])  # keeps the given vocabulary and checks the settings
     if vectorizer.use_idf:
         vectorizer.idf_ = idf
     return vectorizer

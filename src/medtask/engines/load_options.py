@@ -1,4 +1,4 @@
-"""How a model is loaded: device, number format, memory, context, adapter, permissions."""
+"""Options of loading a model: device, dtype, memory, context, adapter, permissions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LoadOptions:
             of a GGUF file.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         quantize: Quantize the weights while they are loaded (CUDA only).
-        memory: Bytes that the model and its work may take; None for all that is free.
+        memory: Bytes that the model and its work may use; None for all free memory.
         adapter: A folder with a PEFT adapter (a .gguf file for GGUF models).
         context_tokens: Tokens of a prompt and its answer together.
         tokenizer: The model whose tokenizer counts prompts for a server that does not count them.
@@ -26,7 +26,7 @@ class LoadOptions:
         allow_unverified_context: Whether to accept a server that does not report how many tokens
             it read.
         concurrency: Largest number of simultaneous requests; None for the engine's default.
-        deadline_s: Seconds after which a request is given up; None for the engine's default.
+        deadline_s: Seconds after which a request is aborted; None for the engine's default.
         gpus: Number of GPUs over which the model is spread.
     """
 

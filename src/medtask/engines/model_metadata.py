@@ -6,8 +6,8 @@
     adapter_config.json, adapter_model.safetensors      an adapter of a language model, or
     hybrid.json                                         a hybrid
 
-``medtask.json`` is written last and holds the hashes of all files that are read with the model: an
-incomplete or changed folder is refused. Files for people (README.md, loss.csv, pictures) may be
+``medtask.json`` is written last and contains the hashes of all files that are read with the model:
+an incomplete or changed folder is rejected. Files for people (README.md, loss.csv, pictures) may be
 edited.
 """
 
@@ -29,21 +29,21 @@ from medtask.kinds import KINDS, KindName
 
 METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"
-TRAINING_FILE = "training.json"  # written from the first step of a training on
+TRAINING_FILE = "training.json"  # exists from the first step of a training on
 CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
 
 EngineName = Literal["linear", "encoder", "hf", "hybrid"]
 PhiStatus = Literal["yes", "no", "unknown"]
 
 _RETRAIN_FIX = "train the model again, or copy its whole folder again"
-# Loaders may read files of these types by themselves: none may be added to the folder.
+# Loaders read files with _MODEL_SUFFIXES automatically: none may be added to the folder.
 _EDITABLE_SUFFIXES = frozenset({".md", ".csv", ".svg"})
 _MODEL_SUFFIXES = frozenset({".json", ".jinja", ".model", ".npz", ".safetensors", ".txt"})
 
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """What a trained model is.
+    """Metadata of a trained model.
 
     Attributes:
         engine: The engine that loads it.
@@ -52,9 +52,9 @@ class ModelMetadata:
         abstain: The task's answer for "cannot tell", if the model was not trained to give it.
         untaught: Labels of the task without training examples; the model gives them no probability.
         base: The model that the training started from.
-        task_fingerprint: Of the task that it was trained for.
+        task_fingerprint: Fingerprint of the task that it was trained for.
         phi: Whether it was trained on texts of patients.
-        sha256: Hash by file, with ``/`` between folders; filled in by write_model_metadata.
+        sha256: Hash by file, with ``/`` between folders; set by write_model_metadata.
     """
 
     engine: EngineName
@@ -71,7 +71,8 @@ class ModelMetadata:
 def find_trained_engine(folder: Path) -> EngineName | None:
     """The engine of a trained folder; None for a folder without metadata.
 
-    Raises InputError for metadata that cannot be read, and for an unfinished training.
+    Raises:
+        InputError: The metadata cannot be read, or the training is unfinished.
     """
     if (folder / METADATA_FILE).is_file():
         return _parse_metadata(folder).engine
@@ -84,10 +85,10 @@ def find_trained_engine(folder: Path) -> EngineName | None:
 
 
 def read_model_metadata(folder: Path) -> ModelMetadata:
-    """The metadata of a folder whose files are complete and unchanged.
+    """Read the metadata of a folder and check that its files are complete and unchanged.
 
-    Raises InputError for absent or invalid metadata, and for files that are missing, were changed
-    or were added.
+    Raises:
+        InputError: The metadata is missing or invalid, or a file is missing, changed or added.
     """
     metadata = _parse_metadata(folder)
     for name, expected in metadata.sha256.items():
@@ -117,7 +118,9 @@ def read_model_metadata(folder: Path) -> ModelMetadata:
 def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata:
     """Hash all files of a folder and write its metadata; returns it with the hashes.
 
-    Raises InputError for invalid labels, StorageError if the folder cannot be written.
+    Raises:
+        InputError: A label is not valid.
+        StorageError: The folder cannot be written.
     """
     hashed = replace(
         metadata, sha256={name: hash_file(folder / name) for name in _list_hashed_files(folder)}
@@ -133,7 +136,7 @@ def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata
 
 
 def hash_model_metadata(folder: Path) -> str:
-    """One SHA-256 for the whole model: the metadata hold the hashes of all other files."""
+    """One SHA-256 for the whole model: the metadata contains the hashes of all other files."""
     return hash_file(folder / METADATA_FILE)
 
 
@@ -232,7 +235,7 @@ def _is_relative_path(name: str) -> bool:
 
 
 def _list_hashed_files(folder: Path) -> list[str]:
-    """Relative paths of all files but the metadata, hidden files and those for people."""
+    """Relative paths of all files except the metadata, hidden files and editable files."""
     found = [
         path.relative_to(folder)
         for path in folder.rglob("*")

@@ -40,13 +40,13 @@ from medtask.records import (
     Status,
 )
 
-# Scored at every start, packed and by the reference. Different lengths and labels with a common
-# prefix show a leak between rows; two branches show one between branches.
+# Scored at every start, packed and by the reference. Texts of different lengths and labels with a
+# common prefix detect leaks between rows; two branches detect leaks between branches.
 _PROBE_BRANCHES = (
     Branch("", ("wrist", "knee", "knee joint")),
     Branch("Side: ", ("left", "right"), weigh="text"),
 )
-# Largest difference of a probability between rows read together and alone, by number format.
+# Largest difference of a probability between packed and separate rows, by dtype.
 PROBE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 PROBE_PROMPTS = tuple(
     Prompt(
@@ -81,7 +81,7 @@ class PackedEngine(Engine):
     def score_pack(
         self, pack: Sequence[PromptRequest], shared_tokens: int
     ) -> Iterator[Scores | Fault]:
-        """Scores of requests with the same first ``shared_tokens`` tokens; a Fault for one that
+        """Score requests that share their first ``shared_tokens`` tokens; a Fault for one that
         cannot be read.
         """
 
@@ -89,22 +89,22 @@ class PackedEngine(Engine):
     def decode(
         self, seqs: Sequence[DecodingSequence], limits: Limits, on_update: SequenceCallback
     ) -> Iterator[DecodingSequence]:
-        """Generate the text of every sequence; yields each once it is finished."""
+        """Generate the text of each sequence; yields each one when it is finished."""
 
     def get_eos_token_ids(self) -> Sequence[int | None]:
-        """The tokens that end a text by the model's own settings."""
+        """The tokens that end a text according to the model's settings."""
         return ()
 
     def count_logits(self) -> int:
-        """The number of logits behind a token, which may be more than the tokenizer's tokens."""
+        """The number of logits per token, which may exceed the tokenizer's number of tokens."""
         return self.chat.tokenizer.vocabulary_size
 
     def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
-        """Reference scores: a separate forward pass for every label."""
+        """Reference scores: a separate forward pass for each label."""
         raise NotImplementedError
 
     def check_packing(self, tolerance: float) -> None:
-        """Disable packing if a probability is off by more than ``tolerance``."""
+        """Disable packing if a probability differs by more than ``tolerance``."""
         gap = self.compare_with_reference(PROBE_PROMPTS)
         self.info = replace(self.info, details={**self.info.details, "packed_against_plain": gap})
         if not gap <= tolerance:
@@ -139,7 +139,7 @@ class PackedEngine(Engine):
         )
 
     def disable_packing(self, reason: str) -> None:
-        """Read every row separately from now on; the reason is written to the manifest."""
+        """Read each row separately from now on; the reason is written to the manifest."""
         self.packed = False
         self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
 
@@ -201,10 +201,10 @@ class PackedEngine(Engine):
     ) -> Iterator[Generated | Fault]:
         """See Engine.generate.
 
-        A text begins with its first character that is not blank, unless it continues a partial
-        response, and ends with its last one; the text of a loop ends with its first round. Cached
-        rows are generated too where another row is not cached: the rows of a batch decide the last
-        digits of each other's numbers.
+        A text is stripped of whitespace, except at its start if it continues a partial response.
+        Repeated text is cut after its first period. Cached rows are generated too if their batch
+        has a row that is not cached: the rows of a batch affect the last digits of each other's
+        numbers.
         """
         if on_text and len(prompts) > 1:
             raise EngineError(
@@ -223,7 +223,7 @@ class PackedEngine(Engine):
                 yield seq.to_result()
 
     def create_sequences(self, prompts: Sequence[Prompt], limits: Limits) -> list[DecodingSequence]:
-        """A sequence for each prompt; one that cannot be generated has a fault."""
+        """A sequence for each prompt; a prompt that cannot be continued gets a fault."""
         return create_sequences(
             self.chat,
             prompts,
@@ -234,7 +234,7 @@ class PackedEngine(Engine):
         )
 
     def find_stop_conditions(self, limits: Limits) -> StopConditions:
-        """What ends a text by itself."""
+        """The conditions that end a text."""
         return find_stop_conditions(self.chat, limits, self.get_eos_token_ids())
 
     def _get_constraint_factory(self) -> ConstraintFactory:
@@ -264,7 +264,7 @@ class PackedEngine(Engine):
 
 
 def _make_text_callback(on_text: Callable[[str], None] | None) -> SequenceCallback:
-    """Calls ``on_text`` with each further piece of a text once no token can change it."""
+    """A callback that calls ``on_text`` with each piece of text that no token can change."""
     sent_length = 0
 
     def send(seq: DecodingSequence) -> None:

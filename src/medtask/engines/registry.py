@@ -1,4 +1,4 @@
-"""Model references to engines; an engine's module is imported when a model is loaded."""
+"""Maps model references to engines; imports an engine's module when a model is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medtask.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """The engine of a reference, and a note for the user where it is an unexpected one."""
+    """The engine of a reference, and a note for the user if the engine is unexpected."""
 
     engine: str
     note: str | None = None
@@ -44,7 +44,7 @@ def load_model(
             ``openai:name``), or ``fake:`` (no model, for tests). The prefixes ``hf:``,
             ``llamacpp:``, ``mlx:``, ``vllm:`` and ``encoder:`` choose the engine; installed
             packages may add prefixes.
-        options: How the model is loaded.
+        options: Options of loading.
         changes: Fields of `LoadOptions` by name, which replace those of ``options``.
 
     Returns:
@@ -68,7 +68,7 @@ def load_model(
 
 
 def choose_engine(reference: str) -> EngineChoice:
-    """The engine of a reference; no model is loaded and nothing is downloaded."""
+    """Choose the engine of a reference; no model is loaded and nothing is downloaded."""
     spec = find_engine_by_prefix(reference)
     if spec:
         return EngineChoice(spec.name)
@@ -105,7 +105,7 @@ def check_options(spec: EngineSpec, options: LoadOptions) -> None:
 
 
 def _detect_folder_engine(folder: Path) -> str:
-    """The engine that trained the folder, else "encoder" by its files, else "hf"."""
+    """The engine that trained the folder, otherwise "encoder" or "hf", depending on its files."""
     from medtask.engines.model_metadata import find_trained_engine
 
     trained_engine = find_trained_engine(folder)

@@ -1,4 +1,4 @@
-"""One `EngineSpec` per engine: built-in engines from a table, others through entry points."""
+"""Specifications of engines: built-in ones from a table, others through entry points."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _SERVER_PREFIXES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """What is known of an engine before its module is imported.
+    """Properties of an engine that are known before its module is imported.
 
-    A package adds an engine with an entry point in the group ``medtask.engines`` that leads to an
+    A package adds an engine with an entry point in the group ``medtask.engines`` that refers to an
     `EngineSpec`.
 
     Attributes:
         name: The engine's name, in manifests and in `medtask models`.
         loader: "module:function" of a function ``(reference: str, options: LoadOptions) ->
             Engine``.
-        prefixes: What the references of its models begin with, as in "vllm:".
-        option_fields: Names of the `LoadOptions` that the loader supports; others are refused.
+        prefixes: Prefixes of the references of its models, such as "vllm:".
+        option_fields: Names of the `LoadOptions` that the loader supports; others are rejected.
         packages: Import names of the packages that it needs.
-        install: How to install them.
-        description: What it reads and returns, in a few words.
-        traits: What kind of model it loads.
+        install: The command that installs them.
+        description: Short description of its input and output.
+        traits: The kind of model that it loads.
     """
 
     name: str
@@ -71,7 +71,7 @@ class EngineSpec:
         return all(importlib.util.find_spec(package) for package in self.packages)
 
     def import_loader(self) -> Callable[[str, LoadOptions], Engine]:
-        """The loader; its module is imported here."""
+        """Import the loader's module and return the loader."""
         module, _, function = self.loader.partition(":")
         loader: Callable[[str, LoadOptions], Engine] = getattr(
             importlib.import_module(module), function
@@ -175,7 +175,7 @@ def list_engines() -> list[EngineSpec]:
 
 
 def find_engine(name: str) -> EngineSpec:
-    """The engine of a name; EngineError for a name that no installed package provides."""
+    """Find an engine by name; raises EngineError if no installed package provides it."""
     spec = BUILT_IN_ENGINES.get(name) or _read_entry_points().get(name)
     if spec is None:
         raise EngineError(
@@ -185,7 +185,7 @@ def find_engine(name: str) -> EngineSpec:
 
 
 def find_engine_by_prefix(reference: str) -> EngineSpec | None:
-    """The engine whose prefix a reference begins with; None for a reference without a known one."""
+    """Find the engine by the prefix of a reference; None without a known prefix."""
     for spec in BUILT_IN_ENGINES.values():
         if reference.startswith(spec.prefixes):
             return spec

@@ -1,9 +1,9 @@
-"""The `vllm` engine: vLLM in this process, with exact scores.
+"""The `vllm` engine: exact scores with vLLM, in this process.
 
 A sequence is continued by one token, for which vLLM returns the log-probabilities of the candidate
-tokens alone (SamplingParams.logprob_token_ids), so its prefix cache works and a row is read once.
-Requests with ``prompt_logprobs`` read nothing from that cache: that is the slow way, which the fast
-one is compared with at start, and which is used where vLLM is too old for it. Sources:
+tokens only (SamplingParams.logprob_token_ids), so its prefix cache works and a row is read once.
+Requests with ``prompt_logprobs`` do not use that cache. This slow method is the reference for the
+fast one at start, and is used if vLLM is too old for the fast one. Sources:
 vllm/sampling_params.py, vllm/v1/sample/sampler.py, vllm/entrypoints/llm.py.
 """
 
@@ -46,15 +46,15 @@ from medtask.privacy import block_network, disable_telemetry
 from medtask.records import Fault, Limits, Prompt, Scores
 
 MAX_LOGPROB_IDS = 128  # MAX_LOGPROB_TOKEN_IDS of vllm/sampling_params.py
-# own tokens of the rows that are handed over together; vLLM forms its own batches from them
+# unshared tokens of the rows that are passed to vLLM together; it forms its own batches from them
 BUDGET_TOKENS = 65_536
-# Its kernels for float32 are less exact than those of transformers on a CPU.
+# vLLM's kernels for float32 are less exact than those of transformers on a CPU.
 VLLM_PROBE_TOLERANCES = PROBE_TOLERANCES | {"float32": 1e-3}
-# Its workers are processes of their own, which the network guard does not see. Without an address
-# of ours vLLM asks the network for one.
+# vLLM's workers are separate processes, which the network guard does not cover. Without a given
+# address vLLM opens a network connection to find one.
 OFFLINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
 
-# A sequence of tokens, and tokens whose log-probabilities are needed behind it.
+# A sequence of tokens, and tokens whose log-probabilities are needed after it.
 LogprobKey = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -105,7 +105,7 @@ def load_vllm(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> VllmEng
     settings = files.path / "generation_config.json"
     eos_setting = read_model_json(settings).get("eos_token_id") if settings.is_file() else None
     eos_token_ids = eos_setting if isinstance(eos_setting, list) else [eos_setting]
-    # Whatever is asked, vLLM writes a token behind it.
+    # vLLM always generates at least one token.
     engine = VllmEngine(
         llm,
         EngineInfo("vllm", title, identity, details=details),
@@ -157,13 +157,13 @@ def _create_llm(
                 enable_prefix_caching=True,
                 max_logprobs=MAX_LOGPROB_IDS,
                 logprobs_mode="raw_logprobs",  # before temperature and constraint
-                # a model's own settings, a repetition penalty among them, are ignored
+                # the model's own settings, such as a repetition penalty, are ignored
                 generation_config="vllm",
                 seed=0,
                 disable_log_stats=True,
                 **options,
             )
-    except Exception as error:  # whatever its many parts raise
+    except Exception as error:  # vLLM's components raise many types
         message = str(error).partition("\n")[0]
         raise EngineError(
             f"vLLM could not load {files.reference}: {type(error).__name__}: {message}",
@@ -175,8 +175,8 @@ def _create_llm(
 
 
 class VllmEngine(PackedEngine):
-    """``llm``: a vllm.LLM; ``max_input_tokens``: tokens that it reads at most;
-    ``eos_token_ids``: tokens that end a text by the model's own settings.
+    """``llm`` is a vllm.LLM, ``max_input_tokens`` the longest input that it reads, and
+    ``eos_token_ids`` are the tokens that end a text according to the model's settings.
     """
 
     budget_tokens = BUDGET_TOKENS
@@ -231,13 +231,13 @@ class VllmEngine(PackedEngine):
             )
 
     def create_sequences(self, prompts: Sequence[Prompt], limits: Limits) -> list[DecodingSequence]:
-        # vLLM constrains texts to a schema by itself.
+        # vLLM applies the schema itself.
         return super().create_sequences(prompts, replace(limits, schema=None))
 
     def decode(
         self, seqs: Sequence[DecodingSequence], limits: Limits, on_update: SequenceCallback
     ) -> Iterator[DecodingSequence]:
-        """See PackedEngine. vLLM has no deadline, and returns texts when they are whole."""
+        """See PackedEngine. vLLM has no deadline, and returns texts only when they are complete."""
         stop_conditions = self.find_stop_conditions(limits)
         shared: dict[str, Any] = {
             "max_tokens": limits.max_tokens,
@@ -264,7 +264,7 @@ class VllmEngine(PackedEngine):
         return self._eos_token_ids
 
     def compute_logprobs_by_id(self, queries: Sequence[LogprobQuery]) -> Sequence[QueryLogprobs]:
-        """See trie_scoring.LogprobsFunction; one request for each position of a query."""
+        """Implements trie_scoring.LogprobsFunction; one request per position of a query."""
         keys = list(dict.fromkeys(_split_queries(queries, MAX_LOGPROB_IDS)))
         sampling_options = [
             {
@@ -285,7 +285,7 @@ class VllmEngine(PackedEngine):
     def compute_logprobs_by_prompt(
         self, queries: Sequence[LogprobQuery]
     ) -> Sequence[QueryLogprobs]:
-        """As compute_logprobs_by_id, with a whole prompt read anew for each token."""
+        """Like compute_logprobs_by_id, but reads a whole prompt for each token."""
         keys = list(dict.fromkeys(_split_queries(queries, 1)))
         sampling_options = [{"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}] * len(keys)
         outputs = self._generate([tokens + ids for tokens, ids in keys], sampling_options)
@@ -296,7 +296,7 @@ class VllmEngine(PackedEngine):
         )
 
     def compare_logprob_methods(self, prompts: Sequence[Prompt]) -> float:
-        """The largest difference of a probability between both ways; inf without the fast one."""
+        """The largest probability difference of both methods; inf if the fast one is missing."""
         tokenized_branches = [
             tokenized
             for request in self.tokenize_prompts(prompts)
@@ -343,7 +343,7 @@ class VllmEngine(PackedEngine):
 
 
 def _split_queries(queries: Sequence[LogprobQuery], max_ids: int) -> Iterator[LogprobKey]:
-    """The sequences and tokens that queries ask for, at most so many tokens at a time."""
+    """The sequences and tokens of the queries, with at most ``max_ids`` tokens at a time."""
     for query in queries:
         for place, token_ids in query.all_targets.items():
             for start in range(0, len(token_ids), max_ids):
@@ -368,7 +368,7 @@ def _collect_logprobs(
 
 
 def _replay_tokens(seq: DecodingSequence, output: Any) -> None:
-    """Append the tokens that vLLM generated, so that a text ends as with every engine."""
+    """Append the tokens that vLLM generated, so that the same stop conditions apply."""
     for token, candidate_logprobs in zip(output.token_ids, output.logprobs, strict=True):
         if seq.is_finished:
             return
@@ -385,7 +385,7 @@ def _make_structured_outputs(schema: Mapping[str, object]) -> Any:
 
 @contextlib.contextmanager
 def _offline_environment() -> Iterator[None]:
-    """Environment variables for the processes that vLLM starts."""
+    """Set environment variables for the processes that vLLM starts."""
     before = {name: os.environ.get(name) for name in OFFLINE_ENVIRONMENT}
     os.environ.update(OFFLINE_ENVIRONMENT)
     try:

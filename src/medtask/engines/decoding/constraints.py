@@ -1,4 +1,4 @@
-"""Which tokens a JSON schema allows next, by llguidance."""
+"""Determines the tokens that a JSON schema allows next, with llguidance."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from medtask.engines.decoding.grammar import JsonSchema, build_grammar, has_quot
 from medtask.engines.tokens.tokenizer import Tokenizer
 from medtask.errors import InputError, MissingExtra
 
-MAX_LEXER_FUEL = 100_000_000  # some seconds; quotes from a text of 20,000 characters take 0.1 s
+MAX_LEXER_FUEL = 100_000_000  # a few seconds; quotes from a text of 20,000 characters take 0.1 s
 
 
 class GrammarConstraint:
-    """The state of one row's grammar. ``is_finished``: no token can follow; ``error``: why the row
-    cannot be continued.
+    """The grammar state of one row.
+
+    Attributes:
+        is_finished: True if no token can follow.
+        error: Why the row cannot be continued, if it cannot.
     """
 
     def __init__(self, matcher: Any, vocabulary_size: int) -> None:
@@ -28,7 +31,7 @@ class GrammarConstraint:
         self._update_state()
 
     def accept_token(self, token: int) -> None:
-        """Advance by a token."""
+        """Advance the state by a token."""
         self._matcher.consume_token(token)
         self._update_state()
 
@@ -38,13 +41,13 @@ class GrammarConstraint:
 
     def _update_state(self) -> None:
         self.is_finished = self._matcher.is_stopped()
-        if self._matcher.is_error():  # its own words may hold the record's
+        if self._matcher.is_error():  # its message may contain text of the record
             self.error = "the schema and this row's text are too complex together"
 
 
 class ConstraintFactory:
-    """Makes constraints for a tokenizer and a model with ``vocabulary_size`` logits; any of
-    ``eos_token_ids`` may end a text.
+    """Makes constraints for a tokenizer and a model with ``vocabulary_size`` logits; each of
+    ``eos_token_ids`` ends a text.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class ConstraintFactory:
             ) from None
         vocabulary_size = max(
             vocabulary_size, tokenizer.vocabulary_size
-        )  # either may be the larger one
+        )  # the tokenizer's vocabulary or the number of logits may be the larger one
         self._tokenizer = tokenizer.to_llguidance(vocabulary_size, sorted(eos_token_ids))
         self._limits = LLParserLimits(initial_lexer_fuel=MAX_LEXER_FUEL, verbose_errors=False)
         self._matcher_class = LLMatcher
@@ -67,10 +70,17 @@ class ConstraintFactory:
     def compile_schema(
         self, schema: JsonSchema, *, leading_space: bool
     ) -> Callable[[str], GrammarConstraint]:
-        """Returns a function from a record's text to its constraint.
+        """Compile a schema.
 
-        Raises InputError for a schema that is invalid, unsatisfiable or unknown to llguidance.
-        ``leading_space``: a space may precede the JSON.
+        Args:
+            schema: The JSON schema.
+            leading_space: Whether a space may precede the JSON.
+
+        Returns:
+            A function from a record's text to its constraint.
+
+        Raises:
+            InputError: The schema is invalid, unsatisfiable or not supported by llguidance.
         """
         matcher = self._create_matcher(build_grammar(schema, "x", leading_space=leading_space))
         if error := matcher.get_error():
@@ -98,7 +108,7 @@ class ConstraintFactory:
 def compute_allowed_tokens(
     constraints: Sequence[GrammarConstraint], vocabulary_size: int
 ) -> NDArray[np.bool_]:
-    """Which tokens each row's constraint allows next [rows, vocabulary]."""
+    """The tokens that each row's constraint allows next [rows, vocabulary]."""
     masks = np.zeros((len(constraints), constraints[0].mask_words), dtype=np.int32)
     for constraint, mask in zip(constraints, masks, strict=True):
         constraint.fill_mask(mask)

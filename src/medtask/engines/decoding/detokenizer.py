@@ -1,4 +1,4 @@
-"""Decodes tokens while they are generated: whole characters only, up to the first stop text."""
+"""Decodes generated tokens to complete characters, up to the first stop text."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Collection
 
 from medtask.engines.tokens.tokenizer import Tokenizer
 
-REPLACEMENT_CHARACTER = "\ufffd"  # what a decoder writes for bytes that are no character yet
-MAX_CHARACTER_TOKENS = 8  # tokens; a character that is incomplete for longer is broken
+REPLACEMENT_CHARACTER = "\ufffd"  # what a decoder returns for an incomplete character
+MAX_CHARACTER_TOKENS = 8  # tokens; a character that is still incomplete after these is invalid
 
 
 class Detokenizer:
-    """The text of the tokens so far.
+    """The text of the tokens added so far.
 
     It ends before the first complete stop text; with ``stop_at_newline`` also at the end of its
-    first line that is not blank. ``keep_special_tokens``: special tokens are part of the text.
+    first nonblank line. With ``keep_special_tokens`` special tokens are part of the text.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class Detokenizer:
         self._stop_texts = tuple(stop for stop in stop_texts if stop)
         self._stop_at_newline = stop_at_newline
         self._keep_special_tokens = keep_special_tokens
-        # Decoders look at a token's neighbours, so each piece is what a token adds to the text of
-        # the few before it.
+        # A decoder's output for a token depends on its neighbours, so each piece is the text that a
+        # token adds to that of the tokens before it.
         self._tokens: list[int] = []
         self._emitted_count = 0
         self._emitted_text = ""
 
     def add_token(self, token: int) -> None:
-        """Add a token, and with it whatever characters it completes."""
+        """Add a token and the characters that it completes."""
         self._tokens.append(token)
         decoded = self._decode(self._tokens)
         pending_count = len(self._tokens) - self._emitted_count
@@ -46,13 +46,13 @@ class Detokenizer:
             self._emit(decoded)
 
     def flush(self) -> None:
-        """Add the tokens of a last character that stayed incomplete."""
+        """Add the remaining tokens of an incomplete last character."""
         if not self.is_stopped and self._emitted_count < len(self._tokens):
             self._emit(self._decode(self._tokens))
 
     def get_stable_text(self) -> str:
-        """The text that no further token can change: without the beginning of a stop text or a
-        blank at its end.
+        """The text that no further token can change: without the beginning of a stop text or
+        whitespace at its end.
         """
         if self.is_stopped:
             return self.text.rstrip()
@@ -87,8 +87,8 @@ class Detokenizer:
             starts.append(
                 ("\n", self.text.find("\n", max(old, len(self.text) - len(self.text.lstrip()))))
             )
-        # The one that is whole first, so that it does not matter how many characters come with a
-        # token.
+        # The stop text that is complete first, so that the result does not depend on the number of
+        # characters in a token.
         ends = [(start + len(stop), start) for stop, start in starts if start >= 0]
         if ends:
             self.text = self.text[: min(ends)[1]]

@@ -1,8 +1,8 @@
-"""JSON schemas as grammars: compact JSON, and quotes that stand in the row's text letter by letter.
+"""Converts JSON schemas to grammars for compact JSON with verbatim quotes from a row's text.
 
-Grammars are written in llguidance's dialect of Lark (its docs/syntax.md). Whatever has no quote in
-it is handed over as a JSON schema; what has one is spelled out, since JSON Schema has no word for
-"a part of this text".
+Grammars are written in llguidance's dialect of Lark (its docs/syntax.md). Parts of a schema without
+a quote are passed on as JSON schemas. Parts with a quote become grammar rules, since JSON Schema
+cannot express "a substring of this text".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from medtask.errors import InputError
 
 JsonSchema = Mapping[str, Any]
 
-# No \u: half of a surrogate pair is valid JSON and no text.
+# No \u: half of a surrogate pair is valid JSON but not a valid text.
 _GUIDANCE_OPTIONS = {"whitespace_flexible": False, "json_allowed_escapes": 'nrbtf\\"'}
 _ANNOTATION_KEYS = frozenset(
     {
@@ -41,15 +41,15 @@ _SUPPORTED_KEYS = {
 
 
 def has_quotes(schema: object) -> bool:
-    """Whether any string of the schema has to be a quote."""
+    """Whether any string of the schema must be a quote."""
     if isinstance(schema, Mapping):
         return schema.get("quote") is True or any(has_quotes(part) for part in schema.values())
     return isinstance(schema, list | tuple) and any(map(has_quotes, schema))
 
 
 def remove_quote_keywords(schema: JsonSchema) -> dict[str, Any]:
-    """A schema without medtask's own word "quote", for engines that cannot hold a text to its
-    record. A property of that name stays.
+    """Return the schema without medtask's keyword "quote", for engines that cannot restrict a
+    string to substrings of the record. A property with that name is kept.
     """
     return {
         name: _remove_nested_quote_keywords(value)
@@ -69,20 +69,26 @@ def _remove_nested_quote_keywords(value: Any) -> Any:
 
 
 def build_grammar(schema: JsonSchema, text: str, *, leading_space: bool = False) -> str:
-    """The grammar of what satisfies the schema for a record with this text. ``leading_space``: a
-    space may stand before it.
+    """Build the grammar of the JSON texts that satisfy a schema for a record with this text.
 
-    A quote is never empty, unless the text is. Its escapes are those of json.dumps(...,
-    ensure_ascii=False), so what json.loads reads from it is a part of the text. InputError for a
-    schema that asks for a quote within what is not known here (allOf, patternProperties and the
-    like).
+    A quote is not empty, unless the text is. Its escapes are those of json.dumps(...,
+    ensure_ascii=False), so json.loads returns a substring of the text.
+
+    Args:
+        schema: The JSON schema.
+        text: The record's text, from which quotes are taken.
+        leading_space: Whether a space may precede the JSON.
+
+    Raises:
+        InputError: The schema has a quote within a keyword that is not supported here (allOf,
+            patternProperties and others).
     """
     return _GrammarBuilder(schema, text).build(leading_space)
 
 
 class _GrammarBuilder:
-    """Rules in the making: each part of the schema becomes a rule of its own, each $ref one for all
-    its uses.
+    """Collects the rules of a grammar: one for each part of the schema, and one for all uses of the
+    same $ref.
     """
 
     def __init__(self, schema: JsonSchema, text: str) -> None:
@@ -102,13 +108,13 @@ class _GrammarBuilder:
         )
 
     def _add_rule(self, schema: JsonSchema) -> str:
-        """The name of the rule for a part of the schema."""
+        """Add the rule for a part of the schema and return its name."""
         ref = schema.get("$ref") if self._has_quotes(schema, frozenset()) else None
         if ref in self.rule_names:
             return self.rule_names[ref]
         place = len(self.rules)
         name = f"part_{place}"
-        self.rules.append("")  # kept free: the parts of this part come behind it
+        self.rules.append("")  # reserves the name: the rules of nested parts follow it
         if ref is not None:
             self.rule_names[ref] = name
         self.rules[place] = f"{name}: {self._build_expression(schema)}"
@@ -163,8 +169,8 @@ class _GrammarBuilder:
             )
             for key, part in parts.items()
         ]
-        # A comma stands before every pair but the first one that is there, so that one has to be
-        # known.
+        # A comma precedes every pair but the first one present, so there is one alternative for
+        # each pair that can be first.
         bodies = [""] if not any(needed for _, needed in pairs) else []
         for first, (pair, needed) in enumerate(pairs):
             more = (f'("," {other})' + ("" if must else "?") for other, must in pairs[first + 1 :])
@@ -195,7 +201,7 @@ class _GrammarBuilder:
         name = f"QUOTE_{min_length}_{max_length}"
         if name not in self.rule_names:
             chunks = [json.dumps(character, ensure_ascii=False)[1:-1] for character in self.text]
-            # An escape counts as the one character that it stands for.
+            # An escape counts as one character.
             length = rf"/(?s:[^\\]|\\u[0-9a-f]{{4}}|\\[^u]){{{max(1, min_length)},{max_length}}}/"
             self.rules.append(
                 f"{name}: %regex {json.dumps({'substring_chunks': chunks})} & {length}"
@@ -204,7 +210,7 @@ class _GrammarBuilder:
         return f'"\\"" {name} "\\""'
 
     def _has_quotes(self, schema: object, seen: frozenset[str]) -> bool:
-        """As has_quotes, and through references."""
+        """Like has_quotes, but follows references."""
         if isinstance(schema, Mapping):
             ref = schema.get("$ref")
             if (

@@ -1,4 +1,4 @@
-"""Prompts to sequences: what the model reads, what ends its text, and what a schema allows."""
+"""Prepares prompts for decoding: input tokens, stop conditions and constraints."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def create_sequences(
     context_tokens: int,
     get_constraint_factory: Callable[[], ConstraintFactory],
 ) -> list[DecodingSequence]:
-    """A sequence for each prompt; those that cannot be generated have a fault.
+    """Create a sequence for each prompt; a prompt that cannot be continued gets a fault.
 
-    ``context_tokens``: tokens of a prompt and its text at most. ``get_constraint_factory`` is
-    called if ``limits`` have a schema.
+    ``context_tokens`` limits a prompt together with its text. ``get_constraint_factory`` is called
+    only if ``limits`` have a schema.
     """
     texts = [_render_opening(chat, prompt, limits) for prompt in prompts]
-    # " A" and "A" are different tokens: the model writes the space itself.
+    # " A" and "A" are different tokens: the model generates the space itself.
     tokens = chat.tokenizer.encode([text.rstrip(" ") for text in texts])
     seqs = [
         DecodingSequence(prompt, own, limits, stop_conditions, chat.tokenizer)
@@ -57,8 +57,8 @@ def create_sequences(
 def find_stop_conditions(
     chat: ChatFormat, limits: Limits, eos_token_ids: Iterable[int | None] = ()
 ) -> StopConditions:
-    """What ends a text: the ``eos_token_ids`` of the model's settings, the tokenizer's own, the end
-    of a turn, and the stop texts.
+    """The conditions that end a text: the ``eos_token_ids`` of the model's settings, the
+    tokenizer's own, the end of a turn, and the stop texts.
     """
     turn_end_ids = chat.tokenizer.special_token_ids.intersection(
         chat.tokenizer.encode([chat.turn_end])[0]
@@ -74,13 +74,13 @@ def find_stop_conditions(
             (*limits.stop, *chat.thinking.stop_texts),
             special_tokens=chat.tokenizer.special_tokens,
         )
-    # Without a chat template an answer ends with its line (see Chat); a JSON text has no lines.
+    # Without a chat template an answer ends with its line (see ChatFormat); JSON has no newlines.
     return StopConditions(tokens, limits.stop, stop_at_newline=not turn_end_ids)
 
 
 def find_common_prefix(seqs: Sequence[DecodingSequence]) -> tuple[int, ...]:
-    """The tokens that all sequences begin with, without the last prompt token of any: it must be
-    read to continue.
+    """The tokens with which all sequences begin, without the last prompt token of any of them: it
+    must be read to continue.
     """
     shared = min(
         count_common_prefix([tuple(seq.tokens) for seq in seqs]),
@@ -92,5 +92,5 @@ def find_common_prefix(seqs: Sequence[DecodingSequence]) -> tuple[int, ...]:
 def _render_opening(chat: ChatFormat, prompt: Prompt, limits: Limits) -> str:
     if not limits.think:
         return render_generation_prompt(chat, prompt)
-    # The options of a choice are in its first branch's question.
+    # The options of a multiple-choice question are in the first branch's ``ask``.
     return render_thinking_prompt(chat, prompt, prompt.branches[0].ask if prompt.branches else "")

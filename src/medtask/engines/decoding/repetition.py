@@ -14,20 +14,20 @@ class RepetitionDetector:
 
         n >= MIN_LOOP_TOKENS, n >= MIN_REPETITIONS * p and p <= MAX_PERIOD.
 
-    The repetition must be exact, so lists whose entries differ, if only in their numbers, never
-    count; nor does a short run of equal cells, dots or lines, as in tables. A token costs one
-    comparison with each of the last MAX_PERIOD.
+    The repetition must be exact. Lists whose entries differ, even only in their numbers, do not
+    count, nor do short runs of equal cells, dots or lines as in tables. Each token is compared with
+    the last MAX_PERIOD tokens.
     """
 
     def __init__(self) -> None:
-        # The last MAX_PERIOD tokens twice, so that they can be read backwards from any index
+        # Holds the last MAX_PERIOD tokens twice, so that they can be read backwards from any index
         # without wrapping.
         self._recent_tokens = np.full(2 * MAX_PERIOD, -1)
         self._next_index = 0
         periods = np.arange(1, MAX_PERIOD + 1)
         self._match_lengths = np.zeros(
             MAX_PERIOD, dtype=np.int64
-        )  # for each period: how many tokens in a row equal the one a period before
+        )  # for each period: the number of last tokens that equal the one a period before
         self._min_match_lengths = np.maximum(MIN_LOOP_TOKENS, MIN_REPETITIONS * periods) - periods
 
     def add_token(self, token: int) -> int:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUCLEUS_CANDIDATES = (
-    512  # tokens that are searched for a nucleus before the whole vocabulary is sorted
+    512  # number of tokens searched for a nucleus before the whole vocabulary is sorted
 )
 
 
 def create_row_rng(seed: int, record_id: str) -> np.random.Generator:
-    """A row's random generator, which depends on the seed and the record id alone."""
+    """A row's random generator, which depends on the seed and the record id only."""
     digest = blake2b(
         f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=16
     ).digest()
@@ -21,7 +21,7 @@ def create_row_rng(seed: int, record_id: str) -> np.random.Generator:
 
 
 def derive_row_seed(seed: int, record_id: str) -> int:
-    """A row's seed of 31 bits, which depends on the seed and the record id alone."""
+    """A row's 31-bit seed, which depends on the seed and the record id only."""
     digest = blake2b(
         f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=4
     ).digest()
@@ -33,7 +33,7 @@ def sample_token(
 ) -> int:
     """Sample a token of the nucleus from the softmax of logits / temperature [vocabulary].
 
-    The nucleus is the smallest set of the likeliest tokens whose probabilities sum to ``top_p``
+    The nucleus is the smallest set of most probable tokens whose probabilities sum to ``top_p``
     (Holtzman et al. 2020, arXiv:1904.09751).
     """
     scaled = logits.astype(np.float64) / temperature
@@ -49,7 +49,7 @@ def sample_token(
         likeliest = weights[tokens]
         weights = likeliest[
             ~(likeliest.cumsum() - likeliest >= top_p)
-        ]  # NaN stays, and fails the row later
+        ]  # NaN is kept, so that the row fails later
     sums = weights.cumsum()
     place = min(int(np.searchsorted(sums, rng.random() * sums[-1], side="right")), len(sums) - 1)
     return place if tokens is None else int(tokens[place])

@@ -1,4 +1,4 @@
-"""The scheduler of text generation: rows wait, run and finish, over a backend with the model."""
+"""Schedules text generation: admits, preempts and releases rows of a model backend."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SequenceCallback = Callable[[DecodingSequence], None]
 
 
 class OutOfKvMemoryError(Exception):
-    """There is no memory for the keys and values of all running rows."""
+    """Not enough memory for the keys and values of all running rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step read: its rows, the tokens read for each, and the logits behind their ends."""
+    """One step: its rows, the number of tokens read for each, and the next-token logits."""
 
     seqs: Sequence[DecodingSequence]
     tokens_read: Sequence[int]
@@ -32,8 +32,8 @@ class DecodingBackend(Protocol):
     """A model with the keys and values of the running rows.
 
     Attributes:
-        max_running: Rows that run at once at most; lowered after memory ran out.
-        refill_fraction: Rows are admitted once this part of ``max_running`` is free.
+        max_running: Maximum number of rows that run at once; lowered after an out-of-memory error.
+        refill_fraction: Rows are admitted once this fraction of ``max_running`` is free.
         keeps_rows_after_failure: Whether the rows' keys and values survive a failed step.
     """
 
@@ -42,22 +42,23 @@ class DecodingBackend(Protocol):
     keeps_rows_after_failure: bool
 
     def can_admit(self, admitted: Sequence[DecodingSequence], seq: DecodingSequence) -> bool:
-        """Whether one step can read a waiting row beside those that it admits already."""
+        """Whether one step can read a waiting row together with those already admitted."""
 
     def step(self, admitted: Sequence[DecodingSequence]) -> StepOutput:
-        """Read the admitted rows, or one token of every running row, or both."""
+        """Read the admitted rows, or one token of each running row, or both."""
 
     def release(self, seqs: Sequence[DecodingSequence]) -> None:
         """Drop the keys and values of rows."""
 
     def translate_errors(self) -> AbstractContextManager[None]:
-        """Turns the model's errors into OutOfKvMemoryError or EngineError."""
+        """Convert the model's errors to OutOfKvMemoryError or EngineError."""
 
 
 class Scheduler:
-    """Generates the text of every sequence.
+    """Generates the text of each sequence.
 
-    ``waiting`` sequences have no keys and values yet, or lost them; ``running`` ones have.
+    ``running`` sequences have keys and values in the backend; ``waiting`` ones have none yet, or
+    lost them.
     """
 
     def __init__(self, backend: DecodingBackend, seqs: Sequence[DecodingSequence]) -> None:
@@ -66,7 +67,7 @@ class Scheduler:
         self.running: list[DecodingSequence] = []
 
     def run(self, on_update: SequenceCallback) -> Iterator[DecodingSequence]:
-        """Yield each sequence once it is finished; ``on_update`` sees the first one grow."""
+        """Yield each sequence once it is finished; ``on_update`` is called as the first grows."""
         try:
             while self.waiting or self.running:
                 try:
@@ -105,8 +106,8 @@ class Scheduler:
         return admitted
 
     def _preempt(self) -> None:
-        """After memory ran out: half of the rows wait again, with what they have. A row that was
-        alone fails.
+        """After an out-of-memory error, move half of the running rows back to the waiting ones with
+        the tokens that they have. A row that ran alone fails.
         """
         count = len(self.running)
         if count == 1:

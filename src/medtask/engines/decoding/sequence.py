@@ -1,4 +1,4 @@
-"""One row whose text is generated: its tokens, and whether it is finished."""
+"""Decoding state of one row: its tokens, costs and stop conditions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ FinishReason = Literal["stop", "length", "loop", "deadline"]
 
 @dataclass(frozen=True, slots=True)
 class StopConditions:
-    """What ends a text by itself: one of ``token_ids``, one of the ``stop_texts``, the end of its
-    first ``stop_at_newline``.
+    """The conditions that end a text.
 
-    ``special_tokens``: special tokens of the tokenizer that stops are looked for in, and that are
-    taken out of the text then.
+    Attributes:
+        token_ids: Tokens that end a text.
+        stop_texts: Texts that end a text.
+        stop_at_newline: Whether a text ends with its first nonblank line.
+        special_tokens: Special tokens of the tokenizer in which stop texts are searched for, and
+            which are then removed from the text.
     """
 
     token_ids: frozenset[int]
@@ -65,8 +68,8 @@ class DecodingSequence:
         self._limits = limits
         self._stop_conditions = stop_conditions
         self._tokenizer = tokenizer
-        # Behind a blank the text begins like any other: a model may repeat the space that was
-        # stripped from its prompt.
+        # After whitespace a text begins as usual: a model may repeat the space that was stripped
+        # from its prompt.
         self._continues_text = not limits.think and prompt.partial_response[-1:].strip() != ""
         self._detokenizer = self._create_detokenizer()
         self._repetition_detector = RepetitionDetector() if limits.stop_repetition else None
@@ -80,13 +83,13 @@ class DecodingSequence:
         return self.fault is not None or self.finish_reason is not None
 
     def set_constraint(self, constraint: GrammarConstraint) -> None:
-        """Allow nothing but what the constraint allows."""
+        """Restrict the text to that allowed by the constraint."""
         self.constraint = constraint
         if constraint.error:
             self.fail(constraint.error)
 
     def start_timer(self) -> None:
-        """Start measuring the row's time, if not started."""
+        """Start measuring the row's time, unless already started."""
         if self._start_time is None:
             self._start_time = time.monotonic()
 
@@ -99,7 +102,7 @@ class DecodingSequence:
         return self._limits.temperature <= 0
 
     def sample_token(self, logits: NDArray[np.floating]) -> int:
-        """Sample the next token from the logits [vocabulary] of the allowed ones."""
+        """Sample the next token from the logits [vocabulary] of the allowed tokens."""
         return sample_token(logits, self._rng, self._limits.temperature, self._limits.top_p)
 
     def append_token(self, token: int, logprob: float) -> None:
@@ -136,8 +139,8 @@ class DecodingSequence:
             self.finish_reason = "deadline"
 
     def get_text(self) -> str:
-        """The text that no further token can change; all of it once the row is finished. For its
-        blanks see PackedEngine.generate.
+        """The text that no further token can change; all of it once the row is finished. See
+        PackedEngine.generate for its whitespace.
         """
         if self.is_finished:
             self._detokenizer.flush()

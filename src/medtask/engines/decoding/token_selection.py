@@ -1,4 +1,4 @@
-"""The next token of every sequence, chosen from the model's logits."""
+"""Selects the next token of each sequence from the model's logits."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from medtask.engines.tokens.trie import logsumexp
 
 
 class NextTokenLogits(Protocol):
-    """Logits [rows, vocabulary], where the engine has them."""
+    """Logits [rows, vocabulary] in the engine's own array type."""
 
     @property
     def vocabulary_size(self) -> int: ...
 
     def mask(self, allowed: NDArray[np.bool_]) -> NextTokenLogits:
-        """The logits with minus infinity where a token is not allowed [rows, vocabulary]."""
+        """The logits, set to minus infinity where ``allowed`` [rows, vocabulary] is False."""
 
     def argmax(self) -> list[int]:
-        """The likeliest token of each row."""
+        """The most probable token of each row."""
 
     def to_numpy(self) -> NDArray[np.floating]:
         """The logits [rows, vocabulary]."""
 
     def compute_logprobs(self, tokens: Sequence[int]) -> list[float]:
-        """The log-probability of one token per row, over the whole vocabulary; NaN for a row whose
-        numbers are not finite.
+        """The log-probability of one token per row, over the whole vocabulary; NaN for a row with
+        values that are not finite.
         """
 
 
 class NumpyLogits:
-    """Logits in numpy."""
+    """Logits in a numpy array."""
 
     def __init__(self, logits: NDArray[np.floating]) -> None:
         self.logits = logits
@@ -62,9 +62,9 @@ class NumpyLogits:
 
 
 def advance_sequences(seqs: Sequence[DecodingSequence], logits: NextTokenLogits) -> None:
-    """Append the next token to every sequence.
+    """Append the next token to each sequence.
 
-    The sequences have the same limits: all of them have a constraint, or none has.
+    The sequences have the same limits: either all of them have a constraint, or none has.
     """
     constraints = [seq.constraint for seq in seqs if seq.constraint]
     allowed = (

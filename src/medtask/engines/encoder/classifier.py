@@ -1,4 +1,4 @@
-"""Scorer of a trained encoder: a classification head with one output per label."""
+"""Scores labels with a trained encoder's classification head, one output per label."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ HEAD_FILE = "head.safetensors"
 
 
 class EncoderClassifier:
-    """A model of transformers' AutoModelForSequenceClassification, or a PooledClassifier: one
-    output for each of the head's labels.
+    """Scores prompts with a model that has one output for each of the head's labels.
+
+    Args:
+        model: A model of transformers' AutoModelForSequenceClassification, or a PooledClassifier.
+        tokenizer: The model's tokenizer.
+        head: The labels of the outputs.
+        max_input_tokens: Longest input that the model reads.
     """
 
     def __init__(self, model: Any, tokenizer: Any, head: LabelHead, max_input_tokens: int) -> None:
@@ -41,7 +46,7 @@ class EncoderClassifier:
         return [EncodedPrompt(prompt, row) for prompt, row in zip(prompts, tokens, strict=True)]
 
     def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
-        """The scores of prompts, read in one forward pass."""
+        """The scores of prompts, computed in one forward pass."""
         import torch
 
         padded = self.tokenizer.pad(

@@ -9,8 +9,13 @@ from medtask.records import Prompt
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """``tokens``: of the prompt's text. ``max_candidate_tokens``: tokens of the longest text
-    that is compared with it, 0 for none.
+    """A prompt as encoder input.
+
+    Attributes:
+        prompt: The prompt.
+        tokens: The tokens of the prompt's text.
+        max_candidate_tokens: Tokens of the longest description that the text is compared with, 0
+            for none.
     """
 
     prompt: Prompt

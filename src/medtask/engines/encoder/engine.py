@@ -1,4 +1,4 @@
-"""The `encoder` engine: models that embed or classify a text and generate nothing."""
+"""The `encoder` engine: models that embed or classify a text and do not generate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medtask.similarity import BATCH_TOKENS, make_batches
 
 
 class EncoderScorer(Protocol):
-    """From texts to scores: ZeroShotScorer or EncoderClassifier."""
+    """Computes scores from texts; implemented by ZeroShotScorer and EncoderClassifier."""
 
     max_input_tokens: int
 
@@ -26,12 +26,12 @@ class EncoderScorer(Protocol):
 
 
 class EncoderEngine(Engine):
-    """Scores candidates from ``Prompt.text`` alone, without instruction and examples.
+    """Scores candidates from ``Prompt.text`` alone, without the instruction and examples.
 
-    ``budget_tokens``: tokens of one forward pass.
+    ``budget_tokens`` limits the tokens of one forward pass.
     """
 
-    # "exact": a candidate is scored as a whole. ``info.notes`` say whether scores are calibrated.
+    # "exact": a candidate is scored as a whole. ``info.notes`` state whether scores are calibrated.
     caps = Caps(score="exact")
 
     def __init__(
@@ -65,7 +65,7 @@ class EncoderEngine(Engine):
     def render(self, prompt: Prompt) -> Rendering:
         candidates = self.scorer.describe_candidates(prompt.branches[0]) if prompt.branches else ()
         (encoded,) = self.scorer.tokenize_prompts([prompt])
-        # Candidates are not read after the text: they cost no tokens of its context.
+        # The input holds the text only: candidates use no tokens of its context.
         return Rendering(prompt.text, candidates, tuple(encoded.tokens), ((),) * len(candidates))
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:

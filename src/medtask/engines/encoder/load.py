@@ -1,4 +1,4 @@
-"""Loading: from a reference to a tested encoder, with definitions of labels or a trained head."""
+"""Loads an encoder as a tested engine, with label definitions or a trained head."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from medtask.similarity import (
 )
 
 SCHEME = "encoder:"
-WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and one batch's intermediate results
+WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and intermediate results of one batch
 _CLASSIFIER_SUFFIX = "ForSequenceClassification"
 
 
@@ -117,7 +117,7 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
 def _load_scorer(
     files: ModelFiles, metadata: ModelMetadata | None, device: str, dtype: str
 ) -> tuple[EncoderScorer, dict[str, object]]:
-    """The scorer, and facts about it for the manifest."""
+    """The scorer, and its details for the manifest."""
     try:
         head = _read_head(files, metadata)
         if head is None:

@@ -1,7 +1,7 @@
 """A sentence encoder with a classification head on its pooled token vectors.
 
-The heads of transformers for BERT read the first token alone, which sentence encoders are not
-trained for.
+The classification heads of transformers for BERT read only the first token, for which sentence
+encoders are not trained.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from medtask.similarity import load_pretrained, pool_tokens
 
 
 class PooledClassifier(nn.Module):
-    """Called like a transformers model for sequence classification.
+    """Has the interface of a transformers model for sequence classification.
 
-    ``body``: a model of transformers' AutoModel. ``pooling``: how its token vectors are pooled.
-    With ``labels`` (indices, or [rows, labels] of 0 and 1 with ``multi_label``) the output has a
-    loss.
+    ``body`` is a model of transformers' AutoModel, ``pooling`` the way its token vectors are
+    pooled. With ``labels`` (indices, or [rows, labels] of 0 and 1 with ``multi_label``) the output
+    includes a loss.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PooledClassifier(nn.Module):
         return SequenceClassifierOutput(loss=compute_loss(logits.float(), labels), logits=logits)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write a folder for load_pooled_classifier."""
+        """Save a folder that load_pooled_classifier reads."""
         self.body.save_pretrained(folder, safe_serialization=True)
         state = {
             name: weight.detach().contiguous().cpu()
@@ -78,8 +78,8 @@ class PooledClassifier(nn.Module):
 
 
 def load_pooled_classifier(folder: Path, device: str, dtype: str) -> tuple[PooledClassifier, Any]:
-    """Model and tokenizer from a folder that save_pretrained wrote; EngineError for missing
-    weights.
+    """Load model and tokenizer from a folder saved by save_pretrained; raises EngineError for
+    missing weights.
     """
     from transformers import AutoModel
 

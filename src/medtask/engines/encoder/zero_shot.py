@@ -1,6 +1,6 @@
-"""Zero-shot scorer: similarity between a text and the description of each candidate.
+"""Zero-shot scores: similarity between a text and the description of each candidate.
 
-Similarities are turned into probabilities by fixed constants. They rank the candidates, but are not
+Fixed constants convert similarities to probabilities. They rank the candidates, but are not
 calibrated.
 """
 
@@ -18,9 +18,9 @@ from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Description, Prompt
 from medtask.similarity import SentenceEncoder, format_description
 
-# Maximum likelihood with MiniLM and bare names on 400 rows of the train split of each of six
-# single-label data sets (fitted alone: 0.07 to 0.4) and two multi-label ones (midpoint 0.45 and
-# 0.17, scale 0.13 and 0.12).
+# Fitted by maximum likelihood with MiniLM and label names only, on 400 rows of the train split of
+# each of six single-label data sets (fitted separately: 0.07 to 0.4) and two multi-label ones
+# (midpoint 0.45 and 0.17, scale 0.13 and 0.12).
 TEMPERATURE = 0.18
 YES_NO_MIDPOINT, YES_NO_SCALE = 0.39, 0.20
 
@@ -32,13 +32,13 @@ CALIBRATION_NOTE = (
 
 
 class ZeroShotScorer:
-    """Embeds texts and descriptions of candidates separately, and compares them."""
+    """Embeds texts and descriptions of candidates separately and compares the vectors."""
 
     def __init__(self, encoder: SentenceEncoder, title: str) -> None:
         self.encoder = encoder
         self.title = title
         self.max_input_tokens = encoder.max_tokens
-        # A task's labels are the same in every batch; the options of rows are not.
+        # A task's labels are the same in every batch; options that differ by row are not.
         self._embed_cached = lru_cache(maxsize=4)(self._embed)
 
     def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
@@ -66,7 +66,7 @@ class ZeroShotScorer:
         ]
 
     def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
-        """The scores of prompts, read in one forward pass."""
+        """The scores of prompts, computed in one forward pass."""
         descriptions = tuple(_list_description_texts([encoded.prompt for encoded in batch]))
         similarities = (
             self.encoder.embed([encoded.tokens for encoded in batch])
@@ -90,7 +90,7 @@ class ZeroShotScorer:
         ]
 
     def describe_candidates(self, branch: Branch) -> tuple[str, ...]:
-        """The text that stands for each candidate; "" for one that is not compared."""
+        """The text compared for each candidate; "" for one that is not compared."""
         texts = tuple(map(_format_description, branch.descriptions))
         return (*texts, "") if is_yes_no(branch) else texts
 

@@ -1,4 +1,4 @@
-"""Validation of a GGUF file's header, before a parser in C reads the file.
+"""Validates the header of a GGUF file before a parser in C reads the file.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -55,8 +55,8 @@ def _count_parameters(file: BinaryIO, size: int) -> int:
             raise ValueError
         numbers = math.prod(_read_int(file, 8) for _ in range(dimensions))
         kind, offset = _read_int(file, 4), _read_int(file, 8)
-        # A parser in C that trusts these would read beyond the file. An unknown format takes at
-        # least one bit per number.
+        # A parser in C that trusts these sizes would read beyond the file. An unknown format takes
+        # at least one bit per number.
         per_block, bytes_of_block = blocks.get(kind, (8, 1))
         if numbers > 8 * size or offset + numbers // per_block * bytes_of_block > size:
             raise ValueError
@@ -67,7 +67,7 @@ def _count_parameters(file: BinaryIO, size: int) -> int:
 
 
 def _get_block_sizes() -> Mapping[int, tuple[int, int]]:
-    """For each number format: the numbers in a block, and its bytes."""
+    """For each number format: the numbers per block, and the bytes of a block."""
     try:
         from gguf.constants import GGML_QUANT_SIZES
     except ImportError:

@@ -1,4 +1,4 @@
-"""Location of a model's files: built in, in a folder, in the Hub's cache, or downloaded."""
+"""Locates a model's files: built in, in a folder, in the Hub's cache, or downloaded."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ _HUB_ID_PATTERN = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revisi
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """``path``: a folder with config and safetensors, or a .gguf file. ``adapter``: a PEFT folder
-    to apply to it.
+    """The located files of a model.
+
+    Attributes:
+        reference: The reference that was located.
+        path: A folder with config and safetensors, or a .gguf file.
+        revision: The revision on the Hub, if any.
+        adapter: A PEFT folder to apply to the model.
+        downloaded: Whether the files were downloaded by this call.
     """
 
     reference: str
@@ -41,10 +47,12 @@ class ModelFiles:
 
 
 def locate_model(reference: str) -> ModelFiles:
-    """Find the files of a reference: the built-in model's name, ``org/name[@revision]``, a folder
-    or a .gguf file.
+    """Locate the files of a model.
 
-    Downloads only a named model that is not complete in the cache, unless downloads are disabled.
+    Only a named model that is incomplete in the cache is downloaded, unless downloads are disabled.
+
+    Args:
+        reference: The built-in model's name, ``org/name[@revision]``, a folder or a .gguf file.
     """
     path = Path(reference).expanduser()
     if reference == BUILT_IN_MODEL:
@@ -95,7 +103,7 @@ def _inspect_folder(reference: str, folder: Path) -> ModelFiles:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a model folder that cannot be loaded, or whose loading would run foreign code."""
+    """Reject a model folder that cannot be loaded, or whose loading would run untrusted code."""
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise ModelNotFound(
@@ -187,7 +195,7 @@ def _download(repo: str, revision: str | None) -> Path:
         RevisionNotFoundError,
     )
 
-    token = get_token()  # sent only here, for the model that the user named
+    token = get_token()  # sent only here, for a model that the user named
     try:
         return Path(
             snapshot_download(

@@ -1,4 +1,4 @@
-"""Number of parameters and hashes of weights without loading them; dequantized GGUF files."""
+"""Counts and hashes weights without loading them, and caches dequantised GGUF files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medtask.engines.files.gguf_header import count_gguf_parameters
 from medtask.engines.files.model_files import ModelFiles, read_model_json
 from medtask.errors import InputError, StorageError
 
-# By number format or quantisation, of the weights in memory.
+# Bytes in memory by dtype or quantisation.
 BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
 
 
@@ -50,10 +50,10 @@ def _read_safetensors_header(path: Path) -> dict[str, Any]:
 
 
 def dequantize_gguf(path: Path) -> tuple[Path, str]:
-    """A cached folder with the GGUF file's model in safetensors and its tokenizer, and the file's
-    SHA-256.
+    """Dequantise a GGUF file; returns a cached folder with the model in safetensors and its
+    tokenizer, and the file's SHA-256.
 
-    The cache is keyed by the file's path, size and time: a later start does not read the file.
+    The cache is keyed by the file's path, size and time: later calls do not read the file.
     """
     import platformdirs
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -79,7 +79,7 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
         ) from None
     with contextlib.redirect_stderr(
         io.StringIO()
-    ):  # a bar per tensor, which no setting of transformers switches off
+    ):  # hides a progress bar per tensor, which transformers has no setting for
         AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(
             temporary_folder
         )
@@ -92,13 +92,13 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
     )
     try:
         temporary_folder.rename(cached_folder)
-    except OSError:  # another process was quicker
+    except OSError:  # another process has created the folder
         shutil.rmtree(temporary_folder, ignore_errors=True)
     return cached_folder, sha256
 
 
 def hash_weights(folder: Path) -> str:
-    """One SHA-256 over config and weights. In the Hub's cache, links are named by their hash."""
+    """A SHA-256 of config and weights. In the Hub's cache, links are named by their hash."""
     digest = hashlib.sha256()
     for path in sorted(
         [
@@ -128,7 +128,7 @@ def hash_file_cached(path: Path) -> str:
     sha256 = hash_file(path)
     with contextlib.suppress(
         OSError, StorageError
-    ):  # a cache that cannot be written costs time, nothing else
+    ):  # without the cache the hash is only computed again
         cache_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replace_file(cache_file) as draft:
             draft.write_text(sha256, encoding="ascii")

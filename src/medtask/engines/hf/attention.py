@@ -1,7 +1,7 @@
 """Attention of one layer, as transformers calls it, and the kernels that compute it.
 
-The function is registered with transformers under ATTENTION. The running pass comes with the
-model's keyword arguments and answers the call: it keeps the keys and values itself, which spares
+The function is registered with transformers under ATTENTION. The running pass is an argument of the
+model's forward call and computes the attention: it stores the keys and values itself, which avoids
 the copies of a Cache.
 """
 
@@ -18,8 +18,8 @@ from medtask.errors import EngineError
 ATTENTION = "medtask_packed"
 
 KvPair = tuple[Tensor, Tensor]
-# What queries may not see: of the prefix (None: they see all of it), and of their own keys. Both
-# broadcast to [segments, queries, keys].
+# True where a query must not attend: to the prefix (None: it attends to all of it), and to its own
+# keys. Both broadcast to [segments, queries, keys].
 MaskPair = tuple[Tensor | None, Tensor]
 
 
@@ -33,8 +33,8 @@ class AttentionCall:
         key: [1, key-value heads, tokens, head size].
         value: [1, key-value heads, tokens, head size].
         scale: Factor of the scores.
-        window: Tokens that a query sees with itself; None for all before it.
-        softcap: Bound of soft-capped scores (Gemma 2).
+        window: Number of tokens that a query attends to, itself included; None for no limit.
+        softcap: Limit of soft-capped scores (Gemma 2).
         sinks: Attention sinks, one for each head (GPT-OSS).
     """
 
@@ -49,7 +49,7 @@ class AttentionCall:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a fused kernel can compute it."""
+        """Whether the fused kernel can compute it."""
         return self.softcap is None and self.sinks is None
 
 
@@ -87,7 +87,7 @@ def compute_attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that transformers calls: lets the running pass compute it."""
+    """The attention function that transformers calls; delegates to the running pass."""
     forward_pass: AttentionPass | None = options.get("packed_pass")
     if forward_pass is None:
         raise EngineError(
@@ -111,9 +111,8 @@ def compute_attention(
 def compute_attention_fused(
     queries: Tensor, prefix_pair: KvPair | None, own_pair: KvPair, masked: MaskPair
 ) -> Tensor:
-    """As compute_attention_eager, by torch's fused kernel: faster with many keys and few segments.
-
-    The kernel knows neither soft-capped scores nor sinks.
+    """Like compute_attention_eager, with torch's fused kernel: faster for many keys and few
+    segments. The kernel does not support soft-capped scores or sinks.
     """
     group = queries.shape[2] // own_pair[0].shape[2]
     if prefix_pair is not None:
@@ -151,8 +150,8 @@ def compute_attention_eager(
         queries: Scaled queries, [segments, queries, heads, head size].
         prefix_pair: Keys and values of the prefix, None without one.
         own_pair: Keys and values of the segments, [segments, keys, key-value heads, head size].
-        masked: What the queries may not see, of the prefix and of their own keys.
-        call: The call that is answered; its ``softcap`` and ``sinks`` are used.
+        masked: Masks of the prefix and of the segments' own keys.
+        call: The attention call; its ``softcap`` and ``sinks`` are used.
 
     Returns:
         [segments, queries, heads, head size].
@@ -161,8 +160,8 @@ def compute_attention_eager(
     segments, count, heads, size = queries.shape
     kv_heads = own_pair[0].shape[2]
     shape = kv_heads, segments, count, heads // kv_heads
-    # [kv heads, segments, queries x group, size]: one product per key-value head serves all its
-    # query heads.
+    # [kv heads, segments, queries x group, size]: one product per key-value head for all its query
+    # heads.
     q = (
         queries.view(segments, count, kv_heads, -1, size)
         .permute(2, 0, 1, 3, 4)
@@ -179,12 +178,12 @@ def compute_attention_eager(
                 softcap,
             )
         )
-    # A sink takes weight and has no value (GPT-OSS).
+    # A sink has a weight but no value (GPT-OSS).
     sink = None if sinks is None else sinks.float().view(kv_heads, 1, 1, -1, 1)
 
-    # One softmax over both parts, in place: joining them would copy the widest tensor twice. The
-    # peak is detached for training: a softmax does not depend on what is subtracted, and amax would
-    # keep a tensor that changes in place.
+    # One softmax over both parts, in place: concatenating them would copy the widest tensor twice.
+    # The maximum is detached for training: a softmax does not depend on the value subtracted, and
+    # amax would keep a tensor that is changed in place.
     peak = torch.stack([part.detach().amax(dim=-1, keepdim=True) for part in parts]).amax(dim=0)
     peak = peak if sink is None else torch.maximum(peak, sink)
     total = torch.stack([part.sub_(peak).exp_().sum(dim=-1, keepdim=True) for part in parts]).sum(

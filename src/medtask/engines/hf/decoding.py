@@ -1,4 +1,4 @@
-"""Text generation with packed attention: rows in slots, which a pass extends by a token each."""
+"""Text generation with packed attention: rows in slots, extended by one token per pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medtask.errors import EngineError
 
 
 class TorchLogits:
-    """Logits on the model's device; see token_selection.NextTokenLogits."""
+    """Logits on the model's device. Implements token_selection.NextTokenLogits."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
@@ -53,11 +53,11 @@ class TorchLogits:
 
 
 class HfDecodingBackend:
-    """See scheduler.DecodingBackend. ``budget_tokens``: tokens of one pass."""
+    """Implements scheduler.DecodingBackend; ``budget_tokens`` limits the tokens of one pass."""
 
-    # A pass for a single row costs almost as much as one for many.
+    # A pass for a single row costs almost as much as a pass for many.
     refill_fraction = 1 / 8
-    # A pass that fails has written some layers and not the others.
+    # A failed pass has updated some layers and not others.
     keeps_rows_after_failure = False
 
     def __init__(
@@ -81,7 +81,7 @@ class HfDecodingBackend:
 
     @torch.inference_mode()
     def step(self, admitted: Sequence[DecodingSequence]) -> StepOutput:
-        """Read the admitted rows; without any, one token of every running row."""
+        """Read the admitted rows; without any, one token of each running row."""
         if admitted:
             seqs = list(admitted)
             hidden, tokens_read = self._prefill(seqs)
@@ -121,18 +121,18 @@ class HfDecodingBackend:
                 ) from error
         else:
             return
-        # Outside the handler, where the failed pass's tensors are free.
+        # Outside the except block, where the failed pass's tensors are freed.
         self._rows, self._slots = [], KvSlots(self.max_running)
         free_memory()
         raise OutOfKvMemoryError
 
     def _prefill(self, seqs: Sequence[DecodingSequence]) -> tuple[Tensor, list[int]]:
-        """Put rows into slots: their last hidden states [rows, hidden size], and the tokens read
-        for each.
+        """Read rows into slots; returns their last hidden states [rows, hidden size], and the
+        number of tokens read for each.
         """
         prefix = tuple(seqs[0].tokens[: self._prefix_length])
         prefix_tokens_read = self._runner.cache_prefix(prefix)
-        # Kept here: the runner may be asked something else before the last row is finished.
+        # Kept here: the runner may cache another prefix before the last row is finished.
         self._prefix_cache = self._runner.prefix_cache
         cache = KvCache()
         group_prefixes, group_prefix_reads = self._prefill_group_prefixes(seqs, cache)
@@ -153,7 +153,7 @@ class HfDecodingBackend:
             cache,
         )
         read = [len(tokens) + more for tokens, more in zip(own, group_prefix_reads, strict=True)]
-        read[0] += prefix_tokens_read  # the row for which the prefix was read pays for it
+        read[0] += prefix_tokens_read  # counted for the row for which the prefix was read
         for seq, tokens in zip(seqs, read, strict=True):
             seq.tokens_reused += max(0, len(seq.tokens) - tokens)
         return hidden, read
@@ -161,8 +161,8 @@ class HfDecodingBackend:
     def _prefill_group_prefixes(
         self, seqs: Sequence[DecodingSequence], cache: KvCache
     ) -> tuple[list[list[int]], list[int]]:
-        """Read what rows of one group share beyond the prefix: for each row the indices of those
-        tokens, and the number of tokens that it pays for.
+        """Read the tokens that rows of one group share after the prefix; returns for each row the
+        indices of those tokens, and the number of tokens that count as read for it.
         """
         groups: dict[Hashable, list[int]] = {}
         for row, seq in enumerate(seqs):
@@ -193,7 +193,7 @@ class HfDecodingBackend:
 
 
 def measure_token_bytes(runner: HfModelRunner) -> int:
-    """Bytes of one token's keys and values, measured in a pass: layers may differ, and share."""
+    """Bytes of one token's keys and values, measured in a pass: layers may differ or share them."""
     cache = KvCache()
     forward_pass = build_pass([Segment((0,))], KvCache(), cache, runner.device)
     run_forward_pass(runner.decoder, forward_pass)
@@ -201,8 +201,8 @@ def measure_token_bytes(runner: HfModelRunner) -> int:
 
 
 def order_by_group(seqs: Sequence[DecodingSequence]) -> list[DecodingSequence]:
-    """Groups together, and the longest first in both, so that memory runs out at the start or not
-    at all.
+    """Sort rows by group, the longest first within and between groups, so that an out-of-memory
+    error occurs at the start or not at all.
     """
     groups: dict[Hashable, list[DecodingSequence]] = {}
     for seq in sorted(seqs, key=lambda seq: -len(seq.tokens)):

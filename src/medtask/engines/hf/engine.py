@@ -1,4 +1,4 @@
-"""The `hf` engine: any causal language model that transformers can load, asked exactly."""
+"""The `hf` engine: exact scores from causal language models loaded with transformers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ from medtask.errors import EngineError
 from medtask.records import BranchScores, Fault, Limits, Scores, Status
 
 MIN_BUDGET_TOKENS = 64
-# Rows that are generated together: all that callers ask for at once. Half as many were a third
-# slower on two cores.
+# Maximum number of rows that are generated together, and the largest batch that callers pass. Half
+# as many were a third slower on two cores.
 MAX_RUNNING = 64
 
 
 class HfEngine(PackedEngine):
-    """``model`` and ``tokenizer`` as transformers loads them; ``budget_tokens``: tokens of one
-    forward pass.
+    """Scores and generates with a causal language model of transformers.
+
+    Args:
+        model: The model as loaded by transformers.
+        tokenizer: The tokenizer as loaded by transformers.
+        info: Name, revision and further facts about the model.
+        budget_tokens: Maximum number of tokens of one forward pass.
     """
 
     def __init__(self, model: Any, tokenizer: Any, info: EngineInfo, *, budget_tokens: int) -> None:
@@ -95,8 +100,8 @@ class HfEngine(PackedEngine):
         free_memory()
 
     def _measure_row_bytes(self, tokens: int) -> int:
-        """Bytes of the keys and values of so many tokens; measures on first use what a token takes
-        and what rows may take together.
+        """Bytes of the keys and values of ``tokens`` tokens. The first call measures the bytes of a
+        token and the limit for all rows together.
         """
         self._token_bytes = self._token_bytes or measure_token_bytes(self.runner)
         if self.kv_budget_bytes is None:
@@ -106,7 +111,7 @@ class HfEngine(PackedEngine):
     def _score_packed(
         self, pack: Sequence[PromptRequest], shared_tokens: int
     ) -> Iterator[Scores | Fault]:
-        """One pack; where memory does not hold it, its halves, and smaller packs from then on."""
+        """Score a pack; after an out-of-memory error, score its halves and use smaller packs."""
         try:
             yield from self._forward_pack(pack, shared_tokens)
             return
@@ -150,7 +155,7 @@ class HfEngine(PackedEngine):
         for request, (branches, tokens) in zip(pack, read, strict=True):
             first = (
                 prefix_tokens_read if not results else 0
-            )  # the row for which the prefix was read pays for it
+            )  # counted for the row for which the prefix was read
             reused = request.unshared_tokens - request.count_own_tokens(shared_tokens) - first
             results.append(
                 Scores(
@@ -196,7 +201,7 @@ class HfEngine(PackedEngine):
 
 
 def _install_packed_attention(model: Any) -> bool:
-    """Give the model our attention; False where its code does not let attention be replaced."""
+    """Install packed attention; False if the model's code does not let attention be replaced."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, compute_attention)

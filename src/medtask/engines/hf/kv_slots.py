@@ -1,4 +1,4 @@
-"""Keys and values of the running rows in slots, and the pass that reads one token of each."""
+"""Key-value cache slots of running rows, and the pass that reads one token of each row."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from medtask.engines.hf.attention import (
 )
 from medtask.engines.hf.packed_attention import KvCache
 
-GROWTH_TOKENS = 64  # tokens by which the slots grow at least
+GROWTH_TOKENS = 64  # minimum number of tokens by which the slots grow
 
 
 class KvSlots:
     """Keys and values of the rows' own tokens, per layer [key-value heads, slots, capacity, head
     size].
 
-    Rows are in slots 0 to len(lengths) - 1, without gaps; ``lengths``: tokens of each. Values
-    behind a row's end are masked, but must be finite: weight 0 times NaN is NaN.
+    Rows use slots 0 to len(lengths) - 1, without gaps; ``lengths`` are their token counts. Values
+    after a row's end are masked, but must be finite: weight 0 times NaN is NaN.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,7 +33,7 @@ class KvSlots:
         self.layers: dict[int, KvPair] = {}
 
     def admit(self, rows: Sequence[Sequence[int]], cache: KvCache) -> None:
-        """Put rows into the next free slots; each row is the indices of its tokens in ``cache``."""
+        """Put rows into the next free slots; a row is the indices of its tokens in ``cache``."""
         first, longest = len(self.lengths), max(map(len, rows))
         self._ensure_capacity(longest)
         device = next(iter(cache.layers.values()))[0].device
@@ -52,7 +52,7 @@ class KvSlots:
         self.lengths += map(len, rows)
 
     def release(self, slot: int) -> None:
-        """Free a slot; the row of the last one moves into it."""
+        """Free a slot; the row in the last slot moves into it."""
         max_length, last = max(self.lengths), len(self.lengths) - 1
         for sides in self.layers.values():
             for side in sides:
@@ -62,7 +62,7 @@ class KvSlots:
         self.lengths.pop()
 
     def extend(self) -> None:
-        """Make room for one more token of every row, and count it."""
+        """Make room for one more token of each row, and count it."""
         self._ensure_capacity(max(self.lengths) + 1)
         self.lengths = [length + 1 for length in self.lengths]
 
@@ -80,7 +80,7 @@ class KvSlots:
 
 
 class DecodePass:
-    """A pass that reads one token of every row in the slots; it sees the prefix and its own row."""
+    """A pass that reads one token of each row; a token attends to the prefix and its own row."""
 
     def __init__(
         self, tokens: Sequence[int], slots: KvSlots, prefix_cache: KvCache, device: torch.device
@@ -96,7 +96,7 @@ class DecodePass:
         self._masks: dict[int | None, MaskPair] = {}
 
     def compute_attention(self, call: AttentionCall) -> Tensor:
-        """See AttentionPass; writes the call's keys and values into the slots."""
+        """See AttentionPass; stores the call's keys and values in the slots."""
         own = []
         for kept, side in zip(self.slots.layers[call.layer], (call.key, call.value), strict=True):
             kept[:, self.row_indices, self.token_offsets] = side[0]
@@ -112,7 +112,7 @@ class DecodePass:
         return out.transpose(0, 1)
 
     def _get_masks(self, window: int | None) -> MaskPair:
-        """What each row may not see of the prefix and of the slots, [rows, 1, keys]."""
+        """The masks of the prefix and of the slots [rows, 1, keys], True where not attended to."""
         if window not in self._masks:
             at = self.token_offsets[:, None, None]
             slot = torch.arange(self.max_length, device=at.device)

@@ -1,4 +1,4 @@
-"""From hidden states to logits and log-probabilities, of a few tokens or the whole vocabulary."""
+"""Computes logits and log-probabilities from hidden states, for some tokens or all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LmHead:
 
     @torch.inference_mode()
     def compute_token_logits(self, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
-        """Logits [rows, tokens] of a few tokens, computed in float32; only their rows of the matrix
+        """Logits [rows, tokens] of some tokens, computed in float32; only their rows of the matrix
         are read.
         """
         index = torch.tensor(tokens, device=self.weight.device)
@@ -33,7 +33,7 @@ class LmHead:
 
     @torch.inference_mode()
     def compute_logprobs(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities over the whole vocabulary of each row's ``tokens`` [rows, count];
+        """Log-probabilities over the whole vocabulary of each row's ``tokens`` [rows, count], in
         float64.
         """
         count = max(1, MAX_LOGIT_ELEMENTS // self.weight.shape[0])
@@ -50,13 +50,13 @@ class LmHead:
         return self.scale_logits(torch.nn.functional.linear(hidden, self.weight, self.bias).float())
 
     def scale_logits(self, logits: Tensor) -> Tensor:
-        """Scale and cap the products of hidden states and matrix, as the family does."""
+        """Scale and cap the products of hidden states and matrix as the model family does."""
         logits = logits * self.scale
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
 
 def get_lm_head(model: Any) -> LmHead:
-    """The head of a causal language model of transformers."""
+    """The head of a causal language model loaded with transformers."""
     output, config = model.get_output_embeddings(), model.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0 / (
         getattr(config, "logits_scaling", None) or 1.0

@@ -1,6 +1,4 @@
-"""From a model's files to an engine that was seen to work: number format, memory, quantisation,
-adapter, probe.
-"""
+"""Loads a transformers model as a tested engine."""
 
 from __future__ import annotations
 
@@ -29,13 +27,13 @@ from medtask.privacy import block_network
 if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
 
-WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and one pack's intermediate results
+WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and intermediate results of one pack
 CPU_BUDGET_TOKENS, ACCELERATOR_BUDGET_TOKENS = 1024, 8192
 
 
 @dataclass(frozen=True, slots=True)
 class HfLoadPlan:
-    """How a model will be loaded. ``notes``: what was chosen for the user, and why."""
+    """How a model will be loaded. ``notes`` explain the choices made for the user."""
 
     device: str
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -74,13 +72,13 @@ def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
             )
             plan = replace(plan, notes=(*plan.notes, note))
     with block_network(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what libraries announce to each other
+        warnings.simplefilter("ignore", FutureWarning)  # deprecations between libraries
         model, tokenizer, hashes = _load_model(files, plan, torch)
     return _build_engine(model, tokenizer, files, plan, hashes)
 
 
 def plan_hf_load(files: ModelFiles, machine: Machine, options: LoadOptions) -> HfLoadPlan:
-    """Choose device, number format and token budget; ModelTooLarge where nothing allowed fits."""
+    """Choose device, dtype and token budget; raises ModelTooLarge if no allowed choice fits."""
     dtype, quantize, memory = options.dtype, options.quantize, options.memory
     if dtype == "file":
         raise UsageError(
@@ -126,7 +124,7 @@ def plan_hf_load(files: ModelFiles, machine: Machine, options: LoadOptions) -> H
 def _load_model(files: ModelFiles, plan: HfLoadPlan, torch: Any) -> tuple[Any, Any, dict[str, str]]:
     from huggingface_hub.errors import (
         StrictDataclassError,
-    )  # a config.json whose values have the wrong types
+    )  # a config.json with values of the wrong types
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"dtype": getattr(torch, plan.dtype), "trust_remote_code": False}
@@ -192,7 +190,7 @@ def _with_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
 
 
 def _check_trained_model(files: ModelFiles) -> None:
-    """InputError where what medtask has trained is not whole, or its training has not ended."""
+    """Raise InputError if a model trained by medtask is incomplete or still in training."""
     folder = files.adapter or files.path
     if folder.is_dir() and find_trained_engine(folder):
         read_model_metadata(folder)
@@ -211,14 +209,14 @@ def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> tuple[Any, st
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning
-        )  # about what is missing in an adapter: it is looked at below
+        )  # about keys missing in an adapter, which are checked below
         try:
             adapted_model = PeftModel.from_pretrained(model, str(adapter))
         except (RuntimeError, ValueError) as error:
             raise _make_adapter_error(adapter, type(error).__name__) from error
     _check_adapter_weights(adapted_model, adapter)
-    # In float32 merging costs no precision and spares two products per layer; in shorter formats it
-    # would round the adapter away.
+    # In float32 merging loses no precision and saves two products per layer; in shorter formats it
+    # would round the adapter's changes away.
     return (
         adapted_model.merge_and_unload()
         if plan.dtype == "float32" and not plan.quantize
@@ -227,8 +225,8 @@ def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> tuple[Any, st
 
 
 def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
-    """InputError where not every matrix of an adapter has its place in the model, or the other way
-    round: PEFT only warns of it.
+    """Raise InputError unless the matrices of an adapter and those that the model expects are the
+    same: PEFT only warns.
     """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
@@ -237,8 +235,8 @@ def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
     for file in adapter.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
             stored_names |= {name for name in content.keys() if ".lora_" in name}  # noqa: SIM118 - a reader, no mapping
-    # Not "auto": to find out whether embeddings were trained too, PEFT would look the base up on
-    # the Hub.
+    # Not "auto": to find out whether embeddings were trained too, PEFT would query the Hub for the
+    # base model.
     expected_names = {
         name
         for name in get_peft_model_state_dict(adapted_model, save_embedding_layers=False)
@@ -262,7 +260,7 @@ def _make_adapter_error(adapter: Path, reason: str) -> InputError:
 
 
 def _read_base_model(adapter: Path) -> str:
-    """The model that an adapter was trained on, as it says itself; "" where it does not."""
+    """The base model named in an adapter's config; "" if it is missing."""
     base_model = read_model_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     return base_model if isinstance(base_model, str) else ""
 
@@ -289,7 +287,7 @@ def _build_engine(
     }
     separate_adapter = (
         files.adapter if files.adapter != Path(files.reference).expanduser() else None
-    )  # an adapter's own folder names both
+    )  # an adapter's folder contains the names of both
     title = (
         f"{files.reference}{f' + {separate_adapter.name}' if separate_adapter else ''}, "
         f"{plan.quantize or plan.dtype}, {plan.device}"

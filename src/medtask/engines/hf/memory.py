@@ -1,4 +1,4 @@
-"""Out-of-memory errors, and the memory that keys and values of running rows may take."""
+"""Detects out-of-memory errors and limits the memory of keys and values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from medtask.hardware import inspect_machine
 
 KV_MEMORY_DIVISOR = (
-    4  # keys and values may take one part in so many of the memory that the model leaves
+    4  # keys and values may use one part in this many of the memory left by the model
 )
 
 
@@ -28,8 +28,8 @@ def free_memory() -> None:
 
 
 def measure_kv_budget_bytes(model: Any) -> int:
-    """Bytes that keys and values of rows may take: by what a model and a machine have, not by what
-    is free, or runs would differ.
+    """Bytes that the keys and values of rows may use. Derived from the sizes of model and machine,
+    not from the free memory, so that runs do not differ.
     """
     machine = inspect_machine(accelerator=model.device.type != "cpu")
     total_bytes = machine.memory_bytes if model.device.type == "cpu" else machine.accelerator_bytes

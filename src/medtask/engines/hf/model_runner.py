@@ -1,5 +1,6 @@
-"""Scores packs of prompts with packed attention: the shared prefix once, the prompts together, then
-what the tries need.
+"""Scores packs of prompts with packed attention.
+
+The shared prefix is read once, then the prompts together, then the tokens that the tries need.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from medtask.records import BranchScores
 
 
 class HfModelRunner:
-    """A decoder with packed attention and its head; keeps the keys and values of the last shared
+    """A decoder with packed attention and its head; caches the keys and values of the last shared
     prefix.
     """
 
@@ -38,7 +39,7 @@ class HfModelRunner:
         self.prefix_cache = KvCache()
 
     def cache_prefix(self, tokens: TokenIds) -> int:
-        """Read a shared prefix unless it was the last one; returns the number of tokens read."""
+        """Read a shared prefix unless it is cached; returns the number of tokens read."""
         if self.prefix_tokens == tokens:
             return 0
         self.prefix_tokens, self.prefix_cache = (), KvCache()
@@ -55,8 +56,8 @@ class HfModelRunner:
     ) -> list[tuple[tuple[BranchScores, ...], int]]:
         """Score requests whose branches begin with the cached prefix.
 
-        Tokens that the branches of a request share are read once. One pass reads all requests; what
-        a request has above ``budget_tokens`` tokens is left to further passes.
+        Tokens that the branches of a request share are read once. One pass reads all requests; the
+        tokens of a request beyond ``budget_tokens`` are read in further passes.
 
         Returns:
             For each request the scores of its branches, and the number of tokens read for it.
@@ -74,10 +75,8 @@ class HfModelRunner:
 
 
 class _PackReader:
-    """Answers the queries of one pack.
-
-    ``tokens_read``: for each request. The first queries are answered from the trees of the
-    requests, later ones continue them.
+    """Answers the queries of one pack. The first queries are answered from the trees of the
+    requests, later ones continue them. ``tokens_read`` counts the tokens of each request.
     """
 
     def __init__(
@@ -92,11 +91,11 @@ class _PackReader:
         self._budget_tokens = budget_tokens
         self._cache = KvCache()
         self._request_of_row = [index for index, request in enumerate(requests) for _ in request]
-        # By row and tokens: where the tokens behind the prefix stand in the cache.
+        # By row and tokens: the cache indices of the tokens after the prefix.
         self._chains: dict[tuple[int, TokenIds], list[int]] = {}
 
     def compute_logprobs(self, queries: Sequence[LogprobQuery]) -> list[QueryLogprobs]:
-        """See trie_scoring.LogprobsFunction."""
+        """Implements trie_scoring.LogprobsFunction."""
         if not self._chains:
             hidden = self._read_trees()
             chains = [self._chains[query.row, query.tokens] for query in queries]
@@ -106,7 +105,7 @@ class _PackReader:
         return self._compute_choices(queries, hidden, [{} for _ in queries])
 
     def _read_trees(self) -> Tensor:
-        """Read the tree of every request; returns the hidden states of all their tokens."""
+        """Read the tree of each request; returns the hidden states of all their tokens."""
         trees = [
             build_token_tree(
                 [path for branch in request for path in branch.paths],
@@ -141,7 +140,7 @@ class _PackReader:
         return torch.cat(hidden)
 
     def _continue(self, queries: Sequence[LogprobQuery]) -> Tensor:
-        """Read what queries add to earlier ones; the hidden states of their last tokens."""
+        """Read the tokens that queries add to earlier ones; returns their last hidden states."""
         parents = [
             self._chains[query.row, query.tokens[: query.parent_length]] for query in queries
         ]
@@ -162,7 +161,7 @@ class _PackReader:
         return hidden
 
     def _split(self, queries: Sequence[LogprobQuery]) -> Iterator[Sequence[LogprobQuery]]:
-        """Cut queries into parts that read at most the budget of tokens, or a single query."""
+        """Split queries into parts within the token budget, or of a single query."""
         start = tokens = 0
         for index, query in enumerate(queries):
             size = len(query.tokens) - query.parent_length
@@ -175,7 +174,7 @@ class _PackReader:
     def _compute_targets(
         self, queries: Sequence[LogprobQuery], chains: Sequence[list[int]], hidden: Tensor
     ) -> list[dict[int, dict[int, float]]]:
-        """The targets of each query. Queries that share tokens share the place of their hidden
+        """The targets of each query. Queries that share tokens share the index of their hidden
         state, which is multiplied with the whole vocabulary once.
         """
         by_index: dict[int, dict[int, float]] = {}
@@ -203,7 +202,7 @@ class _PackReader:
         hidden: Tensor,
         targets: Sequence[dict[int, dict[int, float]]],
     ) -> list[QueryLogprobs]:
-        """The answers to queries, from the hidden states [queries, hidden size] of their ends."""
+        """The results of queries, from the last hidden state of each [queries, hidden size]."""
         rows_of_choices: dict[TokenIds, list[int]] = {}
         for row, query in enumerate(queries):
             rows_of_choices.setdefault(query.choices, []).append(row)
@@ -217,10 +216,10 @@ class _PackReader:
 
 
 def make_segment(tree: TokenTree, chunk: int, indices: Sequence[int]) -> Segment:
-    """A chunk of a tree as a segment; ``indices``: of the tokens of earlier chunks in the cache."""
+    """A chunk of a tree as a segment; ``indices``: cache indices of the earlier chunks' tokens."""
     start, stop = tree.chunk_starts[chunk], (*tree.chunk_starts, len(tree.tokens))[chunk + 1]
     ancestors = [indices[place] for place in tree.get_path(tree.parents[start])]
     parents = [parent - start if parent >= start else -1 for parent in tree.parents[start:stop]]
-    # A path without forks needs no parents: passes without any fork need no map of who sees whom.
+    # A path without forks needs no parents: passes without forks need no fork index.
     forks = any(parent != place for place, parent in enumerate(parents, -1))
     return Segment(tree.tokens[start:stop], ancestors, parents if forks else None)

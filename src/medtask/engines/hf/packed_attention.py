@@ -1,12 +1,10 @@
-"""Many rows in one forward pass: each row sees the shared prefix and itself, and nothing of its
-neighbours.
+"""Packed attention: many rows in one forward pass, without attention between rows.
 
-A pass reads *segments*: runs of tokens, laid end to end in one sequence without padding, so that
-every matrix product outside attention works on real tokens only. A segment sees the shared prefix,
-its own ancestors (segments of earlier passes that it continues) and itself; where its tokens fork,
-each sees its own line only. The first pass over a pack reads the rows; later ones read the branches
-of the label trie, with the rows as ancestors.
-
+A pass reads *segments*: runs of tokens, concatenated in one sequence without padding, so that every
+matrix product outside attention computes real tokens only. A segment attends to the shared prefix,
+its own ancestors (segments of earlier passes that it continues) and itself. Where its tokens fork,
+each token attends to its own path only. The first pass over a pack reads the rows; later ones read
+the branches of the label trie, with the rows as ancestors.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ from medtask.engines.hf.attention import (
 )
 from medtask.engines.tokens.token_tree import compute_depths, compute_subtree_ends
 
-# Attention scores held at once, in elements: few enough to stay in a processor's cache. Long rows
-# are cut into blocks of queries to stay below it, because the score matrix grows with the square of
-# a row's length.
+# Maximum number of attention scores computed at once, so that they fit into a processor's cache.
+# Long rows are split into blocks of queries to stay below it, because the score matrix grows with
+# the square of a row's length.
 MAX_SCORE_ELEMENTS = 1 << 21
 
 
@@ -42,7 +40,7 @@ class KvCache:
     layers: dict[int, KvPair] = field(default_factory=dict)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> KvPair:
-        """Add one layer's new tokens and return all of that layer's."""
+        """Append one layer's new tokens and return all tokens of that layer."""
         if layer in self.layers:
             old_keys, old_values = self.layers[layer]
             keys, values = torch.cat((old_keys, keys)), torch.cat((old_values, values))
@@ -52,12 +50,14 @@ class KvCache:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens to read, after ``ancestors``: indices into the pack's own keys and values, in the
-    order they were read.
+    """Tokens to read in one pass.
 
-    ``parents``: for each token the place in ``tokens`` of the one that it continues, -1 for the
-    last ancestor; in preorder, so that a token's descendants come right behind it. None: each
-    continues the one before it.
+    Attributes:
+        tokens: The token ids.
+        ancestors: Indices into the pack's own keys and values, in the order they were read.
+        parents: For each token the index in ``tokens`` of the one that it continues, -1 for the
+            last ancestor; in preorder, so that a token's descendants follow it directly. None if
+            each token continues the one before it.
     """
 
     tokens: Sequence[int]
@@ -67,12 +67,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class ForkIndex:
-    """Where the tokens of a pass stand that do not simply follow each other. Both [segments,
-    deepest], as Pass.keys.
+    """Positions of the tokens of a pass with forks. Both tensors are [segments, deepest], like
+    PackedPass.key_indices.
 
-    ``offsets``: a key's distance from the prefix. ``subtree_ends``: the slot behind its last
-    descendant. In preorder a query sees the keys that come no later than it and whose descendants
-    have not ended before it.
+    ``offsets`` is a key's distance from the prefix, ``subtree_ends`` the slot after its last
+    descendant. In preorder a query attends to the keys that do not come after it and whose
+    descendants do not end before it.
     """
 
     offsets: Tensor
@@ -81,13 +81,13 @@ class ForkIndex:
 
 @dataclass(slots=True)
 class PackedPass:
-    """One forward pass over segments: where each token stands, and who may see whom. Index tensors
-    are on the device.
+    """One forward pass over segments: token positions and attention masks. Index tensors are on the
+    device.
 
-    ``query_indices`` [segments, longest] points into the pass's own tokens, ``key_indices``
+    ``query_indices`` [segments, longest] are indices into the pass's own tokens, ``key_indices``
     [segments, deepest] into the pack's: a segment's ancestors, then its own tokens. Without
-    ``forks`` a key's slot in that row is its distance from the prefix. Slots past a segment's end
-    point at token 0; ``token_mask`` [segments, longest] tells them apart.
+    ``forks`` a key's slot in that row is its distance from the prefix. Slots after a segment's end
+    have index 0 and are False in ``token_mask`` [segments, longest].
     """
 
     prefix_cache: KvCache
@@ -104,7 +104,7 @@ class PackedPass:
     _masks: dict[int | None, MaskPair] = field(default_factory=dict)
 
     def token_indices(self, segment: int) -> list[int]:
-        """Where a segment's tokens stand among the pack's own tokens: what its children name as
+        """Indices of a segment's tokens among the pack's own tokens, which its children use as
         ancestors.
         """
         return list(range(self.segment_starts[segment], self.segment_starts[segment + 1]))
@@ -121,15 +121,15 @@ class PackedPass:
         segments, longest = self.query_indices.shape
         width = self.prefix_cache.tokens + self.key_indices.shape[1]
         out = values.new_empty(segments, longest, heads, values.shape[2])
-        # Whole segments while they are small, single segments in blocks of queries when they are
-        # long.
+        # Several whole segments while they are short, single segments in blocks of queries when
+        # they are long.
         segments_at_once = max(1, MAX_SCORE_ELEMENTS // (heads * width * longest))
         block = longest if segments_at_once > 1 else max(1, MAX_SCORE_ELEMENTS // (heads * width))
         for top in range(0, segments, segments_at_once):
             rows = slice(top, top + segments_at_once)
             for start in range(0, longest, block):
                 piece = slice(start, start + block)
-                # No query of this block sees a key behind its end.
+                # No query of this block attends to a key after its end.
                 key_count = min(
                     self.key_indices.shape[1], int(self.ancestor_counts[rows].max()) + piece.stop
                 )
@@ -144,8 +144,8 @@ class PackedPass:
         return out[self.token_mask][None]
 
     def get_masks(self, window: int | None, rows: slice, block: slice, key_count: int) -> MaskPair:
-        """What the queries of a block may not see of the prefix and of their first ``key_count``
-        keys. Masks of a whole pass are kept for its other layers.
+        """The masks of a block of queries for the prefix and their first ``key_count`` keys. Masks
+        of a whole pass are kept for its other layers.
         """
         whole = rows.stop >= len(self.query_indices) and block.stop >= self.query_indices.shape[1]
         if whole and window in self._masks:
@@ -178,8 +178,8 @@ class PackedPass:
 def build_pass(
     segments: Sequence[Segment], prefix_cache: KvCache, pack_cache: KvCache, device: torch.device
 ) -> PackedPass:
-    """Plan a pass over ``segments``, which continue ``pack_cache`` after ``prefix_cache``, and
-    count its tokens into ``pack_cache``.
+    """Plan a pass over ``segments``, which continue ``pack_cache`` after ``prefix_cache``. Adds its
+    tokens to the token count of ``pack_cache``.
     """
     first_index = pack_cache.tokens
     lengths = torch.tensor([len(segment.tokens) for segment in segments])

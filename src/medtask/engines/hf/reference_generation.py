@@ -1,8 +1,7 @@
-"""The slow way to generate: transformers' own loop, one row at a time; the sequence selects each
-token.
+"""Reference generation: transformers' own loop, one row at a time.
 
-The fast way is compared with it, and it is used where packing fails: a model's own code carries on
-whatever state it keeps (keys and values, recurrent states).
+The sequence selects each token. Packed generation is compared with it, and it is used if packing
+fails: the model's own code handles any kind of state (keys and values, recurrent states).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def generate_reference(
         on_update(seq)
         forced_logits = torch.full_like(logits, -torch.inf)
         forced_logits[0, seq.tokens[-1]] = (
-            0  # once the sequence is finished any token does: it is dropped
+            0  # after the end of the sequence the token does not matter: it is dropped
         )
         return forced_logits
 
@@ -45,8 +44,8 @@ def generate_reference(
     start = time.perf_counter()
     seq.start_timer()
     tokens = torch.tensor([seq.tokens], device=model.device)
-    # The model's own settings fill every gap in those that are passed, and a repetition penalty
-    # among them would change the choice.
+    # The model's own settings fill the gaps in the settings passed, and a repetition penalty among
+    # them would change the selection.
     settings, model.generation_config = model.generation_config, GenerationConfig()
     try:
         model.generate(

@@ -1,5 +1,6 @@
-"""The slow way to score: plain forward passes. The fast way is compared with it, and it is used
-where packing fails.
+"""Reference scoring: plain forward passes, one for each label.
+
+Packed scoring is compared with it, and it is used if packing fails.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from medtask.records import BranchScores
 
 @torch.inference_mode()
 def score_branch_reference(model: Any, tokenized: TokenizedBranch) -> tuple[BranchScores, int]:
-    """Scores of one branch, and the number of tokens read: every label reads everything anew.
+    """Scores of one branch, and the number of tokens read: each label reads all its tokens.
 
     Labels that differ at the last node only have the same tokens before it, and share a pass.
     """
@@ -74,8 +75,8 @@ def _list_candidate_paths(
     path: tuple[int, ...],
     choices: tuple[tuple[int, TrieNode, int], ...],
 ) -> list[tuple[int, tuple[int, ...], tuple[tuple[int, TrieNode, int], ...]]]:
-    """Every label with the tokens that lead to its last branching, and the choices (place,
-    branching, token) on the way.
+    """Each label with the tokens that lead to its last node, and the choices (position, node,
+    token) on the path.
     """
     found = []
     for token, child in zip(node.tokens, node.children, strict=True):

@@ -1,4 +1,4 @@
-"""Scope of an IP address: this machine, a private network, the internet, or forbidden."""
+"""Classifies IP addresses: this machine, a private network, the internet, or forbidden."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FORBIDDEN = tuple(
             "ff00::/8",
             # local NAT64: the position of the IPv4 address depends on the gateway
             "64:ff9b:1::/48",
-            "2001::/32",  # Teredo: two IPv4 addresses in one, the second in disguise
+            "2001::/32",  # Teredo: contains two IPv4 addresses, the second one obfuscated
             "fd00:ec2::/32",  # Amazon's metadata services
             "fd20:ce::254/128",  # Google's
             "fd00:42::42/128",  # Scaleway's
@@ -73,7 +73,7 @@ def is_ip_address(text: str) -> bool:
 
 
 def parse_addresses(texts: Iterable[str]) -> list[Address]:
-    """IP addresses as a look-up returns them, without zones, IPv4-mapped ones as IPv4."""
+    """Parse the IP addresses of a look-up: without zones, IPv4-mapped ones as IPv4."""
     return [unmap_ipv4(ip_address(text.partition("%")[0])) for text in texts]
 
 
@@ -88,15 +88,15 @@ def classify_address(address: Address) -> AddressScope:
     if embedded is not None and classify_address(embedded) is not AddressScope.PUBLIC:
         return (
             AddressScope.FORBIDDEN
-        )  # there is no legitimate reason to write a private address that way
+        )  # there is no legitimate reason to write a private address in this form
     if any(address in network for network in _PRIVATE if network.version == address.version):
         return AddressScope.PRIVATE
     return AddressScope.PUBLIC
 
 
 def _extract_embedded_ipv4(address: IPv6Address) -> Address | None:
-    """The IPv4 address inside: 6to4 (RFC 3056), NAT64 (RFC 6052), IPv4-compatible (RFC 4291),
-    ISATAP (RFC 5214).
+    """The embedded IPv4 address of 6to4 (RFC 3056), NAT64 (RFC 6052), IPv4-compatible (RFC 4291) or
+    ISATAP (RFC 5214) addresses.
     """
     if address.sixtofour is not None:
         return address.sixtofour

@@ -1,10 +1,10 @@
-"""Probabilities of all candidates from one constrained answer and the likeliest tokens along it.
+"""Estimates probabilities of all candidates from the token log-probabilities of one answer.
 
-A server reports some of the likeliest tokens at each position of its answer. The tokens that
+A server reports some of the most probable tokens at each position of its answer. The tokens that
 continue a candidate share the probability at that position; the answer is followed token by token.
-The continuations of other tokens are not observed: their probability is split equally among the
-candidates that they can still become. ``slack`` bounds the error of that, and of the tokens that
-the server did not report. Candidates are compared as bytes, since a token may end inside a
+The continuations of other tokens are not observed: their probability is divided equally among the
+candidates that they can still become. ``slack`` bounds the error due to this, and to the tokens
+that the server did not report. Candidates are compared as bytes, since a token may end inside a
 character.
 """
 
@@ -26,10 +26,10 @@ _JSON_START = re.compile(r'\s*\{\s*"' + ANSWER_KEY + r'"\s*:\s*"')
 
 @dataclass(frozen=True, slots=True)
 class ChoiceSpelling:
-    """The reply for each candidate.
+    """The whole reply for each candidate.
 
-    ``start``: byte at which the candidates begin; ``texts``: the whole reply for each candidate.
-    ``self_terminated``: a text ends by itself (the closing quote of JSON), not with the turn.
+    ``start`` is the byte at which the candidates begin, ``texts`` are the whole replies. If
+    ``self_terminated``, a text ends by itself (the closing quote of JSON), not with the turn.
     """
 
     start: int
@@ -38,9 +38,7 @@ class ChoiceSpelling:
 
 
 def normalise_choices(candidates: Sequence[str]) -> tuple[str, ...]:
-    """A branch's candidates as a server is given them: without surrounding blanks and JSON
-    quotes.
-    """
+    """A branch's candidates as sent to a server: without surrounding whitespace and JSON quotes."""
     bare = tuple(tail.strip() for tail in candidates)
     unquoted = tuple(
         name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' and "\\" not in name else name
@@ -50,7 +48,7 @@ def normalise_choices(candidates: Sequence[str]) -> tuple[str, ...]:
 
 
 def match_choice(text: str, choices: Sequence[str], *, json_object: bool) -> int | None:
-    """The index of the choice that a reply names; None for none or an ambiguous one."""
+    """The index of the choice in a reply; None if no choice or several match."""
     if json_object:
         try:
             value = json.loads(text)
@@ -61,7 +59,7 @@ def match_choice(text: str, choices: Sequence[str], *, json_object: bool) -> int
     answer = text.strip()
     if answer in choices:
         return choices.index(answer)
-    # Without a constraint, models often add a full stop or quotes, or capitalize.
+    # Without a constraint, models often add a full stop or quotes, or change the case.
     folded_choices = [choice.strip(" .\"'`*").casefold() for choice in choices]
     matches = [
         index
@@ -79,7 +77,7 @@ def score_reply(
     json_object: bool,
     unmasked: bool,
 ) -> BranchScores | None:
-    """The scores of a branch from a reply; None for a reply that names none of its choices.
+    """Compute the scores of a branch from a reply; None if the reply is not one of its choices.
 
     Raises InvalidResponse if the log-probabilities do not belong to the answer.
     """
@@ -101,10 +99,10 @@ def score_reply(
 def spell_choices(
     text: str, choices: Sequence[str], chosen: int, *, json_object: bool
 ) -> ChoiceSpelling:
-    """Each choice written as in ``text``, the reply that names ``chosen``."""
+    """The replies for all choices, written as in ``text``, which is the reply for ``chosen``."""
     if not json_object:
         start = len(text) - len(text.lstrip())
-        # Without a constraint the spelling of the answer may differ; that of the others is unknown.
+        # Without a constraint the answer's spelling may differ; that of the others is not known.
         choices = [
             text.strip() if index == chosen else choice for index, choice in enumerate(choices)
         ]
@@ -117,7 +115,7 @@ def spell_choices(
     if found is None:
         raise InvalidResponse("its JSON is not written as its schema has it")
     json_start = found[0]
-    # Some servers escape whatever is not ASCII, most do not.
+    # Some servers escape all characters that are not ASCII, most do not.
     escaped = not text.startswith(json_start + json.dumps(choices[chosen], ensure_ascii=False)[1:])
     texts = tuple(
         (json_start + json.dumps(choice, ensure_ascii=escaped)[1:]).encode() for choice in choices
@@ -128,8 +126,8 @@ def spell_choices(
 def _align_tokens(token_logprobs: Sequence[TokenLogprob], text: str) -> tuple[TokenLogprob, ...]:
     """The tokens of the text, without those of thoughts before it; the end of turn may follow.
 
-    Servers that report tokens as text lose those that end inside a character: then only the tokens
-    before the first such token are returned.
+    Servers that report tokens as text lose tokens that end inside a character. In that case only
+    the tokens before the first such token are returned.
     """
     target = text.encode()
     for start in range(len(token_logprobs)):
@@ -161,7 +159,7 @@ class _TokenPosition:
     """One position of the answer: the probability of each token that continues a candidate, and
     those candidates.
 
-    ``written_index``: index of the token that was written. ``unseen_bound``: bound on the
+    ``written_index`` is the index of the token in the answer, ``unseen_bound`` a bound on the
     probability of such tokens that were not reported.
     """
 
@@ -193,8 +191,8 @@ def _read_position(
     )
     if written_index is None:
         raise InvalidResponse("its log-probabilities are not those of its text")
-    # No unreported token is likelier than the least likely reported one, and all unreported tokens
-    # share the remaining probability.
+    # Each unreported token is at most as probable as the least probable reported one, and all of
+    # them share the remaining probability.
     min_probability = (
         math.exp(min(logprob for _, logprob in token_logprob.top_logprobs))
         if token_logprob.top_logprobs
@@ -222,7 +220,7 @@ def _score_along_answer(
         if (len(remaining) == 1 and offset > spelling.start) or (
             not token_logprob.token and offset < len(spelling.texts[chosen])
         ):
-            break  # one candidate is left, or half a character was lost
+            break  # one candidate is left, or the rest of the tokens is missing
         position = _read_position(
             token_logprob,
             {index: spelling.texts[index][offset:] for index in remaining},
@@ -244,7 +242,7 @@ def _score_along_answer(
             )
             if (
                 members == remaining
-            ):  # another tokenization of the same text: the answer shows how it continues
+            ):  # another tokenization of the same text, which continues like the answer
                 followed_mass += token_mass
                 continue
             for index in members:
@@ -271,11 +269,11 @@ def _assign_remaining_mass(
     *,
     ended: bool,
 ) -> None:
-    """Assign the remaining probability to the candidate that was written.
+    """Assign the remaining probability to the candidate in the answer.
 
     If the answer ends inside another candidate (``ended``) and the server does not report the
-    probability of the end, it was at least as likely as any continuation: of n candidates, the one
-    that was written has between 1/n and all of it.
+    probability of the end, the end was at least as probable as any continuation: of n candidates,
+    the one in the answer has between 1/n and all of the probability.
     """
     count = len(remaining)
     chosen_part = (1 + 1 / count) / 2
@@ -289,8 +287,8 @@ def _assign_remaining_mass(
 def _score_first_tokens(
     token_logprobs: Sequence[TokenLogprob], spelling: ChoiceSpelling, unmasked: bool
 ) -> BranchScores:
-    """The log-likelihood of each candidate's first distinct token; for unreported tokens, that of
-    the least likely reported one.
+    """The log-likelihood of each candidate's first distinct token; for an unreported token, that of
+    the least probable reported one.
     """
     offset = 0
     all_choices = frozenset(range(len(spelling.texts)))

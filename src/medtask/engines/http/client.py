@@ -38,10 +38,10 @@ __all__ = ["HttpClient", "InvalidResponse", "NoUsableAnswer", "RequestRejected",
 T = TypeVar("T")
 
 UNAVAILABLE = "engine_unavailable"
-MAX_ATTEMPTS = 8  # if one call in five fails, one row in 400,000 is given up
+MAX_ATTEMPTS = 8  # if one call in five fails, one row in 400,000 fails
 _PROBE_ATTEMPTS = 2
 _PROBE_DEADLINE_S = 20.0
-_TIMEOUT_ATTEMPTS = 3  # each costs a whole deadline
+_TIMEOUT_ATTEMPTS = 3  # each takes a whole deadline
 # More than for failures, since the server works; bounded, since a row may exceed a quota.
 _BUSY_ATTEMPTS = 20
 
@@ -56,7 +56,7 @@ class ServerCall:
 
 
 class NoUsableAnswer(EngineError):
-    """All attempts of a call outside a run failed. ``reason``: that of the last one."""
+    """All attempts of a call outside a run failed. ``reason`` is that of the last attempt."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
@@ -67,7 +67,7 @@ class NoUsableAnswer(EngineError):
 
 
 class _RetriesExhausted(Exception):
-    """All attempts of a call failed. ``reason``: that of the last one."""
+    """All attempts of a call failed. ``reason`` is that of the last attempt."""
 
     def __init__(self, error: RetryableError) -> None:
         super().__init__(error.reason)
@@ -86,11 +86,11 @@ class HttpClient:
 
     Args:
         endpoint: The server.
-        concurrency: Largest number of simultaneous calls.
+        concurrency: Maximum number of simultaneous calls.
         deadline_s: Seconds for one request, from the first byte sent to the last received.
         attempts: Attempts of a failing call; more for busy servers, fewer after timeouts.
         seed: Seed of the random part of delays.
-        clock: Time, replaced in tests.
+        clock: The clock, replaced in tests.
     """
 
     def __init__(
@@ -148,10 +148,10 @@ class HttpClient:
         *,
         parse_retries: int = 2,
     ) -> T:
-        """A POST outside a run. Raises RequestRejected if the server refuses the request.
+        """Make a POST outside a run. Raises RequestRejected if the server rejects the request.
 
-        ``parse``: converts the JSON value, in the client's thread; raises InvalidResponse for a
-        wrong one.
+        ``parse`` converts the JSON value, in the client's thread; it raises InvalidResponse if the
+        value is not valid.
         """
         try:
             parse_attempts = parse_retries + 1
@@ -180,8 +180,8 @@ class HttpClient:
 
         ``calls`` is read lazily. Closing the iterator cancels the pending calls. A call without an
         answer is yielded only after the server has answered a later one: if the server stays down,
-        EngineError is raised instead and no row is marked as failed, so that a resumed run asks
-        them again.
+        EngineError is raised instead and no row is marked as failed, so that a resumed run repeats
+        these calls.
         """
         unconfirmed: list[tuple[ServerCall, T | Fault]] = []
         for call, result in self._run_calls(calls, parse, parse_retries + 1):
@@ -215,7 +215,7 @@ class HttpClient:
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
         """POST and yield the JSON values of the response (server-sent events, or one per line).
 
-        Retried until the first value has arrived; after it a broken stream raises InvalidResponse.
+        Retried until the first value has arrived; then an interruption raises InvalidResponse.
         """
         events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         end = object()
@@ -372,7 +372,7 @@ class HttpClient:
         attempt.
         """
         error_type = type(error)
-        # After an invalid answer the server works: no delay is needed.
+        # After an invalid answer the server is working: no delay is needed.
         wait_s = (
             0.0
             if error_type is InvalidResponse
@@ -393,7 +393,7 @@ class HttpClient:
 
 
 class _StreamInterrupted(Exception):
-    """A stream broke off after part of it had been passed on."""
+    """A stream was interrupted after part of it had been passed on."""
 
 
 def _return_value(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Limit of simultaneous calls to a server, delays between attempts, and when to give up.
+"""Limits simultaneous calls to a server, delays between attempts, and consecutive failures.
 
 The limit grows by one per round of successes and halves when the server is overloaded, like TCP's
 congestion window (RFC 5681). Delays grow exponentially with full jitter (M. Brooker,
@@ -17,7 +17,7 @@ import anyio
 from medtask.errors import EngineError
 
 MAX_DELAY_S = 60.0
-MAX_WAIT_S = 600.0  # a server that asks for more has no quota left today
+MAX_WAIT_S = 600.0  # a server that requests a longer delay has no quota left today
 MAX_FAILURES = 20
 _FIRST_DELAY_S = 0.5
 _FAILURES_TO_PAUSE = 5
@@ -25,14 +25,14 @@ _FAILURES_TO_PAUSE = 5
 
 @dataclass(frozen=True, slots=True)
 class AsyncClock:
-    """A monotonic clock and a sleep function, replaced in tests."""
+    """A monotonic clock and a sleep function, which tests replace."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
 
 class ConcurrencyLimiter:
-    """The limit for all calls to one server; belongs to one event loop."""
+    """The limit for all calls to one server; used in a single event loop."""
 
     def __init__(self, max_limit: int, *, seed: int, clock: AsyncClock) -> None:
         self._max_limit = max_limit
@@ -48,7 +48,7 @@ class ConcurrencyLimiter:
 
     @property
     def limit(self) -> int:
-        """The current largest number of simultaneous calls."""
+        """The current maximum number of simultaneous calls."""
         return max(1, int(self._limit))
 
     async def acquire(self) -> float:
@@ -73,7 +73,7 @@ class ConcurrencyLimiter:
         self._limit = min(self._max_limit, self._limit + 1 / self._limit)
 
     def reduce_limit(self, started_at: float) -> None:
-        """Halve the limit, because a call that began at ``started_at`` found an overload."""
+        """Halve the limit, because a call that began at ``started_at`` met an overload."""
         if started_at >= self._reduced_at:  # simultaneous calls report one overload
             self._limit = max(1.0, self._limit / 2)
             self._reduced_at = self._clock.now()
@@ -110,7 +110,7 @@ class ConcurrencyLimiter:
             self.pause(self.draw_delay_s(self._failures - _FAILURES_TO_PAUSE))
 
     def draw_delay_s(self, failed_attempts: int) -> float:
-        """Random delay in seconds before the attempt after ``failed_attempts`` others."""
+        """Draw the delay in seconds before the attempt after ``failed_attempts`` others."""
         return self._random.uniform(
             0, min(MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failed_attempts, 30))
         )

@@ -1,4 +1,4 @@
-"""Models of servers on this machine, at their default addresses."""
+"""Finds the models of servers on this machine, at their default addresses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_local_models() -> Iterator[str]:
     for preset, (path, key, name) in _LOCAL_SERVERS.items():
         try:
             endpoint = find_endpoint(f"{preset}:any")
-            # Usually the connection is refused, which the client would retry.
+            # Usually the connection is refused, which HttpClient would retry.
             socket.create_connection(
                 (endpoint.addresses[0], endpoint.port), timeout=_CONNECT_S
             ).close()

@@ -1,9 +1,10 @@
-"""The server of a reference: its URL is parsed, its name resolved once, its addresses checked.
+"""Resolves the server of a reference and checks its addresses.
 
-Connections go only to the checked addresses, never to the result of a second look-up (DNS
-rebinding). The rules follow OWASP's cheat sheet on server-side request forgery, as an allow-list:
-this machine is allowed, other machines need ``allow_remote``, and addresses that no model server
-has (metadata services, disguised addresses) are always refused.
+The URL is parsed and its host name resolved once. Connections go only to the checked addresses,
+never to the result of a second look-up (DNS rebinding). The rules follow OWASP's cheat sheet on
+server-side request forgery, as an allow-list: this machine is allowed, other machines need
+``allow_remote``, and addresses that are never those of a model server (metadata services,
+obfuscated addresses) are always rejected.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ class Endpoint:
     """A checked server.
 
     Attributes:
-        url: Base URL that paths are added to; holds no secret.
+        url: Base URL of all paths; contains no secret.
         api_type: The wire format.
         model: The model that the reference names.
         host: Name or IP address of the server.
         port: Its port.
         addresses: Checked IP addresses of the host, in the order of preference.
         remote: Whether it is another machine.
-        api_key_variable: Environment variable that may hold the key; None if no key is sent.
+        api_key_variable: Environment variable of the API key; None if no key is sent.
         query: Query string of every call.
     """
 
@@ -63,8 +64,8 @@ class Endpoint:
         return f"{base}/{path.removeprefix('/')}" + (f"?{self.query}" if self.query else "")
 
     def build_auth_headers(self) -> dict[str, str]:
-        """The header that carries the key, read from the environment at this moment; empty if there
-        is none.
+        """The header with the API key, read from the environment at this moment; empty if there is
+        no key.
         """
         key = os.environ.get(self.api_key_variable, "").strip() if self.api_key_variable else ""
         if not key:
@@ -79,7 +80,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServerPreset:
-    """A server by name. ``base_url_variable``: environment variable with another address."""
+    """A server with a name. ``base_url_variable``: environment variable with another address."""
 
     url: str
     api_key_variable: str | None
@@ -121,12 +122,16 @@ _Resolver = Callable[[str, int], Sequence[str]]
 def find_endpoint(
     reference: str, *, allow_remote: bool = False, resolve: _Resolver | None = None
 ) -> Endpoint:
-    """The server of a reference: ``http(s)://HOST[:PORT][/v1]#MODEL``, or a preset such as
-    ``ollama:NAME``.
+    """Find the server of a reference.
 
-    ``allow_remote``: records may be sent to another machine. ``resolve``: look-up of a name,
-    replaced in tests. Raises UsageError for an invalid or forbidden address, EngineError for a name
-    without an address.
+    Args:
+        reference: ``http(s)://HOST[:PORT][/v1]#MODEL``, or a preset such as ``ollama:NAME``.
+        allow_remote: Whether records may be sent to another machine.
+        resolve: Look-up of a name, replaced in tests.
+
+    Raises:
+        UsageError: The address is not valid or forbidden.
+        EngineError: The name has no address.
     """
     scheme, _, rest = reference.partition(":")
     preset = PRESETS.get(scheme)
@@ -161,12 +166,12 @@ def find_endpoint(
     ):
         raise _make_remote_error(
             endpoint.host
-        )  # before its name is looked up: that, too, would leave this machine
+        )  # before the look-up of the name, which would leave this machine too
     return _check_addresses(endpoint, allow_remote, resolve or resolve_host)
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """All addresses of a name in the system's order of preference; EngineError for none."""
+    """All addresses of a name in the system's order of preference; EngineError if none is found."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -229,7 +234,7 @@ def _parse_url(
 
 
 def _check_host(value: str) -> str:
-    """The host in lower case, without brackets or final dot; UsageError for an invalid one."""
+    """The host in lower case, without brackets or final dot; UsageError if it is not valid."""
     host = value.strip("[]").removesuffix(".").lower()
     if value.startswith("[") or re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)", host.rpartition(".")[2]):
         # 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1 only to some parsers.

@@ -1,4 +1,4 @@
-"""The `http` engine: a model on a server."""
+"""The `http` engine: scores and texts from a model server."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ WINDOW_PROMPTS = 256  # prompts whose tokens are counted before the first reques
 class HttpEngine(Engine):
     """Scores and generates with a model server.
 
-    ``exact_scorer``: scores whole candidates, if the server supports it; otherwise probabilities
-    are those of choice_scores.py.
+    ``exact_scorer`` scores whole candidates, if the server supports it; otherwise probabilities are
+    estimated as in choice_scores.py.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class HttpEngine(Engine):
     def score(
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
-        """See `Engine.score`. Every branch is a request; a fault of one is a fault of the row."""
+        """See `Engine.score`. Each branch is a request; a fault of one is a fault of the row."""
         new_prompts = sorted(
             (prompt for prompt in prompts if prompt.record_id not in cached), key=_count_characters
         )
@@ -97,7 +97,7 @@ class HttpEngine(Engine):
         outcomes = self._score_exact(queries) if self.exact_scorer else self._score_choices(queries)
         for query, outcome in outcomes:
             row = rows.get(query.record_id)
-            if row is None:  # another branch of it has failed
+            if row is None:  # another branch of the prompt has failed
                 continue
             if isinstance(outcome, Fault):
                 del rows[query.record_id]
@@ -121,7 +121,7 @@ class HttpEngine(Engine):
                 f"{self.server_caps.server_type} cannot weigh whole texts",
                 fix="set `readout: letter`, or use a vLLM server or a model in this process",
             )
-        # No candidate has more tokens than bytes.
+        # A candidate has at most as many tokens as bytes.
         max_tokens = (
             max(len(choice.encode()) for choice in choices) + 24 + self.server_caps.thinking_tokens
         )
@@ -226,7 +226,7 @@ class HttpEngine(Engine):
 
     @staticmethod
     def _strip_prefix(response: ChatResponse, request: ChatRequest) -> ChatResponse:
-        """The reply without the begun answer, which some servers repeat."""
+        """The reply without the prefix of the answer, which some servers repeat."""
         return (
             replace(response, text=response.text.removeprefix(request.prefix))
             if request.prefix
@@ -238,7 +238,7 @@ _BranchResult = tuple[BranchScores, int, int]
 
 
 class _PendingScores:
-    """A prompt whose branches come in one by one."""
+    """A prompt whose branches are scored one after the other."""
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt = prompt
@@ -266,5 +266,5 @@ class _PendingScores:
 
 
 def _count_characters(prompt: Prompt) -> int:
-    """Shorter prompts first: what they cost bounds what longer ones can."""
+    """Sort key: shorter prompts first, since their token counts bound those of longer ones."""
     return sum(len(turn.content) for turn in prompt.messages)

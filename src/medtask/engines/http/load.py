@@ -1,4 +1,4 @@
-"""Loading: from a reference to an engine whose server was probed."""
+"""Connects to a model server, probes it and returns a tested engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from medtask.records import Branch, Fault, Message, Prompt, Scores
 
 CONCURRENCY = 8
 DEADLINE_S = 120.0
-_PROBE_ATTEMPTS = 2  # a probe that fails twice shows a missing feature
+_PROBE_ATTEMPTS = 2  # a probe that fails twice indicates a missing feature
 
 _PROBE_PROMPT = Prompt(
     "probe",
@@ -39,8 +39,10 @@ _PROBE_PROMPT = Prompt(
 def load_http(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HttpEngine:
     """Connect to a model server (for references see find_endpoint) and probe it.
 
-    Raises UsageError, ModelNotFound, or EngineError for a server that cannot be reached or cannot
-    be trusted.
+    Raises:
+        UsageError: The address or an option is not valid.
+        ModelNotFound: The server does not have the model.
+        EngineError: The server cannot be reached, or does not report what is required.
     """
     endpoint = find_endpoint(reference, allow_remote=options.allow_remote)
     deadline_s = options.deadline_s or DEADLINE_S
@@ -104,7 +106,7 @@ def _probe_exact_scoring(
     token_counter: PromptTokenCounter,
     info: EngineInfo,
 ) -> PromptLogprobScorer | None:
-    """A scorer of whole candidates, if it works for one question; else None."""
+    """A scorer of whole candidates, if it works for one question; otherwise None."""
     try:
         scorer = PromptLogprobScorer(client, server_caps, token_counter)
     except InvalidResponse:
@@ -125,7 +127,7 @@ def _check_answer(engine: HttpEngine) -> None:
                 f"{server} did not answer an easy question ({result.reason})",
                 fix="check that the server works, or use a model in this process (hf, llamacpp)",
             )
-        return  # an unconstrained model may answer anything: rows will show it
+        return  # an unconstrained model may give any answer: the rows will show it
     four, seven = result.branches[0].logprobs
     if not math.isfinite(max(four, seven)) or four == seven:
         raise EngineError(
@@ -147,7 +149,7 @@ def _build_info(
     exact: bool,
 ) -> EngineInfo:
     score = "exact" if exact else "first_token" if server_caps.top else "none"
-    # Without the address: it does not change answers, and a server may move to another port.
+    # Without the address: it does not affect answers, and a server may move to another port.
     identity = {
         "reference": reference,
         "server": server_caps.server_type,

@@ -1,4 +1,4 @@
-"""Chat messages of a prompt, and the beginning of the model's turn."""
+"""Builds the chat messages of a prompt and the prefix of the model's turn."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _CHOICES_INSTRUCTION = "\n\nAnswer with exactly one of these and nothing else:\n
 def build_messages(
     prompt: Prompt, branch: Branch | None, *, can_continue: bool
 ) -> tuple[tuple[Message, ...], str]:
-    """The messages, and the beginning of the assistant's turn ("" without ``can_continue``).
+    """The messages, and the prefix of the assistant's turn ("" without ``can_continue``).
 
     Thoughts, partial response and a branch's prefix are put into the assistant's turn if the server
-    continues one, as local engines do; otherwise at the end of the question, in words.
+    can continue one, as with local engines; otherwise they are appended to the question as text.
     """
     messages = _append_text(prompt.messages, branch.ask if branch else "")
     prefix = branch.prefix if branch else ""
@@ -59,8 +59,8 @@ def build_messages(
 def build_thinking_messages(
     prompt: Prompt, *, can_continue: bool, native: bool
 ) -> tuple[tuple[Message, ...], str]:
-    """The messages that request thoughts: natively, or as an instruction to think aloud."""
-    # The options of a choice are part of its first branch's question.
+    """The messages that request thoughts: natively, or by an instruction to think aloud."""
+    # The options of a multiple-choice question are part of its first branch's ``ask``.
     messages = _append_text(prompt.messages, prompt.branches[0].ask if prompt.branches else "")
     if native:
         return messages, ""
@@ -72,14 +72,14 @@ def build_thinking_messages(
 
 
 def list_choices(messages: Sequence[Message], choices: Sequence[str]) -> tuple[Message, ...]:
-    """The messages with all choices listed at their end, for a second attempt."""
+    """The messages with all choices listed at the end, for a second attempt."""
     return _append_text(messages, _CHOICES_INSTRUCTION + "\n".join(choices), escaped=True)
 
 
 def _append_text(
     turns: Sequence[Message], text: str, *, escaped: bool = False
 ) -> tuple[Message, ...]:
-    """The messages with ``text`` at their end, and control tokens broken up unless ``escaped``."""
+    """Append ``text`` to the last message, with control tokens broken up unless ``escaped``."""
     messages = (
         list(turns)
         if escaped

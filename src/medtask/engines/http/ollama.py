@@ -22,8 +22,8 @@ from medtask.engines.http.openai import (
 )
 from medtask.engines.http.protocol import ChatChunk, ChatRequest, ChatResponse, ServerCaps
 
-# How long the model stays in memory after a request; with the default of 5 minutes a slow run
-# loads it again.
+# How long the model stays in memory after a request; with the default of 5 minutes it is loaded
+# again during a slow run.
 KEEP_ALIVE = "30m"
 
 

@@ -106,7 +106,7 @@ class OpenAIDialect:
 
 
 def build_thinking_switch(request: ChatRequest) -> dict[str, Any]:
-    """The fields that switch thoughts: Qwen 3 reads the first switch, Granite the second."""
+    """The fields that switch thinking: Qwen 3 reads the first switch, Granite the second."""
     switches = {"enable_thinking": request.think, "thinking": request.think}
     return {"chat_template_kwargs": switches}
 
@@ -114,7 +114,7 @@ def build_thinking_switch(request: ChatRequest) -> dict[str, Any]:
 def constrain_to_choices(
     constraint: ConstraintMode | None, choices: Sequence[str]
 ) -> dict[str, Any]:
-    """The fields of a request that constrain its answer to the choices; none without a mode."""
+    """The fields of a request that constrain its answer to the choices; empty without a mode."""
     match constraint:
         case "choice":
             return {"structured_outputs": {"choice": list(choices)}}
@@ -129,7 +129,7 @@ def constrain_to_choices(
 
 
 def build_choice_schema(choices: Sequence[str]) -> dict[str, Any]:
-    """The JSON schema of an object whose only member is one of the choices."""
+    """The JSON schema of an object whose only property is one of the choices."""
     members = {ANSWER_KEY: {"type": "string", "enum": list(choices)}}
     return {
         "type": "object",
@@ -157,7 +157,7 @@ def constrain_to_schema(
 
 
 def parse_token_logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:
-    """Tokens with their log-probabilities, as OpenAI and Ollama write them; None for none."""
+    """Parse tokens with log-probabilities in the format of OpenAI and Ollama; None if missing."""
     if value is None:
         return None
     token_logprobs = []
@@ -190,12 +190,12 @@ def _parse_token(value: Any) -> tuple[bytes, float]:
 
 
 def parse_count(value: Any) -> int | None:
-    """A number of tokens; None for an absent or invalid one."""
+    """Parse a number of tokens; None if it is missing or not valid."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def parse_finish_reason(reason: Any) -> Literal["stop", "length"]:
-    """Why a text ended; InvalidResponse for a text without an end."""
+    """Why a text ended; InvalidResponse if the text has no end."""
     if reason == "length":
         return "length"
     if not isinstance(reason, str) or reason in {"content_filter", "load", "unload", "error"}:

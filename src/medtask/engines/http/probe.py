@@ -1,7 +1,7 @@
-"""Probes of what a server supports, shared by the wire formats.
+"""Probes the features of a server, independent of the wire format.
 
-Each feature is tried with two words that no model writes by itself: a server that accepts a request
-but ignores unknown fields gives another answer, and the feature counts as unsupported.
+Each feature is tried with two words that a model does not generate by itself. A server that accepts
+a request but ignores unknown fields gives another answer, and the feature counts as unsupported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from medtask.records import Message
 
 T = TypeVar("T")
 
-# Words that no model writes by itself.
+# Words that a model does not generate by itself.
 PROBE_WORDS = ("quorfblat", "zinblemog")
 _SCHEMA = {
     "type": "object",
@@ -41,7 +41,7 @@ _SCHEMA = {
 PROBE_MESSAGES = (Message("user", "Say hello."),)
 PROBE_MAX_TOKENS = 32  # tokens of an answer to a probe
 TOP_LOGPROBS = (20, 5)  # OpenAI and Ollama report at most 20, some servers 5
-_MASKED_LOGPROB = math.log(0.45)  # with two words left, the greedy one has at least one half
+_MASKED_LOGPROB = math.log(0.45)  # of two allowed words, the greedy one has at least one half
 
 
 def choose_model(client: HttpClient, name: str | None, served: list[str]) -> str:
@@ -62,8 +62,8 @@ def choose_model(client: HttpClient, name: str | None, served: list[str]) -> str
 
 
 def call_or_none(call: Callable[[], T]) -> T | None:
-    """The result of a call; None if the server rejects it or returns something else. A server
-    that cannot be reached is an error.
+    """The result of a call; None if the server rejects it or returns something else. A server that
+    cannot be reached raises an error.
     """
     try:
         return call()
@@ -135,7 +135,7 @@ def probe_constraints(
 
 
 def probe_logprobs(client: HttpClient, dialect: Dialect, server_caps: ServerCaps) -> ServerCaps:
-    """Probe how many of the likeliest tokens the server reports, and whether a constraint masks
+    """Probe how many of the most probable tokens the server reports, and whether a constraint masks
     them.
     """
     for top_logprobs in TOP_LOGPROBS:
@@ -160,8 +160,8 @@ def probe_logprobs(client: HttpClient, dialect: Dialect, server_caps: ServerCaps
 
 
 def _is_plausible(token_logprob: TokenLogprob) -> bool:
-    """Whether these can be the likeliest tokens of a position: their probabilities differ and sum
-    to at most 1.
+    """Whether these can be the most probable tokens of a position: their probabilities differ and
+    sum to at most 1.
     """
     logprobs = [logprob for _, logprob in token_logprob.top_logprobs]
     total = math.fsum(math.exp(min(logprob, 0.0)) for logprob in logprobs)
@@ -186,7 +186,7 @@ def _satisfies_probe_schema(text: str) -> bool:
 
 
 def list_limitations(server_caps: ServerCaps, exact: bool) -> tuple[str, ...]:
-    """Limitations of the server, as sentences for the manifest."""
+    """The limitations of the server, as sentences for the manifest."""
     notes = list(server_caps.notes)
     if not server_caps.hold:
         notes.append(

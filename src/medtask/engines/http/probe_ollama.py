@@ -1,4 +1,4 @@
-"""Probes of an Ollama server and one of its models.
+"""Probes an Ollama server and one of its models.
 
 Source: docs/api.md, api/types.go and server/routes.go of github.com/ollama/ollama: /api/version,
 /api/tags, /api/show, /api/chat.
@@ -37,9 +37,14 @@ NO_TRUNCATION_VERSION = (
 def probe_ollama(
     client: HttpClient, model: str | None, context: int | None
 ) -> tuple[ServerCaps, str]:
-    """Probe an Ollama server; also returns the digest of the model's file.
+    """Probe an Ollama server.
 
-    Raises ModelNotFound for an unknown model, UsageError for one in Ollama's cloud.
+    Returns:
+        The server's features, and the digest of the model's file.
+
+    Raises:
+        ModelNotFound: The server does not have the model.
+        UsageError: The model runs in Ollama's cloud.
     """
     dialect = OllamaDialect()
     version = _fetch_version(client)
@@ -124,7 +129,7 @@ def _fetch_model_info(client: HttpClient, name: str) -> dict[str, Any]:
 
 
 def _choose_context(model_info: dict[str, Any], tokens: int | None) -> int:
-    """Tokens of context to request: the given number or a default, at most that of the model."""
+    """The context to request, in tokens: the given or default number, at most the model's."""
     facts = model_info.get("model_info") or {}
     sizes = [
         size
@@ -154,7 +159,7 @@ def _probe_continuation(
     def parse_template(value: Any) -> str:
         info = (
             value.get("_debug_info") if isinstance(value, dict) else None
-        )  # versions before 0.11.5 just answer
+        )  # versions before 0.11.5 generate an answer instead
         return str(info.get("rendered_template", "")) if isinstance(info, dict) else ""
 
     text = call_or_none(lambda: client.post(dialect.path, body, parse_template, parse_retries=0))
@@ -180,5 +185,5 @@ def _list_version_notes(version_text: str) -> tuple[str, ...]:
 
 
 def _is_same_model(one: str, other: str) -> bool:
-    """Whether two names mean the same model: without a tag, the tag is ``latest``."""
+    """Whether two names refer to the same model: without a tag, the tag is ``latest``."""
     return one.removesuffix(":latest") == other.removesuffix(":latest")

@@ -1,4 +1,4 @@
-"""Probes of servers that are compatible with OpenAI's API."""
+"""Probes servers that are compatible with OpenAI's API."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from medtask.errors import ModelNotFound
 def probe_openai(client: HttpClient, model: str | None, context: int | None) -> ServerCaps:
     """Probe an OpenAI-compatible server.
 
-    Raises ModelNotFound or UsageError if the model is not clear, EngineError if the server has no
-    chat completions.
+    Raises:
+        ModelNotFound: The server does not have the model.
+        UsageError: No model is named, and the server does not list exactly one.
+        EngineError: The server has no chat completions.
     """
     dialect = OpenAIDialect()
     azure = client.endpoint.api_type == "azure"
@@ -70,7 +72,7 @@ def probe_openai(client: HttpClient, model: str | None, context: int | None) -> 
 
 
 def _detect_server_type(client: HttpClient, model: str) -> ServerCaps:
-    """Detect the server's software by the endpoints that only it has."""
+    """Detect the server's software by its specific endpoints."""
     if client.endpoint.remote and not client.endpoint.url.endswith("/v1"):
         return ServerCaps("OpenAI-compatible server", model)
     version = client.get("/version")

@@ -1,10 +1,10 @@
 """Exact scores from the log-probabilities of a prompt's tokens: vLLM's ``prompt_logprobs``.
 
-Each candidate is sent as a separate prompt, followed by the end-of-turn token. Every token that the
-candidates' trie allows at a branching is a token of some candidate, so these numbers give the
-probabilities exactly. Prompts are sent as token ids, and the response holds them: a truncated or
-swapped prompt is detected. Sources: vllm/entrypoints/openai/completion/protocol.py and
-vllm/entrypoints/serve/tokenize/protocol.py.
+Each candidate is sent as a separate prompt, followed by the end-of-turn token. Each token that the
+candidates' trie allows at a node is a token of some candidate, so these log-probabilities determine
+the candidates' probabilities exactly. Prompts are sent as token ids, and the response contains
+them: a truncated or swapped prompt is detected. Sources:
+vllm/entrypoints/openai/completion/protocol.py and vllm/entrypoints/serve/tokenize/protocol.py.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _PROBE_ANSWER = "\u2042 answer \u2042"
 
 @dataclass(frozen=True, slots=True)
 class CandidateTokenIds:
-    """Candidates as tokens. ``merged_tokens``: number of the prompt's last tokens that merge with
-    them and are counted as theirs.
+    """Candidates as tokens. ``merged_tokens`` is the number of the prompt's last tokens that merge
+    with the candidates and are part of ``ids``.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -61,16 +61,16 @@ class TokenizedQuery:
 
 @dataclass(frozen=True, slots=True)
 class ExactBranchScores:
-    """One branch's scores, and the tokens that were read for them."""
+    """The scores of one branch, and the number of tokens read for them."""
 
     scores: BranchScores
     tokens: int
 
 
 class PromptLogprobScorer:
-    """Scores candidates by a server's prompt_logprobs.
+    """Scores candidates with a server's prompt_logprobs.
 
-    ``end_of_turn``: the token that ends the assistant's turn.
+    ``end_of_turn`` is the token that ends the assistant's turn.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class PromptLogprobScorer:
     def score(
         self, queries: Sequence[ServerQuery]
     ) -> Iterator[tuple[ServerQuery, ExactBranchScores | Fault]]:
-        """The scores of each query's branch, as they arrive."""
+        """Yield the scores of each query's branch as they arrive."""
         ready = []
         for query, ids in send_queries(
             self._client, queries, self._build_tokenize_call, lambda _, body: parse_token_ids(body)
@@ -185,11 +185,11 @@ class PromptLogprobScorer:
         return self._candidates[key]
 
     def _find_turn_suffix(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The end of a prompt, from where its template opens the answer's turn; no token merges
-        across that point.
+        """The end of a prompt, from the start of the assistant's turn; tokens do not merge across
+        that point.
 
-        Prompts with the same end share the tokens of their candidates. The whole prompt if there is
-        no such point.
+        Prompts with the same end share the tokens of their candidates. Returns the whole prompt if
+        the point is not found.
         """
         size = len(self._turn_opening)
         starts = range(len(ids) - size, -1, -1)
@@ -203,7 +203,7 @@ class PromptLogprobScorer:
         )
 
     def _find_turn_opening(self) -> tuple[int, ...]:
-        """The tokens that open the assistant's turn: the common suffix of two chats."""
+        """The tokens that start the assistant's turn: the common suffix of two chats."""
         requests = [ChatRequest((Message("user", text),), 1) for text in ("?", "a word")]
         one, other = (
             self._client.post(
@@ -221,7 +221,7 @@ class PromptLogprobScorer:
         )
 
     def _find_end_of_turn(self) -> int:
-        """The first token after an answer, with which the chat template closes its turn."""
+        """The first token after an answer, with which the chat template ends the turn."""
         user_message, assistant_message = Message("user", "?"), Message("assistant", _PROBE_ANSWER)
         open_turn = self._client.post(
             "/tokenize",
@@ -230,8 +230,8 @@ class PromptLogprobScorer:
             ),
             parse_token_ids,
         )
-        # Some templates write the last turn differently, and some close only turns that another
-        # one follows.
+        # Some templates render the last turn differently, and some end only turns that are followed
+        # by another one.
         for messages in (
             (user_message, assistant_message),
             (user_message, assistant_message, user_message),
@@ -249,7 +249,7 @@ def score_candidates(
     branch: Branch, candidates: Sequence[tuple[int, ...]], logprobs: Sequence[Sequence[float]]
 ) -> BranchScores:
     """Scores from the log-probabilities of the candidates' tokens, which end with the end-of-turn
-    token if the branch is weighed as a set.
+    token if the branch is scored within its set.
     """
     firsts = {
         candidate[0]: candidate_logprobs[0]
@@ -277,8 +277,8 @@ def _parse_prompt_logprobs(value: Any, prompt: Sequence[int]) -> list[float]:
 
 
 def _strip_prefix_space(request: ChatRequest) -> ChatRequest:
-    """The request with a prefix that does not end in a space: " A" and "A" are different tokens,
-    so the space belongs to the candidate.
+    """The request without a space at the end of its prefix: " A" and "A" are different tokens, so
+    the space belongs to the candidate.
     """
     return replace(request, prefix=request.prefix.rstrip(" "))
 

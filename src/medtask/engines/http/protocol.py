@@ -9,8 +9,9 @@ from typing import Any, Literal, Protocol
 
 from medtask.records import Message
 
-# How answers are constrained to a closed set, the best first: a list of texts (vLLM), a GBNF
-# grammar (llama.cpp), a JSON schema (OpenAI), the same for llama-cpp-python, Ollama's `format`.
+# How answers are constrained to a closed set, in order of preference: a list of texts (vLLM), a
+# GBNF grammar (llama.cpp), a JSON schema (OpenAI), the same for llama-cpp-python, Ollama's
+# `format`.
 ConstraintMode = Literal["choice", "grammar", "json_schema", "json_object", "format"]
 THINKING_TOKENS = 1024  # more for a server whose model always thinks
 
@@ -19,9 +20,19 @@ THINKING_TOKENS = 1024  # more for a server whose model always thinks
 class ChatRequest:
     """One request.
 
-    ``prefix``: beginning of the assistant's turn, only for servers that continue one. ``choices``
-    or ``schema``: constraint of the answer, where supported. ``top_logprobs``: number of likeliest
-    tokens to report per position; 0 for none. ``think``: whether thoughts are requested.
+    Attributes:
+        messages: The chat messages.
+        max_tokens: Maximum number of tokens of the answer.
+        prefix: Beginning of the assistant's turn, only for servers that can continue one.
+        choices: Texts to which the answer is constrained, if supported.
+        schema: JSON schema to which the answer is constrained, if supported.
+        stop: Texts that end the answer.
+        temperature: Sampling temperature.
+        top_p: Probability of the nucleus that is sampled.
+        seed: Sampling seed.
+        top_logprobs: Number of most probable tokens to report per position; 0 for none.
+        think: Whether thoughts are requested.
+        stream: Whether the answer is streamed.
     """
 
     messages: tuple[Message, ...]
@@ -40,7 +51,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token of an answer: its bytes and natural log-probability, and those of the likeliest
+    """A token of an answer: its bytes and natural log-probability, and those of the most probable
     tokens at its position.
     """
 
@@ -51,8 +62,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """A server's answer. ``token_logprobs``: None if not reported. ``prompt_tokens``: number of
-    tokens that the server reports to have read.
+    """A server's answer. ``token_logprobs`` is None if not reported; ``prompt_tokens`` is the
+    number of tokens that the server reports to have read.
     """
 
     text: str
@@ -67,7 +78,7 @@ class ChatResponse:
 
 @dataclass(frozen=True, slots=True)
 class ChatChunk:
-    """A piece of a streamed answer; the last one has ``finish_reason`` and, where reported, the
+    """A piece of a streamed answer; the last one has ``finish_reason`` and, if reported, the
     counts.
     """
 
@@ -81,30 +92,30 @@ class ChatChunk:
 
 @dataclass(frozen=True, slots=True)
 class ServerCaps:
-    """What a server supports, as probed at start.
+    """The features that a server supports, as probed at start.
 
     Attributes:
-        server_type: Which software answers, for people.
+        server_type: The server's software, for people.
         model: The name under which it serves the model.
         response_model: The model's name in its responses.
-        version: The version of the software, where it reports one.
-        hold: How answers are constrained to a closed set; None where they cannot be.
-        schema: How answers are constrained to a JSON schema.
+        version: The version of the software, if reported.
+        hold: How answers are constrained to a closed set; None if they cannot be.
+        schema: How answers are constrained to a JSON schema; None if they cannot be.
         goes_on: Whether it continues an assistant's turn.
-        top: Number of likeliest tokens that it reports per position; 0 for no log-probabilities.
-        raw: Whether log-probabilities are those of the model, not of what a constraint left over.
-        usage: Whether it reports, reliably, how many tokens it read.
-        counts: How a prompt's tokens are counted beforehand: by its chat endpoint for tokens, by
-            its rendered template, or by their text.
+        top: Number of most probable tokens reported per position; 0 without log-probabilities.
+        raw: Whether log-probabilities are those of the model before a constraint is applied.
+        usage: Whether it reliably reports the number of tokens read.
+        counts: How a prompt's tokens are counted in advance: by the server's endpoint for chats, by
+            its rendered template, or by the text; None if they cannot be.
         context: Tokens of prompt and answer together.
         thinks: Whether thoughts can be requested and are reported apart from the answer.
-        always_thinks: Whether thoughts come without a request.
-        limit_name: The request's field for the largest number of tokens.
+        always_thinks: Whether thoughts are generated without a request.
+        limit_name: The request field for the maximum number of tokens.
         temperature: Whether a temperature may be set.
-        continuation_flag: Whether a request must say that the assistant's turn is continued.
+        continuation_flag: Whether a request needs a flag to continue the assistant's turn.
         thinking_switch: Whether ``chat_template_kwargs`` are passed to the model's template.
         prompt_logprobs: Whether log-probabilities of the prompt's tokens can be requested.
-        extra_body: Further fields of every request.
+        extra_body: Additional fields of every request.
         notes: Limitations of this version, for the manifest.
     """
 
@@ -132,12 +143,12 @@ class ServerCaps:
 
     @property
     def thinking_tokens(self) -> int:
-        """Tokens that every answer needs for thoughts that nobody asked for."""
+        """Additional tokens per answer for thoughts that were not requested."""
         return THINKING_TOKENS if self.always_thinks else 0
 
 
 def wraps_in_json(constraint: ConstraintMode | None) -> bool:
-    """Whether an answer under this constraint is a JSON object around the choice."""
+    """Whether an answer under this constraint is a JSON object that contains the choice."""
     return constraint in {"json_schema", "json_object", "format"}
 
 
@@ -150,12 +161,12 @@ class Dialect(Protocol):
         """The body of a request."""
 
     def parse_response(self, body: Any, server_caps: ServerCaps) -> ChatResponse:
-        """The response in a body; InvalidResponse if it is invalid, truncated or from another
-        model.
+        """Parse the response in a body; InvalidResponse if it is not valid, truncated or from
+        another model.
         """
 
     def parse_chunk(self, event: Any, server_caps: ServerCaps) -> ChatChunk:
-        """The chunk in one event of a streamed response."""
+        """Parse the chunk in one event of a streamed response."""
 
 
 # Control tokens in the chat templates of common model families. The server's tokenizer is not

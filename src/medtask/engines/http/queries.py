@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class HasRecordId(Protocol):
-    """An object about one record."""
+    """An object that belongs to one record."""
 
     @property
     def record_id(self) -> str: ...
@@ -27,7 +27,8 @@ A = TypeVar("A", bound=HasRecordId)
 class ServerQuery:
     """A request for one branch of a prompt, or for the prompt itself.
 
-    ``expected_tokens``: tokens that the server should read; None if they cannot be counted.
+    ``expected_tokens`` is the number of tokens that the server should read; None if it is not
+    known.
     """
 
     prompt: Prompt
@@ -44,7 +45,7 @@ class ServerQuery:
         return self.prompt.branches[self.branch_index]
 
     def with_expected_tokens(self, tokens: int) -> ServerQuery:
-        """A copy with its number of tokens."""
+        """Return a copy with this number of tokens."""
         return replace(self, expected_tokens=tokens)
 
 
@@ -56,11 +57,11 @@ def send_queries(
 ) -> Iterator[tuple[A, T | Fault]]:
     """Send one request per query and yield the parsed answers as they arrive.
 
-    ``build_call`` returns path and body of a query's request.
+    ``build_call`` returns the path and body of a query's request.
     """
     in_flight: dict[
         int, tuple[ServerCall, A]
-    ] = {}  # keeps the call alive, so that its id stays unique
+    ] = {}  # keeps each call alive, so that its id stays unique
 
     def build_calls() -> Iterator[ServerCall]:
         for query in queries:

@@ -1,4 +1,4 @@
-"""Text generation by a server: texts, JSON objects and thoughts."""
+"""Generates text with a server: plain text, JSON objects and thoughts."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class HttpGenerator:
                 yield query, Fault(query.record_id, Status.FAILED, f"engine_protocol: {malformed}")
 
     def _join_chunks(self, events: Iterator[Any], on_text: Callable[[str], None]) -> ChatResponse:
-        """One reply from the chunks of a stream, each shown as it arrives."""
+        """Join the chunks of a stream to one reply, and pass each on as it arrives."""
         total = ChatChunk()
         for event in events:
             chunk = self._dialect.parse_chunk(event, self._server_caps)

@@ -1,9 +1,9 @@
-"""Detection of truncated prompts: the tokens of a prompt compared with those that the server read.
+"""Detects truncated prompts by comparing expected and reported token counts.
 
 Some servers truncate prompts without an error. Prompts are counted, in order of preference, with
-the server's chat template and tokenizer (vLLM, llama-server), with a local tokenizer that the user
-names, or with the server's tokenizer and a measured size of the template (llama-cpp-python).
-Otherwise only bounds are checked, which show large losses.
+the server's chat template and tokenizer (vLLM, llama-server), with a local tokenizer named by the
+user, or with the server's tokenizer and a measured size of the template (llama-cpp-python).
+Otherwise only bounds are checked, which detect large losses.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from medtask.errors import EngineError, MissingExtra, ModelNotFound
 from medtask.records import Fault, Message, Prompt, Status
 
 TOKEN_TOLERANCE = 2  # tokens by which counts may differ
-MAX_BYTES_PER_TOKEN = 16  # tokens of ordinary text are shorter: the basis of the bounds
+MAX_BYTES_PER_TOKEN = 16  # tokens of ordinary text are shorter; used for the bounds
 
 
 class PromptTokenCounter:
-    """Counts the tokens of prompts, and compares them with what the server reports."""
+    """Counts the tokens of prompts, and compares them with the counts that the server reports."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class PromptTokenCounter:
         self._chat = load_chat(tokenizer) if tokenizer else None
         self._template_tokens: dict[tuple[str, ...], int] = {}
         self._shortest: tuple[int, int] | None = (
-            None  # (bytes, tokens) of the shortest prompt that was read so far
+            None  # (bytes, tokens) of the shortest prompt read so far
         )
 
     @property
@@ -49,7 +49,7 @@ class PromptTokenCounter:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What this way of counting does not detect."""
+        """The truncations that this method does not detect."""
         if not self._server_caps.usage:
             return ("it is not known whether prompts are read to their end",)
         if self.method == "bounds":
@@ -64,8 +64,8 @@ class PromptTokenCounter:
     def count_tokens(
         self, queries: Sequence[ServerQuery]
     ) -> Iterator[tuple[ServerQuery, ServerQuery | Fault]]:
-        """Each query with a copy that has its number of tokens, if known; a Fault for one that does
-        not fit or cannot be counted.
+        """Yield each query with a copy that has its number of tokens, if known, or with a Fault if
+        it does not fit or cannot be counted.
         """
         if self._chat:
             counted: Iterator[tuple[ServerQuery, int | Fault]] = (
@@ -194,8 +194,8 @@ class PromptTokenCounter:
             )
 
     def _measure_template_tokens(self, messages: Sequence[Message]) -> None:
-        """Measure the tokens that the chat template adds to turns of these roles, once per roles,
-        on turns of one word.
+        """Measure the tokens that the chat template adds to turns of these roles, once for each
+        sequence of roles, with one-word turns.
         """
         roles = _roles(messages)
         if roles in self._template_tokens:
@@ -239,7 +239,7 @@ def _build_tokenize_call(rendered: _RenderedQuery) -> tuple[str, dict[str, Any]]
 
 
 def build_tokenize_body(request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
-    """vLLM's /tokenize for a chat: TokenizeChatRequest of
+    """The body of vLLM's /tokenize for a chat: TokenizeChatRequest of
     vllm/entrypoints/serve/tokenize/protocol.py.
     """
     messages = [{"role": turn.role, "content": turn.content} for turn in request.messages]
@@ -258,7 +258,7 @@ def build_tokenize_body(request: ChatRequest, server_caps: ServerCaps) -> dict[s
 
 
 def parse_token_ids(body: Any) -> tuple[int, ...]:
-    """The ``tokens`` of a response of vLLM's or llama-server's /tokenize."""
+    """The ``tokens`` of a /tokenize response of vLLM or llama-server."""
     tokens = body.get("tokens") if isinstance(body, dict) else None
     if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
         raise InvalidResponse("its tokens are not numbers")
@@ -284,7 +284,7 @@ def load_chat(name: str) -> ChatFormat:
 
 
 def require_usage(server_caps: ServerCaps, allowed: bool) -> None:
-    """Raise EngineError if a server does not report what it read, unless the user allows that."""
+    """Raise EngineError if a server does not report the tokens read, unless the user allows it."""
     if not server_caps.usage and not allowed:
         raise EngineError(
             f"{server_caps.server_type} does not report reliably how many tokens it reads: a "

@@ -1,9 +1,9 @@
-"""One HTTP call: to a checked address, with a deadline and a size limit, and its errors by kind.
+"""Sends one HTTP call to a checked address, with a deadline and a size limit.
 
 `ServerUnavailable`, `RequestTimeout`, `ServerBusy` and `InvalidResponse` may be retried;
 `RequestRejected` may not. Errors that end a run (a wrong key, a redirect) are a UsageError or an
-EngineError. No exception holds text of a request or a response: at most a status and an error code
-that is a single word.
+EngineError. No exception contains text of a request or a response: at most a status and an error
+code that is a single word.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REQUEST_ID = re.compile(r"6d656474-6173-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]
 
 
 class RetryableError(Exception):
-    """A failed call that may be retried. ``wait_s``: seconds that the server asks to wait."""
+    """A failed call that may be retried. ``wait_s``: seconds to wait, if the server requests it."""
 
     def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -61,15 +61,15 @@ class RequestTimeout(RetryableError):
 
 
 class ServerBusy(RetryableError):
-    """The server asks for fewer calls."""
+    """The server requests fewer calls."""
 
 
 class InvalidResponse(RetryableError):
-    """The answer is not a valid one to this request. ``reason`` holds no text of a record."""
+    """The answer is not valid for this request. ``reason`` contains no text of a record."""
 
 
 class RequestRejected(EngineError):
-    """The server rejects this request and would reject it again. ``too_long``: for its length."""
+    """The server rejects this request permanently. ``too_long``: because of its length."""
 
     def __init__(self, status: int, code: str | None, *, too_long: bool = False) -> None:
         super().__init__(
@@ -103,7 +103,7 @@ def open_pool(endpoint: Endpoint, connections: int) -> httpcore2.AsyncConnection
 
 
 class _PinnedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects only to the endpoint's checked addresses, whatever host a request names."""
+    """Connects only to the endpoint's checked addresses, regardless of a request's host."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -123,7 +123,7 @@ class _PinnedBackend(httpcore2.AsyncNetworkBackend):
                     address, self._endpoint.port, timeout, local_address, socket_options
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                continue  # localhost is ::1 and 127.0.0.1, and most servers listen on one of them
+                continue  # localhost is ::1 and 127.0.0.1; most servers listen on one of them
         return await self._tcp.connect_tcp(
             self._endpoint.addresses[-1],
             self._endpoint.port,
@@ -143,7 +143,7 @@ async def send_request(
     body: Mapping[str, Any] | None,
     deadline_s: float,
 ) -> Any:
-    """The JSON value of the response to a POST of ``body``, or to a GET where it is None."""
+    """Return the JSON value of the response to a POST of ``body``, or to a GET if it is None."""
     request_id = _make_request_id()
     async with _open_response(pool, endpoint, path, body, deadline_s, request_id) as response:
         value = _parse_json(await _read_body(response), response)
@@ -188,7 +188,7 @@ async def _open_response(
     deadline_s: float,
     request_id: str,
 ) -> AsyncIterator[httpcore2.Response]:
-    """A response with a 2xx status and an unread body; the deadline covers the whole block."""
+    """Yield a 2xx response with an unread body; the deadline applies to the whole block."""
     url = endpoint.build_url(path)
     headers = {
         "host": url.partition("://")[2].partition("/")[0],
@@ -202,7 +202,7 @@ async def _open_response(
     if body is not None:
         content = json.dumps(
             body, allow_nan=False
-        ).encode()  # in ASCII: half a surrogate pair is not valid UTF-8
+        ).encode()  # in ASCII: half of a surrogate pair is not valid UTF-8
         headers["content-type"] = "application/json"
     timeouts = {"timeout": {"connect": min(_CONNECT_S, deadline_s)}}
     try:
@@ -221,7 +221,7 @@ async def _open_response(
 
 
 def _classify_status(response: httpcore2.Response, content: bytes, endpoint: Endpoint) -> Exception:
-    """The exception of a status other than 2xx."""
+    """The exception for a status other than 2xx."""
     status = response.status
     code, too_long = _parse_error(content)
     label = f"HTTP {status}" + (f" ({code})" if code else "")
@@ -269,8 +269,8 @@ def _parse_error(content: bytes) -> tuple[str | None, bool]:
 
 
 def _parse_retry_after(response: httpcore2.Response) -> float | None:
-    """Seconds of the header Retry-After (RFC 9110, 10.2.3: a number or a date), or of OpenAI's
-    finer retry-after-ms.
+    """Seconds of the header Retry-After (RFC 9110, 10.2.3: a number or a date), or of OpenAI's more
+    precise retry-after-ms.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = _get_header(response, name)
@@ -278,7 +278,7 @@ def _parse_retry_after(response: httpcore2.Response) -> float | None:
             return float(text) * unit
     try:
         then = parsedate_to_datetime(_get_header(response, "retry-after"))
-        # By the server's clock where it is given: the local one may be wrong.
+        # Relative to the server's clock if it is given: the local one may be wrong.
         date = _get_header(response, "date")
         now = parsedate_to_datetime(date) if date else datetime.now(UTC)
         return max(0.0, (then - now).total_seconds())
@@ -287,7 +287,7 @@ def _parse_retry_after(response: httpcore2.Response) -> float | None:
 
 
 def _classify_connection_error(error: Exception, endpoint: Endpoint) -> Exception:
-    """The exception of a broken connection, without the message of the library."""
+    """The exception for a failed connection, without the library's message."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -362,14 +362,14 @@ def _make_request_id() -> str:
 
 
 def _check_request_id(request_id: str, response_id: object, response: httpcore2.Response) -> None:
-    """Raise InvalidResponse for an answer with the id of another request."""
+    """Raise InvalidResponse if the answer has the id of another request."""
     found = _REQUEST_ID.findall(f"{response_id} {_get_header(response, 'x-request-id')}")
     if any(other != request_id for other in found):
         raise InvalidResponse("it belongs to another request")
 
 
 def apply_parser(value: Any, parse: Callable[[Any], T]) -> T:
-    """The parsed value; InvalidResponse if its structure is unexpected."""
+    """Return the parsed value; InvalidResponse if its structure is not as expected."""
     try:
         return parse(value)
     except (LookupError, TypeError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""A llama.cpp context: sequences of tokens that share their past, read in batches."""
+"""A llama.cpp context whose sequences share common tokens and are read in batches."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from medtask.errors import EngineError
 
-MAX_SEQUENCES = 256  # the most that llama.cpp knows; the first one holds the shared prefix
+MAX_SEQUENCES = 256  # llama.cpp's maximum; the first one holds the shared prefix
 MAX_BATCH_TOKENS = 2048  # tokens of one call of llama_decode
 MAX_UBATCH_TOKENS = (
-    512  # tokens of one pass through the model: more costs memory and wins nothing on a CPU
+    512  # tokens of one pass through the model: more costs memory without a speed-up on a CPU
 )
-NO_KV_SLOT = 1  # llama_decode: no place for the batch among the keys and values
+NO_KV_SLOT = 1  # llama_decode: no room for the batch's keys and values
 
 
 class ContextFullError(Exception):
@@ -27,9 +27,7 @@ class ContextFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BatchToken:
-    """One token of a batch. ``sequence_ids``: all whose past it is to be part of;
-    ``needs_logits``: whether its logits are.
-    """
+    """One token of a batch. ``sequence_ids`` are all sequences that the token belongs to."""
 
     token_id: int
     position: int
@@ -38,8 +36,8 @@ class BatchToken:
 
 
 class LlamaContext:
-    """``cells``: tokens whose keys and values it holds, all sequences together. It grows where
-    ``reserve`` asks for more.
+    """A context for ``cells`` tokens, the keys and values of all sequences together. ``reserve``
+    enlarges it.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class LlamaContext:
         self._create_context(cells)
 
     def reserve(self, cells: int) -> bool:
-        """Make room for so many tokens; returns whether all sequences were dropped for it."""
+        """Make room for ``cells`` tokens; True if all sequences were dropped to do so."""
         if cells <= self.cells:
             return False
         size = 1 << (cells - 1).bit_length()
@@ -70,10 +68,13 @@ class LlamaContext:
         return True
 
     def decode(self, tokens: Sequence[BatchToken]) -> NDArray[np.float32]:
-        """Read tokens, each behind all that its sequences hold.
+        """Read tokens, each after the tokens of its sequences.
 
-        Returns the logits [tokens that need them, vocabulary] in order. Raises ContextFullError
-        where there is no room; then nothing of the last batch was read.
+        Returns:
+            The logits [tokens that need them, vocabulary], in order.
+
+        Raises:
+            ContextFullError: There is no room; no token of the last batch was read.
         """
         logits = np.empty(
             (sum(token.needs_logits for token in tokens), self.vocabulary), dtype=np.float32
@@ -90,11 +91,11 @@ class LlamaContext:
         return logits
 
     def copy_sequence(self, source: int, target: int) -> None:
-        """Copy a sequence's tokens to another one; nothing is read or moved."""
+        """Copy a sequence's tokens to another one, without reading tokens or moving memory."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def drop_sequence(self, sequence: int) -> None:
-        """Drop a sequence; tokens that others share stay."""
+        """Drop a sequence; tokens shared with other sequences are kept."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def clear(self) -> None:
@@ -120,14 +121,14 @@ class LlamaContext:
             MAX_SEQUENCES,
         )
         settings.n_threads = settings.n_threads_batch = self.threads
-        # One buffer for all sequences: only then can a token belong to several, and a copy cost
-        # nothing.
+        # One buffer for all sequences: only then can a token belong to several sequences without a
+        # copy.
         settings.kv_unified = True
-        # Of models with a sliding window llama.cpp forgets what lies behind it, and with that the
-        # shared prefix.
+        # For models with a sliding window llama.cpp drops the tokens outside it by default, and the
+        # shared prefix with them.
         settings.swa_full = True
-        # On a CPU flash attention adds up in float16: probabilities of the built-in model moved by
-        # 0.06, and by 0.007 without.
+        # On a CPU flash attention accumulates in float16: probabilities of the built-in model
+        # changed by 0.06, and by 0.007 without it.
         kind = (
             llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
             if self.offload
@@ -161,7 +162,7 @@ class LlamaContext:
 
 
 def _make_batch(tokens: Sequence[BatchToken]) -> tuple[Any, tuple[NDArray[Any], ...]]:
-    """A llama_batch over arrays of our own, which must live as long as it does."""
+    """A llama_batch over numpy arrays, which must stay alive as long as the batch."""
     count = len(tokens)
     ids = np.fromiter((token.token_id for token in tokens), np.int32, count)
     positions = np.fromiter((token.position for token in tokens), np.int32, count)

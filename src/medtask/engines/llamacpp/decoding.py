@@ -1,4 +1,4 @@
-"""Text generation with llama.cpp: a sequence for every row, and a token of each in every batch."""
+"""Text generation with llama.cpp: one sequence per row, one token of each row per batch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MAX_PREFILL_TOKENS = 2048  # tokens of admitted rows that are read in one batch
 
 
 class LlamaCppDecodingBackend:
-    """See scheduler.DecodingBackend. Admitted rows are read in the batch that reads the next token
-    of every running row, so no sequence stays empty.
+    """Implements scheduler.DecodingBackend. Admitted rows are read in the batch that reads the next
+    token of each running row, so that no sequence is empty.
     """
 
     refill_fraction = 0.0
@@ -39,7 +39,7 @@ class LlamaCppDecodingBackend:
         return tokens <= MAX_PREFILL_TOKENS
 
     def step(self, admitted: Sequence[DecodingSequence]) -> StepOutput:
-        """Read the admitted rows and the last token of every other one in one batch."""
+        """Read the admitted rows and the last token of each other row in one batch."""
         for seq in admitted:
             sequence_id = next(
                 number for number in range(1, MAX_SEQUENCES) if number not in self._rows

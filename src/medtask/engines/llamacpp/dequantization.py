@@ -1,8 +1,8 @@
-"""Quantised weights unpacked to 16 bits, once, where memory has room for them.
+"""Dequantises GGUF weights to float16, cached on disk, if there is enough memory.
 
-llama.cpp's CPU kernels for many quantised formats gain nothing from reading many tokens at once,
-and round what they multiply to 8 bits. In float16 the same weights are read about twice as fast in
-batches, and with less rounding: what the shape of a batch does to a probability falls from 0.05 to
+llama.cpp's CPU kernels for many quantised formats are not faster for many tokens at once, and round
+their inputs to 8 bits. In float16 the same weights are read about twice as fast in batches, and
+with less rounding: the largest change of a probability by the shape of a batch falls from 0.05 to
 0.001 (the built-in model, Q4_1, AVX2).
 """
 
@@ -20,15 +20,15 @@ from medtask.errors import EngineError, StorageError
 
 FLOAT16_BYTES = 2
 MAX_DEQUANTIZED_BYTES = (
-    4_000_000_000  # of unpacked weights: beyond that, reading a single token gets too slow
+    4_000_000_000  # of dequantised weights: with more, reading a single token is too slow
 )
-MEMORY_SHARE = 0.5  # of the memory that may be used
-_QUANTIZED_BYTES_PER_WEIGHT = 1.9  # bytes a weight
+MEMORY_SHARE = 0.5  # of the allowed memory
+_QUANTIZED_BYTES_PER_WEIGHT = 1.9  # a file with more bytes per weight is not quantised
 
 
 def should_dequantize(weights: int, file_bytes: int, allowed_bytes: int) -> bool:
-    """Whether a file of ``file_bytes`` bytes with so many weights gains by it, where
-    ``allowed_bytes`` bytes of memory may be used.
+    """Whether to dequantise a file with this number of weights; ``allowed_bytes`` is the memory
+    that may be used.
     """
     return file_bytes < _QUANTIZED_BYTES_PER_WEIGHT * weights and weights * FLOAT16_BYTES <= min(
         MAX_DEQUANTIZED_BYTES, MEMORY_SHARE * allowed_bytes
@@ -36,7 +36,7 @@ def should_dequantize(weights: int, file_bytes: int, allowed_bytes: int) -> bool
 
 
 def dequantize_weights(path: Path) -> Path:
-    """The same model in float16, made once and kept: found by the file's path, size and time."""
+    """Return the path of the model in float16; cached by the file's path, size and time."""
     file_stat = path.stat()
     key = hashlib.sha256(
         f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{llama_cpp.__version__}".encode()

@@ -1,4 +1,4 @@
-"""The `llamacpp` engine: a GGUF file in this process, asked exactly through llama.cpp's batches."""
+"""The `llamacpp` engine: exact scores from a GGUF file, in this process."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.trie_scoring import score_branches
 from medtask.records import BranchScores, Fault, Limits, Scores
 
-# Own tokens of the rows that are read together. A token is compared with all that the context
-# holds, so more costs a CPU time.
+# Maximum number of unshared tokens of the rows that are read together. A token is compared with all
+# tokens of the context, so more of them are slower on a CPU.
 CPU_BUDGET_TOKENS, GPU_BUDGET_TOKENS = 256, 2048
-MAX_RUNNING = 64  # rows that are generated together: all that callers ask for at once
-TRIE_RESERVE_TOKENS = 1024  # tokens that further levels of the tries may take besides
+MAX_RUNNING = 64  # maximum number of rows generated together, and the largest batch of callers
+TRIE_RESERVE_TOKENS = 1024  # additional tokens for further levels of the tries
 
 
 class LlamaCppEngine(PackedEngine):
-    """``model``: a llama_cpp.llama_model_p, which this engine frees. ``max_cells``: tokens whose
-    keys and values memory holds.
+    """Scores and generates with a GGUF file.
+
+    Args:
+        model: A llama_cpp.llama_model_p, which this engine frees.
+        max_cells: Maximum number of tokens whose keys and values fit into memory.
     """
 
-    max_sequences = MAX_SEQUENCES // 2  # the other half is for what the tries branch into
+    max_sequences = MAX_SEQUENCES // 2  # the other half is for the nodes of the tries
 
     def __init__(
         self,
@@ -71,8 +74,8 @@ class LlamaCppEngine(PackedEngine):
         trie_tokens = max(0, self.runner.tokens_read - own_tokens)
         ms = (time.perf_counter() - start) * 1000 / (own_tokens + trie_tokens + prefix_tokens_read)
         for place, (request, branches) in enumerate(zip(pack, scored, strict=True)):
-            # What the tries took is shared out evenly; the row for which the prefix was read pays
-            # for it.
+            # The tokens read for the tries are divided evenly; those of the prefix are counted for
+            # the row for which it was read.
             tokens = (
                 request.count_own_tokens(shared_tokens)
                 + trie_tokens // len(pack)

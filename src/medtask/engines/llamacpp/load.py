@@ -1,4 +1,4 @@
-"""From a GGUF file to an engine that was seen to work: header, memory, offload, adapter, probe."""
+"""Loads a GGUF file as a tested llama.cpp engine."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from medtask.engines.llamacpp.engine import LlamaCppEngine
 
 SCHEME = "llamacpp:"
-INITIAL_CELLS = 4096  # tokens of keys and values at the start; they grow where rows need more
+INITIAL_CELLS = 4096  # tokens of keys and values at the start; enlarged as rows need more
 WORKING_MEMORY_BYTES = 400_000_000  # bytes: Python, logits, llama.cpp's own buffers
-QUANTIZED_PROBE_TOLERANCE = 0.1  # of a probability: kernels for quantised weights round
+QUANTIZED_PROBE_TOLERANCE = 0.1  # of a probability: kernels for quantised weights round more
 ALL_LAYERS = 999
 
 
 def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> LlamaCppEngine:
     """Load a .gguf file, or ``smollm2-135m``, with llama.cpp.
 
-    ``options.dtype``: "file" takes the weights as they are, "float16" unpacks them (see
-    dequantization.py), "auto" unpacks them on a CPU with enough memory. ``options.device``: "cuda"
-    and "mps" move all layers there, "auto" too where llama.cpp was built for it.
+    ``options.dtype``: "file" uses the weights as stored, "float16" dequantises them (see
+    dequantization.py), "auto" dequantises them on a CPU with enough memory. ``options.device``:
+    "cuda" and "mps" offload all layers, "auto" too if llama.cpp was built with GPU support.
 
     Raises ModelNotFound, MissingExtra, InputError, ModelTooLarge, EngineError, or UsageError for an
     option that this machine does not support.
@@ -60,7 +60,7 @@ def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Lla
             f"{name} is not a GGUF file, and llama.cpp reads only those",
             fix=f"leave {SCHEME} out, or name a .gguf file",
         )
-    weights = count_gguf_parameters(files.path)  # before the parser in C sees a foreign file
+    weights = count_gguf_parameters(files.path)  # validated before a parser in C reads the file
     llama_cpp.llama_log_set(_get_silent_log_callback(), None)
     machine = inspect_machine(accelerator=False)
     gpu_supported = llama_cpp.llama_supports_gpu_offload()
@@ -72,8 +72,8 @@ def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Lla
 
 @dataclass(frozen=True, slots=True)
 class LlamaCppLoadPlan:
-    """How a file will be loaded. ``allowed_bytes``: bytes that the model and its work may take;
-    ``needed_bytes`` of them by the weights.
+    """How a file will be loaded. ``allowed_bytes`` is the memory that may be used in total,
+    ``needed_bytes`` that of the weights.
     """
 
     offload: bool
@@ -90,9 +90,9 @@ def plan_llamacpp_load(
     *,
     gpu_supported: bool,
 ) -> LlamaCppLoadPlan:
-    """Choose device and number format; ModelTooLarge where nothing allowed fits.
+    """Choose device and dtype; raises ModelTooLarge if no allowed choice fits.
 
-    ``gpu_supported``: llama.cpp was built for a GPU.
+    ``gpu_supported``: llama.cpp was built with GPU support.
     """
     from medtask.engines.llamacpp.dequantization import FLOAT16_BYTES, should_dequantize
 
@@ -227,8 +227,8 @@ def _build_info(
 
 @lru_cache(maxsize=1)
 def _get_silent_log_callback() -> Any:
-    """What llama.cpp calls with every line of its log. It keeps a pointer to it, so it must never
-    be collected.
+    """A callback that discards llama.cpp's log. llama.cpp keeps a pointer to it, so it must not be
+    garbage-collected.
     """
     import llama_cpp
 
@@ -236,7 +236,7 @@ def _get_silent_log_callback() -> Any:
 
 
 def _read_gguf_metadata(model: Any) -> dict[str, str]:
-    """The file's metadata that is text or a number."""
+    """The text and number values of the file's metadata."""
     import llama_cpp
 
     gguf_metadata = {}
@@ -250,7 +250,7 @@ def _read_gguf_metadata(model: Any) -> dict[str, str]:
 
 
 def _count_cell_bytes(model: Any) -> int:
-    """Bytes of a token's keys and values in float16, in all layers."""
+    """Bytes of one token's keys and values in float16, in all layers."""
     import llama_cpp
 
     heads, all_heads = llama_cpp.llama_model_n_head_kv(model), llama_cpp.llama_model_n_head(model)

@@ -1,9 +1,8 @@
-"""Reads tokenised questions with llama.cpp: the shared prefix once, then all rows in one batch, as
-a tree of sequences.
+"""Computes logits of token sequences with llama.cpp, which share common tokens.
 
-A token may belong to several sequences at once, so what paths have in common is read once, and
-every branching of a trie that still matters goes on in a sequence of its own, which begins as a
-copy that costs nothing.
+The shared prefix is read once, then all rows in one batch, as a tree of sequences. A token may
+belong to several sequences at once, so common tokens of paths are read once. Each trie node that
+must be read continues in a separate sequence, which starts as a copy at no cost.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ PREFIX_SEQUENCE = 0  # the sequence that holds the shared prefix
 
 
 class LlamaCppModelRunner:
-    """Keeps the last shared prefix, and behind it the sequences of the questions that are being
-    read.
+    """Caches the last shared prefix, and the sequences of the branches that are being read.
 
-    ``tokens_read``: by ``compute_logits``, since it was last set to 0.
+    ``tokens_read`` counts the tokens read by ``compute_logits`` since it was last reset.
     """
 
     def __init__(self, context: LlamaContext) -> None:
@@ -37,8 +35,8 @@ class LlamaCppModelRunner:
         self._sequence_ids: dict[tuple[int, ...], int] = {}
 
     def cache_prefix(self, tokens: tuple[int, ...], cells: int) -> int:
-        """Read a shared prefix unless it is cached, with room for ``cells`` tokens behind it; the
-        number of tokens read.
+        """Read a shared prefix unless it is cached, with room for ``cells`` tokens after it;
+        returns the number of tokens read.
         """
         self.drop_sequences()
         if not self.context.reserve(len(tokens) + cells) and tokens == self.prefix_tokens:
@@ -59,7 +57,7 @@ class LlamaCppModelRunner:
         self._sequence_ids.clear()
 
     def compute_logits(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
-        """See trie_scoring.LogitsFunction. All queries begin with the prefix."""
+        """Implements trie_scoring.LogitsFunction. All queries begin with the prefix."""
         parents = {query.tokens[: query.parent_length] for query in queries if query.parent_length}
         self._drop_except(parents)
         free = MAX_SEQUENCES - 1 - len(self._sequence_ids)
@@ -67,7 +65,7 @@ class LlamaCppModelRunner:
         for start in range(0, len(queries), max(1, free)):
             part = queries[start : start + max(1, free)]
             if start:
-                self._drop_except(parents)  # those of the part before make room
+                self._drop_except(parents)  # frees the sequences of the previous part
             try:
                 logits += self._compute_logits_batch(part)
             except ContextFullError:
@@ -80,7 +78,7 @@ class LlamaCppModelRunner:
             self.context.drop_sequence(self._sequence_ids.pop(path))
 
     def _compute_logits_batch(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
-        """One batch: behind each kept sequence, the tree of the queries that continue it."""
+        """Read one batch: after each kept sequence, the tree of the queries that continue it."""
         groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
         free = iter(sorted(set(range(1, MAX_SEQUENCES)) - set(self._sequence_ids.values())))
         for query in queries:
@@ -93,7 +91,7 @@ class LlamaCppModelRunner:
         tokens: list[BatchToken] = []
         places: dict[
             tuple[int, ...], list[int]
-        ] = {}  # by path: where its tokens stand in the batch
+        ] = {}  # by path: the indices of its tokens in the batch
         for parent, paths in groups.items():
             for sequence in paths.values():
                 self.context.copy_sequence(
@@ -116,8 +114,8 @@ class LlamaCppModelRunner:
         ]
 
     def compute_logits_separately(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
-        """As read, one after the other and each from the prefix on: where there is no room side by
-        side, and to compare.
+        """Compute the logits of each query separately, from the prefix on: as the reference, and if
+        the queries do not fit together.
         """
         logits = []
         for query in queries:
@@ -129,8 +127,8 @@ class LlamaCppModelRunner:
 def _append_tree(
     paths: Mapping[tuple[int, ...], int], prefix_length: int, tokens: list[BatchToken]
 ) -> dict[tuple[int, ...], list[int]]:
-    """Append the tree of paths, each with its sequence, behind their first ``prefix_length``
-    tokens; each path's tokens' places.
+    """Append the tree of paths, each with its sequence, after their first ``prefix_length`` tokens;
+    returns the batch indices of each path's tokens.
     """
     tree = build_token_tree(list(paths), prefix_length, sum(map(len, paths)))
     start = len(tokens)

@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file, as llama.cpp has it."""
+"""The tokenizer of a GGUF file, through llama.cpp."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ _MAX_TOKEN_BYTES = 4096  # bytes; the longest token of any known vocabulary has 
 
 
 class GgufTokenizer:
-    """See Tokenizer. ``model``: a llama_cpp.llama_model_p that is kept alive elsewhere; ``facts``:
-    the file's metadata.
+    """Implements Tokenizer.
+
+    Args:
+        model: A llama_cpp.llama_model_p, which the caller keeps alive.
+        name: Name of the tokenizer.
+        gguf_metadata: The file's metadata.
     """
 
     def __init__(self, model: Any, name: str, gguf_metadata: Mapping[str, str]) -> None:
@@ -43,7 +47,7 @@ class GgufTokenizer:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Every token that closes a text or a turn, as the file tells."""
+        """All tokens that end a text or a turn, according to the file."""
         return tuple(
             token
             for token in range(self.vocabulary_size)
@@ -96,13 +100,13 @@ class GgufTokenizer:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", DeprecationWarning
-            )  # llguidance asks llama.cpp by an older name
+            )  # llguidance calls llama.cpp by an older name
             return lltokenizer_from_vocab(
                 self.vocab, n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
             )
 
     def _encode(self, text: bytes) -> tuple[int, ...]:
-        room = len(text) + 8  # a token has at least a byte
+        room = len(text) + 8  # a token has at least one byte
         tokens = (llama_cpp.llama_token * room)()
         count = llama_cpp.llama_tokenize(self.vocab, text, len(text), tokens, room, False, True)
         return tuple(tokens[:count])
@@ -116,8 +120,8 @@ class GgufTokenizer:
 
 
 class _GgufVocabulary:
-    """Which texts are single tokens; found out by asking, since listing them all takes a second on
-    large vocabularies.
+    """The texts that are single tokens. Each is looked up when needed, since listing a large
+    vocabulary takes a second.
     """
 
     def __init__(self, tokenizer: GgufTokenizer) -> None:

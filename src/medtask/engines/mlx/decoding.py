@@ -1,4 +1,4 @@
-"""Text generation with mlx-lm: rows in batches, each of which is finished before the next."""
+"""Text generation with mlx-lm, in batches that finish before the next one starts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from medtask.errors import EngineError
 
 
 class MlxDecodingBackend:
-    """See scheduler.DecodingBackend. ``max_tokens``: tokens that each row may get."""
+    """Implements scheduler.DecodingBackend; each row may get ``max_tokens`` tokens."""
 
-    refill_fraction = 1.0  # rows cannot join a batch of caches
+    refill_fraction = 1.0  # rows cannot be added to a running batch of caches
     keeps_rows_after_failure = False
 
     def __init__(self, runner: MlxModelRunner, prefix_length: int, max_tokens: int) -> None:
@@ -39,7 +39,7 @@ class MlxDecodingBackend:
         )
 
     def step(self, admitted: Sequence[DecodingSequence]) -> StepOutput:
-        """Read the admitted rows; without any, one token of every running row."""
+        """Read the admitted rows; without any, one token of each running row."""
         if not admitted:
             logits = self._runner.decode_step(self._caches, [seq.tokens[-1] for seq in self._rows])
             return StepOutput(list(self._rows), [1] * len(self._rows), NumpyLogits(logits))
@@ -70,7 +70,7 @@ class MlxDecodingBackend:
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turns what mlx raises into an EngineError."""
+    """Convert errors of mlx to EngineError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

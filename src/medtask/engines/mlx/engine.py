@@ -1,6 +1,4 @@
-"""The `mlx` engine: models on Apple silicon (and, slowly, on any CPU) through mlx-lm, asked
-exactly.
-"""
+"""The `mlx` engine: exact scores with mlx-lm on Apple silicon or, slowly, on any CPU."""
 
 from __future__ import annotations
 
@@ -25,9 +23,13 @@ from medtask.records import BranchScores, Fault, Limits, Scores
 
 
 class MlxEngine(PackedEngine):
-    """``model`` as mlx-lm and ``tokenizer`` as transformers loads it; ``max_input_tokens``:
-    tokens that it reads at most; ``eos_token_ids``: the tokens that end a text by the model's
-    own settings.
+    """Scores and generates with a model of mlx-lm.
+
+    Args:
+        model: The model as loaded by mlx-lm.
+        tokenizer: The tokenizer as loaded by transformers.
+        max_input_tokens: Longest input that the model reads.
+        eos_token_ids: Tokens that end a text according to the model's settings.
     """
 
     max_sequences = MAX_BATCH_ROWS
@@ -74,7 +76,7 @@ class MlxEngine(PackedEngine):
             )
         tokens_read, ms = self.runner.tokens_read, (time.perf_counter() - start) * 1000
         for place, request in enumerate(pack):
-            # Shared out evenly; the first row pays for what is left over.
+            # Divided evenly; the first row takes the remainder.
             tokens = tokens_read // len(pack) + (tokens_read % len(pack) if place == 0 else 0)
             branches = tuple(next(scores) for _ in request.tokenized_branches)
             yield Scores(
@@ -121,8 +123,8 @@ class MlxEngine(PackedEngine):
 
 
 def _find_row_prefixes(pack: Sequence[PromptRequest], shared_tokens: int) -> list[tuple[int, ...]]:
-    """What the questions of a row have in common beyond what all rows share; each keeps the token
-    behind which its answer begins.
+    """The tokens that the branches of each row share; each branch keeps at least the token after
+    which its answer begins.
     """
     row_prefixes = []
     for request in pack:

@@ -1,4 +1,4 @@
-"""From a model's files to an MlxEngine that was seen to work."""
+"""Loads a model with mlx-lm as a tested engine."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ WORKING_MEMORY_BYTES = 1_000_000_000  # Python, mlx and the keys and values of a
 
 
 def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngine:
-    """Load ``mlx:REFERENCE``, or a folder that mlx-lm quantised, with mlx-lm.
+    """Load ``mlx:REFERENCE``, or a folder quantised by mlx-lm, with mlx-lm.
 
-    ``options.dtype`` "auto": float32 on a CPU, the format of the files on a GPU.
-    ``options.adapter``: a folder that mlx-lm's training wrote. Raises ModelNotFound, MissingExtra,
-    ModelTooLarge, InputError, UsageError or EngineError.
+    ``options.dtype`` "auto" is float32 on a CPU, the dtype of the files on a GPU.
+    ``options.adapter`` is a folder written by mlx-lm's training. Raises ModelNotFound,
+    MissingExtra, ModelTooLarge, InputError, UsageError or EngineError.
     """
     if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
         raise MissingExtra(
@@ -64,11 +64,11 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
 
 
 def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What mlx-lm looks for in a config.json under another name than transformers 5 writes it, in
-    the form of load_model's model_config.
+    """Return the config.json keys that mlx-lm expects under other names than transformers 5 writes,
+    for the argument model_config of load_model.
 
-    Most of its architectures read what is missing as their default, without a word: a model then
-    runs, and is another one.
+    Most architectures of mlx-lm silently use the default for a missing key: the model then runs
+    with wrong settings.
     """
     translated: dict[str, Any] = {}
     ropes = config.get("rope_parameters") or {}
@@ -201,7 +201,7 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
 
 
 def _read_dtype(model: Any) -> str:
-    """The number format that most of the weights are kept or, if they are quantised, scaled in."""
+    """The dtype of most weights or, if they are quantised, of their scales."""
     from mlx.utils import tree_flatten
 
     counts: Counter[str] = Counter()

@@ -1,8 +1,8 @@
-"""Reads rows of tokens with a model of mlx-lm, many at once.
+"""Computes logits of token sequences with mlx-lm, many rows at once.
 
-What rows share is read once into a prompt cache. Each goes on in a copy of its own, padded on the
-right and then moved so that all end together: mlx-lm's own way to batch caches of any kind
-(BatchGenerator in mlx_lm/generate.py).
+The shared prefix is read once into a prompt cache. Each row continues in its own copy, padded on
+the right and then shifted so that all rows end at the same position, as mlx-lm itself batches
+caches of any kind (BatchGenerator in mlx_lm/generate.py).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from medtask.engines.tokens.trie_scoring import Logits, LogprobQuery
 
 BUDGET_TOKENS = 2048  # tokens of one pass, padding included
 MAX_KV_TOKENS = (
-    32_768  # tokens whose keys and values are kept at once, copies of the prefix included
+    32_768  # tokens whose keys and values are kept at once, including copies of the prefix
 )
 MAX_BATCH_ROWS = 64
 
 TokenIds = tuple[int, ...]
-LayerCaches = list[Any]  # one of mlx-lm's caches for each layer, of one row or of several
+LayerCaches = list[Any]  # one mlx-lm cache per layer, of one row or of several
 
 
 class MlxModelRunner:
-    """Keeps the last shared prefix, and behind it what was read of rows. ``batched``: several rows
-    at once; ``tokens_read`` counts.
+    """Caches the last shared prefix, and the rows read after it. ``batched``: whether several rows
+    are read at once. ``tokens_read`` counts the tokens read.
     """
 
     def __init__(self, model: Any) -> None:
@@ -39,7 +39,7 @@ class MlxModelRunner:
         self._prefix_caches: LayerCaches = []
         self._cached_rows: dict[
             TokenIds, tuple[LayerCaches, int]
-        ] = {}  # by all its tokens: where a row stands, in which caches
+        ] = {}  # by all tokens of a row: the caches that contain it, and its index in them
 
     def cache_prefix(self, tokens: TokenIds) -> int:
         """Read a shared prefix unless it is cached; returns the number of tokens read."""
@@ -53,10 +53,10 @@ class MlxModelRunner:
         return len(tokens)
 
     def compute_logits(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
-        """See trie_scoring.LogitsFunction."""
+        """Implements trie_scoring.LogitsFunction."""
         if not self.batched:
             return [self.compute_logits_uncached(query) for query in queries]
-        keeps: dict[TokenIds, int] = {}  # candidates of one token each ask for the same reading
+        keeps: dict[TokenIds, int] = {}  # candidates of a single token have the same sequence
         for query in queries:
             keeps[query.tokens] = max(query.logits_to_keep, keeps.get(query.tokens, 0))
         found: dict[TokenIds, Logits] = {}
@@ -69,15 +69,15 @@ class MlxModelRunner:
         return [found[query.tokens][-query.logits_to_keep :] for query in queries]
 
     def compute_logits_uncached(self, query: LogprobQuery) -> Logits:
-        """The slow way: one row, from its first token and without any cache."""
+        """The reference: one row, from its first token and without a cache."""
         self.tokens_read += len(query.tokens)
         return _to_numpy(self.model(mx.array([query.tokens]))[0, -query.logits_to_keep :])
 
     def prefill_rows(
         self, rows: Sequence[TokenIds], keeps: Sequence[int]
     ) -> tuple[LayerCaches, list[Logits]]:
-        """The caches of rows that were read to their ends, and the logits [keep, vocabulary] behind
-        the last tokens of each.
+        """Read rows to their ends; returns their caches, and the logits [keep, vocabulary] of the
+        last tokens of each.
         """
         if self.batched:
             starts = [
@@ -90,7 +90,7 @@ class MlxModelRunner:
             own = [row[read:] for row, (read, _) in zip(rows, starts, strict=True)]
         else:
             caches, own = make_prompt_cache(self.model), list(rows)
-        # The logits of the first pass are not used, so mlx does not compute them.
+        # The logits of this pass are not used, so mlx does not compute them.
         self._forward(caches, [tokens[:-keep] for tokens, keep in zip(own, keeps, strict=True)])
         logits = self._forward(
             caches, [tokens[-keep:] for tokens, keep in zip(own, keeps, strict=True)]
@@ -98,13 +98,13 @@ class MlxModelRunner:
         return caches, [_to_numpy(logits[place, :keep]) for place, keep in enumerate(keeps)]
 
     def decode_step(self, caches: LayerCaches, tokens: Sequence[int]) -> Logits:
-        """Logits [rows, vocabulary] behind one more token of each row."""
+        """Logits [rows, vocabulary] after one more token of each row."""
         self.tokens_read += len(tokens)
         return _to_numpy(self.model(mx.array([[token] for token in tokens]), cache=caches)[:, -1])
 
     def _find_cached_start(self, row: TokenIds, keep: int) -> tuple[int, LayerCaches]:
-        """How much of a row was read before, at least without its last ``keep`` tokens, and the
-        caches that hold it.
+        """The number of tokens of a row that are cached, excluding at least its last ``keep``
+        tokens, and their caches.
         """
         for length in sorted({len(tokens) for tokens in self._cached_rows}, reverse=True):
             if length <= len(row) - keep and (found := self._cached_rows.get(row[:length])):
@@ -112,8 +112,8 @@ class MlxModelRunner:
         return len(self.prefix_tokens), self._prefix_caches
 
     def _forward(self, caches: LayerCaches, rows: Sequence[TokenIds]) -> Any:
-        """Read rows of any lengths, each behind what its cache holds; logits [rows, longest,
-        vocabulary], of padding too.
+        """Read rows of any lengths, each after the tokens in its cache; returns logits [rows,
+        longest, vocabulary], including those of padding.
         """
         lengths = [len(row) for row in rows]
         self.tokens_read += sum(lengths)
@@ -133,9 +133,9 @@ class MlxModelRunner:
 
 
 def fits_into_pass(count: int, longest: int, shared_tokens: int, extra_tokens: int = 0) -> bool:
-    """Whether one pass can take ``count`` rows of at most ``longest`` tokens.
+    """Whether one pass can read ``count`` rows of at most ``longest`` tokens.
 
-    ``shared_tokens`` of each are cached; each will get ``extra_tokens`` more.
+    ``shared_tokens`` of each are cached; ``extra_tokens`` more will be added to each.
     """
     return (
         count <= MAX_BATCH_ROWS
@@ -145,7 +145,7 @@ def fits_into_pass(count: int, longest: int, shared_tokens: int, extra_tokens: i
 
 
 def split_rows(lengths: Sequence[int], shared_tokens: int) -> Iterator[slice]:
-    """Parts of rows, the longest first, that fit into one pass; a single row always does."""
+    """Split rows, the longest first, into parts that fit into one pass, or of a single row."""
     start = 0
     while start < len(lengths):
         stop = start + 1

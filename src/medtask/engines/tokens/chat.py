@@ -1,6 +1,4 @@
-"""Messages to the exact text and tokens that a model reads: its chat template, the border to the
-answer, its end.
-"""
+"""Renders prompts as text and tokens with the model's chat template."""
 
 from __future__ import annotations
 
@@ -14,18 +12,22 @@ from medtask.engines.tokens.trie import TrieNode, build_trie
 from medtask.errors import InputError
 from medtask.records import Branch, Message, Prompt
 
-# stands for an answer while a template is looked at; no template treats it specially
+# replaces an answer while a template is analysed; no template treats it specially
 _ANSWER_PLACEHOLDER = "\u2042 answer \u2042"
 
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How a model is spoken to. ``answer_prefix`` stands between the prompt and an answer,
-    ``turn_end`` ends the answer's turn.
+    """The chat format of a model.
 
-    ``has_template`` False: the tokenizer has no chat template; turns are written as plain
-    paragraphs and an answer ends with its line. ``bos_text``: text of the token that the tokenizer
-    would put first by itself. ``thinking``: how it thinks.
+    Attributes:
+        tokenizer: The tokenizer of the model.
+        has_template: False if the tokenizer has no chat template. Turns are then written as plain
+            paragraphs, and an answer ends with its line.
+        bos_text: Text of the token that the tokenizer adds at the start by default.
+        answer_prefix: Text between the prompt and an answer.
+        turn_end: Text that ends the turn of an answer.
+        thinking: The thinking format of the model.
     """
 
     tokenizer: Tokenizer
@@ -38,12 +40,17 @@ class ChatFormat:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedBranch:
-    """A tokenised prompt. ``prefix_tokens``: all tokens up to the first branching of ``trie``, or
-    to the ``candidates`` of a branch that is weighed as text, which has no trie.
+    """A tokenised prompt with one of its branches.
 
-    ``answer_position``: index into ``prefix_tokens`` of the token after which the answer begins
-    (the place that tells the off-set mass). ``first_tokens``: the tokens with which an answer of
-    the set can begin. ``max_candidate_tokens``: tokens of the longest tail.
+    Attributes:
+        prefix_tokens: All tokens up to the first node of ``trie``, or up to the ``candidates`` of a
+            branch that is scored as text and has no trie.
+        trie: The label trie, None for a branch that is scored as text.
+        candidates: The tokens of each candidate that follow ``prefix_tokens``.
+        answer_position: Index into ``prefix_tokens`` of the token after which the answer begins.
+            The off-set mass is computed at this position.
+        first_tokens: The tokens with which a candidate can begin.
+        max_candidate_tokens: Number of tokens of the longest candidate.
     """
 
     prefix_tokens: tuple[int, ...]
@@ -55,8 +62,8 @@ class TokenizedBranch:
 
     @property
     def paths(self) -> tuple[tuple[int, ...], ...]:
-        """What must be read before anything can be weighed: the base, then for every tail all that
-        stands before its last token.
+        """The token sequences to read before scoring: the prefix with each candidate's tokens up to
+        its last one.
         """
         return (
             self.prefix_tokens,
@@ -66,8 +73,8 @@ class TokenizedBranch:
 
 @dataclass(frozen=True, slots=True)
 class SharedSuffix:
-    """What the end of every prompt of a run has in common: from its last special token on, tokens
-    cannot merge backwards.
+    """The common end of all prompts of a run, from the last special token on. Tokens do not merge
+    across a special token.
     """
 
     text: str
@@ -76,7 +83,7 @@ class SharedSuffix:
 
 
 def detect_chat_format(tokenizer: Tokenizer) -> ChatFormat:
-    """Find out how this tokenizer's model is spoken to."""
+    """Determine the chat format of a tokenizer's model."""
     thinking = detect_thinking_format(tokenizer.name, tokenizer.chat_template, tokenizer.vocabulary)
     plain = ChatFormat(tokenizer, False, tokenizer.bos_text, "", "\n", thinking)
     if not tokenizer.chat_template:
@@ -108,20 +115,20 @@ def detect_chat_format(tokenizer: Tokenizer) -> ChatFormat:
 
 
 def render_thinking_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") -> str:
-    """The exact text up to where the model's thoughts begin."""
+    """The exact text of the prompt up to the start of the model's thoughts."""
     turns = _render_turns(chat, prompt, ask, enable_thinking=True)
     thinking_start = (
         chat.thinking.start_text
         if chat.thinking.is_native
         else chat.answer_prefix + chat.thinking.start_text
     )
-    # Some templates (DeepSeek R1) open the thoughts by themselves.
+    # Some templates (DeepSeek R1) already end with the start of the thoughts.
     return turns if turns.rstrip().endswith(thinking_start.rstrip()) else turns + thinking_start
 
 
 def render_generation_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") -> str:
-    """The exact text up to where the model goes on with its answer: behind its thoughts and what it
-    has written.
+    """The exact text up to where the model continues its answer: after its thoughts and the text
+    that it has already generated.
     """
     if prompt.thoughts is None:
         text = _render_turns(chat, prompt, ask, enable_thinking=False) + chat.answer_prefix
@@ -141,10 +148,10 @@ def render_generation_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") ->
 
 
 def render_branch(chat: ChatFormat, prompt: Prompt, branch: Branch) -> tuple[str, tuple[str, ...]]:
-    """The text of the prompt up to its answer, and each tail as the text that would continue it.
+    """The text of the prompt up to its answer, and the text of each candidate that follows it.
 
-    A tail that is weighed within its set is closed by the end of the turn, one that is weighed as
-    text is not.
+    A candidate that is scored within its set ends with the end of the turn, one that is scored as
+    text does not.
     """
     space = "" if prompt.partial_response else _get_answer_space(chat, prompt)
     text = (
@@ -152,7 +159,7 @@ def render_branch(chat: ChatFormat, prompt: Prompt, branch: Branch) -> tuple[str
         + space
         + escape_special_tokens(chat, branch.prefix)
     )
-    # " A" and "A" are different tokens: a tail owns its leading space.
+    # " A" and "A" are different tokens: a candidate includes its leading space.
     stripped = text.rstrip(" ")
     space = text[len(stripped) :]
     turn_end = chat.turn_end if branch.weigh == "set" else ""
@@ -163,8 +170,8 @@ def render_branch(chat: ChatFormat, prompt: Prompt, branch: Branch) -> tuple[str
 
 
 def escape_special_tokens(chat: ChatFormat, text: str) -> str:
-    """Break up whatever the tokenizer would read as one of its special tokens: a record must not
-    end its own turn.
+    """Break up text that the tokenizer would read as a special token, so that a record cannot end
+    its own turn.
     """
     for token in chat.tokenizer.special_tokens:
         if len(token) > 1 and token in text:
@@ -173,7 +180,7 @@ def escape_special_tokens(chat: ChatFormat, text: str) -> str:
 
 
 def render_prompt(chat: ChatFormat, prompt: Prompt) -> Rendering:
-    """The exact text of a prompt and the tails of its first branch, with their tokens."""
+    """The exact text of a prompt and the candidates of its first branch, with their tokens."""
     if not prompt.branches:
         text = render_generation_prompt(chat, prompt)
         return Rendering(text, (), chat.tokenizer.encode([text])[0], ())
@@ -189,12 +196,12 @@ def render_prompt(chat: ChatFormat, prompt: Prompt) -> Rendering:
 def tokenize_branches(
     chat: ChatFormat, pairs: Sequence[tuple[Prompt, Branch]]
 ) -> list[TokenizedBranch]:
-    """Tokenise prompts with their tails: whole, since a tokenizer may merge across any border that
-    text only looks to have.
+    """Tokenise prompts together with their candidates, since a tokenizer may merge tokens across
+    the border between the two texts.
 
-    Tokenising every tail behind every prompt would cost more than the model on short rows. It is
-    done once for all prompts that end alike behind a special token, because nothing merges across
-    one; others pay the full price.
+    Tokenising each candidate after each prompt would cost more than the model on short rows. It is
+    done once for all prompts with the same text after a special token, because tokens do not merge
+    across one. Other prompts are tokenised with each candidate.
     """
     rendered = [render_branch(chat, prompt, branch) for prompt, branch in pairs]
     tokens = chat.tokenizer.encode([prompt for prompt, _ in rendered])
@@ -207,7 +214,7 @@ def tokenize_branches(
         kind = (
             branch.prefix,
             candidates,
-        )  # prompts of one kind end alike, unless they bring thoughts or text of their own
+        )  # prompts of one kind end with the same text, unless they have thoughts or generated text
         if kind not in shared_suffixes:
             shared_suffixes[kind] = _find_shared_suffix(chat, prompt, prompt_tokens, candidates)
         shared_suffix = shared_suffixes[kind]
@@ -258,8 +265,8 @@ def tokenize_branches(
 
 
 def count_common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
-    """How many tokens all sequences begin with alike. Between the first and the last in order lie
-    all others.
+    """The number of tokens that all sequences share at the start. Only the first and the last in
+    sorted order are compared: the others sort between them.
     """
     first, last = min(sequences), max(sequences)
     return next(
@@ -299,9 +306,7 @@ def _find_shared_suffix(
 
 
 def _get_answer_space(chat: ChatFormat, prompt: Prompt) -> str:
-    """What stands before the first word of the model's own turn: a plain one ends with
-    "Answer:".
-    """
+    """The space before the first word of an answer: the plain format ends with "Answer:"."""
     return "" if chat.has_template or prompt.thoughts is not None else " "
 
 
@@ -319,7 +324,7 @@ def _render_turns(chat: ChatFormat, prompt: Prompt, ask: str, *, enable_thinking
 
 
 def _append_to_last_turn(messages: Sequence[Message], ask: str) -> tuple[Message, ...]:
-    """The messages with ``ask`` at the end of the last one."""
+    """The messages with ``ask`` appended to the last one."""
     return (
         (*messages[:-1], replace(messages[-1], content=messages[-1].content + ask))
         if ask

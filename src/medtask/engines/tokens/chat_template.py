@@ -1,10 +1,9 @@
-"""Chat templates of model files, rendered without their powers: no code, no endless loop, no
-endless text.
+"""Renders the chat templates of model files in a sandbox with limits on time and length.
 
-A template comes with a foreign file and is a program. Jinja's sandbox keeps it from Python; the
-budget keeps it from stalling: every turn of a loop and every character is paid for. What templates
-may call besides is what transformers gives them (its docs, "Writing a chat template"), so that a
-model is spoken to alike everywhere.
+A template is a program from an untrusted file. Jinja's sandbox keeps it from running Python code.
+The limits on loop iterations and characters keep it from running without end. Templates may call
+the same functions as in transformers (its documentation, "Writing a chat template"), so that a
+model gets the same prompt in every engine.
 """
 
 from __future__ import annotations
@@ -33,14 +32,19 @@ _iterations_left: ContextVar[list[int]] = ContextVar("turns_left")
 
 
 class ChatTemplateError(jinja2.TemplateRuntimeError):
-    """The template refused the chat, or takes more than it may."""
+    """The template rejected the chat or exceeded a limit."""
 
 
 def render_chat_template(source: str, variables: Mapping[str, Any]) -> str:
-    """The text that a chat template makes of its variables (``messages`` and the like).
+    """Render a chat template.
 
-    InputError for a template that is no Jinja; jinja2.TemplateError for one that refuses these
-    messages or does too much.
+    Args:
+        source: The Jinja source of the template.
+        variables: The variables of the template, such as ``messages``.
+
+    Raises:
+        InputError: The template is not valid Jinja.
+        jinja2.TemplateError: The template rejects these messages or exceeds a limit.
     """
     template = _compile_template(source)
     token = _iterations_left.set([MAX_LOOP_ITERATIONS])
@@ -93,8 +97,8 @@ class _ChatTemplateSandbox(ImmutableSandboxedEnvironment):
 
 
 class _ChatLoopLimiter(NodeTransformer):
-    """Puts what a loop runs over through a filter that counts its turns. Its name is not open to
-    templates.
+    """Wraps the iterable of each loop in a filter that counts iterations. Templates cannot use the
+    name of the filter.
     """
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
@@ -103,7 +107,7 @@ class _ChatLoopLimiter(NodeTransformer):
 
 
 def _limit_loop(items: Iterable[object]) -> Sequence[object]:
-    # A template may ask for the length of what it loops over (loop.last): a generator has none.
+    # A template may need the length of the iterable (loop.last), which a generator does not have.
     return list(_count_iterations(items))
 
 

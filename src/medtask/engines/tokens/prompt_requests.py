@@ -1,6 +1,4 @@
-"""Which prompts are read together: those that begin alike share a prefix, and of them as many as
-fit into one pass a pack.
-"""
+"""Groups prompts by their shared prefix and splits the groups into packs."""
 
 from __future__ import annotations
 
@@ -14,10 +12,13 @@ from medtask.records import Message, Prompt
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """A prompt with its questions, one per branch: what is never torn apart between packs.
+    """A prompt with its branches, which are always read in the same pack.
 
-    ``paths``: all that it makes the model read (without questions, the prompt itself); as a tree
-    they have ``tree_tokens``.
+    Attributes:
+        prompt: The prompt.
+        tokenized_branches: The tokenised branches of the prompt.
+        paths: All token sequences to read; without branches, the prompt itself.
+        tree_tokens: Number of tokens of ``paths`` as a tree.
     """
 
     prompt: Prompt
@@ -30,7 +31,7 @@ class PromptRequest:
 
     @property
     def max_sequence_tokens(self) -> int:
-        """Tokens of the longest question with its longest tail."""
+        """Tokens of the longest branch with its longest candidate."""
         return max(
             (
                 len(tokenized.prefix_tokens) + tokenized.max_candidate_tokens
@@ -41,7 +42,7 @@ class PromptRequest:
 
     @property
     def unshared_tokens(self) -> int:
-        """Tokens that would be read if each question were read for itself."""
+        """Tokens to read if each branch were read separately."""
         return sum(
             len(tokenized.prefix_tokens)
             + sum(len(candidate) - 1 for candidate in tokenized.candidates if candidate)
@@ -51,7 +52,7 @@ class PromptRequest:
 
 @dataclass(frozen=True, slots=True)
 class PrefixGroup:
-    """Units that begin with the same ``shared_tokens`` tokens."""
+    """Requests that share their first ``shared_tokens`` tokens."""
 
     shared_tokens: int
     requests: tuple[PromptRequest, ...]
@@ -62,7 +63,7 @@ def make_prompt_request(
     tokenized_branches: Sequence[TokenizedBranch],
     prompt_tokens: tuple[int, ...] = (),
 ) -> PromptRequest:
-    """``prompt_tokens``: the tokens of a prompt that has no questions."""
+    """Make a request; ``prompt_tokens`` are the tokens of a prompt without branches."""
     paths = tuple(path for tokenized in tokenized_branches for path in tokenized.paths) or (
         prompt_tokens,
     )
@@ -70,10 +71,10 @@ def make_prompt_request(
 
 
 def group_requests(requests: Sequence[PromptRequest]) -> list[PrefixGroup]:
-    """Units with the same finished turns, the largest group first.
+    """Group requests with the same completed turns, the largest group first.
 
-    A prefix of its own has to save more than it costs to read; where it does not (examples that few
-    rows have in common) units share what all such units begin with.
+    A separate prefix has to save more tokens than it costs to read. Requests for which it does not
+    (their examples occur in few rows) form one group with the prefix that all of them share.
     """
     if not requests:
         return []
@@ -96,10 +97,11 @@ def group_requests(requests: Sequence[PromptRequest]) -> list[PrefixGroup]:
 def split_into_packs(
     group: PrefixGroup, budget_tokens: int, max_sequences: int | None = None
 ) -> Iterator[list[PromptRequest]]:
-    """Longest rows first, so that memory runs out at the start or not at all; like lengths together
-    waste no padding.
+    """Split a group into packs, the longest rows first.
 
-    A pack has at most ``budget_tokens`` tokens of its own and ``max_sequences`` paths, or one unit.
+    An out-of-memory error then occurs at the start or not at all. Rows of similar length need
+    little padding. A pack has at most ``budget_tokens`` unshared tokens and ``max_sequences``
+    paths, or a single request.
     """
     pack: list[PromptRequest] = []
     tokens = paths = 0
@@ -121,8 +123,8 @@ def split_into_packs(
 
 
 def _count_shared_tokens(requests: Sequence[PromptRequest]) -> int:
-    """Length of the prefix that all units share; each question keeps at least the token after which
-    its answer begins.
+    """Length of the prefix that all requests share, without the token after which an answer begins:
+    each branch reads that token itself.
     """
     max_shared = min(
         min(

@@ -1,8 +1,8 @@
-"""How model families think: what opens and closes their thoughts, in one table.
+"""The thinking formats of model families: the texts that start and end their thoughts.
 
-Sources: the chat templates of the families' own repositories. MedGemma's vocabulary is that of
-every Gemma 3, so it is known by its name only; whoever keeps it under another name gets thoughts
-aloud, which it can do too.
+Sources: the chat templates in the families' own repositories. MedGemma has the same vocabulary as
+every Gemma 3 model, so it is detected by its name only. Under another name it gets the ALOUD
+format, which it supports too.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ThinkingFormat:
-    """``start_text`` begins the thoughts, each of ``stop_texts`` ends them, ``end_text`` stands
-    between them and the answer.
+    """The thinking format of a model family.
 
-    ``is_native``: the family was trained to think so. ``template_marker``: text in the chat
-    template, and ``marker_tokens``: tokens of the vocabulary, of which any one tells the family;
-    ``model_name_part``: or a part of the model's name, where tokens do not.
+    Attributes:
+        family: Name of the family.
+        start_text: Text that starts the thoughts.
+        end_text: Text between the thoughts and the answer.
+        stop_texts: Texts of which each ends the thoughts.
+        template_marker: Text in the chat template that identifies the family.
+        marker_tokens: Tokens of the vocabulary of which any one identifies the family.
+        model_name_part: Part of the model's name that identifies a family without marker tokens.
+        is_native: True if the family was trained to think in this format.
     """
 
     family: str
@@ -93,8 +98,8 @@ PROMPTED_THINKING = ThinkingFormat(
 
 
 def detect_thinking_format(name: str, template: str, vocabulary: Container[str]) -> ThinkingFormat:
-    """The family of a model by its name, chat template and vocabulary; ALOUD where it has no
-    markers of its own.
+    """Detect the family of a model by its name, chat template and vocabulary. Returns ALOUD if no
+    marker is found.
     """
     for thinking_format in THINKING_FORMATS:
         has_markers = any(token in vocabulary for token in thinking_format.marker_tokens) or bool(

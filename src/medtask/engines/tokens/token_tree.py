@@ -1,8 +1,8 @@
-"""The token sequences of one prompt as a tree, so that common beginnings are read once.
+"""Token tree of one prompt: common prefixes of its token sequences are read once.
 
-The branches of a prompt share the record's text and differ in what follows it: a prefix, options,
-candidates that are scored as text. The tree is one segment of a pass in which every token sees its
-own ancestors only.
+The branches of a prompt share the record's text and differ in the text that follows it: a prefix,
+options, candidates that are scored as text. The tree is one segment of a forward pass in which each
+token attends to its ancestors only.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from medtask.engines.tokens.chat import count_common_prefix
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
-    """Tokens behind the shared prefix, in preorder: each token's place comes after those of its
-    ancestors.
+    """Tokens after the shared prefix, in preorder: a token comes after all its ancestors.
 
-    ``parents``: for each token the place of the one that it continues, -1 for the prefix.
-    ``chunk_starts``: the places at which pieces begin that are read in one pass each, in this
-    order. ``path_ends``: the place of each path's last token.
+    Attributes:
+        tokens: The token ids.
+        parents: For each token the index of its parent, -1 if it follows the prefix.
+        chunk_starts: The indices at which chunks begin. Each chunk is read in one forward pass, in
+            this order.
+        path_ends: The index of the last token of each path.
     """
 
     tokens: list[int]
@@ -30,7 +32,7 @@ class TokenTree:
     path_ends: list[int]
 
     def get_path(self, place: int) -> list[int]:
-        """The places from the prefix to ``place``."""
+        """The indices of the tokens from the prefix to ``place``."""
         path = []
         while place >= 0:
             path.append(place)
@@ -41,10 +43,10 @@ class TokenTree:
 def build_token_tree(
     paths: Sequence[tuple[int, ...]], prefix_length: int, max_chunk_tokens: int
 ) -> TokenTree:
-    """The tree of all ``paths`` without their first ``prefix_length`` tokens, which all share.
+    """Build the tree of all ``paths`` without their ``prefix_length`` common first tokens.
 
-    It is cut into pieces of at most ``max_chunk_tokens`` tokens, or one path: a piece hangs from a
-    single token of earlier ones.
+    It is cut into chunks of at most ``max_chunk_tokens`` tokens, or a single path. Each chunk is
+    attached to a single token of an earlier chunk.
     """
     tree = TokenTree([], [], [0], [-1] * len(paths))
     chain: list[int] = []
@@ -70,7 +72,7 @@ def build_token_tree(
 
 
 def count_tree_tokens(paths: Sequence[tuple[int, ...]]) -> int:
-    """Tokens of the tree of ``paths``."""
+    """The number of tokens of the tree of ``paths``."""
     return sum(len(paths[index]) - shared for index, shared in _sort_paths(paths))
 
 
@@ -83,10 +85,10 @@ def compute_depths(parents: Sequence[int]) -> list[int]:
 
 
 def compute_subtree_ends(parents: Sequence[int]) -> list[int]:
-    """The index behind the last descendant of each token of a tree.
+    """The index after the last descendant of each token of a tree.
 
-    In preorder a token's descendants come right behind it, so the tokens that may see a token are
-    those from it up to this index.
+    In preorder the descendants of a token follow it directly, so the tokens that attend to a token
+    are those from its index up to this one.
     """
     ends = list(range(1, len(parents) + 1))
     for index in range(len(parents) - 1, 0, -1):
@@ -96,8 +98,8 @@ def compute_subtree_ends(parents: Sequence[int]) -> list[int]:
 
 
 def _sort_paths(paths: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
-    """Paths in order, which is the tree's preorder, by index: each with the number of tokens that
-    it shares with the one before.
+    """Path indices in sorted order, which is the preorder of the tree, each with the number of
+    tokens that the path shares with the previous one.
     """
     order = sorted(range(len(paths)), key=lambda index: paths[index])
     yield from ((index, 0) for index in order[:1])

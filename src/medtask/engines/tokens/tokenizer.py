@@ -1,4 +1,4 @@
-"""What medtask needs of a tokenizer, whoever made it, and transformers' tokenizers in that form."""
+"""The tokenizer protocol and its implementation for transformers' tokenizers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back. ``chat_template``: the model's chat template, "" where it has none.
+    """Converts text to tokens and back.
 
-    ``special_tokens``: texts of the special tokens, the longest first. ``bos_text``: text of the
-    token that the model wants before everything else, "" where it wants none. ``eos_token``,
-    ``eos_token_id``: the token that ends a text. ``vocabulary_size``: of the vocabulary.
+    Attributes:
+        name: Name of the tokenizer.
+        chat_template: The model's chat template, "" if it has none.
+        special_tokens: Texts of the special tokens, the longest first.
+        special_token_ids: Ids of the special tokens.
+        bos_text: Text of the token that the model expects at the start, "" if there is none.
+        eos_token: Text of the token that ends a text.
+        eos_token_id: Id of the token that ends a text.
+        vocabulary_size: Number of tokens of the vocabulary.
     """
 
     name: str
@@ -28,18 +34,18 @@ class Tokenizer(Protocol):
 
     @property
     def vocabulary(self) -> Container[str]:
-        """The tokens as the vocabulary spells them."""
+        """The tokens as they are spelled in the vocabulary."""
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Tokens of whole texts. Special tokens that a text spells out are read as such; none is
-        added.
+        """Tokenise whole texts. Special tokens spelled out in a text are read as such; no special
+        token is added.
         """
 
     def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
-        """The text of tokens; of special ones only where they are wanted."""
+        """Decode tokens; special tokens are dropped unless ``keep_special_tokens``."""
 
     def convert_id_to_token(self, token: int) -> str:
-        """A single token as the vocabulary spells it."""
+        """The token as it is spelled in the vocabulary."""
 
     def apply_chat_template(
         self,
@@ -48,13 +54,13 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> str:
-        """The chat template's text for turns (role, content); ``add_generation_prompt``: up to
+        """Render the chat template for turns (role, content); with ``add_generation_prompt`` up to
         where the model's turn begins.
         """
 
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
-        """The same tokenizer for llguidance (an LLTokenizer) over so many token ids, of which
-        ``eos_token_ids`` may close a text.
+        """The tokenizer as an llguidance LLTokenizer with ``vocabulary_size`` token ids, of which
+        ``eos_token_ids`` end a text.
         """
 
 
@@ -119,8 +125,8 @@ class HfTokenizer:
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> str:
-        # Families that can think take one of these switches (Qwen 3 the first, Granite the second);
-        # other templates ignore them.
+        # Models that support thinking read one of these switches (Qwen 3 the first, Granite the
+        # second); other templates ignore them.
         text: str = self.tokenizer.apply_chat_template(
             [dict(turn) for turn in turns],
             tokenize=False,

@@ -1,8 +1,8 @@
-"""The label trie, and which of its branchings still have to be read.
+"""The label trie and the choice of its nodes that must be read.
 
-The probability of a label is the probability that constrained decoding ends in it: at every
-branching of the trie of all labels' tokens, the model's next-token probabilities are renormalised
-over the tokens that some label allows.
+The probability of a label is the probability that constrained decoding ends in it. At each node of
+the trie of all labels' tokens, the model's next-token probabilities are renormalised over the
+tokens that some label allows.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ from medtask.errors import InputError
 
 FloatArray = NDArray[np.float64]
 
-# A branching is read while reading it can still move a reported probability by more than this. Half
-# of the 1e-4 that is promised: the other half is left to rounding.
+# A node is read while this can still change a reported probability by more than this value. It is
+# half of the guaranteed 1e-4: the other half is left for rounding.
 TOLERANCE = 5e-5
 
 
 @dataclass(frozen=True, slots=True)
 class TrieNode:
-    """A branching. ``edge_tokens``: tokens from the parent's branching to this one;
-    ``tokens[i]`` leads to ``children[i]``: a further branching, or the index of the one label
-    that is left. ``candidate_indices``: all labels below, by index.
+    """A node at which labels branch.
+
+    Attributes:
+        edge_tokens: Tokens from the parent node to this one.
+        tokens: The tokens that the labels allow here.
+        children: ``tokens[i]`` leads to ``children[i]``: a further node, or the index of the only
+            label left.
+        candidate_indices: Indices of all labels below the node.
     """
 
     edge_tokens: tuple[int, ...]
@@ -37,11 +42,15 @@ class TrieNode:
 
 
 def build_trie(candidates: Sequence[Sequence[int]], prefix_length: int = 0) -> TrieNode:
-    """The trie of tokenised candidates. Its root's ``edge_tokens`` are what all of them share.
+    """Build the trie of tokenised candidates. The ``edge_tokens`` of its root are shared by all.
 
-    ``prefix_length``: tokens at the start of every candidate that still belong to the prompt. A
-    single candidate is a root with one child. Raises InputError where two candidates have the same
-    tokens or one begins with another: they could not be told apart.
+    Args:
+        candidates: The tokens of each candidate. A single candidate gives a root with one child.
+        prefix_length: Number of tokens at the start of each candidate that belong to the prompt.
+
+    Raises:
+        InputError: Two candidates have the same tokens or one is a prefix of another, so that they
+            cannot be distinguished.
     """
     root = _build_node(candidates, tuple(range(len(candidates))), 0)
     if isinstance(root, TrieNode):
@@ -92,8 +101,8 @@ def _build_node(
 
 @dataclass(frozen=True, slots=True)
 class NodeVisit:
-    """A branching reached by ``rows`` (indices into the pack), each with the log-probability of
-    having come here.
+    """A node reached by ``rows`` (indices into the pack), each with the log-probability of the path
+    to the node.
     """
 
     node: TrieNode
@@ -103,8 +112,8 @@ class NodeVisit:
 
 @dataclass(slots=True)
 class TrieScores:
-    """Log-probabilities of all labels for the rows of one pack [rows, labels], and the bound on
-    what was not read [rows].
+    """Log-probabilities of all labels for the rows of one pack [rows, labels], and the bound on the
+    error due to unread nodes [rows].
     """
 
     logprobs: FloatArray
@@ -130,8 +139,8 @@ def expand_node(
             scores.logprobs[visit.rows, child] = mass
             continue
         count = len(child.candidate_indices)
-        # Unread, each label below is reported with an equal share; the true one may have all of it,
-        # or nothing.
+        # The labels below an unread node are reported with equal shares; the true share of a label
+        # is between zero and all of the node's mass.
         error = np.exp(mass) * (count - 1) / count
         unread = ~(error > TOLERANCE)  # NaN is not read either: the row fails in any case
         rows = visit.rows[unread]
@@ -149,16 +158,16 @@ def compute_candidate_logprobs(
     """The log-probability of each candidate from those of all its tokens.
 
     Every token that a node allows is a token of some candidate that passes the node, so one number
-    per token of the candidates is enough to renormalise at every node.
+    per token of the candidates is enough to renormalise at each node.
 
     Args:
         root: The trie of the candidates.
         logprobs: ``logprobs[i][j]`` is the log-probability, over the whole vocabulary, of token j
-            of candidate i behind all tokens before it. Tokens behind a candidate's last node may
-            be missing.
+            of candidate i after all tokens before it. Tokens after a candidate's last node may be
+            missing.
 
     Returns:
-        One number per candidate; NaN below a node whose tokens are all impossible.
+        One number per candidate; NaN below a node at which all tokens are impossible.
     """
     candidate_logprobs = [-math.inf] * len(root.candidate_indices)
     waiting: list[tuple[TrieNode, int, float]] = [(root, len(root.edge_tokens), 0.0)]
@@ -182,7 +191,7 @@ def compute_candidate_logprobs(
 def logsumexp(values: NDArray[np.floating]) -> float:
     """The logarithm of the sum of exponentials, summed in float64; NaN without a finite maximum.
 
-    The exponentials of a whole vocabulary stay in the format of the values.
+    The exponentials of a whole vocabulary keep the dtype of the values.
     """
     peak = values.max()
     if not np.isfinite(peak):
@@ -191,8 +200,8 @@ def logsumexp(values: NDArray[np.floating]) -> float:
 
 
 def compute_mean_label_tokens(root: TrieNode) -> float:
-    """Tokens read, on average over the labels, to tell a label from all others (the label's own
-    branch token not counted).
+    """The mean over the labels of the number of tokens read to distinguish a label from all others,
+    without the label's own branch token.
     """
 
     def walk(node: TrieNode, depth: int) -> int:

@@ -1,8 +1,7 @@
-"""The walk down the label tries: scores of tokenised branches from any model that reads tokens.
+"""Scores tokenised branches by walking down their label tries, with any engine's logits.
 
 The tries are read level by level, for all branches together, and only where a node can still change
-a reported probability (see trie.expand_node). An engine supplies the numbers, as logits or as
-log-probabilities.
+a reported probability (see trie.expand_node). An engine provides logits or log-probabilities.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TokenIds = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class LogprobQuery:
-    """A sequence of tokens to read, and the numbers that are needed behind its tokens.
+    """A token sequence to read, and the log-probabilities that are needed at its positions.
 
     Attributes:
         row: Index of the branch that the query belongs to.
@@ -39,8 +38,8 @@ class LogprobQuery:
         parent_length: Length of an earlier query of the same row that this one continues, 0 for the
             first one.
         targets: By position in ``tokens``, the tokens whose log-probabilities over the whole
-            vocabulary are needed there.
-        choices: The tokens of a trie node behind the last position. They are compared with each
+            vocabulary are needed after it.
+        choices: The tokens of a trie node after the last position. They are compared with each
             other only, so any constant may be added to their log-probabilities.
     """
 
@@ -52,14 +51,14 @@ class LogprobQuery:
 
     @property
     def all_targets(self) -> Mapping[int, TokenIds]:
-        """``targets`` with the choices among them, each token once."""
+        """``targets`` including the choices, each token once."""
         last = len(self.tokens) - 1
         merged = tuple(dict.fromkeys((*self.targets.get(last, ()), *self.choices)))
         return {**self.targets, last: merged} if merged else self.targets
 
     @property
     def logits_to_keep(self) -> int:
-        """The number of last tokens of which the logits are needed."""
+        """The number of last tokens whose logits are needed."""
         return max([1, *(len(self.tokens) - position for position in self.targets)])
 
 
@@ -95,7 +94,7 @@ def score_branches(
 def score_branches_from_logprobs(
     branches: Sequence[TokenizedBranch], compute_logprobs: LogprobsFunction
 ) -> list[BranchScores]:
-    """As score_branches, from log-probabilities."""
+    """Score branches as score_branches does, from log-probabilities instead of logits."""
     queries = [query for row, branch in enumerate(branches) for query in _start(row, branch)]
     answers: list[list[QueryLogprobs]] = [[] for _ in branches]
     for query, answer in zip(queries, compute_logprobs(queries), strict=True):
@@ -116,7 +115,7 @@ def score_branches_from_logprobs(
 
 
 def _start(row: int, branch: TokenizedBranch) -> Iterator[LogprobQuery]:
-    """The queries that need nothing but the branch: its prefix, or each candidate of a text."""
+    """The first queries of a branch: its prefix, or each candidate of a branch scored as text."""
     if branch.trie is not None:
         targets = {branch.answer_position: branch.first_tokens}
         yield LogprobQuery(row, branch.prefix_tokens, 0, targets, branch.trie.tokens)
@@ -129,8 +128,8 @@ def _start(row: int, branch: TokenizedBranch) -> Iterator[LogprobQuery]:
 
 
 def _iterate_steps(path: TokenIds, candidate: TokenIds) -> Iterator[tuple[int, TokenIds]]:
-    """Each token of a candidate with the position behind which it comes; ``path``: all that is
-    read, which is everything but the candidate's last token.
+    """Each token of a candidate with the position that it follows; ``path`` are the tokens that are
+    read, which excludes the candidate's last token.
     """
     start = len(path) - len(candidate)
     return ((start + index, (token,)) for index, token in enumerate(candidate))
@@ -140,9 +139,9 @@ def _iterate_steps(path: TokenIds, candidate: TokenIds) -> Iterator[tuple[int, T
 class _ReachedNode:
     """A node that rows of one trie have reached.
 
-    ``rows``, ``scores``: the branches with this trie, and their scores in the same order; ``visit``
-    counts in this order too. ``paths``, ``choices``: of each row of the visit, the tokens up to the
-    node and the log-probabilities of the node's tokens.
+    ``rows`` are the branches with this trie; ``scores`` and ``visit`` index them in the same order.
+    ``paths`` and ``choices`` hold, for each row of the visit, the tokens up to the node and the
+    log-probabilities of the node's tokens.
     """
 
     rows: Sequence[int]
@@ -157,8 +156,8 @@ def _walk_tries(
     answers: Sequence[Sequence[QueryLogprobs]],
     compute_logprobs: LogprobsFunction,
 ) -> Iterable[tuple[Sequence[int], TrieScores]]:
-    """The scores of every trie, with the rows that they belong to."""
-    # All prompts with the same branch have one trie, unless the tokenizer merged the end of some
+    """The scores of each trie, with the rows that they belong to."""
+    # All prompts with the same branch have the same trie, unless the tokenizer merged the end of a
     # prompt with the labels.
     rows_of_tries: dict[int, list[int]] = {}
     for row, branch in enumerate(branches):
@@ -186,7 +185,7 @@ def _walk_tries(
 def _read_next_level(
     level: Sequence[_ReachedNode], compute_logprobs: LogprobsFunction
 ) -> list[_ReachedNode]:
-    """Score the nodes of a level, and read the nodes below them that still matter."""
+    """Score the nodes of a level, and read the nodes below them that can still change a result."""
     unread = [
         (reached, visit)
         for reached in level
@@ -195,7 +194,7 @@ def _read_next_level(
     if not unread:
         return []
     queries = [query for reached, visit in unread for query in _continue_paths(reached, visit)]
-    # By row, as the first queries were: what is read for a row stays together.
+    # Sorted by row like the first queries: the queries of a row stay together.
     order = sorted(range(len(queries)), key=lambda index: queries[index].row)
     found = compute_logprobs([queries[index] for index in order])
     answers = dict(zip(order, found, strict=True))
@@ -226,7 +225,7 @@ def _continue_paths(reached: _ReachedNode, visit: NodeVisit) -> Iterator[Logprob
 
 
 def _renormalise(choices: Sequence[Sequence[float]]) -> FloatArray:
-    """Log-probabilities [rows, tokens] among the tokens of a node alone; NaN where none is
+    """Log-probabilities [rows, tokens] renormalised over the tokens of a node; NaN if none is
     possible.
     """
     logprobs = np.array(choices, dtype=np.float64)
@@ -254,7 +253,7 @@ def _compute_off_set(branch: TokenizedBranch, answer: QueryLogprobs) -> float:
 def _sum_candidate_logprobs(
     branch: TokenizedBranch, answers: Sequence[QueryLogprobs]
 ) -> tuple[float, ...]:
-    """The log-likelihood of each candidate of a branch that is weighed as text."""
+    """The log-likelihood of each candidate of a branch that is scored as text."""
     return tuple(
         math.fsum(
             answer.targets[position][token]

@@ -1,4 +1,4 @@
-"""The weights of a language model that are trained, an adapter or all of them, and their files."""
+"""Trained weights of a language model, an adapter or all of them, and their files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def choose_lora_alpha(recipe: Recipe) -> float:
     rank for LoRA (divided by the rank).
 
     AdamW's steps have a fixed size, so the update of an rsLoRA adapter grows with alpha times the
-    root of the rank: with alpha equal to the rank, small ranks would hardly learn and large ones
-    diverge.
+    root of the rank: with alpha equal to the rank, small ranks would train too slowly and large
+    ones diverge.
     """
     if recipe.alpha is not None:
         return recipe.alpha
@@ -28,10 +28,11 @@ def choose_lora_alpha(recipe: Recipe) -> float:
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
-    """A PeftModel with adapters on all linear layers but the head; the rest is frozen.
+    """Return a PeftModel with adapters on all linear layers but the head; the rest is frozen.
 
     LoRA: Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732); DoRA:
-    Liu et al. 2024 (arXiv 2402.09353); QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). By PEFT.
+    Liu et al. 2024 (arXiv 2402.09353); QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). All
+    implemented by PEFT.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -45,7 +46,7 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # libraries warn each other
+        warnings.simplefilter("ignore", FutureWarning)  # deprecations between libraries
         if recipe.spec.quantize:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         return get_peft_model(model, config)
@@ -53,7 +54,7 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """An adapter's matrices in checkpoints, in float32."""
+    """Saves and loads an adapter's matrices in checkpoints, in float32."""
 
     model: Any
 
@@ -61,7 +62,7 @@ class AdapterWeights:
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
-        # Not "auto": PEFT would ask the Hub whether embeddings were trained too.
+        # Not "auto": PEFT would query the Hub to find out whether embeddings were trained too.
         found = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         state = {name: weight.detach().contiguous().cpu() for name, weight in found.items()}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -75,7 +76,7 @@ class AdapterWeights:
 
 @dataclass(frozen=True, slots=True)
 class FullWeights:
-    """All weights of a model in checkpoints, as save_pretrained writes them."""
+    """Saves and loads all weights of a model in checkpoints, in save_pretrained's format."""
 
     model: Any
 
@@ -102,8 +103,8 @@ class FullWeights:
 def write_adapter(model: Any, base: str, best_folder: Path, draft_folder: Path) -> None:
     """Write a PEFT folder of the best state.
 
-    PEFT would name the base by its local path, for the built-in model that of its unpacked copy;
-    the folder has to hold the user's reference.
+    PEFT would store the base's local path, which for the built-in model is that of its dequantised
+    copy; the folder must contain the user's reference.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.inference_mode = base, True

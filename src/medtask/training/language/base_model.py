@@ -1,4 +1,4 @@
-"""The base of a language model training: whether it can be trained, and loading it."""
+"""Checks and loads the base model of a language model training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_language_base(recipe: Recipe) -> None:
-    """Raise UsageError for a base whose reference shows that it cannot be trained."""
+    """Raise UsageError if the base's reference shows that it cannot be trained."""
     if len(recipe.bases) != 1:
         raise UsageError(
             f"--method {recipe.method} takes one base, and {len(recipe.bases)} are named",
@@ -36,7 +36,8 @@ def check_language_base(recipe: Recipe) -> None:
             fix=fix,
         )
     is_language_model = spec.traits.family in ("language", "none")
-    # Without transformers llamacpp reads the built-in model: the loader reports what is missing.
+    # Without transformers the built-in model has the llamacpp engine: the loader reports the
+    # missing package.
     if is_language_model and not spec.traits.trainable and name != BUILT_IN_MODEL:
         fix = "name a model on this machine: org/name, a folder, or smollm2-135m"
         raise UsageError(
@@ -59,7 +60,7 @@ def check_language_base(recipe: Recipe) -> None:
 
 
 def load_language_base(recipe: Recipe) -> HfEngine:
-    """Load the base in the hf engine, which training shares with scoring."""
+    """Load the base with the hf engine, which training and scoring share."""
     from medtask.engines.registry import load_model
 
     options = LoadOptions(
@@ -72,7 +73,7 @@ def load_language_base(recipe: Recipe) -> HfEngine:
 
 
 def _choose_device(recipe: Recipe) -> str:
-    """Of several processes, each takes the GPU of its rank."""
+    """The device of this process; with several processes, the GPU of its rank."""
     index = os.environ.get("LOCAL_RANK")
     several = (
         index is not None
@@ -83,6 +84,6 @@ def _choose_device(recipe: Recipe) -> str:
 
 
 def resolve_base_reference(reference: str) -> str:
-    """A base's reference as a model folder stores it: folders by their absolute paths."""
+    """A base's reference as stored in a model folder: folders as absolute paths."""
     path = Path(reference).expanduser()
     return str(path.resolve()) if path.is_dir() else reference

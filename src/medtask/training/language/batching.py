@@ -1,4 +1,4 @@
-"""The rows of every step: the same for the same seed, on any machine and after any interruption."""
+"""Order of training batches, reproducible by seed on any machine and after interruptions."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 
 from medtask.training.language.tokenized_example import TokenizedExample
 
-# Rows are sorted by length within buckets of this many batches: similar lengths waste no padding,
-# and buckets are large enough to stay mixed.
+# Rows are sorted by length within buckets of this many batches: similar lengths need little
+# padding, and buckets are large enough to stay shuffled.
 BATCHES_PER_BUCKET = 8
 
 
 def order_batches(
     tasks: Sequence[int], lengths: Sequence[int], batch: int, steps: int, seed: int
 ) -> list[list[int]]:
-    """The rows (indices) of each of ``steps`` steps: every row once per epoch, batches in random
+    """The rows (indices) of each of ``steps`` steps: each row once per epoch, batches in random
     order.
 
     Args:
-        tasks: The task of each row. A batch holds rows of one task, which share a prefix.
-        lengths: The tokens of each row. Batches hold rows of similar length.
+        tasks: The task of each row. A batch has rows of one task, which share a prefix.
+        lengths: Number of tokens of each row. Batches have rows of similar length.
         batch: Rows per step.
-        steps: The number of steps.
-        seed: Decides the order.
+        steps: Number of steps.
+        seed: Seed of the order.
     """
     batches: list[list[int]] = []
     epoch = 0
@@ -62,9 +62,8 @@ def count_batches(tasks: Sequence[int], batch: int) -> int:
 def split_into_packs(
     examples: Sequence[TokenizedExample], max_tokens: int
 ) -> Iterator[list[TokenizedExample]]:
-    """The examples of a step in packs of at most ``max_tokens`` tokens, or of one example.
-
-    The longest come first.
+    """Split the examples of a step into packs of at most ``max_tokens`` tokens, or of one example,
+    the longest first.
     """
     pack: list[TokenizedExample] = []
     tokens = 0

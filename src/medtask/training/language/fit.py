@@ -1,4 +1,4 @@
-"""Training a language model on one task or several: an adapter, or all of its weights."""
+"""Trains a language model on one or several tasks: an adapter, or all of its weights."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
     from medtask.training.language.memory_plan import MemoryPlan
     from medtask.training.language.tokenized_example import TokenizedExample
 
-# Rows of all tasks together that a validation during training reads. The finished model is
-# measured on all validation rows.
+# Maximum number of rows, of all tasks together, in a validation during training. The final model is
+# evaluated on all validation rows.
 MAX_VALIDATION_ROWS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedTrainingData:
-    """Training data as a model's tokens.
+    """Training data as tokens.
 
     Attributes:
         train: The training rows of all tasks.
         task_indices: The task of each row of ``train``.
         validation: The validation rows of each task.
-        validation_tokenized: The same as tokens.
-        dropped_rows: How many rows were too long.
+        validation_tokenized: The validation rows of each task as tokens.
+        dropped_rows: Number of rows that were too long.
     """
 
     train: tuple[TokenizedExample, ...]
@@ -70,7 +70,7 @@ class TokenizedTrainingData:
 
 @dataclass(frozen=True, slots=True)
 class _LanguageTraining:
-    """A loaded base, its data and settings. ``model`` is the base, or PEFT's wrapper around it."""
+    """A loaded base with its data and settings; ``model`` is the base or PEFT's wrapper of it."""
 
     training_data: Sequence[TrainingData]
     recipe: Recipe
@@ -84,11 +84,16 @@ class _LanguageTraining:
 def fit_language(
     training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
 ) -> MethodResult:
-    """Train a causal language model on one task or several, and save the best state in the draft.
+    """Train a causal language model on one or several tasks, and save the best state in the draft.
 
-    See loss.py for the losses and packing.py for how rows are read. Raises UsageError for a base
-    that cannot be trained, ModelTooLarge, InputError where no row fits, EngineError and
-    StorageError.
+    See loss.py for the losses and packing.py for the packing of rows.
+
+    Raises:
+        UsageError: The base cannot be trained.
+        ModelTooLarge: The training does not fit into memory.
+        InputError: All rows are too long.
+        EngineError: The model cannot be loaded or its training fails.
+        StorageError: A file cannot be written.
     """
     from medtask.training.checkpoints import require_best_folder
     from medtask.training.trainer import run_trainer
@@ -133,7 +138,7 @@ def _load_training(
     model = add_adapter(engine.model, recipe) if adapter else engine.model.requires_grad_(True)
     if memory_plan.checkpointing:
         with warnings.catch_warnings():
-            # Later versions of transformers give it another name, which earlier ones lack.
+            # Later versions of transformers rename it, but earlier ones lack the new name.
             warnings.simplefilter("ignore", FutureWarning)
             engine.model.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
@@ -305,7 +310,7 @@ def _describe_model(training_data: Sequence[TrainingData], recipe: Recipe) -> Mo
         task.kind,
         (),
         base=resolve_base_reference(recipe.base),
-        # A fingerprint stands for one task.
+        # A fingerprint identifies a single task.
         task_fingerprint=task.fingerprint if len(training_data) == 1 else "",
         phi=phi,
     )

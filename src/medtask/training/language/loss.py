@@ -1,9 +1,9 @@
-"""The losses of training: of the choice among the allowed answers, and of the answer's tokens.
+"""Training losses: of the choice among the allowed answers, and of the answer's tokens.
 
 Both are in nats. The *choice loss* is minus the log-probability of gold among the allowed answers,
-the number that scoring reports: at every branching of the label trie, the model's probabilities are
-renormalised over the allowed tokens. The *answer loss* is minus the mean log-probability of the
-answer's tokens over the whole vocabulary. Tokens of the prompt have no loss.
+as reported by scoring: at each node of the label trie, the model's probabilities are renormalised
+over the allowed tokens. The *answer loss* is minus the mean log-probability of the answer's tokens
+over the whole vocabulary. Tokens of the prompt have no loss.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from medtask.engines.hf.lm_head import MAX_LOGIT_ELEMENTS, LmHead
 from medtask.training.language.packing import PackedExamples
 
-# The weight of the answer loss beside the choice loss. Without it the model would forget to
-# generate an answer, which servers without exact scoring rely on.
+# Weight of the answer loss relative to the choice loss. Without it the model would lose the ability
+# to generate an answer, which servers without exact scoring need.
 ANSWER_LOSS_WEIGHT = 0.2
 
 
@@ -30,7 +30,7 @@ class PackLosses:
 
     Attributes:
         total: The loss that is minimised, with gradients.
-        choice_loss: None for kinds that are generated.
+        choice_loss: The sum of the choice losses; None for kinds that are generated.
     """
 
     total: Tensor
@@ -40,12 +40,12 @@ class PackLosses:
 
     @property
     def reported_loss(self) -> float:
-        """The loss that validations measure: of the choice, or of the answer without a choice."""
+        """The loss that validations report: of the choice, or of the answer without a choice."""
         return self.answer_loss if self.choice_loss is None else self.choice_loss
 
 
 def compute_losses(head: LmHead, hidden: Tensor, packed: PackedExamples) -> PackLosses:
-    """The losses of a pack from its last hidden states [tokens, hidden size]."""
+    """Compute the losses of a pack from its last hidden states [tokens, hidden size]."""
     answer = _compute_answer_loss(head, hidden, packed)
     choice = _compute_choice_loss(head, hidden, packed)
     total = answer.sum() if choice is None else choice.sum() + ANSWER_LOSS_WEIGHT * answer.sum()
@@ -58,7 +58,7 @@ def compute_losses(head: LmHead, hidden: Tensor, packed: PackedExamples) -> Pack
 
 
 def _compute_answer_loss(head: LmHead, hidden: Tensor, packed: PackedExamples) -> Tensor:
-    """Mean loss of the tokens of gold's paths [examples]."""
+    """Mean loss of the tokens on gold's paths [examples]."""
     indices: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
@@ -157,7 +157,7 @@ def _score_path(
 def _log_softmax_at(head: LmHead, states: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of each target over the whole vocabulary, in float32 [rows].
 
-    Many rows are read in chunks whose logits are recomputed in the backward pass: over a large
+    Many rows are computed in chunks whose logits are recomputed in the backward pass: with a large
     vocabulary, logits are the largest tensors.
     """
 

@@ -1,4 +1,4 @@
-"""A language model as Trainer trains it: a module that maps tokenized examples to their losses."""
+"""A language model as a Trainer module: it maps tokenized examples to their losses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LanguageLossModel(torch.nn.Module):
 
     Args:
         model: A causal language model of transformers, or PEFT's wrapper around one.
-        base: The model itself.
+        base: The causal language model itself.
         packed: Whether examples are read as one sequence by medtask's attention; otherwise they
             are padded and read by the model's own attention.
         share_prefix: Whether packed examples share one pass over their common prefix.
@@ -89,7 +89,7 @@ class LanguageTrainer(MedtaskTrainer):
 
 
 class BatchDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """The rows of every step, in order: Trainer takes one item per step."""
+    """The rows of each step, in order: Trainer takes one item per step."""
 
     def __init__(self, batches: Sequence[Sequence[int]]) -> None:
         self.batches = batches

@@ -1,4 +1,4 @@
-"""The memory that a training needs, and the pack size and checkpointing that make it fit."""
+"""Plans the memory of a training: pack size and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from medtask.display import format_bytes
 from medtask.errors import ModelTooLarge
 from medtask.training.recipe import Recipe
 
-# Larger packs take more memory and are no faster.
+# Larger packs use more memory and are not faster.
 PACK_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
-WORKING_BYTES = 900_000_000  # Python, torch and the logits of one piece
-# For what allocators keep: trainings of the built-in model took up to 1.4 times the sum.
+WORKING_BYTES = 900_000_000  # Python, torch and the logits of one chunk
+# For memory kept by allocators: trainings of the built-in model used up to 1.4 times the sum.
 _MARGIN = 1.5
-# Bytes per trained weight besides itself: its gradient and AdamW's two moments, in float32.
+# Bytes per trained weight in addition to the weight: gradient and AdamW's two moments, in float32.
 _OPTIMIZER_BYTES = 12.0
 _WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.65}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDimensions:
-    """The sizes of a model that decide the memory per token.
+    """The dimensions of a model that determine the memory per token.
 
     ``weights`` is the number of weights, ``ffn_size`` the width of the feed-forward layer.
     """
@@ -35,12 +35,15 @@ class ModelDimensions:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How a training fits into memory.
+    """Settings with which a training fits into memory.
 
     Attributes:
         pack_tokens: Tokens per forward and backward pass.
         checkpointing: Whether activations are recomputed in the backward pass.
-        notes: What was chosen for the user.
+        trained_weights: Approximate number of weights that are trained.
+        needed_bytes: Estimated memory of the training.
+        allowed_bytes: Memory that the training may use.
+        notes: Choices made for the user.
     """
 
     pack_tokens: int
@@ -51,7 +54,7 @@ class MemoryPlan:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """The plan in a line."""
+        """The plan in one line."""
         again = ", activations recomputed" if self.checkpointing else ""
         return (
             f"memory {format_bytes(self.needed_bytes)} of {format_bytes(self.allowed_bytes)}: "
@@ -61,7 +64,7 @@ class MemoryPlan:
 
 
 def read_model_dimensions(config: Any, weights: int) -> ModelDimensions:
-    """From a model's configuration and the number of its weights."""
+    """Read the dimensions from a model's configuration and the number of its weights."""
     text = config.get_text_config()
     hidden = int(text.hidden_size)
     ffn = int(getattr(text, "intermediate_size", None) or 4 * hidden)
@@ -71,7 +74,9 @@ def read_model_dimensions(config: Any, weights: int) -> ModelDimensions:
 
 
 def count_trained_weights(dimensions: ModelDimensions, recipe: Recipe) -> int:
-    """Roughly how many weights are trained: two matrices beside each of a layer's seven."""
+    """Approximate number of trained weights: an adapter has two matrices for each of the seven of a
+    layer.
+    """
     if not recipe.spec.adapter:
         return dimensions.weights
     ends = 4 * 2 * dimensions.hidden + 3 * (dimensions.hidden + dimensions.ffn_size)
@@ -80,7 +85,7 @@ def count_trained_weights(dimensions: ModelDimensions, recipe: Recipe) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """What a training has to fit into, and the format of the base's weights."""
+    """The memory available to a training, and the format of the base's weights."""
 
     weight_format: str
     device: str
@@ -89,9 +94,10 @@ class MemoryLimits:
 
 
 def plan_memory(dimensions: ModelDimensions, recipe: Recipe, limits: MemoryLimits) -> MemoryPlan:
-    """Choose the pack size, and checkpointing where nothing fits without it.
+    """Choose the pack size, and checkpointing if no pack fits without it.
 
-    Raises ModelTooLarge where nothing fits.
+    Raises:
+        ModelTooLarge: No choice fits.
     """
     longest, allowed_bytes = limits.max_row_tokens, limits.allowed_bytes
     trained = count_trained_weights(dimensions, recipe)
@@ -134,11 +140,11 @@ def _list_remedies(recipe: Recipe, limits: MemoryLimits) -> str:
 def _count_token_bytes(
     dimensions: ModelDimensions, recipe: Recipe, limits: MemoryLimits, checkpointing: bool
 ) -> float:
-    """Bytes that one token of a pack keeps until its backward pass: inputs of products, scores."""
+    """Bytes kept per token of a pack until its backward pass: inputs of products, and scores."""
     number_bytes = 4.0 if limits.weight_format == "float32" else 2.0
     inner = dimensions.hidden * 12 + dimensions.ffn_size * 5 + recipe.rank * 7
     scores = dimensions.heads * min(limits.max_row_tokens, 512) * (4.0 / number_bytes)
     layer = (inner + scores) * number_bytes
-    if checkpointing:  # one layer's activations at a time, and the inputs of all layers
+    if checkpointing:  # the activations of one layer at a time, and the inputs of all layers
         return layer + dimensions.layers * dimensions.hidden * number_bytes
     return layer * dimensions.layers

@@ -1,8 +1,7 @@
-"""Packs examples into one sequence for training: the shared prefix once, then each row's tokens.
+"""Packs training examples into one sequence: the shared prefix once, then each row's tokens.
 
 The attention is that of engines.hf.packed_attention with gradients: the prefix attends to itself,
-every row to the prefix and to its own ancestors. The gradients equal those of rows that are read
-one by one.
+each row to the prefix and to its own ancestors. The gradients equal those of rows read separately.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from medtask.engines.tokens.token_tree import (
 )
 from medtask.training.language.tokenized_example import TokenizedExample
 
-# Longer rows use torch's fused attention, which keeps no scores for the backward pass.
+# Longer rows use torch's fused attention, which stores no scores for the backward pass.
 MIN_FUSED_LENGTH = 96
 
 
 @dataclass(frozen=True, slots=True)
 class PackedExamples:
-    """Examples in a sequence.
+    """Training examples in one sequence.
 
     Attributes:
         forward_pass: The pass over the sequence; None for examples that are padded.
@@ -49,7 +48,7 @@ class PackedExamples:
 
 @dataclass(slots=True)
 class TrainingForwardPass:
-    """A pass over one sequence: ``prefix_length`` tokens that all rows share, then each row's own.
+    """A pass over one sequence: ``prefix_length`` tokens shared by all rows, then each row's own.
 
     Attributes:
         queries: The positions of each row's tokens after the prefix, 0 for padding
@@ -86,8 +85,8 @@ class TrainingForwardPass:
             if call.is_plain and self.queries.shape[1] >= MIN_FUSED_LENGTH
             else compute_attention_eager(own_queries, *pairs, masked, call)
         )
-        # Back from padded rows to the sequence: an index costs less in the backward pass than a
-        # mask.
+        # Converts padded rows back to the sequence: indexing is cheaper than masking in the
+        # backward pass.
         out = rows.reshape(-1, *rows.shape[2:])[self.gather_index]
         if prefix_pair is None:
             return out[None]
@@ -115,7 +114,7 @@ class TrainingForwardPass:
         )
 
     def _cache_mask(self, window: int, own: bool, build_mask: Any) -> Tensor:
-        """Masks of a window are the same in every layer."""
+        """Cache the masks of a window, which are the same in every layer."""
         found = self._masks.get((window, own))
         if found is None:
             found = self._masks[window, own] = build_mask()
@@ -146,7 +145,7 @@ def _attend_prefix(queries: Tensor, keys: Tensor, values: Tensor, call: Attentio
 def pack_examples(
     examples: Sequence[TokenizedExample], device: torch.device, *, share_prefix: bool = True
 ) -> PackedExamples:
-    """Plan one pass over examples. Without ``share_prefix``, every row reads all of its tokens."""
+    """Plan one pass over examples; without ``share_prefix`` each row reads all of its tokens."""
     paths = [[line.tokens[:-1] for line in example.paths] for example in examples]
     prefix_length = 0
     if share_prefix and len(examples) > 1:
@@ -167,7 +166,7 @@ def pack_examples(
         queries[row, :count] = torch.arange(start, start + count)
         filled[row, :count] = True
         depths[row, :count] = torch.tensor(compute_depths(tree.parents))
-        # A token does not see its row's other paths, though they stand before it.
+        # A token does not attend to its row's other paths, though they precede it.
         for index, end in enumerate(compute_subtree_ends(tree.parents)):
             hidden[row, end:count, index] = True
         start += count
@@ -197,10 +196,11 @@ def pack_examples(
 def pad_examples(
     examples: Sequence[TokenizedExample], device: torch.device
 ) -> tuple[PackedExamples, Tensor, Tensor]:
-    """Every path as a row, padded on the right: for models whose attention cannot be replaced.
+    """Make each path a row, padded on the right: for models whose attention cannot be replaced.
 
-    Returns the packed examples, the tokens [rows, longest] and the attention mask. Positions are
-    those in the flattened rows.
+    Returns:
+        The packed examples, the tokens [rows, longest] and the attention mask. Positions are those
+        in the flattened rows.
     """
     paths = [path.tokens[:-1] for example in examples for path in example.paths]
     longest = max(map(len, paths))

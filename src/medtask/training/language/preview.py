@@ -1,4 +1,4 @@
-"""What training a language model would take: steps, memory, the command for several GPUs."""
+"""Previews a language model training: steps, memory, the command for several GPUs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from medtask.training.training_data import TrainingData
 
 
 def preview_language(training_data: Sequence[TrainingData], recipe: Recipe) -> list[str]:
-    """Describe the training in lines. The base's weights are not read.
+    """Describe the training in lines, without reading the base's weights.
 
-    Raises ModelTooLarge and UsageError as training does.
+    Raises:
+        ModelTooLarge: The training does not fit into memory.
+        UsageError: The base cannot be trained.
     """
     from transformers import AutoConfig
 

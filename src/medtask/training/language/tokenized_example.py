@@ -1,8 +1,8 @@
 """Training examples as tokens: paths to read, gold tokens, and choices between tokens.
 
-A tokenized example is everything that the model reads for one row: the prompt once, followed by
-each branch's gold answer and, where candidates are scored by their whole text, the other
-candidates. As a tree of tokens, what branches have in common is read once.
+A tokenized example contains all tokens that the model reads for one row: the prompt once, followed
+by each branch's gold answer and, if candidates are scored by their whole text, the other
+candidates. They form a tree of tokens, in which common tokens of branches are read once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:
-    """After token ``position`` of a path, one of ``allowed_tokens`` follows; one is gold."""
+    """A choice after token ``position`` of a path; ``gold_index`` is that of the gold token."""
 
     position: int
     allowed_tokens: Tokens
@@ -44,7 +44,7 @@ class TokenPath:
     Attributes:
         tokens: The prompt and the answer.
         answer_start: The index of the answer's first token.
-        token_choices: Where the model chooses among allowed tokens.
+        token_choices: The positions at which the model chooses among allowed tokens.
     """
 
     tokens: Tokens
@@ -57,9 +57,9 @@ class SequenceChoice:
     """A choice among candidates that are scored by their whole text.
 
     Attributes:
-        path_indices: The candidates' paths.
-        gold_index: The index of gold among them.
-        scales: Factors of the candidates' log-likelihoods, for normalisation by length.
+        path_indices: The indices of the candidates' paths.
+        gold_index: The index of gold among the candidates.
+        scales: Factors of the candidates' log-likelihoods, for length normalisation.
     """
 
     path_indices: tuple[int, ...]
@@ -83,19 +83,19 @@ class TokenizedExample:
 
     @property
     def max_prefix_tokens(self) -> int:
-        """The maximum length of a prefix shared with other examples: tokens without a loss."""
+        """Maximum length of a prefix shared with other examples, whose tokens have no loss."""
         return min(path.answer_start for path in self.paths) - 1
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest path."""
+        """Number of tokens of the longest path."""
         return max(len(path.tokens) for path in self.paths)
 
 
 def tokenize_examples(
     task: Task, chat: ChatFormat, examples: Sequence[TrainingExample]
 ) -> list[TokenizedExample]:
-    """Tokenize examples: prompts and answers as a run would read and score them."""
+    """Tokenize examples, with the prompts and answers that a run reads and scores."""
     if task.kind_spec.generated:
         return _tokenize_generated(task, chat, examples)
     branches = [
@@ -188,7 +188,7 @@ def _tokenize_branch(
             (0,),
         )
     if all(len(tail) == 1 for tail in question.candidates):
-        # Letters are a choice among single tokens after the same token.
+        # Option letters are a choice among single tokens after the same token.
         tokens = tuple(tail[0] for tail in question.candidates)
         return TokenizedExample(
             (
@@ -213,7 +213,7 @@ def _tokenize_branch(
 def _find_token_choices(
     trie: TrieNode, start: int, answer_tokens: Tokens, gold: int
 ) -> tuple[TokenChoice, ...]:
-    """The branchings on gold's path through the trie, whose root follows ``start`` tokens."""
+    """The nodes on gold's path through the trie, whose root follows ``start`` tokens."""
     forks = []
     node: TrieNode | int = trie
     index = start
