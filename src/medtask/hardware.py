@@ -68,7 +68,7 @@ def inspect_machine(*, accelerator: bool = True) -> Machine:
 
 
 def choose_device(requested: str, machine: Machine) -> str:
-    """The torch device: ``requested``, or for "auto" the accelerator if there is one.
+    """The torch device: ``requested``; for "auto", the accelerator if there is one.
 
     Raises:
         UsageError: This machine does not have the requested device.
@@ -108,13 +108,13 @@ def parse_bytes(text: str) -> int:
 def measure_peak_memory() -> dict[str, int]:
     """Peak memory of this process in bytes: ``memory`` and, with torch on CUDA, ``accelerator``.
 
-    Values that the system does not provide are missing.
+    Values that the system does not provide are left out.
     """
     peaks = {}
     with contextlib.suppress(ImportError):
         import resource
 
-        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kibibytes
+        unit = 1 if sys.platform == "darwin" else 1024  # Linux reports KiB
         peaks["memory"] = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -153,7 +153,7 @@ def _find_accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]
 def _has_native_bf16() -> bool:
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
-        # The list is called "Features" on Arm, "flags" on x86.
+        # The line is named "Features" on Arm and "flags" on x86.
         flags = (
             set(re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, flags=re.MULTILINE)[0].split())
             if "\n" in text

@@ -1,4 +1,4 @@
-"""Telemetry switches, and a guard that blocks network connections while records are processed.
+"""Telemetry switches, and a guard that blocks the network while records are processed.
 
 The switches change between releases of the libraries; the guard does not depend on them.
 """
@@ -26,7 +26,7 @@ TELEMETRY_VARIABLES: Mapping[str, str] = MappingProxyType(
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "WANDB_MODE": "disabled",  # with "offline", transformers prints to standard output
+        "WANDB_MODE": "disabled",  # with "offline", transformers would print to standard output
         "WANDB_ERROR_REPORTING": "false",
         "WEAVE_DISABLED": "true",
         "WEAVE_IMPLICITLY_PATCH_INTEGRATIONS": "false",
@@ -103,7 +103,7 @@ def block_network(allowed_addresses: Collection[str] = ()) -> Iterator[NetworkGu
     try:
         yield guard
     finally:
-        # Not remove(): guards with equal state are equal.
+        # Not remove(), because guards with equal state compare equal.
         _active_guards[:] = [other for other in _active_guards if other is not guard]
 
 

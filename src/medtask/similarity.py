@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from medtask.errors import EngineError, MissingExtra
 
-MINILM_DIMENSIONS = 384  # of MiniLM's vectors
-DEFAULT_MAX_TOKENS = 512  # for models without a stated limit
+MINILM_DIMENSIONS = 384  # dimensions of MiniLM's vectors
+DEFAULT_MAX_TOKENS = 512  # for models that do not state a limit
 BATCH_TOKENS = 4096  # per forward pass, including padding
 
 # RoBERTa models start position numbers after the padding index.
@@ -66,7 +66,7 @@ class SentenceEncoder:
     lowercase: bool = False
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of whole texts, without truncation."""
+        """Token ids of the complete texts, without truncation."""
         ready = [self.prefix + (text.lower() if self.lowercase else text) for text in texts]
         tokens: list[list[int]] = (
             self.tokenizer(ready, truncation=False, return_attention_mask=False, verbose=False)[
@@ -324,7 +324,7 @@ def _load_minilm() -> SentenceEncoder:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        # On the CPU: the labelling model may fill the memory of the accelerator.
+        # On the CPU, because the labelling model may fill the memory of the accelerator.
         return load_sentence_encoder(folder)
     finally:
         if shown:

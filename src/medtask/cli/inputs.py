@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and the opening of their tables."""
+"""Arguments shared by several commands, and opening of their tables."""
 
 from __future__ import annotations
 
@@ -85,10 +85,11 @@ def open_table(
     sheet: str | None,
     get_spool_folder: Callable[[], Path] | None = None,
 ) -> Iterator[Table]:
-    """Open the named table, else that of the task.
+    """Open the named table; default: the task's table.
 
-    For "-", standard input is stored in a private folder below ``get_spool_folder`` (else below the
-    temporary folder of the system) until the block ends, because a table is read more than once.
+    For "-", standard input is stored in a private folder until the block ends, because a table is
+    read more than once. The folder is created in ``get_spool_folder``; default: the temporary
+    folder of the system.
     """
     from medtask.tables.read import read_table, spool_stdin
 
@@ -108,7 +109,7 @@ def open_table(
 
 
 def _normalize_path(path: Path) -> Path:
-    """The path without "task/../", unless that names another file because of a link."""
+    """The path without "task/../", unless that is another file because of a link."""
     short = Path(os.path.normpath(path))
     return short if short.exists() and short.samefile(path) else path
 
@@ -123,14 +124,14 @@ def check_table(task: Task, table: Table, gold_column: str | None = None) -> Non
 
 
 def choose_model(task: Task, model: str | None) -> str:
-    """The named model, else that of the task, else the built-in model."""
+    """The named model; default: the task's, then the built-in model."""
     from medtask.engines.files.model_files import BUILT_IN_MODEL
 
     return model or task.model or BUILT_IN_MODEL
 
 
 def disable_downloads(offline: bool) -> None:
-    """With ``offline``, forbid every download of this process, also of the named model."""
+    """With ``offline``, forbid all downloads of this process, including the named model."""
     if offline:
         os.environ.update(MEDTASK_OFFLINE="1", HF_HUB_OFFLINE="1")
 

@@ -49,11 +49,10 @@ _GAP_NO_MODEL = (
 def check_task_labels(
     task: Task, answers: AnswerTable | None = None, engine: Engine | None = None
 ) -> LabelSetReport:
-    """What is wrong with a task's labels. Of kind ``choice``, whose options come with the rows,
-    what the model prefers by letter.
+    """Check the labels of a task; for kind ``choice``, the model's preference for letters.
 
-    UsageError for kinds without a set to choose from; MedtaskError for a model that cannot be
-    asked.
+    Raises UsageError for kinds without labels or options, and MedtaskError if the model cannot be
+    used.
     """
     if task.kind_spec.has_options:
         return _check_choice_letters(task, answers, engine)
@@ -95,8 +94,9 @@ def check_task_labels(
 
 
 def count_label_pairs(task: Task, rows: Iterable[AnsweredRow]) -> GoldAnswerCounts:
-    """Rows of the kinds ``label`` and ``labels``, counted; an abstention is the answer whose name
-    the abstention has.
+    """Count the rows of a task of kind ``label`` or ``labels`` by gold and answer.
+
+    An abstention counts as the label with the name of the abstention.
     """
     names = tuple(label.name for label in task.candidates)
     pair_counts = GoldAnswerCounts(
@@ -116,18 +116,17 @@ def count_label_pairs(task: Task, rows: Iterable[AnsweredRow]) -> GoldAnswerCoun
 def tokenize_labels(
     task: Task, engine: Engine
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """Each label's tokens as a continuation of the prompt, and how many it would take in lower case
-    where it is written otherwise.
+    """Tokens of each label as a continuation of the prompt, and token counts in lower case.
 
-    Both empty for engines that read no tokens. Of kind ``labels`` it is the names at the head of
-    their yes-or-no questions.
+    Counts are returned for labels that are not in lower case. Both are empty for engines without
+    tokens. For kind ``labels``, the names at the start of the yes-or-no questions are tokenized.
     """
     named = {label.name: label.verbalizer for label in task.candidates}
     tokens = _render_labels(task, engine, list(named.values()))
     if tokens is None:
         return {}, {}
     used_texts = set(named.values())
-    # By text: a candidate may not stand twice in a branch.
+    # Keyed by text, because the candidates of a branch must be distinct.
     lower = {text.lower(): name for name, text in named.items() if text.lower() not in used_texts}
     variants = _render_labels(task, engine, list(lower)) if lower else ()
     lowercase_counts = {
@@ -227,7 +226,7 @@ def _encode_labels(task: Task, gaps: list[str]) -> NDArray[np.float32] | None:
 
 
 def _find_changed_labels(task: Task, answers: AnswerTable) -> list[str]:
-    """Where the run was asked about other labels than the task has today."""
+    """A message if the labels of the run differ from those of the task."""
     asked = answers.manifest.get("task", {}).get("question", {}).get("labels")
     if asked is None or {label["name"] for label in asked} == {label.name for label in task.labels}:
         return []
@@ -241,8 +240,9 @@ def _to_label_tuple(value: Value | None) -> tuple[str, ...] | None:
 
 
 def _read_off_set_counts(answers: AnswerTable, threshold: float) -> OffSetCounts | None:
-    """From the numbers of the run's report; None where it has none. The bound is that of the bin
-    that it lies in.
+    """Read the counts from the run's report; None if it has none.
+
+    The threshold is rounded up to the edge of a bin.
     """
     if answers.folder is None:
         return None

@@ -70,13 +70,11 @@ def _main_callback(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code; no mistake of a user ends in a
-    traceback.
-    """
+    """Run the command line and exit with its code; user errors do not print a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(
             stream, "reconfigure"
-        ):  # unencodable characters are escaped and do not end the run
+        ):  # unencodable characters are escaped instead of ending the run
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="medtask")

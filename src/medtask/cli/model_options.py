@@ -1,4 +1,4 @@
-"""The command-line options of how a model is loaded, shared by every verb that loads one."""
+"""Command-line options for loading a model, shared by all commands that load one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _declare_options(
 
 
 def add_load_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's parameter ``load_options`` by the shared options, for typer to read."""
+    """Replace the parameter ``load_options`` of a command by the shared options for typer."""
     shared = inspect.signature(_declare_options, eval_str=True).parameters
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
@@ -105,7 +105,7 @@ def add_load_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def load_engine(reference: str, options: LoadOptions) -> Engine:
-    """Load a model. Output of libraries goes to standard error: standard output is for results."""
+    """Load a model. Libraries print to standard error, because standard output is for results."""
     from medtask.engines.registry import load_model
 
     with redirect_stdout(sys.stderr):

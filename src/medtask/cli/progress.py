@@ -19,14 +19,14 @@ LINE_INTERVAL_S = 10.0
 
 
 class ProgressDisplay:
-    """What the displays of runs, trainings and searches have in common.
+    """Base of the displays of runs, trainings and searches.
 
     Attributes:
         quiet: Whether nothing is printed.
         model_title: The name of the model; set by the code that loads it.
     """
 
-    bar_width: int | None = None  # characters; None: lines on a terminal too
+    bar_width: int | None = None  # characters; None: also print lines on a terminal
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -36,7 +36,7 @@ class ProgressDisplay:
         self._bar_task = TaskID(0)
         if self.bar_width is not None and not quiet and sys.stderr.isatty():
             columns = BarColumn(bar_width=self.bar_width), TextColumn("{task.fields[facts]}")
-            # What libraries print to standard error meanwhile appears above the bar.
+            # Output of libraries to standard error appears above the bar.
             self._bar = Progress(
                 *columns, console=show.make_console(stderr=True), redirect_stdout=False
             )
@@ -81,8 +81,8 @@ class ProgressDisplay:
 
         Args:
             done: Completed units, for the bar.
-            facts: Text behind the bar.
-            position: What a line has before the facts, such as "step 5 of 30".
+            facts: Text after the bar.
+            position: Text before the facts of a line, such as "step 5 of 30".
             now: Print the line in any case.
         """
         if self._bar is not None:
@@ -96,7 +96,7 @@ class RunProgressDisplay(ProgressDisplay):
     """Progress of a run.
 
     Attributes:
-        activity: What is done to the rows, such as "Labelling".
+        activity: The activity, such as "Labelling".
         rows: Number of rows of the run.
         first_answer_s: Seconds from the start of the command to the first stored answers.
     """

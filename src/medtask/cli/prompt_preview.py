@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RenderedCandidates:
-    """The text up to where the candidates begin, and by name the exact text with which each goes
-    on; both with their tokens.
+    """A rendered prompt and its candidates.
+
+    Attributes:
+        prompt: The text before the candidates.
+        prompt_tokens: Number of tokens of the prompt.
+        texts: The exact continuation of each candidate, by name.
+        tokens: Number of tokens of each continuation, by name.
     """
 
     prompt: str
@@ -34,9 +39,16 @@ class RenderedCandidates:
 
 @dataclass(frozen=True, slots=True)
 class PromptPreview:
-    """``rendered``: in the task's order, or why the row cannot be asked. ``shared_tokens``: of the
-    prompt, with the other rows. ``schema``: of kind ``fields``, what may be written. ``notes``:
-    what the prompt does not show.
+    """A preview of one row's prompt.
+
+    Attributes:
+        record_id: The record's id.
+        model: Title of the model.
+        rendered: The prompt with candidates in the task's order, or why the row cannot be asked.
+        shared_tokens: Number of prompt tokens shared with the other rows.
+        warnings: Warnings of the task and the engine.
+        schema: JSON schema of the output, for kind ``fields``.
+        notes: Facts that the prompt does not show.
     """
 
     record_id: str
@@ -49,7 +61,7 @@ class PromptPreview:
 
 
 def find_record(task: Task, table: Table, row: int, record_id: str | None) -> Record:
-    """The record of a row (from 1), or with an id; raises UsageError if there is none."""
+    """The record at a row (from 1), or with an id; raises UsageError if it is not found."""
     for number, record in enumerate(read_records(task, table), 1):
         if record.id == record_id if record_id is not None else number == row:
             return record
@@ -66,8 +78,9 @@ def find_record(task: Task, table: Table, row: int, record_id: str | None) -> Re
 def preview_prompt(
     task: Task, engine: Engine, record: Record, neighbours: Sequence[Prompt]
 ) -> PromptPreview:
-    """Render a record's prompt; ``neighbours`` are prompts of the same table, for what they have in
-    common with it.
+    """Render the prompt of a record.
+
+    ``neighbours`` are other prompts of the table, for counting the shared tokens.
     """
     prompt = build_prompt(task, record)
     title = engine.info.title
@@ -91,10 +104,10 @@ def preview_prompt(
 
 
 def render_candidates(task: Task, engine: Engine, prompt: Prompt) -> RenderedCandidates:
-    """What can follow a prompt, by name: a label, an option's letter, "<label>: yes"; nothing where
-    the model writes freely.
+    """Render the possible continuations of a prompt, by name.
 
-    Where options are shown in several orders it is the first of them.
+    Names are labels, option letters or "<label>: yes"; empty if the answer is generated. If options
+    are shown in several orders, only the first is rendered.
     """
     if any(branch.prefix for branch in prompt.branches):
         without_candidates = _render_prompt(engine, replace(prompt, branches=()))
@@ -104,7 +117,8 @@ def render_candidates(task: Task, engine: Engine, prompt: Prompt) -> RenderedCan
             for candidate, text, candidate_tokens in zip(
                 branch.candidates, rendered.candidates, rendered.candidate_tokens, strict=True
             ):
-                # Which of both owns the space between them is the engine's affair.
+                # The engine decides whether the prefix or the candidate owns the space between
+                # them.
                 texts[branch.prefix + candidate] = (rendered.prompt + text)[
                     len(without_candidates.prompt) :
                 ]

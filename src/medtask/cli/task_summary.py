@@ -11,9 +11,7 @@ from medtask.tasks.task import Task
 
 
 def describe_passes(task: Task) -> Iterator[str]:
-    """ "refine: asks again where confidence is below 0.4 or the status is abstained"; one line a
-    pass.
-    """
+    """One line per pass, such as "refine: asks again where confidence is below 0.4"."""
     for task_pass in task.passes:
         when = task_pass.when
         reasons = (
@@ -29,6 +27,6 @@ def describe_passes(task: Task) -> Iterator[str]:
 
 
 def list_input_columns(task: Task) -> str:
-    """The columns that the task's input names, in alphabetical order."""
+    """The columns used in the task's input, in alphabetical order."""
     columns = sorted(find_prompt_columns(task) - set(get_task_kind(task).columns))
     return ", ".join(map(quote, columns)) or "all columns"

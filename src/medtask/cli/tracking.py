@@ -29,7 +29,7 @@ def open_tracking(
 ) -> Tracker | None:
     """Open the named store before anything is computed; None if no store is named.
 
-    ``folder``: the run folder; a default store is created beside it, or in the task's runs.
+    ``folder`` is the run folder. A default store is created next to it, or in the task's runs.
     """
     from medtask.runs.folder import open_runs_folder
     from medtask.runs.tracking.tracker import open_tracker
@@ -52,8 +52,8 @@ def report_to_tracker(
 ) -> dict[str, Any]:
     """Log the JSON document of a command to the store, and print a line on standard error.
 
-    ``folder``: a run folder, or the table of another tool. A store that fails does not change the
-    exit code: the returned document has the error under ``tracked.error``.
+    ``folder`` is a run folder, or the table of another tool. An error of the store does not change
+    the exit code; the returned document has it under ``tracked.error``.
     """
     from medtask.runs.manifest import read_manifest
     from medtask.runs.tracking.tracked_run import TrackingRecord

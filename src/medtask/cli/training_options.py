@@ -1,4 +1,4 @@
-"""The settings of a training as command line options, and the recipe that they make."""
+"""Command-line options of the training settings, and the recipe built from them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ MarkAsDemonstration = Annotated[
 
 
 def build_recipe(task: Task, options: Mapping[str, Any]) -> Recipe:
-    """The recipe of a command's options, which have the names of its fields."""
+    """Build the recipe from a command's options, which have the names of its fields."""
     from medtask.hardware import parse_bytes
     from medtask.training import recipe
 

@@ -11,7 +11,7 @@ from medtask.training.training_log import TrainingPoint
 
 
 class TrainingProgressDisplay(ProgressDisplay):
-    """Progress of a training; a line at every validation too.
+    """Progress of a training, with a line for every validation.
 
     Attributes:
         score_name: Name of the validation score.
@@ -47,7 +47,8 @@ class TrainingProgressDisplay(ProgressDisplay):
 
     def on_point(self, point: TrainingPoint) -> None:
         spent, self._updated_at = time.monotonic() - self._updated_at, time.monotonic()
-        # A validation has its step's number: alone after the step, or together with it.
+        # A validation has the number of its step; it is reported after the step or together with
+        # it.
         if point.step > self.done:
             self._step_seconds += spent
         else:
@@ -69,7 +70,7 @@ class TrainingProgressDisplay(ProgressDisplay):
 
     def on_finish(self) -> None:
         self.stop_bar()
-        if not self._finished:  # reported by the method, and again by the training around it
+        if not self._finished:  # reported by the method, and again by the code that calls it
             self._finished = True
             self.print_line("Training finished; saving and evaluating the model")
 

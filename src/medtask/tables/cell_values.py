@@ -1,4 +1,4 @@
-"""Values of cells (str, int, float, bool, None, list or dict), and how they are written as text."""
+"""Cell values (str, int, float, bool, None, list or dict), and their text form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 # json.dumps() with options builds an encoder for every call.
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Apostrophes before the character count too: otherwise "'=1" and an escaped "=1" would be equal.
+# Text that starts with an apostrophe is escaped too; otherwise "'=1" and an escaped "=1" would be
+# equal.
 _FORMULA_START = re.compile("'*[=+\\-@\t\r\0]")
 _FORMULA_CHARACTERS = frozenset("=+-@\t\r\0'")
 
@@ -25,7 +26,7 @@ def to_cell_value(value: object) -> object:
     decimals int or str, never float.
 
     Raises:
-        TypeError: The value has a type that tables do not hold (images, tensors, raw bytes).
+        TypeError: The type is not supported in tables (images, tensors, raw bytes).
     """
     if value is None or isinstance(value, (str, int)):
         return value
@@ -132,5 +133,5 @@ def escape_formula(text: str) -> str:
 
 
 def unescape_formula(text: str) -> str:
-    """The text that `escape_formula` was called with."""
+    """The inverse of `escape_formula`."""
     return text[1:] if text.startswith("'") and _FORMULA_START.match(text) else text

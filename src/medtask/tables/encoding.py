@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from medtask.tables.table_part import make_table_error
 
-# Characters. csv needs 4 bytes for each; a longer cell is taken for an unclosed quote.
+# Characters. csv needs 4 bytes for each; a longer cell is probably an unclosed quote.
 MAX_CELL_LENGTH = 64 * 2**20
 
 BINARY_SUFFIXES = {b"PAR1": ".parquet", b"PK\x03\x04": ".xlsx", b"\x1f\x8b": ".gz"}
@@ -46,7 +46,7 @@ def open_bytes(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
             path, "no permission to read this file", fix="ask its owner for read access"
         ) from error
     except UnicodeDecodeError as error:
-        # The whole file was decoded before; the error's own text would contain bytes of a record.
+        # Not the text of the error, which would contain bytes of a record.
         raise make_table_error(
             path,
             f"the file is no longer valid {error.encoding}: it changed while it was being read",

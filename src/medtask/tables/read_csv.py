@@ -22,7 +22,7 @@ from medtask.tables.table_part import (
 )
 
 _DELIMITERS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
-# Half a surrogate pair: the one character that decoded text cannot contain.
+# A lone surrogate, which decoded text cannot contain.
 _NO_DELIMITER = "\ud800"
 _SAMPLE_LINES = 100
 
@@ -123,7 +123,7 @@ def _find_open_quote(record: Iterable[str], first: int, delimiter: str) -> int:
 
 
 def _detect_delimiter(sample: Iterable[str]) -> str:
-    """The delimiter with which most records have the width of the header; ties: the widest."""
+    """The delimiter for which most records are as wide as the header; the widest of ties."""
     lines = list(sample)
     best, best_score = _NO_DELIMITER, (0.0, 0)
     for delimiter in _DELIMITERS:

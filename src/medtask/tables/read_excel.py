@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_UNPACKED_BYTES = 200 * 2**20
 """Maximum size of an unpacked workbook."""
 
-# container of encrypted workbooks and of old .xls files
+# container format of encrypted workbooks and of old .xls files
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0"
 _MAX_EXACT_INTEGER = 2**53
 _SHEET_ELEMENT = re.compile(rb'<(?:\w+:)?sheet [^>]*:id="([^"]+)"')

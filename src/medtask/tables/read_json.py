@@ -15,7 +15,7 @@ MAX_JSON_BYTES = 200 * 2**20
 
 
 class _JsonError(ValueError):
-    """An error whose message does not quote the text."""
+    """A JSON error with a message that does not quote the text."""
 
 
 def read_jsonl(path: Path) -> TablePart:

@@ -1,4 +1,4 @@
-"""Reading of tables in memory, recognised by their methods without importing their libraries."""
+"""Reading of tables in memory, recognised by their methods without importing libraries."""
 
 from __future__ import annotations
 

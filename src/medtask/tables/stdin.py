@@ -66,6 +66,6 @@ def _sniff_text(head: bytes) -> str:
     try:
         json.loads(first_line)
     except ValueError:
-        # Without a line end in the first bytes: probably one long object per line.
+        # No line end in the first bytes: probably one long object per line.
         return ".json" if newline else ".jsonl"
     return ".jsonl"

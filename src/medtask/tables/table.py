@@ -57,7 +57,7 @@ class Table:
     def digest(self) -> str:
         """SHA-256 (hex) of the concatenated files, as printed by ``cat FILES | sha256sum``.
 
-        The name of a selected sheet is included. For objects in memory: of their rows as JSON
+        The name of a selected sheet is included. For objects in memory, the rows are hashed as JSON
         lines.
         """
         digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""One file of a table, and the errors of table files."""
+"""One file of a table, and errors of table files."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
 
 
 def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:
-    """A sentence about repeated ids, or "". A second pass excludes mere collisions of hashes."""
+    """A sentence about repeated ids, or "". A second pass excludes hash collisions."""
     import numpy as np
 
     hashed = np.frombuffer(hashes, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Writing of answer tables: atomic, row by row, safe to open in a spreadsheet."""
+"""Writing of answer tables: atomic, row by row, and safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
 
 def _format_csv_cell(value: object) -> object:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value if value == value else None  # NaN is missing
+        return value if value == value else None  # NaN counts as missing
     # NUL would make the file unreadable.
     return escape_formula(replace_surrogates(format_cell(value)).replace("\0", "\ufffd"))
 

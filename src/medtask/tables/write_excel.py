@@ -37,8 +37,8 @@ def write_excel(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[o
             f"{len(columns):,} columns do not fit into XLSX: the limit is {_MAX_COLUMNS:,}",
             fix=_FORMAT_REMEDY,
         )
-    # xlsxwriter buffers rows in a temporary file: beside the table, because the system's temporary
-    # folder is shared between users.
+    # xlsxwriter buffers rows in a temporary file. It is placed next to the table, because the
+    # temporary folder of the system is shared between users.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".xlsx-") as buffer_folder:
         try:
             with Workbook(str(path), {"constant_memory": True, "tmpdir": buffer_folder}) as book:

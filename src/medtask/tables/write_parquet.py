@@ -32,7 +32,7 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence
 
     with _unwrap_os_error(), _scratch_folder(path) as folder:
         parts: list[Path] = []
-        part_types: list[list[frozenset[str]]] = []  # of each part, for each column
+        part_types: list[list[frozenset[str]]] = []  # type of each column in each part
         for cells in _iter_parts(rows):
             parts.append(folder / f"{len(parts):06}.parquet")
             part_types.append(
@@ -100,7 +100,7 @@ def _find_value_types(column: Column, values: Sequence[object]) -> frozenset[str
     if "int" in types:
         largest = max(abs(value) for value in values if type(value) is int)
         if largest >= 2**53:
-            types.add("wide")  # no longer exact as a float
+            types.add("wide")  # not exact as a float
         if largest >= 2**63:
             types.add("other")
     return frozenset(types)
@@ -161,7 +161,7 @@ def _rewrite_part(
     part_types: Sequence[frozenset[str]],
     final_dtypes: Sequence[pl.DataType],
 ) -> None:
-    """Rewrite a part whose columns differ in type from the whole columns."""
+    """Rewrite a part with column types that differ from the final ones."""
     import polars as pl
 
     todo = [

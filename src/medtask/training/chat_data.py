@@ -32,7 +32,7 @@ CLEANING_FILE, VALIDATION_CLEANING_FILE = "cleaning.csv", "validation-cleaning.c
 
 
 def build_chat_turns(task: Task, example: TrainingExample) -> tuple[list[Message], Message]:
-    """The turns of a question, with options in the table's order, and the turn that answers it."""
+    """The turns of a question, with options in the table's order, and the turn with the answer."""
     *before, last = example.prompt.messages
     # The first branch of a choice lists its options in the table's order.
     ask = example.prompt.branches[0].ask if example.prompt.branches else ""
@@ -49,10 +49,10 @@ def write_chat_file(
     examples: Sequence[TrainingExample],
     chat_format: ChatFormat = "messages",
 ) -> None:
-    """Write a JSON line per example, ``{"messages": [{"role": "user", "content": "..."}, ...]}``,
+    """Write a JSON line per example: ``{"messages": [{"role": "user", "content": "..."}, ...]}``,
     or the same turns as ``prompt`` and ``completion``.
 
-    There is no system turn. The file is readable for its owner only, and replaced atomically.
+    There is no system turn. The file is readable by its owner only, and replaced atomically.
     """
     names = ("messages",) if chat_format == "messages" else ("prompt", "completion")
     write_answers(path, [Column(name) for name in names], _build_cells(task, examples, chat_format))
@@ -63,9 +63,15 @@ def prepare_chat_data(
 ) -> dict[str, Any]:
     """Write training and validation rows, dropped rows and a report into a folder.
 
-    Files of an earlier preparation are replaced. Until all is written, data.json has ``"state":
-    "writing"``. Returns the report. Raises UsageError where the folder holds other files, and
-    StorageError.
+    Files of an earlier preparation are replaced. Until all files are written, data.json has
+    ``"state": "writing"``.
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: The folder contains other files.
+        StorageError: The files cannot be written.
     """
     check_data_folder(folder)
     _create_folder(folder)
@@ -95,7 +101,7 @@ def prepare_chat_data(
 
 
 def check_data_folder(folder: Path) -> None:
-    """Raise UsageError for a folder that holds anything but prepared data."""
+    """Raise UsageError if the folder contains anything but prepared data."""
     fix = "give an empty or a new folder with --out"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{format_path(folder)} is a file", fix=fix)
@@ -110,7 +116,7 @@ def check_data_folder(folder: Path) -> None:
 def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A report of an earlier validation table would be about other rows.
+        # A report on an earlier validation table would not match the new rows.
         (folder / VALIDATION_CLEANING_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise make_storage_error(folder, error) from error

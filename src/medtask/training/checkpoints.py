@@ -1,7 +1,7 @@
-"""Checkpoints of a training and its best state on disk, complete or not there.
+"""Checkpoints of a training and its best state on disk, which are loaded only if complete.
 
-A checkpoint gets its marker file when everything in it is on the disk. One without the marker is
-removed and never loaded.
+A marker file is added to a checkpoint once all its files are written. A checkpoint without the
+marker is removed and never loaded.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ MAX_CHECKPOINTS = 2
 
 
 class TrainableWeights(Protocol):
-    """The part of a model that is trained, as files."""
+    """The trained part of a model, as files."""
 
     def save(self, folder: Path) -> None:
         """Write the weights into an existing folder."""
 
     def load(self, folder: Path) -> None:
-        """Load into the model what save wrote."""
+        """Load weights into the model that were written by ``save``."""
 
 
 @dataclass(frozen=True, slots=True)
 class BestCheckpoint:
-    """The step of the best state so far, and its validation loss and score."""
+    """The step of the best state so far, with its validation loss and score."""
 
     step: int
     loss: float
@@ -59,14 +59,14 @@ def save_best_checkpoint(
             json.dumps({"step": step, "loss": result.loss, "score": result.score}) + "\n",
         )
         _sync_files(new)
-        # Not one rename: a folder cannot replace a folder that holds files. read_best_checkpoint
-        # looks for both names.
+        # Two renames, because a folder cannot replace a folder that contains files.
+        # read_best_checkpoint looks for both names.
         shutil.rmtree(old, ignore_errors=True)
         new.rename(old)
 
 
 def read_best_checkpoint(work_folder: Path) -> BestCheckpoint | None:
-    """The best complete state, or None where none was saved."""
+    """The best complete state; None if none was saved."""
     folder = find_best_folder(work_folder)
     return None if folder is None else _read_best_file(folder)
 
@@ -96,7 +96,7 @@ def _read_best_file(folder: Path) -> BestCheckpoint | None:
 
 
 def find_checkpoint(work_folder: Path) -> Path | None:
-    """The last complete checkpoint. Incomplete ones are removed."""
+    """The last complete checkpoint; None if there is none. Incomplete ones are removed."""
     folder = work_folder / CHECKPOINTS_FOLDER
     complete = []
     for path in folder.glob("checkpoint-*"):
@@ -108,7 +108,7 @@ def find_checkpoint(work_folder: Path) -> Path | None:
 
 
 def find_resume_step(work_folder: Path) -> int:
-    """The step from which a training resumes; 0 where it has no complete checkpoint."""
+    """The step from which a training resumes; 0 without a complete checkpoint."""
     checkpoint = find_checkpoint(work_folder)
     return 0 if checkpoint is None else get_checkpoint_step(checkpoint)
 
@@ -126,7 +126,7 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def remove_old_checkpoints(folder: Path) -> None:
-    """Keep the newest checkpoints only. Markers go first, so that removal can be interrupted."""
+    """Keep only the newest checkpoints. Markers go first, in case removal is interrupted."""
     for path in sorted(folder.glob("checkpoint-*"), key=get_checkpoint_step)[:-MAX_CHECKPOINTS]:
         with suppress(OSError):
             (path / COMPLETE_MARKER).unlink(missing_ok=True)
@@ -135,7 +135,7 @@ def remove_old_checkpoints(folder: Path) -> None:
 
 @contextmanager
 def convert_storage_errors(folder: Path) -> Iterator[None]:
-    """Raise errors of saving as StorageError: libraries wrap the disk's errors in their own."""
+    """Raise errors of saving as StorageError; libraries wrap OSError in other exceptions."""
     from safetensors import SafetensorError
 
     try:

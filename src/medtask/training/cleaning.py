@@ -1,4 +1,4 @@
-"""The rows of a table that can be used for training, and why others cannot."""
+"""Selects the rows of a table that can be used for training, and explains why others cannot."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _REASON_DESCRIPTIONS: Mapping[DropReason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class DroppedRow:
-    """A row that is left out. ``explanation`` holds no text of the record."""
+    """A row that is left out; ``explanation`` contains no text of the record."""
 
     row: int
     id: str
@@ -74,7 +74,7 @@ class CleaningReport:
 
     Attributes:
         label_counts: Kept rows by label, in the task's order; empty for kinds without labels.
-        label_suggestions: Labels that unknown gold probably meant.
+        label_suggestions: Labels that unknown gold values are probably variants of.
     """
 
     rows: int
@@ -85,7 +85,7 @@ class CleaningReport:
 
     @property
     def dropped_counts(self) -> dict[DropReason, int]:
-        """Dropped rows by reason, for reasons with at least one row."""
+        """Number of dropped rows by reason, for reasons with at least one row."""
         found = Counter(one.reason for one in self.dropped)
         return {why: found[why] for why in DropReason if found[why]}
 
@@ -127,8 +127,8 @@ def clean_rows(
     Args:
         task: The task.
         records: The rows.
-        min_count: Rows with a label that fewer rows have are dropped (kinds with labels).
-        cap: A row is dropped once all its labels have so many rows (kinds with labels).
+        min_count: Minimum number of rows of a label; rows of rarer labels are dropped.
+        cap: A row is dropped once all its labels have this many rows.
         seed: Decides which rows exceed a cap.
     """
     cleaner = _RowCleaner(task)
@@ -232,7 +232,9 @@ class _RowCleaner:
         return TrainingExample(self.rows, replace(record, gold=gold), prompt)
 
     def _explain_unknown_gold(self, unknown_values: Sequence[str]) -> str:
-        """An explanation without gold itself, which in a wrong column would be a patient's text."""
+        """An explanation that does not quote gold, which in a wrong column would be a patient's
+        text.
+        """
         names = [label.name for label in self.task.candidates]
         for value in unknown_values:
             if (
@@ -249,7 +251,7 @@ class _RowCleaner:
         )
 
     def resolve_duplicates(self, examples: Sequence[TrainingExample]) -> list[TrainingExample]:
-        """One row per question, or per question and answer where several answers are allowed."""
+        """One row per question, or per question and answer if several answers are allowed."""
         alike: dict[bytes, list[TrainingExample]] = defaultdict(list)
         for example in examples:
             alike[self.keys[example.row]].append(example)
@@ -349,7 +351,9 @@ class _RowCleaner:
 
 
 def _hash_worked_examples(task: Task) -> frozenset[bytes]:
-    """The questions of the task's worked examples. A pool never shows a row to itself."""
+    """Hashes of the questions of the task's worked examples. An example is never shown for its own
+    row.
+    """
     bare = replace(task, examples=(), pool=None, gate=Gate())
     records = [Record("", example.fields) for example in task.examples]
     asked = [(record, build_prompt(bare, record)) for record in records]

@@ -17,7 +17,7 @@ EPOCH_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class EpochSummary:
-    """The end of an epoch, or the best validation where that lies within an epoch.
+    """The end of an epoch, or the best validation if it is within an epoch.
 
     ``loss`` is the mean over the epoch's rows.
     """
@@ -94,7 +94,7 @@ def format_epochs_markdown(points: Sequence[TrainingPoint], score_name: str = "a
 def _tabulate(
     points: Sequence[TrainingPoint], score_name: str
 ) -> tuple[list[str], list[list[str]], tuple[str, ...]]:
-    """Header, rows and, where rows were left out, a sentence about that."""
+    """Header, rows and, if rows were left out, a sentence about that."""
     epochs = summarize_epochs(points)
     if not epochs:
         return [], [], ("No loss was measured.",)

@@ -1,4 +1,4 @@
-"""Texts and labels as scikit-learn passes them, as one text per row and class indices."""
+"""Converts texts and labels from scikit-learn's conventions to texts and class indices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 
 def read_texts(classifier: Any, given: Any, *, reset: bool) -> list[str]:
-    """One text per row. Raises ValueError and TypeError for neither texts nor a table."""
+    """One text per row. Raises ValueError or TypeError for neither texts nor a table."""
     if _is_list_of_texts(given):
         texts = [_write_cell(text) for text in given]
         if reset and hasattr(classifier, "n_features_in_"):
@@ -62,9 +62,7 @@ def _write_cell(cell: object) -> str:
 
 
 def encode_targets(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The classes [classes], and each text's class index [texts] or a table of 0 and 1
-    [texts, classes].
-    """
+    """The classes [classes], and class indices [texts] or a table of 0 and 1 [texts, classes]."""
     if y is None:
         raise ValueError(
             "This MedtaskClassifier estimator requires y to be passed, but the target y is None."

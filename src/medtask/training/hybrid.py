@@ -1,4 +1,4 @@
-"""Training a hybrid: the weights of several models, fitted on the validation rows."""
+"""Training of a hybrid: weights of several models, fitted on the validation rows."""
 
 from __future__ import annotations
 
@@ -39,23 +39,25 @@ from medtask.training.validation_metrics import (
     score_row,
 )
 
-MIN_WEIGHT = 0.005  # a model with less weight is left out
+MIN_WEIGHT = 0.005  # models with a lower weight are left out
 FOLDS = 5
 MAX_ITERATIONS = 20_000
-CONVERGENCE_TOLERANCE = 1e-9  # weights that change by less have converged
+CONVERGENCE_TOLERANCE = 1e-9  # the iteration stops if no weight changes by more
 
 
 def fit_hybrid(
     training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
 ) -> MethodResult:
-    """Fit the weights of the models in ``recipe.bases``, and save the hybrid in the draft.
+    """Fit the weights of the models in ``recipe.bases``, and save the hybrid in the draft folder.
 
     Each model answers the validation rows once. The weights minimise the mean log loss of the
     weighted probabilities.
 
-    Raises UsageError for fewer than two models, several tasks or a kind that is generated,
-    EngineError for a model without exact probabilities, InputError where no validation row was
-    answered by all models, and what loading a model raises.
+    Raises:
+        UsageError: There are fewer than two models, several tasks, or a generated kind.
+        EngineError: A model has no exact probabilities.
+        InputError: No validation row was answered by all models.
+        MedtaskError: A model cannot be loaded.
     """
     task, examples = _check_inputs(training_data, recipe)
     members, predictions = _predict_with_members(task, examples, recipe, context)
@@ -116,7 +118,7 @@ def _make_point(
     turn: int,
     models: int,
 ) -> TrainingPoint:
-    """Loss and score of one model over the rows that it has answered."""
+    """Loss and score of one model over the rows that it answered."""
     point = TrainingPoint(turn, models, turn / models)
     if not predictions:
         return point
@@ -130,15 +132,15 @@ def _make_point(
 def fit_weights(gold_probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Nonnegative weights with sum 1 that minimise the mean of ``-log(probabilities @ weights)``.
 
-    By expectation maximisation, as in Smyth and Wolpert, "Linearly combining density estimators
-    via stacking", Machine Learning 36, 1999. The loss is convex in the weights and decreases in
-    every iteration, and there is no learning rate to choose.
+    Computed by expectation maximisation, as in Smyth and Wolpert, "Linearly combining density
+    estimators via stacking", Machine Learning 36, 1999. The loss is convex in the weights and
+    decreases in every iteration; there is no learning rate.
 
     Args:
-        gold_probabilities: The probabilities that models gave to gold [observations, models].
+        gold_probabilities: The models' probabilities of gold, [observations, models].
 
     Returns:
-        The weights [models].
+        The weights, [models].
     """
     gold_probabilities = np.maximum(gold_probabilities, MIN_PROBABILITY)
     weights = np.full(gold_probabilities.shape[1], 1 / gold_probabilities.shape[1])
@@ -155,7 +157,7 @@ def fit_weights(gold_probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class _GoldProbabilities:
-    """Probabilities of gold, one observation per row or, of several labels, per decision.
+    """Probabilities of gold: one observation per row or, with several labels, per decision.
 
     Attributes:
         probabilities: [observations, models].
@@ -288,7 +290,7 @@ def _list_leakage_notes(members: Sequence[HybridMember], data: TrainingData) -> 
     """Notes about models that may have been trained on the rows that weights are fitted on."""
     for member in members:
         manifest = None
-        with suppress(StorageError):  # a damaged manifest must not discard fitted weights
+        with suppress(StorageError):  # a damaged manifest must not discard the fitted weights
             manifest = read_training_manifest(Path(member.reference))
         if manifest and not has_same_split(manifest, data):
             yield (

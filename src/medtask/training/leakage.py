@@ -1,4 +1,4 @@
-"""Texts and groups that validation rows share with training rows, which flatter metrics."""
+"""Finds texts and groups shared by validation and training rows, which bias metrics upwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORST = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuestionIndex:
-    """Examples made comparable, in an order that does not depend on the rows' order.
+    """Examples prepared for comparison, in an order that is independent of the order of rows.
 
     Attributes:
         positions: The original index of each example.
@@ -38,7 +38,7 @@ class QuestionIndex:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """The numbers of two similar rows, one of each part; ``likeness`` is in [0, 1]."""
+    """Two similar rows, one of each part; ``likeness`` is their similarity in [0, 1]."""
 
     train_row: int
     validation_row: int
@@ -47,11 +47,11 @@ class NearDuplicate:
 
 @dataclass(frozen=True, slots=True)
 class LeakageReport:
-    """What validation rows have in common with training rows.
+    """Overlap of validation rows with training rows.
 
     Attributes:
         validation: The number of validation rows.
-        equal: Validation rows whose question is also a training row's.
+        equal: Validation rows with the same question as a training row.
         near: Further validation rows with a near duplicate among training rows.
         groups: Groups in both parts.
         group_rows: Validation rows of these groups.
@@ -73,7 +73,7 @@ class LeakageReport:
         return (self.equal + self.near) / self.validation if self.validation else 0.0
 
     def describe(self) -> list[str]:
-        """A line for each kind of leakage, or one line where there is none."""
+        """A line for each kind of leakage, or one line if there is none."""
         of = f"of {self.validation:,} validation row{'s' * (self.validation != 1)}"
         lines = []
         if self.equal:
@@ -133,7 +133,7 @@ def index_questions(task: Task, examples: Sequence[TrainingExample]) -> Question
 
 
 def find_leakage(question_index: QuestionIndex, is_validation: NDArray[np.bool_]) -> LeakageReport:
-    """What validation questions, by a mask [questions], have in common with the others."""
+    """The overlap of validation questions, given by a mask [questions], with the others."""
     validation_flags = is_validation.tolist()
     train_keys = {
         key for key, aside in zip(question_index.keys, validation_flags, strict=True) if not aside

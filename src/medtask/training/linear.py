@@ -1,4 +1,4 @@
-"""Training a linear model: logistic regression on the words and character n-grams of texts."""
+"""Training of a linear model: logistic regression on words and character n-grams."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LinearSettings:
 
 
 class SettingsObserver(Protocol):
-    """Receives settings that were evaluated. ``number`` counts from 1 to ``total``; 0 at start."""
+    """Receives evaluated settings; ``number`` counts from 1 to ``total`` and is 0 at the start."""
 
     def __call__(self, settings: LinearSettings, number: int, total: int) -> None: ...
 
@@ -58,10 +58,10 @@ def _ignore_settings(settings: LinearSettings, number: int, total: int) -> None:
 def fit_linear(
     training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
 ) -> MethodResult:
-    """Train a linear model, and save it in the draft; see `train_linear`.
+    """Train a linear model, and save it in the draft folder; see `train_linear`.
 
-    A signal ends the search for settings, and the best so far are used. Raises UsageError and
-    InputError as `build_label_targets` does.
+    A signal ends the search for settings, and the best settings so far are used. Raises UsageError
+    and InputError as `build_label_targets` does.
     """
 
     def report(settings: LinearSettings, number: int, total: int) -> None:
@@ -81,8 +81,8 @@ def train_linear(
 ) -> MethodResult:
     """Train TF-IDF and one logistic regression per label, and save them in a folder.
 
-    Features and regularisation are those with the lowest loss on the validation rows, or in a
-    cross-validation where these are few. Nothing is random: the same rows give the same model.
+    Features and regularisation are chosen by the lowest loss on the validation rows, or in a
+    cross-validation if there are few of them. Training is deterministic.
     """
     import sklearn
 
@@ -113,14 +113,14 @@ class _ValidationFold:
 
 
 def _build_folds(targets: LabelTargets) -> list[_ValidationFold]:
-    """The folds that settings are evaluated on; none where there are too few rows."""
+    """The folds for evaluating settings; none if there are too few rows."""
     from sklearn.model_selection import GroupKFold
 
     train = targets.train
     if len(targets.validation.texts) >= MIN_VALIDATION_ROWS:
         return [_ValidationFold(train, targets.validation)]
-    # A row without a group is its own group, named by its content: the order of rows does not
-    # change the folds.
+    # A row without a group is a separate group, named by its content, so that the folds do not
+    # depend on the order of rows.
     groups = [
         group or hash_row(text, gold).hex()
         for group, text, gold in zip(train.groups, train.texts, train.gold.tolist(), strict=True)
@@ -144,7 +144,7 @@ def _search(
     targets: LabelTargets, folds: Sequence[_ValidationFold], report: SettingsObserver
 ) -> tuple[LinearSettings, bool]:
     """The best settings, and whether a signal ended the search."""
-    # Where there is nothing to choose by: the settings that were best on most data sets.
+    # Without folds, the settings that were best on most data sets are used.
     best = LinearSettings("letters", 10.0)
     total, number = len(FEATURES) * len(STRENGTHS), 0
     try:
@@ -171,7 +171,7 @@ def _evaluate_settings(
         try:
             vectorizers = [_fit_vectorizers(features, targets, fold.train) for fold in folds]
         except ValueError:
-            continue  # an empty vocabulary: "a b" has letters and no words
+            continue  # the vocabulary is empty: "a b" has letters, but no words
         features_by_fold = [
             [_vectorize_texts(one, part.texts) for part in (fold.train, fold.validation)]
             for one, fold in zip(vectorizers, folds, strict=True)
@@ -198,7 +198,7 @@ def _evaluate_settings(
 
 
 def _fit_vectorizers(features: str, targets: LabelTargets, texts: LabelledTexts) -> list[Any]:
-    """Vectorizers fitted on texts. Raises ValueError where texts have no terms."""
+    """Vectorizers fitted on texts. Raises ValueError if the texts have no terms."""
     make = {"words": build_vectorizer, "letters": _build_char_vectorizer}
     return [make[part](len(targets.labels)).fit(texts.texts) for part in FEATURES[features]]
 
@@ -233,7 +233,7 @@ def _fit_classifier(
         else np.asarray(targets.labels, dtype=object)[texts.gold].astype(str)
     )
     with warnings.catch_warnings():
-        # A fold may lack a label, which affects all settings alike.
+        # A fold may lack a label; this affects all settings alike.
         warnings.simplefilter("ignore", UserWarning)
         return build_classifier(strength).fit(terms, gold)
 
@@ -244,7 +244,7 @@ def _predict(targets: LabelTargets, classifier: Any, terms: Any) -> NDArray[np.f
     if targets.several:
         return found[
             :, -len(targets.labels) :
-        ]  # a single label comes with its complement before it
+        ]  # a single label is stored with its complement before it
     probabilities = np.zeros((found.shape[0], len(targets.labels)))
     probabilities[:, [targets.labels.index(str(name)) for name in classifier.classes_]] = found
     return probabilities

@@ -1,6 +1,6 @@
 """Plots of a training's losses and scores, for a page or as ``loss.svg``.
 
-Measured points are drawn as they are; a smoothed curve is named as the mean that it is.
+Measured points are drawn unchanged; a smoothed curve is labelled as a moving mean.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from medtask.evaluation.presentation.plots import combine_plots
 from medtask.training.epoch_table import EPOCH_TOLERANCE
 from medtask.training.training_log import TrainingPoint, find_best_point
 
-MAX_DRAWN_POINTS = 300  # points of one kind in a plot
-_MIN_SMOOTHED_POINTS = 20  # fewer points are joined as they are
-_LEFT_MARGIN = 0.07  # of the width, for the numbers of the gridlines
+MAX_DRAWN_POINTS = 300  # maximum number of points of one kind in a plot
+_MIN_SMOOTHED_POINTS = 20  # fewer points are joined without smoothing
+_LEFT_MARGIN = 0.07  # share of the width for the numbers of the gridlines
 
 
 def write_loss_plot(
     path: Path, points: Sequence[TrainingPoint], score_name: str = "accuracy"
 ) -> None:
-    """Write ``loss.svg``: losses, and below them the scores where there are any.
+    """Write ``loss.svg``: the losses, and the scores below them if there are any.
 
-    Raises StorageError where it cannot be written.
+    Raises:
+        StorageError: The file cannot be written.
     """
     pictures = [
         draw_losses(points),
@@ -50,7 +51,7 @@ def draw_losses(
     points: Sequence[TrainingPoint],
     title: str = "Loss on the training rows and on the validation rows",
 ) -> Markup:
-    """Losses in nats over epochs, or over steps where epochs are unknown; the best is marked."""
+    """Plot losses in nats over epochs, or over steps if epochs are unknown; the best is marked."""
     axis = _ProgressAxis.from_points(points)
     raw, checked = (
         _select_finite_values(points, "loss"),
@@ -108,7 +109,7 @@ def draw_scores(
     score_name: str = "accuracy",
     title: str = "Score on the validation rows",
 ) -> Markup:
-    """``score_name`` on the validation rows, in [0, 1], over epochs."""
+    """Plot ``score_name`` on the validation rows, in [0, 1], over epochs."""
     axis, scores = _ProgressAxis.from_points(points), _select_finite_values(points, "score")
     parts, key = draw_gridlines(1.0), []
     if scores:
@@ -168,7 +169,7 @@ _PointValues = list[tuple[TrainingPoint, float]]
 
 
 def _select_finite_values(points: Iterable[TrainingPoint], name: str) -> _PointValues:
-    """The points with a finite value of a field, and that value."""
+    """The points with a finite value of a field, each with that value."""
     values = ((point, getattr(point, name)) for point in points)
     return [
         (point, float(value)) for point, value in values if value is not None and isfinite(value)
@@ -176,7 +177,7 @@ def _select_finite_values(points: Iterable[TrainingPoint], name: str) -> _PointV
 
 
 def _average(raw: _PointValues) -> tuple[_PointValues, int]:
-    """The moving mean and its window (1 where the points are few; smaller at both ends)."""
+    """The moving mean and its window: 1 for few points, smaller at both ends."""
     if len(raw) < _MIN_SMOOTHED_POINTS:
         return raw, 1
     window = len(raw) // 40 * 2 + 5  # odd: as many points before as after
@@ -188,7 +189,7 @@ def _average(raw: _PointValues) -> tuple[_PointValues, int]:
 
 
 def _thin(values: _PointValues) -> _PointValues:
-    """About MAX_DRAWN_POINTS of the values, evenly spaced, including the last."""
+    """Reduce to about MAX_DRAWN_POINTS values, evenly spaced, including the last."""
     step = max(1, ceil(len(values) / MAX_DRAWN_POINTS))
     return values[::-1][::step][::-1]
 
@@ -196,7 +197,7 @@ def _thin(values: _PointValues) -> _PointValues:
 def _find_axis_top(training: _PointValues, validation: _PointValues) -> float:
     """The top of the vertical axis.
 
-    The first training losses and single outliers may lie above it, validation losses may not.
+    The first training losses and single outliers may exceed it; validation losses may not.
     """
     values = np.array([value for _, value in training] or [0.0])
     usual = (

@@ -1,4 +1,4 @@
-"""Untrusted texts in Markdown: they are displayed and never act as markup."""
+"""Escaping of untrusted texts in Markdown, so that they are not interpreted as markup."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def escape_markdown(text: object, limit: int = 200) -> str:
         lambda found: "".join(f"&#{ord(char)};" for char in found[0]),
         _SPECIAL.sub(lambda found: "\\" + found[0], shown),
     )
-    # At the start of a line these would make a list or a heading.
+    # At the start of a line these would begin a list or a heading.
     return _LIST.sub(
         lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}", escaped
     )
 
 
 def format_code(text: object, limit: int = 4000) -> str:
-    """Text as inline code, whatever backticks it holds; a dash for an empty text."""
+    """Text as inline code, with any backticks in it; a dash for an empty text."""
     shown = format_name(" ".join(str(text).split()), limit)
     if not shown:
         return "–"
@@ -37,7 +37,7 @@ def format_code(text: object, limit: int = 4000) -> str:
 
 
 def write_fence(lines: Sequence[str], language: str = "") -> str:
-    """A fenced code block; ``language`` is for syntax highlighting."""
+    """A fenced code block; ``language`` selects syntax highlighting."""
     shown = [format_name(line, 4000) for line in lines]
     fence = "`" * max(
         3, 1 + max((len(run) for line in shown for run in re.findall("`+", line)), default=0)
@@ -50,6 +50,6 @@ def format_table(
 ) -> str:
     """A table of Markdown cells. ``align_right`` applies to all columns but the first."""
     rule = ["---", *(["---:" if align_right else "---"] * (len(head) - 1))]
-    # Tables are parsed before inline code: pipes inside code split cells, too.
+    # Tables are parsed before inline code, so pipes inside code also split cells.
     lines = [[_PIPE.sub(r"\|", cell) for cell in cells] for cells in [head, rule, *rows]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

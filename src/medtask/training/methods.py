@@ -1,4 +1,4 @@
-"""The training methods by name, and what distinguishes them; heavy modules load on use."""
+"""The registry of training methods; heavy modules are imported on use."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ _FIT_LANGUAGE = "medtask.training.language.fit:fit_language"
 
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
-    """What code may know about a method.
+    """Properties of a method.
 
     Attributes:
-        name: The method, as ``--method`` takes it.
+        name: The method, as given to ``--method``.
         fit: Its `FitFunction` as "module:function".
         rate: The default learning rate.
         language: Whether it trains a causal language model.
-        adapter: Whether it trains an adapter beside frozen weights.
+        adapter: Whether it trains an adapter and keeps the weights frozen.
         scales_by_root: Whether the adapter is scaled by the root of its rank (rsLoRA).
-        quantize: The format that the base's weights are loaded in; None for the recipe's.
-        library: The library that can load the result, as the Hub names it.
-        default_base: The base where none is named; None for the task's model, "" for none.
+        quantize: The format in which the base's weights are loaded; None for the recipe's.
+        library: The library that can load the result, as named on the Hub.
+        default_base: The default base; None for the task's model, "" for none.
         default_base_rate: The learning rate for ``default_base``.
-        untunable: What training fits itself, for methods without settings to search.
+        untunable: For methods without settings to search, what training fits itself.
     """
 
     name: Method
     fit: str
-    rate: float = 1e-3  # an adapter takes steps a hundred times as large as whole weights
+    # adapters are trained with about a hundred times the learning rate of full weights
+    rate: float = 1e-3
     language: bool = False
     adapter: bool = False
     scales_by_root: bool = False
@@ -60,7 +61,8 @@ METHODS: Mapping[Method, MethodSpec] = MappingProxyType(
                 5e-5,
                 library="transformers",
                 default_base=MINILM,
-                default_base_rate=3e-4,  # small models take larger steps than BERT
+                # small models are trained with a higher learning rate than BERT
+                default_base_rate=3e-4,
             ),
             MethodSpec(
                 "linear",

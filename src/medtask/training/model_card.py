@@ -1,4 +1,4 @@
-"""The model card: README.md of a model folder, for its users and for those responsible for it."""
+"""The model card: README.md of a model folder, for users and reviewers of the model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from medtask.training.model_card_content import CardContent, CardLabel, CardTask
 from medtask.training.model_card_front_matter import write_front_matter
 
 MAX_LISTED_LABELS = 40
-FEW_ROWS = 20  # with fewer rows, hardly anything is learnt about a label
-_MAX_TEXT_CHARACTERS = 1500  # of an instruction
+FEW_ROWS = 20  # labels with fewer training rows are reported as hardly learnt
+_MAX_TEXT_CHARACTERS = 1500  # maximum characters of an instruction
 
 _PHI_NOTICES: dict[PhiStatus, str] = {
     "yes": (
@@ -44,7 +44,7 @@ _PHI_NOTICES: dict[PhiStatus, str] = {
 
 
 def write_card(content: CardContent) -> str:
-    """The card as Markdown with front matter for the Hub. It holds no text of a row.
+    """The card as Markdown with front matter for the Hub. It contains no text of a row.
 
     Names of labels and tables are escaped; see markdown.py.
     """

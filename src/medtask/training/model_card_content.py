@@ -18,7 +18,7 @@ from medtask.training.training_log import TrainingPoint
 
 @dataclass(frozen=True, slots=True)
 class CardLabel:
-    """A label and its number of training rows; None where labels are not counted."""
+    """A label and its number of training rows; None if labels are not counted."""
 
     name: str
     definition: str = ""
@@ -35,9 +35,9 @@ class CardTask:
         dropped: Rows that were left out, by reason.
         split: How validation rows were chosen, in a sentence.
         leaks: Sentences about leakage.
-        metrics: By name, on the validation rows.
-        baselines: The same of simpler methods, by name.
-        calibration: What calibration did, in a sentence; "" without one.
+        metrics: Metrics on the validation rows, by name.
+        baselines: The same metrics of simpler methods, by name.
+        calibration: A sentence on the calibration; "" without one.
     """
 
     name: str
@@ -66,15 +66,15 @@ class CardContent:
 
     Attributes:
         name: The name of the model.
-        folder: The model folder, as commands name it.
+        folder: The model folder, as used in commands.
         bases: The bases as the user named them.
-        base_models: Their ids on the Hub, where they have one.
-        license: The Hub's id of the base's licence; "" where it is unknown.
-        languages: ISO 639 codes; empty where they are unknown.
+        base_models: Their ids on the Hub, if any.
+        license: The Hub's id of the base's licence; "" if unknown.
+        languages: ISO 639 codes; empty if unknown.
         datasets: Ids on the Hub.
         recipe: All settings by name.
         points: The points of the training log.
-        score_name: What the points' score is.
+        score_name: Name of the points' score.
         loss_plot: The file name of the plot; "" without one.
         seconds: The duration of training, over all sessions.
         interrupted: Whether a signal ended training.
@@ -105,7 +105,7 @@ class CardContent:
 
     @property
     def phi(self) -> PhiStatus:
-        """Whether any of the tables holds patients' data."""
+        """Whether any table contains patients' data."""
         task_values = {task.phi for task in self.tasks}
         return "yes" if "yes" in task_values else "no" if task_values == {"no"} else "unknown"
 

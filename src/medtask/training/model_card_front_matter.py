@@ -11,7 +11,7 @@ from medtask.kinds import KINDS
 from medtask.training.methods import METHODS
 from medtask.training.model_card_content import CardContent
 
-# The Hub's metric ids that differ from ours.
+# The Hub's metric ids that differ from those of this package.
 _HUB_METRICS = {"mcc": "matthews_correlation", "rouge_l": "rouge", "kappa": "cohen_kappa"}
 
 
@@ -29,7 +29,8 @@ def write_front_matter(content: CardContent) -> str:
             metric_type=name_metric(measure),
             metric_name=_describe(measure, figure),
             metric_value=round(figure.value, 4),
-            # The Hub merges results of one task and data set; two tasks on one table are distinct.
+            # The Hub merges results of one task and data set; two tasks on one table must be
+            # distinct.
             dataset_config=_plain(task.name) if len(content.tasks) > 1 else None,
         )
         for task in content.tasks
@@ -51,13 +52,13 @@ def write_front_matter(content: CardContent) -> str:
     )
     if content.base_models:
         front["base_model_relation"] = "adapter" if METHODS[content.method].adapter else "finetune"
-    if not results:  # otherwise the Hub's class puts it into the model index
+    if not results:  # otherwise the Hub's class writes it into the model index
         front.pop("model_name")
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n"
 
 
 def name_metric(metric: str) -> str:
-    """The Hub's id of a metric, or its own name where the Hub has none."""
+    """The Hub's id of a metric; the metric's name if the Hub has none."""
     return "f1" if "f1" in metric else _HUB_METRICS.get(metric, metric)
 
 

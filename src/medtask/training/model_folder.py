@@ -1,8 +1,8 @@
-"""The end of a training: the model is measured, calibrated, described and moved into place.
+"""Completes a training: evaluates, calibrates and documents the model, then moves it.
 
-The validation rows are answered by a real run in the work folder, so that metrics are those that
-`medtask run` and `medtask evaluate` would report. That run holds texts of rows, and is removed with
-the work folder.
+The validation rows are answered by a run in the work folder, so that metrics equal those that
+`medtask run` and `medtask evaluate` would report. This run contains texts of rows, and is removed
+with the work folder.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from medtask.training.validation_metrics import name_score
 if TYPE_CHECKING:
     from medtask.evaluation.statistics.intervals import Metric
 
-# Validation rows of kinds that are generated: a text takes seconds.
+# Maximum number of validation rows of generated kinds, because a text takes seconds.
 MAX_GENERATED_ROWS = 100
 BASELINE_NAME = "TF-IDF"
 LOSS_PLOT_FILE = "loss.svg"
@@ -59,7 +59,7 @@ _PACKAGES = ("medtask", "torch", "transformers", "peft", "accelerate", "scikit-l
 
 @dataclass(frozen=True, slots=True)
 class TaskValidation:
-    """The evaluation of the model on one of its tasks, and baselines' metrics by name."""
+    """The evaluation of the model on one of its tasks, and the baselines' metrics by name."""
 
     data: TrainingData
     evaluation: Evaluation
@@ -67,7 +67,7 @@ class TaskValidation:
 
     @property
     def metrics(self) -> dict[str, Metric | None]:
-        """All metrics by name, None where undefined."""
+        """All metrics by name; None if undefined."""
         gold = self.evaluation.summary.gold
         return dict(gold.evaluation.metrics) if gold and gold.evaluation else {}
 
@@ -79,7 +79,7 @@ class TaskValidation:
 
     @property
     def calibration(self) -> str:
-        """What calibration did, or why it was refused; "" without one."""
+        """A sentence on the calibration, or why it was refused; "" without one."""
         fit, refusal = self.evaluation.calibration, self.evaluation.refusals.get("calibration")
         return describe_result(fit) if fit else str(refusal or "")
 
@@ -110,13 +110,13 @@ def validate_model(
 
 
 def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData) -> Evaluation:
-    """Evaluate a real run over the validation rows, in its own folder."""
+    """Evaluate a run over the validation rows, in a separate folder."""
     task, examples = data.task, data.validation
     generated = task.kind_spec.generated
     measured = examples[:MAX_GENERATED_ROWS] if generated else examples
     rows = read_table([dict(example.record.fields) for example in measured])
     shutil.rmtree(folder, ignore_errors=True)
-    # The model is measured: no further passes, and nothing fitted on the same rows.
+    # The model alone is measured: no further passes, and nothing that was fitted on the same rows.
     single_pass_task = replace(task, passes=(), id_column=None, source=None)
     result = run(
         single_pass_task,
@@ -129,7 +129,8 @@ def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData) -> Evalua
         baselines=False,
     )
     if result.state == "interrupted":
-        raise Interrupted(signal.SIGINT)  # the same command measures the trained model again
+        # running the command again evaluates the trained model again
+        raise Interrupted(signal.SIGINT)
     options = EvaluationOptions(calibrate=None if generated else "auto", baselines=False)
     return evaluate_answers(open_answers(folder, task=task, gold=task.gold_column), options)
 
@@ -150,7 +151,7 @@ def _evaluate_linear_baseline(
         with closing(load_model(str(draft))) as baseline:
             run_folder = folder.with_name(f"{folder.name}-linear-run")
             gold = _evaluate_engine(baseline, run_folder, data).summary.gold
-    except MedtaskError:  # a linear model cannot learn from these rows
+    except MedtaskError:  # a linear model cannot be trained on these rows
         return {}
     if gold is None or gold.evaluation is None:
         return {}
@@ -160,14 +161,14 @@ def _evaluate_linear_baseline(
 def write_model_folder(
     training: TrainingRun, result: MethodResult, log: TrainingLog, facts: Mapping[str, Any]
 ) -> None:
-    """Measure the model in the draft folder, write its card, and move it into place.
+    """Evaluate the model in the draft folder, write its card, and move it into place.
 
     The metadata file is moved last, so that an incomplete folder is not loaded as a model.
 
     Args:
         training: The training.
-        result: What its method returned.
-        log: Its points.
+        result: The result of its method.
+        log: The training log.
         facts: The manifest so far; it is rewritten with the result.
     """
     draft = training.folder / DRAFT_FOLDER
@@ -203,10 +204,10 @@ def _write_reports(training: TrainingRun, log: TrainingLog, card: str) -> None:
 
 def _move_draft(folder: Path, facts: Mapping[str, Any]) -> None:
     draft = folder / DRAFT_FOLDER
-    # An earlier session's metadata describes its best state.
+    # The metadata of an earlier session describes the best state of that session.
     (folder / METADATA_FILE).unlink(missing_ok=True)
     for path in sorted(draft.iterdir()):
-        path.chmod(0o600)  # libraries write files that everybody can read
+        path.chmod(0o600)  # libraries write world-readable files
         if path.name != METADATA_FILE:
             path.replace(folder / path.name)
     replace_text(folder / TRAINING_FILE, json.dumps(facts, indent=2, default=str) + "\n")

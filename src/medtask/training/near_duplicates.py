@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 
 NEAR_DUPLICATE_SIMILARITY = 0.8  # about one word in ten differs
 SHINGLE_SIZE = 5  # characters
-# Kept of a text: the similarity of longer texts is estimated, with a standard error of 0.013.
+# Number of shingles kept per text. The similarity of longer texts is estimated, with a standard
+# error of 0.013.
 MAX_SHINGLES = 1024
 
 _BANDS, _ROWS_PER_BAND = 20, 5
-_BITS = 31  # of a hash: the maximum index of a sparse matrix
+_BITS = 31  # maximum value of a hash: the maximum index of a sparse matrix
 _NEIGHBOURS = 16
-_CHUNK = 100_000  # characters hashed at once, to stay in the processor's cache
-_PAIRS = 20_000  # compared at once
+_CHUNK = 100_000  # characters hashed per batch, to stay in the processor's cache
+_PAIRS = 20_000  # pairs compared per batch
 
 IndexArray = NDArray[np.int64]
 _HashArray = NDArray[np.uint64]
@@ -107,7 +108,7 @@ def cluster_near_duplicates(
 
 
 def merge_clusters(clusters: IndexArray, first: IndexArray, second: IndexArray) -> IndexArray:
-    """The clusters, with those of ``first[i]`` and ``second[i]`` joined."""
+    """The clusters after merging those of ``first[i]`` and ``second[i]``."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -125,7 +126,7 @@ def merge_clusters(clusters: IndexArray, first: IndexArray, second: IndexArray) 
 def find_cross_split_duplicates(
     sketch: MinHashSketch, side: NDArray[np.bool_], threshold: float = NEAR_DUPLICATE_SIMILARITY
 ) -> NearDuplicatePairs:
-    """Near duplicates between two parts, by a mask [texts], the most similar first."""
+    """Near duplicates across two parts, given by a mask [texts], the most similar first."""
     found: list[IndexArray] = []
     for first, second in _list_candidate_pairs(sketch):
         across = side[first] != side[second]
@@ -167,7 +168,7 @@ def _hash_shingles(texts: Sequence[str]) -> tuple[NDArray[np.int32], IndexArray]
         mixed = (mixed + points[index : index + count]) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    # Without the shingles that span two texts.
+    # Without the shingles that cross the border of two texts.
     ends = np.cumsum(lengths)
     whole = np.ones(count, bool)
     for back in range(1, SHINGLE_SIZE):
@@ -206,7 +207,7 @@ def _keep_smallest_hashes(
 def _list_candidate_pairs(sketch: MinHashSketch) -> Iterator[tuple[IndexArray, IndexArray]]:
     """The pairs of texts that share a band, band by band, the earlier text first."""
     for band, after in zip(sketch.bands, np.roll(sketch.bands, -1, axis=0), strict=True):
-        # Sorting by the next band makes texts that share both neighbours.
+        # Sorting by the band makes texts that share it neighbours.
         order = np.lexsort((after, band))
         keys = band[order]
         for step in range(1, _NEIGHBOURS + 1):
@@ -246,7 +247,9 @@ def _compute_jaccard(shingles: Any, first: IndexArray, second: IndexArray) -> ND
 
 
 def _count_comparable_hashes(shingles: Any, first: IndexArray, second: IndexArray) -> IndexArray:
-    """How many hashes of each ``first`` could occur in ``second``: all, unless it was truncated."""
+    """The number of hashes of each ``first`` that could be in ``second``: all, unless it was
+    truncated.
+    """
     sizes = np.diff(shingles.indptr)
     counts = np.array(sizes[first], dtype=np.int64)
     for index in np.flatnonzero(sizes[second] == MAX_SHINGLES):

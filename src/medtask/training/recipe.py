@@ -60,17 +60,17 @@ class Recipe:
 
     @property
     def spec(self) -> MethodSpec:
-        """What distinguishes the method."""
+        """Properties of the method."""
         return METHODS[self.method]
 
     @property
     def base(self) -> str:
-        """The first base, or the method's default one; "" where there is none."""
+        """The first base; default: the method's base, or "" without one."""
         return self.bases[0] if self.bases else self.spec.default_base or ""
 
     @property
     def learning_rate(self) -> float:
-        """The rate, or the default of the method and base."""
+        """The learning rate; default: that of the method and base."""
         if self.rate is not None:
             return self.rate
         spec = self.spec
@@ -99,7 +99,7 @@ class Recipe:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """All settings as JSON, with the learning rate that is used."""
+        """All settings as JSON values, with the learning rate that is used."""
         return {**asdict(self), "bases": list(self.bases), "rate": self.learning_rate}
 
 
@@ -118,11 +118,12 @@ def build_recipe(
 
     Args:
         method: The method.
-        base: One base or several; None for the method's default, or else ``task_model``.
+        base: One base or several; default: the method's base, or else ``task_model``.
         settings: Further fields of `Recipe`.
-        task_model: The model that the task names.
+        task_model: The model named by the task.
 
-    Raises UsageError for a setting that `Recipe` does not have.
+    Raises:
+        UsageError: A setting is not a field of `Recipe`.
     """
     if unknown := sorted(set(settings) - set(RECIPE_FIELDS)):
         raise UsageError(

@@ -1,9 +1,9 @@
-"""Training and validation rows: no group and no text in both, every label in both where possible.
+"""Splits rows into training and validation rows that share no text and no group.
 
-scikit-learn's StratifiedGroupKFold knows one label per row and shares of 1/k, and takes minutes for
-100,000 groups. This is the greedy idea of iterative stratification (Sechidis, Tsoumakas and
-Vlahavas, "On the stratification of multi-label data", 2011) over clusters of rows that must stay
-together.
+Every label is in both parts if possible. scikit-learn's StratifiedGroupKFold supports one label per
+row and shares of 1/k, and takes minutes for 100,000 groups. This module uses the greedy idea of
+iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label
+data", 2011) on clusters of rows that must stay together.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class SplitReport:
     """How rows were split.
 
     Attributes:
-        has_own_table: The validation rows come from a table of their own.
+        has_own_table: Whether the validation rows are from a separate table.
         share: The share of validation rows.
         seed: The seed that chose them.
-        near_duplicate_rows: Rows kept together with their near duplicates; None where near
+        near_duplicate_rows: Rows kept together with their near duplicates; None if near
             duplicates had to be split.
     """
 
@@ -44,7 +44,7 @@ class SplitReport:
     near_duplicate_rows: int | None = 0
 
     def describe(self) -> str:
-        """A phrase about how the validation rows were chosen."""
+        """A phrase on how the validation rows were chosen."""
         if self.has_own_table:
             return "the validation rows come from a table of their own"
         near_duplicates = (
@@ -74,7 +74,7 @@ class _RowCluster:
 
 
 def merge_equal_rows(clusters: IndexArray, keys: Iterable[Hashable]) -> IndexArray:
-    """The clusters, joined where rows have the same key. A key of None joins nothing."""
+    """Merge clusters with rows of the same key. Rows with the key None are not merged."""
     seen: dict[Hashable, int] = {}
     pairs = [
         (seen.setdefault(key, index), index) for index, key in enumerate(keys) if key is not None
@@ -90,18 +90,18 @@ def merge_equal_rows(clusters: IndexArray, keys: Iterable[Hashable]) -> IndexArr
 def select_validation_rows(
     keys: Sequence[bytes], clusters: IndexArray, labels: RowLabels, share: float, seed: int
 ) -> NDArray[np.bool_] | None:
-    """Choose validation rows: a mask [rows], or None where no split is possible.
+    """Choose validation rows: a mask [rows], or None if no split is possible.
 
-    Each label gives its share, rounded (of a tenth: one row of six, none of five), as far as
-    clusters allow, and at most half of its rows. Where labels are too rare for that, the rarest
-    come first until the share of all rows is reached.
+    The share is applied to each label and rounded (for a tenth: one row of six, none of five), as
+    far as clusters allow, up to half of its rows. If labels are too rare for that, rows of the
+    rarest labels are chosen first until the share of all rows is reached.
 
     Args:
         keys: Identify rows independently of their order.
         clusters: [rows]; rows with the same number stay together.
         labels: The labels of each row.
         share: The share of validation rows.
-        seed: Decides the order in which clusters are drawn.
+        seed: Seed of the order in which clusters are drawn.
     """
     draw = _StratifiedSampler(keys, clusters, labels, share, seed)
     draw.fill_label_targets()
@@ -114,7 +114,7 @@ def select_validation_rows(
 
 
 class _StratifiedSampler:
-    """Greedy selection. Clusters come in random order; a selected cluster stays selected."""
+    """Greedy selection of clusters in random order; a selected cluster stays selected."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class _StratifiedSampler:
         self.selected_rows: list[int] = []
 
     def fill_label_targets(self) -> None:
-        """Take clusters label by label, the rarest first, while counts come nearer the targets."""
+        """Select clusters by label, the rarest first, while counts get closer to the targets."""
         by_label: dict[str, list[int]] = defaultdict(list)
         for number, cluster in self.remaining.items():
             for name in cluster.label_counts:
@@ -155,7 +155,7 @@ class _StratifiedSampler:
                     self._take_cluster(number)
 
     def fill_row_target(self) -> None:
-        """Take the clusters with the largest gain until the share of all rows is reached."""
+        """Select the clusters with the largest gain until the share of all rows is reached."""
         if 2 * (self.row_target - len(self.selected_rows)) <= 1:
             return
         gains = {number: self._compute_gain(cluster) for number, cluster in self.remaining.items()}
@@ -167,15 +167,13 @@ class _StratifiedSampler:
                 self._take_cluster(number)
 
     def take_smallest_cluster(self) -> None:
-        """Take the smallest allowed cluster, even if it exceeds the share."""
+        """Select the smallest allowed cluster, even if it exceeds the share."""
         fitting = [number for number, cluster in self.remaining.items() if self._can_take(cluster)]
         if fitting:
             self._take_cluster(min(fitting, key=lambda number: len(self.remaining[number].rows)))
 
     def _compute_gain(self, cluster: _RowCluster) -> float:
-        """By how much the squared distances of label counts from their targets shrink, relative
-        to the targets.
-        """
+        """The relative decrease of the squared distances of label counts from their targets."""
         needs = (
             (count, self.label_targets[name] - self.selected_labels[name], self.label_targets[name])
             for name, count in cluster.label_counts.items()
@@ -197,10 +195,10 @@ class _StratifiedSampler:
 def split_questions(
     task: Task, question_index: QuestionIndex, share: float, seed: int
 ) -> tuple[NDArray[np.bool_], SplitReport]:
-    """Which questions are set aside for validation: [questions], and how they were chosen.
+    """Choose validation questions: a mask [questions], and how they were chosen.
 
-    Groups and equal questions always stay together; near duplicates do unless less than half the
-    share could be reached that way. Raises InputError where no split is possible.
+    Groups and equal questions are never split. Near duplicates are not split either, unless less
+    than half the share could be reached. Raises InputError if no split is possible.
     """
     examples, keys = question_index.examples, question_index.keys
     labels = [list_labels(task, example.record.gold) for example in examples]

@@ -1,4 +1,4 @@
-"""Training rows as texts and label indices, for methods that learn a fixed set of labels."""
+"""Converts training rows to texts and label indices, for methods with a fixed set of labels."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class LabelledTexts:
 
 @dataclass(frozen=True, slots=True)
 class LabelTargets:
-    """What a method that learns a fixed set of labels trains on.
+    """The training targets of a method with a fixed set of labels.
 
     Attributes:
         labels: The outcomes that have a training row, in the task's order.
-        untaught: The labels that have none. Validation rows with such a label are left out.
+        untaught: The labels without one. Validation rows with such a label are left out.
     """
 
     task: Task
@@ -61,7 +61,7 @@ class LabelTargets:
         return self.task.several
 
     def describe_model(self, engine: EngineName, base: str) -> ModelMetadata:
-        """The metadata of a model that was trained on them, without hashes."""
+        """The metadata of a model trained on these targets, without hashes."""
         task = self.task
         return ModelMetadata(
             engine,
@@ -76,10 +76,11 @@ class LabelTargets:
 
 
 def build_label_targets(training_data: Sequence[TrainingData], method: str) -> LabelTargets:
-    """The targets of the one task that such a method can learn.
+    """The targets of the single task that such a method can be trained on.
 
-    Raises UsageError for several tasks and for kinds without a fixed set of labels, InputError
-    where all rows have the same label.
+    Raises:
+        UsageError: There are several tasks, or the kind has no fixed set of labels.
+        InputError: All rows have the same label.
     """
     if len(training_data) != 1:
         raise UsageError(
@@ -172,10 +173,10 @@ def _encode_gold(
 def compute_loss_and_accuracy(
     targets: LabelTargets, gold: NDArray[np.int64], probabilities: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """What `score_row` computes, as means over many rows at once.
+    """The results of `score_row`, as means over many rows.
 
     Args:
-        targets: Say whether rows have one label or several.
+        targets: Determines whether rows have one label or several.
         gold: See `LabelledTexts`.
         probabilities: [rows, labels].
     """

@@ -1,4 +1,4 @@
-"""`medtask.train`: from a task and a table with gold to a model folder that `run` accepts."""
+"""`medtask.train`: trains a model folder from a task and a table with gold."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ _NO_GAIN_NOTE = (
 class TaskData:
     """A task and its tables.
 
-    ``gold_column`` and ``validation`` (a table of validation rows) override the task's gold
-    column and the split of ``table``. Tables are whatever `read_table` accepts.
+    ``gold_column`` overrides the task's gold column, and ``validation``, a table of validation
+    rows, the split of ``table``. Tables are anything that `read_table` accepts.
     """
 
     task: Task
@@ -100,14 +100,14 @@ def train(
         table: Its rows: whatever `medtask.read_table` accepts.
         out: The folder of the model.
         method: "lora", "rslora", "qlora", "dora", "full", "encoder", "linear" or "hybrid".
-        base: The model to start from, several for a hybrid; by default the one that the task
-            names, or what suits the method.
-        gold: The gold column, where it is not the task's own.
+        base: The model to start from, several for a hybrid; by default the one named by the
+            task, or the default of the method.
+        gold: The gold column; by default the task's.
         validation: A table of validation rows; by default a share of ``table``.
         further_tasks: Further tasks for the same model.
         selection: Which rows are used.
         observer: Receives the events of the training.
-        demonstration: Whether the model card says that the model is not for real work.
+        demonstration: Whether the model card warns that the model is not for real work.
         **settings: Further fields of `Recipe`, such as ``epochs``, ``rate`` and ``seed``.
 
     Returns:
@@ -116,7 +116,7 @@ def train(
     Raises:
         UsageError, InputError: The data or settings cannot be used.
         ModelTooLarge: The base does not fit into memory.
-        RunMismatch: The folder holds a different training.
+        RunMismatch: The folder contains a different training.
         RunLocked, StorageError, EngineError: The folder or the base cannot be used.
     """
     recipe = build_recipe(method, base, settings, task_model=task.model)
@@ -139,7 +139,7 @@ def train_tasks(
     observer: TrainingObserver | None = None,
     demonstration: bool = False,
 ) -> TrainedModel:
-    """Train one model for one task or several by a recipe; see `train`."""
+    """Train one model for one or several tasks by a recipe; see `train`."""
     observer = observer if observer is not None and is_main_process() else NullTrainingObserver()
     recipe.check()
     folder = _open_folder(Path(out))
@@ -164,9 +164,9 @@ def preview_training(
     out: str | Path,
     selection: RowSelection = DEFAULT_SELECTION,
 ) -> list[str]:
-    """What `train_tasks` would do, in lines. Nothing is trained or written.
+    """Describe in lines what `train_tasks` would do; nothing is trained or written.
 
-    Raises what `train_tasks` would raise before its first step.
+    Raises the exceptions that `train_tasks` would raise before its first step.
     """
     from medtask.training.language.preview import preview_language
 
@@ -187,7 +187,7 @@ def _lock_folder(folder: Path) -> AbstractContextManager[None]:
 
 
 def _open_folder(folder: Path) -> Path:
-    """Create the folder if it is missing. Raises UsageError where it holds something else."""
+    """Create the folder if it is missing. Raises UsageError if it contains something else."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         names = {path.name for path in folder.iterdir()}
@@ -239,7 +239,7 @@ def _run_training(
         result = fit(training.training_data, training.recipe, context)
     except MedtaskError:
         if before is None and not context.log.points:
-            _clear(folder)  # nothing was trained, so another command may use the folder
+            _clear(folder)  # nothing was trained, so the folder can be used by another command
         raise
     result = _add_gain_note(result, context)
     observer.on_finish()

@@ -17,14 +17,14 @@ CARD_FILE = "README.md"
 
 @dataclass(frozen=True, slots=True)
 class TaskTrainingResult:
-    """How good a model is at one of its tasks, on the validation rows.
+    """Metrics of a model on one of its tasks, on the validation rows.
 
     Attributes:
         task: The name of the task.
         headline_metric: The name of the most important metric.
-        metrics: All metrics by name; None where one is undefined.
+        metrics: All metrics by name; None if undefined.
         baselines: The headline metric of simpler methods trained on the same rows, by name.
-        calibration: What calibration did, in a sentence; "" without one.
+        calibration: A sentence on the calibration; "" without one.
     """
 
     task: str
@@ -44,17 +44,17 @@ class TrainedModel:
     """A model folder as `medtask.train` writes it.
 
     Attributes:
-        path: The folder; `medtask.load_model` takes it.
+        path: The folder, which can be passed to `medtask.load_model`.
         method: The training method.
-        bases: What training started from.
-        state: "interrupted" after a signal: the folder then holds the best state so far, and the
+        bases: The models that training started from.
+        state: "interrupted" after a signal: the folder then has the best state so far, and the
             same call resumes.
         task_results: One result per task.
         validation_loss: The lowest validation loss, in nats per row.
-        base_score: The score of the untrained base in the same validations, where measured.
+        base_score: The score of the untrained base in the same validations, if measured.
         seconds: The duration of training, over all sessions.
         exit_code: 0, or 130 or 143 after a signal.
-        notes: What the user should know.
+        notes: Notes for the user.
     """
 
     path: Path
@@ -115,7 +115,7 @@ class TrainedModel:
 
 
 def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
-    """The result of a training that has ended, from its folder."""
+    """Read the result of a training that has ended from its folder."""
     from medtask.evaluation.statistics.intervals import Metric
 
     facts = read_training_manifest(folder)

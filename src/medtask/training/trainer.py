@@ -1,6 +1,6 @@
-"""transformers' Trainer with a training log, complete checkpoints and the best state kept.
+"""A transformers Trainer with a training log, complete checkpoints and the best state.
 
-A killed training resumes from its last complete checkpoint, which holds weights, optimizer,
+A killed training resumes from its last complete checkpoint, which contains weights, optimizer,
 schedule and the state of all random number generators.
 """
 
@@ -45,12 +45,12 @@ CHECKPOINT_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """How long a training is.
+    """The length of a training.
 
     Attributes:
-        steps: Of the whole training.
-        epoch_steps: Of one epoch.
-        validation_steps: The steps after which it is validated, always including the last one.
+        steps: Steps of the whole training.
+        epoch_steps: Steps of one epoch.
+        validation_steps: Steps after which the model is validated; always includes the last one.
     """
 
     steps: int
@@ -59,7 +59,7 @@ class TrainingPlan:
 
 
 def plan_training(epoch_steps: int, recipe: Recipe) -> TrainingPlan:
-    """The plan of a training whose epoch has ``epoch_steps`` steps."""
+    """The plan of a training with ``epoch_steps`` steps per epoch."""
     steps = max(1, math.ceil(epoch_steps * recipe.epochs))
     every = max(1.0, epoch_steps / recipe.validations)
     marks = {
@@ -70,10 +70,10 @@ def plan_training(epoch_steps: int, recipe: Recipe) -> TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class TrainingLoop:
-    """What the loop needs besides the model and its batches.
+    """The parts of the training loop other than the model and its batches.
 
     Attributes:
-        weights: What is trained, as checkpoints store it.
+        weights: The trained weights, as stored in checkpoints.
         validate: Measures the current state on the validation rows.
     """
 
@@ -124,7 +124,7 @@ def make_arguments(
 
 
 class MedtaskTrainer(Trainer):
-    """A Trainer whose checkpoints hold only what is trained and that validates by a function.
+    """A Trainer with checkpoints of the trained weights only, which validates by a function.
 
     ``count_batch`` returns the numbers of rows and tokens of a batch.
     """
@@ -187,7 +187,7 @@ class TrainingBookkeepingCallback(TrainerCallback):
         self.last_saved = time.monotonic()
         self.loop.context.observer.on_start(self.loop.plan.steps, state.global_step)
         if state.global_step == 0:
-            # The gain is measured against the untrained base, which may stay the best state.
+            # The gain is measured relative to the untrained base, which may remain the best state.
             self.trainer.evaluate()
 
     def on_step_end(
@@ -254,14 +254,14 @@ class TrainingBookkeepingCallback(TrainerCallback):
 
 
 def run_trainer(trainer: MedtaskTrainer) -> None:
-    """Train to the end, from the last checkpoint where there is one.
+    """Train to the end, resuming from the last checkpoint if there is one.
 
-    Raises EngineError where the memory does not suffice.
+    Raises EngineError if there is not enough memory.
     """
     checkpoint = find_checkpoint(trainer.loop.context.work_folder)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # libraries warn each other
+            warnings.simplefilter("ignore", FutureWarning)  # warnings of one library about another
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -1,4 +1,4 @@
-"""The interface between a training and its method: what a method receives and returns."""
+"""The interface of training methods: their arguments and results."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from medtask.training.recipe import Recipe
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import TrainingLog, TrainingObserver
 
-# In the folder of a training: what it resumes from, and the finished model until it is complete.
+# Folders inside the folder of a training: the state to resume from, and the unfinished model.
 WORK_FOLDER, DRAFT_FOLDER = ".training", ".draft"
 
 
 def is_main_process() -> bool:
-    """Whether this process writes, of those that train together (accelerate launch, torchrun)."""
+    """Whether this process writes files in distributed training (accelerate, torchrun)."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def count_processes() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return max(1, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """Where a method writes, and to whom it reports.
+    """The folders and observers of a method.
 
     Attributes:
-        draft_folder: An empty folder for the finished model's files.
-        work_folder: What a killed training resumes from. It is removed with the finished model.
+        draft_folder: An empty folder for the files of the finished model.
+        work_folder: The state that a killed training resumes from; removed at the end.
         log: Keeps points and passes them to ``observer``.
         observer: Receives events.
-        signals: Knows whether a signal came.
+        signals: Reports whether a signal was received.
     """
 
     draft_folder: Path
@@ -51,12 +51,13 @@ class TrainingContext:
 
 @dataclass(frozen=True, slots=True)
 class MethodResult:
-    """What a method returns.
+    """The result of a method.
 
     Attributes:
         trained_model: The metadata of the model in the draft folder, without hashes.
-        interrupted: Whether a signal ended training; the draft then holds the best state so far.
-        notes: What the user should know.
+        interrupted: Whether a signal ended training; the draft folder then has the best state so
+            far.
+        notes: Notes for the user.
         facts: Further facts for the model card and the manifest, such as counts and versions.
     """
 
@@ -69,7 +70,7 @@ class MethodResult:
 class FitFunction(Protocol):
     """A training method.
 
-    It receives the data of one task or several; a method that supports one task raises
+    It receives the data of one or several tasks. A method that supports only one task raises
     UsageError for more.
     """
 

@@ -32,7 +32,7 @@ __all__ = [
     "determine_phi",
 ]
 
-# With fewer rows a tenth is less than one row, and validation results are chance.
+# With fewer rows a tenth is less than one row, and validation results are noise.
 MIN_TRAINING_ROWS = 10
 
 
@@ -41,7 +41,7 @@ class RowSelection:
     """Which rows of a table are used.
 
     Attributes:
-        share: The share of rows set aside for validation where there is no validation table.
+        share: The share of rows set aside for validation without a validation table.
         min_count: Labels with fewer rows are left out.
         cap: The maximum number of rows per label; None for no limit.
     """
@@ -51,7 +51,7 @@ class RowSelection:
     cap: int | None = None
 
     def check(self, task: Task) -> None:
-        """Raise UsageError for values that are not valid, or not for this task."""
+        """Raise UsageError for values that are not valid in general or for this task."""
         if not 0 < self.share <= 0.5:
             raise UsageError(
                 f"{self.share:g} is not a valid validation share",
@@ -82,8 +82,8 @@ class TrainingData:
         validation: The rows that decide when training stops. Split from the same table, they
             share no text and no group with ``train``.
         source: The name of the table, and ``sha256`` of its content.
-        notes: What the user should know before training.
-        leakage: What the two parts have in common.
+        notes: Notes for the user before training.
+        leakage: Overlap of the two parts.
         validation_source: The name of the validation table, "" without one.
     """
 
@@ -194,7 +194,7 @@ def describe_training_data(data: TrainingData) -> list[str]:
 
 
 def determine_phi(task: Task) -> PhiStatus:
-    """Whether the table holds patients' texts; "unknown" where the task file does not say."""
+    """Whether the table contains patients' texts; "unknown" if the task file does not say."""
     return "unknown" if task.phi is None else "yes" if task.phi else "no"
 
 
@@ -219,7 +219,7 @@ def _check_learnable(
     cleaning: CleaningReport,
     min_count: int,
 ) -> None:
-    """Raise InputError where nothing can be learnt from the remaining rows."""
+    """Raise InputError if a model cannot be trained on the remaining rows."""
     counts, gold = cleaning.dropped_counts, quote(str(task.gold_column))
     if counts.get(DropReason.NO_GOLD, 0) == cleaning.rows:
         raise InputError(
@@ -273,7 +273,7 @@ def _select_examples(
 
 
 def _list_notes(data: TrainingData, split: SplitReport) -> tuple[str, ...]:
-    """What the user should know before training."""
+    """Notes for the user before training."""
     task = data.task
     notes = list(_list_label_notes(data)) if task.kind_spec.has_labels else []
     if task.kind_spec.has_options and len({str(one.record.gold) for one in data.train}) == 1:

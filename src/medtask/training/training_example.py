@@ -32,7 +32,7 @@ class TrainingExample:
 
 
 def list_labels(task: Task, gold: Value | None) -> tuple[str, ...]:
-    """The labels by which a row is counted; NO_LABEL where it has none."""
+    """The labels by which a row is counted; NO_LABEL if it has none."""
     if not task.kind_spec.has_labels or not gold:
         return (NO_LABEL,)
     return (gold,) if isinstance(gold, str) else tuple(gold)
@@ -46,9 +46,10 @@ def format_question(task: Task, record: Record, prompt: Prompt) -> str:
 
 
 def hash_question(task: Task, record: Record, prompt: Prompt) -> bytes:
-    """16 bytes, equal for rows whose text, context and options differ only in case and spaces.
+    """A hash of 16 bytes, equal for rows whose text, context and options differ only in case and
+    spaces.
 
-    Options in another order are another question, because gold is a letter.
+    Questions with options in another order are different, because gold is a letter.
     """
     parts = [
         prompt.text,
@@ -61,7 +62,7 @@ def hash_question(task: Task, record: Record, prompt: Prompt) -> bytes:
 
 
 def shuffle_by_hash(keys: Sequence[bytes], seed: int) -> list[int]:
-    """Indices of the keys in a random order, which depends on the seed and the set of keys."""
+    """Indices of the keys in a random order that depends only on the seed and the set of keys."""
     salt = seed.to_bytes(16, "big", signed=True)
     drawn = [blake2b(key, digest_size=16, salt=salt).digest() for key in keys]
     return sorted(range(len(keys)), key=lambda index: (drawn[index], keys[index]))

@@ -25,13 +25,13 @@ class TrainingPoint:
     Attributes:
         step: Steps taken so far, out of ``steps``.
         epoch: Passes over the rows so far.
-        loss: On the training rows since the point before; None where it was not measured.
-        validation_loss: On the validation rows, after a validation.
+        loss: Loss on the training rows since the previous point; None if not measured.
+        validation_loss: Loss on the validation rows, after a validation.
         score: Accuracy on the validation rows, or the share of right decisions, in [0, 1].
         rate: The learning rate.
-        rows_per_s: Training rows per second since the point before.
+        rows_per_s: Training rows per second since the previous point.
         tokens_per_s: Tokens of these rows per second, read or reused.
-        seconds: Since training began, over all its sessions.
+        seconds: Seconds since training began, over all its sessions.
     """
 
     step: int
@@ -56,7 +56,7 @@ class TrainingObserver(Protocol):
         """A model is about to be loaded."""
 
     def on_start(self, steps: int, done: int) -> None:
-        """Training starts: its steps, and how many earlier sessions have taken."""
+        """Training starts: its number of steps, and the steps done in earlier sessions."""
 
     def on_point(self, point: TrainingPoint) -> None:
         """A step was taken, or a validation was done."""
@@ -78,17 +78,18 @@ class NullTrainingObserver:
 class TrainingLog:
     """The points of all sessions of a training, in a CSV file that survives a kill.
 
-    One column for each field of `TrainingPoint`; an empty cell is a number that was not measured.
-    A point is on the disk, readable for the owner only, before the observer receives it.
+    The file has one column for each field of `TrainingPoint`; an empty cell is a value that was not
+    measured. A point is written to the disk, readable by the owner only, before the observer
+    receives it.
 
     Args:
         path: The CSV file.
         observer: Receives every point.
         resume_step: The step of the checkpoint from which training resumes. Later points are
-            dropped, since their steps are taken again; 0 starts a new file.
+            dropped, because their steps are repeated; 0 starts a new file.
 
     Raises:
-        InputError: An earlier session's file is not readable.
+        InputError: The file of an earlier session is not readable.
         StorageError: The file cannot be written.
     """
 
@@ -103,7 +104,7 @@ class TrainingLog:
 
     @property
     def points(self) -> tuple[TrainingPoint, ...]:
-        """All points in the order in which they were added, earlier sessions' included."""
+        """All points in the order in which they were added, including earlier sessions."""
         return tuple(self._points)
 
     def add(self, point: TrainingPoint) -> None:
@@ -123,7 +124,8 @@ class TrainingLog:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     os.fsync(file.fileno())
                 except OSError:
-                    file.truncate(size)  # else the next point would be appended to half a line
+                    # otherwise the next point would be appended to an incomplete line
+                    file.truncate(size)
                     raise
         except OSError as error:
             raise make_storage_error(self.path, error) from error
@@ -137,7 +139,7 @@ def list_validation_losses(points: Iterable[TrainingPoint]) -> list[float]:
 def find_best_point(points: Iterable[TrainingPoint]) -> TrainingPoint | None:
     """The first validation with the lowest loss.
 
-    Where no validation has a finite loss, the one with the highest score; None without any.
+    If no validation has a finite loss, the one with the highest score; None without validations.
     """
     best = by_score = None
     for point in points:
@@ -151,7 +153,7 @@ def find_best_point(points: Iterable[TrainingPoint]) -> TrainingPoint | None:
 
 
 def count_validations_since_best(points: Iterable[TrainingPoint]) -> int:
-    """How many validations came after the one with the lowest loss."""
+    """The number of validations after the one with the lowest loss."""
     losses = list_validation_losses(points)
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
@@ -168,9 +170,10 @@ _REQUIRED_COLUMNS = {"step", "steps", "epoch", "seconds"}
 
 
 def read_points(path: Path) -> tuple[TrainingPoint, ...]:
-    """The points of a ``loss.csv``. An incomplete last line is left out.
+    """Read the points of a ``loss.csv``; an incomplete last line is left out.
 
-    Raises InputError for a file that is not readable or not valid.
+    Raises:
+        InputError: The file is not readable or not valid.
     """
     try:
         content = path.read_bytes()

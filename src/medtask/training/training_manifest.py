@@ -31,7 +31,7 @@ class TrainingRun:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Everything that decides the result, by name."""
+        """Everything that determines the result, by name."""
         facts: dict[str, object] = {
             f"recipe.{name}": value
             for name, value in self.recipe.to_json().items()
@@ -52,9 +52,9 @@ class TrainingRun:
 
 
 def read_training_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest; None where there is none, or one in another format.
+    """The manifest; None if it is missing or has another format.
 
-    Raises StorageError where it is damaged.
+    Raises StorageError if it is damaged.
     """
     path = folder / TRAINING_FILE
     try:
@@ -74,7 +74,7 @@ def read_training_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def check_training_identity(training: TrainingRun) -> None:
-    """Raise RunMismatch where the folder belongs to a training with another identity."""
+    """Raise RunMismatch if the folder belongs to a training with another identity."""
     facts = read_training_manifest(training.folder)
     if facts is None:
         return

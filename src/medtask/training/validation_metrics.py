@@ -15,7 +15,7 @@ from medtask.records import Value
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
 
-# Lower probabilities count as this one: a single row must not outweigh all others.
+# Lower probabilities count as this one, so that a single row does not outweigh all others.
 MIN_PROBABILITY = 1e-6
 
 
@@ -33,14 +33,14 @@ class ValidationResult:
 
 
 def name_score(tasks: Iterable[Task]) -> str:
-    """What the score of a validation of these tasks is."""
+    """The name of the validation score of these tasks."""
     return "decisions right" if any(task.several for task in tasks) else "accuracy"
 
 
 def validate_examples(
     task: Task, engine: Engine, examples: Sequence[TrainingExample]
 ) -> ValidationResult:
-    """Mean loss and score over rows, for tasks that are scored; see `score_row`.
+    """Mean loss and score over rows, for tasks with scored outcomes; see `score_row`.
 
     A row that the engine cannot answer counts as wrong, with the loss of MIN_PROBABILITY.
     """
@@ -55,7 +55,7 @@ def predict_examples(
     task: Task, engine: Engine, examples: Sequence[TrainingExample]
 ) -> Iterator[tuple[int, OutcomeProbabilities]]:
     """The index and the outcomes' probabilities of each row that the engine can answer."""
-    # Record ids may repeat where the validation rows have a table of their own.
+    # Record ids may repeat if the validation rows are from a separate table.
     prompts = [replace(one.prompt, record_id=str(index)) for index, one in enumerate(examples)]
     for output in ask_prompts(task, engine, prompts):
         if isinstance(output, EngineOutput) and output.scores is not None:
@@ -67,7 +67,7 @@ def predict_examples(
 def get_gold_probabilities(
     task: Task, probabilities: Mapping[str, float], gold: Value | None
 ) -> list[float]:
-    """The probability of gold, or of several labels of each decision that gold makes."""
+    """The probability of gold; with several labels, of each decision in gold."""
     if not task.several:
         return [probabilities.get(str(gold), 0.0)]
     names = gold if isinstance(gold, tuple) else ()
@@ -79,7 +79,7 @@ def score_row(
 ) -> ValidationResult:
     """The loss of gold, in nats, and whether the most likely outcome is gold.
 
-    Of several labels both are means over the yes-or-no decisions.
+    With several labels, both are means over the yes-or-no decisions.
     """
     given = get_gold_probabilities(task, probabilities, gold)
     loss = -math.fsum(math.log(max(share, MIN_PROBABILITY)) for share in given) / len(given)

@@ -37,8 +37,10 @@ TextCallback = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class AskReply:
-    """What came of one question. ``text`` ends with a whole sentence, also where the model was
-    stopped (``truncated``).
+    """The answer to one question.
+
+    If generation stopped at the token limit (``truncated``), ``text`` is cut after its last
+    complete sentence.
     """
 
     text: str
@@ -54,7 +56,7 @@ class AskReply:
 
 @dataclass(frozen=True, slots=True)
 class AskSession:
-    """Everything that is the same for all questions of one call."""
+    """Settings shared by all questions of one call."""
 
     task: Task
     engine: Engine
@@ -127,7 +129,7 @@ def ask(
         show.print_line((f"Loading {model or BUILT_IN_MODEL}", "dim"), stderr=True)
     with ExitStack() as stack:
         engine = stack.enter_context(closing(load_engine(model or BUILT_IN_MODEL, load_options)))
-        # To a remote model the question is sent on purpose, and to no other machine.
+        # Sending the question to a remote model is intended, so its host is allowed, and no other.
         stack.enter_context(guard_network(engine))
         session = AskSession(task, engine, context_text, think)
         if question is None:
@@ -141,7 +143,7 @@ def ask(
 
 
 def _answer_interactively(session: AskSession) -> None:
-    """Answer line by line until there is no more."""
+    """Read questions line by line and answer them until the input ends."""
     with suppress(ImportError):
         import readline  # noqa: F401 - gives input() its keys and its memory of earlier lines
     show.print_line((_USAGE_HINT, "dim"), stderr=True)
@@ -167,7 +169,7 @@ def _answer_interactively(session: AskSession) -> None:
 
 
 def _print_answer(session: AskSession, question: str) -> None:
-    """Write the answer while it comes, on a terminal; elsewhere when it is whole."""
+    """Print the answer: streamed on a terminal, otherwise when it is complete."""
     is_terminal = sys.stdout.isatty()
     reply = answer_question(
         session,
@@ -189,10 +191,10 @@ def answer_question(
     on_text: TextCallback | None = None,
     on_thought: TextCallback | None = None,
 ) -> AskReply:
-    """Think, where that is wanted, and answer; ``on_text`` and ``on_thought`` get each piece as it
-    is written.
+    """Answer one question, with reasoning if the session asks for it.
 
-    InputError where the question cannot be asked: it does not fit, say.
+    ``on_text`` and ``on_thought`` receive each piece as it is generated. Raises InputError if the
+    question cannot be asked, for example because it is too long.
     """
     from medtask.prediction.kinds import get_kind_prediction
     from medtask.prediction.truncation import cut_at_sentence

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from medtask.tasks.rows import UnknownGold
     from medtask.tasks.task import Task
 
-_NEIGHBOUR_ROWS = 64  # rows that are read beside the one that is shown, to find what they share
+_NEIGHBOUR_ROWS = 64  # rows that are read in addition to the shown one, to find their common prefix
 _TIMED_ROWS = (
     8,
     32,
-)  # rows that are timed: a few first, since a big model may need minutes for many
+)  # rows that are timed: a few first, because a large model may need minutes for many
 _MAX_TIMING_S = 3.0
 
 
@@ -196,7 +196,7 @@ def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator
 
 
 def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics) -> None:
-    """Tokens of the sample, and warnings about the longest rows."""
+    """Print the tokens of the sample, and warnings about the longest rows."""
 
     plan, longest, rendering = (
         engine.plan(statistics.sample),
@@ -256,7 +256,7 @@ def _print_time_estimate(
 
 
 def _time_rows(task: Task, engine: Engine, sample: Sequence[Prompt]) -> tuple[int, float]:
-    """How many different prompts were asked, and in how many seconds."""
+    """The number of distinct prompts that were answered, and the seconds this took."""
     from medtask.prediction.asking import ask_prompts
     from medtask.tasks.prompt import hash_prompt
 

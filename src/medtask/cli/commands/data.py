@@ -69,8 +69,8 @@ def prepare(
 ) -> None:
     """Write rows with gold as chat data for other trainers.
 
-    Duplicates, contradictions and rows without gold are left out (see cleaning.csv). No group, no
-    text and no near duplicate is in both parts.
+    Duplicates, contradictions and rows without gold are left out (see cleaning.csv). No group,
+    text or near duplicate is in both parts.
     """
     from medtask.privacy import block_network
     from medtask.tables.read import read_table

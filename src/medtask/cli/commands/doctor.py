@@ -114,7 +114,7 @@ def _check_environment(model: str | None, options: LoadOptions, as_json: bool) -
 
 
 def _find_reference(answers: AnswerTable | None, default: str | None) -> str:
-    """The reference of the model that gave the answers, else the task's."""
+    """The reference of the model that gave the answers; default: the task's."""
     identity = answers.manifest.get("model", {}).get("identity", {}) if answers else {}
     reference = identity.get("model") or identity.get("reference") or default
     if not reference:

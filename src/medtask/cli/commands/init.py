@@ -13,7 +13,7 @@ from medtask.cli import console as show
 from medtask.cli.inputs import SheetName, describe_table
 from medtask.errors import UsageError
 
-_SAMPLE_ROWS = 200  # rows that are looked at to guess which column holds the text, and which the id
+_SAMPLE_ROWS = 200  # rows that are read to guess the text column and the id column
 
 
 def init(

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model on this machine. ``note``: how it would be loaded, or why it cannot be."""
+    """A model on this machine.
+
+    ``note`` says how the model would be loaded, or why it cannot be loaded.
+    """
 
     reference: str
     path: str
@@ -31,8 +34,10 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """``fix``: how to install what the engine lacks. ``answers``: what it can read and tell; of a
-    server that is only known once it was asked.
+    """The state of one engine.
+
+    ``fix`` is the command that installs a missing engine. ``answers`` describes its capabilities;
+    those of a server are known only after a request.
     """
 
     name: str
@@ -107,7 +112,9 @@ def _find_served_models() -> list[str]:
 
 
 def _find_local_models() -> Iterator[tuple[ModelFiles, int]]:
-    """The built-in models and those of the Hugging Face cache, with their size on disk in bytes."""
+    """List the built-in models and those of the Hugging Face cache, with their size on disk in
+    bytes.
+    """
     from medtask.engines.files.model_files import (
         BUILT_IN_MODEL,
         MINILM,

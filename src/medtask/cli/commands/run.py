@@ -147,8 +147,8 @@ def _load_engine(
 
 
 def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:
-    """Where standard input is kept meanwhile: with the run, so that even a killed one leaves no
-    text elsewhere.
+    """The folder that standard input is stored in: the run folder, so that no text remains
+    elsewhere after a kill.
     """
     from medtask.runs.folder import open_run_folder, open_runs_folder
 

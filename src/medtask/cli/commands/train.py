@@ -129,13 +129,13 @@ def _train_model(
 
 
 def _default_folder(task: Task, method: str) -> Path:
-    """Beside the task, one for each method."""
+    """The default folder: next to the task, one per method."""
     home = task.source.parent if task.source else Path()
     return home / "models" / method
 
 
 def _open_task_data(argument: str) -> TaskData:
-    """ "TASK=TABLE", or a task that names its own table."""
+    """Parse "TASK=TABLE", or a task that names its own table."""
     from medtask.errors import UsageError
     from medtask.tables.read import read_table
     from medtask.tasks.load import load_task
@@ -161,8 +161,8 @@ def _print_result(model: TrainedModel) -> None:
                 f"   {baseline} {figure.value:.3f}"
                 for baseline, figure in task_result.baselines.items()
             )
-            # Validations of several labels report the share of right decisions, which is not
-            # comparable with an F1.
+            # Validations of several labels report the share of correct decisions, which is not
+            # comparable with F1.
             comparable = len(model.task_results) == 1 and task_result.headline_metric == "accuracy"
             untrained = (
                 f"   untrained {model.base_score:.3f}"

@@ -1,4 +1,4 @@
-"""`medtask tune`: search for better words of a task, or better settings of a training."""
+"""`medtask tune`: search for better words for a task, or better settings of a training."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def tune(
     """Find better words for a task, or better settings of a training.
 
     Rows with gold are split in three: candidates are built from the first part and chosen by the
-    second; the third, which no search sees, measures the gain at the end. Ctrl-C ends the search,
-    and the best candidate so far is measured.
+    second; the third, which the search does not use, measures the gain at the end. Ctrl-C ends the
+    search, and the best candidate so far is measured.
     """
     from medtask.cli.progress import SearchProgressDisplay
     from medtask.tasks.load import load_task

@@ -1,4 +1,4 @@
-"""Baselines that learn from TF-IDF features in cross-validation."""
+"""Baselines trained on TF-IDF features in cross-validation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from medtask.evaluation.statistics.resampling import FOLDS
 
-MIN_ROWS = 20  # with fewer, a fold is too small to learn from
+MIN_ROWS = 20  # with fewer, a fold has too few rows to train on
 _NO_WORDS = "the texts have no words to learn from"
 
 
 def cross_validate_labels(texts: Sequence[str], gold: Sequence[str], seed: int) -> list[str] | str:
-    """Each row's label by a model trained on the other folds, or why there is none."""
+    """Predict each row's label by a model trained on the other folds, or return why not."""
     from sklearn.model_selection import StratifiedKFold
 
     rows = Counter(gold)
@@ -33,8 +33,8 @@ def cross_validate_labels(texts: Sequence[str], gold: Sequence[str], seed: int) 
 def cross_validate_label_sets(
     texts: Sequence[str], gold: Sequence[Sequence[str]], names: Sequence[str], seed: int
 ) -> list[tuple[str, ...]] | str:
-    """Each row's labels by one model per label, trained on the other folds, or why there
-    are none.
+    """Predict each row's labels by one model per label, trained on the other folds, or return why
+    not.
     """
     from sklearn.model_selection import KFold
 
@@ -54,7 +54,7 @@ def cross_validate_label_sets(
 
 
 def find_nearest_texts(texts: Sequence[str]) -> list[int] | str:
-    """The index of the most similar row with another text, or why there is none."""
+    """The index of each row's most similar row with a different text, or why there is none."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if len(texts) < 2:
@@ -75,11 +75,11 @@ def find_nearest_texts(texts: Sequence[str]) -> list[int] | str:
 
 
 def build_vectorizer(n_labels: int) -> Any:
-    """TF-IDF features for models of so many labels."""
+    """TF-IDF features for classification into ``n_labels`` labels."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # Single words: on short clinical texts as good as word pairs. The weights are a dense table of
-    # words by labels: with many labels, fewer words.
+    # words by labels, so many labels get fewer words.
     return TfidfVectorizer(sublinear_tf=True, max_features=min(20_000, 4_000_000 // n_labels))
 
 
@@ -93,21 +93,21 @@ def build_classifier(inverse_regularization: float = 10) -> Any:
 
 
 def hash_row(text: str, gold: object) -> bytes:
-    """The key that assigns a row to a fold, independent of the order of rows."""
+    """A key that assigns a row to a fold independently of the order of rows."""
     return blake2b(f"{gold} {text}".encode("utf-8", "replace")).digest()
 
 
 def _predict_folds(texts: Sequence[str], gold: Any, folds: Any, n_labels: int) -> Any:
-    """One prediction per row, in any order of rows; None if the texts have no words."""
+    """One prediction per row, independent of the order of rows; None if the texts have no words."""
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(build_vectorizer(n_labels), build_classifier())
-    # By their marks, so that a run and a comparison show the same figure.
+    # Folds are assigned by hash, so that a run and a comparison show the same figure.
     keys = [hash_row(text, truth) for text, truth in zip(texts, gold, strict=True)]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
     with warnings.catch_warnings():
-        # A label with fewer rows than folds makes a weaker baseline, not a wrong one.
+        # A label with fewer rows than folds weakens the baseline; it does not make it invalid.
         warnings.simplefilter("ignore", UserWarning)
         try:
             found = cross_val_predict(

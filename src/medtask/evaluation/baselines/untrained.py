@@ -1,4 +1,4 @@
-"""Baselines without training: the most frequent answer, and the nearest in meaning by MiniLM."""
+"""Baselines without training: the most frequent answer, and the label nearest by MiniLM."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LabelDefinitions = Sequence[tuple[str, str]]  # names and definitions ("" for no
 
 
 def find_most_frequent(gold: Sequence[Any]) -> Any:
-    """The most frequent value; of equally frequent ones the greatest. None without rows."""
+    """The most frequent value; the greatest if several are equally frequent. None without rows."""
     return max(Counter(gold).items(), key=lambda item: (item[1], item[0]))[0] if gold else None
 
 
 def match_definitions(texts: Sequence[str], labels: LabelDefinitions) -> list[str] | str:
-    """The label whose "name: definition" is nearest to each text, or why there is none."""
+    """The label whose "name: definition" is most similar to each text, or why there is none."""
     near = _compute_definition_similarities(texts, labels)
     return near if isinstance(near, str) else [labels[place][0] for place in near.argmax(axis=1)]
 
@@ -33,7 +33,7 @@ def match_definitions(texts: Sequence[str], labels: LabelDefinitions) -> list[st
 def match_label_sets(
     texts: Sequence[str], gold: Sequence[Sequence[str]], labels: LabelDefinitions
 ) -> list[tuple[str, ...]] | str:
-    """The labels near enough to each text, as many in all as gold has, or why there are none."""
+    """The labels similar enough to each text, in total as many as in gold, or why not."""
     near = _compute_definition_similarities(texts, labels)
     if isinstance(near, str):
         return near
@@ -47,9 +47,9 @@ def match_label_sets(
 def match_options(
     texts: Sequence[str], options: Sequence[Sequence[Option]], n_chosen: int | None = None
 ) -> list[Value] | str:
-    """The nearest option of each of the first 500 rows, or why there is none.
+    """The most similar option of each of the first 500 rows, or why there is none.
 
-    With ``n_chosen``: all options that are near enough, so many over all these rows.
+    With ``n_chosen``, all options that are similar enough: ``n_chosen`` in total over these rows.
     """
     rows = list(zip(texts[:MAX_ENCODED_ROWS], options[:MAX_ENCODED_ROWS], strict=True))
     if not rows:
@@ -94,7 +94,7 @@ def _compute_definition_similarities(
 
 
 def _find_similarity_threshold(similarities: NDArray[np.float32], count: int) -> float:
-    """The similarity that ``count`` of the values reach."""
+    """The similarity threshold that ``count`` of the values reach."""
     return (
         float(np.partition(similarities, -count)[-count])
         if 0 < count <= len(similarities)

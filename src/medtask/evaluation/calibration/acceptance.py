@@ -1,19 +1,19 @@
-"""Which answers may be accepted without review: the lowest threshold with a bounded error.
+"""Selects answers to accept without review, at the lowest threshold with a bounded error.
 
-Learn-then-Test (Angelopoulos et al. 2021): "more than ``max_error`` of the rows at or above this
-threshold are wrong" is a hypothesis for every threshold, tested on gold by the exact binomial tail
-in a fixed sequence from the most confident rows down, so that many thresholds need no correction. A
+Learn-then-Test (Angelopoulos et al. 2021): for every threshold, the hypothesis "more than
+``max_error`` of the rows at or above it are wrong" is tested on gold by the exact binomial tail, in
+a fixed sequence from the most confident rows down, so that many thresholds need no correction. A
 single sequence ends at one early error; therefore there are several starts, each with 1.7 times as
 many rows as the one before, that share the risk (the fallback procedure of Wiens: a sequence that
 reaches the next start adds its share).
 
-Why it holds. Let t0 be the first threshold that is bad. The procedure errs only if it rejects
-there, or at a later start. Given how many gold rows reach t0, their errors are binomial, so the
-tail is a valid p-value there whatever happened before; a start (the k-th most confident row) above
-t0 brings its share of the risk to t0, one below it spends it itself: together they are the whole.
-The argument assumes that all thresholds below t0 are bad, that is, that the error of accepted rows
-grows as the threshold sinks. If a model is wrong most often where it is most confident, only the
-tests at the starts hold; the curve shows it.
+Proof. Let t0 be the first threshold at which the hypothesis is true. The procedure errs only if it
+rejects there, or at a later start. Given how many gold rows reach t0, their errors are binomial, so
+the tail is a valid p-value there whatever happened before. A start above t0 (the k-th most
+confident row) adds its share of the risk at t0, one below spends its own share: together they are
+the total risk. The argument assumes that the hypothesis is true for all thresholds below t0, that
+is, that the error of accepted rows grows as the threshold sinks. If a model is wrong most often
+where it is most confident, only the tests at the starts hold; the risk curve shows this.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Acceptance:
 
     Attributes:
         threshold: The threshold; None if there is one per class.
-        class_thresholds: Thresholds by class number, which hold together.
+        class_thresholds: Thresholds by class number; the bound holds for all of them together.
         coverage: Share of the gold rows that is accepted.
         accepted: Number of accepted gold rows.
         errors: Number of wrong ones among them.
@@ -91,8 +91,9 @@ class Acceptance:
     def select_accepted(
         self, confidence: FloatArray, classes: ClassCodes | None = None
     ) -> BoolArray:
-        """Which rows are accepted [n]; NaN never is. With class thresholds, classes are
-        required.
+        """Mask of the accepted rows, [n]; NaN is never accepted.
+
+        ``classes`` is required if there are class thresholds.
         """
         if self.class_thresholds and classes is None:
             raise UsageError(
@@ -221,9 +222,7 @@ def find_acceptance(
 
 
 def compute_min_rows(max_error: float, risk: float) -> int:
-    """The fewest rows, all right, that show an error of at most ``max_error``: 59 for 0.05,
-    0.05.
-    """
+    """The fewest gold rows that show an error of at most ``max_error`` if all of them are right."""
     return math.ceil(math.log(risk) / math.log1p(-max_error) - 1e-9)
 
 
@@ -250,7 +249,7 @@ def _find_threshold(
     starts = _choose_start_sizes(n, max_error, risk)
     if not starts:
         return None
-    # Equal confidences are accepted together: thresholds lie behind the last of them.
+    # Equal confidences are accepted together, so a threshold is at the last of them.
     ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
     wrong = np.cumsum(~right[order])[ends]
     tails = binom.cdf(wrong, ends + 1, max_error)
@@ -267,8 +266,8 @@ def _find_threshold(
         return None
     last = float(sure[ends[best]])
     if best + 1 == len(ends):
-        # The tests say the same for all lower thresholds; a fourth decimal below, so that a number
-        # computed again passes.
+        # The tests give the same result for all lower thresholds. Rounded down to four
+        # decimals, so that a recomputed confidence passes.
         return max(0.0, math.floor(last * 1e4) / 1e4)
     return (last + float(sure[ends[best + 1]])) / 2
 
@@ -379,13 +378,13 @@ def _build_refusal(
 def _estimate_rows_needed(
     confidence: FloatArray, right: BoolArray, rows: int, max_error: float, risk: float
 ) -> int | None:
-    """About how many gold rows would do at the observed error rates; None if no number would."""
+    """The number of gold rows needed at the observed error rates; None if no number is enough."""
     from scipy.stats import binom
 
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
     found = []
     for share in np.unique(np.geomspace(1, len(wrong), 60).astype(np.int64)).tolist():
-        # Half an error more than was seen, so that the first rows' luck is not believed.
+        # Half an error is added, so that a lucky start does not give a too small number.
         rate = (wrong[share - 1] + 0.5) / (share + 1)
         if rate >= max_error:
             continue

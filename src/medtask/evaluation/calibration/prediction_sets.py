@@ -1,7 +1,7 @@
 """Prediction sets with a bounded miss rate: split conformal prediction on gold rows.
 
-The bound is an average over draws of gold and of one further row. It does not hold for each class,
-nor for the rows with one label only, of which more may be wrong.
+The bound is an average over draws of the gold rows and of one further row. It does not hold for
+each class, or for the rows with a single label, of which more may be wrong.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _find_conformal_threshold(
     """The probability that (n + 1)(1 - miss) of the truths reach, rounded up."""
     truths = np.nan_to_num(
         probabilities[np.arange(len(gold)), gold], nan=-np.inf
-    )  # a truth that is no option is missed by every set
+    )  # a true label that is not an option is missed by every set
     rank = math.ceil((len(gold) + 1) * (1 - miss) - 1e-9)
     level = float(np.sort(truths)[::-1][rank - 1])
     return None if math.isinf(level) else level
@@ -132,14 +132,14 @@ def _find_risk_controlled_threshold(
     row, column = np.nonzero(gold)
     value = np.nan_to_num(
         probabilities[row, column], nan=-1.0
-    )  # a true label that is no option is missed by every set
+    )  # a true label that is not an option is missed by every set
     order = np.argsort(value, kind="stable")
     value = value[order]
     missed = np.concatenate(
         [[0.0], np.cumsum(1 / true[row[order]])]
-    )  # with the lowest so many true labels missed
+    )  # the lowest probability at which so many true labels are missed
     room = miss * (len(gold) + 1) - 1 + 1e-9
     allowed = int(np.searchsorted(missed, room, side="right")) - 1
     if allowed >= len(value):
-        return 1.0  # there are so few true labels that sets may miss them all
+        return 1.0  # so few true labels that the sets may miss them all
     return max(0.0, float(value[allowed]))

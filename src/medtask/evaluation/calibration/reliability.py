@@ -1,4 +1,4 @@
-"""Whether confidences are calibrated: calibration error, proper scores, error at each coverage."""
+"""Calibration of confidences: calibration error, proper scores, and error by coverage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medtask.evaluation.statistics.intervals import (
 )
 
 N_BINS = 10
-MAX_CURVE_POINTS = 100  # of a curve that are kept
+MAX_CURVE_POINTS = 100  # maximum number of points of a curve
 _N_SIMULATIONS = 1000
 _MAX_CELLS = 2000
 
@@ -247,9 +247,9 @@ def _estimate_ece(
     groups: GroupCodes | None,
     seed: int,
 ) -> tuple[Metric, float, float, float]:
-    """The error with its interval; its mean and 95th percentile under calibration; p."""
+    """The error with its interval, its mean and 95th percentile if calibrated perfectly, and p."""
     rows = len(confidence)
-    # Rows that are alike to three digits are one cell: the time depends on the cells.
+    # Rows that are equal to three digits are one cell, because the time depends on the cells.
     alike = np.stack([bin_indices, np.round(confidence * 1000).astype(np.int64), right], axis=1)
     _, cell, counts = np.unique(alike, axis=0, return_inverse=True, return_counts=True)
     unit, cells = (

@@ -1,4 +1,4 @@
-"""The order in which rows are reviewed, by the errors that a look is expected to correct."""
+"""Order of rows for review, by the number of errors that a review is expected to correct."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def rank_for_review(
     duplicate_codes: NDArray[np.int64] | None = None,
     off_set: FloatArray | None = None,
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """Orders rows by the expected number of errors that one look corrects, most first.
+    """Orders rows by the expected number of errors that reviewing them corrects, most first.
 
     An answer is right with probability ``confidence`` * (1 - ``off_set``).
 
     Args:
-        confidence: Confidence of each answer, [n]; NaN for none.
-        duplicate_codes: Equal numbers for rows of equal text, [n]. One look corrects all of them,
-            so their expected errors are added, and they follow each other.
+        confidence: Confidence of each answer, [n]; NaN if unknown.
+        duplicate_codes: Equal numbers for rows of equal text, [n]. One review corrects all of them,
+            so their expected errors are added, and they are placed next to each other.
         off_set: Probability that the truth is outside the label set, [n]; NaN counts as 0.
 
     Returns:
@@ -41,6 +41,7 @@ def rank_for_review(
     worth = np.bincount(unit, wrong)[unit]
     first = np.full(int(unit.max(initial=-1)) + 1, len(unit))
     np.minimum.at(first, unit, np.arange(len(unit)))
-    # Sums of equal rows differ in their last digits by the order of adding; such ties go by place.
+    # Sums of equal rows may differ in their last digits by the order of addition, so they are
+    # rounded.
     order = np.lexsort((np.arange(len(unit)), first[unit], -np.round(worth, 9))).astype(np.int64)
     return order, np.asarray(worth[order], dtype=np.float64)

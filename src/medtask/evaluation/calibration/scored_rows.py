@@ -42,8 +42,8 @@ class ScoredRows:
 
     def compute_reliability(self, *, seed: int = 0) -> Reliability | None:
         """Reliability of the confidences; None if no row has one."""
-        # A distribution may be known where a confidence is not (an abstention): the scores are then
-        # of fewer rows.
+        # A distribution may be known although the confidence is not (an abstention); the scores are
+        # then of fewer rows.
         known = ~np.isnan(self.confidence)
         whole = {"log_loss": self.log_loss, "brier": self.brier}
         scores = {} if np.isnan(self.log_loss[known]).any() else whole

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medtask.evaluation.statistics.resampling import FOLDS
 
-MIN_LABEL_ROWS = 5  # gold rows of a label: with fewer its threshold would be fitted to chance
+MIN_LABEL_ROWS = 5  # gold rows of a label; with fewer, its threshold would be fitted to noise
 DEFAULT_THRESHOLD = 0.5
 
 ThresholdGoal = Literal["f1", "recall"]
@@ -24,7 +24,7 @@ class FittedThresholds:
 
     Attributes:
         overall: Fitted on all rows with gold, for rows without gold.
-        folds: ``folds[k]`` is fitted on all rows but those of fold k, for these.
+        folds: ``folds[k]`` is fitted on all rows but those of fold k, for the rows of fold k.
         rows: Number of rows with gold.
         unfitted_labels: Labels with too few gold rows, which keep 0.5.
     """
@@ -51,7 +51,7 @@ class ThresholdFitter:
     _folds: list[int] = field(default_factory=list)
 
     def add(self, row: int, probabilities: Mapping[str, float], gold: Sequence[str]) -> None:
-        """One row: probability of each label, and the gold labels."""
+        """Adds one row: the probability of each label, and the gold labels."""
         self._probabilities.append(np.array([probabilities[name] for name in self.labels]))
         self._truth.append(np.array([name in gold for name in self.labels]))
         self._folds.append(assign_fold(row))
@@ -85,7 +85,7 @@ class ThresholdFitter:
 
 
 def assign_fold(row: int) -> int:
-    """The fold of a row: random, and independent of the rest of the table."""
+    """The fold of a row, pseudo-random and independent of the rest of the table."""
     return blake2b(row.to_bytes(8, "big"), digest_size=2).digest()[0] % FOLDS
 
 
@@ -95,11 +95,10 @@ def fit_threshold(
     goal: ThresholdGoal,
     recall_floor: float,
 ) -> float:
-    """The threshold of one label in [0, 1].
+    """Fits the threshold of one label, in [0, 1]; 0.5 with fewer than five rows.
 
-    It has the highest F1, or is the highest with a recall of ``recall_floor``. It lies half way to
-    the next lower probability, so that rounding does not change decisions. 0.5 with fewer than five
-    rows.
+    It maximises F1, or is the highest with a recall of ``recall_floor``. It is half-way to the next
+    lower probability, so that rounding does not change decisions.
     """
     from sklearn.metrics import precision_recall_curve
 

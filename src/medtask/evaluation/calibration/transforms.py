@@ -43,9 +43,9 @@ class Calibration:
         exclusive: Whether exactly one label applies and probabilities sum to 1.
         rows: Number of rows that it was fitted on.
         temperature: Divisor of log probabilities (or log odds).
-        bias: Added to them, one per label.
+        bias: Added to the scaled log probabilities (or log odds), one per label.
         knots: Probabilities before and after, per label, for isotonic.
-        reason: Why nothing is changed.
+        reason: Why probabilities are unchanged.
         before: Scores before, by five-fold cross-fitting; None for batch.
         after: Scores after.
     """
@@ -89,7 +89,7 @@ class Calibration:
         return scale_probabilities(probabilities, self.temperature, bias, exclusive=self.exclusive)
 
     def to_json(self) -> dict[str, object]:
-        """Returns all of it as JSON, without record text."""
+        """Returns the calibration as JSON values, without record text."""
         return {
             "format": FORMAT,
             "method": self.method,
@@ -106,7 +106,7 @@ class Calibration:
 
 
 def parse_calibration(document: object) -> Calibration:
-    """Reads a calibration from what `Calibration.to_json` returned.
+    """Parses a document written by `Calibration.to_json`.
 
     Raises:
         InputError: If the document is not a valid calibration.
@@ -131,9 +131,7 @@ def parse_calibration(document: object) -> Calibration:
 def scale_probabilities(
     probabilities: FloatArray, temperature: float, bias: FloatArray, *, exclusive: bool
 ) -> FloatArray:
-    """softmax(log p / temperature + bias) over the options; of independent labels their log
-    odds.
-    """
+    """softmax(log p / temperature + bias) over the options; for independent labels, of log odds."""
     from scipy.special import expit, logit
 
     known = ~np.isnan(probabilities)
@@ -168,7 +166,7 @@ def _apply_isotonic(probabilities: FloatArray, knots: Sequence[Knots]) -> FloatA
 
 
 def _renormalize(calibrated: FloatArray, probabilities: FloatArray) -> FloatArray:
-    """Rows that sum to 1; a row whose labels are all 0 keeps its probabilities."""
+    """Rows scaled to a sum of 1; a row in which all labels are 0 keeps its probabilities."""
     known = ~np.isnan(calibrated)
     total = np.where(known, calibrated, 0.0).sum(axis=1, keepdims=True)
     plain = scale_probabilities(
@@ -181,7 +179,7 @@ def _find_invalid_value(calibration: Calibration) -> str | None:
     count = len(calibration.labels)
     if not 1 <= count <= _MAX_LABELS or len(set(calibration.labels)) < count:
         return "its labels are none, too many or repeated"
-    # NaN is in no range.
+    # Ranges are tested negated, because every comparison with NaN is false.
     if (
         calibration.rows < 0
         or not 0.01 <= calibration.temperature <= 100

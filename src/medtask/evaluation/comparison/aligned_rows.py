@@ -66,7 +66,7 @@ class RowCoverage:
     outside: Mapping[str, int]
 
     def describe(self) -> list[str]:
-        """Sentences on rows that are left out."""
+        """Sentences about rows that are left out."""
         sentences = [
             (
                 f"{shorten(name)} lacks {format_row_count(n)} with gold that another system has: "
@@ -103,7 +103,10 @@ class RowCoverage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class System:
-    """One system on the compared rows; ``values``: comparable values, None for no answer."""
+    """One system's answers to the compared rows.
+
+    ``values`` are comparable values; None for no answer.
+    """
 
     name: str
     manifest: Mapping[str, object]
@@ -116,9 +119,9 @@ class System:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ComparisonRows:
-    """Compared rows in a random order that depends on their ids alone, and the systems.
+    """The compared rows with the systems' answers, in a random order that depends only on the ids.
 
-    ``labels`` excludes the abstention; ``groups`` is None for a row without a group.
+    ``labels`` excludes the abstention. ``groups`` is None for a row without a group.
     """
 
     kind: KindName
@@ -150,7 +153,7 @@ class ComparisonRows:
 def align_rows(
     kind: KindName, labels: Sequence[str], abstain: str | None, sources: Sequence[SystemSource]
 ) -> ComparisonRows:
-    """Collects the rows that all sources have and that any of them has gold for.
+    """Collects the rows that all sources have and for which at least one has gold.
 
     Each source is read twice. Memory grows with the rows that have gold and with the ids.
 
@@ -274,7 +277,7 @@ def _build_system(
     kind: EvaluationKind,
 ) -> System:
     values = [grader.comparable_value(one.answer.status, one.answer.value) for one in rows]
-    # Another tool may have given an answer that the task does not allow.
+    # Another tool may give an answer that the task does not allow.
     invalid = [
         bool(kind.is_closed and value and grader.parse_gold(value, one.options) is None)
         for value, one in zip(values, rows, strict=True)

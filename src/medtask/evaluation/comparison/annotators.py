@@ -1,4 +1,4 @@
-"""How well two annotators of the same rows agree, and the model with each of them."""
+"""Agreement of two annotators on the same rows, and of the model with each of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medtask.evaluation.statistics.metric_sums import estimate_metric, estimate_
 from medtask.evaluation.statistics.resampling import build_resampling_units
 from medtask.kinds import KindName
 
-MAX_DISAGREEMENTS = 100  # that a report lists
+MAX_DISAGREEMENTS = 100  # maximum number of rows in a report
 MAX_VALUE_CHARACTERS = 300
 NO_ANSWER = "no answer"
 
@@ -28,9 +28,9 @@ class AnnotatedRows:
     """Rows with the values of two annotators and of the model, column by column.
 
     Attributes:
-        first: Values of the first annotator, each a valid gold value; None where there is none.
+        first: Values of the first annotator, each a valid gold value; None if missing.
         second: Values of the second annotator.
-        model: The model's answers; None where there is none, which agrees with no annotator.
+        model: The model's answers; None if missing, which counts as disagreement.
         groups: Group of each row; rows of one group are resampled together. Empty without groups.
         ids: Record ids, for the list of disagreements.
         rows: Row numbers, for the list of disagreements; default: from 1.
@@ -48,7 +48,7 @@ class AnnotatedRows:
 
 @dataclass(frozen=True, slots=True)
 class PairwiseAgreement:
-    """How far two columns agree.
+    """Agreement of two columns.
 
     Attributes:
         one: Name of the first column.
@@ -56,7 +56,7 @@ class PairwiseAgreement:
         rows: Number of rows.
         share: Share of rows with equal values, or the mean similarity; see `AgreementMethod`.
         exact: Share of equal sets, for answers that are sets.
-        kappa: Cohen's kappa (1960); None where it is undefined.
+        kappa: Cohen's kappa (1960); None if undefined.
         labels: Kappa of each label, for answers that are sets.
         note: Why there is no kappa.
     """
@@ -73,7 +73,7 @@ class PairwiseAgreement:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorDisagreement:
-    """One row on which two annotators differ; values as text, ``text`` is cut."""
+    """One row on which two annotators differ; values are text, ``text`` is truncated."""
 
     row: int
     record_id: str
@@ -93,8 +93,8 @@ class AnnotatorAgreement:
         inter_annotator: Agreement of the annotators.
         model_agreements: Agreement of the model with each annotator.
         consensus: Agreement of the model with both, on the rows where they agree.
-        model_differences: By the annotator that serves as gold: how much better the model agrees
-            than the other annotator (below 0: worse), and p.
+        model_differences: By the annotator used as gold: how much better the model agrees with it
+            than the other annotator does (below 0: worse), and p.
         single_annotated: Number of rows with one annotator only.
         n_groups: Number of resampling units; see `ResamplingUnits`.
         n_disagreements: Number of rows on which the annotators differ.
@@ -245,7 +245,7 @@ class _AgreementCalculator:
         values: Sequence[Any],
         groups: Sequence[str | None],
     ) -> PairwiseAgreement | None:
-        """None without rows."""
+        """Agreement of two columns; None without rows."""
         if not gold:
             return None
         method, units = self._kind.agreement, build_resampling_units(groups, len(gold))
@@ -273,7 +273,7 @@ class _AgreementCalculator:
         gold: Sequence[Any],
         groups: Sequence[str | None],
     ) -> tuple[Metric, float]:
-        """The model and one annotator as two systems, with the other annotator as gold."""
+        """Compare the model and one annotator as two systems, with the other annotator as gold."""
         method = self._kind.agreement
         systems = []
         for name, values in (("model", model), ("annotator", annotator)):
@@ -290,7 +290,7 @@ class _AgreementCalculator:
     def _estimate_label_kappas(
         self, first: Sequence[Any], second: Sequence[Any], units: ResamplingUnits
     ) -> dict[str, Metric | None]:
-        """Kappa of each label that either column has: does the label apply?"""
+        """Kappa of whether each label applies, for labels in either column."""
         kappas = {}
         for name in self._classes:
             in_first, in_second = (
@@ -304,7 +304,7 @@ class _AgreementCalculator:
 def _list_classes(
     kind: EvaluationKind, labels: Sequence[str], columns: Sequence[Sequence[Any]]
 ) -> tuple[str, ...]:
-    """The labels, and other names that occur."""
+    """The labels, followed by other names that occur."""
     if kind.agreement.kappa is None:
         return tuple(labels)
     values = (value for column in columns for value in column if value is not None)
@@ -313,7 +313,7 @@ def _list_classes(
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    """Sets are equal in any order."""
+    """Whether two values are equal; sets are compared without order."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return set(one) == set(other)
     return bool(one == other)

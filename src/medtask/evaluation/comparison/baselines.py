@@ -1,4 +1,4 @@
-"""What simple methods reach on the same rows, and whether the model is better than they are."""
+"""Simple methods on the same rows, compared with the model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def run_baselines(
     Args:
         kind: The kind of question.
         sample: Rows with gold and the model's answers; see `GoldSummary.sample`.
-        labels: Every allowed answer with its definition, "" for none; kinds without labels need
-            none.
-        seed: Of cross-validation, bootstraps and randomisation tests.
+        labels: Every allowed answer with its definition ("" for none); not needed for kinds without
+            labels.
+        seed: Seed of cross-validation, bootstraps and randomisation tests.
     """
     return tuple(
         baseline for baseline, _ in run_baselines_with_answers(kind, sample, labels, seed=seed)
@@ -33,9 +33,9 @@ def run_baselines(
 def run_baselines_with_answers(
     kind: KindName, sample: GoldSample, labels: LabelDefinitions = (), *, seed: int = 0
 ) -> list[tuple[Baseline, Sequence[Any] | None]]:
-    """Like `run_baselines`, each with its answers to the first rows of the sample.
+    """Like `run_baselines`, but with each baseline's answers to the first rows of the sample.
 
-    The answers are None where there are none, as for guessing.
+    The answers are None for baselines without answers, such as guessing.
     """
     methods = get_evaluation_kind(kind).resolve(sample.gold, sample.answers).baselines
     results: list[tuple[Baseline, Sequence[Any] | None]] = []

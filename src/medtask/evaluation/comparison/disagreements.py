@@ -1,4 +1,4 @@
-"""Rows on which one of two systems is right, or nearer to gold, and the other is not."""
+"""Rows on which one of two systems is right or closer to gold."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from medtask.evaluation.presentation.report_rows import (
 )
 from medtask.evaluation.statistics.intervals import FloatArray, divide_or_nan
 
-MAX_ROWS_PER_DIRECTION = 12  # rows of each direction
+MAX_ROWS_PER_DIRECTION = 12  # rows per direction
 
 
 @dataclass(frozen=True, slots=True)
 class SystemAnswer:
-    """One system's answer to a row; ``right`` is None if the kind has no right and wrong."""
+    """One system's answer to a row; ``right`` is None if the kind is not graded right or wrong."""
 
     name: str
     value: str
@@ -45,7 +45,7 @@ class SystemDisagreement:
 
 @dataclass(frozen=True, slots=True)
 class DirectedDisagreements:
-    """Rows on which ``ahead`` is nearer to gold than ``behind``: their number and the clearest
+    """Rows on which ``ahead`` is closer to gold than ``behind``: their number and the clearest
     ones.
     """
 
@@ -55,7 +55,7 @@ class DirectedDisagreements:
     shown: tuple[SystemDisagreement, ...]
 
     def to_json(self) -> dict[str, object]:
-        """Without record text."""
+        """Returns JSON values without record text."""
         rows = [{"row": one.row, "id": one.record_id} for one in self.shown]
         return {"ahead": self.ahead, "behind": self.behind, "rows": self.count, "first": rows}
 
@@ -63,7 +63,7 @@ class DirectedDisagreements:
 def find_disagreements(
     comparison: ComparisonRows, first: str, second: str
 ) -> tuple[DirectedDisagreements, DirectedDisagreements]:
-    """Both directions; the largest differences first, then the more confident wrong answers."""
+    """Rows of both directions, sorted by difference, then by confidence of the wrong answer."""
     one, other = (
         next(entrant for entrant in comparison.systems if entrant.name == name)
         for name in (first, second)
@@ -87,7 +87,7 @@ def _compute_row_scores(comparison: ComparisonRows, system: System) -> FloatArra
     shares = divide_or_nan(over, under)
     return np.where(
         np.isnan(shares), 1.0, shares
-    )  # neither gold nor the answer names anything: they agree
+    )  # gold and the answer are both empty, which counts as agreement
 
 
 def _build_disagreements(
@@ -149,5 +149,5 @@ def _format_value(case: ReportRow) -> str:
 
 
 def list_system_pairs(names: Sequence[str], limit: int = 3) -> list[tuple[str, str]]:
-    """The best system paired with each of the next ones."""
+    """Pairs of the best system with each of the next ones."""
     return [(names[0], other) for other in names[1 : limit + 1]]

@@ -29,13 +29,13 @@ from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import ALPHA, Baseline
 
 _FAMILY_BY_BASELINE = {"TF-IDF": "TF-IDF", "nearest question": "TF-IDF", "MiniLM": "encoder"}
-PartMetric = tuple[int, Metric | None]  # rows with gold, and the figure
-MAX_NAME_LENGTH = 36  # characters of a name on a terminal
+PartMetric = tuple[int, Metric | None]  # number of rows with gold, and the metric
+MAX_NAME_LENGTH = 36  # maximum characters of a name on a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderboardEntry:
-    """One system; what was not measured is None.
+    """One system; None for values that were not measured.
 
     Attributes:
         name: The system's name.
@@ -43,10 +43,10 @@ class LeaderboardEntry:
         family: See `SystemFacts`; "floor" for trivial baselines.
         baseline: Whether it is a baseline, computed on up to 2,000 of the rows.
         figures: Metrics by name, the headline first.
-        p: p of the difference from the best system, corrected by Holm's method; None for the best,
-            and if the two were not compared.
+        p: p-value of the difference from the best system, corrected by Holm's method; None for the
+            best system and if the two were not compared.
         unanswered: Compared rows without an answer.
-        rows_per_s: Speed.
+        rows_per_s: Rows answered per second.
         memory_bytes: Peak memory.
         accelerator_bytes: Peak memory of the accelerator.
         cost_per_1000: Cost of 1,000 rows.
@@ -77,7 +77,7 @@ class Leaderboard:
         metric: The headline metric.
         entries: The systems, best first; those without metrics last.
         pairs: Comparisons of the named systems, the better one first.
-        baseline_pairs: Comparisons of each named system with each baseline. p-values are corrected
+        baseline_pairs: Comparisons of each named system with each baseline. P-values are corrected
             within `pairs` and within `baseline_pairs`.
         price_per_hour: Price of the machine.
     """
@@ -115,15 +115,15 @@ def rank_systems(
     price_per_hour: float | None = None,
     seed: int = 0,
 ) -> Leaderboard:
-    """Ranks systems, and simple methods on the same rows.
+    """Ranks the systems together with simple methods on the same rows.
 
     Args:
         comparison: The rows and the systems' answers.
         definitions: Every allowed answer with its definition, for the baselines.
         baselines: Whether baselines are computed.
-        price_per_hour: Of the machine, in any currency; a cost is computed where the speed is
+        price_per_hour: Price of the machine, in any currency; a cost is computed if the speed is
             known.
-        seed: Of bootstraps and randomisation tests.
+        seed: Seed of bootstraps and randomisation tests.
     """
     lines = [
         _build_system_entry(comparison, entrant, price_per_hour, seed)
@@ -162,7 +162,7 @@ def rank_systems(
 
 
 def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
-    """The leaderboard as lines for a terminal, then a sentence on each pair."""
+    """The leaderboard as lines for a terminal, followed by a sentence on each pair."""
     head = (
         "",
         "family",
@@ -219,7 +219,7 @@ def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
 
 
 def get_model_name(entry: LeaderboardEntry) -> str:
-    """The model without how it was loaded; "" for tables of other tools."""
+    """The model's name without load options; "" for tables of other tools."""
     return "" if entry.family == OTHER_TOOL else entry.title.partition(",")[0].partition(" (")[0]
 
 
@@ -253,7 +253,7 @@ def evaluate_system(comparison: ComparisonRows, system: System, seed: int = 0) -
 
 
 def compute_system_metrics(comparison: ComparisonRows, system: System) -> SystemMetrics:
-    """One side of a paired comparison."""
+    """One system's metrics for a paired comparison."""
     return _compute_metrics(comparison, system.name, system.values, system.right)
 
 
@@ -291,7 +291,7 @@ def _compute_metrics(
     values: Sequence[Any],
     right: Sequence[bool | None] | None = None,
 ) -> SystemMetrics:
-    """``values``: answers to the first rows of the comparison."""
+    """Compute metrics; ``values`` are the answers to the first rows of the comparison."""
     gold = comparison.gold[: len(values)]
     if right is None:
         grader = get_evaluation_kind(comparison.kind).create_grader(
@@ -374,7 +374,7 @@ def _set_p_value(
 
 
 def describe_leaderboard(leaderboard: Leaderboard, rows: int) -> str:
-    """One sentence on the best system and those that are not clearly worse."""
+    """One sentence on the best system and on those that are not significantly worse."""
     reached = leaderboard.headline(leaderboard.best)
     if reached is None:
         return "No metric could be computed."

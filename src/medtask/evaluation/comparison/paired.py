@@ -1,4 +1,4 @@
-"""Paired comparisons of two systems: which is better, by how much, and how many rows would tell."""
+"""Paired comparisons of two systems, and the sample size that would show a difference."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ POWER = 0.8
 class SystemMetrics:
     """One side of a pair: metrics as sums over rows, and which rows are right.
 
-    ``right`` is None for kinds without right and wrong. All sides begin with the same rows in the
-    same order; a side with fewer rows is compared on these.
+    ``right`` is None for kinds that are not graded right or wrong. All sides start with the same
+    rows in the same order; a longer side is truncated to the rows of the shorter one.
     """
 
     name: str
@@ -56,7 +56,7 @@ class PairedComparison:
             bootstrap; the first is the headline.
         test: The test of the headline difference.
         p: Its p-value.
-        only_first: Rows that only the first has right; None for kinds without right and wrong.
+        only_first: Rows that only the first has right; None if not graded right or wrong.
         only_second: Rows that only the second has right.
         p_rows: McNemar's exact test of these.
         p_holm: ``p``, corrected for the number of pairs.
@@ -83,7 +83,7 @@ class PairedComparison:
 
     @property
     def verdict(self) -> Literal["better", "worse", "no clear difference"]:
-        """Of the first against the second."""
+        """The verdict on the first system compared with the second."""
         if self.p_holm >= ALPHA:
             return "no clear difference"
         return "better" if self.headline[1].value > 0 else "worse"
@@ -103,7 +103,7 @@ def compare_pairs(
     adjusted = adjust_p_values([pair.p for pair in found])
     strict = ALPHA / max(
         1, len(found)
-    )  # what the smallest p of a family has to be below, so that rows suffice for any of them
+    )  # the threshold for the smallest p of a family; the rows are then enough for any of them
     judged = [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
     return tuple(replace(pair, more_rows=_compute_more_rows(pair, strict)) for pair in judged)
 
@@ -140,7 +140,10 @@ def compare_pair(
 def compute_mcnemar_sample_size(
     only_first: float, only_second: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """The rows that McNemar's test needs to show such a difference.
+    """The number of rows that McNemar's test needs to show such a difference.
+
+    Miettinen 1968, in the form of Connor 1987, "Sample size for testing differences in proportions
+    for the paired-sample design", Biometrics 43.
 
     Args:
         only_first: Share of rows that only the first system has right.
@@ -149,10 +152,7 @@ def compute_mcnemar_sample_size(
         power: Probability of showing the difference.
 
     Returns:
-        The number of rows; None if the shares are equal. Miettinen 1968, in the form of Connor
-            1987,
-        "Sample size for testing differences in proportions for the paired-sample design",
-        Biometrics 43.
+        The number of rows; None if the shares are equal.
     """
     from scipy.stats import norm
 
@@ -166,10 +166,10 @@ def compute_mcnemar_sample_size(
 def compute_difference_sample_size(
     difference: Metric, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """The rows that are needed to show a difference, by its normal approximation.
+    """The number of rows needed to show a difference, by its normal approximation.
 
-    The standard error is read from the interval and shrinks with the square root of the rows. None
-    without a difference or an interval.
+    The standard error is derived from the interval and shrinks with the square root of the rows.
+    Returns None without a difference or an interval.
     """
     from scipy.stats import norm
 
@@ -183,7 +183,7 @@ def compute_difference_sample_size(
 
 
 def describe_pair(pair: PairedComparison) -> str:
-    """One sentence on which is better, or how many rows would tell."""
+    """One sentence on which system is better, or how many rows would show it."""
     measure, gap = pair.headline
     ahead, behind = (
         (shorten(pair.first), shorten(pair.second))
@@ -205,7 +205,7 @@ def describe_pair(pair: PairedComparison) -> str:
 
 
 def describe_rows_needed(pair: PairedComparison) -> str:
-    """How many rows would show the difference; "" if it is shown."""
+    """How many rows would show the difference; "" if it is already shown."""
     if pair.verdict != "no clear difference":
         return ""
     if pair.more_rows is None:
@@ -217,7 +217,7 @@ def describe_rows_needed(pair: PairedComparison) -> str:
 
 
 def round_up_rows(rows: int) -> int:
-    """Rounded up to two digits: an estimate has no more."""
+    """Round up to two significant digits, which is the precision of the estimate."""
     step: int = 10 ** max(0, len(str(rows)) - 2)
     return -(-rows // step) * step
 

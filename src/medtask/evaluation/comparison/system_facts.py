@@ -1,4 +1,4 @@
-"""What a run's manifest tells about a compared system: model, family, speed and memory."""
+"""Facts from a run's manifest about a compared system: model, family, speed and memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_system_facts(manifest: Mapping[str, object]) -> SystemFacts:
 def infer_system_family(manifest: Mapping[str, object]) -> str:
     """Returns the family of the system that a manifest describes.
 
-    An adapter makes a model fine-tuned whatever its prompt holds; worked examples in the prompt
+    A model with an adapter is fine-tuned regardless of its prompt; worked examples in the prompt
     make it few-shot. A model that was fine-tuned and merged elsewhere counts as prompted.
     """
     engine = find_manifest_value(manifest, "model", "name")
@@ -66,7 +66,7 @@ def infer_system_family(manifest: Mapping[str, object]) -> str:
 
 
 def _read_rows_per_s(manifest: Mapping[str, object]) -> float | None:
-    """Rows per second of answering; of a manifest without it, of the whole run with loading."""
+    """Rows answered per second; if not in the manifest, of the whole run including loading."""
     measured = find_manifest_value(manifest, "timing", "rows_per_s")
     if isinstance(measured, int | float) and measured > 0:
         return float(measured)

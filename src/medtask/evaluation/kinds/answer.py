@@ -46,7 +46,7 @@ from medtask.evaluation.statistics.text_overlap import (
 )
 from medtask.records import Answer, Option, Status, Value
 
-MAX_WORDS = 2000  # longer answers are counted as this long
+MAX_WORDS = 2000  # longer answers are counted as having this many words
 OVERLAP_CAVEAT = (
     "Similarity to gold is not correctness: an answer in other words can be right, and one wrong "
     "word among equal words can be dangerous."
@@ -70,13 +70,13 @@ class LengthStatistics:
 
 @dataclass(frozen=True, slots=True)
 class FreeTextStatistics:
-    """How answers ended, and how long they are.
+    """How answers ended, and their lengths.
 
     Attributes:
         ended: Number of answers that the model ended.
         truncated: Number of answers stopped by a limit.
         cut: Number of truncated answers that still have a value.
-        words: Lengths; None without answers.
+        words: Lengths in words; None without answers.
     """
 
     ended: int
@@ -169,7 +169,7 @@ class FreeTextEvaluation:
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:
-        # Similarity never stands without exact match: by itself it makes any answer look good.
+        # Similarity is never shown without exact match, because any answer has a high similarity.
         return ("token_f1", "rouge_l", "exact_match", "similarity")
 
     @property
@@ -226,7 +226,7 @@ class FreeTextEvaluation:
 
 
 class FreeTextGrader:
-    """Compares texts with gold texts; answers are more or less similar, not right or wrong."""
+    """Compares texts with gold texts by similarity; they are not graded right or wrong."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

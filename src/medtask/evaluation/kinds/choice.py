@@ -1,4 +1,4 @@
-"""Kind ``choice``: one of the options that each row brings, or several of them, by letter."""
+"""Kind ``choice``: one or several of the options of each row, by letter."""
 
 from __future__ import annotations
 
@@ -62,8 +62,9 @@ class MultipleChoiceGrader:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._index = {letter: place for place, letter in enumerate(LETTERS)}
-        self._cell_counts = CellCounter()  # of gold, answer, and which of TOPS gold is among
-        self._min_options: int | None = None  # options of any row that has probabilities
+        self._cell_counts = CellCounter()  # (gold, answer, index in TOP_K)
+        # the smallest number of options of a row with probabilities
+        self._min_options: int | None = None
         self._sets = MultiLabelMetricsAccumulator(LETTERS)
         self._has_several = False
         self._answered = 0
@@ -72,7 +73,8 @@ class MultipleChoiceGrader:
 
     def parse_gold(self, gold: Value, options: Sequence[Option]) -> Value | None:
         letters = parse_letters(gold)
-        # A row whose options could not be read was asked nothing; its gold can still be a letter.
+        # If a row's options could not be read, no question was asked; its gold can still be a
+        # letter.
         allowed = {option.letter for option in options} or set(LETTERS)
         if not letters or not allowed.issuperset(letters):
             return None
@@ -136,7 +138,7 @@ class MultipleChoiceGrader:
                 else None
             )
         cells, units = self._cell_counts.finish()
-        # Of k options or fewer, the top k say nothing.
+        # With k options or fewer, top-k accuracy is always 1.
         tops = [size for size in TOP_K if self._min_options and size < self._min_options]
         quality = compute_metrics_from_cells(cells, units, LETTERS, top_k=tops, seed=self._seed)
         return (

@@ -1,4 +1,4 @@
-"""What answers to multiple-choice questions look like, and how good they are, by letter."""
+"""Statistics and metrics of answers to multiple-choice questions, by letter."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_p
 from medtask.evaluation.statistics.multilabel import MultiLabelMetrics
 from medtask.records import LETTERS, Answer, Option, Value
 
-MAX_LETTERS_SHOWN = 10  # with more, a table of letter by letter is mostly empty
+MAX_LETTERS_SHOWN = 10  # with more, the confusion table is mostly empty
 
 
-# by how much a letter's share of the answers is above its share of gold, to be called a leaning
+# minimum excess of a letter's share of answers over its share of gold, to be reported as a bias
 MIN_LETTER_BIAS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class MultipleChoiceStatistics:
-    """Answers and offers by letter; ``answered``: rows with an answer."""
+    """Answers and offered options by letter; ``answered`` is the number of rows with an answer."""
 
     rows_by_letter: Mapping[str, int]
     offered_by_letter: Mapping[str, int]

@@ -58,8 +58,8 @@ from medtask.records import Answer, Option, Status, Value
 
 @dataclass(frozen=True, slots=True)
 class FieldCoverage:
-    """One field, by its dotted path: rows that fill it, rows with a quote, rows by value
-    of enums.
+    """One field, by its dotted path: rows that fill it, rows with a quote, and for enums rows by
+    value.
     """
 
     field: str
@@ -140,7 +140,8 @@ class FieldsAccumulator:
         for path, leaf in flatten(answer.value).items():
             self._filled[path] += not is_absent(leaf)
             name = format_outcome(path, leaf)
-            if name in (answer.probabilities or {}):  # only what the schema names has a probability
+            # only values defined by the schema have a probability
+            if name in (answer.probabilities or {}):
                 field = ".".join(path)
                 self._values[field][name[len(field) + 1 :]] += 1
         self._quoted.update(list(answer.quotes or ()))
@@ -182,7 +183,7 @@ class FieldsEvaluation:
 
     @property
     def accuracy_answered(self) -> None:
-        return None  # confidence is that of some fields, and never of the numbers and texts
+        return None  # the confidence covers only some fields, never numbers and texts
 
     def to_json(self) -> dict[str, object]:
         return {"quality": asdict(self.quality)}
@@ -250,7 +251,7 @@ class FieldsEvaluation:
 
 
 class FieldsGrader:
-    """Grades the fields that gold has; a row is right if all of them are."""
+    """Grades the fields that gold has; a row is right if all its fields are."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

@@ -96,7 +96,9 @@ class SingleLabelAccumulator:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SingleLabelEvaluation:
-    """``confusion``: rows by gold and answer, [classes, classes + 1]; the last column: no
+    """Metrics of single labels.
+
+    ``confusion`` is rows by gold and answer, [classes, classes + 1]; the last column is for no
     answer.
     """
 
@@ -125,7 +127,7 @@ class SingleLabelEvaluation:
         return {
             "quality": asdict(self.quality),
             "classes": [*self.classes, None],
-            # [gold, answer, rows]: the first two are places in "classes", whose last stands for "no
+            # [gold, answer, rows]: the first two are indices in "classes", in which the last is "no
             # answer"
             "confusion": [
                 [truth, given, int(self.confusion[truth, given])] for truth, given in cells.tolist()
@@ -162,8 +164,8 @@ class SingleLabelGrader:
         self._classes = tuple(labels) if abstain is None else (*labels, abstain)
         self._index = {name: place for place, name in enumerate(self._classes)}
         self._abstain, self._seed = abstain, seed
-        self._cell_counts = CellCounter()  # of gold, answer, and which of TOPS gold is among
-        # With k labels or fewer, the top k say nothing.
+        self._cell_counts = CellCounter()  # (gold, answer, index in TOP_K)
+        # With k labels or fewer, top-k accuracy is always 1.
         self._top_sizes = tuple(size for size in TOP_K if size < len(labels))
         self._has_probabilities = False
 
@@ -214,10 +216,11 @@ def find_top_k_index(
 ) -> int:
     """The index in `TOP_K` of the first k that includes the truth; NOT_IN_TOP_K if none does.
 
-    Of equally likely outcomes the earlier one in ``class_order`` is ahead, as in a decision.
+    Ties are broken by ``class_order``, as in the decision.
     """
     share = probabilities.get(truth) if probabilities else None
-    if probabilities is None or share is None or share != share:  # NaN is likelier than nothing
+    # NaN counts as more likely than any probability
+    if probabilities is None or share is None or share != share:
         return NOT_IN_TOP_K
     ahead = sum(map(share.__lt__, probabilities.values()))
     if ahead < TOP_K[-1]:

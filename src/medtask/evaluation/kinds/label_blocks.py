@@ -23,22 +23,22 @@ from medtask.evaluation.statistics.classification import PerClassMetrics
 from medtask.evaluation.statistics.intervals import IntArray
 
 MAX_LABELS_SHOWN = (
-    40  # how many labels a table shows: with 2,000 labels the page must stay readable, and small
+    40  # maximum number of labels in a table, so that 2,000 labels do not make the page unreadable
 )
 
 
-MIN_GOLD_ROWS = 10  # gold rows of a label, with fewer of which its F1 is mostly luck
+MIN_GOLD_ROWS = 10  # gold rows of a label; with fewer, its F1 is mostly chance
 
 
 def sort_by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
-    """The most frequent name first, equally frequent ones in alphabetical order."""
+    """Sort by frequency, descending; ties are in alphabetical order."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def build_label_bars(
     rows_by_label: Mapping[str, int], answered: int, labels: Sequence[str]
 ) -> list[ReportBlock]:
-    """A bar for each label, and the labels that no row has."""
+    """A bar for each label, and the labels without rows."""
     peak = max(rows_by_label.values(), default=1)
     lines = [
         BarRow(name, n / peak, (f"{n:,}", format_percent(n / answered)))
@@ -117,7 +117,7 @@ def build_confusion_table(counts: IntArray, classes: Sequence[str]) -> list[Repo
 
 
 def build_label_table(labels: Sequence[PerClassMetrics], noun: str = "label") -> list[ReportBlock]:
-    """Precision, recall and F1 by label, those with most gold rows first."""
+    """Precision, recall and F1 by label, sorted by gold rows."""
     ranked = sorted(labels, key=lambda one: -one.gold)
     lines = [
         (

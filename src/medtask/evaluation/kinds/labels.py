@@ -225,7 +225,7 @@ def describe_set_metrics(quality: MultiLabelMetrics) -> str:
 
 
 def describe_set_results(quality: MultiLabelMetrics) -> list[str]:
-    """How many answers are equal to gold, and how many labels both have."""
+    """Describe how many answers equal gold, and how many labels both have."""
     exact = quality.exact_match
     right = round(exact.value * exact.n)
     sentences = [

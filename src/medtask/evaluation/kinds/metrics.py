@@ -1,8 +1,7 @@
-"""The table of metrics: how each is named and, for comparisons, computed from sums over rows.
+"""The registry of metrics: their names, and their computation from sums over rows.
 
-A metric that two systems are compared by is one entry of `METRICS`: it then appears in
-comparisons, leaderboards and gains of a training. Metrics without ``build_sums`` are reported for
-one system only.
+Every metric that systems are compared by is one entry of `METRICS`; it then appears in comparisons,
+leaderboards and training gains. Metrics without ``build_sums`` are reported for one system only.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class MetricSpec:
         name: The key in reports' JSON.
         title: The name in reports and on terminals.
         build_sums: Returns the sums over rows from classes, gold and answers (None: no answer).
-        ranks: By kind, the place among the metrics that comparisons show; 0 is the headline.
+        ranks: By kind, the position among the metrics that comparisons show; 0 is the headline.
         is_proportion: Whether the metric is a share of right rows, which McNemar's test compares.
     """
 
@@ -152,7 +151,7 @@ METRICS: Mapping[str, MetricSpec] = MappingProxyType(
 
 
 def get_metric_title(name: str) -> str:
-    """Returns the name of a metric as reports show it; names without an entry stay as they are."""
+    """Returns the name of a metric as reports show it; names without an entry are unchanged."""
     return METRICS[name].title if name in METRICS else name
 
 
@@ -170,7 +169,7 @@ def build_metric_sums(
         kind: The kind of question.
         classes: Every class of kinds ``label`` and ``labels``.
         gold: The gold value of each row.
-        answers: The answer to each row; None where there is none.
+        answers: The answer to each row; None if missing.
     """
     known = kind if isinstance(kind, EvaluationKind) else get_evaluation_kind(kind)
     used = known.resolve(gold, answers)

@@ -15,14 +15,14 @@ from medtask.records import Answer, Option, Status, Value
 
 SAMPLE_SIZE = 2000  # rows with gold that baselines and slow metrics are computed on
 
-# A baseline without metrics, and its answers, or the reason why it has none.
+# A baseline without metrics, and its answers or the reason why it has none.
 BaselineAnswers = tuple[Baseline, Any]
 BaselineScores = tuple[Mapping[str, Metric | None], BaselineComparison | None]
 
 
 @dataclass(frozen=True, slots=True)
 class GoldSample:
-    """Up to 2,000 random rows with gold, column by column; None: no answer, or no group."""
+    """Up to 2,000 random rows with gold, by column; None for a missing answer or group."""
 
     texts: tuple[str, ...] = ()
     gold: tuple[Any, ...] = ()
@@ -32,14 +32,14 @@ class GoldSample:
 
 
 class RowGrade(NamedTuple):
-    """Whether an answer is right (None: more or less similar), and its priority for review."""
+    """Whether an answer is right (None if not graded so), and its priority for review."""
 
     right: bool | None
     review_priority: float
 
 
 class AnswerStatistics(Protocol):
-    """What a run's answers look like."""
+    """Statistics of a run's answers."""
 
     def to_json(self) -> Mapping[str, object]:
         """Returns a plain dict without record text."""
@@ -47,11 +47,11 @@ class AnswerStatistics(Protocol):
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]: ...
 
     def format_summary(self) -> str | None:
-        """One line for a terminal, if there is something to act on."""
+        """One line for a terminal, if a statistic needs attention."""
 
 
 class KindEvaluation(Protocol):
-    """How good a run's answers are."""
+    """Metrics of a run's answers."""
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
@@ -63,7 +63,7 @@ class KindEvaluation(Protocol):
 
     @property
     def accuracy_answered(self) -> Metric | None:
-        """Share of right answers, which confidence should equal; None if there is none."""
+        """Share of right answers, which mean confidence should equal; None without answers."""
 
     def to_json(self) -> dict[str, object]:
         """Returns a plain dict without record text."""
@@ -96,10 +96,10 @@ class Grader(Protocol):
         """A valid gold value of the kind; None if it is not valid."""
 
     def comparable_value(self, status: Status, value: Value | None) -> Value | None:
-        """The value of an answer in comparisons; None if there is none."""
+        """The value of an answer in comparisons; None if it is missing."""
 
     def is_right(self, predicted: Value | None, truth: Value) -> bool | None:
-        """None if the kind has no right and wrong."""
+        """Whether the prediction is right; None if the kind is not graded right or wrong."""
 
     def add(
         self,
@@ -109,12 +109,14 @@ class Grader(Protocol):
         group: str | None = None,
         options: Sequence[Option] = (),
     ) -> RowGrade:
-        """``predicted``: the comparable value of the answer; rows of one ``group`` are not
+        """Adds one row.
+
+        ``predicted`` is the comparable value of the answer. Rows of one ``group`` are not
         independent.
         """
 
     def finish(self, sample: GoldSample) -> KindEvaluation | None:
-        """None if no row was graded."""
+        """The evaluation; None if no row was graded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,8 @@ class AgreementMethod:
         metric: Name of the metric; see `kinds.metrics`.
         title: The metric as reports name it.
         is_proportion: Whether the metric is the share of rows on which both are equal.
-        kappa: Whether Cohen's kappa is computed of whole answers or of each label; None: not at
-            all.
+        kappa: Whether Cohen's kappa is computed for whole answers or for each label; None for not
+            at all.
     """
 
     metric: str
@@ -154,8 +156,13 @@ class AgreementMethod:
 
 @dataclass(frozen=True, slots=True)
 class ErrorTexts:
-    """The report's section of answers that gold contradicts: title, which answers, an explanation
-    besides errors of model and gold, and what the colours mean.
+    """Texts of the report's section on answers that contradict gold.
+
+    Attributes:
+        title: The heading.
+        which: Which answers are listed.
+        explanation: A possible reason other than errors of the model or of gold.
+        colours: What the colours mean.
     """
 
     title: str = "Where was it confident and wrong?"
@@ -166,18 +173,18 @@ class ErrorTexts:
 
 @dataclass(frozen=True, slots=True)
 class KindTexts:
-    """How reports word what differs between kinds.
+    """Texts of reports that depend on the kind.
 
     Attributes:
         gold_form: What a gold value must be, such as "a label of the task".
-        answer_noun: What an answer is called.
-        allowed_noun: What the allowed answers are called.
-        bars: What the bars beside a row show; "" where there are none.
-        gold_mark: What of gold is marked among the bars.
+        answer_noun: Term for an answer.
+        allowed_noun: Term for the allowed answers.
+        bars: What the bars of a row show; "" for no bars.
+        gold_mark: What the mark for gold among the bars means.
         no_confidence: Why there is no histogram of confidences.
-        part_noun: What the parts of the evaluation are, such as labels or fields.
-        part_metric: Which metric is shown of each part.
-        errors: The section of answers that gold contradicts.
+        part_noun: Term for the parts of the evaluation, such as labels or fields.
+        part_metric: The metric that is shown for each part.
+        errors: The section on answers that contradict gold.
     """
 
     gold_form: str
@@ -197,20 +204,20 @@ def _keep(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationKind:
-    """Everything that evaluation knows about one kind of question.
+    """The functions and properties that evaluation uses for one kind of question.
 
     Attributes:
         name: The kind's name, or "several" for kind ``choice`` with several right options.
-        create_accumulator: Returns what counts answers, from the task's labels.
-        create_grader: Returns what grades answers, from labels, abstention and seed.
+        create_accumulator: Returns a statistics accumulator, given the task's labels.
+        create_grader: Returns a grader, given labels, abstention and seed.
         has_right_answers: Whether an answer is right or wrong, rather than more or less similar.
         is_closed: Whether a value outside the allowed answers counts as no answer.
         always_has_confidence: Whether an answer without a confidence counts as one of 0.
         compares_sample: Whether comparisons use a sample of the rows because grading is slow.
         summary_has_all_headlines: Whether a terminal shows all headline metrics.
         summary_has_caveats: Whether a terminal shows the caveats of the metrics.
-        several: The kind that applies where any value is a set.
-        normalize: Brings a gold value or an answer into the form that metrics compare.
+        several: The kind that is used if any value is a set.
+        normalize: Converts a gold value or an answer to the form that metrics compare.
     """
 
     name: str
@@ -230,6 +237,6 @@ class EvaluationKind:
     normalize: Callable[[Any], Any] = _keep
 
     def resolve(self, *columns: Sequence[Any]) -> EvaluationKind:
-        """The kind that applies to these columns of gold values and answers."""
+        """The kind to use for these columns of gold values and answers."""
         has_sets = any(isinstance(value, tuple) for column in columns for value in column)
         return self.several if self.several is not None and has_sets else self

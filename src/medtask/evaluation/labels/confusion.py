@@ -1,4 +1,4 @@
-"""Pairs of labels that are confused more often than by chance."""
+"""Pairs of labels that are confused more often than expected by chance."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class LabelConfusion:
 
 
 def find_confused_pairs(cells: PairCells) -> list[LabelConfusion]:
-    """Pairs that are confused more often than by chance, most rows first.
+    """Pairs that are confused more often than expected by chance, most rows first.
 
-    Of the rows whose gold lacks B, is B answered more often where gold has A than elsewhere?
-    Fisher's exact test, one-sided, for every ordered pair; p-values are adjusted by the method of
-    Benjamini and Yekutieli (2001), so that at most 5 % of the returned pairs are chance. Needs
-    three labels or more.
+    For every ordered pair (A, B), Fisher's exact test (one-sided) tests whether, among rows whose
+    gold lacks B, B is answered more often if gold has A. P-values are adjusted by the method of
+    Benjamini and Yekutieli (2001), so that at most 5 % of the returned pairs are due to chance.
+    Needs at least three labels.
     """
     from scipy.stats import false_discovery_control, hypergeom
 
@@ -56,8 +56,8 @@ def find_confused_pairs(cells: PairCells) -> list[LabelConfusion]:
         return []
     hits, at_risk = count_confusions(cells)
     lacking, wrongly = _count_false_positives(cells)
-    # A cell of the 2 x 2 table, given its margins, is hypergeometric. What happened once at most is
-    # taken for chance unseen.
+    # A cell of the 2 x 2 table is hypergeometric given its margins. Counts below two are not
+    # tested.
     p, seen = np.ones((labels, labels)), np.nonzero(hits > 1)
     p[seen] = hypergeom.sf(hits[seen] - 1, lacking[seen[1]], at_risk[seen], wrongly[seen[1]])
     off_diagonal = ~np.eye(labels, dtype=np.bool_)
@@ -83,7 +83,7 @@ def count_confusions(cells: PairCells) -> tuple[IntArray, IntArray]:
     gold, answer = (
         cells.gold.astype(np.float64),
         cells.answer.astype(np.float64),
-    )  # which multiply fast, and count exactly
+    )  # floats, because they multiply faster, and counts are exact
     weighed = (gold * cells.rows[:, None]).T
     return (weighed @ (answer * (1 - gold))).astype(np.int64), (weighed @ (1 - gold)).astype(
         np.int64
@@ -93,12 +93,12 @@ def count_confusions(cells: PairCells) -> tuple[IntArray, IntArray]:
 def build_confusion_findings(
     pairs: Sequence[LabelConfusion], labels: Sequence[str], abstain: str | None
 ) -> list[LabelFinding]:
-    """Findings for the pairs with most confused rows, at most ten."""
+    """Findings for the pairs with the most confused rows, at most ten."""
     return [_build_finding(pair, labels, abstain) for pair in pairs[:MAX_PAIRS_LISTED]]
 
 
 def _count_false_positives(cells: PairCells) -> tuple[IntArray, IntArray]:
-    """[labels]: rows whose gold lacks the label, and those of them whose answer has it."""
+    """[labels]: rows whose gold lacks the label, and the number of these whose answer has it."""
     without = ~cells.gold * cells.rows[:, None]
     return without.sum(axis=0), (without * cells.answer).sum(axis=0)
 
@@ -109,7 +109,7 @@ def _build_confusion(
     if hits[answer, gold] > hits[gold, answer]:
         gold, answer = answer, gold
     share = estimate_proportion(int(hits[gold, answer]), int(at_risk[gold, answer]))
-    assert share is not None  # there are hits
+    assert share is not None  # there is at least one hit
     return LabelConfusion(
         gold,
         answer,

@@ -1,4 +1,4 @@
-"""What a model prefers on inputs without content."""
+"""A model's preferences on inputs without content."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from medtask.display import format_percent, isolate_name
 from medtask.evaluation.labels.finding import LabelFinding
 from medtask.evaluation.statistics.intervals import Metric
 
-# a share is told where it is so many times the even one, or so many times smaller than gold's or
-# larger
+# An outcome is reported if its share is this many times the uniform share, or differs from its
+# share in gold by this factor.
 MIN_PREFERENCE_RATIO = 2.0
-MIN_TOTAL_VARIATION = 0.25  # total variation from even shares: from here on the whole is told
+# total variation from uniform shares, from which on the bias as a whole is reported
+MIN_TOTAL_VARIATION = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class ContentFreeBias:
         exclusive: Whether exactly one outcome applies, so that the probabilities sum to 1.
         inputs: Probabilities for each input.
         gold: Frequency of each outcome in gold, if known.
-        noun: What outcomes are called.
+        noun: Term for an outcome.
     """
 
     shares: Mapping[str, float]
@@ -46,7 +47,7 @@ class ContentFreeBias:
 
 
 def find_bias(bias: ContentFreeBias) -> list[LabelFinding]:
-    """Outcomes that the model prefers, most first."""
+    """Outcomes that the model prefers, the most preferred first."""
     found = []
     for name, share in sorted(bias.shares.items(), key=lambda item: -item[1]):
         always = all(shares[name] > bias.uniform_share for shares in bias.inputs.values())

@@ -19,12 +19,12 @@ class LabelFinding:
 
     Attributes:
         topic: The topic; see `TOPIC_TITLES`.
-        weight: "act": costs right answers; "look": may cost some; "note": good to know.
-        labels: The labels that it is about.
+        weight: "act" if it costs right answers, "look" if it may cost some, "note" for information.
+        labels: The labels concerned.
         seen: The observation in one sentence with its numbers.
-        advice: What to do.
+        advice: The recommended action.
         figures: The numbers by name; metrics are mappings.
-        score: Orders findings of one topic, greatest first.
+        score: Sort key within a topic, descending.
     """
 
     topic: str

@@ -32,7 +32,7 @@ from medtask.evaluation.presentation.blocks import (
 )
 from medtask.records import Description
 
-MAX_FINDINGS_PER_TOPIC = 10  # findings of one topic that are told; JSON has all
+MAX_FINDINGS_PER_TOPIC = 10  # findings per topic on a terminal and in a report; JSON has all
 
 TOPIC_TITLES = {
     "never_predicted": "Never the answer",
@@ -49,13 +49,13 @@ TOPIC_TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class LabelSetReport:
-    """What the checks found.
+    """The findings of all checks.
 
     Attributes:
         label_count: Number of labels.
         answered: Number of answers that were checked.
         gold_rows: Number of rows with gold that were checked.
-        findings: Findings, worst first.
+        findings: Findings, most severe first.
         bias: Content-free bias; None without a model.
         skipped_checks: Checks that were not possible, and what they need.
     """
@@ -70,7 +70,7 @@ class LabelSetReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelSetInputs:
-    """What a set of labels is checked with; what is None is not checked.
+    """The inputs of the checks; a check is skipped if its input is None.
 
     Attributes:
         labels: The labels, without the abstention.
@@ -81,8 +81,8 @@ class LabelSetInputs:
         off_set: How often the model's first choice is outside the set.
         tokens: Tokens of each label; see `find_token_problems`.
         lowercase_counts: Number of tokens of each label in lower case.
-        bias: What a model prefers on inputs without content.
-        skipped_checks: What the caller could not provide, as sentences.
+        bias: The model's probabilities on inputs without content.
+        skipped_checks: Sentences on inputs that the caller could not provide.
     """
 
     labels: Sequence[Description]
@@ -98,7 +98,7 @@ class LabelSetInputs:
 
 
 def check_label_set(inputs: LabelSetInputs, *, seed: int = 0) -> LabelSetReport:
-    """Returns everything that can be found with these inputs."""
+    """Returns the findings of all checks that these inputs allow."""
     names = [label.name for label in inputs.labels]
     overlaps = find_similar_labels(inputs.labels, inputs.vectors)
     found = [
@@ -127,7 +127,7 @@ def check_label_set(inputs: LabelSetInputs, *, seed: int = 0) -> LabelSetReport:
 def check_option_letters(
     bias: ContentFreeBias, answered: int = 0, skipped_checks: Sequence[str] = ()
 ) -> LabelSetReport:
-    """Checks options that rows bring: only the preference for letters."""
+    """Checks the options of rows, for which only the preference for letters can be measured."""
     return LabelSetReport(
         len(bias.shares),
         answered,
@@ -157,7 +157,7 @@ def _check_answers(
 
 
 def _sort_findings(found: Sequence[LabelFinding]) -> list[LabelFinding]:
-    """Worst first: by weight, then by topic, then by score."""
+    """Sort by weight, then by topic, then by score."""
     topics = list(TOPIC_TITLES)
     return sorted(
         found,
@@ -232,7 +232,7 @@ _MERGE_CAVEAT = (
 
 
 def summarise_findings(label_set_report: LabelSetReport) -> str:
-    """What was checked and how much was found, in one sentence."""
+    """One sentence on what was checked and the number of findings."""
     checked = [
         (
             f"{format_count(label_set_report.label_count)} "
@@ -257,8 +257,8 @@ def summarise_findings(label_set_report: LabelSetReport) -> str:
 
 
 def list_finding_lines(label_set_report: LabelSetReport) -> Iterator[tuple[str, str, str]]:
-    """(weight, observation, advice) for a terminal: at most ten of each topic, then how
-    many more.
+    """(weight, observation, advice) for a terminal: at most ten of each topic, then the number of
+    others.
     """
     for (weight, topic), group in groupby(
         label_set_report.findings, key=lambda finding: (finding.weight, finding.topic)
@@ -284,12 +284,12 @@ def list_bias_shares(bias: ContentFreeBias) -> list[tuple[str, float, str]]:
 
 
 def _replace_isolates(sentence: str) -> str:
-    """Names in quotes instead of direction isolates, which terminals may show."""
+    """Use quotes instead of direction isolates, which some terminals display."""
     return sentence.replace("\u2068", '"').replace("\u2069", '"')
 
 
 def _group_by_topic(label_set_report: LabelSetReport) -> Iterator[tuple[str, list[LabelFinding]]]:
-    """Findings by topic, the topic of the worst finding first."""
+    """Findings by topic, starting with the topic of the most severe finding."""
     for topic in dict.fromkeys(finding.topic for finding in label_set_report.findings):
         yield topic, [finding for finding in label_set_report.findings if finding.topic == topic]
 

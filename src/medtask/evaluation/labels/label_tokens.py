@@ -1,4 +1,4 @@
-"""Labels whose tokens make them hard to tell apart, or expensive."""
+"""Labels with tokens that make them hard to distinguish, or expensive."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from medtask.evaluation.labels.usage import format_names
 
 MIN_LENGTH_RATIO = 2.0  # times the median number of tokens
 MIN_EXTRA_TOKENS = 4  # tokens more than the median
-MIN_GROUP_SIZE = 2  # labels that begin alike
+MIN_GROUP_SIZE = 2  # labels with a common prefix
 
 
 def find_token_problems(
     tokens: Mapping[str, Sequence[int]], lowercase_counts: Mapping[str, int] | None = None
 ) -> list[LabelFinding]:
-    """Problems of a model that reads the labels as these tokens.
+    """Find labels that are problematic with these tokens.
 
-    ``tokens``: of each label's continuation with the end of the turn; ``lowercase_counts``: number
-    of tokens in lower case, of labels that are written otherwise.
+    Args:
+        tokens: Tokens of each label's continuation, including the end of the turn.
+        lowercase_counts: Number of tokens in lower case, of labels that are not in lower case.
     """
     return [
         *_find_shared_prefixes(tokens),
@@ -89,7 +90,7 @@ def _find_prefix_labels(tokens: Mapping[str, Sequence[int]]) -> list[LabelFindin
     found = []
     for (first, one), (second, other) in combinations(tokens.items(), 2):
         short, long = sorted(((one, first), (other, second)), key=lambda pair: len(pair[0]))
-        body = list(short[0][:-1])  # without the end of the turn
+        body = list(short[0][:-1])  # without the token that ends the turn
         if body and list(long[0][: len(body)]) == body:
             seen = (
                 f"the tokens of {isolate_name(short[1])} are the beginning of "

@@ -1,4 +1,4 @@
-"""How the metrics would change if two labels were one."""
+"""How metrics would change if two labels were merged."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from medtask.evaluation.statistics.intervals import (
     estimate_proportion,
 )
 
-MAX_PAIRS_TRIED = 10  # pairs, those that are confused most
-MAX_PAIRS_SAMPLED = 300  # pairs at most whose merge tells what any merge brings
+MAX_PAIRS_TRIED = 10  # pairs that are evaluated, the most confused ones
+MAX_PAIRS_SAMPLED = 300  # maximum number of pairs for the median change of any merge
 
 LabelPair = tuple[int, int]
 F1Terms = list[FloatArray]
@@ -40,7 +40,7 @@ class LabelMerge:
         accuracy: Change of accuracy.
         median_change: Median change of macro-F1 over all pairs of labels.
         rows: Number of rows whose gold has either label.
-        distinguished_rows: Number of these that are right today.
+        distinguished_rows: Number of these that are right without the merge.
     """
 
     first: int
@@ -55,10 +55,11 @@ class LabelMerge:
 def evaluate_merges(
     cells: PairCells, pairs: Iterable[LabelPair], *, abstain: int | None = None, seed: int = 0
 ) -> list[LabelMerge]:
-    """Merges of ``pairs`` that raise macro-F1 more than merging any two labels does, best first.
+    """Merges of ``pairs`` that raise macro-F1 more than the median merge does, best first.
 
-    Only given pairs are tried: a label that the model gives to everything would gain from a merge
-    with any other. Both metrics are computed from the same draws, with and without the merge.
+    Only the given pairs are tried: if the model answers one label for most rows, merging it with
+    any other would raise macro-F1. Both metrics are computed from the same draws, with and without
+    the merge.
     """
     labels = cells.gold.shape[1]
     if not cells.n or labels < 3:
@@ -160,7 +161,7 @@ def _compute_median_change(
 
 
 def _merge_flags(flags: Flags, pair: LabelPair) -> Flags:
-    """The second label becomes the first and stays as an unused label, which macro-F1 ignores."""
+    """Replace the second label by the first. The second becomes unused, and macro-F1 ignores it."""
     joined = flags.copy()
     joined[:, pair[0]] |= flags[:, pair[1]]
     joined[:, pair[1]] = False

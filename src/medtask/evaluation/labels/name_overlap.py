@@ -1,4 +1,4 @@
-"""Labels whose names or definitions mean nearly the same."""
+"""Labels with names or definitions of nearly the same meaning."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from medtask.display import isolate_name
 from medtask.evaluation.labels.finding import LabelFinding, Severity
 from medtask.records import Description
 
-# MiniLM cosines. Of the 876 pairs within 13 label sets (medical abstracts to ICD-9 procedures,
-# shipped examples) 4 are at 0.65 or above and all other pairs at 0.63 or below; of 19 pairs of
-# medical synonyms 13 are, "stroke" and
-# "cerebrovascular accident" (0.43) not.
+# Cosine similarity of MiniLM vectors. Of the 876 pairs within 13 label sets (medical abstracts to
+# ICD-9 procedures, shipped examples) 4 are at 0.65 or above and all others at 0.63 or below. Of 19
+# pairs of medical synonyms 13 are above; "stroke" and "cerebrovascular accident" (0.43) are not.
 SIMILAR_THRESHOLD = 0.65
 SAME_MEANING_THRESHOLD = 0.8
 
 _NEGATIONS = frozenset(
     {"no", "non", "not", "without", "with", "never", "absent", "negative", "positive"}
 )
-_MAX_UNINFLECTED_LETTERS = 3  # letters: "as" is no plural
+_MAX_UNINFLECTED_LETTERS = 3  # letters: "as" is not a plural
 
 
 def find_similar_labels(
     labels: Sequence[Description], vectors: NDArray[np.float32] | None = None
 ) -> list[LabelFinding]:
-    """Pairs of labels with nearly the same meaning, the nearest first.
+    """Pairs of labels with nearly the same meaning, the most similar first.
 
-    ``vectors``: unit sentence vectors of names with definitions, [labels, dimensions]; without them
-    only the words of the names are compared.
+    ``vectors`` are unit sentence vectors of names with definitions, [labels, dimensions]. Without
+    them, only the words of the names are compared.
     """
     similarities = (
         None
@@ -50,7 +49,7 @@ def find_similar_labels(
 
 
 def find_name_relation(first: str, second: str) -> str | None:
-    """How two names are related: "variant", "order", "plural", "negation", "contained", or None."""
+    """The relation of two names: "variant", "order", "plural", "negation", "contained", or None."""
     (one, singular), (other, singulars) = _split_words(first), _split_words(second)
     if not one or not other:
         return None
@@ -142,7 +141,7 @@ def _advise_on_overlap(relation: str | None, undefined: Sequence[str]) -> str:
 
 @lru_cache(maxsize=10_000)
 def _split_words(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The words of a name, and the same in the singular."""
+    """The words of a name, and the same words in the singular."""
     words = tuple(re.findall(r"[^\W_]+", name.casefold()))
     return words, tuple(map(_make_singular, words))
 

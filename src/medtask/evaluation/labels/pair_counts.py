@@ -1,4 +1,4 @@
-"""Answers counted by gold and answer; memory grows with the different pairs only."""
+"""Counts of answers by gold and answer; memory grows with the distinct pairs only."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class GoldAnswerCounts:
     Attributes:
         labels: All labels, with the abstention.
         abstain: Name of the abstention.
-        confidence_threshold: Confidences below it are low.
+        confidence_threshold: Lower confidences count as low.
         rows: Number of rows.
         answered: Number of answers.
         rows_with_confidence: Number of answers with a confidence.
         low_confidence: Number of those that are low.
-        unknown_gold: Number of rows whose gold is not in the set; they are in no pair.
+        unknown_gold: Number of rows with gold outside the set; they are not in ``pairs``.
         pairs: Rows by gold and answer (None: no answer).
         answers_by_label: Rows whose answer has the label.
     """
@@ -50,13 +50,13 @@ class GoldAnswerCounts:
     def add(
         self, answer: Collection[str] | None, gold: Collection[str] | None, confidence: float | None
     ) -> None:
-        """Adds one row; None: no answer, or unknown gold."""
+        """Adds one row; ``answer`` is None for no answer, ``gold`` for unknown gold."""
         self.rows += 1
         names = None if answer is None else frozenset(answer) & self._label_set
         if names is not None:
             self.answered += 1
             self.answers_by_label.update(names)
-            if confidence is not None and confidence == confidence:  # not NaN
+            if confidence is not None and confidence == confidence:  # False for NaN
                 self.rows_with_confidence += 1
                 self.low_confidence += confidence < self.confidence_threshold
         if gold is None:
@@ -74,8 +74,9 @@ class GoldAnswerCounts:
 
 @dataclass(frozen=True, slots=True)
 class PairCells:
-    """Pairs as arrays: labels of gold and answer [cells, labels], ``answered`` and ``rows``
-    [cells].
+    """Pairs as arrays.
+
+    Gold and answer have the shape [cells, labels], ``answered`` and ``rows`` [cells].
     """
 
     gold: Flags
@@ -89,7 +90,7 @@ class PairCells:
 
 
 def build_pair_cells(pair_counts: GoldAnswerCounts) -> PairCells:
-    """The pairs in an order that does not depend on that of the rows."""
+    """The pairs in an order that is independent of the order of rows."""
     listed = sorted(
         pair_counts.pairs.items(),
         key=lambda item: (sorted(item[0][0]), item[0][1] is None, sorted(item[0][1] or ())),

@@ -1,4 +1,4 @@
-"""Labels that are never or too often used, and signs that a label is missing."""
+"""Labels that are never or too often answered, and signs that a label is missing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from medtask.evaluation.labels.pair_counts import GoldAnswerCounts, PairCells
 from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.significance import ALPHA, adjust_p_values
 
-MAX_NAMES_LISTED = 12  # labels that a sentence names
-MAX_OFF_SET_SHARE = 0.2  # of the rows: the model wanted to say something that is no label
+MAX_NAMES_LISTED = 12  # maximum number of labels listed in a sentence
+MAX_OFF_SET_SHARE = 0.2  # share of rows in which the model's preferred output is not a label
 MAX_LOW_CONFIDENCE_SHARE = 0.3
-MIN_OVERUSE_RATIO = 2  # more often than gold has it
+MIN_OVERUSE_RATIO = 2  # ratio of answers to gold rows
 
 _FALLBACK_LABEL = (
     r"\b(others?|misc|miscellaneous|none|unknown|unclear|unspecified|undetermined|uncertain"
@@ -34,7 +34,7 @@ class OffSetCounts:
 
 
 def find_usage_problems(pair_counts: GoldAnswerCounts, cells: PairCells) -> list[LabelFinding]:
-    """Labels that no answer has, that too many answers have, and that gold never has."""
+    """Labels without answers, labels with too many answers, and labels without gold rows."""
     found = [*_find_never_answered(pair_counts, cells), *_find_overused(pair_counts, cells)]
     missing = [
         name
@@ -61,7 +61,7 @@ def find_usage_problems(pair_counts: GoldAnswerCounts, cells: PairCells) -> list
 
 
 def _find_never_answered(pair_counts: GoldAnswerCounts, cells: PairCells) -> Iterator[LabelFinding]:
-    """One finding for labels that gold has, one for the others."""
+    """One finding for unanswered labels that gold has, one for the others."""
     in_gold = dict(zip(pair_counts.labels, count_gold_rows(cells).tolist(), strict=True))
     unused = [
         name
@@ -113,10 +113,10 @@ def _find_never_answered(pair_counts: GoldAnswerCounts, cells: PairCells) -> Ite
 
 
 def _find_overused(pair_counts: GoldAnswerCounts, cells: PairCells) -> Iterator[LabelFinding]:
-    """Labels that are answered far more often than gold has them.
+    """Labels that are answered much more often than gold has them.
 
-    If a label is answered as often as it should be, it is as often in the answer alone as in gold
-    alone: McNemar's exact test, one-sided, with Holm's correction over all labels.
+    A label that is not overused is as often in the answer alone as in gold alone: McNemar's exact
+    test, one-sided, with Holm's correction over all labels.
     """
     from scipy.stats import binomtest
 
@@ -140,7 +140,7 @@ def _find_overused(pair_counts: GoldAnswerCounts, cells: PairCells) -> Iterator[
             continue
         name = pair_counts.labels[place]
         wrong = estimate_proportion(alone[place], given[place])
-        assert wrong is not None  # it is given in twice as many rows as gold has it
+        assert wrong is not None  # answered in twice as many rows as gold has it
         seen = (
             f"{isolate_name(name)} is answered in {given[place]:,} of "
             f"{format_row_count(cells.n)} with "
@@ -185,9 +185,10 @@ def find_missing_label(
     pair_counts: GoldAnswerCounts | None = None,
     off_set: OffSetCounts | None = None,
 ) -> list[LabelFinding]:
-    """Whether the set lacks an answer for texts that fit no label.
+    """Check whether texts that fit no label can be answered.
 
-    ``exclusive``: every row gets exactly one label. Without counts there are no signs, only advice.
+    ``exclusive`` is whether every row gets exactly one label. Without counts, only advice is
+    returned.
     """
     fallback_label = abstain or next(
         (name for name in names if re.search(_FALLBACK_LABEL, name, re.IGNORECASE)), None
@@ -266,7 +267,7 @@ def _advise_on_missing_label(fallback_label: str | None) -> str:
 
 
 def format_names(names: Sequence[str], counts: Mapping[str, int] | None = None) -> str:
-    """Names for a sentence, with counts if given, and how many more."""
+    """List names in a sentence, with their counts if given, and the number of further names."""
     shown = ", ".join(
         isolate_name(name) + (f" ({counts[name]:,})" if counts else "")
         for name in names[:MAX_NAMES_LISTED]

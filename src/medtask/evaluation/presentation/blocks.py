@@ -1,4 +1,4 @@
-"""Blocks that report sections consist of; the templates draw each in its own way."""
+"""Blocks of report sections, rendered by the templates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from medtask.evaluation.presentation.plots import HistogramLayer
 
 ColumnStyle = Literal[
     "", "n", "v", "w", "l"
-]  # classes of the style sheet: figures, short words, sentences, labels
-TableCell = str | tuple[str, str]  # with a second, quieter line
+]  # classes of the style sheet: numbers, short words, sentences, labels
+TableCell = str | tuple[str, str]  # with a second, less prominent line
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,10 @@ class BarChart:
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """A table; ``head``: title and alignment of each column, the first of which names the lines."""
+    """A table.
+
+    ``head`` has the title and alignment of each column; the first column names the rows.
+    """
 
     draw: ClassVar[str] = "table"
     about: str
@@ -68,7 +71,7 @@ class ConfusionTableRow:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionTable:
-    """Gold by answer: a numbered column per line, one for ``others`` if any, one for no answer."""
+    """Gold by answer: a numbered column per row, one for ``others`` if any, one for no answer."""
 
     draw: ClassVar[str] = "matrix"
     lines: tuple[ConfusionTableRow, ...]
@@ -88,7 +91,7 @@ ReportBlock = Paragraph | Heading | BarChart | ReportTable | ConfusionTable | Re
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """One section of a report: its heading, a question, and the blocks that answer it."""
+    """One section of a report: its heading (a question), and blocks that answer it."""
 
     title: str
     blocks: Sequence[ReportBlock]

@@ -9,16 +9,16 @@ from markupsafe import Markup
 
 from medtask.evaluation.statistics.intervals import Metric
 
-_PLOT_HEIGHT = 220  # of the scatter's field, in pixels
+_PLOT_HEIGHT = 220  # height of the plot area, in pixels
 _PLOT_TOP = 26
 _ROW_HEIGHT = 46
-_PLOT_LEFT, _PLOT_RIGHT = 8.0, 96.0  # where the scatter's field begins and ends, in percent
+_PLOT_LEFT, _PLOT_RIGHT = 8.0, 96.0  # left and right edge of the plot area, in percent
 
 
 def draw_scatter(
     points: Sequence[tuple[int, str, float, Metric]], title: str, metric_name: str
 ) -> Markup:
-    """Quality in [0, 1] with intervals by speed; points: number, name, rows/s, quality."""
+    """Quality in [0, 1] with intervals, by speed. Each point is (number, name, rows/s, quality)."""
     speeds = [log10(speed) for _, _, speed, _ in points]
     low, high = floor(min(speeds)), max(ceil(max(speeds)), floor(min(speeds)) + 1)
     bottom, top = _round_axis_limits([estimate for *_, estimate in points])
@@ -132,7 +132,7 @@ def draw_differences(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
 
 
 def _round_axis_limits(estimates: Sequence[Metric]) -> tuple[float, float]:
-    """Lowest and highest value on the axis: tenths around all intervals."""
+    """Limits of the axis: tenths that include all intervals."""
     ends = [end for one in estimates for end in (one.value, one.low, one.high) if end is not None]
     bottom, top = floor(10 * min(ends) + 1e-9) / 10, ceil(10 * max(ends) - 1e-9) / 10
     return (

@@ -1,4 +1,4 @@
-"""Curves as inline SVG: reliability, error by coverage, and the parts of other curves."""
+"""Curves as inline SVG: reliability, error by coverage, and parts of other curves."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from markupsafe import Markup
 from medtask.evaluation.presentation.plots import AXIS_TICKS, TICK_LABELS, draw_ticks
 from medtask.evaluation.statistics.intervals import Metric
 
-_PLOT_HEIGHT = 200  # height of the area that is drawn in, in pixels
+_PLOT_HEIGHT = 200  # height of the plot area, in pixels
 _PLOT_TOP = 22
-_STRIP_HEIGHT = 34  # height of the strip that shows how many rows a bin has
-AXIS_Y = _PLOT_TOP + _PLOT_HEIGHT  # where the axis lies
+_STRIP_HEIGHT = 34  # height of the strip with the number of rows by bin
+AXIS_Y = _PLOT_TOP + _PLOT_HEIGHT  # position of the axis
 
 
 def draw_reliability(bins: Sequence[tuple[float, Metric]], title: str) -> Markup:
-    """A dot per bin: mean confidence along x, share right up y; bars below count rows."""
+    """A dot per bin: mean confidence on x, share right on y; bars below show the number of rows."""
     peak = max((right.n for _, right in bins), default=1)
     base = AXIS_Y + 12 + _STRIP_HEIGHT
     dot = Markup('<circle class="blue" cx="{:.2f}%" cy="{:.1f}" r="4.5"><title>{}</title></circle>')
@@ -58,11 +58,14 @@ def draw_risk(
 ) -> Markup:
     """The error among accepted rows by coverage, with its band.
 
-    ``coverage``: ascending shares of the rows; ``error``: one for each; ``max_error``: the bound;
-    ``accepted``: the coverage at which it holds.
+    Args:
+        coverage: Ascending shares of the rows.
+        error: The error at each coverage.
+        title: Title of the plot.
+        max_error: The bound.
+        accepted: The coverage at which the bound holds.
     """
-    # The few rows at the far left have bands up to 1, which would press everything else to the
-    # floor.
+    # The few rows at the left have bands up to 1, which would flatten the rest of the curve.
     reach = 1.1 * max([max_error or 0.0, *(one.value for one in error if one.n >= 20)])
     top = next((4 * step for step in (0.01, 0.02, 0.025, 0.05, 0.1, 0.2) if 4 * step >= reach), 1.0)
     parts = []
@@ -91,7 +94,7 @@ def draw_risk(
         )
         text_element = Markup(
             '<text x="{:.1f}%" y="{:.1f}">{}</text>'
-        )  # right of the numbers, left of where the error rises
+        )  # right of the axis numbers, left of where the error rises
         crossed = accepted is not None and 0.17 < accepted < 0.5
         left = 100 * (accepted or 0.0) + 1.5 if crossed else 18
         parts.append(
@@ -124,9 +127,9 @@ class Axes:
 
     Attributes:
         title: Title of the plot.
-        description: Text for readers who do not see the plot.
-        y_title: What is drawn upwards.
-        x_title: What is drawn along.
+        description: Alternative text.
+        y_title: Title of the y axis.
+        x_title: Title of the x axis.
         label_offset: Pixels between the axis and its numbers.
         ticks: Labels of the x axis by position in [0, 1].
     """
@@ -140,7 +143,7 @@ class Axes:
 
 
 def draw_axes(axes: Axes, parts: Iterable[Markup], base: float = AXIS_Y) -> Markup:
-    """A plot with its axes; ``base`` is the lower end of the drawing, in pixels."""
+    """A plot with its axes; ``base`` is the lower edge of the plot area, in pixels."""
     numbers = draw_ticks(AXIS_Y + axes.label_offset + 17, axes.ticks)
     return Markup(
         '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>'
@@ -195,5 +198,5 @@ def draw_line(css_class: str, x1: float, y1: float, x2: float, y2: float) -> Mar
 
 
 def compute_y(fraction: float) -> float:
-    """The position of a share of the height, in pixels, limited to the plot."""
+    """The y position of a fraction of the height, in pixels, limited to the plot."""
     return AXIS_Y - _PLOT_HEIGHT * min(1.0, max(0.0, fraction))

@@ -1,4 +1,4 @@
-"""Metrics, answers and manifest values as reports write them."""
+"""Formats metrics, answers and manifest values for reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medtask.evaluation.presentation.blocks import TableCell
 from medtask.evaluation.statistics.extraction import flatten
 from medtask.evaluation.statistics.intervals import Metric
 
-MAX_VALUE_CHARACTERS = 2000  # of one value of the manifest
+MAX_VALUE_CHARACTERS = 2000  # maximum characters of one value of the manifest
 MISSING = "–"
 
 
@@ -72,7 +72,7 @@ def format_field_value(leaf: object) -> str:
 
 
 def find_manifest_value(manifest: Mapping[str, object], *path: str) -> Any:
-    """The value at a path of keys in a manifest; None where there is none."""
+    """The value at a path of keys in a manifest; None if it is missing."""
     found: object = manifest
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None

@@ -1,7 +1,7 @@
 """Small plots as inline SVG without scripts; all names are escaped by Markup.
 
-Positions along x are percentages and there is no viewBox, so that a plot is as wide as its column,
-on paper and on a phone, while its text keeps its size.
+Positions on x are percentages and there is no viewBox, so that a plot is as wide as its column, on
+paper and on a phone, while its text keeps its size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ AXIS_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TICK_LABELS = {tick: f"{tick:g}" for tick in AXIS_TICKS}
 _PLOT_HEIGHT = 130  # height of a histogram's bars, in pixels
 _ROW_HEIGHT = 46  # height of one row of intervals
-_FILE_WIDTH, _FILE_MARGIN = 720, 24  # of a file of pictures, in pixels
+_FILE_WIDTH, _FILE_MARGIN = 720, 24  # width of an SVG file, in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class HistogramLayer:
 
 
 def draw_bar(length: float, name: str, tone: str = "blue") -> Markup:
-    """A bar of a ``length`` in [0, 1] of its column."""
+    """A bar of ``length`` in [0, 1], relative to its column."""
     bar = Markup(
         '<svg class="bar" role="img"><title>{}</title><rect class="{}" width="{:.2f}%" '
         'height="100%" rx="2"/></svg>'
@@ -45,7 +45,7 @@ def draw_bar(length: float, name: str, tone: str = "blue") -> Markup:
 
 
 def draw_stacked_bar(parts: Sequence[tuple[str, float, str]], title: str) -> Markup:
-    """One bar divided into ``parts``: name, share of the whole, colour class."""
+    """One bar divided into ``parts``, each (name, share of the whole, colour class)."""
     rect = Markup(
         '<rect class="{}" x="{:.2f}%" width="{:.2f}%" height="100%"><title>{}: '
         "{:.1%}</title></rect>"
@@ -107,8 +107,8 @@ def draw_histogram(layers: Sequence[HistogramLayer], title: str, axis: str) -> M
 
 
 def draw_intervals(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
-    """A dot with whiskers for each number in [0, 1], the name on the left, the value on
-    the right.
+    """A dot with whiskers for each number in [0, 1], with the name on the left and the value on the
+    right.
     """
     floor = _ROW_HEIGHT * len(rows) + 4
     grid = [
@@ -147,8 +147,8 @@ def draw_intervals(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
 def draw_throughput_bars(rates: Sequence[tuple[int, float | None]], title: str) -> Markup:
     """Rows per second by span of rows, named by its first row; None if rows took no time."""
     known = [rate for _, rate in rates if rate is not None]
-    # A span of rows that were nearly all repeated can be a thousand times faster: it must not
-    # flatten the others.
+    # A span of mostly repeated rows can be a thousand times faster. The scale is limited so that it
+    # does not flatten the others.
     peak = min(max(known), 3 * float(np.median(known)))
     width, floor = 100 / len(rates), 22 + _PLOT_HEIGHT
     rect = Markup(
@@ -186,7 +186,9 @@ def draw_throughput_bars(rates: Sequence[tuple[int, float | None]], title: str) 
 
 
 def style_matrix_cell(share: float, tone: str) -> Markup:
-    """The style of a cell of a confusion matrix, deeper for a larger ``share`` of its row."""
+    """The style of a cell of a confusion matrix; the colour is stronger for a larger ``share`` of
+    its row.
+    """
     return Markup("--depth:{:.0f}%;--tone:var(--{})").format(15 + 60 * share, tone)
 
 
@@ -200,11 +202,11 @@ def draw_ticks(y: int, ticks: Mapping[float, str] = TICK_LABELS) -> Markup:
 
 
 def combine_plots(plots: Sequence[Markup], title: str) -> str:
-    """Plots below each other as an SVG file that needs no page around it."""
+    """Plots one below the other, as a standalone SVG file."""
     heights = [int(picture.split(' height="', 1)[1].split('"', 1)[0]) for picture in plots]
     style = Markup(Path(__file__).with_name("plots.css").read_text("utf-8"))  # noqa: S704 - our own file
-    # Percentages inside are shares of the attribute; the style keeps the style sheet's own width
-    # from it.
+    # Percentages inside refer to the width attribute; a style attribute overrides the width of the
+    # style sheet.
     inner = Markup('<svg x="{0}" y="{1}" height="{2}" width="{3}" style="width:{3}px">{4}</svg>')
     tops = [
         _FILE_MARGIN + sum(heights[:place]) + _FILE_MARGIN * place for place in range(len(heights))

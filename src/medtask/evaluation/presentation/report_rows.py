@@ -1,4 +1,4 @@
-"""Rows shown in reports, and the top k of a stream in bounded memory."""
+"""Rows shown in reports, and the top k items of a stream in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from medtask.records import Answer, Option, PassStep, Quote, Status, Value
 
 UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]"
-)  # controls, overrides of the direction, lone surrogates
-MAX_TEXT_CHARACTERS = 600  # characters of a record that a case shows
-MAX_ANSWER_CHARACTERS = 1500  # of an answer, and of gold
+)  # control characters, direction overrides, lone surrogates
+MAX_TEXT_CHARACTERS = 600  # characters of a record that a row shows
+MAX_ANSWER_CHARACTERS = 1500  # characters of an answer, and of gold
 MAX_THOUGHTS_CHARACTERS = 4000
 QUOTE_CONTEXT_CHARACTERS = (
-    80  # characters shown beside a quote that stands behind the text's first 600
+    80  # characters shown around a quote that begins after the first 600 of the text
 )
 MAX_FIELDS_SHOWN = 40
 MAX_OUTCOMES_SHOWN = 5
@@ -37,7 +37,7 @@ class RowStyle:
         limit: Characters of an answer that are shown; None: 80, or 200 of options.
         is_text: Whether answer and gold are shown as paragraphs of text.
         has_fields: Whether answer and gold are compared field by field.
-        shows_answer: Whether the answer is named in the heading, besides the bars.
+        shows_answer: Whether the heading shows the answer, in addition to the bars.
     """
 
     limit: int | None = None
@@ -48,7 +48,7 @@ class RowStyle:
 
 @dataclass(frozen=True, slots=True)
 class TextSpan:
-    """A part of a record's text; ``field``: the field that it is a quote for."""
+    """A part of a record's text; ``field`` is the field that it is quoted for."""
 
     text: str
     field: str | None = None
@@ -56,7 +56,7 @@ class TextSpan:
 
 @dataclass(frozen=True, slots=True)
 class FieldComparison:
-    """One field of an answer beside gold; ``right`` unless gold differs."""
+    """One field of an answer compared with gold; ``right`` is False only if gold differs."""
 
     field: str
     value: str
@@ -74,16 +74,16 @@ class ReportRow:
         status: Status of the answer.
         value: The answer as text.
         confidence: Its confidence.
-        pieces: The text; quotes are marked.
-        top: The five likeliest outcomes; of fields the chosen ones, the least certain first.
+        pieces: The text, with quotes marked.
+        top: The five likeliest outcomes; for fields the chosen ones, the least certain first.
         reason: The reason of the status.
         gold: Gold as text.
         style: How rows of this kind are shown.
         in_gold: Outcomes that gold has.
         in_answer: Outcomes that the answer has.
         options: The row's options.
-        parts: Fields beside gold.
-        thoughts: What the model wrote before its answer.
+        parts: Fields compared with gold.
+        thoughts: The model's reasoning.
         thoughts_cut: Whether ``thoughts`` is cut.
         earlier: Answers of earlier passes.
     """
@@ -108,7 +108,7 @@ class ReportRow:
 
     @property
     def short(self) -> bool:
-        """Whether answer and gold are a few words."""
+        """Whether answer and gold are only a few words."""
         return not self.style.is_text and not self.parts
 
     @property
@@ -116,13 +116,13 @@ class ReportRow:
         return "".join(piece.text for piece in self.pieces)
 
     def tone(self, name: str) -> str:
-        """Colour of an outcome: blue if gold has it, orange for a wrong answer."""
+        """Colour of an outcome: blue if it is in gold, orange for a wrong answer."""
         if self.gold is None or name in self.in_gold:
             return "blue"
         return "orange" if name in self.in_answer else "grey"
 
     def to_json(self) -> dict[str, object]:
-        """Identifies the row, without its text."""
+        """Returns JSON values that identify the row, without its text."""
         return {
             "row": self.row,
             "id": self.record_id,
@@ -168,7 +168,7 @@ def build_report_row(
 
 
 def mark_quotes(text: str, quotes: Mapping[str, Quote]) -> tuple[TextSpan, ...]:
-    """A record's text for a page, shortened, in pieces: quotes by field, and the text between."""
+    """Shorten a record's text, and split it into quotes by field and the text between them."""
     first = len(text) - len(text.lstrip())
     last = max(first, len(text.rstrip()))
     spans = [
@@ -223,7 +223,7 @@ def _replace_unprintable(text: str) -> str:
 def _format_outcome_text(
     value: Value | None, option_texts: Mapping[str, str], limit: int
 ) -> str | None:
-    """An answer or gold value as text; None if there is none."""
+    """An answer or gold value as text; None if it is missing."""
     if value is None or value == "":
         return None
     if isinstance(value, tuple):
@@ -234,7 +234,7 @@ def _format_outcome_text(
 
 
 def _list_outcomes(value: Value | None, option_texts: Mapping[str, str]) -> frozenset[str]:
-    """The outcomes of a value as a row shows them."""
+    """The outcomes of a value, as they are named in a row."""
     if isinstance(value, Mapping):
         return frozenset(format_outcome(path, leaf) for path, leaf in flatten(value).items())
     return frozenset(
@@ -244,7 +244,7 @@ def _list_outcomes(value: Value | None, option_texts: Mapping[str, str]) -> froz
 
 
 def format_outcome(path: Sequence[str], leaf: object) -> str:
-    """``stage=II``: the name of an outcome of a field among the probabilities."""
+    """The name of a field's outcome among the probabilities, such as ``stage=II``."""
     return f"{'.'.join(path)}={leaf if isinstance(leaf, str) else json.dumps(leaf, default=str)}"
 
 
@@ -287,7 +287,7 @@ def _compare_fields(value: Value | None, gold: Value | None) -> tuple[FieldCompa
 
 
 class TopK(Generic[T]):
-    """The ``size`` items with the largest keys, in any order of arrival; keys must differ."""
+    """Keeps the ``size`` items with the largest keys, in any order of arrival; keys must differ."""
 
     def __init__(self, size: int) -> None:
         self._size = size

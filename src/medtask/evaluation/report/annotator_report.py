@@ -1,4 +1,4 @@
-"""The agreement of annotators in sentences, tables and pictures."""
+"""Reports the agreement of annotators in sentences, tables and plots."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def build_annotator_blocks(agreement: AnnotatorAgreement) -> list[ReportBlock]:
 
 
 def _format_short(value: Metric) -> str:
-    """The value and its interval with two decimals."""
+    """The value and its interval, rounded to two decimals."""
     if value.low is None or value.high is None:
         return f"{value.value:.2f}"
     return f"{value.value:.2f} ({value.low:.2f}-{value.high:.2f})"

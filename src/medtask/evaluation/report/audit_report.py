@@ -1,4 +1,4 @@
-"""What an audit found, in sentences and a table."""
+"""Reports the result of an audit in sentences and a table."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from medtask.evaluation.statistics.significance import Baseline
 
 
 def describe_baseline_comparison(baseline: Baseline) -> str | None:
-    """One sentence on how a baseline compares with the model; None if they were not compared."""
+    """One sentence on the comparison of a baseline with the model; None if not compared."""
     if baseline.comparison is None or baseline.headline is None:
         return None
     comparison, (metric, reached) = baseline.comparison, baseline.headline
@@ -32,7 +32,7 @@ def describe_baseline_comparison(baseline: Baseline) -> str | None:
 
 
 def list_baseline_warnings(baselines: Sequence[Baseline], has_labels: bool = True) -> list[str]:
-    """A sentence for each baseline that the model should beat and does not, and what to do."""
+    """A warning and its remedy for each baseline that the model should beat and does not."""
     sentences = [
         sentence
         for baseline in baselines

@@ -1,4 +1,4 @@
-"""Reliability, calibration, acceptance and prediction sets in sentences, tables and pictures."""
+"""Reports reliability, calibration, acceptance and prediction sets in text and plots."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def describe_result(result: object) -> str:
 
 @singledispatch
 def build_result_blocks(result: object) -> list[ReportBlock]:
-    """Returns what a report shows of a result of an evaluation: by default its description."""
+    """Returns the blocks for a result of an evaluation; by default, its description."""
     return [Paragraph(f"{capitalise_first(describe_result(result))}.")]
 
 
@@ -90,7 +90,7 @@ def _(reliability: Reliability) -> list[ReportBlock]:
 def build_reliability_blocks(
     reliability: Reliability, *, include_risk: bool = True
 ) -> list[ReportBlock]:
-    """The reliability diagram, the error curve with ``include_risk``, and the metrics."""
+    """The reliability diagram, the metrics and, if ``include_risk`` is set, the error curve."""
     lines: list[list[TableCell]] = [
         [
             "Expected calibration error",

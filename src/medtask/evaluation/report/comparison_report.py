@@ -1,4 +1,4 @@
-"""The report of a comparison: an HTML file without scripts and network, and its numbers as JSON."""
+"""The report of a comparison: a static HTML file, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.report.quality_sections import MAX_METRIC_COLUMNS
 from medtask.evaluation.report.run_report import create_template_environment
 
-MAX_PAIR_SENTENCES = 3  # pairs that are told in a sentence each
-MAX_PARTS_SHOWN = 40  # labels or fields that the page shows
+MAX_PAIR_SENTENCES = 3  # pairs that are described in a sentence each
+MAX_PARTS_SHOWN = 40  # maximum number of labels or fields on the page
 
 
 def write_comparison(
     path: Path, contest: ComparisonRows, leaderboard: Leaderboard, notes: Sequence[str] = ()
 ) -> None:
-    """Writes the report, and its numbers without record text as JSON beside it.
+    """Writes the report to ``path``, and its numbers to a JSON file in the same folder.
 
-    Both files are readable by their owner only.
+    The JSON file has no record text. Both files are readable by their owner only.
 
     Raises:
         StorageError: If the files cannot be written.
@@ -242,7 +242,7 @@ def _build_speed_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
 
 def _build_pair_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
     measure = capitalise_first(get_metric_title(leaderboard.metric))
-    # With many pairs the verdicts of the table are quicker to read than sentences.
+    # With many pairs, the verdicts of the table are easier to read than sentences.
     blocks: list[ReportBlock] = (
         [Paragraph(describe_pair(pair)) for pair in leaderboard.pairs[:MAX_PAIR_SENTENCES]]
         if len(leaderboard.pairs) <= MAX_PAIR_SENTENCES
@@ -302,7 +302,7 @@ def _describe_verdict(pair: PairedComparison) -> str:
 
 
 def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
-    """F1 by label, or share of right values by field, systems side by side."""
+    """F1 by label, or share of right values by field, with one column per system."""
     lines = [line for line in leaderboard.entries if line.parts]
     if not lines:
         return []

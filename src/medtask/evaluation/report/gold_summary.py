@@ -1,4 +1,4 @@
-"""Answers compared with gold, row by row in bounded memory."""
+"""Compares answers with gold, row by row, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from medtask.records import Answer, Option, Status, Value
 
 MAX_ERROR_ROWS = 30
 MAX_UNKNOWN_VALUES = 100
-MAX_SAMPLE_CHARACTERS = 20_000  # characters of one text in the sample
+MAX_SAMPLE_CHARACTERS = 20_000  # maximum characters of one text in the sample
 
 GoldVerdict = Literal["right", "wrong", "unknown"]
 _GOLD_VERDICTS: Mapping[bool | None, GoldVerdict] = {True: "right", False: "wrong", None: "unknown"}
@@ -31,15 +31,15 @@ _GOLD_VERDICTS: Mapping[bool | None, GoldVerdict] = {True: "right", False: "wron
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GoldSummary:
-    """What gold shows about a run's answers.
+    """Comparison of a run's answers with gold.
 
     Attributes:
         evaluation: Metrics of the kind; None if no row has usable gold.
-        mean_confidence: Over answered rows with gold and a confidence.
+        mean_confidence: Mean over answered rows with gold and a confidence.
         missing: Number of rows without gold.
-        unknown: Number of rows whose gold is not valid.
+        unknown: Number of rows with invalid gold.
         unknown_values: The most frequent invalid values.
-        errors: Wrong rows that a person should see, such as the most confident ones.
+        errors: Wrong rows to review, such as the most confident ones.
         sample: A random sample of the rows with gold.
         scored_rows: All rows with gold, as columns.
         reliability: Calibration of the confidences; None without confidences.
@@ -65,8 +65,9 @@ class GoldSummary:
         )
 
     def to_json(self) -> dict[str, object]:
-        """Returns a plain dict without record text and without invalid gold values, which may be
-        text.
+        """Returns a plain dict without record text.
+
+        Invalid gold values are left out, because they may be text.
         """
         return {
             "rows": self.rows,
@@ -92,7 +93,7 @@ class GoldAccumulator:
         self._sample: TopK[tuple[str, Any, Any, tuple[Option, ...], str | None]] = TopK(SAMPLE_SIZE)
 
     def parse_gold(self, gold: Value | None, options: Sequence[Option]) -> Value | None:
-        """A valid gold value; None, and counted, if it is missing or not valid."""
+        """A valid gold value; None if it is missing or not valid, which is counted."""
         if gold is None or gold in ("", {}):
             self._missing += 1
             return None
@@ -116,12 +117,11 @@ class GoldAccumulator:
         options: Sequence[Option],
         group: str | None = None,
     ) -> GoldVerdict:
-        """Grades one answer; "unknown" if the kind has no right and wrong."""
+        """Grade one answer; returns "unknown" if the kind is not graded right or wrong."""
         predicted = self._grader.comparable_value(answer.status, answer.value)
         grade = self._grader.add(predicted, truth, answer, group, options)
         self._scored_rows.add(row, answer, bool(grade.right), truth, group)
-        # The rows with the smallest hashes are a random sample that does not depend on the order of
-        # arrival.
+        # The rows with the smallest hashes are a random sample, independent of their order.
         chance = int.from_bytes(
             blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big"
         )
@@ -171,7 +171,7 @@ class GoldAccumulator:
 
 
 def _truncate_value(value: Value | None) -> Value | None:
-    """A value for the sample; long text is cut."""
+    """A value for the sample; long text is truncated."""
     return (
         cut_text(value, MAX_SAMPLE_CHARACTERS)
         if isinstance(value, str) and len(value) > MAX_SAMPLE_CHARACTERS

@@ -1,4 +1,4 @@
-"""A judge's metrics in lines for a terminal."""
+"""Formats a judge's metrics as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -115,8 +115,9 @@ def _format_metric(name: str, estimate: Metric | None) -> str | None:
 
 
 def _describe_missing(missing: MissingJudgements, rate: float | None) -> str | None:
-    """ "3 rows without an answer to judge; 12 judgements failed (5.0 % of those that were asked
-    for)"; None where nothing is missing.
+    """A phrase on missing judgements; None if nothing is missing.
+
+    Example: "3 rows without an answer to judge; 12 judgements failed (5.0 % of those requested)".
     """
     failed = f"{format_count(missing.failed)} judgement{'s' * (missing.failed != 1)} failed"
     parts = (

@@ -1,4 +1,4 @@
-"""The report's sections on how good the answers are, beside baselines."""
+"""Report sections on the quality of the answers, compared with baselines."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline
 
-MAX_METRIC_COLUMNS = (
-    2  # measures beside each other, with more of which a table would not fit on a page
-)
+MAX_METRIC_COLUMNS = 2  # with more metrics in one row, a table would not fit on a page
 
 
-CALIBRATION_MARGIN = 0.05  # how far mean confidence may be from accuracy on however many rows
+# the tolerated difference of mean confidence and accuracy, for any number of rows
+CALIBRATION_MARGIN = 0.05
 
 
 def build_quality_blocks(
     gold: GoldSummary | None, baselines: Sequence[Baseline]
 ) -> list[ReportBlock]:
-    """Metrics in sentences, and the model beside its baselines; empty without usable gold."""
+    """Metrics in sentences, and a table of model and baselines; empty without usable gold."""
     if gold is None or gold.evaluation is None:
         return []
     quality = gold.evaluation
@@ -99,7 +98,7 @@ def _list_cells(
     verdict: tuple[str, str],
     how: str,
 ) -> list[TableCell]:
-    """``stack_intervals``: intervals are below their values."""
+    """Cells of one row; with ``stack_intervals``, intervals are placed below their values."""
     known = [figure for measure in metric_keys if (figure := metrics.get(measure))]
     cells: list[TableCell] = []
     for measure in metric_keys:

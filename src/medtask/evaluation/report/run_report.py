@@ -1,4 +1,4 @@
-"""The report of a run: an HTML file without scripts and network, and its numbers as JSON."""
+"""The report of a run: a static HTML file, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from medtask.evaluation.statistics.intervals import estimate_proportion
 from medtask.evaluation.statistics.significance import Baseline
 from medtask.kinds import KINDS
 
-MAX_ENTRIES = 100  # how many entries of one mapping or list the auditor's section shows
+MAX_ENTRIES = 100  # maximum number of entries of one mapping or list in the audit section
 
 
 @dataclass(frozen=True, slots=True)
 class ReportAdditions:
-    """What an evaluation adds to the report of a run.
+    """Additions of an evaluation to the report of a run.
 
     Attributes:
         sections: Further sections of the page.
         numbers: Further numbers of the JSON file.
-        notes: Warnings that the page begins with.
+        notes: Warnings at the start of the page.
     """
 
     sections: Sequence[ReportSection] = ()
@@ -50,16 +50,16 @@ def write_report(
     baselines: Sequence[Baseline] = (),
     additions: ReportAdditions | None = None,
 ) -> None:
-    """Writes a report, and its numbers without record text as JSON beside it.
+    """Writes a report to ``path``, and its numbers to a JSON file in the same folder.
 
-    Both files are readable by their owner only.
+    The JSON file has no record text. Both files are readable by their owner only.
 
     Args:
         path: The HTML file.
-        summary: What is reported.
-        manifest: The run's manifest; whatever it lacks is left out.
+        summary: Summary of the run.
+        manifest: The run's manifest; missing values are left out.
         baselines: Simple methods on the same rows.
-        additions: What an evaluation found besides.
+        additions: Additions of an evaluation.
 
     Raises:
         StorageError: If the files cannot be written.
@@ -104,7 +104,7 @@ def render_report(
             quality=quality_sections.build_quality_blocks(summary.gold, baselines),
             belief=quality_sections.build_confidence_blocks(
                 summary, with_risk_curve=not added.sections
-            ),  # an evaluation draws it where it tells of acceptance
+            ),  # an evaluation draws the curve in its own section on acceptance
             further=added.sections,
             passes=sections.build_pass_blocks(summary),
             gaps=quality_sections.build_missing_gold_blocks(summary),
@@ -118,7 +118,7 @@ def render_report(
 
 
 def create_template_environment() -> Environment:
-    """Escapes everything but drawn plots; an unknown name is an error."""
+    """Template environment that escapes all text except plots; unknown names are errors."""
     templates = Environment(
         loader=FileSystemLoader([Path(__file__).parent, Path(presentation.__file__).parent]),
         autoescape=True,

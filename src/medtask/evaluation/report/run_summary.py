@@ -1,4 +1,4 @@
-"""The answers of a run summarised in one pass in bounded memory."""
+"""Summarises the answers of a run in one pass, in bounded memory."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _NO_REVIEW_STATUSES = (
     Status.OK,
     Status.EMPTY_INPUT,
     Status.NOT_TEXT,
-)  # nobody has to look at these
+)  # rows that need no review
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
 @dataclass(frozen=True, slots=True)
 class StatusCause:
-    """A reason why rows are not ok; reasons that differ only in numbers are one."""
+    """A reason why rows are not ok; reasons that differ only in numbers are merged."""
 
     status: Status
     example: str
@@ -56,21 +56,21 @@ class StatusCause:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunSummary:
-    """What a run's answers look like.
+    """Summary of a run's answers.
 
     Attributes:
         kind: The kind of question.
         rows: Number of rows.
         answered: Number of rows with an answer.
         statuses: Rows by status.
-        causes: Why rows are not ok.
+        causes: Reasons why rows are not ok.
         answer_statistics: Statistics of the kind.
         confidence_bins: 20 bins over [0, 1], by agreement with gold.
         off_set_bins: 20 bins of off-set mass, of the rows that have it.
-        off_set_mean: Its mean.
+        off_set_mean: Mean off-set mass.
         slack_max: Largest bound on unread probability.
-        doubtful: Up to 50 rows that need a person, the least certain first.
-        doubtful_rows: Number of rows that need a person.
+        doubtful: Up to 50 rows that need review, the least certain first.
+        doubtful_rows: Number of rows that need review.
         tokens_read: Tokens read.
         tokens_reused: Tokens reused.
         total_ms: Sum of the rows' times.
@@ -129,8 +129,8 @@ class RunSummary:
 class SummaryAccumulator:
     """Summarises answers one by one; memory does not grow with their number.
 
-    ``labels`` are the task's, without its abstention. The result does not depend on the order of
-    rows.
+    ``labels`` are the task's labels without its abstention. The result is independent of the order
+    of rows.
     """
 
     def __init__(
@@ -167,10 +167,15 @@ class SummaryAccumulator:
         options: Sequence[Option] = (),
         group: str | None = None,
     ) -> None:
-        """Adds one row, which occurs once.
+        """Adds one row; each row must be added only once.
 
-        ``text``: what was asked about; ``gold``: None or "" if unknown; invalid gold is counted and
-        not used; ``options``: the row's own.
+        Args:
+            row: Row number.
+            answer: The answer.
+            text: The text that the question was about.
+            gold: The gold value; None or "" if unknown. Invalid gold is counted and not used.
+            options: The row's options.
+            group: The row's group.
         """
         self._statuses[answer.status] += 1
         self._tokens_read += answer.tokens_read
@@ -184,7 +189,7 @@ class SummaryAccumulator:
         self._answered += answer.value is not None
         self._answer_statistics.add(answer, options)
         verdict = self._grade(row, answer, text, gold, options, group)
-        # An engine without probabilities counts as uncertain where answers usually have one.
+        # For kinds that always have a confidence, an engine without probabilities counts as 0.
         if answer.value is not None and (
             answer.confidence is not None or self._kind.always_has_confidence
         ):
@@ -193,8 +198,7 @@ class SummaryAccumulator:
             self._count_cause(row, answer.status, answer.reason or "")
         if answer.status not in _NO_REVIEW_STATUSES:
             self._doubtful_rows += 1
-            # Rows without any probability come last: what failed is told by its cause, not by its
-            # text.
+            # Rows without any probability come last, because failures are listed by their cause.
             key = (float(bool(answer.probabilities)), -_find_top_probability(answer), -float(row))
             shown = gold if self._gold else None
             self._doubtful.push(
@@ -256,7 +260,7 @@ class SummaryAccumulator:
 
 
 class _CauseCounter:
-    """Number of rows with one cause, and the first five with their reasons."""
+    """Number of rows with one cause, and the first five of them with their reasons."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -278,7 +282,7 @@ def _find_bin(share: float) -> int:
 
 
 def _find_top_probability(answer: Answer) -> float:
-    """The confidence, or the probability of the likeliest candidate."""
+    """The confidence; if missing, the probability of the likeliest candidate."""
     if answer.confidence is not None:
         return answer.confidence
     return max(answer.probabilities.values(), default=0.0) if answer.probabilities else 0.0

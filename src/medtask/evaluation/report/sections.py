@@ -88,7 +88,7 @@ def list_tiles(summary: RunSummary) -> list[tuple[str, str]]:
 
 
 def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
-    """What ran, on what, when, and whether anything left the machine."""
+    """Facts of the run: model, machine, time, and whether data left the machine."""
     rows, columns = (
         find_manifest_value(manifest, "data", "rows"),
         find_manifest_value(manifest, "data", "columns"),
@@ -133,7 +133,7 @@ def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 def _describe_columns(columns: Sequence[object]) -> str:
-    """Column names, with the probabilities of single labels counted."""
+    """Column names, with the probability columns of labels replaced by their number."""
     names = [str(name) for name in columns]
     shown = [name for name in names if not name.startswith("p:")]
     several = len(names) - len(shown) > 1
@@ -203,7 +203,7 @@ def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:
 
 
 def build_throughput_blocks(summary: RunSummary) -> list[ReportBlock]:
-    """Speed along the table; empty with fewer than four spans."""
+    """Speed along the table; empty with fewer than four spans of rows."""
     if len(summary.pace) < 4:
         return []
     rates = [(span.first, span.rows_per_s) for span in summary.pace]
@@ -257,7 +257,7 @@ def build_pass_blocks(summary: RunSummary) -> list[ReportBlock]:
 
 
 def describe_errors(summary: RunSummary) -> tuple[str, str]:
-    """Title and introduction of the section of answers that gold contradicts."""
+    """Title and introduction of the section on answers that contradict gold."""
     texts = get_evaluation_kind(summary.kind).texts.errors
     shown = len(summary.gold.errors) if summary.gold else 0
     introduction = (
@@ -268,7 +268,7 @@ def describe_errors(summary: RunSummary) -> tuple[str, str]:
 
 
 def describe_doubtful_rows(summary: RunSummary) -> str:
-    """The introduction of the section of rows that need a person."""
+    """The introduction of the section on rows that need review."""
     n, shown = summary.doubtful_rows, len(summary.doubtful)
     texts = get_evaluation_kind(summary.kind).texts
     subset = f"; these are the {shown} with the lowest confidence" if n > shown else ""
@@ -284,9 +284,7 @@ def describe_doubtful_rows(summary: RunSummary) -> str:
 
 
 def list_costs(summary: RunSummary, manifest: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Time, speed and tokens; the manifest's time if it has one, else the sum of the rows'
-    times.
-    """
+    """Time, speed and tokens; if the manifest has no time, the sum of the rows' times is used."""
     measured = find_manifest_value(manifest, "timing", "seconds")
     seconds = (
         measured if isinstance(measured, int | float) and measured > 0 else summary.total_ms / 1000

@@ -1,4 +1,4 @@
-"""The result of a run in a few lines for a terminal."""
+"""Formats the result of a run as a few lines for a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALWAYS_SHOWN = frozenset({Status.OK, Status.REVIEW, Status.FAILED})
 
 
 def format_summary_lines(summary: RunSummary, baselines: Sequence[Baseline] = ()) -> list[str]:
-    """Rows by status, metrics with intervals beside those of baselines, and warnings."""
+    """Rows by status, metrics with intervals and those of baselines, and warnings."""
     counts = {status: summary.statuses.get(status, 0) for status in STATUS_NAMES}
     lines = [
         "   ".join(

@@ -1,16 +1,15 @@
-"""Accuracy and label frequencies of a whole table from about a hundred labelled rows.
+"""Estimates accuracy and label frequencies of a table from about a hundred labelled rows.
 
 The table is divided into strata by the class of the answer and its confidence, and more rows are
-drawn where the model is likely to be wrong. What the answers say of all rows is corrected by the
-labelled rows: prediction-powered inference (Angelopoulos et al. 2023; power-tuned, 2024;
-stratified, Fisch et al. 2024), which on a finite table is the difference estimator of survey
-statistics. The estimate is unbiased whatever the answers are; its width depends on how good they
-are.
+drawn where the model is likely to be wrong. The mean over all answers is corrected by the labelled
+rows: prediction-powered inference (Angelopoulos et al. 2023; power-tuned, 2024; stratified, Fisch
+et al. 2024), which on a finite table is the difference estimator of survey statistics. The estimate
+is unbiased for any answers; its width depends on their quality.
 
-Intervals hold for this table, not for others like it. Normal intervals fail where errors are few,
+Intervals hold for this table, not for similar tables. Normal intervals fail with few errors,
 because a stratum without an observed error has no variance. Here variances are shrunk towards the
-pooled one by one event, and the interval is Wilson's for the effective number of rows (Korn and
-Graubard 1998). docs/guarantees.md has measurements.
+pooled variance by one event, and the interval is Wilson's for the effective number of rows (Korn
+and Graubard 1998). docs/guarantees.md has measurements.
 """
 
 from __future__ import annotations
@@ -32,15 +31,14 @@ from medtask.evaluation.statistics.intervals import (
 from medtask.evaluation.statistics.refusal import Refusal
 
 _PRIOR_ROWS = (
-    5  # rows' worth of belief in untuned inference, so that few rows do not tune it by chance
+    # prior weight of untuned inference, in rows, so that few rows do not tune the power by chance
+    5
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Prevalence:
-    """How frequent a label is: its share of the answers, the estimate, and the labelled rows
-    alone.
-    """
+    """Frequency of one label: its share of the answers, the estimate, and labelled rows alone."""
 
     label: str
     answered: float
@@ -50,7 +48,7 @@ class Prevalence:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         rows: Number of rows of the table.
@@ -58,7 +56,7 @@ class AuditResult:
         missing: Number of sampled rows without a label.
         accuracy: Estimated accuracy of all answers.
         alone: Accuracy from the labelled rows alone.
-        power: How much the estimate uses the confidences, from 0 to 1.
+        power: The weight of the confidences in the estimate, from 0 to 1.
         prevalences: Frequencies of the labels.
     """
 
@@ -81,7 +79,7 @@ class LabelColumns:
     Attributes:
         names: The k labels.
         truths: Whether each label applies to each labelled row, [m, k].
-        answers: Whether each answer has the label, or with which probability, [n, k].
+        answers: Whether each answer has the label, or the label's probability, [n, k].
     """
 
     names: Sequence[str]
@@ -96,13 +94,13 @@ def estimate_audit(
     confidence: FloatArray,
     columns: LabelColumns | None = None,
 ) -> AuditResult | Refusal:
-    """Estimates accuracy, and how frequent each label is, from labels of sampled rows.
+    """Estimates accuracy, and the frequency of each label, from labels of sampled rows.
 
     Args:
         plan: The sample.
         labelled_rows: Indices of the m rows with a label, all of them sampled by the plan, [m].
         right: Whether the answer of each is right, [m].
-        confidence: Confidence of all answers, [n]; NaN where unknown, 0 without an answer.
+        confidence: Confidence of all answers, [n]; NaN if unknown, 0 without an answer.
         columns: Labels whose frequencies are estimated.
 
     Returns:
@@ -150,8 +148,13 @@ def estimate_audit(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _StratifiedEstimator:
-    """Labelled rows by stratum: their indices [m], strata of all rows [n], sizes, labelled
-    counts.
+    """Estimates means from labelled rows.
+
+    Attributes:
+        labelled_rows: Indices of labelled rows, [m].
+        row_strata: Stratum of every row, [n].
+        stratum_sizes: Rows by stratum.
+        labelled_counts: Labelled rows by stratum.
     """
 
     labelled_rows: IndexArray
@@ -185,15 +188,13 @@ class _StratifiedEstimator:
     def estimate_mean(
         self, truth: FloatArray, predicted: FloatArray, power: float | None = None
     ) -> tuple[Metric, float]:
-        """The mean of ``truth`` [m], with predictions for all rows [n], and the power that was
-        used.
-        """
+        """The mean of ``truth`` [m], given predictions for all rows [n], and the power used."""
         weight, at = (
             self.stratum_sizes / self.stratum_sizes.sum(),
             self.row_strata[self.labelled_rows],
         )
-        # The variance of a stratum's part per unit variance of its rows; nothing is uncertain where
-        # all were looked at.
+        # The variance of each stratum's term per unit variance of its rows; 0 if all its rows are
+        # labelled.
         part = weight**2 / self.labelled_counts * (1 - self.labelled_counts / self.stratum_sizes)
         means = self._compute_stratum_means(truth)
         all_means = (
@@ -227,9 +228,7 @@ class _StratifiedEstimator:
         return self._build_estimate(min(1.0, max(0.0, value)), variance), power
 
     def estimate_without_predictions(self, truth: FloatArray) -> Metric:
-        """The weighted mean of the labelled rows; its effective sample size is that of Kish
-        1965.
-        """
+        """The weighted mean of the labelled rows, with the effective sample size of Kish 1965."""
         weight = (self.stratum_sizes / self.stratum_sizes.sum() / self.labelled_counts)[
             self.row_strata[self.labelled_rows]
         ]
@@ -250,8 +249,8 @@ class _StratifiedEstimator:
     def _tune_power(
         self, part: FloatArray, truth: FloatArray, predicted: FloatArray, all_predicted: FloatArray
     ) -> float:
-        """The power of least variance (Angelopoulos et al. 2024), shrunk towards 1 as if by five
-        rows.
+        """The power of minimum variance (Angelopoulos et al. 2024), shrunk towards 1 with a prior
+        weight of five rows.
         """
         each = (part / np.maximum(self.labelled_counts - 1, 1))[self.row_strata[self.labelled_rows]]
         spread = np.bincount(
@@ -280,7 +279,7 @@ class _StratifiedEstimator:
 
         n = len(self.labelled_rows)
         if variance <= 0:
-            return Metric(value, n, value, value)  # every row was looked at
+            return Metric(value, n, value, value)  # every row is labelled
         held = (value * n + 1) / (n + 2)
         freedom = max(1, n - len(self.stratum_sizes))
         worth = held * (1 - held) / variance * float(norm.ppf(0.975) / t.ppf(0.975, freedom)) ** 2

@@ -1,4 +1,4 @@
-"""Which rows of a table an audit has labelled: a stratified random sample."""
+"""Selects the rows of a table to label for an audit: a stratified random sample."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from medtask.evaluation.statistics.intervals import FloatArray
 
 MIN_LABELLED_ROWS = 30
 IndexArray = NDArray[np.int64]
-MIN_ROWS_PER_STRATUM = 5  # rows of a stratum
+MIN_ROWS_PER_STRATUM = 5  # minimum number of sampled rows per stratum
 
 
-# however sure a model is, its error is not believed to be below this when looks are shared out
+# lower bound of the error rate that is assumed of any row when the sample is allocated
 _MIN_ERROR_RATE = 0.1
 
 
@@ -32,7 +32,10 @@ class Stratum:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditPlan:
-    """The sample: ``row_strata`` of every row [n]; ``sampled_rows``: indices, ascending."""
+    """The sample.
+
+    ``row_strata`` is the stratum of every row, [n]; ``sampled_rows`` are ascending indices.
+    """
 
     budget: int
     seed: int
@@ -59,13 +62,13 @@ def plan_audit(
 ) -> AuditPlan:
     """Draws a stratified random sample of rows to label.
 
-    At least five rows are drawn of every stratum, the others by Neyman allocation, as if an answer
+    Every stratum gets at least five rows, the others by Neyman allocation, assuming that an answer
     were right with its confidence, limited to 0.1 to 0.9. The same answers and seed give the same
     rows.
 
     Args:
         classes: Class of each answer, [n]; -1 for none.
-        confidence: Confidence of each answer, [n]; NaN where unknown.
+        confidence: Confidence of each answer, [n]; NaN if unknown.
         budget: Number of rows to draw, at least 30.
         seed: Of the draw.
 
@@ -104,9 +107,7 @@ def plan_audit(
 def _stratify_rows(
     classes: IndexArray, confidence: FloatArray, deviations: FloatArray, budget: int
 ) -> tuple[IndexArray, list[int | None]]:
-    """The stratum of each row [n] and the class of each stratum; strata have equal expected
-    error.
-    """
+    """The stratum of each row [n], and each stratum's class; expected errors are equal."""
     most = budget // (2 * MIN_ROWS_PER_STRATUM)
     names, at, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     at = at.ravel()

@@ -1,6 +1,6 @@
 """Metrics of single-label answers from a table of gold by answer.
 
-scikit-learn computes the values; the bootstrap computes the same metrics on every draw.
+scikit-learn computes the values; the bootstrap computes the same metrics for every draw.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from medtask.evaluation.statistics.resampling import CellCounter
 TOP_K = (3, 5)
 NOT_IN_TOP_K = len(
     TOP_K
-)  # the last part of a cell: the place in TOPS of the first that gold is among
+)  # the last part of a cell is the index in TOP_K of the first k that includes gold, or this
 
 
 @dataclass(frozen=True, slots=True)
 class PerClassMetrics:
-    """Precision, recall and F1 of one label (None if undefined), and its rows in gold and
-    answers.
+    """Precision, recall and F1 of one label, and its number of rows in gold and in answers.
+
+    Undefined metrics are None.
     """
 
     label: str
@@ -111,10 +112,10 @@ def compute_metrics_from_cells(
 
     Args:
         cells: Indices of gold and answer in ``classes``, [cells, 2]; len(classes) for no answer. A
-            third column holds the index in `TOP_K` of the first that includes gold.
+            third column has the index in `TOP_K` of the first that includes gold.
         units: Number of rows of each cell, and which belong together.
         classes: The classes.
-        abstain: The class that means "no label". It is right where gold has it, but such rows are
+        abstain: The class that means "no label". It is right if gold has it, but such rows are
             not answered rows.
         top_k: Members of `TOP_K` to compute.
         seed: Of the bootstrap.
@@ -183,7 +184,7 @@ def compute_class_metrics(
             low, high = compute_wilson_bounds(np.array([both]), np.array([n]))[:, 0]
         else:
             low, high = bounds[:, place]
-            if np.isnan(low) and n:  # all groups are alike: see estimate_rate
+            if np.isnan(low) and n:  # all groups are alike; see estimate_clustered_proportion
                 low, high = compute_wilson_bounds(
                     np.array([round(both / n * group_counts[place])]),
                     np.array([group_counts[place]]),
@@ -197,9 +198,7 @@ def compute_class_metrics(
 
 
 class _ClassificationSums:
-    """What each kind of unit adds to the rows of each used label: in gold, in the answer, in
-    both.
-    """
+    """Counts of each used label per kind of unit: in gold, in the answer, and in both."""
 
     def __init__(
         self, truth: IntArray, given: IntArray, units: ResamplingUnits, classes: int
@@ -209,7 +208,7 @@ class _ClassificationSums:
         self.places = np.setdiff1d(np.union1d(truth, given), [classes])
         column = np.full(classes + 1, len(self.places))
         column[self.places] = np.arange(len(self.places))
-        self.width = len(self.places) + 1  # the last column of the answers: none
+        self.width = len(self.places) + 1  # the last column is for no answer
         each, ones, shape = np.arange(len(truth)), np.ones(len(truth)), (len(truth), self.width)
         self.gold = units.sum_per_unit(csr_array((ones, (each, column[truth])), shape=shape))
         self.given = units.sum_per_unit(csr_array((ones, (each, column[given])), shape=shape))
@@ -263,7 +262,7 @@ def _compute_with_sklearn(
     several = len(in_gold) > 1
     return [
         float(f1_score(truth, given, average="macro", **label_options)),
-        # balanced_accuracy_score is the same, and warns where an answer is never in gold.
+        # balanced_accuracy_score is equal, but warns if an answered label is never in gold.
         float(recall_score(truth, given, average="macro", **label_options)),
         float(f1_score(truth, given, average="weighted", **label_options)),
         float(cohen_kappa_score(truth, given, **weights)) if several else None,

@@ -1,4 +1,4 @@
-"""Whether an object with fields equals gold, field by field."""
+"""Compares objects with gold, field by field."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class PerFieldMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionMetrics:
-    """Metrics of objects over all rows with gold; without an answer all fields of a row are wrong.
+    """Metrics of objects over all rows with gold; in rows without an answer all fields are wrong.
 
     Attributes:
-        fields_right: Share of right fields, all rows together.
+        fields_right: Share of right fields over all rows together.
         rows_right: Share of rows without a wrong field.
-        rows_right_answered: The same over rows with an answer.
-        missed: Fields for which only gold has a value.
-        invented: Fields for which only the answer has a value.
+        rows_right_answered: Share of rows without a wrong field, over rows with an answer.
+        missed: Number of fields for which only gold has a value.
+        invented: Number of fields for which only the answer has a value.
         fields: Metrics of each field.
         groups: Number of resampling units; see `ResamplingUnits`.
     """
@@ -86,14 +86,15 @@ class _FieldCounts:
 
 
 class ExtractionAccumulator:
-    """Counts fields of pairs of objects; memory grows with the fields, with groups also with
-    rows.
+    """Counts fields of pairs of objects.
+
+    Memory grows with the number of fields and, if rows have groups, with the number of rows.
     """
 
     def __init__(self) -> None:
         self._fields: dict[FieldPath, _FieldCounts] = {}
-        self._rows = CellCounter()  # of (fields right, fields graded, answered)
-        self._sums = GroupCounts()  # of (path, whether it is right)
+        self._rows = CellCounter()  # (fields right, fields graded, answered)
+        self._sums = GroupCounts()  # (path, whether it is right)
 
     def add(
         self,
@@ -101,7 +102,9 @@ class ExtractionAccumulator:
         answer: Mapping[str, object] | None,
         group: str | None = None,
     ) -> int:
-        """Returns the number of fields that are not right; ``answer`` is None if there is none."""
+        """Adds a pair; returns the number of fields that are not right. ``answer`` is None if
+        missing.
+        """
         right = graded = 0
         for path, finding, in_gold, in_answer in compare_objects(gold, answer):
             counts = self._fields.setdefault(path, _FieldCounts())
@@ -119,7 +122,7 @@ class ExtractionAccumulator:
         return graded - right
 
     def compute_metrics(self, *, seed: int = 0) -> ExtractionMetrics | None:
-        """None if no row had a field to compare."""
+        """The metrics; None if no row had a field to compare."""
         cells, units = self._rows.finish()
         if not self._fields:
             return None
@@ -177,7 +180,7 @@ def flatten(value: Mapping[str, object], prefix: FieldPath = ()) -> dict[FieldPa
 
 
 def unflatten(leaves: Mapping[FieldPath, object]) -> dict[str, object]:
-    """The object with these values."""
+    """The object with these values, the inverse of `flatten`."""
     found: dict[str, object] = {}
     for path, leaf in leaves.items():
         home = found
@@ -200,10 +203,11 @@ def compare_objects(
 ) -> Iterator[tuple[FieldPath, FieldOutcome, bool, bool]]:
     """Compares an answer with gold, field by field.
 
-    A null in gold means that there is no value, so a value there is invented; a key that gold lacks
-    is not compared. Without an answer no field is right.
+    A null in gold means that there is no value, so a value in the answer is invented. Keys that are
+    not in gold are not compared. Without an answer no field is right.
 
-    Yields Path, outcome, whether gold has a value, whether the answer has one.
+    Yields:
+        Path, outcome, whether gold has a value, whether the answer has one.
     """
     paths = dict.fromkeys((*flatten(gold), *flatten(answer or {})))
     inner = {path[:length] for path in paths for length in range(1, len(path))}
@@ -230,8 +234,8 @@ def compare_objects(
 def is_equal_value(gold: object, answer: object) -> bool:
     """Whether two values are equal.
 
-    Integers and booleans are compared exactly, other numbers within a relative difference of 1e-9,
-    text without case and extra spaces, lists as sets. Numbers and booleans may be written as text.
+    Integers and booleans are compared exactly, other numbers with a relative tolerance of 1e-9,
+    text without case and extra spaces, lists as sets. Numbers and booleans may be given as text.
     """
     if isinstance(gold, list) or isinstance(answer, list):
         left, right = (value if isinstance(value, list) else [value] for value in (gold, answer))
@@ -292,7 +296,7 @@ def compute_extraction_metrics(
 
 
 def _look_up(value: object, path: FieldPath) -> object:
-    """The value at a path; None below a null, _NOT_FOUND if there is no such key."""
+    """The value at a path; None below a null, _NOT_FOUND if a key is missing."""
     for depth, key in enumerate(path):
         if depth and (value is None or value == {}):
             return None
@@ -317,7 +321,9 @@ def _parse_number(value: object) -> float | None:
 def _merge_nested_counts(
     counts_by_path: Mapping[FieldPath, _FieldCounts],
 ) -> dict[FieldPath, _FieldCounts]:
-    """If an object is null in some rows, these rows count for each of its fields."""
+    """Merge counts of nested fields: a row in which an object is null counts for each of its
+    fields.
+    """
     merged: dict[FieldPath, _FieldCounts] = {}
     for path in sorted(counts_by_path):
         parts = [
@@ -336,5 +342,5 @@ def _merge_nested_counts(
 
 
 def _list_path_prefixes(path: FieldPath) -> list[FieldPath]:
-    """A field's path and those of the objects that contain it."""
+    """The path of a field and those of the objects that contain it."""
     return [path[:length] for length in range(1, len(path) + 1)]

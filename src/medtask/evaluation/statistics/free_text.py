@@ -1,4 +1,4 @@
-"""How similar written answers are to gold texts: token F1, ROUGE-L, exact match, similarity."""
+"""Similarity of generated answers to gold texts: token F1, ROUGE-L, exact match, MiniLM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medtask.evaluation.statistics.text_overlap import (
 )
 from medtask.similarity import encode_texts
 
-# Of long texts MiniLM reads about 30 in a second.
+# MiniLM encodes about 30 long texts per second.
 MAX_ENCODED_ROWS = 200
 
 
@@ -36,7 +36,7 @@ class FreeTextMetrics:
         token_f1: Mean F1 of shared words.
         rouge_l: Mean ROUGE-L.
         exact_match: Share of answers with the same words as gold.
-        similarity: Mean MiniLM similarity over at most 200 rows; None where it was not measured.
+        similarity: Mean MiniLM similarity over at most 200 rows; None if not measured.
         token_f1_answered: Token F1 over the rows with an answer; None without such rows.
         exact_answered: Exact match over the rows with an answer; None without such rows.
         note: Why there is no similarity.

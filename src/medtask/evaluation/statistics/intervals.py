@@ -1,6 +1,4 @@
-"""Metrics with 95 % intervals: Wilson intervals for shares of independent rows, else a
-bootstrap.
-"""
+"""Metrics with 95 % intervals: Wilson's for shares of independent rows, else bootstrap."""
 
 from __future__ import annotations
 
@@ -15,15 +13,14 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-GroupCodes = NDArray[np.int64]  # rows with equal numbers belong together
-# Smaller probabilities are read as this: a table's rounding to 0 must not make a loss infinite.
+GroupCodes = NDArray[np.int64]  # group number of each row
+# Smaller probabilities count as this value, so that a table's rounding to 0 does not make a loss
+# infinite.
 MIN_PROBABILITY = 1e-6
 N_RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
-Z_VALUE = NormalDist().inv_cdf(
-    (1 + CONFIDENCE_LEVEL) / 2
-)  # 1.96: standard errors from a normal middle to the ends of its interval
-MIN_GROUPS = 10  # with fewer, a bootstrap of groups is too sure of itself
+Z_VALUE = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)  # 1.96 standard errors
+MIN_GROUPS = 10  # with fewer groups, the intervals of a bootstrap are too narrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,9 @@ class ResamplingUnits:
         )
 
     def sum_per_unit(self, values: Any) -> Any:
-        """Sums per unit, [kinds] or [kinds, columns], of values per row of each cell; sparse stays
-        sparse.
+        """Sums per unit, [kinds] or [kinds, columns], of values per row of each cell.
+
+        Sparse values give sparse sums.
         """
         return values if self.cell_counts is None else self.cell_counts @ values
 
@@ -96,14 +94,14 @@ def estimate_proportion(hits: int, n: int) -> Metric | None:
 
 
 def compute_wilson_bounds(hits: IntArray, n: IntArray) -> FloatArray:
-    """Wilson score intervals (1927) of many shares, [2, shares]; NaN where ``n`` is 0."""
-    # scipy.stats.binomtest gives the same, and works out a p-value with each: a millisecond a
+    """Wilson score intervals (1927) of many shares, [2, shares]; NaN if ``n`` is 0."""
+    # scipy.stats.binomtest gives the same interval, but also computes a p-value: a millisecond per
     # share, seconds for 2,000 labels.
     z, rows = Z_VALUE, np.where(n > 0, n, np.nan)
     share = hits / rows
     middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
     reach = z / (1 + z**2 / rows) * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
-    # Rounding must not push the bounds of none and of all away from 0 and 1.
+    # Rounding must not move the bound of no hits away from 0, or of only hits away from 1.
     low, high = np.where(hits == 0, 0.0, middle - reach), np.where(hits == n, 1.0, middle + reach)
     return np.where(np.isnan(rows), np.nan, np.stack([low, high]))
 
@@ -115,7 +113,7 @@ def estimate_clustered_proportion(
 
     Args:
         is_hit: Cells that count, [cells].
-        is_eligible: Cells among which the share is taken, [cells].
+        is_eligible: Cells in the denominator, [cells].
         units: Rows, or groups that are resampled as a whole. If all groups have the same share, the
             draws have no spread; the interval is then Wilson's for as many rows as there are
             groups.
@@ -188,7 +186,7 @@ def bootstrap_intervals(
     if not counts.sum():
         counts = np.zeros(0, dtype=np.int64)
     random = np.random.default_rng(seed)
-    step = max(1, 4_000_000 // max(len(counts), width))  # draws at a time: some 32 MB an array
+    step = max(1, 4_000_000 // max(len(counts), width))  # draws per chunk: about 32 MB per array
     sizes = (
         [min(step, resamples - first) for first in range(0, resamples, step)] if len(counts) else []
     )
@@ -205,8 +203,8 @@ def _draw_resamples(
     counts: IntArray | FloatArray, n_units: int, chunk_sizes: list[int], random: np.random.Generator
 ) -> Iterator[IntArray]:
     """Yields counts [draws, cells] in chunks."""
-    # A multinomial draw takes some 80 ns a cell; units by their numbers some 7 ns each, and 10 us a
-    # draw.
+    # A multinomial draw takes about 80 ns per cell; drawing unit numbers takes about 7 ns per unit
+    # and 10 us per draw.
     if (
         counts.dtype.kind != "i"
         or n_units != counts.sum()
@@ -227,8 +225,8 @@ def _draw_resamples(
 
 
 def _compute_percentile_bounds(resampled: FloatArray) -> FloatArray:
-    """The 2.5th and 97.5th percentiles of each column, over draws that define it."""
-    ranked = np.sort(resampled, axis=0)  # NaN come last
+    """The 2.5th and 97.5th percentiles of each column, over the draws in which it is defined."""
+    ranked = np.sort(resampled, axis=0)  # NaN is sorted last
     defined = (~np.isnan(ranked)).sum(axis=0)
     bounds = []
     for share in ((1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2):
@@ -267,7 +265,7 @@ def estimate_ratio(
             np.ones(len(numerator), dtype=np.int64) if cells is None else np.asarray(cells)
         )
     )
-    # Units that add the same are alike: however many groups there are, they differ in few ways.
+    # Units with equal sums are merged: even with many groups there are few distinct sums.
     sums, place = np.unique(
         np.column_stack([units.sum_per_unit(numerator), units.sum_per_unit(denominator)]),
         axis=0,
@@ -286,7 +284,7 @@ def estimate_ratio(
 
 
 def divide_or_nan(numerator: Any, denominator: Any) -> FloatArray:
-    """Elementwise quotient; NaN where the denominator is 0."""
+    """Elementwise quotient; NaN if the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(
         np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     )

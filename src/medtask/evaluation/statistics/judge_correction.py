@@ -1,7 +1,7 @@
-"""Corrects a judge's metrics for its errors, measured against people's grades.
+"""Corrects a judge's metrics for its errors, as measured by people's grades.
 
-Shares by the method of Rogan and Gladen, means by prediction-powered inference; neither is in scipy
-or scikit-learn.
+Shares are corrected by the method of Rogan and Gladen, means by prediction-powered inference.
+Neither is in scipy or scikit-learn.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from medtask.evaluation.statistics.intervals import Z_VALUE, Metric
 
-# answers of either sort that people graded: with fewer, the judge's error rates are anyone's guess
+# graded answers per class; with fewer, the judge's error rates are too uncertain
 MIN_GRADES_PER_CLASS = 5
-MIN_GRADES = 30  # for a mean, whose interval rests on the normal distribution
+MIN_GRADES = 30  # for a mean, because its interval assumes a normal distribution
 
 
 def correct_proportion(
@@ -44,8 +44,8 @@ def correct_proportion(
         hits / rows for hits, rows in (judged_acceptable, human_acceptable, human_unacceptable)
     )
     z = Z_VALUE
-    # "Add successes and failures" (Agresti and Coull 1998), without which the interval is as poor
-    # as Wald's.
+    # "Add successes and failures" (Agresti and Coull 1998); without it the interval has the poor
+    # coverage of Wald's.
     p, n = (
         (judged_acceptable[0] + z**2 / 2) / (judged_acceptable[1] + z**2),
         judged_acceptable[1] + z**2,
@@ -62,9 +62,7 @@ def correct_proportion(
     shift = 2 * z**2 * (middle * of_se - (1 - middle) * of_sp)
     reach = z * sqrt(p * (1 - p) / n + middle**2 * of_se + (1 - middle) ** 2 * of_sp) / skill
     if middle + shift + reach < 0 or middle + shift - reach > 1:
-        return (
-            None  # cut off at 0 or 1 it would be an interval without width, and pass for certainty
-        )
+        return None  # clipped to 0 or 1, the interval would have no width and look certain
     low, high = (min(1.0, max(0.0, middle + shift + side * reach)) for side in (-1, 1))
     return Metric(
         value,

@@ -1,7 +1,7 @@
-"""What a judge's grades of free text show, and how well the judge agrees with people.
+"""Metrics of a judge's grades of free text, and the judge's agreement with people.
 
 Every metric is over the judged rows; a failed judgement is not a grade. Without people's grades the
-judge's own error is unknown.
+judge's error is unknown.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from medtask.evaluation.statistics.kappa import estimate_kappa
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.evaluation.statistics.resampling import build_resampling_units
 
-# Landis and Koch 1977 call agreement up to 0.2 slight. What is corrected there is mostly the
-# correction: with sensitivity 0.6 and specificity 0.6 the interval is five times as wide as that of
-# a judge without errors.
+# Landis and Koch 1977 call agreement up to 0.2 slight. Below it, the result would depend mostly on
+# the correction: with sensitivity 0.6 and specificity 0.6 the interval is five times as wide as
+# that of a judge without errors.
 MIN_KAPPA = 0.2
 _GROUPED_REASON = (
     "rows that belong together (of one patient, say) are not independent, as the "
@@ -45,8 +45,9 @@ _NO_FIT_REASON = (
 
 @dataclass(frozen=True, slots=True)
 class GradeScale:
-    """Grades from worst to best with their points; ``passing_index``: the lowest acceptable
-    grade.
+    """Grades from worst to best with their points.
+
+    ``passing_index`` is the lowest acceptable grade.
     """
 
     names: tuple[str, ...]
@@ -60,7 +61,7 @@ class GradedAnswer:
 
     Attributes:
         grade: Index on the scale; None if the judgement failed.
-        expected_grade: Mean of the grades weighted by their probabilities; None without these.
+        expected_grade: Mean of the grades weighted by their probabilities; None if unknown.
         human_grade: Index on the scale; None if no person graded the answer.
         group: Group of the row.
     """
@@ -82,16 +83,16 @@ class MissingJudgements:
 
 @dataclass(frozen=True, slots=True)
 class JudgeAgreement:
-    """The judge compared with people.
+    """Comparison of the judge with people.
 
     Attributes:
         n: Number of rows graded by both.
-        lost: People's grades of rows without a judgement.
-        sensitivity: Share of the answers that people accept which the judge accepts.
-        specificity: Share of the answers that people reject which the judge rejects.
+        lost: Number of people's grades of rows without a judgement.
+        sensitivity: Share of answers accepted by people that the judge accepts.
+        specificity: Share of answers rejected by people that the judge rejects.
         kappa: Kappa of the grades with quadratic weights.
         kappa_acceptable: Kappa of acceptable or not.
-        human_share: Share of acceptable answers by people's grades alone.
+        human_share: Share of acceptable answers from people's grades alone.
         human_mean: Mean of people's grades alone.
         share: Corrected share of acceptable answers, or why there is none.
         mean: Corrected mean grade, or why there is none.
@@ -184,8 +185,8 @@ def compute_judge_metrics(
         rows: All answers that were judged.
         unanswered: Number of rows without an answer.
         unreferenced: Number of rows without a reference.
-        lost: People's grades of other answers.
-        seed: Of the bootstraps.
+        lost: Number of people's grades of other answers.
+        seed: Seed of the bootstraps.
     """
     judged = [row for row in rows if row.grade is not None]
     units = _build_units(judged)
@@ -260,7 +261,7 @@ def _refuse_correction(
     specificity: Metric | None,
     kappa: Metric | None,
 ) -> Refusal | None:
-    """Why the share of a judge with such errors cannot be corrected; None if it can."""
+    """Why a share cannot be corrected for such a judge; None if it can."""
     n, accepted = len(acceptable), int(acceptable.sum())
     if min(accepted, n - accepted) < MIN_GRADES_PER_CLASS:
         counted = (
@@ -303,8 +304,8 @@ def _correct_proportion(
 ) -> Metric | Refusal:
     """The corrected share of acceptable answers.
 
-    ``acceptable`` and ``passes`` [n]: which answers people and the judge accept; ``judge_only``:
-    answers graded by the judge alone.
+    ``acceptable`` and ``passes`` [n] are the answers that people and the judge accept.
+    ``judge_only`` are answers graded by the judge alone.
     """
     if not judge_only:
         return Refusal(

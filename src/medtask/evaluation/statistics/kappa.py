@@ -27,7 +27,7 @@ def estimate_kappa(
     """Kappa (Cohen 1960) with a bootstrap interval.
 
     Args:
-        ratings_a: Any comparable values; None (no answer) is a value of its own.
+        ratings_a: Any comparable values; None (no answer) counts as a separate value.
         ratings_b: Values of the same rows.
         units: Units of the bootstrap.
         quadratic: Whether the values are numbers and disagreement counts by its square (Cohen
@@ -35,7 +35,7 @@ def estimate_kappa(
         seed: Of the bootstrap.
 
     Returns:
-        Kappa; None without rows, or if both have one and the same value throughout.
+        Kappa; None without rows, or if all ratings are equal.
     """
     if not len(ratings_a):
         return None
@@ -50,8 +50,9 @@ def estimate_kappa(
 
 
 def build_kappa_sums(ratings_a: Sequence[Any], ratings_b: Sequence[Any]) -> MetricSums:
-    """Kappa as sums over rows: rows, equal rows, and rows by value of each column. NaN if
-    undefined.
+    """Kappa as sums over rows: rows, equal rows, and rows by value of each column.
+
+    NaN if undefined.
     """
     from scipy.sparse import csr_array
 

@@ -1,4 +1,4 @@
-"""Metrics as functions of sums over rows, so that two systems are resampled together."""
+"""Metrics as functions of sums over rows, so that two systems can be resampled together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MetricSums:
     compute: Callable[[FloatArray], FloatArray]
 
     def take_first(self, rows: int) -> MetricSums:
-        """The same of the first rows."""
+        """The sums of the first rows."""
         return (
             self
             if self.row_sums.shape[0] == rows
@@ -65,7 +65,7 @@ def estimate_proportion_metric(
 def estimate_difference(
     first: MetricSums, second: MetricSums, units: ResamplingUnits, *, seed: int = 0
 ) -> Metric:
-    """How far the first is ahead, with a paired bootstrap interval."""
+    """By how much the first metric is higher, with a paired bootstrap interval."""
     from scipy.sparse import hstack
 
     split = first.row_sums.shape[1]
@@ -89,7 +89,7 @@ def _bootstrap_metric(
 
 
 def _merge_identical_units(sums: Any, counts: IntArray) -> tuple[Any, IntArray]:
-    """Merges units that add the same: the time of the bootstrap depends on the different ones."""
+    """Merge units with equal sums, because the bootstrap's time depends on the distinct ones."""
     sums.sum_duplicates()
     sums.eliminate_zeros()
     cells: dict[tuple[bytes, bytes], int] = {}

@@ -28,15 +28,24 @@ _BOTH, _GOLD, _ANSWER = range(3)
 
 @dataclass(frozen=True, slots=True)
 class MultiLabelMetrics:
-    """What answers that are sets of names are worth against gold, over all rows with gold.
+    """Metrics of answers that are sets of labels, over all rows with gold.
 
-    A row without an answer is never an exact match, has a Jaccard and an F1 of 0, misses all that
-    gold has, and is wrong of every name (a Hamming loss of 1). ``exact_answered`` is over the rows
-    that got an answer. ``micro_f1`` is that of all decisions together, ``macro_f1`` the plain mean
-    over the labels that occur in gold, ``sample_f1`` the mean of each row's own; the first two are
-    None where there is nothing to find. Jaccard: what both have, of what either has; two empty sets
-    agree wholly. ``hamming_loss``: the share of names, in or out, that are wrong in a row; None
-    where it is not known of all rows how many there were to choose from. ``groups``: see Units.
+    A row without an answer is not an exact match, has a Jaccard index and an F1 of 0, and a Hamming
+    loss of 1.
+
+    Attributes:
+        exact_match: Share of answers equal to gold.
+        exact_answered: Exact match over rows with an answer; None without such rows.
+        jaccard: Mean of intersection over union of gold and answer; two empty sets are equal.
+        hamming_loss: Mean share of labels that are wrongly chosen or not chosen; None if the number
+            of options is unknown for any row.
+        sample_f1: Mean F1 of the rows.
+        micro_f1: F1 of all decisions together; None if no row has a label.
+        macro_f1: Mean F1 of the labels that occur in gold; None if no label does.
+        labels: Metrics of the labels that occur.
+        gold_mean: Mean number of labels in gold.
+        answered_mean: Mean number of labels of answered rows; None without such rows.
+        groups: Number of resampling units; see `ResamplingUnits`.
     """
 
     exact_match: Metric
@@ -53,8 +62,10 @@ class MultiLabelMetrics:
 
 
 class MultiLabelMetricsAccumulator:
-    """Sums up pairs of sets, row by row; memory grows with the names and with how large the sets
-    get, and with the rows only where these have groups.
+    """Sums up pairs of label sets, row by row.
+
+    Memory grows with the number of labels and of distinct set sizes and, if rows have groups, with
+    the number of rows.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -65,7 +76,7 @@ class MultiLabelMetricsAccumulator:
         )  # in both, in gold, in the answer
         self._tally = (
             CellCounter()
-        )  # of (in both, in gold, in the answer, answered, names to choose from)
+        )  # (in both, in gold, in the answer, answered, number of options)
         self._alone = 0
         self._sums = GroupCounts()
 
@@ -77,9 +88,16 @@ class MultiLabelMetricsAccumulator:
         *,
         n_options: int | None = None,
     ) -> None:
-        """``given`` is None where there is no answer. All names must be classes (else
-        KeyError). ``n_options``: how many names there were to choose from, 0 where that is not
-        known; all classes where it is left out.
+        """Adds one row.
+
+        Args:
+            gold: Gold labels.
+            given: Labels of the answer; None if it is missing.
+            group: Group of the row.
+            n_options: Number of options of the row, 0 if unknown; default: number of classes.
+
+        Raises:
+            KeyError: If a label is not a class.
         """
         gold_names, answer_names = frozenset(gold), frozenset(given or ())
         found = [
@@ -113,9 +131,11 @@ class MultiLabelMetricsAccumulator:
         *,
         seed: int = 0,
     ) -> MultiLabelMetrics | None:
-        """The quality of all rows that were added; ``gold``, ``answers`` and ``groups`` are a
-        random sample of them (or all), in a fixed order, from which the intervals of labels and of
-        macro-F1 are drawn where rows have no group. None without rows.
+        """The metrics of all added rows; None without rows.
+
+        ``gold``, ``answers`` and ``groups`` are all rows or a random sample of them, in a fixed
+        order. Intervals of labels and of macro-F1 are computed from these rows if rows have no
+        groups.
         """
         cells, units = self._tally.finish()
         if not units.n_rows:
@@ -158,8 +178,10 @@ class MultiLabelMetricsAccumulator:
         units: ResamplingUnits,
         seed: int,
     ) -> tuple[Metric | None, tuple[PerClassMetrics, ...]]:
-        """Macro-F1, and the labels in use, of all rows. Intervals are those of draws of so many
-        units from the sampled rows (and all groups), moved to where all rows have their figures.
+        """Macro-F1, and metrics of the used labels, of all rows.
+
+        Intervals are bootstrapped from the sampled rows (and all groups), with as many units per
+        draw as there are in all rows, and shifted to the values of all rows.
         """
         used = np.flatnonzero(self._table.any(axis=0))
         sums, counts, n = self._build_unit_sums(gold, answers, groups, units)
@@ -172,7 +194,7 @@ class MultiLabelMetricsAccumulator:
         values = _compute_f1_metrics([line[None, used].astype(np.float64) for line in self._table])[
             0
         ]
-        if bounds.shape[1] != len(values):  # no row to draw
+        if bounds.shape[1] != len(values):  # there are no rows to draw from
             bounds = np.full((2, len(values)), np.nan)
         else:
             bounds = np.clip(bounds + values - measure(counts[None])[0], 0, 1)
@@ -199,9 +221,10 @@ class MultiLabelMetricsAccumulator:
         groups: Sequence[str | None],
         units: ResamplingUnits,
     ) -> tuple[list[Any], IntArray | FloatArray, int]:
-        """What each kind of unit has of each label (in both, in gold, in the answer: three times
-        [kinds, labels], sparse), how many units it stands for, and how many there are. A sampled
-        row without a group stands for its share of all such rows.
+        """Counts of each label per kind of unit, weights of the kinds, and number of units.
+
+        The counts are three sparse arrays [kinds, labels]: in both, in gold, in the answer. A
+        sampled row without a group is weighted by the number of such rows that it represents.
         """
         from scipy.sparse import vstack
 
@@ -233,7 +256,7 @@ class MultiLabelMetricsAccumulator:
         )
 
     def _build_indicator_matrix(self, rows: Sequence[LabelNames]) -> Any:
-        """[rows, classes], 1 where the row has the name; sparse."""
+        """Sparse [rows, classes]; 1 if the row has the label."""
         from scipy.sparse import csr_array
 
         places = [
@@ -257,7 +280,7 @@ def _compute_f1_metrics(sums: Sequence[FloatArray]) -> FloatArray:
 
 
 def compute_jaccard(gold: LabelNames, answer: LabelNames | None) -> float:
-    """The share of the names on either side that are on both; 1 where both sets are empty."""
+    """Intersection over union of two sets; 1 if both are empty."""
     truth, given = frozenset(gold), frozenset(answer or ())
     if answer is not None and truth == given:
         return 1.0

@@ -1,4 +1,4 @@
-"""What a judge says of pairs of answers that it saw in both orders."""
+"""Metrics of a judge's comparisons of answers, each judged in both orders."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class PairwiseJudgeMetrics:
         losses: Pairs that it loses in both orders.
         first_position_ties: Ties because the answer shown first won in both orders.
         second_position_ties: Ties because the answer shown second won in both orders.
-        same: Ties because both answers are the same text, which is not judged.
+        same: Ties because both answers are equal, which are not judged.
         win_rate: Share of wins, with ties as half.
-        by_place: Share of the judged pairs that position decided.
-        p: Exact sign test of wins against losses; None without any.
+        by_place: Share of the judged pairs that were decided by position.
+        p: Exact sign test of wins against losses; None if there are none.
     """
 
     n: int

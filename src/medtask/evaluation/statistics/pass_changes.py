@@ -1,4 +1,4 @@
-"""What each further pass of a run changed."""
+"""Changes that each further pass of a run made."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CorrectnessCheck = Callable[[Status, Value | None], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class PassSummary:
-    """Rows that a pass asked again.
+    """Rows that a pass answered again.
 
     Attributes:
         name: The pass.
         asked: Number of rows.
-        changed: Rows with another value than before.
-        gained: Rows that had no value and have one.
-        lost: Rows that had a value and have none.
+        changed: Rows with a different value than before.
+        gained: Rows that had no value and now have one.
+        lost: Rows that had a value and now have none.
         before_after: Rows by [right before][right after]; None without gold.
         p: McNemar's exact test of the difference.
     """
@@ -52,7 +52,9 @@ class PassAccumulator:
         self._passes: dict[str, _PassCounts] = {}
 
     def add(self, answer: Answer, is_right: CorrectnessCheck | None) -> None:
-        """``is_right`` returns whether a value agrees with gold; None for a row without usable
+        """Adds one row.
+
+        ``is_right`` returns whether a value agrees with gold; it is None for a row without usable
         gold.
         """
         if not answer.steps:

@@ -1,4 +1,4 @@
-"""The reason why there is no result."""
+"""The reason why a result cannot be computed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why rows do not support a result.
+    """Why the rows do not support a result.
 
     Attributes:
         reason: The reason.
-        rows: Number of rows that there are.
-        needed: About how many rows would be enough; None if unknown.
+        rows: Number of available rows.
+        needed: Approximate number of rows that would be enough; None if unknown.
     """
 
     reason: str
@@ -21,7 +21,7 @@ class Refusal:
 
     @property
     def missing(self) -> int | None:
-        """How many more rows would be enough."""
+        """Number of additional rows that would be enough."""
         return None if self.needed is None else max(0, self.needed - self.rows)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Counts of equal rows, alone or in groups, for the bootstrap."""
+"""Counts of equal rows, single or in groups, for the bootstrap."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from medtask.evaluation.statistics.intervals import IntArray, ResamplingUnits
 
-FOLDS = 5  # of cross-validation and cross-fitting
-CellKey = tuple[int, ...]  # what all is known of a row; rows with the same are alike
+FOLDS = 5  # folds of cross-validation and cross-fitting
+# all values of a row that a metric depends on; rows with equal keys are alike
+CellKey = tuple[int, ...]
 
 
 class GroupCounts:
@@ -39,9 +40,7 @@ class GroupCounts:
         return self._columns.keys()
 
     def to_sparse(self, columns: Sequence[Hashable]) -> Any:
-        """Sparse [groups, columns], with groups sorted by name so that the rows' order does not
-        matter.
-        """
+        """Sparse [groups, columns]; groups are sorted by name, independent of the order of rows."""
         from scipy.sparse import csr_array
 
         line = np.empty(len(self._groups), dtype=np.int64)
@@ -55,9 +54,7 @@ class GroupCounts:
 
 
 class CellCounter:
-    """Counts rows by cell, and by group if they have one; a row without a group is its own
-    group.
-    """
+    """Counts rows by cell, and by group; a row without a group is a separate unit."""
 
     def __init__(self) -> None:
         self._alone: Counter[CellKey] = Counter()
@@ -70,7 +67,7 @@ class CellCounter:
             self._alone[cell] += 1
 
     def finish(self) -> tuple[IntArray, ResamplingUnits]:
-        """The cells [cells, parts] in order, and the units that consist of their rows."""
+        """The cells [cells, parts] in order, and the resampling units made of their rows."""
         cells = sorted({*self._alone, *self._groups.columns})
         found = np.array(cells, dtype=np.int64).reshape(len(cells), len(cells[0]) if cells else 0)
         alone = np.array([self._alone[cell] for cell in cells], dtype=np.int64)
@@ -80,7 +77,7 @@ class CellCounter:
 
 
 def assign_singleton_groups(codes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Group numbers [n]; each -1 becomes a group of its own. None if all are -1."""
+    """Group numbers [n], with a new number for each -1. None if all are -1."""
     groups = np.array(codes, dtype=np.int64)
     alone = groups < 0
     if alone.all():
@@ -90,7 +87,7 @@ def assign_singleton_groups(codes: Sequence[int] | NDArray[np.int64]) -> NDArray
 
 
 def build_resampling_units(groups: Sequence[str | None], n_rows: int) -> ResamplingUnits:
-    """Units of rows that are cells of their own; ``groups`` may be empty, None: no group."""
+    """Resampling units of rows; ``groups`` may be empty, and None is a row without a group."""
     if not any(groups):
         return ResamplingUnits(np.ones(n_rows, dtype=np.int64))
     alone = np.array([not group for group in groups], dtype=np.int64)
@@ -102,7 +99,7 @@ def build_resampling_units(groups: Sequence[str | None], n_rows: int) -> Resampl
 
 
 def combine_units(ungrouped: IntArray, group_table: Any = None) -> ResamplingUnits:
-    """Units of rows without a group [cells] and of groups, sparse [groups, cells]."""
+    """Resampling units of rows without a group [cells] and of groups, sparse [groups, cells]."""
     if group_table is None or group_table.sum(axis=1).max(initial=0) <= 1:
         return ResamplingUnits(
             ungrouped

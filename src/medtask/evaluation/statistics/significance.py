@@ -13,9 +13,7 @@ from medtask.evaluation.statistics.intervals import FloatArray, Metric
 
 ALPHA = 0.05
 N_SHUFFLES = 5000
-RatioTerms = tuple[
-    FloatArray, FloatArray
-]  # what is summed over rows, and what it is divided by, [rows] each
+RatioTerms = tuple[FloatArray, FloatArray]  # numerator and denominator, [rows] each
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class BaselineComparison:
     """A baseline compared with the model, row by row.
 
     Attributes:
-        verdict: The baseline's; "no clear difference" if ``p`` is 0.05 or more.
+        verdict: Verdict on the baseline; "no clear difference" if ``p`` is 0.05 or more.
         p: p-value of the difference.
         model: The model's metric on these rows.
     """
@@ -42,8 +40,8 @@ class Baseline:
         method: How it works.
         metrics: Metrics by name; the first is compared.
         comparison: Comparison with the model.
-        note: Why there are no metrics; else empty.
-        role: "floor" for what any model must beat, "learned" if it has seen gold, else "untrained".
+        note: Why there are no metrics; "" if there are.
+        role: "floor" if any model must beat it, "learned" if trained on gold, else "untrained".
     """
 
     name: str
@@ -85,12 +83,12 @@ def compare_by_mcnemar(
 
 
 def count_wins(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
-    """The rows that only the first, and only the second of two methods has right."""
+    """The number of rows that only the first method has right, and that only the second has."""
     return int((first & ~second).sum()), int((second & ~first).sum())
 
 
 def compute_sign_test_p(wins: int, losses: int) -> float:
-    """p of so uneven a split of wins and losses by the exact sign test.
+    """p-value of the split of wins and losses by the exact sign test.
 
     For rows that only one of two methods has right this is McNemar's exact test.
     """
@@ -104,15 +102,15 @@ def compare_by_randomisation(
 ) -> BaselineComparison:
     """Compares two methods by a metric that is a ratio of sums over rows.
 
-    Approximate randomisation (Noreen 1989; Yeh 2000): how often is the difference as large if the
-    two answers of each row are swapped at random?
+    Approximate randomisation (Noreen 1989; Yeh 2000): the p-value is the share of random swaps of
+    the two answers of each row that give a difference as large as the observed one.
     """
     model_sums, baseline_sums = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
     gap = _compute_ratio(baseline_sums) - _compute_ratio(model_sums)
     rows = np.stack(
         [one - other for one, other in zip(baseline, model, strict=True)]
-    )  # what a swap moves, [over and under, rows]
-    rows = rows[:, rows.any(axis=0)]  # a row on which both are alike moves nothing
+    )  # the changes of the sums by swapping each row, [numerator and denominator, rows]
+    rows = rows[:, rows.any(axis=0)]  # swapping two equal answers changes nothing
     random = np.random.default_rng(seed)
     as_large, step = 0, max(1, 4_000_000 // max(1, rows.shape[1]))
     for first in range(0, N_SHUFFLES, step):
@@ -141,7 +139,7 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
 def compare_to_guessing(
     expected: float, gold: Sequence[object], model: Sequence[object]
 ) -> BaselineComparison:
-    """Compares the model with a guess that is right with probability ``expected``: binomial
+    """Compares the model with a guess that is right with probability ``expected``, by a binomial
     test.
     """
     from scipy.stats import binomtest
@@ -154,11 +152,11 @@ def compare_to_guessing(
 
 
 def _build_comparison(difference: float, p: float, model: float) -> BaselineComparison:
-    """``difference``: by how much the baseline is ahead."""
+    """Build the comparison; ``difference`` is the baseline's metric minus the model's."""
     verdict: Literal["better", "worse"] = "better" if difference > 0 else "worse"
     return BaselineComparison(verdict if p < ALPHA else "no clear difference", p, model)
 
 
 def _compute_ratio(sums: FloatArray) -> FloatArray:
-    """[over and under, ...] -> [...]"""
+    """[numerator and denominator, ...] to [...]"""
     return np.asarray(sums[0] / np.maximum(sums[1], 1e-12))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset({"a", "an", "the"})
-MAX_WORDS = 2000  # of a text, that are compared
+MAX_WORDS = 2000  # maximum number of compared words of a text
 
 
 def compute_token_f1(gold: str, answer: str) -> float:
@@ -25,7 +25,7 @@ def compute_token_f1(gold: str, answer: str) -> float:
 
 
 def is_exact_match(gold: str, answer: str) -> bool:
-    """Whether both texts are the same words in the same order, as token F1 compares them."""
+    """Whether both texts have the same words in the same order, normalised as for token F1."""
     return _drop_articles(gold) == _drop_articles(answer)
 
 

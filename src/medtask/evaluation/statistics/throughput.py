@@ -10,7 +10,7 @@ MAX_SPANS = 40
 
 @dataclass(frozen=True, slots=True)
 class ThroughputSpan:
-    """``rows`` neighbouring rows from ``first`` (from 1), and the milliseconds that they took."""
+    """``rows`` consecutive rows starting at ``first`` (from 1), and the milliseconds they took."""
 
     first: int
     rows: int
@@ -27,13 +27,13 @@ class ThroughputSpan:
 
 @dataclass(slots=True)
 class ThroughputAccumulator:
-    """Sums the time of rows by spans that grow with the table; rows may come in any order."""
+    """Sums the time of rows by spans that grow with the table; rows may arrive in any order."""
 
     span_rows: int = 16
     _sums: dict[int, list[float]] = field(default_factory=dict)
 
     def add(self, row: int, ms: float) -> None:
-        """``row`` from 1; ``ms``: its share of the time, 0 for a repeated row."""
+        """Adds a row (from 1); ``ms`` is its share of the time, 0 for a repeated row."""
         sums = self._sums.setdefault((row - 1) // self.span_rows, [0, 0.0])
         sums[0] += 1
         sums[1] += ms

@@ -1,4 +1,4 @@
-"""The base of an encoder training: whether it is an encoder, and loading it with a new head."""
+"""The base model of an encoder training: checks it, and loads it with a new head."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HINT = (
 
 
 def check_encoder_base(recipe: Recipe) -> None:
-    """Raise UsageError for a base whose reference shows that it is not an encoder."""
+    """Raise UsageError if the reference of the base shows that it is not an encoder."""
     if len(recipe.bases) > 1:
         raise UsageError(
             f"--method encoder takes one base, and {len(recipe.bases)} are named",
@@ -51,7 +51,7 @@ def check_encoder_base(recipe: Recipe) -> None:
 
 
 def locate_encoder(reference: str) -> ModelFiles:
-    """The files of an encoder. Raises UsageError where they belong to another kind of model."""
+    """The files of an encoder. Raises UsageError if they belong to another kind of model."""
     try:
         import torch  # noqa: F401
         from transformers.models.auto import modeling_auto
@@ -111,7 +111,7 @@ def _load(files: ModelFiles, targets: LabelTargets, device: str) -> tuple[Any, A
     }
     try:
         with block_network(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # libraries warn each other
+            warnings.simplefilter("ignore", FutureWarning)  # warnings of one library about another
             if pooled := _load_pooled_classifier(files, targets, device):
                 return pooled
             tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
@@ -126,7 +126,7 @@ def _load(files: ModelFiles, targets: LabelTargets, device: str) -> tuple[Any, A
             )
     except MedtaskError:
         raise
-    except Exception as error:  # the libraries that read such files raise anything
+    except Exception as error:  # the libraries that read such files raise exceptions of any type
         reason = str(error).partition("\n")[0]
         raise EngineError(
             f"{format_name(files.reference)} could not be loaded as an encoder: "

@@ -1,4 +1,4 @@
-"""Training an encoder: all weights of a model that reads a whole text at once, and a new head."""
+"""Training of an encoder: all weights of a bidirectional model, and a new head."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BYTES_PER_TOKEN = 68
 
 @dataclass(frozen=True, slots=True)
 class _TokenizedTexts:
-    """Texts as tokens, truncated to what the model reads. ``truncated_rows`` counts longer ones."""
+    """Texts as tokens, truncated to the model's maximum; ``truncated_rows`` counts longer ones."""
 
     tokens: tuple[tuple[int, ...], ...]
     truncated_rows: int
@@ -64,7 +64,7 @@ class _EncoderWeights:
 
 @dataclass(frozen=True, slots=True)
 class _EncoderTraining:
-    """A loaded encoder, its data and settings."""
+    """A loaded encoder with its data and settings."""
 
     recipe: Recipe
     targets: LabelTargets
@@ -84,14 +84,18 @@ class _EncoderTraining:
 def fit_encoder(
     training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
 ) -> MethodResult:
-    """Train all weights of an encoder and a new head, and save the best state in the draft.
+    """Train all weights of an encoder and a new head, and save the best state in the draft folder.
 
-    A sentence encoder (``minilm``) gets the head on its pooled vector, any other base what
-    transformers' AutoModelForSequenceClassification adds. The loss is cross entropy for one label
-    per row, and the mean binary cross entropy over labels for several.
+    A sentence encoder (``minilm``) gets the head on its pooled vector, any other base the head of
+    transformers' AutoModelForSequenceClassification. The loss is cross entropy for one label per
+    row, and the mean binary cross entropy over labels for several.
 
-    Raises UsageError for a base that is not an encoder or data that `build_label_targets` refuses,
-    InputError, ModelTooLarge, MissingExtra, ModelNotFound, EngineError and StorageError.
+    Raises:
+        UsageError: The base is not an encoder, or `build_label_targets` rejects the data.
+        InputError: The data cannot be used.
+        ModelTooLarge: The model does not fit into memory.
+        MissingExtra, ModelNotFound, EngineError: The base cannot be loaded.
+        StorageError: A file cannot be written.
     """
     targets = build_label_targets(training_data, "encoder")
     if not targets.validation.texts:
@@ -140,7 +144,7 @@ def _load_training(
 
 
 def _train(trainer: MedtaskTrainer, training: _EncoderTraining, draft_folder: Path) -> int:
-    """Train and save the best state; the number of steps."""
+    """Train, and save the best state; returns the number of steps."""
     from medtask.training.checkpoints import convert_storage_errors, require_best_folder
     from medtask.training.trainer import run_trainer
 
@@ -172,7 +176,7 @@ def _collect_facts(training: _EncoderTraining, steps: int, use_bfloat16: bool) -
 def _enable_checkpointing(body: Any) -> None:
     """Recompute activations in the backward pass."""
     with warnings.catch_warnings():
-        # Later versions of transformers give it another name, which earlier ones lack.
+        # Later versions of transformers use another name, which earlier versions lack.
         warnings.simplefilter("ignore", FutureWarning)
         body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
@@ -204,7 +208,7 @@ def _describe_truncation(training: _EncoderTraining) -> tuple[str, ...]:
 
 
 def _check_memory(training: _EncoderTraining) -> None:
-    """Raise ModelTooLarge where the weights and a batch of the longest rows do not fit."""
+    """Raise ModelTooLarge if the weights and a batch of the longest rows do not fit into memory."""
     recipe, config, machine = training.recipe, training.model.config, inspect_machine()
     on_cpu = training.device == "cpu"
     free = machine.available_bytes if on_cpu else machine.accelerator_bytes
@@ -261,7 +265,7 @@ def _build_trainer(
     gold = targets.train.gold.astype(np.float32) if targets.several else targets.train.gold
 
     def collate_batch(items: Sequence[Sequence[int]]) -> dict[str, Any]:
-        rows = list(items[0])  # an item is a batch
+        rows = list(items[0])  # an item is a whole batch
         padded = training.tokenizer.pad(
             {"input_ids": [list(tokens[row]) for row in rows]}, return_tensors="pt"
         )

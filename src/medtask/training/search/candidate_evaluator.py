@@ -23,14 +23,17 @@ from medtask.training.search.search_budget import SearchBudget
 from medtask.training.search.search_data import SearchData
 from medtask.training.training_data import TrainingExample
 
-MIN_EVALUATION_ROWS = 24  # of validation or test; with fewer rows a search finds only noise
+# minimum number of validation and of test rows; with fewer, a search finds only noise
+MIN_EVALUATION_ROWS = 24
 _WARMUP_ROWS, _TIMED = (
     8,
     16,
-)  # rows that are asked before anything is timed, and rows that are timed
-_MIN_CANDIDATES = 12  # that fit into a budget before validation uses more rows
-_MAX_TEST_SHARE = 0.4  # of the budget, for the test at the end
-# How much longer a row may take with the result than with the original task: prompts have examples.
+)  # rows that are answered before timing starts, and rows that are timed
+# minimum number of candidates in the budget, before more validation rows are used
+_MIN_CANDIDATES = 12
+_MAX_TEST_SHARE = 0.4  # share of the budget for the final test
+# How much slower a row may be with the result than with the original task, as prompts have
+# examples.
 _MAX_SLOWDOWN = 1.5
 _MAX_VALIDATION_ROWS = 400
 
@@ -40,7 +43,7 @@ class SearchTrial:
     """A candidate that was evaluated on all validation rows.
 
     Attributes:
-        number: From 0, which is the original task.
+        number: Number of the trial; 0 is the original task.
         description: How the candidate was made.
         value: The headline metric of the kind.
         best: The highest value so far.
@@ -123,9 +126,11 @@ class CandidateEvaluator:
         self._evaluated: set[str] = set()
 
     def evaluate_baseline(self) -> None:
-        """Evaluate the original task; its duration decides how many rows fit into the budget.
+        """Evaluate the original task; its duration determines how many rows fit into the budget.
 
-        Raises UsageError where none do, and SearchStopped as `evaluate` does.
+        Raises:
+            UsageError: No rows fit into the budget.
+            SearchStopped: See `evaluate`.
         """
         first = self.validation[: _WARMUP_ROWS + _TIMED]
         self._answer_rows(self.task, first[:_WARMUP_ROWS])
@@ -156,7 +161,7 @@ class CandidateEvaluator:
 
     @property
     def evaluated_count(self) -> int:
-        """How many different candidates were evaluated, including the original task."""
+        """The number of distinct candidates that were evaluated, including the original task."""
         return len(self._evaluated)
 
     def validate(self, candidate: PromptCandidate, description: str) -> float:
@@ -166,9 +171,11 @@ class CandidateEvaluator:
     def evaluate(
         self, candidate: PromptCandidate, rows: Sequence[TrainingExample], description: str = ""
     ) -> CandidateEvaluation:
-        """Evaluate a candidate on some rows. On all validation rows it may become the best.
+        """Evaluate a candidate on some rows; on all validation rows it may become the best.
 
-        Raises SearchStopped where the budget is too small, and Interrupted after a signal.
+        Raises:
+            SearchStopped: The remaining budget is too small.
+            Interrupted: A signal was received.
         """
         task = apply_candidate(self.task, candidate)
         whole = len(rows) == len(self.validation) and all(map(_is_same, rows, self.validation))

@@ -25,8 +25,8 @@ from medtask.training.training_data import TrainingExample
 PATIENCE = 6  # rounds without a gain that end the search
 SETS_PER_ROUND = 8
 INITIAL_ROWS = 24  # validation rows that a set is first evaluated on
-_MAX_EXAMPLES = 12  # every row's prompt repeats them all
-_LENGTH_QUANTILE = 0.75  # of texts' lengths: longer texts are too expensive as examples
+_MAX_EXAMPLES = 12  # maximum number of examples, because every prompt repeats all of them
+_LENGTH_QUANTILE = 0.75  # quantile of text lengths; longer texts are too expensive as examples
 _MAX_POOL_ROWS = 400
 
 ExampleIndices = tuple[int, ...]  # indices into the pool
@@ -35,8 +35,10 @@ ExampleIndices = tuple[int, ...]  # indices into the pool
 def search_examples(evaluator: CandidateEvaluator, *, seed: int = 0) -> None:
     """Search for better worked examples; the evaluator keeps the best.
 
-    Raises UsageError where the task cannot show rows as examples, InputError where no training row
-    can be one, and SearchStopped where time is up.
+    Raises:
+        UsageError: The task cannot show rows as examples.
+        InputError: No training row can be an example.
+        SearchStopped: The time is used up.
     """
     if not supports_examples(evaluator.task):
         fix = (
@@ -87,7 +89,7 @@ class _DemonstrationPool:
         }
 
     def sample_indices(self, count: int, rng: random.Random) -> ExampleIndices:
-        """Random different examples with as many different answers as possible."""
+        """Random distinct examples with as many different answers as possible."""
         groups = [rng.sample(list(group), len(group)) for group in self.kinds.values()]
         rng.shuffle(groups)
         drawn: list[int] = []
@@ -102,7 +104,7 @@ class _DemonstrationPool:
 def _propose_sets(
     pool: _DemonstrationPool, best: ExampleIndices | None, rng: random.Random
 ) -> list[ExampleIndices]:
-    """The sets of a round: half are random, half vary the best set; at first all are random."""
+    """The sets of a round: at first all random; later half random, half variations of the best."""
     sizes = sorted({2, 4, 8, min(_MAX_EXAMPLES, max(2, len(pool.kinds)))})
     fresh = SETS_PER_ROUND if best is None else SETS_PER_ROUND // 2
     drawn = [pool.sample_indices(sizes[turn % len(sizes)], rng) for turn in range(fresh)]

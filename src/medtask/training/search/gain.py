@@ -1,4 +1,4 @@
-"""The gain of a search: the original task and the result, compared on the same test rows."""
+"""The gain of a search: the original task and the result compared on the same test rows."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ class Gain:
         )
 
     def explain_missing_gain(self) -> str:
-        """Why there is no significant gain, or how many rows would show one; "" for a gain."""
+        """Why there is no significant gain, and how many rows would show one; "" if there is a
+        gain.
+        """
         if self.is_significant:
             return ""
         if self.pair.verdict == "worse":
@@ -107,7 +109,7 @@ def measure_gain(
     *,
     seed: int = 0,
 ) -> Gain:
-    """The gain of the second answers over the first, both in the rows' order."""
+    """The gain of the answers ``after`` over ``before``, both in the rows' order."""
     rows = join_answers(task, examples, {BEFORE: before, AFTER: after})
     one, other = (compute_system_metrics(rows, system) for system in rows.systems)
     (pair,) = compare_pairs([(other, one)], rows.groups, seed=seed)
@@ -128,7 +130,7 @@ def score_answers(
     rows = join_answers(task, examples, {AFTER: answers})
     sums = next(iter(compute_system_metrics(rows, rows.systems[0]).metric_sums.values()))
     numerators, denominators = np.asarray(sums.row_sums.toarray(), dtype=np.float64).T
-    # A row with nothing to find and nothing found is right.
+    # A row without gold values and without an answer is right.
     scores = np.divide(
         numerators, denominators, out=np.ones_like(numerators), where=denominators > 0
     )
@@ -139,7 +141,7 @@ def score_answers(
 def join_answers(
     task: Task, examples: Sequence[TrainingExample], systems: Mapping[str, Sequence[Answer]]
 ) -> ComparisonRows:
-    """Align the answers of systems, each in the rows' order."""
+    """Align the answers of the systems, each in the rows' order."""
     sources = [
         SystemSource(name, partial(_build_answered_examples, examples, answers))
         for name, answers in systems.items()

@@ -1,7 +1,8 @@
-"""A search for instructions and definitions by GEPA: a model reflects on answers and rewrites them.
+"""Search for instructions and definitions by GEPA, where a model reflects on answers.
 
 Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning"
-(arXiv 2507.19457), by its authors' library. It has no run folder, which would hold rows.
+(arXiv 2507.19457), by its authors' library. Its run folder is not used, because it would contain
+rows.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from gepa.core.adapter import EvaluationBatch
 
 PATIENCE = 40  # proposals without a gain that end the search
-_REFLECTION_ROWS = 8  # enough mistakes to learn from, and short enough for a small context
-_CHARACTERS = 600  # of a row's text in a reflection
+_REFLECTION_ROWS = 8  # enough mistakes to learn from, and few enough for a small context
+_CHARACTERS = 600  # maximum characters of a row's text in a reflection
 
 _INSTRUCTION = """\
 A model is given this instruction, and then a text, which it has to answer as the instruction says:
@@ -64,10 +65,13 @@ Write all lines between ``` and ```, as `name: definition`, and nothing else."""
 
 
 def search_with_gepa(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int = 0) -> None:
-    """Search for a better instruction and, where the task has labels, better definitions.
+    """Search for a better instruction and, if the task has labels, better definitions.
 
-    The evaluator keeps the best. Raises MissingExtra where gepa is not installed, and SearchStopped
-    where the proposer fails or time is up.
+    The evaluator keeps the best.
+
+    Raises:
+        MissingExtra: gepa is not installed.
+        SearchStopped: The proposer fails, or the time is used up.
     """
     try:
         from gepa.api import optimize
@@ -81,7 +85,7 @@ def search_with_gepa(evaluator: CandidateEvaluator, proposer: Proposer, *, seed:
     seed_texts = {"instruction": start.instruction}
     if start.definitions is not None:
         seed_texts["definitions"] = write_definitions(start.definitions)
-    run: Any = optimize  # its annotations require classes where it accepts functions
+    run: Any = optimize  # its annotations require classes, but it accepts functions
     run(
         seed_candidate=seed_texts,
         trainset=list(evaluator.train),
@@ -98,14 +102,14 @@ def search_with_gepa(evaluator: CandidateEvaluator, proposer: Proposer, *, seed:
 
 
 class _NullLogger:
-    """Discards GEPA's messages: proposals may repeat texts of rows."""
+    """Discards GEPA's messages, because proposals may repeat texts of rows."""
 
     def log(self, message: str) -> None: ...
 
 
 @dataclass
 class _GepaAdapter:
-    """GEPA's interface to a system: evaluates candidates and shows what to learn from."""
+    """GEPA's interface to a system: evaluates candidates, and selects rows for reflection."""
 
     evaluator: CandidateEvaluator
     base_candidate: PromptCandidate
@@ -152,7 +156,7 @@ class _GepaAdapter:
         return dict.fromkeys(components_to_update, rows)
 
     def to_candidate(self, texts: Mapping[str, str]) -> PromptCandidate:
-        """The candidate of GEPA's texts. Texts that are not valid in a task file are ignored."""
+        """The candidate of GEPA's texts; texts that are not valid in a task file are ignored."""
         found = replace(
             self.base_candidate,
             instruction=clean_instruction(texts["instruction"]) or self.base_candidate.instruction,

@@ -1,7 +1,8 @@
-"""Search for the settings of a training by Optuna: the lowest validation loss wins.
+"""Search for training settings by Optuna, minimising the validation loss.
 
 Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework". Trials are
-stored in a SQLite file in the search's folder, so that a killed search resumes; it holds no rows.
+stored in a SQLite file in the folder of the search, so that a killed search can be resumed; it
+contains no rows.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ class HyperparameterSearchResult:
         recipe: The best recipe.
         changed: Its settings that differ from the default recipe.
         path: The folder of the best trial's model.
-        best_loss: Its validation loss, by which it was chosen.
+        best_loss: The validation loss of the best trial.
         default_loss: The validation loss of the default recipe.
-        trials: How many recipes were tried.
+        trials: Number of recipes that were tried.
         stop_reason: Why the search ended.
-        gain: The gain on the test rows; None where the default recipe was the best.
+        gain: The gain on the test rows; None if the default recipe was the best.
         rows: The numbers of training, validation and test rows.
         interrupted: Whether a signal ended the search.
     """

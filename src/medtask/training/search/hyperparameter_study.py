@@ -1,4 +1,4 @@
-"""Optuna's study of a hyperparameter search: what is tried next, and what was tried."""
+"""The Optuna study of a hyperparameter search: its search space, and its trials."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 
 DATABASE = "trials.db"
 MAX_TRIALS = 200
-_STARTUP_TRIALS = 3  # before trials are pruned by the median
-# Increased with every change of the search space: studies of another space are not resumed.
+_STARTUP_TRIALS = 3  # trials before pruning by the median starts
+# Increased with every change of the search space, so that studies of another space are not resumed.
 _SPACE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class StudySettings:
-    """What is searched and where. ``share`` of the table's rows are for validation."""
+    """What is searched, and in which folder.
+
+    ``share`` is the share of the table's rows for validation.
+    """
 
     task: Task
     table: Table
@@ -47,7 +50,7 @@ class StudySettings:
 
 @dataclass(frozen=True, slots=True)
 class CompletedTrial:
-    """A trial that was trained to its end."""
+    """A trial that was trained to the end."""
 
     number: int
     values: Mapping[str, Any]
@@ -58,7 +61,7 @@ class CompletedTrial:
 def build_search_space(
     recipe: Recipe, rows: int
 ) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The distributions of the settings that are searched; they include the recipe's own values."""
+    """The distributions of the searched settings; they include the recipe's values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     rate = recipe.learning_rate
@@ -78,7 +81,7 @@ def build_search_space(
 
 
 class HyperparameterStudy:
-    """A study whose trials are trainings. Trial 0 is the default recipe."""
+    """A study in which each trial is a training; trial 0 is the default recipe."""
 
     def __init__(self, settings: StudySettings) -> None:
         self.settings = settings
@@ -93,12 +96,12 @@ class HyperparameterStudy:
 
     @property
     def finished_count(self) -> int:
-        """How many trials have ended, in whatever way."""
+        """The number of trials that have ended, in any state."""
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
     @property
     def best(self) -> CompletedTrial | None:
-        """The trial with the lowest loss, the first of several."""
+        """The trial with the lowest loss; the first one of ties."""
         trials = self._list_completed_trials()
         return min(trials, key=lambda trial: (trial.loss, trial.number), default=None)
 
@@ -108,11 +111,13 @@ class HyperparameterStudy:
         return next(iter(self._list_completed_trials()), None)
 
     def has_time(self) -> bool:
-        """Whether another trial may start: the default recipe always, others if the median fits."""
+        """Whether another trial may start: always for the default recipe, else if the median
+        duration fits.
+        """
         if self.default is None:
             return True
         needed = statistics.median(self.trial_seconds)
-        # Answering the test rows at the end takes less time than a training.
+        # Answering the test rows at the end takes less time than one training.
         return self.finished_count < MAX_TRIALS and self.settings.budget.remaining_s() >= needed
 
     def run_next(self) -> int:
@@ -140,12 +145,13 @@ class HyperparameterStudy:
             self._discard_trial(trial, folder, optuna.trial.TrialState.FAIL)
         else:
             if result.exit_code:
-                return result.exit_code  # the same command resumes the trial, which stays open
+                # running the command again resumes the trial, which stays open
+                return result.exit_code
             self._record_trial(trial, result, settings.budget.now() - began)
         return 0
 
     def copy_best_model(self, best: CompletedTrial) -> Path:
-        """Copy the best model to the folder "best"; a longer search needs the trials' folders."""
+        """Copy the best model to "best"; a resumed search needs the trials' folders."""
         folder = self.settings.folder / "best"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(
@@ -154,7 +160,9 @@ class HyperparameterStudy:
         return folder
 
     def _find_folder(self, values: Mapping[str, Any]) -> Path:
-        """The folder of a recipe, whatever its trial's number: a killed training resumes there."""
+        """The folder of a recipe, independent of its trial number, so that a killed training is
+        resumed.
+        """
         return self.settings.folder / f"trial-{_hash(repr(sorted(values.items())))[:12]}"
 
     def _discard_trial(
@@ -260,7 +268,7 @@ def _count_trials(storage: optuna.storages.BaseStorage, name: str) -> int:
 
 
 def _link(source: str, target: str) -> object:
-    """Hard-link a file, or copy it where the file system has no links."""
+    """Hard-link a file, or copy it if the file system has no links."""
     try:
         os.link(source, target)
         return target

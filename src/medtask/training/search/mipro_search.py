@@ -1,9 +1,9 @@
-"""A search for instructions and examples together, by DSPy's MIPROv2.
+"""Search for instructions and examples together by DSPy's MIPROv2.
 
 Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for Multi-Stage Language Model
 Programs" (arXiv 2406.11695). DSPy calls no model itself: candidates are answered by the evaluator
 with the prompts of a run, and its language model is a medtask engine. Its caches, which store
-prompts as pickles, are disabled, and litellm is never imported.
+prompts as pickles, are disabled, and litellm is not imported.
 """
 
 from __future__ import annotations
@@ -31,14 +31,12 @@ from medtask.training.search.search_budget import SearchStopped
 from medtask.training.training_data import TrainingExample
 
 _EXAMPLES_PER_SET = 4
-_TRIAL_RANGE = (6, 40)  # minimum and maximum
-_MAX_TRAINING_ROWS = (
-    60  # training rows that it looks at, to summarise them and to find examples among them
-)
+_TRIAL_RANGE = (6, 40)  # minimum and maximum number of trials
+_MAX_TRAINING_ROWS = 60  # training rows that are used for summaries and as possible examples
 
 
 def check_dspy() -> None:
-    """Raise MissingExtra where dspy or optuna, which it uses, is not installed."""
+    """Raise MissingExtra if dspy, or optuna, which it uses, is not installed."""
     if not (find_spec("dspy") and find_spec("optuna")):
         raise MissingExtra(
             "DSPy, which MIPROv2 is part of, is not installed", fix="pip install 'medtask[dspy]'"
@@ -48,8 +46,11 @@ def check_dspy() -> None:
 def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int = 0) -> None:
     """Search for a better instruction and examples; the evaluator keeps the best.
 
-    The number of trials depends on the remaining time. Raises MissingExtra where dspy is not
-    installed, and SearchStopped where time is up or the proposer's output is not valid.
+    The number of trials depends on the remaining time.
+
+    Raises:
+        MissingExtra: dspy is not installed.
+        SearchStopped: The time is used up, or the proposer's output is not valid.
     """
     check_dspy()
     if not supports_examples(evaluator.task):
@@ -88,14 +89,14 @@ def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int
             max_bootstrapped_demos=min(_EXAMPLES_PER_SET, len(train)),
             max_labeled_demos=min(_EXAMPLES_PER_SET, len(train)),
             max_errors=1,
-            # a training row becomes an example where it is answered correctly
+            # a training row becomes an example if it is answered correctly
             metric_threshold=0.999,
             seed=seed,
         )
         program = _make_program(dspy, evaluator, shown, train)
         split = {"trainset": rows[: len(train)], "valset": rows[len(train) :]}
         try:
-            # The program's source would describe our classes and not the task.
+            # The program's source would describe these classes instead of the task.
             optimizer.compile(
                 program, **split, num_trials=trials, minibatch=False, program_aware_proposer=False
             )
@@ -107,7 +108,7 @@ def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int
 
 
 def _choose_examples(evaluator: CandidateEvaluator) -> tuple[list[Example], list[TrainingExample]]:
-    """Training rows that can be examples, and these examples."""
+    """Training rows that can be examples, and their examples."""
     found = [
         (example, row)
         for row in evaluator.train
@@ -119,7 +120,7 @@ def _choose_examples(evaluator: CandidateEvaluator) -> tuple[list[Example], list
 
 
 def _build_dspy_example(dspy: Any, row: TrainingExample, index: int) -> Any:
-    """A row as a DSPy example; ``row`` is its index."""
+    """A row as a DSPy example; ``index`` identifies it."""
     gold = row.record.gold
     answer = "; ".join(gold) if isinstance(gold, tuple) else str(gold)
     return dspy.Example(text=row.prompt.text, row=str(index), answer=answer).with_inputs(
@@ -133,9 +134,9 @@ def _make_program(
     examples_pool: Sequence[Example],
     train: Sequence[TrainingExample],
 ) -> Any:
-    """A program of one step, which the evaluator answers.
+    """A program of one step that is answered by the evaluator.
 
-    Its classes use closures: DSPy deep-copies programs, and would copy the engine with them.
+    Its classes use closures, because DSPy deep-copies programs and would also copy the engine.
     """
     indices = {str(len(train) + index): index for index in range(len(evaluator.validation))}
     start = evaluator.best
@@ -183,7 +184,7 @@ def _make_program(
 
 
 def _make_engine(dspy: Any, proposer: Proposer) -> Any:
-    """The proposer as DSPy's engine."""
+    """The proposer as DSPy's language model."""
     from dspy.lm15 import Message, Response, TextPart, Usage, response_to_events
 
     class _ProposerEngine:
@@ -221,7 +222,7 @@ def _silence_dspy(dspy: Any) -> Iterator[None]:
     logger.setLevel(logging.CRITICAL + 1)
     bootstrap.tqdm = SimpleNamespace(
         tqdm=lambda rows: rows
-    )  # it has no setting to hide its progress bars
+    )  # there is no setting to hide its progress bars
     try:
         with redirect_stdout(io.StringIO()):
             yield

@@ -1,4 +1,4 @@
-"""What a search for words may change in a task, and the changed task."""
+"""The parts of a task that a search for words may change, and the changed task."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def extract_candidate(task: Task) -> PromptCandidate:
 
 
 def apply_candidate(task: Task, candidate: PromptCandidate) -> Task:
-    """The task with a candidate's words. Further passes are derived again when a file is loaded."""
+    """The task with a candidate's words. Further passes are rebuilt when the file is loaded."""
     labels: tuple[Label, ...] = task.labels
     if candidate.definitions is not None:
         labels = tuple(
@@ -53,18 +53,18 @@ def apply_candidate(task: Task, candidate: PromptCandidate) -> Task:
 
 
 def narrow_task(task: Task) -> Task:
-    """The task in a search: only its first pass, and thresholds that were not fitted on gold."""
+    """The task used in a search: only its first pass, and thresholds not fitted on gold."""
     narrowed = replace(get_task_kind(task).without_threshold_fit(), passes=())
     return replace(narrowed, fingerprint=fingerprint_task(narrowed))
 
 
 def supports_examples(task: Task) -> bool:
-    """Whether rows can be worked examples, in which the column ``answer`` holds gold."""
+    """Whether rows can be worked examples, with gold in the column ``answer``."""
     return "answer" not in find_prompt_columns(task)
 
 
 def make_example(task: Task, record: Record) -> Example | None:
-    """A row as a worked example, as a task file would define it; None where it is not valid."""
+    """A row as a worked example, as in a task file; None if it is not valid."""
     assert task.gold_column is not None
     row = {**record.fields, "answer": record.fields.get(task.gold_column)}
     example, faults = read_example(row, replace(task, examples=(), pool=None))
@@ -72,22 +72,22 @@ def make_example(task: Task, record: Record) -> Example | None:
 
 
 def clean_instruction(text: str) -> str | None:
-    """A generated instruction, cleaned for a task file; None where it is empty or too long."""
+    """A generated instruction, cleaned for a task file; None if it is empty or too long."""
     cleaned = clean_text(text).strip().strip('"').strip()
     return cleaned if 0 < len(cleaned) <= INSTRUCTION_CHARACTERS else None
 
 
 def write_definitions(definitions: Mapping[str, str]) -> str:
-    """One line per label, as proposers read and write them."""
+    """Definitions as lines, one per label, in the format that proposers read and write."""
     return "\n".join(f"{name}: {definition}" for name, definition in definitions.items())
 
 
 def read_definitions(text: str, previous: Mapping[str, str]) -> dict[str, str]:
-    """Definitions from a proposer's lines. Labels that it does not name correctly keep theirs."""
+    """Parse definitions from a proposer's lines; labels without a valid line keep theirs."""
     found: dict[str, str] = {}
     for line in clean_text(text).splitlines():
         bare = re.sub(r"^\s*(?:[-*•]|\d+[.)])?\s*", "", line).replace("**", "")
-        # The longest name first: names may be prefixes of others.
+        # The longest names first, because names may be prefixes of others.
         name = next(
             (
                 name

@@ -1,4 +1,4 @@
-"""A search for better words of a task: candidates, the comparison on test rows, the task file."""
+"""Search for better words of a task, its test, and the resulting task file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from medtask.training.search.search_data import SearchData
 from medtask.training.search.task_rewriting import rewrite_task
 
 SearchTarget = Literal["prompt", "examples", "mipro"]
-_EXAMPLE_SEARCH_SHARE = 0.5  # of the time, where instructions are searched for afterwards
+_EXAMPLE_SEARCH_SHARE = 0.5  # share of the time, if instructions are searched for afterwards
 _NO_GAIN_TEXT = (
     "Nothing was better than the original task on the {rows} validation rows; the test "
     "rows were not used."
@@ -48,14 +48,14 @@ class PromptTuningResult:
     Attributes:
         best: The best candidate.
         changed: The keys of the task file that it changes.
-        gain: The gain on the test rows; None where nothing was better on validation.
-        task_text: The new task file; None where it is not to be written.
+        gain: The gain on the test rows; None if nothing was better on validation.
+        task_text: The new task file; None if it must not be written.
         before: The headline metric of the original task on validation; None if not measured.
-        after: The same of the best candidate, which is too good because it was chosen by it.
-        trials: How many candidates were tried.
+        after: The same of the best candidate; biased upwards, because it was used for selection.
+        trials: Number of candidates that were tried.
         ended: Why the search ended.
         rows: The numbers of training, validation and test rows.
-        path: The new task file, where it was written.
+        path: The path of the new task file, if it was written.
     """
 
     best: PromptCandidate
@@ -108,7 +108,7 @@ class PromptTuningOptions:
 
     Attributes:
         seed: The seed of all random choices.
-        keep_anyway: Whether a result without a shown gain is written, too.
+        keep_anyway: Whether a result without a significant gain is written, too.
         allow_phi: Whether a task with ``phi: true`` may get texts of rows into its file.
         proposer: The engine that writes instructions; None for the engine that answers.
     """
@@ -132,11 +132,12 @@ def tune_prompt(
 ) -> PromptTuningResult:
     """Search for better words of a task with one engine, and measure the gain on test rows.
 
-    A Ctrl-C ends the search, and the best candidate so far is measured; a second one ends the
+    Ctrl-C ends the search, and the best candidate so far is measured; a second Ctrl-C ends the
     process.
 
-    Raises UsageError for a task with ``phi: true`` without ``allow_phi``, and UsageError or
-    EngineError where an engine lacks a capability.
+    Raises:
+        UsageError: The task has ``phi: true`` without ``allow_phi``, or an engine is unsuitable.
+        EngineError: An engine lacks a capability.
     """
     task, proposer = search_data.task, options.proposer or engine
     _check_phi(task, options.allow_phi)
@@ -154,7 +155,7 @@ def tune_prompt(
             f"Answering {evaluator.test_rows:,} test rows twice, with the original task and with "
             "the best candidate"
         )
-        # Further passes may name models that still have to be downloaded.
+        # Further passes may use models that are not downloaded yet.
         with nullcontext() if any(one.model for one in task.passes) else guard():
             gain, text = _evaluate_on_test(search_data, engine, evaluator, options.seed)
     measured = evaluator.evaluated_count > 0
@@ -178,14 +179,14 @@ def tune_prompt(
 
 
 def write_tuned_task(path: Path, result: PromptTuningResult) -> None:
-    """Write the new task file atomically, readable for its owner only."""
+    """Write the new task file atomically, readable by its owner only."""
     assert result.task_text is not None
     replace_text(path, result.task_text)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchStage:
-    """One search, and its share of the time that is left when it begins."""
+    """One search, and its share of the time that remains when it starts."""
 
     title: str
     share: float
@@ -257,7 +258,7 @@ def _run_stages(evaluator: CandidateEvaluator, stages: Sequence[SearchStage]) ->
 def _evaluate_on_test(
     search_data: SearchData, engine: Engine, evaluator: CandidateEvaluator, seed: int
 ) -> tuple[Gain, str]:
-    """Compare the result, as its file will be read, with the original task on the test rows."""
+    """Compare the result, read back from its file, with the original task on the test rows."""
     task, examples = search_data.task, search_data.test[: evaluator.test_rows]
     plain = rewrite_task(task, evaluator.best, ())
     after = _reload_task(task, plain)
@@ -276,9 +277,9 @@ def _evaluate_on_test(
 
 
 def _reload_task(task: Task, text: str) -> Task:
-    """Load the new file from beside the old one: paths in it are relative to that folder."""
+    """Load the new file from the folder of the old one, because paths in it are relative."""
     assert task.source is not None
-    # Readable for its owner only: it may hold texts of rows.
+    # Readable by its owner only, because it may contain texts of rows.
     with NamedTemporaryFile(
         "w", encoding="utf-8", prefix=".tuned-", suffix=".yaml", dir=task.source.parent
     ) as draft:

@@ -8,12 +8,13 @@ from medtask.records import Fault, Limits, Message, Prompt
 from medtask.tasks.task import Task
 from medtask.training.search.search_budget import SearchBudget, SearchStopped
 
-_MAX_NEW_TOKENS = 700  # for an instruction of four paragraphs, or the definitions of twenty labels
-_TEMPERATURE = 0.9  # the same prompt is sent many times and needs different answers
+# enough for an instruction of four paragraphs, or the definitions of twenty labels
+_MAX_NEW_TOKENS = 700
+_TEMPERATURE = 0.9  # not 0, because the same prompt is sent many times and needs different answers
 
 
 class Proposer:
-    """Generates text reproducibly: every call has its own seed, counted by ``call_count``."""
+    """Generates text reproducibly; every call has a separate seed, counted by ``call_count``."""
 
     def __init__(self, engine: Engine, budget: SearchBudget, *, seed: int = 0) -> None:
         self.engine, self.budget, self.seed = engine, budget, seed
@@ -22,8 +23,9 @@ class Proposer:
     def generate_text(self, prompt_text: str) -> str:
         """The model's answer to a user turn.
 
-        Raises SearchStopped where no time is left or the model fails: libraries would count an
-        error as a bad proposal and continue.
+        Raises:
+            SearchStopped: No time is left, or the model fails. Libraries would count an ordinary
+                exception as a bad proposal and continue.
         """
         self.budget.check_time_left()
         self.call_count += 1
@@ -45,8 +47,10 @@ class Proposer:
 
 
 def check_proposer(task: Task, engine: Engine) -> None:
-    """Raise EngineError for an engine that cannot generate, UsageError for one that may not read
-    rows: proposers are shown some of them.
+    """Raise EngineError if the engine cannot generate text, and UsageError if it may not receive
+    rows.
+
+    Proposers receive some rows of the table.
     """
     if task.phi and engine.info.remote:
         fix = (

@@ -1,4 +1,4 @@
-"""The time that a search has, and the exception that ends it."""
+"""The time budget of a search, and the exception that ends it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class SearchStopped(BaseException):
-    """Ends a search; the best candidate so far is its result.
+    """Ends a search; its result is the best candidate so far.
 
-    A BaseException, because libraries catch every Exception of a candidate and continue.
+    A BaseException, because libraries catch every Exception raised by a candidate and continue.
     """
 
     def __init__(self, reason: str) -> None:
@@ -26,9 +26,9 @@ class SearchStopped(BaseException):
 
 @dataclass(slots=True)
 class SearchBudget:
-    """A time budget in seconds that starts when the object is created.
+    """A time budget in seconds, which starts when the object is created.
 
-    ``reserved_s`` seconds of it are for what comes after the search.
+    ``reserved_s`` seconds are reserved for the steps after the search.
     """
 
     budget_s: float
@@ -44,12 +44,12 @@ class SearchBudget:
         return self.now() - self.started
 
     def remaining_s(self) -> float:
-        """The seconds that are left for the search; negative once they are used up."""
+        """The seconds left for the search; negative if they are used up."""
         return self.budget_s - self.reserved_s - self.elapsed_s()
 
     @contextmanager
     def limit_to_share(self, part: float) -> Iterator[None]:
-        """Within the block, only this share of the remaining time may be used."""
+        """Within the block, limit the search to this share of the remaining time."""
         kept = max(0.0, self.remaining_s()) * (1 - part)
         self.reserved_s += kept
         try:
@@ -58,13 +58,13 @@ class SearchBudget:
             self.reserved_s -= kept
 
     def check_time_left(self, seconds: float = 0.0) -> None:
-        """Raise SearchStopped where less time is left."""
+        """Raise SearchStopped if less time is left."""
         if self.remaining_s() < seconds or self.remaining_s() <= 0:
             raise SearchStopped("the budget is used up")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in "90s", "20m", "1.5h", "2h30m" or "1d". Raises UsageError for anything else."""
+    """Parse seconds from "90s", "20m", "1.5h", "2h30m" or "1d". Raises UsageError otherwise."""
     compact = text.replace(" ", "").lower()
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:

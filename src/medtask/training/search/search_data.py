@@ -1,4 +1,4 @@
-"""The training, validation and test rows of a search, which share no text and no group."""
+"""Training, validation and test rows of a search, which share no text and no group."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class SearchData:
 
     Attributes:
         task: The task; it names the gold column.
-        train: The source of worked examples and of reflections.
-        validation: Candidates are chosen by these rows.
-        test: No search sees these rows. The original task and the result answer them once each.
+        train: Rows for worked examples and for reflections.
+        validation: Rows by which candidates are chosen.
+        test: Rows not used by the search; the original task and the result answer them once.
         notes: What was left out, and why.
     """
 
@@ -54,8 +54,8 @@ def build_search_data(
 ) -> SearchData:
     """Split a table's rows with gold into three parts.
 
-    ``validation_share`` is of the rows that are not test rows. Raises InputError where a part has
-    too few rows.
+    ``validation_share`` is the share of the rows that are not test rows. Raises InputError if a
+    part has too few rows.
     """
     for name, share in (("test", test_share), ("validation", validation_share)):
         if not 0 < share < 1:
@@ -92,7 +92,7 @@ def build_search_data(
 def _shuffle_examples(
     examples: Sequence[TrainingExample], seed: int, max_examples: int | None = None
 ) -> tuple[TrainingExample, ...]:
-    """Shuffle, so that any first rows are a sample: tables are often sorted by gold."""
+    """Shuffle examples, so that the first rows are a sample: tables are often sorted by gold."""
     rng = random.Random(seed)  # noqa: S311 - not for security
     return tuple(
         rng.sample(

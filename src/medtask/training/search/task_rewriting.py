@@ -1,4 +1,4 @@
-"""Writes a task file with other words; comments and order are kept where possible."""
+"""Writes a task file with other words, keeping comments and order where possible."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ KeyChange = tuple[KeyPath, object]
 
 
 def rewrite_task(task: Task, candidate: PromptCandidate, comments: Sequence[str]) -> str:
-    """The task's file as YAML with a candidate's words and comment lines at its start.
+    """The task's file as YAML with a candidate's words, and comment lines at its start.
 
-    Raises InputError where the task was not read from a file.
+    Raises:
+        InputError: The task was not read from a file.
     """
     if task.source is None:
         raise InputError("the task was not read from a file", fix="write it into a file first")
@@ -34,12 +35,12 @@ def rewrite_task(task: Task, candidate: PromptCandidate, comments: Sequence[str]
         text = head + _replace_spans(task.source.read_text(encoding="utf-8-sig"), document, changes)
         if _parses_as(text, expected, task.source):
             return text
-    # JSON, or YAML in a style that spans cannot replace: comments are lost, content is not.
+    # JSON, or YAML in a style that spans cannot replace. Comments are lost, but no content.
     return head + yaml.safe_dump(expected, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
 def write_example(example: Example) -> dict[str, object]:
-    """An example as a task file lists it."""
+    """An example in the form of a task file."""
     return {
         **{column: _plain(value) for column, value in example.fields.items()},
         "answer": _plain_answer(example.answer),
@@ -64,7 +65,7 @@ def _list_changes(task: Task, candidate: PromptCandidate, document: Document) ->
 
 
 def _apply(data: Mapping[str, object], changes: Sequence[KeyChange]) -> dict[str, object]:
-    """The content with all changes."""
+    """The content after all changes."""
     changed: dict[str, Any] = _copy(data)
     for path, value in changes:
         inner = changed
@@ -79,7 +80,7 @@ def _replace_spans(text: str, document: Document, changes: Sequence[KeyChange]) 
     if lines and lines[-1].strip() == "...":
         lines.pop()
     spans = [(_find_span(document, path, lines), path, value) for path, value in changes]
-    # From the end, so that earlier lines keep their numbers.
+    # From the end, so that the line numbers of earlier changes stay valid.
     for span, path, value in sorted(spans, key=lambda found: -found[0][0]):
         first, last = span
         indent = len(lines[first]) - len(lines[first].lstrip()) if first < len(lines) else 0
@@ -110,7 +111,7 @@ def _find_span(document: Document, path: KeyPath, lines: Sequence[str]) -> tuple
 
 
 def _parses_as(text: str, expected: Mapping[str, object], source: Path) -> bool:
-    """Whether the text parses as expected, which files of one line or with anchors may not."""
+    """Whether the text parses as expected; files of one line or with anchors may not."""
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix=".medtask-") as folder:
@@ -140,7 +141,7 @@ def _copy(value: Any) -> Any:
 
 
 def _plain(value: object) -> object:
-    """A cell for YAML. A missing one is an empty text, as examples need all columns."""
+    """A cell as a YAML value. A missing cell becomes "", as examples need all columns."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`medtask.tune`: a search for better words of a task, or for better settings of a training."""
+"""`medtask.tune`: search for better words of a task, or for better training settings."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def tune(
     """Search for better words of a task, or for better settings of a training.
 
     Candidates are built from one part of the rows with gold and chosen by another; a third part,
-    which no search sees, measures the gain. Ctrl-C ends the search and keeps the best candidate.
+    not used by the search, measures the gain. Ctrl-C ends the search and keeps the best candidate.
 
     Args:
         task: The task.
@@ -72,11 +72,11 @@ def tune(
         proposer: The model that writes instructions; by default ``model``.
         method: The training method whose settings are searched.
         base: The base of these trainings; by default ``model``.
-        out: The new task file, beside the old one, or the folder of a search for settings.
-        gold: The gold column, where it is not the task's own.
+        out: The new task file, in the folder of the old one, or the folder of a settings search.
+        gold: The gold column; by default the task's.
         test_share: The share of rows that no search sees.
         seed: The seed of all random choices.
-        keep_anyway: Write the new task file even where no gain is shown.
+        keep_anyway: Write the new task file even without a significant gain.
         allow_phi: Allow texts of rows in the new file of a task with ``phi: true``.
         load_options: How models are loaded.
         overwrite: Replace an existing task file.
@@ -129,7 +129,7 @@ def _build_recipe(
 
 @dataclass(frozen=True, slots=True)
 class _Models:
-    """The model that answers, the one that writes instructions, and how they are loaded."""
+    """The model that answers, the proposer, and the options for loading them."""
 
     model: str
     proposer: str | None
@@ -138,7 +138,7 @@ class _Models:
 
 @dataclass(frozen=True, slots=True)
 class _WordSearch:
-    """A search for words, and the file that its result is written to."""
+    """A search for words, and the file for its result."""
 
     search_data: SearchData
     models: _Models
@@ -147,12 +147,12 @@ class _WordSearch:
     path: Path
 
     def run(self, clock: SearchBudget, observer: SearchObserver) -> PromptTuningResult:
-        """Load the models, search, and write the new task file where there is one."""
+        """Load the models, search, and write the new task file if there is one."""
         load_options = self.models.load_options
         refuse_remote_phi(self.search_data.task, allow_remote=load_options.allow_remote)
         engines: list[Engine] = []
         with ExitStack() as stack:
-            # The proposer may be the model: then it is loaded and closed once.
+            # If the proposer is the model, it is loaded and closed once.
             for name in dict.fromkeys(filter(None, (self.models.model, self.models.proposer))):
                 observer.on_load(name)
                 engines.append(stack.enter_context(closing(load_model(name, load_options))))
@@ -186,7 +186,7 @@ def _split_rows(
 
 
 def _choose_task_file(task: Task, out: str | Path | None, *, overwrite: bool) -> Path:
-    """The new task file, beside the old one: paths in it are relative to its folder."""
+    """The new task file, in the folder of the task because paths in it are relative."""
     if task.source is None:
         raise InputError("the task was not read from a file", fix="write it into a file first")
     target = Path(out) if out else task.source.with_name(f"{task.source.stem}.tuned.yaml")
