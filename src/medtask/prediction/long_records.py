@@ -30,7 +30,7 @@ _WORD = re.compile(r"\S+")
 def answer_long_record(
     task: Task, engine: Engine, record: Record, prompt: Prompt, fault: Fault
 ) -> Answer:
-    """Answer a record whose prompt was too long (``fault``), as the task's gate defines."""
+    """Answer a record that did not fit into the model (``fault``), according to the task's gate."""
     characters = _estimate_max_characters(task, engine, prompt)
     for _ in range(_MAX_TRIES if characters else 0):
         texts = list(split_text(prompt.text, task.gate, characters))

@@ -62,16 +62,16 @@ def compare(
         systems: Run folders, or tables with the columns id and answer; at least two.
         gold: The column with the correct answers, or a file with the same ids.
         kind: The kind of the tables' answers.
-        group: The column of rows that belong together.
+        group: The column that identifies dependent rows, such as those of one patient.
         baselines: Add simple methods on the same rows.
         price_per_hour: Cost of the machine, for a price per 1,000 rows.
-        out: A page (.html) to write; its numbers are written as JSON beside it.
+        out: The HTML page to write; its numbers are written to a JSON file next to it.
 
     Returns:
-        The leaderboard with paired tests, and the rows that it rests on.
+        The leaderboard with paired tests, and the rows it is based on.
 
     Raises:
-        UsageError: The systems cannot be compared, or ``out`` is not the name of a page.
+        UsageError: The systems cannot be compared, or ``out`` is not a valid page name.
         TableError: A table cannot be read.
 
     Example:
@@ -99,7 +99,7 @@ def compare(
 def _open_systems(
     systems: Sequence[Path], gold: str | None, kind: str | None, group: str | None
 ) -> list[AnswerTable]:
-    """The systems' answers. Tables of other tools are read as answers to the first run's task."""
+    """Open the systems' answers; tables of other tools are read for the first run's task."""
     if len(systems) < 2:
         raise UsageError(
             "a comparison needs at least two systems",
@@ -185,7 +185,7 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
 
 
 def _name_systems(systems: Sequence[AnswerTable]) -> list[str]:
-    """The systems' names; equal ones are preceded by their parent folder's name."""
+    """The systems' names; equal ones are prefixed with their parent folder's name."""
     counts = Counter(answers.name for answers in systems)
     parents = [
         (answers.folder or Path(answers.table.source)).resolve().parent.name for answers in systems

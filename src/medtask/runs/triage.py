@@ -1,4 +1,4 @@
-"""Triage of answers: tables of accepted rows, and of rows to review with the most urgent first."""
+"""Triage of answers: tables of accepted rows and of rows to review, most urgent first."""
 
 from __future__ import annotations
 

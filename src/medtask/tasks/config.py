@@ -1,4 +1,4 @@
-"""The keys of a task file and the types of their values; the keys of ``answer:`` are in `kinds`."""
+"""The keys of a task file and their types; those of ``answer:`` are in `kinds`."""
 
 from __future__ import annotations
 

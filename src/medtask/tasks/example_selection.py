@@ -124,7 +124,6 @@ def _fit_tfidf(texts: tuple[str, ...]) -> tuple[_EncodeFunction, Any]:
     vectorizer = TfidfVectorizer(
         token_pattern=WORD_PATTERN.pattern, sublinear_tf=True, max_features=_MAX_FEATURES
     )
-    # TF-IDF raises an error if no text has a word; with this placeholder vocabulary, similarity is
-    # 0.
+    # TF-IDF raises an error if no text has a word; the placeholder gives it a vocabulary.
     vectorizer.fit(texts if any(map(WORD_PATTERN.search, texts)) else ["none"])
     return vectorizer.transform, vectorizer.transform(texts)

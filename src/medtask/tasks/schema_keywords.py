@@ -97,10 +97,10 @@ class SchemaFaults:
     """Collects the faults of one schema.
 
     Attributes:
-        task_reader: The task file that holds the schema or names its file.
-        file: The name of the schema's file; None where the task file holds it.
-        root: The whole schema, which references point into.
-        has_faults: Whether there was a fault.
+        task_reader: The task file that contains the schema or names its file.
+        file: The name of the schema's file; None if the task file contains the schema.
+        root: The whole schema, for resolving references.
+        has_faults: Whether a fault was found.
     """
 
     task_reader: TaskReader

@@ -1,4 +1,4 @@
-"""Interface to experiment tracking, called once after a run; its errors do not affect the run."""
+"""Interface to experiment tracking; a tracking error does not affect the run."""
 
 from __future__ import annotations
 
