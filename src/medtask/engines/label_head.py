@@ -48,7 +48,7 @@ class LabelHead:
 
         Raises:
             InputError: The prompt has another kind or unknown labels.
-            EngineError: The prompt does not ask about labels.
+            EngineError: The candidates of the prompt are not labels.
         """
         label_indices = self.find_label_indices(prompt)
         if not KINDS[self.kind].exclusive:

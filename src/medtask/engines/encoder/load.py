@@ -58,8 +58,13 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
     classification) scores its labels; any other is a sentence encoder, which compares texts with
     definitions. ``options.dtype`` "auto" is float32.
 
-    Raises ModelNotFound, MissingExtra, ModelTooLarge, InputError, EngineError, or UsageError for an
-    option that this machine does not support.
+    Raises:
+        ModelNotFound: The model is not found.
+        MissingExtra: A required package is not installed.
+        InputError: A file or adapter is not valid.
+        ModelTooLarge: The model does not fit into memory.
+        EngineError: The model cannot be loaded, or its probe fails.
+        UsageError: This machine does not support an option.
     """
     try:
         import torch

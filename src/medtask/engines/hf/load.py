@@ -45,8 +45,13 @@ class HfLoadPlan:
 def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
     """Load a model with transformers.
 
-    Raises ModelNotFound, MissingExtra, ModelTooLarge, EngineError, or UsageError for an option that
-    this machine does not support.
+    Raises:
+        ModelNotFound: The model is not found.
+        MissingExtra: A required package is not installed.
+        InputError: A file or adapter is not valid.
+        ModelTooLarge: The model does not fit into memory.
+        EngineError: The model cannot be loaded, or its probe fails.
+        UsageError: This machine does not support an option.
     """
     try:
         import torch

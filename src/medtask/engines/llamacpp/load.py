@@ -37,8 +37,13 @@ def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Lla
     dequantization.py), "auto" dequantises them on a CPU with enough memory. ``options.device``:
     "cuda" and "mps" offload all layers, "auto" too if llama.cpp was built with GPU support.
 
-    Raises ModelNotFound, MissingExtra, InputError, ModelTooLarge, EngineError, or UsageError for an
-    option that this machine does not support.
+    Raises:
+        ModelNotFound: The model is not found.
+        MissingExtra: A required package is not installed.
+        InputError: A file or adapter is not valid.
+        ModelTooLarge: The model does not fit into memory.
+        EngineError: The model cannot be loaded, or its probe fails.
+        UsageError: This machine does not support an option.
     """
     try:
         import llama_cpp

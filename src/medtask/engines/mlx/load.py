@@ -35,8 +35,15 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
     """Load ``mlx:REFERENCE``, or a folder quantised by mlx-lm, with mlx-lm.
 
     ``options.dtype`` "auto" is float32 on a CPU, the dtype of the files on a GPU.
-    ``options.adapter`` is a folder written by mlx-lm's training. Raises ModelNotFound,
-    MissingExtra, ModelTooLarge, InputError, UsageError or EngineError.
+    ``options.adapter`` is a folder written by mlx-lm's training.
+
+    Raises:
+        ModelNotFound: The model is not found.
+        MissingExtra: A required package is not installed.
+        InputError: A file or adapter is not valid.
+        ModelTooLarge: The model does not fit into memory.
+        EngineError: The model cannot be loaded, or its probe fails.
+        UsageError: This machine does not support an option.
     """
     if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
         raise MissingExtra(

@@ -46,7 +46,7 @@ class TokenizedBranch:
         prefix_tokens: All tokens up to the first node of ``trie``, or up to the ``candidates`` of a
             branch that is scored as text and has no trie.
         trie: The label trie, None for a branch that is scored as text.
-        candidates: The tokens of each candidate that follow ``prefix_tokens``.
+        candidates: The tokens of each candidate after ``prefix_tokens``; empty with a ``trie``.
         answer_position: Index into ``prefix_tokens`` of the token after which the answer begins.
             The off-set mass is computed at this position.
         first_tokens: The tokens with which a candidate can begin.
