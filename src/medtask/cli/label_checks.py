@@ -51,8 +51,9 @@ def check_task_labels(
 ) -> LabelSetReport:
     """Check the labels of a task; for kind ``choice``, the model's preference for letters.
 
-    Raises UsageError for kinds without labels or options, and MedtaskError if the model cannot be
-    used.
+    Raises:
+        UsageError: The kind has no labels or options.
+        MedtaskError: The model cannot be used.
     """
     if task.kind_spec.has_options:
         return _check_choice_letters(task, answers, engine)

@@ -30,7 +30,7 @@ _LISTED_ROWS = 5
 
 
 class DropReason(StrEnum):
-    """Why a row is left out, in the order of the checks."""
+    """Reasons for leaving out a row, in the order of the checks."""
 
     NO_GOLD = "no gold"
     UNKNOWN_GOLD = "unknown gold"
@@ -70,7 +70,7 @@ class DroppedRow:
 
 @dataclass(frozen=True, slots=True)
 class CleaningReport:
-    """How many rows were kept and dropped; each row is dropped for one reason.
+    """Numbers of kept and dropped rows; each row is dropped for one reason.
 
     Attributes:
         label_counts: Kept rows by label, in the task's order; empty for kinds without labels.

@@ -60,8 +60,10 @@ def fit_linear(
 ) -> MethodResult:
     """Train a linear model, and save it in the draft folder; see `train_linear`.
 
-    A signal ends the search for settings, and the best settings so far are used. Raises UsageError
-    and InputError as `build_label_targets` does.
+    A signal ends the search for settings, and the best settings so far are used.
+
+    Raises:
+        UsageError, InputError: See `build_label_targets`.
     """
 
     def report(settings: LinearSettings, number: int, total: int) -> None:

@@ -198,7 +198,10 @@ def split_questions(
     """Choose validation questions: a mask [questions], and how they were chosen.
 
     Groups and equal questions are never split. Near duplicates are not split either, unless less
-    than half the share could be reached. Raises InputError if no split is possible.
+    than half the share could be reached.
+
+    Raises:
+        InputError: No split is possible.
     """
     examples, keys = question_index.examples, question_index.keys
     labels = [list_labels(task, example.record.gold) for example in examples]

@@ -256,7 +256,8 @@ class TrainingBookkeepingCallback(TrainerCallback):
 def run_trainer(trainer: MedtaskTrainer) -> None:
     """Train to the end, resuming from the last checkpoint if there is one.
 
-    Raises EngineError if there is not enough memory.
+    Raises:
+        EngineError: There is not enough memory.
     """
     checkpoint = find_checkpoint(trainer.loop.context.work_folder)
     try:

@@ -38,7 +38,7 @@ MIN_TRAINING_ROWS = 10
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """Which rows of a table are used.
+    """Selection of the rows of a table.
 
     Attributes:
         share: The share of rows set aside for validation without a validation table.

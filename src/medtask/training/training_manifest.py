@@ -52,9 +52,10 @@ class TrainingRun:
 
 
 def read_training_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest; None if it is missing or has another format.
+    """Read the manifest; returns None if it is missing or has another format.
 
-    Raises StorageError if it is damaged.
+    Raises:
+        StorageError: The manifest is damaged.
     """
     path = folder / TRAINING_FILE
     try:

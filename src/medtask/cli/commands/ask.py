@@ -193,8 +193,10 @@ def answer_question(
 ) -> AskReply:
     """Answer one question, with reasoning if the session asks for it.
 
-    ``on_text`` and ``on_thought`` receive each piece as it is generated. Raises InputError if the
-    question cannot be asked, for example because it is too long.
+    ``on_text`` and ``on_thought`` receive each piece as it is generated.
+
+    Raises:
+        InputError: The question cannot be asked, for example because it is too long.
     """
     from medtask.prediction.kinds import get_kind_prediction
     from medtask.prediction.truncation import cut_at_sentence

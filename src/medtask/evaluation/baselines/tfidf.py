@@ -84,7 +84,7 @@ def build_vectorizer(n_labels: int) -> Any:
 
 
 def build_classifier(inverse_regularization: float = 10) -> Any:
-    """One logistic regression per label; ``inverse_regularization``: scikit-learn's C."""
+    """One logistic regression per label; ``inverse_regularization`` is scikit-learn's C."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 

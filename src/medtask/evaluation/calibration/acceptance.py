@@ -157,7 +157,7 @@ def find_acceptance(
         gold: Rows with gold.
         max_error: Share of accepted answers that may be wrong, between 0 and 1.
         level: Probability with which that holds over draws of the gold rows, between 0 and 1.
-        seed: Of the draw of one row of each group.
+        seed: Seed of the draw of one row of each group.
 
     Returns:
         The acceptance, or a refusal if no threshold holds.
@@ -333,7 +333,7 @@ def _build_refusal(
     risk: float,
     largest_class_rows: int | None,
 ) -> Refusal:
-    """``largest_class_rows``: gold rows of the most frequent class, with thresholds by class."""
+    """With class thresholds, ``largest_class_rows`` are the gold rows of the largest class."""
     fewest = compute_min_rows(max_error, risk)
     promise = f"at most {100 * max_error:g} % error with {100 * (1 - risk):g} % confidence"
     if not rows:

@@ -70,7 +70,7 @@ def fit_calibration(
         labels: The k labels.
         method: The method.
         groups: Group of each row, [n].
-        seed: Of folds and bootstraps.
+        seed: Seed of the folds and bootstraps.
 
     Returns:
         The calibration, or a refusal if there are too few rows, gold has one class only, or all
@@ -157,8 +157,8 @@ def fit_temperature(
 ) -> Calibration:
     """Fits one temperature in [0.05, 20].
 
-    ``prior``: weight of a standard normal prior on its logarithm, about one row; without it, rows
-    that are all right would make every answer certain.
+    ``prior`` is the weight of a standard normal prior on its logarithm; 1 counts about as much as
+    one row. Without it, rows that are all right would make every answer certain.
     """
     from scipy.optimize import minimize_scalar
 

@@ -72,7 +72,7 @@ def fit_prediction_sets(
         gold: Column of the label, [n], -1 if unknown; or truth values, [n, k].
         miss: The bound, between 0 and 1.
         groups: Group of each row, [n]; one row of each is used.
-        seed: Of the draw of one row of each group.
+        seed: Seed of the draw of one row of each group.
 
     Returns:
         The sets, or a refusal with fewer than 1/miss - 1 rows.

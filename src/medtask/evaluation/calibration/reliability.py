@@ -40,7 +40,7 @@ class ReliabilityBin:
 class RiskCurve:
     """Error among accepted rows by coverage, at most 100 points.
 
-    ``aurc``: area under the curve (Geifman and El-Yaniv 2017), the mean error over all coverages.
+    ``aurc`` is the area under the curve (Geifman and El-Yaniv 2017): the mean error over coverages.
     """
 
     coverage: tuple[float, ...]
@@ -61,7 +61,7 @@ class RiskCurve:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well calibrated confidences are.
+    """Calibration of confidences.
 
     Attributes:
         rows: Number of rows with a confidence.
@@ -136,7 +136,7 @@ def compute_reliability(
         right: Whether answers are right, [n].
         scores: Further scores by row, whose means are estimated; see `compute_proper_scores`.
         groups: Group of each row, [n]; groups are resampled as a whole.
-        seed: Of bootstrap and simulation.
+        seed: Seed of the bootstrap and simulation.
 
     Returns:
         The reliability; None if no row has a confidence.

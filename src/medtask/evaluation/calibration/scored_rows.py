@@ -27,8 +27,8 @@ class ScoredRows:
         groups: Group numbers, [n]; None if no row has a group.
         classes: Index in ``class_names`` of answers that are one name, else -1, [n].
         class_names: Names of the classes.
-        log_loss: Of the whole distribution, [n]; NaN if unknown.
-        brier: Of the whole distribution, [n]; NaN if unknown.
+        log_loss: Log loss of the whole distribution, [n]; NaN if unknown.
+        brier: Brier score of the whole distribution, [n]; NaN if unknown.
     """
 
     rows: NDArray[np.int64]
@@ -63,7 +63,7 @@ class ScoredRowAccumulator:
         self._group_codes: dict[str, int] = {}
 
     def add(self, row: int, answer: Answer, right: bool, truth: Value, group: str | None) -> None:
-        """``right``: whether the answer equals gold."""
+        """Adds one row; ``right`` is whether the answer equals gold."""
         sure = answer.confidence if answer.value is not None else None
         loss, brier = compute_row_scores(answer.probabilities, truth)
         self._rows.append(row)

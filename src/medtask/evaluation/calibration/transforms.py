@@ -25,7 +25,7 @@ _MAX_BIAS = 50.0
 
 @dataclass(frozen=True, slots=True)
 class CalibrationScores:
-    """Scores on gold rows; ``accuracy``: of the likeliest label, or of all decisions at 0.5."""
+    """Scores on gold rows; ``accuracy`` is of the likeliest label, or of all decisions at 0.5."""
 
     log_loss: Metric
     brier: Metric

@@ -43,7 +43,7 @@ class SystemSource:
 
 @dataclass(frozen=True, slots=True)
 class RowCoverage:
-    """Which rows are compared.
+    """Numbers of rows that are compared or left out.
 
     Attributes:
         rows: Number of rows of each system.

@@ -148,7 +148,7 @@ def compare_annotators(
         names: The annotators' names.
         kind: The kind of question.
         labels: All allowed values, the abstention among them; values outside are added.
-        seed: Of the bootstraps.
+        seed: Seed of the bootstraps.
 
     Returns:
         The agreement, or None if no row has both annotators.

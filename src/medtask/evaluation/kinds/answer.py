@@ -1,4 +1,4 @@
-"""Kind ``answer``: text that the model writes."""
+"""Kind ``answer``: generated text."""
 
 from __future__ import annotations
 

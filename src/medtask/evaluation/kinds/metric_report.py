@@ -32,7 +32,7 @@ def build_metric_table(metrics: Mapping[str, Metric | None]) -> list[ReportBlock
 
 
 def describe_intervals(share_metrics: str, other_metrics: str, groups: int | None) -> str:
-    """How the intervals are computed; ``groups``: see `ResamplingUnits`."""
+    """Describe the computation of the intervals; for ``groups`` see `ResamplingUnits`."""
     if groups is None:
         return (
             f"Intervals are 95 %: Wilson’s for {share_metrics}, {BOOTSTRAP_DESCRIPTION} of "

@@ -18,7 +18,7 @@ TableCell = str | tuple[str, str]  # with a second, less prominent line
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """One paragraph; ``tone``: classes of the style sheet."""
+    """One paragraph; ``tone`` are classes of the style sheet."""
 
     draw: ClassVar[str] = "text"
     body: str
@@ -42,7 +42,7 @@ class BarRow:
 
 @dataclass(frozen=True, slots=True)
 class BarChart:
-    """A bar for each name; ``head``: titles of the names and the cells."""
+    """A bar for each name; ``head`` has the titles of the names and the cells."""
 
     draw: ClassVar[str] = "bars"
     head: tuple[str, ...]

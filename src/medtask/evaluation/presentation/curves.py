@@ -179,7 +179,7 @@ def draw_gridlines(
 
 
 def draw_curve(points: Sequence[tuple[float, float]], css_class: str) -> list[Markup]:
-    """Lines between points in [0, 1]; a dot if there is only one. ``css_class``: a colour class."""
+    """Lines between points in [0, 1], or a single dot; ``css_class`` is a colour class."""
     if len(points) == 1:
         along, up = points[0]
         return [

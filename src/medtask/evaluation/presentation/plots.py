@@ -24,7 +24,7 @@ _FILE_WIDTH, _FILE_MARGIN = 720, 24  # width of an SVG file, in pixels
 
 @dataclass(frozen=True, slots=True)
 class HistogramLayer:
-    """One part of a stacked histogram; ``tone``: a colour class of the style sheet."""
+    """One part of a stacked histogram; ``tone`` is a colour class of the style sheet."""
 
     name: str
     tone: str

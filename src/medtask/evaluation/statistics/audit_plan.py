@@ -70,7 +70,7 @@ def plan_audit(
         classes: Class of each answer, [n]; -1 for none.
         confidence: Confidence of each answer, [n]; NaN if unknown.
         budget: Number of rows to draw, at least 30.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
         UsageError: If the budget is below 30 or there are no rows.

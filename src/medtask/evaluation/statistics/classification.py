@@ -118,7 +118,7 @@ def compute_metrics_from_cells(
         abstain: The class that means "no label". It is right if gold has it, but such rows are
             not answered rows.
         top_k: Members of `TOP_K` to compute.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The metrics; None without rows.
@@ -174,8 +174,8 @@ def compute_class_metrics(
 ) -> PerClassMetrics:
     """Metrics of one label from its rows in gold and answer, in gold, and in the answer.
 
-    ``bounds`` [2, 3]: bootstrap intervals of precision, recall and F1; the first two are used if
-    rows have groups. ``group_counts``: groups with the label in an answer, and in gold.
+    ``bounds`` [2, 3] are bootstrap intervals of precision, recall and F1; the first two are used if
+    rows have groups. ``group_counts`` are groups with the label in an answer, and in gold.
     """
     both, gold, answered = counts
     shares = []

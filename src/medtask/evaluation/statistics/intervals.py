@@ -117,7 +117,7 @@ def estimate_clustered_proportion(
         units: Rows, or groups that are resampled as a whole. If all groups have the same share, the
             draws have no spread; the interval is then Wilson's for as many rows as there are
             groups.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The share; None without eligible rows.
@@ -177,7 +177,7 @@ def bootstrap_intervals(
         n_units: Units per draw if the cells are a sample of them (bag of little bootstraps, Kleiner
             et al. 2014).
         width: Width of the largest array that ``statistics`` creates.
-        seed: Of the draws.
+        seed: Seed of the draws.
         resamples: Number of draws.
 
     Returns:
@@ -253,7 +253,7 @@ def estimate_ratio(
         numerator: Value of each cell.
         denominator: Value of each cell; all 1 for a mean.
         cells: Rows of each cell, or units; default: one row per cell.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The ratio; None without rows or if the denominator is 0.

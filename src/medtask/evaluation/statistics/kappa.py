@@ -32,7 +32,7 @@ def estimate_kappa(
         units: Units of the bootstrap.
         quadratic: Whether the values are numbers and disagreement counts by its square (Cohen
             1968).
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         Kappa; None without rows, or if all ratings are equal.

@@ -271,7 +271,7 @@ class MultiLabelMetricsAccumulator:
 def _compute_f1_metrics(sums: Sequence[FloatArray]) -> FloatArray:
     """Macro-F1, then precision, recall and F1 of each label, [draws, 1 + 3 * labels].
 
-    ``sums``: rows with the label in both, in gold and in the answer, [draws, labels] each.
+    ``sums`` are rows with the label in both, in gold and in the answer, [draws, labels] each.
     """
     both, gold, predicted = sums
     f1, occurs = divide_or_nan(2 * both, gold + predicted), gold > 0

@@ -54,8 +54,16 @@ def build_search_data(
 ) -> SearchData:
     """Split a table's rows with gold into three parts.
 
-    ``validation_share`` is the share of the rows that are not test rows. Raises InputError if a
-    part has too few rows.
+    Args:
+        task: The task; it names the gold column.
+        table: The rows.
+        test_share: The share of test rows.
+        validation_share: The share of validation rows among the rows that are not test rows.
+        seed: Seed of the splits and of the order of rows.
+
+    Raises:
+        UsageError: A share is not between 0 and 1.
+        InputError: A part has too few rows.
     """
     for name, share in (("test", test_share), ("validation", validation_share)):
         if not 0 < share < 1:
