@@ -219,7 +219,7 @@ def find_top_k_index(
     Ties are broken by ``class_order``, as in the decision.
     """
     share = probabilities.get(truth) if probabilities else None
-    # NaN counts as more likely than any probability
+    # A NaN share would rank first, because no probability compares greater than NaN.
     if probabilities is None or share is None or share != share:
         return NOT_IN_TOP_K
     ahead = sum(map(share.__lt__, probabilities.values()))

@@ -130,7 +130,7 @@ def score_answers(
     rows = join_answers(task, examples, {AFTER: answers})
     sums = next(iter(compute_system_metrics(rows, rows.systems[0]).metric_sums.values()))
     numerators, denominators = np.asarray(sums.row_sums.toarray(), dtype=np.float64).T
-    # A row without gold values and without an answer is right.
+    # A row in which gold and answer are both empty is right.
     scores = np.divide(
         numerators, denominators, out=np.ones_like(numerators), where=denominators > 0
     )

@@ -120,7 +120,7 @@ def _choose_examples(evaluator: CandidateEvaluator) -> tuple[list[Example], list
 
 
 def _build_dspy_example(dspy: Any, row: TrainingExample, index: int) -> Any:
-    """A row as a DSPy example; ``index`` identifies it."""
+    """A row as a DSPy example; its field ``row`` is ``index``."""
     gold = row.record.gold
     answer = "; ".join(gold) if isinstance(gold, tuple) else str(gold)
     return dspy.Example(text=row.prompt.text, row=str(index), answer=answer).with_inputs(
