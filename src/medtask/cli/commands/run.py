@@ -117,12 +117,12 @@ def run(
             allow_remote=allow_remote,
             calibrated=not uncalibrated,
         )
+    document = result.to_json()
+    if display.first_answer_s is not None:
+        # From the start of the command: reading the table is part of what the user waits for.
+        document["seconds_to_first_answer"] = round(display.first_answer_s, 3)
     document = report_to_tracker(
-        tracker if result.summary else None,
-        "run",
-        loaded_task,
-        result.folder,
-        result.to_json(),
+        tracker if result.summary else None, "run", loaded_task, result.folder, document
     )
     show.print_json(document) if as_json else _print_result(
         result, resume_note=" without --new-run" if new_run else ""
