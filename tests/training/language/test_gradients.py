@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medtask.engines.hf.load import load_hf
+from medtask.engines.load_options import LoadOptions
 from medtask.tasks.task import Task
 from medtask.training.language.loss import ANSWER_LOSS_WEIGHT
 from medtask.training.language.loss_model import LanguageLossModel
@@ -137,7 +138,9 @@ def test_packed_gradients_are_those_of_rows_read_one_by_one(
 ) -> None:
     task, lessons = make_training_task(tmp_path, kind)
     template = "gemma" if family.startswith("gemma") else "chatml"
-    engine = load_hf(str(save_model(tmp_path / "model", family, template)), dtype="float32")
+    engine = load_hf(
+        str(save_model(tmp_path / "model", family, template)), LoadOptions(dtype="float32")
+    )
     assert engine.packed
     passages = tokenize_examples(task, engine.chat, lessons)
     model = engine.model.requires_grad_(True)
@@ -167,7 +170,7 @@ def test_models_that_cannot_be_packed_are_read_apart_with_the_same_losses(
     tmp_path: Path, share: bool
 ) -> None:
     task, lessons = make_training_task(tmp_path, "labels")
-    engine = load_hf(str(save_model(tmp_path / "model", "llama")), dtype="float32")
+    engine = load_hf(str(save_model(tmp_path / "model", "llama")), LoadOptions(dtype="float32"))
     passages = tokenize_examples(task, engine.chat, lessons)
     together = LanguageLossModel(engine.model, engine.model, packed=True, share_prefix=share)(
         passages
@@ -184,7 +187,7 @@ def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(
     from medtask.tasks.kinds import get_task_kind
 
     task, lessons = make_training_task(tmp_path, kind)
-    engine = load_hf(str(save_model(tmp_path / "model", "llama")), dtype="float32")
+    engine = load_hf(str(save_model(tmp_path / "model", "llama")), LoadOptions(dtype="float32"))
     with torch.no_grad():
         losses = LanguageLossModel(engine.model, engine.model, packed=True)(
             tokenize_examples(task, engine.chat, lessons)
@@ -216,7 +219,7 @@ def test_what_rows_share_is_read_once_and_nothing_of_the_prompt_is_learnt(tmp_pa
     from medtask.training.language.packing import pack_examples
 
     task, lessons = make_training_task(tmp_path, "label")
-    engine = load_hf(str(save_model(tmp_path / "model", "llama")), dtype="float32")
+    engine = load_hf(str(save_model(tmp_path / "model", "llama")), LoadOptions(dtype="float32"))
     passages = tokenize_examples(task, engine.chat, lessons)
     read = pack_examples(passages, engine.model.device)
     assert read.forward_pass is not None
