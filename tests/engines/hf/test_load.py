@@ -67,6 +67,22 @@ def test_changed_weights_change_the_identity(folder: Path) -> None:
     assert load_model(str(folder)).info.identity != before
 
 
+def test_a_processor_with_bfloat16_loads_float32_if_only_that_is_packed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medtask.hardware._has_native_bf16", lambda: True)
+    monkeypatch.setattr(
+        "medtask.engines.hf.load.PROBE_TOLERANCES", {"bfloat16": 0.0, "float32": 1e-4}
+    )
+    engine = load_model(str(folder))
+    assert engine.packed
+    assert engine.info.identity["dtype"] == "float32"
+    assert "float32, because rows cannot be read together in bfloat16" in engine.info.notes
+    named = load_model(str(folder), dtype="bfloat16")
+    assert not named.packed
+    assert named.info.identity["dtype"] == "bfloat16"
+
+
 def test_bfloat16_agrees_with_float32_within_what_is_measured(folder: Path) -> None:
     exact = next(iter(load_model(str(folder), dtype="float32").score([PROMPT])))
     short = load_model(str(folder), dtype="bfloat16")
