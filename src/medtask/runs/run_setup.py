@@ -166,11 +166,11 @@ def _check_gold(setup: RunSetup) -> None:
     examples = f"{'; '.join(found_in[:5])}{'; ...' if len(found_in) > 5 else ''}"
     if not valid_counts[True]:
         raise InputError(
-            f'no value of the gold column "{setup.gold_column}" is a {noun} ({examples})',
-            fix=f"name the right column with --gold, or write each {noun} as the task has it",
+            f'no value of the gold column "{setup.gold_column}" is {noun} ({examples})',
+            fix="name the right column with --gold, or write its values as the task does",
         )
     rows = f"{valid_counts[False]:,} row{'s' * (valid_counts[False] > 1)}"
     setup.notes.append(
-        f'gold in the column "{setup.gold_column}" is not a {noun} in {rows}, left out of the '
+        f'gold in the column "{setup.gold_column}" is not {noun} in {rows}, left out of the '
         f"metrics ({examples})"
     )

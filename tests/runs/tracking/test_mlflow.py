@@ -49,7 +49,7 @@ def run_once(folder: Path, phi: bool = False) -> Run:
         labels=LABELS,
         examples=(Example({"text": f"{CANARY} example"}, "second"),),
         id_column="id",
-        gold="gold",
+        gold_column="gold",
         phi=phi,
     )
     return run(task, FakeEngine(), read_table(rows), out=folder)
