@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from medtask.training.epoch_table import format_epochs, format_epochs_markdown, summarize_epochs
+from medtask.training.epoch_table import format_epochs_markdown, summarize_epochs
 from medtask.training.training_log import TrainingPoint
 
 
@@ -22,12 +22,11 @@ def test_an_epochs_loss_is_the_mean_over_its_rows() -> None:
         TrainingPoint(8, 8, 2.0000001, loss=0.5),
         TrainingPoint(8, 8, 2.0000001, validation_loss=1.25, score=0.75),
     ]
-    assert format_epochs(points) == (
-        "epoch   step   training loss   validation loss   accuracy",
-        "    1      4           2.500             1.500      0.500",
-        "  1.5      6               –             1.000      0.750   best",
-        "    2      8           0.750             1.250      0.750",
-    )
+    assert format_epochs_markdown(points).splitlines()[2:] == [
+        "| 1 | 4 | 2.500 | 1.500 | 0.500 |  |",
+        "| 1.5 | 6 | – | 1.000 | 0.750 | best |",
+        "| 2 | 8 | 0.750 | 1.250 | 0.750 |  |",
+    ]
 
 
 def test_the_table_is_markdown_too() -> None:
@@ -51,9 +50,9 @@ def test_a_long_training_has_a_short_table() -> None:
         for epoch in range(1, 1001)
     ]
     assert len(summarize_epochs(points)) == 1000
-    lines = format_epochs(points)
-    assert len(lines) <= 34
-    assert [line for line in lines if "best" in line] == [
-        "  777     777           1.000             1.000          –   best"
+    *table, empty, note = format_epochs_markdown(points).splitlines()
+    assert len(table) <= 34
+    assert [line for line in table if "best" in line] == [
+        "| 777 | 777 | 1.000 | 1.000 | – | best |"
     ]
-    assert lines[-1] == f"{len(lines) - 2} of 1,000 lines are shown."
+    assert (empty, note) == ("", f"{len(table) - 2} of 1,000 lines are shown.")

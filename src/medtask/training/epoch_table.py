@@ -1,4 +1,4 @@
-"""Losses and scores by epoch, as lines for a terminal or a Markdown table."""
+"""Losses and scores by epoch, as a Markdown table."""
 
 from __future__ import annotations
 
@@ -72,17 +72,6 @@ def summarize_epochs(points: Sequence[TrainingPoint]) -> tuple[EpochSummary, ...
             )
         )
     return tuple(listed)
-
-
-def format_epochs(points: Sequence[TrainingPoint], score_name: str = "accuracy") -> tuple[str, ...]:
-    """The losses by epoch as aligned lines for a terminal."""
-    head, rows, note = _tabulate(points, score_name)
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "   ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in [head, *rows]
-    ]
-    return (*lines, *note) if rows else note
 
 
 def format_epochs_markdown(points: Sequence[TrainingPoint], score_name: str = "accuracy") -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from medtask.training.recipe import Recipe
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 def choose_lora_alpha(recipe: Recipe) -> float:
