@@ -4,6 +4,7 @@ nothing is asked twice.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -67,8 +68,10 @@ class RunProcess:
             return message
 
     def signal(self, number: int) -> None:
+        """Send a signal. Does nothing if the process has ended."""
         assert self.process.pid
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
 
 StartRun = Callable[..., RunProcess]
