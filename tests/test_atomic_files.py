@@ -48,7 +48,7 @@ def test_a_planted_link_is_not_followed(tmp_path):
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_a_folder_that_does_not_exist_is_told(tmp_path):
+def test_a_folder_that_does_not_exist_is_reported(tmp_path):
     with (
         pytest.raises(StorageError, match=r"a\.csv cannot be written: No such file") as raised,
         replace_file(tmp_path / "no" / "a.csv"),
@@ -57,7 +57,7 @@ def test_a_folder_that_does_not_exist_is_told(tmp_path):
     assert "choose an existing folder" in raised.value.fix
 
 
-def test_a_full_disk_is_told_with_what_is_free(tmp_path):
+def test_a_full_disk_is_reported_with_what_is_free(tmp_path):
     with (
         pytest.raises(StorageError, match=r"No space left on device \([\d,]+ bytes free\)"),
         replace_file(tmp_path / "a.csv"),

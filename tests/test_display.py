@@ -48,11 +48,13 @@ def test_text_that_is_only_foreign_is_shown_as_it_is(text: str) -> None:
         (9000, "about 2.5 hours"),
     ],
 )
-def test_a_duration_is_told_in_the_unit_that_people_would_use(seconds: float, words: str) -> None:
+def test_a_duration_is_reported_in_the_unit_that_people_would_use(
+    seconds: float, words: str
+) -> None:
     assert format_estimated_duration(seconds) == words
 
 
-def test_a_listing_says_how_many_it_leaves_out() -> None:
+def test_a_listing_reports_how_many_it_leaves_out() -> None:
     assert format_list(["a", "b", "c"], limit=2) == "a, b and 1 more"
 
 

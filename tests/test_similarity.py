@@ -156,7 +156,7 @@ def test_a_plain_bert_is_pooled_by_the_mean_of_its_tokens_and_padding_does_not_c
     assert encoder.embed_batched(tokens) == pytest.approx(alone, abs=1e-5)
 
 
-def test_a_prefix_that_the_model_wants_stands_before_every_text(tmp_path: Path) -> None:
+def test_a_prefix_that_the_model_wants_is_before_every_text(tmp_path: Path) -> None:
     save_sentence_encoder(tmp_path, TEXTS)
     shared = {"prompts": {"query": "MRI of "}, "default_prompt_name": "query"}
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(shared))

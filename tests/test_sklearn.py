@@ -102,7 +102,7 @@ def test_texts_come_in_many_forms(
     assert getattr(model, "n_features_in_", None) == columns
 
 
-def test_several_columns_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_columns_are_reported_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[Any] = []
     monkeypatch.setattr(
         "medtask.sklearn._train_model",

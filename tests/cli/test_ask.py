@@ -75,7 +75,7 @@ def test_a_question_can_come_through_a_pipe(medtask: RunCommand) -> None:
     assert (outcome.code, outcome.out) == (0, f"{ANSWER}\n")
 
 
-def test_the_document_tells_how_the_answer_ended(medtask: RunCommand) -> None:
+def test_the_document_reports_how_the_answer_ended(medtask: RunCommand) -> None:
     document = json.loads(medtask("ask", "What is glaucoma?", "--json", "--think", 3, *FAKE).out)
     assert document["question"] == "What is glaucoma?"
     assert document["answer"] == ANSWER
@@ -84,7 +84,7 @@ def test_the_document_tells_how_the_answer_ended(medtask: RunCommand) -> None:
     assert document["tokens"] == 3 + len(ANSWER.split())
 
 
-def test_an_answer_that_is_cut_off_ends_with_a_whole_sentence_and_says_so(
+def test_an_answer_that_is_cut_off_ends_with_a_whole_sentence_and_reports_it(
     medtask: RunCommand, install_scripted_engine: Callable[[str], ScriptedEngine]
 ) -> None:
     install_scripted_engine("It harms the optic nerve. Dr. Who says that it")
@@ -134,7 +134,7 @@ def test_settings_reach_the_model_and_thoughts_come_first(
         (["ask", "Why?", "--temperature", "-1"], b"", 2),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy(
+def test_a_mistake_is_reported_with_its_remedy(
     medtask: RunCommand, words: list[str], stdin: bytes, code: int
 ) -> None:
     outcome = medtask(*words, *FAKE, stdin=stdin)
@@ -143,7 +143,7 @@ def test_a_mistake_is_told_with_its_remedy(
     assert "  fix: " in outcome.err or "Usage: " in outcome.err
 
 
-def test_a_question_that_does_not_fit_is_told(
+def test_a_question_that_does_not_fit_is_reported(
     medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

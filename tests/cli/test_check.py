@@ -26,7 +26,9 @@ def edit_task(old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_a_sound_task_is_told_in_one_line_a_fact(medtask: RunCommand, project_folder: Path) -> None:
+def test_a_valid_task_is_described_with_one_line_per_fact(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("check", "surgery", *FAKE)
     assert outcome.code == 0
     assert outcome.err == ""
@@ -120,7 +122,7 @@ def test_the_document_is_about_the_first_row_unless_one_is_named(
     )
 
 
-def test_a_row_that_cannot_be_asked_says_why(medtask: RunCommand, project_folder: Path) -> None:
+def test_a_row_that_cannot_be_asked_has_a_reason(medtask: RunCommand, project_folder: Path) -> None:
     assert (
         medtask("check", "surgery", "--row", 3, *FAKE).out
         == "A3 is skipped: empty_input, every column that the input uses is blank\n"
@@ -145,7 +147,7 @@ def test_a_row_that_is_not_there_is_a_usage_error(
     assert "procedures.csv" in outcome.err
 
 
-def test_all_faults_of_a_task_are_told_at_once_with_their_lines(
+def test_all_faults_of_a_task_are_reported_at_once_with_their_lines(
     medtask: RunCommand, project_folder: Path
 ) -> None:
     edit_task("labels:", "lables:")

@@ -62,7 +62,7 @@ def comparison_folder(
     return desk
 
 
-def test_runs_and_a_foreign_table_stand_on_one_leaderboard(
+def test_runs_and_a_foreign_table_share_one_leaderboard(
     comparison_folder: Path, medtask: RunCommand
 ) -> None:
     shown = medtask("compare", "r1", "r2", "theirs.csv", "--no-baselines", "--out", "compared.html")
@@ -75,7 +75,7 @@ def test_runs_and_a_foreign_table_stand_on_one_leaderboard(
     assert json.loads(Path("compared.json").read_text())["n"] == 55
 
 
-def test_json_says_the_same(comparison_folder: Path, medtask: RunCommand) -> None:
+def test_json_gives_the_same_task(comparison_folder: Path, medtask: RunCommand) -> None:
     found = json.loads(medtask("compare", "r1", "theirs.csv", "--json", "--no-baselines").out)
     assert (found["kind"], found["n"], found["groups"]) == ("label", 55, None)
     assert [(one["name"], one["family"]) for one in found["systems"]] == [
@@ -132,7 +132,9 @@ def test_a_price_makes_a_cost(comparison_folder: Path, medtask: RunCommand) -> N
     assert ours["cost_per_1000"] == pytest.approx(1 / ours["rows_per_s"])
 
 
-def test_systems_of_one_name_are_told_apart(comparison_folder: Path, medtask: RunCommand) -> None:
+def test_systems_of_one_name_are_distinguished(
+    comparison_folder: Path, medtask: RunCommand
+) -> None:
     Path("other").mkdir()
     Path("other/theirs.csv").write_text(Path("theirs.csv").read_text())
     found = json.loads(
@@ -159,7 +161,7 @@ def test_systems_of_one_name_are_told_apart(comparison_folder: Path, medtask: Ru
         (["r1", "doubled.csv"], 4, "row"),
     ],
 )
-def test_mistakes_are_told_with_their_remedy(
+def test_mistakes_are_reported_with_their_remedy(
     comparison_folder: Path, medtask: RunCommand, words: list[str], code: int, said: str
 ) -> None:
     Path("objects.jsonl").write_text('{"id": "A1", "answer": {"side": "left"}}\n')

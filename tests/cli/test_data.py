@@ -16,7 +16,7 @@ def read_lines(path: Path) -> list[dict[str, list[dict[str, str]]]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_rows_are_prepared_and_told(
+def test_rows_are_prepared_and_reported(
     medtask: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,7 @@ def test_a_sound_machine_is_found_well(medtask: RunCommand) -> None:
     assert names >= {"python", "machine", "packages", "engine hf", "privacy", "downloads", "cache"}
 
 
-def test_findings_are_told_in_lines(medtask: RunCommand) -> None:
+def test_findings_are_reported_in_lines(medtask: RunCommand) -> None:
     outcome = medtask("doctor")
     assert outcome.code == 0
     assert "ok    privacy    all " in outcome.out
@@ -77,7 +77,7 @@ def test_a_model_whose_probabilities_are_no_numbers_is_bad(
     assert "bad   score      the probabilities of 3 labels sum to nan\n" in outcome.out
 
 
-def test_a_model_that_is_not_there_is_bad_and_says_what_to_do(medtask: RunCommand) -> None:
+def test_a_missing_model_is_reported_with_the_remedy(medtask: RunCommand) -> None:
     outcome = medtask("doctor", "--model", "no/such/model")
     assert outcome.code == 5
     assert "bad   load       " in outcome.out

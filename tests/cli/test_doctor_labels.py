@@ -81,7 +81,9 @@ def test_findings_are_lines_with_their_remedies_and_gaps_are_named(
     assert "not checked: model: name one" in outcome.out
 
 
-def test_without_answers_it_says_what_it_takes(medtask: RunCommand, project_folder: Path) -> None:
+def test_without_answers_it_reports_what_it_takes(
+    medtask: RunCommand, project_folder: Path
+) -> None:
     outcome = medtask("doctor", "surgery")
     assert outcome.code == 0
     assert "not checked: answers: name a run with --run" in outcome.out
@@ -150,7 +152,7 @@ def test_conflicting_options_are_refused(
     assert message in outcome.err
 
 
-def test_answers_to_other_labels_are_told(medtask: RunCommand, project_folder: Path) -> None:
+def test_answers_to_other_labels_are_reported(medtask: RunCommand, project_folder: Path) -> None:
     assert medtask("run", "surgery", "--model", "fake:", "--out", "r1", "-q").code == 0
     file = Path("surgery/task.yaml")
     file.write_text(file.read_text().replace("    staging: ", "    diagnostic: "))

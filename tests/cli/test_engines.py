@@ -122,7 +122,7 @@ def assert_nothing_left(folder: Path) -> None:
         ("vllm", {"prompt_logprobs": False}, "first_token", "choice"),
     ],
 )
-def test_a_run_gives_what_the_server_can_tell_and_says_what_that_is(
+def test_a_run_gives_what_the_server_can_tell_and_reports_what_that_is(
     medtask: RunCommand,
     project_folder: Path,
     server: Server,
@@ -221,7 +221,7 @@ def test_a_question_is_answered_by_one_flag(
     assert "What is glaucoma?" in str(app.log[-1].body["messages"])
 
 
-def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
+def test_a_check_asks_the_server_and_reports_what_it_cannot_know(
     medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     _, model = server("ollama")
@@ -246,7 +246,7 @@ def test_a_check_asks_the_server_and_tells_what_it_cannot_know(
         ("vllm", {}, "ok    score      the probabilities of 3 labels sum to 1.000000\n"),
     ],
 )
-def test_the_doctor_tries_a_server_and_tells_what_it_found(
+def test_the_doctor_tries_a_server_and_reports_what_it_found(
     medtask: RunCommand, server: Server, dialect: str, features: dict[str, Any], said: str
 ) -> None:
     _, model = server(dialect, **features)
@@ -258,7 +258,7 @@ def test_the_doctor_tries_a_server_and_tells_what_it_found(
     assert "ok    load       remote: no\n" in outcome.out
 
 
-def test_a_server_that_answers_beside_the_point_is_bad_and_says_why(
+def test_a_server_with_irrelevant_answers_is_reported_as_faulty_with_the_reason(
     medtask: RunCommand, server: Server
 ) -> None:
     _, model = server("openai", response_format="ignored", logprobs=False)
@@ -286,7 +286,7 @@ def test_models_of_servers_here_are_listed_and_can_be_used_as_they_are_listed(
         assert medtask("ask", "What is glaucoma?", "--model", reference).code == 0
 
 
-def test_a_server_that_is_not_there_is_told_before_anything_is_written(
+def test_a_server_that_is_not_there_is_reported_before_anything_is_written(
     medtask: RunCommand, project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
@@ -300,7 +300,7 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_written(
         assert not list(Path("surgery").glob("runs/*/answers.csv"))
 
 
-def test_a_model_that_is_not_there_is_told_with_the_command_that_fetches_it(
+def test_a_model_that_is_not_there_is_reported_with_the_command_that_fetches_it(
     medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     server("ollama")
@@ -309,7 +309,7 @@ def test_a_model_that_is_not_there_is_told_with_the_command_that_fetches_it(
     assert "fix: ollama pull gemma3:4b" in outcome.err
 
 
-def test_a_server_that_does_not_tell_what_it_read_needs_the_users_word(
+def test_a_server_that_does_not_report_tokens_read_needs_permission(
     medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     _, model = server("openai", usage="missing")
@@ -376,7 +376,7 @@ def find_private_address() -> str:
     pytest.skip("this machine has no address in a private network")
 
 
-def test_what_leaves_the_machine_is_told_in_manifest_and_report(
+def test_what_leaves_the_machine_is_reported_in_manifest_and_report(
     medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
     app, model = server("vllm", host=(place := find_private_address()))

@@ -18,7 +18,7 @@ def run_folder(medtask: RunCommand, project_folder: Path) -> Path:
     return project_folder / "out"
 
 
-def test_a_run_is_told_with_its_gold(medtask: RunCommand, run_folder: Path) -> None:
+def test_a_run_is_reported_with_its_gold(medtask: RunCommand, run_folder: Path) -> None:
     shown = medtask("evaluate", "out")
     assert shown.code == 0
     assert "ok " in shown.out and "accuracy " in shown.out and "n = 5 with gold" in shown.out
@@ -51,7 +51,7 @@ def test_a_foreign_table_gets_a_folder_of_its_own(
     assert Path("other-evaluation/accepted.csv").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(
+def test_a_calibration_is_stored_beside_the_task_and_used_by_the_next_run(
     medtask: RunCommand, project_folder: Path
 ) -> None:
     rows = [
@@ -70,7 +70,7 @@ def test_a_calibration_lands_beside_the_task_and_the_next_run_says_so(
     )
 
 
-def test_the_report_tells_of_the_audit_and_of_the_two_piles(
+def test_the_report_shows_the_audit_and_both_sets_of_rows(
     medtask: RunCommand, project_folder: Path
 ) -> None:
     rows = [
@@ -103,14 +103,14 @@ def test_the_report_tells_of_the_audit_and_of_the_two_piles(
         (("procedures.csv",), 4, 'no column "answer"'),
     ],
 )
-def test_mistakes_are_told_with_what_to_do(
+def test_mistakes_are_reported_with_what_to_do(
     medtask: RunCommand, run_folder: Path, words: tuple[str, ...], code: int, told: str
 ) -> None:
     shown = medtask("evaluate", *words)
     assert shown.code == code and told in shown.err and "fix:" in shown.err
 
 
-def test_calibration_of_what_has_too_little_gold_is_refused_in_words(
+def test_calibration_of_what_has_too_little_gold_is_refused_with_a_reason(
     medtask: RunCommand, run_folder: Path
 ) -> None:
     shown = medtask("evaluate", "out", "--calibrate", "auto")

@@ -59,7 +59,7 @@ def test_a_table_is_judged(medtask: RunCommand, tables: Path) -> None:
         assert [line["id"] for line in csv.DictReader(file)] == [str(row) for row in range(ROWS)]
 
 
-def test_people_s_grades_are_told_beside_the_judges(medtask: RunCommand, tables: Path) -> None:
+def test_grades_by_people_are_reported_beside_the_judges(medtask: RunCommand, tables: Path) -> None:
     outcome = medtask("judge", "ours.csv", "--model", "fake:seed=1", "--human", "people")
     assert outcome.code == 0
     assert "against people, on 30 rows" in outcome.out
@@ -114,7 +114,9 @@ def test_a_run_is_judged_in_its_folder_and_by_another_model(
     assert Path("out/judgements.csv").exists()
 
 
-def test_faults_of_a_rubric_are_told_with_their_lines(medtask: RunCommand, tables: Path) -> None:
+def test_faults_of_a_rubric_are_reported_with_their_lines(
+    medtask: RunCommand, tables: Path
+) -> None:
     Path("rubric.yaml").write_text(RUBRIC.replace("passing: fine", "passing: best"))
     outcome = medtask("judge", "ours.csv", "--model", "fake:", "--rubric", "rubric.yaml")
     assert outcome.code == 4

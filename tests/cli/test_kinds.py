@@ -73,7 +73,7 @@ def kinds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("fields", "fields: fields, 2 fields, 1 with a quote, input", "at most 50 to write"),
     ],
 )
-def test_a_check_says_what_there_is_to_answer(
+def test_a_check_reports_what_there_is_to_answer(
     medtask: RunCommand, kinds_folder: Path, name: str, title: str, cost: str
 ) -> None:
     outcome = medtask("check", f"{name}.yaml", *FAKE)
@@ -129,7 +129,7 @@ def test_a_row_of_fields_is_shown_with_its_schema(medtask: RunCommand, kinds_fol
     assert "followed by generated text" in medtask("check", "answer.yaml", "--row", 1, *FAKE).out
 
 
-def test_a_row_without_options_says_so(medtask: RunCommand, kinds_folder: Path) -> None:
+def test_a_row_without_options_is_reported(medtask: RunCommand, kinds_folder: Path) -> None:
     assert (
         medtask("check", "one.yaml", "--row", 3, *FAKE).out
         == "3 is skipped: failed, the row has no options\n"
@@ -144,7 +144,7 @@ def test_a_row_without_options_says_so(medtask: RunCommand, kinds_folder: Path) 
         ("fields", 'gold of the field "side" does not fit the schema: 1 row, the first is row 3'),
     ],
 )
-def test_strange_gold_is_told_in_the_words_of_its_kind(
+def test_invalid_gold_is_reported_in_the_terms_of_its_kind(
     medtask: RunCommand, kinds_folder: Path, name: str, warning: str
 ) -> None:
     assert f"  warning     {warning}" in medtask("check", f"{name}.yaml", *FAKE).out
@@ -166,7 +166,7 @@ def test_gold_that_should_be_fields_and_is_a_text_is_not_quoted(kinds_folder: Pa
     )
 
 
-def test_thinking_and_further_passes_are_told(medtask: RunCommand, kinds_folder: Path) -> None:
+def test_thinking_and_further_passes_are_reported(medtask: RunCommand, kinds_folder: Path) -> None:
     Path("labels.yaml").write_text(
         Path("labels.yaml").read_text().replace("kind: labels", "kind: label")
         + "reasoning: {budget: 9}\n"
@@ -197,7 +197,7 @@ def test_thinking_and_further_passes_are_told(medtask: RunCommand, kinds_folder:
         ("fields", "Reading the fields of"),
     ],
 )
-def test_a_run_says_what_it_does_and_answers_every_row(
+def test_a_run_reports_what_it_does_and_answers_every_row(
     medtask: RunCommand, kinds_folder: Path, name: str, doing: str
 ) -> None:
     outcome = medtask(

@@ -74,7 +74,7 @@ def test_a_deliberate_error_shows_its_remedy_and_sets_the_exit_code(
     assert outcome.err == "error: what [bold]happened[/bold]\\x1b[2J\n  fix: what to do\n"
 
 
-def test_a_bug_is_told_by_type_and_place_but_not_by_its_message(
+def test_a_bug_is_reported_by_type_and_place_but_not_by_its_message(
     medtask: RunCommand, failing_command: None
 ) -> None:
     outcome = medtask("models")

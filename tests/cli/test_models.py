@@ -23,7 +23,7 @@ def test_the_built_in_model_and_the_engines_are_listed(medtask: RunCommand) -> N
     assert "  hf          transformers models" in outcome.out
 
 
-def test_an_engine_that_is_not_installed_says_how_to_install_it(
+def test_an_engine_that_is_not_installed_explains_how_to_install_it(
     medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
@@ -35,7 +35,7 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(
     assert "  hf          not installed; to install it: pip install 'medtask[hf]'\n" in outcome.out
 
 
-def test_a_model_that_does_not_fit_says_what_it_needs(
+def test_a_model_that_does_not_fit_reports_what_it_needs(
     medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medtask.engines.hf.load.count_parameters", lambda files: 10**13)

@@ -14,7 +14,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_pace_is_told_in_four_facts(clock: list[float]) -> None:
+def test_throughput_is_reported_as_four_numbers(clock: list[float]) -> None:
     display = RunProgressDisplay(quiet=True)
     display.on_start(1000, 0)
     clock[0] += 10

@@ -24,7 +24,7 @@ def project_folder(project_folder: Path) -> Path:
     return project_folder
 
 
-def test_a_run_tells_its_counts_and_where_its_files_are(
+def test_a_run_reports_its_counts_and_where_its_files_are(
     medtask: RunCommand, project_folder: Path
 ) -> None:
     outcome = medtask("run", "surgery", *FAKE)
@@ -55,9 +55,7 @@ def test_progress_goes_to_standard_error_in_plain_lines(
     assert not set(outcome.err) & {"\x1b", "\r"}
 
 
-def test_a_quiet_run_says_nothing_beside_its_results(
-    medtask: RunCommand, project_folder: Path
-) -> None:
+def test_a_quiet_run_prints_only_its_results(medtask: RunCommand, project_folder: Path) -> None:
     outcome = medtask("run", "surgery", *FAKE, "--quiet")
     assert outcome.err == ""
     assert len(outcome.out.splitlines()) == 2
@@ -186,7 +184,7 @@ def test_a_model_that_breaks_down_exits_with_5_and_keeps_what_it_answered(
         ("run surgery --out procedures.csv/runs", 7),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy(
+def test_a_mistake_is_reported_with_its_remedy(
     medtask: RunCommand, project_folder: Path, words: str, code: int
 ) -> None:
     outcome = medtask(*words.split(), *(() if "--model" in words else FAKE))

@@ -16,7 +16,7 @@ from support.command_line import RunCommand
 DOCUMENT = {"metrics": {"accuracy": {"value": 0.5, "n": 4}}}
 
 
-def test_without_a_store_nothing_is_told(
+def test_without_a_store_nothing_is_reported(
     project_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = load_task(Path("surgery"))
@@ -32,7 +32,7 @@ def test_a_server_elsewhere_needs_a_word_before_anything_is_computed(project_fol
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is not installed")
-def test_a_run_and_another_tools_table_are_told_to_the_store_beside_the_runs(
+def test_a_run_and_another_tools_table_are_logged_to_the_store_beside_the_runs(
     medtask: RunCommand,
     project_folder: Path,
     capsys: pytest.CaptureFixture[str],

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SURGERY = EXAMPLES / "surgery_purpose"
 
 
-def test_a_linear_model_is_trained_told_and_used(medtask: RunCommand, tmp_path: Path) -> None:
+def test_a_linear_model_is_trained_reported_and_used(medtask: RunCommand, tmp_path: Path) -> None:
     done = medtask("train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
@@ -40,7 +40,7 @@ def test_a_linear_model_is_trained_told_and_used(medtask: RunCommand, tmp_path: 
     )
 
 
-def test_the_same_command_again_trains_nothing_and_says_so(
+def test_the_same_command_again_trains_nothing_and_reports_it(
     medtask: RunCommand, tmp_path: Path
 ) -> None:
     first = json.loads(
@@ -55,7 +55,7 @@ def test_the_same_command_again_trains_nothing_and_says_so(
     assert (tmp_path / "model" / "medtask.json").stat().st_mtime_ns == before
 
 
-def test_a_dry_run_tells_steps_memory_and_the_command_for_several_gpus(
+def test_a_dry_run_reports_steps_memory_and_the_command_for_several_gpus(
     medtask: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = save_model(tmp_path / "base", "llama")
@@ -96,7 +96,7 @@ def test_a_dry_run_tells_steps_memory_and_the_command_for_several_gpus(
         (("--also", "TASKLESS"), 4, "TASKLESS"),
     ],
 )
-def test_mistakes_are_told_with_what_to_do_and_leave_nothing(
+def test_mistakes_are_reported_with_what_to_do_and_leave_nothing(
     medtask: RunCommand, tmp_path: Path, words: tuple[str, ...], code: int, said: str
 ) -> None:
     given = [

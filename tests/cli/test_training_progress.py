@@ -54,7 +54,7 @@ def simulate_training(
             )
 
 
-def test_the_facts_of_a_training_stand_in_one_line(clock: list[float]) -> None:
+def test_the_facts_of_a_training_are_in_one_line(clock: list[float]) -> None:
     display = TrainingProgressDisplay()
     display.on_start(30, 0)
     assert display.describe() == ""
@@ -142,7 +142,7 @@ def test_a_log_gets_a_line_every_ten_seconds_and_at_every_validation(
     ]
 
 
-def test_a_resumed_training_says_where_it_goes_on(
+def test_a_resumed_training_reports_where_it_goes_on(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     TrainingProgressDisplay().on_start(294, 120)

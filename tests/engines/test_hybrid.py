@@ -105,7 +105,7 @@ def test_every_probability_is_the_weighted_mean_of_the_members(
     engine.close()
 
 
-def test_bounds_are_weighed_and_what_no_member_tells_is_not_told() -> None:
+def test_bounds_are_weighted_and_unknown_values_stay_unknown() -> None:
     sure, unsure = (
         BranchScores((0.0, -math.inf), off_set=0.4, slack=0.001),
         BranchScores((-1.0, -1.0), slack=0.01),
@@ -248,9 +248,7 @@ def test_folders_are_named_absolutely_and_models_as_they_are(
         ),
     ],
 )
-def test_a_list_of_members_that_says_nothing_usable_is_refused(
-    content: str, tmp_path: Path
-) -> None:
+def test_an_unusable_list_of_members_is_refused(content: str, tmp_path: Path) -> None:
     folder = save_members(tmp_path / "h", make_fake_member(1, 0.5), make_fake_member(2, 0.5))
     (folder / "hybrid.json").write_text(content)
     with pytest.raises(InputError, match="is not the file that training wrote"):
@@ -276,7 +274,7 @@ def test_options_go_to_the_members_that_have_a_use_for_them(
     medtask.load_model(str(both), device="cpu").close()
 
 
-def test_the_manifest_can_tell_what_it_is_made_of_and_where_records_go(
+def test_the_manifest_can_report_what_it_is_made_of_and_where_records_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_members(tmp_path / "h", make_fake_member(1, 0.25), make_fake_member(2, 0.75))

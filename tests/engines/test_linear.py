@@ -384,7 +384,7 @@ def test_what_cannot_be_kept_is_not_saved(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_label_without_examples_is_told(tmp_path: Path) -> None:
+def test_a_label_without_examples_is_reported(tmp_path: Path) -> None:
     table = LABEL_MATRIX.copy()
     table[:, 2] = 0
     with pytest.warns(UserWarning, match="not 2 is present|Label"):

@@ -340,7 +340,7 @@ def test_a_failing_model_is_an_engine_error_without_the_records_words(
         assert "record" not in str(caught.value)
 
 
-def test_the_engine_tells_what_decides_its_answers(engine: MlxEngine) -> None:
+def test_the_engine_reports_what_decides_its_answers(engine: MlxEngine) -> None:
     assert engine.info.identity.keys() == {
         "model",
         "engine",
@@ -356,7 +356,7 @@ def test_the_engine_tells_what_decides_its_answers(engine: MlxEngine) -> None:
     assert engine.context_tokens == 512
 
 
-def test_what_transformers_5_writes_is_told_to_mlx_in_its_own_words() -> None:
+def test_what_transformers_5_writes_is_reported_to_mlx_in_its_own_words() -> None:
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
     assert translate_config({"rope_parameters": rope}) == {"rope_theta": 5e5, "rope_scaling": rope}
     assert (
@@ -385,7 +385,7 @@ def test_what_transformers_5_writes_is_told_to_mlx_in_its_own_words() -> None:
         translate_config({**gemma, "layer_types": ["full_attention", "sliding_attention"] * 3})
 
 
-def test_what_cannot_be_loaded_says_what_to_do(
+def test_a_model_that_cannot_be_loaded_names_the_remedy(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelNotFound):

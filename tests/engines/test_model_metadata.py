@@ -110,7 +110,7 @@ def test_a_folder_that_is_not_as_it_was_written_is_refused(
         ({"temperature": 2}, 'invalid values for "temperature"'),
     ],
 )
-def test_a_contract_that_says_what_cannot_be_is_refused(
+def test_a_contract_with_impossible_values_is_refused(
     folder: Path, change: dict[str, Any], told: str
 ) -> None:
     path = folder / "medtask.json"
@@ -121,20 +121,20 @@ def test_a_contract_that_says_what_cannot_be_is_refused(
         find_trained_engine(folder)
 
 
-def test_labels_that_cannot_be_told_apart_are_never_written(tmp_path: Path) -> None:
+def test_labels_that_cannot_be_distinguished_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="twice"):
         write_model_metadata(tmp_path, ModelMetadata("encoder", "labels", ("a", "a")))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_contract_that_cannot_be_written_says_so_and_leaves_none(tmp_path: Path) -> None:
+def test_a_contract_that_cannot_be_written_reports_it_and_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "medtask.json").mkdir()
     with pytest.raises(StorageError):
         write_model_metadata(tmp_path, MODEL)
     assert find_trained_engine(tmp_path) is None
 
 
-def test_the_contract_stands_for_every_byte_of_the_model(folder: Path) -> None:
+def test_the_contract_covers_every_byte_of_the_model(folder: Path) -> None:
     before = hash_model_metadata(folder)
     (folder / "linear.json").write_text("{ }")
     write_model_metadata(folder, MODEL)

@@ -170,7 +170,7 @@ def test_the_reference_knows_the_answers(hf_probabilities: np.ndarray) -> None:
     assert sum(right) >= 25
 
 
-def test_llama_cpp_says_what_hf_says(
+def test_llama_cpp_gives_what_hf_gives(
     hf_probabilities: np.ndarray, llamacpp_probabilities: np.ndarray
 ) -> None:
     """Measured: 28 of 28 labels; probabilities 0.0001 apart in the mean and 0.004 at most, with
@@ -183,7 +183,7 @@ def test_llama_cpp_says_what_hf_says(
 
 
 @pytest.mark.scale
-def test_mlx_says_what_hf_says(hf_probabilities: np.ndarray) -> None:
+def test_mlx_gives_what_hf_gives(hf_probabilities: np.ndarray) -> None:
     """Measured: 7 of 7 labels. Both compute in float32 from the same weights. Few rows: on a CPU
     mlx is slow.
     """
@@ -194,7 +194,7 @@ def test_mlx_says_what_hf_says(hf_probabilities: np.ndarray) -> None:
         assert np.abs(found - hf_probabilities[few]).max() < 0.001
 
 
-def test_a_server_of_llama_cpp_python_tells_what_it_can(llama_server: Engine) -> None:
+def test_a_server_of_llama_cpp_python_reports_what_it_can(llama_server: Engine) -> None:
     assert (llama_server.caps.score, llama_server.caps.generate, llama_server.caps.schema) == (
         "first_token",
         True,
@@ -248,7 +248,7 @@ def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
         list(transformers_server.generate([TEXT_PROMPT], Limits(40, schema=SCHEMA)))
 
 
-def test_transformers_serve_chooses_or_fails_and_tells_no_probability(
+def test_transformers_serve_chooses_or_fails_and_reports_no_probability(
     transformers_server: Engine, hf_probabilities: np.ndarray
 ) -> None:
     """Measured: 28 of 28 rows answered, 24 of them as hf answers: who is not held to the set may be

@@ -163,7 +163,7 @@ def test_the_engine_of_a_reference_is_the_one_that_the_docs_name(
     assert choose_engine(reference) == EngineChoice(engine)
 
 
-def test_the_docs_tell_of_every_engine_and_how_to_install_it() -> None:
+def test_the_docs_describe_every_engine_and_how_to_install_it() -> None:
     for name in BUILT_IN_ENGINES:
         assert f"| `{name}`" in DOCUMENT
     for spec in BUILT_IN_ENGINES.values():

@@ -268,7 +268,7 @@ def test_scores_are_those_of_plain_passes(engine: VllmEngine, reference_engine: 
     )
 
 
-def test_more_candidates_than_vllm_tells_at_once_are_asked_for_in_parts(
+def test_more_candidates_than_vllm_reports_at_once_are_asked_for_in_parts(
     engine: VllmEngine, reference_engine: HfEngine
 ) -> None:
     names = [
@@ -414,7 +414,7 @@ def test_rows_that_are_too_long_are_faults_and_the_longest_that_fits_is_read(
     assert isinstance(next(iter(engine.score(fitting[-1:]))), Scores)
 
 
-def test_known_rows_are_not_told_again(engine: VllmEngine) -> None:
+def test_known_rows_are_not_reported_again(engine: VllmEngine) -> None:
     assert list(engine.score(make_prompts(BRANCHES), cached={"0", "1", "2", "3", "4"})) == []
     assert generate_texts(engine, make_prompts(), TEXT_LIMITS, cached={"0", "3"}).keys() == {
         "1",
@@ -443,7 +443,7 @@ def test_vllm_is_opened_closed(engine: VllmEngine) -> None:
     assert "enable_lora" not in options
 
 
-def test_the_engine_tells_what_decides_its_answers(
+def test_the_engine_reports_what_decides_its_answers(
     fake_vllm: ModuleType, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "x"}')

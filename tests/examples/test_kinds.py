@@ -91,7 +91,9 @@ def test_a_few_rows_cannot_be_asked_and_few_of_them_are_errors(name: str) -> Non
     assert faults[Status.FAILED] <= 0.05 * len(records)  # more, and a run would exit with 3
 
 
-def test_every_row_is_answered_inside_the_set_or_has_a_status_that_says_why_not(name: str) -> None:
+def test_every_row_is_answered_inside_the_set_or_has_a_status_that_reports_why_not(
+    name: str,
+) -> None:
     task, records = load_example(name)
     answers = list(medtask.predict(task, FakeEngine(), records))
     assert [answer.record_id for answer in answers] == [record.id for record in records]
@@ -121,7 +123,7 @@ def check_answer(task: Task, record: Record, answer: Answer) -> None:
             assert not find_invalid_gold(task, record.fields, answer.value)
 
 
-def test_the_row_that_is_shown_tells_every_candidate(name: str) -> None:
+def test_the_row_that_is_shown_reports_every_candidate(name: str) -> None:
     task, records = load_example(name)
     prompt = next(
         prompt

@@ -110,7 +110,7 @@ def test_a_model_that_never_stops_thinking_is_closed_at_its_budget_and_answers()
         (Fault("r0", Status.TOO_LONG, "no room"), "answered without thinking: no room"),
     ],
 )
-def test_a_row_without_time_or_room_to_think_is_answered_without_and_says_so(
+def test_a_row_without_time_or_room_to_think_is_answered_without_and_noted(
     end: object, reason: str
 ) -> None:
     engine = RecordingEngine({"r0": end})
@@ -142,7 +142,7 @@ def test_text_that_reaches_its_limit_is_truncated_at_a_sentence() -> None:
     )
 
 
-def test_a_model_that_writes_nothing_is_told() -> None:
+def test_a_model_that_writes_nothing_is_reported() -> None:
     answer = answer_texts(TEXT, RecordingEngine(generated_texts={"r0": "  "}), "one")["r0"]
     assert (answer.status, answer.value) == (Status.UNPARSABLE, None)
 

@@ -109,7 +109,7 @@ def test_a_choice_without_probabilities_has_a_value_and_no_confidence() -> None:
     )
 
 
-def test_probabilities_that_are_known_too_loosely_are_not_told() -> None:
+def test_probabilities_that_are_known_too_loosely_are_not_reported() -> None:
     loose = decide_answer(
         TASK,
         "r",
@@ -148,7 +148,7 @@ def test_probability_outside_the_set_goes_to_review_with_the_figures() -> None:
     assert answer.reason == "0.97 of the probability lay outside the labels, more than 0.9"
 
 
-def test_both_doubts_are_told() -> None:
+def test_both_warnings_are_reported() -> None:
     assert decide_label(0.4, 0.3, 0.3, off_set=0.97).reason == (
         "confidence 0.40 is below 0.5; 0.97 of the probability lay outside the labels, more than "
         "0.9"

@@ -184,7 +184,7 @@ def test_a_pair_without_its_rival_is_not_asked_about() -> None:
     assert (one.winner, one.status, one.reason) == (None, Status.EMPTY_INPUT, NO_ANSWER)
 
 
-def test_a_judge_that_tells_no_probabilities_gives_grades_alone() -> None:
+def test_a_judge_that_reports_no_probabilities_gives_grades_alone() -> None:
     class ChoosingEngine(FakeEngine):
         def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
             chosen = BranchScores(

@@ -85,7 +85,7 @@ def test_an_answer_that_meets_any_condition_is_asked_about_again(
     assert meets_condition(when, OK) is wanted
 
 
-def test_any_of_several_labels_will_do() -> None:
+def test_any_of_several_labels_is_enough() -> None:
     assert meets_condition(PassCondition(answer_in=("b",)), Answer("r", Status.OK, ("a", "b"), 0.9))
     assert not meets_condition(
         PassCondition(answer_in=("c",)), Answer("r", Status.OK, ("a", "b"), 0.9)

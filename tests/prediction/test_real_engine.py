@@ -126,7 +126,7 @@ def test_text_ends_and_sections_are_taken_apart(
             assert given.text.startswith("<analysis>") == (sections == "true")
 
 
-def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(
+def test_fields_satisfy_their_schema_and_quotes_are_in_the_text(
     model: Engine, make_task: Callable[..., Task]
 ) -> None:
     properties = {
@@ -161,7 +161,7 @@ def test_fields_satisfy_their_schema_and_quotes_stand_in_the_text(
     ("gate", "reason"),
     [("head_tail", "only its beginning and its end were read"), ("chunk", "overlapping parts")],
 )
-def test_a_record_longer_than_the_context_is_answered_and_says_so(
+def test_a_record_longer_than_the_context_is_answered_and_reports_it(
     model: Engine, make_task: Callable[..., Task], gate: str, reason: str
 ) -> None:
     long = " ".join(

@@ -112,7 +112,7 @@ def test_a_gold_file_that_cannot_be_joined_is_refused(
         open_answers(folder, gold=str(gold))
 
 
-def test_what_is_neither_column_nor_file_is_told_with_what_was_meant(folder: Path) -> None:
+def test_what_is_neither_column_nor_file_is_reported_with_what_was_meant(folder: Path) -> None:
     with pytest.raises(UsageError, match='did you mean "procedure"'):
         open_answers(folder, gold="proceedure")
     with pytest.raises(TableError, match="no column"):
@@ -196,7 +196,7 @@ def test_a_blank_answer_is_counted_as_none(tmp_path: Path) -> None:
     ]
 
 
-def test_what_stands_beside_a_failure_is_no_answer(tmp_path: Path) -> None:
+def test_what_is_beside_a_failure_is_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text(
         "id,answer,status,confidence,gold\n1,a,failed,0.9,a\n2,b,too_long,0.9,b\n3,a,truncated,0.9,a\n4,b,Review,0.9,b\n"
@@ -234,7 +234,7 @@ def test_an_answer_that_the_task_does_not_have_is_counted_and_wrong(
     )
 
 
-def test_labels_that_differ_in_capital_letters_only_are_told(tmp_path: Path) -> None:
+def test_labels_that_differ_in_capital_letters_only_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("id,answer,gold\n1,Benign,benign\n2,Malignant,Malignant\n")
     assert open_answers(path).notes[1].startswith("1 of the labels differ")

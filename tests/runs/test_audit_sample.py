@@ -111,7 +111,7 @@ def test_labels_give_an_accuracy_that_holds_the_truth(
         )
 
 
-def test_a_part_of_the_labels_will_do(
+def test_a_part_of_the_labels_is_enough(
     answers: AnswerTable, truth: dict[str, str], tmp_path: Path
 ) -> None:
     sample = draw_audit_sample(answers, tmp_path / "audit", budget=120)
@@ -135,7 +135,7 @@ def test_a_sample_with_labels_is_not_drawn_again(
     assert sample.table_path.read_bytes() == kept
 
 
-def test_faults_of_labels_are_told_by_row(
+def test_faults_of_labels_are_reported_by_row(
     answers: AnswerTable, truth: dict[str, str], tmp_path: Path
 ) -> None:
     sample = draw_audit_sample(answers, tmp_path / "audit", budget=60)

@@ -252,7 +252,7 @@ def test_a_model_does_not_judge_itself(folder: Path) -> None:
     assert judge_run(folder, FakeEngine(seed=3), allow_self=True).table.exists()
 
 
-def test_people_and_judge_are_held_together(folder: Path) -> None:
+def test_people_and_judge_are_combined(folder: Path) -> None:
     against = get_judged(judge_run(folder, GradingEngine(), human="people")).human_agreement
     assert against and against.sensitivity and against.specificity
     assert (against.n, against.lost) == (ROWS - 2, 2)

@@ -98,7 +98,7 @@ def test_a_further_pass_shows_in_the_tables(tmp_path: Path) -> None:
     assert {row["pass"] for row in rows} == {"first", "refine"}
 
 
-def test_thresholds_are_fitted_on_gold_and_told(tmp_path: Path) -> None:
+def test_thresholds_are_fitted_on_gold_and_reported(tmp_path: Path) -> None:
     task, table = write_task_and_table("labels", tmp_path, 200)
     text = (
         (task / "task.yaml")

@@ -369,7 +369,7 @@ def test_a_folder_of_something_else_is_left_alone(
     assert {path.name for path in (tmp_path / "thesis").iterdir()} == {"chapter-1.txt"}
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_a_model_is_loaded(
+def test_a_folder_that_cannot_be_made_is_reported_before_a_model_is_loaded(
     task: Task, write_rows: Rows, tmp_path: Path
 ) -> None:
     with pytest.raises(StorageError, match="out"):
@@ -377,7 +377,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_a_model_is_loaded(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_access_is_told_before_a_model_is_loaded(
+def test_a_folder_without_access_is_reported_before_a_model_is_loaded(
     task: Task, write_rows: Rows, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
@@ -394,7 +394,7 @@ def test_a_folder_in_use_is_refused_before_a_model_is_loaded(
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "ledger.db"])
-def test_a_damaged_file_is_told_with_its_remedy(
+def test_a_damaged_file_is_reported_with_its_remedy(
     task: Task, write_rows: Rows, tmp_path: Path, name: str
 ) -> None:
     run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
@@ -436,7 +436,7 @@ def test_columns_that_are_named_like_ours_keep_their_values_under_another_name(
     assert result.notes == tuple(witness.notes)
 
 
-def test_progress_is_told_only_of_rows_that_are_safe(
+def test_progress_is_reported_only_of_rows_that_are_safe(
     task: Task, write_rows: Rows, tmp_path: Path
 ) -> None:
     witness = RecordingProgress()
@@ -505,7 +505,7 @@ def test_attempts_to_reach_another_machine_are_refused_and_counted(
     }
 
 
-def test_the_manifest_tells_what_ran_and_no_record_text(
+def test_the_manifest_reports_what_ran_and_no_record_text(
     task_folder: Path, write_rows: Rows, tmp_path: Path
 ) -> None:
     shown = edit_task(

@@ -149,7 +149,7 @@ def test_a_long_review_table_is_sorted_in_chunks(
     assert (tmp_path / "review.csv").read_bytes() == whole
 
 
-def test_by_class_every_row_is_held_against_the_threshold_of_its_answer(tmp_path: Path) -> None:
+def test_by_class_every_row_is_compared_with_the_threshold_of_its_answer(tmp_path: Path) -> None:
     answers = open_answers(write_table(tmp_path / "other.csv", 3000, sharpness=1.0))
     found = evaluate_answers(
         answers, EvaluationOptions(max_error=0.15, by_class=True, baselines=False)
@@ -201,7 +201,9 @@ def test_batch_calibration_needs_no_gold(tmp_path: Path) -> None:
         EvaluationOptions(sets=0.1),
     ],
 )
-def test_what_needs_gold_says_so(tmp_path: Path, wanted: EvaluationOptions) -> None:
+def test_options_that_need_gold_are_refused_without_it(
+    tmp_path: Path, wanted: EvaluationOptions
+) -> None:
     path = tmp_path / "other.csv"
     path.write_text("id,answer,confidence\n1,a,0.5\n")
     with pytest.raises(UsageError, match="needs rows with gold"):
@@ -256,7 +258,7 @@ def test_two_readers_and_the_model(tmp_path: Path) -> None:
         evaluate_answers(open_answers(path), EvaluationOptions(readers=("gold", "third")))
 
 
-def test_readers_who_read_no_row_together_are_told_of(tmp_path: Path) -> None:
+def test_readers_without_common_rows_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("id,answer,one,two\n1,a,a,\n2,b,,b\n")
     found = evaluate_answers(

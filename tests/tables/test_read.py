@@ -78,7 +78,7 @@ def test_a_folder_without_tables_is_refused(write_file, tmp_path):
         read_table(tmp_path)
 
 
-def test_a_missing_file_is_told_with_its_nearest_neighbour(write_file, tmp_path):
+def test_a_missing_file_is_reported_with_its_nearest_neighbour(write_file, tmp_path):
     write_file("id\n", "procedures.csv")
     with pytest.raises(TableError, match="file not found") as raised:
         read_table(tmp_path / "procedure.csv")
@@ -107,7 +107,7 @@ def test_a_sheet_of_a_csv_is_refused(write_file):
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet", "a.xlsx"])
-def test_a_file_that_may_not_be_read_is_told(write_file, name):
+def test_a_file_that_may_not_be_read_is_reported(write_file, name):
     path = write_file("id\n1\n", name)
     path.chmod(0)
     with pytest.raises(TableError, match="no permission to read this file"):
@@ -136,7 +136,7 @@ def test_the_digest_of_rows_in_memory_is_that_of_their_json_lines():
     )
 
 
-def test_a_file_that_vanishes_is_told(write_file):
+def test_a_file_that_vanishes_is_reported(write_file):
     path = write_file("id\n1\n")
     table = read_table(path)
     path.unlink()

@@ -35,14 +35,14 @@ TEXT = 'id,text\n1,"café; a, b"\n2,"the ""left""\nlung"\n'
         ),
     ],
 )
-def test_every_usual_encoding_gives_the_same_table_and_is_told(write_file, content, note):
+def test_every_usual_encoding_gives_the_same_table_and_is_reported(write_file, content, note):
     table = read_table(write_file(content))
     assert list(table) == TABLE
     assert table.columns == ("id", "text")
     assert table.notes == (note, "delimiter ,")
 
 
-def test_an_alphabet_that_is_not_western_is_guessed_and_told(write_file):
+def test_an_alphabet_that_is_not_western_is_guessed_and_reported(write_file):
     text = (
         "id,text\n1,Пациент жалуется на боль в левом колене после падения\n2,Осложнений не "
         "было и нет\n"
@@ -72,7 +72,7 @@ def test_an_undecodable_byte_is_refused_with_its_place(write_file, content, line
 @pytest.mark.parametrize(
     ("delimiter", "title"), [(",", ","), (";", ";"), ("\t", "tab"), ("|", "|")]
 )
-def test_the_delimiter_is_detected_and_told(write_file, delimiter, title):
+def test_the_delimiter_is_detected_and_reported(write_file, delimiter, title):
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows(
         [["id", "text"], ["1", "a,b;c|d\te"], ["2", "70,5"]]
@@ -163,7 +163,7 @@ def test_quotes_inside_a_bare_cell_are_text(write_file):
     assert [row["b"] for row in read_table(write_file('a,b\n1,5" tube\n'))] == ['5" tube']
 
 
-def test_nameless_empty_columns_at_the_end_are_left_out_and_told(write_file):
+def test_nameless_empty_columns_at_the_end_are_left_out_and_reported(write_file):
     table = read_table(write_file("a,b,,\n1,2,,\n"))
     assert list(table) == [{"a": "1", "b": "2"}]
     assert table.notes[2] == "2 empty columns without a name left out"

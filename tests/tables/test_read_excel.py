@@ -42,7 +42,7 @@ def test_cells_become_what_cells_may_hold(save_workbook):
     assert table.columns[-1] == "2024"
 
 
-def test_the_first_visible_sheet_with_anything_in_it_is_read_and_told(save_workbook):
+def test_the_first_visible_sheet_with_anything_in_it_is_read_and_reported(save_workbook):
     path = save_workbook(
         empty=[], hidden=[["no"], [1]], Export=[["id"], [1]], Codes=[["code"], ["x"]]
     )
@@ -108,7 +108,7 @@ def replace_in(path: Path, old: bytes, new: bytes) -> None:
             archive.writestr(name, content.replace(old, new))
 
 
-def test_error_cells_and_merged_cells_are_told(save_workbook, tmp_path):
+def test_error_cells_and_merged_cells_are_reported(save_workbook, tmp_path):
     path = save_workbook(Export=[["id", "text"], [1, "#N/A"], [2, "a"], [None, "b"]])
     book = openpyxl.load_workbook(path)
     book["Export"]["B2"].data_type = "e"

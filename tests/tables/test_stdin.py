@@ -36,7 +36,7 @@ JSONL = b'{"id": "1", "text": "a"}\n' * 1
         (gzip.compress(JSONL, mtime=0), "stdin.jsonl.gz"),
     ],
 )
-def test_text_is_told_by_its_first_bytes(monkeypatch, tmp_path, content, name):
+def test_text_is_recognised_by_its_first_bytes(monkeypatch, tmp_path, content, name):
     set_stdin(monkeypatch, content)
     path = spool_stdin(tmp_path)
     assert (path, path.stat().st_mode & 0o777) == (tmp_path / name, 0o600)
@@ -50,7 +50,7 @@ def test_a_long_first_line_of_json_is_a_line(monkeypatch, tmp_path):
     assert [row["text"] for row in read_table(spool_stdin(tmp_path))] == ["a" * 100_000] * 2
 
 
-def test_parquet_and_xlsx_are_told_by_their_first_bytes(monkeypatch, tmp_path):
+def test_parquet_and_xlsx_are_recognised_by_their_first_bytes(monkeypatch, tmp_path):
     for suffix in (".parquet", ".xlsx"):
         write_answers(tmp_path / f"a{suffix}", [Column("id")], [["1"]])
         set_stdin(monkeypatch, (tmp_path / f"a{suffix}").read_bytes())

@@ -47,7 +47,7 @@ def test_whole_numbers_beyond_a_float_are_different_ids(write_file):
     assert validate_table(table, "id").rows == 2
 
 
-def test_case_tells_ids_apart():
+def test_case_distinguishes_ids():
     assert validate_table(read_table([{"id": "a"}, {"id": "A"}]), "id").rows == 2
 
 
@@ -58,7 +58,7 @@ def test_equal_hashes_of_different_ids_are_no_fault(monkeypatch):
         validate_table(read_table([{"id": "a"}, {"id": "b"}, {"id": "b"}]), "id")
 
 
-def test_an_id_column_that_is_not_there_is_told_with_its_nearest_neighbour():
+def test_an_id_column_that_is_not_there_is_reported_with_its_nearest_neighbour():
     with pytest.raises(TableError, match='has no column "case_it"') as raised:
         validate_table(read_table([{"case_id": 1}]), "case_it")
     assert raised.value.fix == 'did you mean "case_id"?'

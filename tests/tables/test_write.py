@@ -184,7 +184,7 @@ for suffix in FORMATS:
 """
 
 
-def test_a_full_disk_is_told_for_every_format_and_the_old_file_is_untouched(tmp_path):
+def test_a_full_disk_is_reported_for_every_format_and_the_old_file_is_untouched(tmp_path):
     for suffix in FORMATS:
         (tmp_path / f"a{suffix}").write_bytes(b"old")
     shown = subprocess.run(

@@ -151,7 +151,7 @@ def write_gold(tmp_path, rows):
     (tmp_path / "gold.csv").write_text(f"text,topic\n{lines}")
 
 
-def test_a_pool_comes_from_a_table_and_stands_in_the_prompt(load_text, tmp_path):
+def test_a_pool_comes_from_a_table_and_is_in_the_prompt(load_text, tmp_path):
     pool = make_pool()
     write_gold(
         tmp_path,

@@ -128,7 +128,7 @@ def test_units_to_choose_from_make_a_value_and_a_unit(load_text):
     assert form.scored == (ScoredField(("size", "unit"), ("mm", "cm")),)
 
 
-def test_a_quote_stands_behind_its_field(load_text):
+def test_a_quote_is_behind_its_field(load_text):
     form = load_fields(
         load_text,
         "stage: {enum: [I, II], quote: true}\nplace: {properties: {side: {type: string, quote: "

@@ -123,7 +123,7 @@ def test_a_pool_changes_with_its_examples_and_how_they_are_chosen():
     assert "patient" not in str(describe_task(task))
 
 
-def test_a_pass_is_told_by_what_it_changes():
+def test_a_pass_is_reported_by_what_it_changes():
     def make_task_with_pass(
         when: PassCondition | None = None,
         model: str | None = None,

@@ -59,7 +59,7 @@ def test_text_is_let_pass(text):
         (f"scan: {FILE}", "800 of the input's 806 characters are an encoded file"),
     ],
 )
-def test_what_is_no_text_is_told_in_figures(text, reason):
+def test_what_is_no_text_is_reported_in_figures(text, reason):
     assert apply_gate(text) == (Status.NOT_TEXT, reason)
 
 

@@ -66,7 +66,7 @@ examples:
     assert task.warnings == ()
 
 
-def test_a_folder_stands_for_its_task_file_and_names_the_task(tmp_path):
+def test_a_folder_represents_its_task_file_and_names_the_task(tmp_path):
     folder = tmp_path / "surgery-purpose"
     folder.mkdir()
     (folder / "task.yml").write_text(GOOD)
@@ -77,7 +77,7 @@ def test_a_file_of_any_other_name_names_the_task(load_text):
     assert load_text(GOOD, "radiation_site.yaml").name == "radiation_site"
 
 
-def test_json_and_yaml_say_the_same(load_text):
+def test_json_and_yaml_give_the_same_task(load_text):
     as_json = {
         "instruction": "Decide the main purpose of the cancer operation.",
         "input": "{{ procedure }}",
@@ -99,7 +99,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_key(load_text):
     assert load_text("\ufeff" + GOOD).instruction.startswith("Decide")
 
 
-def test_a_missing_path_says_how_to_begin(tmp_path):
+def test_a_missing_path_explains_how_to_begin(tmp_path):
     with pytest.raises(InputError, match="no task") as caught:
         load_task(tmp_path / "nowhere")
     assert "medtask init" in caught.value.fix
@@ -196,7 +196,7 @@ def test_a_bound_that_is_no_probability_is_a_fault(load_faults, value):
     ]
 
 
-def test_an_unknown_kind_or_readout_says_what_there_is(load_faults):
+def test_an_unknown_kind_or_readout_reports_what_there_is(load_faults):
     kinds = "label, labels, choice, answer, fields"
     assert load_faults(GOOD.replace("kind: label", "kind: lable")) == [
         (4, 'unknown kind "lable" - did you mean "label"?')
@@ -280,7 +280,7 @@ def test_a_quoted_label_of_any_letters_keeps_its_name(tmp_path_factory, name):
     assert [label.name for label in load_task(path).labels] == list(labels)
 
 
-def test_labels_that_a_reader_cannot_tell_apart_are_a_fault(load_faults):
+def test_labels_that_a_reader_cannot_distinguish_are_a_fault(load_faults):
     assert load_faults(make_labels_yaml("\n    - CT head\n    - MR head\n    - ct  Head\n")) == [
         (8, 'the labels "CT head" (line 6) and "ct  Head" cannot be told apart')
     ]
@@ -396,7 +396,7 @@ def test_the_labels_of_a_draft_must_be_filled_in(load_faults):
 # The input
 
 
-def test_a_template_fault_has_the_line_of_the_block_it_stands_in(load_faults):
+def test_a_template_fault_has_the_line_of_the_block_it_is_in(load_faults):
     text = GOOD.replace('"{{ procedure }}"', "|\n  Title:\n\n  {{ procedure }\n")
     assert load_faults(text) == [(5, "the template is not Jinja: unexpected '}'")]
 
@@ -421,7 +421,7 @@ def test_an_input_that_shows_the_truth_is_warned_of(load_text):
 
 
 @pytest.mark.parametrize("value", ["{{ procedure }}", "{{ procedure }} and more"])
-def test_a_template_without_quotes_says_what_is_missing(load_faults, value):
+def test_a_template_without_quotes_reports_what_is_missing(load_faults, value):
     ((line, message),) = load_faults(GOOD.replace('"{{ procedure }}"', value))
     assert line == 2
     assert 'put " around' in message
@@ -447,13 +447,13 @@ def test_a_template_without_quotes_says_what_is_missing(load_faults, value):
         ("a: &a [*a]\n", 1, "not defined before it"),
     ],
 )
-def test_what_is_no_yaml_is_told_with_its_line(load_faults, text, line, words):
+def test_what_is_no_yaml_is_reported_with_its_line(load_faults, text, line, words):
     ((at_line, message),) = load_faults(text)
     assert at_line == line
     assert words in message
 
 
-def test_what_is_no_json_is_told_with_its_line_and_column(load_faults):
+def test_what_is_no_json_is_reported_with_its_line_and_column(load_faults):
     assert load_faults('{"instruction": "x",\n  "input" "y"}', "task.json") == [
         (2, "not JSON: column 11: Expecting ':' delimiter")
     ]

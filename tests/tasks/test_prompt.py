@@ -152,7 +152,7 @@ def test_what_a_row_does_not_have_is_named_without_its_text(source, named):
         "{{ visit.SECRET.x }}",
     ],
 )
-def test_a_template_that_fails_on_a_row_tells_nothing_of_it(source):
+def test_an_error_of_a_template_contains_no_text_of_the_row(source):
     fault = build_row_prompt(
         make_task(source=source), procedure="SECRET TEXT", visit={"SECRET": "SECRET TEXT"}
     )

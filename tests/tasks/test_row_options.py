@@ -113,13 +113,13 @@ def test_options_from_several_columns_keep_their_places():
         ("x" * 300_000, "the options take more than 200,000 characters"),
     ],
 )
-def test_a_row_without_options_says_why_and_tells_no_text(cell, reason):
+def test_a_row_without_options_has_a_reason_without_text(cell, reason):
     begin = time.perf_counter()
     assert read_options(ONE, {"options": cell}) == reason
     assert time.perf_counter() - begin < 1
 
 
-def test_a_row_without_the_column_says_so():
+def test_a_row_without_the_column_is_reported():
     assert read_options(ONE, {}) == 'the row has no column "options", which should hold options'
 
 

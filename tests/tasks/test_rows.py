@@ -73,7 +73,7 @@ def test_a_table_that_has_everything_has_no_faults(task):
     assert check_columns(task, ["case_id", "procedure", "Surgeon note", "purpose", "more"]) == ()
 
 
-def test_columns_that_a_table_lacks_are_told_with_the_line_that_uses_them(task):
+def test_columns_that_a_table_lacks_are_reported_with_the_line_that_uses_them(task):
     has = "the table has case, proceedure, Surgeon  note"
     assert check_columns(task, ["case", "proceedure", "Surgeon  note"], gold_column="truth") == (
         TaskFault(5, f'input uses {{{{ procedure }}}}, but {has} - did you mean "proceedure"?'),

@@ -77,7 +77,7 @@ def test_the_example_s_rubric_is_sound() -> None:
     )
 
 
-def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
     grades = "grades:\n  poor: wrong\n  good:\n  excellent: right\n  Good: again\n"
     text = f"instrution: Grade it.\npassing: exelent\nreference: perhaps\n{grades}"
     faults = find_faults(tmp_path, text)
@@ -99,7 +99,7 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
         (("name:", "nonsense:"), 1, "there are name, instruction, grades, passing, reference"),
     ],
 )
-def test_a_fault_is_told_where_it_is(
+def test_a_fault_is_reported_with_its_line(
     tmp_path: Path, change: tuple[str, str], line: int | None, message: str
 ) -> None:
     assert message in find_faults(tmp_path, GOOD.replace(*change))[line]
@@ -134,7 +134,7 @@ def test_what_the_answer_says_about_its_end_does_not_end_it() -> None:
 
 
 @given(st.text(max_size=30), st.text(min_size=1, max_size=30))
-def test_the_code_of_a_row_stands_in_none_of_its_texts(question: str, answer: str) -> None:
+def test_the_code_of_a_row_is_in_none_of_its_texts(question: str, answer: str) -> None:
     record = make_grading_record("a", question=question, context="", reference="r", answer=answer)
     assert str(record.fields["code"]) not in question + answer + "r"
 

@@ -61,7 +61,7 @@ def test_a_draft_needs_no_table(columns):
         ([], None),
     ],
 )
-def test_an_id_tells_the_rows_of_the_sample_apart(sample, guess):
+def test_an_id_distinguishes_the_rows_of_the_sample(sample, guess):
     assert guess_id_column(list(sample[0]) if sample else ["id"], sample) == guess
 
 

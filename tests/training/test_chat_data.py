@@ -116,7 +116,7 @@ def test_every_kind_is_written(folder: str, tmp_path: Path) -> None:
         assert all(turn["content"].strip() for turn in line["messages"])
 
 
-def test_the_folder_tells_what_it_holds(tmp_path: Path) -> None:
+def test_the_folder_reports_what_it_holds(tmp_path: Path) -> None:
     task = medtask.load_task(EXAMPLES / "surgery_purpose")
     table = read_table(task.data)
     out = tmp_path / "out"

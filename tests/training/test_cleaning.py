@@ -40,7 +40,7 @@ def list_reasons(cleaning: CleaningReport) -> list[tuple[int, DropReason]]:
     return [(one.row, one.reason) for one in cleaning.dropped]
 
 
-def test_each_reason_is_told_row_by_row(task: Task) -> None:
+def test_each_reason_is_reported_row_by_row(task: Task) -> None:
     rows = make_rows(
         ("MRI knee", "knee"),
         ("MRI wrist", None),

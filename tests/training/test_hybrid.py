@@ -144,7 +144,7 @@ def test_choices_are_weighed_too(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_that_is_always_better_takes_it_all_and_this_is_told(
+def test_a_model_that_is_always_better_takes_it_all_and_this_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = make_rows([text for text in TEXTS if "knee" in text])

@@ -39,7 +39,7 @@ def find_text_leaks(
     return find_leakage(questions, np.isin(questions.positions, validation_rows))
 
 
-def test_equal_and_near_texts_are_told_apart(task: Task) -> None:
+def test_equal_and_near_texts_are_distinguished(task: Task) -> None:
     leaks = find_text_leaks(task, TEXTS, [1, 2])
     assert (leaks.validation, leaks.equal, leaks.near) == (2, 1, 1)
     assert leaks.share == 1.0
@@ -55,7 +55,7 @@ def test_equal_and_near_texts_are_told_apart(task: Task) -> None:
     assert not any("knee" in line for line in lines)
 
 
-def test_no_leak_is_told_too(task: Task) -> None:
+def test_no_leak_is_reported_too(task: Task) -> None:
     leaks = find_text_leaks(task, TEXTS, [3, 4], ["p", "p", "p", "q", None])
     assert leaks == LeakageReport(validation=2)
     assert leaks.describe() == [

@@ -69,7 +69,7 @@ def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: 
         assert [answer.probabilities[name] for name in order] == pytest.approx(row, abs=1e-9)
 
 
-def test_it_learns_and_says_what_it_chose(tmp_path: Path) -> None:
+def test_it_learns_and_reports_what_it_chose(tmp_path: Path) -> None:
     material = make_training_data(make_task(tmp_path / "task"))
     desk = make_training_context(tmp_path)
     fitted = fit_linear([material], RECIPE, desk)
@@ -118,7 +118,7 @@ def test_many_validation_rows_choose_and_are_not_learnt_from(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["label", "labels"])
-def test_labels_without_examples_are_told_and_never_given(kind: str, tmp_path: Path) -> None:
+def test_labels_without_examples_are_reported_and_never_given(kind: str, tmp_path: Path) -> None:
     names = (*(PARTS if kind == "label" else TAGS), "elbow")
     task = make_task(tmp_path / "task", kind, names)
     fitted = fit_linear([make_training_data(task)], RECIPE, make_training_context(tmp_path))
@@ -198,7 +198,7 @@ def test_several_tasks_are_refused(tmp_path: Path) -> None:
         ("labels", [], ["a knee", "the knee"], "has no label"),
     ],
 )
-def test_gold_that_tells_nothing_apart_is_refused(
+def test_gold_that_distinguishes_nothing_is_refused(
     kind: str, gold: object, texts: list[str], told: str, tmp_path: Path
 ) -> None:
     task = make_task(tmp_path / "task", kind)

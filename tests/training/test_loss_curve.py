@@ -85,7 +85,7 @@ def test_hardly_any_point_is_a_picture_too(steps: int, tmp_path: Path) -> None:
     assert (read_legend(draw_losses(points)) == ["no loss was measured"]) == (steps == 0)
 
 
-def test_what_is_no_number_is_told_in_words_and_not_drawn() -> None:
+def test_a_value_that_is_no_number_is_written_and_not_drawn() -> None:
     points = [
         TrainingPoint(step, 40, step / 20, loss=1.0 if step < 30 else math.nan)
         for step in range(1, 41)

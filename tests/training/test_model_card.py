@@ -170,7 +170,7 @@ def test_one_table_of_patients_is_enough_for_the_warning(phi: str) -> None:
     assert [word for word, text in said.items() if text in card] == [phi]
 
 
-def test_a_demonstration_says_so_first() -> None:
+def test_a_demonstration_model_is_marked_as_one_first() -> None:
     card = write_card(replace(CARD_FACTS, demonstration=True))
     lines = [line for line in read_body(card).splitlines() if line and not line.startswith("#")]
     assert lines[0].startswith("**This model is a demonstration and not for real work.**")
@@ -212,7 +212,7 @@ def test_several_tasks_have_a_part_each() -> None:
     assert "MedtaskClassifier" not in card
 
 
-def test_a_stopped_and_a_diverged_training_are_told() -> None:
+def test_a_stopped_and_a_diverged_training_are_reported() -> None:
     card = write_card(
         replace(CARD_FACTS, interrupted=True, points=(TrainingPoint(1, 9, 1.0, loss=float("nan")),))
     )

@@ -48,7 +48,7 @@ def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     assert told.leaks == tuple(material.leakage.describe() if material.leakage else ("?",))
 
 
-def test_a_label_without_rows_is_told() -> None:
+def test_a_label_without_rows_is_reported() -> None:
     task = medtask.load_task(EXAMPLE)
     material = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
     kept = tuple(lesson for lesson in material.train if lesson.record.gold != "staging")

@@ -139,7 +139,7 @@ def test_a_training_that_could_not_begin_leaves_its_folder_free(tmp_path: Path, 
     )
 
 
-def test_a_training_that_gained_nothing_says_so(
+def test_a_training_without_gain_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medtask.training.train.has_no_gain", lambda points: True)
@@ -219,7 +219,7 @@ def test_an_adapter_is_put_on_no_other_base(trained_model_home: Path, tmp_path: 
     assert any("was trained on" in note for note in engine.info.notes)
 
 
-def test_a_disk_that_fills_up_at_a_checkpoint_is_told_and_the_training_goes_on_later(
+def test_a_disk_that_fills_up_at_a_checkpoint_is_reported_and_the_training_goes_on_later(
     tmp_path: Path, base: Path
 ) -> None:
     task = make_task(tmp_path / "task")

@@ -200,7 +200,7 @@ def test_a_table_to_validate_by_is_left_as_it_is(task: Task) -> None:
     assert material.validation_sha256 == read_table(others).digest()
 
 
-def test_labels_without_rows_are_told(tmp_path: Path) -> None:
+def test_labels_without_rows_are_reported(tmp_path: Path) -> None:
     task = make_task(tmp_path, labels=[*BODY_PARTS, "elbow", "hip", "toe"])
     rows = [*make_rows(40), {"text": "the only elbow", "gold": "elbow"}]
     notes = gather_rows(task, rows).notes
@@ -213,7 +213,7 @@ def test_labels_without_rows_are_told(tmp_path: Path) -> None:
     assert notes[-1] == "1 validation row has a label that no training row has"
 
 
-def test_letters_that_never_change_are_told(tmp_path: Path) -> None:
+def test_letters_that_never_change_are_reported(tmp_path: Path) -> None:
     task = make_task(tmp_path, "choice", options="options")
     rows = [{"text": row["text"], "options": ["yes", "no"], "gold": "A"} for row in make_rows(20)]
     assert "same option letter" in gather_rows(task, rows).notes[0]
@@ -273,7 +273,7 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
         (make_rows(20), {"row_limit": 0}, "limit is 0"),
     ],
 )
-def test_what_cannot_be_learnt_is_said(
+def test_rows_that_cannot_be_learnt_from_are_reported(
     task: Task, rows: list[dict[str, Any]], more: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(MedtaskError) as caught:
@@ -285,7 +285,7 @@ def test_what_cannot_be_learnt_is_said(
     assert caught.value.fix
 
 
-def test_a_task_without_a_gold_column_says_so(task: Task) -> None:
+def test_a_task_without_a_gold_column_is_reported(task: Task) -> None:
     with pytest.raises(InputError, match="no gold column is named"):
         gather_rows(replace(task, gold_column=None), make_rows(20))
     assert gather_rows(task, make_rows(20)).train

@@ -78,7 +78,7 @@ def generate_json(schema: dict[str, Any], text: str = NOTE, seed: int = 0) -> An
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60), st.integers(0, 10**6))
-def test_a_quote_stands_in_the_text_letter_by_letter(text: str, seed: int) -> None:
+def test_a_quote_is_in_the_text_letter_by_letter(text: str, seed: int) -> None:
     value = generate_json(make_closed_schema(q=QUOTE, r=QUOTE), text, seed)
     assert value["q"]
     assert value["q"] in text
@@ -86,7 +86,7 @@ def test_a_quote_stands_in_the_text_letter_by_letter(text: str, seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_quotes_stand_wherever_a_schema_may_have_them(seed: int) -> None:
+def test_quotes_work_wherever_a_schema_may_have_them(seed: int) -> None:
     finding = make_closed_schema(site={"enum": ["left", "right"]}, site_quote=MAYBE)
     schema = {
         **make_closed_schema(
@@ -170,7 +170,7 @@ def test_a_bare_number_ends_with_the_models_own_end() -> None:
     assert allowed[4]
 
 
-def test_a_space_may_stand_before_the_json_where_the_prompt_wants_one() -> None:
+def test_a_space_is_allowed_before_the_json_if_the_prompt_needs_one() -> None:
     space, brace = (TOKENIZER.encode([text])[0][0] for text in (" ", "{"))
     for wanted in (True, False):
         constraint = SCHEMAS.compile_schema(make_closed_schema(q=QUOTE), leading_space=wanted)(NOTE)

@@ -59,7 +59,7 @@ def test_a_text_ends_before_the_stop_that_is_whole_first(text: str, stops: list[
     assert all(transcript.text.startswith(piece) for piece in settled)
 
 
-def test_what_may_become_a_stop_text_is_held_back() -> None:
+def test_what_may_become_a_stop_text_is_withheld() -> None:
     transcript, settled = transcribe("The knee. STOX and STOP it", ("STOP",))
     assert transcript.text == "The knee. STOX and "
     assert not [piece for piece in settled if piece.endswith(("S", "ST", "STO"))]

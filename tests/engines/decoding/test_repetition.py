@@ -27,7 +27,7 @@ def find_loop(tokens: list[int]) -> tuple[int, int] | None:
 
 
 @given(st.lists(TOKENS, max_size=300), st.lists(TOKENS, min_size=1, max_size=MAX_PERIOD))
-def test_every_loop_is_noticed_in_time_and_what_repeats_is_told(
+def test_every_loop_is_noticed_in_time_and_what_repeats_is_reported(
     before: list[int], rounds: list[int]
 ) -> None:
     needed = max(MIN_LOOP_TOKENS, MIN_REPETITIONS * len(rounds))

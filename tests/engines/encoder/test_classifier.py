@@ -175,7 +175,7 @@ def test_it_answers_a_task_of_its_kind(
     assert [said.value for said in found] == [("fall", "wrist"), ()]
 
 
-def test_a_record_beyond_the_context_is_too_long_unless_the_task_says_how_to_read_it(
+def test_a_record_beyond_the_context_is_too_long_unless_the_task_sets_too_long(
     single_label_model: EncoderEngine, answer_rows: PredictRows
 ) -> None:
     rows: list[dict[str, object]] = [{"text": "MRI of the left knee after a fall " * 20}]

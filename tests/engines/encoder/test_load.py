@@ -223,7 +223,7 @@ def test_unsupported_options_are_refused(encoder_folder: Path) -> None:
     )
 
 
-def test_a_missing_minilm_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_minilm_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similarity, "find_minilm", lambda: None)
     with pytest.raises(MissingExtra, match="MiniLM sentence encoder is not installed") as missing:
         load_encoder("minilm")

@@ -266,7 +266,7 @@ def test_it_shows_what_it_reads_and_counts_its_tokens(engine: EncoderEngine) -> 
 @pytest.mark.skipif(
     find_minilm() is None or not DATA.is_dir(), reason="MiniLM or the public sets are not here"
 )
-def test_minilm_reaches_on_real_titles_what_it_is_said_to_reach(make_task: LoadTask) -> None:
+def test_minilm_reaches_the_documented_accuracy_on_real_titles(make_task: LoadTask) -> None:
     with gzip.open(DATA / "icd9_procedures" / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     task = make_task(

@@ -197,7 +197,7 @@ def test_neither_order_nor_budget_changes_a_number(
         )
 
 
-def test_what_branches_share_is_read_once_and_told_so(engine: HfEngine) -> None:
+def test_tokens_shared_by_branches_are_read_and_counted_once(engine: HfEngine) -> None:
     prompts = make_prompts("labels")[:1]
     alone = [
         next(iter(engine.score([replace(prompts[0], branches=(branch,))])))

@@ -147,7 +147,7 @@ def test_a_merge_across_the_border_is_scored_exactly(tmp_path: Path) -> None:
     assert_scores_exact(engine, make_prompts(labels=(" spaced", ":colon", "\ttab", "label", "lab")))
 
 
-def test_a_model_that_cannot_be_packed_is_read_plainly_and_says_so(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_packed_uses_plain_passes_and_reports_it(tmp_path: Path) -> None:
     engine = load_hf(str(save_model(tmp_path, "bloom")), LoadOptions(dtype="float32", device="cpu"))
     assert not engine.packed
     assert str(engine.info.details["packing"]).startswith("off: ")

@@ -524,7 +524,7 @@ def test_the_models_own_generation_config_is_ignored(
     assert llama.model.generation_config.repetition_penalty == 5.0
 
 
-def test_the_engine_tells_that_it_writes(llama: HfEngine) -> None:
+def test_the_engine_reports_that_it_writes(llama: HfEngine) -> None:
     assert llama.caps.generate
     assert llama.caps.schema
     assert not llama.caps.thinking_markers

@@ -133,7 +133,7 @@ def test_an_adapter_changes_the_answer_as_peft_says(folder: Path, tmp_path: Path
     assert torch.allclose(expected, found, atol=1e-4)
 
 
-def test_an_adapter_without_a_base_says_how_to_name_it(tmp_path: Path) -> None:
+def test_an_adapter_without_a_base_explains_how_to_name_it(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError) as caught:
         load_model(str(tmp_path))
@@ -272,7 +272,7 @@ def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Pa
     assert done.stdout.split() == [commit, "False"], done.stderr
 
 
-def test_the_plan_says_what_does_not_fit(folder: Path) -> None:
+def test_the_plan_reports_what_does_not_fit(folder: Path) -> None:
     files = ModelFiles("big/model", folder)
     with pytest.raises(ModelTooLarge) as caught:
         plan_hf_load(files, replace(SMALL, available_bytes=10**8), DEFAULT_OPTIONS)
@@ -283,7 +283,7 @@ def test_the_plan_says_what_does_not_fit(folder: Path) -> None:
     assert "--memory" in caught.value.fix
 
 
-def test_less_memory_is_answered_by_a_shorter_number_format_that_is_told(
+def test_less_memory_is_answered_by_a_shorter_number_format_that_is_reported(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     monkeypatch.setattr("medtask.engines.hf.load.count_parameters", lambda files: 10**9)

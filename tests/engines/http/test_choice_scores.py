@@ -65,14 +65,14 @@ def test_shares_are_renormalised_over_what_the_set_allows() -> None:
     assert scores.slack == pytest.approx(0.0, abs=1e-9)
 
 
-def test_the_end_of_a_turn_may_be_told_as_an_empty_token() -> None:
+def test_the_end_of_a_turn_may_be_encoded_as_an_empty_token() -> None:
     along = make_steps(
         ("CT Brain", {"CT Brain": 1.0}), ("/", {"/": 0.6, "": 0.4}), ("Neck", {"Neck": 1.0})
     )
     assert exp_logprobs(read_scores("CT Brain/Neck", along)) == pytest.approx([0.4, 0.6, 0.0])
 
 
-def test_an_end_that_is_not_told_leaves_slack_and_the_written_one_ahead() -> None:
+def test_an_unknown_end_of_turn_probability_becomes_slack() -> None:
     scores = read_scores(
         "CT Brain", make_steps(("CT", {"CT": 0.8, "MRI": 0.2}), (" Brain", {" Brain": 1.0}))
     )
@@ -80,7 +80,7 @@ def test_an_end_that_is_not_told_leaves_slack_and_the_written_one_ahead() -> Non
     assert scores.slack == pytest.approx(0.8 * 0.25)
 
 
-def test_what_the_answer_did_not_follow_is_split_equally_and_told_as_slack() -> None:
+def test_what_the_answer_did_not_follow_is_split_equally_and_reported_as_slack() -> None:
     scores = read_scores("MRI", make_steps(("MRI", {"MRI": 0.7, "CT": 0.3})))
     assert exp_logprobs(scores) == pytest.approx([0.15, 0.15, 0.7])
     assert scores.slack == pytest.approx(0.15)
@@ -186,7 +186,7 @@ def test_letters_get_their_own_likelihood_and_those_untold_a_bound() -> None:
     assert scores.off_set == pytest.approx(0.2)
 
 
-def test_masked_probabilities_tell_nothing_about_what_lies_outside_the_set() -> None:
+def test_masked_probabilities_give_no_mass_outside_the_set() -> None:
     assert (
         read_scores("MRI", make_steps(("MRI", {"MRI": 0.7, "CT": 0.3})), raw=False).off_set is None
     )

@@ -341,7 +341,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(reference_answers: dict
         assert post_all(client) == reference_answers
 
 
-def test_nobody_listening_is_told_in_one_sentence() -> None:
+def test_a_server_that_is_not_running_is_reported_in_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with HttpClient(
@@ -882,7 +882,7 @@ def test_it_works_where_a_loop_runs_already() -> None:
     assert anyio.run(notebook)
 
 
-def test_neither_texts_nor_keys_stand_in_any_log(
+def test_neither_texts_nor_keys_are_in_any_log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(API_KEY_VARIABLE, "secret-key")
@@ -906,7 +906,7 @@ def test_neither_texts_nor_keys_stand_in_any_log(
     assert "secret-key" not in written
 
 
-def test_a_closed_client_says_so() -> None:
+def test_a_closed_client_raises_with_a_clear_message() -> None:
     with open_client(FaultServer()) as client:
         pass
     client.close()

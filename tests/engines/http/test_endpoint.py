@@ -305,7 +305,7 @@ def test_an_azure_address_keeps_its_version_and_names_its_deployment(
     )
 
 
-def test_paths_lie_below_the_base_or_beside_its_version() -> None:
+def test_paths_are_below_the_base_or_beside_its_version() -> None:
     found = find_endpoint("http://127.0.0.1:8000/gateway/v1#m")
     assert (
         found.build_url("chat/completions") == "http://127.0.0.1:8000/gateway/v1/chat/completions"
@@ -381,7 +381,7 @@ _PIECES = st.sampled_from(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.one_of(_PIECES, st.text(max_size=6)), max_size=8).map("".join))
-def test_whatever_is_typed_leads_to_this_machine_or_to_an_error_that_says_so(
+def test_any_address_leads_to_this_machine_or_to_an_error(
     reference: str,
 ) -> None:
     try:
@@ -394,7 +394,7 @@ def test_whatever_is_typed_leads_to_this_machine_or_to_an_error_that_says_so(
     )  # what is shown is what another parser reads, too
 
 
-def test_every_error_says_what_to_do() -> None:
+def test_every_error_has_a_remedy() -> None:
     for reference in [*FORBIDDEN, *REMOTE]:
         with pytest.raises(MedtaskError) as caught:
             find_endpoint(reference, resolve=resolve_host)

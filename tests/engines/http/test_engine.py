@@ -109,7 +109,7 @@ def test_without_log_probabilities_the_answer_is_chosen_and_has_no_number(
 
 @pytest.mark.parametrize("feature", ["ignored", "refused"])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_lies_outside_the_set_is_asked_once_more_and_never_becomes_an_answer(
+def test_what_is_outside_the_set_is_asked_once_more_and_never_becomes_an_answer(
     open_engine: EngineOpener, dialect: str, feature: Any
 ) -> None:
     engine, server = open_engine(dialect, response_format=feature)
@@ -214,7 +214,7 @@ def test_a_large_loss_is_found_even_where_nobody_counts(
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
-def test_a_server_that_does_not_count_is_refused_unless_the_user_says_so(
+def test_a_server_that_does_not_count_tokens_is_refused_unless_the_user_allows_it(
     open_engine: EngineOpener, dialect: str
 ) -> None:
     with pytest.raises(EngineError) as caught:
@@ -267,7 +267,7 @@ def test_log_probabilities_that_tell_nothing_are_not_used(dialect: Any) -> None:
         engine.close()
 
 
-def test_branches_are_put_in_words_where_the_server_does_not_go_on(
+def test_branches_become_instructions_where_the_server_cannot_continue_a_turn(
     open_engine: EngineOpener,
 ) -> None:
     engine, server = open_engine("openai")
@@ -296,7 +296,7 @@ def test_branches_go_on_with_the_assistants_turn_where_the_server_does(
     assert body["messages"][-1] == {"role": "assistant", "content": "palliative: "}
 
 
-def test_whole_texts_are_refused_where_only_first_tokens_are_told(
+def test_whole_texts_are_refused_where_only_first_tokens_are_reported(
     open_engine: EngineOpener,
 ) -> None:
     engine, _ = open_engine("openai")
@@ -328,7 +328,7 @@ def test_texts_are_written_and_shown_alike(open_engine: EngineOpener, dialect: s
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
-def test_a_text_that_was_cut_says_so(open_engine: EngineOpener, dialect: str) -> None:
+def test_a_text_that_was_cut_is_marked(open_engine: EngineOpener, dialect: str) -> None:
     engine, _ = open_engine(dialect)
     schema = {
         "type": "object",

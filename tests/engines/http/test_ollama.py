@@ -65,7 +65,7 @@ def test_every_request_sets_what_ollama_would_otherwise_decide_in_silence() -> N
     }
 
 
-def test_a_model_that_can_think_is_told_not_to() -> None:
+def test_a_model_that_can_think_is_instructed_not_to() -> None:
     can = ServerCaps("Ollama", "qwen3", context=4096, thinks=True)
     assert OllamaDialect().build_body(ChatRequest((), 9), can)["think"] is False
     assert OllamaDialect().build_body(ChatRequest((), 9, think=True), can)["think"] is True

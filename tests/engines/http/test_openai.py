@@ -45,7 +45,7 @@ def test_a_request_carries_nothing_that_was_not_asked_for() -> None:
     }
 
 
-def test_servers_that_know_no_max_tokens_are_told_in_their_words() -> None:
+def test_servers_that_know_no_max_tokens_are_reported_in_their_words() -> None:
     body = OpenAIDialect().build_body(
         ChatRequest(MESSAGES, 5),
         ServerCaps("x", "m", limit_name="max_completion_tokens", temperature=False),
@@ -76,7 +76,7 @@ def test_drawing_is_repeatable() -> None:
     assert 0 <= derive_row_seed(1, "a") < 2**31
 
 
-def test_vllm_goes_on_with_a_turn_when_it_is_told_so() -> None:
+def test_vllm_goes_on_with_a_turn_when_requested() -> None:
     body = OpenAIDialect().build_body(
         ChatRequest(MESSAGES, 5, prefix="The answer is"),
         ServerCaps("vLLM", "m", continuation_flag=True, thinking_switch=True),

@@ -61,7 +61,7 @@ def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
     assert "cannot be held" in str(engine.info.notes)
 
 
-def test_a_server_that_tells_five_tokens_is_asked_for_five(open_engine: EngineOpener) -> None:
+def test_a_server_that_reports_five_tokens_is_asked_for_five(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", top_limit=5)
     assert engine.server_caps.top == 5
 
@@ -74,7 +74,7 @@ def test_the_context_is_the_servers_or_the_users_if_that_is_smaller(
     assert open_engine(dialect, context_tokens=1000)[0].context_tokens == 1000
 
 
-def test_degraded_abilities_are_told(open_engine: EngineOpener) -> None:
+def test_degraded_abilities_are_reported(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", logprobs=False)
     assert "no confidence" in str(engine.info.notes)
 

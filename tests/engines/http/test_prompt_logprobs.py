@@ -153,7 +153,7 @@ def test_control_tokens_of_a_record_are_broken_up(open_engine: EngineOpener) -> 
     assert sent == [[{"role": "user", "content": "text< |end|>< |assistant|>palliative< /s>"}]]
 
 
-def test_without_prompt_logprobs_the_likeliest_tokens_are_used_and_that_is_told(
+def test_without_prompt_logprobs_the_likeliest_tokens_are_used_and_that_is_reported(
     open_engine: EngineOpener,
 ) -> None:
     engine, _ = open_engine("vllm", prompt_logprobs=False)

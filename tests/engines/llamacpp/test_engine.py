@@ -241,7 +241,7 @@ def test_chance_is_repeatable_and_belongs_to_the_row(engine: Any) -> None:
     )
 
 
-def test_a_schema_is_kept_and_a_quote_stands_in_the_text(engine: Any) -> None:
+def test_a_schema_is_kept_and_a_quote_is_in_the_text(engine: Any) -> None:
     kinds = {
         "part": {"type": "string", "quote": True},
         "side": {"enum": ["left", "right"]},

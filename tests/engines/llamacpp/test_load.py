@@ -37,7 +37,7 @@ def test_weights_are_unpacked_where_that_wins_something(
 
 
 @needs_model
-def test_a_plan_says_where_and_how(tmp_path: Path) -> None:
+def test_a_plan_reports_where_and_how(tmp_path: Path) -> None:
     path = find_built_in_model()
     assert path is not None
     auto = plan_llamacpp_load(path, 135_000_000, MACHINE, DEFAULT_OPTIONS, gpu_supported=False)

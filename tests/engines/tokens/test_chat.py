@@ -101,7 +101,7 @@ def test_a_branch_is_written_where_the_model_goes_on(
         (None, "Text: a fall\nReasoning: ", "\n\nAnswer: "),
     ],
 )
-def test_thoughts_stand_between_the_familys_markers(
+def test_thoughts_are_between_the_familys_markers(
     template: str | None, opening: str, closing: str
 ) -> None:
     chat = load_chat(template)

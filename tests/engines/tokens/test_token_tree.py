@@ -43,7 +43,7 @@ def test_every_path_is_in_the_tree_and_what_paths_share_is_there_once(
 
 
 @given(paths=PATHS, most=st.integers(1, 40), window=st.sampled_from([None, 1, 3, 6]))
-def test_cut_in_pieces_every_token_stands_behind_its_ancestors_and_sees_no_other(
+def test_cut_in_pieces_every_token_is_behind_its_ancestors_and_sees_no_other(
     paths: list[tuple[int, ...]], most: int, window: int | None
 ) -> None:
     tree = build_token_tree(paths, 0, most)

@@ -139,7 +139,7 @@ def test_invalid_arguments_are_refused() -> None:
             fit_prediction_sets(shares, gold, miss=miss)
 
 
-def test_one_row_of_each_group_and_what_is_told() -> None:
+def test_one_row_of_each_group_is_used_and_reported() -> None:
     shares, gold = draw_probabilities(300)
     found = fit_valid_sets(shares, gold, groups=np.repeat(np.arange(100), 3))
     assert (found.rows, found.grouped, sum(found.sizes)) == (100, True, 100)

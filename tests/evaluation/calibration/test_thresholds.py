@@ -12,7 +12,7 @@ SHARES = np.array([0.1, 0.2, 0.3, 0.35, 0.4, 0.6, 0.7, 0.8])
 TRUTH = np.array([False, False, True, False, True, True, True, True])
 
 
-def test_the_threshold_of_the_best_f1_lies_between_its_neighbours() -> None:
+def test_the_threshold_of_the_best_f1_is_between_its_neighbours() -> None:
     # From 0.4 on: 4 of 4 right, 4 of 5 found, F1 0.889; from 0.3 on: 5 of 6 right, 5 of 5 found, F1
     # 0.909.
     assert fit_threshold(SHARES, TRUTH, "f1", 0.9) == pytest.approx(0.25)

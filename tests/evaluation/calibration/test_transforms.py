@@ -119,7 +119,7 @@ def test_a_row_whose_labels_all_fall_to_nothing_keeps_its_shares() -> None:
     assert flat.apply(np.array([[0.7, 0.3]])) == pytest.approx(np.array([[0.7, 0.3]]))
 
 
-def test_none_changes_nothing_and_says_why() -> None:
+def test_none_changes_nothing_and_reports_why() -> None:
     shares = np.array([[0.9, 0.05]])
     assert NO_CALIBRATION.apply(shares).tolist() == shares.tolist()
     assert describe_result(NO_CALIBRATION) == "uncalibrated: no method lowers the log loss"

@@ -11,7 +11,7 @@ from support.comparison_rows import LABELS, AnsweredTestRow, join_systems, make_
 GOLD = ["curative", "staging", "palliative", "curative"]
 
 
-def test_rows_are_joined_by_id_wherever_they_stand() -> None:
+def test_rows_are_joined_by_id_wherever_they_are() -> None:
     ours = make_rows(GOLD, ["curative", "curative", "palliative", None])
     theirs = [row._replace(row=9 - row.row, gold=None, text="") for row in reversed(ours)]
     contest = join_systems("label", {"ours": ours, "theirs": theirs})
@@ -47,7 +47,7 @@ def test_what_only_some_systems_have_is_counted() -> None:
     ]
 
 
-def test_rows_without_gold_or_with_strange_gold_are_told() -> None:
+def test_rows_without_gold_or_with_invalid_gold_are_reported() -> None:
     gold = ["curative", None, "", "cure"]
     contest = join_systems("label", {"x": make_rows(gold, GOLD), "y": make_rows(gold, GOLD)})
     assert contest.ids == ("c0",)
@@ -63,7 +63,7 @@ def test_what_the_task_does_not_allow_is_no_answer() -> None:
     assert any("does not allow" in told for told in contest.row_coverage.describe())
 
 
-def test_an_abstention_is_held_against_gold_that_abstains() -> None:
+def test_an_abstention_is_compared_with_gold_that_abstains() -> None:
     from medtask.evaluation.comparison.aligned_rows import SystemSource, align_rows
 
     rows = [

@@ -79,7 +79,7 @@ def test_kappas_interval_is_near_the_large_sample_one_of_statsmodels() -> None:
     assert kappa.high == pytest.approx(expected.kappa_upp, abs=0.01)
 
 
-def test_the_model_is_held_against_a_reader_as_the_other_reader_is() -> None:
+def test_the_model_is_compared_with_a_reader_as_the_other_reader_is() -> None:
     first, second, model = draw_readings(2)
     found = compare_columns(first, second, model)
     gap, p = found.model_differences["A"]

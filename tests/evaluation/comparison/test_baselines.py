@@ -65,9 +65,7 @@ def test_the_majority_class_reaches_its_share() -> None:
 
 
 @pytest.mark.usefixtures("no_minilm")
-def test_tf_idf_learns_words_that_tell_the_labels_apart_and_never_the_rows_it_is_asked_about() -> (
-    None
-):
+def test_tf_idf_learns_words_of_the_labels_and_never_from_the_rows_it_predicts() -> None:
     assert get_figure(index_by_name(run_label_baselines(TEXTS, GOLD))["TF-IDF"], "accuracy") == 1
     unique = index_by_name(run_label_baselines([f"word{n}" for n in range(60)], GOLD))["TF-IDF"]
     assert get_figure(unique, "accuracy") <= 0.5  # each text's word is seen in no other row
@@ -84,7 +82,7 @@ def test_tf_idf_learns_words_that_tell_the_labels_apart_and_never_the_rows_it_is
         ([], [], "too few rows"),
     ],
 )
-def test_tf_idf_says_why_it_could_not_run(texts: list[str], gold: list[str], note: str) -> None:
+def test_tf_idf_reports_why_it_could_not_run(texts: list[str], gold: list[str], note: str) -> None:
     found = index_by_name(run_label_baselines(texts, gold))["TF-IDF"]
     assert note in found.note
     assert found.headline is found.comparison is None
@@ -113,7 +111,7 @@ def test_no_rows_are_no_error() -> None:
 
 
 @pytest.mark.usefixtures("no_minilm")
-def test_a_better_baseline_is_said_plainly_with_its_caveat() -> None:
+def test_a_better_baseline_is_reported_with_its_caveat() -> None:
     found = run_label_baselines(TEXTS, GOLD, ["clot"] * 60)
     first, second, remedy = list_baseline_warnings(found)
     assert first == (
@@ -158,7 +156,7 @@ def test_minilm_finds_the_label_whose_definition_is_nearest() -> None:
 
 @pytest.mark.usefixtures("no_minilm")
 @pytest.mark.parametrize("kind", RUNS_BY_KIND)
-def test_every_kind_has_baselines_that_say_how_they_were_made(kind: str) -> None:
+def test_every_kind_has_baselines_that_report_how_they_were_made(kind: str) -> None:
     summary = RUNS_BY_KIND[kind]().finish()
     assert summary.gold is not None
     found = run_baselines(summary.kind, summary.gold.sample, DOMAIN_DEFINITIONS)
@@ -250,7 +248,7 @@ def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch
     assert get_figure(run_baselines("choice", several)[0], "exact_match") == 1
 
 
-def test_tfidf_says_the_same_in_whatever_order_the_rows_come() -> None:
+def test_tfidf_does_not_depend_on_the_order_of_rows() -> None:
     chance = random.Random(3)
     texts = [
         (

@@ -121,7 +121,7 @@ def test_speed_memory_and_cost_come_from_the_manifest() -> None:
     )
 
 
-def test_simple_methods_stand_beside_the_systems_on_the_same_rows() -> None:
+def test_simple_methods_are_beside_the_systems_on_the_same_rows() -> None:
     contest = make_comparison(90)
     board = rank_systems(contest, DEFINITIONS)
     baselines = {line.name: line for line in board.entries if line.baseline}

@@ -155,7 +155,7 @@ def test_rows_by_the_width_of_an_interval_are_statsmodels() -> None:
     assert found == pytest.approx(expected, rel=0.01)
 
 
-def test_no_number_of_rows_tells_apart_what_is_equal() -> None:
+def test_equal_systems_are_not_distinguished_with_any_number_of_rows() -> None:
     assert compute_mcnemar_sample_size(0.1, 0.1) is None
     assert compute_mcnemar_sample_size(0, 0) is None
     assert compute_difference_sample_size(Metric(0.0, 10, -0.1, 0.1)) is None
@@ -166,7 +166,7 @@ def test_no_number_of_rows_tells_apart_what_is_equal() -> None:
     assert "no number of rows" in describe_rows_needed(pair)
 
 
-def test_what_is_needed_is_more_than_there_is_and_told_in_two_digits() -> None:
+def test_what_is_needed_is_more_than_there_is_and_reported_in_two_digits() -> None:
     one, other = [True] * 60 + [False] * 40, [True] * 55 + [False] * 42 + [True] * 3
     (pair,) = compare_pairs([(make_label_entry("one", one), make_label_entry("other", other))])
     needed = compute_mcnemar_sample_size(0.05, 0.03)

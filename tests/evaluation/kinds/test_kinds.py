@@ -92,7 +92,7 @@ def test_gold_with_a_name_that_is_no_label_is_counted_and_not_graded() -> None:
     assert get_figures(summary)["exact_match"] == 1  # gold that no label applies is a truth
 
 
-def test_of_labels_the_order_in_gold_says_nothing() -> None:
+def test_the_order_of_gold_labels_does_not_matter() -> None:
     summary = summarise_rows("labels", (("a", "b"), ("b", "a", "b")), labels=("a", "b"))
     assert get_figures(summary) == {
         **dict.fromkeys(
@@ -138,7 +138,7 @@ def test_choices_have_accuracy_and_letters() -> None:
     }
 
 
-def test_a_model_that_answers_by_place_is_told_so() -> None:
+def test_a_model_that_answers_by_position_is_reported() -> None:
     leaning = summarise_rows("choice", *[("A", "ABCD"[row % 4]) for row in range(80)], options=FOUR)
     assert (
         "The model prefers the letter A: 100.0 % of its answers, where gold has it in 25.0 % of "
@@ -213,7 +213,7 @@ def test_the_top_k_of_rows_without_probabilities_of_ties_and_of_odd_numbers() ->
     assert found["accuracy"] == pytest.approx(2 / 5)
 
 
-def test_the_top_k_are_told_only_of_more_labels_than_k() -> None:
+def test_top_k_is_reported_only_for_more_labels_than_k() -> None:
     row = ("a", {"a": 0.9, "b": 0.1}, "b")
     assert not {"top_3", "top_5"} & measure_top_k(row, labels="abc").keys()
     assert {"top_3"} == {"top_3", "top_5"} & measure_top_k(row, labels="abcd").keys()
@@ -234,7 +234,7 @@ def test_the_top_k_are_told_only_of_more_labels_than_k() -> None:
 
 
 @pytest.mark.parametrize("kind", RUNS_BY_KIND)
-def test_all_figures_stand_in_the_report_with_their_rows(kind: str) -> None:
+def test_all_metrics_are_in_the_report_with_their_rows(kind: str) -> None:
     quality = get_quality(RUNS_BY_KIND[kind]().finish())
     tables = [block for block in quality.build_blocks() if isinstance(block, ReportTable)]
     every = next(table for table in tables if table.about == "All metrics")
@@ -289,7 +289,7 @@ def test_rows_of_one_patient_are_not_independent(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GROUPED)
-def test_few_groups_are_said_to_be_few(kind: str) -> None:
+def test_few_groups_are_reported_to_be_few(kind: str) -> None:
     quality = get_quality(summarise_grouped(kind, 4, 30, True))
     assert (
         "The rows come from 4 groups only: the intervals are rough and probably too narrow."
@@ -303,7 +303,7 @@ def test_few_groups_are_said_to_be_few(kind: str) -> None:
     json.dumps(one.to_json())
 
 
-def test_similarity_never_stands_without_exact_match_and_a_warning(
+def test_similarity_is_never_shown_without_exact_match_and_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
@@ -337,7 +337,7 @@ def test_one_row_that_nobody_answered_is_no_error(kind: str) -> None:
     assert all(quality.describe())
 
 
-def test_answers_are_measured_in_words_and_likeness() -> None:
+def test_answers_are_measured_by_words_and_similarity() -> None:
     summary = summarise_rows(
         "answer", ("a raised pressure", "pressure"), ("pressure", "pressure"), (None, "pressure")
     )
@@ -415,7 +415,7 @@ def test_the_json_has_no_text_of_records(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", RUNS_BY_KIND)
-def test_a_run_without_gold_is_told_without_it(kind: str) -> None:
+def test_a_run_without_gold_is_reported_without_it(kind: str) -> None:
     summary = RUNS_BY_KIND[kind](has_gold=False).finish()
     assert summary.gold is None
     assert not [line for line in format_summary_lines(summary) if "gold" in line]

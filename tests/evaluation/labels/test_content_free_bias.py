@@ -24,7 +24,7 @@ def test_even_shares_lean_to_nothing() -> None:
     assert find_bias(even) == []
 
 
-def test_a_label_of_twice_its_share_is_told_beside_gold() -> None:
+def test_a_label_of_twice_its_share_is_reported_beside_gold() -> None:
     one = make_bias(
         {"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1}, gold={"a": Metric(0.1, 50, 0.04, 0.2)}
     )
@@ -34,7 +34,7 @@ def test_a_label_of_twice_its_share_is_told_beside_gold() -> None:
     assert one.distance_from_uniform == pytest.approx(0.45)  # half of 0.45 + 3 * 0.15
 
 
-def test_a_lean_that_one_of_the_inputs_contradicts_is_not_told_of_that_label() -> None:
+def test_a_bias_that_one_input_contradicts_is_not_reported_for_that_label() -> None:
     inputs = {"N/A": {"a": 0.9, "b": 0.05, "c": 0.05}, "": {"a": 0.3, "b": 0.35, "c": 0.35}}
     shares = {"a": 0.67, "b": 0.17, "c": 0.16}
     assert find_bias(make_bias(shares, inputs=inputs))[0].labels == (
@@ -44,7 +44,7 @@ def test_a_lean_that_one_of_the_inputs_contradicts_is_not_told_of_that_label() -
     assert find_bias(make_bias(calm, inputs={"": calm})) == []
 
 
-def test_labels_that_do_not_exclude_each_other_are_held_against_one_half() -> None:
+def test_labels_that_do_not_exclude_each_other_are_compared_with_one_half() -> None:
     several = make_bias({"a": 0.9, "b": 0.5}, exclusive=False)
     assert several.uniform_share == 0.5
     assert several.distance_from_uniform == pytest.approx(0.2)

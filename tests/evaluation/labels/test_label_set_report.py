@@ -120,7 +120,7 @@ def test_of_letters_only_the_model_is_examined() -> None:
     assert summarise_findings(examination).startswith("4 letters, 20 answers")
 
 
-def test_shares_stand_beside_golds() -> None:
+def test_shares_are_shown_beside_those_of_gold() -> None:
     bias = ContentFreeBias({"a": 0.2, "b": 0.8}, True, {}, {"b": Metric(0.5, 10, 0.2, 0.8)})
     assert list_bias_shares(bias) == [("b", 0.8, "50.0 %"), ("a", 0.2, "")]
 

@@ -19,7 +19,7 @@ def test_a_start_that_all_have_decides_nothing() -> None:
     assert (found.weight, found.figures["shared_tokens"]) == ("note", 1)
 
 
-def test_a_label_inside_another_is_told_apart_by_the_end_of_the_turn_alone() -> None:
+def test_a_label_inside_another_is_distinguished_by_the_end_of_the_turn_alone() -> None:
     found = find_token_problems(
         {"CTA Brain/Neck": (5, 6, 7, 8, END), "CTA Brain": (5, 6, END), "x": (1, END)}
     )

@@ -120,7 +120,7 @@ def test_the_abstention_is_merged_with_nothing() -> None:
     )
 
 
-def test_a_finding_says_what_is_lost_and_what_any_merge_brings() -> None:
+def test_a_finding_reports_what_is_lost_and_what_any_merge_brings() -> None:
     merges = evaluate_merges(build_pair_cells(count_label_pairs(LABELS, ROWS)), [(1, 2)])
     (told,) = build_merge_findings(merges, LABELS)
     assert f"{merges[0].distinguished_rows:,} of {merges[0].rows:,} rows" in told.advice

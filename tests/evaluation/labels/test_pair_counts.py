@@ -8,7 +8,7 @@ import random
 from medtask.evaluation.labels.pair_counts import GoldAnswerCounts, build_pair_cells
 
 
-def test_the_order_of_rows_says_nothing() -> None:
+def test_the_order_of_rows_does_not_matter() -> None:
     rows = [(("a",), ("b",)), (("a",), None), ((), ("a", "b")), (("b",), ()), (("a",), ("b",))]
     tables = []
     for seed in range(3):

@@ -58,7 +58,7 @@ def test_without_answers_there_is_nothing_to_find() -> None:
     assert find_usage_problems(counted, build_pair_cells(counted)) == []
 
 
-def test_a_label_that_is_answered_to_everything_is_told_with_mcnemars_test() -> None:
+def test_a_label_that_is_answered_to_everything_is_reported_with_mcnemars_test() -> None:
     counted = count_label_pairs(
         ["a", "b", "c"], [("a", "a")] * 4 + [("b", "a")] * 20 + [("c", "c")] * 9 + [("a", "b")] * 1
     )

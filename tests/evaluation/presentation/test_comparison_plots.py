@@ -36,7 +36,7 @@ def test_a_scatter_stays_in_its_field(points: list[tuple[int, str, float, Metric
     assert "<b>" not in drawn
 
 
-def test_the_faster_stands_to_the_right_and_the_better_above() -> None:
+def test_the_faster_is_to_the_right_and_the_better_above() -> None:
     drawn = draw_scatter(
         [
             (1, "slow", 2.0, Metric(0.9, 50, 0.8, 0.95)),
@@ -50,7 +50,7 @@ def test_the_faster_stands_to_the_right_and_the_better_above() -> None:
     assert float(slow.attrib["cy"]) < float(fast.attrib["cy"])
 
 
-def test_differences_stand_on_their_side_of_zero_and_are_blue_where_they_leave_it_out() -> None:
+def test_differences_are_on_their_side_of_zero_and_are_blue_where_they_leave_it_out() -> None:
     rows = [
         ("x − y", Metric(0.2, 9, 0.1, 0.3)),
         ("x − z", Metric(-0.1, 9, -0.3, 0.1)),

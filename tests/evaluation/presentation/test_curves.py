@@ -12,7 +12,7 @@ def find_elements(drawn: str, tag: str) -> list[dict[str, str]]:
     return [dict(node.attrib) for node in ElementTree.fromstring(drawn).iter() if node.tag == tag]
 
 
-def test_dots_stand_where_confidence_and_share_meet() -> None:
+def test_dots_are_where_confidence_and_share_meet() -> None:
     drawn = draw_reliability(
         [(0.25, Metric(0.5, 40, 0.35, 0.65)), (0.95, Metric(1.0, 60, 0.94, 1.0))], "Reliability"
     )

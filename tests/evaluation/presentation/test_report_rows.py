@@ -49,7 +49,7 @@ def test_text_without_quotes_is_cut_as_ever(text: str) -> None:
     assert "".join(piece.text for piece in mark_quotes(text, {})) == cut_text(text, 600)
 
 
-def test_quotes_are_marked_where_they_stand() -> None:
+def test_quotes_are_marked_where_they_are() -> None:
     text = "  Stage II, left breast. "
     quotes = {
         "stage": Quote("Stage II", 2, 10),
@@ -77,7 +77,7 @@ def test_a_quote_far_behind_is_shown_with_its_surroundings() -> None:
     st.text(max_size=1500),
     st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 200)), max_size=4),
 )
-def test_marked_text_is_what_stands_in_the_record(text: str, spans: list[tuple[int, int]]) -> None:
+def test_marked_text_is_what_is_in_the_record(text: str, spans: list[tuple[int, int]]) -> None:
     quotes = {
         str(number): Quote(text[start : start + length], start, start + length)
         for number, (start, length) in enumerate(spans)

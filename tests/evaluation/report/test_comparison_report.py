@@ -107,7 +107,7 @@ def test_texts_names_and_labels_cannot_break_the_page() -> None:
     assert "<b>other" in page.text
 
 
-def test_the_numbers_stand_beside_the_page_without_text(tmp_path: Path) -> None:
+def test_the_numbers_are_beside_the_page_without_text(tmp_path: Path) -> None:
     contest = make_comparison(60)
     board = rank_systems(contest, baselines=False)
     write_comparison(tmp_path / "compared.html", contest, board)
@@ -122,7 +122,7 @@ def test_the_numbers_stand_beside_the_page_without_text(tmp_path: Path) -> None:
     ] == [0, 0]
 
 
-def test_groups_are_told() -> None:
+def test_groups_are_reported() -> None:
     page = render_page(groups=True)
     assert "in 50 groups" in page.text
     assert "randomisation of whole groups" in page.text
@@ -145,7 +145,7 @@ def test_other_kinds_have_their_page(kind: Any) -> None:
     assert ("Where is each system good?" in page.text) is (kind != "answer")
 
 
-def test_systems_that_say_the_same_have_nothing_to_disagree_on() -> None:
+def test_systems_that_are_equal_have_nothing_to_disagree_on() -> None:
     rows = make_rows(["curative"] * 3, ["curative"] * 3)
     contest = join_systems("label", {"x": rows, "y": rows})
     page = ReportPage(render_comparison(contest, rank_systems(contest, baselines=False)))

@@ -139,7 +139,7 @@ def test_the_page_asks_for_nothing(run_summary: RunSummary) -> None:
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 
-def test_a_better_baseline_is_said_on_top(run_summary: RunSummary) -> None:
+def test_a_better_baseline_is_reported_on_top(run_summary: RunSummary) -> None:
     page = HtmlPage(render_report(run_summary, MANIFEST, BASELINES)).text
     assert page.index(
         "TF-IDF (learned) is better than the model here: 0.861 against 0.222"
@@ -151,7 +151,7 @@ def test_a_better_baseline_is_said_on_top(run_summary: RunSummary) -> None:
     ("confidence", "verdict"),
     [(0.95, "overconfident"), (0.62, "which agrees"), (0.3, "underconfident")],
 )
-def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) -> None:
+def test_confidence_is_compared_with_accuracy(confidence: float, verdict: str) -> None:
     gatherer = SummaryAccumulator("label", ["a", "b"], None, True)
     for row in range(1, 5001):
         gatherer.add(
@@ -163,7 +163,7 @@ def test_confidence_is_held_against_accuracy(confidence: float, verdict: str) ->
     assert verdict in render_report(gatherer.finish(), {})
 
 
-def test_what_has_to_be_known_first_stands_on_top(run_summary: RunSummary) -> None:
+def test_what_has_to_be_known_first_is_on_top(run_summary: RunSummary) -> None:
     page = render_report(
         run_summary,
         MANIFEST,
@@ -191,7 +191,7 @@ def test_the_probabilities_of_single_labels_are_counted(run_summary: RunSummary)
     assert "a.csv; columns id, answer and 2 of probabilities" in page
 
 
-def test_what_left_the_machine_is_said(run_summary: RunSummary) -> None:
+def test_what_left_the_machine_is_reported(run_summary: RunSummary) -> None:
     assert "none was tried" in render_report(run_summary, MANIFEST)
     assert "2 connections to other machines were tried and refused" in render_report(
         run_summary, {"egress": {"connections_attempted": 2}}
@@ -199,7 +199,7 @@ def test_what_left_the_machine_is_said(run_summary: RunSummary) -> None:
     assert "Not recorded." in render_report(run_summary, {})
 
 
-def test_without_gold_it_says_how_to_get_an_honest_number() -> None:
+def test_without_gold_it_explains_how_to_get_an_honest_number() -> None:
     page = HtmlPage(render_report(make_imaging_run(50, has_gold=False).finish(), MANIFEST)).text
     assert "draw 120 rows at random" in page
     assert "0.800 (0.720-0.862)" in page
@@ -327,7 +327,7 @@ def test_every_kind_makes_a_page_that_asks_for_nothing(
     assert "None" not in page.text.replace("None applies", "")
 
 
-def test_passes_are_told_where_there_are_any() -> None:
+def test_passes_are_reported_where_there_are_any() -> None:
     page = render_report(RUNS_BY_KIND["labels"]().finish(), MANIFEST)
     heads = re.findall(r"<h2>(.*?)</h2>", page)
     assert heads == [*QUESTIONS[:6], "What did each further pass change?", *QUESTIONS[6:]]
@@ -335,7 +335,7 @@ def test_passes_are_told_where_there_are_any() -> None:
     assert "further pass" not in render_report(RUNS_BY_KIND["choice"]().finish(), MANIFEST)
 
 
-def test_thresholds_are_told_where_the_manifest_has_them() -> None:
+def test_thresholds_are_reported_where_the_manifest_has_them() -> None:
     run = RUNS_BY_KIND["labels"](has_gold=False).finish()
     page = render_report(
         run,
@@ -346,7 +346,7 @@ def test_thresholds_are_told_where_the_manifest_has_them() -> None:
     assert "Thresholds" not in HtmlPage(render_report(run, {"thresholds": "none"})).text
 
 
-def test_thoughts_quotes_and_earlier_answers_stand_in_the_cases() -> None:
+def test_thoughts_quotes_and_earlier_answers_are_in_the_cases() -> None:
     gatherer = SummaryAccumulator("fields", (), None, True)
     text = "Left breast. Stage II."
     answer = Answer(

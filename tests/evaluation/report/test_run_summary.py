@@ -251,7 +251,7 @@ def test_the_json_has_no_text_of_records() -> None:
     assert json.loads(written)["gold"]["unknown"] == 6
 
 
-def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
+def test_the_terminal_shows_accuracy_beside_the_baselines() -> None:
     rows = (
         [(make_answer("a", 0.9), "a")] * 18
         + [(make_answer("a", 0.9), "b")] * 2
@@ -286,7 +286,7 @@ def test_the_terminal_is_told_accuracy_beside_the_baselines() -> None:
     ]
 
 
-def test_baselines_on_a_part_of_the_gold_rows_say_so() -> None:
+def test_baselines_on_some_gold_rows_are_marked() -> None:
     baseline = Baseline("TF-IDF", "learned", {"accuracy": Metric(0.8, 10, 0.5, 0.9)})
     assert (
         "(baselines on 10 random rows of them)"

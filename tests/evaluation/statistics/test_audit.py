@@ -193,7 +193,7 @@ def test_all_right_and_all_wrong_keep_their_doubt(share: float) -> None:
     assert abs(found.accuracy.value - share) < 0.03
 
 
-def test_missing_labels_are_told_and_too_few_refused() -> None:
+def test_missing_labels_are_reported_and_too_few_refused() -> None:
     answers, confidence, gold = draw_answers(2000)
     plan = plan_audit(answers, confidence, 120)
     most = np.sort(RANDOM.choice(plan.sampled_rows, 110, replace=False))

@@ -229,7 +229,9 @@ def test_nothing_but_missing_answers_leaves_no_accuracy_of_the_answered() -> Non
 
 @pytest.mark.parametrize("answers", [["a"], ["b"], [None]])
 @pytest.mark.parametrize("n", [1, 5])
-def test_of_one_class_nothing_can_be_told_from_chance(answers: list[str | None], n: int) -> None:
+def test_of_one_class_nothing_can_be_distinguished_from_chance(
+    answers: list[str | None], n: int
+) -> None:
     quality = grade_answers(["a"] * n, answers * n)
     assert quality.kappa is quality.mcc is None
     right = float(answers == ["a"])

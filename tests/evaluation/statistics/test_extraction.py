@@ -50,7 +50,7 @@ OBJECTS = st.recursive(
         ("2024-03-01", "2024-03-01"),
     ],
 )
-def test_values_that_say_the_same(gold: object, answer: object) -> None:
+def test_equal_values(gold: object, answer: object) -> None:
     assert is_equal_value(gold, answer)
     assert is_equal_value(answer, gold)
 
@@ -95,7 +95,7 @@ def test_each_field_is_right_wrong_missed_or_invented() -> None:
     }
 
 
-def test_an_object_that_is_null_stands_for_all_of_its_fields() -> None:
+def test_an_object_that_is_null_represents_all_of_its_fields() -> None:
     whole, null = {"size": {"value": 12, "unit": "mm"}}, {"size": None}
     assert {finding for _, finding, _, _ in compare_objects(whole, null)} == {"missed"}
     assert {finding for _, finding, _, _ in compare_objects(null, whole)} == {"invented"}

@@ -204,7 +204,7 @@ def test_intervals_of_grouped_rows_hold_the_truth() -> None:
     assert inside[False] / 200 < 0.85  # as if rows were independent
 
 
-def test_an_estimate_is_told_with_its_interval() -> None:
+def test_an_estimate_is_reported_with_its_interval() -> None:
     assert str(Metric(0.9134, 420, 0.8841, 0.9362)) == "0.913 (0.884-0.936)"
     assert str(Metric(1.0, 5)) == "1.000 (no interval)"
     assert str(Metric(-0.05, 420, -0.11, -0.01)) == "-0.050 (-0.110 to -0.010)"

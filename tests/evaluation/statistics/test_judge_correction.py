@@ -87,7 +87,7 @@ def test_nothing_is_corrected_where_nothing_can_be_known(
 
 
 @pytest.mark.parametrize("found", [(8, 50), (50, 50)])
-def test_a_corrected_share_is_a_share_and_lies_in_its_interval(found: tuple[int, int]) -> None:
+def test_a_corrected_share_is_a_share_and_is_in_its_interval(found: tuple[int, int]) -> None:
     share = correct_proportion(found, (18, 20), (14, 20))
     assert share and share.low is not None and share.high is not None
     assert 0 <= share.low <= share.value <= share.high <= 1
@@ -113,7 +113,7 @@ def test_the_corrected_mean_is_that_of_ppi_py(seed: int) -> None:
     assert [mean.low, mean.high] == pytest.approx([float(bound[0]) for bound in chosen], abs=0.01)
 
 
-def test_a_judge_that_tells_nothing_leaves_the_mean_of_people() -> None:
+def test_an_uninformative_judge_leaves_the_mean_of_people() -> None:
     human = [1.0, 2.0, 4.0, 5.0]
     alone, idle = correct_mean(human, [3.0] * 4, []), correct_mean(human, [3.0] * 4, [3.0] * 100)
     assert alone and idle

@@ -45,7 +45,7 @@ def test_kappa_is_statsmodels_too_and_its_interval_is_near_theirs() -> None:
     )
 
 
-def test_where_both_always_say_the_same_there_is_none() -> None:
+def test_systems_that_always_agree_have_none() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert estimate_kappa([], [], build_resampling_units([], 0)) is None
@@ -55,7 +55,7 @@ def test_where_both_always_say_the_same_there_is_none() -> None:
     assert build_quadratic_kappa_sums([1, 1], [1, 3]).compute_value() == pytest.approx(0)
 
 
-def test_anything_can_be_said_and_no_answer_is_one_of_them() -> None:
+def test_no_answer_is_an_admissible_answer() -> None:
     one, other = ["a", None, ("a", "b"), "a"], ["a", None, ("a", "b"), "b"]
     found = estimate_kappa(one, other, build_resampling_units([], 4))
     assert found is not None

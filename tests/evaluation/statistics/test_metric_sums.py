@@ -142,7 +142,7 @@ def test_rows_of_one_group_are_drawn_together() -> None:
     )  # type: ignore[operator]
 
 
-def test_two_systems_that_say_the_same_have_no_interval_between_them() -> None:
+def test_two_systems_that_are_equal_have_no_interval_between_them() -> None:
     gold, given = draw_labels(5)
     weighed = build_metric_sums("label", LABELS, gold, given)
     for one in weighed.values():

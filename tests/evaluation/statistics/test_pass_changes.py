@@ -26,7 +26,7 @@ def summarise_passes(
     return gatherer.finish()
 
 
-def test_rows_that_changed_gained_and_lost_are_told_apart() -> None:
+def test_rows_that_changed_gained_and_lost_are_distinguished() -> None:
     (refine,) = summarise_passes(
         ([("first", "other"), ("refine", "stone")], None),
         ([("first", "other"), ("refine", "other")], None),
@@ -60,7 +60,7 @@ def test_with_gold_rows_are_right_before_and_after() -> None:
     assert refine.p == pytest.approx(binomtest(2, 11).pvalue)
 
 
-def test_each_pass_is_held_against_the_one_before_it() -> None:
+def test_each_pass_is_compared_with_the_one_before_it() -> None:
     rows: list[tuple[list[tuple[str, str | None]], str | None]] = [
         ([("first", "other"), ("refine", "stone"), ("check", "clot")], "clot"),
         ([("first", "other"), ("check", "clot")], "clot"),

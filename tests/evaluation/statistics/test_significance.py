@@ -82,7 +82,7 @@ def test_a_ratio_weighs_its_rows() -> None:
     assert compare_by_randomisation((over, under), (over, under)).p == 1
 
 
-def test_guessing_is_held_against_the_rows_that_are_right() -> None:
+def test_guessing_is_compared_with_the_rows_that_are_right() -> None:
     gold = ["A"] * 20
     assert compare_to_guessing(0.25, gold, ["A"] * 15 + [None] * 5).verdict == "worse"
     found = compare_to_guessing(0.25, gold, ["A"] * 6 + ["B"] * 14)

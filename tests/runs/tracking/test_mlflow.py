@@ -76,7 +76,7 @@ def track_run(result: Run, where: str = "mlflow", **more: Any) -> Any:
 
 @needs_mlflow
 @pytest.mark.slow
-def test_a_run_is_read_back_as_it_was_told_and_no_text_of_a_record_is_in_the_store(
+def test_a_run_is_read_back_as_it_was_logged_and_no_text_of_a_record_is_in_the_store(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = run_once(tmp_path / "a home" / "r1")
@@ -143,7 +143,7 @@ def test_another_file_is_taken_from_the_command_or_from_mlflows_own_variable(
 
 @needs_mlflow
 @pytest.mark.slow
-def test_a_store_that_fails_afterwards_is_told_and_does_not_raise(tmp_path: Path) -> None:
+def test_a_store_that_fails_afterwards_is_reported_and_does_not_raise(tmp_path: Path) -> None:
     result = run_once(tmp_path / "r1")
     tracker = open_tracker("mlflow", runs_folder=tmp_path, task="canaries")
     (tmp_path / STORE_FILE).write_bytes(b"no database at all")
@@ -165,7 +165,7 @@ def test_a_store_that_is_none_is_refused_before_the_run(tmp_path: Path) -> None:
 
 @needs_mlflow
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_is_told_before_the_run(
+def test_a_server_that_does_not_answer_is_reported_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -173,7 +173,7 @@ def test_a_server_that_does_not_answer_is_told_before_the_run(
         open_tracker("mlflow:http://127.0.0.1:9", runs_folder=tmp_path, task="t")
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:

@@ -46,7 +46,7 @@ DOCUMENT = {
 }
 
 
-def test_no_text_of_a_record_is_told() -> None:
+def test_no_text_of_a_record_is_reported() -> None:
     told = build_tracked_run(TrackingRecord("run", "purpose", "r1", DOCUMENT, MANIFEST))
     assert CANARY not in repr(told)
     assert json.loads(told.documents["run.json"])["metrics"]["accuracy"]["value"] == 0.5
@@ -99,7 +99,7 @@ def test_parameters_are_facts_of_the_manifest_and_settings_of_the_verb() -> None
 
 
 @pytest.mark.parametrize("manifest", [{}, MANIFEST])
-def test_where_labels_are_not_declared_or_a_place_is_not_trusted_figures_are_told_alone(
+def test_where_labels_are_not_declared_or_a_place_is_not_trusted_figures_are_reported_alone(
     manifest: dict[str, object],
 ) -> None:
     told = build_tracked_run(

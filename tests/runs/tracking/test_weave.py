@@ -127,7 +127,7 @@ def test_a_run_is_one_call_with_facts_and_figures(server: type[StubWeaveServer])
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("weave") is None, reason="Weave is not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_a_call_that_never_arrives_is_told(server: type[StubWeaveServer]) -> None:
+def test_a_call_that_never_arrives_is_reported(server: type[StubWeaveServer]) -> None:
     server.broken = True
     assert track_run().error
 
@@ -204,7 +204,7 @@ def test_the_library_is_asked_in_this_order_with_its_switches_open_for_as_long(
     assert find_unset_variables() == ()
 
 
-def test_a_call_that_cannot_be_read_back_is_told_without_the_librarys_words(
+def test_a_call_that_cannot_be_read_back_is_reported_without_the_librarys_words(
     fake_weave: FakeWeave,
 ) -> None:
     fake_weave.lose = True
@@ -214,7 +214,7 @@ def test_a_call_that_cannot_be_read_back_is_told_without_the_librarys_words(
     assert fake_weave.asked[-1] == ("close", None)
 
 
-def test_a_server_that_does_not_open_is_told_before_the_run(fake_weave: FakeWeave) -> None:
+def test_a_server_that_does_not_open_is_reported_before_the_run(fake_weave: FakeWeave) -> None:
     fake_weave.refuse = True
     with pytest.raises(StorageError) as caught:
         track_run()
@@ -244,7 +244,7 @@ def test_nobody_is_asked_for_a_key(fake_weave: FakeWeave, monkeypatch: pytest.Mo
         track_run()
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     server: type[StubWeaveServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "find_spec", lambda _: None)

@@ -83,7 +83,7 @@ def test_several_labels(cell, value):
     assert read_gold(LABELS, {}, cell) == value
 
 
-def test_names_that_are_no_label_are_told():
+def test_names_that_are_no_label_are_reported():
     assert find_invalid_gold(LABELS, {}, ("heart", "spleen", "liver")) == ("spleen", "liver")
     assert find_invalid_gold(LABELS, {}, ()) == ()
     assert find_invalid_gold(make_task(SingleLabel(), NAMES), {}, "spleen") == ("spleen",)
@@ -155,7 +155,7 @@ def test_fields_are_typed_by_their_schema_and_in_its_order():
     assert read_gold(FIELDS, {}, {"size": None}) == {"size": None}
 
 
-def test_fields_that_do_not_fit_stay_and_are_told():
+def test_fields_that_do_not_fit_stay_and_are_reported():
     gold = read_gold(
         FIELDS, {}, '{"side": "both", "size": "large", "dose": 12, "nodes": [{"side": "l"}, 3]}'
     )

@@ -107,7 +107,7 @@ def test_the_prompt_of_every_kind_reads_as_its_golden_file_says(load_text, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_row_stands_last_and_roles_alternate(load_text, kind):
+def test_the_row_is_last_and_roles_alternate(load_text, kind):
     text, row = KINDS[kind]
     task = load_text(text)
     first, other = build_row_prompt(task, row), build_row_prompt(replace(task, examples=()), row)
@@ -135,7 +135,7 @@ def test_orders_of_options_share_everything_but_the_options(load_text):
 @pytest.mark.parametrize(
     "options", [None, [], ["one"], ["one", "ONE"], [f"option {n}" for n in range(40)]]
 )
-def test_a_row_without_usable_options_fails_and_tells_no_text(load_text, options):
+def test_a_row_without_usable_options_fails_with_a_reason_without_text(load_text, options):
     fault = build_prompt(load_text(CHOICE), Record("7", {"question": "Which?", "options": options}))
     assert isinstance(fault, Fault)
     assert fault.status is Status.FAILED

@@ -57,7 +57,7 @@ def make_recipe(base: str, **more: object) -> Recipe:
 
 
 @pytest.mark.parametrize("kind", ["label", "labels"])
-def test_it_learns_and_its_folder_says_what_transformers_says(
+def test_it_learns_and_its_folder_gives_what_transformers_gives(
     kind: str, base: str, tmp_path: Path
 ) -> None:
     import torch
@@ -265,7 +265,7 @@ def test_rows_that_are_too_long_are_cut_and_counted(base: str, tmp_path: Path) -
     assert int(str(shorter.facts["rows_cut"])) > 10
 
 
-def test_labels_without_examples_are_told_and_never_given(base: str, tmp_path: Path) -> None:
+def test_labels_without_examples_are_reported_and_never_given(base: str, tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", labels=(*PARTS, "elbow"))
     desk = make_training_context(tmp_path)
     fitted = fit_encoder([make_training_data(task)], make_recipe(base, epochs=1), desk)

@@ -179,7 +179,7 @@ def test_an_adapter_is_no_base(tmp_path: Path) -> None:
         )
 
 
-def test_rows_that_are_too_long_are_told_and_none_left_is_an_error(
+def test_rows_that_are_too_long_are_reported_and_none_left_is_an_error(
     tmp_path: Path, base: Path
 ) -> None:
     task = make_task(tmp_path / "task")

@@ -54,7 +54,7 @@ def test_a_part_of_the_rows_decides_nothing_and_the_same_words_are_asked_once(
     assert engine.prompt_count == asked
 
 
-def test_the_model_is_not_told_what_is_right(tmp_path: Path) -> None:
+def test_the_model_is_not_shown_what_is_right(tmp_path: Path) -> None:
     engine = PromptSensitiveEngine(prefers_nothing)
     make_evaluator(write_task(tmp_path), engine)
     assert not any("purpose: " in text or "gold" in text for text in engine.scored_texts)

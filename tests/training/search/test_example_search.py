@@ -71,7 +71,7 @@ def test_draws_are_balanced_and_changes_are_small(tmp_path: Path) -> None:
         drawn = changed
 
 
-def test_a_column_named_answer_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+def test_a_column_named_answer_is_reported_before_anything_is_asked(tmp_path: Path) -> None:
     task = write_task(tmp_path)
     bench = make_evaluator(task, PromptSensitiveEngine(prefers_nothing))
     bench.task = replace(write_task(tmp_path, text=TASK.replace("{{ procedure }}", "{{ answer }}")))

@@ -41,7 +41,7 @@ def make_gold_rows(gold: Sequence[str]) -> list[dict[str, object]]:
     ]
 
 
-def test_a_gain_is_told_with_its_interval_and_shown_only_where_test_and_interval_say_so(
+def test_a_gain_is_reported_with_its_interval_and_only_if_test_and_interval_show_it(
     tmp_path: Path,
 ) -> None:
     task = write_task(tmp_path)

@@ -31,7 +31,7 @@ Decide it by its aim.
 """
 
 
-def test_without_dspy_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dspy_it_explains_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mipro, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra) as caught:
         mipro.check_dspy()

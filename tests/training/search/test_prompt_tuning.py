@@ -160,7 +160,7 @@ def test_a_writer_is_needed_for_instructions_and_not_for_examples(tmp_path: Path
         tune_planted_words(parts, engine, "prompt")
 
 
-def test_texts_of_patients_stay_out_of_a_task_file_unless_somebody_says_so(tmp_path: Path) -> None:
+def test_texts_of_patients_stay_out_of_a_task_file_unless_allowed(tmp_path: Path) -> None:
     parts = build_search_data(write_task(tmp_path, "phi: true\n"), make_table(120))
     engine = PromptSensitiveEngine(prefers_examples, accuracy=1.0)
     with pytest.raises(UsageError) as caught:

@@ -54,7 +54,7 @@ def test_what_may_be_learnt_from_is_a_table_without_the_test(tmp_path: Path) -> 
     assert not ids & {lesson.record.id for lesson in parts.test}
 
 
-def test_parts_stand_in_an_order_by_chance(tmp_path: Path) -> None:
+def test_parts_have_a_random_order(tmp_path: Path) -> None:
     rows = sorted(make_rows(120), key=lambda row: str(row["purpose"]))
     parts = build_search_data(write_task(tmp_path), read_table(rows))
     assert len({lesson.record.gold for lesson in parts.validation[:10]}) == 3
