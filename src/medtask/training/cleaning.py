@@ -15,13 +15,13 @@ from medtask.records import Fault, Prompt, Record, Status
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 from medtask.tasks.prompt import build_prompt
+from medtask.tasks.row_fingerprints import hash_question
 from medtask.tasks.rows import MAX_LISTED_GOLD, find_invalid_gold
 from medtask.tasks.task import Gate, Task
 from medtask.tasks.text_cleaning import clean_text
 from medtask.training.training_example import (
     NO_LABEL,
     TrainingExample,
-    hash_question,
     list_labels,
     shuffle_by_hash,
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.tasks.row_fingerprints import hash_question
 from medtask.tasks.task import Task
 from medtask.training.near_duplicates import (
     NEAR_DUPLICATE_SIMILARITY,
@@ -16,7 +17,7 @@ from medtask.training.near_duplicates import (
     find_cross_split_duplicates,
     sketch_texts,
 )
-from medtask.training.training_example import TrainingExample, format_question, hash_question
+from medtask.training.training_example import TrainingExample, format_question
 
 _WORST = 10
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from medtask.records import Prompt, Record, Value
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import Task
 
 # Counts rows to which no label applies, and all rows of kinds without labels.
@@ -43,22 +41,6 @@ def format_question(task: Task, record: Record, prompt: Prompt) -> str:
     return "\n".join(
         [prompt.text, _read_context(task, record), *(option.text for option in prompt.options)]
     )
-
-
-def hash_question(task: Task, record: Record, prompt: Prompt) -> bytes:
-    """A hash of 16 bytes, equal for rows whose text, context and options differ only in case and
-    spaces.
-
-    Questions with options in another order are different, because gold is a letter.
-    """
-    parts = [
-        prompt.text,
-        _read_context(task, record),
-        *(f"{option.letter} {option.text}" for option in prompt.options),
-    ]
-    return blake2b(
-        json.dumps([normalize_name(part) for part in parts]).encode(), digest_size=16
-    ).digest()
 
 
 def shuffle_by_hash(keys: Sequence[bytes], seed: int) -> list[int]:

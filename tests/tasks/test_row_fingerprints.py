@@ -1,0 +1,94 @@
+"""Fingerprints of rows find the rows that were used, and contain no text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medtask.errors import InputError
+from medtask.records import Prompt, Record
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.row_fingerprints import (
+    TRAINING_ROWS_FILE,
+    fingerprint_rows,
+    hash_question,
+    parse_fingerprints,
+    read_training_rows,
+    write_training_rows,
+)
+from medtask.tasks.task import Label, Task
+
+TASK = Task("wounds", "Name it.", "{{ note }}", labels=(Label("a", "", "a"), Label("b", "", "b")))
+
+
+def hash_text(text: str) -> bytes:
+    record = Record("1", {"note": f"wound: {text}"})
+    prompt = build_prompt(TASK, record)
+    assert isinstance(prompt, Prompt)
+    return hash_question(TASK, record, prompt)
+
+
+words = st.lists(
+    st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8), min_size=1, max_size=6
+)
+
+
+@given(st.lists(words, min_size=1, max_size=10), words)
+def test_exactly_the_rows_that_were_used_are_found(used: list[list[str]], other: list[str]) -> None:
+    texts = [" ".join(one) for one in used]
+    found = fingerprint_rows([(hash_text(text), None) for text in texts], "training", "s")
+    assert all(found.has_question(hash_text(f"  {text}\n".replace(" ", "  "))) for text in texts)
+    assert found.has_question(hash_text(" ".join(other))) == (
+        hash_text(" ".join(other)) in {hash_text(text) for text in texts}
+    )
+
+
+def test_a_group_is_found_without_regard_to_spaces_and_case() -> None:
+    found = fingerprint_rows([(hash_text("cut"), "P 7"), (hash_text("burn"), None)], "training", "")
+    assert found.has_group("p  7")
+    assert not found.has_group("P 8")
+    assert not found.has_group(None)
+    assert len(found.groups) == 1
+
+
+def test_a_file_contains_neither_texts_nor_groups_and_is_read_back_equal(tmp_path: Path) -> None:
+    rows = [(hash_text("a burn of the left hand"), "Weber"), (hash_text("a cut"), "Meyer")]
+    parts = [
+        fingerprint_rows(rows[:1], "training", "table 1"),
+        fingerprint_rows(rows[1:], "validation", "table 1"),
+    ]
+    write_training_rows(tmp_path, parts)
+    assert read_training_rows(tmp_path) == tuple(parts)
+    content = (tmp_path / TRAINING_ROWS_FILE).read_text()
+    assert "burn" not in content
+    assert "Weber" not in content
+    assert (tmp_path / TRAINING_ROWS_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_row_has_another_fingerprint_under_another_salt() -> None:
+    one, other = (fingerprint_rows([(hash_text("cut"), "P1")], "training", s) for s in "xy")
+    assert not one.questions & other.questions
+    assert not one.groups & other.groups
+
+
+def test_a_folder_without_the_file_has_no_fingerprints(tmp_path: Path) -> None:
+    assert read_training_rows(tmp_path) is None
+    assert read_training_rows(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 2, "rows": []}', '{"format": 1}'])
+def test_a_damaged_file_is_an_error_with_a_remedy(tmp_path: Path, content: str) -> None:
+    (tmp_path / TRAINING_ROWS_FILE).write_text(content)
+    with pytest.raises(InputError, match="training rows") as caught:
+        read_training_rows(tmp_path)
+    assert caught.value.fix
+
+
+def test_an_unknown_use_of_rows_is_not_valid() -> None:
+    content = json.loads(json.dumps(fingerprint_rows([], "training", "s").to_json()))
+    with pytest.raises(ValueError, match="guess"):
+        parse_fingerprints({**content, "use": "guess"})
