@@ -71,6 +71,7 @@ class EngineInfo:
         device: The device on which the model runs; None if it is not known.
         destinations: URL of each server that records are sent to, with its checked IP addresses.
         notes: Notes about this model for the user, as sentences.
+        trained_folders: The folders, written by `medtask.train`, that the model was loaded from.
         details: Further facts for the manifest, as plain JSON values.
     """
 
@@ -81,6 +82,7 @@ class EngineInfo:
     device: str | None = None
     destinations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    trained_folders: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=dict)
 
     @property

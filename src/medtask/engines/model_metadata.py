@@ -31,6 +31,7 @@ METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"
 TRAINING_FILE = "training.json"  # exists from the first step of a training on
 CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
+LEARNED_ROWS_FILE = "learned_rows.json"  # not hashed: models without it are valid
 
 EngineName = Literal["linear", "encoder", "hf", "hybrid"]
 PhiStatus = Literal["yes", "no", "unknown"]
@@ -244,9 +245,8 @@ def _list_hashed_files(folder: Path) -> list[str]:
     names = [
         path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)
     ]
-    return sorted(
-        name for name in names if name not in {METADATA_FILE, CALIBRATION_FILE, TRAINING_FILE}
-    )
+    unhashed = {METADATA_FILE, CALIBRATION_FILE, LEARNED_ROWS_FILE, TRAINING_FILE}
+    return sorted(name for name in names if name not in unhashed)
 
 
 def _is_model_file(name: str) -> bool:

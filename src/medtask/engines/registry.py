@@ -64,6 +64,7 @@ def load_model(
     engine = choice.spec.import_loader()(reference.removeprefix("hf:"), options)
     if choice.note:
         engine.info = replace(engine.info, notes=(*engine.info.notes, choice.note))
+    engine.info = replace(engine.info, trained_folders=find_trained_folders(reference, options))
     return engine
 
 
@@ -87,6 +88,15 @@ def choose_engine(reference: str) -> EngineChoice:
             "llama-cpp-python is not installed: transformers reads the file, and unpacks it once",
         )
     return EngineChoice(_detect_folder_engine(path) if reference and path.is_dir() else "hf")
+
+
+def find_trained_folders(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> tuple[str, ...]:
+    """The folders written by `medtask.train` among a reference and its adapter."""
+    from medtask.engines.model_metadata import METADATA_FILE
+
+    location = reference.partition(":")[2] if find_engine_by_prefix(reference) else reference
+    folders = [Path(name).expanduser() for name in (location, options.adapter) if name]
+    return tuple(str(folder.resolve()) for folder in folders if (folder / METADATA_FILE).is_file())
 
 
 def is_installed(engine: str) -> bool:

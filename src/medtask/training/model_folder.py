@@ -28,11 +28,17 @@ from medtask.engines.model_metadata import (
     TRAINING_FILE,
     write_model_metadata,
 )
-from medtask.engines.registry import load_model
+from medtask.engines.registry import find_trained_folders, load_model
 from medtask.errors import MedtaskError
 from medtask.evaluation.report.calibration_report import describe_result
 from medtask.hardware import inspect_machine
 from medtask.runs.calibration_store import save_calibration
+from medtask.runs.learned_rows import (
+    LearnedRows,
+    fingerprint_rows,
+    read_learned_rows,
+    write_learned_rows,
+)
 from medtask.runs.local_run import run
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
@@ -180,11 +186,28 @@ def write_model_folder(
     card = _build_model_card(training, result, validations, log, final_facts)
     try:
         _write_reports(training, log, card)
+        # Only after the validation: that evaluation is about these rows.
+        write_learned_rows(draft, collect_learned_rows(training))
         _move_draft(training.folder, final_facts)
         if not result.interrupted:
             shutil.rmtree(training.folder / WORK_FOLDER, ignore_errors=True)
     except OSError as error:
         raise make_storage_error(training.folder, error) from error
+
+
+def collect_learned_rows(training: TrainingRun) -> LearnedRows:
+    """The rows of a training, and of those that wrote the models that it started from."""
+    own = fingerprint_rows(
+        [
+            (data.task, [one.record for one in data.train], [one.record for one in data.validation])
+            for data in training.training_data
+        ],
+        seed=json.dumps(training.identity),
+    )
+    folders = [folder for base in training.recipe.bases for folder in find_trained_folders(base)]
+    earlier = read_learned_rows(folders)
+    others = tuple(one for one in earlier.sets if one.key != own.key)
+    return LearnedRows((own, *others), earlier.complete)
 
 
 def _write_reports(training: TrainingRun, log: TrainingLog, card: str) -> None:
