@@ -183,10 +183,10 @@ def test_a_prefix_that_the_model_wants_is_before_every_text(tmp_path: Path) -> N
     ],
 )
 def test_parts_that_are_not_known_are_refused_and_never_imported(
-    name: str, config: dict[str, Any], told: str, tmp_path: Path
+    name: str, config: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     save_sentence_encoder(tmp_path, TEXTS, {name: config})
-    with pytest.raises(EngineError, match=told):
+    with pytest.raises(EngineError, match=message):
         load_sentence_encoder(tmp_path)
 
 
@@ -194,9 +194,9 @@ def test_a_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     save_sentence_encoder(tmp_path, TEXTS)
-    held = load_file(tmp_path / "model.safetensors")
-    held.pop("encoder.layer.1.output.dense.weight")
-    save_file(held, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors.pop("encoder.layer.1.output.dense.weight")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
         EngineError, match=r"lacks weights that a model of its kind has \(encoder\.layer\.1"
     ):
@@ -213,8 +213,8 @@ def test_every_text_is_in_one_batch_that_keeps_to_its_budget(
     lengths: list[int], budget: int
 ) -> None:
     batches = list(make_batches(lengths, budget))
-    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or max(lengths[place] for place in batch) * len(batch) <= budget
+        assert len(batch) == 1 or max(lengths[index] for index in batch) * len(batch) <= budget
     longest = [lengths[batch[0]] for batch in batches]
     assert longest == sorted(longest, reverse=True)

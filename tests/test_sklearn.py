@@ -71,8 +71,8 @@ def test_its_probabilities_are_those_of_a_run_of_its_folder(
         [{"text": text} for text in NEW_TEXTS],
         out=tmp_path / "run",
     )
-    told = medtask.read_table(result.folder / "answers.parquet")
-    for row, shares in zip(told, fitted.predict_proba(NEW_TEXTS), strict=True):
+    output = medtask.read_table(result.folder / "answers.parquet")
+    for row, shares in zip(output, fitted.predict_proba(NEW_TEXTS), strict=True):
         assert row["probabilities"] == pytest.approx(
             dict(zip(fitted.classes_, shares, strict=True))
         )
@@ -220,7 +220,7 @@ def test_parameters_are_scikit_learns(fitted: MedtaskClassifier) -> None:
     ],
 )
 def test_the_recipe_is_that_of_the_command(
-    method: str, options: dict[str, Any], told: dict[str, Any]
+    method: str, options: dict[str, Any], output: dict[str, Any]
 ) -> None:
     from medtask.sklearn import _make_recipe
 
@@ -228,7 +228,7 @@ def test_the_recipe_is_that_of_the_command(
     recipe = _make_recipe(
         MedtaskClassifier(model, method, rank=8, epochs=2.0, random_state=7, options=options)
     )
-    assert {name: getattr(recipe, name) for name in told} == told
+    assert {name: getattr(recipe, name) for name in output} == output
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:

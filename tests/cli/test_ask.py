@@ -165,13 +165,13 @@ class Terminal:
     """The command line on a pseudo-terminal, with somebody at its keys."""
 
     def __init__(self, *words: str) -> None:
-        self.keys, theirs = os.openpty()
+        self.keys, terminal_end = os.openpty()
         environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200"}
         command = [sys.executable, "-m", "medtask", *words]
         self.process = subprocess.Popen(
-            command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+            command, env=environment, stdin=terminal_end, stdout=terminal_end, stderr=terminal_end
         )
-        os.close(theirs)
+        os.close(terminal_end)
         self.shown = ""
 
     def type(self, text: str) -> None:

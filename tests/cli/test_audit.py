@@ -40,9 +40,9 @@ def test_draw_label_estimate(medtask: RunCommand, table: Path) -> None:
     waiting = medtask("audit", table)
     assert waiting.out == drawn.out
     fill_labels(Path("answers-audit/sample.csv"))
-    told = medtask("audit", table)
-    assert told.code == 0
-    assert "of all 300 rows, from 60 labelled rows   from these rows alone:" in told.out
+    output = medtask("audit", table)
+    assert output.code == 0
+    assert "of all 300 rows, from 60 labelled rows   from these rows alone:" in output.out
     document = json.loads(medtask("audit", table, "--json").out)
     assert document["sample"]["labelled"] == document["audit"]["looks"] == 60
     assert document["audit"]["accuracy"]["low"] < 0.67 < document["audit"]["accuracy"]["high"]

@@ -34,13 +34,13 @@ def test_a_valid_task_is_described_with_one_line_per_fact(
     assert outcome.err == ""
     title, *facts = outcome.out.splitlines()
     assert title == 'surgery: label, 3 labels, input "procedure", id case_id'
-    told = {line[2:14].strip(): line[14:] for line in facts}
-    assert told["table"].startswith("procedures.csv: 5 rows, columns case_id, procedure, purpose")
-    assert told["empty"] == "1 row cannot be asked"
-    assert told["duplicates"] == "1 of 5 rows repeats an earlier text and is answered once"
-    assert told["gold"] == '5 rows with gold in column "purpose"'
-    assert "shared + " in told["prompt"]
-    assert told["plan"] == (
+    output = {line[2:14].strip(): line[14:] for line in facts}
+    assert output["table"].startswith("procedures.csv: 5 rows, columns case_id, procedure, purpose")
+    assert output["empty"] == "1 row cannot be asked"
+    assert output["duplicates"] == "1 of 5 rows repeats an earlier text and is answered once"
+    assert output["gold"] == '5 rows with gold in column "purpose"'
+    assert "shared + " in output["prompt"]
+    assert output["plan"] == (
         "fake engine (no model: the answers mean nothing): under a second on this machine "
         "(measured on 3 rows)"
     )

@@ -29,8 +29,8 @@ def compared_systems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     desk = tmp_path_factory.mktemp("desk")
     chance = random.Random(0)
     truth = [chance.choice(list(LABELS)) for _ in range(60)]
-    with (desk / "procedures.csv").open("w") as ours, (desk / "theirs.csv").open("w") as theirs:
-        one, other = csv.writer(ours), csv.writer(theirs)
+    with (desk / "procedures.csv").open("w") as own, (desk / "theirs.csv").open("w") as reference:
+        one, other = csv.writer(own), csv.writer(reference)
         one.writerow(["case_id", "procedure", "purpose", "patient"])
         other.writerow(["case_id", "answer", *(f"p:{label}" for label in LABELS)])
         for row, label in enumerate(truth):
@@ -41,12 +41,12 @@ def compared_systems(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
     (desk / "surgery").mkdir()
     (desk / "surgery/task.yaml").write_text(SURGERY_TASK)
-    for place, seed in enumerate((1, 2), 1):
+    for index, seed in enumerate((1, 2), 1):
         run(
             load_task(desk / "surgery"),
             FakeEngine(seed=seed),
             desk / "procedures.csv",
-            out=desk / f"r{place}",
+            out=desk / f"r{index}",
         )
     return desk
 
@@ -127,9 +127,9 @@ def test_a_price_makes_a_cost(comparison_folder: Path, medtask: RunCommand) -> N
             "compare", "r1", "theirs.csv", "--price-per-hour", "3.6", "--no-baselines", "--json"
         ).out
     )
-    theirs, ours = found["systems"]
-    assert theirs["cost_per_1000"] is None
-    assert ours["cost_per_1000"] == pytest.approx(1 / ours["rows_per_s"])
+    reference, own = found["systems"]
+    assert reference["cost_per_1000"] is None
+    assert own["cost_per_1000"] == pytest.approx(1 / own["rows_per_s"])
 
 
 def test_systems_of_one_name_are_distinguished(
@@ -162,12 +162,12 @@ def test_systems_of_one_name_are_distinguished(
     ],
 )
 def test_mistakes_are_reported_with_their_remedy(
-    comparison_folder: Path, medtask: RunCommand, words: list[str], code: int, said: str
+    comparison_folder: Path, medtask: RunCommand, words: list[str], code: int, result: str
 ) -> None:
     Path("objects.jsonl").write_text('{"id": "A1", "answer": {"side": "left"}}\n')
     Path("words.csv").write_text("id,answer,gold\nA1,staging,staging\n")
     Path("doubled.csv").write_text("case_id,answer\nA1,staging\nA1,curative\n")
     shown = medtask("compare", *words)
     assert shown.code == code, shown.err
-    assert said in shown.err
+    assert result in shown.err
     assert "fix: " in shown.err

@@ -67,7 +67,7 @@ def test_a_table_to_validate_by(medtask: RunCommand, tmp_path: Path) -> None:
     assert "validation rows ask the same as a training row" in done.out
     assert "the most similar rows are" in done.out
     assert "validation-cleaning.csv" in done.out
-    told = json.loads(
+    output = json.loads(
         medtask(
             "data",
             "prepare",
@@ -79,8 +79,8 @@ def test_a_table_to_validate_by(medtask: RunCommand, tmp_path: Path) -> None:
             "--json",
         ).out
     )
-    assert told["leaks"]["equal"] == told["files"]["validation.jsonl"]["rows"]
-    assert told["split"]["given"] is True
+    assert output["leaks"]["equal"] == output["files"]["validation.jsonl"]["rows"]
+    assert output["split"]["given"] is True
     assert medtask("data", "prepare", SURGERY, "--out", tmp_path / "out").code == 0
     assert not (tmp_path / "out" / "validation-cleaning.csv").exists()
 

@@ -136,21 +136,21 @@ def test_a_run_gives_what_the_server_can_tell_and_reports_what_that_is(
     folder = Path("answers")
     answers = read_answers(folder)
     assert [row["case_id"] for row in answers] == ROWS
-    held = held_by != "nothing"  # a model that is free to answer anything may
-    assert outcome.code == (0 if held else 3)
+    held_out = held_by != "nothing"  # a model that is free to answer anything may
+    assert outcome.code == (0 if held_out else 3)
     for row in answers:
         if row["case_id"] == "A3":
             assert (row["answer"], row["confidence"], row["status"]) == ("", "", "empty_input")
-        elif held:
+        elif held_out:
             assert row["answer"] in LABELS
             assert row["status"] in {"ok", "review"}
-            told = row["confidence"] != ""
+            output = row["confidence"] != ""
             assert (
                 1 / 3 <= float(row["confidence"]) <= 1
-                if told
+                if output
                 else score == "none" or "leave" in row["reason"]
             )
-            assert told or score != "exact"
+            assert output or score != "exact"
         else:
             assert (row["answer"], row["confidence"], row["status"]) == ("", "", "unparsable")
             assert "outside the set" in row["reason"]
@@ -158,7 +158,7 @@ def test_a_run_gives_what_the_server_can_tell_and_reports_what_that_is(
     manifest = read_manifest(folder)
     assert (manifest["caps"]["score"], manifest["caps"]["choose"]) == (score, True)
     assert manifest["model"]["identity"]["held_by"] == held_by
-    assert manifest["model"]["details"]["probe"]["hold"] == (held_by if held else None)
+    assert manifest["model"]["details"]["probe"]["hold"] == (held_by if held_out else None)
     assert manifest["egress"] == {"guard": "on", "connections_attempted": 0, "sent_to": {}}
     assert_nothing_left(folder)
     assert ("answers have no confidence" in outcome.err) == (score == "none")
@@ -247,14 +247,14 @@ def test_a_check_asks_the_server_and_reports_what_it_cannot_know(
     ],
 )
 def test_the_doctor_tries_a_server_and_reports_what_it_found(
-    medtask: RunCommand, server: Server, dialect: str, features: dict[str, Any], said: str
+    medtask: RunCommand, server: Server, dialect: str, features: dict[str, Any], result: str
 ) -> None:
     _, model = server(dialect, **features)
     outcome = medtask("doctor", "--model", model)
     assert outcome.code == 0
-    assert said in outcome.out
-    held = {"ollama": "format", "vllm": "choice"}[dialect]
-    assert f"ok    load       probe: hold {held}, schema " in outcome.out
+    assert result in outcome.out
+    held_out = {"ollama": "format", "vllm": "choice"}[dialect]
+    assert f"ok    load       probe: hold {held_out}, schema " in outcome.out
     assert "ok    load       remote: no\n" in outcome.out
 
 
@@ -379,7 +379,7 @@ def find_private_address() -> str:
 def test_what_leaves_the_machine_is_reported_in_manifest_and_report(
     medtask: RunCommand, project_folder: Path, server: Server
 ) -> None:
-    app, model = server("vllm", host=(place := find_private_address()))
+    app, model = server("vllm", host=(index := find_private_address()))
     url = model.partition("#")[0]
     assert (
         medtask("run", "surgery", "--model", model, "--out", "answers", "--allow-remote").code == 0
@@ -388,7 +388,7 @@ def test_what_leaves_the_machine_is_reported_in_manifest_and_report(
     assert manifest["egress"] == {
         "guard": "on",
         "connections_attempted": 0,
-        "sent_to": {url: [place]},
+        "sent_to": {url: [index]},
     }
     assert manifest["model"]["details"]["remote"] is True
     assert read_egress_section(Path("answers")).startswith(

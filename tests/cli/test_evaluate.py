@@ -27,10 +27,16 @@ def test_a_run_is_reported_with_its_gold(medtask: RunCommand, run_folder: Path) 
 
 def test_json_keeps_its_contract(medtask: RunCommand, run_folder: Path) -> None:
     shown = medtask("evaluate", "out", "--json", "--max-error", "0.05")
-    told = json.loads(shown.out)
-    assert told["n"] == 5 and told["statuses"]["empty_input"] == 1 and told["acceptance"] is None
-    assert set(told["metrics"]["accuracy"]) >= {"value", "low", "high"}
-    assert "acceptance_refused" in told and told["gold"] == {"rows": 5, "missing": 0, "unknown": 0}
+    output = json.loads(shown.out)
+    assert (
+        output["n"] == 5 and output["statuses"]["empty_input"] == 1 and output["acceptance"] is None
+    )
+    assert set(output["metrics"]["accuracy"]) >= {"value", "low", "high"}
+    assert "acceptance_refused" in output and output["gold"] == {
+        "rows": 5,
+        "missing": 0,
+        "unknown": 0,
+    }
 
 
 def test_a_foreign_table_gets_a_folder_of_its_own(
@@ -38,16 +44,16 @@ def test_a_foreign_table_gets_a_folder_of_its_own(
 ) -> None:
     write_table(project_folder / "other.csv", 2000, sharpness=1.0)
     shown = medtask("evaluate", "other.csv", "--max-error", "0.1", "--no-baselines", "--json")
-    told = json.loads(shown.out)
-    assert {"threshold", "coverage", "max_error", "confidence"} <= set(told["acceptance"])
-    assert told["acceptance"]["max_error"] == 0.1 and told["acceptance"]["confidence"] == 0.95
+    output = json.loads(shown.out)
+    assert {"threshold", "coverage", "max_error", "confidence"} <= set(output["acceptance"])
+    assert output["acceptance"]["max_error"] == 0.1 and output["acceptance"]["confidence"] == 0.95
     assert sorted(path.name for path in Path("other-evaluation").iterdir()) == [
         "accepted.csv",
         "report.html",
         "report.json",
         "review.csv",
     ]
-    assert told["files"] == ["report.html", "report.json", "accepted.csv", "review.csv"]
+    assert output["files"] == ["report.html", "report.json", "accepted.csv", "review.csv"]
     assert Path("other-evaluation/accepted.csv").stat().st_mode & 0o777 == 0o600
 
 
@@ -104,10 +110,10 @@ def test_the_report_shows_the_audit_and_both_sets_of_rows(
     ],
 )
 def test_mistakes_are_reported_with_what_to_do(
-    medtask: RunCommand, run_folder: Path, words: tuple[str, ...], code: int, told: str
+    medtask: RunCommand, run_folder: Path, words: tuple[str, ...], code: int, output: str
 ) -> None:
     shown = medtask("evaluate", *words)
-    assert shown.code == code and told in shown.err and "fix:" in shown.err
+    assert shown.code == code and output in shown.err and "fix:" in shown.err
 
 
 def test_calibration_of_what_has_too_little_gold_is_refused_with_a_reason(
@@ -128,12 +134,12 @@ def test_a_calibration_of_another_tools_answers_stays_beside_them(
     for row in range(300):
         gold = ("curative", "palliative", "staging")[row % 3]
         share = 0.5 + row % 4 / 10
-        told = gold if row % 4 else "staging"
+        output = gold if row % 4 else "staging"
         rest = (1 - share) / 2
         shares = ",".join(
-            str(share if name == told else rest) for name in ("curative", "palliative", "staging")
+            str(share if name == output else rest) for name in ("curative", "palliative", "staging")
         )
-        lines.append(f"B{row},{told},{share},{shares},{gold}")
+        lines.append(f"B{row},{output},{share},{shares},{gold}")
     Path("other.csv").write_text(
         "\n".join(["id,answer,confidence,p:curative,p:palliative,p:staging,gold", *lines])
     )

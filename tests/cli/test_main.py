@@ -126,19 +126,19 @@ def test_a_reader_that_has_gone_is_no_error(project_folder: Path) -> None:
 def test_colours_are_for_terminals_that_want_them(
     project_folder: Path, setting: dict[str, str], coloured: bool
 ) -> None:
-    ours, theirs = os.openpty()
+    terminal, terminal_end = os.openpty()
     environment = {
         name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}
     }
     command = [sys.executable, "-m", "medtask", "check", "nowhere"]
     subprocess.run(
         command,
-        stderr=theirs,
+        stderr=terminal_end,
         env={**environment, "TERM": "xterm-256color", **setting},
         check=False,
     )
-    os.close(theirs)
-    shown = os.read(ours, 10_000)
-    os.close(ours)
+    os.close(terminal_end)
+    shown = os.read(terminal, 10_000)
+    os.close(terminal)
     assert b"error: " in shown.replace(b"\x1b[0m", b"").replace(b"\x1b[1;31m", b"")
     assert (b"\x1b[1;31m" in shown) == coloured

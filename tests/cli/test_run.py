@@ -264,18 +264,20 @@ def test_a_terminal_shows_a_bar_with_speed_and_time_left(project_folder: Path) -
         "case_id,procedure,purpose\n"
         + "".join(f"B{row},text {row},staging\n" for row in range(400))
     )
-    ours, theirs = os.openpty()
+    terminal, terminal_end = os.openpty()
     command = [sys.executable, "-m", "medtask", "run", "surgery", "--model", "fake:ms_per_row=3"]
     environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "120"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
-    os.close(theirs)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=terminal_end, env=environment
+    )
+    os.close(terminal_end)
     shown = b""
     while True:
         try:
-            shown += os.read(ours, 65536)
+            shown += os.read(terminal, 65536)
         except OSError:
             break
-    os.close(ours)
+    os.close(terminal)
     assert process.wait() == 0
     text = shown.decode()
     assert re.search(

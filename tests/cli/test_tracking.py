@@ -51,7 +51,8 @@ def test_a_run_and_another_tools_table_are_logged_to_the_store_beside_the_runs(
         tracker, "evaluate", task, project_folder / "procedures.csv", DOCUMENT, {"max_error": 0.05}
     )
     kept = {
-        told.info.run_name: told for told in tracker.client.search_runs([tracker.experiment_id])
+        output.info.run_name: output
+        for output in tracker.client.search_runs([tracker.experiment_id])
     }  # type: ignore[union-attr]
     assert kept[run.name].data.params["engine"] == "fake"
     assert kept["procedures"].data.params == {"verb": "evaluate", "max_error": "0.05"}

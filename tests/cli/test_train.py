@@ -71,12 +71,12 @@ def test_a_dry_run_reports_steps_memory_and_the_command_for_several_gpus(
         "--dry-run",
     )
     assert done.code == 0
-    said = done.out.splitlines()
-    assert any("training rows" in line for line in said)
-    assert any(line.startswith("memory ") for line in said)
+    result = done.out.splitlines()
+    assert any("training rows" in line for line in result)
+    assert any(line.startswith("memory ") for line in result)
     assert any(
         "accelerate launch --num_processes N -m medtask train" in line and "--dry-run" not in line
-        for line in said
+        for line in result
     )
     assert not (tmp_path / "model").exists()
 
@@ -97,13 +97,13 @@ def test_a_dry_run_reports_steps_memory_and_the_command_for_several_gpus(
     ],
 )
 def test_mistakes_are_reported_with_what_to_do_and_leave_nothing(
-    medtask: RunCommand, tmp_path: Path, words: tuple[str, ...], code: int, said: str
+    medtask: RunCommand, tmp_path: Path, words: tuple[str, ...], code: int, result: str
 ) -> None:
     given = [
         str(save_model(tmp_path / "base", "llama")) if word == "BASE" else word for word in words
     ]
     done = medtask("train", SURGERY, *given, "--out", tmp_path / "model", "-q")
     assert done.code == code, done.err
-    assert said in done.err
+    assert result in done.err
     assert "fix:" in done.err
     assert not (tmp_path / "model" / "medtask.json").exists()

@@ -181,15 +181,18 @@ with TrainingProgressDisplay(quiet=False) as display:
 
 
 def test_a_terminal_of_eighty_columns_shows_all_of_it() -> None:
-    ours, theirs = pty.openpty()
+    terminal, terminal_end = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
     with subprocess.Popen(
-        [sys.executable, "-c", TERMINAL_SCRIPT], stderr=theirs, stdout=theirs, env=environment
+        [sys.executable, "-c", TERMINAL_SCRIPT],
+        stderr=terminal_end,
+        stdout=terminal_end,
+        env=environment,
     ) as process:
         process.wait()
-        shown = os.read(ours, 100_000).decode()
-    os.close(ours)
-    os.close(theirs)
+        shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    os.close(terminal_end)
     assert "━" in shown
     assert "loss 0.412" in shown
     assert "validation 0.389 (accuracy 0.871)" in shown

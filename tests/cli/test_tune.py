@@ -108,10 +108,10 @@ def test_json_is_one_document_without_a_word_of_a_row(
         "--json",
         "--quiet",
     )
-    told = json.loads(done.out)
-    assert told["gain"]["shown"] is True
-    assert told["changed"] == ["examples"]
-    assert told["rows"] == {"train": 45, "validation": 45, "test": 30}
+    output = json.loads(done.out)
+    assert output["gain"]["shown"] is True
+    assert output["changed"] == ["examples"]
+    assert output["rows"] == {"train": 45, "validation": 45, "test": 30}
     assert done.err == ""
     assert not any(str(row["procedure"]) in done.out for row in make_rows(120))
 
@@ -177,11 +177,11 @@ def test_impossible_combinations_are_refused_with_a_remedy(
     engine: PromptSensitiveEngine,
     words: tuple[str, ...],
     code: int,
-    told: str,
+    output: str,
 ) -> None:
     done = medtask("tune", "planted", "operations.csv", "--model", "fake:", *words)
     assert done.code == code
-    assert told in done.err
+    assert output in done.err
     assert "fix: " in done.err
     assert engine.prompt_count == 0
 

@@ -94,12 +94,12 @@ class BatchRecordingEngine(FakeEngine):
 
 def test_batches_are_sorted_by_length_and_do_not_depend_on_what_is_known() -> None:
     prompts = [make_prompt("x" * length, str(length)) for length in (5, 1, 4, 2, 3, 6)]
-    whole, rest = BatchRecordingEngine(batch=2), BatchRecordingEngine(batch=2)
-    assert {scores.record_id for scores in whole.score(prompts)} == set("123456")
+    full, rest = BatchRecordingEngine(batch=2), BatchRecordingEngine(batch=2)
+    assert {scores.record_id for scores in full.score(prompts)} == set("123456")
     assert {scores.record_id for scores in rest.score(prompts, cached=["1", "2", "4"])} == set(
         "356"
     )
-    assert whole.batches == [["1", "2"], ["3", "4"], ["5", "6"]]
+    assert full.batches == [["1", "2"], ["3", "4"], ["5", "6"]]
     assert rest.batches == [["3", "4"], ["5", "6"]]
 
 

@@ -81,22 +81,22 @@ def test_every_probability_is_the_weighted_mean_of_the_members(
     assert isinstance(engine, HybridEngine)
     members = [FakeEngine(seed=1), FakeEngine(seed=2), words]
     alone = [
-        {said.record_id: said for said in member.score(PROMPTS) if isinstance(said, Scores)}
+        {result.record_id: result for result in member.score(PROMPTS) if isinstance(result, Scores)}
         for member in members
     ]
     found = list(engine.score(PROMPTS))
-    assert [said.record_id for said in found] == ["r0", "r1", "r2"]
-    for said in found:
-        assert isinstance(said, Scores)
-        parts = [one[said.record_id].branches[0] for one in alone]
-        for place, logprob in enumerate(said.branches[0].logprobs):
+    assert [result.record_id for result in found] == ["r0", "r1", "r2"]
+    for result in found:
+        assert isinstance(result, Scores)
+        parts = [one[result.record_id].branches[0] for one in alone]
+        for index, logprob in enumerate(result.branches[0].logprobs):
             by_hand = sum(
-                weight * math.exp(part.logprobs[place])
+                weight * math.exp(part.logprobs[index])
                 for weight, part in zip((0.2, 0.3, 0.5), parts, strict=True)
             )
             assert math.exp(logprob) == pytest.approx(by_hand, abs=1e-12)
         off_sets = [part.off_set or 0.0 for part in parts]
-        assert said.branches[0].off_set == pytest.approx(
+        assert result.branches[0].off_set == pytest.approx(
             0.2 * off_sets[0] + 0.3 * off_sets[1] + 0.5 * off_sets[2]
         )
     (rest,) = engine.score(PROMPTS, cached=["r0", "r2"])
@@ -128,7 +128,7 @@ def test_bounds_are_weighted_and_unknown_values_stay_unknown() -> None:
 def test_a_row_that_one_member_cannot_read_gets_no_half_of_an_answer() -> None:
     members = [FakeEngine(seed=1), FakeEngine(seed=2, too_long=["r1"])]
     found = list(HybridEngine(members, [0.5, 0.5], EngineInfo("hybrid", "both", {})).score(PROMPTS))
-    assert [type(said) for said in found] == [Scores, Fault, Scores]
+    assert [type(result) for result in found] == [Scores, Fault, Scores]
     assert isinstance(found[1], Fault)
     assert found[1].reason.endswith("(fake engine (no model: the answers mean nothing))")
 
@@ -151,13 +151,13 @@ def test_it_answers_whole_tasks(kind: str, tmp_path: Path) -> None:
         )
     )
     first, second = (list(medtask.predict(task, FakeEngine(seed=seed), rows)) for seed in (1, 2))
-    for said, one, other in zip(mixed, first, second, strict=True):
-        assert said.probabilities and one.probabilities and other.probabilities
+    for result, one, other in zip(mixed, first, second, strict=True):
+        assert result.probabilities and one.probabilities and other.probabilities
         expected = {
             name: 0.25 * one.probabilities[name] + 0.75 * other.probabilities[name]
-            for name in said.probabilities
+            for name in result.probabilities
         }
-        assert said.probabilities == pytest.approx(expected, abs=1e-12)
+        assert result.probabilities == pytest.approx(expected, abs=1e-12)
 
 
 def test_likelihoods_of_whole_texts_are_no_probabilities() -> None:
@@ -207,12 +207,12 @@ def test_it_finds_its_members_where_they_were_and_beside_it_where_both_were_move
     found = list(load_hybrid(str(tmp_path / "models" / "h")).score(PROMPTS))
     (tmp_path / "models").rename(tmp_path / "elsewhere")
     moved = [
-        said
-        for said in load_hybrid(str(tmp_path / "elsewhere" / "h")).score(PROMPTS)
-        if isinstance(said, Scores)
+        result
+        for result in load_hybrid(str(tmp_path / "elsewhere" / "h")).score(PROMPTS)
+        if isinstance(result, Scores)
     ]
-    assert [said.branches for said in moved] == [
-        said.branches for said in found if isinstance(said, Scores)
+    assert [result.branches for result in moved] == [
+        result.branches for result in found if isinstance(result, Scores)
     ]
 
 

@@ -72,11 +72,11 @@ def score_texts(
     cached: Sequence[str] = (),
 ) -> list[Scores]:
     found = {}
-    for said in engine.score(
+    for result in engine.score(
         [Prompt(str(row), (), branches, text) for row, text in enumerate(texts)], cached
     ):
-        assert isinstance(said, Scores)
-        found[said.record_id] = said
+        assert isinstance(result, Scores)
+        found[result.record_id] = result
     return [found[name] for name in sorted(found, key=int)]
 
 
@@ -124,10 +124,10 @@ def test_probabilities_are_those_of_the_pipeline_that_was_saved(
     expected = classifier.predict_proba(union.transform(NEW_TEXTS))[
         :, [list(classifier.classes_).index(part) for part in PARTS[:count]]
     ]
-    assert np.exp([said.branches[0].logprobs for said in scores]) == pytest.approx(
+    assert np.exp([result.branches[0].logprobs for result in scores]) == pytest.approx(
         expected, abs=1e-9
     )
-    assert all(said.branches[0].off_set == pytest.approx(0, abs=1e-12) for said in scores)
+    assert all(result.branches[0].off_set == pytest.approx(0, abs=1e-12) for result in scores)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_each_of_several_labels_has_the_probability_of_its_own_classifier(
     scores = score_texts(
         load_linear(str(multi_label_folder)), NEW_TEXTS, make_yes_no_branches(TAGS)
     )
-    found = np.exp([[branch.logprobs for branch in said.branches] for said in scores])
+    found = np.exp([[branch.logprobs for branch in result.branches] for result in scores])
     assert found[..., 0] == pytest.approx(
         PER_LABEL_CLASSIFIER.predict_proba(word_vectorizer.transform(NEW_TEXTS)), abs=1e-9
     )
@@ -175,11 +175,11 @@ def test_labels_that_are_not_asked_about_are_left_out_and_counted(
     single_label_folder: Path,
 ) -> None:
     engine = load_linear(str(single_label_folder))
-    (whole,), (some,) = (
+    (full,), (some,) = (
         score_texts(engine, NEW_TEXTS[:1], make_label_branch(PARTS)),
         score_texts(engine, NEW_TEXTS[:1], make_label_branch(["wrist", "knee", "unclear"])),
     )
-    knee, wrist, brain = np.exp(whole.branches[0].logprobs)
+    knee, wrist, brain = np.exp(full.branches[0].logprobs)
     assert np.exp(some.branches[0].logprobs) == pytest.approx(
         [wrist / (knee + wrist), knee / (knee + wrist), 0]
     )
@@ -188,10 +188,10 @@ def test_labels_that_are_not_asked_about_are_left_out_and_counted(
 
 def test_known_rows_are_left_out_and_change_nothing(single_label_folder: Path) -> None:
     engine = load_linear(str(single_label_folder))
-    whole = score_texts(engine, NEW_TEXTS, make_label_branch(PARTS))
+    full = score_texts(engine, NEW_TEXTS, make_label_branch(PARTS))
     rest = score_texts(engine, NEW_TEXTS, make_label_branch(PARTS), cached=["0", "3"])
-    assert [said.branches for said in rest] == [
-        said.branches for said in whole if said.record_id not in {"0", "3"}
+    assert [result.branches for result in rest] == [
+        result.branches for result in full if result.record_id not in {"0", "3"}
     ]
 
 
@@ -216,9 +216,9 @@ def test_known_rows_are_left_out_and_change_nothing(single_label_folder: Path) -
     ],
 )
 def test_what_the_model_was_not_trained_for_is_refused(
-    single_label_folder: Path, branches: tuple[Branch, ...], error: type[Exception], told: str
+    single_label_folder: Path, branches: tuple[Branch, ...], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         score_texts(load_linear(str(single_label_folder)), NEW_TEXTS, branches)
 
 
@@ -241,13 +241,13 @@ def test_it_answers_a_task_of_each_kind_and_refuses_the_others(
         labels=["brain", "wrist", "knee"],
         abstain="unclear",
     )
-    assert [said.value for said in found] == ["wrist", "brain"]
+    assert [result.value for result in found] == ["wrist", "brain"]
     assert found[0].status is Status.OK
     assert found[0].probabilities is not None
     assert found[0].probabilities["unclear"] == 0
     assert [
-        said.value
-        for said in answer(
+        result.value
+        for result in answer(
             multi_label_folder, rows, kind="labels", labels=["fall", "wrist", "knee"]
         )
     ] == [("fall", "wrist"), ()]
@@ -299,7 +299,7 @@ def test_options_that_have_no_meaning_are_refused(
     ],
 )
 def test_a_model_that_is_not_what_it_should_be_is_refused(
-    single_label_folder: Path, change: Any, told: str
+    single_label_folder: Path, change: Any, message: str
 ) -> None:
     path = single_label_folder / "linear.json"
     content = json.loads(path.read_text())
@@ -308,7 +308,7 @@ def test_a_model_that_is_not_what_it_should_be_is_refused(
     with pytest.raises(InputError, match="is not the file that training wrote"):
         load_linear(str(single_label_folder))
     write_model_metadata(single_label_folder, ModelMetadata("linear", "label", PARTS))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_linear(str(single_label_folder))
 
 
@@ -370,7 +370,7 @@ def test_pickles_are_not_read(single_label_folder: Path) -> None:
     ],
 )
 def test_what_cannot_be_kept_is_not_saved(
-    vectorizer: Any, classifier: Any, trained: ModelMetadata, told: str, tmp_path: Path
+    vectorizer: Any, classifier: Any, trained: ModelMetadata, message: str, tmp_path: Path
 ) -> None:
     fitted = vectorizer.fit(TEXTS)
     classifier.fit(
@@ -379,7 +379,7 @@ def test_what_cannot_be_kept_is_not_saved(
         ),
         GOLD,
     )
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         save_linear(tmp_path / "m", vectorizer, classifier, trained)
     assert not (tmp_path / "m").exists()
 

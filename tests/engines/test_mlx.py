@@ -208,9 +208,9 @@ def test_quantised_folders_are_read_as_their_weights_say(folder: Path, tmp_path:
     make_tokenizer("chatml").save_pretrained(tmp_path / "q4")
     engine = load_mlx(f"mlx:{tmp_path / 'q4'}")
     assert engine.info.identity["quantize"] == "4bit"
-    whole = dequantize_model(load_model(tmp_path / "q4")[0])
+    full = dequantize_model(load_model(tmp_path / "q4")[0])
     config = {name: value for name, value in config.items() if not name.startswith("quantization")}
-    save(tmp_path / "whole", folder, whole, make_tokenizer("chatml"), config)
+    save(tmp_path / "whole", folder, full, make_tokenizer("chatml"), config)
     make_tokenizer("chatml").save_pretrained(tmp_path / "whole")
     assert_scores_match(engine, load_reference_engine(tmp_path / "whole"), make_prompts(BRANCHES))
 
@@ -373,14 +373,14 @@ def test_what_transformers_5_writes_is_reported_to_mlx_in_its_own_words() -> Non
         },
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
     }
-    told = {
+    output = {
         "rope_theta": 1e6,
         "rope_scaling": gemma["rope_parameters"]["full_attention"],  # type: ignore[index]
         "rope_local_base_freq": 1e4,
         "sliding_window_pattern": 3,
     }
-    assert translate_config(gemma) == told
-    assert translate_config({"text_config": gemma})["text_config"] == {**gemma, **told}
+    assert translate_config(gemma) == output
+    assert translate_config({"text_config": gemma})["text_config"] == {**gemma, **output}
     with pytest.raises(ValueError, match="alternate"):
         translate_config({**gemma, "layer_types": ["full_attention", "sliding_attention"] * 3})
 

@@ -87,10 +87,10 @@ def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(
     ],
 )
 def test_a_folder_that_is_not_as_it_was_written_is_refused(
-    folder: Path, damage: Callable[[Path], Any], told: str
+    folder: Path, damage: Callable[[Path], Any], message: str
 ) -> None:
     damage(folder)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_model_metadata(folder)
 
 
@@ -111,11 +111,11 @@ def test_a_folder_that_is_not_as_it_was_written_is_refused(
     ],
 )
 def test_a_contract_with_impossible_values_is_refused(
-    folder: Path, change: dict[str, Any], told: str
+    folder: Path, change: dict[str, Any], message: str
 ) -> None:
     path = folder / "medtask.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_model_metadata(folder)
     with pytest.raises(InputError):
         find_trained_engine(folder)

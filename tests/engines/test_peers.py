@@ -76,14 +76,14 @@ def make_prompts() -> list[Prompt]:
 
 
 def score_sorted(engine: Engine, prompts: Sequence[Prompt]) -> list[Scores]:
-    found = {said.record_id: said for said in engine.score(prompts)}
-    assert not [said for said in found.values() if isinstance(said, Fault)]
-    return [said for name, said in sorted(found.items()) if isinstance(said, Scores)]
+    found = {message.record_id: message for message in engine.score(prompts)}
+    assert not [message for message in found.values() if isinstance(message, Fault)]
+    return [message for name, message in sorted(found.items()) if isinstance(message, Scores)]
 
 
 def stack_probabilities(scores: Sequence[Scores]) -> np.ndarray:
     """[rows, labels]."""
-    return np.exp([said.branches[0].logprobs for said in scores])
+    return np.exp([result.branches[0].logprobs for result in scores])
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def test_its_first_tokens_bound_the_exact_probabilities(
     """
     scores = score_sorted(llama_server, make_prompts())
     found = stack_probabilities(scores)
-    slack = np.array([said.branches[0].slack for said in scores])
+    slack = np.array([result.branches[0].slack for result in scores])
     assert np.allclose(found.sum(axis=1), 1)
     assert (found.argmax(axis=1) == hf_probabilities.argmax(axis=1)).sum() >= 27
     assert (
@@ -225,16 +225,16 @@ def test_its_first_tokens_bound_the_exact_probabilities(
 @pytest.mark.parametrize("server", ["llama_server", "transformers_server"])
 def test_a_server_writes(server: str, request: pytest.FixtureRequest) -> None:
     engine: Engine = request.getfixturevalue(server)
-    (said,) = engine.generate([TEXT_PROMPT], Limits(12))
-    assert isinstance(said, Generated)
-    assert said.text
-    assert 0 < said.tokens <= 12
+    (result,) = engine.generate([TEXT_PROMPT], Limits(12))
+    assert isinstance(result, Generated)
+    assert result.text
+    assert 0 < result.tokens <= 12
 
 
 def test_a_server_that_can_be_held_writes_what_a_schema_allows(llama_server: Engine) -> None:
-    (said,) = llama_server.generate([TEXT_PROMPT], Limits(60, schema=SCHEMA))
-    assert isinstance(said, Generated)
-    assert list(json.loads(said.text)) == ["bone"]
+    (result,) = llama_server.generate([TEXT_PROMPT], Limits(60, schema=SCHEMA))
+    assert isinstance(result, Generated)
+    assert list(json.loads(result.text)) == ["bone"]
 
 
 def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
@@ -254,12 +254,14 @@ def test_transformers_serve_chooses_or_fails_and_reports_no_probability(
     """Measured: 28 of 28 rows answered, 24 of them as hf answers: who is not held to the set may be
     asked twice, in other words.
     """
-    found = {said.record_id: said for said in transformers_server.score(make_prompts())}
+    found = {message.record_id: message for message in transformers_server.score(make_prompts())}
     assert len(found) == len(TEXTS)
-    faults = [said for said in found.values() if isinstance(said, Fault)]
-    assert all(said.status is Status.UNPARSABLE for said in faults)
+    faults = [message for message in found.values() if isinstance(message, Fault)]
+    assert all(message.status is Status.UNPARSABLE for message in faults)
     chosen = {
-        int(name): said.branches[0] for name, said in found.items() if isinstance(said, Scores)
+        int(name): message.branches[0]
+        for name, message in found.items()
+        if isinstance(message, Scores)
     }
     assert all(
         branch.choice_only and sorted(branch.logprobs)[-2:] == [-math.inf, 0.0]

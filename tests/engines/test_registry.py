@@ -185,8 +185,8 @@ def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> Non
     for verb, words in shown:
         options = {name for option in verbs[verb].params for name in option.opts}
         assert set(re.findall(r"--[a-z-]+", words)) <= options
-    ours = {name for verb in verbs.values() for option in verb.params for name in option.opts}
-    theirs = {
+    own = {name for verb in verbs.values() for option in verb.params for name in option.opts}
+    second = {
         "--host",
         "--port",
         "--model",
@@ -195,7 +195,7 @@ def test_every_command_of_the_docs_has_verbs_and_options_that_there_are() -> Non
         "--force-reinstall",
         "--no-cache-dir",
     }
-    assert set(re.findall(r"--[a-z][a-z_-]+", DOCUMENT)) <= ours | theirs
+    assert set(re.findall(r"--[a-z][a-z_-]+", DOCUMENT)) <= own | second
 
 
 def test_every_engine_states_what_it_needs_and_how_to_install_it() -> None:

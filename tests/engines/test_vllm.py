@@ -339,10 +339,10 @@ def test_texts_are_those_of_transformers(engine: VllmEngine, reference_engine: H
 
 
 def test_a_stop_text_is_no_part_of_the_text(engine: VllmEngine) -> None:
-    whole = generate_texts(engine, make_prompts(), TEXT_LIMITS)["2"].text
-    stop = whole[len(whole) // 2 :][:4]
+    full = generate_texts(engine, make_prompts(), TEXT_LIMITS)["2"].text
+    stop = full[len(full) // 2 :][:4]
     cut = generate_texts(engine, make_prompts(), replace(TEXT_LIMITS, stop=(stop,)))["2"]
-    assert (cut.text, cut.finish_reason) == (whole[: whole.index(stop)].rstrip(), "stop")
+    assert (cut.text, cut.finish_reason) == (full[: full.index(stop)].rstrip(), "stop")
 
 
 def test_chance_depends_on_the_seed_and_the_record_alone(engine: VllmEngine) -> None:

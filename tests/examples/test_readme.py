@@ -28,12 +28,12 @@ def test_every_kind_and_every_example_is_in_the_readme() -> None:
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_the_block_of_a_kind_is_what_a_task_file_can_hold(kind: str, tmp_path: Path) -> None:
     answer = re.sub(r"\s+#.*", "", ANSWERS[kind])
-    held = (
+    held_out = (
         "{properties: {size: {type: number}}}"
         if kind == "fields"
         else "{tumour: a growth, cyst: filled with fluid}"
     )
-    answer = answer.replace("{...}", held)
+    answer = answer.replace("{...}", held_out)
     (tmp_path / "task.yaml").write_text(
         f'instruction: Look.\ninput: "{{{{ text }}}}"\n{answer}\n', "utf-8"
     )

@@ -62,28 +62,28 @@ class RecordingEngine(FakeEngine):
         self, prompts: Sequence[Prompt], limits: Limits, *rest: Any, **more: Any
     ) -> Iterator[Generated | Fault]:
         self.generated.append((list(prompts), limits))
-        for said in super().generate(prompts, limits, *rest, **more):
-            end = self.ends.get(said.record_id)
+        for result in super().generate(prompts, limits, *rest, **more):
+            end = self.ends.get(result.record_id)
             if isinstance(end, Fault):
                 yield end
-            elif end and isinstance(said, Generated):
-                yield Generated(said.record_id, said.text, end)
+            elif end and isinstance(result, Generated):
+                yield Generated(result.record_id, result.text, end)
             else:
-                yield said
+                yield result
 
 
 def make_prompts(*texts: str, task: Task = ONE) -> list[Prompt]:
     branches = (Branch("", ("curative", "palliative")),) if task.labels else ()
     return [
-        Prompt(f"r{place}", (Message("user", text),), branches, text)
-        for place, text in enumerate(texts)
+        Prompt(f"r{index}", (Message("user", text),), branches, text)
+        for index, text in enumerate(texts)
     ]
 
 
 def answer_texts(task: Task, engine: FakeEngine, *texts: str) -> dict[str, Answer]:
-    said = list(ask_prompts(task, engine, make_prompts(*texts, task=task)))
-    names = [one.record_id if isinstance(one, Fault) else one.prompt.record_id for one in said]
-    return {name: decide_answer(task, name, one) for name, one in zip(names, said, strict=True)}
+    result = list(ask_prompts(task, engine, make_prompts(*texts, task=task)))
+    names = [one.record_id if isinstance(one, Fault) else one.prompt.record_id for one in result]
+    return {name: decide_answer(task, name, one) for name, one in zip(names, result, strict=True)}
 
 
 def test_a_model_thinks_and_then_answers_with_its_thoughts_before_it() -> None:
@@ -196,7 +196,7 @@ def test_what_is_no_object_is_no_answer() -> None:
 
 def test_a_batch_is_written_whole_or_not_at_all() -> None:
     engine = RecordingEngine()
-    asked = make_prompts(*(str(place) for place in range(GENERATION_BATCH + 3)), task=TEXT)
+    asked = make_prompts(*(str(index) for index in range(GENERATION_BATCH + 3)), task=TEXT)
     known = {prompt.record_id for prompt in asked[:GENERATION_BATCH]}
     assert len(list(ask_prompts(TEXT, engine, asked, known))) == 3
     assert [len(batch) for batch, _ in engine.generated] == [3]
@@ -210,8 +210,8 @@ def test_prompts_with_the_same_examples_are_written_together() -> None:
     engine = RecordingEngine()
     shown = [(Message("user", "a"), Message("assistant", "b")), ()]
     asked = [
-        Prompt(f"r{place}", (*shown[place % 2], Message("user", "?")), (), "?")
-        for place in range(2 * GENERATION_BATCH)
+        Prompt(f"r{index}", (*shown[index % 2], Message("user", "?")), (), "?")
+        for index in range(2 * GENERATION_BATCH)
     ]
     list(ask_prompts(TEXT, engine, asked))
     assert [len({prompt.messages for prompt in batch}) for batch, _ in engine.generated] == [1, 1]
@@ -245,12 +245,12 @@ def test_a_budget_larger_than_the_context_is_refused_before_anything_is_asked() 
 
 
 def test_costs_of_all_steps_add_up() -> None:
-    heard = (
+    received = (
         EngineOutput(make_prompts("one")[0])
         .add_output(Generated("r0", "hm", "stop", tokens_read=5, ms=2.0))
         .add_output(Scores("r0", (), 7, 3, 1.0))
     )
-    assert (heard.tokens_read, heard.tokens_reused, heard.ms) == (12, 3, 3.0)
+    assert (received.tokens_read, received.tokens_reused, received.ms) == (12, 3, 3.0)
 
 
 def test_what_was_written_is_json_for_every_fake_schema() -> None:
@@ -261,9 +261,9 @@ def test_what_was_written_is_json_for_every_fake_schema() -> None:
             "b": {"type": ["string", "null"]},
         },
     }
-    said = next(FakeEngine().generate(make_prompts("one", task=TEXT), Limits(50, schema=schema)))
-    assert isinstance(said, Generated)
-    assert set(json.loads(said.text)) == {"a", "b"}
+    result = next(FakeEngine().generate(make_prompts("one", task=TEXT), Limits(50, schema=schema)))
+    assert isinstance(result, Generated)
+    assert set(json.loads(result.text)) == {"a", "b"}
 
 
 def test_a_choice_without_room_for_its_thoughts_is_answered_without_them() -> None:
@@ -283,7 +283,7 @@ def test_a_choice_without_room_for_its_thoughts_is_answered_without_them() -> No
             return super().score(prompts, cached)
 
     asked = [Prompt("r0", (Message("user", "?"),), (Branch("", ("A", "B"), weigh="text"),), "?")]
-    (heard,) = ask_prompts(task, NoRoomToThinkEngine(), asked)
-    assert isinstance(heard, EngineOutput)
-    assert heard.prompt.thoughts is None
-    assert heard.notes == ("answered without its thoughts: 9 tokens too many",)
+    (received,) = ask_prompts(task, NoRoomToThinkEngine(), asked)
+    assert isinstance(received, EngineOutput)
+    assert received.prompt.thoughts is None
+    assert received.notes == ("answered without its thoughts: 9 tokens too many",)

@@ -256,7 +256,7 @@ def test_the_confidence_of_labels_is_the_chance_that_all_of_them_are_right() -> 
 def test_labels_keep_to_their_limits(
     shares: list[float], at_least_one: bool, at_most: int | None
 ) -> None:
-    named = {f"label {place}": share for place, share in enumerate(shares)}
+    named = {f"label {index}": share for index, share in enumerate(shares)}
     chosen = choose_labels(MultiLabel(at_least_one, at_most), named)
     assert list(chosen) == [name for name in named if name in chosen]
     assert len(chosen) <= (at_most or len(named))
@@ -321,7 +321,7 @@ def test_over_all_orders_a_preference_for_a_place_cancels_out() -> None:
 def test_over_all_orders_a_preference_for_an_option_stays() -> None:
     # The option "B" stands at place 1, then 0, then 2 of the three orders.
     orders = [
-        tuple(math.log(0.8 if place == at else 0.1) for place in range(3)) for at in (1, 0, 2)
+        tuple(math.log(0.8 if index == at else 0.1) for index in range(3)) for at in (1, 0, 2)
     ]
     answer = decide_choice(MultipleChoice(("options",), debias="permute"), *orders)
     assert answer.probabilities == pytest.approx({"A": 0.1, "B": 0.8, "D": 0.1})

@@ -80,9 +80,9 @@ OK = Answer("r", Status.OK, "other", 0.6, {"other": 0.6}, ms=1.0, tokens_read=2)
     ],
 )
 def test_an_answer_that_meets_any_condition_is_asked_about_again(
-    when: PassCondition, wanted: bool
+    when: PassCondition, expected: bool
 ) -> None:
-    assert meets_condition(when, OK) is wanted
+    assert meets_condition(when, OK) is expected
 
 
 def test_any_of_several_labels_is_enough() -> None:
@@ -151,8 +151,8 @@ def test_each_pass_asks_only_the_rows_that_meet_its_conditions() -> None:
 def test_an_interrupted_run_asks_every_pass_in_the_batches_of_an_undisturbed_one(
     words: list[str], stop: int, batch: int
 ) -> None:
-    whole, undisturbed = BatchRecordingEngine(batch=batch), DictCache()
-    for one in answer_rows(TASK, whole, make_records(words), undisturbed, window=10):
+    full, undisturbed = BatchRecordingEngine(batch=batch), DictCache()
+    for one in answer_rows(TASK, full, make_records(words), undisturbed, window=10):
         undisturbed.answers_by_row[one.row] = one
     book = DictCache()
     for count, one in enumerate(
@@ -165,7 +165,7 @@ def test_an_interrupted_run_asks_every_pass_in_the_batches_of_an_undisturbed_one
     for one in answer_rows(TASK, resumed, make_records(words), book, window=10):
         book.answers_by_row[one.row] = one
     assert book.answers_by_row == undisturbed.answers_by_row
-    assert set(resumed.batches) <= set(whole.batches)
+    assert set(resumed.batches) <= set(full.batches)
 
 
 def test_a_pass_may_have_a_model_of_its_own() -> None:

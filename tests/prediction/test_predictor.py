@@ -186,13 +186,13 @@ def test_an_interrupted_run_asks_the_batches_of_an_undisturbed_one(
         BatchRecordingEngine(batch=batch),
         BatchRecordingEngine(batch=batch),
     )
-    whole = answer_until(undisturbed, words, DictCache(), window=window)
+    full = answer_until(undisturbed, words, DictCache(), window=window)
     partial = answer_until(interrupted, words, DictCache(), stop_after, window)
     kept = set(partial.given)
     answer_until(resumed, words, partial, window=window)
     assert {
         row: (one.answer.value, one.answer.probabilities) for row, one in partial.given.items()
-    } == {row: (one.answer.value, one.answer.probabilities) for row, one in whole.given.items()}
+    } == {row: (one.answer.value, one.answer.probabilities) for row, one in full.given.items()}
     assert [one.answer.record_id for _, one in sorted(partial.given.items())] == [
         f"case-{row}" for row in range(1, len(words) + 1)
     ]

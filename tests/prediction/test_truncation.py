@@ -25,8 +25,8 @@ from medtask.prediction.truncation import cut_at_sentence
         ("", ""),
     ],
 )
-def test_text_that_broke_off_ends_at_its_last_whole_sentence(text: str, whole: str) -> None:
-    assert cut_at_sentence(text) == whole
+def test_text_that_broke_off_ends_at_its_last_whole_sentence(text: str, full: str) -> None:
+    assert cut_at_sentence(text) == full
 
 
 @given(st.text(alphabet="ab .!?\n", max_size=40))

@@ -38,8 +38,8 @@ def write_answers(path: Path, n: int = 400, *, seed: int = 0) -> dict[str, str]:
         writer.writerow(["id", "text", "answer", "confidence", "gold"])
         for name, label in truth.items():
             sure = random.beta(6, 1)
-            said = label if random.random() < sure else NAMES[(NAMES.index(label) + 1) % 3]
-            writer.writerow([f"'{name}", f"note {name}", said, round(sure, 4), label])
+            result = label if random.random() < sure else NAMES[(NAMES.index(label) + 1) % 3]
+            writer.writerow([f"'{name}", f"note {name}", result, round(sure, 4), label])
     return truth
 
 
@@ -71,11 +71,11 @@ def test_the_sample_is_blind_and_shuffled(answers: AnswerTable, tmp_path: Path) 
     table = read_table(sample.table_path)
     assert table.columns == ("id", "text", LABEL_COLUMN)
     rows = list(table.rows())
-    places = [int(str(row["text"]).removeprefix("note =")) for row in rows]
+    indices = [int(str(row["text"]).removeprefix("note =")) for row in rows]
     assert (
-        sorted(places) == json.loads((tmp_path / "audit" / PLAN_FILE).read_text())["plan"]["drawn"]
+        sorted(indices) == json.loads((tmp_path / "audit" / PLAN_FILE).read_text())["plan"]["drawn"]
     )
-    assert places != sorted(places)
+    assert indices != sorted(indices)
     assert not any(row[LABEL_COLUMN] for row in rows)
     assert (
         sample.table_path.stat().st_mode & 0o777,
@@ -145,13 +145,13 @@ def test_faults_of_labels_are_reported_by_row(
     assert "Secret" not in str(caught.value)
     assert "palliative" in caught.value.fix
     other = tmp_path / "labels.csv"
-    for text, why in (
+    for text, reason in (
         ("id,gold\nnobody,curative\n", "not in the sample: row 1"),
         ("id,truth\n1,curative\n", "needs the columns id and gold"),
         ("id,gold\n1,a\n1,b\n", "row 1 again in row 2"),
     ):
         other.write_text(text)
-        with pytest.raises(InputError, match=why):
+        with pytest.raises(InputError, match=reason):
             estimate_from_labels(answers, sample.folder, other)
 
 
@@ -194,18 +194,18 @@ def test_runs_of_every_kind(kind: str, tmp_path: Path) -> None:
     assert table_columns[0] == "id"
     assert table_columns[-1] == LABEL_COLUMN
     assert not {"answer", "confidence", "status"} & set(table_columns)
-    said = {row.answer.record_id: row.answer for row in answers.rows()}
+    result = {row.answer.record_id: row.answer for row in answers.rows()}
     rows = list(read_table(sample.table_path).rows())
     with sample.table_path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", LABEL_COLUMN])
         for row in rows:
-            value = said[str(row["id"])].value
+            value = result[str(row["id"])].value
             names = [value] if isinstance(value, str) else list(value or ())
             none = "none" if kind in ("labels", "several") else answers.task.outcomes[0]
             writer.writerow([row["id"], "; ".join(names) or none])
     found = estimate_from_labels(answers, sample.folder)
-    answered = [answer.value is not None for answer in said.values()]
+    answered = [answer.value is not None for answer in result.values()]
     assert found.accuracy.value == pytest.approx(np.mean(answered), abs=0.1)
     assert bool(found.prevalences) == (kind not in ("choice", "several"))
     assert (out / "audit" / SAMPLE_FILE).exists()

@@ -44,8 +44,8 @@ def write_gold(folder: Path, path: Path) -> Path:
     """The model's answers, but for every fifth: so there is something to calibrate."""
     rows = [row.answer for row in open_answers(folder).rows() if row.answer.value]
     lines = [
-        f"{answer.record_id},{LABELS[place % 3] if place % 5 == 0 else answer.value}"
-        for place, answer in enumerate(rows)
+        f"{answer.record_id},{LABELS[index % 3] if index % 5 == 0 else answer.value}"
+        for index, answer in enumerate(rows)
     ]
     path.write_text("\n".join(["case_id,gold", *lines]))
     return path
@@ -94,11 +94,11 @@ def test_fitting_again_starts_from_the_models_own_numbers(
     folder: Path, task: Task, tmp_path: Path
 ) -> None:
     gold = write_gold(folder, tmp_path / "gold.csv")
-    wanted = EvaluationOptions(calibrate="temperature", baselines=False)
-    first = evaluate_answers(open_answers(folder, gold=str(gold)), wanted)
+    expected = EvaluationOptions(calibrate="temperature", baselines=False)
+    first = evaluate_answers(open_answers(folder, gold=str(gold)), expected)
     save_evaluation_calibration(first, folder)
     run(task, FakeEngine(), tmp_path / "rows.csv", out=folder)
-    second = evaluate_answers(open_answers(folder, gold=str(gold)), wanted)
+    second = evaluate_answers(open_answers(folder, gold=str(gold)), expected)
     assert isinstance(first.calibration, Calibration) and isinstance(
         second.calibration, Calibration
     )
@@ -107,13 +107,13 @@ def test_fitting_again_starts_from_the_models_own_numbers(
 
 def test_it_holds_for_its_own_task_and_model_only(task: Task, tmp_path: Path) -> None:
     path = task.source.parent / CALIBRATION_FILE  # type: ignore[union-attr]
-    mine = SavedCalibration(
+    own = SavedCalibration(
         SHARP_CALIBRATION, task.fingerprint, {"model.name": "a"}, "a", "run", "now"
     )
-    save_calibration(path, mine)
-    save_calibration(path, replace(mine, model={"model.name": "b"}))
-    save_calibration(path, replace(mine, run="later"))
-    assert find_calibration(task, {"model.name": "a"})[0] == replace(mine, run="later")
+    save_calibration(path, own)
+    save_calibration(path, replace(own, model={"model.name": "b"}))
+    save_calibration(path, replace(own, run="later"))
+    assert find_calibration(task, {"model.name": "a"})[0] == replace(own, run="later")
     kept, note = find_calibration(task, {"model.name": "c"})
     assert kept is None and "of another model" in note
     other = tmp_path / "purpose" / "task.yaml"

@@ -146,9 +146,9 @@ def test_every_answer_gets_a_line(folder: Path) -> None:
     ) == (ROWS - 2, 1, 1, 0)
     assert judged.grades == {"1": 0, "2": 10, "3": 0, "4": 0, "5": 12}
     assert judged.mean and judged.mean.value == pytest.approx((10 * 2 + 12 * 5) / 22)
-    told = json.loads((folder / "judgements.json").read_text())
-    assert told["metrics"]["mean"]["value"] == judged.mean.value
-    assert told["against_people"] is None
+    output = json.loads((folder / "judgements.json").read_text())
+    assert output["metrics"]["mean"]["value"] == judged.mean.value
+    assert output["against_people"] is None
 
 
 def test_no_text_of_a_record_is_kept_by_a_judge(folder: Path) -> None:
@@ -202,10 +202,10 @@ def test_nothing_is_asked_twice(folder: Path) -> None:
     result = judge_run(folder, engine)
     assert 0 < engine.prompt_count < ROWS - 2
     again = GradingEngine()
-    whole = judge_run(folder, again, human="people")  # people's grades come later, and cost nothing
-    assert (again.prompt_count, whole.new_judgements) == (0, 0)
-    assert get_judged(whole).mean == get_judged(result).mean
-    assert get_judged(whole).human_agreement
+    full = judge_run(folder, again, human="people")  # people's grades come later, and cost nothing
+    assert (again.prompt_count, full.new_judgements) == (0, 0)
+    assert get_judged(full).mean == get_judged(result).mean
+    assert get_judged(full).human_agreement
 
 
 def test_a_signal_stops_it_and_the_same_command_goes_on(folder: Path) -> None:

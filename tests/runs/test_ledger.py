@@ -157,9 +157,9 @@ def test_a_changed_byte_is_found_by_the_checksum_and_the_row_is_forgotten(tmp_pa
     """
     path = tmp_path / "ledger.db"
     given = {one.row: one for one in fill_ledger_file(path, 200)}
-    whole, seed, dropped, refused = path.read_bytes(), random.Random(0), 0, 0
+    full, seed, dropped, refused = path.read_bytes(), random.Random(0), 0, 0
     for _ in range(60):
-        torn = bytearray(whole)
+        torn = bytearray(full)
         torn[seed.randrange(len(torn))] ^= 1 << seed.randrange(8)
         path.write_bytes(torn)
         try:

@@ -159,12 +159,12 @@ def test_a_run_that_broke_down_goes_on_with_the_same_batches_and_asks_nothing_tw
     task: Task, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(1500)
-    whole, broken, resumed = (
+    full, broken, resumed = (
         BatchRecordingEngine(),
         BatchRecordingEngine(fails_after=700),
         BatchRecordingEngine(),
     )
-    reference = run(task, whole, rows, out=tmp_path / "reference")
+    reference = run(task, full, rows, out=tmp_path / "reference")
     with pytest.raises(EngineError):
         run(task, broken, rows, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "interrupted"
@@ -172,7 +172,7 @@ def test_a_run_that_broke_down_goes_on_with_the_same_batches_and_asks_nothing_tw
     witness = RecordingProgress()
     result = run(task, resumed, rows, out=tmp_path / "out", progress=witness)
     answered = broken.batches[:-1]  # the last one broke down
-    assert answered + resumed.batches == whole.batches
+    assert answered + resumed.batches == full.batches
     assert result.new_answers + witness.events[0][2] == 1500  # type: ignore[operator]
     assert (result.folder / "answers.csv").read_bytes() == (
         reference.folder / "answers.csv"

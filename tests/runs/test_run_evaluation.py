@@ -67,15 +67,15 @@ def write_table(
         for row in range(rows):
             shares = random_.dirichlet([0.4] * 3)
             gold = LABELS[random_.choice(3, p=shares)]
-            told = shares**sharpness / (shares**sharpness).sum()
-            answer = LABELS[int(told.argmax())]
+            output = shares**sharpness / (shares**sharpness).sum()
+            answer = LABELS[int(output.argmax())]
             second = gold if chance.random() < 0.9 else chance.choice(LABELS)
             group = f"g{row % groups}" if groups else ""
             if chance.random() < blank:
                 writer.writerow([row, f"text {row % 500}", group, gold, second, "", "", "", "", ""])
             else:
                 writer.writerow(
-                    [row, f"text {row % 500}", group, gold, second, answer, told.max(), *told]
+                    [row, f"text {row % 500}", group, gold, second, answer, output.max(), *output]
                 )
     return path
 
@@ -89,26 +89,26 @@ def test_the_figures_of_a_foreign_table_are_scikit_learns(tmp_path: Path) -> Non
     path = write_table(tmp_path / "other.csv")
     found = evaluate_answers(open_answers(path), NO_BASELINES)
     rows = read_csv(path)
-    gold, said = [row["gold"] for row in rows], [row["answer"] or "none" for row in rows]
-    told: dict[str, Any] = found.to_json()
-    assert told["n"] == 800 and told["statuses"] == {
-        "ok": 800 - said.count("none"),
-        "failed": said.count("none"),
+    gold, result = [row["gold"] for row in rows], [row["answer"] or "none" for row in rows]
+    output: dict[str, Any] = found.to_json()
+    assert output["n"] == 800 and output["statuses"] == {
+        "ok": 800 - result.count("none"),
+        "failed": result.count("none"),
     }
-    figures = {name: figure["value"] for name, figure in told["metrics"].items() if figure}
-    assert figures["accuracy"] == pytest.approx(accuracy_score(gold, said))
+    figures = {name: figure["value"] for name, figure in output["metrics"].items() if figure}
+    assert figures["accuracy"] == pytest.approx(accuracy_score(gold, result))
     assert figures["macro_f1"] == pytest.approx(
-        f1_score(gold, said, average="macro", labels=sorted(set(gold)), zero_division=0)
+        f1_score(gold, result, average="macro", labels=sorted(set(gold)), zero_division=0)
     )
-    assert figures["kappa"] == pytest.approx(cohen_kappa_score(gold, said))
-    assert figures["mcc"] == pytest.approx(matthews_corrcoef(gold, said))
+    assert figures["kappa"] == pytest.approx(cohen_kappa_score(gold, result))
+    assert figures["mcc"] == pytest.approx(matthews_corrcoef(gold, result))
     assert all(
         figure["low"] <= figure["value"] <= figure["high"]
-        for figure in told["metrics"].values()
+        for figure in output["metrics"].values()
         if figure
     )
-    assert told["acceptance"] is None and told["calibration"] is None
-    json.dumps(told)
+    assert output["acceptance"] is None and output["calibration"] is None
+    json.dumps(output)
 
 
 def test_accepted_and_review_together_are_the_table(tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_a_long_review_table_is_sorted_in_chunks(
     found = evaluate_answers(answers, EvaluationOptions(max_error=0.2, baselines=False)).acceptance
     assert isinstance(found, Acceptance) and CHUNK_ROWS > 800
     write_triage(tmp_path, answers, found)
-    whole = (tmp_path / "review.csv").read_bytes()
+    full = (tmp_path / "review.csv").read_bytes()
     monkeypatch.setattr("medtask.runs.triage.CHUNK_ROWS", 7)
     write_triage(tmp_path, answers, found)
-    assert (tmp_path / "review.csv").read_bytes() == whole
+    assert (tmp_path / "review.csv").read_bytes() == full
 
 
 def test_by_class_every_row_is_compared_with_the_threshold_of_its_answer(tmp_path: Path) -> None:
@@ -202,12 +202,12 @@ def test_batch_calibration_needs_no_gold(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_need_gold_are_refused_without_it(
-    tmp_path: Path, wanted: EvaluationOptions
+    tmp_path: Path, requested: EvaluationOptions
 ) -> None:
     path = tmp_path / "other.csv"
     path.write_text("id,answer,confidence\n1,a,0.5\n")
     with pytest.raises(UsageError, match="needs rows with gold"):
-        evaluate_answers(open_answers(path), wanted)
+        evaluate_answers(open_answers(path), requested)
 
 
 @pytest.mark.parametrize(
@@ -220,12 +220,12 @@ def test_options_that_need_gold_are_refused_without_it(
         ("id,answer,confidence,gold\n", "no row has gold that counts"),
     ],
 )
-def test_too_little_is_refused_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
+def test_too_little_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "other.csv"
     path.write_text(text)
-    wanted = EvaluationOptions(max_error=0.05, calibrate="auto", sets=0.1, baselines=False)
-    found = evaluate_answers(open_answers(path, kind="label"), wanted)
-    assert found.acceptance is None and why in str(found.refusals["acceptance"])
+    requested = EvaluationOptions(max_error=0.05, calibrate="auto", sets=0.1, baselines=False)
+    found = evaluate_answers(open_answers(path, kind="label"), requested)
+    assert found.acceptance is None and reason in str(found.refusals["acceptance"])
     assert set(found.refusals) == {"acceptance", "calibration", "prediction_sets"}
     assert found.calibration is found.prediction_sets is found.saved_calibration is None
     assert found.to_json()["acceptance"] is None
@@ -235,10 +235,10 @@ def test_too_little_is_refused_with_the_reason(tmp_path: Path, text: str, why: s
 
 def test_groups_widen_the_intervals_and_one_row_of_each_is_promised_for(tmp_path: Path) -> None:
     path = write_table(tmp_path / "other.csv", 900, sharpness=1.0, groups=30)
-    told = evaluate_answers(open_answers(path), EvaluationOptions(max_error=0.2, baselines=False))
-    assert told.summary.gold is not None and told.summary.gold.scored_rows.groups is not None
-    grouped = told.acceptance
-    grouped = grouped or told.refusals["acceptance"]
+    output = evaluate_answers(open_answers(path), EvaluationOptions(max_error=0.2, baselines=False))
+    assert output.summary.gold is not None and output.summary.gold.scored_rows.groups is not None
+    grouped = output.acceptance
+    grouped = grouped or output.refusals["acceptance"]
     assert isinstance(grouped, Refusal | Acceptance)
     assert grouped.rows == 30
 
@@ -275,15 +275,15 @@ def test_prediction_sets_hold_the_truth_as_often_as_promised(tmp_path: Path) -> 
     assert isinstance(found, PredictionSets)
     fresh = open_answers(write_table(tmp_path / "fresh.csv", 4000, seed=7))
     shares, gold, _ = collect_probabilities(fresh, fresh.rows(), LABELS, with_gold=True)
-    held = found.apply(shares)[np.arange(len(gold)), gold].mean()
-    assert held == pytest.approx(0.9, abs=0.025)
+    held_out = found.apply(shares)[np.arange(len(gold)), gold].mean()
+    assert held_out == pytest.approx(0.9, abs=0.025)
     write_prediction_sets(tmp_path, fresh, found)
     listed = read_csv(tmp_path / "sets.csv")
-    told = [
+    output = [
         row["gold"] in row_set["possible"].split("; ")
         for row, row_set in zip(read_csv(tmp_path / "fresh.csv"), listed, strict=True)
     ]
-    assert sum(told) == round(held * len(gold))
+    assert sum(output) == round(held_out * len(gold))
     assert all(
         int(row["size"]) == len(row["possible"].split("; ")) for row in listed if row["possible"]
     )

@@ -37,13 +37,13 @@ def make_rows(
 ) -> list[AnsweredTestRow]:
     return [
         AnsweredTestRow(
-            place + 1,
-            make_answer(f"c{place}", value),
-            texts[place] if texts else f"a text about {truth} {place}",
+            index + 1,
+            make_answer(f"c{index}", value),
+            texts[index] if texts else f"a text about {truth} {index}",
             truth,
-            group=groups[place] if groups else None,
+            group=groups[index] if groups else None,
         )
-        for place, (truth, value) in enumerate(zip(gold, given, strict=True))
+        for index, (truth, value) in enumerate(zip(gold, given, strict=True))
     ]
 
 
@@ -73,7 +73,7 @@ def make_comparison(
     """A good, a fair and a poor system; each leaves some rows without an answer."""
     chance = random.Random(7)
     gold = [chance.choice(LABELS) for _ in range(rows)]
-    grouped = [f"patient {place // 3}" for place in range(rows)] if groups else ()
+    grouped = [f"patient {index // 3}" for index in range(rows)] if groups else ()
     systems = {}
     for name, quality in (("good", 0.9), ("fair", 0.8), ("poor", 0.4)):
         given = [truth if chance.random() < quality else chance.choice(LABELS) for truth in gold]

@@ -37,10 +37,10 @@ def generate_texts(
 def assert_scores_match(engine: Any, reference: HfEngine, prompts: list[Prompt]) -> None:
     found = score_prompts(engine, prompts)
     for unit in reference.tokenize_prompts(prompts):
-        for said, slow in zip(
+        for answer, slow in zip(
             found[unit.prompt.record_id].branches,
             reference.score_reference(unit.tokenized_branches),
             strict=True,
         ):
-            assert np.exp(said.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=1e-4)
-            assert said.off_set == pytest.approx(slow.off_set, abs=1e-4)
+            assert np.exp(answer.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=1e-4)
+            assert answer.off_set == pytest.approx(slow.off_set, abs=1e-4)

@@ -95,13 +95,13 @@ def make_choice_run(
     chance = random.Random(2)
     gatherer = SummaryAccumulator("choice", (), None, has_gold)
     for row in range(1, rows + 1):
-        place = chance.randrange(6)
+        index = chance.randrange(6)
         options = [
             Option(letter, text)
             for letter, text in zip("ABCD", chance.sample(DISEASE_DESCRIPTIONS, 4), strict=True)
         ]
         right = chance.randrange(4)
-        options[right] = Option("ABCD"[right], DISEASE_DESCRIPTIONS[place])
+        options[right] = Option("ABCD"[right], DISEASE_DESCRIPTIONS[index])
         letter = "ABCD"[right] if chance.random() < 0.4 else "A"
         weights = {
             option.letter: chance.random() + 2 * (option.letter == letter) for option in options
@@ -110,7 +110,7 @@ def make_choice_run(
         value = tuple(sorted({letter, "D"})) if several else letter
         gold = tuple(sorted({"ABCD"[right], "D"})) if several else "ABCD"[right]
         status = Status.REVIEW if shares[letter] < 0.6 else Status.OK
-        thoughts = f"Is it {DISEASE_DESCRIPTIONS[place]}? " * (300 if row % 2 else 3)
+        thoughts = f"Is it {DISEASE_DESCRIPTIONS[index]}? " * (300 if row % 2 else 3)
         answer = Answer(
             f"Q-{row}",
             status,
@@ -123,7 +123,7 @@ def make_choice_run(
         text = (
             HOSTILE_TEXTS[row % len(HOSTILE_TEXTS)]
             if row % 17 == 0
-            else f"What is behind {DISEASES[place]}? ({row})"
+            else f"What is behind {DISEASES[index]}? ({row})"
         )
         gatherer.add(
             row,
@@ -140,19 +140,19 @@ def make_answer_run(rows: int = 60, *, has_gold: bool = True) -> SummaryAccumula
     chance = random.Random(3)
     gatherer = SummaryAccumulator("answer", (), None, has_gold)
     for row in range(1, rows + 1):
-        place = row % 6
+        index = row % 6
         gold = (
-            f"{DISEASES[place].capitalize()} is {DISEASE_DESCRIPTIONS[place]}. It is treated by "
+            f"{DISEASES[index].capitalize()} is {DISEASE_DESCRIPTIONS[index]}. It is treated by "
             "those who know "
             f"it, in the clinic of day {row % 9}."
         )
-        cause = DISEASE_DESCRIPTIONS[place if chance.random() < 0.6 else 0]
-        said = (
-            f"The cause of {DISEASES[place]} is {cause}."
+        cause = DISEASE_DESCRIPTIONS[index if chance.random() < 0.6 else 0]
+        result = (
+            f"The cause of {DISEASES[index]} is {cause}."
             + " And so on, and on." * chance.randrange(30)
         )
         status = Status.TRUNCATED if row % 9 == 0 else Status.OK
-        value: str | None = HOSTILE_TEXTS[row % len(HOSTILE_TEXTS)] if row % 19 == 0 else said
+        value: str | None = HOSTILE_TEXTS[row % len(HOSTILE_TEXTS)] if row % 19 == 0 else result
         if row % 18 == 0:
             value = None
         reason = (
@@ -164,7 +164,7 @@ def make_answer_run(rows: int = 60, *, has_gold: bool = True) -> SummaryAccumula
             f"D-{row}",
             status,
             value,
-            text=said,
+            text=result,
             reason=reason,
             thoughts="<b>thinking</b>" if row % 2 else None,
             ms=400.0,
@@ -172,7 +172,7 @@ def make_answer_run(rows: int = 60, *, has_gold: bool = True) -> SummaryAccumula
         gatherer.add(
             row,
             answer,
-            f"What is {DISEASES[place]}, and how is it treated? "
+            f"What is {DISEASES[index]}, and how is it treated? "
             f"{HOSTILE_TEXTS[1] if row % 9 == 0 else ''}",
             gold,
         )
@@ -197,7 +197,7 @@ def make_fields_run(rows: int = 80, *, has_gold: bool = True) -> SummaryAccumula
             "nodes": None if row % 4 else True,
             "seen": day,
         }
-        said = {
+        result = {
             "stage": stage if chance.random() < 0.7 else "I",
             "tumour": {
                 "size": {"value": size if row % 6 else None, "unit": "mm"},
@@ -208,12 +208,12 @@ def make_fields_run(rows: int = 80, *, has_gold: bool = True) -> SummaryAccumula
         }
         share = chance.uniform(0.3, 0.99)
         shares = {
-            f"stage={name}": share if name == said["stage"] else (1 - share) / 3
+            f"stage={name}": share if name == result["stage"] else (1 - share) / 3
             for name in ("I", "II", "III", "IV")
         }
         shares |= {
-            "nodes=true": 0.8 if said["nodes"] else 0.2,
-            "nodes=false": 0.2 if said["nodes"] else 0.8,
+            "nodes=true": 0.8 if result["nodes"] else 0.2,
+            "nodes=false": 0.2 if result["nodes"] else 0.8,
         }
         start = text.index("stage")
         quotes = {"stage": Quote(text[start : start + 8], start, start + 8)} if row % 3 else None
@@ -221,7 +221,7 @@ def make_fields_run(rows: int = 80, *, has_gold: bool = True) -> SummaryAccumula
         answer = Answer(
             f"T-{row}",
             status,
-            said,
+            result,
             share * 0.8,
             shares,
             text="{}",

@@ -59,20 +59,20 @@ def make_task(
 def make_training_examples(
     task: Task, rows: Sequence[Mapping[str, object]]
 ) -> tuple[TrainingExample, ...]:
-    lessons = []
+    training_examples = []
     for number, record in enumerate(read_records(task, rows), 1):
         prompt = build_prompt(task, record)
         assert isinstance(prompt, Prompt)
-        lessons.append(TrainingExample(number, record, prompt))
-    return tuple(lessons)
+        training_examples.append(TrainingExample(number, record, prompt))
+    return tuple(training_examples)
 
 
 def make_rows(texts: Sequence[str] = TEXTS, kind: str = "label") -> list[dict[str, object]]:
     names = PARTS if kind == "label" else TAGS
     gold = [[name for name in names if name in text] for text in texts]
     return [
-        {"text": text, "gold": said if kind == "labels" else said[0]}
-        for text, said in zip(texts, gold, strict=True)
+        {"text": text, "gold": result if kind == "labels" else result[0]}
+        for text, result in zip(texts, gold, strict=True)
     ]
 
 
@@ -83,7 +83,7 @@ def make_training_data(
     examples = make_training_examples(task, make_rows(kind=task.kind) if rows is None else rows)
     validation = examples[every - 1 :: every]
     return TrainingData(
-        task, tuple(lesson for lesson in examples if lesson not in validation), validation
+        task, tuple(example for example in examples if example not in validation), validation
     )
 
 

@@ -25,7 +25,7 @@ WORDS = [
 
 def list_shingles(text: str) -> set[str]:
     flat = normalize_text(text).ljust(SHINGLE_SIZE)
-    return {flat[place : place + SHINGLE_SIZE] for place in range(len(flat) - SHINGLE_SIZE + 1)}
+    return {flat[index : index + SHINGLE_SIZE] for index in range(len(flat) - SHINGLE_SIZE + 1)}
 
 
 def compute_jaccard(one: set[str], other: set[str]) -> float:

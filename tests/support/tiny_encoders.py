@@ -20,7 +20,7 @@ def make_tokenizer(texts: Sequence[str], context: int) -> t.PreTrainedTokenizerF
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
-    vocabulary = {word: place for place, word in enumerate((*_SPECIALS, *words))}
+    vocabulary = {word: index for index, word in enumerate((*_SPECIALS, *words))}
     core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -101,7 +101,7 @@ def save_classifier(
     kind = "multi_label_classification" if several else "single_label_classification"
     named = {
         "id2label": dict(enumerate(labels)),
-        "label2id": {label: place for place, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
     }
     model = t.BertForSequenceClassification(make_config(tokenizer, problem_type=kind, **named))
     batch = tokenizer(list(texts), padding=True, return_tensors="pt")

@@ -132,9 +132,9 @@ def test_a_damaged_workbook_is_refused(save_workbook, keep):
 
 def test_every_flipped_byte_is_refused_or_harmless(save_workbook):
     path = save_workbook(Export=[["id"], [1]])
-    whole = path.read_bytes()
-    for place in range(0, len(whole), 97):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    full = path.read_bytes()
+    for index in range(0, len(full), 97):
+        path.write_bytes(full[:index] + bytes([full[index] ^ 255]) + full[index + 1 :])
         try:
             assert list(read_table(path)) == [{"id": 1}]
         except TableError as error:

@@ -16,12 +16,12 @@ from medtask.tables.write import write_answers
 def test_openpyxl_reads_what_was_written(tmp_path):
     values = ["left & right <lobe>", 7, 0.5, True, None, "é\n", 123456789012345678, "=1"]
     write_answers(
-        tmp_path / "a.xlsx", [Column(f"c{place}") for place in range(30)], [values + [None] * 22]
+        tmp_path / "a.xlsx", [Column(f"c{index}") for index in range(30)], [values + [None] * 22]
     )
     (sheet,) = openpyxl.load_workbook(tmp_path / "a.xlsx")
     assert sheet.title == "answers"
     header, row = sheet.iter_rows(values_only=True)
-    assert header == tuple(f"c{place}" for place in range(30))
+    assert header == tuple(f"c{index}" for index in range(30))
     assert list(row[:8]) == [
         "left & right <lobe>",
         7,

@@ -34,7 +34,7 @@ def make_pool(k: int = 4, by: str = "tfidf") -> ExamplePool:
 
 
 def choose_topics(pool: ExamplePool, text: str) -> list[object]:
-    return [pool.examples[place].answer for place in select_examples(pool, text)]
+    return [pool.examples[index].answer for index in select_examples(pool, text)]
 
 
 MINILM = [
@@ -68,22 +68,22 @@ def test_many_different_rows_are_shown_few_different_sets_of_examples():
 
 def test_a_row_is_never_shown_itself_nor_its_duplicate():
     pool = make_pool(k=8)
-    for place, text in enumerate(pool.texts):
+    for index, text in enumerate(pool.texts):
         shown = select_examples(pool, text.upper() + "  ")
-        assert place not in shown
+        assert index not in shown
         assert len(shown) == len(set(shown)) == 8
 
 
 def test_what_takes_its_place_leaves_the_others_where_they_were():
     pool = make_pool()
-    for place, own in enumerate(pool.texts):
+    for index, own in enumerate(pool.texts):
         near = select_examples(
             pool, f"{own} xyz"
         )  # a word that the pool does not know: as near, but not the same
         assert [one for one in select_examples(pool, own) if one in near] == [
-            one for one in near if one != place
+            one for one in near if one != index
         ]
-        assert place in near
+        assert index in near
 
 
 def test_equal_examples_are_shown_once():
@@ -96,12 +96,12 @@ def test_equal_examples_are_shown_once():
 def test_what_a_row_is_shown_does_not_depend_on_other_rows():
     texts = [f"{text} {word}" for text in TOPICS.values() for word in ("x", "y", "")]
     forward = {
-        text: [make_pool().texts[place] for place in select_examples(make_pool(), text)]
+        text: [make_pool().texts[index] for index in select_examples(make_pool(), text)]
         for text in texts
     }
     pool = make_pool()
     assert {
-        text: [pool.texts[place] for place in select_examples(pool, text)]
+        text: [pool.texts[index] for index in select_examples(pool, text)]
         for text in reversed(texts)
     } == forward
 

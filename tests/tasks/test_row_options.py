@@ -125,7 +125,7 @@ def test_a_row_without_the_column_is_reported():
 
 @given(TEXTS)
 def test_every_way_to_write_options_reads_the_same(texts):
-    wanted = [
+    expected = [
         f"{letter} {' '.join(text.split())}" for letter, text in zip(LETTERS, texts, strict=False)
     ]
     lettered = dict(zip(LETTERS, texts, strict=False))
@@ -137,7 +137,7 @@ def test_every_way_to_write_options_reads_the_same(texts):
         repr(texts),
         repr(lettered),
     ):
-        assert list_options(cell) == wanted
+        assert list_options(cell) == expected
 
 
 @given(st.text(st.characters(categories=None), max_size=200))
@@ -207,10 +207,10 @@ def test_the_letters_that_gold_means_where_several_may_be_right(cell, letters):
 def test_gold_is_found_by_its_text_unless_that_is_a_letter(texts, data):
     options = read_options(ONE, {"options": texts})
     assert isinstance(options, RowOptions)
-    place = data.draw(st.integers(0, len(texts) - 1))
-    text = options.options[place].text
+    index = data.draw(st.integers(0, len(texts) - 1))
+    text = options.options[index].text
     found = find_letters([text], options, False)
-    assert found == (LETTERS[place],) or text.strip("(). :").upper() in LETTERS
+    assert found == (LETTERS[index],) or text.strip("(). :").upper() in LETTERS
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
@@ -218,7 +218,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_containers_are_read_from_their_own_text(value):
-    wanted = value if isinstance(value, list | dict) else None
-    assert parse_container(value) == wanted
-    if wanted is not None:
+    expected = value if isinstance(value, list | dict) else None
+    assert parse_container(value) == expected
+    if expected is not None:
         assert parse_container(json.dumps(value)) == parse_container(repr(value)) == value

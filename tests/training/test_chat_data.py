@@ -31,13 +31,13 @@ def test_a_line_is_what_a_run_asks_and_gold_answers(
 ) -> None:
     write_chat_file(tmp_path / "rows.jsonl", training_data.task, training_data.train)
     lines = read_lines(tmp_path / "rows.jsonl")
-    for lesson, line in zip(training_data.train, lines, strict=True):
+    for example, line in zip(training_data.train, lines, strict=True):
         assert list(line) == ["messages"]
-        *asked, said = line["messages"]
+        *asked, result = line["messages"]
         assert asked == [
-            {"role": turn.role, "content": turn.content} for turn in lesson.prompt.messages
+            {"role": turn.role, "content": turn.content} for turn in example.prompt.messages
         ]
-        assert said == {"role": "assistant", "content": lesson.record.gold}
+        assert result == {"role": "assistant", "content": example.record.gold}
     assert stat.S_IMODE((tmp_path / "rows.jsonl").stat().st_mode) == 0o600
 
 
@@ -46,11 +46,11 @@ def test_question_and_answer_apart(training_data: TrainingData, tmp_path: Path) 
     write_chat_file(
         tmp_path / "apart.jsonl", training_data.task, training_data.train, "prompt-completion"
     )
-    for whole, apart in zip(
+    for full, apart in zip(
         read_lines(tmp_path / "whole.jsonl"), read_lines(tmp_path / "apart.jsonl"), strict=True
     ):
         assert list(apart) == ["prompt", "completion"]
-        assert apart["prompt"] + apart["completion"] == whole["messages"]
+        assert apart["prompt"] + apart["completion"] == full["messages"]
 
 
 def test_the_turns_are_those_of_a_worked_example(tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_the_turns_are_those_of_a_worked_example(tmp_path: Path) -> None:
         (folder / "shown.json").write_text(
             json.dumps(content | {"examples": [row | {"answer": gold}]})
         )
-        (lesson,) = make_training_examples(medtask.load_task(folder), [row | {"gold": gold}])
+        (example,) = make_training_examples(medtask.load_task(folder), [row | {"gold": gold}])
         (other,) = make_training_examples(
             medtask.load_task(folder / "shown.json"), [row | {"text": "another", "gold": gold}]
         )
-        asked, said = build_chat_turns(medtask.load_task(folder), lesson)
+        asked, result = build_chat_turns(medtask.load_task(folder), example)
         shown = [(turn.role, turn.content) for turn in other.prompt.messages[:-1]]
-        assert [(turn.role, turn.content) for turn in (*asked, said)] == shown
+        assert [(turn.role, turn.content) for turn in (*asked, result)] == shown
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_the_turns_are_those_of_a_worked_example(tmp_path: Path) -> None:
 def test_every_kind_is_written(folder: str, tmp_path: Path) -> None:
     task = medtask.load_task(EXAMPLES / folder)
     material = build_training_data(task, read_table(task.data))
-    told = prepare_chat_data(tmp_path / "out", material)
+    output = prepare_chat_data(tmp_path / "out", material)
     lines = read_lines(tmp_path / "out" / "train.jsonl")
-    assert len(lines) == len(material.train) == told["files"]["train.jsonl"]["rows"]
+    assert len(lines) == len(material.train) == output["files"]["train.jsonl"]["rows"]
     for line in lines:
         roles = [turn["role"] for turn in line["messages"]]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
@@ -120,19 +120,19 @@ def test_the_folder_reports_what_it_holds(tmp_path: Path) -> None:
     task = medtask.load_task(EXAMPLES / "surgery_purpose")
     table = read_table(task.data)
     out = tmp_path / "out"
-    told = prepare_chat_data(out, build_training_data(task, table))
-    assert json.loads((out / "data.json").read_text()) == told
-    assert told["state"] == "whole"
-    assert told["task"] == {
+    output = prepare_chat_data(out, build_training_data(task, table))
+    assert json.loads((out / "data.json").read_text()) == output
+    assert output["state"] == "whole"
+    assert output["task"] == {
         "name": "surgery-purpose",
         "kind": "label",
         "fingerprint": task.fingerprint,
     }
-    assert told["table"]["sha256"] == table.digest()
-    assert told["phi"] == "no"
-    assert told["leaks"]["share"] == 0
-    assert told["cleaning"]["rows"] == 300
-    assert told["files"]["cleaning.csv"]["rows"] == sum(told["cleaning"]["dropped"].values())
+    assert output["table"]["sha256"] == table.digest()
+    assert output["phi"] == "no"
+    assert output["leaks"]["share"] == 0
+    assert output["cleaning"]["rows"] == 300
+    assert output["files"]["cleaning.csv"]["rows"] == sum(output["cleaning"]["dropped"].values())
     assert {
         path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()
     } == dict.fromkeys(["train.jsonl", "validation.jsonl", "cleaning.csv", "data.json"], 0o600)
@@ -140,23 +140,23 @@ def test_the_folder_reports_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_only_own_files_are_replaced(training_data: TrainingData, tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "train.jsonl").write_text("precious")
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "train.jsonl").write_text("precious")
     with pytest.raises(UsageError, match="holds files"):
-        prepare_chat_data(mine, training_data)
-    (mine / "data.json").write_text('{"format": 1}')  # another tool's
+        prepare_chat_data(own, training_data)
+    (own / "data.json").write_text('{"format": 1}')  # another tool's
     with pytest.raises(UsageError, match="holds files"):
-        prepare_chat_data(mine, training_data)
-    assert (mine / "train.jsonl").read_text() == "precious"
+        prepare_chat_data(own, training_data)
+    assert (own / "train.jsonl").read_text() == "precious"
     with pytest.raises(UsageError, match="is a file"):
-        prepare_chat_data(mine / "train.jsonl", training_data)
-    ours = tmp_path / "ours"
-    prepare_chat_data(ours, training_data)
-    (ours / "notes.txt").write_text("mine")
-    prepare_chat_data(ours, training_data, "prompt-completion")
-    assert list(read_lines(ours / "train.jsonl")[0]) == ["prompt", "completion"]
-    assert (ours / "notes.txt").read_text() == "mine"
+        prepare_chat_data(own / "train.jsonl", training_data)
+    first = tmp_path / "ours"
+    prepare_chat_data(first, training_data)
+    (first / "notes.txt").write_text("mine")
+    prepare_chat_data(first, training_data, "prompt-completion")
+    assert list(read_lines(first / "train.jsonl")[0]) == ["prompt", "completion"]
+    assert (first / "notes.txt").read_text() == "mine"
 
 
 def test_a_preparation_that_fails_can_be_done_again(
@@ -175,8 +175,8 @@ def test_a_preparation_that_fails_can_be_done_again(
 
 def test_lone_surrogates_and_formulas_stay_text(tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", "answer")
-    lessons = make_training_examples(task, [{"text": "=1+1 \ud800", "gold": "\ud800 =2\u2028+2"}])
-    write_chat_file(tmp_path / "rows.jsonl", task, lessons)
+    examples = make_training_examples(task, [{"text": "=1+1 \ud800", "gold": "\ud800 =2\u2028+2"}])
+    write_chat_file(tmp_path / "rows.jsonl", task, examples)
     raw = (tmp_path / "rows.jsonl").read_bytes()
     assert raw.count(b"\n") == 1
     (line,) = [json.loads(raw)]
@@ -198,8 +198,8 @@ def test_other_trainers_read_the_files(training_data: TrainingData, tmp_path: Pa
             "validation": len(training_data.validation),
         }
         assert trl.is_conversational(found["train"][0])
-        whole = datasets.load_dataset(str(tmp_path / folder), cache_dir=str(tmp_path / "cache"))
-        assert set(whole) == {"train", "validation"}
+        full = datasets.load_dataset(str(tmp_path / folder), cache_dir=str(tmp_path / "cache"))
+        assert set(full) == {"train", "validation"}
 
 
 def test_mlx_reads_the_files(training_data: TrainingData, tmp_path: Path) -> None:

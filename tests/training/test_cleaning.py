@@ -50,8 +50,8 @@ def test_each_reason_is_reported_row_by_row(task: Task) -> None:
         ("mri  KNEE", "knee"),
         ("CT brain", "brain"),
     )
-    lessons, cleaning = clean_task_rows(task, rows)
-    assert [lesson.row for lesson in lessons] == [1, 7]
+    examples, cleaning = clean_task_rows(task, rows)
+    assert [example.row for example in examples] == [1, 7]
     assert list_reasons(cleaning) == [
         (2, DropReason.NO_GOLD),
         (3, DropReason.EMPTY),
@@ -59,9 +59,9 @@ def test_each_reason_is_reported_row_by_row(task: Task) -> None:
         (5, DropReason.NOT_ASKABLE),
         (6, DropReason.DUPLICATE),
     ]
-    told = {one.row: one.explanation for one in cleaning.dropped}
-    assert told[4] == 'gold is not a label of the task, perhaps "brain"'
-    assert told[6] == "row 1 asks the same and has the same gold"
+    output = {one.row: one.explanation for one in cleaning.dropped}
+    assert output[4] == 'gold is not a label of the task, perhaps "brain"'
+    assert output[6] == "row 1 asks the same and has the same gold"
     assert cleaning.label_counts == {"knee": 1, "wrist": 0, "brain": 1}
     assert cleaning.label_suggestions == ("brain",)
     lines = cleaning.describe()
@@ -77,10 +77,10 @@ def test_each_reason_is_reported_row_by_row(task: Task) -> None:
 
 
 def test_two_thirds_outvote_the_rest(task: Task) -> None:
-    lessons, cleaning = clean_task_rows(
+    examples, cleaning = clean_task_rows(
         task, make_rows(("the leg", "brain"), ("the leg", "knee"), ("The leg", "knee"))
     )
-    assert [(lesson.row, lesson.record.gold) for lesson in lessons] == [(2, "knee")]
+    assert [(example.row, example.record.gold) for example in examples] == [(2, "knee")]
     assert list_reasons(cleaning) == [(1, DropReason.OUTVOTED), (3, DropReason.DUPLICATE)]
     assert (
         cleaning.dropped[0].explanation
@@ -96,8 +96,8 @@ def test_without_a_majority_none_is_believed(task: Task) -> None:
         ],
         ("the head", "brain"),
     )
-    lessons, cleaning = clean_task_rows(task, rows)
-    assert [lesson.row for lesson in lessons] == [8]
+    examples, cleaning = clean_task_rows(task, rows)
+    assert [example.row for example in examples] == [8]
     assert set(list_reasons(cleaning)) == {(row, DropReason.CONFLICT) for row in range(1, 8)}
     assert (
         cleaning.dropped[0].explanation
@@ -108,11 +108,11 @@ def test_without_a_majority_none_is_believed(task: Task) -> None:
 def test_questions_may_have_several_answers(tmp_path: Path) -> None:
     task = make_task(tmp_path, "answer")
     rows = make_rows(
-        *[("What is gout?", said) for said in ("A joint disease.", "Crystals.", "Crystals.")],
+        *[("What is gout?", result) for result in ("A joint disease.", "Crystals.", "Crystals.")],
         ("Why?", "\u200b"),
     )
-    lessons, cleaning = clean_task_rows(task, rows)
-    assert [lesson.record.gold for lesson in lessons] == ["A joint disease.", "Crystals."]
+    examples, cleaning = clean_task_rows(task, rows)
+    assert [example.record.gold for example in examples] == ["A joint disease.", "Crystals."]
     assert list_reasons(cleaning) == [(3, DropReason.DUPLICATE), (4, DropReason.NO_GOLD)]
     assert cleaning.label_counts == {}
 
@@ -126,8 +126,8 @@ def test_options_are_part_of_the_question(tmp_path: Path) -> None:
         {"text": "Which?", "options": {"A": "one", "B": "two"}, "gold": "three"},
         {"text": "Which?", "options": None, "gold": "A"},
     ]
-    lessons, cleaning = clean_task_rows(task, rows)
-    assert [lesson.row for lesson in lessons] == [1, 2]
+    examples, cleaning = clean_task_rows(task, rows)
+    assert [example.row for example in examples] == [1, 2]
     assert list_reasons(cleaning) == [
         (3, DropReason.DUPLICATE),
         (4, DropReason.UNKNOWN_GOLD),
@@ -140,8 +140,8 @@ def test_the_context_is_part_of_the_question(tmp_path: Path) -> None:
     rows = [
         {"text": "Why?", "context": context, "gold": "so"} for context in ("rain", "sun", "rain")
     ]
-    lessons, _ = clean_task_rows(task, rows)
-    assert [lesson.row for lesson in lessons] == [1, 2]
+    examples, _ = clean_task_rows(task, rows)
+    assert [example.row for example in examples] == [1, 2]
 
 
 def test_objects_that_differ_are_contradictions(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_objects_that_differ_are_contradictions(tmp_path: Path) -> None:
         ("b", '{"size": 2}'),
     )
     rows += make_rows(("c", "no object"), ("d", {"size": 3, "side": "right"}))
-    lessons, cleaning = clean_task_rows(task, rows)
-    assert [lesson.row for lesson in lessons] == [1, 6]
+    examples, cleaning = clean_task_rows(task, rows)
+    assert [example.row for example in examples] == [1, 6]
     assert list_reasons(cleaning) == [
         (2, DropReason.DUPLICATE),
         (3, DropReason.CONFLICT),
@@ -169,10 +169,10 @@ def test_objects_that_differ_are_contradictions(tmp_path: Path) -> None:
 
 def test_no_label_is_gold_too(tmp_path: Path) -> None:
     task = make_task(tmp_path, "labels", ["knee", "fall"])
-    lessons, cleaning = clean_task_rows(
+    examples, cleaning = clean_task_rows(
         task, make_rows(("x", []), ("y", ["knee", "fall"]), ("z", None), ("w", "fall; hip"))
     )
-    assert [lesson.record.gold for lesson in lessons] == [(), ("knee", "fall")]
+    assert [example.record.gold for example in examples] == [(), ("knee", "fall")]
     assert cleaning.label_counts == {"knee": 1, "fall": 1}
     assert list_reasons(cleaning) == [(3, DropReason.NO_GOLD), (4, DropReason.UNKNOWN_GOLD)]
 
@@ -180,19 +180,19 @@ def test_no_label_is_gold_too(tmp_path: Path) -> None:
 def test_rows_of_rare_labels_go_until_none_is_rare(tmp_path: Path) -> None:
     task = make_task(tmp_path, "labels", ["knee", "wrist", "fall"])
     golds = [["fall"], ["wrist", "fall"], ["wrist"], ["knee"], ["knee"], []]
-    lessons, cleaning = clean_task_rows(
+    examples, cleaning = clean_task_rows(
         task,
         make_rows(*[(f"note {number}", gold) for number, gold in enumerate(golds)]),
         min_count=2,
     )
-    assert len(lessons) == 6
-    lessons, cleaning = clean_task_rows(
+    assert len(examples) == 6
+    examples, cleaning = clean_task_rows(
         task,
         make_rows(*[(f"note {number}", gold) for number, gold in enumerate(golds[1:])]),
         min_count=2,
     )
     # Without the only row of "fall", "wrist" is rare as well.
-    assert [lesson.row for lesson in lessons] == [3, 4, 5]
+    assert [example.row for example in examples] == [3, 4, 5]
     assert list_reasons(cleaning) == [(1, DropReason.RARE_LABEL), (2, DropReason.RARE_LABEL)]
     assert cleaning.label_counts == {"knee": 2, "wrist": 0, "fall": 0}
 
@@ -201,23 +201,25 @@ def test_a_cap_keeps_the_same_rows_in_any_order(task: Task) -> None:
     rows = make_rows(
         *[(f"note {number}", "knee" if number % 4 else "brain") for number in range(40)]
     )
-    lessons, cleaning = clean_task_rows(task, rows, cap=5, seed=1)
+    examples, cleaning = clean_task_rows(task, rows, cap=5, seed=1)
     assert cleaning.label_counts == {"knee": 5, "wrist": 0, "brain": 5}
     assert cleaning.dropped_counts == {DropReason.ABOVE_CAP: 30}
-    kept = {lesson.prompt.text for lesson in lessons}
+    kept = {example.prompt.text for example in examples}
     assert {
-        lesson.prompt.text for lesson in clean_task_rows(task, rows[::-1], cap=5, seed=1)[0]
+        example.prompt.text for example in clean_task_rows(task, rows[::-1], cap=5, seed=1)[0]
     } == kept
-    assert {lesson.prompt.text for lesson in clean_task_rows(task, rows, cap=5, seed=2)[0]} != kept
+    assert {
+        example.prompt.text for example in clean_task_rows(task, rows, cap=5, seed=2)[0]
+    } != kept
 
 
 def test_worked_examples_are_not_learnt_again(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     shown = replace(task, examples=(Example({"text": "MRI of the knee"}, "knee"),))
-    lessons, cleaning = clean_task_rows(
+    training_examples, cleaning = clean_task_rows(
         shown, make_rows(("mri of the KNEE", "knee"), ("CT brain", "brain"))
     )
-    assert [lesson.row for lesson in lessons] == [2]
+    assert [example.row for example in training_examples] == [2]
     assert list_reasons(cleaning) == [(1, DropReason.WORKED_EXAMPLE)]
 
 
@@ -245,17 +247,21 @@ def test_every_row_is_kept_or_dropped_for_one_reason(
     seed: int,
 ) -> None:
     task = make_task(tmp_path_factory.getbasetemp() / "any")
-    lessons, cleaning = clean_task_rows(task, make_rows(*rows), min_count=least, cap=cap, seed=seed)
-    places = [lesson.row for lesson in lessons] + [one.row for one in cleaning.dropped]
-    assert sorted(places) == list(range(1, len(rows) + 1))
+    examples, cleaning = clean_task_rows(
+        task, make_rows(*rows), min_count=least, cap=cap, seed=seed
+    )
+    indices = [example.row for example in examples] + [one.row for one in cleaning.dropped]
+    assert sorted(indices) == list(range(1, len(rows) + 1))
     assert (cleaning.rows, cleaning.kept, sum(cleaning.dropped_counts.values())) == (
         len(rows),
-        len(lessons),
+        len(examples),
         len(cleaning.dropped),
     )
-    counts = Counter(name for lesson in lessons for name in list_labels(task, lesson.record.gold))
+    counts = Counter(
+        name for example in examples for name in list_labels(task, example.record.gold)
+    )
     assert all(count <= (cap or 30) for count in counts.values())
-    texts = [lesson.prompt.text.casefold().replace(" ", "") for lesson in lessons]
+    texts = [example.prompt.text.casefold().replace(" ", "") for example in examples]
     assert len(set(texts)) == len(texts)
 
 

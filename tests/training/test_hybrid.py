@@ -77,7 +77,7 @@ def test_what_is_saved_is_the_best_mixture_of_the_members(kind: str, tmp_path: P
     assert isinstance(engine, HybridEngine)
     assert (fitted.trained_model.engine, fitted.trained_model.kind) == ("hybrid", kind)
     assert sum(engine.weights) == pytest.approx(1)
-    texts = [lesson.prompt.text for lesson in material.validation]
+    texts = [example.prompt.text for example in material.validation]
     alone = [
         list(medtask.predict(task, FakeEngine(seed=seed), [{"text": text} for text in texts]))
         for seed in (1, 2, 3)
@@ -85,17 +85,17 @@ def test_what_is_saved_is_the_best_mixture_of_the_members(kind: str, tmp_path: P
 
     def compute_loss(weights: list[float]) -> float:
         total = []
-        for row, lesson in enumerate(material.validation):
+        for row, example in enumerate(material.validation):
             shares = [one[row].probabilities or {} for one in alone]
             mixed = {
                 name: sum(w * s[name] for w, s in zip(weights, shares, strict=True))
                 for name in shares[0]
             }
             if kind == "label":
-                total.append(-math.log(mixed[str(lesson.record.gold)]))
+                total.append(-math.log(mixed[str(example.record.gold)]))
             else:
                 total += [
-                    -math.log(share if name in (lesson.record.gold or ()) else 1 - share)
+                    -math.log(share if name in (example.record.gold or ()) else 1 - share)
                     for name, share in mixed.items()
                 ]
         return sum(total) / len(total)
@@ -108,9 +108,11 @@ def test_what_is_saved_is_the_best_mixture_of_the_members(kind: str, tmp_path: P
     for step in ((0.05, -0.05, 0), (-0.05, 0, 0.05), (0, 0.05, -0.05), (0, -0.05, 0.05)):
         other = [weight + part for weight, part in zip(weights, step, strict=True)]
         assert min(other) < 0 or compute_loss(other) >= compute_loss(weights) - 1e-6
-    for said, row in zip(predict_with_draft(task, tmp_path, texts), range(len(texts)), strict=True):
-        assert said.probabilities is not None
-        for name, share in said.probabilities.items():
+    for output, row in zip(
+        predict_with_draft(task, tmp_path, texts), range(len(texts)), strict=True
+    ):
+        assert output.probabilities is not None
+        for name, share in output.probabilities.items():
             by_hand = sum(
                 w * (one[row].probabilities or {})[name]
                 for w, one in zip(weights, alone, strict=True)
@@ -183,7 +185,7 @@ def test_models_that_know_different_things_are_better_together(tmp_path: Path) -
 
 @pytest.mark.parametrize(("every", "seed", "told"), [(1, 0, 0), (1, 1, 1), (2, 0, 1)])
 def test_a_model_that_may_have_learnt_from_the_rows_is_named(
-    tmp_path: Path, every: int, seed: int, told: int
+    tmp_path: Path, every: int, seed: int, output: int
 ) -> None:
     task = make_task(tmp_path / "task")
     train_tasks(
@@ -196,7 +198,7 @@ def test_a_model_that_may_have_learnt_from_the_rows_is_named(
         make_recipe(str(tmp_path / "words"), FAKE_REFERENCES[0]),
         out=tmp_path / "both",
     )
-    assert sum("another split" in note and "words" in note for note in result.notes) == told
+    assert sum("another split" in note and "words" in note for note in result.notes) == output
 
 
 def test_one_model_twice_is_one(tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_rows_that_a_model_cannot_answer_are_not_used_and_counted(
     [("first_token", "reports the most likely tokens only"), ("none", "reports no probabilities")],
 )
 def test_models_without_exact_probabilities_are_refused(
-    score: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    score: Any, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(name: str) -> FakeEngine:
         engine = FakeEngine()
@@ -248,7 +250,7 @@ def test_models_without_exact_probabilities_are_refused(
         return engine
 
     monkeypatch.setattr("medtask.training.hybrid.load_model", load)
-    with pytest.raises(EngineError, match=f"ollama:m {told}") as refused:
+    with pytest.raises(EngineError, match=f"ollama:m {output}") as refused:
         fit_hybrid(
             [make_training_data(make_task(tmp_path / "task"))],
             make_recipe("ollama:m", "fake:"),

@@ -52,15 +52,15 @@ def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: 
     )
     pipeline = make_pipeline(make_union(*parts), model)
     texts, gold = (
-        [lesson.prompt.text for lesson in material.train],
-        [lesson.record.gold for lesson in material.train],
+        [example.prompt.text for example in material.train],
+        [example.record.gold for example in material.train],
     )
     names = fitted.trained_model.labels
     pipeline.fit(
         texts,
         gold
         if kind == "label"
-        else np.array([[name in (said or ()) for name in names] for said in gold], dtype=int),
+        else np.array([[name in (result or ()) for name in names] for result in gold], dtype=int),
     )
     expected = pipeline.predict_proba(NEW_TEXTS)
     order = list(names) if kind == "labels" else [str(name) for name in model.classes_]
@@ -86,10 +86,10 @@ def test_it_learns_and_reports_what_it_chose(tmp_path: Path) -> None:
     best = min(points, key=lambda point: point.validation_loss or 0)
     assert fitted.facts["strength"] == STRENGTHS[(best.step - 1) % len(STRENGTHS)]
     answers = predict_with_draft(
-        material.task, tmp_path, [lesson.prompt.text for lesson in material.validation]
+        material.task, tmp_path, [example.prompt.text for example in material.validation]
     )
     assert [answer.value for answer in answers] == [
-        lesson.record.gold for lesson in material.validation
+        example.record.gold for example in material.validation
     ]
 
 
@@ -199,11 +199,11 @@ def test_several_tasks_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_gold_that_distinguishes_nothing_is_refused(
-    kind: str, gold: object, texts: list[str], told: str, tmp_path: Path
+    kind: str, gold: object, texts: list[str], message: str, tmp_path: Path
 ) -> None:
     task = make_task(tmp_path / "task", kind)
     rows = [{"text": text, "gold": gold} for text in texts]
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         fit_linear(
             [make_training_data(task, rows, every=9)], RECIPE, make_training_context(tmp_path)
         )

@@ -95,11 +95,11 @@ def test_a_value_that_is_no_number_is_written_and_not_drawn() -> None:
         TrainingPoint(40, 40, 2.0, validation_loss=math.inf, score=math.nan),
     ]
     drawn = draw_losses(points)
-    said = (
+    result = (
         "training loss not finite at 11 points, from step 30",
         "validation loss not finite at 1 point, from step 40",
     )
-    assert tuple(read_legend(drawn)[-2:]) == said
+    assert tuple(read_legend(drawn)[-2:]) == result
     numbers = [
         value for node in ElementTree.fromstring(drawn).iter() for value in node.attrib.values()
     ]

@@ -77,11 +77,11 @@ def test_the_hub_reads_the_front_matter_back() -> None:
     assert data.get("base_model_relation") == "adapter"
     assert data.metrics == ["accuracy", "f1"]
     assert data.eval_results is not None
-    told = [
+    output = [
         (one.task_type, one.dataset_name, one.metric_type, one.metric_value, one.metric_name)
         for one in data.eval_results
     ]
-    assert told == [
+    assert output == [
         (
             "text-classification",
             "procedures.csv",
@@ -145,14 +145,14 @@ def test_a_model_of_nobody_knows_what_has_a_card_without_guesses() -> None:
         None,
     )
     assert "model_name" not in yaml.safe_load(card.split("---\n")[1])
-    for said in (
+    for result in (
         "No licence was chosen",
         "The languages of its rows are not known",
         "It is not known whether the table has patients’ data.",
         "Nothing was measured",
         "was not checked",
     ):
-        assert said in card
+        assert result in card
     assert "loss.svg" not in card
     assert "None" not in card
 
@@ -162,12 +162,12 @@ def test_one_table_of_patients_is_enough_for_the_warning(phi: str) -> None:
     card = write_card(
         replace(CARD_FACTS, tasks=(CARD_TASK, replace(CARD_TASK, name="second", phi=phi)))
     )
-    said = {
+    result = {
         "yes": "Trained on patients’ data.",
         "no": "has no patients’ data",
         "unknown": "It is not known whether",
     }
-    assert [word for word, text in said.items() if text in card] == [phi]
+    assert [word for word, text in result.items() if text in card] == [phi]
 
 
 def test_a_demonstration_model_is_marked_as_one_first() -> None:
@@ -180,7 +180,7 @@ def test_a_demonstration_model_is_marked_as_one_first() -> None:
 
 def test_labels_that_were_hardly_learnt_are_named() -> None:
     labels = tuple(
-        CardLabel(f"label {place}", rows=place) for place in range(MAX_LISTED_LABELS + 10)
+        CardLabel(f"label {index}", rows=index) for index in range(MAX_LISTED_LABELS + 10)
     )
     card = write_card(replace(CARD_FACTS, tasks=(replace(CARD_TASK, labels=labels),)))
     assert "No training row: label 0." in card

@@ -17,51 +17,53 @@ def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     task = medtask.load_task(EXAMPLE)
     material = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
     figure = Metric(0.9, 20, 0.7, 0.97)
-    told = build_card_task(
+    output = build_card_task(
         material,
         {"accuracy": figure, "kappa": None},
         {"TF-IDF": {"accuracy": figure, "kappa": None}},
         "as it was",
     )
-    assert (told.name, told.kind, told.table, told.phi) == (
+    assert (output.name, output.kind, output.table, output.phi) == (
         "surgery-purpose",
         "label",
         "procedures.csv",
         "no",
     )
-    assert told.rows == told.train_rows + told.validation_rows + sum(told.dropped.values())
+    assert output.rows == output.train_rows + output.validation_rows + sum(output.dropped.values())
     # Rows whose gold is the abstention are learnt from, and have no label.
-    named = sum(label.rows or 0 for label in told.labels)
-    assert named == sum(lesson.record.gold != task.abstain_name for lesson in material.train)
-    assert [label.name for label in told.labels] == [label.name for label in task.labels]
-    assert (told.abstain, told.sha256, told.fingerprint) == (
+    named = sum(label.rows or 0 for label in output.labels)
+    assert named == sum(example.record.gold != task.abstain_name for example in material.train)
+    assert [label.name for label in output.labels] == [label.name for label in task.labels]
+    assert (output.abstain, output.sha256, output.fingerprint) == (
         "not enough information",
         material.sha256,
         task.fingerprint,
     )
-    assert told.metrics == {"accuracy": figure}
-    assert told.baselines == {"TF-IDF": {"accuracy": figure}}
-    assert told.split == (
+    assert output.metrics == {"accuracy": figure}
+    assert output.baselines == {"TF-IDF": {"accuracy": figure}}
+    assert output.split == (
         "about 10 % of the rows were set aside for validation, drawn by seed 0; equal texts and "
         "groups stay together, and so do near duplicates"
     )
-    assert told.leaks == tuple(material.leakage.describe() if material.leakage else ("?",))
+    assert output.leaks == tuple(material.leakage.describe() if material.leakage else ("?",))
 
 
 def test_a_label_without_rows_is_reported() -> None:
     task = medtask.load_task(EXAMPLE)
     material = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
-    kept = tuple(lesson for lesson in material.train if lesson.record.gold != "staging")
-    told = build_card_task(
+    kept = tuple(example for example in material.train if example.record.gold != "staging")
+    output = build_card_task(
         replace(material, train=kept, cleaning=None, leakage=None, split=None), {}, {}
     )
-    assert CardLabel("staging", "finds out how far a proven cancer has spread", 0) in told.labels
-    assert (told.split, told.leaks, told.dropped) == ("", (), {})
-    assert told.rows == len(kept) + len(material.validation)
+    assert CardLabel("staging", "finds out how far a proven cancer has spread", 0) in output.labels
+    assert (output.split, output.leaks, output.dropped) == ("", (), {})
+    assert output.rows == len(kept) + len(material.validation)
 
 
 def test_a_validation_table_is_named() -> None:
     task = medtask.load_task(EXAMPLE)
     table = medtask.read_table(EXAMPLE / "procedures.csv")
-    told = build_card_task(build_training_data(task, table, validation=table), {}, {})
-    assert told.split.startswith("validation rows come from a table of their own, procedures.csv, ")
+    output = build_card_task(build_training_data(task, table, validation=table), {}, {})
+    assert output.split.startswith(
+        "validation rows come from a table of their own, procedures.csv, "
+    )

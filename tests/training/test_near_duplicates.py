@@ -93,8 +93,8 @@ def test_long_texts_are_compared_by_a_sample_of_their_pieces() -> None:
     chance = random.Random(3)
     words = ["".join(chance.choices("abcdefghij", k=6)) for _ in range(3000)]
     changed = [*words]
-    for place in range(0, 3000, 40):
-        changed[place] = "zzzzzz"
+    for index in range(0, 3000, 40):
+        changed[index] = "zzzzzz"
     texts = [" ".join(words), " ".join(changed), " ".join(words[:1500])]
     assert len(list_shingles(texts[0])) > 10 * MAX_SHINGLES
     found = find_cross_split_duplicates(sketch_texts(texts), np.array([True, False, False]))

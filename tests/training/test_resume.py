@@ -35,8 +35,8 @@ def start_training(folder: Path, base: Path, pause: float = 0.0) -> subprocess.P
 
 
 def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
-    _, said = process.communicate(timeout=900)
-    assert b"Traceback" not in said, said.decode()
+    _, result = process.communicate(timeout=900)
+    assert b"Traceback" not in result, result.decode()
     return process.returncode
 
 
@@ -59,7 +59,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
     tmp_path: Path, base: Path
 ) -> None:
     assert wait_for_exit(start_training(tmp_path / "calm", base)) == 0
-    calm = read_points(tmp_path / "calm" / "out" / "loss.csv")
+    undisturbed = read_points(tmp_path / "calm" / "out" / "loss.csv")
     draw = random.Random(11)
     for step in (2, 5, 9):
         process = start_training(tmp_path / "killed", base, pause=0.05)
@@ -72,9 +72,9 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
     assert wait_for_exit(start_training(tmp_path / "killed", base)) == 0
     killed = read_points(tmp_path / "killed" / "out" / "loss.csv")
     assert [step for step, _, _ in list_losses(killed)] == [
-        step for step, _, _ in list_losses(calm)
+        step for step, _, _ in list_losses(undisturbed)
     ]
-    for one, other in zip(list_losses(killed), list_losses(calm), strict=True):
+    for one, other in zip(list_losses(killed), list_losses(undisturbed), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     weights = [
         (tmp_path / name / "out" / "adapter_model.safetensors").read_bytes()
@@ -97,7 +97,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(
     engine = medtask.load_model(str(tmp_path / "out"))
     assert engine.info.name == "hf"
     assert wait_for_exit(start_training(tmp_path, base)) == 0
-    whole = read_points(tmp_path / "out" / "loss.csv")
-    for one, other in zip(list_losses(whole), list_losses(stopped), strict=False):
+    full = read_points(tmp_path / "out" / "loss.csv")
+    for one, other in zip(list_losses(full), list_losses(stopped), strict=False):
         assert one == pytest.approx(other, abs=1e-5)
-    assert whole[-1].step == whole[-1].steps > stopped[-1].step
+    assert full[-1].step == full[-1].steps > stopped[-1].step

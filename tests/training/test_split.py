@@ -42,9 +42,9 @@ def test_each_label_gives_its_share() -> None:
 
 def test_rare_labels_give_what_reaches_the_share_and_never_more_than_half() -> None:
     labels = [f"label {number // 4}" for number in range(100)]
-    held = count_held_labels(labels, draw_held_rows(labels))
-    assert held.total() == 10
-    assert max(held.values()) <= 2
+    held_out = count_held_labels(labels, draw_held_rows(labels))
+    assert held_out.total() == 10
+    assert max(held_out.values()) <= 2
     singles = [f"label {number}" for number in range(20)]
     assert draw_held_rows(singles) is None
 
@@ -58,30 +58,33 @@ def test_sets_of_labels_keep_their_shares() -> None:
         or ("",)
         for _ in range(1000)
     ]
-    held = draw_held_rows(labels)
-    assert held is not None
-    whole = Counter(name for names in labels for name in names)
+    held_out = draw_held_rows(labels)
+    assert held_out is not None
+    full = Counter(name for names in labels for name in names)
     part = Counter(
-        name for names, aside in zip(labels, held.tolist(), strict=True) if aside for name in names
+        name
+        for names, aside in zip(labels, held_out.tolist(), strict=True)
+        if aside
+        for name in names
     )
-    assert all(abs(part[name] - whole[name] / 10) <= 1.5 for name in whole)
-    assert 95 <= held.sum() <= 105
+    assert all(abs(part[name] - full[name] / 10) <= 1.5 for name in full)
+    assert 95 <= held_out.sum() <= 105
 
 
 def test_large_groups_do_not_flood_the_part() -> None:
     # One group of a third of the rows, the others of one to four.
     families = [0] * 100 + [1 + number // 2 for number in range(200)]
-    held = draw_held_rows(["a"] * 300, families)
-    assert held is not None
-    assert held.sum() == 30
-    assert not held[:100].any()
+    held_out = draw_held_rows(["a"] * 300, families)
+    assert held_out is not None
+    assert held_out.sum() == 30
+    assert not held_out[:100].any()
 
 
 def test_few_groups_are_parted_as_well_as_they_can_be() -> None:
     families = [0] * 40 + [1] * 30 + [2] * 30
-    held = draw_held_rows(["a", "b"] * 50, families)
-    assert held is not None
-    assert held.sum() == 30
+    held_out = draw_held_rows(["a", "b"] * 50, families)
+    assert held_out is not None
+    assert held_out.sum() == 30
 
 
 @pytest.mark.parametrize(
@@ -110,29 +113,31 @@ def test_what_every_division_keeps(
 ) -> None:
     families = [family for family, _ in rows]
     labels = [tuple(names) or ("",) for _, names in rows]
-    held = draw_held_rows(labels, families, share, seed)
-    places = list(range(len(rows)))
-    order.shuffle(places)
+    held_out = draw_held_rows(labels, families, share, seed)
+    indices = list(range(len(rows)))
+    order.shuffle(indices)
     keys = name_rows(len(rows))
     shuffled = (
-        [keys[place] for place in places],
-        np.array(families)[places],
-        [labels[place] for place in places],
+        [keys[index] for index in indices],
+        np.array(families)[indices],
+        [labels[index] for index in indices],
     )
     again = select_validation_rows(*shuffled, share, seed)
-    if held is None:
+    if held_out is None:
         assert again is None
         return
     assert again is not None
-    assert again.tolist() == held[places].tolist()  # the same rows, in whatever order they come
+    assert (
+        again.tolist() == held_out[indices].tolist()
+    )  # the same rows, in whatever order they come
     sides = defaultdict(set)
-    for family, aside in zip(families, held.tolist(), strict=True):
+    for family, aside in zip(families, held_out.tolist(), strict=True):
         sides[family].add(aside)
     assert all(len(found) == 1 for found in sides.values())
-    assert 0 < held.sum() < len(rows)
+    assert 0 < held_out.sum() < len(rows)
     for name in {name for names in labels for name in names}:
         has = np.array([name in names for names in labels])
-        assert 2 * (held & has).sum() <= has.sum()
+        assert 2 * (held_out & has).sum() <= has.sum()
 
 
 def test_the_seed_decides() -> None:
@@ -165,7 +170,7 @@ def test_a_hundred_thousand_rows_take_seconds() -> None:
     labels = [f"label {min(400, int(chance.expovariate(0.05)))}" for _ in range(100_000)]
     families = [chance.randrange(60_000) for _ in labels]
     started = time.process_time()
-    held = draw_held_rows(labels, families)
-    assert held is not None
+    held_out = draw_held_rows(labels, families)
+    assert held_out is not None
     assert time.process_time() - started < 15
-    assert held.mean() == pytest.approx(0.1, abs=0.003)
+    assert held_out.mean() == pytest.approx(0.1, abs=0.003)

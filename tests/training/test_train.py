@@ -91,8 +91,8 @@ def test_the_model_runs_like_any_and_its_calibration_is_applied(
     result = medtask.run(task, model, make_rows(), out=tmp_path / "run")
     assert (tmp_path / "run" / "answers.csv").exists()
     kept = json.loads((tmp_path / "run" / "manifest.json").read_text())["calibration"]
-    whole = (trained_model_home / "model" / "calibration.json").exists()
-    assert (kept is not None) == whole
+    full = (trained_model_home / "model" / "calibration.json").exists()
+    assert (kept is not None) == full
     assert result.state == "finished"
 
 
@@ -173,9 +173,9 @@ def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: 
     ],
 )
 def test_tables_that_teach_nothing_are_refused_before_a_model_is_loaded(
-    tmp_path: Path, rows: list[dict[str, object]], said: str
+    tmp_path: Path, rows: list[dict[str, object]], message: str
 ) -> None:
-    with pytest.raises(MedtaskError, match=said) as refusal:
+    with pytest.raises(MedtaskError, match=message) as refusal:
         train_tasks(
             [TaskData(make_task(tmp_path / "task"), rows)],
             Recipe(bases=("no/such-model",)),
@@ -189,8 +189,8 @@ def test_a_half_written_or_changed_model_is_never_loaded(
 ) -> None:
     import shutil
 
-    for place, spoil in enumerate(("remove", "change", "no contract")):
-        folder = tmp_path / str(place)
+    for index, spoil in enumerate(("remove", "change", "no contract")):
+        folder = tmp_path / str(index)
         shutil.copytree(trained_model_home / "model", folder)
         if spoil == "remove":
             (folder / "adapter_model.safetensors").unlink()

@@ -74,8 +74,8 @@ def test_rows_are_divided_and_accounted_for(task: Task) -> None:
         "52 training rows, 3 labels with 17 to 18 rows each",
         "6 validation rows, 3 labels with 2 rows each",
     ]
-    assert [lesson.row for lesson in material.train] == sorted(
-        lesson.row for lesson in material.train
+    assert [example.row for example in material.train] == sorted(
+        example.row for example in material.train
     )
     assert material.notes == ()
 
@@ -122,7 +122,7 @@ def test_no_group_and_no_text_is_on_both_sides(
     task = replace(make_task(tmp_path_factory.getbasetemp() / "any"), group_column="patient")
     notes = [
         *rows,
-        *((f"{rows[place][0]} {word}".title(), *rows[place][1:2], None) for place, word in copies),
+        *((f"{rows[index][0]} {word}".title(), *rows[index][1:2], None) for index, word in copies),
     ]
     table = [{"text": text, "gold": gold, "patient": group} for text, gold, group in notes]
     try:
@@ -137,13 +137,13 @@ def test_no_group_and_no_text_is_on_both_sides(
     train, aside = material.train, material.validation
     assert train and aside
     assert len(train) + len(aside) == material.cleaning.kept
-    assert not {lesson.row for lesson in train} & {lesson.row for lesson in aside}
-    groups = [{lesson.record.group for lesson in part} - {None} for part in (train, aside)]
+    assert not {example.row for example in train} & {example.row for example in aside}
+    groups = [{example.record.group for example in part} - {None} for part in (train, aside)]
     assert not groups[0] & groups[1]
-    texts = [{normalize_name(lesson.prompt.text) for lesson in part} for part in (train, aside)]
+    texts = [{normalize_name(example.prompt.text) for example in part} for part in (train, aside)]
     assert not texts[0] & texts[1]
-    assert {lesson.record.gold for lesson in aside} <= {lesson.record.gold for lesson in train}
-    pieces = [[list_shingles(lesson.prompt.text) for lesson in part] for part in (train, aside)]
+    assert {example.record.gold for example in aside} <= {example.record.gold for example in train}
+    pieces = [[list_shingles(example.prompt.text) for example in part] for part in (train, aside)]
     nearest = max(compute_jaccard(one, other) for one in pieces[0] for other in pieces[1])
     # The report says what is there: nothing, unless near duplicates had to be parted.
     assert (nearest >= NEAR_DUPLICATE_SIMILARITY) == bool(material.leakage.near)
@@ -152,8 +152,8 @@ def test_no_group_and_no_text_is_on_both_sides(
     if not material.cleaning.dropped:  # which of two equal rows is the first depends on the order
         order.shuffle(table)
         again = gather_rows(task, table, share=share)
-        assert {lesson.prompt.text for lesson in again.validation} == {
-            lesson.prompt.text for lesson in aside
+        assert {example.prompt.text for example in again.validation} == {
+            example.prompt.text for example in aside
         }
 
 
@@ -208,8 +208,8 @@ def test_labels_without_rows_are_reported(tmp_path: Path) -> None:
         'no training row has the labels "hip", "toe"',
         'no validation row has the label "elbow"',
     )
-    held = [{"text": "a new hip", "gold": "hip"}, {"text": "a new knee", "gold": "knee"}]
-    notes = gather_rows(task, rows, validation=read_table(held)).notes
+    held_out = [{"text": "a new hip", "gold": "hip"}, {"text": "a new knee", "gold": "knee"}]
+    notes = gather_rows(task, rows, validation=read_table(held_out)).notes
     assert notes[-1] == "1 validation row has a label that no training row has"
 
 
@@ -274,13 +274,13 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
     ],
 )
 def test_rows_that_cannot_be_learnt_from_are_reported(
-    task: Task, rows: list[dict[str, Any]], more: dict[str, Any], told: str
+    task: Task, rows: list[dict[str, Any]], more: dict[str, Any], output: str
 ) -> None:
     with pytest.raises(MedtaskError) as caught:
         column = more.pop("gold_column", "gold")
         grouped = None if "validation" in more else "patient"
         gather_rows(replace(task, group_column=grouped, gold_column=column), rows, **more)
-    assert re.search(told, str(caught.value))
+    assert re.search(output, str(caught.value))
     assert isinstance(caught.value, InputError | UsageError | TaskFaults)
     assert caught.value.fix
 
@@ -323,15 +323,15 @@ def test_hostile_cells_are_rows_like_others(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "phi"), [("phi: true", "yes"), ("phi: false", "no"), ("", "unknown")]
+    ("result", "phi"), [("phi: true", "yes"), ("phi: false", "no"), ("", "unknown")]
 )
-def test_whether_the_table_holds_patients_texts(tmp_path: Path, said: str, phi: str) -> None:
+def test_whether_the_table_holds_patients_texts(tmp_path: Path, result: str, phi: str) -> None:
     lines = [
         "name: x",
         "instruction: Decide.",
         "input: '{{ text }}'",
         "answer: {kind: label, labels: [a, b]}",
-        said,
+        result,
     ]
     (tmp_path / "task.yaml").write_text("\n".join(lines))
     assert determine_phi(medtask.load_task(tmp_path)) == phi

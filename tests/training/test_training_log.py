@@ -104,8 +104,8 @@ def test_a_resumed_training_drops_what_its_checkpoint_does_not_know(
 )
 def test_a_training_that_gained_nothing_is_known(losses: tuple[float, ...], nothing: bool) -> None:
     points = [
-        TrainingPoint(5 * place, 10, place, validation_loss=loss)
-        for place, loss in enumerate(losses)
+        TrainingPoint(5 * index, 10, index, validation_loss=loss)
+        for index, loss in enumerate(losses)
     ]
     assert has_no_gain([*points, TrainingPoint(10, 10, 1.0, loss=0.1)]) == nothing
 
@@ -125,10 +125,10 @@ def test_a_resumed_training_whose_file_is_gone_goes_on_without_it(tmp_path: Path
 def test_wherever_a_line_breaks_off_the_lines_before_it_are_read(tmp_path: Path) -> None:
     path = tmp_path / "loss.csv"
     points = fill_journal(path, range(1, 4)).points
-    whole = path.read_bytes()
-    ends = [place + 1 for place, byte in enumerate(whole) if byte == ord("\n")]
-    for length in range(len(whole) + 1):
-        path.write_bytes(whole[:length])
+    full = path.read_bytes()
+    ends = [index + 1 for index, byte in enumerate(full) if byte == ord("\n")]
+    for length in range(len(full) + 1):
+        path.write_bytes(full[:length])
         lines = sum(end <= length for end in ends)
         assert read_points(path) == points[: max(0, lines - 1)]
 
@@ -153,11 +153,11 @@ def test_half_a_line_is_gone_before_the_next_point_is_written(tmp_path: Path) ->
     ],
 )
 def test_anything_else_that_is_wrong_is_an_error_with_its_place(
-    tmp_path: Path, content: str, said: str
+    tmp_path: Path, content: str, message: str
 ) -> None:
     path = tmp_path / "loss.csv"
     path.write_text(content, "utf-8")
-    with pytest.raises(InputError, match=said) as refusal:
+    with pytest.raises(InputError, match=message) as refusal:
         TrainingLog(path, NullTrainingObserver(), resume_step=1)
     assert "move the file aside" in refusal.value.fix
     assert path.read_text("utf-8") == content

@@ -67,12 +67,12 @@ def generate_constrained(constraint: GrammarConstraint, seed: int, max_tokens: i
 
 
 def generate_json(schema: dict[str, Any], text: str = NOTE, seed: int = 0) -> Any:
-    said = generate_constrained(SCHEMAS.compile_schema(schema, leading_space=False)(text), seed)
-    value = json.loads(said)
+    result = generate_constrained(SCHEMAS.compile_schema(schema, leading_space=False)(text), seed)
+    value = json.loads(result)
     if not any(
-        mark in said for mark in "eE.\\"
+        mark in result for mark in "eE.\\"
     ):  # numbers and escapes may be written in several ways
-        assert said == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        assert result == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return value
 
 
@@ -172,10 +172,12 @@ def test_a_bare_number_ends_with_the_models_own_end() -> None:
 
 def test_a_space_is_allowed_before_the_json_if_the_prompt_needs_one() -> None:
     space, brace = (TOKENIZER.encode([text])[0][0] for text in (" ", "{"))
-    for wanted in (True, False):
-        constraint = SCHEMAS.compile_schema(make_closed_schema(q=QUOTE), leading_space=wanted)(NOTE)
+    for expected in (True, False):
+        constraint = SCHEMAS.compile_schema(make_closed_schema(q=QUOTE), leading_space=expected)(
+            NOTE
+        )
         allowed = compute_allowed_tokens([constraint], VOCABULARY)[0]
-        assert bool(allowed[space]) == wanted
+        assert bool(allowed[space]) == expected
         assert allowed[brace]
 
 
@@ -218,8 +220,8 @@ def test_rows_keep_to_their_own_texts() -> None:
         ({**QUOTE, "minLength": 4, "maxLength": 3}, "cannot be used"),
     ],
 )
-def test_a_schema_that_cannot_be_kept_is_refused(schema: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
+def test_a_schema_that_cannot_be_kept_is_refused(schema: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         SCHEMAS.compile_schema(schema, leading_space=False)(NOTE)
     assert "Tumour" not in str(caught.value)
 

@@ -20,9 +20,9 @@ TOKENS = st.integers(0, 500)
 def find_loop(tokens: list[int]) -> tuple[int, int] | None:
     """At which token a loop was noticed, and how many tokens only repeat."""
     watch = RepetitionDetector()
-    for place, token in enumerate(tokens):
+    for index, token in enumerate(tokens):
         if repeated := watch.add_token(token):
-            return place + 1, repeated
+            return index + 1, repeated
     return None
 
 
@@ -34,15 +34,15 @@ def test_every_loop_is_noticed_in_time_and_what_repeats_is_reported(
     tokens = before + rounds * (needed // len(rounds) + 1)
     found = find_loop(tokens)
     assert found is not None
-    place, repeated = found
-    assert place <= len(before) + needed
+    index, repeated = found
+    assert index <= len(before) + needed
     # By the definition: the tail that repeats, with its first round, is long enough and has a
     # period.
-    tail = tokens[place - repeated : place]
+    tail = tokens[index - repeated : index]
     period = next(
         size
         for size in range(1, MAX_PERIOD + 1)
-        if tail == tokens[place - repeated - size : place - size]
+        if tail == tokens[index - repeated - size : index - size]
     )
     assert repeated + period >= max(MIN_LOOP_TOKENS, MIN_REPETITIONS * period)
 

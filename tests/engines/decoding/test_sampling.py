@@ -39,9 +39,9 @@ def test_a_nucleus_wider_than_what_is_looked_at_first_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     logits = np.linspace(0, 1, 50)
-    whole = draw_many(0.9, 1.0, logits, 300)
+    full = draw_many(0.9, 1.0, logits, 300)
     monkeypatch.setattr(sample, "NUCLEUS_CANDIDATES", 3)
-    assert (draw_many(0.9, 1.0, logits, 300) == whole).all()
+    assert (draw_many(0.9, 1.0, logits, 300) == full).all()
 
 
 def test_a_cold_draw_is_the_likeliest_token() -> None:

@@ -60,20 +60,20 @@ def finish_draft(draft: DecodingSequence) -> Generated:
 def test_the_likeliest_token_is_taken_with_its_probability_over_the_whole_vocabulary() -> None:
     drafts = [make_draft(), make_draft()]
     advance_sequences(drafts, NumpyLogits(np.stack((LOGITS, LOGITS[::-1] + 100))))
-    whole = math.log(sum(math.exp(value) for value in LOGITS))
+    full = math.log(sum(math.exp(value) for value in LOGITS))
     assert [finish_draft(draft).text for draft in drafts] == ["a", "f"]
     assert [finish_draft(draft).logprob for draft in drafts] == pytest.approx(
-        [2 - whole] * 2, abs=1e-5
+        [2 - full] * 2, abs=1e-5
     )
 
 
 def test_a_constraint_moves_the_choice_and_not_the_probability() -> None:
     drafts = [make_draft(mask=FixedMask(1, 2)), make_draft(mask=FixedMask(4))]
     advance_sequences(drafts, NumpyLogits(np.stack((LOGITS, LOGITS))))
-    whole = math.log(sum(math.exp(value) for value in LOGITS))
+    full = math.log(sum(math.exp(value) for value in LOGITS))
     assert [finish_draft(draft).text for draft in drafts] == ["b", "e"]
     assert [finish_draft(draft).logprob for draft in drafts] == pytest.approx(
-        [1 - whole, -30 - whole], abs=1e-5
+        [1 - full, -30 - full], abs=1e-5
     )
 
 

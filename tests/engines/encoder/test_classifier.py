@@ -106,21 +106,21 @@ def test_one_label_has_its_share_of_the_softmax(single_label_model: EncoderEngin
     weights = np.exp(compute_reference_logits(single_label_model, NEW_TEXTS))
     shares = weights / weights.sum(axis=1, keepdims=True)
     found = {
-        said.record_id: said
-        for said in single_label_model.score(make_prompts(NEW_TEXTS, make_label_branch(PARTS)))
+        result.record_id: result
+        for result in single_label_model.score(make_prompts(NEW_TEXTS, make_label_branch(PARTS)))
     }
     some = {
-        said.record_id: said
-        for said in single_label_model.score(
+        result.record_id: result
+        for result in single_label_model.score(
             make_prompts(NEW_TEXTS, make_label_branch(["brain", "unclear", "knee"]))
         )
     }
     for row, (knee, wrist, brain) in enumerate(shares):
-        whole, part = found[f"r{row}"], some[f"r{row}"]
-        assert isinstance(whole, Scores)
+        full, part = found[f"r{row}"], some[f"r{row}"]
+        assert isinstance(full, Scores)
         assert isinstance(part, Scores)
-        assert np.exp(whole.branches[0].logprobs) == pytest.approx([knee, wrist, brain], abs=1e-5)
-        assert whole.branches[0].off_set == pytest.approx(0, abs=1e-9)
+        assert np.exp(full.branches[0].logprobs) == pytest.approx([knee, wrist, brain], abs=1e-5)
+        assert full.branches[0].off_set == pytest.approx(0, abs=1e-9)
         assert np.exp(part.branches[0].logprobs) == pytest.approx(
             [brain / (brain + knee), 0, knee / (brain + knee)], abs=1e-4
         )
@@ -131,15 +131,15 @@ def test_each_of_several_labels_has_a_probability_of_its_own(
     multi_label_model: EncoderEngine,
 ) -> None:
     logits = compute_reference_logits(multi_label_model, NEW_TEXTS)
-    for said in multi_label_model.score(
+    for result in multi_label_model.score(
         make_prompts(NEW_TEXTS, *make_yes_no_branches(["fall", "knee"]))
     ):
-        assert isinstance(said, Scores)
-        knee, _, fall = logits[int(said.record_id[1:])]
-        assert [branch.logprobs[0] for branch in said.branches] == pytest.approx(
+        assert isinstance(result, Scores)
+        knee, _, fall = logits[int(result.record_id[1:])]
+        assert [branch.logprobs[0] for branch in result.branches] == pytest.approx(
             [-np.log1p(np.exp(-fall)), -np.log1p(np.exp(-knee))], abs=1e-4
         )
-        assert all(sum(np.exp(branch.logprobs)) == pytest.approx(1) for branch in said.branches)
+        assert all(sum(np.exp(branch.logprobs)) == pytest.approx(1) for branch in result.branches)
 
 
 def test_known_rows_leave_the_numbers_of_the_others_as_they_were(
@@ -147,16 +147,18 @@ def test_known_rows_leave_the_numbers_of_the_others_as_they_were(
 ) -> None:
     prompts = make_prompts(TEXTS, *make_yes_no_branches(TAGS))
     engine = EncoderEngine(multi_label_model.scorer, multi_label_model.info, budget_tokens=48)
-    whole = {
-        said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)
+    full = {
+        result.record_id: result.branches
+        for result in engine.score(prompts)
+        if isinstance(result, Scores)
     }
     rest = {
-        said.record_id: said.branches
-        for said in engine.score(prompts, ["r0", "r5"])
-        if isinstance(said, Scores)
+        result.record_id: result.branches
+        for result in engine.score(prompts, ["r0", "r5"])
+        if isinstance(result, Scores)
     }
-    assert len(whole) == len(TEXTS)
-    assert rest == {name: branches for name, branches in whole.items() if name not in {"r0", "r5"}}
+    assert len(full) == len(TEXTS)
+    assert rest == {name: branches for name, branches in full.items() if name not in {"r0", "r5"}}
 
 
 def test_it_answers_a_task_of_its_kind(
@@ -169,10 +171,10 @@ def test_it_answers_a_task_of_its_kind(
     found = answer_rows(
         single_label_model, rows, kind="label", labels=["brain", "wrist", "knee"], abstain="unclear"
     )
-    assert [said.value for said in found] == ["wrist", "brain"]
-    assert all(said.status is Status.OK for said in found)
+    assert [result.value for result in found] == ["wrist", "brain"]
+    assert all(result.status is Status.OK for result in found)
     found = answer_rows(multi_label_model, rows, kind="labels", labels=["fall", "wrist", "knee"])
-    assert [said.value for said in found] == [("fall", "wrist"), ()]
+    assert [result.value for result in found] == [("fall", "wrist"), ()]
 
 
 def test_a_record_beyond_the_context_is_too_long_unless_the_task_sets_too_long(
@@ -225,9 +227,9 @@ def test_what_the_model_was_not_trained_for_is_refused(
     answer_rows: PredictRows,
     form: dict[str, Any],
     error: type[Exception],
-    told: str,
+    message: str,
 ) -> None:
-    with pytest.raises(error, match=told) as refused:
+    with pytest.raises(error, match=message) as refused:
         answer_rows(
             single_label_model, [{"text": "CT of the knee", "options": ["secret", "knee"]}], **form
         )
@@ -240,9 +242,9 @@ def test_numbers_that_are_none_end_the_loading(
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(single_label_model.info.identity["model"], tmp_path / "broken")
-    held = load_file(tmp_path / "broken" / "model.safetensors")
-    held["classifier.bias"] += float("nan")
-    save_file(held, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    tensors["classifier.bias"] += float("nan")
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
     write_model_metadata(tmp_path / "broken", ModelMetadata("encoder", "label", PARTS))
     with pytest.raises(EngineError, match="returns no valid numbers"):
         load_encoder(str(tmp_path / "broken"))

@@ -159,10 +159,10 @@ def make_json_edit(name: str, **change: Any) -> Callable[[Path], None]:
     ],
 )
 def test_what_cannot_or_must_not_be_loaded_is_refused(
-    encoder_folder: Path, damage: Callable[[Path], Any], error: type[Exception], told: str
+    encoder_folder: Path, damage: Callable[[Path], Any], error: type[Exception], message: str
 ) -> None:
     damage(encoder_folder)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         load_encoder(str(encoder_folder))
 
 

@@ -99,16 +99,16 @@ def test_probabilities_are_similarities_spread_by_the_stated_constants(
     near = compute_similarities(engine, TEXTS, ["knee: the joint of the leg", "brain", "wrist"])
     weights = np.exp(near / TEMPERATURE)
     found = {
-        said.record_id: said
-        for said in engine.score(make_prompts(TEXTS, make_label_branch(LABELS), *yes_no))
+        result.record_id: result
+        for result in engine.score(make_prompts(TEXTS, make_label_branch(LABELS), *yes_no))
     }
     for row, (text, shares) in enumerate(
         zip(TEXTS, weights / weights.sum(axis=1, keepdims=True), strict=True)
     ):
-        said = found[f"r{row}"]
-        assert isinstance(said, Scores)
-        assert said.tokens_read == len(text.replace(",", " ,").split()) + 2
-        first, *rest = said.branches
+        result = found[f"r{row}"]
+        assert isinstance(result, Scores)
+        assert result.tokens_read == len(text.replace(",", " ,").split()) + 2
+        first, *rest = result.branches
         assert np.exp(first.logprobs) == pytest.approx(shares, abs=1e-4)
         for branch, likeness in zip(rest, near[row], strict=True):
             yes, no = np.exp(branch.logprobs)
@@ -120,16 +120,18 @@ def test_probabilities_are_similarities_spread_by_the_stated_constants(
 
 def test_known_rows_leave_the_numbers_of_the_others_as_they_were(engine: EncoderEngine) -> None:
     prompts = make_prompts(TEXTS, make_label_branch(LABELS))
-    whole = {
-        said.record_id: said.branches for said in engine.score(prompts) if isinstance(said, Scores)
+    full = {
+        result.record_id: result.branches
+        for result in engine.score(prompts)
+        if isinstance(result, Scores)
     }
-    for known in (["r0"], ["r1", "r3"], list(whole)):
+    for known in (["r0"], ["r1", "r3"], list(full)):
         rest = {
-            said.record_id: said.branches
-            for said in engine.score(prompts, known)
-            if isinstance(said, Scores)
+            result.record_id: result.branches
+            for result in engine.score(prompts, known)
+            if isinstance(result, Scores)
         }
-        assert rest == {name: branches for name, branches in whole.items() if name not in known}
+        assert rest == {name: branches for name, branches in full.items() if name not in known}
 
 
 @pytest.mark.parametrize(
@@ -188,9 +190,9 @@ def test_the_order_of_options_does_not_matter(engine: EncoderEngine, make_task: 
     ],
 )
 def test_what_an_encoder_cannot_do_is_refused_with_a_remedy(
-    engine: EncoderEngine, make_task: LoadTask, answer: dict[str, Any], told: str
+    engine: EncoderEngine, make_task: LoadTask, answer: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(EngineError, match=told) as refused:
+    with pytest.raises(EngineError, match=message) as refused:
         list(medtask.predict(make_task(answer), engine, ROWS))
     assert refused.value.fix
 
@@ -219,8 +221,8 @@ def test_a_text_or_a_candidate_beyond_the_context_is_too_long(engine: EncoderEng
         list(engine.score(make_prompts(["knee " * 63], make_label_branch(LABELS)), cached=["r0"]))
         == []
     )
-    (whole,) = engine.score(make_prompts(["knee " * 62], make_label_branch(LABELS)))
-    assert isinstance(whole, Scores)
+    (full,) = engine.score(make_prompts(["knee " * 62], make_label_branch(LABELS)))
+    assert isinstance(full, Scores)
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def test_a_file_that_was_cut_is_refused(gguf_bytes: bytes, tmp_path: Path) -> No
 def test_known_shapes_of_attack_are_refused(
     gguf_bytes: bytes, tmp_path: Path, find: bytes, add: int, value: bytes
 ) -> None:
-    place = gguf_bytes.index(find) + add
+    index = gguf_bytes.index(find) + add
     with pytest.raises(InputError, match="not a complete GGUF"):
-        count_weights(tmp_path, gguf_bytes[:place] + value + gguf_bytes[place + len(value) :])
+        count_weights(tmp_path, gguf_bytes[:index] + value + gguf_bytes[index + len(value) :])
 
 
 @pytest.mark.slow
@@ -92,8 +92,8 @@ def test_mutated_headers_neither_crash_nor_allocate(
         for _ in range(count):
             content = bytearray(gguf_bytes)
             for _ in range(chance.randint(1, 4)):
-                place = chance.randrange(min(len(content), 700))
-                content[place : place + chance.choice((1, 4, 8))] = chance.randbytes(
+                index = chance.randrange(min(len(content), 700))
+                content[index : index + chance.choice((1, 4, 8))] = chance.randbytes(
                     chance.choice((1, 4, 8))
                 )
             with contextlib.suppress(InputError):

@@ -187,10 +187,10 @@ def test_neither_order_nor_budget_changes_a_number(
 ) -> None:
     prompts = make_prompts(kind)
     expected = score_to_arrays(gemma_engine, prompts)
-    whole, gemma_engine.budget_tokens = gemma_engine.budget_tokens, budget
-    found = score_to_arrays(gemma_engine, [prompts[place] for place in order])
-    gemma_engine.budget_tokens = whole
-    for prompt in (prompts[place] for place in order):
+    full, gemma_engine.budget_tokens = gemma_engine.budget_tokens, budget
+    found = score_to_arrays(gemma_engine, [prompts[index] for index in order])
+    gemma_engine.budget_tokens = full
+    for prompt in (prompts[index] for index in order):
         assert (
             np.abs(np.exp(found[prompt.record_id]) - np.exp(expected[prompt.record_id])).max()
             < 1e-4

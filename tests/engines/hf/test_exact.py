@@ -77,7 +77,7 @@ def test_the_tiny_models_give_uneven_probabilities(engine: HfEngine) -> None:
 
 
 def test_small_packs_and_single_rows_give_the_same_numbers(engine: HfEngine) -> None:
-    whole = {
+    full = {
         scores.record_id: np.exp(scores.branches[0].logprobs)
         for scores in engine.score(make_prompts())
     }
@@ -89,20 +89,20 @@ def test_small_packs_and_single_rows_give_the_same_numbers(engine: HfEngine) -> 
     engine.budget_tokens = budget
     for prompt in make_prompts():
         alone = next(iter(engine.score([prompt])))
-        assert np.abs(whole[prompt.record_id] - small[prompt.record_id]).max() < 1e-4
-        assert np.abs(whole[prompt.record_id] - np.exp(alone.branches[0].logprobs)).max() < 1e-4
+        assert np.abs(full[prompt.record_id] - small[prompt.record_id]).max() < 1e-4
+        assert np.abs(full[prompt.record_id] - np.exp(alone.branches[0].logprobs)).max() < 1e-4
 
 
 def test_long_rows_read_in_blocks_give_the_same_numbers(
     engine: HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = {
+    full = {
         scores.record_id: np.exp(scores.branches[0].logprobs)
         for scores in engine.score(make_prompts())
     }
     monkeypatch.setattr("medtask.engines.hf.packed_attention.MAX_SCORE_ELEMENTS", 6000)
     for scores in engine.score(make_prompts()):
-        assert np.abs(whole[scores.record_id] - np.exp(scores.branches[0].logprobs)).max() < 1e-4
+        assert np.abs(full[scores.record_id] - np.exp(scores.branches[0].logprobs)).max() < 1e-4
 
 
 @pytest.fixture(scope="module", params=["chatml", "gemma", "thinking", "inst", None])
@@ -122,8 +122,8 @@ def test_every_chat_format_is_scored_exactly(chat_engine: HfEngine) -> None:
 def test_render_gives_the_text_whose_tokens_are_read(chat_engine: HfEngine) -> None:
     rendering = chat_engine.render(make_prompts()[0])
     for text, tokens in zip(rendering.candidates, rendering.candidate_tokens, strict=True):
-        whole = list(chat_engine.chat.tokenizer.encode([rendering.prompt + text])[0])
-        assert tuple(whole) == (*rendering.prompt_tokens, *tokens)
+        full = list(chat_engine.chat.tokenizer.encode([rendering.prompt + text])[0])
+        assert tuple(full) == (*rendering.prompt_tokens, *tokens)
 
 
 def test_a_record_cannot_end_its_own_turn(chat_engine: HfEngine) -> None:

@@ -207,14 +207,14 @@ def test_an_end_token_of_the_model_ends_the_text(
 
 
 def test_a_stop_text_across_tokens_is_cut_off(llama: HfEngine) -> None:
-    whole = generate_texts(llama, make_prompts())["2"].text
-    at = len(whole) // 2
-    stop = whole[at : at + 5]
+    full = generate_texts(llama, make_prompts())["2"].text
+    at = len(full) // 2
+    stop = full[at : at + 5]
     cut = generate_texts(llama, make_prompts(), replace(LONG_LIMITS, stop=("never said", stop)))[
         "2"
     ]
     assert cut.finish_reason == "stop"
-    assert cut.text == whole[: whole.index(stop)].rstrip()
+    assert cut.text == full[: full.index(stop)].rstrip()
     assert cut.tokens < LONG_LIMITS.max_tokens
 
 
@@ -327,11 +327,11 @@ def test_rows_of_one_group_share_what_they_were_shown_before(llama: HfEngine) ->
     }
     for row, result in written.items():
         assert result.tokens_read + result.tokens_reused == alone[row].tokens_read
-    read, whole = (
+    read, full = (
         sum(result.tokens_read - result.tokens for result in results.values())
         for results in (written, alone)
     )
-    assert read < whole / 2
+    assert read < full / 2
 
 
 def test_a_text_goes_on_where_it_was_left(llama: HfEngine) -> None:
@@ -351,8 +351,8 @@ def test_pieces_are_shown_as_they_come_and_make_the_text(llama: HfEngine) -> Non
     for packed in (True, False):
         llama.packed = packed
         llama.model.set_attn_implementation(ATTENTION if packed else "eager")
-        whole = generate_texts(llama, make_prompts()[2:3])["2"].text
-        stop = whole[20:26]
+        full = generate_texts(llama, make_prompts()[2:3])["2"].text
+        stop = full[20:26]
         for limits in (
             LONG_LIMITS,
             replace(LONG_LIMITS, stop=(stop,)),
@@ -398,12 +398,12 @@ def test_a_model_that_cannot_be_packed_writes_too(tmp_path: Path) -> None:
         do_sample=False,
         pad_token_id=0,
     )
-    told = engine.chat.tokenizer.decode(
+    output = engine.chat.tokenizer.decode(
         out[0, tokens.shape[1] :].tolist(), keep_special_tokens=True
     )
     assert (
         generate_texts(engine, [prompt], replace(LONG_LIMITS, max_tokens=9))["4"].text
-        == told.strip()
+        == output.strip()
     )
 
 
@@ -631,6 +631,6 @@ def test_the_probability_of_what_is_written_under_a_schema_is_the_models_own(
     llama: HfEngine,
 ) -> None:
     free = generate_texts(llama, make_prompts()[:1], Limits(1))["0"]
-    held = generate_texts(llama, make_prompts()[:1], Limits(1, schema={"enum": [1, 2]}))["0"]
-    assert held.text in ("1", "2")
-    assert held.logprob < free.logprob
+    held_out = generate_texts(llama, make_prompts()[:1], Limits(1, schema={"enum": [1, 2]}))["0"]
+    assert held_out.text in ("1", "2")
+    assert held_out.logprob < free.logprob

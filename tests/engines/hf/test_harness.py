@@ -111,12 +111,12 @@ def test_choices_have_the_log_likelihoods_of_the_harness(
         # among the continuation.
         bare = rendering.prompt.rstrip()
         asked += [(bare, rendering.prompt[len(bare) :])] if bare != rendering.prompt else []
-    said = dict(
+    result = dict(
         zip([*found, *asked], score_with_harness(chat_engine, [*found, *asked]), strict=True)
     )
-    blanks = {bare + blank: said[bare, blank] for bare, blank in asked}
+    blanks = {bare + blank: result[bare, blank] for bare, blank in asked}
     expected = {
-        (context, tail): said[context, tail] - blanks.get(context, 0.0) for context, tail in found
+        (context, tail): result[context, tail] - blanks.get(context, 0.0) for context, tail in found
     }
     gap = max(abs(found[pair] - expected[pair]) for pair in found)
     assert gap < 1e-3

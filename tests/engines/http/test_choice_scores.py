@@ -87,8 +87,8 @@ def test_what_the_answer_did_not_follow_is_split_equally_and_reported_as_slack()
 
 
 def test_mass_that_was_not_reported_is_slack() -> None:
-    told = make_steps(("MRI", {"MRI": 0.6, "The": 0.2}))
-    scores = read_scores("MRI", told)
+    output = make_steps(("MRI", {"MRI": 0.6, "The": 0.2}))
+    scores = read_scores("MRI", output)
     # 0.2 was not told, and no token of it is likelier than 0.2: all of it could be a way to write
     # one of the others.
     assert scores.slack == pytest.approx(0.2 / (0.6 + 0.2))
@@ -210,8 +210,8 @@ def test_without_probabilities_the_choice_is_taken_as_it_is() -> None:
         ("CT Brain/Neck", 1),
     ],
 )
-def test_a_free_answer_names_a_choice_or_none(text: str, place: int | None) -> None:
-    assert match_choice(text, LABEL_BRANCH.candidates, json_object=False) == place
+def test_a_free_answer_names_a_choice_or_none(text: str, index: int | None) -> None:
+    assert match_choice(text, LABEL_BRANCH.candidates, json_object=False) == index
 
 
 @pytest.mark.parametrize(

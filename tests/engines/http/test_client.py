@@ -102,10 +102,12 @@ def post_all(client: HttpClient, count: int = ROWS) -> dict[str, str | Fault]:
 @pytest.fixture(scope="module")
 def reference_answers() -> dict[str, str | Fault]:
     with open_client(FaultServer()) as client:
-        told = post_all(client)
-    assert len(told) == ROWS
-    assert len(set(map(str, told.values()))) > 5  # answers differ, so that swapped ones are noticed
-    return told
+        output = post_all(client)
+    assert len(output) == ROWS
+    assert (
+        len(set(map(str, output.values()))) > 5
+    )  # answers differ, so that swapped ones are noticed
+    return output
 
 
 def group_by_row(log: Sequence[LoggedCall]) -> dict[str, list[LoggedCall]]:
@@ -117,11 +119,11 @@ def group_by_row(log: Sequence[LoggedCall]) -> dict[str, list[LoggedCall]]:
 
 def assert_retry_after_respected(log: Sequence[LoggedCall]) -> None:
     """By the server's own log: behind a 429 no call is begun before the time that it named."""
-    told = [
+    output = [
         (entry.started_at, entry.retry_after_s) for entry in log if entry.retry_after_s is not None
     ]
-    assert told
-    for at, wait_s in told:
+    assert output
+    for at, wait_s in output:
         # Those that were on their way when it was told cannot know of it.
         assert not [
             entry.started_at - at for entry in log if at + 0.08 < entry.started_at < at + wait_s
@@ -316,23 +318,23 @@ def test_a_row_is_given_up_where_only_it_fails() -> None:
             await super()._answer(scope, entry, receive, send)
 
     with open_client(SingleRowFaultServer(), concurrency=2) as client:
-        told = post_all(client, 40)
-    faults = {row: result for row, result in told.items() if isinstance(result, Fault)}
+        output = post_all(client, 40)
+    faults = {row: result for row, result in output.items() if isinstance(result, Fault)}
     assert faults == {"5": Fault("5", Status.FAILED, "engine_unavailable: HTTP 500 (server_error)")}
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_no_row_is_given_up_for_a_server_that_is_down_for_good(concurrency: int) -> None:
     app = FaultServer(script=FaultScript([FaultRule("status", status=503, calls=range(10, 10**6))]))
-    told: dict[str, Any] = {}
+    output: dict[str, Any] = {}
     with (
         open_client(app, concurrency=concurrency) as client,
         pytest.raises(EngineError, match="20 consecutive calls to the server failed"),
     ):
         for call, result in client.post_all(make_calls(40), lambda _, value: value):
-            told[call.record_id] = result
-    assert told
-    assert not [result for result in told.values() if isinstance(result, Fault)]
+            output[call.record_id] = result
+    assert output
+    assert not [result for result in output.values() if isinstance(result, Fault)]
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(reference_answers: dict[str, str]) -> None:
@@ -614,8 +616,8 @@ def test_half_and_wrong_answers_are_asked_again_and_become_no_label(
         for call in make_calls()
     ]
     with open_client(app) as client:
-        told = {call.record_id: result for call, result in client.post_all(asked, read_text)}
-    assert told == reference_answers, app.script
+        output = {call.record_id: result for call, result in client.post_all(asked, read_text)}
+    assert output == reference_answers, app.script
     # The first answer on a path cannot be swapped with an earlier one.
     assert len(app.log) > ROWS
 
@@ -632,9 +634,9 @@ def test_what_stays_wrong_is_named_as_what_it_is(name: str) -> None:
             ServerCall(call.record_id, PATH, {**call.body, "logprobs": True, "top_logprobs": 2})
             for call in make_calls(3)
         ][1:]
-        told = [result for _, result in client.post_all(asked, read_text)]
-    assert len(told) == 2
-    for fault in told:
+        output = [result for _, result in client.post_all(asked, read_text)]
+    assert len(output) == 2
+    for fault in output:
         assert isinstance(fault, Fault)
         assert fault.status is Status.FAILED
         assert fault.reason.startswith("engine_protocol: ")
@@ -645,8 +647,10 @@ def test_what_stays_wrong_is_named_as_what_it_is(name: str) -> None:
 def test_a_body_without_end_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medtask.engines.http.transport.MAX_BODY_BYTES", 4 * 1024 * 1024)
     with open_client(FaultServer(script=FaultScript([FaultRule("huge", rate=1)]))) as client:
-        told = [result for _, result in client.post_all(make_calls(1), read_text, parse_retries=0)]
-    assert told == [Fault("0", Status.FAILED, "engine_protocol: it is larger than 4 MB")]
+        output = [
+            result for _, result in client.post_all(make_calls(1), read_text, parse_retries=0)
+        ]
+    assert output == [Fault("0", Status.FAILED, "engine_protocol: it is larger than 4 MB")]
 
 
 # What a server refuses
@@ -661,8 +665,8 @@ def test_a_refused_row_is_a_fault_at_once_and_without_the_servers_words(status: 
         )
     )
     with open_client(app) as client:
-        told = post_all(client, 3)
-    assert told["1"] == Fault(
+        output = post_all(client, 3)
+    assert output["1"] == Fault(
         "1", Status.FAILED, f"refused by the server: HTTP {status} (server_error)"
     )
     assert len(app.log) == 3
@@ -670,8 +674,8 @@ def test_a_refused_row_is_a_fault_at_once_and_without_the_servers_words(status: 
 
 def test_a_prompt_that_is_too_long_has_a_status_of_its_own() -> None:
     with open_client(FaultServer("vllm", features=ServerFeatures(context=5))) as client:
-        told = post_all(client, 2)
-    assert {result.status for result in told.values() if isinstance(result, Fault)} == {
+        output = post_all(client, 2)
+    assert {result.status for result in output.values() if isinstance(result, Fault)} == {
         Status.TOO_LONG
     }
 
@@ -706,9 +710,9 @@ def test_a_row_too_large_for_its_quota_is_not_asked_for_ever() -> None:
     text = "Request too large for this model on tokens per min (TPM): Limit 30000, Requested 40000."
     app = FaultServer(script=FaultScript([FaultRule("status", rate=1, status=429, text=text)]))
     with open_client(app) as client:
-        (told,) = post_all(client, 1).values()
-    assert isinstance(told, Fault)
-    assert told.status is Status.TOO_LONG
+        (output,) = post_all(client, 1).values()
+    assert isinstance(output, Fault)
+    assert output.status is Status.TOO_LONG
     assert len(app.log) == 1
 
 
@@ -836,9 +840,9 @@ def test_an_unknown_path_is_none_and_no_json_too() -> None:
 def test_a_stream_comes_in_pieces() -> None:
     with open_client(FaultServer()) as client:
         pieces = list(client.stream(PATH, {**make_body(1), "max_tokens": 6, "stream": True}))
-        whole = client.post(PATH, {**make_body(1), "max_tokens": 6})
+        full = client.post(PATH, {**make_body(1), "max_tokens": 6})
     texts = [piece["choices"][0]["delta"].get("content", "") for piece in pieces]
-    assert "".join(texts) == whole["choices"][0]["message"]["content"]
+    assert "".join(texts) == full["choices"][0]["message"]["content"]
     assert len([text for text in texts if text]) >= 3
 
 
@@ -857,9 +861,9 @@ def test_a_stream_that_breaks_off_is_malformed_and_one_that_has_not_begun_is_tri
     )
     asked = {**make_body(1), "max_tokens": 6, "stream": True}
     with open_client(app) as client:
-        heard = []
+        received = []
         with pytest.raises(InvalidResponse, match="broke off"):
-            heard.extend(client.stream(PATH, asked))
+            received.extend(client.stream(PATH, asked))
         assert list(client.stream(PATH, asked))[-1]["choices"][0]["finish_reason"]
     assert len(app.log) == 3
 

@@ -31,9 +31,9 @@ CHAT_PATHS = {
 
 
 def score_by_id(engine: HttpEngine, prompts: list[Prompt]) -> dict[str, Scores | Fault]:
-    said = list(engine.score(prompts))
-    by_id = {one.record_id: one for one in said}
-    assert len(by_id) == len(said) == len(prompts)
+    result = list(engine.score(prompts))
+    by_id = {one.record_id: one for one in result}
+    assert len(by_id) == len(result) == len(prompts)
     return by_id
 
 
@@ -60,9 +60,9 @@ def test_no_probability_is_further_off_than_the_slack_tells(
     assert engine.caps.score == "first_token"
     assert engine.server_caps.raw is not masked
     slacks = []
-    for name, said in score_by_id(engine, ROWS).items():
-        assert isinstance(said, Scores)
-        (branch,) = said.branches
+    for name, result in score_by_id(engine, ROWS).items():
+        assert isinstance(result, Scores)
+        (branch,) = result.branches
         shares = [math.exp(logprob) for logprob in branch.logprobs]
         true = compute_true_probabilities(engine, server, int(name[1:]))
         assert sum(shares) == pytest.approx(1)
@@ -81,8 +81,8 @@ def test_masked_shares_along_the_answer_are_exact(open_engine: EngineOpener, dia
     engine, server = open_engine(dialect, masked=True)
     two = Branch("", ("curative resection", "palliative"))
     for row in range(4):
-        (said,) = engine.score([make_row_prompt(row, two)])
-        assert isinstance(said, Scores)
+        (result,) = engine.score([make_row_prompt(row, two)])
+        assert isinstance(result, Scores)
         text = render_chat([{"role": "user", "content": make_row_prompt(row).messages[0].content}])
         json_texts = [
             json.dumps({"answer": tail}, separators=(",", ":")) for tail in two.candidates
@@ -90,8 +90,8 @@ def test_masked_shares_along_the_answer_are_exact(open_engine: EngineOpener, dia
         true = server.model.compute_constrained_probabilities(
             text, json_texts if engine.server_caps.hold == "format" else list(two.candidates)
         )
-        assert [math.exp(logprob) for logprob in said.branches[0].logprobs] == pytest.approx(true)
-        assert said.branches[0].slack == pytest.approx(0, abs=1e-9)
+        assert [math.exp(logprob) for logprob in result.branches[0].logprobs] == pytest.approx(true)
+        assert result.branches[0].slack == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -101,10 +101,10 @@ def test_without_log_probabilities_the_answer_is_chosen_and_has_no_number(
     engine, _ = open_engine(dialect, logprobs=False)
     assert engine.caps.score == "none"
     assert engine.caps.choose
-    for said in score_by_id(engine, ROWS).values():
-        assert isinstance(said, Scores)
-        assert said.branches[0].choice_only
-        assert sorted(said.branches[0].logprobs) == [-math.inf] * 3 + [0.0]
+    for result in score_by_id(engine, ROWS).values():
+        assert isinstance(result, Scores)
+        assert result.branches[0].choice_only
+        assert sorted(result.branches[0].logprobs) == [-math.inf] * 3 + [0.0]
 
 
 @pytest.mark.parametrize("feature", ["ignored", "refused"])
@@ -115,9 +115,9 @@ def test_what_is_outside_the_set_is_asked_once_more_and_never_becomes_an_answer(
     engine, server = open_engine(dialect, response_format=feature)
     assert engine.server_caps.hold is None
     assert not engine.caps.schema
-    for said in score_by_id(engine, ROWS).values():
-        assert isinstance(said, Fault)
-        assert said.status is Status.UNPARSABLE
+    for result in score_by_id(engine, ROWS).values():
+        assert isinstance(result, Fault)
+        assert result.status is Status.UNPARSABLE
     asked = [
         call.body["messages"][-1]["content"]
         for call in server.log
@@ -147,15 +147,15 @@ def test_half_and_wrong_answers_are_asked_again_and_leave_no_trace(
 ) -> None:
     engine, server = open_engine(dialect, concurrency=1)
     right = {
-        name: said.branches
-        for name, said in score_by_id(engine, ROWS).items()
-        if isinstance(said, Scores)
+        name: result.branches
+        for name, result in score_by_id(engine, ROWS).items()
+        if isinstance(result, Scores)
     }
     engine, server = open_engine(
         dialect, [FaultRule(fault, calls=(1, 4), path=CHAT_PATHS[dialect])], concurrency=1
     )
-    said = score_by_id(engine, ROWS)
-    assert {name: one.branches for name, one in said.items() if isinstance(one, Scores)} == right
+    result = score_by_id(engine, ROWS)
+    assert {name: one.branches for name, one in result.items() if isinstance(one, Scores)} == right
     assert sum(call.path.startswith(CHAT_PATHS[dialect]) for call in server.log) == len(ROWS) + 2
 
 
@@ -169,8 +169,8 @@ def test_an_answer_to_another_question_is_known_by_its_mark(
         concurrency=1,
         prompt_logprobs=False,
     )
-    said = score_by_id(engine, ROWS)
-    assert all(isinstance(one, Scores) for one in said.values())
+    result = score_by_id(engine, ROWS)
+    assert all(isinstance(one, Scores) for one in result.values())
     assert sum(call.path.startswith(CHAT_PATHS[dialect]) for call in server.log) == len(ROWS) + 2
 
 
@@ -182,13 +182,13 @@ def test_every_cut_of_a_prompt_is_found_where_the_server_counts(
     engine, server = open_engine(dialect, prompt_logprobs=False)
     for lost in (3, 8):
         server.features = replace(server.features, cut_tokens=lost, truncate=side)
-        for said in score_by_id(engine, ROWS).values():
-            assert isinstance(said, Fault)
-            assert said.reason.startswith("truncated_by_engine")
+        for result in score_by_id(engine, ROWS).values():
+            assert isinstance(result, Fault)
+            assert result.reason.startswith("truncated_by_engine")
     server.features = replace(
         server.features, cut_tokens=2
     )  # counts of other software may be off by so many
-    assert all(isinstance(said, Scores) for said in score_by_id(engine, ROWS).values())
+    assert all(isinstance(result, Scores) for result in score_by_id(engine, ROWS).values())
 
 
 @pytest.mark.parametrize("dialect", ["openai", "ollama"])
@@ -196,7 +196,7 @@ def test_a_large_loss_is_found_even_where_nobody_counts(
     open_engine: EngineOpener, dialect: str
 ) -> None:
     engine, server = open_engine(dialect)
-    whole = [
+    full = [
         Prompt(
             f"l{row}",
             (Message("user", f"Note {row}. " + "A word or two. " * 100),),
@@ -205,11 +205,11 @@ def test_a_large_loss_is_found_even_where_nobody_counts(
         )
         for row in range(4)
     ]
-    assert all(isinstance(said, Scores) for said in score_by_id(engine, whole).values())
+    assert all(isinstance(result, Scores) for result in score_by_id(engine, full).values())
     server.features = replace(server.features, cut_tokens=450, truncate="head")
-    for said in score_by_id(engine, whole).values():
-        assert isinstance(said, Fault)
-        assert said.reason.startswith("truncated_by_engine")
+    for result in score_by_id(engine, full).values():
+        assert isinstance(result, Fault)
+        assert result.reason.startswith("truncated_by_engine")
     assert any("large losses" in note for note in engine.info.notes)
 
 
@@ -222,7 +222,7 @@ def test_a_server_that_does_not_count_tokens_is_refused_unless_the_user_allows_i
     assert caught.value.exit_code == 5
     assert "--allow-unverified-context" in caught.value.fix
     engine, _ = open_engine(dialect, usage="missing", allow_unverified_context=True)
-    assert all(isinstance(said, Scores) for said in score_by_id(engine, ROWS).values())
+    assert all(isinstance(result, Scores) for result in score_by_id(engine, ROWS).values())
     assert engine.info.details["probe"]["usage"] is False  # type: ignore[index]
 
 
@@ -232,10 +232,10 @@ def test_a_prompt_above_the_context_is_too_long_and_no_answer(
 ) -> None:
     engine, _ = open_engine(dialect, window=400)
     long = Prompt("long", (Message("user", "word " * 500),), (Branch("", BRANCH_LABELS),), "")
-    said = score_by_id(engine, [*ROWS, long])
-    assert isinstance(said["long"], Fault)
-    assert said["long"].status is Status.TOO_LONG
-    assert all(isinstance(said[prompt.record_id], Scores) for prompt in ROWS)
+    result = score_by_id(engine, [*ROWS, long])
+    assert isinstance(result["long"], Fault)
+    assert result["long"].status is Status.TOO_LONG
+    assert all(isinstance(result[prompt.record_id], Scores) for prompt in ROWS)
 
 
 class UninformativeModel(ToyModel):
@@ -262,7 +262,8 @@ def test_log_probabilities_that_tell_nothing_are_not_used(dialect: Any) -> None:
         engine = load_http(f"{url}/v1")
         assert engine.caps.score == "none"
         assert all(
-            isinstance(said, Scores) and said.branches[0].choice_only for said in engine.score(ROWS)
+            isinstance(result, Scores) and result.branches[0].choice_only
+            for result in engine.score(ROWS)
         )
         engine.close()
 
@@ -275,11 +276,11 @@ def test_branches_become_instructions_where_the_server_cannot_continue_a_turn(
         Branch("palliative: ", ("yes", "no")),
         Branch("", ("A", "B"), ask="\n\nA or B?", weigh="text"),
     )
-    said = score_by_id(
+    result = score_by_id(
         engine, [make_row_prompt(0, *branches, thoughts="It hurts.", partial_response="So far. ")]
     )["r0"]
-    assert isinstance(said, Scores)
-    assert [len(branch.logprobs) for branch in said.branches] == [2, 2]
+    assert isinstance(result, Scores)
+    assert [len(branch.logprobs) for branch in result.branches] == [2, 2]
     first, second = (call.body["messages"] for call in server.log)
     assert [turn["role"] for turn in first] == ["user"]
     for word in ("It hurts.", "So far.", "Answer for: palliative"):
@@ -307,24 +308,24 @@ def test_whole_texts_are_refused_where_only_first_tokens_are_reported(
 def test_known_rows_and_rows_without_a_question_are_not_asked(open_engine: EngineOpener) -> None:
     engine, server = open_engine("openai")
     bare = Prompt("bare", (Message("user", "?"),), (), "")
-    said = list(engine.score([*ROWS, bare], cached=[prompt.record_id for prompt in ROWS[1:]]))
-    assert {one.record_id for one in said} == {"r0", "bare"}
+    result = list(engine.score([*ROWS, bare], cached=[prompt.record_id for prompt in ROWS[1:]]))
+    assert {one.record_id for one in result} == {"r0", "bare"}
     assert len(server.log) == 1
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
 def test_texts_are_written_and_shown_alike(open_engine: EngineOpener, dialect: str) -> None:
     engine, _ = open_engine(dialect)
-    written = {said.record_id: said for said in engine.generate(ROWS, Limits(40))}
+    written = {result.record_id: result for result in engine.generate(ROWS, Limits(40))}
     assert set(written) == {prompt.record_id for prompt in ROWS}
     shown: list[str] = []
-    (said,) = engine.generate(ROWS[:1], Limits(40), on_text=shown.append)
-    assert isinstance(said, Generated)
+    (result,) = engine.generate(ROWS[:1], Limits(40), on_text=shown.append)
+    assert isinstance(result, Generated)
     plain = written["r0"]
     assert isinstance(plain, Generated)
-    assert "".join(shown).strip() == said.text == plain.text
-    assert said.finish_reason == plain.finish_reason == "stop"
-    assert said.tokens == plain.tokens > 0
+    assert "".join(shown).strip() == result.text == plain.text
+    assert result.finish_reason == plain.finish_reason == "stop"
+    assert result.tokens == plain.tokens > 0
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llama-server", "ollama"])
@@ -335,9 +336,9 @@ def test_a_text_that_was_cut_is_marked(open_engine: EngineOpener, dialect: str) 
         "properties": {"side": {"enum": ["left", "right"]}},
         "required": ["side"],
     }
-    (whole,) = engine.generate(ROWS[:1], Limits(40, schema=schema))
-    assert isinstance(whole, Generated)
-    assert json.loads(whole.text)["side"] in {"left", "right"}
+    (full,) = engine.generate(ROWS[:1], Limits(40, schema=schema))
+    assert isinstance(full, Generated)
+    assert json.loads(full.text)["side"] in {"left", "right"}
     (cut,) = engine.generate(ROWS[:1], Limits(2, schema=schema))
     assert isinstance(cut, Generated)
     assert (cut.finish_reason, cut.tokens) == ("length", 2)
@@ -346,17 +347,17 @@ def test_a_text_that_was_cut_is_marked(open_engine: EngineOpener, dialect: str) 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_stream_that_breaks_off_is_no_text(open_engine: EngineOpener, dialect: str) -> None:
     engine, _ = open_engine(dialect, [FaultRule("cut", rate=1.0, path=CHAT_PATHS[dialect])])
-    (said,) = engine.generate(ROWS[:1], Limits(40), on_text=lambda _: None)
-    assert isinstance(said, Fault)
-    assert said.reason.startswith("engine_protocol")
+    (result,) = engine.generate(ROWS[:1], Limits(40), on_text=lambda _: None)
+    assert isinstance(result, Fault)
+    assert result.reason.startswith("engine_protocol")
 
 
 def test_text_that_goes_on_follows_what_is_written(open_engine: EngineOpener) -> None:
     engine, server = open_engine("llama-server")
-    (said,) = engine.generate(
+    (result,) = engine.generate(
         [make_row_prompt(0, partial_response="<summary>")], Limits(10, stop=("</summary>",))
     )
-    assert isinstance(said, Generated)
+    assert isinstance(result, Generated)
     body = server.log[-1].body
     assert body["messages"][-1] == {"role": "assistant", "content": "<summary>"}
     assert body["stop"] == ["</summary>"]
@@ -384,9 +385,9 @@ def test_thoughts_are_asked_for_aloud_or_by_the_servers_own_switch(
     assert "\nAnswer:" in server.log[-1].body["stop"]
     engine, server = open_engine("ollama", thinking=True)
     assert engine.caps.thinking_markers
-    (said,) = engine.generate(ROWS[:1], Limits(20, think=True))
-    assert isinstance(said, Generated)
-    assert said.text == "Let me look at this."
+    (result,) = engine.generate(ROWS[:1], Limits(20, think=True))
+    assert isinstance(result, Generated)
+    assert result.text == "Let me look at this."
     assert server.log[-1].body["think"] is True
 
 

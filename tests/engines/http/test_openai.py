@@ -96,9 +96,9 @@ def test_vllm_goes_on_with_a_turn_when_requested() -> None:
     ],
 )
 def test_a_closed_set_in_the_words_of_each_server(
-    hold: ConstraintMode | None, place: dict[str, Any]
+    hold: ConstraintMode | None, index: dict[str, Any]
 ) -> None:
-    assert constrain_to_choices(hold, ['a "b"', "c\nd"]) == place
+    assert constrain_to_choices(hold, ['a "b"', "c\nd"]) == index
 
 
 def test_a_closed_set_as_a_json_schema_is_an_object() -> None:

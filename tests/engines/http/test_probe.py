@@ -165,12 +165,12 @@ def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_count
             "text",
         )
         rows = [make_row_prompt(row) for row in range(4)]
-        assert all(isinstance(said, Scores) for said in engine.score(rows))
+        assert all(isinstance(result, Scores) for result in engine.score(rows))
         # Its default would make what the prompt says, labels above all, less likely to be said
         # again.
         assert app.bodies[-1]["repeat_penalty"] == 1.0
         app.cut(3)
-        reasons = [said.reason for said in engine.score(rows) if isinstance(said, Fault)]
+        reasons = [result.reason for result in engine.score(rows) if isinstance(result, Fault)]
         assert len(reasons) == len(rows)
         assert all(reason.startswith("truncated_by_engine") for reason in reasons)
         engine.close()

@@ -23,9 +23,9 @@ def render_branch(prompt: Prompt, branch: Branch) -> str:
 
 
 def score_by_id(engine: HttpEngine, prompts: list[Prompt]) -> dict[str, Scores | Fault]:
-    said = {one.record_id: one for one in engine.score(prompts)}
-    assert len(said) == len(prompts)
-    return said
+    result = {one.record_id: one for one in engine.score(prompts)}
+    assert len(result) == len(prompts)
+    return result
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -33,16 +33,16 @@ def test_shares_are_those_of_constrained_writing(open_engine: EngineOpener, seed
     engine, server = open_engine("vllm", seed=seed)
     assert engine.caps.score == "exact"
     for prompt in ROWS:
-        (said,) = engine.score([prompt])
-        assert isinstance(said, Scores)
+        (result,) = engine.score([prompt])
+        assert isinstance(result, Scores)
         text = render_branch(prompt, prompt.branches[0])
-        assert [math.exp(logprob) for logprob in said.branches[0].logprobs] == pytest.approx(
+        assert [math.exp(logprob) for logprob in result.branches[0].logprobs] == pytest.approx(
             server.model.compute_constrained_probabilities(text, BRANCH_LABELS), abs=1e-9
         )
         first = {split_tokens(label)[0] for label in BRANCH_LABELS}
         off_set = 1 - sum(map(math.exp, server.model.logprobs(text, first)))
-        assert said.branches[0].off_set == pytest.approx(off_set)
-        assert said.branches[0].slack == 0
+        assert result.branches[0].off_set == pytest.approx(off_set)
+        assert result.branches[0].slack == 0
 
 
 def test_every_branch_is_asked_behind_its_own_words(open_engine: EngineOpener) -> None:
@@ -52,23 +52,23 @@ def test_every_branch_is_asked_behind_its_own_words(open_engine: EngineOpener) -
         Branch("palliative: ", ("yes", "no"), ask="\n\nSay yes or no."),
     )
     prompt = make_row_prompt(1, *branches)
-    said = score_by_id(engine, [prompt])["r1"]
-    assert isinstance(said, Scores)
-    for branch, told in zip(branches, said.branches, strict=True):
+    result = score_by_id(engine, [prompt])["r1"]
+    assert isinstance(result, Scores)
+    for branch, output in zip(branches, result.branches, strict=True):
         # The space before a tail is part of its first token, so the toy, too, reads " yes" behind
         # "curative:".
         text = render_branch(prompt, branch)
         shares = server.model.compute_constrained_probabilities(text.rstrip(" "), [" yes", " no"])
-        assert [math.exp(logprob) for logprob in told.logprobs] == pytest.approx(shares)
+        assert [math.exp(logprob) for logprob in output.logprobs] == pytest.approx(shares)
 
 
 def test_texts_are_weighed_whole(open_engine: EngineOpener) -> None:
     engine, server = open_engine("vllm")
     branch = Branch("", ("curative resection", "palliative"), weigh="text")
-    said = score_by_id(engine, [make_row_prompt(1, branch)])["r1"]
-    assert isinstance(said, Scores)
+    result = score_by_id(engine, [make_row_prompt(1, branch)])["r1"]
+    assert isinstance(result, Scores)
     text = render_branch(make_row_prompt(1), branch)
-    assert said.branches[0].logprobs == pytest.approx(
+    assert result.branches[0].logprobs == pytest.approx(
         [server.model.compute_text_logprob(text, tail) for tail in branch.candidates]
     )
 
@@ -78,10 +78,10 @@ def test_candidates_that_merge_with_the_prefix_are_read_as_written(
 ) -> None:
     engine, server = open_engine("vllm")
     branch = Branch("cu", ("rative", "re"))  # "cura" is one token of the toy, "cu" another
-    said = score_by_id(engine, [make_row_prompt(1, branch)])["r1"]
-    assert isinstance(said, Scores)
+    result = score_by_id(engine, [make_row_prompt(1, branch)])["r1"]
+    assert isinstance(result, Scores)
     text = render_branch(make_row_prompt(1), branch).removesuffix("cu")
-    assert [math.exp(logprob) for logprob in said.branches[0].logprobs] == pytest.approx(
+    assert [math.exp(logprob) for logprob in result.branches[0].logprobs] == pytest.approx(
         server.model.compute_constrained_probabilities(text, ["curative", "cure"])
     )
 
@@ -97,8 +97,8 @@ def test_candidates_are_tokenised_once_for_rows_that_end_alike(open_engine: Engi
 
 def test_known_rows_are_not_asked_again(open_engine: EngineOpener) -> None:
     engine, server = open_engine("vllm")
-    said = list(engine.score(ROWS, cached=[prompt.record_id for prompt in ROWS[1:]]))
-    assert [one.record_id for one in said] == ["r0"]
+    result = list(engine.score(ROWS, cached=[prompt.record_id for prompt in ROWS[1:]]))
+    assert [one.record_id for one in result] == ["r0"]
     assert [call.path for call in server.log].count("/v1/completions") == 1
 
 
@@ -124,19 +124,19 @@ def test_a_server_that_always_answers_half_gives_faults_and_no_answers(
     open_engine: EngineOpener,
 ) -> None:
     engine, _ = open_engine("vllm", [FaultRule("short_logprobs", rate=1.0, path="/v1/completions")])
-    said = score_by_id(engine, ROWS[:1])["r0"]
-    assert isinstance(said, Fault)
-    assert said.status is Status.FAILED
-    assert said.reason.startswith("engine_protocol")
+    result = score_by_id(engine, ROWS[:1])["r0"]
+    assert isinstance(result, Fault)
+    assert result.status is Status.FAILED
+    assert result.reason.startswith("engine_protocol")
 
 
 def test_a_prompt_that_does_not_fit_is_not_sent(open_engine: EngineOpener) -> None:
     engine, server = open_engine("vllm", window=200)
     long = Prompt("long", (Message("user", "word " * 300),), (Branch("", BRANCH_LABELS),), "")
-    said = score_by_id(engine, [*ROWS, long])
-    assert isinstance(said["long"], Fault)
-    assert said["long"].status is Status.TOO_LONG
-    assert "word" not in said["long"].reason
+    result = score_by_id(engine, [*ROWS, long])
+    assert isinstance(result["long"], Fault)
+    assert result["long"].status is Status.TOO_LONG
+    assert "word" not in result["long"].reason
     assert [call.path for call in server.log].count("/v1/completions") == len(ROWS)
 
 
@@ -165,6 +165,6 @@ def test_a_cut_prompt_is_found_by_its_tokens(open_engine: EngineOpener) -> None:
     engine, server = open_engine("vllm")
     assert isinstance(server, FaultServer)
     server.features = type(server.features)(cut_tokens=5, truncate="head")
-    for said in score_by_id(engine, ROWS).values():
-        assert isinstance(said, Fault)
-        assert said.reason.startswith("truncated_by_engine")
+    for result in score_by_id(engine, ROWS).values():
+        assert isinstance(result, Fault)
+        assert result.reason.startswith("truncated_by_engine")

@@ -31,9 +31,9 @@ needs_model = pytest.mark.skipif(
     ],
 )
 def test_weights_are_unpacked_where_that_wins_something(
-    weights: int, size: int, allowed: int, wanted: bool
+    weights: int, size: int, allowed: int, expected: bool
 ) -> None:
-    assert should_dequantize(weights, size, allowed) is wanted
+    assert should_dequantize(weights, size, allowed) is expected
 
 
 @needs_model
@@ -117,11 +117,11 @@ def test_a_model_that_is_no_file_is_left_to_the_others(tmp_path: Path) -> None:
 
 @needs_model
 def test_a_broken_model_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    whole = find_built_in_model()
-    assert whole is not None
-    content = bytearray(whole.read_bytes())
-    place = content.index(b"llama", 24)
-    content[place : place + 5] = b"lemur"  # an architecture that nobody knows
+    full = find_built_in_model()
+    assert full is not None
+    content = bytearray(full.read_bytes())
+    index = content.index(b"llama", 24)
+    content[index : index + 5] = b"lemur"  # an architecture that nobody knows
     file = tmp_path / "model.gguf"
     file.write_bytes(content)
     from medtask.errors import EngineError

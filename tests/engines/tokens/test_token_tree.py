@@ -33,7 +33,7 @@ def test_every_path_is_in_the_tree_and_what_paths_share_is_there_once(
 ) -> None:
     tree = build_token_tree(paths, skip, most)
     assert [
-        tuple(tree.tokens[place] for place in tree.get_path(end)) for end in tree.path_ends
+        tuple(tree.tokens[index] for index in tree.get_path(end)) for end in tree.path_ends
     ] == [path[skip:] for path in paths]
     assert (
         len(tree.tokens)

@@ -193,7 +193,7 @@ def test_a_small_class_costs_the_others_nothing() -> None:
 
 
 def test_of_each_group_one_row_is_used() -> None:
-    groups = np.repeat(np.arange(100), [1 + place % 4 for place in range(100)])
+    groups = np.repeat(np.arange(100), [1 + index % 4 for index in range(100)])
     chosen = sample_one_per_group(groups, seed=3)
     assert groups[chosen].tolist() == list(range(100))
     assert chosen.tolist() == sample_one_per_group(groups, seed=3).tolist()
@@ -236,11 +236,11 @@ def test_rows_without_confidence_are_never_accepted_and_count_in_coverage() -> N
 
 def test_a_refusal_foresees_what_would_do() -> None:
     confidence, right = draw_answers(100, 6, 0.6)
-    told = []
+    output = []
     for seed in range(20):
         rows = np.random.default_rng(seed).integers(0, 100, 58)
-        told.append(find_refusal(confidence[rows], right[rows]).needed)
-    assert any(needed and needed > 59 for needed in told)
+        output.append(find_refusal(confidence[rows], right[rows]).needed)
+    assert any(needed and needed > 59 for needed in output)
     hopeless = find_refusal(np.linspace(0, 1, 400), np.tile([True, False], 200))
     assert hopeless.needed is None
     assert "hardly help" in hopeless.reason
@@ -258,9 +258,9 @@ def test_what_is_written_down() -> None:
     found = find_accepted(
         np.linspace(0.5, 1, 300), np.ones(300, dtype=bool), max_error=0.1, level=0.9
     )
-    told = json.loads(json.dumps(found.to_json()))
-    assert {"threshold", "coverage", "max_error", "confidence"} <= told.keys()
-    assert (told["max_error"], told["confidence"], told["coverage"]) == (0.1, 0.9, 1.0)
+    output = json.loads(json.dumps(found.to_json()))
+    assert {"threshold", "coverage", "max_error", "confidence"} <= output.keys()
+    assert (output["max_error"], output["confidence"], output["coverage"]) == (0.1, 0.9, 1.0)
     assert "at most 10 % of the accepted are wrong, with 90 % confidence" in describe_result(found)
     assert len(build_result_blocks(found)) == 3
 

@@ -111,14 +111,14 @@ def test_labels_by_themselves_are_scaled_on_their_odds() -> None:
     )
     assert found.temperature == pytest.approx(direct.x, rel=1e-3)
     shares[::5, 1] = np.nan
-    told = fit_probabilities(shares, truth)
-    assert told.method in ("temperature", "bias")
-    moved = told.apply(shares)
+    output = fit_probabilities(shares, truth)
+    assert output.method in ("temperature", "bias")
+    moved = output.apply(shares)
     assert np.isnan(moved[::5, 1]).all()
     assert not np.isnan(np.delete(moved, np.s_[::5], axis=0)).any()
-    assert told.after is not None
-    assert told.before is not None
-    assert told.after.log_loss.value < told.before.log_loss.value
+    assert output.after is not None
+    assert output.before is not None
+    assert output.after.log_loss.value < output.before.log_loss.value
 
 
 def test_isotonic_is_scikit_learns_summed_to_one() -> None:
@@ -204,13 +204,13 @@ def test_tiny_samples_are_refused(n: int) -> None:
         (np.full(200, -1), False, "no row has gold"),
     ],
 )
-def test_what_teaches_nothing_is_refused(gold: np.ndarray, constant: bool, why: str) -> None:
+def test_what_teaches_nothing_is_refused(gold: np.ndarray, constant: bool, reason: str) -> None:
     shares, _ = draw_probabilities(200)
     if constant:
         shares[:] = shares[0]
     found = fit_calibration(shares, gold, LabelSet(NAMES, True))
     assert isinstance(found, Refusal)
-    assert why in found.reason
+    assert reason in found.reason
     assert str(found)
 
 

@@ -80,10 +80,10 @@ def test_whole_distributions_are_scored_as_scikit_learn_does() -> None:
     assert compute_proper_scores(each, truth)["log_loss"].mean() == pytest.approx(
         np.mean([log_loss(truth[:, k], each[:, k]) for k in (0, 1)])
     )
-    told = measure_answers(
+    output = measure_answers(
         shares.max(axis=1), shares.argmax(axis=1) == gold, scores=scores
     ).distribution_scores
-    assert told["brier"].value == pytest.approx(scores["brier"].mean())
+    assert output["brier"].value == pytest.approx(scores["brier"].mean())
 
 
 def test_options_that_a_row_lacks_count_for_nothing() -> None:
@@ -180,8 +180,8 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
 def test_what_the_report_shows() -> None:
     scores = {"brier": np.full(300, 0.2), "log_loss": np.full(300, 0.3)}
     found = measure_answers(*draw_confidences(300), scores=scores)
-    told = found.to_json()
-    assert told["log_loss"] == asdict(found.log_loss) and told["all_labels"] == {
+    output = found.to_json()
+    assert output["log_loss"] == asdict(found.log_loss) and output["all_labels"] == {
         name: asdict(one) for name, one in found.distribution_scores.items()
     }
     blocks = build_result_blocks(found)

@@ -12,33 +12,33 @@ GOLD = ["curative", "staging", "palliative", "curative"]
 
 
 def test_rows_are_joined_by_id_wherever_they_are() -> None:
-    ours = make_rows(GOLD, ["curative", "curative", "palliative", None])
-    theirs = [row._replace(row=9 - row.row, gold=None, text="") for row in reversed(ours)]
-    contest = join_systems("label", {"ours": ours, "theirs": theirs})
+    own = make_rows(GOLD, ["curative", "curative", "palliative", None])
+    reference = [row._replace(row=9 - row.row, gold=None, text="") for row in reversed(own)]
+    contest = join_systems("label", {"ours": own, "theirs": reference})
     assert sorted(contest.ids) == ["c0", "c1", "c2", "c3"]
-    for place, name in enumerate(contest.ids):
+    for index, name in enumerate(contest.ids):
         number = int(name[1:])
-        assert contest.gold[place] == GOLD[number]
-        assert contest.texts[place].endswith(f" {number}")
+        assert contest.gold[index] == GOLD[number]
+        assert contest.texts[index].endswith(f" {number}")
         one, other = contest.systems
-        assert one.values[place] == other.values[place]
-        assert one.right[place] is (one.values[place] == GOLD[number])
-        assert (one.rows[place], other.rows[place]) == (number + 1, 8 - number)
+        assert one.values[index] == other.values[index]
+        assert one.right[index] is (one.values[index] == GOLD[number])
+        assert (one.rows[index], other.rows[index]) == (number + 1, 8 - number)
     assert contest.row_coverage.describe() == []
 
 
 def test_the_order_of_rows_depends_on_ids_alone() -> None:
-    ours = make_rows(GOLD, GOLD)
+    own = make_rows(GOLD, GOLD)
     assert (
-        join_systems("label", {"x": ours, "y": ours}).ids
-        == join_systems("label", {"y": ours[::-1], "x": ours}).ids
+        join_systems("label", {"x": own, "y": own}).ids
+        == join_systems("label", {"y": own[::-1], "x": own}).ids
     )
 
 
 def test_what_only_some_systems_have_is_counted() -> None:
-    ours = make_rows(GOLD, GOLD)
+    own = make_rows(GOLD, GOLD)
     extra = AnsweredTestRow(9, make_answer("other", "curative"), "text")
-    contest = join_systems("label", {"ours": ours, "theirs": [*ours[:3], extra]})
+    contest = join_systems("label", {"ours": own, "theirs": [*own[:3], extra]})
     assert len(contest.ids) == 3
     assert contest.row_coverage.absent == {"ours": 0, "theirs": 1}
     assert contest.row_coverage.union == 5
@@ -60,7 +60,7 @@ def test_what_the_task_does_not_allow_is_no_answer() -> None:
     contest = join_systems("label", {"x": rows, "y": make_rows(GOLD, GOLD)})
     assert contest.systems[0].invalid_answers == 1
     assert contest.systems[0].values.count(None) == 1
-    assert any("does not allow" in told for told in contest.row_coverage.describe())
+    assert any("does not allow" in output for output in contest.row_coverage.describe())
 
 
 def test_an_abstention_is_compared_with_gold_that_abstains() -> None:
@@ -134,9 +134,9 @@ def test_gold_that_differs_is_an_error() -> None:
     ],
 )
 def test_nothing_to_compare_is_an_error(other: list[AnsweredTestRow], message: str) -> None:
-    mine = make_rows(["curative", "staging", "staging", None], GOLD)
+    own = make_rows(["curative", "staging", "staging", None], GOLD)
     with pytest.raises(InputError, match=message):
-        join_systems("label", {"x": mine, "y": other})
+        join_systems("label", {"x": own, "y": other})
 
 
 def test_no_gold_at_all_is_an_error() -> None:

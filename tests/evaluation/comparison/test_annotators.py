@@ -57,11 +57,11 @@ def test_agreement_and_kappa_are_sklearns(seed: int) -> None:
         assert agreement.kappa.value == pytest.approx(
             cohen_kappa_score(reader, [value or "none" for value in model])
         )
-    alike = [place for place in range(len(first)) if first[place] == second[place]]
+    alike = [index for index in range(len(first)) if first[index] == second[index]]
     assert found.consensus is not None
     assert found.consensus.rows == len(alike)
     assert found.consensus.share.value == pytest.approx(
-        np.mean([model[place] == first[place] for place in alike])
+        np.mean([model[index] == first[index] for index in alike])
     )
 
 
@@ -83,19 +83,19 @@ def test_the_model_is_compared_with_a_reader_as_the_other_reader_is() -> None:
     first, second, model = draw_readings(2)
     found = compare_columns(first, second, model)
     gap, p = found.model_differences["A"]
-    ours, theirs = (
+    own, reference = (
         np.mean([x == y for x, y in zip(first, column, strict=True)]) for column in (model, second)
     )
-    assert gap.value == pytest.approx(ours - theirs)
+    assert gap.value == pytest.approx(own - reference)
     assert p == pytest.approx(compare_by_mcnemar(first, model, second).p)
 
 
 def test_rows_of_one_group_are_drawn_together() -> None:
     first = ["curative", "staging"] * 60
-    second = [value if place // 6 % 2 else "palliative" for place, value in enumerate(first)]
+    second = [value if index // 6 % 2 else "palliative" for index, value in enumerate(first)]
     alone, grouped = (
         compare_columns(first, second, first, columns={"groups": each})
-        for each in ((), [f"p{place // 6}" for place in range(120)])
+        for each in ((), [f"p{index // 6}" for index in range(120)])
     )
     assert grouped.n_groups == 20
     assert alone.n_groups is None
@@ -125,10 +125,10 @@ def test_sets_have_jaccard_and_a_kappa_by_label() -> None:
     assert found.inter_annotator.exact is not None
     assert found.inter_annotator.exact.value == pytest.approx((one == other).all(axis=1).mean())
     assert list(found.inter_annotator.labels) == LABELS
-    for place, name in enumerate(LABELS):
+    for index, name in enumerate(LABELS):
         kappa = found.inter_annotator.labels[name]
         assert kappa is not None
-        assert kappa.value == pytest.approx(cohen_kappa_score(one[:, place], other[:, place]))
+        assert kappa.value == pytest.approx(cohen_kappa_score(one[:, index], other[:, index]))
     assert found.model_agreements[1].share.value == 1
 
 
@@ -162,8 +162,14 @@ def test_disagreements_are_listed_with_what_everybody_said() -> None:
         ["curative", "staging", None, "staging"],
         ["curative", "palliative", "staging", "staging"],
     )
-    told = {"ids": list("wxyz"), "rows": [11, 12, 13, 14], "texts": ["one", "two", "three", "four"]}
-    found = compare_columns(first, second, ["curative", None, "staging", "curative"], columns=told)
+    output = {
+        "ids": list("wxyz"),
+        "rows": [11, 12, 13, 14],
+        "texts": ["one", "two", "three", "four"],
+    }
+    found = compare_columns(
+        first, second, ["curative", None, "staging", "curative"], columns=output
+    )
     (only,) = found.disagreements
     assert (only.row, only.record_id, only.text) == (12, "x", "two")
     assert (only.first, only.second, only.model) == ("staging", "palliative", "no answer")

@@ -217,7 +217,7 @@ def test_the_most_frequent_values_are_those_of_each_field() -> None:
 
 
 def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {
+    indices = {
         "stone: stones of the kidney": [1.0, 0.0],
         "clot: thrombosis of a vein": [0.0, 1.0],
         "both": [0.8, 0.6],
@@ -225,7 +225,7 @@ def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch
     }
     monkeypatch.setattr(
         "medtask.evaluation.baselines.untrained.encode_texts",
-        lambda texts: np.array([places[text] for text in texts]),
+        lambda texts: np.array([indices[text] for text in texts]),
     )
     gold = (("stone", "clot"), ("clot",))
     found = index_by_name(
@@ -236,10 +236,10 @@ def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch
 
 
 def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {"q": [1.0, 0.0], "near": [0.9, 0.1], "far": [0.0, 1.0]}
+    indices = {"q": [1.0, 0.0], "near": [0.9, 0.1], "far": [0.0, 1.0]}
     monkeypatch.setattr(
         "medtask.evaluation.baselines.untrained.encode_texts",
-        lambda texts: np.array([places[text] for text in texts]),
+        lambda texts: np.array([indices[text] for text in texts]),
     )
     options = (Option("A", "far"), Option("B", "near"))
     single = GoldSample(("q", "q"), ("B", "A"), ("A", "A"), (options, options))
@@ -263,9 +263,11 @@ def test_tfidf_does_not_depend_on_the_order_of_rows() -> None:
     one, other = (
         cross_validate_labels(texts, gold, 0),
         cross_validate_labels(
-            [texts[place] for place in order], [gold[place] for place in order], 0
+            [texts[index] for index in order], [gold[index] for index in order], 0
         ),
     )
     assert len(set(one)) > 1
-    again = [(texts[place], gold[place], said) for place, said in zip(order, other, strict=True)]
+    again = [
+        (texts[index], gold[index], result) for index, result in zip(order, other, strict=True)
+    ]
     assert sorted(zip(texts, gold, one, strict=True)) == sorted(again)

@@ -31,7 +31,7 @@ def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("told", "family"),
+    ("output", "family"),
     [
         (make_manifest("linear"), "TF-IDF"),
         (make_manifest("encoder"), "encoder"),
@@ -44,8 +44,8 @@ def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) ->
         ({"model": "broken", "identity": []}, "another tool"),
     ],
 )
-def test_a_family_is_found_in_the_manifest(told: dict[str, Any], family: str) -> None:
-    assert infer_system_family(told) == family
+def test_a_family_is_found_in_the_manifest(output: dict[str, Any], family: str) -> None:
+    assert infer_system_family(output) == family
 
 
 def test_lines_are_ranked_and_their_figures_sklearns() -> None:
@@ -54,15 +54,15 @@ def test_lines_are_ranked_and_their_figures_sklearns() -> None:
     assert [line.name for line in board.entries] == ["good", "fair", "poor"]
     for line in board.entries:
         entrant = next(one for one in contest.systems if one.name == line.name)
-        told = [value or "none" for value in entrant.values]
+        output = [value or "none" for value in entrant.values]
         accuracy, macro_f1 = line.figures["accuracy"], line.figures["macro_f1"]
         assert accuracy is not None
         assert macro_f1 is not None
-        assert accuracy.value == pytest.approx(accuracy_score(contest.gold, told))
+        assert accuracy.value == pytest.approx(accuracy_score(contest.gold, output))
         assert macro_f1.value == pytest.approx(
-            f1_score(contest.gold, told, labels=LABELS, average="macro", zero_division=0)
+            f1_score(contest.gold, output, labels=LABELS, average="macro", zero_division=0)
         )
-        assert line.unanswered == told.count("none")
+        assert line.unanswered == output.count("none")
         assert set(line.parts) == set(LABELS)
     assert [line.p for line in board.entries] == [
         None,
@@ -99,10 +99,13 @@ def test_what_was_not_measured_is_not_there() -> None:
 
 
 def test_speed_memory_and_cost_come_from_the_manifest() -> None:
-    told = make_manifest("hf", seconds=10.0)
-    told["timing"] |= {"peak_memory_bytes": 2_500_000_000, "peak_accelerator_bytes": 7_000_000_000}
+    output = make_manifest("hf", seconds=10.0)
+    output["timing"] |= {
+        "peak_memory_bytes": 2_500_000_000,
+        "peak_accelerator_bytes": 7_000_000_000,
+    }
     contest = make_comparison(
-        manifests={"good": told, "fair": make_manifest("linear", seconds=0.0)}
+        manifests={"good": output, "fair": make_manifest("linear", seconds=0.0)}
     )
     board = rank_systems(contest, baselines=False, price_per_hour=3.6)
     good, fair = board.entries[:2]
@@ -114,7 +117,7 @@ def test_speed_memory_and_cost_come_from_the_manifest() -> None:
     assert "per 1,000 rows" in head
     assert "2.5 GB + 7.0 GB GPU" in first
     assert (
-        rank_systems(make_comparison(manifests={"good": told}), baselines=False)
+        rank_systems(make_comparison(manifests={"good": output}), baselines=False)
         .entries[0]
         .cost_per_1000
         is None

@@ -57,9 +57,9 @@ def test_rows_of_one_patient_are_not_so_many_proofs() -> None:
     """Ten patients with ten rows each, on six of which the first is right throughout and the second
     never.
     """
-    one = [place // 10 < 8 for place in range(100)]
-    other = [place // 10 < 5 for place in range(100)]
-    groups = [f"patient {place // 10}" for place in range(100)]
+    one = [index // 10 < 8 for index in range(100)]
+    other = [index // 10 < 5 for index in range(100)]
+    groups = [f"patient {index // 10}" for index in range(100)]
     alone, together = (
         compare_pair(make_label_entry("one", one), make_label_entry("other", other), each)
         for each in ([], groups)
@@ -79,7 +79,7 @@ def test_rows_of_one_patient_are_not_so_many_proofs() -> None:
 
 
 def test_texts_are_tested_by_randomisation() -> None:
-    gold = [f"word{place} other{place}" for place in range(40)]
+    gold = [f"word{index} other{index}" for index in range(40)]
     pair = compare_pair(
         make_text_entry("same", list(gold), gold),
         make_text_entry("half", [text.split()[0] for text in gold], gold),

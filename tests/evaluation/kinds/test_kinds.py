@@ -275,17 +275,17 @@ def summarise_grouped(kind: str, patients: int, size: int, groups: bool) -> RunS
 
 @pytest.mark.parametrize("kind", GROUPED)
 def test_rows_of_one_patient_are_not_independent(kind: str) -> None:
-    alone, whole = (get_quality(summarise_grouped(kind, 40, 6, groups)) for groups in (False, True))
-    assert list(alone.metrics) == list(whole.metrics)
-    for measure, wide in whole.metrics.items():
+    alone, full = (get_quality(summarise_grouped(kind, 40, 6, groups)) for groups in (False, True))
+    assert list(alone.metrics) == list(full.metrics)
+    for measure, wide in full.metrics.items():
         narrow = alone.metrics[measure]
         assert (wide is None) == (narrow is None)
         if wide and narrow and narrow.low is not None:
             assert (wide.value, wide.n) == (pytest.approx(narrow.value), narrow.n)
             assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)  # type: ignore[operator]
-    assert "of the 40 groups" in whole.describe_methods()
+    assert "of the 40 groups" in full.describe_methods()
     assert "groups" not in alone.describe_methods()
-    assert not [caveat for caveat in whole.describe_caveats() if "groups" in caveat]
+    assert not [caveat for caveat in full.describe_caveats() if "groups" in caveat]
 
 
 @pytest.mark.parametrize("kind", GROUPED)

@@ -102,9 +102,9 @@ def test_too_little_finds_nothing(labels: list[str], rows: list[tuple[str, str |
 def test_advice_for_rows_that_should_have_been_answered_is_about_how_little_is_enough() -> None:
     rows = [("a", "unknown")] * 20 + [("b", "b")] * 20 + [("c", "c")] * 20
     counted = count_label_pairs(["a", "b", "c", "unknown"], rows, abstain="unknown")
-    (told,) = build_confusion_findings(
+    (output,) = build_confusion_findings(
         find_confused_pairs(build_pair_cells(counted)), counted.labels, "unknown"
     )
-    assert told.labels == ("a", "unknown")
-    assert "how little" in told.advice
-    assert "20 of 20 rows" in told.seen
+    assert output.labels == ("a", "unknown")
+    assert "how little" in output.advice
+    assert "20 of 20 rows" in output.seen

@@ -40,8 +40,8 @@ def test_a_bias_that_one_input_contradicts_is_not_reported_for_that_label() -> N
     assert find_bias(make_bias(shares, inputs=inputs))[0].labels == (
         "a",
     )  # the whole leans all the same
-    calm = {"a": 0.5, "b": 0.3, "c": 0.2}
-    assert find_bias(make_bias(calm, inputs={"": calm})) == []
+    undisturbed = {"a": 0.5, "b": 0.3, "c": 0.2}
+    assert find_bias(make_bias(undisturbed, inputs={"": undisturbed})) == []
 
 
 def test_labels_that_do_not_exclude_each_other_are_compared_with_one_half() -> None:

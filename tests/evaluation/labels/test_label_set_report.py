@@ -106,8 +106,8 @@ def test_the_summary_counts_what_was_looked_at() -> None:
         )
         == "2 labels; nothing was found."
     )
-    told = summarise_findings(make_full_report())
-    assert told.startswith("4 labels, 390 answers, 390 rows with gold; findings: ")
+    output = summarise_findings(make_full_report())
+    assert output.startswith("4 labels, 390 answers, 390 rows with gold; findings: ")
 
 
 def test_of_letters_only_the_model_is_examined() -> None:

@@ -36,7 +36,7 @@ def test_the_changes_are_those_of_scikit_learns_figures() -> None:
     assert (merge.first, merge.second) == (1, 2)
     assert merge.accuracy.value == pytest.approx(would_be - was)
     assert merge.macro_f1.value == pytest.approx(f1_would_be - f1_was)
-    pairs = [(one, other) for place, one in enumerate(LABELS) for other in LABELS[place + 1 :]]
+    pairs = [(one, other) for index, one in enumerate(LABELS) for other in LABELS[index + 1 :]]
     assert merge.median_change == pytest.approx(
         median(compute_reference_metrics(ROWS, pair)[1] - f1_was for pair in pairs)
     )
@@ -52,7 +52,7 @@ def test_the_interval_is_that_of_a_plain_paired_bootstrap() -> None:
     random = np.random.default_rng(7)
     changes = []
     for _ in range(400):
-        drawn = [ROWS[place] for place in random.integers(0, len(ROWS), len(ROWS))]
+        drawn = [ROWS[index] for index in random.integers(0, len(ROWS), len(ROWS))]
         changes.append(
             compute_reference_metrics(drawn, ("b", "c"))[1] - compute_reference_metrics(drawn)[1]
         )
@@ -122,7 +122,7 @@ def test_the_abstention_is_merged_with_nothing() -> None:
 
 def test_a_finding_reports_what_is_lost_and_what_any_merge_brings() -> None:
     merges = evaluate_merges(build_pair_cells(count_label_pairs(LABELS, ROWS)), [(1, 2)])
-    (told,) = build_merge_findings(merges, LABELS)
-    assert f"{merges[0].distinguished_rows:,} of {merges[0].rows:,} rows" in told.advice
-    assert f"merging any two: {merges[0].median_change:+.3f}" in told.seen
-    assert told.figures["macro_f1_change"]["n"] == len(ROWS)
+    (output,) = build_merge_findings(merges, LABELS)
+    assert f"{merges[0].distinguished_rows:,} of {merges[0].rows:,} rows" in output.advice
+    assert f"merging any two: {merges[0].median_change:+.3f}" in output.seen
+    assert output.figures["macro_f1_change"]["n"] == len(ROWS)

@@ -30,7 +30,7 @@ def test_a_scatter_stays_in_its_field(points: list[tuple[int, str, float, Metric
     drawn = draw_scatter(points, "a <title>", "Accuracy")
     root = ElementTree.fromstring(drawn)
     assert len([node for node in root if node.tag == "circle"]) == len(points)
-    assert all(8 <= place <= 96 for place in read_positions(drawn, "cx"))
+    assert all(8 <= index <= 96 for index in read_positions(drawn, "cx"))
     heights = [float(node.attrib["cy"]) for node in root if node.tag == "circle"]
     assert all(26 <= height <= 246 for height in heights)
     assert "<b>" not in drawn
@@ -75,8 +75,8 @@ def test_differences_are_on_their_side_of_zero_and_are_blue_where_they_leave_it_
 def test_differences_of_any_size_fit(gap: Metric) -> None:
     drawn = draw_differences([("x − y", gap)], "differences")
     assert all(
-        0 <= place <= 100
-        for place in (
+        0 <= index <= 100
+        for index in (
             *read_positions(drawn, "cx"),
             *read_positions(drawn, "x1"),
             *read_positions(drawn, "x2"),

@@ -69,9 +69,9 @@ def render_page(**options: Any) -> ReportPage:
 
 def test_the_page_answers_the_questions_in_their_order() -> None:
     page = render_page()
-    places = [page.text.index(question) for question in QUESTIONS]
-    assert places == sorted(places)
-    for told in (
+    indices = [page.text.index(question) for question in QUESTIONS]
+    assert indices == sorted(indices)
+    for output in (
         "a note of the reader",
         "surgery-purpose",
         "20 November 2026",
@@ -81,7 +81,7 @@ def test_the_page_answers_the_questions_in_their_order() -> None:
         "0.044",
         "p (Holm)",
     ):
-        assert told in page.text, told
+        assert output in page.text, output
     assert page.tags.count("svg") == 3
 
 
@@ -95,7 +95,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
 
 def test_texts_names_and_labels_cannot_break_the_page() -> None:
     name = "<script>alert(1)</script>"
-    gold = [LABELS[place % 3] for place in range(len(HOSTILE_TEXTS) * 2)]
+    gold = [LABELS[index % 3] for index in range(len(HOSTILE_TEXTS) * 2)]
     rows = make_rows(gold, gold, texts=HOSTILE_TEXTS * 2)
     other = make_rows(gold, [LABELS[0]] * len(gold), texts=HOSTILE_TEXTS * 2)
     contest = join_systems("label", {name: rows, "<b>other": other})

@@ -118,13 +118,13 @@ def test_hostile_labels_ids_reasons_gold_and_manifests_are_text() -> None:
 
 def test_the_page_asks_for_nothing(run_summary: RunSummary) -> None:
     page = HtmlPage(render_report(run_summary, MANIFEST, BASELINES))
-    places = [
+    indices = [
         value
         for _, attrs in page.elements
         for name, value in attrs.items()
         if name in {"src", "href", "action", "srcset", "data"}
     ]
-    assert places == ["data:,"]
+    assert indices == ["data:,"]
     assert not [
         value for _, attrs in page.elements for value in attrs.values() if value and "http" in value
     ]

@@ -71,9 +71,9 @@ def test_a_plan_is_the_same_every_time_and_complete() -> None:
     ]
     assert min(one.drawn for one in plan.strata) >= 5
     for number, one in enumerate(plan.strata):
-        mine = plan.row_strata == number
-        assert one.answer is None or set(answers[mine]) == {one.answer}
-        assert (confidence[mine].min(), confidence[mine].max()) == (one.low, one.high)
+        own = plan.row_strata == number
+        assert one.answer is None or set(answers[own]) == {one.answer}
+        assert (confidence[own].min(), confidence[own].max()) == (one.low, one.high)
     json.dumps(plan.to_json())
 
 
@@ -147,10 +147,10 @@ def test_intervals_cover_and_are_tighter(a: float, b: float) -> None:
         widths += (one.high or 0) - (one.low or 0)
         alone += (other.high or 0) - (other.low or 0)
         values.append(one.value)
-        told = [one.estimate for one in found.prevalences]
+        output = [one.estimate for one in found.prevalences]
         prevalences += [
             (one.low or 0) <= share <= (one.high or 0)
-            for one, share in zip(told, shares, strict=True)
+            for one, share in zip(output, shares, strict=True)
         ]
     assert hits >= 52  # 57 are expected, and two standard errors are 3.4
     assert prevalences.min() >= 50
@@ -200,13 +200,13 @@ def test_missing_labels_are_reported_and_too_few_refused() -> None:
     found = run_audit(plan, answers, confidence, gold, most)
     assert (found.looks, found.missing) == (110, 10)
     assert any("10 rows of the sample have no label" in line for line in list_audit_lines(found))
-    for rows, why in (
+    for rows, reason in (
         (plan.sampled_rows[:20], "too few"),
         (plan.sampled_rows[plan.row_strata[plan.sampled_rows] > 0], "fewer than two"),
     ):
         refused = estimate_audit(plan, rows, answers[rows] == gold[rows], confidence)
         assert isinstance(refused, Refusal)
-        assert why in refused.reason
+        assert reason in refused.reason
     assert isinstance(
         estimate_audit(plan, plan.sampled_rows[:0], np.zeros(0, dtype=bool), confidence), Refusal
     )

@@ -51,10 +51,12 @@ def test_every_figure_equals_scikit_learns_from_rows(pairs: list[tuple[str, str 
     answers, in_gold = [answer or "none" for answer in given_], sorted(set(gold))
     quality = grade_answers(gold, given_)
     assert quality.accuracy.value == pytest.approx(accuracy_score(gold, answers))
-    told = {"labels": in_gold, "zero_division": 0}
-    assert quality.macro_f1.value == pytest.approx(f1_score(gold, answers, average="macro", **told))
+    output = {"labels": in_gold, "zero_division": 0}
+    assert quality.macro_f1.value == pytest.approx(
+        f1_score(gold, answers, average="macro", **output)
+    )
     assert quality.weighted_f1.value == pytest.approx(
-        f1_score(gold, answers, average="weighted", **told)
+        f1_score(gold, answers, average="weighted", **output)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of answers that are never in gold
@@ -72,11 +74,11 @@ def test_every_figure_equals_scikit_learns_from_rows(pairs: list[tuple[str, str 
         gold, answers, labels=CLASSES, zero_division=np.nan
     )
     for one in quality.labels:
-        place = CLASSES.index(one.label)
+        index = CLASSES.index(one.label)
         for figure, expected in (
-            (one.precision, precision[place]),
-            (one.recall, recall[place]),
-            (one.f1, f1[place]),
+            (one.precision, precision[index]),
+            (one.recall, recall[index]),
+            (one.f1, f1[index]),
         ):
             assert (figure.value if figure else np.nan) == pytest.approx(expected, nan_ok=True)
 
@@ -92,7 +94,7 @@ def test_what_the_bootstrap_measures_on_a_draw_is_what_scikit_learn_measures(
     cells, units = tally.finish()
     measured = _ClassificationSums(*cells.T, units, 4).compute_metrics(units.counts[None])[0]
     quality = grade_answers([truth for truth, _ in pairs], [answer for _, answer in pairs])
-    told = [
+    output = [
         quality.macro_f1,
         quality.balanced_accuracy,
         quality.weighted_f1,
@@ -100,9 +102,9 @@ def test_what_the_bootstrap_measures_on_a_draw_is_what_scikit_learn_measures(
         quality.mcc,
     ]
     for kind in ("precision", "recall", "f1"):
-        told += [getattr(one, kind) for one in quality.labels]
+        output += [getattr(one, kind) for one in quality.labels]
     assert measured.tolist() == pytest.approx(
-        [figure.value if figure else np.nan for figure in told], nan_ok=True
+        [figure.value if figure else np.nan for figure in output], nan_ok=True
     )
 
 
@@ -114,18 +116,18 @@ def test_intervals_agree_with_a_plain_bootstrap_over_rows() -> None:
     for _ in range(150):
         drawn = random.integers(0, 200, 200)
         truth, given_ = gold[drawn], answers[drawn]
-        told = {"labels": np.unique(truth), "average": "macro", "zero_division": 0.0}
+        output = {"labels": np.unique(truth), "average": "macro", "zero_division": 0.0}
         one = f1_score(truth, given_, labels=[2], average="macro", zero_division=0.0)
         plain.append(
             (
-                f1_score(truth, given_, **told),
+                f1_score(truth, given_, **output),
                 cohen_kappa_score(truth, given_),
                 matthews_corrcoef(truth, given_),
                 one,
             )
         )
     quality = grade_answers(
-        [CLASSES[place] for place in gold], [[*CLASSES, None][place] for place in answers]
+        [CLASSES[index] for index in gold], [[*CLASSES, None][index] for index in answers]
     )
     found = [quality.macro_f1, quality.kappa, quality.mcc, quality.labels[2].f1]
     expected = np.percentile(plain, [2.5, 97.5], axis=0).T
@@ -152,12 +154,12 @@ def test_groups_widen_every_interval_where_their_rows_agree() -> None:
         np.repeat(random.random(40) < 0.6, 8), gold, np.repeat(random.integers(0, 4, 40), 8)
     )
     names: tuple[list[str], list[str | None]] = (
-        [CLASSES[place] for place in gold],
-        [CLASSES[place] for place in answers],
+        [CLASSES[index] for index in gold],
+        [CLASSES[index] for index in answers],
     )
     groups = [str(row // 8) for row in range(320)]
-    alone, whole = grade_answers(*names), grade_answers(*names, groups=groups)
-    assert (alone.groups, whole.groups) == (None, 40)
+    alone, full = grade_answers(*names), grade_answers(*names, groups=groups)
+    assert (alone.groups, full.groups) == (None, 40)
     for kind in (
         "accuracy",
         "accuracy_answered",
@@ -167,10 +169,10 @@ def test_groups_widen_every_interval_where_their_rows_agree() -> None:
         "kappa",
         "mcc",
     ):
-        narrow, wide = getattr(alone, kind), getattr(whole, kind)
+        narrow, wide = getattr(alone, kind), getattr(full, kind)
         assert (wide.value, wide.n) == (pytest.approx(narrow.value), narrow.n)
         assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
-    for one, other in zip(alone.labels[:3], whole.labels[:3], strict=True):
+    for one, other in zip(alone.labels[:3], full.labels[:3], strict=True):
         for kind in ("precision", "recall", "f1"):
             narrow, wide = getattr(one, kind), getattr(other, kind)
             assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)

@@ -96,10 +96,10 @@ def test_each_field_is_right_wrong_missed_or_invented() -> None:
 
 
 def test_an_object_that_is_null_represents_all_of_its_fields() -> None:
-    whole, null = {"size": {"value": 12, "unit": "mm"}}, {"size": None}
-    assert {finding for _, finding, _, _ in compare_objects(whole, null)} == {"missed"}
-    assert {finding for _, finding, _, _ in compare_objects(null, whole)} == {"invented"}
-    quality = compute_extraction_metrics([whole, null], [whole, null])
+    full, null = {"size": {"value": 12, "unit": "mm"}}, {"size": None}
+    assert {finding for _, finding, _, _ in compare_objects(full, null)} == {"missed"}
+    assert {finding for _, finding, _, _ in compare_objects(null, full)} == {"invented"}
+    quality = compute_extraction_metrics([full, null], [full, null])
     assert quality is not None
     assert [(one.field, one.rows, one.agreement.value) for one in quality.fields] == [
         ("size.unit", 2, 1.0),
@@ -139,17 +139,17 @@ def test_groups_widen_the_intervals_of_fields_and_rows_where_their_rows_agree() 
             {"stage": "II" if stage else "I"}
         ]
     groups = [str(row // 6) for row in range(240)]
-    alone, whole = (
+    alone, full = (
         compute_extraction_metrics(gold, answers),
         compute_extraction_metrics(gold, answers, groups),
     )
     assert alone is not None
-    assert whole is not None
-    assert (alone.groups, whole.groups) == (None, 40)
-    pairs = [(alone.fields_right, whole.fields_right), (alone.rows_right, whole.rows_right)]
+    assert full is not None
+    assert (alone.groups, full.groups) == (None, 40)
+    pairs = [(alone.fields_right, full.fields_right), (alone.rows_right, full.rows_right)]
     pairs += [
         (one.agreement, other.agreement)
-        for one, other in zip(alone.fields, whole.fields, strict=True)
+        for one, other in zip(alone.fields, full.fields, strict=True)
     ]
     for narrow, wide in pairs:
         assert (wide.value, wide.n) == (pytest.approx(narrow.value), narrow.n)

@@ -195,11 +195,11 @@ def test_intervals_of_grouped_rows_hold_the_truth() -> None:
         chances = np.repeat(random.beta(1.4, 0.6, 40), sizes)
         right = (random.random(len(chances)) < chances).astype(np.int64)
         groups = np.repeat([f"{patient}" for patient in range(40)], sizes).tolist()
-        for whole in inside:
-            units = build_resampling_units(groups if whole else (), len(right))
+        for full in inside:
+            units = build_resampling_units(groups if full else (), len(right))
             found = estimate_clustered_proportion(right, np.ones(len(right)), units, seed=trial)
             assert found is not None
-            inside[whole] += found.low <= 0.7 <= found.high  # type: ignore[operator]
+            inside[full] += found.low <= 0.7 <= found.high  # type: ignore[operator]
     assert inside[True] / 200 > 0.9
     assert inside[False] / 200 < 0.85  # as if rows were independent
 

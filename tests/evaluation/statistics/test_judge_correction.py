@@ -135,15 +135,15 @@ def simulate_coverage(seed: int, human: int) -> tuple[bool, bool, bool, float]:
     true_share, sensitivity, specificity = 0.6, 0.9, 0.7
     good = random.random(600) < true_share
     passes = np.where(good, random.random(600) < sensitivity, random.random(600) >= specificity)
-    points, told = good + 0.0, passes + random.normal(0, 0.2, 600)
+    points, output = good + 0.0, passes + random.normal(0, 0.2, 600)
     share = correct_proportion(
         (int(passes[human:].sum()), 600 - human),
         (int((passes & good)[:human].sum()), int(good[:human].sum())),
         (int((~passes & ~good)[:human].sum()), int((~good)[:human].sum())),
     )
     naive = estimate_proportion(int(passes.sum()), 600)
-    mean = correct_mean(points[:human].tolist(), told[:human].tolist(), told[human:].tolist())
-    alone = correct_mean(points[:human].tolist(), told[:human].tolist(), [])
+    mean = correct_mean(points[:human].tolist(), output[:human].tolist(), output[human:].tolist())
+    alone = correct_mean(points[:human].tolist(), output[:human].tolist(), [])
     assert (
         mean
         and alone

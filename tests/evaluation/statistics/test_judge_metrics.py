@@ -47,8 +47,8 @@ def draw_graded_rows(seed: int, rows: int, human: int, noise: float = 0.8) -> li
         for row in range(rows)
     ]
     return [
-        GradedAnswer(place, expected, person)
-        for (place, expected), person in zip(judge, people, strict=True)
+        GradedAnswer(index, expected, person)
+        for (index, expected), person in zip(judge, people, strict=True)
     ]
 
 
@@ -199,8 +199,8 @@ def test_one_opinion_of_both_is_no_kappa() -> None:
     ],
 )
 def test_a_judge_at_chance_gets_no_corrected_share(hits: tuple[int, int], reason: str) -> None:
-    good = [GradedAnswer(4 if place < hits[0] else 0, None, 4) for place in range(10)]
-    bad = [GradedAnswer(0 if place < hits[1] else 4, None, 0) for place in range(10)]
+    good = [GradedAnswer(4 if index < hits[0] else 0, None, 4) for index in range(10)]
+    bad = [GradedAnswer(0 if index < hits[1] else 4, None, 0) for index in range(10)]
     against = get_agreement(
         compute_judge_metrics(SCALE, [*(good + bad) * 3, *[GradedAnswer(4)] * 50])
     )

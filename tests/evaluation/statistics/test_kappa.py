@@ -33,15 +33,15 @@ def test_kappa_is_scikit_learns(pairs: list[tuple[int, int]], quadratic: bool) -
 
 
 def test_kappa_is_statsmodels_too_and_its_interval_is_near_theirs() -> None:
-    one = [place % 3 for place in range(300)]
-    other = [value if place % 4 else (value + 1) % 3 for place, value in enumerate(one)]
-    theirs = cohens_kappa(to_table(list(zip(one, other, strict=True)))[0])
+    one = [index % 3 for index in range(300)]
+    other = [value if index % 4 else (value + 1) % 3 for index, value in enumerate(one)]
+    reference = cohens_kappa(to_table(list(zip(one, other, strict=True)))[0])
     found = estimate_kappa(one, other, build_resampling_units([], 300))
     assert found is not None and found.low is not None and found.high is not None
-    assert found.value == pytest.approx(theirs.kappa)
+    assert found.value == pytest.approx(reference.kappa)
     assert (found.low, found.high) == (
-        pytest.approx(theirs.kappa_low, abs=0.02),
-        pytest.approx(theirs.kappa_upp, abs=0.02),
+        pytest.approx(reference.kappa_low, abs=0.02),
+        pytest.approx(reference.kappa_upp, abs=0.02),
     )
 
 
@@ -65,11 +65,11 @@ def test_no_answer_is_an_admissible_answer() -> None:
 
 
 def test_rows_of_one_group_are_drawn_together() -> None:
-    one = [place // 10 % 2 for place in range(200)]
-    other = [value if place // 10 % 4 else 1 - value for place, value in enumerate(one)]
+    one = [index // 10 % 2 for index in range(200)]
+    other = [value if index // 10 % 4 else 1 - value for index, value in enumerate(one)]
     alone = estimate_kappa(one, other, build_resampling_units([], 200))
     together = estimate_kappa(
-        one, other, build_resampling_units([str(place // 10) for place in range(200)], 200)
+        one, other, build_resampling_units([str(index // 10) for index in range(200)], 200)
     )
     assert (
         alone is not None

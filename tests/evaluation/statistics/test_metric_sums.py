@@ -44,10 +44,10 @@ def test_figures_of_labels_are_those_of_sklearn(seed: int) -> None:
         name: one.compute_value()
         for name, one in build_metric_sums("label", LABELS, gold, given).items()
     }
-    told = [value or "none" for value in given]
-    assert found["accuracy"] == pytest.approx(accuracy_score(gold, told))
+    output = [value or "none" for value in given]
+    assert found["accuracy"] == pytest.approx(accuracy_score(gold, output))
     assert found["macro_f1"] == pytest.approx(
-        f1_score(gold, told, labels=sorted(set(gold)), average="macro", zero_division=0)
+        f1_score(gold, output, labels=sorted(set(gold)), average="macro", zero_division=0)
     )
 
 
@@ -64,21 +64,21 @@ def test_figures_of_sets_are_those_of_sklearn(seed: int) -> None:
         for name, one in build_metric_sums("labels", LABELS, gold, given).items()
     }
     table = MultiLabelBinarizer(classes=LABELS)
-    truth, said = table.fit_transform(gold), table.fit_transform([value or () for value in given])
-    present = [place for place in range(len(LABELS)) if truth[:, place].any()]
+    truth, result = table.fit_transform(gold), table.fit_transform([value or () for value in given])
+    present = [index for index in range(len(LABELS)) if truth[:, index].any()]
     assert found["micro_f1"] == pytest.approx(
-        f1_score(truth, said, average="micro", zero_division=0)
+        f1_score(truth, result, average="micro", zero_division=0)
     )
     assert found["macro_f1"] == pytest.approx(
-        f1_score(truth, said, labels=present, average="macro", zero_division=0)
+        f1_score(truth, result, labels=present, average="macro", zero_division=0)
     )
-    answered = [place for place, value in enumerate(given) if value is not None]
+    answered = [index for index, value in enumerate(given) if value is not None]
     assert found["exact_match"] == pytest.approx(
-        sum((truth[place] == said[place]).all() for place in answered) / len(gold)
+        sum((truth[index] == result[index]).all() for index in answered) / len(gold)
     )
     alike = jaccard_score(
         truth[answered],
-        said[answered],
+        result[answered],
         average=None if not answered else "samples",
         zero_division=1,
     ) * len(answered)
@@ -128,11 +128,11 @@ def test_a_difference_is_that_of_the_figures_and_its_interval_scipys() -> None:
 
 
 def test_rows_of_one_group_are_drawn_together() -> None:
-    gold, given = ["a"] * 200, ["a" if place // 10 % 2 else "b" for place in range(200)]
+    gold, given = ["a"] * 200, ["a" if index // 10 % 2 else "b" for index in range(200)]
     weighed = build_metric_sums("label", LABELS, gold, given)["accuracy"]
     alone = estimate_metric(weighed, make_independent_units(200))
     together = estimate_metric(
-        weighed, build_resampling_units([f"patient {place // 10}" for place in range(200)], 200)
+        weighed, build_resampling_units([f"patient {index // 10}" for index in range(200)], 200)
     )
     assert alone.value == together.value == 0.5
     assert None not in (alone.low, alone.high, together.low, together.high)

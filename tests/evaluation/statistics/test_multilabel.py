@@ -92,11 +92,11 @@ def test_the_figures_equal_scikit_learns(
         )
     precision, recall, f1, _ = precision_recall_fscore_support(truth, given_, zero_division=np.nan)
     for one in quality.labels:
-        place = CLASSES.index(one.label)
+        index = CLASSES.index(one.label)
         for figure, expected in (
-            (one.precision, precision[place]),
-            (one.recall, recall[place]),
-            (one.f1, f1[place]),
+            (one.precision, precision[index]),
+            (one.recall, recall[index]),
+            (one.f1, f1[index]),
         ):
             assert (figure.value if figure else np.nan) == pytest.approx(expected, nan_ok=True)
 
@@ -104,8 +104,8 @@ def test_the_figures_equal_scikit_learns(
 def test_intervals_agree_with_a_bootstrap_over_rows() -> None:
     random = np.random.default_rng(3)
     truth = random.random((200, 3)) < (0.5, 0.3, 0.1)
-    said = np.where(random.random((200, 3)) < 0.8, truth, random.random((200, 3)) < 0.5)
-    gold, answers = ([tuple(np.array(CLASSES)[row]) for row in table] for table in (truth, said))
+    result = np.where(random.random((200, 3)) < 0.8, truth, random.random((200, 3)) < 0.5)
+    gold, answers = ([tuple(np.array(CLASSES)[row]) for row in table] for table in (truth, result))
     quality = compute_multilabel_metrics(CLASSES, gold, answers)
     assert quality is not None
     draws = [random.integers(0, 200, 200) for _ in range(200)]
@@ -115,14 +115,15 @@ def test_intervals_agree_with_a_bootstrap_over_rows() -> None:
         (None, quality.labels[1].f1),
     ):
         plain = [
-            f1_score(truth[drawn], said[drawn], average=average, zero_division=0) for drawn in draws
+            f1_score(truth[drawn], result[drawn], average=average, zero_division=0)
+            for drawn in draws
         ]
         low, high = np.percentile(plain, [2.5, 97.5], axis=0)
         assert found is not None
         assert (found.low, found.high) == pytest.approx(
             (low, high) if average else (low[1], high[1]), abs=0.025
         )
-    exact = (truth == said).all(axis=1).sum()
+    exact = (truth == result).all(axis=1).sum()
     assert (quality.exact_match.low, quality.exact_match.high) == pytest.approx(
         proportion_confint(exact, 200, method="wilson")
     )
@@ -160,13 +161,13 @@ def make_grouped_rows(
 
 def test_groups_widen_every_interval_where_their_rows_agree() -> None:
     gold, answers, groups = make_grouped_rows(60, 6)
-    alone, whole = (
+    alone, full = (
         compute_multilabel_metrics(CLASSES, gold, answers),
         compute_multilabel_metrics(CLASSES, gold, answers, groups),
     )
     assert alone is not None
-    assert whole is not None
-    assert (alone.groups, whole.groups) == (None, 60 + 36)
+    assert full is not None
+    assert (alone.groups, full.groups) == (None, 60 + 36)
     for measure in (
         "exact_match",
         "exact_answered",
@@ -176,11 +177,11 @@ def test_groups_widen_every_interval_where_their_rows_agree() -> None:
         "micro_f1",
         "macro_f1",
     ):
-        assert get_value(getattr(whole, measure)) == pytest.approx(
+        assert get_value(getattr(full, measure)) == pytest.approx(
             get_value(getattr(alone, measure))
         )
-        assert get_width(getattr(whole, measure)) > 1.5 * get_width(getattr(alone, measure))
-    for one, other in zip(alone.labels, whole.labels, strict=True):
+        assert get_width(getattr(full, measure)) > 1.5 * get_width(getattr(alone, measure))
+    for one, other in zip(alone.labels, full.labels, strict=True):
         for figure in ("precision", "recall", "f1"):
             assert get_width(getattr(other, figure)) > 1.4 * get_width(getattr(one, figure))
 
@@ -204,13 +205,13 @@ def test_a_sample_of_the_rows_gives_nearly_the_intervals_of_all() -> None:
             compute_multilabel_metrics(CLASSES, gold, answers, groups),
         ),
     ]
-    for part, whole in found:
+    for part, full in found:
         assert part is not None
-        assert whole is not None
+        assert full is not None
         assert part.macro_f1 is not None
-        assert get_value(part.macro_f1) == get_value(whole.macro_f1)
-        assert get_width(part.macro_f1) == pytest.approx(get_width(whole.macro_f1), rel=0.25)
-        assert part.jaccard == whole.jaccard
+        assert get_value(part.macro_f1) == get_value(full.macro_f1)
+        assert get_width(part.macro_f1) == pytest.approx(get_width(full.macro_f1), rel=0.25)
+        assert part.jaccard == full.jaccard
 
 
 def test_nobody_answered() -> None:

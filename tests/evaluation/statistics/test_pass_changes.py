@@ -18,8 +18,8 @@ def summarise_passes(
 ) -> tuple[PassSummary, ...]:
     """``rows``: what each pass said, in order, and gold."""
     gatherer = PassAccumulator()
-    for said, gold in rows:
-        *steps, (name, value) = said
+    for result, gold in rows:
+        *steps, (name, value) = result
         earlier = tuple(PassStep(step, Status.REVIEW, before, None) for step, before in steps)
         is_right = make_is_right(gold) if gold else None
         gatherer.add(Answer("id", Status.OK, value, pass_name=name, steps=earlier), is_right)  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def run_once(folder: Path, phi: bool = False) -> Run:
 def track_run(result: Run, where: str = "mlflow", **more: Any) -> Any:
     tracker = open_tracker(where, runs_folder=result.folder.parent, task="canaries", **more)
     manifest = read_manifest(result.folder) or {}
-    told = log_run(
+    output = log_run(
         tracker,
         TrackingRecord(
             "run",
@@ -69,8 +69,8 @@ def track_run(result: Run, where: str = "mlflow", **more: Any) -> Any:
             folder=result.folder,
         ),
     )
-    assert told.error is None
-    assert told.status_line.startswith("tracked in MLflow at sqlite:///")
+    assert output.error is None
+    assert output.status_line.startswith("tracked in MLflow at sqlite:///")
     return tracker
 
 
@@ -123,8 +123,8 @@ def test_the_store_beside_the_runs_is_its_owners_alone(tmp_path: Path) -> None:
         track_run(run_once(tmp_path / "home" / "r1"))
     finally:
         os.umask(before)
-    for place in (STORE_FILE, ARTEFACT_FOLDER):
-        assert stat.S_IMODE((tmp_path / "home" / place).stat().st_mode) & 0o077 == 0
+    for index in (STORE_FILE, ARTEFACT_FOLDER):
+        assert stat.S_IMODE((tmp_path / "home" / index).stat().st_mode) & 0o077 == 0
 
 
 @needs_mlflow
@@ -147,11 +147,11 @@ def test_a_store_that_fails_afterwards_is_reported_and_does_not_raise(tmp_path: 
     result = run_once(tmp_path / "r1")
     tracker = open_tracker("mlflow", runs_folder=tmp_path, task="canaries")
     (tmp_path / STORE_FILE).write_bytes(b"no database at all")
-    told = log_run(
+    output = log_run(
         tracker, TrackingRecord("run", task="canaries", name="r1", document=DOCUMENT, manifest={})
     )
-    assert told.error
-    assert "the run itself is whole" in told.status_line
+    assert output.error
+    assert "the run itself is whole" in output.status_line
     assert result.exit_code == 0
 
 

@@ -14,9 +14,9 @@ def refuse_look_up(host: str, port: int) -> list[str]:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:5000", "http://[::1]:5000/mlflow/"])
 def test_this_machine_is_fine(url: str) -> None:
-    place = find_tracking_store(url, allow_remote=False, resolve=refuse_look_up)
-    assert not place.remote
-    assert place.display_name == url.rstrip("/")
+    index = find_tracking_store(url, allow_remote=False, resolve=refuse_look_up)
+    assert not index.remote
+    assert index.display_name == url.rstrip("/")
 
 
 def test_localhost_is_what_its_addresses_are() -> None:
@@ -39,15 +39,15 @@ def test_another_machine_needs_a_word_before_its_name_is_looked_up(url: str) -> 
 
 
 def test_another_machine_that_is_allowed_is_known_by_its_addresses() -> None:
-    place = find_tracking_store(
+    index = find_tracking_store(
         "https://mlflow.example.org/x", allow_remote=True, resolve=lambda *_: ["10.0.0.5"]
     )
-    assert (place.remote, place.addresses, place.by_host_name) == (True, ("10.0.0.5",), True)
+    assert (index.remote, index.addresses, index.by_host_name) == (True, ("10.0.0.5",), True)
 
 
 def test_a_password_is_not_shown() -> None:
-    place = find_tracking_store("http://me:secret@127.0.0.1:5000", allow_remote=False)
-    assert "secret" not in repr(place)
+    index = find_tracking_store("http://me:secret@127.0.0.1:5000", allow_remote=False)
+    assert "secret" not in repr(index)
 
 
 @pytest.mark.parametrize(

@@ -47,18 +47,18 @@ DOCUMENT = {
 
 
 def test_no_text_of_a_record_is_reported() -> None:
-    told = build_tracked_run(TrackingRecord("run", "purpose", "r1", DOCUMENT, MANIFEST))
-    assert CANARY not in repr(told)
-    assert json.loads(told.documents["run.json"])["metrics"]["accuracy"]["value"] == 0.5
-    assert json.loads(told.documents["manifest.json"])["task"] == {
+    output = build_tracked_run(TrackingRecord("run", "purpose", "r1", DOCUMENT, MANIFEST))
+    assert CANARY not in repr(output)
+    assert json.loads(output.documents["run.json"])["metrics"]["accuracy"]["value"] == 0.5
+    assert json.loads(output.documents["manifest.json"])["task"] == {
         "name": "purpose",
         "fingerprint": "f",
     }
 
 
 def test_figures_are_the_numbers_by_their_paths() -> None:
-    told = build_tracked_run(TrackingRecord("run", "purpose", "r1", DOCUMENT, MANIFEST))
-    assert dict(told.metrics) == {
+    output = build_tracked_run(TrackingRecord("run", "purpose", "r1", DOCUMENT, MANIFEST))
+    assert dict(output.metrics) == {
         "accuracy": 0.5,
         "accuracy.low": 0.1,
         "accuracy.high": 0.9,
@@ -72,7 +72,7 @@ def test_figures_are_the_numbers_by_their_paths() -> None:
 
 
 def test_parameters_are_facts_of_the_manifest_and_settings_of_the_verb() -> None:
-    told = build_tracked_run(
+    output = build_tracked_run(
         TrackingRecord(
             "evaluate",
             "purpose",
@@ -82,7 +82,7 @@ def test_parameters_are_facts_of_the_manifest_and_settings_of_the_verb() -> None
             settings={"max_error": 0.05, "none": None},
         )
     )
-    assert told.parameters == {
+    assert output.parameters == {
         "verb": "evaluate",
         "medtask": "1.0",
         "task.fingerprint": "f",
@@ -102,20 +102,20 @@ def test_parameters_are_facts_of_the_manifest_and_settings_of_the_verb() -> None
 def test_where_labels_are_not_declared_or_a_place_is_not_trusted_figures_are_reported_alone(
     manifest: dict[str, object],
 ) -> None:
-    told = build_tracked_run(
+    output = build_tracked_run(
         TrackingRecord("evaluate", "purpose", "r1", DOCUMENT, manifest),
         folder="/home/me",
         metrics_only=bool(manifest),
     )
-    assert set(told.metrics) == {
+    assert set(output.metrics) == {
         "accuracy",
         "accuracy.low",
         "accuracy.high",
         "accuracy.n",
         "macro_f1.n",
     }
-    assert (told.documents, told.folder) == ({}, "")
-    assert not {"data.sha256", "settings.gold_column", "model.reference"} & set(told.parameters)
+    assert (output.documents, output.folder) == ({}, "")
+    assert not {"data.sha256", "settings.gold_column", "model.reference"} & set(output.parameters)
 
 
 def test_the_same_run_has_the_same_key_and_another_setting_another() -> None:
@@ -135,7 +135,7 @@ def test_the_same_run_has_the_same_key_and_another_setting_another() -> None:
 
 def test_too_many_figures_leave_out_those_of_single_labels() -> None:
     labels = {f"label {number}": {"f1": 0.5} for number in range(2 * MAX_METRICS)}
-    told = build_tracked_run(
+    output = build_tracked_run(
         TrackingRecord(
             "run",
             "t",
@@ -144,13 +144,13 @@ def test_too_many_figures_leave_out_those_of_single_labels() -> None:
             MANIFEST,
         )
     )
-    assert len(told.metrics) == MAX_METRICS
-    assert {"accuracy", "accuracy.n"} <= set(told.metrics)
-    assert told.omitted_metrics == MAX_METRICS + 2
+    assert len(output.metrics) == MAX_METRICS
+    assert {"accuracy", "accuracy.n"} <= set(output.metrics)
+    assert output.omitted_metrics == MAX_METRICS + 2
 
 
 def test_names_that_become_alike_stay_apart() -> None:
-    told = build_tracked_run(
+    output = build_tracked_run(
         TrackingRecord("run", "t", "r1", {"metrics": {"a/b": 0.25, "a|b": 0.75}}, MANIFEST)
     )
-    assert dict(told.metrics) == {"a_b": 0.25, "a_b_": 0.75}
+    assert dict(output.metrics) == {"a_b": 0.25, "a_b_": 0.75}

@@ -113,8 +113,8 @@ def track_run(where: str = "weave:team/purpose") -> Any:
 @pytest.mark.skipif(find_spec("weave") is None, reason="Weave is not installed")
 @pytest.mark.filterwarnings("ignore")  # Weave's own
 def test_a_run_is_one_call_with_facts_and_figures(server: type[StubWeaveServer]) -> None:
-    told = track_run()
-    assert told.error is None
+    result = track_run()
+    assert result.error is None
     (call,) = server.calls.values()
     assert (call["display_name"], call["project_id"]) == ("r1", "team/purpose")
     assert call["op_name"].startswith("weave:///team/purpose/op/medtask.run")
@@ -152,8 +152,8 @@ class FakeWeave:
         self.asked.append(("init", project))
         return self
 
-    def create_call(self, **told: Any) -> SimpleNamespace:
-        self.asked.append(("create", told))
+    def create_call(self, **result: Any) -> SimpleNamespace:
+        self.asked.append(("create", result))
         return SimpleNamespace(id="1")
 
     def finish_call(self, call: Any, output: Any) -> None:
@@ -193,9 +193,9 @@ def test_the_library_is_asked_in_this_order_with_its_switches_open_for_as_long(
         "read back",
         "close",
     ]
-    told = dict(fake_weave.asked)
-    assert told["create"]["inputs"]["parameters"]["task.fingerprint"] == "f"
-    assert told["finish"]["figures"]["accuracy"] == 0.5
+    result = dict(fake_weave.asked)
+    assert result["create"]["inputs"]["parameters"]["task.fingerprint"] == "f"
+    assert result["finish"]["figures"]["accuracy"] == 0.5
     assert fake_weave.switches == {
         "WEAVE_DISABLED": "false",
         "WANDB_ERROR_REPORTING": "false",
@@ -208,9 +208,9 @@ def test_a_call_that_cannot_be_read_back_is_reported_without_the_librarys_words(
     fake_weave: FakeWeave,
 ) -> None:
     fake_weave.lose = True
-    told = track_run()
-    assert told.error == "ValueError"
-    assert "kkk" not in told.status_line
+    result = track_run()
+    assert result.error == "ValueError"
+    assert "kkk" not in result.status_line
     assert fake_weave.asked[-1] == ("close", None)
 
 

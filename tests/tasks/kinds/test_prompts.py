@@ -248,4 +248,4 @@ def test_an_example_whose_letter_the_row_lacks_stops_the_task_and_not_the_row():
     ],
 )
 def test_what_is_wrong_with_an_example_of_any_kind(load_faults, text, message):
-    assert message in [said for _, said in load_faults(text)]
+    assert message in [result for _, result in load_faults(text)]

@@ -101,20 +101,20 @@ def test_it_begins_with_the_share_of_each_label(
     names = PARTS if kind == "label" else TAGS
     rows = [
         row
-        for place, row in enumerate(make_rows(kind=kind))
-        if "knee" in str(row["gold"]) or place % 4 == 0
+        for index, row in enumerate(make_rows(kind=kind))
+        if "knee" in str(row["gold"]) or index % 4 == 0
     ]
     material = make_training_data(make_task(tmp_path / "task", kind, names), rows)
     truth = [[name in np.atleast_1d(one.record.gold) for name in names] for one in material.train]
     shares = (np.sum(truth, axis=0) + 0.5) / (len(truth) + 1)
     expected = np.log(shares) if kind == "label" else np.log(shares / (1 - shares))
     still = Recipe(method="encoder", epochs=0.1, rate=1e-9)
-    for place, file, name in (
+    for index, file, name in (
         (base, "model", "classifier.bias"),
         (sentence_encoder, "head", "bias"),
     ):
         desk = make_training_context(tmp_path / file)
-        fit_encoder([material], replace(still, bases=(place,)), desk)
+        fit_encoder([material], replace(still, bases=(index,)), desk)
         assert load_file(desk.draft_folder / f"{file}.safetensors")[name] == pytest.approx(
             expected, abs=1e-4
         )
@@ -180,11 +180,11 @@ def test_what_is_kept_is_the_state_with_the_lowest_validation_loss(
         point.validation_loss for point in desk.log.points if point.validation_loss is not None
     ]
     answers = predict_with_draft(
-        task, tmp_path, [lesson.prompt.text for lesson in material.validation]
+        task, tmp_path, [example.prompt.text for example in material.validation]
     )
     given = [
-        (answer.probabilities or {})[str(lesson.record.gold)]
-        for answer, lesson in zip(answers, material.validation, strict=True)
+        (answer.probabilities or {})[str(example.record.gold)]
+        for answer, example in zip(answers, material.validation, strict=True)
     ]
     assert -np.log(np.maximum(given, 1e-6)).mean() == pytest.approx(min(losses), abs=1e-4)
 
@@ -193,7 +193,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
     base: str, tmp_path: Path
 ) -> None:
     task = make_task(tmp_path / "task")
-    whole = fit_encoder(
+    full = fit_encoder(
         [make_training_data(task)], make_recipe(base), make_training_context(tmp_path / "whole")
     )
     signals = SignalState()
@@ -205,9 +205,9 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
 
     desk = make_training_context(tmp_path / "parts", StoppingObserver(), signals)
     stopped = fit_encoder([make_training_data(task)], make_recipe(base), desk)
-    assert (stopped.interrupted, whole.interrupted) == (True, False)
+    assert (stopped.interrupted, full.interrupted) == (True, False)
     step = find_resume_step(desk.work_folder)
-    assert 0 < step < int(str(whole.facts["steps"]))
+    assert 0 < step < int(str(full.facts["steps"]))
     write_model_metadata(desk.draft_folder, stopped.trained_model)
     assert medtask.load_model(str(desk.draft_folder)).info.name == "encoder"
     shutil.rmtree(desk.draft_folder)
@@ -220,7 +220,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
         SignalState(),
     )
     resumed = fit_encoder([make_training_data(task)], make_recipe(base), again)
-    assert resumed.facts["steps"] == whole.facts["steps"]
+    assert resumed.facts["steps"] == full.facts["steps"]
     one, other = (tmp_path / name / "draft" / "model.safetensors" for name in ("whole", "parts"))
     assert one.read_bytes() == other.read_bytes()
 
@@ -304,9 +304,9 @@ def test_a_trained_encoder_can_be_trained_for_other_labels(base: str, tmp_path: 
         ("fake:", "the fake engine cannot train weights"),
     ],
 )
-def test_what_is_no_encoder_is_refused_by_its_name(name: str, told: str, tmp_path: Path) -> None:
+def test_what_is_no_encoder_is_refused_by_its_name(name: str, output: str, tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=f"cannot be trained by --method encoder: {told}"
+        UsageError, match=f"cannot be trained by --method encoder: {output}"
     ) as refused:
         fit_encoder(
             [make_training_data(make_task(tmp_path / "task"))],
@@ -345,9 +345,9 @@ def test_a_folder_that_lacks_weights_is_refused(base: str, tmp_path: Path) -> No
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(base, tmp_path / "broken")
-    held = load_file(tmp_path / "broken" / "model.safetensors")
-    del held["encoder.layer.1.output.dense.weight"]
-    save_file(held, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.weight"]
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EngineError, match=r"lacks weights \(bert\.encoder\.layer\.1"):
         fit_encoder(
             [make_training_data(make_task(tmp_path / "task"))],

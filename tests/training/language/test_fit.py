@@ -71,8 +71,8 @@ def test_every_method_learns_and_leaves_a_model_that_loads(
         )
     )
     right = [
-        answer.value == lesson.record.gold
-        for answer, lesson in zip(answers, material.validation, strict=True)
+        answer.value == example.record.gold
+        for answer, example in zip(answers, material.validation, strict=True)
     ]
     assert sum(right) / len(right) == pytest.approx(best.score)
 
@@ -154,11 +154,11 @@ def test_written_answers_are_learnt(tmp_path: Path, base: Path) -> None:
     ],
 )
 def test_bases_that_cannot_be_trained_are_refused_before_anything_is_loaded(
-    tmp_path: Path, named: str, said: str
+    tmp_path: Path, named: str, message: str
 ) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     name = str(tmp_path / named) if named.endswith(".gguf") else named
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         fit_language(
             [make_training_data(make_task(tmp_path / "task"))],
             Recipe(bases=(name,)),

@@ -72,13 +72,13 @@ def compute_reference_loss(model: Any, tokenized_example: TokenizedExample) -> t
         ]
         return logits.float()
 
-    said, choices = [], []
-    for place in tokenized_example.gold_paths:
-        line = tokenized_example.paths[place]
+    result, choices = [], []
+    for index in tokenized_example.gold_paths:
+        line = tokenized_example.paths[index]
         logits = compute_logits(line.tokens)
-        whole = torch.log_softmax(logits, dim=-1)
-        said += [
-            -whole[at - 1, line.tokens[at]] for at in range(line.answer_start, len(line.tokens))
+        full = torch.log_softmax(logits, dim=-1)
+        result += [
+            -full[at - 1, line.tokens[at]] for at in range(line.answer_start, len(line.tokens))
         ]
         if line.token_choices:
             shares = [
@@ -90,20 +90,20 @@ def compute_reference_loss(model: Any, tokenized_example: TokenizedExample) -> t
             choices.append(-torch.stack(shares).sum())
     for contest in tokenized_example.sequence_choices:
         scores = []
-        for place, scale in zip(contest.path_indices, contest.scales, strict=True):
-            line = tokenized_example.paths[place]
-            whole = torch.log_softmax(compute_logits(line.tokens), dim=-1)
+        for index, scale in zip(contest.path_indices, contest.scales, strict=True):
+            line = tokenized_example.paths[index]
+            full = torch.log_softmax(compute_logits(line.tokens), dim=-1)
             scores.append(
                 scale
                 * torch.stack(
                     [
-                        whole[at - 1, line.tokens[at]]
+                        full[at - 1, line.tokens[at]]
                         for at in range(line.answer_start, len(line.tokens))
                     ]
                 ).sum()
             )
         choices.append(-torch.log_softmax(torch.stack(scores), dim=0)[contest.gold_index])
-    wording = torch.stack(said).mean()
+    wording = torch.stack(result).mean()
     return (
         wording
         if not choices
@@ -136,13 +136,13 @@ def pop_gradients(model: Any) -> dict[str, torch.Tensor]:
 def test_packed_gradients_are_those_of_rows_read_one_by_one(
     tmp_path: Path, family: str, kind: str
 ) -> None:
-    task, lessons = make_training_task(tmp_path, kind)
+    task, examples = make_training_task(tmp_path, kind)
     template = "gemma" if family.startswith("gemma") else "chatml"
     engine = load_hf(
         str(save_model(tmp_path / "model", family, template)), LoadOptions(dtype="float32")
     )
     assert engine.packed
-    passages = tokenize_examples(task, engine.chat, lessons)
+    passages = tokenize_examples(task, engine.chat, examples)
     model = engine.model.requires_grad_(True)
     losses = LanguageLossModel(model, model, packed=True)(passages)
     losses.total.backward()
@@ -169,9 +169,9 @@ def test_packed_gradients_are_those_of_rows_read_one_by_one(
 def test_models_that_cannot_be_packed_are_read_apart_with_the_same_losses(
     tmp_path: Path, share: bool
 ) -> None:
-    task, lessons = make_training_task(tmp_path, "labels")
+    task, examples = make_training_task(tmp_path, "labels")
     engine = load_hf(str(save_model(tmp_path / "model", "llama")), LoadOptions(dtype="float32"))
-    passages = tokenize_examples(task, engine.chat, lessons)
+    passages = tokenize_examples(task, engine.chat, examples)
     together = LanguageLossModel(engine.model, engine.model, packed=True, share_prefix=share)(
         passages
     )
@@ -186,23 +186,23 @@ def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(
 ) -> None:
     from medtask.tasks.kinds import get_task_kind
 
-    task, lessons = make_training_task(tmp_path, kind)
+    task, examples = make_training_task(tmp_path, kind)
     engine = load_hf(str(save_model(tmp_path / "model", "llama")), LoadOptions(dtype="float32"))
     with torch.no_grad():
         losses = LanguageLossModel(engine.model, engine.model, packed=True)(
-            tokenize_examples(task, engine.chat, lessons)
+            tokenize_examples(task, engine.chat, examples)
         )
-    scores = {one.record_id: one for one in engine.score([lesson.prompt for lesson in lessons])}
+    scores = {one.record_id: one for one in engine.score([example.prompt for example in examples])}
     expected = 0.0
-    for lesson in lessons:
-        branches = scores[lesson.record.id].branches
+    for example in examples:
+        branches = scores[example.record.id].branches
         golds = get_task_kind(task).find_gold_indices(
-            lesson.prompt.options, lesson.record.gold or ()
+            example.prompt.options, example.record.gold or ()
         )
         for branch, gold in zip(branches, golds, strict=True):
             logs = list(branch.logprobs)
             if kind == "text":
-                lengths = [len(option.text) for option in lesson.prompt.options]
+                lengths = [len(option.text) for option in example.prompt.options]
                 logs = [
                     log / length * sum(lengths) / len(lengths)
                     for log, length in zip(logs, lengths, strict=True)
@@ -218,9 +218,9 @@ def test_the_loss_of_the_set_is_the_probability_that_a_run_reports(
 def test_what_rows_share_is_read_once_and_nothing_of_the_prompt_is_learnt(tmp_path: Path) -> None:
     from medtask.training.language.packing import pack_examples
 
-    task, lessons = make_training_task(tmp_path, "label")
+    task, examples = make_training_task(tmp_path, "label")
     engine = load_hf(str(save_model(tmp_path / "model", "llama")), LoadOptions(dtype="float32"))
-    passages = tokenize_examples(task, engine.chat, lessons)
+    passages = tokenize_examples(task, engine.chat, examples)
     read = pack_examples(passages, engine.model.device)
     assert read.forward_pass is not None
     alone = sum(len(passage.paths[0].tokens) - 1 for passage in passages)
@@ -228,9 +228,9 @@ def test_what_rows_share_is_read_once_and_nothing_of_the_prompt_is_learnt(tmp_pa
         len(passages) - 1
     )
     assert read.forward_pass.prefix_length > 50
-    for passage, lesson in zip(passages, lessons, strict=True):
+    for passage, example in zip(passages, examples, strict=True):
         line = passage.paths[0]
         answer = engine.chat.tokenizer.decode(
             line.tokens[line.answer_start :], keep_special_tokens=True
         )
-        assert answer == f"{lesson.record.gold}<|im_end|>"
+        assert answer == f"{example.record.gold}<|im_end|>"

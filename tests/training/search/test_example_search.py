@@ -28,7 +28,9 @@ def test_examples_that_help_are_found_and_come_from_the_training_rows(tmp_path: 
     search_examples(bench)
     assert bench.value > bench.baseline_value + 0.3
     shown = {str(example.fields["procedure"]) for example in bench.best.examples or ()}
-    assert shown <= {str(lesson.record.fields["procedure"]) for lesson in bench.train}
+    assert shown <= {
+        str(training_example.record.fields["procedure"]) for training_example in bench.train
+    }
     assert {str(example.answer) for example in bench.best.examples or ()} == set(LABELS)
 
 

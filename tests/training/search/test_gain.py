@@ -45,31 +45,38 @@ def test_a_gain_is_reported_with_its_interval_and_only_if_test_and_interval_show
     tmp_path: Path,
 ) -> None:
     task = write_task(tmp_path)
-    lessons = make_training_examples(task, make_gold_rows(["curative"] * 60))
-    poor = make_answers(lessons, ["staging"] * 30 + ["curative"] * 30)
-    better = make_answers(lessons, ["curative"] * 60)
-    gain = measure_gain(task, lessons, poor, better)
+    training_examples = make_training_examples(task, make_gold_rows(["curative"] * 60))
+    poor = make_answers(training_examples, ["staging"] * 30 + ["curative"] * 30)
+    better = make_answers(training_examples, ["curative"] * 60)
+    gain = measure_gain(task, training_examples, poor, better)
     assert gain.is_significant
     assert gain.value.value == pytest.approx(0.5)
     assert gain.describe().startswith("accuracy 0.500 -> 1.000 on 60 test rows: gain 0.500 (0.")
     assert gain.explain_missing_gain() == ""
-    same = measure_gain(task, lessons, poor, poor)
+    same = measure_gain(task, training_examples, poor, poor)
     assert not same.is_significant
     assert "no difference at all" in same.explain_missing_gain()
     small = measure_gain(
-        task, lessons, poor, make_answers(lessons, ["staging"] * 28 + ["curative"] * 32)
+        task,
+        training_examples,
+        poor,
+        make_answers(training_examples, ["staging"] * 28 + ["curative"] * 32),
     )
     assert not small.is_significant
     assert "more rows with gold" in small.explain_missing_gain()
-    worse = measure_gain(task, lessons, better, poor)
+    worse = measure_gain(task, training_examples, better, poor)
     assert not worse.is_significant
     assert "worse" in worse.explain_missing_gain()
 
 
 def test_each_row_has_its_own_part_of_the_measure(tmp_path: Path) -> None:
     task = write_task(tmp_path)
-    lessons = make_training_examples(task, make_gold_rows(["curative", "staging", "staging"]))
-    assert score_answers(task, lessons, make_answers(lessons, ["curative", "curative", None])) == (
+    training_examples = make_training_examples(
+        task, make_gold_rows(["curative", "staging", "staging"])
+    )
+    assert score_answers(
+        task, training_examples, make_answers(training_examples, ["curative", "curative", None])
+    ) == (
         pytest.approx(1 / 3),
         [1.0, 0.0, 0.0],
     )
@@ -77,11 +84,11 @@ def test_each_row_has_its_own_part_of_the_measure(tmp_path: Path) -> None:
 
 def test_several_labels_are_scored_by_their_f1(tmp_path: Path) -> None:
     task = write_task(tmp_path, text=TASK.replace("kind: label\n", "kind: labels\n"))
-    lessons = make_training_examples(
+    training_examples = make_training_examples(
         task, make_gold_rows(["curative; staging", "staging", "palliative"])
     )
     value, scores = score_answers(
-        task, lessons, make_answers(lessons, [("curative",), ("staging",), ()])
+        task, training_examples, make_answers(training_examples, [("curative",), ("staging",), ()])
     )
     assert scores == [pytest.approx(2 / 3), 1.0, 0.0]
     assert value == pytest.approx(4 / 6)
@@ -93,9 +100,11 @@ def test_texts_are_scored_by_the_words_that_they_share(tmp_path: Path) -> None:
         "{kind: answer}\n"
     )
     task = write_task(tmp_path, text=text)
-    lessons = make_training_examples(task, make_gold_rows(["remove the tumour", "ease pain"]))
+    training_examples = make_training_examples(
+        task, make_gold_rows(["remove the tumour", "ease pain"])
+    )
     value, scores = score_answers(
-        task, lessons, make_answers(lessons, ["remove the tumour", "nothing"])
+        task, training_examples, make_answers(training_examples, ["remove the tumour", "nothing"])
     )
     assert scores == [1.0, 0.0]
     assert value == pytest.approx(0.5)
@@ -108,10 +117,10 @@ def test_objects_are_scored_by_their_fields(tmp_path: Path) -> None:
         f"purpose\nanswer: {{kind: fields, schema: {schema}}}\n"
     )
     task = write_task(tmp_path, text=text)
-    lessons = make_training_examples(
+    training_examples = make_training_examples(
         task, make_gold_rows(['{"side": "left", "size": 3}', '{"side": "right", "size": 4}'])
     )
     values: list[Value | None] = [{"side": "left", "size": 3}, {"side": "right", "size": 5}]
-    value, scores = score_answers(task, lessons, make_answers(lessons, values))
+    value, scores = score_answers(task, training_examples, make_answers(training_examples, values))
     assert scores == [1.0, 0.5]
     assert value == pytest.approx(0.75)

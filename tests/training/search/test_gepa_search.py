@@ -52,8 +52,8 @@ def test_it_reflects_on_training_rows_alone(tmp_path: Path) -> None:
     bench = make_evaluator(write_task(tmp_path), engine)
     search_with_gepa(bench, Proposer(engine, bench.budget))
     shown = "\n".join(engine.generation_texts)
-    assert any(lesson.prompt.text in shown for lesson in bench.train)
-    assert not any(lesson.prompt.text in shown for lesson in bench.validation)
+    assert any(example.prompt.text in shown for example in bench.train)
+    assert not any(example.prompt.text in shown for example in bench.validation)
     assert len(engine.generation_texts) <= PATIENCE + 5
 
 

@@ -140,7 +140,7 @@ def test_trainings_never_see_a_row_of_the_test(
 ) -> None:
     tune_planted_training(parts, tmp_path / "search")
     assert len(fake_trainings.ids) == len(parts.train) + len(parts.validation)
-    assert not fake_trainings.ids & {lesson.record.id for lesson in parts.test}
+    assert not fake_trainings.ids & {example.record.id for example in parts.test}
 
 
 def test_where_the_default_recipe_is_the_best_the_test_stays_unused(
@@ -220,7 +220,9 @@ def test_the_database_holds_no_text_of_a_row(
 ) -> None:
     tune_planted_training(parts, tmp_path / "search")
     content = (tmp_path / "search" / DATABASE).read_bytes()
-    assert not any(lesson.prompt.text.encode() in content for lesson in (*parts.train, *parts.test))
+    assert not any(
+        example.prompt.text.encode() in content for example in (*parts.train, *parts.test)
+    )
 
 
 def test_a_recipe_that_cannot_be_trained_is_passed_over_but_the_default_one_is_not(

@@ -51,15 +51,15 @@ def test_it_finds_examples_asks_nobody_else_and_leaves_nothing_behind(
         mipro.search_mipro(bench, Proposer(engine, bench.budget))
     assert guard.attempts == 0
     assert bench.value > bench.baseline_value + 0.3
-    train = {str(lesson.record.fields["procedure"]) for lesson in bench.train}
+    train = {str(training_example.record.fields["procedure"]) for training_example in bench.train}
     assert bench.best.examples
     assert {str(example.fields["procedure"]) for example in bench.best.examples} <= train
     assert "litellm" not in sys.modules
     assert not (tmp_path / "home").exists()
     shown = capfd.readouterr()
     assert not shown.out + shown.err
-    told = "\n".join(engine.generation_texts)
-    assert not any(lesson.prompt.text in told for lesson in bench.validation)
+    output = "\n".join(engine.generation_texts)
+    assert not any(training_example.prompt.text in output for training_example in bench.validation)
 
 
 @pytest.mark.slow

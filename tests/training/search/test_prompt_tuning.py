@@ -111,7 +111,7 @@ def test_where_nothing_is_better_the_test_rows_stay_unused(tmp_path: Path) -> No
     tuned = tune_planted_words(parts, engine, "prompt")
     assert (tuned.changed, tuned.gain, tuned.task_text) == ((), None, None)
     assert "Nothing was better" in tuned.summarize()
-    assert not {lesson.prompt.text for lesson in parts.test} & set(engine.scored_texts)
+    assert not {example.prompt.text for example in parts.test} & set(engine.scored_texts)
 
 
 def test_no_search_sees_a_row_of_the_test(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_no_search_sees_a_row_of_the_test(tmp_path: Path) -> None:
 
     tuned = tune_planted_words(parts, engine, "examples", "prompt", log=_StageObserver())
     assert tuned.gain is not None
-    texts = [lesson.prompt.text for lesson in parts.test]
+    texts = [example.prompt.text for example in parts.test]
     searched = "\n".join(before)
     assert searched
     assert not any(text in searched for text in texts)

@@ -15,7 +15,7 @@ def test_the_three_parts_share_no_row_and_leave_none_out(tmp_path: Path) -> None
         write_task(tmp_path), make_table(120), test_share=0.25, validation_share=0.5
     )
     ids = [
-        {lesson.record.id for lesson in part}
+        {example.record.id for example in part}
         for part in (parts.train, parts.validation, parts.test)
     ]
     assert [len(part) for part in ids] == [45, 45, 30]
@@ -31,7 +31,7 @@ def test_rows_of_one_patient_and_equal_texts_stay_in_one_part(tmp_path: Path) ->
     parts = build_search_data(write_task(tmp_path, "group: patient\n"), read_table(rows))
     for column in ("patient", "procedure"):
         found = [
-            {lesson.record.fields[column] for lesson in part}
+            {example.record.fields[column] for example in part}
             for part in (parts.train, parts.validation, parts.test)
         ]
         assert not found[0] & found[1] | found[0] & found[2] | found[1] & found[2]
@@ -40,7 +40,7 @@ def test_rows_of_one_patient_and_equal_texts_stay_in_one_part(tmp_path: Path) ->
 def test_the_same_seed_divides_alike_and_another_one_otherwise(tmp_path: Path) -> None:
     task, table = write_task(tmp_path), make_table(120)
     tests = [
-        [lesson.record.id for lesson in build_search_data(task, table, seed=seed).test]
+        [example.record.id for example in build_search_data(task, table, seed=seed).test]
         for seed in (3, 3, 4)
     ]
     assert tests[0] == tests[1]
@@ -51,13 +51,13 @@ def test_what_may_be_learnt_from_is_a_table_without_the_test(tmp_path: Path) -> 
     parts = build_search_data(write_task(tmp_path), make_table(120))
     ids = {str(row["case_id"]) for row in parts.to_training_table()}
     assert len(ids) == 90
-    assert not ids & {lesson.record.id for lesson in parts.test}
+    assert not ids & {example.record.id for example in parts.test}
 
 
 def test_parts_have_a_random_order(tmp_path: Path) -> None:
     rows = sorted(make_rows(120), key=lambda row: str(row["purpose"]))
     parts = build_search_data(write_task(tmp_path), read_table(rows))
-    assert len({lesson.record.gold for lesson in parts.validation[:10]}) == 3
+    assert len({example.record.gold for example in parts.validation[:10]}) == 3
 
 
 def test_a_handful_of_rows_is_too_few(tmp_path: Path) -> None:
