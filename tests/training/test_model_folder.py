@@ -1,14 +1,36 @@
-"""The finished model folder: which rows it says the model has learned from."""
+"""The finished model folder: which rows it says the model was made from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import pytest
+
 import medtask
-from medtask.engines.model_metadata import LEARNED_ROWS_FILE
-from medtask.records import Record
-from medtask.runs.learned_rows import read_learned_rows
+from medtask.records import Prompt, Record
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.row_fingerprints import (
+    TRAINING_ROWS_FILE,
+    hash_question,
+    read_training_rows,
+)
+from medtask.tasks.task import Task
 from support.small_trainings import make_rows, make_task
+
+
+def find_uses(task: Task, folder: Path, rows: Iterable[Mapping[str, object]]) -> list[str | None]:
+    """For each row, how it was used by the model in the folder; None if it was not."""
+    used = read_training_rows(folder)
+    assert used is not None
+    found: list[str | None] = []
+    for row in rows:
+        record = Record("1", row)
+        prompt = build_prompt(task, record)
+        assert isinstance(prompt, Prompt)
+        question = hash_question(task, record, prompt)
+        found.append(next((one.use for one in used if one.has_question(question)), None))
+    return found
 
 
 def test_a_trained_folder_names_all_its_rows_and_no_others(tmp_path: Path) -> None:
@@ -18,12 +40,11 @@ def test_a_trained_folder_names_all_its_rows_and_no_others(tmp_path: Path) -> No
     assert model.score.n > 0  # the validation rows were measured
     engine = medtask.load_model(str(tmp_path / "linear"))
     assert engine.info.trained_folders == (str(tmp_path / "linear"),)
-    learned = read_learned_rows(engine.info.trained_folders)
-    reasons = [learned.find_reason(task, Record("1", row)) for row in make_rows()]
-    assert {"train", "validation"} == set(reasons)
-    assert learned.complete
-    assert learned.find_reason(task, Record("1", {"text": "X-ray of the spine"})) is None
-    text = (tmp_path / "linear" / LEARNED_ROWS_FILE).read_text()
+    uses = find_uses(task, tmp_path / "linear", make_rows())
+    assert uses.count("validation") == model.score.n
+    assert uses.count("training") == len(uses) - model.score.n
+    assert find_uses(task, tmp_path / "linear", [{"text": "X-ray of the spine"}]) == [None]
+    text = (tmp_path / "linear" / TRAINING_ROWS_FILE).read_text()
     assert not any(row["text"] in text for row in make_rows())
 
 
@@ -35,16 +56,26 @@ def test_a_hybrid_has_the_rows_of_its_members(tmp_path: Path) -> None:
     medtask.train(task, other, out=tmp_path / "b", method="linear")
     members = [str(tmp_path / "a"), str(tmp_path / "b")]
     medtask.train(task, rows, out=tmp_path / "both", method="hybrid", base=members)
-    learned = read_learned_rows([tmp_path / "both"])
-    assert all(learned.find_reason(task, Record("1", row)) for row in [*rows, *other])
-    (tmp_path / "b" / LEARNED_ROWS_FILE).unlink()
-    medtask.train(task, rows, out=tmp_path / "unknown", method="hybrid", base=members)
-    assert not read_learned_rows([tmp_path / "unknown"]).complete
+    assert None not in find_uses(task, tmp_path / "both", [*rows, *other])
+    (tmp_path / "b" / TRAINING_ROWS_FILE).unlink()
+    unknown = medtask.train(task, rows, out=tmp_path / "unknown", method="hybrid", base=members)
+    assert any("does not say which rows it was trained on" in note for note in unknown.notes)
 
 
 def test_a_folder_without_the_file_still_loads(tmp_path: Path) -> None:
     task = make_task(tmp_path / "task")
     medtask.train(task, make_rows(), out=tmp_path / "old", method="linear")
-    (tmp_path / "old" / LEARNED_ROWS_FILE).unlink()
+    (tmp_path / "old" / TRAINING_ROWS_FILE).unlink()
     engine = medtask.load_model(str(tmp_path / "old"))
-    assert not read_learned_rows(engine.info.trained_folders).complete
+    assert read_training_rows(Path(engine.info.trained_folders[0])) is None
+
+
+@pytest.mark.parametrize("prefix", ["", "hf:"])
+def test_a_folder_that_was_not_trained_here_is_no_trained_folder(
+    tmp_path: Path, prefix: str
+) -> None:
+    from medtask.engines.registry import find_trained_folders
+
+    assert find_trained_folders(f"{prefix}{tmp_path}") == ()
+    (tmp_path / "medtask.json").touch()
+    assert find_trained_folders(f"{prefix}{tmp_path}") == (str(tmp_path),)

@@ -26,12 +26,12 @@ from medtask.display import format_name, format_path, quote_names
 from medtask.engines.files.weights import hash_file
 from medtask.errors import InputError
 from medtask.kinds import KINDS, KindName
+from medtask.tasks.row_fingerprints import TRAINING_ROWS_FILE
 
 METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"
 TRAINING_FILE = "training.json"  # exists from the first step of a training on
 CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
-LEARNED_ROWS_FILE = "learned_rows.json"  # not hashed: models without it are valid
 
 EngineName = Literal["linear", "encoder", "hf", "hybrid"]
 PhiStatus = Literal["yes", "no", "unknown"]
@@ -245,7 +245,8 @@ def _list_hashed_files(folder: Path) -> list[str]:
     names = [
         path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)
     ]
-    unhashed = {METADATA_FILE, CALIBRATION_FILE, LEARNED_ROWS_FILE, TRAINING_FILE}
+    # Models without training rows are valid; medtask.json is written before them.
+    unhashed = {METADATA_FILE, CALIBRATION_FILE, TRAINING_ROWS_FILE, TRAINING_FILE}
     return sorted(name for name in names if name not in unhashed)
 
 

@@ -20,11 +20,12 @@ from medtask.engines.hybrid import (
     save_hybrid,
 )
 from medtask.engines.model_metadata import ModelMetadata
-from medtask.engines.registry import load_model
+from medtask.engines.registry import find_trained_folders, load_model
 from medtask.errors import EngineError, InputError, StorageError, UsageError
 from medtask.prediction.asking import check_engine
 from medtask.prediction.probabilities import OutcomeProbabilities
 from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.row_fingerprints import read_training_rows
 from medtask.tasks.task import Task
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import MethodResult, TrainingContext
@@ -289,6 +290,12 @@ def _list_notes(
 def _list_leakage_notes(members: Sequence[HybridMember], data: TrainingData) -> Iterator[str]:
     """Notes about models that may have been trained on the rows that weights are fitted on."""
     for member in members:
+        for folder in find_trained_folders(member.reference):
+            if read_training_rows(Path(folder)) is None:
+                yield (
+                    f"{format_name(member.reference)} does not say which rows it was trained on: "
+                    "figures of the hybrid may include them (train that model again)"
+                )
         manifest = None
         with suppress(StorageError):  # a damaged manifest must not discard the fitted weights
             manifest = read_training_manifest(Path(member.reference))

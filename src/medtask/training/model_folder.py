@@ -33,22 +33,24 @@ from medtask.errors import MedtaskError
 from medtask.evaluation.report.calibration_report import describe_result
 from medtask.hardware import inspect_machine
 from medtask.runs.calibration_store import save_calibration
-from medtask.runs.learned_rows import (
-    LearnedRows,
-    fingerprint_rows,
-    read_learned_rows,
-    write_learned_rows,
-)
 from medtask.runs.local_run import run
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
 from medtask.runs.signals import Interrupted
 from medtask.tables.read import read_table
+from medtask.tasks.row_fingerprints import (
+    RowFingerprints,
+    RowUse,
+    fingerprint_rows,
+    hash_question,
+    read_training_rows,
+    write_training_rows,
+)
 from medtask.training.recipe import Recipe
 from medtask.training.targets import build_label_targets
 from medtask.training.trained_model import CARD_FILE
 from medtask.training.training_context import DRAFT_FOLDER, WORK_FOLDER, MethodResult
-from medtask.training.training_data import TrainingData
+from medtask.training.training_data import TrainingData, TrainingExample
 from medtask.training.training_log import TrainingLog, list_validation_losses
 from medtask.training.training_manifest import TrainingRun
 from medtask.training.validation_metrics import name_score
@@ -187,7 +189,7 @@ def write_model_folder(
     try:
         _write_reports(training, log, card)
         # Only after the validation: that evaluation is about these rows.
-        write_learned_rows(draft, collect_learned_rows(training))
+        write_training_rows(draft, collect_training_rows(training))
         _move_draft(training.folder, final_facts)
         if not result.interrupted:
             shutil.rmtree(training.folder / WORK_FOLDER, ignore_errors=True)
@@ -195,19 +197,24 @@ def write_model_folder(
         raise make_storage_error(training.folder, error) from error
 
 
-def collect_learned_rows(training: TrainingRun) -> LearnedRows:
-    """The rows of a training, and of those that wrote the models that it started from."""
-    own = fingerprint_rows(
-        [
-            (data.task, [one.record for one in data.train], [one.record for one in data.validation])
-            for data in training.training_data
-        ],
-        seed=json.dumps(training.identity),
-    )
-    folders = [folder for base in training.recipe.bases for folder in find_trained_folders(base)]
-    earlier = read_learned_rows(folders)
-    others = tuple(one for one in earlier.sets if one.key != own.key)
-    return LearnedRows((own, *others), earlier.complete)
+def collect_training_rows(training: TrainingRun) -> list[RowFingerprints]:
+    """The fingerprints of a training's rows, and those of the models that it started from."""
+    found = []
+    for data in training.training_data:
+        parts: dict[RowUse, Sequence[TrainingExample]] = {
+            "training": data.train,
+            "validation": data.validation,
+        }
+        for use, examples in parts.items():
+            rows = [
+                (hash_question(data.task, one.record, one.prompt), one.record.group)
+                for one in examples
+            ]
+            found.append(fingerprint_rows(rows, use, f"{data.sha256} {data.validation_sha256}"))
+    for base in training.recipe.bases:
+        for folder in find_trained_folders(base):
+            found += read_training_rows(Path(folder)) or ()
+    return list({(one.salt, one.use, one.questions): one for one in found}.values())
 
 
 def _write_reports(training: TrainingRun, log: TrainingLog, card: str) -> None:
