@@ -111,7 +111,7 @@ AREAS: dict[tuple[str, ...], Sequence[Mutant]] = {
     ("engines/tokens/test_trie.py", "engines/tokens/test_trie_scoring.py"): TRIE_MUTANTS,
     ("engines/hf/test_branches.py", "engines/hf/test_exact.py"): ATTENTION_MUTANTS,
     ("evaluation/calibration/test_acceptance.py",): ACCEPTANCE_MUTANTS,
-    ("prediction/test_deciding.py",): DECIDING_MUTANTS,
+    ("prediction/kinds", "prediction/test_deciding.py"): DECIDING_MUTANTS,
 }
 
 

@@ -10,10 +10,8 @@ from medtask.engines.base import Caps
 from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, InputError
 from medtask.prediction.asking import GENERATION_BATCH, ask_prompts, check_engine
-from medtask.prediction.deciding import decide_answer
 from medtask.prediction.engine_output import EngineOutput
 from medtask.records import (
-    Answer,
     Branch,
     Fault,
     Generated,
@@ -23,67 +21,43 @@ from medtask.records import (
     Scores,
     Status,
 )
-from medtask.tasks.task import Fields, FreeText, Label, MultipleChoice, Reasoning, ScoredField, Task
+from medtask.tasks.task import (
+    Fields,
+    FreeText,
+    Label,
+    MultipleChoice,
+    Reasoning,
+    ScoredField,
+    Task,
+)
+from support.recorded_prompts import RecordingEngine, answer_texts, make_text_prompts
 
 LABELS = (Label("curative", "", "curative"), Label("palliative", "", "palliative"))
-ONE = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS)
+
+
+LABEL = Task("purpose", "Which purpose?", "{{ text }}", labels=LABELS)
+
+
 THINKING = Task(
     "purpose", "Which purpose?", "{{ text }}", labels=LABELS, reasoning=Reasoning(8, deadline_s=30)
 )
+
+
 TEXT = Task("qa", "Answer.", "{{ text }}", FreeText(max_tokens=20))
+
+
 SCHEMA = {
     "type": "object",
     "properties": {"side": {"enum": ["left", "right"]}, "size": {"type": "number"}},
 }
+
+
 FIELDS = Task(
     "registry",
     "Fill in.",
     "{{ text }}",
     Fields(SCHEMA, (ScoredField(("side",), ("left", "right")),)),
 )
-
-
-class RecordingEngine(FakeEngine):
-    """Keeps the prompts that it was asked, by verb. ``finish_reasons`` says how writing ends,
-    by record id.
-    """
-
-    def __init__(self, finish_reasons: dict[str, Any] | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.scored: list[list[Prompt]] = []
-        self.generated: list[tuple[list[Prompt], Limits]] = []
-        self.ends = finish_reasons or {}
-
-    def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
-        self.scored.append(list(batch))
-        return super().score_batch(batch)
-
-    def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, *rest: Any, **more: Any
-    ) -> Iterator[Generated | Fault]:
-        self.generated.append((list(prompts), limits))
-        for result in super().generate(prompts, limits, *rest, **more):
-            end = self.ends.get(result.record_id)
-            if isinstance(end, Fault):
-                yield end
-            elif end and isinstance(result, Generated):
-                yield Generated(result.record_id, result.text, end)
-            else:
-                yield result
-
-
-def make_prompts(*texts: str, task: Task = ONE) -> list[Prompt]:
-    branches = (Branch("", ("curative", "palliative")),) if task.labels else ()
-    return [
-        Prompt(f"r{index}", (Message("user", text),), branches, text)
-        for index, text in enumerate(texts)
-    ]
-
-
-def answer_texts(task: Task, engine: FakeEngine, *texts: str) -> dict[str, Answer]:
-    result = list(ask_prompts(task, engine, make_prompts(*texts, task=task)))
-    names = [one.record_id if isinstance(one, Fault) else one.prompt.record_id for one in result]
-    return {name: decide_answer(task, name, one) for name, one in zip(names, result, strict=True)}
 
 
 def test_a_model_thinks_and_then_answers_with_its_thoughts_before_it() -> None:
@@ -110,7 +84,7 @@ def test_a_model_that_never_stops_thinking_is_closed_at_its_budget_and_answers()
         (Fault("r0", Status.TOO_LONG, "no room"), "answered without thinking: no room"),
     ],
 )
-def test_a_row_without_time_or_room_to_think_is_answered_without_and_noted(
+def test_a_row_without_time_or_room_to_think_is_answered_without_thinking_and_with_a_reason(
     end: object, reason: str
 ) -> None:
     engine = RecordingEngine({"r0": end})
@@ -121,119 +95,46 @@ def test_a_row_without_time_or_room_to_think_is_answered_without_and_noted(
     assert answers["r1"].thoughts is not None
 
 
-def test_text_that_ends_is_the_answer() -> None:
-    answer = answer_texts(
-        TEXT, RecordingEngine(generated_texts={"r0": " A disease of the eye. "}), "one"
-    )["r0"]
-    assert (answer.status, answer.value, answer.confidence) == (
-        Status.OK,
-        "A disease of the eye.",
-        None,
-    )
-
-
-def test_text_that_reaches_its_limit_is_truncated_at_a_sentence() -> None:
-    answer = answer_texts(
-        TEXT, RecordingEngine(generated_texts={"r0": "One sentence. " + "word " * 40}), "one"
-    )["r0"]
-    assert (answer.status, answer.value) == (Status.TRUNCATED, "One sentence.")
-    assert (
-        answer.reason == "the answer reached max_tokens and was cut after its last whole sentence"
-    )
-
-
-def test_a_model_that_writes_nothing_is_reported() -> None:
-    answer = answer_texts(TEXT, RecordingEngine(generated_texts={"r0": "  "}), "one")["r0"]
-    assert (answer.status, answer.value) == (Status.UNPARSABLE, None)
-
-
-def test_sections_are_written_one_after_the_other_and_the_last_is_the_answer() -> None:
-    task = Task(
-        "qa",
-        "Answer.",
-        "{{ text }}",
-        FreeText(max_tokens=20, sections=("analysis", "answer"), stop=("STOP",)),
-    )
-    engine = RecordingEngine(generated_texts={"r0": "because"})
-    answer = answer_texts(task, engine, "one")["r0"]
-    (first, early), (second, late) = engine.generated
-    assert (early.stop, late.stop) == (("STOP", "</analysis>"), ("STOP", "</answer>"))
-    assert (early.max_tokens, late.max_tokens) == (10, 20)
-    assert first[0].partial_response == "<analysis>"
-    assert second[0].partial_response == "<analysis>because</analysis>\n<answer>"
-    assert (answer.value, answer.text) == (
-        "because",
-        "<analysis>because</analysis>\n<answer>because</answer>",
-    )
-
-
-def test_fields_are_written_and_their_enums_scored_behind_what_was_written() -> None:
-    engine = RecordingEngine(generated_texts={"r0": '{"side":"right","size":3}'})
-    answer = answer_texts(FIELDS, engine, "one")["r0"]
-    assert answer.value == {"side": "right", "size": 3}
-    assert engine.scored[0][0].branches == (Branch('{"side":', ('"left"', '"right"')),)
-    assert answer.probabilities is not None
-    assert list(answer.probabilities) == ["side=left", "side=right"]
-    assert answer.confidence == answer.probabilities["side=right"]
-
-
-@pytest.mark.parametrize(
-    ("end", "status"), [("length", Status.TRUNCATED), ("loop", Status.TRUNCATED)]
-)
-def test_fields_that_do_not_end_are_no_answer(end: str, status: Status) -> None:
-    answer = answer_texts(
-        FIELDS, RecordingEngine({"r0": end}, generated_texts={"r0": '{"side":"ri'}), "one"
-    )["r0"]
-    assert (answer.status, answer.value) == (status, None)
-
-
-def test_what_is_no_object_is_no_answer() -> None:
-    answer = answer_texts(FIELDS, RecordingEngine(generated_texts={"r0": "left, I think"}), "one")[
-        "r0"
-    ]
-    assert (answer.status, answer.value) == (Status.UNPARSABLE, None)
-
-
-def test_a_batch_is_written_whole_or_not_at_all() -> None:
+def test_a_batch_is_generated_as_a_whole_or_not_at_all() -> None:
     engine = RecordingEngine()
-    asked = make_prompts(*(str(index) for index in range(GENERATION_BATCH + 3)), task=TEXT)
-    known = {prompt.record_id for prompt in asked[:GENERATION_BATCH]}
-    assert len(list(ask_prompts(TEXT, engine, asked, known))) == 3
+    prompts = make_text_prompts(TEXT, *(str(index) for index in range(GENERATION_BATCH + 3)))
+    known = {prompt.record_id for prompt in prompts[:GENERATION_BATCH]}
+    assert len(list(ask_prompts(TEXT, engine, prompts, known))) == 3
     assert [len(batch) for batch, _ in engine.generated] == [3]
     engine.generated.clear()
     known.discard("r5")
-    assert len(list(ask_prompts(TEXT, engine, asked, known))) == 4
+    assert len(list(ask_prompts(TEXT, engine, prompts, known))) == 4
     assert [len(batch) for batch, _ in engine.generated] == [GENERATION_BATCH, 3]
 
 
-def test_prompts_with_the_same_examples_are_written_together() -> None:
+def test_prompts_with_the_same_examples_are_generated_together() -> None:
     engine = RecordingEngine()
     shown = [(Message("user", "a"), Message("assistant", "b")), ()]
-    asked = [
-        Prompt(f"r{index}", (*shown[index % 2], Message("user", "?")), (), "?")
-        for index in range(2 * GENERATION_BATCH)
+    prompts = [
+        Prompt(f"r{place}", (*shown[place % 2], Message("user", "?")), (), "?")
+        for place in range(2 * GENERATION_BATCH)
     ]
-    list(ask_prompts(TEXT, engine, asked))
+    list(ask_prompts(TEXT, engine, prompts))
     assert [len({prompt.messages for prompt in batch}) for batch, _ in engine.generated] == [1, 1]
 
 
 @pytest.mark.parametrize(
     ("task", "caps"),
     [
-        (ONE, Caps(score="none", generate=True)),
+        (LABEL, Caps(score="none", generate=True)),
         (THINKING, Caps(score="exact")),
         (TEXT, Caps(score="exact")),
         (FIELDS, Caps(score="exact", generate=True)),
     ],
 )
-def test_an_engine_that_cannot_is_refused(task: Task, caps: Caps) -> None:
+def test_an_engine_without_the_needed_capability_is_refused(task: Task, caps: Caps) -> None:
     engine = FakeEngine()
     engine.caps = caps
     with pytest.raises(EngineError):
         check_engine(task, engine)
 
 
-def test_a_budget_larger_than_the_context_is_refused_before_anything_is_asked() -> None:
+def test_a_budget_larger_than_the_context_is_refused_before_any_prompt() -> None:
     engine = FakeEngine()
     engine.context_tokens = 8
     with pytest.raises(
@@ -244,16 +145,16 @@ def test_a_budget_larger_than_the_context_is_refused_before_anything_is_asked() 
         check_engine(TEXT, engine)
 
 
-def test_costs_of_all_steps_add_up() -> None:
-    received = (
-        EngineOutput(make_prompts("one")[0])
+def test_the_costs_of_all_steps_are_added() -> None:
+    output = (
+        EngineOutput(make_text_prompts(LABEL, "one")[0])
         .add_output(Generated("r0", "hm", "stop", tokens_read=5, ms=2.0))
         .add_output(Scores("r0", (), 7, 3, 1.0))
     )
-    assert (received.tokens_read, received.tokens_reused, received.ms) == (12, 3, 3.0)
+    assert (output.tokens_read, output.tokens_reused, output.ms) == (12, 3, 3.0)
 
 
-def test_what_was_written_is_json_for_every_fake_schema() -> None:
+def test_the_fake_engine_generates_json_that_satisfies_a_schema() -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -261,7 +162,7 @@ def test_what_was_written_is_json_for_every_fake_schema() -> None:
             "b": {"type": ["string", "null"]},
         },
     }
-    result = next(FakeEngine().generate(make_prompts("one", task=TEXT), Limits(50, schema=schema)))
+    result = next(FakeEngine().generate(make_text_prompts(TEXT, "one"), Limits(50, schema=schema)))
     assert isinstance(result, Generated)
     assert set(json.loads(result.text)) == {"a", "b"}
 
@@ -282,8 +183,8 @@ def test_a_choice_without_room_for_its_thoughts_is_answered_without_them() -> No
                 )
             return super().score(prompts, cached)
 
-    asked = [Prompt("r0", (Message("user", "?"),), (Branch("", ("A", "B"), weigh="text"),), "?")]
-    (received,) = ask_prompts(task, NoRoomToThinkEngine(), asked)
-    assert isinstance(received, EngineOutput)
-    assert received.prompt.thoughts is None
-    assert received.notes == ("answered without its thoughts: 9 tokens too many",)
+    prompts = [Prompt("r0", (Message("user", "?"),), (Branch("", ("A", "B"), weigh="text"),), "?")]
+    (output,) = ask_prompts(task, NoRoomToThinkEngine(), prompts)
+    assert isinstance(output, EngineOutput)
+    assert output.prompt.thoughts is None
+    assert output.notes == ("answered without its thoughts: 9 tokens too many",)

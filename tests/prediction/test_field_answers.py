@@ -33,7 +33,7 @@ FORM = Fields(
 )
 
 
-def test_each_choice_is_asked_behind_everything_that_was_written_before_it() -> None:
+def test_each_field_is_scored_after_the_text_before_it() -> None:
     value = {"side": "left", "side_quote": 'the "left" flank', "tumour": {"seen": True, "size": 3}}
     (side, first), (seen, second) = build_field_branches(FORM, value)
     assert (first.prefix, first.candidates) == ('{"side":', ('"left"', '"right"', "null"))
@@ -68,7 +68,7 @@ def test_a_quote_has_its_place_in_the_text() -> None:
     assert (quotes["side"].start, quotes["side"].end) == (12, 22)
 
 
-def test_a_quote_that_is_not_in_the_text_is_no_quote() -> None:
+def test_a_quote_that_is_not_in_the_text_is_left_out() -> None:
     assert extract_quotes(FORM, {"side": "left", "side_quote": "Left"}, "left")[1:] == (
         {},
         ["side"],

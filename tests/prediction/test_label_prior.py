@@ -62,7 +62,7 @@ def test_the_abstention_is_one_of_the_outcomes() -> None:
     assert prior.probabilities["unknown"] == pytest.approx(0.9)
 
 
-def test_of_several_labels_each_has_a_probability_of_its_own() -> None:
+def test_of_several_labels_each_has_its_own_probability() -> None:
     prior = measure_prior(replace(TASK, answer_spec=MultiLabel()), FakeEngine(prefers={"yes": 0.8}))
     assert prior.probabilities == pytest.approx({"a": 0.8, "b": 0.8, "c": 0.8})
 
@@ -106,7 +106,7 @@ def test_as_many_options_as_are_wanted() -> None:
     assert list(measure_prior(task, FakeEngine(), option_count=6).probabilities) == list("ABCDEF")
 
 
-def test_what_is_written_has_no_prior() -> None:
+def test_generated_answers_have_no_prior() -> None:
     with pytest.raises(UsageError, match="of the kind answer has no labels"):
         measure_prior(Task("t", "Say.", "{{ text }}", answer_spec=FreeText()), FakeEngine())
 

@@ -130,7 +130,7 @@ def test_combined_probabilities_follow_the_rule_of_the_kind(
 
 
 @given(st.text(alphabet="ab \n", min_size=2, max_size=300), st.integers(10, 60))
-def test_parts_leave_nothing_out_and_are_no_longer_than_asked(text: str, characters: int) -> None:
+def test_parts_cover_the_text_and_have_at_most_the_given_length(text: str, characters: int) -> None:
     parts = list(split_text(text, Gate(too_long="chunk"), characters))
     assert all(len(part) <= characters for part in parts)
     assert sum(len("".join(part.split())) for part in parts) >= len("".join(text.split()))

@@ -249,7 +249,7 @@ PERMUTE_FAULT = (
 )
 
 
-def test_options_do_not_change_places_behind_thoughts(load_faults, load_text):
+def test_options_cannot_be_permuted_after_thoughts(load_faults, load_text):
     assert load_faults(CHOICE + "reasoning: {budget: 64}\n") == [(4, PERMUTE_FAULT)]
     assert load_faults(
         CHOICE

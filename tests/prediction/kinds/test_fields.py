@@ -1,0 +1,79 @@
+"""Fields: a generated object, whose enums and booleans get probabilities."""
+
+from __future__ import annotations
+
+import pytest
+
+from medtask.prediction.deciding import decide_answer
+from medtask.prediction.engine_output import EngineOutput
+from medtask.records import (
+    Branch,
+    Prompt,
+    Status,
+)
+from medtask.tasks.task import (
+    Fields,
+    ScoredField,
+    Task,
+)
+from support.recorded_prompts import RecordingEngine, answer_texts
+
+
+@pytest.mark.parametrize(
+    ("quote", "status", "quotes", "reason"),
+    [
+        ("left flank", Status.OK, ["side"], None),
+        ("right flank", Status.REVIEW, [], "the quote of side is not in the record"),
+    ],
+)
+def test_a_quote_that_is_not_in_the_record_is_a_reason_for_review(
+    quote: str, status: Status, quotes: list[str], reason: str | None
+) -> None:
+    schema = {"type": "object", "properties": {"side": {}, "side_quote": {"quote": True}}}
+    task = Task("side", "?", "{{ text }}", answer_spec=Fields(schema, quoted=(("side",),)))
+    written = f'{{"side": "left", "side_quote": "{quote}"}}'
+    output = EngineOutput(Prompt("r", (), (), "Pain in the left flank."), text=written)
+    answer = decide_answer(task, "r", output)
+    assert (answer.status, answer.value, answer.reason) == (status, {"side": "left"}, reason)
+    assert list(answer.quotes or {}) == quotes
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"side": {"enum": ["left", "right"]}, "size": {"type": "number"}},
+}
+
+
+FIELDS = Task(
+    "registry",
+    "Fill in.",
+    "{{ text }}",
+    Fields(SCHEMA, (ScoredField(("side",), ("left", "right")),)),
+)
+
+
+def test_enums_are_scored_after_the_generated_text_before_them() -> None:
+    engine = RecordingEngine(generated_texts={"r0": '{"side":"right","size":3}'})
+    answer = answer_texts(FIELDS, engine, "one")["r0"]
+    assert answer.value == {"side": "right", "size": 3}
+    assert engine.scored[0][0].branches == (Branch('{"side":', ('"left"', '"right"')),)
+    assert answer.probabilities is not None
+    assert list(answer.probabilities) == ["side=left", "side=right"]
+    assert answer.confidence == answer.probabilities["side=right"]
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("length", Status.TRUNCATED), ("loop", Status.TRUNCATED)]
+)
+def test_fields_that_are_cut_have_no_value(end: str, status: Status) -> None:
+    answer = answer_texts(
+        FIELDS, RecordingEngine({"r0": end}, generated_texts={"r0": '{"side":"ri'}), "one"
+    )["r0"]
+    assert (answer.status, answer.value) == (status, None)
+
+
+def test_text_that_is_not_an_object_has_no_value() -> None:
+    answer = answer_texts(FIELDS, RecordingEngine(generated_texts={"r0": "left, I think"}), "one")[
+        "r0"
+    ]
+    assert (answer.status, answer.value) == (Status.UNPARSABLE, None)
