@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtask.training.near_duplicates import SHINGLE_SIZE, normalize_text
+from medtask.training.near_duplicates import SHINGLE_SIZE, normalize_words
 
 WORDS = [
     "left",
@@ -24,7 +24,7 @@ WORDS = [
 
 
 def list_shingles(text: str) -> set[str]:
-    flat = normalize_text(text).ljust(SHINGLE_SIZE)
+    flat = normalize_words(text).ljust(SHINGLE_SIZE)
     return {flat[index : index + SHINGLE_SIZE] for index in range(len(flat) - SHINGLE_SIZE + 1)}
 
 

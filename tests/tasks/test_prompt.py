@@ -221,7 +221,7 @@ def test_clean_text_shows_everything_that_it_holds(text):
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character not in "\n\t"
     ]
     assert not set(clean) & set(
-        "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff\u061c"
+        "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff\u061c"
     )
     clean.encode("utf-8")
 

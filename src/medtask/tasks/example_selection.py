@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import ExamplePool
-from medtask.tasks.text_cleaning import WORD_PATTERN
+from medtask.unicode_text import split_words
 
 MAX_CLUSTERS = 64
 _MAX_ITERATIONS = 25
@@ -122,8 +122,8 @@ def _fit_tfidf(texts: tuple[str, ...]) -> tuple[_EncodeFunction, Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(
-        token_pattern=WORD_PATTERN.pattern, sublinear_tf=True, max_features=_MAX_FEATURES
+        analyzer=split_words, sublinear_tf=True, max_features=_MAX_FEATURES
     )
     # TF-IDF raises an error if no text has a word; the placeholder gives it a vocabulary.
-    vectorizer.fit(texts if any(map(WORD_PATTERN.search, texts)) else ["none"])
+    vectorizer.fit(texts if any(split_words(text, 1) for text in texts) else ["none"])
     return vectorizer.transform, vectorizer.transform(texts)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from medtask.records import Status
 from medtask.tasks.example_selection import find_max_similarity
 from medtask.tasks.task import Gate
-from medtask.tasks.text_cleaning import WORD_PATTERN
+from medtask.unicode_text import split_words
 
 MIN_ENCODED_RUN = 200  # characters without whitespace: longer than any word or link
 
@@ -29,7 +29,7 @@ def find_rejection(
     """
     if reason := _find_not_text_reason(raw, text):
         return Status.NOT_TEXT, reason
-    if gate.min_words > 1 and (words := _count_words(text, gate.min_words)) < gate.min_words:
+    if gate.min_words > 1 and (words := len(split_words(text, gate.min_words))) < gate.min_words:
         return (
             Status.TOO_SHORT,
             f"{words} word{'' if words == 1 else 's'}, and the task wants {gate.min_words} or more",
@@ -70,13 +70,3 @@ def _find_not_text_reason(raw: str, text: str) -> str | None:
     if encoded * 2 > len(text):
         return f"{encoded:,} of the input's {len(text):,} characters are an encoded file"
     return None
-
-
-def _count_words(text: str, limit: int) -> int:
-    """The number of words in the text; counting stops at ``limit``."""
-    count = 0
-    for _ in WORD_PATTERN.finditer(text):
-        count += 1
-        if count >= limit:
-            break
-    return count

@@ -10,14 +10,16 @@ hundreds of texts of one pattern, each is compared with its 16 neighbours on eit
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
+
+from medtask.unicode_text import normalize_text
 
 NEAR_DUPLICATE_SIMILARITY = 0.8  # about one word in ten differs
 SHINGLE_SIZE = 5  # characters
@@ -34,7 +36,7 @@ _PAIRS = 20_000  # pairs compared per batch
 IndexArray = NDArray[np.int64]
 _HashArray = NDArray[np.uint64]
 
-_GAP = re.compile(r"[\W_]+")
+_GAP = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,9 @@ class MinHashSketch:
         return int(self.bands.shape[1])
 
 
-def normalize_text(text: str) -> str:
+def normalize_words(text: str) -> str:
     """The words of a text in lower case, with single spaces between them and at both ends."""
-    return f" {_GAP.sub(' ', unicodedata.normalize('NFKC', text).casefold()).strip()} "
+    return f" {_GAP.sub(' ', normalize_text(unicodedata.normalize('NFKC', text))).strip()} "
 
 
 def sketch_texts(texts: Sequence[str]) -> MinHashSketch:
@@ -147,7 +149,7 @@ def _chunk_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
     size = 0
     for text in texts:
-        chunk.append(normalize_text(text).ljust(SHINGLE_SIZE))
+        chunk.append(normalize_words(text).ljust(SHINGLE_SIZE))
         size += len(chunk[-1])
         if size > _CHUNK:
             yield chunk

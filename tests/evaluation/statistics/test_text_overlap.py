@@ -30,6 +30,21 @@ def test_token_f1_knows_other_scripts() -> None:
     assert compute_token_f1("ارتفاع ضغط العين", "ضغط العين") == pytest.approx(4 / 5)
 
 
+def test_chinese_and_japanese_texts_share_characters() -> None:
+    assert compute_token_f1("术后恢复良好", "术后恢复好") == pytest.approx(2 * 5 / (6 + 5))
+    assert compute_rouge_l("炎症が見られる", "炎症はみられる") == pytest.approx(2 * 5 / (7 + 7))
+
+
+def test_the_same_text_in_two_normal_forms_is_an_exact_match() -> None:
+    composed, decomposed = "Ødem på én fot", "Ødem pa\u030a e\u0301n fot"
+    assert is_exact_match(composed, decomposed)
+    assert compute_token_f1(composed, decomposed) == compute_rouge_l(composed, decomposed) == 1
+
+
+def test_vowel_signs_are_parts_of_words() -> None:
+    assert compute_token_f1("सिर में दर्द", "पेट में दर्द") == pytest.approx(2 * 2 / (3 + 3))
+
+
 def test_exact_match_is_the_same_words_in_the_same_order() -> None:
     assert is_exact_match("The raised pressure, in an eye!", "raised PRESSURE in eye")
     assert is_exact_match("", "the")

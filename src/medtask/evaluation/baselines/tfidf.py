@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medtask.evaluation.statistics.resampling import FOLDS
+from medtask.unicode_text import normalize_text, split_words
 
 MIN_ROWS = 20  # with fewer, a fold has too few rows to train on
 _NO_WORDS = "the texts have no words to learn from"
@@ -60,12 +61,13 @@ def find_nearest_texts(texts: Sequence[str]) -> list[int] | str:
     if len(texts) < 2:
         return "there is no other row with gold"
     try:
-        vectors = TfidfVectorizer(sublinear_tf=True, max_features=20_000).fit_transform(texts)
+        vectors = TfidfVectorizer(
+            analyzer=split_words, sublinear_tf=True, max_features=20_000
+        ).fit_transform(texts)
     except ValueError:
         return _NO_WORDS
-    _, same = np.unique(
-        np.asarray([text.strip().casefold() for text in texts], dtype=object), return_inverse=True
-    )
+    normalized = np.asarray([normalize_text(text).strip() for text in texts], dtype=object)
+    _, same = np.unique(normalized, return_inverse=True)
     nearest: list[int] = []
     for first in range(0, len(texts), 500):
         likeness = (vectors[first : first + 500] @ vectors.T).toarray()

@@ -41,12 +41,12 @@ from medtask.evaluation.statistics.intervals import (
 )
 from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
 from medtask.evaluation.statistics.text_overlap import (
+    MAX_WORDS,
     compute_token_f1,
-    split_words,
 )
 from medtask.records import Answer, Option, Status, Value
+from medtask.unicode_text import split_words
 
-MAX_WORDS = 2000  # longer answers are counted as having this many words
 OVERLAP_CAVEAT = (
     "Similarity to gold is not correctness: an answer in other words can be right, and one wrong "
     "word among equal words can be dangerous."
@@ -133,7 +133,7 @@ class FreeTextAccumulator:
         if isinstance(answer.value, str):
             self._cut += stopped
             self._ended += not stopped
-            self._words[len(split_words(answer.value))] += 1
+            self._words[len(split_words(answer.value, MAX_WORDS))] += 1
 
     def finish(self) -> FreeTextStatistics:
         return FreeTextStatistics(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from medtask.display import isolate_name
 from medtask.evaluation.labels.finding import LabelFinding, Severity
 from medtask.records import Description
+from medtask.unicode_text import split_words
 
 # Cosine similarity of MiniLM vectors. Of the 876 pairs within 13 label sets (medical abstracts to
 # ICD-9 procedures, shipped examples) 4 are at 0.65 or above and all others at 0.63 or below. Of 19
@@ -142,7 +142,7 @@ def _advise_on_overlap(relation: str | None, undefined: Sequence[str]) -> str:
 @lru_cache(maxsize=10_000)
 def _split_words(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words of a name, and the same words in the singular."""
-    words = tuple(re.findall(r"[^\W_]+", name.casefold()))
+    words = tuple(split_words(name.replace("_", " ")))
     return words, tuple(map(_make_singular, words))
 
 
